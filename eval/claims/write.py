@@ -189,7 +189,7 @@ def verdicts_markdown(record: Mapping[str, Any]) -> str:
     """Markdown page of a record: a summary table, each claim with its evidence, and the rules that were used."""
     claims = _for_pages(record["claims"])
     used = {finding["rule"] for claim in claims for finding in claim["findings"]}
-    text = template(Path(__file__).with_name("claims.md")).render(
+    text = template(Path(__file__).with_name("claims.md.jinja")).render(
         record,
         claims=claims,
         counts=verdict_counts(claim["verdict"] for claim in claims),

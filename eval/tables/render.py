@@ -106,7 +106,7 @@ def template(path: Path, **filters: Callable[[str], Any]) -> Template:
     """Loads a template; HTML templates escape values that are not Markup and remove control characters.
 
     Args:
-        path: The template: ``.html``, ``.tex`` or ``.md``.
+        path: The template: ``.html``, ``.tex`` or ``.md.jinja``.
         **filters: Filters by name.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined

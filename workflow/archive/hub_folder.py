@@ -234,7 +234,7 @@ def model_card(
         eval_results=results or None,
     )
     return (
-        page("card.md").render(
+        page("card.md.jinja").render(
             head=head.to_yaml().strip(),
             name=name,
             facts={key: facts.get(key) for key in _SHOWN},

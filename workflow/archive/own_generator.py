@@ -72,7 +72,7 @@ def write_generator_folder(generator: str, out: Path, row: str, table: str | Non
         images = torch.cat([batch.images.cpu() for batch in batches])
         if pictured := images.shape[1] in (1, 3):
             save_samples(part, images)
-        card = page("own.md").render(
+        card = page("own.md.jinja").render(
             name=name,
             code=code.name,
             pictured=pictured,
