@@ -13,6 +13,7 @@ from sida.config.settings import load_yaml
 from sida.files.atomic import sha256_file
 from sida.methods import distill
 from sida.networks.file import read_metadata
+from sida.sampling.job import SampleConfig, run_job
 from sida.training import train_teacher
 from tests.refused import refusing
 from workflow.planning.costs import Costs
@@ -52,10 +53,10 @@ def test_specs_name_the_guide_where_it_acts(tmp_path):
     guide, teacher = (f"results/tiny/teachers/{name}/network.safetensors" for name in ("uncond", "digits-short"))
     student = made.training("sida-guided").spec
     assert (student["teacher"], student["guide"], student["guidance"]) == (teacher, guide, 1.5)
-    assert made.measurement("guided").spec["guide"] == guide
+    assert made.measurement("guided").spec["guide"] == made.sample("guided/trial-0").spec["gnet"] == guide
     assert made.measurement("guided").spec["nfe"] == made.measurement("plain").spec["nfe"] == 5
     # The guide of a student ends with its training.
-    assert made.measurement("sida-guided").spec["guide"] is None
+    assert made.measurement("sida-guided").spec["guide"] is made.sample("sida-guided/trial-0").spec["gnet"] is None
     # Specs of rows without guidance say what they said before there was any.
     assert not {"guide", "guidance"} & made.training("sida").spec.keys()
     (tmp_path / "plain").mkdir()
@@ -127,3 +128,5 @@ def test_it_runs(tmp_path, monkeypatch):
         measure(made.measurement(run).spec, folder / "measurements" / run, [0])
     found = [json.loads(path.read_text())["metrics"]["fd"] for path in folder.glob("measurements/*/trial-0.json")]
     assert len(found) == len({str(value) for value in found}) == 3
+    config = SampleConfig(**made.sample("guided/trial-0").spec, out="samples.npz")
+    assert "200 images, 5 network evaluations each" in "".join(run_job(config))

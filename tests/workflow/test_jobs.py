@@ -36,6 +36,7 @@ def jobs(document: dict) -> dict:
     made = Preset(document, "demo.yaml")
     named = [("teachers", name) for name in made.trained_teachers()]
     named += [("students", run.run) for run in made.students()] + [("measurements", run) for run in made.runs]
+    named += [("samples", f"{run}/trial-0") for run in made.sampled]
     named += [(kind, name) for kind in ("tables", "figures") for name in made.layouts[kind]]
     return {"/".join(name): made.job(*name) for name in named}
 
@@ -61,7 +62,7 @@ def test_a_changed_key_touches_its_own_jobs(tmp_path):
     assert changed_jobs(before, document) == {"students/sida-a1.0"}
     document = copy.deepcopy(DEMO)
     document["samplers"]["heun-18"]["S_churn"] = 10
-    assert changed_jobs(before, document) - figures == {"measurements/teacher-nfe35"}
+    assert changed_jobs(before, document) - figures == {"measurements/teacher-nfe35", "samples/teacher-nfe35/trial-0"}
     assert changed_jobs(before, {**DEMO, "title": "Other", "gpus": 1, "claims": None}) == set()
 
     def changed(**protocol):
@@ -83,12 +84,12 @@ def test_a_digest_holds_those_of_the_jobs_above(tmp_path):
     document["recipes"]["sid"]["total_kimg"] = 3
     row, started = "sid-a1.0", "sid2a-a1.0"
     below = {f"{kind}/{run}" for kind in ("students", "measurements") for run in (row, started)}
-    below |= {"tables/main", "figures/samples"}
+    below |= {f"samples/{run}/trial-0" for run in (row, started)} | {"tables/main", "figures/samples"}
     assert changed_jobs(before, document, "digest") == below | {"figures/convergence"}
     document["recipes"]["sid"]["total_kimg"] = DEMO["recipes"]["sid"]["total_kimg"]
     assert changed_jobs(before, document, "digest") == set()
     document["teachers"]["digits-short"]["training"]["total_kimg"] = 3
-    assert {*before} - changed_jobs(before, document, "digest") == {"measurements/data"}
+    assert {*before} - changed_jobs(before, document, "digest") == {"measurements/data", "samples/data/trial-0"}
 
 
 def test_settings_that_change_no_result_are_no_reason_to_train_again(tmp_path):
@@ -141,17 +142,17 @@ def test_digests_of_recorded_runs_stay():
 
 def test_specs_are_written_where_they_say_something_new(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    preset, named = Preset(DEMO, "demo.yaml"), ["students/sida-a1.0", "measurements/sida-a1.0", "preset"]
+    preset, named = Preset(DEMO, "demo.yaml"), ["students/sida-a1.0", "samples/sida-a1.0/trial-3", "preset"]
     path, other, _ = (tmp_path / f"results/demo/specs/{name}.json" for name in named)
     preset.write(named)
     assert json.loads(path.read_text())["method"] == "sida"
-    assert json.loads(other.read_text())["run"] == "sida-a1.0"
+    assert json.loads(other.read_text())["seeds"] == "7500-9999"
     for file in (path, other):
         os.utime(file, (1, 1))
     other.write_text("{}")
     preset.write(named)
     assert path.stat().st_mtime == 1
-    assert json.loads(other.read_text())["run"] == "sida-a1.0"
+    assert json.loads(other.read_text())["seeds"] == "7500-9999"
 
 
 def test_tables_get_their_rows_and_are_the_same(tmp_path):

@@ -112,7 +112,7 @@ def test_comments_and_blank_lines_keep_line_numbers(tmp_path):
 def test_specs_carry_everything_and_are_plain_json():
     preset = Preset(DEMO, "studies/demo/preset.yaml")
     teacher, student = preset.teacher_training("digits-short").spec, preset.training("sid2a-a1.0").spec
-    measure = preset.measurement("teacher-nfe35").spec
+    measure, sample = preset.measurement("teacher-nfe35").spec, preset.sample("teacher-nfe35/trial-2").spec
     for spec in (teacher, student, measure):
         assert json.loads(json.dumps(spec)) == spec
         assert spec["dataset"]["kind"] == "digits"
@@ -122,6 +122,10 @@ def test_specs_carry_everything_and_are_plain_json():
     assert [preset.nfe(run) for run in preset.runs.values()] == [None, measure["nfe"], 1, 1, 1]
     assert measure["nfe"] == 35
     assert preset.measurement("data").spec["network"] is None
+    # Images of a trial are those that it measures.
+    assert preset.sampled == list(preset.runs)
+    assert (sample["seeds"], sample["class_labels"]) == ("5000-7499", "empirical")
+    assert all(sample[key] == measure[key] for key in ("network", "sampler", "dataset"))
 
 
 def test_many_steps_are_measured_in_parts():
@@ -133,6 +137,16 @@ def test_many_steps_are_measured_in_parts():
     assert [part[:2] for part in uneven] == [(0, 9), (0, 3), (4, 7), (8, 9)]
     whole = Preset(changed("trials_per_job", None), "studies/demo/preset.yaml").parts()
     assert whole == [(0, 9, list(preset.runs))]
+
+
+def test_images_of_released_networks_need_no_data(released):
+    # Latent networks need a decoder, and networks without classes no data.
+    assert not any(re.search(r"edm2-(?!img64)", run) for run in released.sampled)
+    unconditional = next(run for run in released.sampled if "afhq" in run)
+    assert released.sample(f"{unconditional}/trial-0").spec["dataset"] is None
+    conditional = released.sample("cifar10-cond-sida-a1/trial-0").spec
+    assert conditional["dataset"] is None
+    assert conditional["class_labels"]["counts"] == (5_000,) * 10
 
 
 def test_no_released_row_needs_an_archive_for_its_classes(released):

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from eval.results.measurements import read_measurement
+from sida.data.archive import is_intact_zip
 from sida.errors import UserError, one_line
 from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
 from sida.files.content_hash import is_hashed
 from sida.files.tensors import verify_tensors
 from sida.files.text_files import read_csv
+from sida.sampling.store import intact_png
 
 MANIFEST = "manifest.json"
 #: Files that may be missing in the manifest: they change while a workflow runs, or are made after the manifest.
@@ -30,7 +32,7 @@ MOST_BYTES = 1 << 28
 _TRIAL = re.compile(r"measurements/[^/]+/trial-\d+\.json")
 _STATE = re.compile(r"(.*/)?state/state-\d+\.json")
 #: JSON without a hash: specs, and records of downloads.
-_NO_HASH = re.compile(r"(specs|assets)/.*\.json")
+_NO_HASH = re.compile(r"(specs|assets)/.*\.json|samples/.*/dataset\.json")
 #: Errors of code that reads content of another form.
 _UNUSABLE = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError)
 
@@ -125,6 +127,10 @@ def check_own_hash(path: Path, name: str) -> bool:
     suffix = path.suffix
     if suffix == ".safetensors":
         return verify_tensors(path)
+    if name.startswith("samples/") and suffix in (".npz", ".zip", ".png"):
+        if not (intact_png(path) if suffix == ".png" else is_intact_zip(path)):
+            raise UserError(path, "damaged: its checksums or sizes do not agree", "delete it and sample again")
+        return True
     if name.endswith(".csv.gz"):
         suffix = ".csv"
     if name.endswith(".jsonl.gz"):

@@ -116,6 +116,8 @@ def _part(job: Planned, preset: Preset) -> tuple[str, str, float]:
     """Folder and name of a job's product, and the job's share in its cost."""
     if job.rule.startswith("measure_"):
         return "measurements", job.wildcards["run"], len(job.outputs) / preset.trials
+    if job.rule == "sample":
+        return "samples", f"{job.wildcards['run']}/trial-{job.wildcards['trial']}", 1.0
     return STAGES.get(job.rule, job.rule), "/".join(job.wildcards.values()), 1.0
 
 

@@ -30,6 +30,7 @@ from sida.assets.registry import is_address, is_counted
 from sida.config.families import SD_VAE
 from sida.config.plugins import MONITOR
 from sida.config.recipe import EXCLUDED_FROM_DIGEST, EvaluationPoints
+from sida.config.samplers import SAMPLER_KINDS
 from sida.errors import UserError
 from sida.files.atomic import sha256_file, sha256_json, write_text
 from sida.files.ordinary import open_ordinary
@@ -213,6 +214,28 @@ class Preset(Rows):
         named = [(name, run.run) for run in self.measurable.values() for name in self._drawn(run).values()]
         return dict(reversed(named))
 
+    def sample(self, name: str) -> Job:
+        """Images of a row's trial, ``<row>/trial-<t>``, by ``sida sample``."""
+        row, trial = name.rsplit("/trial-", 1)
+        run, dataset, above = self.runs[row], self.dataset_of(self.runs[row]), self.measurement(row)
+        protocol, (first, last) = self.protocol(run), self.protocol(run).seeds(int(trial))
+        # The data set is not needed without classes, or if its classes are counted.
+        classes = protocol.label_dist if dataset.get("label_dim") else "uniform"
+        with_data = run.method == "data" or (classes == "empirical" and protocol.labels is None)
+        spec = {"network": above.spec["network"], "gnet": above.spec["guide"], "sampler": self.sampler_of(run)}
+        spec |= {"seeds": f"{first}-{last}", "class_labels": self.class_counts(run) or classes}
+        spec |= {"dataset": dataset if with_data else None, **self.common}
+        return self._job("samples", spec, above.needs)
+
+    @property
+    def sampled(self) -> list[str]:
+        """Rows whose images ``sida sample`` can write: rows with a sampler of this package and without a decoder."""
+        return [
+            name
+            for name, run in self.runs.items()
+            if self.protocol(run).quantisation != "truncate_unit" and self.sampler_of(run)["kind"] in SAMPLER_KINDS
+        ]
+
     def parts(self) -> list[tuple[int, int, list[str]]]:
         """Jobs of measuring: first trial, last trial, rows; samplers of many steps have several."""
         size, slow = self.settings.trials_per_job or self.trials, list[str]()
@@ -346,6 +369,7 @@ _MAKERS = {
     "students": "training",
     "measurements": "measurement",
     "references": "reference",
+    "samples": "sample",
 }
 
 

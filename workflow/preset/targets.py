@@ -77,5 +77,7 @@ class Targets:
             return self.trials([inside])
         if found := [name for name in self.short if name == inside or name.startswith(f"{inside}/")]:
             return [f"{self.results}/{name}" for name in found]
+        if inside.startswith("samples/"):
+            return [f"{self.results}/{inside}"]
         near = suggestion(inside, [*self.preset.runs, *self.short], f"; rows are in {self.preset.sheet}")
         raise UserError(target, f"no product and no row of {self.preset.source}{near}")

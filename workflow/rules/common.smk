@@ -40,6 +40,7 @@ JOBS = {
     "students": lambda wildcards: PRESET.training(wildcards.run),
     "measurements": lambda wildcards: PRESET.measurement(wildcards.run),
     "references": lambda wildcards: PRESET.reference("/".join(wildcards)),
+    "samples": lambda wildcards: PRESET.sample(f"{wildcards.run}/trial-{wildcards.trial}"),
     "tables": lambda wildcards: PRESET.shown("tables", wildcards.table),
     "figures": lambda wildcards: PRESET.shown("figures", wildcards.figure),
     "collected": lambda wildcards: PRESET.shown(wildcards.kind, wildcards.name),

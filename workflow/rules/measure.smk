@@ -75,6 +75,31 @@ rule teacher_reference:
         " 2>&1 | tee -i {log:q}"
 
 
+# Images of a generator on disk, those of a trial. No other product needs them (measuring streams its images), so they
+# are made only as a target: snakemake results/demo/samples/sida-a1.0/trial-0
+rule sample:
+    input:
+        MEASURED,
+    output:
+        directory("<results>/samples/{run}/trial-{trial}"),
+    log:
+        "<results>/logs/sample-{run}-{trial}.log",
+    wildcard_constraints:
+        run=any_of(PRESET.sampled),
+    conda:
+        "../../environment.yml"
+    threads: SETTINGS.threads
+    resources:
+        **REQUESTS.of("measurements", share=1 / PRESET.trials, gpu=True),
+    params:
+        spec=f"{RESULTS}/specs/samples/{{run}}/trial-{{trial}}.json",
+        digest=digest("samples"),
+    message:
+        "sample {wildcards.run}: the images of trial {wildcards.trial}"
+    shell:
+        "python -m workflow.launch {resources.gpu} sida sample --spec {params.spec:q} --out {output:q} 2>&1 | tee -i {log:q}"
+
+
 rule collect:
     input:
         collect(
