@@ -13,6 +13,8 @@ from typing import TextIO
 EXIT_RETRY = 75
 #: Characters of the longest word that gets a suggestion: comparing longer ones takes long.
 LONGEST_WORD = 200
+#: Characters of the longest list of known words.
+LONGEST_LIST = 200
 
 
 class UserError(Exception):
@@ -96,13 +98,20 @@ def one_line(text: str, limit: int = 2000) -> str:
     )
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """Returns ``" (did you mean 'x'?)"`` for the closest known word, or the list of known words."""
+def suggestion(word: str, known: Iterable[str], too_many: str | None = None) -> str:
+    """Returns ``" (did you mean 'x'?)"`` for the closest known word, or the list of known words.
+
+    Args:
+        word: The unknown word.
+        known: The known words.
+        too_many: Text in the place of a list that fills the screen.
+    """
     names = sorted(set(known))
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6) if len(word) <= LONGEST_WORD else []
     if close:
         return f" (did you mean '{close[0]}'?)"
-    return f" (known: {', '.join(names)})" if names else ""
+    listed = f" (known: {', '.join(names)})" if names else ""
+    return listed if too_many is None or len(listed) < LONGEST_LIST else too_many
 
 
 def duration(seconds: float) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from eval.tables import to_markdown
+from eval.tables.render import to_markdown
 from sida.config.resources import ROOT
 from workflow.cli import VERBS
 from workflow.commands.archive import table_of

@@ -98,7 +98,7 @@ preset = Preset.load("studies/demo/preset.yaml")
 check_preset(preset)
 assert preset.everything
 absent("torch")
-import eval.commands, eval.figures, eval.report.compare, eval.tables
+import eval.commands, eval.figures.layout, eval.report.paper, eval.tables.build
 absent("pandas", "jinja2")
 print(len(cli.VERBS))
 """

@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from eval.claims import RULES, Claim, Claims, Operand, Rule
-from eval.claims.evidence import Retraining
+from eval.claims.evidence import Operand, Retraining
+from eval.claims.rules import RULES, Claim, Claims, Rule
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.metrics.kinds import METRIC_KINDS
 from eval.metrics.metric import Metric
@@ -272,7 +272,7 @@ def page() -> str:
     for anchor, cls in SETTINGS.items():
         parts += [f"## {anchor}", (_PLACES | options)[anchor], settings_table(cls, links)]
     parts += ["## metric kinds", "\n".join(_further("kind", METRIC_KINDS, Metric))]
-    parts += ["## claim rules", "\n".join(f"- `{name}`: {rule.text}." for name, rule in RULES.items())]
+    parts += ["## claim rules", "\n".join(f"- `{name}`: {rule.text()}" for name, rule in RULES.items())]
     return "\n\n".join([*parts, "\n".join(_further("rule", RULES, Rule))]) + "\n"
 
 

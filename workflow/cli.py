@@ -13,7 +13,6 @@ GROUPS = {
         "score": "eval.commands.scores:SCORE",
         "table": "workflow.commands.tables:TABLE",
         "cite": "workflow.commands.tables:CITE",
-        "compare": "eval.commands.scores:COMPARE",
         "reference": "eval.commands.scores:REFERENCE",
     },
     "own pictures": {

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from eval.measuring.protocol import Protocol
 from eval.results.sheet import read_extended, read_runs
@@ -31,6 +30,7 @@ from sida.assets.registry import ASSET_COLUMNS, Asset, load_registry
 from sida.config.resources import find
 from sida.errors import UserError, say
 from sida.files.atomic import atomic_path, sha256_file, write_json, write_text
+from sida.files.text_files import yaml_text
 from workflow.planning.costs import Costs
 from workflow.preset import Preset
 
@@ -94,7 +94,7 @@ def _write_preset(base: Preset, folder: Path) -> None:
         for reference in content.get("references", {}).values():
             if reference.get("kind") == "images":
                 reference["num_images"] = IMAGES
-        write_text(folder / "protocols" / source.name, _yaml(content))
+        write_text(folder / "protocols" / source.name, yaml_text(content))
     for kind, layouts in base.layouts.items():
         for name in layouts:
             layout = read_extended(base.layout(kind, name))
@@ -103,10 +103,8 @@ def _write_preset(base: Preset, folder: Path) -> None:
             if layout.get("kind") == "samples":
                 layout |= {"rows": 1, "columns": 2}
             layout.pop("bold", None)  # no value is the best
-            write_text(folder / kind / f"{name}.yaml", _yaml(layout))
-    sheet = [
-        {key: value for key, value in vars(row).items() if value not in (None, "")} for row in read_runs(base.sheet)
-    ]
+            write_text(folder / kind / f"{name}.yaml", yaml_text(layout))
+    sheet = [row.cells for row in read_runs(base.sheet)]
     write_json(folder / "runs.json", {"runs": [{**row, "label": f"rehearsal: {row.get('label')}"} for row in sheet]})
     changes: dict[str, Any] = {
         "preset": f"rehearsal-{base.name}",
@@ -115,7 +113,7 @@ def _write_preset(base: Preset, folder: Path) -> None:
     }
     settings = {"device": "cpu", "gpus": 0, "threads": 1, "paper": False, "table_mode": "measured"}
     changes |= {"runs": os.fspath(folder / "runs.json"), **settings}
-    write_text(folder / "preset.yaml", _yaml(changes))
+    write_text(folder / "preset.yaml", yaml_text(changes))
 
 
 def _write_registry(registry: Mapping[str, Asset], folder: Path) -> None:
@@ -129,10 +127,6 @@ def _write_registry(registry: Mapping[str, Asset], folder: Path) -> None:
         cells |= {"mirrors": "", "size": "", "sha256": sha256_file(path) if code else "", "note": MARK}
         lines.append("\t".join(cells[name] for name in ASSET_COLUMNS))
     write_text(folder / "assets.tsv", "\n".join(lines) + "\n")
-
-
-def _yaml(value: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True, width=120)
 
 
 # Stand-ins by kind of file.

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from eval.contrasts import CONFIDENCE, Blocks, Interval, NotMeasuredError, difference, interval_of, mean_interval
 from eval.results.identity import Identity, barred, comparable
-from eval.results.logs import Point, has_log, has_metric, read_evaluations, read_log
+from eval.results.logs import Point, has_log, has_metric, logged, read_evaluations, read_log
 from eval.results.published import PUBLISHED_TRIALS, Published, published_number
 from eval.results.sheet import SELECTABLE, SheetRow, matching, seen_by
 from eval.results.summary import Estimate, Measurements
@@ -151,7 +151,6 @@ class Evidence:
 
     measurements: Measurements
     runs: Mapping[str, SheetRow]
-    published: Mapping[str, Published]
     students: Path | None = None
     by_published: bool = False
     retraining: Retraining | None = None
@@ -181,11 +180,14 @@ class Evidence:
             found = self._mean(names[0], metric, images)
             if found.std is None:
                 raise NotMeasuredError("", "a single trial says nothing about the noise; measure at least two")
-            noise = [(found.std**2 / found.trials, max(1.0, self.trials(names[0], metric) - 1.0))]
-            return Side(self.label(names[0]), found, [*noise, *self._again(names[0], metric, found.mean)])
+            noise = [(found.std**2 / found.trials, max(1.0, len(self.measurements.trials(names[0], metric)) - 1.0))]
+            if names[0] not in self.runs or self.runs[names[0]].method not in ("data", "teacher"):
+                noise += self._scatter(metric, found.mean)
+            return Side(self.label(names[0]), found, noise)
         blocks: dict[str, list[float]] = {}
         for name in names:
-            blocks.setdefault(self.teacher(name), []).append(self._mean(name, metric, images).mean)
+            teacher = self.runs[name].teacher if name in self.runs else None
+            blocks.setdefault(teacher or "", []).append(self._mean(name, metric, images).mean)
         name = f"{self.label(names[0])}; {len(names)} training seeds"
         return Side(name, Estimate.of([value for values in blocks.values() for value in values]), seeds=blocks)
 
@@ -198,10 +200,6 @@ class Evidence:
         # Teachers, of which the lowest of three runs is printed, are given networks.
         noise += [] if number.lowest_of else self._scatter(metric, found.mean)
         return Side(f"{number.row_label}, published", found, noise)
-
-    def _again(self, run: str, metric: str, mean: float) -> list[tuple[float, float]]:
-        given = run in self.runs and self.runs[run].method in ("data", "teacher")
-        return [] if given else self._scatter(metric, mean)
 
     def _scatter(self, metric: str, mean: float) -> list[tuple[float, float]]:
         again = self.retraining.std.get(metric) if self.retraining else None
@@ -216,10 +214,6 @@ class Evidence:
         point = next(point for point in self.curve(run, metric) if point.nimg == images)
         # Few trials of an evaluation say little about its noise; the measurement has more.
         return Estimate(point.value, self.noise_of_one(run, metric) * point.value or point.std, point.trials)
-
-    def trials(self, run: str, metric: str) -> int:
-        """Number of measured trials."""
-        return len(self.measurements.trials(run, metric))
 
     def equal_images(self, operands: Iterable[Operand], metric: str, seeds: int) -> int:
         """The largest number of images after which all rows of the operands were evaluated.
@@ -273,7 +267,7 @@ class Evidence:
         return [run.run for run in matching(self.runs, operand.where)] if operand.where else []
 
     def identities(self, operands: Mapping[str, Operand], metric: str, across: str, where: str) -> dict[str, Identity]:
-        """Identities of the values that are compared, by operand.
+        """Identities of the values that are compared, by operand; without ``across`` the first one stands for all.
 
         Args:
             operands: Operands by key.
@@ -285,16 +279,13 @@ class Evidence:
             NotMeasuredError: Values that may not be compared.
         """
         found: dict[str, tuple[str, Identity]] = {}
-        first: tuple[str, Identity] | None = None
         for key, operand in operands.items():
             for name, one in self._identities(operand, metric, across, f"{where}.{key}"):
                 if why := barred(one):
                     raise NotMeasuredError("", f"not decided: {name}: {why}")
-                other = found.setdefault(key, (name, one)) if across else first
-                first = first or (name, one)
-                found.setdefault(key, (name, one))
-                if other is not None and other[1] is not one and (reason := comparable(other[1], one)):
-                    raise NotMeasuredError("", f"not compared: {other[0]} and {name}: {reason}")
+                other, known = found.setdefault(key if across else "", (name, one))
+                if known is not one and (reason := comparable(known, one)):
+                    raise NotMeasuredError("", f"not compared: {other} and {name}: {reason}")
         return {key: one for key, (_, one) in found.items()}
 
     def _identities(self, operand: Operand, metric: str, across: str, where: str) -> list[tuple[str, Identity]]:
@@ -329,10 +320,6 @@ class Evidence:
         text = self.runs[run].label if run in self.runs else run
         return f"{text}, NFE {nfe}" if nfe and nfe > 1 else text
 
-    def teacher(self, run: str) -> str:
-        """Id of the teacher of a run; empty if the run has no teacher."""
-        return (self.runs[run].teacher or "") if run in self.runs else ""
-
     def quoted(self, operand: Operand, where: str) -> Published:
         """The published number of an operand.
 
@@ -342,7 +329,7 @@ class Evidence:
         """
         if operand.published is None:
             raise NotMeasuredError("", f"no published number for {operand}")
-        return published_number(self.published, operand.published, f"{where}.published")
+        return published_number(operand.published, f"{where}.published")
 
     def curve(self, run: str, metric: str, finite: bool = True) -> tuple[Point, ...]:
         """Evaluations of a run during training; with ``finite`` False a NaN counts as infinity.
@@ -406,8 +393,7 @@ def logged_quantity(ticks: Sequence[Mapping[str, Any]], quantity: str, run: str)
         NotMeasuredError: No record has it.
     """
     key = {"seconds_per_kimg": "img_per_s", "memory_reserved_gb": "memory_reserved_mb"}.get(quantity, quantity)
-    values = [float(tick[key]) for tick in ticks[1:] or ticks if tick.get(key)]
-    if not values:
+    if not (values := logged(ticks, key)):
         raise NotMeasuredError("", f"the training log of run '{run}' has no '{key}'")
     if key == "memory_reserved_mb":
         # Reserved memory only grows; Table 8 prints the maximum, in units of 1024 MiB.
@@ -454,15 +440,10 @@ def decided(
     if found.standard_error > 0 and bounds:
         values = [found.p_value(bound) for bound in bounds]
         known["p"] = min(values) if outcome == "contradicted" else max(values)
-        text += f" ({p_text(known['p'])})"
+        text += " (p < 0.0001)" if known["p"] < 1e-4 else f" (p {known['p']:.2g})"
     if len(found.blocks) > 1:
         each = (f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}] ({name})" for name, one in found.blocks.items())
         text += f"; by teacher {', '.join(each)}"
         if found.blocks_differ and {judge(one) for one in found.blocks.values()} != {outcome}:
             return Finding(UNDECIDED, text + ", which differ by more than their seeds do", known)
     return Finding(outcome, text, known)
-
-
-def p_text(p: float) -> str:
-    """A p value as text: ``p 0.043``, ``p < 0.0001``."""
-    return "p < 0.0001" if p < 1e-4 else f"p {p:.2g}"

@@ -7,19 +7,19 @@ to a level in time) and SHAPE (the form of a curve).
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate, product
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from eval.claims.evidence import UNDECIDED, Evidence, Finding, Operand, Outcome, Retraining, Side, Z, decided
 from eval.contrasts import NotMeasuredError, pooled_std
 from eval.results.logs import Point, first_at_or_below
 from eval.results.published import agreement_of
-from eval.results.sheet import listed_entries
 from eval.results.summary import Estimate
 from sida.config.settings import Count, Variants, from_mapping, load_yaml
 from sida.errors import SettingError, UserError, suggestion
@@ -40,12 +40,15 @@ class Rule:
             reference); the evidence then names both. Without it such values are not compared.
     """
 
-    #: The rule in words, for pages.
-    text: ClassVar[str] = ""
     rule: str
     metric: str = "fid"
     a: Operand
     across: str = ""
+
+    @classmethod
+    def text(cls) -> str:
+        """The rule in words, for pages: the first paragraph of its docstring."""
+        return " ".join(str(inspect.getdoc(cls)).partition("\n\n")[0].partition(": ")[2].split())
 
     @property
     def operands(self) -> dict[str, Operand]:
@@ -73,13 +76,10 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class EqualRule(Rule):
-    """Rule EQ: A, a row with its published number, reproduces the number."""
-
-    text = (
-        "a published number is reproduced: |m − p| within three standard errors of the difference (at least 1 % of p; "
-        "2 % where no spread was published; 0.01 for precision and recall); outside of that it is better or worse than "
-        "printed, and not reproduced either way: a leak or a wrong reference makes numbers better"
-    )
+    """Rule EQ: a published number is reproduced: |m − p| within three standard errors of the difference (at least 1 %
+    of p; 2 % where no spread was published; 0.01 for precision and recall); outside of that it is better or worse than
+    printed, and not reproduced either way: a leak or a wrong reference makes numbers better.
+    """
 
     def __post_init__(self) -> None:
         if self.a.published is None:
@@ -111,7 +111,10 @@ class EqualRule(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class LessRule(Rule):
-    """Rule LT: A is better than B.
+    """Rule LT: A is better than B: the interval of the difference of the means (Welch's t) excludes 0. Of single
+    generators it is a 99 % interval with the noise of evaluation and, where the file of claims states it, the scatter
+    of a repeated training of each student; over training seeds it is a 95 % interval, with several teachers within each
+    teacher. A quoted number b may be off by its rounding and by the stated slack.
 
     Attributes:
         b: The generator, or published number of others, that A is compared with.
@@ -122,12 +125,6 @@ class LessRule(Rule):
         seeds: Least number of training seeds of both sides; 1: single generators.
     """
 
-    text = (
-        "A is better than B: the interval of the difference of the means (Welch's t) excludes 0. Of single generators "
-        "it is a 99 % interval with the noise of evaluation and, where the file of claims states it, the scatter of a "
-        "repeated training of each student; over training seeds it is a 95 % interval, with several teachers within "
-        "each teacher. A quoted number b may be off by its rounding and by the stated slack"
-    )
     b: Operand
     direction: Literal["lower", "higher"] = "lower"
     slack: float = 0.0
@@ -153,7 +150,9 @@ class LessRule(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class RatioRule(Rule):
-    """Rule RATIO: the ratio of A to B lies in a range.
+    """Rule RATIO: the interval of the ratio of A to B lies in the given range as a whole, and outside of it as a whole
+    where it is contradicted: over trials, training and seeds as in rule LT, 99 % over the records of a log; of spreads
+    (largest − smallest mean over a column's values, by their mean) 95 % over training seeds.
 
     Attributes:
         b: The generator or number that A is compared with.
@@ -166,11 +165,6 @@ class RatioRule(Rule):
         seeds: Least number of training seeds of both sides (with ``spread``, for each value); 1: single generators.
     """
 
-    text = (
-        "the interval of the ratio of A to B lies in the given range as a whole, and outside of it as a whole where it "
-        "is contradicted: over trials, training and seeds as in rule LT, 99 % over the records of a log; of spreads "
-        "(largest − smallest mean over a column's values, by their mean) 95 % over training seeds"
-    )
     b: Operand
     low: float = 0.0
     high: float = math.inf
@@ -222,7 +216,10 @@ class RatioRule(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class ReachesRule(Rule):
-    """Rule REACHES: A's curve falls to a level within a number of images, or within a share of the images of B.
+    """Rule REACHES: A's curve of evaluations first falls to a level (times the factor) within the stated number of
+    images, or within B's number divided by the stated one, also when the noise of evaluation and the scatter of a
+    repeated training (2.6 standard errors) count against it; contradicted where it does not with both, and the distance
+    of two evaluations, in its favour.
 
     Attributes:
         images: Largest number of images.
@@ -232,12 +229,6 @@ class ReachesRule(Rule):
         factor: Multiple of the level.
     """
 
-    text = (
-        "A's curve of evaluations first falls to a level (times the factor) within the stated number of images, or "
-        "within B's number divided by the stated one, also when the noise of evaluation and the scatter of a repeated "
-        "training (2.6 standard errors) count against it; contradicted where it does not with both, and the distance "
-        "of two evaluations, in its favour"
-    )
     images: Count | None = None
     b: Operand | None = None
     times: float = 1.0
@@ -255,9 +246,11 @@ class ReachesRule(Rule):
         evidence.require_curves()
         name = evidence.runs_of(self.a)[0]
         curve = evidence.curve(name, self.metric)
-        slow_curve = evidence.curve(evidence.runs_of(self.b)[0], self.metric) if self.b else curve
+        other = evidence.runs_of(self.b)[0] if self.b else name
+        slow_curve = evidence.curve(other, self.metric)
         level, error, meaning = self._level(slow_curve, evidence, f"{where}.level")
-        error = math.hypot(error, *(level * evidence.noise_of_one(name, self.metric) for _ in [0] if not _own(curve)))
+        if curve[-1].std is None:
+            error = math.hypot(error, level * evidence.noise_of_one(name, self.metric))
         again = evidence.retraining.std.get(self.metric, 0.0) if evidence.retraining else 0.0
         error = math.hypot(error, level * again, level * again if self.b else 0.0)
         text, limit = f"{self.metric} {level:.4g} ({meaning}): ", float(self.images or 0)
@@ -265,8 +258,8 @@ class ReachesRule(Rule):
         if self.b is not None:
             slow = first_at_or_below(slow_curve, level)
             if slow is None:
-                raise NotMeasuredError("", f"{evidence.label(evidence.runs_of(self.b)[0])} never reaches {text[:-2]}")
-            text += f"{evidence.label(evidence.runs_of(self.b)[0])} after {slow:,} images, "
+                raise NotMeasuredError("", f"{evidence.label(other)} never reaches {text[:-2]}")
+            text += f"{evidence.label(other)} after {slow:,} images, "
             limit, numbers = slow / self.times, numbers | {"images_b": slow}
         reached, late, early = (first_at_or_below(curve, level - z * error, shift=z) for z in (0.0, Z, -Z))
         before = max((p.nimg for p in curve if early is not None and p.nimg < early), default=0)
@@ -299,14 +292,11 @@ class ReachesRule(Rule):
         return self.factor * side.mean, self.factor * error, times + side.name
 
 
-def _own(curve: tuple[Point, ...]) -> bool:
-    """Whether a curve has the noise of its evaluations."""
-    return curve[-1].std is not None
-
-
 @dataclass(frozen=True, kw_only=True)
 class ShapeRule(Rule):
-    """Rule SHAPE: the curves of training seeds have a form.
+    """Rule SHAPE: each training seed's curve of evaluations has the form or not: supported where two of three seeds
+    have it, contradicted where at most one of three has it. A straight line needs the least R² and a higher one than
+    the other form; a value that is not finite is above every factor.
 
     Attributes:
         form: ``exponential`` or ``power``: until its lowest value a straight line of the logarithm against images, or
@@ -320,11 +310,6 @@ class ShapeRule(Rule):
         seeds: Least number of training seeds.
     """
 
-    text = (
-        "each training seed's curve of evaluations has the form or not: supported where two of three seeds have it, "
-        "contradicted where at most one of three has it. A straight line needs the least R² and a higher one than the "
-        "other form; a value that is not finite is above every factor"
-    )
     form: Literal["exponential", "power", "diverging", "stable"]
     low: float = 0.0
     factor: float = 1.0
@@ -437,6 +422,12 @@ class Claims:
     retraining: Retraining | None = None
     claims: tuple[Claim, ...]
 
+    def __post_init__(self) -> None:
+        ids = [claim.id for claim in self.claims]
+        for number, name in enumerate(ids):
+            if name in ids[:number]:
+                raise SettingError(f"claims[{number}].id", f"'{name}' occurs twice", "give each claim its own id")
+
 
 def load_claims(path: str | Path) -> Claims:
     """Reads ``claims.yaml``; ``for: {name: [values]}`` repeats a part, ``{name}`` is replaced.
@@ -444,27 +435,24 @@ def load_claims(path: str | Path) -> Claims:
     Raises:
         UserError: Missing file, unknown key, wrong type or an id used twice (file, claim and key are named).
     """
-    claims: list[Claim] = []
-    for where, entry in listed_entries(path, "claim", "id, statement and parts"):
-        claims.append(from_mapping(Claim, {**entry, "parts": _repeated(entry.get("parts", []), where)}, where))
-    head = from_mapping(Claims, {**load_yaml(path), "claims": []}, str(path))
-    return dataclasses.replace(head, claims=tuple(claims))
+    content = load_yaml(path)
+    if isinstance(listed := content.get("claims"), list):
+        content["claims"] = [_repeated(claim, f"{path}: claims[{number}]") for number, claim in enumerate(listed)]
+    return from_mapping(Claims, content, str(path))
 
 
-def _repeated(parts: Any, where: str) -> list[Any]:
-    if not isinstance(parts, list):
-        raise UserError(f"{where}.parts", "must be a list")
-    result = []
-    for number, part in enumerate(parts):
-        values = part.get("for") if isinstance(part, dict) else None
-        if values is None:
-            result.append(part)
-            continue
+def _repeated(claim: Any, where: str) -> Any:
+    """A claim of a file with its repeated parts; what is no claim as it is."""
+    if not isinstance(claim, dict) or not isinstance(claim.get("parts"), list):
+        return claim
+    parts = []
+    for number, part in enumerate(claim["parts"]):
+        values = part.get("for", {}) if isinstance(part, dict) else {}
         if not isinstance(values, dict) or not all(isinstance(v, list) and v for v in values.values()):
             raise UserError(f"{where}.parts[{number}].for", "must map names to lists of values")
-        body = {key: value for key, value in part.items() if key != "for"}
-        result += [_filled(body, dict(zip(values, choice))) for choice in product(*values.values())]
-    return result
+        body = {key: value for key, value in part.items() if key != "for"} if values else part
+        parts += [_filled(body, dict(zip(values, choice))) for choice in product(*values.values())]
+    return {**claim, "parts": parts}
 
 
 def _filled(value: Any, names: Mapping[str, Any]) -> Any:

@@ -10,16 +10,14 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from eval.claims.evidence import UNDECIDED, Evidence, Finding, Outcome
 from eval.claims.rules import RULES, Claim, Rule, load_claims
 from eval.contrasts import NotMeasuredError, survivors
-from eval.results.published import load_published
 from eval.results.sheet import SheetRow, matching, read_runs
 from eval.results.summary import Measurements, load_measurements
-from eval.tables.render import markdown
+from eval.tables.render import markdown, template
 from sida.errors import UserError
 from sida.files.atomic import read_hashed_json, write_hashed_json, write_text
 
@@ -85,17 +83,16 @@ def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") 
         findings = findings or [Finding(UNDECIDED, claim.reason)]
         rows = tuple(row for row in claim_rows(claim, evidence.runs) if row in evidence.measurements.runs)
         verdicts.append(Verdict(claim, combined(findings, claim.ties), tuple(findings), rows))
-    tests = [finding for verdict in verdicts for finding in verdict.findings if "p" in finding.numbers]
-    stands = dict(zip(map(id, tests), survivors([test.numbers["p"] for test in tests])))
+    tests = [finding.numbers for verdict in verdicts for finding in verdict.findings if "p" in finding.numbers]
+    for test, stands in zip(tests, survivors([test["p"] for test in tests])):
+        test["survives"] = stands
 
-    def corrected(verdict: Verdict) -> Verdict:
-        found = [f.numbers | ({"survives": stands[id(f)]} if id(f) in stands else {}) for f in verdict.findings]
-        marked = tuple(dataclasses.replace(f, numbers=numbers) for f, numbers in zip(verdict.findings, found))
-        sure = [f if f.numbers.get("survives", True) else dataclasses.replace(f, outcome=UNDECIDED) for f in marked]
-        chance = combined(sure, verdict.claim.ties) != verdict.outcome
-        return dataclasses.replace(verdict, findings=marked, chance=chance)
+    def chance(verdict: Verdict) -> bool:
+        doubted = [not finding.numbers.get("survives", True) for finding in verdict.findings]
+        found = [dataclasses.replace(f, outcome=UNDECIDED) if d else f for f, d in zip(verdict.findings, doubted)]
+        return combined(found, verdict.claim.ties) != verdict.outcome
 
-    return [corrected(verdict) for verdict in verdicts]
+    return [dataclasses.replace(verdict, chance=chance(verdict)) for verdict in verdicts]
 
 
 def combined(findings: Sequence[Finding], ties: int = 0) -> Outcome:
@@ -125,7 +122,6 @@ def decide_claims(
     measurements: str | Path | None = None,
     runs: str | Path | None = None,
     results: str | Path | None = None,
-    published: str | Path | None = None,
 ) -> tuple[list[Path], str]:
     """Writes ``out`` (``.md``) with ``.json`` beside it; returns the paths and the counts of verdicts.
 
@@ -135,7 +131,6 @@ def decide_claims(
         measurements: ``measurements.csv``; None decides by the published numbers alone.
         runs: Sample sheet.
         results: Results of the preset; ``students/<run>/`` holds the training logs.
-        published: Folder of published numbers; by default ``results/published``.
 
     Raises:
         UserError: Faulty claims, measurements or sheet, or an ``out`` that does not end in ``.md``.
@@ -147,7 +142,7 @@ def decide_claims(
     measured = load_measurements(measurements) if measurements else Measurements([], "no measurements")
     sheet = {run.run: run for run in read_runs(runs)} if runs else {}
     students = Path(results) / "students" if results else None
-    evidence = Evidence(measured, sheet, load_published(published), students, retraining=known.retraining)
+    evidence = Evidence(measured, sheet, students, retraining=known.retraining)
     verdicts = decide(known.claims, evidence, str(claims))
     by_published = dataclasses.replace(evidence, by_published=True)
     printed = {v.claim.id: v for v in decide(known.claims, by_published, str(claims))} if known.printed else {}
@@ -157,12 +152,13 @@ def decide_claims(
     if again := known.retraining:
         listed = ", ".join(f"{metric} {100 * std:g} %" for metric, std in again.std.items())
         preamble += f" Scatter of a repeated training: {listed} ({again.source})."
-    write_text(out, verdicts_markdown(verdicts, printed, preamble))
-    write_hashed_json(out.with_suffix(".json"), verdicts_record(verdicts, printed, preamble))
+    record = verdicts_record(verdicts, printed, preamble)
+    write_text(out, verdicts_markdown(record))
+    write_hashed_json(out.with_suffix(".json"), record)
     return [out, out.with_suffix(".json")], verdict_counts(v.outcome for v in verdicts)
 
 
-def comparisons(verdicts: Sequence[Verdict], printed: Mapping[str, Verdict] = MappingProxyType({})) -> str:
+def comparisons(verdicts: Sequence[Verdict], printed: Mapping[str, Verdict]) -> str:
     """Sentences with the number of comparisons that have a p value, and the number that many comparisons leave."""
     counts = {"Here": _counted(verdicts), "By the published numbers alone": _counted([*printed.values()])}
     if not any(counts.values()):
@@ -184,44 +180,37 @@ def _counted(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def marked(verdict: str, chance: bool) -> str:
+def marked(verdict: Mapping[str, Any]) -> str:
     """A verdict with its sign, and with a mark if it does not survive many comparisons."""
-    return VERDICT_MARKS[verdict] + (f" {CHANCE}" if chance else "")  # type: ignore[index]
+    return VERDICT_MARKS[verdict["verdict"]] + f" {CHANCE}" * verdict["chance"]
 
 
-def _heads(printed: Mapping[str, Verdict]) -> tuple[str, ...]:
-    return ("claim", "statement", "verdict", *(["by the published numbers"] if printed else []))
+def verdicts_markdown(record: Mapping[str, Any]) -> str:
+    """Markdown page of a record: a summary table, each claim with its evidence, and the rules that were used."""
+    claims = _for_pages(record["claims"])
+    used = {finding["rule"] for claim in claims for finding in claim["findings"]}
+    text = template(Path(__file__).with_name("claims.md.jinja")).render(
+        record,
+        claims=claims,
+        counts=verdict_counts(claim["verdict"] for claim in claims),
+        printed=any("by_published" in claim for claim in claims),
+        rules={name: RULES[name].text() for name in sorted(used & RULES.keys())},
+        marked=marked,
+        signs=SIGNS,
+    )
+    return markdown(text)
 
 
-def _summary(verdict: Verdict, printed: Mapping[str, Verdict]) -> list[str]:
-    """Claim, statement and verdict, and the verdict by the published numbers if there are some."""
-    cells = [verdict.claim.id, verdict.claim.statement, marked(verdict.outcome, verdict.chance)]
-    by = printed.get(verdict.claim.id)
-    return [*cells, marked(by.outcome, by.chance) if by else ""] if printed else cells
-
-
-def verdicts_markdown(verdicts: Sequence[Verdict], printed: Mapping[str, Verdict], preamble: str) -> str:
-    """Markdown page: a summary table, each claim with its evidence, and the rules that were used."""
-    head = _heads(printed)
-    lines = ["# Claims", "", preamble, "", f"{verdict_counts(v.outcome for v in verdicts)}."]
-    lines += ["", comparisons(verdicts, printed), "", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for verdict in verdicts:
-        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in _summary(verdict, printed)) + " |")
-    lines += ["", "## Evidence", ""]
-    for verdict in verdicts:
-        claim, by = verdict.claim, printed.get(verdict.claim.id)
-        origin = [f"source: {claim.source}"] if claim.source else []
-        origin += [f"mirrors {claim.counterpart}"] if claim.counterpart else []
-        lines += [f"### {claim.id}: {marked(verdict.outcome, verdict.chance)}", ""]
-        lines += [claim.statement + (f" ({'; '.join(origin)})" if origin else ""), ""]
-        lines += [f"- {line}" for line in _evidence(verdict)]
-        if by is not None and any(finding.numbers for finding in by.findings):
-            lines += ["", f"By the published numbers alone: {marked(by.outcome, by.chance)}.", ""]
-            lines += [f"- {SIGNS[f.outcome]} {f.evidence}" for f in by.findings]
-        lines += [*(["", claim.note] if claim.note else []), ""]
-    used = sorted({part.rule for verdict in verdicts for part in verdict.claim.parts})
-    lines += ["## Rules", "", *(f"- **{rule}**: {RULES[rule].text}." for rule in used)]
-    return markdown("\n".join(lines)) + "\n"
+def _for_pages(claims: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Claims with ``origin``, and ``printed``: the verdict by published numbers, or None if these have no say."""
+    found = []
+    for claim in claims:
+        origin = [f"source: {claim['source']}"] if claim["source"] else []
+        origin += [f"mirrors {claim['counterpart']}"] if claim["counterpart"] else []
+        by = claim.get("by_published")
+        printed = by if by and any(finding["numbers"] for finding in by["findings"]) else None
+        found.append({**claim, "origin": "; ".join(origin), "printed": printed})
+    return found
 
 
 def _evidence(verdict: Verdict) -> list[str]:
@@ -241,7 +230,7 @@ def _evidence(verdict: Verdict) -> list[str]:
     return lines
 
 
-def verdicts_record(verdicts: Sequence[Verdict], printed: Mapping[str, Verdict], preamble: str = "") -> dict[str, Any]:
+def verdicts_record(verdicts: Sequence[Verdict], printed: Mapping[str, Verdict], preamble: str) -> dict[str, Any]:
     """Verdicts as JSON values, with the evidence of each comparison, and the measured rows that they name."""
     records = []
     for verdict in verdicts:
@@ -267,7 +256,7 @@ def _decided(verdict: Verdict) -> dict[str, Any]:
 
 
 def read_verdicts(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The record of :func:`verdicts_record`.
+    """The record of :func:`verdicts_record` with further facts of claims for pages: ``origin`` and ``printed``.
 
     Raises:
         UserError: The file is missing, damaged or of another kind.
@@ -279,7 +268,7 @@ def read_verdicts(path: str | os.PathLike[str]) -> dict[str, Any]:
         known = False
     if not known:
         raise UserError(path, "holds something else than verdicts", "decide the claims again (sida claims)")
-    return record
+    return record | {"claims": _for_pages(record["claims"])}
 
 
 def _is_claim(claim: Any) -> bool:

@@ -81,7 +81,6 @@ _SHARED: dict[str, dict[str, Any]] = {
     "--runs": {"metavar": "TSV", "help": "sample sheet, or a spec with its rows"},
     "--results": {"metavar": "DIR", "help": "results of the preset (holds students/<run>/ with the logs)"},
     "--claims": {"metavar": "YAML", "help": "claims and rules (studies/papers/claims.yaml)"},
-    "--published": {"metavar": "DIR", "help": "folder of published numbers (default results/published)"},
     "--own": {"metavar": "DIR", "help": "folder of the preset, if it has custom layouts (DIR/figures)"},
     "--title": {"default": "", "help": "headline"},
     "--images": {"type": existing("--images", pictures=True), "metavar": "PATH", "help": _PICTURES},

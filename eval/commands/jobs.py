@@ -82,15 +82,15 @@ COLLECT = Verb(
 
 def _claims_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    shared(parser, "--claims", "--measurements", "--runs", "--results", "--published", required=["--claims"])
+    shared(parser, "--claims", "--measurements", "--runs", "--results", required=["--claims"])
     parser.add_argument("--out", required=True, metavar="FILE.md", help="written with .json beside it")
 
 
 def _claims(args: argparse.Namespace) -> int:
     """Decides the claims and writes the verdicts."""
-    from eval.claims import decide_claims
+    from eval.claims.write import decide_claims
 
-    given = {name: getattr(args, name) for name in ("measurements", "runs", "results", "published")}
+    given = {name: getattr(args, name) for name in ("measurements", "runs", "results")}
     paths, counts = decide_claims(args.claims, args.out, **given)
     print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])}): {counts}")
     return 0
@@ -112,16 +112,16 @@ def _figure_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("--layout", required=True, metavar="YAML", help="layout: a file, or a name in config/figures")
     required = ["--runs", "--results"]
-    shared(parser, *required, "--measurements", "--published", required=required)
+    shared(parser, *required, "--measurements", required=required)
     parser.add_argument("--spec", metavar="JSON", help="generators to sample: JSON text or a file")
     parser.add_argument("--out", required=True, metavar="FILE.pdf", help="written with .png and .csv beside it")
 
 
 def _figure(args: argparse.Namespace) -> int:
     """Builds and writes the figure."""
-    from eval.figures import build_figure
+    from eval.figures.layout import build_figure
 
-    settings = {key: getattr(args, key) for key in ("measurements", "spec", "published")}
+    settings = {key: getattr(args, key) for key in ("measurements", "spec")}
     paths, remarks = build_figure(args.layout, args.runs, args.results, args.out, **settings)
     print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])})")
     for remark in remarks:

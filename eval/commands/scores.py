@@ -1,13 +1,13 @@
-"""Verbs for a generator's numbers: ``sida score``, ``sida compare`` and ``sida reference``."""
+"""Verbs for a generator's numbers: ``sida score`` and ``sida reference``."""
 
 from __future__ import annotations
 
 import argparse
 import os
 
-from eval.commands._options import extractor_options, output, pairs, scoring_settings, shared
+from eval.commands._options import extractor_options, output, scoring_settings, shared
 from sida.cli.arguments import existing, network_source, whole
-from sida.cli.main import Verb, terminal_colour, terminal_width
+from sida.cli.main import Verb
 
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
@@ -169,51 +169,6 @@ images. A GPU takes minutes.
 """,
     _score_arguments,
     _score,
-)
-
-
-def _compare_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options."""
-    add = parser.add_argument
-    add("first", metavar="A", help="results of a preset, a measurements.csv, or --out of score")
-    add("second", metavar="B", help="the same")
-    add("--runs", nargs="+", metavar="RUN", help="only these runs (default: all common ones)")
-    add("--pair", action="append", default=[], metavar="A=B", help="run A of the first against run B of the second")
-    page = output("--out", ".md", ".html", ".tex", ".json")
-    add("--out", type=page, metavar="FILE", help="also write a page (.md, .html, .tex or .json)")
-
-
-def _compare(args: argparse.Namespace) -> int:
-    """Compares the measurements, prints the table and writes it."""
-    import textwrap
-    from pathlib import Path
-
-    from eval.report.compare import compare, comparison_table
-    from eval.tables.build import RENDERERS
-    from eval.tables.render import to_terminal
-    from sida.files.atomic import write_text
-
-    table = comparison_table(compare(args.first, args.second, args.runs, pairs(args.pair, "--pair")))
-    width = terminal_width()
-    print(to_terminal(table, terminal_colour()))
-    print("\n".join(textwrap.fill(note, width) for note in table.notes))
-    if args.out:
-        write_text(args.out, RENDERERS[Path(args.out).suffix](table))
-        print(args.out)
-    return 0
-
-
-COMPARE = Verb(
-    "Compare two result folders with significance.",
-    """examples:
-  sida compare results/demo results/demo-seed1
-  sida compare before.csv results/demo/measurements.csv --runs sida-a1.0 --out comparison.md
-  sida compare score.json results/demo --pair "My model=sida-a1.0"
-
-Values that are not comparable are left out; a run without any comparable value is refused, and the field is named.
-""",
-    _compare_arguments,
-    _compare,
 )
 
 

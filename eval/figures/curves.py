@@ -10,8 +10,8 @@ from typing import Any, Literal
 from eval.figures.layout import FigureKind, Inches, Runs, Sources, check_pick, require_panels
 from eval.results.identity import comparable
 from eval.results.logs import Curve, pool
-from eval.results.published import Published, published_number
-from eval.results.sheet import Needs, SheetRow
+from eval.results.published import load_published, published_number
+from eval.results.sheet import Needs, SheetRow, matching
 from eval.results.summary import Estimate, Measurement, require_comparable
 from sida.config.settings import Count
 from sida.errors import SettingError, UserError
@@ -127,7 +127,7 @@ class CurvesLayout(FigureKind):
         Raises:
             UserError: No panel is left.
         """
-        panels = tuple(p for p in self.panels if not p.optional or any(self.pick(s.each, runs) for s in p.series))
+        panels = tuple(p for p in self.panels if not p.optional or any(matching(runs, s.each) for s in p.series))
         if not panels:
             raise UserError(self.source, "no run of the sample sheet matches any of its panels", "remove the figure")
         fewer = len(panels) < len(self.panels)
@@ -136,16 +136,16 @@ class CurvesLayout(FigureKind):
     def line_rows(self, line: LineSpec, runs: Runs) -> list[SheetRow]:
         """Rows that a reference line names; a line needs exactly one."""
         if line.start_of is not None:
-            first = self.pick(line.start_of, runs)[:1]
+            first = matching(runs, line.start_of)[:1]
             return [runs[run.init] for run in first if run.init and run.init in runs]
         if line.first is not None:
-            return self.pick(line.first, runs)[:1]
-        return [] if line.where is None else self.pick(line.where, runs)
+            return matching(runs, line.first)[:1]
+        return [] if line.where is None else matching(runs, line.where)
 
     def needs(self, runs: Runs) -> Needs:
         """Needs rows with a curve, and measured rows of reference lines."""
         panels = self.present(runs).panels
-        curves = {run.run for panel in panels for series in panel.series for run in self.pick(series.each, runs)}
+        curves = {run.run for panel in panels for series in panel.series for run in matching(runs, series.each)}
         lines = {run.run for panel in panels for line in panel.lines for run in self.line_rows(line, runs)}
         return Needs((curves | lines) if self.final else lines, curves)
 
@@ -194,7 +194,7 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
     curves: list[Curve] = []
     missing: list[str] = []
     for number, series in enumerate(spec.series):
-        curves += _series(layout, spec, series, sources, f"{where}.series[{number}].each", missing)
+        curves += _series(spec, series, sources, f"{where}.series[{number}].each", missing)
     found = (_line(layout, spec, line, sources, f"{where}.lines[{n}]") for n, line in enumerate(spec.lines))
     lines = tuple(line for line in found if line is not None)
     finals = {
@@ -205,18 +205,16 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
     shown = [*finals, *(line.run for line in lines if line.run is not None)]
     rows = [row for run in shown for row in sources.measurements.lines(run, spec.metric)]
     require_comparable(rows, where)
-    notes = (*_sizes(spec, curves, finals, sources), *identities_on(rows, lines, sources.published))
+    notes = (*_sizes(spec, curves, finals, sources), *identities_on(rows, lines))
     # With an empty sheet the figure shows published numbers only, and no curve is missing.
     return Panel(spec, tuple(curves), lines, finals, tuple(missing) if sources.runs else (), notes)
 
 
-def identities_on(
-    rows: Iterable[Measurement], lines: Iterable[ReferenceLine], published: Mapping[str, Published]
-) -> tuple[str, ...]:
+def identities_on(rows: Iterable[Measurement], lines: Iterable[ReferenceLine]) -> tuple[str, ...]:
     """Note that names the protocols of an axis if its measured values are not all comparable, also with its lines."""
     named = {row.identity: row.run for row in rows}
     if named:
-        numbers = [(line.label, published[line.published]) for line in lines if line.published]
+        numbers = [(line.label, load_published()[line.published]) for line in lines if line.published]
         named |= {number.identity: label for label, number in numbers}
     found = list(named)
     reasons = [reason for other in found[1:] if (reason := comparable(found[0], other))]
@@ -234,10 +232,8 @@ def _sizes(spec: PanelSpec, curves: list[Curve], finals: Mapping[str, Estimate],
     return (f"evaluations during training use {one} images, measurements {other}; their levels are not comparable",)
 
 
-def _series(
-    layout: CurvesLayout, spec: PanelSpec, series: SeriesSpec, sources: Sources, where: str, missing: list[str]
-) -> list[Curve]:
-    found = layout.pick(series.each, sources.runs)
+def _series(spec: PanelSpec, series: SeriesSpec, sources: Sources, where: str, missing: list[str]) -> list[Curve]:
+    found = matching(sources.runs, series.each)
     if not found and spec.optional:
         return []
     if not found:
@@ -263,7 +259,7 @@ def _series(
 def _line(layout: CurvesLayout, spec: PanelSpec, line: LineSpec, sources: Sources, where: str) -> ReferenceLine | None:
     """A horizontal line at a metric's level; None if ``first`` or ``start_of`` match no row."""
     if line.published is not None:
-        number = published_number(sources.published, line.published, f"{where}.published")
+        number = published_number(line.published, f"{where}.published")
         std = float(number.std) if number.std else None
         label = line.label or f"{number.row_label} {number.text}"
         return ReferenceLine(label, number.value, std, f"published: {number.id}", line.colour, published=number.id)
@@ -292,32 +288,26 @@ def curves_csv(layout: CurvesLayout, panels: Sequence[Panel]) -> str:
     """CSV of the figure: one line per evaluation, kept generator, reference line and missing series."""
     records: list[dict[str, Any]] = []
     for panel in panels:
-        batch, limit = layout.batch or 0, panel.spec.x_max or float("inf")
-
-        def add(kind: str, series: str, panel: Panel = panel, **cells: Any) -> None:
-            std = cells.pop("std", None)
-            cells |= {"std": "" if std is None else repr(std)}
-            records.append(
-                {"panel": panel.spec.title, "metric": panel.spec.metric, "kind": kind, "series": series} | cells
-            )
-
+        batch, limit, own = layout.batch or 1, panel.spec.x_max or float("inf"), list[dict[str, Any]]()
         for curve in panel.curves:
-            for point in curve.points:
-                add(
-                    "curve", curve.label, run=" ".join(curve.runs), images=point.nimg,
-                    iterations=f"{point.nimg / batch:g}" if batch else "", value=repr(point.value), std=point.std,
-                    over=curve.over, count=point.trials, num_samples=point.num_samples or "",
-                    source="evaluations during training",
-                    shown=point.nimg / (batch or 1) <= limit and point.nimg > 0,
-                )  # fmt: skip
-            final = panel.finals.get(curve.run)
-            if final is not None:
-                add(
-                    "kept generator", curve.label, run=curve.run, images=curve.best.nimg, value=repr(final.mean),
-                    std=final.std, over="trials", count=final.trials, source="independent measurement", shown=True,
-                )  # fmt: skip
+            about = {"kind": "curve", "series": curve.label, "run": " ".join(curve.runs), "over": curve.over}
+            own += [
+                {
+                    **about, "images": point.nimg, "value": point.value, "std": point.std, "count": point.trials,
+                    "iterations": f"{point.nimg / batch:g}" if layout.batch else "", "num_samples": point.num_samples,
+                    "source": "evaluations during training", "shown": 0 < point.nimg / batch <= limit,
+                }
+                for point in curve.points
+            ]  # fmt: skip
+            if final := panel.finals.get(curve.run):
+                own.append({
+                    "kind": "kept generator", "series": curve.label, "run": curve.run, "images": curve.best.nimg,
+                    "value": final.mean, "std": final.std, "over": "trials", "count": final.trials,
+                    "source": "independent measurement", "shown": True,
+                })  # fmt: skip
         for line in panel.lines:
-            add("line", line.label, value=repr(line.value), std=line.std, source=line.source, shown=True)
-        for name in panel.missing:
-            add("missing", name, shown=False)
+            level = {"kind": "line", "series": line.label, "value": line.value, "std": line.std}
+            own.append({**level, "source": line.source, "shown": True})
+        own += [{"kind": "missing", "series": name, "shown": False} for name in panel.missing]
+        records += [{"panel": panel.spec.title, "metric": panel.spec.metric, **record} for record in own]
     return csv_text(_COLUMNS, records)

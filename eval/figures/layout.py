@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from eval.figures import style
 from eval.results.logs import Point, has_log, has_metric, kept_images, read_evaluations
-from eval.results.published import Published, load_published
-from eval.results.sheet import SELECTABLE, Needs, SheetRow, matching, read_extended, read_runs
-from eval.results.summary import Measurements, load_measurements, measurements_file
+from eval.results.sheet import SELECTABLE, Needs, SheetRow, read_extended, read_runs
+from eval.results.summary import Measurements, measured_in
 from sida.config.plugins import Registry, RegistryEntry
 from sida.config.resources import find, found_object
 from sida.config.settings import Range, from_mapping, load_spec, names_file_object
@@ -40,14 +39,12 @@ class Sources:
     Attributes:
         measurements: All measurements.
         runs: Sample sheet by run id.
-        published: Published numbers by id.
         results: Results of the preset, with ``students/<run>/``.
         generators: Specs of ``measure`` of the generators to sample; None without a spec.
     """
 
     measurements: Measurements
     runs: Runs
-    published: Mapping[str, Published]
     results: Path
     generators: Any = field(default=None, kw_only=True)
 
@@ -132,10 +129,6 @@ class FigureKind(abc.ABC):
             UserError: Data that are not optional in the layout are missing or faulty.
         """
 
-    def pick(self, conditions: Mapping[str, Any], runs: Runs) -> list[SheetRow]:
-        """Rows of the sheet that meet conditions, in its order."""
-        return matching(runs, conditions)
-
 
 def require_panels(panels: tuple[Any, ...]) -> None:
     """Refuses a figure without panels.
@@ -199,7 +192,6 @@ def build_figure(
     *,
     measurements: str | Path | None = None,
     spec: str | None = None,
-    published: str | Path | None = None,
 ) -> tuple[list[Path], list[str]]:
     """Builds a figure as ``.pdf``, ``.png`` and ``.csv``; returns the paths and remarks for the user.
 
@@ -210,7 +202,6 @@ def build_figure(
         out: The ``.pdf``; the other files are written beside it.
         measurements: ``measurements.csv``, for reference lines; a file that does not exist yet counts as empty.
         spec: JSON text or a file with ``generators`` for grids of samples.
-        published: Folder of published numbers; by default ``results/published``.
 
     Raises:
         UserError: A faulty layout, log or sheet, or an output name that is not ``*.pdf``.
@@ -220,12 +211,8 @@ def build_figure(
         raise UserError(f"--out {out}", "must end in .pdf", ".png and .csv are written beside it")
     shown = load_figure_layout(find("figures", str(layout), where="--layout"))
     sheet = {run.run: run for run in read_runs(runs)}
-    measured = Measurements([], "no measurements")
-    if measurements is not None and measurements_file(measurements).is_file():
-        measured = load_measurements(measurements)
     generators = load_spec(spec).get("generators", False) if spec else None
-    numbers = load_published(published)
-    sources = Sources(measured, sheet, numbers, Path(results), generators=generators)
+    sources = Sources(measured_in(measurements), sheet, Path(results), generators=generators)
     figure, data, missing, notes = shown.build(sources)
     write_text(out.with_suffix(".csv"), data)
     paths = [*style.save(figure, out, shown.title), out.with_suffix(".csv")]

@@ -75,13 +75,8 @@ def _kept_entry(panels: Sequence[Panel]) -> dict[str, Any]:
 
     if not any(panel.finals for panel in panels):
         return {}
-    edge = any(_on_edge(panel, curve) for panel in panels for curve in panel.curves if curve.run in panel.finals)
+    edge = any(curve.best.nimg == 0 for panel in panels for curve in panel.curves if curve.run in panel.finals)
     return {KEPT_LABEL + _EDGE_LABEL * edge: Line2D([], [], linestyle="none", **_KEPT_LOOK)}
-
-
-def _on_edge(panel: Panel, curve: Curve) -> bool:
-    """Whether the kept generator is the start, which a logarithmic axis shows at its left edge."""
-    return curve.best.nimg == 0
 
 
 def _crowded(panel: Panel) -> bool:
@@ -123,7 +118,7 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, lo
     final = panel.finals.get(curve.run)
     if final is not None:
         place: dict[str, Any] = {}
-        if _on_edge(panel, curve):
+        if curve.best.nimg == 0:  # the start, which a logarithmic axis shows at its left edge
             place = {"transform": axes.get_yaxis_transform(), "clip_on": False}
         axes.errorbar(
             [curve.best.nimg / unit], [final.mean], yerr=[final.std or 0], fmt=look.marker, markersize=6.5,

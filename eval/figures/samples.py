@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eval.figures import style
 from eval.figures.layout import Drawing, FigureKind, Runs, Sources, check_pick, require_panels
-from eval.results.sheet import Needs, SheetRow
+from eval.results.sheet import Needs, SheetRow, matching
 from sida.config.settings import Count
 from sida.errors import UserError
 from sida.files.content_hash import csv_text
@@ -72,10 +72,10 @@ class SamplesFigure(FigureKind):
     def panel_rows(self, panel: SamplesPanel, runs: Runs) -> list[SheetRow]:
         """Rows of the sheet that a panel shows."""
         if panel.where is not None:
-            return self.pick(panel.where, runs)
+            return matching(runs, panel.where)
         if panel.each is not None:
-            return self.pick(panel.each, runs)
-        return self.pick(panel.first or {}, runs)[:1]
+            return matching(runs, panel.each)
+        return matching(runs, panel.first or {})[:1]
 
     def grids(self, runs: Runs) -> tuple[list[tuple[SamplesPanel, SheetRow]], list[str]]:
         """Each grid to draw with its run, and the names of optional panels without one.
@@ -215,18 +215,12 @@ def samples_csv(grids: Sequence[Grid], columns: int) -> str:
     names = ("panel", "row", "column", "class", "seed", "data_index", "run", "nfe", "sha256")
     rows: list[dict[str, Any]] = []
     for grid in grids:
-        for i, image in enumerate(_images(grid)):
+        for i, origin in enumerate(grid.origins):
             row, column = divmod(i, columns)
-            rows.append({**image, "row": row, "column": column, "nfe": grid.nfe or ""})
+            image = {"panel": grid.title, "run": grid.run, "row": row, "column": column, "nfe": grid.nfe}
+            image |= {"seed" if grid.generated else "data_index": origin, "sha256": grid.sha256}
+            rows.append(image | {"class": grid.classes[i] if grid.classes else ""})
     return csv_text(names, rows)
-
-
-def _images(grid: Grid) -> Iterator[dict[str, Any]]:
-    """Yields the origin of each image."""
-    for i, origin in enumerate(grid.origins):
-        label = grid.classes[i] if grid.classes else ""
-        source = {"seed" if grid.generated else "data_index": origin}
-        yield {"panel": grid.title, "run": grid.run, "class": label, **source, "sha256": grid.sha256}
 
 
 _BATCH = 64

@@ -1,1 +1,1 @@
-"""The report: the page of a preset, paper.pdf, and comparisons of two sets of measurements."""
+"""The report: the page of a preset, and paper.pdf."""

@@ -12,15 +12,14 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from eval.claims.rules import RULES
 from eval.claims.write import CHANCE, VERDICT_MARKS, read_verdicts
-from eval.report.paper import figure_caption, in_order, origin, training_time
+from eval.report.paper import figure_caption, generators, in_order, origin
 from eval.results.summary import (
     Measurements,
-    image_seeds,
-    load_measurements,
+    measured_in,
     measurements_file,
 )
 from eval.tables.build import load_table
@@ -34,58 +33,12 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 
-class ShownPicture(NamedTuple):
-    """A figure: stem of its file, caption, and the picture as a ``data:`` address."""
-
-    name: str
-    caption: str
-    data: str
-
-
-def load_pictures(folder: Path, own: str | Path | None) -> list[ShownPicture]:
-    """The figures of a preset, in 256 colours."""
-    pictures = []
-    for path in in_order(folder / "figures", ".png"):
-        data = b64encode(reduced_png(path)).decode("ascii")
-        pictures.append(ShownPicture(path.stem, figure_caption(path, own), f"data:image/png;base64,{data}"))
-    return pictures
-
-
 #: Note on a verdict that many comparisons leave open.
 _CHANCE = f"{CHANCE} The verdict needs a comparison that does not survive the correction for many comparisons."
 
 
-def load_verdicts(path: Path) -> tuple[str, list[dict[str, Any]]]:
-    """Introduction of the verdicts, and their records as the page shows them; empty without decided claims.
-
-    Raises:
-        UserError: The file has another form.
-    """
-    if not path.is_file():
-        return "", []
-    record = read_verdicts(path)
-    words = (record.get("preamble", ""), record.get("comparisons", ""))
-    return " ".join(filter(None, words)), [_claim(claim) for claim in record["claims"]]
-
-
-def _claim(record: dict[str, Any]) -> dict[str, Any]:
-    printed = record.get("by_published")
-    # Claims that only a measurement can decide have no published verdict.
-    if printed and not any(finding["numbers"] for finding in printed["findings"]):
-        printed = None
-    origin = [f"source: {record['source']}"] if record["source"] else []
-    origin += [f"mirrors {record['counterpart']}"] if record["counterpart"] else []
-    return record | {
-        "origin": "; ".join(origin),
-        "note": " ".join(filter(None, (record["note"], _CHANCE if record.get("chance") else ""))),
-        "published_verdict": printed["verdict"] if printed else None,
-        "published_evidence": printed["evidence"] if printed else [],
-        "rules": [finding["rule"] for finding in record["findings"]],
-    }
-
-
-def load_generators(folder: Path, measurements: Measurements, tables: Mapping[str, Table]) -> list[dict[str, str]]:
-    """Facts about the measurements of each run, in the order of ``measurements.csv``."""
+def _generators(folder: Path, measurements: Measurements, tables: Mapping[str, Table]) -> list[dict[str, Any]]:
+    """Facts about the measurements of each run, with its row of the tables and their names."""
     shown: dict[str, list[str]] = {}
     labels: dict[str, str] = {}
     for name, table in tables.items():
@@ -93,21 +46,10 @@ def load_generators(folder: Path, measurements: Measurements, tables: Mapping[st
             for run in str(record.get("run") or "").split() if record.get("measured") else []:
                 shown.setdefault(run, []).append(name)
                 labels.setdefault(run, str(record.get("model") or ""))
-    found = []
-    for run in measurements.runs:
-        rows = measurements.of_run(run)
-        seeds = image_seeds(rows)
-        facts = {
-            "run": run,
-            "label": labels.get(run, ""),
-            "tables": ", ".join(dict.fromkeys(shown.get(run, []))),
-            "trials": f"{len({row.trial for row in rows})} × {rows[0].n:,}",
-            "seeds": f"{min(seeds)}–{max(seeds)}" if seeds else "",
-            "network": rows[0].network_sha256[:16],
-            "training": training_time(folder / "students" / run / "train.jsonl").replace("--", ""),
-        }
-        found.append(facts)
-    return found
+    return [
+        {**facts, "label": labels.get(run, ""), "tables": ", ".join(dict.fromkeys(shown.get(run, [])))}
+        for run, facts in generators(folder, measurements).items()
+    ]
 
 
 _FOLDER = Path(__file__).resolve().parent / "templates"
@@ -134,28 +76,34 @@ def write_index(
     """
     folder, out = Path(results), Path(out)
     tables = {path.stem: load_table(path) for path in in_order(folder / "tables", ".json")}
-    pictures = load_pictures(folder, own)
+    pictures = [
+        {"name": path.stem, "caption": figure_caption(path, own), "data": b64encode(reduced_png(path)).decode("ascii")}
+        for path in in_order(folder / "figures", ".png")
+    ]
     if not tables and not pictures:
         raise UserError(folder, "no tables and no figures there yet", "run the workflow first")
-    preamble, claims = load_verdicts(folder / "claims.json")
-    file = measurements_file(folder)
-    measurements = load_measurements(file) if file.is_file() else Measurements([], "no measurements")
-    decided = Counter((not measurements.rows and c["published_verdict"]) or c["verdict"] for c in claims)
-    text = template(_FOLDER / "template.html", rich=_rich, slug=_slug).render(
+    path = folder / "claims.json"
+    verdicts: dict[str, Any] = read_verdicts(path) if path.is_file() else {"claims": []}
+    measurements = measured_in(folder)
+    claims = verdicts["claims"]
+    decided = Counter(((not measurements.rows and claim["printed"]) or claim)["verdict"] for claim in claims)
+    used = {finding["rule"] for claim in claims for finding in claim["findings"]}
+    text = template(_FOLDER / "template.html", rich=_rich).render(
         title=title or f"Results of the preset {folder.name}",
         preset=folder.name,
         tables={name: page_of(table) for name, table in tables.items()},
         pictures=pictures,
-        preamble=preamble,
+        preamble=" ".join(filter(None, (verdicts.get("preamble"), verdicts.get("comparisons")))),
         claims=claims,
+        chance=_CHANCE,
         counts=[(verdict, decided[verdict]) for verdict in VERDICT_MARKS],
         marks=VERDICT_MARKS,
-        rules={name: rule.text for name, rule in RULES.items() if any(name in claim["rules"] for claim in claims)},
+        rules={name: rule.text() for name, rule in RULES.items() if name in used},
         kinds={cell.kind for table in tables.values() for row in table.rows for cell in row.cells},
         measured=bool(measurements.rows),
         runs=len(measurements.runs),
         origin=origin(measurements),
-        generators=load_generators(folder, measurements, tables),
+        generators=_generators(folder, measurements, tables),
         again=again,
         files=_files(folder, out.parent),
     )
@@ -167,10 +115,6 @@ def _rich(text: str) -> Markup:
     from markupsafe import Markup
 
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", html_text(text)))
-
-
-def _slug(text: str) -> str:
-    return text.replace(" ", "-")
 
 
 def _files(folder: Path, base: Path) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -20,7 +20,7 @@ from typing import Any
 from eval.claims.write import VERDICT_MARKS, read_verdicts
 from eval.results.logs import has_log, read_log
 from eval.results.published import bibliography_items
-from eval.results.summary import Measurements, load_measurements, measured_days, measurements_file
+from eval.results.summary import Measurements, image_seeds, measured_days, measured_in
 from eval.tables.build import load_table
 from eval.tables.latex import breakable, cited_keys, escape
 from eval.tables.render import template
@@ -146,8 +146,7 @@ def paper_source(
     folder: Path, tables: list[Path], figures: list[Path], title: str, own: str | Path | None = None
 ) -> str:
     """The LaTeX of the whole document; paths are relative to ``folder``."""
-    path = measurements_file(folder)
-    measurements = load_measurements(path) if path.is_file() else Measurements([], "no measurements")
+    measurements = measured_in(folder)
     loaded = [load_table(table.with_suffix(".json")) for table in tables]
     cited = [key for table in loaded if table.cite for key in cited_keys(table)]
     stems = [_FIGURE_NUMBER.fullmatch(figure.stem) for figure in figures]
@@ -159,7 +158,7 @@ def paper_source(
         captions={figure.stem: figure_caption(figure, own) for figure in figures},
         **_claims(folder / "claims.json", bool(measurements.rows)),
         references=bibliography_items(cited),
-        generators=[_generator(run, measurements, folder) for run in measurements.runs],
+        generators=[*generators(folder, measurements).values()],
         origin={name: ", ".join(values) for name, values in origin(measurements).items()},
     )
 
@@ -207,25 +206,29 @@ def _claims(path: Path, measured: bool) -> dict[str, Any]:
     heads = ["here"] * (measured or not printed) + ["as published"] * printed
     rows = []
     for claim in record["claims"]:
-        found = {"here": VERDICT_MARKS[claim["verdict"]], "as published": _printed(claim.get("by_published"))}
+        by = VERDICT_MARKS[claim["printed"]["verdict"]] if claim["printed"] else "--"
+        found = {"here": VERDICT_MARKS[claim["verdict"]], "as published": by}
         # Without measurements, claims that published numbers cannot decide are left out.
         if "here" in heads or found["as published"] != "--":
             rows.append([claim["id"], claim["statement"], *(found[head] for head in heads)])
     return {"claims": record, "heads": heads, "verdicts": rows}
 
 
-def _printed(found: dict[str, Any] | None) -> str:
-    """A verdict by published numbers; a dash if only a measurement can decide."""
-    known = found and any(finding["numbers"] for finding in found["findings"])
-    return VERDICT_MARKS[found["verdict"]] if found and known else "--"
-
-
-def _generator(run: str, measurements: Measurements, folder: Path) -> dict[str, Any]:
-    """Trials, images, network and training time of a measured generator."""
-    rows = measurements.of_run(run)
-    training = training_time(folder / "students" / run / "train.jsonl")
-    trials, network = len({row.trial for row in rows}), rows[0].network_sha256[:16]
-    return {"run": run, "trials": trials, "n": f"{rows[0].n:,}", "network": network, "training": training}
+def generators(folder: Path, measurements: Measurements) -> dict[str, dict[str, Any]]:
+    """Trials, images, seeds, network and training time of each measured generator."""
+    found = {}
+    for run in measurements.runs:
+        rows = measurements.of_run(run)
+        seeds = image_seeds(rows)
+        found[run] = {
+            "run": run,
+            "trials": len({row.trial for row in rows}),
+            "n": f"{rows[0].n:,}",
+            "seeds": f"{min(seeds)}–{max(seeds)}" if seeds else "",
+            "network": rows[0].network_sha256[:16],
+            "training": training_time(folder / "students" / run / "train.jsonl"),
+        }
+    return found
 
 
 def origin(measurements: Measurements) -> dict[str, list[str]]:
@@ -244,8 +247,8 @@ def origin(measurements: Measurements) -> dict[str, list[str]]:
 
 
 def training_time(log: Path) -> str:
-    """Total training time of a run as ``1.4 min`` or ``12.3 h``; a dash without a log."""
+    """Total training time of a run as ``1.4 min`` or ``12.3 h``; empty without a log."""
     if not has_log(log):
-        return "--"
+        return ""
     seconds = sum(float(tick.get("seconds") or 0) for tick in read_log(log))
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

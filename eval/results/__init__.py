@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["load"]
 
 _LOGS = {"evaluations.jsonl": "evaluation", "train.jsonl": "training"}
-_CLAIMS = ("id", "scope", "statement", "source", "verdict")
+_CLAIMS = ("id", "statement", "source", "verdict")
 
 
 class Frames(NamedTuple):

@@ -124,7 +124,7 @@ class Identity:
         return seen if not self.met("loss") else set()
 
 
-def comparable(a: Identity, b: Identity, deciding: bool = False) -> str | None:
+def comparable(a: Identity, b: Identity) -> str | None:
     """None if two values may be compared, else the reason why not: each differing field with both sides.
 
     A feature network's variant for processors is that network: the two differ by rounding, as two devices do.
@@ -132,11 +132,7 @@ def comparable(a: Identity, b: Identity, deciding: bool = False) -> str | None:
     Args:
         a: Identity of a value.
         b: Identity of another value, or the same one.
-        deciding: Whether the comparison decides something (the best value of a column, a claim). A value decides
-            nothing if its generator was trained by a network of the metric, or if nobody says whether it was.
     """
-    if deciding and (why := barred(a) or barred(b)):
-        return why
     if a.quoted or b.quoted:
         return f"{a} against {b}"
     variants = _for_processors(a), _for_processors(b)

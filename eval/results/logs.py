@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,11 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
                 if not 0 <= value < 1e18:
                     raise UserError(f"{path}:{number}: {key}", f"cannot be {value:g}", "train the run again")
     return records
+
+
+def logged(ticks: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    """Values of a quantity over the records of ``train.jsonl`` without the first, which includes the start-up."""
+    return [float(tick[key]) for tick in ticks[1:] or ticks if tick.get(key)]
 
 
 def has_log(path: str | os.PathLike[str]) -> bool:

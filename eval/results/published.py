@@ -170,13 +170,13 @@ class Published:
         return 0.5 * 10.0**-decimals
 
 
-def load_published(folder: str | Path | None = None) -> dict[str, Published]:
+@functools.cache
+def load_published(folder: Path = PUBLISHED) -> Mapping[str, Published]:
     """Reads every CSV of the folder of published numbers, by id.
 
     Raises:
         UserError: No such folder, a missing column, or an id used twice.
     """
-    folder = Path(folder or PUBLISHED)
     files = sorted(folder.glob("*.csv")) if folder.is_dir() else []
     if not files:
         raise UserError(folder, "no published numbers (*.csv) there")
@@ -196,12 +196,13 @@ def load_published(folder: str | Path | None = None) -> dict[str, Published]:
     return numbers
 
 
-def published_number(numbers: Mapping[str, Published], key: str, where: str) -> Published:
+def published_number(key: str, where: str) -> Published:
     """Looks up a published number by id.
 
     Raises:
         UserError: Unknown id; ``where`` names file and key in the message.
     """
+    numbers = load_published()
     if key not in numbers:
         raise UserError(where, f"no published number '{key}' in results/published{suggestion(key, numbers)}")
     return numbers[key]

@@ -1,6 +1,6 @@
 """Sample sheets: tab-separated files with one row per generator to measure.
 
-Reads layouts, claims and experiments from YAML: extended files, listed entries, and conditions on rows.
+Reads layouts from YAML: extended files, and conditions on rows.
 """
 
 from __future__ import annotations
@@ -94,6 +94,11 @@ class SheetRow:
     def __post_init__(self) -> None:
         if self.saw is not None:
             read_saw(self.saw, study_extractors())
+
+    @property
+    def cells(self) -> dict[str, Any]:
+        """Cells that are not empty, by column."""
+        return {key: value for key, value in vars(self).items() if value not in (None, "")}
 
     @property
     def trained_here(self) -> bool:
@@ -267,35 +272,6 @@ def read_extended(path: Path, seen: tuple[Path, ...] = (), beside: bool = False)
     if path.parent.name in ("tables", "figures", "protocols") and (neighbour == path or not neighbour.is_file()):
         neighbour = find(path.parent.name, Path(base).stem, where=f"{path}: extends")
     return read_extended(neighbour, (*seen, path), beside) | mapping
-
-
-def listed_entries(path: str | Path, kind: str, keys: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the entries of the list ``<kind>s`` of a YAML file, with their place for messages.
-
-    Args:
-        path: YAML file.
-        kind: Name of an entry, such as ``claim``.
-        keys: Required keys of an entry, in words, for messages.
-
-    Yields:
-        Place (file, number, id) and settings of an entry.
-
-    Raises:
-        UserError: A missing file, no list, an entry that is no mapping, or an id used twice.
-    """
-    listed = load_yaml(path).get(f"{kind}s")
-    if not isinstance(listed, list):
-        raise UserError(path, f"key '{kind}s' must be a list of {kind}s")
-    before: list[Any] = []
-    for number, entry in enumerate(listed):
-        where = f"{path}: {kind}s[{number}]"
-        if not isinstance(entry, dict):
-            raise UserError(where, f"must be a mapping with {keys}")
-        where += f" ({entry.get('id')})"
-        if "id" in entry and entry["id"] in before:
-            raise UserError(f"{where}.id", "occurs twice", f"give each {kind} its own id")
-        before.append(entry.get("id"))
-        yield where, entry
 
 
 def with_other_seeds(runs: Mapping[str, SheetRow], name: str) -> list[str]:

@@ -60,12 +60,12 @@ def unchanged_rows(folder: str | Path, asked: Mapping[str, str]) -> list[str]:
     return [run for run, digest in read_stored(folder)["rows"].items() if asked.get(run) == digest]
 
 
-def files_of(folder: Path, runs: Collection[str], networks: bool = True) -> Iterator[tuple[str, bytes]]:
-    """Yields the files of rows and of all teachers in a results folder, by path: logs and (if asked for) networks.
+def files_of(folder: Path, runs: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """Yields the files of rows and of all teachers in a results folder, by path: logs and networks.
 
     Teachers come first, so that networks that start from others are newer than these.
     """
-    for pattern in NETWORKS if networks else ():
+    for pattern in NETWORKS:
         for path in sorted(folder.glob(pattern)):
             if pattern.startswith("teachers") or path.parent.name in runs:
                 name = path.relative_to(folder).as_posix()

@@ -284,6 +284,12 @@ def load_measurements(path: str | Path) -> Measurements:
     return Measurements(_parsed(read_text(path, newline=""), str(path)), str(path))
 
 
+def measured_in(path: str | Path | None) -> Measurements:
+    """The measurements of a file or folder as :func:`load_measurements` reads them; none if they do not exist."""
+    found = path is not None and measurements_file(path).is_file()
+    return load_measurements(path) if path is not None and found else Measurements([], "no measurements")
+
+
 def measurements_of(rows: Iterable[Mapping[str, Any]], source: str) -> Measurements:
     """Checks rows by column as those of a ``measurements.csv``; see :func:`load_measurements`."""
     return Measurements(_parsed(csv_text((*MEASUREMENT_COLUMNS, *FURTHER), rows), source), source)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.results.identity import NO_DIGEST, UNKNOWN, Identity, barred, comparable, lacks_digest
-from eval.results.published import Agreement, Published, load_published, metric_keys, published_number
+from eval.results.published import Agreement, metric_keys, published_number
 from eval.results.sheet import SheetRow, read_runs
 from eval.results.stored import FROM_STORED
 from eval.results.summary import (
@@ -58,7 +58,6 @@ def make_table(
     runs: str | Path | None = None,
     *,
     mode: Mode | None = None,
-    published: str | Path | None = None,
     spec: Mapping[str, Any] | None = None,
     results: str | Path | None = None,
     scores: Sequence[str | Path] = (),
@@ -71,7 +70,6 @@ def make_table(
             measured'.
         runs: Sample sheet, or a spec with its rows. Without a sheet, each generator of ``measurements`` is a row.
         mode: Overrides the layout's mode; the default of both is ``measured``.
-        published: Folder of published numbers; by default ``results/published``.
         spec: Settings for a table of hyperparameters: ``gpus``, and ``students`` with the settings of each row.
         results: Folder with training logs for a table of hyperparameters; by default that of ``measurements``.
         scores: Files of ``sida score`` (``--out``, or lines of ``--json``), whose rows are added at the end: in mode
@@ -88,7 +86,6 @@ def make_table(
         TableSources(
             measured,
             None if runs is None else {run.run: run for run in read_runs(runs)},
-            load_published(published),
             mode,
             scores,
             spec,
@@ -115,14 +112,13 @@ class ResultsTable(TableLayout):
             columns = (replace(c, optional=c.optional or c.metric is not None) for c in layout.columns)
             layout = replace(layout, columns=tuple(columns))
         layout, measured, every = with_scores(layout, measured, None if alone else sheet or {}, sources.scores)
-        return build_table(layout, measured, every, sources.published, mode)
+        return build_table(layout, measured, every, mode)
 
 
 def build_table(
     layout: TableLayout,
     measurements: Measurements,
     runs: Mapping[str, SheetRow],
-    published: Mapping[str, Published] | None = None,
     mode: Mode | None = None,
 ) -> Table:
     """Builds a table of results.
@@ -131,7 +127,6 @@ def build_table(
         layout: Columns, rows and bold rule.
         measurements: Measured values; may be empty in ``paper`` mode.
         runs: The sample sheet.
-        published: Published numbers by id, for ``paper`` and ``audit``.
         mode: Overrides the layout's mode; the default of both is ``measured``.
 
     Raises:
@@ -139,12 +134,11 @@ def build_table(
             in one column.
     """
     mode = mode or layout.mode or "measured"
-    published = published or {}
     # Optional columns of metrics that nothing was measured by are left out.
     known = {row.metric for row in measurements.rows}
     kept = tuple(c for c in layout.columns if not c.optional or c.metric in known or known & {*c.held_out})
-    layout, printed_heads = with_headings(replace(layout, columns=kept), published, mode)
-    lines, left_out = without_unlike(layout, resolve(layout, measurements, runs, published, mode))
+    layout, printed_heads = with_headings(replace(layout, columns=kept), mode)
+    lines, left_out = without_unlike(layout, resolve(layout, measurements, runs, mode))
     require_comparable(measured_lines(lines, measurements), layout.source)
     best = best_values(layout, lines, mode)
     columns, rows = grid(layout, lines, mode, best)
@@ -196,9 +190,7 @@ def table_records(
                 record |= published_record(source.published)
                 record["published_bold"] = ("published", column.id, number) in best
             if source.estimate is not None:
-                record |= _measured(
-                    source, [row for run in source.runs for key in source.keys for row in measurements.lines(run, key)]
-                )
+                record |= _measured(source, source.lines(measurements))
                 record["measured_bold"] = ("measured", column.id, number) in best
             records.append(record)
     return records
@@ -236,9 +228,7 @@ def _measured(source: CellSource, lines: list[Measurement]) -> dict[str, Any]:
     return record
 
 
-def with_headings(
-    layout: TableLayout, published: Mapping[str, Published], mode: Mode
-) -> tuple[TableLayout, list[dict[str, Any]]]:
+def with_headings(layout: TableLayout, mode: Mode) -> tuple[TableLayout, list[dict[str, Any]]]:
     """Replaces headings ``@id`` by the literal text of the published number ``id``.
 
     Returns:
@@ -250,7 +240,7 @@ def with_headings(
     columns, records = [], []
     for number, column in enumerate(layout.columns):
         if column.head.startswith("@"):
-            found = published_number(published, column.head[1:], f"{layout.source}: columns[{number}].head")
+            found = published_number(column.head[1:], f"{layout.source}: columns[{number}].head")
             column = replace(column, head=found.literal)
             if mode != "measured":
                 about = {"model": "heading", "metric": found.metric}
@@ -366,15 +356,7 @@ def _seen_words(identity: Identity, ranks: bool) -> Iterator[tuple[str, str]]:
 
 def measured_lines(lines: Iterable[TableLine], measurements: Measurements) -> list[Measurement]:
     """Lines of ``measurements.csv`` behind the measured cells."""
-    return [
-        row
-        for line in lines
-        for source in line.sources.values()
-        if source.estimate
-        for run in source.runs
-        for key in source.keys
-        for row in measurements.lines(run, key)
-    ]
+    return [row for line in lines for source in line.sources.values() for row in source.lines(measurements)]
 
 
 def _how(rows: list[Measurement]) -> str:

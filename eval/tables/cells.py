@@ -14,7 +14,7 @@ from typing import Literal
 from eval.results.identity import NO_DATA, NO_DIGEST, UNKNOWN, Identity, barred, comparable, joined
 from eval.results.published import LEGEND, Agreement, Published, agreement_of, published_number
 from eval.results.sheet import SheetRow, seen_by
-from eval.results.summary import Estimate, Measurements
+from eval.results.summary import Estimate, Measurement, Measurements
 from eval.tables.layout import BoldSpec, ColumnSpec, Mode, RowSpec, TableLayout, expand
 from eval.tables.model import BLANK, DASH, Cell, Column, Row
 from sida.config.saw import Saw
@@ -66,6 +66,11 @@ class CellSource:
         """Runs whose measurements the cell shows."""
         return [] if self.run is None else [self.run, *self.pool]
 
+    def lines(self, measurements: Measurements) -> list[Measurement]:
+        """Lines of ``measurements.csv`` behind a measured cell; none without a measurement."""
+        named = [(run, key) for run in self.runs for key in self.keys] if self.estimate else []
+        return [row for run, key in named for row in measurements.lines(run, key)]
+
 
 @dataclass(frozen=True)
 class TableLine:
@@ -111,7 +116,6 @@ def resolve(
     layout: TableLayout,
     measurements: Measurements,
     runs: Mapping[str, SheetRow],
-    published: Mapping[str, Published],
     mode: Mode,
 ) -> list[TableLine]:
     """All rows of a layout with the data of their cells.
@@ -120,7 +124,7 @@ def resolve(
         UserError: Unknown run, metric or published id.
     """
     lines = []
-    data = _Data(layout, measurements, runs, published, mode)
+    data = _Data(layout, measurements, runs, mode)
     rows = expand(layout, runs)
     held_out = {c.id: data.held_out(c, [row for _, row in rows]) for c in layout.columns if c.held_out}
     for where, spec in rows:
@@ -148,7 +152,6 @@ class _Data:
     layout: TableLayout
     measurements: Measurements
     runs: Mapping[str, SheetRow]
-    published: Mapping[str, Published]
     mode: Mode
 
     def source(self, spec: RowSpec, column: ColumnSpec, number: int, where: str) -> CellSource:
@@ -233,7 +236,7 @@ class _Data:
             return None
         slug = str(column.metric).replace("_", "-")
         key = spec.published.replace("{column}", column.key).replace("{metric}", slug)
-        return published_number(self.published, key, where.rpartition(".")[0] + ".published")
+        return published_number(key, where.rpartition(".")[0] + ".published")
 
     def _run_id(self, run: str, column: ColumnSpec, where: str) -> str:
         run = self.layout.run_id(run, column)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.results.logs import has_log, read_log
+from eval.results.logs import has_log, logged, read_log
 from eval.results.published import published_number
 from eval.results.sheet import Needs, SheetRow
 from eval.tables.layout import Mode, TableKind, TableSources
@@ -19,24 +19,25 @@ from sida.methods.registry import METHODS
 if TYPE_CHECKING:
     from sida.config.recipe import ResolvedConfig
 
+#: Settings that are printed as they are.
+_PLAIN = ("batch_size", "lr", "lambda_sid", "lambda_adv", "fp16", "eps", "alpha", "init_sigma", "t_max")
 PRINTED_SETTINGS: dict[str, Callable[[ResolvedConfig, int], Any]] = {
-    "batch_size": lambda c, gpus: c.batch_size,
+    **{name: lambda c, gpus, name=name: getattr(c, name) for name in _PLAIN},  # type: ignore[misc]
     "batch_gpu": lambda c, gpus: c.batch_gpu or c.batch_size // gpus,
     "gpus": lambda c, gpus: f"{gpus} × {c.device}",
     "rounds": lambda c, gpus: c.batch_size // ((c.batch_gpu or c.batch_size // gpus) * gpus),
-    "lr": lambda c, gpus: c.lr,
-    "lambda_sid": lambda c, gpus: c.lambda_sid,
-    "lambda_adv": lambda c, gpus: c.lambda_adv,
     "ema_half_life_mimg": lambda c, gpus: c.ema_half_life_kimg / 1000,
-    "fp16": lambda c, gpus: c.fp16,
-    "eps": lambda c, gpus: c.eps,
     "beta1": lambda c, gpus: c.betas[0],
     "beta2": lambda c, gpus: c.betas[1],
-    "alpha": lambda c, gpus: c.alpha,
-    "init_sigma": lambda c, gpus: c.init_sigma,
-    "t_max": lambda c, gpus: c.t_max,
 }
-LOGS = ("memory_allocated_gb", "memory_reserved_gb", "seconds_per_kimg", "hours_per_10M", "days_per_100M")
+#: Key of each quantity in the records of ``train.jsonl``, and the number that its values give.
+LOGS: dict[str, tuple[str, Callable[[list[float]], float]]] = {
+    "memory_allocated_gb": ("memory_mb", lambda sizes: max(sizes) / 1024),
+    "memory_reserved_gb": ("memory_reserved_mb", lambda sizes: max(sizes) / 1024),
+    "seconds_per_kimg": ("img_per_s", lambda rates: 1000 / statistics.median(rates)),
+    "hours_per_10M": ("img_per_s", lambda rates: 1000 / statistics.median(rates) * 1e4 / 3600),
+    "days_per_100M": ("img_per_s", lambda rates: 1000 / statistics.median(rates) * 1e5 / 86400),
+}
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class _Builder:
         cells, where = [], f"{self.layout.source}: rows[{number}].published"
         for column in columns[:1] if spec.span else columns:
             ids = [key.replace("{column}", column.key) for key in spec.published]
-            found = [published_number(self.sources.published, key, where) for key in ids]
+            found = [published_number(key, where) for key in ids]
             text = spec.form.format(*(item.text for item in found))
             cells += [Cell(text, "published")] * (len(columns) if spec.span else 1)
             for item in found:
@@ -228,9 +229,9 @@ class _Builder:
         return form.format(*values)
 
     def _logged(self, spec: HyperRow, run: str) -> str | None:
-        ticks = self._ticks(run)
-        value = None if ticks is None else log_quantity(ticks, str(spec.log))
-        return None if value is None else f"{value:.3g}"
+        key, summarise = LOGS[str(spec.log)]
+        values = logged(self._ticks(run) or [], key)
+        return f"{summarise(values):.3g}" if values else None
 
 
 def _run(spec: HyperRow, column: DatasetColumn) -> str:
@@ -243,22 +244,3 @@ def _text(value: Any) -> str:
         mantissa, sign, exponent = short.partition("e")
         return f"{mantissa}e{int(exponent)}" if sign else short
     return str(value)
-
-
-def log_quantity(ticks: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    """Median of a quantity over the records of ``train.jsonl`` without the first, which includes the start-up.
-
-    Args:
-        ticks: Records with ``img_per_s`` and ``memory_mb`` (allocated) or ``memory_reserved_mb``.
-        name: One of :data:`LOGS`.
-    """
-    ticks = list(ticks)[1:] or list(ticks)
-    key = {"memory_allocated_gb": "memory_mb", "memory_reserved_gb": "memory_reserved_mb"}.get(name, "img_per_s")
-    values = [float(tick[key]) for tick in ticks if tick.get(key)]
-    if not values:
-        return None
-    if key != "img_per_s":
-        return max(values) / 1024
-    seconds = 1000 / statistics.median(values)
-    rates = {"hours_per_10M": seconds * 1e4 / 3600, "days_per_100M": seconds * 1e5 / 86400}
-    return rates.get(name, seconds)

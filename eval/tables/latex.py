@@ -75,14 +75,12 @@ def _characters(text: str) -> str:
 
 def breakable(text: str) -> str:
     """Escaped text with possible line breaks in long hexadecimal words."""
-    parts = []
-    position = 0
-    for match in _HEX.finditer(text):
-        parts.append(escape(text[position : match.start()]))
-        word = match.group()
-        parts.append(r"\texttt{" + r"\allowbreak ".join(word[i : i + 8] for i in range(0, len(word), 8)) + "}")
-        position = match.end()
-    return "".join(parts) + escape(text[position:])
+    shown = (_broken(part) if _HEX.fullmatch(part) else escape(part) for part in re.split(f"({_HEX.pattern})", text))
+    return "".join(shown)
+
+
+def _broken(word: str) -> str:
+    return r"\texttt{" + r"\allowbreak ".join(word[i : i + 8] for i in range(0, len(word), 8)) + "}"
 
 
 _MARKS = {None: "", "agrees": r"\," + CHECK_MARK, "better": r"\,$\triangle$", "worse": r"\,$\times$"}

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from eval.results.published import Published
 from eval.results.sheet import SELECTABLE, Needs, SheetRow, matching, read_extended, with_other_seeds
 from eval.results.summary import Measurements
 from eval.tables.model import Table
@@ -155,7 +154,6 @@ class TableSources:
     Attributes:
         measurements: All measurements; None if there is no file of them.
         runs: Sample sheet by run id; None makes a row of each measured generator.
-        published: Published numbers by id.
         mode: Overrides the layout's mode.
         scores: Files of ``sida score``, whose rows are added at the end.
         settings: ``gpus``, and ``students`` with the settings of each row, for tables of settings.
@@ -164,7 +162,6 @@ class TableSources:
 
     measurements: Measurements | None
     runs: Mapping[str, SheetRow] | None
-    published: Mapping[str, Published]
     mode: Mode | None = None
     scores: Sequence[str | Path] = ()
     settings: Mapping[str, Any] | None = None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import html
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from eval.tables.model import RECORD_FIELDS, Cell, Table
 from sida.files.content_hash import csv_text
@@ -103,25 +103,23 @@ _LATEX = {
 
 @functools.cache
 def template(path: Path, **filters: Callable[[str], Any]) -> Template:
-    """Loads a template; HTML templates escape values that are not Markup, LaTeX templates escape nothing.
-
-    No value brings control characters.
+    """Loads a template; HTML templates escape values that are not Markup and remove control characters.
 
     Args:
-        path: The template, ``.html`` or ``.tex``.
+        path: The template: ``.html``, ``.tex`` or ``.md.jinja``.
         **filters: Filters by name.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    latex = path.suffix == ".tex"
+    html = path.suffix == ".html"
     environment = Environment(
         loader=FileSystemLoader(path.parent),
-        autoescape=not latex,
+        autoescape=html,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: terminal_text(value) if type(value) is str and not latex else value,
-        **(_LATEX if latex else {}),  # type: ignore[arg-type]
+        finalize=lambda value: terminal_text(value) if type(value) is str and html else value,
+        **(_LATEX if path.suffix == ".tex" else {}),  # type: ignore[arg-type]
     )
     environment.filters |= filters
     return environment.get_template(path.name)
@@ -130,35 +128,26 @@ def template(path: Path, **filters: Callable[[str], Any]) -> Template:
 _FOLDER = Path(__file__).resolve().parent
 
 
-class Page(NamedTuple):
-    """The parts of a table's page, as HTML."""
-
-    title: Markup
-    caption: Markup
-    table: Markup
-    notes: Markup
-
-
 def to_html(table: Table) -> str:
     """A complete page, readable in light and dark mode and on narrow screens."""
-    return pages(table.title or table.name, [table])
+    title = table.title or table.name
+    return _template("page.html").render(title=title, page=page_of(table)) + "\n"
 
 
-def pages(title: str, tables: Sequence[Table]) -> str:
-    """A complete page of several tables."""
-    return _template("page.html").render(title=title, pages=[page_of(table) for table in tables]) + "\n"
-
-
-def page_of(table: Table) -> Page:
-    """Title, caption, ``table`` element and notes of a table.
+def page_of(table: Table) -> dict[str, Markup]:
+    """Title, caption, ``table`` element and notes of a table, as HTML.
 
     In the element, the class ``num`` marks columns of numbers and ``part`` marks rows that continue the row above.
     """
     from markupsafe import Markup
 
-    notes = "".join(f"<p>{html_text(note)}</p>" for note in table.notes)
-    title, element = html.escape(terminal_text(table.title or table.name)), _template("table.html").render(table=table)
-    return Page(Markup(title), Markup(html_text(table.caption)), Markup(element), Markup(notes))
+    parts = {
+        "title": html.escape(terminal_text(table.title or table.name)),
+        "caption": html_text(table.caption),
+        "table": _template("table.html").render(table=table),
+        "notes": "".join(f"<p>{html_text(note)}</p>" for note in table.notes),
+    }
+    return {name: Markup(part) for name, part in parts.items()}
 
 
 def _template(name: str) -> Template:

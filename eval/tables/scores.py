@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from eval.measuring.protocol import load_protocol
 from eval.results.exchange import read_numbers
-from eval.results.published import load_published
 from eval.results.sheet import SheetRow, check_cells
 from eval.results.stored import FROM_STORED
 from eval.results.summary import Estimate, Measurements
@@ -53,7 +52,7 @@ def row_columns(protocol: Protocol, table: str | None = None, score: Score | Non
             f"has no columns for the metrics of protocol '{protocol.name}' ({', '.join(sorted(known))})",
             "name another layout",
         )
-    lines = resolve(layout, Measurements([]), {}, load_published(), "audit")
+    lines = resolve(layout, Measurements([]), {}, "audit")
     for column in columns:
         if column.metric in known:
             printed = [line.sources[column.id].published for line in lines]
@@ -73,7 +72,7 @@ def table_protocol(table: str) -> str:
     layout = load_layout(find("tables", table, where="--like"))
     if layout.protocol:
         return layout.protocol
-    lines = resolve(layout, Measurements([]), {}, load_published(), "paper")
+    lines = resolve(layout, Measurements([]), {}, "paper")
     printed = [source.published for line in lines for source in line.sources.values() if source.published]
     names = {number.protocol for number in printed if number.protocol}
     if len(names) != 1:

@@ -224,8 +224,8 @@ def find_asset(registry: dict[str, Asset], asset_id: str) -> Asset:
     if is_address(asset_id):
         return asset_at(asset_id)
     if asset_id not in registry:
-        hint = suggestion(asset_id, registry)
-        raise UserError("", f"there is no asset '{asset_id}'{hint if len(hint) < 200 else '; see sida assets list'}")
+        hint = suggestion(asset_id, registry, "; see sida assets list")
+        raise UserError("", f"there is no asset '{asset_id}'{hint}")
     return registry[asset_id]
 
 

@@ -17,7 +17,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 from sida.errors import UserError, located
@@ -235,6 +235,14 @@ def brief_reason(error: object) -> str:
 #: Limits of YAML in characters (it is read slowly) and values, with aliases counted as the values they stand for.
 MOST_YAML = 4 << 20
 MOST_VALUES = 100_000
+
+
+def yaml_text(value: Mapping[str, Any]) -> str:
+    """A mapping as the text of a YAML file, in its order."""
+    import yaml
+
+    text: str = yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True, width=120)
+    return text
 
 
 def parse_yaml(text: str, where: str) -> Any:

@@ -8,10 +8,10 @@ import random
 import statistics
 from pathlib import Path
 
-from eval.results.published import PROTOCOLS, load_published
+from eval.results.published import PROTOCOLS
 from eval.results.summary import MEASUREMENT_COLUMNS, Measurements
-from eval.tables import load_layout
 from eval.tables.cells import resolve
+from eval.tables.layout import load_layout
 from sida.assets.registry import load_registry
 from sida.config.resources import ROOT
 from sida.files.atomic import sha256_json
@@ -173,7 +173,7 @@ def write_released(folder, share=0.8):
     layouts = sorted((ROOT / "studies/papers/tables").glob("table[1-7]*.yaml"))
     truth = {}
     for path in layouts:
-        for line in resolve(load_layout(path), Measurements([]), {}, load_published(), "audit"):
+        for line in resolve(load_layout(path), Measurements([]), {}, "audit"):
             for source in line.sources.values():
                 if source.run and source.published:
                     near = source.published.value * (1 + noise.gauss(0, 0.006))

@@ -1,4 +1,4 @@
-"""What people read: the page of a study (alone, without clicking), paper.pdf, comparisons, the overview."""
+"""What people read: the page of a study (alone, without clicking), paper.pdf, the overview."""
 
 import base64
 import html
@@ -9,14 +9,12 @@ import shutil
 import subprocess
 from collections import Counter
 
-import numpy as np
 import pytest
 
-from eval.report.compare import compare
 from eval.report.page import write_index
 from eval.report.paper import build_paper, compile_latex, missing_latex, paper_source
 from sida.config.resources import ROOT
-from tests.eval.synthetic_output import METRICS, inputs_of, measurement_lines, write_csv, write_released
+from tests.eval.synthetic_output import inputs_of, write_released
 from tests.refused import refused
 from workflow.cli import main
 
@@ -140,70 +138,6 @@ def test_show_prints_the_first_table_and_paths_within_the_terminal(capsys):
     assert "measurements.csv" in text
 
 
-@pytest.fixture(scope="module")
-def changed(tmp_path_factory):
-    moved = {("sida-a1.0", "fd"): -0.5, ("sid-a1.0", "fd"): 0.001}
-    lines = [line for line in measurement_lines() if line["run"] != "data"]
-    lines = [line | {"value": line["value"] + moved.get((line["run"], line["metric"]), 0.0)} for line in lines]
-    return write_csv(tmp_path_factory.mktemp("changed") / "measurements.csv", lines).parent
-
-
-def test_comparison_tells_changes_from_noise(study, changed, capsys):
-    found = compare(study, changed)
-    outcomes = {(d.run, d.metric): d.outcome for d in found.differences}
-    assert outcomes["sida-a1.0", "fd"] == "lower"
-    assert outcomes["sid-a1.0", "fd"] == "within noise"
-    assert outcomes["sid-a1.2", "fd"] == "identical"
-    assert found.only_first == ("data",)
-    assert [d.run for d in found.significant] == ["sida-a1.0"]
-    back = compare(changed, study / "measurements.csv", ["sida-a1.0"])
-    assert {d.metric: d.outcome for d in back.differences}["fd"] == "higher"
-    assert main(["compare", str(study), str(changed)]) == 0
-    assert "1 of 36 differences exceed the evaluation noise" in capsys.readouterr().out
-
-
-PIXELS = """
-{name: small, title: Small, resolution: 8, channels: 1, num_samples: 100, trials: 2, seed0: 0, quantisation: truncate,
- references: {data: {kind: dataset, dataset: digits, cov_ddof: 1}},
- metrics: [{key: fd, kind: frechet, extractor: pixels, reference: data, label: FD}]}
-"""
-
-
-def test_a_score_is_compared_with_any_run_by_name(tmp_path, capsys, refusal):
-    (tmp_path / "small.yaml").write_text(PIXELS)
-    images = np.random.default_rng(0).integers(0, 256, (400, 8, 8, 1), dtype=np.uint8)
-    for name, part in (("noise", images[:200]), ("half", images[200:] // 2)):
-        np.savez(tmp_path / f"{name}.npz", part)
-        options = ["--protocol", str(tmp_path / "small.yaml"), "--out", str(tmp_path / f"{name}.json")]
-        assert main(["score", str(tmp_path / f"{name}.npz"), "--name", name, *options]) == 0
-    paths = [str(tmp_path / f"{name}.json") for name in ("noise", "half")]
-    assert "no measured run in common; name two with --pair A=B" in refusal("compare", *paths)
-    assert main(["compare", *paths, "--pair", "noise=half"]) == 0
-    shown = capsys.readouterr().out
-    assert "noise / half" in shown
-    assert "lower" in shown
-    (tmp_path / "other.json").write_text("{}")
-    wrong = {"'hal'": [*paths, "--pair", "noise=hal"], "other.json": [paths[0], str(tmp_path / "other.json")]}
-    for word, arguments in wrong.items():
-        assert word in refusal("compare", *arguments)
-
-
-def test_comparison_leaves_out_what_is_not_comparable_and_names_the_field(study, changed, tmp_path, capsys):
-    write_csv(tmp_path / "measurements.csv", measurement_lines(n=2000))
-    refused(r"run 'data' is not comparable .*fd: images per trial: 5,000 != 2,000", compare, study, tmp_path)
-    # A metric of one side alone is nothing to compare.
-    lines = list(measurement_lines())
-    further = [line | {"metric": "kid", "settings": "kernel"} for line in lines if line["metric"] == "fd"]
-    found = compare(study, write_csv(tmp_path / "measurements.csv", [*lines, *further]))
-    assert ({one.outcome for one in found.differences}, found.not_compared) == ({"identical"}, ())
-    other = {"settings": "made_up metric=other"}
-    write_csv(tmp_path / "measurements.csv", [x | (other if x["metric"] == "recall" else {}) for x in lines])
-    assert {one.metric for one in compare(study, tmp_path).differences} == {*METRICS} - {"recall"}
-    assert main(["compare", str(study), str(tmp_path)]) == 0
-    assert "Not compared: recall of data (metric: metric=recall !=" in " ".join(capsys.readouterr().out.split())
-    refused(r"--runs: 'data' was not measured on both sides", compare, study, changed, ["data"])
-
-
 def test_paper_source_holds_every_table_figure_claim_and_digest(copied, monkeypatch, tmp_path, capsys):
     shutil.copy(copied / "figures" / "convergence.pdf", copied / "figures" / "figure10.pdf")
     shutil.copy(copied / "figures" / "convergence.pdf", copied / "figures" / "figure2.pdf")
@@ -255,9 +189,8 @@ def test_latex_of_a_results_folder_reads_no_file_outside_it(tmp_path, name):
 
 
 def test_the_paper_lists_what_the_published_numbers_alone_decide(tmp_path, monkeypatch):
-    known = {"verdict": "supported", "findings": [{"numbers": ["1"]}]}
-    unknown = {"verdict": "not decided here", "findings": [{"numbers": []}]}
-    claims = [{"id": "C", "statement": "s", "verdict": "not decided here", "by_published": p} for p in (known, unknown)]
+    claim = {"id": "C", "statement": "s", "verdict": "not decided here", "by_published": {}}
+    claims = [claim | {"printed": {"verdict": "supported"}}, claim | {"printed": None}]
     monkeypatch.setattr("eval.report.paper.read_verdicts", lambda path: {"preamble": "", "claims": claims})
     (tmp_path / "claims.json").write_text("{}")
     source = paper_source(tmp_path, [], [], "")

@@ -9,7 +9,6 @@ import pytest
 
 from sida.cli.main import run_command_line
 from sida.config.resources import ROOT
-from tests.eval.synthetic_output import write_preset
 from tests.refused import command, refusal
 from workflow import cli
 
@@ -79,29 +78,20 @@ class Terminal(io.TextIOWrapper):
         return self.buffer.getvalue().decode(self.encoding)
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    folder = write_preset(tmp_path_factory.mktemp("p") / "made-up")
-    inputs = ["--measurements", str(folder / "measurements.csv"), "--runs", str(folder / "runs.tsv")]
-    assert cli.main(["table", "main", *inputs, "--out", str(folder / "tables" / "main.tex")]) == 0
-    return folder
-
-
 @pytest.mark.parametrize(("encoding", "no_colour"), [("ascii", ""), ("utf-8", ""), ("utf-8", "1")])
-def test_tables_in_every_terminal(results, encoding, no_colour, monkeypatch):
+def test_tables_in_every_terminal(encoding, no_colour, monkeypatch):
     for name in ("TERM", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_COLOR", no_colour)
     screen = Terminal(encoding)
     monkeypatch.setattr(sys, "stdout", screen)
     assert cli.main(["show", "demo"]) == 0
-    assert cli.main(["compare", str(results), str(results)]) == 0
     shown = screen.text()
     assert ("\033" in shown) == ("* best one-step value" not in shown) == (not no_colour)
     assert ("±" in shown) == (encoding == "utf-8")
 
 
-def test_a_closed_standard_output_is_no_fault(results, monkeypatch):
+def test_a_closed_standard_output_is_no_fault(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     assert cli.main(["show", "demo"]) == 0
 

@@ -9,7 +9,7 @@ import pytest
 
 from eval.measuring.measure import measure
 from eval.results.measurements import collect, write_csv
-from eval.tables import make_table
+from eval.tables.build import make_table
 from eval.tables.render import to_markdown
 from sida.config.resources import ROOT
 from tests.eval.metric_networks import write_network

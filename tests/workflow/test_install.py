@@ -208,7 +208,7 @@ def test_a_function_becomes_a_row_of_a_paper_in_three_commands(installed):
     scored = installed.run("sida", "score", "mine:sample", "--like", "main", "--name", "SiDA", "--out", "row.json")
     assert scored.returncode == 0, scored.stderr
     assert "plan: 25,000 images" in scored.stderr
-    row = installed.run("sida", "table", "main", "--add", "row.json", "--plain", "--bib", "refs.bib").stdout
+    row = installed.run("sida", "table", "main", "--add", "row.json", "--bib", "refs.bib").stdout
     assert r"4.73 \pm 0.16" in row
     assert r"\cite{" in row
     assert "@article{zhou2024sida," in (installed.here / "refs.bib").read_text()

@@ -12,7 +12,7 @@ import yaml
 from eval.measuring.monitor import monitor_facts
 from eval.measuring.protocol import load_protocol
 from eval.results.sheet import read_runs
-from eval.tables import make_table
+from eval.tables.build import make_table
 from sida.assets import load_registry
 from sida.config.resources import ROOT, find
 from sida.config.settings import from_mapping
@@ -229,7 +229,7 @@ STUDENTS = ("sid-a1.0", "sida-a1.0", "sid2a-a1.0")
 )
 def test_a_layout_names_the_rows_that_it_shows(preset, layout, measured, networks):
     """Curves and settings read logs, grids networks; columns and variables are filled in."""
-    needs = find_needs(layout, shipped(preset).runs)
+    needs = find_needs(layout.parent.name, layout, shipped(preset).runs)
     assert measured <= set(needs.measured)
     assert networks <= set(needs.networks)
     assert measured or not needs.measured
@@ -239,7 +239,7 @@ def test_a_faulty_layout_needs_every_row_and_leaves_the_message_to_the_builder(t
     layout = tmp_path / "x.yaml"
     layout.write_text("columns: [{head: A, field: label}]\nrows: [{each: {method: gdd}}]\n")
     for path in (layout, tmp_path / "none.yaml"):
-        assert find_needs(path, shipped("demo").runs).measured == list(shipped("demo").runs)
+        assert find_needs("tables", path, shipped("demo").runs).measured == list(shipped("demo").runs)
 
 
 def test_a_preset_carries_its_data_sets_protocol_and_layouts(tmp_path, monkeypatch):

@@ -131,7 +131,7 @@ FAULTS = [
     (shown("figures", {"kind": "samples", "panels": [{"where": {"method": "gdd"}}]}), r"x.yaml: panels\[0\].where: "),
     (curves(**TEACHERS), r"run 'teacher[^']*': .* not trained here"),
     (curves(metric="recall"), r"'recall' is not measured during training"),
-    ({"claims": "x.yaml", "x.yaml": CLAIMS}, r"x.yaml: claims\[0\] \(X-1\).*rule: .*.LTT. .*LT."),
+    ({"claims": "x.yaml", "x.yaml": CLAIMS}, r"x.yaml: claims\[0\].*rule: .*.LTT. .*LT."),
     # The protocol.
     (measured(metrics=[metric(extractor="digitz")]), r"metric 'fd': .*'digitz' .*'digits'"),
     (measured(resolution=16), r"is for resolution 16, data set 'digits' has 8"),

@@ -10,7 +10,7 @@ import contextlib
 import importlib
 import inspect
 import json
-import os
+import math
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from eval.measuring.protocol import load_protocol
 from eval.results.published import cited_label
-from eval.results.summary import Measurement, Measurements, load_measurements, measurements_file
-from eval.tables.render import markdown_cell
+from eval.results.summary import Measurement, Measurements, measured_in
+from eval.tables.render import markdown_cell, template
 from sida.config.settings import load_spec
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, write_json, write_text
@@ -33,7 +33,9 @@ from sida.networks.unet import check_options
 from sida.sampling.samplers import one_step, to_uint8
 
 if TYPE_CHECKING:
+    import torch
     from huggingface_hub import EvalResult
+    from jinja2 import Template
 
 
 #: Modules that stay behind, and the names by which the file does without them: its settings are checked here.
@@ -41,32 +43,30 @@ _LEFT_OUT = {
     "sida.config.settings": "def from_mapping(cls: type, mapping: Mapping[str, Any], where: str) -> Any:\n"
     "    return cls(**mapping)",
 }
-_TAIL = Path(__file__).parent / "hub" / "model_tail.py"
+_CODE = Path(__file__).parent / "hub"
 
 
-def model_source(network: Mapping[str, Any]) -> str | None:
+def model_source(network: Mapping[str, Any], where: Path) -> str:
     """Text of ``model.py``: the modules behind a network class in the order of their imports, then the sampler.
 
     Args:
         network: ``{"class", "kwargs"}`` of a network file.
-
-    Returns:
-        The text; None for a custom class, whose code is not this package's.
+        where: The file.
 
     Raises:
-        UserError: Arguments that the class does not take.
+        UserError: A custom class, whose code is not this package's, or arguments that the class does not take.
     """
     entry = NETWORKS.get(str(network["class"]))
     cls = None if entry is None else entry.load()
     if cls is None or not issubclass(cls, Precond):
-        return None
+        raise UserError(where, "its network class is not of this package", "export its code yourself")
     options = dict(network["kwargs"])
     half = options.pop("half_dtype", None)
     options, inner = cls.read_options(options, "network")
     arguments = check_options(cls, options, "network", extra=inner)
     order: list[str] = []
     _visit(cls.__module__, order)
-    tail = _TAIL.read_text(encoding="utf-8")
+    tail = (_CODE / "model_tail.py").read_text(encoding="utf-8")
     trees = {name: _source(name) for name in order if name not in _LEFT_OUT}
     imports = _imports([*trees.values(), tail])
     parts = [f"# {'-' * 20} {name}\n\n{_LEFT_OUT.get(name) or _body(trees[name])}" for name in order]
@@ -143,14 +143,12 @@ def _arguments(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{k}=" + ('float("inf")' if v == float("inf") else repr(v)) for k, v in values.items())
 
 
-_CODE = Path(__file__).parent / "hub"
-_PICTURE = 8
+#: Images of the card's picture.
+PICTURED = 64
 _TASK = "unconditional-image-generation"
 
 
-def write_hub_folder(
-    run: str | Path, out: str | Path, licence: str = "other", base_model: str | None = None
-) -> list[str]:
+def write_hub_folder(run: Path, out: Path, licence: str, base_model: str | None) -> None:
     """Writes the folder; ``hf upload`` stays the user's own command.
 
     Args:
@@ -159,57 +157,44 @@ def write_hub_folder(
         licence: Identifier of the licence, as the Hub has them.
         base_model: The teacher's id on the Hub, for the card.
 
-    Returns:
-        Names of the files.
-
     Raises:
-        UserError: No network there, or a target that exists.
+        UserError: No network there, or one that is a pickle or of a custom class.
     """
-    run, out = Path(run), Path(out)
+    import torch
+
+    from sida.sampling.job import load
+
     network = run / "network.safetensors" if run.is_dir() else run
-    if os.path.lexists(out):
-        raise UserError(out, "exists already", "name another folder, or remove it")
     facts = describe_file(network)
     if facts["format"] == "pickle":
         raise UserError(network, "is a pickle", f"convert it first: sida convert {network} network.safetensors")
     name = run.name if run.is_dir() else str(facts.get("name") or network.stem)
-    with atomic_folder(out) as part:
-        _fill(part, network, name, facts, licence, base_model)
-    return sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-
-
-def _fill(
-    folder: Path, network: Path, name: str, facts: Mapping[str, Any], licence: str, base_model: str | None
-) -> None:
-    import torch
-
-    from sida.sampling.job import load
-    from sida.sampling.store import save_grid
-
-    component = folder / "generator"
-    component.mkdir()
-    shutil.copyfile(network, component / "network.safetensors")
-    write_json(component / "config.json", {"_class_name": "OneStepGenerator", **facts["network"]})
-    model = model_source(facts["network"])
-    if model is None:
-        raise UserError(network, "its network class is not of this package", "export its code yourself")
-    write_text(component / "model.py", model)
-    shutil.copyfile(_CODE / "pipeline.py", folder / "pipeline.py")
-    classes = {"_class_name": ["pipeline", "OneStepPipeline"], "generator": ["model", "OneStepGenerator"]}
-    write_json(folder / "model_index.json", classes | {"_diffusers_version": "0.27.0"})
-    generator = load(network)
-    pictured = generator.net.img_channels in (1, 3)
-    if pictured:
-        images = torch.from_numpy(generator.sample(_PICTURE**2))
-        save_grid(folder / "samples.png", images, _PICTURE, scale=max(1, 32 // images.shape[-1]))
     # Results of its preset: results/demo of results/demo/students/x/network.safetensors.
     results = (network.resolve().parents[2:3] or [network.parent])[0]
-    spec, table = results / "specs" / "students" / f"{name}.json", measurements_file(results)
-    if spec.is_file():
-        text = json.dumps(load_spec(str(spec)), indent=1, sort_keys=True)
-        write_text(folder / "recipe.json", text + "\n")
-    measured = load_measurements(table) if table.is_file() else Measurements([])
-    write_text(folder / "README.md", model_card(name, facts, measured, licence, spec.is_file(), pictured, base_model))
+    spec = results / "specs" / "students" / f"{name}.json"
+    with atomic_folder(out) as folder:
+        component = folder / "generator"
+        component.mkdir()
+        shutil.copyfile(network, component / "network.safetensors")
+        write_json(component / "config.json", {"_class_name": "OneStepGenerator", **facts["network"]})
+        write_text(component / "model.py", model_source(facts["network"], network))
+        shutil.copyfile(_CODE / "pipeline.py", folder / "pipeline.py")
+        classes = {"_class_name": ["pipeline", "OneStepPipeline"], "generator": ["model", "OneStepGenerator"]}
+        write_json(folder / "model_index.json", classes | {"_diffusers_version": "0.27.0"})
+        generator = load(network)
+        if pictured := generator.net.img_channels in (1, 3):
+            save_samples(folder, torch.from_numpy(generator.sample(PICTURED)))
+        if spec.is_file():
+            write_text(folder / "recipe.json", json.dumps(load_spec(str(spec)), indent=1, sort_keys=True) + "\n")
+        card = model_card(name, facts, measured_in(results), licence, spec.is_file(), pictured, base_model)
+        write_text(folder / "README.md", card)
+
+
+def save_samples(folder: Path, images: torch.Tensor) -> None:
+    """Saves the picture of the card."""
+    from sida.sampling.store import save_grid
+
+    save_grid(folder / "samples.png", images, math.isqrt(PICTURED), scale=max(1, 32 // images.shape[-1]))
 
 
 def model_card(
@@ -219,7 +204,7 @@ def model_card(
     licence: str,
     recipe: bool,
     pictured: bool,
-    base_model: str | None = None,
+    base_model: str | None,
 ) -> str:
     """The card: metadata with ``model-index``, then the same as text.
 
@@ -249,40 +234,29 @@ def model_card(
         eval_results=results or None,
     )
     return (
-        (_CODE / "card.md")
-        .read_text(encoding="utf-8")
-        .format(
+        page("card.md.jinja").render(
             head=head.to_yaml().strip(),
-            name=plain(name),
-            method=method,
+            name=name,
+            facts={key: facts.get(key) for key in _SHOWN},
             dataset=dataset,
-            parameters=facts["parameters"],
-            architecture=plain(facts["network"]["class"]),
-            picture="\n![Samples of seeds 0 to 63](samples.png)\n" if pictured else "",
-            measurements="".join([MEASURED, *map(result_line, results)])
-            if results
-            else "This file was not measured.\n",
-            recipe="The settings are in [recipe.json](recipe.json).\n\n" if recipe else "",
-            nimg=plain(facts.get("nimg")),
-            config=plain(facts.get("config_sha256")),
-            parents="".join(
-                f"| {plain(role)} | `{plain(digest)}` |\n"
-                for role, digest in (parents.items() if isinstance(parents, Mapping) else ())
-                if digest
-            ),
-            sha256=facts["sha256"],
-            made_by=plain(facts.get("code_version")),
+            pictured=pictured,
+            results=results,
+            recipe=recipe,
+            parents=parents if isinstance(parents, Mapping) else {},
+            licence=licence,
             written_by=code_version(),
-            licence="to be filled in" if licence == "other" else f"{licence}, as stated",
         )
+        + "\n"
     )
 
 
-MEASURED = """Mean ± sample standard deviation over trials, each with seeds of its own, measured on this very file.
+#: Facts of a network that the card shows.
+_SHOWN = ("method", "parameters", "network", "nimg", "config_sha256", "sha256", "code_version")
 
-| metric | value | trials | images | protocol |
-|---|---:|---:|---:|---|
-"""
+
+def page(name: str) -> Template:
+    """A template of the folder ``hub``; its filter ``plain`` is :func:`plain`."""
+    return template(_CODE / name, plain=plain)
 
 
 def _papers(method: str) -> list[str]:
@@ -314,14 +288,6 @@ def eval_results(lines: Iterable[Measurement], measured: Measurements, dataset: 
         }
         results.append(EvalResult(**task, metric_type=key, metric_name=label, metric_value=value, metric_args=args))
     return results
-
-
-def result_line(result: EvalResult) -> str:
-    """A value as a line of the card's table."""
-    args = result.metric_args or {}
-    value = f"{result.metric_value:g}" + (f" ± {args['std']:g}" if args["std"] is not None else "")
-    protocol = f"{plain(args['protocol'])} (`{args['identity_sha256'][:12]}`)"
-    return f"| {plain(result.metric_name)} | {value} | {args['trials']} | {args['images']:,} | {protocol} |\n"
 
 
 def plain(value: Any) -> str:

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from eval.measuring.sources import CallableSource, ScriptedGenerator
 from eval.results.measurements import read_score
-from eval.tables import make_table
+from eval.tables.build import make_table
 from eval.tables.render import to_markdown
 from sida.config.settings import names_object
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, read_hashed_json, write_text
 from sida.machine import code_version
-from sida.sampling.store import save_grid
-from workflow.archive.hub_folder import MEASURED, eval_results, plain, result_line
+from workflow.archive.hub_folder import PICTURED, eval_results, page, save_samples
 
-_PICTURED = 64
 _DRAW_SCRIPT = '''"""Images of the seeds 0 to 15, uint8 (16, C, H, W), as images.npz: `python draw.py`."""
 
 import numpy as np
@@ -48,9 +44,7 @@ np.savez("images.npz", arr_0=np.asarray(images[0] if isinstance(images, tuple) e
 '''
 
 
-def write_generator_folder(
-    generator: str, out: str | Path, row: str | Path, table: str | None = None, licence: str = "other"
-) -> list[str]:
+def write_generator_folder(generator: str, out: Path, row: str, table: str | None, licence: str) -> None:
     """Writes the folder; ``hf upload`` stays the user's own command.
 
     Args:
@@ -60,19 +54,13 @@ def write_generator_folder(
         table: Layout of the table that the row is shown in.
         licence: Identifier of the licence, as the Hub has them.
 
-    Returns:
-        Names of the files.
-
     Raises:
-        UserError: The measurements are of another generator, the target exists, or the code is no single file.
+        UserError: The measurements are of another generator, or the code is no single file.
     """
-    out = Path(out)
-    if os.path.lexists(out):
-        raise UserError(out, "exists already", "name another folder, or remove it")
     record = read_hashed_json(row)
     measured = read_score(row)
     name, scored = measured.runs[0], record["measurements"][0].get("source", {})
-    source, code, draw = _opened(generator, scored, str(row))
+    source, code, draw = _opened(generator, scored, row)
     if different := [key for key, value in source.identity().items() if scored.get(key, value) != value]:
         raise UserError(row, f"was measured with another generator than {generator} ({different[0]})", "score it again")
     shown = None if table is None else _row(table, row, name)
@@ -80,25 +68,21 @@ def write_generator_folder(
         shutil.copyfile(code, part / code.name)
         shutil.copyfile(row, part / "row.json")
         write_text(part / "draw.py", draw)
-        batches = source.batches(range(_PICTURED), _PICTURED)
+        batches = source.batches(range(PICTURED), PICTURED)
         images = torch.cat([batch.images.cpu() for batch in batches])
-        if images.shape[1] in (1, 3):
-            save_grid(part / "samples.png", images, int(np.sqrt(_PICTURED)), scale=max(1, 32 // images.shape[-1]))
-        results = eval_results(measured.rows, measured, "unknown")
-        text = [f"# {plain(name)}", "", "A generator of images, measured by `sida score` (row.json).", ""]
-        text += ["![Samples of seeds 0 to 63](samples.png)", ""] if (part / "samples.png").exists() else []
-        text += [
-            "## Use",
-            "",
-            f"`python draw.py` draws the images of the seeds 0 to 15 with {code.name}, which is code:",
-        ]
-        text += ["read it before you trust it. What it imports or reads must lie beside it.", "", "## Measurements", ""]
-        text += [MEASURED + "".join(map(result_line, results))]
-        text += [f"## Row of {plain(table)}", "", shown, ""] if shown else []
-        text += ["## Licence", "", "to be filled in" if licence == "other" else f"{licence}, as stated", ""]
-        text += [f"Folder written by sida-repro {code_version()}.", ""]
-        write_text(part / "README.md", "\n".join([f"---\nlicense: {licence}\n---", *text]))
-    return sorted(path.name for path in out.iterdir())
+        if pictured := images.shape[1] in (1, 3):
+            save_samples(part, images)
+        card = page("own.md.jinja").render(
+            name=name,
+            code=code.name,
+            pictured=pictured,
+            results=eval_results(measured.rows, measured, "unknown"),
+            table=table,
+            row=shown,
+            licence=licence,
+            written_by=code_version(),
+        )
+        write_text(part / "README.md", card)
 
 
 def _opened(generator: str, scored: dict[str, Any], row: str) -> tuple[CallableSource, Path, str]:
@@ -119,7 +103,7 @@ def _opened(generator: str, scored: dict[str, Any], row: str) -> tuple[CallableS
     return source, path, _DRAW_SCRIPT.format(file=path.name, latent=", ".join(map(str, latent)))
 
 
-def _row(layout: str, row: str | Path, name: str) -> str:
+def _row(layout: str, row: str, name: str) -> str:
     """The row of a table in Markdown, under the table's head."""
     table = make_table(layout, scores=[row])
     rows = tuple(line for line in table.rows if any(cell.text == name for cell in line.cells))

@@ -13,7 +13,7 @@ from sida.cli.main import Verb, terminal_colour, terminal_width
 from sida.errors import UserError, suggestion
 
 if TYPE_CHECKING:
-    from eval.tables import Table
+    from eval.tables.model import Table
     from workflow.preset import Preset
 
 
@@ -62,7 +62,7 @@ def show_results(preset: Preset, wanted: str | None = None) -> None:
 def table_of(preset: Preset, name: str, results: Path) -> Table:
     """A table of a preset from a results folder, which may hold no measurements (published numbers alone)."""
     from eval.results.summary import measurements_file
-    from eval.tables import make_table
+    from eval.tables.build import make_table
 
     measured = measurements_file(results)
     return make_table(
@@ -150,16 +150,17 @@ def _export(args: argparse.Namespace) -> int:
     if own != (args.row is not None):
         fault = "is for a generator of your own" if args.row else "needs its measurements"
         raise UserError(args.run if own else "--row", fault, "score it with --out row.json, then add --row row.json")
+    if os.path.lexists(out := Path(args.out)):
+        raise UserError(out, "exists already", "name another folder, or remove it")
     if own:
         from workflow.archive.own_generator import write_generator_folder
 
-        names = write_generator_folder(args.run, args.out, args.row, args.like, args.license)
+        write_generator_folder(args.run, out, args.row, args.like, args.license)
     else:
         from workflow.archive.hub_folder import write_hub_folder
 
-        names = write_hub_folder(args.run, args.out, args.license, args.base_model)
-    for name in names:
-        print(f"{args.out.rstrip('/')}/{name}")
+        write_hub_folder(Path(args.run), out, args.license, args.base_model)
+    print("\n".join(sorted(str(path) for path in out.rglob("*") if path.is_file())))
     return 0
 
 

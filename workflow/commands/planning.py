@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sida.cli.arguments import existing, whole
@@ -16,47 +16,42 @@ from sida.cli.main import Verb, terminal_width
 from sida.errors import UserError
 
 
-def _presets_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
-    parser.add_argument("--json", action="store_true", help="print JSON")
+def _no_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb has none."""
 
 
 def _presets(args: argparse.Namespace) -> int:
     """Prints the list."""
-    if args.json:
-        print(json.dumps(list(list_presets()), indent=1, ensure_ascii=False))
-        return 0
-    for preset in list_presets():
-        print(f"{preset['preset']:<12} needs {preset['needs']}")
-        about = textwrap.fill(preset["about"], terminal_width(), initial_indent="  ", subsequent_indent="  ")
-        print(about, flush=True)
+    for name, (about, needs) in list_presets().items():
+        print(f"{name:<12} needs {needs}")
+        text = textwrap.fill(about, terminal_width(), initial_indent="  ", subsequent_indent="  ")
+        print(text, flush=True)
     print("run one: sida run PRESET; cost in detail: sida plan PRESET; requirements: sida doctor PRESET")
     return 0
 
 
-def list_presets() -> Iterator[dict[str, str]]:
-    """Presets as ``preset, file, title, about`` (the comment at the top of the file), ``needs``."""
+def list_presets() -> dict[str, tuple[str, str]]:
+    """The comment at the top of each preset's file, and what the preset needs."""
     from sida.config.resources import CHECKOUT
     from workflow.preset.files import presets, read_preset
 
+    found = {}
     for name, path in presets().items():
-        settings = read_preset([path])[0]
         lines = itertools.takewhile(re.compile("# [^ ]").match, path.read_text(encoding="utf-8").splitlines())
         about = " ".join(line.removeprefix("# ") for line in lines)
-        needs = "a processor" if settings.get("device", "cpu") == "cpu" else "a GPU"
-        facts = {"preset": name, "file": str(path), "title": str(settings.get("title", "")), "about": about}
-        yield {**facts, "needs": needs if CHECKOUT else f"a checkout, {needs}"}
+        needs = "a processor" if read_preset([path])[0].get("device", "cpu") == "cpu" else "a GPU"
+        found[name] = (about, needs if CHECKOUT else f"a checkout, {needs}")
+    return found
 
 
 PRESETS = Verb(
     "List the presets that `sida run` can run: content and device of each.",
     """examples:
   sida presets
-  sida presets --json
   sida plan gpu       (hours, downloads, disk and memory of one of them)
   sida doctor gpu     (all its requirements, compared with this machine)
 """,
-    _presets_arguments,
+    _no_arguments,
     _presets,
 )
 
@@ -80,7 +75,6 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
 def _plan(args: argparse.Namespace) -> int:
     """Prints the plan."""
     import dataclasses
-    import json
 
     from workflow.planning.plan import make_plan, plan_values, show_plan
     from workflow.preset.files import preset_files
@@ -143,7 +137,6 @@ def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
 def _doctor(args: argparse.Namespace) -> int:
     """Prints the findings; exit status 1 if a requirement is missing."""
     import dataclasses
-    import json
 
     from workflow.planning.doctor import Check, examine, examine_code
     from workflow.preset.files import preset_files

@@ -13,11 +13,9 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     add = parser.add_argument
     add("table", metavar="TABLE", help="layout of the table: a name, or a file")
-    shared(parser, "--measurements", "--runs", "--results", "--published")
+    shared(parser, "--measurements", "--runs", "--results")
     add("--out", metavar="FILE.tex", help="written with .csv, .md and .html beside it (default: print the LaTeX)")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--plain", action="store_true", help="LaTeX for booktabs alone (the default)")
-    form.add_argument("--siunitx", action="store_true", help="LaTeX with columns of siunitx 3")
+    add("--siunitx", action="store_true", help="LaTeX with columns of siunitx 3 (default: for booktabs alone)")
     bib = output("--bib")
     add("--bib", type=bib, metavar="FILE.bib", help="cite by keys in labels, and write their entries")
     add("--mode", choices=["paper", "audit", "measured"], help="overrides the layout's mode")
@@ -39,7 +37,7 @@ def _table(args: argparse.Namespace) -> int:
     import json
 
     from eval.results.published import SUITE, bibliography
-    from eval.tables import make_table, table_paths, write_table
+    from eval.tables.build import make_table, table_paths, write_table
     from eval.tables.latex import cited_keys, to_latex
     from sida.config.resources import find
     from sida.config.settings import load_spec
@@ -57,7 +55,6 @@ def _table(args: argparse.Namespace) -> int:
         args.measurements,
         find("runs", args.runs, where="--runs") if args.runs else None,
         mode=args.mode,
-        published=args.published,
         spec=load_spec(args.spec) if args.spec else None,
         results=args.results,
         scores=args.add,
@@ -105,7 +102,7 @@ def _cite_arguments(parser: argparse.ArgumentParser) -> None:
 def _cite(args: argparse.Namespace) -> int:
     """Prints the entries."""
     from eval.results.published import SUITE, bibliography, references
-    from eval.tables import make_table
+    from eval.tables.build import make_table
     from eval.tables.latex import cited_keys
 
     keys = [] if args.names else [SUITE, *_ALWAYS, *_METRICS]

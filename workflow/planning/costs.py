@@ -63,35 +63,18 @@ class Gpu(Settings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Foreign(Settings):
-    """Operations of external networks, in GFLOP per image.
-
-    Attributes:
-        inception: The Inception network.
-        dinov2: DINOv2, ViT-L/14.
-        vae_decode: The decoder of the autoencoder.
-        vae_encode: The encoder of the autoencoder.
-    """
-
-    inception: NotNegative
-    dinov2: NotNegative
-    vae_decode: NotNegative
-    vae_encode: NotNegative
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Assumptions(Settings):
     """Content of ``config/plan.yaml``.
 
     Attributes:
         gpus: Cards by name.
-        gflop: See :class:`Foreign`.
+        gflop: Operations of external networks, in GFLOP per image: of extractors, ``vae_decode`` and ``vae_encode``.
         pictures_per_second: Number of pictures that one job prepares per second.
         downloads_gb: Sizes of downloads in GB, by the beginning of their id.
     """
 
     gpus: dict[str, Gpu]
-    gflop: Foreign
+    gflop: dict[str, NotNegative]
     pictures_per_second: Positive
     downloads_gb: dict[str, NotNegative]
 
@@ -305,8 +288,8 @@ class Costs:
         """Seconds per image for drawing, decoding and all feature networks."""
         protocol, foreign = self.preset.protocol(self.preset.runs[run]), self.assumptions.gflop
         seconds = forward / self._rate(fp16) if forward else 0.0
-        others = sum(getattr(foreign, str(name), 0.0) for name in {*protocol.extractors()})
-        others += foreign.vae_decode if protocol.quantisation == "truncate_unit" else 0.0
+        others = sum(foreign.get(str(name), 0.0) for name in {*protocol.extractors()})
+        others += foreign["vae_decode"] if protocol.quantisation == "truncate_unit" else 0.0
         return seconds + (others * 1e9 / self._rate(False) if others else 0.0)
 
     def _references(self, run: str) -> float:
@@ -314,7 +297,7 @@ class Costs:
         row, sources = self.preset.runs[run], self.preset.protocol(self.preset.runs[run]).sources
         seconds = 0.0
         for key, extractor in {(key, m.extractor) for m in self.preset.protocol(row).metrics for key in m.references}:
-            gflop = getattr(self.assumptions.gflop, extractor, 0.0)
+            gflop = self.assumptions.gflop.get(extractor, 0.0)
             if sources[key].kind == "dataset" and gflop:
                 named = self.preset.dataset(str(sources[key].dataset), run) if sources[key].fixed else None
                 images = (named or self.preset.dataset_of(row)).get("num_images") or 0
@@ -330,7 +313,7 @@ class Costs:
         dataset = self.preset.dataset(self.preset.archives[path], self.preset.source)
         images, numbers = dataset.get("num_images") or 0, dataset["channels"] * dataset["resolution"] ** 2
         if self.preset.made_from(path).dataset:
-            hours = images * self.assumptions.gflop.vae_encode * 1e9 / self._rate(False) / 3600
+            hours = images * self.assumptions.gflop["vae_encode"] * 1e9 / self._rate(False) / 3600
             return Cost("data", path, [], 1, hours, disk_gb=images * numbers * 4 / 1e9)
         hours = images / self.assumptions.pictures_per_second / 3600
         return Cost("data", path, cpu_hours=hours, disk_gb=images * numbers / 1e9)

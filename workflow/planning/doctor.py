@@ -6,11 +6,12 @@ import dataclasses
 import importlib.util
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from eval.report.paper import missing_latex
+from eval.report.paper import INSTALL, missing_latex
 from sida.assets.cache import cache_dir
 from sida.assets.fetch import by_hand, check_pinned_code, check_reachable
 from sida.assets.registry import Asset
@@ -112,16 +113,15 @@ def _gpu(plan: Plan) -> Iterator[Check]:
 
 def _disk(plan: Plan) -> Iterator[Check]:
     """Compares free and required space: cache, archives and results may be on different disks."""
-    needs: dict[Path, float] = {}
+    needs, places = defaultdict[int, float](float), dict[int, Path]()
     for job in plan.jobs.values():
         path = cache_dir() if job.kind == "fetch" else Path(job.name if job.kind == "data" else plan.preset.results)
         existing = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-        needs[existing] = needs.get(existing, 0.0) + job.disk_gb
-    by_device: dict[int, tuple[Path, float]] = {}
-    for place, need in needs.items():
-        first, before = by_device.get(os.stat(place).st_dev, (place, 0.0))
-        by_device[os.stat(place).st_dev] = (first, before + need)
-    for place, need in by_device.values():
+        device = os.stat(existing).st_dev
+        places.setdefault(device, existing)
+        needs[device] += job.disk_gb
+    for device, need in needs.items():
+        place = places[device]
         free = shutil.disk_usage(place).free / 1e9
         text = f"{free:,.0f} GB free at {place}, {need:,.1f} GB are needed"
         remedy = "free some, or work in another folder; SIDA_CACHE names the one of downloads"
@@ -134,15 +134,11 @@ def _packages(plan: Plan) -> Iterator[Check]:
         for job in plan.jobs.values()
         if job.name in plan.preset.runs
     )
-    wanted = {"torch": how_to_install("torch>=2.5,<3")} | (
-        {"diffusers": how_to_install("diffusers>=0.27")} if latents else {}
-    )
-    wanted["snakemake"] = "make setup"
-    missing = {name: remedy for name, remedy in wanted.items() if importlib.util.find_spec(name) is None}
-    for name, remedy in missing.items():
-        yield Check("packages", "missing", f"{name} is not installed", remedy)
-    if not missing:
-        yield Check("packages", "ok", ", ".join(wanted))
+    # The plan has used torch and Snakemake.
+    if latents and importlib.util.find_spec("diffusers") is None:
+        yield Check("packages", "missing", "diffusers is not installed", how_to_install("diffusers>=0.27"))
+    else:
+        yield Check("packages", "ok", "torch, diffusers, snakemake" if latents else "torch, snakemake")
 
 
 def _data(plan: Plan) -> Iterator[Check]:
@@ -193,10 +189,8 @@ def _cached(asset: Asset) -> bool:
 def _latex(plan: Plan) -> Iterator[Check]:
     if plan.preset.settings.paper:
         missing = missing_latex()
-        remedy = "apt-get install --no-install-recommends texlive-latex-recommended texlive-science lmodern"
-        yield Check(
-            "LaTeX", *(("note", f"paper.pdf is left out: {missing}", remedy) if missing else ("ok", "makes paper.pdf"))
-        )
+        left_out = ("note", f"paper.pdf is left out: {missing}", f"{INSTALL} lmodern")
+        yield Check("LaTeX", *(left_out if missing else ("ok", "makes paper.pdf")))
 
 
 def _scheduler(plan: Plan) -> Iterator[Check]:

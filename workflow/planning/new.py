@@ -137,15 +137,11 @@ def _fitted(config: StudyConfig, part: Path, full: Mapping[str, Any]) -> tuple[d
                 continue
             if found.measuring > MEASURING * config.hours and (num_samples, trials) != tuple(full["measured"][-1]):
                 continue
-            low, high = least, 1.0
+            fits = lambda share, chosen=chosen: cost(chosen | _shortened(full, share)).hours <= config.hours
+            low, high = (1.0, 1.0) if fits(1.0) else (least, 0.99)
             while high / low > 1.02:
-                share = high if low == least and high == 1.0 else (low * high) ** 0.5
-                if cost(chosen | _shortened(full, share)).hours <= config.hours:
-                    low = share
-                    if share == 1.0:
-                        break
-                else:
-                    high = share if share < 1.0 else 0.99
+                share = (low * high) ** 0.5
+                low, high = (share, high) if fits(share) else (low, share)
             chosen |= _shortened(full, low)
             found = cost(chosen)
             lines = [

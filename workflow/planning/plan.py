@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.results.published import load_published
 from eval.results.summary import Measurements
 from eval.tables.layout import TableSources, load_table_layout
 from workflow.planning.costs import SMALLER, Cost, Costs, too_large
@@ -36,16 +35,16 @@ ASSUMED = (
 )
 
 
-#: Folder of the products of each rule with a cost, and the wildcards that name a product there.
+#: Folder of the products of each rule with a cost, whose wildcards name a product there.
 STAGES = {
-    "fetch": ("assets", "asset"),
-    "import_checkpoint": ("checkpoints", "checkpoint"),
-    "prepare_data": ("archives", "archive"),
-    "encode_data": ("archives", "archive"),
-    "train_teacher": ("teachers", "teacher"),
-    "distill": ("students", "run"),
-    "distill_parent": ("students", "run"),
-    "teacher_reference": ("references", "teacher", "protocol", "reference"),
+    "fetch": "assets",
+    "import_checkpoint": "checkpoints",
+    "prepare_data": "archives",
+    "encode_data": "archives",
+    "train_teacher": "teachers",
+    "distill": "students",
+    "distill_parent": "students",
+    "teacher_reference": "references",
 }
 
 
@@ -119,10 +118,7 @@ def _part(job: Planned, preset: Preset) -> tuple[str, str, float]:
         return "measurements", job.wildcards["run"], len(job.outputs) / preset.trials
     if job.rule == "sample":
         return "samples", f"{job.wildcards['run']}/trial-{job.wildcards['trial']}", 1.0
-    if job.rule in STAGES:
-        stage, *keys = STAGES[job.rule]
-        return stage, "/".join(job.wildcards[key] for key in keys), 1.0
-    return job.rule, "/".join(job.wildcards.values()), 1.0
+    return STAGES.get(job.rule, job.rule), "/".join(job.wildcards.values()), 1.0
 
 
 def plan_values(plan: Plan) -> dict[str, Any]:
@@ -231,12 +227,12 @@ def _row(title: str, jobs: Sequence[Mapping[str, Any]], score: str) -> tuple[str
 
 def published_scores(preset: Preset) -> dict[str, dict[str, str]]:
     """Published scores by run: metric to ``value ± std`` as printed, from the later of several tables."""
-    published, scores = load_published(), dict[str, dict[str, str]]()
+    scores = dict[str, dict[str, str]]()
     for name in preset.settings.tables:
         layout = load_table_layout(preset.layout("tables", name))
         if layout.mode == "measured":
             continue  # it shows no published score
-        table = layout.build(TableSources(Measurements([], preset.sheet), preset.runs, published, "audit"))
+        table = layout.build(TableSources(Measurements([], preset.sheet), preset.runs, "audit"))
         for record in table.records:
             if record["run"] and record["published"]:
                 text = " ± ".join(filter(None, (record["published"], record["published_std"])))

@@ -139,16 +139,14 @@ class Requests:
 
     def _nodes(self, stage: str) -> dict[str, Value]:
         """Nodes of a training; the job starts one launcher on each of several nodes (see workflow.launch)."""
-        asked: dict[str, Value] = {"nodes": lambda wildcards: self.nodes(stage, wildcards)}
-        several = {"tasks": lambda nodes: nodes, "tasks_per_gpu": lambda nodes: 0, "mpi": lambda nodes: "srun"}
-        for key, value in several.items():
-            asked[key] = functools.partial(self._if_several, stage, value)
-        asked["cpus_per_task"] = lambda wildcards: self.preset.settings.threads * self._on_a_node(stage, wildcards)
-        return asked
-
-    def _if_several(self, stage: str, value: Callable[[int], int | str], wildcards: Any) -> int | str | None:
-        nodes = self.nodes(stage, wildcards)
-        return value(nodes) if nodes > 1 else None
+        nodes = functools.partial(self.nodes, stage)
+        return {
+            "nodes": nodes,
+            "tasks": lambda wildcards: nodes(wildcards) if nodes(wildcards) > 1 else None,
+            "tasks_per_gpu": lambda wildcards: 0 if nodes(wildcards) > 1 else None,
+            "mpi": lambda wildcards: "srun" if nodes(wildcards) > 1 else None,
+            "cpus_per_task": lambda wildcards: self.preset.settings.threads * self._on_a_node(stage, wildcards),
+        }
 
     def gpus(self, stage: str, wildcards: Any) -> int:
         """GPUs of a training."""
@@ -167,12 +165,8 @@ class Requests:
     def minutes(self, stage: str, wildcards: Any, attempt: int, share: float = 1.0) -> int:
         """Minutes that a job requests; without a plan the site's maximum."""
         assert self.site is not None
-        most = math.ceil(60 * self.site.max_hours)
-        try:
-            wanted = START_MINUTES + self._computing(stage, wildcards, share)
-        except UserError:
-            return most
-        return min(most, math.ceil(wanted * _grown(attempt)))
+        wanted = lambda: (START_MINUTES + self._computing(stage, wildcards, share)) * _grown(attempt)
+        return _at_most(60 * self.site.max_hours, wanted)
 
     def _computing(self, stage: str, wildcards: Any, share: float = 1.0) -> float:
         """Planned minutes of a job besides its start, with the site's margin."""
@@ -195,12 +189,8 @@ class Requests:
     def memory_mb(self, stage: str, wildcards: Any, attempt: int) -> int:
         """MB of main memory that a job requests on each node."""
         assert self.site is not None
-        most = math.ceil(1000 * self.site.max_memory_gb)
-        try:
-            wanted = 1000 * self._memory(stage, wildcards) * _grown(attempt)
-        except UserError:
-            return most
-        return min(most, math.ceil(wanted))
+        wanted = lambda: 1000 * self._memory(stage, wildcards) * _grown(attempt)
+        return _at_most(1000 * self.site.max_memory_gb, wanted)
 
     def _memory(self, stage: str, wildcards: Any) -> float:
         """Planned GB on one node: processes, a copy of the kept states, and on a CPU the networks."""
@@ -270,3 +260,10 @@ def _name(wildcards: Any) -> str:
 
 def _grown(attempt: int) -> float:
     return 1 + GROWTH * (attempt - 1)
+
+
+def _at_most(most: float, wanted: Callable[[], float]) -> int:
+    """A planned amount up to the site's most, which a job without a plan requests."""
+    with contextlib.suppress(UserError):
+        most = min(most, wanted())
+    return math.ceil(most)

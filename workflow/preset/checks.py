@@ -22,9 +22,6 @@ def check_references(preset: Rows) -> None:
     preset.dataset(preset.settings.dataset, f"{preset.source}: dataset")
     for name, sampler in samplers.items():
         read_sampler(sampler, f"{preset.source}: samplers.{name}")
-    for kind in ("tables", "figures"):
-        for name in preset.layouts[kind]:
-            preset.layout(kind, name)
     for name, dataset in preset.settings.datasets.items():
         check_object(dataset["kind"], f"{preset.source}: datasets.{name}.kind", "function")
     for name, teacher in teachers.items():
@@ -115,15 +112,5 @@ def check_student(preset: Rows, run: SheetRow, where: str) -> None:
     for parent in preset.parents(run):
         if not METHODS.knows(preset.runs[parent].method):
             raise UserError(where, f"init '{parent}' is not a one-step generator")
-        if run.run in ancestors(preset, parent):
+        if run.run in preset.lineage(parent):
             raise UserError(where, f"init goes in a circle through '{parent}'")
-
-
-def ancestors(preset: Rows, run: str) -> set[str]:
-    """A row with all rows that it starts from."""
-    waiting, found = [run], set[str]()
-    while waiting:
-        if (name := waiting.pop()) not in found:
-            found.add(name)
-            waiting += preset.parents(preset.runs[name])
-    return found

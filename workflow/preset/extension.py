@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from eval.results.sheet import SheetRow, read_extended, read_runs, with_other_seeds
 from eval.results.stored import STORED, files_of
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_json, write_text
+from sida.files.text_files import yaml_text
 from workflow.preset import Preset
 
 
@@ -52,29 +51,24 @@ def write_extension(
     folder = Path("results") / name / "extension"
     own = {"folder": os.fspath(stored), "preset": base.name, "beside": os.fspath(beside)}
     rows = [*read_runs(base.sheet), *added]
-    sheet_rows = [{key: value for key, value in vars(row).items() if value not in (None, "")} for row in rows]
-    write_json(folder / "runs.json", {"runs": sheet_rows})
+    write_json(folder / "runs.json", {"runs": [row.cells for row in rows]})
     path = folder / "preset.yaml"
     changes = {"preset": name, "runs": os.fspath(folder / "runs.json"), "stored": own}
-    write_text(path, _yaml(changes))
+    write_text(path, yaml_text(changes))
     preset = Preset.load(*files, path)
     if added and (table := _grown_table(base, preset, added)):
         # A layout beside the preset takes precedence over the study's of the same name.
-        write_text(folder / "tables" / f"{table[0]}.yaml", _yaml(table[1]))
+        write_text(folder / "tables" / f"{table[0]}.yaml", yaml_text(table[1]))
     here = [run for run in preset.runs if run not in preset.taken]
     if added:
         # Rows of the study that are not stored wait; parents of added rows run nevertheless.
         own |= {"added": " ".join(run.run for run in added), "sheet": base.sheet}
         own["waiting"] = " ".join(run for run in here if run in base.runs)
-        write_text(path, _yaml(changes))
+        write_text(path, yaml_text(changes))
         here = [run.run for run in added]
     if take:
         _take(stored, Path(preset.results), preset.taken)
     return path, here
-
-
-def _yaml(value: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True, width=120)
 
 
 def _plain(name: str) -> str:
@@ -118,12 +112,7 @@ def _apart(family: str) -> dict[str, Any]:
 
 def _trained_on(preset: Preset, run: SheetRow) -> tuple[str, float]:
     """Data set of a row, and thousands of images of its training and of those that it starts from."""
-    kimg, start = 0.0, run
-    for _ in preset.runs:
-        kimg += float(preset.recipe(start).get("total_kimg") or 0)
-        if not (parents := preset.parents(start)):
-            break
-        start = preset.runs[parents[0]]
+    kimg = sum(float(preset.recipe(preset.runs[name]).get("total_kimg") or 0) for name in preset.lineage(run.run))
     return run.dataset or preset.settings.dataset, kimg
 
 

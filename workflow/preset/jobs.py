@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from eval.figures.layout import load_figure_layout
 from eval.measuring.protocol import OF_ALL_TRIALS, load_protocol
 from eval.results.sheet import Needs, SheetRow, read_extended
 from eval.results.stored import read_stored, unchanged_rows
-from eval.tables.layout import TABLE_KINDS, load_table_layout
+from eval.tables.layout import load_table_layout
 from sida.assets.registry import is_address, is_counted
 from sida.config.families import SD_VAE
 from sida.config.plugins import MONITOR
@@ -133,13 +134,10 @@ class Preset(Rows):
 
     def training(self, name: str) -> Job:
         """Training of a row, by ``sida distill``."""
-        waiting = [name]
         # Parents come first: Python's stack is shorter than a long chain of rows.
-        while waiting:
-            if missing := [row for row in self.parents(self.runs[waiting[-1]]) if row not in self._trainings]:
-                waiting += missing
-            elif (row := waiting.pop()) not in self._trainings:
-                self._trainings[row] = self._training(row)
+        new = itertools.takewhile(lambda row: row not in self._trainings, self.lineage(name))
+        for row in reversed([*new]):
+            self._trainings[row] = self._training(row)
         return self._trainings[name]
 
     def _training(self, name: str) -> Job:
@@ -286,13 +284,14 @@ class Preset(Rows):
     @functools.cache  # noqa: B019
     def needs(self, kind: str, name: str, *, every: bool = False) -> Needs:
         """Needs of a table or figure (kind ``tables`` or ``figures``), of its measurable or of all rows."""
-        return find_needs(self.layout(kind, name), self.runs if every else self.measurable)
+        return find_needs(kind, self.layout(kind, name), self.runs if every else self.measurable)
 
     @functools.cache  # noqa: B019
     def shown(self, kind: str, name: str) -> Job:
         """A table or figure: only its own rows, so that it can be made alone."""
         path, every, needs = self.layout(kind, name), self.needs(kind, name, every=True), self.needs(kind, name)
-        spec: dict[str, Any] = {"runs": self._sheet({*every.measured, *every.networks})}
+        named = {*every.measured, *every.networks}
+        spec: dict[str, Any] = {"runs": [run.cells for name, run in self.runs.items() if name in named]}
         if kind == "figures":
             spec["generators"] = [self.measurement(run).spec for run in (every.networks if every.sampled else [])]
         elif load_table_layout(path).shows_settings:
@@ -313,11 +312,6 @@ class Preset(Rows):
         """Rows whose trials are measured here, and those that are taken from stored results."""
         here, rows = [run for run in runs if run not in self.taken], list(runs)
         return {"measured": here, "stored": [run for run in rows if run in self.taken], "rows": rows}
-
-    def _sheet(self, names: set[str]) -> list[dict[str, Any]]:
-        """Rows in the form and order of the sheet."""
-        rows = (run for name, run in self.runs.items() if name in names)
-        return [{key: value for key, value in vars(run).items() if value not in (None, "")} for run in rows]
 
     def networks(self, runs: Iterable[str]) -> dict[str, list[str]]:
         """Networks and guides that rows are sampled from; training logs are beside the networks of students.
@@ -385,20 +379,18 @@ def most_gpus(wished: int, batch_size: int, batch_gpu: int | None) -> int:
     return max((number for number in range(1, wished + 1) if rounds % number == 0), default=0)
 
 
-def find_needs(path: str | Path, runs: Mapping[str, SheetRow]) -> Needs:
+def find_needs(kind: str, path: Path, runs: Mapping[str, SheetRow]) -> Needs:
     """Needs of a layout; rows that are not in the sheet are left out.
 
     A layout that cannot be resolved needs every row; its builder reports the fault.
 
     Args:
+        kind: ``tables`` or ``figures``.
         path: The layout.
         runs: The sample sheet.
     """
     try:
-        table = (
-            Path(path).parent.name == "tables" or str(read_extended(Path(path)).get("kind", "results")) in TABLE_KINDS
-        )
-        found = (load_table_layout if table else load_figure_layout)(path).needs(runs)
+        found = (load_table_layout if kind == "tables" else load_figure_layout)(path).needs(runs)
     except UserError:
         return Needs(list(runs), list(runs))
     # Measured rows and networks are separate: a figure may draw measured levels beside curves of training logs.

@@ -10,18 +10,17 @@ Checks the settings of trainings before the first job, since a faulty student wo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.claims import Evidence
+from eval.claims.evidence import Evidence
 from eval.claims.write import claim_rows, decide_part
 from eval.features import extractor_entry
 from eval.figures.layout import Sources, load_figure_layout
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.logs import Point
-from eval.results.published import load_published
 from eval.results.sheet import SheetRow
 from eval.results.summary import Measurement, Measurements
 from eval.tables.layout import TableSources, load_table_layout
@@ -30,7 +29,7 @@ from sida.config.datasets import dataset_spec
 from sida.config.families import SD_VAE, check_images
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping
-from sida.errors import UserError, inside, settings_in, suggestion
+from sida.errors import UserError, inside, located, settings_in, suggestion
 from sida.methods.registry import DistillConfig, checked_method, resolve_recipe
 from workflow.preset import Preset
 
@@ -105,23 +104,23 @@ def check_preset(preset: Preset) -> None:
     for run in preset.runs.values():
         _check_row(preset, run, preset.protocol(run), registry)
     check_trainings(preset)
-    published = load_published()
     measurements = Measurements(list(_placeholders(preset)), preset.sheet)
     for name in preset.settings.tables:
         table = load_table_layout(preset.layout("tables", name))
-        table.check(TableSources(measurements, preset.runs, published, preset.settings.table_mode))
+        table.check(TableSources(measurements, preset.runs, preset.settings.table_mode))
     for name in preset.settings.figures:
         figure = load_figure_layout(preset.layout("figures", name))
-        figure.check(_Placeholders(measurements, preset.runs, published, Path(), preset=preset))
+        figure.check(_Placeholders(measurements, preset.runs, Path(), preset=preset))
     if preset.settings.claims:
-        _check_claims(preset, Evidence(measurements, preset.judged, published))
+        _check_claims(preset, Evidence(measurements, preset.judged))
 
 
 def _check_protocol(path: str, protocol: Protocol, registry: dict[str, Asset]) -> None:
     for metric in protocol.metrics:
         where = f"{path}: metric '{metric.key}'"
         for asset in _named(metric.extractor, where):
-            _check_asset(asset, registry, f"{where}: extractor '{metric.extractor}'")
+            with located(f"{where}: extractor '{metric.extractor}'"):
+                find_asset(registry, asset)
         if fault := metric.fault(protocol.num_samples):
             raise UserError(where, fault)
         if metric.classifies and not extractor_entry(metric.extractor).classes:
@@ -145,7 +144,8 @@ def _check_reference(path: str, key: str, source: ReferenceSource, where: str, r
             f"its reference '{key}' is a file that only `sida score --reference` can be given",
             "name an asset, or take the metric out of the preset's protocol",
         )
-    _check_asset(source.asset, registry, f"{path}: references.{key}.asset")
+    with located(f"{path}: references.{key}.asset"):
+        find_asset(registry, source.asset)
 
 
 def _named(extractor: str, where: str) -> tuple[str, ...]:
@@ -155,21 +155,10 @@ def _named(extractor: str, where: str) -> tuple[str, ...]:
         raise UserError(where, error) from None
 
 
-def _check_asset(name: str, registry: dict[str, Asset], where: str) -> None:
-    if name not in registry:
-        raise UserError(where, f"no asset '{name}'{_short_suggestion(name, registry) or ' (see sida assets list)'}")
-
-
-def _short_suggestion(name: str, known: Iterable[str]) -> str:
-    """A suggestion; empty in the place of a list of all names that fills the screen."""
-    near = suggestion(name, known)
-    return near if len(near) < 200 else ""
-
-
 def _check_row(preset: Preset, run: SheetRow, protocol: Protocol, registry: dict[str, Asset]) -> None:
     """Checks the files and assets of a row, and that its images fit its protocol."""
     where = f"{preset.sheet}: run '{run.run}'"
-    teacher = preset.teacher(run) if run.trained_here else None
+    teacher = preset.settings.teachers.get(run.teacher or "") if run.trained_here else None
     guide = preset.settings.teachers.get(run.guide or "")
     networks = {"guide": guide.checkpoint if guide else run.guide, "teacher": teacher.checkpoint if teacher else None}
     if not run.without_network:
@@ -177,18 +166,13 @@ def _check_row(preset: Preset, run: SheetRow, protocol: Protocol, registry: dict
     for column, name in networks.items():
         if name is None or os.path.exists(name) or name.startswith(f"{preset.results}/"):
             continue
-        if is_address(name):
-            try:
-                find_asset({}, name)
-            except UserError as error:
-                raise UserError(f"{where}: {column}", error) from None
-            continue
-        if Path(name).suffix in (".safetensors", ".pkl", ".pt", ".pth"):
+        if not is_address(name) and Path(name).suffix in (".safetensors", ".pkl", ".pt", ".pth"):
             raise UserError(f"{where}: {column}", f"no such file '{name}'")
-        if column == "guide" and name not in registry:
+        if column == "guide" and name not in registry and not is_address(name):
             near = suggestion(name, preset.settings.teachers)
             raise UserError(where, f"guide: no teacher of {preset.source} and no asset '{name}'{near}")
-        _check_asset(name, registry, f"{where}: {column}")
+        with located(f"{where}: {column}"):
+            find_asset(registry, name)
     if run.method == "external" and run.without_network:
         sampler = preset.sampler_of(run)
         if sampler["kind"] == "images" and not os.path.exists(sampler["path"]):

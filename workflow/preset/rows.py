@@ -9,11 +9,11 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eval.claims import Claim, load_claims
+from eval.claims.rules import Claim, load_claims
 from eval.features.registry import study_extractors
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.sheet import SheetRow, read_runs
@@ -146,15 +146,11 @@ class Rows:
 
     def _add_seen(self) -> None:
         """Adds what a row's own method does not say: judges of its options, networks that its start met, its choice."""
-        done: set[str] = set()
+        done = set[str]()
         for name in list(self.runs):
-            chain: dict[str, None] = {}  # a row's start comes before the row; a sheet may have long chains
-            while name in self.runs and name not in done and name not in chain:
-                chain[name] = None
-                name = str(self.runs[name].init)
-            for link in reversed(chain):
+            for link in reversed([*itertools.takewhile(lambda link: link not in done, self.lineage(name))]):
                 self.runs[link] = self._with_seen(self.runs[link])
-            done |= chain.keys()
+                done.add(link)
 
     def _with_seen(self, run: SheetRow) -> SheetRow:
         more = Saw()
@@ -236,10 +232,6 @@ class Rows:
         sampler = self.sampler_of(run)
         return (read_sampler(sampler).nfe or None if sampler["kind"] in SAMPLER_KINDS else None) or run.nfe
 
-    def teacher(self, run: SheetRow) -> TeacherEntry | None:
-        """Teacher of a row; None for a row without a teacher of the preset."""
-        return self.settings.teachers.get(run.teacher or "")
-
     def architecture(self, teacher: str | None) -> dict[str, Any] | None:
         """Network ``{class, kwargs}`` of a teacher of the preset; None if the preset does not describe one."""
         entry = self.settings.teachers.get(teacher or "")
@@ -248,6 +240,14 @@ class Rows:
     def parents(self, run: SheetRow) -> list[str]:
         """Runs that a row's training needs: its initial generator."""
         return [run.init] if run.trained_here and run.init in self.runs else []
+
+    def lineage(self, name: str) -> Iterator[str]:
+        """Yields a row and all rows that it starts from, the nearest first; a circle ends where it closes."""
+        before, names = set[str](), [name]
+        while names and names[0] not in before:
+            yield names[0]
+            before.add(names[0])
+            names = self.parents(self.runs[names[0]])
 
     def protocol_of(self, run: SheetRow) -> str:
         """Path of the protocol that a row is measured under."""
@@ -527,6 +527,5 @@ def _check_source(source: str, where: str) -> None:
     if names_file_object(source):
         source = source.rpartition(":")[0]
     if source not in (registry := load_registry()) and not os.path.exists(source):
-        hint = suggestion(source, registry)
-        hint = hint if len(hint) < 200 else " (see sida assets list)"
+        hint = suggestion(source, registry, " (see sida assets list)")
         raise UserError(where, f"no asset and no file or folder '{source}'{hint}")

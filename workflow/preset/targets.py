@@ -79,6 +79,5 @@ class Targets:
             return [f"{self.results}/{name}" for name in found]
         if inside.startswith("samples/"):
             return [f"{self.results}/{inside}"]
-        near = suggestion(inside, [*self.preset.runs, *self.short])
-        near = near if len(near) < 200 else f"; rows are in {self.preset.sheet}"
+        near = suggestion(inside, [*self.preset.runs, *self.short], f"; rows are in {self.preset.sheet}")
         raise UserError(target, f"no product and no row of {self.preset.source}{near}")

@@ -6,7 +6,9 @@ import json
 import math
 from pathlib import Path
 
-from eval.claims import RULES, Claim, Evidence, Operand, Rule, Verdict, decide
+from eval.claims.evidence import Evidence, Operand
+from eval.claims.rules import RULES, Claim, Rule
+from eval.claims.write import Verdict, decide
 from eval.results.published import load_published
 from eval.results.sheet import SheetRow
 from eval.results.summary import Measurement, Measurements
@@ -40,7 +42,7 @@ def spread(mean, std, trials=10):
 def made(rows, sheet, students=None, retraining=None) -> Evidence:
     """Evidence of measurements and rows of the sheet."""
     known = {row.run: row for row in sheet}
-    return Evidence(Measurements(rows, "m.csv"), known, PUBLISHED, students, retraining=retraining)
+    return Evidence(Measurements(rows, "m.csv"), known, students, retraining=retraining)
 
 
 def evidence(*rows, students=None, retraining=None) -> Evidence:

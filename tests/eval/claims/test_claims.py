@@ -6,12 +6,13 @@ import shutil
 import pytest
 import yaml
 
-from eval.claims import Claim, Evidence, decide, decide_claims, load_claims
-from eval.claims.write import claim_rows, comparisons, read_verdicts
+from eval.claims.evidence import Evidence
+from eval.claims.rules import Claim, load_claims
+from eval.claims.write import claim_rows, comparisons, decide, decide_claims, read_verdicts
 from eval.results.sheet import SheetRow, matching, read_runs
 from eval.results.summary import Measurements, load_measurements
 from sida.config.resources import ROOT
-from tests.eval.claims.evidence import PUBLISHED, curve, evidence, lines, made, rows_of, rule, spread
+from tests.eval.claims.evidence import curve, evidence, lines, made, rows_of, rule, spread
 from tests.refused import refused
 from tests.workflow.workspace import shipped
 
@@ -28,7 +29,7 @@ def of_demo():
 
 def evidence_of(preset, rows=None):
     measured = Measurements(rows) if rows else load_measurements(preset / "measurements.csv")
-    return Evidence(measured, {run.run: run for run in read_runs(preset / "runs.tsv")}, PUBLISHED, preset / "students")
+    return Evidence(measured, {run.run: run for run in read_runs(preset / "runs.tsv")}, preset / "students")
 
 
 def test_every_papers_claim_about_training_can_come_out_either_way(tmp_path, papers):
@@ -68,7 +69,7 @@ def test_every_papers_claim_about_training_can_come_out_either_way(tmp_path, pap
 
 def test_the_papers_numbers_give_the_known_verdicts(papers):
     """Verdicts computed from results/published, compared with those worked out by hand from the same numbers."""
-    found = Evidence(Measurements([]), {}, PUBLISHED, by_published=True, retraining=papers.retraining)
+    found = Evidence(Measurements([]), {}, by_published=True, retraining=papers.retraining)
     verdicts = {v.claim.id: v.outcome for v in decide(papers.claims, found)}
     supported = "14 15 17 24 26 27 32 33 47 48 50 52 53 71"
     contradicted = "21 22 25 30 39 74"
@@ -118,7 +119,7 @@ def test_a_verdict_that_many_comparisons_leave_open_is_marked():
     found = decide(claims, evidence(*rows))
     assert (found[0].outcome, found[0].chance) == ("supported", True)
     assert not any(verdict.chance for verdict in found[1:])
-    assert "1 of 10 p values" in comparisons(found)
+    assert "1 of 10 p values" in comparisons(found, {})
 
 
 @pytest.mark.parametrize(("preset", "study"), [("paper", "papers"), ("afternoon", "afternoon"), ("demo", "demo")])
@@ -160,15 +161,15 @@ ENTRY = {"id": "Q", "statement": "s"}
 @pytest.mark.parametrize(
     ("part", "place", "word"),
     [
-        ({"rule": "LLT", "a": X}, "claims[0] (Q).parts[0].rule", "'LT'"),
-        ({"rule": "EQ", "a": X}, "claims[0] (Q).parts[0].a.published", "published"),
-        ({"rule": "LT", "a": {}, "b": Y}, "claims[0] (Q).parts[0].a.run", "conditions"),
+        ({"rule": "LLT", "a": X}, "claims[0].parts[0].rule", "'LT'"),
+        ({"rule": "EQ", "a": X}, "claims[0].parts[0].a.published", "published"),
+        ({"rule": "LT", "a": {}, "b": Y}, "claims[0].parts[0].a.run", "conditions"),
         # A setting of another rule.
-        ({"rule": "LT", "a": X, "b": Y, "factor": 2}, "claims[0] (Q).parts[0].factor", "unknown"),
-        ({"rule": "REACHES", "a": X, "images": 5}, "claims[0] (Q).parts[0].level", "published number"),
-        ({"rule": "REACHES", "a": X, "level": Y}, "claims[0] (Q).parts[0].images", "one of them"),
-        ([ENTRY | {"reason": "r"}] * 2, "claims[1] (Q).id", ""),
-        ([ENTRY], "claims[0] (Q).reason", ""),
+        ({"rule": "LT", "a": X, "b": Y, "factor": 2}, "claims[0].parts[0].factor", "unknown"),
+        ({"rule": "REACHES", "a": X, "images": 5}, "claims[0].parts[0].level", "published number"),
+        ({"rule": "REACHES", "a": X, "level": Y}, "claims[0].parts[0].images", "one of them"),
+        ([ENTRY | {"reason": "r"}] * 2, "claims[1].id", ""),
+        ([ENTRY], "claims[0].reason", ""),
     ],
 )
 def test_faulty_claims_and_comparisons(write, part, place, word):

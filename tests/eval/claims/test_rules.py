@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.claims import Finding, Operand, combined
-from eval.claims.evidence import Retraining
+from eval.claims.evidence import Finding, Operand, Retraining
+from eval.claims.write import combined
 from eval.results.sheet import SheetRow
 from tests.eval.claims.evidence import (
     PUBLISHED,

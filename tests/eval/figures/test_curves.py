@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from eval.figures import load_figure_layout, style
+from eval.figures import style
 from eval.figures.curves import Panel, ReferenceLine, identities_on
-from eval.figures.layout import Sources
+from eval.figures.layout import Sources, load_figure_layout
 from eval.figures.plot import KEPT_LABEL, NO_DATA, draw_curves
 from eval.results.logs import Curve, Point, first_at_or_below, pool, read_evaluations
-from eval.results.published import load_published
 from eval.results.sheet import read_runs
 from eval.results.summary import Estimate, load_measurements
 from sida.config.resources import ROOT
@@ -87,9 +86,9 @@ def test_generators_measured_against_other_files_share_no_panel(preset, tmp_path
     assert not (tmp_path / "f.pdf").exists()
     # Of two protocols on purpose, the axis names both.
     rows = load_measurements(write_csv(tmp_path / "measurements.csv", measurement_lines(trials=2))).lines("data", "fd")
-    assert identities_on(rows, (), {}) == ()
+    assert identities_on(rows, ()) == ()
     others = [dataclasses.replace(row, run="b", protocol="other", classes="uniform") for row in rows[:1]]
-    (note,) = identities_on([rows[0], *others], (), {})
+    (note,) = identities_on([rows[0], *others], ())
     for words in ("protocol 'synthetic'", "protocol 'other'", "classes: data != uniform"):
         assert words in note
 
@@ -98,14 +97,14 @@ LEVELS = {1: [], 2: [1.923, 9.98], 3: [1.97, 3.77, 4.53, 1.79, 2.66, 4.19, 1.36,
 
 
 def test_figures_of_the_paper_show_their_lines_and_say_which_runs_are_missing(preset, measured, runs, tmp_path, capsys):
-    numbers, published = load_published(), {run.run: run for run in read_runs(PAPERS / "runs/published.tsv")}
+    published = {run.run: run for run in read_runs(PAPERS / "runs/published.tsv")}
     for number in range(1, 6):
         layout = load_figure_layout(PAPERS / f"figures/figure{number}.yaml")
-        panels = layout.gather(Sources(measured, runs, numbers, preset))
+        panels = layout.gather(Sources(measured, runs, preset))
         lines = [line.value for panel in panels for line in panel.lines]
         assert len(lines) == 2 + 5 * 4 if number == 4 else lines == LEVELS[number]
         assert any(panel.missing for panel in panels)
-        assert not any(panel.missing for panel in layout.gather(Sources(measured, published, numbers, preset)))
+        assert not any(panel.missing for panel in layout.gather(Sources(measured, published, preset)))
     # A figure without data is drawn and says so.
     assert build(preset, PAPERS / "figures/figure4.yaml", tmp_path / "f.pdf") == 0
     assert "not shown, no data yet" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.figures import load_figure_layout
+from eval.figures.layout import load_figure_layout
 from eval.figures.samples import Grid, draw_grid, draw_grids, picture
 from sida.config.resources import ROOT
 from sida.data import LatentDecoder

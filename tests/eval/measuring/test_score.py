@@ -292,7 +292,7 @@ def test_a_comparison_of_two_sets_has_an_identity_that_no_table_takes(halves, tm
         one, other = score.identity(key), table.identity(key)
         alike = dataclasses.replace(one, n=other.n, reference=other.reference, extractor=other.extractor)
         assert comparable(alike, other)
-    assert main(["table", "main", "--add", str(out), "--plain"]) == 1
+    assert main(["table", "main", "--add", str(out)]) == 1
     assert capsys.readouterr().err.count("--against") == 1
     np.save(tmp_path / "large.npy", images(5, 16, 1))
     faults = {

@@ -21,8 +21,8 @@ from eval.results.logs import kept_images, read_evaluations, read_log
 from eval.results.measurements import read_measurement, read_score, write_csv
 from eval.results.published import agreement, bibliography, cited_label, load_published, references
 from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements
-from eval.tables import to_latex
 from eval.tables.build import make_table
+from eval.tables.latex import to_latex
 from sida.config.resources import ROOT
 from sida.files.atomic import write_hashed_json
 from tests.eval import synthetic_output as made_up

@@ -5,12 +5,14 @@ import dataclasses
 import pytest
 import yaml
 
-from eval.claims import Operand
+from eval.claims.evidence import Operand
 from eval.features import EXTRACTORS
-from eval.results.published import load_published
 from eval.results.sheet import SheetRow, read_runs
 from eval.results.summary import Measurements
-from eval.tables import build_table, load_layout, to_html, to_latex, to_markdown
+from eval.tables.build import build_table
+from eval.tables.latex import to_latex
+from eval.tables.layout import load_layout
+from eval.tables.render import to_html, to_markdown
 from sida.config.families import BACKBONES
 from sida.config.resources import ROOT
 from sida.config.saw import Saw, network_of, read_saw
@@ -33,7 +35,7 @@ def of_rows(tmp_path, runs, measured, column=None, rows=None, mode="measured"):
     columns = [{"head": "M", "field": "label"}, column or {"head": "fid", "metric": "fid", "direction": "lower"}]
     layout = {"columns": columns, "rows": rows or [{"run": name} for name in runs], "bold": {}}
     (tmp_path / "t.yaml").write_text(yaml.safe_dump(layout))
-    return build_table(load_layout(tmp_path / "t.yaml"), Measurements([*measured]), runs, load_published(), mode)
+    return build_table(load_layout(tmp_path / "t.yaml"), Measurements([*measured]), runs, mode)
 
 
 def table(tmp_path, met, row=None, mode="measured", rows=None, settings=FID, **change):

@@ -15,19 +15,11 @@ from hypothesis import strategies as st
 from eval.report.paper import missing_latex
 from eval.results.published import bibliography
 from eval.results.summary import Measurements, load_measurements
-from eval.tables import (
-    build_table,
-    load_layout,
-    make_table,
-    to_csv,
-    to_html,
-    to_latex,
-    to_markdown,
-    to_terminal,
-    write_table,
-)
-from eval.tables.latex import cited_keys, escape, latex_cell, number_column
+from eval.tables.build import build_table, make_table, write_table
+from eval.tables.latex import cited_keys, escape, latex_cell, number_column, to_latex
+from eval.tables.layout import load_layout
 from eval.tables.model import Cell, Column
+from eval.tables.render import to_csv, to_html, to_markdown, to_terminal
 from sida.config.resources import ROOT
 from tests.eval.synthetic_output import TRUTH, csv_rows, measurement_lines, write_csv
 from tests.refused import refused

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from eval.tables import make_table
+from eval.tables.build import make_table
 from sida.config.resources import ROOT
 from tests.workflow.workspace import shipped
 from workflow.cli import main
@@ -25,7 +25,7 @@ def test_each_table_and_figure_has_its_counterpart_and_each_row_is_shown(preset)
     for kind, numbers in (("tables", 8), ("figures", 10)):
         assert list(preset.layouts[kind]) == [f"digits-{kind[:-1]}{k}" for k in range(1, numbers + 1)]
         for name in preset.layouts[kind]:
-            needs = find_needs(preset.layout(kind, name), preset.runs)
+            needs = find_needs(kind, preset.layout(kind, name), preset.runs)
             shown |= {*needs.networks, *needs.measured}
     assert set(preset.runs) - shown - {parent for run in preset.students() for parent in preset.parents(run)} == set()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from eval.claims import load_claims
+from eval.claims.rules import load_claims
 from sida.config.resources import ROOT
 from tests.workflow.workspace import Workspace, forked_snakemake, shipped
 from workflow.planning.costs import Costs, driver_memory

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eval.claims import load_claims
+from eval.claims.rules import load_claims
 from sida.config.resources import ROOT
 from sida.methods.gdd import freeze_innate
 from sida.methods.registry import recipe_of

@@ -15,7 +15,8 @@ import yaml
 from eval.results.published import load_published
 from eval.results.sheet import matching
 from eval.results.summary import Measurements
-from eval.tables import build_table, load_layout
+from eval.tables.build import build_table
+from eval.tables.layout import load_layout
 from sida.assets.registry import load_registry
 from sida.config.resources import ROOT, find
 from sida.files.atomic import sha256_file
@@ -235,16 +236,16 @@ def test_rows_are_measured_twice_and_the_first_time_as_before(clean):
 
 
 def test_clean_numbers_have_columns_without_a_published_side(clean):
-    measured, published = Measurements(_placeholders(clean)), load_published()
+    measured = Measurements(_placeholders(clean))
     for name, protocol in TABLES.items():
         layout, plain = (load_layout(find("tables", each, [PAPERS])) for each in (f"clean-{name}", name))
-        table = build_table(layout, measured, clean.runs, published, "audit")
+        table = build_table(layout, measured, clean.runs, "audit")
         assert [column.title for column in table.columns][-2:] == ["FID (clean) ↓", "KID ×10³ ↓"]
         found = {(r["column"], r["protocol"]) for r in table.records if r["measured"]}
         own = {(column, f"{protocol}-clean") for column in ("fid_clean", "kid_clean")}
         assert own | {("fid", protocol)} <= found
         assert not any(r["published"] for r in table.records if r["column"].endswith("_clean"))
-        before = build_table(plain, measured, clean.runs, published)
+        before = build_table(plain, measured, clean.runs)
         cells = [[cell.plain for cell in row.cells] for row in before.rows]
         assert [[cell.plain for cell in row.cells[: len(before.columns)]] for row in table.rows] == cells
 
@@ -291,7 +292,7 @@ def test_a_plan_counts_the_images_of_a_reference_that_is_made_here(paper):
     row = "imagenet64-sida-a1"
     more = costs.measurement(f"{row}.imagenet64-leakage").gpu_hours - costs.measurement(row).gpu_hours
     images = 500_000 + 1_281_167
-    assert more == pytest.approx(images * costs.assumptions.gflop.dinov2 * 1e9 / costs._rate(False) / 3600)
+    assert more == pytest.approx(images * costs.assumptions.gflop["dinov2"] * 1e9 / costs._rate(False) / 3600)
 
 
 KWARGS = {

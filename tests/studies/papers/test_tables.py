@@ -9,13 +9,15 @@ import pytest
 
 from eval.measuring.protocol import load_protocol
 from eval.results.identity import comparable
+from eval.results.logs import logged
 from eval.results.published import PROTOCOLS, load_published, published_number
 from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements
-from eval.tables import build_table, load_layout, to_csv, to_markdown, write_table
+from eval.tables.build import build_table, write_table
 from eval.tables.cells import resolve
-from eval.tables.hyperparameters import log_quantity
-from eval.tables.layout import TableSources, load_table_layout
+from eval.tables.hyperparameters import LOGS
+from eval.tables.layout import TableSources, load_layout, load_table_layout
+from eval.tables.render import to_csv, to_markdown
 from sida.config.settings import from_mapping
 from sida.methods.registry import DistillConfig
 from tests.eval.conftest import _registered, recorded_cache  # noqa: F401
@@ -36,8 +38,8 @@ EMPTY = Measurements([], "none")
 def paper(name, mode="paper", measured=EMPTY, runs=None):
     path = PAPERS / "tables" / f"{name}.yaml"
     if name == "table8":
-        return load_table_layout(path).build(TableSources(None, None, PUBLISHED, mode))
-    return build_table(load_layout(path), measured, runs or {}, PUBLISHED, mode)
+        return load_table_layout(path).build(TableSources(None, None, mode))
+    return build_table(load_layout(path), measured, runs or {}, mode)
 
 
 def audited(tmp_path, name, lines):
@@ -260,7 +262,7 @@ def test_our_numbers_stand_under_our_labels_beside_version_4(preset, released):
 def test_runs_that_layouts_name_are_in_the_sheet_of_the_released_checkpoints():
     sheet = {run.run for run in read_runs(PAPERS / "runs/released.tsv")}
     for name in [*TABLES, "table4-v4"]:
-        lines = resolve(load_layout(PAPERS / "tables" / f"{name}.yaml"), EMPTY, {}, PUBLISHED, "audit")
+        lines = resolve(load_layout(PAPERS / "tables" / f"{name}.yaml"), EMPTY, {}, "audit")
         named = {source.run for line in lines for source in line.sources.values() if source.run}
         assert named
         assert named <= sheet
@@ -270,8 +272,8 @@ def test_unknown_published_id_names_layout_and_key(tmp_path):
     text = (PAPERS / "tables/table6.yaml").read_text().replace("table6-sida", "table6-sidda")
     (tmp_path / "t.yaml").write_text(text)
     with refusing(r"t\.yaml: rows\[3\]\.published: .*'table6-sidda.*'table6-sida"):
-        build_table(load_layout(tmp_path / "t.yaml"), EMPTY, {}, PUBLISHED, "paper")
-    refused("place: .*'x'", published_number, PUBLISHED, "x", "place")
+        build_table(load_layout(tmp_path / "t.yaml"), EMPTY, {}, "paper")
+    refused("place: .*'x'", published_number, "x", "place")
 
 
 def test_faulty_published_files(tmp_path):
@@ -310,9 +312,7 @@ def test_table_8_prints_the_settings_that_training_receives(tmp_path):
     layout, base = tmp_path / "tables" / "t8.yaml", ROOT / "config" / "tables" / "table8.yaml"
     columns = "columns: [{head: digits, key: cifar-10, sid: sid-a1.2, sida: sida-a1.0}]\n"
     layout.write_text(f"extends: {base}\n{columns}")
-    sources = TableSources(
-        None, None, PUBLISHED, "measured", settings=preset.shown("tables", "t8").spec, results=tmp_path
-    )
+    sources = TableSources(None, None, "measured", settings=preset.shown("tables", "t8").spec, results=tmp_path)
     table = load_table_layout(layout).build(sources)
     found = {row.cells[1].text: row.cells[2].text for row in table.rows if row.cells[1].text}
     config = from_mapping(DistillConfig, preset.training("sida-a1.0").spec, "demo")
@@ -325,16 +325,14 @@ def test_table_8_prints_the_settings_that_training_receives(tmp_path):
 
 def test_time_and_memory_leave_out_the_first_record():
     ticks = [{"img_per_s": 1.0, "memory_mb": 2048.0}, *[{"img_per_s": 250.0, "memory_mb": 1024.0}] * 3]
-    assert log_quantity(ticks, "seconds_per_kimg") == 4.0
-    assert log_quantity(ticks, "hours_per_10M") == pytest.approx(4e4 / 3600)
-    assert log_quantity(ticks, "days_per_100M") == pytest.approx(4e5 / 86400)
-    assert log_quantity(ticks, "memory_allocated_gb") == 1.0
-    assert log_quantity(ticks, "memory_reserved_gb") is None
-    assert log_quantity([], "seconds_per_kimg") is None
+    found = {name: summarise(values) for name, (key, summarise) in LOGS.items() if (values := logged(ticks, key))}
+    times = {"seconds_per_kimg": 4.0, "hours_per_10M": 4e4 / 3600, "days_per_100M": 4e5 / 86400}
+    assert found == pytest.approx({"memory_allocated_gb": 1.0, **times})
+    assert logged([], "img_per_s") == []
 
 
 def test_a_line_without_published_numbers_has_ours_alone():
     path = ROOT / "studies/afternoon/tables/digits-table8.yaml"
-    table = load_table_layout(path).build(TableSources(None, None, PUBLISHED, "audit"))
+    table = load_table_layout(path).build(TableSources(None, None, "audit"))
     assert {row.cells[2].text for row in table.rows} <= {"", "configured", "measured"}
     assert {cell.kind for row in table.rows for cell in row.cells[3:]} == {"missing"}
