@@ -56,6 +56,7 @@ class ReferenceSource(Settings):
             ``score --against`` names; values are comparable with such values alone).
         dataset: Key of ``config/datasets.yaml``, used if the caller names no data set (kind ``dataset``).
         fixed: Use ``dataset`` for every generator, e.g. for held-out images (a reference with the key ``heldout``).
+        spec: Settings of a fixed ``dataset`` that a preset brings; the workflow adds them for its jobs.
         asset: Id in ``config/assets.tsv``; the file is fetched into the cache unless the command line names one.
         file: Name of a file that is no registered asset and must be given on the command line.
         entry: Entry of an EDM2 ``.pkl``: ``fid`` or ``fd_dinov2``. ``adm``: the statistics in a guided-diffusion batch
@@ -69,6 +70,7 @@ class ReferenceSource(Settings):
     kind: Literal["dataset", "statistics", "images", "teacher", "given"]
     dataset: str | None = None
     fixed: bool = False
+    spec: dict[str, Any] | None = None
     asset: str | None = None
     file: str | None = None
     entry: str | None = None

@@ -286,7 +286,7 @@ def _open_dataset(source: ReferenceSource, key: str, where: str, dataset: Callab
         return dataset()
     if source.dataset is None:
         raise UserError(where, "needs the data set", f"give --dataset, or a file with --reference {key}=FILE")
-    return load_dataset(dataset_spec(source.dataset, where))
+    return load_dataset(source.spec or dataset_spec(source.dataset, where))
 
 
 def find_file(source: ReferenceSource, key: str, where: str, folder: str | None) -> Path:

@@ -250,7 +250,9 @@ def test_a_preset_carries_its_data_sets_protocol_and_layouts(tmp_path, monkeypat
     document["datasets"] = {"mine": {"kind": "zip", "path": "data/mine.zip", "resolution": 8, "label_dim": 10}}
     preset_file = put(own / "preset.yaml", yaml.safe_dump(document))
     shutil.copy(ROOT / "studies/demo/runs.tsv", own / "runs.tsv")
-    put(own / "protocols/mine.yaml", (ROOT / "config/protocols/digits.yaml").read_text())
+    protocol = yaml.safe_load((ROOT / "config/protocols/digits.yaml").read_text())
+    protocol["references"]["heldout"] = {"kind": "dataset", "dataset": "mine", "fixed": True}
+    put(own / "protocols/mine.yaml", yaml.safe_dump(protocol))
     put(own / "tables/mine.yaml", "extends: main.yaml\n")
     put(own / "data/mine.zip", "")
     monkeypatch.chdir(elsewhere)
@@ -259,6 +261,7 @@ def test_a_preset_carries_its_data_sets_protocol_and_layouts(tmp_path, monkeypat
     place = {"name": "mine", "path": str(own / "data/mine.zip")}
     assert spec["dataset"] == document["datasets"]["mine"] | place
     assert load_protocol(spec["protocol"]).name == "digits"
+    assert spec["protocol"]["references"]["heldout"]["spec"] == spec["dataset"]
     assert Path(preset.protocol_of(preset.runs["sida-a1.0"])) == own / "protocols/mine.yaml"
     assert preset.layout("tables", "mine") == own / "tables/mine.yaml"
     # Settings as JSON mean the same without the folder: the builder of Table 8 gets them so.

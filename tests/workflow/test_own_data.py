@@ -43,9 +43,10 @@ def small(study: Path) -> None:
     preset = yaml.safe_load((study / "preset.yaml").read_text())
     network = preset["teachers"]["edm"]["network"]["kwargs"]
     network |= {"model_channels": 8}
-    preset["teachers"]["edm"]["training"] |= {"total_kimg": 0.4, "batch_size": 20, "tick_kimg": 0.2}
+    few = {"total_kimg": 0.4, "batch_size": 20, "batch_gpu": None, "tick_kimg": 0.2}
+    preset["teachers"]["edm"]["training"] |= few
     for recipe in preset["recipes"].values():
-        recipe |= {"total_kimg": 0.2, "batch_size": 10, "tick_kimg": 0.1}
+        recipe |= {"total_kimg": 0.2, "batch_size": 10, "batch_gpu": None, "tick_kimg": 0.1}
         recipe["evaluation"] = {"every_kimg": 0.1, "num_samples": 20, "trials": 1}
     for recipe in ("sida", "sid2a"):
         preset["recipes"][recipe] |= {"warmup_kimg": 0, "adversarial_kimg": 0}
