@@ -106,15 +106,15 @@ def search_folders(own: Iterable[Path] = ()) -> list[Path]:
 
 
 def study_folders() -> list[Path]:
-    """Folders of the checkout's studies, and those that several studies share (``studies/shared/*``)."""
-    places = [ROOT / "studies", ROOT / "studies/shared"]
-    return [*_folders_in(*((place, place.stat().st_mtime_ns) for place in places if place.is_dir()))]
+    """Folders of the checkout's studies."""
+    place = ROOT / "studies"
+    return [*_folders_in(place, place.stat().st_mtime_ns)] if place.is_dir() else []
 
 
 @functools.cache
-def _folders_in(*places: tuple[Path, int]) -> list[Path]:
-    """Folders in folders of these times: tables ask for each row."""
-    return sorted(path for place, _ in places for path in place.iterdir() if path.is_dir())
+def _folders_in(place: Path, time: int) -> list[Path]:
+    """Folders in a folder of this time: tables ask for each row."""
+    return sorted(path for path in place.iterdir() if path.is_dir())
 
 
 def how_to_install(*packages: str, target: str = "setup") -> str:

@@ -25,7 +25,7 @@ STUDIES = sorted({path.parent.name for path in presets().values()})
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_study_needs_no_other_study(study, tmp_path, monkeypatch):
     (tmp_path / "studies").mkdir()
-    for name in ("config", "results", "studies/shared", f"studies/{study}"):
+    for name in ("config", "results", f"studies/{study}"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(resources, "ROOT", tmp_path)
@@ -40,9 +40,9 @@ def test_a_study_needs_no_other_study(study, tmp_path, monkeypatch):
             assert unshown_remark(preset) is None, path
 
 
-def copied(here, *studies):
-    """A copy of the suite with these folders of `studies/` alone."""
-    for part in ("sida", "eval", "workflow", "config", *(f"studies/{name}" for name in studies)):
+def copied(here, study):
+    """A copy of the suite with this folder of `studies/` alone."""
+    for part in ("sida", "eval", "workflow", "config", f"studies/{study}"):
         shutil.copytree(ROOT / part, here / part, ignore=shutil.ignore_patterns("stored", "__pycache__"))
     shutil.copytree(ROOT / "results" / "published", here / "results" / "published")
     for name in ("Snakefile", "CITATION.cff", "environment.yml"):
@@ -61,7 +61,7 @@ def run(here, *words):
 @pytest.mark.parametrize("study", STUDIES)
 def test_each_preset_of_a_study_has_its_jobs_without_the_others(study, tmp_path):
     """Removing studies in turn and planning the rest shows less: here all others are gone at once."""
-    here = copied(tmp_path / "suite", study, "shared")
+    here = copied(tmp_path / "suite", study)
     for name, path in presets().items():
         if path.parent.name == study and "\nbase: " not in path.read_text():
             run(here, name, "-n")
