@@ -111,14 +111,14 @@ def template(path: Path, **filters: Callable[[str], Any]) -> Template:
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    html = path.suffix == ".html"
+    for_html = path.suffix == ".html"
     environment = Environment(
         loader=FileSystemLoader(path.parent),
-        autoescape=html,
+        autoescape=for_html,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: terminal_text(value) if type(value) is str and html else value,
+        finalize=lambda value: terminal_text(value) if type(value) is str and for_html else value,
         **(_LATEX if path.suffix == ".tex" else {}),  # type: ignore[arg-type]
     )
     environment.filters |= filters

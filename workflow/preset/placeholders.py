@@ -133,7 +133,7 @@ def _check_protocol(path: str, protocol: Protocol, registry: dict[str, Asset]) -
 
 def _check_reference(path: str, key: str, source: ReferenceSource, where: str, registry: dict[str, Asset]) -> None:
     if source.kind == "dataset":
-        if source.fixed:
+        if source.fixed and source.spec is None:
             dataset_spec(str(source.dataset), f"{path}: references.{key}")
         return
     if source.kind == "teacher":

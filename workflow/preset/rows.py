@@ -263,11 +263,12 @@ class Rows:
 
     @functools.cache  # noqa: B019 - a preset lives as long as its run
     def _protocol(self, path: str) -> Protocol:
-        protocol, own = load_protocol(path), self.settings.datasets or {}
-        specs = {
-            key: self.dataset(str(of.dataset)) for key, of in protocol.sources.items() if of.fixed and of.dataset in own
+        protocol = load_protocol(path)
+        references = {
+            key: {**protocol.references[key], "spec": self.dataset(source.dataset)}
+            for key, source in protocol.sources.items()
+            if source.fixed and source.dataset in self.settings.datasets
         }
-        references = {key: {**protocol.references[key], "spec": spec} for key, spec in specs.items()}
         return dataclasses.replace(protocol, references=protocol.references | references) if references else protocol
 
     def class_counts(self, run: SheetRow) -> dict[str, Any] | str | None:
