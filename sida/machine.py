@@ -119,12 +119,24 @@ def keep_freed_memory() -> None:
     A training step frees and allocates the same megabytes repeatedly; by default most of them are fresh pages that the
     kernel must clear (thousands of page faults per step). Without glibc the function does nothing.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(_M_MMAP_THRESHOLD, _HEAP_BLOCK)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEEP_FREE)
+    _set_allocator({_M_MMAP_THRESHOLD: _HEAP_BLOCK, _M_TRIM_THRESHOLD: _KEEP_FREE})
+
+
+def return_freed_memory() -> None:
+    """Makes glibc return freed blocks of 16 MiB and more to the kernel, such as batches of large images.
+
+    By default blocks of up to 32 MiB stay, between which later ones do not fit, so that a measurement's peak is up to
+    0.2 GB higher. Without glibc the function does nothing.
+    """
+    _set_allocator({_M_MMAP_THRESHOLD: _HEAP_BLOCK // 2})
+
+
+def _set_allocator(values: Mapping[int, int]) -> None:
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            libc = ctypes.CDLL("libc.so.6")
+            for option, value in values.items():
+                libc.mallopt(option, value)
 
 
 def peak_memory(processes: int = 1) -> dict[str, float | str]:
