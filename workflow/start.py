@@ -27,7 +27,8 @@ from sida.files.ordinary import open_below, read_ordinary
 from sida.files.text_files import parse_json
 from workflow.checks import check_folder, check_profile, check_results, closed_results
 from workflow.commands.archive import show_results
-from workflow.planning.costs import check_card
+from workflow.launch import PoolError, devices
+from workflow.planning.costs import check_card, driver_cards
 from workflow.planning.requests import Requests, load_site
 from workflow.preset import Preset
 from workflow.preset.files import read_preset
@@ -127,11 +128,19 @@ class Start:
         # Profiles of schedulers have a time limit for jobs; each job then requests its planned time.
         limited = "runtime" in (self._workflow.resource_settings.default_resources or {})
         self._site = load_site(self.preset.own) if limited else None
-        # GPUs of this machine are distributed among jobs by their number; a scheduler does that itself.
-        if self._site is not None:
+        if self._site is None:
+            self._share_gpus()
+        else:
             os.environ.pop("SIDA_GPUS", None)
-        elif self._workflow.is_main_process and (shared := self._workflow.global_resources.get("gpu")):
-            os.environ.setdefault("SIDA_GPUS", str(shared.value))
+
+    def _share_gpus(self) -> None:
+        """Distributes this machine's GPUs among jobs by their number, as a scheduler does itself."""
+        if not self._workflow.is_main_process or not self.preset.settings.gpus:
+            return
+        # Snakemake answers with a resource of value None for a missing one.
+        if count := getattr(self._workflow.global_resources.get("gpu"), "value", None) or shared_gpus():
+            self._workflow.register_resource("gpu", count)
+            os.environ.setdefault("SIDA_GPUS", str(count))
 
     def _remark(self, missing: str | None) -> None:
         """Prints what the preset names and this run does not make; ``missing``: what LaTeX needs for the paper."""
@@ -143,6 +152,19 @@ class Start:
             lines += filter(None, (closed_results(preset.results), unshown_remark(preset)))
         for line in lines:
             print(line, file=sys.stderr)
+
+
+def shared_gpus() -> int:
+    """Number of GPUs for the jobs of this machine, where nobody says it: those of ``SIDA_GPUS``, or all visible ones.
+
+    Raises:
+        UserError: ``SIDA_GPUS`` names no GPUs.
+    """
+    pool = os.environ.get("SIDA_GPUS")
+    try:
+        return len(devices(pool)) if pool else len(driver_cards())
+    except PoolError as error:
+        raise UserError("", str(error)) from None
 
 
 @contextlib.contextmanager

@@ -10,7 +10,9 @@ import time
 import pytest
 
 from sida.config.resources import ROOT
+from tests.refused import refused
 from tests.workflow.workspace import Workspace
+from workflow.start import shared_gpus
 
 #: Says when it started and ended, and on which devices.
 JOB = """
@@ -125,13 +127,23 @@ def test_several_nodes_each_start_a_launcher(monkeypatch):
         on_nodes(2, 3, ["sida"])
 
 
+def test_a_workflow_shares_the_named_gpus_else_all(monkeypatch):
+    monkeypatch.setattr("workflow.start.driver_cards", lambda: [80.0, 16.0, 16.0])
+    monkeypatch.delenv("SIDA_GPUS", raising=False)
+    assert shared_gpus() == 3
+    monkeypatch.setenv("SIDA_GPUS", "0,2")
+    assert shared_gpus() == 2
+    monkeypatch.setenv("SIDA_GPUS", "2,2")
+    refused("SIDA_GPUS=2,2: .* such as 0,2", shared_gpus)
+
+
 @pytest.mark.slow
-def test_the_profile_gives_jobs_of_the_workflow_their_devices(tmp_path, monkeypatch):
+def test_jobs_of_the_workflow_get_their_devices(tmp_path, monkeypatch):
     """A figure's job is told to take a GPU; the lock that it took says which."""
     workspace = Workspace(tmp_path)
     monkeypatch.setenv("SIDA_GPU_LOCKS", str(tmp_path / "locks"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    words = ["--workflow-profile", "profiles/workstation", "--resources", "gpu=2", "--config", "gpus=1"]
+    words = ["--workflow-profile", "profiles/default", "--resources", "gpu=2", "--config", "gpus=1"]
     words += ["--configfile", "studies/papers/published.yaml", "--", "results/published/figures/figure5.pdf"]
     workspace.done(*words)
     assert {path.name for path in (tmp_path / "locks").iterdir()} == {"line.lock", "gpu-0.lock"}

@@ -9,7 +9,7 @@ from snakemake.iocontainers import Wildcards
 from sida.config.resources import ROOT
 from tests.refused import refused
 from tests.workflow.workspace import TINY, forked_snakemake, put, shipped
-from workflow.planning.costs import driver_memory
+from workflow.planning.costs import driver_cards
 from workflow.planning.requests import Requests, Site, load_site
 from workflow.preset.files import find_preset, presets
 
@@ -44,8 +44,9 @@ def test_trainings_beyond_the_memory_of_their_card_are_named_before_they_run(mon
     assert line.startswith("warning: 1 of the trainings need more than the 80 GB of H100: imagenet64-gdd (92 GB); ")
     assert "batch_gpu" in line
     assert Requests(PAPER, Site(gpu="H200", max_hours=1e4)).warnings(jobs) == []
-    for memory, named in ((16.0, "2 of the trainings"), (80.0, "imagenet64-gdd (92 GB)"), (141.0, ""), (None, "")):
-        monkeypatch.setattr("workflow.planning.requests.driver_memory", lambda memory=memory: memory)
+    small, large = ([141.0, 16.0], "2 of the trainings"), ([80.0], "imagenet64-gdd (92 GB)")
+    for cards, named in (small, large, ([141.0], ""), ([], "")):
+        monkeypatch.setattr("workflow.planning.requests.driver_cards", lambda cards=cards: cards)
         lines = Requests(PAPER, None).warnings(jobs)
         assert named in "".join(lines)
         assert bool(lines) == bool(named)
@@ -69,7 +70,7 @@ def test_a_training_beyond_the_sites_limit_names_the_retries_that_it_needs():
     assert line.startswith("trainings without a plan")
 
 
-def test_the_drivers_answer_is_the_smallest_card(monkeypatch):
+def test_the_driver_lists_the_cards(monkeypatch):
     class Driver:
         def cuDeviceGetCount(self, count):
             count._obj.value = 2
@@ -84,11 +85,11 @@ def test_the_drivers_answer_is_the_smallest_card(monkeypatch):
             assert flags == 0
 
     monkeypatch.setattr("workflow.planning.costs.ctypes.CDLL", lambda name: Driver())
-    assert driver_memory() == 16.0
+    assert driver_cards() == [80.0, 16.0]
     monkeypatch.setattr(Driver, "cuDeviceGetCount", lambda self, count: 100)
-    assert driver_memory() is None
+    assert driver_cards() == []
     monkeypatch.setattr("workflow.planning.costs.ctypes.CDLL", lambda name: object())
-    assert driver_memory() is None
+    assert driver_cards() == []
 
 
 def test_time_is_the_planned_one_with_a_margin_and_grows_with_attempts():

@@ -5,6 +5,7 @@ Limits of a GPU and its driver: trainings beyond its memory, and a torch without
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import functools
@@ -362,11 +363,11 @@ def without_code(capability: tuple[int, int], built: Iterable[str]) -> bool:
     return all(capability[0] != number // 10 or capability[1] < number % 10 for number in numbers)
 
 
-def driver_memory() -> float | None:
-    """Memory in GB of the smallest visible card, from the driver (importing torch takes seconds); None without one."""
+def driver_cards() -> list[float]:
+    """Memory in GB of each visible card, from the driver (importing torch takes seconds); empty without one."""
     count, card, size = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_size_t(0)
     found = []
-    try:
+    with contextlib.suppress(OSError, AttributeError):
         driver = ctypes.CDLL("libcuda.so.1")
         driver.cuInit(0)
         driver.cuDeviceGetCount(ctypes.byref(count))
@@ -374,9 +375,7 @@ def driver_memory() -> float | None:
             driver.cuDeviceGet(ctypes.byref(card), index)
             driver.cuDeviceTotalMem_v2(ctypes.byref(size), card)
             found.append(size.value / 1e9)
-    except (OSError, AttributeError):
-        return None
-    return min(found, default=0.0) or None
+    return found
 
 
 def check_card(device: str, where: str) -> None:
@@ -385,7 +384,7 @@ def check_card(device: str, where: str) -> None:
     Raises:
         UserError: The device is a GPU, and the driver shows none.
     """
-    if device.startswith("cuda") and driver_memory() is None:
+    if device.startswith("cuda") and not driver_cards():
         remedy = "run it on a machine with one or through a scheduler (docs/cluster.md), or choose another preset"
         raise UserError(where, f"device: '{device}', but this machine has no GPU", f"{remedy} (sida presets)")
 

@@ -23,7 +23,7 @@ from sida.config.resources import ROOT
 from sida.config.settings import Count, Positive, Settings, from_mapping
 from sida.errors import UserError
 from sida.files.text_files import parse_yaml, read_text
-from workflow.planning.costs import SMALLER, Cost, Costs, driver_memory, load_assumptions, too_large
+from workflow.planning.costs import SMALLER, Cost, Costs, driver_cards, load_assumptions, too_large
 from workflow.preset import Preset
 
 #: Environment variable that names another file.
@@ -226,7 +226,7 @@ class Requests:
         return [line for line in lines if line]
 
     def _too_large(self, trained: Iterable[tuple[str, Any]]) -> str:
-        memory = self._costs.gpu.memory_gb if self.site else driver_memory()
+        memory = self._costs.gpu.memory_gb if self.site else min(driver_cards(), default=None)
         planned = list[Cost]()
         for stage, wildcards in trained if memory else []:
             with contextlib.suppress(UserError):

@@ -9,7 +9,7 @@ import yaml
 from eval.claims.rules import load_claims
 from sida.config.resources import ROOT
 from tests.workflow.workspace import Workspace, forked_snakemake, shipped
-from workflow.planning.costs import Costs, driver_memory
+from workflow.planning.costs import Costs, driver_cards
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
 from workflow.preset.placeholders import check_preset
@@ -50,7 +50,7 @@ def write_pictures(folder, **counts):
     return folder
 
 
-@pytest.mark.skipif(driver_memory() is not None, reason="there is a GPU here")
+@pytest.mark.skipif(bool(driver_cards()), reason="there is a GPU here")
 def test_without_a_gpu_it_ends_in_one_line_before_data_is_rendered(tmp_path):
     words = ["-s", str(ROOT / "Snakefile"), "--workflow-profile", str(ROOT / "profiles/default"), "--cores", "2"]
     status, text = forked_snakemake(tmp_path, *words, "--configfile", str(ROOT / "studies/gpu/preset.yaml"))
