@@ -143,7 +143,8 @@ def test_jobs_of_the_workflow_get_their_devices(tmp_path, monkeypatch):
     workspace = Workspace(tmp_path)
     monkeypatch.setenv("SIDA_GPU_LOCKS", str(tmp_path / "locks"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    words = ["--workflow-profile", "profiles/default", "--resources", "gpu=2", "--config", "gpus=1"]
+    monkeypatch.setenv("SIDA_GPUS", "2,0")
+    words = ["--workflow-profile", "profiles/default", "--config", "gpus=1"]
     words += ["--configfile", "studies/papers/published.yaml", "--", "results/published/figures/figure5.pdf"]
     workspace.done(*words)
-    assert {path.name for path in (tmp_path / "locks").iterdir()} == {"line.lock", "gpu-0.lock"}
+    assert {path.name for path in (tmp_path / "locks").iterdir()} == {"line.lock", "gpu-2.lock"}
