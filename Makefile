@@ -56,7 +56,7 @@ test-versions: $(STAMP) ## a quick part of the tests with the oldest supported v
 	@VIRTUAL_ENV=$(CURDIR)/.venv-oldest $(BIN)/uv pip sync --quiet --require-hashes requirements/oldest.lock
 	@.venv-oldest/bin/python -m pytest -n 2 --dist loadgroup -m "not slow" $(QUICK) $(PYTEST_ARGS)
 
-extras: $(STAMP) ## also the packages of optional extras: site, completion
+extras: $(STAMP) ## also the packages of optional extras: the site
 	@$(BIN)/uv pip install --quiet --require-hashes -r requirements/extras.lock
 
 peers: $(STAMP) ## also the other tools that `python -m benchmarks peers` compares with

@@ -1,6 +1,6 @@
 """An example of a custom feature extractor: the amplitudes of an image's Fourier transform.
 
-    sida features --images samples.zip --extractor docs.examples.spectrum:Spectrum --out spectrum.safetensors
+    sida reference --images samples.zip --extractor docs.examples.spectrum:Spectrum --out spectrum.safetensors
 
 In a protocol it stands as the extractor of a metric, like ours.
 """

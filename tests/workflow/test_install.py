@@ -76,7 +76,7 @@ def test_conda_environment_has_every_package_in_the_locked_version():
     pins = {pin.name.lower(): str(pin.specifier) for pin in map(Requirement, texts)}
     versions = locked()
     plugins = {f"snakemake-executor-plugin-{name}" for name in ("slurm", "cluster-generic")}
-    # torch for NVIDIA cards brings Triton along; trackers and completion are for people, not for jobs.
+    # torch for NVIDIA cards brings Triton along.
     assert {*pins} == {*supported()} - {"triton"} | plugins
     assert pins == {name: f"=={versions[name]}" for name in pins}
     assert "[reports]" in next(text for text in texts if text.startswith("snakemake["))
