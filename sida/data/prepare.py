@@ -26,7 +26,7 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -361,8 +361,7 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> PictureLabel
         if all(map(is_tools, folders)):
             first = min(folders)
             return PictureLabels(None, [], f"no classes: folders such as {first} are numbered by a tool (--labels)")
-    ordered = sorted(folders, key=_by_number) if len({re.sub(r"\d+", "#", top) for top in folders}) == 1 else None
-    ranks = {top: rank for rank, top in enumerate(ordered or sorted(folders))}
+    ranks = {top: rank for rank, top in enumerate(in_order(folders))}
     if len(ranks) > 1:
         labels = np.array([ranks[top] for top in tops], np.int64)
         shifted = next((top for rank, top in enumerate(ranks) if top.isdecimal() and int(top) != rank), None)
@@ -373,8 +372,10 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> PictureLabel
     return PictureLabels(None, [], "no classes: the pictures are in one folder")
 
 
-def _by_number(top: str) -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", top)))
+def in_order(folders: Collection[str]) -> list[str]:
+    """Folders in the order of their classes: by their numbers if the names differ in these alone, else by name."""
+    alike = len({re.sub(r"\d+", "#", top) for top in folders}) == 1
+    return sorted(folders, key=lambda top: ([int(n) for n in re.findall(r"\d+", top)] if alike else [], top))
 
 
 def _doubt(files: Files, folder: str, folders: set[str], tops: list[str], names: list[str]) -> str | None:

@@ -20,6 +20,7 @@ from sida.cli.main import main
 from sida.data import load_dataset
 from sida.data.archive import Files
 from sida.data.latents import encode_dataset
+from sida.data.load import count_labels
 from sida.data.pictures import FORMATS, PICTURES, open_picture, to_square
 from sida.data.prepare import TEST, TRANSFORMS, PrepareConfig, prepare, read_cifar10, summary
 from sida.errors import UserError
@@ -431,6 +432,7 @@ def test_files_of_mnist_s_format(pack, tmp_path):
         (tmp_path / f"t10k-{stem}-ubyte{end}").write_bytes(pack(head + array.tobytes()))
     found, facts = made(tmp_path, tmp_path, subset="test", channels=1)
     assert (found, facts["images"], facts["resolution"]) == (labels.tolist(), 64, 8)
+    assert count_labels(tmp_path / f"t10k-images-idx3-ubyte{end}", "x").counts == (7, 7, 7, 7, 6, 6, 6, 6, 6, 6)
     stored = Image.open(io.BytesIO(zipfile.ZipFile(tmp_path / "out.zip").read("00000/img00000005.png")))
     assert (np.asarray(stored) == images[5]).all()
     path = tmp_path / f"t10k-images-idx3-ubyte{end}"
