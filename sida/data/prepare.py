@@ -189,6 +189,8 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
         if faults:
             more = " (reading stopped there)" if len(faults) == _MOST_FAULTS else ""
             raise UserError("", "; ".join(dict.fromkeys(faults)) + more)
+        if len(labels) != total:
+            raise UserError(config.source, f"gives {len(labels):,} of its {total:,} images", "correct the number")
         has_labels = bool(labels) and all(label is not None for _, label in labels)
         archive.writestr(zip_member("dataset.json"), dataset_json(labels if has_labels else None))
     progress.update(total, force=True)
@@ -407,7 +409,8 @@ def _part_of(files: Files, members: np.ndarray, subset: str) -> tuple[np.ndarray
     wanted = [top for top in found if (top.lower() in _HELD_OUT) == (subset == "test")]
     if len(wanted) != 1:
         fault = f"its folders {', '.join(found)} are parts of a data set, {len(wanted)} of them {subset}"
-        raise UserError(files.path, fault, f"name one: --source {files.path}/{folder}{found[0]}")
+        remedy = f"name one: --source {files.path}/{folder}{found[0]}" if files.is_folder else "unpack it and name one"
+        raise UserError(files.path, fault, remedy)
     taken = members[[top == wanted[0] for top in tops]]
     return taken, f"part {wanted[0]} of {', '.join(found)} (--subset takes the other)"
 

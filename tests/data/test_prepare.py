@@ -180,6 +180,12 @@ def test_what_does_not_fit_is_one_line_and_nothing_is_written(folder, tmp_path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "train"]
 
 
+def test_a_function_must_give_as_many_images_as_it_says(tmp_path):
+    (tmp_path / "mine.py").write_text("few = lambda subset, most: (3, [])\n")
+    config = PrepareConfig(f"{tmp_path}/mine.py:few", str(tmp_path / "o.zip"), expect=3)
+    refused("gives 0 of its 3 images", prepare, config)
+
+
 # ---- CIFAR-10
 
 
@@ -377,7 +383,7 @@ def test_folders_become_classes_where_they_are_classes(names, labels, tmp_path):
     ("names", "settings", "fault"),
     [
         (["a/0.png", "b/0.png", "0.png"], {}, "--labels"),
-        (["train/a.png", "training/b.png", "test/c.png"], {}, "--source"),
+        (["train/a.png", "training/b.png", "test/c.png"], {}, "unpack it and name one"),
         (["a/0.png", "a/1.png", "b/0.png"], {"max_images": 2}, "--max-images"),
         (["a/0.png", "a/0.cls", "a/1.png"], {}, "--labels none"),
         (["train/a.png", "test/b.png", "extra/c.png"], {}, "--labels"),  # parts, and no classes
