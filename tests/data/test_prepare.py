@@ -369,6 +369,8 @@ def made(tmp_path, source, **settings):
         (["00000/a.png", "00001/b.png"], None),
         (["train/a/0.png", "train/b/0.png", "val/b/0.png"], [0, 1]),
         (["class10/a.png", "class9/a.png"], [1, 0]),
+        (["a\\0.png", "b\\0.png"], [0, 1]),  # of Windows PowerShell
+        (["./a/0.png", "/b/0.png"], [0, 1]),
         (["@eaDir/a/0.png", "a/0.png", "a/grid.png", "b/0.png", "b/fakes000200.png"], [0, 1]),
     ],
 )
