@@ -177,7 +177,9 @@ def test_products_and_short_names():
     assert targets.named("data") == [f"results/demo/measurements/data/trial-{trial}.json" for trial in range(10)]
     assert targets.named("tables/main.tex") == targets.named("results/demo/tables/main.tex")
     assert len(targets.named("figures/")) == 6
+    assert targets.named("samples/sida-a1.0/trial-0") == ["results/demo/samples/sida-a1.0/trial-0"]
     refused(r"^sida-b1: .*'sida-a1.0'", targets.named, "sida-b1")
+    refused(r"^samples/sida-b1/trial-0: no product", targets.named, "samples/sida-b1/trial-0")
 
 
 def test_what_trainings_and_measurements_read():
