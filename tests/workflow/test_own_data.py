@@ -140,6 +140,12 @@ def test_a_prepared_data_set_stays_where_it_is(tmp_path, monkeypatch):
     assert Preset.load("mine/preset.yaml").measurement("data").spec["dataset"]["path"] == "mine/../🌸.zip"
 
 
+def test_an_array_is_prepared(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((20, 8, 8), np.uint8))
+    assert main(["new", str(tmp_path / "mine"), "--data", str(tmp_path / "x.npy"), "--hours", "0.2"]) == 0
+    assert (tmp_path / "mine/data.zip").is_file()
+
+
 @pytest.mark.parametrize(
     ("name", "size", "options", "remedy"),
     [
