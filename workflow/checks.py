@@ -104,21 +104,26 @@ def check_command(profile: str | None = None) -> None:
     """
     give_cache()
     words = sys.argv[1:]
-    if profile is not None and not {"-n", "--dry-run", "--dryrun", "--unlock", "--lint", "--executor", "-e"} & {*words}:
+    # Letters may be joined (-np), and values too (--executor=local).
+    runs_none = re.compile("-([a-zA-Z]*n|e|-dry-?run|-unlock|-lint|-executor)")
+    if profile is not None and not any(map(runs_none.match, words)):
         try:
             check_scheduler(ROOT / "profiles" / profile)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
-    starts = [n for n, word in enumerate(words) if word in ("--configfile", "--configfiles")]
-    for start in starts:
-        for word in itertools.takewhile(lambda word: not word.startswith("-"), words[start + 1 :]):
+    options = ("--configfile", "--configfiles")
+    given = [word.split("=", 1)[1:] for word in words if word.startswith(tuple(f"{option}=" for option in options))]
+    starts = [n + 1 for n, word in enumerate(words) if word in options]
+    given += [[*itertools.takewhile(lambda word: not word.startswith("-"), words[start:])] for start in starts]
+    for files in given:
+        for word in files:
             if not Path(word).is_file():
                 try:
                     fault = f"--configfile {word}: no such file; this preset is {find_preset(word, '--configfile')}"
                 except UserError as error:
                     fault = str(error)
-                    if word != words[start + 1]:
+                    if word != files[0]:
                         fault = f"--configfile: takes '{word}' as a file; put -- before targets: -- {word}"
                 print(f"error: {fault}", file=sys.stderr)
                 sys.exit(1)

@@ -112,7 +112,8 @@ def devices(pool: str) -> list[str]:
         [name.strip() for name in seen.split(",") if name.strip()] if seen is not None else [*map(str, range(count))]
     )
     if not 0 < count <= len(names):
-        raise PoolError(f"{count} GPUs are to be shared, but CUDA_VISIBLE_DEVICES={seen} names {len(names)}")
+        fault = f"{count} GPUs are to be shared, but CUDA_VISIBLE_DEVICES={seen} names {len(names)}"
+        raise PoolError(f"{fault}; correct --resources gpu=N or SIDA_GPUS, where '0,' is device 0")
     return names[:count]
 
 

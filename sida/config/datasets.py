@@ -103,8 +103,9 @@ class DatasetSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kind == "counts" and None in (self.counts, self.resolution, self.channels, self.num_images):
-            raise SettingError("counts", "a data set of this kind needs counts, resolution, channels and num_images")
+        sizes = (self.counts, self.resolution, self.channels, self.num_images)
+        if (self.kind == "counts" or self.counts is not None) and None in sizes:
+            raise SettingError("counts", "counting classes needs counts, resolution, channels and num_images")
         kind = DATASET_KINDS.get(self.kind)
         if kind and kind.path and self.path is None:
             raise SettingError("path", f"a data set of kind '{self.kind}' needs one", "give the file or folder")

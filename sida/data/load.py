@@ -25,12 +25,12 @@ from sida.assets.fetch import fetch
 from sida.assets.registry import is_counted
 from sida.config.datasets import DATASET_KINDS, DatasetConfig, LabelCounts, Split, load_labels
 from sida.config.settings import from_mapping
-from sida.data.archive import ARRAYS, Files, read_labels_file
+from sida.data.archive import ARRAYS, Files, no_pictures, read_labels_file
 from sida.data.arrays import find_arrays
 from sida.data.dataset import Dataset, ImageArchive, InMemory
 from sida.data.latents import open_archive
 from sida.data.pictures import PICTURES
-from sida.data.prepare import picture_labels
+from sida.data.prepare import in_order, picture_labels
 from sida.data.sketch import Sketch
 from sida.errors import Progress, SettingError, UserError, settings_in
 from sida.files.atomic import sha256_json
@@ -211,14 +211,15 @@ def count_labels(source: str | os.PathLike[str], name: str) -> LabelCounts:
     path = Path(source)
     if path.is_file() and path.suffix == ".json":
         array = read_labels_file(path)
-    elif path.is_file() and path.suffix in (".txt", ".tar", ".tgz", ".gz"):
-        names = _listed(path) if path.suffix == ".txt" else Files(path).names
-        return _counted(_by_folder(names, str(path)), name, path)
+    elif path.is_file() and path.suffix == ".txt":
+        return _counted(_by_folder(_listed(path), str(path)), name, path)
     elif (arrays := find_arrays(path)) is not None:
         array = arrays.classes
     else:
         files = Files(path)
-        array = picture_labels(files, files.with_suffix(_SUFFIXES), "auto").labels
+        if not len(members := files.with_suffix(_SUFFIXES)):
+            raise no_pictures(files)
+        array = picture_labels(files, members, "auto").labels
     if array is None or not len(array):
         raise UserError(source, "names no classes: no labels in dataset.json, and no folder per class")
     if array.ndim != 1:
@@ -266,7 +267,7 @@ def _listed(path: Path) -> Iterable[str]:
 
 
 def _by_folder(names: Iterable[str], where: str) -> list[int]:
-    """Number of pictures per folder, sorted by folder; folders that contain all of them do not count."""
+    """Number of pictures per folder, in the order of their classes; folders that contain all of them do not count."""
     pictures: collections.Counter[str] = collections.Counter()
     bare: collections.Counter[str] = collections.Counter()
     for name in names:
@@ -280,12 +281,12 @@ def _by_folder(names: Iterable[str], where: str) -> list[int]:
     folders = {PurePosixPath(folder).parts: count for folder, count in (pictures or bare).items()}
     ends = zip(min(folders, default=()), max(folders, default=()))
     depth = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], ends)))
-    classes: collections.Counter[tuple[str, ...]] = collections.Counter()
+    classes: collections.Counter[str] = collections.Counter()
     for parts, count in folders.items():
-        classes[parts[depth : depth + 1]] += count
+        classes["".join(parts[depth : depth + 1])] += count
     if len(classes) < 2:
         raise UserError(where, "names no pictures in several folders", "give a source with a folder per class")
-    return [classes[label] for label in sorted(classes)]
+    return [classes[label] for label in in_order(classes)]
 
 
 def _counted(counts: list[int], name: str, path: Path) -> LabelCounts:

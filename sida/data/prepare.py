@@ -26,7 +26,7 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -189,6 +189,8 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
         if faults:
             more = " (reading stopped there)" if len(faults) == _MOST_FAULTS else ""
             raise UserError("", "; ".join(dict.fromkeys(faults)) + more)
+        if len(labels) != total:
+            raise UserError(config.source, f"gives {len(labels):,} of its {total:,} images", "correct the number")
         has_labels = bool(labels) and all(label is not None for _, label in labels)
         archive.writestr(zip_member("dataset.json"), dataset_json(labels if has_labels else None))
     progress.update(total, force=True)
@@ -361,8 +363,7 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> PictureLabel
         if all(map(is_tools, folders)):
             first = min(folders)
             return PictureLabels(None, [], f"no classes: folders such as {first} are numbered by a tool (--labels)")
-    ordered = sorted(folders, key=_by_number) if len({re.sub(r"\d+", "#", top) for top in folders}) == 1 else None
-    ranks = {top: rank for rank, top in enumerate(ordered or sorted(folders))}
+    ranks = {top: rank for rank, top in enumerate(in_order(folders))}
     if len(ranks) > 1:
         labels = np.array([ranks[top] for top in tops], np.int64)
         shifted = next((top for rank, top in enumerate(ranks) if top.isdecimal() and int(top) != rank), None)
@@ -373,8 +374,10 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> PictureLabel
     return PictureLabels(None, [], "no classes: the pictures are in one folder")
 
 
-def _by_number(top: str) -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", top)))
+def in_order(folders: Collection[str]) -> list[str]:
+    """Folders in the order of their classes: by their numbers if the names differ in these alone, else by name."""
+    alike = len({re.sub(r"\d+", "#", top) for top in folders}) == 1
+    return sorted(folders, key=lambda top: ([int(n) for n in re.findall(r"\d+", top)] if alike else [], top))
 
 
 def _doubt(files: Files, folder: str, folders: set[str], tops: list[str], names: list[str]) -> str | None:
@@ -406,7 +409,8 @@ def _part_of(files: Files, members: np.ndarray, subset: str) -> tuple[np.ndarray
     wanted = [top for top in found if (top.lower() in _HELD_OUT) == (subset == "test")]
     if len(wanted) != 1:
         fault = f"its folders {', '.join(found)} are parts of a data set, {len(wanted)} of them {subset}"
-        raise UserError(files.path, fault, f"name one: --source {files.path}/{folder}{found[0]}")
+        remedy = f"name one: --source {files.path}/{folder}{found[0]}" if files.is_folder else "unpack it and name one"
+        raise UserError(files.path, fault, remedy)
     taken = members[[top == wanted[0] for top in tops]]
     return taken, f"part {wanted[0]} of {', '.join(found)} (--subset takes the other)"
 

@@ -308,8 +308,14 @@ def _zip_members(file: BinaryIO) -> Iterator[tuple[str, int, int, int, int, int]
     for info in members:
         if info.flag_bits & 1:
             raise UserError("", "is encrypted", "unpack it and prepare it again")
-        if not info.is_dir():
-            yield info.filename, info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type
+        name = info.filename.replace("\\", "/")  # Windows PowerShell writes backslashes
+        if not name.endswith("/"):
+            yield _relative(name), info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type
+
+
+def _relative(name: str) -> str:
+    """A member's name without the roots that some tools write."""
+    return name.removeprefix("./").lstrip("/")
 
 
 class _Header(tarfile.TarInfo):
@@ -336,7 +342,7 @@ def _tar_members(file: Any, base: int = 0, levels: int = 3) -> Iterator[tuple[st
                 if archive.offset <= place or member.size < 0:
                     raise tarfile.ReadError("its sizes are impossible")
                 place, archive.members = archive.offset, []  # type: ignore[attr-defined]
-                name = member.name.removeprefix("./")
+                name = _relative(member.name)
                 begin = base + member.offset_data
                 if not member.isreg() or member.issparse():
                     continue

@@ -166,9 +166,10 @@ class Child:
 
 
 def _safe_path() -> list[str]:
-    """Folders of modules without the working folder, which may be a stranger's."""
+    """Folders of modules without the working folder, which may be a stranger's unless this package lies there."""
     here, root = os.path.realpath("."), str(Path(__file__).resolve().parents[2])
-    return [*(place for place in sys.path if os.path.isabs(place) and os.path.realpath(place) != here), root]
+    places = [place for place in sys.path if os.path.isabs(place) and (here == root or os.path.realpath(place) != here)]
+    return [*places, root]
 
 
 def _end(process: subprocess.Popen[bytes], line: socket.socket, owner: int) -> None:

@@ -24,7 +24,7 @@ def content(names):
     return dict.fromkeys(names, b"no picture")
 
 
-TAR = tar_of(content(f"./train/{name}" for name in ["README", *NAMES]))
+TAR = tar_of(content(f"./train/{name}" for name in ["README", "n01440764/._0.JPEG", *NAMES]))
 TARS = {f"{name}.tar": tar_of(content(f"{name}_{i}.JPEG" for i in range(CLASSES[name]))) for name in CLASSES}
 ZIP = zip_of(content(name for name, _ in LABELS["labels"]) | {"dataset.json": json.dumps(LABELS)})
 LISTED = ["train", "train/n01440764", *(f"train/{name}" for name in NAMES)]
@@ -49,6 +49,14 @@ def test_every_source_gives_the_same_counts(name, tmp_path):
     labels = count_labels(tmp_path / name, "imagenet")
     assert (labels.name, labels.images, labels.counts) == ("imagenet", 9, COUNTS)
     assert name in labels.source
+
+
+def test_classes_are_numbered_as_they_are_prepared(tmp_path):
+    names = [f"{folder}/{i}.png" for folder, count in {"10": 3, "1": 1, "2": 2}.items() for i in range(count)]
+    (tmp_path / "x.tar").write_bytes(tar_of(content(names)))
+    (tmp_path / "x.txt").write_text("\n".join(names))
+    assert count_labels(tmp_path / "x.tar", "x").counts == count_labels(tmp_path / "x.txt", "x").counts == (1, 2, 3)
+    refused("holds archives", count_labels, tmp_path, "x")
 
 
 def test_a_tars_index_is_read_without_its_content(tmp_path):

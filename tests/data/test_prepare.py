@@ -20,6 +20,7 @@ from sida.cli.main import main
 from sida.data import load_dataset
 from sida.data.archive import Files
 from sida.data.latents import encode_dataset
+from sida.data.load import count_labels
 from sida.data.pictures import FORMATS, PICTURES, open_picture, to_square
 from sida.data.prepare import TEST, TRANSFORMS, PrepareConfig, prepare, read_cifar10, summary
 from sida.errors import UserError
@@ -177,6 +178,12 @@ def test_what_does_not_fit_is_one_line_and_nothing_is_written(folder, tmp_path, 
     (tmp_path / "empty").mkdir()
     assert message in refusal(command, "sida", "data", "prepare", "--source", folder, "--out", "o.zip", *flags)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "train"]
+
+
+def test_a_function_must_give_as_many_images_as_it_says(tmp_path):
+    (tmp_path / "mine.py").write_text("few = lambda subset, most: (3, [])\n")
+    config = PrepareConfig(f"{tmp_path}/mine.py:few", str(tmp_path / "o.zip"), expect=3)
+    refused("gives 0 of its 3 images", prepare, config)
 
 
 # ---- CIFAR-10
@@ -362,6 +369,8 @@ def made(tmp_path, source, **settings):
         (["00000/a.png", "00001/b.png"], None),
         (["train/a/0.png", "train/b/0.png", "val/b/0.png"], [0, 1]),
         (["class10/a.png", "class9/a.png"], [1, 0]),
+        (["a\\0.png", "b\\0.png"], [0, 1]),  # of Windows PowerShell
+        (["./a/0.png", "/b/0.png"], [0, 1]),
         (["@eaDir/a/0.png", "a/0.png", "a/grid.png", "b/0.png", "b/fakes000200.png"], [0, 1]),
     ],
 )
@@ -376,7 +385,7 @@ def test_folders_become_classes_where_they_are_classes(names, labels, tmp_path):
     ("names", "settings", "fault"),
     [
         (["a/0.png", "b/0.png", "0.png"], {}, "--labels"),
-        (["train/a.png", "training/b.png", "test/c.png"], {}, "--source"),
+        (["train/a.png", "training/b.png", "test/c.png"], {}, "unpack it and name one"),
         (["a/0.png", "a/1.png", "b/0.png"], {"max_images": 2}, "--max-images"),
         (["a/0.png", "a/0.cls", "a/1.png"], {}, "--labels none"),
         (["train/a.png", "test/b.png", "extra/c.png"], {}, "--labels"),  # parts, and no classes
@@ -431,6 +440,7 @@ def test_files_of_mnist_s_format(pack, tmp_path):
         (tmp_path / f"t10k-{stem}-ubyte{end}").write_bytes(pack(head + array.tobytes()))
     found, facts = made(tmp_path, tmp_path, subset="test", channels=1)
     assert (found, facts["images"], facts["resolution"]) == (labels.tolist(), 64, 8)
+    assert count_labels(tmp_path / f"t10k-images-idx3-ubyte{end}", "x").counts == (7, 7, 7, 7, 6, 6, 6, 6, 6, 6)
     stored = Image.open(io.BytesIO(zipfile.ZipFile(tmp_path / "out.zip").read("00000/img00000005.png")))
     assert (np.asarray(stored) == images[5]).all()
     path = tmp_path / f"t10k-images-idx3-ubyte{end}"

@@ -93,7 +93,7 @@ def test_pictures_of_networks_that_are_not_stored_are_left_out(here):
 
 
 @pytest.mark.parametrize(
-    ("row", "fault"), [(MINE.format("sida").replace("mine", "sida-a1.0"), "'sida-a1.0'"), ("", "no rows|empty")]
+    ("row", "fault"), [(MINE.format("sida").replace("mine", "SiDA-a1.0"), "'SiDA-a1.0'"), ("", "no rows|empty")]
 )
 def test_faulty_sheets_are_one_line(here, row, fault):
     (here / "my.tsv").write_text(SHEET + row if row else "")
@@ -140,8 +140,10 @@ def test_a_stored_number_is_measured_again(capsys):
     assert {metric["metric"] for metric in found["metrics"]} >= {"fd", "is", "precision"}
 
 
-def test_a_network_that_was_not_measured_is_refused(here, capsys):
-    assert main(["check", "demo", "dat"]) == 1
+def test_a_network_that_was_not_measured_is_refused(here, capsys, monkeypatch):
+    with monkeypatch.context() as elsewhere:
+        elsewhere.chdir("/proc")  # nothing is written beside a study
+        assert main(["check", "demo", "dat"]) == 1
     assert "did you mean 'data'" in capsys.readouterr().err
     shutil.copytree(STORED, here / "stored")
     network = "students/{}/network.safetensors"

@@ -177,7 +177,9 @@ def test_products_and_short_names():
     assert targets.named("data") == [f"results/demo/measurements/data/trial-{trial}.json" for trial in range(10)]
     assert targets.named("tables/main.tex") == targets.named("results/demo/tables/main.tex")
     assert len(targets.named("figures/")) == 6
+    assert targets.named("samples/sida-a1.0/trial-0") == ["results/demo/samples/sida-a1.0/trial-0"]
     refused(r"^sida-b1: .*'sida-a1.0'", targets.named, "sida-b1")
+    refused(r"^samples/sida-b1/trial-0: no product", targets.named, "samples/sida-b1/trial-0")
 
 
 def test_what_trainings_and_measurements_read():
@@ -248,6 +250,8 @@ def test_a_preset_carries_its_data_sets_protocol_and_layouts(tmp_path, monkeypat
     document = settings_of("demo")
     document |= {"runs": "runs.tsv", "dataset": "mine", "protocol": "mine", "tables": ["mine"]}
     document["datasets"] = {"mine": {"kind": "zip", "path": "data/mine.zip", "resolution": 8, "label_dim": 10}}
+    document["datasets"]["made"] = {"kind": "zip", "path": "made.zip", "made_from": {"source": "pictures"}}
+    put(own / "pictures/a.png")
     preset_file = put(own / "preset.yaml", yaml.safe_dump(document))
     shutil.copy(ROOT / "studies/demo/runs.tsv", own / "runs.tsv")
     protocol = yaml.safe_load((ROOT / "config/protocols/digits.yaml").read_text())
@@ -264,6 +268,7 @@ def test_a_preset_carries_its_data_sets_protocol_and_layouts(tmp_path, monkeypat
     assert spec["protocol"]["references"]["heldout"]["spec"] == spec["dataset"]
     assert Path(preset.protocol_of(preset.runs["sida-a1.0"])) == own / "protocols/mine.yaml"
     assert preset.layout("tables", "mine") == own / "tables/mine.yaml"
+    assert preset.origin("made").source == str(own / "pictures")
     # Settings as JSON mean the same without the folder: the builder of Table 8 gets them so.
     assert Preset(dataclasses.asdict(preset.settings)).runs == preset.runs
 

@@ -133,11 +133,17 @@ def test_a_study_fits_its_card_and_hours_by_the_plan(tmp_path, monkeypatch, caps
 
 def test_a_prepared_data_set_stays_where_it_is(tmp_path, monkeypatch):
     data = pictures(tmp_path / "pictures", (8, 8))
-    assert main(["data", "prepare", "--source", str(data), "--out", str(tmp_path / "mine.zip")]) == 0
-    assert main(["new", str(tmp_path / "mine"), "--data", str(tmp_path / "mine.zip")]) == 0
+    assert main(["data", "prepare", "--source", str(data), "--out", str(tmp_path / "🌸.zip")]) == 0
+    assert main(["new", str(tmp_path / "mine"), "--data", str(tmp_path / "🌸.zip")]) == 0
     assert not (tmp_path / "mine/data.zip").exists()
     monkeypatch.chdir(tmp_path)
-    assert Preset.load("mine/preset.yaml").measurement("data").spec["dataset"]["path"] == "mine/../mine.zip"
+    assert Preset.load("mine/preset.yaml").measurement("data").spec["dataset"]["path"] == "mine/../🌸.zip"
+
+
+def test_an_array_is_prepared(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((20, 8, 8), np.uint8))
+    assert main(["new", str(tmp_path / "mine"), "--data", str(tmp_path / "x.npy"), "--hours", "0.2"]) == 0
+    assert (tmp_path / "mine/data.zip").is_file()
 
 
 @pytest.mark.parametrize(

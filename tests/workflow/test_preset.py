@@ -82,6 +82,8 @@ FAULTS = [
     ({"preset": "De mo"}, r"preset.yaml: preset: "),
     ({"dataset": "digit"}, r"preset.yaml: .*'digit'.*'digits'"),
     ({"protocol": ...}, r"protocol: is missing"),
+    ({"protocol": ["digits"]}, r"preset.yaml: protocol: must be a text"),
+    ({"datasets": {"x": {"kind": "zip", "path": "x.zip", "counts": "none"}}}, r"datasets.x.counts: .*channels"),
     ({"tables": ["mian"]}, r"tables: .*'mian' .*'main'"),
     ({"tables": ["main", "lay/main.yaml"]}, r"tables: 'main' and 'lay/main.yaml' "),
     ({"device": "cuda:x"}, r"preset.yaml: device: "),

@@ -200,8 +200,9 @@ def test_results_that_may_only_be_read_are_told(tmp_path):
     [
         ([], rf"error: --configfile: .* {DEMO}"),
         (["--configfile", f"{ROOT}/config/demo.yaml"], r"error: --configfile: .*config/demo.yaml.*'demo'"),
+        (["--configfile=nothing.yaml"], r"error: --configfile: no preset 'nothing.yaml'"),
     ],
-    ids=["no preset", "no file"],
+    ids=["no preset", "no file", "no file after ="],
 )
 def test_a_faulty_command_is_one_line_and_never_the_demo(tmp_path, monkeypatch, words, fault):
     monkeypatch.setattr(sys, "argv", ["snakemake", *words])

@@ -1,1 +1,1 @@
-"""Archives of results folders: checks of all files (``sida verify``), and packing as an RO-Crate."""
+"""Checks of results folders (``sida verify``), and export of networks (``sida export``)."""

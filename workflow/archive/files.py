@@ -22,9 +22,7 @@ from sida.sampling.store import intact_png
 
 MANIFEST = "manifest.json"
 #: Files that may be missing in the manifest: they change while a workflow runs, or are made after the manifest.
-UNLISTED = re.compile(
-    r"((.*/)?(state|logs)/.*|(.*/)?\.[^/]*(/.*)?|manifest\.json|ro-crate-metadata\.json|CITATION\.cff)"
-)
+UNLISTED = re.compile(r"((.*/)?(state|logs)/.*|(.*/)?\.[^/]*(/.*)?|manifest\.json)")
 #: Largest number of files and folders in a results folder.
 MOST_FILES = 500_000
 #: Largest text file that is read at once, in bytes.

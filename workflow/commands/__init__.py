@@ -1,1 +1,1 @@
-"""Verbs of presets and documentation, one module each; see :mod:`sida.cli.main` for what each provides."""
+"""Verbs of presets, tables and finished results; see :mod:`sida.cli.main` for what each provides."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("study", metavar="STUDY", help="name or folder of a study with stored results, or that folder")
+    parser.add_argument("stored", metavar="STUDY", help="name or folder of a study with stored results, or that folder")
     parser.add_argument("row", metavar="ROW", help="row of its sheet")
     parser.add_argument("--trials", default="all", metavar="RANGE", help="trials, such as 0 or 0-4 (default: all)")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -35,7 +35,7 @@ def _run(args: argparse.Namespace) -> int:
     from workflow.preset import Preset
     from workflow.preset.files import find_preset
 
-    folder = stored_folder(args.study)
+    folder = stored_folder(args.stored)
     facts = read_stored(folder)
     preset = Preset.load(*map(find_preset, facts["preset"].split()))
     spec, stored = _spec(folder, preset, facts["rows"], args.row)

@@ -312,7 +312,8 @@ class Costs:
     def archive(self, path: str) -> Cost:
         """An archive of a data set."""
         dataset = self.preset.dataset(self.preset.archives[path], self.preset.source)
-        images, numbers = dataset.get("num_images") or 0, dataset["channels"] * dataset["resolution"] ** 2
+        images = dataset.get("num_images") or 0
+        numbers = (dataset.get("channels") or 3) * (dataset.get("resolution") or 0) ** 2
         if self.preset.made_from(path).dataset:
             hours = images * self.assumptions.gflop["vae_encode"] * 1e9 / self._rate(False) / 3600
             return Cost("data", path, [], 1, hours, disk_gb=images * numbers * 4 / 1e9)

@@ -240,7 +240,8 @@ def _data_values(config: StudyConfig, part: Path, study: Path) -> dict[str, Any]
     if config.resolution is not None:
         _settings(config, config.resolution)
     facts: dict[str, Any] = {}
-    if not wishes and not is_idx(Path(config.data)) and Files(config.data).find("dataset.json") is not None:
+    packed = config.data.endswith(".npy") or is_idx(Path(config.data))
+    if not wishes and not packed and Files(config.data).find("dataset.json") is not None:
         data = Path(config.data).resolve()
         beside = data.is_relative_to(study.parent.resolve())
         path = os.path.relpath(data, study.resolve()) if beside else str(data)
@@ -257,7 +258,7 @@ def _data_values(config: StudyConfig, part: Path, study: Path) -> dict[str, Any]
     names = [visible(" ".join(name.split())) for name in facts.get("class_names", [])]
     return {
         "kind": kind,
-        "path": json.dumps(path),
+        "path": json.dumps(path, ensure_ascii=False),
         "pictures": [summary(facts)] if facts else [],
         "class_names": json.dumps(names, ensure_ascii=False),
         **_sized(config, dataset, names),

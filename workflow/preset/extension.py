@@ -44,7 +44,7 @@ def write_extension(
     base = Preset.load(*files)
     added = read_runs(sheet) if sheet else []
     for run in added:
-        if run.run in base.runs:
+        if run.run.lower() in {name.lower() for name in base.runs}:
             raise UserError(f"--extend {sheet}", f"run '{run.run}' is a row of {base.sheet}", "give it another id")
     beside = Path(sheet).parent if sheet else Path()
     name = f"{base.name}-{_plain(Path(sheet).stem) if sheet else 'extended'}"

@@ -175,7 +175,7 @@ class Preset(Rows):
         """Registered downloads that a row's method needs for its training."""
         options = self.options(run)
         counted = [str(dataset["counts"])] if is_counted(dataset.get("counts")) else []
-        return counted + list(options.assets(dataset["resolution"]) if hasattr(options, "assets") else [])
+        return counted + list(options.assets(self.resolution(run)) if hasattr(options, "assets") else [])
 
     def gpus(self, job: Job) -> int:
         """GPUs of a training: those of the preset, or fewer if micro-batches cannot be divided evenly."""

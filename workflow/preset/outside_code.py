@@ -101,9 +101,9 @@ def _named(config: Mapping[str, Any], source: str, own: list[Path]) -> Iterator[
     for place, row in rows:
         yield from ((row.get(column, ""), f"{place}: {column}") for column in _COLUMNS)
     documents: list[tuple[str, Any]] = [(source, config)]
-    for name in dict.fromkeys([config.get("protocol"), *(row.get("protocol") for _, row in rows)]):
+    for name in dict.fromkeys([str(config.get("protocol")), *(row.get("protocol", "") for _, row in rows)]):
         with _faults_ignored():
-            path = find("protocols", str(name), own)
+            path = find("protocols", name, own)
             documents.append((str(path), read_extended(path, beside=True)))
     for recipe in dict.fromkeys(row.get("recipe", "") for _, row in rows):
         file, _, name = recipe.partition("/")

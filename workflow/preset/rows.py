@@ -107,8 +107,9 @@ class Rows:
         for dataset in settings.datasets.values():
             if dataset.get("path"):
                 dataset["path"] = found_path(dataset["path"], self.own)
-            if names_file_object(str((origin := dataset.get("made_from") or {}).get("source"))):
-                dataset["made_from"] = {**origin, "source": found_object(origin["source"], self.own)}
+            if source := (origin := dataset.get("made_from") or {}).get("source"):
+                found_source = found_object if names_file_object(source) else found_path
+                dataset["made_from"] = {**origin, "source": found_source(source, self.own)}
         return dataclasses.replace(settings, **found)
 
     def _one_way(self, teacher: TeacherEntry, train: bool) -> TeacherEntry:
@@ -155,7 +156,7 @@ class Rows:
     def _with_seen(self, run: SheetRow) -> SheetRow:
         more = Saw()
         if run.trained_here and run.method in METHODS and METHODS[run.method].has_judges:
-            judges = [name for name in self.options(run).met(self.dataset_of(run)["resolution"]) if name != "pixels"]
+            judges = [name for name in self.options(run).met(self.resolution(run)) if name != "pixels"]
             if None in (found := [network_of(name, study_extractors()) for name in judges]):
                 return dataclasses.replace(run, saw="unknown")  # a custom judge may be any network
             more = Saw(loss=tuple(filter(None, found)))
@@ -416,6 +417,19 @@ class Rows:
     def dataset_of(self, run: SheetRow) -> dict[str, Any]:
         """Spec of the data set that a row is trained on and compared with."""
         return self.dataset(run.dataset, f"{self.sheet}: run '{run.run}'")
+
+    def resolution(self, run: SheetRow) -> int:
+        """Resolution of a row's images, by which methods choose judges: of its data set, else of its teacher.
+
+        Raises:
+            UserError: Neither gives it.
+        """
+        network, dataset = self.architecture(run.teacher) or {}, self.dataset_of(run)
+        found = dataset.get("resolution") or network.get("kwargs", {}).get("img_resolution")
+        if found is None:
+            where = f"{self.sheet}: run '{run.run}'"
+            raise UserError(where, f"data set '{dataset['name']}' has no resolution", "add it")
+        return int(found)
 
     def teacher_data(self, name: str) -> dict[str, Any]:
         """Spec of the data set of a teacher."""

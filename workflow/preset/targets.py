@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import re
 from collections.abc import Iterable
 
 from sida.errors import UserError, suggestion
-from workflow.preset.jobs import Preset
+from workflow.preset.jobs import Preset, any_of
 
 #: Formats of the products.
 TABLE, FIGURE, CLAIMS = ("tex", "csv", "md", "html", "json"), ("pdf", "png", "csv"), ("md", "json")
@@ -77,7 +78,7 @@ class Targets:
             return self.trials([inside])
         if found := [name for name in self.short if name == inside or name.startswith(f"{inside}/")]:
             return [f"{self.results}/{name}" for name in found]
-        if inside.startswith("samples/"):
+        if re.fullmatch(f"samples/({any_of(self.preset.sampled)})/trial-[0-9]+", inside):
             return [f"{self.results}/{inside}"]
         near = suggestion(inside, [*self.preset.runs, *self.short], f"; rows are in {self.preset.sheet}")
         raise UserError(target, f"no product and no row of {self.preset.source}{near}")

@@ -9,7 +9,7 @@ from workflow.start import Start
 
 START = Start(workflow, config)
 PRESET, TARGETS, REQUESTS = START.preset, START.targets, START.requests
-RESULTS, SETTINGS, ONE_GPU = PRESET.results, PRESET.settings, min(1, PRESET.settings.gpus)
+RESULTS, SETTINGS = PRESET.results, PRESET.settings
 # Snakemake removes this variable from jobs in a conda environment, so their commands set it again.
 shell.prefix("set -euo pipefail; export PYTHONPATH={START.import_path:q}; ")
 
