@@ -15,7 +15,7 @@ import torch
 from sida.data.augment import AugmentPipe
 from sida.errors import UserError, say
 from sida.machine import Recording, RecordingError, Tensors
-from sida.networks.unet import checkpoint_blocks
+from sida.networks.unet import Block
 from sida.noise import Draw, Draws
 from sida.sampling.samplers import one_step
 from sida.training.batches import Batch
@@ -372,7 +372,8 @@ class MemoryRelief:
         """
         remedy = "give a smaller batch_gpu (docs/differences.md, 20), a smaller network or a larger card"
         fault = f"out of memory at image {nimg:,} with micro-batches of {images // (1 + self.halved):,} images"
-        if self.used or (divisible and images == 1):
+        blocks = [block for network in networks for block in network.net.modules() if isinstance(block, Block)]
+        if self.used or (images == 1 if divisible else not blocks):
             raise UserError(self.name, fault, remedy)
         for network in networks:
             network.drop_gradient()
@@ -380,8 +381,8 @@ class MemoryRelief:
         if divisible:
             change = "the micro-batch is halved"
         else:
-            for network in networks:
-                checkpoint_blocks(network.net, self.name)
+            for block in blocks:
+                block.checkpointed = True
             change = "networks compute their blocks again in the backward pass"
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
