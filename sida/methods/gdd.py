@@ -198,7 +198,8 @@ def make_gdd(parts: Parts) -> training.StudentTrainer:
         steps.append(step(penalty, lambda pixels: {"r1": lazy}, every=options.r1_interval))
     fooling = lambda pixels: {"fooling": adversarial}
     steps.append(new_step("generator", generator, generator_loss, fooling, "generator"))
-    return training.StudentTrainer(steps, parts.schedule(), config)
+    # _summed reads a value, which a recorded graph cannot.
+    return training.StudentTrainer(steps, parts.schedule(), config, graphs=False)
 
 
 def _summed(value: Tensor, given: MicroBatch) -> Tensor:
