@@ -39,7 +39,7 @@ class Family:
     """Facts about a family of networks for training, sampling and measuring.
 
     Attributes:
-        name: Key of the family in the default settings of methods (:attr:`sida.methods.Method.defaults`).
+        name: Key of the family in the default settings of methods (:attr:`sida.methods.Method.official`).
         title: Name for people.
         like: Family whose default settings apply if a method has none for ``name``, or None.
         sampler_dtype: Precision of the state of Heun's sampler in the original tool.

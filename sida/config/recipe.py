@@ -290,7 +290,7 @@ class Recipe(TrainingSettings):
         lambda_d: Weight of the discriminator term; null takes the official one.
         lambda_fake_score: Weight of the fake score's denoising term.
         warmup_kimg: Thousands of images for which the fake score learns alone; null takes the official number.
-        adversarial_kimg: Thousands of images after which the adversarial term joins (sida, sid2a).
+        adversarial_kimg: Thousands of images after which the adversarial term joins (sida, sid2a, uni-instruct).
         ema_half_life_kimg: Half-life of the average of the generator's weights; null takes the official one.
         grad_clip_value: Value clip of the fake score's gradients; 0 is off, null takes the official value.
         dropout: Dropout of student and fake score; null keeps the teacher's.
@@ -356,13 +356,11 @@ class StudentConfig(Recipe, RunConfig):
     """A one-step generator to distil from a teacher.
 
     Attributes:
-        method: Name in :data:`sida.methods.METHODS`: ``sid`` (no real images), ``sida`` (with the adversarial term),
-            ``sid2a`` (sida from a distilled generator), ``gdd`` (a discriminator alone), ``gdd-i`` (most of the
-            generator frozen), ``instance`` (the teacher's images of the same latents); or ``module:object`` of one's
-            own.
+        method: Name in :data:`sida.methods.METHODS` (docs/methods.md), or ``module:object`` of one's own.
         teacher: Path of the teacher's network.
-        init: Path of the generator to start from: needed by sid2a, allowed for sid (a *restart*: fresh fake score and
-            optimisers without the adversarial term, the control for SiD2A), refused by sida.
+        init: Path of the generator to start from: needed by sid2a and fd-loss, allowed for sid (a *restart*: fresh fake
+            score and optimizers without the adversarial term, the control for SiD2A), uni-instruct, realsid and
+            realuid, refused by the others.
         guide: Path of the guiding network, with ``guidance`` other than 1: for as many pixels and channels as the
             teacher, with as many classes or none.
         alpha: α of the SiD term; null takes the official one.

@@ -62,7 +62,7 @@ def student_digest(
         UserError: The monitor of the evaluation does not exist, its protocol or data cannot be read, or a custom method
             or network class is not allowed.
     """
-    options = getattr(METHODS[config.method].options if config.method in METHODS else None, "recorded", dict)
+    options = getattr(find_method(config.method, f"{where}.method").options, "recorded", dict)
     settings = decisive_settings(config, replaced={"options": options(config.options)})
     for path in ("teacher", "init", "guide"):
         settings.pop(path, None)

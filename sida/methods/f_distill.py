@@ -121,14 +121,6 @@ class FDistillLoss(DMD2Loss):
             weight = divergence_weight(ratio, self.options.divergence)
             return (weight / (given.mean(weight) + _EPS)).view(-1, 1, 1, 1)
 
-    def mark(self) -> None:
-        """See :class:`sida.training.optimizer.Running`."""
-        self._marked = self.means.clone()
-
-    def rewind(self) -> None:
-        """See :class:`sida.training.optimizer.Running`."""
-        self.means.copy_(self._marked)
-
     def _running_means(self, ratio: Tensor, sigma: Tensor, given: MicroBatch) -> Tensor:
         """Updates the running means; returns each image's mean ``(N',)``."""
         bins = len(self.means)
@@ -150,7 +142,6 @@ def make_f_distill(parts: Parts) -> Distiller:
     network = distiller.fake_score
     loss.means = network.net.get_buffer("ratios")
     loss.add_up = lambda values: network.ranks.add_up(values)
-    distiller.running = [loss]
     return distiller
 
 

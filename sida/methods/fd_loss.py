@@ -314,8 +314,9 @@ def make_fd_loss(parts: Parts) -> training.StudentTrainer:
                 yield one_step(start.eval(), z, labels, config.init_sigma)
 
     loss = FrechetLoss(terms, lambda: generator.ranks, starting_images)
+    classes = bool(parts.initial.label_dim)
     step = training.OptimizerStep(
-        "generator", generator, loss, loss.weights, "generator", {"label": uniform}, pooled=True, uniform_labels=True
+        "generator", generator, loss, loss.weights, "generator", {"label": uniform}, pooled=True, uniform_labels=classes
     )
     schedule = CosineSchedule(**vars(parts.schedule(options.lr_rampup_kimg)))
     kept = {f"judge-{name}": term for name, term in terms.items()}

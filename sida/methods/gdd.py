@@ -189,16 +189,17 @@ def make_gdd(parts: Parts) -> training.StudentTrainer:
         return {"fooling": _summed(loss.generator_loss(augmented, given.images, given.class_labels), given)}
 
     adversarial, lazy = options.loss_images, float(options.r1_interval)
-    step = functools.partial(training.OptimizerStep, "discriminator", critic, stream="discriminator", real_images=True)
-    # The discriminator augments a micro-batch with draws of its own.
-    step = functools.partial(step, pooled=pipe is not None)
+    # The heads normalise by the micro-batch, and augmentation draws for it.
+    new_step = functools.partial(training.OptimizerStep, pooled=True)
+    step = functools.partial(new_step, "discriminator", critic, stream="discriminator", real_images=True)
     steps: list[OptimizerStep] = [step(discriminator_loss, lambda pixels: {"real_or_fake": adversarial})]
     if options.r1_gamma:
         # The penalty is a step of its own, on the same images.
         steps.append(step(penalty, lambda pixels: {"r1": lazy}, every=options.r1_interval))
     fooling = lambda pixels: {"fooling": adversarial}
-    steps.append(training.OptimizerStep("generator", generator, generator_loss, fooling, "generator"))
-    return training.StudentTrainer(steps, parts.schedule(), config)
+    steps.append(new_step("generator", generator, generator_loss, fooling, "generator"))
+    # _summed reads a value, which a recorded graph cannot.
+    return training.StudentTrainer(steps, parts.schedule(), config, graphs=False)
 
 
 def _summed(value: Tensor, given: MicroBatch) -> Tensor:

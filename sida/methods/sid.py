@@ -462,7 +462,7 @@ class UniInstructLoss(SiDALoss):
     def further_terms(self, sid: Tensor, adversarial: Tensor, logits: Tensor, given: MicroBatch) -> dict[str, Tensor]:
         """See :meth:`SiDALoss.further_terms`."""
         if self.ratio == "released":
-            ratio = self.released_ratio(given.zeroed(adversarial) * sid[0].numel())
+            ratio = self.released_ratio(given.zeroed(adversarial) * given.images[0].numel())
             return {"weighted_sid": expansion_weight(ratio, self.divergence) * sid}
         (ratio,) = given.kept(logits.detach().mean(dim=(1, 2, 3), keepdim=True))
         ratio = density_ratio(ratio, RATIO_RANGE)

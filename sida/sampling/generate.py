@@ -201,6 +201,8 @@ class Drawer:
         if sampler.guidance != 1 and self.guide is None:
             fault = f"guidance {sampler.guidance} needs a guiding network"
             raise UserError("sampler", fault, "give one or leave guidance out")
+        if sampler.guidance == 1 and self.guide is not None:
+            raise UserError("guiding network", "guides nothing with a guidance of 1", "set guidance, or leave it out")
         if not sampler.needs_network:
             dataset = self.dataset()
             if dataset is None:

@@ -229,7 +229,9 @@ def _fill(store: SampleStore, source: _Source, config: SampleConfig, rank: int, 
 def _share(text: str | None) -> tuple[int, int]:
     """``(rank, world)`` from ``A/B``, or from torchrun's environment."""
     if text is None:
-        return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        # One of the two alone is not torchrun's.
+        whole = {"RANK", "WORLD_SIZE"} <= os.environ.keys()
+        return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if whole else (0, 1)
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise UserError("shard", f"'{text}' must be A/B with A from 1 to B, e.g. 2/4")

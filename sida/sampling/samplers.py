@@ -316,7 +316,7 @@ def one_step(
         net: Preconditioned network.
         z: Unit normal latents ``(N, C, H, W)``.
         class_labels: One-hot rows ``(N, label_dim)`` or None.
-        init_sigma: σ_init; 2.5 in all published generators.
+        init_sigma: σ_init; 2.5 in SiD and SiDA.
 
     Source: SiD (arXiv:2404.04057), generator of section 4.
     """

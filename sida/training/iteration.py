@@ -75,6 +75,8 @@ class StudentTrainer(Trainer):
         networks = {step.name: step.network for step in steps}
         super().__init__(networks, {"ema": Average(self.generator)}, kept or {})
         self.running: Sequence[Running] = ()
+        # Those of heads change with each pass: ratios, spectral norms.
+        self._buffers = [value for network in self.networks.values() for value in network.net.buffers()]
         self.device = self.generator.flat.vector.device
         self._memory = MemoryRelief(recipe.name)
         self._plain = plain = EagerRunner(self.generator, recipe.init_sigma)
@@ -129,9 +131,12 @@ class StudentTrainer(Trainer):
         results = None
         for statistics in self.running:
             statistics.mark()
+        before = [value.clone() for value in self._buffers]
         with contextlib.suppress(torch.OutOfMemoryError):
             results = self._results(spec, stream, nimg, pairs)
         if results is None:
+            for value, old in zip(self._buffers, before):
+                value.copy_(old)
             self._save_memory(len(batches[0][0]), nimg)
             results = self._results(spec, stream, nimg, pairs)
         for outcome in results:

@@ -15,7 +15,7 @@ import torch
 from sida.data.augment import AugmentPipe
 from sida.errors import UserError, say
 from sida.machine import Recording, RecordingError, Tensors
-from sida.networks.unet import checkpoint_blocks
+from sida.networks.unet import Block
 from sida.noise import Draw, Draws
 from sida.sampling.samplers import one_step
 from sida.training.batches import Batch
@@ -181,7 +181,7 @@ class MicroBatchSpec:
 
     def key(self, terms: Sequence[str]) -> tuple[object, ...]:
         """Equal for micro-batches that run the same kernels, if the step's loss has these terms."""
-        return (self.step.stream, *((name, self.factors[name], self.shares[name]) for name in terms))
+        return (id(self.step), *((name, self.factors[name], self.shares[name]) for name in terms))
 
 
 @dataclasses.dataclass
@@ -256,7 +256,7 @@ class GraphRunner:
         self._recordings: dict[tuple[object, ...], Recording] = {}
         # By length: a micro-batch's gradient is gathered before the next one writes its own.
         self._gradients: dict[int, torch.Tensor] = {}
-        self._terms: dict[str, list[str]] = {}  # of each step's loss
+        self._terms: dict[int, list[str]] = {}  # of each step's loss
         self._pool: object = None
         self._given_up = False
 
@@ -299,7 +299,7 @@ class GraphRunner:
         self, spec: MicroBatchSpec, function: Callable[[Tensors], Tensors], inputs: Tensors, part: str = "loss"
     ) -> dict[str, torch.Tensor]:
         shapes = tuple((name, tuple(tensor.shape)) for name, tensor in inputs.items())
-        terms = lambda: self._terms.get(spec.step.stream, ()) if part == "loss" else ()
+        terms = lambda: self._terms.get(id(spec.step), ()) if part == "loss" else ()
         key = lambda: (part, shapes, spec.key(terms()))
         recording = self._recordings.get(key())
         if recording is None:
@@ -315,7 +315,8 @@ class GraphRunner:
         return [tensor for network in self.networks for tensor in (network.flat.vector, *network.net.buffers())]
 
     def _images(self, spec: MicroBatchSpec, given: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        return self.plain.images(spec.step, (given["z"], given.get("labels")), given)
+        # Only a step without generated images takes those of the batch.
+        return self.plain.images(spec.step, (given.get("real", given["z"]), given.get("labels")), given)
 
     def _whole(self, spec: MicroBatchSpec, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         images = given["images"] if "images" in given else self._images(spec, given)
@@ -323,7 +324,7 @@ class GraphRunner:
         pairs = {name: (given[f"augmented {name}"], given[f"labels of {name}"]) for name in names}
         micro_batch = MicroBatch(images, given.get("labels"), given.get("real"), given, augmented=pairs)
         outcome = self.plain.loss_and_gradient(spec, micro_batch)
-        self._terms[spec.step.stream] = [*outcome.losses]
+        self._terms[id(spec.step)] = [*outcome.losses]
         flat = spec.step.network.flat
         size = len(flat.vector)
         if size not in self._gradients:
@@ -371,7 +372,8 @@ class MemoryRelief:
         """
         remedy = "give a smaller batch_gpu (docs/differences.md, 20), a smaller network or a larger card"
         fault = f"out of memory at image {nimg:,} with micro-batches of {images // (1 + self.halved):,} images"
-        if self.used or (divisible and images == 1):
+        blocks = [block for network in networks for block in network.net.modules() if isinstance(block, Block)]
+        if self.used or (images == 1 if divisible else not blocks):
             raise UserError(self.name, fault, remedy)
         for network in networks:
             network.drop_gradient()
@@ -379,8 +381,8 @@ class MemoryRelief:
         if divisible:
             change = "the micro-batch is halved"
         else:
-            for network in networks:
-                checkpoint_blocks(network.net, self.name)
+            for block in blocks:
+                block.checkpointed = True
             change = "networks compute their blocks again in the backward pass"
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -120,6 +120,14 @@ def test_infinities_are_no_nan():
     assert finite_mask(values, torch.zeros(3, 1)).tolist() == [True, True, False]
 
 
+@pytest.mark.parametrize("loss", [SiDALoss(), UniInstructLoss(), UniInstructLoss(ratio="logits")])
+def test_a_batch_of_nan_alone_leaves_no_sample(loss):
+    images, _, draws = inputs()
+    terms = loss.generator_loss(Score(), Score(0.7), images * NAN, None, draws)
+    assert terms.nan_count == len(images)
+    assert all(len(term) == 0 for _, term in terms.items())
+
+
 LOSSES = [
     SiDLoss(),
     SiDALoss(),

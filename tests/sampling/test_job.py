@@ -174,6 +174,11 @@ def test_processes_of_torchrun_share_the_work(network, expected, tmp_path):
     np.testing.assert_array_equal(read(out)["images"], expected[0])
 
 
+def test_a_rank_without_a_world_is_no_share(network, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert "100 images" in job(network, tmp_path / "samples.npz")[0]
+
+
 def test_other_samples_are_not_mixed_in(network, tmp_path):
     job(network, tmp_path / "samples.npz")
     with pytest.raises(UserError, match=r"holds samples with other class_labels .*choose another --out"):

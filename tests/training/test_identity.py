@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import yaml
 
+from sida.config.plugins import ALLOW
 from sida.config.settings import from_mapping
 from sida.data import load_dataset
 from sida.data.sketch import read_sketch
 from sida.methods import distill
 from sida.methods.distillation import student_digest
+from sida.methods.fd_loss import FD_LOSS
 from sida.methods.registry import DistillConfig
 from sida.networks.file import load_network, read_metadata, save_network
 from sida.training import TeacherConfig, train_teacher
@@ -121,8 +125,13 @@ def test_the_header_knows_the_images_of_a_network_and_of_its_parents(tmp_path):
     ]
 
 
-def test_digest_holds_the_judges_networks(monkeypatch):
-    spec = {"name": "x", "method": "fd-loss", "dataset": DATASET, "teacher": "t", "init": "t", "total_kimg": 1}
+OWN = dataclasses.replace(FD_LOSS, name="own")
+
+
+@pytest.mark.parametrize("method", ["fd-loss", f"{__name__}:OWN"])
+def test_digest_holds_the_judges_networks(monkeypatch, method):
+    monkeypatch.setenv(ALLOW, __name__)
+    spec = {"name": "x", "method": method, "dataset": DATASET, "teacher": "t", "init": "t", "total_kimg": 1}
     spec |= {"batch_size": 16, "lr": 1e-3, "options": {"judges": ["digits"]}}
     digest = lambda: student_digest(DistillConfig(**spec), "data", {"teacher": "t"})
     before = digest()

@@ -76,6 +76,7 @@ WEIGHED = {"divergence": "js", "decay": 0.5, "bins": 3}
         ("fd-loss", JUDGED | {"statistics": "queue"}, 0),
         ("fd-loss", JUDGED | {"statistics": "queue"}, 3),
         ("f-distill", WEIGHED, 9),  # the second micro-batch of the generator's first step
+        ("gdd", {"backbones": ["digits"], "r1_interval": 2}, 1),  # spectral norms; the discriminator has no blocks
     ],
 )
 def test_running_statistics_take_each_step_once(tmp_path, monkeypatch, teacher, method, options, call):

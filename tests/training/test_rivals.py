@@ -13,10 +13,11 @@ from sida.files.atomic import read_jsonl
 from sida.machine import prepare_process
 from sida.methods import METHODS, distill
 from sida.methods.consistency import stage_at
-from sida.networks.file import load_network
+from sida.networks import build_network
+from sida.networks.file import load_network, save_network
 from tests.golden.vectors import load
 from tests.training.processes import said, together
-from tests.training.toy import STUDENT, of_method, student_trainer
+from tests.training.toy import DATASET, NETWORK, STUDENT, of_method, student_trainer
 
 COMMON = {
     **{key: value for key, value in STUDENT.items() if key not in ("augment", "grad_clip_value")},
@@ -194,3 +195,12 @@ def test_a_step_of_fd_loss_draws_its_own_classes(teacher):
     trainer.iteration(0)
     assert seen[0].shape == (16, 10)
     assert len(set(seen[0].argmax(1).tolist())) > 3
+
+
+def test_fd_loss_takes_images_without_classes(tmp_path):
+    network = {**NETWORK, "kwargs": {**NETWORK["kwargs"], "label_dim": 0}}
+    save_network(build_network(network), tmp_path / "start.safetensors", {})
+    dataset = {**DATASET, "labels": False}
+    trainer = trainer_of({**spec_of("fd-loss", str(tmp_path / "start.safetensors")), "dataset": dataset})
+    trainer.batches = lambda stream, nimg, with_images: [(torch.zeros(16, 1, 8, 8), torch.zeros(16, 0))]
+    assert torch.isfinite(trainer.iteration(0).losses["fd"])

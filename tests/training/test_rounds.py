@@ -19,7 +19,9 @@ from sida.machine import Recording, RecordingError, restored
 from sida.methods.sid import SiDALoss, SiDLoss
 from sida.sampling.samplers import GuidedDenoiser
 from sida.training import micro_batches
-from sida.training.iteration import Distiller
+from sida.training.iteration import Distiller, StudentTrainer
+from sida.training.micro_batches import OptimizerStep
+from sida.training.optimizer import OptimizedNetwork
 from sida.training.schedule import Schedule
 from tests.networks.made import random_network
 from tests.training.toy import NETWORK, iterate, recipe
@@ -73,7 +75,12 @@ def distiller(loss, replayed: bool, augment=None, networks=None) -> Distiller:
     schedule = Schedule(warmup_kimg=0.006, adversarial_kimg=0.012)
     settings = recipe(lr=1e-3, lambda_adv=1.0, seed=4, cuda_graphs=replayed)
     made = Distiller(*(networks or nets()), loss, schedule, settings, augment=augment)
-    if replayed and not GPU:
+    return replaying(made) if replayed else made
+
+
+def replaying(made: StudentTrainer) -> StudentTrainer:
+    """The trainer with recordings; on a GPU its recipe gives it some."""
+    if not GPU:
         made._run = micro_batches.GraphRunner(
             micro_batches.EagerRunner(made.generator, made.recipe.init_sigma), [*made.networks.values()]
         )
@@ -122,6 +129,23 @@ def test_replayed_rounds_give_the_same_numbers(recordings, loss, augment, networ
     if recordings is not None:
         # ψ's rounds look the same in all phases, θ's change once; with augmentation ψ's are two recordings.
         assert recordings.made == (2 if augment else 1) + 2
+
+
+def test_two_steps_on_the_same_real_images_are_replayed_too(recordings):
+    def steps(net):
+        error = lambda given: net.net(given.images + given.draws["z"], 1.0, given.class_labels) - given.images
+        common = {"stream": "generator", "real_images": True, "generates": False}
+        for name, loss in (("magnitude", torch.abs), ("square", torch.square)):
+            terms = lambda given, name=name, loss=loss: {name: loss(error(given))}
+            yield OptimizerStep("generator", net, terms, lambda pixels, name=name: {name: 1.0}, **common)
+
+    found = []
+    for replayed in (False, True):
+        net = OptimizedNetwork(nets()[2], 1e-3)
+        made = StudentTrainer([*steps(net)], Schedule(0, None), recipe(cuda_graphs=replayed))
+        found.append(train(replaying(made) if replayed else made, 2))
+    assert found[0][1] == found[1][1]
+    assert torch.equal(found[0][0]["generator/parameters"], found[1][0]["generator/parameters"])
 
 
 def test_what_networks_count_is_counted_once(recordings):
