@@ -336,3 +336,4 @@ def test_a_panel_is_one_trial_of_images_read_once_with_the_identities_of_its_par
     assert record_identity(alone, "mean") != whole
     # A mean is measured again with its parts if it joins a protocol.
     assert [metric.key for metric in load_protocol(PANEL).part(["mean"]).metrics] == ["digits", "glyphs", "mean"]
+    assert measure(spec | {"protocol": PANEL}, tmp_path, [0]) == []
