@@ -281,6 +281,12 @@ class TrialRecords:
         done = total - len(self.missing) * size
         progress = Progress(title, total, "img", done=done, interval=interval)
         records: dict[int, dict[str, Any]] = {}
+        source, finished = self._measurer.source, [trial for trial in self._trials if trial not in self.missing]
+        if self.missing and isinstance(source, ImageFiles) and not source.allow_duplicates:
+            # Copies of the images of a finished trial are refused as in one call.
+            for first, last in map(protocol.seeds, finished):
+                for _ in source.batches(range(first, last + 1), self._measurer.batch_size):
+                    pass
 
         def record(trial: int, sums: TrialSums, seconds: float, done: int) -> None:
             found = {**self._measurer.record(trial, sums), "seconds": round(seconds, 3)}
