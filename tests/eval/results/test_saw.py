@@ -117,10 +117,12 @@ def test_only_an_honest_row_is_bold_and_the_others_are_marked(tmp_path, row, cha
     assert ("not ranked" in to_markdown(made)) == (best != MET)
 
 
+@pytest.mark.parametrize("settings", [FID, "frechet cov_ddof=0 extractor=pixels"])
 @pytest.mark.parametrize("column", ["extractor_sha256", "reference_sha256"])
-def test_a_value_without_a_digest_is_not_bold(tmp_path, column):
+def test_a_value_without_a_digest_is_not_bold(tmp_path, column, settings):
     for digest, best in (("c" * 64, {"0.700"}), ("", set())):
-        rows = [row for name, value in (("a", 2.0), ("b", 0.7)) for row in lines(name, value, **{column: digest})]
+        change = {"settings": settings, column: digest}
+        rows = [row for name, value in (("a", 2.0), ("b", 0.7)) for row in lines(name, value, **change)]
         said, unsaid = (of_rows(tmp_path, dict.fromkeys("ab", external(saw=saw)), rows) for saw in ("none", None))
         assert bold(said) == best
         assert ("no digest" in to_markdown(said)) == ("no digest" in to_markdown(unsaid)) == (not best)
