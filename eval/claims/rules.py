@@ -145,7 +145,9 @@ class LessRule(Rule):
         text += f", after {images:,} images each" if images is not None else ""
         text += f"; gain {gain:.3g}" + (f", after {allowed:.2g} for rounding {sure:.3g}" if allowed else "")
         numbers = {"a": a.mean, "b": b.mean, "gain": gain}
-        return decided(better.minus(worse, sure, 1.0, 1.0), text=text, numbers=numbers)
+        found = decided(better.minus(worse, sure, 1.0, 1.0), text=text, numbers=numbers)
+        # Without any scatter the interval of equal means ends at 0.
+        return found if sure else dataclasses.replace(found, outcome=UNDECIDED)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,6 +91,7 @@ GDD = {"rule": "LT", "metric": "fid", "a": A, "b": Operand(published="table1-gdd
     [
         ((4.0, 0.1), (4.0 + 1.001 * WELCH, 0.2), LT, "supported"),
         ((4.0, 0.1), (4.0 + 0.999 * WELCH, 0.2), LT, OPEN),
+        ((4.0, 0.0), (4.0, 0.0), LT, OPEN),  # equal without any scatter
         # GDD-I's 1.54 on CIFAR-10: rounding hides 0.005.
         ((1.54 - 0.005 - NOISE - 1e-6, 0.01), None, GDD, "supported"),
         ((1.54 - 0.005 - NOISE + 1e-6, 0.01), None, GDD, OPEN),
