@@ -116,7 +116,7 @@ class Side:
     @property
     def text(self) -> str:
         """Mean and spread with the name."""
-        return f"{show(self.estimate)} ({self.name})"
+        return f"{show(dataclasses.replace(self.estimate, mean=self.mean))} ({self.name})"
 
     def variances(self, factor: float = 1.0) -> list[tuple[float, float]]:
         """Variances of ``factor`` times the mean with their degrees of freedom."""
