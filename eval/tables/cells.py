@@ -7,6 +7,7 @@ prints the published number, the measured one and their difference in lines belo
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
@@ -337,9 +338,10 @@ def best_values(layout: TableLayout, lines: list[TableLine], mode: Mode) -> Best
         printed = {n: s.published.value for n, s in shown.items() if s.published and ("published", n) in rival}
         rounded = {n: _rounded(column, source) for n, source in shown.items() if ("measured", n) in rival}
         measured = {n: value for n, value in rounded.items() if value is not None}
-        identities = [source.identity for n, source in shown.items() if n in measured and source.identity]
+        identities = {source.identity for n, source in shown.items() if n in measured and source.identity}
         winner = min if column.direction == "lower" else max
-        alike = not any(comparable(identities[0], other) for other in identities[1:])
+        # Each with each: a value of unknown seeds is comparable with two that differ in their seeds.
+        alike = not any(itertools.starmap(comparable, itertools.combinations(identities, 2)))
         rivals = [*measured.values(), *(value for n, value in printed.items() if n not in measured)]
         # A row alone is not the best of anything.
         if measured and alike and sum(bool(s.estimate or s.published) for s in shown.values()) > 1:

@@ -128,6 +128,18 @@ def test_a_value_without_a_digest_is_not_bold(tmp_path, column, settings):
         assert ("no digest" in to_markdown(said)) == ("no digest" in to_markdown(unsaid)) == (not best)
 
 
+def test_a_value_of_unknown_seeds_makes_two_of_other_seeds_not_alike(tmp_path):
+    rows = []
+    for (name, first), value in zip({"none": None, "a": 0, "b": 9}.items(), (0.9, 0.8, 0.7)):
+        for row in lines(name, value, protocol=name):
+            begin = first if first is None else first + row.trial * row.n
+            last = begin if begin is None else begin + row.n - 1
+            rows.append(dataclasses.replace(row, seed_first=begin, seed_last=last))
+    made = of_rows(tmp_path, {row.run: external(saw="none") for row in rows}, rows)
+    assert bold(made) == set()
+    assert "first image seed: 0 != 9" in to_markdown(made)
+
+
 def test_training_seeds_that_are_pooled_with_one_that_met_it_are_not_bold(tmp_path):
     seed = SheetRow("met-1", "Met", "sida", saw="loss:inception")
     rows = [{"run": "honest"}, {"run": "met", "pool": ["met-1"]}]
