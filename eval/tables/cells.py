@@ -178,9 +178,7 @@ class _Data:
             lines = [line for name in names for line in measurements.lines(name, metric)]
             compared = LATER if column.id in spec.later else agreement_of(pooled, lines, printed)
         identity = dataclasses.replace(measurements.identity(run, metric), saw=self._seen(names))
-        for name in pool:
-            if reason := comparable(identity, measurements.identity(name, metric)):
-                raise UserError(where, f"pools '{run}' and '{name}', which are not comparable: {metric}: {reason}")
+        self._require_alike(names, metric, where)
         return CellSource(metric, printed, run, pooled, empty, pool, compared, identity)
 
     def held_out(self, column: ColumnSpec, rows: Sequence[RowSpec]) -> tuple[str, ...]:
@@ -204,6 +202,8 @@ class _Data:
         names = [run, *map(column.run_of, spec.pool)]
         if not keys or not all(self.measurements.has(name, key) for name in names for key in keys):
             return CellSource(metric, run=run, empty=DASH)
+        for key in keys:
+            self._require_alike(names, key, where)
         estimates = []
         for name in names:
             trials = zip(*([line.value for line in self.measurements.lines(name, key)] for key in keys))
@@ -219,6 +219,13 @@ class _Data:
         )
         pooled = Estimate.of([estimate.mean for estimate in estimates]) if spec.pool else estimates[0]
         return CellSource(metric, None, run, pooled, pool=tuple(names[1:]), identity=whole, parts=keys)
+
+    def _require_alike(self, names: Sequence[str], metric: str, where: str) -> None:
+        """Refuses to pool runs whose values are not comparable."""
+        first, *others = ((name, self.measurements.identity(name, metric)) for name in names)
+        for name, identity in others:
+            if reason := comparable(first[1], identity):
+                raise UserError(where, f"pools '{first[0]}' and '{name}', which are not comparable: {metric}: {reason}")
 
     def _identity(self, run: str, metric: str) -> Identity:
         return dataclasses.replace(self.measurements.identity(run, metric), saw=self._seen([run]))
