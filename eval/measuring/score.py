@@ -215,6 +215,8 @@ def score_images(
     store = open_images(str(images)) if fields["sampler"]["kind"] == "images" else None
     second = None if against is None else open_images(against)
     if second is not None:
+        if settings.get("references"):
+            raise UserError("--reference", "the second set is the reference of a comparison", "leave the option out")
         protocol = _pair(store, second, load_protocol(protocol), trials, num_samples)
         num_samples, settings["references"] = None, {"against": str(against)}
     chosen = chosen_protocol(protocol, num_samples, fast)
