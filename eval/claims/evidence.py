@@ -116,7 +116,7 @@ class Side:
     @property
     def text(self) -> str:
         """Mean and spread with the name."""
-        return f"{show(self.estimate)} ({self.name})"
+        return f"{show(dataclasses.replace(self.estimate, mean=self.mean))} ({self.name})"
 
     def variances(self, factor: float = 1.0) -> list[tuple[float, float]]:
         """Variances of ``factor`` times the mean with their degrees of freedom."""
@@ -223,7 +223,7 @@ class Evidence:
         """
         self.require_curves()
         names = [name for operand in operands for name in self.runs_of(operand, seeds)]
-        common = set.intersection(*({p.nimg for p in self.curve(name, metric) if p.nimg > 0} for name in names))
+        common = set.intersection(*({p.nimg for p in points if p.nimg > 0} for points in self.curves(names, metric)))
         if not common:
             raise NotMeasuredError("", f"no evaluation after equally many images of {', '.join(names)}")
         return max(common)
@@ -341,6 +341,18 @@ class Evidence:
         if not has_metric(path, metric):
             raise NotMeasuredError("", f"the training log of run '{run}' has no '{metric}'")
         return read_evaluations(path, metric, finite)
+
+    def curves(self, runs: Sequence[str], metric: str, finite: bool = True) -> list[tuple[Point, ...]]:
+        """Evaluations of runs that are compared with each other.
+
+        Raises:
+            NotMeasuredError: As :meth:`curve`, or evaluations of different numbers of images.
+        """
+        found = [self.curve(run, metric, finite) for run in runs]
+        if len(sizes := {point.num_samples for points in found for point in points} - {None}) > 1:
+            used = " and ".join(f"{size:,}" for size in sorted(filter(None, sizes)))
+            raise NotMeasuredError("", f"not compared: evaluations of {', '.join(runs)} use {used} images")
+        return found
 
     def ticks(self, run: str) -> list[dict[str, Any]]:
         """Records of a run's ``train.jsonl``.

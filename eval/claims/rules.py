@@ -145,7 +145,9 @@ class LessRule(Rule):
         text += f", after {images:,} images each" if images is not None else ""
         text += f"; gain {gain:.3g}" + (f", after {allowed:.2g} for rounding {sure:.3g}" if allowed else "")
         numbers = {"a": a.mean, "b": b.mean, "gain": gain}
-        return decided(better.minus(worse, sure, 1.0, 1.0), text=text, numbers=numbers)
+        found = decided(better.minus(worse, sure, 1.0, 1.0), text=text, numbers=numbers)
+        # Without any scatter the interval of equal means ends at 0.
+        return found if sure else dataclasses.replace(found, outcome=UNDECIDED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,9 +247,8 @@ class ReachesRule(Rule):
         """The curve falls to a multiple of a level within a number of images."""
         evidence.require_curves()
         name = evidence.runs_of(self.a)[0]
-        curve = evidence.curve(name, self.metric)
         other = evidence.runs_of(self.b)[0] if self.b else name
-        slow_curve = evidence.curve(other, self.metric)
+        curve, slow_curve = evidence.curves([name, other], self.metric)
         level, error, meaning = self._level(slow_curve, evidence, f"{where}.level")
         if curve[-1].std is None:
             error = math.hypot(error, level * evidence.noise_of_one(name, self.metric))
@@ -322,11 +323,11 @@ class ShapeRule(Rule):
         """The curves have the form in most of the training seeds."""
         evidence.require_curves()
         names = evidence.runs_of(self.a, self.seeds)
-        limit = math.inf
-        if self.b is not None:
-            others = evidence.runs_of(self.b, self.seeds)
-            limit = self.high * statistics.fmean(evidence.curve(n, self.metric, finite=False)[-1].value for n in others)
-        found = [self._of(evidence.curve(name, self.metric, finite=False), limit) for name in names]
+        others = evidence.runs_of(self.b, self.seeds) if self.b else []
+        curves = evidence.curves([*names, *others], self.metric, finite=False)
+        ends = [curve[-1].value for curve in curves[len(names) :]]
+        limit = self.high * statistics.fmean(ends) if ends else math.inf
+        found = [self._of(curve, limit) for curve in curves[: len(names)]]
         share = sum(holds for holds, _ in found) / len(found)
         outcome: Outcome = "supported" if share >= _MOST else "contradicted" if share <= 1 - _MOST else UNDECIDED
         text = (

@@ -195,7 +195,8 @@ def _reference(args: argparse.Namespace) -> int:
     from sida.errors import UserError
 
     if args.spec is not None:
-        own = write_teacher_reference(args.out, load_spec(args.spec), args.key)
+        device = {} if args.device == "cpu" else {"device": args.device}
+        own = write_teacher_reference(args.out, load_spec(args.spec) | device, args.key)
         print(f"{args.out}: {own.count:,} {own.name}, extractors {', '.join(own.extractors)}")
         return 0
     if args.extractor is None:

@@ -21,7 +21,8 @@ from eval.measuring.references import Reference, held_out_seen, load_references,
 from eval.measuring.sources import CallableSource, DataSource, ImageFiles, MeasureSpec, NetworkSource, Source
 from eval.measuring.stores import ImageStore
 from eval.measuring.trial import TrialSums, compute_metrics, run_pass, sized
-from eval.results.identity import Identity
+from eval.metrics.kinds import Mean
+from eval.results.identity import Identity, joined
 from eval.results.measurements import extended, missing_metrics, read_measurement, trial_path, write_measurement
 from sida import machine
 from sida.assets import cache_dir, fetch_many, find_asset, load_registry
@@ -134,7 +135,8 @@ class Measurer:
         found = {}
         for metric in self.protocol.metrics:
             reference = references.get(metric.key, {}).get("sha256", "")
-            extractor = self.extractors[metric.extractor].sha256
+            parts = [self.protocol.metric(key) for key in metric.of] if isinstance(metric, Mean) else [metric]
+            extractor = joined([self.extractors[part.extractor].sha256 for part in parts])
             found[metric.key] = self.protocol.identity(metric.key, reference, extractor)
         return found
 
@@ -279,6 +281,12 @@ class TrialRecords:
         done = total - len(self.missing) * size
         progress = Progress(title, total, "img", done=done, interval=interval)
         records: dict[int, dict[str, Any]] = {}
+        source, finished = self._measurer.source, [trial for trial in self._trials if trial not in self.missing]
+        if self.missing and isinstance(source, ImageFiles) and not source.allow_duplicates:
+            # Copies of the images of a finished trial are refused as in one call.
+            for first, last in map(protocol.seeds, finished):
+                for _ in source.batches(range(first, last + 1), self._measurer.batch_size):
+                    pass
 
         def record(trial: int, sums: TrialSums, seconds: float, done: int) -> None:
             found = {**self._measurer.record(trial, sums), "seconds": round(seconds, 3)}

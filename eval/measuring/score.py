@@ -69,8 +69,12 @@ class Score:
         return [record["metrics"][key] for record in self.records if key in record["metrics"]]
 
     def identity(self, key: str) -> Identity | None:
-        """Identity of a metric's values; None if it could not be measured."""
-        return record_identity(self.records[0], key) if self.values(key) else None
+        """Identity of a metric's values, and what the generator met; None if it could not be measured."""
+        if not self.values(key):
+            return None
+        record = self.records[0]
+        seen, held_out = read_saw(record.get("saw", ""), study_extractors()), record.get("held_out", {}).get(key, "")
+        return dataclasses.replace(record_identity(record, key), saw=seen, held_out=held_out)
 
     def spread(self, metric: Metric) -> float | None:
         """Number after ±: spread over trials (the protocol's ddof), or over the splits of an inception score."""
@@ -211,6 +215,8 @@ def score_images(
     store = open_images(str(images)) if fields["sampler"]["kind"] == "images" else None
     second = None if against is None else open_images(against)
     if second is not None:
+        if settings.get("references"):
+            raise UserError("--reference", "the second set is the reference of a comparison", "leave the option out")
         protocol = _pair(store, second, load_protocol(protocol), trials, num_samples)
         num_samples, settings["references"] = None, {"against": str(against)}
     chosen = chosen_protocol(protocol, num_samples, fast)

@@ -338,6 +338,8 @@ class Memorisation(Metric):
             return memorisation(sides.features, sides.real_features, sides.features_of(self.held_out))._asdict()
 
         found = sides.once(("memorisation", self.extractor, self.references), find)
+        if not found["median_held_out"]:
+            return None, {"note": "not measured: most held-out images are training images"}
         return found[self.statistic], dict(found)
 
 

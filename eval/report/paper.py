@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from eval.claims.write import VERDICT_MARKS, read_verdicts
+from eval.claims.write import marked, read_verdicts
 from eval.results.logs import has_log, read_log
 from eval.results.published import bibliography_items
 from eval.results.summary import Measurements, image_seeds, measured_days, measured_in
@@ -206,8 +206,8 @@ def _claims(path: Path, measured: bool) -> dict[str, Any]:
     heads = ["here"] * (measured or not printed) + ["as published"] * printed
     rows = []
     for claim in record["claims"]:
-        by = VERDICT_MARKS[claim["printed"]["verdict"]] if claim["printed"] else "--"
-        found = {"here": VERDICT_MARKS[claim["verdict"]], "as published": by}
+        by = marked(claim["printed"]) if claim["printed"] else "--"
+        found = {"here": marked(claim), "as published": by}
         # Without measurements, claims that published numbers cannot decide are left out.
         if "here" in heads or found["as published"] != "--":
             rows.append([claim["id"], claim["statement"], *(found[head] for head in heads)])

@@ -160,9 +160,7 @@ def barred(identity: Identity) -> str | None:
     """Reason why a value decides nothing, not even which value is the best of a column; None if it may decide."""
     if identity.seen:
         return identity.seen
-    if not identity.networks:
-        return None
-    if identity.saw is None:
+    if identity.networks and identity.saw is None:
         return UNKNOWN
     if lacks_digest(identity):
         return NO_DIGEST
@@ -180,7 +178,7 @@ def lacks_digest(identity: Identity) -> bool:
     kind = identity.settings.split(" ")[0]
     referring = kind not in _WITHOUT_REFERENCE and ":" not in kind  # a custom kind may have no reference
     known = identity.extractor and (identity.reference or not referring)
-    return bool(identity.networks) and not identity.quoted and not known
+    return "extractor=" in identity.settings and not identity.quoted and not known
 
 
 def identity_of(

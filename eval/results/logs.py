@@ -22,7 +22,7 @@ from sida.files.atomic import read_jsonl
 PACKED = "logs.jsonl.gz"
 _LOGS = ("students/*/evaluations.jsonl", "students/*/train.jsonl", "teachers/*/train.jsonl")
 #: Numeric fields of a record besides metrics and losses.
-_NUMBERS = ("nimg", "seconds", "img_per_s", "memory_mb", "memory_reserved_mb")
+_NUMBERS = ("nimg", "num_samples", "seconds", "img_per_s", "memory_mb", "memory_reserved_mb")
 
 
 @dataclass(frozen=True)

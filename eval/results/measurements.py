@@ -322,7 +322,7 @@ def read_score(path: str | os.PathLike[str]) -> Measurements:
     try:
         fault = next(filter(None, map(contradiction, record["measurements"])), None)
         rows = long_rows(record["measurements"])
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (LookupError, TypeError, ValueError, AttributeError):
         rows, fault = [], None
     if fault:
         raise UserError(path, fault, "score the images again")

@@ -121,7 +121,8 @@ def measured_days(rows: Iterable[Measurement]) -> str:
 def identity_mismatch(rows: Iterable[Measurement]) -> tuple[Measurement, Measurement, str] | None:
     """Two lines of one protocol and metric that are not comparable, with the reason, or None."""
     seen: dict[tuple[str, str], Measurement] = {}
-    for row in rows:
+    # Unknown seeds come last: they are comparable with any.
+    for row in sorted(rows, key=lambda row: row.seed_first is None):
         first = seen.setdefault((row.protocol, row.metric), row)
         if reason := comparable(first.identity, row.identity):
             return first, row, f"{row.metric}: {reason}"

@@ -287,15 +287,15 @@ def identity_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]
     notes: dict[str, list[str]] = {}
     for column in layout.columns:
         kinds: list[tuple[Identity, list[str]]] = []
-        for source in (line.sources[column.id] for line in lines if column.id in line.sources):
-            if source.identity is None:
-                continue
+        found = [(s.identity, str(s.run)) for line in lines if (s := line.sources.get(column.id)) and s.identity]
+        # Values of unknown seeds come last: they would join values that differ in their seeds.
+        for mine, run in sorted(found, key=lambda pair: pair[0].seed0 is None):
             for identity, runs in kinds:
-                if comparable(identity, source.identity) is None:
-                    runs.append(str(source.run))
+                if comparable(identity, mine) is None:
+                    runs.append(run)
                     break
             else:
-                kinds.append((source.identity, [str(source.run)]))
+                kinds.append((mine, [run]))
         if len(kinds) > 1:
             groups = "; ".join(f"{', '.join(dict.fromkeys(runs))} ({identity})" for identity, runs in kinds)
             reason = comparable(kinds[0][0], kinds[1][0])

@@ -7,6 +7,7 @@ prints the published number, the measured one and their difference in lines belo
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
@@ -177,9 +178,7 @@ class _Data:
             lines = [line for name in names for line in measurements.lines(name, metric)]
             compared = LATER if column.id in spec.later else agreement_of(pooled, lines, printed)
         identity = dataclasses.replace(measurements.identity(run, metric), saw=self._seen(names))
-        for name in pool:
-            if reason := comparable(identity, measurements.identity(name, metric)):
-                raise UserError(where, f"pools '{run}' and '{name}', which are not comparable: {metric}: {reason}")
+        self._require_alike(names, metric, where)
         return CellSource(metric, printed, run, pooled, empty, pool, compared, identity)
 
     def held_out(self, column: ColumnSpec, rows: Sequence[RowSpec]) -> tuple[str, ...]:
@@ -203,6 +202,8 @@ class _Data:
         names = [run, *map(column.run_of, spec.pool)]
         if not keys or not all(self.measurements.has(name, key) for name in names for key in keys):
             return CellSource(metric, run=run, empty=DASH)
+        for key in keys:
+            self._require_alike(names, key, where)
         estimates = []
         for name in names:
             trials = zip(*([line.value for line in self.measurements.lines(name, key)] for key in keys))
@@ -218,6 +219,13 @@ class _Data:
         )
         pooled = Estimate.of([estimate.mean for estimate in estimates]) if spec.pool else estimates[0]
         return CellSource(metric, None, run, pooled, pool=tuple(names[1:]), identity=whole, parts=keys)
+
+    def _require_alike(self, names: Sequence[str], metric: str, where: str) -> None:
+        """Refuses to pool runs whose values are not comparable."""
+        first, *others = ((name, self.measurements.identity(name, metric)) for name in names)
+        for name, identity in others:
+            if reason := comparable(first[1], identity):
+                raise UserError(where, f"pools '{first[0]}' and '{name}', which are not comparable: {metric}: {reason}")
 
     def _identity(self, run: str, metric: str) -> Identity:
         return dataclasses.replace(self.measurements.identity(run, metric), saw=self._seen([run]))
@@ -337,9 +345,10 @@ def best_values(layout: TableLayout, lines: list[TableLine], mode: Mode) -> Best
         printed = {n: s.published.value for n, s in shown.items() if s.published and ("published", n) in rival}
         rounded = {n: _rounded(column, source) for n, source in shown.items() if ("measured", n) in rival}
         measured = {n: value for n, value in rounded.items() if value is not None}
-        identities = [source.identity for n, source in shown.items() if n in measured and source.identity]
+        identities = {source.identity for n, source in shown.items() if n in measured and source.identity}
         winner = min if column.direction == "lower" else max
-        alike = not any(comparable(identities[0], other) for other in identities[1:])
+        # Each with each: a value of unknown seeds is comparable with two that differ in their seeds.
+        alike = not any(itertools.starmap(comparable, itertools.combinations(identities, 2)))
         rivals = [*measured.values(), *(value for n, value in printed.items() if n not in measured)]
         # A row alone is not the best of anything.
         if measured and alike and sum(bool(s.estimate or s.published) for s in shown.values()) > 1:

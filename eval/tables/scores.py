@@ -112,8 +112,8 @@ def markdown_row(score: Score, columns: Sequence[ColumnSpec]) -> str:
 def _cells(score: Score, columns: Sequence[ColumnSpec]) -> tuple[Cell, ...]:
     texts = {"label": score.name, "family": score.family, "nfe": str(score.nfe or "")}
     return tuple(
-        measured_cell(column, CellSource(column.metric, estimate=_estimate(score, column.metric)))
-        if column.metric
+        measured_cell(column, CellSource(key, estimate=_estimate(score, key), identity=score.identity(key)))
+        if (key := column.metric)
         else Cell(text)
         if (text := texts.get(str(column.field)))
         else BLANK

@@ -22,6 +22,7 @@ from eval.metrics.sliced import sliced_distance
 from eval.metrics.statistics import FeatureStatistics
 from eval.results.measurements import record_identity
 from sida.config.datasets import dataset_spec
+from sida.files.atomic import json_text
 from tests.golden.vectors import load
 from tests.refused import refused
 
@@ -266,6 +267,16 @@ class Real:
         return self.mean, self.cov, None
 
 
+def test_held_out_images_that_are_training_images_give_no_memorisation():
+    rows, fresh = draw(20, 0), draw(20, 1)
+    kind = METRIC_KINDS["memorisation"](key="c", kind="memorisation", extractor="x", reference="r", held_out="h")
+    for held_out, known in ((rows, False), (fresh, True)):
+        found = dict(memorisation(draw(20, 2), rows, held_out)._asdict())
+        value, detail = kind.compute(Sides(kind, None, {}, "cpu", {("memorisation", "x", ("r", "h")): found}))
+        assert (value is not None, "note" not in detail) == (known, known)
+        assert json_text(detail)
+
+
 def test_fdr6_of_fd_loss():
     found, info = load("measures/fdr")
     values = {}
@@ -334,5 +345,6 @@ def test_a_panel_is_one_trial_of_images_read_once_with_the_identities_of_its_par
     other = [PANEL["metrics"][0], PANEL["metrics"][2] | {"of": ["digits"]}]
     (alone,) = measure(spec | {"protocol": PANEL | {"metrics": other}}, tmp_path / "b", [0])
     assert record_identity(alone, "mean") != whole
+    assert measure(spec | {"protocol": PANEL}, tmp_path, [0]) == []
     # A mean is measured again with its parts if it joins a protocol.
     assert [metric.key for metric in load_protocol(PANEL).part(["mean"]).metrics] == ["digits", "glyphs", "mean"]

@@ -189,12 +189,13 @@ def test_latex_of_a_results_folder_reads_no_file_outside_it(tmp_path, name):
 
 
 def test_the_paper_lists_what_the_published_numbers_alone_decide(tmp_path, monkeypatch):
-    claim = {"id": "C", "statement": "s", "verdict": "not decided here", "by_published": {}}
-    claims = [claim | {"printed": {"verdict": "supported"}}, claim | {"printed": None}]
+    claim = {"id": "C", "statement": "s", "verdict": "not decided here", "chance": False, "by_published": {}}
+    claims = [claim | {"printed": {"verdict": "supported", "chance": True}}, claim | {"printed": None}]
     monkeypatch.setattr("eval.report.paper.read_verdicts", lambda path: {"preamble": "", "claims": claims})
     (tmp_path / "claims.json").write_text("{}")
     source = paper_source(tmp_path, [], [], "")
     assert "claim & statement & as published" in source
+    assert "supported †" in source
     assert "not decided here" not in source
     assert "& --" not in source
     assert "1 of 2 claims" in source

@@ -91,6 +91,7 @@ GDD = {"rule": "LT", "metric": "fid", "a": A, "b": Operand(published="table1-gdd
     [
         ((4.0, 0.1), (4.0 + 1.001 * WELCH, 0.2), LT, "supported"),
         ((4.0, 0.1), (4.0 + 0.999 * WELCH, 0.2), LT, OPEN),
+        ((4.0, 0.0), (4.0, 0.0), LT, OPEN),  # equal without any scatter
         # GDD-I's 1.54 on CIFAR-10: rounding hides 0.005.
         ((1.54 - 0.005 - NOISE - 1e-6, 0.01), None, GDD, "supported"),
         ((1.54 - 0.005 - NOISE + 1e-6, 0.01), None, GDD, OPEN),
@@ -132,6 +133,13 @@ def test_after_equally_many_images_the_curves_decide_and_not_the_kept_networks(t
     assert found.outcome == "supported"
     assert found.findings[0].numbers["gain"] == pytest.approx(1.0)
     assert "2,000 images each" in found.findings[0].evidence
+    # Distances fall with the number of images of an evaluation.
+    log(tmp_path, "b", "evaluations.jsonl", [{"nimg": n, "fd": 9.0, "num_samples": 500} for n in (1000, 2000)])
+    diverging = X | {"form": "diverging", "a": A, "b": B, "seeds": 1}
+    for part in (LT | {"equal_images": True}, REACHES | {"b": B}, diverging):
+        found = verdict(evidence(*rows, students=tmp_path), **part)
+        assert found.outcome == OPEN
+        assert "use 500 and 5,000 images" in found.findings[0].evidence
     # The untrained networks at 0 are no result, and without logs nothing is decided.
     curve(tmp_path, "b", [(0, 30.0), (1500, 5.0)])
     for students in (tmp_path, None):

@@ -226,6 +226,15 @@ def test_an_interrupted_score_resumes_with_its_finished_trials(tmp_path, monkeyp
     assert not any((tmp_path / "cache" / "scores").iterdir())
 
 
+def test_a_copy_of_an_image_of_a_finished_trial_is_refused_by_every_call(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    pictures = images(60, 8, 1)
+    pictures[50] = pictures[3]
+    path = saved(tmp_path / "a.npz", pictures)
+    for _ in range(2):
+        refused("is the same image as", score_images, path, "digits", num_samples=30)
+
+
 @pytest.mark.usefixtures("offline")
 def test_all_missing_downloads_are_named_at_once(tmp_path, capsys):
     path = saved(tmp_path / "a.npz", images(30, 32))
@@ -298,6 +307,7 @@ def test_a_comparison_of_two_sets_has_an_identity_that_no_table_takes(halves, tm
     faults = {
         "--like": [*command, "--like", "main"],
         "--trials": [*command, "--trials", "2"],
+        "--reference": [*command, "--reference", "data=real.npz"],
         "large.npy": [*command[:3], str(tmp_path / "large.npy"), "--protocol", "digits"],
         "--against": [*command[:2], "--protocol", "pair", "--num-samples", "99"],
     }

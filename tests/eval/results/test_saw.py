@@ -117,13 +117,27 @@ def test_only_an_honest_row_is_bold_and_the_others_are_marked(tmp_path, row, cha
     assert ("not ranked" in to_markdown(made)) == (best != MET)
 
 
+@pytest.mark.parametrize("settings", [FID, "frechet cov_ddof=0 extractor=pixels"])
 @pytest.mark.parametrize("column", ["extractor_sha256", "reference_sha256"])
-def test_a_value_without_a_digest_is_not_bold(tmp_path, column):
+def test_a_value_without_a_digest_is_not_bold(tmp_path, column, settings):
     for digest, best in (("c" * 64, {"0.700"}), ("", set())):
-        rows = [row for name, value in (("a", 2.0), ("b", 0.7)) for row in lines(name, value, **{column: digest})]
+        change = {"settings": settings, column: digest}
+        rows = [row for name, value in (("a", 2.0), ("b", 0.7)) for row in lines(name, value, **change)]
         said, unsaid = (of_rows(tmp_path, dict.fromkeys("ab", external(saw=saw)), rows) for saw in ("none", None))
         assert bold(said) == best
         assert ("no digest" in to_markdown(said)) == ("no digest" in to_markdown(unsaid)) == (not best)
+
+
+def test_a_value_of_unknown_seeds_makes_two_of_other_seeds_not_alike(tmp_path):
+    rows = []
+    for (name, first), value in zip({"none": None, "a": 0, "b": 9}.items(), (0.9, 0.8, 0.7)):
+        for row in lines(name, value, protocol=name):
+            begin = first if first is None else first + row.trial * row.n
+            last = begin if begin is None else begin + row.n - 1
+            rows.append(dataclasses.replace(row, seed_first=begin, seed_last=last))
+    made = of_rows(tmp_path, {row.run: external(saw="none") for row in rows}, rows)
+    assert bold(made) == set()
+    assert "first image seed: 0 != 9" in to_markdown(made)
 
 
 def test_training_seeds_that_are_pooled_with_one_that_met_it_are_not_bold(tmp_path):

@@ -17,6 +17,7 @@ from tests.eval.synthetic_output import csv_rows, digest_of, inputs_of
 from tests.refused import refused
 from workflow.cli import main
 
+OPTIONS = ("--nfe", "4", "--family", "Two & More", "--saw", "loss:digits")
 SHEET = "run\tfamily\tlabel\tmethod\tsampler\ntheirs\tOne Step\tTheirs\texternal\t\n"
 
 
@@ -24,7 +25,7 @@ SHEET = "run\tfamily\tlabel\tmethod\tsampler\ntheirs\tOne Step\tTheirs\texternal
 def folder(tmp_path_factory):
     """Two scores of digits, one of them also as measurements with a sheet, and one of another protocol."""
     folder = tmp_path_factory.mktemp("scores")
-    for name, n, *more in (("theirs", 40), ("Mine", 40, "--nfe", "4", "--family", "Two & More"), ("small", 20)):
+    for name, n, *more in (("theirs", 40), ("Mine", 40, *OPTIONS), ("small", 20)):
         pixels = np.random.default_rng(len(name)).integers(0, 256, (80, 8, 8), dtype=np.uint8)
         np.savez(folder / "images.npz", arr_0=pixels, arr_1=np.arange(80) % 10)
         command = ["score", str(folder / "images.npz"), "--protocol", "digits", "--num-samples", str(n)]
@@ -43,6 +44,7 @@ def test_a_scores_row_is_the_line_that_the_table_with_it_has(folder, tmp_path):
     assert comment == r"% Family & Model & NFE & FD & IS & Prec. & Rec. & Acc. \% & FD pixel"
     assert (tmp_path / "main.tex").read_text().splitlines().count(row) == 1
     assert row.startswith(r"Two \& More & Mine & $4$ & ")
+    assert row.count(r"\ddagger") == 5  # all but the distance of pixels
     found = {(r["model"], r["column"]): r for r in csv_rows(tmp_path / "main.csv")}
     summary = json.loads((folder / "Mine.json").read_text())["summary"]
     assert float(found["Mine", "fd"]["measured"]) == pytest.approx(summary["fd"]["mean"])
@@ -139,6 +141,7 @@ def mine(folder, tmp_path):
         ({"extractor": "pixels"}, "metric: extractor=pixels != extractor=inception"),
         ({"reference": "asset fid-ref-cifar10"}, "reference_sha256: must be a digest"),
         ({"seeds": [0, 49999]}, "seeds: [0, 49999] are not those of trial 1"),
+        ({"seeds": [], "seed0": None}, "is no result of sida score"),
         ({"seeds": [0, 49999], "seed0": None}, "trials 0 and 1 have equal or overlapping seeds"),
         ({"step": 0}, "all 2 trials have the value 1.9"),
         ({"key": "fd"}, "none of the table's metrics (fid"),
