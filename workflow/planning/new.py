@@ -93,7 +93,7 @@ def new_study(config: StudyConfig) -> list[str]:
         "look at preset.yaml, then:",
         f"  cd {config.study}",
         "  sida plan preset.yaml     (hours and memory; nothing runs)",
-        f"  sida run .{values['on_gpu']}",
+        "  sida run .",
     ]
 
 
@@ -296,8 +296,7 @@ def _sized(config: StudyConfig, dataset: Any, names: list[str]) -> dict[str, Any
     for key in ("teacher_batch", "student_batch"):
         values[key] = min(values[key], len(dataset))
         values[f"{key}_gpu"] = values[key]
-    on_gpu = values["device"] != "cpu"
-    values |= {"gpus": int(on_gpu), "on_gpu": " -- --resources gpu=1" if on_gpu else ""}
+    values["gpus"] = int(values["device"] != "cpu")
     listed = f": {', '.join(names)}" if 0 < len(names) <= _MOST_NAMES else ""
     rows, columns = (10, 6) if dataset.label_dim else (8, 8)
     return values | {
