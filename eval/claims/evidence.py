@@ -450,8 +450,7 @@ def decided(
     text += f", {100 * found.confidence:.0f} % interval {found.low:.3g} to {found.high:.3g}"
     bounds = [bound for bound in (low, high) if math.isfinite(bound)]
     if found.standard_error > 0 and bounds:
-        values = [found.p_value(bound) for bound in bounds]
-        known["p"] = min(values) if outcome == "contradicted" else max(values)
+        known["p"] = max(map(found.p_value, bounds))
         text += " (p < 0.0001)" if known["p"] < 1e-4 else f" (p {known['p']:.2g})"
     if len(found.blocks) > 1:
         each = (f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}] ({name})" for name, one in found.blocks.items())

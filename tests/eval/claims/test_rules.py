@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.claims.evidence import Finding, Operand, Retraining
+from eval.claims.evidence import Finding, Operand, Retraining, decided
 from eval.claims.write import combined
+from eval.contrasts import Interval
 from eval.results.sheet import SheetRow
 from tests.eval.claims.evidence import (
     PUBLISHED,
@@ -107,6 +108,13 @@ GDD = {"rule": "LT", "metric": "fid", "a": A, "b": Operand(published="table1-gdd
 def test_rules_on_single_generators_count_noise_and_rounding(a, b, part, expected):
     rows = [lines(name, spread(*values), part["metric"]) for name, values in (("a", a), ("b", b)) if values]
     assert outcome(evidence(*rows), **part) == expected
+
+
+def test_p_is_that_of_the_bound_that_the_estimate_would_have_to_pass():
+    ratio = Interval(1.02, 0.004, 30.0, 1.009, 1.031)
+    found = decided(ratio, low=0.0, high=1.005, text="")
+    assert found.outcome == "contradicted"
+    assert found.numbers["p"] == pytest.approx(ratio.p_value(1.005))
 
 
 @given(st.floats(0.1, 10), st.floats(0.1, 10), st.floats(0.001, 1), st.floats(0.001, 1))
