@@ -134,7 +134,7 @@ def test_own_kind_is_a_data_set_with_every_view():
         (SPEC | {"label_dim": -1}, "label_dim: must be 0 or more"),
         (SPEC | {"path": "x.zip"}, "path: .*remove this key"),
         (SPEC | {"sha256": "00"}, "sha256: digits has"),
-        (COUNTS, "counts: a data set of this kind"),
+        (COUNTS, "counts: .*resolution"),
         (GRATINGS | {"kind": "docs.examples.gratings:grating"}, r"cannot be called as function\(config, \*\*views\)"),
         (GRATINGS | {"kind": "gratings"}, r"kind: must be one of digits, .*got \"gratings\""),
     ],
