@@ -192,6 +192,11 @@ class Block(nn.Module):
         return contextlib.nullcontext()
 
 
+def blocks_of(net: nn.Module) -> list[Block]:
+    """Blocks of a network that :func:`checkpoint_blocks` can change."""
+    return [module for module in net.modules() if isinstance(module, Block)]
+
+
 def checkpoint_blocks(net: nn.Module, where: str) -> None:
     """Turns on gradient checkpointing: blocks keep only their inputs between forward and backward pass.
 
@@ -205,7 +210,7 @@ def checkpoint_blocks(net: nn.Module, where: str) -> None:
     Raises:
         UserError: The network has no blocks of this package.
     """
-    blocks = [module for module in net.modules() if isinstance(module, Block)]
+    blocks = blocks_of(net)
     if not blocks:
         raise UserError(where, f"{type(net).__name__} has no U-Net blocks to which it could be applied", "turn it off")
     for block in blocks:

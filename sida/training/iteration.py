@@ -75,7 +75,7 @@ class StudentTrainer(Trainer):
         networks = {step.name: step.network for step in steps}
         super().__init__(networks, {"ema": Average(self.generator)}, kept or {})
         self.running: Sequence[Running] = ()
-        # Those of heads change with each pass: ratios, spectral norms.
+        # Buffers of discriminators' heads change with each pass: ratios, spectral norms.
         self._buffers = [value for network in self.networks.values() for value in network.net.buffers()]
         self.device = self.generator.flat.vector.device
         self._memory = MemoryRelief(recipe.name)

@@ -15,7 +15,7 @@ import torch
 from sida.data.augment import AugmentPipe
 from sida.errors import UserError, say
 from sida.machine import Recording, RecordingError, Tensors
-from sida.networks.unet import Block
+from sida.networks.unet import blocks_of, checkpoint_blocks
 from sida.noise import Draw, Draws
 from sida.sampling.samplers import one_step
 from sida.training.batches import Batch
@@ -372,8 +372,8 @@ class MemoryRelief:
         """
         remedy = "give a smaller batch_gpu (docs/differences.md, 20), a smaller network or a larger card"
         fault = f"out of memory at image {nimg:,} with micro-batches of {images // (1 + self.halved):,} images"
-        blocks = [block for network in networks for block in network.net.modules() if isinstance(block, Block)]
-        if self.used or (images == 1 if divisible else not blocks):
+        with_blocks = [network.net for network in networks if blocks_of(network.net)]
+        if self.used or (images == 1 if divisible else not with_blocks):
             raise UserError(self.name, fault, remedy)
         for network in networks:
             network.drop_gradient()
@@ -381,8 +381,8 @@ class MemoryRelief:
         if divisible:
             change = "the micro-batch is halved"
         else:
-            for block in blocks:
-                block.checkpointed = True
+            for net in with_blocks:
+                checkpoint_blocks(net, self.name)
             change = "networks compute their blocks again in the backward pass"
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
