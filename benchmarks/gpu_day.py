@@ -78,7 +78,7 @@ def command(words: list[str]) -> int:
 def run(name: str, out: Path, seconds: float, rehearse: bool) -> bool:
     """Runs a part; False if the time was over before its end."""
     (goal, words), measured, log = PARTS[name], out / f"{name}.part.json", out / f"{name}.log"
-    if words[0] in ("gpu", "gpu_sampling"):
+    if words[0] in ("step", "gpu_sampling"):
         code = "import importlib, pathlib, sys; module = importlib.import_module('benchmarks.' + sys.argv[1]); "
         code += "sys.exit(not module.main(pathlib.Path(sys.argv[2]), *([module.CASES[int(n)]] for n in sys.argv[3:])))"
         words = [sys.executable, "-c", code, words[0], str(measured), *words[1:]]

@@ -1,7 +1,8 @@
 """SiDA's training step against the official order of work in the same run and precision.
 
 For each network: the official order (:mod:`benchmarks.official_order`) and the suite; on a GPU kernel by kernel, with
-its rounds as CUDA graphs, with fused kernels and graphs, these with activations made again, and in bfloat16.
+its rounds as CUDA graphs, with fused kernels and graphs, these with activations made again, and in bfloat16; and with
+``torch.compile`` of the residual blocks in place of the fused kernels.
 Each row says its rate, its share of the rate of a large matrix product measured here, its memory (of a GPU), how long
 it takes from finished networks to the fourth step, and where the kernels' time goes. Rows are stored as they come.
 
@@ -31,6 +32,7 @@ from sida.machine import environment, prepare_process
 from sida.methods.registry import recipe_of
 from sida.methods.sid import EDM2SiDALoss, SiDALoss
 from sida.networks import build_network
+from sida.networks.unet import blocks_of
 from sida.training.iteration import Distiller
 from sida.training.schedule import Schedule
 
@@ -104,7 +106,8 @@ if DEVICE == "cpu" and not REHEARSAL:
 if REHEARSAL:
     SMALL |= {"img_resolution": 4, "model_channels": 4, "num_blocks": 1, "attn_resolutions": []}
     CASES = [Case("tiny", {"class": "EDMPrecond", "kwargs": SMALL}, 2, 0.0)]
-SIDES = ("official order", "torch", "torch, graphs", "fused, graphs", "fused, graphs, again", "fused, graphs, bfloat16")
+SIDES = ("official order", "torch", "torch, graphs", "fused, graphs", "fused, graphs, again", "fused, graphs, bfloat16",
+         "compiled, graphs")  # fmt: skip
 #: Sides whose time is told by kernels.
 KERNELS_OF = ("official order", "fused, graphs")
 if CASES is ON_PROCESSOR:
@@ -152,6 +155,11 @@ def make(side: str, network: dict[str, Any]) -> Step:
             use_plain_blocks(net)
         plain = Plain(*nets, SCHEDULE, **settings, **({"P_mean": -0.4, "P_std": 1.0} if edm2 else {}))
         return lambda nimg, batch: plain.iteration(nimg, batch, batch)
+    if "compiled" in side:
+        # Blocks of equal shapes share their kernels.
+        torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 10_000
+        for block in (block for net in nets for block in blocks_of(net)):
+            block.compute = torch.compile(block.compute, dynamic=False)
     ways: dict[str, Any] = {"kernels": "fused" if "fused" in side else "torch", "cuda_graphs": "graphs" in side}
     ways |= {"recompute": "again" in side}
     given = {"device": "cuda", "eps": 1e-8, **settings, "grad_clip_value": settings["grad_clip_value"] or 0.0}
