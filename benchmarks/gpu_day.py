@@ -39,6 +39,7 @@ PARTS: dict[str, tuple[str, list[str]]] = {
     "step-cifar10-128": ("at least 2.5 times, half of the peak, memory 0.6 with recompute", ["step", "1"]),
     "step-imagenet64": ("at least 2.5 times, memory 0.6 with recompute", ["step", "2"]),
     "step-edm2-s": ("at least 2.5 times, memory 0.6 with recompute", ["step", "3"]),
+    "compiled": ("own kernels 1.1 times as fast as torch.compile", ["step", "1", "COMPILED"]),
     "sampling": ("97 % of the fused network alone, a row of 10 × 50,000", ["gpu_sampling"]),
     "preset": ("from nothing to its page in 25 minutes", [*_PRESET, "studies/gpu/preset.yaml"]),
 }
@@ -80,7 +81,8 @@ def run(name: str, out: Path, seconds: float, rehearse: bool) -> bool:
     (goal, words), measured, log = PARTS[name], out / f"{name}.part.json", out / f"{name}.log"
     if words[0] in ("step", "gpu_sampling"):
         code = "import importlib, pathlib, sys; module = importlib.import_module('benchmarks.' + sys.argv[1]); "
-        code += "sys.exit(not module.main(pathlib.Path(sys.argv[2]), *([module.CASES[int(n)]] for n in sys.argv[3:])))"
+        code += "cases = [[module.CASES[int(n)]] for n in sys.argv[3:4]]; sides = map(vars(module).get, sys.argv[4:]); "
+        code += "sys.exit(not module.main(pathlib.Path(sys.argv[2]), *cases, *sides))"
         words = [sys.executable, "-c", code, words[0], str(measured), *words[1:]]
     if rehearse:
         words = [*words, *{"tests": ["--collect-only"], "preset": ["studies/gpu/gpu-small.yaml", "-n"]}.get(name, [])]

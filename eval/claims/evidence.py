@@ -65,7 +65,8 @@ class Operand:
         return self.run is not None or self.where is not None
 
     def __str__(self) -> str:
-        return self.run or (str(dict(self.where)) if self.where else str(self.published))
+        conditions = ", ".join(f"{key} {value}" for key, value in (self.where or {}).items())
+        return self.run or conditions or str(self.published)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def write_index(
         again: Command that makes the results again; without it the page names none.
 
     Raises:
-        UserError: There are neither tables nor figures, or a file has another form.
+        UserError: There are no results, or a file has another form.
     """
     folder, out = Path(results), Path(out)
     tables = {path.stem: load_table(path) for path in in_order(folder / "tables", ".json")}
@@ -80,11 +80,12 @@ def write_index(
         {"name": path.stem, "caption": figure_caption(path, own), "data": b64encode(reduced_png(path)).decode("ascii")}
         for path in in_order(folder / "figures", ".png")
     ]
-    if not tables and not pictures:
-        raise UserError(folder, "no tables and no figures there yet", "run the workflow first")
+    measurements = measured_in(folder)
+    # A search has trials and no tables.
+    if not (tables or pictures or measurements.rows):
+        raise UserError(folder, "no results there yet", "run the workflow first")
     path = folder / "claims.json"
     verdicts: dict[str, Any] = read_verdicts(path) if path.is_file() else {"claims": []}
-    measurements = measured_in(folder)
     claims = verdicts["claims"]
     decided = Counter(((not measurements.rows and claim["printed"]) or claim)["verdict"] for claim in claims)
     used = {finding["rule"] for claim in claims for finding in claim["findings"]}

@@ -110,6 +110,14 @@ def test_published_and_measured_numbers_look_different(released, study):
     assert "as published" not in shown(study)
 
 
+def test_a_search_without_tables_has_a_page_and_an_empty_folder_has_none(study, tmp_path, refusal):
+    shutil.copy(study / "measurements.csv", tmp_path)
+    words = shown(write_index(tmp_path, tmp_path / "index.html").parent)
+    assert "sida-a1.0" in words
+    (tmp_path / "measurements.csv").unlink()
+    assert str(tmp_path) in refusal("page", str(tmp_path), "--out", str(tmp_path / "index.html"))
+
+
 def test_the_same_files_give_the_same_page_and_run_it_again_names_what_was_given(study, tmp_path):
     for name in ("a.html", "b.html"):
         write_index(study, tmp_path / name)
