@@ -164,7 +164,8 @@ class StudentTrainer(Trainer):
             statistics.rewind()
         random = any(other.augment is not None or has_dropout(other.network.net) for other in self.steps)
         divisible = not random and not any(other.pooled for other in self.steps)
-        self._memory.relieve([*self.networks.values()], images, divisible, nimg)
+        together = bool(self.running) and self.ranks.world_size > 1
+        self._memory.relieve([*self.networks.values()], images, divisible, nimg, together)
 
     def _draws(
         self, step: OptimizerStep, stream: str, nimg: int, batches: Sequence[Batch], given: Sequence[Draws] | None

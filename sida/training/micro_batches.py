@@ -358,7 +358,9 @@ class MemoryRelief:
         halves = zip(images.split(size), (None, None) if labels is None else labels.split(size))
         return [(half, {name: parts[n] for name, parts in split.items()}) for n, half in enumerate(halves)]
 
-    def relieve(self, networks: Sequence[OptimizedNetwork], images: int, divisible: bool, nimg: int) -> None:
+    def relieve(
+        self, networks: Sequence[OptimizedNetwork], images: int, divisible: bool, nimg: int, together: bool = False
+    ) -> None:
         """Prepares the second attempt of a step: drops its gradients, and saves memory from here on.
 
         Args:
@@ -366,14 +368,15 @@ class MemoryRelief:
             images: Images of a micro-batch.
             divisible: Whether halves of a micro-batch give the same sum.
             nimg: Images seen before the step.
+            together: Whether losses are added up over processes, of which one alone cannot repeat its step.
 
         Raises:
-            UserError: It is the second time, or the networks have no blocks.
+            UserError: It is the second time, the networks have no blocks, or processes compute losses together.
         """
         remedy = "give a smaller batch_gpu (docs/differences.md, 20), a smaller network or a larger card"
         fault = f"out of memory at image {nimg:,} with micro-batches of {images // (1 + self.halved):,} images"
         with_blocks = [network.net for network in networks if blocks_of(network.net)]
-        if self.used or (images == 1 if divisible else not with_blocks):
+        if self.used or together or (images == 1 if divisible else not with_blocks):
             raise UserError(self.name, fault, remedy)
         for network in networks:
             network.drop_gradient()

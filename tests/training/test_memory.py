@@ -8,7 +8,7 @@ import torch
 from sida.methods import distill
 from sida.training import train_teacher
 from sida.training.iteration import StudentTrainer
-from sida.training.micro_batches import EagerRunner
+from sida.training.micro_batches import EagerRunner, MemoryRelief
 from sida.training.teacher import EDMLoss
 from tests.refused import refused
 from tests.training.toy import DATASET, NETWORK, SID_STUDENT, STUDENT, TEACHER, results
@@ -102,3 +102,8 @@ def test_a_teacher_goes_on_with_the_same_numbers(tmp_path, monkeypatch, more, ex
 def test_the_second_time_ends_in_one_line_with_the_remedy(tmp_path, monkeypatch):
     out_of_memory(monkeypatch, EDMLoss, "__call__", {5, 9})
     refused("batch_gpu", train_teacher, TEACHER, tmp_path)
+
+
+def test_one_of_several_processes_does_not_repeat_losses_that_all_add_up():
+    MemoryRelief("alone").relieve([], 8, True, 0)
+    refused("batch_gpu", MemoryRelief("together").relieve, [], 8, True, 0, True)
