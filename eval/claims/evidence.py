@@ -246,6 +246,17 @@ class Evidence:
             if not found.startswith(f"{number} × ") or card not in found:
                 raise NotMeasuredError("", f"run '{run}' was trained on {found}; this is about {gpus}")
 
+    def run_of(self, operand: Operand) -> str:
+        """Id of the one measured row that an operand names.
+
+        Raises:
+            NotMeasuredError: No row has been measured, or several have.
+        """
+        first, *others = self.runs_of(operand)
+        if others:
+            raise NotMeasuredError("", f"{operand} names {len(others) + 1} rows; this rule is about one training")
+        return first
+
     def runs_of(self, operand: Operand, seeds: int = 1) -> list[str]:
         """Ids of the measured rows that an operand names, at least as many as training seeds are asked for.
 

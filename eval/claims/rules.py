@@ -246,8 +246,8 @@ class ReachesRule(Rule):
     def decide(self, evidence: Evidence, where: str) -> Finding:
         """The curve falls to a multiple of a level within a number of images."""
         evidence.require_curves()
-        name = evidence.runs_of(self.a)[0]
-        other = evidence.runs_of(self.b)[0] if self.b else name
+        name = evidence.run_of(self.a)
+        other = evidence.run_of(self.b) if self.b else name
         curve, slow_curve = evidence.curves([name, other], self.metric)
         level, error, meaning = self._level(slow_curve, evidence, f"{where}.level")
         if curve[-1].std is None:

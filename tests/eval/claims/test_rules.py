@@ -237,6 +237,7 @@ def test_reaches_compares_the_images_until_a_level_with_those_of_another_trainin
     assert outcome(found, **speed, times=5.5) == OPEN  # spacing: 40/7
     assert outcome(found, **speed, times=6.0) == "contradicted"
     assert outcome(found, **speed | {"a": B, "b": A}) == "contradicted"  # never reaches it
+    assert outcome(found, **speed | {"a": rows_of(method="sid")}, times=5.0) == OPEN  # two rows, not one curve
     assert outcome(fast_and_slow(std=1.0), **speed, times=5.0) == OPEN
     again = dataclasses.replace(found, retraining=Retraining(std={"fd": 0.05}, source="x"))
     assert outcome(again, **speed, times=5.0) == OPEN
