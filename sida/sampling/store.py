@@ -244,13 +244,23 @@ class NpzFile(SampleStore):
             with archive.open(zip_member("arr_0.npy", MODE), "w", force_zip64=True) as stream:
                 header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(stream, header)
-                for path in self.shard_paths:
-                    with np.load(path) as shard:
-                        stream.write(np.ascontiguousarray(shard["images"].transpose(0, 2, 3, 1)).tobytes())
+                # The next shard is read while one is written.
+                with ThreadPoolExecutor(1) as reader:
+                    coming = [reader.submit(_channels_last, self.shard_paths[0])]
+                    for path in [*self.shard_paths[1:], None]:
+                        images = coming.pop().result()
+                        coming = [reader.submit(_channels_last, path)] if path else []
+                        stream.write(images.data)
             for key, name in (("classes", "arr_1.npy"), ("seeds", "seeds.npy")):
                 content = io.BytesIO()
                 np.save(content, np.concatenate([np.load(path)[key] for path in self.shard_paths]))
                 archive.writestr(zip_member(name, MODE), content.getvalue())
+
+
+def _channels_last(shard: Path) -> np.ndarray:
+    """Images of a shard, (N, H, W, C)."""
+    with np.load(shard) as arrays:
+        return np.ascontiguousarray(arrays["images"].transpose(0, 2, 3, 1))
 
 
 def write_all(store: SampleStore, shards: Sequence[int], batches: Iterator[Samples], workers: int) -> None:
