@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sida.config.plugins import ALLOW, check_code_path
@@ -16,6 +16,7 @@ from sida.config.resources import ROOT
 from sida.errors import UserError, say
 from sida.files.ordinary import walk_ordinary
 from sida.files.text_files import read_text
+from workflow.preset import Preset
 from workflow.preset.files import find_preset
 
 #: Largest difference in seconds between clocks of machines with a common disk.
@@ -82,6 +83,26 @@ def check_scheduler(profile: Path) -> None:
     if re.search(r"(?m)^executor:\s*slurm\b", text) and shutil.which("sbatch") is None:
         remedy = "start it on a login node of the cluster, or leave the profile out to run jobs on this machine"
         raise UserError(profile, "needs SLURM, and there is no sbatch on this machine", remedy)
+
+
+def check_data(preset: Preset, trainings: Iterable[str]) -> None:
+    """Checks that the data sets exist that trainings read and the workflow does not make.
+
+    Args:
+        preset: The preset.
+        trainings: Names of trainings, ``teachers/…`` and ``students/…``.
+
+    Raises:
+        UserError: One does not exist.
+    """
+    for training in trainings:
+        stage, _, name = training.partition("/")
+        dataset = preset.job(stage, name).spec["dataset"]
+        # A kind from outside may mean something else by its path.
+        path = None if ":" in dataset.get("kind", "") else dataset.get("path")
+        if path and path not in preset.archives and not os.path.exists(path):
+            remedy = "fetch or prepare the data set first (sida data prepare --help)"
+            raise UserError(path, f"no such file or folder, and {name} trains on it", remedy)
 
 
 def give_cache() -> None:

@@ -25,7 +25,7 @@ from sida.errors import UserError
 from sida.files.atomic import try_lock
 from sida.files.ordinary import open_below, read_ordinary
 from sida.files.text_files import parse_json
-from workflow.checks import check_folder, check_profile, check_results, closed_results
+from workflow.checks import check_data, check_folder, check_profile, check_results, closed_results
 from workflow.commands.archive import show_results
 from workflow.launch import PoolError, devices
 from workflow.planning.costs import check_card, driver_cards
@@ -85,10 +85,11 @@ class Start:
             check_pinned_code(job.wildcards.asset for job in self._workflow.dag.jobs if job.rule.name == "fetch")
             if self._site is None and any(job.resources.get("gpu") for job in jobs):
                 check_card(self.preset.settings.device, self.preset.source)
-            self._lock.take()
-            check_results(self.preset.results, self._lock.path)
             named = {str(job.params.get("spec")) for job in jobs if job.params.get("spec")}
             inside = [path.removeprefix(f"{self.preset.results}/specs/").removesuffix(".json") for path in named]
+            check_data(self.preset, sorted(name for name in inside if name.startswith(("teachers/", "students/"))))
+            self._lock.take()
+            check_results(self.preset.results, self._lock.path)
             self.preset.write(sorted(inside))
         for line in self.requests.warnings(jobs, self._workflow.execution_settings.retries):
             print(line, file=sys.stderr)

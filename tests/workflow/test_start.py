@@ -226,6 +226,21 @@ def test_settings_of_the_command_line_reach_report_page_and_manifest(tmp_path):
     assert all("title=Two words" in line for line in commands)
 
 
+def test_data_that_are_missing_end_a_run_before_any_job(tmp_path):
+    data = {"kind": "folder", "path": "pictures", "resolution": 8, "channels": 1, "label_dim": 10, "num_images": 100}
+    changes = {"preset": "mine", "dataset": "mine", "datasets": {"mine": data}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"base": str(ROOT / "studies/demo/preset.yaml"), **changes}))
+    target = ("--configfile", "mine.yaml", "--", "results/mine/measurements/sid-a1.0/trial-0.json")
+    workspace = Workspace(tmp_path)
+    assert workspace.planned(*target)["distill_parent"] == 1
+    status, said = workspace.forked(*target)
+    assert status == 1
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: pictures: ")
+    assert "sida data prepare" in line
+    assert not (tmp_path / "results/mine/logs").exists()
+
+
 DAY = 86_400
 
 
