@@ -96,13 +96,9 @@ def check_data(preset: Preset, trainings: Iterable[str]) -> None:
         UserError: One does not exist.
     """
     for training in trainings:
-        stage, _, name = training.partition("/")
-        dataset = preset.job(stage, name).spec["dataset"]
-        # A kind from outside may mean something else by its path.
-        path = None if ":" in dataset.get("kind", "") else dataset.get("path")
-        if path and path not in preset.archives and not os.path.exists(path):
+        if path := preset.missing_data(training, preset.archives):
             remedy = "fetch or prepare the data set first (sida data prepare --help)"
-            raise UserError(path, f"no such file or folder, and {name} trains on it", remedy)
+            raise UserError(path, f"no such file or folder, and {training.partition('/')[2]} trains on it", remedy)
 
 
 def give_cache() -> None:

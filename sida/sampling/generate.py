@@ -16,7 +16,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -44,6 +44,8 @@ from sida.sampling.samplers import (
 
 #: Number of batches in the queue of a GPU while the next batch is prepared.
 _FLYING = 2
+T = TypeVar("T")
+R = TypeVar("R")
 #: Function from latents ``(N, C, H, W)`` to images uint8.
 Decode = Callable[[torch.Tensor], torch.Tensor]
 
@@ -248,7 +250,7 @@ class Drawer:
             coming = len(starts) * sampler.nfe
             guide = None if gnet is None else self.evaluations.of(gnet, "guide", coming, sampler.kernels)
             called = self.evaluations.of(net, "network", coming, sampler.kernels)
-            for drawn in _prefetched(draw, starts) if device.type == "cuda" else map(draw, starts):
+            for drawn in prefetched(draw, starts) if device.type == "cuda" else map(draw, starts):
                 with torch.no_grad():
                     labels = None
                     if self.label_dim:
@@ -300,12 +302,12 @@ class _Drawn(NamedTuple):
     classes: torch.Tensor
 
 
-def _prefetched(draw: Callable[[int], _Drawn], starts: Sequence[int]) -> Iterator[_Drawn]:
-    """``map(draw, starts)``, with a thread that prefetches the next batch."""
-    with ThreadPoolExecutor(1, "latents") as thread:
-        waiting: collections.deque[Future[_Drawn]] = collections.deque()
-        for start in starts:
-            waiting.append(thread.submit(draw, start))
+def prefetched(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """``map(function, items)``, with a thread that prefetches the next result."""
+    with ThreadPoolExecutor(1, "prefetched") as thread:
+        waiting: collections.deque[Future[R]] = collections.deque()
+        for item in items:
+            waiting.append(thread.submit(function, item))
             if len(waiting) > 1:
                 yield waiting.popleft().result()
         while waiting:

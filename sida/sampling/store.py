@@ -33,7 +33,7 @@ from sida.data.pictures import encode_png
 from sida.errors import UserError, say
 from sida.files.atomic import atomic_path, read_hashed_json, set_aside, wait_for_lock, write_hashed_json, zip_member
 from sida.files.ordinary import read_ordinary
-from sida.sampling.generate import Drawer, Samples
+from sida.sampling.generate import Drawer, Samples, prefetched
 from sida.sampling.samplers import NO_CLASS
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -245,12 +245,8 @@ class NpzFile(SampleStore):
                 header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(stream, header)
                 # The next shard is read while one is written.
-                with ThreadPoolExecutor(1) as reader:
-                    coming = [reader.submit(_channels_last, self.shard_paths[0])]
-                    for path in [*self.shard_paths[1:], None]:
-                        images = coming.pop().result()
-                        coming = [reader.submit(_channels_last, path)] if path else []
-                        stream.write(images.data)
+                for images in prefetched(_channels_last, self.shard_paths):
+                    stream.write(images.data)
             for key, name in (("classes", "arr_1.npy"), ("seeds", "seeds.npy")):
                 content = io.BytesIO()
                 np.save(content, np.concatenate([np.load(path)[key] for path in self.shard_paths]))

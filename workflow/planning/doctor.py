@@ -145,15 +145,8 @@ def _data(plan: Plan) -> Iterator[Check]:
     made = [job.name for job in plan.jobs.values() if job.kind == "data"]
     if made:
         yield Check("data", "note", f"{', '.join(made)}: made by the workflow from their sources")
-    missing = set[str]()
-    for job in plan.jobs.values():
-        if job.kind not in ("student", "teacher"):
-            continue
-        run = plan.preset.runs.get(job.name)
-        dataset = plan.preset.training_data(run) if run else plan.preset.teacher_data(job.name)
-        path = dataset.get("path")
-        if path and f"archives/{path}" not in plan.jobs and not os.path.exists(path):
-            missing.add(path)
+    trainings = [f"{job.kind}s/{job.name}" for job in plan.jobs.values() if job.kind in ("student", "teacher")]
+    missing = {path for training in trainings if (path := plan.preset.missing_data(training, made))}
     for path in sorted(missing):
         yield Check("data", "missing", f"{path} is not there", f"sida data prepare --source PICTURES --out {path}")
     if not made and not missing:

@@ -15,7 +15,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,6 +170,14 @@ class Preset(Rows):
         protocol = self._protocol(path)
         keys = tuple(metric.key for metric in protocol.watched)
         return (protocol.part(keys, keys) if keys else protocol).content()
+
+    def missing_data(self, training: str, made: Container[str]) -> str | None:
+        """Path of the data set of a training, ``teachers/…`` or ``students/…``; None if it exists or is ``made``."""
+        stage, _, name = training.partition("/")
+        dataset = self.job(stage, name).spec["dataset"]
+        # A kind from outside may mean something else by its path.
+        path: str | None = None if ":" in dataset.get("kind", "") else dataset.get("path")
+        return path if path and path not in made and not os.path.exists(path) else None
 
     def _training_downloads(self, run: SheetRow, dataset: Mapping[str, Any]) -> list[str]:
         """Registered downloads that a row's method needs for its training."""
