@@ -116,8 +116,9 @@ def prepare_process(threads: int = 1) -> None:
 def keep_freed_memory() -> None:
     """Makes glibc keep freed memory instead of returning every activation to the kernel.
 
-    A training step frees and allocates the same megabytes repeatedly; by default most of them are fresh pages that the
-    kernel must clear (thousands of page faults per step). Without glibc the function does nothing.
+    A training step or a network that draws frees and allocates the same megabytes repeatedly; by default most of them
+    are fresh pages that the kernel must clear (thousands of page faults per step). Without glibc the function does
+    nothing.
     """
     _set_allocator({_M_MMAP_THRESHOLD: _HEAP_BLOCK, _M_TRIM_THRESHOLD: _KEEP_FREE})
 

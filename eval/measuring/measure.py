@@ -31,7 +31,7 @@ from sida.config.settings import from_mapping
 from sida.data import Dataset, load_dataset
 from sida.errors import Progress, UserError, suggestion
 from sida.files.atomic import sha256_json
-from sida.machine import cpu_threads, return_freed_memory, take_device, tf32
+from sida.machine import cpu_threads, keep_freed_memory, return_freed_memory, take_device, tf32
 
 
 class Measurer:
@@ -50,7 +50,9 @@ class Measurer:
         self.spec = spec if isinstance(spec, MeasureSpec) else from_mapping(MeasureSpec, spec, where)
         self.protocol: Protocol = self.spec.protocol
         take_device(self.spec.device, where)
-        return_freed_memory()
+        # Networks that draw need the same activations again and again; ready images need their batches once.
+        ready = self.spec.sampler["kind"] in ("data", "images")
+        (return_freed_memory if ready else keep_freed_memory)()
         # With a misspelt key the published file would be fetched instead of the given one.
         known = {
             "references": ["*", *self.protocol.references],

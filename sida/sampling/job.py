@@ -26,7 +26,7 @@ from sida.data.load import counts_of
 from sida.errors import Progress, SettingError, UserError
 from sida.files.atomic import sha256_file
 from sida.files.tensors import starts_as_pickle
-from sida.machine import environment, take_device, tf32
+from sida.machine import environment, keep_freed_memory, take_device, tf32
 from sida.networks.file import load_network, read_metadata
 from sida.networks.official import describe_file, import_official, import_state_dict
 from sida.sampling.generate import Drawer, Samples
@@ -101,6 +101,7 @@ def run_job(config: SampleConfig) -> Iterator[str]:
         seeds, (rows, columns) = parse_seeds(config.seeds), _grid_size(config.grid_size)
         if config.threads:
             torch.set_num_threads(config.threads)
+        keep_freed_memory()
         source = _Source(config)
         # Refuses contradicting settings before the target exists.
         source.batches(seeds[:1], config.batch_size)
