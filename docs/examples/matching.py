@@ -9,6 +9,7 @@ import dataclasses
 
 import torch
 
+from sida.config.saw import Saw
 from sida.config.settings import Positive
 from sida.methods import SID
 from sida.methods.method import Net, RawTerms
@@ -70,4 +71,6 @@ METHOD = dataclasses.replace(
     options=MatchingOptions,
     # The fake score must keep up with a generator that it does not judge in any other way.
     psi_steps=2,
+    # No feature network trains it.
+    saw=Saw(),
 )

@@ -281,7 +281,7 @@ def with_other_seeds(runs: Mapping[str, SheetRow], name: str) -> list[str]:
 
 
 def _without_seed(row: SheetRow) -> SheetRow:
-    return dataclasses.replace(row, run="", seed=None, init=None, second_protocol=None, notes="")
+    return dataclasses.replace(row, run="", label="", seed=None, init=None, second_protocol=None, notes="")
 
 
 def matching(runs: Mapping[str, SheetRow], conditions: Mapping[str, Any]) -> list[SheetRow]:

@@ -214,8 +214,8 @@ def test_pooled_rows_show_the_mean_and_spread_of_the_seeds_means(measured, runs,
     record = next(r for r in csv_rows(to_csv(table)) if r["model"] == "pooled")
     assert (record["run"], record["trials"], record["training_seeds"]) == ("sid-a1.2 sid-a1.0 sida-a1.0", "10", "3")
     assert len(record["network_sha256"].split()) == 3
-    # The other seeds of a row are pooled without a list.
-    other = dataclasses.replace(runs["sid-a1.2"], run="sida-a1.0", seed=1)
+    # The other seeds of a row are pooled without a list; labels may name the seed.
+    other = dataclasses.replace(runs["sid-a1.2"], run="sida-a1.0", label="SiD, seed 1", seed=1)
     seeds = {**runs, other.run: other}
     rows = [
         {"label": "pooled", "run": "sid-a1.2", "pool_seeds": True},
