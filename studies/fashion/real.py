@@ -32,6 +32,7 @@ COLOURS = {"one": "#0072B2", "two": "#D55E00", "three": "#009E73"}
 def rows() -> pd.DataFrame:
     """Means over trials: columns ``teacher``, ``method``, ``seed``, ``metric`` and ``value``."""
     table = pd.concat([load(HERE / "stored").measurements, pd.read_csv(HERE / "real-rows.csv")])
+    table["run"] = table["run"].str.removesuffix(".fashion-judge1")
     table = table[table["run"].str.fullmatch(r"(one|two|three)-.+-s\d")]
     means = table.groupby(["run", "metric"])["value"].mean().reset_index()
     means[["teacher", "method", "seed"]] = means["run"].str.extract(r"^(\w+?)-(.+)-s(\d)$")
@@ -64,6 +65,7 @@ def compare(means: pd.DataFrame, method: str, others: tuple[str, ...]) -> pd.Dat
 def changes(means: pd.DataFrame) -> pd.DataFrame:
     """Changes by FD-Loss: columns ``teacher``, ``seed``, ``metric``, ``before``, ``after`` and ``change`` (percent)."""
     keys = ["teacher", "seed", "metric"]
+    means = means[means["metric"].isin(JUDGES)]
     sides = [means[means["method"] == name].set_index(keys)["value"] for name in ("sida-again", "fd-loss")]
     both = pd.concat(sides, axis=1, keys=["before", "after"]).dropna().reset_index()
     return both.assign(change=100 * (both["after"] / both["before"] - 1))
@@ -84,7 +86,7 @@ def draw(found: pd.DataFrame) -> None:
     axes.axvline(0, color="#999999", linewidth=0.6, zorder=0)
     axes.set_yticks(range(len(names)), [JUDGES[name] for name in reversed(names)])
     axes.set_xlabel("change of the distance by FD-Loss on judge 1, in %")
-    axes.legend(loc="best", frameon=False)
+    axes.legend(loc="lower left", frameon=False)
     figure.savefig(HERE / "real.png", dpi=160, metadata={"Software": None})
 
 
@@ -96,7 +98,8 @@ def main() -> None:
     found = changes(means)
     if found.empty:
         return
-    for metric, mine in found.groupby("metric", sort=False):
+    for metric in JUDGES:
+        mine = found[found["metric"] == metric]
         cell = {str(teacher): list(part["change"]) for teacher, part in mine.groupby("teacher")}
         sure = mean_interval(cell)
         print(f"{metric:20} {mine['before'].mean():8.3f} → {mine['after'].mean():8.3f}", end="  ")
