@@ -86,7 +86,8 @@ def draw(found: pd.DataFrame) -> None:
     axes.axvline(0, color="#999999", linewidth=0.6, zorder=0)
     axes.set_yticks(range(len(names)), [JUDGES[name] for name in reversed(names)])
     axes.set_xlabel("change of the distance by FD-Loss on judge 1, in %")
-    axes.legend(loc="lower left", frameon=False)
+    axes.plot([], [], color="black", label="mean")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=3, frameon=False)
     figure.savefig(HERE / "real.png", dpi=160, metadata={"Software": None})
 
 
