@@ -82,7 +82,7 @@ def mean_interval(values: Blocks) -> Interval:
         values: Values of training seeds; at least two in one of the blocks.
 
     Raises:
-        NotMeasuredError: No value, or a single seed in every block.
+        NotMeasuredError: No value, one that is not finite, or a single seed in every block.
     """
     _check(values, "the mean")
     return _with_blocks([(1, values)], list(values))
@@ -99,7 +99,8 @@ def difference(a: Blocks, b: Blocks) -> Interval:
         b: Values of method B.
 
     Raises:
-        NotMeasuredError: No value, a single seed in every block of a method, or blocks of which only some are shared.
+        NotMeasuredError: No value, one that is not finite, a single seed in every block of a method, or blocks of
+            which only some are shared.
     """
     _check(a, "A")
     _check(b, "B")
@@ -189,6 +190,8 @@ def _equal_blocks(blocks: Sequence[Interval], df: float) -> float | None:
 def _check(values: Blocks, side: str) -> None:
     if not any(values.values()):
         raise NotMeasuredError("", f"no training seed of {side}")
+    if not all(math.isfinite(value) for cell in values.values() for value in cell):
+        raise NotMeasuredError("", f"a training seed of {side} has no finite value", "look at its training")
     if all(len(cell) < 2 for cell in values.values()):
         raise NotMeasuredError(
             "", f"one training seed of {side}{' from each teacher' * (len(values) > 1)}", "an interval needs two"

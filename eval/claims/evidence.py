@@ -252,10 +252,14 @@ class Evidence:
         Raises:
             NotMeasuredError: No row has been measured, or several have.
         """
-        first, *others = self.runs_of(operand)
-        if others:
-            raise NotMeasuredError("", f"{operand} names {len(others) + 1} rows; this rule is about one training")
-        return first
+        names = self.runs_of(operand)
+        self._only(operand, names)
+        return names[0]
+
+    @staticmethod
+    def _only(operand: Operand, names: Sequence[str]) -> None:
+        if len(names) > 1:
+            raise NotMeasuredError("", f"{operand} names {len(names)} rows; this rule is about one training")
 
     def runs_of(self, operand: Operand, seeds: int = 1) -> list[str]:
         """Ids of the measured rows that an operand names, at least as many as training seeds are asked for.
@@ -386,7 +390,7 @@ class Evidence:
         """A side of a comparison of a quantity of the training logs, or of ``nfe``.
 
         Raises:
-            NotMeasuredError: No log, or one without the quantity, a single record, or other cards than ``gpus``.
+            NotMeasuredError: No log, several, one without the quantity, a single record, or other cards than ``gpus``.
         """
         printed = operand.published is not None and (self.by_published or not operand.named)
         if printed:
@@ -394,12 +398,15 @@ class Evidence:
             value = float(number.nfe) if quantity == "nfe" else number.value
             return Side(f"{number.row_label}, published", Estimate(value, 0.0, 1), [(0.0, 1)])
         if quantity == "nfe":
-            name = self.runs_of(operand)[0]
-            return Side(self.label(name), Estimate(float(self.measurements.nfe(name) or 1), 0.0, 1), [(0.0, 1)])
+            names = self.runs_of(operand)
+            if len(found := {float(self.measurements.nfe(name) or 1) for name in names}) > 1:
+                raise NotMeasuredError("", f"{operand} names rows of different NFE")
+            return Side(self.label(names[0]), Estimate(found.pop(), 0.0, 1), [(0.0, 1)])
         logged = [n for n in self._named(operand) if self.students and has_log(self.students / n / "train.jsonl")]
         if self.by_published or not logged:
             raise NotMeasuredError("", f"no training log of {operand}")
-        self.require_gpus(logged[:1], gpus)
+        self._only(operand, logged)
+        self.require_gpus(logged, gpus)
         found = logged_quantity(self.ticks(logged[0]), quantity, logged[0])
         if found.std is None:
             raise NotMeasuredError("", "a single record says nothing about the noise")

@@ -185,6 +185,8 @@ class RatioRule(Rule):
     def decide(self, evidence: Evidence, where: str) -> Finding:
         """The ratio of a metric or of a logged quantity lies in a range, beyond its uncertainty."""
         a, b = (self._side(operand, evidence, f"{where}.{key}") for key, operand in self.operands.items())
+        if not b.mean or not math.isfinite(a.mean / b.mean):
+            raise NotMeasuredError("", f"no ratio of {a.text} to {b.text}")
         value = a.mean / b.mean
         what = "" if self.a.value is not None else f"{self.quantity or self.metric} "
         claimed = f"{self.low:g} to {self.high:g}" if self.low else f"at most {self.high:g}"

@@ -80,6 +80,7 @@ def test_means_and_differences_by_hand():
 def test_what_cannot_be_compared_is_refused():
     two = [1.0, 2.0]
     refused("one training seed of A; an interval needs two", difference, {"t": [1.0]}, {"t": two})
+    refused("no finite value", difference, {"t": two}, {"t": [math.inf, 1.0]})
     refused("one training seed of A from each", difference, {"t": [1.0], "u": [2.0]}, {"t": two, "u": [1.0]})
     refused("no training seed of B", difference, {"t": two}, {})
     refused("only one side .* runs of u", difference, {"t": two, "u": two}, {"t": two})

@@ -277,6 +277,8 @@ def test_ratio_of_logged_quantities_also_of_trainings_that_are_not_measured(tmp_
     assert outcome(found, **QUANTITY, quantity="seconds_per_kimg", low=1.0, high=1.2) == "supported"
     assert outcome(found, **QUANTITY, quantity="seconds_per_kimg", high=1.05) == "contradicted"
     assert outcome(found, **QUANTITY, quantity="nfe", low=1, high=1) == "supported"
+    assert outcome(found, **QUANTITY | {"a": rows_of(method="sid")}, quantity="memory_mb") == OPEN  # two trainings
+    assert outcome(evidence(lines("a", [1, 1]), lines("b", [0, 0])), rule="RATIO", metric="fd", a=A, b=B) == OPEN
     # Memory is the most of a run, reserved or allocated.
     assert outcome(found, **QUANTITY, high=1.01, quantity="memory_mb") == "supported"
     assert outcome(found, **QUANTITY, high=1.01, quantity="memory_reserved_mb") == "contradicted"
