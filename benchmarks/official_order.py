@@ -7,6 +7,7 @@ loop; and for U-Nets a residual block that does one operation after the other (:
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -163,7 +164,7 @@ def use_plain_blocks(net: torch.nn.Module) -> None:
     """Makes the blocks of an EDM network compute one operation after the other (EDM2's do so already)."""
     for module in net.modules():
         if isinstance(module, UNetBlock):
-            module.override = _plain_block
+            module.compute = functools.partial(_plain_block, module)
 
 
 def _plain_block(block: UNetBlock, x: Tensor, emb: Tensor) -> Tensor:

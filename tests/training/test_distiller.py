@@ -9,9 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.official_order import Plain
+from benchmarks import official_order
+from benchmarks.official_order import Plain, use_plain_blocks
 from sida.methods.sid import SiDALoss, SiDLoss
 from sida.networks import build_network
+from sida.networks.unet import blocks_of
 from sida.noise import unit_noise
 from sida.training.batches import step_draws
 from sida.training.iteration import Distiller
@@ -19,6 +21,7 @@ from sida.training.optimizer import Adam, OptimizedNetwork, RAdam, guard_gradien
 from sida.training.processes import Ranks
 from sida.training.schedule import Schedule
 from tests.methods.loss_cases import tensors
+from tests.networks.made import SMALL, random_network
 from tests.training.toy import iterate, recipe
 
 LR = 1e-4
@@ -73,6 +76,18 @@ def test_iterations_equal_the_plain_ones(networks):
     assert_same_parameters(ours.fake_score.net, plain.fake_score, steps)
     assert_same_parameters(ours.generator.net, plain.generator, steps)
     assert_same_parameters(ours.ema.net, plain.ema, steps)
+
+
+@pytest.mark.parametrize("kind", [{}, {"model_type": "DhariwalUNet", "model_channels": 64}], ids=["DDPM++", "ADM"])
+def test_plain_blocks_run_and_compute_the_same(kind, monkeypatch):
+    run, plain_block = [], official_order._plain_block
+    watched = lambda block, *given: run.append(block) or plain_block(block, *given)
+    monkeypatch.setattr(official_order, "_plain_block", watched)
+    suite, plain = (random_network("EDMPrecond", {**SMALL, "channel_mult": [1, 2], **kind}) for _ in range(2))
+    use_plain_blocks(plain)
+    x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(plain(x, 0.5), suite(x, 0.5), rtol=1e-4, atol=1e-4)
+    assert run == blocks_of(plain)
 
 
 def test_accumulation_rounds_add_up(networks):
