@@ -42,6 +42,11 @@ class ECTOptions(Settings):
     c: NotNegative = 0.0
     weighting: Literal["step", "edm"] = "step"
 
+    @property
+    def unread(self) -> frozenset[str]:
+        """Settings that a method with these options does not read."""
+        return frozenset() if self.weighting == "edm" else frozenset({"sigma_data"})
+
 
 @dataclasses.dataclass(eq=False)
 class ECTLoss(Loss):

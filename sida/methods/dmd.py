@@ -252,7 +252,7 @@ class DMD2Options(DMDOptions):
     @property
     def unread(self) -> frozenset[str]:
         """Settings that a method with these options does not read."""
-        return frozenset() if self.weighted else frozenset({"gamma"})
+        return frozenset() if self.weighted else frozenset({"gamma", "sigma_data"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -64,6 +64,9 @@ class FDistillOptions(DMD2Options):
         if self.own_draws:
             fault = "f-distill weighs the noisy images that the scores denoise"
             raise SettingError("own_draws", fault, "set it to false")
+        low, high = self.ratio_range
+        if low >= high:
+            raise SettingError("ratio_range", f"the first ratio must be below the second, got {low} and {high}")
 
 
 _EPS = 1e-6

@@ -176,7 +176,8 @@ def test_a_method_reads_the_settings_that_it_names(name):
 
 def test_a_setting_that_options_read_is_taken():
     config_for("t", "dmd2", gamma="snr")
-    config_for("t", "f-distill", gamma="snr", options={"weighted": True})
+    config_for("t", "f-distill", gamma="snr", sigma_data=1.0, options={"weighted": True})
+    config_for("t", "ect", sigma_data=1.0, options={"weighting": "edm"})
 
 
 def test_an_option_named_like_a_setting_is_refused_where_the_method_is_defined():
@@ -231,11 +232,11 @@ FAULTS = [
     ("dmd2", {"options": {"same_noise": True}}, "--spec.options.same_noise: needs"),
     ("dmd2", {"options": {"noisy": False, "own_draws": False}}, "--spec.options.noisy: generated images are judged"),
     ("f-distill", {"options": {"own_draws": True}}, "--spec.options.own_draws: f-distill weighs"),
-    ("f-distill", {"gamma": "snr"}, "--spec.gamma: method 'f-distill' does not read gamma with these options"),
-    ("dmd2", {"gamma": "snr", "options": {"weighted": False}}, "--spec.gamma: method 'dmd2' does not read gamma"),
+    ("f-distill", {"options": {"ratio_range": [20, 0.1]}}, "--spec.options.ratio_range: the first ratio must be"),
+    ("f-distill", {"gamma": "snr", "sigma_data": 1}, "does not read gamma, sigma_data with these options"),
+    ("ect", {"sigma_data": 1}, "--spec.sigma_data: method 'ect' does not read sigma_data with these options"),
     ("fd-loss", {"batch_gpu": 8}, "--spec.batch_gpu: "),
     ("fd-loss", {"options": {"judges": ["digits"], "statistics": "queue", "population": 12}}, "take 16"),
-    ("fd-loss", {"init": None}, "--spec.init: fd-loss starts from a distilled generator"),
 ]
 
 
