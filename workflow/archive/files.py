@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from sida.data.archive import is_intact_zip
 from sida.errors import UserError, one_line
 from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
 from sida.files.content_hash import is_hashed
+from sida.files.ordinary import walk_below
 from sida.files.tensors import verify_tensors
 from sida.files.text_files import read_csv
 from sida.sampling.store import intact_png
@@ -83,10 +83,10 @@ def list_files(report: Report) -> dict[str, int]:
     """Sizes of all ordinary files by their path in the folder, sorted; links and devices are faults.
 
     Raises:
-        UserError: There are more files and folders than :data:`MOST_FILES`.
+        UserError: There are more files and folders than :data:`MOST_FILES`, or a folder cannot be read.
     """
     found = {}
-    for name, entry in sorted(_walk(report.folder, "")):
+    for name, entry in sorted(walk_below(report.folder, MOST_FILES)):
         if entry.is_symlink():
             report.fault(name, "is a link, which may lead anywhere; put the file itself in its place")
         elif entry.is_file(follow_symlinks=False):
@@ -94,22 +94,6 @@ def list_files(report: Report) -> dict[str, int]:
         else:
             report.fault(name, "is no ordinary file; remove it")
     return found
-
-
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    # A list instead of recursion, since folders can be nested deeper than Python calls.
-    waiting, seen = [(str(folder), prefix)], 0
-    while waiting:
-        path, prefix = waiting.pop()
-        with os.scandir(path) as entries:
-            for entry in entries:
-                seen += 1
-                if seen > MOST_FILES:
-                    raise UserError(folder, f"has more than {MOST_FILES:,} files", "is it the right folder?")
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append((entry.path, f"{prefix}{entry.name}/"))
-                else:
-                    yield prefix + entry.name, entry
 
 
 def check_own_hash(path: Path, name: str) -> bool:

@@ -24,13 +24,13 @@ from eval.tables.render import markdown_cell, template
 from sida.config.settings import load_spec
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, write_json, write_text
-from sida.machine import code_version
+from sida.machine import code_version, to_device
 from sida.methods.registry import METHODS
 from sida.networks.file import NETWORKS
 from sida.networks.official import describe_file
 from sida.networks.precond import Precond
 from sida.networks.unet import check_options
-from sida.sampling.samplers import one_step, to_uint8
+from sida.sampling.samplers import SeedStreams, one_step, to_uint8
 
 if TYPE_CHECKING:
     import torch
@@ -46,12 +46,13 @@ _LEFT_OUT = {
 _CODE = Path(__file__).parent / "hub"
 
 
-def model_source(network: Mapping[str, Any], where: Path) -> str:
+def model_source(network: Mapping[str, Any], where: Path, init_sigma: float) -> str:
     """Text of ``model.py``: the modules behind a network class in the order of their imports, then the sampler.
 
     Args:
         network: ``{"class", "kwargs"}`` of a network file.
         where: The file.
+        init_sigma: σ_init of its sampler.
 
     Raises:
         UserError: A custom class, whose code is not this package's, or arguments that the class does not take.
@@ -75,7 +76,8 @@ def model_source(network: Mapping[str, Any], where: Path) -> str:
         '(Apache-2.0).\n\nMade by `sida export`; needs torch and safetensors alone.\n"""\n\n'
     )
     text = f"{head}from __future__ import annotations\n\n{imports}\n\n"
-    made = "\n\n".join(inspect.getsource(function) for function in (one_step, to_uint8)) + "\n\n"
+    made = "\n\n".join(map(inspect.getsource, (to_device, SeedStreams, one_step, to_uint8))) + "\n\n"
+    made += f"#: Noise level of the step.\nINIT_SIGMA = {init_sigma!r}\n\n\n"
     made += f"def build() -> Precond:\n    net = {cls.__name__}({_arguments(arguments)})\n"
     made += f"    net.half_dtype = torch.{half}\n" if half else ""
     made += "    return net"
@@ -148,21 +150,20 @@ PICTURED = 64
 _TASK = "unconditional-image-generation"
 
 
-def write_hub_folder(run: Path, out: Path, licence: str, base_model: str | None) -> None:
+def write_hub_folder(run: Path, out: Path, licence: str) -> None:
     """Writes the folder; ``hf upload`` stays the user's own command.
 
     Args:
         run: Folder of a training (``results/demo/students/sida-a1.0``), or a network file.
         out: Folder to make.
         licence: Identifier of the licence, as the Hub has them.
-        base_model: The teacher's id on the Hub, for the card.
 
     Raises:
         UserError: No network there, or one that is a pickle or of a custom class.
     """
     import torch
 
-    from sida.sampling.job import load
+    from sida.sampling.job import load, sampler_for
 
     network = run / "network.safetensors" if run.is_dir() else run
     facts = describe_file(network)
@@ -177,7 +178,8 @@ def write_hub_folder(run: Path, out: Path, licence: str, base_model: str | None)
         component.mkdir()
         shutil.copyfile(network, component / "network.safetensors")
         write_json(component / "config.json", {"_class_name": "OneStepGenerator", **facts["network"]})
-        write_text(component / "model.py", model_source(facts["network"], network))
+        source = model_source(facts["network"], network, sampler_for(network).init_sigma)
+        write_text(component / "model.py", source)
         shutil.copyfile(_CODE / "pipeline.py", folder / "pipeline.py")
         classes = {"_class_name": ["pipeline", "OneStepPipeline"], "generator": ["model", "OneStepGenerator"]}
         write_json(folder / "model_index.json", classes | {"_diffusers_version": "0.27.0"})
@@ -186,7 +188,7 @@ def write_hub_folder(run: Path, out: Path, licence: str, base_model: str | None)
             save_samples(folder, torch.from_numpy(generator.sample(PICTURED)))
         if spec.is_file():
             write_text(folder / "recipe.json", json.dumps(load_spec(str(spec)), indent=1, sort_keys=True) + "\n")
-        card = model_card(name, facts, measured_in(results), licence, spec.is_file(), pictured, base_model)
+        card = model_card(name, facts, measured_in(results), licence, spec.is_file(), pictured)
         write_text(folder / "README.md", card)
 
 
@@ -204,7 +206,6 @@ def model_card(
     licence: str,
     recipe: bool,
     pictured: bool,
-    base_model: str | None,
 ) -> str:
     """The card: metadata with ``model-index``, then the same as text.
 
@@ -215,7 +216,6 @@ def model_card(
         licence: Identifier of the licence.
         recipe: Whether ``recipe.json`` is there.
         pictured: Whether ``samples.png`` is there.
-        base_model: The teacher's id on the Hub.
     """
     from huggingface_hub import ModelCardData
 
@@ -229,7 +229,6 @@ def model_card(
         library_name="diffusers",
         pipeline_tag=_TASK,
         tags=["diffusion-distillation", "one-step", *([method, *_papers(method)] if facts.get("method") else [])],
-        base_model=base_model,
         model_name=name if results else None,
         eval_results=results or None,
     )

@@ -93,7 +93,9 @@ def _opened(generator: str, scored: dict[str, Any], row: str) -> tuple[CallableS
         file = inspect.getsourcefile(source.module)
         if file is None or Path(file).name == "__init__.py" or "." in module:
             raise UserError(generator, "is no function of a single file", "put it into a module of one file")
-        call = f"{name}().eval()" if inspect.isclass(getattr(source.module, name)) else name
+        made = getattr(source.module, name)
+        call = f"{name}()" if inspect.isclass(made) else name
+        call += ".eval()" if inspect.isclass(made) and issubclass(made, torch.nn.Module) else ""
         return source, Path(file), _DRAW_FUNCTION.format(module=module, name=name, call=call)
     if not scored.get("latent"):
         raise UserError(row, f"has no measurements of the TorchScript file {generator}", "score it: sida score FILE")

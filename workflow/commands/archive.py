@@ -129,7 +129,6 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--like", metavar="TABLE", help="show the row with the columns of this table")
     parser.add_argument("--to", required=True, choices=("hf",), help="form of the folder")
     parser.add_argument("out", metavar="FOLDER", help="folder to make")
-    parser.add_argument("--base-model", metavar="OWNER/NAME", help="the teacher on the Hub, for the card")
     parser.add_argument("--license", default="other", metavar="ID", help="licence as the Hub names it (default: other)")
 
 
@@ -159,7 +158,7 @@ def _export(args: argparse.Namespace) -> int:
     else:
         from workflow.archive.hub_folder import write_hub_folder
 
-        write_hub_folder(Path(args.run), out, args.license, args.base_model)
+        write_hub_folder(Path(args.run), out, args.license)
     print("\n".join(sorted(str(path) for path in out.rglob("*") if path.is_file())))
     return 0
 

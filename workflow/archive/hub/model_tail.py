@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from sida.networks.precond import Precond
-from sida.sampling.samplers import one_step, to_uint8
+from sida.sampling.samplers import SeedStreams, one_step, to_uint8
 
 
 class OneStepGenerator(torch.nn.Module):
@@ -59,18 +59,17 @@ class OneStepGenerator(torch.nn.Module):
                 here = seeds[start : start + batch_size]
                 # A whole batch, so that the last images do not depend on their number.
                 filled = here + here[-1:] * (batch_size - len(here))
-                streams = [torch.Generator().manual_seed(one % 2**32) for one in filled]
-                shape = (net.img_channels, net.img_resolution, net.img_resolution)
-                latents = torch.stack([torch.empty(shape).normal_(generator=stream) for stream in streams])
+                streams = SeedStreams(filled)
+                latents = streams.randn((net.img_channels, net.img_resolution, net.img_resolution))
                 labels = None
                 if net.label_dim:
-                    rows = [torch.zeros((), dtype=torch.int64).random_(net.label_dim, generator=s) for s in streams]
-                    drawn = [int(row) for row in rows]
+                    drawn = streams.randint(net.label_dim)
                     if classes is not None:
-                        drawn = [*classes[start : start + batch_size]]
-                        drawn += drawn[-1:] * (batch_size - len(drawn))
-                    labels = torch.nn.functional.one_hot(torch.tensor(drawn), net.label_dim).float().to(device)
-                images = one_step(net, latents.to(device), labels)[: len(here)]
+                        given = [*classes[start : start + batch_size]]
+                        drawn = torch.tensor(given + given[-1:] * (batch_size - len(given)))
+                    labels = torch.nn.functional.one_hot(drawn, net.label_dim).float().to(device)
+                sigma = INIT_SIGMA  # type: ignore[name-defined]  # noqa: F821 - stands above this class
+                images = one_step(net, latents.to(device), labels, sigma)[: len(here)]
                 parts.append((to_uint8(images) if net.img_channels in (1, 3) else images).cpu())
         finally:
             torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
