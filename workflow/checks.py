@@ -14,7 +14,7 @@ from pathlib import Path
 from sida.config.plugins import ALLOW, check_code_path
 from sida.config.resources import ROOT
 from sida.errors import UserError, say
-from sida.files.ordinary import walk_ordinary
+from sida.files.ordinary import walk_below
 from sida.files.text_files import read_text
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
@@ -169,12 +169,13 @@ def check_results(folder: str | os.PathLike[str], clock: str | os.PathLike[str])
         UserError: There is a link, a pipe or a device.
     """
     latest, count = os.stat(clock).st_mtime + SLACK, 0
-    for name in walk_ordinary(folder):
-        path = Path(folder, name)
+    for _, entry in walk_below(folder):
+        if not entry.is_file(follow_symlinks=False):
+            raise UserError(entry.path, "is a link, a pipe or a device", "remove it")
         # The file was removed, or belongs to another user.
         with contextlib.suppress(OSError):
-            if path.lstat().st_mtime > latest:
-                os.utime(path, follow_symlinks=False)
+            if entry.stat(follow_symlinks=False).st_mtime > latest:
+                os.utime(entry.path, follow_symlinks=False)
                 count += 1
     if count:
         say(f"{os.fspath(folder)}: {count:,} files were dated in the future; they are dated now (was a clock wrong?)")

@@ -7,6 +7,7 @@ descriptor, so that nothing can be exchanged between a look and its use.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -111,20 +112,30 @@ def open_below(folder: str | os.PathLike[str], name: str, flags: int = os.O_RDON
     return file
 
 
-def walk_ordinary(folder: str | os.PathLike[str]) -> Iterator[str]:
-    """Yields the names of all regular files below a folder, sorted within each folder.
+def walk_below(folder: str | os.PathLike[str], most: float = math.inf) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yields everything below a folder but folders, by its path there, in no order; no link is followed.
+
+    Args:
+        folder: The folder.
+        most: Largest number of files and folders.
 
     Raises:
-        UserError: A link, a pipe or a device, or a folder that cannot be read.
+        UserError: A folder cannot be read, or there are more files and folders.
     """
-
-    def unreadable(error: OSError) -> None:
-        raise UserError(error.filename, f"cannot be read ({error.strerror})")
-
-    for root, folders, files, here in os.fwalk(folder, follow_symlinks=False, onerror=unreadable):
-        folders.sort()
-        for name in (*folders, *sorted(files)):
-            mode = os.stat(name, dir_fd=here, follow_symlinks=False).st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise UserError(os.path.join(root, name), "is a link, a pipe or a device", "remove it")
-        yield from (os.path.relpath(os.path.join(root, name), folder) for name in sorted(files))
+    # A list instead of recursion, since folders can be nested deeper than Python calls.
+    waiting, seen = [""], 0
+    while waiting:
+        inside = waiting.pop()
+        place = os.path.join(folder, inside)
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    seen += 1
+                    if seen > most:
+                        raise UserError(folder, f"has more than {most:,} files", "is it the right folder?")
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(f"{inside}{entry.name}/")
+                    else:
+                        yield inside + entry.name, entry
+        except OSError as error:
+            raise UserError(place, f"cannot be read ({error.strerror})") from None

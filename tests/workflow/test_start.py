@@ -267,6 +267,15 @@ def test_files_of_the_future_are_dated_now_by_the_disks_clock(tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_a_folder_nested_deeper_than_calls_is_read(tmp_path, capfd):
+    results, deep = tmp_path / "results/demo", "a/" * 1200
+    subprocess.run(["mkdir", "-p", results / deep], check=True)
+    dated(results / deep / "ahead", DAY)
+    check_results(results, dated(results / ".workflow.lock", 0))
+    assert "1 files were dated in the future" in capfd.readouterr().err
+    subprocess.run(["rm", "-r", results], check=True)  # Python removes by calls
+
+
 @pytest.mark.parametrize(("name", "kind"), [("students", "link"), ("tables/main.tex", "link"), ("logs", "pipe")])
 def test_results_with_links_or_pipes_are_refused_before_a_job(tmp_path, kind, name):
     results, elsewhere = tmp_path / "results/demo", tmp_path / "of the user"
