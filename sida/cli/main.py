@@ -64,11 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command_line("Distil diffusion teachers into one-step generators.", SIDA_VERBS, argv)
 
 
-def load_verb(place: str) -> Verb:
-    """Imports a verb named ``module:object``."""
-    return cast(Verb, our_object(place))
-
-
 def run_command_line(
     about: str,
     verbs: Mapping[str, str],
@@ -101,7 +96,7 @@ def run_command_line(
         say(f"error: sida {verb}: no such option; `sida --help` lists the verbs")
         return 2
     parser = argparse.ArgumentParser(prog="sida", description=about)
-    found = load_verb(verbs[verb])
+    found: Verb = our_object(verbs[verb])
     sub = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True).add_parser(
         verb,
         description=found.help,
@@ -125,7 +120,7 @@ def _overview(about: str, groups: Mapping[str, Mapping[str, str]]) -> str:
     for heading, verbs in groups.items():
         lines += ["", f"{heading}:"]
         lines += [
-            textwrap.fill(load_verb(place).help, 100, initial_indent=f"  {verb:<15}", subsequent_indent=" " * 17)
+            textwrap.fill(our_object(place).help, 100, initial_indent=f"  {verb:<15}", subsequent_indent=" " * 17)
             for verb, place in verbs.items()
         ]
     return "\n".join([*lines, "", "`sida COMMAND --help` shows arguments and examples."])
@@ -133,23 +128,24 @@ def _overview(about: str, groups: Mapping[str, Mapping[str, str]]) -> str:
 
 def _status(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     """Parses the arguments and runs the verb; returns the exit status."""
+    status = 0
     try:
-        try:
-            # argparse removes the two hyphens and gives the verb an empty list.
-            if (empty := next((word for word in arguments if re.fullmatch("--.+=--", word)), None)) is not None:
-                raise UserError(empty, "'--' is not a value", "give another value")
-            args = parser.parse_args(arguments, argparse.Namespace(argv=arguments))
-            allow_typed(arguments)
-            check_output_paths(vars(args))
-            return int(args._run(args) or 0)
-        finally:
-            finish()
+        # argparse removes the two hyphens and gives the verb an empty list.
+        if (empty := next((word for word in arguments if re.fullmatch("--.+=--", word)), None)) is not None:
+            raise UserError(empty, "'--' is not a value", "give another value")
+        args = parser.parse_args(arguments, argparse.Namespace(argv=arguments))
+        allow_typed(arguments)
+        check_output_paths(vars(args))
+        status = int(args._run(args) or 0)
+        if sys.stdout is not None:
+            # A result that does not reach the disk is an error, which later flushes hide.
+            sys.stdout.flush()
     except UserError as error:
         say(f"error: {error}")
         return error.status
     except BrokenPipeError:
         # The reader (head, less) has closed the pipe; that is not an error of the command.
-        return 0
+        pass
     except OSError as error:
         if error.errno not in _PLACES:
             raise
@@ -162,6 +158,7 @@ def _status(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         say("interrupted; run the same command again to resume")
         return 130
+    return status
 
 
 def speak_plainly() -> None:
@@ -170,16 +167,6 @@ def speak_plainly() -> None:
         # A stream put there by a caller may not support it.
         with contextlib.suppress(AttributeError, OSError, ValueError):
             cast(Any, stream).reconfigure(errors="replace")
-
-
-def finish() -> None:
-    """Flushes the output while the absence of a reader can still be reported.
-
-    Raises:
-        BrokenPipeError: The reader has closed the pipe.
-    """
-    if sys.stdout is not None:
-        sys.stdout.flush()
 
 
 def let_go(stream: TextIO) -> None:

@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
-from sida.cli.main import run_command_line
+from sida.cli import networks
+from sida.cli.main import Verb, run_command_line
 from sida.config.resources import ROOT
+from sida.errors import EXIT_RETRY, Preempted, UserError
 from tests.refused import command, refusal
 from workflow import cli
 
@@ -106,10 +108,27 @@ def test_a_reader_that_leaves_is_no_fault():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_reader_that_leaves_at_the_last_line(monkeypatch):
+@pytest.mark.parametrize(
+    ("end", "status", "told"),
+    [
+        (0, 0, ""),
+        (3, 3, ""),
+        (UserError("x", "no such file"), 1, "error: x: no such file"),
+        (Preempted(), EXIT_RETRY, "preempted"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_a_reader_that_leaves_at_the_last_line_changes_no_status(monkeypatch, capsys, end, status, told):
     class Gone(io.StringIO):
         def flush(self):
             raise BrokenPipeError
 
+    def run(arguments):
+        if isinstance(end, int):
+            return end
+        raise end
+
+    monkeypatch.setattr(networks, "INFO", Verb("", "", lambda parser: None, run))
     monkeypatch.setattr(sys, "stdout", Gone())
-    assert run_command_line("", {"info": "sida.cli.networks:INFO"}, ["info", "--help"]) == 0
+    assert run_command_line("", {"info": "sida.cli.networks:INFO"}, ["info"]) == status
+    assert capsys.readouterr().err.startswith(told)
