@@ -24,15 +24,16 @@ from typing import Any
 
 import numpy as np
 
-from eval.measuring.protocol import Protocol
+from eval.measuring.protocol import Protocol, load_protocol, read_protocol
 from eval.results.sheet import read_extended, read_runs
 from sida.assets.registry import ASSET_COLUMNS, Asset, load_registry
-from sida.config.resources import find
+from sida.config.settings import load_spec
 from sida.errors import UserError, say
 from sida.files.atomic import atomic_path, sha256_file, write_json, write_text
 from sida.files.text_files import yaml_text
 from workflow.planning.costs import Costs
 from workflow.preset import Preset
+from workflow.preset.placeholders import check_preset
 
 #: Images of a trial: of pixels, and of latents, whose decoder takes minutes for a hundred on a processor.
 IMAGES, DECODED = 100, 4
@@ -52,11 +53,13 @@ def write_rehearsal(files: Sequence[Path], targets: Sequence[str] = ()) -> tuple
         The file of the preset, to be given after the others, and environment variables for its run.
 
     Raises:
-        UserError: The preset trains, or a published file has no stand-in.
+        UserError: The preset trains or measures no network, or a published file has no stand-in.
     """
     base = Preset.load(*files)
     if base.students() or base.trained_teachers():
         raise UserError(f"--rehearse {base.name}", "trains networks", "rehearse a preset of published files")
+    if not base.measurable:
+        raise UserError(f"--rehearse {base.name}", "measures no network", "rehearse a preset of published files")
     folder = Path("results") / f"rehearsal-{base.name}" / "rehearsal"
     rows = [name for name in targets if name in base.measurable] or list(base.measurable)
     environment = {
@@ -65,13 +68,15 @@ def write_rehearsal(files: Sequence[Path], targets: Sequence[str] = ()) -> tuple
     }
     registry = load_registry()
     needed = dict.fromkeys(asset for row in rows for asset in _assets(base, row) if asset in registry)
+    makers = [(registry[name], _maker(registry[name], base)) for name in needed]
     _write_preset(base, folder)
-    for asset in (registry[name] for name in needed):
+    check_preset(Preset.load(*files, folder / "preset.yaml"))
+    for asset, make in makers:
         path = folder / "cache" / asset.target
         if not path.exists():
             say(f"[rehearsal] {asset.id}: random, in the format of {asset.source or asset.kind}")
             path.parent.mkdir(parents=True, exist_ok=True)
-            _maker(asset, base)(path)
+            make(path)
     _write_registry(registry, folder)
     return folder / "preset.yaml", environment
 
@@ -84,17 +89,17 @@ def _assets(preset: Preset, row: str) -> list[str]:
 
 def _write_preset(base: Preset, folder: Path) -> None:
     """Writes preset, sheet, protocols and layouts, all marked."""
-    protocols = {base.protocol_of(run): base.protocol(run) for run in base.runs.values()}
-    for path, protocol in protocols.items():
-        source = find("protocols", path)
-        content = read_extended(source, beside=True)
+    paths = dict.fromkeys([base.settings.protocol, *map(base.protocol_of, base.runs.values())])
+    marked = {path: os.fspath(folder / "protocols" / Path(path).name) for path in paths}
+    for path, protocol in ((path, load_protocol(path)) for path in paths):
+        content = read_protocol(Path(path))
         count = DECODED if protocol.quantisation == "truncate_unit" else IMAGES
         content |= {"name": f"rehearsal of {protocol.name}", "title": f"{MARK}; {protocol.title}"}
         content |= {"num_samples": count, "trials": 1, "rehearsal": True}
         for reference in content.get("references", {}).values():
             if reference.get("kind") == "images":
                 reference["num_images"] = IMAGES
-        write_text(folder / "protocols" / source.name, yaml_text(content))
+        write_text(marked[path], yaml_text(content))
     for kind, layouts in base.layouts.items():
         for name in layouts:
             layout = read_extended(base.layout(kind, name))
@@ -103,14 +108,26 @@ def _write_preset(base: Preset, folder: Path) -> None:
             if layout.get("kind") == "samples":
                 layout |= {"rows": 1, "columns": 2}
             layout.pop("bold", None)  # no value is the best
+            if kind == "tables" and "rows" in layout:
+                # Without rows that are only published, which a table of measured values does not know.
+                layout["rows"] = [row for row in layout["rows"] if row.get("run") in (None, *base.runs)]
             write_text(folder / kind / f"{name}.yaml", yaml_text(layout))
-    sheet = [row.cells for row in read_runs(base.sheet)]
-    write_json(folder / "runs.json", {"runs": [{**row, "label": f"rehearsal: {row.get('label')}"} for row in sheet]})
+    rows = []
+    for row in read_runs(base.sheet):
+        cells = row.cells | {
+            "label": f"rehearsal: {row.label}",
+            "protocol": marked[base.protocol_of(base.runs[row.run])],
+        }
+        # Also those that the preset names by the first protocol's name, which is another one now.
+        second = base.runs[row.run].second_protocol
+        rows.append(cells | ({"second_protocol": marked[second]} if second else {}))
+    write_json(folder / "runs.json", {"runs": rows})
     changes: dict[str, Any] = {
         "preset": f"rehearsal-{base.name}",
         "title": f"{MARK}. {base.settings.title}",
         "claims": None,
     }
+    changes["protocol"] = marked[base.settings.protocol]
     settings = {"device": "cpu", "gpus": 0, "threads": 1, "paper": False, "table_mode": "measured"}
     changes |= {"runs": os.fspath(folder / "runs.json"), **settings}
     write_text(folder / "preset.yaml", yaml_text(changes))
@@ -141,6 +158,9 @@ def _maker(asset: Asset, preset: Preset) -> Callable[[Path], None]:
     if asset.kind in ("network", "teacher"):
         network = _architecture(asset, preset)
         return lambda path: write_official(path, _random_network(network))
+    if asset.architecture is not None:
+        described = load_spec(str(asset.architecture), f"asset '{asset.id}'")
+        return lambda path: _write_state_dict(path, _random_network(described))
     makers: dict[str, Callable[[Path], None]] = {
         "inception": write_inception,
         "dinov2-vitl14": _write_dinov2_weights,
@@ -260,6 +280,13 @@ def write_official(path: Path, network: Any) -> None:
     value = {"ema": network, "loss_fn": None, "augment_pipe": None, "dataset_kwargs": {}}
     with atomic_path(path) as part, open(part, "wb") as stream, foreign_modules():
         OfficialPickler(stream, pickle.DEFAULT_PROTOCOL, network, ((), kwargs), renamed=OFFICIAL_NAMES).dump(value)
+
+
+def _write_state_dict(path: Path, network: Any) -> None:
+    import torch
+
+    with atomic_path(path) as part:
+        torch.save(network.state_dict(), part)
 
 
 def write_inception(path: Path) -> None:

@@ -410,6 +410,20 @@ class Protocol(Settings):
         return known[key]
 
 
+def read_protocol(path: Path) -> dict[str, Any]:
+    """Keys of a protocol's file and of those that it extends, with the path of its class counts.
+
+    Raises:
+        UserError: A missing or faulty file.
+    """
+    mapping, own = read_extended(path, beside=True), load_yaml(path)
+    if "metrics" in own and "watch" not in own:
+        mapping.pop("watch", None)  # of the other file's metrics
+    if isinstance(labels := mapping.get("labels"), str):
+        mapping["labels"] = str(find_labels(labels, path) or labels)
+    return mapping
+
+
 def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol:
     """Loads a protocol by name (``digits``), path of a YAML file, or mapping; a file may extend another one beside it.
 
@@ -424,12 +438,7 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
         raise UserError("protocol", f"must be a name, a file or a mapping, got {source!r:.40}")
     else:
         path = find("protocols", source)
-        where, mapping = f"{path}:", read_extended(path, beside=True)
-        own = load_yaml(path)
-        if "metrics" in own and "watch" not in own:
-            mapping.pop("watch", None)  # of the other file's metrics
-        if isinstance(labels := mapping.get("labels"), str):
-            mapping = {**mapping, "labels": str(find_labels(labels, path) or labels)}
+        where, mapping = f"{path}:", read_protocol(path)
     protocol = from_mapping(Protocol, mapping, where)
     cached = tuple(metric for metric in protocol.if_cached if _cached(metric.extractor))
     return dataclasses.replace(protocol, metrics=protocol.metrics + cached, if_cached=())

@@ -66,5 +66,18 @@ def test_a_rehearsal_is_comparable_with_no_measurement(rehearsed):
     assert "rehearsal" not in real.record()["fields"]
 
 
-def test_a_preset_that_trains_is_not_rehearsed():
-    refused("published", lambda: rehearsal.write_rehearsal(preset_files("demo")))
+def test_protocols_named_by_path_and_second_ones_are_marked(monkeypatch):
+    files = preset_files("clean")
+    path, environment = rehearsal.write_rehearsal(files, ["cifar10-uncond-sida-a1"])
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    preset = Preset.load(*files, path)
+    assert preset.trials == 1
+    assert "cifar10-uncond-sida-a1.cifar10-clean" in preset.runs
+    assert all(preset.protocol(row).rehearsal for row in preset.runs.values())
+
+
+@pytest.mark.parametrize("name", ["demo", "published"])
+def test_a_preset_without_published_files_is_refused_before_anything_is_written(name, tmp_path):
+    refused("published files", lambda: rehearsal.write_rehearsal(preset_files(name)))
+    assert not [*tmp_path.iterdir()]
