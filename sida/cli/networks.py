@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
-from sida.assets import checked, fetch, find_asset, is_address, load_registry
 from sida.cli.arguments import add_whole, existing, network_source, number
 from sida.cli.main import Verb
 from sida.config.settings import from_mapping, load_spec
 from sida.errors import one_line
-from sida.files.tensors import starts_as_pickle
 
 _CONVERT_HELP = (
     "Convert a published pickle (EDM, EDM2, SiD, SiDA, GDD) or a state dict to safetensors; executes nothing."
@@ -43,26 +40,20 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _convert(args: argparse.Namespace) -> int:
     """Converts the file and prints one line."""
-    from sida.networks.file import copy_network
-    from sida.networks.official import import_official, import_state_dict
+    from sida.networks.official import find_source, import_network
 
-    source, url, network_class, network = Path(args.source), args.url, args.network_class, args.network
-    registry = load_registry()
-    if is_address(args.source) or (not source.exists() and args.source in registry):
-        asset = find_asset(registry, args.source)
-        source, url, network_class = fetch(asset.id), url or asset.url, network_class or asset.network_class
-        network = network or asset.architecture
+    path, asset = find_source(args.source)
     given = {"method": args.method, "dataset": args.dataset}
-    given = {name: value for name, value in given.items() if value is not None}
-    if network:
-        config = load_spec(str(network), "--network")
-        metadata = import_state_dict(checked(source), args.target, config, args.key, url, given)
-    elif is_address(args.source) and not starts_as_pickle(source):
-        metadata = copy_network(source, args.target)
-    else:
-        metadata = import_official(
-            checked(source), args.target, key=args.key, origin_url=url, network_class=network_class, metadata=given
-        )
+    metadata = import_network(
+        path,
+        args.target,
+        asset,
+        key=args.key,
+        origin_url=args.url,
+        network_class=args.network_class,
+        network=load_spec(args.network, "--network") if args.network else None,
+        metadata={name: value for name, value in given.items() if value is not None},
+    )
     network = metadata["network"]
     print(f"{args.target}: {network['class']} {network['kwargs'].get('model_type', '')}".rstrip())
     return 0

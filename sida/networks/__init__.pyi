@@ -11,7 +11,7 @@ from sida.networks.file import build_network as build_network
 from sida.networks.file import family_of as family_of
 from sida.networks.file import load_network as load_network
 from sida.networks.file import save_network as save_network
-from sida.networks.official import import_official as import_official
+from sida.networks.official import import_network as import_network
 from sida.networks.precond import EDM2Precond as EDM2Precond
 from sida.networks.precond import EDMPrecond as EDMPrecond
 from sida.networks.precond import GDDPrecond as GDDPrecond

@@ -1,7 +1,7 @@
-"""The authors' pickles: conversion to safetensors without executing code, and description.
+"""Networks of other programs: conversion to safetensors without executing code, and description.
 
-A pickled network's records give its class, constructor arguments and named tensors. Plain state dicts of other programs
-become a network file where the user names their architecture.
+The authors' pickles record a network's class, constructor arguments and named tensors. Plain state dicts become a
+network file where the user or the registry names their architecture.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from sida.assets import Asset, check_network, checked, fetch, find_asset, is_address, load_registry
+from sida.config.settings import load_spec
 from sida.errors import UserError, one_line, suggestion
 from sida.files.atomic import sha256_file
 from sida.files.pickles import PickleFile, read_state_dict
@@ -26,6 +28,7 @@ from sida.networks.file import (
     build_on_meta,
     check_names_and_shapes,
     check_network_config,
+    copy_network,
     family_of,
     read_metadata,
     write_state_dict,
@@ -106,6 +109,64 @@ def weight_norm(hook: Any, switches: Mapping[str, bool]) -> str:
     return official_weight_norm(switches.get("use_gan", False), False)
 
 
+def find_source(source: str) -> tuple[Path, Asset | None]:
+    """Finds a network by its path, its id in ``config/assets.tsv`` or its address, and downloads it if need be.
+
+    Returns:
+        The path, and the asset of an id or an address.
+
+    Raises:
+        UserError: The source is neither a path nor a known id, or cannot be downloaded.
+    """
+    path = checked(source)
+    if path.exists() and not is_address(source):
+        return path, None
+    check_network(source)
+    return fetch(source), find_asset(load_registry(), source)
+
+
+def import_network(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    asset: Asset | None = None,
+    *,
+    key: str = "ema",
+    origin_url: str | None = None,
+    network_class: str | None = None,
+    network: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Writes a network file from what :func:`find_source` found; nothing in the source is executed.
+
+    Args:
+        path: A pickle, a state dict, or the network file at an address, which is copied byte by byte.
+        out: Target ``.safetensors``; appears whole or not at all.
+        asset: The registry's or the address's facts, for arguments that are not given.
+        key: Entry of the pickle with the network or state dict.
+        origin_url: URL of the download, for the record.
+        network_class: The suite's class of a pickled network, which overrides the name in the file.
+        network: Architecture ``{"class": ..., "kwargs": {...}}`` of a state dict.
+        metadata: Further provenance.
+
+    Returns:
+        The metadata as written.
+
+    Raises:
+        UserError: The target is the source, or as :func:`import_official` and :func:`import_state_dict`.
+    """
+    if Path(out).resolve() == Path(path).resolve():
+        raise UserError(path, "the original would be overwritten", "name another output file")
+    if asset is not None:
+        origin_url, network_class = origin_url or asset.url, network_class or asset.network_class
+        if network is None and asset.architecture is not None:
+            network = load_spec(str(asset.architecture), f"asset '{asset.id}'")
+    if network is not None:
+        return import_state_dict(path, out, network, key, origin_url, metadata)
+    if asset is not None and is_address(asset.id) and not starts_as_pickle(path):
+        return copy_network(path, out)
+    return import_official(path, out, key, origin_url, network_class=network_class, metadata=metadata)
+
+
 _PARALLEL = "module."
 
 
@@ -176,9 +237,6 @@ def import_official(
             another architecture, or has unexpected, missing or NaN-filled tensors.
     """
     path = Path(pkl_path)
-    where = str(path)
-    if Path(out_path).resolve() == path.resolve():
-        raise UserError(where, "the original would be overwritten", "name another output file")
     with PickleFile(path, "network", key) as file:
         net = _checked_network(file, network_class)
         state = {name: file.tensor(name) for name in net.state_dict()}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sida.assets import cache_dir, check_network, checked, fetch, find_asset, is_address, load_registry
+from sida.assets import cache_dir, is_address
 from sida.assets.cache import file_lock
 from sida.assets.registry import is_counted
 from sida.config.datasets import LabelCounts, dataset_spec
@@ -28,7 +28,7 @@ from sida.files.atomic import sha256_file
 from sida.files.tensors import starts_as_pickle
 from sida.machine import environment, keep_freed_memory, take_device, tf32
 from sida.networks.file import load_network, read_metadata
-from sida.networks.official import describe_file, import_official, import_state_dict
+from sida.networks.official import describe_file, find_source, import_network
 from sida.sampling.generate import Drawer, Samples
 from sida.sampling.store import SampleStore, open_sample_store, save_grid, write_all
 
@@ -154,18 +154,17 @@ class _Source:
         self.device = open_device(config.device)
         network = None if config.network is None else network_file(config.network)
         self.sampler = sampler_for(network, config.sampler)
-        net, self.network_sha256 = self._open(config.network)
-        guide, self.guide_sha256 = self._open(config.gnet)
+        net, self.network_sha256 = self._open(network)
+        guide, self.guide_sha256 = self._open(None if config.gnet is None else network_file(config.gnet))
         if net is None and self.sampler.needs_network:
             raise UserError("network", "give --network FILE (only the sampler 'data' needs none)")
         self.dataset = _dataset(config.dataset)
         self.class_labels = _class_rule(config.class_labels)
         self.drawer = Drawer(self.sampler, net, guide, lambda: self.dataset, config.vae, self.device)
 
-    def _open(self, source: str | None) -> tuple[torch.nn.Module | None, str | None]:
-        if source is None:
+    def _open(self, path: Path | None) -> tuple[torch.nn.Module | None, str | None]:
+        if path is None:
             return None, None
-        path = network_file(source)
         net, _ = load_network(path, self.device)
         return net, sha256_file(path)
 
@@ -289,32 +288,25 @@ def network_file(source: str) -> Path:
     Raises:
         UserError: The source is neither a file nor a known id, or cannot be converted or downloaded.
     """
-    path, url, network_class, architecture = checked(source), None, None, None
+    path, asset = find_source(source)
     if path.is_dir():
         files = [path / name for name in ("network.safetensors", "generator/network.safetensors")]
         found = next((file for file in files if file.is_file()), None)
         if found is None:
             raise UserError(source, "is a folder without network.safetensors", "name the network's file")
         return found
-    if is_address(source) or not path.exists():
-        check_network(source)
-        asset = find_asset(load_registry(), source)
-        path, url, network_class, architecture = fetch(source), asset.url, asset.network_class, asset.architecture
     # The name at the end of an address says little.
     pickled = starts_as_pickle(path) if is_address(source) else path.suffix in (".pkl", ".pt", ".pth")
+    architecture = None if asset is None else asset.architecture
     if not pickled and architecture is None:
         return path
-    cache = cache_dir()
-    variant = network_class or (architecture and architecture.stem)
-    name = f"converted/{sha256_file(path)}{f'-{variant}' if variant else ''}.safetensors"
+    variant = (asset and asset.network_class) or (architecture and architecture.stem)
+    cache, name = cache_dir(), f"converted/{sha256_file(path)}{f'-{variant}' if variant else ''}.safetensors"
     target = cache / name
     with file_lock(cache, name):
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            if architecture is None:
-                import_official(path, target, origin_url=url, network_class=network_class)
-            else:
-                import_state_dict(path, target, load_spec(str(architecture), f"asset '{source}'"), origin_url=url)
+            import_network(path, target, asset)
     return target
 
 

@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from sida.cli.main import main
 from sida.errors import UserError
@@ -22,7 +23,7 @@ from tests.files.genuine import MARK, add_hooks, write_genuine, write_torch
 from tests.files.opcodes import called, mapping, network, shared, text
 from tests.golden.vectors import relative_error
 from tests.networks.made import SMALL, random_network, recorded_network
-from tests.refused import refused, refusing
+from tests.refused import command, refused, refusing
 
 
 @pytest.fixture(autouse=True)
@@ -246,12 +247,11 @@ def test_a_hook_of_the_module_itself_is_the_constructed_mode(tmp_path):
     assert convert(path)[0].weight_norm == "pre_hook"
 
 
-def test_the_recorded_hash_is_that_of_the_file_and_the_original_stays(tmp_path):
+def test_the_recorded_hash_is_that_of_the_file(tmp_path):
     path = write_genuine(tmp_path / "n.pkl", tiny())
     before = path.read_bytes()
     _, metadata = convert(path)
     assert metadata["origin"]["sha256"] == hashlib.sha256(before).hexdigest()
-    refused("would be overwritten", import_official, path, tmp_path / "x" / ".." / "n.pkl")
     assert path.read_bytes() == before
 
 
@@ -326,6 +326,18 @@ def test_convert_and_info(tmp_path, capsys):
     assert facts["parameters"] == count
     assert facts["network"] == tiny().init_config
     assert facts["entries"] == ["augment_pipe", "dataset_kwargs", "ema"]
+
+
+@pytest.mark.parametrize("form", ["n.pkl", "w.pt", "w.safetensors"])
+def test_convert_never_replaces_its_source(tmp_path, form):
+    net, path = tiny(), tmp_path / form
+    write_genuine(path, net) if form == "n.pkl" else torch.save({"net": net.state_dict()}, path)
+    if form == "w.safetensors":
+        save_file(net.state_dict(), path)
+    before, network = path.read_bytes(), [] if form == "n.pkl" else ["--network", json.dumps(net.init_config)]
+    convert = ["convert", path, tmp_path / "x" / ".." / form, "--key", "net", *network]
+    refused(rf"{form}: .*another output file", command, "sida", *convert)
+    assert path.read_bytes() == before
 
 
 def test_convert_takes_a_registered_id_and_its_class(registered):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+import sida.networks.official
 import sida.sampling.job
 from sida.cli.main import main
 from sida.config.datasets import LabelCounts, write_labels
@@ -331,7 +332,7 @@ def test_published_pickles_are_converted_once(tmp_path, monkeypatch, expected):
 def test_equal_bytes_are_converted_for_each_network_class(tmp_path, monkeypatch):
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     pickle_file, fetched = write_genuine(tmp_path / "published.pkl", make()), []
-    monkeypatch.setattr(sida.sampling.job, "fetch", lambda asset_id: fetched.append(asset_id) or pickle_file)
+    monkeypatch.setattr(sida.networks.official, "fetch", lambda asset_id: fetched.append(asset_id) or pickle_file)
     classes = [
         read_metadata(network_file(source))["network"]["class"]
         for source in (str(pickle_file), "cifar10-uncond-gdd-i", "cifar10-uncond-sida-a1")
