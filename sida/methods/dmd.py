@@ -254,6 +254,12 @@ class DMD2Options(DMDOptions):
         """Settings that a method with these options does not read."""
         return frozenset() if self.weighted else frozenset({"gamma", "sigma_data"})
 
+    @property
+    def passes(self) -> Passes:
+        """Work of a method with these options: the encoder judges a generated and a real image, and R1's."""
+        images, each = 3 if self.r1_weight else 2, 1 if self.features == "teacher" else 3
+        return Passes(generator=5, generator_encoder=2, fake_score_encoder=images * each)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.own_draws and self.same_noise:
@@ -383,7 +389,6 @@ def make_dmd2(parts: Parts, bins: int = 0) -> Distiller:
     return parts.distiller(
         fake_score=score,
         schedule=parts.schedule(options.lr_rampup_kimg),
-        psi_steps=options.fake_score_steps,
         # Ratios are added up over processes within a step, which a recorded graph should not do.
         graphs=not bins,
         **_ways(options),
@@ -398,9 +403,7 @@ DMD2 = Method(
     real_images=True,
     saw=Saw(),
     loss=DMD2Loss,
-    psi_steps=5,
     options=DMD2Options,
     trainer=make_dmd2,
-    passes=Passes(generator=5, generator_encoder=2, fake_score_encoder=6),
     official=_OFFICIAL,
 )

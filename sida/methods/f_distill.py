@@ -14,7 +14,7 @@ from sida.config.settings import Count, Fraction, NotNegative, Positive
 from sida.errors import SettingError
 from sida.late import torch
 from sida.methods.dmd import DMD2, DMD2Loss, DMD2Options, Level, make_dmd2
-from sida.methods.method import Parts, Passes
+from sida.methods.method import Parts
 from sida.methods.sid import RATIO_RANGE, density_ratio
 from sida.noise import SIGMA_MAX, SIGMA_MIN
 
@@ -155,8 +155,6 @@ F_DISTILL = dataclasses.replace(
     about="DMD2 whose discriminator weighs the images for an f-divergence; starts from the teacher",
     saw=Saw(),
     loss=FDistillLoss,
-    psi_steps=4,
     options=FDistillOptions,
     trainer=make_f_distill,
-    passes=Passes(generator=5, generator_encoder=2, fake_score_encoder=2),
 )

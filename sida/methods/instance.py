@@ -16,7 +16,7 @@ from sida.config.saw import Saw
 from sida.config.settings import Range, Settings
 from sida.late import torch
 from sida.methods.gdd import GDD_OFFICIAL
-from sida.methods.method import Method, Parts
+from sida.methods.method import Method, Parts, Passes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +34,11 @@ class InstanceOptions(Settings):
     """
 
     num_steps: Annotated[int, Range(least=2)] = 18
+
+    @property
+    def passes(self) -> Passes:
+        """Work of the method with these options."""
+        return Passes(fake_score=0, generator=3 + 2 * self.num_steps - 1)
 
 
 def make_instance(parts: Parts) -> training.StudentTrainer:

@@ -246,8 +246,8 @@ class Method:
             an entry is one that the method is not for.
         reads: Settings that the method reads besides those of its loss, of
             :data:`sida.config.recipe.METHOD_SETTINGS`; every method reads the other settings.
-        psi_steps: Steps of the fake score per step of the generator.
-        passes: Work of these steps, for plans.
+        psi_steps: Steps of the fake score per step of the generator, without the option ``fake_score_steps``.
+        passes: Work of these steps, for plans; without the property ``passes`` of the options.
         options: Dataclass of settings that only this method has (``options`` of a recipe), or None; no name may be that
             of a recipe's setting. If it has a method ``assets(resolution)``, a workflow downloads these assets before
             it trains; a method ``recorded(given)`` returns the options as they enter a run's digest; ``check(config)``
@@ -316,6 +316,14 @@ class Method:
         if given:
             raise SettingError(where, f"method '{self.name}' has no settings of its own", "remove them")
         return None
+
+    def work(self, options: Any) -> tuple[int, Passes]:
+        """Returns the steps of the fake score per step of the generator, and the work of both.
+
+        Args:
+            options: Options of a run, see :meth:`read_options`.
+        """
+        return getattr(options, "fake_score_steps", self.psi_steps), getattr(options, "passes", self.passes)
 
     @property
     def settings(self) -> frozenset[str]:
@@ -475,7 +483,6 @@ class Parts:
         self,
         fake_score: torch.nn.Module | None = None,
         schedule: training.Schedule | None = None,
-        psi_steps: int | None = None,
         **ways: Any,
     ) -> training.Distiller:
         """Returns the trainer of teacher, fake score and generator.
@@ -483,7 +490,6 @@ class Parts:
         Args:
             fake_score: Fake score; None copies the teacher.
             schedule: Phases and rates; None takes the configured ones.
-            psi_steps: Steps of the fake score in an iteration; None takes the method's number.
             **ways: Further arguments of :class:`sida.methods.Distiller`, such as ``loss``.
         """
         method, config = self.method, self.config
@@ -495,6 +501,6 @@ class Parts:
             schedule or self.schedule(),
             config,
             augment=self.augment() if "augment" in method.settings else None,
-            psi_steps=method.psi_steps if psi_steps is None else psi_steps,
+            psi_steps=method.work(self.options)[0],
             **ways,
         )

@@ -204,7 +204,6 @@ def make_realuid(parts: Parts) -> Distiller:
     return parts.distiller(
         fake_score=score,
         schedule=parts.schedule(options.lr_rampup_kimg),
-        psi_steps=options.fake_score_steps,
         clip_norm=options.clip_norm,
         fake_score_clip_norm=options.clip_norm,
     )
@@ -234,7 +233,6 @@ REALUID = dataclasses.replace(
     about="the same with the losses, levels and optimizers of RealUID's code",
     saw=Saw(choice=("inception",)),
     loss=RealUIDLoss,
-    psi_steps=5,
     options=RealUIDOptions,
     reads=(*SCORE_TRAINING, "fake_score_weight_norm"),
     official={"edm": {"init_sigma": 2.5, "dropout": 0.0, "ema_half_life_kimg": 177.4, "warmup_kimg": 0.0}},

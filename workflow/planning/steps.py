@@ -179,11 +179,11 @@ def student_cost(config: Any, network: Mapping[str, Any], guide: Mapping[str, An
     """
     guiding = None if guide is None else network_cost(guide)
     cost, method = network_cost(network), find_method(config.method)
-    passes = method.passes
+    psi_steps, passes = method.work(method.read_options(config.options, "options"))
     again = cost.forward if config.checkpointing else 0.0
     psi = passes.fake_score * cost.forward + passes.fake_score_encoder * cost.encoder
     theta = passes.generator * cost.forward + passes.generator_encoder * cost.encoder
-    operations = method.psi_steps * (psi + again) + theta + 3 * again
+    operations = psi_steps * (psi + again) + theta + 3 * again
     if guiding is not None:
         operations += (3 if config.checkpointing else 2) * guiding.forward
     images = config.batch_gpu or config.batch_size

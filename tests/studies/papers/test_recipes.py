@@ -349,7 +349,7 @@ def test_micro_batches_are_those_of_the_source_where_the_loss_depends_on_them(pa
 def test_the_warm_up_of_dmd2_is_that_of_seven_gpus(paper):
     config, _ = resolved(paper, "imagenet64-dmd2")
     iterations, per_step = 500 / 7, config.batch_size
-    steps = iterations / METHODS["dmd2"].psi_steps
+    steps = iterations / METHODS["dmd2"].options().fake_score_steps
     assert config.options["lr_rampup_kimg"] * 1000 == pytest.approx(steps * per_step, rel=0.01)
 
 
