@@ -198,6 +198,12 @@ class PresetLock:
         self._record["command"] = shlex.join(command)
         self._file: int | None = None
 
+    def __enter__(self) -> None:
+        self.take()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def take(self) -> None:
         """Takes the lock, and writes its holder into the file.
 

@@ -22,6 +22,7 @@ from workflow.preset import Preset
 from workflow.preset.extension import write_extension
 from workflow.preset.placeholders import check_preset
 from workflow.preset.targets import Targets
+from workflow.start import PresetLock
 
 DEMO = ROOT / "studies/demo"
 STORED = DEMO / "stored"
@@ -58,6 +59,17 @@ def test_only_the_added_row_has_jobs(here):
     assert (here / results / "students/sida-a1.0/train.jsonl").is_file()
     assert targets.figures == ["convergence", "samples"]
     assert set(targets.preset.collection.needs["stored"]) == set(read_stored(STORED)["rows"])
+    refused("sida-a1.0: is taken from stored results", targets.named, "sida-a1.0")
+
+
+def test_the_preset_of_a_run_at_work_stays(here):
+    put(here / "my.tsv", SHEET + MINE.format("sida"))
+    path, _ = write_extension([DEMO / "preset.yaml"], "my.tsv", STORED, take=False)
+    before = [file.read_bytes() for file in sorted(path.parent.rglob("*.*"))]
+    put(here / "my.tsv", SHEET + MINE.format("sid"))
+    with PresetLock(path.parents[1], ["sida", "run"]):
+        refused("demo-my: another workflow", write_extension, [DEMO / "preset.yaml"], "my.tsv", STORED, take=False)
+    assert [file.read_bytes() for file in sorted(path.parent.rglob("*.*"))] == before
 
 
 def test_rows_of_another_length_stand_apart_in_the_table(here):
@@ -138,6 +150,24 @@ def test_a_stored_number_is_measured_again(capsys):
     found = json.loads(capsys.readouterr().out)
     assert all(metric["as_printed"] for metric in found["metrics"])
     assert {metric["metric"] for metric in found["metrics"]} >= {"fd", "is", "precision"}
+
+
+def test_trials_and_metrics_that_cannot_be_compared_are_named(here, capsys, monkeypatch):
+    # A path with a space is one path.
+    shutil.copytree(DEMO, here / "my study", ignore=shutil.ignore_patterns("stored"))
+    facts = {**read_stored(STORED), "preset": str(here / "my study/preset.yaml")}
+    monkeypatch.setattr("eval.results.stored.read_stored", lambda folder: facts)
+    rows = [row for row in stored_rows(STORED) if row["run"] == "data" and row["trial"] == "0"]
+    values = {row["metric"]: float(row["value"]) for row in rows}
+    monkeypatch.setattr("eval.results.stored.stored_rows", lambda folder: rows)
+    assert main(["check", "demo", "data", "--trials", "0,1"]) == 1
+    assert "--trials: trial 1 of row 'data' is not stored" in capsys.readouterr().err
+    for known, status in (({"fd"}, 0), (set(), 1)):
+        metrics = {key: value for key, value in values.items() if key in known}
+        monkeypatch.setattr("eval.measuring.measure.measure", lambda *_: [{"trial": 0, "metrics": metrics}])  # noqa: B023
+        assert main(["check", "demo", "data"]) == status
+        said = capsys.readouterr()
+        assert "is (has values stored and here in 0 of 1 trials)" in said.out + said.err
 
 
 def test_a_network_that_was_not_measured_is_refused(here, capsys, monkeypatch):

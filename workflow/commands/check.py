@@ -31,16 +31,20 @@ def _run(args: argparse.Namespace) -> int:
     from eval.measuring.measure import measure
     from eval.measuring.protocol import load_protocol
     from eval.results.stored import read_stored
+    from sida.errors import UserError
     from sida.machine import environment
     from workflow.preset import Preset
-    from workflow.preset.files import find_preset
+    from workflow.preset.files import preset_files
 
-    folder = stored_folder(args.stored)
+    folder = _stored_folder(args.stored)
     facts = read_stored(folder)
-    preset = Preset.load(*map(find_preset, facts["preset"].split()))
+    preset = Preset.load(*preset_files(facts["preset"]))
     spec, stored = _spec(folder, preset, facts["rows"], args.row)
     known = sorted({int(row["trial"]) for row in stored})
     trials = known if args.trials == "all" else parse_trials(args.trials, load_protocol(spec["protocol"]).trials)
+    if unknown := sorted({*trials} - {*known}):
+        fault = f"trial {unknown[0]} of row '{args.row}' is not stored"
+        raise UserError("--trials", fault, f"stored are {', '.join(map(str, known))}")
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as out:
         records = measure(spec, out, trials)
@@ -48,39 +52,49 @@ def _run(args: argparse.Namespace) -> int:
     shown = _shown(preset)
     # Values of earlier versions are stored with seven digits.
     digits = 17 if any(len(row["value"]) > 12 for row in stored) else 7
-    found = []
+    found, left_out = [], []
     for metric in dict.fromkeys(row["metric"] for row in stored):
         before = {int(row["trial"]): row["value"] for row in stored if row["metric"] == metric}
-        here = {record["trial"]: record["metrics"][metric] for record in records}
-        found.append(trial_agreement(metric, before, here, digits, *shown.get(metric, (4, 1))))
+        values = {record["trial"]: record["metrics"].get(metric) for record in records}
+        here = {trial: value for trial, value in values.items() if value is not None and trial in before}
+        if here:
+            found.append(trial_agreement(metric, before, here, digits, *shown.get(metric, (4, 1))))
+        if len(here) < len(trials):
+            left_out.append(f"{metric} (has values stored and here in {len(here)} of {len(trials)} trials)")
+    if not found:
+        raise UserError(
+            f"row '{args.row}'", f"nothing to compare: {', '.join(left_out)}", "does its protocol still measure them?"
+        )
     devices = {"stored": stored[0]["device"], "here": environment(spec["device"])["device"]}
     agree = all(one["as_printed"] for one in found)
     if args.json:
-        print(json.dumps({"row": args.row, "trials": trials, "metrics": found, "device": devices}, indent=1))
+        said = {"row": args.row, "trials": trials, "metrics": found, "left_out": left_out, "device": devices}
+        print(json.dumps(said, indent=1))
         return 0 if agree else 1
     images = f"{len(trials)} × {int(stored[0]['n']):,} images"
     print(f"{folder}: row {args.row}, {images}, measured again in {seconds:.1f} s")
     print(f"stored on {devices['stored']}, code {stored[0]['code_version']}; here on {devices['here']}")
     print("\n".join(_lines(found)))
+    if left_out:
+        print(f"not compared: {', '.join(left_out)}")
     return 0 if agree else 1
 
 
-def stored_folder(study: str) -> Path:
+def _stored_folder(study: str) -> Path:
     """The folder of stored results of a study, by its name, its folder, or itself.
 
     Raises:
         UserError: There is none.
     """
     from eval.results.stored import STORED
-    from sida.config.resources import ROOT
-    from sida.errors import UserError, suggestion
+    from sida.errors import UserError
+    from workflow.preset.extension import stored_results
+    from workflow.preset.files import preset_files
 
-    given = Path(study)
-    ours = {path.parent.parent.name: path.parent for path in (ROOT / "studies").rglob(f"stored/{STORED}")}
-    places = [given, given / "stored", *([ours[study]] if study in ours else [])]
-    found = next((place for place in places if (place / STORED).is_file()), None)
-    if found is None:
-        raise UserError(study, f"no study with stored results{suggestion(study, ours)}", "name its folder")
+    given = [Path(study), Path(study) / "stored"]
+    found = next((place for place in given if (place / STORED).is_file()), None) or stored_results(preset_files(study))
+    if not (found / STORED).is_file():
+        raise UserError(study, f"has no stored results ({found / STORED})", "name a study that has, or their folder")
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_json, write_text
 from sida.files.text_files import yaml_text
 from workflow.preset import Preset
+from workflow.start import PresetLock
 
 
 def stored_results(files: Sequence[Path]) -> Path:
@@ -37,7 +39,7 @@ def write_extension(
         The file of the preset, to be given after the study's; and the rows that run.
 
     Raises:
-        UserError: Nothing is stored, or a row of the sheet has the name of one of the study.
+        UserError: Nothing is stored, a row of the sheet has the name of one of the study, or a run is at work there.
     """
     if not (stored / STORED).is_file():
         raise UserError("--extend", f"{stored / STORED} is missing", "a study is extended from its stored results")
@@ -49,26 +51,28 @@ def write_extension(
     beside = Path(sheet).parent if sheet else Path()
     name = f"{base.name}-{_plain(Path(sheet).stem) if sheet else 'extended'}"
     folder = Path("results") / name / "extension"
-    own = {"folder": os.fspath(stored), "preset": base.name, "beside": os.fspath(beside)}
-    rows = [*read_runs(base.sheet), *added]
-    write_json(folder / "runs.json", {"runs": [row.cells for row in rows]})
-    path = folder / "preset.yaml"
-    changes = {"preset": name, "runs": os.fspath(folder / "runs.json"), "stored": own}
-    write_text(path, yaml_text(changes))
-    preset = Preset.load(*files, path)
-    if added and (table := _grown_table(base, preset, added)):
-        # A layout beside the preset takes precedence over the study's of the same name.
-        write_text(folder / "tables" / f"{table[0]}.yaml", yaml_text(table[1]))
-    here = [run for run in preset.runs if run not in preset.taken]
-    if added:
-        # Rows of the study that are not stored wait; parents of added rows run nevertheless.
-        own |= {"added": " ".join(run.run for run in added), "sheet": base.sheet}
-        own["waiting"] = " ".join(run for run in here if run in base.runs)
+    # A run at work reads these files.
+    with PresetLock(folder.parent, sys.argv):
+        own = {"folder": os.fspath(stored), "preset": base.name, "beside": os.fspath(beside)}
+        rows = [*read_runs(base.sheet), *added]
+        write_json(folder / "runs.json", {"runs": [row.cells for row in rows]})
+        path = folder / "preset.yaml"
+        changes = {"preset": name, "runs": os.fspath(folder / "runs.json"), "stored": own}
         write_text(path, yaml_text(changes))
-        here = [run.run for run in added]
-    if take:
-        _take(stored, Path(preset.results), preset.taken)
-    return path, here
+        preset = Preset.load(*files, path)
+        if added and (table := _grown_table(base, preset, added)):
+            # A layout beside the preset takes precedence over the study's of the same name.
+            write_text(folder / "tables" / f"{table[0]}.yaml", yaml_text(table[1]))
+        here = [run for run in preset.runs if run not in preset.taken]
+        if added:
+            # Rows of the study that are not stored wait; parents of added rows run nevertheless.
+            own |= {"added": " ".join(run.run for run in added), "sheet": base.sheet}
+            own["waiting"] = " ".join(run for run in here if run in base.runs)
+            write_text(path, yaml_text(changes))
+            here = [run.run for run in added]
+        if take:
+            _take(stored, Path(preset.results), preset.taken)
+        return path, here
 
 
 def _plain(name: str) -> str:

@@ -71,9 +71,12 @@ class Targets:
         """Products that a target names: a row, or a path or folder with or without the preset's folder before it.
 
         Raises:
-            UserError: There is no such product.
+            UserError: There is no such product, or a row is taken from stored results.
         """
         inside = target.removeprefix(f"{self.results}/").rstrip("/")
+        if inside in self.preset.taken:
+            remedy = "name a product that shows it, or change its settings to run it"
+            raise UserError(target, f"is taken from stored results ({self.preset.stored['folder']})", remedy)
         if inside in self.preset.runs:
             return self.trials([inside])
         if found := [name for name in self.short if name == inside or name.startswith(f"{inside}/")]:
