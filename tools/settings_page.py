@@ -205,72 +205,51 @@ def _options() -> dict[str, tuple[type, str]]:
     return {f"{names[0]}-options": (cls, "` or `".join(names)) for cls, names in methods.items()}
 
 
-#: Classes of settings by the anchor of their table in docs/settings.md.
-SETTINGS: dict[str, type] = {
-    "preset": PresetSettings,
-    "sheet": SheetRow,
-    "teacher": TeacherEntry,
-    "network": NetworkConfig,
-    "training": TeacherTraining,
-    "recipe": Recipe,
-    **{anchor: cls for anchor, (cls, _) in _options().items()},
-    "evaluation": RecipeEvaluation,
-    "augment": AugmentConfig,
-    "dataset": DatasetEntry,
-    "made-from": MadeFrom,
-    "sampler": Sampler,
-    "protocol": Protocol,
-    "metric": Metric,
-    "reference": ReferenceSource,
-    "claims": Claims,
-    "retraining": Retraining,
-    "claim": Claim,
-    "comparison": Rule,
-    "operand": Operand,
-    "site": Site,
+#: Classes of settings by the anchor of their table in docs/settings.md, and where a mapping of each stands.
+SETTINGS: dict[str, tuple[type, str]] = {
+    "preset": (PresetSettings, "A preset's file."),
+    "sheet": (SheetRow, "Columns of a sample sheet (`runs` of a preset); an empty cell is null."),
+    "teacher": (TeacherEntry, "An entry of a preset's `teachers`."),
+    "network": (NetworkConfig, "`network` of a teacher."),
+    "training": (TeacherTraining, "`training` of a teacher."),
+    "recipe": (
+        Recipe,
+        "An entry of a preset's `recipes`; null takes the [official value](differences.md#defaults-of-a-recipe).",
+    ),
+    **{anchor: (cls, f"`options` of a recipe with method `{names}`.") for anchor, (cls, names) in _options().items()},
+    "evaluation": (RecipeEvaluation, "`evaluation` of a recipe."),
+    "augment": (AugmentConfig, "`augment` of a training or recipe."),
+    "dataset": (DatasetEntry, "An entry of `datasets`, in `config/datasets.yaml` or a preset."),
+    "made-from": (MadeFrom, "`made_from` of a data set."),
+    "sampler": (Sampler, "An entry of a preset's `samplers`."),
+    "protocol": (Protocol, "A file of `config/protocols/`."),
+    "metric": (Metric, "An entry of a protocol's `metrics`; some kinds have further keys."),
+    "reference": (ReferenceSource, "An entry of a protocol's `references`."),
+    "claims": (Claims, "A file `claims.yaml`."),
+    "retraining": (Retraining, "`retraining` of a file of claims."),
+    "claim": (Claim, "An entry of `claims`."),
+    "comparison": (
+        Rule,
+        "An entry of a claim's `parts`; `for: {name: [values]}` repeats it for each value of `{name}`.",
+    ),
+    "operand": (Operand, "`a`, `b` or `level` of a comparison."),
+    "site": (Site, "`profiles/site.yaml`."),
 }
 #: Settings with schemas for editors: ``# yaml-language-server: $schema=...``; and exchanged numbers.
 SCHEMAS = {"preset": PresetSettings, "protocol": Protocol, "measurement": ExchangedMetric}
 
 
-#: Where a mapping of each class stands.
-_PLACES = {
-    "preset": "A preset's file.",
-    "sheet": "Columns of a sample sheet (`runs` of a preset); an empty cell is null.",
-    "teacher": "An entry of a preset's `teachers`.",
-    "network": "`network` of a teacher.",
-    "training": "`training` of a teacher.",
-    "recipe": "An entry of a preset's `recipes`; null takes the [official value](differences.md#defaults-of-a-recipe).",
-    "evaluation": "`evaluation` of a recipe.",
-    "augment": "`augment` of a training or recipe.",
-    "flags": "`flags` of an augmentation.",
-    "dataset": "An entry of `datasets`, in `config/datasets.yaml` or a preset.",
-    "made-from": "`made_from` of a data set.",
-    "sampler": "An entry of a preset's `samplers`.",
-    "protocol": "A file of `config/protocols/`.",
-    "metric": "An entry of a protocol's `metrics`; some kinds have further keys.",
-    "reference": "An entry of a protocol's `references`.",
-    "claims": "A file `claims.yaml`.",
-    "retraining": "`retraining` of a file of claims.",
-    "claim": "An entry of `claims`.",
-    "comparison": "An entry of a claim's `parts`; `for: {name: [values]}` repeats it for each value of `{name}`.",
-    "operand": "`a`, `b` or `level` of a comparison.",
-    "site": "`profiles/site.yaml`.",
-}
-
-
 def page() -> str:
     """Content of docs/settings.md."""
-    links = {cls: f"#{anchor}" for anchor, cls in SETTINGS.items()}
-    options = {anchor: f"`options` of a recipe with method `{names}`." for anchor, (_, names) in _options().items()}
+    links = {cls: f"#{anchor}" for anchor, (cls, _) in SETTINGS.items()}
     parts = [
         "# Settings",
         "Every key of a preset and of the files that it names, written from the classes that check the keys "
         "(`python -m tools.settings_page`). A line `# yaml-language-server: "
         "$schema=../workflow/schemas/preset.schema.json` at the top of a file lets an editor check and complete it.",
     ]
-    for anchor, cls in SETTINGS.items():
-        parts += [f"## {anchor}", (_PLACES | options)[anchor], settings_table(cls, links)]
+    for anchor, (cls, place) in SETTINGS.items():
+        parts += [f"## {anchor}", place, settings_table(cls, links)]
     parts += ["## metric kinds", "\n".join(_further("kind", METRIC_KINDS, Metric))]
     parts += ["## claim rules", "\n".join(f"- `{name}`: {rule.text()}" for name, rule in RULES.items())]
     return "\n\n".join([*parts, "\n".join(_further("rule", RULES, Rule))]) + "\n"

@@ -86,8 +86,9 @@ def test_every_setting_has_a_description_from_its_docstring():
     assert descriptions(Outer)["class_"] == "A word of Python, see `sida.Outer`."
     share = json_schema(Outer)["properties"]["inner"]["additionalProperties"]["properties"]["p"]
     assert share == {"type": "number", "minimum": 0, "maximum": 1, "description": "A `share`."}
-    for name, cls in SETTINGS.items():
-        lines = settings_table(cls, dict.fromkeys(SETTINGS.values(), "")).count("\n| `")
+    links = {cls: "" for cls, _ in SETTINGS.values()}
+    for name, (cls, _) in SETTINGS.items():
+        lines = settings_table(cls, links).count("\n| `")
         assert lines == len(dataclasses.fields(cls)) == len(descriptions(cls)), name
 
 
