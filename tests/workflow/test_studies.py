@@ -4,11 +4,6 @@ and show all that they measure.
 So each study may be removed, and nothing that is left misses it.
 """
 
-import os
-import shutil
-import subprocess
-import sys
-
 import pytest
 
 import sida.config.resources as resources
@@ -38,33 +33,6 @@ def test_a_study_needs_no_other_study(study, tmp_path, monkeypatch):
         if "\nbase: " not in path.read_text():
             check_preset(preset)
             assert unshown_remark(preset) is None, path
-
-
-def copied(here, study):
-    """A copy of the suite with this folder of `studies/` alone."""
-    for part in ("sida", "eval", "workflow", "config", f"studies/{study}"):
-        shutil.copytree(ROOT / part, here / part, ignore=shutil.ignore_patterns("stored", "__pycache__"))
-    shutil.copytree(ROOT / "results" / "published", here / "results" / "published")
-    for name in ("Snakefile", "CITATION.cff", "environment.yml"):
-        shutil.copy(ROOT / name, here)
-    return here
-
-
-def run(here, *words):
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "SIDA_ASSETS")}
-    command = [sys.executable, "-m", "workflow", "run", *words]
-    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("study", STUDIES)
-def test_each_preset_of_a_study_has_its_jobs_without_the_others(study, tmp_path):
-    """Removing studies in turn and planning the rest shows less: here all others are gone at once."""
-    here = copied(tmp_path / "suite", study)
-    for name, path in presets().items():
-        if path.parent.name == study and "\nbase: " not in path.read_text():
-            run(here, name, "-n")
 
 
 def test_presets_that_change_each_other_are_one_line(tmp_path):
