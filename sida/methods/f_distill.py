@@ -145,6 +145,7 @@ def make_f_distill(parts: Parts) -> Distiller:
     network = distiller.fake_score
     loss.means = network.net.get_buffer("ratios")
     loss.add_up = lambda values: network.ranks.add_up(values)
+    distiller.summed = True
     return distiller
 
 

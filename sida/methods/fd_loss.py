@@ -127,7 +127,6 @@ class FrechetTerm:
         self._trace = cov.trace()
         width, zeros = len(self.mean), self.mean.new_zeros
         self.filled = torch.zeros((), dtype=torch.int64)
-        self._undo: list[tuple[Tensor, Any, Tensor]] = []
         if options.statistics == "queue":
             self._kept = {"queue": zeros(options.population, width).float()}
         else:
@@ -159,11 +158,8 @@ class FrechetTerm:
         if self.options.statistics == "queue":
             place = ((int(self.filled) + torch.arange(count)) % self.options.population).to(rows.device)
             self.filled += count
-            queue = self._kept["queue"]
-            if self._undo:
-                self._undo.append((queue, place, queue[place]))
-            queue[place] = rows.float()
-            whole = queue.double()
+            self._kept["queue"][place] = rows.float()
+            whole = self._kept["queue"].double()
             mean, shares = whole.mean(0), (count / len(whole), count / (len(whole) - 1))
             cov = (whole - mean).T @ (whole - mean) / (len(whole) - 1)
         else:
@@ -188,16 +184,6 @@ class FrechetTerm:
     def _average(self, first: Tensor, second: Tensor, keep: float) -> None:
         self._kept["first"].lerp_(first, 1 - keep)
         self._kept["second"].lerp_(second, 1 - keep)
-
-    def mark(self) -> None:
-        """See :class:`sida.training.optimizer.Running`; of a queue the rows that a step overwrites are kept alone."""
-        few = {name: value for name, value in self.state().items() if name != "queue"}
-        self._undo = [(value, ..., value.clone()) for value in few.values()]
-
-    def rewind(self) -> None:
-        """See :class:`sida.training.optimizer.Running`."""
-        for value, place, before in reversed(self._undo):
-            value[place] = before
 
     def state(self) -> dict[str, Tensor]:
         """See :class:`sida.training.optimizer.Resumable`."""
@@ -290,6 +276,19 @@ class CosineSchedule(training.Schedule):
         return super().lr_factor(nimg) * (1 + math.cos(math.pi * done)) / 2
 
 
+class FDLossTrainer(training.StudentTrainer):
+    """Trainer whose statistics take the images of a step once, so that no step has a second attempt."""
+
+    def save_memory(self, images: int, nimg: int) -> None:
+        """Ends the run.
+
+        Raises:
+            UserError: Always.
+        """
+        remedy = "set checkpointing to true, or take more processes, a smaller batch_size or a larger card"
+        raise UserError(self.recipe.name, f"out of memory at image {nimg:,} with {images:,} images at once", remedy)
+
+
 def make_fd_loss(parts: Parts) -> training.StudentTrainer:
     """Returns the trainer of the generator alone; statistics of the features are part of its state.
 
@@ -320,9 +319,7 @@ def make_fd_loss(parts: Parts) -> training.StudentTrainer:
     )
     schedule = CosineSchedule(**vars(parts.schedule(options.lr_rampup_kimg)))
     kept = {f"judge-{name}": term for name, term in terms.items()}
-    trainer = training.StudentTrainer([step], schedule, config, graphs=False, kept=kept)
-    trainer.running = [*terms.values()]
-    return trainer
+    return FDLossTrainer([step], schedule, config, graphs=False, kept=kept)
 
 
 FD_LOSS = Method(

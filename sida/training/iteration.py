@@ -32,7 +32,7 @@ from sida.training.micro_batches import (
     OptimizerStep,
     has_dropout,
 )
-from sida.training.optimizer import OptimizedNetwork, Resumable, Running
+from sida.training.optimizer import OptimizedNetwork, Resumable
 from sida.training.schedule import Phase, Schedule
 
 #: ``batches(stream, nimg, with_images)``: micro-batches of one step; images that it does not see may be of the device
@@ -57,10 +57,11 @@ class StudentTrainer(Trainer):
     Attributes:
         generator: The last of the networks.
         batches: Source of images and labels, set before the first iteration; all streams have equally many images.
-        running: Running statistics of the losses.
+        summed: Whether losses sum over processes within a step, which one process alone cannot repeat.
     """
 
     batches: Batches
+    summed = False
 
     def __init__(
         self,
@@ -74,7 +75,6 @@ class StudentTrainer(Trainer):
         self.generator = steps[-1].network
         networks = {step.name: step.network for step in steps}
         super().__init__(networks, {"ema": Average(self.generator)}, kept or {})
-        self.running: Sequence[Running] = ()
         # Buffers of discriminators' heads change with each pass: ratios, spectral norms.
         self._buffers = [value for network in self.networks.values() for value in network.net.buffers()]
         self.device = self.generator.flat.vector.device
@@ -129,15 +129,13 @@ class StudentTrainer(Trainer):
             ]
             pairs = [((images, labels), draws) for ((images, _), draws), labels in zip(pairs, drawn)]
         results = None
-        for statistics in self.running:
-            statistics.mark()
         before = [value.clone() for value in self._buffers]
         with contextlib.suppress(torch.OutOfMemoryError):
             results = self._results(spec, stream, nimg, pairs)
         if results is None:
             for value, old in zip(self._buffers, before):
                 value.copy_(old)
-            self._save_memory(len(batches[0][0]), nimg)
+            self.save_memory(len(batches[0][0]), nimg)
             results = self._results(spec, stream, nimg, pairs)
         for outcome in results:
             record.nan_samples += outcome.nan_count
@@ -157,14 +155,17 @@ class StudentTrainer(Trainer):
             position += len(batch[0])
         return results
 
-    def _save_memory(self, images: int, nimg: int) -> None:
-        """Prepares the second attempt of a step that ran out of memory; see :class:`MemoryRelief`."""
+    def save_memory(self, images: int, nimg: int) -> None:
+        """Prepares the second attempt of a step that ran out of memory; see :meth:`MemoryRelief.relieve`.
+
+        Args:
+            images: Images of a micro-batch.
+            nimg: Images seen before the step.
+        """
         self._run = self._plain
-        for statistics in self.running:
-            statistics.rewind()
         random = any(other.augment is not None or has_dropout(other.network.net) for other in self.steps)
         divisible = not random and not any(other.pooled for other in self.steps)
-        together = bool(self.running) and self.ranks.world_size > 1
+        together = self.summed and self.ranks.world_size > 1
         self._memory.relieve([*self.networks.values()], images, divisible, nimg, together)
 
     def _draws(

@@ -336,10 +336,11 @@ class GraphRunner:
 
 
 class MemoryRelief:
-    """Less memory for the micro-batches of a training that ran out of it, once and with equal numbers.
+    """Less memory for the micro-batches of a training that ran out of it, once.
 
-    Micro-batches are halved if the gradient is then the same sum. A pooled loss, dropout and augmentation depend on the
-    micro-batch; then the networks keep only the inputs of their blocks, and the backward pass computes the rest again.
+    Micro-batches are halved if the gradient is then the same sum, up to rounding. A pooled loss, dropout and
+    augmentation depend on the micro-batch; then the networks keep only the inputs of their blocks, and the backward
+    pass computes the rest again, to the same bits.
 
     Args:
         name: Name of the training.
@@ -382,14 +383,14 @@ class MemoryRelief:
             network.drop_gradient()
         self.used, self.halved = True, divisible
         if divisible:
-            change = "the micro-batch is halved"
+            change = "the micro-batch is halved from here on; the numbers stay the same up to rounding"
         else:
             for net in with_blocks:
                 checkpoint_blocks(net, self.name)
-            change = "networks compute their blocks again in the backward pass"
+            change = "networks compute their blocks again in the backward pass from here on; the numbers stay the same"
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        say(f"[{self.name}] {fault}: {change} from here on; the numbers stay the same")
+        say(f"[{self.name}] {fault}: {change}")
 
 
 def has_dropout(net: torch.nn.Module) -> bool:

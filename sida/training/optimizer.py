@@ -23,16 +23,6 @@ class Resumable(Protocol):
         """Restores a state."""
 
 
-class Running(Protocol):
-    """Running statistics that a loss changes while it is computed."""
-
-    def mark(self) -> None:
-        """Remembers the present statistics, those before a step."""
-
-    def rewind(self) -> None:
-        """Restores the statistics of the last mark, before the step is taken again."""
-
-
 def buffers(net: torch.nn.Module) -> NamedTensors:
     """Persistent buffers as ``buffers/<name>``."""
     parameters = dict(net.named_parameters())
