@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sida.config.families import WeightNorm
-from sida.networks.layers import attend, split_heads
+from sida.networks.layers import attend, attention_heads, split_heads
 from sida.networks.unet import Block, UNet, UNetPlan
 
 NORM_EPS = 1e-4
@@ -227,7 +227,7 @@ class EDM2Block(Block):
         self.flavor = flavor
         self.resample_mode = resample_mode
         self.resample_filter = tuple(resample_filter)
-        self.num_heads = out_channels // channels_per_head if attention else 0
+        self.num_heads = attention_heads(out_channels, channels_per_head) if attention else 0
         self.dropout = dropout
         self.res_balance = res_balance
         self.attn_balance = attn_balance
@@ -302,7 +302,7 @@ class EDM2UNet(UNet):
         clip_act: See `EDM2Block`.
 
     Raises:
-        UserError: The resolution does not fit the levels.
+        UserError: The resolution does not fit the levels, or heads do not divide a level's channels.
 
     State-dict names equal those of ``NVlabs/edm2:training/networks_edm2.py``.
     """

@@ -19,6 +19,7 @@ from sida.networks.layers import (
     Linear,
     PositionalEmbedding,
     attend,
+    attention_heads,
     split_heads,
 )
 from sida.networks.unet import Block, UNet, UNetPlan
@@ -301,7 +302,7 @@ class DhariwalUNet(UNet):
         label_dropout: Probability of dropping a sample's class label, in training mode.
 
     Raises:
-        UserError: The resolution does not fit the levels.
+        UserError: The resolution does not fit the levels, or heads do not divide a level's channels.
 
     State-dict names equal those of ``NVlabs/edm:training/networks.py``.
     """
@@ -328,7 +329,7 @@ class DhariwalUNet(UNet):
         init_zero: dict[str, Any] = {"init_mode": "kaiming_uniform", "init_weight": 0.0, "init_bias": 0.0}
 
         def block(inputs: int, outputs: int, mode: str = "keep", attention: bool = False) -> nn.Module:
-            heads = outputs // _CHANNELS_PER_HEAD if attention else 0
+            heads = attention_heads(outputs, _CHANNELS_PER_HEAD) if attention else 0
             options: dict[str, Any] = {"dropout": dropout, "init": init, "init_zero": init_zero, "num_heads": heads}
             return UNetBlock(inputs, outputs, emb_channels, up=mode == "up", down=mode == "down", **options)
 

@@ -252,6 +252,19 @@ class FourierEmbedding(nn.Module):
 _FUSED_FROM = 256
 
 
+def attention_heads(channels: int, channels_per_head: int) -> int:
+    """Number of attention heads of a level; 0 for a level that is narrower than a head.
+
+    Raises:
+        SettingError: The heads do not divide the channels.
+    """
+    heads = channels // channels_per_head
+    if heads and channels % heads:
+        fault = f"{channels} feature channels cannot form {heads} equal attention heads"
+        raise SettingError("model_channels, channel_mult", fault, f"use multiples of {channels_per_head}")
+    return heads
+
+
 def split_heads(qkv: Tensor, num_heads: int) -> Tensor:
     """Views the output of a query-key-value layer by head.
 

@@ -33,6 +33,8 @@ def edm2(**changes):
         (config(sigma_data=float("inf")), "here.kwargs.sigma_data", "finite"),
         (config(channel_mult=[1, 1, 1, 1, 1]), "here.kwargs.img_resolution", "multiple of 16"),
         (config(model_channels=37), "here.kwargs.model_channels, channel_mult", "multiples of 4"),
+        (config(model_type="DhariwalUNet", model_channels=224), "here.kwargs.model_channels, channel_mult", "of 64"),
+        (edm2(model_channels=200), "here.kwargs.model_channels, channel_mult", "of 64"),
         (config(half_dtype="float64"), "here.kwargs.half_dtype", "bfloat16"),
         (config("EDM2Precond"), "here.kwargs.model_type", "unknown key"),
         (edm2(weight_norm="sometimes"), "here.kwargs.weight_norm", "off, in_forward, pre_hook, always"),
