@@ -207,7 +207,8 @@ def load_network(
     net.load_state_dict(loaded, strict=True, assign=True)
     if any(buffer.is_meta for buffer in net.buffers()):
         # Constants outside the state dict need a network built in real memory.
-        net = build_network(metadata["network"])
+        with torch.random.fork_rng(devices=[]):
+            net = build_network(metadata["network"])
         net.load_state_dict(loaded, strict=True)
     for parameter in net.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
@@ -270,7 +271,8 @@ def build_on_meta(network: Mapping[str, Any], num_tensors: int, where: str) -> t
         fault = f"architecture claims {blocks * max(len(levels), 1)} blocks, the file has {num_tensors} tensors"
         raise UserError(where, fault, "not loaded")
     try:
-        with ShapesOnly():
+        # Small tensors are drawn, and loading must not change the draws of the caller.
+        with torch.random.fork_rng(devices=[]), ShapesOnly():
             return build_network(network, f"{where}: network")
     except UserError:
         raise

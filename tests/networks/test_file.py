@@ -81,6 +81,14 @@ def test_a_network_comes_back_with_equal_outputs_and_its_provenance(net, file):
     assert torch.equal(loaded(x, sigma, labels), net.eval()(x, sigma, labels))
 
 
+def test_loading_leaves_the_draws_of_the_caller_as_they_are(file):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    load_network(file)
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_equal_content_gives_equal_bytes(net, file, tmp_path):
     other = tmp_path / "again.safetensors"
     save_network(net, other, dict(reversed(METADATA.items())))
