@@ -24,7 +24,6 @@ from sida.networks.layers import (
 )
 from sida.networks.unet import Block, UNet, UNetPlan
 
-Architecture = Literal["standard", "skip", "residual"]
 _SQRT_HALF = 0.5**0.5
 _CHANNELS_PER_HEAD = 64
 
@@ -134,8 +133,8 @@ class SongUNet(UNet):
         label_dropout: Probability of dropping a sample's class label, in training mode.
         embedding_type: ``positional`` (DDPM++) or ``fourier`` (NCSN++) embedding of the noise level.
         channel_mult_noise: Multiplier for the width of the noise embedding: 1 for DDPM++, 2 for NCSN++.
-        encoder_type: ``standard`` (DDPM++), ``residual`` (NCSN++) or ``skip``.
-        decoder_type: ``standard`` or ``skip``.
+        encoder_type: ``standard`` (DDPM++) or ``residual`` (NCSN++).
+        decoder_type: ``standard``, which the authors' files record.
         resample_filter: Taps: (1, 1) for DDPM++, (1, 3, 3, 1) for NCSN++.
 
     Raises:
@@ -160,8 +159,8 @@ class SongUNet(UNet):
         label_dropout: float = 0.0,
         embedding_type: Literal["positional", "fourier"] = "positional",
         channel_mult_noise: int = 1,
-        encoder_type: Architecture = "standard",
-        decoder_type: Literal["standard", "skip"] = "standard",
+        encoder_type: Literal["standard", "residual"] = "standard",
+        decoder_type: Literal["standard"] = "standard",
         resample_filter: tuple[int, ...] = (1, 1),
     ):
         super().__init__()
@@ -199,9 +198,12 @@ class SongUNet(UNet):
         self.map_layer1 = Linear(emb_channels, emb_channels, **init)
         levels = UNetPlan(img_resolution, widths, num_blocks, attn_resolutions, block)
         stem = Conv2d(in_channels, model_channels, 3, **init)
-        self.enc, kept = levels.encoder(stem, model_channels, _image_down(encoder_type, in_channels, resampling, init))
-        extras = _image_up(decoder_type, out_channels, widths, resampling, init_zero)
-        self.dec = levels.decoder(kept, attend_once=True, extras=extras)
+        extras = _image_down(in_channels, {**resampling, **init}) if encoder_type == "residual" else None
+        self.enc, kept = levels.encoder(stem, model_channels, extras)
+        self.dec = levels.decoder(kept, attend_once=True)
+        at = f"{img_resolution}x{img_resolution}"
+        self.dec[f"{at}_aux_norm"] = GroupNorm(widths[0], eps=1e-6)
+        self.dec[f"{at}_aux_conv"] = Conv2d(widths[0], out_channels, 3, **init_zero)
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """See `UNet.embed`."""
@@ -218,66 +220,28 @@ class SongUNet(UNet):
     def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
         """See `UNet.encode`."""
         kept: list[Tensor] = []
-        aux = x
+        image = x
         for name, block in self.enc.items():
-            if isinstance(block, UNetBlock) or name.endswith("_conv"):
-                x = self.keep(block(x, emb) if isinstance(block, UNetBlock) else block(x), kept)
-            elif name.endswith("_aux_down"):
-                aux = block(aux)
-            elif name.endswith("_aux_skip"):
-                x = kept[-1] = x + block(aux)
+            if name.endswith("_aux_residual"):
+                x = kept[-1] = image = (x + block(image)) * _SQRT_HALF
             else:
-                x = kept[-1] = aux = (x + block(aux)) * _SQRT_HALF
+                x = self.keep(block(x) if name.endswith("_conv") else block(x, emb), kept)
         return x, kept
 
-    def decode(self, x: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
-        """See `UNet.decode`."""
-        image: Tensor | None = None
-        normed = x
-        for name, block in self.dec.items():
-            if isinstance(block, UNetBlock):
-                x = block(self.join(x, skips.pop()) if "_block" in name else x, emb)
-            elif name.endswith("_aux_up"):
-                image = block(image)
-            elif name.endswith("_aux_norm"):
-                normed = cast(GroupNorm, block).activated(x)
-            else:
-                image = block(normed) if image is None else image + block(normed)
-        assert image is not None
+    def image(self, x: Tensor) -> Tensor:
+        """See `UNet.image`."""
+        *_, norm, conv = self.dec.values()
+        image: Tensor = conv(cast(GroupNorm, norm).activated(x))
         return image
 
 
-def _image_down(
-    architecture: Architecture, channels: int, resampling: dict[str, Any], init: dict[str, Any]
-) -> Callable[[int], dict[str, nn.Module]]:
+def _image_down(channels: int, options: dict[str, Any]) -> Callable[[int], dict[str, nn.Module]]:
     """Modules after a halving: those of the path on which the image itself is halved, too."""
 
     def extras(width: int) -> dict[str, nn.Module]:
         nonlocal channels
-        if architecture == "skip":
-            halve = Conv2d(channels, channels, 0, down=True, **resampling)
-            return {"aux_down": halve, "aux_skip": Conv2d(channels, width, 1, **init)}
-        if architecture == "residual":
-            inputs, channels = channels, width
-            return {"aux_residual": Conv2d(inputs, width, 3, down=True, filter_after=True, **resampling, **init)}
-        return {}
-
-    return extras
-
-
-def _image_up(
-    architecture: Architecture, channels: int, widths: list[int], resampling: dict[str, Any], init: dict[str, Any]
-) -> Callable[[int], dict[str, nn.Module]]:
-    """Modules after a level of the decoder, from its maps to the image; with ``skip`` at every level."""
-
-    def extras(level: int) -> dict[str, nn.Module]:
-        layers: dict[str, nn.Module] = {}
-        if architecture == "skip" and level < len(widths) - 1:
-            layers["aux_up"] = Conv2d(channels, channels, 0, up=True, **resampling)
-        if architecture == "skip" or level == 0:
-            layers["aux_norm"] = GroupNorm(widths[level], eps=1e-6)
-            layers["aux_conv"] = Conv2d(widths[level], channels, 3, **init)
-        return layers
+        inputs, channels = channels, width
+        return {"aux_residual": Conv2d(inputs, width, 3, down=True, filter_after=True, **options)}
 
     return extras
 

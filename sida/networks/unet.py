@@ -278,7 +278,8 @@ class UNet(nn.Module):
     def decode(self, x: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
         """Returns the image-shaped result; consumes ``skips`` from its end."""
         for name, block in self.dec.items():
-            x = block(self.join(x, skips.pop()) if "_block" in name else x, emb)
+            if isinstance(block, Block):
+                x = block(self.join(x, skips.pop()) if "_block" in name else x, emb)
         return self.image(x)
 
     def join(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -379,18 +380,12 @@ class UNetPlan:
                 kept.append(width)
         return layers, kept
 
-    def decoder(
-        self,
-        kept: list[int],
-        attend_once: bool = False,
-        extras: Callable[[int], dict[str, nn.Module]] | None = None,
-    ) -> nn.ModuleDict:
+    def decoder(self, kept: list[int], attend_once: bool = False) -> nn.ModuleDict:
         """Makes the decoder; consumes ``kept`` from its end.
 
         Args:
             kept: Channels of the encoder's maps.
             attend_once: Whether only the last block of a level has attention.
-            extras: Function that gives further modules by name after the blocks of a level.
         """
         layers = nn.ModuleDict()
         width, lowest = kept[-1], len(self.widths) - 1
@@ -405,8 +400,6 @@ class UNetPlan:
                 attention = self.resolution >> level in self.attention and (not attend_once or index == self.num_blocks)
                 layers[f"{at}_block{index}"] = self.block(width + kept.pop(), self.widths[level], attention=attention)
                 width = self.widths[level]
-            for name, module in (extras(level) if extras else {}).items():
-                layers[f"{at}_{name}"] = module
         return layers
 
     def _at(self, level: int) -> str:
