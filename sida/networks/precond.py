@@ -18,7 +18,7 @@ from sida.config.families import EDM, EDM2, EDM2_S, Family, WeightNorm
 from sida.errors import SettingError, UserError, suggestion
 from sida.networks.edm2_unet import REWRITES, EDM2UNet, MPConv, MPFourier, official_weight_norm
 from sida.networks.edm_unet import DhariwalUNet, SongUNet
-from sida.networks.unet import UNet, as_slice, check_flag, check_options, class_name, describe_options, take_samples
+from sida.networks.unet import UNet, check_options, class_name, describe_options
 
 #: U-Nets by the value of ``model_type``; imported here, since the code of an exported network follows imports.
 UNETS: dict[str, type[UNet]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
@@ -97,8 +97,7 @@ class Precond(nn.Module):
         augment_labels: Tensor | None = None,
         return_flag: str = "decoder",
         return_logvar: bool = False,
-        decode: int | slice | None = None,
-        force_fp32: bool = False,
+        decode: int | None = None,
     ) -> Any:
         """Returns denoised images, discriminator logits, or both.
 
@@ -110,24 +109,22 @@ class Precond(nn.Module):
             return_flag: ``decoder`` (default): D(x; σ). ``encoder``: discriminator logits only, without running the
                 decoder. ``encoder_decoder``: both from one pass. ``features``: the encoder's maps, see `UNet.forward`.
             return_logvar: Whether to return the log-variance of the loss, too; only EDM2 networks have it.
-            decode: With ``encoder_decoder``: denoise only this many leading samples, or a slice of the batch; the
-                logits still cover the whole batch. This is exact, because no layer mixes samples: one pass over fake
-                and real images gives a denoising loss on the fakes and a discriminator loss on both. (In training mode
-                dropout masks are drawn for the whole batch, so they differ from two passes.)
-            force_fp32: Whether to compute this call in float32.
+            decode: With ``encoder_decoder``: denoise only this many leading samples; the logits still cover the whole
+                batch. This is exact, because no layer mixes samples: one pass over fake and real images gives a
+                denoising loss on the fakes and a discriminator loss on both. (In training mode dropout masks are drawn
+                for the whole batch, so they differ from two passes.)
 
         Returns:
             float32 image (M, C, H, W), logits (N, 1, h, w), or ``(image, logits)``; with ``return_logvar`` the
             log-variance (N or 1, 1, 1, 1) is appended.
 
         Raises:
-            ValueError: Shapes do not fit the network, an unconditional network gets class labels, or the network has
-                no log-variance head.
+            ValueError: Shapes do not fit the network, an unconditional network gets class labels, the flag is unknown
+                or ``decode`` does not fit it, or the network has no log-variance head.
         """
-        check_flag(return_flag, decode)
         sigma, class_labels = self._check(x, sigma, class_labels, augment_labels)
         x, (c_skip, c_out, c_in, c_noise) = x.float(), self.coefficients(sigma)
-        half = self.use_fp16 and not force_fp32 and x.is_cuda
+        half = self.use_fp16 and x.is_cuda
         scaled = (x if c_in is None else c_in * x).to(self.half_dtype if half else torch.float32)
         if augment_labels is not None:
             augment_labels = augment_labels.float()
@@ -135,10 +132,9 @@ class Precond(nn.Module):
         output = unet(scaled, c_noise.flatten(), class_labels, augment_labels, return_flag, decode)
         if return_flag in ("decoder", "encoder_decoder"):
             raw, *logits = output if isinstance(output, tuple) else (output,)
-            selection = as_slice(decode, x.shape[0])
-            if selection is not None:
-                x, c_out = x[selection], take_samples(c_out, selection)
-                c_skip = None if c_skip is None else take_samples(c_skip, selection)
+            if decode is not None:
+                x, c_out = x[:decode], c_out[:decode]
+                c_skip = None if c_skip is None else c_skip[:decode]
             image = torch.addcmul(x if c_skip is None else c_skip * x, c_out, raw.float())
             output = (image, *logits) if logits else image
         if not return_logvar:

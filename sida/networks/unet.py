@@ -136,36 +136,6 @@ RETURN_FLAGS = ("decoder", "encoder", "encoder_decoder", "features")
 Output = Tensor | tuple[Tensor, ...]
 
 
-def check_flag(return_flag: str, decode: int | slice | None) -> None:
-    """Refuses unknown flags and a ``decode`` without an encoder-decoder pass.
-
-    Raises:
-        ValueError: The flag is unknown, or does not allow ``decode``.
-    """
-    if return_flag not in RETURN_FLAGS:
-        raise ValueError(f"return_flag must be one of {', '.join(RETURN_FLAGS)}, got {return_flag!r}")
-    if decode is not None and return_flag != "encoder_decoder":
-        raise ValueError(f"decode selects samples of return_flag='encoder_decoder', not of {return_flag!r}")
-
-
-def as_slice(decode: int | slice | None, batch: int) -> slice | None:
-    """Turns a number of leading samples of a batch into a slice.
-
-    Raises:
-        ValueError: The number is negative or larger than the batch.
-    """
-    if isinstance(decode, int):
-        if not 0 <= decode <= batch:
-            raise ValueError(f"decode={decode} is not a number of leading samples of a batch of {batch}")
-        return slice(0, decode)
-    return decode
-
-
-def take_samples(x: Tensor, selection: slice | None) -> Tensor:
-    """Selects samples; a tensor of one row, which the batch shares, is returned unchanged."""
-    return x if selection is None or x.shape[0] == 1 else x[selection]
-
-
 class Block(nn.Module):
     """Base class of the residual blocks of U-Nets.
 
@@ -297,7 +267,7 @@ class UNet(nn.Module):
         class_labels: Tensor | None = None,
         augment_labels: Tensor | None = None,
         return_flag: str = "decoder",
-        decode: int | slice | None = None,
+        decode: int | None = None,
     ) -> Output:
         """Evaluates the network.
 
@@ -308,15 +278,21 @@ class UNet(nn.Module):
             augment_labels: (N, augment_dim) or None.
             return_flag: ``decoder``: image; ``encoder``: logits, without running the decoder; ``encoder_decoder``:
                 both; ``features``: the encoder's maps, without running the decoder.
-            decode: With ``encoder_decoder``: decode only this number of leading samples, or a slice of the batch, which
-                is exact because samples never interact.
+            decode: With ``encoder_decoder``: decode only this number of leading samples, which is exact because samples
+                never interact.
 
         Returns:
             Image (M, C, H, W), float32 logits (N, 1, h, w) or the pair of them. The logits are the channel mean of the
             encoder's last activation (SiDA, section 4). With ``features`` a tuple: the last block's output
             (N, C', h, w) at each resolution of the encoder, from full resolution downwards.
+
+        Raises:
+            ValueError: The flag is unknown, or ``decode`` has another flag or is no number of samples of the batch.
         """
-        check_flag(return_flag, decode)
+        if return_flag not in RETURN_FLAGS:
+            raise ValueError(f"return_flag must be one of {', '.join(RETURN_FLAGS)}, got {return_flag!r}")
+        if decode is not None and not (return_flag == "encoder_decoder" and 0 <= decode <= len(x)):
+            raise ValueError(f"decode={decode} is no part of {len(x)} samples with return_flag='encoder_decoder'")
         emb = self.embed(noise_labels, class_labels, augment_labels)
         x, skips = self.encode(x.contiguous(), emb)
         if return_flag == "decoder":
@@ -326,9 +302,8 @@ class UNet(nn.Module):
         logits = x.mean(dim=1, keepdim=True, dtype=torch.float32)
         if return_flag == "encoder":
             return logits
-        selection = as_slice(decode, x.shape[0])
-        if selection is not None:
-            x, emb, skips = x[selection], take_samples(emb, selection), [skip[selection] for skip in skips]
+        if decode is not None:
+            x, emb, skips = x[:decode], emb[:decode], [skip[:decode] for skip in skips]
         return self.decode(x, skips, emb), logits
 
 

@@ -6,8 +6,6 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from sida.errors import UserError
@@ -85,15 +83,13 @@ def test_flags_agree(net):
     assert logits.std() > 0
 
 
-@given(decode=st.one_of(st.integers(1, 5), st.slices(5).filter(lambda s: len(range(5)[s]) and (s.step or 1) > 0)))
-@settings(max_examples=5)
+@pytest.mark.parametrize("decode", [1, 3, 5])
 @torch.no_grad()
 def test_partial_decoding_is_exact(net, decode):
     data = batch(net)
     full, all_logits = evaluate(net, data, return_flag="encoder_decoder")
     part, logits = evaluate(net, data, return_flag="encoder_decoder", decode=decode)
-    selection = slice(0, decode) if isinstance(decode, int) else decode
-    torch.testing.assert_close(part, full[selection], rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(part, full[:decode], rtol=1e-5, atol=2e-6)
     assert torch.equal(logits, all_logits)
 
 
@@ -258,7 +254,9 @@ def test_half_precision_on_cuda(net):
     seen = []
     unet = half.unet if hasattr(half, "unet") else half.model
     unet.register_forward_pre_hook(lambda _, args: seen.append(args[0].dtype))
-    low, full = evaluate(half, data), evaluate(half, data, force_fp32=True)
+    low = evaluate(half, data)
+    half.use_fp16 = False
+    full = evaluate(half, data)
     assert seen == [torch.float16, torch.float32]
     assert low.dtype == full.dtype == torch.float32
     assert float((low - full).norm() / full.norm()) < 0.02
