@@ -101,7 +101,10 @@ def _named(config: Mapping[str, Any], source: str, own: list[Path]) -> Iterator[
     for place, row in rows:
         yield from ((row.get(column, ""), f"{place}: {column}") for column in _COLUMNS)
     documents: list[tuple[str, Any]] = [(source, config)]
-    for name in dict.fromkeys([str(config.get("protocol")), *(row.get("protocol", "") for _, row in rows)]):
+    protocols = [row.get(column, "") for _, row in rows for column in ("protocol", "second_protocol")]
+    with _faults_ignored():
+        protocols += map(str, dict(config.get("second_protocols", {})).values())
+    for name in dict.fromkeys([str(config.get("protocol")), *protocols]):
         with _faults_ignored():
             path = find("protocols", name, own)
             documents.append((str(path), read_extended(path, beside=True)))
