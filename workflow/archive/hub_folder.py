@@ -76,7 +76,8 @@ def model_source(network: Mapping[str, Any], where: Path, init_sigma: float) -> 
         '(Apache-2.0).\n\nMade by `sida export`; needs torch and safetensors alone.\n"""\n\n'
     )
     text = f"{head}from __future__ import annotations\n\n{imports}\n\n"
-    made = "\n\n".join(map(inspect.getsource, (to_device, SeedStreams, one_step, to_uint8))) + "\n\n"
+    parts_of_sampler: tuple[Any, ...] = (to_device, SeedStreams, one_step, to_uint8)
+    made = "\n\n".join(map(inspect.getsource, parts_of_sampler)) + "\n\n"
     made += f"#: Noise level of the step.\nINIT_SIGMA = {init_sigma!r}\n\n\n"
     made += f"def build() -> Precond:\n    net = {cls.__name__}({_arguments(arguments)})\n"
     made += f"    net.half_dtype = torch.{half}\n" if half else ""
