@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import itertools
 import os
 import re
@@ -19,6 +20,8 @@ from sida.files.text_files import read_text
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
 
+#: Whether this process only plans: it has Snakemake's workflow without its command line, which alone reads profiles.
+PLANNING = contextvars.ContextVar("PLANNING", default=False)
 #: Largest difference in seconds between clocks of machines with a common disk.
 SLACK = 60.0
 

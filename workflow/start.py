@@ -25,7 +25,7 @@ from sida.errors import UserError
 from sida.files.atomic import try_lock
 from sida.files.ordinary import open_below, read_ordinary
 from sida.files.text_files import parse_json
-from workflow.checks import check_data, check_folder, check_profile, check_results, closed_results
+from workflow.checks import PLANNING, check_data, check_folder, check_profile, check_results, closed_results
 from workflow.commands.archive import show_results
 from workflow.launch import PoolError, devices
 from workflow.planning.costs import check_card, driver_cards
@@ -117,7 +117,7 @@ class Start:
 
     def _read(self, config: dict[str, Any]) -> None:
         """Reads and checks the preset and the profile."""
-        if not self._job:
+        if not self._job and not PLANNING.get():
             check_profile(sys.argv)
         check_folder(Path.cwd())
         self._files = [os.path.relpath(path) for path in self._workflow.configfiles]

@@ -133,6 +133,14 @@ def test_a_study_names_no_code_without_the_users_word_and_no_function_of_ours(st
         Preset.load(study(**naming(RUNNER if kind == "monitor" else OURS)))
 
 
+@pytest.mark.parametrize(
+    "changes", [{"row": {**PLAIN, "second_protocol": "second.yaml"}}, {"second_protocols": {"x": "second.yaml"}}]
+)
+def test_the_code_of_a_second_protocol_is_named(study, tmp_path, changes):
+    put(tmp_path / "second.yaml", yaml.safe_dump({"name": "x", "metrics": [{**METRICS[0], "extractor": "evil:it"}]}))
+    refused(rf"second.yaml: metrics\[0\].extractor: 'evil:it'.*{ALLOW}=evil$", lambda: Preset.load(study(**changes)))
+
+
 def test_a_folder_of_the_study_with_our_name_is_not_ours(study, tmp_path, monkeypatch):
     for name in ("__init__", "evil"):
         put(tmp_path / f"eval/{name}.py", EVIL)
@@ -225,6 +233,8 @@ def test_doctor_and_plan_name_the_code_and_its_file_before_a_run(study, monkeypa
     assert "code from outside the package: evil:sample from evil.py" in said("plan", preset)
     (code,) = json.loads(said("plan", preset, "--json"))["code"]
     assert (code["name"], code["source"], code["allowed"]) == ("evil:sample", "evil.py", True)
+    # A profile of the folder has no part in a plan.
+    put(Path("profiles/default/config.yaml"), "jobs: 1")
     assert "ok      code: none from outside the package" in said("doctor", study(), status=(0, 1))
 
 

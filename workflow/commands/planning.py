@@ -165,9 +165,9 @@ DOCTOR = Verb(
   sida doctor studies/papers/released.yaml
   sida doctor demo --json
 
-Checks custom code that the preset names (it is not run before you allow it), GPU memory, disk, packages, data, assets,
-LaTeX and scheduler; downloads and trains nothing. Exit status 1 if a requirement is missing; notes are about things
-that are not required.
+Checks custom code that the preset names (it is not run before you allow it), GPU memory, disk, packages, data, assets
+and LaTeX; downloads and trains nothing. Exit status 1 if a requirement is missing; notes are about things that are not
+required.
 """,
     _doctor_arguments,
     _doctor,

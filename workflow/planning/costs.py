@@ -165,7 +165,7 @@ class Costs:
         """
         makers = {"assets": self.fetch, "checkpoints": self.imported, "archives": self.archive}
         makers |= {"teachers": self.teacher, "students": self.student, "references": self.reference}
-        makers |= {"measurements": self.measurement}
+        makers |= {"measurements": self.measurement, "samples": self.sample}
         return makers[stage](name) if stage in makers else Cost("build", f"{stage}/{name}".rstrip("/"))
 
     def fetch(self, name: str) -> Cost:
@@ -261,6 +261,12 @@ class Costs:
         weights += sum(1e9 * self.assumptions.gigabytes(each) for each in files if each.kind in ("extractor", "vae"))
         memory = (CONTEXT_BYTES + weights) / 1e9 if self.preset.settings.gpus else 0.0
         return Cost("measure", run, [], 1, hours, 0.0, memory, facts={"images": images, "network_unknown": unknown})
+
+    def sample(self, name: str) -> Cost:
+        """Images of a row's trial, ``<row>/trial-<t>``: its share in the row's measurement."""
+        every, trials = self.measurement(name.rpartition("/")[0]), self.preset.trials
+        facts = every.facts | {"images": every.facts["images"] // trials}
+        return dataclasses.replace(every, name=f"samples/{name}", gpu_hours=every.gpu_hours / trials, facts=facts)
 
     def reference(self, name: str) -> Cost:
         """Samples of a teacher as a reference, ``<teacher>/<protocol>/<key>``."""

@@ -29,7 +29,7 @@ class Check:
     """Result of one check.
 
     Attributes:
-        what: Subject: ``code``, ``GPU``, ``disk``, ``packages``, ``data``, ``assets``, ``LaTeX`` or ``scheduler``.
+        what: Subject: ``code``, ``GPU``, ``disk``, ``packages``, ``data``, ``assets`` or ``LaTeX``.
         verdict: ``ok``; ``note``: not required; ``missing``: required and missing.
         text: Description of the result.
         remedy: Command or instruction that fixes it; empty if there is nothing to do.
@@ -52,7 +52,7 @@ def examine(files: Sequence[Path], targets: Sequence[str]) -> list[Check]:
         UserError: No such target.
     """
     plan = make_plan(files, targets)
-    checks = (_gpu, _disk, _packages, _data, _assets, _latex, _scheduler)
+    checks = (_gpu, _disk, _packages, _data, _assets, _latex)
     return [finding for check in checks for finding in check(plan)]
 
 
@@ -184,15 +184,3 @@ def _latex(plan: Plan) -> Iterator[Check]:
         missing = missing_latex()
         left_out = ("note", f"paper.pdf is left out: {missing}", f"{INSTALL} lmodern")
         yield Check("LaTeX", *(left_out if missing else ("ok", "makes paper.pdf")))
-
-
-def _scheduler(plan: Plan) -> Iterator[Check]:
-    program = shutil.which("sbatch")
-    if program is None:
-        text = "no SLURM here: jobs run on this machine, one after another on its GPUs"
-        yield Check("scheduler", "note", text, "docs/cluster.md")
-    elif importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
-        text = f"{program} is here, but not Snakemake's plugin for it"
-        yield Check("scheduler", "note", text, how_to_install("snakemake-executor-plugin-slurm"))
-    else:
-        yield Check("scheduler", "ok", f"{program}; --workflow-profile profiles/slurm")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sida.config.resources import CHECKOUT, ROOT
 from sida.errors import UserError
-from workflow.checks import give_cache
+from workflow.checks import PLANNING, give_cache
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _recorded() -> Iterator[list[Planned]]:
     from snakemake.logging import LogEvent, get_event, logger
 
     found: list[Planned] = []
-    environment = dict(os.environ)
+    environment, planning = dict(os.environ), PLANNING.set(True)
 
     def record(line: logging.LogRecord) -> bool:
         if get_event(line) == LogEvent.JOB_INFO:
@@ -90,3 +90,4 @@ def _recorded() -> Iterator[list[Planned]]:
         logger.removeFilter(record)
         os.environ.clear()
         os.environ.update(environment)
+        PLANNING.reset(planning)

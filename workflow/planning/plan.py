@@ -188,24 +188,11 @@ def show_plan(plan: Mapping[str, Any]) -> str:
         lines.append(f"warning: {plan['too_large']}; {SMALLER}")
     for code in plan.get("code", []):
         lines.append(f"code from outside the package: {code['name']} from {code['source']} ({code['where']}; allowed)")
-    if best := _most_for_an_hour(jobs):
-        together = sum(job["gpu_hours"] for job in best)
-        lines.append(
-            f"most published numbers for one hour: {', '.join(job['name'] for job in best)} ({span(together)})"
-        )
     unknown = [job["name"] for job in jobs if job["facts"].get("network_unknown")]
     if unknown:
         few = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         lines.append(f"without the evaluations of {len(unknown)} networks that the preset does not describe: {few}")
     return "\n".join(lines)
-
-
-def _most_for_an_hour(jobs: Sequence[Mapping[str, Any]], count: int = 3) -> list[Mapping[str, Any]]:
-    """Measurements of the most published numbers per hour, where there are more to choose from."""
-    rows = [job for job in jobs if job["kind"] == "measure" and job["gpu_hours"] and job["facts"].get("published")]
-    known = [job for job in rows if not job["facts"].get("network_unknown")]
-    ranked = sorted(known, key=lambda job: job["gpu_hours"] / len(job["facts"]["published"]))
-    return ranked[:count] if len(ranked) > count else []
 
 
 def span(hours: float) -> str:
