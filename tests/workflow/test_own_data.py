@@ -154,7 +154,6 @@ def test_an_array_is_prepared(tmp_path):
         ("mine", (96, 96), [], "give --resolution 64"),
         ("mine", None, ["--resolution", "17"], "give --resolution 16"),
         ("mine", (16, 16), ["--hours", "0.001"], "give more hours"),
-        ("mine", (8, 8), ["--device", "gpu"], "device: "),
     ],
 )
 def test_what_no_study_can_be_made_of_is_one_line_and_leaves_nothing(tmp_path, capsys, name, size, options, remedy):

@@ -188,7 +188,6 @@ def _new_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--channels", type=int, help="3: RGB, 1: grey (default: the pictures')")
     parser.add_argument("--labels", help="auto (default), json, folders or none: see `sida data prepare`")
-    parser.add_argument("--device", help="cpu or cuda (default: by --gpu, --cores and the resolution)")
     parser.add_argument("--gpu", metavar="NAME", help="card of config/plan.yaml that the study has to fit (RTX4090)")
     parser.add_argument(
         "--cores", type=whole("--cores", 1, 10**4), metavar="N", help="processor cores in place of a card (2)"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.config.resources import find
-from sida.config.settings import Count, Device, Positive, from_mapping, load_yaml
+from sida.config.settings import Count, Positive, from_mapping, load_yaml
 from sida.errors import UserError, visible
 from sida.files.atomic import atomic_folder
 from workflow.planning.costs import Costs
@@ -29,12 +29,6 @@ STUDY_FILES = (
 )
 #: Largest number of classes whose names are listed.
 _MOST_NAMES = 20
-#: Line of a metric in the protocol, and of its column in the table.
-_METRIC = (
-    "  - {{key: {key}, kind: {kind}, extractor: {extractor}, {more}, "
-    "label: {label}, better: {better}, decimals: {decimals}}}"
-)
-_COLUMN = "  - {{head: {label}, metric: {key}, direction: {better}, decimals: {decimals}}}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +42,8 @@ class StudyConfig:
         resolution: Height and width to crop and scale to; null keeps those of the pictures.
         channels: 3 (RGB) or 1 (grey); null: grey if all pictures are grey, else RGB.
         labels: Labels as in ``sida data prepare``; null is ``auto``.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; null chooses by ``gpu``, ``cores`` and the resolution.
         gpu: Card of ``config/plan.yaml`` that everything has to fit; null: RTX4090, with 24 GB.
-        cores: Processor cores that everything has to fit, in place of a card; null: 2.
+        cores: Processor cores that everything has to fit, in place of a card; null: 2 for small pictures.
         hours: Hours until the table.
     """
 
@@ -59,7 +52,6 @@ class StudyConfig:
     resolution: int | None = None
     channels: int | None = None
     labels: str | None = None
-    device: Device | None = None
     gpu: str | None = None
     cores: Count | None = None
     hours: Positive = 8.0
@@ -130,7 +122,7 @@ def _fitted(config: StudyConfig, part: Path, full: Mapping[str, Any]) -> tuple[d
     for width in widths:
         for num_samples, trials in full["measured"]:
             chosen = {**full, "model_channels": width, "num_samples": num_samples, "trials": trials}
-            chosen |= _metrics(num_samples)
+            chosen |= _sizes()["metrics"]["pixels" if num_samples < 10000 else "inception"]
             chosen = _with_micro_batches(chosen | _shortened(full, least), cost)
             found = cost(chosen)
             if found.hours > config.hours or found.memory > found.card_memory:
@@ -271,9 +263,10 @@ def _settings(config: StudyConfig, resolution: int) -> dict[str, Any]:
     Raises:
         UserError: There are no sizes and rates for this resolution.
     """
-    sizes, device = _sizes(), config.device or ("cuda" if config.gpu else "cpu" if config.cores else None)
-    device = device or ("cpu" if resolution <= sizes["largest_on_cpu"] else "cuda")
-    scales = sizes["cpu" if device == "cpu" else "cuda"]
+    sizes = _sizes()
+    on_cpu = bool(config.cores) or (not config.gpu and resolution <= sizes["largest_on_cpu"])
+    device = "cpu" if on_cpu else "cuda"
+    scales = sizes[device]
     scale = next((scale for scale in scales if resolution <= scale["largest"]), None)
     shown, most = f"{resolution}×{resolution}", scales[-1]["largest"]
     if scale is None:
@@ -307,18 +300,7 @@ def _sized(config: StudyConfig, dataset: Any, names: list[str]) -> dict[str, Any
         "size": f"{resolution}×{resolution}×{dataset.num_channels}",
         "classes": f"{dataset.label_dim} classes{listed}" if dataset.label_dim else "no classes",
         "title": f"{Path(config.study).name}, {resolution}×{resolution}",
-        **_metrics(values["num_samples"]),
         "rows": rows,
         "columns_of_images": columns,
         "upscale": max(1, 64 // resolution),
-    }
-
-
-def _metrics(num_samples: int) -> dict[str, str]:
-    """Lines of the protocol's metrics and the table's columns."""
-    extractor = "pixels" if num_samples < 10000 else "inception"
-    metrics = _sizes()["metrics"][extractor]
-    return {
-        "metrics": "\n".join(_METRIC.format(extractor=extractor, **metric) for metric in metrics),
-        "columns": "\n".join(_COLUMN.format(**metric) for metric in metrics),
     }
