@@ -42,12 +42,11 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def check_profile(arguments: Sequence[str], option: str = "--workflow-profile") -> None:
+def check_profile(arguments: Sequence[str]) -> None:
     """Refuses a profile of the current folder without permission: a profile contains commands that start jobs.
 
     Args:
         arguments: Arguments of the user; a profile that they name, or ``none``, is the user's choice.
-        option: Option that names a profile, for errors.
 
     Raises:
         UserError: There is such a profile.
@@ -57,7 +56,7 @@ def check_profile(arguments: Sequence[str], option: str = "--workflow-profile") 
     ours = (ROOT / "profiles/default").resolve()
     if path is None or path.resolve() == ours or any(word.startswith("--workflow-p") for word in arguments):
         return
-    remedy = f"type {option} {path}, else {option} {ours if ours.is_dir() else 'none'}"
+    remedy = f"type --workflow-profile {path}, else --workflow-profile {ours if ours.is_dir() else 'none'}"
     check_code_path(path, "a profile of Snakemake, which says what it runs", remedy)
 
 

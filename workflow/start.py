@@ -44,6 +44,7 @@ class Start:
     Attributes:
         preset: The checked preset.
         targets: Its products.
+        makes_paper: Whether ``paper.pdf`` is one of them.
         requests: Requests of jobs to a scheduler.
         import_path: ``PYTHONPATH`` of jobs.
 
@@ -61,7 +62,7 @@ class Start:
             self._read(config)
         self._lock = PresetLock(self.preset.results, sys.argv)
         missing = missing_latex() if self.preset.settings.paper else None
-        self.targets = Targets(self.preset, bool(self.preset.settings.paper) and not missing)
+        self.makes_paper, self.targets = self.preset.settings.paper and not missing, Targets(self.preset)
         self.requests = Requests(self.preset, self._site, inside=workflow.remote_exec)
         self._remark(missing)
 

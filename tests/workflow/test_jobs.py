@@ -170,10 +170,9 @@ def test_tables_get_their_rows_and_are_the_same(tmp_path):
 def test_products_and_short_names():
     demo = shipped("demo")
     targets = Targets(demo)
-    products = targets.products()
-    assert len(products) == len(set(products)) == 1 + 5 + 2 * 3 + 2 + 1
+    products = targets.tables_and_figures()
+    assert len(products) == len(set(products)) == 1 + 5 + 2 * 3 + 2
     assert {"results/demo/tables/main.tex", "results/demo/figures/samples.png"} < set(products)
-    assert "results/demo/paper.pdf" in {*Targets(demo, paper=True).products()} - {*products}
     assert targets.named("data") == [f"results/demo/measurements/data/trial-{trial}.json" for trial in range(10)]
     assert targets.named("tables/main.tex") == targets.named("results/demo/tables/main.tex")
     assert len(targets.named("figures/")) == 6

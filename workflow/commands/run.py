@@ -55,7 +55,7 @@ def _parse(parse: Any, words: Sequence[str], namespace: Any = None) -> tuple[arg
 def _run(args: argparse.Namespace) -> int:
     """Becomes Snakemake, so signals and the exit status are Snakemake's; does not return."""
     from sida.config.resources import CHECKOUT, ROOT
-    from workflow.checks import check_folder, check_profile, check_records, check_scheduler
+    from workflow.checks import check_folder, check_records, check_scheduler
     from workflow.preset import Preset
     from workflow.preset.files import preset_files
     from workflow.preset.targets import Targets
@@ -71,9 +71,6 @@ def _run(args: argparse.Namespace) -> int:
         check_scheduler(profile)
     # Snakemake runs code of its settings and records as it starts: they are read first, as data.
     check_folder(Path.cwd())
-    if profile is None:
-        check_profile(args.passed, "--profile")
-        profile = ROOT / "profiles/default"
     check_records(Path.cwd())
     files = preset_files(args.preset)
     if args.extend is not None:
@@ -92,7 +89,7 @@ def _run(args: argparse.Namespace) -> int:
     preset = Preset.load(*files)
     targets = [path for target in args.targets for path in Targets(preset).named(target)]
     print(f"preset {preset.name} ({preset.source}): {', '.join(args.targets) or 'the whole preset'}", flush=True)
-    words = ["-s", os.path.relpath(ROOT / "Snakefile"), "--workflow-profile", str(profile)]
+    words = ["-s", os.path.relpath(ROOT / "Snakefile"), "--workflow-profile", str(profile or ROOT / "profiles/default")]
     words += ["--configfile", *map(str, files)]
     words += ["--cores", args.cores] if args.cores else []
     words += ["--dry-run"] if args.dry_run else []

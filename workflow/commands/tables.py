@@ -20,7 +20,6 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bib", type=bib, metavar="FILE.bib", help="cite by keys in labels, and write their entries")
     add("--mode", choices=["paper", "audit", "measured"], help="overrides the layout's mode")
     add("--spec", metavar="JSON", help="settings that table 8 prints: JSON text or a file")
-    add("--preset", metavar="PRESET", help="preset whose settings table 8 prints")
     add(
         "--add",
         action="append",
@@ -34,7 +33,6 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
 def _table(args: argparse.Namespace) -> int:
     """Builds the table; writes or prints it."""
     import functools
-    import json
 
     from eval.results.published import SUITE, bibliography
     from eval.tables.build import make_table, table_paths, write_table
@@ -42,16 +40,11 @@ def _table(args: argparse.Namespace) -> int:
     from sida.config.resources import find
     from sida.config.settings import load_spec
     from sida.files.atomic import write_text
-    from workflow.preset import Preset
-    from workflow.preset.files import preset_files
 
-    layout = args.table
-    if args.preset:
-        args.spec = json.dumps(Preset.load(*preset_files(args.preset)).shown("tables", layout).spec)
     for path in table_paths(args.out) if args.out else ():
         output("--out")(str(path))
     table = make_table(
-        layout,
+        args.table,
         args.measurements,
         find("runs", args.runs, where="--runs") if args.runs else None,
         mode=args.mode,

@@ -22,7 +22,7 @@ from sida.errors import SettingError, UserError, suggestion
 from sida.files.text_files import read_text
 
 
-def find_preset(name: str | Path, where: str = "--preset") -> Path:
+def find_preset(name: str | Path, where: str = "preset") -> Path:
     """Finds the file of a preset by its name, or by the path of its file or folder.
 
     Args:

@@ -12,7 +12,7 @@ from sida.errors import UserError, suggestion
 from workflow.preset.jobs import Preset, any_of
 
 #: Formats of the products.
-TABLE, FIGURE, CLAIMS = ("tex", "csv", "md", "html", "json"), ("pdf", "png", "csv"), ("md", "json")
+_TABLE, _FIGURE, _CLAIMS = ("tex", "csv", "md", "html", "json"), ("pdf", "png", "csv"), ("md", "json")
 
 
 class Targets:
@@ -20,19 +20,18 @@ class Targets:
 
     Args:
         preset: The preset.
-        paper: Whether ``paper.pdf`` is made.
     """
 
-    def __init__(self, preset: Preset, paper: bool = False) -> None:
-        self.preset, self.results, self.paper = preset, preset.results, paper
+    def __init__(self, preset: Preset) -> None:
+        self.preset, self.results = preset, preset.results
 
     def tables_and_figures(self) -> list[str]:
         """Tables, figures and claims, and the numbers behind them."""
         settings = self.preset.settings
         files = ["measurements.csv"] if self.preset.measurable else []
-        files += [f"tables/{name}.{end}" for name in settings.tables for end in TABLE]
-        files += [f"figures/{name}.{end}" for name in self.figures for end in FIGURE]
-        files += [f"claims.{end}" for end in CLAIMS] if settings.claims else []
+        files += [f"tables/{name}.{end}" for name in settings.tables for end in _TABLE]
+        files += [f"figures/{name}.{end}" for name in self.figures for end in _FIGURE]
+        files += [f"claims.{end}" for end in _CLAIMS] if settings.claims else []
         return [f"{self.results}/{file}" for file in files]
 
     @functools.cached_property
@@ -46,11 +45,6 @@ class Targets:
         rows = [preset.runs[run] for run in needs.networks if needs.sampled and run in preset.taken]
         networks = {row.run: preset.place(preset.network(row)) for row in rows}
         return [run for run, path in networks.items() if path and not os.path.exists(path)]
-
-    def products(self) -> list[str]:
-        """Final products of the preset."""
-        last = ["paper.pdf", "index.html"] if self.paper else ["index.html"]
-        return [*self.tables_and_figures(), *(f"{self.results}/{file}" for file in last)]
 
     def trials(self, runs: Iterable[str]) -> list[str]:
         """Measurements of rows, except those that are taken from stored results."""

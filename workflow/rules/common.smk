@@ -4,11 +4,10 @@ import os
 import shlex
 
 from workflow.preset.jobs import any_of
-from workflow.preset.targets import CLAIMS, FIGURE, TABLE
 from workflow.start import Start
 
 START = Start(workflow, config)
-PRESET, TARGETS, REQUESTS = START.preset, START.targets, START.requests
+PRESET, REQUESTS = START.preset, START.requests
 RESULTS, SETTINGS = PRESET.results, PRESET.settings
 # Snakemake removes this variable from jobs in a conda environment, so their commands set it again.
 shell.prefix("set -euo pipefail; export PYTHONPATH={START.import_path:q}; ")

@@ -1,13 +1,8 @@
 # Tables, figures, claims and pages: pure functions of measurements, training logs and published numbers.
 
 #: Tables, figures and claims, and the numbers behind them.
-PRODUCTS = [
-    *(["<results>/measurements.csv"] if ROWS else []),
-    *collect("<results>/tables/{table}.{end}", table=SETTINGS.tables, end=TABLE),
-    *collect("<results>/figures/{figure}.{end}", figure=TARGETS.figures, end=FIGURE),
-    *(collect("<results>/claims.{end}", end=CLAIMS) if SETTINGS.claims else []),
-]
-PAPER = ["<results>/paper.pdf"] if TARGETS.paper else []
+PRODUCTS = START.targets.tables_and_figures()
+PAPER = ["<results>/paper.pdf"] if START.makes_paper else []
 
 
 rule table:
