@@ -138,22 +138,20 @@ class FrechetTerm:
         if self.options.statistics == "queue":
             self._kept["queue"][done : done + len(features)] = features
         else:
-            self._average(*_sums(features), done / (done + len(features)))
+            self._average(moments(features), done / (done + len(features)))
         self.filled += len(features)
 
-    def __call__(self, features: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor] | None:
+    def __call__(self, features: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
         """Takes the features of a step ``(N, F)`` into the statistics.
 
+        Args:
+            features: Those of this process.
+            moments: Their :func:`moments`, averaged over all processes.
+
         Returns:
-            The distance, float64 ``()``, and its gradient at ``features``, times the images of all processes; None if
-            features are not finite, which changes nothing.
+            The distance, float64 ``()``, and its gradient at ``features``, times the images of all processes.
         """
         rows = features.detach().double()
-        first, second = _sums(rows)
-        both = torch.cat([first[None], second])
-        ranks.average(both)
-        if not bool(both.isfinite().all()):
-            return None
         count, keep = len(rows), self.options.decay
         if self.options.statistics == "queue":
             place = ((int(self.filled) + torch.arange(count)) % self.options.population).to(rows.device)
@@ -163,7 +161,7 @@ class FrechetTerm:
             mean, shares = whole.mean(0), (count / len(whole), count / (len(whole) - 1))
             cov = (whole - mean).T @ (whole - mean) / (len(whole) - 1)
         else:
-            self._average(both[0], both[1:], keep)
+            self._average(moments, keep)
             mean, shares = self._kept["first"].clone(), (1 - keep, 1 - keep)
             cov = self._kept["second"] - torch.outer(mean, mean)
         distance, slope = self.distance(mean, cov)
@@ -181,9 +179,9 @@ class FrechetTerm:
         slope = torch.eye(len(mean)).to(mean) - turned * inverse @ turned.T
         return (mean - self.mean).square().sum() + cov.trace() + self._trace - 2 * roots.sum(), slope
 
-    def _average(self, first: Tensor, second: Tensor, keep: float) -> None:
-        self._kept["first"].lerp_(first, 1 - keep)
-        self._kept["second"].lerp_(second, 1 - keep)
+    def _average(self, moments: Tensor, keep: float) -> None:
+        self._kept["first"].lerp_(moments[0], 1 - keep)
+        self._kept["second"].lerp_(moments[1:], 1 - keep)
 
     def state(self) -> dict[str, Tensor]:
         """See :class:`sida.training.optimizer.Resumable`."""
@@ -195,10 +193,10 @@ class FrechetTerm:
             value.copy_(state[name])
 
 
-def _sums(features: Tensor) -> tuple[Tensor, Tensor]:
-    """First and second moments of features ``(N, F)``, float64."""
-    rows = features.double()
-    return rows.mean(0), rows.T @ rows / len(rows)
+def moments(features: Tensor) -> Tensor:
+    """First moments of features ``(N, F)``, and below them the second ones, float64 ``(1 + F, F)``."""
+    rows = features.detach().double()
+    return torch.cat([rows.mean(0)[None], rows.T @ rows / len(rows)])
 
 
 class FrechetLoss:
@@ -226,14 +224,18 @@ class FrechetLoss:
         self._begin(ranks)
         count, pixels = len(given.images), _bytes(given.images)
         value, moved = given.images.new_zeros(count), given.images.new_zeros(count)
+        seen = {name: term.judge.features(pixels) for name, term in self.terms.items()}
+        together = {name: moments(features) for name, features in seen.items()}
+        for both in together.values():
+            ranks.average(both)
+        # No judge's statistics take a step that is dropped for another one's features.
+        finite = all(bool(both.isfinite().all()) for both in together.values())
+        if not finite:
+            given.mask = given.images.new_zeros(count, dtype=torch.bool)
         distances = {}
-        for name, term in self.terms.items():
-            features = term.judge.features(pixels)
-            found = term(features, ranks)
-            if found is None:
-                given.mask = given.images.new_zeros(count, dtype=torch.bool)
-                found = features.new_zeros(()), torch.zeros_like(features)
-            distance, gradient = found
+        for name, features in seen.items():
+            nothing = features.new_zeros(()), torch.zeros_like(features)
+            distance, gradient = self.terms[name](features, together[name]) if finite else nothing
             scale = 1 / (distance + NORM_EPS)
             distances[f"fd_{name}"] = distance.to(value).expand(count)
             value = value + (distance * scale).to(value)

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from sida.methods.fd_loss import CosineSchedule, FDLossOptions, FrechetLoss, FrechetTerm
+from sida.methods.fd_loss import CosineSchedule, FDLossOptions, FrechetLoss, FrechetTerm, moments
 from sida.training.micro_batches import MicroBatch
 from sida.training.processes import ALONE
 from tests.golden.vectors import load, relative_error
@@ -74,7 +74,7 @@ def test_statistics_step_by_step(kind, options, limits):
     term.fill(arrays["in/first"][7:])
     for step in range(info["steps"]):
         rows = arrays[f"in/new/{step}"]
-        distance, gradient = term(rows, ALONE)
+        distance, gradient = term(rows, moments(rows))
         state = term.state()
         if "queue" in state:
             mean, cov = state["queue"].double().mean(0), torch.cov(state["queue"].double().T)
@@ -135,12 +135,18 @@ def test_whole_steps():
 
 def test_features_that_are_not_finite_change_nothing():
     arrays, _ = arrays_of("fdloss_distance")
-    term = term_of(arrays, features=lambda images: images.flatten(1)[:, :5], population=24)
-    term.fill(arrays["in/features"])
-    before = {name: value.clone() for name, value in term.state().items()}
-    images = torch.full((4, 1, 4, 4), float("nan"), dtype=torch.float64)
+    judges = {
+        "finite": term_of(arrays, features=lambda images: images.flatten(1)[:, :5], population=24),
+        "not": term_of(arrays, features=lambda images: images.flatten(1)[:, 5:10], population=24),
+    }
+    for term in judges.values():
+        term.fill(arrays["in/features"])
+    before = {judge: {name: value.clone() for name, value in term.state().items()} for judge, term in judges.items()}
+    images = torch.zeros(4, 1, 4, 4, dtype=torch.float64)
+    images[1, 0, 1, 2] = float("nan")
     given = MicroBatch(images, None)
-    terms = FrechetLoss({"digits": term}, lambda: ALONE, None)(given)
+    terms = FrechetLoss(judges, lambda: ALONE, None)(given)
     assert given.dropped == 4
     assert all(len(values) == 0 for values in terms.values())
-    assert all(torch.equal(value, before[name]) for name, value in term.state().items())
+    for judge, term in judges.items():
+        assert all(torch.equal(value, before[judge][name]) for name, value in term.state().items())
