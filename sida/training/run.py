@@ -302,7 +302,11 @@ class RunFiles:
                     raise fault
         finally:
             self._writer.shutdown(wait=False)
-            self._store.close()
+            if self._written is None:
+                self._store.close()
+            else:
+                # The lock is for as long as something is written, also when nobody waits for it.
+                self._written.add_done_callback(lambda _: self._store.close())
 
     @property
     def busy(self) -> bool:

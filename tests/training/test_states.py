@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from sida.cli.main import main
 from sida.errors import UserError
+from sida.files.atomic import try_lock, wait_for_lock
 from sida.files.content_hash import with_hash
 from sida.networks import build_network
 from sida.networks.file import save_network
@@ -149,6 +151,19 @@ def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     refused(r"cannot be locked \(No locks available\); use a file system with locks", train_teacher, TEACHER, tmp_path)
+
+
+def test_the_lock_is_held_while_a_state_is_written_that_nobody_waits_for(tmp_path, monkeypatch):
+    """An insistent Ctrl-C leaves the writer alone."""
+    written = threading.Event()
+    monkeypatch.setattr(run.StateStore, "save", lambda *state: written.wait(60))
+    with contextlib.suppress(KeyboardInterrupt), run.RunFiles(tmp_path, "digest") as files:
+        files.save({}, {}, {})
+        raise KeyboardInterrupt
+    with open(tmp_path / "state" / ".lock", "r+b") as lock:
+        assert not try_lock(lock)
+        written.set()
+        wait_for_lock(lock)
 
 
 def test_two_intact_states_are_kept_also_after_a_damaged_one(unfinished, monkeypatch):
