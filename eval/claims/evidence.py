@@ -351,12 +351,15 @@ class Evidence:
         """Evaluations of a run during training; with ``finite`` False a NaN counts as infinity.
 
         Raises:
-            NotMeasuredError: The run has no log, or its log does not have the metric.
+            NotMeasuredError: The run has no log, or its log does not have the metric, or with ``finite`` a NaN.
         """
         path = self._log(run, "evaluations.jsonl")
         if not has_metric(path, metric):
             raise NotMeasuredError("", f"the training log of run '{run}' has no '{metric}'")
-        return read_evaluations(path, metric, finite)
+        points = read_evaluations(path, metric)
+        if finite and (lost := [point.nimg for point in points if not math.isfinite(point.value)]):
+            raise NotMeasuredError("", f"{metric} of run '{run}' after {lost[0]:,} images is no number")
+        return points
 
     def curves(self, runs: Sequence[str], metric: str, finite: bool = True) -> list[tuple[Point, ...]]:
         """Evaluations of runs that are compared with each other.

@@ -66,7 +66,7 @@ class Sources:
             UserError: No log, or a log without the metric, or without a number for it.
         """
         path = self._evaluations(run)
-        found = tuple(p for p in read_evaluations(path, metric, finite=False) if math.isfinite(p.value))
+        found = tuple(p for p in read_evaluations(path, metric) if math.isfinite(p.value))
         if not found:
             raise UserError(path, f"no evaluation gave a number for {metric}", "leave the run out of the layout")
         return found

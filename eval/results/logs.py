@@ -67,18 +67,12 @@ class Curve:
         return found[0] if found else min(self.points, key=lambda point: point.value)
 
 
-def read_evaluations(path: str | Path, metric: str, finite: bool = True) -> tuple[Point, ...]:
-    """Reads a metric from ``evaluations.jsonl``, in order of images seen.
-
-    Args:
-        path: The log.
-        metric: Name of the metric.
-        finite: Whether a NaN is an error; otherwise a NaN is read as infinity, since the run diverged.
+def read_evaluations(path: str | Path, metric: str) -> tuple[Point, ...]:
+    """Reads a metric from ``evaluations.jsonl``, in order of images seen; a NaN as infinity, since the run diverged.
 
     Raises:
-        UserError: A missing file, a line without the metric, or a NaN if ``finite``.
+        UserError: A missing file, a line without the metric, or no line.
     """
-    path = _existing(path, "training log", "train the run with an 'evaluation' in its recipe")
     points = []
     for number, record in enumerate(read_log(path), start=1):
         if metric not in record or "nimg" not in record:
@@ -89,10 +83,7 @@ def read_evaluations(path: str | Path, metric: str, finite: bool = True) -> tupl
         # JSON has no NaN; the log has null.
         where = f"{path}:{number}: {metric}"
         value = math.nan if record[metric] is None else _number(record[metric], where)
-        if math.isnan(value) and not finite:
-            value = math.inf
-        if math.isnan(value):
-            raise UserError(f"{path}:{number}", f"{metric} is NaN", "look at the run's train.jsonl")
+        value = math.inf if math.isnan(value) else value
         trials, std = record.get(f"{metric}_trials") or [value], record.get(f"{metric}_std")
         if not isinstance(trials, list):
             raise UserError(f"{where}_trials", "must be a list of numbers", "train the run again")
@@ -104,8 +95,9 @@ def read_evaluations(path: str | Path, metric: str, finite: bool = True) -> tupl
 
 
 def has_metric(path: Path, metric: str) -> bool:
-    """Whether every evaluation of a log holds a metric."""
-    return all(metric in record for record in read_log(path))
+    """Whether a log holds evaluations, all of them of a metric."""
+    records = read_log(path)
+    return bool(records) and all(metric in record for record in records)
 
 
 def kept_images(path: Path) -> int | None:
@@ -124,7 +116,7 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """
     records = read_jsonl(path) if os.path.isfile(path) else _packed(Path(path).parents[2]).get(_name_of(path))
     if records is None:
-        raise UserError(path, "no such log", "train the run first")
+        raise UserError(path, "no such log", "train the run, for evaluations with an 'evaluation' in its recipe")
     for number, record in enumerate(records, start=1):
         for key in _NUMBERS:
             if key in record or key == "nimg":
@@ -171,12 +163,6 @@ def _unpacked(path: Path, changed: int) -> Mapping[str, list[dict[str, Any]]]:
             raise UserError(f"{path}:{number}", "names no log", "take the file from the repository again")
         logs.setdefault(name, []).append(record)
     return logs
-
-
-def _existing(path: str | Path, kind: str, remedy: str) -> Path:
-    if not has_log(path):
-        raise UserError(path, f"no such {kind}", remedy)
-    return Path(path)
 
 
 def _number(value: Any, where: str) -> float:

@@ -265,6 +265,17 @@ def test_reaches_compares_the_images_until_a_level_with_a_number(tmp_path):
     assert outcome(found, **low, images=90000) == OPEN
 
 
+@pytest.mark.parametrize("records", [[], [{"nimg": 1000, "fd": None}, {"nimg": 2000, "fd": 4.0}]])
+def test_a_curve_without_a_number_leaves_its_claim_open_and_ends_no_other(tmp_path, records):
+    curve(tmp_path, "b", [(1000, 5.0), (2000, 4.0)])
+    log(tmp_path, "a", "evaluations.jsonl", records)
+    found = evidence(lines("a", spread(3.0, 0.01)), lines("b", spread(4.0, 0.01)), students=tmp_path)
+    for part in (REACHES | {"b": B}, LT | {"equal_images": True}):
+        decided = verdict(found, **part)
+        assert decided.outcome == OPEN
+        assert "run 'a'" in decided.findings[0].evidence
+
+
 QUANTITY = {"rule": "RATIO", "a": A, "b": B}
 
 
