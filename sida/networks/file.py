@@ -83,8 +83,7 @@ def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Modul
 
     Args:
         config: ``{"class": name, "kwargs": {...}}`` with the class names and keyword arguments of the official
-            networks, such as ``net.init_config``. Two spellings of SiDA's code are accepted, too: U-Nets named
-            ``..._EncoderDecoder``, and ``use_gan`` with ``force_normalization`` in place of ``weight_norm``. An
+            networks, such as ``net.init_config``; U-Nets may be named ``..._EncoderDecoder``, as in SiDA's code. An
             addition is ``half_dtype``: ``bfloat16`` or ``float16``, see `Precond.half_dtype`. A custom class is named
             ``module:object``; building runs its code, so it needs permission (:mod:`sida.config.plugins`).
         where: Place named in errors, e.g. file and key.
@@ -107,8 +106,7 @@ def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Modul
     half = options.pop("half_dtype", None)
     if half not in (None, "float16", "bfloat16"):
         raise SettingError(f"{where}.half_dtype", "must be float16 or bfloat16")
-    options, inner = cls.read_options(options, where)
-    net = _made(cls, check_options(cls, options, where, extra=inner), where)
+    net = _made(cls, check_options(cls, options, where, extra=cls.unet_class(options, where)), where)
     if half is not None:
         net.half_dtype = getattr(torch, half)
     return net

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sida.config.families import EDM, EDM2, EDM2_S, Family, WeightNorm
 from sida.errors import SettingError, UserError, suggestion
-from sida.networks.edm2_unet import REWRITES, EDM2UNet, MPConv, MPFourier, official_weight_norm
+from sida.networks.edm2_unet import REWRITES, EDM2UNet, MPConv, MPFourier
 from sida.networks.edm_unet import DhariwalUNet, SongUNet
 from sida.networks.unet import UNet, check_options, class_name, describe_options
 
@@ -69,16 +69,16 @@ class Precond(nn.Module):
         return cls.family
 
     @classmethod
-    def read_options(cls, kwargs: dict[str, Any], where: str) -> tuple[dict[str, Any], type[nn.Module] | None]:
-        """Constructor arguments in the spelling of the class, and the class of the U-Net whose options they include.
+    def unet_class(cls, kwargs: Mapping[str, Any], where: str) -> type[nn.Module] | None:
+        """Class of the U-Net whose options the constructor arguments include; None for a class without such options.
 
         Raises:
-            UserError: The U-Net is unknown, or switches contradict each other.
+            UserError: The U-Net is unknown.
         """
         model_type = inspect.signature(cls).parameters.get("model_type")
         if model_type is None:
-            return kwargs, None
-        return kwargs, find_unet(str(kwargs.get("model_type", model_type.default)), f"{where}.model_type")
+            return None
+        return find_unet(str(kwargs.get("model_type", model_type.default)), f"{where}.model_type")
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor]:
         """Returns c_skip, c_out, c_in and c_noise for float32 ``sigma`` (N or 1, 1, 1, 1); None means 1."""
@@ -410,15 +410,9 @@ class EDM2Precond(Precond):
         return EDM2_S if kwargs.get("model_channels", size) == size else EDM2
 
     @classmethod
-    def read_options(cls, kwargs: dict[str, Any], where: str) -> tuple[dict[str, Any], type[EDM2UNet]]:
-        """See `Precond.read_options`; ``use_gan`` with ``force_normalization`` may replace ``weight_norm``."""
-        flags = {name: kwargs.pop(name) for name in ("use_gan", "force_normalization") if name in kwargs}
-        if not flags:
-            return kwargs, EDM2UNet
-        if len(flags) == 1 or "weight_norm" in kwargs:
-            raise UserError(where, "give either 'weight_norm' or both 'use_gan' and 'force_normalization'")
-        mode = official_weight_norm(**{name: bool(flag) for name, flag in flags.items()})
-        return {**kwargs, "weight_norm": mode}, EDM2UNet
+    def unet_class(cls, kwargs: Mapping[str, Any], where: str) -> type[EDM2UNet]:
+        """See `Precond.unet_class`."""
+        return EDM2UNet
 
     def __init__(
         self,

@@ -38,7 +38,6 @@ def edm2(**changes):
         (config(half_dtype="float64"), "here.kwargs.half_dtype", "bfloat16"),
         (config("EDM2Precond"), "here.kwargs.model_type", "unknown key"),
         (edm2(weight_norm="sometimes"), "here.kwargs.weight_norm", "off, in_forward, pre_hook, always"),
-        (edm2(use_gan=True), "here.kwargs", "both 'use_gan' and 'force_normalization'"),
     ],
 )
 def test_bad_configurations(bad, place, word):

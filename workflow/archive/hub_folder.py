@@ -63,8 +63,7 @@ def model_source(network: Mapping[str, Any], where: Path, init_sigma: float) -> 
         raise UserError(where, "its network class is not of this package", "export its code yourself")
     options = dict(network["kwargs"])
     half = options.pop("half_dtype", None)
-    options, inner = cls.read_options(options, "network")
-    arguments = check_options(cls, options, "network", extra=inner)
+    arguments = check_options(cls, options, "network", extra=cls.unet_class(options, "network"))
     order: list[str] = []
     _visit(cls.__module__, order)
     tail = (_CODE / "model_tail.py").read_text(encoding="utf-8")
