@@ -9,7 +9,6 @@ import torch
 from torch.nn import functional as F
 
 from sida.kernels.fused import convert_frozen_weights, converted_parameters, part_inputs, use_fused_kernels
-from sida.kernels.residual import ResidualFactors, residual
 from tests.networks.made import random_network
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -74,18 +73,6 @@ def test_gradients_of_two_passes_add_up():
     net(images(), sigma).square().sum().backward()
     for parameter, gradient in zip(net.parameters(), first, strict=True):
         torch.testing.assert_close(parameter.grad, 2 * gradient, rtol=1e-6, atol=0)
-
-
-def test_sum_with_two_biases():
-    maps = [torch.randn(2, 6, 3, 4, device=DEVICE, requires_grad=True) for _ in range(2)]
-    biases = [torch.randn(6, device=DEVICE, requires_grad=True) for _ in range(2)]
-    shares = ResidualFactors(0.7, 0.7)
-    two = residual(*maps, biases[0], shares, biases[1])
-    one = residual(*maps, biases[0] + biases[1], shares)
-    assert torch.equal(two, one)
-    towards = torch.randn_like(two)
-    for mine, theirs in zip(*(torch.autograd.grad(y, [*maps, *biases], towards) for y in (two, one)), strict=True):
-        assert torch.equal(mine, theirs)
 
 
 def with_kept(net: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, set[int]]:

@@ -156,7 +156,6 @@ CONFIG = {"class": "EDMPrecond", "kwargs": {"img_resolution": 8, "img_channels":
         (add_tensor, "has unexpected tensor 'extra.weight'"),
         (reshape, "has shape"),
         (put_nan, "NaN or infinity"),
-        (lambda header, body: header["__metadata__"].pop("sida") and body, "written by another program"),
         (sida_header(network={"class": "EDMPrecnd", "kwargs": {}}), "did you mean 'EDMPrecond'"),
         (sida_header(network=CONFIG), "tensor"),
         (sida_header(network={"class": "EDMPrecond"}), "no architecture"),

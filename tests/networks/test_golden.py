@@ -228,12 +228,3 @@ def test_always_acts_like_a_training_forward_and_settles(golden):
     first = evaluation_copy(*inputs(arrays))
     assert relative_error(first, expected) < OUTPUT
     assert torch.equal(evaluation_copy(*inputs(arrays)), first)
-
-
-@torch.no_grad()
-def test_without_logvar_head(golden):
-    net, arrays, _ = load(golden, "sida_cond")
-    plain = build_network({"class": "EDM2Precond", "kwargs": {**net.init_config["kwargs"], "logvar_channels": None}})
-    plain.load_state_dict({k: v for k, v in net.state_dict().items() if not k.startswith("logvar")}, strict=True)
-    plain.eval()
-    assert torch.equal(plain(*inputs(arrays)), net(*inputs(arrays)))
