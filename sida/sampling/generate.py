@@ -216,8 +216,11 @@ class Drawer:
             sigma_range(net, sampler.sigma_min, sampler.sigma_max)  # refuses before anything is drawn
         if self.guide is not None:
             check_guide_fits(net, self.guide, "guiding network")
-        if sampler.kernels == "fused" and device_of(net).type != "cuda":
-            raise UserError("sampler.kernels", "'fused' computes on a GPU, the network is on the CPU", "choose 'torch'")
+        if sampler.kernels == "fused":
+            if device_of(net).type != "cuda":
+                fault = "'fused' computes on a GPU, the network is on the CPU"
+                raise UserError("sampler.kernels", fault, "choose 'torch'")
+            require_fused("sampler.kernels")
         dataset = self.dataset() if class_labels == "empirical" and self.label_dim else None
         classes = class_rule_of(self.label_dim, class_labels, dataset, len(seeds))
         return self._batches(net, seeds, batch_size, classes, output)
@@ -246,7 +249,7 @@ class Drawer:
                     stack.callback(network.train, network.training)
                     network.eval()
                     if sampler.kernels == "fused":
-                        stack.enter_context(require_fused("sampler.kernels").fused_kernels(network))
+                        stack.enter_context(require_fused().fused_kernels(network))
             coming = len(starts) * sampler.nfe
             guide = None if gnet is None else self.evaluations.of(gnet, "guide", coming, sampler.kernels)
             called = self.evaluations.of(net, "network", coming, sampler.kernels)

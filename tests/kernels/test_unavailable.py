@@ -6,8 +6,11 @@ import sys
 import types
 
 import pytest
+import torch
 
 from sida import kernels
+from sida.sampling import Drawer, read_sampler
+from tests.networks.made import SMALL, random_network
 from tests.refused import refused
 
 
@@ -32,3 +35,10 @@ def test_a_missing_or_old_triton_is_said_in_one_line_and_a_new_one_will_do(monke
         assert kernels.unavailable_reason() is None
     else:
         refused(f"recipe.kernels: fused kernels cannot be used: {reason}", kernels.require_fused, "recipe.kernels")
+
+
+def test_sampling_says_it_before_anything_is_drawn(monkeypatch, asked_anew):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.setattr(sys.modules[Drawer.__module__], "device_of", lambda net: torch.device("cuda"))
+    drawer = Drawer(read_sampler("one_step:kernels=fused"), random_network("EDMPrecond", SMALL))
+    refused("sampler.kernels: .*triton.* choose 'torch'", drawer.draw, range(4), 4)
