@@ -45,7 +45,8 @@ def test_images_are_those_of_the_command(network, tmp_path):
 
 
 def test_a_wrong_number_of_images_is_one_line(network):
-    for arguments, fault in (({"count": "64"}, "'64'"), ({"count": [-3]}, "negative")):
+    wrong = ({"count": "64"}, "'64'"), ({"count": [-3]}, "negative"), ({"count": [2.9]}, r"\[2\.9\]")
+    for arguments, fault in (*wrong, ({"count": 1, "classes": 2.9}, r"2\.9")):
         refused(fault, sida.load(network).sample, **arguments)
 
 

@@ -23,7 +23,7 @@ from sida.config.settings import Count, Settings, from_mapping, load_spec
 from sida.data import Dataset, load_dataset
 from sida.data.archive import Files
 from sida.data.load import counts_of
-from sida.errors import Progress, SettingError, UserError
+from sida.errors import Progress, SettingError, UserError, one_line
 from sida.files.atomic import sha256_file
 from sida.files.tensors import starts_as_pickle
 from sida.machine import environment, keep_freed_memory, take_device, tf32
@@ -385,18 +385,24 @@ class LoadedGenerator:
         Returns:
             uint8 ``(N, C, H, W)``, in the order of the seeds.
 
+def _whole(given: Any) -> Any:
+    """A whole number, or a list of them, of Python, numpy or torch."""
+    numbers = np.asarray(given)
+    if numbers.size and numbers.dtype.kind not in "iu":
+        raise UserError("sample", f"takes whole numbers of images, seeds and classes, got {one_line(repr(given), 100)}")
+    return numbers.tolist()
+
+
         Raises:
-            UserError: A text as number, no image asked for, a negative seed, a class that the network does not have,
-                or a broken network.
+            UserError: A number, seed or class that is not whole, no image asked for, a negative seed, a class that the
+                network does not have, or a broken network.
         """
-        if isinstance(count, (str, bytes, float)):
-            kind = "number" if isinstance(count, float) else "text"
-            raise UserError("sample", f"takes a whole number of images or a list of seeds, got the {kind} {count!r}")
-        seeds = range(seed, seed + int(count)) if isinstance(count, (int, np.integer)) else [int(one) for one in count]
+        asked = _whole(count)
+        seeds = range(seed, seed + asked) if isinstance(asked, int) else asked
         if not seeds or min(seeds) < 0:
             raise UserError("sample", f"takes at least one image and no negative seed, got {count} from seed {seed}")
         self._drawer.device = str(next(self.net.parameters()).device)
-        chosen = "uniform" if classes is None else np.asarray(classes, int).tolist()
+        chosen = "uniform" if classes is None else _whole(classes)
         with tf32(False):
             return torch.cat([part.images for part in self._drawer.draw(seeds, batch_size, chosen)]).numpy()
 
