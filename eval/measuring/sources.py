@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from sida.data import Dataset
 
 
-NETWORK_SAMPLERS = [name for name, kind in SAMPLER_KINDS.items() if kind.made_by]
+NETWORK_SAMPLERS = [name for name, kind in SAMPLER_KINDS.items() if kind.needs_network]
 SAMPLERS = (*SAMPLER_KINDS, "python", "images")
 
 

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from sida.config.plugins import Registry, RegistryEntry
 from sida.config.settings import Count, Finite, NotNegative, OneOf, Positive, Range, Settings, from_mapping
 from sida.errors import SettingError, UserError
 
@@ -20,48 +19,39 @@ def heun_evaluations(num_steps: int) -> int:
     return 2 * num_steps - 1
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SamplerKind(RegistryEntry):
-    """A kind of sampler: a function of :class:`sida.sampling.samplers.SamplerInputs` that draws a batch.
+@dataclasses.dataclass(frozen=True)
+class SamplerKind:
+    """A kind of sampler; :func:`sida.sampling.samplers.draw_batch` draws with those of a network.
 
     Attributes:
-        made_by: Name of the function; empty where real images are drawn and there is no network.
         reads: Settings that it reads besides ``kind``.
         nfe: Function from the number of steps to the network evaluations per image.
         steps: Default number of steps.
         fewest: Smallest number of steps.
+        needs_network: Whether a network draws the images; they are real ones otherwise.
     """
 
-    made_by: str = ""
     reads: frozenset[str]
     nfe: Callable[[int], int]
     steps: int = 1
     fewest: int = 1
+    needs_network: bool = True
 
 
 #: Kinds of samplers by name.
-SAMPLER_KINDS: Registry[SamplerKind] = Registry(
-    "sampler",
-    "",
-    {
-        "one_step": SamplerKind(
-            made_by="sida.sampling.samplers:draw_multi_step",
-            reads=frozenset({"init_sigma", "num_steps", "kernels"}),
-            nfe=lambda steps: steps,
-        ),
-        "heun": SamplerKind(
-            made_by="sida.sampling.samplers:draw_heun",
-            reads=frozenset({
-                "num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance",
-                "dtype", "kernels",
-            }),
-            nfe=heun_evaluations,
-            steps=18,
-            fewest=2,
-        ),
-        "data": SamplerKind(reads=frozenset(), nfe=lambda steps: 0),
-    },
-)  # fmt: skip
+SAMPLER_KINDS = {
+    "one_step": SamplerKind(frozenset({"init_sigma", "num_steps", "kernels"}), nfe=lambda steps: steps),
+    "heun": SamplerKind(
+        frozenset({
+            "num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance",
+            "dtype", "kernels",
+        }),
+        nfe=heun_evaluations,
+        steps=18,
+        fewest=2,
+    ),
+    "data": SamplerKind(frozenset(), nfe=lambda steps: 0, needs_network=False),
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,7 +102,7 @@ class Sampler(Settings):
     @property
     def needs_network(self) -> bool:
         """Whether a network draws the images."""
-        return bool(self.definition.made_by)
+        return self.definition.needs_network
 
     @property
     def steps(self) -> int:

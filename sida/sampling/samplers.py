@@ -23,7 +23,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -363,26 +363,7 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
     return torch.nan_to_num(images * 127.5 + 128, nan=0.0).clamp(0, 255).to(torch.uint8)
 
 
-class SamplerInputs(NamedTuple):
-    """Inputs of the function of a kind of samplers.
-
-    Attributes:
-        sampler: Its settings.
-        family: Family of the network.
-        net: Network, or its substitute, see :meth:`sida.sampling.generate.Evaluations.of`.
-        guide: Guiding network, or its substitute, or None.
-        latents: Unit normal ``(N, C, H, W)`` on the network's device.
-        class_labels: One-hot rows or None.
-        streams: Sources of fresh noise, one per image.
-    """
-
-    sampler: Sampler
-    family: Family
-    net: Any
-    guide: Any
-    latents: torch.Tensor
-    class_labels: torch.Tensor | None
-    streams: SeedStreams
+_HEUN_KEYS = ("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance")
 
 
 def draw_batch(
@@ -399,38 +380,24 @@ def draw_batch(
     Args:
         sampler: Sampler with a network.
         net: Preconditioned network.
-        latents: See :class:`SamplerInputs`.
-        class_labels: See :class:`SamplerInputs`.
-        streams: See :class:`SamplerInputs`.
+        latents: Unit normal ``(N, C, H, W)`` on the network's device.
+        class_labels: One-hot rows or None.
+        streams: Sources of fresh noise, one per image.
         gnet: Guiding network.
-        called: Substitutes for the two networks.
+        called: Substitutes for the two networks, see :meth:`sida.sampling.generate.Evaluations.of`.
     """
     network, guide = called or (net, gnet)
-    draw = sampler.definition.load()
-    images: torch.Tensor = draw(SamplerInputs(sampler, family_of(net), network, guide, latents, class_labels, streams))
-    return images
-
-
-def draw_multi_step(given: SamplerInputs) -> torch.Tensor:
-    """Images of the kind ``one_step``."""
-    sampler, noise = given.sampler, given.streams.randn_like
-    return multi_step(given.net, given.latents, given.class_labels, sampler.steps, noise, sampler.init_sigma)
-
-
-_HEUN_KEYS = ("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance")
-
-
-def draw_heun(given: SamplerInputs) -> torch.Tensor:
-    """Images of the kind ``heun``."""
-    sampler = given.sampler
+    steps, noise, family = sampler.steps, streams.randn_like, family_of(net)
+    if sampler.kind == "one_step":
+        return multi_step(network, latents, class_labels, steps, noise, sampler.init_sigma)
     return heun(
-        given.net,
-        given.latents,
-        given.class_labels,
-        sampler.steps,
-        dtype=getattr(torch, sampler.dtype or given.family.sampler_dtype),
-        noise=given.streams.randn_like,
-        noise_every_step=given.family.noise_every_step,
-        gnet=given.guide,
+        network,
+        latents,
+        class_labels,
+        steps,
+        dtype=getattr(torch, sampler.dtype or family.sampler_dtype),
+        noise=noise,
+        noise_every_step=family.noise_every_step,
+        gnet=guide,
         **{key: getattr(sampler, key) for key in _HEUN_KEYS},
     )
