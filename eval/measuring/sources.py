@@ -363,7 +363,7 @@ def is_torchscript(path: str | Path) -> bool:
 
 
 class NetworkSource:
-    """A network with a sampler (:func:`sida.sampling.generate`).
+    """A network with a sampler (:class:`sida.sampling.Drawer`).
 
     Args:
         spec: Spec of the measurement, whose protocol determines the distribution of classes and the quantisation.
@@ -431,7 +431,7 @@ class NetworkSource:
     def batches(
         self, seeds: range, batch_size: int, class_labels: str | Sequence[int] | None = None
     ) -> Iterator[ImageBatch]:
-        """Samples and quantises; ``class_labels`` (see :func:`sida.sampling.generate`) overrides the protocol."""
+        """Samples and quantises; ``class_labels`` (see :meth:`sida.sampling.Drawer.draw`) overrides the protocol."""
         rule = class_labels if class_labels is not None else self._counts or self._protocol.label_dist
         drawn = self.drawer.draw(seeds, batch_size, rule, self._spec.device)
         return (ImageBatch.of(batch.images, batch.classes) for batch in drawn)

@@ -23,7 +23,7 @@ import torch
 from sida.assets import fetch_many
 from sida.config.datasets import LabelCounts
 from sida.config.families import SD_VAE, Decoder
-from sida.config.samplers import Sampler, read_sampler
+from sida.config.samplers import Sampler
 from sida.data.dataset import Dataset
 from sida.data.latents import LatentDecoder, load_vae
 from sida.errors import UserError, say
@@ -102,46 +102,6 @@ def row_classes(rows: int, columns: int, label_dim: int) -> list[int]:
     return [(place // columns) % label_dim for place in range(rows * columns)] if label_dim else []
 
 
-def generate(
-    net: torch.nn.Module | None,
-    seeds: Sequence[int],
-    sampler: Sampler | Mapping[str, Any] | str = "one_step",
-    batch_size: int = 128,
-    class_labels: str | int | Sequence[int] | LabelCounts = "uniform",
-    dataset: Dataset | None = None,
-    gnet: torch.nn.Module | None = None,
-    decode: Decode | None = None,
-    output_device: str | torch.device = "cpu",
-    evaluations: Evaluations | None = None,
-) -> Iterator[Samples]:
-    """Yields images for ``seeds``, in order, without gradients.
-
-    Args:
-        net: Generator or teacher, on its device; in evaluation mode during the draw. Its weights never change. None for
-            the sampler ``data``.
-        seeds: Image seeds (modulo 2^32). Each seeds a CPU generator, which draws latents, the class, and fresh noise.
-        sampler: See :func:`sida.sampling.read_sampler`.
-        batch_size: Images per network call; influences the bytes (see above).
-        class_labels: ``uniform`` over the classes, ``balanced`` (the seed modulo their number), ``empirical`` (a random
-            item of ``dataset``), counts of a data set (a random item of a data set sorted by class), a class, or one
-            class per seed. Networks without classes accept any rule, but no class.
-        dataset: Source of ``empirical`` labels and of the ``data`` sampler.
-        gnet: Guiding network.
-        decode: Decoder of latents ``(N, C, H, W)`` to uint8 images; pixels are quantised directly.
-        output_device: Device of ``images``; the network's device avoids a copy.
-        evaluations: Evaluations shared by several draws; None makes new evaluations for this draw.
-
-    Raises:
-        UserError: Arguments contradict each other, for example a class that the network does not have or a guide for
-            other images; or fused kernels are requested without a GPU.
-    """
-    drawer = Drawer(read_sampler(sampler), net, gnet, lambda: dataset)
-    drawer.decode = decode
-    if evaluations is not None:
-        drawer.evaluations = evaluations
-    return drawer.draw(seeds, batch_size, class_labels, output_device)
-
-
 @dataclasses.dataclass
 class Drawer:
     """Draws images for seeds, for ``sida sample``, measurements, evaluations during training and figures.
@@ -196,7 +156,24 @@ class Drawer:
         class_labels: str | int | Sequence[int] | LabelCounts = "uniform",
         output_device: str | torch.device = "cpu",
     ) -> Iterator[Samples]:
-        """Yields images for seeds, in order; arguments and errors are those of :func:`generate`."""
+        """Yields images for seeds, in order, without gradients.
+
+        The networks are in evaluation mode during the draw, and their weights never change.
+
+        Args:
+            seeds: Image seeds (modulo 2^32). Each seeds a CPU generator, which draws latents, the class, and fresh
+                noise.
+            batch_size: Images per network call; influences the bytes (see the module).
+            class_labels: ``uniform`` over the classes, ``balanced`` (the seed modulo their number), ``empirical`` (a
+                random item of the data set), counts of a data set (a random item of a data set sorted by class), a
+                class, or one class per seed. Networks without classes accept any rule, but no class.
+            output_device: Device of ``images``; the network's device avoids a copy.
+
+        Raises:
+            UserError: Arguments contradict each other, for example a class that the network does not have or a guide
+                for other images; or fused kernels are requested without a GPU or Triton. It is raised by the call,
+                before anything is drawn.
+        """
         sampler, net, output = self.sampler, self.net, torch.device(output_device)
         if batch_size < 1:
             raise UserError("batch size", f"must be at least 1, got {batch_size}")

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from sida.config.datasets import LabelCounts
-from sida.config.families import IMAGE_OPTIONS, Family, check_guide_images
+from sida.config.families import IMAGE_OPTIONS, check_guide_images
 from sida.config.samplers import Sampler
 from sida.data.dataset import Dataset
 from sida.errors import SettingError, UserError, settings_in
@@ -88,11 +88,11 @@ ClassRule = Callable[[SeedStreams, int], torch.Tensor]
 def class_rule_of(
     label_dim: int, wanted: str | int | Sequence[int] | LabelCounts, dataset: Dataset | None, count: int
 ) -> ClassRule:
-    """Returns the rule that draws classes; arguments and errors as for :func:`sida.sampling.generate`.
+    """Returns the rule that draws classes; arguments and errors as for :meth:`sida.sampling.Drawer.draw`.
 
     Args:
         label_dim: Number of the network's classes.
-        wanted: ``class_labels`` of :func:`sida.sampling.generate`.
+        wanted: ``class_labels`` of :meth:`sida.sampling.Drawer.draw`.
         dataset: Source of ``empirical`` labels.
         count: Number of seeds.
     """

@@ -13,11 +13,12 @@ from sida.kernels import require_fused, unavailable_reason
 from sida.machine import RecordingError
 from sida.networks.edm_unet import UNetBlock
 from sida.networks.unet import UNet
-from sida.sampling import NO_CLASS, Drawer, Sampler, SeedStreams, generate, one_step, to_uint8
+from sida.sampling import NO_CLASS, Drawer, Sampler, SeedStreams, one_step, to_uint8
 from sida.sampling.generate import Evaluations
 from sida.sampling.samplers import GuidedDenoiser, check_guide_fits
 from tests.networks.made import random_network
 from tests.refused import refused
+from tests.sampling.images import generate
 from tests.training.test_rounds import StandIn
 
 UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "augment_dim": 9, "model_channels": 16}
@@ -80,13 +81,13 @@ def test_an_image_does_not_depend_on_what_was_drawn_before(cls, kwargs):
     net, guide = (random_network(cls, kwargs, seed).train() for seed in range(2))
     before, sampler = {name: value.clone() for name, value in net.state_dict().items()}, "heun:3,S_churn=2,guidance=1.5"
 
-    def draw(seeds, evaluations=None):
-        floats = generate(net, seeds, sampler, 4, gnet=guide, decode=torch.clone, evaluations=evaluations)
+    def draw(seeds, **evaluations):
+        floats = generate(net, seeds, sampler, 4, gnet=guide, decode=torch.clone, **evaluations)
         return torch.cat([batch.images for batch in list(floats)])[-4:]
 
     first = draw(range(4))
     assert torch.equal(draw(range(4)), first)
-    assert torch.equal(draw([*range(50, 58), *range(4)], Evaluations(Recorder())), first)
+    assert torch.equal(draw([*range(50, 58), *range(4)], evaluations=Evaluations(Recorder())), first)
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert net.training
 

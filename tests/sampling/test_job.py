@@ -19,12 +19,13 @@ from sida.data import load_dataset
 from sida.errors import UserError
 from sida.machine import tf32
 from sida.networks.file import read_metadata, save_network
-from sida.sampling import Drawer, generate
+from sida.sampling import Drawer
 from sida.sampling.job import SampleConfig, network_file, parse_seeds, run_job
 from sida.sampling.store import save_grid, tile
 from tests.files.genuine import write_genuine
 from tests.networks.made import SMALL, random_network
 from tests.refused import command, refused
+from tests.sampling.images import generate
 from tests.training.toy import fork, wait
 
 

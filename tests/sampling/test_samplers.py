@@ -8,7 +8,6 @@ from sida.errors import UserError
 from sida.networks import build_network
 from sida.sampling import (
     SeedStreams,
-    generate,
     heun,
     heun_evaluations,
     latents_for_seeds,
@@ -21,6 +20,7 @@ from sida.sampling.samplers import class_rule_of
 from tests.golden.vectors import relative_error
 from tests.networks.made import random_network, recorded_network
 from tests.refused import refused
+from tests.sampling.images import generate
 
 
 class Recorder(torch.nn.Module):

@@ -15,9 +15,10 @@ from sida.config.resources import ROOT
 from sida.data import LatentDecoder
 from sida.files.atomic import sha256_file
 from sida.networks.file import load_network
-from sida.sampling import Drawer, generate
+from sida.sampling import Drawer
 from tests.eval.metric_networks import StandInVae, write_network
 from tests.eval.synthetic_output import CURVES, csv_rows
+from tests.sampling.images import generate
 from workflow.cli import main
 
 DIGITS = {"name": "digits", "kind": "digits", "resolution": 8, "channels": 1, "label_dim": 10}

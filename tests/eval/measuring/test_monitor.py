@@ -19,11 +19,12 @@ from sida.data.archive import dataset_json, image_name
 from sida.files.atomic import read_jsonl
 from sida.methods import distill
 from sida.networks.file import load_network, read_metadata
-from sida.sampling import NO_CLASS, Drawer, generate
+from sida.sampling import NO_CLASS, Drawer
 from tests.data.test_archive import npy, write_zip
 from tests.eval.measuring.specs import DIGITS, content, data_spec, metric, protocol, resampled
 from tests.eval.metric_networks import StandInVae, write_hub, write_inception, write_network
 from tests.refused import refused
+from tests.sampling.images import generate
 from tests.training.toy import STUDENT
 
 

@@ -1,0 +1,14 @@
+from sida.config.samplers import Sampler as Sampler
+from sida.config.samplers import heun_evaluations as heun_evaluations
+from sida.config.samplers import read_sampler as read_sampler
+from sida.sampling.generate import Drawer as Drawer
+from sida.sampling.generate import row_classes as row_classes
+from sida.sampling.samplers import NO_CLASS as NO_CLASS
+from sida.sampling.samplers import SeedStreams as SeedStreams
+from sida.sampling.samplers import heun as heun
+from sida.sampling.samplers import latents_for_seeds as latents_for_seeds
+from sida.sampling.samplers import multi_step as multi_step
+from sida.sampling.samplers import one_step as one_step
+from sida.sampling.samplers import sigma_steps as sigma_steps
+from sida.sampling.samplers import to_uint8 as to_uint8
+from sida.sampling.store import tile as tile
