@@ -191,9 +191,7 @@ def _sample_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vae", type=existing("--vae"), metavar="DIR", help=decoder)
     parser.add_argument("--grid", metavar="PNG", help="also write a picture: a row per class, seeds from the first one")
     parser.add_argument("--grid-size", metavar="RxC", help="rows and columns of the grid (default: 10x10)")
-    add_whole(parser, "--grid-scale", "enlarge pixels of the grid N times (default: 1)", 1, 1000)
     add_whole(parser, "--shard-size", "images per shard (default: 1024)", 1)
-    parser.add_argument("--shard", metavar="A/B", help="do only every B-th shard from the A-th (1/4 ... 4/4)")
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: cuda if there is one)")
     add_whole(parser, "--threads", "CPU threads (default: torch's)", 1, 4096)
 

@@ -52,9 +52,7 @@ class SampleConfig(Settings):
         vae: Folder of the decoder of latent networks; null takes the registered one.
         grid: PNG to write as well.
         grid_size: Rows × columns.
-        grid_scale: Enlargement of the grid.
         shard_size: Images per shard, rounded up to whole batches.
-        shard: ``A/B``: every B-th shard from the A-th; by default torchrun's RANK and WORLD_SIZE.
         device: Torch device; null takes a GPU if there is one.
         threads: CPU threads of torch; null leaves its choice.
     """
@@ -70,9 +68,7 @@ class SampleConfig(Settings):
     vae: str | None = None
     grid: str | None = None
     grid_size: str = "10x10"
-    grid_scale: Count = 1
     shard_size: Count = 1024
-    shard: str | None = None
     device: str | None = None
     threads: Count | None = None
 
@@ -97,7 +93,7 @@ def run_job(config: SampleConfig) -> Iterator[str]:
         UserError: A setting is wrong, a file is missing, or the target holds other samples.
     """
     with tf32(False):
-        rank, world = _share(config.shard)
+        rank, world = _share()
         seeds, (rows, columns) = parse_seeds(config.seeds), _grid_size(config.grid_size)
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -114,12 +110,7 @@ def run_job(config: SampleConfig) -> Iterator[str]:
                 yield f"{config.out}: this share ({rank + 1}/{world}) is finished, others are not yet"
         if config.grid is not None and rank == 0:
             first = seeds[0]
-            save_grid(
-                config.grid,
-                source.drawer.grid(rows, columns, first, config.batch_size),
-                columns,
-                scale=config.grid_scale,
-            )
+            save_grid(config.grid, source.drawer.grid(rows, columns, first, config.batch_size), columns)
             yield f"{config.grid}: {rows} × {columns} images, seeds {first}–{first + rows * columns - 1}"
 
 
@@ -226,16 +217,11 @@ def _fill(store: SampleStore, source: _Source, config: SampleConfig, rank: int, 
     progress.update(total, force=True)
 
 
-def _share(text: str | None) -> tuple[int, int]:
-    """``(rank, world)`` from ``A/B``, or from torchrun's environment."""
-    if text is None:
-        # One of the two alone is not torchrun's.
-        whole = {"RANK", "WORLD_SIZE"} <= os.environ.keys()
-        return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if whole else (0, 1)
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise UserError("shard", f"'{text}' must be A/B with A from 1 to B, e.g. 2/4")
-    return int(match[1]) - 1, int(match[2])
+def _share() -> tuple[int, int]:
+    """``(rank, world)`` from torchrun's environment; this process alone without it."""
+    # One of the two alone is not torchrun's.
+    whole = {"RANK", "WORLD_SIZE"} <= os.environ.keys()
+    return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if whole else (0, 1)
 
 
 def _grid_size(text: str) -> tuple[int, int]:
@@ -385,14 +371,6 @@ class LoadedGenerator:
         Returns:
             uint8 ``(N, C, H, W)``, in the order of the seeds.
 
-def _whole(given: Any) -> Any:
-    """A whole number, or a list of them, of Python, numpy or torch."""
-    numbers = np.asarray(given)
-    if numbers.size and numbers.dtype.kind not in "iu":
-        raise UserError("sample", f"takes whole numbers of images, seeds and classes, got {one_line(repr(given), 100)}")
-    return numbers.tolist()
-
-
         Raises:
             UserError: A number, seed or class that is not whole, no image asked for, a negative seed, a class that the
                 network does not have, or a broken network.
@@ -405,6 +383,14 @@ def _whole(given: Any) -> Any:
         chosen = "uniform" if classes is None else _whole(classes)
         with tf32(False):
             return torch.cat([part.images for part in self._drawer.draw(seeds, batch_size, chosen)]).numpy()
+
+
+def _whole(given: Any) -> Any:
+    """A whole number, or a list of them, of Python, numpy or torch."""
+    numbers = np.asarray(given)
+    if numbers.size and numbers.dtype.kind not in "iu":
+        raise UserError("sample", f"takes whole numbers of images, seeds and classes, got {one_line(repr(given), 100)}")
+    return numbers.tolist()
 
 
 def load(

@@ -398,14 +398,13 @@ def tile(images: torch.Tensor, columns: int, gap: int = 0, fill: Sequence[int] =
     return picture[:, : picture.shape[1] - gap, : picture.shape[2] - gap].contiguous()
 
 
-def save_grid(path: str | os.PathLike[str], images: torch.Tensor, columns: int, gap: int = 0, scale: int = 1) -> None:
+def save_grid(path: str | os.PathLike[str], images: torch.Tensor, columns: int, scale: int = 1) -> None:
     """Writes a grid as PNG, each pixel ``scale`` × ``scale``.
 
     Args:
         path: PNG file; written atomically.
         images: uint8 ``(N, C, H, W)`` with 1 or 3 channels.
         columns: Images per row.
-        gap: White pixels between images, before scaling.
         scale: Whole-number enlargement, without smoothing.
 
     Raises:
@@ -413,7 +412,7 @@ def save_grid(path: str | os.PathLike[str], images: torch.Tensor, columns: int, 
     """
     if images.shape[1] not in (1, 3):
         raise UserError(path, f"a picture needs 1 or 3 channels, got {images.shape[1]}", "decode latents first (--vae)")
-    picture = tile(images, columns, gap).permute(1, 2, 0).numpy()
+    picture = tile(images, columns).permute(1, 2, 0).numpy()
     enlarged = picture.repeat(scale, axis=0).repeat(scale, axis=1)
     with atomic_path(path) as temporary:
         temporary.write_bytes(encode_png(enlarged))
