@@ -74,7 +74,7 @@ def existing(option: str = "", pictures: bool = False) -> Callable[[str], str]:
     """
 
     def read(text: str) -> str:
-        path = Path(os.path.expanduser(text))
+        path = Path(text)
         if not _exists(path):
             near = difflib.get_close_matches(path.name, os.listdir(path.parent), 1) if path.parent.is_dir() else []
             meant = f"did you mean '{path.parent / near[0]}'?" if near else "check the path"
@@ -118,14 +118,16 @@ def check_output_path(path: str, option: str) -> None:
         option: Option named in errors.
 
     Raises:
-        UserError: The path is empty, a parent is a file, or the file system does not permit writing.
+        UserError: The path is empty or begins with ``~``, a parent is a file, or the file system does not permit
+            writing.
     """
     if not path.strip() or "\0" in path:
         raise UserError(f"{option} '{path}'", "is not a path", "give a file or folder to write")
-    if path[0] == "~" and os.path.expanduser(path) == path:
-        fault = "nothing can be written there, since there is no such user"
-        raise UserError(f"{option} {path}", fault, "choose another place")
-    place = Path(os.path.expanduser(path)).absolute()
+    if path[0] == "~":
+        # A shell replaces it at the start of a word, but not in --out=~/x.
+        fault = "nothing can be written there, since the shell has not replaced '~'"
+        raise UserError(f"{option} {path}", fault, "write the folder out")
+    place = Path(path).absolute()
     try:
         parent = next(folder for folder in (place, *place.parents) if _exists(folder))
         if parent == place and not place.is_dir():
@@ -135,8 +137,6 @@ def check_output_path(path: str, option: str) -> None:
         # Permissions do not suffice: root has all of them in /proc too, and a disk may be mounted read-only.
         with tempfile.TemporaryFile(dir=parent):
             pass
-    except FileNotFoundError:
-        raise UserError(f"{option} {path}", "nothing can be written there", "choose another place") from None
     except OSError as error:
         raise UserError(f"{option} {path}", f"cannot be written ({error.strerror})", "choose another place") from None
 

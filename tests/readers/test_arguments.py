@@ -33,7 +33,7 @@ def test_a_place_where_nothing_can_be_written_is_told_first(verb, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("x")
     os.symlink("circle", "circle")
-    for place in ("", " ", "/proc/x/y.json", "file/y", "a\0b", "x" * 300, "circle/y", "~nosuchuser/y"):
+    for place in ("", " ", "/proc/x/y.json", "file/y", "a\0b", "x" * 300, "circle/y", "~nosuchuser/y", "~/y"):
         error = fault(verb, *WRITING[verb], place)
         assert "writ" in error or "is a file" in error, error
     assert sorted(os.listdir(tmp_path)) == ["circle", "file"]
