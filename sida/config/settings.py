@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import re
 import types
 import typing
@@ -246,7 +247,7 @@ def load_spec(text: str, where: str = "--spec") -> dict[str, Any]:
     if not text.lstrip().startswith("{"):
         path = Path(text)
         where = str(path)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise UserError(where, "no such file", "give JSON text or the path of a JSON or YAML file")
         if path.suffix in {".yaml", ".yml"}:
             return load_yaml(path)
@@ -265,7 +266,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
             document is not a mapping.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(path, "no such file")
     text = read_text(path)
     value = copy.deepcopy(_parsed(text, str(path))) if len(text) < MAX_CACHED_TEXT else parse_yaml(text, str(path))

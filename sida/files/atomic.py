@@ -106,7 +106,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise UserError(target, "is no ordinary file and will not be replaced", "name another file to write")
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep_dead(target.parent)
-    handle, name = tempfile.mkstemp(f".tmp{target.suffix}", f".{target.name[:180]}.", target.parent)
+    # A name has at most 255 bytes.
+    start = os.fsencode(target.name)[:180].decode(errors="ignore")
+    handle, name = tempfile.mkstemp(f".tmp{target.suffix}", f".{start}.", target.parent)
     temporary = Path(name)
     try:
         with contextlib.suppress(OSError):
@@ -271,6 +273,6 @@ def by_content(value: Any) -> Any:
         return {key: by_content(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [by_content(item) for item in value]
-    if isinstance(value, str) and (os.sep in value or Path(value).suffix) and Path(value).is_file():
+    if isinstance(value, str) and (os.sep in value or Path(value).suffix) and os.path.isfile(value):
         return {"sha256": sha256_file(value)}
     return value

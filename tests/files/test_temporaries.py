@@ -79,6 +79,12 @@ def test_a_folder_of_one_writer_is_swept_whole(tmp_path):
     assert half_written(tmp_path) == []
 
 
+def test_a_long_name_of_other_letters_can_be_written(tmp_path):
+    path = tmp_path / f"{'漢' * 80}.txt"
+    write_text(path, "x")
+    assert os.listdir(tmp_path) == [path.name]
+
+
 def test_threads_that_write_leave_the_umask_alone(tmp_path, monkeypatch):
     original = os.umask
     before = original(0o027)
