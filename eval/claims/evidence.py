@@ -214,7 +214,8 @@ class Evidence:
             return self.measurements.estimate(run, metric)
         point = next(point for point in self.curve(run, metric) if point.nimg == images)
         # Few trials of an evaluation say little about its noise; the measurement has more.
-        return Estimate(point.value, self.noise_of_one(run, metric) * point.value or point.std, point.trials)
+        noise = (self.noise_of_one(run, metric, point) or 0.0) * point.value
+        return Estimate(point.value, noise or point.std, point.trials)
 
     def equal_images(self, operands: Iterable[Operand], metric: str, seeds: int) -> int:
         """The largest number of images after which all rows of the operands were evaluated.
@@ -323,12 +324,16 @@ class Evidence:
         seen = seen_by(self.measurements.of_run(run)[0], self.runs.get(run))
         return dataclasses.replace(self.measurements.identity(run, metric), saw=seen)
 
-    def noise_of_one(self, run: str, metric: str) -> float:
-        """Relative standard deviation of one evaluation of a run, by its trials; 0 if the run has none."""
-        if not self.measurements.has(run, metric):
-            return 0.0
+    def noise_of_one(self, run: str, metric: str, point: Point) -> float | None:
+        """Relative standard deviation of an evaluation of a run by the trials of its measurement.
+
+        None without trials, or if these have another number of images: fewer images scatter more.
+        """
+        lines = self.measurements.lines(run, metric)
+        if len(lines) < 2 or point.num_samples not in (None, lines[0].n):
+            return None
         found = self.measurements.estimate(run, metric)
-        return abs((found.std or 0.0) / found.mean) if found.mean else 0.0
+        return abs((found.std or 0.0) / found.mean) if found.mean else None
 
     def label(self, run: str) -> str:
         """Label of a run with its number of function evaluations."""

@@ -253,7 +253,10 @@ class ReachesRule(Rule):
         curve, slow_curve = evidence.curves([name, other], self.metric)
         level, error, meaning = self._level(slow_curve, evidence, f"{where}.level")
         if curve[-1].std is None:
-            error = math.hypot(error, level * evidence.noise_of_one(name, self.metric))
+            noise = evidence.noise_of_one(name, self.metric, curve[-1])
+            if noise is None:
+                raise NotMeasuredError("", f"nothing says how much an evaluation of {evidence.label(name)} scatters")
+            error = math.hypot(error, level * noise)
         again = evidence.retraining.std.get(self.metric, 0.0) if evidence.retraining else 0.0
         error = math.hypot(error, level * again, level * again if self.b else 0.0)
         text, limit = f"{self.metric} {level:.4g} ({meaning}): ", float(self.images or 0)

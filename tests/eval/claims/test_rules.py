@@ -265,6 +265,18 @@ def test_reaches_compares_the_images_until_a_level_with_a_number(tmp_path):
     assert outcome(found, **low, images=90000) == OPEN
 
 
+@pytest.mark.parametrize(("n", "expected"), [(5000, "supported"), (500, OPEN)])
+@pytest.mark.parametrize("trials", [[4.0] * 3, [4.0]])
+def test_an_evaluation_of_fewer_images_is_not_as_sure_as_the_measurement(tmp_path, n, expected, trials):
+    for run, ends in (("a", (5.0, 4.0)), ("b", (7.0, 4.3))):
+        records = [{"nimg": 1000 * i, "fd": end, "num_samples": n} for i, end in enumerate(ends, 1)]
+        log(tmp_path, run, "evaluations.jsonl", [r | {"fd_trials": trials, "fd_std": 0.6} for r in records])
+    found = evidence(lines("a", spread(4.0, 0.01)), lines("b", spread(4.3, 0.01)), students=tmp_path)
+    assert outcome(found, **LT, equal_images=True) == expected
+    if len(trials) == 1:
+        assert outcome(found, **REACHES, b=B, factor=1.1) == expected
+
+
 @pytest.mark.parametrize("records", [[], [{"nimg": 1000, "fd": None}, {"nimg": 2000, "fd": 4.0}]])
 def test_a_curve_without_a_number_leaves_its_claim_open_and_ends_no_other(tmp_path, records):
     curve(tmp_path, "b", [(1000, 5.0), (2000, 4.0)])
