@@ -151,6 +151,8 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
         key, equals, number = part.partition("=")
         if not equals:
             key, number = "num_steps", key
+        if key in mapping:
+            raise UserError(f"{where}.{key}", "is given twice", "remove one of them")
         try:
             mapping[key] = int(number) if number.lstrip("+-").isdigit() else float(number)
         except ValueError:

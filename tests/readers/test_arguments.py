@@ -45,6 +45,8 @@ def test_a_place_where_nothing_can_be_written_is_told_first(verb, tmp_path, monk
         ("sida sample", ["--threads", "-1"], "--threads: must be at least 1"),
         ("sida sample", ["--out", "o", "--seeds", str(2**64)], "seeds"),
         ("sida sample", ["--out", "o", "--seeds", "0-99999999999999"], "seeds"),
+        ("sida sample", ["--out", "o", "--sampler", "heun:18,num_steps=20"], "num_steps: is given twice"),
+        ("sida train-teacher", ["--spec", "name: x\n" * 99, "--out", "o"], "no such file"),
         ("sida train-teacher", ["--spec", "{}", "--out", "o", "--processes", "65"], "--processes: must be at most 64"),
         ("sida average", ["x", "--std", "0.1", "--out=--"], "--out=--: '--'"),
     ],
