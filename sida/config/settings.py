@@ -161,7 +161,7 @@ MAX_CACHED_TEXT = 1 << 16
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Base class of settings that Python code may construct: the constructor checks types and ranges, too.
+    """Base class of settings that Python code may construct: the constructor checks and converts values, too.
 
     Raises:
         SettingError: A value is of another type or out of range.
@@ -169,7 +169,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for key, hint in type_hints(type(self)).items():  # type: ignore[arg-type]
-            _convert(getattr(self, key), hint, key)
+            object.__setattr__(self, key, _convert(getattr(self, key), hint, key))
 
 
 @functools.cache

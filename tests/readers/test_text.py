@@ -15,6 +15,8 @@ from sida.config.plugins import MONITOR
 from sida.config.recipe import TeacherConfig
 from sida.config.resources import ROOT
 from sida.config.settings import from_mapping, load_spec, load_yaml
+from sida.files.atomic import by_content
+from sida.training.identity import teacher_digest
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.refused import command, refusal, refused
 
@@ -125,6 +127,20 @@ def test_numbers_beyond_every_use(key, value, told):
     message = refusal(from_mapping, TeacherConfig, spec, "--spec")
     assert message.startswith(f"--spec.{key}: ")
     assert told in message
+
+
+def test_settings_made_in_python_are_those_of_a_file():
+    spec = {"name": "x", "dataset": {"kind": "digits", "name": "d"}, "network": {"class": "EDMPrecond"}}
+    spec |= {"total_kimg": 30, "batch_size": 2, "lr": 1, "power_ema": [0.1]}
+    made, read = TeacherConfig(**spec), from_mapping(TeacherConfig, spec, "spec")
+    assert repr(made) == repr(read)
+    assert teacher_digest(made, "data") == teacher_digest(read, "data")
+
+
+def test_a_text_too_long_for_a_path_names_no_file():
+    text = "a/" + "b" * 300
+    assert by_content({"x": [text]}) == {"x": [text]}
+    assert "no such file" in refusal(load_yaml, text)
 
 
 def test_a_trial_beyond_all_others_is_a_gap_not_a_list_of_gaps(tmp_path):
