@@ -49,18 +49,7 @@ def _run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as out:
         records = measure(spec, out, trials)
     seconds = time.monotonic() - started
-    shown = _shown(preset)
-    # Values of earlier versions are stored with seven digits.
-    digits = 17 if any(len(row["value"]) > 12 for row in stored) else 7
-    found, left_out = [], []
-    for metric in dict.fromkeys(row["metric"] for row in stored):
-        before = {int(row["trial"]): row["value"] for row in stored if row["metric"] == metric}
-        values = {record["trial"]: record["metrics"].get(metric) for record in records}
-        here = {trial: value for trial, value in values.items() if value is not None and trial in before}
-        if here:
-            found.append(trial_agreement(metric, before, here, digits, *shown.get(metric, (4, 1))))
-        if len(here) < len(trials):
-            left_out.append(f"{metric} (has values stored and here in {len(here)} of {len(trials)} trials)")
+    found, left_out = _compared(stored, records, trials, _shown(preset))
     if not found:
         raise UserError(
             f"row '{args.row}'", f"nothing to compare: {', '.join(left_out)}", "does its protocol still measure them?"
@@ -78,6 +67,27 @@ def _run(args: argparse.Namespace) -> int:
     if left_out:
         print(f"not compared: {', '.join(left_out)}")
     return 0 if agree else 1
+
+
+def _compared(
+    stored: list[dict[str, str]],
+    records: list[dict[str, Any]],
+    trials: list[int],
+    shown: Mapping[str, tuple[int, float]],
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Agreement of each metric with values on both sides, and what has none in a trial."""
+    # Values of earlier versions are stored with seven digits.
+    digits = 17 if any(len(row["value"]) > 12 for row in stored) else 7
+    found, left_out = [], []
+    for metric in dict.fromkeys(row["metric"] for row in stored):
+        before = {int(row["trial"]): row["value"] for row in stored if row["metric"] == metric}
+        values = {record["trial"]: record["metrics"].get(metric) for record in records}
+        here = {trial: value for trial, value in values.items() if value is not None and trial in before}
+        if here:
+            found.append(trial_agreement(metric, before, here, digits, *shown.get(metric, (4, 1))))
+        if len(here) < len(trials):
+            left_out.append(f"{metric} (has values stored and here in {len(here)} of {len(trials)} trials)")
+    return found, left_out
 
 
 def _stored_folder(study: str) -> Path:
