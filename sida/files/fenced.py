@@ -21,6 +21,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -103,7 +104,8 @@ class Child:
             seconds: Processor time that this request brings.
         """
         self._seconds += seconds
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its end is told by receive()
+        self._line.settimeout(self._patience)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError, TimeoutError):  # receive() tells these
             text = json.dumps([method, self._seconds, *args]).encode()
             socket.send_fds(self._line, [struct.pack("<q", len(text))], [file.fileno() for file in files])
             self._line.sendall(text)
@@ -116,18 +118,18 @@ class Child:
         Raises:
             UserError: The reader refused the file, exceeded a limit, or died.
         """
-        self._line.settimeout(2 * self._seconds + WAIT)
+        deadline = time.monotonic() + self._patience
         with located(self.where):
             try:
-                size = struct.unpack("<q", self._take(8))[0]
+                size = struct.unpack("<q", self._take(8, deadline))[0]
                 if not 0 <= size <= _MOST_TEXT:
                     raise ValueError
-                answer = json.loads(self._take(size))
+                answer = json.loads(self._take(size, deadline))
                 if "fault" in answer:
                     raise UserError(*answer["fault"])
                 return answer["value"], self._arrays(answer["arrays"])
             except TimeoutError:
-                fault = f"was not read within {2 * self._seconds + WAIT:.0f} s"
+                fault = f"was not read within {self._patience:.0f} s"
             except (EOFError, ConnectionResetError):
                 fault = self._cause()
             except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
@@ -146,9 +148,17 @@ class Child:
             raise ValueError
         return {name: part.copy() for name, part in parts.items()}
 
-    def _take(self, size: int) -> bytes:
+    @property
+    def _patience(self) -> float:
+        return 2 * self._seconds + WAIT
+
+    def _take(self, size: int, deadline: float) -> bytes:
         parts = bytearray()
         while len(parts) < size:
+            # A socket's own limit begins anew with every byte.
+            if (left := deadline - time.monotonic()) <= 0:
+                raise TimeoutError
+            self._line.settimeout(left)
             part = self._line.recv(min(size - len(parts), 1 << 20))
             if not part:
                 raise EOFError

@@ -6,9 +6,11 @@ side imports torch.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import tempfile
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +52,10 @@ class PickleFile:
             self._child = Child(READER, path, 3 * size, size / 10e6)
             try:
                 self.facts, _ = self._child.ask(method, key, files=[stream])
-                self.shapes: dict[str, tuple[int, ...]] = {name: tuple(shape) for name, shape in self.facts["tensors"]}
+                with _answer(path):
+                    self.shapes = {name: tuple(shape) for name, shape in self.facts["tensors"]}
+                    if any(type(n) is not int or n < 0 for shape in self.shapes.values() for n in shape):
+                        raise ValueError
                 # A view can claim one element many times.
                 claimed = sum(map(math.prod, self.shapes.values()))
                 if claimed > size:
@@ -118,10 +123,17 @@ def _plain_values(stream: Any, where: object) -> Any:
 
     with Child(READER, where, 3 * size, size / 10e6) as child:
         value, arrays = child.ask("plain", files=[stream])
-        try:
+        with _answer(where):
             return joined(value)
-        except (LookupError, TypeError, RecursionError):
-            raise UserError(where, "its reader gave no value that can be used", AGAIN) from None
+
+
+@contextlib.contextmanager
+def _answer(where: object) -> Iterator[None]:
+    """Makes one line of what a child's answer lacks."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, RecursionError):
+        raise UserError(where, "its reader gave no value that can be used", AGAIN) from None
 
 
 def read_state_dict(path: str | os.PathLike[str], key: str | None = None) -> dict[str, torch.Tensor]:

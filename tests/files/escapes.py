@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -60,6 +62,14 @@ class Escapes:
         """For ever, without work."""
         while True:
             sys.stdin.read() if files else __import__("time").sleep(1)
+
+    def drip(self, files: list[Any]) -> tuple[Any, dict[str, np.ndarray]]:
+        """Answers one byte after the other, for ever."""
+        line = json.loads(sys.argv[1])[-1]
+        os.write(line, struct.pack("<q", 1 << 20))
+        while True:
+            os.write(line, b" ")
+            __import__("time").sleep(0.2)
 
     def die(self, files: list[Any]) -> tuple[Any, dict[str, np.ndarray]]:
         """As a crash in a library does."""

@@ -37,6 +37,7 @@ def test_code_in_the_child_can_do_nothing(child, name):
         ("take_memory", "more than 768 MiB of memory"),
         ("take_time", "more than 1 s of processor time"),
         ("wait", "not read within 3 s"),
+        ("drip", "not read within 3 s"),
         ("die", "its reader ended with SIG"),
         ("recurse", "nested too deeply"),
         ("missing", "damaged (AttributeError"),
@@ -44,7 +45,7 @@ def test_code_in_the_child_can_do_nothing(child, name):
 )
 def test_a_child_that_fails_is_one_line(monkeypatch, method, told):
     monkeypatch.setattr(fenced, "SECONDS", 1)
-    monkeypatch.setattr(fenced, "WAIT", 1 if method == "wait" else 30)
+    monkeypatch.setattr(fenced, "WAIT", 1 if method in ("wait", "drip") else 30)
     begin = time.monotonic()
     with Child(READER, "f.bin") as child, pytest.raises(UserError) as caught:
         child.ask(method)

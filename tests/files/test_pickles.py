@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from sida.files.pickles import read_pickle, read_state_dict
+from sida.files import pickles
+from sida.files.pickles import PickleFile, read_pickle, read_state_dict
 from sida.files.unpickler import _Unpickler
 from tests.data.test_archive import zip_of as archive
 from tests.files.genuine import MARK, reduced, write_genuine
@@ -85,6 +86,13 @@ def test_weights_of_torch_save_are_read_exactly(tmp_path, zipped):
 def test_other_files_of_torch_save_are_one_line(tmp_path, value, message):
     torch.save(value, tmp_path / "w.pth")
     refused(message, read_state_dict, tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("said", [{}, [], {"tensors": [["a"]]}, {"tensors": [["a", [-1]]]}, {"tensors": [["a", "x"]]}])
+def test_a_reader_that_lies_about_tensors_is_one_line(tmp_path, monkeypatch, said):
+    (tmp_path / "n.pkl").write_bytes(b"x" * 100)
+    monkeypatch.setattr(pickles, "READER", "tests.files.escapes:Escapes")
+    assert refused("no value that can be used", PickleFile, tmp_path / "n.pkl", "say", said).place.endswith("n.pkl")
 
 
 def test_objects_are_no_plain_values(tmp_path):
