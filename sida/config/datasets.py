@@ -200,13 +200,13 @@ def dataset_spec(name: str, where: str, brought: Mapping[str, Mapping[str, Any]]
         brought: Data sets of a preset, which take precedence.
 
     Raises:
-        UserError: No data set of that name.
+        UserError: No data set of that name, or its entry is no mapping.
     """
     spec = {"name": name, **_entry(name, where, brought)}
     spec.pop("made_from", None)
     if spec.get("kind") != "counts":
         spec.pop("counts", None)
-    return spec | ({"path": found_path(spec["path"])} if "path" in spec else {})
+    return spec | ({"path": found_path(spec["path"])} if spec.get("path") else {})
 
 
 def dataset_counts(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | None = None) -> str | None:
@@ -227,7 +227,8 @@ def _entry(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | Non
         known = {**_of_studies(tuple(study_folders())), **known}
     if name not in known:
         raise UserError(where, f"no data set '{name}' in config/datasets.yaml{suggestion(name, known)}")
-    entry: Mapping[str, Any] = known[name]
+    if not isinstance(entry := known[name], Mapping):
+        raise UserError(f"{where}: {name}", "must be a mapping of settings", "give at least its kind")
     return entry
 
 
@@ -241,10 +242,10 @@ def _of_studies(folders: tuple[Path, ...]) -> dict[str, Any]:
     return found
 
 
-def _placed(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    origin = entry.get("made_from") or {}
-    if not names_file_object(str(origin.get("source"))):
-        return dict(entry)
+def _placed(entry: Any, folder: Path) -> Any:
+    origin = entry.get("made_from") if isinstance(entry, Mapping) else None
+    if not (isinstance(origin, Mapping) and names_file_object(str(origin.get("source")))):
+        return entry
     return {**entry, "made_from": {**origin, "source": found_object(origin["source"], [folder])}}
 
 
