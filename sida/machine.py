@@ -41,7 +41,7 @@ def take_device(name: str, where: str) -> torch.device:
     Raises:
         UserError: This machine does not have the device.
     """
-    if not re.fullmatch(r"(cpu|cuda)(:\d{1,3})?", name):
+    if not re.fullmatch(r"(cpu|cuda)(:(0|[1-9]\d?))?", name, re.ASCII):
         raise UserError(f"{where}.device", f"'{name}' is no device", "use cpu or cuda")
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():

@@ -74,6 +74,11 @@ def test_a_name_without_a_number_keeps_the_current_gpu(two_gpus):
     assert take_device("cpu:1", "spec").type == "cpu"
 
 
+@pytest.mark.parametrize("name", ["cuda:01", "cpu:200", "cuda:\u0663"])
+def test_other_names_are_no_devices(two_gpus, name):
+    assert refused("is no device", take_device, name, "spec").place == "spec.device"
+
+
 def test_a_missing_gpu_is_one_line(two_gpus, capsys):
     assert refused(r"the last GPU is cuda:1", take_device, "cuda:2", "spec").place == "spec.device"
     assert sida(["sample", "--network", "net.safetensors", "--out", "samples", "--device", "cuda:2"]) == 1
