@@ -56,13 +56,7 @@ class Range:
             return f"must be below {_MOST:.1e}, the largest number of 32 bits"
         low = (self.least is None or value >= self.least) and (self.above is None or value > self.above)
         high = (self.most is None or value <= self.most) and (self.below is None or value < self.below)
-        if low and high:
-            return None
-        return (
-            "must be 0 or 1"
-            if isinstance(value, int) and (self.least, self.most) == (0, 1)
-            else f"must be {self.words}"
-        )
+        return None if low and high else f"must be {self.words}"
 
 
 @dataclasses.dataclass(frozen=True)
