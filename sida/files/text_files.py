@@ -35,12 +35,6 @@ MOST_LINES = 100_000
 #: Limit of nested mappings and lists.
 MOST_LEVELS = 60
 
-_MARKS = {
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
 _RIGHT_FILE = "is it the right file?"
 _SAVE = "save it as UTF-8 (Excel: 'CSV UTF-8'; other programs: encoding or character set UTF-8)"
 # Control characters except tabs and line ends.
@@ -84,11 +78,9 @@ def _decompressed(content: bytes) -> bytes:
 
 
 def _decoded(content: bytes) -> str:
-    for mark, name in _MARKS.items():
-        if content.startswith(mark):
-            raise UserError("", f"is {name} text", _SAVE)
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     half = content[: 1 << 10]
-    if len(half) > 3 and (not any(half[1::2]) or not any(half[::2])):
+    if marked or (len(half) > 3 and (not any(half[1::2]) or not any(half[::2]))):
         raise UserError("", "looks like UTF-16 text", _SAVE)
     try:
         text = content.decode("utf-8-sig")
@@ -190,39 +182,29 @@ def _check_values(value: Any) -> None:
         inner: list[Any] = []
         for item in level:
             if isinstance(item, dict):
-                if bad := [key for key in item if not _plain(key)]:
-                    raise UserError("", f"a key is {_named(bad[0])}", "quote it")
+                if fault := next(filter(None, map(_fault, item)), None):
+                    raise UserError("", f"a key is {fault}", "quote it")
                 inner += item.values()
             elif isinstance(item, list):
                 inner += item
-            elif not _plain(item):
-                raise UserError("", f"a value is {_named(item)}", "give a number or a text (quoted)")
+            elif fault := _fault(item):
+                raise UserError("", f"a value is {fault}", "give a number or a text (quoted)")
         if not inner:
             return
         level = inner
     raise _too_deep("")
 
 
-def _plain(value: Any) -> bool:
+def _fault(value: Any) -> str | None:
+    """Reason why settings cannot have a key or value, as text that follows "is"; None if they can."""
     if isinstance(value, float):
-        return not math.isnan(value)
+        return "not a number" if math.isnan(value) else None
     if isinstance(value, int):
-        return value.bit_length() <= 1024
-    return (
-        value is None
-        or isinstance(value, datetime.date)
-        or (isinstance(value, str) and (value.isascii() or not _HALVES.search(value)))
-    )
-
-
-def _named(value: Any) -> str:
-    if isinstance(value, float):
-        return "not a number"
+        return "an integer of too many digits" if value.bit_length() > 1024 else None
     if isinstance(value, str):
-        return f"half of a character ({value!a})"
-    if isinstance(value, int):
-        return "an integer of too many digits"
-    return f"of type {type(value).__name__}"
+        whole = value.isascii() or not _HALVES.search(value)
+        return None if whole else f"half of a character ({value!a})"
+    return None if value is None or isinstance(value, datetime.date) else f"of type {type(value).__name__}"
 
 
 def brief_reason(error: object) -> str:
@@ -335,20 +317,18 @@ def _decimal(construct: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     return lambda loader, node: node.value if ":" in node.value else construct(loader, node)
 
 
-def _count(node: Any, sizes: dict[int, int], level: int = 0) -> int:
+def _count(node: Any, sizes: dict[int, int]) -> int:
     """Number of values of a node, with each use of an alias counted; visits each node once."""
     if id(node) in sizes:
         if sizes[id(node)] == 0:
             raise UserError(_line(node.start_mark), "an alias is inside the value it names", "write the value out")
         return sizes[id(node)]
-    if level > MOST_LEVELS:
-        raise _too_deep(_line(node.start_mark))
     sizes[id(node)] = 0
     size = 1
     if not isinstance(node.value, str):
         for item in node.value:
             for part in item if isinstance(item, tuple) else (item,):
-                size += _count(part, sizes, level + 1)
+                size += _count(part, sizes)
         if size > MOST_VALUES:
             raise UserError("", f"its aliases stand for more than {MOST_VALUES:,} values", "write out what is needed")
     sizes[id(node)] = size
