@@ -49,8 +49,8 @@ def open_ordinary(path: str | os.PathLike[str], missing: str = "") -> BufferedRe
     return os.fdopen(handle, "rb")
 
 
-def read_ordinary(path: str | os.PathLike[str], most: int, where: object = None) -> bytes:
-    """Content of a regular file of at most so many bytes; ``where`` is named in errors in place of the path.
+def read_ordinary(path: str | os.PathLike[str], most: int) -> bytes:
+    """Content of a regular file of at most so many bytes.
 
     Raises:
         UserError: As :func:`open_ordinary`, or the file is larger.
@@ -60,12 +60,9 @@ def read_ordinary(path: str | os.PathLike[str], most: int, where: object = None)
             content = stream.read(most + 1)
     except OSError as error:
         raise UnreadableError(path, f"cannot be read ({error.strerror})") from None
-    except UserError as error:
-        error.place = str(path if where is None else where)
-        raise
     if len(content) > most:
         fault = f"is larger than {most >> 20} MiB" if most >> 20 else f"has more than {most} bytes"
-        raise UserError(path if where is None else where, fault, "is it the right file?")
+        raise UserError(path, fault, "is it the right file?")
     return content
 
 
@@ -78,8 +75,13 @@ def size_on_disk(stream: BinaryIO) -> int:
     return os.fstat(stream.fileno()).st_size
 
 
-def open_below(folder: str | os.PathLike[str], name: str, flags: int = os.O_RDONLY, make: bool = False) -> int:
-    """Descriptor of ``folder/name``, a regular file reached without a link; with ``make``, folders on the way are made.
+def open_below(folder: str | os.PathLike[str], name: str, flags: int = os.O_RDONLY) -> int:
+    """Descriptor of ``folder/name``, a regular file reached without a link.
+
+    Args:
+        folder: A folder, which may be a link.
+        name: Name below it, with slashes.
+        flags: Flags of ``os.open`` except O_TRUNC, which would empty a file elsewhere before it is refused.
 
     Raises:
         UserError: The name leads out of the folder, or something on the way is a link, a pipe or a device.
@@ -91,12 +93,9 @@ def open_below(folder: str | os.PathLike[str], name: str, flags: int = os.O_RDON
     here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in folders:
-            if make:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(part, dir_fd=here)
             before, here = here, os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | _SAFE, dir_fd=here)
             os.close(before)
-        file = os.open(last, flags & ~os.O_TRUNC | os.O_NOFOLLOW | _SAFE, 0o666, dir_fd=here)
+        file = os.open(last, flags | os.O_NOFOLLOW | _SAFE, 0o666, dir_fd=here)
     except OSError as error:
         reason = "a link, a pipe, a device or no file"
         raise UserError(where, f"cannot be opened ({error.strerror})", f"it is {reason}: remove it") from None
@@ -107,8 +106,6 @@ def open_below(folder: str | os.PathLike[str], name: str, flags: int = os.O_RDON
     if not stat.S_ISREG(status.st_mode) or (status.st_nlink > 1 and flags & (os.O_WRONLY | os.O_RDWR)):
         os.close(file)
         raise UserError(where, "is no ordinary file", "remove it")
-    if flags & os.O_TRUNC:
-        os.ftruncate(file, 0)
     return file
 
 
