@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sida.cli.arguments import add_whole
 from sida.cli.main import Verb, let_go
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import MISSING, from_mapping, load_spec, takes_text
@@ -31,25 +31,14 @@ def _training_arguments(parser: argparse.ArgumentParser) -> None:
     add("--spec", required=True, metavar="JSON|FILE", help="settings: JSON text, or a JSON or YAML file")
     add("--out", required=True, metavar="DIR", help="folder of the run")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; repeatable")
-    add("--processes", type=int, default=1, metavar="N", help="train in N processes, one per GPU; 0 as 1")
+    # A larger number is a typing error that would bring the machine down.
+    add_whole(parser, "--processes", "train in N processes, one per GPU; 0 as 1", 0, 64, default=1)
     unfinished = "start a new run although DIR holds an unfinished run with other settings"
     add("--set-aside", action="store_true", help=f"{unfinished} (kept; it resumes when given its settings again)")
 
 
-#: Largest number of processes on one machine; a larger number is a typing error that would bring the machine down.
-_MOST = 64
-
-
 def _in_processes(args: argparse.Namespace) -> int | None:
-    """Runs the command in the requested number of processes and returns the exit status; None for a single process.
-
-    Raises:
-        UserError: The number is negative or larger than a machine's number of GPUs.
-    """
-    if args.processes < 0:
-        raise UserError("--processes", f"must not be negative, got {args.processes}")
-    if args.processes > _MOST:
-        raise UserError("--processes", f"must be at most {_MOST}, one for each GPU of this machine")
+    """Runs the command in the requested number of processes and returns the exit status; None for a single process."""
     # The started processes have the same arguments.
     if args.processes < 2 or place()[1] > 1:
         return None
@@ -111,7 +100,7 @@ def read_spec(text: str, overrides: Sequence[str], cls: type) -> tuple[dict[str,
         UserError: The spec or an override cannot be read.
     """
     where = "--spec" if text.lstrip().startswith("{") else str(Path(text))
-    spec = copy.deepcopy(load_spec(text))
+    spec = load_spec(text)
     for override in overrides:
         _apply(spec, override, cls)
     return spec, where
