@@ -10,7 +10,7 @@ import pytest
 from sida import errors
 from sida.cli.main import let_go
 from sida.config import resources
-from sida.errors import Progress, UserError, duration, one_line, say
+from sida.errors import Progress, UserError, duration, one_line
 from tests.training.toy import TEACHER, as_json
 from workflow.cli import main
 
@@ -91,26 +91,12 @@ def test_lines_of_processes_that_share_a_pipe_stay_whole():
     assert sorted(lines) == ["a" * 60] * 200 + ["b" * 60] * 200
 
 
-def test_nobody_who_listens_is_no_fault():
-    end, start = os.pipe()
-    os.close(end)
-    with os.fdopen(start, "w") as stream:
-        say("gone", stream)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
 @pytest.fixture
 def full():
     """A disk without room, behind a stream that Python buffers as it does by default."""
     with open("/dev/full", "w") as stream:
         yield stream
         let_go(stream)
-
-
-def test_a_full_disk_behind_the_lines_is_no_fault(full):
-    watched = Progress("train", 10, stream=full)
-    for done in (5, 10):
-        watched.update(done, force=True)
 
 
 def command(arguments, **streams):
