@@ -274,6 +274,8 @@ class Method:
     saw: Saw | None = None
 
     def __post_init__(self) -> None:
+        if "lambda_adv" in self.settings and "adversarial_kimg" not in self.settings:
+            raise UserError(f"method '{self.name}'", "reads: the adversarial term never begins", "add adversarial_kimg")
         if self.options is None:
             return
         settings = {field.name for field in dataclasses.fields(StudentConfig)}
@@ -318,11 +320,7 @@ class Method:
         return None
 
     def work(self, options: Any) -> tuple[int, Passes]:
-        """Returns the steps of the fake score per step of the generator, and the work of both.
-
-        Args:
-            options: Options of a run, see :meth:`read_options`.
-        """
+        """Returns the steps of the fake score per step of the generator, and the work of both, with these options."""
         return getattr(options, "fake_score_steps", self.psi_steps), getattr(options, "passes", self.passes)
 
     @property

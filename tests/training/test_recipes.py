@@ -13,7 +13,7 @@ from sida.methods import METHODS, SID
 from sida.methods.distillation import student_digest
 from sida.methods.method import Parts
 from sida.methods.registry import DistillConfig, resolve_recipe
-from sida.methods.sid import SiDLoss
+from sida.methods.sid import SiDALoss, SiDLoss
 from sida.networks import build_network, family_of
 from sida.networks.file import save_network
 from tests.refused import command, refusal, refused
@@ -189,6 +189,12 @@ def test_an_option_named_like_a_setting_is_refused_where_the_method_is_defined()
     refused(r"^method 'own': options: lr: .*; rename", dataclasses.replace, SID, name="own", options=Options)
 
 
+def test_an_adversarial_term_whose_beginning_a_method_does_not_read_is_refused():
+    own = {"name": "own", "loss": SiDALoss}
+    refused(r"^method 'own': reads: .*; add adversarial_kimg", dataclasses.replace, SID, **own)
+    dataclasses.replace(SID, **own, reads=(*SID.reads, "adversarial_kimg"))
+
+
 def test_a_custom_method_with_networks_of_its_own_names_what_it_reads():
     own = dataclasses.replace(SID, name="own", loss=None, reads=(), trainer=lambda parts: None)
     config = config_for("t", "sid", gamma="snr")
@@ -202,7 +208,7 @@ FAULTS = [
     ("sida", {"method": "sid2a"}, "--spec.init: sid2a starts from a distilled generator"),
     ("sida", {"init": "x"}, "--spec.init: 'sida' starts from the teacher; remove it"),
     ("sida", {"batch_gpu": 5}, "--spec.batch_gpu: must divide batch_size"),
-    ("sida", {"evaluation": {"every_kimg": 1, "monitor": "eval:none"}}, "--spec.evaluation.monitor: cannot import"),
+    ("sida", {"evaluation": {"every_kimg": 1, "monitor": "eval:none"}}, "--spec.evaluation.monitor: "),
     (
         "sida",
         {"dataset": {"name": "digits", "kind": "digits", "labels": False}},
