@@ -115,10 +115,6 @@ class ScoreLoss(Loss):
     gamma: Gamma = Recipe.gamma
     lambda_fake_score: float = Recipe.lambda_fake_score
 
-    def __post_init__(self) -> None:
-        # Rejects an unknown gamma here, not in the first step.
-        score_weight(torch.ones(1), self.sigma_data, self.gamma)
-
     def generator_draws(self) -> dict[str, Draw]:
         """Kind of each draw of the generator's step, in the order of drawing."""
         return {"t": uniform, "noise": unit_noise}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from sida.config.recipe import Pool, Recipe, TeacherTraining
 from sida.config.saw import Saw
@@ -115,11 +115,6 @@ class SiDALoss(SiDLoss):
     lambda_adv: float = Recipe.lambda_adv
     lambda_d: float = 1.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.pool not in get_args(Pool):
-            raise ValueError(f"pool: must be one of {', '.join(get_args(Pool))}, got {self.pool!r}")
-
     @property
     def pooled(self) -> bool:  # type: ignore[override]
         """See :class:`~sida.methods.method.ScoreLoss`."""
@@ -219,7 +214,8 @@ def discriminator_loss(
 
 
 def _pooled(entropies: Tensor, pool: Pool, mean: Callable[[Tensor], Tensor]) -> Tensor:
-    return mean(entropies) if pool == "batch" else entropies.mean(dim=(1, 2, 3), keepdim=True)
+    means = {"batch": mean, "sample": lambda values: values.mean(dim=(1, 2, 3), keepdim=True)}
+    return means[pool](entropies)
 
 
 @dataclasses.dataclass(eq=False)

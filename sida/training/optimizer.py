@@ -52,8 +52,6 @@ class FlatParameters:
 
     def __init__(self, net: torch.nn.Module, channels_last: bool = False) -> None:
         self.parameters = list(net.parameters())
-        if not self.parameters:
-            raise ValueError("a network without parameters cannot learn")
         self.channels_last = channels_last
         self._learning = [p for p in self.parameters if p.requires_grad]
         self.vector = self._joined([p.detach().float() for p in self.parameters])
