@@ -5,7 +5,6 @@ The identity is the digest of everything that decides the result.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -135,9 +134,8 @@ def distill(
             evaluate = Evaluation(resolved.evaluation, dataset, resolved.init_sigma, resolved.device, place)
         metadata: dict[str, Any] = {} if resolved.guidance == 1 else {"guidance": resolved.guidance}
         metadata["sampler"] = {"kind": "one_step", "init_sigma": resolved.init_sigma}
-        begun = trainer.begun(math.prod(dataset.network_shape))
         sampler = Sampler(kind="one_step", init_sigma=resolved.init_sigma)
-        return Start(trainer, trainer.generator.net, sampler, metadata, evaluate, begun=begun)
+        return Start(trainer, trainer.generator.net, sampler, metadata, evaluate, begun=trainer.schedule.begun)
 
     whole = Run(resolved, run.folder, device, dataset, where)
     seen = [read_sketch(header.get("images")) for header in headers.values()]

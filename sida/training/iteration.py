@@ -187,10 +187,6 @@ class StudentTrainer(Trainer):
         pipe, source = step.augment, random_generator(self.recipe.seed, purpose, nimg, position)
         return lambda images: pipe(images, generator=source)
 
-    def begun(self, pixels: int) -> float:
-        """Images after which all phases of the steps' terms have begun, given C·H·W."""
-        return self.schedule.begun(name for step in self.steps for name in step.weights(pixels))
-
 
 class Distiller(StudentTrainer):
     """Trains a fake score ψ and a generator θ against a teacher φ, and averages θ.

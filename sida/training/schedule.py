@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
 
 from sida.config.recipe import Recipe
 
@@ -67,10 +66,10 @@ class Schedule:
             lr_factor=self.lr_factor(nimg),
         )
 
-    def begun(self, terms: Iterable[str]) -> float:
-        """Returns the images after which all phases of these terms have begun, see :meth:`Phase.weight`."""
-        joins = self.adversarial_kimg if {"sid", "adversarial"} & set(terms) else None
-        return max(self.warmup_kimg, joins or 0.0) * 1000
+    @property
+    def begun(self) -> float:
+        """Images after which all phases have begun."""
+        return max(self.warmup_kimg, self.adversarial_kimg or 0.0) * 1000
 
     def lr_factor(self, nimg: int) -> float:
         """Returns the factor on the learning rates after ``nimg`` images, in [0, 1]."""
