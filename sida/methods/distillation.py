@@ -137,7 +137,7 @@ def distill(
         sampler = Sampler(kind="one_step", init_sigma=resolved.init_sigma)
         return Start(trainer, trainer.generator.net, sampler, metadata, evaluate, begun=trainer.schedule.begun)
 
-    whole = Run(resolved, run.folder, device, dataset, where)
+    whole = Run(resolved, run.folder, device, dataset)
     seen = [read_sketch(header.get("images")) for header in headers.values()]
     return whole.train(resolved.method, digest, start, parents, set_aside, seen)
 

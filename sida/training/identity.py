@@ -1,4 +1,4 @@
-"""Settings and identity of a training run: the digest of everything that decides its result, and its provenance."""
+"""Settings and identity of a training run: the digest of everything that decides its result."""
 
 from __future__ import annotations
 
@@ -15,11 +15,8 @@ from sida.config.plugins import code_sha256, load_object
 from sida.config.recipe import EXCLUDED_FROM_DIGEST, RunConfig, TeacherConfig
 from sida.config.settings import from_mapping, load_spec, names_object
 from sida.data.dataset import Dataset
-from sida.data.sketch import Sketch
 from sida.errors import UserError, settings_in
 from sida.files.atomic import sha256_json
-from sida.machine import code_version
-from sida.networks import architecture
 
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 #: Folder of runs without an explicit folder; no preset has this name.
@@ -133,41 +130,3 @@ def teacher_digest(config: TeacherConfig, dataset_sha256: str, where: str = "spe
     settings = decisive_settings(config, excluded=("batch_gpu",))
     settings["network"] = {**settings["network"], **class_source(config.network, f"{where}.network")}
     return run_digest("teacher", settings, dataset_sha256, {})
-
-
-def common_facts(
-    config: RunConfig, digest: str, dataset_sha256: str, parents: Mapping[str, str | None]
-) -> dict[str, object]:
-    """Returns facts that must be equal in all processes that train together, by name; the digest comes last.
-
-    The processes may have separate disks, so each reads its own files.
-    """
-    # on_divergence changes no number, but whether a process ends.
-    facts = {"code version": code_version(), **parents, "dataset": dataset_sha256}
-    return {**facts, "on_divergence": config.on_divergence, "digest of all settings and files": digest}
-
-
-def run_metadata(
-    method: str,
-    config: RunConfig,
-    digest: str,
-    dataset: Dataset,
-    net: torch.nn.Module,
-    parents: Mapping[str, str | None],
-    sketch: Sketch | None,
-) -> dict[str, Any]:
-    """Provenance for the network's header, without times and paths: equal runs give equal files.
-
-    ``sketch`` is of all images that the network and its parents have seen, if they are known.
-    """
-    return {
-        "name": config.name,
-        "method": method,
-        "network": architecture(net),
-        "dataset": {**dataset.describe(), "sha256": dataset.sha256},
-        **({} if sketch is None else {"images": sketch.record()}),
-        "seed": config.seed,
-        "parents": dict(parents),
-        "code_version": code_version(),
-        "config_sha256": digest,
-    }

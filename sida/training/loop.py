@@ -20,11 +20,12 @@ from sida.config.settings import from_mapping
 from sida.data import Dataset, load_dataset
 from sida.data.sketch import Sketch, join_sketches, read_sketch
 from sida.errors import Progress, UserError, say
-from sida.machine import peak_memory, prepare_process
+from sida.machine import code_version, peak_memory, prepare_process
+from sida.networks import architecture
 from sida.sampling.store import Pictures
 from sida.training.averages import Average
 from sida.training.evaluation import Evaluation
-from sida.training.identity import AnyConfig, common_facts, read_config, run_metadata
+from sida.training.identity import AnyConfig, read_config
 from sida.training.logs import IterationRecord, TickMeter, check_loggers, hopeless, rising, unhealthy, without_nan
 from sida.training.optimizer import NamedTensors, OptimizedNetwork, Resumable
 from sida.training.processes import ALONE, Interruption, Ranks, StopRequest, joined, own_device
@@ -416,14 +417,12 @@ class Run(Generic[AnyConfig]):
         folder: Folder of the run.
         device: Device of this process.
         dataset: Data set.
-        where: Place named in errors.
     """
 
     config: AnyConfig
     folder: Path
     device: torch.device
     dataset: Dataset
-    where: str
 
     @classmethod
     def opened(
@@ -438,7 +437,7 @@ class Run(Generic[AnyConfig]):
         device = own_device(read.device, where)
         check_loggers(read.loggers, where)
         prepare_process(read.threads)
-        return cls(read, folder, device, load_dataset(read.dataset, f"{where}.dataset"), where)
+        return cls(read, folder, device, load_dataset(read.dataset, f"{where}.dataset"))
 
     def train(
         self,
@@ -464,8 +463,12 @@ class Run(Generic[AnyConfig]):
         """
         config, dataset, parents = self.config, self.dataset, parents or {}
         stage = f"{'teacher' if method == 'teacher' else 'distill'} {config.name}"
+        code = code_version()
+        # Processes may have separate disks, so each reads its own files. on_divergence changes no number, but whether a
+        # process ends. Where several facts differ, the digest is the last to be named.
+        facts = {"code version": code, **parents, "dataset": dataset.sha256, "on_divergence": config.on_divergence}
         with (
-            joined(self.device, common_facts(config, digest, dataset.sha256, parents)) as ranks,
+            joined(self.device, {**facts, "digest of all settings and files": digest}) as ranks,
             RunFiles(self.folder, digest, set_aside, ranks, config.loggers) as files,
         ):
             if files.finished:
@@ -476,6 +479,18 @@ class Run(Generic[AnyConfig]):
             # A resumed run need not read all images again.
             known = None if files.kept is None else read_sketch(files.kept.record.get("images"))
             sketch = known or ranks.from_first(lambda: join_sketches([dataset.sketch, *seen]))
-            metadata = run_metadata(method, config, digest, dataset, begin.net, parents, sketch)
-            TrainingLoop(config, stage, begin, files, {**metadata, **begin.metadata}).run()
+            # Without times and paths: equal runs give equal files.
+            metadata = {
+                "name": config.name,
+                "method": method,
+                "network": architecture(begin.net),
+                "dataset": {**dataset.describe(), "sha256": dataset.sha256},
+                **({} if sketch is None else {"images": sketch.record()}),
+                "seed": config.seed,
+                "parents": dict(parents),
+                "code_version": code,
+                "config_sha256": digest,
+                **begin.metadata,
+            }
+            TrainingLoop(config, stage, begin, files, metadata).run()
         return files.network
