@@ -100,12 +100,16 @@ class EqualRule(Rule):
         agreed = agreement_of(found.estimate, lines, number)
         if isinstance(agreed, str):
             raise NotMeasuredError("", f"not compared: {agreed}")
+        value, shown = found.mean, found.text
+        if agreed.lowest is not None:
+            value = agreed.lowest
+            shown = f"{value:.4g} (the lowest of trials 0 to {number.lowest_of - 1}, {found.name})"
         word = {"agrees": "agrees", "better": "better than printed", "worse": "worse than printed"}[agreed.outcome]
         text = (
-            f"{self.metric} {found.text}, published {number.text}{' ± ' + number.std if number.std else ''}; {word} "
+            f"{self.metric} {shown}, published {number.text}{' ± ' + number.std if number.std else ''}; {word} "
             f"(Δ {agreed.difference:+.3g}, allowed {agreed.tolerance:.2g})"
         )
-        numbers = {"a": found.mean, "published": number.value, "difference": agreed.difference}
+        numbers = {"a": value, "published": number.value, "difference": agreed.difference}
         return Finding("supported" if agreed.outcome == "agrees" else "contradicted", text, numbers)
 
 

@@ -179,6 +179,16 @@ def test_a_number_far_better_than_printed_is_no_reproduction(metric, mean, word)
     assert f"; {word}" in found.findings[0].evidence
 
 
+def test_a_teacher_is_compared_by_the_lowest_of_three_trials_and_its_evidence_prints_that():
+    operand = Operand(run="a", published="table1-vp-edm-fid")  # 1.97
+    rows = lines("a", [2.11, 2.08, 1.96, 2.09, 2.10, 2.10], "fid", **under("cifar10", "fid"))
+    decided = verdict(evidence(rows), rule="EQ", metric="fid", a=operand)
+    (found,) = decided.findings
+    assert decided.outcome == "supported"
+    assert found.numbers["a"] - found.numbers["published"] == pytest.approx(found.numbers["difference"])
+    assert found.evidence.startswith("fid 1.96 ")
+
+
 SEEDS = {"metric": "fd", "seeds": 3, "a": rows_of(recipe="a"), "b": rows_of(recipe="b")}
 BETTER, NEAR_ONE = SEEDS | {"rule": "LT"}, SEEDS | {"rule": "RATIO", "low": 0.9, "high": 1.1}
 
