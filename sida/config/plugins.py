@@ -163,7 +163,7 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
         raise UserError(where, f"must be 'module:{kind}', got '{name}'")
     if not allowed(name):
         raise UserError(where, f"'{name}' {refusal(name)}")
-    place, _, attribute = name.partition(":")
+    place = name.partition(":")[0]
     here = str(Path.cwd())
     # `python -m` looks into the working folder, a console script does not.
     if here not in sys.path and "" not in sys.path:
@@ -171,13 +171,12 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
     try:
         module = importlib.import_module(place)
     except (Exception, SystemExit) as error:
-        fault = _fault(error, name) or f"({error}); is the module in this folder or on PYTHONPATH?"
+        source = source_file(name)
+        fault = f"({error}); is the module in this folder or on PYTHONPATH?"
+        if source is not None:
+            fault = f"({own_fault(error, Path(source))}); fix it there"
         raise UserError(where, f"cannot import '{name}' {fault}") from None
-    if not hasattr(module, attribute):
-        own = [key for key, value in vars(module).items() if key[0] != "_" and not _imported(value, place)]
-        fault = f"the module has no {kind} '{attribute}'{suggestion(attribute, own)}"
-        raise UserError(where, f"cannot import '{name}': {fault}")
-    return module, getattr(module, attribute)
+    return module, _attribute(module, name, where, kind)
 
 
 def load_file_object(named: str, where: str) -> Any:
@@ -192,8 +191,7 @@ def load_file_object(named: str, where: str) -> Any:
     Raises:
         UserError: No such file or object, no permission, or the file fails.
     """
-    path, _, name = named.rpartition(":")
-    file = Path(path)
+    file = Path(named.rpartition(":")[0])
     if not file.is_file():
         raise UserError(where, f"no such file '{file}'")
     if not is_of_checkout(file):
@@ -209,10 +207,7 @@ def load_file_object(named: str, where: str) -> Any:
     except (Exception, SystemExit) as error:
         fault = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(where, f"cannot import {file} ({fault})", "fix it there") from None
-    if not hasattr(module, name):
-        own = [key for key, value in vars(module).items() if key[0] != "_" and not _imported(value, module.__name__)]
-        raise UserError(where, f"{file} has no '{name}'{suggestion(name, own)}")
-    return getattr(module, name)
+    return _attribute(module, named, where, "object")
 
 
 def is_of_checkout(file: Path) -> bool:
@@ -220,16 +215,20 @@ def is_of_checkout(file: Path) -> bool:
     return file.resolve().is_relative_to((ROOT / "studies").resolve())
 
 
+def _attribute(module: ModuleType, named: str, where: str, kind: str) -> Any:
+    """The object of an imported module; the error of a wrong name suggests one that the module defines."""
+    name = named.rpartition(":")[2]
+    if not hasattr(module, name):
+        own = [key for key, value in vars(module).items() if key[0] != "_" and not _imported(value, module.__name__)]
+        fault = f"the module has no {kind} '{name}'{suggestion(name, own)}"
+        raise UserError(where, f"cannot import '{named}': {fault}")
+    return getattr(module, name)
+
+
 def _imported(value: Any, place: str) -> bool:
     """Whether a module's value is another module, or a function or class of another module."""
     code = inspect.isroutine(value) or inspect.isclass(value)
     return inspect.ismodule(value) or (code and value.__module__ != place)
-
-
-def _fault(error: BaseException, name: str) -> str | None:
-    """Place and reason of an exception while a module was imported, as text; None if there is no such module."""
-    source = source_file(name)
-    return None if source is None else f"({own_fault(error, Path(source))}); fix it there"
 
 
 def own_fault(error: BaseException, source: Path | None) -> str:
