@@ -53,7 +53,7 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     prepare.add_argument("--transform", help="none, center-crop or center-crop-dhariwal (default: none)")
     prepare.add_argument("--channels", type=int, help="3: RGB (default), 1: grey")
     prepare.add_argument("--labels", help="auto (default), json, folders or none")
-    prepare.add_argument("--subset", help="train (default) or test, where a source has both")
+    prepare.add_argument("--subset", help="train or test, where a source has both")
     add_whole(prepare, "--max-images", "only the first N", 1)
     check = actions.add_parser("check", help="read every image and describe the data set")
     check.add_argument("dataset", help="zip, folder, name in config/datasets.yaml, or a spec (JSON)")

@@ -118,7 +118,8 @@ class PrepareConfig(Settings):
         transform: See :mod:`sida.data.prepare`.
         channels: 3 (RGB, as in the originals) or 1 (grey); null: 1 if all pictures are grey, else 3.
         labels: ``auto`` (``dataset.json``, else the top folders), ``json``, ``folders`` or ``none``.
-        subset: ``train`` or ``test`` of CIFAR-10, MNIST's format, functions, and folders that are named so.
+        subset: ``train`` or ``test`` of CIFAR-10, MNIST's format, functions, and folders that are named so; null:
+            ``train``, but pictures without classes (``labels`` other than ``auto``) are taken from all folders.
         max_images: Largest number of images.
         expect: Expected number of images; with another number nothing is written and the command fails.
         workers: Reading processes; null: one per processor.
@@ -130,7 +131,7 @@ class PrepareConfig(Settings):
     transform: TransformName = "none"
     channels: int | None = 3
     labels: Literal["auto", "json", "folders", "none"] = "auto"
-    subset: Literal["train", "test"] = "train"
+    subset: Literal["train", "test"] | None = None
     max_images: Count | None = None
     expect: int | None = None
     workers: Count | None = None
@@ -232,9 +233,9 @@ def _source(
     """Number of pictures, the pictures, their labels, facts about the source, and bytes that its pictures explain."""
     if names_file_object(config.source):
         _refuse_sizes(config, "makes images of its own size")
-        return _of_arrays(config, *load_file_object(config.source, "source")(config.subset, config.max_images))
+        return _of_arrays(config, *load_file_object(config.source, "source")(config.subset or "train", config.max_images))
     refuse_foreign(config.source)
-    if (arrays := find_arrays(config.source, config.subset, config.labels != "none")) is not None:
+    if (arrays := find_arrays(config.source, config.subset or "train", config.labels != "none")) is not None:
         if arrays.classes is not None:
             _refuse_lost(config, arrays.classes, arrays.count)
         return _of_arrays(config, arrays.count, arrays.pairs())
@@ -244,13 +245,13 @@ def _source(
         if config.resolution != 32:
             _refuse_sizes(config, "CIFAR-10 is 32×32 already")
         # Read all batches (150 MB) before writing, so that a fault in the last one is found at once.
-        pairs = list(read_cifar10(files, TRAINING if config.subset == "train" else TEST))
+        pairs = list(read_cifar10(files, TEST if config.subset == "test" else TRAINING))
         _refuse_lost(config, np.array([label for _, label in pairs]), len(pairs))
         return _of_arrays(config, len(pairs), pairs)
     if len(members) == 0:
         raise no_pictures(files)
     part = None
-    if config.labels == "auto":
+    if config.labels == "auto" or config.subset is not None:
         members, part = _part_of(files, members, config.subset)
     labels, names, remark = picture_labels(files, members, config.labels)
     grey = config.channels is None and not any(any(found) for _, found, _ in files.ask("colours", members, 64))
@@ -394,18 +395,22 @@ def _doubt(files: Files, folder: str, folders: set[str], tops: list[str], names:
     return None
 
 
-def _part_of(files: Files, members: np.ndarray, subset: str) -> tuple[np.ndarray, str | None]:
+def _part_of(files: Files, members: np.ndarray, subset: str | None) -> tuple[np.ndarray, str | None]:
     """Pictures of the subset where the top folders are parts of a data set, such as train and test; what was taken.
 
     Raises:
-        UserError: None, or several, of the folders are the subset.
+        UserError: None, or several, of the folders are the subset; or a subset is given and there are no parts.
     """
     names = [files.names[int(member)] for member in members]
     folder = common_folder(names)
     tops = [name.removeprefix(folder).partition("/")[0] for name in names]
     found = sorted(set(tops))
     if len(found) < 2 or not {top.lower() for top in found} <= {"train", "training", *_HELD_OUT}:
+        if subset is not None:
+            fault = f"has no folders named train and test, of which --subset {subset} takes one"
+            raise UserError(files.path, fault, "leave out --subset, or name a folder")
         return members, None
+    subset = subset or "train"
     wanted = [top for top in found if (top.lower() in _HELD_OUT) == (subset == "test")]
     if len(wanted) != 1:
         fault = f"its folders {', '.join(found)} are parts of a data set, {len(wanted)} of them {subset}"

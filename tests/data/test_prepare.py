@@ -399,6 +399,16 @@ def test_doubtful_classes_are_refused(names, settings, fault, tmp_path):
     assert not (tmp_path / "out.zip").exists()
 
 
+def test_a_part_is_taken_without_classes_too(tmp_path):
+    source = packed(tmp_path / "in.zip", ["set/train/a/0.png", "set/train/b/0.png", "set/test/a/0.png"])
+    counts = {part: made(tmp_path, source, labels="none", subset=part)[1]["images"] for part in (None, "train", "test")}
+    assert counts == {None: 3, "train": 2, "test": 1}
+    assert made(tmp_path, source)[0] == [0, 1]
+    plain = packed(tmp_path / "plain.zip", ["a/0.png", "b/0.png"])
+    for labels in ("auto", "none"):
+        refused("leave out --subset", made, tmp_path, plain, labels=labels, subset="test")
+
+
 def test_labels_lie_in_the_folder_that_holds_everything(tmp_path):
     labels = {"labels": [["00000/img00000000.png", 1], ["00000/img00000001.png", 0]]}
     names = {f"mine/00000/img0000000{index}.png": png(index) for index in range(2)}
