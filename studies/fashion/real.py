@@ -89,8 +89,9 @@ def draw(found: pd.DataFrame) -> None:
 def main() -> None:
     """Prints both tables and draws the figure."""
     means = rows()
-    for method in ("realsid-velocity", "realsid-image"):
-        print(f"\n{method}\n{compare(means, method, ('sid', 'sida')).to_markdown()}")
+    for space in ("velocity", "image"):
+        for method, others in ((f"realsid-{space}", ("sid", "sida")), (f"control-{space}", (f"realsid-{space}", "sid"))):
+            print(f"\n{method}\n{compare(means, method, others).to_markdown()}")
     found = changes(means)
     for metric in JUDGES:
         mine = found[found["metric"] == metric]
