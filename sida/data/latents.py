@@ -77,10 +77,12 @@ class LatentArchive(ImageArchive):
 
     def __init__(self, path: str | Files, name: str | None = None, **options: Any) -> None:
         super().__init__(path, name, **options)
-        if self.num_channels % 2 or options.get("xflip"):
-            fault = "xflip has no meaning for latents" if options.get("xflip") else f"{self.num_channels} channels"
-            raise UserError(path, fault, "latents have an even number of channels (mean, std) and no mirror images")
         self.scaling = LatentScaling()
+        if options.get("xflip"):
+            raise UserError(self.files.path, "xflip has no meaning for latents", "leave it out")
+        if self.num_channels != 2 * len(self.scaling.raw_mean):
+            fault = f"has {self.num_channels} channels, and is no archive of 4 means and 4 standard deviations"
+            raise UserError(self.files.path, fault, "encode the images again (sida data encode)")
 
     @property
     def network_shape(self) -> tuple[int, int, int]:

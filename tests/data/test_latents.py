@@ -60,8 +60,11 @@ def test_a_latent_archive_gives_moments_and_samples_them(archive):
     assert not torch.equal(data.network_input(batch), data.network_input(batch))
 
 
-def test_latents_have_no_mirror_images(archive):
-    refused("xflip has no meaning", load_dataset, {"name": "img512", "kind": "zip", "path": archive[0], "xflip": True})
+def test_mirrored_latents_and_those_of_another_autoencoder_are_refused(archive, tmp_path):
+    spec = {"name": "img512", "kind": "zip", "path": archive[0]}
+    assert refused("xflip has no meaning", load_dataset, spec | {"xflip": True}).place == archive[0]
+    other = write_zip(tmp_path / "other.zip", {"0.npy": npy(np.zeros((32, 4, 4), np.float32))})
+    assert refused("32 channels.*sida data encode", load_dataset, spec | {"path": other}).place == other
 
 
 def test_decode_and_encode_with_a_real_autoencoder_of_random_weights(tmp_path):
