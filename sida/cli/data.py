@@ -171,9 +171,11 @@ def _open(text: str) -> Dataset:
 
 def _encode(args: argparse.Namespace) -> int:
     from sida.data import LatentEncoder, load_vae, open_archive
+    from sida.data.archive import refuse_same
     from sida.data.latents import encode_dataset
     from sida.machine import take_device
 
+    refuse_same(args.source, args.out)
     take_device(args.device, "encode")
     dataset = open_archive(args.source)
     dataset.files.workers = args.workers or os.cpu_count() or 1

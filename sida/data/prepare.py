@@ -48,10 +48,11 @@ from sida.data.archive import (
     is_tools,
     no_pictures,
     refuse_foreign,
+    refuse_same,
 )
 from sida.data.arrays import find_arrays
 from sida.data.pictures import PICTURES, encode_png, to_square
-from sida.errors import Progress, SettingError, UserError, visible
+from sida.errors import Progress, SettingError, UserError, located, visible
 from sida.files.atomic import atomic_path, zip_member
 from sida.files.pickles import parse_pickle
 
@@ -154,8 +155,9 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
 
     Raises:
         UserError: The source is missing or broken, pictures are damaged (the message names them), or their number is
-            not the expected one.
+            not the expected one; or the source is the archive to write.
     """
+    refuse_same(config.source, config.out)
     total, pictures, classes, facts, most = _source(config)
     if config.expect is not None and total != config.expect:
         raise UserError(config.source, f"has {total:,} images, expected {config.expect:,}", "is the source complete?")
@@ -233,7 +235,9 @@ def _source(
     """Number of pictures, the pictures, their labels, facts about the source, and bytes that its pictures explain."""
     if names_file_object(config.source):
         _refuse_sizes(config, "makes images of its own size")
-        return _of_arrays(config, *load_file_object(config.source, "source")(config.subset or "train", config.max_images))
+        return _of_arrays(
+            config, *load_file_object(config.source, "source")(config.subset or "train", config.max_images)
+        )
     refuse_foreign(config.source)
     if (arrays := find_arrays(config.source, config.subset or "train", config.labels != "none")) is not None:
         if arrays.classes is not None:
@@ -288,6 +292,9 @@ def _of_arrays(
     config: PrepareConfig, total: int, pairs: Iterable[tuple[np.ndarray, int | None]]
 ) -> tuple[int, Iterable[PreparedPicture], Iterable[Any], dict[str, Any], float]:
     """As :func:`_source`, of pixels with their classes."""
+    if config.labels in ("json", "folders"):
+        fault = f"holds pixels with their classes, and no place for --labels {config.labels}"
+        raise UserError(config.source, fault, "leave it out, or say --labels none")
     total = total if config.max_images is None else min(total, config.max_images)
     pixels, classes = itertools.tee(itertools.islice(pairs, total))
 
@@ -295,9 +302,11 @@ def _of_arrays(
         kind = "grey" if image.ndim == 2 else "RGB"
         own = 1 if kind == "grey" else 3
         channels = config.channels or own
-        if config.resolution is None and config.transform == "none" and channels == own:
+        alike = config.resolution is None and config.transform == "none" and channels == own
+        if alike and image.shape[0] == image.shape[1]:
             return encode_png(image, 0), kind, False, (image.shape[1], image.shape[0], own)
-        square = to_square(Image.fromarray(image), config.transform, config.resolution, channels)
+        with located(config.source):
+            square = to_square(Image.fromarray(image), config.transform, config.resolution, channels)
         return encode_png(square, 0), kind, square.size != image.shape[1::-1], (*square.size, channels)
 
     labels = (label if config.labels != "none" else None for _, label in classes)

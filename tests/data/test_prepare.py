@@ -465,6 +465,19 @@ def test_arrays_are_sources_and_parquet_is_refused_by_its_name(tmp_path):
     found, facts = made(tmp_path, tmp_path / "a.npy", resolution=4)
     assert (found, facts["resolution"], facts["resized"]) == (None, 4, 64)
     refused("--max-images", made, tmp_path, tmp_path / "a.npz", max_images=3)
+    for labels in ("json", "folders"):
+        refused(f"--labels {labels}", made, tmp_path, tmp_path / "a.npz", labels=labels)
+    np.save(tmp_path / "wide.npy", NOISE[:, :4])
+    assert refused("8×4; give --resolution", made, tmp_path, tmp_path / "wide.npy").place.endswith("wide.npy")
+
+
+@pytest.mark.parametrize("action", ["prepare", "encode"])
+def test_no_archive_is_written_over_its_source(action, tmp_path):
+    source, link = packed(tmp_path / "a.zip", ["0.png", "1.png"]), tmp_path / "b.zip"
+    link.hardlink_to(source)
+    whole = link.read_bytes()
+    assert str(link) in refusal(command, "sida", "data", action, "--source", source, "--out", link)
+    assert link.read_bytes() == whole
 
 
 @pytest.mark.parametrize(
