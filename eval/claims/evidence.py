@@ -235,17 +235,16 @@ class Evidence:
         if self.by_published:
             raise NotMeasuredError("", "the papers print the curves only as pictures")
 
-    def require_gpus(self, runs: Iterable[str], gpus: str) -> None:
-        """Requires that runs were trained on the cards that a claim about time or memory names (``8 × V100``).
+    def require_gpus(self, run: str, gpus: str) -> None:
+        """Requires that a run was trained on the cards that a claim about time or memory names (``8 × V100``).
 
         Raises:
-            NotMeasuredError: A run was trained on other cards.
+            NotMeasuredError: The run was trained on other cards.
         """
         number, _, card = gpus.partition(" × ")
-        for run in runs if gpus else ():
-            found = str(self.ticks(run)[-1].get("gpus") or "no GPU")
-            if not found.startswith(f"{number} × ") or card not in found:
-                raise NotMeasuredError("", f"run '{run}' was trained on {found}; this is about {gpus}")
+        found = str(self.ticks(run)[-1].get("gpus") or "no GPU")
+        if gpus and (not found.startswith(f"{number} × ") or card not in found):
+            raise NotMeasuredError("", f"run '{run}' was trained on {found}; this is about {gpus}")
 
     def run_of(self, operand: Operand) -> str:
         """Id of the one measured row that an operand names.
@@ -254,13 +253,9 @@ class Evidence:
             NotMeasuredError: No row has been measured, or several have.
         """
         names = self.runs_of(operand)
-        self._only(operand, names)
-        return names[0]
-
-    @staticmethod
-    def _only(operand: Operand, names: Sequence[str]) -> None:
         if len(names) > 1:
             raise NotMeasuredError("", f"{operand} names {len(names)} rows; this rule is about one training")
+        return names[0]
 
     def runs_of(self, operand: Operand, seeds: int = 1) -> list[str]:
         """Ids of the measured rows that an operand names, at least as many as training seeds are asked for.
@@ -398,7 +393,7 @@ class Evidence:
         """A side of a comparison of a quantity of the training logs, or of ``nfe``.
 
         Raises:
-            NotMeasuredError: No log, several, one without the quantity, a single record, or other cards than ``gpus``.
+            NotMeasuredError: No row or several, a log without the quantity or its noise, or other cards than ``gpus``.
         """
         printed = operand.published is not None and (self.by_published or not operand.named)
         if printed:
@@ -407,20 +402,17 @@ class Evidence:
             return Side(f"{number.row_label}, published", Estimate(value, 0.0, 1), [(0.0, 1)])
         if quantity == "nfe":
             names = self.runs_of(operand)
-            if len(found := {float(self.measurements.nfe(name) or 1) for name in names}) > 1:
+            if len(counts := {float(self.measurements.nfe(name) or 1) for name in names}) > 1:
                 raise NotMeasuredError("", f"{operand} names rows of different NFE")
-            return Side(self.label(names[0]), Estimate(found.pop(), 0.0, 1), [(0.0, 1)])
-        logged = [n for n in self._named(operand) if self.students and has_log(self.students / n / "train.jsonl")]
-        if self.by_published or not logged:
+            return Side(self.label(names[0]), Estimate(counts.pop(), 0.0, 1), [(0.0, 1)])
+        if self.by_published:
             raise NotMeasuredError("", f"no training log of {operand}")
-        self._only(operand, logged)
-        self.require_gpus(logged, gpus)
-        found = logged_quantity(self.ticks(logged[0]), quantity, logged[0])
+        run = self.run_of(operand)
+        self.require_gpus(run, gpus)
+        found = logged_quantity(self.ticks(run), quantity, run)
         if found.std is None:
             raise NotMeasuredError("", "a single record says nothing about the noise")
-        # A training whose generator is not measured has only the beginning of a log.
-        begun = "" if logged[0] in self.measurements.runs else f"; from {found.trials} ticks"
-        return Side(self.label(logged[0]) + begun, found, [(found.std**2 / found.trials, max(1, found.trials - 1))])
+        return Side(self.label(run), found, [(found.std**2 / found.trials, max(1, found.trials - 1))])
 
 
 def logged_quantity(ticks: Sequence[Mapping[str, Any]], quantity: str, run: str) -> Estimate:

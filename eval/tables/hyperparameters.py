@@ -138,9 +138,6 @@ class _Builder:
             given = self.sources.settings
             notes.append("Configured: settings of the preset." if given else "No settings were given (--spec).")
             notes.append("Measured: medians (memory: maxima) over the training logs without their first record.")
-            if partial := {run: n for run in layout.runs if (n := self._partial(run))}:
-                listed = ", ".join(f"{run} ({n})" for run, n in partial.items())
-                notes.append(f"From N ticks: from the first log records of a training, not from a whole one: {listed}.")
         about = (self.about["table"], layout.title, layout.caption, self.mode)
         return Table(*about, columns, tuple(rows), tuple(notes), layout.number, tuple(self.records))
 
@@ -152,7 +149,7 @@ class _Builder:
         if self.mode != "measured" and (spec.published or spec.text is not None):
             lines.append(("published", self._published(number)))
         if self.mode != "paper" and spec.text is None:
-            lines.append(("configured" if spec.setting else self._measured(spec), self._own(number)))
+            lines.append(("configured" if spec.setting else "measured", self._own(number)))
         if self.mode == "measured" and spec.text is not None:
             lines.append(("", [Cell(spec.text)] * len(self.layout.columns)))
         rows = []
@@ -193,24 +190,6 @@ class _Builder:
         place["metric"] = spec.log or " ".join(spec.setting)
         self.records.append({**dict.fromkeys(RECORD_FIELDS, ""), **place, **fields, **self.about})
 
-    def _measured(self, spec: HyperRow) -> str:
-        """``measured``, or ``from N ticks`` if a training of the line is incomplete."""
-        found = [n for column in self.layout.columns if (n := self._partial(_run(spec, column)))]
-        return f"from {min(found)} ticks" if found else "measured"
-
-    def _partial(self, run: str) -> int | None:
-        """Number of log records behind a run's numbers if its log is incomplete; else None."""
-        student, ticks = (self.sources.settings or {}).get("students", {}).get(run), self._ticks(run)
-        if student is None or ticks is None:
-            return None
-        whole = bool(ticks) and ticks[-1]["nimg"] >= 1000 * student["settings"]["total_kimg"]
-        return None if whole else max(1, len(ticks) - 1)
-
-    def _ticks(self, run: str) -> list[dict[str, Any]] | None:
-        """Records of a run's training log; None without a log."""
-        path = None if self.sources.results is None else self.sources.results / "students" / run / "train.jsonl"
-        return read_log(path) if path is not None and has_log(path) else None
-
     def _setting(self, spec: HyperRow, run: str) -> str | None:
         given = self.sources.settings
         if given is None or run not in given["students"]:
@@ -230,7 +209,8 @@ class _Builder:
 
     def _logged(self, spec: HyperRow, run: str) -> str | None:
         key, summarise = LOGS[str(spec.log)]
-        values = logged(self._ticks(run) or [], key)
+        path = self.sources.results / "students" / run / "train.jsonl" if self.sources.results else None
+        values = logged(read_log(path), key) if path and has_log(path) else []
         return f"{summarise(values):.3g}" if values else None
 
 
