@@ -278,19 +278,6 @@ class CosineSchedule(training.Schedule):
         return super().lr_factor(nimg) * (1 + math.cos(math.pi * done)) / 2
 
 
-class FDLossTrainer(training.StudentTrainer):
-    """Trainer whose statistics take the images of a step once, so that no step has a second attempt."""
-
-    def save_memory(self, images: int, nimg: int) -> None:
-        """Ends the run.
-
-        Raises:
-            UserError: Always.
-        """
-        remedy = "set checkpointing to true, or take more processes, a smaller batch_size or a larger card"
-        raise UserError(self.recipe.name, f"out of memory at image {nimg:,} with {images:,} images at once", remedy)
-
-
 def make_fd_loss(parts: Parts) -> training.StudentTrainer:
     """Returns the trainer of the generator alone; statistics of the features are part of its state.
 
@@ -321,6 +308,13 @@ def make_fd_loss(parts: Parts) -> training.StudentTrainer:
     )
     schedule = CosineSchedule(**vars(parts.schedule(options.lr_rampup_kimg)))
     kept = {f"judge-{name}": term for name, term in terms.items()}
+
+    class FDLossTrainer(training.StudentTrainer):
+        def save_memory(self, images: int, nimg: int) -> None:
+            # The statistics have taken the images of the step, so that it has no second attempt.
+            remedy = "set checkpointing to true, or take more processes, a smaller batch_size or a larger card"
+            raise UserError(config.name, f"out of memory at image {nimg:,} with {images:,} images at once", remedy)
+
     return FDLossTrainer([step], schedule, config, graphs=False, kept=kept)
 
 
