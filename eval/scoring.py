@@ -59,11 +59,11 @@ class ScoreRow(Score):
         Raises:
             UserError: The row is not comparable with the table's published numbers.
         """
-        return latex_row(self, row_columns(self.protocol, table, self))
+        return latex_row(self, row_columns(self.protocol, table, self.identity))
 
     def markdown(self, table: str | None = None) -> str:
         """The row as a Markdown table."""
-        return markdown_row(self, row_columns(self.protocol, table, self))
+        return markdown_row(self, row_columns(self.protocol, table, self.identity))
 
 
 def score(

@@ -90,8 +90,12 @@ def _score(args: argparse.Namespace) -> int:
         fault = "a comparison of two sets is no row of a table"
         raise UserError("--against", fault, "leave --like and --latex out")
     protocol = args.protocol or (table_protocol(args.like) if args.like else "pair")
+    fits = None
     if not args.against:
-        row_columns(chosen_protocol(protocol, args.num_samples, bool(args.fast)), table)
+        chosen = chosen_protocol(protocol, args.num_samples, bool(args.fast))
+        row_columns(chosen, table)
+        # Once more with all digests, before the first image: a row must not be refused after its measurement.
+        fits = lambda found: row_columns(chosen, table, found.get)
     images = args.source
     nfe, family = args.nfe, args.family
     label, device = args.name, open_device(args.device)
@@ -107,19 +111,26 @@ def _score(args: argparse.Namespace) -> int:
     settings = scoring_settings(args) | {"device": device, "family": family or "", "nfe": nfe}
     settings |= {key: getattr(args, key) for key in ("allow_duplicates", "fast", "against", "batch_size", "saw")}
     settings["extractors"] = extractor_options(args.extractor_option)
-    score = score_images(images, protocol, name=label, **settings)
-    # Files first: an error while printing must not lose the measurement.
-    if args.out:
-        write_hashed_json(args.out, score.record())
-    rows = [] if args.against else [latex_row(score, row_columns(score.protocol, table, score))]
-    if args.latex:
-        write_text(args.latex, rows[0] + "\n")
-    if args.json:
-        origin = {} if args.origin is None else {"origin": args.origin}
-        print("\n".join(json.dumps({**line, **origin}) for line in exchanged(score.records)))
-        return 0
-    unfit = [f"  note: {fault}" for fault in unfitting(score, args.like)]
-    print("\n".join([*score.lines(), *unfit, *rows, *filter(None, (args.out, args.latex))]))
+    score = score_images(images, protocol, name=label, fits=fits, **settings)
+    rows: list[str] = []
+    try:
+        # Files first: an error while printing must not lose the measurement.
+        if args.out:
+            write_hashed_json(args.out, score.record())
+        if not args.against:
+            rows = [latex_row(score, row_columns(score.protocol, table, score.identity))]
+        if args.latex:
+            write_text(args.latex, rows[0] + "\n")
+    finally:
+        # Nor must an error of a file or row lose the numbers.
+        if args.json:
+            origin = {} if args.origin is None else {"origin": args.origin}
+            print("\n".join(json.dumps({**line, **origin}) for line in exchanged(score.records)))
+        else:
+            unfit = [f"  note: {fault}" for fault in unfitting(score, args.like)]
+            print("\n".join([*score.lines(), *unfit]))
+    for line in () if args.json else [*rows, *filter(None, (args.out, args.latex))]:
+        print(line)
     return 0
 
 

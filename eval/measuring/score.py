@@ -183,6 +183,7 @@ def score_images(
     fast: bool | None = None,
     against: str | Path | None = None,
     saw: str | None = None,
+    fits: Callable[[Mapping[str, Identity]], object] | None = None,
     **settings: Any,
 ) -> Score:
     """Measures images in files, or those that a function or network draws.
@@ -202,6 +203,8 @@ def score_images(
             sets are compared, and the values are comparable with those of the same second set alone.
         saw: Networks that the generator met (``docs/score.md``); by default those of the method in the header of a
             network file, if it is one of this suite, else unknown.
+        fits: Called with the identities of the values before the first image is drawn; raises an error where a table
+            does not take them.
         **settings: Other fields of :class:`~eval.measuring.sources.MeasureSpec` (dataset, references, device, ...).
 
     Raises:
@@ -266,6 +269,8 @@ def score_images(
             if second is not None:
                 plan.announce()
             _ = measurer.references
+        if fits is not None:
+            fits(measurer.identities)
         records = kept.restored | kept.measure(f"score {label}", plan.announce, interval=2)
     plan.finish()
     remarks = measurer.source.store.remarks if isinstance(measurer.source, ImageFiles) else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,16 +24,20 @@ from sida.files.atomic import read_hashed_json
 if TYPE_CHECKING:
     from eval.measuring.protocol import Protocol
     from eval.measuring.score import Score
+    from eval.results.identity import Identity
 
 
-def row_columns(protocol: Protocol, table: str | None = None, score: Score | None = None) -> tuple[ColumnSpec, ...]:
+def row_columns(
+    protocol: Protocol, table: str | None = None, identity: Callable[[str], Identity | None] | None = None
+) -> tuple[ColumnSpec, ...]:
     """Columns of a row for a table: those of the table, or by default those of ``main`` or of the protocol.
 
     Args:
         protocol: Protocol of the images.
         table: Layout, a name or a file; None takes ``main`` if the protocol has its metrics, else the protocol's
             metrics.
-        score: The measured images; None checks the protocol alone, before anything is measured.
+        identity: Identity of a metric's values, None for one without a value; by default that of the protocol, as far
+            as it is known before references and networks are loaded.
 
     Raises:
         UserError: No such layout, a layout without metrics of this protocol or with one number per model size, or a
@@ -56,7 +60,7 @@ def row_columns(protocol: Protocol, table: str | None = None, score: Score | Non
     for column in columns:
         if column.metric in known:
             printed = [line.sources[column.id].published for line in lines]
-            mine = protocol.identity(column.metric) if score is None else score.identity(column.metric)
+            mine = (identity or protocol.identity)(column.metric)
             numbers = [number.identity for number in printed if number is not None]
             if mine is not None:
                 require_in_column(mine, numbers, f"--like {table or 'main'}: column '{column.id}'")

@@ -138,6 +138,29 @@ def test_files_are_written_before_anything_is_shown(tmp_path, monkeypatch):
     assert r"$\omega_{\mathrm{a}}$ & " in (tmp_path / "row.tex").read_text().splitlines()[1]
 
 
+def test_a_row_that_the_table_does_not_take_is_refused_before_the_first_image(tmp_path, monkeypatch, refusal):
+    """Also if only the digest of the loaded reference shows it."""
+
+    def require(mine, numbers, where):
+        if mine.reference:
+            raise UserError(where, "another reference")
+
+    monkeypatch.setattr("eval.tables.scores.require_in_column", require)
+    monkeypatch.setattr(Measurer, "sums", lambda *_: pytest.fail("drawn"))
+    command = ["score", str(saved(tmp_path / "a.npz", GREY)), "--protocol", "digits", "--num-samples", "20"]
+    assert "column 'fd'" in refusal(*command, "--dataset", json.dumps(DIGITS))
+
+
+def test_numbers_are_printed_also_if_their_row_cannot_be(tmp_path, monkeypatch, capsys):
+    def fails(*_):
+        raise UserError("", "no row")
+
+    monkeypatch.setattr("eval.tables.scores.latex_row", fails)
+    path = saved(tmp_path / "a.npz", GREY)
+    assert main(["score", str(path), "--protocol", "digits", "--num-samples", "20"]) == 1
+    assert "FD ↓" in capsys.readouterr().out
+
+
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
     """An empty cache, and no network."""
