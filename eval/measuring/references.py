@@ -209,6 +209,7 @@ def load_references(
             else:
                 path = checked(files[key] if key in files else find_file(source, key, where, files.get("*")))
                 result[key] = _read(path, source, where, extractors, moments, rows, protocol.allow_tf32)
+            _check_fits(result[key], users, extractors, where)
     return result
 
 
@@ -262,6 +263,23 @@ def _made(
     known: dict[str, Moments] = {name: (sums.mean, sums.cov, sums.count) for name, sums in statistics.items()}
     features = {name: torch.cat(parts) for name, parts in kept.items()}
     return Reference(images.name, images.digest(), known, features, images.remarks(), images.sketch)
+
+
+def _check_fits(reference: Reference, users: Sequence[Metric], extractors: Mapping[str, Extractor], where: str) -> None:
+    """Refuses a reference that a metric cannot use, before the first image is drawn."""
+    for metric in users:
+        if metric.real == "moments":
+            # 0: known after the first batch only.
+            wanted = getattr(extractors[metric.extractor], "num_features", 0)
+            width = len(reference.moments(metric.extractor)[0])
+            if wanted not in (0, width):
+                fault = f"has {width} features, extractor '{metric.extractor}' gives {wanted} ({where})"
+                raise UserError(f"reference '{reference.name}'", fault, "give statistics of that extractor")
+        elif metric.real == "features":
+            count = len(reference.features(metric.extractor))
+            if fault := metric.fault(count):
+                fault = f"has too few images ({metric.key}: {fault}; {where})"
+                raise UserError(f"reference '{reference.name}'", fault, "give more images")
 
 
 def _check_made_alike(
