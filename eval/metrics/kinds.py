@@ -271,7 +271,7 @@ class Ratio(Metric):
 
     def compute(self, sides: Sides) -> MetricValue:
         """The ratio, with both distances as details."""
-        from eval.metrics.frechet import frechet_distance
+        from eval.metrics.frechet import frechet_distance, frechet_report
 
         statistics, (mean, cov, _) = sides.statistics, sides.real_moments
 
@@ -280,7 +280,9 @@ class Ratio(Metric):
 
         def of_held_out() -> float:
             theirs = sides.moments_of(str(self.held_out))
-            return frechet_distance(theirs[0], theirs[1], mean, cov)
+            report = frechet_report(theirs[0], theirs[1], mean, cov)
+            # The distance of a set to itself is rounding.
+            return report.value if report.value > report.numerical_error else 0.0
 
         found = sides.once(("distance", self.extractor, self.reference), distance)
         floor = self.normaliser or sides.once(("floor", self.extractor, self.references), of_held_out)

@@ -293,6 +293,9 @@ def test_fdr6_of_fd_loss():
         moments = Sums(rows).statistics["x"]
         both = references | {"h": Real(moments.cov, moments.mean)}
         assert measured.compute(Sides(measured, Sums(rows), both, "cpu", {}))[0] == pytest.approx(1)
+        # The reference itself is no held-out set, although its distance to itself may be a rounding error.
+        value, detail = measured.compute(Sides(measured, Sums(rows), references | {"h": references["r"]}, "cpu", {}))
+        assert (value, list(detail)) == (None, ["note"])
     mean = METRIC_KINDS["mean"](key="fdr6", kind="mean", of=tuple(values))
     assert mean.compute(Sides(mean, None, {}, "cpu", {("values",): values}))[0] == pytest.approx(
         float(found["out/fdr6"]), rel=1e-9
