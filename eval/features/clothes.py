@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from eval.features.base import Extractor
-from eval.features.digits import check_shape, convolution_block, weights_digest
+from eval.features.digits import check_shape, convolution_block, load_weights, weights_digest
 from sida.files.tensors import explained, read_tensors
 
 NUM_FEATURES, NUM_CLASSES = 256, 10
@@ -89,7 +89,7 @@ class ClothesExtractor(Extractor):
         with explained(path, "not a network of clothes", "make one with tools/train_clothes.py"):
             state, metadata = read_tensors(path)
             net = ClothesNet(metadata["architecture"])
-            net.load_state_dict(state)
+            load_weights(net, state, path)
         self.sha256 = weights_digest(state)
         self._net = net.eval().requires_grad_(False).to(self.device)
 

@@ -87,7 +87,7 @@ class DigitsExtractor(Extractor):
         state, self.metadata = read_weights(path)
         self.sha256 = weights_digest(state)
         net = self.network()
-        net.load_state_dict(state)
+        load_weights(net, state, path)
         self._net: Any = net.eval().requires_grad_(False).to(self.device)
 
     @classmethod
@@ -122,6 +122,19 @@ def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     """Reads the state dict and the metadata (training settings, held-out accuracy) of a digits network."""
     with explained(path, "not a digits network", "make one with `tools/train_digits.py`"):
         return read_tensors(path)
+
+
+def load_weights(net: nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> None:
+    """Puts the weights of a file into a network.
+
+    Raises:
+        UserError: The file has the weights of another network.
+    """
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(path, f"holds no weights of this network ({reason})", "leave the option out") from None
 
 
 def weights_digest(state: dict[str, torch.Tensor]) -> str:

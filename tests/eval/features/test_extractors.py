@@ -209,6 +209,9 @@ def test_faults_of_options_name_the_extractor(hub):
     refused("no such folder", get_extractor, "dinov2", repository="evil/repo:main", weights="hub")
     refused("cannot load 'dinov2_vits99'", get_extractor, "dinov2", **local, model="dinov2_vits99")
     refused("no such file of weights", get_extractor, "dinov2", **local | {"weights": "missing.pth"})
+    clothes = DIGITS_NETWORK.with_name("clothes_plain.safetensors")
+    for name in ("digits", "glyphs"):
+        refused(rf"{clothes}: .*option", get_extractor, name, path=clothes)
     refused("no option 'pth'", get_extractor, "digits", pth="x")
     refused("no option 'flor' .did you mean 'floor'", get_extractor, "docs.examples.spectrum:Spectrum", flor=1)
     refused("no extractor 'Spectre' .did you mean 'Spectrum'", get_extractor, "docs.examples.spectrum:Spectre")
