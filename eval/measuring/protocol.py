@@ -294,6 +294,8 @@ class Protocol(Settings):
             facts["cov_ddof"] = self.cov_ddof
         if metric.real == "moments" or (metric.real and self.sources[str(metric.reference)].kind == "given"):
             facts["reference"] = self.sources[str(metric.reference)].facts()
+        if metric.real == "moments" and (further := metric.references[1:]):
+            facts["references"] = {key: self.sources[key].facts() for key in further}
         return facts
 
     def identity(self, key: str, reference: str | None = None, extractor: str | None = None) -> Identity:
@@ -447,7 +449,8 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
 def _cached(extractor: str) -> bool:
     """Whether all downloads of a feature network are in the cache."""
     registry = load_registry()
-    return all((cache_dir() / registry[asset].target).exists() for asset in extractor_entry(extractor).assets)
+    assets = extractor_entry(extractor).assets
+    return all(asset in registry and (cache_dir() / registry[asset].target).exists() for asset in assets)
 
 
 def _given(settings: Any, *without: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from sida.assets import load_registry
 from sida.config.datasets import LabelCounts, dataset_spec, write_labels
 from sida.config.resources import names
 from sida.data.load import check_labels
+from tests.assets.fault_server import write_registry
 from tests.eval.measuring.specs import content, metric
 from tests.refused import refused
 
@@ -83,6 +84,19 @@ def test_a_changed_metric_changes_its_identity_alone_and_a_further_one_none():
     assert comparable(before["precision"], found["precision"]) == "metric: k=3 != k=5"
     changed["references"]["data"]["cov_ddof"] = 0
     assert {key for key, one in identities(changed).items() if one != found[key]} == {"fd", "fd_pixel", "fd_glyphs"}
+
+
+@pytest.mark.parametrize("key", ["data", "heldout"])
+def test_settings_of_both_references_of_a_ratio_change_its_identity(key):
+    def found(**changes) -> Identity:
+        references = {name: {"kind": "dataset"} for name in ("data", "heldout")}
+        references[key] |= changes
+        ratio = metric("ratio", "ratio", held_out="heldout")
+        return identities(content(metrics=[ratio], references=references, watch=None))["ratio"]
+
+    assert comparable(found(cov_ddof=1), found(cov_ddof=0))
+    statistics = [{"kind": "statistics", "file": "a.pkl", "entry": entry} for entry in ("fid", "fd_dinov2")]
+    assert comparable(*(found(**one) for one in statistics))
 
 
 def test_class_counts_enter_identities_by_content(tmp_path):
@@ -201,6 +215,9 @@ def test_metrics_of_downloads_are_added_where_these_are_in_the_cache(tmp_path, m
     assert load_protocol(found.content()).facts() == found.facts() != without.facts()
     # Neither changes a value of the other metrics.
     assert {metric.key: found.identity(metric.key) for metric in without.metrics} == identities(without)
+    # A registry without these downloads.
+    monkeypatch.setenv("SIDA_ASSETS", str(write_registry(tmp_path / "assets.tsv")))
+    assert load_protocol(asked).metrics == without.metrics
 
 
 def test_a_protocol_extends_one_beside_it(tmp_path):
