@@ -300,7 +300,8 @@ class TrialRecords:
             records[trial] = found
             progress.update(done, _headline(protocol, found), force=done == total)
 
-        with _overlapped(self._measurer.spec) as submit:
+        # Metrics are computed while the next trial is drawn, and the setting is one of the whole process.
+        with tf32(protocol.allow_tf32), _overlapped(self._measurer.spec) as submit:
             for trial, keys in self.missing.items():
                 start = time.monotonic()
                 sums = self._measurer.sums(trial, keys, progress, done, ready)

@@ -152,6 +152,21 @@ class Ink(Metric):
         return self.scale * float(self.most), {}
 
 
+@dataclass(kw_only=True)
+class Allowed(Metric):
+    """1 if TF32 is allowed while the metric is computed."""
+
+    def compute(self, sides):
+        return float(torch.backends.cuda.matmul.allow_tf32), {}
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_metrics_are_computed_with_the_tf32_of_the_protocol(tmp_path, allowed):
+    asked = protocol(metric("a", f"{__name__}:Allowed", reference=None), allow_tf32=allowed, trials=2)
+    records = measure(data_spec(protocol=asked, threads=2), tmp_path, [0, 1])
+    assert [record["metrics"]["a"] for record in records] == [allowed, allowed]
+
+
 OWN = protocol(
     metric("coverage", COVERAGE),
     metric("density", DENSITY),
