@@ -6,14 +6,14 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from eval.results.logs import has_log, logged, read_log
 from eval.results.published import published_number
 from eval.results.sheet import Needs, SheetRow
 from eval.tables.layout import Mode, TableKind, TableSources
 from eval.tables.model import RECORD_FIELDS, Cell, Column, Row, Table, published_record
-from sida.errors import SettingError, suggestion
+from sida.config.settings import OneOf
 from sida.methods.registry import METHODS
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ LOGS: dict[str, tuple[str, Callable[[list[float]], float]]] = {
     "hours_per_10M": ("img_per_s", lambda rates: 1000 / statistics.median(rates) * 1e4 / 3600),
     "days_per_100M": ("img_per_s", lambda rates: 1000 / statistics.median(rates) * 1e5 / 86400),
 }
+
+
+Title = Annotated[str, OneOf(lambda: [method.title for method in METHODS.values()])]
 
 
 @dataclass(frozen=True)
@@ -65,23 +68,13 @@ class HyperRow:
     """
 
     label: str
-    group: str = ""
+    group: Title = ""
     published: tuple[str, ...] = ()
-    setting: tuple[str, ...] = ()
-    log: str | None = None
+    setting: tuple[Annotated[str, OneOf(PRINTED_SETTINGS.keys)], ...] = ()
+    log: Annotated[str, OneOf(LOGS.keys)] | None = None
     text: str | None = None
     span: bool = False
     form: str = "{}"
-
-    def __post_init__(self) -> None:
-        titles = [method.title for method in METHODS.values()]
-        if self.group and self.group not in titles:
-            raise SettingError("group", f"no method has the title '{self.group}'{suggestion(self.group, titles)}")
-        for name in self.setting:
-            if name not in PRINTED_SETTINGS:
-                raise SettingError("setting", f"unknown setting '{name}'{suggestion(name, PRINTED_SETTINGS)}")
-        if self.log is not None and self.log not in LOGS:
-            raise SettingError("log", f"unknown quantity '{self.log}'{suggestion(self.log, LOGS)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +85,6 @@ class HyperLayout(TableKind):
 
     columns: tuple[DatasetColumn, ...]
     rows: tuple[HyperRow, ...]
-
-    def __post_init__(self) -> None:
-        for key in ("columns", "rows"):
-            if not getattr(self, key):
-                raise SettingError(key, "must not be empty")
 
     @property
     def runs(self) -> list[str]:

@@ -17,7 +17,7 @@ from sida.config.settings import Range, from_mapping
 from sida.errors import SettingError, UserError, suggestion
 
 Mode = Literal["paper", "audit", "measured"]
-TEXT_FIELDS = ("family", "label", "nfe", "cfg", "data", "network", "needs", "saw", "seeds")
+TextField = Literal["family", "label", "nfe", "cfg", "data", "network", "needs", "saw", "seeds"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ColumnSpec:
 
     Attributes:
         head: Heading; ``@id`` prints a published number's literal text, e.g. a model size.
-        field: Text column: a property of the row (:data:`TEXT_FIELDS`).
+        field: Text column: a property of the row (:data:`TextField`).
         metric: Number column: key of a metric in ``measurements.csv``.
         key: Value of ``{column}`` in the rows' ``run`` and ``published`` ids, e.g. a model size.
         direction: Direction of better values, for the arrow and the bold rule.
@@ -42,7 +42,7 @@ class ColumnSpec:
     """
 
     head: str
-    field: str | None = None
+    field: TextField | None = None
     metric: str | None = None
     key: str = ""
     direction: Literal["lower", "higher"] | None = None
@@ -57,8 +57,6 @@ class ColumnSpec:
     def __post_init__(self) -> None:
         if (self.field is None) == (self.metric is None):
             raise SettingError("field", "name either a field or a metric, not both")
-        if self.field is not None and self.field not in TEXT_FIELDS:
-            raise SettingError("field", f"unknown field '{self.field}'{suggestion(self.field, TEXT_FIELDS)}")
 
     def run_of(self, run: str) -> str:
         """Run whose measurement this column shows for a row's run."""
