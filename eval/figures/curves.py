@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from eval.figures.layout import FigureKind, Inches, Runs, Sources, check_pick, require_panels
+from eval.figures.layout import FigureKind, Inches, Runs, Sources, check_pick
 from eval.results.identity import comparable
 from eval.results.logs import Curve, pool
 from eval.results.published import load_published, published_number
@@ -112,8 +112,7 @@ class CurvesLayout(FigureKind):
     final: bool = True
 
     def __post_init__(self) -> None:
-        require_panels(self.panels)
-        if self.widths is not None and (len(self.widths) != self.across or min(self.widths) <= 0):
+        if self.widths is not None and (len(self.widths) != self.across or any(width <= 0 for width in self.widths)):
             raise SettingError("widths", f"must be {self.across} positive numbers, one for each panel of a row")
 
     @property
@@ -129,7 +128,8 @@ class CurvesLayout(FigureKind):
         """
         panels = tuple(p for p in self.panels if not p.optional or any(matching(runs, s.each) for s in p.series))
         if not panels:
-            raise UserError(self.source, "no run of the sample sheet matches any of its panels", "remove the figure")
+            fault = "has no panels, or no run of the sample sheet matches any"
+            raise UserError(self.source, fault, "remove the figure")
         fewer = len(panels) < len(self.panels)
         return dataclasses.replace(self, panels=panels, widths=None) if fewer else self
 

@@ -130,16 +130,6 @@ class FigureKind(abc.ABC):
         """
 
 
-def require_panels(panels: tuple[Any, ...]) -> None:
-    """Refuses a figure without panels.
-
-    Raises:
-        ValueError: There is no panel.
-    """
-    if not panels:
-        raise SettingError("panels", "must not be empty")
-
-
 def check_pick(spec: object, ways: tuple[str, ...], remedy: str) -> None:
     """Requires that exactly one of the fields ``ways`` picks runs, with conditions on columns of the sample sheet.
 

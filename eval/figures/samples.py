@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eval.figures import style
-from eval.figures.layout import Drawing, FigureKind, Runs, Sources, check_pick, require_panels
+from eval.figures.layout import Drawing, FigureKind, Runs, Sources, check_pick
 from eval.results.sheet import Needs, SheetRow, matching
 from sida.config.settings import Count
 from sida.errors import UserError
@@ -30,14 +30,12 @@ class SamplesPanel:
         first: Conditions; the first match in the sheet is taken, and without a match there is no panel.
         each: Conditions; each matching run gives one panel.
         title: Heading (default: the label in the sheet).
-        optional: Whether ``where`` may match no run; the panel is then reported as missing.
     """
 
     where: Mapping[str, Any] | None = None
     first: Mapping[str, Any] | None = None
     each: Mapping[str, Any] | None = None
     title: str | None = None
-    optional: bool = False
 
     def __post_init__(self) -> None:
         check_pick(self, ("where", "first", "each"), "pick runs by one of where, first and each")
@@ -66,9 +64,6 @@ class SamplesFigure(FigureKind):
     upscale: Count = 8
     panels_per_row: Count = 5
 
-    def __post_init__(self) -> None:
-        require_panels(self.panels)
-
     def panel_rows(self, panel: SamplesPanel, runs: Runs) -> list[SheetRow]:
         """Rows of the sheet that a panel shows."""
         if panel.where is not None:
@@ -77,24 +72,22 @@ class SamplesFigure(FigureKind):
             return matching(runs, panel.each)
         return matching(runs, panel.first or {})[:1]
 
-    def grids(self, runs: Runs) -> tuple[list[tuple[SamplesPanel, SheetRow]], list[str]]:
-        """Each grid to draw with its run, and the names of optional panels without one.
+    def grids(self, runs: Runs) -> list[tuple[SamplesPanel, SheetRow]]:
+        """Each grid to draw with its run.
 
         Raises:
             UserError: ``where`` does not pick exactly one run, or nothing is left to draw.
         """
         shown: list[tuple[SamplesPanel, SheetRow]] = []
-        missing = []
         for number, panel in enumerate(self.panels):
-            where, found = f"{self.source}: panels[{number}].where", self.panel_rows(panel, runs)
+            found = self.panel_rows(panel, runs)
             if panel.where is not None and len(found) != 1:
-                if found or not panel.optional:
-                    raise UserError(where, f"{len(found)} runs match {dict(panel.where)}", "it must pick exactly one")
-                missing.append(panel.title or f"{where} {dict(panel.where)}")
+                where = f"{self.source}: panels[{number}].where"
+                raise UserError(where, f"{len(found)} runs match {dict(panel.where)}", "it must pick exactly one")
             shown += [(panel, run) for run in found]
         if not shown:
             raise UserError(self.source, "nothing to draw: none of its runs is in the sample sheet")
-        return shown, missing
+        return shown
 
     def needs(self, runs: Runs) -> Needs:
         """Needs the networks to sample."""
@@ -118,12 +111,12 @@ class SamplesFigure(FigureKind):
         if not isinstance(sources.generators, list):
             raise UserError("--spec", "key 'generators' is missing", "give a list of measure specs")
         generators = {str(generator.get("run")): generator for generator in sources.generators}
-        shown, missing = self.grids(sources.runs)
+        shown = self.grids(sources.runs)
         for _, run in shown:
             if run.run not in generators:
                 raise UserError(self.source, f"run '{run.run}' is not among the generators of --spec", "add it")
         grids = [draw_grid(self, generators[run.run], panel.title or run.label) for panel, run in shown]
-        return Drawing(draw_grids(self, grids), samples_csv(grids, self.columns), missing)
+        return Drawing(draw_grids(self, grids), samples_csv(grids, self.columns))
 
 
 _GAP = 2
