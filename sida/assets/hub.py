@@ -62,17 +62,16 @@ def network_of(repository: str, revision: str) -> str:
 
 
 def _files(repository: str, revision: str, where: str) -> list[str]:
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi
 
+    if hub_offline():
+        # The Hub's cache has the files that were asked for, which may be one of several networks.
+        fault = "offline, so its files cannot be listed"
+        raise UserError(where, fault, f"name one, such as {where}/network.safetensors")
     try:
-        if hub_offline():
-            folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
-            return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
         api = HfApi(endpoint(), token=hub_token(urlsplit(endpoint()).netloc) or False)
         return [file.rfilename for file in api.model_info(repository, revision=revision, timeout=10).siblings or []]
     except Exception as error:  # of several libraries
-        if hub_offline():
-            raise UserError(where, "offline, and the Hub's cache has no copy", "name a file") from None
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"[:200]
         remedy = "check the name; for a private one set HF_TOKEN or run `hf auth login`"
         raise UserError(where, f"cannot be listed ({reason})", remedy) from None
