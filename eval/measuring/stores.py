@@ -26,7 +26,7 @@ import torch
 from scipy.special import chdtrc
 
 from sida.config.settings import names_object
-from sida.data.archive import LEFT_OUT, Files, counted_by_tool, is_tools, no_pictures, refuse_foreign
+from sida.data.archive import LEFT_OUT, Files, counted_by_tool, is_tools, no_pictures
 from sida.data.arrays import ImageArrays, find_arrays
 from sida.data.pictures import PICTURES
 from sida.errors import UserError
@@ -175,8 +175,7 @@ class PictureStore(ImageStore):
         self.count = len(self._members)
         self._shape: list[int] | None = None
         self._lossy: dict[int, str] = {}
-        labels = files.labels(self._members, anywhere=True)
-        self.classes = labels if labels is not None and labels.ndim == 1 else None
+        self.classes = files.labels(self._members, anywhere=True)
         self._order: tuple[str, ...] = ()
         if files.hidden:
             self._order = (f"{files.hidden:,} {LEFT_OUT}",)
@@ -273,6 +272,5 @@ def open_images(path: str | os.PathLike[str]) -> ImageStore:
     if path.is_dir() and next(path.glob("shard-*.npz"), None):
         remedy = f"sample again, to --out {path}.npz or another folder"
         raise UserError(path, "holds shards of an earlier `sida sample`, which are not read", remedy)
-    refuse_foreign(path)
     arrays = find_arrays(path)
     return PictureStore(Files(path, _WORKERS)) if arrays is None else ArrayStore(arrays)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sida.data.archive import MAX_RATIO, PART, READER, SECONDS, ask_shared
+from sida.data.archive import MAX_RATIO, PART, READER, SECONDS, ask_shared, refuse_foreign
 from sida.data.dataset import InMemory
 from sida.data.reader import MAX_CLASSES
 from sida.errors import UserError
@@ -22,8 +22,8 @@ from sida.files.fenced import Child
 from sida.files.ordinary import open_ordinary, size_on_disk
 
 _IMAGES, _CLASSES = ("arr_0", "images", "samples"), ("arr_1", "labels")
-#: Values that are looked at for the remedy, and images of a part that is read at a time.
-_LOOKED_AT, _AT_ONCE = 1 << 20, 256
+#: Images of a part that is read at a time.
+_AT_ONCE = 256
 _IDX = re.compile(r"images[-.]idx3-ubyte(\.gz)?$")
 
 
@@ -170,25 +170,13 @@ class ImageArrays:
 
     def _check_shape(self) -> None:
         if self._dtype != np.uint8:
-            raise UserError(self._where, *self._hint())
+            remedy = "save images as uint8 in 0..255, of [-1, 1] by (x * 127.5 + 128).clip(0, 255)"
+            raise UserError(self._where, f"holds {self._dtype}", remedy)
         if len(self._stored) not in (3, 4) or 0 in self._stored[1:]:
             raise UserError(self._where, f"has shape {self._stored}", "images must be (N, H, W, C)")
         self._axis = 3 if len(self._stored) == 3 or self._stored[3] in (1, 3) else 1
         if len(self._stored) == 4 and self._stored[self._axis] not in (1, 3):
             raise UserError(self._where, f"has shape {self._stored}", "images need 1 or 3 channels, (N, H, W, C)")
-
-    def _hint(self) -> tuple[str, str]:
-        """Fault and remedy of values that are not bytes, inferred from the first values."""
-        if not np.issubdtype(self._dtype, np.floating):
-            return f"holds {self._dtype}", "save images as uint8 in 0..255"
-        sample = self._arrays.elements(self._member, 0, min(int(np.prod(self._stored)), _LOOKED_AT))
-        low, high = (float(sample.min()), float(sample.max())) if sample.size else (0.0, 0.0)
-        fault = f"holds {self._dtype} from {low:.3g} to {high:.3g}"
-        if -1.001 <= low < -1e-6 and high <= 1.001:
-            return f"{fault}, probably [-1, 1]", "save (x * 127.5 + 128).clip(0, 255).astype(np.uint8)"
-        if low >= -1e-6 and high <= 1.001:
-            return f"{fault}, probably [0, 1]", "save (x * 255 + 0.5).clip(0, 255).astype(np.uint8)"
-        return fault, "save images as uint8 in 0..255"
 
     def _read_classes(self) -> None:
         beside = self._beside()
@@ -239,8 +227,12 @@ def find_arrays(path: str | Path, subset: str | None = None, labels: bool = True
         path: File or folder.
         subset: ``train`` or ``test``, of several idx files in a folder; None refuses several.
         labels: Whether to read classes.
+
+    Raises:
+        UserError: A file of a format that is not read, or damaged arrays.
     """
     path = Path(path)
+    refuse_foreign(path)
     if path.is_dir():
         found = sorted(file for file in path.iterdir() if _IDX.search(file.name))
         fitting = [file for file in found if subset is None or ("train" in file.name) == (subset == "train")]

@@ -131,8 +131,7 @@ def test_wrong_size_mode_or_corrupt_file_is_named(tmp_path):
 def test_arrays_that_are_no_images(tmp_path):
     path, pictures = tmp_path / "a.npz", images(20)
     for array, pattern in (
-        (pictures / np.float32(255), r"holds float32 from .*probably \[0, 1\]; save \(x \* 255 \+ 0.5\)"),
-        (pictures / 127.5 - 1, r"holds float64 from .*probably \[-1, 1\]; save \(x \* 127.5 \+ 128\)"),
+        (pictures / np.float32(255), "holds float32; save images as uint8"),
         (pictures.astype(np.int32), "holds int32; save images as uint8"),
         (np.zeros((20, 16, 16, 5), np.uint8), "1 or 3 channels"),
         (np.zeros((20, 16), np.uint8), r"images must be \(N, H, W, C\)"),
