@@ -197,7 +197,7 @@ class Files:
             yield facts, found
 
     def labels(self, members: Sequence[int] | np.ndarray, anywhere: bool = False) -> np.ndarray | None:
-        """Labels of members: int64 ``(N,)`` classes, float32 ``(N, D)`` vectors, or None.
+        """Classes of members, int64 ``(N,)``, or None.
 
         They stand in ``dataset.json``, or in a file ``NAME.cls`` for each picture (WebDataset).
 
@@ -207,7 +207,7 @@ class Files:
                 people's samples.
 
         Raises:
-            UserError: The file is broken, an image has no label, or labels are of several kinds.
+            UserError: The file is broken, an image has no label, or a label is no class.
         """
         index = self.find("dataset.json")
         if index is None and anywhere:
@@ -252,11 +252,6 @@ class Files:
         """Starts the children that will read a folder, so that they are ready when the first picture is asked for."""
         with self._lent():
             pass
-
-    def close(self) -> None:
-        """Ends the children that wait; the next request starts others."""
-        while self._idle:
-            self._idle.pop().close()
 
     @contextlib.contextmanager
     def _lent(self, count: int = 1) -> Iterator[list[Child]]:

@@ -34,7 +34,7 @@ class Dataset(abc.ABC):
     Args:
         name: Short name for records, e.g. ``"cifar10"``.
         raw_shape: ``(N, C, H, W)`` of the underlying data.
-        labels: Class indices int64 ``(N,)``, label vectors float32 ``(N, D)``, or None when unlabelled.
+        labels: Class indices int64 ``(N,)``, or None when unlabelled.
         max_size: Number of images to keep: the first of a shuffled order, in their original order.
         random_seed: Seed of the shuffle for ``max_size``.
         xflip: Whether mirrored copies of all kept images follow them.
@@ -44,8 +44,7 @@ class Dataset(abc.ABC):
         raw_count: Number of images before ``max_size`` and ``xflip``.
         num_channels: Channels of ``images``.
         resolution: Height and width of ``images``.
-        label_dim: Width of the label rows, 0 without labels. Integer labels give ``max + 1`` classes of the whole data,
-            not of the subset.
+        label_dim: Width of the label rows: ``max + 1`` classes of the whole data, not of the subset; 0 without labels.
     """
 
     #: Whether items are pixels (uint8); else they are VAE moments (float32).
@@ -66,9 +65,8 @@ class Dataset(abc.ABC):
         count, self.num_channels, self.resolution, _ = raw_shape
         if labels is not None and len(labels) != count:
             raise ValueError(f"{len(labels)} labels for {count} images")
-        self._labels, self.raw_count, self.label_dim = labels, count, 0
-        if labels is not None:
-            self.label_dim = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
+        self._labels, self.raw_count = labels, count
+        self.label_dim = 0 if labels is None else int(labels.max()) + 1
         self.raw_indices = np.arange(count, dtype=np.int64)
         if max_size is not None and max_size < count:
             # The legacy generator, whose stream is frozen, drew the published subsets.
@@ -111,13 +109,11 @@ class Dataset(abc.ABC):
         return torch.from_numpy(np.ascontiguousarray(batch))
 
     def labels(self, indices: Indices) -> torch.Tensor:
-        """Label rows float32 ``(N, label_dim)``, one-hot for integer labels; width 0 when unconditional."""
+        """Label rows float32 ``(N, label_dim)``, one-hot; width 0 when unconditional."""
         positions = np.asarray(indices, dtype=np.int64)
         if self._labels is None:
             return torch.zeros(len(positions), 0)
         picked = torch.from_numpy(self._labels[self.raw_indices[positions]])
-        if picked.ndim == 2:
-            return picked.float()
         return torch.nn.functional.one_hot(picked, self.label_dim).float()
 
     @functools.cached_property
@@ -125,10 +121,10 @@ class Dataset(abc.ABC):
         """Class of every item, int64 ``(len,)``, from which an empirical label distribution draws.
 
         Raises:
-            UserError: The data set has no integer labels.
+            UserError: The data set has no labels.
         """
-        if self._labels is None or self._labels.ndim != 1:
-            remedy = "use one with integer labels in dataset.json"
+        if self._labels is None:
+            remedy = "use one with labels in dataset.json"
             raise UserError("", f"data set {self.name} has no class labels", remedy)
         return torch.from_numpy(self._labels[self.raw_indices])
 

@@ -2,7 +2,7 @@
 
 Here are the data sets that no file holds, too: scikit-learn's digits (1797 images, 8×8 grey, without download), random
 images for timing a training, and classes without images.
-Classes are counted without reading images: from file names, or from ``dataset.json``.
+Classes are counted without reading images: from names of files, or from ``dataset.json``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import importlib.util
 import inspect
 import itertools
 import os
-from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,10 @@ from sida.data.arrays import find_arrays
 from sida.data.dataset import Dataset, ImageArchive, InMemory
 from sida.data.latents import open_archive
 from sida.data.pictures import PICTURES
-from sida.data.prepare import in_order, picture_labels
+from sida.data.prepare import picture_labels
 from sida.data.sketch import Sketch
 from sida.errors import Progress, SettingError, UserError, settings_in
 from sida.files.atomic import sha256_json
-from sida.files.text_files import read_text
 
 
 def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset") -> Dataset:
@@ -142,7 +141,7 @@ def check_dataset(dataset: Dataset, workers: int | None = None) -> dict[str, Any
 
 
 def class_counts(dataset: Dataset) -> dict[int, int] | None:
-    """Number of images in each class, or None without integer labels."""
+    """Number of images in each class, or None without labels."""
     try:
         found = collections.Counter(dataset.class_indices.tolist())
     except UserError:
@@ -202,17 +201,15 @@ def count_labels(source: str | os.PathLike[str], name: str) -> LabelCounts:
 
     Args:
         source: A folder or zip with ``dataset.json`` or a folder per class; a tar of folders or (ImageNet) of one tar
-            per class; a ``dataset.json``; or a ``.txt`` list with a file name at the start of each line.
+            per class; or a ``dataset.json``.
         name: Name of the data set.
 
     Raises:
-        UserError: The source is missing or has no integer classes.
+        UserError: The source is missing or has no classes.
     """
     path = Path(source)
     if path.is_file() and path.suffix == ".json":
         array = read_labels_file(path)
-    elif path.is_file() and path.suffix == ".txt":
-        return _counted(_by_folder(_listed(path), str(path)), name, path)
     elif (arrays := find_arrays(path)) is not None:
         array = arrays.classes
     else:
@@ -222,8 +219,6 @@ def count_labels(source: str | os.PathLike[str], name: str) -> LabelCounts:
         array = picture_labels(files, members, "auto").labels
     if array is None or not len(array):
         raise UserError(source, "names no classes: no labels in dataset.json, and no folder per class")
-    if array.ndim != 1:
-        raise UserError(source, "its labels are vectors", "only classes 0, 1, 2, … can be counted")
     return _counted(np.bincount(array).tolist(), name, path)
 
 
@@ -259,34 +254,6 @@ def check_labels(labels: LabelCounts, spec: Mapping[str, Any], where: str) -> No
             f"'{labels.name}' say {ours.get(wrong[0], 0):,} ({len(wrong)} classes differ)"
         )
         raise UserError(where, fault, "is it the right and complete data set?")
-
-
-def _listed(path: Path) -> Iterable[str]:
-    """The first word of each line, as in the output of ``ls`` or in ImageNet's ``train_cls.txt``."""
-    return (line.split()[0] for line in read_text(path).split("\n") if line.strip())
-
-
-def _by_folder(names: Iterable[str], where: str) -> list[int]:
-    """Number of pictures per folder, in the order of their classes; folders that contain all of them do not count."""
-    pictures: collections.Counter[str] = collections.Counter()
-    bare: collections.Counter[str] = collections.Counter()
-    for name in names:
-        folder, _, file = name.rpartition("/")
-        suffix = os.path.splitext(file)[1].lower()
-        if suffix in _SUFFIXES:
-            pictures[folder] += 1
-        elif not suffix:
-            bare[folder] += 1
-    # Names in ImageNet's lists have no suffix; beside pictures, such names are folders or notes.
-    folders = {PurePosixPath(folder).parts: count for folder, count in (pictures or bare).items()}
-    ends = zip(min(folders, default=()), max(folders, default=()))
-    depth = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], ends)))
-    classes: collections.Counter[str] = collections.Counter()
-    for parts, count in folders.items():
-        classes["".join(parts[depth : depth + 1])] += count
-    if len(classes) < 2:
-        raise UserError(where, "names no pictures in several folders", "give a source with a folder per class")
-    return [classes[label] for label in in_order(classes)]
 
 
 def _counted(counts: list[int], name: str, path: Path) -> LabelCounts:

@@ -418,21 +418,13 @@ def _parsed_labels(content: bytes) -> dict[str, Any] | None:
 
 
 def label_array(labels: list[Any]) -> np.ndarray:
-    """Checks labels and packs them: integers to int64 ``(N,)``, vectors of one length to float32 ``(N, D)``.
+    """Packs classes to int64 ``(N,)``.
 
     Raises:
-        UserError: Kinds are mixed, a class is negative or too large, or vectors have different lengths.
+        UserError: A label is no class.
     """
-    if all(isinstance(label, int) and not isinstance(label, bool) for label in labels):
-        if min(labels) < 0:
-            raise UserError("", f"class {min(labels)} is negative", "classes are 0, 1, 2, …")
-        if max(labels) >= MAX_CLASSES:
-            raise UserError("", f"a class is beyond {MAX_CLASSES:,}", "number them 0, 1, 2, …")
-        return np.array(labels, dtype=np.int64)
-    try:
-        vectors = np.array(labels, dtype=np.float32)
-    except (TypeError, ValueError, OverflowError):
-        vectors = np.empty(0, dtype=np.float32)
-    if vectors.ndim != 2 or not vectors.size or not np.isfinite(vectors).all():
-        raise UserError("", "labels must all be integers, or all be lists of numbers of the same length")
-    return vectors
+    # true is an integer of Python.
+    if not all(type(label) is int and 0 <= label < MAX_CLASSES for label in labels):
+        fault = f"a label is no whole number from 0 to {MAX_CLASSES - 1:,}"
+        raise UserError("", fault, "number classes 0, 1, 2, …, or set 'labels' to null")
+    return np.array(labels, dtype=np.int64)

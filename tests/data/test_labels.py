@@ -27,16 +27,11 @@ def content(names):
 TAR = tar_of(content(f"./train/{name}" for name in ["README", "n01440764/._0.JPEG", *NAMES]))
 TARS = {f"{name}.tar": tar_of(content(f"{name}_{i}.JPEG" for i in range(CLASSES[name]))) for name in CLASSES}
 ZIP = zip_of(content(name for name, _ in LABELS["labels"]) | {"dataset.json": json.dumps(LABELS)})
-LISTED = ["train", "train/n01440764", *(f"train/{name}" for name in NAMES)]
-NUMBERED = [f"{name.removesuffix('.JPEG')} {number}\n" for number, name in enumerate(NAMES, start=1)]
 SOURCES = {
     "train.tar": TAR,
     "ILSVRC2012_img_train.tar": tar_of(dict(reversed(TARS.items()))),
     "imagenet.zip": ZIP,
     "dataset.json": json.dumps(LABELS).encode(),
-    "files.txt": "\n".join(LISTED).encode(),
-    # ImageNet's own list.
-    "train_cls.txt": "".join(NUMBERED).encode(),
 }
 
 
@@ -54,8 +49,7 @@ def test_every_source_gives_the_same_counts(name, tmp_path):
 def test_classes_are_numbered_as_they_are_prepared(tmp_path):
     names = [f"{folder}/{i}.png" for folder, count in {"10": 3, "1": 1, "2": 2}.items() for i in range(count)]
     (tmp_path / "x.tar").write_bytes(tar_of(content(names)))
-    (tmp_path / "x.txt").write_text("\n".join(names))
-    assert count_labels(tmp_path / "x.tar", "x").counts == count_labels(tmp_path / "x.txt", "x").counts == (1, 2, 3)
+    assert count_labels(tmp_path / "x.tar", "x").counts == (1, 2, 3)
     refused("holds archives", count_labels, tmp_path, "x")
 
 
@@ -94,8 +88,7 @@ COUNT = lambda path: count_labels(path, "x")
     [
         (COUNT, "x.tar", "short", "not a whole zip or tar archive"),
         (COUNT, "x.json", '{"labels": null}', "names no classes"),
-        (COUNT, "x.json", '{"labels": [["a.png", [0.5, 1]]]}', "are vectors"),
-        (COUNT, "x.txt", "one/a.png\none/b.png\n", "no pictures in several folders"),
+        (COUNT, "x.json", '{"labels": [["a.png", [0.5, 1]]]}', "whole number.*labels' to null"),
         (load_labels, "x.json", '{"name": "x", "images": 4, "counts": [1, 2]}', "images: says 4, but .* sum to 3"),
         (load_labels, "x.json", '{"name": "x", "images": 0, "counts": [0]}', "at least 1"),
         (load_labels, "x.json", '{"name": "x", "images": 3, "count": [3]}', "count: .*did you mean 'counts'"),
