@@ -43,7 +43,8 @@ class TrialSums:
     def __init__(self, protocol: Protocol, device: str | torch.device = "cpu") -> None:
         self.protocol = protocol
         self.device = torch.device(device)
-        self.ranges: list[tuple[int, int]] = []
+        #: Number of images.
+        self.count = 0
         self.metrics = [dataclasses.replace(metric) for metric in protocol.metrics]
         self.statistics = {
             metric.extractor: FeatureStatistics(ddof=protocol.cov_ddof, device=device)
@@ -54,11 +55,6 @@ class TrialSums:
             metric.extractor: [] for metric in self.metrics if metric.generated == "features"
         }
 
-    @property
-    def count(self) -> int:
-        """Number of images."""
-        return sum(end - begin for begin, end in self.ranges)
-
     def update(self, outputs: Mapping[str, Features], classes: torch.Tensor | None, first: int) -> None:
         """Adds a batch.
 
@@ -67,8 +63,7 @@ class TrialSums:
             classes: Requested classes, int64 (B,), or None.
             first: Index of the batch's first image within the trial.
         """
-        size = len(next(iter(outputs.values())).features)
-        self._cover(first, first + size)
+        self.count += len(next(iter(outputs.values())).features)
         for name, statistics in self.statistics.items():
             statistics.update(outputs[name].features)
         for name, rows in self.rows.items():
@@ -77,13 +72,8 @@ class TrialSums:
             metric.update(outputs[metric.extractor], classes, first, self.protocol.num_samples)
 
     def merge(self, other: TrialSums) -> TrialSums:
-        """Adds another part of the same trial; other parts give other last digits of sums. Returns itself.
-
-        Raises:
-            UserError: Parts with common images.
-        """
-        for begin, end in other.ranges:
-            self._cover(begin, end)
+        """Adds another part of the same trial; other parts give other last digits of sums. Returns itself."""
+        self.count += other.count
         for name, statistics in self.statistics.items():
             statistics.merge(other.statistics[name])
         for name, rows in self.rows.items():
@@ -95,26 +85,6 @@ class TrialSums:
     def features(self, name: str) -> torch.Tensor:
         """Kept features of an extractor (N, C) in the order of the images, on the CPU."""
         return torch.cat([rows for _, rows in sorted(self.rows[name], key=lambda item: item[0])])
-
-    def missing(self) -> list[tuple[int, int]]:
-        """Ranges of images of the trial that are not in the sums."""
-        gaps, position = [], 0
-        for begin, end in [*sorted(self.ranges), (self.protocol.num_samples, self.protocol.num_samples)]:
-            if begin > position:
-                gaps.append((position, begin))
-            position = max(position, end)
-        return gaps
-
-    def _cover(self, begin: int, end: int) -> None:
-        if end > self.protocol.num_samples:
-            raise UserError("", f"images {begin}-{end - 1} lie beyond the trial's {self.protocol.num_samples} images")
-        for other in self.ranges:
-            if begin < other[1] and other[0] < end:
-                raise UserError("", f"images {max(begin, other[0])}-{min(end, other[1]) - 1} are covered twice")
-        if self.ranges and self.ranges[-1][1] == begin:
-            self.ranges[-1] = (self.ranges[-1][0], end)
-        else:
-            self.ranges.append((begin, end))
 
 
 def compute_metrics(
@@ -132,11 +102,10 @@ def compute_metrics(
         unconditional generator, has no value; ``details`` then has the reason.
 
     Raises:
-        UserError: A trial with missing images, or a reference that does not fit.
+        UserError: A trial with missing or further images, or a reference that does not fit.
     """
-    if gaps := sums.missing():
-        listed = ", ".join(f"{begin}-{end - 1}" for begin, end in gaps[:5])
-        raise UserError("trial is incomplete", f"images {listed} are missing", "measure the trial again")
+    if sums.count != (wanted := sums.protocol.num_samples):
+        raise UserError("trial", f"has {sums.count} images, not {wanted}", "measure the trial again")
     values: dict[str, float] = {}
     once: dict[Any, Any] = {("values",): values}
     details: dict[str, Any] = {}

@@ -35,11 +35,10 @@ class InceptionScoreSums:
     def __init__(self, num_images: int, splits: int, num_classes: int, device: str | torch.device = "cpu") -> None:
         if not 1 <= splits <= num_images:
             raise UserError("inception score", f"{splits} splits need at least as many images, got {num_images}")
-        self.num_images, self.splits = num_images, splits
+        self.splits = splits
         self.bounds = [i * num_images // splits for i in range(splits + 1)]
         self._probabilities = torch.zeros(splits, num_classes, dtype=torch.float64, device=device)
         self._entropies = torch.zeros(splits, dtype=torch.float64, device=device)
-        self._counts = torch.zeros(splits, dtype=torch.int64)
 
     def update(self, probabilities: torch.Tensor, first: int) -> None:
         """Adds the class probabilities (B, K) of images ``first … first + B − 1``."""
@@ -52,26 +51,15 @@ class InceptionScoreSums:
             if len(part):
                 self._probabilities[split] += part.sum(0)
                 self._entropies[split] += terms[begin:end].sum()
-                self._counts[split] += len(part)
 
     def merge(self, other: InceptionScoreSums) -> None:
         """Adds the sums of another part of the same set."""
-        if (self.num_images, self.splits) != (other.num_images, other.splits):
-            raise UserError("inception score", "parts of sets that differ in size or splits cannot be merged")
         self._probabilities += other._probabilities.to(self._probabilities.device)
         self._entropies += other._entropies.to(self._entropies.device)
-        self._counts += other._counts
 
     def score(self) -> InceptionScoreResult:
-        """The score of all images.
-
-        Raises:
-            UserError: A split is not complete.
-        """
-        sizes = torch.tensor(self.bounds[1:]) - torch.tensor(self.bounds[:-1])
-        if not torch.equal(self._counts, sizes):
-            raise UserError("inception score", f"{int(self._counts.sum())} of {self.num_images} images were given")
-        counts = sizes.to(torch.float64)
+        """The score of all images."""
+        counts = torch.tensor(self.bounds, dtype=torch.float64).diff()
         marginal = self._probabilities.cpu() / counts[:, None]
         logs = torch.where(marginal > 0, torch.log(marginal.clamp_min(1e-300)), 0.0)
         divergence = self._entropies.cpu() / counts - (marginal * logs).sum(1)
