@@ -1,17 +1,14 @@
-"""Plan of a score: its time and memory, by the rate of an earlier score or by the stated rate of the card."""
+"""Plan of a score: its time and memory, by the rate of an earlier score."""
 
 from __future__ import annotations
 
 import contextlib
-import re
 import resource
 import time
 from typing import Any
 
 from eval.measuring.measure import Measurer
 from sida.assets.cache import cache_dir
-from sida.config.resources import find
-from sida.config.settings import load_yaml
 from sida.errors import UserError, duration, say
 from sida.files.atomic import sha256_json, write_json
 from sida.files.text_files import parse_json, read_text
@@ -27,7 +24,7 @@ class ScorePlan:
     """Time and memory of a score, as one line before its first image is measured; never a guess.
 
     The rate is that of an earlier score here: of the same images or generator, with the same feature networks, on the
-    same device. Without one, the stated rate of the card (``plan.yaml``) gives the time of the feature networks alone.
+    same device.
 
     Args:
         measurer: The measurement.
@@ -48,8 +45,6 @@ class ScorePlan:
         if known:
             took = duration(self._images / known["rate"])
             say(f"{work}: about {took} and {known['memory_gb']:.1f} GB, measured here: {known['rate']:,.4g} images/s")
-        elif stated := self._stated():
-            say(f"{work}: {stated}")
         else:
             say(f"{work}: no rate is known for this device; the next line is by its first images")
 
@@ -78,23 +73,6 @@ class ScorePlan:
             found = parse_json(read_text(self._file), str(self._file)) if self._file.is_file() else {}
             return {key: value for key, value in found.items() if isinstance(value, dict) and _is_rate(value)}
         return {}
-
-    def _stated(self) -> str | None:
-        """Time of the feature networks by the card's rate in ``plan.yaml``; None for other devices and networks."""
-        if not self._measurer.spec.device.startswith("cuda"):
-            return None
-        assumed = load_yaml(find("", "plan"))
-        plain = re.sub(r"[^A-Z0-9]", "", self._device.upper())
-        card = next((name for name in assumed["gpus"] if all(part in plain for part in name.upper().split("-"))), None)
-        work = [assumed["gflop"].get(name.partition("_")[0]) for name in self._measurer.protocol.extractors()]
-        speed = assumed["gpus"].get(card, {}).get("float32")
-        if not speed or None in work:
-            return None
-        took = duration(self._images * sum(work) / (speed * 1000))
-        return (
-            f"{took} for the feature networks alone, by the {speed} TFLOP/s that plan.yaml states for {card}; "
-            "no rate of a whole score is known here"
-        )
 
     def _memory(self) -> float:
         """Peak of this process, in GB: on the card, or resident."""
