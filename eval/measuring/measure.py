@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from eval.features import EXTRACTORS
 from eval.features.base import Extractor
 from eval.features.registry import make_extractors
 from eval.measuring.protocol import Protocol
@@ -55,8 +54,8 @@ class Measurer:
         (return_freed_memory if ready else keep_freed_memory)()
         # With a misspelt key the published file would be fetched instead of the given one.
         known = {
-            "references": ["*", *self.protocol.references],
-            "extractors": [*EXTRACTORS, *self.protocol.extractors()],
+            "references": [*self.protocol.references],
+            "extractors": self.protocol.extractors(),
         }
         for field_, names in known.items():
             for key in getattr(self.spec, field_):

@@ -26,8 +26,7 @@ from eval.measuring.stores import ImageStore, in_batches, open_images
 from eval.metrics.kinds import Mean
 from eval.metrics.statistics import FeatureStatistics, Moments
 from eval.results.identity import UNKNOWN_DATA, joined
-from sida.assets import checked, fetch, load_registry
-from sida.assets.registry import find_asset
+from sida.assets import checked, fetch
 from sida.config.datasets import dataset_spec
 from sida.data import Dataset, load_dataset
 from sida.data.sketch import Sketch
@@ -183,7 +182,7 @@ def load_references(
     Args:
         protocol: The protocol.
         extractors: Networks by name, for references that are computed.
-        files: Path by reference key; the key ``"*"`` is a folder to search.
+        files: Path by reference key.
         dataset: Opens the data set for references of kind ``dataset``.
         given: Opened images of a reference of kind ``given``; None opens its path.
 
@@ -207,7 +206,7 @@ def load_references(
                 progress = Progress(f"features of {files[key]}", images.count, "img", interval=2)
                 result[key] = _made(images, source, extractors, moments, rows, progress.update)
             else:
-                path = checked(files[key] if key in files else find_file(source, key, where, files.get("*")))
+                path = checked(files[key] if key in files else _find_file(source, key, where))
                 result[key] = _read(path, source, where, extractors, moments, rows, protocol.allow_tf32)
             _check_fits(result[key], users, extractors, where)
     return result
@@ -307,19 +306,12 @@ def _open_dataset(source: ReferenceSource, key: str, where: str, dataset: Callab
     return load_dataset(source.spec or dataset_spec(source.dataset, where))
 
 
-def find_file(source: ReferenceSource, key: str, where: str, folder: str | None) -> Path:
-    """File of a reference: in a folder of the user, else the registered asset (fetched if necessary).
+def _find_file(source: ReferenceSource, key: str, where: str) -> Path:
+    """File of a reference that the user does not name: the registered asset, fetched if necessary.
 
     Raises:
         UserError: There is no such file.
     """
-    if folder:
-        name = source.file
-        if source.asset is not None:
-            name = Path(find_asset(load_registry(), source.asset).target).name
-        hits = sorted(Path(folder).rglob(str(name)))
-        if hits:
-            return hits[0]
     if source.asset is not None:
         return fetch(source.asset)
     if source.kind == "teacher":

@@ -35,7 +35,7 @@ from sida.config.samplers import Sampler
 from sida.config.saw import read_saw
 from sida.config.settings import names_object
 from sida.data.sketch import Sketch
-from sida.errors import UserError, say, suggestion
+from sida.errors import UserError, say
 from sida.files.atomic import sha256_json
 from sida.machine import cpu_threads
 from sida.methods.registry import official_saw
@@ -226,10 +226,6 @@ def score_images(
     if fast:
         given = settings.get("extractors") or {}
         settings["extractors"] = {_on_processor(name): options for name, options in given.items()}
-    used = {metric.extractor for metric in chosen.metrics}
-    for unknown in [key for key in settings.get("extractors") or {} if key not in used]:
-        fault = f"protocol '{chosen.name}' uses no feature network '{unknown}'{suggestion(unknown, used)}"
-        raise UserError("--extractor-option", fault)
     if saw is not None:
         read_saw(saw, study_extractors())
     if trials is not None and trials < 1:

@@ -68,7 +68,7 @@ class MeasureSpec(Settings):
         label: Name for people.
         family: Group of rows in tables.
         nfe: Network evaluations per image.
-        references: File by reference key (``"*"``: a folder to search).
+        references: File by reference key.
         extractors: Options by extractor name, e.g. ``{"inception": {"path": ...}}``.
         batch_size: Images per batch; None chooses by device.
         threads: CPU threads; 0 keeps torch's choice.

@@ -68,7 +68,8 @@ def stand_ins(tmp_path_factory):
     }
     asked = TINY | {"metrics": metrics, "references": references}
     saved(folder / "samples.npz", images(60, seed=9))
-    return folder, asked, {"references": {"*": str(folder)}, "extractors": options}
+    files = {key: str(folder / source["file"]) for key, source in references.items()}
+    return folder, asked, {"references": files, "extractors": options}
 
 
 def test_whole_path_with_networks_of_the_published_call_signature(stand_ins, tmp_path):
@@ -98,13 +99,14 @@ def test_score_command(stand_ins, tmp_path, capsys, refusal):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(asked))
     command = ["score", str(folder / "samples.npz"), "--protocol", str(tmp_path / "tiny.yaml")]
     command += words(settings["extractors"])
+    command += [f"--reference={key}={file}" for key, file in settings["references"].items()]
     files = ["--out", str(tmp_path / "score.json"), "--latex", str(tmp_path / "row.tex")]
-    assert main([*command, "--reference", f"*={folder}", "--trials", "2", "--name", "A & B", *files]) == 0
+    assert main([*command, "--trials", "2", "--name", "A & B", *files]) == 0
     record = json.loads((tmp_path / "score.json").read_text())
     assert record["trials"] == 2
     assert len(record["summary"]["fid"]["values"]) == 2
     assert (tmp_path / "row.tex").read_text().splitlines()[1].startswith(r"A \& B & ")
-    assert main([*command, "--reference", f"*={folder}", "--num-samples", "30"]) == 0
+    assert main([*command, "--num-samples", "30"]) == 0
     assert "protocol 'tiny-n30'" in capsys.readouterr().out
     faults = {
         ("--device", "tpu"): "'tpu' is no device",
@@ -112,7 +114,7 @@ def test_score_command(stand_ins, tmp_path, capsys, refusal):
         ("--latex", str(tmp_path / "tiny.yaml" / "row.tex")): "is a file, not a folder",
     }
     for wrong, message in faults.items():
-        assert message in refusal(*command, "--reference", f"*={folder}", *wrong)
+        assert message in refusal(*command, *wrong)
 
 
 def test_classes_that_the_network_does_not_have_are_no_accuracy_of_zero(tmp_path):
