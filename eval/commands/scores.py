@@ -134,26 +134,17 @@ def _score(args: argparse.Namespace) -> int:
     return 0
 
 
-def _function(text: str) -> str:
-    """Parses the name of a function."""
-    from sida.config.settings import names_object
-    from sida.errors import UserError
-
-    if not names_object(text):
-        dotted = "{0[0]}:{0[2]}".format(text.rpartition(".")) if "." in text else "mine:sample"
-        raise UserError(text, f"a function is named with a colon, module:function, such as {dotted}")
-    return text
-
-
 def _source(text: str) -> str:
     """Parses a source; a wrong name ends before the heavy imports."""
     from sida.config.settings import names_object
     from sida.data.archive import refuse_picture
+    from sida.errors import UserError
 
     if not names_object(text):
         packed = text.endswith((".npz", ".npy", ".zip", ".tar", ".gz", ".safetensors", ".pkl", ".pt", ".pth"))
         if "." in text and text.replace(".", "_").isidentifier() and not packed and not os.path.exists(text):
-            return _function(text)
+            module, _, name = text.rpartition(".")
+            raise UserError(text, f"a function is named with a colon, module:function, such as {module}:{name}")
         network_source(text)
         refuse_picture(text)
     return text

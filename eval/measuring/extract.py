@@ -32,19 +32,6 @@ TEACHER_SEED0 = 1 << 30
 _BATCH, _BATCH_LARGE = 128, 32
 
 
-def open_set(dataset: str | None = None, images: str | None = None) -> ImageSet:
-    """Opens a data-set spec (JSON text or file), or a folder or file of images.
-
-    Raises:
-        UserError: The file is missing or has no images.
-    """
-    if dataset is not None:
-        return ImageSet.of_dataset(load_dataset(load_spec(dataset, "--dataset")))
-    if images is None:
-        raise UserError("", "give --dataset or --images")
-    return ImageSet.of_files(open_images(images))
-
-
 def write_reference(
     out: str | os.PathLike[str],
     extractor: str,
@@ -77,7 +64,12 @@ def write_reference(
         UserError: Fewer than two images there, no such network or device, or unknown options.
     """
     take_device(device, "reference")
-    found = open_set(dataset, images)
+    if dataset is not None:
+        found = ImageSet.of_dataset(load_dataset(load_spec(dataset, "--dataset")))
+    elif images is not None:
+        found = ImageSet.of_files(open_images(images))
+    else:
+        raise UserError("", "give --dataset or --images")
     network = get_extractor(extractor, device, **(options or {}))
     progress = Progress(f"{network.name} of {found.name}", found.count, "img")
     if found.count < 2:
