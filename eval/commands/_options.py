@@ -12,8 +12,6 @@ from sida.cli.arguments import check_output_path, existing, whole
 from sida.config.settings import load_spec
 from sida.errors import UserError, suggestion
 
-_WORDS = {"true": True, "false": False, "null": None}
-
 
 def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
     """Parses pairs: ``["edm=a.npz"]`` gives ``{"edm": "a.npz"}``.
@@ -30,8 +28,8 @@ def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
     return result
 
 
-def extractor_options(texts: Sequence[str], used: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
-    """Parses options: ``["inception.path=x.pt"]`` gives ``{"inception": {"path": "x.pt"}}``; reads true, false, null.
+def extractor_options(texts: Sequence[str], used: Collection[str] | None = None) -> dict[str, dict[str, str]]:
+    """Parses options: ``["inception.path=x.pt"]`` gives ``{"inception": {"path": "x.pt"}}``.
 
     Args:
         texts: Options as given.
@@ -41,14 +39,14 @@ def extractor_options(texts: Sequence[str], used: Collection[str] | None = None)
         UserError: Not of that form, or an option of another feature network.
     """
     option = "--extractor-option"
-    result: dict[str, dict[str, Any]] = {}
+    result: dict[str, dict[str, str]] = {}
     for key, value in pairs(texts, option).items():
         name, dot, setting = key.rpartition(".")
         if not dot:
             raise UserError(option, f"must be NAME.KEY=VALUE, got '{key}={value}'")
         if used is not None and name not in used:
             raise UserError(option, f"no feature network '{name}' is used here{suggestion(name, used)}")
-        result.setdefault(name, {})[setting] = _WORDS.get(value, value)
+        result.setdefault(name, {})[setting] = value
     return result
 
 

@@ -39,7 +39,6 @@ class InceptionExtractor(Extractor):
     Args:
         device: Torch device of the network.
         path: The TorchScript file; None takes the registered asset (fetched if it is not in the cache).
-        two_passes: Compute probabilities by a second pass; for files whose last layer cannot be found.
 
     Raises:
         UserError: A missing or broken file, a file whose last layer does not give its probabilities, or another program
@@ -51,9 +50,7 @@ class InceptionExtractor(Extractor):
     #: Difference from the published network, part of the digest; None for the published network.
     variant: ClassVar[str | None] = None
 
-    def __init__(
-        self, device: str | torch.device = "cpu", path: str | Path | None = None, two_passes: bool = False
-    ) -> None:
+    def __init__(self, device: str | torch.device = "cpu", path: str | Path | None = None) -> None:
         super().__init__(device)
         self.path = checked(path) if path is not None else fetch(ASSET)
         if not self.path.is_file():
@@ -62,13 +59,12 @@ class InceptionExtractor(Extractor):
         if path is not None and self.sha256 != load_registry()[ASSET].sha256:
             check_code_path(self.path, "a TorchScript program other than the published one")
         self._net = load_torchscript(self.path, self.device)
-        self.two_passes = two_passes
         noise = torch.randint(0, 256, (1, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
         self._probe = noise.to(self.device)
         # TorchScript's own optimisation takes longer than a few passes do.
         with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             features, probabilities = self._features(self._probe), self._probabilities(self._probe)
-            self._weight = None if two_passes else self._output_weight(features, probabilities)
+            self._weight = self._output_weight(features, probabilities)
         self.num_features, self.num_classes = features.shape[1], probabilities.shape[1]
         if self.variant is not None:
             self.sha256 = variant_digest(self.sha256, self.variant)
@@ -80,11 +76,7 @@ class InceptionExtractor(Extractor):
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         rgb = as_rgb(images, self.name).contiguous()
         features = self._features(rgb)
-        if not logits:
-            return features, None
-        if self._weight is not None:
-            return features, features @ self._weight.T
-        return features, self._probabilities(rgb).clamp_min(1e-38).log()
+        return features, features @ self._weight.T if logits else None
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         features: torch.Tensor = self._net(images, return_features=True)
@@ -105,7 +97,7 @@ class InceptionExtractor(Extractor):
                 if bool((ours - probabilities).abs().max() <= _TOLERANCE * probabilities.abs().max()):
                     return tensor.detach().float()
         fault = f"no matrix {shape} in it gives its own class probabilities from its features"
-        raise UserError(self.path, fault, "use the published file, or the option two_passes: true")
+        raise UserError(self.path, fault, "use the published file")
 
 
 class InceptionCleanExtractor(InceptionExtractor):
@@ -118,9 +110,6 @@ class InceptionCleanExtractor(InceptionExtractor):
     name = "inception_clean"
     variant = "clean-fid resize, Pillow bicubic float32, no resize inside"
     gradient = False
-
-    def __init__(self, device: str | torch.device = "cpu", path: str | Path | None = None) -> None:
-        super().__init__(device, path, two_passes=True)
 
     def _prepare(self, published: torch.Tensor) -> None:
         from cleanfid.inception_torchscript import InceptionV3W
