@@ -132,15 +132,14 @@ class MadeFrom(Settings):
     """Source of an archive: published files (``sida data prepare``) or another data set (``sida data encode``).
 
     Attributes:
-        source: Asset id, path of a folder or archive of pictures, or function that makes them (``FILE.py:function``);
-            see ``sida data prepare``.
+        source: Asset id, or path of a folder or archive of pictures; see ``sida data prepare``.
         beside: Further assets that belong to the source and lie in its folder (labels).
         installed: Folder in which a package of the operating system keeps the source; if it exists, nothing is fetched.
         dataset: Data set of pixels to encode; not with ``source``.
         resolution: Height and width; null keeps those of the images.
         transform: Method of cropping images to squares, see ``sida data prepare``.
         labels: ``auto``, ``json``, ``folders`` or ``none``.
-        subset: ``train`` or ``test`` of CIFAR-10, of a folder of MNIST's format or of a function.
+        subset: ``train`` or ``test`` of CIFAR-10, of a folder of MNIST's format, or of folders that are named so.
         images: Number of images to stop after; null takes all.
     """
 

@@ -28,14 +28,13 @@ import re
 import zipfile
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from sida.config.datasets import Transform
-from sida.config.plugins import load_file_object
-from sida.config.settings import Count, OneOf, Range, Settings, names_file_object
+from sida.config.settings import Count, Range, Settings
 from sida.data.archive import (
     HIDDEN,
     LEFT_OUT,
@@ -47,7 +46,6 @@ from sida.data.archive import (
     image_name,
     is_tools,
     no_pictures,
-    refuse_foreign,
     refuse_same,
 )
 from sida.data.arrays import find_arrays
@@ -90,13 +88,9 @@ def _read_batch(content: bytes, where: str) -> Iterator[tuple[np.ndarray, int]]:
         yield row, label
 
 
-TRANSFORMS: tuple[str, ...] = get_args(Transform)
-
-
 #: PNG bytes, description of the picture's mode, whether it was cropped or scaled, and width, height, channels.
 PreparedPicture = tuple[bytes, str, bool, tuple[int, ...]]
 Resolution = Annotated[Count, Range(most=8192)]
-TransformName = Annotated[str, OneOf(lambda: TRANSFORMS)]
 _MOST_FAULTS, _PART = 20, 64 << 20
 #: Names of folders with the images that no training sees, and of parts of data sets.
 _HELD_OUT = {"test", "testing", "val", "valid", "validation", "dev", "eval"}
@@ -111,15 +105,13 @@ class PrepareConfig(Settings):
 
     Attributes:
         source: Folder, zip or tar of pictures (also packed, or with a tar per class, such as ImageNet's), npz or npy of
-            uint8 images, files of MNIST's format or their folder, ``cifar-10-python.tar.gz``, or ``FILE.py:function``,
-            called with the subset and the largest number of images or None: it returns the number of images in the
-            subset, and an iterable of pixels uint8 ``(H, W[, 3])`` with their class.
+            uint8 images, files of MNIST's format or their folder, or ``cifar-10-python.tar.gz``.
         out: Zip to write.
         resolution: Height and width; null keeps those of the pictures, which must then be square and equal.
         transform: See :mod:`sida.data.prepare`.
         channels: 3 (RGB, as in the originals) or 1 (grey); null: 1 if all pictures are grey, else 3.
         labels: ``auto`` (``dataset.json``, else the top folders), ``json``, ``folders`` or ``none``.
-        subset: ``train`` or ``test`` of CIFAR-10, MNIST's format, functions, and folders that are named so; null:
+        subset: ``train`` or ``test`` of CIFAR-10, MNIST's format, and folders that are named so; null:
             ``train``, but pictures without classes (``labels`` other than ``auto``) are taken from all folders.
         max_images: Largest number of images.
         expect: Expected number of images; with another number nothing is written and the command fails.
@@ -129,8 +121,8 @@ class PrepareConfig(Settings):
     source: str
     out: str
     resolution: Resolution | None = None
-    transform: TransformName = "none"
-    channels: int | None = 3
+    transform: Transform = "none"
+    channels: Literal[1, 3] | None = 3
     labels: Literal["auto", "json", "folders", "none"] = "auto"
     subset: Literal["train", "test"] | None = None
     max_images: Count | None = None
@@ -139,8 +131,6 @@ class PrepareConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.channels not in (None, 1, 3):
-            raise SettingError("channels", f"must be 1 or 3, got {self.channels}")
         if not self.out.endswith(".zip"):
             raise SettingError("out", f"must end in .zip, got '{self.out}'")
 
@@ -192,14 +182,12 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
         if faults:
             more = " (reading stopped there)" if len(faults) == _MOST_FAULTS else ""
             raise UserError("", "; ".join(dict.fromkeys(faults)) + more)
-        if len(labels) != total:
-            raise UserError(config.source, f"gives {len(labels):,} of its {total:,} images", "correct the number")
         has_labels = bool(labels) and all(label is not None for _, label in labels)
         archive.writestr(zip_member("dataset.json"), dataset_json(labels if has_labels else None))
     progress.update(total, force=True)
     width, _, channels = shape or (0, 0, 0)
     facts |= {"images": total, "resolution": width, "channels": channels, "kinds": dict(kinds), "resized": resized}
-    if has_labels and isinstance(labels[0][1], int):
+    if has_labels:
         facts["classes"] = dict(sorted(collections.Counter(label for _, label in labels).items()))
     return facts
 
@@ -233,12 +221,6 @@ def _source(
     config: PrepareConfig,
 ) -> tuple[int, Iterable[PreparedPicture | UserError], Iterable[Any], dict[str, Any], float]:
     """Number of pictures, the pictures, their labels, facts about the source, and bytes that its pictures explain."""
-    if names_file_object(config.source):
-        _refuse_sizes(config, "makes images of its own size")
-        return _of_arrays(
-            config, *load_file_object(config.source, "source")(config.subset or "train", config.max_images)
-        )
-    refuse_foreign(config.source)
     if (arrays := find_arrays(config.source, config.subset or "train", config.labels != "none")) is not None:
         if arrays.classes is not None:
             _refuse_lost(config, arrays.classes, arrays.count)
@@ -265,7 +247,7 @@ def _source(
     skipped = collections.Counter(Path(name).suffix or name for name in visible_names if not name.endswith(read))
     facts = {"class_names": names, "skipped": dict(skipped), "part": part, "hidden": files.hidden, "remark": remark}
     chosen = members[: config.max_images]
-    if labels is not None and labels.ndim == 1:
+    if labels is not None:
         _refuse_lost(config, labels, len(chosen))
     channels = config.channels or (1 if grey else 3)
     pictures = _prepared(files, chosen, config.transform, config.resolution, channels)
@@ -373,7 +355,7 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> PictureLabel
         if all(map(is_tools, folders)):
             first = min(folders)
             return PictureLabels(None, [], f"no classes: folders such as {first} are numbered by a tool (--labels)")
-    ranks = {top: rank for rank, top in enumerate(in_order(folders))}
+    ranks = {top: rank for rank, top in enumerate(_in_order(folders))}
     if len(ranks) > 1:
         labels = np.array([ranks[top] for top in tops], np.int64)
         shifted = next((top for rank, top in enumerate(ranks) if top.isdecimal() and int(top) != rank), None)
@@ -384,7 +366,7 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> PictureLabel
     return PictureLabels(None, [], "no classes: the pictures are in one folder")
 
 
-def in_order(folders: Collection[str]) -> list[str]:
+def _in_order(folders: Collection[str]) -> list[str]:
     """Folders in the order of their classes: by their numbers if the names differ in these alone, else by name."""
     alike = len({re.sub(r"\d+", "#", top) for top in folders}) == 1
     return sorted(folders, key=lambda top: ([int(n) for n in re.findall(r"\d+", top)] if alike else [], top))

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.results.sheet import read_extended
-from sida.config.plugins import ALLOW, allowed, allows_path, is_of_checkout, is_registered, refusal, source_file
-from sida.config.resources import find, found_object
-from sida.config.settings import load_yaml, names_file_object, names_object
+from sida.config.plugins import ALLOW, allowed, is_registered, refusal, source_file
+from sida.config.resources import find
+from sida.config.settings import load_yaml, names_object
 from sida.errors import UserError
 from sida.files.text_files import read_text
 from workflow.preset.files import read_preset
@@ -53,14 +53,7 @@ def outside_code(config: Mapping[str, Any], source: str, own: Sequence[Path] = (
     for name, where in _named(config, source, list(own)):
         if names_object(name) and not is_registered(name):
             found.setdefault(name, where)
-    codes = [OutsideCode(name, where, source_file(name), allowed(name)) for name, where in found.items()]
-    for key, named, where in _texts({"datasets": config.get("datasets")}, source):
-        if key in ("function", "source") and names_file_object(named):
-            path, _, item = found_object(named, own).rpartition(":")
-            file = Path(path).resolve()
-            if not is_of_checkout(file):
-                codes.append(OutsideCode(f"{file}:{item}", where, str(file), allows_path(file)))
-    return codes
+    return [OutsideCode(name, where, source_file(name), allowed(name)) for name, where in found.items()]
 
 
 def check_code(config: Mapping[str, Any], source: str, own: Sequence[Path] = ()) -> None:

@@ -22,10 +22,10 @@ from sida.assets.registry import find_asset, is_address, is_counted, load_regist
 from sida.config.datasets import MadeFrom, dataset_counts, dataset_origin, dataset_spec, remedy
 from sida.config.families import SD_VAE
 from sida.config.recipe import Recipe
-from sida.config.resources import base_name, find, found_object, found_path
+from sida.config.resources import base_name, find, found_path
 from sida.config.samplers import SAMPLER_KINDS, read_sampler
 from sida.config.saw import OTHER, Saw, network_of, read_saw
-from sida.config.settings import from_mapping, load_yaml, names_file_object, names_object
+from sida.config.settings import from_mapping, load_yaml, names_object
 from sida.errors import UserError, suggestion
 from sida.methods.registry import METHODS, find_method
 from workflow.preset.files import PresetSettings, TeacherEntry
@@ -108,8 +108,7 @@ class Rows:
             if dataset.get("path"):
                 dataset["path"] = found_path(dataset["path"], self.own)
             if source := (origin := dataset.get("made_from") or {}).get("source"):
-                found_source = found_object if names_file_object(source) else found_path
-                dataset["made_from"] = {**origin, "source": found_source(source, self.own)}
+                dataset["made_from"] = {**origin, "source": found_path(source, self.own)}
         return dataclasses.replace(settings, **found)
 
     def _one_way(self, teacher: TeacherEntry, train: bool) -> TeacherEntry:
@@ -395,7 +394,6 @@ class Rows:
     def imports(self) -> dict[str, str]:
         """Published checkpoints that the preset imports: folder name to asset id, address or path."""
         used = {run.teacher for run in self.runs.values() if run.trained_here or run.method == "teacher"}
-        used |= {run.teacher for run in self.runs.values() if self.protocol(run).drawn_references()}
         used |= {run.guide for run in self.runs.values()}
         named = self._checkpoints()
         named += [teacher.checkpoint for name, teacher in self.settings.teachers.items() if name in used]
@@ -544,8 +542,6 @@ def _plain(checkpoint: str) -> str:
 
 
 def _check_source(source: str, where: str) -> None:
-    if names_file_object(source):
-        source = source.rpartition(":")[0]
     if source not in (registry := load_registry()) and not os.path.exists(source):
         hint = suggestion(source, registry, " (see sida assets list)")
         raise UserError(where, f"no asset and no file or folder '{source}'{hint}")
