@@ -18,8 +18,8 @@ from eval.results.logs import Point, has_log, has_metric, kept_images, read_eval
 from eval.results.sheet import SELECTABLE, Needs, SheetRow, read_extended, read_runs
 from eval.results.summary import Measurements, measured_in
 from sida.config.plugins import Registry, RegistryEntry
-from sida.config.resources import find, found_object
-from sida.config.settings import Range, from_mapping, load_spec, names_file_object
+from sida.config.resources import find
+from sida.config.settings import Range, from_mapping, load_spec
 from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import write_text
 
@@ -153,24 +153,19 @@ FIGURE_KINDS: Registry[RegistryEntry] = Registry(
         "curves": RegistryEntry("eval.figures.plot:CurvesFigure"),
         "samples": RegistryEntry("eval.figures.samples:SamplesFigure"),
     },
-    files=True,
 )
 
 
 def load_figure_layout(path: str | Path) -> FigureKind:
-    """Reads a figure's layout; its ``kind`` is one of :data:`FIGURE_KINDS`, or a class of the study's own.
+    """Reads a figure's layout; its ``kind`` is one of :data:`FIGURE_KINDS`.
 
     Raises:
         UserError: Missing file, unknown kind or key, wrong type (file and key are named), or code without permission.
     """
     path = Path(path)
     mapping = read_extended(path)
-    kind = FIGURE_KINDS.check(mapping.pop("kind", None), f"{path}: kind")
-    if names_file_object(kind):
-        # Beside the layout, or in the folder above, which is the preset's.
-        kind = found_object(kind, [path.parent, path.parent.parent])
-    mapping["source"] = str(path)
-    shown: FigureKind = from_mapping(FIGURE_KINDS.find(kind, f"{path}: kind"), mapping, f"{path}:")
+    kind = FIGURE_KINDS.find(mapping.pop("kind", None), f"{path}: kind")
+    shown: FigureKind = from_mapping(kind, mapping | {"source": str(path)}, f"{path}:")
     return shown
 
 

@@ -9,8 +9,6 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
@@ -18,7 +16,7 @@ from eval.figures import style
 from eval.figures.curves import Panel, ReferenceLine, identities_on
 from eval.figures.layout import Sources, load_figure_layout
 from eval.figures.plot import KEPT_LABEL, NO_DATA, draw_curves
-from eval.results.logs import Curve, Point, first_at_or_below, pool, read_evaluations
+from eval.results.logs import Curve, Point, pool, read_evaluations
 from eval.results.sheet import read_runs
 from eval.results.summary import Estimate, load_measurements
 from sida.config.resources import ROOT
@@ -270,14 +268,6 @@ def test_several_bands_are_fainter_and_more_become_bars_beside_each_other(tmp_pa
     assert len(places) == len(bars) == 12
 
 
-@given(st.lists(st.tuples(st.integers(1, 10**6), st.floats(0.1, 50)), min_size=1, max_size=20), st.floats(0.1, 50))
-def test_first_crossing_is_the_earliest_evaluation_at_or_below(pairs, level):
-    points = tuple(Point(n, v) for n, v in sorted(dict(pairs).items()))
-    found = first_at_or_below(points, level)
-    below = [point.nimg for point in points if point.value <= level]
-    assert found == (min(below) if below else None)
-
-
 def test_faulty_training_logs_are_refused_and_a_line_cut_off_by_a_crash_is_ignored(tmp_path):
     log = tmp_path / "e.jsonl"
     for text, told in (
@@ -297,7 +287,7 @@ def panel(**changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "pie"}, r"kind: no figure kind 'pie' .*FILE.py:object"),
+        ({"kind": "pie"}, r"kind: no figure kind 'pie' .*module:object"),
         ({"widths": [1]}, r"widths: must be 2 positive numbers"),
         (panel(series=[{"each": {"method": "gdd"}}]), r"panels\[0\]\.series\[0\]\.each: no run .* matches"),
         (panel(lines=[{"where": {"method": "sid"}}]), r"lines\[0\]\.where: 2 runs match"),
