@@ -273,6 +273,9 @@ def _real(layout: SamplesFigure, title: str, run: str, source: DataSource) -> Gr
     classes = row_classes(layout.rows, layout.columns, dataset.label_dim) if layout.by_class else []
     if classes:
         members = [np.flatnonzero(dataset.class_indices.numpy() == label) for label in range(dataset.label_dim)]
+        if empty := [label for label in classes if not len(members[label])]:
+            fault = f"class {empty[0]} of the data set '{dataset.name}' has no image"
+            raise UserError(f"{layout.source}: by_class", fault, "set it to false, or rows to fewer classes")
         for i, label in enumerate(classes):
             nth = i // (layout.columns * dataset.label_dim) * layout.columns + i % layout.columns
             indices[i] = int(members[label][nth % len(members[label])])
