@@ -97,8 +97,8 @@ def exchanged(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     metrics: dict[str, dict[str, Any]] = {}
     for row in long_rows(records):
         given = {name: row[name] for name in _SHARED if row.get(name) is not None}
-        # Ids name files; labels may have any characters.
-        given["run"] = re.sub(r"[^A-Za-z0-9._-]+", "-", row["run"]).strip("-.") or "images"
+        # Ids name files; labels may have any characters, and be long.
+        given["run"] = re.sub(r"[^A-Za-z0-9._-]+", "-", row["run"]).strip("-._")[:100] or "images"
         metrics.setdefault(row["metric"], {"format": "sida-metric/2", **given, "values": []})
         metrics[row["metric"]]["values"].append(float(row["value"]))
     return list(metrics.values())

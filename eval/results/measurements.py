@@ -106,10 +106,11 @@ def contradiction(record: Mapping[str, Any]) -> str | None:
 def _parts(record: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     """Yields the nested keys of a record, and whether the value of each has the expected form."""
     protocol, seeds, fields = record["protocol"], record["seeds"], record["protocol"].get("fields", {})
-    metrics = fields.get("metrics", {}) if isinstance(fields, dict) else None
+    metrics, seed0 = (fields.get("metrics", {}), fields.get("seed0")) if isinstance(fields, dict) else (None, None)
     yield "seeds", len(seeds) == 2 and all(type(seed) is int for seed in seeds)
     yield "protocol", isinstance(protocol.get("name"), str)
-    yield "protocol.fields.metrics", _maps_to(metrics, lambda metric: _is_text(metric.get("extractor")))
+    yield "protocol.fields.metrics", _maps_to(metrics, lambda metric: _maps_to(_by_network(metric), _has_network))
+    yield "protocol.fields.seed0", seed0 is None or type(seed0) is int
     references = record.get("metric_references", {})
     known = {key: found for key, found in references.items() if found} if isinstance(references, dict) else None
     yield "metric_references", _maps_to(known, lambda found: isinstance(found.get("sha256"), str))
@@ -124,6 +125,15 @@ def _parts(record: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
 def _maps_to(value: Any, good: Callable[[dict[str, Any]], bool] = lambda inner: True) -> bool:
     """Whether a value is a mapping of mappings, each of which is good."""
     return isinstance(value, dict) and all(isinstance(inner, dict) and good(inner) for inner in value.values())
+
+
+def _by_network(metric: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The metrics that a metric combines; else itself."""
+    return metric["of"] if isinstance(metric.get("of"), dict) else {"": metric}
+
+
+def _has_network(metric: dict[str, Any]) -> bool:
+    return _is_text(metric.get("extractor"))
 
 
 def _is_text(value: Any) -> bool:
@@ -267,8 +277,7 @@ def record_identity(record: Mapping[str, Any], metric: str) -> Identity:
     """Identity of a metric in a measurement."""
     facts = record["protocol"].get("fields", {}).get("metrics", {}).get(metric, {})
     reference = record.get("metric_references", {}).get(metric) or {}
-    parts = facts["of"].values() if isinstance(facts.get("of"), dict) else [facts]
-    extractor = joined([record["extractors"].get(part.get("extractor")) or "" for part in parts])
+    extractor = joined([record["extractors"].get(p.get("extractor")) or "" for p in _by_network(facts).values()])
     return identity_of(record["protocol"], metric, reference.get("sha256"), extractor)
 
 

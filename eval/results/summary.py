@@ -257,9 +257,10 @@ def _contradiction(trials: Sequence[Measurement]) -> str | None:
     for row in trials:
         if row.seed_first is not None and row.seed_last is not None and row.seed_last - row.seed_first + 1 != row.n:
             return f"trial {row.trial} has {row.n:,} images, and the seeds {row.seed_first} to {row.seed_last}"
-    seeds = sorted((row.seed_first, row.seed_last, row.trial) for row in trials if row.seed_first is not None)
+    known = [row for row in trials if row.seed_first is not None]
+    seeds = sorted((row.seed_first or 0, row.seed_last or row.seed_first or 0, row.trial) for row in known)
     for (_, last, one), (start, _, other) in itertools.pairwise(seeds):
-        if last is not None and start <= last:
+        if start <= last:
             return f"trials {one} and {other} have equal or overlapping seeds"
     for row in trials[1:]:
         if why := comparable(first.identity, row.identity):
@@ -293,7 +294,9 @@ def measured_in(path: str | Path | None) -> Measurements:
 
 def measurements_of(rows: Iterable[Mapping[str, Any]], source: str) -> Measurements:
     """Checks rows by column as those of a ``measurements.csv``; see :func:`load_measurements`."""
-    return Measurements(_parsed(csv_text((*MEASUREMENT_COLUMNS, *FURTHER), rows), source), source)
+    _, lines = parse_csv(csv_text((*MEASUREMENT_COLUMNS, *FURTHER), rows), source)
+    places = [f"{source}: run '{record['run']}', trial {record['trial']}" for _, record in lines]
+    return Measurements([_measurement(record, where) for where, (_, record) in zip(places, lines)], source)
 
 
 @functools.lru_cache(2)
@@ -315,8 +318,7 @@ def _measurement(record: Mapping[str, str | None], where: str) -> Measurement:
         fault = f"metric '{text['metric']}' of run '{text['run']}', trial {text['trial']} is {text['value']}"
         raise UserError(where, fault, "look at the run's log and measure it again")
     if beyond := value_fault(text["settings"].partition(" ")[0], value):
-        place = f"{where}: run '{text['run']}', trial {text['trial']}, metric '{text['metric']}'"
-        raise UserError(place, *beyond)
+        raise UserError(f"{where}: metric '{text['metric']}'", *beyond)
     for name in ("reference_sha256", "extractor_sha256"):
         if not re.fullmatch("[0-9a-f]*", text[name]):
             raise UserError(f"{where}: {name}", f"must be a digest in hexadecimal digits, got '{text[name]}'")
