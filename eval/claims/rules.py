@@ -21,7 +21,7 @@ from eval.contrasts import NotMeasuredError, pooled_std
 from eval.results.logs import Point, first_at_or_below
 from eval.results.published import agreement_of
 from eval.results.summary import Estimate
-from sida.config.settings import Count, Variants, from_mapping, load_yaml
+from sida.config.settings import Count, Positive, Variants, from_mapping, load_yaml
 from sida.errors import SettingError, UserError, suggestion
 
 #: Share of the training seeds that must have a curve's form; at most the rest may have it where it is contradicted.
@@ -239,7 +239,7 @@ class ReachesRule(Rule):
 
     images: Count | None = None
     b: Operand | None = None
-    times: float = 1.0
+    times: Positive = 1.0
     level: Operand | None = None
     factor: float = 1.0
 

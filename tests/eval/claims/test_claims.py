@@ -168,6 +168,7 @@ ENTRY = {"id": "Q", "statement": "s"}
         ({"rule": "LT", "a": X, "b": Y, "factor": 2}, "claims[0].parts[0].factor", "unknown"),
         ({"rule": "REACHES", "a": X, "images": 5}, "claims[0].parts[0].level", "published number"),
         ({"rule": "REACHES", "a": X, "level": Y}, "claims[0].parts[0].images", "one of them"),
+        ({"rule": "REACHES", "a": X, "images": 5, "level": Y, "times": 0}, "claims[0].parts[0].times", "above 0"),
         ([ENTRY | {"reason": "r"}] * 2, "claims[1].id", ""),
         ([ENTRY], "claims[0].reason", ""),
     ],
