@@ -197,7 +197,7 @@ PAPER = Verb(
   sida paper results/demo
   sida paper results/released --title 'Released generators' --require-pdf
 
-LaTeX: apt-get install --no-install-recommends texlive-latex-recommended texlive-science (lmodern makes nicer fonts).
+LaTeX: apt-get install --no-install-recommends texlive-latex-recommended (lmodern makes nicer fonts).
 """,
     _paper_arguments,
     _paper,

@@ -30,9 +30,9 @@ from sida.files.atomic import atomic_path, write_text
 from sida.files.ordinary import open_below
 from sida.files.text_files import read_csv
 
-PACKAGES = "texlive-latex-recommended texlive-science"
+PACKAGES = "texlive-latex-recommended"
 INSTALL = f"apt-get install --no-install-recommends {PACKAGES}"
-STYLES = ("booktabs.sty", "siunitx.sty")
+STYLES = ("booktabs.sty",)
 
 
 def missing_latex() -> str | None:

@@ -161,13 +161,15 @@ def test_paper_source_holds_every_table_figure_claim_and_digest(copied, monkeypa
     assert "4ef4ef4e" in text
     assert "0.5 min" in text  # ten ticks of 2.9 s
     assert not (copied / "paper.pdf").exists()
-    # A LaTeX without siunitx.
-    for name, text in {"pdflatex": "exit 1", "kpsewhich": "echo /texmf/booktabs.sty; exit 1"}.items():
+    # Of the packages, only booktabs is needed.
+    for name, text in {"pdflatex": "exit 1", "kpsewhich": "exit 1"}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
     capsys.readouterr()
     assert main(["paper", str(copied)]) == 0
-    assert "paper.pdf skipped: LaTeX has no siunitx.sty" in capsys.readouterr().out
+    assert "paper.pdf skipped: LaTeX has no booktabs.sty" in capsys.readouterr().out
+    (tmp_path / "kpsewhich").write_text("#!/bin/sh\necho /texmf/booktabs.sty; exit 1\n")
+    assert missing_latex() is None
 
 
 @pytest.mark.skipif(missing_latex() is not None, reason=str(missing_latex()))
