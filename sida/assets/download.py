@@ -73,7 +73,6 @@ class Transfer:
         window: Seconds in each of which an answer must bring at least ``least`` bytes of the file; so a file takes at
             most ``size / least`` windows.
         least: See ``window``.
-        quiet: Whether to print no progress.
         largest: Limit in bytes of a file whose size is not registered; None: $SIDA_MAX_DOWNLOAD gigabytes, or 64.
         stop: Event with which another thread ends the download; received bytes are kept.
     """
@@ -84,7 +83,6 @@ class Transfer:
     timeout: float = 30.0
     window: float = 60.0
     least: int = 1 << 20
-    quiet: bool = False
     largest: int | None = None
     stop: threading.Event = dataclasses.field(default_factory=threading.Event, compare=False)
 
@@ -213,8 +211,7 @@ def _from_url(asset: Asset, url: str, part: Part, sha256: str, transfer: Transfe
                 raise HopelessError(f"{error} ({idle} attempts)") from None
             wait = min(_LONGEST_PAUSE, transfer.backoff * 2**idle) * random.uniform(0.75, 1.25)
             wait = max(wait, min(error.wait, 2 * _LONGEST_PAUSE))
-            if not transfer.quiet:
-                say(f"[fetch {asset.id}] {error}; trying again in {wait:.1f}s")
+            say(f"[fetch {asset.id}] {error}; trying again in {wait:.1f}s")
             transfer.pause(wait)
     raise HopelessError(f"no complete file in {transfer.total_attempts} attempts")
 
@@ -424,8 +421,7 @@ def _receive(
                 stream.flush()
             except OSError as error:
                 raise UserError(part.path, error, _SPACE) from None
-            if not transfer.quiet:
-                progress.update((start + watch.arrived) / 1e6)
+            progress.update((start + watch.arrived) / 1e6)
 
 
 def _judged(asset: Asset, part: Part, sha256: str) -> tuple[str, str | None]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sida.assets import Asset, Transfer, cache_dir, fetch, fetch_many, forget, load_registry, verify_asset
+from sida.assets import Asset, cache_dir, fetch, fetch_many, forget, load_registry, verify_asset
 from sida.assets.cache import read_records
 from sida.assets.fetch import describe_asset
 from sida.assets.registry import ASSET_KINDS, find_asset
@@ -53,21 +52,18 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     prepare.add_argument("--transform", help="none, center-crop or center-crop-dhariwal (default: none)")
     prepare.add_argument("--channels", type=int, help="3: RGB (default), 1: grey")
     prepare.add_argument("--labels", help="auto (default), json, folders or none")
-    prepare.add_argument("--subset", help="train or test, where a source has both")
+    part = "train or test, where a source has both (default: train; pictures with --labels none: both)"
+    prepare.add_argument("--subset", help=part)
     add_whole(prepare, "--max-images", "only the first N", 1)
     check = actions.add_parser("check", help="read every image and describe the data set")
-    check.add_argument("dataset", help="zip, folder, name in config/datasets.yaml, or a spec (JSON)")
-    check.add_argument("--json", action="store_true", help="print JSON")
+    check.add_argument("dataset", help="zip, folder, or name in config/datasets.yaml")
     labels = actions.add_parser("labels", help="count the images per class without reading them")
-    source = "folder, zip, tar, dataset.json, .txt with a file name per line, or an asset's id"
-    labels.add_argument("source", help=source)
+    labels.add_argument("source", help="folder, zip, tar, dataset.json, or an asset's id")
     labels.add_argument("--out", required=True, metavar="NAME|FILE.json", help="a name is a file in config/labels")
-    encode = actions.add_parser("encode", help="pixels to VAE moments")
+    encode = actions.add_parser("encode", help="pixels to moments of EDM2's VAE")
     images = existing("--source", pictures=True)
     encode.add_argument("--source", required=True, type=images, help="zip or folder of RGB images")
     encode.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
-    decoder = "diffusers AutoencoderKL (default: EDM2's, fetched if need be)"
-    encode.add_argument("--vae", type=existing("--vae"), metavar="DIR", help=decoder)
     add_whole(encode, "--batch", "images per call (default: 8)", 1, default=8)
     encode.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 (default: cpu)")
     for action in (prepare, check, labels, encode):
@@ -105,10 +101,7 @@ def _check(args: argparse.Namespace) -> int:
     from sida.data.load import check_dataset
 
     facts = check_dataset(_open(args.dataset), args.workers)
-    if args.json:
-        print(json.dumps(facts, indent=2))
-    else:
-        _print(facts)
+    _print(facts)
     if facts["faults"]:
         raise UserError(args.dataset, f"{len(facts['faults'])} bad images", f"the first: {facts['faults'][0]}")
     _expected(args, args.dataset, facts["images"], list((facts["classes"] or {}).values()))
@@ -157,13 +150,9 @@ def _print(facts: dict[str, Any]) -> None:
 def _open(text: str) -> Dataset:
 
     from sida.data import load_dataset, open_archive
-    from sida.data.archive import refuse_foreign
     from sida.data.arrays import ArrayData, find_arrays
 
-    if text.lstrip().startswith("{"):
-        return load_dataset(load_spec(text, "dataset"))
     if Path(text).exists() or Path(text).suffix:
-        refuse_foreign(text)
         arrays = find_arrays(text)
         return open_archive(text) if arrays is None else ArrayData(arrays)
     return load_dataset(dataset_spec(text, "dataset"))
@@ -180,8 +169,8 @@ def _encode(args: argparse.Namespace) -> int:
     dataset = open_archive(args.source)
     dataset.files.workers = args.workers or os.cpu_count() or 1
     _expected(args, args.source, len(dataset), ())
-    vae = args.vae or str(next(iter(fetch_many(list(SD_VAE.assets)).values())).parent)
-    encoder = LatentEncoder(load_vae(vae, args.device))
+    vae = next(iter(fetch_many(list(SD_VAE.assets)).values())).parent
+    encoder = LatentEncoder(load_vae(str(vae), args.device))
     facts = encode_dataset(dataset, args.out, encoder, args.batch, args.device)
     size = f"{facts['resolution']}×{facts['resolution']}×{facts['channels']}"
     print(f"{args.out}: {facts['images']:,} latents {size}")
@@ -212,19 +201,14 @@ def _assets_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("fetch", "verify", "forget", "list"))
     parser.add_argument("ids", nargs="*", metavar="ID", help="ids of the registry")
     parser.add_argument("--kind", help="all assets of a kind (network, teacher, fid-reference, extractor, ...)")
-    parser.add_argument("--registry", metavar="FILE", help="another registry than config/assets.tsv")
-    parser.add_argument("--parallel", type=int, default=4, help="downloads at a time (default: 4)")
     parser.add_argument("--record", metavar="FILE.json", help="fetch: also write what was fetched, with hashes")
-    parser.add_argument("--quiet", action="store_true", help="no progress lines")
 
 
 def _assets(args: argparse.Namespace) -> int:
     """Does the action for the chosen assets."""
-    registry = load_registry(args.registry)
+    registry = load_registry()
     if args.kind is not None and args.kind not in ASSET_KINDS:
         raise UserError("--kind", f"there is no kind '{args.kind}'{suggestion(args.kind, ASSET_KINDS)}")
-    if args.parallel < 1:
-        raise UserError("--parallel", f"must be 1 or more, got {args.parallel}")
     chosen = [find_asset(registry, asset_id) for asset_id in args.ids]
     if args.kind is not None or not args.ids:
         chosen += [a for a in registry.values() if args.kind in (None, a.kind) and a not in chosen]
@@ -242,7 +226,7 @@ def _assets(args: argparse.Namespace) -> int:
 def _fetch_assets(chosen: list[Asset], registry: dict[str, Asset], args: argparse.Namespace) -> int:
 
     ids = [asset.id for asset in chosen]
-    paths = fetch_many(ids, registry=registry, transfer=Transfer(quiet=args.quiet), parallel=args.parallel)
+    paths = fetch_many(ids, registry=registry)
     for path in paths.values():
         print(path)
     if args.record:

@@ -18,7 +18,7 @@ from sida.assets.registry import ASSET_COLUMNS
 
 BODY = bytes(range(256)) * 1200
 SHA = hashlib.sha256(BODY).hexdigest()
-HASTY = Transfer(attempts=3, total_attempts=12, backoff=0.001, timeout=0.5, quiet=True)
+HASTY = Transfer(attempts=3, total_attempts=12, backoff=0.001, timeout=0.5)
 
 
 def one(url: str, target: str = "some/net.pkl", **options) -> dict[str, Asset]:

@@ -49,7 +49,7 @@ def test_broken_connections_end_in_the_whole_file(site, tmp_path_factory, cuts, 
     path = get(
         one(url, sha256=SHA if known else ""),
         tmp_path_factory.mktemp("cache"),
-        Transfer(attempts=6, backoff=0.0, timeout=2, quiet=True),
+        Transfer(attempts=6, backoff=0.0, timeout=2),
     )
     assert path.read_bytes() == BODY
 
@@ -157,7 +157,7 @@ def test_hopeless_files_are_refused_in_one_line_and_nothing_is_left(
     site, tmp_path, served, registered, patience, reason
 ):
     url = site.add("f", **{"body": BODY, **served})
-    transfer = Transfer(attempts=2, backoff=0.001, timeout=1, quiet=True, **patience)
+    transfer = Transfer(attempts=2, backoff=0.001, timeout=1, **patience)
     assert "net" in str(refused(reason, get, one(url, **registered), tmp_path, transfer))
     assert not (tmp_path / "some/net.pkl").exists()
     assert not (tmp_path / LOCK_FILE).exists()
@@ -175,7 +175,7 @@ def test_hopeless_files_are_refused_in_one_line_and_nothing_is_left(
 )
 def test_what_looks_odd_and_is_the_file_is_taken(site, tmp_path, body, target, served):
     url = site.add("f", body, **served)
-    assert get(one(url, target), tmp_path, Transfer(quiet=True, **SMALL)).read_bytes() == body
+    assert get(one(url, target), tmp_path, Transfer(**SMALL)).read_bytes() == body
 
 
 def test_mirrors_are_tried_in_order_and_may_finish_a_started_file(site, tmp_path):

@@ -72,7 +72,7 @@ def test_the_command_fetches_lists_and_verifies(shop, capsys):
 
 def test_what_was_fetched_is_recorded_without_dates_and_paths(shop, tmp_path):
     for name in ("a.json", "b.json"):
-        assert main(["assets", "fetch", "one", "--quiet", "--record", str(tmp_path / name)]) == 0
+        assert main(["assets", "fetch", "one", "--record", str(tmp_path / name)]) == 0
     record = json.loads((tmp_path / "a.json").read_text())
     assert [(r["id"], r["target"], r["size"]) for r in record] == [("one", "t/one", 27)]
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
