@@ -22,7 +22,7 @@ from eval.results.logs import has_log, read_log
 from eval.results.published import bibliography_items
 from eval.results.summary import Measurements, image_seeds, measured_days, measured_in
 from eval.tables.build import load_table
-from eval.tables.latex import breakable, cited_keys, escape
+from eval.tables.latex import cited_keys, escape
 from eval.tables.render import template
 from sida.config.resources import find, names
 from sida.errors import UserError
@@ -150,7 +150,7 @@ def paper_source(
     loaded = [load_table(table.with_suffix(".json")) for table in tables]
     cited = [key for table in loaded if table.cite for key in cited_keys(table)]
     stems = [_FIGURE_NUMBER.fullmatch(figure.stem) for figure in figures]
-    page = template(Path(__file__).parent / "templates" / "paper.tex", tex=escape, breakable=breakable)
+    page = template(Path(__file__).parent / "templates" / "paper.tex", tex=escape)
     return page.render(
         title=title or f"Results of the preset {folder.name}",
         tables=[*zip(_numbers([escape(str(t.number)) if t.number else None for t in loaded]), tables)],

@@ -43,7 +43,6 @@ _SPECIAL = {
 _OPENING = re.compile(r"(?<![^\s(\[{–—=/'\"])(['\"])(?=\S)")
 _DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _WORDS = re.compile(rf"([{''.join(_GREEK)}])(?:_([A-Za-z]+)|([₀-₉]+))|SiD2A|10\^(\d)|\bt_max\b")
-_HEX = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{7,}\b")
 
 
 def escape(text: str) -> str:
@@ -71,16 +70,6 @@ def _characters(text: str) -> str:
     # The empty group prevents that two hyphens, as in the name of an option, become a dash.
     parts = re.split(r"(?<=-)(?=-)", text)
     return "{}".join("".join(f"${_MATH[c]}$" if c in _MATH else _SPECIAL.get(c, c) for c in part) for part in parts)
-
-
-def breakable(text: str) -> str:
-    """Escaped text with possible line breaks in long hexadecimal words."""
-    shown = (_broken(part) if _HEX.fullmatch(part) else escape(part) for part in re.split(f"({_HEX.pattern})", text))
-    return "".join(shown)
-
-
-def _broken(word: str) -> str:
-    return r"\texttt{" + r"\allowbreak ".join(word[i : i + 8] for i in range(0, len(word), 8)) + "}"
 
 
 _MARKS = {None: "", "agrees": r"\," + CHECK_MARK, "better": r"\,$\triangle$", "worse": r"\,$\times$"}
@@ -156,7 +145,7 @@ def tabular(table: Table, siunitx: bool = False, cite: bool = False) -> str:
 def to_latex(table: Table, siunitx: bool = False, cite: bool = False) -> str:
     r"""The complete ``.tex`` file; ``cite`` puts ``\cite`` in the place of citations in labels."""
     cite = cite or table.cite
-    notes = [breakable(note) for note in table.notes]
+    notes = [escape(note) for note in table.notes]
     if cite and table.cited:
         notes.append(rf"Measured with sida-repro, by its metrics \cite{{{','.join(table.cited)}}}.")
     text = template(Path(__file__).with_name("latex.tex")).render(
