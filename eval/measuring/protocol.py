@@ -27,7 +27,6 @@ from sida.assets.registry import is_counted, load_registry
 from sida.config.datasets import LabelCounts, find_labels, load_labels
 from sida.config.families import SD_VAE
 from sida.config.resources import find
-from sida.config.samplers import Sampler, read_sampler
 from sida.config.settings import CheckedAs, Count, Natural, Range, Settings, from_mapping, load_yaml
 from sida.errors import SettingError, UserError, suggestion
 
@@ -51,8 +50,7 @@ class ReferenceSource(Settings):
     Attributes:
         kind: ``dataset`` (computed from all images of the generator's data set), ``statistics`` (a file with mean and
             covariance: published ``.npz``, EDM2 ``.pkl`` or ``.safetensors`` of this suite) or ``images`` (a batch of
-            reference images as ``.npz`` with ``arr_0``, or features of this suite), ``teacher`` (samples of the row's
-            teacher, made once for each teacher by ``sida reference --spec``), or ``given`` (all images that
+            reference images as ``.npz`` with ``arr_0``, or features of this suite), or ``given`` (all images that
             ``score --against`` names; values are comparable with such values alone).
         dataset: Key of ``config/datasets.yaml``, used if the caller names no data set (kind ``dataset``).
         fixed: Use ``dataset`` for every generator, e.g. for held-out images (a reference with the key ``heldout``).
@@ -61,13 +59,12 @@ class ReferenceSource(Settings):
         file: Name of a file that is no registered asset and must be given on the command line.
         entry: Entry of an EDM2 ``.pkl``: ``fid`` or ``fd_dinov2``. ``adm``: the statistics in a guided-diffusion batch
             of reference images, which are those of its FID.
-        num_images: Number of images behind the reference; None if unknown. Kind ``teacher`` draws as many.
+        num_images: Number of images behind the reference; None if unknown.
         sha256: Required digest of the file; None accepts any file and records its digest.
         cov_ddof: Divisor N - ddof of a covariance that is computed here.
-        sampler: Sampler of kind ``teacher``, e.g. ``{kind: heun, num_steps: 18}``; it takes no guidance.
     """
 
-    kind: Literal["dataset", "statistics", "images", "teacher", "given"]
+    kind: Literal["dataset", "statistics", "images", "given"]
     dataset: str | None = None
     fixed: bool = False
     spec: dict[str, Any] | None = None
@@ -77,18 +74,9 @@ class ReferenceSource(Settings):
     num_images: Count | None = None
     sha256: str | None = None
     cov_ddof: Ddof = 1
-    sampler: Annotated[dict[str, Any], CheckedAs(Sampler)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.sampler is not None) != (self.kind == "teacher"):
-            raise SettingError("sampler", "is for a reference of kind 'teacher', which needs one and num_images")
-        if self.sampler is not None:
-            if self.num_images is None:
-                raise SettingError("num_images", "is missing", "a reference of kind 'teacher' draws as many")
-            if self.sampler.get("kind") == "data" or self.sampler.get("guidance", 1) != 1:
-                fault = "must draw images of the teacher alone: one_step or heun, without guidance"
-                raise SettingError("sampler", fault)
         if self.kind in ("statistics", "images") and (self.asset is None) == (self.file is None):
             raise SettingError("asset", f"a reference of kind '{self.kind}' needs either an asset or a file")
         if self.fixed and (self.kind != "dataset" or self.dataset is None):
@@ -98,14 +86,7 @@ class ReferenceSource(Settings):
         """The fields that can change a number of two real moments; the digest of the real side covers the others."""
         if self.kind == "given":
             return {"given": True, "cov_ddof": self.cov_ddof}
-        return {"cov_ddof": self.cov_ddof} if self.kind in ("dataset", "teacher") else {"entry": self.entry}
-
-    @property
-    def sampled(self) -> dict[str, Any] | None:
-        """Sampler, with its defaults, and number of images of kind ``teacher``; None for other kinds."""
-        if self.sampler is None:
-            return None
-        return {"sampler": read_sampler(self.sampler).facts(), "num_images": self.num_images}
+        return {"cov_ddof": self.cov_ddof} if self.kind == "dataset" else {"entry": self.entry}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,9 +258,7 @@ class Protocol(Settings):
         for key, source in self.used_sources.items():
             file = {"file": source.asset or source.file, "entry": source.entry, "sha256": source.sha256}
             made = {"cov_ddof": source.cov_ddof, **({"dataset": source.dataset} if source.fixed else {})}
-            if source.sampled is not None:
-                made = {"cov_ddof": source.cov_ddof, **source.sampled}
-            references[key] = {"kind": source.kind, **(made if source.kind in ("dataset", "teacher") else file)}
+            references[key] = {"kind": source.kind, **(made if source.kind == "dataset" else file)}
         metrics = {}
         for metric in self.metrics:
             named = {"reference": metric.reference} if metric.real is not None else {}
@@ -369,10 +348,6 @@ class Protocol(Settings):
         """Keys of a metric's references with held-out images: ``heldout``, and those that its kind names."""
         parts = [self.metric(key) for key in metric.of] if isinstance(metric, Mean) else [metric]
         return [key for part in parts for key in part.references if key in (HELD_OUT, getattr(part, "held_out", None))]
-
-    def drawn_references(self) -> list[str]:
-        """Keys of the references that are samples of a row's teacher, of those that the metrics use."""
-        return [key for key, source in self.used_sources.items() if source.kind == "teacher"]
 
     def part(self, keys: Collection[str], watch: tuple[str, ...] | None = None) -> Protocol:
         """The protocol with only some of its metrics, their references, and another ``watch``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,8 +99,7 @@ class OwnReference:
         extractors: Digest of each extractor by name.
         ddof: Covariance divisor N − ddof.
         allow_tf32: Whether TF32 was allowed.
-        sampled: Sampler and number of images, for samples of a teacher.
-        sketch: Sketch of the images; None in older files, and for samples.
+        sketch: Sketch of the images; None in older files.
     """
 
     name: str
@@ -110,7 +109,6 @@ class OwnReference:
     extractors: dict[str, str]
     ddof: int
     allow_tf32: bool
-    sampled: dict[str, Any] | None = None
     sketch: Sketch | None = None
 
     @property
@@ -118,17 +116,13 @@ class OwnReference:
         """Digest of the images and the divisor."""
         return sha256_json([self.images_sha256, self.ddof])
 
-    @property
-    def count(self) -> int:
-        """Number of images."""
-        return next(iter(self.statistics.values())).count
-
 
 def write_own(path: str | os.PathLike[str], reference: OwnReference) -> None:
     """Writes a reference as safetensors, atomically."""
-    tensors = statistics_tensors(reference.statistics)
+    named = ((name, sums.tensors()) for name, sums in reference.statistics.items())
+    tensors = {f"statistics/{name}/{key}": value for name, found in named for key, value in found.items()}
     tensors |= {f"features/{name}": rows for name, rows in reference.features.items()}
-    names = ("name", "extractors", "ddof", "allow_tf32", "sampled")
+    names = ("name", "extractors", "ddof", "allow_tf32")
     header: dict[str, Any] = {"format": _FORMAT, "dataset_sha256": reference.images_sha256}
     header |= {} if reference.sketch is None else {"sketch": reference.sketch.record()}
     write_tensors(path, tensors, header | {name: getattr(reference, name) for name in names})
@@ -150,16 +144,16 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
             tensors, header = _of_one_extractor(tensors, header)
         elif header.get("format") != _FORMAT:
             raise ValueError("made by another program")
-        known = header["extractors"]
+        known, ddof = header["extractors"], header["ddof"]
+        sums = {name: within(tensors, f"statistics/{name}/") for name in known}
         own = OwnReference(
             name=header["name"],
             images_sha256=header["dataset_sha256"],
-            statistics=read_statistics(tensors, known, header["ddof"]),
+            statistics={name: FeatureStatistics.from_tensors(found, ddof) for name, found in sums.items()},
             features=within(tensors, "features/"),
             extractors=known,
-            ddof=header["ddof"],
+            ddof=ddof,
             allow_tf32=bool(header["allow_tf32"]),
-            sampled=header.get("sampled"),
             sketch=read_sketch(header.get("sketch")),
         )
     for wanted, digest in extractors.items():
@@ -168,19 +162,6 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
         if digest != known[wanted]:
             raise UserError(path, f"was made with other weights of extractor '{wanted}'", "make it again")
     return own
-
-
-def statistics_tensors(statistics: Mapping[str, FeatureStatistics]) -> dict[str, torch.Tensor]:
-    """Statistics by extractor as named tensors; :func:`read_statistics` reads them."""
-    named = ((name, sums.tensors()) for name, sums in statistics.items())
-    return {f"statistics/{name}/{key}": value for name, tensors in named for key, value in tensors.items()}
-
-
-def read_statistics(
-    tensors: Mapping[str, torch.Tensor], names: Iterable[str], ddof: int
-) -> dict[str, FeatureStatistics]:
-    """The inverse of :func:`statistics_tensors`."""
-    return {name: FeatureStatistics.from_tensors(within(tensors, f"statistics/{name}/"), ddof) for name in names}
 
 
 def within(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

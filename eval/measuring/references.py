@@ -1,4 +1,4 @@
-"""References of metrics: published statistics, reference images, a data set measured here, or a teacher's samples.
+"""References of metrics: published statistics, reference images, or a data set measured here.
 
 | file | content | read as |
 |---|---|---|
@@ -97,8 +97,7 @@ def add_features(
     statistics: Mapping[str, FeatureStatistics],
     rows: Mapping[str, list[torch.Tensor]],
     progress: Callable[[int], None] | None = None,
-    done: int = 0,
-) -> int:
+) -> None:
     """Adds the features of images to sums, and to lists of features on the CPU, by extractor.
 
     Args:
@@ -107,11 +106,8 @@ def add_features(
         statistics: Sums by extractor.
         rows: Lists by extractor, each with a tensor float32 (N, C) for a batch.
         progress: Called after each batch with the number of images.
-        done: Number of images before the first batch.
-
-    Returns:
-        The number of images.
     """
+    done = 0
     used = {name: extractors[name] for name in dict.fromkeys([*statistics, *rows])}
     for images in batches:
         outputs = extract(images, used, ())
@@ -122,7 +118,6 @@ def add_features(
         done += len(images)
         if progress is not None:
             progress(done)
-    return done
 
 
 @dataclass
@@ -276,8 +271,8 @@ def _check_fits(reference: Reference, users: Sequence[Metric], extractors: Mappi
                 raise UserError(f"reference '{reference.name}'", fault, "give statistics of that extractor")
         elif metric.real == "features":
             count = len(reference.features(metric.extractor))
-            if fault := metric.fault(count):
-                fault = f"has too few images ({metric.key}: {fault}; {where})"
+            if few := metric.fault(count):
+                fault = f"has too few images ({metric.key}: {few}; {where})"
                 raise UserError(f"reference '{reference.name}'", fault, "give more images")
 
 
@@ -289,11 +284,7 @@ def _check_made_alike(
         made, remedy = ("with", "without") if own.allow_tf32 else ("without", "with")
         fault = f"was made {made} TF32, {where} asks for one made {remedy} it (allow_tf32)"
         raise UserError(path, fault, f"make it again {remedy} --allow-tf32")
-    if source.sampled is not None and own.sampled != source.sampled:
-        holds = own.sampled or "images of another source"
-        fault = f"holds {holds}, {where} asks for samples of a teacher, {source.sampled}"
-        raise UserError(path, fault, "make it with `sida reference --spec`")
-    if moments and source.kind in ("dataset", "teacher") and own.ddof != source.cov_ddof:
+    if moments and source.kind == "dataset" and own.ddof != source.cov_ddof:
         fault = f"has a covariance of ddof {own.ddof}, {where} says cov_ddof {source.cov_ddof}"
         raise UserError(path, fault, f"make it again with --ddof {source.cov_ddof}")
 
@@ -314,9 +305,6 @@ def _find_file(source: ReferenceSource, key: str, where: str) -> Path:
     """
     if source.asset is not None:
         return fetch(source.asset)
-    if source.kind == "teacher":
-        making = "make it with `sida reference --spec`, then give --reference"
-        raise UserError(where, "has no samples of the teacher", f"{making} {key}=FILE")
     raise UserError(where, f"file '{source.file}' is not here", f"give it with --reference {key}=FILE")
 
 

@@ -18,7 +18,6 @@ from sida.assets.cache import cache_dir
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.plugins import MONITOR
 from sida.config.resources import find
-from sida.config.samplers import read_sampler
 from sida.config.settings import NotNegative, Positive, Settings, from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 from sida.files.text_files import read_text
@@ -164,7 +163,7 @@ class Costs:
             UserError: The network of the job, or the card's rate, is unknown.
         """
         makers = {"assets": self.fetch, "checkpoints": self.imported, "archives": self.archive}
-        makers |= {"teachers": self.teacher, "students": self.student, "references": self.reference}
+        makers |= {"teachers": self.teacher, "students": self.student}
         makers |= {"measurements": self.measurement, "samples": self.sample}
         return makers[stage](name) if stage in makers else Cost("build", f"{stage}/{name}".rstrip("/"))
 
@@ -267,17 +266,6 @@ class Costs:
         every, trials = self.measurement(name.rpartition("/")[0]), self.preset.trials
         facts = every.facts | {"images": every.facts["images"] // trials}
         return dataclasses.replace(every, name=f"samples/{name}", gpu_hours=every.gpu_hours / trials, facts=facts)
-
-    def reference(self, name: str) -> Cost:
-        """Samples of a teacher as a reference, ``<teacher>/<protocol>/<key>``."""
-        run = self.preset.drawn[name]
-        source = self.preset.protocol(self.preset.runs[run]).sources[name.split("/")[2]]
-        network, images = self.network(name.split("/")[0]), source.num_images or 0
-        steps = read_sampler(source.sampler or {}).nfe
-        forward = steps * network_cost(network).forward if network else 0.0
-        fp16 = bool(network and network["kwargs"].get("use_fp16", False))
-        hours = images * self._measured(run, forward, fp16) / 3600
-        return Cost("measure", f"references/{name}", [], 1, hours, 0.0, facts={"images": images})
 
     def like(self, checkpoint: str | None) -> dict[str, Any] | None:
         """Architecture of a checkpoint: that of the teacher whose name is the beginning of the checkpoint's name.

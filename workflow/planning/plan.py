@@ -44,7 +44,6 @@ STAGES = {
     "train_teacher": "teachers",
     "distill": "students",
     "distill_parent": "students",
-    "teacher_reference": "references",
 }
 
 

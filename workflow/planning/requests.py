@@ -92,8 +92,6 @@ PROCESS_GB, MEASURE_GB, IMPORT_GB = 4.0, 16.0, 3.0
 #: Growth of the request with each attempt, as a share of the first request.
 GROWTH = 0.5
 TRAINED = ("teachers", "students")
-#: Kinds of jobs that measure: with feature networks.
-MEASURED = ("measurements", "references")
 #: Kinds of the rules that may be longer than a site's limit; they resume.
 RESUMED = {"train_teacher": "teachers", "distill": "students", "distill_parent": "students"}
 
@@ -116,7 +114,7 @@ class Requests:
         """Resources of a rule.
 
         Args:
-            stage: ``teachers, students, measurements, references, imports, archives`` or ``build``.
+            stage: ``teachers, students, measurements, imports, archives`` or ``build``.
             share: Share of the planned cost in one job.
             gpu: Whether the job uses a GPU; trainings use those of the preset.
         """
@@ -201,7 +199,7 @@ class Requests:
             return self._on_a_node(stage, wildcards) * own + cost.disk_gb
         if stage == "imports":
             return PROCESS_GB + IMPORT_GB * self._planned(stage, wildcards).disk_gb
-        return MEASURE_GB if stage in (*MEASURED, "archives") and not on_cpu else PROCESS_GB
+        return MEASURE_GB if stage in ("measurements", "archives") and not on_cpu else PROCESS_GB
 
     def warnings(self, jobs: Iterable[Any], retries: int = 0) -> list[str]:
         """Lines about trainings beyond the memory of their card, or beyond the site's limit.
@@ -253,8 +251,6 @@ class Requests:
 def _name(wildcards: Any) -> str:
     """Name of a job below the folder of its products."""
     named = dict(wildcards.items())
-    if "reference" in named:
-        return "/".join(named[key] for key in ("teacher", "protocol", "reference"))
     return str(next(named[key] for key in ("run", "teacher", "checkpoint", "archive") if key in named))
 
 

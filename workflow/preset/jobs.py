@@ -39,7 +39,7 @@ from workflow.preset.files import read_preset
 from workflow.preset.rows import FOLDERS, Network, Rows
 
 #: Kinds of things that jobs read; rules put their names into paths.
-KINDS = (*FOLDERS, "references", "downloads", "files")
+KINDS = (*FOLDERS, "downloads", "files")
 #: Settings of an evaluation about its times; the other settings are those of the monitor.
 _POINTS = {field.name for field in dataclasses.fields(EvaluationPoints)}
 
@@ -107,12 +107,12 @@ class Preset(Rows):
         Args:
             stage: Folder of its spec.
             spec: Its spec.
-            needs: Names of what it reads; networks and references are made by jobs above it.
+            needs: Names of what it reads; networks are made by jobs above it.
             above: Further jobs above it.
             raw: Further files that people give.
         """
         jobs = [*map(self.teacher_training, needs.get("teachers", [])), *map(self.training, needs.get("students", []))]
-        jobs += [*map(self.reference, needs.get("references", [])), *above]
+        jobs += above
         given = [path for path in needs.get("files", []) if path not in self.archives]
         given += [source for name in needs.get("imports", []) if not is_address(source := self.imports[name])]
         files = {str(path): content_digest(path) for path in (*given, *raw) if os.path.exists(path)}
@@ -141,15 +141,13 @@ class Preset(Rows):
         return self._trainings[name]
 
     def _training(self, name: str) -> Job:
-        run, dataset, drawn = self.runs[name], self.training_data(self.runs[name]), dict[str, str]()
+        run, dataset = self.runs[name], self.training_data(self.runs[name])
         recipe = dict(self.recipe(run))
         evaluation = recipe.pop("evaluation", None)
         if evaluation is not None:
-            drawn = self._drawn(run, watched=True)
             kwargs: dict[str, Any] = {"dataset": dataset, "protocol": self._watched(self.protocol_of(run))}
             kwargs |= {"device": self.settings.device}
             kwargs |= {key: value for key, value in evaluation.items() if key not in _POINTS}
-            kwargs |= {"references": self._places(drawn)} if drawn else {}
             points = {key: value for key, value in evaluation.items() if key in _POINTS}
             evaluation = {**points, "monitor": MONITOR, "kwargs": kwargs}
         init = self.network(self.runs[run.init]) if run.init else None
@@ -160,7 +158,7 @@ class Preset(Rows):
         given = {"alpha": run.alpha, "guide": self.place(guide)}
         spec |= {key: value for key, value in given.items() if value is not None}
         files = [*self._archive(dataset), *_code([run.method])]
-        needs = _needs([teacher, guide, init], references=drawn.values(), files=files)
+        needs = _needs([teacher, guide, init], files=files)
         needs["downloads"] += self._training_downloads(run, dataset)
         return self._job("students", spec, self._measuring(run, needs) if evaluation is not None else needs)
 
@@ -195,32 +193,16 @@ class Preset(Rows):
     def measurement(self, name: str) -> Job:
         """Measurement of a row, by ``sida measure``: the generator, its sampler, and the protocol."""
         run, protocol = self.runs[name], self.protocol(self.runs[name])
-        drawn, dataset = self._drawn(run), self.dataset_of(run)
-        network, guide = self.network(run), self.sampler_guide(run)
-        spec: dict[str, Any] = {"references": self._places(drawn)} if drawn else {}
-        spec |= {"run": name, "method": run.method, "network": self.place(network), "guide": self.place(guide)}
+        network, guide, dataset = self.network(run), self.sampler_guide(run), self.dataset_of(run)
+        spec: dict[str, Any] = {"run": name, "method": run.method}
+        spec |= {"network": self.place(network), "guide": self.place(guide)}
         spec |= {"sampler": self.sampler_of(run), "nfe": self.nfe(run), "dataset": dataset}
         spec |= {"protocol": protocol.content(), **self.common}
         opened = run.method == "data" or any(source.kind == "dataset" for source in protocol.sources.values())
-        needs = _needs([network, guide], references=drawn.values(), files=self._archive(dataset) if opened else [])
+        needs = _needs([network, guide], files=self._archive(dataset) if opened else [])
         if run.method == "external" and run.without_network and (source := source_of(str(run.checkpoint))):
             needs["files"].append(source)
         return self._job("measurements", spec, self._measuring(run, needs))
-
-    @functools.cache  # noqa: B019
-    def reference(self, name: str) -> Job:
-        """Samples of a teacher as a reference, ``<teacher>/<protocol>/<key>``, by ``sida reference``."""
-        run, teacher = self.runs[self.drawn[name]], name.split("/")[0]
-        network, dataset = self.teacher_network(teacher), self.teacher_data(teacher)
-        spec = {"network": self.place(network), "protocol": self.protocol(run).content(), "dataset": dataset}
-        needs = self._measuring(run, _needs([network], files=self._archive(dataset)))
-        return self._job("references", {**spec, **self.common}, needs)
-
-    @functools.cached_property
-    def drawn(self) -> dict[str, str]:
-        """Samples of teachers by name, each with the first measurable row that it is made for."""
-        named = [(name, run.run) for run in self.measurable.values() for name in self._drawn(run).values()]
-        return dict(reversed(named))
 
     def sample(self, name: str) -> Job:
         """Images of a row's trial, ``<row>/trial-<t>``, by ``sida sample``."""
@@ -252,16 +234,6 @@ class Preset(Rows):
         quick = list(self.runs) if not slow else [name for name in self.runs if name not in {*slow}]
         parts = [(0, self.trials - 1, quick)] if quick else []
         return parts + [(at, min(at + size, self.trials) - 1, slow) for at in range(0, self.trials, size) if slow]
-
-    def _drawn(self, run: SheetRow, watched: bool = False) -> dict[str, str]:
-        """Samples of a row's teacher by key of its protocol's references, all or those that trainings watch."""
-        protocol = self.protocol(run)
-        used = {key for metric in protocol.watched for key in metric.references}
-        keys = [key for key in protocol.drawn_references() if key in used or not watched]
-        return {key: f"{run.teacher}/{protocol.name}/{key}" for key in keys}
-
-    def _places(self, drawn: Mapping[str, str]) -> dict[str, str]:
-        return {key: f"{self.results}/references/{name}.safetensors" for key, name in drawn.items()}
 
     def _archive(self, dataset: Mapping[str, Any]) -> list[str]:
         """The archive of a data set, if the workflow makes it."""
@@ -376,7 +348,6 @@ _MAKERS = {
     "teachers": "teacher_training",
     "students": "training",
     "measurements": "measurement",
-    "references": "reference",
     "samples": "sample",
 }
 

@@ -179,13 +179,6 @@ def _check_row(preset: Preset, run: SheetRow, protocol: Protocol, registry: dict
             raise UserError(
                 where, f"checkpoint: no such images '{sampler['path']}', and not of the form module:function"
             )
-    if protocol.drawn_references() and run.teacher not in preset.settings.teachers:
-        near = suggestion(str(run.teacher), preset.settings.teachers)
-        raise UserError(
-            where,
-            f"teacher: protocol '{protocol.name}' compares with samples of the row's teacher{near}",
-            "name a teacher of the preset, or another protocol",
-        )
     dataset = preset.dataset_of(run)
     for key in ("resolution", "channels") if protocol.quantisation == "truncate" else ():
         asked, found = getattr(protocol, key), dataset.get(key)
@@ -199,19 +192,17 @@ def _check_row(preset: Preset, run: SheetRow, protocol: Protocol, registry: dict
 
 def _placeholders(preset: Preset) -> Iterator[Measurement]:
     """Yields a placeholder value for every metric of every measurable row."""
-    known: dict[tuple[str, str, str | None], dict[str, Any]] = {}
+    known: dict[tuple[str, str], dict[str, Any]] = {}
     for run in preset.measurable.values():
         protocol = preset.protocol(run)
         common = {"run": run.run, "method": run.method, "n": protocol.num_samples, "nfe": run.nfe}
         common |= {"seed_first": None, "seed_last": None, "protocol": protocol.name, "device": "", "date": ""}
         common |= {"network_sha256": "", "code_version": ""}
         for metric in protocol.metrics:
-            # Samples of two teachers are two references, as when they are drawn.
-            drawn = f"samples of {run.teacher}" if metric.reference in protocol.drawn_references() else None
-            if (key := (preset.protocol_of(run), metric.key, drawn)) not in known:
-                identity = protocol.identity(metric.key, drawn)
+            if (key := (preset.protocol_of(run), metric.key)) not in known:
+                identity = protocol.identity(metric.key)
                 known[key] = {name: getattr(identity, name) for name in ("settings", "classes", "resolution")}
-            facts = {**common, **known[key], "metric": metric.key, "reference_sha256": drawn or ""}
+            facts = {**common, **known[key], "metric": metric.key, "reference_sha256": ""}
             for trial in range(min(2, protocol.trials)):
                 yield Measurement(**facts, trial=trial, value=1.0 + 0.01 * trial)
 

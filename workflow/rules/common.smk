@@ -38,7 +38,6 @@ JOBS = {
     "teachers": lambda wildcards: PRESET.teacher_training(wildcards.teacher),
     "students": lambda wildcards: PRESET.training(wildcards.run),
     "measurements": lambda wildcards: PRESET.measurement(wildcards.run),
-    "references": lambda wildcards: PRESET.reference("/".join(wildcards)),
     "samples": lambda wildcards: PRESET.sample(f"{wildcards.run}/trial-{wildcards.trial}"),
     "tables": lambda wildcards: PRESET.shown("tables", wildcards.table),
     "figures": lambda wildcards: PRESET.shown("figures", wildcards.figure),

@@ -2,13 +2,12 @@
 # steps. Copies of finished trials are in `state`, which is no declared output: values that are still valid are not
 # measured again.
 
-#: What a measurement reads: the row's network and guide, samples of its teacher, downloads, archives and code.
+#: What a measurement reads: the row's network and guide, downloads, archives and code.
 MEASURED = of(
     "measurements",
     "<results>/teachers/{teachers}/network.safetensors",
     "<results>/students/{students}/network.safetensors",
     "<results>/checkpoints/{imports}/network.safetensors",
-    "<results>/references/{references}.safetensors",
     "<results>/assets/{downloads}.json",
     "{files}",
 )
@@ -43,36 +42,6 @@ for first, last, rows in PRESET.parts():
         shell:
             "python -m workflow.launch {resources.gpu} workflow measure --spec {params.spec:q} --out {params.folder:q}"
             " --trials {params.trials} 2>&1 | tee -i {log:q}"
-
-
-# Samples of a teacher as the reference of its students (references of kind `teacher` in a protocol), made once.
-rule teacher_reference:
-    input:
-        of(
-            "references",
-            "<results>/teachers/{teachers}/network.safetensors",
-            "<results>/checkpoints/{imports}/network.safetensors",
-            "<results>/assets/{downloads}.json",
-            "{files}",
-        ),
-    output:
-        "<results>/references/{teacher}/{protocol}/{reference}.safetensors",
-    log:
-        "<results>/logs/reference-{teacher}-{protocol}-{reference}.log",
-    priority: 3
-    conda:
-        "../../environment.yml"
-    threads: SETTINGS.threads
-    resources:
-        **REQUESTS.of("references", gpu=True),
-    params:
-        spec=f"{RESULTS}/specs/references/{{teacher}}/{{protocol}}/{{reference}}.json",
-        digest=digest("references"),
-    message:
-        "reference {wildcards.teacher}: drawing its samples"
-    shell:
-        "python -m workflow.launch {resources.gpu} workflow reference --spec {params.spec:q} --key {wildcards.reference:q} --out {output:q}"
-        " 2>&1 | tee -i {log:q}"
 
 
 # Images of a generator on disk, those of a trial. No other product needs them (measuring streams its images), so they

@@ -31,7 +31,6 @@ rule distill:
         teacher=of("students", "<results>/teachers/{teachers}/network.safetensors"),
         starts=of("students", "<results>/students/{students}/network.safetensors"),
         imported=of("students", "<results>/checkpoints/{imports}/network.safetensors"),
-        watched=of("students", "<results>/references/{references}.safetensors"),
         downloads=of("students", "<results>/assets/{downloads}.json"),
         files=of("students", "{files}"),
     output:

@@ -149,9 +149,6 @@ METRICS = [
 REFERENCES = [
     ("asset", {"kind": "statistics"}),
     ("fixed", {"kind": "dataset", "fixed": True}),
-    ("sampler", {"kind": "teacher", "num_images": 9}),
-    ("sampler", {"kind": "teacher", "num_images": 9, "sampler": {"kind": "heun", "guidance": 2}}),
-    ("num_images", {"kind": "teacher", "sampler": {"kind": "heun", "num_steps": 3}}),
 ]
 
 

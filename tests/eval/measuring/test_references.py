@@ -1,4 +1,4 @@
-"""References: published formats, own files, mix-ups, samples of a teacher."""
+"""References: published formats, own files, mix-ups."""
 
 import json
 import pickle
@@ -6,24 +6,19 @@ import pickle
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from eval.features import get_extractor
 from eval.features.registry import make_extractors
 from eval.measuring import extract
-from eval.measuring.measure import measure
 from eval.measuring.protocol import load_protocol
 from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
 from eval.measuring.references import Reference, load_references
 from eval.metrics.statistics import FeatureStatistics
-from sida.config.settings import load_yaml
 from sida.data import load_dataset
-from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors, write_tensors
 from tests.eval.measuring.specs import DIGITS, metric, protocol
-from tests.eval.metric_networks import images, pictures, write_inception, write_network
+from tests.eval.metric_networks import images, pictures, write_inception
 from tests.refused import refused
-from tests.workflow.workspace import put, small, study
 from workflow.cli import main
 
 
@@ -178,118 +173,6 @@ def test_a_reference_without_features_says_how_to_make_them(tmp_path):
     refused("other weights", read_own, tmp_path / "r.safetensors", {"digits": "0" * 64})
 
 
-NETWORK = load_yaml("tests/workflow/tiny.yaml")["teachers"]["digits-short"]["network"]
-
-
-def content(num_images: int = 100, **changes) -> dict:
-    drawn = {"kind": "teacher", "sampler": {"kind": "heun", "num_steps": 3}, "num_images": num_images}
-    references = {"data": {"kind": "dataset"}, "teacher": drawn}
-    metrics = [metric("fd"), metric("fd_teacher", reference="teacher")]
-    metrics += [metric("precision_teacher", "precision", "pixels", "teacher", k=3)]
-    watch = [asked["key"] for asked in metrics]
-    return protocol(*metrics, name="near", num_samples=60, references=references, watch=watch) | changes
-
-
-@pytest.fixture
-def spec(tmp_path):
-    network = write_network(tmp_path / "teacher.safetensors", NETWORK)
-    return {"network": network, "protocol": content(), "dataset": DIGITS}
-
-
-def test_one_file_has_both_kinds_of_metrics_and_extractors(tmp_path, spec, capsys):
-    path = tmp_path / "r.safetensors"
-    assert main(["reference", "--spec", json.dumps(spec), "--out", str(path)]) == 0
-    assert "100 samples" in capsys.readouterr().out
-    assert not list(tmp_path.glob("*.part"))
-    asked = load_protocol(content())
-    made = make_extractors(asked.extractors())
-    found = load_references(asked.part(["fd_teacher", "precision_teacher"]), made, {"teacher": str(path)})["teacher"]
-    assert found.moments("digits")[2] == 100
-    assert found.features("pixels").shape == (100, 64)
-    # The distance of a generator to its own samples: smaller, and not zero, because the seeds differ.
-    generator = {"run": "t", "method": "teacher", "sampler": {"kind": "heun", "num_steps": 3}, **spec}
-    generator["references"] = {"teacher": str(path)}
-    values = measure(generator, tmp_path / "m", [0])[0]["metrics"]
-    assert 0 < values["fd_teacher"] < values["fd"] / 2
-    assert values["precision_teacher"] > 0.5
-
-
-def test_an_interrupted_reference_goes_on_to_the_same_file(tmp_path, spec, monkeypatch):
-    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
-    extract.write_teacher_reference(whole, spec, "teacher")
-    written, count = extract.write_own, 0
-
-    def dies(path, own):
-        nonlocal count
-        written(path, own)
-        count += 1
-        if count == 4:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(extract, "write_own", dies)
-    with pytest.raises(KeyboardInterrupt):
-        extract.write_teacher_reference(cut, spec, "teacher")
-    assert not cut.exists()
-    extract.write_teacher_reference(cut, spec, "teacher")
-    assert count == 10
-    assert cut.read_bytes() == whole.read_bytes()
-    # A part of another teacher is not continued.
-    monkeypatch.setattr(extract, "write_own", written)
-    (tmp_path / "other.safetensors.part").write_bytes(whole.read_bytes())
-    other = spec | {"network": write_network(tmp_path / "other-teacher.safetensors", NETWORK, seed=1)}
-    extract.write_teacher_reference(tmp_path / "other.safetensors", other, "teacher")
-    assert read_own(tmp_path / "other.safetensors", {}).sha256 != read_own(whole, {}).sha256
-
-
-def test_the_identity_has_the_teacher_and_its_sampler(tmp_path, spec):
-    digests = []
-    for asked in (content(), content(num_samples=80, trials=3), content(num_images=120)):
-        path = tmp_path / f"made-{len(digests)}.safetensors"
-        extract.write_teacher_reference(path, spec | {"protocol": asked}, "teacher")
-        digests.append(read_own(path, {}).sha256)
-    assert digests[0] == digests[1] != digests[2]  # of another teacher: the test above
-
-
-def test_a_file_of_another_origin_is_refused(tmp_path, spec):
-    few = spec | {"protocol": content(num_images=50)}
-    extract.write_teacher_reference(tmp_path / "few.safetensors", few, "teacher")
-    extract.write_reference(tmp_path / "data.safetensors", "digits", dataset=json.dumps(DIGITS))
-    asked = load_protocol(content()).part(["fd_teacher"])
-    made = make_extractors(["digits"])
-    for name in ("few", "data"):
-        path = str(tmp_path / f"{name}.safetensors")
-        refused(rf"{name}\.safetensors: .*--spec", load_references, asked, made, {"teacher": path})
-    refused(r"references\.teacher: .*--reference teacher=FILE", load_references, asked, made)
-    refused("'data'", extract.write_teacher_reference, tmp_path / "x.safetensors", spec, "data")
-
-
-def test_students_and_measurements_wait_for_the_samples_of_their_teacher(tmp_path):
-    def preset(**changes):
-        return study(tmp_path, {"protocol": "near.yaml", "near.yaml": content(**changes), "tables": []})
-
-    made, name = preset(), "digits-short/near/teacher"
-    for job in (made.training("sid-a1.0"), made.measurement("sid-a1.0"), made.measurement("teacher-nfe35")):
-        assert job.needs["references"] == [name]
-    needs = made.reference(name).needs
-    assert {kind: names for kind, names in needs.items() if names} == {"teachers": ["digits-short"]}
-    # Without watched distances to the teacher a training does not wait.
-    assert preset(watch=["fd"]).training("sid-a1.0").needs["references"] == []
-
-
-@pytest.mark.slow
-def test_the_workflow_draws_it_once_for_all_rows_of_a_teacher(tmp_path):
-    workspace, (option, config, *_) = small(tmp_path)
-    put(tmp_path / "near.yaml", yaml.safe_dump(content()))
-    put(tmp_path / "more.yaml", yaml.safe_dump({"protocol": "near.yaml", "tables": []}))
-    said = workspace.done(option, config, "more.yaml", "--", "results/small/measurements.csv")
-    results = tmp_path / "results/small"
-    assert len([*results.glob("references/*/*/*.safetensors")]) == 1
-    assert said.count("drawing its samples") <= 1
-    lines = read_jsonl(results / "students/sid/evaluations.jsonl")
-    assert all(line["fd_teacher"] > 0 and line["precision_teacher"] >= 0 for line in lines)
-    assert "fd_teacher" in (results / "measurements.csv").read_text()
-
-
 def test_files_of_the_first_format_are_read(tmp_path):
     path = tmp_path / "r.safetensors"
     extract.write_reference(path, "pixels", dataset=json.dumps(DIGITS), keep_features=True)
@@ -301,5 +184,5 @@ def test_files_of_the_first_format_are_read(tmp_path):
     header |= {"format": "sida-reference/1", "extractor": "pixels", "extractor_sha256": digest}
     write_tensors(path, old, header)
     read = read_own(path, new.extractors)
-    assert (read.sha256, read.count) == (new.sha256, new.count)
+    assert (read.sha256, read.statistics["pixels"].count) == (new.sha256, new.statistics["pixels"].count)
     assert torch.equal(read.features["pixels"], new.features["pixels"])
