@@ -10,7 +10,7 @@ import pytest
 from sida.assets import Asset, fetch
 from tests.refused import command, refused, refusing
 from workflow.launch import PoolError, take
-from workflow.start import PresetLock
+from workflow.preset.lock import PresetLock
 
 CONTENT = b"a network"
 

@@ -20,9 +20,9 @@ from workflow.cli import main
 from workflow.commands.check import trial_agreement
 from workflow.preset import Preset
 from workflow.preset.extension import write_extension
+from workflow.preset.lock import PresetLock
 from workflow.preset.placeholders import check_preset
 from workflow.preset.targets import Targets
-from workflow.start import PresetLock
 
 DEMO = ROOT / "studies/demo"
 STORED = DEMO / "stored"

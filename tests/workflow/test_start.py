@@ -23,7 +23,7 @@ from workflow.checks import check_folder, check_results, closed_results
 from workflow.cli import main
 from workflow.commands.planning import list_presets
 from workflow.preset.files import presets
-from workflow.start import NAME, PresetLock
+from workflow.preset.lock import NAME, PresetLock
 
 PUBLISHED = str(ROOT / "studies/papers/published.yaml")
 PLANT = "import pathlib; pathlib.Path('was-here').touch()"

@@ -14,7 +14,7 @@ from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_json, write_text
 from sida.files.text_files import yaml_text
 from workflow.preset import Preset
-from workflow.start import PresetLock
+from workflow.preset.lock import PresetLock
 
 
 def stored_results(files: Sequence[Path]) -> Path:

@@ -1,0 +1,99 @@
+"""Lock of a results folder: one workflow at a time.
+
+``flock`` decides between processes of one machine, and of machines with a common file system that supports it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import json
+import os
+import shlex
+import socket
+from pathlib import Path
+from typing import Any
+
+from sida.errors import UserError
+from sida.files.atomic import try_lock
+from sida.files.ordinary import open_below, read_ordinary
+from sida.files.text_files import parse_json
+
+NAME = ".workflow.lock"
+#: Largest lock file in bytes.
+MOST_BYTES = 1 << 16
+
+
+class PresetLock:
+    """The lock of ``results/<preset>``, held until the process ends for any reason.
+
+    Args:
+        folder: The preset's results; made when missing.
+        command: Command of the holder, as words.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], command: list[str]) -> None:
+        self.folder, self.path = Path(folder), Path(folder) / NAME
+        since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self._record = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
+        self._record["command"] = shlex.join(command)
+        self._file: int | None = None
+
+    def __enter__(self) -> None:
+        self.take()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def take(self) -> None:
+        """Takes the lock, and writes its holder into the file.
+
+        Raises:
+            UserError: Another workflow holds the lock (the message names it), the file system has no locks, or the
+                folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "no permission, or a read-only file system")
+            # Child processes do not inherit the lock: a job that outlives a killed workflow leaves no lock.
+            self._file = open_below(self.folder, NAME, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            fault, remedy = f"cannot be written ({error.strerror})", "fix that, or start in a writable folder"
+            raise UserError(self.folder, fault, remedy) from None
+        try:
+            if not try_lock(self._file):
+                fault = f"another workflow is at work here ({_who(read_holder(self.path))})"
+                remedy = "wait for its end or stop it, or use another folder of results: --config preset=NAME"
+                raise UserError(self.folder, fault, remedy)
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, json.dumps(self._record).encode(), 0)
+        except (OSError, UserError) as error:
+            self.release()
+            if isinstance(error, UserError):
+                raise
+            remedy = "make room, or start on a file system with locks"
+            raise UserError(self.path, f"cannot be locked or written ({error.strerror})", remedy) from None
+
+    def release(self) -> None:
+        """Releases the lock before the end of the process."""
+        if self._file is not None:
+            os.close(self._file)
+        self._file = None
+
+
+def read_holder(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Holder in a lock file (``host``, ``pid``, ``since``, ``command``); None without a readable holder."""
+    try:
+        record = parse_json(read_ordinary(path, MOST_BYTES), str(path))
+    except (UserError, UnicodeDecodeError):
+        return None
+    return record if isinstance(record, dict) and {"host", "pid"} <= record.keys() else None
+
+
+def _who(holder: dict[str, Any] | None) -> str:
+    """A holder as text on one line."""
+    if holder is None:
+        return "its lock file has no name"
+    words = f"process {holder['pid']} on {holder['host']} since {holder.get('since')}: {holder.get('command')}"
+    return "".join(letter if letter.isprintable() else " " for letter in words)[:300]
