@@ -90,7 +90,8 @@ def main() -> None:
     """Prints both tables and draws the figure."""
     means = rows()
     for space in ("velocity", "image"):
-        for method, others in ((f"realsid-{space}", ("sid", "sida")), (f"control-{space}", (f"realsid-{space}", "sid"))):
+        real, control = f"realsid-{space}", f"control-{space}"
+        for method, others in ((real, ("sid", "sida")), (control, (real, "sid"))):
             print(f"\n{method}\n{compare(means, method, others).to_markdown()}")
     found = changes(means)
     for metric in JUDGES:
