@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.features.base import Extractor
 from sida.assets.cache import ReadOnlyCacheError, cache_dir, recorded, registered, write_record
 from sida.config.plugins import Registry, RegistryEntry
-from sida.config.resources import found_object, study_folders
-from sida.config.settings import load_yaml
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_json
 
@@ -75,19 +71,6 @@ def variant_digest(sha256: str, words: str) -> str:
     return sha256_json([sha256, words])
 
 
-@functools.cache
-def _of_studies(folders: tuple[Path, ...]) -> dict[str, str]:
-    """Extractors of studies, ``FILE.py:CLASS`` by name (``extractors.yaml`` of a study's folder)."""
-    files = [file for folder in folders if (file := folder / "extractors.yaml").is_file()]
-    listed = ((file, entry) for file in files for entry in load_yaml(file).items())
-    return {name: found_object(str(named), [file.parent]) for file, (name, named) in listed}
-
-
-def study_extractors() -> dict[str, str]:
-    """Extractors of the checkout's studies by name."""
-    return _of_studies(tuple(study_folders()))
-
-
 def extractor_entry(name: str) -> ExtractorEntry:
     """Downloads of an extractor, and whether it has classes, which is assumed of a custom one.
 
@@ -118,8 +101,8 @@ def get_extractor(name: str, device: str | torch.device = "cpu", **options: Any)
     """Makes an extractor.
 
     Args:
-        name: One of :data:`EXTRACTORS`, a name of a study of the checkout (``extractors.yaml`` in its folder), or
-            ``module:class``: a subclass of :class:`~eval.features.base.Extractor`.
+        name: One of :data:`EXTRACTORS`, or ``module:class``: a subclass of
+            :class:`~eval.features.base.Extractor`.
         device: Torch device of the network and of its features.
         **options: Options of the extractor, e.g. ``path`` of the weights.
 
@@ -141,7 +124,7 @@ def get_extractor(name: str, device: str | torch.device = "cpu", **options: Any)
 
 
 def _class(name: str) -> type[Extractor]:
-    found: type[Extractor] = EXTRACTORS.find(study_extractors().get(name, name), f"extractor '{name}'")
+    found: type[Extractor] = EXTRACTORS.find(name, f"extractor '{name}'")
     return found
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eval.features.registry import ON_PROCESSOR, study_extractors
+from eval.features.registry import ON_PROCESSOR
 from eval.measuring.measure import Measurer, TrialRecords
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.score_plan import ScorePlan
@@ -73,7 +73,7 @@ class Score:
         if not self.values(key):
             return None
         record = self.records[0]
-        seen, held_out = read_saw(record.get("saw", ""), study_extractors()), record.get("held_out", {}).get(key, "")
+        seen, held_out = read_saw(record.get("saw", "")), record.get("held_out", {}).get(key, "")
         return dataclasses.replace(record_identity(record, key), saw=seen, held_out=held_out)
 
     def spread(self, metric: Metric) -> float | None:
@@ -227,7 +227,7 @@ def score_images(
         given = settings.get("extractors") or {}
         settings["extractors"] = {_on_processor(name): options for name, options in given.items()}
     if saw is not None:
-        read_saw(saw, study_extractors())
+        read_saw(saw)
     if trials is not None and trials < 1:
         raise UserError("--trials", f"must be at least 1, got {trials}")
     files = ImageFiles(str(images), chosen, allow_duplicates, store) if store else None

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from eval.features.registry import study_extractors
 from eval.metrics.kinds import value_fault
 from eval.results.measurements import long_rows, read_score
 from eval.results.summary import Measurements, measurements_of
@@ -75,7 +74,7 @@ class ExchangedMetric(Settings):
         for index, value in enumerate(self.values):
             if beyond := value_fault(self.settings.partition(" ")[0], value):
                 raise SettingError(f"values[{index}]", *beyond)
-        read_saw(self.saw, study_extractors())
+        read_saw(self.saw)
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of ``measurements.csv``, with their origin."""

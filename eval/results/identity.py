@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from eval.features.registry import EXTRACTORS, ON_PROCESSOR, study_extractors, variant_digest
+from eval.features.registry import EXTRACTORS, ON_PROCESSOR, variant_digest
 from sida.config.saw import NETWORKS, OTHER, Saw
 from sida.config.saw import network_of as known_network
 from sida.files.atomic import sha256_json
@@ -90,16 +90,15 @@ class Identity:
         """Networks whose features the value is computed from; ``other`` for a custom extractor."""
         pairs = (word.partition("=") for word in self.settings.split())
         named = {value for key, _, value in pairs if key.rpartition(".")[2] == "extractor"} - {"pixels"}
-        known = study_extractors()
         ours = {*EXTRACTORS, *NETWORKS}
-        return {name if name in known else str(known_network(name)) if name in ours else OTHER for name in named}
+        return {str(known_network(name)) if name in ours else OTHER for name in named}
 
     def met(self, how: str) -> set[str]:
         """Networks of the value that the generator met in a way of :data:`sida.config.saw.WAYS`.
 
         A custom extractor may be any network, so that it is met by everything.
         """
-        seen = {known_network(name, study_extractors()) for name in getattr(self.saw, how, ())}
+        seen = {known_network(name) for name in getattr(self.saw, how, ())}
         return self.networks & {*seen, *([OTHER] if seen else [])}
 
     @property

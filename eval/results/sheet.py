@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from eval.features.registry import study_extractors
 from eval.results.summary import Measurement
 from sida.config.resources import find
 from sida.config.saw import Saw, read_saw
@@ -93,7 +92,7 @@ class SheetRow:
 
     def __post_init__(self) -> None:
         if self.saw is not None:
-            read_saw(self.saw, study_extractors())
+            read_saw(self.saw)
 
     @property
     def cells(self) -> dict[str, Any]:
@@ -108,7 +107,7 @@ class SheetRow:
     @property
     def seen(self) -> Saw | None:
         """Networks that the generator met; None if unknown. A cell of the sheet adds to the words of a known method."""
-        said = None if self.saw is None else read_saw(self.saw, study_extractors())
+        said = None if self.saw is None else read_saw(self.saw)
         if self.saw == "unknown":
             return None
         if self.method in ("data", "teacher"):
@@ -220,7 +219,7 @@ def _hidden(character: str) -> bool:
 
 def seen_by(measured: Measurement, row: SheetRow | None) -> Saw | None:
     """Networks that a measured generator met, by its record or its row; None if unknown."""
-    own = read_saw(measured.saw, study_extractors())
+    own = read_saw(measured.saw)
     listed = (row or SheetRow(measured.run, "", measured.method)).seen
     return listed if own is None else own if listed is None else own | listed
 

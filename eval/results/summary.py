@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from eval.features.registry import study_extractors
 from eval.metrics.kinds import value_fault
 from eval.results.identity import UNKNOWN_DATA, Identity, comparable, is_share
 from sida.config.saw import read_saw
@@ -335,7 +334,7 @@ def _measurement(record: Mapping[str, str | None], where: str) -> Measurement:
         raise UserError(f"{where}: held_out", f"must be such as 3/50, or unknown, got '{further['held_out']}'")
     if further["saw"]:
         with settings_in(where):
-            read_saw(further["saw"], study_extractors())
+            read_saw(further["saw"])
     return Measurement(**(text | numbers | further))
 
 

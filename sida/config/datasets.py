@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from sida.config.plugins import Registry, RegistryEntry
-from sida.config.resources import find, found_object, found_path, study_folders
+from sida.config.resources import find, found_path
 from sida.config.settings import (
     CheckedAs,
     Count,
@@ -28,7 +28,6 @@ from sida.config.settings import (
     from_mapping,
     load_spec,
     load_yaml,
-    names_file_object,
 )
 from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import sha256_json, write_text
@@ -187,7 +186,7 @@ def dataset_spec(name: str, where: str, brought: Mapping[str, Mapping[str, Any]]
     """Looks a data set up; its spec carries its ``name``.
 
     Args:
-        name: Key of ``brought``, of ``config/datasets.yaml``, or of ``datasets.yaml`` of a study of the checkout.
+        name: Key of ``brought``, or of ``config/datasets.yaml``.
         where: File and key named in errors.
         brought: Data sets of a preset, which take precedence.
 
@@ -216,29 +215,10 @@ def dataset_origin(name: str, where: str, brought: Mapping[str, Mapping[str, Any
 def _entry(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | None) -> Mapping[str, Any]:
     known = {**_shared(find("", "datasets").absolute()), **(brought or {})}
     if name not in known:
-        known = {**_of_studies(tuple(study_folders())), **known}
-    if name not in known:
         raise UserError(where, f"no data set '{name}' in config/datasets.yaml{suggestion(name, known)}")
     if not isinstance(entry := known[name], Mapping):
         raise UserError(f"{where}: {name}", "must be a mapping of settings", "give at least its kind")
     return entry
-
-
-@functools.cache
-def _of_studies(folders: tuple[Path, ...]) -> dict[str, Any]:
-    """Data sets of studies (``datasets.yaml`` of a study's folder)."""
-    found: dict[str, Any] = {}
-    for folder in folders:
-        if (folder / "datasets.yaml").is_file():
-            found |= {name: _placed(entry, folder) for name, entry in load_yaml(folder / "datasets.yaml").items()}
-    return found
-
-
-def _placed(entry: Any, folder: Path) -> Any:
-    origin = entry.get("made_from") if isinstance(entry, Mapping) else None
-    if not (isinstance(origin, Mapping) and names_file_object(str(origin.get("source")))):
-        return entry
-    return {**entry, "made_from": {**origin, "source": found_object(origin["source"], [folder])}}
 
 
 @dataclass(frozen=True)

@@ -84,12 +84,6 @@ def found_path(path: str, own: Iterable[Path] = ()) -> str:
     return str(next((place for place in found if place.exists()), path))
 
 
-def found_object(named: str, own: Iterable[Path] = ()) -> str:
-    """``FILE.py:object`` with the file's path found by :func:`found_path`."""
-    file, _, name = named.rpartition(":")
-    return f"{found_path(file, own)}:{name}"
-
-
 def names(kind: str, own: Iterable[Path] = ()) -> list[str]:
     """All names of a kind for :func:`find`, sorted."""
     suffix = _KINDS[kind][1]

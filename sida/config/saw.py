@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from sida.errors import SettingError, suggestion
@@ -59,22 +58,21 @@ class Saw:
 WAYS, _DATA = ("loss", "start", "choice"), ("none", "held-out")
 
 
-def network_of(name: str, known: Collection[str] = ()) -> str | None:
-    """Network of a name: its key in :data:`NETWORKS` (``vgg16`` of ``VGG16-BN``), in ``known``; None if neither."""
+def network_of(name: str) -> str | None:
+    """Network of a name: its key in :data:`NETWORKS` (``vgg16`` of ``VGG16-BN``), or ``other``; None if neither."""
     text = re.sub(r"[^a-z0-9]+", "_", name.lower())
-    if text == OTHER or name in known:
-        return name.lower() if text == OTHER else name
+    if text == OTHER:
+        return OTHER
     text = _MEANT.get(text, text)
     # The longest key first: 'digits_backbone' is not 'digits'.
     return next((key for key in sorted(NETWORKS, key=len, reverse=True) if text.startswith(key)), None)
 
 
-def read_saw(text: str, known: Collection[str] = ()) -> Saw | None:
+def read_saw(text: str) -> Saw | None:
     """Reads ``none``, ``unknown`` (None), or words such as ``loss:vgg16 choice:inception``.
 
     Args:
         text: The words, separated by spaces.
-        known: Further names of networks, such as extractors of studies.
 
     Raises:
         SettingError: A word has another form, or names no network.
@@ -93,9 +91,9 @@ def read_saw(text: str, known: Collection[str] = ()) -> Saw | None:
                 raise SettingError("saw", fault, f"write data:{' or data:'.join(_DATA)}")
             found[how].append(name)
             continue
-        network = network_of(name, known)
+        network = network_of(name)
         if network is None:
-            near = suggestion(name, [*NETWORKS, *known])
+            near = suggestion(name, NETWORKS)
             raise SettingError("saw", f"no network '{name}'{near}", f"name one of {', '.join(NETWORKS)} or {OTHER}")
         found[how].append(network)
     return Saw(*(tuple(dict.fromkeys(names)) for names in found.values()))

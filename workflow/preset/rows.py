@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.claims.rules import Claim, load_claims
-from eval.features.registry import study_extractors
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.sheet import SheetRow, read_runs
 from sida.assets.cache import cache_dir
@@ -156,7 +155,7 @@ class Rows:
         more = Saw()
         if run.trained_here and run.method in METHODS and METHODS[run.method].has_judges:
             judges = [name for name in self.options(run).met(self.resolution(run)) if name != "pixels"]
-            if None in (found := [network_of(name, study_extractors()) for name in judges]):
+            if None in (found := [network_of(name) for name in judges]):
                 return dataclasses.replace(run, saw="unknown")  # a custom judge may be any network
             more = Saw(loss=tuple(filter(None, found)))
         if run.init in self.runs:
@@ -169,7 +168,7 @@ class Rows:
         seen = run.seen or more
         if not more.loss and {*more.start} <= {*seen.loss, *seen.start} and {*more.choice} <= {*seen.choice}:
             return run  # its own words say it
-        said = None if run.saw is None else read_saw(run.saw, study_extractors())
+        said = None if run.saw is None else read_saw(run.saw)
         return dataclasses.replace(run, saw=str(more | (said or Saw())))
 
     def _chosen_by(self, run: SheetRow) -> tuple[str, ...]:
@@ -178,7 +177,7 @@ class Rows:
         if not self.recipe(run).get("evaluation") or protocol.selection_key is None:
             return ()
         extractor = protocol.metric(protocol.selection_key).extractor
-        return () if extractor == "pixels" else (network_of(extractor, study_extractors()) or OTHER,)
+        return () if extractor == "pixels" else (network_of(extractor) or OTHER,)
 
     def _add_second_measurements(self) -> None:
         """Adds a key (run, second protocol) for each row with one, its own or the preset's for its first protocol."""
