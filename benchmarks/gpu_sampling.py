@@ -148,7 +148,7 @@ def _measurement(network: Path, folder: Path, alone: float, add: Callable[..., N
         "network": str(network),
         "sampler": {"kind": "one_step", "kernels": KERNELS},
         "protocol": protocol,
-        "references": {"*": str(folder)},
+        "references": {"stats": str(folder / "stats.npz")},
         "extractors": {"inception": options},
         "batch_size": BATCH,
         "device": DEVICE,

@@ -189,14 +189,15 @@ FUNCTION = """
 import torch
 from sida.data import load_dataset
 from sida.networks.file import load_network
-from sida.sampling import generate
+from sida.sampling import Drawer, read_sampler
 
 net, _ = load_network({network!r})
 digits = load_dataset({{"name": "digits", "kind": "digits"}})
+drawer = Drawer(read_sampler("one_step"), net, dataset=lambda: digits)
 
 
 def sample(seeds):
-    parts = list(generate(net, seeds, batch_size=250, class_labels="empirical", dataset=digits))
+    parts = list(drawer.draw(seeds, 250, "empirical"))
     return torch.cat([part.images for part in parts]), torch.cat([part.classes for part in parts])
 """
 
