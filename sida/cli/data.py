@@ -160,8 +160,8 @@ def _open(text: str) -> Dataset:
 
 def _encode(args: argparse.Namespace) -> int:
     from sida.data import LatentEncoder, load_vae, open_archive
-    from sida.data.archive import refuse_same
     from sida.data.latents import encode_dataset
+    from sida.files.ordinary import refuse_same
     from sida.machine import take_device
 
     refuse_same(args.source, args.out)

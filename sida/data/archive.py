@@ -406,16 +406,6 @@ def refuse_foreign(path: str | os.PathLike[str]) -> None:
         raise UserError(path, f"is {_FOREIGN[suffix]}, which is not read as pictures", remedy)
 
 
-def refuse_same(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
-    """Refuses to write an archive over its own source.
-
-    Raises:
-        UserError: Both are one file.
-    """
-    if os.path.exists(source) and os.path.exists(out) and os.path.samefile(source, out):
-        raise UserError(out, "is the source, which would be lost", "give another --out")
-
-
 _DRAW = "draw its images first (sida sample), or score it alone (sida score FILE)"
 _EXPORT = "export its pictures into a folder for each class, or into an .npz"
 

@@ -46,12 +46,12 @@ from sida.data.archive import (
     image_name,
     is_tools,
     no_pictures,
-    refuse_same,
 )
 from sida.data.arrays import find_arrays
 from sida.data.pictures import PICTURES, encode_png, to_square
 from sida.errors import Progress, SettingError, UserError, located, visible
 from sida.files.atomic import atomic_path, zip_member
+from sida.files.ordinary import refuse_same
 from sida.files.pickles import parse_pickle
 
 TRAINING = tuple(f"data_batch_{number}" for number in range(1, 6))

@@ -109,6 +109,18 @@ def open_below(folder: str | os.PathLike[str], name: str, flags: int = os.O_RDON
     return file
 
 
+def refuse_same(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+    """Refuses to write a file over its own source.
+
+    Raises:
+        UserError: Both are one file.
+    """
+    # Resolved, since a folder on the way may be made only when the file is written.
+    ends = [os.path.realpath(path) for path in (source, out)]
+    if all(map(os.path.exists, ends)) and os.path.samefile(*ends):
+        raise UserError(out, "is the source, which would be lost", "name another output file")
+
+
 def walk_below(folder: str | os.PathLike[str], most: float = math.inf) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yields everything below a folder but folders, by its path there, in no order; no link is followed.
 

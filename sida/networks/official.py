@@ -19,6 +19,7 @@ from sida.assets import Asset, check_network, checked, fetch, find_asset, is_add
 from sida.config.settings import load_spec
 from sida.errors import UserError, one_line, suggestion
 from sida.files.atomic import sha256_file
+from sida.files.ordinary import refuse_same
 from sida.files.pickles import PickleFile, read_state_dict
 from sida.files.tensors import read_tensor_header, read_tensors, starts_as_pickle
 from sida.networks.edm2_unet import copied_weight_norm, official_weight_norm
@@ -154,8 +155,7 @@ def import_network(
     Raises:
         UserError: The target is the source, or as :func:`import_official` and :func:`import_state_dict`.
     """
-    if Path(out).resolve() == Path(path).resolve():
-        raise UserError(path, "the original would be overwritten", "name another output file")
+    refuse_same(path, out)
     if asset is not None:
         origin_url, network_class = origin_url or asset.url, network_class or asset.network_class
         if network is None and asset.architecture is not None:
