@@ -59,7 +59,6 @@ EXTRACTORS: Registry[ExtractorEntry] = Registry(
             )
         },
     },
-    files=True,
 )
 #: Variants that are faster on a processor, and differ by rounding as two devices do: name, and the words that its
 #: digest adds to that of the same network's file.

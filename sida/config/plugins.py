@@ -24,8 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
-from sida.config.resources import ROOT
-from sida.config.settings import names_file_object, names_object
+from sida.config.settings import names_object
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_file, sha256_json
 
@@ -176,53 +175,12 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
         if source is not None:
             fault = f"({own_fault(error, Path(source))}); fix it there"
         raise UserError(where, f"cannot import '{name}' {fault}") from None
-    return module, _attribute(module, name, where, kind)
-
-
-def load_file_object(named: str, where: str) -> Any:
-    """Imports ``FILE.py:object``; the file may import the files beside it relatively (``from .other import x``).
-
-    The studies of the checkout are the checkout's own code; other files need the user's permission.
-
-    Args:
-        named: ``FILE.py:object``.
-        where: Place named in errors.
-
-    Raises:
-        UserError: No such file or object, no permission, or the file fails.
-    """
-    file = Path(named.rpartition(":")[0])
-    if not file.is_file():
-        raise UserError(where, f"no such file '{file}'")
-    if not is_of_checkout(file):
-        check_code_path(file, f"code from outside this package ({where})")
-    folder = file.resolve().parent
-    package = f"_sida_code_{sha256_json(str(folder))[:12]}"
-    if package not in sys.modules:
-        made = ModuleType(package)
-        made.__path__ = [str(folder)]
-        sys.modules[package] = made
-    try:
-        module = importlib.import_module(f"{package}.{file.stem}")
-    except (Exception, SystemExit) as error:
-        fault = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(where, f"cannot import {file} ({fault})", "fix it there") from None
-    return _attribute(module, named, where, "object")
-
-
-def is_of_checkout(file: Path) -> bool:
-    """Whether a file belongs to a study of this checkout, or of the package in a wheel."""
-    return file.resolve().is_relative_to((ROOT / "studies").resolve())
-
-
-def _attribute(module: ModuleType, named: str, where: str, kind: str) -> Any:
-    """The object of an imported module; the error of a wrong name suggests one that the module defines."""
-    name = named.rpartition(":")[2]
-    if not hasattr(module, name):
+    attribute = name.rpartition(":")[2]
+    if not hasattr(module, attribute):
         own = [key for key, value in vars(module).items() if key[0] != "_" and not _imported(value, module.__name__)]
-        fault = f"the module has no {kind} '{name}'{suggestion(name, own)}"
-        raise UserError(where, f"cannot import '{named}': {fault}")
-    return getattr(module, name)
+        fault = f"the module has no {kind} '{attribute}'{suggestion(attribute, own)}"
+        raise UserError(where, f"cannot import '{name}': {fault}")
+    return module, getattr(module, attribute)
 
 
 def _imported(value: Any, place: str) -> bool:
@@ -324,19 +282,15 @@ class Registry(dict[str, T]):
         noun: Word for one of them, in errors and help.
         base: ``module:class`` of which a custom object is an instance or a subclass; empty: any object.
         entries: The objects of this package; an :class:`RegistryEntry` stands for the object that it imports.
-        files: Whether a custom object may be named ``FILE.py:object``, too.
     """
 
-    def __init__(self, noun: str, base: str, entries: Mapping[str, T], *, files: bool = False) -> None:
+    def __init__(self, noun: str, base: str, entries: Mapping[str, T]) -> None:
         super().__init__(entries)
-        self.noun, self.base, self.files = noun, base, files
+        self.noun, self.base = noun, base
 
     def knows(self, name: object) -> bool:
         """Whether a name is registered or has the form of a custom object's, which is not imported."""
-        return isinstance(name, str) and (name in self or self._names_custom(name))
-
-    def _names_custom(self, name: str) -> bool:
-        return names_object(name) or (self.files and names_file_object(name))
+        return isinstance(name, str) and (name in self or names_object(name))
 
     def check(self, name: object, where: str) -> str:
         """Returns the name if it is known.
@@ -345,8 +299,7 @@ class Registry(dict[str, T]):
             UserError: It is neither registered nor the name of a custom object.
         """
         if not self.knows(name):
-            form = "FILE.py:object or module:object" if self.files else "module:object"
-            remedy = f"or name a custom {self.noun} as {form}"
+            remedy = f"or name a custom {self.noun} as module:object"
             raise UserError(where, f"no {self.noun} '{name}'{suggestion(str(name), self)}", remedy)
         return cast(str, name)
 
@@ -360,7 +313,7 @@ class Registry(dict[str, T]):
         if name in self:
             found = self[name]
             return found.load() if isinstance(found, RegistryEntry) else found
-        custom = load_file_object(name, where) if names_file_object(name) else load_object(name, where, self.noun)[1]
+        custom = load_object(name, where, self.noun)[1]
         if self.base:
             base = our_object(self.base)
             if not (isinstance(custom, base) or (isinstance(custom, type) and issubclass(custom, base))):

@@ -123,12 +123,6 @@ def names_object(text: str) -> bool:
     return bool(colon) and all(part.isidentifier() for part in [*module.split("."), name])
 
 
-def names_file_object(text: str) -> bool:
-    """Whether a text has the form ``FILE.py:object``."""
-    file, colon, name = text.rpartition(":")
-    return bool(colon) and file.endswith(".py") and name.isidentifier()
-
-
 Finite = Annotated[float, Range()]
 Positive = Annotated[float, Range(above=0)]
 NotNegative = Annotated[float, Range(least=0)]

@@ -6,8 +6,8 @@ import shutil
 import pytest
 import yaml
 
-from sida.config.plugins import load_file_object
 from sida.config.resources import ROOT
+from studies.fashion.bench import Search, best_of
 from workflow.preset import Preset
 from workflow.preset.extension import write_extension
 from workflow.preset.placeholders import check_preset
@@ -19,7 +19,7 @@ STUDY = ROOT / "studies/fashion"
 def search(tmp_path):
     """The study's search in a folder of its own, without trials."""
     shutil.copy(STUDY / "space.yaml", tmp_path)
-    return load_file_object(f"{STUDY}/bench.py:Search", "test")(tmp_path, tmp_path / "measured")
+    return Search(tmp_path, tmp_path / "measured")
 
 
 def measure(search, **values):
@@ -83,7 +83,6 @@ def test_a_method_from_outside_is_one_training_beside_the_stored_rows(tmp_path, 
 
 
 def test_best_of_k_is_the_mean_over_all_draws():
-    best_of = load_file_object(f"{STUDY}/bench.py:best_of", "test")
     assert [best_of([4.0, 1.0, 2.0], k) for k in (1, 2, 3)] == pytest.approx([7 / 3, 4 / 3, 1])
 
 
