@@ -48,12 +48,7 @@ def allowed(name: str) -> bool:
     """Whether ``module:object`` is the package's :data:`MONITOR`, or the user gave permission for it."""
     parts = name.partition(":")[0].split(".")
     names = {"*", name, *(".".join(parts[: count + 1]) for count in range(len(parts)))}
-    return is_registered(name) or bool(_entries() & names)
-
-
-def is_registered(name: str) -> bool:
-    """Whether any file may name ``module:object``: it is the package's :data:`MONITOR`."""
-    return name == MONITOR and is_ours(name)
+    return (name == MONITOR and is_ours(name)) or bool(_entries() & names)
 
 
 def check_code_path(path: str | os.PathLike[str], kind: str, remedy: str = "") -> None:

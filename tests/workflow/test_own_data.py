@@ -17,7 +17,7 @@ from sida.config.resources import ROOT
 from sida.config.settings import from_mapping
 from sida.networks import build_network
 from workflow.cli import main
-from workflow.planning.plan import make_plan, plan_values
+from workflow.planning.plan import make_plan, wall_hours
 from workflow.preset import Preset
 from workflow.preset.placeholders import check_preset
 
@@ -124,10 +124,9 @@ def test_a_study_fits_its_card_and_hours_by_the_plan(tmp_path, monkeypatch, caps
     assert "given up for that: " in capsys.readouterr().out
     monkeypatch.chdir(tmp_path / "mine")
     card = "CPU" if "--cores" in options else options[1]
-    plan = plan_values(make_plan([Path("preset.yaml")], card=card, gpus=2 if card == "CPU" else 1))
-    assert not plan["too_large"]
-    assert plan["totals"]["memory_gb"] <= memory
-    assert 0.5 * hours < plan["totals"]["wall_hours"] <= 1.1 * hours
+    plan = make_plan([Path("preset.yaml")], card=card, gpus=2 if card == "CPU" else 1)
+    assert max(job.memory_gb for job in plan.jobs.values()) <= memory
+    assert 0.5 * hours < wall_hours(plan.jobs, plan.gpus) <= 1.1 * hours
 
 
 def test_a_prepared_data_set_stays_where_it_is(tmp_path, monkeypatch):

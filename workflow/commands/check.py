@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sida.cli.main import Verb
 
@@ -18,12 +18,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("stored", metavar="STUDY", help="name or folder of a study with stored results, or that folder")
     parser.add_argument("row", metavar="ROW", help="row of its sheet")
     parser.add_argument("--trials", default="all", metavar="RANGE", help="trials, such as 0 or 0-4 (default: all)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _run(args: argparse.Namespace) -> int:
     """Measures, compares and prints."""
-    import json
     import tempfile
     import time
 
@@ -54,19 +52,38 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError(
             f"row '{args.row}'", f"nothing to compare: {', '.join(left_out)}", "does its protocol still measure them?"
         )
-    devices = {"stored": stored[0]["device"], "here": environment(spec["device"])["device"]}
-    agree = all(one["as_printed"] for one in found)
-    if args.json:
-        said = {"row": args.row, "trials": trials, "metrics": found, "left_out": left_out, "device": devices}
-        print(json.dumps(said, indent=1))
-        return 0 if agree else 1
     images = f"{len(trials)} × {int(stored[0]['n']):,} images"
     print(f"{folder}: row {args.row}, {images}, measured again in {seconds:.1f} s")
-    print(f"stored on {devices['stored']}, code {stored[0]['code_version']}; here on {devices['here']}")
+    here = environment(spec["device"])["device"]
+    print(f"stored on {stored[0]['device']}, code {stored[0]['code_version']}; here on {here}")
     print("\n".join(_lines(found)))
     if left_out:
         print(f"not compared: {', '.join(left_out)}")
-    return 0 if agree else 1
+    return 0 if all(one.as_printed for one in found) else 1
+
+
+class Agreement(NamedTuple):
+    """Agreement of a metric's trials with the stored ones.
+
+    Attributes:
+        metric: Key of the metric.
+        printed, here: The stored and the new number as text (mean ± sample standard deviation).
+        same: Whether all digits of all trials agree.
+        difference: Largest difference of a trial.
+        share: That difference by the standard deviation over trials; None if unknown.
+    """
+
+    metric: str
+    printed: str
+    here: str
+    same: bool
+    difference: float
+    share: float | None
+
+    @property
+    def as_printed(self) -> bool:
+        """Whether the printed number is the same."""
+        return self.same or self.printed == self.here
 
 
 def _compared(
@@ -74,7 +91,7 @@ def _compared(
     records: list[dict[str, Any]],
     trials: list[int],
     shown: Mapping[str, tuple[int, float]],
-) -> tuple[list[dict[str, Any]], list[str]]:
+) -> tuple[list[Agreement], list[str]]:
     """Agreement of each metric with values on both sides, and what has none in a trial."""
     # Values of earlier versions are stored with seven digits.
     digits = 17 if any(len(row["value"]) > 12 for row in stored) else 7
@@ -110,8 +127,8 @@ def _stored_folder(study: str) -> Path:
 
 def trial_agreement(
     metric: str, stored: dict[int, str], here: dict[int, float], digits: int = 17, decimals: int = 4, scale: float = 1
-) -> dict[str, Any]:
-    """Agreement of a metric's trials with the stored ones.
+) -> Agreement:
+    """Compares a metric's trials with the stored ones.
 
     Args:
         metric: Key of the metric.
@@ -120,10 +137,6 @@ def trial_agreement(
         digits: Significant digits of the stored texts.
         decimals: Printed decimals.
         scale: Factor of printed values, such as 100 for per cent.
-
-    Returns:
-        ``printed`` and ``here`` as text (mean ± sample standard deviation), ``same`` (all digits of all trials),
-        ``as_printed``, ``difference`` (largest of a trial), and ``share``: that of the standard deviation over trials.
     """
     from eval.results.summary import Estimate
 
@@ -134,24 +147,16 @@ def trial_agreement(
     ]
     largest = max(abs(float(stored[trial]) - value) for trial, value in here.items())
     same = all(float(f"{value:.{digits}g}") == float(stored[trial]) for trial, value in here.items())
-    return {
-        "metric": metric,
-        "printed": texts[0],
-        "here": texts[1],
-        "same": same,
-        "as_printed": same or texts[0] == texts[1],
-        "difference": 0.0 if same else largest,
-        "share": None if same or not before.std else largest / before.std,
-    }
+    return Agreement(metric, *texts, same, largest, largest / before.std if before.std else None)
 
 
-def _lines(found: list[dict[str, Any]]) -> list[str]:
+def _lines(found: list[Agreement]) -> list[str]:
     lines = [f"{'metric':<16}{'printed':<20}{'measured here':<20}agreement"]
     for one in found:
-        share = "" if one["share"] is None else f", {one['share']:.1g} standard deviations over trials"
-        words = "to the last digit" if one["same"] else f"a trial differs by up to {one['difference']:.2g}{share}"
-        lines.append(f"{one['metric']:<16}{one['printed']:<20}{one['here']:<20}{words}")
-    same, printed = (sum(one[key] for one in found) for key in ("same", "as_printed"))
+        share = "" if one.share is None else f", {one.share:.1g} standard deviations over trials"
+        words = "to the last digit" if one.same else f"a trial differs by up to {one.difference:.2g}{share}"
+        lines.append(f"{one.metric:<16}{one.printed:<20}{one.here:<20}{words}")
+    same, printed = sum(one.same for one in found), sum(one.as_printed for one in found)
     return [*lines, f"{same} of {len(found)} numbers agree to the last digit, {printed} as printed"]
 
 
@@ -202,7 +207,6 @@ CHECK = Verb(
     """examples:
   sida check studies/demo sida-a1.0
   sida check demo sida-a1.0 --trials 0              (one trial of ten)
-  sida check demo data --json
 
 The stored network draws the images of the stored trials again, with their seeds. On the same kind of processor all
 digits agree; another one rounds otherwise, and the command says by how much. Exit status 1 if a printed number differs.

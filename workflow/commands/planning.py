@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import json
 import re
 import textwrap
 from collections.abc import Sequence
@@ -69,21 +68,14 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
         "--gpu", metavar="NAME", help="card, of config/plan.yaml (default: H200, for `device: cpu` CPU)"
     )
     parser.add_argument("--fresh", action="store_true", help="count finished targets, too")
-    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _plan(args: argparse.Namespace) -> int:
     """Prints the plan."""
-    import dataclasses
-
-    from workflow.planning.plan import make_plan, plan_values, show_plan
+    from workflow.planning.plan import make_plan, show_plan
     from workflow.preset.files import preset_files
-    from workflow.preset.outside_code import outside_code_of
 
-    files = preset_files(args.preset)
-    plan = plan_values(make_plan(files, args.targets, args.gpu, args.gpus, args.fresh))
-    plan["code"] = [dataclasses.asdict(code) for file in files for code in outside_code_of(file)]
-    print(json.dumps(plan, indent=2) if args.json else show_plan(plan))
+    print(show_plan(make_plan(preset_files(args.preset), args.targets, args.gpu, args.gpus, args.fresh)))
     return 0
 
 
@@ -118,7 +110,6 @@ PLAN = Verb(
   sida plan paper tables/table1.tex                   (on one H200)
   sida plan paper --gpus 8 --gpu H100 tables/table8.tex figures/figure3.pdf
   sida plan paper edm2-xs-sida                        (a row of the sheet: trained and measured)
-  sida plan studies/demo/preset.yaml --json
 
 Operations are counted on the networks of the preset; nothing is downloaded or trained. The jobs are those
 that Snakemake would run: finished targets cost nothing; --fresh counts them, too. Assumptions: config/plan.yaml.
@@ -128,33 +119,18 @@ that Snakemake would run: finished targets cost nothing; --fresh counts them, to
 )
 
 
-def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
-    preset_argument(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
 def _doctor(args: argparse.Namespace) -> int:
     """Prints the findings; exit status 1 if a requirement is missing."""
-    import dataclasses
-
-    from workflow.planning.doctor import Check, examine, examine_code
+    from workflow.planning.doctor import examine
     from workflow.preset.files import preset_files
 
     files = preset_files(args.preset)
-    findings = [finding for file in files for finding in examine_code(file)]
-    if any(finding.verdict == "missing" for finding in findings):
-        findings.append(Check("preset", "note", "not checked: it cannot be read without its code"))
-    else:
-        findings += examine(files, args.targets)
-    if args.json:
-        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
-    else:
-        print(f"preset {', '.join(map(str, files))}: {', '.join(args.targets) or 'the whole preset'}")
-        for finding in findings:
-            print(f"{finding.verdict:<7} {finding.what}: {finding.text}")
-            if finding.remedy:
-                print(f"          → {finding.remedy}")
+    findings = examine(files, args.targets)
+    print(f"preset {', '.join(map(str, files))}: {', '.join(args.targets) or 'the whole preset'}")
+    for finding in findings:
+        print(f"{finding.verdict:<7} {finding.what}: {finding.text}")
+        if finding.remedy:
+            print(f"          → {finding.remedy}")
     return int(any(finding.verdict == "missing" for finding in findings))
 
 
@@ -163,13 +139,12 @@ DOCTOR = Verb(
     """examples:
   sida doctor paper tables/table1.tex
   sida doctor studies/papers/released.yaml
-  sida doctor demo --json
 
 Checks custom code that the preset names (it is not run before you allow it), GPU memory, disk, packages, data, assets
 and LaTeX; downloads and trains nothing. Exit status 1 if a requirement is missing; notes are about things that are not
 required.
 """,
-    _doctor_arguments,
+    preset_argument,
     _doctor,
 )
 

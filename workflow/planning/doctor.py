@@ -15,11 +15,12 @@ from eval.report.paper import INSTALL, missing_latex
 from sida.assets.cache import cache_dir
 from sida.assets.fetch import by_hand, check_pinned_code, check_reachable
 from sida.assets.registry import Asset
+from sida.config.plugins import source_file
 from sida.config.resources import how_to_install
 from sida.errors import UserError
 from workflow.planning.costs import SMALLER, SPARE, driver_cuda, too_large, without_code
 from workflow.planning.plan import Plan, make_plan
-from workflow.preset.outside_code import allowing, outside_code_of
+from workflow.preset.outside_code import NotAllowedError
 
 CheckVerdict = Literal["ok", "note", "missing"]
 
@@ -51,24 +52,20 @@ def examine(files: Sequence[Path], targets: Sequence[str]) -> list[Check]:
     Raises:
         UserError: No such target.
     """
-    plan = make_plan(files, targets)
-    checks = (_gpu, _disk, _packages, _data, _assets, _latex)
+    try:
+        plan = make_plan(files, targets)
+    except NotAllowedError as error:
+        code = Check("code", "missing", f"{error.place}: {error.fault}", error.remedy)
+        return [code, Check("preset", "note", "not checked: it cannot be read without its code")]
+    checks = (_code, _gpu, _disk, _packages, _data, _assets, _latex)
     return [finding for check in checks for finding in check(plan)]
 
 
-def examine_code(preset: Path) -> list[Check]:
-    """Finds code from outside the package that a preset would import, without running it.
-
-    Args:
-        preset: File of the preset.
-    """
-    found = []
-    for code in outside_code_of(preset):
-        text = f"{code.where} would import {code.name} from {code.source or 'nowhere: there is no such file'}"
-        remedy = f"read it, and if you trust it: export {allowing([code])}"
-        verdict = ("note", f"{text}; allowed") if code.allowed else ("missing", text, remedy)
-        found.append(Check("code", *verdict))
-    return found or [Check("code", "ok", "none from outside the package")]
+def _code(plan: Plan) -> Iterator[Check]:
+    for name, where in plan.preset.code.items():
+        yield Check("code", "note", f"{where} imports {name} from {source_file(name)}; allowed")
+    if not plan.preset.code:
+        yield Check("code", "ok", "none from outside the package")
 
 
 def _gpu(plan: Plan) -> Iterator[Check]:

@@ -1,4 +1,4 @@
-"""The plan of targets: jobs with their costs, totals and assumptions, as JSON and as a table."""
+"""The plan of targets: jobs with their costs, totals and assumptions."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from eval.results.summary import Measurements
 from eval.tables.layout import TableSources, load_table_layout
+from sida.config.plugins import source_file
 from workflow.planning.costs import SMALLER, Cost, Costs, too_large
 from workflow.planning.graph import Planned, planned_jobs
 from workflow.preset import Preset
@@ -120,55 +120,21 @@ def _part(job: Planned, preset: Preset) -> tuple[str, str, float]:
     return STAGES.get(job.rule, job.rule), "/".join(job.wildcards.values()), 1.0
 
 
-def plan_values(plan: Plan) -> dict[str, Any]:
-    """A plan as JSON values.
-
-    Returns:
-        ``preset, file, targets, gpu, gpus, tflops, rates_from, jobs`` (a list), ``totals, too_large, assumptions``.
-    """
-    costs = plan.costs
-    return {
-        "preset": plan.preset.name,
-        "file": plan.preset.source,
-        "targets": list(plan.targets),
-        "gpu": costs.gpu_name,
-        "gpus": plan.gpus,
-        "tflops": {name: getattr(costs.gpu, name) for name in ("float16", "float32")},
-        "rates_from": costs.gpu.source,
-        "jobs": [{"product": product, **dataclasses.asdict(job)} for product, job in plan.jobs.items()],
-        "totals": _totals(plan),
-        "too_large": too_large(plan.jobs.values(), costs.gpu.memory_gb, costs.gpu_name),
-        "assumptions": list(ASSUMED),
-    }
-
-
-def _totals(plan: Plan) -> dict[str, Any]:
-    jobs = plan.jobs.values()
-    sums = ("download_gb", "disk_gb", "gpu_hours", "cpu_hours")
-    totals: dict[str, Any] = {key: sum(getattr(job, key) for job in jobs) for key in sums}
-    totals |= {"jobs": len(jobs), "memory_gb": max((job.memory_gb for job in jobs), default=0.0)}
-    watts = plan.costs.gpu.watts
-    return totals | {"kwh": totals["gpu_hours"] * watts / 1000, "wall_hours": wall_hours(plan.jobs, plan.gpus)}
-
-
-def show_plan(plan: Mapping[str, Any]) -> str:
-    """Values of a plan as text: the preset, a table of jobs, totals and assumptions."""
-    jobs = plan["jobs"]
-    targets = ", ".join(plan["targets"]) or "the whole preset"
-    rows: list[tuple[str, ...]] = [("what", "jobs", f"{plan['gpu']} hours", "memory", "download", "disk", "to reach")]
+def show_plan(plan: Plan) -> str:
+    """A plan as text: the preset, a table of jobs, totals and assumptions."""
+    jobs, costs = [*plan.jobs.values()], plan.costs
+    rows: list[tuple[str, ...]] = [
+        ("what", "jobs", f"{costs.gpu_name} hours", "memory", "download", "disk", "to reach")
+    ]
     for kind, title in KINDS.items():
-        some = [job for job in jobs if job["kind"] == kind]
-        if not some:
-            continue
-        rows.append(_row(title, some, ""))
-        if kind in ("teacher", "student", "measure"):
-            for job in some:
-                scores = job["facts"].get("published", {}).items()
-                rows.append(_row(f"  {job['name']}", [job], ", ".join(f"{metric} {text}" for metric, text in scores)))
-    totals = plan["totals"]
+        some = [job for job in jobs if job.kind == kind]
+        rows += [_row(title, some, "")] if some else []
+        for job in some if kind in ("teacher", "student", "measure") else ():
+            scores = job.facts.get("published", {}).items()
+            rows.append(_row(f"  {job.name}", [job], ", ".join(f"{metric} {text}" for metric, text in scores)))
     rows.append(_row("all", jobs, ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [f"preset {plan['preset']} ({plan['file']}): {targets}", ""]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [f"preset {plan.preset.name} ({plan.preset.source}): {', '.join(plan.targets) or 'the whole preset'}", ""]
     lines += [
         "  ".join(
             cell.ljust(width) if column in (0, 6) else cell.rjust(width)
@@ -176,19 +142,20 @@ def show_plan(plan: Mapping[str, Any]) -> str:
         ).rstrip()
         for row in rows
     ]
-    rates = ", ".join(f"{rate:.3g} TFLOP/s in {name}" for name, rate in plan["tflops"].items() if rate)
+    precisions = {"float16": costs.gpu.float16, "float32": costs.gpu.float32}
+    rates = ", ".join(f"{rate:.3g} TFLOP/s in {name}" for name, rate in precisions.items() if rate)
+    energy = sum(job.gpu_hours for job in jobs) * costs.gpu.watts / 1000
     lines += [
         "",
-        f"on {plan['gpus']} × {plan['gpu']}: {span(totals['wall_hours'])}, {totals['kwh']:,.0f} kWh",
-        f"rates: {rates} ({plan['rates_from']})",
-        *plan["assumptions"],
+        f"on {plan.gpus} × {costs.gpu_name}: {span(wall_hours(plan.jobs, plan.gpus))}, {energy:,.0f} kWh",
+        f"rates: {rates} ({costs.gpu.source})",
+        *ASSUMED,
     ]
-    if plan["too_large"]:
-        lines.append(f"warning: {plan['too_large']}; {SMALLER}")
-    for code in plan.get("code", []):
-        lines.append(f"code from outside the package: {code['name']} from {code['source']} ({code['where']}; allowed)")
-    unknown = [job["name"] for job in jobs if job["facts"].get("network_unknown")]
-    if unknown:
+    if large := too_large(jobs, costs.gpu.memory_gb, costs.gpu_name):
+        lines.append(f"warning: {large}; {SMALLER}")
+    for name, where in plan.preset.code.items():
+        lines.append(f"code from outside the package: {name} from {source_file(name)} ({where}; allowed)")
+    if unknown := [job.name for job in jobs if job.facts.get("network_unknown")]:
         few = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         lines.append(f"without the evaluations of {len(unknown)} networks that the preset does not describe: {few}")
     return "\n".join(lines)
@@ -199,16 +166,19 @@ def span(hours: float) -> str:
     return f"{hours / 24:,.1f} days" if hours > 48 else f"{hours:,.1f} hours"
 
 
-def _row(title: str, jobs: Sequence[Mapping[str, Any]], score: str) -> tuple[str, ...]:
-    total = lambda key: sum(job[key] for job in jobs)
-    memory = max((job["memory_gb"] for job in jobs), default=0.0)
-    cells = [
-        f"{total('gpu_hours'):,.1f}" if total("gpu_hours") else "",
+def _row(title: str, jobs: Sequence[Cost], score: str) -> tuple[str, str, str, str, str, str, str]:
+    """A line of the table: sums over jobs, and the largest memory; an empty cell for 0."""
+    hours, memory = sum(job.gpu_hours for job in jobs), max((job.memory_gb for job in jobs), default=0.0)
+    download, disk = sum(job.download_gb for job in jobs), sum(job.disk_gb for job in jobs)
+    return (
+        title,
+        str(len(jobs)),
+        f"{hours:,.1f}" if hours else "",
         f"{memory:.0f} GB" if memory else "",
-        f"{total('download_gb'):,.1f} GB" if total("download_gb") else "",
-        f"{total('disk_gb'):,.1f} GB" if total("disk_gb") else "",
-    ]
-    return (title, str(len(jobs)), *cells, score)
+        f"{download:,.1f} GB" if download else "",
+        f"{disk:,.1f} GB" if disk else "",
+        score,
+    )
 
 
 def published_scores(preset: Preset) -> dict[str, dict[str, str]]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from eval.claims.rules import Claim, load_claims
 from eval.measuring.protocol import Protocol, load_protocol
-from eval.results.sheet import SheetRow, read_runs
+from eval.results.sheet import SheetRow, read_extended, read_runs
 from sida.assets.cache import cache_dir
 from sida.assets.registry import find_asset, is_address, is_counted, load_registry
 from sida.config.datasets import MadeFrom, dataset_counts, dataset_origin, dataset_spec, remedy
@@ -28,7 +28,7 @@ from sida.config.settings import from_mapping, load_yaml, names_object
 from sida.errors import UserError, suggestion
 from sida.methods.registry import METHODS, find_method
 from workflow.preset.files import PresetSettings, TeacherEntry
-from workflow.preset.outside_code import check_code
+from workflow.preset.outside_code import check_code, outside_code, texts
 
 #: Folders of networks below the results, by the kinds of :class:`Network`.
 FOLDERS = {"teachers": "teachers", "students": "students", "imports": "checkpoints"}
@@ -51,7 +51,6 @@ class Rows:
     def __init__(self, config: Mapping[str, Any], source: str, own: Sequence[Path]) -> None:
         self.source, self.own = source, list(own)
         self._datasets: dict[str, dict[str, Any]] = {}
-        check_code(config, source, own)
         settings = from_mapping(PresetSettings, config, f"{source}:")
         self.stored = settings.stored or {}
         if self.stored:
@@ -70,10 +69,25 @@ class Rows:
         }
         self.runs: dict[str, SheetRow] = {row.run: self._row_with_paths(row) for row in read_runs(self.sheet)}
         self._find_recipes()
+        #: Code from outside the package that the files name, with the places.
+        self.code = outside_code(self._documents())
+        check_code(self.code, source)
         self._add_seen()
         self._add_second_measurements()
 
     # Files that the preset and its sheet name.
+
+    def _documents(self) -> dict[str, Any]:
+        """Files that may name code, by place: settings and recipes, rows, protocols, shared data sets in use."""
+        rows = self.runs.values()
+        documents: dict[str, Any] = {self.source: dataclasses.asdict(self.settings)}
+        documents[self.sheet] = {f"run '{row.run}'": row.cells for row in rows}
+        named = [self.settings.protocol, *self._second_protocols.values()]
+        named += [path for row in rows for path in (row.protocol, row.second_protocol) if path]
+        documents |= {path: read_extended(Path(path), beside=True) for path in dict.fromkeys(named)}
+        used = {text for place in documents for key, text, _ in texts(documents[place], place) if key == "dataset"}
+        shared = load_yaml(path := find("", "datasets"))
+        return documents | {f"{path}: {name}": entry for name, entry in shared.items() if name in used}
 
     def layout(self, kind: str, name: str) -> Path:
         """Layout of a table or figure (kind ``tables`` or ``figures``), by the name of its product."""
@@ -181,13 +195,8 @@ class Rows:
 
     def _add_second_measurements(self) -> None:
         """Adds a key (run, second protocol) for each row with one, its own or the preset's for its first protocol."""
-        where = f"{self.source}: second_protocols"
-        seconds = {
-            own: str(find("protocols", name, self.own, f"{where}.{own}"))
-            for own, name in self.settings.second_protocols.items()
-        }
         for run in list(self.runs.values()):
-            default = None if run.without_network else seconds.get(self.protocol(run).name)
+            default = None if run.without_network else self._second_protocols.get(self.protocol(run).name)
             protocol = run.second_protocol or default
             if protocol is None:
                 continue
@@ -198,6 +207,12 @@ class Rows:
             if second.run in self.runs:
                 raise UserError(where, f"'{second.run}' is a row of its own", "rename or remove it")
             self.runs |= {run.run: first, second.run: second}
+
+    @functools.cached_property
+    def _second_protocols(self) -> dict[str, str]:
+        """Paths of second protocols by the name of the first."""
+        named, where = self.settings.second_protocols, f"{self.source}: second_protocols"
+        return {own: str(find("protocols", name, self.own, f"{where}.{own}")) for own, name in named.items()}
 
     # Parts of a row.
 

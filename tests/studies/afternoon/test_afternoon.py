@@ -7,7 +7,7 @@ import pytest
 from eval.tables.build import make_table
 from sida.config.resources import ROOT
 from tests.workflow.workspace import shipped
-from workflow.cli import main
+from workflow.planning.plan import make_plan
 from workflow.preset.jobs import find_needs, row_digest
 from workflow.preset.placeholders import check_preset
 
@@ -30,9 +30,9 @@ def test_each_table_and_figure_has_its_counterpart_and_each_row_is_shown(preset)
     assert set(preset.runs) - shown - {parent for run in preset.students() for parent in preset.parents(run)} == set()
 
 
-def test_the_plan_takes_five_core_hours(capsys):
-    assert main(["plan", "afternoon", "--fresh", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["totals"]["gpu_hours"] <= 5
+def test_the_plan_takes_five_core_hours():
+    plan = make_plan([STUDY / "preset.yaml"], fresh=True)
+    assert sum(job.gpu_hours for job in plan.jobs.values()) <= 5
 
 
 def test_stored_rows_are_those_of_today_s_settings_and_fill_every_cell(preset, tmp_path):
