@@ -21,7 +21,7 @@ from sida.training.logs import Logs
 from tests.disks import flip
 from tests.eval.synthetic_output import trial_record
 from tests.training.toy import NETWORK
-from workflow.archive import files
+from workflow.archive import verify
 from workflow.cli import main
 
 TEACHER, STUDENT = "teachers/t/network.safetensors", "students/a/network.safetensors"
@@ -237,7 +237,7 @@ def test_a_strangers_folder_leads_nowhere_else_and_ends_in_lines(folder, capsys,
 
 
 def test_a_folder_of_more_files_than_any_is_one_line(folder, capsys, monkeypatch):
-    monkeypatch.setattr(files, "MOST_FILES", 10)
+    monkeypatch.setattr(verify, "MOST_FILES", 10)
     assert main(["verify", str(folder)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("tiny: has more than 10 files; is it the right folder?")

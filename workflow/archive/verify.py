@@ -1,94 +1,222 @@
 """Checks a results folder, also one from someone else: nothing in it is executed, trusted or changed.
 
-Compares the recorded parents of artefacts with the files in the folder.
+Lists its files without following links, compares each with its own hash, the manifest and its recorded parents, and
+tables with measurements with trials.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import dataclasses
 import functools
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from eval.results.measurements import long_rows, read_measurement
 from eval.results.stored import STORED
 from eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, Estimate, identity_mismatch, load_measurements
-from sida.errors import Progress, UserError
-from sida.files.atomic import read_hashed_json, sha256_file
-from sida.files.tensors import read_record
-from sida.files.text_files import read_csv
-from workflow.archive.files import UNLISTED, Report, check_manifest, check_own_hash, list_files
+from sida.data.archive import is_intact_zip
+from sida.errors import Progress, UserError, one_line
+from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
+from sida.files.content_hash import HASH_KEY, is_hashed
+from sida.files.ordinary import walk_below
+from sida.files.tensors import read_record, verify_tensors
+from sida.files.text_files import read_csv, read_text
+from sida.sampling.store import intact_png
 
+MANIFEST = "manifest.json"
+#: Files that may be missing in the manifest: they change while a workflow runs, or are made after the manifest.
+UNLISTED = re.compile(r"((.*/)?(state|logs)/.*|(.*/)?\.[^/]*(/.*)?|manifest\.json)")
+#: Largest number of files and folders in a results folder.
+MOST_FILES = 500_000
 _NETWORK = "network.safetensors"
+_MEASUREMENTS = ("measurements.csv", "measurements.csv.gz")
+_TRIAL = re.compile(r"measurements/[^/]+/trial-\d+\.json")
+_STATE = re.compile(r"(.*/)?state/state-\d+\.json")
+#: JSON without a hash: specs, and records of downloads.
+_NO_HASH = re.compile(r"(specs|assets)/.*\.json|samples/.*/dataset\.json")
+#: Errors of code that reads content of another form.
+_UNUSABLE = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError)
 
 
-class Parents:
-    """Compares hashes of a folder's networks with the hashes that artefacts record for their parents.
+@dataclasses.dataclass
+class Report:
+    """Result of a check: faults and remarks, one line each, and counts of comparisons.
+
+    Attributes:
+        folder: The results folder.
+        faults: Faults that were found.
+        remarks: Files that could not be compared, or have no hash.
+        counts: Numbers of comparisons, by description.
+    """
+
+    folder: Path
+    faults: list[str] = dataclasses.field(default_factory=list)
+    remarks: list[str] = dataclasses.field(default_factory=list)
+    counts: Counter[str] = dataclasses.field(default_factory=Counter)
+
+    def fault(self, name: str, what: str) -> None:
+        """Adds a fault of a file, by its path in the folder."""
+        self.faults.append(f"{one_line(name, 200)}: {one_line(what, 400)}")
+
+    def remark(self, name: str, what: str) -> None:
+        """Adds a remark on a file."""
+        self.remarks.append(f"{one_line(name, 200)}: {one_line(what, 400)}")
+
+    @contextlib.contextmanager
+    def checking(self, name: str) -> Iterator[None]:
+        """Turns errors inside the context into a fault of the file."""
+        try:
+            yield
+        except UserError as error:
+            self.fault(name, str(error).removeprefix(f"{self.folder / name}: "))
+        except OSError as error:
+            self.fault(name, f"cannot be read ({error.strerror or error})")
+        except _UNUSABLE as error:
+            self.fault(name, f"its content is not what such a file holds ({type(error).__name__}); make it again")
+
+    @property
+    def summary(self) -> str:
+        """Counts of comparisons and of faults in one line."""
+        compared = ", ".join(f"{count:,} {what}" for what, count in self.counts.items())
+        faults = f"{len(self.faults):,} fault{'s' * (len(self.faults) != 1)}"
+        return f"{one_line(str(self.folder), 200)}: {compared or 'nothing to compare'}; {faults}"
+
+
+def list_files(report: Report) -> dict[str, int]:
+    """Sizes of all ordinary files by their path in the folder, sorted; links and devices are faults.
+
+    Raises:
+        UserError: There are more files and folders than :data:`MOST_FILES`, or a folder cannot be read.
+    """
+    found = {}
+    for name, entry in sorted(walk_below(report.folder, MOST_FILES)):
+        if entry.is_symlink():
+            report.fault(name, "is a link, which may lead anywhere; put the file itself in its place")
+        elif entry.is_file(follow_symlinks=False):
+            found[name] = entry.stat(follow_symlinks=False).st_size
+        else:
+            report.fault(name, "is no ordinary file; remove it")
+    return found
+
+
+def check_own_hash(path: Path, name: str) -> bool:
+    """Compares a file with the hash in it; returns False for a file without a hash.
+
+    Args:
+        path: The file.
+        name: Path of the file in the results folder, which determines its kind.
+
+    Raises:
+        UserError: The file is damaged or of another kind.
+    """
+    suffix = Path(name.removesuffix(".gz")).suffix
+    if suffix == ".safetensors":
+        return verify_tensors(path)
+    if name.startswith("samples/") and suffix in (".npz", ".zip", ".png"):
+        if not (intact_png(path) if suffix == ".png" else is_intact_zip(path)):
+            raise UserError(path, "damaged: its checksums or sizes do not agree", "delete it and sample again")
+        return True
+    if suffix not in (".json", ".jsonl", ".csv") or _NO_HASH.fullmatch(name):
+        return False
+    if suffix == ".csv":
+        return is_hashed(read_csv(path)[0])
+    if suffix == ".jsonl":
+        if not read_jsonl(path) and path.name == "train.jsonl" and path.with_name(_NETWORK).is_file():
+            raise UserError(path, "damaged: has no line of the finished run beside it", "train again")
+    else:
+        record = read_measurement(path) if _TRIAL.fullmatch(name) else read_hashed_json(path)
+        if _STATE.fullmatch(name):
+            _check_state(path, record["tensors_sha256"])
+    return f'"{HASH_KEY}"' in read_text(path)
+
+
+def _check_state(path: Path, sha256: str) -> None:
+    tensors = path.with_suffix(".safetensors")
+    if tensors.is_symlink() or not tensors.is_file():
+        raise UserError(path, "its tensors are missing", "training resumes from an earlier state")
+    if sha256_file(tensors) != sha256:
+        raise UserError(tensors, "is not the file that its state names", "training resumes from an earlier state")
+
+
+def check_manifest(report: Report, hashes: dict[str, str]) -> set[str]:
+    """Compares files with the manifest; returns the names that the manifest lists.
+
+    Args:
+        report: Report for the faults.
+        hashes: SHA-256 of each file of the folder.
+    """
+    if MANIFEST not in hashes:
+        report.remark(MANIFEST, "is missing: missing files, and damage in files without a hash, are not noticed")
+        return set()
+    listed: set[str] = set()
+    with report.checking(MANIFEST):
+        for name, entry in read_hashed_json(report.folder / MANIFEST)["files"].items():
+            listed.add(name)
+            if name not in hashes:
+                report.fault(name, "is missing; the manifest lists it")
+            elif hashes[name] != entry["sha256"]:
+                report.fault(name, "is not the file that the manifest lists: damaged, or made again since")
+            else:
+                report.counts["files as the manifest lists them"] += 1
+        for name in hashes:
+            if name not in listed and not UNLISTED.fullmatch(name):
+                report.fault(name, "is unknown to the manifest; remove it, or make the manifest again (sida manifest)")
+    return listed
+
+
+def check_parents(report: Report, hashes: Mapping[str, str]) -> None:
+    """Compares the parents that networks and trials record with the networks of the folder.
 
     Args:
         report: Report for the faults.
         hashes: SHA-256 of each file of the folder, by path.
     """
-
-    def __init__(self, report: Report, hashes: Mapping[str, str]) -> None:
-        self.report, self.hashes = report, hashes
-        self.known = {digest for name, digest in hashes.items() if name.endswith(".safetensors")}
-
-    def check(self) -> None:
-        """Compares the parents of every student and trial."""
-        for name in self.hashes:
-            parts = PurePosixPath(name).parts
-            if parts[0] in ("students", "teachers") and parts[2:] == (_NETWORK,):
-                with self.report.checking(name):
-                    self._network(name, f"specs/{parts[0]}/{parts[1]}.json")
-            if parts[0] == "measurements" and len(parts) == 3 and name.endswith(".json"):
-                with self.report.checking(name):
-                    self._trial(name, f"specs/measurements/{parts[1]}.json")
-
-    def _network(self, name: str, spec: str) -> None:
-        parents = read_record(self.report.folder / name).get("parents") or {}
-        for role, digest in parents.items():
-            if digest is not None:
-                self._compare(name, role, digest, self._asked(spec, role))
-
-    def _trial(self, name: str, spec: str) -> None:
-        record = read_measurement(self.report.folder / name)
-        if record.get("network_sha256") is not None:
-            self._compare(name, "network", record["network_sha256"], self._asked(spec, "network"))
-
-    def _asked(self, spec: str, role: str) -> str | None:
-        """The file in this folder that a spec names, by the end of the path."""
-        if spec not in self.hashes:
-            return None
-        asked: Any = read_hashed_json(self.report.folder / spec).get(role)
-        parts = PurePosixPath(asked).parts if isinstance(asked, str) else ()
-        end = "/".join(parts[-3:])
-        # A missing file is outside this folder, unless the path leads through the preset's folder.
-        return end if end in self.hashes or parts[:-3] == ("results", self.preset) else None
-
-    @functools.cached_property
-    def preset(self) -> str:
-        """Name of the preset, even if the folder was renamed."""
-        spec = "specs/preset.json"
-        named = read_hashed_json(self.report.folder / spec).get("preset") if spec in self.hashes else None
-        return str(named or self.report.folder.resolve().name)
-
-    def _compare(self, name: str, role: str, digest: str, asked: str | None) -> None:
-        if asked is not None and asked not in self.hashes:
-            self.report.fault(name, f"was made from {asked}, which is missing; run the workflow again")
-        elif asked is not None and self.hashes[asked] != digest:
-            self.report.fault(name, f"was made from another {role} than {asked} is now; make it again")
-        elif digest in self.known:
-            self.report.counts["parents that are here"] += 1
-        else:
-            self.report.remark(name, f"its {role} ({digest[:12]}) is not in this folder: not compared")
+    networks = {digest for name, digest in hashes.items() if name.endswith(".safetensors")}
+    preset = report.folder.resolve().name
+    with contextlib.suppress(UserError):
+        # Its name, even if the folder was renamed.
+        preset = str(read_hashed_json(report.folder / "specs/preset.json").get("preset") or preset)
+    for name in hashes:
+        with report.checking(name):
+            for role, digest, spec in _parents(report.folder, name):
+                asked = _asked(report.folder, hashes, spec, role, preset)
+                if asked is not None and asked not in hashes:
+                    report.fault(name, f"was made from {asked}, which is missing; run the workflow again")
+                elif asked is not None and hashes[asked] != digest:
+                    report.fault(name, f"was made from another {role} than {asked} is now; make it again")
+                elif digest in networks:
+                    report.counts["parents that are here"] += 1
+                else:
+                    report.remark(name, f"its {role} ({digest[:12]}) is not in this folder: not compared")
 
 
-_MEASUREMENTS = ("measurements.csv", "measurements.csv.gz")
+def _parents(folder: Path, name: str) -> Iterator[tuple[str, str, str]]:
+    """Role and recorded hash of each network that a file was made from, and the spec that names it."""
+    parts, found = PurePosixPath(name).parts, dict[str, Any]()
+    if parts[0] in ("students", "teachers") and parts[2:] == (_NETWORK,):
+        found = read_record(folder / name).get("parents") or {}
+    elif parts[0] == "measurements" and len(parts) == 3 and name.endswith(".json"):
+        found = {"network": read_measurement(folder / name).get("network_sha256")}
+    for role, digest in found.items():
+        if digest is not None:
+            yield role, digest, f"specs/{parts[0]}/{parts[1]}.json"
+
+
+def _asked(folder: Path, hashes: Mapping[str, str], spec: str, role: str, preset: str) -> str | None:
+    """The file in this folder that a spec names, by the end of the path."""
+    if spec not in hashes:
+        return None
+    asked: Any = read_hashed_json(folder / spec).get(role)
+    parts = PurePosixPath(asked).parts if isinstance(asked, str) else ()
+    end = "/".join(parts[-3:])
+    # A missing file is outside this folder, unless the path leads through the preset's folder.
+    return end if end in hashes or parts[:-3] == ("results", preset) else None
 
 
 def verify(folder: str | Path) -> Report:
@@ -127,7 +255,7 @@ def verify(folder: str | Path) -> Report:
     for name in hashes:
         if name not in known and not UNLISTED.fullmatch(name):
             report.remark(name, "no hash: written by hand or by another program, and listed nowhere")
-    Parents(report, hashes).check()
+    check_parents(report, hashes)
     check_numbers(report, hashes)
     return report
 
@@ -150,13 +278,10 @@ def check_numbers(report: Report, names: Iterable[str]) -> None:
                     report.fault(name, f"holds trial {record['trial']} of run '{record['run']}'; was it copied?")
                 for row in _as_read(long_rows([record])):
                     trials[_key(row)] = row
-    of_run: dict[str, list[tuple[str, ...]]] = {}
-    for key in sorted(trials):
-        of_run.setdefault(key[0], []).append(key)
     for name in names:
         if name in _MEASUREMENTS or (name.startswith("collected/") and name.endswith(".csv")):
             with report.checking(name):
-                _check_collected(report, name, trials, of_run)
+                _check_collected(report, name, trials)
     for collected in _MEASUREMENTS:
         if collected not in names:
             continue
@@ -187,12 +312,7 @@ def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(row.get(column)) for column in ("run", "trial", "metric"))
 
 
-def _check_collected(
-    report: Report,
-    name: str,
-    trials: Mapping[tuple[str, ...], Mapping[str, str]],
-    of_run: Mapping[str, Sequence[tuple[str, ...]]],
-) -> None:
+def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...], Mapping[str, str]]) -> None:
     """Requires that a file has exactly the rows of the trials of its runs."""
     columns, rows = read_csv(report.folder / name)
     seen = set()
@@ -211,14 +331,11 @@ def _check_collected(
             report.fault(name, f"line {line}: {different[0]} of {label} is not that of its trial; collect again")
         else:
             report.counts["rows equal to their trials"] += 1
-    counts = Counter(key[0] for key in seen if key in trials)
-    for run in sorted({key[0] for key in seen} & of_run.keys()):
-        count = counts[run]
-        if count < len(of_run[run]):
-            # Of the first rows at most as many as were seen are here: the search ends as early.
-            _, trial, metric = next(key for key in of_run[run] if key not in seen)
-            others = f" (and {len(of_run[run]) - count - 1:,} others)" if len(of_run[run]) - count > 1 else ""
-            report.fault(name, f"{metric} of trial {trial} of '{run}' is missing{others}; collect again")
+    runs = {key[0] for key in seen}
+    if missing := sorted(key for key in trials if key[0] in runs and key not in seen):
+        run, trial, metric = missing[0]
+        others = f" (and {len(missing) - 1:,} others)" if missing[1:] else ""
+        report.fault(name, f"{metric} of trial {trial} of '{run}' is missing{others}; collect again")
 
 
 def _check_table(report: Report, name: str, runs: Set[str], estimate: Callable[[str, str], Estimate]) -> None:
