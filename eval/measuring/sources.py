@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from sida.data import Dataset
 
 
-NETWORK_SAMPLERS = [name for name, kind in SAMPLER_KINDS.items() if kind.needs_network]
+NETWORK_SAMPLERS = [kind for kind in SAMPLER_KINDS if kind != "data"]
 SAMPLERS = (*SAMPLER_KINDS, "python", "images")
 
 

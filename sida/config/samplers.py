@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from sida.config.settings import Count, Finite, NotNegative, OneOf, Positive, Range, Settings, from_mapping
@@ -19,38 +19,14 @@ def heun_evaluations(num_steps: int) -> int:
     return 2 * num_steps - 1
 
 
-@dataclasses.dataclass(frozen=True)
-class SamplerKind:
-    """A kind of sampler; :func:`sida.sampling.samplers.draw_batch` draws with those of a network.
-
-    Attributes:
-        reads: Settings that it reads besides ``kind``.
-        nfe: Function from the number of steps to the network evaluations per image.
-        steps: Default number of steps.
-        fewest: Smallest number of steps.
-        needs_network: Whether a network draws the images; they are real ones otherwise.
-    """
-
-    reads: frozenset[str]
-    nfe: Callable[[int], int]
-    steps: int = 1
-    fewest: int = 1
-    needs_network: bool = True
-
-
-#: Kinds of samplers by name.
+#: Settings that each kind of sampler reads; :func:`sida.sampling.samplers.draw_batch` draws with those of a network.
 SAMPLER_KINDS = {
-    "one_step": SamplerKind(frozenset({"init_sigma", "num_steps", "kernels"}), nfe=lambda steps: steps),
-    "heun": SamplerKind(
-        frozenset({
-            "num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance",
-            "dtype", "kernels",
-        }),
-        nfe=heun_evaluations,
-        steps=18,
-        fewest=2,
-    ),
-    "data": SamplerKind(frozenset(), nfe=lambda steps: 0, needs_network=False),
+    "one_step": {"init_sigma", "num_steps", "kernels"},
+    "heun": {
+        "num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance",
+        "dtype", "kernels",
+    },
+    "data": set[str](),
 }  # fmt: skip
 
 
@@ -88,37 +64,32 @@ class Sampler(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps < self.definition.fewest:
-            raise SettingError("num_steps", f"must be at least {self.definition.fewest}, got {self.steps}")
+        if self.kind == "heun" and self.steps < 2:
+            raise SettingError("num_steps", f"must be at least 2, got {self.steps}")
         if not self.sigma_min < self.sigma_max:
             fault = f"must lie between 0 and sigma_max = {self.sigma_max}, got {self.sigma_min}"
             raise SettingError("sigma_min", fault)
 
     @property
-    def definition(self) -> SamplerKind:
-        """The sampler's kind."""
-        return SAMPLER_KINDS[self.kind]
-
-    @property
     def needs_network(self) -> bool:
-        """Whether a network draws the images."""
-        return self.definition.needs_network
+        """Whether a network draws the images; they are real ones otherwise."""
+        return self.kind != "data"
 
     @property
     def steps(self) -> int:
         """Number of steps; the default if ``num_steps`` is None."""
-        return self.definition.steps if self.num_steps is None else self.num_steps
+        return self.num_steps or (18 if self.kind == "heun" else 1)
 
     @property
     def nfe(self) -> int:
         """Evaluations of the network per image; as in the papers, those of a guiding network do not count."""
-        return self.definition.nfe(self.steps)
+        return {"one_step": self.steps, "heun": heun_evaluations(self.steps), "data": 0}[self.kind]
 
     def given(self) -> dict[str, Any]:
         """Kind, steps and the settings that differ from their defaults, as :func:`read_sampler` takes them."""
         fields = {field.name: field.default for field in dataclasses.fields(self)}
         changed = {name: getattr(self, name) for name, default in fields.items() if getattr(self, name) != default}
-        return changed | ({"num_steps": self.steps} if "num_steps" in self.definition.reads else {})
+        return changed | ({"num_steps": self.steps} if "num_steps" in SAMPLER_KINDS[self.kind] else {})
 
     def facts(self) -> dict[str, Any]:
         """The settings that decide the images, as JSON values for records; ``kernels`` only if it is not ``torch``."""
@@ -139,7 +110,7 @@ def read_sampler(value: Sampler | Mapping[str, Any] | str, where: str = "sampler
     mapping = _parsed(value, where) if isinstance(value, str) else value
     sampler = from_mapping(Sampler, mapping, where)
     for key in mapping:
-        if key not in {"kind", *sampler.definition.reads}:
+        if key not in {"kind", *SAMPLER_KINDS[sampler.kind]}:
             raise UserError(f"{where}.{key}", f"a sampler of kind '{sampler.kind}' does not read it", "remove it")
     return sampler
 

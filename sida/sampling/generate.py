@@ -189,7 +189,7 @@ class Drawer:
             return _resample(dataset, seeds, batch_size, self.decode, output)
         if net is None:
             raise UserError("sampler", f"'{sampler.kind}' needs a network", "give one")
-        if "sigma_max" in sampler.definition.reads:
+        if sampler.kind == "heun":
             sigma_range(net, sampler.sigma_min, sampler.sigma_max)  # refuses before anything is drawn
         if self.guide is not None:
             check_guide_fits(net, self.guide, "guiding network")
