@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import contextvars
-import itertools
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -16,9 +15,8 @@ from sida.config.plugins import ALLOW, check_code_path
 from sida.config.resources import ROOT
 from sida.errors import UserError, say
 from sida.files.ordinary import walk_below
-from sida.files.text_files import read_text
 from workflow.preset import Preset
-from workflow.preset.files import find_preset
+from workflow.preset.files import presets
 
 #: Whether this process only plans: it has Snakemake's workflow without its command line, which alone reads profiles.
 PLANNING = contextvars.ContextVar("PLANNING", default=False)
@@ -74,17 +72,18 @@ def check_records(folder: Path) -> None:
         check_code_path(modules, kind, f"set {ALLOW}={modules.resolve()}, else remove it")
 
 
-def check_scheduler(profile: Path) -> None:
-    """Refuses a profile of SLURM on a machine without SLURM, where each job fails after a minute.
+def check_scheduler(executor: str) -> None:
+    """Refuses SLURM on a machine without SLURM, where each job fails after a minute.
+
+    Args:
+        executor: Name of Snakemake's executor.
 
     Raises:
-        UserError: The profile's executor is ``slurm``, and there is no ``sbatch``.
+        UserError: It is ``slurm``, and there is no ``sbatch``.
     """
-    path = profile / "config.yaml"
-    text = read_text(path) if path.is_file() else ""
-    if re.search(r"(?m)^executor:\s*slurm\b", text) and shutil.which("sbatch") is None:
+    if executor == "slurm" and shutil.which("sbatch") is None:
         remedy = "start it on a login node of the cluster, or leave the profile out to run jobs on this machine"
-        raise UserError(profile, "needs SLURM, and there is no sbatch on this machine", remedy)
+        raise UserError("executor slurm", "there is no sbatch on this machine", remedy)
 
 
 def check_data(preset: Preset, trainings: Iterable[str]) -> None:
@@ -115,37 +114,17 @@ def give_cache() -> None:
     os.environ["XDG_CACHE_HOME"] = os.path.abspath(".snakemake/cache")
 
 
-def check_command(profile: str | None = None) -> None:
-    """Ends Snakemake with one line if a file of ``--configfile`` or the scheduler is missing.
-
-    Args:
-        profile: Name of the profile that calls this function, if jobs go to a scheduler.
-    """
+def check_command() -> None:
+    """Ends Snakemake with one line if a file of ``--configfile`` is missing; profiles call it."""
     give_cache()
-    words = sys.argv[1:]
-    # Letters may be joined (-np), and values too (--executor=local).
-    runs_none = re.compile("-([a-zA-Z]*n|e|-dry-?run|-unlock|-lint|-executor)")
-    if profile is not None and not any(map(runs_none.match, words)):
-        try:
-            check_scheduler(ROOT / "profiles" / profile)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--configfile", "--configfiles", nargs="+", action="extend", default=[])
+    for name in parser.parse_known_args()[0].configfile:
+        if not os.path.isfile(name):
+            near = presets().get(name)
+            meant = f"this preset is {near}" if near else "put -- before targets, and see `sida presets`"
+            print(f"error: --configfile: no such file '{name}'; {meant}", file=sys.stderr)
             sys.exit(1)
-    options = ("--configfile", "--configfiles")
-    given = [word.split("=", 1)[1:] for word in words if word.startswith(tuple(f"{option}=" for option in options))]
-    starts = [n + 1 for n, word in enumerate(words) if word in options]
-    given += [[*itertools.takewhile(lambda word: not word.startswith("-"), words[start:])] for start in starts]
-    for files in given:
-        for word in files:
-            if not Path(word).is_file():
-                try:
-                    fault = f"--configfile {word}: no such file; this preset is {find_preset(word, '--configfile')}"
-                except UserError as error:
-                    fault = str(error)
-                    if word != files[0]:
-                        fault = f"--configfile: takes '{word}' as a file; put -- before targets: -- {word}"
-                print(f"error: {fault}", file=sys.stderr)
-                sys.exit(1)
 
 
 def closed_results(folder: str | Path) -> str | None:

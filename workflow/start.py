@@ -14,7 +14,15 @@ from eval.report.paper import missing_latex
 from sida.assets import check_pinned_code
 from sida.assets.fetch import check_reachable
 from sida.errors import UserError
-from workflow.checks import PLANNING, check_data, check_folder, check_profile, check_results, closed_results
+from workflow.checks import (
+    PLANNING,
+    check_data,
+    check_folder,
+    check_profile,
+    check_results,
+    check_scheduler,
+    closed_results,
+)
 from workflow.commands.archive import show_results
 from workflow.launch import PoolError, devices
 from workflow.planning.costs import check_card, driver_cards
@@ -72,6 +80,7 @@ class Start:
         """
         jobs = list(self._workflow.dag.needrun_jobs())
         with _ending():
+            check_scheduler(self._workflow.executor_plugin.name)
             check_reachable(job.wildcards.asset for job in jobs if job.rule.name == "fetch")
             check_pinned_code(job.wildcards.asset for job in self._workflow.dag.jobs if job.rule.name == "fetch")
             if self._site is None and any(job.resources.get("gpu") for job in jobs):

@@ -19,7 +19,7 @@ from tests.eval.synthetic_output import write_preset
 from tests.refused import refused, refusing
 from tests.training.toy import fork, wait
 from tests.workflow.workspace import Workspace, forked_snakemake, put
-from workflow.checks import check_folder, check_results, closed_results
+from workflow.checks import check_folder, check_results, check_scheduler, closed_results
 from workflow.cli import main
 from workflow.commands.planning import list_presets
 from workflow.preset.files import presets
@@ -93,17 +93,18 @@ def refusal(capsys, started, *words: str) -> str:
     return line
 
 
-def test_a_profile_is_one_of_ours_or_a_folder(folder, started, capsys, monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+def test_a_profile_is_one_of_ours_or_a_folder(folder, started, capsys):
     (folder / "mine").mkdir()
     assert begin("published", "--profile", "slurm") == begin("published", "--profile", "mine") == 0
     chosen = [words[words.index("--workflow-profile") + 1] for words in started]
     assert chosen == [str(ROOT / "profiles/slurm"), "mine"]
     assert "slurm" in refusal(capsys, started, "published", "--profile", "slrum")
-    # SLURM is looked for before jobs wait for it.
+
+
+def test_slurm_is_looked_for_before_jobs_wait_for_it(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert "no sbatch on this machine" in refusal(capsys, started, "published", "--profile", "slurm")
-    assert begin("published", "--profile", "slurm", "-n") == 0
+    refused("no sbatch on this machine", check_scheduler, "slurm")
+    check_scheduler("local")
 
 
 @pytest.mark.parametrize(
@@ -195,8 +196,8 @@ def test_results_that_may_only_be_read_are_told(tmp_path):
     ("words", "fault"),
     [
         ([], rf"error: --configfile: .* {DEMO}"),
-        (["--configfile", f"{ROOT}/config/demo.yaml"], r"error: --configfile: .*config/demo.yaml.*'demo'"),
-        (["--configfile=nothing.yaml"], r"error: --configfile: no preset 'nothing.yaml'"),
+        (["--configfile", f"{ROOT}/config/demo.yaml"], r"error: --configfile: .*config/demo.yaml.*sida presets"),
+        (["--configfile=nothing.yaml"], r"error: --configfile: .*'nothing.yaml'"),
     ],
     ids=["no preset", "no file", "no file after ="],
 )

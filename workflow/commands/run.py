@@ -55,7 +55,7 @@ def _parse(parse: Any, words: Sequence[str], namespace: Any = None) -> tuple[arg
 def _run(args: argparse.Namespace) -> int:
     """Becomes Snakemake, so signals and the exit status are Snakemake's; does not return."""
     from sida.config.resources import CHECKOUT, ROOT
-    from workflow.checks import check_folder, check_records, check_scheduler
+    from workflow.checks import check_folder, check_records
     from workflow.preset import Preset
     from workflow.preset.files import preset_files
     from workflow.preset.targets import Targets
@@ -67,8 +67,6 @@ def _run(args: argparse.Namespace) -> int:
     if args.cores and args.cores != "all":
         whole("--cores", 1, 10**6)(args.cores)
     profile = _profile(args.profile)
-    if profile is not None and not args.dry_run:
-        check_scheduler(profile)
     # Snakemake runs code of its settings and records as it starts: they are read first, as data.
     check_folder(Path.cwd())
     check_records(Path.cwd())
