@@ -1,9 +1,8 @@
-"""Checks before a workflow starts: working folder, Snakemake's profile and records, settings files, file times."""
+"""Checks before a workflow starts: working folder, Snakemake's profile and records, settings files, results."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import contextvars
 import os
 import shutil
@@ -13,15 +12,13 @@ from pathlib import Path
 
 from sida.config.plugins import ALLOW, check_code_path
 from sida.config.resources import ROOT
-from sida.errors import UserError, say
+from sida.errors import UserError
 from sida.files.ordinary import walk_below
 from workflow.preset import Preset
 from workflow.preset.files import presets
 
 #: Whether this process only plans: it has Snakemake's workflow without its command line, which alone reads profiles.
 PLANNING = contextvars.ContextVar("PLANNING", default=False)
-#: Largest difference in seconds between clocks of machines with a common disk.
-SLACK = 60.0
 
 
 def check_folder(folder: Path) -> None:
@@ -137,26 +134,12 @@ def closed_results(folder: str | Path) -> str | None:
     return f"{folder}: is read-only, so nothing can be made there; start in a writable folder to make more"
 
 
-def check_results(folder: str | os.PathLike[str], clock: str | os.PathLike[str]) -> None:
-    """Refuses links, pipes and devices in a preset's results, and dates files of the future now.
-
-    Jobs would write through a link, and read a pipe for ever.
-
-    Args:
-        folder: ``results/<preset>``.
-        clock: A file in it that was written just now, which gives the time of the disk.
+def check_results(folder: str | os.PathLike[str]) -> None:
+    """Refuses links, pipes and devices in a preset's results: jobs would write through a link, and wait for a pipe.
 
     Raises:
         UserError: There is a link, a pipe or a device.
     """
-    latest, count = os.stat(clock).st_mtime + SLACK, 0
     for _, entry in walk_below(folder):
         if not entry.is_file(follow_symlinks=False):
             raise UserError(entry.path, "is a link, a pipe or a device", "remove it")
-        # The file was removed, or belongs to another user.
-        with contextlib.suppress(OSError):
-            if entry.stat(follow_symlinks=False).st_mtime > latest:
-                os.utime(entry.path, follow_symlinks=False)
-                count += 1
-    if count:
-        say(f"{os.fspath(folder)}: {count:,} files were dated in the future; they are dated now (was a clock wrong?)")

@@ -89,7 +89,7 @@ class Start:
             inside = [path.removeprefix(f"{self.preset.results}/specs/").removesuffix(".json") for path in named]
             check_data(self.preset, sorted(name for name in inside if name.startswith(("teachers/", "students/"))))
             self._lock.take()
-            check_results(self.preset.results, self._lock.path)
+            check_results(self.preset.results)
             self.preset.write(sorted(inside))
         for line in self.requests.warnings(jobs, self._workflow.execution_settings.retries):
             print(line, file=sys.stderr)
