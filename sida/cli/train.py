@@ -9,15 +9,15 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sida.cli.arguments import add_whole
 from sida.cli.main import Verb, let_go
 from sida.config.recipe import TeacherConfig
-from sida.config.settings import MISSING, from_mapping, load_spec, takes_text
-from sida.errors import SettingError, UserError, inside, say
+from sida.config.settings import from_mapping, load_spec, takes_text
+from sida.errors import UserError, say
 from sida.files.text_files import parse_yaml
 from sida.methods.registry import METHODS, DistillConfig
 from sida.training.processes import place, rank_0_output, run_together
@@ -58,30 +58,12 @@ def read_settings(args: argparse.Namespace, cls: type[T], options: Mapping[str, 
         The settings, and their source as named in errors.
 
     Raises:
-        UserError: A setting is wrong; the message names the option, ``--set`` or file that gives the setting.
+        UserError: A setting is wrong; the message names the spec with everything that changes it.
     """
     spec, where = read_spec(args.spec, args.set, cls)
     given = {key: value for key, value in (options or {}).items() if value is not None}
-    try:
-        return from_mapping(cls, spec | given, where), where
-    except SettingError as error:
-        places = {text.partition("=")[0]: f"--set {text}" for text in args.set} | {key: f"--{key}" for key in given}
-        raise _at_its_argument(error, where, places, options or {}) from None
-
-
-def _at_its_argument(
-    error: SettingError, where: str, places: Mapping[str, str], options: Collection[str]
-) -> SettingError:
-    """The error at the argument that gives the setting, if there is one, instead of the spec."""
-    for key, argument in places.items():
-        rest = error.place.removeprefix(inside(where, key))
-        if rest != error.place and rest[:1] in ("", ".", "["):
-            return SettingError(f"{argument}{rest}", error.fault, error.remedy)
-
-    key = error.place.removeprefix(inside(where, ""))
-    if error.fault == MISSING and key in options:
-        return SettingError(error.place, error.fault, f"{error.remedy}, or give --{key}")
-    return error
+    changed = [f" --set {text}" for text in args.set] + [f" --{key} {value}" for key, value in given.items()]
+    return from_mapping(cls, spec | given, f"{where}{''.join(changed)}:" if changed else where), where
 
 
 def read_spec(text: str, overrides: Sequence[str], cls: type) -> tuple[dict[str, Any], str]:
@@ -113,7 +95,6 @@ def _tell(network: Path) -> None:
 
 
 def _apply(spec: dict[str, Any], override: str, cls: type) -> None:
-
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"--set {override}", "must be key=value, e.g. --set lr=1e-4")

@@ -10,7 +10,6 @@ from PIL import Image
 from sida.training import train_teacher
 from tests.training.toy import interrupt_after
 from tests.workflow.workspace import TINY, Workspace, kill_group, outcome, shipped, small, wait_for
-from workflow.preset import Preset
 from workflow.preset.jobs import content_digest
 
 GENERATOR = """import numpy as np
@@ -84,9 +83,6 @@ def test_an_old_student_is_not_shown_after_a_training_that_fails_or_is_killed(tm
     assert due | {"train_teacher"} <= set(workspace.planned(*arguments))
 
 
-PICTURES = "run\tlabel\tmethod\tcheckpoint\tsampler\nmine\tMine\texternal\tpictures\t\ndata\tData\tdata\t\tdata\n"
-
-
 def write(folder, number, seed):
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 255, (8, 8), np.uint8)).save(folder / f"{number:03}.png")
@@ -125,21 +121,6 @@ def test_a_layout_counts_by_its_content_and_that_of_the_file_it_extends(tmp_path
     assert len(set(digests)) == 3
     layout.write_text("# a remark\n" + layout.read_text())
     assert digest(layout) == digests[-1]
-
-
-def test_a_picture_that_is_written_over_is_measured(tmp_path, monkeypatch):
-    workspace = Workspace(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    for number in range(3):
-        write(tmp_path / "pictures", number, number)
-    (tmp_path / "runs.tsv").write_text(PICTURES)
-    changes = {"preset": "mine", "runs": "runs.tsv", "claims": None, "figures": [], "tables": []}
-    config = workspace.config(**changes, teachers={}, recipes={})
-    before = {run: Preset.load(config).measurement(run).digest for run in ("mine", "data")}
-    write(tmp_path / "pictures", 2, 1000)
-    content_digest.cache_clear()
-    after = {run: Preset.load(config).measurement(run).digest for run in before}
-    assert {run for run in before if before[run] != after[run]} == {"mine"}
 
 
 @pytest.mark.slow

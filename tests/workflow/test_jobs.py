@@ -210,6 +210,11 @@ def test_custom_code_is_an_input_and_counts_by_content(tmp_path, monkeypatch):
         found.append(study(tmp_path, {"tables": [], "figures": []}, rows).measurement("mine"))
     first, second = found
     assert first.needs["files"] == ["mine.py"]
+    (tmp_path / "pictures").mkdir()
+    rows["mine"]["checkpoint"] = "pictures"
+    assert (
+        study(tmp_path, {"tables": [], "figures": []}, rows).measurement("mine").needs["files"][0].endswith("pictures")
+    )
     assert (first.own, first.digest == second.digest) == (second.own, False)
     assert source_of("mine.nowhere:f") is None
 

@@ -70,15 +70,10 @@ NAMED = {
         "preset.yaml: teachers.t.network.class",
     ),
     "data set": (lambda name: {"datasets": {"x": {"kind": name}}}, "preset.yaml: datasets.x.kind"),
-    **{
-        f"judge {place}": (
-            lambda name, place=place: {
-                "recipes": {"r": RECIPE | {"options": {"judges": ["digits", "glyphs", name][-place:]}}}
-            },
-            rf"preset.yaml: recipes.r.options.judges\[{place - 1}\]",
-        )
-        for place in (1, 3)
-    },
+    "judge": (
+        lambda name: {"recipes": {"r": RECIPE | {"options": {"judges": ["digits", name]}}}},
+        r"preset.yaml: recipes.r.options.judges\[1\]",
+    ),
     **{
         key: (lambda name, key=key: {"protocol": {"metrics": [{**METRICS[0], key: name}]}}, rf"metrics\[0\].{key}")
         for key in ("kind", "extractor")
@@ -201,15 +196,6 @@ def test_what_is_typed_is_the_users_word_but_not_in_a_job(study, monkeypatch):
     monkeypatch.setenv(TYPED, "no")
     allow_typed(typed)
     assert not allowed("a.b:c")
-
-
-def test_a_typed_extractor_needs_no_other_word(study, tmp_path, monkeypatch):
-    study()
-    monkeypatch.syspath_prepend(str(ROOT))
-    name, out = "docs.examples.spectrum:Spectrum", tmp_path / "s.safetensors"
-    data = '{"name": "digits", "kind": "digits", "max_size": 8}'
-    assert main(["reference", "--dataset", data, "--extractor", name, "--out", str(out)]) == 0
-    assert out.exists()
 
 
 def test_doctor_and_plan_name_the_code_and_its_file_before_a_run(study, monkeypatch, capsys):

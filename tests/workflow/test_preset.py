@@ -77,37 +77,27 @@ OWN = "docs.examples.matching:METHOD"
 FAULTS = [
     # Settings.
     ({"sede": 1}, r"preset.yaml: sede: .*'seed'"),
-    ({"recipes/sid/btach_size": 32}, r"recipes.sid.btach_size: .*'batch_size'"),
-    ({"preset": "De mo"}, r"preset.yaml: preset: "),
     ({"dataset": "digit"}, r"preset.yaml: .*'digit'.*'digits'"),
-    ({"protocol": ...}, r"protocol: is missing"),
-    ({"protocol": ["digits"]}, r"preset.yaml: protocol: must be a text"),
     ({"datasets": {"x": {"kind": "zip", "path": "x.zip", "counts": "none"}}}, r"datasets.x.counts: .*channels"),
     ({"tables": ["mian"]}, r"tables: .*'mian' .*'main'"),
     ({"tables": ["main", "lay/main.yaml"]}, r"tables: 'main' and 'lay/main.yaml' "),
-    ({"device": "cuda:x"}, r"preset.yaml: device: "),
     ({"teachers": {}}, r".tsv: run 'teacher-nfe35': .*'digits-short'"),
     ({TEACHER: CHECKPOINT}, r"preset.yaml: teachers.digits-short"),
     ({f"{NETWORK}/class": "docs.examples.flow:Flow"}, r"network.class: .*'Flow' .*FlowPrecond"),
     ({f"{NETWORK}/kwargs/img_resolution": 16}, r"digits-short.network.kwargs.img_resolution: .*'digits' has 8"),
-    ({"samplers/one-step": {"kind": "one-step"}}, r"samplers.one-step.kind: .*one_step, heun, data"),
     ({"samplers/x": {"kind": "one_step", "rho": 7}}, r"samplers.x.rho: "),
-    ({"samplers/x": {"kind": "heun", "sigma_min": 3, "sigma_max": 2}}, r"samplers.x.sigma_min: "),
-    ({"recipes/sid/recompute": True}, r"preset.yaml: recipes.sid.recompute: "),
     ({"recipes/sid/kernels": "fused"}, r"recipes.sid.kernels: .* device 'cuda'"),
     ({"recipes/sid/logvar": True}, r"recipes.sid.logvar: "),
     ({"recipes/sid/evaluation": None}, r"recipe 'sid' has no key 'evaluation'"),
     ({"second_protocols": {"digits": "digits-min"}}, r"preset.yaml: second_protocols.digits: no .*'digits-min'"),
     # Options of a method.
     ({"rows/sid-a1.0/method": OWN, "recipes/sid/options": {"weight": -1}}, r"recipes.sid.options.weight: .* 0, got -1"),
-    ({"rows/sid-a1.0/method": "gdd", "recipes/sid/options": {"form": "foo"}}, r"recipes.sid.options.form: "),
     ({"recipes/sid/options": {"weight": 1}}, r"preset.yaml: recipes.sid.options: method 'sid' "),
     # Archives.
     (archives(a={"dataset": "b"}, b={"dataset": "a"}), r"made_from: .*\(a of b of a\)"),
     (archives(a={"dataset": "digits"}), r"datasets.a.made_from.dataset: .*'digits'"),
     (archives(a={"source": "cifar10-pyton"}), r"datasets.a.made_from.source: .*'cifar10-python'"),
     (elsewhere("/tmp/nowhere/mine.zip"), r"^preset.yaml: datasets.a.path: .*below"),
-    (elsewhere("a/../../mine.zip"), r"^preset.yaml: datasets.a.path: .*below"),
     # The sheet.
     ({"rows/sid2a-a1.0/init": "sid-a1.1"}, r"'init': .*'sid-a1.0'"),
     ({"rows/sid2a-a1.0/init": ...}, r"runs.tsv: run 'sid2a-a1.0': init: "),
@@ -122,7 +112,6 @@ FAULTS = [
     (alone(method="sid", sampler="one-step", checkpoint="cifar10-unknown"), r"checkpoint: .*'cifar10-unknown'"),
     (alone(method="external", checkpoint="mine.npz"), r"runs.tsv: run 'x': checkpoint: .*'mine.npz'"),
     (alone(method="external"), r"runs.tsv: run 'x': column 'checkpoint' is empty"),
-    (alone(method="external", checkpoint="x.npz", nfe="0"), r"runs.tsv:2: nfe: .* 1, got 0"),
     (alone(method="external", checkpoint="x.pkl", sampler="onestep"), r"'onestep'.*'one-step'"),
     ({"rows/data/second_protocol": "digits", "protocol": "digits"}, r"run 'data': second_protocol: .*another"),
     ({"rows/data/second_protocol": "digits-mini", "rows/data.digits-mini": ROWS["data"]}, r"second_protocol: .*rename"),
@@ -140,7 +129,6 @@ FAULTS = [
     (refers_to("dataset", dataset="digit", fixed=True), r"references.data: .*'digits'"),
     (refers_to(file="mine.npz"), r"x.yaml: metric 'fd': its reference 'data' is a file"),
     (few(kind="precision", k=50), r"x.yaml: metric 'm': k: "),
-    (few(kind="inception_score", splits=51), r"splits: 51 of 50 images"),
     (few(kind="inception_score", extractor="pixels"), r"'pixels' has no classes"),
 ]
 

@@ -113,24 +113,16 @@ def test_a_changed_setting_has_the_type_of_its_class(override, value):
     assert (spec, type(spec)) == (value, type(value))
 
 
-@pytest.mark.parametrize(
-    ("words", "options", "place", "remedy"),
-    [
-        (["batchsize=3"], {}, "--set batchsize=3: ", "did you mean 'batch_size'"),
-        (["batch_size=x"], {}, "--set batch_size=x: ", "must be an integer"),
-        (["augment.q=1"], {}, "--set augment.q=1: ", "unknown key"),
-        ([], {"teacher": None}, "student.yaml: teacher: ", "give --teacher"),
-        ([], {"teacher": "t", "method": 3}, "--method: ", "must be a text"),
-        (["lr=x"], {"teacher": "t"}, "--set lr=x: ", "must be a number"),
-    ],
-)
-def test_a_wrong_setting_names_the_option_that_gives_it(tmp_path, monkeypatch, words, options, place, remedy):
+def test_a_wrong_setting_names_the_options_that_change_the_spec(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     spec = {"name": "a", "method": "sid", "dataset": {"name": "digits", "kind": "digits"}, "total_kimg": 1}
     Path("student.yaml").write_text(json.dumps({**spec, "batch_size": 8, "lr": 1e-4, "warmup_kimg": 0}))
-    error = refused("", read_settings, Namespace(spec="student.yaml", set=words), DistillConfig, options)
-    assert str(error).startswith(place)
-    assert remedy in str(error)
+    for words, options, fault in (
+        (["batchsize=3"], {}, "student.yaml --set batchsize=3: batchsize: .*'batch_size'"),
+        (["augment.q=1"], {"teacher": "t"}, "--set augment.q=1 --teacher t: augment.q: unknown key"),
+        ([], {"teacher": None}, "student.yaml: teacher: is missing"),
+    ):
+        refused(fault, read_settings, Namespace(spec="student.yaml", set=words), DistillConfig, options)
 
 
 def test_the_page_and_the_schemas_are_current():

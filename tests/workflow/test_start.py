@@ -21,7 +21,7 @@ from tests.workflow.workspace import Workspace, forked_snakemake, put
 from workflow.checks import check_folder, check_results, check_scheduler, closed_results
 from workflow.cli import main
 from workflow.commands.planning import list_presets
-from workflow.preset.files import presets
+from workflow.preset.files import find_preset, presets
 from workflow.preset.lock import NAME, PresetLock
 
 PUBLISHED = str(ROOT / "studies/papers/published.yaml")
@@ -142,17 +142,11 @@ def test_presets_are_listed_with_what_they_need(capsys):
     rows = list_presets()
     assert set(rows) == set(presets()) >= {"demo", "gpu", "afternoon", "paper", "published", "released", "sid2a"}
     assert (rows["demo"][1], rows["gpu"][1]) == ("a processor", "a GPU")
+    refused("'publishd' .did you mean 'published'", find_preset, "publishd")
     for name, (about, _) in rows.items():
         assert about, f"{name}: a comment at its top says what it is and costs"
     assert main(["presets"]) == 0
     assert "needs a GPU" in capsys.readouterr().out
-
-
-def test_a_preset_is_named_by_name_or_file(capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    assert main(["show", "studies/papers/published.yaml"]) == 0
-    assert main(["show", "publishd"]) == 1
-    assert "'publishd' (did you mean 'published'?)" in capsys.readouterr().err
 
 
 def test_a_table_outside_the_checkout_takes_its_sheet_from_there(tmp_path, monkeypatch, capsys):
@@ -297,13 +291,8 @@ def test_a_killed_holder_holds_nothing_nor_do_its_jobs(results, tmp_path):
     os.kill(job, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"pid": 1}', "[" * 200_000])
-def test_a_file_without_a_name_in_it_holds_nothing(results, text):
-    put(results / NAME, text)
-    taken(results).release()
-
-
 def test_what_a_file_says_stays_one_line(results):
+    put(results / NAME, "[" * 200_000)
     held = taken(results)
     record = {"host": "node7", "pid": 12, "command": "snakemake\n\x1b[2Jerror: " + "x" * 10_000}
     (results / NAME).write_text(json.dumps(record))

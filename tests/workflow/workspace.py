@@ -131,15 +131,6 @@ class Workspace:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
 
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = self.command(*arguments)
-        if "-n" in arguments:
-            # A dry run needs no interpreter of its own, whose start takes seconds.
-            status, text = self.forked(*arguments)
-            return subprocess.CompletedProcess(command, status, text, "")
-        place = {"cwd": self.folder, "env": self.environment()}
-        return subprocess.run(command, **place, capture_output=True, text=True, timeout=3600)
-
     def forked(self, *arguments: str) -> tuple[Any, str]:
         """Exit status and Snakemake's own words of a run in a child of this process; jobs are processes as ever."""
         return forked_snakemake(self.folder, *self.command(*arguments)[1:], environment=self.environment())
@@ -151,9 +142,14 @@ class Workspace:
 
     def done(self, *arguments: str, status: int = 0) -> str:
         """What a run says, which must end with this status."""
-        run = self.snakemake(*arguments)
-        said = run.stdout + run.stderr
-        assert run.returncode == status, said[-6000:]
+        if "-n" in arguments:
+            # A dry run needs no interpreter of its own, whose start takes seconds.
+            found, said = self.forked(*arguments)
+        else:
+            place = {"cwd": self.folder, "env": self.environment()}
+            run = subprocess.run(self.command(*arguments), **place, capture_output=True, text=True, timeout=3600)
+            found, said = run.returncode, run.stdout + run.stderr
+        assert found == status, said[-6000:]
         return said
 
     def planned(self, *arguments: str) -> dict[str, int]:

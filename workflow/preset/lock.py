@@ -96,4 +96,4 @@ def _who(holder: dict[str, Any] | None) -> str:
     if holder is None:
         return "its lock file has no name"
     words = f"process {holder['pid']} on {holder['host']} since {holder.get('since')}: {holder.get('command')}"
-    return "".join(letter if letter.isprintable() else " " for letter in words)[:300]
+    return words[:300]
