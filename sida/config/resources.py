@@ -111,11 +111,10 @@ def _folders_in(place: Path, time: int) -> list[Path]:
     return sorted(path for path in place.iterdir() if path.is_dir())
 
 
-def how_to_install(*packages: str, target: str = "setup") -> str:
-    """The command that installs packages: a target of ``make`` in a checkout, whose locks have all of them, else pip.
+def how_to_install(*packages: str) -> str:
+    """The command that installs packages: ``make setup`` in a checkout, whose locks have all of them, else pip.
 
     Args:
         packages: Requirements as pip takes them, for example ``diffusers>=0.27``.
-        target: ``setup``, or ``extras`` for optional packages.
     """
-    return f"make {target}" if CHECKOUT else "pip install " + " ".join(f"'{package}'" for package in packages)
+    return "make setup" if CHECKOUT else "pip install " + " ".join(f"'{package}'" for package in packages)

@@ -87,7 +87,7 @@ def check_loggers(wanted: Sequence[str], where: str) -> None:
         UserError: It is not installed.
     """
     if "tensorboard" in wanted and importlib.util.find_spec("tensorboard") is None:
-        remedy = f"install it ({how_to_install('tensorboard>=2.16', target='setup')}) or leave tensorboard out"
+        remedy = f"install it ({how_to_install('tensorboard>=2.16')}) or leave tensorboard out"
         raise UserError(f"{where}.loggers", "the package tensorboard is not installed", remedy)
 
 

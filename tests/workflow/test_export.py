@@ -184,9 +184,10 @@ def test_a_generator_of_ones_own_is_exported_with_its_row(name, more, tmp_path, 
     assert "| fd | " in card
     assert "| Mine" in card
     env = {"PATH": "/usr/bin:/bin"}
-    subprocess.run([sys.executable, "draw.py"], cwd=tmp_path / "folder", check=True, env=env, capture_output=True)
-    drawn = np.load(tmp_path / "folder/images.npz")["arr_0"]
-    assert drawn.shape == (16, 1, 8, 8)
+    (use,) = re.findall(r"^```python\n(.*?)^```", card, re.M | re.S)
+    command = [sys.executable, "-c", f"{use}\nprint(tuple(images.shape))"]
+    drawn = subprocess.run(command, cwd=tmp_path / "folder", check=True, env=env, capture_output=True, text=True)
+    assert drawn.stdout == "(16, 1, 8, 8)\n"
     # Another generator than the scored one.
     other = "own_g:sample" if more else "own_g:Generator"
     capsys.readouterr()

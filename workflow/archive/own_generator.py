@@ -1,4 +1,4 @@
-"""A generator from outside as a folder for the Hugging Face Hub: its code, its row, and how images are drawn."""
+"""A generator from outside as a folder for the Hugging Face Hub: its code, its row, and a card."""
 
 from __future__ import annotations
 
@@ -20,29 +20,6 @@ from sida.files.atomic import atomic_folder, read_hashed_json, write_text
 from sida.machine import code_version
 from workflow.archive.hub_folder import PICTURED, eval_results, page, save_samples
 
-_DRAW_SCRIPT = '''"""Images of the seeds 0 to 15, uint8 (16, C, H, W), as images.npz: `python draw.py`."""
-
-import numpy as np
-import torch
-
-net = torch.jit.load("{file}").eval()
-seeds = range(16)
-latents = torch.stack([torch.randn({latent}, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-with torch.inference_mode():
-    images = net(latents)
-if images.dtype != torch.uint8:  # in [-1, 1]
-    images = (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
-np.savez("images.npz", arr_0=images.numpy())
-'''
-_DRAW_FUNCTION = '''"""Images of the seeds 0 to 15, uint8 (16, C, H, W), as images.npz: `python draw.py`."""
-
-import numpy as np
-from {module} import {name}
-
-images = {call}(list(range(16)))
-np.savez("images.npz", arr_0=np.asarray(images[0] if isinstance(images, tuple) else images))
-'''
-
 
 def write_generator_folder(generator: str, out: Path, row: str, table: str | None, licence: str) -> None:
     """Writes the folder; ``hf upload`` stays the user's own command.
@@ -60,14 +37,13 @@ def write_generator_folder(generator: str, out: Path, row: str, table: str | Non
     record = read_hashed_json(row)
     measured = read_score(row)
     name, scored = measured.runs[0], record["measurements"][0].get("source", {})
-    source, code, draw = _opened(generator, scored, row)
+    source, code, use = _opened(generator, scored, row)
     if different := [key for key, value in source.identity().items() if scored.get(key, value) != value]:
         raise UserError(row, f"was measured with another generator than {generator} ({different[0]})", "score it again")
     shown = None if table is None else _row(table, row, name)
     with atomic_folder(out) as part:
         shutil.copyfile(code, part / code.name)
         shutil.copyfile(row, part / "row.json")
-        write_text(part / "draw.py", draw)
         batches = source.batches(range(PICTURED), PICTURED)
         images = torch.cat([batch.images.cpu() for batch in batches])
         if pictured := images.shape[1] in (1, 3):
@@ -75,6 +51,7 @@ def write_generator_folder(generator: str, out: Path, row: str, table: str | Non
         card = page("own.md.jinja").render(
             name=name,
             code=code.name,
+            **use,
             pictured=pictured,
             results=eval_results(measured.rows, measured, "unknown"),
             table=table,
@@ -85,8 +62,8 @@ def write_generator_folder(generator: str, out: Path, row: str, table: str | Non
         write_text(part / "README.md", card)
 
 
-def _opened(generator: str, scored: dict[str, Any], row: str) -> tuple[CallableSource, Path, str]:
-    """The generator as it was scored, the file of its code, and a script that draws with it."""
+def _opened(generator: str, scored: dict[str, Any], row: str) -> tuple[CallableSource, Path, dict[str, Any]]:
+    """The generator as it was scored, the file of its code, and how the card draws with it."""
     if names_object(generator) and not Path(generator).exists():
         source = CallableSource(generator)
         module, _, name = generator.partition(":")
@@ -96,13 +73,12 @@ def _opened(generator: str, scored: dict[str, Any], row: str) -> tuple[CallableS
         made = getattr(source.module, name)
         call = f"{name}()" if inspect.isclass(made) else name
         call += ".eval()" if inspect.isclass(made) and issubclass(made, torch.nn.Module) else ""
-        return source, Path(file), _DRAW_FUNCTION.format(module=module, name=name, call=call)
+        return source, Path(file), {"module": module, "function": name, "call": call}
     if not scored.get("latent"):
         raise UserError(row, f"has no measurements of the TorchScript file {generator}", "score it: sida score FILE")
     path, latent = Path(generator), tuple(scored["latent"])
     function = ScriptedGenerator(path, latent)
-    source = CallableSource(str(scored.get("callable")), function=function)
-    return source, path, _DRAW_SCRIPT.format(file=path.name, latent=", ".join(map(str, latent)))
+    return CallableSource(str(scored.get("callable")), function=function), path, {"latent": latent}
 
 
 def _row(layout: str, row: str, name: str) -> str:

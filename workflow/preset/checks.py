@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from eval.results.sheet import SheetRow
 from sida.config.families import check_guidance, check_guide_images
 from sida.config.plugins import load_object
@@ -43,17 +45,22 @@ def check_references(preset: Rows) -> None:
         if run.method == "external" and run.without_network:
             continue
         check_sampler(preset, run, where)
-        needs_teacher = run.trained_here or (run.method == "teacher" and run.checkpoint is None)
-        if needs_teacher and not run.teacher:
-            raise UserError(where, "column 'teacher' is empty", f"name one of {', '.join(teachers) or 'none defined'}")
-        if run.teacher and needs_teacher and run.teacher not in teachers:
-            raise UserError(where, f"no teacher '{run.teacher}' in {preset.source}{suggestion(run.teacher, teachers)}")
+        if run.trained_here or (run.method == "teacher" and run.checkpoint is None):
+            check_named(run, "teacher", teachers, preset.source, where)
         if run.trained_here:
             check_student(preset, run, where)
         check_guide(preset, run, where)
         # Checked now and not after the training.
         preset.class_counts(run)
     preset.archives  # noqa: B018 - finding them checks them
+
+
+def check_named(run: SheetRow, column: str, known: Iterable[str], source: str, where: str) -> None:
+    """Checks that a column of a row names something that the preset defines."""
+    if not (name := getattr(run, column)):
+        raise UserError(where, f"column '{column}' is empty", f"name one of {', '.join(known) or 'none defined'}")
+    if name not in known:
+        raise UserError(where, f"no {column} '{name}' in {source}{suggestion(name, known)}")
 
 
 def check_object(name: str, where: str, kind: str) -> None:
@@ -64,14 +71,11 @@ def check_object(name: str, where: str, kind: str) -> None:
 
 def check_sampler(preset: Rows, run: SheetRow, where: str) -> None:
     """Checks the sampler of a row."""
-    samplers = preset.settings.samplers
-    if run.sampler is None:
-        raise UserError(where, "column 'sampler' is empty", f"name one of {', '.join(samplers)}")
-    if run.sampler not in samplers:
-        raise UserError(where, f"no sampler '{run.sampler}' in {preset.source}{suggestion(run.sampler, samplers)}")
-    if (run.method == "data") != (samplers[run.sampler]["kind"] == "data"):
+    check_named(run, "sampler", preset.settings.samplers, preset.source, where)
+    sampler = preset.sampler_of(run)
+    if (run.method == "data") != (sampler["kind"] == "data"):
         raise UserError(where, "method 'data' and a sampler of kind 'data' belong together")
-    if run.trained_here and samplers[run.sampler].get("guidance", 1) != 1:
+    if run.trained_here and sampler.get("guidance", 1) != 1:
         raise UserError(
             where,
             f"sampler '{run.sampler}' has guidance, but a distilled row has guidance in its recipe only",
@@ -101,11 +105,7 @@ def check_guide(preset: Rows, run: SheetRow, where: str) -> None:
 
 def check_student(preset: Rows, run: SheetRow, where: str) -> None:
     """Checks that the recipe and the initial network of a distilled row exist."""
-    recipes = preset.settings.recipes
-    if not run.recipe:
-        raise UserError(where, "column 'recipe' is empty", f"name one of {', '.join(recipes) or 'none defined'}")
-    if run.recipe not in recipes:
-        raise UserError(where, f"no recipe '{run.recipe}' in {preset.source}{suggestion(run.recipe, recipes)}")
+    check_named(run, "recipe", preset.settings.recipes, preset.source, where)
     if run.init is not None and run.init not in preset.runs:
         raise UserError(where, f"column 'init': no run '{run.init}' in this sheet{suggestion(run.init, preset.runs)}")
     find_method(run.method, f"{where}: method")
