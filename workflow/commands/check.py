@@ -93,15 +93,13 @@ def _compared(
     shown: Mapping[str, tuple[int, float]],
 ) -> tuple[list[Agreement], list[str]]:
     """Agreement of each metric with values on both sides, and what has none in a trial."""
-    # Values of earlier versions are stored with seven digits.
-    digits = 17 if any(len(row["value"]) > 12 for row in stored) else 7
     found, left_out = [], []
     for metric in dict.fromkeys(row["metric"] for row in stored):
-        before = {int(row["trial"]): row["value"] for row in stored if row["metric"] == metric}
+        before = {int(row["trial"]): float(row["value"]) for row in stored if row["metric"] == metric}
         values = {record["trial"]: record["metrics"].get(metric) for record in records}
         here = {trial: value for trial, value in values.items() if value is not None and trial in before}
         if here:
-            found.append(trial_agreement(metric, before, here, digits, *shown.get(metric, (4, 1))))
+            found.append(trial_agreement(metric, before, here, *shown.get(metric, (4, 1))))
         if len(here) < len(trials):
             left_out.append(f"{metric} (has values stored and here in {len(here)} of {len(trials)} trials)")
     return found, left_out
@@ -126,28 +124,26 @@ def _stored_folder(study: str) -> Path:
 
 
 def trial_agreement(
-    metric: str, stored: dict[int, str], here: dict[int, float], digits: int = 17, decimals: int = 4, scale: float = 1
+    metric: str, stored: dict[int, float], here: dict[int, float], decimals: int = 4, scale: float = 1
 ) -> Agreement:
     """Compares a metric's trials with the stored ones.
 
     Args:
         metric: Key of the metric.
-        stored: Stored text of each trial.
+        stored: Stored value of each trial.
         here: Value of each trial that was measured here.
-        digits: Significant digits of the stored texts.
         decimals: Printed decimals.
         scale: Factor of printed values, such as 100 for per cent.
     """
     from eval.results.summary import Estimate
 
-    before, after = (Estimate.of([float(side[trial]) for trial in here]) for side in (stored, here))
+    before, after = (Estimate.of([side[trial] for trial in here]) for side in (stored, here))
     texts = [
         f"{one.mean * scale:.{decimals}f}" + (f" ± {one.std * scale:.{decimals}f}" if one.std is not None else "")
         for one in (before, after)
     ]
-    largest = max(abs(float(stored[trial]) - value) for trial, value in here.items())
-    same = all(float(f"{value:.{digits}g}") == float(stored[trial]) for trial, value in here.items())
-    return Agreement(metric, *texts, same, largest, largest / before.std if before.std else None)
+    largest = max(abs(stored[trial] - value) for trial, value in here.items())
+    return Agreement(metric, texts[0], texts[1], largest == 0, largest, largest / before.std if before.std else None)
 
 
 def _lines(found: list[Agreement]) -> list[str]:
@@ -170,7 +166,7 @@ def _spec(
     from workflow.preset.jobs import row_digest
 
     rows = stored_rows(folder)
-    known = list(dict.fromkeys(line["run"] for line in rows))
+    known = dict.fromkeys(line["run"] for line in rows)
     if row not in known or row not in preset.runs:
         raise UserError(folder, f"no row '{row}'{suggestion(row, known)}", f"the rows are in {preset.sheet}")
     if digests.get(row) and row not in unchanged_rows(folder, {row: row_digest(preset, row)}):
