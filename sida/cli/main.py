@@ -37,12 +37,15 @@ class Verb(NamedTuple):
         examples: Text below the arguments in the verb's help.
         arguments: Function that declares the arguments in a parser.
         run: Function of the parsed arguments that does the work; returns the exit status, or None for 0.
+        intermixed: Whether positional arguments may follow options, and words after ``--`` are for another program;
+            they are ``passed`` of the parsed arguments.
     """
 
     help: str
     examples: str
     arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int | None]
+    intermixed: bool = False
 
 
 #: Verbs of this package, each a :class:`Verb` named ``module:object``.
@@ -95,19 +98,9 @@ def run_command_line(
     if verb.startswith("-"):
         say(f"error: sida {verb}: no such option; `sida --help` lists the verbs")
         return 2
-    parser = argparse.ArgumentParser(prog="sida", description=about)
-    found: Verb = our_object(verbs[verb])
-    sub = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True).add_parser(
-        verb,
-        description=found.help,
-        epilog=found.examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    found.arguments(sub)
-    sub.set_defaults(_run=found.run)
     speak_plainly()
     try:
-        return _status(parser, arguments)
+        return _status(our_object(verbs[verb]), arguments)
     finally:
         # A full disk under the output does not change the status from here on.
         for stream in (sys.stdout, sys.stderr):
@@ -126,17 +119,34 @@ def _overview(about: str, groups: Mapping[str, Mapping[str, str]]) -> str:
     return "\n".join([*lines, "", "`sida COMMAND --help` shows arguments and examples."])
 
 
-def _status(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
+def _parsed(verb: Verb, arguments: list[str]) -> argparse.Namespace:
+    """Arguments of a verb, with the whole command as ``argv``."""
+    parser = argparse.ArgumentParser(
+        prog=f"sida {arguments[0]}",
+        description=verb.help,
+        epilog=verb.examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.arguments(parser)
+    found = argparse.Namespace(argv=arguments)
+    if not verb.intermixed:
+        return parser.parse_args(arguments[1:], found)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    found.passed = arguments[end + 1 :]
+    return parser.parse_intermixed_args(arguments[1:end], found)
+
+
+def _status(verb: Verb, arguments: list[str]) -> int:
     """Parses the arguments and runs the verb; returns the exit status."""
     status = 0
     try:
         # argparse removes the two hyphens and gives the verb an empty list.
         if (empty := next((word for word in arguments if re.fullmatch("--.+=--", word)), None)) is not None:
             raise UserError(empty, "'--' is not a value", "give another value")
-        args = parser.parse_args(arguments, argparse.Namespace(argv=arguments))
+        args = _parsed(verb, arguments)
         allow_typed(arguments)
         check_output_paths(vars(args))
-        status = int(args._run(args) or 0)
+        status = int(verb.run(args) or 0)
         if sys.stdout is not None:
             # A result that does not reach the disk is an error, which later flushes hide.
             sys.stdout.flush()

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import itertools
 import re
 import textwrap
-from collections.abc import Sequence
-from typing import Any
 
 from sida.cli.arguments import existing, whole
 from sida.cli.main import Verb, terminal_width
-from sida.errors import UserError
 
 
 def _no_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,27 +77,8 @@ def _plan(args: argparse.Namespace) -> int:
 
 def preset_argument(parser: argparse.ArgumentParser) -> None:
     """Declares the preset and its targets, in the one way that all verbs name them."""
-    parser.add_argument("preset", nargs="?", metavar="PRESET", help="name (`sida presets`), or file or folder of one")
+    parser.add_argument("preset", metavar="PRESET", help="name (`sida presets`), or file or folder of one")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="products or rows; none: the whole preset")
-    # Targets may follow options, which argparse does not know.
-    parser.parse_known_args = functools.partial(_parse_targets, parser.parse_known_args, parser.prog)  # type: ignore
-
-
-def _parse_targets(
-    parse: Any, program: str, words: Sequence[str], namespace: Any = None
-) -> tuple[argparse.Namespace, list[str]]:
-    from workflow.preset.files import presets
-
-    found, rest = parse(words, namespace)
-    if unknown := next((word for word in rest if word[0] == "-"), None):
-        remedy = (
-            f"options of Snakemake follow --: sida run demo -- {unknown}" if program == "sida run" else "see --help"
-        )
-        raise UserError(f"{program} {unknown}", "no such option", remedy)
-    if found.preset is None:
-        raise UserError(program, "which preset?", f"name one of {', '.join(presets())}")
-    found.targets += rest
-    return found, []
 
 
 PLAN = Verb(
@@ -116,6 +93,7 @@ that Snakemake would run: finished targets cost nothing; --fresh counts them, to
 """,
     _plan_arguments,
     _plan,
+    intermixed=True,
 )
 
 
@@ -146,6 +124,7 @@ required.
 """,
     preset_argument,
     _doctor,
+    intermixed=True,
 )
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from sida.cli.arguments import whole
 from sida.cli.main import Verb
@@ -38,18 +35,6 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="measure random networks of the same size with few images: every step without a download or a GPU",
     )
     parser.add_argument("-n", "--dry-run", action="store_true", help="show the jobs and run none")
-    parser.set_defaults(passed=[])
-    # Words after -- are no arguments of this command.
-    parser.parse_known_args = functools.partial(_parse, parser.parse_known_args)  # type: ignore
-
-
-def _parse(parse: Any, words: Sequence[str], namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
-    end = words.index("--") if "--" in words else len(words)
-    if "--configfile" in words[:end]:
-        raise UserError("sida run --configfile", "the preset is the first word: sida run FILE TARGET")
-    found, rest = parse(words[:end], namespace)
-    found.passed = list(words[end + 1 :])
-    return found, rest
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -125,4 +110,5 @@ Results are written below the current folder, in results/<preset>/. The exit sta
 """,
     _arguments,
     _run,
+    intermixed=True,
 )
