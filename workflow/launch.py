@@ -19,6 +19,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from sida.errors import UserError
+
 USAGE = "usage: python -m workflow.launch [--nodes N] GPUS MODULE ARGUMENTS ..."
 
 
@@ -35,16 +37,14 @@ def main(words: Sequence[str]) -> None:
     if len(words) < 2 or not (nodes.isdecimal() and words[0].isdecimal()):
         raise SystemExit(USAGE)
     gpus, module = int(words[0]), words[1:]
-    if int(nodes) > 1:
-        command = on_nodes(int(nodes), gpus, module)
-    else:
-        command = [sys.executable, "-m", *module]
-        pool = os.environ.get("SIDA_GPUS")
-        if pool and gpus:
-            try:
-                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(take(pool, gpus))
-            except PoolError as error:
-                raise SystemExit(f"error: {error}") from None
+    command = [sys.executable, "-m", *module]
+    try:
+        if int(nodes) > 1:
+            command = on_nodes(int(nodes), gpus, module)
+        elif gpus and (pool := os.environ.get("SIDA_GPUS")):
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(take(pool, gpus))
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
     sys.stdout.flush()
     os.execvp(command[0], command)
 
@@ -61,15 +61,13 @@ def on_nodes(nodes: int, gpus: int, module: Sequence[str]) -> list[str]:
         ``srun ... torchrun ... -m module``; the processes connect to a free port of this node.
 
     Raises:
-        SystemExit: There is no allocation, or the GPUs cannot be divided evenly.
+        UserError: There is no allocation, or the GPUs cannot be divided evenly.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
-        raise SystemExit(
-            f"error: --nodes {nodes}: several nodes need an allocation of SLURM, and SLURM_JOB_ID is not set"
-        )
+        raise UserError(f"--nodes {nodes}", "several nodes need an allocation of SLURM, and SLURM_JOB_ID is not set")
     if gpus % nodes or not gpus:
-        raise SystemExit(f"error: --nodes {nodes}: {gpus} GPUs cannot be shared evenly")
+        raise UserError(f"--nodes {nodes}", f"{gpus} GPUs cannot be shared evenly")
     srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--cpu-bind=none"]
     # A failing process ends all others, which would otherwise wait for it.
     srun.append("--kill-on-bad-exit=1")
@@ -89,10 +87,6 @@ def _free_port() -> int:
 PAUSE = 0.2
 
 
-class PoolError(Exception):
-    """A pool cannot provide the requested devices; the message is for users."""
-
-
 def devices(pool: str) -> list[str]:
     """Names of a pool's devices in the form of CUDA_VISIBLE_DEVICES.
 
@@ -100,12 +94,12 @@ def devices(pool: str) -> list[str]:
         pool: Number of devices, counted from the first visible one; or names of devices with commas.
 
     Raises:
-        PoolError: No devices, a device named twice, or more devices than are visible.
+        UserError: No devices, a device named twice, or more devices than are visible.
     """
     if not pool.strip().isdecimal():
         names = [name.strip() for name in pool.split(",") if name.strip()]
         if not names or len(set(names)) < len(names):
-            raise PoolError(f"SIDA_GPUS={pool}: must be a number of GPUs, or different names such as 0,2")
+            raise UserError(f"SIDA_GPUS={pool}", "must be a number of GPUs, or different names such as 0,2")
         return names
     seen, count = os.environ.get("CUDA_VISIBLE_DEVICES"), int(pool)
     names = (
@@ -113,7 +107,7 @@ def devices(pool: str) -> list[str]:
     )
     if not 0 < count <= len(names):
         fault = f"{count} GPUs are to be shared, but CUDA_VISIBLE_DEVICES={seen} names {len(names)}"
-        raise PoolError(f"{fault}; correct --resources gpu=N or SIDA_GPUS, where '0,' is device 0")
+        raise UserError("", fault, "correct --resources gpu=N or SIDA_GPUS, where '0,' is device 0")
     return names[:count]
 
 
@@ -129,15 +123,14 @@ def take(pool: str, count: int, folder: Path | None = None) -> list[str]:
         Names of the devices.
 
     Raises:
-        PoolError: The pool is too small, or its locks cannot be written.
+        UserError: The pool is too small, or its locks cannot be written.
     """
     from sida.files.atomic import wait_for_lock
 
     names = devices(pool)
     if count > len(names):
-        raise PoolError(
-            f"a job needs {count} GPUs, but {len(names)} are shared here; set gpus={len(names)} in the preset"
-        )
+        fault = f"a job needs {count} GPUs, but {len(names)} are shared here"
+        raise UserError("", fault, f"set gpus={len(names)} in the preset")
     folder = folder or Path(
         os.environ.get("SIDA_GPU_LOCKS") or Path(tempfile.gettempdir()) / f"sida-gpus-{os.getuid()}"
     )
@@ -147,7 +140,7 @@ def take(pool: str, count: int, folder: Path | None = None) -> list[str]:
         wait_for_lock(line)
         held = _collect(folder, names, count)
     except OSError as error:
-        raise PoolError(f"{folder}: {error.strerror}; name another folder for locks in SIDA_GPU_LOCKS") from None
+        raise UserError(folder, error.strerror, "name another folder for locks in SIDA_GPU_LOCKS") from None
     os.close(line)
     return held
 

@@ -24,7 +24,7 @@ from workflow.checks import (
     closed_results,
 )
 from workflow.commands.archive import show_results
-from workflow.launch import PoolError, devices
+from workflow.launch import devices
 from workflow.planning.costs import check_card, driver_cards
 from workflow.planning.requests import Requests, load_site
 from workflow.preset import Preset
@@ -162,10 +162,7 @@ def shared_gpus() -> int:
         UserError: ``SIDA_GPUS`` names no GPUs.
     """
     pool = os.environ.get("SIDA_GPUS")
-    try:
-        return len(devices(pool)) if pool else len(driver_cards())
-    except PoolError as error:
-        raise UserError("", str(error)) from None
+    return len(devices(pool)) if pool else len(driver_cards())
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import pytest
 from sida.config.resources import ROOT
 from tests.refused import refused
 from tests.workflow.workspace import Workspace
+from workflow.launch import on_nodes
 from workflow.start import shared_gpus
 
 #: Says when it started and ended, and on which devices.
@@ -116,15 +117,12 @@ def test_what_cannot_be_given_is_one_line(words, pool, place, machine):
 
 
 def test_several_nodes_each_start_a_launcher(monkeypatch):
-    from workflow.launch import on_nodes
-
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     command = on_nodes(2, 16, ["sida", "distill", "--spec", "x"])
     assert command[:4] == ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1"]
     assert {"--nnodes=2", "--nproc-per-node=8", "--rdzv-id=17"} <= {*command}
     assert command[-5:] == ["-m", "sida", "distill", "--spec", "x"]
-    with pytest.raises(SystemExit, match="3 GPUs cannot be shared evenly"):
-        on_nodes(2, 3, ["sida"])
+    refused("3 GPUs cannot be shared evenly", on_nodes, 2, 3, ["sida"])
 
 
 def test_a_workflow_shares_the_named_gpus_else_all(monkeypatch):

@@ -58,22 +58,18 @@ class PresetLock:
                 raise PermissionError(errno.EACCES, "no permission, or a read-only file system")
             # Child processes do not inherit the lock: a job that outlives a killed workflow leaves no lock.
             self._file = open_below(self.folder, NAME, os.O_RDWR | os.O_CREAT)
+            if taken := try_lock(self._file):
+                os.ftruncate(self._file, 0)
+                os.pwrite(self._file, json.dumps(self._record).encode(), 0)
         except OSError as error:
-            fault, remedy = f"cannot be written ({error.strerror})", "fix that, or start in a writable folder"
-            raise UserError(self.folder, fault, remedy) from None
-        try:
-            if not try_lock(self._file):
-                fault = f"another workflow is at work here ({_who(read_holder(self.path))})"
-                remedy = "wait for its end or stop it, or use another folder of results: --config preset=NAME"
-                raise UserError(self.folder, fault, remedy)
-            os.ftruncate(self._file, 0)
-            os.pwrite(self._file, json.dumps(self._record).encode(), 0)
-        except (OSError, UserError) as error:
             self.release()
-            if isinstance(error, UserError):
-                raise
-            remedy = "make room, or start on a file system with locks"
-            raise UserError(self.path, f"cannot be locked or written ({error.strerror})", remedy) from None
+            remedy = "start in a writable folder with room, on a file system with locks"
+            raise UserError(self.folder, f"cannot be written or locked ({error.strerror})", remedy) from None
+        if not taken:
+            self.release()
+            fault = f"another workflow is at work here ({_who(read_holder(self.path))})"
+            remedy = "wait for its end or stop it, or use another folder of results: --config preset=NAME"
+            raise UserError(self.folder, fault, remedy)
 
     def release(self) -> None:
         """Releases the lock before the end of the process."""
