@@ -136,8 +136,6 @@ def _check_reference(path: str, key: str, source: ReferenceSource, where: str, r
         if source.fixed and source.spec is None:
             dataset_spec(str(source.dataset), f"{path}: references.{key}")
         return
-    if source.kind == "teacher":
-        return
     if source.asset is None:
         raise UserError(
             where,
