@@ -99,8 +99,7 @@ def network_source(text: str) -> str:
 
 
 #: Arguments of verbs that name an output file or folder, with their names in errors.
-_WRITTEN = {"out": "--out", "grid": "--grid", "latex": "--latex", "bib": "--bib", "record": "--record"}
-_WRITTEN |= {"target": "OUT", "study": "STUDY"}
+_WRITTEN = {"out": "--out", "grid": "--grid", "record": "--record", "target": "OUT", "study": "STUDY"}
 
 
 def check_output_paths(arguments: Mapping[str, Any]) -> None:

@@ -11,10 +11,11 @@ from sida.config.samplers import read_sampler
 from sida.config.settings import names_object
 from sida.errors import SettingError, UserError, settings_in, suggestion
 from sida.methods.registry import METHODS, find_method
+from workflow.preset.archives import Archives
 from workflow.preset.rows import Rows
 
 
-def check_references(preset: Rows) -> None:
+def check_references(preset: Archives) -> None:
     """Checks that teachers, recipes, samplers, data sets and parents of all rows exist and fit.
 
     Raises:

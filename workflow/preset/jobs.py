@@ -34,9 +34,10 @@ from sida.config.samplers import SAMPLER_KINDS
 from sida.errors import UserError
 from sida.files.atomic import sha256_file, sha256_json, write_text
 from sida.files.ordinary import open_ordinary
+from workflow.preset.archives import Archives
 from workflow.preset.checks import check_references
 from workflow.preset.files import read_preset
-from workflow.preset.rows import FOLDERS, Network, Rows
+from workflow.preset.rows import FOLDERS, Network
 
 #: Kinds of things that jobs read; rules put their names into paths.
 KINDS = (*FOLDERS, "downloads", "files")
@@ -61,7 +62,7 @@ class Job:
     digest: str
 
 
-class Preset(Rows):
+class Preset(Archives):
     """A validated preset: its rows, and the jobs behind its products.
 
     Args:
