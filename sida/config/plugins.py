@@ -62,35 +62,25 @@ def check_code_path(path: str | os.PathLike[str], kind: str, remedy: str = "") -
     Raises:
         UserError: The user gave no permission.
     """
-    if not allows_path(path):
-        place = Path(path).resolve()
-        remedy = remedy or f"set {ALLOW}={place}"
-        fault = f"is {kind}, which is not used without permission"
-        raise UserError(path, fault, f"read it, and if you trust it, {remedy}")
-
-
-def allows_path(path: str | os.PathLike[str]) -> bool:
-    """Whether the user gave permission for a file or folder, or for a folder above it."""
     place, entries = Path(path).resolve(), _entries()
-    return "*" in entries or any(place.is_relative_to(Path(e).resolve()) for e in entries if "/" in e)
+    if "*" not in entries and not any(place.is_relative_to(Path(e).resolve()) for e in entries if "/" in e):
+        fault = f"is {kind}, which is not used without permission"
+        raise UserError(path, fault, f"read it, and if you trust it, {remedy or f'set {ALLOW}={place}'}")
 
 
 def _entries() -> set[str]:
     return {entry.strip() for entry in os.environ.get(ALLOW, "").split(",")}
 
 
-def allow(names: Iterable[str]) -> None:
-    """Gives the user's permission for some names, in this process and its child processes."""
-    words = [word for word in os.environ.get(ALLOW, "").split(",") if word]
-    os.environ[ALLOW] = ",".join(dict.fromkeys([*words, *names]))
-
-
 def allow_typed(arguments: Iterable[str]) -> None:
-    """Gives permission for names and code paths on a command line; names inside files get none."""
+    """Gives permission for names and code paths on a command line, in this process and its child processes.
+
+    Names inside files get none.
+    """
     found = [name for argument in arguments for name in _NAME.findall(argument)]
     found += [str(Path(place).resolve()) for argument in arguments for place in _PLACE.findall(argument)]
     if found and os.environ.get(TYPED) != "no":
-        allow(found)
+        os.environ[ALLOW] = ",".join(dict.fromkeys(filter(None, [*os.environ.get(ALLOW, "").split(","), *found])))
 
 
 def refusal(name: str) -> str:

@@ -95,14 +95,9 @@ def names(kind: str, own: Iterable[Path] = ()) -> list[str]:
 
 def search_folders(own: Iterable[Path] = ()) -> list[Path]:
     """Folders in which names are looked for, in order: without a preset, also those of the checkout's studies."""
-    own, shared = list(own), [Path("config"), ROOT / "config"]
-    return list(dict.fromkeys([*own, *shared, *([] if own else study_folders())]))
-
-
-def study_folders() -> list[Path]:
-    """Folders of the checkout's studies."""
-    place = ROOT / "studies"
-    return [*_folders_in(place, place.stat().st_mtime_ns)] if place.is_dir() else []
+    own, studies = list(own), ROOT / "studies"
+    more = () if own or not studies.is_dir() else _folders_in(studies, studies.stat().st_mtime_ns)
+    return list(dict.fromkeys([*own, Path("config"), ROOT / "config", *more]))
 
 
 @functools.cache
