@@ -5,6 +5,7 @@ import types
 
 import pytest
 import torch
+import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from eval.results.published import load_published
@@ -15,7 +16,7 @@ from sida.methods.method import Parts
 from sida.methods.registry import DistillConfig, find_method, resolve_recipe
 from sida.networks import build_network, family_of
 from tests.refused import refused
-from tests.workflow.workspace import TINY, put, shipped
+from tests.workflow.workspace import TINY, put, shipped, study
 from workflow.cli import main
 from workflow.planning import doctor, steps
 from workflow.planning.costs import Cost, Costs, Gpu, load_assumptions
@@ -182,6 +183,18 @@ def test_released_networks_are_those_of_the_papers_preset_and_others_are_named(p
         assert (words in show_plan(plan)) == (not described)
     # 511 evaluations of 219 GFLOP for each of 500,000 images.
     assert hours[0] - hours[1] == pytest.approx(500_000 * 511 * 219e9 / 180e12 / 3600, rel=0.02)
+
+
+def test_a_part_of_a_data_set_as_a_reference_costs_its_part(tmp_path):
+    protocol = yaml.safe_load((ROOT / "tests/workflow/tiny-protocol.yaml").read_text())
+    protocol["references"]["data"] |= {"dataset": "mine", "fixed": True}
+    protocol |= {"metrics": [protocol["metrics"][0] | {"extractor": "inception"}], "watch": None}
+    hours = []
+    for size in (None, 10_000, 1_000):
+        data = {"kind": "zip", "path": "a.zip", "resolution": 8, "num_images": 100_000, "max_size": size}
+        changes = {"protocol": "p.yaml", "p.yaml": protocol, "datasets": {"mine": data}, "tables": [], "figures": []}
+        hours.append(Costs(study(tmp_path, changes)).measurement("data").gpu_hours)
+    assert hours[0] - hours[1] == pytest.approx(10 * (hours[1] - hours[2]))
 
 
 def test_a_card_without_a_rate_says_so():

@@ -295,7 +295,8 @@ class Costs:
             gflop = self.assumptions.gflop.get(extractor, 0.0)
             if sources[key].kind == "dataset" and gflop:
                 named = self.preset.dataset(str(sources[key].dataset), run) if sources[key].fixed else None
-                images = (named or self.preset.dataset_of(row)).get("num_images") or 0
+                data = named or self.preset.dataset_of(row)
+                images = min(filter(None, (data.get("num_images"), data.get("max_size"))), default=0)
                 seconds += images * gflop * 1e9 / self._rate(False)
         return seconds
 
