@@ -195,6 +195,7 @@ def test_a_part_of_a_data_set_as_a_reference_costs_its_part(tmp_path):
         changes = {"protocol": "p.yaml", "p.yaml": protocol, "datasets": {"mine": data}, "tables": [], "figures": []}
         hours.append(Costs(study(tmp_path, changes)).measurement("data").gpu_hours)
     assert hours[0] - hours[1] == pytest.approx(10 * (hours[1] - hours[2]))
+    assert hours[1] > hours[2]
 
 
 def test_a_card_without_a_rate_says_so():
