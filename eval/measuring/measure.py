@@ -146,18 +146,8 @@ class Measurer:
         """Images per batch."""
         return self.spec.batch_size or default_batch_size(self.protocol, small=250)
 
-    def sums(
-        self,
-        trial: int,
-        metrics: Collection[str],
-        progress: Progress,
-        done: int,
-        ready: Callable[[], None] | None = None,
-    ) -> TrialSums:
-        """Sums over the images of a trial for some metrics.
-
-        ``ready`` is called when the first images have the protocol's size and the feature networks are loaded.
-        """
+    def sums(self, trial: int, metrics: Collection[str], progress: Progress, done: int) -> TrialSums:
+        """Sums over the images of a trial for some metrics; ``progress`` counts from ``done`` images on."""
         protocol = self.protocol.part(metrics)
         first, last = self.protocol.seeds(trial)
         seeds = range(first, last + 1)
@@ -168,8 +158,6 @@ class Measurer:
         with tf32(self.protocol.allow_tf32):
             images = itertools.chain([next(images)], images)
         extractors = {name: self.extractors[name] for name in protocol.extractors()}
-        if ready is not None:
-            ready()
         sums, ahead = TrialSums(protocol, self.spec.device), 2 if self.spec.device.startswith("cuda") else 0
         return run_pass(images, extractors, sums, 0, ahead, lambda count: progress.update(done + count))
 
@@ -204,7 +192,7 @@ class Measurer:
 
 
 class TrialRecords:
-    """Records of the trials of one job: which metrics are missing, their measuring, and copies until the job ends.
+    """Records of the trials of one job, a file for each: which metrics are missing, and their measuring.
 
     A workflow manager removes the declared outputs of a job before it starts and when it fails; undeclared files, such
     as the copies, stay. So values that are still valid are not measured again.
@@ -212,42 +200,31 @@ class TrialRecords:
     Args:
         measurer: The measurement.
         trials: Trial numbers of the job.
-        out: Folder of the declared ``trial-<t>.json``, whose copies stay after the job; None has copies only.
-        copies: Folder of the copies; None has none.
+        out: Folder of ``trial-<t>.json``.
+        copies: Folder of copies that stay after the job; None has none.
     """
 
-    def __init__(
-        self, measurer: Measurer, trials: Sequence[int], out: str | os.PathLike[str] | None, copies: Path | None
-    ) -> None:
-        self._measurer, self._trials, self._out = measurer, trials, out
-        # Without declared outputs a job of one trial ends with its only copy.
-        self._copies = copies if len(trials) > 1 or out is not None else None
-        self.restored: dict[int, dict[str, Any]] = {}
+    def __init__(self, measurer: Measurer, trials: Sequence[int], out: Path, copies: Path | None = None) -> None:
+        self._measurer, self._trials, self._out, self._copies = measurer, trials, out, copies
 
     @functools.cached_property
     def missing(self) -> dict[int, list[str]]:
-        """Metrics to measure, by trial; trials of an earlier attempt are restored from copies."""
+        """Metrics to measure, by trial; files of an earlier attempt are restored from copies."""
         measurer = self._measurer
-        if self._out is None and (self._copies is None or not self._copies.is_dir()):
+        if not any(folder is not None and folder.is_dir() for folder in (self._out, self._copies)):
             # Identities need the feature networks, which a wrong image need not wait for.
             return {trial: [metric.key for metric in measurer.protocol.metrics] for trial in self._trials}
         asked = measurer.digest, measurer.identities, measurer.names()
         found = {}
         for trial in self._trials:
-            if self._out is not None:
-                self._copy_back(trial)
-                keys = missing_metrics(trial_path(self._out, trial), *asked)
-            else:
-                keys = [] if self._restore(trial, *asked) else [*measurer.identities]
-            if keys:
+            self._copy_back(trial)
+            if keys := missing_metrics(trial_path(self._out, trial), *asked):
                 found[trial] = keys
         return found
 
     def _copy_back(self, trial: int) -> None:
-        """Writes a declared output that is missing from its copy, if the same code measured it."""
-        assert self._out is not None
-        assert self._copies is not None
-        path, copy = trial_path(self._out, trial), trial_path(self._copies, trial)
+        """Writes a file that is missing from its copy, if the same code measured it."""
+        path, copy = trial_path(self._out, trial), trial_path(self._copies or self._out, trial)
         if not path.exists() and copy.is_file():
             # A damaged copy is measured again.
             with contextlib.suppress(UserError):
@@ -255,23 +232,11 @@ class TrialRecords:
                 if _code_of(record) == machine.source_digest():
                     write_measurement(path, record)
 
-    def _restore(self, trial: int, *asked: Any) -> bool:
-        if self._copies is None or missing_metrics(trial_path(self._copies, trial), *asked):
-            return False
-        record = read_measurement(trial_path(self._copies, trial))
-        if _code_of(record) != machine.source_digest():
-            return False
-        self.restored[trial] = record
-        return True
-
-    def measure(
-        self, title: str, ready: Callable[[], None] | None = None, interval: float = 10
-    ) -> dict[int, dict[str, Any]]:
-        """Measures the missing metrics and writes the records; copies without outputs go; returns records by trial.
+    def measure(self, title: str, interval: float = 10) -> dict[int, dict[str, Any]]:
+        """Measures the missing metrics and writes the records; returns these by trial.
 
         Args:
             title: Stage in lines of progress.
-            ready: See :meth:`Measurer.sums`.
             interval: Seconds between two lines of progress.
 
         Raises:
@@ -292,10 +257,9 @@ class TrialRecords:
         def record(trial: int, sums: TrialSums, seconds: float, done: int) -> None:
             found = {**self._measurer.record(trial, sums), "seconds": round(seconds, 3)}
             if len(self.missing[trial]) < len(protocol.metrics):
-                found = extended(trial_path(str(self._out), trial), found)
-            for folder in (self._copies, self._out):
-                if folder is not None:
-                    write_measurement(trial_path(folder, trial), found)
+                found = extended(trial_path(self._out, trial), found)
+            for folder in filter(None, (self._copies, self._out)):
+                write_measurement(trial_path(folder, trial), found)
             records[trial] = found
             progress.update(done, _headline(protocol, found), force=done == total)
 
@@ -303,20 +267,10 @@ class TrialRecords:
         with tf32(protocol.allow_tf32), _overlapped(self._measurer.spec) as submit:
             for trial, keys in self.missing.items():
                 start = time.monotonic()
-                sums = self._measurer.sums(trial, keys, progress, done, ready)
+                sums = self._measurer.sums(trial, keys, progress, done)
                 done += size
                 submit(functools.partial(record, trial, sums, time.monotonic() - start, done))
-        self._remove_copies()
         return records
-
-    def _remove_copies(self) -> None:
-        if self._copies is None or self._out is not None:
-            return
-        for trial in self._trials:
-            trial_path(self._copies, trial).unlink(missing_ok=True)
-        # Another job of the same run may have copies there.
-        with contextlib.suppress(OSError):
-            self._copies.rmdir()
 
 
 def _code_of(record: Mapping[str, Any]) -> str | None:
@@ -344,7 +298,8 @@ def measure(
     """
     measurer = Measurer(spec)
     with cpu_threads(measurer.spec.threads):
-        records = TrialRecords(measurer, trials, out, Path(out) / "state")
+        _ = measurer.references  # whose faults end the job before the first image is drawn
+        records = TrialRecords(measurer, trials, Path(out), Path(out) / "state")
         return [*records.measure(f"measure {measurer.spec.run}").values()]
 
 

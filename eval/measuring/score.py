@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 import statistics
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +21,12 @@ from typing import Any, NamedTuple
 from eval.features.registry import ON_PROCESSOR
 from eval.measuring.measure import Measurer, TrialRecords
 from eval.measuring.protocol import Protocol, load_protocol
-from eval.measuring.score_plan import ScorePlan
 from eval.measuring.sources import CallableSource, ImageFiles
 from eval.measuring.stores import ImageStore, open_images
 from eval.measuring.trial import sized
 from eval.metrics.metric import Metric
 from eval.results.identity import Identity
-from eval.results.measurements import record_identity
+from eval.results.measurements import read_measurement, record_identity, trial_path
 from eval.results.summary import Estimate
 from sida import machine
 from sida.assets import is_address, load_registry
@@ -250,25 +251,24 @@ def score_images(
         measurer.source = CallableSource(spec.sampler["callable"], {}, allow_duplicates, images)
     elif store:
         measurer.source = ImageFiles(str(images), chosen, allow_duplicates, store)
-    # Python objects may change between two calls in a way that no digest shows.
-    copies = None if callable(images) else _copies(measurer)
-    with cpu_threads(spec.threads):
-        kept = TrialRecords(measurer, range(count), None, copies)
-        if len(kept.missing) < count:
-            say(f"score: {count - len(kept.missing)} of {count} trials are finished")
-        plan = ScorePlan(measurer, len(kept.missing) * chosen.num_samples + (second.count if second else 0))
+    # Python objects may change between two calls in a way that no digest shows; one trial has nothing to resume.
+    once = callable(images) or count == 1
+    with cpu_threads(spec.threads), tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "trials" if once else _folder(measurer)
+        kept = TrialRecords(measurer, range(count), folder)
+        finished = [trial for trial in range(count) if trial not in kept.missing]
+        if finished:
+            say(f"score: {len(finished)} of {count} trials are finished")
         if kept.missing:
             # Faults of files, networks and references end the command before the first image is drawn or read.
             if files:
                 _check_size(files)
-            _ = measurer.extractors
-            if second is not None:
-                plan.announce()
-            _ = measurer.references
+            _ = measurer.extractors, measurer.references
         if fits is not None:
             fits(measurer.identities)
-        records = kept.restored | kept.measure(f"score {label}", plan.announce, interval=2)
-    plan.finish()
+        records = {trial: read_measurement(trial_path(folder, trial)) for trial in finished}
+        records |= kept.measure(f"score {label}", interval=2)
+        shutil.rmtree(folder, ignore_errors=True)
     remarks = measurer.source.store.remarks if isinstance(measurer.source, ImageFiles) else ()
     if second is not None:
         remarks = (*remarks, *_second_remarks(measurer, files, second))
@@ -355,7 +355,7 @@ def _on_processor(extractor: str) -> str:
     return ON_PROCESSOR.get(extractor, (extractor,))[0]
 
 
-def _copies(measurer: Measurer) -> Path:
+def _folder(measurer: Measurer) -> Path:
     """Folder of the finished trials of a score, until its last one."""
     facts = {"names": measurer.names(), "source": measurer.identity, "protocol": measurer.protocol.content()}
     return cache_dir() / "scores" / sha256_json({**facts, "code": machine.source_digest()})[:32]

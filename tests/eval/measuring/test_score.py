@@ -274,22 +274,6 @@ def test_all_missing_downloads_are_named_at_once(tmp_path, capsys):
     assert main(["assets", "fetch", "--protocol", "digits"]) == 0
 
 
-def test_a_score_says_its_time_by_a_measured_rate_or_that_none_is_known(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
-    path = saved(tmp_path / "a.npz", images(1200, 8, 1))
-
-    def plan(**settings) -> str:
-        score_images(path, "digits", num_samples=300, **settings)
-        return next(line for line in capsys.readouterr().err.splitlines() if "plan:" in line)
-
-    assert "1,200 images" in (first := plan())
-    assert "no rate" in first
-    assert re.search(r"about \d+s and \d+\.\d GB, measured here: [\d.,e+]+ images/s", plan(trials=2))
-    assert "no rate" in plan(batch_size=30)
-    (tmp_path / "cache" / "score-rates.json").write_text("{")
-    assert "no rate" in plan(trials=1)
-
-
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory):
     folder, digits = tmp_path_factory.mktemp("halves"), load_dataset(DIGITS)
