@@ -34,53 +34,6 @@ from sida.config.settings import load_yaml
 from sida.errors import UserError, suggestion
 from sida.files.text_files import parse_yaml, read_csv
 
-_CIFAR10 = "6d2831d0cbe1e6f6d200645a1fba84f8f1425b18ec0bc055a1bebbdadbf9ba69"
-_IMAGENET = "labels-imagenet"
-_WORDS = {"allow_tf32": "false", "channels": "3", "quantisation": "truncate"}
-
-
-def _pinned(resolution: int, classes: str, **metrics: tuple[str, str, dict[str, str]]) -> dict[str, Identity]:
-    """Identities by metric; ``metrics`` gives kind, asset of the reference, and settings that others do not have."""
-    found = {}
-    for key, (kind, reference, more) in metrics.items():
-        words = {**_WORDS, "extractor": "inception", **({"cov_ddof": "0"} if kind == "frechet" else {}), **more}
-        found[key] = Identity(
-            protocol="",
-            settings=" ".join([kind, *(f"{name}={value}" for name, value in sorted(words.items()))]),
-            n=50_000,
-            classes=classes,
-            resolution=str(resolution),
-            reference=reference,
-            extractor=words["extractor"],
-        )
-    return found
-
-
-def _imagenet64(classes: str) -> dict[str, Identity]:
-    shares = {key: (key, "ref-batch-imagenet64", {"k": "3", "dtype": "float32"}) for key in ("precision", "recall")}
-    return _pinned(64, classes, fid=("frechet", "fid-ref-imagenet64", {}), **shares)
-
-
-def _imagenet512(classes: str) -> dict[str, Identity]:
-    decoded = {"quantisation": "truncate_unit", "reference.entry": "fid"}
-    dino = {**decoded, "reference.entry": "fd_dinov2", "extractor": "dinov2"}
-    ref = "fid-ref-img512"
-    return _pinned(512, classes, fid=("frechet", ref, decoded), fd_dinov2=("frechet", ref, dino))
-
-
-#: Identities of published numbers, by protocol and metric, with names in the place of digests of reference and feature
-#: network. They stay as they are if a protocol of this suite changes; its values are then not compared with them.
-PROTOCOLS: dict[str, dict[str, Identity]] = {
-    "cifar10": _pinned(
-        32, _CIFAR10, fid=("frechet", "fid-ref-cifar10", {}), **{"is": ("inception_score", "", {"splits": "10"})}
-    ),
-    "ffhq64": _pinned(64, "data", fid=("frechet", "fid-ref-ffhq64", {})),
-    "afhqv2": _pinned(64, "data", fid=("frechet", "fid-ref-afhqv2", {})),
-    "imagenet64": _imagenet64(_IMAGENET),
-    "imagenet64-uniform": _imagenet64("uniform"),
-    "imagenet512": _imagenet512(_IMAGENET),
-    "imagenet512-uniform": _imagenet512("uniform"),
-}
 _OF_DATA = {
     "CIFAR-10 32x32": "cifar10",
     "FFHQ 64x64": "ffhq64",
@@ -104,6 +57,20 @@ _NETWORKS = {
     **dict.fromkeys(("fid", "is", "precision", "recall"), "inception"), "fd_dinov2": "dinov2", "clip_fid": "clip",
     "fdr3": "convnext dinov2 clip", **dict.fromkeys(("fdr6", "sw_r14"), "inception convnext dinov2 mae siglip2 clip"),
 }  # fmt: skip
+
+
+@functools.cache
+def protocols() -> dict[str, dict[str, Identity]]:
+    """Identities of published numbers, by protocol and metric (``results/published/protocols.yaml``).
+
+    Names stand in the place of the digests of reference and feature network.
+    """
+    found: dict[str, dict[str, Identity]] = {}
+    for name, about in load_yaml(PUBLISHED / "protocols.yaml").items():
+        for key, words in about.pop("metrics").items():
+            network = words["settings"].partition("extractor=")[2].split()[0]
+            found.setdefault(name, {})[key] = Identity(protocol="", n=50_000, extractor=network, **about, **words)
+    return found
 
 
 @functools.cache
@@ -149,7 +116,7 @@ class Published:
         """Identity of the number, with the registered reference and feature network."""
         key = self.metric.lower().replace("-", "_")
         saw = published_saw().get(self.method)
-        pinned = PROTOCOLS.get(self.protocol, {}).get(key)
+        pinned = protocols().get(self.protocol, {}).get(key)
         if pinned is None:
             words = (f"{name}.extractor={name}" for name in _NETWORKS.get(key, "").split())
             return Identity(protocol="", quoted=True, settings=" ".join(words), saw=saw)
@@ -212,7 +179,7 @@ def _published(record: Mapping[str, str]) -> Published:
     own, method = record["measured_by_authors"] == "true", record["method"]
     teacher = method in _TEACHERS
     protocol = _OF_DATA.get(f"{record['dataset']} {record['resolution']}", "")
-    if teacher and f"{protocol}-uniform" in PROTOCOLS:
+    if teacher and f"{protocol}-uniform" in protocols():
         protocol += "-uniform"
     printed: dict[str, Any] = {name: record[name] for name in _AS_PRINTED}
     return Published(

@@ -8,7 +8,7 @@ import random
 import statistics
 from pathlib import Path
 
-from eval.results.published import PROTOCOLS
+from eval.results.published import protocols
 from eval.results.summary import MEASUREMENT_COLUMNS, Measurements
 from eval.tables.cells import resolve
 from eval.tables.layout import load_layout
@@ -17,7 +17,7 @@ from sida.config.resources import ROOT
 from sida.files.atomic import sha256_json
 
 #: References of published numbers.
-ASSETS = sorted({found.reference for metrics in PROTOCOLS.values() for found in metrics.values() if found.reference})
+ASSETS = sorted({found.reference for metrics in protocols().values() for found in metrics.values() if found.reference})
 
 RUNS = """\
 run\tfamily\tlabel\tmethod\tteacher\tinit\talpha\trecipe\tsampler\tseed\tcheckpoint\tdataset\tnotes
@@ -69,7 +69,7 @@ def write_lock(folder):
 
 def identity_columns(run, metric, trial, n):
     """Columns that decide comparability: those of the published number of the row's protocol, else made-up ones."""
-    pinned = PROTOCOLS.get(protocol_of(run), {}).get(metric)
+    pinned = protocols().get(protocol_of(run), {}).get(metric)
     if pinned is None:
         found = {"settings": f"made_up metric={metric}", "classes": "data", "resolution": "8"}
         found |= {"reference_sha256": "4ef" * 21 + "a", "extractor_sha256": "e7" * 32}

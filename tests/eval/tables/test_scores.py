@@ -8,7 +8,7 @@ import pytest
 
 from eval.results.exchange import exchanged
 from eval.results.measurements import write_csv
-from eval.results.published import PROTOCOLS
+from eval.results.published import protocols
 from eval.tables.scores import table_protocol
 from sida.assets.registry import load_registry
 from sida.config.settings import load_spec
@@ -112,7 +112,7 @@ def mine(folder, tmp_path):
     """Writes a score under the protocol of Table 1 with some changes; returns its path."""
 
     def write(**change):
-        pinned = PROTOCOLS["cifar10"]["fid"]
+        pinned = protocols()["cifar10"]["fid"]
         name, n = change.get("extractor", "inception"), 50_000
         weights = change.get("weights", load_registry()["inception"].sha256)
         reference = {"name": "x", "sha256": change.get("reference", digest_of(pinned.reference))}
