@@ -7,6 +7,7 @@ prints the published number, the measured one and their difference in lines belo
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class CellSource:
         empty: Cell for a column without a number by layout.
         compared: Comparison of measured and published number by rule EQ, or the reason why there is none.
         identity: Identity of the measured values.
-        parts: Metrics whose mean the cell shows; none for the metric itself.
+        keys: Metrics behind the value: the metric itself, or those whose mean the cell shows.
     """
 
     metric: str
@@ -49,12 +50,7 @@ class CellSource:
     pool: tuple[str, ...] = ()
     compared: Agreement | str | None = None
     identity: Identity | None = None
-    parts: tuple[str, ...] = ()
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Metrics behind the value."""
-        return self.parts or (self.metric,)
+    keys: tuple[str, ...] = ()
 
     @property
     def identities(self) -> list[Identity]:
@@ -124,17 +120,13 @@ def resolve(
     Raises:
         UserError: Unknown run, metric or published id.
     """
-    lines = []
-    data = _Data(layout, measurements, runs, mode)
-    rows = expand(layout, runs)
-    held_out = {c.id: data.held_out(c, [row for _, row in rows]) for c in layout.columns if c.held_out}
+    lines, rows = [], expand(layout, runs)
+    data = _Data(layout, measurements, runs, mode, [row for _, row in rows])
     for where, spec in rows:
         if mode == "measured":
             spec = dataclasses.replace(spec, label=spec.measured_label or spec.label)
         sources = {
-            column.id: data.mean_source(spec, column, held_out[column.id], where)
-            if column.held_out
-            else data.source(spec, column, number, where)
+            column.id: data.source(spec, column, number, where)
             for number, column in enumerate(layout.columns)
             if column.metric is not None
         }
@@ -154,6 +146,7 @@ class _Data:
     measurements: Measurements
     runs: Mapping[str, SheetRow]
     mode: Mode
+    rows: Sequence[RowSpec]
 
     def source(self, spec: RowSpec, column: ColumnSpec, number: int, where: str) -> CellSource:
         """Data of the cell of a row (with its place ``where``) in a column (with its number)."""
@@ -161,31 +154,42 @@ class _Data:
         if self.mode != "measured":  # blank cells of the paper may have measurements
             empty = DASH if column.id in spec.dash else BLANK if column.id in spec.blank else None
         printed = self._printed(spec, column, where) if empty is None else None
+        absent = DASH if column.held_out else empty
         shown = spec.run is not None and (self.mode != "paper" or spec.scored)
         run = self._run_id(str(spec.run), column, where) if shown else None
         if run is None:
-            return CellSource(metric, printed, empty=empty)
+            return CellSource(metric, printed, empty=absent)
         pool = tuple(column.run_of(name) for name in spec.pool)
-        names = [run, *pool]
-        if self.mode == "measured":
+        names, keys = [run, *pool], self._keys[column.id]
+        if self.mode == "measured" and not column.held_out:
             self._check(number, where, names, metric)
-        if not all(measurements.has(name, metric) for name in names):
-            return CellSource(metric, printed, run, None, empty, pool)
-        estimates = [measurements.estimate(name, metric, where) for name in names]
+        if not keys or not all(measurements.has(name, key) for name in names for key in keys):
+            return CellSource(metric, printed, run, None, absent, pool)
+        estimates = [self._estimate(name, keys, where) for name in names]
         pooled = Estimate.of([estimate.mean for estimate in estimates]) if spec.pool else estimates[0]
         compared: Agreement | str | None = None
         if printed is not None:
             lines = [line for name in names for line in measurements.lines(name, metric)]
             compared = LATER if column.id in spec.later else agreement_of(pooled, lines, printed)
-        identity = dataclasses.replace(measurements.identity(run, metric), saw=self._seen(names))
-        self._require_alike(names, metric, where)
-        return CellSource(metric, printed, run, pooled, empty, pool, compared, identity)
+        identity = dataclasses.replace(self._identity(run, keys), saw=self._seen(names))
+        for key in keys:
+            self._require_alike(names, key, where)
+        return CellSource(metric, printed, run, pooled, empty, pool, compared, identity, keys)
 
-    def held_out(self, column: ColumnSpec, rows: Sequence[RowSpec]) -> tuple[str, ...]:
+    @functools.cached_property
+    def _keys(self) -> dict[str, tuple[str, ...]]:
+        """Metrics that each column shows, by its id."""
+        columns = [column for column in self.layout.columns if column.metric is not None]
+        return {c.id: self._held_out(c) if c.held_out else (str(c.metric),) for c in columns}
+
+    def _held_out(self, column: ColumnSpec) -> tuple[str, ...]:
         """Metrics of a column's mean whose network no row met by loss or start; none if fewer than two are left."""
-        runs = [name for row in rows if row.run for name in (self.layout.run_id(row.run, column), *row.pool)]
+        runs = [name for row in self.rows if row.run for name in (self.layout.run_id(row.run, column), *row.pool)]
         measured = [(key, name) for key in column.held_out for name in runs if self.measurements.has(name, key)]
-        found = {pair: self._identity(pair[1], pair[0]) for pair in measured}
+        found = {
+            (key, name): dataclasses.replace(self._identity(name, (key,)), saw=self._seen([name]))
+            for key, name in measured
+        }
         if any(identity.saw is None for identity in found.values()):
             return ()
         met = {key for (key, _), identity in found.items() if identity.met("loss") or identity.met("start")}
@@ -193,32 +197,26 @@ class _Data:
         networks = {name for (key, _), identity in found.items() if key in kept for name in identity.networks}
         return kept if len(networks) > 1 else ()
 
-    def mean_source(self, spec: RowSpec, column: ColumnSpec, keys: tuple[str, ...], where: str) -> CellSource:
-        """Data of a cell that shows the mean of held-out judges."""
-        metric = str(column.metric)
-        if spec.run is None or (self.mode == "paper" and not spec.scored):
-            return CellSource(metric, empty=DASH)
-        run = self._run_id(spec.run, column, where)
-        names = [run, *map(column.run_of, spec.pool)]
-        if not keys or not all(self.measurements.has(name, key) for name in names for key in keys):
-            return CellSource(metric, run=run, empty=DASH)
-        for key in keys:
-            self._require_alike(names, key, where)
-        estimates = []
-        for name in names:
-            trials = zip(*([line.value for line in self.measurements.lines(name, key)] for key in keys))
-            estimates.append(Estimate.of([sum(values) / len(values) for values in trials]))
-        parts = [self._identity(run, key) for key in keys]
+    def _estimate(self, run: str, keys: Sequence[str], where: str) -> Estimate:
+        """Mean and spread over trials of a metric, or of the mean of several metrics in each trial."""
+        found = [self.measurements.estimate(run, key, where) for key in keys]
+        if len(keys) == 1:
+            return found[0]
+        trials = zip(*([line.value for line in self.measurements.lines(run, key)] for key in keys))
+        return Estimate.of([sum(values) / len(values) for values in trials])
+
+    def _identity(self, run: str, keys: Sequence[str]) -> Identity:
+        """Identity of a metric, or of the mean of several."""
+        parts = [self.measurements.identity(run, key) for key in keys]
+        if len(keys) == 1:
+            return parts[0]
         words = (f"of.{key}.{word}" for key, part in zip(keys, parts) for word in part.settings.split()[1:])
-        whole = dataclasses.replace(
+        return dataclasses.replace(
             parts[0],
             settings=" ".join(["mean", *words]),
             reference=joined([part.reference for part in parts]),
             extractor=joined([part.extractor for part in parts]),
-            saw=self._seen(names),
         )
-        pooled = Estimate.of([estimate.mean for estimate in estimates]) if spec.pool else estimates[0]
-        return CellSource(metric, None, run, pooled, pool=tuple(names[1:]), identity=whole, parts=keys)
 
     def _require_alike(self, names: Sequence[str], metric: str, where: str) -> None:
         """Refuses to pool runs whose values are not comparable."""
@@ -226,9 +224,6 @@ class _Data:
         for name, identity in others:
             if reason := comparable(first[1], identity):
                 raise UserError(where, f"pools '{first[0]}' and '{name}', which are not comparable: {metric}: {reason}")
-
-    def _identity(self, run: str, metric: str) -> Identity:
-        return dataclasses.replace(self.measurements.identity(run, metric), saw=self._seen([run]))
 
     def _seen(self, names: Sequence[str]) -> Saw | None:
         """Networks that the generators of some runs met; None if it is unknown of one."""
@@ -240,7 +235,7 @@ class _Data:
         return found
 
     def _printed(self, spec: RowSpec, column: ColumnSpec, where: str) -> Published | None:
-        if spec.published is None or self.mode == "measured" or column.run is not None:
+        if spec.published is None or self.mode == "measured" or column.run is not None or column.held_out:
             return None
         slug = str(column.metric).replace("_", "-")
         key = spec.published.replace("{column}", column.key).replace("{metric}", slug)
