@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from eval.features.digits import DIGITS_NETWORK, DigitsNet, read_weights, weights_digest
+from eval.features.digits import DIGITS_NETWORK, DigitsNet, weights_digest
 from sida.data import load_dataset
 from sida.data.load import shuffled_digits
-from sida.files.tensors import write_tensors
+from sida.files.tensors import read_tensors, write_tensors
 from sida.machine import cpu_threads
 from sida.networks.backbones import TrainedHere
 
@@ -142,7 +142,7 @@ def main() -> None:
         f"held-out accuracy {100 * metadata['held_out_accuracy']:.2f} % "
         f"({metadata['held_out_images']} of {total} images)"
     )
-    same = weights_digest(state) == weights_digest(read_weights(DIGITS_NETWORK)[0])
+    same = weights_digest(state) == weights_digest(read_tensors(DIGITS_NETWORK)[0])
     print(f"weights {'equal to' if same else 'not bit-equal to'} the committed network")
     if args.out:
         write_tensors(args.out, state, metadata)

@@ -10,19 +10,16 @@ size are resized to 28×28.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from eval.features.base import Extractor
-from eval.features.digits import check_shape, convolution_block, load_weights, weights_digest
-from sida.files.tensors import explained, read_tensors
+from eval.features.digits import NUM_FEATURES, SmallExtractor, check_shape, convolution_block
 
-NUM_FEATURES, NUM_CLASSES = 256, 10
-SIZE = 28
+NUM_CLASSES, SIZE = 10, 28
 
 
 class Residual(nn.Module):
@@ -76,30 +73,20 @@ class ClothesNet(nn.Module):
         return features, self.classifier(features)
 
 
-class ClothesExtractor(Extractor):
-    """The committed network of the class's name, or another one by ``path``; its file names the architecture."""
+class ClothesExtractor(SmallExtractor):
+    """A network for clothes; its file names the architecture."""
 
-    num_features = NUM_FEATURES
-    num_classes = NUM_CLASSES
     at_once = 1000
 
-    def __init__(self, device: str | torch.device = "cpu", path: str | Path | None = None) -> None:
-        super().__init__(device)
-        path = path or Path(__file__).with_name(f"{self.name}.safetensors")
-        with explained(path, "not a network of clothes", "make one with tools/train_clothes.py"):
-            state, metadata = read_tensors(path)
-            net = ClothesNet(metadata["architecture"])
-            load_weights(net, state, path)
-        self.sha256 = weights_digest(state)
-        self._net = net.eval().requires_grad_(False).to(self.device)
+    @classmethod
+    def network(cls, metadata: Mapping[str, Any]) -> nn.Module:
+        """A network of the file's architecture."""
+        return ClothesNet(metadata["architecture"])
 
-    def _forward(self, images: Tensor, logits: bool) -> tuple[Tensor, Tensor | None]:
+    def _input(self, images: Tensor) -> Tensor:
         check_shape(images, (1, *images.shape[2:]), self.name)
         x = images.to(torch.float32) / 127.5 - 1
-        if x.shape[2:] != (SIZE, SIZE):
-            x = interpolate(x, (SIZE, SIZE), mode="bicubic", antialias=True)
-        features = self._net.convolutions(x)
-        return features, self._net.classifier(features) if logits else None
+        return x if x.shape[2:] == (SIZE, SIZE) else interpolate(x, (SIZE, SIZE), mode="bicubic", antialias=True)
 
 
 class PlainExtractor(ClothesExtractor):

@@ -15,6 +15,7 @@ Features of GDD's discriminator for digits, to compare with features that GDD di
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from sida.files.tensors import explained, read_tensors
 from sida.networks.backbones import make_backbone
 
 DIGITS_NETWORK = Path(__file__).with_name("digits.safetensors")
-GLYPHS_NETWORK = Path(__file__).with_name("glyphs.safetensors")
 _WIDTHS = (32, 64, 64)
 #: Fewer features than `digits` reduce the bias of distances to few held-out images.
 GLYPHS_WIDTHS = (32, 32, 32)
@@ -73,68 +73,59 @@ def check_shape(images: torch.Tensor, shape: tuple[int, int, int], name: str) ->
         raise UserError(f"extractor '{name}'", fault, "use 'inception' or 'pixels' for other images")
 
 
-class DigitsExtractor(Extractor):
-    """The committed digits network, or another one by ``path``."""
+class SmallExtractor(Extractor):
+    """A small classifier for grey images whose weights are part of the package, or another one by ``path``.
 
-    name = "digits"
+    Attributes:
+        image_shape: Shape of an image.
+    """
+
     num_features = NUM_FEATURES
     num_classes = _CLASSES
-    widths = _WIDTHS
-    image_shape = (1, 8, 8)
+    image_shape: tuple[int, int, int] = (1, 8, 8)
 
-    def __init__(self, device: str | torch.device = "cpu", path: str | Path = DIGITS_NETWORK) -> None:
+    def __init__(self, device: str | torch.device = "cpu", path: str | Path | None = None) -> None:
         super().__init__(device)
-        state, self.metadata = read_weights(path)
+        path = path or Path(__file__).with_name(f"{self.name}.safetensors")
+        with explained(path, f"holds no weights of the network '{self.name}'", "leave the option out"):
+            state, metadata = read_tensors(path)
+            net = self.network(metadata)
+            net.load_state_dict(state)
         self.sha256 = weights_digest(state)
-        net = self.network()
-        load_weights(net, state, path)
         self._net: Any = net.eval().requires_grad_(False).to(self.device)
 
     @classmethod
-    def network(cls) -> nn.Module:
-        """A network before its weights are loaded: ``convolutions`` gives features, ``forward`` features and logits."""
-        return DigitsNet(cls.widths)
+    def network(cls, metadata: Mapping[str, Any]) -> nn.Module:
+        """A network with ``convolutions`` and ``classifier`` for the weights of a file with this metadata."""
+        raise NotImplementedError
 
     def _input(self, images: torch.Tensor) -> torch.Tensor:
+        check_shape(images, self.image_shape, self.name)
         return images.to(torch.float32) / 127.5 - 1
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-        check_shape(images, self.image_shape, self.name)
-        x = self._input(images)
-        if logits:
-            features, classes = self._net(x)
-            return features, classes
-        return self._net.convolutions(x), None
+        features = self._net.convolutions(self._input(images))
+        return features, self._net.classifier(features) if logits else None
+
+
+class DigitsExtractor(SmallExtractor):
+    """The network for digits."""
+
+    name = "digits"
+    widths = _WIDTHS
+
+    @classmethod
+    def network(cls, metadata: Mapping[str, Any]) -> nn.Module:
+        """A network of the class's widths."""
+        return DigitsNet(cls.widths)
 
 
 class GlyphsExtractor(DigitsExtractor):
-    """The committed glyph network, or another one by ``path``; features of its last convolution."""
+    """The network that learned from renderings of fonts."""
 
     name = "glyphs"
     num_features = 4 * GLYPHS_WIDTHS[-1]
     widths = GLYPHS_WIDTHS
-
-    def __init__(self, device: str | torch.device = "cpu", path: str | Path = GLYPHS_NETWORK) -> None:
-        super().__init__(device, path)
-
-
-def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
-    """Reads the state dict and the metadata (training settings, held-out accuracy) of a digits network."""
-    with explained(path, "not a digits network", "make one with `tools/train_digits.py`"):
-        return read_tensors(path)
-
-
-def load_weights(net: nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> None:
-    """Puts the weights of a file into a network.
-
-    Raises:
-        UserError: The file has the weights of another network.
-    """
-    try:
-        net.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(path, f"holds no weights of this network ({reason})", "leave the option out") from None
 
 
 def weights_digest(state: dict[str, torch.Tensor]) -> str:

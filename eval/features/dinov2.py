@@ -3,7 +3,7 @@
 Images are resized to 224×224 by antialiased bicubic interpolation in float, divided by 255 and normalised with
 ImageNet's mean and std (NVlabs/edm2:calculate_metrics.py; algorithm.md, "Measuring").
 
-Loads networks from repositories with a ``hubconf.py``: a registered archive of one commit, or a local folder.
+The code is that of a registered archive of one commit, with a ``hubconf.py``.
 """
 
 from __future__ import annotations
@@ -16,56 +16,33 @@ from eval.features.base import Extractor, as_rgb
 from eval.features.digits import weights_digest
 from eval.features.pixels import resized
 from eval.features.registry import EXTRACTORS
-from sida.assets import check_pinned_code, checked, fetch, load_registry
-from sida.config.plugins import check_code_path
+from sida.assets import check_pinned_code, fetch
 from sida.data.archive import Files
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, sha256_file, sha256_json
 from sida.files.pickles import read_state_dict
+from sida.files.tensors import explained
 
 #: Largest number of Python files in an archive, and of their bytes; DINOv2 has about a hundred files, 0.7 MB.
 _FILES, _BYTES = 2_000, 16_000_000
 
 
-def load_hub_model(repository: str, model: str, weights: str | Path) -> tuple[torch.nn.Module, str]:
-    """Loads a network with its weights.
-
-    Args:
-        repository: Id of a registered archive, or a folder with ``hubconf.py``, which needs the user's permission.
-        model: Entry point of ``hubconf.py``.
-        weights: Id of a registered file, a file, or ``"hub"``: the repository loads the weights.
-
-    Returns:
-        The network, and the digest of the repository's Python files.
+def load_hub_model() -> tuple[torch.nn.Module, str]:
+    """Loads the network of the registered archive with the registered weights, and digests the archive's Python files.
 
     Raises:
         UserError: The code is not permitted, or code or weights cannot be loaded.
     """
-    registry = load_registry()
-    own = weights == "hub"
-    given = None if str(weights) in registry else checked(weights)
-    if repository not in registry and not Path(repository).is_dir():
-        raise UserError(repository, "no such folder", "give a copy of the repository, a folder with hubconf.py")
-    if repository not in registry:
-        check_code_path(repository, "a folder whose hubconf.py is run")
-    else:
-        archive = fetch(repository)
-        check_pinned_code([repository])
-    path = given or fetch(str(weights))
-    if not own and not path.is_file():
-        raise UserError(path, "no such file of weights", "leave the option out to take the registered ones")
-    folder = unpack_code(archive) if repository in registry else Path(repository)
+    archive, weights = fetch(_CODE), fetch(_WEIGHTS)
+    check_pinned_code([_CODE])
+    folder = unpack_code(archive)
     try:
-        net: torch.nn.Module = torch.hub.load(str(folder), model, source="local", verbose=False, pretrained=own)
+        net: torch.nn.Module = torch.hub.load(str(folder), MODEL, source="local", verbose=False, pretrained=False)
     except Exception as error:  # the repository's code may raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(folder, f"cannot load '{model}' ({reason})", "give another copy of the repository") from None
-    if not own:
-        try:
-            net.load_state_dict(read_state_dict(path))
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(path, f"does not hold the weights of '{model}' ({reason})", "fetch it again") from None
+        raise UserError(folder, f"cannot load '{MODEL}' ({reason})", "fetch the archive again") from None
+    with explained(weights, f"does not hold the weights of '{MODEL}'", "fetch it again"):
+        net.load_state_dict(read_state_dict(weights))
     code = {file.relative_to(folder).as_posix(): sha256_file(file) for file in folder.rglob("*.py")}
     return net, sha256_json({name: digest for name, digest in code.items() if _used(PurePosixPath(name))})
 
@@ -111,28 +88,18 @@ class DinoV2Extractor(Extractor):
 
     Args:
         device: Torch device of the network.
-        repository: Copy of DINOv2's repository (a folder with ``hubconf.py``), whose code runs with the user's
-            permission; None takes the registered archive of one commit, unpacked in the cache.
-        weights: File of the weights; None takes the registered asset, ``"hub"`` leaves loading to the repository.
-        model: Entry point of the repository.
 
     Raises:
-        UserError: Repository or weights that cannot be loaded.
+        UserError: Code or weights that cannot be loaded.
     """
 
     name = "dinov2"
     resize = "torch bicubic, antialiased, float"
     at_once = 16
 
-    def __init__(
-        self,
-        device: str | torch.device = "cpu",
-        repository: str | None = None,
-        weights: str | Path | None = None,
-        model: str = MODEL,
-    ) -> None:
+    def __init__(self, device: str | torch.device = "cpu") -> None:
         super().__init__(device)
-        net, code = load_hub_model(repository or _CODE, model, weights or _WEIGHTS)
+        net, code = load_hub_model()
         self._net = net.to(self.device).eval().requires_grad_(False)
         # The digest is of the weights, since two files with equal tensors may differ in bytes.
         self.sha256 = sha256_json([weights_digest(self._net.state_dict()), self.resize, code])

@@ -318,10 +318,11 @@ def _is_verified(stream: BinaryIO, header: TensorHeader) -> bool:
 def explained(path: str | os.PathLike[str], complaint: str, remedy: str) -> Iterator[None]:
     """Turns errors of reading a file into ``UserError("path: complaint (reason); remedy")``.
 
-    These are :class:`TensorFileError`, ``OSError``, and the ``KeyError`` and ``ValueError`` of unexpected content.
+    These are :class:`TensorFileError`, ``OSError``, the ``KeyError`` and ``ValueError`` of unexpected content, and the
+    ``RuntimeError`` of weights of another network.
     """
     try:
         yield
-    except (TensorFileError, OSError, KeyError, ValueError) as error:
-        reason = error.fault if isinstance(error, TensorFileError) else error
+    except (TensorFileError, OSError, KeyError, ValueError, RuntimeError) as error:
+        reason = error.fault if isinstance(error, TensorFileError) else str(error).strip().partition("\n")[0]
         raise UserError(path, f"{complaint} ({reason})", remedy) from None

@@ -11,6 +11,7 @@ from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
 from sida.data import load_dataset
 from tests.eval.measuring.specs import DIGITS
+from tests.eval.metric_networks import tiny_dino
 from tests.eval.synthetic_output import inputs_of, write_lock, write_preset
 from workflow.cli import main
 
@@ -19,6 +20,12 @@ from workflow.cli import main
 def recorded_cache(tmp_path_factory):
     """A cache with records of downloads, and without the files."""
     return write_lock(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def dinov2(monkeypatch):
+    """A small network in the place of DINOv2."""
+    monkeypatch.setattr("eval.features.dinov2.load_hub_model", tiny_dino)
 
 
 @pytest.fixture(scope="session")

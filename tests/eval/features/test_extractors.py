@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from eval.features import extractor_entry, get_extractor
-from eval.features.digits import DIGITS_NETWORK, read_weights, weights_digest
+from eval.features.digits import DIGITS_NETWORK, weights_digest
 from eval.features.registry import EXTRACTORS
 from sida.assets import load_registry
 from sida.config.plugins import ALLOW
 from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.files.atomic import sha256_file
+from sida.files.tensors import read_tensors
 from tests.assets.fault_server import write_registry
 from tests.data.test_archive import write_zip
 from tests.eval.metric_networks import (
@@ -24,7 +25,6 @@ from tests.eval.metric_networks import (
     WideInception,
     load_script,
     pictures,
-    write_hub,
     write_inception,
 )
 from tests.golden.vectors import relative_error
@@ -42,13 +42,8 @@ def script(tmp_path_factory):
     return write_inception(tmp_path_factory.mktemp("inception") / "inception.pt")
 
 
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    return write_hub(tmp_path_factory.mktemp("hub"))
-
-
 def test_digits_network_has_the_recorded_held_out_accuracy(digits):
-    _, metadata = read_weights(DIGITS_NETWORK)
+    _, metadata = read_tensors(DIGITS_NETWORK)
     assert metadata["held_out_accuracy"] >= 0.98
     assert metadata["dataset_sha256"] == digits.sha256
     assert DIGITS_NETWORK.stat().st_size < 1_000_000
@@ -121,10 +116,10 @@ def test_inception_gives_the_same_from_one_pass_as_from_two(script, monkeypatch)
 @pytest.mark.parametrize(
     "name", ["digits", "glyphs", "digits_backbone", "clothes_residual", "pixels", "inception", "dinov2"]
 )
-def test_float_images_have_the_features_of_bytes_and_a_gradient(name, script, hub, digits):
-    options = {"inception": {"path": script}, "dinov2": {"repository": str(hub), "weights": "hub"}}.get(name, {})
-    extractor = get_extractor(name, **options)
-    images = pictures(6) if options else digits.images(range(6))
+@pytest.mark.usefixtures("dinov2")
+def test_float_images_have_the_features_of_bytes_and_a_gradient(name, script, digits):
+    extractor = get_extractor(name, **({"path": script} if name == "inception" else {}))
+    images = pictures(6) if name in ("inception", "dinov2") else digits.images(range(6))
     real = images.float().requires_grad_()
     features = extractor.differentiable(real)
     assert relative_error(features, extractor(images)) < 1e-5
@@ -175,8 +170,9 @@ def test_the_clean_variant_is_clean_fids_resize_and_features(tmp_path):
     refused("inception-2015-12-05.pt", get_extractor, "inception_clean", path=other)
 
 
-def test_dinov2_from_a_local_hub_directory(hub):
-    extractor = get_extractor("dinov2", repository=str(hub), weights="hub")
+@pytest.mark.usefixtures("dinov2")
+def test_dinov2_resizes_in_float_and_its_variant_by_pillow():
+    extractor = get_extractor("dinov2")
     images = pictures(4, size=48)
     features = extractor(images)
     assert features.shape == (4, extractor.num_features) == (4, 10)
@@ -185,26 +181,13 @@ def test_dinov2_from_a_local_hub_directory(hub):
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     expected = extractor._net((resized - mean[:, None, None]) / std[:, None, None])
     assert relative_error(features, expected) < 1e-6
-    pillow = get_extractor("dinov2_pil", repository=str(hub), weights="hub")
+    pillow = get_extractor("dinov2_pil")
     difference = relative_error(pillow(images), expected)
     assert 1e-6 < difference < 0.1
     assert pillow.sha256 != extractor.sha256
 
 
-def test_dinov2_with_weights_from_a_file(hub, tmp_path):
-    net = get_extractor("dinov2", repository=str(hub), weights="hub")._net
-    torch.save(net.state_dict(), tmp_path / "weights.pth")
-    from_file = get_extractor("dinov2", repository=str(hub), weights=str(tmp_path / "weights.pth"))
-    assert from_file.sha256 == get_extractor("dinov2", repository=str(hub), weights="hub").sha256
-    torch.save({"other": torch.zeros(2)}, tmp_path / "other.pth")
-    refused("not hold", get_extractor, "dinov2", repository=str(hub), weights=str(tmp_path / "other.pth"))
-
-
-def test_faults_of_options_name_the_extractor(hub):
-    local = {"repository": str(hub), "weights": "hub"}
-    refused("no such folder", get_extractor, "dinov2", repository="evil/repo:main", weights="hub")
-    refused("cannot load 'dinov2_vits99'", get_extractor, "dinov2", **local, model="dinov2_vits99")
-    refused("no such file of weights", get_extractor, "dinov2", **local | {"weights": "missing.pth"})
+def test_faults_of_options_name_the_extractor():
     clothes = DIGITS_NETWORK.with_name("clothes_plain.safetensors")
     for name in ("digits", "glyphs"):
         refused(rf"{clothes}: .*option", get_extractor, name, path=clothes)
@@ -304,3 +287,10 @@ def test_an_archive_that_is_no_repository_is_one_line_and_writes_nothing(cache, 
     put(cache, files, conv())
     refused(f"abc.zip: .*{fault}", get_extractor, "dinov2")
     assert not list(cache.parent.rglob("*.py"))
+
+
+def test_code_without_the_network_and_weights_of_another_are_one_line(cache):
+    put(cache, {"hubconf.py": ""}, conv())
+    refused("abc: cannot load 'dinov2_vitl14'", get_extractor, "dinov2")
+    put(cache, {"hubconf.py": HUBCONF}, {"other": torch.zeros(2)})
+    refused("w.pth: does not hold", get_extractor, "dinov2")

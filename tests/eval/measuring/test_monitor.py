@@ -22,7 +22,7 @@ from sida.networks.file import load_network, read_metadata
 from sida.sampling import NO_CLASS, Drawer
 from tests.data.test_archive import npy, write_zip
 from tests.eval.measuring.specs import DIGITS, content, data_spec, metric, protocol, resampled
-from tests.eval.metric_networks import StandInVae, write_hub, write_inception, write_network
+from tests.eval.metric_networks import StandInVae, write_inception, write_network
 from tests.refused import refused
 from tests.sampling.images import generate
 from tests.training.toy import STUDENT
@@ -127,22 +127,20 @@ def references(folder, options, images):
     """Statistics of the extractors in published form."""
     files = {}
     for key, name in (("edm2_fid", "inception"), ("edm2_dino", "dinov2")):
-        features = extract(images, {name: get_extractor(name, **options[name])})[name].features.double().numpy()
+        features = extract(images, {name: get_extractor(name, **options.get(name, {}))})[name].features.double().numpy()
         np.savez(folder / f"{key}.npz", mu=features.mean(0), sigma=np.cov(features, rowvar=False))
         files[key] = str(folder / f"{key}.npz")
     return files
 
 
+@pytest.mark.usefixtures("dinov2")
 def test_edm2_students_are_judged_by_decoded_images(latents, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[Drawer.__module__], "open_decoder", lambda vae, device: LatentDecoder(StandInVae()))
     protocol = yaml.safe_load(find("protocols", "imagenet512").read_text()) | {"selection": "fd_dinov2"}
     score = {"key": "is", "kind": "inception_score", "extractor": "inception", "splits": 4}
     protocol["metrics"] = [*protocol["metrics"], score]
     protocol["watch"] = [*protocol["watch"], "is"]
-    options = {
-        "inception": {"path": str(write_inception(tmp_path / "inception.pt"))},
-        "dinov2": {"repository": str(write_hub(tmp_path / "hub")), "weights": "hub"},
-    }
+    options = {"inception": {"path": str(write_inception(tmp_path / "inception.pt"))}}
     teacher = str(tmp_path / "teacher.safetensors")
     net, _ = load_network(teacher)
     seeds, data = range(1 << 31, (1 << 31) + 32), load_dataset(latents)

@@ -24,7 +24,7 @@ from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import write_text
 from tests.eval.measuring.specs import DIGITS, TINY, metric, protocol
-from tests.eval.metric_networks import images, write_hub, write_inception
+from tests.eval.metric_networks import images, tiny_dino, write_inception
 from tests.refused import refused
 from workflow.cli import main
 
@@ -46,13 +46,17 @@ GREY = images(20, 8, 1)
 
 
 @pytest.fixture(scope="module")
-def stand_ins(tmp_path_factory):
+def dinov2_of_module():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("eval.features.dinov2.load_hub_model", tiny_dino)
+        yield
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory, dinov2_of_module):
     """A protocol with every kind of metric, stand-in networks, references, and 60 images."""
     folder = tmp_path_factory.mktemp("stand-ins")
-    options = {
-        "inception": {"path": str(write_inception(folder / "inception.pt"))},
-        "dinov2": {"repository": str(write_hub(folder / "hub")), "weights": "hub"},
-    }
+    options = {"inception": {"path": str(write_inception(folder / "inception.pt"))}, "dinov2": {}}
     np.savez(folder / "batch.npz", arr_0=images(50, seed=5))
     for name in options:
         own = ["--extractor", name, *words({name: options[name]}), "--out", str(folder / f"{name}.safetensors")]
