@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -165,11 +164,6 @@ def barred(identity: Identity) -> str | None:
         return NO_DIGEST
     met = ", ".join(sorted(identity.met("loss")))
     return f"the generator was trained by the network of the metric ({met})" if met else None
-
-
-def is_share(value: Any) -> bool:
-    """Whether a value can be :attr:`Identity.held_out` of a metric with held-out images."""
-    return isinstance(value, str) and (value == UNKNOWN_DATA or re.fullmatch(r"\d+/[1-9]\d*", value) is not None)
 
 
 def lacks_digest(identity: Identity) -> bool:

@@ -5,32 +5,18 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.metrics.kinds import value_fault
-from eval.results.identity import NO_DIGEST, Identity, comparable, identity_of, is_share, joined, lacks_digest
-from eval.results.summary import Measurements, columns_of, measurements_of
+from eval.results.identity import NO_DIGEST, Identity, comparable, identity_of, joined, lacks_digest
+from eval.results.summary import Measurements, checked_lines, columns_of, measurements_of
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import read_hashed_json, set_aside, write_hashed_json, write_text
 from sida.files.content_hash import DamagedError, csv_text
 
 _FORMAT = "sida-measurement/1"
 _AGAIN = "measure this trial again"
-_REQUIRED = {
-    "run": str,
-    "method": str,
-    "trial": int,
-    "n": int,
-    "seeds": list,
-    "metrics": dict,
-    "protocol": dict,
-    "reference": dict,
-    "extractors": dict,
-    "environment": dict,
-    "spec_sha256": str,
-}
 
 
 def trial_path(folder: str | os.PathLike[str], trial: int) -> Path:
@@ -47,7 +33,6 @@ def write_measurement(path: str | os.PathLike[str], record: Mapping[str, Any]) -
     for key, value in record["metrics"].items():
         if not math.isfinite(value):
             raise UserError(path, f"metric '{key}' is {value}", "the generator's images or features are broken")
-        check_value(record, key, value, str(path))
     write_hashed_json(path, {**record, "format": _FORMAT})
 
 
@@ -59,36 +44,20 @@ def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(path)
     record = read_hashed_json(path, _AGAIN)
-    for key, kind in _REQUIRED.items():
-        if not isinstance(record.get(key), kind) or isinstance(record[key], bool):
-            raise UserError(f"{path}: {key}", f"missing or not of type {kind.__name__}", _AGAIN)
-    for key, value in record["metrics"].items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise UserError(f"{path}: metrics.{key}", "must be a finite number", _AGAIN)
-    if wrong := [key for key, good in _parts(record) if not good]:
-        raise UserError(f"{path}: {wrong[0]}", "not what a measurement holds there", _AGAIN)
-    if fault := contradiction(record):
-        raise UserError(path, fault, _AGAIN)
-    for key, value in record["metrics"].items():
-        check_value(record, key, value, str(path))
-    # A metric without a value has the reason in its details.
-    wanted = record["protocol"].get("fields", {}).get("metrics", {})
-    missing = [key for key in wanted if key not in record["metrics"] and key not in record.get("details", {})]
-    if missing or not (wanted or record["metrics"]):
-        raise UserError(f"{path}: metrics.{''.join(missing[:1]) or '*'}", "was not measured", _AGAIN)
+    try:
+        _ = [{**record.get(key, {})} for key in ("details", "source", "held_out")], record["spec_sha256"]
+        _ = [{**later} for later in record.get("added", {}).values()]
+        fault = contradiction(record)
+        checked_lines(long_rows([record]), str(path))
+        # A metric without a value has the reason in its details.
+        wanted = record["protocol"].get("fields", {}).get("metrics", {})
+        known = {*record["metrics"], *record.get("details", {})}
+        missing = [key for key in wanted if key not in known] or ([] if wanted or known else ["*"])
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(path, f"is no measurement of a trial ({error})", _AGAIN) from None
+    if fault or missing:
+        raise UserError(path, fault or f"metrics.{missing[0]}: was not measured", _AGAIN)
     return record
-
-
-def check_value(record: Mapping[str, Any], key: str, value: float, where: str) -> None:
-    """Refuses a value that a metric of this kind cannot have.
-
-    Raises:
-        UserError: The message names the file, the key and the bounds.
-    """
-    fields = record["protocol"].get("fields")
-    metric = fields.get("metrics", {}).get(key, {}) if isinstance(fields, Mapping) else {}
-    if fault := value_fault(metric.get("kind"), value):
-        raise UserError(f"{where}: metrics.{key}", *fault)
 
 
 def contradiction(record: Mapping[str, Any]) -> str | None:
@@ -103,41 +72,9 @@ def contradiction(record: Mapping[str, Any]) -> str | None:
     return f"metrics.{unknown[0]}: its protocol has no such metric" if unknown else None
 
 
-def _parts(record: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Yields the nested keys of a record, and whether the value of each has the expected form."""
-    protocol, seeds, fields = record["protocol"], record["seeds"], record["protocol"].get("fields", {})
-    metrics, seed0 = (fields.get("metrics", {}), fields.get("seed0")) if isinstance(fields, dict) else (None, None)
-    yield "seeds", len(seeds) == 2 and all(type(seed) is int for seed in seeds)
-    yield "protocol", isinstance(protocol.get("name"), str)
-    yield "protocol.fields.metrics", _maps_to(metrics, lambda metric: _maps_to(_by_network(metric), _has_network))
-    yield "protocol.fields.seed0", seed0 is None or type(seed0) is int
-    references = record.get("metric_references", {})
-    known = {key: found for key, found in references.items() if found} if isinstance(references, dict) else None
-    yield "metric_references", _maps_to(known, lambda found: isinstance(found.get("sha256"), str))
-    yield "extractors", all(map(_is_text, record["extractors"].values()))
-    yield "added", _maps_to(record.get("added", {}))
-    held_out = record.get("held_out", {})
-    yield "held_out", isinstance(held_out, dict) and all(map(is_share, held_out.values()))
-    for key in ("details", "source"):
-        yield key, isinstance(record.get(key, {}), dict)
-
-
-def _maps_to(value: Any, good: Callable[[dict[str, Any]], bool] = lambda inner: True) -> bool:
-    """Whether a value is a mapping of mappings, each of which is good."""
-    return isinstance(value, dict) and all(isinstance(inner, dict) and good(inner) for inner in value.values())
-
-
 def _by_network(metric: Mapping[str, Any]) -> Mapping[str, Any]:
     """The metrics that a metric combines; else itself."""
     return metric["of"] if isinstance(metric.get("of"), dict) else {"": metric}
-
-
-def _has_network(metric: dict[str, Any]) -> bool:
-    return _is_text(metric.get("extractor"))
-
-
-def _is_text(value: Any) -> bool:
-    return value is None or isinstance(value, str)
 
 
 def missing_metrics(

@@ -9,19 +9,24 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from eval.metrics.kinds import value_fault
-from eval.results.identity import UNKNOWN_DATA, Identity, comparable, is_share
+from eval.results.identity import Identity, comparable
 from sida.config.saw import read_saw
-from sida.errors import UserError, settings_in, suggestion
+from sida.config.settings import Finite, Natural, Pattern, from_texts
+from sida.errors import SettingError, UserError, suggestion
 from sida.files.content_hash import csv_text
 from sida.files.text_files import parse_csv, read_text
+
+#: Digest of a file; empty where there is none or it is unknown.
+Digest = Annotated[str, Pattern("[0-9a-f]*", "a digest in hexadecimal digits")]
+#: See :attr:`eval.results.identity.Identity.held_out`.
+Share = Annotated[str, Pattern(r"(\d+/[1-9]\d*|unknown)?", "such as 3/50, or unknown")]
 
 
 @dataclass(frozen=True)
@@ -30,27 +35,34 @@ class Measurement:
 
     run: str
     method: str
-    trial: int
+    trial: Natural
     metric: str
-    value: float
-    n: int
-    seed_first: int | None
-    seed_last: int | None
-    nfe: int | None
-    kept_at: int | None = field(default=None, kw_only=True)  # images seen by the network that its training kept
+    value: Finite
+    _: KW_ONLY
+    n: Natural
+    seed_first: Natural | None = None
+    seed_last: Natural | None = None
+    nfe: Natural | None = None
+    kept_at: Natural | None = None  # images seen by the network that its training kept
     protocol: str
     settings: str
     classes: str
     resolution: str
-    reference_sha256: str
-    extractor_sha256: str = field(default="", kw_only=True)  # empty for a metric without a feature network
+    reference_sha256: Digest
+    extractor_sha256: Digest = ""  # empty for a metric without a feature network
     network_sha256: str
     device: str
     code_version: str
     date: str
-    origin: str = field(default="", kw_only=True)  # the group that measured it; empty for this suite
-    saw: str = field(default="", kw_only=True)  # networks that the generator met, where the record has them
-    held_out: str = field(default="", kw_only=True)  # see Identity.held_out
+    origin: str = ""  # the group that measured it; empty for this suite
+    saw: str = ""  # networks that the generator met, where the record has them
+    held_out: Share = ""
+
+    def __post_init__(self) -> None:
+        if beyond := value_fault(self.settings.partition(" ")[0], self.value):
+            raise SettingError("value", *beyond)
+        if self.saw:
+            read_saw(self.saw)
 
     @functools.cached_property
     def identity(self) -> Identity:
@@ -73,8 +85,8 @@ FURTHER = ("origin", "saw", "held_out")
 #: Columns of all measurements of this suite.
 MEASUREMENT_COLUMNS = tuple(column.name for column in fields(Measurement) if column.name not in FURTHER)
 _OPTIONAL = {"kept_at"}
-#: Columns of non-negative integers; all but the first two may be empty.
-_WHOLE = ("trial", "n", "seed_first", "seed_last", "nfe", "kept_at")
+#: Columns whose cells may be empty: they have no value then.
+_NUMBERS = ("n", "seed_first", "seed_last", "nfe", "kept_at")
 
 
 @dataclass(frozen=True)
@@ -293,9 +305,17 @@ def measured_in(path: str | Path | None) -> Measurements:
 
 def measurements_of(rows: Iterable[Mapping[str, Any]], source: str) -> Measurements:
     """Checks rows by column as those of a ``measurements.csv``; see :func:`load_measurements`."""
+    return Measurements(checked_lines(rows, source), source)
+
+
+def checked_lines(rows: Iterable[Mapping[str, Any]], source: str) -> list[Measurement]:
+    """Checks each row by column as a line of a ``measurements.csv``.
+
+    Raises:
+        UserError: A column is missing, or a cell is of the wrong type; the message names run and trial.
+    """
     _, lines = parse_csv(csv_text((*MEASUREMENT_COLUMNS, *FURTHER), rows), source)
-    places = [f"{source}: run '{record['run']}', trial {record['trial']}" for _, record in lines]
-    return Measurements([_measurement(record, where) for where, (_, record) in zip(places, lines)], source)
+    return [_line(record, f"{source}: run '{record['run']}', trial {record['trial']}") for _, record in lines]
 
 
 @functools.lru_cache(2)
@@ -304,42 +324,13 @@ def _parsed(text: str, path: str) -> tuple[Measurement, ...]:
     columns, lines = parse_csv(text, path)
     if absent := [name for name in MEASUREMENT_COLUMNS if name not in {*columns, *_OPTIONAL}]:
         raise UserError(path, f"column '{absent[0]}' is missing", "collect the measurements again")
-    return tuple(_measurement(record, f"{path}:{line}") for line, record in lines)
+    return tuple(_line(record, f"{path}:{line}") for line, record in lines)
 
 
-def _measurement(record: Mapping[str, str | None], where: str) -> Measurement:
-    cells = {name: record.get(name, "" if name in _OPTIONAL else None) for name in MEASUREMENT_COLUMNS}
-    if cut := [name for name, text in cells.items() if text is None]:
+def _line(record: Mapping[str, str | None], where: str) -> Measurement:
+    cells = {name: record.get(name, "") for name in (*MEASUREMENT_COLUMNS, *FURTHER)}
+    if cut := [name for name in MEASUREMENT_COLUMNS if cells[name] is None]:
         raise UserError(where, f"column '{cut[0]}' is missing in this line", "the file was cut off, collect it again")
-    text = {name: str(value).strip() for name, value in cells.items()}
-    value = _number(text["value"], f"{where}: value")
-    if not math.isfinite(value):
-        fault = f"metric '{text['metric']}' of run '{text['run']}', trial {text['trial']} is {text['value']}"
-        raise UserError(where, fault, "look at the run's log and measure it again")
-    if beyond := value_fault(text["settings"].partition(" ")[0], value):
-        raise UserError(f"{where}: metric '{text['metric']}'", *beyond)
-    for name in ("reference_sha256", "extractor_sha256"):
-        if not re.fullmatch("[0-9a-f]*", text[name]):
-            raise UserError(f"{where}: {name}", f"must be a digest in hexadecimal digits, got '{text[name]}'")
-    numbers: dict[str, Any] = {"value": value}
-    for name in _WHOLE:
-        numbers[name] = None
-        if text[name] or name in _WHOLE[:2]:
-            number = _number(text[name], f"{where}: {name}")
-            if not math.isfinite(number) or number != int(number) or number < 0:
-                raise UserError(f"{where}: {name}", f"must be a non-negative integer, got '{text[name]}'")
-            numbers[name] = int(number)
-    further = {name: (record.get(name) or "").strip() for name in FURTHER}
-    if not is_share(further["held_out"] or UNKNOWN_DATA):
-        raise UserError(f"{where}: held_out", f"must be such as 3/50, or unknown, got '{further['held_out']}'")
-    if further["saw"]:
-        with settings_in(where):
-            read_saw(further["saw"])
-    return Measurement(**(text | numbers | further))
-
-
-def _number(text: str, where: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise UserError(where, f"must be a number, got '{text}'") from None
+    texts = {name: (text or "").strip() for name, text in cells.items()}
+    known = {name: text for name, text in texts.items() if text or name not in _NUMBERS}
+    return from_texts(Measurement, known, f"{where}:")

@@ -222,6 +222,7 @@ def takes_text(cls: type, key: str) -> bool:
     return any(part is str or isinstance(part, str) for part in _parts(hint))
 
 
+@functools.cache
 def _parts(hint: Any) -> set[Any]:
     return {hint}.union(*map(_parts, typing.get_args(hint)))
 

@@ -333,7 +333,10 @@ def write_trials(folder, trials=2, every=(), **changes):
             {"metrics": {"fd": 1.5, "is": 2.0}, "protocol": {"name": "p", "fields": {"num_samples": 40}}},
             "differs from trial 0 of the same run in .*metric 'is'",
         ),
-        ({"metric_references": {"fd": {"sha256": "x"}}}, "trial 0 of the same run in fd .reference: 4e4e4e4e4e4e != x"),
+        (
+            {"metric_references": {"fd": {"sha256": "ab"}}},
+            "trial 0 of the same run in fd .reference: 4e4e4e.* != ab",
+        ),
         ({"network_sha256": "other"}, "differs from trial 0 of the same run in network_sha256"),
         ({"spec_sha256": "t", "source": {"images": "b"}}, "of the same run in source.images: a != b; delete"),
         ({"run": "other"}, "was it copied"),

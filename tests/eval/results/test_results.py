@@ -70,16 +70,16 @@ def test_duplicate_rows_and_gaps_between_trials_are_refused(fault, lines):
 @pytest.mark.parametrize(
     ("column", "text", "word"),
     [
-        ("value", "nan", "metric 'fd' of run 'data', trial 0 is nan"),
+        ("value", "nan", "finite"),
         ("value", "4.1x", "4.1x"),
-        ("n", "", "number"),
+        ("n", "", "missing"),
         ("nfe", "1.5", "1.5"),
     ],
 )
 def test_cells_of_the_wrong_type_name_line_and_column(fault, lines, column, text, word):
     lines[0][column] = text
     error = fault(lines)
-    assert error.place.endswith("m.csv:2" if "trial 0" in word else f"m.csv:2: {column}")
+    assert error.place.endswith(f"m.csv:2: {column}")
     assert word in error.fault
 
 
@@ -207,7 +207,7 @@ def test_a_value_beyond_its_metric_is_refused_where_it_enters(metric, value, pri
     refused(rf"theirs.jsonl:1.*values.1.: is {value:g}, ", read_exchanged, path)
     facts = {"method": "x", "n": 9, "run": "r", "metric": metric, "settings": line["settings"], "date": "2026-11-22"}
     write_csv(tmp_path / "m.csv", [], [{**facts, "trial": 0, "value": value, "protocol": "digits", "origin": "A"}])
-    refused(rf"m.csv:2: metric '{metric}': is {value:g}", load_measurements, tmp_path / "m.csv")
+    refused(rf"m.csv:2: value: is {value:g}", load_measurements, tmp_path / "m.csv")
 
 
 def test_numbers_of_others_are_collected_with_their_origin(printed, theirs, tmp_path):
@@ -272,10 +272,10 @@ RECORDS = {
 @pytest.mark.parametrize(
     ("file", "path", "value"),
     [
-        ("trial-0.json", "seeds", [0]), ("trial-0.json", "seeds", [0, "3"]), ("trial-0.json", "protocol.fields", 3),
-        ("trial-0.json", "protocol.fields.metrics.fd.extractor", []), ("trial-0.json", "extractors.inception", {}),
+        ("trial-0.json", "seeds", [0]), ("trial-0.json", "seeds", [0, "x"]), ("trial-0.json", "protocol.fields", 3),
+        ("trial-0.json", "protocol.fields.metrics.fd.extractor", []), ("trial-0.json", "metrics.fd", "x"),
         ("trial-0.json", "protocol.fields.seed0", "x"), ("trial-0.json", "protocol.fields.metrics.fd.of", {"a": 3}),
-        ("trial-0.json", "metric_references.fd", {"name": "r"}), ("trial-0.json", "source", "x"),
+        ("trial-0.json", "metric_references.fd", 3), ("trial-0.json", "source", "x"),
         ("claims.json", "claims", ["x"]), ("claims.json", "preamble", 3), ("claims.json", "claims.0.verdict", "true"),
         ("claims.json", "claims.0.rows", [1]), ("claims.json", "claims.0.findings.0.numbers", None),
         ("claims.json", "claims.0.by_published", 1),
@@ -287,8 +287,7 @@ def test_a_record_of_another_form_is_one_line(tmp_path, file, path, value):
     (tmp_path / file).write_text(json.dumps(record))
     assert read(tmp_path / file)
     (tmp_path / file).write_text(json.dumps(changed(record, path, value)))
-    place = f": {path.split('.')[0]}.*" if read is read_measurement else ": .*"
-    refused(rf"{file}{place}{remedy}", read, tmp_path / file)
+    refused(rf"{file}: .*{remedy}", read, tmp_path / file)
 
 
 @pytest.mark.parametrize(
