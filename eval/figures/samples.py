@@ -132,7 +132,7 @@ class Grid:
         title: Heading.
         run: Row of the sample sheet.
         images: uint8 ``(rows·columns, C, H, W)`` in reading order.
-        origins: Seed of each image, or index in the data set.
+        origins: Seed of each image, or index in the data set; None for an empty place.
         generated: Whether ``origins`` are seeds.
         classes: Requested class of each image (of a real image its class); empty for unconditional generators.
         rule: How classes or real images were chosen, in a few words.
@@ -143,7 +143,7 @@ class Grid:
     title: str
     run: str
     images: torch.Tensor
-    origins: tuple[int, ...]
+    origins: tuple[int | None, ...]
     generated: bool
     classes: list[int]
     rule: str
@@ -154,7 +154,10 @@ class Grid:
         """Description of the grid in two short lines."""
         digest = f"{'network' if self.generated else 'data'} {self.sha256[:8]}" if self.sha256 else ""
         if not self.generated:
-            return [f"{len(self.origins)} real images", ", ".join(filter(None, [self.rule, digest]))]
+            return [
+                f"{len(self.origins) - self.origins.count(None)} real images",
+                ", ".join(filter(None, [self.rule, digest])),
+            ]
         seeds = f"seeds {self.origins[0]}–{self.origins[-1]}"
         nfe = f"NFE {self.nfe}" if self.nfe else ""
         return [", ".join(filter(None, part)) for part in ([seeds, self.rule], [nfe, digest])]
@@ -267,21 +270,21 @@ def _real(layout: SamplesFigure, title: str, run: str, source: DataSource) -> Gr
 
     from sida.sampling import row_classes
 
-    dataset = source.dataset
-    count = layout.rows * layout.columns
-    indices = [int(i) for i in np.linspace(0, len(dataset) - 1, count)]
+    dataset, count = source.dataset, layout.rows * layout.columns
     classes = row_classes(layout.rows, layout.columns, dataset.label_dim) if layout.by_class else []
     if classes:
         members = [np.flatnonzero(dataset.class_indices.numpy() == label) for label in range(dataset.label_dim)]
-        if empty := [label for label in classes if not len(members[label])]:
-            fault = f"class {empty[0]} of the data set '{dataset.name}' has no image"
-            raise UserError(f"{layout.source}: by_class", fault, "set it to false, or rows to fewer classes")
+        indices: list[int | None] = []
         for i, label in enumerate(classes):
             nth = i // (layout.columns * dataset.label_dim) * layout.columns + i % layout.columns
-            indices[i] = int(members[label][nth % len(members[label])])
+            # The places of a class without images stay empty: after the trainings is too late for an error.
+            indices.append(int(members[label][nth % len(members[label])]) if len(members[label]) else None)
         rule = "first of each class"
     else:
-        classes = [int(dataset.class_indices[i]) for i in indices] if dataset.label_dim else []
-        rule = "evenly spaced"
-    images = source.drawer.real(indices)
+        spaced = [int(i) for i in np.linspace(0, len(dataset) - 1, count)]
+        classes = [int(dataset.class_indices[i]) for i in spaced] if dataset.label_dim else []
+        rule, indices = "evenly spaced", [*spaced]
+    real = source.drawer.real([i for i in indices if i is not None])
+    images = real.new_zeros(count, *real.shape[1:])
+    images[[place for place, i in enumerate(indices) if i is not None]] = real
     return Grid(title, run, images, tuple(indices), False, classes, rule, None, dataset.sha256)

@@ -18,7 +18,7 @@ from sida.errors import UserError
 from sida.files.atomic import sha256_json
 from sida.files.tensors import explained, read_tensors, write_tensors
 
-_FORMAT, _FIRST_FORMAT = "sida-reference/2", "sida-reference/1"
+_FORMAT = "sida-reference/2"
 
 
 def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -140,10 +140,8 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
     """
     with explained(path, "no reference", "make it with `sida reference`"):
         tensors, header = read_tensors(path)
-        if header.get("format") == _FIRST_FORMAT:
-            tensors, header = _of_one_extractor(tensors, header)
-        elif header.get("format") != _FORMAT:
-            raise ValueError("made by another program")
+        if header.get("format") != _FORMAT:
+            raise ValueError("made by another program or version")
         known, ddof = header["extractors"], header["ddof"]
         sums = {name: within(tensors, f"statistics/{name}/") for name in known}
         own = OwnReference(
@@ -167,13 +165,3 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
 def within(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """Tensors whose names begin with a prefix, by the rest of their names."""
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def _of_one_extractor(
-    tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Content of a file of the first format in the form of the present one."""
-    name = header["extractor"]
-    kept = {f"features/{name}": tensors["features"]} if "features" in tensors else {}
-    sums = {f"statistics/{name}/{key}": value for key, value in within(tensors, "statistics/").items()}
-    return sums | kept, {**header, "extractors": {name: header["extractor_sha256"]}}

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from eval.features.registry import Features
     from eval.metrics.inception_score import InceptionScoreSums
-    from eval.metrics.precision_recall import NeighbourShares
 
 
 @dataclass(kw_only=True)
@@ -111,12 +110,14 @@ class _Neighbours(Metric):
     Attributes:
         k: Number of neighbours.
         dtype: Precision of the distances (difference 65).
+        share: The kind's result of the search (:class:`eval.metrics.precision_recall.NeighbourShares`).
     """
 
     k: Count = 3
     dtype: Literal["float32", "float16"] = "float32"
     better: Direction = "higher"
 
+    share: ClassVar[str]
     generated = real = "features"
     least = 0.0
     most: ClassVar[float | None] = 1.0
@@ -125,50 +126,41 @@ class _Neighbours(Metric):
         """Requires more images than neighbours."""
         return f"k: {self.k} neighbours among {num_samples} images; give fewer" if self.k >= num_samples else None
 
-    def shares(self, sides: Sides) -> NeighbourShares:
-        """Results of the search."""
+    def compute(self, sides: Sides) -> MetricValue:
+        """The kind's result of the search, which all kinds share."""
         from eval.metrics.precision_recall import neighbour_shares
 
         key = ("neighbours", self.extractor, self.reference, self.k, self.dtype)
-        return sides.once(key, lambda: neighbour_shares(sides.real_features, sides.features, self.k, self.dtype))
+        found = sides.once(key, lambda: neighbour_shares(sides.real_features, sides.features, self.k, self.dtype))
+        return float(getattr(found, self.share)), {}
 
 
 @dataclass(kw_only=True)
 class Precision(_Neighbours):
     """Share of generated images inside the manifold of real ones."""
 
-    def compute(self, sides: Sides) -> MetricValue:
-        """The share."""
-        return float(self.shares(sides).precision), {}
+    share = "precision"
 
 
 @dataclass(kw_only=True)
 class Recall(_Neighbours):
     """Share of real images inside the manifold of generated ones."""
 
-    def compute(self, sides: Sides) -> MetricValue:
-        """The share."""
-        return float(self.shares(sides).recall), {}
+    share = "recall"
 
 
 @dataclass(kw_only=True)
 class Density(_Neighbours):
     """Number of real neighbourhoods that hold a generated image, over k; about 1 for real images."""
 
-    most = None
-
-    def compute(self, sides: Sides) -> MetricValue:
-        """The mean number."""
-        return float(self.shares(sides).density), {}
+    share, most = "density", None
 
 
 @dataclass(kw_only=True)
 class Coverage(_Neighbours):
     """Share of real images whose neighbourhood holds a generated image."""
 
-    def compute(self, sides: Sides) -> MetricValue:
-        """The share."""
-        return float(self.shares(sides).coverage), {}
+    share = "coverage"
 
 
 @dataclass(kw_only=True)

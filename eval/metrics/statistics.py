@@ -16,7 +16,6 @@ from scipy.linalg.blas import dsyrk
 from sida.errors import UserError
 
 _BLOCK, _PANEL = 1024, 64
-_HIGH, _LOW = 2.0**12, 2.0**64  # units of the fixed-point sums of files of the first format
 #: Mean, covariance and number of images, where it is known.
 Moments = tuple[np.ndarray, np.ndarray, int | None]
 
@@ -127,16 +126,12 @@ class FeatureStatistics:
     def from_tensors(
         cls, tensors: Mapping[str, torch.Tensor], ddof: int = 1, device: str | torch.device = "cpu"
     ) -> FeatureStatistics:
-        """The inverse of :meth:`tensors`, also for the fixed-point sums of earlier versions.
+        """The inverse of :meth:`tensors`.
 
         Raises:
             KeyError, ValueError: The tensors are no feature statistics.
         """
-        if "sum_high" in tensors:
-            parts = [(tensors[f"{name}_high"], tensors[f"{name}_low"]) for name in ("sum", "outer")]
-            total, products = (high.double() / _HIGH + low.double() / _LOW for high, low in parts)
-        else:
-            total, products = tensors["sum"], tensors["products"]
+        total, products = tensors["sum"], tensors["products"]
         width = total.numel()
         if total.dtype != torch.float64 or products.shape != (width * (width + 1) // 2,):
             raise ValueError(f"sums of shape {tuple(total.shape)} and {tuple(products.shape)}, {total.dtype}")

@@ -5,17 +5,14 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
 
 from eval.features import get_extractor
 from eval.features.registry import make_extractors
-from eval.measuring import extract
 from eval.measuring.protocol import load_protocol
 from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
 from eval.measuring.references import Reference, load_references
 from eval.metrics.statistics import FeatureStatistics
 from sida.data import load_dataset
-from sida.files.tensors import read_tensors, write_tensors
 from tests.eval.measuring.specs import DIGITS, metric, protocol
 from tests.eval.metric_networks import images, pictures, write_inception
 from tests.refused import refused
@@ -171,18 +168,3 @@ def test_a_reference_without_features_says_how_to_make_them(tmp_path):
     reference = Reference(own.name, own.sha256)
     refused("--keep-features", reference.features, "digits")
     refused("other weights", read_own, tmp_path / "r.safetensors", {"digits": "0" * 64})
-
-
-def test_files_of_the_first_format_are_read(tmp_path):
-    path = tmp_path / "r.safetensors"
-    extract.write_reference(path, "pixels", dataset=json.dumps(DIGITS), keep_features=True)
-    new = read_own(path, {})
-    tensors, header = read_tensors(path)
-    names = {"features/pixels": "features"}
-    old = {names.get(key, key.replace("statistics/pixels/", "statistics/")): value for key, value in tensors.items()}
-    digest = header.pop("extractors")["pixels"]
-    header |= {"format": "sida-reference/1", "extractor": "pixels", "extractor_sha256": digest}
-    write_tensors(path, old, header)
-    read = read_own(path, new.extractors)
-    assert (read.sha256, read.statistics["pixels"].count) == (new.sha256, new.statistics["pixels"].count)
-    assert torch.equal(read.features["pixels"], new.features["pixels"])

@@ -51,6 +51,13 @@ def test_a_scores_row_is_the_line_that_the_table_with_it_has(folder, tmp_path):
     assert found["Mine", "fd"]["protocol"] == found["Theirs", "fd"]["protocol"] == "digits-n40"
 
 
+def test_a_score_with_fewer_images_says_that_it_does_not_fit_its_table(folder, capsys):
+    command = ["score", str(folder / "images.npz"), "--like", "main", "--num-samples", "40", "--name", "x"]
+    assert main([*command, "--protocol", "digits"]) == 0
+    told = "note: the row does not fit main: it has trials of 40 images, its protocol 'digits' has 2,500"
+    assert told in capsys.readouterr().out
+
+
 def test_a_score_asks_for_a_table_or_a_protocol_and_a_function_for_a_colon(folder, refusal):
     for arguments, told in (
         ([str(folder / "images.npz")], "--like"),
