@@ -10,7 +10,7 @@ import torch
 
 from eval.features import get_extractor
 from eval.measuring.reference_files import OwnReference, write_own
-from eval.measuring.references import ImageSet, add_features
+from eval.measuring.references import ImageSet, features_of
 from eval.measuring.stores import open_images
 from eval.measuring.trial import prefetch
 from eval.metrics.statistics import FeatureStatistics
@@ -65,16 +65,14 @@ def write_reference(
     progress = Progress(f"{network.name} of {found.name}", found.count, "img")
     if found.count < 2:
         raise UserError(images or found.name, f"too few images for a covariance ({found.count})", "give at least two")
-    name, statistics = network.name, FeatureStatistics(ddof=ddof, device=network.device)
-    kept: dict[str, list[torch.Tensor]] = {name: []} if keep_features else {}
+    name, batches = network.name, _read_ahead(found, network.device)
     with tf32(allow_tf32):
-        add_features(_read_ahead(found, network.device), {name: network}, {name: statistics}, kept, progress.update)
-    features = {name: torch.cat(rows) for name, rows in kept.items()}
-    digests = {name: network.sha256}
-    sums, sketch = {name: statistics}, found.sketch
+        kept = [name] if keep_features else []
+        sums, features = features_of(batches, {name: network}, [name], kept, ddof, progress.update)
+    digests, sketch = {name: network.sha256}, found.sketch
     own = OwnReference(found.name, found.digest(), sums, features, digests, ddof, allow_tf32, sketch=sketch)
     write_own(out, own)
-    return found.name, statistics
+    return found.name, sums[name]
 
 
 def _read_ahead(images: ImageSet, device: torch.device) -> Iterator[torch.Tensor]:

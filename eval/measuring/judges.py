@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from eval.features.registry import make_extractors
-from eval.measuring.references import ImageSet, add_features
-from eval.metrics.statistics import FeatureStatistics
+from eval.measuring.references import ImageSet, features_of
 from sida.data import load_dataset
 from sida.machine import tf32
 
@@ -47,9 +46,8 @@ def make_judges(names: Sequence[str], dataset: Mapping[str, Any], device: torch.
     for extractor in made.values():
         extractor.check_gradient()
     images = ImageSet.of_dataset(load_dataset(dataset))
-    statistics = {name: FeatureStatistics(device=device) for name in made}
     with tf32(False):
-        add_features(images.batches(_BATCH), made, statistics, {})
+        statistics, _ = features_of(images.batches(_BATCH), made, [*made], [])
     moments = {name: (torch.from_numpy(sums.mean), torch.from_numpy(sums.cov)) for name, sums in statistics.items()}
     return {
         name: Judge(extractor.differentiable, *(part.to(device) for part in moments[name]))

@@ -96,10 +96,11 @@ def monitor_facts(protocol: Any = "digits", dataset: Mapping[str, Any] | None = 
     return {**by_content(options), "protocol": facts, "dataset": data, **fixed}
 
 
+@dataclasses.dataclass(frozen=True)
 class Monitor:
     """A callable that evaluates a generator during training (:func:`make_monitor`).
 
-    Args:
+    Attributes:
         protocol: Metrics to measure; its trials are the trials of an evaluation.
         extractors: Feature networks of the protocol.
         references: References of the protocol.
@@ -108,17 +109,12 @@ class Monitor:
         threads: CPU threads during an evaluation; 0 changes nothing.
     """
 
-    def __init__(
-        self,
-        protocol: Protocol,
-        extractors: Mapping[str, Extractor],
-        references: Mapping[str, Reference],
-        batch_size: int,
-        device: str,
-        threads: int,
-    ) -> None:
-        self.protocol, self.extractors, self.references = protocol, extractors, references
-        self.batch_size, self.device, self.threads = batch_size, device, threads
+    protocol: Protocol
+    extractors: Mapping[str, Extractor]
+    references: Mapping[str, Reference]
+    batch_size: int
+    device: str
+    threads: int
 
     def __call__(self, generate: Generate) -> dict[str, Any]:
         """Evaluates a generator.

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,33 +91,37 @@ class ImageSet:
             yield images
 
 
-def add_features(
+def features_of(
     batches: Iterable[torch.Tensor],
     extractors: Mapping[str, Extractor],
-    statistics: Mapping[str, FeatureStatistics],
-    rows: Mapping[str, list[torch.Tensor]],
+    moments: Collection[str],
+    rows: Collection[str],
+    ddof: int = 1,
     progress: Callable[[int], None] | None = None,
-) -> None:
-    """Adds the features of images to sums, and to lists of features on the CPU, by extractor.
+) -> tuple[dict[str, FeatureStatistics], dict[str, torch.Tensor]]:
+    """Sums of features, and features on the CPU, of images by extractor, in one pass.
 
     Args:
         batches: Images uint8 (N, C, H, W).
-        extractors: Networks by name; those without sums and lists are not run.
-        statistics: Sums by extractor.
-        rows: Lists by extractor, each with a tensor float32 (N, C) for a batch.
+        extractors: Networks by name.
+        moments: Networks whose features are summed.
+        rows: Networks whose features are kept, float32 (N, C).
+        ddof: Divisor N − ddof of covariances.
         progress: Called after each batch with the number of images.
     """
-    done = 0
-    used = {name: extractors[name] for name in dict.fromkeys([*statistics, *rows])}
+    done, used = 0, {name: extractors[name] for name in dict.fromkeys([*moments, *rows])}
+    statistics = {name: FeatureStatistics(ddof=ddof, device=extractors[name].device) for name in moments}
+    kept: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
     for images in batches:
         outputs = extract(images, used, ())
         for name, sums in statistics.items():
             sums.update(outputs[name].features)
-        for name, parts in rows.items():
+        for name, parts in kept.items():
             parts.append(outputs[name].features.float().cpu())
         done += len(images)
         if progress is not None:
             progress(done)
+    return statistics, {name: torch.cat(parts) for name, parts in kept.items()}
 
 
 @dataclass
@@ -251,11 +255,9 @@ def _made(
     progress: Callable[[int], None] | None = None,
 ) -> Reference:
     """A reference of all images of a set, in one pass for all extractors."""
-    statistics = {name: FeatureStatistics(ddof=source.cov_ddof, device=extractors[name].device) for name in moments}
-    kept: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
-    add_features(images.batches(_BATCH), extractors, statistics, kept, progress)
+    batches, ddof = images.batches(_BATCH), source.cov_ddof
+    statistics, features = features_of(batches, extractors, moments, rows, ddof, progress)
     known: dict[str, Moments] = {name: (sums.mean, sums.cov, sums.count) for name, sums in statistics.items()}
-    features = {name: torch.cat(parts) for name, parts in kept.items()}
     return Reference(images.name, images.digest(), known, features, images.remarks(), images.sketch)
 
 

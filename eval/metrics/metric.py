@@ -109,65 +109,61 @@ class Metric(abc.ABC):
         """
 
 
+@dataclass(frozen=True)
 class Sides:
     """Generated and real data of a metric; each part exists if the kind requests it by ``generated`` or ``real``.
 
-    Args:
+    Attributes:
         metric: The metric.
         sums: Sums of the trial (:class:`eval.measuring.trial.TrialSums`).
         references: References by key (:class:`eval.measuring.references.Reference`).
         device: Torch device of the features.
-        once: Values that metrics of the trial share, by key.
+        shared: Values that metrics of the trial share, by key.
     """
 
-    def __init__(
-        self,
-        metric: Metric,
-        sums: Any,
-        references: Mapping[str, Any],
-        device: str | torch.device,
-        once: dict[Any, Any],
-    ) -> None:
-        self._extractor, self._sums, self._reference = metric.extractor, sums, metric.reference
-        self._references, self._device, self._once = references, device, once
+    metric: Metric
+    sums: Any
+    references: Mapping[str, Any]
+    device: str | torch.device
+    shared: dict[Any, Any]
 
     @property
     def num_samples(self) -> int:
         """Number of generated images of the trial."""
-        return self._sums.protocol.num_samples
+        return self.sums.protocol.num_samples
 
     @property
     def seed(self) -> int:
         """Seed for subsets, equal in all trials."""
-        return self._sums.protocol.seed0
+        return self.sums.protocol.seed0
 
     @property
     def statistics(self) -> FeatureStatistics:
         """Statistics of the generated features (``generated = "moments"``)."""
-        return self._sums.statistics[self._extractor]
+        return self.sums.statistics[self.metric.extractor]
 
     @property
     def features(self) -> torch.Tensor:
         """Generated features float32 (N, C) in the order of the images (``generated = "features"``)."""
-        return self._sums.features(self._extractor).to(self._device)
+        return self.sums.features(self.metric.extractor).to(self.device)
 
     @property
     def real_moments(self) -> Moments:
         """Mean (C,), covariance (C, C) and number of real images or None (``real = "moments"``)."""
-        return self._real.moments(self._extractor)
+        return self.moments_of(str(self.metric.reference))
 
     @property
     def real_features(self) -> torch.Tensor:
         """Real features float32 (M, C) (``real = "features"``)."""
-        return self._real.features(self._extractor).to(self._device)
+        return self.features_of(str(self.metric.reference))
 
     def features_of(self, reference: str) -> torch.Tensor:
         """Real features float32 (M, C) of a further reference of the metric (:attr:`Metric.references`)."""
-        return self._references[reference].features(self._extractor).to(self._device)
+        return self.references[reference].features(self.metric.extractor).to(self.device)
 
     def moments_of(self, reference: str) -> Moments:
         """Mean, covariance and number of real images of a further reference of the metric."""
-        moments: Moments = self._references[reference].moments(self._extractor)
+        moments: Moments = self.references[reference].moments(self.metric.extractor)
         return moments
 
     @property
@@ -175,14 +171,9 @@ class Sides:
         """Values of the trial's metrics that are computed already, by key."""
         return self.once(("values",), dict)
 
-    @property
-    def _real(self) -> Any:
-        assert self._reference is not None  # the metric checks this
-        return self._references[self._reference]
-
     def once(self, key: tuple[Any, ...], function: Callable[[], T]) -> T:
         """Value of the function, computed once for all metrics of the trial with this key."""
-        if key not in self._once:
-            self._once[key] = function()
-        value: T = self._once[key]
+        if key not in self.shared:
+            self.shared[key] = function()
+        value: T = self.shared[key]
         return value
