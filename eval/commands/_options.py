@@ -8,8 +8,7 @@ from collections.abc import Callable, Collection, Container, Sequence
 from pathlib import Path
 from typing import Any
 
-from sida.cli.arguments import check_output_path, existing, whole
-from sida.config.settings import load_spec
+from sida.cli.arguments import check_output_path
 from sida.errors import UserError, suggestion
 
 
@@ -72,31 +71,19 @@ def output(option: str, *suffixes: str) -> Callable[[str], str]:
     return read
 
 
-_PICTURES = "folder, .zip, .tar, .npz or .npy"
 #: Options that several verbs have.
 _SHARED: dict[str, dict[str, Any]] = {
     "--measurements": {"metavar": "CSV", "help": "measurements.csv"},
     "--runs": {"metavar": "TSV", "help": "sample sheet, or a spec with its rows"},
     "--results": {"metavar": "DIR", "help": "results of the preset (holds students/<run>/ with the logs)"},
-    "--claims": {"metavar": "YAML", "help": "claims and rules (studies/papers/claims.yaml)"},
     "--own": {"metavar": "DIR", "help": "folder of the preset, if it has custom layouts (DIR/figures)"},
     "--title": {"default": "", "help": "headline"},
-    "--images": {"type": existing("--images", pictures=True), "metavar": "PATH", "help": _PICTURES},
-    "--trials": {"type": whole("--trials", 1), "metavar": "T", "help": "disjoint trials (default: all that fit)"},
-    "--num-samples": {
-        "type": whole("--num-samples", 2),
-        "metavar": "N",
-        "help": "images of a trial; another n than the protocol's is not comparable",
-    },
-    "--dataset": {"metavar": "JSON", "help": "data set for references made here (spec or file)"},
-    "--reference": {"action": "append", "default": [], "metavar": "KEY=FILE", "help": "file of a reference"},
     "--extractor-option": {
         "action": "append",
         "default": [],
         "metavar": "NAME.KEY=VALUE",
         "help": "option of a feature network, e.g. inception.path=FILE",
     },
-    "--device": {"default": "cpu", "help": "cpu (default) or cuda"},
 }
 
 
@@ -104,16 +91,6 @@ def shared(parser: argparse._ActionsContainer, *options: str, required: Containe
     """Adds options that several verbs have, some of them as required ones."""
     for option in options:
         parser.add_argument(option, **(_SHARED[option] | ({"required": True} if option in required else {})))
-
-
-def scoring_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The options that verbs of image files share, as arguments of :func:`eval.measuring.score.score_images`."""
-    return {
-        "trials": args.trials,
-        "num_samples": args.num_samples,
-        "dataset": load_spec(args.dataset, "--dataset") if args.dataset else None,
-        "references": pairs(args.reference, "--reference"),
-    }
 
 
 def parse_trials(text: str | None, count: int) -> list[int]:

@@ -82,7 +82,8 @@ COLLECT = Verb(
 
 def _claims_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    shared(parser, "--claims", "--measurements", "--runs", "--results", required=["--claims"])
+    parser.add_argument("--claims", required=True, metavar="YAML", help="claims and rules (studies/papers/claims.yaml)")
+    shared(parser, "--measurements", "--runs", "--results")
     parser.add_argument("--out", required=True, metavar="FILE.md", help="written with .json beside it")
 
 

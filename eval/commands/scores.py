@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from eval.commands._options import extractor_options, output, scoring_settings, shared
+from eval.commands._options import extractor_options, output, pairs, shared
 from sida.cli.arguments import existing, network_source, whole
 from sida.cli.main import Verb
 
@@ -29,7 +29,12 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
         help="images in the place of the protocol's references (default protocol: pair)",
     )
     add("--like", metavar="TABLE", help="a row for this table, with its protocol, columns and decimals")
-    shared(parser, "--trials", "--num-samples", "--dataset", "--reference", "--extractor-option")
+    add("--trials", type=whole("--trials", 1), metavar="T", help="disjoint trials (default: all that fit)")
+    few = "images of a trial; another n than the protocol's is not comparable"
+    add("--num-samples", type=whole("--num-samples", 2), metavar="N", help=few)
+    add("--dataset", metavar="JSON", help="data set for references made here (spec or file)")
+    add("--reference", action="append", default=[], metavar="KEY=FILE", help="file of a reference")
+    shared(parser, "--extractor-option")
     add("--name", help="label of the row (default: name of the path)")
     add("--family", help="group of the row in tables (default: One Step with --like, else none)")
     add("--nfe", type=whole("--nfe", 1), metavar="N", help="network evaluations per image, for tables")
@@ -69,6 +74,7 @@ def _score(args: argparse.Namespace) -> int:
     from eval.results.sheet import check_cells
     from eval.tables.scores import latex_row, row_columns, table_protocol, unfitting
     from sida.config.plugins import TRACE
+    from sida.config.settings import load_spec
     from sida.files.atomic import write_hashed_json, write_text
     from sida.sampling.job import network_file, open_device, sampler_for
 
@@ -108,8 +114,11 @@ def _score(args: argparse.Namespace) -> int:
         nfe = nfe or images.sampler.nfe
     if args.like and family is None and (nfe or 1) == 1:
         family, nfe = "One Step", 1
-    settings = scoring_settings(args) | {"device": device, "family": family or "", "nfe": nfe}
-    settings |= {key: getattr(args, key) for key in ("allow_duplicates", "fast", "against", "batch_size", "saw")}
+    given = ("trials", "num_samples", "allow_duplicates", "fast", "against", "batch_size", "saw")
+    settings = {key: getattr(args, key) for key in given}
+    settings |= {"device": device, "family": family or "", "nfe": nfe}
+    settings["dataset"] = load_spec(args.dataset, "--dataset") if args.dataset else None
+    settings["references"] = pairs(args.reference, "--reference")
     settings["extractors"] = extractor_options(args.extractor_option)
     score = score_images(images, protocol, name=label, fits=fits, **settings)
     rows: list[str] = []
@@ -178,10 +187,12 @@ def _reference_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--dataset", metavar="JSON", help="data-set spec or file")
-    shared(source, "--images")
+    images = existing("--images", pictures=True)
+    source.add_argument("--images", type=images, metavar="PATH", help="folder, .zip, .tar, .npz or .npy")
     parser.add_argument("--extractor", required=True, help="feature network")
     parser.add_argument("--allow-tf32", action="store_true", help="allow TF32, like a protocol's allow_tf32")
-    shared(parser, "--extractor-option", "--device")
+    shared(parser, "--extractor-option")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     out = output("--out", ".safetensors")
     parser.add_argument("--out", required=True, type=out, metavar="FILE", help="safetensors file to write")
     parser.add_argument("--keep-features", action="store_true", help="for precision, recall and kernel distance")

@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 NO_DATA = "no data here yet"
 KEPT_LABEL = "hollow: kept generator, measured again"
 _EDGE_LABEL = "\n(on the left edge: its start)"
-#: Most bands, and most bars, that remain distinguishable in a panel.
-_MOST_BANDS, _MOST_BARS = 5, 25
-#: Distance between neighbouring curves that are moved apart, in points of 1/72 inch.
-_APART = 1.6
 _KEPT_LOOK: dict[str, Any] = {"marker": "o", "markersize": 5, "markerfacecolor": "white", "color": "#555555"}
 #: Tick labels of a logarithmic axis within a power of ten, from few to many.
 _MULTIPLES = ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9))
@@ -55,9 +51,8 @@ def draw_curves(layout: CurvesLayout, panels: Sequence[Panel]) -> Figure:
             continue
         axes.set_xscale("log")
         axes.set_yscale(panel.spec.y_scale)
-        for number, curve in enumerate(panel.curves):
-            apart = _APART * (number - (len(panel.curves) - 1) / 2) if _crowded(panel) else 0.0
-            _draw_curve(layout, axes, panel, curve, looks[curve.label, curve.method, curve.alpha], apart)
+        for curve in panel.curves:
+            _draw_curve(layout, axes, panel, curve, looks[curve.label, curve.method, curve.alpha])
         _draw_lines(axes, panel.lines, layout.colours == "method")
         if not panel.curves and panel.spec.x_min and panel.spec.x_max:
             axes.set_xlim(panel.spec.x_min, panel.spec.x_max)
@@ -79,15 +74,8 @@ def _kept_entry(panels: Sequence[Panel]) -> dict[str, Any]:
     return {KEPT_LABEL + _EDGE_LABEL * edge: Line2D([], [], linestyle="none", **_KEPT_LOOK)}
 
 
-def _crowded(panel: Panel) -> bool:
-    """Whether bands would overlap too much; evaluations then get bars, and curves are moved apart a little."""
-    banded = [curve for curve in panel.curves if any(point.std for point in curve.points)]
-    return len(banded) > _MOST_BANDS and all(len(curve.points) <= _MOST_BARS for curve in banded)
-
-
-def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, look: Look, apart: float) -> None:
+def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, look: Look) -> None:
     from matplotlib import patheffects
-    from matplotlib.transforms import ScaledTranslation
 
     unit = layout.batch or 1
     # A logarithmic axis cannot show the evaluation before training; the CSV has it.
@@ -97,9 +85,6 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, lo
     x = [p.nimg / unit for p in points]
     # A white rim separates a curve from the lines that it crosses.
     rim = [patheffects.Stroke(linewidth=2.6, foreground="white"), patheffects.Normal()]
-    common: dict[str, Any] = {"color": look.colour}
-    if apart:
-        common["transform"] = axes.transData + ScaledTranslation(apart / 72, 0, axes.figure.dpi_scale_trans)
     (drawn,) = axes.plot(
         x,
         [p.value for p in points],
@@ -107,14 +92,14 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, lo
         label=literal(curve.label),
         path_effects=rim,
         zorder=3,
-        **common,
+        color=look.colour,
     )
     if len(points) > 25:
         drawn.set_markevery(0.09)
     if look.dashes is not None:
         drawn.set_dashes(look.dashes)
     if any(point.std for point in points):
-        _draw_spread(axes, panel, x, points, common)
+        _draw_spread(axes, panel, x, points, look.colour)
     final = panel.finals.get(curve.run)
     if final is not None:
         place: dict[str, Any] = {}
@@ -127,25 +112,17 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, lo
         )  # fmt: skip
 
 
-def _draw_spread(axes: Axes, panel: Panel, x: list[float], points: list[Point], common: dict[str, Any]) -> None:
-    """Draws the spread of a curve's evaluations as a band or as bars."""
+def _draw_spread(axes: Axes, panel: Panel, x: list[float], points: list[Point], colour: str) -> None:
+    """Draws the spread of a curve's evaluations as a band."""
     low = [point.value - (point.std or 0) for point in points]
     if panel.spec.y_scale == "log":
         low = [max(bottom, 0.2 * point.value) for bottom, point in zip(low, points)]
     high = [point.value + (point.std or 0) for point in points]
-    if _crowded(panel):
-        # Matplotlib ignores bars that are moved aside when it sets the limits of axes.
-        axes.margins(x=0.08)
-        axes.update_datalim([*zip(x, low), *zip(x, high)])
-        axes.autoscale_view()
-        for place, *ends in zip(x, low, high):
-            axes.plot([place] * 2, ends, linestyle="-", linewidth=0.8, alpha=0.8, zorder=2.5, **common)
-        return
     # Overlapping bands turn grey, so more bands are drawn fainter; their edges stay.
     crowd = max(2, len(panel.curves))
-    axes.fill_between(x, low, high, alpha=0.34 / crowd, linewidth=0, zorder=1.5, **common)
+    axes.fill_between(x, low, high, alpha=0.34 / crowd, linewidth=0, zorder=1.5, color=colour)
     for edge in (low, high):
-        axes.plot(x, edge, linewidth=0.5, alpha=max(0.3, 1.2 / crowd), zorder=1.6, **common)
+        axes.plot(x, edge, linewidth=0.5, alpha=max(0.3, 1.2 / crowd), zorder=1.6, color=colour)
 
 
 def _draw_lines(axes: Axes, lines: Sequence[ReferenceLine], by_method: bool) -> None:

@@ -91,7 +91,7 @@ class Measurer:
         missing = [asset.id for asset in assets if not (cache_dir() / asset.target).exists()]
         if not missing:
             return
-        remedy = f"fetch them where there is a network: {self.protocol.fetching()}"
+        remedy = f"fetch them where there is a network: sida assets fetch {' '.join(missing)}"
         if offline():
             fault = f"SIDA_OFFLINE forbids {len(missing)} downloads ({', '.join(missing)})"
             raise UserError(f"protocol '{self.protocol.name}'", fault, remedy)

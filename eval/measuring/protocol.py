@@ -7,10 +7,8 @@ title, labels, notes). Two values are comparable if their identities are equal.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -330,14 +328,6 @@ class Protocol(Settings):
         drawing = [self.labels_asset] if self.labels_asset else []
         drawing += SD_VAE.assets if self.quantisation == "truncate_unit" else ()
         return list(dict.fromkeys([*networks, *references, *(drawing if drawn else ())]))
-
-    def fetching(self) -> str:
-        """Command that fetches all downloads of a score under the protocol."""
-        plain = re.sub(r"(-pair|-fast|-n\d+)*$", "", self.name)
-        with contextlib.suppress(UserError):
-            if {*self.assets()} <= {*load_protocol(plain).assets()}:
-                return f"sida assets fetch --protocol {plain}"
-        return f"sida assets fetch {' '.join(self.assets())}"
 
     def fixed_datasets(self) -> dict[str, str]:
         """Data sets that are references for every generator, by the setting that names them."""

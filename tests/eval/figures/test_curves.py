@@ -255,17 +255,13 @@ def test_the_words_of_an_empty_panel_overlap_no_line(tmp_path, values):
             assert not box.y0 <= height <= box.y1
 
 
-def test_several_bands_are_fainter_and_more_become_bars_beside_each_other(tmp_path):
+def test_several_bands_are_fainter(tmp_path):
     def panel(count):
         figure = drawn(tmp_path, [[curve(str(i), "sida", i / 4, std=0.5) for i in range(count)]], colours="alpha")
         return figure.axes[0]
 
-    few, several, many = map(panel, (2, 5, 6))
+    few, several = map(panel, (2, 6))
     assert several.collections[0].get_alpha() < 0.5 * few.collections[0].get_alpha()
-    assert not many.collections
-    bars = [line for line in many.get_lines() if line.get_marker() == "None"]
-    places = {tuple(line.get_transform().transform(line.get_xydata())[0].round(2)) for line in bars}
-    assert len(places) == len(bars) == 12
 
 
 def test_faulty_training_logs_are_refused_and_a_line_cut_off_by_a_crash_is_ignored(tmp_path):
