@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from scipy.special import chdtrc
 
-from sida.config.settings import names_object
 from sida.data.archive import LEFT_OUT, Files, counted_by_tool, is_tools, no_pictures
 from sida.data.arrays import ImageArrays, find_arrays
 from sida.data.pictures import PICTURES
@@ -260,17 +259,10 @@ def open_images(path: str | os.PathLike[str]) -> ImageStore:
     """Opens a folder, zip or tar (also packed) of pictures, an npz or npy, or a file of MNIST's format.
 
     Raises:
-        UserError: A missing file, another kind of file, shards of ``sida sample``, or a store without images.
+        UserError: A missing file, another kind of file, or a store without images.
     """
     path = Path(path)
     if not path.exists():
-        if names_object(str(path)):
-            named = "name it in column 'checkpoint' of a sample sheet (docs/add.md)"
-            fault = "a Python function, which is no file of images"
-            raise UserError(path, fault, f"write its images into a .npz file, or {named}")
         raise UserError(path, "no such folder or file of images")
-    if path.is_dir() and next(path.glob("shard-*.npz"), None):
-        remedy = f"sample again, to --out {path}.npz or another folder"
-        raise UserError(path, "holds shards of an earlier `sida sample`, which are not read", remedy)
     arrays = find_arrays(path)
     return PictureStore(Files(path, _WORKERS)) if arrays is None else ArrayStore(arrays)

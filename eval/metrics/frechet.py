@@ -32,7 +32,6 @@ class FrechetReport:
     Attributes:
         value: The squared Fréchet distance, as FID is printed.
         mean_term: ‖μ₁ − μ₂‖².
-        covariance_term: ``value`` − ``mean_term``.
         num_features: Dimension d.
         ranks: Numerical ranks of the two covariances.
         counts: Numbers of samples of the two sides; None if unknown.
@@ -43,7 +42,6 @@ class FrechetReport:
 
     value: float
     mean_term: float
-    covariance_term: float
     num_features: int
     ranks: tuple[int, int]
     counts: tuple[int | None, int | None]
@@ -122,7 +120,6 @@ def frechet_report(
         # Rounding alone makes a distance of equal sets negative.
         value=max(mean_term + covariance_term, 0.0),
         mean_term=mean_term,
-        covariance_term=covariance_term,
         num_features=len(mu1),
         ranks=ranks,
         counts=counts,

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from eval.metrics.kinds import value_fault
 from eval.results.measurements import long_rows, read_score
-from eval.results.summary import Measurements, measurements_of
-from sida.config.saw import read_saw
+from eval.results.summary import Measurements, checked_lines, measurements_of
 from sida.config.settings import Count, Finite, Name, Pattern, Settings, from_mapping
 from sida.errors import SettingError, UserError
 from sida.files.text_files import MOST_LINES, check_amount, parse_json, read_text
@@ -71,10 +69,6 @@ class ExchangedMetric(Settings):
         super().__post_init__()
         if not 1 <= len(self.values) <= 10_000:
             raise SettingError("values", f"must be 1 to 10,000 numbers, got {len(self.values)}")
-        for index, value in enumerate(self.values):
-            if beyond := value_fault(self.settings.partition(" ")[0], value):
-                raise SettingError(f"values[{index}]", *beyond)
-        read_saw(self.saw)
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of ``measurements.csv``, with their origin."""
@@ -143,6 +137,7 @@ def read_exchanged(path: str | Path) -> list[dict[str, Any]]:
         if (found.run, found.metric) in seen:
             raise UserError(where, f"metric '{found.metric}' of run '{found.run}' stands there twice", "remove one")
         seen.add((found.run, found.metric))
+        checked_lines(found.rows(), where)
         rows += found.rows()
     if not rows:
         raise UserError(path, "holds no measurements", "give the lines of `sida score --json`")

@@ -158,7 +158,6 @@ def test_report_says_when_a_covariance_is_singular(golden):
     report = frechet_report(small.mean, small.cov, full.mean, full.cov, (small.count, full.count))
     assert report.ranks == (39, 96)
     assert "40 images for 96 features" in report.warnings[0]
-    assert report.value == pytest.approx(report.mean_term + report.covariance_term)
     assert report.numerical_error < 1e-5
     healthy = FeatureStatistics(ddof=1).update(sets["A"])
     assert not frechet_report(healthy.mean, healthy.cov, full.mean, full.cov, (500, 400)).warnings

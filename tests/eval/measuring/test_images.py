@@ -89,13 +89,9 @@ def test_a_folder_is_known_by_its_pictures_and_classes_and_not_by_their_times(tm
     assert digest(0, 1) != digest(0, 1, classes)
 
 
-def test_shards_of_samples_are_refused_with_what_to_do_instead(tmp_path):
+def test_images_of_sida_sample_are_read(tmp_path):
     draw = ["sample", "--sampler", "data", "--dataset", "digits", "--seeds", "0-7", "--out"]
-    folder = tmp_path / "drawn"
-    folder.mkdir()
-    (folder / "shard-000000-000007.npz").write_bytes(b"")
-    refused(r"drawn: holds shards of an earlier `sida sample`, .*drawn.npz", open_images, folder)
-    for out in (f"{folder}-as-png", f"{folder}.npz"):
+    for out in (str(tmp_path / "png"), str(tmp_path / "drawn.npz")):
         assert main([*draw, out]) == 0
         assert open_images(out).count == 8
 
@@ -143,7 +139,6 @@ def test_arrays_that_are_no_images(tmp_path):
 def test_a_store_without_the_images_that_are_asked_for_is_named(tmp_path):
     fault(write(tmp_path / "few", images(7)), "holds 7 images, this trial needs 20; generate more")
     fault(tmp_path / "missing", "no such folder or file")
-    fault(Path("mine:sample"), r"a Python function, .* column 'checkpoint'")
     (tmp_path / "a.txt").write_text("x")
     fault(tmp_path / "a.txt", "a.txt: not a whole zip or tar archive")
     np.savez(tmp_path / "b.npz", mu=np.zeros(3), sigma=np.eye(3))

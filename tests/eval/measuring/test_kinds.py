@@ -142,12 +142,6 @@ class Ink(Metric):
     def merge(self, other):
         self.most = torch.maximum(self.most, other.most)
 
-    def tensors(self):
-        return {"most": self.most}
-
-    def restore(self, tensors, counts):
-        self.most = tensors["most"]
-
     def compute(self, sides):
         return self.scale * float(self.most), {}
 

@@ -204,7 +204,7 @@ def theirs(tmp_path):
 def test_a_value_beyond_its_metric_is_refused_where_it_enters(metric, value, printed, theirs, tmp_path):
     line = next(line for line in printed if line["metric"] == metric)
     path = theirs(line, values=[line["values"][0], value])
-    refused(rf"theirs.jsonl:1.*values.1.: is {value:g}, ", read_exchanged, path)
+    refused(rf"theirs.jsonl:1: run .*trial 1: value: is {value:g}, ", read_exchanged, path)
     facts = {"method": "x", "n": 9, "run": "r", "metric": metric, "settings": line["settings"], "date": "2026-11-22"}
     write_csv(tmp_path / "m.csv", [], [{**facts, "trial": 0, "value": value, "protocol": "digits", "origin": "A"}])
     refused(rf"m.csv:2: value: is {value:g}", load_measurements, tmp_path / "m.csv")
