@@ -18,7 +18,7 @@ from workflow.cli import main
 MOST_SECONDS = 30
 
 
-def command(program: str, *arguments: object) -> str:
+def command(*arguments: object) -> str:
     """Runs ``sida`` with arguments in this process; returns what it printed, which is printable.
 
     Raises:

@@ -70,9 +70,9 @@ def test_files_of_the_hubs_own_cache_need_no_network(network, cache, tmp_path, m
 
 def test_a_hash_in_the_address_is_enforced_and_a_command_takes_the_address(site, network, cache, tmp_path):
     url, target = site.add("network.safetensors", network.read_bytes()), tmp_path / "copy.safetensors"
-    command("sida", "convert", f"{url}#sha256={sha256_file(network)}", target)
+    command("convert", f"{url}#sha256={sha256_file(network)}", target)
     assert target.read_bytes() == network.read_bytes()
-    assert "sha256" in refusal(command, "sida", "convert", f"{url}#sha256={'0' * 64}", target)
+    assert "sha256" in refusal(command, "convert", f"{url}#sha256={'0' * 64}", target)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,6 @@ def test_a_state_dict_of_another_architecture_or_without_one_says_so(tmp_path, n
     torch.save(net.state_dict(), tmp_path / "weights.pt")
     other = json.dumps({"class": "EDMPrecond", "kwargs": {**UNET, "model_channels": 16}})
     convert = ["convert", tmp_path / "weights.pt", tmp_path / "o.safetensors"]
-    assert "needs" in refusal(command, "sida", *convert, "--network", other)
-    assert "--network config.json" in refusal(command, "sida", *convert)
+    assert "needs" in refusal(command, *convert, "--network", other)
+    assert "--network config.json" in refusal(command, *convert)
     assert not (tmp_path / "o.safetensors").exists()

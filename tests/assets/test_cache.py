@@ -64,7 +64,7 @@ def test_rot_without_a_new_time_is_found_at_the_first_use_in_a_run_and_after_eac
             refused(r"net\.pkl: its sha256 .* is not the one in assets\.lock", use)
 
 
-FETCH, FORGET = (("sida", "assets", verb, "net") for verb in ("fetch", "forget"))
+FETCH, FORGET = (("assets", verb, "net") for verb in ("fetch", "forget"))
 
 
 def test_a_wrong_first_hash_is_forgotten_by_name(registry, site, tmp_path):

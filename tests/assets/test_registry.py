@@ -57,14 +57,14 @@ def shop(site, tmp_path, monkeypatch):
 
 
 def test_the_command_fetches_lists_and_verifies(shop, capsys):
-    assert command("sida", "assets", "fetch", "one").strip() == str(shop / "t/one")
-    lines = command("sida", "assets", "list").splitlines()
+    assert command("assets", "fetch", "one").strip() == str(shop / "t/one")
+    lines = command("assets", "list").splitlines()
     assert [line.split()[3] for line in lines[1:3]] == ["here", "link"]
-    assert "1 verified, 0 wrong or missing" in command("sida", "assets", "verify")
+    assert "1 verified, 0 wrong or missing" in command("assets", "verify")
     assert main(["assets", "verify", "two"]) == 1
     assert "MISSING  two" in capsys.readouterr().out
     (shop / "t/two").write_bytes((shop / "t/one").read_bytes())
-    assert "two has the same content as one" in command("sida", "assets", "verify")
+    assert "two has the same content as one" in command("assets", "verify")
     (shop / "t/one").write_bytes(b"other")
     assert main(["assets", "verify"]) == 1
     assert "WRONG" in capsys.readouterr().out

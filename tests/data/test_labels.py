@@ -70,7 +70,7 @@ def test_the_command_writes_a_file_that_protocols_read(tmp_path, monkeypatch):
     out = tmp_path / "labels" / "mine.json"
     (tmp_path / "train.tar").write_bytes(TAR)
     monkeypatch.chdir(tmp_path)
-    given = ("sida", "data", "labels", "train.tar", "--out")
+    given = ("data", "labels", "train.tar", "--out")
     assert "3 classes of 1 to 5 images, 9 in all" in command(*given, out, "--expect", 9)
     assert load_labels(out).counts == COUNTS
     assert "expected 1000" in refusal(command, *given, "other.json", "--expect-classes", 1000)

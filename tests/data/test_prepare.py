@@ -178,7 +178,7 @@ def test_only_sets_that_are_all_grey_stay_grey(tmp_path, modes, channels):
 def test_what_does_not_fit_is_one_line_and_nothing_is_written(folder, tmp_path, monkeypatch, flags, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    assert message in refusal(command, "sida", "data", "prepare", "--source", folder, "--out", "o.zip", *flags)
+    assert message in refusal(command, "data", "prepare", "--source", folder, "--out", "o.zip", *flags)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "train"]
 
 
@@ -259,9 +259,9 @@ def test_a_batch_that_is_missing_is_named(tmp_path):
 
 def test_check_reports_what_is_there(folder, tmp_path):
     out = str(tmp_path / "out.zip")
-    said = command("sida", "data", "prepare", "--source", folder, "--out", out, "--resolution", 8)
+    said = command("data", "prepare", "--source", folder, "--out", out, "--resolution", 8)
     assert f"{out}: 4 images 8×8, 3 classes" in said
-    said = command("sida", "data", "check", out, "--expect", 4, "--expect-classes", 3)
+    said = command("data", "check", out, "--expect", 4, "--expect-classes", 3)
     assert "4 images 8×8×3" in said
     data = load_dataset({"name": "t", "kind": "zip", "path": out})
     facts, pixels = check_dataset(data), data.images(range(4)).double()
@@ -270,7 +270,7 @@ def test_check_reports_what_is_there(folder, tmp_path):
     assert facts["classes"] == {0: 2, 1: 1, 2: 1}
     assert facts["faults"] == []
     for flag, number, fault in (("--expect", 5, "4 images"), ("--expect-classes", 4, "3 classes")):
-        assert fault in refusal(command, "sida", "data", "check", out, flag, number)
+        assert fault in refusal(command, "data", "check", out, flag, number)
 
 
 def test_check_finds_bad_images_and_empty_classes(tmp_path, capsys):
@@ -332,7 +332,7 @@ def test_a_source_may_be_an_asset(tmp_path, monkeypatch):
     monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    said = command("sida", "data", "prepare", "--source", "faces", "--out", "f.zip", "--labels", "none", "--expect", 2)
+    said = command("data", "prepare", "--source", "faces", "--out", "f.zip", "--labels", "none", "--expect", 2)
     assert "2 images 8×8, no labels" in said
 
 
@@ -474,7 +474,7 @@ def test_no_archive_is_written_over_its_source(action, tmp_path):
     source, link = packed(tmp_path / "a.zip", ["0.png", "1.png"]), tmp_path / "b.zip"
     link.hardlink_to(source)
     whole = link.read_bytes()
-    assert str(link) in refusal(command, "sida", "data", action, "--source", source, "--out", link)
+    assert str(link) in refusal(command, "data", action, "--source", source, "--out", link)
     assert link.read_bytes() == whole
 
 

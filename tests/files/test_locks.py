@@ -39,10 +39,10 @@ def test_images_stay_where_they_cannot_be_put_together(without_locks, tmp_path, 
     arguments = ["sample", "--sampler", "data", "--dataset", "digits", "--seeds", "0-5", "--shard-size", "3"]
     arguments += ["--out", tmp_path / "x.npz"]
     with refusing(rf"^{tmp_path}/x.npz: cannot be locked \({without_locks}\)"):
-        command("sida", *arguments)
+        command(*arguments)
     assert list(tmp_path.rglob("shard-*.npz"))
     monkeypatch.undo()
-    command("sida", *arguments)
+    command(*arguments)
     assert (tmp_path / "x.npz").is_file()
 
 

@@ -301,8 +301,8 @@ def test_info_prints_nothing_that_a_terminal_obeys(tmp_path):
         "dataset": 1,
     }
     save_network(net, tmp_path / "n.safetensors", metadata)
-    shown = command("sida", "info", tmp_path / "n.safetensors")
+    shown = command("info", tmp_path / "n.safetensors")
     assert r"\x1b[2J" in shown
     assert all(line.isprintable() and len(line) < 400 for line in shown.splitlines())
     write_genuine(tmp_path / "n.pkl", net, **{odd: 1})
-    assert all(line.isprintable() for line in command("sida", "info", tmp_path / "n.pkl").splitlines())
+    assert all(line.isprintable() for line in command("info", tmp_path / "n.pkl").splitlines())

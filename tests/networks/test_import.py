@@ -336,7 +336,7 @@ def test_convert_never_replaces_its_source(tmp_path, form):
         save_file(net.state_dict(), path)
     before, network = path.read_bytes(), [] if form == "n.pkl" else ["--network", json.dumps(net.init_config)]
     convert = ["convert", path, tmp_path / "x" / ".." / form, "--key", "net", *network]
-    refused(rf"{form}: .*another output file", command, "sida", *convert)
+    refused(rf"{form}: .*another output file", command, *convert)
     assert path.read_bytes() == before
 
 

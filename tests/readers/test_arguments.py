@@ -17,15 +17,15 @@ from workflow import cli
 DIGITS = '{"name": "digits", "kind": "digits"}'
 #: Calls of verbs that write, up to the place where they do.
 WRITING = {
-    "sida sample": ["--sampler", "data", "--dataset", "digits", "--out"],
-    "sida score": [".", "--protocol", "digits", "--out"],
-    "sida table": ["main", "--out"],
+    "sample": ["--sampler", "data", "--dataset", "digits", "--out"],
+    "score": [".", "--protocol", "digits", "--out"],
+    "table": ["main", "--out"],
 }
 
 
 def fault(verb, *arguments):
     """The one line with which a command is refused."""
-    return refusal(command, *verb.split(), *arguments)
+    return refusal(command, verb, *arguments)
 
 
 @pytest.mark.parametrize("verb", WRITING)
@@ -42,13 +42,13 @@ def test_a_place_where_nothing_can_be_written_is_told_first(verb, tmp_path, monk
 @pytest.mark.parametrize(
     ("verb", "arguments", "told"),
     [
-        ("sida sample", ["--threads", "-1"], "--threads: must be at least 1"),
-        ("sida sample", ["--out", "o", "--seeds", str(2**64)], "seeds"),
-        ("sida sample", ["--out", "o", "--seeds", "0-99999999999999"], "seeds"),
-        ("sida sample", ["--out", "o", "--sampler", "heun:18,num_steps=20"], "num_steps: is given twice"),
-        ("sida train-teacher", ["--spec", "name: x\n" * 99, "--out", "o"], "no such file"),
-        ("sida train-teacher", ["--spec", "{}", "--out", "o", "--processes", "65"], "--processes: must be at most 64"),
-        ("sida average", ["x", "--std", "0.1", "--out=--"], "--out=--: '--'"),
+        ("sample", ["--threads", "-1"], "--threads: must be at least 1"),
+        ("sample", ["--out", "o", "--seeds", str(2**64)], "seeds"),
+        ("sample", ["--out", "o", "--seeds", "0-99999999999999"], "seeds"),
+        ("sample", ["--out", "o", "--sampler", "heun:18,num_steps=20"], "num_steps: is given twice"),
+        ("train-teacher", ["--spec", "name: x\n" * 99, "--out", "o"], "no such file"),
+        ("train-teacher", ["--spec", "{}", "--out", "o", "--processes", "65"], "--processes: must be at most 64"),
+        ("average", ["x", "--std", "0.1", "--out=--"], "--out=--: '--'"),
     ],
 )
 def test_values_that_cannot_be(verb, arguments, told, tmp_path, monkeypatch):
@@ -61,8 +61,8 @@ def test_values_that_cannot_be(verb, arguments, told, tmp_path, monkeypatch):
 def test_options_of_a_feature_network_that_is_not_used(tmp_path):
     out = ["--out", str(tmp_path / "x.safetensors")]
     given = ["--dataset", DIGITS, "--extractor", "pixels", *out, "--extractor-option"]
-    assert "did you mean 'pixels'?" in fault("sida reference", *given, "pixls.path=x")
-    assert "no option 'pth'" in fault("sida reference", *given, "pixels.pth=x")
+    assert "did you mean 'pixels'?" in fault("reference", *given, "pixls.path=x")
+    assert "no option 'pth'" in fault("reference", *given, "pixels.pth=x")
     assert not list(tmp_path.iterdir())
 
 

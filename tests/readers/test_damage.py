@@ -333,8 +333,8 @@ def test_a_damaged_output_is_made_again_as_it_was(tmp_path, damage):
     spec |= {"sampler": {"kind": "one_step"}, "protocol": small_protocol(num_samples=20, trials=1)}
     zipped, trial = tmp_path / "x.npz", tmp_path / "m/trial-0.json"
     calls = {
-        zipped: ["sida", "sample", "--network", path, "--seeds", "0-7", "--out", zipped],
-        trial: ["sida", "measure", "--spec", json.dumps(spec), "--trials", "0", "--out", trial.parent],
+        zipped: ["sample", "--network", path, "--seeds", "0-7", "--out", zipped],
+        trial: ["measure", "--spec", json.dumps(spec), "--trials", "0", "--out", trial.parent],
     }
     for made, call in calls.items():
         command(*call)

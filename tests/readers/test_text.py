@@ -153,7 +153,7 @@ def test_a_home_of_nobody_is_a_missing_file(tmp_path, monkeypatch):
     text = (ROOT / "studies/papers/published.yaml").read_text()
     (tmp_path / "preset.yaml").write_text(re.sub("^runs:.*", "runs: '~nosuchuser/x.tsv'", text, flags=re.MULTILINE))
     for call in ("info ~nosuchuser/x", "plan ~nosuchuser/x.yaml", "plan preset.yaml"):
-        error = refusal(command, "sida", *call.split())
+        error = refusal(command, *call.split())
         assert re.search(r"no such file|no preset", error)
         assert "~nosuchuser/x" in error
 
@@ -165,7 +165,7 @@ def test_arguments_of_the_monitor_have_types(tmp_path, kwargs, fault):
     spec = yaml.safe_load((ROOT / "docs/examples/tiny-student.yaml").read_text())
     kwargs = {"dataset": {"name": "digits", "kind": "digits"}, **kwargs}
     spec |= {"teacher": "x", "evaluation": {"every_kimg": 0.1, "monitor": MONITOR, "kwargs": kwargs}}
-    error = refusal(command, "sida", "distill", "--spec", json.dumps(spec), "--out", tmp_path / "out")
+    error = refusal(command, "distill", "--spec", json.dumps(spec), "--out", tmp_path / "out")
     assert re.search(fault, error), error
     assert not (tmp_path / "out").exists()
 

@@ -300,7 +300,7 @@ def test_a_spec_does_the_same_as_flags(network, expected, tmp_path):
 )
 def test_bad_input_is_one_line(network, flags, place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    refused(f"^{place}: ", command, "sida", "sample", "--network", network, *flags)
+    refused(f"^{place}: ", command, "sample", "--network", network, *flags)
     assert not list(tmp_path.iterdir()), "a corrected command must find its target free"
 
 

@@ -141,5 +141,5 @@ def test_module_that_a_file_names_is_not_even_imported(flow, tmp_path, monkeypat
     with pytest.raises(UserError, match="is code from outside"):
         distill({**SID_STUDENT, "teacher": "stranger.safetensors", "augment": None, "evaluation": None}, tmp_path / "x")
     for verb in (["info"], ["sample", "--grid", "g.png", "--network"]):
-        refused("is code from outside", command, "sida", *verb, "stranger.safetensors")
+        refused("is code from outside", command, *verb, "stranger.safetensors")
     assert not (tmp_path / "was-here").exists()

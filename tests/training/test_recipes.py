@@ -253,7 +253,7 @@ def test_a_fault_is_one_line_at_its_setting_and_leaves_no_file(teachers, tmp_pat
         if spec.get(key) in TEACHERS:
             spec[key] = teachers(spec[key])
     out = tmp_path / "refused"
-    assert message in refusal(command, "sida", "distill", "--spec", as_json(spec), "--out", out)
+    assert message in refusal(command, "distill", "--spec", as_json(spec), "--out", out)
     assert {path.name for path in out.rglob("*") if path.is_file()} <= {".lock"}
 
 

@@ -234,7 +234,7 @@ def test_a_network_that_cannot_be_read_once_is_one_line(tmp_path, teacher, stude
 
     monkeypatch.setattr(builtins, "open", failing)
     with refusing(teacher, os.strerror(errno.ESTALE)):
-        command("sida", "distill", "--spec", as_json(student_spec), "--out", tmp_path / "run")
+        command("distill", "--spec", as_json(student_spec), "--out", tmp_path / "run")
 
 
 def test_command_line_overrides(tmp_path, student_spec, teacher, capsys):
@@ -246,5 +246,5 @@ def test_command_line_overrides(tmp_path, student_spec, teacher, capsys):
     assert capsys.readouterr().out.strip() == str(tmp_path / "run" / "network.safetensors")
     _, metadata = load_network(tmp_path / "run" / "network.safetensors")
     assert (metadata["method"], metadata["nimg"]) == ("sida", 48)
-    refused("--set lr: must be key=value", command, "sida", *run, "--set", "lr")
-    refused(r"--set lrr=2: unknown key \(did you mean 'lr'\?\)", command, "sida", *run, "--set", "lrr=2")
+    refused("--set lr: must be key=value", command, *run, "--set", "lr")
+    refused(r"--set lrr=2: unknown key \(did you mean 'lr'\?\)", command, *run, "--set", "lrr=2")

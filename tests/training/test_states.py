@@ -98,7 +98,7 @@ def test_starting_anew_over_an_unfinished_run_needs_the_users_word(unfinished, c
     before = contents(unfinished)
     arguments = ["train-teacher", "--spec", as_json(OTHER), "--out", unfinished]
     with unchanged(unfinished, r"state-000020 is .* unfinished run \(image 320\) of another config.*--set-aside"):
-        command("sida", *arguments)
+        command(*arguments)
     assert main([*map(str, arguments), "--set-aside"]) == 0
     assert "state-000020 is the state of an unfinished run" in capsys.readouterr().err
     # The other run's states and its snapshot lie where they can be found again.
@@ -215,7 +215,7 @@ def test_a_snapshot_that_cannot_be_written_is_told_and_no_state_claims_it(tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(run, "write_state_dict", full)
         arguments = ["train-teacher", "--spec", as_json(TEACHER), "--out", tmp_path]
-        refused("snapshots/network-0000000208.safetensors: No space left", command, "sida", *arguments)
+        refused("snapshots/network-0000000208.safetensors: No space left", command, *arguments)
     assert states(tmp_path) == []
     assert first_image(TEACHER, tmp_path, monkeypatch) == 0
 

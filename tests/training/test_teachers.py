@@ -104,7 +104,7 @@ def test_averages_of_other_runs_or_kinds_are_one_line(kept, tmp_path):
         ([*kept, "--nimg", "401"], "--nimg", "at most 400"),
     ):
         with refusing(re.escape(place), remedy):
-            command("sida", "average", "--std", "0.1", "--out", tmp_path / "x", *sources)
+            command("average", "--std", "0.1", "--out", tmp_path / "x", *sources)
     refused(
         "power_ema: must be different numbers", from_mapping, TeacherConfig, TEACHER | {"power_ema": [0.1, 0.1]}, "x"
     )
