@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.report.paper import missing_latex
-from sida.assets import check_pinned_code
-from sida.assets.fetch import check_reachable
+from sida.assets.cache import check_pinned_code, check_reachable
 from sida.errors import UserError
 from workflow.checks import (
     PLANNING,
@@ -106,7 +105,7 @@ class Start:
         The user's permission for code from outside is one (:mod:`sida.config.plugins`); presets give no permission.
         """
         os.environ.update(SIDA_ALLOW_CODE=os.getenv("SIDA_ALLOW_CODE", ""), SIDA_TYPED_CODE="no")
-        # Each download is hashed once per run, when it is first used (sida/assets/fetch.py).
+        # Each download is hashed once per run, when it is first used (sida/assets/cache.py).
         if not self._job:
             os.environ["SIDA_RUN_STARTED"] = str(time.time())
         # Jobs import the packages of this checkout, and code of the working folder only if it is allowed.

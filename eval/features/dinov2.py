@@ -16,7 +16,7 @@ from eval.features.base import Extractor, as_rgb
 from eval.features.digits import weights_digest
 from eval.features.pixels import resized
 from eval.features.registry import EXTRACTORS
-from sida.assets import check_pinned_code, fetch
+from sida.assets.cache import check_pinned_code, fetch
 from sida.data.archive import Files
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, sha256_file, sha256_json

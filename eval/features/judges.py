@@ -20,7 +20,7 @@ from eval.features.base import Extractor, as_rgb
 from eval.features.digits import weights_digest
 from eval.features.pixels import resized
 from eval.features.registry import EXTRACTORS
-from sida.assets import checked, fetch
+from sida.assets.cache import checked, fetch
 from sida.errors import UserError
 from sida.files.atomic import sha256_json
 

@@ -24,8 +24,8 @@ from eval.metrics.kinds import Mean
 from eval.results.identity import Identity, joined
 from eval.results.measurements import extended, missing_metrics, read_measurement, trial_path, write_measurement
 from sida import machine
-from sida.assets import cache_dir, fetch_many, find_asset, load_registry
-from sida.assets.hub import offline
+from sida.assets.cache import cache_dir, fetch_many
+from sida.assets.registry import find_asset, load_registry, offline
 from sida.config.settings import from_mapping
 from sida.data import Dataset, load_dataset
 from sida.errors import Progress, UserError, suggestion

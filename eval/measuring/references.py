@@ -26,7 +26,7 @@ from eval.measuring.stores import ImageStore, in_batches, open_images
 from eval.metrics.kinds import Mean
 from eval.metrics.statistics import FeatureStatistics, Moments
 from eval.results.identity import UNKNOWN_DATA, joined
-from sida.assets import checked, fetch
+from sida.assets.cache import checked, fetch
 from sida.config.datasets import dataset_spec
 from sida.data import Dataset, load_dataset
 from sida.data.sketch import Sketch

@@ -29,8 +29,8 @@ from eval.results.identity import Identity
 from eval.results.measurements import read_measurement, record_identity, trial_path
 from eval.results.summary import Estimate
 from sida import machine
-from sida.assets import is_address, load_registry
 from sida.assets.cache import cache_dir
+from sida.assets.registry import is_address, load_registry
 from sida.config.datasets import dataset_spec
 from sida.config.samplers import Sampler
 from sida.config.saw import read_saw

@@ -1,20 +1,46 @@
-"""The download cache: its folder, the records of its files, and locks between processes."""
+"""The download cache: complete, checked files with records, fetched where they are missing, and locks of processes."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
-from sida.assets.registry import load_registry
+from sida.assets.download import Download, Part, Transfer, unfit
+from sida.assets.registry import (
+    Asset,
+    asset_at,
+    cached_file,
+    find_asset,
+    hub_offline,
+    load_registry,
+    network_of,
+    offline,
+)
+from sida.config.plugins import check_code_path
 from sida.errors import UserError, say
-from sida.files.atomic import try_lock, wait_for_lock, write_json
+from sida.files.atomic import atomic_path, sha256_file, try_lock, wait_for_lock, write_json
 from sida.files.text_files import parse_json, read_text
+from sida.machine import now
 
 LOCK_FILE = "assets.lock"
+#: Environment variable with the start of the workflow, in seconds since 1970; the workflow sets it for its jobs.
+RUN_STARTED = "SIDA_RUN_STARTED"
+_STARTED = time.time()
+
+Registry = Mapping[str, Asset] | None
+Folder = str | os.PathLike[str] | None
 
 
 class ReadOnlyCacheError(UserError):
@@ -23,10 +49,8 @@ class ReadOnlyCacheError(UserError):
 
 def cache_dir() -> Path:
     """Cache folder: ``$SIDA_CACHE``, else ``sida`` in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``)."""
-    if os.environ.get("SIDA_CACHE"):
-        return Path(os.path.expanduser(os.environ["SIDA_CACHE"]))
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.path.expanduser(base)) / "sida"
+    return Path(os.path.expanduser(os.environ.get("SIDA_CACHE") or f"{base}/sida"))
 
 
 @contextlib.contextmanager
@@ -39,14 +63,21 @@ def file_lock(cache: Path, name: str, announce: str | None = None) -> Iterator[N
         announce: Line printed once if another process holds the lock.
 
     Raises:
-        ReadOnlyCacheError: The lock cannot be written.
+        ReadOnlyCacheError: The lock cannot be written or taken.
     """
-    with _lock_stream(cache, name) as stream:
-        with _locking(cache):
+    path = cache / ".locks" / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.lock"
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = stack.enter_context(open(path, "a+b"))
             if not try_lock(stream):
                 if announce:
                     say(announce)
                 wait_for_lock(stream)
+        except OSError as error:
+            fault = f"the cache cannot be written and locked ({error.strerror})"
+            remedy = "set SIDA_CACHE to another folder, on a file system with locks"
+            raise ReadOnlyCacheError(cache, fault, remedy) from None
         yield
 
 
@@ -78,41 +109,318 @@ def registered(asset: str) -> str:
     return known or f"asset {asset}"
 
 
-def recorded(target: str) -> str:
+def recorded(target: str, cache: Path | None = None) -> str:
     """SHA-256 that ``assets.lock`` has for a target; empty without one."""
-    return str(read_records(cache_dir()).get(target, {}).get("sha256", ""))
+    return str(read_records(cache or cache_dir()).get(target, {}).get("sha256", ""))
 
 
-def write_record(cache: Path, target: str, record: dict[str, Any]) -> None:
-    """Adds or replaces one entry of ``assets.lock``."""
+def write_record(cache: Path, target: str, record: dict[str, Any] | None) -> None:
+    """Adds or replaces one entry of ``assets.lock``; None removes it."""
     with file_lock(cache, LOCK_FILE):
-        write_json(cache / LOCK_FILE, {**read_records(cache), target: record})
+        records = {**read_records(cache), target: record}
+        write_json(cache / LOCK_FILE, {name: kept for name, kept in records.items() if kept is not None})
 
 
-def remove_record(cache: Path, target: str) -> bool:
-    """Removes one entry of ``assets.lock``; returns whether there was one."""
-    with file_lock(cache, LOCK_FILE):
-        records = read_records(cache)
-        known = records.pop(target, None) is not None
-        if known:
-            write_json(cache / LOCK_FILE, records)
-    return known
+def fetch(asset_id: str, *, registry: Registry = None, cache: Folder = None, transfer: Transfer | None = None) -> Path:
+    """Makes sure that an asset is in the cache, complete and unchanged.
+
+    Args:
+        asset_id: Id in the registry.
+        registry: Assets by id; ``None`` reads :func:`sida.assets.registry.load_registry`.
+        cache: Cache folder; ``None`` for :func:`cache_dir`.
+        transfer: Settings of the download.
+
+    Returns:
+        Path of the file. Its hash was compared with the registered one, or with the one recorded in ``assets.lock`` at
+        the first use: once in a workflow or other command, and again if size, times or inode changed.
+
+    Raises:
+        UserError: The id is unknown, the asset has no link or the network is forbidden (with the place for the file),
+            the download failed, or the content is not the registered or recorded one.
+    """
+    asset, folder = _find(asset_id, registry, cache)
+    if asset.hub and not asset.hub[2]:
+        repository, mark, sha256 = asset_id.partition("#")
+        asset = asset_at(f"{repository}/{network_of(*asset.hub[:2])}{mark}{sha256}")
+    target = folder / asset.target
+    if not _is_checked(asset, folder):
+        with _locked(asset, folder, f"[fetch {asset.id}] another job is fetching it; waiting") as writable:
+            if target.exists():
+                check_cached(asset, folder, writable)
+            else:
+                _download(asset, folder, transfer or Transfer())
+    return target
 
 
 @contextlib.contextmanager
-def _locking(cache: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        remedy = "set SIDA_CACHE to a folder on a file system with locks"
-        raise ReadOnlyCacheError(cache, f"the cache cannot be locked ({error.strerror})", remedy) from None
+def _locked(asset: Asset, folder: Path, announce: str | None = None) -> Iterator[bool]:
+    """Holds an asset's lock; a cache that may only be read, and has the file, needs none and takes no record."""
+    with contextlib.ExitStack() as stack:
+        writable = True
+        try:
+            stack.enter_context(file_lock(folder, asset.target, announce))
+        except ReadOnlyCacheError:
+            if not (folder / asset.target).exists():
+                raise
+            writable = False
+        yield writable
 
 
-def _lock_stream(cache: Path, name: str) -> BinaryIO:
-    path = cache / ".locks" / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.lock"
+def _find(asset_id: str, registry: Registry, cache: Folder) -> tuple[Asset, Path]:
+    """The asset and the folder of the cache; None stands for the usual registry and folder."""
+    asset = find_asset(dict(load_registry() if registry is None else registry), asset_id)
+    return asset, Path(cache) if cache is not None else cache_dir()
+
+
+def _download(asset: Asset, folder: Path, transfer: Transfer) -> None:
+    """Downloads a missing asset, under its lock."""
+    target = folder / asset.target
+    if asset.hub and (copy := cached_file(*asset.hub)):
+        with atomic_path(target) as temporary:
+            shutil.copyfile(copy, temporary)
+        check_cached(asset, folder)
+        return
+    if not asset.urls or (hub_offline() if asset.hub else offline()):
+        raise by_hand(asset, target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = Part(target)
+    found, url = Download(asset, part, asset.sha256 or recorded(asset.target, folder), transfer).run()
+    transfer.pause(0)
+    part.finish(target)
+    _record(asset, folder, found, url)
+
+
+def check_pinned_code(names: Iterable[str]) -> None:
+    """Refuses archives of code in the cache that the registry has no hash of, without the user's permission.
+
+    Args:
+        names: Ids in the registry; other kinds of files, and missing ones, pass.
+
+    Raises:
+        UserError: There is no permission; the line has the archive's hash.
+    """
+    for asset in (find_asset(load_registry(), name) for name in names):
+        path = cache_dir() / asset.target
+        if asset.kind == "code" and not asset.sha256 and path.is_file():
+            kind = f"the code of {asset.url or asset.source}, sha256 {sha256_file(path)}, of which none is registered"
+            check_code_path(path, kind)
+
+
+def verify_asset(asset_id: str, *, registry: Registry = None, cache: Folder = None) -> str | None:
+    """Reads a cached file again and compares it with the registered or recorded hash.
+
+    Returns:
+        SHA-256 of the file, or ``None`` if it is not in the cache.
+
+    Raises:
+        UserError: The hash differs.
+    """
+    asset, folder = _find(asset_id, registry, cache)
+    if not (folder / asset.target).exists():
+        return None
+    with _locked(asset, folder) as writable:
+        return check_cached(asset, folder, writable)
+
+
+def forget(asset_id: str, *, registry: Registry = None, cache: Folder = None) -> list[str]:
+    """Removes the hash recorded at an asset's first use, and the asset's files in the cache.
+
+    A file without a link is kept, since it cannot be downloaded again. The next use records the hash anew.
+
+    Returns:
+        Descriptions of the removed things.
+    """
+    asset, folder = _find(asset_id, registry, cache)
+    target, gone = folder / asset.target, []
+    with file_lock(folder, asset.target):
+        part = Part(target)
+        if part.size:
+            gone.append("the unfinished download")
+        part.remove()
+        if target.exists() and asset.urls:
+            target.unlink()
+            gone.append("the file")
+        if recorded(asset.target, folder):
+            write_record(folder, asset.target, None)
+            gone.append("its hash")
+    return gone
+
+
+def _is_checked(asset: Asset, cache: Path) -> bool:
+    """Whether a file was checked in this run, had the expected hash, and has not changed since.
+
+    This needs no lock, since files and records are replaced atomically. Earlier checks do not count, since a disk's
+    faults change no stamps.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return open(path, "a+b")
-    except OSError as error:
-        fault = f"the cache cannot be written ({error.strerror})"
-        raise ReadOnlyCacheError(cache, fault, "set SIDA_CACHE to another folder") from None
+        stamp = _stamp(cache / asset.target)
+    except OSError:
+        return False
+    record = read_records(cache).get(asset.target, {})
+    given, checked = os.environ.get(RUN_STARTED, ""), record.get("checked")
+    began = float(given) if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", given) else _STARTED
+    fresh = isinstance(checked, float) and began <= checked <= time.time()
+    return fresh and record.get("stamp") == stamp and record["sha256"] == (asset.sha256 or record["sha256"])
+
+
+def checked(path: str | os.PathLike[str]) -> Path:
+    """Returns a path given by the user, after a check of its hash (as in :func:`fetch`) if it is an asset in the cache.
+
+    Raises:
+        UserError: The hash differs.
+    """
+    path, cache = Path(os.path.expanduser(path)), cache_dir().resolve()
+    if path.is_file() and path.resolve().is_relative_to(cache):
+        target = path.resolve().relative_to(cache).as_posix()
+        for asset in [asset for asset in load_registry().values() if asset.target == target][:1]:
+            fetch(asset.id)
+    return path
+
+
+def check_cached(asset: Asset, cache: Path, record: bool = True) -> str:
+    """Checks an asset's file in the cache, and records it if it is new (as when a user put it there).
+
+    Args:
+        asset: The asset.
+        cache: Cache folder.
+        record: False if the cache cannot be written.
+
+    Returns:
+        SHA-256 of the file.
+
+    Raises:
+        UserError: The file has not the registered size, or not the registered or recorded hash.
+    """
+    target = cache / asset.target
+    known = read_records(cache).get(asset.target, {})
+    found, fault = unfit(target, asset, asset.sha256 or known.get("sha256", ""))
+    if fault:
+        raise UserError(target, fault, "delete it, and fetch the file or put it there")
+    if record:
+        _record(asset, cache, found, known.get("url", asset.url), known.get("date"))
+    return found
+
+
+def describe_asset(asset: Asset, cache: Path) -> dict[str, Any]:
+    """Record of a cached asset and its origin, without dates and absolute paths: equal files have equal records."""
+    target = cache / asset.target
+    record = read_records(cache).get(asset.target)
+    if record is None:
+        # A user put the file into a cache that cannot be written.
+        record = {"sha256": sha256_file(target), "size": target.stat().st_size, "url": asset.url}
+    facts = {name: getattr(asset, name) for name in ("id", "kind", "target", "license", "source", "note")}
+    return {**facts, **{name: record[name] for name in ("sha256", "size", "url")}}
+
+
+def by_hand(asset: Asset, target: Path) -> UserError:
+    """The error for a file that the user must put into the cache, in one line."""
+    facts = [f"{asset.size:,} bytes"] if asset.size else []
+    facts += [f"sha256 {asset.sha256}"] if asset.sha256 else []
+    size = f" ({', '.join(facts)})" if facts else ""
+    why = f"{'SIDA_OFFLINE' if offline() else 'HF_HUB_OFFLINE'} is set" if asset.urls else "has no direct link"
+    origin = asset.urls[0] if asset.urls else asset.source
+    note = f" [{asset.note}]" if asset.note and not asset.urls else ""
+    remedy = f"get it from {origin}{size} and put it at {target}{note}"
+    return UserError(f"asset '{asset.id}'", f"is missing and {why}", remedy)
+
+
+def _record(asset: Asset, cache: Path, sha256: str, url: str, date: str | None = None) -> None:
+    """Records a file; prints a line if its hash was not known before."""
+    target, new = cache / asset.target, not recorded(asset.target, cache)
+    size = target.stat().st_size
+    record = {"sha256": sha256, "size": size, "url": url, "date": date or now()}
+    record |= {"stamp": _stamp(target), "checked": time.time()}
+    write_record(cache, asset.target, record)
+    if new and not asset.sha256:
+        place = f" of {url}" if url else ""
+        say(f"[fetch {asset.id}] first use: recorded sha256 {sha256}, {size:,} bytes{place}; enforced from now on")
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+#: Seconds that an interrupted process waits for its downloads to end.
+_GRACE = 0.5
+
+
+def fetch_many(
+    asset_ids: Sequence[str],
+    *,
+    registry: Registry = None,
+    cache: Folder = None,
+    transfer: Transfer | None = None,
+    parallel: int = 4,
+) -> dict[str, Path]:
+    """Fetches several assets in parallel; see :func:`fetch`.
+
+    All are tried even if one fails. An interrupt ends all of them; received bytes are kept for the next try.
+
+    Raises:
+        UserError: An asset is missing. For several missing assets every reason is printed, and the message has their
+            number.
+    """
+    assets = dict(load_registry() if registry is None else registry)
+    for asset_id in asset_ids:
+        find_asset(assets, asset_id)
+    transfer = dataclasses.replace(transfer or Transfer(), stop=threading.Event())
+    found: dict[str, Path] = {}
+    errors: list[Exception] = []
+    left = iter(dict.fromkeys(asset_ids))  # shared by the threads
+
+    def work() -> None:
+        for asset_id in left:
+            try:
+                transfer.pause(0)
+                found[asset_id] = fetch(asset_id, registry=assets, cache=cache, transfer=transfer)
+            except Exception as error:
+                errors.append(error)
+
+    # Daemon threads: an interrupted process does not wait for their connections (executors join their threads).
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(len(asset_ids), parallel))]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    finally:
+        transfer.stop.set()
+        for thread in threads:
+            thread.join(_GRACE / len(threads))
+    others = [error for error in errors if not isinstance(error, UserError)]
+    if others or len(errors) == 1:
+        raise (others or errors)[0]
+    if errors:
+        for text in sorted(map(str, errors)):
+            say(text)
+        raise UserError("", f"{len(errors)} of {len(found) + len(errors)} assets are missing (listed above)")
+    return {asset_id: found[asset_id] for asset_id in asset_ids}
+
+
+#: Seconds in which a host must accept a connection.
+PATIENCE = 3.0
+
+
+def check_reachable(names: Iterable[str], *, registry: Registry = None, cache: Folder = None) -> None:
+    """Checks that missing assets can be asked for: some host of theirs accepts a connection, or there is a proxy.
+
+    Raises:
+        UserError: The network is forbidden, or no host answers; the line names all missing assets.
+    """
+    found = [_find(name, registry, cache) for name in names]
+    missing = [asset for asset, folder in found if asset.urls and not (folder / asset.target).exists()]
+    parts = [urlsplit(url) for asset in missing for url in asset.urls]
+    hosts = {(part.hostname or "", part.port or (80 if part.scheme == "http" else 443)) for part in parts}
+    if not missing or (not offline() and (getproxies() or any(_accepts(*host) for host in sorted(hosts)))):
+        return
+    why = "SIDA_OFFLINE is set" if offline() else "no host of theirs can be reached"
+    ids = " ".join(sorted(asset.id for asset in missing))
+    remedy = f"run `sida assets fetch {ids}` on a computer with internet, and copy its cache here"
+    raise UserError(f"missing in {cache or cache_dir()}", f"{ids} ({why})", remedy)
+
+
+def _accepts(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=PATIENCE):
+        return True
+    return False

@@ -1,4 +1,7 @@
-"""The registry ``config/assets.tsv``, with one row per downloadable file."""
+"""What can be downloaded: the registry ``config/assets.tsv`` with one row per file, addresses, files of the Hub.
+
+huggingface_hub does the work where the Hub is asked for more than a file: token, listing, its own cache.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,12 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import ipaddress
 import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from sida.assets.hub import NETWORK_ENDS, endpoint
 from sida.config.plugins import check_code_path
 from sida.config.resources import ROOT, find
 from sida.errors import UserError, located, suggestion
@@ -34,6 +35,8 @@ ASSET_KINDS = {
     "dataset": "the raw files of a data set",
     "labels": "the class of each image of a data set",
 }
+#: Ends of the names of network files.
+NETWORK_ENDS = (".safetensors", ".pkl", ".pt", ".pth")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +120,6 @@ def load_registry(path: str | os.PathLike[str] | None = None) -> dict[str, Asset
             (with line and column).
     """
     path = Path(path) if path is not None else default_registry()
-    if not path.is_file():
-        raise UserError(path, "no such asset registry", "run from the repository or set SIDA_ASSETS")
     return dict(_parsed(read_text(path), path))
 
 
@@ -200,19 +201,16 @@ def asset_at(address: str) -> Asset:
     return Asset(id=address, kind="network", url=url, target=target, sha256=sha256, source=url, hub=named)
 
 
+_HOST = r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)"
+_ADDRESS = re.compile(rf"https?://{_HOST}(?:\.{_HOST})*(?::[0-9]{{1,5}})?/[!-\"$-~]+")
+
+
 def address_fault(url: str) -> str | None:
     """Reason why a URL can never be asked for, as words that follow it; None for a good one."""
-    if not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+/[!-~]+", url) or "#" in url:
-        return "must be https://HOST/PATH without user name, spaces and '#' (but #sha256=DIGITS)"
     with contextlib.suppress(ValueError):
-        host, port = urlsplit(url).hostname or "", urlsplit(url).port
-        if ":" in host or re.fullmatch("[0-9.]+", host):
-            ipaddress.ip_address(host)
-        elif not all(re.fullmatch(r"(?!-)[a-z0-9-]{1,63}(?<!-)", part) for part in host.split(".")):
-            raise ValueError
-        if port != 0 and len(host) < 254:
+        if _ADDRESS.fullmatch(url) and urlsplit(url).port != 0:
             return None
-    return "has no valid host or port; correct it"
+    return "must be https://HOST/PATH with a valid host and port, without user name, spaces and '#'"
 
 
 def find_asset(registry: dict[str, Asset], asset_id: str) -> Asset:
@@ -229,21 +227,24 @@ def find_asset(registry: dict[str, Asset], asset_id: str) -> Asset:
     return registry[asset_id]
 
 
+#: Form of a column, and its words.
+_FORMS = {
+    "id": (r"[a-z0-9][a-z0-9._-]*", "made of a-z, 0-9, '.', '_' and '-'"),
+    "target": (r"(?!/)(?!(.*/)?\.\.(/|$)).+", "a relative path inside the cache"),
+    "size": (r"([1-9][0-9]{0,17})?", "a number of bytes or empty"),
+    "sha256": (r"([0-9a-f]{64})?", "64 lower-case hexadecimal digits or empty"),
+}
+
+
 def _asset(row: dict[str, str]) -> Asset:
-    target = PurePosixPath(row["target"])
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", row["id"]):
-        raise UserError("", f"id '{row['id']}' must be made of a-z, 0-9, '.', '_' and '-'")
+    for column, (form, words) in _FORMS.items():
+        if not re.fullmatch(form, row[column]):
+            raise UserError("", f"{column} '{row[column]}' must be {words}")
     kind, _, network = row["kind"].partition(":")
     if (kind == "state-dict") != bool(network):
         raise UserError("", f"kind '{row['kind']}': state-dict:NAME names an architecture, other kinds have none")
     if kind not in ASSET_KINDS:
         raise UserError("", f"kind '{row['kind']}' is unknown{suggestion(row['kind'], ASSET_KINDS)}")
-    if not row["target"] or target.is_absolute() or ".." in target.parts:
-        raise UserError("", f"target '{row['target']}' must be a relative path inside the cache")
-    if row["size"] and not re.fullmatch("[1-9][0-9]{0,17}", row["size"]):
-        raise UserError("", f"size '{row['size']}' must be a number of bytes or empty")
-    if row["sha256"] and not re.fullmatch(r"[0-9a-f]{64}", row["sha256"]):
-        raise UserError("", "sha256 must be 64 lower-case hexadecimal digits or empty")
     mirrors = tuple(row["mirrors"].split())
     for url in (*mirrors, *filter(None, [row["url"]])):
         if fault := address_fault(url):
@@ -256,3 +257,65 @@ def _asset(row: dict[str, str]) -> Asset:
 def is_counted(name: Any) -> bool:
     """Whether class counts of this name come from a registered asset: ``labels-imagenet``."""
     return isinstance(name, str) and name in load_registry()
+
+
+# The Hugging Face Hub: its address, the user's token, networks of a repository, and files in its own cache
+
+
+def endpoint() -> str:
+    """Address of the Hub, or of the mirror that ``$HF_ENDPOINT`` names."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def offline() -> bool:
+    """Whether ``SIDA_OFFLINE`` forbids the network."""
+    return os.environ.get("SIDA_OFFLINE", "") not in ("", "0", "false", "no")
+
+
+def hub_offline() -> bool:
+    """Whether ``SIDA_OFFLINE`` or ``HF_HUB_OFFLINE`` forbids the Hub."""
+    return offline() or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def hub_token(netloc: str) -> str | None:
+    """The user's token (``$HF_TOKEN``, ``hf auth login``) for a host; None for every host but the Hub's over https."""
+    hub = urlsplit(endpoint())
+    if hub.scheme != "https" or netloc != hub.netloc:
+        return None
+    from huggingface_hub import constants, get_token
+
+    return None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+
+
+def cached_file(repository: str, revision: str, name: str) -> Path | None:
+    """The file in the Hub's own cache, which other programs fill; None if it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, name, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def network_of(repository: str, revision: str) -> str:
+    """Name of the one network file of a repository.
+
+    Raises:
+        UserError: The repository cannot be listed, or has no network file or several.
+    """
+    from huggingface_hub import HfApi
+
+    where = f"hf://{repository}" + (f"@{revision}" if revision != "main" else "")
+    remedy = f"name one: {where}/FILE"
+    if hub_offline():
+        # The Hub's cache has the files that were asked for, which may be one of several networks.
+        raise UserError(where, "offline, so its files cannot be listed", remedy)
+    try:
+        api = HfApi(endpoint(), token=hub_token(urlsplit(endpoint()).netloc) or False)
+        files = api.model_info(repository, revision=revision, timeout=10).siblings or []
+    except Exception as error:  # of several libraries
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"[:200]
+        remedy = "check the name; for a private one set HF_TOKEN or run `hf auth login`"
+        raise UserError(where, f"cannot be listed ({reason})", remedy) from None
+    names = sorted(file.rfilename for file in files if file.rfilename.endswith(NETWORK_ENDS))
+    if len(names) != 1:
+        raise UserError(where, f"has {len(names)} network files{suggestion('', names[:10])}", remedy)
+    return names[0]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sida.assets import check_network
+from sida.assets.registry import check_network
 from sida.errors import UserError
 
 _MOST = 2**63 - 1

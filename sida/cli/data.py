@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sida.assets import Asset, cache_dir, fetch, fetch_many, forget, load_registry, verify_asset
-from sida.assets.cache import read_records
-from sida.assets.fetch import describe_asset
-from sida.assets.registry import ASSET_KINDS, find_asset
+from sida.assets.cache import cache_dir, describe_asset, fetch, fetch_many, forget, read_records, verify_asset
+from sida.assets.registry import ASSET_KINDS, Asset, find_asset, load_registry
 from sida.cli.arguments import add_whole, existing
 from sida.cli.main import Verb
 from sida.config.datasets import dataset_spec, write_labels
@@ -189,10 +187,9 @@ _ASSETS_EXAMPLES = """examples:
   SIDA_OFFLINE=1 sida assets fetch inception   (says where to put the file)
 
 environment:
-  SIDA_CACHE         folder of the downloads (default: sida in the user's cache folder)
-  SIDA_OFFLINE       1: never use the network
-  SIDA_MAX_DOWNLOAD  largest file of unregistered size, in gigabytes (default: 64)
-  SIDA_ASSETS        another registry
+  SIDA_CACHE    folder of the downloads (default: sida in the user's cache folder)
+  SIDA_OFFLINE  1: never use the network
+  SIDA_ASSETS   another registry
 """
 
 

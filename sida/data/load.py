@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sida.assets.fetch import fetch
+from sida.assets.cache import fetch
 from sida.assets.registry import is_counted
 from sida.config.datasets import DATASET_KINDS, DatasetConfig, LabelCounts, Split, load_labels
 from sida.config.settings import from_mapping

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from sida.assets.fetch import fetch
+from sida.assets.cache import fetch
 from sida.config.families import BACKBONES
 from sida.config.resources import how_to_install
 from sida.errors import UserError

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from sida.assets import Asset, check_network, checked, fetch, find_asset, is_address, load_registry
+from sida.assets.cache import checked, fetch
+from sida.assets.registry import Asset, check_network, find_asset, is_address, load_registry
 from sida.config.settings import load_spec
 from sida.errors import UserError, one_line, suggestion
 from sida.files.atomic import sha256_file

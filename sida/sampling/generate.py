@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from sida.assets import fetch_many
+from sida.assets.cache import fetch_many
 from sida.config.datasets import LabelCounts
 from sida.config.families import SD_VAE, Decoder
 from sida.config.samplers import Sampler

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sida.assets import cache_dir, is_address
-from sida.assets.cache import file_lock
-from sida.assets.registry import is_counted
+from sida.assets.cache import cache_dir, file_lock
+from sida.assets.registry import is_address, is_counted
 from sida.config.datasets import LabelCounts, dataset_spec
 from sida.config.samplers import Sampler, read_sampler
 from sida.config.settings import Count, Settings, from_mapping, load_spec

@@ -12,13 +12,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sida.assets import Asset, Transfer, fetch
-from sida.assets.cache import LOCK_FILE
-from sida.assets.registry import ASSET_COLUMNS
+from sida.assets.cache import LOCK_FILE, fetch
+from sida.assets.download import Transfer
+from sida.assets.registry import ASSET_COLUMNS, Asset
 
 BODY = bytes(range(256)) * 1200
 SHA = hashlib.sha256(BODY).hexdigest()
-HASTY = Transfer(attempts=3, total_attempts=12, backoff=0.001, timeout=0.5)
+HASTY = Transfer(attempts=3, backoff=0.001, timeout=0.5)
 
 
 def one(url: str, target: str = "some/net.pkl", **options) -> dict[str, Asset]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import sida
-from sida.assets import fetch
+from sida.assets.cache import fetch
 from sida.assets.registry import asset_at
 from sida.cli.main import main
 from sida.files.atomic import sha256_file
@@ -46,7 +46,7 @@ def test_a_network_of_the_hub_is_named_or_the_only_one_and_pinned_at_its_first_u
     asset = asset_at("hf://some/repo@v1/sub/network.safetensors")
     assert records(cache)[asset.target]["sha256"] == sha256_file(network)
     refused("sha256", fetch, f"hf://some/repo@v1#sha256={'0' * 64}")
-    for names, fault in ((("a.pkl", "b.safetensors"), "2 network files.*a.pkl, b.saf"), (["x.bin"], "no network")):
+    for names, fault in ((("a.pkl", "b.safetensors"), "2 network files.*a.pkl, b.saf"), (["x.bin"], "0 network files")):
         listed(*names)
         refused(fault, fetch, "hf://some/repo@v1")
     refused("HF_TOKEN", fetch, "hf://some/other")
@@ -80,7 +80,7 @@ def test_a_hash_in_the_address_is_enforced_and_a_command_takes_the_address(site,
     [
         "http://host/net.pkl", "https://host/net.pkl#sha256=12", "https://user:secret@host/net.pkl",
         "https://host/a b.pkl", "https://host:99999/x", "https://host:0/x", "https://[1:2/x", "https://a..b/x",
-        "https://-a/x", "https://300.1.1.1/x", "https://:80/x", "hf://only-owner/file.pkl", "hf://a/..@../evil/net.pkl",
+        "https://-a/x", "https://:80/x", "hf://only-owner/file.pkl", "hf://a/..@../evil/net.pkl",
         "hf://../b/net.pkl", "hf://a/./net.pkl",
     ],
 )  # fmt: skip
@@ -88,7 +88,7 @@ def test_an_address_that_can_never_work_is_refused_before_it_is_asked(address):
     assert str(refused("", asset_at, address)).startswith(f"'{address}'")
 
 
-@pytest.mark.parametrize("rest", ["h/..%2f..%2fetc", "h/.hidden", "h/a/", "h/x?name=/../../y", "[::1]:80/x"])
+@pytest.mark.parametrize("rest", ["h/..%2f..%2fetc", "h/.hidden", "h/a/", "h/x?name=/../../y"])
 def test_names_of_addresses_stay_inside_the_cache(rest):
     folder, _, name = asset_at(f"https://{rest}").target.split("/")
     assert folder == "addresses"

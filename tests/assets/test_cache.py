@@ -16,9 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from sida.assets import Asset, fetch, verify_asset
-from sida.assets.cache import LOCK_FILE
-from sida.assets.fetch import describe_asset
+from sida.assets.cache import LOCK_FILE, describe_asset, fetch, verify_asset
+from sida.assets.registry import Asset
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.sampling.job import network_file
@@ -61,7 +60,7 @@ def test_rot_without_a_new_time_is_found_at_the_first_use_in_a_run_and_after_eac
         fetch("net")
         change()
         for use in (lambda: fetch("net"), lambda: network_file("net"), lambda: network_file(str(path))):
-            refused(r"net\.pkl: its sha256 .* is not the one in assets\.lock", use)
+            refused(r"net\.pkl: has the sha256 .* is recorded in assets\.lock", use)
 
 
 FETCH, FORGET = (("assets", verb, "net") for verb in ("fetch", "forget"))
@@ -91,7 +90,7 @@ def test_a_file_put_by_hand_is_checked_recorded_and_kept_when_its_hash_is_forgot
     assert f"get it from the authors' drive and put it at {path}" in refusal(command, *FETCH)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"<html>Sorry")
-    assert "net.pkl: is a web page" in refusal(command, *FETCH)
+    assert "net.pkl: is a text" in refusal(command, *FETCH)
     path.write_bytes(b"first")
     command(*FETCH)
     path.write_bytes(BODY)

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from eval.results.sheet import read_runs
-from sida.assets import load_registry
-from sida.assets.registry import ASSET_COLUMNS
+from sida.assets.registry import ASSET_COLUMNS, load_registry
 from sida.cli.main import main
 from sida.config.resources import ROOT
 from tests.assets.fault_server import write_registry

@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from sida.assets import Asset, fetch
+from sida.assets.cache import fetch
+from sida.assets.registry import Asset
 from tests.refused import command, refused, refusing
 from workflow.launch import take
 from workflow.preset.lock import PresetLock
@@ -27,7 +28,9 @@ def without_locks(monkeypatch):
 def test_files_of_the_cache_are_used_and_none_is_fetched(without_locks, tmp_path):
     asset = Asset(id="net", kind="network", url="https://localhost/x", target="x.pkl",
                   sha256=hashlib.sha256(CONTENT).hexdigest())  # fmt: skip
-    error = refused(r"the cache cannot be locked \(.*SIDA_CACHE", fetch, "net", registry={"net": asset}, cache=tmp_path)
+    error = refused(
+        r"the cache cannot be written and locked \(.*SIDA_CACHE", fetch, "net", registry={"net": asset}, cache=tmp_path
+    )
     assert without_locks in str(error)
     (tmp_path / "x.pkl").write_bytes(CONTENT)
     assert fetch("net", registry={"net": asset}, cache=tmp_path) == tmp_path / "x.pkl"

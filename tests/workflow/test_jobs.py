@@ -13,7 +13,7 @@ from eval.measuring.monitor import monitor_facts
 from eval.measuring.protocol import load_protocol
 from eval.results.sheet import read_runs
 from eval.tables.build import make_table
-from sida.assets import load_registry
+from sida.assets.registry import load_registry
 from sida.config.resources import ROOT, find
 from sida.config.settings import from_mapping
 from sida.methods import DistillConfig

@@ -12,7 +12,7 @@ from eval.features import get_extractor
 from eval.features.registry import make_extractors
 from eval.measuring.sources import CallableSource
 from eval.metrics.kinds import METRIC_KINDS
-from sida.assets import load_registry
+from sida.assets.registry import load_registry
 from sida.config.plugins import ALLOW, TYPED, allow_typed, allowed, load_object, source_file
 from sida.config.resources import ROOT
 from sida.data import load_dataset

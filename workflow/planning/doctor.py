@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from eval.report.paper import INSTALL, missing_latex
-from sida.assets.cache import cache_dir
-from sida.assets.fetch import by_hand, check_pinned_code, check_reachable
+from sida.assets.cache import by_hand, cache_dir, check_pinned_code, check_reachable
 from sida.assets.registry import Asset
 from sida.config.plugins import source_file
 from sida.config.resources import how_to_install

@@ -9,7 +9,7 @@ import torch
 from eval.features import extractor_entry, get_extractor
 from eval.features.digits import DIGITS_NETWORK, weights_digest
 from eval.features.registry import EXTRACTORS
-from sida.assets import load_registry
+from sida.assets.registry import load_registry
 from sida.config.plugins import ALLOW
 from sida.config.resources import ROOT
 from sida.data import load_dataset

@@ -9,7 +9,7 @@ import yaml
 from eval.commands._options import extractor_options, pairs, parse_trials
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.identity import Identity, comparable
-from sida.assets import load_registry
+from sida.assets.registry import load_registry
 from sida.config.datasets import LabelCounts, dataset_spec, write_labels
 from sida.config.resources import names
 from sida.data.load import check_labels

@@ -108,7 +108,7 @@ def test_an_unfit_reference_is_refused_when_it_is_loaded(tmp_path, inception, me
 
 
 def test_registered_assets_come_from_the_cache(tmp_path, monkeypatch, inception):
-    from sida.assets import load_registry
+    from sida.assets.registry import load_registry
 
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
     monkeypatch.setenv("SIDA_OFFLINE", "1")

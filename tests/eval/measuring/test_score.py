@@ -19,7 +19,7 @@ from eval.measuring.score import Score, score_images
 from eval.measuring.stores import open_images
 from eval.results.identity import comparable
 from eval.tables.scores import latex_row, row_columns
-from sida.assets import load_registry
+from sida.assets.registry import load_registry
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import write_text
