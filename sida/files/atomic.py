@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 from sida.errors import UserError
 from sida.files.content_hash import REMAKE, SHORT_DIGITS, DamagedError, check_hash, line_places, with_hash
 from sida.files.ordinary import open_ordinary
-from sida.files.text_files import MOST_LOGGED, check_amount, parse_json, read_text
+from sida.files.text_files import MOST_JSON, check_amount, parse_json, read_text
 
 
 def try_lock(file: int | BinaryIO, shared: bool = False) -> bool:
@@ -227,7 +227,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """
     records = []
     text = read_text(path)
-    check_amount(text, str(path), "[{,\n", MOST_LOGGED)
+    check_amount(text, str(path), "[{,\n", MOST_JSON)
     lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -6,7 +6,6 @@ expands through aliases, or names Python types. Reading of regular files never w
 
 from __future__ import annotations
 
-import codecs
 import csv
 import datetime
 import functools
@@ -26,10 +25,8 @@ from sida.files.ordinary import read_ordinary
 
 #: Limit of a text file in bytes; the largest files (measurements of the paper) have a few million.
 MOST_TEXT_BYTES = 256 << 20
-#: Limits of JSON in values (counted by brackets and commas), and of CSV in rows and cells.
-MOST_JSON, MOST_ROWS, MOST_CELLS = 2_000_000, 1_000_000, 12_000_000
-#: Limit of a log in values of all lines.
-MOST_LOGGED = 4_000_000
+#: Limits of JSON and logs in values (counted by brackets, commas and line ends), and of CSV in cells.
+MOST_JSON, MOST_CELLS = 4_000_000, 4_000_000
 #: Limit of a sample sheet or a registry of downloads in lines.
 MOST_LINES = 100_000
 #: Limit of nested mappings and lists.
@@ -78,21 +75,14 @@ def _decompressed(content: bytes) -> bytes:
 
 
 def _decoded(content: bytes) -> str:
-    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    half = content[: 1 << 10]
-    if marked or (len(half) > 3 and (not any(half[1::2]) or not any(half[::2]))):
-        raise UserError("", "looks like UTF-16 text", _SAVE)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        byte = error.object[error.start]
-        character = bytes([byte]).decode("cp1252", "ignore")
-        guess = f"; in Windows-1252 it is '{character}'" if character else ""
-        raise UserError(f":{line}", f"is not UTF-8 text (byte 0x{byte:02x}{guess})", _SAVE) from None
+        raise UserError(f":{line}", f"is not UTF-8 text (byte 0x{content[error.start]:02x})", _SAVE) from None
     if found := _CONTROL.search(text):
         line = text.count("\n", 0, found.start()) + 1
-        raise UserError(f":{line}", f"holds a control character (0x{ord(found[0]):02x})", "is it a text file?")
+        raise UserError(f":{line}", f"holds a control character (0x{ord(found[0]):02x})", _SAVE)
     return text
 
 
@@ -111,7 +101,6 @@ def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, d
 
 def parse_csv(text: str, path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
     """As :func:`read_csv` for the text of a file, with unchanged line ends."""
-    check_amount(text, str(path), "\n", MOST_ROWS, "rows")
     check_amount(text, str(path), ",\n", MOST_CELLS, "cells")
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
@@ -135,7 +124,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
     check_amount(text, where)
     with located(where):
         try:
-            value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+            value = json.loads(text, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
             raise UserError("", f"not valid JSON ({brief_reason(error)})") from None
         _check_values(value)
@@ -171,40 +160,33 @@ def first_double(keys: Iterable[Hashable]) -> Any:
     return next((key for key in keys if key in seen or seen.add(key)), None)  # type: ignore[func-returns-value]
 
 
-def _no_constant(text: str) -> Any:
-    raise UserError("", f"{text} is not a JSON number", "give a finite number")
+def _check_values(value: Any, levels: int = MOST_LEVELS) -> None:
+    """Refuses values that settings cannot have: not plain, not finite, huge integers, or too many levels."""
+    if levels < 0:
+        raise _too_deep("")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_plain(key, "key")
+            _check_values(item, levels - 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check_values(item, levels - 1)
+    else:
+        _check_plain(value, "value")
 
 
-def _check_values(value: Any) -> None:
-    """Refuses values that settings cannot have: not plain, NaN, huge integers, or too many levels."""
-    level: list[Any] = [value]
-    for _ in range(MOST_LEVELS + 1):
-        inner: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                if fault := next(filter(None, map(_fault, item)), None):
-                    raise UserError("", f"a key is {fault}", "quote it")
-                inner += item.values()
-            elif isinstance(item, list):
-                inner += item
-            elif fault := _fault(item):
-                raise UserError("", f"a value is {fault}", "give a number or a text (quoted)")
-        if not inner:
-            return
-        level = inner
-    raise _too_deep("")
-
-
-def _fault(value: Any) -> str | None:
-    """Reason why settings cannot have a key or value, as text that follows "is"; None if they can."""
-    if isinstance(value, float):
-        return "not a number" if math.isnan(value) else None
-    if isinstance(value, int):
-        return "an integer of too many digits" if value.bit_length() > 1024 else None
+def _check_plain(value: Any, what: str) -> None:
+    fault = ""
     if isinstance(value, str):
-        whole = value.isascii() or not _HALVES.search(value)
-        return None if whole else f"half of a character ({value!a})"
-    return None if value is None or isinstance(value, datetime.date) else f"of type {type(value).__name__}"
+        fault = "" if value.isascii() or not _HALVES.search(value) else f"half of a character ({value!a})"
+    elif isinstance(value, float):
+        fault = "" if math.isfinite(value) else f"{value}, no finite number"
+    elif isinstance(value, int):
+        fault = "an integer of too many digits" if value.bit_length() > 1024 else ""
+    elif value is not None and not isinstance(value, datetime.date):
+        fault = f"of type {type(value).__name__}"
+    if fault:
+        raise UserError("", f"a {what} is {fault}", "give a number or a text (quoted)")
 
 
 def brief_reason(error: object) -> str:
@@ -242,6 +224,9 @@ def parse_yaml(text: str, where: str) -> Any:
     return value
 
 
+_FAULTS = (RecursionError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
+
+
 def _constructed(text: str) -> Any:
     import yaml
 
@@ -253,15 +238,10 @@ def _constructed(text: str) -> Any:
             return None
         _count(node, {})
         return loader.construct_document(node)
-    except yaml.YAMLError as error:
-        problem = getattr(error, "problem", None) or error
-        place = _line(getattr(error, "problem_mark", None))
-        raise UserError(place, f"not valid YAML ({brief_reason(problem)})") from None
-    except RecursionError as error:
-        raise UserError("", f"not valid YAML ({brief_reason(error)})") from None
-    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+    except (yaml.YAMLError, *_FAULTS) as error:
         # PyYAML's constructors fail on values that contradict their tags: `!!int x`, 2001-99-99, 5,000 digits.
-        raise UserError("", f"not valid YAML (a value is not of its type: {brief_reason(error)})") from None
+        place, problem = _line(getattr(error, "problem_mark", None)), getattr(error, "problem", None) or error
+        raise UserError(place, f"not valid YAML ({brief_reason(problem)})") from None
 
 
 def _line(mark: Any) -> str:

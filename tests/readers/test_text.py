@@ -21,6 +21,7 @@ from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.refused import command, refusal, refused
 
 HEAD = "run\tlabel\tmethod"
+read_spec_file = lambda path: load_spec(str(path))
 #: A sheet of two rows.
 SHEET = f"{HEAD}\na\tÄ first\tsid\nb\tsecond\tsida\n"
 
@@ -31,16 +32,14 @@ def written(folder, name, content):
     return path
 
 
-@pytest.mark.parametrize(
-    ("encoding", "told"),
-    [("utf-16", "looks like UTF-16"), ("utf-16-le", "looks like UTF-16"), ("cp1252", "in Windows-1252 it is 'Ä'")],
-)
-def test_another_encoding_is_named_with_what_to_do(tmp_path, encoding, told):
-    message = refusal(read_runs, written(tmp_path, "s.tsv", SHEET.encode(encoding)))
-    assert told in message
-    assert "save it as UTF-8" in message
-    assert told in refusal(load_yaml, written(tmp_path, "s.yaml", "title: Ä\nx: 1\n".encode(encoding)))
-    assert "save it as UTF-8" in refusal(load_spec, str(written(tmp_path, "s.json", '{"a": "Ä"}'.encode(encoding))))
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "cp1252"])
+def test_another_encoding_is_refused_with_what_to_do(tmp_path, encoding):
+    for read, name, text in (
+        (read_runs, "s.tsv", SHEET),
+        (load_yaml, "s.yaml", "title: Ä\nx: 1\n"),
+        (read_spec_file, "s.json", '{"a": "Ä"}'),
+    ):
+        assert "save it as UTF-8" in refusal(read, written(tmp_path, name, text.encode(encoding)))
 
 
 def test_a_byte_order_mark_and_the_line_ends_of_windows_are_no_fault(tmp_path):
@@ -58,7 +57,6 @@ def _laughs(levels, merge=False):
     return "\n".join(lines)
 
 
-read_spec_file = lambda path: load_spec(str(path))
 MANY = "[" * 500 + "]" * 500
 
 
@@ -79,14 +77,14 @@ MANY = "[" * 500 + "]" * 500
         (load_yaml, "s.yaml", "a: &a [*a]", "alias .*; write the value out"),
         (load_yaml, "s.yaml", f"a: {MANY}", "nested"),
         (load_yaml, "s.yaml", "a: 1\nb: 2\na: 3", "key 'a' occurs twice"),
-        (load_yaml, "s.yaml", "a: .nan", "not a number"),
-        (load_yaml, "s.yaml", "a: !!int x", "not of its type"),
+        (load_yaml, "s.yaml", "a: .nan", "no finite number"),
+        (load_yaml, "s.yaml", "a: !!int x", "not valid YAML"),
         (load_yaml, "s.yaml", "a: !!binary aGk=", "of type bytes"),
         (load_yaml, "s.yaml", "a: 0x" + "f" * 6000, "too many digits"),
         (load_yaml, "s.yaml", "a: b: c", ":1: not valid YAML"),
         (load_yaml, "s.yaml", "\x00a: 1", "control character"),
         (read_spec_file, "s.json", f'{{"a": {MANY}}}', "nested more than"),
-        (read_spec_file, "s.json", '{"a": NaN}', "NaN is not a JSON number"),
+        (read_spec_file, "s.json", '{"a": NaN}', "no finite number"),
         (read_spec_file, "s.json", '{"a": 1, "a": 2}', "key 'a' occurs twice"),
         (read_spec_file, "s.json", f'{{"a": {"1" * 4000}}}', "too many digits"),
         (read_spec_file, "s.json", '{"a": "\\ud800"}', "half of a character"),
