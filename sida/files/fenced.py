@@ -169,8 +169,6 @@ class Child:
         code = self._process.wait()
         if code == -signal.SIGXCPU:
             return f"takes more than {self._seconds:.0f} s of processor time"
-        if code == -signal.SIGKILL:
-            return "its reader was killed, by the system or a person (no memory left?)"
         end = signal.Signals(-code).name if code < 0 else f"status {code}"
         return f"its reader ended with {end}, with {self._memory >> 20} MiB of memory allowed"
 
@@ -219,19 +217,23 @@ def serve(reader: str, memory: int, handle: int, line: int) -> None:
         limit = math.ceil(used.ru_utime + used.ru_stime + seconds)
         resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
         try:
-            answer = _answer(getattr(instance, method)([os.fdopen(file, "rb") for file in files], *args), out)
-        except UserError as error:
-            answer = {"fault": [error.place, error.fault[:500], error.remedy]}
-        except MemoryError:
-            answer = {"fault": ["", f"needs more than {memory >> 20} MiB of memory to be read", _REMEDY]}
-        except RecursionError:
-            answer = {"fault": ["", "is nested too deeply", _REMEDY]}
+            found = getattr(instance, method)([os.fdopen(file, "rb") for file in files], *args)
+            text = json.dumps(_answer(found, out)).encode()
+            del found
         except Exception as error:  # of any reader
-            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:300]
-            answer = {"fault": ["", f"damaged ({reason})", "fetch or make it again"]}
-        text = json.dumps(answer).encode()
-        del answer
+            text = json.dumps({"fault": _fault(error, memory)}).encode()
         peer.sendall(struct.pack("<q", len(text)) + text)
+
+
+def _fault(error: Exception, memory: int) -> list[str]:
+    if isinstance(error, UserError):
+        return [error.place, error.fault[:500], error.remedy]
+    if isinstance(error, MemoryError):
+        return ["", f"needs more than {memory >> 20} MiB of memory to be read", _REMEDY]
+    if isinstance(error, RecursionError):
+        return ["", "is nested too deeply", _REMEDY]
+    reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:300]
+    return ["", f"damaged ({reason})", "fetch or make it again"]
 
 
 def _answer(found: Any, out: mmap.mmap) -> Any:

@@ -9,18 +9,15 @@ module source, class name and state.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import itertools
 import math
-import os
 import pickle
-import sys
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -38,50 +35,39 @@ FOREIGN_WEIGHTS = (
     "name the architecture (sida convert FILE OUT.safetensors --network config.json), or draw the images by a Python "
     "function (docs/score.md, 'A function')"
 )
-SAVED_WHOLE = (
-    "save its weights, torch.save(net.state_dict(), FILE), and name a Python function that draws with it "
-    "(docs/score.md, 'A function'), or save TorchScript, torch.jit.script(net).save(FILE)"
-)
+SAVED_WHOLE = f"save its weights (torch.save(net.state_dict(), FILE)), then {FOREIGN_WEIGHTS}; or save TorchScript"
 
 
-class _Storage:
-    """Flat memory of a file.
+class _Storage(NamedTuple):
+    """Flat memory of a file: type of the elements, a name of :data:`_TYPES`, and the function that reads its bytes."""
 
-    Args:
-        kind: Type of the elements, a name of :data:`_TYPES`.
-        size: Bytes.
-        data: Its bytes, or the function that reads them.
-    """
+    kind: str
+    read: Callable[[], Any] = bytes
 
-    def __init__(self, kind: str, size: int = 0, data: Any = b"") -> None:
-        self.kind, self.size, self.data = kind, size, data
-        self.dtype = np.dtype(_TYPES[kind])
-        self.count = size // self.dtype.itemsize
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(_TYPES[self.kind])
 
 
-@dataclasses.dataclass
-class _View:
-    """A strided view of a storage, in which it must lie."""
+class _View(NamedTuple):
+    """A strided view of a storage."""
 
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
-    def __post_init__(self) -> None:
+    def values(self) -> np.ndarray:
+        """The elements, in memory of the storage."""
+        flat = np.frombuffer(self.storage.read(), self.storage.dtype)
         numbers = (self.offset, *self.shape, *self.stride)
         if len(self.shape) != len(self.stride) or not all(type(n) is int and n >= 0 for n in numbers):
             raise UserError("", "damaged: a tensor with impossible sizes", AGAIN)
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride))
-        if math.prod(self.shape) and last >= self.storage.count:
+        if math.prod(self.shape) and last >= len(flat):
             raise UserError("", "damaged: a tensor claims more elements than its storage holds", AGAIN)
-
-    def values(self) -> np.ndarray:
-        """The elements, in memory of the storage."""
-        data = self.storage.data() if callable(self.storage.data) else self.storage.data
-        flat = np.frombuffer(data, self.storage.dtype)[self.offset :]
         strides = [step * flat.itemsize for step in self.stride]
-        return np.lib.stride_tricks.as_strided(flat, self.shape, strides, writeable=False)
+        return np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides, writeable=False)
 
 
 class _Object:
@@ -172,10 +158,10 @@ class _Unpickler(pickle.Unpickler):
     It is no fence of its own: a file may set attributes of the objects on the list.
     """
 
-    def __init__(self, file: Any, storages: Any = None) -> None:
+    def __init__(self, file: Any, storage: Callable[[str, str], _Storage] | None = None) -> None:
         only_in_child()
         super().__init__(file, encoding="latin1")
-        self._storages = storages
+        self._storage = storage
 
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in for a name of the file."""
@@ -186,20 +172,18 @@ class _Unpickler(pickle.Unpickler):
             return _inert(full)
         if module in ("torch", "torch.cuda", "torch.storage") and name.removesuffix("Storage") in _TYPES:
             return _Storage(name.removesuffix("Storage"))
-        if ".nn." in full or module.partition(".")[0] not in {*sys.stdlib_module_names, "torch", "numpy"}:
-            raise UserError("", f"refused: it refers to {full!a:.80}, as a network that was saved whole", SAVED_WHOLE)
-        raise UserError("", f"refused: it refers to {full!a:.80}", "no published checkpoint needs it")
+        raise UserError("", f"refused: it refers to {full!a:.80}", f"of a network that was saved whole, {SAVED_WHOLE}")
 
     def persistent_load(self, key: Any) -> Any:
         """The memory of a tensor."""
-        if self._storages is None:
+        if self._storage is None:
             raise UserError("", "refused: it refers to data outside the file", "no published checkpoint needs it")
         if key[0] == "module":  # a class with its source text, for warnings
             return key[1]
-        _, storage, name, _, count, *views = key
+        _, storage, name, _, _, *views = key
         if any(views):
             raise UserError("", "refused: it holds storage views of PyTorch before 0.4", "save it again")
-        return self._storages(storage.kind, str(name), count * storage.dtype.itemsize)
+        return self._storage(storage.kind, str(name))
 
 
 def _read(file: Any) -> Any:
@@ -211,49 +195,38 @@ def _read(file: Any) -> Any:
     if start[2:].startswith(b"\x8a\x0a" + _LEGACY.to_bytes(10, "little")):
         return _read_legacy(file)
     if start[:1] != b"\x80":
-        hint = "an HTML page: the download went wrong" if start.lstrip()[:1] == b"<" else "check the path"
-        raise UserError("", f"not a pickle of protocol 2 to 5 ({hint})" if start else "the file is empty", AGAIN)
+        raise UserError("", "empty, or not a pickle of protocol 2 to 5", "check the path, or download it again")
     return _Unpickler(file).load()
 
 
 def _read_zip(archive: zipfile.ZipFile) -> Any:
     names = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(names) != 1:
-        ends = {os.path.splitext(name)[1].lower() for name in archive.namelist()}
-        if ends & {".npy", ".png", ".jpg", ".jpeg"}:
-            kind = "arrays" if ".npy" in ends else "pictures"
-            raise UserError("", f"holds {kind}, and no network", "score it under its own name, .npz or .zip")
         raise UserError("", "a zip archive, but not one of torch.save (no data.pkl)", "give the network's .pkl")
     prefix = names[0].removesuffix("data.pkl")
     if f"{prefix}byteorder" in archive.namelist() and archive.read(f"{prefix}byteorder") != b"little":
         raise UserError("", "written on a big-endian machine", "save it again on a little-endian one")
 
-    def memory(kind: str, name: str, size: int) -> _Storage:
-        if archive.getinfo(f"{prefix}data/{name}").file_size < size:
-            raise UserError("", f"damaged: a storage claims {size:,} bytes, fewer are there", AGAIN)
-        return _Storage(kind, size, lambda: memoryview(archive.read(f"{prefix}data/{name}"))[:size])
+    def storage(kind: str, name: str) -> _Storage:
+        return _Storage(kind, lambda: archive.read(f"{prefix}data/{name}"))
 
-    return _Unpickler(io.BytesIO(archive.read(names[0])), memory).load()
+    return _Unpickler(io.BytesIO(archive.read(names[0])), storage).load()
 
 
 def _read_legacy(file: Any) -> Any:
-    parts: dict[str, _Storage] = {}
+    kinds: dict[str, str] = {}
+    memory: dict[str, bytes] = {}
 
-    def memory(kind: str, name: str, size: int) -> _Storage:
-        return parts.setdefault(name, _Storage(kind, size))
+    def storage(kind: str, name: str) -> _Storage:
+        kinds[name] = kind
+        return _Storage(kind, lambda: memory[name])
 
-    magic, protocol, facts, value, keys = (_Unpickler(file, memory).load() for _ in range(5))
+    magic, protocol, facts, value, keys = (_Unpickler(file, storage).load() for _ in range(5))
     if magic != _LEGACY or protocol != _LEGACY_PROTOCOL or facts.get("little_endian") is not True:
         raise UserError("", "a torch stream of an unknown version, or big-endian", "save it again with torch.save")
-    if {str(key) for key in keys} != parts.keys():
-        raise UserError("", "damaged torch stream: its list of storages does not match", AGAIN)
-    for key in keys:
-        storage = parts[str(key)]
-        if storage.count != (count := int.from_bytes(file.read(8), "little")):
-            raise UserError("", f"damaged torch stream: a storage has {count} elements, not those it claims", AGAIN)
-        storage.data = file.read(storage.size)
-        if len(storage.data) < storage.size:
-            raise UserError("", f"cut off: a storage of {storage.size:,} bytes is not all there", AGAIN)
+    for name in map(str, keys):
+        count = int.from_bytes(file.read(8), "little")
+        memory[name] = file.read(count * np.dtype(_TYPES[kinds[name]]).itemsize)
     return value
 
 
@@ -267,11 +240,11 @@ class Reader:
     def plain(self, files: list[BinaryIO]) -> tuple[Any, dict[str, np.ndarray]]:
         """The value as JSON, where ``{"": name}`` stands for an array."""
         arrays: dict[str, np.ndarray] = {}
-        return _plain(_load(files), arrays), arrays
+        return _plain(_read(files[0]), arrays), arrays
 
     def weights(self, files: list[BinaryIO], key: str | None) -> tuple[Any, dict[str, np.ndarray]]:
         """Names and shapes of a dictionary of tensors, or of such an entry."""
-        value = _load(files)
+        value = _read(files[0])
         if isinstance(value, dict) and isinstance(value.get(key), dict):
             value = value[key]
         named = value.items() if isinstance(value, dict) else ()
@@ -287,7 +260,7 @@ class Reader:
         shapes of its ``tensors`` (parameters and persistent buffers), and the ``entries`` of the file. ``hook`` is
         "own" where a layer normalises its weights by a hook, the training flag where a detached copy does.
         """
-        value = _load(files)
+        value = _read(files[0])
         network = _network(value, key)
         hook: Any = None
         for prefix, state in _modules(network):
@@ -335,14 +308,6 @@ class Reader:
         return None, {"piece": part}
 
 
-def _load(files: list[BinaryIO]) -> Any:
-    try:
-        return _read(files[0])
-    except (EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        cut = isinstance(error, EOFError) or "truncated" in str(error)
-        raise UserError("", f"{'cut off' if cut else 'damaged'} ({error})", AGAIN) from None
-
-
 def _plain(value: Any, arrays: dict[str, np.ndarray] | None = None) -> Any:
     """A value as JSON; arrays are put aside."""
     if isinstance(value, np.generic):
@@ -358,35 +323,33 @@ def _plain(value: Any, arrays: dict[str, np.ndarray] | None = None) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind == "U":
         return value.tolist()
     if arrays is None or not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
-        kind = "a tensor" if isinstance(value, _View) else f"an object of class '{type(value).__name__}'"
-        kind = f"a numpy array of type {value.dtype!s:.40}" if isinstance(value, np.ndarray) else kind
-        fault = f"holds {kind}, where only plain values and arrays may be"
+        fault = f"holds {_named(value)}, where only plain values and arrays may be"
         raise UserError("", fault, "no published file needs it; use sida convert for networks")
     arrays[name := str(len(arrays))] = value.astype(value.dtype.newbyteorder("<"), copy=False)
     return {"": name}
 
 
+def _named(value: Any) -> str:
+    """What a value is, in words."""
+    if isinstance(value, _Object):
+        return f"an object of class '{type(value).__name__}'"
+    if isinstance(value, np.ndarray):
+        return f"a numpy array of type {value.dtype!s:.40}"
+    if isinstance(value, dict):
+        return "plain values or tensors"
+    return "a tensor" if isinstance(value, _View) else f"a {type(value).__name__}"
+
+
 def _network(value: Any, key: str) -> _Object:
     """The network: the value itself or its entry ``key``."""
-    if isinstance(value, dict):
-        if key not in value:
-            if value and all(isinstance(entry, _View) for entry in itertools.islice(value.values(), 100)):
-                raise UserError("", "a state dict of plain tensors without its network", FOREIGN_WEIGHTS)
-            known = [str(name)[:40] for name in itertools.islice(value, 100)]
-            raise UserError("", f"has no entry '{key}'{suggestion(key, known)}", "name the network's with --key")
+    if isinstance(value, dict) and key in value:
         value = value[key]
+    elif isinstance(value, dict) and not any(isinstance(entry, _View) for entry in value.values()):
+        known = [str(name)[:40] for name in itertools.islice(value, 100)]
+        raise UserError("", f"has no entry '{key}'{suggestion(key, known)}", "name the network's with --key")
     if isinstance(value, _Object) and value.source is not None:
         return value
-    if isinstance(value, _Object):
-        fault = f"holds an object of class '{type(value).__name__}', whose code is not in the file"
-        remedy = f"save its weights alone (torch.save(net.state_dict(), FILE)), then {FOREIGN_WEIGHTS}"
-        raise UserError("", fault, remedy)
-    if isinstance(value, _View | np.ndarray):
-        remedy = f"save images as .npz (np.savez(FILE, arr_0=images)); of a network, {FOREIGN_WEIGHTS}"
-        raise UserError("", "holds one array, and no network", remedy)
-    kind = "an entry of plain tensors" if isinstance(value, dict) else f"a {type(value).__name__}"
-    fault = f"'{key}' is {kind}, not a network that records its class"
-    raise UserError("", fault, f"give the published .pkl (--key), or {FOREIGN_WEIGHTS}")
+    raise UserError("", f"holds {_named(value)}, and no network with its class", SAVED_WHOLE)
 
 
 def _modules(module: Any, prefix: str = "") -> Iterator[tuple[str, dict[Any, Any]]]:

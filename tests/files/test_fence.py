@@ -63,8 +63,7 @@ def test_a_child_that_fails_is_one_line(monkeypatch, method, told):
 )  # fmt: skip
 def test_an_answer_that_lies_is_one_line(lie):
     with Child(READER, "f.bin") as child:
-        child.ask("lie", *lie)  # from the next answer on
-        refused("no answer that can be used", child.ask, "say", 0)
+        refused("no answer that can be used", child.ask, "lie", *lie)
 
 
 def test_a_child_outlives_neither_its_parent_nor_its_use(tmp_path):
