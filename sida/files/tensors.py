@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -37,7 +36,6 @@ RECORD_KEY, TENSORS_HASH = "sida", "tensors_sha256"
 #: 30 times its bytes.
 MAX_HEADER_BYTES = 16 << 20
 MAX_HEADER_VALUES = 500_000
-MAX_DIMENSIONS = 32
 #: Metadata of earlier versions.
 _OLD_DATA_HASH, _OLD_HEADER_HASH = "sida_data_sha256", "sida_header_sha256"
 _AGAIN = "delete it and make or download it again"
@@ -46,16 +44,7 @@ _CHUNK = 1 << 22
 
 
 class TensorFileError(UserError):
-    """A file that cannot be read as tensors.
-
-    Args:
-        reason: Fault of the file.
-        remedy: Action that fixes the fault.
-    """
-
-    def __init__(self, reason: str, remedy: str = _AGAIN) -> None:
-        super().__init__("", reason, remedy)
-        self.args = (reason, remedy)  # with which a copy from another process is made
+    """A file that cannot be read as tensors."""
 
 
 class TensorEntry(NamedTuple):
@@ -131,19 +120,15 @@ def _facts(name: str, dtype: str, shape: tuple[int, ...]) -> bytes:
     return json.dumps([name, dtype, list(shape)]).encode()
 
 
-def is_pickle(start: bytes) -> bool:
-    """Whether a file with these first nine bytes is a pickle, or torch's zip archive of a pickle.
+def starts_as_pickle(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a pickle, or torch's zip archive of a pickle, by its first bytes.
 
     The length of a safetensors header (640 bytes, for example) may look like a pickle; then JSON follows.
     """
-    stream = start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and start[8:9] != b"{"
-    return stream or start[:4] == b"PK\x03\x04"
-
-
-def starts_as_pickle(path: str | os.PathLike[str]) -> bool:
-    """:func:`is_pickle` of a file."""
     with open(path, "rb") as stream:
-        return is_pickle(stream.read(9))
+        start = stream.read(9)
+    plain = start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and start[8:9] != b"{"
+    return plain or start[:4] == b"PK\x03\x04"
 
 
 def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
@@ -152,75 +137,37 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
     Raises:
         TensorFileError: The file is missing, empty, a pickle, not safetensors, cut off, or has an inconsistent header.
     """
-    with located(path):
-        if not Path(path).is_file():
-            raise TensorFileError("no such file", "check the path, or make the file first")
-        with open(path, "rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            start = stream.read(9)
-            if start.startswith((b"\x89PNG", b"\xff\xd8\xff", b"\x93NUMPY")) or str(path).endswith((".npz", ".zip")):
-                raise TensorFileError("holds pictures or arrays, and no network", f"score it: sida score {path}")
-            if is_pickle(start):
-                remedy = f"turn it into safetensors first: sida convert {path} OUT.safetensors"
-                raise TensorFileError("this is a pickle", remedy)
-            if size < 8:
-                raise TensorFileError(f"cut off after {size} bytes" if size else "the file is empty")
-            length = int.from_bytes(start[:8], "little")
-            if length > MAX_HEADER_BYTES:
-                raise TensorFileError("not a safetensors file (impossible header length)", _CONVERT)
-            if 8 + length > size:
-                raise TensorFileError(f"cut off inside its header ({size} of {8 + length} bytes or more)")
-            stream.seek(0)
-            text = stream.read(8 + length)
-        header = _parsed_header(text)
-        expected = len(text) + max((entry.end for entry in header.entries), default=0)
-        if size != expected:
-            part = f"{size} of {expected} bytes are there" if size < expected else f"{size - expected} bytes too long"
-            raise TensorFileError(f"cut off: {part}" if size < expected else f"{part} for its header")
-        try:
-            with safetensors.safe_open(path, "numpy"):
-                return header
-        except safetensors.SafetensorError as error:
-            raise TensorFileError(f"damaged header ({str(error).rpartition('header: ')[2]})") from None
-        except MemoryError:
-            raise TensorFileError(f"has {size:,} bytes, more than there is memory", "use a larger machine") from None
-
-
-def _parsed_header(text: bytes) -> TensorHeader:
-    """Parses a header; the package checks later what it says of the tensors."""
+    if not Path(path).is_file():
+        raise TensorFileError(path, "no such file", "check the path, or make the file first")
+    if starts_as_pickle(path):
+        remedy = f"turn it into safetensors first: sida convert {path} OUT.safetensors"
+        raise TensorFileError(path, "this is a pickle", remedy)
+    with open(path, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > MAX_HEADER_BYTES:
+            raise TensorFileError(path, "not a safetensors file (impossible header length)", _CONVERT)
+        stream.seek(0)
+        text = stream.read(8 + length)
     try:
         check_amount(text, "", most=MAX_HEADER_VALUES)
-        value = parse_json(text[8:].decode(), "")
-    except (UserError, UnicodeDecodeError, MemoryError) as error:
-        raise TensorFileError(f"not a safetensors file (unreadable header: {error})", _CONVERT) from None
-    if not isinstance(value, dict):
-        raise TensorFileError("not a safetensors file (header is no mapping)", _CONVERT)
-    metadata = value.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise TensorFileError("not a safetensors file (metadata must be texts)", _CONVERT)
+        with safetensors.safe_open(path, "numpy"):
+            value = parse_json(text[8:], "")
+    except (UserError, safetensors.SafetensorError, MemoryError) as error:
+        reason = str(error).rpartition("header: ")[2]
+        raise TensorFileError(path, f"cut off, damaged, or no safetensors file ({reason})", _AGAIN) from None
+    metadata = value.pop("__metadata__", None) or {}
     found = metadata.get(_OLD_HEADER_HASH, "")
     if _OLD_HEADER_HASH in metadata or _OLD_DATA_HASH in metadata:
         field = f'"{_OLD_HEADER_HASH}":"{{}}"'
         blank = text.replace(field.format(found).encode(), field.format("0" * 64).encode())
         if _OLD_DATA_HASH not in metadata or hashlib.sha256(blank).hexdigest() != found:
-            raise _damaged("header does")
-    return TensorHeader(metadata, tuple(_entry(*item) for item in sorted(value.items())), len(text))
+            raise _damaged("header does", path)
+    entries = (TensorEntry(n, t["dtype"], tuple(t["shape"]), *t["data_offsets"]) for n, t in sorted(value.items()))
+    return TensorHeader(metadata, tuple(entries), len(text))
 
 
-def _entry(name: str, item: Any) -> TensorEntry:
-    try:
-        dtype, shape, (begin, end) = item["dtype"], tuple(item["shape"]), item["data_offsets"]
-        numbers = all(type(n) is int and 0 <= n < 2**63 for n in (*shape, begin, end))
-        absurd = len(shape) > MAX_DIMENSIONS or math.prod(max(n, 1) for n in shape) >= 2**63
-    except (TypeError, KeyError, ValueError):
-        numbers, absurd = False, True
-    if not numbers or absurd or not isinstance(dtype, str):
-        raise TensorFileError(f"damaged header at tensor '{name}'")
-    return TensorEntry(name, dtype, shape, begin, end)
-
-
-def _damaged(part: str) -> TensorFileError:
-    return TensorFileError(f"damaged: its {part} not have the recorded SHA-256")
+def _damaged(part: str, path: str | os.PathLike[str] = "") -> TensorFileError:
+    return TensorFileError(path, f"damaged: its {part} not have the recorded SHA-256", _AGAIN)
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -253,7 +200,7 @@ def _hashed_record(header: TensorHeader) -> dict[str, Any]:
         raise _damaged("header does") from None
     except UserError:
         pass
-    raise TensorFileError(f"its '{RECORD_KEY}' header is no JSON mapping", "make the file again")
+    raise TensorFileError("", f"its '{RECORD_KEY}' header is no JSON mapping", "make the file again")
 
 
 def iterate_tensors(path: str | os.PathLike[str], header: TensorHeader) -> Iterator[tuple[str, torch.Tensor]]:
@@ -270,15 +217,15 @@ def iterate_tensors(path: str | os.PathLike[str], header: TensorHeader) -> Itera
         _is_verified(stream, header)
         for entry in header.entries:
             if entry.dtype not in dtypes:
-                raise TensorFileError(f"tensor '{entry.name}' is of type {entry.dtype}, which is not read", _CONVERT)
+                raise TensorFileError("", f"tensor '{entry.name}' has the unknown type {entry.dtype}", _CONVERT)
             stream.seek(header.data_start + entry.begin)
             try:
                 data = bytearray(entry.end - entry.begin)
             except MemoryError:
                 reason = f"tensor '{entry.name}' has {entry.end - entry.begin:,} bytes, more than there is memory"
-                raise TensorFileError(reason, "read it on a larger machine") from None
+                raise TensorFileError("", reason, "read it on a larger machine") from None
             if stream.readinto(data) != len(data):
-                raise TensorFileError("cut off while it was read")
+                raise TensorFileError("", "cut off while it was read", _AGAIN)
             dtype = dtypes[entry.dtype]
             flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
             yield entry.name, flat.reshape(entry.shape)
