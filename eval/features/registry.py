@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eval.features.base import Extractor
-from sida.assets.cache import ReadOnlyCacheError, cache_dir, recorded, registered, write_record
+from sida.assets.cache import ReadOnlyCacheError, recorded, registered, write_record
 from sida.config.plugins import Registry, RegistryEntry
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_json
@@ -149,7 +149,7 @@ def make_extractors(
         if not (options or {}).get(name) and registered_digest(name).startswith("asset "):
             # A cache that cannot be written keeps no record, and the values no verdict beside published ones.
             with contextlib.suppress(ReadOnlyCacheError):
-                write_record(cache_dir(), _record_of(name), {"sha256": extractor.sha256, "size": 0, "url": ""})
+                write_record(_record_of(name), {"sha256": extractor.sha256, "size": 0, "url": ""})
     return made
 
 

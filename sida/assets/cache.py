@@ -11,7 +11,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,9 +39,6 @@ LOCK_FILE = "assets.lock"
 RUN_STARTED = "SIDA_RUN_STARTED"
 _STARTED = time.time()
 
-Registry = Mapping[str, Asset] | None
-Folder = str | os.PathLike[str] | None
-
 
 class ReadOnlyCacheError(UserError):
     """The cache cannot be written or locked; its files can be used, but none can be added."""
@@ -54,18 +51,17 @@ def cache_dir() -> Path:
 
 
 @contextlib.contextmanager
-def file_lock(cache: Path, name: str, announce: str | None = None) -> Iterator[None]:
+def file_lock(name: str, announce: str | None = None) -> Iterator[None]:
     """Holds the lock ``name`` between processes; it is released when the process ends for any reason.
 
     Args:
-        cache: Cache folder.
         name: Any text, e.g. a target path.
         announce: Line printed once if another process holds the lock.
 
     Raises:
         ReadOnlyCacheError: The lock cannot be written or taken.
     """
-    path = cache / ".locks" / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.lock"
+    path = cache_dir() / ".locks" / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.lock"
     with contextlib.ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,17 +73,17 @@ def file_lock(cache: Path, name: str, announce: str | None = None) -> Iterator[N
         except OSError as error:
             fault = f"the cache cannot be written and locked ({error.strerror})"
             remedy = "set SIDA_CACHE to another folder, on a file system with locks"
-            raise ReadOnlyCacheError(cache, fault, remedy) from None
+            raise ReadOnlyCacheError(cache_dir(), fault, remedy) from None
         yield
 
 
-def read_records(cache: Path) -> dict[str, dict[str, Any]]:
+def read_records() -> dict[str, dict[str, Any]]:
     """Records of ``assets.lock`` by target: ``sha256``, ``size``, ``url`` and ``date``.
 
     A record also has the file's ``stamp`` (size, times and inode) at the last check, and the time of the check,
     ``checked``, in seconds since 1970.
     """
-    path = cache / LOCK_FILE
+    path = cache_dir() / LOCK_FILE
     if not path.exists():
         return {}
     text = read_text(path)
@@ -109,25 +105,23 @@ def registered(asset: str) -> str:
     return known or f"asset {asset}"
 
 
-def recorded(target: str, cache: Path | None = None) -> str:
+def recorded(target: str) -> str:
     """SHA-256 that ``assets.lock`` has for a target; empty without one."""
-    return str(read_records(cache or cache_dir()).get(target, {}).get("sha256", ""))
+    return str(read_records().get(target, {}).get("sha256", ""))
 
 
-def write_record(cache: Path, target: str, record: dict[str, Any] | None) -> None:
+def write_record(target: str, record: dict[str, Any] | None) -> None:
     """Adds or replaces one entry of ``assets.lock``; None removes it."""
-    with file_lock(cache, LOCK_FILE):
-        records = {**read_records(cache), target: record}
-        write_json(cache / LOCK_FILE, {name: kept for name, kept in records.items() if kept is not None})
+    with file_lock(LOCK_FILE):
+        records = {**read_records(), target: record}
+        write_json(cache_dir() / LOCK_FILE, {name: kept for name, kept in records.items() if kept is not None})
 
 
-def fetch(asset_id: str, *, registry: Registry = None, cache: Folder = None, transfer: Transfer | None = None) -> Path:
+def fetch(asset_id: str, transfer: Transfer | None = None) -> Path:
     """Makes sure that an asset is in the cache, complete and unchanged.
 
     Args:
-        asset_id: Id in the registry.
-        registry: Assets by id; ``None`` reads :func:`sida.assets.registry.load_registry`.
-        cache: Cache folder; ``None`` for :func:`cache_dir`.
+        asset_id: Id in the registry, or address.
         transfer: Settings of the download.
 
     Returns:
@@ -138,56 +132,50 @@ def fetch(asset_id: str, *, registry: Registry = None, cache: Folder = None, tra
         UserError: The id is unknown, the asset has no link or the network is forbidden (with the place for the file),
             the download failed, or the content is not the registered or recorded one.
     """
-    asset, folder = _find(asset_id, registry, cache)
+    asset = find_asset(load_registry(), asset_id)
     if asset.hub and not asset.hub[2]:
         repository, mark, sha256 = asset_id.partition("#")
         asset = asset_at(f"{repository}/{network_of(*asset.hub[:2])}{mark}{sha256}")
-    target = folder / asset.target
-    if not _is_checked(asset, folder):
-        with _locked(asset, folder, f"[fetch {asset.id}] another job is fetching it; waiting") as writable:
+    target = cache_dir() / asset.target
+    if not _is_checked(asset):
+        with _locked(asset, f"[fetch {asset.id}] another job is fetching it; waiting") as writable:
             if target.exists():
-                check_cached(asset, folder, writable)
+                check_cached(asset, writable)
             else:
-                _download(asset, folder, transfer or Transfer())
+                _download(asset, transfer or Transfer())
     return target
 
 
 @contextlib.contextmanager
-def _locked(asset: Asset, folder: Path, announce: str | None = None) -> Iterator[bool]:
+def _locked(asset: Asset, announce: str | None = None) -> Iterator[bool]:
     """Holds an asset's lock; a cache that may only be read, and has the file, needs none and takes no record."""
     with contextlib.ExitStack() as stack:
         writable = True
         try:
-            stack.enter_context(file_lock(folder, asset.target, announce))
+            stack.enter_context(file_lock(asset.target, announce))
         except ReadOnlyCacheError:
-            if not (folder / asset.target).exists():
+            if not (cache_dir() / asset.target).exists():
                 raise
             writable = False
         yield writable
 
 
-def _find(asset_id: str, registry: Registry, cache: Folder) -> tuple[Asset, Path]:
-    """The asset and the folder of the cache; None stands for the usual registry and folder."""
-    asset = find_asset(dict(load_registry() if registry is None else registry), asset_id)
-    return asset, Path(cache) if cache is not None else cache_dir()
-
-
-def _download(asset: Asset, folder: Path, transfer: Transfer) -> None:
+def _download(asset: Asset, transfer: Transfer) -> None:
     """Downloads a missing asset, under its lock."""
-    target = folder / asset.target
+    target = cache_dir() / asset.target
     if asset.hub and (copy := cached_file(*asset.hub)):
         with atomic_path(target) as temporary:
             shutil.copyfile(copy, temporary)
-        check_cached(asset, folder)
+        check_cached(asset)
         return
     if not asset.urls or (hub_offline() if asset.hub else offline()):
         raise by_hand(asset, target)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = Part(target)
-    found, url = Download(asset, part, asset.sha256 or recorded(asset.target, folder), transfer).run()
+    found, url = Download(asset, part, asset.sha256 or recorded(asset.target), transfer).run()
     transfer.pause(0)
     part.finish(target)
-    _record(asset, folder, found, url)
+    _record(asset, found, url)
 
 
 def check_pinned_code(names: Iterable[str]) -> None:
@@ -206,7 +194,7 @@ def check_pinned_code(names: Iterable[str]) -> None:
             check_code_path(path, kind)
 
 
-def verify_asset(asset_id: str, *, registry: Registry = None, cache: Folder = None) -> str | None:
+def verify_asset(asset_id: str) -> str | None:
     """Reads a cached file again and compares it with the registered or recorded hash.
 
     Returns:
@@ -215,14 +203,14 @@ def verify_asset(asset_id: str, *, registry: Registry = None, cache: Folder = No
     Raises:
         UserError: The hash differs.
     """
-    asset, folder = _find(asset_id, registry, cache)
-    if not (folder / asset.target).exists():
+    asset = find_asset(load_registry(), asset_id)
+    if not (cache_dir() / asset.target).exists():
         return None
-    with _locked(asset, folder) as writable:
-        return check_cached(asset, folder, writable)
+    with _locked(asset) as writable:
+        return check_cached(asset, writable)
 
 
-def forget(asset_id: str, *, registry: Registry = None, cache: Folder = None) -> list[str]:
+def forget(asset_id: str) -> list[str]:
     """Removes the hash recorded at an asset's first use, and the asset's files in the cache.
 
     A file without a link is kept, since it cannot be downloaded again. The next use records the hash anew.
@@ -230,9 +218,9 @@ def forget(asset_id: str, *, registry: Registry = None, cache: Folder = None) ->
     Returns:
         Descriptions of the removed things.
     """
-    asset, folder = _find(asset_id, registry, cache)
-    target, gone = folder / asset.target, []
-    with file_lock(folder, asset.target):
+    asset = find_asset(load_registry(), asset_id)
+    target, gone = cache_dir() / asset.target, []
+    with file_lock(asset.target):
         part = Part(target)
         if part.size:
             gone.append("the unfinished download")
@@ -240,23 +228,23 @@ def forget(asset_id: str, *, registry: Registry = None, cache: Folder = None) ->
         if target.exists() and asset.urls:
             target.unlink()
             gone.append("the file")
-        if recorded(asset.target, folder):
-            write_record(folder, asset.target, None)
+        if recorded(asset.target):
+            write_record(asset.target, None)
             gone.append("its hash")
     return gone
 
 
-def _is_checked(asset: Asset, cache: Path) -> bool:
+def _is_checked(asset: Asset) -> bool:
     """Whether a file was checked in this run, had the expected hash, and has not changed since.
 
     This needs no lock, since files and records are replaced atomically. Earlier checks do not count, since a disk's
     faults change no stamps.
     """
     try:
-        stamp = _stamp(cache / asset.target)
+        stamp = _stamp(cache_dir() / asset.target)
     except OSError:
         return False
-    record = read_records(cache).get(asset.target, {})
+    record = read_records().get(asset.target, {})
     given, checked = os.environ.get(RUN_STARTED, ""), record.get("checked")
     began = float(given) if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", given) else _STARTED
     fresh = isinstance(checked, float) and began <= checked <= time.time()
@@ -277,12 +265,11 @@ def checked(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def check_cached(asset: Asset, cache: Path, record: bool = True) -> str:
+def check_cached(asset: Asset, record: bool = True) -> str:
     """Checks an asset's file in the cache, and records it if it is new (as when a user put it there).
 
     Args:
         asset: The asset.
-        cache: Cache folder.
         record: False if the cache cannot be written.
 
     Returns:
@@ -291,20 +278,20 @@ def check_cached(asset: Asset, cache: Path, record: bool = True) -> str:
     Raises:
         UserError: The file has not the registered size, or not the registered or recorded hash.
     """
-    target = cache / asset.target
-    known = read_records(cache).get(asset.target, {})
+    target = cache_dir() / asset.target
+    known = read_records().get(asset.target, {})
     found, fault = unfit(target, asset, asset.sha256 or known.get("sha256", ""))
     if fault:
         raise UserError(target, fault, "delete it, and fetch the file or put it there")
     if record:
-        _record(asset, cache, found, known.get("url", asset.url), known.get("date"))
+        _record(asset, found, known.get("url", asset.url), known.get("date"))
     return found
 
 
-def describe_asset(asset: Asset, cache: Path) -> dict[str, Any]:
+def describe_asset(asset: Asset) -> dict[str, Any]:
     """Record of a cached asset and its origin, without dates and absolute paths: equal files have equal records."""
-    target = cache / asset.target
-    record = read_records(cache).get(asset.target)
+    target = cache_dir() / asset.target
+    record = read_records().get(asset.target)
     if record is None:
         # A user put the file into a cache that cannot be written.
         record = {"sha256": sha256_file(target), "size": target.stat().st_size, "url": asset.url}
@@ -324,13 +311,13 @@ def by_hand(asset: Asset, target: Path) -> UserError:
     return UserError(f"asset '{asset.id}'", f"is missing and {why}", remedy)
 
 
-def _record(asset: Asset, cache: Path, sha256: str, url: str, date: str | None = None) -> None:
+def _record(asset: Asset, sha256: str, url: str, date: str | None = None) -> None:
     """Records a file; prints a line if its hash was not known before."""
-    target, new = cache / asset.target, not recorded(asset.target, cache)
+    target, new = cache_dir() / asset.target, not recorded(asset.target)
     size = target.stat().st_size
     record = {"sha256": sha256, "size": size, "url": url, "date": date or now()}
     record |= {"stamp": _stamp(target), "checked": time.time()}
-    write_record(cache, asset.target, record)
+    write_record(asset.target, record)
     if new and not asset.sha256:
         place = f" of {url}" if url else ""
         say(f"[fetch {asset.id}] first use: recorded sha256 {sha256}, {size:,} bytes{place}; enforced from now on")
@@ -345,14 +332,7 @@ def _stamp(path: Path) -> list[int]:
 _GRACE = 0.5
 
 
-def fetch_many(
-    asset_ids: Sequence[str],
-    *,
-    registry: Registry = None,
-    cache: Folder = None,
-    transfer: Transfer | None = None,
-    parallel: int = 4,
-) -> dict[str, Path]:
+def fetch_many(asset_ids: Sequence[str], transfer: Transfer | None = None, parallel: int = 4) -> dict[str, Path]:
     """Fetches several assets in parallel; see :func:`fetch`.
 
     All are tried even if one fails. An interrupt ends all of them; received bytes are kept for the next try.
@@ -361,9 +341,8 @@ def fetch_many(
         UserError: An asset is missing. For several missing assets every reason is printed, and the message has their
             number.
     """
-    assets = dict(load_registry() if registry is None else registry)
     for asset_id in asset_ids:
-        find_asset(assets, asset_id)
+        find_asset(load_registry(), asset_id)
     transfer = dataclasses.replace(transfer or Transfer(), stop=threading.Event())
     found: dict[str, Path] = {}
     errors: list[Exception] = []
@@ -373,7 +352,7 @@ def fetch_many(
         for asset_id in left:
             try:
                 transfer.pause(0)
-                found[asset_id] = fetch(asset_id, registry=assets, cache=cache, transfer=transfer)
+                found[asset_id] = fetch(asset_id, transfer)
             except Exception as error:
                 errors.append(error)
 
@@ -402,14 +381,14 @@ def fetch_many(
 PATIENCE = 3.0
 
 
-def check_reachable(names: Iterable[str], *, registry: Registry = None, cache: Folder = None) -> None:
+def check_reachable(names: Iterable[str]) -> None:
     """Checks that missing assets can be asked for: some host of theirs accepts a connection, or there is a proxy.
 
     Raises:
         UserError: The network is forbidden, or no host answers; the line names all missing assets.
     """
-    found = [_find(name, registry, cache) for name in names]
-    missing = [asset for asset, folder in found if asset.urls and not (folder / asset.target).exists()]
+    found = [find_asset(load_registry(), name) for name in names]
+    missing = [asset for asset in found if asset.urls and not (cache_dir() / asset.target).exists()]
     parts = [urlsplit(url) for asset in missing for url in asset.urls]
     hosts = {(part.hostname or "", part.port or (80 if part.scheme == "http" else 443)) for part in parts}
     if not missing or (not offline() and (getproxies() or any(_accepts(*host) for host in sorted(hosts)))):
@@ -417,7 +396,7 @@ def check_reachable(names: Iterable[str], *, registry: Registry = None, cache: F
     why = "SIDA_OFFLINE is set" if offline() else "no host of theirs can be reached"
     ids = " ".join(sorted(asset.id for asset in missing))
     remedy = f"run `sida assets fetch {ids}` on a computer with internet, and copy its cache here"
-    raise UserError(f"missing in {cache or cache_dir()}", f"{ids} ({why})", remedy)
+    raise UserError(f"missing in {cache_dir()}", f"{ids} ({why})", remedy)
 
 
 def _accepts(host: str, port: int) -> bool:

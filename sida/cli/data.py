@@ -212,32 +212,31 @@ def _assets(args: argparse.Namespace) -> int:
     if args.action == "list":
         return _list_assets(chosen)
     if args.action == "verify":
-        return _verify_assets(chosen, registry, bool(args.ids))
+        return _verify_assets(chosen, bool(args.ids))
     if args.action == "forget":
-        return _forget_assets(chosen if args.ids else [], registry)
+        return _forget_assets(chosen if args.ids else [])
     if not args.ids and args.kind is None:
         raise UserError("sida assets fetch", "name ids or a --kind (everything would be tens of gigabytes)")
-    return _fetch_assets(chosen, registry, args)
+    return _fetch_assets(chosen, args)
 
 
-def _fetch_assets(chosen: list[Asset], registry: dict[str, Asset], args: argparse.Namespace) -> int:
+def _fetch_assets(chosen: list[Asset], args: argparse.Namespace) -> int:
 
     ids = [asset.id for asset in chosen]
-    paths = fetch_many(ids, registry=registry)
+    paths = fetch_many(ids)
     for path in paths.values():
         print(path)
     if args.record:
-        cache = cache_dir()
-        write_json(args.record, [describe_asset(asset, cache) for asset in chosen])
+        write_json(args.record, [describe_asset(asset) for asset in chosen])
     return 0
 
 
-def _forget_assets(chosen: list[Asset], registry: dict[str, Asset]) -> int:
+def _forget_assets(chosen: list[Asset]) -> int:
 
     if not chosen:
         raise UserError("sida assets forget", "name ids", "a hash that was recorded once is given up for good")
     for asset in chosen:
-        gone = forget(asset.id, registry=registry)
+        gone = forget(asset.id)
         print(f"{asset.id}: forgotten: {', '.join(gone)}" if gone else f"{asset.id}: nothing is known of it")
     return 0
 
@@ -245,7 +244,7 @@ def _forget_assets(chosen: list[Asset], registry: dict[str, Asset]) -> int:
 def _list_assets(chosen: list[Asset]) -> int:
 
     cache = cache_dir()
-    recorded = read_records(cache)
+    recorded = read_records()
     print(f"{'id':<32} {'kind':<15} {'bytes':>14}  state    sha256     note or link")
     count: dict[str, int] = {}
     for asset in chosen:
@@ -262,13 +261,13 @@ def _list_assets(chosen: list[Asset]) -> int:
     return 0
 
 
-def _verify_assets(chosen: list[Asset], registry: dict[str, Asset], named: bool) -> int:
+def _verify_assets(chosen: list[Asset], named: bool) -> int:
 
     by_hash: dict[str, Asset] = {}
     faults = checked = 0
     for asset in chosen:
         try:
-            found = verify_asset(asset.id, registry=registry)
+            found = verify_asset(asset.id)
         except UserError as error:
             print(f"WRONG    {error}")
             faults += 1

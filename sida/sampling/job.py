@@ -286,9 +286,9 @@ def network_file(source: str) -> Path:
     if not pickled and architecture is None:
         return path
     variant = (asset and asset.network_class) or (architecture and architecture.stem)
-    cache, name = cache_dir(), f"converted/{sha256_file(path)}{f'-{variant}' if variant else ''}.safetensors"
-    target = cache / name
-    with file_lock(cache, name):
+    name = f"converted/{sha256_file(path)}{f'-{variant}' if variant else ''}.safetensors"
+    target = cache_dir() / name
+    with file_lock(name):
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             import_network(path, target, asset)

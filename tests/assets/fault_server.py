@@ -12,6 +12,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pytest
+
+from sida.assets import cache
 from sida.assets.cache import LOCK_FILE, fetch
 from sida.assets.download import Transfer
 from sida.assets.registry import ASSET_COLUMNS, Asset
@@ -26,8 +29,18 @@ def one(url: str, target: str = "some/net.pkl", **options) -> dict[str, Asset]:
     return {"net": Asset(id="net", kind="network", url=url, target=target, **options)}
 
 
-def get(registry: dict[str, Asset], cache: Path, transfer: Transfer = HASTY) -> Path:
-    return fetch("net", registry=registry, cache=cache, transfer=transfer)
+@contextlib.contextmanager
+def using(registry: dict[str, Asset], folder: Path) -> Iterator[None]:
+    """The registry and the cache of the block."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "load_registry", lambda: registry)
+        patch.setenv("SIDA_CACHE", str(folder))
+        yield
+
+
+def get(registry: dict[str, Asset], folder: Path, transfer: Transfer = HASTY) -> Path:
+    with using(registry, folder):
+        return fetch("net", transfer)
 
 
 def write_registry(path: Path, *rows: dict[str, str], columns: Sequence[str] = ASSET_COLUMNS) -> Path:
@@ -37,9 +50,9 @@ def write_registry(path: Path, *rows: dict[str, str], columns: Sequence[str] = A
     return path
 
 
-def records(cache: Path) -> dict:
-    """What the cache knows of its files."""
-    return json.loads((cache / LOCK_FILE).read_text())
+def records(folder: Path) -> dict:
+    """What a cache knows of its files."""
+    return json.loads((folder / LOCK_FILE).read_text())
 
 
 @dataclasses.dataclass

@@ -19,9 +19,8 @@ import pytest
 from sida.assets.cache import LOCK_FILE, describe_asset, fetch, verify_asset
 from sida.assets.registry import Asset
 from sida.config.resources import ROOT
-from sida.errors import UserError
 from sida.sampling.job import network_file
-from tests.assets.fault_server import BODY, HASTY, SHA, get, one, records, write_registry
+from tests.assets.fault_server import BODY, HASTY, SHA, get, one, records, using, write_registry
 from tests.refused import command, refusal, refused
 from tests.workflow.workspace import heed_interrupts
 
@@ -75,7 +74,7 @@ def test_a_wrong_first_hash_is_forgotten_by_name(registry, site, tmp_path):
     assert "sida assets forget net" in refusal(command, *FETCH)
     assert "net: forgotten" in command(*FORGET)
     command(*FETCH)
-    assert verify_asset("net", cache=tmp_path / "cache") == SHA
+    assert verify_asset("net") == SHA
     # What can be fetched again goes with its record; names are asked for.
     command(*FORGET)
     assert not path.exists()
@@ -168,19 +167,19 @@ def test_a_filled_cache_is_of_use_to_those_who_cannot_write_it(site, cache):
         "hand": Asset(id="hand", kind="network", url="", target="hand.pkl"),
         "gone": Asset(id="gone", kind="network", url=site.add("g", BODY), target="gone.pkl"),
     }
-    path = fetch("net", registry=registry, cache=cache)
+    path = get(registry, cache)
     shutil.rmtree(cache / ".locks")
     for name in ("known", "hand"):
         (cache / f"{name}.pkl").write_bytes(BODY)
     before = sorted(cache.rglob("*"))
-    with nobody_may_write(cache):
+    with nobody_may_write(cache), using(registry, cache):
         for name in ("net", "known", "hand"):
-            assert fetch(name, registry=registry, cache=cache).read_bytes() == BODY
-            assert verify_asset(name, registry=registry, cache=cache) == SHA
-            assert describe_asset(registry[name], cache)["sha256"] == SHA
-        refused(r"cache cannot be written .*set SIDA_CACHE", fetch, "gone", registry=registry, cache=cache)
+            assert fetch(name).read_bytes() == BODY
+            assert verify_asset(name) == SHA
+            assert describe_asset(registry[name])["sha256"] == SHA
+        refused(r"cache cannot be written .*set SIDA_CACHE", fetch, "gone")
     assert sorted(cache.rglob("*")) == before
     # A damaged file is found there as well; also one whose time was lost on the way to the shared place.
     path.write_bytes(b"X" + BODY[1:])
-    with nobody_may_write(cache), pytest.raises(UserError, match=LOCK_FILE):
-        fetch("net", registry=registry, cache=cache)
+    with nobody_may_write(cache):
+        refused(LOCK_FILE, get, registry, cache)

@@ -15,11 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sida.assets import cache, download
-from sida.assets.cache import LOCK_FILE, check_reachable, fetch_many
+from sida.assets.cache import LOCK_FILE, check_reachable, fetch, fetch_many
 from sida.assets.download import HopelessError, Transfer, open_url
 from sida.assets.registry import Asset
-from sida.errors import UserError
-from tests.assets.fault_server import BODY, HASTY, SHA, get, one, records
+from tests.assets.fault_server import BODY, HASTY, SHA, get, one, records, using
 from tests.refused import refused
 
 
@@ -188,8 +187,8 @@ def test_mirrors_are_tried_in_order_and_may_finish_a_started_file(site, tmp_path
 
 def test_two_jobs_fetch_a_file_once(site, tmp_path):
     registry = one(site.add("f", BODY, faults=[("slow", 40_000, 0.02)]))
-    with ThreadPoolExecutor(4) as jobs:
-        paths = list(jobs.map(lambda _: get(registry, tmp_path), range(4)))
+    with using(registry, tmp_path), ThreadPoolExecutor(4) as jobs:
+        paths = list(jobs.map(lambda _: fetch("net", HASTY), range(4)))
     assert len(set(paths)) == 1
     assert site.asked("f") == [None]
 
@@ -199,8 +198,8 @@ def test_parallel_downloads_are_limited_and_one_failure_does_not_stop_the_others
     for name in names:
         faults = [("status", 404)] if name == "bad" else [("slow", 100_000, 0.02)]
         registry[name] = Asset(id=name, kind="network", url=site.add(name, BODY, faults=faults), target=name)
-    with pytest.raises(UserError, match="'bad' could not be downloaded"):
-        fetch_many(names, registry=registry, cache=tmp_path, transfer=HASTY, parallel=2)
+    with using(registry, tmp_path):
+        refused("'bad' could not be downloaded", fetch_many, names, HASTY, parallel=2)
     assert all((tmp_path / name).read_bytes() == BODY for name in names[1:])
     assert site.most_active <= 2
 
@@ -217,11 +216,10 @@ def test_without_a_network_every_missing_file_is_named(site, tmp_path, monkeypat
         registry = {name: Asset(name, "network", f"{url}/{name}", target=f"x/{name}", sha256=SHA) for name in "abc"}
         (tmp_path / "x").mkdir()
         (tmp_path / "x/b").write_bytes(BODY)
-        with pytest.raises(UserError, match=r"missing in .*: a c .*`sida assets fetch a c`"):
-            check_reachable(["a", "b", "c"], registry=registry, cache=tmp_path)
-        check_reachable(["b"], registry=registry, cache=tmp_path)
-        with pytest.raises(UserError, match="2 of 3 assets are missing"):
-            fetch_many(["a", "b", "c"], registry=registry, cache=tmp_path, transfer=HASTY)
+        with using(registry, tmp_path):
+            refused(r"missing in .*: a c .*`sida assets fetch a c`", check_reachable, "abc")
+            check_reachable("b")
+            refused("2 of 3 assets are missing", fetch_many, "abc", HASTY)
     said = capsys.readouterr().err
     assert all(f"{url}/{name}" in said and f"{tmp_path}/x/{name}" in said for name in "ac") or not forbidden
     assert site.requests == []
@@ -233,7 +231,8 @@ def test_a_host_is_asked_at_the_port_of_its_address(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "getproxies", dict)
     monkeypatch.setattr(cache, "_accepts", lambda *host: asked.append(host))
     registry = one("http://a.example/f", mirrors=("https://b.example/f", "http://c.example:8000/f"))
-    refused("net", check_reachable, ["net"], registry=registry, cache=tmp_path)
+    with using(registry, tmp_path):
+        refused("net", check_reachable, ["net"])
     assert asked == [("a.example", 80), ("b.example", 443), ("c.example", 8000)]
 
 

@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from sida.assets.cache import fetch
 from sida.assets.registry import Asset
+from tests.assets.fault_server import get
 from tests.refused import command, refused, refusing
 from workflow.launch import take
 from workflow.preset.lock import PresetLock
@@ -28,14 +28,12 @@ def without_locks(monkeypatch):
 def test_files_of_the_cache_are_used_and_none_is_fetched(without_locks, tmp_path):
     asset = Asset(id="net", kind="network", url="https://localhost/x", target="x.pkl",
                   sha256=hashlib.sha256(CONTENT).hexdigest())  # fmt: skip
-    error = refused(
-        r"the cache cannot be written and locked \(.*SIDA_CACHE", fetch, "net", registry={"net": asset}, cache=tmp_path
-    )
-    assert without_locks in str(error)
+    told = rf"the cache cannot be written and locked \({without_locks}\).*SIDA_CACHE"
+    refused(told, get, {"net": asset}, tmp_path)
     (tmp_path / "x.pkl").write_bytes(CONTENT)
-    assert fetch("net", registry={"net": asset}, cache=tmp_path) == tmp_path / "x.pkl"
+    assert get({"net": asset}, tmp_path) == tmp_path / "x.pkl"
     (tmp_path / "x.pkl").write_bytes(CONTENT[::-1])
-    refused(r"x\.pkl", fetch, "net", registry={"net": asset}, cache=tmp_path)
+    refused(r"x\.pkl", get, {"net": asset}, tmp_path)
 
 
 def test_images_stay_where_they_cannot_be_put_together(without_locks, tmp_path, monkeypatch):
