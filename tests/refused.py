@@ -7,6 +7,7 @@ import io
 import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,3 +67,13 @@ def refusal(call: Callable[..., Any], *arguments: Any) -> str:
     line = str(refused("", call, *arguments))
     assert time.monotonic() - begin < MOST_SECONDS
     return line
+
+
+def content_refused(path: Path, content: bytes, reason: str, read: Callable[[Path], object]) -> None:
+    """Checks that a file with this content is refused for this reason, and that nothing lies beside it then."""
+    path.write_bytes(content)
+    before = sorted(path.parent.iterdir())
+    said = refusal(read, path)
+    assert re.search(reason, said), said
+    assert str(path) in said
+    assert sorted(path.parent.iterdir()) == before

@@ -25,8 +25,8 @@ from sida.files.ordinary import read_ordinary
 
 #: Limit of a text file in bytes; the largest files (measurements of the paper) have a few million.
 MOST_TEXT_BYTES = 256 << 20
-#: Limits of JSON and logs in values (counted by brackets, commas and line ends), and of CSV in cells.
-MOST_JSON, MOST_CELLS = 4_000_000, 4_000_000
+#: Limits of JSON and logs in values (counted by brackets, commas and line ends), and of CSV in rows and cells.
+MOST_JSON, MOST_ROWS, MOST_CELLS = 4_000_000, 1_000_000, 12_000_000
 #: Limit of a sample sheet or a registry of downloads in lines.
 MOST_LINES = 100_000
 #: Limit of nested mappings and lists.
@@ -101,6 +101,7 @@ def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, d
 
 def parse_csv(text: str, path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
     """As :func:`read_csv` for the text of a file, with unchanged line ends."""
+    check_amount(text, str(path), "\n", MOST_ROWS, "rows")
     check_amount(text, str(path), ",\n", MOST_CELLS, "cells")
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:

@@ -16,10 +16,9 @@ from sida.files import pickles
 from sida.files.pickles import PickleFile, read_pickle, read_state_dict
 from sida.files.unpickler import _Unpickler
 from tests.data.test_archive import zip_of as archive
-from tests.files.genuine import MARK, reduced, write_genuine
-from tests.files.opcodes import again, called, content_refused, kept, long, shared, text, whole
+from tests.files.made_pickles import MARK, again, called, kept, long, reduced, shared, text, whole, write_genuine
 from tests.networks.made import SMALL, random_network
-from tests.refused import refused
+from tests.refused import content_refused, refused
 
 
 class OnlyState:
@@ -155,4 +154,4 @@ COLLIDING = b"](" + b"".join(long((index + 1) * (2**61 - 1)) for index in range(
 def test_foreign_content_is_refused_soon_and_runs_nothing(tmp_path, monkeypatch, content, reason):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sida.files.fenced.SECONDS", 1)
-    content_refused(tmp_path / "n.pkl", content, reason)
+    content_refused(tmp_path / "n.pkl", content, reason, read_pickle)

@@ -18,10 +18,9 @@ from sida.files.tensors import TENSORS_HASH, read_tensor_header, read_tensors
 from sida.networks import EDMPrecond, build_network
 from sida.networks.file import build_on_meta, load_network, read_metadata, save_network
 from sida.networks.official import import_official
-from tests.files.genuine import write_genuine
-from tests.files.opcodes import content_refused
+from tests.files.made_pickles import write_genuine
 from tests.networks.made import SMALL, random_network
-from tests.refused import command, refused
+from tests.refused import command, content_refused, refused
 
 METADATA = {"method": "sid", "nimg": 3000, "dataset": "digits", "parents": {"teacher": "ab" * 32}}
 

@@ -19,8 +19,7 @@ from sida.networks.official import import_official
 from sida.sampling import multi_step
 from sida.sampling.job import network_file
 from tests.assets.fault_server import write_registry
-from tests.files.genuine import MARK, add_hooks, write_genuine, write_torch
-from tests.files.opcodes import called, mapping, network, shared, text
+from tests.files.made_pickles import MARK, add_hooks, called, mapping, network, shared, text, write_genuine, write_torch
 from tests.golden.vectors import relative_error
 from tests.networks.made import SMALL, random_network, recorded_network
 from tests.refused import command, refused, refusing

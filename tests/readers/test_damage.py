@@ -41,7 +41,7 @@ from sida.training.run import StateStore
 from tests.data.test_archive import members, npy, pictures, png, tar_of, write_zip
 from tests.disks import DAMAGES
 from tests.eval.measuring.test_measure import DIGITS, small_protocol
-from tests.files.genuine import add_hooks, write_genuine, write_torch
+from tests.files.made_pickles import add_hooks, write_genuine, write_torch
 from tests.networks.made import SMALL, random_network
 from tests.refused import command, refusal
 from tests.training.toy import EDM2, NETWORK

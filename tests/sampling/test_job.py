@@ -22,7 +22,7 @@ from sida.networks.file import read_metadata, save_network
 from sida.sampling import Drawer
 from sida.sampling.job import SampleConfig, network_file, parse_seeds, run_job
 from sida.sampling.store import save_grid, tile
-from tests.files.genuine import write_genuine
+from tests.files.made_pickles import write_genuine
 from tests.networks.made import SMALL, random_network
 from tests.refused import command, refused
 from tests.sampling.images import generate

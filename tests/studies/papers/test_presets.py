@@ -26,7 +26,7 @@ from sida.networks.file import read_metadata
 from tests.assets.fault_server import serve, write_registry
 from tests.data.test_archive import png, write_zip
 from tests.eval.synthetic_output import csv_rows
-from tests.files.genuine import MARK, write_genuine
+from tests.files.made_pickles import MARK, write_genuine
 from tests.workflow.workspace import Workspace, forked_snakemake, jobs_in, settings_of, shipped
 from workflow.planning.costs import Costs
 from workflow.planning.plan import make_plan

@@ -1,10 +1,11 @@
-"""Makes pickles in the layout of the published ones: classes that travel with their own source.
+"""Makes pickles: in the layout of the published ones, and of parts that no program would put together.
 
-Written for the tests from the format's description. The embedded source would leave a mark if anything executed it.
+Those carry their classes' own source, written from the format's description; it would leave a mark if it were executed.
 """
 
 import io
 import pickle
+import struct
 import types
 from pathlib import Path
 from typing import Any
@@ -85,3 +86,50 @@ def reduced(function, *args):
             return function, args
 
     return pickle.dumps(Call())
+
+
+# Parts of pickles
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+
+
+def long(value: int) -> bytes:
+    return b"\x8a\x10" + value.to_bytes(16, "little", signed=True)
+
+
+def whole(*parts: bytes) -> bytes:
+    return b"\x80\x04" + b"".join(parts) + b"."
+
+
+def called(module: str, name: str, *args: bytes) -> bytes:
+    return b"c" + f"{module}\n{name}\n".encode() + b"(" + b"".join(args) + b"tR"
+
+
+def kept(slot: int) -> bytes:
+    return b"r" + struct.pack("<I", slot)
+
+
+def again(slot: int) -> bytes:
+    return b"j" + struct.pack("<I", slot)
+
+
+def mapping(*pairs: bytes) -> bytes:
+    return b"}(" + b"".join(pairs) + b"u"
+
+
+def shared(depth: int, wide: int = 2) -> bytes:
+    """A tuple of tuples of ... that is small, and endless when it is written out."""
+    parts = [b")", kept(1)]
+    for level in range(1, depth):
+        parts += [b"0(", again(level) * wide, b"t", kept(level + 1)]
+    return b"".join(parts)
+
+
+def network(*state: bytes) -> bytes:
+    """A network that records its class, as an entry of a pickle."""
+    meta = [text("type") + text("class"), text("version") + b"K\x06", text("module_src") + text("")]
+    meta += [text("class_name") + text("EDMPrecond"), text("state") + mapping(*state)]
+    made = called("torch_utils.persistence", "_reconstruct_persistent_obj", mapping(*meta))
+    return whole(mapping(text("ema") + made))
