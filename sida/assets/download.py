@@ -19,7 +19,7 @@ import ssl
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -208,7 +208,8 @@ class Download:
                 return True
             start, total = self._accepted(answer, done, version)
             if not start:
-                part.begin(url, answer.headers.get("ETag", ""))
+                with _disk(part.path):
+                    part.begin(url, answer.headers.get("ETag", ""))
             self._receive(answer, start, total, watch)
         if total is not None and part.size < total:
             raise BrokenError(f"connection broke after {part.size:,} of {total:,} bytes")
@@ -263,12 +264,18 @@ class Download:
             free = shutil.disk_usage(path.parent).free
             if total is None and free < _ROOM:
                 raise UserError(path, f"{free:,} bytes are free, and the file's length is unknown", _SPACE)
-            try:
-                with open(path, "ab") as stream:
-                    stream.write(chunk)
-            except OSError as error:
-                raise UserError(path, error, _SPACE) from None
+            with _disk(path), open(path, "ab") as stream:
+                stream.write(chunk)
             progress.update((start + watch.arrived) / 1e6)
+
+
+@contextlib.contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """Errors of the block are those of the disk, and not of a connection."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(path, error.strerror, _SPACE) from None
 
 
 class _Watch(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
+import os
 import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -240,6 +242,14 @@ def test_a_body_of_unknown_length_leaves_room_on_the_disk(site, tmp_path, monkey
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**29))
     refused("bytes are free", get, one(site.add("f", BODY, faults=[("endless",)] * 3, chunked=True)), tmp_path)
+
+
+def test_a_full_disk_is_no_fault_of_the_connection(site, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(download, "write_text", full)
+    refused(r"net\.pkl\.part: No space left on device; free some", get, one(site.add("f", BODY)), tmp_path)
 
 
 class Answers:
