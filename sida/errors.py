@@ -93,9 +93,7 @@ def one_line(text: str, limit: int = 2000) -> str:
         text = f"{text[: limit * 3 // 4]} ... {text[-limit // 5 :]}"
     if text.isprintable():
         return text
-    return one_line(
-        "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text), limit
-    )
+    return one_line(visible(text, ""), limit)
 
 
 def suggestion(word: str, known: Iterable[str], too_many: str | None = None) -> str:
@@ -124,9 +122,9 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
-def visible(text: str) -> str:
-    """Text with escapes in place of characters without a glyph, which a terminal may obey; lines and tabs stay."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+def visible(text: str, kept: str = "\n\t") -> str:
+    """Text with escapes in place of characters without a glyph, which a terminal may obey; ``kept`` ones stay."""
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
 
 
 def say(line: str, stream: TextIO | None = None) -> None:
@@ -157,39 +155,23 @@ class Progress:
         unit: Name of the unit, e.g. ``"img"``.
         done: Units done before this process started (a resumed run). The rate leaves them out.
         interval: Seconds between two lines.
-        stream: Where to print; standard error by default.
     """
 
-    def __init__(
-        self,
-        stage: str,
-        total: float,
-        unit: str = "img",
-        done: float = 0,
-        interval: float = 10,
-        stream: TextIO | None = None,
-    ) -> None:
+    def __init__(self, stage: str, total: float, unit: str = "img", done: float = 0, interval: float = 10) -> None:
         self.stage, self.total, self.unit, self.interval = stage, total, unit, interval
-        self._stream = stream if stream is not None else sys.stderr
-        self._start_done = self._done = done
+        self._start_done = done
         self._start = self._last = time.monotonic()
 
     def update(self, done: float, facts: Mapping[str, float] | None = None, force: bool = False) -> None:
         """Reports the number of finished units, with a few named numbers."""
-        self._done = done
         moment = time.monotonic()
         if not force and moment - self._last < self.interval:
             return
         self._last = moment
-        say(self.line(facts), self._stream)
-
-    def line(self, facts: Mapping[str, float] | None = None) -> str:
-        """The current line, without printing it."""
-        elapsed = max(time.monotonic() - self._start, 1e-9)
-        rate = (self._done - self._start_done) / elapsed
-        left = duration((self.total - self._done) / rate) + " left" if rate > 0 else "starting"
-        share = 100 * self._done / self.total if self.total else 100
-        parts = [f"[{self.stage}]", f"{self._done:,.0f}/{self.total:,.0f} {self.unit}", f"{share:.0f} %"]
+        rate = (done - self._start_done) / max(moment - self._start, 1e-9)
+        left = duration((self.total - done) / rate) + " left" if rate > 0 else "starting"
+        share = 100 * done / self.total if self.total else 100
+        parts = [f"[{self.stage}]", f"{done:,.0f}/{self.total:,.0f} {self.unit}", f"{share:.0f} %"]
         parts += [f"{rate:,.0f} {self.unit}/s" if rate >= 10 else f"{rate:.2g} {self.unit}/s", left]
         parts += [f"{name} {value:.4g}" for name, value in (facts or {}).items()]
-        return "  ".join(parts)
+        say("  ".join(parts))

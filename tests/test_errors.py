@@ -122,12 +122,12 @@ def test_other_commands_say_that_their_result_is_lost_and_keep_their_status(full
 def test_the_rate_counts_what_this_process_did_and_lines_keep_their_distance(monkeypatch):
     moments = itertools.count(0, 4)
     monkeypatch.setattr(errors.time, "monotonic", lambda: float(next(moments)))
-    stream = Stream()
-    watched = Progress("distill", 1000, done=200, interval=10, stream=stream)  # at 0 s
+    monkeypatch.setattr(sys, "stderr", stream := Stream())
+    watched = Progress("distill", 1000, done=200, interval=10)  # at 0 s
     watched.update(300)  # 4 s
     watched.update(400)  # 8 s
-    watched.update(500, {"loss": 0.25})  # 12 s; the line is made at 16 s
-    assert stream.writes == ["[distill]  500/1,000 img  50 %  19 img/s  27s left  loss 0.25\n"]
+    watched.update(500, {"loss": 0.25})  # 12 s
+    assert stream.writes == ["[distill]  500/1,000 img  50 %  25 img/s  20s left  loss 0.25\n"]
 
 
 def test_durations_are_short():
