@@ -6,6 +6,7 @@ python -m tools.store_study results/demo studies/demo/preset.yaml --networks
 from __future__ import annotations
 
 import argparse
+import gzip
 import os
 import re
 import shutil
@@ -22,7 +23,6 @@ from sida.errors import UserError
 from sida.files.atomic import atomic_folder, atomic_path, jsonl_text, write_hashed_json, write_text
 from sida.files.content_hash import csv_text
 from sida.files.ordinary import open_below
-from sida.files.text_files import gzip_bytes
 from workflow.preset import Preset
 from workflow.preset.jobs import row_digest
 
@@ -98,6 +98,11 @@ def write_stored(folder: Path, facts: Mapping[str, Any], rows: list[dict[str, st
     else:
         write_text(folder / "measurements.csv", text)
     write_hashed_json(folder / STORED, facts)
+
+
+def gzip_bytes(text: str) -> bytes:
+    """A text compressed for a file ``.gz``; equal texts give equal bytes."""
+    return gzip.compress(text.encode(), 9, mtime=0)
 
 
 def _measured(results: Path) -> list[dict[str, str]]:

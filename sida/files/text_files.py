@@ -57,11 +57,6 @@ def read_text(path: str | os.PathLike[str], newline: str | None = None) -> str:
     return text if newline == "" else text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def gzip_bytes(text: str) -> bytes:
-    """A text compressed for a file ``.gz``; equal texts give equal bytes."""
-    return gzip.compress(text.encode(), 9, mtime=0)
-
-
 def _decompressed(content: bytes) -> bytes:
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:

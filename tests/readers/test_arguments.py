@@ -23,18 +23,13 @@ WRITING = {
 }
 
 
-def fault(verb, *arguments):
-    """The one line with which a command is refused."""
-    return refusal(command, verb, *arguments)
-
-
 @pytest.mark.parametrize("verb", WRITING)
 def test_a_place_where_nothing_can_be_written_is_told_first(verb, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("x")
     os.symlink("circle", "circle")
     for place in ("", " ", "/proc/x/y.json", "file/y", "a\0b", "x" * 300, "circle/y", "~nosuchuser/y", "~/y"):
-        error = fault(verb, *WRITING[verb], place)
+        error = refusal(command, verb, *WRITING[verb], place)
         assert "writ" in error or "is a file" in error, error
     assert sorted(os.listdir(tmp_path)) == ["circle", "file"]
 
@@ -54,15 +49,15 @@ def test_a_place_where_nothing_can_be_written_is_told_first(verb, tmp_path, monk
 def test_values_that_cannot_be(verb, arguments, told, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x").touch()
-    assert told in fault(verb, *arguments)
+    assert told in refusal(command, verb, *arguments)
     assert os.listdir(tmp_path) == ["x"]
 
 
 def test_options_of_a_feature_network_that_is_not_used(tmp_path):
     out = ["--out", str(tmp_path / "x.safetensors")]
     given = ["--dataset", DIGITS, "--extractor", "pixels", *out, "--extractor-option"]
-    assert "did you mean 'pixels'?" in fault("reference", *given, "pixls.path=x")
-    assert "no option 'pth'" in fault("reference", *given, "pixels.pth=x")
+    assert "did you mean 'pixels'?" in refusal(command, "reference", *given, "pixls.path=x")
+    assert "no option 'pth'" in refusal(command, "reference", *given, "pixels.pth=x")
     assert not list(tmp_path.iterdir())
 
 
