@@ -224,12 +224,6 @@ class Download:
             private = asset.hub is not None and status in (401, 403)
             remedy = "; for a private or gated repository set HF_TOKEN or run `hf auth login`" if private else ""
             raise HopelessError(f"the server answered {status}{remedy}")
-        # Such an answer would take the place of bytes that have arrived.
-        if headers.get("Content-Type", "").lower().startswith("text/html"):
-            raise HopelessError("the server sent a web page instead of the file")
-        packed = headers.get("Content-Encoding", "identity").strip().lower()
-        if packed not in ("", "identity") and not asset.target.endswith(".gz"):
-            raise HopelessError(f"the server sends it compressed (Content-Encoding: {packed}), which was not asked for")
         start, total = 0, _number(headers.get("Content-Length"))
         if status != 200:
             place = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", headers.get("Content-Range", ""))
@@ -237,6 +231,12 @@ class Download:
                 self.part.remove()
                 raise BrokenError("the server has another part or another version than asked for; starting over")
             start, total = done, int(place[2])
+        # Such an answer would take the place of bytes that have arrived.
+        if headers.get("Content-Type", "").lower().startswith("text/html"):
+            raise HopelessError("the server sent a web page instead of the file")
+        packed = headers.get("Content-Encoding", "identity").strip().lower()
+        if packed not in ("", "identity") and not asset.target.endswith(".gz"):
+            raise HopelessError(f"the server sends it compressed (Content-Encoding: {packed}), which was not asked for")
         known = asset.size or self.sha256 or "chunked" in headers.get("Transfer-Encoding", "")
         if total is None and not known:
             raise HopelessError("the length of the file is unknown, so a cut-off copy would go unnoticed")

@@ -132,7 +132,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if page.ranges and wanted and fresh:
             start = int(wanted.removeprefix("bytes=").split("-")[0])
             if start >= len(page.body):
-                self._plain(416, [("Content-Range", f"bytes */{len(page.body)}")])
+                page_of_nginx = ("Content-Type", "text/html")
+                self._plain(416, [("Content-Range", f"bytes */{len(page.body)}"), page_of_nginx])
                 return
             self.send_response(206)
             first = start if kind != "wrong range" else start + 1

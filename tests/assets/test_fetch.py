@@ -62,11 +62,12 @@ OTHER = b"x" * 5000
     [
         (BODY, None, True, [f"bytes={len(BODY)}-"]),
         (OTHER, None, True, ["bytes=5000-", None]),
+        (BODY + b"more", None, True, [f"bytes={len(BODY) + 4}-", None]),
         (OTHER, None, False, [None]),
         (OTHER, "[" * 100_000, False, [None]),
         (OTHER, 'URL\n"v1"\r\nX: 1', False, [None]),
     ],
-    ids=["whole", "another beginning", "of an unknown file", "long note", "another header"],
+    ids=["whole", "another beginning", "too long", "of an unknown file", "long note", "another header"],
 )
 def test_what_a_killed_process_left_is_checked(site, tmp_path, part, note, known, asked):
     url = site.add("f", BODY)
