@@ -123,7 +123,7 @@ def planned(monkeypatch):
     return make
 
 
-def test_a_plan_has_costs_and_published_scores(planned):
+def test_a_plan_has_costs(planned):
     network, run = "students/ffhq64-sida-a1/network.safetensors", {"run": "ffhq64-sida-a1"}
     halves = [("measure_0_4", run, [network], list("abcde")), ("measure_5_9", run, [network], list("fghij"))]
     plan = planned("paper", ("distill", run, [], [network]), *halves, ("all", {}, list("aj"), []), gpus=8, fresh=True)
@@ -131,16 +131,13 @@ def test_a_plan_has_costs_and_published_scores(planned):
     measured = plan.jobs["measurements/ffhq64-sida-a1"]
     assert measured.after == ["students/ffhq64-sida-a1"]
     assert measured.gpu_hours == pytest.approx(plan.costs.measurement("ffhq64-sida-a1").gpu_hours)
-    student = plan.jobs["students/ffhq64-sida-a1"]
-    assert student.facts["images"] == 185_856_000
-    assert "fid" in student.facts["published"]
+    assert plan.jobs["students/ffhq64-sida-a1"].facts["images"] == 185_856_000
     hours = sum(job.gpu_hours for job in plan.jobs.values())
     assert wall_hours(plan.jobs, 8) > hours / 8
     text = show_plan(plan)
     assert text.startswith("preset paper (")
     assert "on 8 × H200: " in text
     assert f", {0.7 * hours:,.0f} kWh\n" in text
-    assert re.search(r"^  ffhq64-sida-a1 .* fid [\d.]+", text, re.MULTILINE)
 
 
 def test_a_plan_lists_each_row(planned):
@@ -152,7 +149,6 @@ def test_a_plan_lists_each_row(planned):
         (line,) = (line for line in shown if line.startswith(f"  {job.name} "))
         assert f" {job.gpu_hours:,.1f} " in line
         assert f" {job.memory_gb:.0f} GB" in line
-        assert all(text in line for text in job.facts["published"].values())
 
 
 def test_images_of_a_trial_cost_its_share_of_the_measurement(planned):
@@ -249,13 +245,11 @@ def test_the_doctor_says_what_is_missing_and_how_to_mend_it(verdicts, tmp_path, 
     assert verdicts("ffhq64-sid-a1.2")["data"].verdict == "ok"
 
 
-def test_the_doctor_compares_the_card_and_the_driver_with_torch(verdicts, monkeypatch):
+def test_the_doctor_compares_the_card_with_torch(verdicts, monkeypatch):
     told = lambda: verdicts("cifar10-uncond-sida-a1")["GPU"]
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr("workflow.planning.doctor.driver_cuda", lambda: 12)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "CUDA 12" in told().text
-    assert "CUDA 13" in told().remedy
+    assert "CUDA 13" in told().text
     for capability, lacks in (((7, 0), True), ((7, 5), False), ((8, 9), False), ((9, 0), False), ((12, 0), True)):
         cards(monkeypatch, 80, capability=capability, code=("sm_75", "sm_80", "sm_90", "sm_100"))
         found = doctor._gpu(Plan(shipped("gpu"), (), None, 1, {}))

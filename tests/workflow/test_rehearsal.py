@@ -13,7 +13,7 @@ from tests.refused import refused
 from workflow import rehearsal
 from workflow.planning.doctor import examine
 from workflow.preset import Preset
-from workflow.preset.files import preset_files
+from workflow.preset.files import find_preset
 from workflow.preset.placeholders import check_preset
 
 
@@ -27,7 +27,7 @@ def _stand_ins(tmp_path, monkeypatch):
 @pytest.fixture
 def rehearsed(monkeypatch):
     """Files and environment of the rehearsal of `first-look`."""
-    files = preset_files("first-look")
+    files = [find_preset("first-look")]
     path, environment = rehearsal.write_rehearsal(files)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -45,11 +45,11 @@ def test_a_rehearsal_is_marked_and_lacks_nothing(rehearsed):
     assert all(rehearsal.MARK in text for text in shown)
     assert all(row.label.startswith("rehearsal") for row in preset.runs.values())
     # No file is missing, and no code waits for a permission.
-    assert [found.verdict for found in examine(rehearsed, []) if found.what in ("assets", "code")] == ["ok"]
+    assert [found.verdict for found in examine(rehearsed, []) if found.what in ("assets", "code")] == ["ok", "ok"]
 
 
 def test_a_rehearsal_promises_no_best_value():
-    path, _ = rehearsal.write_rehearsal(preset_files("released"), ["cifar10-uncond-sida-a1"])
+    path, _ = rehearsal.write_rehearsal([find_preset("released")], ["cifar10-uncond-sida-a1"])
     layouts = [yaml.safe_load(layout.read_text()) for layout in (path.parent / "tables").glob("*.yaml")]
     assert layouts
     assert not any("bold" in layout or "Bold:" in layout["caption"] for layout in layouts)
@@ -67,7 +67,7 @@ def test_a_rehearsal_is_comparable_with_no_measurement(rehearsed):
 
 
 def test_protocols_named_by_path_and_second_ones_are_marked(monkeypatch):
-    files = preset_files("clean")
+    files = [find_preset("clean")]
     path, environment = rehearsal.write_rehearsal(files, ["cifar10-uncond-sida-a1"])
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -79,5 +79,5 @@ def test_protocols_named_by_path_and_second_ones_are_marked(monkeypatch):
 
 @pytest.mark.parametrize("name", ["demo", "published"])
 def test_a_preset_without_published_files_is_refused_before_anything_is_written(name, tmp_path):
-    refused("published files", lambda: rehearsal.write_rehearsal(preset_files(name)))
+    refused("published files", lambda: rehearsal.write_rehearsal([find_preset(name)]))
     assert not [*tmp_path.iterdir()]

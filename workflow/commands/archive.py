@@ -26,9 +26,9 @@ def _show_arguments(parser: argparse.ArgumentParser) -> None:
 def _show(args: argparse.Namespace) -> int:
     """Prints a table of a preset's results, else of its stored results, and where the files are."""
     from workflow.preset import Preset
-    from workflow.preset.files import preset_files
+    from workflow.preset.files import find_preset
 
-    show_results(Preset.load(*preset_files(args.preset)), args.table)
+    show_results(Preset.load(find_preset(args.preset)), args.table)
     return 0
 
 

@@ -32,11 +32,11 @@ def _run(args: argparse.Namespace) -> int:
     from sida.errors import UserError
     from sida.machine import environment
     from workflow.preset import Preset
-    from workflow.preset.files import preset_files
+    from workflow.preset.files import find_preset
 
     folder = _stored_folder(args.stored)
     facts = read_stored(folder)
-    preset = Preset.load(*preset_files(facts["preset"]))
+    preset = Preset.load(find_preset(facts["preset"]))
     spec, stored = _spec(folder, preset, facts["rows"], args.row)
     known = sorted({int(row["trial"]) for row in stored})
     trials = known if args.trials == "all" else parse_trials(args.trials, load_protocol(spec["protocol"]).trials)
@@ -114,10 +114,10 @@ def _stored_folder(study: str) -> Path:
     from eval.results.stored import STORED
     from sida.errors import UserError
     from workflow.preset.extension import stored_results
-    from workflow.preset.files import preset_files
+    from workflow.preset.files import find_preset
 
     given = [Path(study), Path(study) / "stored"]
-    found = next((place for place in given if (place / STORED).is_file()), None) or stored_results(preset_files(study))
+    found = next((place for place in given if (place / STORED).is_file()), None) or stored_results([find_preset(study)])
     if not (found / STORED).is_file():
         raise UserError(study, f"has no stored results ({found / STORED})", "name a study that has, or their folder")
     return found

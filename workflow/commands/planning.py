@@ -69,9 +69,9 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
 def _plan(args: argparse.Namespace) -> int:
     """Prints the plan."""
     from workflow.planning.plan import make_plan, show_plan
-    from workflow.preset.files import preset_files
+    from workflow.preset.files import find_preset
 
-    print(show_plan(make_plan(preset_files(args.preset), args.targets, args.gpu, args.gpus, args.fresh)))
+    print(show_plan(make_plan([find_preset(args.preset)], args.targets, args.gpu, args.gpus, args.fresh)))
     return 0
 
 
@@ -100,11 +100,11 @@ that Snakemake would run: finished targets cost nothing; --fresh counts them, to
 def _doctor(args: argparse.Namespace) -> int:
     """Prints the findings; exit status 1 if a requirement is missing."""
     from workflow.planning.doctor import examine
-    from workflow.preset.files import preset_files
+    from workflow.preset.files import find_preset
 
-    files = preset_files(args.preset)
-    findings = examine(files, args.targets)
-    print(f"preset {', '.join(map(str, files))}: {', '.join(args.targets) or 'the whole preset'}")
+    file = find_preset(args.preset)
+    findings = examine([file], args.targets)
+    print(f"preset {file}: {', '.join(args.targets) or 'the whole preset'}")
     for finding in findings:
         print(f"{finding.verdict:<7} {finding.what}: {finding.text}")
         if finding.remedy:

@@ -42,7 +42,7 @@ def _run(args: argparse.Namespace) -> int:
     from sida.config.resources import CHECKOUT, ROOT
     from workflow.checks import check_folder, check_records
     from workflow.preset import Preset
-    from workflow.preset.files import preset_files
+    from workflow.preset.files import find_preset
     from workflow.preset.targets import Targets
 
     if not CHECKOUT:
@@ -55,7 +55,7 @@ def _run(args: argparse.Namespace) -> int:
     # Snakemake runs code of its settings and records as it starts: they are read first, as data.
     check_folder(Path.cwd())
     check_records(Path.cwd())
-    files = preset_files(args.preset)
+    files = [find_preset(args.preset)]
     if args.extend is not None:
         from workflow.preset.extension import stored_results, write_extension
 

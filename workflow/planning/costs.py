@@ -117,7 +117,7 @@ class Cost:
         memory_gb: Memory on each GPU.
         download_gb: Size of downloads.
         disk_gb: Size of its files on disk.
-        facts: Numbers that the plan shows: images, operations, published scores.
+        facts: Numbers that the plan shows: images, operations.
     """
 
     kind: str
@@ -383,13 +383,3 @@ def check_card(device: str, where: str) -> None:
     if device.startswith("cuda") and not driver_cards():
         remedy = "run it on a machine with one or through a scheduler (docs/cluster.md), or choose another preset"
         raise UserError(where, f"device: '{device}', but this machine has no GPU", f"{remedy} (sida presets)")
-
-
-def driver_cuda() -> int | None:
-    """Major version of the newest CUDA that the driver supports; None without a driver."""
-    version = ctypes.c_int(0)
-    try:
-        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
-    except (OSError, AttributeError):
-        return None
-    return version.value // 1000 or None

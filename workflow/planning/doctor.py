@@ -17,7 +17,7 @@ from sida.assets.registry import Asset
 from sida.config.plugins import source_file
 from sida.config.resources import how_to_install
 from sida.errors import UserError
-from workflow.planning.costs import SMALLER, SPARE, driver_cuda, too_large, without_code
+from workflow.planning.costs import SMALLER, SPARE, too_large, without_code
 from workflow.planning.plan import Plan, make_plan
 from workflow.preset.outside_code import NotAllowedError
 
@@ -75,16 +75,12 @@ def _gpu(plan: Plan) -> Iterator[Check]:
 
     wanted, count = plan.preset.settings.gpus, torch.cuda.device_count() if torch.cuda.is_available() else 0
     need = max((job.memory_gb for job in plan.jobs.values()), default=0.0)
-    driver, built = driver_cuda(), int((torch.version.cuda or "0").split(".")[0])
     if not count:
         size = f" with {need:.0f} GB each" if need >= 1 else ""
-        text = f"none that torch sees; the preset asks for {wanted}{size}"
-        remedy = "install a driver of NVIDIA's, run on another machine, or through a scheduler (docs/cluster.md)"
-        if not built:
-            text, remedy = f"torch {torch.__version__} is built without CUDA", how_to_install("torch>=2.5,<3")
-        elif driver is not None and driver < built:
-            text = f"the driver runs CUDA {driver}; torch {torch.__version__} is built for CUDA {built}"
-            remedy = f"install a driver of NVIDIA's for CUDA {built} or newer"
+        built = torch.version.cuda and f"built for CUDA {torch.version.cuda}"
+        text = f"none that torch sees; the preset asks for {wanted}{size}; torch is {built or 'built without CUDA'}"
+        remedy = "install a driver of NVIDIA's for this CUDA, run on another machine, or through a scheduler"
+        remedy = f"{remedy} (docs/cluster.md)" if built else how_to_install("torch>=2.5,<3")
         yield Check("GPU", "missing", text, remedy)
         return
     for index in range(count):

@@ -7,8 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eval.results.summary import Measurements
-from eval.tables.layout import TableSources, load_table_layout
 from sida.config.plugins import source_file
 from workflow.planning.costs import SMALLER, Cost, Costs, too_large
 from workflow.planning.graph import Planned, planned_jobs
@@ -99,11 +97,6 @@ def make_plan(
         total.gpu_hours += share * cost.gpu_hours
         total.cpu_hours += share * cost.cpu_hours
         total.after = sorted({*total.after, *(made[path] for path in job.inputs if path in made)} - {key})
-    judged = [cost for cost in found.values() if cost.kind in ("student", "measure")]
-    scores = published_scores(preset) if judged else {}
-    for cost in judged:
-        if cost.kind == "student" or scores.get(cost.name):
-            cost.facts["published"] = scores.get(cost.name, {})
     return Plan(preset, targets, costs, gpus, {key: cost for key, cost in found.items() if key not in _NO_JOB})
 
 
@@ -123,22 +116,17 @@ def _part(job: Planned, preset: Preset) -> tuple[str, str, float]:
 def show_plan(plan: Plan) -> str:
     """A plan as text: the preset, a table of jobs, totals and assumptions."""
     jobs, costs = [*plan.jobs.values()], plan.costs
-    rows: list[tuple[str, ...]] = [
-        ("what", "jobs", f"{costs.gpu_name} hours", "memory", "download", "disk", "to reach")
-    ]
+    rows = [("what", "jobs", f"{costs.gpu_name} hours", "memory", "download", "disk")]
     for kind, title in KINDS.items():
         some = [job for job in jobs if job.kind == kind]
-        rows += [_row(title, some, "")] if some else []
-        for job in some if kind in ("teacher", "student", "measure") else ():
-            scores = job.facts.get("published", {}).items()
-            rows.append(_row(f"  {job.name}", [job], ", ".join(f"{metric} {text}" for metric, text in scores)))
-    rows.append(_row("all", jobs, ""))
+        rows += [_row(title, some)] if some else []
+        rows += [_row(f"  {job.name}", [job]) for job in some if kind in ("teacher", "student", "measure")]
+    rows.append(_row("all", jobs))
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = [f"preset {plan.preset.name} ({plan.preset.source}): {', '.join(plan.targets) or 'the whole preset'}", ""]
     lines += [
         "  ".join(
-            cell.ljust(width) if column in (0, 6) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths))
+            cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(zip(row, widths))
         ).rstrip()
         for row in rows
     ]
@@ -166,7 +154,7 @@ def span(hours: float) -> str:
     return f"{hours / 24:,.1f} days" if hours > 48 else f"{hours:,.1f} hours"
 
 
-def _row(title: str, jobs: Sequence[Cost], score: str) -> tuple[str, str, str, str, str, str, str]:
+def _row(title: str, jobs: Sequence[Cost]) -> tuple[str, str, str, str, str, str]:
     """A line of the table: sums over jobs, and the largest memory; an empty cell for 0."""
     hours, memory = sum(job.gpu_hours for job in jobs), max((job.memory_gb for job in jobs), default=0.0)
     download, disk = sum(job.download_gb for job in jobs), sum(job.disk_gb for job in jobs)
@@ -177,23 +165,7 @@ def _row(title: str, jobs: Sequence[Cost], score: str) -> tuple[str, str, str, s
         f"{memory:.0f} GB" if memory else "",
         f"{download:,.1f} GB" if download else "",
         f"{disk:,.1f} GB" if disk else "",
-        score,
     )
-
-
-def published_scores(preset: Preset) -> dict[str, dict[str, str]]:
-    """Published scores by run: metric to ``value ± std`` as printed, from the later of several tables."""
-    scores = dict[str, dict[str, str]]()
-    for name in preset.settings.tables:
-        layout = load_table_layout(preset.layout("tables", name))
-        if layout.mode == "measured":
-            continue  # it shows no published score
-        table = layout.build(TableSources(Measurements([], preset.sheet), preset.runs, "audit"))
-        for record in table.records:
-            if record["run"] and record["published"]:
-                text = " ± ".join(filter(None, (record["published"], record["published_std"])))
-                scores.setdefault(record["run"], {})[record["metric"]] = text
-    return scores
 
 
 def wall_hours(jobs: Mapping[str, Cost], gpus: int) -> float:

@@ -44,17 +44,6 @@ def find_preset(name: str | Path, where: str = "preset") -> Path:
     raise UserError(where, f"no preset '{name}'{suggestion(path.stem, known)}")
 
 
-def preset_files(named: str) -> list[Path]:
-    """Files of presets, by their names or paths, with spaces between them.
-
-    Raises:
-        UserError: No such preset; see :func:`find_preset`.
-    """
-    # One path may have spaces in it.
-    names = [named] if named and os.path.exists(named) else named.split() or [named]
-    return [Path(name) if os.path.isfile(name) else find_preset(name) for name in names]
-
-
 def presets() -> dict[str, Path]:
     """Files of all presets by name, sorted, from ``studies`` of the current folder and of the checkout.
 
