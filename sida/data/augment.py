@@ -17,10 +17,9 @@ without warp can be skipped. Source of the construction: NVlabs/edm:training/aug
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,44 +31,60 @@ from sida.machine import to_device
 
 
 class DrawSource:
-    """Returns raw draws in call order.
+    """Raw draws for a batch, in call order.
 
     Args:
-        device: Device of the draws, if neither a generator nor recorded draws are given.
+        count: Images in the batch; the last axis of every draw.
+        device: Device of the draws if they come neither from a generator nor from records.
         generator: Source of the draws, on its device.
-        recorded: Recorded draws, one per call.
+        recorded: Recorded draws, one per call, on the CPU.
     """
 
     def __init__(
         self,
-        device: torch.device | str = "cpu",
+        count: int,
+        device: torch.device,
         generator: torch.Generator | None = None,
         recorded: Iterable[torch.Tensor] | None = None,
     ) -> None:
-        self._generator = generator
-        self._device = generator.device if generator is not None else torch.device(device)
-        self._recorded: Iterator[torch.Tensor] | None = None if recorded is None else iter(recorded)
+        self.count, self.device, self._generator = count, device, generator
+        self._recorded = None if recorded is None else iter(recorded)
+        if generator is not None:
+            self.device = generator.device
+        elif recorded is not None:
+            self.device = torch.device("cpu")
 
-    def rand(self, *shape: int) -> torch.Tensor:
-        """Uniform in [0, 1), float32."""
-        return self._draw(torch.rand, shape)
+    def rand(self, *rows: int) -> torch.Tensor:
+        """Uniform in [0, 1), float32 ``(*rows, count)``."""
+        return self._draw(torch.rand, (*rows, self.count))
 
-    def randn(self, *shape: int) -> torch.Tensor:
-        """Unit normal, float32."""
-        return self._draw(torch.randn, shape)
+    def randn(self, *rows: int) -> torch.Tensor:
+        """Unit normal, float32 ``(*rows, count)``."""
+        return self._draw(torch.randn, (*rows, self.count))
 
-    def randint(self, high: int, *shape: int) -> torch.Tensor:
-        """Integers in ``[0, high)``, int64."""
-        return self._draw(functools.partial(torch.randint, high), shape)
+    def randint(self, high: int) -> torch.Tensor:
+        """Integers in ``[0, high)``, int64 ``(count,)``."""
+        return self._draw(functools.partial(torch.randint, high), (self.count,))
 
     def _draw(self, draw: Callable[..., torch.Tensor], shape: tuple[int, ...]) -> torch.Tensor:
         if self._recorded is None:
-            return draw(shape, generator=self._generator, device=self._device)
-        return next(self._recorded)
+            return draw(shape, generator=self._generator, device=self.device)
+        return next(self._recorded).reshape(shape)
 
 
-#: Number of label columns of each change, in order.
-COLOUR_LABELS: Mapping[str, int] = {"brightness": 1, "contrast": 1, "lumaflip": 1, "hue": 2, "saturation": 1}
+#: Transformations in order, with their numbers of label columns: exact pixel moves, filtered warps, colour changes.
+LABELS: Mapping[str, int] = {
+    "xflip": 1, "yflip": 1, "rotate_int": 2, "translate_int": 2, "scale": 1, "rotate_frac": 2, "aniso": 2,
+    "translate_frac": 2, "brightness": 1, "contrast": 1, "lumaflip": 1, "hue": 2, "saturation": 1,
+}  # fmt: skip
+_COLOURS = ("brightness", "contrast", "lumaflip", "hue", "saturation")
+#: Multipliers of EDM, SiD and SiDA. Flips always have probability 1/2: otherwise their label could not be learnt.
+EDM_FLAGS: Mapping[str, float] = {
+    "xflip": 1e8, "yflip": 1, "scale": 1, "rotate_frac": 1, "aniso": 1, "translate_frac": 1,
+}  # fmt: skip
+#: Strengths: the move as a share of the image, and standard deviations of log2 of the size and of the brightness, and
+#: of log2 of the contrast.
+_MOVE, _SPREAD, _CONTRAST = 0.125, 0.2, 0.5
 
 
 def _turn_about_luma(angle: torch.Tensor) -> torch.Tensor:
@@ -182,60 +197,17 @@ def _downsampling(size: int) -> torch.Tensor:
     return torch.from_numpy(matrix.astype(np.float32))
 
 
-_LABELS = {
-    "xflip": 1, "yflip": 1, "rotate_int": 2, "translate_int": 2, "scale": 1, "rotate_frac": 2, "aniso": 2,
-    "translate_frac": 2, **COLOUR_LABELS,
-}  # fmt: skip
-
-
-#: Multipliers of EDM, SiD and SiDA. Flips always have probability 1/2: otherwise their label could not be learnt.
-EDM_FLAGS: Mapping[str, float] = {
-    "xflip": 1e8, "yflip": 1, "scale": 1, "rotate_frac": 1, "aniso": 1, "translate_frac": 1,
-}  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentPipe:
     """Augmentation of a batch of images.
 
-    Attributes:
+    Args:
         p: Probability of each transformation before its multiplier.
-        xflip, yflip, rotate_int, translate_int: Multipliers of exact pixel moves.
-        scale, rotate_frac, aniso, translate_frac: Multipliers of filtered geometric warps.
-        brightness, contrast, lumaflip, hue, saturation: Multipliers of colour changes (1 or 3 channels).
-        translate_int_max: Largest move, share of the image.
-        scale_std: Standard deviation of log2 of the scale.
-        rotate_frac_max: Largest rotation, 1 = half a turn.
-        aniso_std: Standard deviation of log2 of the stretch.
-        aniso_rotate_prob: Probability that the stretch is along a random direction.
-        translate_frac_std: Standard deviation of the move, share of the image.
-        brightness_std, contrast_std, hue_max, saturation_std: Strength of colour changes.
+        multipliers: Multiplier of each transformation by its name in :data:`LABELS`; colour changes need 1 or 3
+            channels.
     """
 
-    p: float = 1.0
-    xflip: float = 0.0
-    yflip: float = 0.0
-    rotate_int: float = 0.0
-    translate_int: float = 0.0
-    scale: float = 0.0
-    rotate_frac: float = 0.0
-    aniso: float = 0.0
-    translate_frac: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    lumaflip: float = 0.0
-    hue: float = 0.0
-    saturation: float = 0.0
-    translate_int_max: float = 0.125
-    scale_std: float = 0.2
-    rotate_frac_max: float = 1.0
-    aniso_std: float = 0.2
-    aniso_rotate_prob: float = 0.5
-    translate_frac_std: float = 0.125
-    brightness_std: float = 0.2
-    contrast_std: float = 0.5
-    hue_max: float = 1.0
-    saturation_std: float = 1.0
+    def __init__(self, p: float = 1.0, **multipliers: float) -> None:
+        self.p, self.multipliers = p, {name: value for name, value in multipliers.items() if value > 0}
 
     @classmethod
     def from_config(
@@ -246,12 +218,12 @@ class AugmentPipe:
         Raises:
             UserError: An unknown key, or a value out of range.
         """
-        return cls(**flags, p=from_mapping(AugmentConfig, config, where).p)
+        return cls(from_mapping(AugmentConfig, config, where).p, **flags)
 
     @property
     def label_dim(self) -> int:
         """Width of the label rows: 9 for EDM's flags."""
-        return sum(width for name, width in _LABELS.items() if getattr(self, name) > 0)
+        return sum(LABELS[name] for name in self.multipliers)
 
     def __call__(
         self,
@@ -269,7 +241,7 @@ class AugmentPipe:
         Returns:
             Augmented images, and labels float32 ``(N, label_dim)`` on the same device.
         """
-        source = DrawSource(images.device, generator, draws)
+        source = DrawSource(len(images), images.device, generator, draws)
         labels: list[torch.Tensor] = []
         images = self._move_pixels(images, source, labels)
         images = self._warp(images, source, labels)
@@ -281,26 +253,22 @@ class AugmentPipe:
 
     def _move_pixels(self, images: torch.Tensor, source: DrawSource, labels: list[torch.Tensor]) -> torch.Tensor:
         """Applies flips, quarter turns and moves by whole pixels, without interpolation."""
-        count, _, height, width = images.shape
+        height, width = images.shape[2:]
         for name, axis in (("xflip", 3), ("yflip", 2)):
-            multiplier = getattr(self, name)
-            if multiplier > 0:
-                flip = source.randint(2, count, 1, 1, 1)
-                flip = self._chosen(flip, source.rand(count, 1, 1, 1), multiplier)
-                images = torch.where(to_device(flip == 1, images.device), images.flip(axis), images)
+            if name in self.multipliers:
+                flip = self._chosen(name, source.randint(2), source)
+                images = _where(flip == 1, images.flip(axis), images)
                 labels.append(flip)
-        if self.rotate_int > 0:
-            turns = source.randint(4, count, 1, 1, 1)
-            turns = self._chosen(turns, source.rand(count, 1, 1, 1), self.rotate_int)
-            labels += [((turns == 1) | (turns == 2)), ((turns == 2) | (turns == 3))]
-            options = [images, images.flip(3).transpose(2, 3), images.flip(2, 3), images.flip(2).transpose(2, 3)]
-            for number in (1, 2, 3):
-                images = torch.where(to_device(turns == number, images.device), options[number], images)
-        if self.translate_int > 0:
-            share = source.rand(2, count, 1, 1, 1) * 2 - 1
-            share = self._chosen(share, source.rand(1, count, 1, 1, 1), self.translate_int)
-            limit_x, limit_y = width * self.translate_int_max, height * self.translate_int_max
-            move_x, move_y = (share[0] * limit_x).round().flatten(), (share[1] * limit_y).round().flatten()
+        if "rotate_int" in self.multipliers:
+            turns = self._chosen("rotate_int", source.randint(4), source)
+            labels += [(turns == 1) | (turns == 2), (turns == 2) | (turns == 3)]
+            options = [images.flip(3).transpose(2, 3), images.flip(2, 3), images.flip(2).transpose(2, 3)]
+            for number, turned in enumerate(options, start=1):
+                images = _where(turns == number, turned, images)
+        if "translate_int" in self.multipliers:
+            share = self._chosen("translate_int", source.rand(2) * 2 - 1, source)
+            limit_x, limit_y = width * _MOVE, height * _MOVE
+            move_x, move_y = (share[0] * limit_x).round(), (share[1] * limit_y).round()
             images = _take(images, move_x, 3)
             # Downward moves are negative, as in the original, since networks learnt the label's sign.
             images = _take(images, -move_y, 2)
@@ -310,94 +278,87 @@ class AugmentPipe:
     def _warp(self, images: torch.Tensor, source: DrawSource, labels: list[torch.Tensor]) -> torch.Tensor:
         """Applies scaling, rotation, stretching and fractional moves as one affine warp."""
         count, _, height, width = images.shape
-        linear: torch.Tensor | None = None  # maps output to input positions; None is the identity
-        offset: torch.Tensor | None = None
-        if self.scale > 0:
-            log_scale = self._chosen(source.randn(count), source.rand(count), self.scale)
+        steps: list[torch.Tensor] = []  # their product maps output to input positions
+        if "scale" in self.multipliers:
+            log_scale = self._chosen("scale", source.randn(), source)
             labels.append(log_scale)
-            zoom = torch.exp2(-log_scale * self.scale_std)
-            linear = _then(linear, torch.diag_embed(torch.stack([zoom, zoom], 1)))
-        if self.rotate_frac > 0:
-            angle = (source.rand(count) * 2 - 1) * (math.pi * self.rotate_frac_max)
-            angle = self._chosen(angle, source.rand(count), self.rotate_frac)
+            zoom = torch.exp2(-log_scale * _SPREAD)
+            steps.append(torch.diag_embed(torch.stack([zoom, zoom], 1)))
+        if "rotate_frac" in self.multipliers:
+            angle = self._chosen("rotate_frac", (source.rand() * 2 - 1) * math.pi, source)
             labels.append(torch.stack([angle.cos() - 1, angle.sin()], 1))
-            linear = _then(linear, _rotation(angle))
-        if self.aniso > 0:
-            log_stretch = source.randn(count)
-            direction = (source.rand(count) * 2 - 1) * math.pi
-            log_stretch = self._chosen(log_stretch, source.rand(count), self.aniso)
-            direction = torch.where(source.rand(count) < self.aniso_rotate_prob, direction, torch.zeros(()))
+            steps.append(_rotation(angle))
+        if "aniso" in self.multipliers:
+            log_stretch = source.randn()
+            direction = (source.rand() * 2 - 1) * math.pi
+            log_stretch = self._chosen("aniso", log_stretch, source)
+            # Half of the stretches are along an axis.
+            direction = torch.where(source.rand() < 0.5, direction, torch.zeros(()))
             labels.append(torch.stack([log_stretch * direction.cos(), log_stretch * direction.sin()], 1))
-            squeeze = torch.exp2(-log_stretch * self.aniso_std)
+            squeeze = torch.exp2(-log_stretch * _SPREAD)
             turn = _rotation(direction)
             stretched = turn.mT @ torch.diag_embed(torch.stack([squeeze, 1 / squeeze], 1)) @ turn
             # Turning forth and back causes rounding; images without stretch must stay exactly in place.
             still = (log_stretch == 0)[:, None, None]
-            linear = _then(linear, torch.where(still, torch.eye(2, device=turn.device), stretched))
-        if self.translate_frac > 0:
-            share = self._chosen(source.randn(2, count), source.rand(1, count), self.translate_frac)
-            labels.append(share.T)
-            move = share.T * (torch.tensor([width, height], device=share.device) * self.translate_frac_std)
-            offset = -move if linear is None else -(linear @ move[:, :, None])[:, :, 0]
-        if linear is None and offset is None:
-            return images
-        device = (linear if linear is not None else offset).device  # type: ignore[union-attr]
-        if linear is None:
-            linear = torch.eye(2, device=device).expand(count, 2, 2)
-        if offset is None:
-            offset = torch.zeros(count, 2, device=device)
+            steps.append(torch.where(still, torch.eye(2, device=turn.device), stretched))
+        linear = torch.eye(2, device=source.device).expand(count, 2, 2)
+        if steps:
+            linear = functools.reduce(torch.matmul, steps)
+        offset = torch.zeros(count, 2, device=source.device)
+        if "translate_frac" in self.multipliers:
+            share = self._chosen("translate_frac", source.randn(2), source).T
+            labels.append(share)
+            move = share * (torch.tensor([width, height], device=share.device) * _MOVE)
+            offset = -(linear @ move[:, :, None])[:, :, 0]
         return warp(images, linear, offset)
 
     def _change_colours(self, images: torch.Tensor, source: DrawSource, labels: list[torch.Tensor]) -> torch.Tensor:
         """Applies colour changes to images of 3 channels, or 1, which takes the mean of the map over the colours."""
-        if not any(getattr(self, name) > 0 for name in COLOUR_LABELS):
+        if self.multipliers.keys().isdisjoint(_COLOURS):
             return images
         count, channels = images.shape[:2]
         if channels not in (1, 3):
             raise ValueError(f"colour changes need 1 or 3 channels, got {channels}; leave their flags out")
         # Rows act on (r, g, b, 1): colour = matrix @ rgb + bias.
-        matrix = torch.eye(3).expand(count, 3, 3)
-        bias = torch.zeros(count, 3)
-        grey = torch.full((3, 3), 1 / 3)  # projection on the luma axis (1, 1, 1)/√3
-        colourful = torch.eye(3) - grey
+        identity = torch.eye(3, device=source.device)
+        matrix, bias = identity.expand(count, 3, 3), torch.zeros(count, 3, device=source.device)
+        grey = torch.full((3, 3), 1 / 3, device=source.device)  # projection on the luma axis (1, 1, 1)/√3
         steps: list[torch.Tensor] = []
-        if self.brightness > 0:
-            weight = self._chosen(source.randn(count), source.rand(count), self.brightness)
+        if "brightness" in self.multipliers:
+            weight = self._chosen("brightness", source.randn(), source)
             labels.append(weight)
-            bias = bias.to(weight.device) + (weight * self.brightness_std)[:, None]
-        if self.contrast > 0:
-            weight = self._chosen(source.randn(count), source.rand(count), self.contrast)
+            bias = bias + (weight * _SPREAD)[:, None]
+        if "contrast" in self.multipliers:
+            weight = self._chosen("contrast", source.randn(), source)
             labels.append(weight)
-            steps.append(torch.exp2(weight * self.contrast_std)[:, None, None] * torch.eye(3, device=weight.device))
-        if self.lumaflip > 0:
-            flip = source.randint(2, count, 1, 1)
-            flip = self._chosen(flip, source.rand(count, 1, 1), self.lumaflip)
+            steps.append(torch.exp2(weight * _CONTRAST)[:, None, None] * identity)
+        if "lumaflip" in self.multipliers:
+            flip = self._chosen("lumaflip", source.randint(2), source)
             labels.append(flip)
-            steps.append(torch.eye(3, device=flip.device) - 2 * grey.to(flip.device) * flip)
-        if self.hue > 0:
-            angle = (source.rand(count) * 2 - 1) * (math.pi * self.hue_max)
-            angle = self._chosen(angle, source.rand(count), self.hue)
+            steps.append(identity - 2 * grey * flip[:, None, None])
+        if "hue" in self.multipliers:
+            angle = self._chosen("hue", (source.rand() * 2 - 1) * math.pi, source)
             labels.append(torch.stack([angle.cos() - 1, angle.sin()], 1))
             steps.append(_turn_about_luma(angle))
-        if self.saturation > 0:
-            weight = self._chosen(source.randn(count, 1, 1), source.rand(count, 1, 1), self.saturation)
+        if "saturation" in self.multipliers:
+            weight = self._chosen("saturation", source.randn(), source)
             labels.append(weight)
-            device = weight.device
-            steps.append(grey.to(device) + colourful.to(device) * torch.exp2(weight * self.saturation_std))
+            steps.append(grey + (identity - grey) * torch.exp2(weight)[:, None, None])
         for step in steps:
-            matrix, bias = step @ matrix.to(step.device), (step @ bias.to(step.device)[:, :, None])[:, :, 0]
-        matrix, bias = (to_device(x.to(images.dtype), images.device) for x in (matrix, bias))
+            matrix, bias = step @ matrix, (step @ bias[:, :, None])[:, :, 0]
+        matrix, bias = _sent_to(matrix, images), _sent_to(bias, images)
         if channels == 1:
             return images * matrix.mean(1).sum(1)[:, None, None, None] + bias.mean(1)[:, None, None, None]
         return (matrix @ images.flatten(2) + bias[:, :, None]).reshape(images.shape)
 
-    def _chosen(self, value: torch.Tensor, uniform: torch.Tensor, multiplier: float) -> torch.Tensor:
-        """Keeps a transformation's parameter with probability ``multiplier * p``, else sets it to 0 (no change)."""
-        return torch.where(uniform < multiplier * self.p, value, torch.zeros_like(value))
+    def _chosen(self, name: str, value: torch.Tensor, source: DrawSource) -> torch.Tensor:
+        """Keeps parameters ``(…, N)`` with probability ``multiplier * p``, else sets them to 0 (no change)."""
+        return torch.where(source.rand() < self.multipliers[name] * self.p, value, torch.zeros_like(value))
 
 
-def _then(linear: torch.Tensor | None, step: torch.Tensor) -> torch.Tensor:
-    return step if linear is None else linear @ step
+def _where(chosen: torch.Tensor, changed: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """The changed images where chosen ``(N,)``, else the images."""
+    return torch.where(to_device(chosen, images.device)[:, None, None, None], changed, images)
 
 
 def _rotation(angle: torch.Tensor) -> torch.Tensor:
