@@ -24,7 +24,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     add("--protocol", metavar="NAME", help="name or YAML file of a protocol (default: that of --like)")
     add(
         "--against",
-        type=existing("--against", pictures=True),
+        type=existing("--against"),
         metavar="PATH",
         help="images in the place of the protocol's references (default protocol: pair)",
     )
@@ -146,7 +146,6 @@ def _score(args: argparse.Namespace) -> int:
 def _source(text: str) -> str:
     """Parses a source; a wrong name ends before the heavy imports."""
     from sida.config.settings import names_object
-    from sida.data.archive import refuse_picture
     from sida.errors import UserError
 
     if not names_object(text):
@@ -155,7 +154,6 @@ def _source(text: str) -> str:
             module, _, name = text.rpartition(".")
             raise UserError(text, f"a function is named with a colon, module:function, such as {module}:{name}")
         network_source(text)
-        refuse_picture(text)
     return text
 
 
@@ -187,7 +185,7 @@ def _reference_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--dataset", metavar="JSON", help="data-set spec or file")
-    images = existing("--images", pictures=True)
+    images = existing("--images")
     source.add_argument("--images", type=images, metavar="PATH", help="folder, .zip, .tar, .npz or .npy")
     parser.add_argument("--extractor", required=True, help="feature network")
     parser.add_argument("--allow-tf32", action="store_true", help="allow TF32, like a protocol's allow_tf32")

@@ -101,8 +101,8 @@ class Protocol(Settings):
         label_dist: Distribution of the classes of generated images: ``empirical`` (frequencies of the data, as in the
             published FID code), ``uniform`` (as in the generation scripts; difference 63) or ``balanced`` (the
             classes in turn: each equally often).
-        labels: Frequencies for ``empirical``: a data set of ``config/labels``, a ``.json`` file (``sida data labels``)
-            or its content, or an asset that lists the class of each image. The counts, or the name of the asset,
+        labels: Frequencies for ``empirical``: a data set of ``config/labels``, a ``.json`` file or
+            its content, or an asset that lists the class of each image. The counts, or the name of the asset,
             are part of identities. None reads the classes of the data set itself.
         quantisation: ``truncate``: x·127.5 + 128 clamped and truncated (pixels); ``truncate_unit``: decoder output
             clamped to 0..1, times 255, truncated (latents; difference 68).

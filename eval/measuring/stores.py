@@ -25,9 +25,8 @@ import numpy as np
 import torch
 from scipy.special import chdtrc
 
-from sida.data.archive import LEFT_OUT, Files, counted_by_tool, is_tools, no_pictures
+from sida.data.archive import Files, counted_by_tool, is_tools
 from sida.data.arrays import ImageArrays, find_arrays
-from sida.data.pictures import PICTURES
 from sida.errors import UserError
 
 #: Largest array in bytes whose images are dealt in memory.
@@ -167,17 +166,12 @@ class PictureStore(ImageStore):
 
     def __init__(self, files: Files) -> None:
         self.path, self._files = Path(files.path), files
-        self._members = files.with_suffix(PICTURES)
-        if not len(self._members):
-            raise no_pictures(files)
-        files.start()
+        self._members = files.pictures()
         self.count = len(self._members)
         self._shape: list[int] | None = None
         self._lossy: dict[int, str] = {}
-        self.classes = files.labels(self._members, anywhere=True)
-        self._order: tuple[str, ...] = ()
-        if files.hidden:
-            self._order = (f"{files.hidden:,} {LEFT_OUT}",)
+        self.classes = files.labels(self._members)
+        self._order = (files.left_out,) if files.left_out else ()
         for by, groups in self._groups():
             if (order := dealt_order(groups)) is not None:
                 self._members, self.dealt = self._members[order], True

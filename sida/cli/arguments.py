@@ -62,12 +62,11 @@ def number(option: str, least: float = -math.inf) -> Callable[[str], float]:
     return read
 
 
-def existing(option: str = "", pictures: bool = False) -> Callable[[str], str]:
+def existing(option: str = "") -> Callable[[str], str]:
     """Returns a parser of paths that a verb reads: a wrong name ends before the heavy imports.
 
     Args:
         option: Option named in errors; empty for a positional argument.
-        pictures: Refuse a single picture where a verb reads a folder or an archive of pictures.
 
     Raises:
         UserError: Raised by the parser if nothing is there; the message suggests the closest name in that folder.
@@ -79,10 +78,6 @@ def existing(option: str = "", pictures: bool = False) -> Callable[[str], str]:
             near = difflib.get_close_matches(path.name, os.listdir(path.parent), 1) if path.parent.is_dir() else []
             meant = f"did you mean '{path.parent / near[0]}'?" if near else "check the path"
             raise UserError(f"{option + ' ' if option else ''}{text}", "no such file or folder", meant)
-        if pictures:
-            from sida.data.archive import refuse_foreign  # imports torch
-
-            refuse_foreign(path)
         return text
 
     return read

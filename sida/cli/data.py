@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sida.assets.cache import cache_dir, describe_asset, fetch, fetch_many, forget, read_records, verify_asset
 from sida.assets.registry import ASSET_KINDS, Asset, find_asset, load_registry
 from sida.cli.arguments import add_whole, existing
 from sida.cli.main import Verb
-from sida.config.datasets import dataset_spec, write_labels
+from sida.config.datasets import dataset_spec
 from sida.config.families import SD_VAE
 from sida.config.settings import from_mapping, load_spec
 from sida.errors import UserError, suggestion
@@ -32,128 +31,90 @@ _DATA_EXAMPLES = """examples:
   sida data prepare --source afhqv2 --out afhqv2-64x64.zip --resolution 64 --labels none
   sida data check cifar10-32x32.zip --expect 50000 --expect-classes 10
   sida data check digits                              (a name in config/datasets.yaml)
-  sida data labels imagenet/train --out imagenet --expect 1281167 --expect-classes 1000
-  sida data labels ILSVRC2012_img_train.tar --out config/labels/imagenet.json
   sida data encode --source img512.zip --out img512-sd.zip --device cuda
 
-labels of `prepare`: from the source's dataset.json or .cls files, else the rank of the picture's top folder.
+labels of `prepare`: from the source's dataset.json, else the rank of the picture's top folder.
 """
 
 
 def _data_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the actions and their arguments."""
-    actions = parser.add_subparsers(dest="action", metavar="prepare|check|labels|encode", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="prepare|check|encode", required=True)
     prepare = actions.add_parser("prepare", help="pictures of any size to one zip")
     prepare.add_argument("--source", required=True, help="folder, zip, tar, npz, npy, idx or an asset's id")
     prepare.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
     add_whole(prepare, "--resolution", "height and width", 1)
     prepare.add_argument("--transform", help="none, center-crop or center-crop-dhariwal (default: none)")
     prepare.add_argument("--channels", type=int, help="3: RGB (default), 1: grey")
-    prepare.add_argument("--labels", help="auto (default), json, folders or none")
+    prepare.add_argument("--labels", help="auto (default), folders or none")
     part = "train or test, where a source has both (default: train; pictures with --labels none: both)"
     prepare.add_argument("--subset", help=part)
     add_whole(prepare, "--max-images", "only the first N", 1)
     check = actions.add_parser("check", help="read every image and describe the data set")
     check.add_argument("dataset", help="zip, folder, or name in config/datasets.yaml")
-    labels = actions.add_parser("labels", help="count the images per class without reading them")
-    labels.add_argument("source", help="folder, zip, tar, dataset.json, or an asset's id")
-    labels.add_argument("--out", required=True, metavar="NAME|FILE.json", help="a name is a file in config/labels")
     encode = actions.add_parser("encode", help="pixels to moments of EDM2's VAE")
-    images = existing("--source", pictures=True)
-    encode.add_argument("--source", required=True, type=images, help="zip or folder of RGB images")
+    encode.add_argument("--source", required=True, type=existing("--source"), help="zip or folder of RGB images")
     encode.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
     add_whole(encode, "--batch", "images per call (default: 8)", 1, default=8)
     encode.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 (default: cpu)")
-    for action in (prepare, check, labels, encode):
-        add_whole(action, "--expect", "fail unless there are N images")
-    for action in (check, labels):
-        add_whole(action, "--expect-classes", "fail unless there are N classes, none empty")
+    add_whole(check, "--expect-classes", "fail unless there are N classes, none empty")
     for action in (prepare, check, encode):
+        add_whole(action, "--expect", "fail unless there are N images")
         add_whole(action, "--workers", "reading processes (default: one per processor)", 0, 4096)
 
 
 def _data(args: argparse.Namespace) -> int:
     """Does the action."""
-    return {"prepare": _prepare, "check": _check, "labels": _labels, "encode": _encode}[args.action](args)
+    return {"prepare": _prepare, "check": _check, "encode": _encode}[args.action](args)
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    from sida.data.prepare import PrepareConfig, prepare, summary
+    from sida.data.prepare import PrepareConfig, prepare
 
     given = {k: v for k, v in vars(args).items() if k in PrepareConfig.__dataclass_fields__ and v is not None}
-    given["source"] = _fetched(args.source)
-    facts = prepare(from_mapping(PrepareConfig, given, "sida data prepare"))
-    classes = f", {len(facts['classes'])} classes" if "classes" in facts else ", no labels"
-    print(f"{args.out}: {facts['images']:,} images {facts['resolution']}×{facts['resolution']}{classes}")
-    print(summary(facts))
+    if not Path(args.source).exists() and args.source in load_registry():
+        given["source"] = str(fetch(args.source))
+    made = prepare(from_mapping(PrepareConfig, given, "sida data prepare"))
+    classes = f"{made.label_dim} classes" if made.label_dim else "no labels"
+    print(f"{args.out}: {made.images:,} images {made.resolution}×{made.resolution}, {classes}")
+    print(made.summary)
     return 0
-
-
-def _fetched(source: str) -> str:
-    """Returns the path of a source, and downloads an asset first."""
-    return str(fetch(source)) if not Path(source).exists() and source in load_registry() else source
 
 
 def _check(args: argparse.Namespace) -> int:
-
+    from sida.data import ImageArchive, load_dataset, open_archive
     from sida.data.load import check_dataset
 
-    facts = check_dataset(_open(args.dataset), args.workers)
-    _print(facts)
-    if facts["faults"]:
-        raise UserError(args.dataset, f"{len(facts['faults'])} bad images", f"the first: {facts['faults'][0]}")
-    _expected(args, args.dataset, facts["images"], list((facts["classes"] or {}).values()))
-    return 0
-
-
-def _labels(args: argparse.Namespace) -> int:
-
-    from sida.data.load import count_labels
-
-    path = Path(args.out) if args.out.endswith(".json") else Path("config", "labels", f"{args.out}.json")
-    labels = count_labels(_fetched(args.source), Path(args.out).stem)
-    _expected(args, args.source, labels.images, labels.counts)
-    write_labels(path, labels)
-    print(f"{path}: {labels.describe()}; sha256 {labels.sha256}")
-    return 0
-
-
-def _expected(args: argparse.Namespace, where: str, images: int, counts: Sequence[int]) -> None:
-    """Compares numbers with ``--expect`` and ``--expect-classes``."""
-    if args.expect is not None and images != args.expect:
-        raise UserError(where, f"has {images:,} images, expected {args.expect:,}")
-    empty = sum(count == 0 for count in counts)
-    if getattr(args, "expect_classes", None) is not None and (len(counts) != args.expect_classes or empty):
-        raise UserError(where, f"has {len(counts)} classes ({empty} of them empty), expected {args.expect_classes}")
-
-
-def _print(facts: dict[str, Any]) -> None:
-    from sida.data.archive import LEFT_OUT
-
-    size = f"{facts['resolution']}×{facts['resolution']}×{facts['channels']}"
-    print(f"{facts['name']}: {facts['images']:,} images {size}")
-    print(f"  mean {facts['mean']}  std {facts['std']}")
-    counts = facts["classes"]
-    if counts:
-        print(f"  {len(counts)} classes of {min(counts.values()):,} to {max(counts.values()):,} images")
+    if Path(args.dataset).exists() or Path(args.dataset).suffix:
+        dataset: Dataset = open_archive(args.dataset)
+    else:
+        dataset = load_dataset(dataset_spec(args.dataset, "dataset"))
+    faults = check_dataset(dataset, args.workers)
+    print(f"{dataset.name}: {len(dataset):,} images {dataset.resolution}×{dataset.resolution}×{dataset.num_channels}")
+    counts: list[int] = []
+    if dataset.label_dim:
+        counts = dataset.class_indices.bincount(minlength=dataset.label_dim).tolist()
+        print(f"  {len(counts)} classes of {min(counts):,} to {max(counts):,} images")
     else:
         print("  no class labels")
-    if facts["hidden"]:
-        print(f"  {facts['hidden']:,} {LEFT_OUT}")
-    print(f"  sha256 {facts['sha256']}")
-    for fault in facts["faults"]:
+    if isinstance(dataset, ImageArchive) and dataset.files.left_out:
+        print(f"  {dataset.files.left_out}")
+    print(f"  sha256 {dataset.sha256}")
+    for fault in faults:
         print(f"  bad: {fault}")
+    if faults:
+        raise UserError(args.dataset, f"{len(faults)} bad images", f"the first: {faults[0]}")
+    _expect_images(args, args.dataset, len(dataset))
+    empty = counts.count(0)
+    if args.expect_classes is not None and (len(counts) != args.expect_classes or empty):
+        fault = f"has {len(counts)} classes ({empty} of them empty), expected {args.expect_classes}"
+        raise UserError(args.dataset, fault)
+    return 0
 
 
-def _open(text: str) -> Dataset:
-
-    from sida.data import load_dataset, open_archive
-    from sida.data.arrays import ArrayData, find_arrays
-
-    if Path(text).exists() or Path(text).suffix:
-        arrays = find_arrays(text)
-        return open_archive(text) if arrays is None else ArrayData(arrays)
-    return load_dataset(dataset_spec(text, "dataset"))
+def _expect_images(args: argparse.Namespace, where: str, images: int) -> None:
+    if args.expect is not None and images != args.expect:
+        raise UserError(where, f"has {images:,} images, expected {args.expect:,}")
 
 
 def _encode(args: argparse.Namespace) -> int:
@@ -166,7 +127,7 @@ def _encode(args: argparse.Namespace) -> int:
     take_device(args.device, "encode")
     dataset = open_archive(args.source)
     dataset.files.workers = args.workers or os.cpu_count() or 1
-    _expected(args, args.source, len(dataset), ())
+    _expect_images(args, args.source, len(dataset))
     vae = next(iter(fetch_many(list(SD_VAE.assets)).values())).parent
     encoder = LatentEncoder(load_vae(str(vae), args.device))
     facts = encode_dataset(dataset, args.out, encoder, args.batch, args.device)

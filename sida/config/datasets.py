@@ -3,14 +3,12 @@
 Number of images in each class of a data set: ``config/labels/<data set>.json``.
 
 Generators are measured on classes drawn with the data's frequencies; with these counts no archive is needed for it.
-``sida data labels`` writes the counts.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +28,7 @@ from sida.config.settings import (
     load_yaml,
 )
 from sida.errors import SettingError, UserError, suggestion
-from sida.files.atomic import sha256_json, write_text
+from sida.files.atomic import sha256_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +135,7 @@ class MadeFrom(Settings):
         dataset: Data set of pixels to encode; not with ``source``.
         resolution: Height and width; null keeps those of the images.
         transform: Method of cropping images to squares, see ``sida data prepare``.
-        labels: ``auto``, ``json``, ``folders`` or ``none``.
+        labels: ``auto``, ``folders`` or ``none``.
         subset: ``train`` or ``test`` of CIFAR-10, of a folder of MNIST's format, or of folders that are named so.
         images: Number of images to stop after; null takes all.
     """
@@ -148,7 +146,7 @@ class MadeFrom(Settings):
     dataset: str | None = None
     resolution: Count | None = None
     transform: Transform | None = None
-    labels: Literal["auto", "json", "folders", "none"] | None = None
+    labels: Literal["auto", "folders", "none"] | None = None
     subset: Literal["train", "test"] | None = None
     images: Count | None = None
 
@@ -285,10 +283,5 @@ def load_labels(name: str | os.PathLike[str]) -> LabelCounts:
 
 def remedy(name: str | os.PathLike[str]) -> str:
     """How to provide missing counts, for errors."""
-    command = f"sida data labels SOURCE --out {name}"
-    return f"write them in seconds with `{command}`, or take a protocol with label_dist: uniform"
-
-
-def write_labels(path: str | os.PathLike[str], labels: LabelCounts) -> None:
-    """Writes a file of counts atomically."""
-    write_text(path, json.dumps(dataclasses.asdict(labels)) + "\n")
+    file = f"{Path(name).stem}.json"
+    return f"write {file} as config/labels/cifar10.json, or take a protocol with labels: null or label_dist: uniform"

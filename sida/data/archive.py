@@ -27,7 +27,6 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from sida.data.pictures import PICTURES
-from sida.data.reader import MAX_CLASSES
 from sida.errors import UserError, located
 from sida.files.atomic import sha256_file
 from sida.files.fenced import RESULT, Child
@@ -35,7 +34,7 @@ from sida.files.ordinary import open_ordinary, size_on_disk
 
 ARRAYS = frozenset({".npy"})
 #: Members of a request, and bytes of the images of an answer.
-_MEMBERS, PART = 64, RESULT // 4
+MEMBERS, PART = 64, RESULT // 4
 #: Processor time in seconds that a byte and a member explain.
 SECONDS, _EACH = 1 / 2e6, 0.02
 #: Bytes that any packed archive may unpack to, and largest plausible ratio: images hardly shrink, bombs shrink a lot.
@@ -46,70 +45,64 @@ HIDDEN = re.compile(
     r"(^|/)(\.(?!\.?/)|(__MACOSX|@eaDir|\$RECYCLE\.BIN|System Volume Information)/"
     r"|(Thumbs\.db|desktop\.ini|([^/]*[-_])?grid([-_]?\d+)?\.\w+|fakes(\d+|_init)\.\w+|reals\.\w+)$)"
 )
-LEFT_OUT = "files were left out (hidden ones, those of a system, grids)"
-_NETWORK = "a network"
-#: Formats that are not read, by suffix, and by the first bytes of a file.
-_FOREIGN = {
-    ".parquet": "Parquet", ".arrow": "Arrow", ".tfrecord": "TFRecord", ".tfrecords": "TFRecord", ".h5": "HDF5",
-    ".hdf5": "HDF5", ".mat": "MATLAB", ".rar": "RAR", ".7z": "7z", ".lmdb": "LMDB", ".mdb": "LMDB", ".beton": "FFCV",
-    ".mp4": "a film",
-} | dict.fromkeys((".pt", ".pth", ".ckpt", ".safetensors", ".pkl"), _NETWORK)  # fmt: skip
-_MAGIC = {b"PAR1": ".parquet", b"\x89HDF": ".h5", b"Rar!": ".rar", b"7z\xbc\xaf": ".7z", b"ARROW1": ".arrow"}
 
 
 class Files:
     """Named byte strings of a folder, a zip archive or a tar archive (also a packed one, or one with tars in it).
 
+    Files that no one means, such as ``__MACOSX/._a.png`` (:data:`HIDDEN`), are left out.
+
     Args:
-        path: Archive or folder, whose content decides its kind; of a folder, hidden files are left out.
+        path: Archive or folder, whose content decides its kind.
         workers: Children that read, at most.
 
     Attributes:
         path: As given.
         names: Relative names with ``/``, sorted.
-        hidden: Number of files that no one means, such as ``__MACOSX/._a.png`` (:data:`HIDDEN`).
+        left_out: Remark on files that were left out, or an empty string.
         is_folder: Whether it is a folder.
 
     Raises:
-        UserError: The path is missing, one picture or of a format that is not read, or the archive is damaged.
+        UserError: The path is missing, of a format that is not read, or the archive is damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str], workers: int = 1) -> None:
         self.path, self.workers, self.is_folder = str(path), workers, Path(path).is_dir()
-        self._places: np.ndarray | None = None
-        self._plain: IO[bytes] | None = None
+        self._archive: IO[bytes] | None = None
         self._idle: list[Child] = []
-        refuse_picture(path)
-        self.names: list[str]
         if self.is_folder:
             found = sorted(_walk(Path(path)))
-            self.names = [name for name in found if not HIDDEN.search(name)]
-            self.hidden = len(found) - len(self.names)
-            return
-        names, arrays = self._index()
-        if names is None:
-            self._unpack()
-            names, arrays = self._index()
-        self._places = arrays.get("places", np.empty((0, 5), np.int64))
-        if not isinstance(names, list) or self._places.shape != (len(names), 5):
-            raise UserError(path, "its reader gave no places of its members", "make it again")
-        self.names = [str(name) for name in names]
-        self.hidden = sum(HIDDEN.search(name) is not None for name in self.names)
+        else:
+            self._archive = open_ordinary(path, "fetch or prepare the data set first (sida data prepare --help)")
+            found, places = self._index()
+        kept = [index for index, name in enumerate(found) if not HIDDEN.search(name)]
+        self.names = [found[index] for index in kept]
+        self._places = None if self.is_folder else places[kept]
+        hidden = len(found) - len(kept)
+        self.left_out = f"{hidden:,} files were left out (hidden ones, those of a system, grids)" if hidden else ""
 
-    def _index(self) -> tuple[Any, dict[str, np.ndarray]]:
-        with self._lent() as (child,):
-            return child.ask("index", files=[self._open()], seconds=self.size * SECONDS)
+    def _index(self) -> tuple[list[str], np.ndarray]:
+        """Names and places of an archive's members; a packed one is unpacked into a file without a name first."""
+        # A directory of a million members takes half a gigabyte.
+        with self._lent(1, min(1 << 30, self.size // 8)) as (child,):
+            names, arrays = child.ask("index", files=[self._opened()], seconds=self.size * SECONDS)
+            if names is None:
+                self._archive = self._unpacked(child)
+                names, arrays = child.ask("index", files=[self._opened()], seconds=self.size * SECONDS)
+        places = arrays.get("places", np.empty((0, 5), np.int64))
+        if not isinstance(names, list) or places.shape != (len(names), 5):
+            raise UserError(self.path, "its reader gave no places of its members", "make it again")
+        return [str(name) for name in names], places
 
-    def _unpack(self) -> None:
-        """Unpacks the archive into a file without a name: members are then read in any order."""
+    def _unpacked(self, child: Child) -> IO[bytes]:
         most = max(FREE_BYTES, MAX_RATIO * self.size)
-        self._plain = plain = tempfile.TemporaryFile()  # noqa: SIM115 - stays open as long as this
-        with self._lent() as (child,):  # the one with the index
+        with tempfile.TemporaryFile() as plain:
             while len(piece := child.ask("unpack")[1]["bytes"]):
                 plain.write(piece.tobytes())
                 if plain.tell() > most:
                     raise UserError(self.path, f"unpacks to more than {most:,} bytes", "that is no data set")
-        plain.flush()
+            plain.flush()
+            return open(f"/proc/self/fd/{plain.fileno()}", "rb")  # a child must not write
 
     def __len__(self) -> int:
         return len(self.names)
@@ -123,14 +116,18 @@ class Files:
         index = bisect.bisect_left(self.names, name)
         return index if index < len(self) and self.names[index] == name else None
 
-    def with_suffix(self, suffixes: Iterable[str]) -> np.ndarray:
-        """Indices int64 of the members whose names end in one of the suffixes, in any case.
+    def pictures(self, arrays: bool = False) -> np.ndarray:
+        """Indices int64 of the pictures, sorted by name, and of arrays.
 
-        Hidden files are left out, and those in ``__MACOSX``, where macOS keeps a second file for each of a zip.
+        Raises:
+            UserError: There are none.
         """
-        ends = tuple(suffixes)
-        found = (i for i, name in enumerate(self.names) if name.lower().endswith(ends) and not HIDDEN.search(name))
-        return np.array([*found], dtype=np.int64)
+        suffixes = tuple(PICTURES | ARRAYS if arrays else PICTURES)
+        found = [index for index, name in enumerate(self.names) if name.lower().endswith(suffixes)]
+        if not found:
+            fault = f"holds no pictures ({', '.join(sorted(PICTURES))}); archives and other formats in it are not read"
+            raise UserError(self.path, fault, "give the folder, zip, tar, npz or npy that has them")
+        return np.array(found, dtype=np.int64)
 
     @property
     def size(self) -> int:
@@ -144,8 +141,8 @@ class Files:
         Raises:
             UserError: The member cannot be read, or its checksum is wrong.
         """
-        ((_, _, arrays),) = self.ask("contents", [index], 1)
-        return arrays["0"].tobytes()
+        ((_, _, arrays),) = self.ask("content", [index], 1)
+        return arrays["content"].tobytes()
 
     def digest(self, members: Iterable[int] | None = None) -> str:
         """SHA-256 that identifies the whole content.
@@ -180,6 +177,44 @@ class Files:
                     self._send(child, method, parts[number + len(children)], args)
                 yield part, value, arrays
 
+    def _send(self, child: Child, method: str, part: Sequence[int] | np.ndarray, args: tuple[Any, ...]) -> None:
+        names = [self.names[int(index)] for index in part]
+        if self._places is None:
+            places, files = None, [self._opened(name) for name in names]
+            size = sum(os.fstat(file.fileno()).st_size for file in files)
+        else:
+            chosen = self._places[np.asarray(part, dtype=np.int64)]
+            places, files, size = chosen.tolist(), [self._opened()], int(chosen[:, 1].sum())
+        child.send(method, names, places, *args, files=files, seconds=len(part) * _EACH + size * SECONDS)
+
+    def _opened(self, name: str = "") -> BinaryIO:
+        """The archive or, of a folder, one of its files, for a child."""
+        if self._archive is not None:
+            self._archive.seek(0)  # of the index; members are read from their places
+            return os.fdopen(os.dup(self._archive.fileno()), "rb")
+        with located(f"{self.path}: {name}"):
+            return open_ordinary(os.path.join(self.path, name))
+
+    @contextlib.contextmanager
+    def _lent(self, count: int, memory: int = 0) -> Iterator[list[Child]]:
+        """Children for one thread alone."""
+        children = [self._child(memory) for _ in range(count)]
+        try:
+            yield children
+        except BaseException:  # also of the caller: answers that nobody will take
+            for child in children:
+                child.close()
+            raise
+        self._idle += children
+
+    def _child(self, memory: int) -> Child:
+        """An idle child, or a new one; a fork starts its own."""
+        with contextlib.suppress(IndexError):
+            while child := self._idle.pop():
+                if child.alive and child.owner == os.getpid():
+                    return child
+        return Child(READER, self.path, memory)
+
     def images(
         self, members: Sequence[int] | np.ndarray, shape: Sequence[int] | None = None, kind: str | None = None,
         only_pictures: bool = False,
@@ -189,133 +224,37 @@ class Files:
         if shape is not None:
             shape = [int(n) for n in shape]
             fits = PART // (math.prod(shape) * np.dtype(kind).itemsize)
-            count = max(1, min(_MEMBERS, fits, -(-len(members) // (2 * self.workers))))
+            count = max(1, min(MEMBERS, fits, -(-len(members) // (2 * self.workers))))
         for part, facts, arrays in self.ask("images", members, count, shape, kind, only_pictures):
             found = arrays.get("images")
             if found is not None and (len(found) > len(part) or list(found.shape[1:]) != facts["shape"]):
                 raise UserError(self.path, "its reader gave other images than were asked for", "make it again")
             yield facts, found
 
-    def labels(self, members: Sequence[int] | np.ndarray, anywhere: bool = False) -> np.ndarray | None:
-        """Classes of members, int64 ``(N,)``, or None.
+    def labels(self, members: Sequence[int] | np.ndarray) -> np.ndarray | None:
+        """Classes of members, int64 ``(N,)``, by ``dataset.json``; None if there is none, or if its labels are null.
 
-        They stand in ``dataset.json``, or in a file ``NAME.cls`` for each picture (WebDataset).
-
-        Args:
-            members: Indices of the images.
-            anywhere: Whether to accept ``dataset.json`` in any folder, and labels by a picture's bare name, as in other
-                people's samples.
+        The file lies at the root or in a folder that holds all members, whose names begin there.
 
         Raises:
             UserError: The file is broken, an image has no label, or a label is no class.
         """
-        index = self.find("dataset.json")
-        if index is None and anywhere:
-            nested = [i for i, name in enumerate(self.names) if name.endswith("/dataset.json")]
-            index = min(nested, key=lambda place: len(self.names[place]), default=None)
         wanted = [self.names[int(member)] for member in members]
-        if index is None:
-            # In a folder that holds everything, as tools pack one.
-            folder = PurePosixPath(common_folder(wanted)) if wanted else PurePosixPath()
-            for prefix in (f"{place}/" for place in (folder, *folder.parents) if place.name):
-                if (index := self.find(f"{prefix}dataset.json")) is not None:
-                    wanted = [name.removeprefix(prefix) for name in wanted]
-                    break
-        if index is None:
-            return self._classes(wanted)
-        place = None if self._places is None else self._places[index].tolist()
-        files = [self._open(index)] if place is None else []
-        try:
-            with self._lent() as (child,):
-                return _labels(child, files, place, wanted, anywhere)
-        except UserError as error:
-            raise UserError(self.where(index), error.fault, error.remedy) from None
-
-    def _classes(self, pictures: list[str]) -> np.ndarray | None:
-        """Classes of pictures in files ``NAME.cls``; None if there are none."""
-        if not any(name.endswith(".cls") for name in self.names):
-            return None
-        found = []
-        members = [(name, self.find(f"{os.path.splitext(name)[0]}.cls")) for name in pictures]
-        for name, index in members:
-            if index is None:
-                raise UserError(self.path, f"has no class for {name} (.cls)", "add it, or say --labels none")
-        for part, _, arrays in self.ask("contents", [index for _, index in members], _MEMBERS):  # type: ignore[misc]
-            for place, index in enumerate(part):
-                text = arrays[str(place)].tobytes()[:20].strip()
-                if not text.isdigit() or int(text) >= MAX_CLASSES:
-                    raise UserError(self.where(int(index)), f"holds {text!r}, no class", "write a whole number")
-                found.append(int(text))
-        return np.array(found, np.int64)
-
-    def start(self) -> None:
-        """Starts the children that will read a folder, so that they are ready when the first picture is asked for."""
-        with self._lent():
-            pass
-
-    @contextlib.contextmanager
-    def _lent(self, count: int = 1) -> Iterator[list[Child]]:
-        """Children for one thread alone, started if need be; a fork has its own."""
-        children: list[Child] = []
-        while len(children) < count:
-            try:
-                found = self._idle.pop()
-            except IndexError:
-                self._idle += self._started(max(count, self.workers) - len(children))
-                continue
-            if found.alive and found.owner == os.getpid():
-                children.append(found)
-        try:
-            yield children
-        except BaseException:  # also of the caller: answers that nobody will take
-            for child in children:
-                child.close()
-            raise
-        self._idle += reversed(children)
-
-    def _started(self, number: int) -> list[Child]:
-        """Children that start side by side; before an archive's index, one."""
-        if self._places is None and not self.is_folder:
-            number = 1
-        # A directory of a million members takes half a gigabyte.
-        memory = 0 if self.is_folder else min(1 << 30, self.size // 8)
-        children = [Child(READER, self.path, memory) for _ in range(number)]
-        if self._places is not None:
-            for child in children:
-                child.send("attach", files=[self._open()])
-            for child in children:
-                child.receive()
-        return children
-
-    def _open(self, index: int | None = None) -> BinaryIO:
-        """The archive or, of a folder, one of its files; with a position of its own."""
-        if index is not None:
-            with located(self.where(index)):
-                return open_ordinary(os.path.join(self.path, self.names[index]))
-        if self._plain is not None:
-            return open(f"/proc/self/fd/{self._plain.fileno()}", "rb")
-        return open_ordinary(self.path, "fetch or prepare the data set first (sida data prepare --help)")
-
-    def _send(self, child: Child, method: str, part: Sequence[int] | np.ndarray, args: tuple[Any, ...]) -> None:
-        names = [self.names[int(index)] for index in part]
-        if self._places is not None:
-            places = self._places[np.asarray(part, dtype=np.int64)]
-            child.send(
-                method, names, places.tolist(), *args, seconds=len(part) * _EACH + float(places[:, 1].sum()) * SECONDS
-            )
-            return
-        files = [self._open(int(index)) for index in part]
-        size = sum(os.fstat(file.fileno()).st_size for file in files)
-        child.send(method, names, None, *args, files=files, seconds=len(part) * _EACH + size * SECONDS)
+        folder = PurePosixPath(common_folder(wanted))
+        for place in ("", *(f"{place}/" for place in (folder, *folder.parents) if place.name)):
+            if (index := self.find(f"{place}dataset.json")) is not None:
+                bare = [name.removeprefix(place) for name in wanted]
+                ((_, _, arrays),) = self.ask("labels", [index], 1, bare)
+                return known_labels(arrays, len(wanted), self.where(index))
+        return None
 
 
-def _labels(
-    child: Child, files: list[BinaryIO], place: list[int] | None, wanted: list[str] | None, anywhere: bool
-) -> np.ndarray | None:
-    known, arrays = child.ask("labels", place, wanted, anywhere, files=files)
-    if known and len(arrays["labels"]) == len(wanted or arrays["labels"]):
-        return arrays["labels"]
-    return None
+def known_labels(arrays: dict[str, np.ndarray], count: int | None, where: object) -> np.ndarray | None:
+    """The classes in an answer of :meth:`sida.data.reader.Reader.labels`, if there are any."""
+    found = arrays.get("labels")
+    if found is not None and (found.ndim != 1 or len(found) != (count or len(found))):
+        raise UserError(where, "its reader gave other labels than were asked for", "make it again")
+    return found
 
 
 def common_folder(names: Sequence[str]) -> str:
@@ -325,9 +264,8 @@ def common_folder(names: Sequence[str]) -> str:
 
 
 def read_labels_file(path: str | os.PathLike[str]) -> np.ndarray | None:
-    """All labels of a ``dataset.json`` that lies alone, as :meth:`Files.labels`; None if they are null."""
-    with Child(READER, path) as child:
-        return _labels(child, [open_ordinary(path)], None, None, False)
+    """All labels of a ``dataset.json`` that lies alone; None if they are null."""
+    return known_labels(ask_shared("labels", path, None, None, None)[1], None, path)
 
 
 def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
@@ -347,11 +285,11 @@ def is_intact_zip(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def ask_shared(method: str, path: str | os.PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
+def ask_shared(method: str, path: str | os.PathLike[str], *args: Any) -> tuple[Any, dict[str, np.ndarray]]:
     """Asks a child of this process that reads one file after the other."""
     stream = open_ordinary(path)
     try:
-        return _shared(os.getpid()).ask(method, files=[stream], seconds=size_on_disk(stream) * SECONDS)
+        return _shared(os.getpid()).ask(method, *args, files=[stream], seconds=size_on_disk(stream) * SECONDS)
     except UserError as error:
         _shared.cache_clear()
         raise UserError(path, error.fault, error.remedy) from None
@@ -377,49 +315,6 @@ def counted_by_tool(folders: Sequence[str], names: Sequence[str]) -> bool:
     sizes = [*Counter(folders).values()]
     bare = {os.path.basename(name) for name in names}
     return len(bare) == len(names) and len({*sizes[:-1]}) <= 1 and sizes[-1] <= sizes[0]
-
-
-def refuse_picture(path: str | os.PathLike[str]) -> None:
-    """Refuses one picture in the place of a folder or archive of pictures.
-
-    Raises:
-        UserError: The path is a file with the suffix of a picture.
-    """
-    if Path(path).suffix.lower() in PICTURES and Path(path).is_file():
-        raise UserError(path, "is one picture", "name the folder or archive that holds all of them")
-
-
-def refuse_foreign(path: str | os.PathLike[str]) -> None:
-    """Refuses one picture, a network, or a format that is not read, in the place of pictures.
-
-    Raises:
-        UserError: The path is such a file; the message names what it is.
-    """
-    refuse_picture(path)
-    if not Path(path).is_file():
-        return
-    with open_ordinary(path) as stream:
-        start = stream.read(8)
-    suffix = next((named for magic, named in _MAGIC.items() if start.startswith(magic)), Path(path).suffix.lower())
-    if suffix in _FOREIGN:
-        remedy = _DRAW if _FOREIGN[suffix] == _NETWORK else _EXPORT
-        raise UserError(path, f"is {_FOREIGN[suffix]}, which is not read as pictures", remedy)
-
-
-_DRAW = "draw its images first (sida sample), or score it alone (sida score FILE)"
-_EXPORT = "export its pictures into a folder for each class, or into an .npz"
-
-
-def no_pictures(files: Files) -> UserError:
-    """Error for a folder or archive without pictures, which names what it has instead."""
-    suffixes = {PurePosixPath(name).suffix.lower() for name in files.names}
-    if foreign := sorted(suffixes & _FOREIGN.keys()):
-        return UserError(files.path, f"holds {_FOREIGN[foreign[0]]}, which is not read as pictures", _EXPORT)
-    packed = (".tar", ".tgz", ".gz", ".zip", ".npz", ".npy")
-    if inner := [name for name in files.names if name.lower().endswith(packed)]:
-        return UserError(files.path, f"holds archives ({', '.join(inner[:3])})", "name one of them, or unpack them")
-    kind = "folder" if files.is_folder else "archive"
-    return UserError(files.path, f"holds no pictures ({', '.join(sorted(PICTURES))})", f"is it the right {kind}?")
 
 
 def _walk(folder: Path) -> Iterator[str]:
@@ -451,18 +346,6 @@ def first_image(files: Files, members: np.ndarray) -> tuple[tuple[int, int, int]
     ((facts, _),) = files.images(members[:1])
     channels, height, width = facts["shape"]
     return (channels, height, width), np.dtype(facts["kind"])
-
-
-def image_members(files: Files) -> np.ndarray:
-    """Indices int64 of the members that are images, sorted by name.
-
-    Raises:
-        UserError: There are no images.
-    """
-    found = files.with_suffix(PICTURES | ARRAYS)
-    if len(found) == 0:
-        raise no_pictures(files)
-    return found
 
 
 def image_name(index: int, suffix: str = ".png", prefix: str = "img") -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sida.data.archive import Files, first_image, image_members
+from sida.data.archive import Files, first_image
 from sida.data.sketch import Sketch
 from sida.errors import UserError
 from sida.machine import derive_seed
@@ -205,7 +205,7 @@ class ImageArchive(Dataset):
         cache: bool = False,
     ) -> None:
         self.files = path if isinstance(path, Files) else Files(path)
-        self.members = image_members(self.files)
+        self.members = self.files.pictures(arrays=True)
         shape, self.dtype = first_image(self.files, self.members)
         channels, height, width = shape
         if height != width:

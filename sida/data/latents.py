@@ -21,7 +21,7 @@ import torch
 
 from sida.config.families import SD_VAE
 from sida.config.resources import how_to_install
-from sida.data.archive import Files, dataset_json, first_image, image_members, image_name
+from sida.data.archive import Files, dataset_json, first_image, image_name
 from sida.data.dataset import Dataset, ImageArchive
 from sida.errors import Progress, UserError
 from sida.files.atomic import atomic_path, zip_member
@@ -99,7 +99,7 @@ class LatentArchive(ImageArchive):
 def open_archive(path: str, **options: Any) -> ImageArchive:
     """Opens an archive or folder: pixels as :class:`ImageArchive`, float32 arrays as :class:`LatentArchive`."""
     files = Files(path)
-    kind = ImageArchive if first_image(files, image_members(files))[1] == np.uint8 else LatentArchive
+    kind = ImageArchive if first_image(files, files.pictures(arrays=True))[1] == np.uint8 else LatentArchive
     return kind(files, **options)
 
 

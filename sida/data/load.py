@@ -2,17 +2,14 @@
 
 Here are the data sets that no file holds, too: scikit-learn's digits (1797 images, 8×8 grey, without download), random
 images for timing a training, and classes without images.
-Classes are counted without reading images: from names of files, or from ``dataset.json``.
 """
 
 from __future__ import annotations
 
-import collections
 import functools
 import hashlib
 import importlib.util
 import inspect
-import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,12 +22,9 @@ from sida.assets.cache import fetch
 from sida.assets.registry import is_counted
 from sida.config.datasets import DATASET_KINDS, DatasetConfig, LabelCounts, Split, load_labels
 from sida.config.settings import from_mapping
-from sida.data.archive import ARRAYS, Files, no_pictures, read_labels_file
-from sida.data.arrays import find_arrays
+from sida.data.archive import read_labels_file
 from sida.data.dataset import Dataset, ImageArchive, InMemory
 from sida.data.latents import open_archive
-from sida.data.pictures import PICTURES
-from sida.data.prepare import picture_labels
 from sida.data.sketch import Sketch
 from sida.errors import Progress, SettingError, UserError, settings_in
 from sida.files.atomic import sha256_json
@@ -95,7 +89,7 @@ def _compare(dataset: Dataset, config: DatasetConfig, where: str) -> None:
 _MOST_FAULTS, _AT_ONCE = 20, 256
 
 
-def check_dataset(dataset: Dataset, workers: int | None = None) -> dict[str, Any]:
+def check_dataset(dataset: Dataset, workers: int | None = None) -> list[str]:
     """Decodes every image.
 
     Args:
@@ -103,50 +97,26 @@ def check_dataset(dataset: Dataset, workers: int | None = None) -> dict[str, Any
         workers: Reading processes; None: one per processor.
 
     Returns:
-        ``images``, ``resolution``, ``channels``, ``label_dim``, ``mean`` and ``std`` per channel (of 0..255),
-        ``classes`` (images of each class; empty classes included), ``sha256``, ``hidden``: files that systems
-        leave, and ``faults``: one line per bad image.
+        One line per bad image; after 20 the check stops.
     """
     if isinstance(dataset, ImageArchive):
         dataset.files.workers = workers or os.cpu_count() or 1
     progress = Progress(f"check {dataset.name}", len(dataset))
     faults: list[str] = []
-    count, total, squares = 0, np.zeros(dataset.num_channels), np.zeros(dataset.num_channels)
     for start in range(0, len(dataset), _AT_ONCE):
         chosen = range(start, min(start + _AT_ONCE, len(dataset)))
         try:
-            parts = [dataset.images(chosen)]
+            dataset.images(chosen)
         except UserError:
-            parts = []
             for index in chosen:
                 try:
-                    parts.append(dataset.images([index]))
+                    dataset.images([index])
                 except UserError as error:
                     faults.append(str(error))
-        for image in itertools.chain.from_iterable(part.numpy().astype(np.float64) for part in parts):
-            count, total, squares = count + 1, total + image.mean((1, 2)), squares + (image**2).mean((1, 2))
         progress.update(chosen.stop)
         if len(faults) >= _MOST_FAULTS:
             break
-    mean = total / max(count, 1)
-    return {
-        **dataset.describe(),
-        "mean": np.round(mean, 4).tolist(),
-        "std": np.round(np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0)), 4).tolist(),
-        "classes": class_counts(dataset),
-        "sha256": dataset.sha256,
-        "hidden": dataset.files.hidden if isinstance(dataset, ImageArchive) else 0,
-        "faults": faults[:_MOST_FAULTS],
-    }
-
-
-def class_counts(dataset: Dataset) -> dict[int, int] | None:
-    """Number of images in each class, or None without labels."""
-    try:
-        found = collections.Counter(dataset.class_indices.tolist())
-    except UserError:
-        return None
-    return {label: found.get(label, 0) for label in range(dataset.label_dim)}
+    return faults[:_MOST_FAULTS]
 
 
 class ClassesOnly(Dataset):
@@ -193,42 +163,18 @@ def open_classes(config: DatasetConfig, name: str, use_labels: bool, **views: An
     return ClassesOnly(shape, counts, name, **views)
 
 
-_SUFFIXES = PICTURES | ARRAYS
-
-
-def count_labels(source: str | os.PathLike[str], name: str) -> LabelCounts:
-    """Counts images per class as ``sida data prepare`` would label them.
-
-    Args:
-        source: A folder or zip with ``dataset.json`` or a folder per class; a tar of folders or (ImageNet) of one tar
-            per class; or a ``dataset.json``.
-        name: Name of the data set.
-
-    Raises:
-        UserError: The source is missing or has no classes.
-    """
-    path = Path(source)
-    if path.is_file() and path.suffix == ".json":
-        array = read_labels_file(path)
-    elif (arrays := find_arrays(path)) is not None:
-        array = arrays.classes
-    else:
-        files = Files(path)
-        if not len(members := files.with_suffix(_SUFFIXES)):
-            raise no_pictures(files)
-        array = picture_labels(files, members, "auto").labels
-    if array is None or not len(array):
-        raise UserError(source, "names no classes: no labels in dataset.json, and no folder per class")
-    return _counted(np.bincount(array).tolist(), name, path)
-
-
 def counts_of(name: str | os.PathLike[str]) -> LabelCounts:
-    """Class counts by name: from a file (:func:`sida.config.datasets.find_labels`), or counted from an asset.
+    """Class counts by name: from a file (:func:`sida.config.datasets.find_labels`), or those of an asset's labels.
 
     Raises:
         UserError: There are no such counts, the file is broken, or the download fails.
     """
-    return count_labels(fetch(str(name)), str(name)) if is_counted(name) else load_labels(name)
+    if not is_counted(name):
+        return load_labels(name)
+    classes = read_labels_file(path := fetch(str(name)))
+    if classes is None or not len(classes):
+        raise UserError(path, "names no classes", "fetch it again")
+    return LabelCounts(str(name), len(classes), tuple(np.bincount(classes).tolist()), f"labels of {path.name}")
 
 
 def check_labels(labels: LabelCounts, spec: Mapping[str, Any], where: str) -> None:
@@ -245,19 +191,14 @@ def check_labels(labels: LabelCounts, spec: Mapping[str, Any], where: str) -> No
     if (path is not None and not Path(os.path.expanduser(path)).exists()) or spec.get("label_dim") == 0:
         return
     dataset = load_dataset({**spec, "max_size": None, "xflip": False, "cache": False}, where)
-    found = collections.Counter(dataset.class_indices.tolist())
-    ours = dict(enumerate(labels.counts))
-    wrong = sorted(label for label in {*ours, *found} if ours.get(label, 0) != found[label])
-    if wrong:
+    found = np.bincount(dataset.class_indices.numpy(), minlength=len(labels.counts))
+    ours = np.pad(labels.counts, (0, len(found) - len(labels.counts)))
+    if len(wrong := np.flatnonzero(found != ours)):
         fault = (
             f"{path or dataset.name} has {found[wrong[0]]:,} images of class {wrong[0]}, the class counts of "
-            f"'{labels.name}' say {ours.get(wrong[0], 0):,} ({len(wrong)} classes differ)"
+            f"'{labels.name}' say {ours[wrong[0]]:,} ({len(wrong)} classes differ)"
         )
         raise UserError(where, fault, "is it the right and complete data set?")
-
-
-def _counted(counts: list[int], name: str, path: Path) -> LabelCounts:
-    return LabelCounts(name, sum(counts), tuple(counts), f"sida data labels {path.name}")
 
 
 #: Images of each class in the split ``held-out``.

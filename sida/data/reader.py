@@ -22,7 +22,6 @@ import tokenize  # noqa: F401 - of headers that Python 2 wrote; nothing can be i
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -39,16 +38,20 @@ _PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 #: Bytes of a piece of an unpacked archive.
 PIECE = 32 << 20
+_REMEDY = "make or fetch it again, or give pictures in a folder, zip, tar, npz or npy"
 
 
 class Reader:
-    """Answers for one archive, folder or array; places of members come from :meth:`index`, or files are sent."""
+    """Answers for one archive, folder or array.
+
+    A request for members brings their names and, from :meth:`index`, their places in the one file that it brings; of a
+    folder it brings the files.
+    """
 
     def __init__(self) -> None:
         only_in_child()
         from PIL import Image
 
-        self._archive: BinaryIO | None = None
         self._packed: Any = None
         # Nothing can be imported later: each format is written and read once.
         Image.preinit()
@@ -71,14 +74,14 @@ class Reader:
 
         The value is None for a packed archive, which :meth:`unpack` reads.
         """
-        self._archive = files[0]
-        start = self._archive.peek(512)[:512] if isinstance(self._archive, io.BufferedReader) else b""
+        (archive,) = files
+        start = archive.peek(512)[:512]  # type: ignore[attr-defined]
         if start[:2] in _PACKED:
-            self._packed = _PACKED[start[:2]](self._archive)
+            self._packed = _PACKED[start[:2]](archive)
             return None, {}
         read = _zip_members if start[:2] == b"PK" else _tar_members
         names, flat = [], array.array("q")
-        for name, *place in read(self._archive):
+        for name, *place in read(archive):
             names.append(name)
             flat.extend(place)
         order = sorted(range(len(names)), key=names.__getitem__)
@@ -87,11 +90,6 @@ class Reader:
             if name == after:
                 raise UserError(f": {name}", "occurs twice", "make the archive again")
         return names, {"places": np.frombuffer(flat, np.int64).reshape(-1, 5)[order]}
-
-    def attach(self, files: list[BinaryIO]) -> Answer:
-        """Takes an archive whose places are known."""
-        self._archive = files[0]
-        return None, {}
 
     def unpack(self, files: list[BinaryIO]) -> Answer:
         """The next bytes of a packed archive."""
@@ -105,39 +103,16 @@ class Reader:
         archive = zipfile.ZipFile(files[0])
         return bool(archive.namelist()) and archive.testzip() is None, {}
 
-    def contents(self, files: list[BinaryIO], names: Sequence[str], places: Any) -> Answer:
-        """Bytes of members."""
-        members = enumerate(self._members(files, names, places))
-        return None, {str(index): np.frombuffer(content, np.uint8) for index, (_, content) in members}
+    def content(self, files: list[BinaryIO], names: Sequence[str], places: Any) -> Answer:
+        """Bytes of a member."""
+        ((_, content),) = self._members(files, names, places)
+        return None, {"content": np.frombuffer(content, np.uint8)}
 
     def _members(self, files: list[BinaryIO], names: Sequence[str], places: Any) -> Iterator[tuple[str, bytes]]:
         """Name and content of each member, one at a time."""
         for index, name in enumerate(names):
             with _naming(name):
-                yield name, files[index].read() if places is None else self._content(*places[index])
-
-    def _content(self, offset: int, packed: int, size: int, crc: int, method: int) -> bytes:
-        """Content of a member; a zip's local header is read with it, which rarely exceeds 256 bytes."""
-        assert self._archive is not None
-        handle = self._archive.fileno()
-        if crc < 0:
-            content = os.pread(handle, size, offset)
-        else:
-            block = os.pread(handle, _LOCAL_HEADER.size + 256 + packed, offset)
-            magic, name_size, extra_size = _LOCAL_HEADER.unpack_from(block)
-            start = _LOCAL_HEADER.size + name_size + extra_size
-            content = block[start : start + packed]
-            if len(content) < packed:
-                content = os.pread(handle, packed, offset + start)
-            if magic != b"PK\x03\x04" or len(content) < packed:
-                raise UserError("", "damaged (cut off)", "fetch or prepare the archive again")
-            if method == zipfile.ZIP_DEFLATED:
-                content = zlib.decompressobj(-15).decompress(content, size + 1)
-            elif method != zipfile.ZIP_STORED:
-                raise UserError("", f"compression method {method} is not supported", "make the archive again, deflated")
-        if len(content) != size or (crc >= 0 and zlib.crc32(content) != crc):
-            raise UserError("", "damaged (wrong checksum or size)", "fetch or prepare the archive again")
-        return content
+                yield name, files[index].read() if places is None else _content(files[0].fileno(), *places[index])
 
     # Pictures
 
@@ -170,45 +145,39 @@ class Reader:
         value = {"shape": shape, "kind": kind, "odd": odd, "lossy": lossy}
         return value, {"images": images} if images else {}
 
-    def colours(self, files: list[BinaryIO], names: Sequence[str], places: Any) -> Answer:
-        """Whether each picture has colours; damage is reported later."""
-
-        def has_colours(content: bytes) -> bool:
+    def headers(self, files: list[BinaryIO], names: Sequence[str], places: Any) -> Answer:
+        """For each picture its shorter side and whether it has colours, 0 if it is damaged, which is reported later."""
+        value = []
+        for _, content in self._members(files, names, places):
             try:
-                # A WebP has colours, and is slow to open.
-                return content[8:12] == b"WEBP" or open_picture(content, load=False).mode not in GREY
+                picture = open_picture(content, load=False)
+                value.append([min(picture.size), int(picture.mode not in GREY)])
             except UserError:
-                return False
-
-        return [has_colours(content) for _, content in self._members(files, names, places)], {}
+                value.append([0, 0])
+        return value, {}
 
     def squares(
         self, files: list[BinaryIO], names: Sequence[str], places: Any, transform: str, resolution: int | None,
-        channels: int,
+        side: int, channels: int,
     ) -> Answer:  # fmt: skip
-        """For each picture ``[description of its mode, whether it was cropped or scaled, its sizes]`` or a fault; PNG.
+        """For each picture the description of its mode and whether it was cropped or scaled, and a PNG; or a fault.
 
-        The sizes are width, height, channels.
+        With no resolution, pictures that are no squares of this side have a fault, unless it is 0.
         """
-        value: list[Any] = []
+        value: list[list[Any]] = []
         parts: dict[str, np.ndarray] = {}
-        first: list[int] = []
         for index, (name, content) in enumerate(self._members(files, names, places)):
             try:
                 with _naming(name):
                     picture = open_picture(content, whole=True)
                     result = to_square(on_white(picture), transform, resolution, channels)
+                    if side not in (0, result.width):
+                        fault = f"is {result.width}×{result.width}, the first picture {side}×{side}"
+                        raise UserError("", fault, "give --resolution to make them alike")
             except UserError as error:
-                value.append({"fault": [error.place, error.fault, error.remedy]})
+                value.append([error.place, error.fault, error.remedy])
                 continue
-            sizes = [*result.size, len(result.getbands())]
-            if resolution is None and sizes != first:
-                if first:  # another size ends the work, so the others' memory is not needed
-                    value.append([picture.mode, False, sizes])
-                    parts[str(index)] = np.empty(0, np.uint8)
-                    break
-                first = sizes
-            value.append([mode_words(picture), result.size != picture.size, sizes])
+            value.append([mode_words(picture), result.size != picture.size])
             parts[str(index)] = np.frombuffer(encode_png(result, 0), np.uint8)
         return value, parts
 
@@ -216,69 +185,54 @@ class Reader:
         """Pixels ``(H, W, 3)`` of one picture."""
         return None, {"pixels": np.asarray(open_picture(files[0].read()).convert("RGB"))}
 
-    # Labels
-
     def labels(
-        self, files: list[BinaryIO], place: Any, wanted: Sequence[str] | None, bare: bool
-    ) -> Answer:  # fmt: skip
-        """Labels of the wanted members (all, if None) from a ``dataset.json``; the value says whether there are any.
-
-        With ``bare``, a picture's name without its folders is enough.
-        """
-        content = files[0].read() if place is None else self._content(*place)
-        found = _parsed_labels(content)
-        if found is None:
-            return False, {}
-        picked = [*found.values()] if wanted is None else []
-        for name in wanted or ():
-            label = found.get(name, found.get(PurePosixPath(name).name) if bare else None)
-            if label is None:
-                raise UserError("", f"has no label for {name}", "add it, or set 'labels' to null there")
-            picked.append(label)
-        return True, {"labels": label_array(picked)} if picked else {}
+        self, files: list[BinaryIO], names: Sequence[str] | None, places: Any, wanted: Sequence[str] | None
+    ) -> Answer:
+        """Labels of the wanted pictures (all, if None) from a ``dataset.json``, if it has labels."""
+        ((_, content),) = self._members(files, names or [""], places)
+        with _naming(names[0] if names else ""):
+            found = _parsed_labels(content)
+            if found is None:
+                return None, {}
+            picked = [*found.values()] if wanted is None else []
+            for name in wanted or ():
+                if (label := found.get(name)) is None:
+                    raise UserError("", f"has no label for {name}", "add it, or set 'labels' to null there")
+                picked.append(label)
+            return None, {"labels": label_array(picked)}
 
     # Arrays
 
-    def idx(self, files: list[BinaryIO]) -> Answer:
-        """The array uint8 of a file of MNIST's format, also packed by gzip."""
-        packed = files[0].peek(2)[:2] == b"\x1f\x8b"  # type: ignore[attr-defined]
-        stream: Any = gzip.GzipFile(fileobj=files[0]) if packed else files[0]
-        try:
-            head = stream.read(4)
-            if head[:3] != b"\0\0\x08" or len(head) < 4 or not 1 <= head[3] <= 3:
-                raise UserError("", "is no idx file of bytes", "give images-idx3-ubyte and labels-idx1-ubyte")
-            shape = struct.unpack(f">{head[3]}I", stream.read(4 * head[3]))
-            content = stream.read(math.prod(shape) + 1)
-        except (OSError, EOFError, zlib.error, struct.error) as error:
-            raise UserError("", f"is cut off or damaged ({error})", "fetch it again") from None
-        if len(content) != math.prod(shape):
-            raise UserError("", f"holds other than {math.prod(shape):,} bytes", "fetch it again")
-        return None, {"data": np.frombuffer(content, np.uint8).reshape(shape)}
-
     def arrays(self, files: list[BinaryIO]) -> Answer:
-        """Shape, type and whether the first index runs fastest, by name, of the arrays of an npz or npy file."""
-        self._archive = files[0]
+        """Shape, type and whether the first index runs fastest, by name, of the arrays of an npz, npy or idx file."""
+        (self._file,) = files
         self._stream: tuple[str, int, Any] | None = None
-        if self._archive.peek(2)[:2] != b"PK":  # type: ignore[attr-defined]
-            return {"": _header(self._archive, os.fstat(self._archive.fileno()).st_size)}, {}
-        self._zip = zipfile.ZipFile(self._archive)
+        if self._file.peek(2)[:2] != b"PK":  # type: ignore[attr-defined]
+            stream = self._begin("")
+            whole = os.fstat(self._file.fileno()).st_size if stream is self._file else None
+            return {"": _header(stream, whole)}, {}
         found = {}
-        for info in self._zip.infolist():
+        for info in zipfile.ZipFile(self._file).infolist():
             if info.filename.endswith(".npy"):
                 if (name := info.filename.removesuffix(".npy")) in found:
                     raise UserError("", f"array '{name}' occurs twice", "make the file again")
-                with self._zip.open(info) as stream, located(f": array '{name}'"):
-                    found[name] = _header(stream, info.file_size)
+                with located(f": array '{name}'"):
+                    found[name] = _header(self._begin(name), info.file_size)
         return found, {}
+
+    def _begin(self, name: str) -> Any:
+        """Stream of an array, at its header."""
+        self._file.seek(0)
+        if name:
+            return zipfile.ZipFile(self._file).open(f"{name}.npy")
+        packed = self._file.peek(2)[:2] == b"\x1f\x8b"  # type: ignore[attr-defined]
+        return gzip.GzipFile(fileobj=self._file) if packed else self._file
 
     def rows(self, files: list[BinaryIO], name: str, begin: int, count: int) -> Answer:
         """Elements ``begin … begin + count - 1`` of an array, as bytes in the file's order; forwards it is fast."""
         if self._stream is None or self._stream[0] != name or self._stream[1] > begin:
-            assert self._archive is not None
-            self._archive.seek(0)
-            stream = self._zip.open(f"{name}.npy") if name else self._archive
-            _, kind, _ = _header(stream, None)
-            self._stream = (name, 0, (stream, np.dtype(kind)))
+            stream = self._begin(name)
+            self._stream = (name, 0, (stream, np.dtype(_header(stream, None)[1])))
         _, place, (stream, dtype) = self._stream
         while place < begin:
             step = min(begin - place, PIECE // dtype.itemsize)
@@ -292,12 +246,34 @@ class Reader:
 
 @contextlib.contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Gives errors of a member its name."""
-    with located(f": {name}"):
+    """Gives errors of a member its name, if it has one."""
+    with located(f": {name}" if name else ""):
         try:
             yield
         except MemoryError:
             raise UserError("", "needs more memory than one picture may take", "remove it or make it smaller") from None
+
+
+def _content(handle: int, offset: int, packed: int, size: int, crc: int, method: int) -> bytes:
+    """Content of an archive's member; a zip's local header is read with it, which rarely exceeds 256 bytes."""
+    if crc < 0:
+        content = os.pread(handle, size, offset)
+    else:
+        block = os.pread(handle, _LOCAL_HEADER.size + 256 + packed, offset)
+        magic, name_size, extra_size = _LOCAL_HEADER.unpack_from(block)
+        start = _LOCAL_HEADER.size + name_size + extra_size
+        content = block[start : start + packed]
+        if len(content) < packed:
+            content = os.pread(handle, packed, offset + start)
+        if magic != b"PK\x03\x04" or len(content) < packed:
+            raise UserError("", "damaged (cut off)", "fetch or prepare the archive again")
+        if method == zipfile.ZIP_DEFLATED:
+            content = zlib.decompressobj(-15).decompress(content, size + 1)
+        elif method != zipfile.ZIP_STORED:
+            raise UserError("", f"compression method {method} is not supported", "make the archive again, deflated")
+    if len(content) != size or (crc >= 0 and zlib.crc32(content) != crc):
+        raise UserError("", "damaged (wrong checksum or size)", "fetch or prepare the archive again")
+    return content
 
 
 def _zip_members(file: BinaryIO) -> Iterator[tuple[str, int, int, int, int, int]]:
@@ -361,17 +337,21 @@ def _tar_members(file: Any, base: int = 0, levels: int = 3) -> Iterator[tuple[st
                 rest = file.read(1 << 20)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError("", f"not a whole zip or tar archive ({reason})", "make or fetch it again") from None
+        raise UserError("", f"not a whole zip or tar archive ({reason})", _REMEDY) from None
 
 
 def _header(stream: Any, size: int | None) -> tuple[list[int], str, bool]:
-    """Shape, type and order of an array of numbers whose bytes are those that follow, from an npy header."""
+    """Shape, type and order of an array of numbers whose bytes are those that follow, from an npy or idx header."""
     try:
-        version = np.lib.format.read_magic(stream)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, fortran, dtype = read(stream)
-    except (ValueError, TypeError, LookupError, SyntaxError, OverflowError) as error:
-        raise UserError("", f"no npy array, or a damaged one ({error})", "make or fetch it again") from None
+        if stream.peek(3)[:3] == b"\0\0\x08":  # bytes, in MNIST's format
+            axes = stream.read(4)[3]
+            shape, fortran, dtype = struct.unpack(f">{axes}I", stream.read(4 * axes)), False, np.dtype(np.uint8)
+        else:
+            version = np.lib.format.read_magic(stream)
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+            shape, fortran, dtype = read(stream)
+    except (ValueError, TypeError, LookupError, SyntaxError, OverflowError, struct.error) as error:
+        raise UserError("", f"no npy or idx array, or a damaged one ({error})", "make or fetch it again") from None
     if dtype.kind not in "biuf":
         fault = "Object arrays cannot be loaded" if dtype.hasobject else "its array does not hold plain numbers"
         raise UserError("", fault, "save an array of numbers")
@@ -384,18 +364,18 @@ def _header(stream: Any, size: int | None) -> tuple[list[int], str, bool]:
 
 def read_array(content: bytes) -> np.ndarray:
     """An npy file of numbers."""
-    stream = io.BytesIO(content)
+    stream = io.BufferedReader(io.BytesIO(content))
     shape, dtype, fortran = _header(stream, len(content))
     return np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
 
 
 def _checked_array(array: np.ndarray) -> np.ndarray:
-    if array.ndim != 3 or array.dtype not in (np.uint8, np.float32, np.float16) or not array.size:
+    if array.ndim != 3 or array.dtype not in (np.uint8, np.float32) or not array.size:
         found = f"{'×'.join(map(str, array.shape))} {array.dtype}"
         raise UserError("", f"npy must be (C, H, W) of uint8 or float32, got {found}")
     if array.dtype != np.uint8 and not np.isfinite(array).all():
         raise UserError("", "holds NaN or infinities", "encode the image again")
-    return array.astype(np.float32) if array.dtype == np.float16 else array
+    return array
 
 
 def _parsed_labels(content: bytes) -> dict[str, Any] | None:

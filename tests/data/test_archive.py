@@ -73,6 +73,11 @@ def write_folder(path, content):
     return str(path)
 
 
+def write_counts(path, name, counts):
+    """Writes a file of class counts."""
+    path.write_text(json.dumps({"name": name, "images": sum(counts), "counts": counts}))
+
+
 def open_zip(path, **extra):
     return load_dataset({"name": "t", "kind": "zip", "path": str(path), **extra})
 

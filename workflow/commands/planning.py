@@ -131,9 +131,7 @@ required.
 def _new_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("study", metavar="STUDY", help="folder to make; its name becomes the preset's")
-    parser.add_argument(
-        "--data", required=True, type=existing("--data", pictures=True), metavar="FOLDER|ZIP", help="your pictures"
-    )
+    parser.add_argument("--data", required=True, type=existing("--data"), metavar="FOLDER|ZIP", help="your pictures")
     parser.add_argument(
         "--resolution",
         type=whole("--resolution", 1, 8192),
@@ -141,7 +139,7 @@ def _new_arguments(parser: argparse.ArgumentParser) -> None:
         help="height and width (default: the pictures')",
     )
     parser.add_argument("--channels", type=int, help="3: RGB, 1: grey (default: the pictures')")
-    parser.add_argument("--labels", help="auto (default), json, folders or none: see `sida data prepare`")
+    parser.add_argument("--labels", help="auto (default), folders or none: see `sida data prepare`")
     parser.add_argument("--gpu", metavar="NAME", help="card of config/plan.yaml that the study has to fit (RTX4090)")
     parser.add_argument(
         "--cores", type=whole("--cores", 1, 10**4), metavar="N", help="processor cores in place of a card (2)"

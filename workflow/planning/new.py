@@ -225,14 +225,14 @@ def _data_values(config: StudyConfig, part: Path, study: Path) -> dict[str, Any]
     """Values of template variables that depend on the data; prepares pictures into ``data.zip``."""
     from sida.data import open_archive
     from sida.data.archive import Files
-    from sida.data.arrays import is_idx
-    from sida.data.prepare import PrepareConfig, prepare, summary
+    from sida.data.arrays import find_arrays
+    from sida.data.prepare import PrepareConfig, prepare
 
     wishes = {key: value for key in ("resolution", "channels", "labels") if (value := getattr(config, key)) is not None}
     if config.resolution is not None:
         _settings(config, config.resolution)
-    facts: dict[str, Any] = {}
-    packed = config.data.endswith(".npy") or is_idx(Path(config.data))
+    names, pictures = [], []
+    packed = find_arrays(config.data, "train", labels=False) is not None
     if not wishes and not packed and Files(config.data).find("dataset.json") is not None:
         data = Path(config.data).resolve()
         beside = data.is_relative_to(study.parent.resolve())
@@ -241,17 +241,18 @@ def _data_values(config: StudyConfig, part: Path, study: Path) -> dict[str, Any]
     else:
         crop = "none" if config.resolution is None else "center-crop"
         flags = {"source": config.data, "out": str(part / "data.zip"), "transform": crop, "channels": None, **wishes}
-        facts = prepare(from_mapping(PrepareConfig, flags, "sida new"))
+        made = prepare(from_mapping(PrepareConfig, flags, "sida new"))
+        names = [visible(" ".join(name.split())) for name in made.class_names]
+        pictures = [made.summary]
         path, kind, dataset = "data.zip", "zip", open_archive(str(part / "data.zip"))
     if not dataset.is_pixels:
         raise UserError(
             config.data, "holds latents", "a new study is of pictures, latents are a matter of EDM2 presets"
         )
-    names = [visible(" ".join(name.split())) for name in facts.get("class_names", [])]
     return {
         "kind": kind,
         "path": json.dumps(path, ensure_ascii=False),
-        "pictures": [summary(facts)] if facts else [],
+        "pictures": pictures,
         "class_names": json.dumps(names, ensure_ascii=False),
         **_sized(config, dataset, names),
     }

@@ -285,12 +285,8 @@ def sorted_files(tmp_path, digits, count=400):
     write_folder(tmp_path / "folders", {f"c{label}/{index:05d}.png": data for index, data, label in encoded})
     write_folder(tmp_path / "names", {f"class{label}_{index:05d}.png": data for index, data, label in encoded})
     write_folder(tmp_path / "ends", {f"{index:05d}-{label}.png": data for index, data, label in encoded})
-    members = {f"{index:06d}.png": data for index, data, _ in encoded}
-    members |= {f"{index:06d}.cls": str(label).encode() for index, _, label in encoded}
-    (tmp_path / "classes.tar").write_bytes(tar_of(dict(sorted(members.items()))))
-    np.save(tmp_path / "my_images.npy", images)
-    np.save(tmp_path / "my_labels.npy", classes)
-    return [tmp_path / name for name in ("labels.npz", "folders", "names", "ends", "classes.tar", "my_images.npy")]
+    np.save(tmp_path / "bare.npy", images)
+    return [tmp_path / name for name in ("labels.npz", "folders", "names", "ends")]
 
 
 def test_images_sorted_by_class_are_dealt_and_the_record_says_so(tmp_path, digits):
@@ -302,7 +298,6 @@ def test_images_sorted_by_class_are_dealt_and_the_record_says_so(tmp_path, digit
     assert scored.values("is")[0] > 5
     assert "dealt" in str(scored.records[0]["source"])
     # Without any label the splits of the score tell.
-    (tmp_path / "my_images.npy").rename(tmp_path / "bare.npy")
     assert any("sorted" in line for line in score_images(tmp_path / "bare.npy", "digits", num_samples=400).warnings())
 
 

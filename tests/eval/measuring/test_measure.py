@@ -19,13 +19,13 @@ from eval.metrics.precision_recall import precision_recall
 from eval.results.measurements import collect, long_rows, read_measurement, record_identity, trial_path
 from eval.results.summary import MEASUREMENT_COLUMNS
 from sida import machine
-from sida.config.datasets import LabelCounts, write_labels
+from sida.config.datasets import load_labels
 from sida.data import load_dataset
 from sida.data.archive import dataset_json
 from sida.files.atomic import sha256_file
 from sida.files.content_hash import HASH_KEY
 from sida.sampling import SeedStreams
-from tests.data.test_archive import npy, png, write_zip
+from tests.data.test_archive import npy, png, write_counts, write_zip
 from tests.eval.measuring.specs import DIGITS, data_spec, metric, small_protocol
 from tests.eval.metric_networks import write_network
 from tests.eval.synthetic_output import trial_record
@@ -104,7 +104,7 @@ SKEWED = (30, 0, 10, 5, 5, 10, 10, 10, 10, 10)
 
 def counted(network, folder, counts=SKEWED, **changes) -> dict:
     """A spec whose protocol draws classes by counts; it needs nothing else of the data set."""
-    write_labels(folder / "mine.json", LabelCounts("mine", sum(counts), counts))
+    write_counts(folder / "mine.json", "mine", counts)
     metrics = [m for m in small_protocol()["metrics"] if m["key"] in ("is", "accuracy")]
     asked = small_protocol(labels=str(folder / "mine.json"), metrics=metrics, references={})
     archive = {"name": "mine", "kind": "zip", "path": str(folder / "mine.zip"), "label_dim": 10}
@@ -124,7 +124,7 @@ def test_classes_are_drawn_by_counts_without_the_archive(tmp_path, network):
     picked.randn((1, 8, 8))
     assert torch.equal(classes, everything[picked.randint(100)])
     assert 130 < classes.bincount()[0] < 230
-    assert record["protocol"]["fields"]["labels"] == LabelCounts("mine", 100, SKEWED).sha256
+    assert record["protocol"]["fields"]["labels"] == load_labels(tmp_path / "mine.json").sha256
     changed = counted(network, tmp_path, (29, 1, *SKEWED[2:]))
     assert [r["trial"] for r in measure(changed, tmp_path / "out", [0])] == [0]
 
@@ -140,7 +140,7 @@ def test_an_archive_at_hand_is_compared_with_the_counts_which_must_be_there(netw
     refused(r"labels: 'mine' .*\b3\b.*\b10\b", drawn, counted(network, tmp_path, (1, 2, 3)))
     spec = counted(network, tmp_path)
     (tmp_path / "mine.json").unlink()
-    refused(r"mine.json'; write them .*sida data labels", measure, spec, tmp_path / "out", [0])
+    refused(r"mine.json'; write mine.json as config/labels", measure, spec, tmp_path / "out", [0])
     assert not (tmp_path / "out").exists()
 
 

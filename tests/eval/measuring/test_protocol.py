@@ -10,10 +10,11 @@ from eval.commands._options import extractor_options, pairs, parse_trials
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.identity import Identity, comparable
 from sida.assets.registry import load_registry
-from sida.config.datasets import LabelCounts, dataset_spec, write_labels
+from sida.config.datasets import dataset_spec
 from sida.config.resources import names
 from sida.data.load import check_labels
 from tests.assets.fault_server import write_registry
+from tests.data.test_archive import write_counts
 from tests.eval.measuring.specs import content, metric
 from tests.refused import refused
 
@@ -101,7 +102,7 @@ def test_settings_of_both_references_of_a_ratio_change_its_identity(key):
 
 def test_class_counts_enter_identities_by_content(tmp_path):
     def protocol(counts: tuple[int, ...], name: str = "mine") -> Protocol:
-        write_labels(tmp_path / f"{name}.json", LabelCounts(name, sum(counts), counts))
+        write_counts(tmp_path / f"{name}.json", name, counts)
         (tmp_path / "p.yaml").write_text(yaml.safe_dump(content() | {"labels": f"{name}.json"}))
         return load_protocol(tmp_path / "p.yaml")
 
