@@ -130,9 +130,8 @@ def _encode(args: argparse.Namespace) -> int:
     _expect_images(args, args.source, len(dataset))
     vae = next(iter(fetch_many(list(SD_VAE.assets)).values())).parent
     encoder = LatentEncoder(load_vae(str(vae), args.device))
-    facts = encode_dataset(dataset, args.out, encoder, args.batch, args.device)
-    size = f"{facts['resolution']}×{facts['resolution']}×{facts['channels']}"
-    print(f"{args.out}: {facts['images']:,} latents {size}")
+    channels, height, width = encode_dataset(dataset, args.out, encoder, args.batch, args.device)
+    print(f"{args.out}: {len(dataset):,} latents {height}×{width}×{channels}")
     return 0
 
 
@@ -174,57 +173,37 @@ def _assets(args: argparse.Namespace) -> int:
         return _list_assets(chosen)
     if args.action == "verify":
         return _verify_assets(chosen, bool(args.ids))
+    if not args.ids and (args.action == "forget" or args.kind is None):
+        remedy = "everything would be tens of gigabytes; a hash that was recorded once is given up for good"
+        raise UserError(f"sida assets {args.action}", "name ids, or a --kind to fetch", remedy)
     if args.action == "forget":
-        return _forget_assets(chosen if args.ids else [])
-    if not args.ids and args.kind is None:
-        raise UserError("sida assets fetch", "name ids or a --kind (everything would be tens of gigabytes)")
-    return _fetch_assets(chosen, args)
-
-
-def _fetch_assets(chosen: list[Asset], args: argparse.Namespace) -> int:
-
-    ids = [asset.id for asset in chosen]
-    paths = fetch_many(ids)
-    for path in paths.values():
+        for asset in chosen:
+            gone = forget(asset.id)
+            print(f"{asset.id}: forgotten: {', '.join(gone)}" if gone else f"{asset.id}: nothing is known of it")
+        return 0
+    for path in fetch_many([asset.id for asset in chosen]).values():
         print(path)
     if args.record:
         write_json(args.record, [describe_asset(asset) for asset in chosen])
     return 0
 
 
-def _forget_assets(chosen: list[Asset]) -> int:
-
-    if not chosen:
-        raise UserError("sida assets forget", "name ids", "a hash that was recorded once is given up for good")
-    for asset in chosen:
-        gone = forget(asset.id)
-        print(f"{asset.id}: forgotten: {', '.join(gone)}" if gone else f"{asset.id}: nothing is known of it")
-    return 0
-
-
 def _list_assets(chosen: list[Asset]) -> int:
-
     cache = cache_dir()
     recorded = read_records()
     print(f"{'id':<32} {'kind':<15} {'bytes':>14}  state    sha256     note or link")
-    count: dict[str, int] = {}
     for asset in chosen:
         pinned = "registry" if asset.sha256 else "lock" if asset.target in recorded else "first use"
-        count[pinned] = count.get(pinned, 0) + 1
         path = cache / asset.target
         state = "here" if path.exists() else "link" if asset.urls else "by hand"
         size = path.stat().st_size if path.exists() else asset.size
         facts = f"{asset.id:<32} {asset.kind:<15} {f'{size:,}' if size else '?':>14}  {state:<7}  {pinned:<9}"
         print(f"{facts}  {asset.note or asset.url}")
-    words = {"registry": "pinned in the registry", "lock": "pinned in assets.lock", "first use": "trusted at first use"}
-    print(f"sha256: {', '.join(f'{count.get(key, 0)} {word}' for key, word in words.items())}")
     print(f"cache: {cache}")
     return 0
 
 
 def _verify_assets(chosen: list[Asset], named: bool) -> int:
-
-    by_hash: dict[str, Asset] = {}
     faults = checked = 0
     for asset in chosen:
         try:
@@ -233,16 +212,12 @@ def _verify_assets(chosen: list[Asset], named: bool) -> int:
             print(f"WRONG    {error}")
             faults += 1
             continue
-        if found is None:
-            faults += named
-            if named:
-                print(f"MISSING  {asset.id}")
-            continue
-        checked += 1
-        print(f"ok       {asset.id}  {found}")
-        twin = by_hash.setdefault(found, asset)
-        if twin.target != asset.target:
-            print(f"NOTE     {asset.id} has the same content as {twin.id}")
+        if found is not None:
+            checked += 1
+            print(f"ok       {asset.id}  {found}")
+        elif named:
+            faults += 1
+            print(f"MISSING  {asset.id}")
     print(f"{checked} verified, {faults} wrong or missing")
     return 1 if faults else 0
 

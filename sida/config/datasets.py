@@ -248,12 +248,6 @@ class LabelCounts:
         """Digest of the counts alone."""
         return sha256_json(list(self.counts))
 
-    def describe(self) -> str:
-        """One line for people."""
-        spread = sorted({min(self.counts), max(self.counts)})
-        each = " to ".join(f"{count:,}" for count in spread)
-        return f"{len(self.counts):,} classes of {each} images, {self.images:,} in all"
-
 
 def find_labels(name: str | os.PathLike[str], protocol: str | os.PathLike[str] | None = None) -> Path | None:
     """The file that a protocol's ``labels`` names, or None if it does not exist.

@@ -195,7 +195,7 @@ def own_fault(error: BaseException, source: Path | None) -> str:
 
 
 @contextlib.contextmanager
-def foreign_faults(name: str, module: ModuleType, remedy: str = "fix it there") -> Iterator[None]:
+def foreign_faults(name: str, module: ModuleType | None, remedy: str = "fix it there") -> Iterator[None]:
     """Turns exceptions of somebody's code into one line with the place in that code; ``SIDA_TRACE=1`` shows the trace.
 
     Args:

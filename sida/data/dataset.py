@@ -181,10 +181,8 @@ class ImageArchive(Dataset):
         path: Archive or folder, or its open files.
         name: Name for records.
         use_labels: False makes the data set unconditional.
-        max_size: See :class:`~sida.data.Dataset`.
-        random_seed: See :class:`~sida.data.Dataset`.
-        xflip: See :class:`~sida.data.Dataset`.
         cache: Whether to keep images in memory (of each process) once they are read; for data sets that fit.
+        views: See :class:`Dataset`.
 
     Attributes:
         dtype: uint8, or float32 for latents.
@@ -199,10 +197,8 @@ class ImageArchive(Dataset):
         path: str | Files,
         name: str | None = None,
         use_labels: bool = True,
-        max_size: int | None = None,
-        random_seed: int = 0,
-        xflip: bool = False,
         cache: bool = False,
+        **views: Any,
     ) -> None:
         self.files = path if isinstance(path, Files) else Files(path)
         self.members = self.files.pictures(arrays=True)
@@ -214,7 +210,7 @@ class ImageArchive(Dataset):
         labels = self.files.labels(self.members) if use_labels else None
         self._raw_shape = (len(self.members), channels, height, width)
         name = name or PurePosixPath(self.files.path).stem
-        super().__init__(name, self._raw_shape, labels, max_size, random_seed, xflip)
+        super().__init__(name, self._raw_shape, labels, **views)
         self._cached: np.ndarray | None = None
         if cache:
             self._cached = np.empty(self._raw_shape, dtype=self.dtype)

@@ -121,8 +121,7 @@ class LatentDecoder:
         return torch.cat([self._decode(part) for part in self.scaling.to_raw(latents).split(self.batch_size)])
 
     def _decode(self, raw: torch.Tensor) -> torch.Tensor:
-        result = self.vae.decode(raw)
-        pixels = result["sample"] if isinstance(result, dict) else getattr(result, "sample", result)
+        pixels: torch.Tensor = self.vae.decode(raw).sample
         return pixels.clamp(0, 1).mul(255).to(torch.uint8)
 
 
@@ -172,7 +171,7 @@ def encode_dataset(
     encode: Callable[[torch.Tensor], torch.Tensor],
     batch_size: int = 8,
     device: str = "cpu",
-) -> dict[str, Any]:
+) -> tuple[int, ...]:
     """Writes ``00000/img-mean-std-00000000.npy`` … and ``dataset.json`` atomically to an archive.
 
     Args:
@@ -183,7 +182,7 @@ def encode_dataset(
         device: Device of the images in the call.
 
     Returns:
-        Images, channels and resolution of the latents.
+        Channels, height and width of the latents.
 
     Raises:
         UserError: The data set is not RGB pixels, or an image is damaged.
@@ -193,11 +192,10 @@ def encode_dataset(
     if not dataset.is_pixels or dataset.num_channels != 3:
         raise UserError(dataset.name, f"must be RGB pixels to be encoded, has {dataset.num_channels} channels")
     progress = Progress(f"encode {dataset.name}", len(dataset))
-    starts = range(0, len(dataset), batch_size)
     names: list[str] = []
     shape: tuple[int, ...] = ()
     with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for start in starts:
+        for start in range(0, len(dataset), batch_size):
             images = dataset.images(range(start, min(start + batch_size, len(dataset))))
             for moments in encode(images.to(device)).cpu().numpy():
                 names.append(image_name(len(names), ".npy", "img-mean-std-"))
@@ -209,4 +207,4 @@ def encode_dataset(
         classes = dataset.class_indices.tolist() if dataset.label_dim else None
         archive.writestr(zip_member("dataset.json"), dataset_json(None if classes is None else zip(names, classes)))
     progress.update(len(names), force=True)
-    return {"images": len(names), "channels": shape[0], "resolution": shape[1]}
+    return shape

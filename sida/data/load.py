@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
+import importlib.metadata
 import inspect
 import os
 from collections.abc import Mapping
@@ -21,6 +21,7 @@ import torch
 from sida.assets.cache import fetch
 from sida.assets.registry import is_counted
 from sida.config.datasets import DATASET_KINDS, DatasetConfig, LabelCounts, Split, load_labels
+from sida.config.plugins import foreign_faults
 from sida.config.settings import from_mapping
 from sida.data.archive import read_labels_file
 from sida.data.dataset import Dataset, ImageArchive, InMemory
@@ -46,12 +47,7 @@ def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset"
     opens = DATASET_KINDS.find(config.kind, f"{where}.kind")
     views = {name: getattr(config, name) for name in ("name", "max_size", "random_seed", "xflip")}
     views["use_labels"] = config.labels and config.label_dim != 0
-    try:
-        inspect.signature(opens).bind(config, **views)
-    except TypeError as error:
-        fault = f"'{config.kind}' cannot be called as function(config, **views): {error}"
-        raise UserError(f"{where}.kind", fault) from None
-    with settings_in(where):
+    with settings_in(where), foreign_faults(f"{where}.kind", inspect.getmodule(opens)):
         dataset = opens(config, **views)
     if not isinstance(dataset, Dataset):
         raise UserError(f"{where}.kind", f"'{config.kind}' returned {type(dataset).__name__}, not a sida.data.Dataset")
@@ -265,23 +261,8 @@ def digits_of_split(split: Split) -> np.ndarray:
 @functools.cache
 def _read_digits() -> tuple[np.ndarray, np.ndarray]:
     """``(images uint8 (1797, 1, 8, 8), classes int64 (1797,))``."""
-    values, target = _digits_values()
-    pixels = np.minimum(255, np.round(values * (255 / 16))).astype(np.uint8)
-    return pixels[:, None], target.astype(np.int64)
-
-
-def _digits_values() -> tuple[np.ndarray, np.ndarray]:
-    """``(images (1797, 8, 8), classes (1797,))`` of scikit-learn's ``load_digits``, float64 from 0 to 16.
-
-    They are read from scikit-learn's file if possible: its import takes longer than a small job.
-    """
-    package = importlib.util.find_spec("sklearn")
-    for folder in (package and package.submodule_search_locations) or ():
-        path = Path(folder, "datasets/data/digits.csv.gz")
-        if path.is_file():
-            table = np.loadtxt(path, delimiter=",")
-            return table[:, :-1].reshape(-1, 8, 8), table[:, -1]
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    return bunch.images, bunch.target
+    # The file of load_digits() itself: the package's import takes longer than a small job.
+    path = importlib.metadata.distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+    table = np.loadtxt(str(path), delimiter=",")
+    pixels = np.minimum(255, np.round(table[:, :-1].reshape(-1, 8, 8) * (255 / 16))).astype(np.uint8)
+    return pixels[:, None], table[:, -1].astype(np.int64)

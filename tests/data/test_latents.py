@@ -39,7 +39,7 @@ def test_scaling_and_decoding_match_the_golden_ones(golden):
 
 def test_decoded_bytes_follow_the_official_rule(golden):
     arrays, _ = golden("generation/uint8_quantisation")
-    identity = SimpleNamespace(decode=lambda x: {"sample": x})
+    identity = SimpleNamespace(decode=lambda x: SimpleNamespace(sample=x))
     decode = LatentDecoder(identity, LatentScaling((0.0,), (0.5,)))
     for name in ("q", "ramp"):
         values = torch.from_numpy(arrays[name])[None, None, None]
