@@ -13,7 +13,7 @@ import torch
 
 from eval.metrics.statistics import FeatureStatistics
 from sida.data.arrays import Arrays
-from sida.data.sketch import Sketch, read_sketch
+from sida.data.dataset import Sketch, read_sketch
 from sida.errors import UserError
 from sida.files.atomic import sha256_json
 from sida.files.tensors import explained, read_tensors, write_tensors

@@ -29,7 +29,7 @@ from eval.results.identity import UNKNOWN_DATA, joined
 from sida.assets.cache import checked, fetch
 from sida.config.datasets import dataset_spec
 from sida.data import Dataset, load_dataset
-from sida.data.sketch import Sketch
+from sida.data.dataset import Sketch
 from sida.errors import Progress, UserError
 from sida.files.atomic import sha256_file, sha256_json
 from sida.machine import tf32

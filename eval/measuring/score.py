@@ -35,7 +35,7 @@ from sida.config.datasets import dataset_spec
 from sida.config.samplers import Sampler
 from sida.config.saw import read_saw
 from sida.config.settings import names_object
-from sida.data.sketch import Sketch
+from sida.data.dataset import Sketch
 from sida.errors import UserError, say
 from sida.files.atomic import sha256_json
 from sida.machine import cpu_threads

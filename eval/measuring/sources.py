@@ -33,8 +33,8 @@ from sida.config.plugins import check_code_path, code_sha256, foreign_faults, lo
 from sida.config.samplers import SAMPLER_KINDS, Sampler, read_sampler
 from sida.config.settings import Count, Natural, Settings
 from sida.data.archive import Files
+from sida.data.dataset import Sketch, read_sketch
 from sida.data.load import check_labels
-from sida.data.sketch import Sketch, read_sketch
 from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import by_content, sha256_file
 from sida.networks.file import load_network

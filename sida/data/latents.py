@@ -10,10 +10,9 @@ Encoding of a data set of pixels to VAE moments, EDM2's training data.
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,32 +26,25 @@ from sida.errors import Progress, UserError
 from sida.files.atomic import atomic_path, zip_member
 
 
-@dataclasses.dataclass(frozen=True)
 class LatentScaling:
-    """Per-channel statistics of raw latents and of network input.
+    """Raw latents of the VAE to network input of mean 0 and standard deviation 0.5 per channel, and back.
+
+    Args:
+        raw_mean: Means of raw latents; those over ImageNet-512.
+        raw_std: Standard deviations of raw latents.
 
     Attributes:
-        raw_mean: Means over ImageNet-512.
-        raw_std: Standard deviations over ImageNet-512.
-        final_mean: Mean of network input.
-        final_std: Standard deviation of network input (σ_data).
+        scale: Factor per channel, float32 ``(C,)``.
+        bias: Shift per channel, float32 ``(C,)``.
     """
 
-    raw_mean: tuple[float, ...] = (5.81, 3.25, 0.12, -2.15)
-    raw_std: tuple[float, ...] = (4.17, 4.62, 3.71, 3.28)
-    final_mean: float = 0.0
-    final_std: float = 0.5
-
-    @property
-    def scale(self) -> torch.Tensor:
-        """Factor per channel, float32 ``(C,)``."""
-        return (self.final_std / torch.tensor(self.raw_std, dtype=torch.float64)).float()
-
-    @property
-    def bias(self) -> torch.Tensor:
-        """Shift per channel, float32 ``(C,)``."""
-        means = torch.tensor(self.raw_mean, dtype=torch.float64)
-        return (self.final_mean - means * self.final_std / torch.tensor(self.raw_std, dtype=torch.float64)).float()
+    def __init__(
+        self,
+        raw_mean: Sequence[float] = (5.81, 3.25, 0.12, -2.15),
+        raw_std: Sequence[float] = (4.17, 4.62, 3.71, 3.28),
+    ) -> None:
+        mean, std = torch.tensor([raw_mean, raw_std], dtype=torch.float64)
+        self.scale, self.bias = (0.5 / std).float(), (-mean * 0.5 / std).float()
 
     def sample(self, moments: torch.Tensor, noise: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Network input float32 ``(N, C, H, W)`` from moments ``(N, 2C, H, W)``; ``noise(x)`` is unit normal."""
@@ -80,7 +72,7 @@ class LatentArchive(ImageArchive):
         self.scaling = LatentScaling()
         if options.get("xflip"):
             raise UserError(self.files.path, "xflip has no meaning for latents", "leave it out")
-        if self.num_channels != 2 * len(self.scaling.raw_mean):
+        if self.num_channels != 2 * len(self.scaling.scale):
             fault = f"has {self.num_channels} channels, and is no archive of 4 means and 4 standard deviations"
             raise UserError(self.files.path, fault, "encode the images again (sida data encode)")
 

@@ -24,9 +24,8 @@ from sida.config.datasets import DATASET_KINDS, DatasetConfig, LabelCounts, Spli
 from sida.config.plugins import foreign_faults
 from sida.config.settings import from_mapping
 from sida.data.archive import read_labels_file
-from sida.data.dataset import Dataset, ImageArchive, InMemory
+from sida.data.dataset import Dataset, ImageArchive, InMemory, Sketch
 from sida.data.latents import open_archive
-from sida.data.sketch import Sketch
 from sida.errors import Progress, SettingError, UserError, settings_in
 from sida.files.atomic import sha256_json
 

@@ -16,7 +16,7 @@ from sida.config.plugins import code_sha256, load_object
 from sida.config.recipe import ResolvedConfig, StudentConfig
 from sida.config.samplers import Sampler
 from sida.data import Dataset
-from sida.data.sketch import read_sketch
+from sida.data.dataset import read_sketch
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.methods.method import Parts

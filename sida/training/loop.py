@@ -18,7 +18,7 @@ from sida.config.recipe import EvaluationSettings, RunConfig, StudentConfig
 from sida.config.samplers import Sampler
 from sida.config.settings import from_mapping
 from sida.data import Dataset, load_dataset
-from sida.data.sketch import Sketch, join_sketches, read_sketch
+from sida.data.dataset import Sketch, join_sketches, read_sketch
 from sida.errors import Progress, UserError, say
 from sida.machine import code_version, peak_memory, prepare_process
 from sida.networks import architecture

@@ -8,7 +8,6 @@ import re
 import struct
 import tarfile
 import zipfile
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from PIL import Image
 
 from eval.measuring.stores import open_images
 from sida.cli.main import main
-from sida.config.datasets import Transform
 from sida.data import load_dataset
 from sida.data.archive import Files
 from sida.data.latents import encode_dataset
@@ -57,11 +55,6 @@ def test_pictures_are_cropped_to_their_middle_and_resized_with_lanczos(width, he
         np.testing.assert_array_equal(to_square(image, name, resolution, 3), resized)
     if side > 3:
         assert to_square(image, "center-crop-dhariwal", resolution, 3).size == (resolution, resolution)
-
-
-def test_pictures_of_the_right_size_are_left_alone():
-    for transform in get_args(Transform):
-        np.testing.assert_array_equal(to_square(picture(16, 16), transform, 16, 3), np.asarray(picture(16, 16)))
 
 
 def test_the_guided_diffusion_crop_halves_then_resizes_then_crops():
@@ -128,21 +121,11 @@ def test_a_folder_of_classes_becomes_a_data_set(folder, tmp_path):
     np.testing.assert_array_equal(data.images([0, 3]).permute(0, 2, 3, 1), expected)
 
 
-def test_label_rules(folder, tmp_path):
-    out = str(tmp_path / "out.zip")
-
-    def labels(**kwargs):
-        prepare(PrepareConfig(str(folder), out, resolution=8, **kwargs))
-        with zipfile.ZipFile(out) as archive:
-            pairs = json.loads(archive.read("dataset.json"))["labels"]
-        return pairs and [label for _, label in pairs]
-
-    assert labels() == [0, 0, 1, 2]
-    assert labels(labels="none") is None
+def test_dataset_json_comes_before_folders(folder, tmp_path):
     names = ["n01/a.png", "n01/b.png", "n02/a.png", "n03/c.png"]
     (folder / "dataset.json").write_text(json.dumps({"labels": [[name, 7 - i] for i, name in enumerate(names)]}))
-    assert labels() == [7, 6, 5, 4]
-    assert labels(labels="folders") == [0, 0, 1, 2]
+    for rule, labels in (("auto", [7, 6, 5, 4]), ("folders", [0, 0, 1, 2]), ("none", None)):
+        assert made(tmp_path, folder, labels=rule, resolution=8)[0] == labels
 
 
 def test_all_damaged_pictures_are_named_in_one_run(folder, tmp_path):
@@ -247,23 +230,16 @@ def test_hostile_and_broken_batches_are_refused(tmp_path, content, message):
 # ---- check and encode
 
 
-def test_check_reports_what_is_there(folder, tmp_path):
-    out = str(tmp_path / "out.zip")
-    said = command("data", "prepare", "--source", folder, "--out", out, "--resolution", 8)
-    assert f"{out}: 4 images 8×8, 3 classes" in said
-    said = command("data", "check", out, "--expect", 4, "--expect-classes", 3)
-    assert "out: 4 images 8×8×3\n  3 classes of 1 to 2 images\n  sha256" in said
-    for flag, number, fault in (("--expect", 5, "4 images"), ("--expect-classes", 4, "3 classes")):
-        assert fault in refusal(command, "data", "check", out, flag, number)
-
-
-def test_check_finds_bad_images_and_empty_classes(tmp_path, capsys):
+def test_check_finds_bad_images_empty_classes_and_other_numbers(tmp_path, capsys):
     content = members([np.asarray(picture(8, 8, i)) for i in range(5)], [0, 2, 0, 2, 0])
-    damaged = {name: content[name][:50] for name in list(content)[2:5:2]}
-    path = write_zip(tmp_path / "a.zip", content | damaged)
-    assert main(["data", "check", path, "--expect-classes", "3"]) == 1
+    path = write_zip(tmp_path / "a.zip", content)
+    said = command("sida", "data", "check", path, "--expect", 5)
+    assert "a: 5 images 8×8×3\n  3 classes of 0 to 3 images\n  sha256" in said
+    for flag, number, fault in (("--expect", 6, "5 images"), ("--expect-classes", 3, r"3 classes (1 of them empty)")):
+        assert fault in refusal(command, "sida", "data", "check", path, flag, number)
+    write_zip(tmp_path / "a.zip", content | {name: content[name][:50] for name in list(content)[2:5:2]})
+    assert main(["data", "check", path]) == 1
     printed = capsys.readouterr()
-    assert "3 classes of 0 to 3 images" in printed.out
     assert printed.out.count("  bad: ") == 2
     assert "2 bad images; the first" in printed.err
     assert "img00000002.png" in printed.err

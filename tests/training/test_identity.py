@@ -10,7 +10,7 @@ import yaml
 from sida.config.plugins import ALLOW
 from sida.config.settings import from_mapping
 from sida.data import load_dataset
-from sida.data.sketch import read_sketch
+from sida.data.dataset import read_sketch
 from sida.methods import distill
 from sida.methods.distillation import student_digest
 from sida.methods.fd_loss import FD_LOSS
