@@ -265,7 +265,7 @@ def common_folder(names: Sequence[str]) -> str:
 
 def read_labels_file(path: str | os.PathLike[str]) -> np.ndarray | None:
     """All labels of a ``dataset.json`` that lies alone; None if they are null."""
-    return known_labels(ask_shared("labels", path, None, None, None)[1], None, path)
+    return known_labels(ask_shared("labels", path, [""], None, None)[1], None, path)
 
 
 def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:

@@ -320,37 +320,8 @@ def _show_kind(shape: Sequence[int], dtype: Any) -> str:
     return f"{'×'.join(map(str, shape))} {np.dtype(dtype)}"
 
 
-class Order:
-    """Endless order with a new permutation of a data set's items for each epoch.
-
-    Args:
-        dataset_size: Number of items, at least 1.
-        source: Function that gives the random generator of an epoch's permutation.
-    """
-
-    def __init__(self, dataset_size: int, source: Callable[[int], np.random.RandomState]) -> None:
-        if dataset_size < 1:
-            raise ValueError("dataset_size must be at least 1")
-        self.dataset_size, self.source = dataset_size, source
-        self._epoch = -1
-        self._permutation = np.empty(0, dtype=np.int64)
-
-    def indices(self, start: int, count: int) -> np.ndarray:
-        """Indices int64 ``(count,)`` at positions ``start … start + count - 1``."""
-        result = np.empty(count, dtype=np.int64)
-        done = 0
-        while done < count:
-            epoch, offset = divmod(start + done, self.dataset_size)
-            take = min(count - done, self.dataset_size - offset)
-            if epoch != self._epoch:
-                self._permutation, self._epoch = self.source(epoch).permutation(self.dataset_size), epoch
-            result[done : done + take] = self._permutation[offset : offset + take]
-            done += take
-        return result
-
-
-class InfiniteSampler(Order):
-    """Endless order whose index at position k depends on (seed, k) only.
+class InfiniteSampler:
+    """Endless order with a new permutation of a data set's items for each epoch; it depends on (seed, epoch) only.
 
     Resuming needs no saved state, only the next position. Several devices share one order by reading different
     positions.
@@ -362,17 +333,38 @@ class InfiniteSampler(Order):
     """
 
     def __init__(self, dataset_size: int, seed: int, purpose: str = "order") -> None:
-        derived = lambda epoch: np.random.RandomState(np.random.MT19937(derive_seed(seed, purpose, epoch)))
-        super().__init__(dataset_size, derived)
+        self.dataset_size, self.seed, self.purpose = dataset_size, seed, purpose
+        self._epoch = -1
+        self._permutation = np.empty(0, dtype=np.int64)
+
+    def generator(self, epoch: int) -> np.random.RandomState:
+        """Random generator of an epoch's permutation."""
+        return np.random.RandomState(np.random.MT19937(derive_seed(self.seed, self.purpose, epoch)))
+
+    def indices(self, start: int, count: int) -> np.ndarray:
+        """Indices int64 ``(count,)`` at positions ``start … start + count - 1``."""
+        result = np.empty(count, dtype=np.int64)
+        done = 0
+        while done < count:
+            epoch, offset = divmod(start + done, self.dataset_size)
+            take = min(count - done, self.dataset_size - offset)
+            if epoch != self._epoch:
+                self._permutation, self._epoch = self.generator(epoch).permutation(self.dataset_size), epoch
+            result[done : done + take] = self._permutation[offset : offset + take]
+            done += take
+        return result
 
 
-def edm2_order(dataset_size: int, seed: int, purpose: str = "") -> Order:
+class EDM2Order(InfiniteSampler):
     """EDM2's order: permutations seeded by Python's hash of the pair (seed, epoch), the same for all purposes.
 
     Source: NVlabs/edm2:torch_utils/misc.py (``InfiniteSampler``), fact 28 of tests/golden/README.md.
     """
-    return Order(dataset_size, lambda epoch: np.random.RandomState(hash((seed, epoch)) % (1 << 31)))
+
+    def generator(self, epoch: int) -> np.random.RandomState:
+        """Random generator of an epoch's permutation."""
+        return np.random.RandomState(hash((self.seed, epoch)) % (1 << 31))
 
 
-#: Functions that make an order from the data set's size, the seed and the purpose, by name.
-ORDERS: dict[str, Callable[[int, int, str], Order]] = {"shuffled": InfiniteSampler, "edm2": edm2_order}
+#: Orders by name.
+ORDERS: dict[str, type[InfiniteSampler]] = {"shuffled": InfiniteSampler, "edm2": EDM2Order}

@@ -105,14 +105,8 @@ class Reader:
 
     def content(self, files: list[BinaryIO], names: Sequence[str], places: Any) -> Answer:
         """Bytes of a member."""
-        ((_, content),) = self._members(files, names, places)
-        return None, {"content": np.frombuffer(content, np.uint8)}
-
-    def _members(self, files: list[BinaryIO], names: Sequence[str], places: Any) -> Iterator[tuple[str, bytes]]:
-        """Name and content of each member, one at a time."""
-        for index, name in enumerate(names):
-            with _naming(name):
-                yield name, files[index].read() if places is None else _content(files[0].fileno(), *places[index])
+        with _naming(names[0]):
+            return None, {"content": np.frombuffer(_read(files, places, 0), np.uint8)}
 
     # Pictures
 
@@ -127,8 +121,9 @@ class Reader:
         Pictures that lose values are refused, with ``only_pictures`` arrays as well; the value has what is lossy.
         """
         images, lossy, odd = [], [], None
-        for name, content in self._members(files, names, places):
+        for index, name in enumerate(names):
             with _naming(name):
+                content = _read(files, places, index)
                 if content.startswith(np.lib.format.MAGIC_PREFIX) and not only_pictures:
                     image, loss = _checked_array(read_array(content)), None
                 else:
@@ -148,9 +143,10 @@ class Reader:
     def headers(self, files: list[BinaryIO], names: Sequence[str], places: Any) -> Answer:
         """For each picture its shorter side and whether it has colours, 0 if it is damaged, which is reported later."""
         value = []
-        for _, content in self._members(files, names, places):
+        for index, name in enumerate(names):
             try:
-                picture = open_picture(content, load=False)
+                with _naming(name):
+                    picture = open_picture(_read(files, places, index), load=False)
                 value.append([min(picture.size), int(picture.mode not in GREY)])
             except UserError:
                 value.append([0, 0])
@@ -166,10 +162,10 @@ class Reader:
         """
         value: list[list[Any]] = []
         parts: dict[str, np.ndarray] = {}
-        for index, (name, content) in enumerate(self._members(files, names, places)):
+        for index, name in enumerate(names):
             try:
                 with _naming(name):
-                    picture = open_picture(content, whole=True)
+                    picture = open_picture(_read(files, places, index), whole=True)
                     result = to_square(on_white(picture), transform, resolution, channels)
                     if side not in (0, result.width):
                         fault = f"is {result.width}×{result.width}, the first picture {side}×{side}"
@@ -185,21 +181,21 @@ class Reader:
         """Pixels ``(H, W, 3)`` of one picture."""
         return None, {"pixels": np.asarray(open_picture(files[0].read()).convert("RGB"))}
 
-    def labels(
-        self, files: list[BinaryIO], names: Sequence[str] | None, places: Any, wanted: Sequence[str] | None
-    ) -> Answer:
-        """Labels of the wanted pictures (all, if None) from a ``dataset.json``, if it has labels."""
-        ((_, content),) = self._members(files, names or [""], places)
-        with _naming(names[0] if names else ""):
-            found = _parsed_labels(content)
+    def labels(self, files: list[BinaryIO], names: Sequence[str], places: Any, wanted: Sequence[str] | None) -> Answer:
+        """Classes int64 of the wanted pictures (all, if None) from a ``dataset.json``, if it has labels."""
+        with _naming(names[0]):
+            found = _parsed_labels(_read(files, places, 0))
             if found is None:
                 return None, {}
-            picked = [*found.values()] if wanted is None else []
             for name in wanted or ():
-                if (label := found.get(name)) is None:
+                if found.get(name) is None:
                     raise UserError("", f"has no label for {name}", "add it, or set 'labels' to null there")
-                picked.append(label)
-            return None, {"labels": label_array(picked)}
+            picked = [*found.values()] if wanted is None else [found[name] for name in wanted]
+            # true is an integer of Python.
+            if not all(type(label) is int and 0 <= label < MAX_CLASSES for label in picked):
+                fault = f"a label is no whole number from 0 to {MAX_CLASSES - 1:,}"
+                raise UserError("", fault, "number classes 0, 1, 2, …, or set 'labels' to null")
+            return None, {"labels": np.array(picked, np.int64)}
 
     # Arrays
 
@@ -252,6 +248,11 @@ def _naming(name: str) -> Iterator[None]:
             yield
         except MemoryError:
             raise UserError("", "needs more memory than one picture may take", "remove it or make it smaller") from None
+
+
+def _read(files: list[BinaryIO], places: Any, index: int) -> bytes:
+    """Content of a member of a request."""
+    return files[index].read() if places is None else _content(files[0].fileno(), *places[index])
 
 
 def _content(handle: int, offset: int, packed: int, size: int, crc: int, method: int) -> bytes:
@@ -395,16 +396,3 @@ def _parsed_labels(content: bytes) -> dict[str, Any] | None:
     except (TypeError, ValueError):
         raise UserError("", "labels must be pairs [file name, label]", "write it again") from None
     return found
-
-
-def label_array(labels: list[Any]) -> np.ndarray:
-    """Packs classes to int64 ``(N,)``.
-
-    Raises:
-        UserError: A label is no class.
-    """
-    # true is an integer of Python.
-    if not all(type(label) is int and 0 <= label < MAX_CLASSES for label in labels):
-        fault = f"a label is no whole number from 0 to {MAX_CLASSES - 1:,}"
-        raise UserError("", fault, "number classes 0, 1, 2, …, or set 'labels' to null")
-    return np.array(labels, dtype=np.int64)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from sida.config.recipe import RunConfig
-from sida.data.dataset import ORDERS, Dataset, Order
+from sida.data.dataset import ORDERS, Dataset, InfiniteSampler
 from sida.errors import UserError
 from sida.machine import derive_seed, generator, to_device
 from sida.noise import Draw
@@ -56,7 +56,7 @@ class StepBatches:
         self.rank, self.world_size, self.order = rank, world_size, order
         self.per_device = batch_size // world_size
         self.micro_batch = min(batch_gpu or self.per_device, self.per_device)
-        self._orders: dict[str, Order] = {}
+        self._orders: dict[str, InfiniteSampler] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="data")
         self._ahead: dict[tuple[str, int], Future[torch.Tensor]] = {}
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sida.data import InfiniteSampler
-from sida.data.dataset import ORDERS, edm2_order
+from sida.data.dataset import ORDERS, EDM2Order
 
 
 @settings(max_examples=25)
@@ -32,7 +32,7 @@ def test_edm2s_order_matches_the_golden_one(golden, name, size):
     arrays, _ = golden(f"dataset/{name}")
     for start in (0, 24, 31):
         expected = arrays[f"infinite_sampler_edm2/seed3_start{start}"]
-        np.testing.assert_array_equal(edm2_order(size, 3).indices(start, len(expected)), expected)
+        np.testing.assert_array_equal(EDM2Order(size, 3).indices(start, len(expected)), expected)
 
 
 @settings(max_examples=25)
