@@ -323,9 +323,10 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> Classes:
             raise UserError(files.path, "pictures are not in several folders", "use --labels none")
         return Classes(None, (), "no classes: the pictures are in one folder")
     ranks = {top: rank for rank, top in enumerate(folders)}
-    shown = [f"{rank} = {top or '(no folder)'}" for top, rank in ranks.items()]
+    named = [top or "(no folder)" for top in folders]
+    shown = [f"{rank} = {name}" for rank, name in enumerate(named)]
     remark = f"classes: {', '.join(shown if len(shown) < 13 else [*shown[:12], '…', shown[-1]])}"
-    return Classes(np.array([ranks[top] for top in tops], np.int64), folders, remark)
+    return Classes(np.array([ranks[top] for top in tops], np.int64), named, remark)
 
 
 def _top_folders(files: Files, members: np.ndarray) -> tuple[str, list[str]]:
