@@ -7,14 +7,12 @@ plugins on a file's content, and one of them starts Ghostscript. So this module 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from sida.errors import UserError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 #: Pillow's name of the format by suffix. A picture's format may differ from its suffix (as a few of ImageNet's do), but
 #: must be one of these.
@@ -47,8 +45,6 @@ def open_picture(content: bytes, whole: bool = False, load: bool = True, size: t
     Raises:
         UserError: The picture is damaged or of another format; with ``whole``, it has more than 8 bits or one frame.
     """
-    from PIL import Image, UnidentifiedImageError
-
     try:
         picture = Image.open(io.BytesIO(content), formats=_NAMES)
         lost = _lost(picture) if whole else None
@@ -70,11 +66,10 @@ def open_picture(content: bytes, whole: bool = False, load: bool = True, size: t
 
 def _upright(picture: Any) -> Any:
     """The picture as viewers show it, by its EXIF orientation; ``info["turned"]`` says that it was turned."""
-    from PIL.Image import Transpose
-
+    way = Image.Transpose
     turns = {
-        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+        2: way.FLIP_LEFT_RIGHT, 3: way.ROTATE_180, 4: way.FLIP_TOP_BOTTOM, 5: way.TRANSPOSE, 6: way.ROTATE_270,
+        7: way.TRANSVERSE, 8: way.ROTATE_90,
     }  # fmt: skip
     turn = turns.get(picture.getexif().get(0x0112, 1))
     if turn is None:
@@ -86,8 +81,6 @@ def _upright(picture: Any) -> Any:
 
 def on_white(picture: Any) -> Any:
     """A palette's picture with transparency on white, as viewers show it; others as they are."""
-    from PIL import Image
-
     if picture.mode != "P" or "transparency" not in picture.info:
         return picture
     white = Image.new("RGBA", picture.size, "white")
@@ -145,7 +138,7 @@ def _lossy(form: str, encoded: bytes) -> str | None:
     return None
 
 
-def to_square(picture: Image, transform: str, resolution: int | None, channels: int) -> Image:
+def to_square(picture: Image.Image, transform: str, resolution: int | None, channels: int) -> Image.Image:
     """Applies a transform of :mod:`sida.data.prepare`.
 
     Args:
@@ -158,23 +151,17 @@ def to_square(picture: Image, transform: str, resolution: int | None, channels: 
         RGB or grey, square.
 
     Raises:
-        UserError: Without cropping, the picture is not square and has no target size; or it has more than 8 bits.
+        UserError: Without cropping, the picture is not square and has no target size; or its values are no 8-bit RGB.
     """
-    from PIL import Image
-
-    if picture.mode.startswith(("I", "F")):
-        raise UserError("", f"has more than 8 bits per channel (mode {picture.mode})", "convert it first")
-    if picture.mode in ("LAB", "HSV"):
-        raise UserError("", f"has the colours {picture.mode}", "convert it to RGB first")
+    if picture.mode in ("LAB", "HSV") or picture.mode.startswith(("I", "F")):  # more than 8 bits a value
+        raise UserError("", f"has mode {picture.mode}", "convert it to 8-bit grey or RGB first")
     mode = "RGB" if channels == 3 else "L"
     if picture.mode != mode:
         picture = picture.convert(mode)
     if transform == "center-crop-dhariwal":
         return _shrink_then_crop(picture, resolution or min(picture.size))
     if transform == "center-crop":
-        width, height = picture.size
-        left, top, side = (width - min(picture.size)) // 2, (height - min(picture.size)) // 2, min(picture.size)
-        picture = picture.crop((left, top, left + side, top + side))
+        picture = _middle(picture, min(picture.size))
     width, height = picture.size
     if resolution is None and width != height:
         raise UserError("", f"is {width}×{height}", "give --resolution or --transform center-crop")
@@ -183,27 +170,27 @@ def to_square(picture: Image, transform: str, resolution: int | None, channels: 
     return picture
 
 
-def _shrink_then_crop(picture: Image, resolution: int) -> Image:
-    from PIL import Image
-
+def _shrink_then_crop(picture: Image.Image, resolution: int) -> Image.Image:
     while min(picture.size) >= 2 * resolution:
         picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
     scale = resolution / min(picture.size)
     # The long side is rounded as in the original: Python's round, halves to even.
     picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC)
-    left, top = (picture.width - resolution) // 2, (picture.height - resolution) // 2
-    return picture.crop((left, top, left + resolution, top + resolution))
+    return _middle(picture, resolution)
 
 
-def encode_png(pixels: np.ndarray | Image, compress_level: int = -1) -> bytes:
+def _middle(picture: Image.Image, side: int) -> Image.Image:
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    return picture.crop((left, top, left + side, top + side))
+
+
+def encode_png(pixels: np.ndarray | Image.Image, compress_level: int = -1) -> bytes:
     """Encodes uint8 ``(H, W)`` or ``(H, W, C)`` with 1 or 3 channels, or an image's pixels, as a PNG file.
 
     Args:
         pixels: The picture.
         compress_level: 0 (none; fast) to 9; −1 is zlib's default.
     """
-    from PIL import Image
-
     if isinstance(pixels, np.ndarray):
         pixels = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels))
     pixels.info.clear()  # a profile or transparency of the source would be written, too

@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
+from PIL import Image
 
 from sida.data.pictures import GREY, decode_picture, encode_png, mode_words, on_white, open_picture, to_square
 from sida.errors import UserError, located
@@ -50,8 +51,6 @@ class Reader:
 
     def __init__(self) -> None:
         only_in_child()
-        from PIL import Image
-
         self._packed: Any = None
         # Nothing can be imported later: each format is written and read once.
         Image.preinit()

@@ -76,7 +76,7 @@ def test_modes_become_what_was_asked_for():
         assert to_square(picture(8, 8, mode=mode), "none", None, 3).mode == "RGB"
     assert to_square(picture(8, 8), "none", None, 1).mode == "L"
     deep = Image.fromarray(np.zeros((8, 8), np.uint16))
-    refused("has more than 8 bits", to_square, deep, "none", 8, 3)
+    refused("has mode I;16", to_square, deep, "none", 8, 3)
 
 
 # ---- folders and zips
