@@ -127,7 +127,6 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes], tuple[Callable[[Path], object
     "png, huge": ("x.zip", lambda: one("a.png", flat_png(40_000)), (data, score, prepared)),
     "many flat pictures": ("x.zip", lambda: zip_of_equals(flat_png(8192), 60), (prepared,)),
     # archives
-    "zip, of zeros": ("x.zip", lambda: overlapping_zip(300 << 20, 1), (prepared,)),
     "zip, shared bytes": ("x.zip", lambda: overlapping_zip(64 << 20, 20_000, ".npy"), (data,)),
     "zip, encrypted": ("x.zip", lambda: zip_of(PIXELS).replace(b"PK\1\2\x14\3\x14\0\0", b"PK\1\2\x14\3\x14\0\1"),
                        (data,)),
