@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sida.networks.edm_unet import UNetBlock
-from sida.networks.layers import Conv2d
+from sida.networks.edm_unet import Conv2d, UNetBlock
 from sida.noise import normal, uniform, unit_noise
 from sida.training.averages import ema_beta
 from sida.training.batches import step_draws

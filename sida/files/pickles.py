@@ -52,7 +52,7 @@ class PickleFile:
             self._child = Child(READER, path, 3 * size, size / 10e6)
             try:
                 self.facts, _ = self._child.ask(method, key, files=[stream])
-                with _answer(path):
+                with answered(path):
                     self.shapes = {name: tuple(shape) for name, shape in self.facts["tensors"]}
                     if any(type(n) is not int or n < 0 for shape in self.shapes.values() for n in shape):
                         raise ValueError
@@ -123,12 +123,12 @@ def _plain_values(stream: Any, where: object) -> Any:
 
     with Child(READER, where, 3 * size, size / 10e6) as child:
         value, arrays = child.ask("plain", files=[stream])
-        with _answer(where):
+        with answered(where):
             return joined(value)
 
 
 @contextlib.contextmanager
-def _answer(where: object) -> Iterator[None]:
+def answered(where: object) -> Iterator[None]:
     """Makes one line of what a child's answer lacks."""
     try:
         yield

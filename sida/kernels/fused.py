@@ -29,8 +29,7 @@ from sida.kernels.group_norm import Affine, norm_act
 from sida.kernels.pointwise import concat, double, halve, scaled_silu
 from sida.kernels.residual import ResidualFactors, fork, residual
 from sida.networks.edm2_unet import NORM_EPS, SILU_RMS, EDM2Block, EDM2UNet, MPConv, cat_weights, resample, sum_weights
-from sida.networks.edm_unet import UNetBlock
-from sida.networks.layers import Conv2d, GroupNorm
+from sida.networks.edm_unet import Conv2d, GroupNorm, UNetBlock
 from sida.networks.precond import Precond
 from sida.networks.unet import UNet
 

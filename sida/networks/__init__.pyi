@@ -2,8 +2,6 @@ from sida.networks.backbones import make_backbone as make_backbone
 from sida.networks.discriminators import FakeScoreWithHeads as FakeScoreWithHeads
 from sida.networks.discriminators import ProjectedDiscriminator as ProjectedDiscriminator
 from sida.networks.edm2_unet import EDM2UNet as EDM2UNet
-from sida.networks.edm2_unet import copied_weight_norm as copied_weight_norm
-from sida.networks.edm2_unet import official_weight_norm as official_weight_norm
 from sida.networks.edm_unet import DhariwalUNet as DhariwalUNet
 from sida.networks.edm_unet import SongUNet as SongUNet
 from sida.networks.file import architecture as architecture

@@ -14,9 +14,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sida.config.families import WeightNorm
-from sida.networks.layers import attend, attention_heads, split_heads
-from sida.networks.unet import Block, UNet, UNetPlan
+from sida.config.settings import Finite
+from sida.networks.unet import (
+    Block,
+    Classes,
+    Few,
+    Share,
+    Side,
+    Size,
+    UNet,
+    attend,
+    attention_heads,
+    make_levels,
+    resampled,
+    split_heads,
+    without_content,
+)
 
 NORM_EPS = 1e-4
 # SiLU of a unit normal variable has this root mean square, as the paper rounds it (equation 81).
@@ -66,17 +79,11 @@ def mp_silu(x: Tensor) -> Tensor:
 
 def resample(x: Tensor, mode: str, taps: tuple[int, ...]) -> Tensor:
     """Returns (``keep``), halves (``down``) or doubles (``up``) the resolution with a separable filter."""
-    if mode == "keep":
-        return x
-    if tuple(taps) == (1, 1):
-        return F.avg_pool2d(x, 2) if mode == "down" else F.interpolate(x, scale_factor=2, mode="nearest")
+    if mode == "keep" or tuple(taps) == (1, 1):
+        return resampled(x, mode, None)
     line = torch.tensor(taps, dtype=torch.float32, device=x.device)
     line = line / line.sum()
-    kernel = torch.outer(line, line).to(x.dtype).expand(x.shape[1], 1, -1, -1)
-    pad = (len(taps) - 1) // 2
-    if mode == "down":
-        return F.conv2d(x, kernel, groups=x.shape[1], stride=2, padding=pad)
-    return F.conv_transpose2d(x, kernel * 4, groups=x.shape[1], stride=2, padding=pad)
+    return resampled(x, mode, torch.outer(line, line))
 
 
 class MPFourier(nn.Module):
@@ -84,16 +91,15 @@ class MPFourier(nn.Module):
 
     Args:
         num_channels: Width.
-        bandwidth: Standard deviation of the frequencies in cycles.
     """
 
     freqs: Tensor
     phases: Tensor
 
-    def __init__(self, num_channels: int, bandwidth: float = 1.0):
+    def __init__(self, num_channels: int):
         super().__init__()
-        self.register_buffer("freqs", 2 * math.pi * torch.randn(num_channels) * bandwidth)
-        self.register_buffer("phases", 2 * math.pi * torch.rand(num_channels))
+        self.register_buffer("freqs", 2 * math.pi * torch.randn(num_channels, device="cpu"))
+        self.register_buffer("phases", 2 * math.pi * torch.rand(num_channels, device="cpu"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Embeds (N,) as (N, num_channels)."""
@@ -118,7 +124,7 @@ class MPConv(nn.Module):
         super().__init__()
         self.kernel = kernel
         shape = (out_channels, in_channels) + ((kernel, kernel) if kernel else ())
-        self.weight = nn.Parameter(torch.randn(shape))
+        self.weight = nn.Parameter(torch.empty(shape) if without_content() else torch.randn(shape))
         self.rewrite: Rewrite = "training"
 
     @torch.no_grad()
@@ -157,36 +163,6 @@ REWRITES: dict[str, Rewrite] = {
     "pre_hook": "training",
     "always": "always",
 }
-
-
-def official_weight_norm(use_gan: bool, force_normalization: bool) -> WeightNorm:
-    """Mode of weight normalisation for the two switches of SiDA's EDM2 networks, for a new network.
-
-    Without the adversarial loss the layers normalise their weights in every training forward pass, regardless of
-    ``force_normalization``; with it they do so before the forward pass if ``force_normalization`` is set
-    (``mingyuanzhou/SiD@sida``, see ``tests/golden/README.md``, fact 21).
-    """
-    if not use_gan:
-        return "in_forward"
-    return "pre_hook" if force_normalization else "off"
-
-
-def copied_weight_norm(mode: WeightNorm, training: bool) -> WeightNorm:
-    """Mode of weight normalisation of a deep copy or pickle in the official code.
-
-    There the pre-hook of a copy stays bound to the original, whose training flag is frozen at the time of the copy. So
-    in the official loop the fake score (copied from a teacher in evaluation mode) is never rewritten, and the averaged
-    generator and its pickles (copied from a generator in training mode) are rewritten in every forward pass. Copies in
-    this package keep their mode; ``copy.weight_norm = copied_weight_norm(net.weight_norm, net.training)`` reproduces
-    the official behaviour.
-
-    Args:
-        mode: Mode of the original.
-        training: Whether the original is in training mode.
-    """
-    if mode != "pre_hook":
-        return mode
-    return "always" if training else "off"
 
 
 class EDM2Block(Block):
@@ -302,7 +278,7 @@ class EDM2UNet(UNet):
         clip_act: See `EDM2Block`.
 
     Raises:
-        UserError: The resolution does not fit the levels, or heads do not divide a level's channels.
+        SettingError: The resolution does not fit the levels, or heads do not divide a level's channels.
 
     State-dict names equal those of ``NVlabs/edm2:training/networks_edm2.py``.
     """
@@ -311,23 +287,23 @@ class EDM2UNet(UNet):
 
     def __init__(
         self,
-        img_resolution: int,
-        img_channels: int,
-        label_dim: int = 0,
-        model_channels: int = 192,
-        channel_mult: tuple[int, ...] = (1, 2, 3, 4),
-        channel_mult_noise: int | None = None,
-        channel_mult_emb: int | None = None,
-        num_blocks: int = 3,
-        attn_resolutions: tuple[int, ...] = (16, 8),
-        label_balance: float = 0.5,
-        concat_balance: float = 0.5,
-        resample_filter: tuple[int, ...] = (1, 1),
-        channels_per_head: int = 64,
-        dropout: float = 0.0,
-        res_balance: float = 0.3,
-        attn_balance: float = 0.3,
-        clip_act: float | None = 256.0,
+        img_resolution: Side,
+        img_channels: Size,
+        label_dim: Classes = 0,
+        model_channels: Size = 192,
+        channel_mult: tuple[Few, ...] = (1, 2, 3, 4),
+        channel_mult_noise: Few | None = None,
+        channel_mult_emb: Few | None = None,
+        num_blocks: Few = 3,
+        attn_resolutions: tuple[Size, ...] = (16, 8),
+        label_balance: Share = 0.5,
+        concat_balance: Share = 0.5,
+        resample_filter: tuple[Size, ...] = (1, 1),
+        channels_per_head: Size = 64,
+        dropout: Share = 0.0,
+        res_balance: Share = 0.3,
+        attn_balance: Share = 0.3,
+        clip_act: Finite | None = 256.0,
     ):
         super().__init__()
         self._describe(locals())
@@ -345,22 +321,19 @@ class EDM2UNet(UNet):
             "clip_act": clip_act,
         }
 
-        def levels(flavor: Literal["enc", "dec"]) -> UNetPlan:
-            def block(
-                inputs: int, outputs: int, mode: Literal["keep", "down", "up"] = "keep", attention: bool = False
-            ) -> nn.Module:
-                shape: dict[str, Any] = {"flavor": flavor, "resample_mode": mode, "attention": attention}
-                return EDM2Block(inputs, outputs, emb_channels, **shape, **options)
-
-            return UNetPlan(img_resolution, widths, num_blocks, attn_resolutions, block)
+        def block(
+            flavor: Literal["enc", "dec"], inputs: int, outputs: int, mode: Any = "keep", attention: bool = False
+        ) -> EDM2Block:
+            shape: dict[str, Any] = {"flavor": flavor, "resample_mode": mode, "attention": attention}
+            return EDM2Block(inputs, outputs, emb_channels, **shape, **options)
 
         self.out_gain = nn.Parameter(torch.zeros([]))
         self.emb_fourier = MPFourier(noise_channels)
         self.emb_noise = MPConv(noise_channels, emb_channels)
         self.emb_label = MPConv(label_dim, emb_channels) if label_dim else None
         # A constant input channel of ones replaces biases.
-        self.enc, kept = levels("enc").encoder(MPConv(img_channels + 1, widths[0], 3), widths[0])
-        self.dec = levels("dec").decoder(kept)
+        stem = MPConv(img_channels + 1, widths[0], 3)
+        self.enc, self.dec = make_levels(img_resolution, widths, num_blocks, attn_resolutions, stem, block)
         self.out_conv = MPConv(widths[0], img_channels, 3)
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:

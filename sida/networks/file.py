@@ -5,77 +5,71 @@ Files are safetensors; reading them executes no code.
 
 from __future__ import annotations
 
-import math
+import contextlib
+import dataclasses
+import inspect
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import typing
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from sida.config.families import EDM, Family
-from sida.config.plugins import Registry, RegistryEntry
+from sida.config.plugins import Registry
+from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError, settings_in
 from sida.files.atomic import atomic_path
 from sida.files.tensors import RECORD_KEY, TensorHeader, iterate_tensors, read_record, read_tensor_header, write_tensors
 from sida.files.unpickler import FOREIGN_WEIGHTS
-from sida.networks.precond import Precond
-from sida.networks.unet import check_options
-
-REAL_BELOW = 4096
-"""Tensors with fewer elements (filters, frequencies, schedules) always have content."""
-_FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
-_SCALING = {"mul", "add", "sub", "div", "__truediv__"} | {
-    f"__{side}{name}__" for side in ("", "r") for name in ("mul", "add", "sub")
-}
-
-
-class ShapesOnly(TorchFunctionMode):
-    """Context in which large new tensors have a shape but no content."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Sends large factory calls to the meta device; scaling a tensor without content returns it unchanged."""
-        kwargs = kwargs or {}
-        if func in _FACTORIES and kwargs.get("device") is None and _num_elements(func, args, kwargs) >= REAL_BELOW:
-            # torch.rand on the meta device would import torch's compiler.
-            func = torch.empty if func in (torch.rand, torch.randn) else func
-            kept = {name: value for name, value in kwargs.items() if name != "generator"}
-            return func(*args, **{**kept, "device": "meta"})
-        if getattr(func, "__name__", "") in _SCALING and len(args) == 2 and not kwargs:
-            tensors = [a for a in args if isinstance(a, torch.Tensor)]
-            if len(tensors) == 1 and tensors[0].is_meta and tensors[0].is_floating_point():
-                return tensors[0]
-        return func(*args, **kwargs)
-
-
-def _num_elements(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> int:
-    sizes = kwargs.get("size", args[:1] if func is torch.full else args)
-    if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
-        sizes = sizes[0]
-    return math.prod(n for n in sizes if isinstance(n, int))
-
+from sida.networks.precond import ECTPrecond, EDM2Precond, EDMPrecond, GDDPrecond, Precond, VEPrecond, VPPrecond
 
 #: Classes of networks by their names, which files record.
-NETWORKS = Registry(
+NETWORKS: Registry[type[Precond]] = Registry(
     "network",
     "sida.networks.precond:Precond",
-    {
-        "EDMPrecond": RegistryEntry("sida.networks.precond:EDMPrecond"),
-        "GDDPrecond": RegistryEntry("sida.networks.precond:GDDPrecond"),
-        "ECTPrecond": RegistryEntry("sida.networks.precond:ECTPrecond"),
-        "VPPrecond": RegistryEntry("sida.networks.precond:VPPrecond"),
-        "VEPrecond": RegistryEntry("sida.networks.precond:VEPrecond"),
-        "EDM2Precond": RegistryEntry("sida.networks.precond:EDM2Precond"),
-        "SongUNet": RegistryEntry("sida.networks.edm_unet:SongUNet"),
-        "DhariwalUNet": RegistryEntry("sida.networks.edm_unet:DhariwalUNet"),
-        "EDM2UNet": RegistryEntry("sida.networks.edm2_unet:EDM2UNet"),
-    },
+    {cls.__name__: cls for cls in (EDMPrecond, GDDPrecond, ECTPrecond, VPPrecond, VEPrecond, EDM2Precond)},
 )
+#: Longest list in a network's options.
+_LONGEST = 32
+
+
+def checked_network(config: Any, where: str = "network") -> tuple[type[Precond], dict[str, Any]]:
+    """Checks a network's description; the annotated constructors of its class and its U-Net are the schema.
+
+    Args:
+        config: See `build_network`.
+        where: Place named in errors, e.g. file and key.
+
+    Returns:
+        The class, and the given keyword arguments in the annotated types.
+
+    Raises:
+        UserError: See `build_network`.
+    """
+    config = check_network_config(config, where)
+    cls, where = NETWORKS.find(config["class"], f"{where}.class"), f"{where}.kwargs"
+    with settings_in(where):
+        unet = cls.unet_class(config["kwargs"])
+    inner = {name: field for name, field in _fields(unet).items() if name not in unet.channel_options}
+    half = {"half_dtype": ("half_dtype", Literal["float16", "bfloat16"], "float16")}
+    fields = {**half, **inner, **_fields(cls)}
+    schema = dataclasses.make_dataclass(cls.__name__, fields.values(), kw_only=True)
+    checked: Any = from_mapping(schema, config["kwargs"], where)
+    for name, value in vars(checked).items():
+        if isinstance(value, tuple) and len(value) > _LONGEST:
+            raise SettingError(f"{where}.{name}", f"must have at most {_LONGEST} entries, got {len(value)}")
+    return cls, {name: getattr(checked, name) for name in config["kwargs"]}
+
+
+def _fields(cls: type) -> dict[str, Any]:
+    """Options of a constructor as fields of a dataclass: name, type and default."""
+    hints = typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
+    named = [p for p in inspect.signature(cls).parameters.values() if p.kind != p.VAR_KEYWORD]
+    return {p.name: (p.name, hints[p.name], *([] if p.default is p.empty else [p.default])) for p in named}
 
 
 def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Module:
@@ -83,9 +77,9 @@ def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Modul
 
     Args:
         config: ``{"class": name, "kwargs": {...}}`` with the class names and keyword arguments of the official
-            networks, such as ``net.init_config``; U-Nets may be named ``..._EncoderDecoder``, as in SiDA's code. An
-            addition is ``half_dtype``: ``bfloat16`` or ``float16``, see `Precond.half_dtype`. A custom class is named
-            ``module:object``; building runs its code, so it needs permission (:mod:`sida.config.plugins`).
+            networks, such as ``net.init_config``. An addition is ``half_dtype``: ``bfloat16`` or ``float16``, see
+            `Precond.half_dtype`. A custom class is named ``module:object``; building runs its code, so it needs
+            permission (:mod:`sida.config.plugins`).
         where: Place named in errors, e.g. file and key.
 
     Returns:
@@ -94,27 +88,13 @@ def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Modul
     Raises:
         UserError: Unknown class, unknown or missing keyword, wrong type or value.
     """
-    if not isinstance(config, Mapping) or set(config) - {"class", "kwargs"} or "class" not in config:
-        raise UserError(where, "must be a mapping with the keys 'class' and 'kwargs'")
-    name, kwargs = config["class"], config.get("kwargs", {})
-    cls = NETWORKS.find(str(name), f"{where}.class")
-    if not isinstance(kwargs, Mapping):
-        raise UserError(f"{where}.kwargs", "must be a mapping of constructor arguments")
-    where, options = f"{where}.kwargs", dict(kwargs)
-    if not issubclass(cls, Precond):
-        return _made(cls, check_options(cls, options, where), where)
+    cls, options = checked_network(config, where)
     half = options.pop("half_dtype", None)
-    if half not in (None, "float16", "bfloat16"):
-        raise SettingError(f"{where}.half_dtype", "must be float16 or bfloat16")
-    net = _made(cls, check_options(cls, options, where, extra=cls.unet_class(options, where)), where)
+    with settings_in(f"{where}.kwargs"):
+        net = cls(**options)
     if half is not None:
         net.half_dtype = getattr(torch, half)
     return net
-
-
-def _made(cls: type[nn.Module], options: Mapping[str, Any], where: str) -> Any:
-    with settings_in(where):
-        return cls(**options)
 
 
 def architecture(net: nn.Module) -> dict[str, Any]:
@@ -132,7 +112,8 @@ def family_of(network: Mapping[str, Any] | nn.Module, where: str = "network") ->
     if config is None:
         return EDM
     cls = type(network) if isinstance(network, Precond) else NETWORKS.find(config["class"], f"{where}.class")
-    return cls.family_of(config["kwargs"]) if issubclass(cls, Precond) else EDM
+    family: Family = cls.family_of(config["kwargs"])
+    return family
 
 
 NETWORK_FORMAT = "sida-network-1"
@@ -156,8 +137,8 @@ def save_network(net: torch.nn.Module, path: str | os.PathLike[str], metadata: M
 
 def write_state_dict(
     state: Mapping[str, torch.Tensor], path: str | os.PathLike[str], metadata: Mapping[str, Any]
-) -> None:
-    """Writes a network from its state dict; see :func:`save_network`.
+) -> dict[str, Any]:
+    """Writes a network from its state dict, and returns the metadata as written; see :func:`save_network`.
 
     Args:
         state: The whole state dict, in its order.
@@ -171,9 +152,14 @@ def write_state_dict(
     tensors = {}
     for name, tensor in state.items():
         tensors[name] = tensor.detach().to(torch.float32 if tensor.is_floating_point() else tensor.dtype)
-        if tensor.is_floating_point() and not torch.isfinite(tensors[name]).all():
-            raise UserError(path, f"not written, tensor '{name}' holds NaN or infinity", "resume from an earlier state")
+        _check_finite(path, name, tensors[name], "resume from an earlier state")
     write_tensors(path, tensors, record)
+    return record
+
+
+def _check_finite(path: str | os.PathLike[str], name: str, tensor: torch.Tensor, remedy: str) -> None:
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        raise UserError(path, f"tensor '{name}' holds NaN or infinity", remedy)
 
 
 def load_network(
@@ -195,19 +181,12 @@ def load_network(
     path = Path(path)
     header = read_tensor_header(path)
     metadata = _metadata(path, header)
-    net = build_on_meta(metadata["network"], len(header.entries), str(path))
-    check_names_and_shapes(path, {e.name: e.shape for e in header.entries}, net)
+    net = fitting_network(path, metadata["network"], {entry.name: entry.shape for entry in header.entries})
     state, loaded = net.state_dict(), {}
     for name, tensor in iterate_tensors(path, header):
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise UserError(path, f"tensor '{name}' holds NaN or infinity", "use an earlier snapshot")
+        _check_finite(path, name, tensor, "use an earlier snapshot")
         loaded[name] = tensor.to(state[name].dtype)
     net.load_state_dict(loaded, strict=True, assign=True)
-    if any(buffer.is_meta for buffer in net.buffers()):
-        # Constants outside the state dict need a network built in real memory.
-        with torch.random.fork_rng(devices=[]):
-            net = build_network(metadata["network"])
-        net.load_state_dict(loaded, strict=True)
     for parameter in net.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     return net.eval().to(device), metadata
@@ -228,55 +207,54 @@ def copy_network(source: str | os.PathLike[str], target: str | os.PathLike[str])
 
 def check_network_config(network: Any, where: str) -> dict[str, Any]:
     """Returns a network's ``{"class": text, "kwargs": mapping}``; raises UserError for anything else."""
-    if (
-        not isinstance(network, Mapping)
-        or not isinstance(network.get("class"), str)
-        or not isinstance(network.get("kwargs"), Mapping)
-    ):
-        fault = "no architecture (a mapping with 'class' and 'kwargs')"
-        raise UserError(where, fault, "make the file with sida convert")
-    return {"class": network["class"], "kwargs": dict(network["kwargs"])}
+    network = {"kwargs": {}, **network} if isinstance(network, Mapping) else {}
+    cls, kwargs = network.get("class"), network.get("kwargs")
+    if not isinstance(cls, str) or not isinstance(kwargs, Mapping) or len(network) > 2:
+        raise UserError(where, "no architecture (a mapping with 'class' and 'kwargs')")
+    return {"class": cls, "kwargs": dict(kwargs)}
 
 
-def check_names_and_shapes(path: Path, found: Mapping[str, tuple[int, ...]], net: torch.nn.Module) -> None:
-    """Requires exactly the tensors of ``net``, with equal shapes; raises UserError."""
-    expected = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-    kind = type(net).__name__
-    missing = [name for name in expected if name not in found]
-    extra = [name for name in found if name not in expected]
-    remedy = "convert the original again"
-    for names, verb in ((missing, "misses"), (extra, "has unexpected")):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise UserError(path, f"{verb} tensor '{names[0]}'{more} for its architecture {kind}", remedy)
-    for name, shape in expected.items():
-        if found[name] != shape:
-            fault = f"tensor '{name}' has shape {list(found[name])}, its architecture {kind} needs {list(shape)}"
-            raise UserError(path, fault, remedy)
+def build_on_meta(network: Mapping[str, Any], where: str) -> nn.Module:
+    """Builds a network whose parameters have shapes but no content (torch's meta device); its constants have content.
 
-
-def build_on_meta(network: Mapping[str, Any], num_tensors: int, where: str) -> torch.nn.Module:
-    """Builds a network whose large tensors have shapes but no content (torch's meta device).
+    A custom class may compute with its parameters, so it is built in real memory.
 
     Args:
         network: ``{"class": ..., "kwargs": {...}}``.
-        num_tensors: Tensors in the file; an architecture with more blocks is refused before it is built.
         where: File named in errors.
     """
-    kwargs = network["kwargs"]
-    blocks, levels = kwargs.get("num_blocks", 1), kwargs.get("channel_mult", ())
-    if isinstance(blocks, int) and isinstance(levels, (list, tuple)) and blocks * max(len(levels), 1) > num_tensors:
-        fault = f"architecture claims {blocks * max(len(levels), 1)} blocks, the file has {num_tensors} tensors"
-        raise UserError(where, fault, "not loaded")
+    memory = torch.device("meta") if network["class"] in NETWORKS else contextlib.nullcontext()
     try:
-        # Small tensors are drawn, and loading must not change the draws of the caller.
-        with torch.random.fork_rng(devices=[]), ShapesOnly():
+        # Loading must not change the draws of the caller.
+        with torch.random.fork_rng(devices=[]), memory:
             return build_network(network, f"{where}: network")
     except UserError:
         raise
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, AssertionError) as error:
+    except Exception as error:  # of torch for absurd sizes, or of a custom class
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(where, f"architecture '{network['class']}' cannot be built ({reason})") from None
+
+
+def fitting_network(path: Path, network: Mapping[str, Any], found: Mapping[str, tuple[int, ...]]) -> nn.Module:
+    """Builds a network by :func:`build_on_meta`, and checks that a file has exactly its tensors.
+
+    Args:
+        path: The file.
+        network: ``{"class": ..., "kwargs": {...}}``.
+        found: Shapes of the file's tensors by name.
+
+    Raises:
+        UserError: The network cannot be built, or has other tensors.
+    """
+    net = build_on_meta(network, str(path))
+    expected = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    differing = [name for name in {**expected, **found} if found.get(name) != expected.get(name)]
+    if differing:
+        name, more = differing[0], f" ({len(differing)} tensors differ)" if len(differing) > 1 else ""
+        has, wanted = ("none" if name not in of else list(of[name]) for of in (found, expected))
+        fault = f"tensor '{name}': the file has {has}, its architecture {type(net).__name__} {wanted}{more}"
+        raise UserError(path, fault, "convert the original again")
+    return net
 
 
 def _metadata(path: Path, header: TensorHeader) -> dict[str, Any]:

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from sida.config.families import EDM, EDM2, EDM2_S, Family, WeightNorm
-from sida.errors import SettingError, UserError, suggestion
+from sida.config.settings import Finite
+from sida.errors import SettingError, suggestion
 from sida.networks.edm2_unet import REWRITES, EDM2UNet, MPConv, MPFourier
 from sida.networks.edm_unet import DhariwalUNet, SongUNet
-from sida.networks.unet import UNet, check_options, class_name, describe_options
+from sida.networks.unet import Classes, Side, Size, UNet, plain_options
 
 #: U-Nets by the value of ``model_type``; imported here, since the code of an exported network follows imports.
 UNETS: dict[str, type[UNet]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
@@ -26,6 +27,10 @@ UNETS: dict[str, type[UNet]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUN
 
 class Precond(nn.Module):
     """Base class of preconditioned denoisers; subclasses give the coefficients.
+
+    Args:
+        options: The ``locals()`` of the subclass's constructor: its named parameters become attributes.
+        unet_options: Options of the U-Net, except those that follow from ``options``.
 
     Attributes:
         img_resolution: Side of the square images in pixels.
@@ -48,6 +53,19 @@ class Precond(nn.Module):
     unet_name: ClassVar[str] = "model"
     family: ClassVar[Family] = EDM
 
+    def __init__(self, options: Mapping[str, Any], unet_options: Mapping[str, Any]):
+        super().__init__()
+        own = plain_options(type(self), options)
+        unet_class = self.unet_class(own)
+        follows = {name: options[name] for name in ("img_resolution", "label_dim")}
+        follows |= dict.fromkeys(unet_class.channel_options, options["img_channels"])
+        unet = unet_class(**follows, **unet_options)
+        setattr(self, self.unet_name, unet)
+        inner = {name: value for name, value in unet.options.items() if name not in follows}
+        self.init_config = {"class": class_name(type(self)), "kwargs": {**own, **inner}}
+        for name in own:
+            setattr(self, name, options[name])
+
     @property
     def half_dtype(self) -> torch.dtype:
         """Type of half precision: float16 or bfloat16; can be set at any time.
@@ -69,16 +87,16 @@ class Precond(nn.Module):
         return cls.family
 
     @classmethod
-    def unet_class(cls, kwargs: Mapping[str, Any], where: str) -> type[nn.Module] | None:
-        """Class of the U-Net whose options the constructor arguments include; None for a class without such options.
+    def unet_class(cls, kwargs: Mapping[str, Any]) -> type[UNet]:
+        """Class of the U-Net whose options the constructor arguments include.
 
         Raises:
-            UserError: The U-Net is unknown.
+            SettingError: The U-Net is unknown.
         """
-        model_type = inspect.signature(cls).parameters.get("model_type")
-        if model_type is None:
-            return None
-        return find_unet(str(kwargs.get("model_type", model_type.default)), f"{where}.model_type")
+        name = str(kwargs.get("model_type", inspect.signature(cls).parameters["model_type"].default))
+        if name not in UNETS:
+            raise SettingError("model_type", f"unknown network '{name}'{suggestion(name, UNETS)}")
+        return UNETS[name]
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor]:
         """Returns c_skip, c_out, c_in and c_noise for float32 ``sigma`` (N or 1, 1, 1, 1); None means 1."""
@@ -160,7 +178,7 @@ class Precond(nn.Module):
         sigma = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).reshape(-1, 1, 1, 1)
         if sigma.shape[0] not in (1, n):
             raise ValueError(f"sigma must have one value or one per image ({n}), got {sigma.shape[0]}")
-        augment_dim = getattr(getattr(self, self.unet_name), "augment_dim", 0)
+        augment_dim = getattr(self, self.unet_name).augment_dim
         if augment_dim and augment_labels is not None:
             _check_rows("augment_labels", augment_labels, n, augment_dim)
         if self.label_dim == 0:
@@ -172,51 +190,28 @@ class Precond(nn.Module):
         _check_rows("class_labels", class_labels, n, self.label_dim)
         return sigma, class_labels.float()
 
-    def _build(self, options: dict[str, Any], unet_class: type[UNet], unet_kwargs: dict[str, Any]) -> None:
-        """Builds the U-Net, and sets the attributes and ``init_config``.
-
-        Args:
-            options: The subclass's own constructor arguments by name (other names are ignored).
-            unet_class: Class of the U-Net.
-            unet_kwargs: Options of the U-Net, except those that follow from ``options``.
-        """
-        cls = type(self)
-        own = describe_options(cls, options)["kwargs"]
-        if "model_type" in own:
-            own["model_type"] = unet_class.__name__
-        check_options(cls, {**own, **unet_kwargs}, cls.__name__, extra=unet_class)
-        for name in ("img_resolution", "img_channels", "label_dim", "use_fp16"):
-            setattr(self, name, options[name])
-        follows = {name: options[name] for name in ("img_resolution", "label_dim")}
-        follows |= dict.fromkeys(unet_class.channel_options, self.img_channels)
-        unet = unet_class(**follows, **unet_kwargs)
-        setattr(self, self.unet_name, unet)
-        inner = {name: value for name, value in unet.init_config["kwargs"].items() if name not in follows}
-        self.init_config = {"class": class_name(cls), "kwargs": {**own, **inner}}
-
 
 def _check_rows(name: str, labels: Tensor, rows: int, width: int) -> None:
     if labels.ndim != 2 or labels.shape[1] != width or labels.shape[0] not in (1, rows):
         raise ValueError(f"{name} must have shape ({rows}, {width}), got {tuple(labels.shape)}")
 
 
-def find_unet(name: str, where: str) -> type[UNet]:
-    """Finds a U-Net class by name; the suffix that SiDA's code gives to the same architectures is understood.
+def class_name(cls: type) -> str:
+    """Name of a class for :func:`sida.networks.build_network`; ``module:object`` for a custom class."""
+    return cls.__name__ if cls.__module__.startswith("sida.networks.") else f"{cls.__module__}:{cls.__qualname__}"
 
-    Raises:
-        UserError: Unknown name.
+
+def edm_coefficients(sigma: Tensor, sigma_data: float, shift: float = 0.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns c_skip, c_out, c_in and c_noise of EDM and EDM2.
+
+    Args:
+        sigma: Noise levels.
+        sigma_data: Standard deviation of the data.
+        shift: Level at which the network is the identity; c_skip and the numerator of c_out take σ − shift.
     """
-    plain = name.removesuffix("_EncoderDecoder")
-    if plain not in UNETS:
-        raise SettingError(where, f"unknown network '{name}'{suggestion(plain, UNETS)}")
-    return UNETS[plain]
-
-
-def edm_coefficients(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns c_skip, c_out, c_in and c_noise of EDM and EDM2."""
-    variance = sigma.square() + sigma_data**2
-    c_in = variance.rsqrt()
-    return sigma_data**2 / variance, sigma * sigma_data * c_in, c_in, sigma.log() / 4
+    c_in = (sigma.square() + sigma_data**2).rsqrt()
+    above = sigma - shift if shift else sigma
+    return sigma_data**2 / (above.square() + sigma_data**2), above * sigma_data * c_in, c_in, sigma.log() / 4
 
 
 class EDMPrecond(Precond):
@@ -229,28 +224,23 @@ class EDMPrecond(Precond):
         sigma_data: Standard deviation of the data.
         model_type: ``SongUNet`` or ``DhariwalUNet``.
         **model_kwargs: Further options of that U-Net.
-
-    Raises:
-        UserError: Unknown option or network.
     """
+
+    sigma_data: float
 
     def __init__(
         self,
-        img_resolution: int,
-        img_channels: int,
-        label_dim: int = 0,
+        img_resolution: Side,
+        img_channels: Size,
+        label_dim: Classes = 0,
         use_fp16: bool = False,
-        sigma_min: float = 0.0,
-        sigma_max: float | None = math.inf,
-        sigma_data: float = 0.5,
+        sigma_min: Finite = 0.0,
+        sigma_max: Finite | None = math.inf,
+        sigma_data: Finite = 0.5,
         model_type: str = "DhariwalUNet",
         **model_kwargs: Any,
     ):
-        super().__init__()
-        self.sigma_data = sigma_data
-        self.sigma_min = sigma_min
-        self.sigma_max = math.inf if sigma_max is None else sigma_max
-        self._build(locals(), find_unet(model_type, "EDMPrecond.model_type"), model_kwargs)
+        super().__init__({**locals(), "sigma_max": math.inf if sigma_max is None else sigma_max}, model_kwargs)
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Precond.coefficients`."""
@@ -266,8 +256,8 @@ class GDDPrecond(EDMPrecond):
     """
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """See `Precond.coefficients`; only c_skip and the numerator of c_out use the shifted σ."""
-        return _shifted_coefficients(sigma, self.sigma_data, _GDD_EPS)
+        """See `Precond.coefficients`."""
+        return edm_coefficients(sigma, self.sigma_data, 0.002)
 
 
 class ECTPrecond(EDMPrecond):
@@ -280,19 +270,7 @@ class ECTPrecond(EDMPrecond):
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Precond.coefficients`."""
-        if self.training:
-            return super().coefficients(sigma)
-        return _shifted_coefficients(sigma, self.sigma_data, _ECT_EPS)
-
-
-_GDD_EPS, _ECT_EPS = 0.002, 0.003
-
-
-def _shifted_coefficients(sigma: Tensor, sigma_data: float, shift: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    _, _, c_in, c_noise = edm_coefficients(sigma, sigma_data)
-    shifted = sigma - shift
-    c_skip = sigma_data**2 / (shifted.square() + sigma_data**2)
-    return c_skip, shifted * sigma_data * c_in, c_in, c_noise
+        return edm_coefficients(sigma, self.sigma_data, 0.0 if self.training else 0.003)
 
 
 class VPPrecond(Precond):
@@ -308,24 +286,24 @@ class VPPrecond(Precond):
         **model_kwargs: Further options of that U-Net.
     """
 
+    beta_d: float
+    beta_min: float
+    M: int
+
     def __init__(
         self,
-        img_resolution: int,
-        img_channels: int,
-        label_dim: int = 0,
+        img_resolution: Side,
+        img_channels: Size,
+        label_dim: Classes = 0,
         use_fp16: bool = False,
-        beta_d: float = 19.9,
-        beta_min: float = 0.1,
-        M: int = 1000,
-        epsilon_t: float = 1e-5,
+        beta_d: Finite = 19.9,
+        beta_min: Finite = 0.1,
+        M: Size = 1000,
+        epsilon_t: Finite = 1e-5,
         model_type: str = "SongUNet",
         **model_kwargs: Any,
     ):
-        super().__init__()
-        self.beta_d = beta_d
-        self.beta_min = beta_min
-        self.M = M
-        self._build(locals(), find_unet(model_type, "VPPrecond.model_type"), model_kwargs)
+        super().__init__(locals(), model_kwargs)
         with torch.device("cpu"):  # real numbers, even if the network is built on the meta device
             self.sigma_min = float(self.sigma(epsilon_t))
             self.sigma_max = float(self.sigma(1.0))
@@ -358,19 +336,16 @@ class VEPrecond(Precond):
 
     def __init__(
         self,
-        img_resolution: int,
-        img_channels: int,
-        label_dim: int = 0,
+        img_resolution: Side,
+        img_channels: Size,
+        label_dim: Classes = 0,
         use_fp16: bool = False,
-        sigma_min: float = 0.02,
-        sigma_max: float = 100.0,
+        sigma_min: Finite = 0.02,
+        sigma_max: Finite = 100.0,
         model_type: str = "SongUNet",
         **model_kwargs: Any,
     ):
-        super().__init__()
-        self.sigma_min = sigma_min
-        self.sigma_max = sigma_max
-        self._build(locals(), find_unet(model_type, "VEPrecond.model_type"), model_kwargs)
+        super().__init__(locals(), model_kwargs)
 
     def coefficients(self, sigma: Tensor) -> tuple[None, Tensor, None, Tensor]:
         """See `Precond.coefficients`."""
@@ -394,14 +369,12 @@ class EDM2Precond(Precond):
             passes in training mode before one backward pass fail with autograd's version error.
         **unet_kwargs: Further options of `EDM2UNet`.
 
-    Raises:
-        UserError: Unknown option.
-
     State-dict names equal those of ``NVlabs/edm2:training/networks_edm2.py``.
     """
 
     unet_name = "unet"
     family = EDM2
+    sigma_data: float
 
     @classmethod
     def family_of(cls, kwargs: Mapping[str, Any]) -> Family:
@@ -410,24 +383,22 @@ class EDM2Precond(Precond):
         return EDM2_S if kwargs.get("model_channels", size) == size else EDM2
 
     @classmethod
-    def unet_class(cls, kwargs: Mapping[str, Any], where: str) -> type[EDM2UNet]:
+    def unet_class(cls, kwargs: Mapping[str, Any]) -> type[EDM2UNet]:
         """See `Precond.unet_class`."""
         return EDM2UNet
 
     def __init__(
         self,
-        img_resolution: int,
-        img_channels: int,
-        label_dim: int = 0,
+        img_resolution: Side,
+        img_channels: Size,
+        label_dim: Classes = 0,
         use_fp16: bool = True,
-        sigma_data: float = 0.5,
-        logvar_channels: int | None = 128,
+        sigma_data: Finite = 0.5,
+        logvar_channels: Size | None = 128,
         weight_norm: WeightNorm = "in_forward",
         **unet_kwargs: Any,
     ):
-        super().__init__()
-        self.sigma_data = sigma_data
-        self._build(locals(), EDM2UNet, unet_kwargs)
+        super().__init__(locals(), unet_kwargs)
         self.logvar_fourier = None if logvar_channels is None else MPFourier(logvar_channels)
         self.logvar_linear = None if logvar_channels is None else MPConv(logvar_channels, 1)
         self.weight_norm = weight_norm
@@ -440,7 +411,7 @@ class EDM2Precond(Precond):
     @weight_norm.setter
     def weight_norm(self, mode: WeightNorm) -> None:
         if mode not in REWRITES:
-            raise UserError("weight_norm", f"unknown mode '{mode}'{suggestion(str(mode), REWRITES)}")
+            raise SettingError("weight_norm", f"unknown mode '{mode}'{suggestion(str(mode), REWRITES)}")
         self.init_config["kwargs"]["weight_norm"] = mode
         for layer in self._layers():
             layer.rewrite = REWRITES[mode]
@@ -448,24 +419,19 @@ class EDM2Precond(Precond):
     def _layers(self) -> list[MPConv]:
         return [module for module in self.modules() if isinstance(module, MPConv)]
 
-    def stop_rewriting(self) -> None:
-        """Turns ``always`` into ``off``, after one last normalisation of the weights."""
-        if self.weight_norm == "always":
-            for layer in self._layers():
-                layer.normalize_weight()
-            self.weight_norm = "off"
-
     def evaluation_copy(self) -> EDM2Precond:
-        """See `Precond.evaluation_copy`; a copy is only needed in the mode ``always``.
+        """See `Precond.evaluation_copy`; a copy is only needed in the mode ``always``: its weights are normalised once.
 
         Repeated rewriting changes the weights by rounding (a relative 1e-7), so that an image would depend on the
         number of batches before.
         """
         if self.weight_norm != "always":
             return self
-        evaluation_copy = copy.deepcopy(self)
-        evaluation_copy.stop_rewriting()
-        return evaluation_copy
+        copied = copy.deepcopy(self)
+        for layer in copied._layers():
+            layer.normalize_weight()
+        copied.weight_norm = "off"
+        return copied
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Precond.coefficients`."""
@@ -484,5 +450,5 @@ class EDM2Precond(Precond):
             ValueError: The network has no log-variance head.
         """
         if self.logvar_fourier is None or self.logvar_linear is None:
-            raise ValueError("this network was built without log-variance head (logvar_channels: null)")
+            return super().logvar(c_noise)
         return self.logvar_linear(self.logvar_fourier(c_noise.flatten())).reshape(-1, 1, 1, 1)

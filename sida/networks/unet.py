@@ -1,4 +1,4 @@
-"""Base classes of U-Nets and their blocks, construction of levels, and constructor options.
+"""Base classes of U-Nets and their blocks, construction of levels, attention and resampling.
 
 A class's signature is the schema of its options, which are recorded for building the network again.
 """
@@ -6,134 +6,51 @@ A class's signature is the schema of its options, which are recorded for buildin
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import inspect
 import math
-import typing
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from sida.config.settings import from_mapping
+from sida.config.settings import Range
 from sida.errors import SettingError, UserError
 
-
-def check_options(cls: type, options: Mapping[str, Any], where: str, extra: type | None = None) -> dict[str, Any]:
-    """Checks keyword arguments of a network class before it is called.
-
-    Args:
-        cls: Network class, whose annotated ``__init__`` is the schema.
-        options: Keyword arguments, e.g. from JSON; lists are accepted for tuples.
-        where: Place named in errors.
-        extra: Class whose options are accepted, too: the U-Net of a preconditioner, without the options that the
-            preconditioner sets.
-
-    Returns:
-        The given options, in the annotated types.
-
-    Raises:
-        UserError: A key is unknown or missing (the message has the valid names), or has a wrong type or value.
-    """
-    fields = _fields(cls)
-    if extra is not None:
-        fields.update({k: v for k, v in _fields(extra).items() if k not in fields and k not in SET_BY_PRECOND})
-    required = [(k, hint) for k, (hint, default) in fields.items() if default is inspect.Parameter.empty]
-    optional = [
-        (k, hint, dataclasses.field(default=default))
-        for k, (hint, default) in fields.items()
-        if default is not inspect.Parameter.empty
-    ]
-    schema = dataclasses.make_dataclass(
-        cls.__name__, [*required, *optional], namespace={"__post_init__": _check_ranges}
-    )
-    checked: Any = from_mapping(schema, options, where)
-    return {name: getattr(checked, name) for name in options}
+# Types of options. Files of strangers give them, too, and a network is built before a file's tensors are compared.
+Side = Annotated[int, Range(least=1, most=4096)]
+Size = Annotated[int, Range(least=1, most=65_536)]
+Few = Annotated[int, Range(least=1, most=64)]
+Classes = Annotated[int, Range(least=0, most=1_000_000)]
+Share = Annotated[float, Range(least=0, below=1)]
 
 
-_COUNTS = ("label_dim", "augment_dim")
-_LARGEST = {"img_resolution": 4096, "label_dim": 1_000_000, "num_blocks": 64}
-_LARGEST_OTHER, _LONGEST = 65_536, 32
-_INFINITE = ("sigma_max",)
-_SHARES = ("dropout", "label_dropout", "label_balance", "concat_balance", "res_balance", "attn_balance")
-
-
-def _check_ranges(options: Any) -> None:
-    """Checks that sizes are positive and bounded, counts not negative, shares in [0, 1), other numbers finite.
-
-    The resolution must be divisible by two once per level. An untrusted file may give these options, and the network is
-    built before the file's tensors are compared.
-    """
-    for name, value in vars(options).items():
-        if name in _SHARES:
-            if not 0 <= value < 1:
-                raise SettingError(name, f"must be in [0, 1), got {value}")
-            continue
-        lowest, highest = 0 if name in _COUNTS else 1, _LARGEST.get(name, _LARGEST_OTHER)
-        if isinstance(value, tuple) and len(value) > _LONGEST:
-            raise SettingError(name, f"must have at most {_LONGEST} entries, got {len(value)}")
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, float) and not math.isfinite(number) and not (name in _INFINITE and number > 0):
-                raise SettingError(name, f"must be a finite number, got {number}")
-            if not isinstance(number, int) or isinstance(number, bool):
-                continue
-            if number < lowest:
-                raise SettingError(name, f"must be at least {lowest}, got {number}")
-            if number > highest:
-                raise SettingError(name, f"must be at most {highest}, got {number}")
-    if hasattr(options, "channel_mult") and hasattr(options, "img_resolution"):
-        _check_levels(options.img_resolution, options.channel_mult)
-
-
-def _check_levels(img_resolution: int, channel_mult: tuple[int, ...]) -> None:
-    if not channel_mult:
-        raise SettingError("channel_mult", "must have at least one level")
-    divisor = 2 ** (len(channel_mult) - 1)
-    if img_resolution < divisor or img_resolution % divisor:
-        fault = f"{img_resolution} cannot be halved {len(channel_mult) - 1} times"
-        raise SettingError("img_resolution", fault, f"use a multiple of {divisor} or fewer entries in channel_mult")
-
-
-# Options of a U-Net that its preconditioner sets.
-SET_BY_PRECOND = ("in_channels", "out_channels")
-
-
-def _fields(cls: type) -> dict[str, tuple[Any, Any]]:
-    hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
-    parameters = list(inspect.signature(cls).parameters.values())
-    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return {p.name: (hints[p.name], p.default) for p in named}
-
-
-def describe_options(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns ``{"class", "kwargs"}`` as strict JSON values: lists for tuples, null for infinity.
+def plain_options(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Named parameters of a network class as strict JSON values: lists for tuples, null for infinity.
 
     Args:
         cls: Network class.
-        options: Values by parameter name; other names (``self``, locals) are ignored.
+        options: The ``locals()`` of its constructor; other names are ignored.
     """
-    kwargs = {name: _plain(options[name]) for name in _fields(cls) if name in options}
-    return {"class": class_name(cls), "kwargs": kwargs}
-
-
-def class_name(cls: type) -> str:
-    """Name of a class for :func:`sida.networks.build_network`; ``module:object`` for a custom class."""
-    inside = cls.__module__.startswith("sida.networks.")
-    return cls.__name__ if inside else f"{cls.__module__}:{cls.__qualname__}"
+    parameters = inspect.signature(cls).parameters.values()
+    return {p.name: _plain(options[p.name]) for p in parameters if p.kind != p.VAR_KEYWORD}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
-    if isinstance(value, float) and math.isinf(value):
-        return None
-    return value
+    return None if isinstance(value, float) and math.isinf(value) else value
 
 
 RETURN_FLAGS = ("decoder", "encoder", "encoder_decoder", "features")
 Output = Tensor | tuple[Tensor, ...]
+
+
+def without_content() -> bool:
+    """Whether new tensors have a shape alone: random numbers and arithmetic then would import torch's compiler."""
+    return torch.get_default_device().type == "meta"
 
 
 class Block(nn.Module):
@@ -195,32 +112,36 @@ class UNet(nn.Module):
         label_dim: Width of the class labels; 0 = unconditional.
         label_dropout: Probability of dropping a label.
         augment_dim: Width of the augmentation labels; 0 = none.
-        init_config: ``{"class", "kwargs"}`` from which `build_network` builds the same architecture.
+        options: Arguments of the constructor as JSON values.
     """
 
     img_resolution: int
     label_dim: int
     label_dropout: float
     augment_dim: int
-    init_config: dict[str, Any]
+    options: dict[str, Any]
     enc: nn.ModuleDict
     dec: nn.ModuleDict
     #: Options with the number of channels of the images.
     channel_options: ClassVar[tuple[str, ...]] = ("in_channels", "out_channels")
 
     def _describe(self, options: Mapping[str, Any]) -> None:
-        """Checks a constructor's arguments, and sets ``init_config`` and attributes.
+        """Sets attributes, ``options`` among them.
 
         Args:
             options: The ``locals()`` of the constructor.
 
         Raises:
-            UserError: A value is wrong, or the resolution does not fit the levels.
+            SettingError: The resolution does not fit the levels.
         """
-        self.init_config = describe_options(type(self), options)
-        check_options(type(self), self.init_config["kwargs"], type(self).__name__)
+        self.options = plain_options(type(self), options)
         for name in ("img_resolution", "label_dim", "augment_dim", "label_dropout"):
             setattr(self, name, options.get(name, 0))
+        halvings = len(options["channel_mult"]) - 1
+        if halvings < 0 or self.img_resolution % 2**halvings:
+            fault = f"{self.img_resolution} cannot be halved {halvings} times"
+            remedy = f"use a multiple of {2**halvings} or fewer entries in channel_mult"
+            raise SettingError("img_resolution", fault, remedy)
 
     def drop_labels(self, class_labels: Tensor) -> Tensor:
         """In training mode, zeroes the label of a sample with probability ``label_dropout``."""
@@ -307,76 +228,132 @@ class UNet(nn.Module):
         return self.decode(x, skips, emb), logits
 
 
-@dataclasses.dataclass(frozen=True)
-class UNetPlan:
-    """Plan of a U-Net: the blocks at each resolution, under the names of the official networks.
+def make_levels(
+    resolution: int,
+    widths: list[int],
+    num_blocks: int,
+    attention: tuple[int, ...],
+    stem: nn.Module,
+    block: Callable[..., nn.Module],
+    *,
+    image_down: Callable[[int], nn.Module] | None = None,
+    attend_once: bool = False,
+) -> tuple[nn.ModuleDict, nn.ModuleDict]:
+    """Makes encoder and decoder of a U-Net, with the names of the official networks.
 
     Modules are made in the order in which they run, so that a seed gives the same weights.
 
-    Attributes:
+    Args:
         resolution: Side of the input.
         widths: Channels of each level, from full resolution downwards.
         num_blocks: Blocks per level of the encoder; the decoder has one more.
         attention: Resolutions with self-attention.
-        block: ``block(inputs, outputs, mode="keep", attention=False)`` makes a block of given widths that keeps, halves
-            (``down``) or doubles (``up``) the resolution.
+        stem: First layer, whose ``weight`` has its number of output channels as first size.
+        block: ``block(part, inputs, outputs, mode="keep", attention=False)`` makes a block of the encoder (``enc``) or
+            decoder (``dec``) of given widths that keeps, halves (``down``) or doubles (``up``) the resolution.
+        image_down: Function that gives a further module after each halving, from its number of channels.
+        attend_once: Whether only the last block of a decoder's level has attention.
     """
+    enc, dec = nn.ModuleDict(), nn.ModuleDict()
+    width = len(cast(Tensor, stem.weight))
+    kept = [width]
+    for level, outputs in enumerate(widths):
+        side = resolution >> level
+        at = f"{side}x{side}"
+        if level == 0:
+            enc[f"{at}_conv"] = stem
+        else:
+            enc[f"{at}_down"] = block("enc", width, width, "down")
+            if image_down is not None:
+                enc[f"{at}_aux_residual"] = image_down(width)
+            kept.append(width)
+        for index in range(num_blocks):
+            enc[f"{at}_block{index}"] = block("enc", width, outputs, attention=side in attention)
+            width = outputs
+            kept.append(width)
+    for level, outputs in reversed(list(enumerate(widths))):
+        side = resolution >> level
+        at = f"{side}x{side}"
+        if level == len(widths) - 1:
+            dec[f"{at}_in0"] = block("dec", width, width, attention=True)
+            dec[f"{at}_in1"] = block("dec", width, width)
+        else:
+            dec[f"{at}_up"] = block("dec", width, width, "up")
+        for index in range(num_blocks + 1):
+            attends = side in attention and (not attend_once or index == num_blocks)
+            dec[f"{at}_block{index}"] = block("dec", width + kept.pop(), outputs, attention=attends)
+            width = outputs
+    return enc, dec
 
-    resolution: int
-    widths: list[int]
-    num_blocks: int
-    attention: tuple[int, ...]
-    block: Callable[..., nn.Module]
 
-    def encoder(
-        self, stem: nn.Module, width: int, extras: Callable[[int], dict[str, nn.Module]] | None = None
-    ) -> tuple[nn.ModuleDict, list[int]]:
-        """Makes the encoder, and lists the channels of the maps that it keeps for the decoder.
+def resampled(x: Tensor, mode: str, kernel: Tensor | None, padding: int | None = None) -> Tensor:
+    """Returns (``keep``), halves (``down``) or doubles (``up``) maps (N, C, H, W) by a filter.
 
-        Args:
-            stem: First layer.
-            width: Channels of the first layer.
-            extras: Function that gives further modules by name after each halving, from its number of channels.
-        """
-        layers, kept = nn.ModuleDict(), [width]
-        for level, outputs in enumerate(self.widths):
-            at = self._at(level)
-            if level == 0:
-                layers[f"{at}_conv"] = stem
-            else:
-                layers[f"{at}_down"] = self.block(width, width, "down")
-                for name, module in (extras(width) if extras else {}).items():
-                    layers[f"{at}_{name}"] = module
-                kept.append(width)
-            for index in range(self.num_blocks):
-                attention = self.resolution >> level in self.attention
-                layers[f"{at}_block{index}"] = self.block(width, outputs, attention=attention)
-                width = outputs
-                kept.append(width)
-        return layers, kept
+    Args:
+        x: Maps.
+        mode: See above.
+        kernel: Filter (..., k, k) with sum 1; None is the 2×2 mean, for which pooling and repetition are exact and
+            faster.
+        padding: Zeros around the maps; None keeps their size but for the factor of two.
+    """
+    if mode == "keep":
+        return x
+    if kernel is None:
+        return F.avg_pool2d(x, 2) if mode == "down" else F.interpolate(x, scale_factor=2, mode="nearest")
+    channels, kernel = x.shape[1], kernel.to(x.dtype)
+    padding = (kernel.shape[-1] - 1) // 2 if padding is None else padding
+    if mode == "down":
+        return F.conv2d(x, kernel.expand(channels, 1, -1, -1), groups=channels, stride=2, padding=padding)
+    wide = (kernel * 4).expand(channels, 1, -1, -1)
+    return F.conv_transpose2d(x, wide, groups=channels, stride=2, padding=padding)
 
-    def decoder(self, kept: list[int], attend_once: bool = False) -> nn.ModuleDict:
-        """Makes the decoder; consumes ``kept`` from its end.
 
-        Args:
-            kept: Channels of the encoder's maps.
-            attend_once: Whether only the last block of a level has attention.
-        """
-        layers = nn.ModuleDict()
-        width, lowest = kept[-1], len(self.widths) - 1
-        for level in range(lowest, -1, -1):
-            at = self._at(level)
-            if level == lowest:
-                layers[f"{at}_in0"] = self.block(width, width, attention=True)
-                layers[f"{at}_in1"] = self.block(width, width)
-            else:
-                layers[f"{at}_up"] = self.block(width, width, "up")
-            for index in range(self.num_blocks + 1):
-                attention = self.resolution >> level in self.attention and (not attend_once or index == self.num_blocks)
-                layers[f"{at}_block{index}"] = self.block(width + kept.pop(), self.widths[level], attention=attention)
-                width = self.widths[level]
-        return layers
+# Up to this many positions two plain matrix products are faster on a CPU than the fused kernel.
+_FUSED_FROM = 256
 
-    def _at(self, level: int) -> str:
-        resolution = self.resolution >> level
-        return f"{resolution}x{resolution}"
+
+def attention_heads(channels: int, channels_per_head: int) -> int:
+    """Number of attention heads of a level; 0 for a level that is narrower than a head.
+
+    Raises:
+        SettingError: The heads do not divide the channels.
+    """
+    heads = channels // channels_per_head
+    if heads and channels % heads:
+        fault = f"{channels} feature channels cannot form {heads} equal attention heads"
+        raise SettingError("model_channels, channel_mult", fault, f"use multiples of {channels_per_head}")
+    return heads
+
+
+def split_heads(qkv: Tensor, num_heads: int) -> Tensor:
+    """Views the output of a query-key-value layer by head.
+
+    Args:
+        qkv: (N, 3C, H, W); within a head query, key and value channels alternate: q0, k0, v0, q1, ...
+        num_heads: Divides C.
+
+    Returns:
+        (N, num_heads, C/num_heads, 3, H·W).
+    """
+    n, width, height, length = qkv.shape
+    return qkv.reshape(n, num_heads, width // 3 // num_heads, 3, height * length)
+
+
+def attend(heads: Tensor) -> Tensor:
+    """Scaled dot-product attention; scores are divided by sqrt(channels per head), their softmax is in float32.
+
+    Args:
+        heads: (N, heads, channels, 3, L) as from `split_heads`.
+
+    Returns:
+        (N, heads·channels, L) in the same dtype.
+    """
+    n, num_heads, channels, _, length = heads.shape
+    if heads.is_cuda or length > _FUSED_FROM:
+        # The fused kernels need contiguous channels in the last dimension; one copy arranges q, k and v.
+        q, k, v = heads.permute(3, 0, 1, 4, 2).contiguous().unbind(0)
+        return F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(n, num_heads * channels, length)
+    q, k, v = heads.reshape(n * num_heads, channels, 3, length).unbind(2)
+    score = torch.bmm(q.float().transpose(1, 2), k.float() * channels**-0.5)
+    weight = score.softmax(dim=2).to(v.dtype)
+    return torch.bmm(v, weight.transpose(1, 2)).reshape(n, num_heads * channels, length)

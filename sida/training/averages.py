@@ -24,13 +24,7 @@ from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.files.tensors import TensorHeader, iterate_tensors, read_tensor_header
 from sida.networks import build_network
-from sida.networks.file import (
-    build_on_meta,
-    check_names_and_shapes,
-    read_metadata,
-    save_network,
-    write_state_dict,
-)
+from sida.networks.file import fitting_network, read_metadata, save_network, write_state_dict
 from sida.training.optimizer import FlatParameters, NamedTensors, OptimizedNetwork, buffers, load_buffers
 
 _Array = npt.NDArray[np.float64]
@@ -182,7 +176,7 @@ def reconstruct_average(
     kept = sorted((_open(Path(source)) for source in sources), key=lambda one: one.profile)
     if not kept:
         raise UserError("average", "no networks given", "give those of a run's snapshots")
-    _check_of_one_run(kept)
+    net = _network_of_one_run(kept)
     newest = kept[-1]
     end = newest.profile[0] if nimg is None else float(nimg)
     if not 0 < end <= newest.profile[0]:
@@ -193,7 +187,7 @@ def reconstruct_average(
     weights = posthoc_coefficients(times, stds, [end], [std])[:, 0]
     parents = {f"average {t:.0f} {s:g}": sha256_file(one.path) for one, t, s in zip(kept, times, stds)}
     metadata = {**newest.metadata, "nimg": int(end), "average_std": std, "parents": parents}
-    write_state_dict(_combined(kept, weights), target, metadata)
+    write_state_dict(_combined(kept, weights, net), target, metadata)
     return _distance(times, stds, weights, end, std)
 
 
@@ -204,22 +198,20 @@ def _open(path: Path) -> Kept:
     return Kept(path, metadata, read_tensor_header(path))
 
 
-def _check_of_one_run(kept: Sequence[Kept]) -> None:
-    """Checks that the averages belong to one run, have equal tensors, and that no profile occurs twice."""
+def _network_of_one_run(kept: Sequence[Kept]) -> torch.nn.Module:
+    """The network, after checks that the averages belong to one run, have its tensors, and no profile occurs twice."""
     first = kept[0]
-    net = build_on_meta(first.metadata["network"], len(first.header.entries), str(first.path))
     for one, before in zip(kept, (None, *kept)):
         if one.metadata["config_sha256"] != first.metadata["config_sha256"]:
             raise UserError(one.path, f"belongs to another run than {first.path}", "give averages of one run")
         if before is not None and one.profile == before.profile:
             raise UserError(one.path, f"is the same average as {before.path}", "give each once")
-        check_names_and_shapes(one.path, {entry.name: entry.shape for entry in one.header.entries}, net)
+        net = fitting_network(one.path, first.metadata["network"], {e.name: e.shape for e in one.header.entries})
+    return net
 
 
-def _combined(kept: Sequence[Kept], weights: np.ndarray) -> dict[str, torch.Tensor]:
+def _combined(kept: Sequence[Kept], weights: np.ndarray, net: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Weighted sums of the parameters, tensor by tensor; the buffers of the newest network."""
-    newest = kept[-1]
-    net = build_on_meta(newest.metadata["network"], len(newest.header.entries), str(newest.path))
     learned = {name for name, _ in net.named_parameters()}
     combined = {}
     for group in zip(*(iterate_tensors(one.path, one.header) for one in kept), strict=True):

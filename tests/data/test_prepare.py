@@ -157,7 +157,7 @@ def test_only_sets_that_are_all_grey_stay_grey(tmp_path, modes, channels):
 )
 def test_what_does_not_fit_is_one_line_and_nothing_is_written(folder, tmp_path, monkeypatch, flags, message):
     monkeypatch.chdir(tmp_path)
-    assert message in refusal(command, "sida", "data", "prepare", "--source", folder, "--out", "o.zip", *flags)
+    assert message in refusal(command, "data", "prepare", "--source", folder, "--out", "o.zip", *flags)
     assert [path.name for path in tmp_path.iterdir()] == ["train"]
 
 
@@ -231,10 +231,10 @@ def test_hostile_and_broken_batches_are_refused(tmp_path, content, message):
 def test_check_finds_bad_images_empty_classes_and_other_numbers(tmp_path, capsys):
     content = members([np.asarray(picture(8, 8, i)) for i in range(5)], [0, 2, 0, 2, 0])
     path = write_zip(tmp_path / "a.zip", content)
-    said = command("sida", "data", "check", path, "--expect", 5)
+    said = command("data", "check", path, "--expect", 5)
     assert "a: 5 images 8×8×3\n  3 classes of 0 to 3 images\n  sha256" in said
     for flag, number, fault in (("--expect", 6, "5 images"), ("--expect-classes", 3, r"3 classes (1 of them empty)")):
-        assert fault in refusal(command, "sida", "data", "check", path, flag, number)
+        assert fault in refusal(command, "data", "check", path, flag, number)
     write_zip(tmp_path / "a.zip", content | {name: content[name][:50] for name in list(content)[2:5:2]})
     assert main(["data", "check", path]) == 1
     printed = capsys.readouterr()

@@ -30,7 +30,6 @@ def network(cls: str, channels: int = 3, **kwargs):
         (network("EDM2Precond"), EDM2),
         (network("EDM2Precond", model_channels=192), EDM2_S),
         ({"class": "EDM2Precond", "kwargs": {"img_resolution": 64, "img_channels": 4}}, EDM2_S),
-        ({"class": "SongUNet", "kwargs": {}}, EDM),
     ],
     ids=lambda value: value["class"] if isinstance(value, dict) else value.name,
 )

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from sida.networks import copied_weight_norm, official_weight_norm
+from sida.networks.official import weight_norm
 from tests.golden.vectors import relative_error
 from tests.networks.made import inputs, recorded_network
 
@@ -105,7 +105,8 @@ def load(golden, name, **changes):
     arrays, info = golden(f"nets_edm2/{name}")
     kwargs, flags = dict(info["constructor_kwargs"]), {**info.get("flags_for_parameters", {}), **changes}
     if flags:
-        kwargs["weight_norm"] = official_weight_norm(**flags)
+        hooked = flags["use_gan"] and flags["force_normalization"]
+        kwargs["weight_norm"] = weight_norm(flags["use_gan"], "own" if hooked else None)
     net = recorded_network(arrays, "EDM2Precond", kwargs)
     assert [f"param/{name}" for name in net.state_dict()] == [key for key in arrays if key.startswith("param/")]
     return net, {k: torch.tensor(v) for k, v in arrays.items()}, info
@@ -187,11 +188,8 @@ def behaviour(golden):
 def test_weight_normalisation_table(golden, behaviour, row):
     case = behaviour[row]
     net, arrays, _ = load(golden, "sida_uncond", **{k: case[k] for k in ("use_gan", "force_normalization")})
-    if case["how"] != "constructed":
-        net.train(case["how"] == "deepcopied_from_train")
-        mode = copied_weight_norm(net.weight_norm, net.training)
-        net = copy.deepcopy(net)
-        net.weight_norm = mode
+    if case["how"] != "constructed" and net.weight_norm == "pre_hook":
+        net.weight_norm = weight_norm(case["use_gan"], case["how"] == "deepcopied_from_train")
 
     found = {}
     for training in (True, False):
@@ -223,7 +221,7 @@ def test_always_acts_like_a_training_forward_and_settles(golden):
         assert relative_error(net.get_parameter(key), value) < OUTPUT, key
     assert relative_error(net(*inputs(arrays)), expected) < OUTPUT
 
-    evaluation_copy.stop_rewriting()
+    evaluation_copy = evaluation_copy.evaluation_copy()
     assert evaluation_copy.weight_norm == "off"
     first = evaluation_copy(*inputs(arrays))
     assert relative_error(first, expected) < OUTPUT

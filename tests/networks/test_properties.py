@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from sida.errors import UserError
 from sida.networks import build_network
-from sida.networks.layers import Conv2d, attend, split_heads
-from sida.networks.unet import checkpoint_blocks
+from sida.networks.edm_unet import Conv2d
+from sida.networks.unet import attend, checkpoint_blocks, split_heads
 from tests.networks.made import random_network
 
 SONG = {"img_resolution": 8, "img_channels": 2, "model_type": "SongUNet", "model_channels": 8, "channel_mult": [1, 2],

@@ -34,7 +34,7 @@ from sida.files.atomic import append_jsonl
 from sida.files.pickles import read_pickle, read_state_dict
 from sida.networks import build_network
 from sida.networks.file import load_network, save_network
-from sida.networks.official import import_official
+from sida.networks.official import import_network
 from sida.sampling.store import Samples, intact_png, intact_shard, open_sample_store
 from sida.training.logs import Logs
 from sida.training.run import StateStore
@@ -227,7 +227,7 @@ def score(path):
 
 
 def converted(path):
-    return import_official(path, path.with_suffix(".out"))
+    return import_network(path, path.with_suffix(".out"))
 
 
 def _hooked(path):

@@ -26,10 +26,8 @@ from sida.errors import UserError
 from sida.files.atomic import atomic_folder, write_json, write_text
 from sida.machine import code_version, to_device
 from sida.methods.registry import METHODS
-from sida.networks.file import NETWORKS
+from sida.networks.file import NETWORKS, checked_network
 from sida.networks.official import describe_file
-from sida.networks.precond import Precond
-from sida.networks.unet import check_options
 from sida.sampling.samplers import SeedStreams, one_step, to_uint8
 
 if TYPE_CHECKING:
@@ -39,10 +37,7 @@ if TYPE_CHECKING:
 
 
 #: Modules that stay behind, and the names by which the file does without them: its settings are checked here.
-_LEFT_OUT = {
-    "sida.config.settings": "def from_mapping(cls: type, mapping: Mapping[str, Any], where: str) -> Any:\n"
-    "    return cls(**mapping)",
-}
+_LEFT_OUT = {"sida.config.settings": "def Range(**bounds: float) -> None:\n    return None"}
 _CODE = Path(__file__).parent / "hub"
 
 
@@ -57,13 +52,10 @@ def model_source(network: Mapping[str, Any], where: Path, init_sigma: float) -> 
     Raises:
         UserError: A custom class, whose code is not this package's, or arguments that the class does not take.
     """
-    entry = NETWORKS.get(str(network["class"]))
-    cls = None if entry is None else entry.load()
-    if cls is None or not issubclass(cls, Precond):
+    if network["class"] not in NETWORKS:
         raise UserError(where, "its network class is not of this package", "export its code yourself")
-    options = dict(network["kwargs"])
-    half = options.pop("half_dtype", None)
-    arguments = check_options(cls, options, "network", extra=cls.unet_class(options, "network"))
+    cls, arguments = checked_network(network)
+    half = arguments.pop("half_dtype", None)
     order: list[str] = []
     _visit(cls.__module__, order)
     tail = (_CODE / "model_tail.py").read_text(encoding="utf-8")

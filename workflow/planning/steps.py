@@ -85,7 +85,7 @@ def _count(text: str) -> NetworkCost:
     size, channels = (network["kwargs"].get(key, "?") for key in ("img_resolution", "model_channels"))
     say(f"[plan] counting operations and memory of {network['class']}, {size}×{size}, {channels} channels")
     with torch.device("meta"):
-        net = build_network(network)
+        net = build_network(network).to("meta")
     for layer in net.modules():
         if isinstance(layer, MPConv):
             # Storing normalised weights takes time and does not count.
