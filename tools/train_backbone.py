@@ -17,7 +17,7 @@ from sida.data import load_dataset
 from sida.data.load import shuffled_digits
 from sida.files.tensors import read_tensors, write_tensors
 from sida.machine import cpu_threads
-from sida.networks.backbones import DigitsBackbone
+from sida.networks.discriminators import DigitsBackbone
 from tools.train_digits import Classified, FitSettings, fit
 
 

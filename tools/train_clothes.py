@@ -19,7 +19,7 @@ from sida.config.datasets import dataset_spec
 from sida.data import load_dataset
 from sida.files.tensors import write_tensors
 from sida.machine import cpu_threads
-from sida.networks.backbones import ClothesBackbone
+from sida.networks.discriminators import ClothesBackbone
 from tools.train_digits import Classified, FitSettings, fit
 
 EPOCHS, RATE = 6, 4e-3

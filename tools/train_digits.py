@@ -16,7 +16,7 @@ from sida.data import load_dataset
 from sida.data.load import shuffled_digits
 from sida.files.tensors import read_tensors, write_tensors
 from sida.machine import cpu_threads
-from sida.networks.backbones import TrainedHere
+from sida.networks.discriminators import Backbone
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def train_digits(settings: DigitsTraining) -> tuple[dict[str, torch.Tensor], dic
 class Classified(torch.nn.Module):
     """A backbone with the classifier that is only for its training; gives its maps and logits."""
 
-    def __init__(self, backbone: TrainedHere) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
 

@@ -25,7 +25,7 @@ from torch import nn
 from eval.features.base import Extractor
 from sida.errors import UserError
 from sida.files.tensors import explained, read_tensors
-from sida.networks.backbones import make_backbone
+from sida.networks.discriminators import make_backbone
 
 DIGITS_NETWORK = Path(__file__).with_name("digits.safetensors")
 _WIDTHS = (32, 64, 64)
@@ -139,7 +139,7 @@ def weights_digest(state: dict[str, torch.Tensor]) -> str:
 
 
 class DigitsBackboneExtractor(Extractor):
-    """Last feature map of the digits backbone (:mod:`sida.networks.backbones`), 64 × 2 × 2."""
+    """Last feature map of the digits backbone (:mod:`sida.networks.discriminators`), 64 × 2 × 2."""
 
     name = "digits_backbone"
     num_features = 256

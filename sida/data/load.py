@@ -233,7 +233,7 @@ def shuffled_digits(seed: int = 0) -> torch.Tensor:
     """Indices of all 1797 digits in random order, int64.
 
     The order of seed 0 splits the digits between the embedded networks: the first 360 trained the backbone of GDD's
-    discriminator (:mod:`sida.networks.backbones`), the others the feature network (``eval/features/digits.py``).
+    discriminator (:mod:`sida.networks.discriminators`), the others the feature network (``eval/features/digits.py``).
     """
     return torch.randperm(len(_read_digits()[0]), generator=torch.Generator().manual_seed(seed))
 

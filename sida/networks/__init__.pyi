@@ -1,6 +1,6 @@
-from sida.networks.backbones import make_backbone as make_backbone
 from sida.networks.discriminators import FakeScoreWithHeads as FakeScoreWithHeads
 from sida.networks.discriminators import ProjectedDiscriminator as ProjectedDiscriminator
+from sida.networks.discriminators import make_backbone as make_backbone
 from sida.networks.edm2_unet import EDM2UNet as EDM2UNet
 from sida.networks.edm_unet import DhariwalUNet as DhariwalUNet
 from sida.networks.edm_unet import SongUNet as SongUNet

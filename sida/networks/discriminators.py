@@ -1,21 +1,30 @@
-"""Discriminators: heads on the encoder of a diffusion network, and GDD's heads on mixed features of frozen networks.
+"""Discriminators: heads on the encoder of a diffusion network, and GDD's heads on mixed features of frozen backbones.
 
 Mixing combines a backbone's maps across channels, then across scales; a head is a small convolutional network on each
-mixed map.
+mixed map. Backbones are VGG16, EfficientNet and DeiT of ImageNet, and small ones of digits and clothes, whose weights
+tools/train_backbone.py and tools/train_clothes.py make.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu, linear
 from torch.nn.utils.parametrizations import spectral_norm
 
-from sida.networks.backbones import Backbone
+from sida.assets.cache import fetch
+from sida.config.families import BACKBONES
+from sida.config.resources import how_to_install
+from sida.errors import UserError
+from sida.files.pickles import read_state_dict
+from sida.files.tensors import read_tensors, starts_as_pickle
 from sida.networks.precond import Precond
 
 
@@ -100,6 +109,238 @@ class FakeScoreWithHeads(nn.Module):
             return self.score(x, sigma, class_labels, augment_labels=augment_labels, return_flag=return_flag)
         maps = self._source[0](x, sigma, class_labels, return_flag="features")
         return torch.cat([head(one) for head, one in zip(self.heads, maps[-len(self.heads) :])], dim=1)
+
+
+class Backbone(nn.Module):
+    """Frozen network that gives feature maps of images, finest first, each half as wide and high as the previous.
+
+    Scales are those of projected GANs (arXiv:2111.01007); Zyriix/GDD:feature_networks/vit.py,
+    autonomousvision/stylegan-xl:feature_networks/pretrained_builder.py.
+
+    Attributes:
+        image_channels: Channels of the images.
+        resolution: Size of the images; None accepts any size.
+        channels: Channels of each map.
+        sizes: Nominal sizes of the maps after mixing, which doubles them; they decide the depth of the heads.
+        mixing: Channels of the first mixed map; the next maps have 2, 4, ... times as many.
+        widths: Channels of a head's maps by their nominal size.
+        weights: File of the committed weights of a network that a script of tools/ made.
+        levels: Layers that give one map each.
+    """
+
+    image_channels: ClassVar[int] = 3
+    resolution: ClassVar[int | None] = None
+    channels: ClassVar[Sequence[int]]
+    sizes: ClassVar[Sequence[int]] = (128, 64, 32, 16)
+    mixing: ClassVar[int] = 64
+    # StyleGAN-XL (arXiv:2202.00273); autonomousvision/stylegan-xl:pg_modules/discriminator.py.
+    widths: ClassVar[Mapping[int, int]] = {8: 512, 16: 256, 32: 128, 64: 64, 128: 64, 256: 32}
+    weights: ClassVar[Path]
+    levels: Any
+
+    def begin(self, images: Tensor) -> Tensor:
+        """Turns images float32 ``(N, C, H, W)`` in [-1, 1] into the input of the first level."""
+        return images
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Maps ``(N, channels[i], h, w)`` of images float32 ``(N, C, H, W)`` in [-1, 1]."""
+        maps, x = [], self.begin(images)
+        for level in self.levels:
+            x = level(x)
+            maps.append(x)
+        return maps
+
+    def published(self) -> nn.Module:
+        """The part whose weights are published."""
+        return self
+
+
+class DigitsBackbone(Backbone):
+    """Three convolutions with maps of 8, 4 and 2 pixels, for images float32 ``(N, 1, 8, 8)`` in [-1, 1].
+
+    Attributes:
+        classifier: Layers after the last map, used only to train the network.
+    """
+
+    weights = Path(__file__).with_name("digits.safetensors")
+    image_channels = 1
+    resolution = 8
+    channels = (16, 32, 64)
+    sizes = (16, 8, 4)
+    mixing = 16
+    widths = {4: 64, 8: 32, 16: 16}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList([_level(1, 16, pool=False), _level(16, 32), _level(32, 64)])
+        self.classifier = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(256, 10))
+
+
+class ClothesBackbone(Backbone):
+    """Two pairs of convolutions with maps of 14 and 7 pixels, for pictures float32 ``(N, 1, 28, 28)`` in [-1, 1].
+
+    Attributes:
+        classifier: See :class:`DigitsBackbone`.
+    """
+
+    weights = Path(__file__).with_name("clothes.safetensors")
+    image_channels = 1
+    resolution = 28
+    channels = (32, 64)
+    sizes = (32, 16)
+    mixing = 32
+    widths = {8: 64, 16: 48}
+
+    def __init__(self) -> None:
+        super().__init__()
+        pairs = [(_level(1, 16, pool=False), _level(16, 32)), (_level(32, 64), _level(64, 64, pool=False))]
+        self.levels = nn.ModuleList(nn.Sequential(*first, *second) for first, second in pairs)
+        pooled = (nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Dropout(0.3))
+        self.classifier = nn.Sequential(*pooled, nn.Linear(576, 10))
+
+
+def _level(inputs: int, outputs: int, pool: bool = True) -> nn.Sequential:
+    layers = [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
+    return nn.Sequential(*([nn.MaxPool2d(2)] if pool else []), *layers)
+
+
+BACKBONE_SIZE = 224
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+def normalised(images: Tensor, mean: Sequence[float], std: Sequence[float], exact: bool = False) -> Tensor:
+    """Normalises images in [-1, 1] to ``((x + 1) / 2 − mean) / std`` for each channel, and enlarges them to 224×224.
+
+    Args:
+        images: float32 ``(N, 3, H, W)``.
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+        exact: Whether larger images are made smaller; else they keep their size.
+    """
+    centre, width = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (mean, std))
+    x, side = ((images + 1) / 2 - centre) / width, images.shape[-1]
+    if side == BACKBONE_SIZE or (side > BACKBONE_SIZE and not exact):
+        return x
+    return interpolate(x, BACKBONE_SIZE, mode="bilinear", align_corners=False)
+
+
+class VGG16BN(Backbone):
+    """VGG16 with batch normalisation: the maps before its second to fifth pooling (112 to 14 pixels wide)."""
+
+    channels = (128, 256, 512, 512)
+
+    def __init__(self) -> None:
+        super().__init__()
+        vgg = _package("torchvision.models.vgg")
+        # Without the classifier, most of VGG's weights.
+        self.features = vgg.make_layers(vgg.cfgs["D"], batch_norm=True)
+        # A tuple hides parts, whose layers are named already, from torch.
+        self.levels = tuple(self.features[start:stop] for start, stop in ((0, 13), (13, 23), (23, 33), (33, 43)))
+
+    def begin(self, images: Tensor) -> Tensor:
+        """See :meth:`Backbone.begin`."""
+        return normalised(images, *IMAGENET)
+
+
+class EfficientNetLite0(Backbone):
+    """EfficientNet-lite0: the maps after its second, third, fifth and last stage (56 to 7 pixels wide)."""
+
+    channels = (24, 40, 112, 320)
+
+    def __init__(self) -> None:
+        super().__init__()
+        net = _package("timm").create_model("tf_efficientnet_lite0", pretrained=False)
+        self.conv_stem, self.bn1, self.blocks = net.conv_stem, net.bn1, net.blocks
+        self.levels = tuple(self.blocks[start:stop] for start, stop in ((0, 2), (2, 3), (3, 5), (5, 7)))
+
+    def begin(self, images: Tensor) -> Tensor:
+        """See :meth:`Backbone.begin`."""
+        return cast(Tensor, self.bn1(self.conv_stem(normalised(images, *HALF))))
+
+
+class DeiTBaseDistilled(Backbone):
+    """DeiT-base, distilled: tokens after every third block, as maps of 56 to 7 pixels by random frozen layers."""
+
+    channels = (96, 192, 384, 768)
+
+    def __init__(self) -> None:
+        super().__init__()
+        net = _package("timm").create_model("deit_base_distilled_patch16_224", pretrained=False)
+        for block in net.blocks:
+            # R1 needs second derivatives, which fused attention does not have.
+            block.attn.fused_attn = False
+        self.net, width = net, net.embed_dim
+        first, second, third, last = self.channels
+        self.spread = nn.ModuleList(
+            [
+                nn.Sequential(nn.Conv2d(width, first, 1), nn.ConvTranspose2d(first, first, 4, 4)),
+                nn.Sequential(nn.Conv2d(width, second, 1), nn.ConvTranspose2d(second, second, 2, 2)),
+                nn.Conv2d(width, third, 1),
+                nn.Sequential(nn.Conv2d(width, last, 1), nn.Conv2d(last, last, 3, 2, 1)),
+            ]
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """See :meth:`Backbone.forward`."""
+        x = normalised(images, *IMAGENET, exact=True)
+        maps = self.net.forward_intermediates(x, indices=[2, 5, 8, 11], intermediates_only=True)
+        return [layer(tokens) for layer, tokens in zip(self.spread, maps)]
+
+    def published(self) -> nn.Module:
+        """See :meth:`Backbone.published`; the spreading layers stay random."""
+        return cast(nn.Module, self.net)
+
+
+def _package(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        fault = f"the package {name.partition('.')[0]} is not installed"
+        remedy = how_to_install("timm>=1.0", "torchvision>=0.20", "safetensors>=0.4")
+        raise UserError("options.backbones", fault, remedy) from None
+
+
+_CLASSES: dict[str, type[Backbone]] = {
+    "vgg16_bn": VGG16BN,
+    "efficientnet_lite0": EfficientNetLite0,
+    "deit_base_distilled": DeiTBaseDistilled,
+    "digits": DigitsBackbone,
+    "clothes": ClothesBackbone,
+}
+
+
+def make_backbone(name: str, weights: str, image_channels: int, resolution: int, where: str = "options") -> Backbone:
+    """Makes a frozen backbone in evaluation mode.
+
+    Args:
+        name: Key of :data:`sida.config.families.BACKBONES`.
+        weights: ``published`` or ``random`` (from torch's global generator).
+        image_channels: Channels of the images.
+        resolution: Height and width of the images.
+        where: Place named in errors.
+
+    Raises:
+        UserError: The backbone does not take such images, or a package or the weights are missing.
+    """
+    found = _CLASSES[name]
+    if image_channels != found.image_channels or found.resolution not in (None, resolution):
+        size = f"{found.resolution}×{found.resolution}, " if found.resolution else ""
+        others = [other for other, asset in BACKBONES.items() if (asset is None) == (image_channels == 1)]
+        given = f"{resolution}×{resolution}, {image_channels}"
+        fault = f"'{name}' takes images of {size}{found.image_channels} channels, not {given}"
+        raise UserError(f"{where}.backbones", fault, f"for these name {' or '.join(others)}")
+    backbone = found()
+    if weights == "published":
+        asset, net = BACKBONES[name], backbone.published()
+        path = found.weights if asset is None else fetch(asset)
+        state, own = read_state_dict(path) if starts_as_pickle(path) else read_tensors(path)[0], net.state_dict()
+        try:
+            net.load_state_dict({key: value for key, value in state.items() if key in own})
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(path, f"does not hold this backbone's weights ({reason})", "fetch it again") from None
+    return backbone.eval().requires_grad_(False)
 
 
 class Mixing(nn.Module):

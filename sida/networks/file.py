@@ -168,7 +168,7 @@ def load_network(
     """Builds the network that a file describes, and loads its tensors.
 
     Args:
-        path: File of :func:`save_network` or :func:`sida.networks.official.import_official`.
+        path: File of :func:`save_network` or :func:`sida.networks.import_network`.
         device: Device of the network.
 
     Returns:

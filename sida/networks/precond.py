@@ -364,7 +364,7 @@ class EDM2Precond(Precond):
         logvar_channels: Width of the log-variance head's embedding; None = no head (generators have none).
         weight_norm: Times at which normalised weights replace the stored ones. (Forward passes always use normalised
             weights.) ``off``: never. ``in_forward`` (EDM2) and ``pre_hook`` (SiDA): in training mode, when a layer
-            runs; they differ only in copies by the official code, see `copied_weight_norm`. ``always``: when a layer
+            runs; they differ only in copies by the official code. ``always``: when a layer
             runs, also in evaluation mode. Rewriting invalidates earlier graphs through the same weights: two forward
             passes in training mode before one backward pass fail with autograd's version error.
         **unet_kwargs: Further options of `EDM2UNet`.

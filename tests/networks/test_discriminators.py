@@ -15,8 +15,13 @@ from sida.data.load import shuffled_digits
 from sida.errors import UserError
 from sida.files.tensors import read_tensors
 from sida.methods.gdd import GDDLoss
-from sida.networks.backbones import DigitsBackbone, make_backbone
-from sida.networks.discriminators import ClassProjection, Mixing, ProjectedDiscriminator
+from sida.networks.discriminators import (
+    ClassProjection,
+    DigitsBackbone,
+    Mixing,
+    ProjectedDiscriminator,
+    make_backbone,
+)
 from sida.training.optimizer import OptimizedNetwork
 from tests.refused import refused
 from tools.train_backbone import BackboneTraining, train_backbone
@@ -220,7 +225,7 @@ def test_weights_of_another_network_are_one_line(backbones, tmp_path, monkeypatc
 
     path = tmp_path / "other.safetensors"
     save_file({"conv_stem.weight": torch.zeros(1)}, path)
-    monkeypatch.setattr("sida.networks.backbones.fetch", lambda asset: path)
+    monkeypatch.setattr("sida.networks.discriminators.fetch", lambda asset: path)
     with pytest.raises(UserError, match=r"does not hold this backbone's weights .*; fetch it again"):
         make_backbone("efficientnet_lite0", "published", 3, 32)
 
@@ -241,7 +246,7 @@ def test_published_weights_are_read_from_their_files(tmp_path, monkeypatch):
     # The published file is older than the counters of batches.
     torch.save({k: v for k, v in vgg.state_dict().items() if "num_batches" not in k}, files["backbone-vgg16-bn"])
     save_file(lite.state_dict(), files["backbone-efficientnet-lite0"])
-    monkeypatch.setattr("sida.networks.backbones.fetch", lambda asset: files[asset])
+    monkeypatch.setattr("sida.networks.discriminators.fetch", lambda asset: files[asset])
     with torch.no_grad():
         large = torch.nn.functional.interpolate(images, 224, mode="bilinear")
         made = make_backbone("efficientnet_lite0", "published", 3, 32)(images)
