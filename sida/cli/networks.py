@@ -30,7 +30,6 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=network_source, metavar="IN.pkl", help=source)
     parser.add_argument("target", metavar="OUT.safetensors", help="file to write")
     parser.add_argument("--key", default="ema", help="entry of the pickle that holds the network (default: ema)")
-    parser.add_argument("--url", help="origin of the file; recorded in the header")
     parser.add_argument("--network-class", metavar="NAME", help="class to use instead of the class named in the file")
     architecture = "architecture of a plain state dict: JSON text or file with class and kwargs"
     parser.add_argument("--network", metavar="CONFIG", help=architecture)
@@ -38,25 +37,22 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", help="recorded in the header")
 
 
-def _convert(args: argparse.Namespace) -> int:
+def _convert(args: argparse.Namespace) -> None:
     """Converts the file and prints one line."""
     from sida.networks.official import find_source, import_network
 
     path, asset = find_source(args.source)
     given = {"method": args.method, "dataset": args.dataset}
-    metadata = import_network(
+    network = import_network(
         path,
         args.target,
         asset,
         key=args.key,
-        origin_url=args.url,
         network_class=args.network_class,
         network=load_spec(args.network, "--network") if args.network else None,
         metadata={name: value for name, value in given.items() if value is not None},
-    )
-    network = metadata["network"]
+    )["network"]
     print(f"{args.target}: {network['class']} {network['kwargs'].get('model_type', '')}".rstrip())
-    return 0
 
 
 CONVERT = Verb(_CONVERT_HELP, _CONVERT_EXAMPLES, _convert_arguments, _convert)
@@ -84,35 +80,35 @@ def _info_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a list")
 
 
-def _info(args: argparse.Namespace) -> int:
+def _info(args: argparse.Namespace) -> None:
     """Prints the description."""
     from sida.networks.official import describe_file
 
     facts = describe_file(args.file, args.key, args.network_class)
     if args.json:
         print(json.dumps(facts, indent=2, sort_keys=True))
-        return 0
-    for name in (*_FIRST, *sorted(set(facts) - set(_FIRST) - {"network", "images"})):
-        if facts.get(name) not in (None, [], {}):
-            _show(name, facts[name])
-    print(f"{'architecture':<14} {facts['network']['class']}")
-    for name, value in sorted(facts["network"]["kwargs"].items()):
-        print(f"  {name:<20} {json.dumps(value)}")
-    return 0
+        return
+    network = facts.pop("network")
+    for name in (*_FIRST, *sorted(set(facts) - set(_FIRST) - {"images"})):
+        _show(name, facts.get(name))
+    _show("architecture", network["class"])
+    _show("arguments", {name: json.dumps(value) for name, value in network["kwargs"].items()})
 
 
 def _show(name: str, value: Any) -> None:
-
-    name = one_line(name, 80)
+    if value in (None, [], {}):
+        return
     if isinstance(value, dict):
-        print(name)
-        for key, item in sorted(value.items())[:_MOST]:
-            if item is not None:
-                print(f"  {one_line(key, 80):<20} {one_line(str(item), _WIDTH)}")
-    elif isinstance(value, list):
-        print(f"{name:<14} {one_line(', '.join(map(str, value[:_MOST])), _WIDTH)}")
+        lines = [
+            one_line(name, 80),
+            *(f"  {one_line(key, 80):<20} {value[key]}" for key in sorted(value)[:_MOST] if value[key] is not None),
+        ]
     else:
-        print(f"{name:<14} {value:,}" if isinstance(value, int) else f"{name:<14} {one_line(str(value), _WIDTH)}")
+        text = f"{value:,}" if isinstance(value, int) else str(value)
+        text = ", ".join(map(str, value[:_MOST])) if isinstance(value, list) else text
+        lines = [f"{one_line(name, 80):<14} {text}"]
+    for line in lines:
+        print(one_line(line, _WIDTH))
 
 
 INFO = Verb(_INFO_HELP, _INFO_EXAMPLES, _info_arguments, _info)
@@ -137,14 +133,13 @@ def _average_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="OUT.safetensors", help="network to write")
 
 
-def _average(args: argparse.Namespace) -> int:
+def _average(args: argparse.Namespace) -> None:
     """Reconstructs the average and prints two lines."""
     from sida.training.averages import reconstruct_average
 
     distance = reconstruct_average(args.sources, args.std, args.out, args.nimg)
     print(f"{args.out}: average of width {args.std:g} from {len(args.sources)} stored ones")
     print(f"profile differs by {distance:.2g} of its norm")
-    return 0
 
 
 AVERAGE = Verb(_AVERAGE_HELP, _AVERAGE_EXAMPLES, _average_arguments, _average)
@@ -196,7 +191,7 @@ def _sample_arguments(parser: argparse.ArgumentParser) -> None:
     add_whole(parser, "--threads", "CPU threads (default: torch's)", 1, 4096)
 
 
-def _sample(args: argparse.Namespace) -> int:
+def _sample(args: argparse.Namespace) -> None:
     """Draws the images and prints the written paths."""
     from sida.sampling.job import SampleConfig, run_job
 
@@ -204,7 +199,6 @@ def _sample(args: argparse.Namespace) -> int:
     flags = {k: v for k, v in vars(args).items() if k in SampleConfig.__dataclass_fields__ and v is not None}
     for line in run_job(from_mapping(SampleConfig, spec | flags, "--spec" if args.spec else "sida sample:")):
         print(line, flush=True)
-    return 0
 
 
 SAMPLE = Verb(_SAMPLE_HELP, _SAMPLE_EXAMPLES, _sample_arguments, _sample)

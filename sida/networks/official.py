@@ -132,7 +132,6 @@ def import_network(
     asset: Asset | None = None,
     *,
     key: str = "ema",
-    origin_url: str | None = None,
     network_class: str | None = None,
     network: Mapping[str, Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -144,7 +143,6 @@ def import_network(
         out: Target ``.safetensors``; appears whole or not at all.
         asset: The registry's or the address's facts, for arguments that are not given.
         key: Entry of the pickle with the network or state dict.
-        origin_url: URL of the download, for the record.
         network_class: The suite's class of a pickled network, which overrides the name in the file.
         network: Architecture ``{"class": ..., "kwargs": {...}}`` of a state dict.
         metadata: Further provenance.
@@ -160,7 +158,7 @@ def import_network(
     path = Path(path)
     refuse_same(path, out)
     if asset is not None:
-        origin_url, network_class = origin_url or asset.url, network_class or asset.network_class
+        network_class = network_class or asset.network_class
         if network is None and asset.architecture is not None:
             network = load_spec(str(asset.architecture), f"asset '{asset.id}'")
         if network is None and is_address(asset.id) and not starts_as_pickle(path):
@@ -178,7 +176,7 @@ def import_network(
         if all(name.startswith(_PARALLEL) for name in state):
             state = {name.removeprefix(_PARALLEL): tensor for name, tensor in state.items()}
         net = fitting_network(path, network, {name: tuple(tensor.shape) for name, tensor in state.items()})
-    origin = {"file": path.name, "url": origin_url, "sha256": sha256_file(path), **facts}
+    origin = {"file": path.name, "url": asset and asset.url, "sha256": sha256_file(path), **facts}
     record = {**(metadata or {}), "network": net.init_config, "origin": origin}
     return write_state_dict({name: state[name] for name in net.state_dict()}, out, record)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eval.features import get_extractor
-from sida.config.families import BACKBONES, LARGE, SMALL, official_backbones
+from sida.config.families import official_backbones
 from sida.data import load_dataset
 from sida.data.load import shuffled_digits
 from sida.errors import UserError
@@ -180,11 +180,6 @@ def test_maps_halve_from_one_to_the_next(backbones, name):
         maps = net(torch.zeros(1, 3, 32, 32))
     assert [(x.shape[1], x.shape[2]) for x in maps] == WIDTHS[name]
     assert not any(parameter.requires_grad for parameter in backbones(name).parameters())
-
-
-def test_official_pairs():
-    assert (official_backbones(32), official_backbones(64)) == (SMALL, LARGE)
-    assert {*SMALL, *LARGE} == {name for name, asset in BACKBONES.items() if asset}
 
 
 @needs_timm
