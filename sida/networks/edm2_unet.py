@@ -25,6 +25,7 @@ from sida.networks.unet import (
     UNet,
     attend,
     attention_heads,
+    constants_device,
     make_levels,
     resampled,
     split_heads,
@@ -98,8 +99,8 @@ class MPFourier(nn.Module):
 
     def __init__(self, num_channels: int):
         super().__init__()
-        self.register_buffer("freqs", 2 * math.pi * torch.randn(num_channels, device="cpu"))
-        self.register_buffer("phases", 2 * math.pi * torch.rand(num_channels, device="cpu"))
+        self.register_buffer("freqs", 2 * math.pi * torch.randn(num_channels, device=constants_device()))
+        self.register_buffer("phases", 2 * math.pi * torch.rand(num_channels, device=constants_device()))
 
     def forward(self, x: Tensor) -> Tensor:
         """Embeds (N,) as (N, num_channels)."""

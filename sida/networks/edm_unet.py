@@ -23,6 +23,7 @@ from sida.networks.unet import (
     UNet,
     attend,
     attention_heads,
+    constants_device,
     make_levels,
     resampled,
     split_heads,
@@ -121,7 +122,7 @@ class Conv2d(nn.Module):
             shape = (out_channels, in_channels, kernel, kernel)
             self.weight = nn.Parameter(initial_values(shape, init_mode, *fans, init_weight))
             self.bias = nn.Parameter(initial_values((out_channels,), init_mode, *fans, init_bias))
-        taps = torch.tensor(resample_filter, dtype=torch.float32, device="cpu")
+        taps = torch.tensor(resample_filter, dtype=torch.float32, device=constants_device())
         square = torch.outer(taps, taps)[None, None] / taps.sum().square()
         self.register_buffer("resample_filter", square if up or down else None)
         self.box = tuple(resample_filter) == (1, 1)
@@ -198,7 +199,7 @@ class PositionalEmbedding(nn.Module):
     def __init__(self, num_channels: int, endpoint: bool = False):
         super().__init__()
         half = num_channels // 2
-        exponent = torch.arange(half, dtype=torch.float32, device="cpu") / max(half - int(endpoint), 1)
+        exponent = torch.arange(half, dtype=torch.float32, device=constants_device()) / max(half - int(endpoint), 1)
         # A constant outside the state dict, as in the official files.
         self.register_buffer("freqs", (1 / 10000) ** exponent, persistent=False)
 
@@ -219,7 +220,7 @@ class FourierEmbedding(nn.Module):
 
     def __init__(self, num_channels: int):
         super().__init__()
-        self.register_buffer("freqs", torch.randn(num_channels // 2, device="cpu") * 16)
+        self.register_buffer("freqs", torch.randn(num_channels // 2, device=constants_device()) * 16)
 
     def forward(self, x: Tensor) -> Tensor:
         """Embeds (N,) as (N, num_channels): cosines, then sines."""

@@ -210,7 +210,7 @@ def check_network_config(network: Any, where: str) -> dict[str, Any]:
     network = {"kwargs": {}, **network} if isinstance(network, Mapping) else {}
     cls, kwargs = network.get("class"), network.get("kwargs")
     if not isinstance(cls, str) or not isinstance(kwargs, Mapping) or len(network) > 2:
-        raise UserError(where, "no architecture (a mapping with 'class' and 'kwargs')")
+        raise UserError(where, "no architecture (a mapping with the keys 'class' and 'kwargs')")
     return {"class": cls, "kwargs": dict(kwargs)}
 
 
@@ -223,6 +223,7 @@ def build_on_meta(network: Mapping[str, Any], where: str) -> nn.Module:
         network: ``{"class": ..., "kwargs": {...}}``.
         where: File named in errors.
     """
+    network = check_network_config(network, where)
     memory = torch.device("meta") if network["class"] in NETWORKS else contextlib.nullcontext()
     try:
         # Loading must not change the draws of the caller.

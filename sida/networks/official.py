@@ -24,12 +24,8 @@ from sida.files.pickles import PickleFile, answered, read_state_dict
 from sida.files.tensors import read_tensor_header, read_tensors, starts_as_pickle
 from sida.networks.file import NETWORKS, copy_network, family_of, fitting_network, read_metadata, write_state_dict
 
-# The suite's class for each outermost class of the released files. SiDA's variants add outputs, not parameters.
+# The suite's class for outermost classes of the released files with another name. SiDA's variants add outputs alone.
 _CLASSES = {
-    # NVlabs/edm:training/networks.py; the students of SiD (mingyuanzhou/SiD@main) too
-    "EDMPrecond": "EDMPrecond",
-    "VPPrecond": "VPPrecond",
-    "VEPrecond": "VEPrecond",
     # mingyuanzhou/SiD@sida:sida_training/sida_networks.py
     "EDMPrecond_EncoderDecoder": "EDMPrecond",
     # NVlabs/edm2:training/networks_edm2.py
@@ -39,11 +35,7 @@ _CLASSES = {
     "EDM_2_Precond_Generator": "EDM2Precond",
     # locuslab/ect:training/networks.py
     "ECMPrecond": "ECTPrecond",
-    # Zyriix/GDD:training/networks.py
-    "GDDPrecond": "GDDPrecond",
 }
-# GDD trained in mixed precision, but draws in float32 (Zyriix/GDD:generate.py).
-_OVERRIDES = {"GDDPrecond": {"use_fp16": False}}
 _SHARED_ARGUMENTS = 3
 
 
@@ -58,12 +50,10 @@ def network_config(file: PickleFile, network_class: str | None = None) -> dict[s
         UserError: The class is unknown, or the file does not record the constructor arguments.
     """
     name, args, kwargs = (file.facts[key] for key in ("class", "args", "kwargs"))
-    own = network_class or _CLASSES.get(name)
-    if own is None:
-        fault = f"architecture '{name}' is none of EDM, EDM2, SiD, SiDA or GDD"
-        raise UserError(file.path, fault, "if one of ours computes the same, name it (--network-class)")
+    own = network_class or _CLASSES.get(name, name)
     if own not in NETWORKS:
-        raise UserError(file.path, f"there is no network class '{own}'{suggestion(own, NETWORKS)}")
+        fault = f"architecture '{own}' is none of EDM, EDM2, SiD, SiDA or GDD{suggestion(own, NETWORKS)}"
+        raise UserError(file.path, fault, "if one of ours computes the same, name it (--network-class)")
     if len(args) > _SHARED_ARGUMENTS:
         fault = f"{name} records {len(args)} constructor arguments by position"
         remedy = f"beyond the first {_SHARED_ARGUMENTS} the authors' classes disagree, and their files name them"
@@ -84,7 +74,10 @@ def network_config(file: PickleFile, network_class: str | None = None) -> dict[s
     if family.weight_norm:
         given.pop("force_normalization", None)
         given["weight_norm"] = weight_norm(bool(given.pop("use_gan", False)), file.facts["hook"])
-    return {"class": own, "kwargs": {**given, **_OVERRIDES.get(own, {})}}
+    if own == "GDDPrecond":
+        # GDD trained in mixed precision, but draws in float32 (Zyriix/GDD:generate.py).
+        given["use_fp16"] = False
+    return {"class": own, "kwargs": given}
 
 
 def weight_norm(use_gan: bool, hook: object) -> WeightNorm:

@@ -53,6 +53,11 @@ def without_content() -> bool:
     return torch.get_default_device().type == "meta"
 
 
+def constants_device() -> torch.device:
+    """Device of new constants: the default one, or the processor, so that constants always have content."""
+    return torch.device("cpu") if without_content() else torch.get_default_device()
+
+
 class Block(nn.Module):
     """Base class of the residual blocks of U-Nets.
 

@@ -20,7 +20,7 @@ from sida.files.content_hash import HASH_KEY, check_hash, with_hash
 from sida.files.ordinary import UnreadableError
 from sida.files.tensors import read_tensors, write_tensors
 from sida.files.text_files import parse_json, read_text
-from sida.networks.file import build_on_meta, check_network_config, read_metadata, write_state_dict
+from sida.networks.file import build_on_meta, read_metadata, write_state_dict
 from sida.training.averages import write_network
 from sida.training.logs import Logs
 from sida.training.optimizer import NamedTensors
@@ -421,8 +421,7 @@ class RunFiles:
         tensors = {name.removeprefix("best/"): tensor for name, tensor in self.kept.tensors.items()}
         where = str(self.kept.path.with_suffix(".json"))
         try:
-            network = check_network_config(self.kept.record["metadata"]["network"], where)
-            build_on_meta(network, where)
+            build_on_meta(self.kept.record["metadata"]["network"], where)
             self.publish(self.kept.record, tensors)
         except OTHER_STATE:
             raise other_state(self.kept.path) from None

@@ -51,12 +51,16 @@ def net(request):
     return make(request.param)
 
 
+def unet_of(net):
+    return getattr(net, net.unet_name)
+
+
 def batch(net, n=5, seed=0):
     rng = torch.Generator().manual_seed(seed)
     x = torch.randn([n, net.img_channels, net.img_resolution, net.img_resolution], generator=rng)
     sigma = torch.rand([n], generator=rng) + 0.1
     labels = torch.eye(net.label_dim)[torch.arange(n) % net.label_dim] if net.label_dim else None
-    width = getattr(net.model, "augment_dim", 0) if hasattr(net, "model") else 0
+    width = unet_of(net).augment_dim
     augment = torch.rand([n, width], generator=rng) if width else None
     return x, sigma, labels, augment
 
@@ -72,9 +76,8 @@ def test_flags_agree(net):
     image, logits = evaluate(net, data, return_flag="encoder_decoder")
     assert torch.equal(image, evaluate(net, data))
     # The encoder's logits take no decoder.
-    unet = net.unet if hasattr(net, "unet") else net.model
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unet, "dec", None)
+        patch.setattr(unet_of(net), "dec", None)
         assert torch.equal(logits, evaluate(net, data, return_flag="encoder"))
     assert image.shape == data[0].shape
     assert image.dtype == logits.dtype == torch.float32
@@ -133,8 +136,8 @@ def test_zero_augment_labels_are_as_good_as_none(net):
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["ddpmpp", "adm", "edm2"])
 def test_dropout_acts_in_training_only(name):
-    net = make(name, dropout=0.5, **({"weight_norm": "off"} if name == "edm2" else {}))
-    plain = make(name, dropout=0.0, **({"weight_norm": "off"} if name == "edm2" else {}))
+    fixed = {"weight_norm": "off"} if name == "edm2" else {}
+    net, plain = make(name, dropout=0.5, **fixed), make(name, dropout=0.0, **fixed)
     data = batch(net)
     assert torch.equal(evaluate(net, data), evaluate(plain, data))
     torch.manual_seed(0)
@@ -165,20 +168,17 @@ def test_label_dropout_zeroes_labels_in_training(name):
 @pytest.mark.parametrize("name", ["ddpmpp", "ncsnpp", "adm", "edm2"])
 def test_initialisation_is_seeded_and_begins_at_the_skip_path(name):
     cls, kwargs = CONFIGS[name]
-
-    def fresh(seed):
-        torch.manual_seed(seed)
-        return build_network({"class": cls, "kwargs": kwargs})
-
     with torch.random.fork_rng():
-        a, b, c = fresh(1), fresh(1), fresh(2)
-    assert all(torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values()))
-    assert not all(torch.equal(p, q) for p, q in zip(a.parameters(), c.parameters()))
-    assert a.training
-    x, sigma, labels, _ = batch(a)
-    c_skip = a.coefficients(sigma.reshape(-1, 1, 1, 1))[0]
+        torch.manual_seed(1)
+        net = build_network({"class": cls, "kwargs": kwargs})
+        torch.manual_seed(1)
+        again = build_network({"class": cls, "kwargs": kwargs})
+    assert all(torch.equal(p, q) for p, q in zip(net.state_dict().values(), again.state_dict().values()))
+    assert net.training
+    x, sigma, labels, _ = batch(net)
+    c_skip = net.coefficients(sigma.reshape(-1, 1, 1, 1))[0]
     with torch.no_grad():
-        torch.testing.assert_close(a.eval()(x, sigma, labels), c_skip * x, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(net.eval()(x, sigma, labels), c_skip * x, rtol=1e-3, atol=1e-3)
 
 
 def test_initial_scales():
@@ -234,7 +234,7 @@ def test_half_precision(net):
     half.load_state_dict(net.state_dict())
     x, sigma, labels, augment = data = batch(net)
     assert torch.equal(evaluate(half, data), evaluate(net, data))
-    unet = net.unet if hasattr(net, "unet") else net.model
+    unet = unet_of(net)
     noise = sigma.log() / 4
     image, logits = unet(x, noise, labels, augment, return_flag="encoder_decoder")
     low, low_logits = unet(x.half(), noise, labels, augment, return_flag="encoder_decoder")
@@ -252,8 +252,7 @@ def test_half_precision_on_cuda(net):
     half.load_state_dict(net.state_dict())
     data = tuple(None if v is None else v.cuda() for v in batch(net))
     seen = []
-    unet = half.unet if hasattr(half, "unet") else half.model
-    unet.register_forward_pre_hook(lambda _, args: seen.append(args[0].dtype))
+    unet_of(half).register_forward_pre_hook(lambda _, args: seen.append(args[0].dtype))
     low = evaluate(half, data)
     half.use_fp16 = False
     full = evaluate(half, data)
