@@ -21,5 +21,8 @@ class _LateModule:
 
 if TYPE_CHECKING:
     import torch as torch
+    from torch import Tensor as Tensor
 else:
     torch = _LateModule("torch")
+    #: For annotations, which nothing reads.
+    Tensor = Any

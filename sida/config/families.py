@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from sida.errors import SettingError
 
+T = TypeVar("T")
 #: Times at which normalised weights replace the stored ones of an EDM2 network, see :class:`sida.networks.EDM2Precond`.
 WeightNorm = Literal["off", "in_forward", "pre_hook", "always"]
 
@@ -65,6 +66,10 @@ class Family:
     infinite_gradient: float = 1e5
     fp16: bool = False
     decoder: Decoder | None = SD_VAE
+
+    def choose(self, values: Mapping[str, T]) -> T | None:
+        """Value of the family in a mapping by names, or else of the family that it is like; None without both."""
+        return next((values[name] for name in (self.name, str(self.like)) if name in values), None)
 
     def has_variance_head(self, network: Mapping[str, Any]) -> bool:
         """Whether the network ``{class, kwargs}`` predicts the log-variance of its loss."""

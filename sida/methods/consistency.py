@@ -6,20 +6,14 @@ Both learn from real images alone. The generator is the only optimized network.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from sida import training
 from sida.config.saw import Saw
 from sida.config.settings import NotNegative, Positive, Range, Settings
-from sida.late import torch
+from sida.late import Tensor, torch
 from sida.methods.method import Loss, Method, Net, Parts, Passes
 from sida.noise import edm_weight, lognormal_sigma, normal, sigma_of_t, uniform, unit_noise
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sida.training.micro_batches import MicroBatch, OptimizerStep
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +60,8 @@ class ECTLoss(Loss):
     Source: ECT (arXiv:2406.14548); locuslab/ect:training/loss.py.
     """
 
+    draws = {"sigma_normal": normal, "noise": unit_noise}
+
     options: ECTOptions = dataclasses.field(default_factory=ECTOptions)
     P_mean: float = -1.1
     P_std: float = 2.0
@@ -78,7 +74,7 @@ class ECTLoss(Loss):
         step = options.q ** -(self.stage + 1) * (1 + options.k * torch.sigmoid(-options.b * t))
         return (t * (1 - step)).clamp_min(0)
 
-    def __call__(self, net: Net, given: MicroBatch) -> dict[str, Tensor]:
+    def __call__(self, net: Net, given: training.MicroBatch) -> dict[str, Tensor]:
         """Term ``consistency``, float32 ``(N', 1, 1, 1)``.
 
         Args:
@@ -103,47 +99,25 @@ def _outputs(
     net: Net, above: tuple[Tensor, Tensor], below: tuple[Tensor, Tensor], class_labels: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Outputs for two noisy images and levels with one dropout mask; the second one without gradient."""
-    device = above[0].device
-    cuda = device.type == "cuda"
-    source = torch.cuda.default_generators[device.index or 0] if cuda else torch.default_generator
-    state = source.get_state()
-    denoised = net(*above, class_labels)
-    source.set_state(state)
+    with torch.random.fork_rng(devices=[above[0].device] if above[0].is_cuda else []):
+        denoised = net(*above, class_labels)
     with torch.no_grad():
         return denoised, net(*below, class_labels)
 
 
-def _trainer(
-    parts: Parts, network: str, loss: ECTLoss | CDLoss, begin: Callable[[int], None] = lambda nimg: None
-) -> training.StudentTrainer:
-    """Returns a trainer of the generator alone on real images.
-
-    Args:
-        parts: Of the run.
-        network: Class of the generator's preconditioning.
-        loss: The loss.
-        begin: Called before each iteration with the number of images seen so far.
-    """
-
-    class ConsistencyTrainer(training.StudentTrainer):
-        def iteration(self, nimg: int, *args: Any, **kwargs: Any) -> Any:
-            begin(nimg)
-            return super().iteration(nimg, *args, **kwargs)
-
+def _step(parts: Parts, network: str, loss: ECTLoss | CDLoss) -> training.OptimizerStep:
+    """Returns the step of the generator alone on real images, in the preconditioning ``network``."""
     net = parts.optimized(parts.copy(parts.initial_as(network)), optimizer=training.RAdam)
-    level = {"sigma_normal": normal} if isinstance(loss, ECTLoss) else {"t": uniform}
-    step: OptimizerStep = training.OptimizerStep(
+    return training.OptimizerStep(
         "generator",
         net,
         lambda given: loss(net.net, given),
         lambda pixels: {"consistency": 1.0},
         "generator",
-        {**level, "noise": unit_noise},
+        loss.draws,
         real_images=True,
         generates=False,
     )
-    # Both evaluations need the same dropout mask, which a CUDA graph cannot repeat.
-    return ConsistencyTrainer([step], parts.schedule(), parts.config, graphs=False)
 
 
 def stage_at(nimg: int, batch_size: int, stage_kimg: float) -> int:
@@ -156,12 +130,15 @@ def stage_at(nimg: int, batch_size: int, stage_kimg: float) -> int:
 
 def make_ect(parts: Parts) -> training.StudentTrainer:
     """Returns ECT's trainer, which advances the loss's stage."""
-    loss, config, stage_kimg = parts.loss(), parts.config, parts.options.stage_kimg
+    loss, stage_kimg = parts.loss(), parts.options.stage_kimg
 
-    def begin(nimg: int) -> None:
-        loss.stage = stage_at(nimg, config.batch_size, stage_kimg)
+    class ECTTrainer(training.StudentTrainer):
+        def iteration(self, nimg: int, *args: Any, **kwargs: Any) -> Any:
+            loss.stage = stage_at(nimg, self.recipe.batch_size, stage_kimg)
+            return super().iteration(nimg, *args, **kwargs)
 
-    return _trainer(parts, "ECTPrecond", loss, begin)
+    # Both evaluations need the same dropout mask, which a CUDA graph cannot repeat; of CD, too.
+    return ECTTrainer([_step(parts, "ECTPrecond", loss)], parts.schedule(), parts.config, graphs=False)
 
 
 _OFFICIAL: dict[str, Any] = {"betas": (0.9, 0.999), "init_sigma": 80.0, "warmup_kimg": 0.0}
@@ -212,6 +189,8 @@ class CDLoss(Loss):
     for the target openai/consistency_models_cifar10:jcm/losses.py.
     """
 
+    draws = {"t": uniform, "noise": unit_noise}
+
     true_score: Net
     options: CDOptions
 
@@ -221,7 +200,7 @@ class CDLoss(Loss):
         index = (draw * steps).floor().clamp(max=steps - 1)
         return sigma_of_t(1 - index / steps), sigma_of_t(1 - (index + 1) / steps)
 
-    def __call__(self, net: Net, given: MicroBatch) -> dict[str, Tensor]:
+    def __call__(self, net: Net, given: training.MicroBatch) -> dict[str, Tensor]:
         """Term ``consistency``, as :class:`ECTLoss`, but that the draw ``t`` decides the level."""
         labels, (t, r) = given.class_labels, self.pair(given.draws["t"])
         x = torch.addcmul(given.images, t, given.draws["noise"])
@@ -239,7 +218,8 @@ class CDLoss(Loss):
 
 def make_cd(parts: Parts) -> training.StudentTrainer:
     """Returns CD's trainer; its network is the identity at σ = 0.002, as GDD's."""
-    return _trainer(parts, "GDDPrecond", parts.loss(true_score=parts.true_score))
+    step = _step(parts, "GDDPrecond", parts.loss(true_score=parts.true_score))
+    return training.StudentTrainer([step], parts.schedule(), parts.config, graphs=False)
 
 
 CD = dataclasses.replace(

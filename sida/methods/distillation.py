@@ -20,19 +20,14 @@ from sida.data.dataset import read_sketch
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.methods.method import Parts
-from sida.methods.registry import BETAS, METHODS, DistillConfig, find_method, resolve_recipe
+from sida.methods.registry import DEFAULTS, METHODS, DistillConfig, find_method, resolve_recipe
 from sida.networks import family_of
 from sida.networks.file import load_network, read_metadata
 from sida.networks.unet import checkpoint_blocks
 from sida.sampling.samplers import check_guide_fits
 from sida.training.batches import step_batches
 from sida.training.evaluation import Evaluation, evaluation_facts
-from sida.training.identity import (
-    check_shapes,
-    class_source,
-    decisive_settings,
-    run_digest,
-)
+from sida.training.identity import check_shapes, class_source, decisive_settings, run_digest
 from sida.training.iteration import StudentTrainer
 from sida.training.loop import Run, Start
 from sida.training.processes import Ranks
@@ -81,7 +76,7 @@ def student_digest(
 
 def _recorded_defaults(method: str) -> dict[str, Any]:
     """Values that digests record for settings that a method does not read, and for two that are gone."""
-    values = {"init_sigma": 2.5, "betas": BETAS, "real_source": "data", "compile": False}
+    values = {"init_sigma": 2.5, "betas": DEFAULTS["betas"], "real_source": "data", "compile": False}
     own = METHODS[method].official["edm"] if method in METHODS else {}
     return {name: own.get(name, value) for name, value in values.items()}
 

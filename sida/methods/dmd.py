@@ -1,29 +1,24 @@
-"""Diff-Instruct, DMD (without regression) and DMD2: the generator follows the difference of two scores.
+"""Diff-Instruct, DMD (without regression), DMD2 and f-distill: the generator follows the difference of two scores.
 
 φ is the teacher, ψ the fake score, θ the generator. Scores carry no gradients. DMD divides the difference by the
 teacher's error of each image. DMD2 adds heads that discriminate noisy images, on the fake score's encoder or on the
-teacher's.
+teacher's. f-distill weighs the images by a function of the density ratio, which these heads estimate.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-from sida import networks
+from sida import networks, training
 from sida.config.saw import Saw
-from sida.config.settings import Count, NotNegative, Positive, Range, Settings
+from sida.config.settings import Count, Fraction, NotNegative, Positive, Range, Settings
 from sida.errors import SettingError
-from sida.late import torch
+from sida.late import Tensor, torch
 from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, ScoreLoss
-from sida.methods.sid import SiDLoss, both_labels
-from sida.noise import SIGMA_MIN, Draw, Draws, indexed_sigma, lognormal_sigma, normal, uniform, unit_noise
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sida.training import Distiller
-    from sida.training.micro_batches import MicroBatch
+from sida.methods.sid import RATIO_RANGE, SiDLoss, both_labels, density_ratio, of_each
+from sida.noise import SIGMA_MAX, SIGMA_MIN, Draw, Draws, indexed_sigma, lognormal_sigma, uniform, unit_noise
 
 
 @dataclasses.dataclass(eq=False)
@@ -46,12 +41,10 @@ class DiffInstructLoss(ScoreLoss):
     P_std: float = SiDLoss.P_std
 
     def weights(self, pixels: int) -> dict[str, float]:
-        """See :meth:`~sida.methods.method.Loss.weights`; as in SiD, terms are sums over the elements of an image."""
+        """See :meth:`~sida.methods.method.ScoreLoss.weights`; terms are sums over the elements of an image."""
         return {"kl": 1.0, "denoising": self.lambda_fake_score}
 
-    def generator_draws(self) -> dict[str, Draw]:
-        """See :meth:`~sida.methods.method.ScoreLoss.generator_draws`."""
-        return {"sigma_normal": normal, "noise": unit_noise}
+    generator_draws = ScoreLoss.fake_score_draws
 
     def generator_sigma(self, draws: Draws) -> Tensor:
         """Noise levels of both steps, float32 ``(N, 1, 1, 1)``: log-normal."""
@@ -59,7 +52,7 @@ class DiffInstructLoss(ScoreLoss):
 
     fake_score_sigma = generator_sigma
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> RawTerms:
+    def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
         """Term ``kl``, float32 ``(N', C, H, W)``."""
         x, labels, sigma = given.images, given.class_labels, self.generator_sigma(given.draws)
         with torch.no_grad():
@@ -107,10 +100,9 @@ class DMDOptions(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("generator_levels", "fake_score_levels"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise SettingError(name, f"the first index must not be above the second, got {low} and {high}")
+        for name, value in vars(self).items():
+            if isinstance(value, tuple) and value[0] > value[1]:
+                raise SettingError(name, f"the first number must not be above the second, got {list(value)}")
 
 
 @dataclasses.dataclass(eq=False)
@@ -128,15 +120,13 @@ class DMDLoss(ScoreLoss):
     Source: DMD (arXiv:2311.18828), algorithms 1 and 2; the levels of tianweiy/DMD2:main/edm/edm_guidance.py.
     """
 
-    options: DMDOptions = dataclasses.field(default_factory=lambda: DMDOptions())
+    options: DMDOptions = dataclasses.field(default_factory=DMDOptions)
 
     def weights(self, pixels: int) -> dict[str, float]:
-        """See :meth:`~sida.methods.method.Loss.weights`."""
+        """See :meth:`~sida.methods.method.ScoreLoss.weights`."""
         return {"kl": 1 / pixels, "denoising": self.lambda_fake_score / pixels}
 
-    def fake_score_draws(self) -> dict[str, Draw]:
-        """See :meth:`~sida.methods.method.ScoreLoss.fake_score_draws`."""
-        return {"t": uniform, "noise": unit_noise}
+    fake_score_draws = ScoreLoss.generator_draws
 
     def generator_sigma(self, draws: Draws) -> Tensor:
         """Noise levels of the generator's step, float32 ``(N, 1, 1, 1)``."""
@@ -146,7 +136,7 @@ class DMDLoss(ScoreLoss):
         """Noise levels of the fake score's step, float32 ``(N, 1, 1, 1)``."""
         return indexed_sigma(draws["t"], *self.options.fake_score_levels)
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> RawTerms:
+    def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
         """Term ``kl``, float32 ``(N', C, H, W)``."""
         x, sigma = given.images, self.generator_sigma(given.draws)
         with torch.no_grad():
@@ -154,25 +144,23 @@ class DMDLoss(ScoreLoss):
         direction, x = given.whole(self.direction(true_score, fake_score, given, noisy, sigma), x)
         return {"kl": halved_square(x, direction)}
 
-    @property
-    def error_eps(self) -> float:
-        """Constant added to the divisor of g."""
-        return 0.0
+    def direction(
+        self,
+        true_score: Net,
+        fake_score: Net,
+        given: training.MicroBatch,
+        noisy: Tensor,
+        sigma: Tensor,
+        eps: float = 0.0,
+    ) -> Tensor:
+        """Direction g at noisy images and their levels, float32 ``(N, C, H, W)``, without gradient.
 
-    def direction(self, true_score: Net, fake_score: Net, given: MicroBatch, noisy: Tensor, sigma: Tensor) -> Tensor:
-        """Direction g, float32 ``(N, C, H, W)``, without gradient.
-
-        Args:
-            true_score: The teacher φ.
-            fake_score: ψ.
-            given: The generator's images.
-            noisy: The images with noise, ``(N, C, H, W)``.
-            sigma: Its levels, ``(N, 1, 1, 1)``.
+        ``eps`` is added to the divisor.
         """
         with torch.no_grad():
             true = true_score(noisy, sigma, given.class_labels)
             fake = fake_score(noisy, sigma, given.class_labels)
-            return (fake - true) / ((given.images - true).abs().mean(dim=(1, 2, 3), keepdim=True) + self.error_eps)
+            return (fake - true) / (of_each((given.images - true).abs()) + eps)
 
 
 def halved_square(images: Tensor, direction: Tensor) -> Tensor:
@@ -180,23 +168,19 @@ def halved_square(images: Tensor, direction: Tensor) -> Tensor:
     return (images - (images - direction).detach()).square() / 2
 
 
-#: Official settings. The half-life of the average is short, because the official code has no average.
-_OFFICIAL = {
-    "edm": {
-        "betas": (0.9, 0.999), "init_sigma": 80.0, "dropout": 0.0, "ema_half_life_kimg": 500.0, "warmup_kimg": 0.0,
-    },
-}  # fmt: skip
+def make_dmd(parts: Parts, **ways: Any) -> training.Distiller:
+    """Returns the trainer of teacher, fake score and generator, with decoupled weight decay (AdamW) of both.
 
-
-def _ways(options: DMDOptions) -> dict[str, Any]:
-    """Settings of the two optimizers: decoupled weight decay (AdamW) of both, largest norms of their gradients."""
-    return {"weight_decay": 0.01, "clip_norm": 10.0, "fake_score_clip_norm": options.fake_score_clip_norm}
-
-
-def make_dmd(parts: Parts) -> Distiller:
-    """Returns the trainer of teacher, fake score and generator."""
+    ``ways`` are further arguments of :meth:`~sida.methods.method.Parts.distiller`.
+    """
     options = parts.options
-    return parts.distiller(schedule=parts.schedule(options.lr_rampup_kimg), **_ways(options))
+    return parts.distiller(
+        schedule=parts.schedule(options.lr_rampup_kimg),
+        weight_decay=0.01,
+        clip_norm=10.0,
+        fake_score_clip_norm=options.fake_score_clip_norm,
+        **ways,
+    )
 
 
 DMD = Method(
@@ -211,8 +195,13 @@ DMD = Method(
     reads=(*SCORE_TRAINING, "augment", "fake_score_weight_norm"),
     trainer=make_dmd,
     passes=Passes(generator=5),
-    official=_OFFICIAL,
-)
+    # The half-life of the average is short, because the official code has no average.
+    official={
+        "edm": {
+            "betas": (0.9, 0.999), "init_sigma": 80.0, "dropout": 0.0, "ema_half_life_kimg": 500.0, "warmup_kimg": 0.0,
+        },
+    },
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -260,15 +249,6 @@ class DMD2Options(DMDOptions):
         images, each = 3 if self.r1_weight else 2, 1 if self.features == "teacher" else 3
         return Passes(generator=5, generator_encoder=2, fake_score_encoder=images * each)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.own_draws and self.same_noise:
-            fault = "needs generated images that are judged as they are denoised"
-            raise SettingError("same_noise", fault, "set own_draws to false")
-        if not (self.noisy or self.own_draws):
-            fault = "generated images are judged as they are denoised, with noise"
-            raise SettingError("noisy", fault, "set own_draws to true")
-
 
 @dataclasses.dataclass(eq=False)
 class DMD2Loss(DMDLoss):
@@ -290,27 +270,38 @@ class DMD2Loss(DMDLoss):
 
     uses_real_images = True
 
-    options: DMD2Options = dataclasses.field(default_factory=lambda: DMD2Options())
+    options: DMD2Options = dataclasses.field(default_factory=DMD2Options)
 
     @property
-    def error_eps(self) -> float:
-        """See :attr:`DMDLoss.error_eps`."""
-        return self.options.error_eps
+    def seen(self) -> tuple[str, str]:
+        """What the names of the draws begin with by which generated and real images are judged."""
+        fake = "fake_" if self.options.own_draws else ""
+        return fake, fake if self.options.same_noise else "real_"
+
+    def _draws(self, *seen: str) -> dict[str, Draw]:
+        whose = ("", *seen) if self.options.noisy else ("",)
+        return {f"{of}{name}": kind for of in whose for name, kind in (("t", uniform), ("noise", unit_noise))}
 
     def generator_draws(self) -> dict[str, Draw]:
         """See :meth:`~sida.methods.method.ScoreLoss.generator_draws`."""
-        own = {"fake_t": uniform, "fake_noise": unit_noise}
-        return super().generator_draws() | (own if self.options.own_draws and self.options.noisy else {})
+        return self._draws(self.seen[0])
 
     def fake_score_draws(self) -> dict[str, Draw]:
         """See :meth:`~sida.methods.method.ScoreLoss.fake_score_draws`."""
-        draws, options = self.generator_draws(), self.options
-        if options.noisy and not options.same_noise:
-            draws |= {"real_t": uniform, "real_noise": unit_noise}
-        return draws | ({"r1_noise": unit_noise} if options.r1_weight else {})
+        return self._draws(*self.seen) | ({"r1_noise": unit_noise} if self.options.r1_weight else {})
+
+    def judged(self, images: Tensor, of: str, sigma: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Images as the discriminator sees them, and their levels ``(N, 1, 1, 1)``.
+
+        ``of`` says by which draws (:attr:`seen`); without a name by those of the scores, at their levels ``sigma``.
+        """
+        if not self.options.noisy:
+            return images, images.new_full((len(images), 1, 1, 1), SIGMA_MIN)
+        level = indexed_sigma(draws[f"{of}t"], *self.options.fake_score_levels) if of else sigma
+        return torch.addcmul(images, level, draws[f"{of}noise"]), level
 
     def weights(self, pixels: int) -> dict[str, float]:
-        """See :meth:`~sida.methods.method.Loss.weights`."""
+        """See :meth:`~sida.methods.method.ScoreLoss.weights`."""
         options = self.options
         more = {"gan": options.gan_weight, "discriminator": options.discriminator_weight}
         return super().weights(pixels) | more | ({"r1": options.r1_weight} if options.r1_weight else {})
@@ -319,22 +310,22 @@ class DMD2Loss(DMDLoss):
         """w(σ), the shape of ``sigma``."""
         return super().weight(sigma) if self.options.weighted else torch.ones_like(sigma)
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> RawTerms:
+    def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
         """Terms ``kl``, float32 ``(N', C, H, W)``, and ``gan``, float32 ``(N',)``."""
         x, sigma = given.images, self.generator_sigma(given.draws)
-        noisy = torch.addcmul(x, sigma, given.draws["noise"])
-        direction = self.direction(true_score, fake_score, given, noisy.detach(), sigma)
-        seen = self._seen(x, noisy, sigma, given.draws)
+        noisy = torch.addcmul(x, sigma, given.draws["noise"]).detach()
+        direction = self.direction(true_score, fake_score, given, noisy, sigma, self.options.error_eps)
+        seen = self.judged(x, self.seen[0], sigma, given.draws)
         logits = fake_score(*seen, given.class_labels, return_flag="logits")
         direction, logits, x, sigma = given.whole(direction, logits, x, sigma)
         direction = direction * self.image_weights(logits.detach(), sigma, given)
         return {"kl": halved_square(x, direction), "gan": torch.nn.functional.softplus(-logits).mean(1)}
 
-    def image_weights(self, logits: Tensor, sigma: Tensor, given: MicroBatch) -> Tensor | float:
+    def image_weights(self, logits: Tensor, sigma: Tensor, given: training.MicroBatch) -> Tensor | float:
         """Weight of each image's ``kl``, ``(N', 1, 1, 1)``: 1."""
         return 1.0
 
-    def fake_score_terms(self, fake_score: Net, given: MicroBatch) -> RawTerms:
+    def fake_score_terms(self, fake_score: Net, given: training.MicroBatch) -> RawTerms:
         """Terms ``denoising`` ``(N', C, H, W)``, ``discriminator`` ``(N',)`` and, if weighted, ``r1`` ``(N',)``.
 
         Real and generated images pass the encoder together, which is exact because samples never interact.
@@ -342,17 +333,10 @@ class DMD2Loss(DMDLoss):
         x, labels, real, draws = given.images, given.class_labels, given.real_images, given.draws
         assert real is not None
         sigma, softplus = self.fake_score_sigma(draws), torch.nn.functional.softplus
-        noisy = torch.addcmul(x, sigma, draws["noise"])
-        error = fake_score(noisy, sigma, labels) - x
-        same = self.options.same_noise
-        real_side = (torch.addcmul(real, sigma, draws["noise"]), sigma) if same else self._noised(real, draws, "real")
-        sides = self._seen(x, noisy, sigma, draws), real_side
-        logits = fake_score(
-            torch.cat([images for images, _ in sides]),
-            torch.cat([level for _, level in sides]),
-            both_labels(labels, labels),
-            return_flag="logits",
-        )
+        error = fake_score(torch.addcmul(x, sigma, draws["noise"]), sigma, labels) - x
+        sides = [self.judged(images, of, sigma, draws) for images, of in zip((x, real), self.seen)]
+        seen, levels = (torch.cat(both) for both in zip(*sides))
+        logits = fake_score(seen, levels, both_labels(labels, labels), return_flag="logits")
         unmasked = logits.chunk(2)
         error, of_fake, of_real, weight = given.whole(error, *unmasked, self.weight(sigma))
         discriminator = (softplus(of_fake) + softplus(-of_real)).mean(1)
@@ -363,47 +347,153 @@ class DMD2Loss(DMDLoss):
             terms["r1"] = given.kept(change.square().mean(1))[0]
         return terms
 
-    def _seen(self, x: Tensor, noisy: Tensor, sigma: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Generated images as the discriminator sees them, and their levels."""
-        return self._noised(x, draws, "fake") if self.options.own_draws else (noisy, sigma)
 
-    def _noised(self, images: Tensor, draws: Draws, name: str) -> tuple[Tensor, Tensor]:
-        """Images with the noise of the draws of this name, and their levels ``(N, 1, 1, 1)``."""
-        if not self.options.noisy:
-            return images, images.new_full((len(images), 1, 1, 1), SIGMA_MIN)
-        sigma = indexed_sigma(draws[f"{name}_t"], *self.options.fake_score_levels)
-        return torch.addcmul(images, sigma, draws[f"{name}_noise"]), sigma
-
-
-def make_dmd2(parts: Parts, bins: int = 0) -> Distiller:
-    """Teacher, fake score with heads, and generator of a configuration.
-
-    Args:
-        parts: Settings and networks.
-        bins: Length of the buffer ``ratios`` beside the heads; 0 is none.
-    """
+def make_dmd2(parts: Parts, bins: int = 0) -> training.Distiller:
+    """Returns the trainer with heads beside the fake score, and a buffer ``ratios`` of this length; 0 is none."""
     options = parts.options
     teacher = parts.teacher if options.features == "teacher" else None
     with parts.seeded("discriminator"):
         score = networks.FakeScoreWithHeads(parts.copy(parts.teacher), teacher, options.heads == "all", bins)
-    return parts.distiller(
-        fake_score=score,
-        schedule=parts.schedule(options.lr_rampup_kimg),
-        # Ratios are added up over processes within a step, which a recorded graph should not do.
-        graphs=not bins,
-        **_ways(options),
-    )
+    # Ratios are added up over processes within a step, which a recorded graph should not do.
+    return make_dmd(parts, fake_score=score, graphs=not bins)
 
 
-DMD2 = Method(
+DMD2 = dataclasses.replace(
+    DMD,
     name="dmd2",
     title="DMD2",
     about="distribution matching and a discriminator on the fake score's encoder; starts from the teacher",
-    start="teacher",
     real_images=True,
     saw=Saw(),
     loss=DMD2Loss,
     options=DMD2Options,
+    reads=SCORE_TRAINING,
     trainer=make_dmd2,
-    official=_OFFICIAL,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FDistillOptions(DMD2Options):
+    """Divergence and ratios of f-distill, in addition to DMD2's options. Defaults are those of FastGen (CIFAR-10).
+
+    Attributes:
+        divergence: ``rkl`` (reverse KL, which is DMD2), ``kl``, ``js`` (Jensen-Shannon), ``sf`` (softened reverse KL),
+            ``sh`` (squared Hellinger), ``neyman`` or ``jf`` (Jeffreys).
+        normalised: Whether to divide ratios by their running mean at similar noise levels.
+        bins: Number of intervals of noise levels, each with its own running mean.
+        decay: Share that a running mean keeps in a step; 0 takes the batch's mean.
+        ratio_range: Smallest and largest ratio, before the division.
+    """
+
+    features: Literal["fake-score", "teacher"] = "teacher"
+    heads: Literal["last", "all"] = "all"
+    generator_levels: tuple[Level, Level] = (2, 998)
+    fake_score_levels: tuple[Level, Level] = (2, 998)
+    gan_weight: NotNegative = 1e-3
+    discriminator_weight: NotNegative = 1.0
+    fake_score_steps: Count = 4
+    fake_score_clip_norm: NotNegative = 0.0
+    weighted: bool = False
+    own_draws: bool = False
+    error_eps: NotNegative = 1e-6
+    divergence: Literal["rkl", "kl", "js", "sf", "sh", "neyman", "jf"] = "kl"
+    normalised: bool = True
+    bins: Count = 10
+    decay: Fraction = 0.0
+    ratio_range: tuple[Positive, Positive] = RATIO_RANGE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.own_draws or not self.noisy:
+            fault = "f-distill weighs the noisy images that the scores denoise"
+            raise SettingError("own_draws", fault, "set it to false, and noisy to true")
+
+
+#: Added to what ratios and their weights are divided by.
+_EPS = 1e-6
+
+
+def divergence_weight(ratio: Tensor, divergence: str) -> Tensor:
+    """Weight ``h = r² f''(r)``, up to a factor, of the direction of the reverse KL in f-distill.
+
+    Args:
+        ratio: r = p_data / p_generator, above 0, any shape.
+        divergence: Name of the f-divergence.
+
+    Source: f-distill (arXiv:2502.15681), Table 1; NVlabs/FastGen:fastgen/methods/distribution_matching/f_distill.py.
+    """
+    return {
+        "rkl": lambda: torch.ones_like(ratio),
+        "kl": lambda: ratio,
+        "js": lambda: ratio / (1 + ratio),
+        "sf": lambda: 1 / (1 + ratio),
+        "sh": lambda: ratio.sqrt(),
+        "neyman": lambda: 1 / ratio.clamp_min(1e-8),
+        "jf": lambda: 1 + ratio,
+    }[divergence]()
+
+
+@dataclasses.dataclass(eq=False)
+class FDistillLoss(DMD2Loss):
+    """DMD2's losses with ``kl`` of each image multiplied by h(r) / mean h, r = exp(mean logit of the noisy image).
+
+    First r is divided by its running mean over images of similar noise levels: level σ belongs to one of ``len(means)``
+    equal intervals of [0.002, 80], and the mean v of an interval follows ``v ← ρ v + (1 − ρ) mean r``.
+
+    Attributes:
+        options: Divergence, ρ (``decay``), least and largest r (``ratio_range``), and whether r is divided
+            (``normalised``).
+        means: The running means v, changed in place, float32 ``(bins,)``.
+        add_up: Function that sums a tensor over devices, in place; None for one device.
+
+    Source: see :func:`divergence_weight`.
+    """
+
+    pooled = True
+
+    options: FDistillOptions = dataclasses.field(default_factory=FDistillOptions)
+    means: Tensor = dataclasses.field(default_factory=lambda: torch.ones(10))
+    add_up: Callable[[Tensor], object] | None = None
+
+    def image_weights(self, logits: Tensor, sigma: Tensor, given: training.MicroBatch) -> Tensor:
+        """Weight h / mean h of each image, float32 ``(N', 1, 1, 1)``; updates the running means."""
+        with torch.no_grad():
+            ratio = density_ratio(logits.mean(1), self.options.ratio_range)
+            if self.options.normalised:
+                ratio = ratio / (self._running_means(ratio, sigma.flatten(), given) + _EPS)
+            weight = divergence_weight(ratio, self.options.divergence)
+            return (weight / (given.mean(weight) + _EPS)).view(-1, 1, 1, 1)
+
+    def _running_means(self, ratio: Tensor, sigma: Tensor, given: training.MicroBatch) -> Tensor:
+        """Updates the running means; returns each image's mean ``(N',)``."""
+        bins = len(self.means)
+        places = ((sigma - SIGMA_MIN) * (bins / (SIGMA_MAX - SIGMA_MIN))).long().clamp(0, bins - 1)
+        # A product gives the same sums in each run, index_add_ on a GPU does not.
+        inside = (places[:, None] == torch.arange(bins, device=places.device)).to(ratio.dtype)
+        sums = torch.stack([given.zeroed(ratio), given.zeroed(torch.ones_like(ratio))]) @ inside
+        if self.add_up is not None:
+            self.add_up(sums)
+        moved = self.means * self.options.decay + (sums[0] / (sums[1] + _EPS)) * (1 - self.options.decay)
+        self.means.copy_(torch.where(sums[1] > 0, moved, self.means))
+        return self.means[places]
+
+
+def make_f_distill(parts: Parts) -> training.Distiller:
+    """Returns DMD2's trainer with running means of the density ratios, which are a buffer of the fake score."""
+    distiller = make_dmd2(parts, parts.options.bins)
+    loss, network = distiller.loss, distiller.fake_score
+    loss.means, loss.add_up = network.net.get_buffer("ratios"), lambda values: network.ranks.add_up(values)
+    distiller.summed = True
+    return distiller
+
+
+F_DISTILL = dataclasses.replace(
+    DMD2,
+    name="f-distill",
+    title="f-distill",
+    about="DMD2 whose discriminator weighs the images for an f-divergence; starts from the teacher",
+    saw=Saw(),
+    loss=FDistillLoss,
+    options=FDistillOptions,
+    trainer=make_f_distill,
 )

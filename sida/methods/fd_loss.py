@@ -12,23 +12,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from sida import training
+from sida import sampling, training
 from sida.config.plugins import our_object
 from sida.config.recipe import StudentConfig
 from sida.config.saw import Saw
 from sida.config.settings import Count, NotNegative, Range, Settings
 from sida.errors import SettingError, UserError
-from sida.late import torch
+from sida.late import Tensor, torch
 from sida.methods.method import Method, Parts, Passes
 from sida.noise import uniform
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sida.training.micro_batches import MicroBatch
-    from sida.training.processes import Ranks
 
 #: Judges are the feature networks of the metrics, which lie above this package: functions that make them, tell their
 #: digests, and tell the downloads of one.
@@ -210,7 +204,7 @@ class FrechetLoss:
     """
 
     def __init__(
-        self, terms: Mapping[str, FrechetTerm], ranks: Callable[[], Ranks], draw: Callable[[int], Any]
+        self, terms: Mapping[str, FrechetTerm], ranks: Callable[[], training.Ranks], draw: Callable[[int], Any]
     ) -> None:
         self.terms, self._ranks, self._draw = terms, ranks, draw
 
@@ -218,7 +212,7 @@ class FrechetLoss:
         """Factors of the terms: the loss, and each judge's distance, which has no gradient."""
         return dict.fromkeys(["fd", *(f"fd_{name}" for name in self.terms)], 1.0)
 
-    def __call__(self, given: MicroBatch) -> dict[str, Tensor]:
+    def __call__(self, given: training.MicroBatch) -> dict[str, Tensor]:
         """Terms by name, float32 ``(N,)`` each."""
         ranks = self._ranks()
         self._begin(ranks)
@@ -244,7 +238,7 @@ class FrechetLoss:
         terms = {"fd": value + (moved - moved.detach()), **distances}
         return {name: given.kept(term)[0] for name, term in terms.items()}
 
-    def _begin(self, ranks: Ranks) -> None:
+    def _begin(self, ranks: training.Ranks) -> None:
         """Fills empty statistics.
 
         Raises:
@@ -290,8 +284,6 @@ def make_fd_loss(parts: Parts) -> training.StudentTrainer:
     generator = parts.optimized(parts.copy(parts.initial, config.weight_norm))
 
     def starting_images(number: int) -> Any:
-        from sida.sampling.samplers import one_step
-
         start: Any = parts.initial
         shape = (start.img_channels, start.img_resolution, start.img_resolution)
         with parts.seeded("fill"):
@@ -299,7 +291,7 @@ def make_fd_loss(parts: Parts) -> training.StudentTrainer:
                 z, labels = torch.randn(min(config.batch_size, number - begin), *shape).to(parts.device), None
                 if start.label_dim:
                     labels = torch.eye(start.label_dim)[torch.randint(start.label_dim, (len(z),))].to(z)
-                yield one_step(start.eval(), z, labels, config.init_sigma)
+                yield sampling.one_step(start.eval(), z, labels, config.init_sigma)
 
     loss = FrechetLoss(terms, lambda: generator.ranks, starting_images)
     classes = bool(parts.initial.label_dim)

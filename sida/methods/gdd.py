@@ -10,20 +10,15 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from sida import networks, training
 from sida.config.families import BACKBONES, LARGE, SMALL, official_backbones
 from sida.config.saw import Saw
 from sida.config.settings import Count, NotNegative, OneOf, Positive, Settings
 from sida.errors import SettingError, say
-from sida.late import torch
+from sida.late import Tensor, torch
 from sida.methods.method import Loss, Method, Parts, Passes
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sida.training.micro_batches import MicroBatch, OptimizerStep
 
 BackboneName = Annotated[str, OneOf(BACKBONES.keys)]
 #: Parameters that GDD-I freezes: convolutions and the attention's last layer in the blocks of a U-Net, with biases.
@@ -62,20 +57,17 @@ class GDDOptions(Settings):
         """Options as they enter a run's digest; without the key it is that of the discriminator before 2026-11-22."""
         return {**given, "former": False}
 
+    def _published(self, resolution: int) -> Sequence[str]:
+        """Backbones with trained weights."""
+        return () if self.weights == "random" else self.backbones or official_backbones(resolution)
+
     def assets(self, resolution: int) -> list[str]:
         """Registered downloads of a training on images of a size."""
-        if self.weights == "random":
-            return []
-        named = (BACKBONES[name] for name in self.backbones or official_backbones(resolution))
-        return [asset for asset in named if asset]
+        return [asset for name in self._published(resolution) if (asset := BACKBONES[name])]
 
     def met(self, resolution: int) -> list[str]:
         """Networks whose gradients train the generator; random weights judge by no picture."""
-        if self.weights == "random":
-            return []
-        return [
-            {"digits": "digits_backbone"}.get(name, name) for name in self.backbones or official_backbones(resolution)
-        ]
+        return [{"digits": "digits_backbone"}.get(name, name) for name in self._published(resolution)]
 
 
 def freeze_innate(generator: torch.nn.Module) -> float:
@@ -113,10 +105,6 @@ class GDDLoss(Loss):
     form: Literal["ns", "hinge"] = GDDOptions.form
     r1_gamma: float = GDDOptions.r1_gamma
 
-    def __post_init__(self) -> None:
-        if self.form not in ("ns", "hinge"):
-            raise ValueError(f"form: must be 'ns' or 'hinge', got {self.form!r}")
-
     def generator_loss(self, discriminator: Discriminator, images: Tensor, class_labels: Tensor | None) -> Tensor:
         """Loss of the generator, shape ``()``, of its images ``(N, C, H, W)`` with gradient."""
         one = torch.nn.functional.softplus if self.form == "ns" else torch.Tensor.clone
@@ -126,7 +114,8 @@ class GDDLoss(Loss):
         self, discriminator: Discriminator, images: Tensor, real_images: Tensor, class_labels: Tensor | None
     ) -> Tensor:
         """Loss of the discriminator, shape ``()``, of generated and real images ``(N, C, H, W)``."""
-        one = torch.nn.functional.softplus if self.form == "ns" else _hinge
+        functional = torch.nn.functional
+        one = functional.softplus if self.form == "ns" else lambda logits: functional.relu(1 + logits)
         fake, real = discriminator(images, class_labels), discriminator(real_images, class_labels)
         parts = [one(logits).mean() for logits in fake] + [one(-logits).mean() for logits in real]
         return torch.stack(parts).sum()
@@ -137,10 +126,6 @@ class GDDLoss(Loss):
         total = torch.stack([logits.sum() for logits in discriminator(images, class_labels)]).sum()
         (gradient,) = torch.autograd.grad(total, images, create_graph=True)
         return gradient.square().sum(dim=(1, 2, 3)) * (self.r1_gamma / 2)
-
-
-def _hinge(x: Tensor) -> Tensor:
-    return torch.nn.functional.relu(1 + x)
 
 
 def lazy_regularisation(interval: int, beta2: float = 0.99) -> tuple[float, float]:
@@ -171,38 +156,36 @@ def make_gdd(parts: Parts) -> training.StudentTrainer:
         make_discriminator(parts), ratio * (config.fake_score_lr or config.lr), (config.betas[0], beta2), config.eps,
         always_training=True,
     )  # fmt: skip
-    loss, pipe = parts.loss(), parts.augment(GDD_FLAGS)
+    loss, pipe = parts.loss(form=options.form, r1_gamma=options.r1_gamma), parts.augment(GDD_FLAGS)
 
     def augmented(images: Tensor, labels: Tensor | None) -> list[Tensor]:
         logits: list[Tensor] = critic.net(images if pipe is None else pipe(images)[0], labels)
         return logits
 
-    def discriminator_loss(given: MicroBatch) -> dict[str, Tensor]:
-        assert given.real_images is not None
+    def discriminator_loss(given: training.MicroBatch) -> dict[str, Tensor]:
         value = loss.discriminator_loss(augmented, given.images, given.real_images, given.class_labels)
         return {"real_or_fake": _summed(value, given)}
 
-    def penalty(given: MicroBatch) -> dict[str, Tensor]:
+    def penalty(given: training.MicroBatch) -> dict[str, Tensor]:
         return {"r1": loss.r1_penalty(critic.net, given.real_images, given.class_labels)}
 
-    def generator_loss(given: MicroBatch) -> dict[str, Tensor]:
+    def generator_loss(given: training.MicroBatch) -> dict[str, Tensor]:
         return {"fooling": _summed(loss.generator_loss(augmented, given.images, given.class_labels), given)}
 
-    adversarial, lazy = options.loss_images, float(options.r1_interval)
+    weights = {"real_or_fake": options.loss_images, "r1": float(options.r1_interval), "fooling": options.loss_images}
     # The heads normalise by the micro-batch, and augmentation draws for it.
-    new_step = functools.partial(training.OptimizerStep, pooled=True)
-    step = functools.partial(new_step, "discriminator", critic, stream="discriminator", real_images=True)
-    steps: list[OptimizerStep] = [step(discriminator_loss, lambda pixels: {"real_or_fake": adversarial})]
+    step = functools.partial(training.OptimizerStep, weights=lambda pixels: weights, pooled=True)
+    judge = functools.partial(step, "discriminator", critic, stream="discriminator", real_images=True)
+    steps = [judge(loss=discriminator_loss)]
     if options.r1_gamma:
         # The penalty is a step of its own, on the same images.
-        steps.append(step(penalty, lambda pixels: {"r1": lazy}, every=options.r1_interval))
-    fooling = lambda pixels: {"fooling": adversarial}
-    steps.append(new_step("generator", generator, generator_loss, fooling, "generator"))
+        steps.append(judge(loss=penalty, every=options.r1_interval))
+    steps.append(step("generator", generator, generator_loss, stream="generator"))
     # _summed reads a value, which a recorded graph cannot.
     return training.StudentTrainer(steps, parts.schedule(), config, graphs=False)
 
 
-def _summed(value: Tensor, given: MicroBatch) -> Tensor:
+def _summed(value: Tensor, given: training.MicroBatch) -> Tensor:
     """Converts a mean over a micro-batch to a sum over its images; after a NaN, all images count as dropped."""
     count = len(given.images)
     if bool(value.isnan()):
@@ -213,14 +196,10 @@ def _summed(value: Tensor, given: MicroBatch) -> Tensor:
 def make_discriminator(parts: Parts) -> torch.nn.Module:
     """Returns the discriminator of a configuration on its device; the run's seed alone decides its random weights."""
     options, teacher = parts.options, cast(networks.Precond, parts.teacher)
-    names = options.backbones or official_backbones(teacher.img_resolution)
+    of_images = teacher.img_channels, teacher.img_resolution, f"{parts.where}.options"
     with parts.seeded("discriminator"):
-        backbones = [
-            networks.make_backbone(
-                name, options.weights, teacher.img_channels, teacher.img_resolution, f"{parts.where}.options"
-            )
-            for name in names
-        ]
+        names = options.backbones or official_backbones(teacher.img_resolution)
+        backbones = [networks.make_backbone(name, options.weights, *of_images) for name in names]
         return networks.ProjectedDiscriminator(backbones, teacher.label_dim).to(parts.device)
 
 

@@ -9,19 +9,14 @@ pairs computed before the training.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-from sida import training
+from sida import sampling, training
 from sida.config.saw import Saw
 from sida.config.settings import Range, Settings
-from sida.late import torch
+from sida.late import Tensor, torch
 from sida.methods.gdd import GDD_OFFICIAL
 from sida.methods.method import Method, Parts, Passes
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sida.training.micro_batches import MicroBatch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,11 +38,10 @@ class InstanceOptions(Settings):
 
 def make_instance(parts: Parts) -> training.StudentTrainer:
     """Returns the trainer of a configuration, with the loss ``(G(z) − Φ(z))²``; Φ is the teacher's Heun sampler."""
-    from sida.sampling.samplers import heun
 
-    def loss(given: MicroBatch) -> dict[str, Tensor]:
+    def loss(given: training.MicroBatch) -> dict[str, Tensor]:
         with torch.no_grad():
-            wanted = heun(parts.true_score, given.draws["z"], given.class_labels, parts.options.num_steps)
+            wanted = sampling.heun(parts.true_score, given.draws["z"], given.class_labels, parts.options.num_steps)
         (error,) = given.whole(given.images - wanted.to(torch.float32))
         return {"instance": error.square()}
 

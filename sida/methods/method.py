@@ -6,90 +6,62 @@ import contextlib
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from sida import networks, training
+from sida import data, networks, sampling, training
 from sida.config.families import Family, WeightNorm
 from sida.config.recipe import METHOD_SETTINGS, Gamma, Recipe, ResolvedConfig, StudentConfig
 from sida.config.saw import Saw
 from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError
-from sida.late import torch
+from sida.late import Tensor, torch
+from sida.machine import derive_seed
 from sida.noise import Draw, Draws, complete_draws, normal, score_weight, uniform, unit_noise
-
-if TYPE_CHECKING:
-    from sida.data import AugmentPipe
-    from sida.training.micro_batches import Augment, MicroBatch
 
 #: A network, or a function that calls one.
 Net = Callable[..., Any]
-#: Terms of a loss per element and unscaled, by name; None for a term that a call does not have.
-RawTerms = Mapping[str, "torch.Tensor | None"]
+#: Terms of a loss per element and unscaled, by name.
+RawTerms = Mapping[str, Tensor]
 
 
-class Terms:
-    """Result of a loss: its terms, per element and unscaled, and the number of samples left out.
+class Terms(dict[str, Any]):
+    """Terms of a loss by name, per element and unscaled, and the number of samples left out, ``nan_count``.
 
-        sid, adversarial = loss.generator_loss(phi, psi, images, labels)
-
-    A term is an attribute under its name, None if the loss has no such term in this call; iteration yields the terms
-    in their order. The trainer sums each term's elements, multiplies by the term's weight (:meth:`ScoreLoss.weights`)
-    and divides by the number of images of the step.
+    A term is also an attribute, which is None if the loss has no such term in this call. The trainer sums each term's
+    elements, multiplies by the term's weight (:meth:`ScoreLoss.weights`) and divides by the number of images of the
+    step.
 
     Args:
-        terms: Tensor by name, or None.
+        terms: Tensor by name.
         given: The micro-batch that they were computed on.
     """
 
-    def __init__(self, terms: RawTerms, given: MicroBatch) -> None:
-        self._terms, self.nan_count = dict.fromkeys(terms) | given.finished(terms), given.dropped
+    def __init__(self, terms: RawTerms, given: training.MicroBatch) -> None:
+        super().__init__(given.finished(terms))
+        self.nan_count = given.dropped
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_terms" or name not in self._terms:
-            raise AttributeError(f"these terms are {', '.join(self.__dict__.get('_terms', ()))}; there is no '{name}'")
-        return self._terms[name]
-
-    def __iter__(self) -> Iterator[torch.Tensor | None]:
-        return iter(self._terms.values())
-
-    def items(self) -> list[tuple[str, torch.Tensor]]:
-        """Names and tensors of the terms that are not None."""
-        return [(name, term) for name, term in self._terms.items() if term is not None]
+        return self.get(name)
 
 
 #: Fields of losses that are settings under another name.
 _NAMES = {"pool": "adversarial_pool", "return_logvar": "logvar"}
 
 
+@dataclasses.dataclass(eq=False)
 class Loss:
-    """A loss of a method. Its fields are the settings that it reads: of the recipe, or of the method's options."""
+    """A loss of a method. Its fields are the settings that it reads, and ``options``."""
 
     @classmethod
-    def of(cls, recipe: ResolvedConfig, options: Any = None, /, **own: Any) -> Self:
-        """Returns the loss of a recipe.
+    def settings(cls) -> dict[str, dataclasses.Field[Any]]:
+        """Returns the fields that are settings of a recipe, by the setting's name."""
+        fields = {_NAMES.get(field.name, field.name): field for field in dataclasses.fields(cls) if field.init}
+        return {name: field for name, field in fields.items() if name in METHOD_SETTINGS}
 
-        Args:
-            recipe: Gives the fields that have the name of a setting.
-            options: Options of the method: the field ``options``, or fields that have the name of an option.
-            **own: Values of other fields.
-        """
-        values: dict[str, Any] = {}
-        for name in (field.name for field in dataclasses.fields(cls) if field.init):  # type: ignore[arg-type]
-            if (setting := _NAMES.get(name, name)) in METHOD_SETTINGS:
-                values[name] = getattr(recipe, setting)
-            elif name == "options":
-                values[name] = options
-            elif hasattr(options, name):
-                values[name] = getattr(options, name)
-        return cls(**{**values, **own})
-
-    def weights(self, pixels: int) -> dict[str, float]:
-        """Factor of each term before it is averaged over the images, by the term's name.
-
-        Args:
-            pixels: C·H·W.
-        """
-        raise NotImplementedError
+    @classmethod
+    def of(cls, recipe: ResolvedConfig, **own: Any) -> Self:
+        """Returns the loss with the settings of a recipe; ``own`` are values of its other fields."""
+        return cls(**{field.name: getattr(recipe, name) for name, field in cls.settings().items()}, **own)
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -98,7 +70,7 @@ class ScoreLoss(Loss):
 
         denoising = w(σ) (f_ψ(x + n; σ) − x)²
 
-    A derived loss defines terms, levels and draws, and sees no NaN beyond ``given.whole(...)``.
+    A derived loss defines terms, their weights, levels and draws, and sees no NaN beyond ``given.whole(...)``.
 
     Attributes:
         sigma_data: Standard deviation of the data, for the weight.
@@ -115,6 +87,14 @@ class ScoreLoss(Loss):
     gamma: Gamma = Recipe.gamma
     lambda_fake_score: float = Recipe.lambda_fake_score
 
+    def weights(self, pixels: int) -> dict[str, float]:
+        """Factor of each term before it is averaged over the images, by the term's name.
+
+        Args:
+            pixels: C·H·W.
+        """
+        raise NotImplementedError
+
     def generator_draws(self) -> dict[str, Draw]:
         """Kind of each draw of the generator's step, in the order of drawing."""
         return {"t": uniform, "noise": unit_noise}
@@ -123,38 +103,38 @@ class ScoreLoss(Loss):
         """Kind of each draw of the fake score's step, in the order of drawing."""
         return {"sigma_normal": normal, "noise": unit_noise}
 
-    def generator_sigma(self, draws: Draws) -> torch.Tensor:
+    def generator_sigma(self, draws: Draws) -> Tensor:
         """Noise levels of the generator's step, float32 ``(N, 1, 1, 1)``."""
         raise NotImplementedError
 
-    def fake_score_sigma(self, draws: Draws) -> torch.Tensor:
+    def fake_score_sigma(self, draws: Draws) -> Tensor:
         """Noise levels of the fake score's step, float32 ``(N, 1, 1, 1)``."""
         raise NotImplementedError
 
-    def weight(self, sigma: torch.Tensor) -> torch.Tensor:
+    def weight(self, sigma: Tensor) -> Tensor:
         """w(σ) of the fake score's (and discriminator's) terms, the shape of ``sigma``."""
         return score_weight(sigma, self.sigma_data, self.gamma)
 
-    def fake_score_terms(self, fake_score: Net, given: MicroBatch) -> RawTerms:
+    def fake_score_terms(self, fake_score: Net, given: training.MicroBatch) -> RawTerms:
         """Term ``denoising``, float32 ``(N', C, H, W)``; N' leaves out the samples with NaN."""
         sigma = self.fake_score_sigma(given.draws)
         clean, augment_labels = given.clean
         noisy = torch.addcmul(clean, sigma, given.draws["noise"])
         error = fake_score(noisy, sigma, given.class_labels, augment_labels=augment_labels) - clean
         error, weight = given.whole(error, self.weight(sigma))
-        return {"denoising": weight * error.square(), "discriminator": None}
+        return {"denoising": weight * error.square()}
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> RawTerms:
+    def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
         """Terms of the generator; gradients flow through both networks into ``given.images``."""
         raise NotImplementedError
 
     def fake_score_loss(
         self,
         fake_score: Net,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        real_images: torch.Tensor | None = None,
-        augment: Augment | None = None,
+        images: Tensor,
+        class_labels: Tensor | None,
+        real_images: Tensor | None = None,
+        augment: training.Augment | None = None,
         draws: Draws | None = None,
     ) -> Terms:
         """Terms ``denoising`` ``(N', C, H, W)`` and ``discriminator`` ``(N', 1, 1, 1)``, float32; N' ≤ N.
@@ -170,8 +150,10 @@ class ScoreLoss(Loss):
             draws: Raw tensors that replace random ones: ``sigma_normal`` ``(N, 1, 1, 1)`` and ``noise``
                 ``(N, C, H, W)``, both unit normal; see :meth:`fake_score_draws`.
         """
-        drawn = complete_draws(self.fake_score_draws(), draws, images)
-        pairs = training.augmented(augment, images, real_images)
+        drawn, pairs = (
+            complete_draws(self.fake_score_draws(), draws, images),
+            training.augmented(augment, images, real_images),
+        )
         given = training.MicroBatch(images, class_labels, real_images, drawn, augmented=pairs)
         return Terms(self.fake_score_terms(fake_score, given), given)
 
@@ -179,8 +161,8 @@ class ScoreLoss(Loss):
         self,
         true_score: Net,
         fake_score: Net,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
+        images: Tensor,
+        class_labels: Tensor | None,
         draws: Draws | None = None,
     ) -> Terms:
         """Terms ``sid`` ``(N', C, H, W)`` and ``adversarial`` ``(N', 1, 1, 1)``, before the factor C·H·W, float32.
@@ -272,13 +254,6 @@ class Method:
     def __post_init__(self) -> None:
         if "lambda_adv" in self.settings and "adversarial_kimg" not in self.settings:
             raise UserError(f"method '{self.name}'", "reads: the adversarial term never begins", "add adversarial_kimg")
-        if self.options is None:
-            return
-        settings = {field.name for field in dataclasses.fields(StudentConfig)}
-        # A loss takes both by their names, so that one of two equal names would silently win.
-        if equal := sorted(settings & {field.name for field in dataclasses.fields(self.options)}):
-            fault = f"options: {', '.join(equal)}: is a setting of every recipe"
-            raise UserError(f"method '{self.name}'", fault, "rename the option, or read the setting (reads)")
 
     @property
     def has_judges(self) -> bool:
@@ -287,9 +262,7 @@ class Method:
 
     def loss_of(self, family: Family) -> type[Loss] | None:
         """Returns the class of the loss for networks of a family."""
-        if not isinstance(self.loss, Mapping):
-            return self.loss
-        return next(self.loss[name] for name in (family.name, str(family.like)) if name in self.loss)
+        return family.choose(self.loss) if isinstance(self.loss, Mapping) else self.loss
 
     def settings_of(self, family: Family, where: str) -> dict[str, Any]:
         """Returns the official settings of a family, or else of the family that it resembles.
@@ -297,11 +270,12 @@ class Method:
         Raises:
             UserError: The method has no settings for the family.
         """
-        for name in filter(None, (family.name, family.like)):
-            if name in self.official:
-                return {**_settings(self.loss_of(family)), **self.official[name]}
-        known = ", ".join(self.official)
-        raise UserError(where, f"method '{self.name}' is for networks of {known}, this one is of {family.name}")
+        official = family.choose(self.official)
+        if official is None:
+            known = ", ".join(self.official)
+            raise UserError(where, f"method '{self.name}' is for networks of {known}, this one is of {family.name}")
+        loss = self.loss_of(family) or Loss
+        return {**{name: field.default for name, field in loss.settings().items()}, **official}
 
     def read_options(self, given: Mapping[str, Any], where: str) -> Any:
         """Returns the ``options`` of a recipe in the method's dataclass; None for a method without options.
@@ -322,8 +296,8 @@ class Method:
     @property
     def settings(self) -> frozenset[str]:
         """Settings that this method reads, of those that only some methods read."""
-        losses = self.loss.values() if isinstance(self.loss, Mapping) else [self.loss]
-        return frozenset(self.reads).union(*map(_settings, losses))
+        losses = self.loss.values() if isinstance(self.loss, Mapping) else [self.loss or Loss]
+        return frozenset(self.reads).union(*(loss.settings() for loss in losses))
 
     @property
     def unread(self) -> frozenset[str]:
@@ -344,20 +318,10 @@ class Method:
         if self.start == "teacher" and config.init is not None:
             others = "sid2a (or sid: a restart)"
             raise SettingError("init", f"'{self.name}' starts from the teacher", f"remove it, or choose {others}")
-        defaults = {field.name: field.default for field in dataclasses.fields(config)}
-        of_options: frozenset[str] = getattr(options, "unread", frozenset())
-        found = sorted(name for name in self.unread | of_options if getattr(config, name) != defaults[name])
-        if found:
-            these = " with these options" if of_options.intersection(found) else ""
-            fault = f"method '{self.name}' does not read {', '.join(found)}{these}"
-            raise SettingError(found[0], fault, "remove it" if len(found) == 1 else "remove them")
-
-
-def _settings(loss: type[Loss] | None) -> dict[str, Any]:
-    """Fields of a loss that are settings of a recipe, with their default values."""
-    fields = dataclasses.fields(loss) if loss is not None else ()  # type: ignore[arg-type]
-    values = {_NAMES.get(field.name, field.name): field.default for field in fields if field.init}
-    return {name: value for name, value in values.items() if name in METHOD_SETTINGS}
+        unread = self.unread | getattr(options, "unread", frozenset())
+        defaults = {field.name: field.default for field in dataclasses.fields(config) if field.name in unread}
+        if found := sorted(name for name, default in defaults.items() if getattr(config, name) != default):
+            raise SettingError(found[0], f"method '{self.name}' does not read {', '.join(found)}", "remove it")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -391,9 +355,7 @@ class Parts:
         """Returns φ as the generator's loss uses it: the teacher, with guidance if the recipe has it."""
         if self.guide is None:
             return self.teacher
-        from sida.sampling.samplers import GuidedDenoiser
-
-        return GuidedDenoiser(self.teacher, self.guide, self.config.guidance)
+        return sampling.GuidedDenoiser(self.teacher, self.guide, self.config.guidance)
 
     def copy(self, source: torch.nn.Module, weight_norm: WeightNorm | None = None) -> torch.nn.Module:
         """Returns a trainable copy of a network with the configured dropout, precision and weight normalisation."""
@@ -414,8 +376,6 @@ class Parts:
     @contextlib.contextmanager
     def seeded(self, purpose: str) -> Iterator[None]:
         """Draws of the block come from the run's seed and a purpose; those outside of it stay as they are."""
-        from sida.machine import derive_seed
-
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.config.seed, purpose))
             yield
@@ -438,10 +398,11 @@ class Parts:
         return net
 
     def loss(self, **own: Any) -> Any:
-        """Returns the loss of the method; ``own`` are values of fields that are neither settings nor options."""
-        cls = self.method.loss_of(self.family)
-        assert cls is not None
-        return cls.of(self.config, self.options, **own)
+        """Returns the loss of the method; ``own`` are values of fields that are neither settings nor ``options``."""
+        cls: Any = self.method.loss_of(self.family)
+        if "options" in cls.__dataclass_fields__:
+            own["options"] = self.options
+        return cls.of(self.config, **own)
 
     def optimized(self, net: torch.nn.Module, **ways: Any) -> training.OptimizedNetwork:
         """Returns a generator with the configured optimizer; ``ways`` are further arguments of the class."""
@@ -462,39 +423,30 @@ class Parts:
             lr_rampup_kimg=lr_rampup_kimg,
         )
 
-    def augment(self, *flags: Mapping[str, float]) -> AugmentPipe | None:
+    def augment(self, *flags: Mapping[str, float]) -> data.AugmentPipe | None:
         """Returns the configured augmentation, with flags of a method that has others than EDM."""
-        from sida.data import AugmentPipe
-
         settings = self.config.augment
-        return None if settings is None else AugmentPipe.from_config(settings, f"{self.where}.augment", *flags)
+        return None if settings is None else data.AugmentPipe.from_config(settings, f"{self.where}.augment", *flags)
 
     def trainer(self) -> training.StudentTrainer:
         """Returns the trainer of the method."""
         return (self.method.trainer or Parts.distiller)(self)
 
-    def distiller(
-        self,
-        fake_score: torch.nn.Module | None = None,
-        schedule: training.Schedule | None = None,
-        **ways: Any,
-    ) -> training.Distiller:
+    def distiller(self, fake_score: torch.nn.Module | None = None, **ways: Any) -> training.Distiller:
         """Returns the trainer of teacher, fake score and generator.
 
         Args:
             fake_score: Fake score; None copies the teacher.
-            schedule: Phases and rates; None takes the configured ones.
-            **ways: Further arguments of :class:`sida.methods.Distiller`, such as ``loss``.
+            **ways: ``loss``, ``schedule`` and further arguments of :class:`sida.methods.Distiller`, where they are not
+                the configured ones.
         """
         method, config = self.method, self.config
-        return training.Distiller(
-            self.true_score,
-            fake_score or self.copy(self.teacher, config.fake_score_weight_norm),
-            self.copy(self.initial, config.weight_norm),
-            ways.pop("loss", None) or self.loss(),
-            schedule or self.schedule(),
-            config,
-            augment=self.augment() if "augment" in method.settings else None,
-            psi_steps=method.work(self.options)[0],
-            **ways,
-        )
+        configured = {
+            "loss": ways.get("loss") or self.loss(),
+            "schedule": ways.get("schedule") or self.schedule(),
+            "augment": self.augment() if "augment" in method.settings else None,
+            "psi_steps": method.work(self.options)[0],
+        }
+        score = fake_score or self.copy(self.teacher, config.fake_score_weight_norm)
+        generator = self.copy(self.initial, config.weight_norm)
+        return training.Distiller(self.true_score, score, generator, recipe=config, **configured | ways)

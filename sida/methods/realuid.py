@@ -16,22 +16,16 @@ losses need no other network than EDM's. Differences from that code: docs/differ
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from sida import networks
+from sida import networks, training
 from sida.config.saw import Saw
 from sida.config.settings import Count, Fraction, NotNegative, Range, Settings
 from sida.errors import SettingError
-from sida.late import torch
+from sida.late import Tensor, torch
 from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms
 from sida.methods.sid import SiDLoss, both_labels, mean_error
-from sida.noise import SIGMA_MAX, SIGMA_MIN, Draw, Draws, uniform, unit_noise
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sida.training import Distiller
-    from sida.training.micro_batches import MicroBatch
+from sida.noise import SIGMA_MAX, SIGMA_MIN, Draws
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,7 +94,7 @@ class RealSiDLoss(SiDLoss):
     options: RealUIDOptions = dataclasses.field(default_factory=RealSiDOptions)
 
     def weights(self, pixels: int) -> dict[str, float]:
-        """See :meth:`~sida.methods.method.Loss.weights`."""
+        """See :meth:`~sida.methods.method.ScoreLoss.weights`."""
         alpha = self.options.uid_alpha
         parts = {"denoising": alpha * self.lambda_fake_score, "real": (1 - alpha) * self.lambda_fake_score}
         return super().weights(pixels) | parts
@@ -123,7 +117,7 @@ class RealSiDLoss(SiDLoss):
         """Divisor of each image's ``sid``, ``(N, 1, 1, 1)``, without gradient."""
         return mean_error(x, true)
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> RawTerms:
+    def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
         """Term ``sid``, float32 ``(N', C, H, W)``."""
         x, labels, sigma = given.images, given.class_labels, self.generator_sigma(given.draws)
         noisy = torch.addcmul(x, sigma, given.draws["noise"])
@@ -132,7 +126,7 @@ class RealSiDLoss(SiDLoss):
         (sid,) = given.whole(self.identity(wanted, true, fake) / self.divisor(x, true, sigma))
         return {"sid": sid}
 
-    def fake_score_terms(self, fake_score: Net, given: MicroBatch) -> RawTerms:
+    def fake_score_terms(self, fake_score: Net, given: training.MicroBatch) -> RawTerms:
         """Terms ``denoising`` and ``real``, float32 ``(N', C, H, W)`` each; both halves pass ψ together.
 
         Without real images, or with α = 1, there is no term ``real``.
@@ -171,12 +165,10 @@ class RealUIDLoss(RealSiDLoss):
     options: RealUIDOptions = dataclasses.field(default_factory=RealUIDOptions)
 
     def weights(self, pixels: int) -> dict[str, float]:
-        """See :meth:`~sida.methods.method.Loss.weights`."""
+        """See :meth:`~sida.methods.method.ScoreLoss.weights`."""
         return super().weights(pixels) | {"sid": 2 * self.options.uid_alpha * self.lambda_sid}
 
-    def fake_score_draws(self) -> dict[str, Draw]:
-        """See :meth:`~sida.methods.method.ScoreLoss.fake_score_draws`."""
-        return {"t": uniform, "noise": unit_noise}
+    fake_score_draws = RealSiDLoss.generator_draws
 
     def generator_sigma(self, draws: Draws) -> Tensor:
         """Noise levels of both steps, float32 ``(N, 1, 1, 1)``: (1 − t)/t, within the range of EDM's levels."""
@@ -194,19 +186,15 @@ class RealUIDLoss(RealSiDLoss):
         return 1 / self.weight(sigma)
 
 
-def make_realuid(parts: Parts) -> Distiller:
+def make_realuid(parts: Parts) -> training.Distiller:
     """Returns the trainer of teacher, fake score and generator; the run's seed decides a random fake score."""
     options = parts.options
     score = parts.copy(parts.teacher, parts.config.fake_score_weight_norm)
     if options.fake_score_start == "random":
         with parts.seeded("fake score"):
             score.load_state_dict(networks.build_network(networks.architecture(score)).state_dict())
-    return parts.distiller(
-        fake_score=score,
-        schedule=parts.schedule(options.lr_rampup_kimg),
-        clip_norm=options.clip_norm,
-        fake_score_clip_norm=options.clip_norm,
-    )
+    clips = dict.fromkeys(("clip_norm", "fake_score_clip_norm"), options.clip_norm)
+    return parts.distiller(fake_score=score, schedule=parts.schedule(options.lr_rampup_kimg), **clips)
 
 
 REALSID = Method(
@@ -221,9 +209,7 @@ REALSID = Method(
     reads=(*SCORE_TRAINING, "fake_score_weight_norm", "grad_clip_value"),
     trainer=make_realuid,
     passes=Passes(fake_score=7),
-    official={
-        "edm": {"init_sigma": 2.5, "ema_half_life_kimg": 500.0, "grad_clip_value": 0.0, "warmup_kimg": 0.0},
-    },
+    official={"edm": {"init_sigma": 2.5, "ema_half_life_kimg": 500.0, "grad_clip_value": 0.0, "warmup_kimg": 0.0}},
 )
 #: The average's decay is 0.999 in each step of 256 images, from the first step on (``ema_rampup_ratio`` null).
 REALUID = dataclasses.replace(

@@ -18,8 +18,7 @@ from sida.config.saw import Saw
 from sida.config.settings import OneOf
 from sida.errors import SettingError, settings_in
 from sida.methods.consistency import CD, ECT
-from sida.methods.dmd import DIFF_INSTRUCT, DMD, DMD2
-from sida.methods.f_distill import F_DISTILL
+from sida.methods.dmd import DIFF_INSTRUCT, DMD, DMD2, F_DISTILL
 from sida.methods.fd_loss import FD_LOSS
 from sida.methods.gdd import GDD, GDD_I
 from sida.methods.instance import INSTANCE
@@ -27,12 +26,11 @@ from sida.methods.method import Method
 from sida.methods.realuid import REALSID, REALUID
 from sida.methods.sid import SID, SID2A, SIDA, UNI_INSTRUCT, SiDALoss, SiDLoss
 
-#: Default β₁ and β₂ of Adam.
-BETAS = (0.0, 0.999)
-#: Values of settings that a method does not read; no result depends on them, but they enter a run's digest.
-UNREAD: dict[str, Any] = {
-    "P_mean": SiDLoss.P_mean, "P_std": SiDLoss.P_std, "alpha": SiDALoss.alpha, "lambda_d": SiDALoss.lambda_d,
-    "grad_clip_value": 0.0, "logvar": False,
+#: Values where neither method nor recipe has one. Only betas decide a result: the others are of settings that a method
+#: does not read, but they enter a run's digest.
+DEFAULTS: dict[str, Any] = {
+    "betas": (0.0, 0.999), "P_mean": SiDLoss.P_mean, "P_std": SiDLoss.P_std, "alpha": SiDALoss.alpha,
+    "lambda_d": SiDALoss.lambda_d, "grad_clip_value": 0.0, "logvar": False,
 }  # fmt: skip
 METHODS = Registry(
     "method",
@@ -112,15 +110,14 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
     method, teacher = checked_method(config, where), f"{where}.teacher: {config.teacher}"
     family, kwargs = networks.family_of(network, teacher), network["kwargs"]
     head = family.has_variance_head(network)
-    unread = {name: value for name, value in UNREAD.items() if name in method.unread}
-    values = {"betas": BETAS, **unread, **method.settings_of(family, teacher)}
-    values["logvar"] = head and values.get("logvar")
-    # Only a GPU computes in float16; on a CPU the flag of a network has no effect.
-    values["fp16"] = config.device.startswith("cuda") and bool(kwargs.get("use_fp16", family.fp16))
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(StudentConfig)}
     given = {name: value for name, value in fields.items() if value is not None}
-    fp16 = {**values, **given}["fp16"]
-    values = {**fields, **values, "eps": EPS_FP16 if fp16 else EPS, **given}
+    values = {**fields, **DEFAULTS, **method.settings_of(family, teacher)}
+    values["logvar"] = head and values["logvar"]
+    # Only a GPU computes in float16; on a CPU the flag of a network has no effect.
+    values["fp16"] = config.device.startswith("cuda") and bool(kwargs.get("use_fp16", family.fp16))
+    values["eps"] = EPS_FP16 if given.get("fp16", values["fp16"]) else EPS
+    values |= given
     with settings_in(where):
         _check_family(config, family, head)
         if left := [name for name in inspect.get_annotations(ResolvedConfig) if values[name] is None]:

@@ -6,22 +6,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from sida import training
 from sida.config.recipe import Pool, Recipe, TeacherTraining
 from sida.config.saw import Saw
 from sida.config.settings import Settings
 from sida.errors import SettingError
-from sida.late import torch
+from sida.late import Tensor, torch
 from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, ScoreLoss
 from sida.noise import Draws, lognormal_sigma, sigma_of_t
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sida.training import Distiller
-    from sida.training.micro_batches import MicroBatch
 
 #: Floor of the generator loss's divisor, a mean absolute error.
 ERROR_FLOOR = 1e-5
@@ -57,7 +51,7 @@ class SiDLoss(ScoreLoss):
     lambda_sid: float = Recipe.lambda_sid
 
     def weights(self, pixels: int) -> dict[str, float]:
-        """See :meth:`~sida.methods.method.Loss.weights`."""
+        """See :meth:`~sida.methods.method.ScoreLoss.weights`."""
         return {"sid": self.lambda_sid, "denoising": self.lambda_fake_score}
 
     def generator_sigma(self, draws: Draws) -> Tensor:
@@ -68,13 +62,13 @@ class SiDLoss(ScoreLoss):
         """Noise levels of the fake score's step, float32 ``(N, 1, 1, 1)``: log-normal."""
         return lognormal_sigma(draws["sigma_normal"], self.P_mean, self.P_std)
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> RawTerms:
+    def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
         """Term ``sid``, float32 ``(N', C, H, W)``."""
         x, labels, sigma = given.images, given.class_labels, self.generator_sigma(given.draws)
         noisy = torch.addcmul(x, sigma, given.draws["noise"])
         true, fake = true_score(noisy, sigma, labels), fake_score(noisy, sigma, labels)
         (sid,) = given.whole(self.identity(x, true, fake) / mean_error(x, true))
-        return {"sid": sid, "adversarial": None}
+        return {"sid": sid}
 
     def identity(self, x: Tensor, true: Tensor, fake: Tensor) -> Tensor:
         """(f_φ − f_ψ) [(f_φ − x) − α (f_φ − f_ψ)]."""
@@ -85,7 +79,7 @@ class SiDLoss(ScoreLoss):
 def mean_error(x: Tensor, true: Tensor) -> Tensor:
     """Mean |x − f_φ| of each sample, ``(N, 1, 1, 1)``, without gradient."""
     with torch.no_grad():
-        return (x - true).abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(ERROR_FLOOR)
+        return of_each((x - true).abs()).clamp_min(ERROR_FLOOR)
 
 
 @dataclasses.dataclass(eq=False)
@@ -121,10 +115,10 @@ class SiDALoss(SiDLoss):
         return self.pool == "batch"
 
     def weights(self, pixels: int) -> dict[str, float]:
-        """See :meth:`~sida.methods.method.Loss.weights`; the adversarial scalar has the factor C·H·W."""
+        """See :meth:`~sida.methods.method.ScoreLoss.weights`; the adversarial scalar has the factor C·H·W."""
         return super().weights(pixels) | {"adversarial": self.lambda_adv * pixels, "discriminator": self.lambda_d}
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> RawTerms:
+    def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
         """Terms ``sid`` and ``adversarial``, float32 ``(N', C, H, W)`` and ``(N', 1, 1, 1)``.
 
         A NaN in one sample's logits makes the whole adversarial term NaN, as in the official code (fact 7): the batch's
@@ -138,12 +132,15 @@ class SiDALoss(SiDLoss):
         sid = self.identity(x, true, fake) / error
         if self.pool == "batch":
             sid, error = given.whole(sid, error)
+            adversarial = fooling(logits).mean() / error
         else:
             sid, error, logits = given.whole(sid, error, logits)
-        adversarial = adversarial_loss(logits, self.pool) / error
+            adversarial = of_each(fooling(logits)) / error
         return {"sid": sid, "adversarial": adversarial, **self.further_terms(sid, adversarial, logits, given)}
 
-    def further_terms(self, sid: Tensor, adversarial: Tensor, logits: Tensor, given: MicroBatch) -> dict[str, Tensor]:
+    def further_terms(
+        self, sid: Tensor, adversarial: Tensor, logits: Tensor, given: training.MicroBatch
+    ) -> dict[str, Tensor]:
         """Terms of the generator in addition to ``sid`` and ``adversarial``, for losses derived from this one; none.
 
         Args:
@@ -154,7 +151,7 @@ class SiDALoss(SiDLoss):
         """
         return {}
 
-    def fake_score_terms(self, fake_score: Net, given: MicroBatch) -> RawTerms:
+    def fake_score_terms(self, fake_score: Net, given: training.MicroBatch) -> RawTerms:
         """Terms ``denoising`` ``(N', C, H, W)`` and, with real images, ``discriminator`` ``(N', 1, 1, 1)``, float32.
 
         Fake and real image of a position share σ, noise and label, but not the augmentation. Both halves pass the
@@ -175,8 +172,17 @@ class SiDALoss(SiDLoss):
             decode=len(clean),
         )
         error, weight, of_fake, of_real = given.whole(denoised - clean, self.weight(sigma), *logits.chunk(2))
-        discriminator = weight * discriminator_loss(of_fake, of_real, self.pool, given.mean)
+        discriminator = weight * self.apart(of_fake, of_real, given)
         return {"denoising": weight * error.square(), "discriminator": discriminator}
+
+    def apart(self, of_fake: Tensor, of_real: Tensor, given: training.MicroBatch) -> Tensor:
+        """Half the sum of the mean cross-entropies of fake and real logits, ``()`` or, pooled per sample, of each."""
+        softplus = torch.nn.functional.softplus
+        return (self.averaged(softplus(of_fake), given) + self.averaged(softplus(-of_real), given)) / 2
+
+    def averaged(self, entropies: Tensor, given: training.MicroBatch) -> Tensor:
+        """Mean of cross-entropies over the batch, ``()``, or over each sample, ``(N', 1, 1, 1)``."""
+        return given.mean(entropies) if self.pool == "batch" else of_each(entropies)
 
 
 def both_labels(first: Tensor | None, second: Tensor | None) -> Tensor | None:
@@ -184,38 +190,14 @@ def both_labels(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return None if first is None or second is None else torch.cat([first, second])
 
 
-def _mean(values: Tensor) -> Tensor:
-    return values.mean()
+def fooling(logits: Tensor) -> Tensor:
+    """Cross-entropies of the generator's clamped logits against 'real', of their shape."""
+    return torch.nn.functional.softplus(-logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT))
 
 
-def adversarial_loss(logits: Tensor, pool: Pool = "batch", mean: Callable[[Tensor], Tensor] = _mean) -> Tensor:
-    """The generator's adversarial loss: mean cross-entropy of its clamped logits against 'real'.
-
-    Args:
-        logits: ``(N, 1, h, w)``.
-        pool: See :data:`sida.config.recipe.Pool`.
-        mean: Mean over the batch.
-
-    Returns:
-        Shape ``()``, or ``(N, 1, 1, 1)`` when pooled per sample.
-    """
-    return _pooled(torch.nn.functional.softplus(-logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)), pool, mean)
-
-
-def discriminator_loss(
-    fake_logits: Tensor, real_logits: Tensor, pool: Pool = "batch", mean: Callable[[Tensor], Tensor] = _mean
-) -> Tensor:
-    """The discriminator loss: half the sum of the mean cross-entropies of fake and real logits.
-
-    Arguments and shapes as of :func:`adversarial_loss`.
-    """
-    softplus = torch.nn.functional.softplus
-    return (_pooled(softplus(fake_logits), pool, mean) + _pooled(softplus(-real_logits), pool, mean)) / 2
-
-
-def _pooled(entropies: Tensor, pool: Pool, mean: Callable[[Tensor], Tensor]) -> Tensor:
-    means = {"batch": mean, "sample": lambda values: values.mean(dim=(1, 2, 3), keepdim=True)}
-    return means[pool](entropies)
+def of_each(values: Tensor) -> Tensor:
+    """Mean of each sample, ``(N, 1, 1, 1)``."""
+    return values.mean(dim=(1, 2, 3), keepdim=True)
 
 
 @dataclasses.dataclass(eq=False)
@@ -238,22 +220,22 @@ class EDM2SiDLoss(SiDLoss):
     P_std: float = 1.0
     return_logvar: bool = True
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> RawTerms:
+    def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
         """See :meth:`SiDLoss.generator_terms`."""
         sid, _, _ = self._divided(true_score, fake_score, given)
         (sid,) = given.whole(sid)
-        return {"sid": sid, "adversarial": None}
+        return {"sid": sid}
 
-    def fake_score_terms(self, fake_score: Net, given: MicroBatch) -> RawTerms:
+    def fake_score_terms(self, fake_score: Net, given: training.MicroBatch) -> RawTerms:
         """Term ``denoising``, float32 ``(N', C, H, W)``."""
         x, sigma = given.images, self.fake_score_sigma(given.draws)
         noisy = x + sigma * given.draws["noise"]
         # With ``decode`` the network takes the path of SiDA's step, which rounds in another way.
         denoised, _, logvar = self._evaluate(fake_score, noisy, sigma, given.class_labels, decode=len(x))
         error, logvar, weight = given.whole(denoised - x, logvar, self.weight(sigma) / logvar.exp())
-        return {"denoising": weight * error.square() + logvar, "discriminator": None}
+        return {"denoising": weight * error.square() + logvar}
 
-    def _divided(self, true_score: Net, fake_score: Net, given: MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
+    def _divided(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
         """SiD's term, logits, and the divisor of terms, all of the generator's step and with NaNs."""
         x, labels, sigma = given.images, given.class_labels, self.generator_sigma(given.draws)
         noisy = torch.addcmul(x, sigma, given.draws["noise"])
@@ -287,20 +269,14 @@ class EDM2SiDALoss(SiDALoss, EDM2SiDLoss):
     P_std: float = EDM2SiDLoss.P_std
     lambda_d: float = 100.0
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> RawTerms:
+    def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
         """See :meth:`SiDALoss.generator_terms`; here a sample with a NaN in its logits is dropped."""
         sid, logits, divisor = self._divided(true_score, fake_score, given)
         sid, logits, divisor = given.whole(sid, logits, divisor)
-        return {"sid": sid, "adversarial": adversarial_loss(logits, self.pool, given.mean) / divisor}
+        return {"sid": sid, "adversarial": self.averaged(fooling(logits), given) / divisor}
 
-    def fake_score_terms(self, fake_score: Net, given: MicroBatch) -> RawTerms:
-        """See :meth:`SiDALoss.fake_score_terms`.
-
-        Raises:
-            ValueError: An augmentation was given; EDM2 networks take none.
-        """
-        if given.augmented:
-            raise ValueError("EDM2 networks take no augmentation")
+    def fake_score_terms(self, fake_score: Net, given: training.MicroBatch) -> RawTerms:
+        """See :meth:`SiDALoss.fake_score_terms`; EDM2 networks take no augmentation."""
         if given.real_images is None:
             return super().fake_score_terms(fake_score, given)
         x, labels, sigma = given.images, given.class_labels, self.fake_score_sigma(given.draws)
@@ -309,7 +285,7 @@ class EDM2SiDALoss(SiDALoss, EDM2SiDLoss):
         denoised, logits, logvar = self._evaluate(fake_score, both, levels, both_labels(labels, labels), decode=len(x))
         weight = self.weight(sigma) / logvar.exp()
         error, logvar, weight, of_fake, of_real = given.whole(denoised - x, logvar, weight, *logits.chunk(2))
-        discriminator = weight * discriminator_loss(of_fake, of_real, self.pool, given.mean)
+        discriminator = weight * self.apart(of_fake, of_real, given)
         return {"denoising": weight * error.square() + logvar, "discriminator": discriminator}
 
 
@@ -333,11 +309,7 @@ SID = Method(
     loss={"edm": SiDLoss, "edm2": EDM2SiDLoss},
     saw=Saw(choice=("inception",)),
     reads=_SID_READS,
-    official={
-        "edm": {**_EDM, "grad_clip_value": 0.0, "warmup_kimg": 0.0},
-        "edm2": _SID_EDM2,
-        "edm2-s": _SID_EDM2,
-    },
+    official={"edm": {**_EDM, "grad_clip_value": 0.0, "warmup_kimg": 0.0}, "edm2": _SID_EDM2},
 )
 
 SIDA = Method(
@@ -361,14 +333,6 @@ SID2A = dataclasses.replace(
 )
 
 
-#: Branches of Uni-Instruct's released code that end in an error at the first step after the adversarial term joins.
-_STOPS = {
-    "reverse-kl": "its weight is never set",
-    "chi-square": "its backward pass is of an array",
-    "jensen-shannon": "its backward pass is of an array",
-}
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UniInstructOptions(Settings):
     """Divergence and density ratio of Uni-Instruct.
@@ -387,13 +351,11 @@ class UniInstructOptions(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.ratio == "released" and self.divergence in _STOPS:
-            reason = _STOPS[self.divergence]
-            fault = f"the released code stops at '{self.divergence}' ({reason})"
+        if self.ratio == "released" and self.divergence not in ("forward-kl", "jeffreys"):
+            fault = f"the released code ends in an error at '{self.divergence}'"
             raise SettingError("divergence", fault, "set ratio to logits")
         if self.ratio == "logits" and self.variance_reduction:
-            fault = "is of the released ratio, ratios of logits are normalised"
-            raise SettingError("variance_reduction", fault, "remove it")
+            raise SettingError("variance_reduction", "is of the released ratio alone", "remove it")
 
 
 def density_ratio(logits: Tensor, bounds: tuple[float, float]) -> Tensor:
@@ -416,14 +378,13 @@ def expansion_weight(ratio: Tensor, divergence: str) -> Tensor:
     Source: Uni-Instruct (arXiv:2505.20755), theorem 3.1; a-little-hoof/Uni_Instruct:fsim_training
         (commit 3cdf92e8).
     """
-    weights: dict[str, Callable[[], Tensor]] = {
+    return {
         "forward-kl": lambda: ratio,
         "reverse-kl": lambda: torch.ones_like(ratio),
         "jeffreys": lambda: 0.6 + 0.4 * ratio,
         "chi-square": lambda: 2 * ratio.square(),
         "jensen-shannon": lambda: ratio / (1 + ratio),
-    }
-    return weights[divergence]()
+    }[divergence]()
 
 
 @dataclasses.dataclass(eq=False)
@@ -452,15 +413,17 @@ class UniInstructLoss(SiDALoss):
     variance_reduction: bool = UniInstructOptions.variance_reduction
 
     def weights(self, pixels: int) -> dict[str, float]:
-        """See :meth:`~sida.methods.method.Loss.weights`; ``weighted_sid`` has the factor of ``sid``."""
+        """See :meth:`~sida.methods.method.ScoreLoss.weights`; ``weighted_sid`` has the factor of ``sid``."""
         return super().weights(pixels) | {"weighted_sid": self.lambda_sid}
 
-    def further_terms(self, sid: Tensor, adversarial: Tensor, logits: Tensor, given: MicroBatch) -> dict[str, Tensor]:
+    def further_terms(
+        self, sid: Tensor, adversarial: Tensor, logits: Tensor, given: training.MicroBatch
+    ) -> dict[str, Tensor]:
         """See :meth:`SiDALoss.further_terms`."""
         if self.ratio == "released":
             ratio = self.released_ratio(given.zeroed(adversarial) * given.images[0].numel())
             return {"weighted_sid": expansion_weight(ratio, self.divergence) * sid}
-        (ratio,) = given.kept(logits.detach().mean(dim=(1, 2, 3), keepdim=True))
+        (ratio,) = given.kept(of_each(logits.detach()))
         ratio = density_ratio(ratio, RATIO_RANGE)
         weight = expansion_weight(ratio / given.mean(ratio), self.divergence)
         return {"weighted_sid": weight / given.mean(weight) * sid}
@@ -472,9 +435,9 @@ class UniInstructLoss(SiDALoss):
         return ratio / (ratio.sum() + 1e-8) if self.variance_reduction else ratio
 
 
-def make_uni_instruct(parts: Parts) -> Distiller:
-    """Returns SiDA's trainer with both terms in full in the adversarial phase."""
-    return parts.distiller(schedule=parts.schedule(sid_share=0.0))
+def make_uni_instruct(parts: Parts) -> training.Distiller:
+    """Returns SiDA's trainer; in the adversarial phase ``weighted_sid`` is in the place of ``sid``."""
+    return parts.distiller(loss=parts.loss(**vars(parts.options)), schedule=parts.schedule(sid_share=0.0))
 
 
 UNI_INSTRUCT = dataclasses.replace(
@@ -485,7 +448,6 @@ UNI_INSTRUCT = dataclasses.replace(
     start="either",
     saw=Saw(choice=("inception",)),
     loss=UniInstructLoss,
-    reads=(*_SID_READS, "adversarial_kimg"),
     official={"edm": _SIDA_EDM},
     options=UniInstructOptions,
     trainer=make_uni_instruct,

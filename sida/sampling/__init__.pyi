@@ -4,6 +4,7 @@ from sida.config.samplers import read_sampler as read_sampler
 from sida.sampling.generate import Drawer as Drawer
 from sida.sampling.generate import row_classes as row_classes
 from sida.sampling.samplers import NO_CLASS as NO_CLASS
+from sida.sampling.samplers import GuidedDenoiser as GuidedDenoiser
 from sida.sampling.samplers import SeedStreams as SeedStreams
 from sida.sampling.samplers import heun as heun
 from sida.sampling.samplers import latents_for_seeds as latents_for_seeds

@@ -3,11 +3,13 @@ from sida.training.averages import ema_beta as ema_beta
 from sida.training.iteration import Distiller as Distiller
 from sida.training.iteration import StudentTrainer as StudentTrainer
 from sida.training.logs import IterationRecord as IterationRecord
+from sida.training.micro_batches import Augment as Augment
 from sida.training.micro_batches import MicroBatch as MicroBatch
 from sida.training.micro_batches import OptimizerStep as OptimizerStep
 from sida.training.micro_batches import augmented as augmented
 from sida.training.optimizer import OptimizedNetwork as OptimizedNetwork
 from sida.training.optimizer import RAdam as RAdam
+from sida.training.processes import Ranks as Ranks
 from sida.training.schedule import Phase as Phase
 from sida.training.schedule import Schedule as Schedule
 from sida.training.teacher import EDMLoss as EDMLoss

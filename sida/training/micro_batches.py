@@ -84,10 +84,9 @@ class MicroBatch:
             return values
         return _filled(self.mask, values, 0.0)
 
-    def finished(self, terms: Mapping[str, torch.Tensor | None]) -> dict[str, torch.Tensor]:
-        """Terms of a loss that are not None, without the dropped samples."""
-        present = {name: term for name, term in terms.items() if term is not None}
-        return {name: term if term.ndim == 0 else self.zeroed(term) for name, term in present.items()}
+    def finished(self, terms: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Terms of a loss without the dropped samples."""
+        return {name: term if term.ndim == 0 else self.zeroed(term) for name, term in terms.items()}
 
     @property
     def dropped(self) -> torch.Tensor | int:
@@ -133,7 +132,7 @@ class OptimizerStep:
     Attributes:
         name: Of the network, in states and logs.
         network: Takes the step.
-        loss: Terms of a micro-batch per element, unscaled; None for a term that this micro-batch does not have.
+        loss: Terms of a micro-batch per element, unscaled.
         weights: Factor of each term by its name, given C·H·W.
         stream: Name of its own order of images and draws.
         draws: Kind of each draw of its loss, by name and in the order of drawing; ``z`` is always drawn first.
@@ -148,7 +147,7 @@ class OptimizerStep:
 
     name: str
     network: OptimizedNetwork
-    loss: Callable[[MicroBatch], Mapping[str, torch.Tensor | None]]
+    loss: Callable[[MicroBatch], Mapping[str, torch.Tensor]]
     weights: Callable[[int], Mapping[str, float]]
     stream: str
     draws: Mapping[str, Draw] = dataclasses.field(default_factory=dict)

@@ -10,8 +10,15 @@ import torch
 
 from sida.config.settings import from_mapping
 from sida.methods.consistency import CDLoss, CDOptions, ECTLoss, ECTOptions
-from sida.methods.dmd import DiffInstructLoss, DMD2Loss, DMD2Options, DMDLoss
-from sida.methods.f_distill import FDistillLoss, FDistillOptions, divergence_weight
+from sida.methods.dmd import (
+    DiffInstructLoss,
+    DMD2Loss,
+    DMD2Options,
+    DMDLoss,
+    FDistillLoss,
+    FDistillOptions,
+    divergence_weight,
+)
 from sida.methods.sid import UniInstructLoss, UniInstructOptions, expansion_weight
 from sida.networks import build_network
 from sida.networks.discriminators import FakeScoreWithHeads

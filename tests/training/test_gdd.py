@@ -53,7 +53,7 @@ def test_defaults_are_the_official_ones(teacher):
     assert judge.network.adam.betas == pytest.approx((0, 0.99 ** (16 / 17)))
     assert (generator.network.lr, generator.network.adam.betas) == (1e-3, (0.0, 0.99))
     assert (trainer.recipe.init_sigma, trainer.recipe.ema_half_life_kimg) == (80.0, 500)
-    assert [step.weights(64) for step in trainer.steps] == [{"real_or_fake": 64}, {"r1": 16}, {"fooling": 64}]
+    assert judge.weights(64) == {"real_or_fake": 64, "r1": 16, "fooling": 64}
     assert generator.network.net.init_config["kwargs"]["dropout"] == 0
 
 
