@@ -7,7 +7,7 @@ methods, presets and downloads.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 from sida.errors import SettingError
@@ -103,18 +103,29 @@ EDM2_S = dataclasses.replace(EDM2, name="edm2-s", title="EDM2-S", like="edm2")
 IMAGE_OPTIONS = ("img_resolution", "img_channels", "label_dim")
 
 
-def check_images(network: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
-    """Checks that a network is for the images and classes of a data set.
+def check_images(network: Mapping[str, Any], other: Mapping[str, Any], whose: str) -> None:
+    """Checks that a network is for the images and classes of a data set, or of another network.
 
     Args:
-        network: Its :data:`IMAGE_OPTIONS`; unknown values are left out or None, here as in ``dataset``.
-        dataset: Values of the data set for these options, and its ``name``.
+        network: Its :data:`IMAGE_OPTIONS`; unknown values are left out or None, here as in ``other``.
+        other: Values of the other side for these options.
+        whose: The other side in errors, e.g. ``data set 'digits'``.
 
     Raises:
         SettingError: An option differs.
     """
-    for option, actual, expected in _differences(network, dataset):
-        raise SettingError(option, f"{actual}, but data set '{dataset['name']}' has {expected}", "make them equal")
+    for option in IMAGE_OPTIONS:
+        mine, its = network.get(option), other.get(option)
+        if None not in (mine, its) and mine != its:
+            raise SettingError(option, f"{mine}, but {whose} has {its}", "make them equal")
+
+
+def check_guide_images(guided: Mapping[str, Any], guide: Mapping[str, Any]) -> None:
+    """Checks that one network can guide another: equal pixels and channels, and equal classes or none.
+
+    Arguments and errors are those of :func:`check_images`.
+    """
+    check_images(guided, {**guide, "label_dim": guide.get("label_dim") or None}, "the guide")
 
 
 def check_guidance(guidance: float, guide: object) -> None:
@@ -131,30 +142,6 @@ def check_guidance(guidance: float, guide: object) -> None:
         raise SettingError("guidance", f"{guidance:g} needs a guiding network", "name one as guide, or set 1")
     if guidance == 1 and guide is not None:
         raise SettingError("guide", "guides nothing with a guidance of 1", "set guidance, or remove the guide")
-
-
-def check_guide_images(guided: Mapping[str, Any], guide: Mapping[str, Any]) -> None:
-    """Checks that one network can guide another: equal pixels and channels, and equal classes or none.
-
-    Args:
-        guided: :data:`IMAGE_OPTIONS` of the guided network; unknown values are left out or None, here as in ``guide``.
-        guide: The same options of the guide.
-
-    Raises:
-        SettingError: An option of the guide differs.
-    """
-    for option, wanted, found in _differences(guided, guide):
-        if option == "label_dim" and found == 0:
-            continue
-        fault = f"the guide's is {found}, the guided network's {wanted}"
-        more = ", or without classes" if option == "label_dim" else ""
-        raise SettingError(option, fault, f"name a guide with {wanted}{more}")
-
-
-def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Image options that are known on both sides and differ, with both values."""
-    values = ((option, a.get(option), b.get(option)) for option in IMAGE_OPTIONS)
-    return ((option, x, y) for option, x, y in values if None not in (x, y) and x != y)
 
 
 #: Frozen feature networks of GDD's discriminator, and the asset with the weights of each (None: in the package).

@@ -141,7 +141,7 @@ def make_ect(parts: Parts) -> training.StudentTrainer:
     return ECTTrainer([_step(parts, "ECTPrecond", loss)], parts.schedule(), parts.config, graphs=False)
 
 
-_OFFICIAL: dict[str, Any] = {"betas": (0.9, 0.999), "init_sigma": 80.0, "warmup_kimg": 0.0}
+_OFFICIAL: dict[str, Any] = {"betas": (0.9, 0.999), "init_sigma": 80.0}
 ECT = Method(
     name="ect",
     title="ECT",

@@ -110,12 +110,9 @@ def distill(
     """
     run = Run.opened(DistillConfig, config, outdir, where)
     given, dataset, device = run.config, run.dataset, run.device
-    parents: dict[str, str | None] = {"teacher": _sha256(given.teacher, f"{where}.teacher"), "init": None}
+    paths = {"teacher": given.teacher, "init": given.init} | ({"guide": given.guide} if given.guide else {})
+    parents = {role: path and _sha256(path, f"{where}.{role}") for role, path in paths.items()}
     resolved = resolve_recipe(given, read_metadata(given.teacher)["network"], where)
-    if resolved.init is not None:
-        parents["init"] = _sha256(resolved.init, f"{where}.init")
-    if resolved.guide is not None:
-        parents["guide"] = _sha256(resolved.guide, f"{where}.guide")
     headers = {role: read_metadata(getattr(resolved, role)) for role, digest in parents.items() if digest}
     networks = {role: header["network"] for role, header in headers.items()}
     digest = student_digest(resolved, dataset.sha256, parents, where, networks)

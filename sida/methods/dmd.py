@@ -72,9 +72,7 @@ DIFF_INSTRUCT = Method(
     loss=DiffInstructLoss,
     reads=(*SCORE_TRAINING, "augment", "fake_score_weight_norm", "grad_clip_value"),
     passes=Passes(generator=5),
-    official={
-        "edm": {"init_sigma": 1.0, "ema_half_life_kimg": 500.0, "grad_clip_value": 0.0, "warmup_kimg": 0.0},
-    },
+    official={"edm": {"init_sigma": 1.0, "ema_half_life_kimg": 500.0}},
 )
 
 Level = Annotated[int, Range(least=0, most=999)]
@@ -196,12 +194,8 @@ DMD = Method(
     trainer=make_dmd,
     passes=Passes(generator=5),
     # The half-life of the average is short, because the official code has no average.
-    official={
-        "edm": {
-            "betas": (0.9, 0.999), "init_sigma": 80.0, "dropout": 0.0, "ema_half_life_kimg": 500.0, "warmup_kimg": 0.0,
-        },
-    },
-)  # fmt: skip
+    official={"edm": {"betas": (0.9, 0.999), "init_sigma": 80.0, "dropout": 0.0, "ema_half_life_kimg": 500.0}},
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -321,9 +321,5 @@ FD_LOSS = Method(
     trainer=make_fd_loss,
     reads=("weight_norm",),
     passes=Passes(fake_score=0, generator=3),
-    official={
-        "edm": {
-            "betas": (0.9, 0.95), "init_sigma": 2.5, "dropout": 0.0, "ema_half_life_kimg": 500.0, "warmup_kimg": 0.0,
-        },
-    },
-)  # fmt: skip
+    official={"edm": {"betas": (0.9, 0.95), "init_sigma": 2.5, "dropout": 0.0, "ema_half_life_kimg": 500.0}},
+)

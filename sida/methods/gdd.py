@@ -32,7 +32,6 @@ class GDDOptions(Settings):
     Attributes:
         backbones: Frozen feature networks; null takes VGG16-BN and EfficientNet-lite0 up to 32×32 pixels, DeiT-base
             (distilled) and EfficientNet-lite0 above.
-        weights: ``published`` (trained on ImageNet; downloaded), or ``random`` for trying out.
         form: ``ns`` (non-saturating) or ``hinge``.
         r1_gamma: γ of the R1 penalty on real images; 0 leaves it out.
         r1_interval: Iterations between two penalties; each counts this many times.
@@ -41,7 +40,6 @@ class GDDOptions(Settings):
     """
 
     backbones: tuple[BackboneName, ...] | None = None
-    weights: Literal["published", "random"] = "published"
     form: Literal["ns", "hinge"] = "ns"
     r1_gamma: NotNegative = 1e-4
     r1_interval: Count = 16
@@ -57,17 +55,14 @@ class GDDOptions(Settings):
         """Options as they enter a run's digest; without the key it is that of the discriminator before 2026-11-22."""
         return {**given, "former": False}
 
-    def _published(self, resolution: int) -> Sequence[str]:
-        """Backbones with trained weights."""
-        return () if self.weights == "random" else self.backbones or official_backbones(resolution)
-
     def assets(self, resolution: int) -> list[str]:
         """Registered downloads of a training on images of a size."""
-        return [asset for name in self._published(resolution) if (asset := BACKBONES[name])]
+        return [asset for name in self.backbones or official_backbones(resolution) if (asset := BACKBONES[name])]
 
     def met(self, resolution: int) -> list[str]:
-        """Networks whose gradients train the generator; random weights judge by no picture."""
-        return [{"digits": "digits_backbone"}.get(name, name) for name in self._published(resolution)]
+        """Networks whose gradients train the generator."""
+        names = self.backbones or official_backbones(resolution)
+        return [{"digits": "digits_backbone"}.get(name, name) for name in names]
 
 
 def freeze_innate(generator: torch.nn.Module) -> float:
@@ -199,16 +194,12 @@ def make_discriminator(parts: Parts) -> torch.nn.Module:
     of_images = teacher.img_channels, teacher.img_resolution, f"{parts.where}.options"
     with parts.seeded("discriminator"):
         names = options.backbones or official_backbones(teacher.img_resolution)
-        backbones = [networks.make_backbone(name, options.weights, *of_images) for name in names]
+        backbones = [networks.make_backbone(name, "published", *of_images) for name in names]
         return networks.ProjectedDiscriminator(backbones, teacher.label_dim).to(parts.device)
 
 
 #: Settings for a generator without noise levels and α.
-GDD_OFFICIAL: dict[str, dict[str, Any]] = {
-    "edm": {
-        "betas": (0.0, 0.99), "init_sigma": 80.0, "dropout": 0.0, "ema_half_life_kimg": 500.0, "warmup_kimg": 0.0,
-    },
-}  # fmt: skip
+GDD_OFFICIAL = {"edm": {"betas": (0.0, 0.99), "init_sigma": 80.0, "dropout": 0.0, "ema_half_life_kimg": 500.0}}
 GDD = Method(
     name="gdd",
     title="GDD (D2O)",

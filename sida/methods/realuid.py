@@ -209,7 +209,7 @@ REALSID = Method(
     reads=(*SCORE_TRAINING, "fake_score_weight_norm", "grad_clip_value"),
     trainer=make_realuid,
     passes=Passes(fake_score=7),
-    official={"edm": {"init_sigma": 2.5, "ema_half_life_kimg": 500.0, "grad_clip_value": 0.0, "warmup_kimg": 0.0}},
+    official={"edm": {"init_sigma": 2.5, "ema_half_life_kimg": 500.0}},
 )
 #: The average's decay is 0.999 in each step of 256 images, from the first step on (``ema_rampup_ratio`` null).
 REALUID = dataclasses.replace(
@@ -221,5 +221,5 @@ REALUID = dataclasses.replace(
     loss=RealUIDLoss,
     options=RealUIDOptions,
     reads=(*SCORE_TRAINING, "fake_score_weight_norm"),
-    official={"edm": {"init_sigma": 2.5, "dropout": 0.0, "ema_half_life_kimg": 177.4, "warmup_kimg": 0.0}},
+    official={"edm": {"init_sigma": 2.5, "dropout": 0.0, "ema_half_life_kimg": 177.4}},
 )

@@ -26,11 +26,10 @@ from sida.methods.method import Method
 from sida.methods.realuid import REALSID, REALUID
 from sida.methods.sid import SID, SID2A, SIDA, UNI_INSTRUCT, SiDALoss, SiDLoss
 
-#: Values where neither method nor recipe has one. Only betas decide a result: the others are of settings that a method
-#: does not read, but they enter a run's digest.
+#: Official values that a method leaves out. Some are of settings that it does not read: digests record them.
 DEFAULTS: dict[str, Any] = {
     "betas": (0.0, 0.999), "P_mean": SiDLoss.P_mean, "P_std": SiDLoss.P_std, "alpha": SiDALoss.alpha,
-    "lambda_d": SiDALoss.lambda_d, "grad_clip_value": 0.0, "logvar": False,
+    "lambda_d": SiDALoss.lambda_d, "grad_clip_value": 0.0, "warmup_kimg": 0.0, "logvar": False,
 }  # fmt: skip
 METHODS = Registry(
     "method",

@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any, Literal
 
 from sida import training
-from sida.config.recipe import Pool, Recipe, TeacherTraining
+from sida.config.recipe import WEIGHT_NORMS, Pool, Recipe, TeacherTraining
 from sida.config.saw import Saw
 from sida.config.settings import Settings
 from sida.errors import SettingError
@@ -291,13 +291,9 @@ class EDM2SiDALoss(SiDALoss, EDM2SiDLoss):
 
 # Source of the official settings: mingyuanzhou/SiD, branches main and sida: training scripts and their options.
 _EDM: dict[str, Any] = {"init_sigma": 2.5, "ema_half_life_kimg": 500.0}
-_EDM2: dict[str, Any] = {"init_sigma": 2.5, "ema_half_life_kimg": 2000.0, "grad_clip_value": 0.0}
-_SID_EDM2 = {
-    # λ_D is not read; digests record it.
-    **_EDM2, "warmup_kimg": 0.0, "weight_norm": "in_forward", "fake_score_weight_norm": "in_forward", "lambda_d": 100.0,
-}  # fmt: skip
-_SIDA_EDM2 = {**_EDM2, "warmup_kimg": 100.0, "weight_norm": "pre_hook", "fake_score_weight_norm": "off"}
+_EDM2: dict[str, Any] = {"init_sigma": 2.5, "ema_half_life_kimg": 2000.0}
 _SIDA_EDM = {**_EDM, "grad_clip_value": 1.0, "warmup_kimg": 100.0}
+_SIDA_EDM2 = {**_EDM2, "warmup_kimg": 100.0, "weight_norm": "pre_hook", "fake_score_weight_norm": "off"}
 _SID_READS = (*SCORE_TRAINING, "augment", "fake_score_weight_norm", "grad_clip_value")
 
 SID = Method(
@@ -309,7 +305,11 @@ SID = Method(
     loss={"edm": SiDLoss, "edm2": EDM2SiDLoss},
     saw=Saw(choice=("inception",)),
     reads=_SID_READS,
-    official={"edm": {**_EDM, "grad_clip_value": 0.0, "warmup_kimg": 0.0}, "edm2": _SID_EDM2},
+    official={
+        "edm": _EDM,
+        # λ_D is not read; digests record it.
+        "edm2": {**_EDM2, **dict.fromkeys(WEIGHT_NORMS, "in_forward"), "lambda_d": 100.0},
+    },
 )
 
 SIDA = Method(

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from sida.config.families import IMAGE_OPTIONS, check_images
+from sida.config.families import check_images
 from sida.config.plugins import code_sha256, load_object
 from sida.config.recipe import EXCLUDED_FROM_DIGEST, RunConfig, TeacherConfig
 from sida.config.settings import from_mapping, load_spec, names_object
@@ -70,10 +70,10 @@ def check_shapes(net: torch.nn.Module, dataset: Dataset, where: str) -> None:
     Raises:
         UserError: Resolution, channels or classes differ.
     """
-    (channels, resolution, _), name = dataset.network_shape, dataset.name
-    wanted = {"img_resolution": resolution, "img_channels": channels, "label_dim": dataset.label_dim, "name": name}
+    channels, resolution, _ = dataset.network_shape
+    wanted = {"img_resolution": resolution, "img_channels": channels, "label_dim": dataset.label_dim}
     with settings_in(where):
-        check_images({option: getattr(net, option) for option in IMAGE_OPTIONS}, wanted)
+        check_images({option: getattr(net, option) for option in wanted}, wanted, f"data set '{dataset.name}'")
 
 
 def run_digest(kind: str, settings: Mapping[str, Any], dataset_sha256: str, parents: Mapping[str, str | None]) -> str:

@@ -218,7 +218,7 @@ FAULTS = [
     # Other networks
     ("sida", {"guidance": 1.5}, "--spec.guidance: 1.5 needs a guiding network; name one as guide"),
     ("sida", {"guide": "no classes"}, "--spec.guide: guides nothing with a guidance of 1"),
-    ("sida", {"guidance": 2, "guide": "5 classes"}, "label_dim: the guide's is 5, the guided network's 10"),
+    ("sida", {"guidance": 2, "guide": "5 classes"}, "label_dim: 10, but the guide has 5"),
     # Methods and their options
     ("sida", {"method": "tests.training.toy:TIMES"}, "is no sida.methods.method.Method"),
     ("sid", {"options": {"weight": 1}}, "--spec.options: method 'sid' has no settings of its own"),

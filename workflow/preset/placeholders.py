@@ -81,7 +81,7 @@ def _check_shapes(network: Mapping[str, Any], dataset: Mapping[str, Any], where:
         found["label_dim"] = 0
     wanted = {key if key == "label_dim" else f"img_{key}": value for key, value in found.items()}
     with settings_in(where):
-        check_images(network.get("kwargs", {}), {**wanted, "name": dataset["name"]})
+        check_images(network.get("kwargs", {}), wanted, f"data set '{dataset['name']}'")
 
 
 #: Settings of a training that the sheet gives; the others are of the recipe.
