@@ -6,7 +6,7 @@ Source: EDM (arXiv:2206.00364), Table 1 and section 5; SiD (arXiv:2404.04057).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from sida.config.recipe import Gamma
 from sida.late import torch
@@ -104,14 +104,9 @@ def score_weight(sigma: torch.Tensor, sigma_data: float, gamma: Gamma = "edm") -
         sigma: Noise levels, any shape.
         sigma_data: Standard deviation of the data.
         gamma: Name of the weight.
-
-    Raises:
-        ValueError: Unknown name.
     """
     if gamma == "edm":
         return edm_weight(sigma, sigma_data)
-    if gamma not in get_args(Gamma):
-        raise ValueError(f"gamma: must be one of {', '.join(get_args(Gamma))}, got {gamma!r}")
     snr = (sigma_data / sigma).square()
     weight = {"snr": snr, "constant": torch.ones_like(sigma), "min-snr": snr.clamp_max(MIN_SNR)}[gamma]
     return weight / sigma_data**2

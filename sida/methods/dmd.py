@@ -143,22 +143,16 @@ class DMDLoss(ScoreLoss):
         return {"kl": halved_square(x, direction)}
 
     def direction(
-        self,
-        true_score: Net,
-        fake_score: Net,
-        given: training.MicroBatch,
-        noisy: Tensor,
-        sigma: Tensor,
-        eps: float = 0.0,
+        self, true_score: Net, fake_score: Net, given: training.MicroBatch, noisy: Tensor, sigma: Tensor
     ) -> Tensor:
         """Direction g at noisy images and their levels, float32 ``(N, C, H, W)``, without gradient.
 
-        ``eps`` is added to the divisor.
+        DMD2 has the option ``error_eps``, which is added to the divisor.
         """
         with torch.no_grad():
             true = true_score(noisy, sigma, given.class_labels)
             fake = fake_score(noisy, sigma, given.class_labels)
-            return (fake - true) / (of_each((given.images - true).abs()) + eps)
+            return (fake - true) / (of_each((given.images - true).abs()) + getattr(self.options, "error_eps", 0.0))
 
 
 def halved_square(images: Tensor, direction: Tensor) -> Tensor:
@@ -308,7 +302,7 @@ class DMD2Loss(DMDLoss):
         """Terms ``kl``, float32 ``(N', C, H, W)``, and ``gan``, float32 ``(N',)``."""
         x, sigma = given.images, self.generator_sigma(given.draws)
         noisy = torch.addcmul(x, sigma, given.draws["noise"]).detach()
-        direction = self.direction(true_score, fake_score, given, noisy, sigma, self.options.error_eps)
+        direction = self.direction(true_score, fake_score, given, noisy, sigma)
         seen = self.judged(x, self.seen[0], sigma, given.draws)
         logits = fake_score(*seen, given.class_labels, return_flag="logits")
         direction, logits, x, sigma = given.whole(direction, logits, x, sigma)

@@ -359,13 +359,10 @@ class Parts:
 
     def copy(self, source: torch.nn.Module, weight_norm: WeightNorm | None = None) -> torch.nn.Module:
         """Returns a trainable copy of a network with the configured dropout, precision and weight normalisation."""
+        fp16 = self.config.fp16 if self.device.type == "cuda" else None
+        configured = {"dropout": self.config.dropout, "use_fp16": fp16, "weight_norm": weight_norm}
         network = copy.deepcopy(networks.architecture(source))
-        if self.config.dropout is not None:
-            network["kwargs"]["dropout"] = self.config.dropout
-        if self.device.type == "cuda":
-            network["kwargs"]["use_fp16"] = self.config.fp16
-        if weight_norm is not None:
-            network["kwargs"]["weight_norm"] = weight_norm
+        network["kwargs"] |= {name: value for name, value in configured.items() if value is not None}
         net = networks.build_network(network).to(self.device)
         net.load_state_dict(source.state_dict())
         if self.config.checkpointing:

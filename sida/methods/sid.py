@@ -138,9 +138,7 @@ class SiDALoss(SiDLoss):
             adversarial = of_each(fooling(logits)) / error
         return {"sid": sid, "adversarial": adversarial, **self.further_terms(sid, adversarial, logits, given)}
 
-    def further_terms(
-        self, sid: Tensor, adversarial: Tensor, logits: Tensor, given: training.MicroBatch
-    ) -> dict[str, Tensor]:
+    def further_terms(self, sid: Tensor, adversarial: Tensor, logits: Tensor, given: training.MicroBatch) -> RawTerms:
         """Terms of the generator in addition to ``sid`` and ``adversarial``, for losses derived from this one; none.
 
         Args:
@@ -416,9 +414,7 @@ class UniInstructLoss(SiDALoss):
         """See :meth:`~sida.methods.method.ScoreLoss.weights`; ``weighted_sid`` has the factor of ``sid``."""
         return super().weights(pixels) | {"weighted_sid": self.lambda_sid}
 
-    def further_terms(
-        self, sid: Tensor, adversarial: Tensor, logits: Tensor, given: training.MicroBatch
-    ) -> dict[str, Tensor]:
+    def further_terms(self, sid: Tensor, adversarial: Tensor, logits: Tensor, given: training.MicroBatch) -> RawTerms:
         """See :meth:`SiDALoss.further_terms`."""
         if self.ratio == "released":
             ratio = self.released_ratio(given.zeroed(adversarial) * given.images[0].numel())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sida.methods.dmd import DMD2Loss, DMD2Options
 from sida.methods.sid import EDM2SiDALoss, EDM2SiDLoss, SiDALoss, SiDLoss, UniInstructLoss
-from sida.noise import edm_weight, lognormal_sigma, score_weight
+from sida.noise import complete_draws, edm_weight, lognormal_sigma, score_weight
 from sida.training.micro_batches import MicroBatch, finite_mask
 from sida.training.teacher import EDMLoss
 from tests.methods.loss_cases import Score, inputs
@@ -52,50 +53,48 @@ def test_edm_loss_augments_with_the_pipes_labels():
     assert seen["labels"].shape == (4, 9)
 
 
-def test_edm_weight_is_snr_plus_constant():
+def test_weights_over_levels():
+    """EDM's weight is that of the signal-to-noise ratio and a constant; ``min-snr`` cuts the ratio at five."""
     parts = score_weight(LEVELS, 0.5, "snr") + score_weight(LEVELS, 0.5, "constant")
-    torch.testing.assert_close(edm_weight(LEVELS, 0.5), parts)
-    assert torch.equal(score_weight(LEVELS, 0.5), edm_weight(LEVELS, 0.5))
-
-
-def test_min_snr_is_snr_cut_at_five():
+    torch.testing.assert_close(score_weight(LEVELS, 0.5), parts)
     snr, cut = score_weight(LEVELS, 0.5, "snr") * 0.25, score_weight(LEVELS, 0.5, "min-snr") * 0.25
     torch.testing.assert_close(cut, snr.clamp(max=5))
-    assert bool((snr[:2] > 5).all())
-    assert bool((snr[2:] < 5).all())
+    assert (snr > 5).tolist() == [True, True, False, False, False]
 
 
-def test_gamma_weighs_both_terms_of_the_fake_score():
-    (x, real, draws), gamma = inputs(), "min-snr"
-    usual = SiDALoss().fake_score_loss(Score(pixels=True), x, None, real, draws=draws)
-    other = SiDALoss(gamma=gamma).fake_score_loss(Score(pixels=True), x, None, real, draws=draws)
-    sigma = SiDALoss().fake_score_sigma(draws)
-    ratio = score_weight(sigma, 0.5, gamma) / edm_weight(sigma, 0.5)
-    torch.testing.assert_close(other.denoising, usual.denoising * ratio)
-    torch.testing.assert_close(other.discriminator, usual.discriminator * ratio)
-    # The generator's own terms have no such weight.
-    first, second = (
-        loss.generator_loss(Score(pixels=True), Score(pixels=True), x, None, draws)
-        for loss in (SiDALoss(), SiDALoss(gamma=gamma))
-    )
-    assert torch.equal(first.sid, second.sid)
+def test_gamma_weighs_both_terms_of_the_fake_score_alone():
+    x, real, draws = inputs()
+    score, usual, other = Score(pixels=True), SiDALoss(), SiDALoss(gamma="min-snr")
+    sigma = usual.fake_score_sigma(draws)
+    ratio = score_weight(sigma, 0.5, "min-snr") / score_weight(sigma, 0.5)
+    one, two = (loss.fake_score_loss(score, x, None, real, draws=draws) for loss in (usual, other))
+    torch.testing.assert_close(two.denoising, one.denoising * ratio)
+    torch.testing.assert_close(two.discriminator, one.discriminator * ratio)
+    one, two = (loss.generator_loss(score, score, x, None, draws) for loss in (usual, other))
+    assert torch.equal(one.sid, two.sid)
 
 
-def test_pooling_per_sample_agrees_with_the_batch_on_one_sample_only():
-    x, real, draws = inputs(1)
-    one = lambda pool: SiDALoss(pool=pool).fake_score_loss(Score(pixels=True), x, None, real, draws=draws).discriminator
-    torch.testing.assert_close(one("sample"), one("batch"))
-    x, real, draws = inputs(4)
-    per_sample, pooled = (
-        SiDALoss(pool=pool).fake_score_loss(Score(pixels=True), x, None, real, draws=draws).discriminator
+def test_pooling_over_the_batch_is_the_mean_of_pooling_per_sample():
+    x, real, draws = inputs()
+    weight = score_weight(SiDALoss().fake_score_sigma(draws), 0.5)
+    each, pooled = (
+        SiDALoss(pool=pool).fake_score_loss(Score(pixels=True), x, None, real, draws=draws).discriminator / weight
         for pool in ("sample", "batch")
     )
-    assert per_sample.shape == pooled.shape == (4, 1, 1, 1)
-    weight = edm_weight(SiDALoss().fake_score_sigma(draws), 0.5)
-    entropies = (per_sample / weight).detach()
-    assert float(entropies.std()) > 0
-    # The batch's scalar is the mean of the samples' own.
-    torch.testing.assert_close(pooled / weight, entropies.mean().expand(4, 1, 1, 1))
+    assert each.shape == (4, 1, 1, 1)
+    assert each.std() > 0
+    torch.testing.assert_close(pooled, each.mean().expand(4, 1, 1, 1))
+
+
+def test_real_images_of_dmd2_are_judged_by_the_draws_of_the_generated_ones_or_their_own():
+    images, level = torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 1, 1)
+    for same, own, seen in ((0, 1, "real_"), (1, 1, "fake_"), (1, 0, "")):
+        loss = DMD2Loss(DMD2Options(same_noise=bool(same), own_draws=bool(own)))
+        draws = complete_draws(loss.fake_score_draws(), None, images)
+        assert {f"{seen}t", f"{seen}noise"} <= draws.keys()
+        judged, sigma = loss.judged(images, loss.seen[1], level, draws)
+        assert torch.equal(judged, sigma * draws[f"{seen}noise"])
+        assert torch.equal(sigma, level) == (seen == "")
 
 
 def test_infinities_are_no_nan():
