@@ -150,10 +150,8 @@ class ScoreLoss(Loss):
             draws: Raw tensors that replace random ones: ``sigma_normal`` ``(N, 1, 1, 1)`` and ``noise``
                 ``(N, C, H, W)``, both unit normal; see :meth:`fake_score_draws`.
         """
-        drawn, pairs = (
-            complete_draws(self.fake_score_draws(), draws, images),
-            training.augmented(augment, images, real_images),
-        )
+        drawn = complete_draws(self.fake_score_draws(), draws, images)
+        pairs = training.augmented(augment, images, real_images)
         given = training.MicroBatch(images, class_labels, real_images, drawn, augmented=pairs)
         return Terms(self.fake_score_terms(fake_score, given), given)
 

@@ -31,17 +31,12 @@ DEFAULTS: dict[str, Any] = {
     "betas": (0.0, 0.999), "P_mean": SiDLoss.P_mean, "P_std": SiDLoss.P_std, "alpha": SiDALoss.alpha,
     "lambda_d": SiDALoss.lambda_d, "grad_clip_value": 0.0, "warmup_kimg": 0.0, "logvar": False,
 }  # fmt: skip
-METHODS = Registry(
-    "method",
-    "sida.methods.method:Method",
-    {
-        method.name: method
-        for method in (
-            *(SID, SIDA, SID2A, GDD, GDD_I, INSTANCE),
-            *(DIFF_INSTRUCT, DMD, DMD2, F_DISTILL, UNI_INSTRUCT, ECT, CD, REALSID, REALUID, FD_LOSS),
-        )
-    },
-)
+#: In the order in which help and documents list them.
+_ALL = (
+    SID, SIDA, SID2A, GDD, GDD_I, INSTANCE,
+    DIFF_INSTRUCT, DMD, DMD2, F_DISTILL, UNI_INSTRUCT, ECT, CD, REALSID, REALUID, FD_LOSS,
+)  # fmt: skip
+METHODS = Registry("method", "sida.methods.method:Method", {method.name: method for method in _ALL})
 
 
 def official_saw(name: str) -> Saw | None:
