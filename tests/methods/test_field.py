@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from sida.config.settings import from_mapping
 from sida.methods.consistency import CDLoss, CDOptions, ECTLoss, ECTOptions
 from sida.methods.dmd import (
     DiffInstructLoss,
@@ -19,7 +18,7 @@ from sida.methods.dmd import (
     FDistillOptions,
     divergence_weight,
 )
-from sida.methods.sid import UniInstructLoss, UniInstructOptions, expansion_weight
+from sida.methods.sid import UniInstructLoss, expansion_weight
 from sida.networks import build_network
 from sida.networks.discriminators import FakeScoreWithHeads
 from sida.sampling import one_step
@@ -28,7 +27,6 @@ from sida.training.micro_batches import MicroBatch
 from sida.training.schedule import Schedule
 from tests.golden.vectors import load, relative_error
 from tests.methods.loss_cases import GRADIENT, VALUE, draw, draws, tensors
-from tests.refused import refused
 
 #: DMD2's losses as FastGen has them: heads on the frozen teacher, one noisy image for both terms.
 TEACHER_FORM = {
@@ -476,16 +474,3 @@ def test_uni_instruct_ratio_of_logits_has_mean_one_and_rises_with_the_logits():
         assert weighted[0] < weighted[1] < weighted[2]
         if divergence == "forward-kl":
             assert weighted[0] / weighted[1] == pytest.approx(0.1), "the smallest ratio"
-
-
-@pytest.mark.parametrize(
-    ("options", "key", "remedy"),
-    [
-        ({"divergence": "chi-square"}, "divergence", "ratio to logits"),
-        ({"ratio": "logits", "variance_reduction": True}, "variance_reduction", "remove it"),
-    ],
-)
-def test_options_that_nothing_reads_are_refused(options, key, remedy):
-    error = refused("", from_mapping, UniInstructOptions, options, "recipe.options")
-    assert str(error).startswith(f"recipe.options.{key}")
-    assert remedy in str(error)

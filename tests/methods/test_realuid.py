@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sida.errors import SettingError
 from sida.methods.realuid import RealSiDLoss, RealSiDOptions, RealUIDLoss, RealUIDOptions
 from sida.methods.sid import SiDLoss
 from tests.golden.vectors import load, relative_error
@@ -150,8 +149,3 @@ def test_generator_follows_the_best_value_of_the_fake_score(space):
     # The scores are functions of the noisy image, whose density moves with the points.
     (found,) = torch.autograd.grad(2 * options.uid_alpha * (fake * product).sum(), points)
     assert torch.allclose(found, exact, rtol=1e-9)
-
-
-def test_alpha_of_one_leaves_no_place_for_beta():
-    with pytest.raises(SettingError, match="uid_beta"):
-        RealUIDOptions(uid_alpha=1.0, uid_beta=0.9)

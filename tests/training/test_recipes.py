@@ -230,6 +230,9 @@ FAULTS = [
     ("f-distill", {"options": {"ratio_range": [20, 0.1]}}, "--spec.options.ratio_range: the first number must not"),
     ("f-distill", {"gamma": "snr", "sigma_data": 1}, "does not read gamma, sigma_data; remove it"),
     ("ect", {"sigma_data": 1}, "--spec.sigma_data: method 'ect' does not read sigma_data"),
+    ("uni-instruct", {"options": {"divergence": "chi-square"}}, "--spec.options.divergence: the released code ends"),
+    ("uni-instruct", {"options": {"ratio": "logits", "variance_reduction": True}}, "variance_reduction: is of the"),
+    ("realuid", {"options": {"uid_alpha": 1.0, "uid_beta": 0.9}}, "--spec.options.uid_beta: must be 1"),
     ("fd-loss", {"batch_gpu": 8}, "--spec.batch_gpu: "),
     ("fd-loss", {"options": {"judges": ["digits"], "statistics": "queue", "population": 12}}, "take 16"),
 ]
