@@ -15,15 +15,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sida.kernels.pointwise import channel_rows, silu, silu_slope
-
-_TILE, _WARPS = 4096, 4
+from sida.kernels.pointwise import channel_rows, read, silu, silu_slope
 
 
 def pixel_norm(x: Tensor, eps: float) -> Tensor:
     """``x / (rms + eps)`` of each row: ``(R, C)``, contiguous, any float dtype."""
-    result: Tensor = _PixelNorm.apply(x, eps)
-    return result
+    return _PixelNorm.apply(x, eps)
 
 
 def pixel_norm_silu(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -31,8 +28,7 @@ def pixel_norm_silu(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
     The second result can be recomputed (:func:`sida.kernels.fused.recomputed`).
     """
-    result: tuple[Tensor, Tensor] = _PixelNormSilu.apply(x, eps)
-    return result
+    return _PixelNormSilu.apply(x, eps)
 
 
 class _PixelNorm(torch.autograd.Function):
@@ -59,29 +55,31 @@ class _PixelNormSilu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         x = channel_rows(x)
-        flat = _flat(x)
-        y, s, divisor = (torch.empty_like(flat), torch.empty_like(flat), flat.new_empty(len(flat), dtype=torch.float32))
-        _normalise(flat, y, s, divisor, eps)
+        y, s = torch.empty_like(x), torch.empty_like(x)
+        divisor = x.new_empty(len(_flat(x)), dtype=torch.float32)
+        _normalise(_flat(x), y, s, divisor, eps)
         ctx.save_for_backward(x, divisor)
         ctx.eps, ctx.remake = eps, _PixelNormSilu.remake
         ctx.set_materialize_grads(False)
-        return _as_map(y, x), _as_map(s, x)
+        return y, s
 
     @staticmethod
     def remake(ctx: Any) -> Tensor:
         """Recomputes ``silu(y)`` from the tensors saved for the backward pass."""
         x, divisor = ctx.saved_tensors
-        s = torch.empty_like(_flat(x))
+        s = torch.empty_like(x)
         _normalise(_flat(x), None, s, divisor, ctx.eps)
-        return _as_map(s, x)
+        return s
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        if all(grad is None for grad in grads):
+            return None, None
         x, divisor = ctx.saved_tensors
         of_y, of_s = (None if grad is None else _flat(grad).contiguous() for grad in grads)
-        if of_y is None and of_s is None:
-            return None, None
-        return _as_map(_gradient(_flat(x), divisor, of_y, of_s, ctx.eps, normalised=False), x), None
+        dx = _gradient(_flat(x), divisor, of_y, of_s, ctx.eps, normalised=False)
+        n, c, height, width = x.shape
+        return dx.view(n, height, width, c).permute(0, 3, 1, 2), None
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -89,81 +87,69 @@ def _flat(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
-def _as_map(flat: Tensor, like: Tensor) -> Tensor:
-    n, c, height, width = like.shape
-    return flat.view(n, height, width, c).permute(0, 3, 1, 2)
-
-
 def _normalise(x: Tensor, y: Tensor | None, s: Tensor | None, divisor: Tensor, eps: float) -> None:
-    """Writes y and its SiLU where they are given, and the divisor of x."""
-    total, c = x.shape
-    block, width = _tile(c)
-    _pixels_forward[(triton.cdiv(total, block),)](
-        x, x if y is None else y, x if s is None else s, divisor, total, c, eps, y is not None, s is not None,
-        block, width, num_warps=_WARPS,
-    )  # fmt: skip
+    """Writes y and its SiLU where they are given, and the divisor of the rows ``(R, C)``; y and s lie as they do."""
+    grid, sizes = _tiles(*x.shape)
+    _pixels_forward[grid](x, y, s, divisor, *x.shape, eps, **sizes)
 
 
 def _gradient(
     kept: Tensor, divisor: Tensor, of_y: Tensor | None, of_s: Tensor | None, eps: float, normalised: bool
 ) -> Tensor:
     """Gradient of x ``(R, C)``; ``kept`` is y where ``normalised``, else x."""
-    total, c = kept.shape
-    block, width = _tile(c)
+    grid, sizes = _tiles(*kept.shape)
     dx = torch.empty_like(kept)
-    _pixels_backward[(triton.cdiv(total, block),)](
-        kept, divisor, kept if of_y is None else of_y, kept if of_s is None else of_s, dx, total, c, eps,
-        normalised, of_y is not None, of_s is not None, block, width, num_warps=_WARPS,
-    )  # fmt: skip
+    _pixels_backward[grid](kept, divisor, of_y, of_s, dx, *kept.shape, eps, normalised, **sizes)
     return dx
 
 
-def _tile(c: int) -> tuple[int, int]:
+def _tiles(total: int, c: int) -> tuple[tuple[int], dict[str, int]]:
+    """Number and size of tiles of whole rows, see :func:`sida.kernels.pointwise.tiles`."""
     width = int(triton.next_power_of_2(c))
-    return max(1, _TILE // width), width
+    block = max(1, 4096 // width)
+    return (triton.cdiv(total, block),), {"BLOCK": block, "WIDTH": width, "num_warps": 4}
 
 
 @triton.jit
-def _pixels_forward(
-    x, y, s, divisor, total, C, eps, Y: tl.constexpr, S: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr
-):  # fmt: skip
+def _rows(total, C, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+    """Rows of a program, places of their elements, and which of these there are."""
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     col = tl.arange(0, WIDTH)[None, :]
-    inside = (row[:, None] < total) & (col < C)
-    place = row[:, None] * C + col
-    value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+    return row, row[:, None] * C + col, (row[:, None] < total) & (col < C)
+
+
+@triton.jit
+def _pixels_forward(x, y, s, divisor, total, C, eps, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+    row, place, inside = _rows(total, C, BLOCK, WIDTH)
+    value = read(x + place, inside)
     by = tl.sqrt(tl.sum(value * value, 1) / C) + eps
     value = value / by[:, None]
     tl.store(divisor + row, by, mask=row < total)
-    if Y:
-        tl.store(y + place, value.to(y.dtype.element_ty), mask=inside)
-    if S:
-        tl.store(s + place, silu(value).to(s.dtype.element_ty), mask=inside)
+    if y is not None:
+        tl.store(y + place, value, mask=inside)
+    if s is not None:
+        tl.store(s + place, silu(value), mask=inside)
 
 
 @triton.jit
 def _pixels_backward(
     kept, divisor, of_y, of_s, dx, total, C, eps,
-    NORMALISED: tl.constexpr, Y: tl.constexpr, S: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+    NORMALISED: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    col = tl.arange(0, WIDTH)[None, :]
-    inside = (row[:, None] < total) & (col < C)
-    place = row[:, None] * C + col
-    value = tl.load(kept + place, mask=inside, other=0.0).to(tl.float32)
+    row, place, inside = _rows(total, C, BLOCK, WIDTH)
+    value = read(kept + place, inside)
     by = tl.load(divisor + row, mask=row < total, other=1.0)
     if not NORMALISED:
         value = value / by[:, None]
     grad = tl.zeros_like(value)
-    if Y:
-        grad += tl.load(of_y + place, mask=inside, other=0.0).to(tl.float32)
-    if S:
-        grad += tl.load(of_s + place, mask=inside, other=0.0).to(tl.float32) * silu_slope(value)
+    if of_y is not None:
+        grad += read(of_y + place, inside)
+    if of_s is not None:
+        grad += read(of_s + place, inside) * silu_slope(value)
     # d rms / dx = x / (C rms), taken as 0 for a row of zeros.
     rms = by - eps
     along = tl.sum(grad * value, 1) / (C * tl.where(rms > 0, rms, 1.0))
-    result = grad / by[:, None] - value * along[:, None]
-    tl.store(dx + place, result.to(dx.dtype.element_ty), mask=inside)
+    tl.store(dx + place, grad / by[:, None] - value * along[:, None], mask=inside)
 
 
 _BLOCK = 1024
@@ -178,9 +164,7 @@ def unit_rows(weight: Tensor, gain: Tensor | float, eps: float, dtype: torch.dty
         eps: Constant of the formula above.
         dtype: Type of the result, which has the memory layout of ``weight``.
     """
-    tensor = isinstance(gain, Tensor)
-    result: Tensor = _UnitRows.apply(weight, gain if tensor else None, 1.0 if tensor else float(gain), eps, dtype)
-    return result
+    return _UnitRows.apply(weight, *((gain, 1.0) if isinstance(gain, Tensor) else (None, gain)), eps, dtype)
 
 
 class _UnitRows(torch.autograd.Function):
@@ -190,70 +174,60 @@ class _UnitRows(torch.autograd.Function):
         out, size = weight.shape[0], weight[0].numel()
         y = torch.empty_like(weight, dtype=dtype)
         lengths = weight.new_empty((out,))
-        offset = eps * math.sqrt(size)
-        _rows_forward[(out,)](
-            weight, y, lengths, weight if gain is None else gain, factor, offset, size, gain is not None, _BLOCK
-        )
+        ctx.settings = factor, eps * math.sqrt(size), size
+        _rows_forward[(out,)](weight, y, lengths, gain, *ctx.settings, _BLOCK)
         ctx.save_for_backward(weight, gain, lengths)
-        ctx.settings = factor, offset
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         weight, gain, lengths = ctx.saved_tensors
-        factor, offset = ctx.settings
         grad = grads[0]
         if grad.stride() != weight.stride():
             grad = torch.empty_like(weight, dtype=grad.dtype).copy_(grad)
-        out, size = weight.shape[0], weight[0].numel()
-        dw, along = torch.empty_like(weight), weight.new_empty((out,))
-        has_gain = gain is not None
-        _rows_backward[(out,)](
-            weight, grad, dw, lengths, along, gain if has_gain else weight, factor, offset, size, has_gain, _BLOCK
-        )
-        of_gain = (along / (lengths + offset)).sum() if ctx.needs_input_grad[1] else None
+        dw, along = torch.empty_like(weight), torch.empty_like(lengths)
+        _rows_backward[(len(weight),)](weight, grad, dw, lengths, along, gain, *ctx.settings, _BLOCK)
+        of_gain = (along / (lengths + ctx.settings[1])).sum() if ctx.needs_input_grad[1] else None
         return dw, of_gain, None, None, None
 
 
 @triton.jit
-def _rows_forward(weight, y, lengths, gain, factor, offset, size, GAIN: tl.constexpr, BLOCK: tl.constexpr):
+def _rows_forward(weight, y, lengths, gain, factor, offset, size, BLOCK: tl.constexpr):
     base = tl.program_id(0).to(tl.int64) * size
     total = tl.zeros((BLOCK,), dtype=tl.float32)
     for start in range(0, size, BLOCK):
         place = start + tl.arange(0, BLOCK)
-        value = tl.load(weight + base + place, mask=place < size, other=0.0)
+        value = read(weight + base + place, place < size)
         total += value * value
     length = tl.sqrt(tl.sum(total, 0))
     tl.store(lengths + tl.program_id(0), length)
     scale = factor / (length + offset)
-    if GAIN:
+    if gain is not None:
         scale *= tl.load(gain)
     for start in range(0, size, BLOCK):
         place = start + tl.arange(0, BLOCK)
-        value = tl.load(weight + base + place, mask=place < size, other=0.0)
-        tl.store(y + base + place, (value * scale).to(y.dtype.element_ty), mask=place < size)
+        value = read(weight + base + place, place < size)
+        tl.store(y + base + place, value * scale, mask=place < size)
 
 
 @triton.jit
-def _rows_backward(
-    weight, grad, dw, lengths, along, gain, factor, offset, size, GAIN: tl.constexpr, BLOCK: tl.constexpr
-):
+def _rows_backward(weight, grad, dw, lengths, along, gain, factor, offset, size, BLOCK: tl.constexpr):
     """Gradient of w: s g − w (g·w) s / (norm (norm + offset)) with s = gain / (norm + offset)."""
     base = tl.program_id(0).to(tl.int64) * size
     total = tl.zeros((BLOCK,), dtype=tl.float32)
     for start in range(0, size, BLOCK):
         place = start + tl.arange(0, BLOCK)
-        value = tl.load(weight + base + place, mask=place < size, other=0.0)
-        total += value * tl.load(grad + base + place, mask=place < size, other=0.0).to(tl.float32)
+        value = read(weight + base + place, place < size)
+        total += value * read(grad + base + place, place < size)
     product = tl.sum(total, 0)
     tl.store(along + tl.program_id(0), product)
     length = tl.load(lengths + tl.program_id(0))
     scale = factor / (length + offset)
-    if GAIN:
+    if gain is not None:
         scale *= tl.load(gain)
     back = product * scale / (tl.where(length > 0, length, 1.0) * (length + offset))
     for start in range(0, size, BLOCK):
         place = start + tl.arange(0, BLOCK)
-        value = tl.load(weight + base + place, mask=place < size, other=0.0)
-        beside = tl.load(grad + base + place, mask=place < size, other=0.0).to(tl.float32)
+        value = read(weight + base + place, place < size)
+        beside = read(grad + base + place, place < size)
         tl.store(dw + base + place, beside * scale - value * back, mask=place < size)

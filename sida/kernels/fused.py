@@ -27,7 +27,7 @@ from torch.nn.grad import conv2d_input
 from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
 from sida.kernels.group_norm import Affine, norm_act
 from sida.kernels.pointwise import concat, double, halve, scaled_silu
-from sida.kernels.residual import ResidualFactors, fork, residual
+from sida.kernels.residual import fork, residual
 from sida.networks.edm2_unet import NORM_EPS, SILU_RMS, EDM2Block, EDM2UNet, MPConv, cat_weights, resample, sum_weights
 from sida.networks.edm_unet import Conv2d, GroupNorm, UNetBlock
 from sida.networks.precond import Precond
@@ -246,7 +246,7 @@ def convert_frozen_weights(net: nn.Module) -> None:
 
 def _edm_block(block: UNetBlock, x: Tensor, given: PartInputs, recompute: bool) -> Tensor:
     """See :meth:`UNetBlock.compute`. Biases of convolutions are added in the next pass over the map."""
-    shares = ResidualFactors(block.skip_scale, block.skip_scale)
+    shares = {"share": block.skip_scale, "skip_share": block.skip_scale}
     of = lambda parameter: given.prepared.get(parameter, parameter)
     normed = lambda norm, x, silu=True: norm_act(
         x, Affine(of(norm.weight), of(norm.bias)), norm.num_groups, norm.eps, silu, recompute=recompute
@@ -267,14 +267,14 @@ def _edm_block(block: UNetBlock, x: Tensor, given: PartInputs, recompute: bool) 
         x, skip_bias = _convolved(block.skip, x, of(block.skip.weight)), block.skip.bias
     with recomputed(h, recompute):
         h = _convolved(block.conv1, h, of(block.conv1.weight))
-    x = residual(h, x, bias, shares, skip_bias)
+    x = residual(h, x, bias, skip_bias, **shares)
     if block.num_heads:
         h, x = normed(block.norm2, x, silu=False)
         weight, order = of(block.qkv.weight).flatten(1), of(block.qkv.bias)
         with recomputed(h, recompute):
             heads = _pointwise(h, _by_kind(weight, block.num_heads), _by_kind(order, block.num_heads))
         h = _pointwise(_attended(heads, block.num_heads), of(block.proj.weight).flatten(1))
-        x = residual(h, x, block.proj.bias, shares)
+        x = residual(h, x, block.proj.bias, **shares)
     return x
 
 
@@ -298,7 +298,7 @@ def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, recompute: bool) -> Te
         x = _magnitude_preserving(block.conv_skip, x)
     attends = block.attn_qkv is not None and block.attn_proj is not None
     keep, _ = sum_weights(block.res_balance)
-    x = residual(h, x, None, ResidualFactors(1.0, keep, None if attends else block.clip_act))
+    x = residual(h, x, skip_share=keep, clip=None if attends else block.clip_act)
     if block.attn_qkv is not None and block.attn_proj is not None:
         keep, _ = sum_weights(block.attn_balance)
         heads = _pointwise(x, _by_kind(_unit(block.attn_qkv, x.dtype).flatten(1), block.num_heads))
@@ -306,7 +306,7 @@ def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, recompute: bool) -> Te
         per_head = heads.permute(0, 2, 3, 1).reshape(-1, c // 3 // block.num_heads)
         normed = pixel_norm(per_head, NORM_EPS).view(n, height, width, c).permute(0, 3, 1, 2)
         h = _magnitude_preserving(block.attn_proj, _attended(normed, block.num_heads), gains[block.attn_proj])
-        x = residual(h, x, None, ResidualFactors(1.0, keep, block.clip_act))
+        x = residual(h, x, skip_share=keep, clip=block.clip_act)
     return x
 
 

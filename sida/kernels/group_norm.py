@@ -18,19 +18,24 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
-from sida.kernels.group_norm_triton import (
-    combine_moments,
-    combine_sums,
-    gradient_whole,
-    input_gradient,
-    moments,
-    norm_apply,
-    norm_sums,
-    norm_whole,
+from sida.kernels.pointwise import (
+    activate,
+    at,
+    beside_map,
+    channel_rows,
+    dropped,
+    like_map,
+    read,
+    silu,
+    silu_slope,
+    stride_of,
+    tile_of,
+    tiles,
+    undropped,
 )
-from sida.kernels.pointwise import channel_rows, like_map, narrow_tile, tile_size
 
 #: Largest number of positions of a map that one kernel reads whole, twice.
 MAX_WHOLE_POSITIONS = 1024
@@ -78,23 +83,21 @@ def norm_act(
         dropout: Probability p of zeroing an element; the others are divided by 1 − p.
         recompute: Whether :func:`sida.kernels.fused.recomputed` is used with y.
     """
-    result: tuple[Tensor, Tensor] = _NormAct.apply(x, *affine, groups, eps, silu, dropout, recompute)
-    return result
+    return _NormAct.apply(x, *affine, groups, eps, silu, dropout, recompute)
 
 
 class _NormAct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-        affine, (groups, eps, silu, dropout, recompute) = Affine(*rest[:5]), rest[5:]
-        affine = Affine(*(None if v is None else _rows(v) for v in affine))  # type: ignore[arg-type]
+        vectors, (groups, eps, silu, dropout, recompute) = [_rows(v) for v in rest[:5]], rest[5:]
         x = channel_rows(x)
         n, c = x.shape[:2]
         # Per sample and channel: its mean, and the two factors of u = a x + b; per group: mean and 1/std.
         channel, group = x.new_empty((3, n, c), dtype=torch.float32), x.new_empty((2, n, groups), dtype=torch.float32)
         seed = torch.randint(2**31, (1,), device=x.device) if dropout else None
-        y = (_whole if _is_small(x) else _in_passes)(_Norm(x, affine, channel, group, silu, dropout), seed, eps)
+        y = _normalised(x, channel, group, _with_strides(*vectors), eps, silu, seed, dropout)
         ctx.save_for_backward(
-            x, y if dropout and not recompute else None, seed if recompute else None, channel, group, *affine
+            x, y if dropout and not recompute else None, seed if recompute else None, channel, group, *vectors
         )
         ctx.settings = silu, dropout
         ctx.remake = _NormAct.remake
@@ -105,7 +108,8 @@ class _NormAct(torch.autograd.Function):
     def remake(ctx: Any) -> Tensor:
         """Recomputes y from the tensors saved for the backward pass."""
         x, _, seed, channel, *_ = ctx.saved_tensors
-        return _applied(x, channel, seed, *ctx.settings)
+        silu, dropout = ctx.settings
+        return activate(x, channel[1], channel[2], silu, seed, dropout)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
@@ -115,161 +119,380 @@ class _NormAct(torch.autograd.Function):
         x, y, seed, channel, group, *vectors = ctx.saved_tensors
         if seed is not None:
             y = _NormAct.remake(ctx)
-        norm = _Norm(x, Affine(*vectors), channel, group, *ctx.settings)
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        out = (_gradient_whole if _is_small(x) else _gradient_in_passes)(norm, of_y, y, beside, dx)
-        return (dx, *_vector_gradients(out, norm.affine, ctx.needs_input_grad[1:6]), None, None, None, None, None)
+        maps = (x, *like_map(of_y), y, *beside_map(beside), dx)
+        # No gradient depends on the last vector.
+        out = _gradients(maps, channel, group, _with_strides(*vectors[:4]), *ctx.settings)
+        return dx, *_vector_gradients(out, vectors, ctx.needs_input_grad[1:6]), None, None, None, None, None
 
 
-class _Norm(NamedTuple):
-    """Arguments of :func:`norm_act`, and factors per channel and group that the forward pass fills."""
-
-    x: Tensor
-    affine: Affine
-    channel: Tensor
-    group: Tensor
-    silu: bool
-    dropout: float
-
-
-def _is_small(x: Tensor) -> bool:
-    return x.shape[2] * x.shape[3] <= MAX_WHOLE_POSITIONS
-
-
-def _step(c: int, groups: int) -> tuple[int, int]:
-    """Channels of a group, and channels of a program: whole groups, at least 16 and a multiple of 8."""
-    size = c // groups
-    count = next(count for count in range(1, 17) if count * size >= 16 and count * size % 8 == 0)
-    return size, count * size
-
-
-def _whole(norm: _Norm, seed: Tensor | None, eps: float) -> Tensor:
-    """Computes y by one kernel; fills ``channel`` and ``group``."""
-    x, affine, channel, group, silu, dropout = norm
-    n, c, height, width = x.shape
-    groups = group.shape[2]
-    size, step = _step(c, groups)
-    block, width_c, warps = narrow_tile(step)
-    y = torch.empty_like(x)
-    norm_whole[(triton.cdiv(c, step), n)](
-        x, y, channel, group, x if seed is None else seed, *_with_strides(affine, x), height * width, c, groups, eps,
-        n * c, n * groups, dropout, size, step, silu, seed is not None, *_given(affine), block, width_c,
-        num_warps=warps,
-    )  # fmt: skip
-    return y
-
-
-def _gradient_whole(norm: _Norm, of_y: Tensor, y: Tensor | None, beside: Tensor | None, dx: Tensor | None) -> Tensor:
-    """Gradients ``(5, N, C)`` of the vectors per sample: γ, β, before, scale, after; fills ``dx``."""
-    x, affine, channel, group, silu, dropout = norm
-    n, c, height, width = x.shape
-    groups = group.shape[2]
-    size, step = _step(c, groups)
-    block, width_c, warps = narrow_tile(step)
-    (grad, stride), (other, other_stride) = like_map(of_y), (x, c) if beside is None else like_map(beside)
-    out = x.new_empty((5, n, c), dtype=torch.float32)
-    gradient_whole[(triton.cdiv(c, step), n)](
-        x, grad, x if y is None else y, channel, group, other, x if dx is None else dx, out,
-        *_with_strides(affine, x)[:-2], height * width, c, groups, stride, other_stride, n * c, n * groups, dropout,
-        size, step, silu, dropout > 0, beside is not None, dx is not None, *_given(affine)[:2], block, width_c,
-        num_warps=warps,
-    )  # fmt: skip
-    return out
-
-
-def _in_passes(norm: _Norm, seed: Tensor | None, eps: float) -> Tensor:
-    """Computes y by three kernels; see :func:`_whole`."""
-    x, affine, channel, group, silu, dropout = norm
-    n, c, height, width = x.shape
-    positions, groups = height * width, group.shape[2]
-    block, width_c, warps, tiles = tile_size(c)
-    chunks = triton.cdiv(positions, block)
-    partial = x.new_empty((2, n, chunks, c), dtype=torch.float32)
-    moments[(n, chunks, tiles)](x, partial, positions, c, n * chunks * c, block, width_c, num_warps=warps)
-    combine_moments[(n, groups)](
-        partial, channel, group, *_with_strides(affine, x), positions, c, groups, eps, n * chunks * c, n * c,
-        n * groups, chunks, block, _power(chunks), _power(c // groups), *_given(affine), num_warps=1,
-    )  # fmt: skip
-    return _applied(x, channel, seed, silu, dropout)
-
-
-def _gradient_in_passes(
-    norm: _Norm, of_y: Tensor, y: Tensor | None, beside: Tensor | None, dx: Tensor | None
-) -> Tensor:
-    """Computes the gradients by three kernels; see :func:`_gradient_whole`."""
-    x, affine, channel, group, silu, dropout = norm
-    n, c, height, width = x.shape
-    positions, groups = height * width, group.shape[2]
-    block, width_c, warps, tiles = tile_size(c)
-    chunks = triton.cdiv(positions, block)
-    grad, stride = like_map(of_y)
-    partial = x.new_empty((2, n, chunks, c), dtype=torch.float32)
-    masked = x if y is None else y
-    norm_sums[(n, chunks, tiles)](
-        x, grad, masked, channel, partial, positions, c, stride, n * chunks * c, n * c, dropout,
-        silu, dropout > 0, block, width_c, num_warps=warps,
-    )  # fmt: skip
-    # Factors of dx = a du + p x + q.
-    factors, out = x.new_empty((2, n, c), dtype=torch.float32), x.new_empty((5, n, c), dtype=torch.float32)
-    combine_sums[(n, groups)](
-        partial, channel, group, factors, out, *_with_strides(affine, x)[:-2], positions, c, groups, n * chunks * c,
-        n * c, n * groups, chunks, _power(chunks), _power(c // groups), *_given(affine)[:2], num_warps=1,
-    )  # fmt: skip
-    if dx is not None:
-        other, other_stride = (x, c) if beside is None else like_map(beside)
-        input_gradient[(n, chunks, tiles)](
-            x, grad, masked, channel, factors, other, dx, positions, c, stride, other_stride, n * c, dropout,
-            silu, dropout > 0, beside is not None, block, width_c, num_warps=warps,
-        )  # fmt: skip
-    return out
-
-
-def _applied(x: Tensor, channel: Tensor, seed: Tensor | None, silu: bool, dropout: float) -> Tensor:
-    """Computes y from the factors per channel; ``seed`` is that of the dropout."""
-    n, c, height, width = x.shape
-    block, width_c, warps, tiles = tile_size(c)
-    y = torch.empty_like(x)
-    norm_apply[(n, triton.cdiv(height * width, block), tiles)](
-        x, y, channel, x if seed is None else seed, height * width, c, n * c, dropout, silu, seed is not None,
-        block, width_c, num_warps=warps,
-    )  # fmt: skip
-    return y
-
-
-def _vector_gradients(out: Tensor, affine: Affine, wanted: tuple[bool, ...]) -> list[Tensor | None]:
-    """Gradients ``(5, N, C)`` in the vectors' shapes: those shared by the batch are summed over it, all at once."""
-    shared = [want and v is not None and (v.ndim == 1 or v.shape[0] == 1) for want, v in zip(wanted, affine)]
-    summed = out.sum(1) if any(shared) else None
-    result: list[Tensor | None] = []
-    for index, (want, vector) in enumerate(zip(wanted, affine)):
-        if not want or vector is None:
-            result.append(None)
-        elif shared[index] and summed is not None:
-            result.append(summed[index].reshape(vector.shape))
-        else:
-            result.append(out[index])
-    return result
-
-
-def _rows(vector: Tensor) -> Tensor:
+def _rows(vector: Tensor | None) -> Tensor | None:
     """A vector in float32 whose channels are contiguous."""
+    if vector is None:
+        return None
     vector = vector.float()
     return vector if vector.stride(-1) == 1 else vector.contiguous()
 
 
-def _power(number: int) -> int:
-    return int(triton.next_power_of_2(number))
+def _with_strides(gamma: Tensor, beta: Tensor, *optional: Tensor | None) -> list[Any]:
+    """γ, β, then each optional vector with the stride of its samples."""
+    return [gamma, beta, *(value for vector in optional for value in (vector, stride_of(vector)))]
 
 
-def _with_strides(affine: Affine, filler: Tensor) -> list[Any]:
-    """γ, β, then each optional vector with the stride of its samples (0: shared)."""
-    arguments: list[Any] = [affine.gamma, affine.beta]
-    for vector in affine[2:]:
-        stride = 0 if vector is None or vector.shape[0] == 1 else vector.stride(0)
-        arguments += [filler if vector is None else vector, stride]
-    return arguments
+def _vector_gradients(out: Tensor, vectors: list[Any], wanted: tuple[bool, ...]) -> list[Tensor | None]:
+    """Gradients ``(5, N, C)`` in the vectors' shapes: those shared by the batch are summed over it, all at once."""
+    shared = [want and (v.ndim == 1 or len(v) == 1) for v, want in zip(vectors, wanted)]
+    summed = out.sum(1) if any(shared) else out
+    return [
+        (summed[i].reshape(vector.shape) if shared[i] else out[i]) if wanted[i] else None
+        for i, vector in enumerate(vectors)
+    ]
 
 
-def _given(affine: Affine) -> tuple[bool, bool, bool]:
-    """Whether each of the optional vectors is given."""
-    return affine.before is not None, affine.scale is not None, affine.after is not None
+def _part(c: int, groups: int) -> tuple[tuple[int, int], dict[str, int]]:
+    """Channels of a group and of a program (whole groups, at least 16 and a multiple of 8), and the size of a tile."""
+    size = c // groups
+    step = next(count * size for count in range(1, 17) if count * size >= 16 and count * size % 8 == 0)
+    width = int(triton.next_power_of_2(step))
+    return (size, step), {"BLOCK": max(1, 2048 // width), "WIDTH": width, "num_warps": 4}
+
+
+def _normalised(
+    x: Tensor, channel: Tensor, group: Tensor, vectors: list[Any], eps: float, silu: bool, seed: Tensor | None,
+    dropout: float,
+) -> Tensor:  # fmt: skip
+    """Computes y, by one kernel or three; fills ``channel`` and ``group``."""
+    n, c, height, width = x.shape
+    positions, groups = height * width, group.shape[2]
+    if positions <= MAX_WHOLE_POSITIONS:
+        (size, step), sizes = _part(c, groups)
+        y = torch.empty_like(x)
+        norm_whole[(triton.cdiv(c, step), n)](
+            x, y, channel, group, *vectors, seed, positions, c, eps, dropout, silu, size, step, **sizes
+        )
+        return y
+    (chunks, parts), sizes = tiles(positions, c)
+    partial = channel.new_empty((2, n, chunks, c))
+    moments[(n, chunks, parts)](x, partial, positions, c, **sizes)
+    combine_moments[(n, groups)](
+        partial, channel, group, *vectors, positions, c, eps, chunks, sizes["BLOCK"], *_powers(chunks, c // groups),
+        num_warps=1,
+    )  # fmt: skip
+    return activate(x, channel[1], channel[2], silu, seed, dropout)
+
+
+def _gradients(
+    maps: tuple[Any, ...], channel: Tensor, group: Tensor, vectors: list[Any], silu: bool, dropout: float
+) -> Tensor:
+    """Gradients ``(5, N, C)`` of the vectors per sample: γ, β, before, scale, after; fills dx, the last map."""
+    *given, beside, beside_stride, dx = maps
+    n, c, height, width = maps[0].shape
+    positions, groups = height * width, group.shape[2]
+    out = channel.new_empty((5, n, c))
+    if positions <= MAX_WHOLE_POSITIONS:
+        (size, step), sizes = _part(c, groups)
+        gradient_whole[(triton.cdiv(c, step), n)](
+            *maps, channel, group, out, *vectors, positions, c, dropout, silu, size, step, **sizes
+        )
+        return out
+    (chunks, parts), sizes = tiles(positions, c)
+    partial = channel.new_empty((2, n, chunks, c))
+    norm_sums[(n, chunks, parts)](*given, channel, partial, positions, c, dropout, silu, **sizes)
+    # Factors of dx = a du + p x + q.
+    factors = channel.new_empty((2, n, c))
+    combine_sums[(n, groups)](
+        partial, channel, group, factors, out, *vectors, positions, c, chunks, *_powers(chunks, c // groups),
+        num_warps=1,
+    )  # fmt: skip
+    if dx is not None:
+        input_gradient[(n, chunks, parts)](
+            *given, channel, factors, beside, beside_stride, dx, positions, c, dropout, silu, **sizes
+        )
+    return out
+
+
+def _powers(chunks: int, size: int) -> tuple[int, int]:
+    return int(triton.next_power_of_2(chunks)), int(triton.next_power_of_2(size))
+
+
+# Kernels compute factors from sums over positions, for the channels of whole groups. A vector has one entry for each
+# channel of a program; ``kind`` numbers the channel's group, and ``valid`` is false for lanes without a channel.
+# Partial results of large maps have the shape ``(quantity, N, chunks, C)``.
+
+
+@triton.jit
+def over_group(vector, kind):
+    """Sums a vector over each channel's group."""
+    return tl.sum(tl.where(kind[:, None] == kind[None, :], vector[None, :], 0.0), 1)
+
+
+@triton.jit
+def entries(pointer, stride, n, channels, valid):
+    """Loads the entries of an optional vector, or zeros."""
+    value = tl.zeros_like(channels).to(tl.float32)
+    if pointer is not None:
+        value = tl.load(pointer + n * stride + channels, mask=valid, other=0.0)
+    return value
+
+
+@triton.jit
+def forward_factors(
+    mean, square, kind, channels, valid, n, N, channel, group, gamma, beta, before, before_stride, scale, scale_stride,
+    after, after_stride, positions, C, size, eps,
+):  # fmt: skip
+    """``u = slope x + level`` from each channel's mean and squared deviations.
+
+    Stores mean and factors per channel, and the group's mean and 1/std, for the backward pass.
+
+    Source: Chan's combination of moments, over the channels of a group.
+    """
+    moved = tl.where(valid, mean + entries(before, before_stride, n, channels, valid), 0.0)
+    centre = over_group(moved, kind) / size
+    off = tl.where(valid, moved - centre, 0.0)
+    variance = over_group(square + off * off * positions, kind) / (size * positions)
+    inverse = 1 / tl.sqrt(variance + eps)
+    factor = 1 + entries(scale, scale_stride, n, channels, valid)
+    slope = read(gamma + channels, valid) * factor
+    level = read(beta + channels, valid) * factor
+    level += entries(after, after_stride, n, channels, valid)
+    # x + before − centre = (x − mean) + (moved − centre)
+    level = (moved - centre - mean) * inverse * slope + level
+    slope = slope * inverse
+    target = channel + n * C + channels
+    tl.store(target, mean, mask=valid)
+    tl.store(target + N * C, slope, mask=valid)
+    tl.store(target + 2 * N * C, level, mask=valid)
+    first = valid & (channels % size == 0)
+    target = group + n * (C // size) + channels // size
+    tl.store(target, centre, mask=first)
+    tl.store(target + N * (C // size), inverse, mask=first)
+    return slope, level
+
+
+@triton.jit
+def backward_factors(
+    total, moment, kind, channels, valid, n, N, channel, group, out, gamma, beta, before, before_stride,
+    scale, scale_stride, positions, C, size,
+):  # fmt: skip
+    """Computes p and q of ``dx = a du + p x + q`` from the sums of du and du (x − mean); stores vector gradients."""
+    mean = tl.load(channel + n * C + channels, mask=valid, other=0.0)
+    place = group + n * (C // size) + channels // size
+    centre, inverse = tl.load(place, mask=valid, other=0.0), tl.load(place + N * (C // size), mask=valid, other=0.0)
+    shift = entries(before, before_stride, n, channels, valid)
+    # Sum of du times the normalised map.
+    product = inverse * (moment + (mean + shift - centre) * total)
+    factor = 1 + entries(scale, scale_stride, n, channels, valid)
+    plain, bias = read(gamma + channels, valid), read(beta + channels, valid)
+    slope = tl.where(valid, plain * factor, 0.0)
+    one = over_group(slope * total, kind) / (size * positions)
+    two = over_group(slope * product, kind) / (size * positions)
+    p = -inverse * inverse * two
+    q = -inverse * one - p * (centre - shift)
+    target = out + n * C + channels
+    tl.store(target, product * factor, mask=valid)
+    tl.store(target + N * C, total * factor, mask=valid)
+    tl.store(target + 2 * N * C, slope * inverse * total + (p * mean + q) * positions, mask=valid)
+    tl.store(target + 3 * N * C, plain * product + bias * total, mask=valid)
+    tl.store(target + 4 * N * C, total, mask=valid)
+    return p, q
+
+
+@triton.jit
+def gradient_of_u(
+    x, grad, stride, y, n, row, channels, inside, slope, level, positions, C, dropout, SILU: tl.constexpr
+):  # fmt: skip
+    """Gradient of u, and x, at a tile."""
+    values = read(at(x, n, row, channels, positions, C), inside)
+    du = read(at(grad, n, row, channels, positions, stride), inside)
+    if y is not None:
+        du = undropped(du, at(y, n, row, channels, positions, C), inside, dropout)
+    if SILU:
+        du = du * silu_slope(slope * values + level)
+    return du, values
+
+
+@triton.jit
+def moments(x, partial, positions, C, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+    """Mean and sum of squared deviations per channel over a chunk of positions."""
+    n, row, channels, inside = tile_of(positions, C, BLOCK, WIDTH)
+    chunk, chunks, valid = tl.program_id(1), tl.num_programs(1), channels < C
+    values = read(at(x, n, row, channels, positions, C), inside)
+    count = tl.minimum(positions - chunk * BLOCK, BLOCK).to(tl.float32)
+    # Deviations from a value of the same channel: one pass suffices, and a large mean costs no digits.
+    pivot = read(x + n.to(tl.int64) * positions * C + chunk * BLOCK * C + channels, valid)
+    away = tl.where(inside, values - pivot[None, :], 0.0)
+    off = tl.sum(away, 0) / count
+    square = tl.maximum(tl.sum(away * away, 0) - off * off * count, 0.0)
+    place = partial + (n * chunks + chunk) * C + channels
+    tl.store(place, pivot + off, mask=valid)
+    tl.store(place + tl.num_programs(0) * chunks * C, square, mask=valid)
+
+
+@triton.jit
+def combine_moments(
+    partial, channel, group, gamma, beta, before, before_stride, scale, scale_stride, after, after_stride,
+    positions, C, eps, chunks, BLOCK: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Combines partial moments (Chan's formula), first over chunks, then over the channels of a group."""
+    n, N, size = tl.program_id(0), tl.num_programs(0), C // tl.num_programs(1)
+    lane, chunk = tl.arange(0, WIDTH), tl.arange(0, CHUNKS)[:, None]
+    channels, valid = tl.program_id(1) * size + lane, lane < size
+    place, inside = (n * chunks + chunk) * C + channels[None, :], (chunk < chunks) & valid[None, :]
+    counts = tl.where(chunk < chunks, tl.minimum(positions - chunk * BLOCK, BLOCK), 0).to(tl.float32)
+    means = read(partial + place, inside)
+    squares = read(partial + N * chunks * C + place, inside)
+    mean = tl.sum(means * counts, 0) / positions
+    away = tl.where(inside, means - mean[None, :], 0.0)
+    square = tl.sum(squares + away * away * counts, 0)
+    forward_factors(
+        mean, square, lane * 0, channels, valid, n, N, channel, group, gamma, beta, before, before_stride,
+        scale, scale_stride, after, after_stride, positions, C, size, eps,
+    )  # fmt: skip
+
+
+@triton.jit
+def chunk_of_du(x, grad, stride, y, channel, n, row, channels, inside, positions, C, dropout, SILU: tl.constexpr):
+    """See :func:`gradient_of_u`; also the slope."""
+    # Factors are loaded as rows in two dimensions, not by `row_of`: in the layout that tiles then get, sums over
+    # positions stay within a thread, which holds the factors of fewer channels (64 registers instead of 100).
+    place, there = channel + n * C + channels[None, :], channels[None, :] < C
+    plane = tl.num_programs(0) * C
+    slope, level = read(place + plane, there), read(place + 2 * plane, there)
+    du, values = gradient_of_u(
+        x, grad, stride, y, n, row, channels, inside, slope, level, positions, C, dropout, SILU
+    )  # fmt: skip
+    return du, values, slope
+
+
+@triton.jit
+def norm_sums(
+    x, grad, stride, y, channel, partial, positions, C, dropout,
+    SILU: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Sums of du and of du (x − channel mean) over a chunk, per channel."""
+    n, row, channels, inside = tile_of(positions, C, BLOCK, WIDTH)
+    du, values, _ = chunk_of_du(
+        x, grad, stride, y, channel, n, row, channels, inside, positions, C, dropout, SILU
+    )  # fmt: skip
+    mean = read(channel + n * C + channels[None, :], channels[None, :] < C)
+    place = partial + (n * tl.num_programs(1) + tl.program_id(1)) * C + channels
+    plane = tl.num_programs(0) * tl.num_programs(1) * C
+    tl.store(place, tl.sum(du, 0), mask=channels < C)
+    tl.store(place + plane, tl.sum(du * (values - mean), 0), mask=channels < C)
+
+
+@triton.jit
+def combine_sums(
+    partial, channel, group, factors, out, gamma, beta, before, before_stride, scale, scale_stride,
+    positions, C, chunks, CHUNKS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Computes the factors of dx and the gradients of the vectors, per group."""
+    n, N, size = tl.program_id(0), tl.num_programs(0), C // tl.num_programs(1)
+    lane, chunk = tl.arange(0, WIDTH), tl.arange(0, CHUNKS)[:, None]
+    channels, valid = tl.program_id(1) * size + lane, lane < size
+    place, inside = (n * chunks + chunk) * C + channels[None, :], (chunk < chunks) & valid[None, :]
+    total = tl.sum(read(partial + place, inside), 0)
+    moment = tl.sum(read(partial + N * chunks * C + place, inside), 0)
+    p, q = backward_factors(
+        total, moment, lane * 0, channels, valid, n, N, channel, group, out, gamma, beta, before, before_stride,
+        scale, scale_stride, positions, C, size,
+    )  # fmt: skip
+    tl.store(factors + n * C + channels, p, mask=valid)
+    tl.store(factors + N * C + n * C + channels, q, mask=valid)
+
+
+@triton.jit
+def store_dx(dx, result, beside, beside_stride, n, row, channels, inside, positions, C):
+    """Stores the gradient of x at a tile, plus that from other operations."""
+    if beside is not None:
+        result += read(at(beside, n, row, channels, positions, beside_stride), inside)
+    tl.store(at(dx, n, row, channels, positions, C), result, mask=inside)
+
+
+@triton.jit
+def input_gradient(
+    x, grad, stride, y, channel, factors, beside, beside_stride, dx, positions, C, dropout,
+    SILU: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Gradient of x at a chunk: ``a du + p x + q``."""
+    n, row, channels, inside = tile_of(positions, C, BLOCK, WIDTH)
+    du, values, slope = chunk_of_du(
+        x, grad, stride, y, channel, n, row, channels, inside, positions, C, dropout, SILU
+    )  # fmt: skip
+    place, there = factors + n * C + channels[None, :], channels[None, :] < C
+    result = slope * du + read(place, there) * values + read(place + tl.num_programs(0) * C, there)
+    store_dx(dx, result, beside, beside_stride, n, row, channels, inside, positions, C)
+
+
+@triton.jit
+def norm_whole(
+    x, y, channel, group, gamma, beta, before, before_stride, scale, scale_stride, after, after_stride,
+    seed, positions, C, eps, dropout,
+    SILU: tl.constexpr, SIZE: tl.constexpr, STEP: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Computes y of ``STEP`` channels of a sample, and the factors for the backward pass."""
+    n, lane = tl.program_id(1), tl.arange(0, WIDTH)
+    channels = tl.program_id(0) * STEP + lane
+    valid = (lane < STEP) & (channels < C)
+    # Deviations from a value of the same channel: one pass suffices, and a large mean costs no digits.
+    pivot = read(x + n.to(tl.int64) * positions * C + channels, valid)
+    # Each thread sums its own positions; the threads' sums are added once, after the loop.
+    total, square = tl.zeros((BLOCK, WIDTH), dtype=tl.float32), tl.zeros((BLOCK, WIDTH), dtype=tl.float32)
+    for start in range(0, positions, BLOCK):
+        row = start + tl.arange(0, BLOCK)[:, None]
+        inside = (row < positions) & valid[None, :]
+        away = tl.where(inside, read(at(x, n, row, channels, positions, C), inside) - pivot[None, :], 0.0)
+        total += away
+        square += away * away
+    off = tl.sum(total, 0) / positions
+    mean, spread = pivot + off, tl.maximum(tl.sum(square, 0) - off * off * positions, 0.0)
+    slope, level = forward_factors(
+        mean, spread, lane // SIZE, channels, valid, n, tl.num_programs(1), channel, group, gamma, beta,
+        before, before_stride, scale, scale_stride, after, after_stride, positions, C, SIZE, eps,
+    )  # fmt: skip
+    for start in range(0, positions, BLOCK):
+        row = start + tl.arange(0, BLOCK)[:, None]
+        inside = (row < positions) & valid[None, :]
+        u = slope[None, :] * read(at(x, n, row, channels, positions, C), inside) + level[None, :]
+        if SILU:
+            u = silu(u)
+        if seed is not None:
+            u = dropped(u, seed, n * positions + row, tl.program_id(0) * STEP, C, dropout, BLOCK, WIDTH)
+        tl.store(at(y, n, row, channels, positions, C), u, mask=inside)
+
+
+@triton.jit
+def gradient_whole(
+    x, grad, stride, y, beside, beside_stride, dx, channel, group, out, gamma, beta, before, before_stride,
+    scale, scale_stride, positions, C, dropout,
+    SILU: tl.constexpr, SIZE: tl.constexpr, STEP: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Gradients of the vectors for ``STEP`` channels of a sample, and of x."""
+    n, N, lane = tl.program_id(1), tl.num_programs(1), tl.arange(0, WIDTH)
+    channels = tl.program_id(0) * STEP + lane
+    valid = (lane < STEP) & (channels < C)
+    target = channel + n * C + channels
+    mean, slope, level = read(target, valid), read(target + N * C, valid), read(target + 2 * N * C, valid)
+    total, moment = tl.zeros((BLOCK, WIDTH), dtype=tl.float32), tl.zeros((BLOCK, WIDTH), dtype=tl.float32)
+    for start in range(0, positions, BLOCK):
+        row = start + tl.arange(0, BLOCK)[:, None]
+        inside = (row < positions) & valid[None, :]
+        du, values = gradient_of_u(
+            x, grad, stride, y, n, row, channels, inside, slope[None, :], level[None, :], positions, C, dropout, SILU
+        )
+        total += du
+        moment += du * (values - mean[None, :])
+    p, q = backward_factors(
+        tl.sum(total, 0), tl.sum(moment, 0), lane // SIZE, channels, valid, n, N, channel, group, out, gamma, beta,
+        before, before_stride, scale, scale_stride, positions, C, SIZE,
+    )  # fmt: skip
+    if dx is not None:
+        for start in range(0, positions, BLOCK):
+            row = start + tl.arange(0, BLOCK)[:, None]
+            inside = (row < positions) & valid[None, :]
+            du, values = gradient_of_u(
+                x, grad, stride, y, n, row, channels, inside, slope[None, :], level[None, :], positions, C, dropout,
+                SILU,
+            )  # fmt: skip
+            result = slope[None, :] * du + p[None, :] * values + q[None, :]
+            store_dx(dx, result, beside, beside_stride, n, row, channels, inside, positions, C)

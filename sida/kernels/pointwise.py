@@ -1,7 +1,7 @@
 """Kernels that map elements to elements, and the tiles and layouts that all kernels share.
 
-SiLU times a factor with dropout, concatenation, resampling by two, and Adam's step. A feature map is a row of channels
-for each position.
+SiLU with dropout, concatenation, resampling by two, and Adam's step. A feature map is a row of channels for each
+position. A kernel's optional tensor is None, and the compiled kernel then has no code for it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ def silu_slope(u):
 
 
 @triton.jit
+def read(place, inside):
+    """Values in float32, and 0 where not ``inside``."""
+    return tl.load(place, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
 def row_of(vector, channels, C):
     """Entries of a vector as a row that fits a tile.
 
@@ -36,6 +42,32 @@ def row_of(vector, channels, C):
     layout and moves every element through shared memory.
     """
     return tl.load(vector + channels, mask=channels < C, other=0.0)[None, :]
+
+
+@triton.jit
+def tile_of(positions, C, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+    """A program's tile on the grid (samples, tiles of positions, tiles of channels).
+
+    Returns:
+        Sample; positions ``(BLOCK, 1)``; channels ``(WIDTH,)``; whether the map has an element, ``(BLOCK, WIDTH)``.
+    """
+    row = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[:, None]
+    channels = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
+    return tl.program_id(0), row, channels, (row < positions) & (channels[None, :] < C)
+
+
+@triton.jit
+def at(pointer, n, row, channels, positions, stride):
+    """Places of the tile ``(row, channels)`` of a sample's map, whose positions are ``stride`` apart."""
+    return pointer + n.to(tl.int64) * positions * stride + row * stride + channels[None, :]
+
+
+@triton.jit
+def flat_tile(total, C, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+    """As :func:`tile_of` on the grid (tiles of all samples' positions, tiles of channels), without the sample."""
+    row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
+    channels = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
+    return row, channels, (row < total) & (channels[None, :] < C)
 
 
 @triton.jit
@@ -63,18 +95,38 @@ def dropped(u, seed, row, begin, C, probability, BLOCK: tl.constexpr, WIDTH: tl.
     return tl.where(bits < limit, 0.0, u / (1 - probability))
 
 
-#: Elements of a tile: 32 for each of the threads that work on it, or 16.
-_TILE, _WARPS = 8192, 8
+@triton.jit
+def undropped(du, y, inside, probability):
+    """Gradient before dropout. An element with y = 0 was dropped, or its derivative is nearly 0."""
+    return tl.where(tl.load(y, mask=inside, other=0.0) != 0, du / (1 - probability), 0.0)
+
+
 #: Least channels of a tile of a divided row: a cache line of half precision.
 _NARROWEST = 64
-_NARROW_TILE, _NARROW_WARPS = 2048, 4
+
+
+def tiles(
+    positions: int, channels: int, elements: int = 8192, warps: int = 8
+) -> tuple[tuple[int, int], dict[str, int]]:
+    """Numbers of tiles along positions and channels, and the size of a tile as arguments of a kernel.
+
+    A tile has 32 ``elements`` for each of the threads that work on it. Its sides are powers of two, four channels at
+    least. A row of channels is divided among tiles of 64 channels or more so that the fewest of their lanes are idle:
+    192 channels are three tiles of 64 and not three quarters of one of 256.
+    """
+    whole = max(4, int(triton.next_power_of_2(channels)))
+    widths = [whole >> halvings for halvings in range(10) if halvings == 0 or whole >> halvings >= _NARROWEST]
+    width = min(widths, key=lambda width: triton.cdiv(channels, width) * width)
+    block = max(1, elements // width)
+    grid = triton.cdiv(positions, block), triton.cdiv(channels, width)
+    return grid, {"BLOCK": block, "WIDTH": width, "num_warps": warps}
 
 
 def channel_rows(x: Tensor) -> Tensor:
     """A map ``(N, C, H, W)`` with contiguous channels: the map itself, or a copy in channels-last memory."""
     if x.stride(1) == 1 and x.permute(0, 2, 3, 1).is_contiguous():
         return x
-    return x.contiguous(memory_format=torch.channels_last).as_strided(x.shape, _strides(x.shape))
+    return x.contiguous(memory_format=torch.channels_last).as_strided(x.shape, _strides(*x.shape))
 
 
 def like_map(x: Tensor) -> tuple[Tensor, int]:
@@ -95,32 +147,59 @@ def like_map(x: Tensor) -> tuple[Tensor, int]:
 
 def empty_map(like: Tensor, n: int, c: int, height: int, width: int) -> Tensor:
     """An uninitialised channels-last map of the dtype and on the device of another one."""
-    return torch.empty_strided(
-        (n, c, height, width), _strides((n, c, height, width)), dtype=like.dtype, device=like.device
-    )
+    return like.new_empty_strided((n, c, height, width), _strides(n, c, height, width))
 
 
-def tile_size(channels: int) -> tuple[int, int, int, int]:
-    """Positions and channels of a tile (powers of two, four channels at least), its warps, and tiles in a row.
-
-    A row of channels is divided among tiles of 64 channels or more so that the fewest of their lanes are idle: 192
-    channels are three tiles of 64 and not three quarters of one of 256.
-    """
-    width = max(4, int(triton.next_power_of_2(channels)))
-    widths = [width >> halvings for halvings in range(10) if halvings == 0 or width >> halvings >= _NARROWEST]
-    width = min(widths, key=lambda width: triton.cdiv(channels, width) * width)
-    return max(1, _TILE // width), width, _WARPS, triton.cdiv(channels, width)
-
-
-def narrow_tile(channels: int) -> tuple[int, int, int]:
-    """As :func:`tile_size`, smaller: for programs that each read few channels at all positions."""
-    width = max(4, int(triton.next_power_of_2(channels)))
-    return max(1, _NARROW_TILE // width), width, _NARROW_WARPS
-
-
-def _strides(shape: torch.Size | tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    _, c, height, width = shape
+def _strides(n: int, c: int, height: int, width: int) -> tuple[int, int, int, int]:
     return height * width * c, 1, width * c, c
+
+
+def stride_of(rows: Tensor | None) -> int:
+    """Distance of the samples' rows of a vector ``(N or 1, C)``; 0 where they share one."""
+    return 0 if rows is None or len(rows) == 1 else rows.stride(0)
+
+
+def beside_map(gradient: Tensor | None) -> tuple[Tensor | None, int]:
+    """See :func:`like_map`, of a map's gradient from other operations, which may be missing."""
+    return (None, 0) if gradient is None else like_map(gradient)
+
+
+def activate(
+    x: Tensor, slope: Tensor | None, level: Tensor | None, silu: bool, seed: Tensor | None, dropout: float
+) -> Tensor:
+    """``dropout(silu(slope x + level))`` of a map, channels-last.
+
+    Args:
+        x: ``(N, C, H, W)``, see :func:`channel_rows`.
+        slope: Float32 ``(N or 1, C)`` with contiguous channels; None is 1.
+        level: As ``slope``, of the same strides; None is 0.
+        silu: Whether there is an activation.
+        seed: Seed of the dropout; None drops nothing.
+        dropout: Probability of zeroing an element.
+    """
+    n, c, height, width = x.shape
+    grid, sizes = tiles(height * width, c)
+    y = torch.empty_like(x)
+    _activate[(n, *grid)](x, y, slope, level, stride_of(slope), seed, height * width, c, dropout, silu, **sizes)
+    return y
+
+
+@triton.jit
+def _activate(
+    x, y, slope, level, stride, seed, positions, C, dropout,
+    SILU: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    n, row, channels, inside = tile_of(positions, C, BLOCK, WIDTH)
+    u = read(at(x, n, row, channels, positions, C), inside)
+    if slope is not None:
+        u *= row_of(slope + n * stride, channels, C)
+    if level is not None:
+        u += row_of(level + n * stride, channels, C)
+    if SILU:
+        u = silu(u)
+    if seed is not None:
+        u = dropped(u, seed, n * positions + row, tl.program_id(2) * WIDTH, C, dropout, BLOCK, WIDTH)
+    tl.store(at(y, n, row, channels, positions, C), u, mask=inside)
 
 
 def scaled_silu(
@@ -136,8 +215,7 @@ def scaled_silu(
         dropout: Probability p of zeroing an element; the others are divided by 1 − p.
         recompute: Whether :func:`sida.kernels.fused.recomputed` is used with the result.
     """
-    result: tuple[Tensor, Tensor] = _ScaledSilu.apply(x, scale, dropout, recompute)
-    return result
+    return _ScaledSilu.apply(x, scale, dropout, recompute)
 
 
 class _ScaledSilu(torch.autograd.Function):
@@ -146,10 +224,9 @@ class _ScaledSilu(torch.autograd.Function):
         x = channel_rows(x)
         scale = None if scale is None else scale.float().contiguous()
         seed = torch.randint(2**31, (1,), device=x.device) if dropout else None
-        y = _activated(x, scale, seed, dropout)
+        y = activate(x, scale, None, True, seed, dropout)
         ctx.save_for_backward(x, y if dropout and not recompute else None, seed if recompute else None, scale)
-        ctx.dropout = dropout
-        ctx.remake = _ScaledSilu.remake
+        ctx.dropout, ctx.remake = dropout, _ScaledSilu.remake
         ctx.set_materialize_grads(False)
         return y, x.view_as(x)
 
@@ -157,7 +234,7 @@ class _ScaledSilu(torch.autograd.Function):
     def remake(ctx: Any) -> Tensor:
         """Recomputes the result from the tensors saved for the backward pass."""
         x, _, seed, scale = ctx.saved_tensors
-        return _activated(x, scale, seed, ctx.dropout)
+        return activate(x, scale, None, True, seed, ctx.dropout)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
@@ -167,232 +244,140 @@ class _ScaledSilu(torch.autograd.Function):
         x, y, seed, scale = ctx.saved_tensors
         if seed is not None:
             y = _ScaledSilu.remake(ctx)
-        grad, grad_stride = like_map(of_y)
         n, c, height, width = x.shape
-        positions = height * width
-        block, width_c, warps, tiles = tile_size(c)
-        chunks = triton.cdiv(positions, block)
-        summed = ctx.needs_input_grad[1]
-        partial = x.new_empty((n, chunks, c) if summed else (0,), dtype=torch.float32)
+        grid, sizes = tiles(height * width, c)
         dx = torch.empty_like(x)
-        factor, stride = _with_stride(scale, x)
-        other, other_stride = (x, c) if beside is None else like_map(beside)
-        _silu_backward[(n, chunks, tiles)](
-            x, grad, x if y is None else y, factor, other, dx, partial, positions, c, grad_stride, stride, other_stride,
-            ctx.dropout, scale is not None, y is not None, beside is not None, summed, block, width_c, num_warps=warps,
+        partial = x.new_empty((n, grid[0], c), dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        _silu_backward[(n, *grid)](
+            x, *like_map(of_y), y, scale, stride_of(scale), *beside_map(beside), dx, partial, height * width, c,
+            ctx.dropout, **sizes,
         )  # fmt: skip
-        if not summed:
+        if partial is None:
             return dx, None, None, None
-        return dx, partial.sum((0, 1))[None] if scale.shape[0] == 1 else partial.sum(1), None, None
-
-
-def _activated(x: Tensor, scale: Tensor | None, seed: Tensor | None, dropout: float) -> Tensor:
-    n, c, height, width = x.shape
-    positions = height * width
-    block, width_c, warps, tiles = tile_size(c)
-    y = torch.empty_like(x)
-    factor, stride = _with_stride(scale, x)
-    _silu_forward[(n, triton.cdiv(positions, block), tiles)](
-        x, y, factor, x if seed is None else seed, positions, c, stride, dropout, scale is not None, seed is not None,
-        block, width_c, num_warps=warps,
-    )  # fmt: skip
-    return y
-
-
-def _with_stride(scale: Tensor | None, filler: Tensor) -> tuple[Tensor, int]:
-    return (filler, 0) if scale is None else (scale, 0 if scale.shape[0] == 1 else scale.shape[1])
-
-
-@triton.jit
-def _silu_forward(
-    x, y, scale, seed, positions, C, stride, dropout,
-    SCALE: tl.constexpr, DROP: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    n, chunk = tl.program_id(0), tl.program_id(1)
-    row = chunk * BLOCK + tl.arange(0, BLOCK)[:, None]
-    channels = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
-    col = channels[None, :]
-    inside = (row < positions) & (col < C)
-    base, offset = n.to(tl.int64) * positions * C, row * C + col
-    u = tl.load(x + base + offset, mask=inside, other=0.0).to(tl.float32)
-    if SCALE:
-        u *= row_of(scale + n * stride, channels, C)
-    u = silu(u)
-    if DROP:
-        u = dropped(u, seed, n * positions + row, tl.program_id(2) * WIDTH, C, dropout, BLOCK, WIDTH)
-    tl.store(y + base + offset, u.to(y.dtype.element_ty), mask=inside)
+        return dx, partial.sum((0, 1))[None] if len(scale) == 1 else partial.sum(1), None, None
 
 
 @triton.jit
 def _silu_backward(
-    x, grad, y, scale, beside, dx, partial, positions, C, grad_stride, stride, beside_stride, dropout,
-    SCALE: tl.constexpr, DROP: tl.constexpr, BESIDE: tl.constexpr, SUM: tl.constexpr,
+    x, grad, grad_stride, y, scale, stride, beside, beside_stride, dx, partial, positions, C, dropout,
     BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    n, chunk = tl.program_id(0), tl.program_id(1)
-    row = chunk * BLOCK + tl.arange(0, BLOCK)[:, None]
-    channels = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
-    col = channels[None, :]
-    inside = (row < positions) & (col < C)
-    base = n.to(tl.int64) * positions
-    value = tl.load(x + base * C + row * C + col, mask=inside, other=0.0).to(tl.float32)
-    du = tl.load(grad + base * grad_stride + row * grad_stride + col, mask=inside, other=0.0).to(tl.float32)
-    factor = tl.zeros_like(col).to(tl.float32) + 1.0
-    if SCALE:
+    n, row, channels, inside = tile_of(positions, C, BLOCK, WIDTH)
+    value = read(at(x, n, row, channels, positions, C), inside)
+    du = read(at(grad, n, row, channels, positions, grad_stride), inside)
+    factor = tl.full((1, WIDTH), 1.0, tl.float32)
+    if scale is not None:
         factor = row_of(scale + n * stride, channels, C)
     du = du * silu_slope(value * factor)
-    if DROP:
-        # An element with y = 0 was dropped, or its derivative is nearly 0.
-        kept = tl.load(y + base * C + row * C + col, mask=inside, other=0.0) != 0
-        du = tl.where(kept, du / (1 - dropout), 0.0)
+    if y is not None:
+        du = undropped(du, at(y, n, row, channels, positions, C), inside, dropout)
     result = du * factor
-    if BESIDE:
-        other = tl.load(beside + base * beside_stride + row * beside_stride + col, mask=inside, other=0.0)
-        result += other.to(tl.float32)
-    tl.store(dx + base * C + row * C + col, result.to(dx.dtype.element_ty), mask=inside)
-    if SUM:
-        place = (n * tl.num_programs(1) + chunk) * C + channels
-        tl.store(partial + place, tl.sum(du * value, 0), mask=channels < C)
+    if beside is not None:
+        result += read(at(beside, n, row, channels, positions, beside_stride), inside)
+    tl.store(at(dx, n, row, channels, positions, C), result, mask=inside)
+    if partial is not None:
+        place = partial + (n * tl.num_programs(1) + tl.program_id(1)) * C + channels
+        tl.store(place, tl.sum(du * value, 0), mask=channels < C)
 
 
 def concat(a: Tensor, b: Tensor, a_factor: float = 1.0, b_factor: float = 1.0) -> Tensor:
     """``cat([a_factor a, b_factor b])`` of maps ``(N, A, H, W)`` and ``(N, B, H, W)``, in channels-last memory."""
-    result: Tensor = _Concat.apply(a, b, a_factor, b_factor)
-    return result
+    return _Concat.apply(a, b, a_factor, b_factor)
 
 
 class _Concat(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, a_factor: float, b_factor: float) -> Tensor:
-        (a, a_stride), (b, b_stride) = like_map(a), like_map(b)
-        n, a_width, height, width = a.shape
-        ctx.widths, ctx.factors = (a_width, b.shape[1]), (a_factor, b_factor)
-        wide = sum(ctx.widths)
-        y = empty_map(a, n, wide, height, width)
-        total = n * height * width
-        _copy(a, y, total, a_width, a_stride, wide, a_factor)
-        _copy(b, y[:, a_width:], total, ctx.widths[1], b_stride, wide, b_factor)
+        n, _, height, width = a.shape
+        ctx.widths, ctx.factors = (a.shape[1], b.shape[1]), (a_factor, b_factor)
+        y = empty_map(a, n, sum(ctx.widths), height, width)
+        for source, target, factor in zip((a, b), y.split(ctx.widths, 1), ctx.factors):
+            _copy(*like_map(source), target, factor)
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         grad, stride = like_map(grads[0])
-        n, _, height, width = grad.shape
-        parts, start = [], 0
-        for size, factor in zip(ctx.widths, ctx.factors):
-            part = grad[:, start : start + size]
-            if factor != 1:
-                scaled = empty_map(grad, n, size, height, width)
-                _copy(part, scaled, n * height * width, size, stride, size, factor)
-                part = scaled
-            parts.append(part)
-            start += size
+        parts = [
+            part if factor == 1 else _copy(part, stride, empty_map(grad, *part.shape), factor)
+            for part, factor in zip(grad.split(ctx.widths, 1), ctx.factors)
+        ]
         return (*parts, None, None)
 
 
-def _copy(
-    source: Tensor, target: Tensor, total: int, c: int, source_stride: int, target_stride: int, factor: float
-) -> None:
-    block, width, warps, tiles = tile_size(c)
-    _copy_kernel[(triton.cdiv(total, block), tiles)](
-        source, target, total, c, source_stride, target_stride, factor, block, width, num_warps=warps
-    )
+def _copy(source: Tensor, stride: int, target: Tensor, factor: float) -> Tensor:
+    """Writes ``factor source`` into a map or a part of its channels, and returns that."""
+    n, c, height, width = source.shape
+    grid, sizes = tiles(n * height * width, c)
+    _copied[grid](source, stride, target, target.stride(3), n * height * width, c, factor, **sizes)
+    return target
 
 
 @triton.jit
-def _copy_kernel(
-    source, target, total, C, source_stride, target_stride, factor, BLOCK: tl.constexpr, WIDTH: tl.constexpr
-):
-    row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    col = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)[None, :]
-    inside = (row < total) & (col < C)
-    value = tl.load(source + row * source_stride + col, mask=inside, other=0.0).to(tl.float32) * factor
-    tl.store(target + row * target_stride + col, value.to(target.dtype.element_ty), mask=inside)
-
-
-_RESAMPLED = 2048
+def _copied(source, stride, target, target_stride, total, C, factor, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+    row, channels, inside = flat_tile(total, C, BLOCK, WIDTH)
+    value = read(source + row * stride + channels[None, :], inside) * factor
+    tl.store(target + row * target_stride + channels[None, :], value, mask=inside)
 
 
 def double(x: Tensor) -> Tensor:
     """Repeats each position of ``(N, C, H, W)`` four times: ``(N, C, 2H, 2W)``, channels-last."""
-    result: Tensor = _Double.apply(x)
-    return result
+    return _Resampled.apply(x, True, 1.0)
 
 
 def halve(x: Tensor) -> Tensor:
     """Means of 2×2 positions: ``(N, C, H/2, W/2)``, channels-last; H and W are even."""
-    result: Tensor = _Halve.apply(x)
-    return result
+    return _Resampled.apply(x, False, 0.25)
 
 
-class _Double(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return _spread(x, 1.0)
+class _Resampled(torch.autograd.Function):
+    """Repetition (``up``) or sum of 2×2 positions, times a factor: each is the other's derivative."""
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return _gather(grads[0], 1.0)
-
-
-class _Halve(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return _gather(x, 0.25)
+    def forward(ctx: Any, x: Tensor, up: bool, factor: float) -> Tensor:
+        ctx.settings = not up, factor
+        return _resampled(x, up, factor)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return _spread(grads[0], 0.25)
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return _resampled(grads[0], *ctx.settings), None, None
 
 
-def _spread(x: Tensor, factor: float) -> Tensor:
+def _resampled(x: Tensor, up: bool, factor: float) -> Tensor:
     x, stride = like_map(x)
     n, c, height, width = x.shape
-    y = empty_map(x, n, c, 2 * height, 2 * width)
-    _run(_spread_kernel, x, y, n * height * width, width, c, stride, factor)
+    y = empty_map(x, n, c, 2 * height, 2 * width) if up else empty_map(x, n, c, height // 2, width // 2)
+    _, _, height, width = (x if up else y).shape
+    grid, sizes = tiles(n * height * width, c, elements=2048, warps=4)
+    (_spread if up else _gather)[grid](x, y, n * height * width, width, c, stride, factor, **sizes)
     return y
-
-
-def _gather(x: Tensor, factor: float) -> Tensor:
-    x, stride = like_map(x)
-    n, c, height, width = x.shape
-    y = empty_map(x, n, c, height // 2, width // 2)
-    _run(_gather_kernel, x, y, n * height * width // 4, width // 2, c, stride, factor)
-    return y
-
-
-def _run(kernel: Any, x: Tensor, y: Tensor, total: int, width: int, c: int, stride: int, factor: float) -> None:
-    _, width_c, _, tiles = tile_size(c)
-    block = max(1, _RESAMPLED // width_c)
-    kernel[(triton.cdiv(total, block), tiles)](x, y, total, width, c, stride, factor, block, width_c, num_warps=4)
 
 
 @triton.jit
-def _spread_kernel(x, y, total, W, C, stride, factor, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
-    position = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    col = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)[None, :]
-    inside = (position < total) & (col < C)
-    value = tl.load(x + position * stride + col, mask=inside, other=0.0).to(tl.float32) * factor
-    # Rows are numbered through the whole batch, so the sample's index is not needed.
-    corner = (position // W) * 4 * W + (position % W) * 2
+def _corner(position, W):
+    """First of the four positions of the larger map. Rows are numbered through the whole batch."""
+    return (position // W) * 4 * W + (position % W) * 2
+
+
+@triton.jit
+def _spread(x, y, total, W, C, stride, factor, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+    position, channels, inside = flat_tile(total, C, BLOCK, WIDTH)
+    value = read(x + position * stride + channels[None, :], inside) * factor
     for down in tl.static_range(2):
         for right in tl.static_range(2):
-            place = (corner + down * 2 * W + right) * C + col
-            tl.store(y + place, value.to(y.dtype.element_ty), mask=inside)
+            place = _corner(position, W) + down * 2 * W + right
+            tl.store(y + place * C + channels[None, :], value, mask=inside)
 
 
 @triton.jit
-def _gather_kernel(x, y, total, W, C, stride, factor, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
-    position = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    col = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)[None, :]
-    inside = (position < total) & (col < C)
-    corner = (position // W) * 4 * W + (position % W) * 2
+def _gather(x, y, total, W, C, stride, factor, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+    position, channels, inside = flat_tile(total, C, BLOCK, WIDTH)
     value = tl.zeros((BLOCK, WIDTH), dtype=tl.float32)
     for down in tl.static_range(2):
         for right in tl.static_range(2):
-            place = (corner + down * 2 * W + right) * stride + col
-            value += tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
-    tl.store(y + position * C + col, (value * factor).to(y.dtype.element_ty), mask=inside)
+            place = _corner(position, W) + down * 2 * W + right
+            value += read(x + place * stride + channels[None, :], inside)
+    tl.store(y + position * C + channels[None, :], value * factor, mask=inside)
 
 
 _ENTRIES, _PROGRAMS = 4096, 2048
@@ -424,9 +409,8 @@ def adam_step(
     """
     total = vector.numel()
     _step[(triton.cdiv(total, _ENTRIES),)](
-        vector, gradient, square if mean is None else mean, square, total, lr / (1 - betas[0] ** count), 1 - betas[0],
-        1 - betas[1], 1 / math.sqrt(1 - betas[1] ** count), eps, infinity, float("inf") if clip is None else clip,
-        mean is not None, _ENTRIES,
+        vector, gradient, mean, square, total, lr / (1 - betas[0] ** count), 1 - betas[0], 1 - betas[1],
+        1 / math.sqrt(1 - betas[1] ** count), eps, infinity, math.inf if clip is None else clip, _ENTRIES,
     )  # fmt: skip
 
 
@@ -453,7 +437,7 @@ def _gradient_norm(gradient, partial, total, infinity, programs, BLOCK: tl.const
 @triton.jit
 def _step(
     vector, gradient, mean, square, total, rate, mean_share, square_share, divisor_factor, eps, infinity, clip,
-    MEAN: tl.constexpr, BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < total
@@ -462,7 +446,7 @@ def _step(
     second = tl.load(square + place, mask=inside, other=0.0)
     second += square_share * (value * value - second)
     tl.store(square + place, second, mask=inside)
-    if MEAN:
+    if mean is not None:
         first = tl.load(mean + place, mask=inside, other=0.0)
         value = first + mean_share * (value - first)
         tl.store(mean + place, value, mask=inside)

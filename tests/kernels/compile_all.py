@@ -1,65 +1,69 @@
-"""Compiles every fused kernel for a Hopper GPU and prints how many there are.
+"""Compiles the kernels for a Hopper GPU with what their functions pass to them, and prints how many there are.
 
-``python -m tests.kernels.compile_all`` compiles each kernel with all of its optional parts; ``... plain`` with none.
+``python -m tests.kernels.compile_all`` passes all optional tensors; ``... plain`` none.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import sys
+from typing import Any
 
+import torch
 import triton
+from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
 
-import sida.kernels
+from sida.kernels import group_norm
+from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
+from sida.kernels.group_norm import Affine, norm_act
+from sida.kernels.pointwise import adam_step, concat, double, gradient_norm, halve, scaled_silu
+from sida.kernels.residual import residual
 
-#: What arguments are: pointers by name, other numbers; everything else is a 32-bit integer.
-HALF, FLOAT = "*fp16", "*fp32"
-POINTERS = {
-    **dict.fromkeys(
-        ("x", "y", "grad", "dx", "branch", "skip", "of_branch", "of_skip", "of_y", "of_s", "s", "beside", "kept"), HALF
-    ),
-    **dict.fromkeys(("source", "target"), HALF),
-    **dict.fromkeys(("partial", "channel", "group", "gamma", "beta", "before", "scale", "after", "factors"), FLOAT),
-    **dict.fromkeys(
-        ("out", "bias", "skip_bias", "divisor", "weight", "dw", "lengths", "along", "gain", "vector"), FLOAT
-    ),
-    **dict.fromkeys(("gradient", "mean", "square"), FLOAT),
-    "seed": "*i64",
-}
-NUMBERS = {"eps", "dropout", "share", "skip_share", "limit", "factor", "offset", "infinity", "clip", "rate",
-           "mean_share", "square_share", "divisor_factor"}  # fmt: skip
-SIZES = {"BLOCK": 32, "WIDTH": 64, "CHUNKS": 16, "SIZE": 8, "STEP": 48}
+TYPES = {torch.float16: "*fp16", torch.float32: "*fp32", torch.int64: "*i64", int: "i32", float: "fp32"}
+COMPILED: set[str] = set()
 
 
-def main(parts: bool) -> None:
-    """Compiles each kernel, with all of its optional parts or with none."""
-    count = 0
-    for module in pkgutil.iter_modules(sida.kernels.__path__, "sida.kernels."):
-        for function in vars(importlib.import_module(module.name)).values():
-            # What does not ask which program it is is a part of kernels, not one.
-            here = isinstance(function, triton.JITFunction) and function.__module__ == module.name
-            if here and "tl.program_id(" in function.src:
-                compile_kernel(function, parts)
-                count += 1
-    print(count)
-
-
-def compile_kernel(function: triton.JITFunction, there: bool) -> None:
-    """Compiles one for the machine code of compute capability 9.0."""
-    constants = {
-        arg: SIZES.get(arg, there) for arg, kind in function.fn.__annotations__.items() if "constexpr" in str(kind)
+def compile_launch(kernel: JITFunction, *arguments: Any, grid: Any, warmup: bool, **more: Any) -> None:
+    """Takes the place of a launch: compiles for the machine code of compute capability 9.0."""
+    given = dict(zip(kernel.arg_names, arguments)) | {name: more.pop(name) for name in kernel.arg_names if name in more}
+    constants = {name: value for name, value in given.items() if value is None or name in kernel.fn.__annotations__}
+    signature = {
+        name: "constexpr" if name in constants else TYPES[getattr(value, "dtype", type(value))]
+        for name, value in given.items()
     }
-    signature = {arg: POINTERS.get(arg, "fp32" if arg in NUMBERS else "i32") for arg in function.arg_names}
-    if not there:
-        # What is not there is stood in for by a map.
-        signature |= dict.fromkeys(signature.keys() & {"before", "scale", "after", "bias", "skip_bias"}, HALF)
-    signature |= dict.fromkeys(constants, "constexpr")
-    places = {(function.arg_names.index(arg),): value for arg, value in constants.items()}
-    triton.compile(ASTSource(fn=function, signature=signature, constexprs=places), target=GPUTarget("cuda", 90, 32))
+    places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=places)
+    triton.compile(source, target=GPUTarget("cuda", 90, 32), options=more)
+    COMPILED.add(kernel.fn.__name__)
+
+
+def launch_all(whole: bool) -> None:
+    """Calls every function and its derivative on maps of half precision, with all optional tensors or with none."""
+
+    def derive(*results: Tensor) -> None:
+        # Without the last of several results, what stands beside a gradient is missing.
+        used = results if whole else results[:1]
+        torch.autograd.backward(used, [torch.zeros_like(result) for result in used])
+
+    x, other = (torch.zeros(2, 64, 8, 8, dtype=torch.float16, requires_grad=True) for _ in range(2))
+    vector, rows, number = (torch.zeros(size, requires_grad=True) for size in ((64,), (2, 64), ()))
+    dropout = 0.1 * whole
+    derive(residual(x, other, *([vector, vector] if whole else []), clip=1.0 if whole else None))
+    for result in (concat(x, other, 0.5), double(x), halve(x), pixel_norm(x.flatten(1), 1e-4)):
+        derive(result)
+    derive(unit_rows(vector[:, None], number if whole else 1.0, 1e-4, torch.float16))
+    derive(*pixel_norm_silu(x, 1e-4))
+    derive(*scaled_silu(x, rows if whole else None, dropout))
+    for group_norm.MAX_WHOLE_POSITIONS in (0, 1024):
+        derive(*norm_act(x, Affine(vector, vector, *[rows] * 3 * whole), 4, 1e-5, silu=whole, dropout=dropout))
+    flat = vector.detach()
+    gradient_norm(flat, 1e5)
+    adam_step(flat, flat, flat if whole else None, flat, 1e-3, (0.9, 0.9), 1e-8, 1, 1e5, None)
 
 
 if __name__ == "__main__":
-    main("plain" not in sys.argv)
+    JITFunction.run = compile_launch
+    launch_all("plain" not in sys.argv)
+    print(len(COMPILED))

@@ -15,7 +15,7 @@ from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
 from sida.kernels.fused import recomputed
 from sida.kernels.group_norm import Affine, norm_act
 from sida.kernels.pointwise import concat, double, halve, scaled_silu
-from sida.kernels.residual import ResidualFactors, fork, residual
+from sida.kernels.residual import fork, residual
 from sida.networks.edm2_unet import NORM_EPS, MPConv, normalize
 from sida.training.optimizer import INFINITY_REPLACEMENT, Adam, guard_gradient
 
@@ -159,13 +159,13 @@ def test_residual_sum(branch, skip, clip):
         total = branch * (h + bias[:, None, None]) + skip * x
         return total if clip is None else total.clamp(-clip, clip)
 
-    shares = ResidualFactors(branch, skip, clip)
-    agree(lambda h, x, b: residual(h, x, b, shares), plain, leaf(2, 6, 3, 4), part(2, 6, 3, 4), leaf(6))
+    shares = {"share": branch, "skip_share": skip, "clip": clip}
+    agree(lambda h, x, b: residual(h, x, b, **shares), plain, leaf(2, 6, 3, 4), part(2, 6, 3, 4), leaf(6))
 
 
 def test_residual_sum_keeps_nan():
     h = torch.full((1, 2, 1, 1), float("nan"), device=DEVICE)
-    assert residual(h, torch.zeros_like(h), None, ResidualFactors(clip=1.0)).isnan().all()
+    assert residual(h, torch.zeros_like(h), clip=1.0).isnan().all()
 
 
 def test_concatenation_and_fork():
@@ -256,9 +256,8 @@ def test_an_activation_that_is_made_again_is_not_kept(kind, dropout, normalising
 def of_divided_rows(x: Tensor, other: Tensor, vector: Tensor, rows: Tensor) -> list[Tensor]:
     """Results of all kernels that divide rows."""
     torch.manual_seed(3)
-    shares = ResidualFactors(0.7, 0.7)
     return [
-        residual(x, other, vector, shares, 2 * vector),
+        residual(x, other, vector, 2 * vector, share=0.7, skip_share=0.7),
         concat(x, other, 0.5, 2.0),
         *scaled_silu(x, rows, 0.4),
         *norm_act(x, Affine(vector, 3 * vector, rows), 3, 1e-5, dropout=0.4),
@@ -268,15 +267,15 @@ def of_divided_rows(x: Tensor, other: Tensor, vector: Tensor, rows: Tensor) -> l
 
 
 def test_divided_rows_give_the_same(monkeypatch):
-    assert pointwise.tile_size(192)[1::2] == (64, 3)
-    assert pointwise.tile_size(384)[1::2] == (128, 3)
-    assert pointwise.tile_size(256)[1::2] == (256, 1)
+    for channels, width, parts in ((192, 64, 3), (384, 128, 3), (256, 256, 1)):
+        grid, sizes = pointwise.tiles(1, channels)
+        assert (sizes["WIDTH"], grid) == (width, (1, parts))
     monkeypatch.setattr(group_norm, "MAX_WHOLE_POSITIONS", 0)
     leaves = [leaf(2, 12, 4, 4), leaf(2, 12, 4, 4, seed=1), leaf(12, seed=2), leaf(2, 12, seed=3)]
     found = []
-    for narrowest, tiles in ((64, 1), (4, 3)):
+    for narrowest, parts in ((64, 1), (4, 3)):
         monkeypatch.setattr(pointwise, "_NARROWEST", narrowest)
-        assert pointwise.tile_size(12)[3] == tiles
+        assert pointwise.tiles(1, 12)[0] == (1, parts)
         results = of_divided_rows(*leaves)
         found.append(([*results], torch.autograd.grad([y.square().sum() for y in results], leaves)))
     for one, other in zip(*(values for values, _ in found), strict=True):
