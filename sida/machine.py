@@ -266,19 +266,16 @@ def code_version() -> str:
     # An installed package may lie in another project's repository.
     if not (_ROOT / ".git").exists():
         return _installed_version() or f"{sida.__version__}+nogit.{source_digest()}"
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(_ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        commit = subprocess.run(
-            ["git", "-C", str(_ROOT), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        status = subprocess.run(
-            ["git", "-C", str(_ROOT), "status", "--porcelain", "--", "sida", "eval"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        commit, changed = git("rev-parse", "--short=12", "HEAD"), git("status", "--porcelain", "--", "sida", "eval")
     except (OSError, subprocess.CalledProcessError):
         return f"{sida.__version__}+nogit.{source_digest()}"
-    return f"{sida.__version__}+{commit}" + (f".dirty.{source_digest()}" if status.strip() else "")
+    return f"{sida.__version__}+{commit}" + (f".dirty.{source_digest()}" if changed else "")
 
 
 def _installed_version() -> str | None:
@@ -315,10 +312,9 @@ def processor_name() -> str:
     facts = dict(re.findall(r"^(cpu family|model|model name)\s*: (.+)$", text, re.MULTILINE))
     # Virtual machines hide the name, not the numbers.
     name = " ".join(re.sub(r"\((R|TM)\)", "", facts.get("model name", platform.machine())).split())
-    numbers = (
-        f", family {facts['cpu family']} model {facts['model']}" if {"cpu family", "model"} <= facts.keys() else ""
-    )
-    return f"{os.cpu_count() or 1} × {name}{numbers}"
+    if {"cpu family", "model"} <= facts.keys():
+        name = f"{name}, family {facts['cpu family']} model {facts['model']}"
+    return f"{os.cpu_count() or 1} × {name}"
 
 
 def environment(device: str | None = "cpu") -> dict[str, Any]:

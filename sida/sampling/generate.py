@@ -14,7 +14,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -67,14 +67,6 @@ class Samples(NamedTuple):
 def device_of(net: torch.nn.Module) -> torch.device:
     """Device of a network's parameters."""
     return next(iter(net.parameters())).device
-
-
-def evaluation_copy(net: torch.nn.Module) -> torch.nn.Module:
-    """Returns ``net``, or a copy if an evaluation would rewrite its weights; so images do not depend on earlier draws.
-
-    See :meth:`sida.networks.EDM2Precond.evaluation_copy`; modules of other packages are returned unchanged.
-    """
-    return net.evaluation_copy() if isinstance(net, Precond) else net
 
 
 def latent_decoder(net: torch.nn.Module) -> Decoder | None:
@@ -207,7 +199,9 @@ class Drawer:
     ) -> Iterator[Samples]:
         """Yields batches; draws the next latents while the GPU works, so that the GPU never waits for the CPU."""
         device, sampler, decode = device_of(net), self.sampler, self.decode
-        net, gnet = evaluation_copy(net), None if self.guide is None else evaluation_copy(self.guide)
+        # If an evaluation rewrote their weights, images would depend on earlier draws.
+        unchanging = lambda one: one.evaluation_copy() if isinstance(one, Precond) else one
+        net, gnet = unchanging(net), unchanging(self.guide)
         shape = (int(net.img_channels), int(net.img_resolution), int(net.img_resolution))  # type: ignore[arg-type]
 
         def draw(start: int) -> _Drawn:
@@ -219,7 +213,7 @@ class Drawer:
             return _Drawn(chosen, streams, latents, class_rule(streams, start))
 
         starts = range(0, len(seeds), batch_size)
-        flying: collections.deque[_Flight] = collections.deque()
+        flying: collections.deque[Callable[[], Samples]] = collections.deque()
         with contextlib.ExitStack() as stack:
             for network in (net, gnet):
                 if network is not None:
@@ -239,11 +233,11 @@ class Drawer:
                     latents = drawn.latents.to(device, non_blocking=True)
                     values = draw_batch(sampler, net, latents, labels, drawn.streams, gnet, (called, guide))
                     images = to_uint8(values) if decode is None else decode(values)
-                flying.append(_Flight(drawn, images, values.flatten(1).isfinite().all(1), output))
+                flying.append(_in_flight(drawn, images, values.flatten(1).isfinite().all(1), output))
                 if len(flying) > (_FLYING if device.type == "cuda" else 0):
-                    yield flying.popleft().land()
+                    yield flying.popleft()()
             while flying:
-                yield flying.popleft().land()
+                yield flying.popleft()()
 
     def grid(self, rows: int, columns: int, first_seed: int, batch_size: int) -> torch.Tensor:
         """Returns the images uint8 ``(rows·columns, C, H, W)`` of a grid.
@@ -294,34 +288,32 @@ def prefetched(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
             yield waiting.popleft().result()
 
 
-class _Flight:
-    """A batch whose copies to the CPU may be unfinished."""
+def _in_flight(
+    drawn: _Drawn, images: torch.Tensor, finite: torch.Tensor, output: torch.device
+) -> Callable[[], Samples]:
+    """Queues the copies of a batch to the CPU; returns what waits for them.
 
-    def __init__(self, drawn: _Drawn, images: torch.Tensor, finite: torch.Tensor, output: torch.device) -> None:
-        self._drawn, self._event, count = drawn, None, len(drawn.seeds)
-        self._images, self._finite = images[:count], finite[:count]
-        if finite.device.type == "cuda":
-            # The copies are queued before the next batch's work; an event marks their end.
-            self._finite = _to_pinned(self._finite)
-            pinned = output.type == "cpu" and images.is_cuda
-            self._images = _to_pinned(self._images) if pinned else self._images.to(output)
-            self._event = torch.cuda.current_stream(finite.device).record_event()
-        else:
-            self._images = self._images.to(output)
+    Raises:
+        UserError: Raised by the returned function if the network returned NaN or infinity.
+    """
+    count, event = len(drawn.seeds), None
+    images = _to_pinned(images[:count]) if output.type == "cpu" and images.is_cuda else images[:count].to(output)
+    finite = finite[:count]
+    if finite.is_cuda:
+        # The copies are queued before the next batch's work; an event marks their end.
+        stream, finite = torch.cuda.current_stream(finite.device), _to_pinned(finite)
+        event = stream.record_event()
 
-    def land(self) -> Samples:
-        """Waits for the copies and checks the values.
-
-        Raises:
-            UserError: The network returned NaN or infinity.
-        """
-        if self._event is not None:
-            self._event.synchronize()
-        if not bool(self._finite.all()):
-            seed = self._drawn.seeds[int(self._finite.logical_not().nonzero()[0])]
+    def land() -> Samples:
+        if event is not None:
+            event.synchronize()
+        if not bool(finite.all()):
+            seed = drawn.seeds[int(finite.logical_not().nonzero()[0])]
             fault = f"the network gives NaN or infinity for seed {seed}"
             raise UserError("", fault, "its file or its training is broken")
-        return Samples(self._drawn.seeds, self._images, self._drawn.classes[: len(self._drawn.seeds)])
+        return Samples(drawn.seeds, images, drawn.classes[:count])
+
+    return land
 
 
 def _to_pinned(tensor: torch.Tensor) -> torch.Tensor:
@@ -387,8 +379,8 @@ class Evaluations:
     """
 
     def __init__(self, record: RecordFunction | None = None) -> None:
-        self._record = record
-        self._kept: dict[str, _Kept] = {}
+        self.record = record
+        self._replayed: dict[str, _Replayed] = {}
 
     @classmethod
     def on(cls, device: torch.device) -> Evaluations:
@@ -404,66 +396,52 @@ class Evaluations:
             coming: Number of evaluations in the draw.
             kernels: Kernels of the network, see :class:`sida.config.samplers.Sampler`.
         """
-        if self._record is None:
+        if self.record is None:
             return net
-        identity = _identity(net, kernels)
-        kept = self._kept.get(role)
-        if kept is None or kept.identity != identity:
-            kept = self._kept[role] = _Kept(identity)
-        kept.evaluations += coming
-        return _Replayed(net, self, kept) if kept.evaluations >= _WORTH else net
-
-    def call(self, net: torch.nn.Module, kept: _Kept, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Evaluates the network once; the next evaluation does not overwrite the result."""
-        shapes = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in inputs.items())
-        try:
-            if self._record is not None and shapes not in kept.recordings:
-                kept.recordings[shapes] = self._record(lambda given: {"images": _evaluate(net, given)}, inputs)
-        except RecordingError as reason:
-            self._record = None
-            say(f"CUDA graphs: {reason}; sampling continues kernel by kernel")
-        if self._record is None:
-            return _evaluate(net, inputs)
-        # Evaluations write the memory of a recording one after the other, on any streams.
-        device = inputs["x"].device
-        if kept.done is not None:
-            torch.cuda.current_stream(device).wait_event(kept.done)
-        images = kept.recordings[shapes](inputs)["images"].clone()
-        kept.done = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
-        return images
-
-
-@dataclasses.dataclass
-class _Kept:
-    """State of a role: the network's identity, its recordings by shape, and the end of the last evaluation."""
-
-    identity: tuple[Any, ...]
-    evaluations: int = 0
-    recordings: dict[Any, Callable[[Tensors], Tensors]] = dataclasses.field(default_factory=dict)
-    done: torch.cuda.Event | None = None
+        # Equal for networks that run the same kernels on the same memory.
+        settings = [getattr(net, name, None) for name in ("init_config", "use_fp16", "half_dtype")]
+        places = [tensor.data_ptr() for tensor in (*net.parameters(), *net.buffers())]
+        identity = (kernels, type(net), repr(settings), *places)
+        replayed = self._replayed.get(role)
+        if replayed is None or replayed.identity != identity:
+            replayed = self._replayed[role] = _Replayed(self, identity)
+        replayed.evaluations += coming
+        if replayed.evaluations < _WORTH:
+            return net
+        replayed.net = net
+        return replayed
 
 
 class _Replayed:
-    """Substitute for a network: the same attributes, with replayed calls."""
+    """Substitute for a network: the same attributes, with replayed calls by the inputs' shapes."""
 
-    def __init__(self, net: torch.nn.Module, evaluations: Evaluations, kept: _Kept) -> None:
-        self._net, self._evaluations, self._kept = net, evaluations, kept
+    def __init__(self, owner: Evaluations, identity: tuple[Any, ...]) -> None:
+        self.net: Any = None
+        self._owner, self.identity, self.evaluations = owner, identity, 0
+        self._recordings: dict[Any, Callable[[Tensors], Tensors]] = {}
+        self._done: torch.cuda.Event | None = None
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._net, name)
+        return getattr(self.net, name)
 
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
+        """Evaluates the network once; the next evaluation does not overwrite the result."""
         inputs = {"x": x, "sigma": sigma} | ({} if labels is None else {"labels": labels})
-        return self._evaluations.call(self._net, self._kept, inputs)
+        shapes = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in inputs.items())
+        try:
+            if self._owner.record is not None and shapes not in self._recordings:
+                self._recordings[shapes] = self._owner.record(self._evaluate, inputs)
+        except RecordingError as reason:
+            self._owner.record = None
+            say(f"CUDA graphs: {reason}; sampling continues kernel by kernel")
+        if self._owner.record is None:
+            return self._evaluate(inputs)["images"]
+        # Evaluations write the memory of a recording one after the other, on any streams.
+        if self._done is not None:
+            torch.cuda.current_stream(x.device).wait_event(self._done)
+        images = self._recordings[shapes](inputs)["images"].clone()
+        self._done = torch.cuda.current_stream(x.device).record_event() if x.is_cuda else None
+        return images
 
-
-def _identity(net: torch.nn.Module, kernels: str) -> tuple[Any, ...]:
-    """Key that is equal for networks that run the same kernels on the same memory."""
-    settings = [getattr(net, name, None) for name in ("init_config", "use_fp16", "half_dtype")]
-    places = [tensor.data_ptr() for tensor in (*net.parameters(), *net.buffers())]
-    return (kernels, type(net), repr(settings), *places)
-
-
-def _evaluate(net: torch.nn.Module, given: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    images: torch.Tensor = net(given["x"], given["sigma"], given.get("labels"))
-    return images
+    def _evaluate(self, given: Tensors) -> Tensors:
+        return {"images": self.net(given["x"], given["sigma"], given.get("labels"))}

@@ -99,7 +99,7 @@ def run_job(config: SampleConfig) -> Iterator[str]:
         keep_freed_memory()
         source = _Source(config)
         # Refuses contradicting settings before the target exists.
-        source.batches(seeds[:1], config.batch_size)
+        source.drawer.draw(seeds[:1], config.batch_size, source.class_labels)
         if config.out is not None:
             store = open_sample_store(config.out, seeds, config.whole_shard_size, source.record(config))
             _fill(store, source, config, rank, world)
@@ -189,25 +189,22 @@ class _Source:
             return hashlib.sha256(self.dataset.class_indices.numpy().tobytes()).hexdigest()
         return None
 
-    def batches(self, seeds: Sequence[int], batch_size: int) -> Iterator[Samples]:
-        """Yields images for seeds."""
-        return self.drawer.draw(seeds, batch_size, self.class_labels)
-
 
 def _fill(store: SampleStore, source: _Source, config: SampleConfig, rank: int, world: int) -> None:
     """Makes the missing shards of this process."""
     if store.is_complete():
         return
-    mine = [shard for shard in range(store.num_shards) if shard % world == rank]
-    total = sum(len(store.shard_seeds(shard)) for shard in mine)
+    mine = range(rank, store.num_shards, world)
     todo = [shard for shard in mine if not store.is_done(shard)]
-    done = total - sum(len(store.shard_seeds(shard)) for shard in todo)
+    missing = [seed for shard in todo for seed in store.shard_seeds(shard)]
+    total = sum(len(store.shard_seeds(shard)) for shard in mine)
+    done = total - len(missing)
     progress = Progress(f"sample {Path(str(config.out)).name}", total, done=done)
 
     def watched() -> Iterator[Samples]:
         nonlocal done
         # A single draw for all shards, so that the device does not wait between shards.
-        for batch in source.batches([seed for shard in todo for seed in store.shard_seeds(shard)], config.batch_size):
+        for batch in source.drawer.draw(missing, config.batch_size, source.class_labels):
             done += len(batch.seeds)
             progress.update(done)
             yield batch
