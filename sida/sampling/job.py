@@ -142,29 +142,24 @@ class _Source:
 
     def __init__(self, config: SampleConfig) -> None:
         self.device = open_device(config.device)
-        network = None if config.network is None else network_file(config.network)
-        self.sampler = sampler_for(network, config.sampler)
-        net, self.network_sha256 = self._open(network)
-        guide, self.guide_sha256 = self._open(None if config.gnet is None else network_file(config.gnet))
-        if net is None and self.sampler.needs_network:
+        names = (config.network, config.gnet)
+        self.files = [None if name is None else network_file(name) for name in names]
+        self.sampler = sampler_for(self.files[0], config.sampler)
+        if config.network is None and self.sampler.needs_network:
             raise UserError("network", "give --network FILE (only the sampler 'data' needs none)")
+        net, guide = (None if file is None else load_network(file, self.device)[0] for file in self.files)
         self.dataset = _dataset(config.dataset)
         self.class_labels = _class_rule(config.class_labels)
         self.drawer = Drawer(self.sampler, net, guide, lambda: self.dataset, config.vae, self.device)
 
-    def _open(self, path: Path | None) -> tuple[torch.nn.Module | None, str | None]:
-        if path is None:
-            return None, None
-        net, _ = load_network(path, self.device)
-        return net, sha256_file(path)
-
     def record(self, config: SampleConfig) -> dict[str, Any]:
         """Returns everything that decides the samples, for the record stored next to them."""
         rule = self.class_labels
+        network, guide = (None if file is None else sha256_file(file) for file in self.files)
         return {
             "format": "sida-samples-1",
-            "network_sha256": self.network_sha256,
-            "guide_sha256": self.guide_sha256,
+            "network_sha256": network,
+            "guide_sha256": guide,
             "vae": decoder_digest(config.vae),
             "sampler": self.sampler.facts(),
             "nfe": self.sampler.nfe,

@@ -166,9 +166,9 @@ class SampleStore(abc.ABC):
     def is_intact(self, shard: int) -> bool:
         """Whether the content of a finished shard is what was written."""
 
-    @abc.abstractmethod
     def encode(self, samples: Samples) -> Any:
-        """The costly part of writing a batch; runs in a worker thread."""
+        """The costly part of writing a batch, if there is one; runs in a worker thread."""
+        return samples
 
     @abc.abstractmethod
     def write(self, shard: int, encoded: list[Any]) -> None:
@@ -180,32 +180,27 @@ class SampleStore(abc.ABC):
 
     def finish(self) -> bool:
         """Makes the final form if all shards are there; safe when several processes try. Returns whether it exists."""
-        if self.is_complete():
-            self._clean()
-            return True
-        if not all(self.is_done(shard) for shard in range(self.num_shards)):
-            return False
-        lock_path = self.parts.with_name(f".{self.path.name}.lock")
-        self._check_own(lock_path)
-        with open(lock_path, "a+b") as lock:
-            try:
-                wait_for_lock(lock)
-            except OSError as error:
-                fault = f"cannot be locked ({error.strerror})"
-                remedy = f"all shards are in {self.parts}: move them to a file system with locks, and run there"
-                raise UserError(self.path, fault, remedy) from None
-            if not self.is_complete():
-                self.assemble()
-                self._clean()
-        lock_path.unlink(missing_ok=True)
+        if not self.is_complete():
+            if not all(self.is_done(shard) for shard in range(self.num_shards)):
+                return False
+            lock_path = self.parts.with_name(f".{self.path.name}.lock")
+            self._check_own(lock_path)
+            with open(lock_path, "a+b") as lock:
+                try:
+                    wait_for_lock(lock)
+                except OSError as error:
+                    fault = f"cannot be locked ({error.strerror})"
+                    remedy = f"all shards are in {self.parts}: move them to a file system with locks, and run there"
+                    raise UserError(self.path, fault, remedy) from None
+                if not self.is_complete():
+                    self.assemble()
+            lock_path.unlink(missing_ok=True)
+        shutil.rmtree(self.parts, ignore_errors=True)
         return True
 
     @abc.abstractmethod
     def assemble(self) -> None:
         """Builds the final form from all shards; atomic."""
-
-    def _clean(self) -> None:
-        shutil.rmtree(self.parts, ignore_errors=True)
 
 
 class NpzFile(SampleStore):
@@ -221,10 +216,6 @@ class NpzFile(SampleStore):
     def is_intact(self, shard: int) -> bool:
         """By the checksums of npz, and the seeds."""
         return intact_shard(self.shard_path(shard), self.shard_seeds(shard))
-
-    def encode(self, samples: Samples) -> Samples:
-        """Nothing to encode."""
-        return samples
 
     def write(self, shard: int, encoded: list[Any]) -> None:
         """Writes an npz shard."""
