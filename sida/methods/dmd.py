@@ -437,8 +437,6 @@ class FDistillLoss(DMD2Loss):
     Source: see :func:`divergence_weight`.
     """
 
-    pooled = True
-
     options: FDistillOptions = dataclasses.field(default_factory=FDistillOptions)
     means: Tensor = dataclasses.field(default_factory=lambda: torch.ones(10))
     add_up: Callable[[Tensor], object] | None = None
@@ -471,7 +469,8 @@ def make_f_distill(parts: Parts) -> training.Distiller:
     distiller = make_dmd2(parts, parts.options.bins)
     loss, network = distiller.loss, distiller.fake_score
     loss.means, loss.add_up = network.net.get_buffer("ratios"), lambda values: network.ranks.add_up(values)
-    distiller.summed = True
+    # Its running means take each step once, over all processes.
+    distiller.repeatable = False
     return distiller
 
 

@@ -296,18 +296,14 @@ def make_fd_loss(parts: Parts) -> training.StudentTrainer:
     loss = FrechetLoss(terms, lambda: generator.ranks, starting_images)
     classes = bool(parts.initial.label_dim)
     step = training.OptimizerStep(
-        "generator", generator, loss, loss.weights, "generator", {"label": uniform}, pooled=True, uniform_labels=classes
+        "generator", generator, loss, loss.weights, "generator", {"label": uniform}, uniform_labels=classes
     )
     schedule = CosineSchedule(**vars(parts.schedule(options.lr_rampup_kimg)))
     kept = {f"judge-{name}": term for name, term in terms.items()}
-
-    class FDLossTrainer(training.StudentTrainer):
-        def save_memory(self, images: int, nimg: int) -> None:
-            # The statistics have taken the images of the step, so that it has no second attempt.
-            remedy = "set checkpointing to true, or take more processes, a smaller batch_size or a larger card"
-            raise UserError(config.name, f"out of memory at image {nimg:,} with {images:,} images at once", remedy)
-
-    return FDLossTrainer([step], schedule, config, graphs=False, kept=kept)
+    trainer = training.StudentTrainer([step], schedule, config, graphs=False, kept=kept)
+    # The statistics have taken the images of a step that runs out of memory.
+    trainer.repeatable = False
+    return trainer
 
 
 FD_LOSS = Method(

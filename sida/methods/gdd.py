@@ -168,8 +168,7 @@ def make_gdd(parts: Parts) -> training.StudentTrainer:
         return {"fooling": _summed(loss.generator_loss(augmented, given.images, given.class_labels), given)}
 
     weights = {"real_or_fake": options.loss_images, "r1": float(options.r1_interval), "fooling": options.loss_images}
-    # The heads normalise by the micro-batch, and augmentation draws for it.
-    step = functools.partial(training.OptimizerStep, weights=lambda pixels: weights, pooled=True)
+    step = functools.partial(training.OptimizerStep, weights=lambda pixels: weights)
     judge = functools.partial(step, "discriminator", critic, stream="discriminator", real_images=True)
     steps = [judge(loss=discriminator_loss)]
     if options.r1_gamma:

@@ -80,8 +80,6 @@ class ScoreLoss(Loss):
 
     #: Whether the fake score is also a discriminator, so that its step needs real images.
     uses_real_images = False
-    #: Whether a term has a mean over the micro-batch, so that it is no sum over images.
-    pooled = False
 
     sigma_data: float = Recipe.sigma_data
     gamma: Gamma = Recipe.gamma

@@ -109,11 +109,6 @@ class SiDALoss(SiDLoss):
     lambda_adv: float = Recipe.lambda_adv
     lambda_d: float = 1.0
 
-    @property
-    def pooled(self) -> bool:  # type: ignore[override]
-        """See :class:`~sida.methods.method.ScoreLoss`."""
-        return self.pool == "batch"
-
     def weights(self, pixels: int) -> dict[str, float]:
         """See :meth:`~sida.methods.method.ScoreLoss.weights`; the adversarial scalar has the factor C·H·W."""
         return super().weights(pixels) | {"adversarial": self.lambda_adv * pixels, "discriminator": self.lambda_d}

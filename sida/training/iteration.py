@@ -6,8 +6,7 @@ the loss and gradient of one micro-batch of a step.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,17 +20,7 @@ from sida.training.averages import Average, ema_beta
 from sida.training.batches import Batch, seed_layers, step_draws
 from sida.training.logs import IterationRecord
 from sida.training.loop import Trainer
-from sida.training.micro_batches import (
-    Augment,
-    EagerRunner,
-    GraphRunner,
-    MemoryRelief,
-    MicroBatchResult,
-    MicroBatchRunner,
-    MicroBatchSpec,
-    OptimizerStep,
-    has_dropout,
-)
+from sida.training.micro_batches import Augment, EagerRunner, GraphRunner, OptimizerStep, Outcome
 from sida.training.optimizer import OptimizedNetwork, Resumable
 from sida.training.schedule import Phase, Schedule
 
@@ -57,11 +46,9 @@ class StudentTrainer(Trainer):
     Attributes:
         generator: The last of the networks.
         batches: Source of images and labels, set before the first iteration; all streams have equally many images.
-        summed: Whether losses sum over processes within a step, which one process alone cannot repeat.
     """
 
     batches: Batches
-    summed = False
 
     def __init__(
         self,
@@ -75,13 +62,10 @@ class StudentTrainer(Trainer):
         self.generator = steps[-1].network
         networks = {step.name: step.network for step in steps}
         super().__init__(networks, {"ema": Average(self.generator)}, kept or {})
-        # Buffers of discriminators' heads change with each pass: ratios, spectral norms.
-        self._buffers = [value for network in self.networks.values() for value in network.net.buffers()]
         self.device = self.generator.flat.vector.device
-        self._memory = MemoryRelief(recipe.name)
-        self._plain = plain = EagerRunner(self.generator, recipe.init_sigma)
-        replayed = graphs and recipe.cuda_graphs and self.device.type == "cuda"
-        self._run: MicroBatchRunner = GraphRunner(plain, list(self.networks.values())) if replayed else plain
+        self._run = EagerRunner(self.generator, recipe.init_sigma)
+        if graphs and recipe.cuda_graphs and self.device.type == "cuda":
+            self._run = GraphRunner(self.generator, recipe.init_sigma, [*self.networks.values()])
 
     def iteration(self, nimg: int, draws: Mapping[str, Sequence[Draws]] | None = None) -> IterationRecord:
         """Does the steps of ψ, one step of θ and one of the average.
@@ -115,58 +99,34 @@ class StudentTrainer(Trainer):
     ) -> None:
         """Adds up the gradients of a stream's micro-batches, and steps."""
         batches = self.batches(stream, nimg, step.real_images)
+        draws = self._draws(step, stream, nimg, batches, given)
         total = sum(len(images) for images, _ in batches)
         weights = step.weights(batches[0][0][0].numel())
+        scales = {name: (weight / total, phase.weight(name)) for name, weight in weights.items()}
         for network in self.networks.values():
             network.train() if network is step.network else network.eval()
-        factors = {name: weight / total for name, weight in weights.items()}
-        spec = MicroBatchSpec(step, factors, {name: phase.weight(name) for name in weights})
-        pairs = list(zip(batches, self._draws(step, stream, nimg, batches, given)))
-        if step.uniform_labels:
-            drawn = [
-                None if labels is None else uniform_labels(draws["label"], labels.shape[1]).to(labels)
-                for (_, labels), draws in pairs
-            ]
-            pairs = [((images, labels), draws) for ((images, _), draws), labels in zip(pairs, drawn)]
-        results = None
-        before = [value.clone() for value in self._buffers]
-        with contextlib.suppress(torch.OutOfMemoryError):
-            results = self._results(spec, stream, nimg, pairs)
-        if results is None:
-            for value, old in zip(self._buffers, before):
-                value.copy_(old)
-            self.save_memory(len(batches[0][0]), nimg)
-            results = self._results(spec, stream, nimg, pairs)
-        for outcome in results:
-            record.nan_samples += outcome.nan_count
-            for name, value in outcome.losses.items():
+
+        def passes() -> Iterator[Outcome]:
+            position = self.ranks.rank * total
+            for (images, labels), drawn in zip(batches, draws):
+                if step.uniform_labels and labels is not None:
+                    labels = uniform_labels(drawn["label"], labels.shape[1]).to(labels)
+                seed_layers(self.recipe.seed, stream, nimg, position, self.device)
+                augment = self._augment(step, stream, nimg, position)
+                yield self._run(step, scales, (images, labels), drawn, augment)
+                position += len(images)
+
+        for losses, dropped in self.attempt(lambda: [*passes()], nimg):
+            record.nan_samples += dropped
+            for name, value in losses.items():
                 record.add_loss(name, value)
         record.samples += total
         record.add_step(step.name, step.network.step(phase.lr_factor))
 
-    def _results(
-        self, spec: MicroBatchSpec, stream: str, nimg: int, pairs: Sequence[tuple[Batch, Draws]]
-    ) -> list[MicroBatchResult]:
-        """Losses of a step's micro-batches, whose gradients are added to the network's."""
-        results, position = [], self.ranks.rank * sum(len(images) for (images, _), _ in pairs)
-        for batch, draws in [part for pair in pairs for part in self._memory.parts(*pair)]:
-            seed_layers(self.recipe.seed, stream, nimg, position, self.device)
-            results.append(self._run(spec, batch, draws, self._augment(spec.step, stream, nimg, position)))
-            position += len(batch[0])
-        return results
-
-    def save_memory(self, images: int, nimg: int) -> None:
-        """Prepares the second attempt of a step that ran out of memory; see :meth:`MemoryRelief.relieve`.
-
-        Args:
-            images: Images of a micro-batch.
-            nimg: Images seen before the step.
-        """
-        self._run = self._plain
-        random = any(other.augment is not None or has_dropout(other.network.net) for other in self.steps)
-        divisible = not random and not any(other.pooled for other in self.steps)
-        together = self.summed and self.ranks.world_size > 1
-        self._memory.relieve([*self.networks.values()], images, divisible, nimg, together)
+    def save_memory(self, nimg: int) -> None:
+        """See :meth:`sida.training.loop.Trainer.save_memory`; CUDA graphs go, too."""
+        super().save_memory(nimg)
+        self._run = EagerRunner(self.generator, self.recipe.init_sigma)
 
     def _draws(
         self, step: OptimizerStep, stream: str, nimg: int, batches: Sequence[Batch], given: Sequence[Draws] | None
@@ -260,7 +220,6 @@ class Distiller(StudentTrainer):
             real_images=loss.uses_real_images,
             augment=augment,
             repeats=psi_steps,
-            pooled=loss.pooled,
         )
         theta_step = OptimizerStep(
             "generator",
@@ -269,6 +228,5 @@ class Distiller(StudentTrainer):
             loss.weights,
             "generator",
             loss.generator_draws(),
-            pooled=loss.pooled,
         )
         super().__init__([psi_step, theta_step], schedule, recipe, graphs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import math
 import os
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
@@ -22,6 +23,7 @@ from sida.data.dataset import Sketch, join_sketches, read_sketch
 from sida.errors import Progress, UserError, say
 from sida.machine import code_version, peak_memory, prepare_process
 from sida.networks import architecture
+from sida.networks.unet import blocks_of
 from sida.sampling.store import Pictures
 from sida.training.averages import Average
 from sida.training.evaluation import Evaluation
@@ -30,6 +32,8 @@ from sida.training.logs import IterationRecord, TickMeter, check_loggers, hopele
 from sida.training.optimizer import NamedTensors, OptimizedNetwork, Resumable
 from sida.training.processes import ALONE, Interruption, Ranks, StopRequest, joined, own_device
 from sida.training.run import OTHER_STATE, RunFiles, other_state
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +68,11 @@ class Trainer(abc.ABC):
 
     Attributes:
         ranks: Processes that train together.
+        repeatable: Whether a step that ran out of memory can be done again: its losses change nothing but gradients and
+            buffers, and exchange nothing with other processes.
     """
+
+    repeatable = True
 
     def __init__(
         self,
@@ -74,6 +82,8 @@ class Trainer(abc.ABC):
     ) -> None:
         self.networks, self.averages = dict(networks), dict(averages)
         self._parts: dict[str, Resumable] = {**networks, **averages, **kept}
+        # Some change with each pass: ratios and spectral norms of discriminators.
+        self._buffers = [value for network in networks.values() for value in network.net.buffers()]
         self.ranks = ALONE
 
     @abc.abstractmethod
@@ -98,6 +108,43 @@ class Trainer(abc.ABC):
         self.ranks = ranks
         for network in self.networks.values():
             network.ranks = ranks
+
+    def attempt(self, passes: Callable[[], T], nimg: int) -> T:
+        """Does the forward and backward passes of a step, and once more if they run out of memory.
+
+        Args:
+            passes: Adds gradients to the networks.
+            nimg: Images seen before the step.
+        """
+        before = [value.clone() for value in self._buffers]
+        with contextlib.suppress(torch.OutOfMemoryError):
+            return passes()
+        # Only here has the error released the memory of the first attempt.
+        self.save_memory(nimg)
+        for value, old in zip(self._buffers, before):
+            value.copy_(old)
+        return passes()
+
+    def save_memory(self, nimg: int) -> None:
+        """Drops a step's gradients; from here on networks compute their blocks again in the backward pass.
+
+        The numbers stay the same to the last bit.
+
+        Raises:
+            UserError: The step cannot be repeated, or the networks already do so, or have no blocks.
+        """
+        fault = f"out of memory at image {nimg:,}"
+        nets = [network.net for network in self.networks.values()]
+        if not self.repeatable or all(block.checkpointed for net in nets for block in blocks_of(net)):
+            ways = "set checkpointing to true, or give a smaller batch_gpu (docs/differences.md, 20)"
+            raise UserError("", fault, f"{ways} or batch_size, a smaller network or a larger card")
+        for network in self.networks.values():
+            network.drop_gradient()
+            for block in blocks_of(network.net):
+                block.checkpointed = True
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        say(f"{fault}: networks compute blocks again in the backward pass from here on; the numbers stay the same")
 
     def weight_rms(self) -> dict[str, float | None]:
         """Root mean square of the weights of each optimized network, for the log."""

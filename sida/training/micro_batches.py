@@ -13,9 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from sida.data.augment import AugmentPipe
-from sida.errors import UserError, say
+from sida.errors import say
 from sida.machine import Recording, RecordingError, Tensors
-from sida.networks.unet import blocks_of, checkpoint_blocks
 from sida.noise import Draw, Draws
 from sida.sampling.samplers import one_step
 from sida.training.batches import Batch
@@ -141,7 +140,6 @@ class OptimizerStep:
         repeats: Steps in an iteration, each on images and draws of its own.
         every: Iterations from one step to the next.
         generates: Whether its loss sees the generator's images; else real images are in their place, too.
-        pooled: Whether its loss has a mean over the micro-batch, so that it is no sum over images.
         uniform_labels: Whether classes are uniform, by the draw ``label``, and not those of the data's order.
     """
 
@@ -156,7 +154,6 @@ class OptimizerStep:
     repeats: int = 1
     every: int = 1
     generates: bool = True
-    pooled: bool = False
     uniform_labels: bool = False
 
     def streams(self) -> list[str]:
@@ -164,40 +161,24 @@ class OptimizerStep:
         return [self.stream, *(f"{self.stream}-{step}" for step in range(2, self.repeats + 1))]
 
 
-@dataclasses.dataclass(frozen=True)
-class MicroBatchSpec:
-    """Facts of a micro-batch's computation, apart from its tensors.
-
-    Attributes:
-        step: Optimizer step that the micro-batch belongs to.
-        factors: Factor of each term's sum before it is logged, by the term's name.
-        shares: The schedule's weights of the terms; one of 0 costs no backward pass.
-    """
-
-    step: OptimizerStep
-    factors: Mapping[str, float]
-    shares: Mapping[str, float]
-
-    def key(self, terms: Sequence[str]) -> tuple[object, ...]:
-        """Equal for micro-batches that run the same kernels, if the step's loss has these terms."""
-        return (id(self.step), *((name, self.factors[name], self.shares[name]) for name in terms))
+#: For each term of a loss by name: the factor of its sum, which logs show, and the schedule's weight in the gradient.
+Scales = Mapping[str, tuple[float, float]]
+#: Losses of a micro-batch by term, times their factors, 0-dim; and the number of samples that were dropped.
+Outcome = tuple[dict[str, torch.Tensor], torch.Tensor | int]
 
 
-@dataclasses.dataclass
-class MicroBatchResult:
-    """Losses of a micro-batch; the network holds its gradient.
-
-    Attributes:
-        losses: Terms by name, times their factors; 0-dim.
-        nan_count: Samples that were dropped.
-    """
-
-    losses: dict[str, torch.Tensor]
-    nan_count: torch.Tensor | int
-
-
-#: Computes losses of one micro-batch and adds its gradient to the network's.
-MicroBatchRunner = Callable[[MicroBatchSpec, Batch, Draws, Augment | None], MicroBatchResult]
+def loss_and_gradient(step: OptimizerStep, scales: Scales, given: MicroBatch) -> Outcome:
+    """Computes a step's loss on a micro-batch and adds its gradient; a term with the weight 0 has no backward pass."""
+    losses, weighted = {}, []
+    for name, per_element in given.finished(step.loss(given)).items():
+        factor, weight = scales[name]
+        value = per_element.sum() * factor
+        losses[name] = value.detach()
+        if weight:
+            weighted.append(value if weight == 1 else weight * value)
+    if weighted:
+        sum(weighted[1:], weighted[0]).backward()
+    return losses, given.dropped
 
 
 class EagerRunner:
@@ -211,11 +192,13 @@ class EagerRunner:
     def __init__(self, generator: OptimizedNetwork, init_sigma: float) -> None:
         self.generator, self.init_sigma = generator, init_sigma
 
-    def __call__(self, spec: MicroBatchSpec, batch: Batch, draws: Draws, augment: Augment | None) -> MicroBatchResult:
-        """See :data:`MicroBatchRunner`."""
-        images, real = self.images(spec.step, batch, draws), batch[0] if spec.step.real_images else None
+    def __call__(
+        self, step: OptimizerStep, scales: Scales, batch: Batch, draws: Draws, augment: Augment | None
+    ) -> Outcome:
+        """Computes the losses of a micro-batch, whose gradient is added to the network's."""
+        images, real = self.images(step, batch, draws), batch[0] if step.real_images else None
         given = MicroBatch(images, batch[1], real, draws, augmented=augmented(augment, images, real))
-        return self.loss_and_gradient(spec, given)
+        return loss_and_gradient(step, scales, given)
 
     def images(self, step: OptimizerStep, batch: Batch, draws: Draws) -> torch.Tensor:
         """The generator's images, with a gradient in its own step; real images for a step that sees those alone."""
@@ -224,21 +207,8 @@ class EagerRunner:
         with torch.set_grad_enabled(step.network is self.generator):
             return one_step(self.generator.net, draws["z"], batch[1], self.init_sigma)
 
-    def loss_and_gradient(self, spec: MicroBatchSpec, given: MicroBatch) -> MicroBatchResult:
-        """The step's loss on a micro-batch, and its gradient."""
-        terms = given.finished(spec.step.loss(given))
-        losses, weighted = {}, []
-        for name, per_element in terms.items():
-            value = per_element.sum() * spec.factors[name]
-            losses[name] = value.detach()
-            if share := spec.shares[name]:
-                weighted.append(value if share == 1 else share * value)
-        if weighted:
-            sum(weighted[1:], weighted[0]).backward()
-        return MicroBatchResult(losses, given.dropped)
 
-
-class GraphRunner:
+class GraphRunner(EagerRunner):
     """Records micro-batches as CUDA graphs, which share one pool of memory, and replays them.
 
     Augmentation draws on the CPU and cannot be recorded: with it the images are one graph and the rest is another. If
@@ -246,152 +216,87 @@ class GraphRunner:
     kernel; one line reports the reason.
 
     Args:
-        plain: Runs micro-batches kernel by kernel.
+        generator: See :class:`EagerRunner`.
+        init_sigma: See :class:`EagerRunner`.
         networks: All networks: recording must not change them.
     """
 
-    def __init__(self, plain: EagerRunner, networks: Sequence[OptimizedNetwork]) -> None:
-        self.plain, self.networks = plain, networks
-        self._recordings: dict[tuple[object, ...], Recording] = {}
+    def __init__(self, generator: OptimizedNetwork, init_sigma: float, networks: Sequence[OptimizedNetwork]) -> None:
+        super().__init__(generator, init_sigma)
+        self.networks = networks
+        # By step and shapes: recordings, each with the scales of the terms that it computes.
+        self._recordings: dict[object, list[tuple[Scales, Recording]]] = {}
         # By length: a micro-batch's gradient is gathered before the next one writes its own.
         self._gradients: dict[int, torch.Tensor] = {}
-        self._terms: dict[int, list[str]] = {}  # of each step's loss
-        self._pool: object = None
+        self._pool: object = torch.cuda.graph_pool_handle()
         self._given_up = False
 
-    def __call__(self, spec: MicroBatchSpec, batch: Batch, draws: Draws, augment: Augment | None) -> MicroBatchResult:
-        """See :data:`MicroBatchRunner`."""
-        if self._given_up:
-            return self.plain(spec, batch, draws, augment)
-        try:
-            outputs = self._replay(spec, batch, draws, augment)
-        except RecordingError as reason:
-            self._given_up = True
-            self._recordings.clear()
-            self._gradients.clear()
-            spec.step.network.flat.zero_grad()
-            say(f"cuda_graphs: {reason}; the run continues kernel by kernel")
-            return self.plain(spec, batch, draws, augment)
-        spec.step.network.add_gradient(outputs.pop("gradient"))
-        # A replay writes into the same memory again.
-        outputs = {name: value.clone() for name, value in outputs.items()}
-        return MicroBatchResult(outputs, outputs.pop("nan_count"))
+    def __call__(
+        self, step: OptimizerStep, scales: Scales, batch: Batch, draws: Draws, augment: Augment | None
+    ) -> Outcome:
+        """See :meth:`EagerRunner.__call__`."""
+        if not self._given_up:
+            try:
+                return self._replay(step, scales, batch, draws, augment)
+            except RecordingError as reason:
+                self._given_up = True
+                self._recordings.clear()
+                self._gradients.clear()
+                step.network.flat.zero_grad()
+                say(f"cuda_graphs: {reason}; the run continues kernel by kernel")
+        return super().__call__(step, scales, batch, draws, augment)
 
     def _replay(
-        self, spec: MicroBatchSpec, batch: Batch, draws: Draws, augment: Augment | None
-    ) -> dict[str, torch.Tensor]:
+        self, step: OptimizerStep, scales: Scales, batch: Batch, draws: Draws, augment: Augment | None
+    ) -> Outcome:
         real, labels = batch
-        inputs = {name: draws[name] for name in ("z", *spec.step.draws)}
+        inputs = {name: draws[name] for name in ("z", *step.draws)}
         if labels is not None:
             inputs["labels"] = labels
-        if spec.step.real_images:
+        if step.real_images:
             inputs["real"] = real
-        if augment is None:
-            return self._run(spec, lambda given: self._whole(spec, given), inputs)
-        images = self._run(spec, lambda given: {"images": self._images(spec, given)}, inputs, "images")["images"]
-        inputs["images"] = images
-        for name, (pictures, rows) in augmented(augment, images, inputs.get("real")).items():
-            inputs |= {f"augmented {name}": pictures, f"labels of {name}": rows}
-        return self._run(spec, lambda given: self._whole(spec, given), inputs)
+        if augment is not None:
+            images = lambda given: {"images": self._images(step, given)}
+            inputs["images"] = self._outputs(step, scales, images, inputs)["images"]
+            for name, (pictures, rows) in augmented(augment, inputs["images"], inputs.get("real")).items():
+                inputs |= {f"augmented {name}": pictures, f"labels of {name}": rows}
+        outputs = self._outputs(step, scales, lambda given: self._losses(step, scales, given), inputs)
+        step.network.add_gradient(outputs.pop("gradient"))
+        # A replay writes into the same memory again.
+        losses = {name: value.clone() for name, value in outputs.items()}
+        return losses, losses.pop("nan_count")
 
-    def _run(
-        self, spec: MicroBatchSpec, function: Callable[[Tensors], Tensors], inputs: Tensors, part: str = "loss"
+    def _outputs(
+        self, step: OptimizerStep, scales: Scales, function: Callable[[Tensors], Tensors], inputs: Tensors
     ) -> dict[str, torch.Tensor]:
+        """Outputs of a function of a micro-batch's tensors, by a recording that is made at the first call."""
         shapes = tuple((name, tuple(tensor.shape)) for name, tensor in inputs.items())
-        terms = lambda: self._terms.get(id(spec.step), ()) if part == "loss" else ()
-        key = lambda: (part, shapes, spec.key(terms()))
-        recording = self._recordings.get(key())
-        if recording is None:
-            if self._pool is None:
-                self._pool = torch.cuda.graph_pool_handle()
-            recording = Recording(function, inputs, self._pool, self._changing())
-            # Only now it is known which terms the loss has.
-            self._recordings[key()] = recording
+        recordings = self._recordings.setdefault((id(step), shapes), [])
+        for used, recording in recordings:
+            if all(scales[name] == scale for name, scale in used.items()):
+                return dict(recording(inputs))
+        # What a call of a network may change: weights that it normalises, and buffers.
+        changing = [value for network in self.networks for value in (network.flat.vector, *network.net.buffers())]
+        recording = Recording(function, inputs, self._pool, changing)
+        # Only now it is known which terms the loss has.
+        recordings.append(({name: scale for name, scale in scales.items() if name in recording.outputs}, recording))
         return dict(recording(inputs))
 
-    def _changing(self) -> list[torch.Tensor]:
-        """Tensors that a call of a network may change: weights that it normalises, and buffers."""
-        return [tensor for network in self.networks for tensor in (network.flat.vector, *network.net.buffers())]
-
-    def _images(self, spec: MicroBatchSpec, given: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def _images(self, step: OptimizerStep, given: Tensors) -> torch.Tensor:
         # Only a step without generated images takes those of the batch.
-        return self.plain.images(spec.step, (given.get("real", given["z"]), given.get("labels")), given)
+        return self.images(step, (given.get("real", given["z"]), given.get("labels")), given)
 
-    def _whole(self, spec: MicroBatchSpec, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        images = given["images"] if "images" in given else self._images(spec, given)
+    def _losses(self, step: OptimizerStep, scales: Scales, given: Tensors) -> dict[str, torch.Tensor]:
+        """Losses, gradient and number of dropped samples of a micro-batch."""
+        images = given["images"] if "images" in given else self._images(step, given)
         names = [name for name in ("images", "real_images") if f"augmented {name}" in given]
         pairs = {name: (given[f"augmented {name}"], given[f"labels of {name}"]) for name in names}
         micro_batch = MicroBatch(images, given.get("labels"), given.get("real"), given, augmented=pairs)
-        outcome = self.plain.loss_and_gradient(spec, micro_batch)
-        self._terms[id(spec.step)] = [*outcome.losses]
-        flat = spec.step.network.flat
+        losses, dropped = loss_and_gradient(step, scales, micro_batch)
+        flat = step.network.flat
         size = len(flat.vector)
         if size not in self._gradients:
             self._gradients[size] = torch.empty_like(flat.vector)
-        outputs = {**outcome.losses, "gradient": flat.gradient(out=self._gradients[size])}
+        gradient = flat.gradient(out=self._gradients[size])
         flat.zero_grad()
-        outputs["nan_count"] = torch.as_tensor(outcome.nan_count, device=images.device)
-        return outputs
-
-
-class MemoryRelief:
-    """Less memory for the micro-batches of a training that ran out of it, once.
-
-    Micro-batches are halved if the gradient is then the same sum, up to rounding. A pooled loss, dropout and
-    augmentation depend on the micro-batch; then the networks keep only the inputs of their blocks, and the backward
-    pass computes the rest again, to the same bits.
-
-    Args:
-        name: Name of the training.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name, self.used, self.halved = name, False, False
-
-    def parts(self, batch: Batch, draws: Draws) -> list[tuple[Batch, Draws]]:
-        """The micro-batch with its draws, as one part or as two halves."""
-        images, labels = batch
-        if not self.halved or len(images) == 1:
-            return [(batch, draws)]
-        size = -(-len(images) // 2)
-        split = {name: tensor.split(size) for name, tensor in draws.items()}
-        halves = zip(images.split(size), (None, None) if labels is None else labels.split(size))
-        return [(half, {name: parts[n] for name, parts in split.items()}) for n, half in enumerate(halves)]
-
-    def relieve(
-        self, networks: Sequence[OptimizedNetwork], images: int, divisible: bool, nimg: int, together: bool = False
-    ) -> None:
-        """Prepares the second attempt of a step: drops its gradients, and saves memory from here on.
-
-        Args:
-            networks: Networks that the training optimizes.
-            images: Images of a micro-batch.
-            divisible: Whether halves of a micro-batch give the same sum.
-            nimg: Images seen before the step.
-            together: Whether losses are added up over processes, of which one alone cannot repeat its step.
-
-        Raises:
-            UserError: It is the second time, the networks have no blocks, or processes compute losses together.
-        """
-        remedy = "give a smaller batch_gpu (docs/differences.md, 20), a smaller network or a larger card"
-        fault = f"out of memory at image {nimg:,} with micro-batches of {images // (1 + self.halved):,} images"
-        with_blocks = [network.net for network in networks if blocks_of(network.net)]
-        if self.used or together or (images == 1 if divisible else not with_blocks):
-            raise UserError(self.name, fault, remedy)
-        for network in networks:
-            network.drop_gradient()
-        self.used, self.halved = True, divisible
-        if divisible:
-            change = "the micro-batch is halved from here on; the numbers stay the same up to rounding"
-        else:
-            for net in with_blocks:
-                checkpoint_blocks(net, self.name)
-            change = "networks compute their blocks again in the backward pass from here on; the numbers stay the same"
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        say(f"[{self.name}] {fault}: {change}")
-
-
-def has_dropout(net: torch.nn.Module) -> bool:
-    """Whether a network in training mode draws random numbers."""
-    return any(getattr(module, name, 0.0) for module in net.modules() for name in ("dropout", "label_dropout"))
+        return {**losses, "gradient": gradient, "nan_count": torch.as_tensor(dropped, device=images.device)}

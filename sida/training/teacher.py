@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +23,7 @@ from sida.training.batches import Batch, StepBatches, seed_layers, step_batches,
 from sida.training.identity import check_shapes, teacher_digest
 from sida.training.logs import IterationRecord, lost
 from sida.training.loop import Run, Start, Trainer
-from sida.training.micro_batches import Augment, MemoryRelief, has_dropout
+from sida.training.micro_batches import Augment
 from sida.training.optimizer import OptimizedNetwork
 from sida.training.processes import Ranks
 from sida.training.schedule import linear_decay, teacher_learning_rate
@@ -108,7 +107,6 @@ class TeacherTrainer(Trainer):
         self.widths: tuple[float | None, ...] = config.power_ema or (None,)
         averages = {"ema" if std is None else f"ema-{std}": Average(self.network) for std in self.widths}
         super().__init__({"teacher": self.network}, averages)
-        self._memory = MemoryRelief(config.name)
 
     @property
     def snapshots(self) -> dict[str, tuple[torch.nn.Module, dict[str, Any]]]:
@@ -120,34 +118,27 @@ class TeacherTrainer(Trainer):
 
     def iteration(self, nimg: int) -> IterationRecord:
         """Does one step of the denoiser and its averages."""
-        record, micro_batches = IterationRecord(), self.batches("teacher", nimg)
-        pairs = list(zip(micro_batches, self._draws(nimg, micro_batches)))
-        losses = None
-        with contextlib.suppress(torch.OutOfMemoryError):
-            losses = self._losses(nimg, pairs)
-        if losses is None:
-            divisible = self.augment is None and not has_dropout(self.network.net)
-            self._memory.relieve([self.network], len(micro_batches[0][0]), divisible, nimg)
-            losses = self._losses(nimg, pairs)
-        for loss in losses:
+        record, batches = IterationRecord(), self.batches("teacher", nimg)
+        draws = self._draws(nimg, batches)
+        net = self.network.train()
+
+        def passes() -> Iterator[torch.Tensor]:
+            position = self.batches.rank * self.batches.per_device
+            for (images, labels), drawn in zip(batches, draws):
+                seed_layers(self.config.seed, "teacher", nimg, position, self.batches.device)
+                augment = self._augment(nimg, position)
+                loss = self.loss(net, images, labels, augment, drawn).sum() / self.batches.per_device
+                loss.backward()
+                yield loss.detach()
+                position += len(images)
+
+        for loss in self.attempt(lambda: [*passes()], nimg):
             record.add_loss("denoising", loss)
         record.samples += self.batches.per_device
         record.add_step("teacher", self.network.step(self._lr_factor(nimg)))
         for std, average in zip(self.widths, self.averages.values()):
             average.update(self._beta(std, nimg))
         return record
-
-    def _losses(self, nimg: int, pairs: Sequence[tuple[Batch, Draws]]) -> list[torch.Tensor]:
-        """Losses of a step's micro-batches, whose gradients are added to the network's."""
-        net, losses, position = self.network.train(), [], self.batches.rank * self.batches.per_device
-        for (images, labels), given in [part for pair in pairs for part in self._memory.parts(*pair)]:
-            seed_layers(self.config.seed, "teacher", nimg, position, self.batches.device)
-            augment = self._augment(nimg, position)
-            loss = self.loss(net, images, labels, augment, given).sum() / self.batches.per_device
-            loss.backward()
-            losses.append(loss.detach())
-            position += len(images)
-        return losses
 
     def _lr_factor(self, nimg: int) -> float:
         config = self.config

@@ -81,9 +81,8 @@ def distiller(loss, replayed: bool, augment=None, networks=None) -> Distiller:
 def replaying(made: StudentTrainer) -> StudentTrainer:
     """The trainer with recordings; on a GPU its recipe gives it some."""
     if not GPU:
-        made._run = micro_batches.GraphRunner(
-            micro_batches.EagerRunner(made.generator, made.recipe.init_sigma), [*made.networks.values()]
-        )
+        networks = [*made.networks.values()]
+        made._run = micro_batches.GraphRunner(made.generator, made.recipe.init_sigma, networks)
     return made
 
 
