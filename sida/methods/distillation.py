@@ -14,7 +14,6 @@ import torch
 
 from sida.config.plugins import code_sha256, load_object
 from sida.config.recipe import ResolvedConfig, StudentConfig
-from sida.config.samplers import Sampler
 from sida.data import Dataset
 from sida.data.dataset import read_sketch
 from sida.errors import UserError
@@ -29,7 +28,7 @@ from sida.training.batches import step_batches
 from sida.training.evaluation import Evaluation, evaluation_facts
 from sida.training.identity import check_shapes, class_source, decisive_settings, run_digest
 from sida.training.iteration import StudentTrainer
-from sida.training.loop import Run, Start
+from sida.training.loop import Run
 from sida.training.processes import Ranks
 
 
@@ -117,17 +116,13 @@ def distill(
     networks = {role: header["network"] for role, header in headers.items()}
     digest = student_digest(resolved, dataset.sha256, parents, where, networks)
 
-    def start(ranks: Ranks) -> Start:
+    def start(ranks: Ranks) -> StudentTrainer:
         trainer = make_trainer(resolved, dataset, device, where)
         trainer.batches = step_batches(resolved, dataset, device, ranks, where)
-        evaluate = None
         if resolved.evaluation is not None:
             place = f"{where}.evaluation"
-            evaluate = Evaluation(resolved.evaluation, dataset, resolved.init_sigma, resolved.device, place)
-        metadata: dict[str, Any] = {} if resolved.guidance == 1 else {"guidance": resolved.guidance}
-        metadata["sampler"] = {"kind": "one_step", "init_sigma": resolved.init_sigma}
-        sampler = Sampler(kind="one_step", init_sigma=resolved.init_sigma)
-        return Start(trainer, trainer.generator.net, sampler, metadata, evaluate, begun=trainer.schedule.begun)
+            trainer.evaluate = Evaluation(resolved.evaluation, dataset, trainer.sampler, resolved.device, place)
+        return trainer
 
     whole = Run(resolved, run.folder, device, dataset)
     seen = [read_sketch(header.get("images")) for header in headers.values()]

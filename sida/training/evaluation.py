@@ -36,46 +36,29 @@ class Evaluation:
     Args:
         settings: ``{every_kimg, monitor, kwargs}``.
         dataset: Training data; images have its classes with its class frequencies.
-        init_sigma: σ_init of the generator.
+        sampler: Sampler of the generator.
         device: Device that draws the images.
         where: Place named in errors.
     """
 
     def __init__(
-        self, settings: Mapping[str, Any], dataset: Dataset, init_sigma: float, device: str, where: str
+        self, settings: Mapping[str, Any], dataset: Dataset, sampler: Sampler, device: str, where: str
     ) -> None:
         self.settings, self.where = settings, where
-        self.drawer = Drawer(Sampler(kind="one_step", init_sigma=init_sigma), dataset=lambda: dataset, device=device)
+        self.drawer = Drawer(sampler, dataset=lambda: dataset, device=device)
         self.classes = "empirical" if dataset.label_dim else "uniform"
 
     @functools.cached_property
-    def monitor(self) -> Callable[..., Mapping[str, Any]]:
+    def monitor(self) -> Any:
         """``monitor(generate) -> record``.
 
         Raises:
             UserError: The module or factory does not exist.
         """
         _, factory = load_object(self.settings["monitor"], f"{self.where}.monitor", "factory")
-        made: Callable[..., Mapping[str, Any]] = factory(**self.settings.get("kwargs", {}))
-        return made
+        return factory(**self.settings.get("kwargs", {}))
 
-    def __call__(self, net: torch.nn.Module, check: Callable[[], None]) -> Mapping[str, Any]:
-        """Returns the monitor's record of a network.
-
-        The key ``selection`` of the record (default ``fd``) names a value; the run keeps the network with the lowest.
-
-        Args:
-            net: Averaged network.
-            check: Called before each batch; raises to interrupt.
-        """
-        return self.monitor(self._images(net, check))
-
-    def part(self, net: torch.nn.Module, check: Callable[[], None], number: int, count: int) -> Any:
-        """Does part ``number`` of ``count`` of an evaluation; other arguments as in a call."""
-        monitor: Any = self.monitor
-        return monitor.part(self._images(net, check), number, count)
-
-    def shared(self, net: torch.nn.Module, interruption: Interruption, ranks: Ranks) -> dict[str, Any] | StopRequest:
+    def __call__(self, net: torch.nn.Module, interruption: Interruption, ranks: Ranks) -> dict[str, Any] | StopRequest:
         """Evaluates a network on all ranks if the monitor can be divided, else on rank 0.
 
         Args:
@@ -84,17 +67,17 @@ class Evaluation:
             ranks: Processes of the run.
 
         Returns:
-            The record, or the stop request that interrupted the evaluation.
+            The monitor's record, or the stop request that interrupted the evaluation. The key ``selection`` of the
+            record (default ``fd``) names a value; the run keeps the network with the lowest.
         """
-        check = interruption.check
-        if ranks.world_size == 1 or not (hasattr(self.monitor, "part") and hasattr(self.monitor, "join")):
-            return ranks.from_first(lambda: _or_stop_request(lambda: dict(self(net, check)), interruption))
-        own = _or_stop_request(lambda: self.part(net, check, ranks.rank, ranks.world_size), interruption)
+        images, monitor = self._images(net, interruption.check), self.monitor
+        if ranks.world_size == 1 or not (hasattr(monitor, "part") and hasattr(monitor, "join")):
+            return ranks.from_first(lambda: _or_stop_request(lambda: dict(monitor(images)), interruption))
+        own = _or_stop_request(lambda: monitor.part(images, ranks.rank, ranks.world_size), interruption)
         parts = ranks.gather(own)
 
         def join() -> dict[str, Any] | StopRequest:
             requests = [part for part in parts if isinstance(part, StopRequest)]
-            monitor: Any = self.monitor
             return max(requests) if requests else dict(monitor.join(parts))
 
         return ranks.from_first(join)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from sida.config.recipe import ResolvedConfig
+from sida.config.samplers import Sampler
 from sida.data.augment import AugmentPipe
 from sida.kernels import require_fused
 from sida.machine import generator as random_generator
@@ -59,13 +60,20 @@ class StudentTrainer(Trainer):
         kept: Mapping[str, Resumable] | None = None,
     ) -> None:
         self.steps, self.schedule, self.recipe = list(steps), schedule, recipe
-        self.generator = steps[-1].network
+        self.generator, self.begun = steps[-1].network, schedule.begun
+        self.sampler = Sampler(kind="one_step", init_sigma=recipe.init_sigma)
         networks = {step.name: step.network for step in steps}
         super().__init__(networks, {"ema": Average(self.generator)}, kept or {})
         self.device = self.generator.flat.vector.device
         self._run = EagerRunner(self.generator, recipe.init_sigma)
         if graphs and recipe.cuda_graphs and self.device.type == "cuda":
             self._run = GraphRunner(self.generator, recipe.init_sigma, [*self.networks.values()])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """See :class:`sida.training.loop.Trainer`."""
+        guidance = {} if self.recipe.guidance == 1 else {"guidance": self.recipe.guidance}
+        return {**guidance, "sampler": {"kind": "one_step", "init_sigma": self.recipe.init_sigma}}
 
     def iteration(self, nimg: int, draws: Mapping[str, Sequence[Draws]] | None = None) -> IterationRecord:
         """Does the steps of ψ, one step of θ and one of the average.

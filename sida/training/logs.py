@@ -9,7 +9,6 @@ import copy
 import dataclasses
 import importlib.util
 import math
-import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,32 +35,25 @@ class Logs:
 
     def __init__(self, folder: Path, tensorboard: bool = False) -> None:
         self.folder, self.tensorboard = folder, tensorboard
+        self._last = -1  # images seen at the last record before this process
         self._board: Any = None
 
     def restart(self, train: LogRecords, evaluations: LogRecords, final: bool = False) -> None:
         """Writes all logs anew with these records; ``final`` marks that no record follows."""
-        logs, board = {"train": train, "evaluations": evaluations}, self.folder / "tensorboard"
-        for name, records in logs.items():
+        for name, records in {"train": train, "evaluations": evaluations}.items():
             write_text(self.folder / f"{name}.jsonl", jsonl_text(records, final))
-        shown = board.is_dir() and any(board.iterdir())
-        if not self.tensorboard or (final and shown):
-            return
-        from torch.utils.tensorboard import SummaryWriter
-
-        last = max((record["nimg"] for record in [*train[-1:], *evaluations[-1:]]), default=-1)
-        # Later points are those of a process that was killed; TensorBoard then leaves them out.
-        self._board = SummaryWriter(str(board), purge_step=last + 1 if shown else None)
-        for name, records in logs.items() if not shown else ():
-            for record in records:
-                self._show(name, record)
+        self._last = max((record["nimg"] for record in [*train[-1:], *evaluations[-1:]]), default=-1)
 
     def add(self, name: str, record: Mapping[str, Any]) -> None:
         """Adds a record to ``train`` or ``evaluations``."""
         append_jsonl(self.folder / f"{name}.jsonl", dict(record))
-        if self._board is not None:
-            self._show(name, record)
+        if not self.tensorboard:
+            return
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
 
-    def _show(self, name: str, record: Mapping[str, Any]) -> None:
+            # Later points are those of a process that was killed; TensorBoard then leaves them out.
+            self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self._last + 1)
         for key, value in numbers(record, name):
             self._board.add_scalar(key, value, record["nimg"])
 
@@ -169,10 +161,12 @@ class TickMeter:
     def __init__(self, ranks: Ranks = ALONE) -> None:
         self._ranks = ranks
         self._pending: list[tuple[IterationRecord, int]] = []
-        self._means: dict[str, dict[str, list[float]]] = {group: {} for group in GROUPS}
-        self._counts: dict[str, int] = {}
-        self._seconds = 0.0
         self._running_since: float | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        # Sum and number of the values of each name; counts by name; seconds.
+        self._sums: dict[str, Any] = {"means": {group: {} for group in GROUPS}, "counts": {}, "seconds": 0.0}
 
     def add(self, record: IterationRecord, images: int) -> None:
         """Adds one iteration's record."""
@@ -185,7 +179,7 @@ class TickMeter:
     def pause(self) -> None:
         """Stops measuring time, e.g. during an evaluation."""
         if self._running_since is not None:
-            self._seconds += time.perf_counter() - self._running_since
+            self._sums["seconds"] += time.perf_counter() - self._running_since
             self._running_since = None
 
     def finish(self) -> dict[str, Any]:
@@ -195,34 +189,34 @@ class TickMeter:
         entries, and ``bad_steps`` iterations with such entries.
         """
         self._flush()
+        means, counts, seconds = self._sums["means"], dict(self._sums["counts"]), self._sums["seconds"]
+        self._clear()
         result: dict[str, Any] = {
             group: {name: total / count if count else None for name, (total, count) in values.items()}
-            for group, values in self._means.items()
+            for group, values in means.items()
         }
-        counts = dict(self._counts)
         images = counts.pop("images", 0)
-        result |= {**counts, "img_per_s": images / max(self._seconds, 1e-9), "seconds": self._seconds}
-        self._means, self._counts, self._seconds = {group: {} for group in GROUPS}, {}, 0.0
-        return result
+        return {**result, **counts, "img_per_s": images / max(seconds, 1e-9), "seconds": seconds}
 
     def state(self) -> dict[str, Any]:
         """Returns a copy of the plain values from which to resume."""
         self._flush()
-        return copy.deepcopy({"means": self._means, "counts": self._counts, "seconds": self._seconds})
+        return copy.deepcopy(self._sums)
 
     def load(self, state: dict[str, Any]) -> None:
         """Restores a :meth:`state`."""
         self._pending.clear()
-        self._means, self._counts, self._seconds = state["means"], state["counts"], state["seconds"]
+        self._sums = {key: state[key] for key in self._sums}
 
     def _flush(self) -> None:
         running = self._running_since is not None
         self.pause()
         share_records([record for record, _ in self._pending], self._ranks)
+        means, known = self._sums["means"], self._sums["counts"]
         for record, images in self._pending:
             for group, values in zip(GROUPS, (record.losses, record.grad_norms)):
                 for name, value in values.items():
-                    entry = self._means[group].setdefault(name, [0.0, 0])
+                    entry = means[group].setdefault(name, [0.0, 0])
                     number = float(value)
                     if math.isfinite(number):
                         entry[0] += number
@@ -230,7 +224,7 @@ class TickMeter:
             bad = int(record.bad_gradients)
             counts = (images, 1, record.samples, int(record.nan_samples), bad, int(bad > 0))
             for name, count in zip(TICK_COUNTS, counts):
-                self._counts[name] = self._counts.get(name, 0) + count
+                known[name] = known.get(name, 0) + count
         self._pending.clear()
         if running:
             self.start()
@@ -240,15 +234,15 @@ class TickMeter:
 
 #: An evaluation diverges if its selection value is this factor above the best value before it.
 FAR_ABOVE_BEST = 3.0
-#: A tick diverges if its mean gradient norm is the factor ``SPIKE`` above the median of the ticks before it. The median
-#: needs at least the first number of ticks, and uses at most the second.
-SPIKE, TICKS = 20.0, (10, 100)
 #: Largest shares in a tick: of samples dropped for a NaN, and of iterations with gradients that are not finite.
-NAN_SHARE, BAD_STEPS_SHARE = 0.01, 0.1
-
+BAD_SHARES = (0.01, 0.1)
 #: Largest last loss of a teacher per value of an image. A network that only shrinks the noisy image has a loss below 4
 #: in EDM's weighting.
 LOST_LOSS = 100.0
+
+
+def _bad_shares(tick: Mapping[str, Any]) -> tuple[float, float]:
+    return tick["nan_count"] / max(tick["samples"], 1), tick["bad_steps"] / max(tick["steps"], 1)
 
 
 def hopeless(tick: Mapping[str, Any], max_nan_share: float) -> str | None:
@@ -258,15 +252,23 @@ def hopeless(tick: Mapping[str, Any], max_nan_share: float) -> str | None:
         tick: A record of ``train.jsonl``.
         max_nan_share: Largest permitted share of samples dropped for a NaN.
     """
-    dropped = tick["nan_count"] / max(tick["samples"], 1)
+    dropped, bad = _bad_shares(tick)
     if dropped > max_nan_share:
-        return (
-            f"{100 * dropped:.0f} % of the samples up to image {tick['nimg']:,} were NaN "
-            f"(max_nan_share: {max_nan_share})"
-        )
-    if tick["bad_steps"] == tick["steps"]:
-        return f"every step up to image {tick['nimg']:,} had NaN or infinite gradients"
-    return None
+        share = f"{100 * dropped:.0f} % of the samples up to image {tick['nimg']:,}"
+        return f"{share} were NaN (max_nan_share: {max_nan_share})"
+    return f"every step up to image {tick['nimg']:,} had NaN or infinite gradients" if bad == 1 else None
+
+
+def unhealthy(ticks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Describes the faults of the last log record that the record before it does not have.
+
+    Args:
+        ticks: Records of ``train.jsonl``, in order.
+    """
+    now, before = _bad_shares(ticks[-1]), _bad_shares(ticks[-2]) if len(ticks) > 1 else (0.0, 0.0)
+    kinds = ("of the samples were NaN", "of the steps had NaN or infinite gradients")
+    faults = zip(kinds, BAD_SHARES, now, before)
+    return [f"{100 * share:.0f} % {kind}" for kind, most, share, earlier in faults if earlier <= most < share]
 
 
 def rising(evaluations: Sequence[tuple[int, float]], key: str) -> str | None:
@@ -306,33 +308,3 @@ def lost(losses: Sequence[float | None], values: int, uncertainty: bool = False)
     if last > LOST_LOSS * values:
         return f"its last loss is {last / values:.4g} for each value of an image, far above that of no network at all"
     return None
-
-
-def unhealthy(ticks: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Describes the faults of the last log record that the record before it does not have.
-
-    Args:
-        ticks: Records of ``train.jsonl``, in order.
-    """
-    if not ticks:
-        return []
-    before = _faults(ticks[:-1]) if len(ticks) > 1 else {}
-    return [line for name, line in _faults(ticks).items() if name not in before]
-
-
-def _faults(ticks: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    last, earlier, found = ticks[-1], ticks[-1 - TICKS[1] : -1], {}
-    for name, norm in last["grad_norm"].items():
-        norms = [tick["grad_norm"][name] for tick in earlier if tick["grad_norm"].get(name) is not None]
-        if norm is None or len(norms) < TICKS[0]:
-            continue
-        usual = statistics.median(norms)
-        if norm > SPIKE * usual > 0:
-            found[name] = f"the gradient norm of {name} is {norm:.3g}, {norm / usual:.0f} times its median so far"
-    dropped = last["nan_count"] / max(last["samples"], 1)
-    if dropped > NAN_SHARE:
-        found["nan"] = f"{100 * dropped:.0f} % of the samples were NaN"
-    bad = last["bad_steps"] / max(last["steps"], 1)
-    if bad > BAD_STEPS_SHARE:
-        found["gradients"] = f"{100 * bad:.0f} % of the steps had NaN or infinite gradients"
-    return found

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -28,7 +28,16 @@ from sida.sampling.store import Pictures
 from sida.training.averages import Average
 from sida.training.evaluation import Evaluation
 from sida.training.identity import AnyConfig, read_config
-from sida.training.logs import IterationRecord, TickMeter, check_loggers, hopeless, rising, unhealthy, without_nan
+from sida.training.logs import (
+    IterationRecord,
+    LogRecords,
+    TickMeter,
+    check_loggers,
+    hopeless,
+    rising,
+    unhealthy,
+    without_nan,
+)
 from sida.training.optimizer import NamedTensors, OptimizedNetwork, Resumable
 from sida.training.processes import ALONE, Interruption, Ranks, StopRequest, joined, own_device
 from sida.training.run import OTHER_STATE, RunFiles, other_state
@@ -36,26 +45,20 @@ from sida.training.run import OTHER_STATE, RunFiles, other_state
 T = TypeVar("T")
 
 
-@dataclasses.dataclass(frozen=True)
-class Points:
-    """Numbers of images at which an event happens: multiples of ``every``, or ``every · 10^(k / per_decade)``.
+def points_passed(nimg: int, every: float, per_decade: int | None = None) -> int:
+    """Number of events at or before ``nimg`` images: at multiples of ``every``, or at ``every · 10^(k / per_decade)``.
 
-    Attributes:
-        every: Images between two points; on the logarithmic scale, the first point.
-        per_decade: Number of points per factor of ten; None spaces the points evenly.
+    Args:
+        nimg: Images seen.
+        every: Images between two events; on the logarithmic scale, those at the first event.
+        per_decade: Number of events per factor of ten; None spaces the events evenly.
     """
-
-    every: float
-    per_decade: int | None = None
-
-    def passed(self, nimg: int) -> int:
-        """Number of points at or before ``nimg`` images."""
-        if self.per_decade is None:
-            return int(nimg // self.every)
-        if nimg < self.every:
-            return 0
-        # The rounding of a logarithm must not lose a point that is met exactly.
-        return math.floor(math.log10(nimg / self.every) * self.per_decade + 1e-9) + 1
+    if per_decade is None:
+        return int(nimg // every)
+    if nimg < every:
+        return 0
+    # The rounding of a logarithm must not lose an event that is met exactly.
+    return math.floor(math.log10(nimg / every) * per_decade + 1e-9) + 1
 
 
 class Trainer(abc.ABC):
@@ -70,9 +73,16 @@ class Trainer(abc.ABC):
         ranks: Processes that train together.
         repeatable: Whether a step that ran out of memory can be done again: its losses change nothing but gradients and
             buffers, and exchange nothing with other processes.
+        sampler: Sampler of the pictures.
+        evaluate: Measures the product; the average with the lowest selection value is the run's result. None makes the
+            last average the result.
+        begun: Images after which all phases of the method have begun, and evaluations count for ``patience``.
     """
 
+    sampler: Sampler
     repeatable = True
+    evaluate: Evaluation | None = None
+    begun = 0.0
 
     def __init__(
         self,
@@ -102,6 +112,15 @@ class Trainer(abc.ABC):
         The first is the product of the run.
         """
         return {"": (self.ema.net, {})}
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Metadata of the product that only this kind of training has."""
+        return {}
+
+    def lost(self, ticks: LogRecords) -> str | None:
+        """Returns the reason to reject the last network, given the log's records, or None."""
+        return None
 
     def join(self, ranks: Ranks) -> None:
         """Joins several processes that train together; call it before the first iteration."""
@@ -162,30 +181,6 @@ class Trainer(abc.ABC):
             owner.load({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
 
 
-class Start(NamedTuple):
-    """Parts that a kind of training brings to its loop.
-
-    Attributes:
-        trainer: Trainer of the teacher or student, with its batches.
-        net: Network whose architecture the result has.
-        sampler: Sampler of the pictures.
-        metadata: Provenance that only this kind of training has.
-        evaluate: Measures a network; the average with the lowest selection value is the run's result. None makes the
-            last average the result.
-        lost: Returns the reason to reject the last network, given the log's records, or None. After a rejection the run
-            keeps its state and ends with this reason as an error. None accepts every network.
-        begun: Images after which all phases of the method have begun, and evaluations count for ``patience``.
-    """
-
-    trainer: Trainer
-    net: torch.nn.Module
-    sampler: Sampler
-    metadata: Mapping[str, Any]
-    evaluate: Evaluation | None = None
-    lost: Callable[[Sequence[Mapping[str, Any]]], str | None] | None = None
-    begun: float = 0.0
-
-
 class TrainingLoop:
     """Runs a trainer from a stored state, or from its beginning, to its end.
 
@@ -193,35 +188,29 @@ class TrainingLoop:
     uninterrupted run (apart from times in ``train.jsonl`` and ``evaluations.jsonl``).
 
     Args:
+        trainer: Trainer with its batches.
         config: Settings of a teacher, or of a student, which may have evaluations.
         stage: Label of progress lines.
-        start: Trainer, evaluation and rule of rejection.
         files: The run's folder, with the state from which to resume.
         metadata: Provenance of the final network; the loop adds ``nimg``, ``last_nimg`` and the selection value.
     """
 
     def __init__(
-        self,
-        config: RunConfig,
-        stage: str,
-        start: Start,
-        files: RunFiles,
-        metadata: Mapping[str, Any],
+        self, trainer: Trainer, config: RunConfig, stage: str, files: RunFiles, metadata: Mapping[str, Any]
     ) -> None:
-        self.config, self.stage, self.files, self.metadata = config, stage, files, dict(metadata)
-        self.trainer, self.ranks, self.evaluate, self.lost = start.trainer, files.ranks, start.evaluate, start.lost
-        self.picture = Pictures(start.sampler, config.pictures, config.device)
-        self.begun, self.total = start.begun, config.total_kimg * 1000
+        self.trainer, self.config, self.stage, self.files = trainer, config, stage, files
+        self.metadata, self.ranks, self.total = dict(metadata), files.ranks, config.total_kimg * 1000
+        self.picture = Pictures(trainer.sampler, config.pictures, config.device)
         self.max_nan_share, self.evaluation = 1.0, None
+        # Arguments of `points_passed`.
+        self.points: dict[str, tuple[float, int | None]] = {"tick": (config.tick_kimg * 1000, None)}
+        if config.snapshot_kimg is not None:
+            self.points["snapshot"] = (config.snapshot_kimg * 1000, None)
         if isinstance(config, StudentConfig):
             self.max_nan_share = config.max_nan_share
             if config.evaluation is not None:
                 self.evaluation = from_mapping(EvaluationSettings, config.evaluation, "evaluation")
-        self.points = {"tick": Points(config.tick_kimg * 1000)}
-        if self.evaluation is not None:
-            self.points["evaluation"] = Points(self.evaluation.every_kimg * 1000, self.evaluation.per_decade)
-        if config.snapshot_kimg is not None:
-            self.points["snapshot"] = Points(config.snapshot_kimg * 1000)
+                self.points["evaluation"] = (self.evaluation.every_kimg * 1000, self.evaluation.per_decade)
         self.publish_diverged = config.on_divergence == "publish"
         self.nimg = 0
         # Images seen at the last log record, evaluation, snapshot and state.
@@ -266,8 +255,8 @@ class TrainingLoop:
         save = False
         if self._due("tick"):
             self._tick()
-        if self.evaluate is not None and self._due("evaluation"):
-            self._evaluate(self.evaluate, interruption)
+        if self._due("evaluation"):
+            self._evaluate(interruption)
             if self._at_end() and self._due("tick"):
                 # Writes the last record of a run that ends here.
                 self._tick()
@@ -299,14 +288,14 @@ class TrainingLoop:
         last, points = self.done[event], self.points.get(event)
         if points is None or last == self.nimg:
             return False
-        return last is None or self._at_end() or points.passed(self.nimg) > points.passed(last)
+        return last is None or self._at_end() or points_passed(self.nimg, *points) > points_passed(last, *points)
 
     def _at_end(self) -> bool:
         return self.ended or self.nimg >= self.total
 
     def _selected(self) -> list[tuple[int, float]]:
         """Images seen and selection value of each evaluation; infinite if the value is not a number."""
-        pairs = [(record["nimg"], record[record.get("selection", "fd")]) for record in self.evaluations]
+        pairs = [(record["nimg"], _selection(record)[1]) for record in self.evaluations]
         return [(nimg, math.inf if value is None else value) for nimg, value in pairs]
 
     def _over(self) -> bool:
@@ -321,7 +310,7 @@ class TrainingLoop:
             return False
         best, since = math.inf, 0
         for nimg, value in self._selected():
-            if nimg <= self.begun:
+            if nimg <= self.trainer.begun:
                 continue
             if value < best * (1 - self.evaluation.min_improvement):
                 best, since = value, 0
@@ -356,15 +345,15 @@ class TrainingLoop:
         if fault and not self.ranks.rank:
             say(f"[{self.stage}] ends at image {self.nimg:,}: {fault} (on_divergence: publish)")
 
-    def _evaluate(self, evaluate: Evaluation, interruption: Interruption) -> None:
+    def _evaluate(self, interruption: Interruption) -> None:
         self.meter.pause()
         start = time.perf_counter()
-        result = evaluate.shared(self.trainer.ema.net, interruption, self.ranks)
+        assert self.trainer.evaluate is not None
+        result = self.trainer.evaluate(self.trainer.ema.net, interruption, self.ranks)
         if isinstance(result, StopRequest):
             self._save()
             return self._end(result)
-        key = result.get("selection", "fd")
-        value = result.get(key)
+        key, value = _selection(result)
         finite = isinstance(value, float) and math.isfinite(value)
         if not isinstance(value, float) or not (finite or self.publish_diverged):
             raise UserError(self.stage, f"the evaluation at image {self.nimg:,} gave {key} = {value}, not a number")
@@ -391,9 +380,8 @@ class TrainingLoop:
         self.done["snapshot"] = self.nimg
 
     def _show(self, progress: Progress, force: bool = False) -> None:
-        latest = self.evaluations[-1] if self.evaluations else {}
-        key = latest.get("selection", "fd")
-        shown = {key: latest.get(key)} | (self.train[-1]["losses"] if self.train else {})
+        measured = dict([_selection(self.evaluations[-1])]) if self.evaluations else {}
+        shown = measured | (self.train[-1]["losses"] if self.train else {})
         facts = {name: value for name, value in shown.items() if value is not None}
         progress.update(min(self.nimg, self.total), facts, force)
 
@@ -426,7 +414,7 @@ class TrainingLoop:
             self.train, self.evaluations = record["train"], record["evaluations"]
             # What is read later is read here, too, so that the values of another version are noticed.
             for tick in self.train:
-                _ = hopeless(tick, self.max_nan_share), dict(tick["losses"]), dict(tick["grad_norm"])
+                _ = hopeless(tick, self.max_nan_share), dict(tick["losses"])
             self.ended = self._over()
             self.meter.load(record["meter"])
             best = {n.removeprefix("best/"): t for n, t in kept.tensors.items() if n.startswith("best/")}
@@ -440,7 +428,7 @@ class TrainingLoop:
 
     def _finish(self) -> None:
         """Writes a small last state, from which the results can be written again, and then the results."""
-        if self.lost is not None and (fault := self.lost(self.train)):
+        if not self.publish_diverged and (fault := self.trainer.lost(self.train)):
             self._save()
             self.files.wait()
             remedy = "lower lr, or take it as it is with on_divergence: publish"
@@ -453,6 +441,12 @@ class TrainingLoop:
         self.files.save(record, {f"best/{name}": tensor for name, tensor in self.best_tensors.items()}, {})
         self.files.wait()
         self.files.publish(record, self.best_tensors)
+
+
+def _selection(record: Mapping[str, Any]) -> tuple[str, Any]:
+    """Name and value by which an evaluation's record is compared with others."""
+    key = record.get("selection", "fd")
+    return key, record.get(key)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -490,7 +484,7 @@ class Run(Generic[AnyConfig]):
         self,
         method: str,
         digest: str,
-        start: Callable[[Ranks], Start],
+        start: Callable[[Ranks], Trainer],
         parents: Mapping[str, str | None] | None = None,
         set_aside: bool = False,
         seen: Iterable[Sketch | None] = (),
@@ -521,8 +515,8 @@ class Run(Generic[AnyConfig]):
             if files.finished:
                 files.publish_again(stage)
                 return files.network
-            begin = start(ranks)
-            begin.trainer.join(ranks)
+            trainer = start(ranks)
+            trainer.join(ranks)
             # A resumed run need not read all images again.
             known = None if files.kept is None else read_sketch(files.kept.record.get("images"))
             sketch = known or ranks.from_first(lambda: join_sketches([dataset.sketch, *seen]))
@@ -530,14 +524,14 @@ class Run(Generic[AnyConfig]):
             metadata = {
                 "name": config.name,
                 "method": method,
-                "network": architecture(begin.net),
+                "network": architecture(trainer.ema.net),
                 "dataset": {**dataset.describe(), "sha256": dataset.sha256},
                 **({} if sketch is None else {"images": sketch.record()}),
                 "seed": config.seed,
                 "parents": dict(parents),
                 "code_version": code,
                 "config_sha256": digest,
-                **begin.metadata,
+                **trainer.provenance,
             }
-            TrainingLoop(config, stage, begin, files, metadata).run()
+            TrainingLoop(trainer, config, stage, files, metadata).run()
         return files.network

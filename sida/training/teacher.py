@@ -21,8 +21,8 @@ from sida.noise import Draw, Draws, complete_draws, edm_weight, lognormal_sigma,
 from sida.training.averages import Average, ema_beta, power_beta
 from sida.training.batches import Batch, StepBatches, seed_layers, step_batches, step_draws
 from sida.training.identity import check_shapes, teacher_digest
-from sida.training.logs import IterationRecord, lost
-from sida.training.loop import Run, Start, Trainer
+from sida.training.logs import IterationRecord, LogRecords, lost
+from sida.training.loop import Run, Trainer
 from sida.training.micro_batches import Augment
 from sida.training.optimizer import OptimizedNetwork
 from sida.training.processes import Ranks
@@ -95,6 +95,8 @@ class TeacherTrainer(Trainer):
         widths: Relative widths of the averages (EDM2); that of an average with a half-life is None.
     """
 
+    sampler = Sampler(kind="heun")
+
     def __init__(self, config: TeacherConfig, net: torch.nn.Module, batches: StepBatches) -> None:
         self.config, self.batches = config, batches
         # Networks with a log-variance head are trained with the head.
@@ -107,6 +109,16 @@ class TeacherTrainer(Trainer):
         self.widths: tuple[float | None, ...] = config.power_ema or (None,)
         averages = {"ema" if std is None else f"ema-{std}": Average(self.network) for std in self.widths}
         super().__init__({"teacher": self.network}, averages)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """See :class:`sida.training.loop.Trainer`."""
+        return {} if self.widths[0] is None else {"average_std": self.widths[0]}
+
+    def lost(self, ticks: LogRecords) -> str | None:
+        """See :class:`sida.training.loop.Trainer`."""
+        losses = [tick["losses"].get("denoising") for tick in ticks]
+        return lost(losses, math.prod(self.batches.dataset.network_shape), self.loss.return_logvar)
 
     @property
     def snapshots(self) -> dict[str, tuple[torch.nn.Module, dict[str, Any]]]:
@@ -179,22 +191,12 @@ def train_teacher(
     run = Run.opened(TeacherConfig, config, outdir, where)
     config, dataset = run.config, run.dataset
 
-    def start(ranks: Ranks) -> Start:
+    def start(ranks: Ranks) -> TeacherTrainer:
         torch.manual_seed(derive_seed(config.seed, "initialisation"))
         net = build_network(config.network, f"{where}.network").to(run.device)
         check_shapes(net, dataset, f"{where}.network.kwargs")
         if config.checkpointing:
             checkpoint_blocks(net, f"{where}.checkpointing")
-        batches = step_batches(config, dataset, run.device, ranks, where, config.data_order)
-        trainer = TeacherTrainer(config, net, batches)
-        metadata = {"average_std": config.power_ema[0]} if config.power_ema else {}
-        values = math.prod(dataset.network_shape)
-
-        def diverged(ticks: Sequence[Mapping[str, Any]]) -> str | None:
-            losses = [tick["losses"].get("denoising") for tick in ticks]
-            return lost(losses, values, trainer.loss.return_logvar)
-
-        check = None if config.on_divergence == "publish" else diverged
-        return Start(trainer, net, Sampler(kind="heun"), metadata, lost=check)
+        return TeacherTrainer(config, net, step_batches(config, dataset, run.device, ranks, where, config.data_order))
 
     return run.train("teacher", teacher_digest(config, dataset.sha256), start, set_aside=set_aside)

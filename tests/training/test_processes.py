@@ -190,14 +190,15 @@ def test_a_signal_to_one_process_stops_all_at_the_same_image(tmp_path, spec):
 def test_an_evaluation_that_is_interrupted_stops_all_and_is_repeated(tmp_path, spec, alone):
     """Only the first measures; the others learn from it that it was asked to make room, and go on the same way."""
     text = as_json(spec)
-    original = Evaluation.__call__
+    original = Evaluation._images
 
     def interrupted(self, net, check):
         os.kill(os.getpid(), signal.SIGTERM)
         return original(self, net, check)
 
     def task(rank):
-        Evaluation.__call__ = interrupted
+        if rank == 0:
+            Evaluation._images = interrupted
         return main(["distill", "--spec", text, "--out", str(tmp_path / "run")])
 
     assert together(task, 2, tmp_path) == [EXIT_RETRY, EXIT_RETRY]
@@ -231,17 +232,13 @@ def test_processes_share_an_evaluation(tmp_path, spec):
     distill(run, tmp_path / "alone")
 
     def task(rank):
-        drawn = []
-        original = Evaluation.part
+        drawn, original = [], Evaluation._images
 
-        def part(self, net, check, number, count):
-            generate = self._images(net, check)
-            self._images = lambda net, check: lambda seeds: drawn.append(len(seeds)) or generate(seeds)
-            result = original(self, net, check, number, count)
-            del self._images
-            return result
+        def watched(self, net, check):
+            generate = original(self, net, check)
+            return lambda seeds: drawn.append(len(seeds)) or generate(seeds)
 
-        Evaluation.part = part
+        Evaluation._images = watched
         distill(run, tmp_path / "run")
         # Two evaluations of six batches, three of them each process's.
         return 0 if drawn == [16] * 6 else 3

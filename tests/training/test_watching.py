@@ -65,8 +65,8 @@ def test_a_plateau_ends_the_run_also_a_resumed_one_and_the_best_network_is_kept(
     assert ours["evaluations"] == theirs["evaluations"]
 
 
-def tick(norm=1.0, **more):
-    return {"grad_norm": {"generator": norm}, "nan_count": 0, "samples": 100, "bad_steps": 0, "steps": 100, **more}
+def tick(**more):
+    return {"nan_count": 0, "samples": 100, "bad_steps": 0, "steps": 100, **more}
 
 
 def test_divergence_is_noticed_once_by_each_rule():
@@ -75,14 +75,12 @@ def test_divergence_is_noticed_once_by_each_rule():
     assert rising([*falling, (30, 16.0)], "fd") == "fd = 16 is 3.2 times its best (5 at image 20)"
     assert rising([*falling, (30, 16.0), (40, 20.0)], "fd") is None
     assert rising([], "fd") is rising(falling[:1], "fd") is None
-    quiet = [tick(0.5 + n % 3) for n in range(20)]
-    assert unhealthy([]) == unhealthy(quiet) == unhealthy([*quiet[:5], tick(1e9)]) == []
-    storm = [*quiet, tick(90.0)]
-    assert unhealthy(storm) == ["the gradient norm of generator is 90, 60 times its median so far"]
-    assert unhealthy([*storm, tick(95.0)]) == []
-    assert unhealthy([*storm, tick(), tick(95.0)]) != []
-    assert unhealthy([tick(nan_count=2)]) == ["2 % of the samples were NaN"]
-    assert unhealthy([tick(None, bad_steps=11)]) == ["11 % of the steps had NaN or infinite gradients"]
+    assert unhealthy([tick(nan_count=1, bad_steps=10)]) == []
+    storm = [tick(), tick(nan_count=2)]
+    assert unhealthy(storm) == ["2 % of the samples were NaN"]
+    assert unhealthy([*storm, tick(nan_count=3)]) == []
+    assert unhealthy([*storm, tick(), tick(nan_count=2)]) != []
+    assert unhealthy([tick(bad_steps=11)]) == ["11 % of the steps had NaN or infinite gradients"]
 
 
 def test_a_diverging_run_says_so_or_stops(teacher, tmp_path, capsys):

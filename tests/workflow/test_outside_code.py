@@ -15,6 +15,7 @@ from eval.metrics.kinds import METRIC_KINDS
 from sida.assets.registry import load_registry
 from sida.config.plugins import ALLOW, TYPED, allow_typed, allowed, load_object, source_file
 from sida.config.resources import ROOT
+from sida.config.samplers import Sampler
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.methods import find_method
@@ -86,9 +87,10 @@ def test_a_spec_calls_none_of_our_own_functions(study):
     monitor, kwargs = RUNNER, {"command": ["touch", "was-here"], "count": 1}
     settings = {"every_kimg": 1, "monitor": monitor, "kwargs": kwargs}
     data = load_dataset({"name": "digits", "kind": "digits", "max_size": 8})
+    one_step = Sampler(kind="one_step")
     for told, call in (
         ("spec.evaluation.monitor: ", lambda: evaluation_facts(settings, {}, "spec.evaluation")),
-        ("spec.evaluation.monitor: ", lambda: Evaluation(settings, data, 2.5, "cpu", "spec.evaluation").monitor),
+        ("spec.evaluation.monitor: ", lambda: Evaluation(settings, data, one_step, "cpu", "spec.evaluation").monitor),
         ("", lambda: CallableSource(monitor, kwargs)),
         ("", lambda: load_dataset({"name": "x", "kind": monitor})),
         ("", lambda: find_method(monitor)),
