@@ -505,11 +505,9 @@ class Run(Generic[AnyConfig]):
         config, dataset, parents = self.config, self.dataset, parents or {}
         stage = f"{'teacher' if method == 'teacher' else 'distill'} {config.name}"
         code = code_version()
-        # Processes may have separate disks, so each reads its own files. on_divergence changes no number, but whether a
-        # process ends. Where several facts differ, the digest is the last to be named.
-        facts = {"code version": code, **parents, "dataset": dataset.sha256, "on_divergence": config.on_divergence}
         with (
-            joined(self.device, {**facts, "digest of all settings and files": digest}) as ranks,
+            # on_divergence changes no number, but whether a process ends.
+            joined(self.device, (code, digest, config.on_divergence)) as ranks,
             RunFiles(self.folder, digest, set_aside, ranks, config.loggers) as files,
         ):
             if files.finished:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
@@ -168,19 +168,6 @@ class Ranks:
         )
         return values
 
-    def tensors_from_first(self, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
-        """Returns rank 0's named tensors (on the CPU) on all ranks; the arguments of the others are ignored."""
-        given = dict(tensors or {})
-        if self.world_size == 1:
-            return given
-        kinds = self.from_first(lambda: [(name, value.shape, value.dtype) for name, value in given.items()])
-        result = {}
-        for name, shape, dtype in kinds:
-            value = torch.empty(shape, dtype=dtype) if self.rank else given[name].contiguous()
-            self._together(torch.distributed.broadcast, value, src=0, group=self._patient)
-            result[name] = value
-        return result
-
     def _together(self, operation: Callable[..., object], *args: Any, **kwargs: Any) -> None:
         """Does an operation of all processes.
 
@@ -242,15 +229,15 @@ def own_device(name: str, where: str) -> torch.device:
 
 
 @contextlib.contextmanager
-def joined(device: torch.device, facts: Mapping[str, object] | None = None) -> Iterator[Ranks]:
+def joined(device: torch.device, facts: object = None) -> Iterator[Ranks]:
     """Context that joins the processes started together; yields :data:`ALONE` for a single process.
 
     Args:
         device: Device of this process. Its kind decides the backend: gloo for CPUs, nccl for GPUs.
-        facts: Facts that must be equal in all processes, by name.
+        facts: Facts that must be equal in all processes.
 
     Raises:
-        UserError: The other processes cannot be reached, or a fact of one differs from rank 0's (raised in all).
+        UserError: The other processes cannot be reached, or the facts of one differ from rank 0's (raised in all).
     """
     global STORE
     rank, world_size, _ = place()
@@ -269,25 +256,13 @@ def joined(device: torch.device, facts: Mapping[str, object] | None = None) -> I
     except (RuntimeError, ValueError) as error:
         fault = f"the {world_size} processes of this training cannot reach each other ({_reason(error)})"
         raise RankLostError("", fault, "start them again") from None
-    _check_alike(ranks, facts or {})
+    if ranks.agree(facts != ranks.from_first(lambda: facts)):
+        fault = "the processes of this training have different settings, files or code"
+        raise UserError("", fault, "give all processes the same")
     yield ranks
     # Skipped after an error, because the others may never answer.
     torch.distributed.destroy_process_group()
     STORE = None
-
-
-def _check_alike(ranks: Ranks, facts: Mapping[str, object]) -> None:
-    of_all = ranks.gather(facts)
-
-    def difference() -> str | None:
-        for rank, theirs in enumerate(of_all):
-            for name, value in facts.items():
-                if theirs.get(name) != value:
-                    return f"rank {rank} has another {name} than rank 0: {theirs.get(name)}, not {value}"
-        return None
-
-    if (line := ranks.from_first(difference)) is not None:
-        raise UserError("", line, "give all processes the same settings, files and code")
 
 
 def _reason(error: Exception) -> str:

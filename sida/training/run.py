@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -49,18 +50,15 @@ class KeptState(NamedTuple):
 
 
 class StateStore:
-    """The ``state/`` folder of a run; used as a context manager, which holds the folder's lock.
-
-        with StateStore(folder, digest) as store:
-            kept = store.load()
+    """The ``state/`` folder of a run, to be used under the run's lock.
 
     A state is a tensor file and, written after it, a JSON file that holds its SHA-256, the digest of its configuration
     and the hash of its own content: a process killed at any moment leaves the previous state intact. States of several
     configurations lie side by side; a configuration resumes from its own states. A state is removed only when its
-    own configuration has two newer ones. Another process that works on the same run is waited for.
+    own configuration has two newer ones.
 
     Args:
-        folder: Created when missing.
+        folder: Folder of the states.
         digest: Digest of everything that decides the run's result.
         set_aside: Start anew although the folder holds an unfinished run that this configuration cannot resume;
             that run's states stay.
@@ -68,39 +66,8 @@ class StateStore:
 
     def __init__(self, folder: Path, digest: str, set_aside: bool = False) -> None:
         self.folder, self.digest, self.set_aside = Path(folder), digest, set_aside
-        self._lock: int | None = None
-        # Numbers of this configuration's states, oldest first: all, and those known to be intact.
+        # Numbers of this configuration's states: those that are known to be intact come last.
         self._own: list[int] = []
-        self._intact: list[int] = []
-
-    def __enter__(self) -> StateStore:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise UserError(self.folder, f"cannot be written ({error.strerror})", "choose another --out") from None
-        try:
-            if not try_lock(self._lock):
-                say(f"{self.folder}: another process is at work on this run; waiting for it to finish")
-                wait_for_lock(self._lock)
-        except BaseException as error:
-            self.close()
-            if not isinstance(error, OSError):
-                raise
-            fault = f"cannot be locked ({error.strerror})"
-            raise UserError(self.folder, fault, "use a file system with locks") from None
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Releases the lock; so does the end of the process, however it comes."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
 
     def load(self) -> KeptState | None:
         """The newest intact state of this configuration, or None; reports a state that is not simply the newest.
@@ -110,36 +77,35 @@ class StateStore:
                 an unfinished one; nothing was changed.
         """
         headers = {number: self._header(number) for number in self._numbers()}
-        self._own = [number for number, header in headers.items() if header and header["digest"] == self.digest]
-        damaged = []
-        for number, header in reversed(headers.items()):
-            if header is not None and header["digest"] != self.digest:
-                continue
+        foreign = {number for number, header in headers.items() if header and header["digest"] != self.digest}
+        damaged: list[int] = []
+        for number in sorted(headers.keys() - foreign, reverse=True):
+            header = headers[number]
             tensors = None if header is None else self._tensors(number, header["tensors_sha256"])
             if header is None or tensors is None:
                 damaged.append(number)
                 continue
             for other in damaged:
                 say(f"{self._path(other)}: this state is damaged; going back to the one before it")
-            if any(other and other["digest"] != self.digest for n, other in headers.items() if n > number):
+            if max(foreign, default=0) > number:
                 say(f"{self._path(number)}: resuming from this kept state, whose settings are back")
-            self._intact = [number]
+            own = [n for n, other in headers.items() if other is not None and n not in foreign and n != number]
+            self._own = [*own, number]
             return KeptState(header["record"], tensors, self._path(number))
         if headers:
-            self._start_anew(headers, damaged)
+            newest = headers[max(headers)]
+            self._start_anew(damaged, max(headers), {} if newest is None else newest["record"])
         return None
 
-    def _start_anew(self, headers: Mapping[int, dict[str, Any] | None], damaged: list[int]) -> None:
+    def _start_anew(self, damaged: Sequence[int], newest: int, record: Mapping[str, Any]) -> None:
         """Reports why the run starts anew; without permission, refuses to leave an unfinished run behind."""
-        newest = max(headers)
-        header = headers[newest]
-        if damaged or header is None:
-            lost, why = True, f"the kept state {self._path(max(damaged))} is damaged, and there is none before it"
+        finished = not damaged and record.get("finished")
+        if damaged:
+            why = f"the kept state {self._path(damaged[0])} is damaged, and there is none before it"
         else:
-            lost, nimg = not header["record"].get("finished"), header["record"].get("nimg")
-            kind = f"an unfinished run (image {nimg})" if lost else "a finished run"
+            kind = "a finished run" if finished else f"an unfinished run (image {record.get('nimg')})"
             why = f"{self._path(newest)} is the state of {kind} of another configuration or other inputs"
-        if lost and not self.set_aside:
+        if not (finished or self.set_aside):
             ways = "go back to its settings to resume it, choose another --out, or start anew beside it"
             raise UserError("", why, f"{ways} with --set-aside (it is kept)")
         say(f"{why}; it is kept, and this run starts anew")
@@ -151,25 +117,23 @@ class StateStore:
             UserError: The disk is full or the folder is gone; earlier states are untouched.
         """
         try:
-            self._save(record, tensors)
+            number = max(self._numbers(), default=0) + 1
+            file = self._path(number).with_suffix(".safetensors")
+            write_tensors(file, tensors)
+            digests = {"digest": self.digest, "tensors_sha256": sha256_file(file)}
+            header = {"format": STATE_FORMAT, **digests, "record": dict(record)}
+            # On one line: an indented one is made by Python code, which would slow down the training meanwhile.
+            text = json.dumps(with_hash(header), sort_keys=True)
+            write_text(file.with_suffix(".json"), f"{text}\n")
+            self._own.append(number)
+            while len(self._own) > KEPT_STATES:
+                # The header goes last: a kill in between leaves a state that is known to be ours and removed next time.
+                for suffix in (".safetensors", ".json"):
+                    self._path(self._own[0]).with_suffix(suffix).unlink(missing_ok=True)
+                del self._own[0]
         except OSError as error:
             fault = f"the state cannot be written ({error})"
             raise UserError(self.folder, fault, "make room, then run the same command again") from None
-
-    def _save(self, record: Mapping[str, Any], tensors: NamedTensors) -> None:
-        number = max(self._numbers(), default=0) + 1
-        path = self._path(number)
-        write_tensors(path.with_suffix(".safetensors"), tensors)
-        digests = {"digest": self.digest, "tensors_sha256": sha256_file(path.with_suffix(".safetensors"))}
-        header = {"format": STATE_FORMAT, **digests, "record": dict(record)}
-        # On one line: an indented one is made by Python code, which would slow down the training that runs meanwhile.
-        write_text(path.with_suffix(".json"), json.dumps(with_hash(header), sort_keys=True) + "\n")
-        self._intact = [*self._intact, number][-KEPT_STATES:]
-        for old in set(self._own) - set(self._intact):
-            # The header goes last: a kill in between leaves a state that is known to be ours and removed next time.
-            for suffix in (".safetensors", ".json"):
-                self._path(old).with_suffix(suffix).unlink(missing_ok=True)
-        self._own = list(self._intact)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"state-{number:06d}"
@@ -242,7 +206,7 @@ class RunFiles:
         folder: The run's folder.
         digest: See :func:`sida.training.identity.run_digest`.
         set_aside: Start a new run and keep the state of an unfinished run with another configuration.
-        ranks: Processes that train together: rank 0 reads and writes, and passes on what it reads.
+        ranks: Processes that train together: rank 0 writes; all read the state, from a disk that they share.
         loggers: Trackers of the logs' numbers.
 
     Attributes:
@@ -258,8 +222,10 @@ class RunFiles:
         self.kept: KeptState | None = None
         self._store = StateStore(folder / "state", digest, set_aside)
         self._logs = Logs(folder, "tensorboard" in loggers)
+        self._lock = contextlib.ExitStack()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
-        self._written: Future[None] | None = None
+        self._written: Future[None] = Future()
+        self._written.set_result(None)
 
     def __enter__(self) -> RunFiles:
         """Waits for the lock and reads the state.
@@ -268,25 +234,41 @@ class RunFiles:
             UserError: See :meth:`StateStore.load`; the folder does not change.
         """
         found = self.ranks.from_first(self._find)
-        if found is not None:
+        if found is not None and self.ranks.rank:
             record, path = found
-            tensors = self.ranks.tensors_from_first(None if self.kept is None else self.kept.tensors)
-            self.kept = KeptState(record, tensors, path)
+            self.kept = KeptState(record, read_tensors(path.with_suffix(".safetensors"))[0], path)
         return self
 
     def _find(self) -> tuple[dict[str, Any], Path] | None:
         """Locks the folder and reads its state; returns the state's record and path."""
-        self._store.__enter__()
         try:
+            self._take_lock(self.folder / "state")
             self.kept = self._store.load()
             # Unfinished files of killed processes.
             for folder in (self.folder, self.folder / "state", self.folder / "snapshots"):
                 sweep_temporaries(folder)
             self._sort_snapshots()
         except BaseException:
-            self._store.close()
+            self._lock.close()
             raise
         return None if self.kept is None else (self.kept.record, self.kept.path)
+
+    def _take_lock(self, folder: Path) -> None:
+        """Locks the run; a process that works on the same run is waited for.
+
+        Raises:
+            UserError: The folder cannot be written, or its file system has no locks.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+            self._lock.callback(os.close, lock)
+            if not try_lock(lock):
+                say(f"{folder}: another process is at work on this run; waiting for it to finish")
+                wait_for_lock(lock)
+        except OSError as error:
+            ways = "use a file system with locks, or choose another --out"
+            raise UserError(folder, f"cannot be locked ({error.strerror})", ways) from None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -294,22 +276,19 @@ class RunFiles:
         try:
             self._logs.close()
             # An insistent Ctrl-C waits for nothing.
-            if self._written is not None and (kind is None or issubclass(kind, Exception)):
+            if kind is None or issubclass(kind, Exception):
                 fault = self._written.exception()
                 if fault is not None and fault is not error:
                     raise fault
         finally:
             self._writer.shutdown(wait=False)
-            if self._written is None:
-                self._store.close()
-            else:
-                # The lock is for as long as something is written, also when nobody waits for it.
-                self._written.add_done_callback(lambda _: self._store.close())
+            # The lock is for as long as something is written, also when nobody waits for it.
+            self._written.add_done_callback(lambda _: self._lock.close())
 
     @property
     def busy(self) -> bool:
         """Whether a state or snapshot is being written."""
-        return self._written is not None and not self._written.done()
+        return not self._written.done()
 
     def check(self) -> None:
         """Raises the error of a failed background write.
@@ -322,8 +301,7 @@ class RunFiles:
 
     def wait(self) -> None:
         """Waits until everything is written; raises the errors of :meth:`check`."""
-        if self._written is not None:
-            self._written.result()
+        self._written.result()
 
     @property
     def finished(self) -> bool:

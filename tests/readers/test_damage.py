@@ -144,13 +144,12 @@ def reference(folder):
 def state(folder, suffix=".json"):
     """The older of two states is gone back to."""
     path = folder / f"state-000002{suffix}"
-    with StateStore(folder, "d" * 64) as store:
-        for nimg in (100, 200):
-            store.save({"nimg": nimg, "finished": True, "best": 1 / nimg}, {"x": torch.full((9,), float(nimg))})
+    store = StateStore(folder, "d" * 64)
+    for nimg in (100, 200):
+        store.save({"nimg": nimg, "finished": True, "best": 1 / nimg}, {"x": torch.full((9,), float(nimg))})
 
     def use():
-        with StateStore(folder, "d" * 64) as store:
-            kept = store.load()
+        kept = StateStore(folder, "d" * 64).load()
         if kept.record["nimg"] == 100 and kept.tensors["x"].tolist() == [100.0] * 9:
             raise UserError(path, "went back")
         return [kept.record, kept.tensors]

@@ -188,6 +188,13 @@ def test_damaged_states_alone_need_the_users_word_and_stay(unfinished, uninterru
     assert {"state-000019.json", "state-000020.json"} <= set(states(unfinished))
 
 
+def test_states_with_damaged_tensors_are_kept_as_promised(unfinished):
+    for path in (unfinished / "state").glob("state-*.safetensors"):
+        path.write_bytes(path.read_bytes()[:-10])
+    train_teacher(TEACHER, unfinished, set_aside=True)
+    assert {"state-000019.safetensors", "state-000020.safetensors"} <= set(states(unfinished))
+
+
 def test_a_state_of_another_version_is_one_line(unfinished):
     """Its hash is right, its values are not those of this version."""
     path = unfinished / "state/state-000020.json"
