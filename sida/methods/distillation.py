@@ -24,7 +24,7 @@ from sida.networks import family_of
 from sida.networks.file import load_network, read_metadata
 from sida.networks.unet import checkpoint_blocks
 from sida.sampling.samplers import check_guide_fits
-from sida.training.batches import step_batches
+from sida.training.batches import StepBatches
 from sida.training.evaluation import Evaluation, evaluation_facts
 from sida.training.identity import check_shapes, class_source, decisive_settings, run_digest
 from sida.training.iteration import StudentTrainer
@@ -118,7 +118,7 @@ def distill(
 
     def start(ranks: Ranks) -> StudentTrainer:
         trainer = make_trainer(resolved, dataset, device, where)
-        trainer.batches = step_batches(resolved, dataset, device, ranks, where)
+        trainer.batches = StepBatches(resolved, dataset, device, ranks, where)
         if resolved.evaluation is not None:
             place = f"{where}.evaluation"
             trainer.evaluate = Evaluation(resolved.evaluation, dataset, trainer.sampler, resolved.device, place)

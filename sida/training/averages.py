@@ -10,11 +10,10 @@ Source: EDM2 (arXiv:2312.02696), sections 3.2 and 4, and appendix C.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +21,7 @@ import torch
 
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.files.tensors import TensorHeader, iterate_tensors, read_tensor_header
+from sida.files.tensors import iterate_tensors, read_tensor_header
 from sida.networks import build_network
 from sida.networks.file import fitting_network, read_metadata, save_network, write_state_dict
 from sida.training.optimizer import FlatParameters, NamedTensors, OptimizedNetwork, buffers, load_buffers
@@ -133,24 +132,20 @@ def posthoc_coefficients(
     return solution / solution.sum(axis=0)
 
 
-@dataclasses.dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """A stored average.
 
     Attributes:
+        nimg: Images seen.
+        std: Relative width.
         path: File of the average.
         metadata: Metadata in its header.
-        header: Positions of its tensors.
     """
 
+    nimg: float
+    std: float
     path: Path
     metadata: dict[str, Any]
-    header: TensorHeader
-
-    @property
-    def profile(self) -> tuple[float, float]:
-        """Returns the images seen and the relative width."""
-        return float(self.metadata["nimg"]), float(self.metadata["average_std"])
 
 
 def reconstruct_average(
@@ -173,21 +168,25 @@ def reconstruct_average(
     """
     if not 0 < std < 0.28:
         raise UserError("--std", f"must be above 0 and below 0.28, got {std:g}")
-    kept = sorted((_open(Path(source)) for source in sources), key=lambda one: one.profile)
-    if not kept:
-        raise UserError("average", "no networks given", "give those of a run's snapshots")
-    net = _network_of_one_run(kept)
+    kept = sorted((_open(Path(source)) for source in sources), key=lambda one: (one.nimg, one.std))
     newest = kept[-1]
-    end = newest.profile[0] if nimg is None else float(nimg)
-    if not 0 < end <= newest.profile[0]:
-        most = newest.profile[0]
-        fault = f"must be above 0 and at most {most:,.0f}, where the newest average ends"
+    end = newest.nimg if nimg is None else float(nimg)
+    if not 0 < end <= newest.nimg:
+        fault = f"must be above 0 and at most {newest.nimg:,.0f}, where the newest average ends"
         raise UserError("--nimg", fault, f"got {nimg}")
-    times, stds = (np.array(values) for values in zip(*(one.profile for one in kept)))
+    net = _network_of(kept)
+    times, stds = np.array([one.nimg for one in kept]), np.array([one.std for one in kept])
     weights = posthoc_coefficients(times, stds, [end], [std])[:, 0]
-    parents = {f"average {t:.0f} {s:g}": sha256_file(one.path) for one, t, s in zip(kept, times, stds)}
+    learned, combined = {name for name, _ in net.named_parameters()}, {}
+    for group in zip(*(iterate_tensors(one.path, read_tensor_header(one.path)) for one in kept)):
+        name, value = group[-1]
+        if name in learned:
+            # Double precision, because the coefficients are large and have both signs.
+            value = sum(weight * tensor.double() for weight, (_, tensor) in zip(weights.tolist(), group)).float()
+        combined[name] = value
+    parents = {f"average {one.nimg:.0f} {one.std:g}": sha256_file(one.path) for one in kept}
     metadata = {**newest.metadata, "nimg": int(end), "average_std": std, "parents": parents}
-    write_state_dict(_combined(kept, weights, net), target, metadata)
+    write_state_dict({name: combined[name] for name in net.state_dict()}, target, metadata)
     return _distance(times, stds, weights, end, std)
 
 
@@ -195,32 +194,24 @@ def _open(path: Path) -> Kept:
     metadata = read_metadata(path)
     if "average_std" not in metadata:
         raise UserError(path, "is not a power-function average", "train with power_ema and snapshot_kimg")
-    return Kept(path, metadata, read_tensor_header(path))
+    return Kept(float(metadata["nimg"]), float(metadata["average_std"]), path, metadata)
 
 
-def _network_of_one_run(kept: Sequence[Kept]) -> torch.nn.Module:
-    """The network, after checks that the averages belong to one run, have its tensors, and no profile occurs twice."""
+def _network_of(kept: Sequence[Kept]) -> torch.nn.Module:
+    """Returns the network of averages, without values.
+
+    Raises:
+        UserError: The averages are of several runs, one occurs twice, or a file has other tensors than its network.
+    """
     first = kept[0]
     for one, before in zip(kept, (None, *kept)):
         if one.metadata["config_sha256"] != first.metadata["config_sha256"]:
             raise UserError(one.path, f"belongs to another run than {first.path}", "give averages of one run")
-        if before is not None and one.profile == before.profile:
+        if before is not None and one[:2] == before[:2]:
             raise UserError(one.path, f"is the same average as {before.path}", "give each once")
-        net = fitting_network(one.path, first.metadata["network"], {e.name: e.shape for e in one.header.entries})
+        shapes = {entry.name: entry.shape for entry in read_tensor_header(one.path).entries}
+        net = fitting_network(one.path, first.metadata["network"], shapes)
     return net
-
-
-def _combined(kept: Sequence[Kept], weights: np.ndarray, net: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Weighted sums of the parameters, tensor by tensor; the buffers of the newest network."""
-    learned = {name for name, _ in net.named_parameters()}
-    combined = {}
-    for group in zip(*(iterate_tensors(one.path, one.header) for one in kept), strict=True):
-        name, last = group[-1]
-        if name in learned:
-            # Double precision, because the coefficients are large and have both signs.
-            last = sum(weight * tensor.double() for weight, (_, tensor) in zip(weights.tolist(), group)).float()
-        combined[name] = last
-    return {name: combined[name] for name in net.state_dict()}
 
 
 def _distance(times: np.ndarray, stds: np.ndarray, weights: np.ndarray, end: float, std: float) -> float:

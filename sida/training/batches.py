@@ -28,34 +28,39 @@ class StepBatches:
     """Micro-batches of a step, on the device, in network units.
 
     Args:
+        config: Settings of a teacher or a student.
         dataset: Data set.
-        seed: Run seed.
-        batch_size: Images per step over all devices.
-        batch_gpu: Images per micro-batch on a device; None puts all images of a device into one micro-batch.
         device: Device of the batches.
-        rank: Number of this device.
-        world_size: Number of devices; divides ``batch_size``.
+        ranks: Processes that share the batches.
+        where: Place named in errors.
         order: Order of the images, a name in :data:`sida.data.dataset.ORDERS`.
 
     Attributes:
         per_device: Images per step on this device; a trainer divides its losses by this number.
+
+    Raises:
+        UserError: The number of processes does not divide the batch or its micro-batches.
     """
 
     def __init__(
         self,
+        config: RunConfig,
         dataset: Dataset,
-        seed: int,
-        batch_size: int,
-        batch_gpu: int | None,
         device: torch.device,
-        rank: int = 0,
-        world_size: int = 1,
+        ranks: Ranks = ALONE,
+        where: str = "spec",
         order: str = "shuffled",
     ) -> None:
-        self.dataset, self.seed, self.device = dataset, seed, device
-        self.rank, self.world_size, self.order = rank, world_size, order
-        self.per_device = batch_size // world_size
-        self.micro_batch = min(batch_gpu or self.per_device, self.per_device)
+        size, batch_gpu, number = config.batch_size, config.batch_gpu, ranks.world_size
+        if size % number:
+            fault = f"{size} images cannot be shared by {number} processes"
+            raise UserError(f"{where}.batch_size", fault, "start fewer or more")
+        if batch_gpu is not None and (size // number) % batch_gpu:
+            fault = f"{size // batch_gpu} micro-batches of {batch_gpu} images cannot be shared by {number} processes"
+            raise UserError(f"{where}.batch_gpu", fault, "start a number that divides them")
+        self.dataset, self.seed, self.device, self.order = dataset, config.seed, device, order
+        self.rank, self.world_size, self.per_device = ranks.rank, number, size // number
+        self.micro_batch = batch_gpu or self.per_device
         self._orders: dict[str, InfiniteSampler] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="data")
         self._ahead: dict[tuple[str, int], Future[torch.Tensor]] = {}
@@ -112,37 +117,6 @@ class StepBatches:
         images = self.dataset.network_input(self.dataset.images(indices), noise)
         # Python's global lock is released meanwhile.
         return images.pin_memory() if self.device.type == "cuda" and not self.dataset.in_memory else images
-
-
-def step_batches(
-    config: RunConfig,
-    dataset: Dataset,
-    device: torch.device,
-    ranks: Ranks,
-    where: str,
-    order: str = "shuffled",
-) -> StepBatches:
-    """Returns one rank's batches for a configuration.
-
-    Args:
-        config: Settings of a teacher or a student.
-        dataset: Data set.
-        device: Device of the batches.
-        ranks: Processes that share the batches.
-        where: Place named in errors.
-        order: See :class:`StepBatches`.
-
-    Raises:
-        UserError: The number of processes does not divide the batch or its micro-batches.
-    """
-    size, batch_gpu, number = config.batch_size, config.batch_gpu, ranks.world_size
-    if size % number:
-        fault = f"{size} images cannot be shared by {number} processes"
-        raise UserError(f"{where}.batch_size", fault, "start fewer or more")
-    if batch_gpu is not None and (size // number) % batch_gpu:
-        fault = f"{size // batch_gpu} micro-batches of {batch_gpu} images cannot be shared by {number} processes"
-        raise UserError(f"{where}.batch_gpu", fault, "start a number that divides them")
-    return StepBatches(dataset, config.seed, size, batch_gpu, device, ranks.rank, number, order)
 
 
 def step_draws(

@@ -271,23 +271,41 @@ def unhealthy(ticks: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{100 * share:.0f} % {kind}" for kind, most, share, earlier in faults if earlier <= most < share]
 
 
-def rising(evaluations: Sequence[tuple[int, float]], key: str) -> str | None:
-    """Describes the last evaluation if it is far above the best, and the evaluation before it is not; else None.
+def selection(record: Mapping[str, Any]) -> tuple[str, Any]:
+    """Name and value by which an evaluation is compared with others; the lowest is the best."""
+    key = record.get("selection", "fd")
+    return key, record.get(key)
+
+
+def selected(evaluations: LogRecords) -> list[tuple[int, float]]:
+    """Images seen and selection value of each evaluation; infinite if the value is not a number."""
+    pairs = [(record["nimg"], selection(record)[1]) for record in evaluations]
+    return [(nimg, math.inf if value is None else value) for nimg, value in pairs]
+
+
+def since_best(values: Sequence[float], least: float) -> int:
+    """Number of values after the last one that was lower than all before it by more than the share ``least``."""
+    best, count = math.inf, 0
+    for value in values:
+        best, count = (value, 0) if value < best * (1 - least) else (best, count + 1)
+    return count
+
+
+def rising(evaluations: Sequence[tuple[int, float]], key: str) -> list[str]:
+    """Describes the last evaluation if it is far above the best, and the evaluation before it is not.
 
     Args:
-        evaluations: Images seen and value of each evaluation, in order; lower is better.
+        evaluations: Images seen and value of each evaluation, in order.
         key: Name of the value.
     """
 
-    def far(count: int) -> bool:
-        before = [value for _, value in evaluations[: count - 1]]
-        return bool(before) and evaluations[count - 1][1] > FAR_ABOVE_BEST * min(before) > 0
+    def far(points: Sequence[tuple[int, float]]) -> bool:
+        return len(points) > 1 and points[-1][1] > FAR_ABOVE_BEST * min(value for _, value in points[:-1]) > 0
 
-    count = len(evaluations)
-    if not far(count) or far(count - 1):
-        return None
+    if not far(evaluations) or far(evaluations[:-1]):
+        return []
     (_, value), (where, best) = evaluations[-1], min(evaluations[:-1], key=lambda point: point[1])
-    return f"{key} = {value:.4g} is {value / best:.1f} times its best ({best:.4g} at image {where:,})"
+    return [f"{key} = {value:.4g} is {value / best:.1f} times its best ({best:.4g} at image {where:,})"]
 
 
 def lost(losses: Sequence[float | None], values: int, uncertainty: bool = False) -> str | None:

@@ -35,30 +35,18 @@ from sida.training.logs import (
     check_loggers,
     hopeless,
     rising,
+    selected,
+    selection,
+    since_best,
     unhealthy,
     without_nan,
 )
 from sida.training.optimizer import NamedTensors, OptimizedNetwork, Resumable
 from sida.training.processes import ALONE, Interruption, Ranks, StopRequest, joined, own_device
 from sida.training.run import OTHER_STATE, RunFiles, other_state
+from sida.training.schedule import points_passed
 
 T = TypeVar("T")
-
-
-def points_passed(nimg: int, every: float, per_decade: int | None = None) -> int:
-    """Number of events at or before ``nimg`` images: at multiples of ``every``, or at ``every · 10^(k / per_decade)``.
-
-    Args:
-        nimg: Images seen.
-        every: Images between two events; on the logarithmic scale, those at the first event.
-        per_decade: Number of events per factor of ten; None spaces the events evenly.
-    """
-    if per_decade is None:
-        return int(nimg // every)
-    if nimg < every:
-        return 0
-    # The rounding of a logarithm must not lose an event that is met exactly.
-    return math.floor(math.log10(nimg / every) * per_decade + 1e-9) + 1
 
 
 class Trainer(abc.ABC):
@@ -293,40 +281,28 @@ class TrainingLoop:
     def _at_end(self) -> bool:
         return self.ended or self.nimg >= self.total
 
-    def _selected(self) -> list[tuple[int, float]]:
-        """Images seen and selection value of each evaluation; infinite if the value is not a number."""
-        pairs = [(record["nimg"], _selection(record)[1]) for record in self.evaluations]
-        return [(nimg, math.inf if value is None else value) for nimg, value in pairs]
+    def _reason_to_end(self) -> str | None:
+        """Reason to end early: a function of the log, so that a resumed run ends at the same image."""
+        if self.publish_diverged and self.train and (fault := hopeless(self.train[-1], self.max_nan_share)):
+            return f"{fault} (on_divergence: publish)"
+        if self.evaluation is not None and self.evaluation.patience is not None:
+            values = [value for nimg, value in selected(self.evaluations) if nimg > self.trainer.begun]
+            if since_best(values, self.evaluation.min_improvement) >= self.evaluation.patience:
+                return f"{self.evaluation.patience} evaluations after the best one that counts (patience)"
+        return None
 
-    def _over(self) -> bool:
-        """Whether the run ends here: a function of the log, so that a resumed run ends at the same image."""
-        if self.publish_diverged and self.train and hopeless(self.train[-1], self.max_nan_share):
-            return True
-        return self._plateaued()
-
-    def _plateaued(self) -> bool:
-        """Whether the last ``patience`` evaluations are no better than the evaluations before them."""
-        if self.evaluation is None or self.evaluation.patience is None:
-            return False
-        best, since = math.inf, 0
-        for nimg, value in self._selected():
-            if nimg <= self.trainer.begun:
-                continue
-            if value < best * (1 - self.evaluation.min_improvement):
-                best, since = value, 0
-            else:
-                since += 1
-        return since >= self.evaluation.patience
-
-    def _warn(self, faults: Sequence[str]) -> None:
-        """Reports that the run diverges, or stops the run."""
+    def _judge(self, faults: Sequence[str]) -> None:
+        """Reports that the run diverges or ends here, or stops the run."""
         for fault in faults:
             line = f"{self.stage}: diverging at image {self.nimg:,}: {fault}"
-            remedy = "lower lr or the loss weights, or resume from the last kept state with on_divergence: say"
             if self.config.on_divergence == "stop":
-                raise UserError("", line, remedy)
-            if not self.ranks.rank:
-                say(line)
+                ways = "lower lr or the loss weights, or resume from the last kept state with on_divergence: say"
+                raise UserError("", line, ways)
+            say(line)
+        reason = self._reason_to_end()
+        if reason and not self.ended:
+            say(f"[{self.stage}] ends at image {self.nimg:,}: {reason}")
+        self.ended = reason is not None
 
     def _tick(self) -> None:
         values = self.meter.finish()
@@ -340,10 +316,7 @@ class TrainingLoop:
             raise UserError(self.stage, fault, remedy)
         self.train.append(record)
         self.files.log("train", record)
-        self._warn(unhealthy(self.train))
-        self.ended = self._over()
-        if fault and not self.ranks.rank:
-            say(f"[{self.stage}] ends at image {self.nimg:,}: {fault} (on_divergence: publish)")
+        self._judge(unhealthy(self.train))
 
     def _evaluate(self, interruption: Interruption) -> None:
         self.meter.pause()
@@ -353,7 +326,7 @@ class TrainingLoop:
         if isinstance(result, StopRequest):
             self._save()
             return self._end(result)
-        key, value = _selection(result)
+        key, value = selection(result)
         finite = isinstance(value, float) and math.isfinite(value)
         if not isinstance(value, float) or not (finite or self.publish_diverged):
             raise UserError(self.stage, f"the evaluation at image {self.nimg:,} gave {key} = {value}, not a number")
@@ -367,11 +340,7 @@ class TrainingLoop:
             if not self.ranks.rank:
                 state = self.trainer.ema.state()
                 self.best_tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
-        self._warn([fault for fault in [rising(self._selected(), key)] if fault])
-        self.ended = self._over()
-        if self.evaluation is not None and self._plateaued() and not self.ranks.rank:
-            where = f"image {self.nimg:,}, {self.evaluation.patience} evaluations after the best one that counts"
-            say(f"[{self.stage}] ends at {where} (patience)")
+        self._judge(rising(selected(self.evaluations), key))
         self.meter.start()
 
     def _snapshot(self) -> None:
@@ -380,7 +349,7 @@ class TrainingLoop:
         self.done["snapshot"] = self.nimg
 
     def _show(self, progress: Progress, force: bool = False) -> None:
-        measured = dict([_selection(self.evaluations[-1])]) if self.evaluations else {}
+        measured = dict([selection(self.evaluations[-1])]) if self.evaluations else {}
         shown = measured | (self.train[-1]["losses"] if self.train else {})
         facts = {name: value for name, value in shown.items() if value is not None}
         progress.update(min(self.nimg, self.total), facts, force)
@@ -415,7 +384,7 @@ class TrainingLoop:
             # What is read later is read here, too, so that the values of another version are noticed.
             for tick in self.train:
                 _ = hopeless(tick, self.max_nan_share), dict(tick["losses"])
-            self.ended = self._over()
+            self.ended = self._reason_to_end() is not None
             self.meter.load(record["meter"])
             best = {n.removeprefix("best/"): t for n, t in kept.tensors.items() if n.startswith("best/")}
             if self.best is not None and best["parameters"].shape != self.trainer.ema.flat.vector.shape:
@@ -441,12 +410,6 @@ class TrainingLoop:
         self.files.save(record, {f"best/{name}": tensor for name, tensor in self.best_tensors.items()}, {})
         self.files.wait()
         self.files.publish(record, self.best_tensors)
-
-
-def _selection(record: Mapping[str, Any]) -> tuple[str, Any]:
-    """Name and value by which an evaluation's record is compared with others."""
-    key = record.get("selection", "fd")
-    return key, record.get(key)
 
 
 @dataclasses.dataclass(frozen=True)

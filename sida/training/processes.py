@@ -219,12 +219,6 @@ def own_device(name: str, where: str) -> torch.device:
     _, world_size, local_rank = place()
     if device.type != "cuda" or world_size == 1:
         return device
-    if device.index is not None:
-        raise UserError(f"{where}.device", f"'{name}' is one GPU, for {world_size} processes", "use cuda")
-    if local_rank >= torch.cuda.device_count():
-        fault = f"process {local_rank} of this machine has no GPU, there are {torch.cuda.device_count()}"
-        remedy = "start as many processes as there are GPUs (torchrun --nproc-per-node)"
-        raise UserError(f"{where}.device", fault, remedy)
     return take_device(f"cuda:{local_rank}", where)
 
 

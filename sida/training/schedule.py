@@ -1,4 +1,4 @@
-"""Schedules by the number of images seen: phases and learning rates."""
+"""Schedules by the number of images seen: phases, learning rates and events."""
 
 from __future__ import annotations
 
@@ -108,3 +108,19 @@ def teacher_learning_rate(nimg: int, batch_size: int, lr: float, rampup_nimg: fl
     """
     decay = math.sqrt(max(nimg / (ref_batches * batch_size), 1.0)) if ref_batches else 1.0
     return lr / decay * (min(nimg / rampup_nimg, 1.0) if rampup_nimg else 1.0)
+
+
+def points_passed(nimg: int, every: float, per_decade: int | None = None) -> int:
+    """Number of events at or before ``nimg`` images: at multiples of ``every``, or at ``every · 10^(k / per_decade)``.
+
+    Args:
+        nimg: Images seen.
+        every: Images between two events; on the logarithmic scale, those at the first event.
+        per_decade: Number of events per factor of ten; None spaces the events evenly.
+    """
+    if per_decade is None:
+        return int(nimg // every)
+    if nimg < every:
+        return 0
+    # The rounding of a logarithm must not lose an event that is met exactly.
+    return math.floor(math.log10(nimg / every) * per_decade + 1e-9) + 1

@@ -19,7 +19,7 @@ from sida.networks import architecture, build_network, family_of
 from sida.networks.unet import checkpoint_blocks
 from sida.noise import Draw, Draws, complete_draws, edm_weight, lognormal_sigma, normal, unit_noise
 from sida.training.averages import Average, ema_beta, power_beta
-from sida.training.batches import Batch, StepBatches, seed_layers, step_batches, step_draws
+from sida.training.batches import Batch, StepBatches, seed_layers, step_draws
 from sida.training.identity import check_shapes, teacher_digest
 from sida.training.logs import IterationRecord, LogRecords, lost
 from sida.training.loop import Run, Trainer
@@ -197,6 +197,6 @@ def train_teacher(
         check_shapes(net, dataset, f"{where}.network.kwargs")
         if config.checkpointing:
             checkpoint_blocks(net, f"{where}.checkpointing")
-        return TeacherTrainer(config, net, step_batches(config, dataset, run.device, ranks, where, config.data_order))
+        return TeacherTrainer(config, net, StepBatches(config, dataset, run.device, ranks, where, config.data_order))
 
     return run.train("teacher", teacher_digest(config, dataset.sha256), start, set_aside=set_aside)

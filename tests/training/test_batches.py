@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
+import types
 
 import pytest
 import torch
 
 from sida.data import load_dataset
 from sida.data.dataset import ImageArchive
+from sida.training import TeacherConfig
 from sida.training.batches import StepBatches
-from tests.training.toy import DATASET
+from tests.training.toy import DATASET, TEACHER
 
 CPU = torch.device("cpu")
 
@@ -29,8 +31,8 @@ def readers(monkeypatch):
 
 
 def test_same_images_read_beside_the_step(pictures, readers):
-    ahead = StepBatches(load_dataset(pictures), 3, 16, 8, CPU)
-    plain = StepBatches(load_dataset(DATASET), 3, 16, 8, CPU)
+    config = TeacherConfig(**{**TEACHER, "seed": 3, "batch_gpu": 8})
+    ahead, plain = (StepBatches(config, load_dataset(spec), CPU) for spec in (pictures, DATASET))
     for step in range(15):
         for (images, labels), (others, other_labels) in zip(ahead("teacher", 16 * step), plain("teacher", 16 * step)):
             assert torch.equal(images, others)
@@ -42,9 +44,9 @@ def test_same_images_read_beside_the_step(pictures, readers):
 
 @pytest.mark.parametrize("order", ["shuffled", "edm2"])
 def test_devices_share_an_order(order):
-    together, *apart = (
-        StepBatches(load_dataset(DATASET), 5, 8, None, CPU, *ranks, order=order) for ranks in ((), (0, 2), (1, 2))
-    )
-    for nimg in (0, 8, 16, 320):
+    config = TeacherConfig(**TEACHER)
+    ranks = [types.SimpleNamespace(rank=rank, world_size=count) for rank, count in ((0, 1), (0, 2), (1, 2))]
+    together, *apart = (StepBatches(config, load_dataset(DATASET), CPU, one, order=order) for one in ranks)
+    for nimg in (0, 16, 320):
         (whole,), parts = together("teacher", nimg), [batches("teacher", nimg)[0] for batches in apart]
         assert all(torch.equal(one, torch.cat(shares)) for one, shares in zip(whole, zip(*parts)))

@@ -143,7 +143,7 @@ def test_a_loss_is_lost_by_its_end_and_not_on_its_way():
 def test_infinite_gradients_become_what_the_familys_code_makes_of_them(network, square):
     """±1e5 in NVlabs/edm:training/training_loop.py, 0 in NVlabs/edm2:training/training_loop.py."""
     config = TeacherConfig(**{**TEACHER, "augment": None, "betas": (0.0, 0.5)})
-    batches = StepBatches(load_dataset(config.dataset), 0, 8, None, torch.device("cpu"))
+    batches = StepBatches(config, load_dataset(config.dataset), torch.device("cpu"))
     net = build_network(network)
     for parameter in net.parameters():
         parameter.register_hook(lambda gradient: torch.full_like(gradient, -torch.inf))

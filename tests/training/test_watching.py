@@ -56,7 +56,7 @@ def test_a_plateau_ends_the_run_also_a_resumed_one_and_the_best_network_is_kept(
     assert metadata["last_nimg"] == evaluations[-1]["nimg"] == 192
     assert (metadata["nimg"], metadata["fd"]) == (0, 1.0)
     assert read_jsonl(tmp_path / "run/train.jsonl")[-1]["nimg"] == 192
-    assert "[distill toy] ends at image 192, 3 evaluations after the best one that counts" in capsys.readouterr().err
+    assert "[distill toy] ends at image 192: 3 evaluations after the best one that counts" in capsys.readouterr().err
     # The finished run is known as such, although it is not as long as it might have been.
     distill(spec, tmp_path / "run")
     assert "already trained" in capsys.readouterr().err
@@ -71,10 +71,9 @@ def tick(**more):
 
 def test_divergence_is_noticed_once_by_each_rule():
     falling = [(0, 30.0), (10, 6.0), (20, 5.0)]
-    assert rising([*falling, (30, 14.0)], "fd") is None
-    assert rising([*falling, (30, 16.0)], "fd") == "fd = 16 is 3.2 times its best (5 at image 20)"
-    assert rising([*falling, (30, 16.0), (40, 20.0)], "fd") is None
-    assert rising([], "fd") is rising(falling[:1], "fd") is None
+    assert rising([*falling, (30, 14.0)], "fd") == []
+    assert rising([*falling, (30, 16.0)], "fd") == ["fd = 16 is 3.2 times its best (5 at image 20)"]
+    assert rising([*falling, (30, 16.0), (40, 20.0)], "fd") == rising(falling[:1], "fd") == []
     assert unhealthy([tick(nan_count=1, bad_steps=10)]) == []
     storm = [tick(), tick(nan_count=2)]
     assert unhealthy(storm) == ["2 % of the samples were NaN"]
