@@ -55,8 +55,10 @@ def student_digest(
         UserError: The monitor of the evaluation does not exist, its protocol or data cannot be read, or a custom method
             or network class is not allowed.
     """
-    options = getattr(find_method(config.method, f"{where}.method").options, "recorded", dict)
-    settings = decisive_settings(config, replaced={"options": options(config.options)})
+    recorded = getattr(find_method(config.method, f"{where}.method").options, "recorded", dict)
+    settings = decisive_settings(config)
+    if options := recorded(config.options):
+        settings["options"] = options
     for path in ("teacher", "init", "guide"):
         settings.pop(path, None)
     if settings.get("evaluation") is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -90,21 +90,12 @@ def run_digest(kind: str, settings: Mapping[str, Any], dataset_sha256: str, pare
     return sha256_json({"kind": kind, "settings": plain, "dataset": dataset_sha256, "parents": dict(parents)})
 
 
-def decisive_settings(
-    config: RunConfig, excluded: Collection[str] = (), replaced: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Returns the settings of a run that decide its result, by name.
-
-    Args:
-        config: Settings.
-        replaced: Values that replace those of some settings.
-        excluded: Further settings that do not enter the digest at their default value.
-    """
-    settings = {**dataclasses.asdict(config), **(replaced or {})}
+def decisive_settings(config: RunConfig) -> dict[str, Any]:
+    """Returns the settings of a run that decide its result, by name."""
+    settings = dataclasses.asdict(config)
     for field in dataclasses.fields(config):
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        younger = field.name in YOUNGER or field.name in excluded
-        if field.name in EXCLUDED_FROM_DIGEST or (younger and settings[field.name] == default):
+        if field.name in EXCLUDED_FROM_DIGEST or (field.name in YOUNGER and settings[field.name] == default):
             del settings[field.name]
     return settings
 
@@ -126,7 +117,9 @@ def teacher_digest(config: TeacherConfig, dataset_sha256: str, where: str = "spe
     Raises:
         UserError: The network has a custom class that is not allowed.
     """
-    # Stored teachers have digests without batch_gpu; students always have it.
-    settings = decisive_settings(config, excluded=("batch_gpu",))
+    settings = decisive_settings(config)
+    if config.batch_gpu is None:
+        # As in the digests of stored teachers; those of students always have it.
+        del settings["batch_gpu"]
     settings["network"] = {**settings["network"], **class_source(config.network, f"{where}.network")}
     return run_digest("teacher", settings, dataset_sha256, {})

@@ -15,13 +15,12 @@ from sida.config.recipe import ResolvedConfig
 from sida.config.samplers import Sampler
 from sida.data.augment import AugmentPipe
 from sida.kernels import require_fused
-from sida.machine import generator as random_generator
 from sida.noise import Draws, uniform_labels, unit_noise
 from sida.training.averages import Average, ema_beta
 from sida.training.batches import Batch, seed_layers, step_draws
 from sida.training.logs import IterationRecord
 from sida.training.loop import Trainer
-from sida.training.micro_batches import Augment, EagerRunner, GraphRunner, OptimizerStep, Outcome
+from sida.training.micro_batches import EagerRunner, GraphRunner, OptimizerStep, Outcome, seeded
 from sida.training.optimizer import OptimizedNetwork, Resumable
 from sida.training.schedule import Phase, Schedule
 
@@ -111,6 +110,8 @@ class StudentTrainer(Trainer):
         total = sum(len(images) for images, _ in batches)
         weights = step.weights(batches[0][0][0].numel())
         scales = {name: (weight / total, phase.weight(name)) for name, weight in weights.items()}
+        # The stream of ψ's first step has a separate name, on which the draws of recorded runs depend.
+        purpose = "augment" if stream == "psi" else f"augment-{stream}"
         for network in self.networks.values():
             network.train() if network is step.network else network.eval()
 
@@ -120,7 +121,7 @@ class StudentTrainer(Trainer):
                 if step.uniform_labels and labels is not None:
                     labels = uniform_labels(drawn["label"], labels.shape[1]).to(labels)
                 seed_layers(self.recipe.seed, stream, nimg, position, self.device)
-                augment = self._augment(step, stream, nimg, position)
+                augment = seeded(step.augment, self.recipe.seed, purpose, nimg, position)
                 yield self._run(step, scales, (images, labels), drawn, augment)
                 position += len(images)
 
@@ -139,21 +140,9 @@ class StudentTrainer(Trainer):
     def _draws(
         self, step: OptimizerStep, stream: str, nimg: int, batches: Sequence[Batch], given: Sequence[Draws] | None
     ) -> Sequence[Draws]:
-        if given is not None and len(given) != len(batches):
-            raise ValueError(f"draws: {len(given)} mappings for the {len(batches)} micro-batches of '{stream}'")
-        if given is not None and all({"z", *step.draws} <= mapping.keys() for mapping in given):
-            return given
-        shapes, seed = [images.shape for images, _ in batches], self.recipe.seed
-        own = step_draws(seed, stream, nimg, shapes, self.device, {"z": unit_noise, **step.draws}, self.ranks)
-        return own if given is None else [{**drawn, **mapping} for drawn, mapping in zip(own, given)]
-
-    def _augment(self, step: OptimizerStep, stream: str, nimg: int, position: int) -> Augment | None:
-        if step.augment is None:
-            return None
-        # The stream of ψ's first step has a separate name, on which the draws of recorded runs depend.
-        purpose = "augment" if stream == "psi" else f"augment-{stream}"
-        pipe, source = step.augment, random_generator(self.recipe.seed, purpose, nimg, position)
-        return lambda images: pipe(images, generator=source)
+        shapes, kinds = [images.shape for images, _ in batches], {"z": unit_noise, **step.draws}
+        own = step_draws(self.recipe.seed, stream, nimg, shapes, self.device, kinds, self.ranks)
+        return own if given is None else [{**drawn, **mapping} for drawn, mapping in zip(own, given, strict=True)]
 
 
 class Distiller(StudentTrainer):

@@ -92,11 +92,6 @@ def numbers(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float
             yield f"{prefix}/{key}", float(value)
 
 
-#: Groups of values that are averaged over a tick, by name.
-GROUPS = ("losses", "grad_norm")
-TICK_COUNTS = ("images", "steps", "samples", "nan_count", "bad_gradients", "bad_steps")
-
-
 @dataclasses.dataclass
 class IterationRecord:
     """Losses, gradient norms and counts of one iteration.
@@ -166,7 +161,7 @@ class TickMeter:
 
     def _clear(self) -> None:
         # Sum and number of the values of each name; counts by name; seconds.
-        self._sums: dict[str, Any] = {"means": {group: {} for group in GROUPS}, "counts": {}, "seconds": 0.0}
+        self._sums: dict[str, Any] = {"means": {"losses": {}, "grad_norm": {}}, "counts": {}, "seconds": 0.0}
 
     def add(self, record: IterationRecord, images: int) -> None:
         """Adds one iteration's record."""
@@ -214,7 +209,7 @@ class TickMeter:
         share_records([record for record, _ in self._pending], self._ranks)
         means, known = self._sums["means"], self._sums["counts"]
         for record, images in self._pending:
-            for group, values in zip(GROUPS, (record.losses, record.grad_norms)):
+            for group, values in (("losses", record.losses), ("grad_norm", record.grad_norms)):
                 for name, value in values.items():
                     entry = means[group].setdefault(name, [0.0, 0])
                     number = float(value)
@@ -222,8 +217,8 @@ class TickMeter:
                         entry[0] += number
                         entry[1] += 1
             bad = int(record.bad_gradients)
-            counts = (images, 1, record.samples, int(record.nan_samples), bad, int(bad > 0))
-            for name, count in zip(TICK_COUNTS, counts):
+            counts = {"images": images, "steps": 1, "samples": record.samples, "nan_count": int(record.nan_samples)}
+            for name, count in {**counts, "bad_gradients": bad, "bad_steps": int(bad > 0)}.items():
                 known[name] = known.get(name, 0) + count
         self._pending.clear()
         if running:

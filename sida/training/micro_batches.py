@@ -14,7 +14,7 @@ import torch
 
 from sida.data.augment import AugmentPipe
 from sida.errors import say
-from sida.machine import Recording, RecordingError, Tensors
+from sida.machine import Recording, RecordingError, Tensors, generator
 from sida.noise import Draw, Draws
 from sida.sampling.samplers import one_step
 from sida.training.batches import Batch
@@ -94,6 +94,22 @@ class MicroBatch:
             return 0
         count = (~self.mask).sum()
         return count if count.device.type in ASYNC_DEVICES else int(count)
+
+
+def seeded(pipe: AugmentPipe | None, seed: int, purpose: str, nimg: int, position: int) -> Augment | None:
+    """Returns an augmentation with draws of its own for one micro-batch; None without a pipe.
+
+    Args:
+        pipe: Augmentation.
+        seed: Run seed.
+        purpose: Name of the draws.
+        nimg: Images seen before the iteration.
+        position: Position of the micro-batch's first image in the batch of all devices.
+    """
+    if pipe is None:
+        return None
+    source = generator(seed, purpose, nimg, position)
+    return lambda images: pipe(images, generator=source)
 
 
 def augmented(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,16 +14,16 @@ import torch
 from sida.config.recipe import TeacherConfig, TeacherTraining
 from sida.config.samplers import Sampler
 from sida.data import AugmentPipe
-from sida.machine import derive_seed, generator
+from sida.machine import derive_seed
 from sida.networks import architecture, build_network, family_of
 from sida.networks.unet import checkpoint_blocks
 from sida.noise import Draw, Draws, complete_draws, edm_weight, lognormal_sigma, normal, unit_noise
 from sida.training.averages import Average, ema_beta, power_beta
-from sida.training.batches import Batch, StepBatches, seed_layers, step_draws
+from sida.training.batches import StepBatches, seed_layers, step_draws
 from sida.training.identity import check_shapes, teacher_digest
 from sida.training.logs import IterationRecord, LogRecords, lost
 from sida.training.loop import Run, Trainer
-from sida.training.micro_batches import Augment
+from sida.training.micro_batches import Augment, seeded
 from sida.training.optimizer import OptimizedNetwork
 from sida.training.processes import Ranks
 from sida.training.schedule import linear_decay, teacher_learning_rate
@@ -130,15 +130,16 @@ class TeacherTrainer(Trainer):
 
     def iteration(self, nimg: int) -> IterationRecord:
         """Does one step of the denoiser and its averages."""
-        record, batches = IterationRecord(), self.batches("teacher", nimg)
-        draws = self._draws(nimg, batches)
+        record, batches, seed = IterationRecord(), self.batches("teacher", nimg), self.config.seed
+        shapes, device = [images.shape for images, _ in batches], self.batches.device
+        draws = step_draws(seed, "teacher", nimg, shapes, device, EDMLoss.DRAWS, self.ranks)
         net = self.network.train()
 
         def passes() -> Iterator[torch.Tensor]:
             position = self.batches.rank * self.batches.per_device
             for (images, labels), drawn in zip(batches, draws):
-                seed_layers(self.config.seed, "teacher", nimg, position, self.batches.device)
-                augment = self._augment(nimg, position)
+                seed_layers(seed, "teacher", nimg, position, device)
+                augment = seeded(self.augment, seed, "augment", nimg, position)
                 loss = self.loss(net, images, labels, augment, drawn).sum() / self.batches.per_device
                 loss.backward()
                 yield loss.detach()
@@ -163,17 +164,6 @@ class TeacherTrainer(Trainer):
         if std is not None:
             return float(power_beta(std, nimg + batch_size, batch_size))
         return ema_beta(nimg, batch_size, config.ema_half_life_kimg * 1000, config.ema_rampup_ratio)
-
-    def _draws(self, nimg: int, micro_batches: Sequence[Batch]) -> list[dict[str, torch.Tensor]]:
-        shapes = [images.shape for images, _ in micro_batches]
-        device = self.batches.device
-        return step_draws(self.config.seed, "teacher", nimg, shapes, device, EDMLoss.DRAWS, self.ranks)
-
-    def _augment(self, nimg: int, position: int) -> Augment | None:
-        if self.augment is None:
-            return None
-        pipe, source = self.augment, generator(self.config.seed, "augment", nimg, position)
-        return lambda images: pipe(images, generator=source)
 
 
 def train_teacher(
