@@ -1,9 +1,8 @@
-"""Images of a step: shared by devices, read and decoded by a thread beside the step."""
+"""Images of a step: read and decoded by a thread beside the step (shared by devices: test_processes.py)."""
 
 from __future__ import annotations
 
 import threading
-import types
 
 import pytest
 import torch
@@ -40,13 +39,3 @@ def test_same_images_read_beside_the_step(pictures, readers):
     assert {name.rstrip("_0") for name in readers} == {"data"}
     # Each step's once, and the one after the last.
     assert len(readers) in (15, 16)
-
-
-@pytest.mark.parametrize("order", ["shuffled", "edm2"])
-def test_devices_share_an_order(order):
-    config = TeacherConfig(**TEACHER)
-    ranks = [types.SimpleNamespace(rank=rank, world_size=count) for rank, count in ((0, 1), (0, 2), (1, 2))]
-    together, *apart = (StepBatches(config, load_dataset(DATASET), CPU, one, order=order) for one in ranks)
-    for nimg in (0, 16, 320):
-        (whole,), parts = together("teacher", nimg), [batches("teacher", nimg)[0] for batches in apart]
-        assert all(torch.equal(one, torch.cat(shares)) for one, shares in zip(whole, zip(*parts)))

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-import weakref
 
 import pytest
 
@@ -24,10 +23,9 @@ from sida.methods import distill
 from sida.training import processes, train_teacher
 from sida.training.evaluation import Evaluation
 from sida.training.iteration import StudentTrainer
-from sida.training.run import RunFiles
 from tests.refused import refused
 from tests.training.processes import said, started, statuses, together
-from tests.training.toy import STUDENT, TEACHER, CrashError, as_json, interrupt_after, results
+from tests.training.toy import STUDENT, TEACHER, CrashError, as_json, results
 
 # A rate near the paper's: entries whose gradient is nothing but rounding move by it, and each number of processes adds
 # up in an order of its own.
@@ -98,29 +96,6 @@ def test_another_number_of_processes_goes_on(tmp_path, spec, alone):
     assert_same(tmp_path / "run", alone)
 
 
-def test_a_state_that_was_gone_on_from_leaves_the_memory(tmp_path, spec, monkeypatch):
-    """The best network of it stays with the first process, which writes it again."""
-    interrupt_after(distill, spec, tmp_path / "run", monkeypatch, 48)
-
-    def task(rank):
-        read, enter, iteration = {}, RunFiles.__enter__, StudentTrainer.iteration
-
-        def watched(files):
-            read.update({name: weakref.ref(tensor) for name, tensor in enter(files).kept.tensors.items()})
-            return files
-
-        def looking(self, nimg):
-            left = {name.split("/")[0] for name, tensor in read.items() if tensor() is not None}
-            assert left <= ({"best"} if rank == 0 else set())
-            return iteration(self, nimg)
-
-        RunFiles.__enter__, StudentTrainer.iteration = watched, looking
-        distill(spec, tmp_path / "run")
-        return 0 if read else 3
-
-    assert together(task, 2, tmp_path) == [0, 0], said(tmp_path)
-
-
 @pytest.mark.parametrize("kills", [2, pytest.param(KILLS["test_kills_of_a_rank"], marks=pytest.mark.slow)])
 def test_kills_of_a_rank(tmp_path, spec, kills):
     """kill -9 of one process at a random moment: the other ends, and both resume; the result does not show it."""
@@ -149,21 +124,20 @@ def test_a_bug_of_one_process_shows_its_traceback_once(tmp_path, spec):
     assert said(tmp_path).count("Traceback (most recent call last):") == 1
 
 
-def test_bad_settings_are_told_once(tmp_path, spec):
-    text = as_json({**spec, "batch_size": 15, "batch_gpu": None})
-    task = lambda rank: main(["distill", "--spec", text, "--out", str(tmp_path / "run")])
-    assert together(task, 2, tmp_path) == [1, 1]
-    assert said(tmp_path)[0].startswith("error: --spec.batch_size: 15 images cannot be shared by 2 processes")
-
-
-def test_processes_that_would_not_train_the_same_are_refused(tmp_path, spec):
-    """Their disks may be their own, with another file or older code on one of them."""
-    run = lambda rank: as_json({**spec, "lr": 2e-5} if rank else spec)
-    task = lambda rank: main(["distill", "--spec", run(rank), "--out", str(tmp_path / "run")])
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ({}, {"lr": 2e-5}, "the processes of this training have different settings, files or code"),
+        *[(odd, odd, "--spec.batch_size: 15 images cannot") for odd in [{"batch_size": 15, "batch_gpu": None}]],
+    ],
+)
+def test_settings_that_no_processes_can_share_are_told_once(tmp_path, spec, first, second, told):
+    texts = [as_json({**spec, **change}) for change in (first, second)]
+    task = lambda rank: main(["distill", "--spec", texts[rank], "--out", str(tmp_path / "run")])
     assert together(task, 2, tmp_path) == [1, 1]
     (line,) = said(tmp_path)
-    assert line.startswith("error: the processes of this training have different settings, files or code")
-    assert not (tmp_path / "run").exists()
+    assert line.startswith(f"error: {told}")
+    assert not [path for path in tmp_path.glob("run/**/*") if path.is_file() and path.name != ".lock"]
 
 
 def test_a_signal_to_one_process_stops_all_at_the_same_image(tmp_path, spec):

@@ -6,16 +6,14 @@ would, so that all around it is tested. On a GPU the same tests record for real.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import unittest.mock
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sida.data import AugmentPipe
-from sida.machine import Recording, RecordingError, restored
+from sida.machine import RecordingError, restored
 from sida.methods.sid import SiDALoss, SiDLoss
 from sida.sampling.samplers import GuidedDenoiser
 from sida.training import micro_batches
@@ -164,34 +162,6 @@ def test_what_networks_count_is_counted_once(recordings):
     again, _ = train(distiller(SiDALoss(), replayed=True, augment=AUGMENT, networks=counting()))
     for name in ("fake_score/buffers/calls", "generator/buffers/calls"):
         assert int(again[name]) == int(state[name]) > 0
-
-
-@pytest.fixture
-def graphs_without_a_gpu(monkeypatch):
-    """The names of CUDA graphs do nothing, where there is no GPU: what would be recorded runs once."""
-    if GPU:
-        return
-    nothing = lambda *args, **kwargs: contextlib.nullcontext()
-    for name in ("stream", "device", "graph"):
-        monkeypatch.setattr(torch.cuda, name, nothing)
-    for name in ("CUDAGraph", "Stream", "current_stream", "synchronize", "set_rng_state"):
-        monkeypatch.setattr(torch.cuda, name, unittest.mock.MagicMock())
-    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: None)
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_a_recording_leaves_what_is_protected_as_it_was(graphs_without_a_gpu, fails):
-    count = torch.full((3,), 5, device=DEVICE)
-
-    def function(given):
-        count.add_(1)
-        if fails:
-            raise RuntimeError("no")
-        return {"y": given["x"] + count}
-
-    with pytest.raises(RecordingError) if fails else contextlib.nullcontext():
-        Recording(function, {"x": torch.ones(3, device=DEVICE)}, protected=[count])
-    assert count.tolist() == [5, 5, 5]
 
 
 def test_a_loss_that_looks_at_values_goes_on_kernel_by_kernel(recordings, monkeypatch, capsys):

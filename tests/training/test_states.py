@@ -178,21 +178,15 @@ def test_two_intact_states_are_kept_also_after_a_damaged_one(unfinished, monkeyp
     assert first_image(TEACHER, unfinished, monkeypatch) == 304
 
 
-def test_damaged_states_alone_need_the_users_word_and_stay(unfinished, uninterrupted, monkeypatch):
-    for path in (unfinished / "state").glob("state-*.json"):
-        path.write_text('{"format": ')
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+def test_damaged_states_alone_need_the_users_word_and_stay(unfinished, uninterrupted, monkeypatch, suffix):
+    for path in (unfinished / "state").glob(f"state-*.{suffix}"):
+        path.write_bytes(path.read_bytes()[:-10])
     with unchanged(unfinished, r"state-000020 is damaged, and there is none before it.*--set-aside"):
         train_teacher(TEACHER, unfinished)
     assert first_image(TEACHER, unfinished, monkeypatch, set_aside=True) == 0
     assert results(unfinished) == results(uninterrupted)
     assert {"state-000019.json", "state-000020.json"} <= set(states(unfinished))
-
-
-def test_states_with_damaged_tensors_are_kept_as_promised(unfinished):
-    for path in (unfinished / "state").glob("state-*.safetensors"):
-        path.write_bytes(path.read_bytes()[:-10])
-    train_teacher(TEACHER, unfinished, set_aside=True)
-    assert {"state-000019.safetensors", "state-000020.safetensors"} <= set(states(unfinished))
 
 
 def test_a_state_of_another_version_is_one_line(unfinished):
