@@ -25,22 +25,11 @@ from sida.machine import code_version, peak_memory, prepare_process
 from sida.networks import architecture
 from sida.networks.unet import blocks_of
 from sida.sampling.store import Pictures
+from sida.training import logs
 from sida.training.averages import Average
 from sida.training.evaluation import Evaluation
 from sida.training.identity import AnyConfig, read_config
-from sida.training.logs import (
-    IterationRecord,
-    LogRecords,
-    TickMeter,
-    check_loggers,
-    hopeless,
-    rising,
-    selected,
-    selection,
-    since_best,
-    unhealthy,
-    without_nan,
-)
+from sida.training.logs import IterationRecord, LogRecords, TickMeter
 from sida.training.optimizer import NamedTensors, OptimizedNetwork, Resumable
 from sida.training.processes import ALONE, Interruption, Ranks, StopRequest, joined, own_device
 from sida.training.run import OTHER_STATE, RunFiles, other_state
@@ -283,11 +272,11 @@ class TrainingLoop:
 
     def _reason_to_end(self) -> str | None:
         """Reason to end early: a function of the log, so that a resumed run ends at the same image."""
-        if self.publish_diverged and self.train and (fault := hopeless(self.train[-1], self.max_nan_share)):
+        if self.publish_diverged and self.train and (fault := logs.hopeless(self.train[-1], self.max_nan_share)):
             return f"{fault} (on_divergence: publish)"
         if self.evaluation is not None and self.evaluation.patience is not None:
-            values = [value for nimg, value in selected(self.evaluations) if nimg > self.trainer.begun]
-            if since_best(values, self.evaluation.min_improvement) >= self.evaluation.patience:
+            values = [value for nimg, value in logs.selected(self.evaluations) if nimg > self.trainer.begun]
+            if logs.since_best(values, self.evaluation.min_improvement) >= self.evaluation.patience:
                 return f"{self.evaluation.patience} evaluations after the best one that counts (patience)"
         return None
 
@@ -310,13 +299,13 @@ class TrainingLoop:
         self.done["tick"] = self.nimg
         memory = peak_memory(self.ranks.world_size)
         record = {"nimg": self.nimg, **values, "weight_rms": self.trainer.weight_rms(), **memory}
-        fault = hopeless(record, self.max_nan_share)
+        fault = logs.hopeless(record, self.max_nan_share)
         if fault and not self.publish_diverged:
             remedy = "lower lr or the loss weights, or take it as it is with on_divergence: publish"
             raise UserError(self.stage, fault, remedy)
         self.train.append(record)
         self.files.log("train", record)
-        self._judge(unhealthy(self.train))
+        self._judge(logs.unhealthy(self.train))
 
     def _evaluate(self, interruption: Interruption) -> None:
         self.meter.pause()
@@ -326,12 +315,12 @@ class TrainingLoop:
         if isinstance(result, StopRequest):
             self._save()
             return self._end(result)
-        key, value = selection(result)
+        key, value = logs.selection(result)
         finite = isinstance(value, float) and math.isfinite(value)
         if not isinstance(value, float) or not (finite or self.publish_diverged):
             raise UserError(self.stage, f"the evaluation at image {self.nimg:,} gave {key} = {value}, not a number")
         # JSON has no NaN; a figure that is not a number is logged as null.
-        record = {"nimg": self.nimg, **without_nan(result), "seconds": time.perf_counter() - start}
+        record = {"nimg": self.nimg, **logs.without_nan(result), "seconds": time.perf_counter() - start}
         self.done["evaluation"] = self.nimg
         self.evaluations.append(record)
         self.files.log("evaluations", record)
@@ -340,7 +329,7 @@ class TrainingLoop:
             if not self.ranks.rank:
                 state = self.trainer.ema.state()
                 self.best_tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
-        self._judge(rising(selected(self.evaluations), key))
+        self._judge(logs.rising(logs.selected(self.evaluations), key))
         self.meter.start()
 
     def _snapshot(self) -> None:
@@ -349,7 +338,7 @@ class TrainingLoop:
         self.done["snapshot"] = self.nimg
 
     def _show(self, progress: Progress, force: bool = False) -> None:
-        measured = dict([selection(self.evaluations[-1])]) if self.evaluations else {}
+        measured = dict([logs.selection(self.evaluations[-1])]) if self.evaluations else {}
         shown = measured | (self.train[-1]["losses"] if self.train else {})
         facts = {name: value for name, value in shown.items() if value is not None}
         progress.update(min(self.nimg, self.total), facts, force)
@@ -383,7 +372,7 @@ class TrainingLoop:
             self.train, self.evaluations = record["train"], record["evaluations"]
             # What is read later is read here, too, so that the values of another version are noticed.
             for tick in self.train:
-                _ = hopeless(tick, self.max_nan_share), dict(tick["losses"])
+                _ = logs.hopeless(tick, self.max_nan_share), dict(tick["losses"])
             self.ended = self._reason_to_end() is not None
             self.meter.load(record["meter"])
             best = {n.removeprefix("best/"): t for n, t in kept.tensors.items() if n.startswith("best/")}
@@ -439,7 +428,7 @@ class Run(Generic[AnyConfig]):
         """Reads the settings and prepares this process; arguments and errors as of :func:`sida.methods.distill`."""
         read, folder = read_config(kind, config, outdir, where)
         device = own_device(read.device, where)
-        check_loggers(read.loggers, where)
+        logs.check_loggers(read.loggers, where)
         prepare_process(read.threads)
         return cls(read, folder, device, load_dataset(read.dataset, f"{where}.dataset"))
 

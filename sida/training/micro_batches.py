@@ -183,6 +183,14 @@ Scales = Mapping[str, tuple[float, float]]
 Outcome = tuple[dict[str, torch.Tensor], torch.Tensor | int]
 
 
+def tensors_of(step: OptimizerStep, batch: Batch, draws: Draws) -> dict[str, torch.Tensor]:
+    """Tensors of a micro-batch by name: ``z`` and the loss's draws; ``labels`` and ``real`` images if it has them."""
+    images, labels = batch
+    given = {name: draws[name] for name in ("z", *step.draws)}
+    given |= {} if labels is None else {"labels": labels}
+    return given | ({"real": images} if step.real_images else {})
+
+
 def loss_and_gradient(step: OptimizerStep, scales: Scales, given: MicroBatch) -> Outcome:
     """Computes a step's loss on a micro-batch and adds its gradient; a term with the weight 0 has no backward pass."""
     losses, weighted = {}, []
@@ -212,16 +220,17 @@ class EagerRunner:
         self, step: OptimizerStep, scales: Scales, batch: Batch, draws: Draws, augment: Augment | None
     ) -> Outcome:
         """Computes the losses of a micro-batch, whose gradient is added to the network's."""
-        images, real = self.images(step, batch, draws), batch[0] if step.real_images else None
-        given = MicroBatch(images, batch[1], real, draws, augmented=augmented(augment, images, real))
-        return loss_and_gradient(step, scales, given)
+        given = tensors_of(step, batch, draws)
+        images, real = self.images(step, given), given.get("real")
+        pairs = augmented(augment, images, real)
+        return loss_and_gradient(step, scales, MicroBatch(images, batch[1], real, given, augmented=pairs))
 
-    def images(self, step: OptimizerStep, batch: Batch, draws: Draws) -> torch.Tensor:
+    def images(self, step: OptimizerStep, given: Tensors) -> torch.Tensor:
         """The generator's images, with a gradient in its own step; real images for a step that sees those alone."""
         if not step.generates:
-            return batch[0]
+            return given["real"]
         with torch.set_grad_enabled(step.network is self.generator):
-            return one_step(self.generator.net, draws["z"], batch[1], self.init_sigma)
+            return one_step(self.generator.net, given["z"], given.get("labels"), self.init_sigma)
 
 
 class GraphRunner(EagerRunner):
@@ -265,14 +274,9 @@ class GraphRunner(EagerRunner):
     def _replay(
         self, step: OptimizerStep, scales: Scales, batch: Batch, draws: Draws, augment: Augment | None
     ) -> Outcome:
-        real, labels = batch
-        inputs = {name: draws[name] for name in ("z", *step.draws)}
-        if labels is not None:
-            inputs["labels"] = labels
-        if step.real_images:
-            inputs["real"] = real
+        inputs = tensors_of(step, batch, draws)
         if augment is not None:
-            images = lambda given: {"images": self._images(step, given)}
+            images = lambda given: {"images": self.images(step, given)}
             inputs["images"] = self._outputs(step, scales, images, inputs)["images"]
             for name, (pictures, rows) in augmented(augment, inputs["images"], inputs.get("real")).items():
                 inputs |= {f"augmented {name}": pictures, f"labels of {name}": rows}
@@ -298,13 +302,9 @@ class GraphRunner(EagerRunner):
         recordings.append(({name: scale for name, scale in scales.items() if name in recording.outputs}, recording))
         return dict(recording(inputs))
 
-    def _images(self, step: OptimizerStep, given: Tensors) -> torch.Tensor:
-        # Only a step without generated images takes those of the batch.
-        return self.images(step, (given.get("real", given["z"]), given.get("labels")), given)
-
     def _losses(self, step: OptimizerStep, scales: Scales, given: Tensors) -> dict[str, torch.Tensor]:
         """Losses, gradient and number of dropped samples of a micro-batch."""
-        images = given["images"] if "images" in given else self._images(step, given)
+        images = given["images"] if "images" in given else self.images(step, given)
         names = [name for name in ("images", "real_images") if f"augmented {name}" in given]
         pairs = {name: (given[f"augmented {name}"], given[f"labels of {name}"]) for name in names}
         micro_batch = MicroBatch(images, given.get("labels"), given.get("real"), given, augmented=pairs)

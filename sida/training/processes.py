@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, TypeVar
 
 from sida.errors import EXIT_RETRY, Preempted, UserError
@@ -92,9 +92,7 @@ class Interruption:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 

@@ -10,7 +10,6 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
@@ -270,9 +269,7 @@ class RunFiles:
             ways = "use a file system with locks, or choose another --out"
             raise UserError(folder, f"cannot be locked ({error.strerror})", ways) from None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         try:
             self._logs.close()
             # An insistent Ctrl-C waits for nothing.
