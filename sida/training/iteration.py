@@ -105,8 +105,11 @@ class StudentTrainer(Trainer):
         record: IterationRecord,
     ) -> None:
         """Adds up the gradients of a stream's micro-batches, and steps."""
-        batches = self.batches(stream, nimg, step.real_images)
-        draws = self._draws(step, stream, nimg, batches, given)
+        batches, seed = self.batches(stream, nimg, step.real_images), self.recipe.seed
+        shapes, kinds = [images.shape for images, _ in batches], {"z": unit_noise, **step.draws}
+        draws: Sequence[Draws] = step_draws(seed, stream, nimg, shapes, self.device, kinds, self.ranks)
+        if given is not None:
+            draws = [{**drawn, **mapping} for drawn, mapping in zip(draws, given, strict=True)]
         total = sum(len(images) for images, _ in batches)
         weights = step.weights(batches[0][0][0].numel())
         scales = {name: (weight / total, phase.weight(name)) for name, weight in weights.items()}
@@ -120,8 +123,8 @@ class StudentTrainer(Trainer):
             for (images, labels), drawn in zip(batches, draws):
                 if step.uniform_labels and labels is not None:
                     labels = uniform_labels(drawn["label"], labels.shape[1]).to(labels)
-                seed_layers(self.recipe.seed, stream, nimg, position, self.device)
-                augment = seeded(step.augment, self.recipe.seed, purpose, nimg, position)
+                seed_layers(seed, stream, nimg, position, self.device)
+                augment = seeded(step.augment, seed, purpose, nimg, position)
                 yield self._run(step, scales, (images, labels), drawn, augment)
                 position += len(images)
 
@@ -134,15 +137,8 @@ class StudentTrainer(Trainer):
 
     def save_memory(self, nimg: int) -> None:
         """See :meth:`sida.training.loop.Trainer.save_memory`; CUDA graphs go, too."""
-        super().save_memory(nimg)
         self._run = EagerRunner(self.generator, self.recipe.init_sigma)
-
-    def _draws(
-        self, step: OptimizerStep, stream: str, nimg: int, batches: Sequence[Batch], given: Sequence[Draws] | None
-    ) -> Sequence[Draws]:
-        shapes, kinds = [images.shape for images, _ in batches], {"z": unit_noise, **step.draws}
-        own = step_draws(self.recipe.seed, stream, nimg, shapes, self.device, kinds, self.ranks)
-        return own if given is None else [{**drawn, **mapping} for drawn, mapping in zip(own, given, strict=True)]
+        super().save_memory(nimg)
 
 
 class Distiller(StudentTrainer):
