@@ -1,67 +1,27 @@
-"""Settings and identity of a training run: the digest of everything that decides its result."""
+"""Identity of a training run: the digest of everything that decides its result."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from sida.config.families import check_images
 from sida.config.plugins import code_sha256, load_object
 from sida.config.recipe import EXCLUDED_FROM_DIGEST, RunConfig, TeacherConfig
-from sida.config.settings import from_mapping, load_spec, names_object
+from sida.config.settings import names_object
 from sida.data.dataset import Dataset
-from sida.errors import UserError, settings_in
+from sida.errors import settings_in
 from sida.files.atomic import sha256_json
 
-AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
-#: Folder of runs without an explicit folder; no preset has this name.
-LOCAL_RESULTS = Path("results") / "local"
 #: Settings that are younger than the first recorded digests, which a digest holds only where they differ from their
 #: default. The name of a new setting belongs here.
 YOUNGER = {
     "data_order", "generator_betas", "guidance", "guide", "half", "init", "kernels", "lr_rampup_kimg",
     "lr_ref_batches", "options", "power_ema",
 }  # fmt: skip
-
-
-def read_config(
-    cls: type[AnyConfig],
-    config: AnyConfig | Mapping[str, Any] | str | os.PathLike[str],
-    outdir: str | os.PathLike[str] | None,
-    where: str,
-) -> tuple[AnyConfig, Path]:
-    """Reads the settings and folder of a run from the arguments of a Python call.
-
-    Args:
-        cls: Class of the settings.
-        config: Settings; or a mapping of them, or a YAML or JSON file with one, which may have ``outdir``: that key
-            does not decide the result.
-        outdir: Folder; takes precedence over the key. Without both it is ``results/local/teachers/<name>`` or
-            ``results/local/students/<name>``.
-        where: Place named in errors.
-
-    Returns:
-        The settings, and the folder.
-
-    Raises:
-        UserError: A setting is wrong.
-    """
-    if isinstance(config, (str, os.PathLike)):
-        config = load_spec(os.fspath(config), where)
-    if not isinstance(config, cls):
-        assert isinstance(config, Mapping)
-        named = config.get("outdir")
-        if named is not None and not (isinstance(named, (str, os.PathLike)) and str(named)):
-            raise UserError(f"{where}.outdir", f"must be the path of a folder, got {named!r}", "remove it or name one")
-        outdir = named if outdir is None else outdir
-        config = from_mapping(cls, {key: value for key, value in config.items() if key != "outdir"}, where)
-    kind = "teachers" if isinstance(config, TeacherConfig) else "students"
-    return config, LOCAL_RESULTS / kind / config.name if outdir is None else Path(outdir)
 
 
 def check_shapes(net: torch.nn.Module, dataset: Dataset, where: str) -> None:

@@ -62,7 +62,7 @@ class StudentTrainer(Trainer):
         self.generator, self.begun = steps[-1].network, schedule.begun
         self.sampler = Sampler(kind="one_step", init_sigma=recipe.init_sigma)
         networks = {step.name: step.network for step in steps}
-        super().__init__(networks, {"ema": Average(self.generator)}, kept or {})
+        super().__init__(networks, {"ema": Average(self.generator)}, kept)
         self.device = self.generator.flat.vector.device
         self._run = EagerRunner(self.generator, recipe.init_sigma)
         if graphs and recipe.cuda_graphs and self.device.type == "cuda":

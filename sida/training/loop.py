@@ -10,14 +10,13 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import torch
 
 from sida.config.recipe import EvaluationSettings, RunConfig, StudentConfig
 from sida.config.samplers import Sampler
-from sida.config.settings import from_mapping
+from sida.config.settings import from_mapping, load_spec
 from sida.data import Dataset, load_dataset
 from sida.data.dataset import Sketch, join_sketches, read_sketch
 from sida.errors import Progress, UserError, say
@@ -28,7 +27,6 @@ from sida.sampling.store import Pictures
 from sida.training import logs
 from sida.training.averages import Average
 from sida.training.evaluation import Evaluation
-from sida.training.identity import AnyConfig, read_config
 from sida.training.logs import IterationRecord, LogRecords, TickMeter
 from sida.training.optimizer import NamedTensors, OptimizedNetwork, Resumable
 from sida.training.processes import ALONE, Interruption, Ranks, StopRequest, joined, own_device
@@ -36,6 +34,9 @@ from sida.training.run import OTHER_STATE, RunFiles, other_state
 from sida.training.schedule import points_passed
 
 T = TypeVar("T")
+AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
+#: Folder of runs without an explicit folder; no preset has this name.
+LOCAL_RESULTS = Path("results") / "local"
 
 
 class Trainer(abc.ABC):
@@ -65,10 +66,10 @@ class Trainer(abc.ABC):
         self,
         networks: Mapping[str, OptimizedNetwork],
         averages: Mapping[str, Average],
-        kept: Mapping[str, Resumable] = MappingProxyType({}),
+        kept: Mapping[str, Resumable] | None = None,
     ) -> None:
         self.networks, self.averages = dict(networks), dict(averages)
-        self._parts: dict[str, Resumable] = {**networks, **averages, **kept}
+        self._parts: dict[str, Resumable] = {**networks, **averages, **(kept or {})}
         # Some change with each pass: ratios and spectral norms of discriminators.
         self._buffers = [value for network in networks.values() for value in network.net.buffers()]
         self.ranks = ALONE
@@ -84,10 +85,7 @@ class Trainer(abc.ABC):
 
     @property
     def snapshots(self) -> dict[str, tuple[torch.nn.Module, dict[str, Any]]]:
-        """Networks of a snapshot with additions to the run's header, by the suffix of their file names.
-
-        The first is the product of the run.
-        """
+        """Networks of a snapshot, the product first, with additions to the header, by the suffix of file names."""
         return {"": (self.ema.net, {})}
 
     @property
@@ -130,21 +128,17 @@ class Trainer(abc.ABC):
             UserError: The step cannot be repeated, or the networks already do so, or have no blocks.
         """
         fault = f"out of memory at image {nimg:,}"
-        nets = [network.net for network in self.networks.values()]
-        if not self.repeatable or all(block.checkpointed for net in nets for block in blocks_of(net)):
+        blocks = [block for network in self.networks.values() for block in blocks_of(network.net)]
+        if not self.repeatable or all(block.checkpointed for block in blocks):
             ways = "set checkpointing to true, or give a smaller batch_gpu (docs/differences.md, 20)"
             raise UserError("", fault, f"{ways} or batch_size, a smaller network or a larger card")
         for network in self.networks.values():
             network.drop_gradient()
-            for block in blocks_of(network.net):
-                block.checkpointed = True
+        for block in blocks:
+            block.checkpointed = True
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         say(f"{fault}: networks compute blocks again in the backward pass from here on; the numbers stay the same")
-
-    def weight_rms(self) -> dict[str, float | None]:
-        """Root mean square of the weights of each optimized network, for the log."""
-        return {name: network.weight_rms() for name, network in self.networks.items()}
 
     def state(self) -> NamedTensors:
         """Returns the state with the keys ``network/name``, as references and without frozen networks."""
@@ -239,8 +233,9 @@ class TrainingLoop:
                 self._tick()
             save = True
         if self._due("snapshot"):
-            self._snapshot()
-            save = True
+            metadata = {**self.metadata, "nimg": self.nimg, "last_nimg": self.nimg}
+            self.files.write_snapshot(metadata, self.trainer.snapshots, self.picture)
+            self.done["snapshot"], save = self.nimg, True
         save = (save or self._state_is_old()) and not self._at_end()
         request = self.ranks.agree(max(interruption.request, StopRequest.SAVE if save else StopRequest.NONE))
         if request >= StopRequest.SAVE:
@@ -297,8 +292,8 @@ class TrainingLoop:
         values = self.meter.finish()
         self.meter.start()
         self.done["tick"] = self.nimg
-        memory = peak_memory(self.ranks.world_size)
-        record = {"nimg": self.nimg, **values, "weight_rms": self.trainer.weight_rms(), **memory}
+        sizes = {name: network.weight_rms() for name, network in self.trainer.networks.items()}
+        record = {"nimg": self.nimg, **values, "weight_rms": sizes, **peak_memory(self.ranks.world_size)}
         fault = logs.hopeless(record, self.max_nan_share)
         if fault and not self.publish_diverged:
             remedy = "lower lr or the loss weights, or take it as it is with on_divergence: publish"
@@ -332,11 +327,6 @@ class TrainingLoop:
         self._judge(logs.rising(logs.selected(self.evaluations), key))
         self.meter.start()
 
-    def _snapshot(self) -> None:
-        metadata = {**self.metadata, "nimg": self.nimg, "last_nimg": self.nimg}
-        self.files.write_snapshot(metadata, self.trainer.snapshots, self.picture)
-        self.done["snapshot"] = self.nimg
-
     def _show(self, progress: Progress, force: bool = False) -> None:
         measured = dict([logs.selection(self.evaluations[-1])]) if self.evaluations else {}
         shown = measured | (self.train[-1]["losses"] if self.train else {})
@@ -365,8 +355,8 @@ class TrainingLoop:
         # The files' reference would keep the tensors in memory.
         kept, self.files.kept = self.files.kept, None
         assert kept is not None
-        record = kept.record
         try:
+            record = kept.record
             self.nimg = self._saved_nimg = int(record["nimg"])
             self.done, self.best = {event: record["done"][event] for event in self.done}, record["best"]
             self.train, self.evaluations = record["train"], record["evaluations"]
@@ -425,12 +415,33 @@ class Run(Generic[AnyConfig]):
         outdir: str | os.PathLike[str] | None,
         where: str,
     ) -> Run[AnyConfig]:
-        """Reads the settings and prepares this process; arguments and errors as of :func:`sida.methods.distill`."""
-        read, folder = read_config(kind, config, outdir, where)
-        device = own_device(read.device, where)
-        logs.check_loggers(read.loggers, where)
-        prepare_process(read.threads)
-        return cls(read, folder, device, load_dataset(read.dataset, f"{where}.dataset"))
+        """Reads the settings and prepares this process.
+
+        Args:
+            kind: Class of the settings.
+            config: Settings; or a mapping of them, or a YAML or JSON file with one, which may have ``outdir``: that key
+                does not decide the result.
+            outdir: Folder; takes precedence over the key. Without both it is ``results/local/teachers/<name>`` or
+                ``results/local/students/<name>``.
+            where: Place named in errors.
+
+        Raises:
+            UserError: A setting is wrong, or this machine lacks what it asks for.
+        """
+        if isinstance(config, (str, os.PathLike)):
+            config = load_spec(os.fspath(config), where)
+        if isinstance(config, Mapping):
+            named = config.get("outdir")
+            if named is not None and not (isinstance(named, (str, os.PathLike)) and str(named)):
+                raise UserError(f"{where}.outdir", f"must be the path of a folder, got {named!r}", "remove it")
+            outdir = named if outdir is None else outdir
+            config = from_mapping(kind, {key: value for key, value in config.items() if key != "outdir"}, where)
+        device = own_device(config.device, where)
+        logs.check_loggers(config.loggers, where)
+        prepare_process(config.threads)
+        shelf = LOCAL_RESULTS / ("students" if isinstance(config, StudentConfig) else "teachers")
+        folder = Path(shelf / config.name if outdir is None else outdir)
+        return cls(config, folder, device, load_dataset(config.dataset, f"{where}.dataset"))
 
     def train(
         self,
