@@ -241,7 +241,8 @@ def test_latent_networks_are_decoded_by_the_registered_decoder(tmp_path, monkeyp
 
     def load_vae(path, device):
         taken.append(path)
-        return SimpleNamespace(decode=lambda x: {"sample": x[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3)})
+        enlarged = lambda x: x[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3)
+        return SimpleNamespace(decode=lambda x: SimpleNamespace(sample=enlarged(x)))
 
     monkeypatch.setattr(sys.modules[Drawer.__module__], "load_vae", load_vae)
     fetched = {"weights": tmp_path / "vae" / "weights"}
