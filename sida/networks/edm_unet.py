@@ -295,8 +295,8 @@ class UNetBlock(Block):
         h = F.silu(h)
         if self.training and self.dropout:
             h = F.dropout(h, self.dropout)
-        x = x if self.skip is None else self.skip(x)
-        x = torch.add(self.conv1(h, self.skip_scale), x, alpha=self.skip_scale)
+        h = self.conv1(h, self.skip_scale)
+        x = torch.add(h, x if self.skip is None else self.skip(x), alpha=self.skip_scale)
         if self.num_heads:
             h = attend(split_heads(self.qkv(self.norm2(x)), self.num_heads))
             x = torch.add(self.proj(h.view(x.shape), self.skip_scale), x, alpha=self.skip_scale)

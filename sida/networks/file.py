@@ -253,7 +253,7 @@ def fitting_network(path: Path, network: Mapping[str, Any], found: Mapping[str, 
     if differing:
         name, more = differing[0], f" ({len(differing)} tensors differ)" if len(differing) > 1 else ""
         has, wanted = ("none" if name not in of else list(of[name]) for of in (found, expected))
-        fault = f"tensor '{name}': the file has {has}, its architecture {type(net).__name__} {wanted}{more}"
+        fault = f"tensor '{name}': the file has {has}, its architecture {type(net).__name__} needs {wanted}{more}"
         raise UserError(path, fault, "convert the original again")
     return net
 

@@ -99,8 +99,11 @@ NAME = "model.map_layer0.weight"
     ("change", "reason"),
     [
         (lambda tensors, record: tensors.pop(NAME), "the file has none"),
-        (lambda tensors, record: tensors.update(extra=torch.zeros(1)), "'extra': .* EDMPrecond none"),
-        (lambda tensors, record: tensors.update({NAME: tensors[NAME].T}), r"the file has \[8, 32\], .* \[32, 8\]"),
+        (lambda tensors, record: tensors.update(extra=torch.zeros(1)), "'extra': .* EDMPrecond needs none"),
+        (
+            lambda tensors, record: tensors.update({NAME: tensors[NAME].T}),
+            r"the file has \[8, 32\], .* needs \[32, 8\]",
+        ),
         (lambda tensors, record: tensors[NAME].fill_(math.nan), "NaN or infinity"),
         (lambda tensors, record: record["network"].update({"class": "EDMPrecnd"}), "did you mean 'EDMPrecond'"),
         (lambda tensors, record: record.update(network=CONFIG), "tensor"),
