@@ -246,7 +246,7 @@ def convert_frozen_weights(net: nn.Module) -> None:
 
 def _edm_block(block: UNetBlock, x: Tensor, given: PartInputs, recompute: bool) -> Tensor:
     """See :meth:`UNetBlock.compute`. Biases of convolutions are added in the next pass over the map."""
-    shares = {"share": block.skip_scale, "skip_share": block.skip_scale}
+    add = functools.partial(residual, share=block.skip_scale, skip_share=block.skip_scale)
     of = lambda parameter: given.prepared.get(parameter, parameter)
     normed = lambda norm, x, silu=True: norm_act(
         x, Affine(of(norm.weight), of(norm.bias)), norm.num_groups, norm.eps, silu, recompute=recompute
@@ -267,14 +267,14 @@ def _edm_block(block: UNetBlock, x: Tensor, given: PartInputs, recompute: bool) 
         x, skip_bias = _convolved(block.skip, x, of(block.skip.weight)), block.skip.bias
     with recomputed(h, recompute):
         h = _convolved(block.conv1, h, of(block.conv1.weight))
-    x = residual(h, x, bias, skip_bias, **shares)
+    x = add(h, x, bias, skip_bias)
     if block.num_heads:
         h, x = normed(block.norm2, x, silu=False)
         weight, order = of(block.qkv.weight).flatten(1), of(block.qkv.bias)
         with recomputed(h, recompute):
             heads = _pointwise(h, _by_kind(weight, block.num_heads), _by_kind(order, block.num_heads))
         h = _pointwise(_attended(heads, block.num_heads), of(block.proj.weight).flatten(1))
-        x = residual(h, x, block.proj.bias, **shares)
+        x = add(h, x, block.proj.bias)
     return x
 
 

@@ -95,7 +95,7 @@ class _NormAct(torch.autograd.Function):
         # Per sample and channel: its mean, and the two factors of u = a x + b; per group: mean and 1/std.
         channel, group = x.new_empty((3, n, c), dtype=torch.float32), x.new_empty((2, n, groups), dtype=torch.float32)
         seed = torch.randint(2**31, (1,), device=x.device) if dropout else None
-        y = _normalised(x, channel, group, _with_strides(*vectors), eps, silu, seed, dropout)
+        y = _normalised(x, channel, group, _with_strides(vectors), eps, silu, seed, dropout)
         ctx.save_for_backward(
             x, y if dropout and not recompute else None, seed if recompute else None, channel, group, *vectors
         )
@@ -122,7 +122,7 @@ class _NormAct(torch.autograd.Function):
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         maps = (x, *like_map(of_y), y, *beside_map(beside), dx)
         # No gradient depends on the last vector.
-        out = _gradients(maps, channel, group, _with_strides(*vectors[:4]), *ctx.settings)
+        out = _gradients(maps, channel, group, _with_strides(vectors[:4]), *ctx.settings)
         return dx, *_vector_gradients(out, vectors, ctx.needs_input_grad[1:6]), None, None, None, None, None
 
 
@@ -134,9 +134,9 @@ def _rows(vector: Tensor | None) -> Tensor | None:
     return vector if vector.stride(-1) == 1 else vector.contiguous()
 
 
-def _with_strides(gamma: Tensor, beta: Tensor, *optional: Tensor | None) -> list[Any]:
+def _with_strides(vectors: list[Any]) -> list[Any]:
     """γ, β, then each optional vector with the stride of its samples."""
-    return [gamma, beta, *(value for vector in optional for value in (vector, stride_of(vector)))]
+    return [*vectors[:2], *(value for vector in vectors[2:] for value in (vector, stride_of(vector)))]
 
 
 def _vector_gradients(out: Tensor, vectors: list[Any], wanted: tuple[bool, ...]) -> list[Tensor | None]:

@@ -202,7 +202,7 @@ class Drawer:
         # If an evaluation rewrote their weights, images would depend on earlier draws.
         unchanging = lambda one: one.evaluation_copy() if isinstance(one, Precond) else one
         net, gnet = unchanging(net), unchanging(self.guide)
-        shape = (int(net.img_channels), int(net.img_resolution), int(net.img_resolution))  # type: ignore[arg-type]
+        shape = (int(net.img_channels), int(net.img_resolution), int(net.img_resolution))
 
         def draw(start: int) -> _Drawn:
             chosen = tuple(int(seed) for seed in seeds[start : start + batch_size])
