@@ -65,8 +65,6 @@ def network_config(file: PickleFile, network_class: str | None = None) -> dict[s
             if math.isnan(value):
                 raise UserError(f"{file.path}: {key}", "is not a number")
             given[key] = None
-    if "model_type" in given:
-        given["model_type"] = str(given["model_type"]).removesuffix("_EncoderDecoder")
     family = family_of({"class": own, "kwargs": given})
     if family.variance_head and "logvar_linear.weight" not in file.shapes:
         # SiDA's generators have no such head, although their class takes the argument.

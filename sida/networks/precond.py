@@ -57,6 +57,8 @@ class Precond(nn.Module):
         super().__init__()
         own = plain_options(type(self), options)
         unet_class = self.unet_class(own)
+        if "model_type" in own:
+            own["model_type"] = unet_class.__name__
         follows = {name: options[name] for name in ("img_resolution", "label_dim")}
         follows |= dict.fromkeys(unet_class.channel_options, options["img_channels"])
         unet = unet_class(**follows, **unet_options)
@@ -90,12 +92,15 @@ class Precond(nn.Module):
     def unet_class(cls, kwargs: Mapping[str, Any]) -> type[UNet]:
         """Class of the U-Net whose options the constructor arguments include.
 
+        The suffix that SiDA's code gives to the same architectures is understood.
+
         Raises:
             SettingError: The U-Net is unknown.
         """
-        name = str(kwargs.get("model_type", inspect.signature(cls).parameters["model_type"].default))
+        given = str(kwargs.get("model_type", inspect.signature(cls).parameters["model_type"].default))
+        name = given.removesuffix("_EncoderDecoder")
         if name not in UNETS:
-            raise SettingError("model_type", f"unknown network '{name}'{suggestion(name, UNETS)}")
+            raise SettingError("model_type", f"unknown network '{given}'{suggestion(name, UNETS)}")
         return UNETS[name]
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor]:
