@@ -78,8 +78,8 @@ def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Modul
     Args:
         config: ``{"class": name, "kwargs": {...}}`` with the class names and keyword arguments of the official
             networks, such as ``net.init_config``; U-Nets may be named ``..._EncoderDecoder``, as in SiDA's code. An
-            addition is ``half_dtype``: ``bfloat16`` or ``float16``, see `Precond.half_dtype`. A custom class is named ``module:object``; building runs its code, so it needs
-            permission (:mod:`sida.config.plugins`).
+            addition is ``half_dtype``: ``bfloat16`` or ``float16``, see `Precond.half_dtype`. A custom class is named
+            ``module:object``; building runs its code, so it needs permission (:mod:`sida.config.plugins`).
         where: Place named in errors, e.g. file and key.
 
     Returns:
