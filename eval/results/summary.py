@@ -19,7 +19,7 @@ from eval.metrics.kinds import value_fault
 from eval.results.identity import Identity, comparable
 from sida.config.saw import read_saw
 from sida.config.settings import Finite, Natural, Pattern, from_texts
-from sida.errors import SettingError, UserError, suggestion
+from sida.errors import SettingError, UserError, settings_in, suggestion
 from sida.files.content_hash import csv_text
 from sida.files.text_files import parse_csv, read_text
 
@@ -57,12 +57,6 @@ class Measurement:
     origin: str = ""  # the group that measured it; empty for this suite
     saw: str = ""  # networks that the generator met, where the record has them
     held_out: Share = ""
-
-    def __post_init__(self) -> None:
-        if beyond := value_fault(self.settings.partition(" ")[0], self.value):
-            raise SettingError("value", *beyond)
-        if self.saw:
-            read_saw(self.saw)
 
     @functools.cached_property
     def identity(self) -> Identity:
@@ -333,4 +327,10 @@ def _line(record: Mapping[str, str | None], where: str) -> Measurement:
         raise UserError(where, f"column '{cut[0]}' is missing in this line", "the file was cut off, collect it again")
     texts = {name: (text or "").strip() for name, text in cells.items()}
     known = {name: text for name, text in texts.items() if text or name not in _NUMBERS}
-    return from_texts(Measurement, known, f"{where}:")
+    line = from_texts(Measurement, known, f"{where}:")
+    if beyond := value_fault(line.settings.partition(" ")[0], line.value):
+        raise SettingError(f"{where}: value", *beyond)
+    if line.saw:
+        with settings_in(where):
+            read_saw(line.saw)
+    return line
