@@ -3,8 +3,6 @@
 Names are loaded on first use: ``import sida`` takes milliseconds and imports no torch (docs/python.md).
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import re

@@ -3,8 +3,6 @@
 The workflow and the command lines read the settings and facts of all methods; importing torch takes longer than that.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -1,7 +1,5 @@
 """Checks before a workflow starts: working folder, Snakemake's profile and records, settings files, results."""
 
-from __future__ import annotations
-
 import argparse
 import contextvars
 import os

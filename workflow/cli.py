@@ -1,7 +1,5 @@
 """The command ``sida``: verbs by the user they serve, and verbs of jobs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from sida.cli.main import SIDA_VERBS, run_command_line

@@ -9,8 +9,6 @@ lock). So two jobs that need several devices never wait for each other, and jobs
 job that needs many.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import sys

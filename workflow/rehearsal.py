@@ -7,8 +7,6 @@ No number means anything: titles, captions and rows say so, and the protocols ar
 of a value's identity, so that it is comparable with no measurement.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Starts a workflow in the process of Snakemake: environment of jobs, preset, lines on the screen."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

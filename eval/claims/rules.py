@@ -4,8 +4,6 @@ Rules: EQ (a printed number is reproduced), LT (A is better than B), RATIO (A/B 
 to a level in time) and SHAPE (the form of a curve).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import math

@@ -3,8 +3,6 @@
 Reads verdicts without trusting the file: a results folder may come from someone else.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Options of several verbs: ``KEY=VALUE`` pairs, ranges, output files."""
 
-from __future__ import annotations
-
 import argparse
 import re
 from collections.abc import Callable, Collection, Container, Sequence

@@ -1,7 +1,5 @@
 """Verbs of the workflow's jobs: measure, collect, claims, figure, page and paper."""
 
-from __future__ import annotations
-
 import argparse
 
 from eval.commands._options import output, shared

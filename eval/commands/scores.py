@@ -1,7 +1,5 @@
 """Verbs for a generator's numbers: ``sida score`` and ``sida reference``."""
 
-from __future__ import annotations
-
 import argparse
 import os
 

@@ -8,8 +8,6 @@ Variants that give other numbers (clean-fid's resize, DINOv2 with PIL resize) ha
 names and are never mixed with the published networks.
 """
 
-from __future__ import annotations
-
 from eval.features.base import Extractor
 from eval.features.registry import EXTRACTORS, extractor_entry, get_extractor
 

@@ -8,8 +8,6 @@ Features are 256 activations after the last block, averaged over quarters of the
 size are resized to 28×28.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, cast
 

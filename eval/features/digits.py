@@ -12,8 +12,6 @@ Features of GDD's discriminator for digits, to compare with features that GDD di
 ``tools/train_digits.py`` trains the network `digits` again.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path

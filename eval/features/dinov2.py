@@ -6,8 +6,6 @@ ImageNet's mean and std (NVlabs/edm2:calculate_metrics.py; algorithm.md, "Measur
 The code is that of a registered archive of one commit, with a ``hubconf.py``.
 """
 
-from __future__ import annotations
-
 from pathlib import Path, PurePosixPath
 
 import torch

@@ -8,8 +8,6 @@ The second call repeats the whole network for one last linear layer. This module
 weight of the last layer, without bias, to the features; loading checks the result against the second call.
 """
 
-from __future__ import annotations
-
 import contextlib
 import warnings
 from collections.abc import Iterable

@@ -8,8 +8,6 @@ The CLIP of FDr6 has GELU though its weights want QuickGELU; the number is that 
 transformers and ConvNeXt in bfloat16 on a GPU, this module in float32.
 """
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 from typing import Any, ClassVar

@@ -3,8 +3,6 @@
 Resizing by clean-fid, for variants of feature networks that other tools define.
 """
 
-from __future__ import annotations
-
 import os
 from concurrent.futures import ThreadPoolExecutor
 

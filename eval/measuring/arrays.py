@@ -1,7 +1,5 @@
 """Images in memory, as Python people have them, to one array of pixels: arrays, tensors, pictures, batches."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Extracts features of a finite set of images: a data set, or files of images."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any

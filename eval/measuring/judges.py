@@ -1,7 +1,5 @@
 """Judges of a training that lowers a Fréchet distance: extractors, with moments of the training data's features."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

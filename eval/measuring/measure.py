@@ -1,7 +1,5 @@
 """Measures trials of a generator under a protocol in one process: one record per trial; resumes by trial."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools

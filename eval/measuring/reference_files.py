@@ -1,7 +1,5 @@
 """Files of references: published statistics, image batches, and files of ``sida reference``."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass

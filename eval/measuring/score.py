@@ -6,8 +6,6 @@ All variants measure the same trials against the same references. A difference m
 does not matter, since other seeds change a number more.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import shutil

@@ -10,8 +10,6 @@ Stores of images in an array, read as a stream.
 Stores of encoded pictures in a folder, a zip or a tar, in the order of names.
 """
 
-from __future__ import annotations
-
 import abc
 import functools
 import hashlib

@@ -9,8 +9,6 @@ A covariance is a difference of sums, Σxxᵀ/n − μμᵀ, so its rounding err
 tr Σ + ‖μ‖²: for identical images the covariance is rounding error only.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

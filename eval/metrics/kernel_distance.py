@@ -6,8 +6,6 @@ unbiased, so it may be slightly negative (GaParmar/clean-fid:cleanfid/fid.py).
 Products are float32 and their sums float64. The kernel of a set with itself is symmetric, so half of it is computed.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from scipy.linalg.blas import ssyrk

@@ -9,8 +9,6 @@ Mann-Whitney U statistic. This is their Z_U over all images at once (C_T is its 
 other sign; our share is one minus their Δ_T.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -10,8 +10,6 @@ equal to the limit counts as inside for precision and recall, and not for densit
 Distances are computed block by block in float32, so memory stays bounded (256 MB besides the features).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 

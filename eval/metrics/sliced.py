@@ -4,8 +4,6 @@ MIND (arXiv 2605.06797) is d times three times that average, 3d·SW₂², not it
 (toshas/torch-fidelity:metric_mind.py): one generator draws which rows of the larger set count, then the directions.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -17,11 +17,7 @@ from typing import TYPE_CHECKING, Any
 from eval.claims.rules import RULES
 from eval.claims.write import CHANCE, VERDICT_MARKS, read_verdicts
 from eval.report.paper import figure_caption, generators, in_order, origin
-from eval.results.summary import (
-    Measurements,
-    measured_in,
-    measurements_file,
-)
+from eval.results.summary import Measurements, measured_in, measurements_file
 from eval.tables.build import load_table
 from eval.tables.model import Table
 from eval.tables.render import html_text, page_of, template

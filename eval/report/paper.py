@@ -6,8 +6,6 @@ The document only collects files of the other steps (``tables/*.tex``, ``figures
 Runs LaTeX, and reports missing packages.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Numbers as groups exchange them: a line of JSON for each metric of a generator, with digests and its origin."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 Tables (Δ, bold), added rows, comparisons, figures and claims ask :func:`comparable` and nothing else.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json

@@ -5,8 +5,6 @@ Stored results have all of them in one ``logs.jsonl.gz``, whose records name the
 Readers take the path of a log in both.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import os

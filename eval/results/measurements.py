@@ -1,7 +1,5 @@
 """Measurement files: one JSON object per generator and trial, and the long table that collects them."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

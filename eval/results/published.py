@@ -12,8 +12,6 @@ samples, or a wrong reference, make numbers better.
 Bibliography of published rows, methods and metrics (``results/published/references.bib``).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

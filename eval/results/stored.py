@@ -9,8 +9,6 @@
 - ``claims.json`` and ``claims.md``.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path

@@ -5,8 +5,6 @@ with their difference. A published cell never shows a measurement, nor the rever
 of the numbers. Headings may themselves be published numbers, such as model sizes with their parameter counts.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace

@@ -4,8 +4,6 @@ The rows of a layout are resolved against the sample sheet, the measurements and
 prints the published number, the measured one and their difference in lines below each other.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools

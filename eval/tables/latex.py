@@ -5,8 +5,6 @@ a macro before ``\begin{document}``, and ``\relax`` inside the body of a documen
 is escaped: nothing in the result is a command.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Layouts of tables as data (``config/tables/*.yaml``): columns, rows and the bold rule, never numbers."""
 
-from __future__ import annotations
-
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """A table as data: columns, rows of cells, notes and records of the CSV. Renderers read only this data."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal

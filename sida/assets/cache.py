@@ -1,7 +1,5 @@
 """The download cache: complete, checked files with records, fetched where they are missing, and locks of processes."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import hashlib

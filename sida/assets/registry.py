@@ -3,8 +3,6 @@
 huggingface_hub does the work where the Hub is asked for more than a file: token, listing, its own cache.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -1,7 +1,5 @@
 """Checks of numbers and output paths on the command line; an error is one line that names the option."""
 
-from __future__ import annotations
-
 import difflib
 import math
 import os

@@ -1,7 +1,5 @@
 """Verbs on files of data: ``sida data``, ``sida assets`` and ``sida manifest``."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from pathlib import Path

@@ -6,8 +6,6 @@ Heavy imports (torch, matplotlib) belong inside the functions that verbs run, so
 seconds.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import errno

@@ -1,7 +1,5 @@
 """Verbs on network files: ``sida convert``, ``sida info``, ``sida average`` and ``sida sample``."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from typing import Any

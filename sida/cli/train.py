@@ -3,8 +3,6 @@
 Both trainings take a spec, overrides of single settings and the folder of the run.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

@@ -5,8 +5,6 @@ Number of images in each class of a data set: ``config/labels/<data set>.json``.
 Generators are measured on classes drawn with the data's frequencies; with these counts no archive is needed for it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import os
@@ -17,16 +15,7 @@ from typing import Annotated, Any, Literal
 
 from sida.config.plugins import Registry, RegistryEntry
 from sida.config.resources import find, found_path
-from sida.config.settings import (
-    CheckedAs,
-    Count,
-    Natural,
-    OneOf,
-    Settings,
-    from_mapping,
-    load_spec,
-    load_yaml,
-)
+from sida.config.settings import CheckedAs, Count, Natural, OneOf, Settings, from_mapping, load_spec, load_yaml
 from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import sha256_json
 

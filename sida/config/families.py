@@ -4,8 +4,6 @@ Each network class names its family; :func:`sida.networks.family_of` returns it.
 methods, presets and downloads.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar

@@ -7,8 +7,6 @@ and folders that are code. Functions of this package may also start programs or 
 :data:`MONITOR` and the short names of registries (methods, networks, kinds, extractors).
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import importlib.machinery

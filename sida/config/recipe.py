@@ -4,8 +4,6 @@
 value; :func:`sida.methods.registry.resolve_recipe` makes the one object in which all have values.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Annotated, Any, Literal
 

@@ -5,8 +5,6 @@ current folder, then in ``config/`` of the checkout that this package runs from 
 of a command line, which has no preset, also in the checkout's studies.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Iterable

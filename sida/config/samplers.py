@@ -3,8 +3,6 @@
 :mod:`sida.sampling` draws the images. This module does not import torch, for presets and specs.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping

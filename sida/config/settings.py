@@ -6,8 +6,6 @@ values by the annotations, with one-line errors that name the key; :mod:`tools.s
 tables from name, type, default and description.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import dataclasses

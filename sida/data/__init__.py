@@ -1,7 +1,5 @@
 """Data sets, their order in training, and augmentation."""
 
-from __future__ import annotations
-
 from sida import late_names
 
 __getattr__, __dir__ = late_names(__name__)

@@ -8,8 +8,6 @@ PNG (or any lossless picture) or npy of shape (C, H, W). Source: NVlabs/edm:data
 (:mod:`sida.data.reader`).
 """
 
-from __future__ import annotations
-
 import bisect
 import contextlib
 import functools

@@ -1,7 +1,5 @@
 """Arrays of images of anyone, with their classes: ``.npz``, ``.npy``, and files of MNIST's format (idx)."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

@@ -8,8 +8,6 @@ Source: NVlabs/edm2:training/encoders.py; algorithm.md section EDM2; golden loss
 Encoding of a data set of pixels to VAE moments, EDM2's training data.
 """
 
-from __future__ import annotations
-
 import io
 import zipfile
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ Here are the data sets that no file holds, too: scikit-learn's digits (1797 imag
 images for timing a training, and classes without images.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import importlib.metadata

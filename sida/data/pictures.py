@@ -4,8 +4,6 @@ Pictures of strangers are opened behind the fence alone (:mod:`sida.data.reader`
 plugins on a file's content, and one of them starts Ghostscript. So this module allows a list of formats only.
 """
 
-from __future__ import annotations
-
 import io
 from typing import Any
 

@@ -16,8 +16,6 @@ Transformations of source pictures to square images, by the exact rules of the p
 Source: NVlabs/edm:dataset_tool.py, NVlabs/edm2:dataset_tool.py; the third is guided diffusion's (arXiv:2105.05233).
 """
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import itertools
@@ -34,16 +32,7 @@ from PIL import Image
 
 from sida.config.datasets import Transform
 from sida.config.settings import Count, Range, Settings
-from sida.data.archive import (
-    MEMBERS,
-    PART,
-    Files,
-    common_folder,
-    counted_by_tool,
-    dataset_json,
-    image_name,
-    is_tools,
-)
+from sida.data.archive import MEMBERS, PART, Files, common_folder, counted_by_tool, dataset_json, image_name, is_tools
 from sida.data.arrays import find_arrays
 from sida.data.pictures import encode_png, to_square
 from sida.errors import Progress, SettingError, UserError, located, visible

@@ -4,8 +4,6 @@ A process locks the temporary file that it writes. Locks are those of open files
 when their process ends for any reason.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import hashlib

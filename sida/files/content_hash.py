@@ -5,8 +5,6 @@ can compute it. Records without a hash come from other programs and are read as 
 hashes in the header (:mod:`sida.files.tensors`).
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

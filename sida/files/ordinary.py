@@ -4,8 +4,6 @@ A folder itself may be reached through links, since the user named it. Below it 
 descriptor, so that nothing can be exchanged between a look and its use.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

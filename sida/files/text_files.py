@@ -4,8 +4,6 @@ A file is refused if it is a pipe, not in UTF-8, or too large, nests too deeply,
 expands through aliases, or names Python types. Reading of regular files never waits for pipes or devices.
 """
 
-from __future__ import annotations
-
 import csv
 import datetime
 import functools

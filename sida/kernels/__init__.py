@@ -4,8 +4,6 @@ Each kernel computes in float32, in as few passes over memory as possible. Resul
 torch modules by rounding only (tests/kernels).
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 from types import ModuleType

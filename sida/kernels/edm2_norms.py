@@ -5,8 +5,6 @@ The channels of each position are scaled to root mean square one; the weights of
 Source: EDM2 (arXiv:2312.02696), equations 30, 47 and 66, and section B.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -12,8 +12,6 @@ that input is an activation of a map that is kept anyway, one pass over memory r
 this applies to half of the maps that a residual block keeps.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -12,8 +12,6 @@ stored.
 Source: group normalisation (arXiv:1803.08494); its use in U-Net blocks: EDM (arXiv:2206.00364), appendix F.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

@@ -4,8 +4,6 @@ SiLU with dropout, concatenation, resampling by two, and Adam's step. A feature 
 position. A kernel's optional tensor is None, and the compiled kernel then has no code for it.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Sum at the end of a residual branch, ``clamp(a (branch + bias) + b skip)``, in one pass forward and one backward."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

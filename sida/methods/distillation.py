@@ -3,8 +3,6 @@
 The identity is the digest of everything that decides the result.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 A custom method is also a :class:`~sida.methods.method.Method`, named ``module:object``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from collections.abc import Mapping

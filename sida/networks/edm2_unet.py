@@ -3,8 +3,6 @@
 Source: Karras et al. 2024, "EDM2", configuration G, section 2 and appendix B.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Iterator

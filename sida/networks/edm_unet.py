@@ -3,8 +3,6 @@
 Source: Karras et al. 2022, "EDM", appendices F.1 (Song et al. 2021) and F.3 (Dhariwal and Nichol 2021).
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, Literal, cast
 

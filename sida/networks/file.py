@@ -3,8 +3,6 @@
 Files are safetensors; reading them executes no code.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import inspect

@@ -4,8 +4,6 @@ The authors' pickles record a network's class, constructor arguments and named t
 network file where the user or the registry names their architecture.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 import os

@@ -3,8 +3,6 @@
 A class's signature is the schema of its options, which are recorded for building the network again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import math

@@ -1,7 +1,5 @@
 """Sampling from named networks: the job of ``sida sample``, and a generator for Python."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import hashlib

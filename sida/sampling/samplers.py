@@ -18,8 +18,6 @@ w = 1 is D itself, w = 0 the guide. A guide without classes gives classifier-fre
 Source: NVlabs/edm2:generate_images.py, where the guide is a separate network.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Sequence

@@ -10,8 +10,6 @@ what they are; samples of different kinds never mix. Npz and PNG carry checksums
 finished when they agree, and a damaged one is made again.
 """
 
-from __future__ import annotations
-
 import abc
 import collections
 import io

@@ -7,8 +7,6 @@ reconstructed from a few stored averages (post-hoc EMA).
 Source: EDM2 (arXiv:2312.02696), sections 3.2 and 4, and appendix C.
 """
 
-from __future__ import annotations
-
 import copy
 import os
 from collections.abc import Mapping, Sequence

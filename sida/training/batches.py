@@ -4,8 +4,6 @@ Image k of a run (images seen before the step, plus the position in its batch) g
 devices. Draws per micro-batch (augmentation, dropout) depend on the position of the micro-batch's first image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 

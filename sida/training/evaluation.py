@@ -9,8 +9,6 @@ A monitor that can divide its work among processes has ``part(generate, number, 
 together equal a call of the monitor. Any other monitor is called by rank 0 alone.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence

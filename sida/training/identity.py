@@ -1,7 +1,5 @@
 """Identity of a training run: the digest of everything that decides its result."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any

@@ -4,8 +4,6 @@
 the loss and gradient of one micro-batch of a step.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 TensorBoard gets the same numbers with the same names and steps. Means resume within a tick.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import importlib.util

@@ -5,8 +5,6 @@ micro-batch once for each step, phase and shape as a CUDA graph, and then launch
 the same, so are the numbers.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """A network with its optimizer: all parameters as one vector, Adam on it, and steps guarded against NaNs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol

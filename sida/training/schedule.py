@@ -1,7 +1,5 @@
 """Schedules by the number of images seen: phases, learning rates and events."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

@@ -1,7 +1,5 @@
 """Training of a diffusion teacher."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os

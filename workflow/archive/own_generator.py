@@ -1,7 +1,5 @@
 """A generator from outside as a folder for the Hugging Face Hub: its code, its row, and a card."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import shutil

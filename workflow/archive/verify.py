@@ -4,8 +4,6 @@ Lists its files without following links, compares each with its own hash, the ma
 tables with measurements with trials.
 """
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import dataclasses

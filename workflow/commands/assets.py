@@ -1,7 +1,5 @@
 """``sida assets`` with ``--protocol``: extends :data:`sida.cli.data.ASSETS` by the downloads of a protocol."""
 
-from __future__ import annotations
-
 import argparse
 
 from sida.cli import data

@@ -1,7 +1,5 @@
 """Verbs before a run: ``sida new``, ``sida presets``, ``sida plan`` and ``sida doctor``."""
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import re

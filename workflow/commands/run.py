@@ -1,7 +1,5 @@
 """``sida run``: checks a study's files, finds targets by short names, and starts Snakemake with the right files."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

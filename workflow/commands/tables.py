@@ -1,7 +1,5 @@
 """Verbs for a paper: ``sida table`` and ``sida cite``."""
 
-from __future__ import annotations
-
 import argparse
 
 from eval.commands._options import output, shared

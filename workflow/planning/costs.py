@@ -3,8 +3,6 @@
 Limits of a GPU and its driver: trainings beyond its memory, and a torch without code for it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import dataclasses

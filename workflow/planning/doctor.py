@@ -1,7 +1,5 @@
 """Checks a machine for the requirements of targets; each missing requirement has a command that fixes it."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import os

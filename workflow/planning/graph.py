@@ -1,7 +1,5 @@
 """Jobs that Snakemake would run for targets: its own dry run, read through its logging interface."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

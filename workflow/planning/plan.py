@@ -1,7 +1,5 @@
 """The plan of targets: jobs with their costs, totals and assumptions."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence

@@ -7,8 +7,6 @@ it and goes on in its next attempt, as often as the profile's ``retries`` allow.
 Site file: a cluster's limits, cards and options, written by its users (``profiles/site.yaml``).
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

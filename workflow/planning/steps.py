@@ -3,8 +3,6 @@
 Counts operations and memory of a network on the meta device, without weights or computation.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

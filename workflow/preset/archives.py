@@ -1,7 +1,5 @@
 """Archives of data sets that the workflow makes for the rows of a preset."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import os

@@ -1,7 +1,5 @@
 """Checks between the parts of a preset: names in rows must exist and fit together."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from eval.results.sheet import SheetRow

@@ -1,7 +1,5 @@
 """Extends a study that has stored results: its rows are taken from there, and only further or changed rows run."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

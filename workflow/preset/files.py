@@ -3,8 +3,6 @@
 The keys of a preset file (``studies/<name>/preset.yaml``): types, ranges, defaults and descriptions.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -3,8 +3,6 @@
 ``flock`` decides between processes of one machine, and of machines with a common file system that supports it.
 """
 
-from __future__ import annotations
-
 import datetime
 import errno
 import json

@@ -1,7 +1,5 @@
 """Finds code from outside the package that a preset's files name, before any of it runs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

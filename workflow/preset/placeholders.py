@@ -7,8 +7,6 @@ is never measured, or a condition that matches two rows.
 Checks the settings of trainings before the first job, since a faulty student would fail after its teacher.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

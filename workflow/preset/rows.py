@@ -1,7 +1,5 @@
 """Rows of a preset: settings and sample sheet, with the files, data, protocol and network of each row."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """Products of a preset by name: what `sida run` and `sida plan` take as targets."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import os

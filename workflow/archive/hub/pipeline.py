@@ -1,7 +1,5 @@
 """One-step images in the way of diffusers; `sida export --to hf` copies this file. Needs diffusers and Pillow."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
