@@ -43,7 +43,7 @@ def test_an_endless_line_keeps_its_ends():
     [
         (["score", "mine.sample"], "mine:sample"),
         (["score", "image.npz"], "no registered network has this id"),
-        (["new", "study", "--data", "picture.png"], "give pictures in a folder"),
+        (["new", "study", "--data", "picture.png"], "give its pictures in a folder"),
         (["info", "pictures.png"], "did you mean 'picture.png'?"),
         (["verify", "results"], "check the path"),
     ],

@@ -28,9 +28,13 @@ from sida.data.pictures import PICTURES
 from sida.errors import UserError, located
 from sida.files.atomic import sha256_file
 from sida.files.fenced import RESULT, Child
-from sida.files.ordinary import open_ordinary, size_on_disk
+from sida.files.ordinary import NETWORK, kind_of_file, open_ordinary, size_on_disk
 
 ARRAYS = frozenset({".npy"})
+#: Suffix of a file with the class of the picture of its name.
+CLASS = ".cls"
+_DRAW = "draw its images first (sida sample), or score it alone (sida score FILE)"
+_EXPORT = "give its pictures in a folder, zip or tar; sida data prepare also reads npz and npy"
 #: Members of a request, and bytes of the images of an answer.
 MEMBERS, PART = 64, RESULT // 4
 #: Processor time in seconds that a byte and a member explain.
@@ -72,6 +76,8 @@ class Files:
             found = sorted(_walk(Path(path)))
         else:
             self._archive = open_ordinary(path, "fetch or prepare the data set first (sida data prepare --help)")
+            if kind := kind_of_file(path, os.pread(self._archive.fileno(), 8, 0)):
+                raise UserError(path, f"is {kind}, and no archive", _DRAW if kind == NETWORK else _EXPORT)
             found, places = self._index()
         kept = [index for index, name in enumerate(found) if not HIDDEN.search(name)]
         self.names = [found[index] for index in kept]
@@ -123,8 +129,9 @@ class Files:
         suffixes = tuple(PICTURES | ARRAYS if arrays else PICTURES)
         found = [index for index, name in enumerate(self.names) if name.lower().endswith(suffixes)]
         if not found:
-            fault = f"holds no pictures ({', '.join(sorted(PICTURES))}); archives and other formats in it are not read"
-            raise UserError(self.path, fault, "give the folder, zip, tar, npz or npy that has them")
+            kind = next(filter(None, map(kind_of_file, self.names)), "")
+            fault = f"holds {kind}, and no pictures" if kind else f"holds no pictures ({', '.join(sorted(PICTURES))})"
+            raise UserError(self.path, fault, _EXPORT)
         return np.array(found, dtype=np.int64)
 
     @property
@@ -188,7 +195,8 @@ class Files:
     def _opened(self, name: str = "") -> BinaryIO:
         """The archive or, of a folder, one of its files, for a child."""
         if self._archive is not None:
-            self._archive.seek(0)  # of the index; members are read from their places
+            # Of the file, and not of this stream's buffer. Members are read from their places.
+            os.lseek(self._archive.fileno(), 0, os.SEEK_SET)
             return os.fdopen(os.dup(self._archive.fileno()), "rb")
         with located(f"{self.path}: {name}"):
             return open_ordinary(os.path.join(self.path, name))
@@ -230,9 +238,10 @@ class Files:
             yield facts, found
 
     def labels(self, members: Sequence[int] | np.ndarray) -> np.ndarray | None:
-        """Classes of members, int64 ``(N,)``, by ``dataset.json``; None if there is none, or if its labels are null.
+        """Classes of members, int64 ``(N,)``, by ``dataset.json`` or a file ``NAME.cls`` for each picture (WebDataset).
 
-        The file lies at the root or in a folder that holds all members, whose names begin there.
+        ``dataset.json`` lies at the root or in a folder that holds all members, whose names begin there. None: there is
+        neither, or its labels are null.
 
         Raises:
             UserError: The file is broken, an image has no label, or a label is no class.
@@ -244,7 +253,18 @@ class Files:
                 bare = [name.removeprefix(place) for name in wanted]
                 ((_, _, arrays),) = self.ask("labels", [index], 1, bare)
                 return known_labels(arrays, len(wanted), self.where(index))
-        return None
+        return self._classes(wanted) if any(name.endswith(CLASS) for name in self.names) else None
+
+    def _classes(self, pictures: Sequence[str]) -> np.ndarray:
+        """Classes of pictures in files of their own."""
+        found = []
+        for name in pictures:
+            if (index := self.find(os.path.splitext(name)[0] + CLASS)) is None:
+                raise UserError(self.path, f"has no class for {name} ({CLASS})", "add it, or say --labels none")
+            if not re.fullmatch(rb"[0-9]{1,5}", text := self.read(index)[:20].strip()):
+                raise UserError(self.where(index), f"holds {text!r}, no class", "write a whole number")
+            found.append(int(text))
+        return np.array(found, np.int64)
 
 
 def known_labels(arrays: dict[str, np.ndarray], count: int | None, where: object) -> np.ndarray | None:

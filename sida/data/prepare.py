@@ -32,7 +32,17 @@ from PIL import Image
 
 from sida.config.datasets import Transform
 from sida.config.settings import Count, Range, Settings
-from sida.data.archive import MEMBERS, PART, Files, common_folder, counted_by_tool, dataset_json, image_name, is_tools
+from sida.data.archive import (
+    CLASS,
+    MEMBERS,
+    PART,
+    Files,
+    common_folder,
+    counted_by_tool,
+    dataset_json,
+    image_name,
+    is_tools,
+)
 from sida.data.arrays import find_arrays
 from sida.data.pictures import encode_png, to_square
 from sida.errors import Progress, SettingError, UserError, located, visible
@@ -228,7 +238,8 @@ def _source(config: PrepareConfig) -> Source:
         members, part = _part_of(files, members, config.subset)
     labels = picture_labels(files, members, config.labels)
     skipped = {*range(len(files))} - {*members.tolist()}
-    others = [files.names[index] for index in sorted(skipped) if not files.names[index].endswith("dataset.json")]
+    read = ("dataset.json",) if labels.labels is None else ("dataset.json", CLASS)
+    others = [files.names[index] for index in sorted(skipped) if not files.names[index].endswith(read)]
     counts = collections.Counter(PurePosixPath(name).suffix or name for name in others)
     listed = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.items())
     remarks = (part, files.left_out, f"other files skipped: {listed}" if listed else "")

@@ -25,6 +25,7 @@ import safetensors
 from sida.errors import UserError, located
 from sida.files.atomic import atomic_path
 from sida.files.content_hash import DamagedError, check_hash, with_hash
+from sida.files.ordinary import NETWORK, kind_of_file
 from sida.files.text_files import check_amount, parse_json
 
 if TYPE_CHECKING:
@@ -124,9 +125,14 @@ def starts_as_pickle(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a pickle, or torch's zip archive of a pickle, by its first bytes.
 
     The length of a safetensors header (640 bytes, for example) may look like a pickle; then JSON follows.
+
+    Raises:
+        TensorFileError: The file has pictures or arrays, and no network.
     """
     with open(path, "rb") as stream:
         start = stream.read(9)
+    if (kind := kind_of_file(path, start)) not in ("", NETWORK):
+        raise TensorFileError(path, f"is {kind}, and no network", f"score pictures: sida score {path}")
     plain = start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and start[8:9] != b"{"
     return plain or start[:4] == b"PK\x03\x04"
 

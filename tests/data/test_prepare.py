@@ -152,7 +152,7 @@ def test_only_sets_that_are_all_grey_stay_grey(tmp_path, modes, channels):
         (["--transform", "center-crop"], "n01/b.png: is 9×9, the first picture 10×10; give --resolution"),
         (["--transform", "crop"], "transform: must be one of none, center-crop"),
         (["--out", "x.tar"], "out: must end in .zip"),
-        (["--source", "train/n01/a.png"], "give pictures in a folder, zip, tar, npz or npy"),
+        (["--source", "train/n01/a.png"], "one picture"),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_nothing_is_written(folder, tmp_path, monkeypatch, flags, message):
@@ -450,17 +450,26 @@ def test_no_archive_is_written_over_its_source(action, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "fault"),
     [
-        ("a.parquet", b"PAR1", "give pictures in a folder"),
-        ("shards/0000.tar", b"", "archives and other formats in it are not read"),
+        ("a.parquet", b"PAR1", "is Parquet"),
+        ("data.bin", b"\x89HDF\r\n", "is HDF5"),
+        ("net.safetensors", b"\x10" + bytes(7), "is a network, .*sida score"),
+        ("folder/train-0.arrow", b"ARROW1", "holds Arrow"),
+        ("shards/0000.tar", b"", "holds no pictures"),
         ("t10k-labels-idx1-ubyte", b"\0\0\x08\1\0\0\0\1\3", "give pictures in a folder"),
         ("images-idx3-ubyte", b"\0\0\x08\1\0\0\0\1\3", r"images must be \(N, H, W, C\)"),
     ],
 )
-def test_other_formats_are_refused(name, content, fault, tmp_path):
+def test_other_formats_are_refused_by_their_name(name, content, fault, tmp_path):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(content)
     source = str(tmp_path / name.partition("/")[0])
     refused(fault, prepare, PrepareConfig(source, str(tmp_path / "out.zip")))
+
+
+def test_classes_of_webdataset_are_read(tmp_path):
+    names = {f"{index:03d}.{end}": png(index) if end == "png" else b"7\n" for index in (0, 1) for end in ("png", "cls")}
+    assert made(tmp_path, packed(tmp_path / "in.zip", names))[0] == [7, 7]
+    refused("001.cls", made, tmp_path, packed(tmp_path / "in.zip", names | {"001.cls": b"cat"}))
 
 
 # Formats of pictures: only the named ones are opened, and at one place, whatever a file is called

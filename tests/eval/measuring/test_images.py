@@ -285,8 +285,11 @@ def sorted_files(tmp_path, digits, count=400):
     write_folder(tmp_path / "folders", {f"c{label}/{index:05d}.png": data for index, data, label in encoded})
     write_folder(tmp_path / "names", {f"class{label}_{index:05d}.png": data for index, data, label in encoded})
     write_folder(tmp_path / "ends", {f"{index:05d}-{label}.png": data for index, data, label in encoded})
+    members = {f"{index:06d}.png": data for index, data, _ in encoded}
+    members |= {f"{index:06d}.cls": str(label).encode() for index, _, label in encoded}
+    (tmp_path / "classes.tar").write_bytes(tar_of(dict(sorted(members.items()))))
     np.save(tmp_path / "bare.npy", images)
-    return [tmp_path / name for name in ("labels.npz", "folders", "names", "ends")]
+    return [tmp_path / name for name in ("labels.npz", "folders", "names", "ends", "classes.tar")]
 
 
 def test_images_sorted_by_class_are_dealt_and_the_record_says_so(tmp_path, digits):
