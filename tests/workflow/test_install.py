@@ -205,7 +205,7 @@ def test_a_function_becomes_a_row_of_a_paper_in_three_commands(installed):
     (installed.here / "mine.py").write_text(FUNCTION.format(network=str(network)))
     scored = installed.run("sida", "score", "mine:sample", "--like", "main", "--name", "SiDA", "--out", "row.json")
     assert scored.returncode == 0, scored.stderr
-    assert "plan: 25,000 images" in scored.stderr
+    assert "25,000/25,000 img" in scored.stderr
     row = installed.run("sida", "table", "main", "--add", "row.json", "--bib", "refs.bib").stdout
     assert r"4.73 \pm 0.16" in row
     assert r"\cite{" in row
