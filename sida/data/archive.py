@@ -76,7 +76,9 @@ class Files:
             found = sorted(_walk(Path(path)))
         else:
             self._archive = open_ordinary(path, "fetch or prepare the data set first (sida data prepare --help)")
-            if kind := kind_of_file(path, os.pread(self._archive.fileno(), 8, 0)):
+            start = os.pread(self._archive.fileno(), 8, 0)
+            # Whether torch's zip archives are programs is seen by their members.
+            if (kind := kind_of_file(path, start)) and not (kind == NETWORK and start.startswith(b"PK")):
                 raise UserError(path, f"is {kind}, and no archive", _DRAW if kind == NETWORK else _EXPORT)
             found, places = self._index()
         kept = [index for index, name in enumerate(found) if not HIDDEN.search(name)]
@@ -129,9 +131,9 @@ class Files:
         suffixes = tuple(PICTURES | ARRAYS if arrays else PICTURES)
         found = [index for index, name in enumerate(self.names) if name.lower().endswith(suffixes)]
         if not found:
-            kind = next(filter(None, map(kind_of_file, self.names)), "")
+            kind = next(filter(None, map(kind_of_file, [self.path, *self.names])), "")
             fault = f"holds {kind}, and no pictures" if kind else f"holds no pictures ({', '.join(sorted(PICTURES))})"
-            raise UserError(self.path, fault, _EXPORT)
+            raise UserError(self.path, fault, _DRAW if kind == NETWORK else _EXPORT)
         return np.array(found, dtype=np.int64)
 
     @property
