@@ -18,6 +18,7 @@ import numpy as np
 from sida.errors import UserError, located
 from sida.files.fenced import RESULT, Child
 from sida.files.ordinary import open_ordinary, size_on_disk
+from sida.files.tensors import read_tensors, starts_as_pickle
 from sida.files.unpickler import AGAIN
 
 if TYPE_CHECKING:
@@ -151,3 +152,12 @@ def read_state_dict(path: str | os.PathLike[str], key: str | None = None) -> dic
     """
     with PickleFile(path, "weights", key) as file:
         return {name: file.tensor(name) for name in file.shapes}
+
+
+def read_weights(path: str | os.PathLike[str], key: str | None = None) -> dict[str, torch.Tensor]:
+    """Reads a dictionary of tensors from safetensors, or as :func:`read_state_dict`.
+
+    Raises:
+        UserError: As :func:`read_state_dict` and :func:`sida.files.tensors.read_tensors`.
+    """
+    return read_state_dict(path, key) if starts_as_pickle(path) else read_tensors(path)[0]
