@@ -77,8 +77,9 @@ class Files:
         else:
             self._archive = open_ordinary(path, "fetch or prepare the data set first (sida data prepare --help)")
             start = os.pread(self._archive.fileno(), 8, 0)
+            kind = "one picture" if Path(path).suffix.lower() in PICTURES else kind_of_file(path, start)
             # Whether torch's zip archives are programs is seen by their members.
-            if (kind := kind_of_file(path, start)) and not (kind == NETWORK and start.startswith(b"PK")):
+            if kind and not (kind == NETWORK and start.startswith(b"PK")):
                 raise UserError(path, f"is {kind}, and no archive", _DRAW if kind == NETWORK else _EXPORT)
             found, places = self._index()
         kept = [index for index, name in enumerate(found) if not HIDDEN.search(name)]

@@ -451,6 +451,7 @@ def test_no_archive_is_written_over_its_source(action, tmp_path):
     ("name", "content", "fault"),
     [
         ("a.parquet", b"PAR1", "is Parquet"),
+        ("a.bmp", b"", "is one picture"),
         ("data.bin", b"\x89HDF\r\n", "is HDF5"),
         ("net.safetensors", b"\x10" + bytes(7), "is a network, .*sida score"),
         ("folder/train-0.arrow", b"ARROW1", "holds Arrow"),
