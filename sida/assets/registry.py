@@ -1,4 +1,4 @@
-"""What can be downloaded: the registry ``config/assets.tsv`` with one row per file, addresses, files of the Hub.
+"""Files that can be downloaded: the registry ``config/assets.tsv`` with one row per file, addresses, files of the Hub.
 
 huggingface_hub does the work where the Hub is asked for more than a file: token, listing, its own cache.
 """

@@ -72,7 +72,7 @@ _STARTS = {
 _SUFFIXES = {
     ".parquet": "Parquet", ".arrow": "Arrow", ".tfrecord": "TFRecord", ".tfrecords": "TFRecord", ".h5": "HDF5",
     ".hdf5": "HDF5", ".mat": "MATLAB", ".rar": "RAR", ".7z": "7z", ".lmdb": "LMDB", ".mdb": "LMDB", ".beton": "FFCV",
-    ".mp4": "a film", ".png": "one picture", ".jpg": "one picture", ".npz": "arrays", ".npy": "an array",
+    ".mp4": "a film", ".npz": "arrays", ".npy": "an array",
 }  # fmt: skip
 #: Kind of a file with weights, and its suffixes.
 NETWORK = "a network"
@@ -80,7 +80,7 @@ _SUFFIXES |= dict.fromkeys((".pt", ".pth", ".ckpt", ".safetensors", ".pkl"), NET
 
 
 def kind_of_file(name: str | os.PathLike[str], start: bytes = b"") -> str:
-    """What a file is that holds no archive of pictures: words for a message; empty for any other file.
+    """Names the kind of a file that holds no archive of pictures, for a message; empty for any other file.
 
     Args:
         name: Name of the file.

@@ -330,7 +330,7 @@ def _plain(value: Any, arrays: dict[str, np.ndarray] | None = None) -> Any:
 
 
 def _named(value: Any) -> str:
-    """What a value is, in words."""
+    """Names the kind of a value, in words."""
     if isinstance(value, _Object):
         return f"an object of class '{type(value).__name__}'"
     if isinstance(value, np.ndarray):

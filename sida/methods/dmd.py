@@ -262,7 +262,7 @@ class DMD2Loss(DMDLoss):
 
     @property
     def seen(self) -> tuple[str, str]:
-        """What the names of the draws begin with by which generated and real images are judged."""
+        """Prefixes of the names of the draws with which generated and real images are judged."""
         fake = "fake_" if self.options.own_draws else ""
         return fake, fake if self.options.same_noise else "real_"
 

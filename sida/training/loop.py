@@ -426,7 +426,7 @@ class Run(Generic[AnyConfig]):
             where: Place named in errors.
 
         Raises:
-            UserError: A setting is wrong, or this machine lacks what it asks for.
+            UserError: A setting is wrong, or names a device that this machine lacks.
         """
         if isinstance(config, (str, os.PathLike)):
             config = load_spec(os.fspath(config), where)

@@ -293,7 +293,7 @@ class GraphRunner(EagerRunner):
         for used, recording in recordings:
             if all(scales[name] == scale for name, scale in used.items()):
                 return dict(recording(inputs))
-        # What a call of a network may change: weights that it normalises, and buffers.
+        # A call of a network may change these: weights that it normalises, and buffers.
         changing = [value for network in self.networks for value in (network.flat.vector, *network.net.buffers())]
         recording = Recording(function, inputs, self._pool, changing)
         # Only now it is known which terms the loss has.

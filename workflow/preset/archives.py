@@ -67,7 +67,7 @@ class Archives(Rows):
         return path
 
     def archive_needs(self, archive: str) -> dict[str, list[str]]:
-        """What an archive is made of: another archive and the autoencoder, or a download."""
+        """Sources of an archive: another archive and the autoencoder, or a download."""
         origin = self.made_from(archive)
         if origin.dataset:
             return {"files": [str(self.dataset(origin.dataset)["path"])], "downloads": list(SD_VAE.assets)}
