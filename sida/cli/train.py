@@ -4,7 +4,6 @@ Both trainings take a spec, overrides of single settings and the folder of the r
 """
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 from sida.cli.arguments import add_whole
 from sida.cli.main import Verb, let_go
 from sida.config.recipe import TeacherConfig
-from sida.config.settings import from_mapping, load_spec, takes_text
+from sida.config.settings import from_mapping, load_spec
 from sida.errors import UserError, say
 from sida.files.text_files import parse_yaml
 from sida.methods.registry import METHODS, DistillConfig
@@ -58,20 +57,19 @@ def read_settings(args: argparse.Namespace, cls: type[T], options: Mapping[str, 
     Raises:
         UserError: A setting is wrong; the message names the spec with everything that changes it.
     """
-    spec, where = read_spec(args.spec, args.set, cls)
+    spec, where = read_spec(args.spec, args.set)
     given = {key: value for key, value in (options or {}).items() if value is not None}
     changed = [f" --set {text}" for text in args.set] + [f" --{key} {value}" for key, value in given.items()]
     return from_mapping(cls, spec | given, f"{where}{''.join(changed)}:" if changed else where), where
 
 
-def read_spec(text: str, overrides: Sequence[str], cls: type) -> tuple[dict[str, Any], str]:
+def read_spec(text: str, overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
     """Reads a spec and applies ``key=value`` overrides.
 
     Args:
         text: JSON text (starts with ``{``) or the path of a JSON or YAML file.
         overrides: ``key=value`` with dots for inner keys, e.g. ``network.kwargs.dropout=0.1``; values are YAML, so
             ``null``, ``true``, numbers, lists and texts mean what they look like.
-        cls: Class of settings. Values such as ``off`` and ``1e4`` are texts only where the class has a text.
 
     Returns:
         The spec, and its source as named in errors.
@@ -82,7 +80,7 @@ def read_spec(text: str, overrides: Sequence[str], cls: type) -> tuple[dict[str,
     where = "--spec" if text.lstrip().startswith("{") else str(Path(text))
     spec = load_spec(text)
     for override in overrides:
-        _apply(spec, override, cls)
+        _apply(spec, override)
     return spec, where
 
 
@@ -92,7 +90,7 @@ def _tell(network: Path) -> None:
     let_go(sys.stdout)
 
 
-def _apply(spec: dict[str, Any], override: str, cls: type) -> None:
+def _apply(spec: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"--set {override}", "must be key=value, e.g. --set lr=1e-4")
@@ -100,12 +98,6 @@ def _apply(spec: dict[str, Any], override: str, cls: type) -> None:
         value = parse_yaml(text, f"--set {key}")
     except UserError as error:
         raise UserError(error.place, error.fault, "quote the value") from None
-    if isinstance(value, (bool, int, float)) and takes_text(cls, key):
-        value = text.strip()
-    elif isinstance(value, str) and not takes_text(cls, key):
-        # YAML 1.1 reads 1e-4 as a text because it has no dot.
-        with contextlib.suppress(ValueError):
-            value = float(value)
     *outer, last = key.split(".")
     target: Any = spec
     for name in outer:

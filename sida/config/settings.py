@@ -210,16 +210,6 @@ def _number(text: str, hint: Any) -> Any:
     return text
 
 
-def takes_text(cls: type, key: str) -> bool:
-    """Whether the setting with this key (with dots for inner keys, such as ``augment.p``) may be a text."""
-    hint: Any = cls
-    for name in key.split("."):
-        inner = [part.cls for part in _parts(hint) if isinstance(part, CheckedAs)]
-        classes: list[Any] = inner or ([hint] if dataclasses.is_dataclass(hint) else [])
-        hint = {key.rstrip("_"): its for found in classes for key, its in type_hints(found).items()}.get(name)
-    return any(part is str or isinstance(part, str) for part in _parts(hint))
-
-
 @functools.cache
 def _parts(hint: Any) -> set[Any]:
     return {hint}.union(*map(_parts, typing.get_args(hint)))

@@ -5,7 +5,6 @@ expands through aliases, or names Python types. Reading of regular files never w
 """
 
 import csv
-import datetime
 import functools
 import gzip
 import io
@@ -14,7 +13,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 from sida.errors import UserError, located
@@ -177,7 +176,7 @@ def _check_plain(value: Any, what: str) -> None:
         fault = "" if math.isfinite(value) else f"{value}, no finite number"
     elif isinstance(value, int):
         fault = "an integer of too many digits" if value.bit_length() > 1024 else ""
-    elif value is not None and not isinstance(value, datetime.date):
+    elif value is not None:
         fault = f"of type {type(value).__name__}"
     if fault:
         raise UserError("", f"a {what} is {fault}", "give a number or a text (quoted)")
@@ -199,7 +198,11 @@ def yaml_text(value: Mapping[str, Any]) -> str:
     """A mapping as the text of a YAML file, in its order."""
     import yaml
 
-    text: str = yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True, width=120)
+    class Dumper(yaml.SafeDumper):
+        """PyYAML's safe dumper, which puts a text in quotation marks where readers of YAML 1.1 or 1.2 need them."""
+
+    _add_plain_values(Dumper)
+    text: str = yaml.dump(dict(value), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
     return text
 
 
@@ -218,6 +221,16 @@ def parse_yaml(text: str, where: str) -> Any:
     return value
 
 
+#: Values that are no texts without quotation marks, by the rules of YAML 1.2, and their first characters: 1e-4 is a
+#: number; off, yes, 24:00 and 2026-01-01 are texts, which PyYAML takes for false, true, 1440 and a date.
+_PLAIN_VALUES = (
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", "true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", "[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+", list("-+0123456789")),
+    ("float", r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+     list("-+.0123456789")),
+    ("merge", "<<", ["<"]),
+)  # fmt: skip
 _FAULTS = (RecursionError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
 
 
@@ -233,7 +246,7 @@ def _constructed(text: str) -> Any:
         _count(node, {})
         return loader.construct_document(node)
     except (yaml.YAMLError, *_FAULTS) as error:
-        # PyYAML's constructors fail on values that contradict their tags: `!!int x`, 2001-99-99, 5,000 digits.
+        # PyYAML's constructors fail on values that contradict their tags: `!!int x`, 5,000 digits.
         place, problem = _line(getattr(error, "problem_mark", None)), getattr(error, "problem", None) or error
         raise UserError(place, f"not valid YAML ({brief_reason(problem)})") from None
 
@@ -279,16 +292,14 @@ def _loader_class() -> Any:
                     raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark)
             super().flatten_mapping(node)
 
-    # 24:00 stays a text, where YAML 1.1 reads the number 1440 (base 60): checks of types then report it.
-    for kind in ("int", "float"):
-        base = f"tag:yaml.org,2002:{kind}"
-        Loader.add_constructor(base, _decimal(getattr(yaml.SafeLoader, f"construct_yaml_{kind}")))
-    return Loader
+    Loader.yaml_implicit_resolvers = {}
+    return _add_plain_values(Loader)
 
 
-def _decimal(construct: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """A constructor of numbers that keeps values with colons as texts."""
-    return lambda loader, node: node.value if ":" in node.value else construct(loader, node)
+def _add_plain_values(cls: Any) -> Any:
+    for kind, expression, starts in _PLAIN_VALUES:
+        cls.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"^({expression})$"), starts)
+    return cls
 
 
 def _count(node: Any, sizes: dict[int, int]) -> int:

@@ -16,6 +16,7 @@ from sida.config.recipe import TeacherConfig
 from sida.config.resources import ROOT
 from sida.config.settings import from_mapping, load_spec, load_yaml
 from sida.files.atomic import by_content
+from sida.files.text_files import yaml_text
 from sida.training.identity import teacher_digest
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.refused import command, refusal, refused
@@ -106,9 +107,19 @@ def test_yaml_with_aliases_as_people_use_them(tmp_path):
     assert found == {"base": {"lr": 1, "k": 2}, "big": big, "both": {**big, "z": 0}, "list": [big, big]}
 
 
+def test_yaml_is_that_of_1_2_and_is_written_for_readers_of_both(tmp_path):
+    texts = ["off", "yes", "24:00", "2026-01-01", "0777", "1_000", "1e-4", "007", "null", "<<", "", "0x1F", ".5"]
+    values = {"a": 1e-4, "b": 2e3, "c": -7, "d": 31, "e": None, "f": True, "g": 0.5, "h": texts}
+    plain = "a: 1e-4\nb: 2.0E+3\nc: -7\nd: 0x1f\ne: ~\nf: True\ng: .5\n"
+    plain += "h: [off, yes, 24:00, 2026-01-01, 0777, 1_000, '1e-4', 007, 'null', '<<', '', '0x1F', '.5']\n"
+    for text in (plain, yaml_text(values)):
+        assert repr(load_yaml(written(tmp_path, "s.yaml", text))) == repr(values)
+    assert yaml.safe_load(yaml_text({"h": texts})) == {"h": texts}
+
+
 def test_settings_may_be_changed_by_plain_values_only():
-    assert "nested" in refusal(read_spec, "{}", ["lr=" + "[" * 3000], TeacherConfig)
-    assert "quote the value" in refusal(read_spec, "{}", ["lr=a: b: c"], TeacherConfig)
+    assert "nested" in refusal(read_spec, "{}", ["lr=" + "[" * 3000])
+    assert "quote the value" in refusal(read_spec, "{}", ["lr=a: b: c"])
 
 
 @pytest.mark.parametrize(

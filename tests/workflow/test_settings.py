@@ -97,17 +97,15 @@ def test_every_setting_has_a_description_from_its_docstring():
     [
         ("lr=1e-4", 1e-4),
         ("weight_norm=off", "off"),
-        ("name=1e4", "1e4"),
-        ("fp16=off", False),
+        ("name='1e4'", "1e4"),
+        ("fp16=false", False),
         ("init=null", None),
         ("betas=[0, 0.9]", [0, 0.9]),
         ("augment.p=1e-1", 0.1),
-        ("dataset.name=8", "8"),
-        ("dataset.labels=no", False),
     ],
 )
-def test_a_changed_setting_has_the_type_of_its_class(override, value):
-    spec, _ = read_spec('{"dataset": {"kind": "digits"}}', [override], DistillConfig)
+def test_a_changed_setting_is_a_value_of_yaml(override, value):
+    spec, _ = read_spec('{"dataset": {"kind": "digits"}}', [override])
     for key in override.partition("=")[0].split("."):
         spec = spec[key]
     assert (spec, type(spec)) == (value, type(value))
