@@ -42,8 +42,8 @@ class SampleConfig(Settings):
         out: Folder of PNG files, or ``.npz``; null writes the grid alone.
         sampler: Text or mapping, see :func:`sida.sampling.read_sampler`; σ_init: see :func:`sampler_for`.
         batch_size: Images per network call.
-        class_labels: ``uniform``, ``balanced``, ``empirical``, class counts (a ``.json`` file of ``sida data
-            labels``, or its content), or a class.
+        class_labels: ``uniform``, ``balanced``, ``empirical``, class counts (a ``.json`` file as in ``config/labels``,
+            its content, or an asset), or a class.
         dataset: Spec, or a name in ``config/datasets.yaml``.
         gnet: Guiding network.
         vae: Folder of the decoder of latent networks; null takes the registered one.
