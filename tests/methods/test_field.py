@@ -25,7 +25,7 @@ from sida.sampling import one_step
 from sida.sampling.samplers import extrapolated
 from sida.training.micro_batches import MicroBatch
 from sida.training.schedule import Schedule
-from tests.golden.vectors import load, relative_error
+from tests.golden.vectors import agree, load, relative_error
 from tests.methods.loss_cases import GRADIENT, VALUE, draw, draws, tensors
 
 PIXELS, BATCH = 3 * 16 * 16, 4
@@ -69,12 +69,6 @@ def scalars(loss, terms):
 
 def gradient(value, images):
     return torch.autograd.grad(value, images, retain_graph=True)[0]
-
-
-def agree(arrays, limit=VALUE, **named):
-    """Each value equals the array of its name, ``__`` standing for ``/``."""
-    for name, value in named.items():
-        assert relative_error(value, arrays[name.replace("__", "/")]) < limit, name
 
 
 def agree_at_images(arrays, images, **named):
