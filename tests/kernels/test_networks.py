@@ -30,8 +30,8 @@ CHANGES = {
 ADM = pytest.param("adm", marks=pytest.mark.slow)
 
 
-def network(name: str, fused: bool = False, **more: object) -> torch.nn.Module:
-    net = random_network(*config(name, **{**SMALL, **CHANGES.get(name, {}), **more}).values()).to(DEVICE)
+def network(name: str, fused: bool = False, seed: int = 0, **more: object) -> torch.nn.Module:
+    net = random_network(*config(name, **{**SMALL, **CHANGES.get(name, {}), **more}).values(), seed).to(DEVICE)
     if fused:
         use_fused_kernels(net)
     return net
@@ -108,12 +108,7 @@ def test_activations_made_again_give_the_same_gradients(name, size):
 
 
 def test_fused_training_takes_the_same_steps_and_its_state_fits_either():
-    nets = [network("ddpmpp", **ONE_LEVEL) for _ in range(3)]
-    for number, net in enumerate(nets):
-        torch.manual_seed(number)
-        with torch.no_grad():
-            for parameter in net.parameters():
-                parameter.add_(torch.randn_like(parameter) * 0.05)
+    nets = [network("ddpmpp", seed=seed, **ONE_LEVEL) for seed in range(3)]
     options = {"lr": 1e-3, "lambda_adv": 1.0, "grad_clip_value": 1.0, "seed": 1}
     schedule = Schedule(warmup_kimg=0, adversarial_kimg=0)
     make = lambda kernels: Distiller(*copy.deepcopy(nets), SiDALoss(), schedule, recipe(kernels=kernels, **options))
@@ -122,18 +117,16 @@ def test_fused_training_takes_the_same_steps_and_its_state_fits_either():
     records = [iterate(one, 2, [batch], [batch]) for one in (plain, fused)]
     for name, value in records[0].losses.items():
         torch.testing.assert_close(records[1].losses[name], value, rtol=2e-3, atol=1e-4)
-    states = [one.state() for one in (plain, fused)]
-    assert [(name, value.shape) for name, value in states[0].items()] == [
-        (name, value.shape) for name, value in states[1].items()
-    ]
+    state, other = plain.state(), fused.state()
+    assert [(name, value.shape) for name, value in state.items()] == [(n, value.shape) for n, value in other.items()]
     start = torch.cat([p.detach().flatten() for p in nets[1].parameters()])
-    moved = states[0]["fake_score/parameters"] - start
-    assert float((states[1]["fake_score/parameters"] - start - moved).norm() / moved.norm()) < 0.2
+    moved, also = (one["fake_score/parameters"] - start for one in (state, other))
+    assert float((also - moved).norm() / moved.norm()) < 0.2
     # A state goes from one way of computing to the other.
-    recompute = make("fused")
-    recompute.load({name: value.clone() for name, value in states[0].items()})
-    for name, value in recompute.state().items():
-        assert torch.equal(value, states[0][name]), name
+    fresh = make("fused")
+    fresh.load({name: value.clone() for name, value in state.items()})
+    for name, value in fresh.state().items():
+        assert torch.equal(value, state[name]), name
 
 
 def test_gradients_of_two_passes_add_up():
