@@ -78,15 +78,17 @@ def agree_at_images(arrays, images, **named):
         assert relative_error(gradient(value, images), weight * arrays[f"grad_images/{name}"]) < GRADIENT, name
 
 
-def agree_at_weights(net, arrays, role, names=(), limit=GRADIENT):
-    """Some gradients, and the norms of those with these names; a parameter that is not reached has zero."""
-    found = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
-    for name, value in tensors(arrays, f"grad_{role}/").items():
-        assert relative_error(found.get(name, 0 * value), value) < limit, name
-    norms = arrays[f"grad_{role}_norm"] if names else []
-    for name, expected in zip(names, norms, strict=True):
-        actual = float(found[name].double().norm()) if name in found else 0.0
-        assert abs(actual - expected) <= limit * max(expected, float(norms.max()) * 1e-3), name
+def agree_at_weights(value, arrays, info, limit=GRADIENT, **nets):
+    """Gradients of a value at networks by their roles: some, and the norms of all; where it is not reached, zero."""
+    value.backward()
+    for role, net in nets.items():
+        found = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+        for name, expected in tensors(arrays, f"grad_{role}/").items():
+            assert relative_error(found.get(name, 0 * expected), expected) < limit, name
+        norms, names = arrays[f"grad_{role}_norm"], info.get(f"grad_{role}_norm_names", info["grad_norm_names"])
+        for name, expected in zip(names, norms, strict=True):
+            actual = float(found[name].double().norm()) if name in found else 0.0
+            assert abs(actual - expected) <= limit * max(expected, float(norms.max()) * 1e-3), name
 
 
 @pytest.mark.parametrize("name", ["di_generator", "di_generator_sigma2.5"])
@@ -98,8 +100,7 @@ def test_diff_instruct_generator(name):
     value = scalars(loss, terms)["kl"]
     agree(arrays, out__loss=terms.kl)
     agree(arrays, GRADIENT, grad_images=gradient(value, images))
-    value.backward()
-    agree_at_weights(student, arrays, "student", info["grad_norm_names"])
+    agree_at_weights(value, arrays, info, student=student)
 
 
 def test_diff_instruct_fake_score():
@@ -107,8 +108,7 @@ def test_diff_instruct_fake_score():
     fake, (_, images, labels), loss = network("fake"), begin(arrays, info["init_sigma"]), DiffInstructLoss()
     terms = loss.fake_score_loss(fake, images.detach(), labels, draws=draws(arrays, sigma_normal=1, noise=2))
     agree(arrays, out__loss=terms.denoising)
-    scalars(loss, terms)["denoising"].backward()
-    agree_at_weights(fake, arrays, "fake", info["grad_norm_names"])
+    agree_at_weights(scalars(loss, terms)["denoising"], arrays, info, fake=fake)
 
 
 @pytest.mark.parametrize("case", ["vsd0", "vsd1"])
@@ -163,9 +163,7 @@ def test_dmd2_critic(name):
     values = scalars(loss, loss.fake_score_loss(score, images, labels, real, draws=given))
     agree(arrays, out__loss_fake_mean=values["denoising"])
     agree(arrays, out__guidance_cls_loss=values["discriminator"] / info["cls_loss_weight"])
-    sum(values.values()).backward()
-    agree_at_weights(score.score, arrays, "fake", info["grad_norm_names"])
-    agree_at_weights(score.heads[0], arrays, "head")
+    agree_at_weights(sum(values.values()), arrays, info, fake=score.score, head=score.heads[0])
 
 
 # DMD2 and f-distill of FastGen: heads on the frozen teacher, one noisy image for both terms; f-distill's own options
@@ -185,8 +183,7 @@ def check_generator(arrays, info, student, loss, matching, *given):
     values, gan_weight = scalars(loss, loss.generator_loss(*given)), info["gan_loss_weight_gen"]
     total, named = sum(values.values()), {matching: (values["kl"], 1), "gan_loss_gen": (values["gan"], gan_weight)}
     agree_at_images(arrays, given[2], total_loss=(total, 1), **named)
-    total.backward()
-    agree_at_weights(student, arrays, "student", info["grad_norm_names"])
+    agree_at_weights(total, arrays, info, student=student)
 
 
 @pytest.mark.parametrize("name", ["", "_bottleneck", "_guided"])
@@ -219,9 +216,8 @@ def test_dmd2_critic_on_a_frozen_teacher(name):
     agree(arrays, 5e-5, out__total_loss=sum(values.values()))
     if r1:
         agree(arrays, 5e-5, out__gan_loss_ar1=values["r1"] / r1)
-    sum(values.values()).backward()
-    agree_at_weights(score.score, arrays, "fake", info["grad_norm_names"])
-    agree_at_weights(score.heads, {k.replace("discriminator_heads.", ""): v for k, v in arrays.items()}, "disc")
+    heads = torch.nn.ModuleDict({"discriminator_heads": score.heads})
+    agree_at_weights(sum(values.values()), arrays, info, fake=score.score, disc=heads)
 
 
 def test_f_distill_weights():
@@ -267,8 +263,7 @@ def test_ect(name):
     net, (labels, real) = network("student").train(), inputs(arrays, "labels", "real_images")
     value = loss(net, MicroBatch(real, labels, draws=draws(arrays, sigma_normal=0, noise=1)))["consistency"]
     agree(arrays, out__loss=value.flatten())
-    (value.sum() / BATCH).backward()
-    agree_at_weights(net, arrays, "student", info["grad_norm_names"], 1e-3)
+    agree_at_weights(value.sum() / BATCH, arrays, info, 1e-3, student=net)
 
 
 def test_ect_levels_and_coefficients():
@@ -304,8 +299,7 @@ def test_cd(name):
     labels, real = inputs(arrays, "labels", "real_images")
     value = loss(lambda *given: next(outputs)(*given), MicroBatch(real, labels, draws=given))["consistency"]
     agree(arrays, out__loss=value.flatten())
-    (value.sum() / BATCH).backward()
-    agree_at_weights(student, arrays, "student", info["grad_norm_names"])
+    agree_at_weights(value.sum() / BATCH, arrays, info, student=student)
 
 
 # Uni-Instruct: recorded rounds of its released code, and its options
@@ -351,9 +345,7 @@ def test_uni_instruct_generator(name, case, divergence, settings):
     limit = 10 if name == "forward_kl_confident" else 1
     agree(arrays, limit * VALUE, **{f"{case}/scalar_backward": value})
     agree(arrays, GRADIENT, **{f"{case}/grad_images": gradient(value, images)})
-    value.backward()
-    norms = {"grad_student_norm": arrays[f"{case}/grad_student_norm"]}
-    agree_at_weights(student, norms, "student", info["grad_norm_names"])
+    agree_at_weights(value, {"grad_student_norm": arrays[f"{case}/grad_student_norm"]}, info, student=student)
 
 
 @pytest.mark.parametrize("case", ["fkl", "clean", "jeffrey"])
@@ -384,8 +376,7 @@ def test_uni_instruct_fake_score_and_discriminator(name):
     agree(arrays, out__discriminator_per_image=terms.discriminator.flatten())
     value = sum(scalars(loss, terms).values())
     agree(arrays, out__scalar_backward=value)
-    value.backward()
-    agree_at_weights(fake, arrays, "fake", info["grad_norm_names"])
+    agree_at_weights(value, arrays, info, fake=fake)
 
 
 def test_uni_instruct_ratio_of_logits_has_mean_one_and_rises_with_the_logits():

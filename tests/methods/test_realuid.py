@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.functional import conv2d
 
 from sida.methods.realuid import RealSiDLoss, RealSiDOptions, RealUIDLoss, RealUIDOptions
 from sida.methods.sid import SiDLoss
@@ -12,37 +13,35 @@ from tests.methods.loss_cases import tensors
 
 #: Relative to the largest magnitude of an array.
 FLOAT64, FLOAT32 = 1e-11, 2e-5
+ROLES = ("teacher", "fake")
 SPACES = ("velocity", "image", "noise")
 
 
-class Denoiser(torch.nn.Module):
-    """The recorded tiny denoiser; EDM's coefficients with σ_data 0.5."""
+def denoiser(weights):
+    """The recorded tiny network; EDM's coefficients with σ_data 0.5."""
 
-    def __init__(self, arrays, role, dtype):
-        super().__init__()
-        for name in ("w1", "b1", "w2", "b2", "a", "e"):
-            setattr(self, name, torch.nn.Parameter(torch.from_numpy(arrays[f"{role}/{name}"]).to(dtype)))
-
-    def forward(self, x, sigma, class_labels=None, **_):
+    def forward(x, sigma, class_labels=None, **_):
         sigma = sigma.reshape(-1, 1, 1, 1)
         total = (sigma**2 + 0.25).sqrt()
-        hidden = torch.nn.functional.conv2d(x / total, self.w1, self.b1, padding=1)
-        hidden = hidden + self.a.view(1, -1, 1, 1) * sigma.log() / 4
+        hidden = conv2d(x / total, weights["w1"], weights["b1"], padding=1)
+        hidden = hidden + weights["a"].view(1, -1, 1, 1) * sigma.log() / 4
         if class_labels is not None:
-            hidden = hidden + (class_labels @ self.e)[:, :, None, None]
-        raw = torch.nn.functional.conv2d(hidden.tanh(), self.w2, self.b2, padding=1)
+            hidden = hidden + (class_labels @ weights["e"])[:, :, None, None]
+        raw = conv2d(hidden.tanh(), weights["w2"], weights["b2"], padding=1)
         return 0.25 / total**2 * x + sigma * 0.5 / total * raw
+
+    return forward
 
 
 def recorded(file, case, dtype=torch.float64):
-    """Networks, draws and images of a precision, labels, and the recorded results of a case."""
+    """Weights, draws and images of a precision, labels, and the recorded results of a case."""
     arrays, _ = load("rivals/realuid_networks")
     results, info = load(f"rivals/{file}")
     given = {name: value.to(dtype) for name, value in tensors(arrays, "in/").items()}
     labels = given.pop("labels")
-    nets = [Denoiser(arrays, role, dtype) for role in ("teacher", "fake")]
+    weights = [{n: v.to(dtype).requires_grad_() for n, v in tensors(arrays, f"{role}/").items()} for role in ROLES]
     expected = tensors(results, ("f32/" if dtype == torch.float32 else "") + case + "/")
-    return nets, given, labels if info["labels"] else None, expected
+    return weights, given, labels if info["labels"] else None, expected
 
 
 def summed(loss, terms, images):
@@ -52,7 +51,8 @@ def summed(loss, terms, images):
 
 def steps(loss, given):
     """Results of both steps by the names of the recorded ones."""
-    (teacher, fake), one, labels, _ = given
+    (teacher, weights), one, labels, _ = given
+    teacher, fake = denoiser(teacher), denoiser(weights)
     draws = {"t": one["t"], "noise": one["noise"], "sigma_normal": one["t"]}
     terms = loss.fake_score_loss(fake, one["generated"], labels, one["real"], draws=draws)
     # The official code maximises.
@@ -62,7 +62,7 @@ def steps(loss, given):
     generator = summed(loss, loss.generator_loss(teacher, fake, images, labels, draws), images)
     found = {"fake/maximised": value, "generator/loss": generator}
     found["generator/grad_generated"] = torch.autograd.grad(generator, images)[0]
-    return found | {f"fake/grad/{name}": p.grad for name, p in fake.named_parameters() if p.grad is not None}
+    return found | {f"fake/grad/{name}": w.grad for name, w in weights.items() if w.grad is not None}
 
 
 def agree(found, expected, limit):
