@@ -23,50 +23,44 @@ def taken(device):
 
 
 @pytest.fixture
-def two_gpus(tmp_path, monkeypatch):
+def two_gpus(monkeypatch):
     """A machine that says it has two GPUs."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken)
-    # The commands' files, which are looked at after the device.
-    monkeypatch.chdir(tmp_path)
-    for name in ("net.safetensors", "images.zip"):
-        (tmp_path / name).touch()
-    (tmp_path / "measure.json").write_text(json.dumps(MEASURE | {"device": "cuda:1"}))
 
 
-MEASURE = {"run": "a", "method": "m", "sampler": {"kind": "python", "callable": "a:b"}, "protocol": "digits"}
 COMMANDS = {
     "sample": (sida, "sample --network net.safetensors --out samples --device cuda:1"),
     "sample beside another": (sida, "sample --network net.safetensors --out samples --device cuda"),
     "encode": (sida, "data encode --source images.zip --out latents.zip --device cuda:1"),
     "reference": (measuring, "reference --images images.zip --extractor digits --out f.safetensors --device cuda:1"),
     "measure": (measuring, "measure --spec measure.json --trials 0 --out measured"),
+    "train": (lambda _: own_device("cuda:1", "spec"), ""),
+    "train beside others": (lambda _: own_device("cuda", "spec"), ""),
 }
 
 
 @pytest.mark.parametrize("work", COMMANDS)
-def test_the_gpu_that_is_named_becomes_the_current_one(two_gpus, work, monkeypatch):
-    # As torchrun starts the second of two processes that sample.
-    monkeypatch.setenv("LOCAL_RANK", "1")
+def test_the_gpu_that_is_named_becomes_the_current_one(two_gpus, work, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # The commands' files, which are looked at after the device.
+    for name in ("net.safetensors", "images.zip"):
+        (tmp_path / name).touch()
+    sampler = {"kind": "python", "callable": "a:b"}
+    spec = {"run": "a", "method": "m", "sampler": sampler, "protocol": "digits", "device": "cuda:1"}
+    (tmp_path / "measure.json").write_text(json.dumps(spec))
+    # As torchrun starts the second of two processes.
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
     main, command = COMMANDS[work]
     with pytest.raises(TakenError, match="cuda:1"):
         main(command.split())
 
 
-def test_a_training_takes_the_gpu_that_is_named_and_each_of_its_processes_its_own(two_gpus, monkeypatch):
-    with pytest.raises(TakenError, match="cuda:1"):
-        own_device("cuda:1", "spec")
-    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1"}.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(TakenError, match="cuda:1"):
-        own_device("cuda", "spec")
-
-
 def test_a_name_without_a_number_keeps_the_current_gpu(two_gpus):
-    assert take_device("cuda", "spec") == torch.device("cuda")
-    assert take_device("cpu", "spec") == torch.device("cpu")
-    assert take_device("cpu:1", "spec").type == "cpu"
+    for name, kept in (("cuda", "cuda"), ("cpu", "cpu"), ("cpu:1", "cpu:1")):
+        assert take_device(name, "spec") == torch.device(kept)
 
 
 @pytest.mark.parametrize("name", ["cuda:01", "cpu:200", "cuda:\u0663", "cuda:2"])
@@ -76,7 +70,7 @@ def test_other_names_are_no_devices(two_gpus, name):
 
 
 def test_versions_are_those_of_the_packages():
-    found = environment()
+    found = environment(None)
     assert (found["torch"], found["numpy"]) == (torch.__version__, numpy.__version__)
 
 
@@ -96,9 +90,6 @@ def test_numbers_stand_beside_the_processors_that_rounded_them(monkeypatch, file
     monkeypatch.setattr(machine.os, "cpu_count", lambda: 4)
     monkeypatch.setattr(machine.platform, "machine", lambda: "riscv64")
     monkeypatch.setattr(machine.torch, "get_num_threads", lambda: 3)
-    machine.processor_name.cache_clear()
-    try:
-        assert machine.device_name("cpu") == f"cpu (4 × {name}, 3 threads)"
-        assert environment(None)["device"] == f"cpu (4 × {name})"
-    finally:
-        machine.processor_name.cache_clear()
+    monkeypatch.setattr(machine, "processor_name", machine.processor_name.__wrapped__)
+    assert machine.device_name("cpu") == f"cpu (4 × {name}, 3 threads)"
+    assert environment(None)["device"] == f"cpu (4 × {name})"

@@ -11,20 +11,17 @@ import pytest
 
 import eval
 import sida
-from sida.cli.main import main
 from sida.config.resources import ROOT
 from tests.eval.metric_networks import write_network as random_network
 from tests.eval.synthetic_output import write_preset
-from tests.refused import refused
-from workflow.cli import main as measure_main
-
-UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "label_dim": 10, "model_channels": 8}
-UNET |= {"channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
+from tests.networks.made import SMALL
+from tests.refused import command, refused
 
 
 def write_network(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return Path(random_network(path, {"class": "EDMPrecond", "kwargs": UNET}, std=0.2, method="sida", nimg=1000))
+    config = {"class": "EDMPrecond", "kwargs": {**SMALL, "label_dim": 10}}
+    return Path(random_network(path, config, std=0.2, method="sida", nimg=1000))
 
 
 @pytest.fixture(scope="module")
@@ -34,23 +31,19 @@ def network(tmp_path_factory):
 
 def test_images_are_those_of_the_command(network, tmp_path):
     generator = sida.load(network, device="cpu")
-    command = ["sample", "--network", str(network), "--device", "cpu"]
-    assert main([*command, "--seeds", "10-109", "--out", str(tmp_path / "a.npz")]) == 0
-    drawn = np.load(tmp_path / "a.npz")["arr_0"].transpose(0, 3, 1, 2)
-    assert np.array_equal(generator.sample(100, seed=10), drawn)
-    assert main([*command, "--seeds", "3,8,20", "--class-labels", "4", "--out", str(tmp_path / "b.npz")]) == 0
-    drawn = np.load(tmp_path / "b.npz")["arr_0"].transpose(0, 3, 1, 2)
-    assert np.array_equal(generator.sample([3, 8, 20], classes=4), drawn)
-    assert np.array_equal(generator.sample(np.array([3, 8, 20]), classes=[4, 4, 4]), drawn)
+
+    def drawn(*options):
+        out = tmp_path / f"{len(options)}.npz"
+        command("sample", "--network", network, "--device", "cpu", "--out", out, *options)
+        return np.load(out)["arr_0"].transpose(0, 3, 1, 2)
+
+    assert np.array_equal(generator.sample(100, seed=10), drawn("--seeds", "10-109"))
+    expected = drawn("--seeds", "3,8,20", "--class-labels", "4")
+    assert np.array_equal(generator.sample([3, 8, 20], classes=4), expected)
+    assert np.array_equal(generator.sample(np.array([3, 8, 20]), classes=[4, 4, 4]), expected)
 
 
-def test_a_wrong_number_of_images_is_one_line(network):
-    wrong = ({"count": "64"}, "'64'"), ({"count": [-3]}, "negative"), ({"count": [2.9]}, r"\[2\.9\]")
-    for arguments, fault in (*wrong, ({"count": 1, "classes": 2.9}, r"2\.9")):
-        refused(fault, sida.load(network).sample, **arguments)
-
-
-def test_a_score_is_that_of_the_command_for_a_generator_a_function_an_array_and_a_file(network, tmp_path, capsys):
+def test_a_score_is_that_of_the_command_for_a_generator_a_function_an_array_and_a_file(network):
     generator = sida.load(network.parent, device="cpu")
     settings = {"num_samples": 200, "trials": 2, "name": "x"}
     scores = [
@@ -61,9 +54,8 @@ def test_a_score_is_that_of_the_command_for_a_generator_a_function_an_array_and_
     # Images of functions and files have no classes here, so one metric is missing there.
     assert scores[0].frame().index[0] == "fd"
     assert scores[1].frame().equals(scores[2].frame())
-    command = ["score", str(network.parent), "--like", "main", "--num-samples", "200", "--trials", "2"]
-    assert measure_main([*command, "--name", "x"]) == 0
-    printed = capsys.readouterr().out
+    options = ["--like", "main", "--num-samples", 200, "--trials", 2, "--name", "x"]
+    printed = command("score", network.parent, *options)
     assert str(scores[0]) in printed
     assert f"One Step & x & {scores[0].latex().split(' & x & ')[1]}" in printed
     assert "| x |" in re.sub(" +", " ", scores[0].markdown())
@@ -71,6 +63,9 @@ def test_a_score_is_that_of_the_command_for_a_generator_a_function_an_array_and_
 
 
 def test_faults_of_a_python_call_are_one_line(network, tmp_path):
+    wrong = ({"count": "64"}, "'64'"), ({"count": [-3]}, "negative"), ({"count": [2.9]}, r"\[2\.9\]")
+    for arguments, fault in (*wrong, ({"count": 1, "classes": 2.9}, r"2\.9")):
+        refused(fault, sida.load(network).sample, **arguments)
     refused("--trials: must be at least 1", lambda: sida.score(sida.load(network), "digits", trials=0))
     with pytest.raises(TypeError, match="devise"):
         sida.score(sida.load(network), "digits", devise="cpu")

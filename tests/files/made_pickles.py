@@ -115,21 +115,9 @@ def again(slot: int) -> bytes:
     return b"j" + struct.pack("<I", slot)
 
 
-def mapping(*pairs: bytes) -> bytes:
-    return b"}(" + b"".join(pairs) + b"u"
-
-
 def shared(depth: int, wide: int = 2) -> bytes:
     """A tuple of tuples of ... that is small, and endless when it is written out."""
     parts = [b")", kept(1)]
     for level in range(1, depth):
         parts += [b"0(", again(level) * wide, b"t", kept(level + 1)]
     return b"".join(parts)
-
-
-def network(*state: bytes) -> bytes:
-    """A network that records its class, as an entry of a pickle."""
-    meta = [text("type") + text("class"), text("version") + b"K\x06", text("module_src") + text("")]
-    meta += [text("class_name") + text("EDMPrecond"), text("state") + mapping(*state)]
-    made = called("torch_utils.persistence", "_reconstruct_persistent_obj", mapping(*meta))
-    return whole(mapping(text("ema") + made))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,3 +29,9 @@ def relative_error(actual, expected) -> float:
     assert actual.shape == expected.shape, f"shape {actual.shape} != {expected.shape}"
     scale = float(np.abs(expected).max()) or 1.0
     return float(np.abs(actual.astype(np.float64) - expected.astype(np.float64)).max()) / scale
+
+
+def agree(arrays: Mapping[str, Any], limit: float = 1e-5, **named: Any) -> None:
+    """Each value equals the array of its name, ``__`` standing for ``/``."""
+    for name, value in named.items():
+        assert relative_error(value, arrays[name.replace("__", "/")]) < limit, name

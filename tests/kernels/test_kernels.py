@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from sida.kernels.fused import recomputed
 from sida.kernels.group_norm import Affine, norm_act
 from sida.kernels.pointwise import concat, double, halve, scaled_silu
 from sida.kernels.residual import fork, residual
-from sida.networks.edm2_unet import NORM_EPS, MPConv, normalize
+from sida.networks.edm2_unet import NORM_EPS, normalize
 from sida.training.optimizer import INFINITY_REPLACEMENT, Adam, guard_gradient
 
 TOLERANCE = 2e-6
@@ -46,61 +47,84 @@ def close(one: Tensor, other: Tensor) -> None:
     assert float((one - other).detach().norm()) <= TOLERANCE * float(other.detach().norm()) + 1e-12
 
 
-@pytest.fixture(params=["one kernel", "passes"])
-def normalising(request, monkeypatch):
-    """Both ways in which maps are normalised, whatever their size."""
-    monkeypatch.setattr(group_norm, "MAX_WHOLE_POSITIONS", 10**9 if request.param == "one kernel" else 0)
+#: Ways to normalise maps: most positions of a map in one kernel, and the least width of a part of a row of channels.
+WAYS = {"one kernel": (10**9, 64), "passes": (0, 64), "passes over divided rows": (0, 4)}
 
 
-@pytest.mark.parametrize("kind", ["plain", "shift", "scale and shift"])
-def test_group_norm_and_activation(kind, normalising):
-    # Six channels a group: no power of two; a mean far from zero.
-    n, c, groups = 2, 12, 2
-    x, gamma, beta = leaf(n, c, 4, 4, shift=5.0), leaf(c), leaf(c, seed=1)
-    before = {"plain": [], "shift": [leaf(n, c, seed=2)], "scale and shift": [leaf(1, c, seed=2)]}[kind]
-    more = [leaf(n, c, seed=3), leaf(n, c, seed=4)] if kind == "scale and shift" else []
-
-    def plain(x, gamma, beta, *rest):
-        wide = [v[:, :, None, None] for v in rest]
-        u = F.group_norm(x + wide[0] if wide else x, groups, gamma, beta, 1e-5)
-        return F.silu(u * (1 + wide[1]) + wide[2] if len(wide) > 1 else u)
-
-    agree(lambda x, *v: norm_act(x, Affine(*v), groups, 1e-5)[0], plain, x, gamma, beta, *before, *more)
+def take(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    positions, narrowest = WAYS[way]
+    monkeypatch.setattr(group_norm, "MAX_WHOLE_POSITIONS", positions)
+    monkeypatch.setattr(pointwise, "_NARROWEST", narrowest)
+    assert pointwise.tiles(1, 12)[0] == (1, 12 // narrowest or 1)
 
 
-@pytest.mark.parametrize(("c", "groups", "height"), [(40, 5, 6), (36, 3, 24), (96, 4, 3)])
-def test_group_norm_of_several_programs_and_looks(c, groups, height, normalising):
-    # Groups of 8, 12 and 24; 24 × 24 positions of 24 channels take more than one tile.
-    plain = lambda x, *v: F.silu(F.group_norm(x, groups, *v, 1e-5))
-    x = leaf(2, c, height, height, shift=2.0)
-    agree(lambda x, *v: norm_act(x, Affine(*v), groups, 1e-5)[0], plain, x, leaf(c), leaf(c, seed=1))
+@pytest.fixture(params=WAYS)
+def way(request, monkeypatch):
+    """All ways, whatever the size of the maps."""
+    take(request.param, monkeypatch)
 
 
-def test_both_ways_of_normalising_drop_the_same(monkeypatch):
-    affine, results = group_norm.Affine(leaf(40), leaf(40, seed=1)), []
-    for limit in (0, 10**9):
-        monkeypatch.setattr(group_norm, "MAX_WHOLE_POSITIONS", limit)
+def wide(vector: Tensor) -> Tensor:
+    """A value for each channel, for all positions."""
+    return vector[..., None, None]
+
+
+def group_norm_and_activation(groups: int) -> tuple[Callable[..., Any], Callable[..., Tensor]]:
+    """By scale and shift of the result, a shift of the map, and another scale and shift, those that are given."""
+
+    def plain(x: Tensor, gamma: Tensor, beta: Tensor, *rest: Tensor) -> Tensor:
+        shift, *more = (wide(vector) for vector in rest) if rest else (0,)
+        u = F.group_norm(x + shift, groups, gamma, beta, 1e-5)
+        return F.silu(u * (1 + more[0]) + more[1] if more else u)
+
+    return lambda x, *vectors: norm_act(x, Affine(*vectors), groups, 1e-5), plain
+
+
+def scaled(x: Tensor, scale: Tensor) -> Tensor:
+    return F.silu(x * wide(scale))
+
+
+# Six channels a group: no power of two; a mean far from zero.
+SHIFTED = leaf(2, 12, 4, 4, shift=5.0), leaf(12), leaf(12, seed=1)
+#: Two kernels that also give the map back, by what they stand for, and inputs.
+ACTIVATIONS = {
+    "plain": (*group_norm_and_activation(2), *SHIFTED),
+    "shift": (*group_norm_and_activation(2), *SHIFTED, leaf(2, 12, seed=2)),
+    "scale and shift": (
+        *group_norm_and_activation(2), *SHIFTED, leaf(1, 12, seed=2), leaf(2, 12, seed=3), leaf(2, 12, seed=4),
+    ),
+    # Several programs and looks; 24 × 24 positions of 24 channels take more than one tile.
+    **{
+        f"groups of {c // groups}": (
+            *group_norm_and_activation(groups), leaf(2, c, side, side, shift=2.0), leaf(c), leaf(c, seed=1)
+        )
+        for c, groups, side in ((40, 5, 6), (36, 3, 24), (96, 4, 3))
+    },
+    "factors of each image": (scaled_silu, scaled, leaf(2, 12, 4, 4), leaf(2, 12)),
+    "factors of all images": (scaled_silu, scaled, leaf(2, 12, 4, 4), leaf(1, 12)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation_and_what_else_uses_its_map(name, way):
+    """The gradient of another use is added in the same pass."""
+    ours, plain, *inputs = ACTIVATIONS[name]
+    agree(lambda *given: ours(*given)[0], plain, *inputs)
+    # Of a wider map, as a decoder's gradient is.
+    parts = lambda y, x: torch.cat([torch.zeros_like(x), y, x.square()], 1)
+    agree(lambda *given: parts(*ours(*given)), lambda x, *rest: parts(plain(x, *rest), x), *inputs)
+
+
+def test_all_ways_drop_the_same(monkeypatch):
+    affine, results = Affine(leaf(12), leaf(12, seed=1)), []
+    for way in WAYS:
+        take(way, monkeypatch)
         torch.manual_seed(3)
-        results.append(group_norm.norm_act(leaf(2, 40, 6, 6), affine, 5, 1e-5, dropout=0.4)[0])
-    assert torch.equal(results[0] == 0, results[1] == 0)
-    close(*results)
-
-
-@pytest.mark.parametrize("kind", ["norm_act", "scaled_silu"])
-def test_what_else_uses_a_map_adds_its_gradient_in_the_same_pass(kind, normalising):
-    gamma, beta, scale = leaf(12), leaf(12, seed=1), leaf(2, 12, seed=2)
-
-    def ours(x, *vectors):
-        y, x = norm_act(x, Affine(*vectors), 2, 1e-5) if len(vectors) == 2 else scaled_silu(x, *vectors)
-        # Of a wider map, as a decoder's gradient is.
-        return torch.cat([torch.zeros_like(x), y, x.square()], 1)
-
-    def plain(x, *vectors):
-        normed = lambda: F.silu(F.group_norm(x, 2, *vectors, 1e-5))
-        y = normed() if len(vectors) == 2 else F.silu(x * vectors[0][:, :, None, None])
-        return torch.cat([torch.zeros_like(x), y, x.square()], 1)
-
-    agree(ours, plain, leaf(2, 12, 4, 4), *((gamma, beta) if kind == "norm_act" else (scale,)))
+        x = leaf(2, 12, 6, 6)
+        results.append(torch.cat([norm_act(x, affine, 3, 1e-5, dropout=0.4)[0], scaled_silu(x, None, 0.4)[0]]))
+    for one in results[1:]:
+        assert torch.equal(results[0] == 0, one == 0)
+        close(results[0], one)
 
 
 @pytest.mark.parametrize("kind", ["norm_act", "scaled_silu"])
@@ -146,66 +170,46 @@ def test_dropout_of_neighbours_is_independent():
         assert abs(float((4 * one * other).mean())) < 5 / one.numel() ** 0.5
 
 
-def test_activation_with_a_factor_per_channel():
-    plain = lambda x, scale: F.silu(x * scale[:, :, None, None])
-    ours = lambda x, scale: scaled_silu(x, scale)[0]
-    agree(ours, plain, leaf(2, 6, 4, 4), leaf(2, 6))
-    agree(ours, plain, leaf(2, 6, 4, 4), leaf(1, 6))
+def residuals(share: float, skip: float, clip: float | None) -> tuple[Callable[..., Tensor], ...]:
+    total = lambda h, x, bias: share * (h + wide(bias)) + skip * x
+    plain = lambda *given: total(*given) if clip is None else total(*given).clamp(-clip, clip)
+    return lambda *given: residual(*given, share=share, skip_share=skip, clip=clip), plain
 
 
-@pytest.mark.parametrize(("branch", "skip", "clip"), [(0.7, 0.7, None), (1.0, 0.9, 0.8), (1.0, 1.0, None)])
-def test_residual_sum(branch, skip, clip):
-    def plain(h, x, bias):
-        total = branch * (h + bias[:, None, None]) + skip * x
-        return total if clip is None else total.clamp(-clip, clip)
+ADDED = leaf(2, 12, 3, 4), part(2, 12, 3, 4), leaf(12)
+JOINED = leaf(2, 8, 2, 2), part(2, 12, 2, 2)
+#: A kernel, what it stands for, and inputs.
+PAIRS = {
+    "sum": (*residuals(0.7, 0.7, None), *ADDED),
+    "clipped sum": (*residuals(1.0, 0.9, 0.8), *ADDED),
+    "plain sum": (*residuals(1.0, 1.0, None), *ADDED),
+    "parts": (concat, lambda a, b: torch.cat([a, b], 1), *JOINED),
+    "scaled parts": (lambda a, b: concat(a, b, 0.5, 2.0), lambda a, b: torch.cat([0.5 * a, 2 * b], 1), *JOINED),
+    "fork": (lambda x: concat(*fork(x)).square(), lambda x: torch.cat([x, x], 1).square(), JOINED[0]),
+    "halve": (halve, lambda x: F.avg_pool2d(x, 2), leaf(2, 12, 4, 6)),
+    "double": (double, lambda x: F.interpolate(x, scale_factor=2), part(2, 12, 2, 3)),
+    "pixel norm": (lambda x: pixel_norm(x, NORM_EPS), lambda x: normalize(x, dim=1), leaf(5, 12)),
+    "pixel norm and activation": (
+        lambda x: torch.cat(pixel_norm_silu(x, NORM_EPS)),
+        lambda x: torch.cat([normalize(x, dim=1), F.silu(normalize(x, dim=1))]),
+        leaf(2, 12, 2, 3),
+    ),
+    "unit rows": (
+        lambda weight, gain: unit_rows(weight, gain, NORM_EPS, torch.float32),
+        lambda weight, gain: normalize(weight) * gain / 6,
+        *(leaf(6, 4, 3, 3), leaf()),
+    ),
+}
 
-    shares = {"share": branch, "skip_share": skip, "clip": clip}
-    agree(lambda h, x, b: residual(h, x, b, **shares), plain, leaf(2, 6, 3, 4), part(2, 6, 3, 4), leaf(6))
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_kernel_and_its_gradients(name, way):
+    agree(*PAIRS[name])
 
 
 def test_residual_sum_keeps_nan():
     h = torch.full((1, 2, 1, 1), float("nan"), device=DEVICE)
     assert residual(h, torch.zeros_like(h), clip=1.0).isnan().all()
-
-
-def test_concatenation_and_fork():
-    a, b = leaf(2, 4, 2, 2), part(2, 6, 2, 2)
-    agree(lambda a, b: concat(a, b, 0.5, 2.0), lambda a, b: torch.cat([0.5 * a, 2 * b], 1), a, b)
-    agree(concat, lambda a, b: torch.cat([a, b], 1), a, b)
-
-    def both_ways(x):
-        one, other = fork(x)
-        return concat(one, other).square()
-
-    agree(both_ways, lambda x: torch.cat([x, x], 1).square(), a)
-
-
-def test_halving_and_doubling():
-    agree(halve, lambda x: F.avg_pool2d(x, 2), leaf(2, 6, 4, 6))
-    agree(double, lambda x: F.interpolate(x, scale_factor=2), part(2, 6, 2, 3))
-
-
-def test_pixel_norm():
-    agree(lambda x: pixel_norm(x, NORM_EPS), lambda x: normalize(x, dim=1), leaf(5, 12))
-    x = leaf(2, 12, 2, 3)
-    agree(lambda x: torch.cat(pixel_norm_silu(x, NORM_EPS)), lambda x: torch.cat(_with_silu(normalize(x, dim=1))), x)
-
-
-def _with_silu(y):
-    return y, F.silu(y)
-
-
-def test_unit_rows():
-    conv = MPConv(4, 6, 3).to(DEVICE)
-    conv.rewrite = "never"
-    plain = lambda weight, gain: _weights(conv, weight, gain)
-    agree(lambda weight, gain: unit_rows(weight, gain, NORM_EPS, torch.float32), plain, leaf(6, 4, 3, 3), leaf())
-
-
-def _weights(conv, weight, gain):
-    del conv.weight
-    conv.weight = weight
-    return conv.effective_weight(gain)
 
 
 @pytest.mark.parametrize("betas", [(0.0, 0.999), (0.9, 0.99)])
@@ -241,7 +245,7 @@ def kept_and_gradients(make, weight, recompute):
     ("kind", "dropout"),
     [("norm_act", 0.0), ("norm_act", 0.4), ("scaled_silu", 0.0), ("scaled_silu", 0.4), ("pixel_norm_silu", 0.0)],
 )
-def test_an_activation_that_is_made_again_is_not_kept(kind, dropout, normalising):
+def test_an_activation_that_is_made_again_is_not_kept(kind, dropout, way):
     affine, weight = Affine(leaf(16), leaf(16, seed=1)), leaf(4, 16, 3, 3, seed=2)
     make = {
         "norm_act": lambda x, recompute: norm_act(x, affine, 4, 1e-5, dropout=dropout, recompute=recompute)[0],
@@ -251,34 +255,3 @@ def test_an_activation_that_is_made_again_is_not_kept(kind, dropout, normalising
     (plain, one), (less, other) = kept_and_gradients(make, weight, False), kept_and_gradients(make, weight, True)
     assert (plain, less) == (True, False)
     assert all(torch.equal(left, right) for left, right in zip(one, other))
-
-
-def of_divided_rows(x: Tensor, other: Tensor, vector: Tensor, rows: Tensor) -> list[Tensor]:
-    """Results of all kernels that divide rows."""
-    torch.manual_seed(3)
-    return [
-        residual(x, other, vector, 2 * vector, share=0.7, skip_share=0.7),
-        concat(x, other, 0.5, 2.0),
-        *scaled_silu(x, rows, 0.4),
-        *norm_act(x, Affine(vector, 3 * vector, rows), 3, 1e-5, dropout=0.4),
-        double(x),
-        halve(x),
-    ]
-
-
-def test_divided_rows_give_the_same(monkeypatch):
-    for channels, width, parts in ((192, 64, 3), (384, 128, 3), (256, 256, 1)):
-        grid, sizes = pointwise.tiles(1, channels)
-        assert (sizes["WIDTH"], grid) == (width, (1, parts))
-    monkeypatch.setattr(group_norm, "MAX_WHOLE_POSITIONS", 0)
-    leaves = [leaf(2, 12, 4, 4), leaf(2, 12, 4, 4, seed=1), leaf(12, seed=2), leaf(2, 12, seed=3)]
-    found = []
-    for narrowest, parts in ((64, 1), (4, 3)):
-        monkeypatch.setattr(pointwise, "_NARROWEST", narrowest)
-        assert pointwise.tiles(1, 12)[0] == (1, parts)
-        results = of_divided_rows(*leaves)
-        found.append(([*results], torch.autograd.grad([y.square().sum() for y in results], leaves)))
-    for one, other in zip(*(values for values, _ in found), strict=True):
-        torch.testing.assert_close(other, one, rtol=1e-6, atol=1e-7)
-    for one, other in zip(*(gradients for _, gradients in found), strict=True):
-        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5)

@@ -25,14 +25,9 @@ from sida.sampling import one_step
 from sida.sampling.samplers import extrapolated
 from sida.training.micro_batches import MicroBatch
 from sida.training.schedule import Schedule
-from tests.golden.vectors import load, relative_error
+from tests.golden.vectors import agree, load, relative_error
 from tests.methods.loss_cases import GRADIENT, VALUE, draw, draws, tensors
 
-#: DMD2's losses as FastGen has them: heads on the frozen teacher, one noisy image for both terms.
-TEACHER_FORM = {
-    "own_draws": False, "generator_levels": (2, 998), "fake_score_levels": (2, 998), "gan_weight": 1e-3,
-    "discriminator_weight": 1.0, "weighted": False, "error_eps": 1e-6,
-}  # fmt: skip
 PIXELS, BATCH = 3 * 16 * 16, 4
 
 
@@ -41,17 +36,24 @@ def recorded(name):
     return load(f"field/{name}")
 
 
-@pytest.fixture
-def network():
-    def make(role, file="networks"):
-        arrays, info = recorded(file)
-        net = build_network({"class": "EDMPrecond", "kwargs": info["constructor_kwargs"]}).eval()
-        state = {k: v for k, v in tensors(arrays, f"{role}/").items() if "logvar" not in k}
-        net.load_state_dict(state, strict=False)
-        assert set(net.state_dict()) <= set(state)
-        return net
+def network(role, file="networks", cls="EDMPrecond"):
+    arrays, info = recorded(file)
+    net = build_network({"class": cls, "kwargs": info["constructor_kwargs"]}).eval()
+    state = tensors(arrays, f"{role}/")
+    net.load_state_dict({name: state[name] for name in net.state_dict()})
+    return net
 
-    return make
+
+def begin(arrays, init_sigma):
+    """The student, its images and their labels."""
+    student, labels = network("student"), torch.from_numpy(arrays["in/labels"])
+    images = one_step(student, draw(arrays, 0), labels, init_sigma)
+    agree(arrays, out__images=images)
+    return student, images, labels
+
+
+def inputs(arrays, *names):
+    return [torch.from_numpy(arrays[f"in/{name}"]) for name in names]
 
 
 def uniform(indices, low, high):
@@ -69,145 +71,126 @@ def gradient(value, images):
     return torch.autograd.grad(value, images, retain_graph=True)[0]
 
 
-def agree(arrays, limit=VALUE, **named):
-    """Each value equals the array of its name, ``__`` standing for ``/``."""
-    for name, value in named.items():
-        assert relative_error(value, arrays[name.replace("__", "/")]) < limit, name
+def agree_at_images(arrays, images, **named):
+    """Each value, and its gradient at the images, equals the recorded one times a weight."""
+    for name, (value, weight) in named.items():
+        assert relative_error(value, weight * arrays[f"out/{name}"]) < VALUE, name
+        assert relative_error(gradient(value, images), weight * arrays[f"grad_images/{name}"]) < GRADIENT, name
 
 
-def labels_of(arrays):
-    return torch.from_numpy(arrays["in/labels"])
-
-
-def compare_some(net, arrays, prefix, limit=GRADIENT):
-    """The gradients below a prefix, of some parameters."""
-    expected, found = tensors(arrays, prefix), dict(net.named_parameters())
-    assert expected
-    for name, value in expected.items():
-        assert relative_error(found[name].grad, value) < limit, name
-
-
-def compare_norms(net, arrays, info, role="student"):
-    """One norm per parameter, in the order of the list of names."""
-    prefix = "" if role in ("student", "fake") else f"{role}_"
-    norms = arrays[f"grad_{role}_norm"]
-    names = info[f"grad_{prefix}norm_names"]
-    found = {name: p.grad for name, p in net.named_parameters()}
-    for name, expected in zip(names, norms, strict=True):
-        given = found.get(name)
-        actual = 0.0 if given is None else float(given.double().norm())
-        assert abs(actual - expected) <= GRADIENT * max(expected, float(norms.max()) * 1e-3), name
+def agree_at_weights(value, arrays, info, limit=GRADIENT, **nets):
+    """Gradients of a value at networks by their roles: some, and the norms of all; where it is not reached, zero."""
+    value.backward()
+    for role, net in nets.items():
+        found = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+        for name, expected in tensors(arrays, f"grad_{role}/").items():
+            assert relative_error(found.get(name, 0 * expected), expected) < limit, name
+        norms, names = arrays[f"grad_{role}_norm"], info.get(f"grad_{role}_norm_names", info["grad_norm_names"])
+        for name, expected in zip(names, norms, strict=True):
+            actual = float(found[name].double().norm()) if name in found else 0.0
+            assert abs(actual - expected) <= limit * max(expected, float(norms.max()) * 1e-3), name
 
 
 @pytest.mark.parametrize("name", ["di_generator", "di_generator_sigma2.5"])
-def test_diff_instruct_generator(network, name):
+def test_diff_instruct_generator(name):
     arrays, info = recorded(name)
-    student, labels, loss = network("student"), labels_of(arrays), DiffInstructLoss()
-    images = one_step(student, draw(arrays, 0), labels, info["init_sigma"])
-    terms = loss.generator_loss(
-        network("teacher"), network("fake"), images, labels, draws(arrays, sigma_normal=1, noise=2)
-    )
+    (student, images, labels), loss = begin(arrays, info["init_sigma"]), DiffInstructLoss()
+    given = draws(arrays, sigma_normal=1, noise=2)
+    terms = loss.generator_loss(network("teacher"), network("fake"), images, labels, given)
     value = scalars(loss, terms)["kl"]
     agree(arrays, out__loss=terms.kl)
     agree(arrays, GRADIENT, grad_images=gradient(value, images))
-    value.backward()
-    compare_norms(student, arrays, info)
+    agree_at_weights(value, arrays, info, student=student)
 
 
-def test_diff_instruct_fake_score(network):
+def test_diff_instruct_fake_score():
     arrays, info = recorded("di_fakescore")
-    fake, labels, loss = network("fake"), labels_of(arrays), DiffInstructLoss()
-    with torch.no_grad():
-        images = one_step(network("student"), draw(arrays, 0), labels, info["init_sigma"])
-    terms = loss.fake_score_loss(fake, images, labels, draws=draws(arrays, sigma_normal=1, noise=2))
+    fake, (_, images, labels), loss = network("fake"), begin(arrays, info["init_sigma"]), DiffInstructLoss()
+    terms = loss.fake_score_loss(fake, images.detach(), labels, draws=draws(arrays, sigma_normal=1, noise=2))
     agree(arrays, out__loss=terms.denoising)
-    scalars(loss, terms)["denoising"].backward()
-    compare_some(fake, arrays, "grad_fake/")
-    compare_norms(fake, arrays, info, "fake")
+    agree_at_weights(scalars(loss, terms)["denoising"], arrays, info, fake=fake)
 
 
 @pytest.mark.parametrize("case", ["vsd0", "vsd1"])
 def test_direction_of_matching(case):
-    arrays, _ = recorded("fastgen_plain")
-    given = tensors(arrays, f"{case}/")
+    given = tensors(recorded("fastgen_plain")[0], f"{case}/")
     images = given["images"].requires_grad_()
     by = lambda name: lambda *_: given[name]
-    loss = DMDLoss()
     factor = given.get("scale", torch.ones(BATCH)).view(-1, 1, 1, 1)
-    direction = factor * loss.direction(by("teacher_x0"), by("fake_x0"), MicroBatch(images, None), images, images)
+    batch = MicroBatch(images, None)
+    direction = factor * DMDLoss().direction(by("teacher_x0"), by("fake_x0"), batch, images, images)
     value = (images - (images - direction).detach()).square().sum() / 2 / images.numel()
     agree(given, loss=value, grad_images=gradient(value, images))
 
 
-def dmd2_score(network):
-    arrays, _ = recorded("dmd2_networks")
+# DMD2 of its own code: its networks, and one head on the fake score
+
+
+def dmd2_score():
     score = FakeScoreWithHeads(network("fake", "dmd2_networks"), None, every_resolution=False)
-    score.heads[0].load_state_dict(tensors(arrays, "head/"))
+    score.heads[0].load_state_dict(tensors(recorded("dmd2_networks")[0], "head/"))
     return score
 
 
+def judged_by(arrays, **numbers):
+    """Levels and noise with which images are judged, by the number of the level's draw."""
+    given = {f"{whose}_t": uniform(draw(arrays, number), 0, 999) for whose, number in numbers.items()}
+    return given | {f"{whose}_noise": draw(arrays, number + 1) for whose, number in numbers.items()}
+
+
 @pytest.mark.parametrize("name", ["dmd2_generator", "dmd2_generator_clean"])
-def test_dmd2_generator(network, name):
+def test_dmd2_generator(name):
     arrays, info = recorded(name)
     loss = DMD2Loss(DMD2Options(noisy=info["diffusion_gan"], gan_weight=1.0))
-    images = torch.from_numpy(arrays["in/images"]).requires_grad_()
+    images, labels = inputs(arrays, "images", "labels")
     given = {"t": uniform(draw(arrays, 0), 20, 980), "noise": draw(arrays, 1)}
-    if info["diffusion_gan"]:
-        given |= {"fake_t": uniform(draw(arrays, 2), 0, 999), "fake_noise": draw(arrays, 3)}
+    given |= judged_by(arrays, fake=2) if info["diffusion_gan"] else {}
     assert set(loss.generator_draws()) == set(given)
     agree(arrays, out__sigma=loss.generator_sigma(given))
-    terms = loss.generator_loss(
-        network("teacher", "dmd2_networks"), dmd2_score(network).eval(), images, labels_of(arrays), given
-    )
-    values = scalars(loss, terms)
-    for ours, theirs in (("kl", "loss_dm"), ("gan", "gen_cls_loss")):
-        agree(arrays, **{f"out/{theirs}": values[ours]})
-        agree(arrays, GRADIENT, **{f"grad_images/{theirs}": gradient(values[ours], images)})
+    nets = network("teacher", "dmd2_networks"), dmd2_score().eval()
+    values = scalars(loss, loss.generator_loss(*nets, images.requires_grad_(), labels, given))
+    agree_at_images(arrays, images, loss_dm=(values["kl"], 1), gen_cls_loss=(values["gan"], 1))
 
 
 @pytest.mark.parametrize("name", ["dmd2_critic", "dmd2_critic_clean"])
-def test_dmd2_critic(network, name):
+def test_dmd2_critic(name):
     arrays, info = recorded(name)
-    loss = DMD2Loss(DMD2Options(noisy=info["diffusion_gan"]))
+    loss, score = DMD2Loss(DMD2Options(noisy=info["diffusion_gan"])), dmd2_score()
     given = {"noise": draw(arrays, 0), "t": uniform(draw(arrays, 1), 0, 999)}
-    if info["diffusion_gan"]:
-        given |= {"real_t": uniform(draw(arrays, 2), 0, 999), "real_noise": draw(arrays, 3)}
-        given |= {"fake_t": uniform(draw(arrays, 4), 0, 999), "fake_noise": draw(arrays, 5)}
+    given |= judged_by(arrays, real=2, fake=4) if info["diffusion_gan"] else {}
     assert set(loss.fake_score_draws()) == set(given)
-    score = dmd2_score(network)
-    images, labels, real = (torch.from_numpy(arrays[f"in/{key}"]) for key in ("images", "labels", "real_images"))
+    images, labels, real = inputs(arrays, "images", "labels", "real_images")
     values = scalars(loss, loss.fake_score_loss(score, images, labels, real, draws=given))
     agree(arrays, out__loss_fake_mean=values["denoising"])
-    assert relative_error(values["discriminator"], info["cls_loss_weight"] * arrays["out/guidance_cls_loss"]) < VALUE
-    sum(values.values()).backward()
-    compare_some(score.score, arrays, "grad_fake/")
-    compare_norms(score.score, arrays, info, "fake")
-    compare_some(score.heads[0], arrays, "grad_head/")
+    agree(arrays, out__guidance_cls_loss=values["discriminator"] / info["cls_loss_weight"])
+    agree_at_weights(sum(values.values()), arrays, info, fake=score.score, head=score.heads[0])
 
 
-def teacher_score(network, every_resolution):
-    arrays, _ = recorded("networks")
-    teacher = network("teacher").requires_grad_(False)
+# DMD2 and f-distill of FastGen: heads on the frozen teacher, one noisy image for both terms; f-distill's own options
+
+
+def teacher_score(arrays, every_resolution=True):
+    """Teacher, fake score with heads, and the student's images with labels and the draws of both scores."""
+    teacher, heads = network("teacher").requires_grad_(False), "disc" if every_resolution else "disc_bottleneck"
     score = FakeScoreWithHeads(network("fake"), teacher, every_resolution)
-    name = "disc" if every_resolution else "disc_bottleneck"
-    state = tensors(arrays, f"{name}/discriminator_heads.")
-    score.heads.load_state_dict(state)
-    return teacher, score
+    score.heads.load_state_dict(tensors(recorded("networks")[0], f"{heads}/discriminator_heads."))
+    student, images, labels = begin(arrays, 80.0)
+    return teacher, score, student, (images, labels), {"t": uniform(draw(arrays, 1), 2, 998), "noise": draw(arrays, 2)}
 
 
-def generator_round(network, arrays):
-    student, labels = network("student"), labels_of(arrays)
-    images = one_step(student, draw(arrays, 0), labels, 80.0)
-    agree(arrays, out__images=images)
-    return student, MicroBatch(images, labels, draws={"t": uniform(draw(arrays, 1), 2, 998), "noise": draw(arrays, 2)})
+def check_generator(arrays, info, student, loss, matching, *given):
+    """Both terms and their sum: values, and gradients at the images and at the student."""
+    values, gan_weight = scalars(loss, loss.generator_loss(*given)), info["gan_loss_weight_gen"]
+    total, named = sum(values.values()), {matching: (values["kl"], 1), "gan_loss_gen": (values["gan"], gan_weight)}
+    agree_at_images(arrays, given[2], total_loss=(total, 1), **named)
+    agree_at_weights(total, arrays, info, student=student)
 
 
 @pytest.mark.parametrize("name", ["", "_bottleneck", "_guided"])
-def test_dmd2_generator_on_a_frozen_teacher(network, name):
+def test_dmd2_generator_on_a_frozen_teacher(name):
     arrays, info = recorded(f"fastgen_dmd2_generator{name}")
-    teacher, score = teacher_score(network, every_resolution=name != "_bottleneck")
-    student, given = generator_round(network, arrays)
-    loss = DMD2Loss(DMD2Options(**{**TEACHER_FORM, "gan_weight": info["gan_loss_weight_gen"]}))
+    teacher, score, student, images, given = teacher_score(arrays, name != "_bottleneck")
+    loss = DMD2Loss(FDistillOptions(gan_weight=info["gan_loss_weight_gen"]))
     assert list(loss.generator_draws()) == ["t", "noise"]
 
     def guided(x, sigma, labels):
@@ -215,44 +198,26 @@ def test_dmd2_generator_on_a_frozen_teacher(network, name):
             return teacher(x, sigma, labels)
         return extrapolated(teacher(x, sigma, labels), teacher(x, sigma, 0 * labels), info["guidance_scale"])
 
-    values = scalars(loss, loss.generator_loss(guided, score, given.images, given.class_labels, given.draws))
-    check_generator(arrays, values, given.images, "vsd_loss", info["gan_loss_weight_gen"])
-    sum(values.values()).backward()
-    compare_norms(student, arrays, info)
-
-
-def check_generator(arrays, values, images, matching, gan_weight):
-    total = sum(values.values())
-    given = {matching: (values["kl"], 1), "gan_loss_gen": (values["gan"], gan_weight), "total_loss": (total, 1)}
-    for name, (value, weight) in given.items():
-        assert relative_error(value, weight * arrays[f"out/{name}"]) < VALUE
-        assert relative_error(gradient(value, images), weight * arrays[f"grad_images/{name}"]) < GRADIENT
+    check_generator(arrays, info, student, loss, "vsd_loss", guided, score, *images, given)
 
 
 @pytest.mark.parametrize("name", ["", "_same_noise_r1", "_bottleneck_r1"])
-def test_dmd2_critic_on_a_frozen_teacher(network, name):
+def test_dmd2_critic_on_a_frozen_teacher(name):
     arrays, info = recorded(f"fastgen_dmd2_critic{name}")
-    _, score = teacher_score(network, every_resolution=name != "_bottleneck_r1")
-    same = info["gan_use_same_t_noise"]
-    penalty = {"r1_weight": info["gan_r1_reg_weight"], "r1_alpha": info["gan_r1_reg_alpha"]}
-    loss = DMD2Loss(DMD2Options(**TEACHER_FORM, same_noise=same, **penalty))
-    _, given = generator_round(network, arrays)
-    if not same:
-        given.draws |= {"real_t": uniform(draw(arrays, 3), 2, 998), "real_noise": draw(arrays, 4)}
-    if info["gan_r1_reg_weight"]:
-        given.draws["r1_noise"] = draw(arrays, 3 if same else 5)
-    assert set(loss.fake_score_draws()) == set(given.draws)
-    real, images = torch.from_numpy(arrays["in/real_images"]), given.images.detach()
-    values = scalars(loss, loss.fake_score_loss(score, images, given.class_labels, real, draws=given.draws))
+    _, score, _, (images, labels), given = teacher_score(arrays, name != "_bottleneck_r1")
+    same, r1 = info["gan_use_same_t_noise"], info["gan_r1_reg_weight"]
+    loss = DMD2Loss(FDistillOptions(same_noise=same, r1_weight=r1, r1_alpha=info["gan_r1_reg_alpha"]))
+    given |= {} if same else {"real_t": uniform(draw(arrays, 3), 2, 998), "real_noise": draw(arrays, 4)}
+    given |= {"r1_noise": draw(arrays, 3 if same else 5)} if r1 else {}
+    assert set(loss.fake_score_draws()) == set(given)
+    terms = loss.fake_score_loss(score, images.detach(), labels, *inputs(arrays, "real_images"), draws=given)
+    values = scalars(loss, terms)
     agree(arrays, out__fake_score_loss=values["denoising"], out__gan_loss_disc=values["discriminator"])
-    if info["gan_r1_reg_weight"]:
-        expected = arrays["out/gan_loss_ar1"] * info["gan_r1_reg_weight"]
-        assert relative_error(values["r1"], expected) < 5e-5
     agree(arrays, 5e-5, out__total_loss=sum(values.values()))
-    sum(values.values()).backward()
-    compare_some(score.score, arrays, "grad_fake/")
-    compare_norms(score.score, arrays, info, "fake")
-    compare_some(score.heads, arrays, "grad_disc/discriminator_heads.")
+    if r1:
+        agree(arrays, 5e-5, out__gan_loss_ar1=values["r1"] / r1)
+    heads = torch.nn.ModuleDict({"discriminator_heads": score.heads})
+    agree_at_weights(sum(values.values()), arrays, info, fake=score.score, disc=heads)
 
 
 def test_f_distill_weights():
@@ -269,68 +234,46 @@ def test_f_distill_weights():
         )
         loss = FDistillLoss(options, means=torch.ones(settings["bin_num"]))
         for call in range(3):
-            logits = torch.from_numpy(arrays[f"in/{call}/logits"])
-            sigma = torch.from_numpy(arrays[f"in/{call}/sigma"]).float().view(-1, 1, 1, 1)
-            weights = loss.image_weights(logits, sigma, MicroBatch(logits, None)).flatten()
+            logits, sigma = inputs(arrays, f"{call}/logits", f"{call}/sigma")
+            weights = loss.image_weights(logits, sigma.float().view(-1, 1, 1, 1), MicroBatch(logits, None)).flatten()
             assert relative_error(weights, arrays[f"{case}/{call}/h"]) < VALUE, case
             if settings["ratio_normalization"]:
                 assert relative_error(loss.means, arrays[f"{case}/{call}/bins"]) < VALUE, case
 
 
 @pytest.mark.parametrize("divergence", ["kl", "js"])
-def test_f_distill_generator(network, divergence):
+def test_f_distill_generator(divergence):
     arrays, info = recorded(f"fdistill_generator_{divergence}")
-    teacher, score = teacher_score(network, every_resolution=True)
-    student, given = generator_round(network, arrays)
-    means = torch.from_numpy(arrays["in/bins"].copy())
-    decay = info["f_distill"]["ratio_ema_rate"]
-    assert FDistillOptions(**TEACHER_FORM) == FDistillOptions()
-    loss = FDistillLoss(FDistillOptions(**TEACHER_FORM, divergence=divergence, decay=decay), means=means)
-    values = scalars(loss, loss.generator_loss(teacher, score, given.images, given.class_labels, given.draws))
-    check_generator(arrays, values, given.images, "f_distill_loss", info["gan_loss_weight_gen"])
-    agree(arrays, out__bins=means)
-    sum(values.values()).backward()
-    compare_norms(student, arrays, info)
+    teacher, score, student, images, given = teacher_score(arrays)
+    options = FDistillOptions(divergence=divergence, decay=info["f_distill"]["ratio_ema_rate"])
+    loss = FDistillLoss(options, means=torch.from_numpy(arrays["in/bins"].copy()))
+    check_generator(arrays, info, student, loss, "f_distill_loss", teacher, score, *images, given)
+    agree(arrays, out__bins=loss.means)
 
 
-ECT = ["stage0", "stage4", "q256", "huber", "const", "in64_stage1", "in64_stage3"]
+# Consistency: ECT and CD
 
 
-def ect_loss(P_mean=-1.1, P_std=2.0, stage=0, **options):
-    return ECTLoss(ECTOptions(**options), P_mean, P_std, 0.5, stage)
-
-
-@pytest.mark.parametrize("name", ECT)
-def test_ect(network, name):
+@pytest.mark.parametrize("name", ["stage0", "stage4", "q256", "huber", "const", "in64_stage1", "in64_stage3"])
+def test_ect(name):
     arrays, info = recorded(f"ect_{name}")
-    net, (labels, real) = network("student"), (torch.from_numpy(arrays[f"in/{k}"]) for k in ("labels", "real_images"))
-    given = {name: info[name] for name in ("P_mean", "P_std", "q", "k", "b", "c", "stage")}
-    given |= {"weighting": "step" if info["weighting"] == "1/(t - r)" else "edm"} | (
-        {"k": 0} if name == "const" else {}
-    )
-    batch = MicroBatch(real, labels, draws=draws(arrays, sigma_normal=0, noise=1))
-    value = ect_loss(**given)(net.train(), batch)["consistency"]
+    options = {key: info[key] for key in ("q", "k", "b", "c")} | ({"k": 0} if name == "const" else {})
+    options |= {"weighting": "step" if info["weighting"] == "1/(t - r)" else "edm"}
+    loss = ECTLoss(ECTOptions(**options), info["P_mean"], info["P_std"], 0.5, info["stage"])
+    net, (labels, real) = network("student").train(), inputs(arrays, "labels", "real_images")
+    value = loss(net, MicroBatch(real, labels, draws=draws(arrays, sigma_normal=0, noise=1)))["consistency"]
     agree(arrays, out__loss=value.flatten())
-    (value.sum() / BATCH).backward()
-    compare_some(net, arrays, "grad_student/", 1e-3)
+    agree_at_weights(value.sum() / BATCH, arrays, info, 1e-3, student=net)
 
 
-def test_ect_levels():
+def test_ect_levels_and_coefficients():
     arrays, _ = recorded("ect_schedule")
-    t = torch.from_numpy(arrays["t"])
+    t, (labels,), net = torch.from_numpy(arrays["t"]), inputs(arrays, "labels"), network("student", cls="ECTPrecond")
     for key in arrays:
         if key.startswith("r/"):
             q, stage = key.removeprefix("r/q").split("_stage")
-            loss = ect_loss(q=float(q), stage=int(stage))
-            assert np.allclose(loss.lower_level(t).numpy(), arrays[key], rtol=1e-6, atol=1e-9), key
-
-
-def test_ect_coefficients(network):
-    arrays, _ = recorded("ect_schedule")
-    teacher = network("student")
-    net = build_network({"class": "ECTPrecond", "kwargs": teacher.init_config["kwargs"]})
-    net.load_state_dict(teacher.state_dict())
-    labels = labels_of(arrays)
+            lower = ECTLoss(ECTOptions(q=float(q)), stage=int(stage)).lower_level(t)
+            assert np.allclose(lower.numpy(), arrays[key], rtol=1e-6, atol=1e-9), key
     with torch.no_grad():
         for level in (0.003, 0.05, 0.821, 80.0):
             x = torch.from_numpy(arrays[f"precond/{level}/x"])
@@ -341,42 +284,32 @@ def test_ect_coefficients(network):
     assert relative_error(image, arrays["sample/one_step"].astype(np.float32)) < VALUE
 
 
-@pytest.mark.parametrize("name", ["cd_l2_n18", "cd_l1_n18", "cd_l2_n40", "cd_l2_n18_snr"])
-def test_cd(network, name):
-    arrays, info = recorded(name)
-    config = {"class": "GDDPrecond", "kwargs": network("student").init_config["kwargs"]}
-    student, target = build_network(config), build_network(config)
-    for net, role in ((student, "student"), (target, "fake")):
-        net.load_state_dict(network(role).state_dict())
+@pytest.mark.parametrize("name", ["l2_n18", "l1_n18", "l2_n40", "l2_n18_snr"])
+def test_cd(name):
+    (arrays, info), (schedule, _) = recorded(f"cd_{name}"), recorded("cm_schedule")
     # The recorded target is another network, as an average is.
-    outputs = iter((student, target))
-    levels = info["num_scales"]
+    student, target = (network(role, cls="GDDPrecond") for role in ("student", "fake"))
+    outputs, levels = iter((student, target)), info["num_scales"]
     options = CDOptions(levels=levels, distance=info["loss_norm"], weighting=info["weight_schedule"])
     loss = CDLoss(network("teacher"), options)
-    given = {"t": (draw(arrays, 1).float().reshape(-1, 1, 1, 1) + 0.5) / (levels - 1), "noise": draw(arrays, 0)}
-    labels, real = (torch.from_numpy(arrays[f"in/{key}"]) for key in ("labels", "real_images"))
+    pair = torch.stack(loss.pair((torch.arange(levels - 1) + 0.5) / (levels - 1)))
+    expected = schedule[f"levels/n{levels}"]
+    assert np.allclose(pair.numpy(), [expected[:-1], expected[1:]], rtol=1e-5)
+    given = {"t": uniform(draw(arrays, 1), 0, levels - 2), "noise": draw(arrays, 0)}
+    labels, real = inputs(arrays, "labels", "real_images")
     value = loss(lambda *given: next(outputs)(*given), MicroBatch(real, labels, draws=given))["consistency"]
     agree(arrays, out__loss=value.flatten())
-    (value.sum() / BATCH).backward()
-    compare_norms(student, arrays, info)
-
-
-@pytest.mark.parametrize("levels", [18, 40])
-def test_cd_levels(levels):
-    arrays, _ = recorded("cm_schedule")
-    t, r = CDLoss(None, CDOptions(levels=levels)).pair((torch.arange(levels - 1) + 0.5) / (levels - 1))
-    assert np.allclose(t.numpy(), arrays[f"levels/n{levels}"][:-1], rtol=1e-5)
-    assert np.allclose(r.numpy(), arrays[f"levels/n{levels}"][1:], rtol=1e-5)
+    agree_at_weights(value.sum() / BATCH, arrays, info, student=student)
 
 
 # Uni-Instruct: recorded rounds of its released code, and its options
 
-#: File of vectors, its case, divergence, and further facts: weights that differ, settings of the loss.
+#: File of vectors, its case (none: the released code stops before its branch), divergence, settings of the loss.
 ROUNDS = [
-    ("warmup", "fkl/vr0", "forward-kl", {}, {}),
+    ("warmup", "fkl/vr0", "forward-kl", {}),
     *[
-        (name, f"{case}/vr{on}", divergence, lambdas, {"variance_reduction": bool(on)})
-        for name, case, divergence, lambdas in (
+        (name, f"{case}/vr{on}", divergence, {**settings, "variance_reduction": bool(on)})
+        for name, case, divergence, settings in (
             ("forward_kl", "fkl", "forward-kl", {}),
             ("forward_kl_confident", "fkl", "forward-kl", {}),
             ("forward_clean", "clean", "forward-kl", {"lambda_adv": 0.0}),
@@ -385,54 +318,41 @@ ROUNDS = [
         )
         for on in (0, 1)
     ],
-    ("reverse_kl", "rkl", "reverse-kl", {}, {"ratio": "logits"}),
-    ("gan_only", "none", "forward-kl", {"lambda_sid": 0.0}, {}),
-]  # fmt: skip
+    ("reverse_kl", "rkl", "reverse-kl", {"ratio": "logits"}),
+    ("gan_only", "none", "forward-kl", {"lambda_sid": 0.0}),
+    *((name, None, "forward-kl", {}) for name in ("chi_square", "jensen_shannon", "fdistill")),
+]
 
 
-def uni_round(network, name, loss):
-    """Student, images and terms of a recorded round; S and L of each image equal the recorded ones."""
+@pytest.mark.parametrize(("name", "case", "divergence", "settings"), ROUNDS)
+def test_uni_instruct_generator(name, case, divergence, settings):
     arrays, info = recorded(f"uni_{name}")
-    student, fake, labels = network("student"), network("fake"), labels_of(arrays)
+    (student, images, labels), fake = begin(arrays, 2.5), network("fake")
     for key, value in info.get("added_to_fake", {}).items():
         fake.state_dict()[key].add_(value)
-    images = one_step(student, draw(arrays, 0), labels, 2.5)
-    loss.t_max, given = info["tmax"], {"t": draw(arrays, 1).float(), "noise": draw(arrays, 2)}
-    terms = loss.generator_loss(network("teacher"), fake, images, labels, given)
+    loss = UniInstructLoss(divergence=divergence, t_max=info["tmax"], **settings)
+    terms = loss.generator_loss(network("teacher"), fake, images, labels, draws(arrays, t=1, noise=2))
     agree(arrays, out__sid_sum_per_image=terms.sid.sum((1, 2, 3)))
     agree(arrays, out__gan_per_image=terms.adversarial.flatten() * PIXELS)
-    return arrays, info, student, images, terms
-
-
-@pytest.mark.parametrize(("name", "case", "divergence", "lambdas", "settings"), ROUNDS)
-def test_uni_instruct_generator(network, name, case, divergence, lambdas, settings):
-    loss = UniInstructLoss(divergence=divergence, **settings, **lambdas)
-    arrays, info, student, images, terms = uni_round(network, name, loss)
-    if settings.get("ratio", "released") == "released" and f"{case}/density_ratio" in arrays:
+    if case is None:
+        return
+    if "ratio" not in settings and f"{case}/density_ratio" in arrays:
         ratio = loss.released_ratio(terms.adversarial * PIXELS)
         agree(arrays, 10 * VALUE, **{f"{case}/density_ratio": ratio.flatten()})
     phase = Schedule(sid_share=0.0).at(info["images_seen_before_the_step"])
-    weights = loss.weights(PIXELS)
-    value = sum(term.sum() * weights[key] * phase.weight(key) / BATCH for key, term in terms.items())
+    value = sum(value * phase.weight(key) for key, value in scalars(loss, terms).items())
     # A confident discriminator has losses near 1, where the ratio's denominator cancels.
     limit = 10 if name == "forward_kl_confident" else 1
     agree(arrays, limit * VALUE, **{f"{case}/scalar_backward": value})
     agree(arrays, GRADIENT, **{f"{case}/grad_images": gradient(value, images)})
-    value.backward()
-    compare_norms(student, {"grad_student_norm": arrays[f"{case}/grad_student_norm"]}, info)
-
-
-@pytest.mark.parametrize("name", ["chi_square", "jensen_shannon", "fdistill"])
-def test_uni_instruct_terms_before_a_branch_that_stops(network, name):
-    uni_round(network, name, UniInstructLoss())
+    agree_at_weights(value, {"grad_student_norm": arrays[f"{case}/grad_student_norm"]}, info, student=student)
 
 
 @pytest.mark.parametrize("case", ["fkl", "clean", "jeffrey"])
 @pytest.mark.parametrize("losses", ["mixed", "sure", "usual"])
 @pytest.mark.parametrize("on", [0, 1])
 def test_uni_instruct_weights_of_given_losses(case, losses, on):
-    divergence = {"jeffrey": "jeffreys"}.get(case, "forward-kl")
-    arrays = recorded("uni_weights")[0]
+    divergence, (arrays, _) = "jeffreys" if case == "jeffrey" else "forward-kl", recorded("uni_weights")
     given, expected = tensors(arrays, f"{losses}/in/"), tensors(arrays, f"{losses}/{case}/vr{on}/")
     loss = UniInstructLoss(divergence=divergence, variance_reduction=bool(on))
     ratio = loss.released_ratio(given["gan_per_image"])
@@ -441,28 +361,22 @@ def test_uni_instruct_weights_of_given_losses(case, losses, on):
 
 
 @pytest.mark.parametrize("name", ["critic", "critic_augment"])
-def test_uni_instruct_fake_score_and_discriminator(network, name):
+def test_uni_instruct_fake_score_and_discriminator(name):
     arrays, info = recorded(f"uni_{name}")
-    student, fake, labels = network("student"), network("fake"), labels_of(arrays)
-    with torch.no_grad():
-        images = one_step(student, draw(arrays, 0), labels, 2.5)
+    (_, images, labels), fake, loss = begin(arrays, 2.5), network("fake"), UniInstructLoss()
     augmented = [
         tuple(torch.from_numpy(arrays[f"out/augmented_{side}{part}"]) for part in ("", "_labels"))
         for side in ("fake", "real")
         if info["augment"]
     ]
-    shape = arrays["out/images"].shape
-    (noise,) = [key for key in arrays if key > "draw/01" and key.startswith("draw/") and arrays[key].shape == shape]
-    loss, drawn = UniInstructLoss(), {"sigma_normal": draw(arrays, 1), "noise": torch.from_numpy(arrays[noise])}
-    given = (images, labels, torch.from_numpy(arrays["in/real_images"]))
+    drawn = draws(arrays, sigma_normal=1, noise=16 if augmented else 2)
+    given = (images.detach(), labels, *inputs(arrays, "real_images"))
     terms = loss.fake_score_loss(fake, *given, (lambda _: augmented.pop(0)) if augmented else None, drawn)
     agree(arrays, out__fake_score_per_image=terms.denoising.sum((1, 2, 3)))
     agree(arrays, out__discriminator_per_image=terms.discriminator.flatten())
     value = sum(scalars(loss, terms).values())
     agree(arrays, out__scalar_backward=value)
-    value.backward()
-    names = {**info, "grad_fake_norm_names": info["grad_norm_names"]}
-    compare_norms(fake, arrays, names, "fake")
+    agree_at_weights(value, arrays, info, fake=fake)
 
 
 def test_uni_instruct_ratio_of_logits_has_mean_one_and_rises_with_the_logits():

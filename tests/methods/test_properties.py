@@ -5,52 +5,57 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sida.methods.dmd import DMD2Loss, DMD2Options
 from sida.methods.sid import EDM2SiDALoss, EDM2SiDLoss, SiDALoss, SiDLoss, UniInstructLoss
-from sida.noise import complete_draws, edm_weight, lognormal_sigma, score_weight
+from sida.noise import edm_weight, lognormal_sigma, score_weight
 from sida.training.micro_batches import MicroBatch, finite_mask
 from sida.training.teacher import EDMLoss
-from tests.methods.loss_cases import Score, inputs
 
 NAN = float("nan")
 BAD = 2
 LEVELS = torch.tensor([0.002, 0.1, 0.5, 1.0, 80.0], dtype=torch.float64)
 
 
-def test_generator_logits_are_clamped_and_the_discriminators_are_not():
-    loss, sure = SiDALoss(), Score(0.9, bias=-50.0)
-    x, real, given = inputs()
-    terms = loss.generator_loss(Score(0.9), sure, x.requires_grad_(), None, given)
-    (gradient,) = torch.autograd.grad(terms.adversarial.sum(), sure.bias, allow_unused=True)
-    assert gradient is None or gradient == 0
-    loss.fake_score_loss(sure, x.detach(), None, real, draws=given).discriminator.sum().backward()
+class Score(torch.nn.Module):
+    """D(x) = slope · x, logits = bias + the pixels, u = 0.1; ``bad`` names the sample in which an output is NaN."""
+
+    def __init__(self, slope: float = 0.5, bias: float = 0.0, **bad: int) -> None:
+        super().__init__()
+        self.slope, self.bias, self.bad = slope, torch.nn.Parameter(torch.tensor(bias)), bad
+
+    def forward(
+        self, x, sigma, class_labels=None, augment_labels=None, return_flag="decoder", decode=None, return_logvar=False
+    ):
+        found = {"logits": self.bias + x, "logvar": torch.full((len(x), 1, 1, 1), 0.1)}
+        for name, sample in self.bad.items():
+            found[name][sample] = NAN
+        denoised = self.slope * x[:decode]
+        outputs = {"decoder": [denoised], "encoder_decoder": [denoised, found["logits"]]}[return_flag]
+        outputs += [found["logvar"]] if return_logvar else []
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+
+def inputs(samples=range(4)):
+    """Generated images, real ones, and draws, of these of four samples."""
+    source = torch.Generator().manual_seed(0)
+    images, real, noise = (torch.randn(4, 1, 4, 4, generator=source)[samples] for _ in range(3))
+    level = torch.randn(4, 1, 1, 1, generator=source)[samples]
+    return images, real, {"sigma_normal": level, "noise": noise, "t": level.sigmoid()}
+
+
+def test_discriminators_logits_are_not_clamped():
+    """Those of the generator's loss are: the golden case ``sida_generator_logit_clamp``."""
+    (x, real, given), sure = inputs(), Score(0.9, bias=-50.0)
+    SiDALoss().fake_score_loss(sure, x, None, real, draws=given).discriminator.sum().backward()
     assert sure.bias.grad < 0
 
 
-def test_draws_default_to_torchs_generator():
-    (x, _, _), score = inputs(), Score(0.5)
-    run = lambda: SiDALoss().generator_loss(score, Score(0.7), x, None).sid
-    torch.manual_seed(3)
-    first = run()
-    torch.manual_seed(3)
-    assert torch.equal(first, run())
-    assert not torch.equal(first, run())
-
-
 def test_edm_loss_augments_with_the_pipes_labels():
-    seen = {}
-
-    class Net(Score):
-        def forward(self, x, sigma, class_labels=None, *, augment_labels=None, **options):
-            seen["labels"] = augment_labels
-            return super().forward(x, sigma)
-
-    flip = lambda x: (x.flip(3), torch.ones(len(x), 9))
-    x, _, given = inputs()
-    loss = EDMLoss()(Net(1.0), x, None, flip, given)
+    (x, _, given), seen = inputs(), []
+    denoiser = lambda noisy, *_, augment_labels: seen.append(augment_labels.shape) or noisy
+    loss = EDMLoss()(denoiser, x, None, lambda x: (x.flip(3), torch.ones(len(x), 9)), given)
     sigma = lognormal_sigma(given["sigma_normal"], -1.2, 1.2)
     torch.testing.assert_close(loss, edm_weight(sigma, 0.5) * (sigma * given["noise"]) ** 2)
-    assert seen["labels"].shape == (4, 9)
+    assert seen == [(4, 9)]
 
 
 def test_weights_over_levels():
@@ -64,7 +69,7 @@ def test_weights_over_levels():
 
 def test_gamma_weighs_both_terms_of_the_fake_score_alone():
     x, real, draws = inputs()
-    score, usual, other = Score(pixels=True), SiDALoss(), SiDALoss(gamma="min-snr")
+    score, usual, other = Score(), SiDALoss(), SiDALoss(gamma="min-snr")
     sigma = usual.fake_score_sigma(draws)
     ratio = score_weight(sigma, 0.5, "min-snr") / score_weight(sigma, 0.5)
     one, two = (loss.fake_score_loss(score, x, None, real, draws=draws) for loss in (usual, other))
@@ -78,23 +83,12 @@ def test_pooling_over_the_batch_is_the_mean_of_pooling_per_sample():
     x, real, draws = inputs()
     weight = score_weight(SiDALoss().fake_score_sigma(draws), 0.5)
     each, pooled = (
-        SiDALoss(pool=pool).fake_score_loss(Score(pixels=True), x, None, real, draws=draws).discriminator / weight
+        SiDALoss(pool=pool).fake_score_loss(Score(), x, None, real, draws=draws).discriminator / weight
         for pool in ("sample", "batch")
     )
     assert each.shape == (4, 1, 1, 1)
     assert each.std() > 0
     torch.testing.assert_close(pooled, each.mean().expand(4, 1, 1, 1))
-
-
-def test_real_images_of_dmd2_are_judged_by_the_draws_of_the_generated_ones_or_their_own():
-    images, level = torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 1, 1)
-    for same, own, seen in ((0, 1, "real_"), (1, 1, "fake_"), (1, 0, "")):
-        loss = DMD2Loss(DMD2Options(same_noise=bool(same), own_draws=bool(own)))
-        draws = complete_draws(loss.fake_score_draws(), None, images)
-        assert {f"{seen}t", f"{seen}noise"} <= draws.keys()
-        judged, sigma = loss.judged(images, loss.seen[1], level, draws)
-        assert torch.equal(judged, sigma * draws[f"{seen}noise"])
-        assert torch.equal(sigma, level) == (seen == "")
 
 
 def test_infinities_are_no_nan():
@@ -107,48 +101,46 @@ def test_infinities_are_no_nan():
 
 @pytest.mark.parametrize("loss", [SiDALoss(), UniInstructLoss(), UniInstructLoss(ratio="logits")])
 def test_a_batch_of_nan_alone_leaves_no_sample(loss):
-    images, _, draws = inputs()
-    terms = loss.generator_loss(Score(), Score(0.7), images * NAN, None, draws)
+    """Draws that are not given are torch's."""
+    images = inputs()[0] * NAN
+    terms = loss.generator_loss(Score(), Score(0.7), images, None)
     assert terms.nan_count == len(images)
     assert all(len(term) == 0 for _, term in terms.items())
 
 
-LOSSES = [
-    SiDLoss(),
-    SiDALoss(),
-    SiDALoss(pool="sample"),
-    EDM2SiDALoss(),
-    EDM2SiDLoss(),
-    UniInstructLoss(ratio="logits"),
-]
+#: Arguments of a score whose output is NaN at one place.
+OUTPUTS = {"logits": {"logits": BAD}, "real logits": {"logits": 4 + BAD}, "logvar": {"logvar": BAD}}
 
 
-def calls(loss, where, keep=()):
-    """Terms of both steps on images with a NaN at one place, or without that sample."""
-    images, real, draws = inputs()
-    chosen = [n for n in range(4) if n not in keep]
-    images, real, draws = images[chosen], real[chosen], {name: value[chosen] for name, value in draws.items()}
-    if not keep and where in ("images", "real"):
+def both_steps(loss, where=None, samples=range(4)):
+    """Terms of the fake score and, where it is met, of the generator, of some samples; with a NaN at one place."""
+    (images, real, draws), bad = inputs(samples), OUTPUTS.get(where, {})
+    if where in ("images", "real"):
         {"images": images, "real": real}[where][BAD, 0, 0, 0] = NAN
-    bad = {} if keep else {"logits": {"bad_logits": BAD}, "real logits": {"bad_logits": 4 + BAD}}.get(where, {})
-    bad |= {"bad_logvar": BAD} if where == "logvar" and not keep else {}
     real = real if loss.uses_real_images else None
     yield loss.fake_score_loss(Score(**bad), images, None, real, draws=draws)
     if where not in ("real", "real logits"):
         yield loss.generator_loss(Score(), Score(0.7, **bad), images, None, draws)
 
 
-@pytest.mark.parametrize("where", ["images", "real", "logits", "real logits", "logvar"])
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: f"{type(loss).__name__}-{getattr(loss, 'pool', '')}")
+READ = {SiDLoss(): ("images",), EDM2SiDLoss(): ("images", "logvar"), EDM2SiDALoss(): ("images", "real", *OUTPUTS)}
+READ |= dict.fromkeys(
+    (SiDALoss(), SiDALoss(pool="sample"), UniInstructLoss(ratio="logits")), ("images", "real", "logits", "real logits")
+)
+
+
+@pytest.mark.parametrize(
+    ("loss", "where"),
+    [(loss, where) for loss, read in READ.items() for where in read],
+    ids=lambda value: value if isinstance(value, str) else f"{type(value).__name__}-{getattr(value, 'pool', '')}",
+)
 def test_a_sample_with_nan_is_left_out_of_all_terms(monkeypatch, loss, where):
     """Terms equal those without the sample; on a GPU, which would have to wait for a number, it stays as zeros."""
-    read = {"images"} | ({"real", "logits", "real logits"} if loss.uses_real_images else set())
-    if where not in read | ({"logvar"} if isinstance(loss, EDM2SiDLoss) else set()):
-        pytest.skip("the loss does not read it")
+    others = [sample for sample in range(4) if sample != BAD]
     batch = isinstance(loss, SiDALoss) and not isinstance(loss, EDM2SiDLoss) and loss.pool == "batch"
     for waits in (True, False):
         monkeypatch.setattr("sida.training.micro_batches.ASYNC_DEVICES", set() if waits else {"cpu"})
-        for step, (found, expected) in enumerate(zip(calls(loss, where), calls(loss, where, keep=(BAD,)))):
+        for step, (found, expected) in enumerate(zip(both_steps(loss, where), both_steps(loss, samples=others))):
             pooled = step == 1 and batch
             if pooled and where == "logits":
                 # The official generator of EDM networks pools the logits of all samples (fact 7).
@@ -159,6 +151,6 @@ def test_a_sample_with_nan_is_left_out_of_all_terms(monkeypatch, loss, where):
             for (name, term), (_, wanted) in zip(found.items(), expected.items()):
                 if len(term) == 4:
                     assert not term[BAD].any(), name
-                    term = torch.cat([term[:BAD], term[BAD + 1 :]])
+                    term = term[others]
                 if not (pooled and name == "adversarial"):
                     torch.testing.assert_close(term, wanted)

@@ -4,50 +4,44 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.functional import conv2d
 
 from sida.methods.realuid import RealSiDLoss, RealSiDOptions, RealUIDLoss, RealUIDOptions
 from sida.methods.sid import SiDLoss
 from tests.golden.vectors import load, relative_error
+from tests.methods.loss_cases import tensors
 
 #: Relative to the largest magnitude of an array.
 FLOAT64, FLOAT32 = 1e-11, 2e-5
+ROLES = ("teacher", "fake")
 SPACES = ("velocity", "image", "noise")
 
 
-class Denoiser(torch.nn.Module):
-    """The recorded tiny denoiser; EDM's coefficients with σ_data 0.5."""
+def denoiser(weights):
+    """The recorded tiny network; EDM's coefficients with σ_data 0.5."""
 
-    def __init__(self, arrays, role, dtype):
-        super().__init__()
-        for name in ("w1", "b1", "w2", "b2", "a", "e"):
-            setattr(self, name, torch.nn.Parameter(torch.from_numpy(arrays[f"{role}/{name}"]).to(dtype)))
-
-    def forward(self, x, sigma, class_labels=None, **_):
+    def forward(x, sigma, class_labels=None, **_):
         sigma = sigma.reshape(-1, 1, 1, 1)
         total = (sigma**2 + 0.25).sqrt()
-        hidden = torch.nn.functional.conv2d(x / total, self.w1, self.b1, padding=1)
-        hidden = hidden + self.a.view(1, -1, 1, 1) * sigma.log() / 4
+        hidden = conv2d(x / total, weights["w1"], weights["b1"], padding=1)
+        hidden = hidden + weights["a"].view(1, -1, 1, 1) * sigma.log() / 4
         if class_labels is not None:
-            hidden = hidden + (class_labels @ self.e)[:, :, None, None]
-        raw = torch.nn.functional.conv2d(hidden.tanh(), self.w2, self.b2, padding=1)
+            hidden = hidden + (class_labels @ weights["e"])[:, :, None, None]
+        raw = conv2d(hidden.tanh(), weights["w2"], weights["b2"], padding=1)
         return 0.25 / total**2 * x + sigma * 0.5 / total * raw
 
+    return forward
 
-@pytest.fixture
-def batch():
-    """Networks, draws and images of a precision, and the recorded results of a case."""
 
-    def make(file, case, dtype=torch.float64):
-        arrays, _ = load("rivals/realuid_networks")
-        results, info = load(f"rivals/{file}")
-        one = {name: torch.from_numpy(arrays[f"in/{name}"]).to(dtype) for name in ("t", "noise", "generated", "real")}
-        labels = torch.from_numpy(arrays["in/labels"]).to(dtype) if info["labels"] else None
-        nets = [Denoiser(arrays, role, dtype) for role in ("teacher", "fake")]
-        prefix = ("f32/" if dtype == torch.float32 else "") + case + "/"
-        found = {name[len(prefix) :]: value for name, value in results.items() if name.startswith(prefix)}
-        return nets, one, labels, found
-
-    return make
+def recorded(file, case, dtype=torch.float64):
+    """Weights, draws and images of a precision, labels, and the recorded results of a case."""
+    arrays, _ = load("rivals/realuid_networks")
+    results, info = load(f"rivals/{file}")
+    given = {name: value.to(dtype) for name, value in tensors(arrays, "in/").items()}
+    labels = given.pop("labels")
+    weights = [{n: v.to(dtype).requires_grad_() for n, v in tensors(arrays, f"{role}/").items()} for role in ROLES]
+    expected = tensors(results, ("f32/" if dtype == torch.float32 else "") + case + "/")
+    return weights, given, labels if info["labels"] else None, expected
 
 
 def summed(loss, terms, images):
@@ -55,31 +49,33 @@ def summed(loss, terms, images):
     return sum(term.sum() * weights[name] for name, term in terms.items()) / len(images)
 
 
-def steps(loss, batch):
-    """Value of the fake score's step with its gradients, and of the generator's with that of the images."""
-    (teacher, fake), one, labels, _ = batch
+def steps(loss, given):
+    """Results of both steps by the names of the recorded ones."""
+    (teacher, weights), one, labels, _ = given
+    teacher, fake = denoiser(teacher), denoiser(weights)
     draws = {"t": one["t"], "noise": one["noise"], "sigma_normal": one["t"]}
     terms = loss.fake_score_loss(fake, one["generated"], labels, one["real"], draws=draws)
-    value = summed(loss, terms, one["generated"])
+    # The official code maximises.
+    value = -summed(loss, terms, one["generated"])
     value.backward()
-    gradients = {name: parameter.grad for name, parameter in fake.named_parameters() if parameter.grad is not None}
     images = one["generated"].clone().requires_grad_()
     generator = summed(loss, loss.generator_loss(teacher, fake, images, labels, draws), images)
-    return value, gradients, generator, torch.autograd.grad(generator, images)[0]
+    found = {"fake/maximised": value, "generator/loss": generator}
+    found["generator/grad_generated"] = torch.autograd.grad(generator, images)[0]
+    return found | {f"fake/grad/{name}": w.grad for name, w in weights.items() if w.grad is not None}
+
+
+def agree(found, expected, limit):
+    for name, value in found.items():
+        assert relative_error(value, expected[name].detach().numpy()) < limit, name
 
 
 @pytest.mark.parametrize("file", ["realuid_cond", "realuid_uncond"])
 @pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (0.92, 0.94), (0.94, 1.0)])
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, FLOAT64), (torch.float32, FLOAT32)])
-def test_losses_and_gradients_of_both_steps(batch, file, alpha, beta, dtype, limit):
-    given = batch(file, f"a{alpha:g}_b{beta:g}", dtype)
-    expected = given[-1]
-    value, gradients, generator, of_images = steps(RealUIDLoss(options=_options(alpha, beta)), given)
-    assert relative_error(value, -expected["fake/maximised"]) < limit
-    for name, gradient in gradients.items():
-        assert relative_error(gradient, -expected[f"fake/grad/{name}"]) < limit, name
-    assert relative_error(generator, expected["generator/loss"]) < limit
-    assert relative_error(of_images, expected["generator/grad_generated"]) < limit
+def test_losses_and_gradients_of_both_steps(file, alpha, beta, dtype, limit):
+    given = recorded(file, f"a{alpha:g}_b{beta:g}", dtype)
+    agree(steps(RealUIDLoss(options=_options(alpha, beta)), given), given[-1], limit)
 
 
 def _options(alpha, beta, space="velocity", cls=RealUIDOptions):
@@ -87,30 +83,22 @@ def _options(alpha, beta, space="velocity", cls=RealUIDOptions):
 
 
 @pytest.mark.parametrize("cls", [RealUIDLoss, RealSiDLoss])
-def test_spaces_are_three_methods_unless_alpha_is_beta(batch, cls):
-    def values(alpha, beta, space):
-        # Spaces weigh levels differently in RealUID's own loss.
-        class Unweighted(cls):
-            def weight(self, sigma):
-                return torch.ones_like(sigma)
+def test_spaces_are_three_methods_unless_alpha_is_beta(cls):
+    # Spaces weigh levels differently in RealUID's own loss.
+    unweighted = type("Unweighted", (cls,), {"weight": lambda self, sigma: torch.ones_like(sigma)})
 
-        given = batch("realuid_cond", "a0.92_b0.94")
-        value, _, generator, _ = steps(Unweighted(options=_options(alpha, beta, space)), given)
-        return float(value.detach()), float(generator.detach())
+    def values(alpha, beta, space):
+        found = steps(unweighted(options=_options(alpha, beta, space)), recorded("realuid_cond", "a0.92_b0.94"))
+        return tuple(float(found[name].detach()) for name in ("fake/maximised", "generator/loss"))
 
     assert len({values(0.9, 0.9, space) for space in SPACES}) == 1
     fakes, generators = zip(*(values(0.92, 0.94, space) for space in SPACES))
     assert len(set(fakes)) == len(set(generators)) == 3
 
 
-def test_realsid_without_a_share_of_real_images_is_sid(batch):
-    given = batch("realuid_cond", "a1_b1")
-    loss, plain = RealSiDLoss(options=_options(1.0, 1.0, cls=RealSiDOptions)), SiDLoss()
-    for one, other in zip(steps(loss, given), steps(plain, batch("realuid_cond", "a1_b1"))):
-        if isinstance(one, dict):
-            assert all(relative_error(one[name], other[name].numpy()) < FLOAT64 for name in other)
-        else:
-            assert relative_error(one, other.detach().numpy()) < FLOAT64
+def test_realsid_without_a_share_of_real_images_is_sid():
+    losses = RealSiDLoss(options=_options(1.0, 1.0, cls=RealSiDOptions)), SiDLoss()
+    agree(*(steps(loss, recorded("realuid_cond", "a1_b1")) for loss in losses), FLOAT64)
 
 
 @pytest.mark.parametrize("space", SPACES)

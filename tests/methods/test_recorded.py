@@ -6,7 +6,6 @@ import copy
 import functools
 import json
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,7 +18,7 @@ from sida.networks import build_network
 from sida.sampling import one_step
 from sida.training.teacher import EDMLoss
 from tests.golden.vectors import GOLDEN, load, relative_error
-from tests.methods.loss_cases import GRADIENT, VALUE, compare_gradients, draw, draws, scaled_sum, tensors
+from tests.methods.loss_cases import GRADIENT, VALUE, check, compare_gradients, draw, draws, tensors
 
 
 def cases(role):
@@ -59,11 +58,14 @@ def make_loss(name, info):
     return (SiDALoss if name.startswith("edm/sida") else SiDLoss)(**given)
 
 
-def check(actual, expected):
-    nan = np.isnan(expected)
-    assert np.array_equal(nan, torch.isnan(actual).numpy())
-    if not nan.any():
-        assert relative_error(actual, expected) < VALUE
+def sums(case, info, *rows):
+    """Checks terms, and the sums of all their elements times a weight divided by the batch; returns these sums."""
+    found = []
+    for term, name, factor, weight, total in rows:
+        check(term, case[f"out/{name}"])
+        found.append(term.sum() * (factor * info[weight] / info["batch"]))
+        check(found[-1], case[f"out/{total}"])
+    return found
 
 
 @pytest.mark.parametrize("name", GENERATOR_CASES)
@@ -77,8 +79,7 @@ def test_generator(name):
         psi.state_dict()[weight].mul_(float(factor))
     if info.get("G_forced_weight_norm"):
         generator.weight_norm = "pre_hook"
-    batch, labels, loss = info["batch"], torch.from_numpy(case["in/labels"]), make_loss(name, info)
-    given = draws(case, t=1, noise=2)
+    labels, loss, given = torch.from_numpy(case["in/labels"]), make_loss(name, info), draws(case, t=1, noise=2)
     check(loss.generator_sigma(given), case["out/sigma"])
     images = one_step(generator, draw(case, 0), labels)
     check(images, case["out/images"])
@@ -88,23 +89,15 @@ def test_generator(name):
     images.retain_grad()
     terms = loss.generator_loss(phi, psi, images, labels, given)
     assert terms.nan_count == (info["nan_in_sample"] is not None)
-    check(terms.sid, case["out/loss"])
-    total = sid = scaled_sum(terms.sid, info["lsg"], batch)
-    check(sid, case["out/scalar_sid"])
-    if "out/loss_gan" in case:
-        check(terms.adversarial, case["out/loss_gan"])
-        adversarial = scaled_sum(terms.adversarial * images[0].numel(), info["lsg_gan"], batch)
-        check(adversarial, case["out/scalar_gan"])
-        if info["backward"] == "0.5*sid + 0.5*gan":
-            total = 0.5 * sid + 0.5 * adversarial
     assert (terms.adversarial is None) == (not loss.uses_real_images)
+    rows = [(terms.sid, "loss", 1, "lsg", "scalar_sid")]
+    if "out/loss_gan" in case:
+        rows.append((terms.adversarial, "loss_gan", images[0].numel(), "lsg_gan", "scalar_gan"))
+    found = sums(case, info, *rows)
+    total = sum(found) / 2 if info["backward"] == "0.5*sid + 0.5*gan" else found[0]
     check(total, case["out/scalar_backward"])
     total.backward()
-    expected = case["grad_images"]
-    nan = np.isnan(expected)
-    assert np.array_equal(nan, torch.isnan(images.grad).numpy())
-    if not nan.all():
-        assert relative_error(images.grad[torch.from_numpy(~nan)], expected[~nan]) < GRADIENT
+    check(images.grad, case["grad_images"], GRADIENT)
     compare_gradients(generator, case, "grad_G/")
     assert all(p.grad is None for p in (*phi.parameters(), *psi.parameters()))
 
@@ -119,48 +112,31 @@ def recorded_augment(case, info):
     return lambda images: pipe(images, draws=[draw(case, n) for n in next(calls)])
 
 
-@pytest.mark.parametrize("name", FAKE_SCORE_CASES)
+@pytest.mark.parametrize("name", [*FAKE_SCORE_CASES, "edm2/edm2_plain_loss"])
 def test_fake_score(name):
+    """Also EDM2's denoising loss, that of a teacher."""
     case, info = load(f"losses_{name}")
     _, psi, generator = networks(name.split("/")[0])
-    psi.train()
-    batch, labels, loss = info["batch"], torch.from_numpy(case["in/labels"]), make_loss(name, info)
+    labels, real = torch.from_numpy(case["in/labels"]), tensors(case, "in/").get("real_images")
     with torch.no_grad():
         images = one_step(generator, draw(case, 0), labels)
-    if info["nan_in_sample"] is not None:
+    if info.get("nan_in_sample") is not None:
         images[info["nan_in_sample"]] = float("nan")
     else:
         check(images, case["out/images"])
-    real = torch.from_numpy(case["in/real_images"]) if "in/real_images" in case else None
     given = draws(case, sigma_normal=1, noise=16 if info.get("augment") else 2)
-    check(loss.fake_score_sigma(given), case["out/sigma"])
-    terms = loss.fake_score_loss(psi, images, labels, real, recorded_augment(case, info), given)
-    assert terms.nan_count == (info["nan_in_sample"] is not None)
-    check(terms.denoising, case["out/loss"])
-    total = scaled_sum(terms.denoising, info["ls"], batch)
-    check(total, case["out/scalar_fake"])
-    assert (terms.discriminator is None) == ("out/loss_D" not in case)
-    if terms.discriminator is not None:
-        check(terms.discriminator, case["out/loss_D"])
-        discriminator = scaled_sum(terms.discriminator, info["lsd"], batch)
-        check(discriminator, case["out/scalar_D"])
-        total = total + discriminator
-    total.backward()
-    compare_gradients(psi, case, "grad_psi/")
-
-
-def test_teachers_loss_of_edm2():
-    case, info = load("losses_edm2/edm2_plain_loss")
-    _, psi, generator = networks("edm2")
-    with torch.no_grad():
-        images = one_step(generator, draw(case, 0), torch.from_numpy(case["in/labels"]))
-    check(images, case["out/images"])
-    loss = EDMLoss(info["P_mean"], info["P_std"], return_logvar=info["return_logvar"])
-    value = loss(psi.train(), images, torch.from_numpy(case["in/labels"]), None, draws(case, sigma_normal=1, noise=2))
-    check(value, case["out/loss"])
-    total = scaled_sum(value, info["ls"], info["batch"])
-    check(total, case["out/scalar_fake"])
-    total.backward()
+    if name.endswith("plain_loss"):
+        loss = EDMLoss(info["P_mean"], info["P_std"], return_logvar=info["return_logvar"])
+        rows = [(loss(psi.train(), images, labels, None, given), "loss", 1, "ls", "scalar_fake")]
+    else:
+        loss = make_loss(name, info)
+        check(loss.fake_score_sigma(given), case["out/sigma"])
+        terms = loss.fake_score_loss(psi.train(), images, labels, real, recorded_augment(case, info), given)
+        assert terms.nan_count == (info["nan_in_sample"] is not None)
+        assert (terms.discriminator is None) == ("out/loss_D" not in case)
+        rows = [(terms.denoising, "loss", 1, "ls", "scalar_fake")]
+        rows += [] if terms.discriminator is None else [(terms.discriminator, "loss_D", 1, "lsd", "scalar_D")]
+    sum(sums(case, info, *rows)).backward()
     compare_gradients(psi, case, "grad_psi/")
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from eval.features import get_extractor
 from sida.config.families import official_backbones
 from sida.data import load_dataset
 from sida.data.load import shuffled_digits
-from sida.errors import UserError
 from sida.files.tensors import read_tensors
 from sida.methods.gdd import GDDLoss
 from sida.networks.discriminators import (
@@ -64,8 +65,7 @@ def test_measured_own_features_are_those_of_the_discriminator(data):
     features = get_extractor("digits_backbone")(images)
     expected = make_backbone("digits", "published", 1, 8)(data.network_input(images))[-1]
     assert torch.allclose(features, expected.flatten(1), atol=1e-5)
-    with pytest.raises(UserError, match="must have shape"):
-        get_extractor("digits_backbone")(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+    refused("must have shape", get_extractor("digits_backbone"), images.repeat(1, 3, 1, 1))
 
 
 def test_mixing_is_across_channels_and_from_coarse_to_fine():
@@ -81,53 +81,32 @@ def test_mixing_is_across_channels_and_from_coarse_to_fine():
     assert [torch.equal(a, b) for a, b in zip(mixed, fine)] == [False, True, True]
 
 
-def test_logits_depend_on_the_class_and_only_heads_learn(data):
-    net = digits_discriminator()
-    images = data.network_input(data.images(range(6)))
-    labels = data.labels(torch.arange(6))
-    (logits,) = net(images, labels)
-    # Three heads end in maps of 4 × 4 and judge patches of 2 × 2.
-    assert logits.shape == (6, 3 * 3 * 3)
-    assert not torch.allclose(logits, net(images, labels.roll(1, 1))[0])
+def test_heads_learn_and_frozen_parts_follow_the_module_and_never_change(data):
+    """Their logits and gradients in numbers: tests/training/test_gdd.py."""
+    net = digits_discriminator().double().train()
     assert {name.partition(".")[0] for name, _ in net.named_parameters()} == {"heads"}
     assert {name.partition(".")[0] for name in net.state_dict()} == {"heads"}
-    (plain,) = digits_discriminator(0)(images, None)
-    assert plain.shape == logits.shape
+    before = copy.deepcopy([part.state_dict() for part in net._frozen])
+    images, labels = data.network_input(data.images(range(6))).double(), data.labels(torch.arange(6)).double()
+    (logits,) = net(images.requires_grad_(), labels)
+    # Three heads end in maps of 4 × 4 and judge patches of 2 × 2.
+    assert (logits.shape, logits.dtype) == ((6, 3 * 3 * 3), torch.float64)
+    assert digits_discriminator(0)(images.float(), None)[0].shape == logits.shape
+    logits.square().mean().backward()
+    assert images.grad.flatten(1).norm(dim=1).min() > 0
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in net.heads.parameters())
+    for part, state in zip(net._frozen, before):
+        assert all(p.grad is None for p in part.parameters())
+        assert not any(module.training for module in part.modules())
+        assert all(torch.equal(value, state[name]) for name, value in part.state_dict().items())
 
 
-def test_class_projection_begins_with_unit_weights_and_keeps_the_size_of_its_input():
-    """Zyriix/GDD:training/networks_stylegan2.py (FullyConnectedLayer with lrelu); test_gdd.py has it."""
+def test_class_projection_begins_with_unit_weights():
+    """Zyriix/GDD:training/networks_stylegan2.py (FullyConnectedLayer with lrelu); test_gdd.py has what it computes."""
     torch.manual_seed(0)
     layer = ClassProjection(320, 64)
     assert layer.weight.std().item() == pytest.approx(1, abs=0.02)
     assert not layer.bias.any()
-    # E y² = 2 · (1 + 0.2²) / 2 for unit inputs.
-    assert layer(torch.randn(500, 320)).square().mean().item() == pytest.approx(1.04, rel=0.1)
-
-
-def test_gradients_reach_images_and_heads_and_leave_the_backbone(data):
-    net = digits_discriminator()
-    frozen = [value.clone() for part in net._frozen for value in part.state_dict().values()]
-    images = data.network_input(data.images(range(8))).requires_grad_()
-    labels = data.labels(torch.arange(8))
-    loss = GDDLoss()
-    net.train()
-    penalty = loss.r1_penalty(net, images, labels)
-    value = loss.discriminator_loss(net, images, images.detach().flip(0), labels)
-    (value + penalty.mean()).backward()
-    assert images.grad.flatten(1).norm(dim=1).min() > 0
-    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in net.heads.parameters())
-    assert all(p.grad is None for part in net._frozen for p in part.parameters())
-    net.train().eval().train()
-    assert not any(module.training for part in net._frozen for module in part.modules())
-    now = [value for part in net._frozen for value in part.state_dict().values()]
-    assert all(torch.equal(a, b) for a, b in zip(frozen, now))
-
-
-def test_frozen_parts_follow_the_module(data):
-    net = digits_discriminator().double()
-    images = data.network_input(data.images(range(2))).double()
-    assert net(images, data.labels(torch.arange(2)).double())[0].dtype == torch.float64
 
 
 @pytest.mark.parametrize(
@@ -150,86 +129,57 @@ def test_missing_package_is_one_line(name, monkeypatch):
 # Backbones of ImageNet at their true size, with random weights
 
 needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="needs timm")
-WIDTHS = {
+#: Channels and sizes of the maps.
+MAPS = {
     "vgg16_bn": [(128, 112), (256, 56), (512, 28), (512, 14)],
     "efficientnet_lite0": [(24, 56), (40, 28), (112, 14), (320, 7)],
     "deit_base_distilled": [(96, 56), (192, 28), (384, 14), (768, 7)],
 }
 
 
-@pytest.fixture(scope="module")
-def backbones():
-    torch.manual_seed(0)
-    made = {}
-
-    def get(name):
-        if name not in made:
-            made[name] = make_backbone(name, "random", 3, 32)
-        return made[name]
-
-    return get
-
-
-@needs_timm
-@pytest.mark.parametrize(
-    "name", ["vgg16_bn", *(pytest.param(name, marks=pytest.mark.slow) for name in list(WIDTHS)[1:])]
-)
-def test_maps_halve_from_one_to_the_next(backbones, name):
-    net = backbones(name)
-    with torch.inference_mode():
-        maps = net(torch.zeros(1, 3, 32, 32))
-    assert [(x.shape[1], x.shape[2]) for x in maps] == WIDTHS[name]
-    assert not any(parameter.requires_grad for parameter in backbones(name).parameters())
+def sizes(maps):
+    return [(x.shape[1], x.shape[2]) for x in maps]
 
 
 @needs_timm
 @pytest.mark.slow
 @pytest.mark.parametrize(("resolution", "label_dim"), [(32, 10), (64, 0)])
-def test_whole_discriminator_takes_a_step_at_true_size(backbones, resolution, label_dim):
+def test_whole_discriminator_takes_a_step_at_true_size(resolution, label_dim):
     torch.manual_seed(1)
     names = official_backbones(resolution)
-    judge = OptimizedNetwork(ProjectedDiscriminator([backbones(name) for name in names], label_dim), 1e-4, (0.0, 0.99))
+    backbones = [make_backbone(name, "random", 3, resolution) for name in names]
     images = torch.rand(1, 3, resolution, resolution) * 2 - 1
+    for name, net in zip(names, backbones):
+        assert sizes(net(images)) == MAPS[name]
+    judge = OptimizedNetwork(ProjectedDiscriminator(backbones, label_dim), 1e-4, (0.0, 0.99))
     labels = torch.eye(10)[:1] if label_dim else None
     loss, before = GDDLoss(r1_gamma=1.0), judge.flat.vector.clone()
     judge.train()
-    seen = []
-
-    def judged(*given):
-        seen.append(judge.net(*given))
-        return seen[-1]
-
     # The penalty goes twice through the backbones.
-    loss.r1_penalty(judged, images, labels).mean().backward()
-    loss.generator_loss(judged, images.flip(3), labels).backward()
+    loss.r1_penalty(judge.net, images, labels).mean().backward()
+    loss.generator_loss(judge.net, images.flip(3), labels).backward()
     report = judge.step()
     assert report.norm > 0
     assert report.replaced == 0
     assert not torch.equal(judge.flat.vector, before)
     # Maps of 7 × 7 give 4 × 4 patches for each of four heads; VGG's are twice as wide, 14 × 14 and 11 × 11.
     patches = {"vgg16_bn": 4 * 121, "efficientnet_lite0": 4 * 16, "deit_base_distilled": 4 * 16}
-    assert [x.shape for x in seen[0]] == [(1, patches[name]) for name in names]
-    # A state holds the heads, their moments and little more; nothing of the backbones.
-    heads = sum(p.numel() for p in judge.net.heads.parameters())
-    assert 2 * heads <= sum(value.numel() for value in judge.state().values()) < 2.01 * heads
+    assert [x.shape for x in judge.net(images, labels)] == [(1, patches[name]) for name in names]
 
 
 @needs_timm
-def test_weights_of_another_network_are_one_line(backbones, tmp_path, monkeypatch):
-    from safetensors.torch import save_file
-
+def test_weights_of_another_network_are_one_line(tmp_path, monkeypatch):
     path = tmp_path / "other.safetensors"
     save_file({"conv_stem.weight": torch.zeros(1)}, path)
     monkeypatch.setattr("sida.networks.discriminators.fetch", lambda asset: path)
-    with pytest.raises(UserError, match=r"does not hold this backbone's weights .*; fetch it again"):
-        make_backbone("efficientnet_lite0", "published", 3, 32)
+    told = "does not hold this backbone's weights .*; fetch it again"
+    refused(told, make_backbone, "efficientnet_lite0", "published", 3, 32)
 
 
 @needs_timm
 def test_published_weights_are_read_from_their_files(tmp_path, monkeypatch):
     """A network saved as its publishers save it, under the names of torchvision and timm, gives its own maps."""
     import timm
-    from safetensors.torch import save_file
     from torchvision.models.vgg import cfgs, make_layers
 
     torch.manual_seed(2)
@@ -246,8 +196,10 @@ def test_published_weights_are_read_from_their_files(tmp_path, monkeypatch):
         large = torch.nn.functional.interpolate(images, 224, mode="bilinear")
         made = make_backbone("efficientnet_lite0", "published", 3, 32)(images)
         stem = lite.eval().bn1(lite.conv_stem(large))
+        assert sizes(made) == MAPS["efficientnet_lite0"]
         assert torch.allclose(made[-1], lite.blocks(stem), atol=1e-4)
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
         made = make_backbone("vgg16_bn", "published", 3, 32)(images)
         expected = vgg.eval().features[:43]((((large + 1) / 2) - mean) / std)
+        assert sizes(made) == MAPS["vgg16_bn"]
         assert torch.allclose(made[-1], expected, atol=1e-4 * float(expected.abs().max()))

@@ -14,52 +14,37 @@ from sida.methods import SID
 from sida.networks import build_network, family_of
 from sida.sampling.generate import latent_decoder
 from sida.sampling.samplers import SeedStreams, draw_batch
-
-LEVELS = {"img_resolution": 8, "model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
-
-
-def network(cls: str, channels: int = 3, **kwargs):
-    own = {"channels_per_head": 8, "use_fp16": False} if cls == "EDM2Precond" else {}
-    return {"class": cls, "kwargs": {"img_channels": channels, **LEVELS, **own, **kwargs}}
+from tests.networks.made import config
 
 
-@pytest.mark.parametrize(
-    ("config", "family"),
-    [
-        *((network(cls), EDM) for cls in ("EDMPrecond", "GDDPrecond", "VPPrecond", "VEPrecond")),
-        (network("EDM2Precond"), EDM2),
-        (network("EDM2Precond", model_channels=192), EDM2_S),
-        ({"class": "EDM2Precond", "kwargs": {"img_resolution": 64, "img_channels": 4}}, EDM2_S),
-    ],
-    ids=lambda value: value["class"] if isinstance(value, dict) else value.name,
-)
-def test_family_of_a_description(config, family):
-    assert family_of(config) is family
+def test_family_of_a_description():
+    """EDM2's is that of its size S by default, and where the channels say so."""
+    for cls in ("EDMPrecond", "GDDPrecond", "VPPrecond", "VEPrecond"):
+        assert family_of({**config("ddpmpp"), "class": cls}) is EDM
+    assert family_of(config("edm2")) is EDM2
+    assert family_of(config("edm2", model_channels=192)) is EDM2_S
+    assert family_of({"class": "EDM2Precond", "kwargs": {"img_resolution": 64, "img_channels": 4}}) is EDM2_S
 
 
-@pytest.mark.parametrize("cls", ["EDMPrecond", "EDM2Precond"])
-def test_a_network_draws_latents_if_it_has_as_many_channels_as_the_decoder(cls):
-    assert latent_decoder(build_network(network(cls, channels=4))) is SD_VAE
-    assert latent_decoder(build_network(network(cls))) is None
+@pytest.mark.parametrize("name", ["ddpmpp", "edm2"])
+def test_a_network_draws_latents_if_it_has_as_many_channels_as_the_decoder(name):
+    assert latent_decoder(build_network(config(name, img_channels=4))) is SD_VAE
+    assert latent_decoder(build_network(config(name))) is None
     assert dataclasses.replace(EDM, decoder=None).decoder_of(4) is None
 
 
-@pytest.mark.parametrize(
-    ("cls", "dtype", "draws"), [("EDMPrecond", torch.float64, 4), ("EDM2Precond", torch.float32, 1)]
-)
-def test_heun_has_the_precision_and_the_noise_of_the_original_tool(cls, dtype, draws, monkeypatch):
-    net, streams, counted = build_network(network(cls)).eval(), SeedStreams([0]), []
+@pytest.mark.parametrize(("name", "dtype", "draws"), [("ddpmpp", torch.float64, 4), ("edm2", torch.float32, 1)])
+@torch.no_grad()
+def test_heun_has_the_precision_and_the_noise_of_the_original_tool(name, dtype, draws, monkeypatch):
+    net, streams, counted = build_network(config(name)).eval(), SeedStreams([0]), []
     original = SeedStreams.randn_like
     monkeypatch.setattr(SeedStreams, "randn_like", lambda self, x: counted.append(x) or original(self, x))
     # Fresh noise is added at the first of four levels alone.
     sampler = Sampler(kind="heun", num_steps=4, S_churn=1, S_min=70)
-    with torch.no_grad():
-        images = draw_batch(sampler, net, streams.randn((3, 8, 8)), None, streams)
-    assert images.dtype == dtype
+    drawn = lambda sampler: draw_batch(sampler, net, streams.randn((2, 8, 8)), None, streams)
+    assert drawn(sampler).dtype == dtype
     assert len(counted) == draws
-    with torch.no_grad():
-        chosen = draw_batch(dataclasses.replace(sampler, dtype="float32"), net, streams.randn((3, 8, 8)), None, streams)
-    assert chosen.dtype == torch.float32
+    assert drawn(dataclasses.replace(sampler, dtype="float32")).dtype == torch.float32
 
 
 def test_methods_take_the_settings_of_the_family_that_one_is_like():

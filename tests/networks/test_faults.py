@@ -6,57 +6,55 @@ import pytest
 import torch
 
 from sida.networks import build_network
-from tests.networks import made
+from tests.networks.made import config
 from tests.refused import refused
-
-SMALL = {**made.SMALL, "augment_dim": 9}
-
-
-def config(cls="EDMPrecond", **changes):
-    return {"class": cls, "kwargs": {**SMALL, **changes}}
-
-
-def edm2(**changes):
-    sizes = {"img_resolution": 8, "img_channels": 1, "model_channels": 8, "channel_mult": [1], "num_blocks": 1}
-    return {"class": "EDM2Precond", "kwargs": {**sizes, **changes}}
 
 
 @pytest.mark.parametrize(
-    ("bad", "place", "word"),
+    ("name", "changes", "place", "word"),
     [
-        (None, "here", "'class' and 'kwargs'"),
-        (config("EDMPrecnd"), "here.class", "did you mean 'EDMPrecond'?"),
-        ({"class": "EDMPrecond", "kwargs": {"img_channels": 1}}, "here.kwargs.img_resolution", "missing"),
-        (config(model_chanels=3), "here.kwargs.model_chanels", "did you mean 'model_channels'?"),
-        (config(channel_mult=[1, "2"]), "here.kwargs.channel_mult[1]", "integer"),
-        (config(num_blocks=0), "here.kwargs.num_blocks", "between 1 and 64"),
-        (config(sigma_data=float("inf")), "here.kwargs.sigma_data", "finite"),
-        (config(channel_mult=[1, 1, 1, 1, 1]), "here.kwargs.img_resolution", "multiple of 16"),
-        (config(model_channels=37), "here.kwargs.model_channels, channel_mult", "multiples of 4"),
-        (config(model_type="DhariwalUNet", model_channels=224), "here.kwargs.model_channels, channel_mult", "of 64"),
-        (edm2(model_channels=200), "here.kwargs.model_channels, channel_mult", "of 64"),
-        (config(half_dtype="float64"), "here.kwargs.half_dtype", "bfloat16"),
-        (config("EDM2Precond"), "here.kwargs.model_type", "unknown key"),
-        (edm2(weight_norm="sometimes"), "here.kwargs.weight_norm", "off, in_forward, pre_hook, always"),
+        ("ddpmpp", {"model_chanels": 3}, "kwargs.model_chanels", "did you mean 'model_channels'?"),
+        ("ddpmpp", {"channel_mult": [1, "2"]}, "kwargs.channel_mult[1]", "integer"),
+        ("ddpmpp", {"num_blocks": 0}, "kwargs.num_blocks", "between 1 and 64"),
+        ("ddpmpp", {"sigma_data": float("inf")}, "kwargs.sigma_data", "finite"),
+        ("ddpmpp", {"channel_mult": [1, 1, 1, 1, 1]}, "kwargs.img_resolution", "multiple of 16"),
+        ("ddpmpp", {"model_channels": 37}, "kwargs.model_channels, channel_mult", "multiples of 4"),
+        ("ddpmpp", {"half_dtype": "float64"}, "kwargs.half_dtype", "bfloat16"),
+        ("adm", {"model_channels": 112}, "kwargs.model_channels, channel_mult", "of 64"),
+        ("edm2", {"model_channels": 7}, "kwargs.model_channels, channel_mult", "of 4"),
+        ("edm2", {"model_type": "SongUNet"}, "kwargs.model_type", "unknown key"),
+        ("edm2", {"weight_norm": "sometimes"}, "kwargs.weight_norm", "off, in_forward, pre_hook, always"),
     ],
 )
-def test_bad_configurations(bad, place, word):
-    error = refused("", build_network, bad, where="here")
-    assert error.place == place
+def test_bad_options(name, changes, place, word):
+    error = refused("", build_network, config(name, **changes), where="here")
+    assert error.place == f"here.{place}"
     assert word in str(error)
 
 
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (None, "here: .*'class' and 'kwargs'"),
+        ({"class": "EDMPrecnd"}, r"here\.class: .*did you mean 'EDMPrecond'\?"),
+        ({"class": "EDMPrecond", "kwargs": {"img_channels": 1}}, r"here\.kwargs\.img_resolution: .*missing"),
+    ],
+)
+def test_bad_descriptions(bad, told):
+    refused(told, build_network, bad, where="here")
+
+
 def test_a_mode_that_does_not_exist_is_not_set():
-    refused("did you mean 'always'", setattr, build_network(edm2()), "weight_norm", "alway")
+    refused("did you mean 'always'", setattr, build_network(config("edm2")), "weight_norm", "alway")
 
 
-X = torch.zeros(3, 1, 8, 8)
+X = torch.zeros(3, 2, 8, 8)
 
 
 @pytest.mark.parametrize(
     ("inputs", "kwargs", "word"),
     [
-        ((torch.zeros(3, 2, 8, 8), 1.0), {}, "images"),
+        ((X[:, :1], 1.0), {}, "images"),
         ((X, torch.ones(2)), {}, "sigma"),
         ((X, 1.0, torch.tensor([0, 1, 1])), {}, "class_labels"),
         ((X, 1.0), {"augment_labels": torch.zeros(3, 8)}, "augment_labels"),
@@ -67,13 +65,11 @@ X = torch.zeros(3, 1, 8, 8)
 )
 def test_bad_inputs(inputs, kwargs, word):
     with pytest.raises(ValueError, match=word):
-        build_network(config())(*inputs, **kwargs)
+        build_network(config("ddpmpp"))(*inputs, **kwargs)
 
 
 def test_labels_for_an_unconditional_network():
-    net = build_network(config(label_dim=0)).eval()
-    x = torch.zeros(2, 1, 8, 8)
+    net = build_network(config("ddpmpp", label_dim=0)).eval()
     with pytest.raises(ValueError, match="unconditional"):
-        net(x, 1.0, torch.eye(2))
-    with torch.no_grad():
-        assert torch.equal(net(x, 1.0, torch.zeros(2, 0)), net(x, 1.0))
+        net(X, 1.0, torch.eye(3))
+    assert torch.equal(net(X, 1.0, torch.zeros(3, 0)), net(X, 1.0))
