@@ -13,8 +13,11 @@ from sida.files.atomic import read_jsonl
 from sida.machine import prepare_process
 from sida.methods import METHODS, distill
 from sida.methods.consistency import stage_at
+from sida.methods.gdd import INNATE
 from sida.networks import build_network
 from sida.networks.file import load_network, save_network
+from sida.sampling import heun, latents_for_seeds
+from sida.training.micro_batches import MicroBatch
 from tests.golden.vectors import load
 from tests.training.processes import said, together
 from tests.training.toy import DATASET, NETWORK, STUDENT, of_method, student_trainer
@@ -65,10 +68,6 @@ def trainer_of(spec):
     return student_trainer(spec)
 
 
-def optimizer_of(network):
-    return type(network.adam).__name__, network.adam.betas, network.weight_decay, network.clip_norm
-
-
 ADAM, ADAMW = ("Adam", (0.0, 0.999), 0.0, None), ("Adam", (0.9, 0.999), 0.01, 10.0)
 RADAM = ("RAdam", (0.9, 0.999), 0.0, None)
 
@@ -85,6 +84,8 @@ RADAM = ("RAdam", (0.9, 0.999), 0.0, None)
         ("uni-instruct", 2.5, 1, {"fake_score": ADAM, "generator": ADAM}),
         ("realuid", 2.5, 5, {"fake_score": (*ADAM[:3], 1.0), "generator": (*ADAM[:3], 1.0)}),
         ("realsid", 2.5, 1, {"fake_score": ADAM, "generator": ADAM}),
+        # GDD's with which it is compared.
+        ("instance", 80.0, 0, {"generator": ("Adam", (0.0, 0.99), 0.0, None)}),
     ],
 )
 def test_steps_and_optimizers_are_the_official_ones(teacher, method, init_sigma, psi_steps, optimizers):
@@ -92,8 +93,51 @@ def test_steps_and_optimizers_are_the_official_ones(teacher, method, init_sigma,
     trainer = trainer_of(spec_of(method, teacher))
     streams = [stream for step in trainer.steps for stream in step.streams()]
     assert streams == [*["psi", "psi-2", "psi-3", "psi-4", "psi-5"][:psi_steps], "generator"]
-    assert {name: optimizer_of(network) for name, network in trainer.networks.items()} == optimizers
+    found = {
+        name: (type(network.adam).__name__, network.adam.betas, network.weight_decay, network.clip_norm)
+        for name, network in trainer.networks.items()
+    }
+    assert found == optimizers
     assert trainer.recipe.init_sigma == init_sigma
+
+
+def test_gdd_starts_as_released(teacher):
+    options = {"backbones": ["digits"], "r1_interval": 16}
+    trainer = trainer_of(spec_of("gdd", teacher, ema_half_life_kimg=None, options=options, adversarial_kimg=200.0))
+    judge, penalty, generator = trainer.steps
+    assert (penalty.network, penalty.stream, penalty.every) == (judge.network, judge.stream, 16)
+    # Golden: lr × 16/17 and β₂ = 0.99^(16/17) of the discriminator; the generator's are plain.
+    assert judge.network.lr == pytest.approx(1e-3 * 16 / 17)
+    assert judge.network.adam.betas == pytest.approx((0, 0.99 ** (16 / 17)))
+    assert (generator.network.lr, generator.network.adam.betas) == (1e-3, (0.0, 0.99))
+    assert judge.weights(64) == {"real_or_fake": 64, "r1": 16, "fooling": 64}
+    assert generator.network.net.init_config["kwargs"]["dropout"] == 0
+    assert (trainer.recipe.init_sigma, trainer.recipe.ema_half_life_kimg) == (80.0, 500)
+    # Patience counts from the first image, since no term joins later.
+    assert trainer.begun == 0
+    start, _ = load_network(teacher)
+    assert all(map(torch.equal, generator.network.net.parameters(), start.parameters()))
+
+
+def test_innate_training_changes_only_what_is_not_frozen(tmp_path, teacher, capsys):
+    net, _ = load_network(distill(spec_of("gdd-i", teacher), tmp_path))
+    pairs = zip(load_network(teacher)[0].named_parameters(), net.parameters(), strict=True)
+    changed = {name: not torch.equal(before, after) for (name, before), after in pairs}
+    frozen = [changed[name] for name in changed if INNATE.match(name)]
+    assert frozen
+    assert not any(frozen)
+    assert changed["model.enc.8x8_conv.weight"]
+    assert changed["model.enc.8x8_block0.norm0.weight"]
+    assert "% of the generator's parameters stay as the teacher's" in capsys.readouterr().err
+
+
+def test_loss_of_instance_is_the_distance_to_what_the_teachers_sampler_draws(teacher):
+    z, labels = latents_for_seeds(range(4), (1, 8, 8)), torch.eye(10)[[3, 1, 4, 1]]
+    (step,) = trainer_of(spec_of("instance", teacher, options={"num_steps": 5})).steps
+    with torch.no_grad():
+        drawn = heun(load_network(teacher)[0], z, labels, num_steps=5).to(torch.float32)
+    terms = step.loss(MicroBatch(torch.zeros_like(z), labels, draws={"z": z}))
+    assert torch.equal(terms["instance"], drawn.square())
 
 
 @pytest.mark.parametrize(
@@ -112,7 +156,7 @@ def test_run_resumes_bit_by_bit(resumes, teacher, method, more):
     net, metadata = load_network(folder / "network.safetensors")
     assert metadata["network"]["class"] == CLASSES.get(method, "EDMPrecond")
     start, _ = load_network(teacher)
-    assert any(not torch.equal(a, b) for a, b in zip(net.parameters(), start.parameters(), strict=True))
+    assert not all(map(torch.equal, net.parameters(), start.parameters()))
 
 
 # Ratios are a round's, and heads need no batch; with equal rounds both orders of adding agree.
