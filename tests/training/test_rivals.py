@@ -19,7 +19,6 @@ from sida.networks.file import load_network, save_network
 from sida.sampling import heun, latents_for_seeds
 from sida.training.micro_batches import MicroBatch
 from tests.golden.vectors import load
-from tests.training.processes import said, together
 from tests.training.toy import DATASET, NETWORK, STUDENT, of_method, student_trainer
 
 COMMON = {
@@ -157,18 +156,6 @@ def test_run_resumes_bit_by_bit(resumes, teacher, method, more):
     assert metadata["network"]["class"] == CLASSES.get(method, "EDMPrecond")
     start, _ = load_network(teacher)
     assert not all(map(torch.equal, net.parameters(), start.parameters()))
-
-
-# Ratios are a round's, and heads need no batch; with equal rounds both orders of adding agree.
-@pytest.mark.parametrize(("method", "close"), [("f-distill", 0.02), ("fd-loss", 1e-3)])
-def test_two_processes_train_as_one(tmp_path, teacher, method, close):
-    spec = spec_of(method, teacher, lr=1e-5)
-    distill(spec, tmp_path / "alone")
-    assert together(lambda rank: distill(spec, tmp_path / "run") and 0, 2, tmp_path) == [0, 0], said(tmp_path)
-    one, two = (read_jsonl(tmp_path / name / "train.jsonl") for name in ("alone", "run"))
-    for here, there in zip(one, two, strict=True):
-        assert (here["nimg"], here["samples"]) == (there["nimg"], there["samples"])
-        assert here["losses"] == pytest.approx(there["losses"], rel=close)
 
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if name.startswith("realuid")])
