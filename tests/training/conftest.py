@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from sida.data import Dataset, load_dataset
+from sida.data import Dataset
 from sida.methods import distill
 from sida.training import train_teacher
-from tests.training.toy import DATASET, TEACHER, interrupt_after, results
+from tests.training.toy import TEACHER, interrupt_after, results
 
 
 @pytest.fixture(scope="session")
@@ -36,16 +34,3 @@ def resumes(tmp_path, monkeypatch):
         return tmp_path / "straight"
 
     return check
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    """The digits as PNG files in a folder, and its spec."""
-    digits, folder = load_dataset(DATASET), tmp_path / "pictures"
-    folder.mkdir()
-    labels = []
-    for number, image in enumerate(digits.images(range(len(digits)))):
-        Image.fromarray(image[0].numpy()).save(folder / f"{number:04d}.png")
-        labels.append([f"{number:04d}.png", int(digits.class_indices[number])])
-    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
-    return {"name": "digits", "kind": "folder", "path": str(folder), "resolution": 8, "channels": 1, "label_dim": 10}
