@@ -19,13 +19,15 @@ from sida.cli.main import main
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl, sha256_file
 from sida.methods import distill
+from sida.methods.registry import DistillConfig
 from sida.networks.file import load_network
-from sida.training import train_teacher
+from sida.training import TeacherConfig
 from sida.training.iteration import StudentTrainer
+from sida.training.loop import Run
 from sida.training.processes import Interruption, StopRequest
 from sida.training.run import RunFiles
 from tests.refused import command, refused, refusing
-from tests.training.toy import STUDENT, TEACHER, as_json, fork, interrupt_after, results, student_trainer, wait
+from tests.training.toy import STUDENT, TEACHER, fork, interrupt_after, results, student_trainer, wait
 
 
 @pytest.fixture(scope="module")
@@ -52,33 +54,23 @@ def test_teacher_files(teacher):
     assert not net.training
 
 
-def test_settings_alone_are_enough(tmp_path, teacher, student_spec, monkeypatch):
-    teacher = os.path.abspath(teacher)
-    monkeypatch.chdir(tmp_path)
-    short = {"total_kimg": 0.032, "tick_kimg": 0.016, "snapshot_kimg": None}
-    path = train_teacher(TEACHER | short)
-    assert path.parts == ("results", "local", "teachers", "toy", "network.safetensors")
-    student = student_spec | short | {"teacher": teacher, "evaluation": None}
-    assert distill(student).parts[:4] == ("results", "local", "students", "toy")
-    named = distill(student | {"outdir": "here"})
-    assert named == Path("here/network.safetensors")
-    # The folder decides nothing about the result, and one beside the settings goes before the one in them.
-    beside = distill(student | {"outdir": "here"}, "there")
-    assert beside == Path("there/network.safetensors")
-    nets = [load_network(file)[0].parameters() for file in (named, beside)]
-    assert all(torch.equal(a, b) for a, b in zip(*nets))
-    refused(r"student.outdir: must be the path of a folder, got 3", distill, student | {"outdir": 3})
+def test_settings_name_the_folder_of_a_run():
+    opened = lambda kind, spec, outdir=None: str(Run.opened(kind, spec, outdir, "spec").folder)
+    assert opened(TeacherConfig, TEACHER) == "results/local/teachers/toy"
+    assert opened(DistillConfig, {**STUDENT, "teacher": "t"}) == "results/local/students/toy"
+    assert opened(TeacherConfig, {**TEACHER, "outdir": "here"}) == "here"
+    assert opened(TeacherConfig, {**TEACHER, "outdir": "here"}, "there") == "there"
+    refused(r"spec.outdir: must be the path of a folder, got 3", opened, TeacherConfig, {**TEACHER, "outdir": 3})
 
 
 def test_student_files(uninterrupted, teacher):
     _, metadata = load_network(uninterrupted / "network.safetensors")
-    evaluations, ticks = read_jsonl(uninterrupted / "evaluations.jsonl"), read_jsonl(uninterrupted / "train.jsonl")
+    evaluations, ticks = (read_jsonl(uninterrupted / f"{name}.jsonl") for name in ("evaluations", "train"))
     assert [e["nimg"] for e in evaluations] == [0, 64, 112, 160, 208]
     best = min(evaluations, key=lambda e: e["fd"])
     assert (metadata["nimg"], metadata["fd"], metadata["last_nimg"]) == (best["nimg"], best["fd"], 208)
     assert metadata["parents"] == {"teacher": sha256_file(teacher), "init": None}
-    assert metadata["method"] == "sida"
-    assert metadata["sampler"] == {"kind": "one_step", "init_sigma": 2.5}
+    assert (metadata["method"], metadata["sampler"]) == ("sida", {"kind": "one_step", "init_sigma": 2.5})
     assert metadata["code_version"]
     assert len(metadata["config_sha256"]) == 64
     # ψ alone, then SiD, then both; every tick carries what it must.
@@ -88,12 +80,10 @@ def test_student_files(uninterrupted, teacher):
         assert tick["nan_count"] == tick["bad_gradients"] == 0
         assert {"nimg", "losses", "grad_norm", "img_per_s", "memory_mb", "seconds"} <= tick.keys()
         assert tick["weight_rms"].keys() == {"fake_score", "generator"}
-    start, _ = load_network(teacher)
-    kernels = torch.cat([p.detach().flatten() for p in start.parameters() if p.ndim >= 2])
+    kernels = torch.cat([p.detach().flatten() for p in load_network(teacher)[0].parameters() if p.ndim >= 2])
     assert ticks[0]["weight_rms"]["generator"] == pytest.approx(float(kernels.square().mean().sqrt()))
-    names = sorted(path.name for path in (uninterrupted / "snapshots").iterdir())
-    assert names[1::2] == ["network-0000000112.safetensors", "network-0000000208.safetensors"]
-    assert [name.rpartition(".")[2] for name in names[::2]] == ["png", "png"]
+    names = {f"network-0000000{nimg}.{kind}" for nimg in (112, 208) for kind in ("png", "safetensors")}
+    assert {path.name for path in (uninterrupted / "snapshots").iterdir()} == names
 
 
 @pytest.fixture
@@ -146,30 +136,34 @@ def test_a_kill_at_each_step_of_a_save(tmp_path, uninterrupted, student_spec, af
     assert [path for path in run.rglob(".*") if path.name != ".lock"] == []
 
 
-def slowly(task):
-    """Runs a training that cannot be through before another process has seen it begin."""
+def train_slowly(task, log):
+    """Forks a training that cannot be through before another process has seen it begin; returns when it has begun."""
     iteration = StudentTrainer.iteration
-    StudentTrainer.iteration = lambda self, nimg: time.sleep(0.05) or iteration(self, nimg)
-    return task()
+
+    def begin():
+        StudentTrainer.iteration = lambda self, nimg: time.sleep(0.05) or iteration(self, nimg)
+        return task()
+
+    pid = fork(begin, log.with_name("log"))
+    while not (log.exists() and log.read_text()):
+        time.sleep(0.005)
+    return pid
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_signals_keep_the_state(tmp_path, uninterrupted, student_spec, number, status):
-    run = tmp_path / "run"
-    arguments = ["distill", "--spec", as_json(student_spec), "--out", str(run)]
-    pid = fork(lambda: slowly(lambda: main(arguments)), tmp_path / "log")
-    while not (run / "train.jsonl").exists() or not (run / "train.jsonl").read_text():
-        time.sleep(0.005)
+    words = ["distill", "--spec", json.dumps(student_spec), "--out", str(tmp_path)]
+    pid = train_slowly(lambda: main(words), tmp_path / "train.jsonl")
     os.kill(pid, number)
     assert wait(pid) == status
     assert "Traceback" not in (tmp_path / "log").read_text()
-    header = json.loads(sorted((run / "state").glob("state-*.json"))[-1].read_text())
-    ticks = read_jsonl(run / "train.jsonl")
+    record = json.loads(sorted((tmp_path / "state").glob("state-*.json"))[-1].read_text())["record"]
+    ticks = read_jsonl(tmp_path / "train.jsonl")
     # Kept where it stopped, not at the last event: nothing is lost.
-    assert header["record"]["nimg"] >= ticks[-1]["nimg"] > 0
-    assert header["record"]["train"] == ticks
-    distill(student_spec, run)
-    assert results(run) == results(uninterrupted)
+    assert record["nimg"] >= ticks[-1]["nimg"] > 0
+    assert record["train"] == ticks
+    distill(student_spec, tmp_path)
+    assert results(tmp_path) == results(uninterrupted)
 
 
 def test_only_an_insistent_ctrl_c_ends_a_run_at_once(tmp_path):
@@ -211,15 +205,11 @@ def test_the_state_that_a_run_resumes_from_leaves_the_memory(tmp_path, student_s
 
 
 def test_second_process_waits_and_takes_over_the_result(tmp_path, uninterrupted, student_spec, capsys):
-    run = tmp_path / "run"
-    pid = fork(lambda: slowly(lambda: distill(student_spec, run) and 0), tmp_path / "log")
-    while not (run / "train.jsonl").exists():
-        time.sleep(0.005)
-    distill(student_spec, run)
+    pid = train_slowly(lambda: distill(student_spec, tmp_path) and 0, tmp_path / "train.jsonl")
+    distill(student_spec, tmp_path)
     assert wait(pid) == 0
-    lines = capsys.readouterr().err.splitlines()
-    assert len([line for line in lines if "another process is at work on this run; waiting" in line]) == 1
-    assert results(run) == results(uninterrupted)
+    assert capsys.readouterr().err.count("another process is at work on this run; waiting") == 1
+    assert results(tmp_path) == results(uninterrupted)
 
 
 def test_a_seed_decides_the_result_which_is_the_last_network_without_evaluations(tmp_path, student_spec):
@@ -242,23 +232,22 @@ def test_sid2a_starts_from_the_generator_and_its_fake_score_from_the_teacher(uni
 
 def test_a_network_that_cannot_be_read_once_is_one_line(tmp_path, teacher, student_spec, monkeypatch):
     """As when a file was renamed over on another machine while this one had it open."""
-    original = builtins.open
+    original, stale = builtins.open, os.strerror(errno.ESTALE)
 
     def failing(file, *arguments, **options):
         if str(file) == teacher:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), teacher)
+            raise OSError(errno.ESTALE, stale, teacher)
         return original(file, *arguments, **options)
 
     monkeypatch.setattr(builtins, "open", failing)
-    with refusing(teacher, os.strerror(errno.ESTALE)):
-        command("distill", "--spec", as_json(student_spec), "--out", tmp_path / "run")
+    with refusing(teacher, stale):
+        command("distill", "--spec", json.dumps(student_spec), "--out", tmp_path / "run")
 
 
 def test_command_line_overrides(tmp_path, student_spec, teacher, capsys):
-    spec = tmp_path / "student.json"
-    spec.write_text(as_json({**student_spec, "method": "sid", "teacher": "elsewhere"}))
+    spec = json.dumps({**student_spec, "method": "sid", "teacher": "elsewhere"})
     arguments = ["--set", "total_kimg=0.04", "--set", "lr=1e-4", "--set", "evaluation=null"]
-    run = ["distill", "--spec", str(spec), "--out", str(tmp_path / "run"), "--method", "sida", "--teacher", teacher]
+    run = ["distill", "--spec", spec, "--out", str(tmp_path / "run"), "--method", "sida", "--teacher", teacher]
     assert main([*run, *arguments]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "run" / "network.safetensors")
     _, metadata = load_network(tmp_path / "run" / "network.safetensors")
