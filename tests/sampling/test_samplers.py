@@ -39,48 +39,44 @@ def load(kwargs, arrays, prefix, cls="EDMPrecond"):
     return recorded_network(arrays, cls, kwargs, prefix).requires_grad_(False)
 
 
-EDM_CASES = ["heun18", "heun40", "heun5_sigma", "churn18", "churn6_big"]
-EDM2_CASES = ["heun32", "heun64", "guided32", "f64_8", "churn8"]
+CASES = {
+    "edm": ["heun18", "heun40", "heun5_sigma", "churn18", "churn6_big"],
+    "edm2": ["heun32", "heun64", "guided32", "f64_8", "churn8"],
+}
 
 
-def check(name, arrays, settings, net, latents, labels, **more):
-    settings = {k: v for k, v in settings.items() if k not in ("randn_like_calls", "dtype")}
+def assert_same_levels(images, recorded):
+    levels = to_uint8(images).permute(0, 2, 3, 1).numpy().astype(int) - recorded
+    assert np.abs(levels).max() <= 1
+    assert (levels != 0).mean() < 0.01
+
+
+@pytest.mark.parametrize(("family", "name"), [(family, name) for family, names in CASES.items() for name in names])
+def test_trajectories_match_the_golden_ones(golden, family, name):
+    arrays, info = golden(f"sampler/heun_{family}")
+    assert set(info["cases"]) == set(CASES[family])
+    settings, given = dict(info["cases"][name]), "in/latents" if family == "edm" else "in/noise"
+    settings.pop("randn_like_calls", None)
+    if family == "edm":
+        net = Recorder(load(info["constructor_kwargs"], arrays, "param/"))
+    else:
+        net = Recorder(load(info["net_kwargs"], arrays, "net/", "EDM2Precond"))
+        gnet = load(info["gnet_kwargs"], arrays, "gnet/", "EDM2Precond")
+        dtype = torch.float64 if "dtype" in settings else torch.float32
+        settings |= {"dtype": dtype, "gnet": gnet, "noise_every_step": False}
     recorded = iter(torch.from_numpy(arrays[f"{name}/noise"]) if f"{name}/noise" in arrays else ())
-    final = heun(net, latents, labels, noise=lambda x: next(recorded), **settings, **more)
+    inputs = torch.from_numpy(arrays[given]), torch.from_numpy(arrays["in/labels"])
+    final = heun(net, *inputs, noise=lambda x: next(recorded), **settings)
     assert next(recorded, None) is None, "not all recorded noise was used"
+    assert final.dtype == settings.get("dtype", torch.float64)
     np.testing.assert_allclose(net.sigmas, arrays[f"{name}/call_sigma"], rtol=1e-6)
     assert len(net.sigmas) == heun_evaluations(settings["num_steps"])
     picked = arrays[f"{name}/call_index"]
     assert relative_error(torch.stack([net.inputs[i] for i in picked]), arrays[f"{name}/call_x"]) < 1e-5
     assert relative_error(torch.stack([net.outputs[i] for i in picked]), arrays[f"{name}/call_D"]) < 1e-5
     assert relative_error(final, arrays[f"{name}/final"]) < 1e-5
-    return final
-
-
-@pytest.mark.parametrize("name", EDM_CASES)
-def test_edm_trajectories_match_the_golden_ones(golden, name):
-    arrays, info = golden("sampler/heun_edm")
-    assert set(info["cases"]) == set(EDM_CASES)
-    net = Recorder(load(info["constructor_kwargs"], arrays, "param/"))
-    latents, labels = torch.from_numpy(arrays["in/latents"]), torch.from_numpy(arrays["in/labels"])
-    final = check(name, arrays, info["cases"][name], net, latents, labels)
-    assert final.dtype == torch.float64
-    levels = to_uint8(final).permute(0, 2, 3, 1).numpy().astype(int) - arrays[f"{name}/final_uint8"]
-    assert np.abs(levels).max() <= 1
-    assert (levels != 0).mean() < 0.01
-
-
-@pytest.mark.parametrize("name", EDM2_CASES)
-def test_edm2_trajectories_match_the_golden_ones(golden, name):
-    arrays, info = golden("sampler/heun_edm2")
-    assert set(info["cases"]) == set(EDM2_CASES)
-    settings = info["cases"][name]
-    net = Recorder(load(info["net_kwargs"], arrays, "net/", "EDM2Precond"))
-    gnet = load(info["gnet_kwargs"], arrays, "gnet/", "EDM2Precond")
-    dtype = torch.float64 if "dtype" in settings else torch.float32
-    latents, labels = torch.from_numpy(arrays["in/noise"]), torch.from_numpy(arrays["in/labels"])
-    final = check(name, arrays, settings, net, latents, labels, dtype=dtype, gnet=gnet, noise_every_step=False)
-    assert final.dtype == dtype
+    if family == "edm":
+        assert_same_levels(final, arrays[f"{name}/final_uint8"])
 
 
 def test_sigma_steps_match_the_golden_tables(golden):
@@ -132,9 +128,7 @@ def test_one_step_images_match_the_golden_ones(golden, name):
     labels = torch.from_numpy(arrays["in/class_labels"]) if "in/class_labels" in arrays else None
     images = one_step(net, latents, labels)
     assert relative_error(images, arrays["out/images"]) < 1e-5
-    levels = to_uint8(images).permute(0, 2, 3, 1).numpy().astype(int) - arrays["out/uint8_nhwc"]
-    assert np.abs(levels).max() <= 1
-    assert (levels != 0).mean() < 0.01
+    assert_same_levels(images, arrays["out/uint8_nhwc"])
     if labels is not None:
         fifth = torch.nn.functional.one_hot(torch.full((8,), 5), 10).float()
         assert relative_error(one_step(net, latents, fifth), arrays["out/images_class5"]) < 1e-5
@@ -158,9 +152,7 @@ def test_quantisation_follows_the_official_table(golden):
         assert np.array_equal(to_uint8(values.double()), arrays[f"{name}/uint8_f64"])
     assert np.array_equal(to_uint8(torch.from_numpy(arrays["roundtrip_float"])), arrays["roundtrip_uint8_f32"])
     assert np.array_equal(arrays["roundtrip_uint8_f32"], arrays["roundtrip_in"])
-
-
-def test_not_a_number_becomes_black():
+    # NaN becomes black.
     assert to_uint8(torch.tensor([float("nan"), float("inf"), -float("inf")])).tolist() == [0, 255, 0]
 
 
