@@ -59,26 +59,14 @@ def test_a_protocol_and_the_data_of_a_monitor_count_by_what_is_measured(tmp_path
 EVALUATION = STUDENT["evaluation"]
 
 
-@pytest.mark.parametrize(
-    ("spec", "same", "others"),
-    [
-        (
-            TEACHER,
-            {"lr_rampup_kimg": 0, "lr_ref_batches": 0.0, "data_order": "shuffled", "power_ema": []},
-            [{"lr_rampup_kimg": 0.1}, {"lr_ref_batches": 10}, {"data_order": "edm2"}, {"power_ema": [0.1, 0.2]}],
-        ),
-        (
-            GIVEN,
-            {"pictures": 3, "loggers": ["tensorboard"], "on_divergence": "stop", "state_minutes": 1.0}
-            | {"evaluation": {**EVALUATION, "patience": None}},
-            [{"evaluation": {**EVALUATION, "patience": 3}}],
-        ),
-    ],
-    ids=["teacher", "student"],
-)
-def test_settings_that_came_later_leave_old_digests(spec, same, others):
-    assert digest(spec) == digest(spec, **same)
-    assert len({digest(spec), *(digest(spec, **change) for change in others)}) == 1 + len(others)
+def test_settings_that_came_later_leave_old_digests():
+    defaults = {"lr_rampup_kimg": 0, "lr_ref_batches": 0.0, "data_order": "shuffled", "power_ema": []}
+    others = {"lr_rampup_kimg": 0.1, "lr_ref_batches": 10, "data_order": "edm2", "power_ema": [0.1, 0.2]}
+    assert digest(TEACHER) == digest(TEACHER, **defaults)
+    assert len({digest(TEACHER), *(digest(TEACHER, **{name: value}) for name, value in others.items())}) == 5
+    same = {"pictures": 3, "loggers": ["tensorboard"], "on_divergence": "stop", "state_minutes": 1.0}
+    assert digest(GIVEN) == digest(GIVEN, **same, evaluation={**EVALUATION, "patience": None})
+    assert digest(GIVEN) != digest(GIVEN, evaluation={**EVALUATION, "patience": 3})
 
 
 def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):

@@ -10,14 +10,18 @@ from sida.training import train_teacher
 from sida.training.micro_batches import EagerRunner
 from sida.training.teacher import EDMLoss
 from tests.refused import refused
-from tests.training.toy import DATASET, STUDENT, TEACHER, results
+from tests.training.test_rivals import spec_of
+from tests.training.toy import STUDENT, TEACHER, results
 
-BRIEF = {"total_kimg": 0.096, "tick_kimg": 0.016, "snapshot_kimg": None}
+BRIEF = {"total_kimg": 0.064, "tick_kimg": 0.016, "snapshot_kimg": None}
+SIDA = {**STUDENT, **BRIEF, "warmup_kimg": 0.0, "adversarial_kimg": 0.0, "evaluation": None}
 
 
-def out_of_memory(monkeypatch, owner, name, calls):
-    """The named method raises at these calls, after its work."""
-    original, count = getattr(owner, name), iter(range(10**6))
+def running(kind, teacher, monkeypatch, calls):
+    """Function that trains in a folder; the losses of these calls run out of memory after their work."""
+    spec = {"teacher": {**TEACHER, **BRIEF}, "sida": {**SIDA, "teacher": teacher}}.get(kind) or spec_of(kind, teacher)
+    owner, run = (EDMLoss, train_teacher) if kind == "teacher" else (EagerRunner, distill)
+    original, count = owner.__call__, iter(range(10**6))
 
     def failing(*args, **kwargs):
         result = original(*args, **kwargs)
@@ -25,52 +29,28 @@ def out_of_memory(monkeypatch, owner, name, calls):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return result
 
-    monkeypatch.setattr(owner, name, failing)
+    def train(folder, fails):
+        with monkeypatch.context() as patch:
+            if fails:
+                patch.setattr(owner, "__call__", failing)
+            run(spec, folder)
+
+    return train
 
 
-SHORT = {
-    "name": "t", "dataset": DATASET, "batch_size": 16, "lr": 1e-3, "total_kimg": 0.064, "tick_kimg": 0.016,
-    "ema_half_life_kimg": 0.02, "pictures": 0,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("spec", "owner", "name", "call"),
-    [
-        # In the middle of a step, whose first gradients are then dropped.
-        ({**STUDENT, **BRIEF, "adversarial_kimg": 0.0, "evaluation": None}, EagerRunner, "__call__", 7),
-        # After the loss, which has changed spectral norms; the discriminator has no blocks.
-        (
-            {**SHORT, "method": "gdd", "options": {"backbones": ["digits"], "r1_interval": 2}, "batch_gpu": 8},
-            EagerRunner, "__call__", 1,
-        ),
-        ({**TEACHER, **BRIEF}, EDMLoss, "__call__", 3),
-    ],
-    ids=["sida", "gdd", "teacher"],
-)  # fmt: skip
-def test_a_training_goes_on_with_the_same_numbers(tmp_path, monkeypatch, capfd, teacher, spec, owner, name, call):
-    run = train_teacher if "network" in spec else distill
-    spec = spec if run is train_teacher else {**spec, "teacher": teacher, "warmup_kimg": 0.0}
-    run(spec, tmp_path / "plain")
-    out_of_memory(monkeypatch, owner, name, {call})
-    run(spec, tmp_path / "relieved")
+# In the middle of a step, whose first gradients are then dropped; of GDD after the loss, which has changed spectral
+# norms (the discriminator has no blocks).
+@pytest.mark.parametrize(("kind", "call"), [("sida", 7), ("gdd", 1), ("teacher", 3)])
+def test_a_training_goes_on_with_the_same_numbers(tmp_path, monkeypatch, capfd, teacher, kind, call):
+    train = running(kind, teacher, monkeypatch, {call})
+    train(tmp_path / "plain", False)
+    train(tmp_path / "relieved", True)
     assert "again in the backward pass" in capfd.readouterr().err
     assert results(tmp_path / "relieved") == results(tmp_path / "plain")
 
 
-def test_the_second_time_ends_in_one_line_with_the_remedy(tmp_path, monkeypatch):
-    out_of_memory(monkeypatch, EDMLoss, "__call__", {5, 9})
-    refused("out of memory at image .*batch_gpu", train_teacher, TEACHER, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("method", "options"),
-    [
-        ("fd-loss", {"judges": ["digits"], "population": 40}),
-        ("f-distill", {"divergence": "js", "decay": 0.5, "bins": 3}),
-    ],
-)
-def test_statistics_outside_of_the_networks_take_no_step_twice(tmp_path, monkeypatch, teacher, method, options):
-    spec = {**SHORT, "method": method, "teacher": teacher, "options": options}
-    out_of_memory(monkeypatch, EagerRunner, "__call__", {0})
-    refused("out of memory .*batch_gpu", distill, {**spec, "init": teacher if method == "fd-loss" else None}, tmp_path)
+# The second time; and statistics outside of the networks take no step twice.
+@pytest.mark.parametrize(("kind", "calls"), [("teacher", {1, 3}), ("fd-loss", {0}), ("f-distill", {0})])
+def test_what_cannot_go_on_ends_in_one_line_with_the_remedy(tmp_path, monkeypatch, teacher, kind, calls):
+    train = running(kind, teacher, monkeypatch, calls)
+    refused("out of memory at image .*batch_gpu", train, tmp_path, True)
