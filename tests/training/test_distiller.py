@@ -108,26 +108,30 @@ def test_rounds_add_up_but_for_the_adversarial_scalar(networks):
             assert_same_parameters(whole.generator.net, parts.generator.net, 1)
 
 
-def test_teacher_never_changes_and_modes_are_the_official_ones(networks):
-    seen = []
+def test_teacher_never_changes_and_modes_are_the_official_ones(networks, monkeypatch):
+    seen, loss = [], SiDALoss()
+    distiller = Distiller(*networks(), loss, Schedule(0, 0), recipe(lr=LR))
+    nets = (distiller.true_score, distiller.fake_score.net, distiller.generator.net)
 
-    class Spy(SiDALoss):
-        def fake_score_terms(self, fake_score, given):
-            seen.append(("psi", fake_score.training, distiller.generator.net.training, given.images.requires_grad))
-            return super().fake_score_terms(fake_score, given)
+    def watched(name, terms):
+        def watching(*given):
+            modes = [(net.training, *{p.requires_grad for p in net.parameters()}) for net in nets]
+            seen.append((name, *modes, given[-1].images.requires_grad))
+            return terms(*given)
 
-        def generator_terms(self, true_score, fake_score, given):
-            frozen = not any(p.requires_grad for p in (*true_score.parameters(), *fake_score.parameters()))
-            seen.append(("theta", fake_score.training, distiller.generator.net.training, frozen))
-            assert not true_score.training
-            return super().generator_terms(true_score, fake_score, given)
+        return watching
 
-    distiller = Distiller(*networks(), Spy(), Schedule(0, 0), recipe(lr=LR))
+    for name in ("fake_score_terms", "generator_terms"):
+        monkeypatch.setattr(loss, name, watched(name, getattr(loss, name)))
     teacher = vector(distiller.true_score)
     iterate(distiller, 0, [batch(4, 0)], [batch(4, 1)])
-    assert seen == [("psi", True, False, False), ("theta", False, True, True)]
+    frozen, trained = (False, False), (True, True)
+    assert seen == [
+        ("fake_score_terms", frozen, trained, frozen, False),
+        ("generator_terms", frozen, frozen, trained, True),
+    ]
     assert torch.equal(vector(distiller.true_score), teacher)
-    assert all(p.grad is None for net in (distiller.true_score, distiller.fake_score.net) for p in net.parameters())
+    assert all(p.grad is None for net in nets[:2] for p in net.parameters())
 
 
 @given(

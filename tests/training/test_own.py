@@ -1,9 +1,6 @@
-"""Methods and networks of one's own, and no code that runs because a file names it."""
+"""Networks of one's own, and no code that runs because a file names it (methods: test_recipes.py)."""
 
 from __future__ import annotations
-
-import dataclasses
-import re
 
 import pytest
 import torch
@@ -13,11 +10,9 @@ from sida.cli.main import main
 from sida.config.plugins import ALLOW
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors, write_tensors
-from sida.methods import SID, distill
-from sida.methods.registry import DistillConfig, resolve_recipe
-from sida.methods.sid import SiDLoss
+from sida.methods import distill
 from sida.networks import family_of
-from sida.networks.file import load_network, read_metadata
+from sida.networks.file import load_network
 from sida.training import train_teacher
 from tests.refused import refused
 from tests.training.toy import NETWORK, SID_STUDENT, TEACHER
@@ -28,36 +23,10 @@ SPEC = {**TEACHER, "network": {"class": FLOW, "kwargs": KWARGS}, "total_kimg": 0
 SHORT = {**SID_STUDENT, "total_kimg": 0.08, "warmup_kimg": 0.0, "evaluation": None}
 
 
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch):
-    """As for a user who has allowed nothing but the methods here."""
-    monkeypatch.setenv(ALLOW, __name__)
-
-
 @pytest.fixture(scope="module")
 def flow(tmp_path_factory):
     """A teacher of a family of one's own."""
     return str(train_teacher(SPEC, tmp_path_factory.mktemp("flow")))
-
-
-@dataclasses.dataclass(eq=False)
-class NoLevels(SiDLoss):
-    """SiD without official noise levels of the fake score."""
-
-    P_mean: float | None = None
-
-
-FEW = dataclasses.replace(SID, name="few", loss=NoLevels, official={"edm": {}, "edm2": {}})
-
-
-def test_official_values_of_ones_own_may_be_few_where_the_recipe_has_the_rest(teacher):
-    network = read_metadata(teacher)["network"]
-    config = lambda **more: DistillConfig(**{**SHORT, "teacher": teacher, "method": f"{__name__}:FEW", **more})
-    message = "student.method: 'few' has no default for init_sigma, P_mean with EDM networks; add it"
-    refused(re.escape(message), resolve_recipe, config(), network)
-    rest = {"init_sigma": 2.5, "P_mean": -1.2}
-    made = resolve_recipe(config(**rest), network)
-    assert (made.alpha, made.logvar, made.weight_norm) == (1.2, False, None)
 
 
 def test_exact_velocities_give_the_clean_image():
@@ -84,6 +53,7 @@ def test_own_family_is_distilled_and_drawn_from(flow, tmp_path, monkeypatch):
 
 def test_module_that_a_file_names_is_not_even_imported(flow, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(ALLOW, "")
     (tmp_path / "stranger.py").write_text("import pathlib\npathlib.Path('was-here').touch()\n")
     tensors, record = read_tensors(flow)
     record["network"]["class"] = "stranger:Net"

@@ -225,6 +225,24 @@ def test_a_custom_method_with_networks_of_its_own_names_what_it_reads():
     dataclasses.replace(own, loss=SiDLoss).check(config)
 
 
+@dataclasses.dataclass(eq=False)
+class NoLevels(SiDLoss):
+    """SiD without official noise levels of the fake score."""
+
+    P_mean: float | None = None
+
+
+FEW = dataclasses.replace(SID, name="few", loss=NoLevels, official={"edm": {}, "edm2": {}})
+
+
+def test_official_values_of_ones_own_may_be_few_where_the_recipe_has_the_rest():
+    config = lambda **more: config_for("t", "sid", **more, method=f"{__name__}:FEW")
+    told = "student.method: 'few' has no default for init_sigma, P_mean, ema_half_life_kimg with EDM networks; add it"
+    refused(told, resolve_recipe, config(), NETWORK)
+    made = resolve_recipe(config(init_sigma=2.5, P_mean=-1.2, ema_half_life_kimg=500.0), NETWORK)
+    assert (made.alpha, made.logvar, made.weight_norm) == (1.2, False, None)
+
+
 FAULTS = [
     ("sida", {"method": "sid2a"}, "--spec.init: sid2a starts from a distilled generator"),
     ("sida", {"init": "x"}, "--spec.init: 'sida' starts from the teacher; remove it"),

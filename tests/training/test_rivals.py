@@ -9,6 +9,7 @@ import torch
 
 from sida.config.resources import ROOT
 from sida.config.settings import load_yaml
+from sida.data import Dataset
 from sida.files.atomic import read_jsonl
 from sida.machine import prepare_process
 from sida.methods import METHODS, distill
@@ -19,7 +20,7 @@ from sida.networks.file import load_network, save_network
 from sida.sampling import heun, latents_for_seeds
 from sida.training.micro_batches import MicroBatch
 from tests.golden.vectors import load
-from tests.training.toy import DATASET, NETWORK, STUDENT, of_method, student_trainer
+from tests.training.toy import DATASET, NETWORK, STUDENT, interrupt_after, of_method, results, student_trainer
 
 COMMON = {
     **{key: value for key, value in STUDENT.items() if key not in ("augment", "grad_clip_value")},
@@ -147,8 +148,14 @@ def test_loss_of_instance_is_the_distance_to_what_the_teachers_sampler_draws(tea
         ("gdd", {"augment": {"p": 0.1}}),
     ],
 )
-def test_run_resumes_bit_by_bit(resumes, teacher, method, more):
-    folder = resumes(spec_of(method, teacher, **more), 32)
+def test_run_resumes_bit_by_bit(tmp_path, teacher, monkeypatch, method, more):
+    spec, folder, resumed = spec_of(method, teacher, **more), tmp_path / "straight", tmp_path / "resumed"
+    distill(spec, folder)
+    interrupt_after(distill, spec, resumed, monkeypatch, 32)
+    # The state says which images the run has seen: they are not read again.
+    monkeypatch.setattr(Dataset, "sketch", None)
+    distill(spec, resumed)
+    assert results(resumed) == results(folder)
     logs = read_jsonl(folder / "train.jsonl")
     assert {name for record in logs for name in record["losses"]} == RUNS[method][1]
     assert all(record["nan_count"] == record["bad_gradients"] == 0 for record in logs)
@@ -211,11 +218,9 @@ def test_stages_begin_as_in_the_official_loop():
 
 def test_a_step_of_fd_loss_draws_its_own_classes(teacher):
     trainer, seen = trainer_of(spec_of("fd-loss", teacher)), []
-    one_class = (torch.zeros(16, 1, 8, 8), torch.eye(10)[torch.zeros(16, dtype=torch.int64)])
-    trainer.batches = lambda stream, nimg, with_images: [one_class]
+    trainer.batches = lambda stream, nimg, with_images: [(torch.zeros(16, 1, 8, 8), torch.eye(10)[[0] * 16])]
     (step,) = trainer.steps
-    loss = step.loss
-    trainer.steps = [dataclasses.replace(step, loss=lambda given: seen.append(given.class_labels) or loss(given))]
+    trainer.steps = [dataclasses.replace(step, loss=lambda given: seen.append(given.class_labels) or step.loss(given))]
     trainer.iteration(0)
     assert seen[0].shape == (16, 10)
     assert len(set(seen[0].argmax(1).tolist())) > 3
@@ -224,7 +229,6 @@ def test_a_step_of_fd_loss_draws_its_own_classes(teacher):
 def test_fd_loss_takes_images_without_classes(tmp_path):
     network = {**NETWORK, "kwargs": {**NETWORK["kwargs"], "label_dim": 0}}
     save_network(build_network(network), tmp_path / "start.safetensors", {})
-    dataset = {**DATASET, "labels": False}
-    trainer = trainer_of({**spec_of("fd-loss", str(tmp_path / "start.safetensors")), "dataset": dataset})
+    trainer = trainer_of(spec_of("fd-loss", str(tmp_path / "start.safetensors"), dataset={**DATASET, "labels": False}))
     trainer.batches = lambda stream, nimg, with_images: [(torch.zeros(16, 1, 8, 8), torch.zeros(16, 0))]
     assert torch.isfinite(trainer.iteration(0).losses["fd"])
