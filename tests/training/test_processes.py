@@ -80,13 +80,8 @@ def crashing(spec, folder, moment, accident, victims=(0, 1, 2, 3)):
 
     def task(rank):
         original = StudentTrainer.iteration
-
-        def fragile(self, nimg):
-            if nimg >= moment and rank in victims:
-                accident()
-            return original(self, nimg)
-
-        StudentTrainer.iteration = fragile
+        happens = lambda nimg: nimg >= moment and rank in victims and accident()
+        StudentTrainer.iteration = lambda self, nimg: happens(nimg) or original(self, nimg)
         return main(["distill", "--spec", json.dumps({**spec, "state_minutes": 0}), "--out", str(folder)])
 
     return task
@@ -107,20 +102,18 @@ def test_kills_of_a_rank(tmp_path, spec, kills):
 
     docs/reliability.md names the number of kills in the slow set.
     """
-    undisturbed = crashing(spec, tmp_path / "alone", 10**9, None)
-    assert together(undisturbed, 2, tmp_path / "logs") == [0, 0], said(tmp_path / "logs")
-    source, done, runs = random.Random(kills), 0, 0
+    logs, source, done, runs = tmp_path / "logs", random.Random(kills), 0, 0
+    assert together(crashing(spec, tmp_path / "alone", 10**9, None), 2, logs) == [0, 0], said(logs)
     while done < kills:
         runs += 1
         run, ends = tmp_path / f"run{runs}", [1]
         while any(ends):
             victim, delay = source.randrange(2), source.uniform(0, 1.5)
             kill = lambda delay=delay: threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
-            victims = {victim} if done < kills else {}
-            ends = together(crashing(spec, run, 0, kill, victims), 2, tmp_path / "logs")
-            assert ends[victim] in (0, -signal.SIGKILL), said(tmp_path / "logs")
+            ends = together(crashing(spec, run, 0, kill, {victim} if done < kills else {}), 2, logs)
             # A process that lost its partner asks to be started again; one that was through did not notice.
-            assert ends[1 - victim] in (0, EXIT_RETRY), said(tmp_path / "logs")
+            assert ends[victim] in (0, -signal.SIGKILL), said(logs)
+            assert ends[1 - victim] in (0, EXIT_RETRY), said(logs)
             done += ends[victim] < 0
         assert results(run) == results(tmp_path / "alone")
 
@@ -221,56 +214,11 @@ def test_exit_status():
     assert done.stdout == f"{[1, EXIT_RETRY]}\n", done.stderr
 
 
-def test_the_command_stops_at_a_signal_and_resumes_in_a_folder_with_traps(tmp_path):
-    """One line, a state, and the status that has a scheduler send the job again; no module of the folder runs."""
-    for name in ("sida", "torch"):
-        (tmp_path / f"{name}.py").write_text("open('was-here', 'w')")
-    spec = {**TEACHER, "batch_gpu": 4, "snapshot_kimg": None, "state_minutes": 0, "total_kimg": 1000}
-    script = "import sys\nfrom sida.cli.main import main\nsys.exit(main(sys.argv[1:]))"
-    words = ["train-teacher", "--out", "run", "--processes", "2", "--spec", json.dumps(spec)]
-    command = [sys.executable, "-P", "-c", script, *words]
-    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    wait_for_image(tmp_path / "run", run)
-    run.send_signal(signal.SIGUSR1)
-    _, said = run.communicate(timeout=300)
-    assert run.returncode == EXIT_RETRY
-    lines = [line for line in said.splitlines() if not line.startswith("[teacher")]
-    assert lines == [PREEMPTED]
-    images = newest_image(tmp_path / "run")
-    assert images > 0
-    again = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    wait_for_image(tmp_path / "run", again, images)
-    # Without their launcher the processes end, too, and with them the pipe; the training would take longer.
-    again.kill()
-    again.communicate(timeout=300)
-    assert not (tmp_path / "was-here").exists()
-
-
-@pytest.mark.slow
-def test_torchrun_ends_with_a_killed_process_and_resumes(tmp_path):
-    spec = {**TEACHER, "batch_gpu": 4, "snapshot_kimg": None, "state_minutes": 0, "total_kimg": 1}
-
-    def command(folder):
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-        words = ["-m", "sida", "train-teacher", "--out", str(tmp_path / folder), "--spec", json.dumps(spec)]
-        return subprocess.Popen([*torchrun, *words], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-
-    run = command("run")
-    wait_for_image(tmp_path / "run", run)
-    images = newest_image(tmp_path / "run")
-    children = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True).stdout.split()
-    os.kill(max(map(int, children)), signal.SIGKILL)
-    _, said = run.communicate(timeout=300)
-    assert run.returncode != 0
-    # The rest is torchrun's own report.
-    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: another of the 2 processes of this training has ended")
-    again, alone = command("run"), command("alone")
-    for process in (again, alone):
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said
-    assert 0 < images < 1000
-    assert results(tmp_path / "run") == results(tmp_path / "alone")
+def start(launcher, folder, total_kimg, place=ROOT):
+    """A teacher's training in two processes, which keeps a state after each iteration."""
+    spec = {**TEACHER, "batch_gpu": 4, "snapshot_kimg": None, "state_minutes": 0, "total_kimg": total_kimg}
+    words = ["train-teacher", "--out", str(folder), "--spec", json.dumps(spec)]
+    return subprocess.Popen([sys.executable, *launcher, *words], cwd=place, stderr=subprocess.PIPE, text=True)
 
 
 def newest_image(folder):
@@ -282,6 +230,47 @@ def wait_for_image(folder, process, behind=0):
     while newest_image(folder) <= behind:
         assert process.poll() is None
         time.sleep(0.05)
+
+
+def test_the_command_stops_at_a_signal_and_resumes_in_a_folder_with_traps(tmp_path):
+    """One line, a state, and the status that has a scheduler send the job again; no module of the folder runs."""
+    for name in ("sida", "torch"):
+        (tmp_path / f"{name}.py").write_text("open('was-here', 'w')")
+    script = "import sys\nfrom sida.cli.main import main\nsys.exit(main([*sys.argv[1:], '--processes', '2']))"
+    launcher, out = ["-P", "-c", script], tmp_path / "run"
+    run = start(launcher, out, 1000, tmp_path)
+    wait_for_image(out, run)
+    run.send_signal(signal.SIGUSR1)
+    _, told = run.communicate(timeout=300)
+    assert run.returncode == EXIT_RETRY
+    assert [line for line in told.splitlines() if not line.startswith("[teacher")] == [PREEMPTED]
+    images = newest_image(out)
+    again = start(launcher, out, 1000, tmp_path)
+    wait_for_image(out, again, images)
+    # Without their launcher the processes end, too, and with them the pipe; the training would take longer.
+    again.kill()
+    again.communicate(timeout=300)
+    assert not (tmp_path / "was-here").exists()
+
+
+@pytest.mark.slow
+def test_torchrun_ends_with_a_killed_process_and_resumes(tmp_path):
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "sida"]
+    run = start(torchrun, tmp_path / "run", 1)
+    wait_for_image(tmp_path / "run", run)
+    children = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(max(map(int, children)), signal.SIGKILL)
+    _, told = run.communicate(timeout=300)
+    assert run.returncode != 0
+    # The rest is torchrun's own report.
+    (line,) = [line for line in told.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: another of the 2 processes of this training has ended")
+    assert 0 < newest_image(tmp_path / "run") < 1000
+    for folder in ("run", "alone"):
+        process = start(torchrun, tmp_path / folder, 1)
+        _, told = process.communicate(timeout=300)
+        assert process.returncode == 0, told
+    assert results(tmp_path / "run") == results(tmp_path / "alone")
 
 
 def test_threads_are_limited_before_the_libraries_read_their_number():

@@ -139,32 +139,17 @@ def test_a_kill_at_each_step_of_a_save(tmp_path, uninterrupted, student_spec, af
     assert [path for path in run.rglob(".*") if path.name != ".lock"] == []
 
 
-def train_slowly(task, log):
-    """Forks a training that cannot be through before another process has seen it begin; returns when it has begun."""
-    iteration = StudentTrainer.iteration
-
-    def begin():
-        StudentTrainer.iteration = lambda self, nimg: time.sleep(0.05) or iteration(self, nimg)
-        return task()
-
-    pid = fork(begin, log.with_name("log"))
-    while not (log.exists() and log.read_text()):
-        time.sleep(0.005)
-    return pid
-
-
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-def test_signals_keep_the_state(tmp_path, uninterrupted, student_spec, number, status):
-    words = ["distill", "--spec", json.dumps(student_spec), "--out", str(tmp_path)]
-    pid = train_slowly(lambda: main(words), tmp_path / "train.jsonl")
-    os.kill(pid, number)
-    assert wait(pid) == status
-    assert "Traceback" not in (tmp_path / "log").read_text()
+def test_signals_keep_the_state(tmp_path, uninterrupted, student_spec, monkeypatch, capsys, number, status):
+    iteration = StudentTrainer.iteration
+    arrives = lambda nimg: nimg == 96 and signal.raise_signal(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(StudentTrainer, "iteration", lambda self, nimg: arrives(nimg) or iteration(self, nimg))
+        assert main(["distill", "--spec", json.dumps(student_spec), "--out", str(tmp_path)]) == status
+    assert "Traceback" not in capsys.readouterr().err
     record = json.loads(sorted((tmp_path / "state").glob("state-*.json"))[-1].read_text())["record"]
-    ticks = read_jsonl(tmp_path / "train.jsonl")
     # Kept where it stopped, not at the last event: nothing is lost.
-    assert record["nimg"] >= ticks[-1]["nimg"] > 0
-    assert record["train"] == ticks
+    assert (record["nimg"], record["train"]) == (112, read_jsonl(tmp_path / "train.jsonl"))
     distill(student_spec, tmp_path)
     assert results(tmp_path) == results(uninterrupted)
 
@@ -201,7 +186,15 @@ def test_the_state_that_a_run_resumes_from_leaves_the_memory(tmp_path, student_s
 
 
 def test_second_process_waits_and_takes_over_the_result(tmp_path, uninterrupted, student_spec, capsys):
-    pid = train_slowly(lambda: distill(student_spec, tmp_path) and 0, tmp_path / "train.jsonl")
+    iteration = StudentTrainer.iteration
+
+    def slow():
+        StudentTrainer.iteration = lambda self, nimg: time.sleep(0.05) or iteration(self, nimg)
+        return distill(student_spec, tmp_path) and 0
+
+    pid = fork(slow, tmp_path / "log")
+    while not (tmp_path / "train.jsonl").exists():
+        time.sleep(0.005)
     distill(student_spec, tmp_path)
     assert wait(pid) == 0
     assert capsys.readouterr().err.count("another process is at work on this run; waiting") == 1
@@ -221,8 +214,7 @@ def test_sid2a_starts_from_the_generator_and_its_fake_score_from_the_teacher(uni
     scores, generators = (trainer.true_score, trainer.fake_score.net), (trainer.generator.net, trainer.ema.net)
     for source, nets in ((teacher, scores), (init, generators)):
         expected = load_network(source)[0].state_dict()
-        assert expected.keys() == nets[0].state_dict().keys()
-        assert all(torch.equal(value, expected[name]) for net in nets for name, value in net.state_dict().items())
+        assert all(torch.equal(net.state_dict()[name], value) for net in nets for name, value in expected.items())
     assert trainer.generator.net.init_config["kwargs"]["dropout"] == 0.0
 
 

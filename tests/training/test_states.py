@@ -8,18 +8,18 @@ import fcntl
 import json
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from sida.cli.main import main
-from sida.errors import UserError
 from sida.files.atomic import try_lock, wait_for_lock
 from sida.files.content_hash import with_hash
 from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.training import run, train_teacher
+from sida.training.run import StateStore
 from sida.training.teacher import TeacherTrainer
 from tests import disks
 from tests.refused import command, refused
@@ -36,20 +36,14 @@ def uninterrupted(teacher):
 
 @pytest.fixture
 def unfinished(tmp_path, monkeypatch):
-    """A run that stopped at image 320 behind its snapshot at 208, with states at 304 and, older by its time, 320."""
+    """A run that stopped at image 320 behind its snapshot at 208, with states at 304 and 320."""
     interrupt_after(train_teacher, TEACHER, tmp_path, monkeypatch, 320)
-    for path in (tmp_path / "state").glob("state-000020.*"):
-        os.utime(path, (0, 0))
     return tmp_path
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-def states(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "state").glob("state-*"))
 
 
 def first_image(spec, folder, monkeypatch, **options) -> int:
@@ -70,32 +64,68 @@ def raising(error: OSError):
     return fail
 
 
-@contextlib.contextmanager
-def unchanged(folder: Path, told: str) -> Iterator[None]:
-    """What is done within is refused with these words, and no file changes."""
-    before = contents(folder)
-    with pytest.raises(UserError, match=told):
-        yield
-    assert contents(folder) == before
+@pytest.fixture
+def kept(tmp_path):
+    """Folder of two states, the newer one older by its time."""
+    for nimg in (304, 320):
+        save(tmp_path, nimg)
+    for path in tmp_path.glob("state-000002.*"):
+        os.utime(path, (0, 0))
+    return tmp_path
 
 
-@pytest.mark.parametrize("name", ["state-000020.json", "state-000020.safetensors"])
-def test_a_state_that_cannot_be_read_is_one_line_and_stays(unfinished, uninterrupted, monkeypatch, name):
+def save(folder: Path, nimg: int) -> None:
+    store = StateStore(folder, "digest", set_aside=True)
+    store.load()
+    store.save({"nimg": nimg}, {"x": torch.zeros(99)})
+
+
+def loaded(folder: Path, **options) -> int:
+    """Number of images at which a run would begin."""
+    state = StateStore(folder, "digest", **options).load()
+    return 0 if state is None else state.record["nimg"]
+
+
+@pytest.mark.parametrize("name", ["state-000002.json", "state-000002.safetensors"])
+def test_a_state_that_cannot_be_read_is_one_line_and_stays(kept, monkeypatch, name):
     """A link to itself stands for a disk that does not answer (permissions do not stop root)."""
-    path, good = unfinished / "state" / name, unfinished / "good"
+    path, good = kept / name, kept / "good"
     path.rename(good)
     path.symlink_to(path)
-    with unchanged(unfinished, rf"^{path}: cannot be read \(.*nothing was changed"):
-        train_teacher(TEACHER, unfinished, set_aside=True)
+    refused(rf"^{path}: cannot be read \(.*nothing was changed", loaded, kept, set_aside=True)
     path.unlink()
     good.rename(path)
+    assert loaded(kept) == 320
     # Not an empty folder, either, where it cannot be listed.
-    told = r"state: cannot be read \(Permission denied\); nothing was changed"
-    with unchanged(unfinished, told), monkeypatch.context() as patch:
-        patch.setattr(os, "listdir", raising(PermissionError(13, "Permission denied")))
-        train_teacher(TEACHER, unfinished)
-    assert first_image(TEACHER, unfinished, monkeypatch) == 320
-    assert results(unfinished) == results(uninterrupted)
+    monkeypatch.setattr(os, "listdir", raising(PermissionError(13, "Permission denied")))
+    refused(rf"^{kept}: cannot be read \(Permission denied\); nothing was changed", loaded, kept)
+
+
+def test_two_intact_states_are_kept_also_after_a_damaged_one(kept):
+    disks.cut(kept / "state-000002.safetensors")
+    assert loaded(kept) == 304
+    save(kept, 320)
+    assert sorted(path.name for path in kept.glob("*.json")) == ["state-000001.json", "state-000003.json"]
+    disks.cut(kept / "state-000003.safetensors")
+    assert loaded(kept) == 304
+
+
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+def test_damaged_states_alone_need_the_users_word_and_stay(kept, suffix):
+    for number in (1, 2):
+        disks.cut(kept / f"state-00000{number}.{suffix}")
+    before = contents(kept)
+    refused(r"state-000002 is damaged, and there is none before it.*--set-aside", loaded, kept)
+    assert loaded(kept, set_aside=True) == 0
+    save(kept, 16)
+    assert before.items() <= contents(kept).items()
+
+
+@pytest.mark.parametrize(("name", "nimg"), [("state-000002.safetensors", 304), ("state-000003.json", 320)])
+def test_a_pipe_in_place_of_a_state_is_not_waited_for(kept, name, nimg):
+    (kept / name).unlink(missing_ok=True)
+    os.mkfifo(kept / name)
+    assert loaded(kept) == nimg
 
 
 def test_starting_anew_over_an_unfinished_run_needs_the_users_word(unfinished, capsys):
@@ -103,8 +133,8 @@ def test_starting_anew_over_an_unfinished_run_needs_the_users_word(unfinished, c
     save_network(build_network(NETWORK), mine, {"method": "teacher"})
     before = contents(unfinished)
     arguments = ["train-teacher", "--spec", json.dumps(OTHER), "--out", unfinished]
-    with unchanged(unfinished, r"state-000020 is .* unfinished run \(image 320\) of another config.*--set-aside"):
-        command(*arguments)
+    refused(r"state-000020 is .* unfinished run \(image 320\) of another config.*--set-aside", command, *arguments)
+    assert contents(unfinished) == before
     assert main([*map(str, arguments), "--set-aside"]) == 0
     assert "state-000020 is the state of an unfinished run" in capsys.readouterr().err
     # The other run's states and its snapshot lie where they can be found again, and a network of no run where it lay.
@@ -116,10 +146,8 @@ def test_starting_anew_over_an_unfinished_run_needs_the_users_word(unfinished, c
     assert aside.read_bytes() == before[f"snapshots/{aside.name}"]
 
 
-def test_going_back_to_the_settings_goes_on_where_they_stopped(
-    unfinished, uninterrupted, tmp_path, monkeypatch, capsys
-):
-    alone = tmp_path / "alone"
+def test_going_back_to_the_settings_goes_on_where_they_stopped(unfinished, uninterrupted, monkeypatch, capsys):
+    alone = unfinished / "alone"
     train_teacher(OTHER, alone)
     assert first_image(OTHER, unfinished, monkeypatch, set_aside=True) == 0
     assert results(unfinished) == results(alone)
@@ -151,45 +179,15 @@ def test_the_lock_is_held_while_a_state_is_written_that_nobody_waits_for(tmp_pat
         wait_for_lock(lock)
 
 
-def test_two_intact_states_are_kept_also_after_a_damaged_one(unfinished, monkeypatch):
-    assert states(unfinished)[::2] == ["state-000019.json", "state-000020.json"]
-    newest = unfinished / "state" / "state-000020.safetensors"
-    newest.write_bytes(newest.read_bytes()[:-10])
-    # From image 304 again to a state at 320, and no further.
-    interrupt_after(train_teacher, TEACHER, unfinished, monkeypatch, 320)
-    assert states(unfinished)[::2] == ["state-000019.json", "state-000021.json"]
-    newest = unfinished / "state" / "state-000021.safetensors"
-    newest.write_bytes(newest.read_bytes()[:-10])
-    assert first_image(TEACHER, unfinished, monkeypatch) == 304
-
-
-@pytest.mark.parametrize("suffix", ["json", "safetensors"])
-def test_damaged_states_alone_need_the_users_word_and_stay(unfinished, uninterrupted, monkeypatch, suffix):
-    for path in (unfinished / "state").glob(f"state-*.{suffix}"):
-        path.write_bytes(path.read_bytes()[:-10])
-    with unchanged(unfinished, r"state-000020 is damaged, and there is none before it.*--set-aside"):
-        train_teacher(TEACHER, unfinished)
-    assert first_image(TEACHER, unfinished, monkeypatch, set_aside=True) == 0
-    assert results(unfinished) == results(uninterrupted)
-    assert {"state-000019.json", "state-000020.json"} <= set(states(unfinished))
-
-
 def test_a_state_of_another_version_is_one_line(unfinished):
     """Its hash is right, its values are not those of this version."""
     path = unfinished / "state/state-000020.json"
     header = json.loads(path.read_bytes())
     header["record"].update(train=[{"nimg": 16}])
     path.write_text(json.dumps(with_hash(header)))
-    with unchanged(unfinished, r"state-000020: was written by another version of the program; resume with"):
-        train_teacher(TEACHER, unfinished)
-
-
-@pytest.mark.parametrize("name", ["state-000020.safetensors", "state-000021.json"])
-def test_a_pipe_in_place_of_a_state_is_not_waited_for(unfinished, uninterrupted, monkeypatch, name):
-    (unfinished / "state" / name).unlink(missing_ok=True)
-    os.mkfifo(unfinished / "state" / name)
-    assert first_image(TEACHER, unfinished, monkeypatch) == (320 if "21" in name else 304)
-    assert results(unfinished) == results(uninterrupted)
+    before, told = contents(unfinished), "state-000020: was written by another version of the program; resume with"
+    refused(told, train_teacher, TEACHER, unfinished)
+    assert contents(unfinished) == before
 
 
 def test_a_snapshot_that_cannot_be_written_is_told_and_no_state_claims_it(tmp_path, monkeypatch):
@@ -198,7 +196,7 @@ def test_a_snapshot_that_cannot_be_written_is_told_and_no_state_claims_it(tmp_pa
         patch.setattr(run, "write_state_dict", raising(OSError(28, "No space left on device", "network-0000000208")))
         arguments = ["train-teacher", "--spec", json.dumps(TEACHER), "--out", tmp_path]
         refused("network-0000000208: No space left", command, *arguments)
-    assert states(tmp_path) == []
+    assert not list(tmp_path.glob("state/state-*"))
     assert first_image(TEACHER, tmp_path, monkeypatch) == 0
 
 
