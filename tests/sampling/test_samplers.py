@@ -177,15 +177,11 @@ def test_samplers_are_read_from_text_and_mappings(text, expected):
 @pytest.mark.parametrize(
     ("value", "place"),
     [
-        ("huen:18", "sampler"),
-        ("heun:1", "sampler.num_steps"),
-        ("heun:18,sigma_min=100", "sampler.sigma_min"),
-        ("heun:18,init_sigma=2", "sampler.init_sigma"),
-        ("one_step,init_sigma=nan", "sampler.init_sigma"),
-        ("one_step:" + "9" * 30, "sampler.num_steps"),
-        ("one_step:kernels=fast", "sampler.kernels"),
+        ("huen:18", "sampler"), ("heun:1", "sampler.num_steps"), ("heun:18,sigma_min=100", "sampler.sigma_min"),
+        ("heun:18,init_sigma=2", "sampler.init_sigma"), ("one_step,init_sigma=nan", "sampler.init_sigma"),
+        ("one_step:" + "9" * 30, "sampler.num_steps"), ("one_step:kernels=fast", "sampler.kernels"),
         ({"kind": "data", "kernels": "fused"}, "sampler.kernels"),
     ],
-)
+)  # fmt: skip
 def test_bad_samplers_are_errors_at_the_setting(value, place):
     assert refused("", read_sampler, value).place == place

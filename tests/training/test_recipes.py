@@ -149,19 +149,16 @@ def test_guides_of_other_families_and_checkpointing(tmp_path, teachers):
 
 
 @pytest.mark.parametrize(
-    ("flag", "given", "device", "expected"),
+    ("flag", "given", "device", "fp16"),
     [
-        (True, None, "cuda", (True, 1e-6)),
-        (False, None, "cuda", (False, 1e-8)),
-        (False, True, "cuda", (True, 1e-6)),
-        (True, False, "cuda", (False, 1e-8)),
-        (True, None, "cpu", (False, 1e-8)),
+        (True, None, "cuda", True), (False, None, "cuda", False), (False, True, "cuda", True),
+        (True, False, "cuda", False), (True, None, "cpu", False),
     ],
-)
-def test_float16_is_the_teachers_unless_said_and_decides_eps(flag, given, device, expected):
+)  # fmt: skip
+def test_float16_is_the_teachers_unless_said_and_decides_eps(flag, given, device, fp16):
     network = {**NETWORK, "kwargs": {**NETWORK["kwargs"], "use_fp16": flag}}
     config = resolve_recipe(config_for("teacher", "sida", fp16=given, device=device), network)
-    assert (config.fp16, config.eps) == expected
+    assert (config.fp16, config.eps) == (fp16, 1e-6 if fp16 else 1e-8)
 
 
 def test_half_precision_of_a_network_that_computes_in_float32_is_one_line():
@@ -171,10 +168,10 @@ def test_half_precision_of_a_network_that_computes_in_float32_is_one_line():
 
 def test_official_values_by_name_are_the_same_run():
     defaults = METHODS["sida"].official["edm2"] | {"alpha": 1.0, "P_mean": -0.4, "P_std": 1.0, "lambda_d": 100.0}
-    short, long, other = (config_for("t", "sida", **given) for given in ({}, defaults, {"logvar": False}))
-    assert resolve_recipe(short, EDM2) == resolve_recipe(long, EDM2)
-    digest = lambda config: student_digest(resolve_recipe(config, EDM2), "data", {})
-    assert digest(short) == digest(long) != digest(other)
+    resolved = lambda **given: resolve_recipe(config_for("t", "sida", **given), EDM2)
+    assert resolved() == resolved(**defaults)
+    digests = {student_digest(resolved(**given), "data", {}) for given in ({}, defaults, {"logvar": False})}
+    assert len(digests) == 2
 
 
 #: Settings that are read elsewhere: with a guide, with a variance head, where batches are made.

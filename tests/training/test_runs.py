@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import time
-import weakref
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,6 @@ from sida.training.iteration import StudentTrainer
 from sida.training.loop import Run
 from sida.training.micro_batches import EagerRunner
 from sida.training.processes import Interruption, StopRequest
-from sida.training.run import RunFiles
 from sida.training.teacher import EDMLoss
 from tests.refused import command, refused, refusing
 from tests.training.test_rivals import spec_of
@@ -165,24 +163,6 @@ def test_only_an_insistent_ctrl_c_ends_a_run_at_once(monkeypatch):
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-
-
-def test_the_state_that_a_run_resumes_from_leaves_the_memory(tmp_path, student_spec, monkeypatch):
-    """All but the best network, which the run writes again."""
-    interrupt_after(distill, student_spec, tmp_path, monkeypatch, 48)
-    read, enter, iteration = {}, RunFiles.__enter__, StudentTrainer.iteration
-
-    def watched(files):
-        read.update({name: weakref.ref(tensor) for name, tensor in enter(files).kept.tensors.items()})
-        return files
-
-    def looking(self, nimg):
-        assert {name.split("/")[0] for name, tensor in read.items() if tensor() is not None} <= {"best"}
-        return iteration(self, nimg)
-
-    monkeypatch.setattr(RunFiles, "__enter__", watched)
-    monkeypatch.setattr(StudentTrainer, "iteration", looking)
-    distill({**student_spec, "total_kimg": 0.2}, tmp_path)
 
 
 def test_second_process_waits_and_takes_over_the_result(tmp_path, uninterrupted, student_spec, capsys):
