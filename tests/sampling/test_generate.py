@@ -158,24 +158,25 @@ def test_resampled_data_are_real_images_with_their_classes(digits):
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "place", "word"),
+    ("kwargs", "told"),
     [
-        ({"sampler": "heun:3,guidance=2"}, "sampler", "guiding network"),
-        ({"sampler": "heun:3", "gnet": make()}, "guiding network", "guidance of 1"),
-        ({"sampler": "data"}, "sampler", "data set"),
-        ({"class_labels": "empirical"}, "class labels", "data set"),
-        ({"class_labels": 10}, "class labels", "between 0 and 9"),
-        ({"class_labels": [1]}, "class labels", "4 seeds"),
-        ({"net": make(label_dim=4), "class_labels": "empirical", "dataset": "digits"}, "class labels", "the network 4"),
-        ({"net": make(label_dim=0), "class_labels": 2}, "class labels", "leave the class out"),
-        ({"sampler": "one_step:kernels=fused"}, "sampler.kernels", "on a GPU"),
+        ({"sampler": "heun:3,guidance=2"}, "^sampler: .*guiding network"),
+        ({"sampler": "heun:3", "gnet": make()}, "^guiding network: .*guidance of 1"),
+        ({"sampler": "data"}, "^sampler: .*data set"),
+        ({"class_labels": "empirical"}, "^class labels: .*data set"),
+        ({"class_labels": 10}, "^class labels: .*between 0 and 9"),
+        ({"class_labels": [1]}, "^class labels: .*4 seeds"),
+        (
+            {"net": make(label_dim=4), "class_labels": "empirical", "dataset": "digits"},
+            "^class labels: .*network 4",
+        ),
+        ({"net": make(label_dim=0), "class_labels": 2}, "^class labels: .*leave the class out"),
+        ({"sampler": "one_step:kernels=fused"}, "^sampler.kernels: .*on a GPU"),
     ],
 )
-def test_contradicting_arguments_are_errors_at_their_place(net, digits, kwargs, place, word):
+def test_contradicting_arguments_are_errors_at_their_place(net, digits, kwargs, told):
     dataset = digits if kwargs.get("dataset") else None
-    error = refused("", generate, **{"net": net, "seeds": range(4), **kwargs, "dataset": dataset})
-    assert error.place == place
-    assert word in str(error)
+    refused(told, generate, **{"net": net, "seeds": range(4), **kwargs, "dataset": dataset})
 
 
 def test_a_broken_network_is_named_by_the_seed_that_shows_it():

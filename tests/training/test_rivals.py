@@ -27,7 +27,8 @@ COMMON = {
     "total_kimg": 0.048, "warmup_kimg": 0, "adversarial_kimg": 0, "evaluation": None, "snapshot_kimg": None,
 }  # fmt: skip
 GAN, UID = {"kl", "denoising", "gan", "discriminator"}, {"sid", "denoising", "real"}
-JUDGED = {"real_or_fake", "r1", "fooling"}
+JUDGED, SIDA = {"real_or_fake", "r1", "fooling"}, {"sid", "adversarial", "denoising", "discriminator"}
+GDD_OPTIONS, FD_OPTIONS = {"backbones": ["digits"], "r1_interval": 2}, {"judges": ["digits", "glyphs"], "decay": 0.9}
 #: What a resumed run of a method, its own options and its losses are.
 RUNS = {
     "diff-instruct": ({}, {"kl", "denoising"}),
@@ -36,19 +37,13 @@ RUNS = {
     "f-distill": ({"divergence": "js", "decay": 0.5, "bins": 3}, GAN),
     "ect": ({"stage_kimg": 0.016}, {"consistency"}),
     "cd": ({}, {"consistency"}),
-    "uni-instruct": (
-        {"divergence": "chi-square", "ratio": "logits"},
-        {"sid", "adversarial", "weighted_sid", "denoising", "discriminator"},
-    ),
+    "uni-instruct": ({"divergence": "chi-square", "ratio": "logits"}, SIDA | {"weighted_sid"}),
     "realuid": ({}, UID),
     "realsid": ({"space": "noise"}, UID),
-    "gdd": ({"backbones": ["digits"], "r1_interval": 2}, JUDGED),
-    "gdd-i": ({"backbones": ["digits"], "r1_interval": 2}, JUDGED),
+    "gdd": (GDD_OPTIONS, JUDGED),
+    "gdd-i": (GDD_OPTIONS, JUDGED),
     "instance": ({"num_steps": 3}, {"instance"}),
-    "fd-loss": (
-        {"judges": ["digits", "glyphs"], "decay": 0.9, "population": 40, "lr_rampup_kimg": 0.032},
-        {"fd", "fd_digits", "fd_glyphs"},
-    ),
+    "fd-loss": ({**FD_OPTIONS, "population": 40, "lr_rampup_kimg": 0.032}, {"fd", "fd_digits", "fd_glyphs"}),
     "docs.examples.matching:METHOD": ({}, {"matching", "denoising"}),
 }
 CLASSES = {"cd": "GDDPrecond", "ect": "ECTPrecond", "gdd": "GDDPrecond", "gdd-i": "GDDPrecond"}
