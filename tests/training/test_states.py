@@ -46,12 +46,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def first_image(spec, folder, monkeypatch, **options) -> int:
+def first_image(spec, folder, monkeypatch) -> int:
     """Trains to the end; the number of images at which it began."""
     seen, original = [], TeacherTrainer.iteration
     with monkeypatch.context() as patch:
         patch.setattr(TeacherTrainer, "iteration", lambda self, nimg: seen.append(nimg) or original(self, nimg))
-        train_teacher(spec, folder, **options)
+        train_teacher(spec, folder)
     return seen[0] if seen else -1
 
 
@@ -128,11 +128,11 @@ def test_a_pipe_in_place_of_a_state_is_not_waited_for(kept, name, nimg):
     assert loaded(kept) == nimg
 
 
-def test_starting_anew_over_an_unfinished_run_needs_the_users_word(unfinished, capsys):
-    mine = unfinished / "snapshots/network-mine.safetensors"
+def test_starting_anew_needs_the_users_word_and_going_back_goes_on(unfinished, uninterrupted, monkeypatch, capsys):
+    mine, alone = unfinished / "snapshots/network-mine.safetensors", unfinished / "alone"
     save_network(build_network(NETWORK), mine, {"method": "teacher"})
-    before = contents(unfinished)
-    arguments = ["train-teacher", "--spec", json.dumps(OTHER), "--out", unfinished]
+    train_teacher(OTHER, alone)
+    before, arguments = contents(unfinished), ["train-teacher", "--spec", json.dumps(OTHER), "--out", unfinished]
     refused(r"state-000020 is .* unfinished run \(image 320\) of another config.*--set-aside", command, *arguments)
     assert contents(unfinished) == before
     assert main([*map(str, arguments), "--set-aside"]) == 0
@@ -144,14 +144,8 @@ def test_starting_anew_over_an_unfinished_run_needs_the_users_word(unfinished, c
     assert all(after[name] == before[name] for name in kept)
     (aside,) = (unfinished / "snapshots").glob("*/network-*.safetensors")
     assert aside.read_bytes() == before[f"snapshots/{aside.name}"]
-
-
-def test_going_back_to_the_settings_goes_on_where_they_stopped(unfinished, uninterrupted, monkeypatch, capsys):
-    alone = unfinished / "alone"
-    train_teacher(OTHER, alone)
-    assert first_image(OTHER, unfinished, monkeypatch, set_aside=True) == 0
+    mine.unlink()
     assert results(unfinished) == results(alone)
-    capsys.readouterr()
     assert first_image(TEACHER, unfinished, monkeypatch) == 320
     assert "this kept state, whose settings are back" in capsys.readouterr().err
     assert results(unfinished) == results(uninterrupted)
