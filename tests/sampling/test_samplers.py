@@ -21,18 +21,11 @@ from tests.refused import refused
 from tests.sampling.images import generate
 
 
-class Recorder(torch.nn.Module):
-    """Passes calls through and keeps what the network saw."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net, self.sigmas, self.inputs, self.outputs = net, [], [], []
-
-    def forward(self, x, sigma, class_labels=None):
-        self.sigmas.append(float(sigma))
-        self.inputs.append(x)
-        self.outputs.append(self.net(x, sigma, class_labels))
-        return self.outputs[-1]
+def calls_of(net):
+    """Inputs, levels and outputs of a network's calls, as a list that grows."""
+    calls = []
+    net.register_forward_hook(lambda module, given, denoised: calls.append((given[0], float(given[1]), denoised)))
+    return calls
 
 
 def load(kwargs, arrays, prefix, cls="EDMPrecond"):
@@ -58,22 +51,22 @@ def test_trajectories_match_the_golden_ones(golden, family, name):
     settings, given = dict(info["cases"][name]), "in/latents" if family == "edm" else "in/noise"
     settings.pop("randn_like_calls", None)
     if family == "edm":
-        net = Recorder(load(info["constructor_kwargs"], arrays, "param/"))
+        net = load(info["constructor_kwargs"], arrays, "param/")
     else:
-        net = Recorder(load(info["net_kwargs"], arrays, "net/", "EDM2Precond"))
+        net = load(info["net_kwargs"], arrays, "net/", "EDM2Precond")
         gnet = load(info["gnet_kwargs"], arrays, "gnet/", "EDM2Precond")
         dtype = torch.float64 if "dtype" in settings else torch.float32
         settings |= {"dtype": dtype, "gnet": gnet, "noise_every_step": False}
     recorded = iter(torch.from_numpy(arrays[f"{name}/noise"]) if f"{name}/noise" in arrays else ())
-    inputs = torch.from_numpy(arrays[given]), torch.from_numpy(arrays["in/labels"])
-    final = heun(net, *inputs, noise=lambda x: next(recorded), **settings)
+    latents, labels, calls = torch.from_numpy(arrays[given]), torch.from_numpy(arrays["in/labels"]), calls_of(net)
+    final = heun(net, latents, labels, noise=lambda x: next(recorded), **settings)
     assert next(recorded, None) is None, "not all recorded noise was used"
     assert final.dtype == settings.get("dtype", torch.float64)
-    np.testing.assert_allclose(net.sigmas, arrays[f"{name}/call_sigma"], rtol=1e-6)
-    assert len(net.sigmas) == heun_evaluations(settings["num_steps"])
-    picked = arrays[f"{name}/call_index"]
-    assert relative_error(torch.stack([net.inputs[i] for i in picked]), arrays[f"{name}/call_x"]) < 1e-5
-    assert relative_error(torch.stack([net.outputs[i] for i in picked]), arrays[f"{name}/call_D"]) < 1e-5
+    assert len(calls) == heun_evaluations(settings["num_steps"])
+    np.testing.assert_allclose([sigma for _, sigma, _ in calls], arrays[f"{name}/call_sigma"], rtol=1e-6)
+    inputs, _, outputs = zip(*(calls[index] for index in arrays[f"{name}/call_index"]))
+    assert relative_error(torch.stack(inputs), arrays[f"{name}/call_x"]) < 1e-5
+    assert relative_error(torch.stack(outputs), arrays[f"{name}/call_D"]) < 1e-5
     assert relative_error(final, arrays[f"{name}/final"]) < 1e-5
     if family == "edm":
         assert_same_levels(final, arrays[f"{name}/final_uint8"])
@@ -104,11 +97,11 @@ TINY = {"img_resolution": 8, "img_channels": 1, "model_channels": 8, "channel_mu
 )
 @torch.no_grad()
 def test_noise_levels_stay_within_those_of_the_network(cls, limits, wanted, used):
-    net = Recorder(random_network(cls, {**TINY, "model_type": "SongUNet", **limits}))
-    net.sigma_min, net.sigma_max = net.net.sigma_min, net.net.sigma_max
-    latents = latents_for_seeds(range(2), (1, 8, 8))
+    net, latents = random_network(cls, {**TINY, "model_type": "SongUNet", **limits}), latents_for_seeds([0], (1, 8, 8))
+    calls = calls_of(net)
     images = heun(net, latents, None, 6, *wanted)
-    assert (net.sigmas[0], max(net.sigmas), min(net.sigmas)) == pytest.approx((used[1], *used[::-1]))
+    sigmas = [sigma for _, sigma, _ in calls]
+    assert (sigmas[0], max(sigmas), min(sigmas)) == pytest.approx((used[1], *used[::-1]))
     # Exactly the run that asks for the network's range itself.
     assert torch.equal(images, heun(net, latents, None, 6, *used))
 

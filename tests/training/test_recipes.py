@@ -191,7 +191,7 @@ def test_a_method_reads_the_settings_that_it_names(name):
 
     teacher, method = build_network(NETWORK), METHODS[name]
     config = resolve_recipe(config_for("t", name), NETWORK)
-    watched = Watched(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
+    watched = Watched(**vars(config))
     read.clear()
     options = method.read_options(config.options, "options")
     parts = Parts(method, watched, options, family_of(NETWORK), teacher, teacher, torch.device("cpu"), "student")
