@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from sida.errors import UserError
 from sida.networks import build_network
 from sida.sampling import (
     SeedStreams,
@@ -16,73 +15,61 @@ from sida.sampling import (
     sigma_steps,
     to_uint8,
 )
-from sida.sampling.samplers import class_rule_of
 from tests.golden.vectors import relative_error
 from tests.networks.made import random_network, recorded_network
 from tests.refused import refused
 from tests.sampling.images import generate
 
 
-class Recorder(torch.nn.Module):
-    """Passes calls through and keeps what the network saw."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net, self.sigmas, self.inputs, self.outputs = net, [], [], []
-
-    def forward(self, x, sigma, class_labels=None):
-        self.sigmas.append(float(sigma))
-        self.inputs.append(x)
-        self.outputs.append(self.net(x, sigma, class_labels))
-        return self.outputs[-1]
+def calls_of(net):
+    """Inputs, levels and outputs of a network's calls, as a list that grows."""
+    calls = []
+    net.register_forward_hook(lambda module, given, denoised: calls.append((given[0], float(given[1]), denoised)))
+    return calls
 
 
 def load(kwargs, arrays, prefix, cls="EDMPrecond"):
     return recorded_network(arrays, cls, kwargs, prefix).requires_grad_(False)
 
 
-EDM_CASES = ["heun18", "heun40", "heun5_sigma", "churn18", "churn6_big"]
-EDM2_CASES = ["heun32", "heun64", "guided32", "f64_8", "churn8"]
+CASES = {
+    "edm": ["heun18", "heun40", "heun5_sigma", "churn18", "churn6_big"],
+    "edm2": ["heun32", "heun64", "guided32", "f64_8", "churn8"],
+}
 
 
-def check(name, arrays, settings, net, latents, labels, **more):
-    settings = {k: v for k, v in settings.items() if k not in ("randn_like_calls", "dtype")}
-    recorded = iter(torch.from_numpy(arrays[f"{name}/noise"]) if f"{name}/noise" in arrays else ())
-    final = heun(net, latents, labels, noise=lambda x: next(recorded), **settings, **more)
-    assert next(recorded, None) is None, "not all recorded noise was used"
-    np.testing.assert_allclose(net.sigmas, arrays[f"{name}/call_sigma"], rtol=1e-6)
-    assert len(net.sigmas) == heun_evaluations(settings["num_steps"])
-    picked = arrays[f"{name}/call_index"]
-    assert relative_error(torch.stack([net.inputs[i] for i in picked]), arrays[f"{name}/call_x"]) < 1e-5
-    assert relative_error(torch.stack([net.outputs[i] for i in picked]), arrays[f"{name}/call_D"]) < 1e-5
-    assert relative_error(final, arrays[f"{name}/final"]) < 1e-5
-    return final
-
-
-@pytest.mark.parametrize("name", EDM_CASES)
-def test_edm_trajectories_match_the_golden_ones(golden, name):
-    arrays, info = golden("sampler/heun_edm")
-    assert set(info["cases"]) == set(EDM_CASES)
-    net = Recorder(load(info["constructor_kwargs"], arrays, "param/"))
-    latents, labels = torch.from_numpy(arrays["in/latents"]), torch.from_numpy(arrays["in/labels"])
-    final = check(name, arrays, info["cases"][name], net, latents, labels)
-    assert final.dtype == torch.float64
-    levels = to_uint8(final).permute(0, 2, 3, 1).numpy().astype(int) - arrays[f"{name}/final_uint8"]
+def assert_same_levels(images, recorded):
+    levels = to_uint8(images).permute(0, 2, 3, 1).numpy().astype(int) - recorded
     assert np.abs(levels).max() <= 1
     assert (levels != 0).mean() < 0.01
 
 
-@pytest.mark.parametrize("name", EDM2_CASES)
-def test_edm2_trajectories_match_the_golden_ones(golden, name):
-    arrays, info = golden("sampler/heun_edm2")
-    assert set(info["cases"]) == set(EDM2_CASES)
-    settings = info["cases"][name]
-    net = Recorder(load(info["net_kwargs"], arrays, "net/", "EDM2Precond"))
-    gnet = load(info["gnet_kwargs"], arrays, "gnet/", "EDM2Precond")
-    dtype = torch.float64 if "dtype" in settings else torch.float32
-    latents, labels = torch.from_numpy(arrays["in/noise"]), torch.from_numpy(arrays["in/labels"])
-    final = check(name, arrays, settings, net, latents, labels, dtype=dtype, gnet=gnet, noise_every_step=False)
-    assert final.dtype == dtype
+@pytest.mark.parametrize(("family", "name"), [(family, name) for family, names in CASES.items() for name in names])
+def test_trajectories_match_the_golden_ones(golden, family, name):
+    arrays, info = golden(f"sampler/heun_{family}")
+    assert set(info["cases"]) == set(CASES[family])
+    settings, given = dict(info["cases"][name]), "in/latents" if family == "edm" else "in/noise"
+    settings.pop("randn_like_calls", None)
+    if family == "edm":
+        net = load(info["constructor_kwargs"], arrays, "param/")
+    else:
+        net = load(info["net_kwargs"], arrays, "net/", "EDM2Precond")
+        gnet = load(info["gnet_kwargs"], arrays, "gnet/", "EDM2Precond")
+        dtype = torch.float64 if "dtype" in settings else torch.float32
+        settings |= {"dtype": dtype, "gnet": gnet, "noise_every_step": False}
+    recorded = iter(torch.from_numpy(arrays[f"{name}/noise"]) if f"{name}/noise" in arrays else ())
+    latents, labels, calls = torch.from_numpy(arrays[given]), torch.from_numpy(arrays["in/labels"]), calls_of(net)
+    final = heun(net, latents, labels, noise=lambda x: next(recorded), **settings)
+    assert next(recorded, None) is None, "not all recorded noise was used"
+    assert final.dtype == settings.get("dtype", torch.float64)
+    assert len(calls) == heun_evaluations(settings["num_steps"])
+    np.testing.assert_allclose([sigma for _, sigma, _ in calls], arrays[f"{name}/call_sigma"], rtol=1e-6)
+    inputs, _, outputs = zip(*(calls[index] for index in arrays[f"{name}/call_index"]))
+    assert relative_error(torch.stack(inputs), arrays[f"{name}/call_x"]) < 1e-5
+    assert relative_error(torch.stack(outputs), arrays[f"{name}/call_D"]) < 1e-5
+    assert relative_error(final, arrays[f"{name}/final"]) < 1e-5
+    if family == "edm":
+        assert_same_levels(final, arrays[f"{name}/final_uint8"])
 
 
 def test_sigma_steps_match_the_golden_tables(golden):
@@ -110,21 +97,19 @@ TINY = {"img_resolution": 8, "img_channels": 1, "model_channels": 8, "channel_mu
 )
 @torch.no_grad()
 def test_noise_levels_stay_within_those_of_the_network(cls, limits, wanted, used):
-    net = random_network(cls, {**TINY, "model_type": "SongUNet", **limits})
-    seen = []
-    hook = net.register_forward_pre_hook(lambda module, arguments: seen.append(float(arguments[1])))
-    images = heun(net, latents_for_seeds(range(2), (1, 8, 8)), None, 6, *wanted)
-    hook.remove()
-    assert (min(seen), max(seen)) == pytest.approx(used)
-    assert seen[0] == max(seen)
+    net, latents = random_network(cls, {**TINY, "model_type": "SongUNet", **limits}), latents_for_seeds([0], (1, 8, 8))
+    calls = calls_of(net)
+    images = heun(net, latents, None, 6, *wanted)
+    sigmas = [sigma for _, sigma, _ in calls]
+    assert (sigmas[0], max(sigmas), min(sigmas)) == pytest.approx((used[1], *used[::-1]))
     # Exactly the run that asks for the network's range itself.
-    assert torch.equal(images, heun(net, latents_for_seeds(range(2), (1, 8, 8)), None, 6, *used))
+    assert torch.equal(images, heun(net, latents, None, 6, *used))
 
 
 def test_noise_levels_that_the_network_does_not_know_are_refused_before_drawing():
     net = build_network({"class": "VEPrecond", "kwargs": TINY})
-    with pytest.raises(UserError, match=r"0\.001 to 0\.01 lie outside the network's, 0\.02 to 100"):
-        generate(net, range(4), "heun:6,sigma_min=0.001,sigma_max=0.01")
+    told = r"0\.001 to 0\.01 lie outside the network's, 0\.02 to 100"
+    refused(told, generate, net, range(4), "heun:6,sigma_min=0.001,sigma_max=0.01")
 
 
 @pytest.mark.parametrize("name", ["onestep_uncond", "onestep_cond"])
@@ -136,9 +121,7 @@ def test_one_step_images_match_the_golden_ones(golden, name):
     labels = torch.from_numpy(arrays["in/class_labels"]) if "in/class_labels" in arrays else None
     images = one_step(net, latents, labels)
     assert relative_error(images, arrays["out/images"]) < 1e-5
-    levels = to_uint8(images).permute(0, 2, 3, 1).numpy().astype(int) - arrays["out/uint8_nhwc"]
-    assert np.abs(levels).max() <= 1
-    assert (levels != 0).mean() < 0.01
+    assert_same_levels(images, arrays["out/uint8_nhwc"])
     if labels is not None:
         fifth = torch.nn.functional.one_hot(torch.full((8,), 5), 10).float()
         assert relative_error(one_step(net, latents, fifth), arrays["out/images_class5"]) < 1e-5
@@ -162,17 +145,8 @@ def test_quantisation_follows_the_official_table(golden):
         assert np.array_equal(to_uint8(values.double()), arrays[f"{name}/uint8_f64"])
     assert np.array_equal(to_uint8(torch.from_numpy(arrays["roundtrip_float"])), arrays["roundtrip_uint8_f32"])
     assert np.array_equal(arrays["roundtrip_uint8_f32"], arrays["roundtrip_in"])
-
-
-def test_not_a_number_becomes_black():
+    # NaN becomes black.
     assert to_uint8(torch.tensor([float("nan"), float("inf"), -float("inf")])).tolist() == [0, 255, 0]
-
-
-def test_balanced_classes_come_in_turn_and_leave_the_other_draws_as_they_are():
-    streams = {rule: SeedStreams(range(3, 11)) for rule in ("balanced", "uniform")}
-    drawn = {rule: class_rule_of(4, rule, None, 8)(streams[rule], 0) for rule in streams}
-    assert drawn["balanced"].tolist() == [3, 0, 1, 2, 3, 0, 1, 2]
-    assert torch.equal(*(streams[rule].randn((2,)) for rule in streams))
 
 
 @pytest.mark.parametrize(
@@ -196,15 +170,11 @@ def test_samplers_are_read_from_text_and_mappings(text, expected):
 @pytest.mark.parametrize(
     ("value", "place"),
     [
-        ("huen:18", "sampler"),
-        ("heun:1", "sampler.num_steps"),
-        ("heun:18,sigma_min=100", "sampler.sigma_min"),
-        ("heun:18,init_sigma=2", "sampler.init_sigma"),
-        ("one_step,init_sigma=nan", "sampler.init_sigma"),
-        ("one_step:" + "9" * 30, "sampler.num_steps"),
-        ("one_step:kernels=fast", "sampler.kernels"),
+        ("huen:18", "sampler"), ("heun:1", "sampler.num_steps"), ("heun:18,sigma_min=100", "sampler.sigma_min"),
+        ("heun:18,init_sigma=2", "sampler.init_sigma"), ("one_step,init_sigma=nan", "sampler.init_sigma"),
+        ("one_step:" + "9" * 30, "sampler.num_steps"), ("one_step:kernels=fast", "sampler.kernels"),
         ({"kind": "data", "kernels": "fused"}, "sampler.kernels"),
     ],
-)
+)  # fmt: skip
 def test_bad_samplers_are_errors_at_the_setting(value, place):
     assert refused("", read_sampler, value).place == place

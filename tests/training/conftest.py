@@ -1,51 +1,12 @@
-"""What tests of trainings share: a toy teacher, a refused run, and a run that is interrupted and resumed."""
-
-from __future__ import annotations
-
-import json
-from pathlib import Path
+"""What tests of trainings share."""
 
 import pytest
-from PIL import Image
 
-from sida.data import Dataset, load_dataset
-from sida.methods import distill
 from sida.training import train_teacher
-from tests.training.toy import DATASET, TEACHER, interrupt_after, results
+from tests.training.toy import TEACHER
 
 
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory):
     """Network file of a toy teacher."""
     return str(train_teacher(TEACHER, tmp_path_factory.mktemp("teacher")))
-
-
-@pytest.fixture
-def resumes(tmp_path, monkeypatch):
-    """``resumes(spec, nimg)``: checks that an interruption changes nothing; returns the uninterrupted run's folder."""
-
-    def check(spec, nimg: int) -> Path:
-        run = train_teacher if "network" in spec else distill
-        run(spec, tmp_path / "straight")
-        interrupt_after(run, spec, tmp_path / "resumed", monkeypatch, nimg)
-        with monkeypatch.context() as patched:
-            # The state says which images the run has seen: they are not read again.
-            patched.setattr(Dataset, "sketch", None)
-            run(spec, tmp_path / "resumed")
-        assert results(tmp_path / "resumed") == results(tmp_path / "straight")
-        return tmp_path / "straight"
-
-    return check
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    """The digits as PNG files in a folder, and its spec."""
-    digits, folder = load_dataset(DATASET), tmp_path / "pictures"
-    folder.mkdir()
-    labels = []
-    for number, image in enumerate(digits.images(range(len(digits)))):
-        Image.fromarray(image[0].numpy()).save(folder / f"{number:04d}.png")
-        labels.append([f"{number:04d}.png", int(digits.class_indices[number])])
-    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
-    return {"name": "digits", "kind": "folder", "path": str(folder), "resolution": 8, "channels": 1, "label_dim": 10}

@@ -10,9 +10,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 
@@ -22,18 +19,18 @@ PATIENCE = 300.0
 
 
 @contextlib.contextmanager
-def started(task: Callable[[int], Any], count: int, folder: Path) -> Iterator[list[int]]:
+def started(task, count, folder):
     """Starts ``task(rank)`` in so many processes; gives their ids. What they print goes to ``<folder>/<rank>.log``."""
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 
-    def hold() -> None:
+    def hold():
         _store = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
         time.sleep(10 * PATIENCE)
 
-    def run(rank: int) -> Any:
+    def run(rank):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         place |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": 0}
         os.environ.update({name: str(value) for name, value in place.items()})
@@ -54,7 +51,7 @@ def started(task: Callable[[int], Any], count: int, folder: Path) -> Iterator[li
                 os.waitpid(process, 0)
 
 
-def statuses(children: list[int]) -> list[int]:
+def statuses(children):
     """Exit statuses of processes, which are given five minutes."""
     end = time.monotonic() + PATIENCE
     for child in children:
@@ -64,13 +61,13 @@ def statuses(children: list[int]) -> list[int]:
     return [wait(child) for child in children]
 
 
-def together(task: Callable[[int], Any], count: int, folder: Path) -> list[int]:
+def together(task, count, folder):
     """Exit statuses of processes that run ``task(rank)`` together."""
     with started(task, count, folder) as children:
         return statuses(children)
 
 
-def said(folder: Path) -> list[str]:
+def said(folder):
     """All lines of all processes but progress and the path of the result."""
     lines = [line for log in sorted(folder.glob("*.log")) for line in log.read_text().splitlines()]
     return [line for line in lines if not line.startswith(("[", "/"))]

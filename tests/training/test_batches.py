@@ -4,38 +4,39 @@ from __future__ import annotations
 
 import threading
 
-import pytest
 import torch
 
 from sida.data import load_dataset
 from sida.data.dataset import ImageArchive
 from sida.training import TeacherConfig
 from sida.training.batches import StepBatches
-from tests.training.toy import DATASET, TEACHER
-
-CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def readers(monkeypatch):
-    """Names of the threads that read images, in order."""
-    names, read = [], ImageArchive.raw_images
-
-    def watched(self, indices):
-        names.append(threading.current_thread().name)
-        return read(self, indices)
-
-    monkeypatch.setattr(ImageArchive, "raw_images", watched)
-    return names
+from tests.data.test_archive import members, pictures, write_folder
+from tests.refused import refused
+from tests.training.toy import TEACHER
 
 
-def test_same_images_read_beside_the_step(pictures, readers):
+def test_same_images_read_beside_the_step_also_after_they_were_gone(tmp_path, monkeypatch):
+    folder, readers, read = tmp_path / "pictures", [], ImageArchive.raw_images
+    write_folder(folder, members(pictures(48, channels=1), [number % 10 for number in range(48)]))
+    spec = {"name": "mine", "kind": "folder", "path": str(folder), "resolution": 8, "channels": 1, "label_dim": 10}
     config = TeacherConfig(**{**TEACHER, "seed": 3, "batch_gpu": 8})
-    ahead, plain = (StepBatches(config, load_dataset(spec), CPU) for spec in (pictures, DATASET))
-    for step in range(15):
-        for (images, labels), (others, other_labels) in zip(ahead("teacher", 16 * step), plain("teacher", 16 * step)):
+    made = lambda: StepBatches(config, load_dataset(spec), torch.device("cpu"))
+    ahead, alone = made(), [made()("teacher", 16 * step) for step in range(15)]
+    watched = lambda self, indices: readers.append(threading.current_thread().name) or read(self, indices)
+    monkeypatch.setattr(ImageArchive, "raw_images", watched)
+
+    def assert_same(step):
+        for (images, labels), (others, other_labels) in zip(ahead("teacher", 16 * step), alone[step], strict=True):
             assert torch.equal(images, others)
             assert torch.equal(labels, other_labels)
+
+    for step in range(15):
+        assert_same(step)
     assert {name.rstrip("_0") for name in readers} == {"data"}
     # Each step's once, and the one after the last.
     assert len(readers) in (15, 16)
+    # As when a disk is unmounted.
+    folder.rename(tmp_path / "elsewhere")
+    refused("data set mine: .*the last kept state is intact", ahead, "teacher", 16 * 20)
+    (tmp_path / "elsewhere").rename(folder)
+    assert_same(7)

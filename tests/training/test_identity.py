@@ -1,8 +1,9 @@
-"""What makes a run another run: content, wherever it lies."""
+"""What makes a run another run: content, wherever it lies, and code from outside this package."""
 
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import pytest
 import yaml
@@ -14,115 +15,91 @@ from sida.data.dataset import read_sketch
 from sida.methods import distill
 from sida.methods.distillation import student_digest
 from sida.methods.fd_loss import FD_LOSS
-from sida.methods.registry import DistillConfig
+from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks.file import load_network, read_metadata, save_network
 from sida.training import TeacherConfig, train_teacher
 from sida.training.identity import teacher_digest
-from tests.training.toy import DATASET, SID_STUDENT, STUDENT, TEACHER
+from tests.training.toy import DATASET, NETWORK, SID_STUDENT, STUDENT, TEACHER
 
-METRIC = {"kind": "frechet", "extractor": "pixels", "reference": "data"}
+METRIC = {"key": "fd", "kind": "frechet", "extractor": "pixels", "reference": "data"}
 PROTOCOL = {
     "name": "p", "num_samples": 100, "trials": 2, "references": {"data": {"kind": "dataset"}},
-    "metrics": [{**METRIC, "key": "fd"}, {**METRIC, "key": "recall", "kind": "recall"}],
+    "metrics": [METRIC, {**METRIC, "key": "recall", "kind": "recall"}],
 }  # fmt: skip
+BRIEF = {"total_kimg": 0.016, "evaluation": None, "snapshot_kimg": None}
+GIVEN = {**STUDENT, "teacher": "t"}
 
 
-@pytest.fixture(scope="module")
-def spec(teacher):
-    return {**STUDENT, "total_kimg": 0.032, "tick_kimg": 0.016, "snapshot_kimg": None, "teacher": teacher}
+def digest(spec, **changes):
+    """The digest of a teacher's or a student's settings, whose data and parents have digests of their own."""
+    if "network" in spec:
+        return teacher_digest(from_mapping(TeacherConfig, {**spec, **changes}, "spec"), "data")
+    return student_digest(from_mapping(DistillConfig, {**spec, **changes}, "spec"), "data", {})
 
 
-def with_monitor(spec, path, **kwargs):
-    kwargs = {"dataset": DATASET, "protocol": str(path), "num_samples": 64, **kwargs}
-    return {
-        **spec,
-        "evaluation": {"every_kimg": 0.016, "monitor": "eval.measuring.monitor:make_monitor", "kwargs": kwargs},
-    }
+def test_a_protocol_and_the_data_of_a_monitor_count_by_what_is_measured(tmp_path):
+    def watched(name="p.yaml", size=200, **changes):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump({**PROTOCOL, **changes}))
+        kwargs = {"dataset": {**DATASET, "max_size": size}, "protocol": str(path), "num_samples": 64}
+        monitor = {"monitor": "eval.measuring.monitor:make_monitor", "kwargs": kwargs}
+        return digest(GIVEN, evaluation={"every_kimg": 0.016, **monitor})
 
-
-def write(path, **changes):
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(yaml.safe_dump({**PROTOCOL, **changes}))
-    return path
-
-
-def test_an_edited_protocol_is_another_run(spec, tmp_path, capsys):
-    path, run = write(tmp_path / "p.yaml"), tmp_path / "run"
-
-    def again(path=path):
-        capsys.readouterr()
-        metadata = read_metadata(distill(with_monitor(spec, path), run))
-        return metadata["config_sha256"], "already trained" in capsys.readouterr().err
-
-    first, skipped = again()
-    assert not skipped
-    assert again() == (first, True)
-    # The watched distance on other features: another network may be the best one.
-    write(path, metrics=[{**PROTOCOL["metrics"][0], "extractor": "digits"}])
-    capsys.readouterr()
-    second, skipped = again()
-    assert not skipped
-    assert second != first
+    first = watched()
+    # The watched distance on other features or other data: another network may be the best one.
+    assert (
+        len({first, watched(metrics=[{**METRIC, "extractor": "digits"}]), watched(cov_ddof=1), watched(size=120)}) == 4
+    )
     # What the monitor never looks at, and where the file lies, changes nothing; nor does going back.
-    write(path, title="Another title", trials=10, num_samples=200, metrics=PROTOCOL["metrics"][:1])
-    assert again() == (first, True)
-    moved = write(tmp_path / "elsewhere" / "q.yaml")
-    assert again(moved) == (first, True)
-    write(path, cov_ddof=1)
-    assert again()[0] not in (first, second)
+    assert watched(title="Another title", trials=10, num_samples=200, metrics=[METRIC]) == first
+    assert watched("elsewhere/q.yaml") == watched() == first
 
 
 EVALUATION = STUDENT["evaluation"]
 
 
-@pytest.mark.parametrize(
-    ("spec", "same", "others"),
-    [
-        (
-            TEACHER,
-            {"lr_rampup_kimg": 0, "lr_ref_batches": 0.0, "data_order": "shuffled", "power_ema": []},
-            [{"lr_rampup_kimg": 0.1}, {"lr_ref_batches": 10}, {"data_order": "edm2"}, {"power_ema": [0.1, 0.2]}],
-        ),
-        (
-            {**STUDENT, "teacher": "t"},
-            {"pictures": 3, "loggers": ["tensorboard"], "on_divergence": "stop", "state_minutes": 1.0}
-            | {"evaluation": {**EVALUATION, "patience": None}},
-            [{"evaluation": {**EVALUATION, "patience": 3}}],
-        ),
-    ],
-    ids=["teacher", "student"],
-)
-def test_settings_that_came_later_leave_old_digests(spec, same, others):
-    def digest(change):
-        if spec is TEACHER:
-            return teacher_digest(from_mapping(TeacherConfig, {**spec, **change}, "spec"), "data")
-        return student_digest(from_mapping(DistillConfig, {**spec, **change}, "spec"), "data", {})
-
-    assert digest({}) == digest(same)
-    assert len({digest({}), *map(digest, others)}) == 1 + len(others)
+def test_settings_that_came_later_leave_old_digests():
+    defaults = {"lr_rampup_kimg": 0, "lr_ref_batches": 0.0, "data_order": "shuffled", "power_ema": []}
+    others = {"lr_rampup_kimg": 0.1, "lr_ref_batches": 10, "data_order": "edm2", "power_ema": [0.1, 0.2]}
+    assert digest(TEACHER) == digest(TEACHER, **defaults)
+    assert len({digest(TEACHER), *(digest(TEACHER, **{name: value}) for name, value in others.items())}) == 5
+    same = {"pictures": 3, "loggers": ["tensorboard"], "on_divergence": "stop", "state_minutes": 1.0}
+    assert digest(GIVEN) == digest(GIVEN, **same, evaluation={**EVALUATION, "patience": None})
+    assert digest(GIVEN) != digest(GIVEN, evaluation={**EVALUATION, "patience": 3})
 
 
-def test_the_monitors_own_data_count_by_content(spec, tmp_path):
-    path = write(tmp_path / "p.yaml")
-    watched = lambda size: with_monitor(spec, path, dataset={**DATASET, "max_size": size})
-    digest = lambda size: student_digest(from_mapping(DistillConfig, watched(size), "spec"), "data", {})
-    assert digest(100) == digest(100) != digest(120)
+def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
+    """Of a package any of its modules, the monitor's, and a network's; a module far from them changes nothing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(ALLOW, "own_package,own_monitor,own_flow")
+    sources = {
+        "own_package/__init__.py": "from own_package.inner.core import MINE\n",
+        "own_package/inner/core.py": "import dataclasses\nfrom sida.methods import SID\n\n"
+        "MINE = dataclasses.replace(SID, name='mine')\n",
+        "own_monitor.py": "from own_factory import make\n",
+        "own_factory.py": "from tests.training.toy import make_monitor\n\n\ndef make(**kwargs):\n"
+        "    return make_monitor(**kwargs)\n",
+        "own_flow.py": "from docs.examples.flow import FlowPrecond\n\n\nclass Own(FlowPrecond):\n    pass\n",
+        "unasked.py": "",
+    }
+    for name, text in sources.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    spec = {**SID_STUDENT, "teacher": teacher, "method": "own_package:MINE"}
+    spec |= {"evaluation": {**EVALUATION, "monitor": "own_monitor:make"}}
+    network, own = read_metadata(teacher)["network"], {"class": "own_flow:Own", "kwargs": NETWORK["kwargs"]}
 
+    def digests():
+        student = student_digest(resolve_recipe(DistillConfig(**spec), network), "data", {})
+        return {"student": student, "teacher": digest(TEACHER, network=own)}
 
-def test_the_header_knows_the_images_of_a_network_and_of_its_parents(tmp_path):
-    first, second = ({**DATASET, "random_seed": seed} for seed in (0, 1))
-    step = {"total_kimg": 0.016, "evaluation": None}
-    teacher = train_teacher({**TEACHER, "dataset": first, "total_kimg": 0.016}, tmp_path / "teacher")
-    student = distill({**SID_STUDENT, **step, "dataset": second, "teacher": str(teacher)}, tmp_path / "student")
-    save_network(load_network(teacher)[0], tmp_path / "official.safetensors", {})
-    of_unknown = distill({**SID_STUDENT, **step, "teacher": str(tmp_path / "official.safetensors")}, tmp_path / "other")
-    sketches = [read_sketch(read_metadata(path).get("images")) for path in (teacher, student, of_unknown)]
-    seen = [load_dataset(data).sketch for data in (first, second)]
-    assert [[sketch and sketch.shared(one)[0] == 200 for one in seen] for sketch in sketches] == [
-        [True, False],
-        [True, True],
-        [None, None],
-    ]
+    changed, before = {}, digests()
+    for name, text in sources.items():
+        (tmp_path / name).write_text(f"{text}# another line\n")
+        changed[name] = {run for run, after in digests().items() if after != before[run]}
+        before = digests()
+    assert [*changed.values()] == [*[{"student"}] * 4, {"teacher"}, set()]
 
 
 OWN = dataclasses.replace(FD_LOSS, name="own")
@@ -133,7 +110,32 @@ def test_digest_holds_the_judges_networks(monkeypatch, method):
     monkeypatch.setenv(ALLOW, __name__)
     spec = {"name": "x", "method": method, "dataset": DATASET, "teacher": "t", "init": "t", "total_kimg": 1}
     spec |= {"batch_size": 16, "lr": 1e-3, "options": {"judges": ["digits"]}}
-    digest = lambda: student_digest(DistillConfig(**spec), "data", {"teacher": "t"})
-    before = digest()
+    before = digest(spec)
     monkeypatch.setattr("eval.features.digits.weights_digest", lambda state: "another network")
-    assert digest() != before
+    assert digest(spec) != before
+
+
+def test_strength_and_guide_make_another_run_and_paths_do_not(tmp_path, teacher):
+    """The header's entries of both: tests/workflow/test_guidance.py."""
+    shutil.copy(teacher, tmp_path / "moved.safetensors")
+    other = str(train_teacher({**TEACHER, "total_kimg": 0.016, "snapshot_kimg": None}, tmp_path / "other"))
+    spec = {**SID_STUDENT, **BRIEF, "teacher": teacher, "guidance": 1.5}
+    changes = [{"guide": teacher}, {"guide": str(tmp_path / "moved.safetensors")}, {"guidance": 1}, {"guide": other}]
+    changes += [{"guide": teacher, "guidance": 3}]
+    headers = [read_metadata(distill({**spec, **more}, tmp_path / str(n))) for n, more in enumerate(changes)]
+    first, moved, *others = (header["config_sha256"] for header in headers)
+    assert first == moved
+    assert len({first, *others}) == 4
+
+
+def test_the_header_knows_the_images_of_a_network_and_of_its_parents(tmp_path):
+    first, second = ({**DATASET, "random_seed": seed} for seed in (0, 1))
+    brief = {**TEACHER, "dataset": first, "total_kimg": 0.016, "snapshot_kimg": None}
+    teacher, unknown = train_teacher(brief, tmp_path / "teacher"), tmp_path / "official.safetensors"
+    student = distill({**SID_STUDENT, **BRIEF, "dataset": second, "teacher": str(teacher)}, tmp_path / "student")
+    save_network(load_network(teacher)[0], unknown, {})
+    of_unknown = distill({**SID_STUDENT, **BRIEF, "teacher": str(unknown)}, tmp_path / "other")
+    sketches = [read_sketch(read_metadata(path).get("images")) for path in (teacher, student, of_unknown)]
+    seen = [load_dataset(data).sketch for data in (first, second)]
+    found = [[sketch and sketch.shared(one)[0] == 200 for one in seen] for sketch in sketches]
+    assert found == [[True, False], [True, True], [None, None]]

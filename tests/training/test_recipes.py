@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import pytest
 import torch
 
+from eval.features.inception import InceptionCleanExtractor
 from sida.config.recipe import METHOD_SETTINGS, ResolvedConfig
-from sida.methods import METHODS, SID
+from sida.methods import METHODS, SID, distill
 from sida.methods.distillation import student_digest
 from sida.methods.method import Parts
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.methods.sid import SiDALoss, SiDLoss
 from sida.networks import build_network, family_of
-from sida.networks.file import save_network
+from sida.networks.file import load_network, save_network
+from sida.sampling.samplers import GuidedDenoiser
+from tests.networks.made import random_network
 from tests.refused import command, refusal, refused
-from tests.training.toy import DATASET, EDM2, NETWORK, as_json, student_trainer
+from tests.training.toy import DATASET, EDM2, NETWORK, results, student_trainer
 
 CPU = torch.device("cpu")
-LAMBDAS = ("lambda_sid", "lambda_adv", "lambda_d", "lambda_fake_score")
 OPTIONS = {"gdd": {"backbones": ["digits"]}, "gdd-i": {"backbones": ["digits"]}, "fd-loss": {"judges": ["digits"]}}
 KWARGS = EDM2["kwargs"]
 TEACHERS = {
@@ -38,14 +41,14 @@ TEACHERS = {
 def teachers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teachers")
     for name, network in TEACHERS.items():
-        torch.manual_seed(0)
-        save_network(build_network(network), folder / f"{name}.safetensors", {})
+        if name != "edm2-s":
+            save_network(random_network(network["class"], network["kwargs"]), folder / f"{name}.safetensors", {})
     return lambda name: str(folder / f"{name}.safetensors")
 
 
 def spec_of(teacher: str, method: str, /, **settings) -> dict[str, Any]:
     init = teacher if METHODS[method].start == "generator" else None
-    needed = {"total_kimg": 0.064, "batch_size": 16, "lr": 1e-3, "init": init, "options": OPTIONS.get(method, {})}
+    needed = {"total_kimg": 0.032, "batch_size": 16, "lr": 1e-3, "init": init, "options": OPTIONS.get(method, {})}
     return {"name": "x", "method": method, "dataset": DATASET, "teacher": teacher, **needed, **settings}
 
 
@@ -53,85 +56,109 @@ def config_for(*given: str, **settings) -> DistillConfig:
     return DistillConfig(**spec_of(*given, **settings))
 
 
-def recipe(config: DistillConfig) -> dict[str, object]:
-    """What a run would really do."""
-    distiller = student_trainer(config)
-    loss, nets = distiller.loss, (distiller.fake_score.net, distiller.generator.net)
-    return {
-        "loss": type(loss).__name__, "real": loss.uses_real_images, "alpha": loss.alpha,
-        "sigma": (loss.P_mean, loss.P_std), "logvar": getattr(loss, "return_logvar", None),
-        "phases": (distiller.schedule.warmup_kimg, distiller.schedule.adversarial_kimg),
-        "weights": tuple(getattr(distiller.recipe, name) for name in LAMBDAS),
-        "clip": (distiller.fake_score.clip_value, distiller.generator.clip_value),
-        "norm": tuple(getattr(net, "weight_norm", None) for net in nets),
-        "ema": (distiller.recipe.ema_half_life_kimg, distiller.recipe.ema_rampup_ratio),
-        "eps": distiller.generator.adam.eps,
-        "gamma": loss.gamma, "t_max": loss.t_max, "init_sigma": distiller.recipe.init_sigma,
-    }  # fmt: skip
-
-
-COMMON = {"eps": 1e-8, "gamma": "edm", "t_max": 800, "init_sigma": 2.5}
-EDM_COMMON = {**COMMON, "sigma": (-1.2, 1.2), "logvar": None, "norm": (None, None), "ema": (500, 0.05)}
-EDM2_COMMON = {**COMMON, "sigma": (-0.4, 1.0), "loss": "EDM2SiDALoss", "alpha": 1.0, "ema": (2000, 0.05)}
-SIDA_EDM = {
-    **EDM_COMMON, "loss": "SiDALoss", "real": True, "alpha": 1.0, "phases": (100, 200), "weights": (100, 0.01, 1, 1),
-    "clip": (1, None),
+COMMON = {
+    "lambda_sid": 100, "lambda_adv": 0.01, "lambda_fake_score": 1, "eps": 1e-8, "gamma": "edm", "t_max": 800,
+    "init_sigma": 2.5, "ema_rampup_ratio": 0.05,
 }  # fmt: skip
-SIDA_EDM2 = {
-    **EDM2_COMMON, "real": True, "phases": (100, 200), "weights": (100, 0.01, 100, 1), "clip": (None, None),
-    "logvar": True, "norm": ("off", "pre_hook"),
+EDM_COMMON = COMMON | {
+    "P_mean": -1.2, "P_std": 1.2, "logvar": False, "weight_norm": None, "ema_half_life_kimg": 500, "lambda_d": 1,
 }  # fmt: skip
-# SiD reads no λ_adv and λ_d.
-SID_EDM2 = {
-    **SIDA_EDM2,
-    "loss": "EDM2SiDLoss",
-    "real": False,
-    "phases": (0, None),
-    "norm": ("in_forward", "in_forward"),
-}
+EDM2_COMMON = COMMON | {
+    "P_mean": -0.4, "P_std": 1.0, "alpha": 1.0, "ema_half_life_kimg": 2000, "grad_clip_value": 0, "lambda_d": 100,
+}  # fmt: skip
+PHASES = {"warmup_kimg": 100, "adversarial_kimg": 200}
+SIDA_EDM = {**EDM_COMMON, **PHASES, "loss": "SiDALoss", "alpha": 1.0, "grad_clip_value": 1}
+SIDA_EDM2 = {**EDM2_COMMON, **PHASES, "loss": "EDM2SiDALoss", "logvar": True, "weight_norm": "pre_hook"}
+SID_EDM2 = {**EDM2_COMMON, "loss": "EDM2SiDLoss", "logvar": True, "weight_norm": "in_forward", "warmup_kimg": 0}
 RECIPES = {
-    ("sid", "edm"): {
-        **EDM_COMMON, "loss": "SiDLoss", "real": False, "alpha": 1.2, "phases": (0, None), "weights": (100, 0.01, 1, 1),
-        "clip": (None, None),
-    },
+    ("sid", "edm"): {**EDM_COMMON, "loss": "SiDLoss", "alpha": 1.2, "grad_clip_value": 0, "warmup_kimg": 0},
     ("sida", "edm"): SIDA_EDM,
     ("sid2a", "edm"): SIDA_EDM,
     ("sid", "edm2"): SID_EDM2,
     ("sida", "edm2"): SIDA_EDM2,
     ("sid2a", "edm2"): SIDA_EDM2,
     ("sid", "edm2-s"): SID_EDM2,
-    ("sida", "edm2-s"): {**SIDA_EDM2, "logvar": False, "norm": ("off", "off")},
-}  # fmt: skip
+    ("sida", "edm2-s"): {**SIDA_EDM2, "logvar": False, "weight_norm": "off"},
+}
 
 
-@pytest.mark.parametrize(("method", "family"), RECIPES)
-def test_method_alone_is_the_official_recipe(teachers, method, family):
+@pytest.mark.parametrize(("method", "teacher"), RECIPES)
+def test_method_alone_is_the_official_recipe(method, teacher):
     """The training scripts of mingyuanzhou/SiD, branches main (SiD) and sida."""
-    assert recipe(config_for(teachers(family), method)) == RECIPES[method, family]
-
-
-def test_a_setting_wins_over_the_official_value_and_a_teacher_may_lack_the_head(teachers):
-    given = {"alpha": 1.1, "P_mean": -0.5, "grad_clip_value": 2.0, "weight_norm": "always", "logvar": False}
-    changed = {"alpha": 1.1, "sigma": (-0.5, 1.0), "clip": (2.0, None), "norm": ("off", "always"), "logvar": False}
-    assert recipe(config_for(teachers("edm2"), "sida", **given)) == {**SIDA_EDM2, **changed}
-    assert recipe(config_for(teachers("edm"), "sida", grad_clip_value=0)) == {**SIDA_EDM, "clip": (None, None)}
-    assert recipe(config_for(teachers("headless"), "sida")) == {**SIDA_EDM2, "logvar": False}
+    network, official = TEACHERS[teacher], dict(RECIPES[method, teacher])
+    assert METHODS[method].loss_of(family_of(network)).__name__ == official.pop("loss")
+    resolved = resolve_recipe(config_for(teacher, method), network)
+    assert {name: getattr(resolved, name) for name in official} == official
+    # A setting wins, and a teacher may lack the head.
+    assert resolve_recipe(config_for(teacher, method, alpha=1.1, grad_clip_value=2), network).alpha == 1.1
+    assert not resolve_recipe(config_for(teacher, method), TEACHERS["headless"]).logvar
 
 
 @pytest.mark.parametrize(
-    ("flag", "given", "device", "expected"),
+    ("teacher", "given", "norms"),
     [
-        (True, None, "cuda", (True, 1e-6)),
-        (False, None, "cuda", (False, 1e-8)),
-        (False, True, "cuda", (True, 1e-6)),
-        (True, False, "cuda", (False, 1e-8)),
-        (True, None, "cpu", (False, 1e-8)),
+        ("edm2", {}, ("off", "pre_hook")),
+        ("edm2", {"weight_norm": "always", "fake_score_weight_norm": "in_forward"}, ("in_forward", "always")),
+        ("edm", {}, (None, None)),
     ],
 )
-def test_float16_is_the_teachers_unless_said_and_decides_eps(flag, given, device, expected):
+def test_settings_reach_losses_networks_and_steps(teachers, teacher, given, norms):
+    values = {"alpha": 1.1, "P_mean": -0.5, "P_std": 0.7, "t_max": 700, "gamma": "snr", "lambda_d": 3, "lambda_adv": 2}
+    values |= {"lambda_sid": 4, "lambda_fake_score": 5, "sigma_data": 0.4}
+    steps = {"grad_clip_value": 2.0, "fake_score_lr": 1e-4, "warmup_kimg": 1, "adversarial_kimg": 7}
+    trainer = student_trainer(config_for(teachers(teacher), "sida", **values, **steps, **given))
+    assert {name: getattr(trainer.loss, name) for name in values} == values
+    networks = (trainer.fake_score, trainer.generator)
+    assert [(one.clip_value, one.lr) for one in networks] == [(2.0, 1e-4), (None, 1e-3)]
+    assert tuple(getattr(one.net, "weight_norm", None) for one in networks) == norms
+    assert (trainer.schedule.warmup_kimg, trainer.schedule.adversarial_kimg) == (1, 7)
+    assert student_trainer(config_for(teachers(teacher), "sid")).schedule.adversarial_kimg is None
+
+
+@pytest.mark.parametrize("mode", ["in_forward", "off"])
+def test_forced_weight_normalisation_rewrites_what_is_trained(teachers, mode):
+    network = student_trainer(config_for(teachers("edm2"), "sida", weight_norm=mode)).generator
+    network.train()(torch.randn(4, 1, 8, 8), torch.tensor(2.5), torch.eye(10)[:4])
+    weight = network.net.unet.enc["8x8_block0"].conv_res0.weight.detach().flatten(1)
+    norms = weight.norm(dim=1) / weight.shape[1] ** 0.5
+    assert torch.allclose(norms, torch.ones(()), atol=0.01) == (mode == "in_forward")
+    assert torch.equal(joined(network.net), network.flat.vector)
+
+
+def joined(net):
+    return torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
+
+
+def test_guidance_changes_the_true_score_alone(teachers):
+    teacher, guide = teachers("edm"), teachers("no classes")
+    trainer = student_trainer(config_for(teacher, "sida", guide=guide, guidance=2))
+    phi, other = (load_network(path)[0].eval() for path in (teacher, guide))
+    assert torch.equal(trainer.generator.flat.vector, joined(phi))
+    assert torch.equal(trainer.fake_score.flat.vector, joined(phi))
+    guided, given = trainer.true_score, (torch.randn(4, 1, 8, 8), torch.tensor(1.0), torch.eye(10)[:4])
+    assert torch.equal(guided(*given), GuidedDenoiser(phi, other, 2)(*given))
+    assert not any(parameter.requires_grad for parameter in guided.parameters())
+    assert not any(module.training for module in guided.modules())
+
+
+def test_guides_of_other_families_and_checkpointing(tmp_path, teachers):
+    for name, checkpointing in (("plain", False), ("checkpointing", True)):
+        guided = {"guide": teachers("no classes"), "guidance": 1.5, "warmup_kimg": 0.0, "checkpointing": checkpointing}
+        distill(config_for(teachers("edm2"), "sida", **guided), tmp_path / name)
+    assert results(tmp_path / "checkpointing") == results(tmp_path / "plain")
+
+
+@pytest.mark.parametrize(
+    ("flag", "given", "device", "fp16"),
+    [
+        (True, None, "cuda", True), (False, None, "cuda", False), (False, True, "cuda", True),
+        (True, False, "cuda", False), (True, None, "cpu", False),
+    ],
+)  # fmt: skip
+def test_float16_is_the_teachers_unless_said_and_decides_eps(flag, given, device, fp16):
     network = {**NETWORK, "kwargs": {**NETWORK["kwargs"], "use_fp16": flag}}
     config = resolve_recipe(config_for("teacher", "sida", fp16=given, device=device), network)
-    assert (config.fp16, config.eps) == expected
+    assert (config.fp16, config.eps) == (fp16, 1e-6 if fp16 else 1e-8)
 
 
 def test_half_precision_of_a_network_that_computes_in_float32_is_one_line():
@@ -141,10 +168,10 @@ def test_half_precision_of_a_network_that_computes_in_float32_is_one_line():
 
 def test_official_values_by_name_are_the_same_run():
     defaults = METHODS["sida"].official["edm2"] | {"alpha": 1.0, "P_mean": -0.4, "P_std": 1.0, "lambda_d": 100.0}
-    short, long, other = (config_for("t", "sida", **given) for given in ({}, defaults, {"logvar": False}))
-    assert resolve_recipe(short, EDM2) == resolve_recipe(long, EDM2)
-    digest = lambda config: student_digest(resolve_recipe(config, EDM2), "data", {})
-    assert digest(short) == digest(long) != digest(other)
+    resolved = lambda **given: resolve_recipe(config_for("t", "sida", **given), EDM2)
+    assert resolved() == resolved(**defaults)
+    digests = {student_digest(resolved(**given), "data", {}) for given in ({}, defaults, {"logvar": False})}
+    assert len(digests) == 2
 
 
 #: Settings that are read elsewhere: with a guide, with a variance head, where batches are made.
@@ -164,7 +191,7 @@ def test_a_method_reads_the_settings_that_it_names(name):
 
     teacher, method = build_network(NETWORK), METHODS[name]
     config = resolve_recipe(config_for("t", name), NETWORK)
-    watched = Watched(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
+    watched = Watched(**vars(config))
     read.clear()
     options = method.read_options(config.options, "options")
     parts = Parts(method, watched, options, family_of(NETWORK), teacher, teacher, torch.device("cpu"), "student")
@@ -195,16 +222,30 @@ def test_a_custom_method_with_networks_of_its_own_names_what_it_reads():
     dataclasses.replace(own, loss=SiDLoss).check(config)
 
 
+@dataclasses.dataclass(eq=False)
+class NoLevels(SiDLoss):
+    """SiD without official noise levels of the fake score."""
+
+    P_mean: float | None = None
+
+
+FEW = dataclasses.replace(SID, name="few", loss=NoLevels, official={"edm": {}, "edm2": {}})
+
+
+def test_official_values_of_ones_own_may_be_few_where_the_recipe_has_the_rest():
+    config = lambda **more: config_for("t", "sid", **more, method=f"{__name__}:FEW")
+    told = "student.method: 'few' has no default for init_sigma, P_mean, ema_half_life_kimg with EDM networks; add it"
+    refused(told, resolve_recipe, config(), NETWORK)
+    made = resolve_recipe(config(init_sigma=2.5, P_mean=-1.2, ema_half_life_kimg=500.0), NETWORK)
+    assert (made.alpha, made.logvar, made.weight_norm) == (1.2, False, None)
+
+
 FAULTS = [
     ("sida", {"method": "sid2a"}, "--spec.init: sid2a starts from a distilled generator"),
     ("sida", {"init": "x"}, "--spec.init: 'sida' starts from the teacher; remove it"),
     ("sida", {"batch_gpu": 5}, "--spec.batch_gpu: must divide batch_size"),
     ("sida", {"evaluation": {"every_kimg": 1, "monitor": "eval:none"}}, "--spec.evaluation.monitor: "),
-    (
-        "sida",
-        {"dataset": {"name": "digits", "kind": "digits", "labels": False}},
-        "label_dim: 10, but data set 'digits'",
-    ),
+    ("sida", {"dataset": {**DATASET, "labels": False}}, "label_dim: 10, but data set 'digits'"),
     ("sida", {"total_kimg": 0.001}, "--spec.total_kimg: 0.001 is less than one batch"),
     ("sida", {"fp16": True}, "--spec.fp16: float16 needs device 'cuda'"),
     ("sida", {"half": "bfloat16"}, "half: says which half precision, and there is none without fp16"),
@@ -222,7 +263,6 @@ FAULTS = [
     # Methods and their options
     ("sida", {"method": "tests.training.toy:TIMES"}, "is no sida.methods.method.Method"),
     ("sid", {"options": {"weight": 1}}, "--spec.options: method 'sid' has no settings of its own"),
-    ("gdd", {"options": {}}, "--spec.options.backbones: 'vgg16_bn' takes images of 3 channels, not 8×8, 1"),
     ("gdd", {"options": {"backbones": []}}, "--spec.options.backbones: must name at least one"),
     ("instance", {"device": "cuda", "kernels": "fused"}, "--spec.kernels: method 'instance' does not read kernels"),
     ("dmd", {"options": {"generator_levels": [9, 1]}}, "--spec.options.generator_levels: the first number must not"),
@@ -245,11 +285,9 @@ def test_a_fault_is_one_line_at_its_setting_and_leaves_no_file(teachers, tmp_pat
         if spec.get(key) in TEACHERS:
             spec[key] = teachers(spec[key])
     out = tmp_path / "refused"
-    assert message in refusal(command, "distill", "--spec", as_json(spec), "--out", out)
+    assert message in refusal(command, "distill", "--spec", json.dumps(spec), "--out", out)
     assert {path.name for path in out.rglob("*") if path.is_file()} <= {".lock"}
 
 
 def test_a_judge_without_gradient_is_refused():
-    from eval.features.inception import InceptionCleanExtractor
-
     refused("'inception_clean'.*has no gradient", InceptionCleanExtractor.check_gradient, InceptionCleanExtractor)

@@ -9,22 +9,26 @@ import torch
 
 from sida.config.resources import ROOT
 from sida.config.settings import load_yaml
+from sida.data import Dataset
 from sida.files.atomic import read_jsonl
 from sida.machine import prepare_process
 from sida.methods import METHODS, distill
 from sida.methods.consistency import stage_at
+from sida.methods.gdd import INNATE
 from sida.networks import build_network
 from sida.networks.file import load_network, save_network
+from sida.sampling import heun, latents_for_seeds
+from sida.training.micro_batches import MicroBatch
 from tests.golden.vectors import load
-from tests.training.processes import said, together
-from tests.training.toy import DATASET, NETWORK, STUDENT, of_method, student_trainer
+from tests.training.toy import DATASET, NETWORK, STUDENT, interrupt_after, of_method, results, student_trainer
 
 COMMON = {
     **{key: value for key, value in STUDENT.items() if key not in ("augment", "grad_clip_value")},
     "total_kimg": 0.048, "warmup_kimg": 0, "adversarial_kimg": 0, "evaluation": None, "snapshot_kimg": None,
 }  # fmt: skip
 GAN, UID = {"kl", "denoising", "gan", "discriminator"}, {"sid", "denoising", "real"}
-JUDGED = {"real_or_fake", "r1", "fooling"}
+JUDGED, SIDA = {"real_or_fake", "r1", "fooling"}, {"sid", "adversarial", "denoising", "discriminator"}
+GDD_OPTIONS, FD_OPTIONS = {"backbones": ["digits"], "r1_interval": 2}, {"judges": ["digits", "glyphs"], "decay": 0.9}
 #: What a resumed run of a method, its own options and its losses are.
 RUNS = {
     "diff-instruct": ({}, {"kl", "denoising"}),
@@ -33,19 +37,13 @@ RUNS = {
     "f-distill": ({"divergence": "js", "decay": 0.5, "bins": 3}, GAN),
     "ect": ({"stage_kimg": 0.016}, {"consistency"}),
     "cd": ({}, {"consistency"}),
-    "uni-instruct": (
-        {"divergence": "chi-square", "ratio": "logits"},
-        {"sid", "adversarial", "weighted_sid", "denoising", "discriminator"},
-    ),
+    "uni-instruct": ({"divergence": "chi-square", "ratio": "logits"}, SIDA | {"weighted_sid"}),
     "realuid": ({}, UID),
     "realsid": ({"space": "noise"}, UID),
-    "gdd": ({"backbones": ["digits"], "r1_interval": 2}, JUDGED),
-    "gdd-i": ({"backbones": ["digits"], "r1_interval": 2}, JUDGED),
+    "gdd": (GDD_OPTIONS, JUDGED),
+    "gdd-i": (GDD_OPTIONS, JUDGED),
     "instance": ({"num_steps": 3}, {"instance"}),
-    "fd-loss": (
-        {"judges": ["digits", "glyphs"], "decay": 0.9, "population": 40, "lr_rampup_kimg": 0.032},
-        {"fd", "fd_digits", "fd_glyphs"},
-    ),
+    "fd-loss": ({**FD_OPTIONS, "population": 40, "lr_rampup_kimg": 0.032}, {"fd", "fd_digits", "fd_glyphs"}),
     "docs.examples.matching:METHOD": ({}, {"matching", "denoising"}),
 }
 CLASSES = {"cd": "GDDPrecond", "ect": "ECTPrecond", "gdd": "GDDPrecond", "gdd-i": "GDDPrecond"}
@@ -65,10 +63,6 @@ def trainer_of(spec):
     return student_trainer(spec)
 
 
-def optimizer_of(network):
-    return type(network.adam).__name__, network.adam.betas, network.weight_decay, network.clip_norm
-
-
 ADAM, ADAMW = ("Adam", (0.0, 0.999), 0.0, None), ("Adam", (0.9, 0.999), 0.01, 10.0)
 RADAM = ("RAdam", (0.9, 0.999), 0.0, None)
 
@@ -85,6 +79,8 @@ RADAM = ("RAdam", (0.9, 0.999), 0.0, None)
         ("uni-instruct", 2.5, 1, {"fake_score": ADAM, "generator": ADAM}),
         ("realuid", 2.5, 5, {"fake_score": (*ADAM[:3], 1.0), "generator": (*ADAM[:3], 1.0)}),
         ("realsid", 2.5, 1, {"fake_score": ADAM, "generator": ADAM}),
+        # GDD's with which it is compared.
+        ("instance", 80.0, 0, {"generator": ("Adam", (0.0, 0.99), 0.0, None)}),
     ],
 )
 def test_steps_and_optimizers_are_the_official_ones(teacher, method, init_sigma, psi_steps, optimizers):
@@ -92,8 +88,51 @@ def test_steps_and_optimizers_are_the_official_ones(teacher, method, init_sigma,
     trainer = trainer_of(spec_of(method, teacher))
     streams = [stream for step in trainer.steps for stream in step.streams()]
     assert streams == [*["psi", "psi-2", "psi-3", "psi-4", "psi-5"][:psi_steps], "generator"]
-    assert {name: optimizer_of(network) for name, network in trainer.networks.items()} == optimizers
+    found = {
+        name: (type(network.adam).__name__, network.adam.betas, network.weight_decay, network.clip_norm)
+        for name, network in trainer.networks.items()
+    }
+    assert found == optimizers
     assert trainer.recipe.init_sigma == init_sigma
+
+
+def test_gdd_starts_as_released(teacher):
+    options = {"backbones": ["digits"], "r1_interval": 16}
+    trainer = trainer_of(spec_of("gdd", teacher, ema_half_life_kimg=None, options=options, adversarial_kimg=200.0))
+    judge, penalty, generator = trainer.steps
+    assert (penalty.network, penalty.stream, penalty.every) == (judge.network, judge.stream, 16)
+    # Golden: lr × 16/17 and β₂ = 0.99^(16/17) of the discriminator; the generator's are plain.
+    assert judge.network.lr == pytest.approx(1e-3 * 16 / 17)
+    assert judge.network.adam.betas == pytest.approx((0, 0.99 ** (16 / 17)))
+    assert (generator.network.lr, generator.network.adam.betas) == (1e-3, (0.0, 0.99))
+    assert judge.weights(64) == {"real_or_fake": 64, "r1": 16, "fooling": 64}
+    assert generator.network.net.init_config["kwargs"]["dropout"] == 0
+    assert (trainer.recipe.init_sigma, trainer.recipe.ema_half_life_kimg) == (80.0, 500)
+    # Patience counts from the first image, since no term joins later.
+    assert trainer.begun == 0
+    start, _ = load_network(teacher)
+    assert all(map(torch.equal, generator.network.net.parameters(), start.parameters()))
+
+
+def test_innate_training_changes_only_what_is_not_frozen(tmp_path, teacher, capsys):
+    net, _ = load_network(distill(spec_of("gdd-i", teacher), tmp_path))
+    pairs = zip(load_network(teacher)[0].named_parameters(), net.parameters(), strict=True)
+    changed = {name: not torch.equal(before, after) for (name, before), after in pairs}
+    frozen = [changed[name] for name in changed if INNATE.match(name)]
+    assert frozen
+    assert not any(frozen)
+    assert changed["model.enc.8x8_conv.weight"]
+    assert changed["model.enc.8x8_block0.norm0.weight"]
+    assert "% of the generator's parameters stay as the teacher's" in capsys.readouterr().err
+
+
+def test_loss_of_instance_is_the_distance_to_what_the_teachers_sampler_draws(teacher):
+    z, labels = latents_for_seeds(range(4), (1, 8, 8)), torch.eye(10)[[3, 1, 4, 1]]
+    (step,) = trainer_of(spec_of("instance", teacher, options={"num_steps": 5})).steps
+    with torch.no_grad():
+        drawn = heun(load_network(teacher)[0], z, labels, num_steps=5).to(torch.float32)
+    terms = step.loss(MicroBatch(torch.zeros_like(z), labels, draws={"z": z}))
+    assert torch.equal(terms["instance"], drawn.square())
 
 
 @pytest.mark.parametrize(
@@ -104,27 +143,21 @@ def test_steps_and_optimizers_are_the_official_ones(teacher, method, init_sigma,
         ("gdd", {"augment": {"p": 0.1}}),
     ],
 )
-def test_run_resumes_bit_by_bit(resumes, teacher, method, more):
-    folder = resumes(spec_of(method, teacher, **more), 32)
+def test_run_resumes_bit_by_bit(tmp_path, teacher, monkeypatch, method, more):
+    spec, folder, resumed = spec_of(method, teacher, **more), tmp_path / "straight", tmp_path / "resumed"
+    distill(spec, folder)
+    interrupt_after(distill, spec, resumed, monkeypatch, 32)
+    # The state says which images the run has seen: they are not read again.
+    monkeypatch.setattr(Dataset, "sketch", None)
+    distill(spec, resumed)
+    assert results(resumed) == results(folder)
     logs = read_jsonl(folder / "train.jsonl")
     assert {name for record in logs for name in record["losses"]} == RUNS[method][1]
     assert all(record["nan_count"] == record["bad_gradients"] == 0 for record in logs)
     net, metadata = load_network(folder / "network.safetensors")
     assert metadata["network"]["class"] == CLASSES.get(method, "EDMPrecond")
     start, _ = load_network(teacher)
-    assert any(not torch.equal(a, b) for a, b in zip(net.parameters(), start.parameters(), strict=True))
-
-
-# Ratios are a round's, and heads need no batch; with equal rounds both orders of adding agree.
-@pytest.mark.parametrize(("method", "close"), [("f-distill", 0.02), ("fd-loss", 1e-3)])
-def test_two_processes_train_as_one(tmp_path, teacher, method, close):
-    spec = spec_of(method, teacher, lr=1e-5)
-    distill(spec, tmp_path / "alone")
-    assert together(lambda rank: distill(spec, tmp_path / "run") and 0, 2, tmp_path) == [0, 0], said(tmp_path)
-    one, two = (read_jsonl(tmp_path / name / "train.jsonl") for name in ("alone", "run"))
-    for here, there in zip(one, two, strict=True):
-        assert (here["nimg"], here["samples"]) == (there["nimg"], there["samples"])
-        assert here["losses"] == pytest.approx(there["losses"], rel=close)
+    assert not all(map(torch.equal, net.parameters(), start.parameters()))
 
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if name.startswith("realuid")])
@@ -180,11 +213,9 @@ def test_stages_begin_as_in_the_official_loop():
 
 def test_a_step_of_fd_loss_draws_its_own_classes(teacher):
     trainer, seen = trainer_of(spec_of("fd-loss", teacher)), []
-    one_class = (torch.zeros(16, 1, 8, 8), torch.eye(10)[torch.zeros(16, dtype=torch.int64)])
-    trainer.batches = lambda stream, nimg, with_images: [one_class]
+    trainer.batches = lambda stream, nimg, with_images: [(torch.zeros(16, 1, 8, 8), torch.eye(10)[[0] * 16])]
     (step,) = trainer.steps
-    loss = step.loss
-    trainer.steps = [dataclasses.replace(step, loss=lambda given: seen.append(given.class_labels) or loss(given))]
+    trainer.steps = [dataclasses.replace(step, loss=lambda given: seen.append(given.class_labels) or step.loss(given))]
     trainer.iteration(0)
     assert seen[0].shape == (16, 10)
     assert len(set(seen[0].argmax(1).tolist())) > 3
@@ -193,7 +224,6 @@ def test_a_step_of_fd_loss_draws_its_own_classes(teacher):
 def test_fd_loss_takes_images_without_classes(tmp_path):
     network = {**NETWORK, "kwargs": {**NETWORK["kwargs"], "label_dim": 0}}
     save_network(build_network(network), tmp_path / "start.safetensors", {})
-    dataset = {**DATASET, "labels": False}
-    trainer = trainer_of({**spec_of("fd-loss", str(tmp_path / "start.safetensors")), "dataset": dataset})
+    trainer = trainer_of(spec_of("fd-loss", str(tmp_path / "start.safetensors"), dataset={**DATASET, "labels": False}))
     trainer.batches = lambda stream, nimg, with_images: [(torch.zeros(16, 1, 8, 8), torch.zeros(16, 0))]
     assert torch.isfinite(trainer.iteration(0).losses["fd"])

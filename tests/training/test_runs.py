@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import time
-import weakref
 from pathlib import Path
 
 import pytest
@@ -19,13 +18,17 @@ from sida.cli.main import main
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl, sha256_file
 from sida.methods import distill
+from sida.methods.registry import DistillConfig
 from sida.networks.file import load_network
-from sida.training import train_teacher
+from sida.training import TeacherConfig, train_teacher
 from sida.training.iteration import StudentTrainer
+from sida.training.loop import Run
+from sida.training.micro_batches import EagerRunner
 from sida.training.processes import Interruption, StopRequest
-from sida.training.run import RunFiles
+from sida.training.teacher import EDMLoss
 from tests.refused import command, refused, refusing
-from tests.training.toy import STUDENT, TEACHER, as_json, fork, interrupt_after, results, student_trainer, wait
+from tests.training.test_rivals import spec_of
+from tests.training.toy import STUDENT, TEACHER, fork, interrupt_after, results, student_trainer, wait
 
 
 @pytest.fixture(scope="module")
@@ -52,33 +55,23 @@ def test_teacher_files(teacher):
     assert not net.training
 
 
-def test_settings_alone_are_enough(tmp_path, teacher, student_spec, monkeypatch):
-    teacher = os.path.abspath(teacher)
-    monkeypatch.chdir(tmp_path)
-    short = {"total_kimg": 0.032, "tick_kimg": 0.016, "snapshot_kimg": None}
-    path = train_teacher(TEACHER | short)
-    assert path.parts == ("results", "local", "teachers", "toy", "network.safetensors")
-    student = student_spec | short | {"teacher": teacher, "evaluation": None}
-    assert distill(student).parts[:4] == ("results", "local", "students", "toy")
-    named = distill(student | {"outdir": "here"})
-    assert named == Path("here/network.safetensors")
-    # The folder decides nothing about the result, and one beside the settings goes before the one in them.
-    beside = distill(student | {"outdir": "here"}, "there")
-    assert beside == Path("there/network.safetensors")
-    nets = [load_network(file)[0].parameters() for file in (named, beside)]
-    assert all(torch.equal(a, b) for a, b in zip(*nets))
-    refused(r"student.outdir: must be the path of a folder, got 3", distill, student | {"outdir": 3})
+def test_settings_name_the_folder_of_a_run():
+    opened = lambda kind, spec, outdir=None: str(Run.opened(kind, spec, outdir, "spec").folder)
+    assert opened(TeacherConfig, TEACHER) == "results/local/teachers/toy"
+    assert opened(DistillConfig, {**STUDENT, "teacher": "t"}) == "results/local/students/toy"
+    assert opened(TeacherConfig, {**TEACHER, "outdir": "here"}) == "here"
+    assert opened(TeacherConfig, {**TEACHER, "outdir": "here"}, "there") == "there"
+    refused(r"spec.outdir: must be the path of a folder, got 3", opened, TeacherConfig, {**TEACHER, "outdir": 3})
 
 
 def test_student_files(uninterrupted, teacher):
     _, metadata = load_network(uninterrupted / "network.safetensors")
-    evaluations, ticks = read_jsonl(uninterrupted / "evaluations.jsonl"), read_jsonl(uninterrupted / "train.jsonl")
+    evaluations, ticks = (read_jsonl(uninterrupted / f"{name}.jsonl") for name in ("evaluations", "train"))
     assert [e["nimg"] for e in evaluations] == [0, 64, 112, 160, 208]
     best = min(evaluations, key=lambda e: e["fd"])
     assert (metadata["nimg"], metadata["fd"], metadata["last_nimg"]) == (best["nimg"], best["fd"], 208)
     assert metadata["parents"] == {"teacher": sha256_file(teacher), "init": None}
-    assert metadata["method"] == "sida"
-    assert metadata["sampler"] == {"kind": "one_step", "init_sigma": 2.5}
+    assert (metadata["method"], metadata["sampler"]) == ("sida", {"kind": "one_step", "init_sigma": 2.5})
     assert metadata["code_version"]
     assert len(metadata["config_sha256"]) == 64
     # ψ alone, then SiD, then both; every tick carries what it must.
@@ -88,12 +81,10 @@ def test_student_files(uninterrupted, teacher):
         assert tick["nan_count"] == tick["bad_gradients"] == 0
         assert {"nimg", "losses", "grad_norm", "img_per_s", "memory_mb", "seconds"} <= tick.keys()
         assert tick["weight_rms"].keys() == {"fake_score", "generator"}
-    start, _ = load_network(teacher)
-    kernels = torch.cat([p.detach().flatten() for p in start.parameters() if p.ndim >= 2])
+    kernels = torch.cat([p.detach().flatten() for p in load_network(teacher)[0].parameters() if p.ndim >= 2])
     assert ticks[0]["weight_rms"]["generator"] == pytest.approx(float(kernels.square().mean().sqrt()))
-    names = sorted(path.name for path in (uninterrupted / "snapshots").iterdir())
-    assert names[1::2] == ["network-0000000112.safetensors", "network-0000000208.safetensors"]
-    assert [name.rpartition(".")[2] for name in names[::2]] == ["png", "png"]
+    names = {f"network-0000000{nimg}.{kind}" for nimg in (112, 208) for kind in ("png", "safetensors")}
+    assert {path.name for path in (uninterrupted / "snapshots").iterdir()} == names
 
 
 @pytest.fixture
@@ -146,80 +137,48 @@ def test_a_kill_at_each_step_of_a_save(tmp_path, uninterrupted, student_spec, af
     assert [path for path in run.rglob(".*") if path.name != ".lock"] == []
 
 
-def slowly(task):
-    """Runs a training that cannot be through before another process has seen it begin."""
-    iteration = StudentTrainer.iteration
-    StudentTrainer.iteration = lambda self, nimg: time.sleep(0.05) or iteration(self, nimg)
-    return task()
-
-
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-def test_signals_keep_the_state(tmp_path, uninterrupted, student_spec, number, status):
-    run = tmp_path / "run"
-    arguments = ["distill", "--spec", as_json(student_spec), "--out", str(run)]
-    pid = fork(lambda: slowly(lambda: main(arguments)), tmp_path / "log")
-    while not (run / "train.jsonl").exists() or not (run / "train.jsonl").read_text():
-        time.sleep(0.005)
-    os.kill(pid, number)
-    assert wait(pid) == status
-    assert "Traceback" not in (tmp_path / "log").read_text()
-    header = json.loads(sorted((run / "state").glob("state-*.json"))[-1].read_text())
-    ticks = read_jsonl(run / "train.jsonl")
+def test_signals_keep_the_state(tmp_path, uninterrupted, student_spec, monkeypatch, capsys, number, status):
+    iteration = StudentTrainer.iteration
+    arrives = lambda nimg: nimg == 96 and signal.raise_signal(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(StudentTrainer, "iteration", lambda self, nimg: arrives(nimg) or iteration(self, nimg))
+        assert main(["distill", "--spec", json.dumps(student_spec), "--out", str(tmp_path)]) == status
+    assert "Traceback" not in capsys.readouterr().err
+    record = json.loads(sorted((tmp_path / "state").glob("state-*.json"))[-1].read_text())["record"]
     # Kept where it stopped, not at the last event: nothing is lost.
-    assert header["record"]["nimg"] >= ticks[-1]["nimg"] > 0
-    assert header["record"]["train"] == ticks
-    distill(student_spec, run)
-    assert results(run) == results(uninterrupted)
+    assert (record["nimg"], record["train"]) == (112, read_jsonl(tmp_path / "train.jsonl"))
+    distill(student_spec, tmp_path)
+    assert results(tmp_path) == results(uninterrupted)
 
 
-def test_only_an_insistent_ctrl_c_ends_a_run_at_once(tmp_path):
+def test_only_an_insistent_ctrl_c_ends_a_run_at_once(monkeypatch):
     """A scheduler may send what it has again and again while a large state is written."""
-
-    def interrupted():
-        send = lambda number: (os.kill(os.getpid(), number), time.sleep(0.01))
-        with Interruption() as interruption:
-            for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
-                send(number)
-            assert interruption.request is StopRequest.STOP
-            later = time.monotonic() + 6
-            time.monotonic = lambda: later
-            send(signal.SIGTERM)
-            try:
-                send(signal.SIGINT)
-            except KeyboardInterrupt:
-                return 7
-
-    assert wait(fork(interrupted, tmp_path / "log")) == 7, (tmp_path / "log").read_text()
-
-
-def test_the_state_that_a_run_resumes_from_leaves_the_memory(tmp_path, student_spec, monkeypatch):
-    """All but the best network, which the run writes again."""
-    interrupt_after(distill, student_spec, tmp_path, monkeypatch, 48)
-    read, enter, iteration = {}, RunFiles.__enter__, StudentTrainer.iteration
-
-    def watched(files):
-        read.update({name: weakref.ref(tensor) for name, tensor in enter(files).kept.tensors.items()})
-        return files
-
-    def looking(self, nimg):
-        assert {name.split("/")[0] for name, tensor in read.items() if tensor() is not None} <= {"best"}
-        return iteration(self, nimg)
-
-    monkeypatch.setattr(RunFiles, "__enter__", watched)
-    monkeypatch.setattr(StudentTrainer, "iteration", looking)
-    distill({**student_spec, "total_kimg": 0.2}, tmp_path)
+    with Interruption() as interruption:
+        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(number)
+        assert interruption.request is StopRequest.STOP
+        later = time.monotonic() + 6
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_second_process_waits_and_takes_over_the_result(tmp_path, uninterrupted, student_spec, capsys):
-    run = tmp_path / "run"
-    pid = fork(lambda: slowly(lambda: distill(student_spec, run) and 0), tmp_path / "log")
-    while not (run / "train.jsonl").exists():
+    iteration = StudentTrainer.iteration
+
+    def slow():
+        StudentTrainer.iteration = lambda self, nimg: time.sleep(0.05) or iteration(self, nimg)
+        return distill(student_spec, tmp_path) and 0
+
+    pid = fork(slow, tmp_path / "log")
+    while not (tmp_path / "train.jsonl").exists():
         time.sleep(0.005)
-    distill(student_spec, run)
+    distill(student_spec, tmp_path)
     assert wait(pid) == 0
-    lines = capsys.readouterr().err.splitlines()
-    assert len([line for line in lines if "another process is at work on this run; waiting" in line]) == 1
-    assert results(run) == results(uninterrupted)
+    assert capsys.readouterr().err.count("another process is at work on this run; waiting") == 1
+    assert results(tmp_path) == results(uninterrupted)
 
 
 def test_a_seed_decides_the_result_which_is_the_last_network_without_evaluations(tmp_path, student_spec):
@@ -235,33 +194,76 @@ def test_sid2a_starts_from_the_generator_and_its_fake_score_from_the_teacher(uni
     scores, generators = (trainer.true_score, trainer.fake_score.net), (trainer.generator.net, trainer.ema.net)
     for source, nets in ((teacher, scores), (init, generators)):
         expected = load_network(source)[0].state_dict()
-        assert expected.keys() == nets[0].state_dict().keys()
-        assert all(torch.equal(value, expected[name]) for net in nets for name, value in net.state_dict().items())
+        assert all(torch.equal(net.state_dict()[name], value) for net in nets for name, value in expected.items())
     assert trainer.generator.net.init_config["kwargs"]["dropout"] == 0.0
 
 
 def test_a_network_that_cannot_be_read_once_is_one_line(tmp_path, teacher, student_spec, monkeypatch):
     """As when a file was renamed over on another machine while this one had it open."""
-    original = builtins.open
+    original, stale = builtins.open, os.strerror(errno.ESTALE)
 
     def failing(file, *arguments, **options):
         if str(file) == teacher:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), teacher)
+            raise OSError(errno.ESTALE, stale, teacher)
         return original(file, *arguments, **options)
 
     monkeypatch.setattr(builtins, "open", failing)
-    with refusing(teacher, os.strerror(errno.ESTALE)):
-        command("distill", "--spec", as_json(student_spec), "--out", tmp_path / "run")
+    with refusing(teacher, stale):
+        command("distill", "--spec", json.dumps(student_spec), "--out", tmp_path / "run")
 
 
 def test_command_line_overrides(tmp_path, student_spec, teacher, capsys):
-    spec = tmp_path / "student.json"
-    spec.write_text(as_json({**student_spec, "method": "sid", "teacher": "elsewhere"}))
+    spec = json.dumps({**student_spec, "method": "sid", "teacher": "elsewhere"})
     arguments = ["--set", "total_kimg=0.04", "--set", "lr=1e-4", "--set", "evaluation=null"]
-    run = ["distill", "--spec", str(spec), "--out", str(tmp_path / "run"), "--method", "sida", "--teacher", teacher]
+    run = ["distill", "--spec", spec, "--out", str(tmp_path / "run"), "--method", "sida", "--teacher", teacher]
     assert main([*run, *arguments]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "run" / "network.safetensors")
     _, metadata = load_network(tmp_path / "run" / "network.safetensors")
     assert (metadata["method"], metadata["nimg"]) == ("sida", 48)
     refused("--set lr: must be key=value", command, *run, "--set", "lr")
     refused(r"--set lrr=2 .*: lrr: unknown key \(did you mean 'lr'\?\)", command, *run, "--set", "lrr=2")
+
+
+# A training that runs out of memory once goes on with less of it, to the same numbers, or ends with a remedy
+
+BRIEF = {"total_kimg": 0.064, "tick_kimg": 0.016, "snapshot_kimg": None}
+SIDA = {**STUDENT, **BRIEF, "warmup_kimg": 0.0, "adversarial_kimg": 0.0, "evaluation": None}
+
+
+def running(kind, teacher, monkeypatch, calls):
+    """Function that trains in a folder; the losses of these calls run out of memory after their work."""
+    spec = {"teacher": {**TEACHER, **BRIEF}, "sida": {**SIDA, "teacher": teacher}}.get(kind) or spec_of(kind, teacher)
+    owner, run = (EDMLoss, train_teacher) if kind == "teacher" else (EagerRunner, distill)
+    original, count = owner.__call__, iter(range(10**6))
+
+    def failing(*args, **kwargs):
+        result = original(*args, **kwargs)
+        if next(count) in calls:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return result
+
+    def train(folder, fails):
+        with monkeypatch.context() as patch:
+            if fails:
+                patch.setattr(owner, "__call__", failing)
+            run(spec, folder)
+
+    return train
+
+
+# In the middle of a step, whose first gradients are then dropped; of GDD after the loss, which has changed spectral
+# norms (the discriminator has no blocks).
+@pytest.mark.parametrize(("kind", "call"), [("sida", 7), ("gdd", 1), ("teacher", 3)])
+def test_a_training_goes_on_with_the_same_numbers(tmp_path, monkeypatch, capfd, teacher, kind, call):
+    train = running(kind, teacher, monkeypatch, {call})
+    train(tmp_path / "plain", False)
+    train(tmp_path / "relieved", True)
+    assert "again in the backward pass" in capfd.readouterr().err
+    assert results(tmp_path / "relieved") == results(tmp_path / "plain")
+
+
+# The second time; and statistics outside of the networks take no step twice.
+@pytest.mark.parametrize(("kind", "calls"), [("teacher", {1, 3}), ("fd-loss", {0}), ("f-distill", {0})])
+def test_what_cannot_go_on_ends_in_one_line_with_the_remedy(tmp_path, monkeypatch, teacher, kind, calls):
+    train = running(kind, teacher, monkeypatch, calls)
+    refused("out of memory at image .*batch_gpu", train, tmp_path, True)

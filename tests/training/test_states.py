@@ -8,23 +8,22 @@ import fcntl
 import json
 import os
 import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from sida.cli.main import main
-from sida.errors import UserError
 from sida.files.atomic import try_lock, wait_for_lock
 from sida.files.content_hash import with_hash
 from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.training import run, train_teacher
+from sida.training.run import StateStore
 from sida.training.teacher import TeacherTrainer
 from tests import disks
 from tests.refused import command, refused
-from tests.training.toy import NETWORK, TEACHER, as_json, interrupt_after, results
+from tests.training.toy import NETWORK, TEACHER, interrupt_after, results
 
 #: The same length and intervals, another result.
 OTHER = {**TEACHER, "lr": 1e-3}
@@ -37,7 +36,7 @@ def uninterrupted(teacher):
 
 @pytest.fixture
 def unfinished(tmp_path, monkeypatch):
-    """A run that stopped at image 320, behind its snapshot at 208 and with states at 304 and 320."""
+    """A run that stopped at image 320 behind its snapshot at 208, with states at 304 and 320."""
     interrupt_after(train_teacher, TEACHER, tmp_path, monkeypatch, 320)
     return tmp_path
 
@@ -47,89 +46,106 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def states(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "state").glob("state-*"))
-
-
-def first_image(spec, folder, monkeypatch, **options) -> int:
+def first_image(spec, folder, monkeypatch) -> int:
     """Trains to the end; the number of images at which it began."""
     seen, original = [], TeacherTrainer.iteration
     with monkeypatch.context() as patch:
         patch.setattr(TeacherTrainer, "iteration", lambda self, nimg: seen.append(nimg) or original(self, nimg))
-        train_teacher(spec, folder, **options)
+        train_teacher(spec, folder)
     return seen[0] if seen else -1
 
 
-@contextlib.contextmanager
-def unchanged(folder: Path, told: str) -> Iterator[None]:
-    """What is done within is refused with these words, and no file changes."""
-    before = contents(folder)
-    with pytest.raises(UserError, match=told):
-        yield
-    assert contents(folder) == before
+def raising(error: OSError):
+    """A function that fails."""
+
+    def fail(*_):
+        raise error
+
+    return fail
 
 
-@pytest.mark.parametrize("name", ["state-000020.json", "state-000020.safetensors"])
-def test_a_state_that_cannot_be_read_is_one_line_and_stays(unfinished, uninterrupted, monkeypatch, name):
+@pytest.fixture
+def kept(tmp_path):
+    """Folder of two states, the newer one older by its time."""
+    for nimg in (304, 320):
+        save(tmp_path, nimg)
+    for path in tmp_path.glob("state-000002.*"):
+        os.utime(path, (0, 0))
+    return tmp_path
+
+
+def save(folder: Path, nimg: int) -> None:
+    store = StateStore(folder, "digest", set_aside=True)
+    store.load()
+    store.save({"nimg": nimg}, {"x": torch.zeros(99)})
+
+
+def loaded(folder: Path, **options) -> int:
+    """Number of images at which a run would begin."""
+    state = StateStore(folder, "digest", **options).load()
+    return 0 if state is None else state.record["nimg"]
+
+
+@pytest.mark.parametrize("name", ["state-000002.json", "state-000002.safetensors"])
+def test_a_state_that_cannot_be_read_is_one_line_and_stays(kept, monkeypatch, name):
     """A link to itself stands for a disk that does not answer (permissions do not stop root)."""
-    path, good = unfinished / "state" / name, unfinished / "good"
+    path, good = kept / name, kept / "good"
     path.rename(good)
     path.symlink_to(path)
-    with unchanged(unfinished, rf"^{path}: cannot be read \(.*nothing was changed"):
-        train_teacher(TEACHER, unfinished, set_aside=True)
-    assert os.path.islink(path)
+    refused(rf"^{path}: cannot be read \(.*nothing was changed", loaded, kept, set_aside=True)
     path.unlink()
     good.rename(path)
-    assert first_image(TEACHER, unfinished, monkeypatch) == 320
-    assert results(unfinished) == results(uninterrupted)
+    assert loaded(kept) == 320
+    # Not an empty folder, either, where it cannot be listed.
+    monkeypatch.setattr(os, "listdir", raising(PermissionError(13, "Permission denied")))
+    refused(rf"^{kept}: cannot be read \(Permission denied\); nothing was changed", loaded, kept)
 
 
-def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(unfinished, monkeypatch):
-    def refuse(path):
-        raise PermissionError(13, "Permission denied", str(path))
+def test_two_intact_states_are_kept_also_after_a_damaged_one(kept):
+    disks.cut(kept / "state-000002.safetensors")
+    assert loaded(kept) == 304
+    save(kept, 320)
+    assert sorted(path.name for path in kept.glob("*.json")) == ["state-000001.json", "state-000003.json"]
+    disks.cut(kept / "state-000003.safetensors")
+    assert loaded(kept) == 304
 
-    told = r"state: cannot be read \(Permission denied\); nothing was changed"
-    with unchanged(unfinished, told), monkeypatch.context() as patch:
-        patch.setattr(os, "listdir", refuse)
-        train_teacher(TEACHER, unfinished)
+
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+def test_damaged_states_alone_need_the_users_word_and_stay(kept, suffix):
+    for number in (1, 2):
+        disks.cut(kept / f"state-00000{number}.{suffix}")
+    before = contents(kept)
+    refused(r"state-000002 is damaged, and there is none before it.*--set-aside", loaded, kept)
+    assert loaded(kept, set_aside=True) == 0
+    save(kept, 16)
+    assert before.items() <= contents(kept).items()
 
 
-def test_starting_anew_over_an_unfinished_run_needs_the_users_word(unfinished, capsys):
-    before = contents(unfinished)
-    arguments = ["train-teacher", "--spec", as_json(OTHER), "--out", unfinished]
-    with unchanged(unfinished, r"state-000020 is .* unfinished run \(image 320\) of another config.*--set-aside"):
-        command(*arguments)
+@pytest.mark.parametrize(("name", "nimg"), [("state-000002.safetensors", 304), ("state-000003.json", 320)])
+def test_a_pipe_in_place_of_a_state_is_not_waited_for(kept, name, nimg):
+    (kept / name).unlink(missing_ok=True)
+    os.mkfifo(kept / name)
+    assert loaded(kept) == nimg
+
+
+def test_starting_anew_needs_the_users_word_and_going_back_goes_on(unfinished, uninterrupted, monkeypatch, capsys):
+    mine, alone = unfinished / "snapshots/network-mine.safetensors", unfinished / "alone"
+    save_network(build_network(NETWORK), mine, {"method": "teacher"})
+    train_teacher(OTHER, alone)
+    before, arguments = contents(unfinished), ["train-teacher", "--spec", json.dumps(OTHER), "--out", unfinished]
+    refused(r"state-000020 is .* unfinished run \(image 320\) of another config.*--set-aside", command, *arguments)
+    assert contents(unfinished) == before
     assert main([*map(str, arguments), "--set-aside"]) == 0
     assert "state-000020 is the state of an unfinished run" in capsys.readouterr().err
-    # The other run's states and its snapshot lie where they can be found again.
+    # The other run's states and its snapshot lie where they can be found again, and a network of no run where it lay.
     after = contents(unfinished)
-    kept = [name for name in before if name.startswith("state/")]
-    assert len(kept) == 4
+    kept = [name for name in before if name.startswith("state/")] + ["snapshots/network-mine.safetensors"]
+    assert len(kept) == 5
     assert all(after[name] == before[name] for name in kept)
-    (snapshot,) = [name for name in before if name.startswith("snapshots/")]
-    (aside,) = (unfinished / "snapshots").glob(f"*/{Path(snapshot).name}")
-    assert aside.read_bytes() == before[snapshot]
-
-
-def test_a_network_of_no_run_among_the_snapshots_stays_where_it_is(tmp_path):
-    mine = tmp_path / "snapshots" / "network-mine.safetensors"
-    mine.parent.mkdir()
-    save_network(build_network(NETWORK), mine, {"method": "teacher"})
-    before = mine.read_bytes()
-    for lr in (1e-3, 2e-3):
-        train_teacher({**TEACHER, "total_kimg": 0.016, "snapshot_kimg": 0.016, "lr": lr}, tmp_path)
-    assert mine.read_bytes() == before
-    assert len(list(mine.parent.glob("*/network-0000000016.safetensors"))) == 1
-
-
-def test_going_back_to_the_settings_goes_on_where_they_stopped(
-    unfinished, uninterrupted, tmp_path, monkeypatch, capsys
-):
-    alone = tmp_path / "alone"
-    train_teacher(OTHER, alone)
-    assert first_image(OTHER, unfinished, monkeypatch, set_aside=True) == 0
+    (aside,) = (unfinished / "snapshots").glob("*/network-*.safetensors")
+    assert aside.read_bytes() == before[f"snapshots/{aside.name}"]
+    mine.unlink()
     assert results(unfinished) == results(alone)
-    capsys.readouterr()
     assert first_image(TEACHER, unfinished, monkeypatch) == 320
     assert "this kept state, whose settings are back" in capsys.readouterr().err
     assert results(unfinished) == results(uninterrupted)
@@ -139,17 +155,8 @@ def test_going_back_to_the_settings_goes_on_where_they_stopped(
         assert results(unfinished) == results(expected)
 
 
-def test_the_number_of_a_state_and_not_its_time_decides_which_is_newest(unfinished, monkeypatch):
-    for days, path in enumerate(sorted((unfinished / "state").glob("state-*"))):
-        os.utime(path, times=(time.time() - days * 86400,) * 2)
-    assert first_image(TEACHER, unfinished, monkeypatch) == 320
-
-
 def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", raising(OSError(errno.ENOLCK, "No locks available")))
     refused(r"cannot be locked \(No locks available\); use a file system with locks", train_teacher, TEACHER, tmp_path)
 
 
@@ -166,58 +173,24 @@ def test_the_lock_is_held_while_a_state_is_written_that_nobody_waits_for(tmp_pat
         wait_for_lock(lock)
 
 
-def test_two_intact_states_are_kept_also_after_a_damaged_one(unfinished, monkeypatch):
-    assert states(unfinished)[::2] == ["state-000019.json", "state-000020.json"]
-    newest = unfinished / "state" / "state-000020.safetensors"
-    newest.write_bytes(newest.read_bytes()[:-10])
-    # From image 304 again to a state at 320, and no further.
-    interrupt_after(train_teacher, TEACHER, unfinished, monkeypatch, 320)
-    assert states(unfinished)[::2] == ["state-000019.json", "state-000021.json"]
-    newest = unfinished / "state" / "state-000021.safetensors"
-    newest.write_bytes(newest.read_bytes()[:-10])
-    assert first_image(TEACHER, unfinished, monkeypatch) == 304
-
-
-@pytest.mark.parametrize("suffix", ["json", "safetensors"])
-def test_damaged_states_alone_need_the_users_word_and_stay(unfinished, uninterrupted, monkeypatch, suffix):
-    for path in (unfinished / "state").glob(f"state-*.{suffix}"):
-        path.write_bytes(path.read_bytes()[:-10])
-    with unchanged(unfinished, r"state-000020 is damaged, and there is none before it.*--set-aside"):
-        train_teacher(TEACHER, unfinished)
-    assert first_image(TEACHER, unfinished, monkeypatch, set_aside=True) == 0
-    assert results(unfinished) == results(uninterrupted)
-    assert {"state-000019.json", "state-000020.json"} <= set(states(unfinished))
-
-
 def test_a_state_of_another_version_is_one_line(unfinished):
     """Its hash is right, its values are not those of this version."""
     path = unfinished / "state/state-000020.json"
     header = json.loads(path.read_bytes())
     header["record"].update(train=[{"nimg": 16}])
     path.write_text(json.dumps(with_hash(header)))
-    with unchanged(unfinished, r"state-000020: was written by another version of the program; resume with"):
-        train_teacher(TEACHER, unfinished)
-
-
-@pytest.mark.parametrize("name", ["state-000020.safetensors", "state-000021.json"])
-def test_a_pipe_in_place_of_a_state_is_not_waited_for(unfinished, uninterrupted, monkeypatch, name):
-    (unfinished / "state" / name).unlink(missing_ok=True)
-    os.mkfifo(unfinished / "state" / name)
-    assert first_image(TEACHER, unfinished, monkeypatch) == (320 if "21" in name else 304)
-    assert results(unfinished) == results(uninterrupted)
+    before, told = contents(unfinished), "state-000020: was written by another version of the program; resume with"
+    refused(told, train_teacher, TEACHER, unfinished)
+    assert contents(unfinished) == before
 
 
 def test_a_snapshot_that_cannot_be_written_is_told_and_no_state_claims_it(tmp_path, monkeypatch):
     """What failed in the background ends the run with one line, and nothing behind it is written."""
-
-    def full(state, path, metadata):
-        raise OSError(28, "No space left on device", str(path))
-
     with monkeypatch.context() as patch:
-        patch.setattr(run, "write_state_dict", full)
-        arguments = ["train-teacher", "--spec", as_json(TEACHER), "--out", tmp_path]
-        refused("snapshots/network-0000000208.safetensors: No space left", command, *arguments)
-    assert states(tmp_path) == []
+        patch.setattr(run, "write_state_dict", raising(OSError(28, "No space left on device", "network-0000000208")))
+        arguments = ["train-teacher", "--spec", json.dumps(TEACHER), "--out", tmp_path]
+        refused("network-0000000208: No space left", command, *arguments)
+    assert not list(tmp_path.glob("state/state-*"))
     assert first_image(TEACHER, tmp_path, monkeypatch) == 0
 
 
@@ -234,24 +207,3 @@ def test_a_full_disk_is_told_within_an_iteration(tmp_path, unfinished, uninterru
         filler.unlink()
         assert first_image(spec, disk, monkeypatch) == header["record"]["nimg"]
         assert results(disk) == results(uninterrupted)
-
-
-def test_data_that_vanish_end_a_run_with_one_line_and_its_state_stays(tmp_path, pictures, monkeypatch):
-    """As when a disk is unmounted: a picture cannot be read in the middle, and is there again later."""
-    spec = {**TEACHER, "dataset": pictures, "total_kimg": 0.2, "snapshot_kimg": None}
-    train_teacher(spec, tmp_path / "alone")
-    folder, out = Path(pictures["path"]), tmp_path / "run"
-    original, aside = TeacherTrainer.iteration, tmp_path / "unmounted"
-
-    def unmounted(self, nimg):
-        if nimg == 96:
-            folder.rename(aside)
-        return original(self, nimg)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TeacherTrainer, "iteration", unmounted)
-        assert str(folder) in str(refused("", train_teacher, {**spec, "state_minutes": 0}, out))
-    aside.rename(folder)
-    # The images of this step may have been read ahead.
-    assert first_image(spec, out, monkeypatch) in (96, 112)
-    assert results(out) == results(tmp_path / "alone")

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 import torch
 
 from sida.cli.main import main
 from sida.config.settings import from_mapping
-from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.machine import derive_seed
 from sida.networks import build_network
 from sida.networks.file import load_network, read_metadata
 from sida.training import TeacherConfig, train_teacher
-from sida.training.batches import StepBatches
 from sida.training.logs import lost
 from sida.training.teacher import TeacherTrainer
-from tests.refused import command, refused, refusing
+from tests.refused import command, refused
 from tests.training.toy import EDM2, NETWORK, TEACHER, interrupt_after, results
 
 #: EDM2's way: no ramp-down but by the number of steps, and two averages.
@@ -96,31 +92,27 @@ def test_averages_of_other_runs_or_kinds_are_one_line(kept, tmp_path):
     other = {**TEACHER, "total_kimg": 0.016, "snapshot_kimg": None}
     plain = str(train_teacher(other, tmp_path / "plain"))
     foreign = str(train_teacher({**other, "power_ema": [0.1]}, tmp_path / "foreign"))
-    for sources, place, remedy in (
-        ([*kept, plain], plain, "train with power_ema"),
-        ([kept[0], foreign], foreign, "give averages of one run"),
-        ([kept[0], kept[0]], kept[0], "give each once"),
-        ([*kept, "--std", "0.3"], "--std", "below 0.28"),
-        ([*kept, "--nimg", "401"], "--nimg", "at most 400"),
+    for sources, told in (
+        ([*kept, plain], f"{plain}: .*train with power_ema"),
+        ([kept[0], foreign], f"another run than {foreign}; give averages of one run"),
+        ([kept[0], kept[0]], f"{kept[0]}: .*give each once"),
+        ([*kept, "--std", "0.3"], "--std: .*below 0.28"),
+        ([*kept, "--nimg", "401"], "--nimg: .*at most 400"),
     ):
-        with refusing(re.escape(place), remedy):
-            command("average", "--std", "0.1", "--out", tmp_path / "x", *sources)
-    refused(
-        "power_ema: must be different numbers", from_mapping, TeacherConfig, TEACHER | {"power_ema": [0.1, 0.1]}, "x"
-    )
+        refused(told, command, "average", "--std", "0.1", "--out", tmp_path / "x", *sources)
+    twice = TEACHER | {"power_ema": [0.1, 0.1]}
+    refused("power_ema: must be different numbers", from_mapping, TeacherConfig, twice, "x")
 
 
 def test_a_teacher_that_diverged_is_not_published_silently(tmp_path):
     spec = {**TEACHER, "lr": 30.0, "lr_decay_start": 1.0, "lr_final": 1.0, "total_kimg": 0.16, "tick_kimg": 0.032}
     spec |= {"augment": None, "snapshot_kimg": None}
-    told = r"teacher toy: has diverged and is not published: its last loss .*publish"
-    refused(told, train_teacher, spec, tmp_path)
-    assert not (tmp_path / "network.safetensors").exists()
-    refused("has diverged", train_teacher, spec, tmp_path)
+    for _ in range(2):
+        refused("teacher toy: has diverged and is not published: its last .*publish", train_teacher, spec, tmp_path)
+        assert not (tmp_path / "network.safetensors").exists()
     steps = len(read_jsonl(tmp_path / "train.jsonl"))
     # Whoever wants it may have it, without another step.
-    path = train_teacher({**spec, "on_divergence": "publish"}, tmp_path)
-    assert read_metadata(path)["nimg"] == 160
+    assert read_metadata(train_teacher({**spec, "on_divergence": "publish"}, tmp_path))["nimg"] == 160
     assert len(read_jsonl(tmp_path / "train.jsonl")) == steps
 
 
@@ -135,19 +127,12 @@ def test_a_loss_is_lost_by_its_end_and_not_on_its_way():
     assert "its lowest -100" in lost([64.0, -100.0, -20.0], 64, uncertainty=True)
 
 
-@pytest.mark.parametrize(
-    ("network", "square"),
-    [(NETWORK, 1e10), (EDM2, 0.0)],
-    ids=lambda value: value["class"] if isinstance(value, dict) else "",
-)
+@pytest.mark.parametrize(("network", "square"), [(NETWORK, 1e10), (EDM2, 0.0)], ids=["EDM", "EDM2"])
 def test_infinite_gradients_become_what_the_familys_code_makes_of_them(network, square):
     """±1e5 in NVlabs/edm:training/training_loop.py, 0 in NVlabs/edm2:training/training_loop.py."""
     config = TeacherConfig(**{**TEACHER, "augment": None, "betas": (0.0, 0.5)})
-    batches = StepBatches(config, load_dataset(config.dataset), torch.device("cpu"))
-    net = build_network(network)
-    for parameter in net.parameters():
-        parameter.register_hook(lambda gradient: torch.full_like(gradient, -torch.inf))
-    trainer = TeacherTrainer(config, net, batches)
-    trainer.iteration(0)
-    # Weights that nothing reads have no gradient.
-    assert set((2 * trainer.network.adam.square).tolist()) - {0.0} == {square} - {0.0}
+    trained = TeacherTrainer(config, build_network(network), None).network
+    for parameter in trained.net.parameters():
+        parameter.grad = torch.full_like(parameter, -torch.inf)
+    trained.step()
+    assert set((2 * trained.adam.square).tolist()) == {square}
