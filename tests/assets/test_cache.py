@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import codecs
-import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import pytest
 
-from sida.assets.cache import LOCK_FILE, describe_asset, fetch, verify_asset
-from sida.assets.registry import Asset
+from sida.assets.cache import LOCK_FILE, fetch, verify_asset
 from sida.config.resources import ROOT
 from sida.sampling.job import network_file
-from tests.assets.fault_server import BODY, HASTY, SHA, get, one, records, using, write_registry
+from tests.assets.fault_server import BODY, HASTY, SHA, get, one, records, write_registry
 from tests.refused import command, refusal, refused
 from tests.workflow.workspace import heed_interrupts
 
@@ -131,55 +126,3 @@ def test_the_first_interrupt_ends_parallel_downloads_and_keeps_what_arrived(site
     asked = [site.asked(name)[-1] for name in kept if kept[name]]
     assert asked == [f"bytes={size}-" for size in kept.values() if size]
     assert asked or fault[0] == "stall"
-
-
-@contextlib.contextmanager
-def nobody_may_write(folder: Path):
-    """A folder that this process can only read: as another user where it is root, whom no mode stops."""
-    for path in [folder, *folder.rglob("*")]:
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    root = os.geteuid() == 0
-    # Its module may lie where only the owner reads, and a codec that was not found is never looked for again.
-    codecs.lookup("utf-8-sig")
-    if root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
-        for path in [folder, *folder.rglob("*")]:
-            path.chmod(0o755 if path.is_dir() else 0o644)
-
-
-@pytest.fixture
-def cache():
-    """A folder that other users can reach; pytest's are private."""
-    folder = Path(tempfile.mkdtemp())
-    yield folder
-    shutil.rmtree(folder)
-
-
-def test_a_filled_cache_is_of_use_to_those_who_cannot_write_it(site, cache):
-    registry = {
-        "net": Asset(id="net", kind="network", url=site.add("f", BODY), target="some/net.pkl"),
-        "known": Asset(id="known", kind="network", url="", sha256=SHA, target="known.pkl"),
-        "hand": Asset(id="hand", kind="network", url="", target="hand.pkl"),
-        "gone": Asset(id="gone", kind="network", url=site.add("g", BODY), target="gone.pkl"),
-    }
-    path = get(registry, cache)
-    shutil.rmtree(cache / ".locks")
-    for name in ("known", "hand"):
-        (cache / f"{name}.pkl").write_bytes(BODY)
-    before = sorted(cache.rglob("*"))
-    with nobody_may_write(cache), using(registry, cache):
-        for name in ("net", "known", "hand"):
-            assert fetch(name).read_bytes() == BODY
-            assert verify_asset(name) == SHA
-            assert describe_asset(registry[name])["sha256"] == SHA
-        refused(r"cache cannot be written .*set SIDA_CACHE", fetch, "gone")
-    assert sorted(cache.rglob("*")) == before
-    # A damaged file is found there as well; also one whose time was lost on the way to the shared place.
-    path.write_bytes(b"X" + BODY[1:])
-    with nobody_may_write(cache):
-        refused(LOCK_FILE, get, registry, cache)

@@ -10,7 +10,6 @@ import os
 import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 
 import pytest
 from hypothesis import given, settings
@@ -32,7 +31,6 @@ def test_a_file_is_fetched_once_and_recorded(site, tmp_path, capsys):
     assert f"[fetch net] first use: recorded sha256 {SHA}, {len(BODY):,} bytes of {url}" in capsys.readouterr().err
     record = records(tmp_path)["some/net.pkl"]
     assert (record["sha256"], record["size"], record["url"]) == (SHA, len(BODY), url)
-    assert record["date"].startswith(str(date.today().year))
     get(one(url), tmp_path)
     assert len(site.requests) == 1
     assert [p.name for p in path.parent.iterdir()] == ["net.pkl"]
@@ -46,11 +44,8 @@ def test_a_file_is_fetched_once_and_recorded(site, tmp_path, capsys):
 def test_broken_connections_end_in_the_whole_file(site, tmp_path_factory, cuts, known, ranges):
     site.requests.clear()
     url = site.add("f", BODY, faults=[("cut", n) for n in cuts], ranges=ranges)
-    path = get(
-        one(url, sha256=SHA if known else ""),
-        tmp_path_factory.mktemp("cache"),
-        Transfer(attempts=6, backoff=0.0, timeout=2),
-    )
+    patient = Transfer(attempts=6, backoff=0.0, timeout=2)
+    path = get(one(url, sha256=SHA if known else ""), tmp_path_factory.mktemp("cache"), patient)
     assert path.read_bytes() == BODY
 
 
@@ -95,11 +90,10 @@ def test_a_part_that_is_a_link_is_not_followed(site, tmp_path):
 @pytest.mark.parametrize("ignores", [True, False], ids=["the server ignores the condition", "it heeds it"])
 def test_a_resumed_file_is_never_of_two_versions(site, tmp_path, name, ignores):
     """A server without strong names of versions gives the file anew."""
-    newer, options = bytes(reversed(BODY)), {"etag": name == "strong"}
-    options["headers"] = {"ETag": 'W/"v1"'} if name == "weak" else {}
-    url = site.add("f", BODY, faults=[("cut", 5000)] + [("status", 503)] * 2, **options)
+    newer, headers = bytes(reversed(BODY)), {"strong": {}, "weak": {"ETag": 'W/"v1"'}, "none": {"ETag": None}}[name]
+    url = site.add("f", BODY, [("cut", 5000)] + [("status", 503)] * 2, headers=headers)
     refused("", get, one(url), tmp_path)
-    site.add("f", newer, faults=[("any condition",), ("cut", 100_000)] if ignores else [], **options)
+    site.add("f", newer, [("any condition",), ("cut", 100_000)] if ignores else [], headers=headers)
     assert get(one(url), tmp_path).read_bytes() == newer
     assert records(tmp_path)["some/net.pkl"]["sha256"] == hashlib.sha256(newer).hexdigest()
     resumed = [wanted for wanted in site.asked("f") if wanted]
@@ -109,7 +103,7 @@ def test_a_resumed_file_is_never_of_two_versions(site, tmp_path, name, ignores):
 @pytest.mark.parametrize(
     "faults",
     [
-        [("status", 500), ("status", 503, [("Retry-After", "0")])],
+        [("status", 500), ("status", 503, ("Retry-After", "0"))],
         [("stall", 1000, 1.5)],
         [("cut", 10), ("wrong range",)],
         [("wrong length", 10)],
@@ -127,6 +121,7 @@ PAGES = [
     b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 4\n",
 ]
 LONG = b"x" * 500_000
+UNKNOWN, CHUNKED = ({"headers": {"Content-Length": None, "Transfer-Encoding": kind}} for kind in (None, "chunked"))
 
 
 @pytest.fixture
@@ -139,16 +134,16 @@ def most(monkeypatch):
     ("served", "registered", "patience", "reason"),
     [
         ({"faults": [("status", 404)]}, {}, {}, "answered 404"),
-        ({"faults": [("status", 200, [("Content-Type", "text/html")])]}, {}, {}, "web page"),
+        ({"faults": [("status", 200, ("Content-Type", "text/html"))]}, {}, {}, "web page"),
         *(({"body": body}, {}, {}, "instead of a file") for body in PAGES),
         ({"headers": {"Content-Encoding": "gzip"}}, {}, {}, r"sends it compressed \(Content-Encoding: gzip\)"),
         ({}, {"sha256": "0" * 64}, {}, "0000… is registered"),
         ({}, {"size": 5}, {}, "5 are registered"),
-        ({"length": False}, {"size": len(BODY) - 1}, {}, "more than"),
-        ({"length": False}, {"size": len(BODY) + 1}, {}, "are registered"),
-        ({"length": False}, {}, {}, "the length of the file is unknown"),
+        (UNKNOWN, {"size": len(BODY) - 1}, {}, "more than"),
+        (UNKNOWN, {"size": len(BODY) + 1}, {}, "are registered"),
+        (UNKNOWN, {}, {}, "the length of the file is unknown"),
         ({"body": LONG}, {}, {}, "without a registered size at most 400,000"),
-        ({"body": LONG, "faults": [("endless",)], "chunked": True}, {}, {}, "more than 400,000 bytes"),
+        ({"body": LONG, "faults": [("endless",)], **CHUNKED}, {}, {}, "more than 400,000 bytes"),
         ({"faults": [("stall", 0, 3)] * 2}, {}, {}, "connection failed"),
         ({"faults": [("slow", 64, 0.02)] * 2}, {}, {"window": 0.3, "least": 1 << 16}, r"less than .* \(2 attempts\)"),
         ({"body": b""}, {}, {}, "has 0 bytes"),
@@ -162,7 +157,6 @@ def test_hopeless_files_are_refused_in_one_line_and_nothing_is_left(
     assert "net" in str(refused(reason, get, one(url, **registered), tmp_path, transfer))
     assert not (tmp_path / "some/net.pkl").exists()
     assert not (tmp_path / LOCK_FILE).exists()
-    assert site.sent < 20_000_000
 
 
 @pytest.mark.parametrize(
@@ -171,7 +165,7 @@ def test_hopeless_files_are_refused_in_one_line_and_nothing_is_left(
         (gzip.compress(BODY), "data/cifar.tar.gz", {"headers": {"Content-Encoding": "x-gzip"}}),
         (b'{"latent_channels": 4}', "vae/config.json", {}),
         (LONG[:400_000], "net.pkl", {}),
-        (LONG[:400_000], "net.pkl", {"chunked": True}),
+        (LONG[:400_000], "net.pkl", CHUNKED),
     ],
 )
 def test_what_looks_odd_and_is_the_file_is_taken(site, most, tmp_path, body, target, served):
@@ -242,7 +236,7 @@ def test_a_host_is_asked_at_the_port_of_its_address(tmp_path, monkeypatch):
 def test_a_body_of_unknown_length_leaves_room_on_the_disk(site, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**29))
-    refused("bytes are free", get, one(site.add("f", BODY, faults=[("endless",)] * 3, chunked=True)), tmp_path)
+    refused("bytes are free", get, one(site.add("f", BODY, faults=[("endless",)] * 3, **CHUNKED)), tmp_path)
 
 
 def test_a_full_disk_is_no_fault_of_the_connection(site, tmp_path, monkeypatch):
