@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from eval.measuring.reference_files import read_batch, read_moments
@@ -34,22 +35,23 @@ from tests.data.test_archive import members, npy, pictures, png, tar_of, write_f
 from tests.refused import refusal, refused
 
 
-def data(path: Path) -> None:
+def data(path: Path) -> torch.Tensor:
     """As a data set."""
-    kind = "folder" if path.is_dir() else "zip"
-    dataset = load_dataset({"name": "x", "kind": kind, "path": str(path)})
-    dataset.images(range(len(dataset)))
+    dataset = load_dataset({"name": "x", "kind": "folder" if path.is_dir() else "zip", "path": str(path)})
+    return dataset.images(range(len(dataset)))
 
 
-def score(path: Path) -> None:
+def score(path: Path) -> list[np.ndarray | None]:
     """As samples."""
     store = open_images(path)
-    store.read(0, store.count)
+    return [store.read(0, store.count), store.classes]
 
 
-def prepared(path: Path) -> None:
+def prepared(path: Path) -> bytes:
     """As pictures to prepare."""
-    prepare(PrepareConfig(str(path), str(path.parent / "o.zip"), labels="none"))
+    out = path.parent / "o.zip"
+    prepare(PrepareConfig(str(path), str(out), labels="none"))
+    return out.read_bytes()
 
 
 def one(name: str, content: bytes) -> bytes:
