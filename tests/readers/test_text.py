@@ -44,14 +44,10 @@ def test_a_byte_order_mark_and_the_line_ends_of_windows_are_no_fault(tmp_path):
     assert load_spec(str(written(tmp_path, "s.json", '{"a": 1}'.encode("utf-8-sig")))) == {"a": 1}
 
 
-def _laughs(levels, merge=False):
-    lines = ["a0: &a0 {x: 1, y: 2}" if merge else "a0: &a0 [x, x, x, x, x, x, x, x, x]"]
-    for level in range(1, levels):
-        names = ", ".join([f"*a{level - 1}"] * 9)
-        lines.append(f"a{level}: &a{level} {{<<: [{names}]}}" if merge else f"a{level}: &a{level} [{names}]")
-    return "\n".join(lines)
-
-
+#: Mappings that each merge nine of the one before.
+LAUGHS = "a0: &a0 {x: 1, y: 2}\n" + "\n".join(
+    f"a{level}: &a{level} {{<<: [{', '.join([f'*a{level - 1}'] * 9)}]}}" for level in range(1, 60)
+)
 MANY = "[" * 500 + "]" * 500
 
 
@@ -68,7 +64,7 @@ MANY = "[" * 500 + "]" * 500
         (read_runs, "s.json", '{"runs": 3}', "must be a list of rows"),
         (load_measurements, "m.csv", "run,run\na,b\n", "'run'"),
         (load_measurements, "m.csv", 'run,metric\na,"b\nc,d\n', "not valid CSV"),
-        (load_yaml, "s.yaml", _laughs(60, merge=True), "aliases stand for more"),
+        (load_yaml, "s.yaml", LAUGHS, "aliases stand for more"),
         (load_yaml, "s.yaml", "a: &a [*a]", "alias .*; write the value out"),
         (load_yaml, "s.yaml", f"a: {MANY}", "nested"),
         (load_yaml, "s.yaml", "a: 1\nb: 2\na: 3", "key 'a' occurs twice"),
@@ -101,6 +97,12 @@ def test_yaml_with_aliases_as_people_use_them(tmp_path):
     assert found == {"base": {"lr": 1, "k": 2}, "big": big, "both": {**big, "z": 0}, "list": [big, big]}
 
 
+SPEC = {
+    "name": "x", "dataset": {"kind": "digits", "name": "d"}, "network": {"class": "EDMPrecond"}, "total_kimg": 1,
+    "batch_size": 2, "lr": 1e-3,
+}  # fmt: skip
+
+
 def test_settings_may_be_changed_by_plain_values_only():
     assert "nested" in refusal(read_spec, "{}", ["lr=" + "[" * 3000], TeacherConfig)
     assert "quote the value" in refusal(read_spec, "{}", ["lr=a: b: c"], TeacherConfig)
@@ -115,16 +117,12 @@ def test_settings_may_be_changed_by_plain_values_only():
     ],
 )
 def test_numbers_beyond_every_use(key, value, told):
-    spec = {"name": "x", "dataset": {"kind": "digits", "name": "d"}, "network": {"class": "EDMPrecond"}}
-    spec |= {"total_kimg": 1, "batch_size": 2, "lr": 1e-3, key: value}
-    message = refusal(from_mapping, TeacherConfig, spec, "--spec")
-    assert message.startswith(f"--spec.{key}: ")
-    assert told in message
+    error = refused(told, from_mapping, TeacherConfig, {**SPEC, key: value}, "--spec")
+    assert error.place == f"--spec.{key}"
 
 
 def test_settings_made_in_python_are_those_of_a_file():
-    spec = {"name": "x", "dataset": {"kind": "digits", "name": "d"}, "network": {"class": "EDMPrecond"}}
-    spec |= {"total_kimg": 30, "batch_size": 2, "lr": 1, "power_ema": [0.1]}
+    spec = SPEC | {"lr": 1, "power_ema": [0.1]}
     made, read = TeacherConfig(**spec), from_mapping(TeacherConfig, spec, "spec")
     assert repr(made) == repr(read)
     assert teacher_digest(made, "data") == teacher_digest(read, "data")
