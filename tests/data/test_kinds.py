@@ -10,10 +10,11 @@ from sida.config.datasets import dataset_spec
 from sida.data import load, load_dataset
 from sida.data.load import digits_of_split, shuffled_digits
 from sida.methods import distill
-from sida.training import train_teacher
+from sida.networks.file import save_network
 from tests.data.test_archive import write_counts
+from tests.networks.made import random_network
 from tests.refused import refused
-from tests.training.toy import TEACHER
+from tests.training.toy import NETWORK, SID_STUDENT, STUDENT
 from tools.train_backbone import BackboneTraining
 from tools.train_digits import DigitsTraining
 from tools.train_digits import split as measuring_split
@@ -21,15 +22,15 @@ from tools.train_digits import split as measuring_split
 SPEC = {"name": "digits", "kind": "digits"}
 
 
-def test_digits_are_read_without_starting_scikit_learn(monkeypatch):
+def test_digits_are_read_as_they_lie_without_starting_scikit_learn(monkeypatch):
+    """A copy has another layout in memory; convolutions then round otherwise, and the demo's table changes."""
     load._read_digits.cache_clear()
-    packages = dict(sys.modules)
-    for name in packages:
-        if name.partition(".")[0] == "sklearn":
-            monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sklearn"]:
+        monkeypatch.delitem(sys.modules, name)
     images, _ = load._read_digits()
     assert not any(name.startswith("sklearn.") for name in sys.modules)
-    assert images.strides == (64, 0, 8, 1)  # the layout decides how training rounds
+    assert images.strides == (64, 0, 8, 1)
+    assert np.shares_memory(load.Digits().pixels, images)
 
 
 def test_returned_batches_are_private_copies():
@@ -73,13 +74,6 @@ def test_no_held_out_digit_trained_the_measuring_network_and_the_backbone_saw_th
     assert held_out <= set(shuffled_digits()[: BackboneTraining().images].tolist())
 
 
-def test_the_whole_set_is_the_arrays_themselves():
-    """A copy has another layout in memory; convolutions then round otherwise, and the demo's table changes."""
-    images = load._read_digits()[0]
-    assert load.Digits().raw_images(np.arange(4)).strides == images[np.arange(4)].strides
-    assert np.shares_memory(load.Digits().pixels, images)
-
-
 COUNTS = {"name": "digits", "kind": "counts", "resolution": 8, "channels": 1, "label_dim": 10, "num_images": 200}
 
 
@@ -102,14 +96,12 @@ def test_classes_have_the_frequencies_of_the_counts_and_no_images(counted):
 
 
 def test_sid_is_distilled_from_class_counts_and_sida_says_that_it_needs_images(counted, tmp_path):
-    train_teacher(TEACHER | {"total_kimg": 0.05}, tmp_path / "teacher")
-    student = {
-        "name": "toy", "method": "sid", "dataset": counted, "teacher": str(tmp_path / "teacher/network.safetensors"),
-        "total_kimg": 0.05, "batch_size": 16, "lr": 1e-3, "augment": None, "pictures": 0,
-    }  # fmt: skip
-    distill(student, tmp_path / "student")
+    save_network(random_network(NETWORK["class"], NETWORK["kwargs"]), tmp_path / "teacher.safetensors", {})
+    short = {"dataset": counted, "teacher": str(tmp_path / "teacher.safetensors"), "total_kimg": 0.05, "pictures": 0}
+    short |= {"evaluation": None, "augment": None}
+    distill(SID_STUDENT | short, tmp_path / "student")
     assert (tmp_path / "student/network.safetensors").is_file()
-    refused("has classes and no images", distill, student | {"method": "sida"}, tmp_path / "sida")
+    refused("has classes and no images", distill, STUDENT | short, tmp_path / "sida")
 
 
 GRATINGS = {"name": "gratings", "kind": "docs.examples.gratings:open_gratings"}

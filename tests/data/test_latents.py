@@ -82,10 +82,7 @@ def test_decode_and_encode_with_a_real_autoencoder_of_random_weights(tmp_path):
         raw = net.decode(LatentScaling().to_raw(latents)).sample
         moments = net.encode(images.float() / 255).latent_dist
     assert torch.equal(images, (raw.clamp(0, 1) * 255).to(torch.uint8))
-    assert len(images.unique()) > 20
-    encoded = LatentEncoder(vae)(images)
-    torch.testing.assert_close(encoded, torch.cat([moments.mean, moments.std], 1))
-    assert encoded.shape == (9, 8, 4, 4)
+    torch.testing.assert_close(LatentEncoder(vae)(images), torch.cat([moments.mean, moments.std], 1))
     assert not vae.training
     assert not any(p.requires_grad for p in vae.parameters())
     # A folder from elsewhere may hold pickles, which are not read.
