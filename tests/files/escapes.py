@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +62,7 @@ class Escapes:
     def wait(self, files: list[Any]) -> tuple[Any, dict[str, np.ndarray]]:
         """For ever, without work."""
         while True:
-            sys.stdin.read() if files else __import__("time").sleep(1)
+            time.sleep(1)
 
     def drip(self, files: list[Any]) -> tuple[Any, dict[str, np.ndarray]]:
         """Answers one byte after the other, for ever."""
@@ -69,7 +70,7 @@ class Escapes:
         os.write(line, struct.pack("<q", 1 << 20))
         while True:
             os.write(line, b" ")
-            __import__("time").sleep(0.2)
+            time.sleep(0.2)
 
     def die(self, files: list[Any]) -> tuple[Any, dict[str, np.ndarray]]:
         """As a crash in a library does."""

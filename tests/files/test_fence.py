@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,11 +11,10 @@ import time
 import pytest
 
 from sida.config.resources import ROOT
-from sida.errors import UserError
 from sida.files import fenced
 from sida.files.fenced import Child
 from tests.files.escapes import TRIES
-from tests.refused import refused
+from tests.refused import refusal, refused
 
 READER = "tests.files.escapes:Escapes"
 
@@ -46,21 +46,14 @@ def test_code_in_the_child_can_do_nothing(child, name):
 def test_a_child_that_fails_is_one_line(monkeypatch, method, told):
     monkeypatch.setattr(fenced, "SECONDS", 1)
     monkeypatch.setattr(fenced, "WAIT", 1 if method in ("wait", "drip") else 30)
-    begin = time.monotonic()
-    with Child(READER, "f.bin") as child, pytest.raises(UserError) as caught:
-        child.ask(method)
-    assert time.monotonic() - begin < 20
-    assert str(caught.value).startswith("f.bin: ")
-    assert told in str(caught.value)
-    assert caught.value.remedy
+    with Child(READER, "f.bin") as child:
+        assert re.match(rf"f\.bin: .*{re.escape(told)}.*; ", refusal(child.ask, method))
 
 
 @pytest.mark.parametrize(
     "lie",
-    [
-        ("|O", [1], 0), ("<f4", [-1], 0), ("<f4", [1 << 25] * 3, 0), ("<f4", [1], 1 << 40), ("<f4", 3, 0),
-    ],
-)  # fmt: skip
+    [("|O", [1], 0), ("<f4", [-1], 0), ("<f4", [1 << 25] * 3, 0), ("<f4", [1], 1 << 40), ("<f4", 3, 0)],
+)
 def test_an_answer_that_lies_is_one_line(lie):
     with Child(READER, "f.bin") as child:
         refused("no answer that can be used", child.ask, "lie", *lie)
