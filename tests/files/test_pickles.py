@@ -123,7 +123,6 @@ COLLIDING = b"](" + b"".join(long((index + 1) * (2**61 - 1)) for index in range(
     ("content", "reason"),
     [
         (call("posix", "system", text(f"touch {MARK}")), "'posix.system'"),
-        (pickle.dumps(Path("x")), "'pathlib"),
         (call("torch.storage", "os.system", text("x")), r"'torch\.storage\.os\.system'"),
         (call("builtins", "getattr", b"cos\nsystem\n", text("__call__")), "'os.system'"),
         (call("builtins", "getattr", text("a"), text("__class__")), "attribute of a str"),
@@ -134,7 +133,6 @@ COLLIDING = b"](" + b"".join(long((index + 1) * (2**61 - 1)) for index in range(
         (pickle.dumps(np.array([Path("x")], dtype=object)), "'pathlib|numpy array of type"),
         (call("_codecs", "encode", text("x"), text("rot13")), "rot13"),
         (b"", "empty, or not a pickle"),
-        (b"\x80\x04", "damaged"),
         (b"hello", "not a pickle"),
         (b"\x80\x02}]K\x01s.", "damaged"),
         (b"\x80\x02B" + struct.pack("<I", 2**31) + b"x" * 1000, "damaged|memory"),
