@@ -141,12 +141,9 @@ def test_a_local_header_with_a_long_extra_field_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("change", "extra", "message"),
     [
-        (lambda c: {}, {}, "holds no pictures"),
         (lambda c: c | {"dataset.json": b"{"}, {}, "dataset.json: must be JSON with the key 'labels'"),
-        (lambda c: c | {"dataset.json": b'{"labels": []}'}, {}, "has no label for 00000/img00000000.png"),
         (lambda c: c | members(pictures(), [0, 1, -2, 0, 0]), {}, "dataset.json: .*whole number"),
         (lambda c: c | {"00000/img00000000.png": png(pictures(1)[0][:4])}, {}, "is 8×4; images must be square"),
-        (lambda c: c | {"00000/img00000000.png": png(pictures(1, channels=4)[0])}, {}, "has mode RGBA"),
         (lambda c: c, {"num_images": 50_000}, "num_images: .* has 5, the spec says 50000"),
         (lambda c: c, {"kind": "folder"}, "is a file, not a folder"),
     ],
@@ -159,13 +156,11 @@ def test_faults_found_at_opening_are_one_line_errors(tmp_path, change, extra, me
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (png(pictures(1)[0])[:80], "img00000002.png: not a readable picture"),
-        (png(pictures(1, size=16)[0]), "img00000002.png: is 3×16×16 uint8, but 00000/img00000000.png is 3×8×8"),
-        (npy(np.zeros((8, 8), np.float32)), "npy must be \\(C, H, W\\)"),
+        (png(pictures(1, size=16)[0]), "is 3×16×16 uint8, but 00000/img00000000.png is 3×8×8"),
+        (npy(np.zeros((8, 8), np.float32)), r"npy must be \(C, H, W\)"),
     ],
 )
 def test_faults_of_single_images_name_the_image(tmp_path, content, message):
-    path = write_zip(tmp_path / "a.zip", members(pictures()) | {"00000/img00000002.png": content})
-    data = open_zip(path)
+    data = open_zip(write_zip(tmp_path / "a.zip", members(pictures()) | {"00000/img00000002.png": content}))
     assert data.images([0, 1, 3, 4]).shape == (4, 3, 8, 8)
-    refused(message, data.images, [1, 2])
+    refused(f"img00000002.png: .*{message}", data.images, [1, 2])

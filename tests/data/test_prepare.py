@@ -209,27 +209,13 @@ def test_cifar_as_python_2_wrote_it_is_read_in_its_order(tmp_path):
     assert read_cifar10(Files(archive), TEST)[1].tolist() == whole["test_batch"][1]
 
 
-ONE = np.zeros((1, 3072), np.uint8)
-#: A dtype that is given flags of its own (NPY_ITEM_REFCOUNT and the like) by BUILD: numpy then follows pointers.
-BUILT = b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK"
-
-
 @pytest.mark.parametrize(
-    ("data", "label", "change", "message"),
-    [
-        (ONE.astype(np.float64), 0, (), "must hold 'data' uint8"),
-        (ONE, 10, (), "labels' from 0 to 9"),
-        (ONE, 0, ((BUILT + b"\0", BUILT + b"\x3f"), (b"\x02\0\0\0u1", b"\x02\0\0\0O8")),
-         "numpy array of type|its reader ended|damaged"),
-    ],
-)  # fmt: skip
-def test_hostile_and_broken_batches_are_refused(tmp_path, data, label, change, message):
-    batch = pickle.dumps({"data": data, "labels": [label]}, protocol=2)
-    for old, new in change:
-        assert old in batch
-        batch = batch.replace(old, new)
+    ("kind", "label", "fault"), [(np.float64, 0, "must hold 'data' uint8"), (np.uint8, 10, "labels' from 0 to 9")]
+)
+def test_broken_batches_are_refused(tmp_path, kind, label, fault):
+    batch = pickle.dumps({"data": np.zeros((1, 3072), kind), "labels": [label]}, protocol=2)
     archive = cifar_archive(tmp_path, {f"data_batch_{i}": batch for i in range(1, 6)})
-    refused(f"data_batch_1: .*({message})", made, tmp_path, archive)
+    refused(f"data_batch_1: .*{fault}", made, tmp_path, archive)
     assert not (tmp_path / "out.zip").exists()
 
 
@@ -374,15 +360,13 @@ def test_a_picture_is_stored_as_a_viewer_shows_it(orientation, tmp_path):
     assert (stored(tmp_path) == turned[orientation]).all()
 
 
-def test_transparency_of_a_palette_lies_on_white_and_frames_are_refused(tmp_path):
+def test_transparency_of_a_palette_lies_on_white(tmp_path):
     stream, picture = io.BytesIO(), Image.new("P", (8, 8), 1)
     picture.putpalette([255, 0, 0, 0, 0, 0])
     picture.save(stream, "PNG", transparency=1)
     _, facts = made(tmp_path, packed(tmp_path / "in.zip", {"0.png": stream.getvalue()}))
     assert stored(tmp_path).min() == 255
     assert "white" in facts.summary
-    frames = png(NOISE[0], "GIF", save_all=True, append_images=[Image.fromarray(NOISE[1])])
-    refused("several frames", made, tmp_path, packed(tmp_path / "gif.zip", {"0.gif": frames}))
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bytes])

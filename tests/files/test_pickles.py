@@ -115,6 +115,8 @@ def test_the_unpickler_works_behind_the_fence_only():
 # What is refused: names outside the allow-list; damage, wrong sizes, cut files, other files; endless work and memory
 
 
+#: A dtype of objects that is given flags of its own (NPY_ITEM_REFCOUNT and the like) by BUILD: numpy follows pointers.
+FLAGGED = pickle.dumps(np.zeros(3072, np.uint8), 2).replace(b"u1", b"O8").replace(b"K\0t", b"K\x3ft")
 LONG = text("a" * 1_000_000) + kept(1)
 COLLIDING = b"](" + b"".join(long((index + 1) * (2**61 - 1)) for index in range(80_000)) + b"e"
 
@@ -131,6 +133,7 @@ COLLIDING = b"](" + b"".join(long((index + 1) * (2**61 - 1)) for index in range(
         (b"\x80\x02\x82\x01.", "extension"),
         (b"\x80\x02K\x01Q.", "data outside the file"),
         (pickle.dumps(np.array([Path("x")], dtype=object)), "'pathlib|numpy array of type"),
+        (FLAGGED, "numpy array of type|its reader ended|damaged"),
         (call("_codecs", "encode", text("x"), text("rot13")), "rot13"),
         (b"", "empty, or not a pickle"),
         (b"hello", "not a pickle"),

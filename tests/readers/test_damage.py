@@ -37,6 +37,7 @@ from sida.training.run import StateStore
 from tests.data.test_archive import members, npy, pictures, png, tar_of, write_zip
 from tests.disks import DAMAGES
 from tests.eval.measuring.test_measure import DIGITS, small_protocol
+from tests.eval.synthetic_output import trial_record
 from tests.files.made_pickles import add_hooks, write_genuine, write_torch
 from tests.networks.made import SMALL, random_network
 from tests.readers.test_hostile import data, prepared, score
@@ -47,19 +48,6 @@ from tests.training.toy import EDM2, NETWORK
 Kind = tuple[str, Callable[[Path], object], Callable[[Path], Any]]
 RECORDS = [{"nimg": nimg, "fd": 5.5 / nimg, "img_per_s": 0.1 * nimg} for nimg in (10, 20, 30)]
 PIXELS = {"pixels": PixelExtractor().sha256}
-
-
-def trial(**facts: Any) -> dict[str, Any]:
-    """A measurement."""
-    return {
-        **{"run": "a", "method": "sid", "trial": 0, "n": 40, "seeds": [0, 39], "nfe": 1, "spec_sha256": "5e" * 32},
-        "metrics": {"fd": 7.4321, "is": 2.25},
-        "protocol": {"name": "flips", "sha256": "4f" * 32},
-        "reference": {"name": "own", "sha256": "ae" * 32},
-        "extractors": {"pixels": "e7" * 32},
-        "environment": {"device": "cpu", "code_version": "0", "date": "2035-01-01T00:00:00Z"},
-        **facts,
-    }
 
 
 def read_logs(path: Path) -> list[Any]:
@@ -117,9 +105,9 @@ def read_samples(path: Path) -> Any:
 
 #: Kinds with a hash; and the least share of flipped bits that must be found: others lie where nothing is read.
 HASHED: dict[str, Kind] = {
-    "trial": ("measurements/a/trial-0.json", lambda path: write_measurement(path, trial()),
+    "trial": ("measurements/a/trial-0.json", lambda path: write_measurement(path, trial_record()),
               lambda path: collect(path.parents[1], ["a"])),
-    "csv": ("measurements.csv", lambda path: write_csv(path, [trial(), trial(trial=1, seeds=[40, 79])]),
+    "csv": ("measurements.csv", lambda path: write_csv(path, [trial_record(), trial_record(trial=1, value=1.25)]),
             lambda path: load_measurements(path).rows),
     "log of a finished run": ("evaluations.jsonl", lambda path: Logs(path.parent).restart([], RECORDS, final=True),
                               read_logs),
@@ -229,16 +217,16 @@ def test_a_flipped_bit_a_cut_and_an_edit_are_one_line_or_the_same_value(name, tm
 
 def test_an_edited_digit_is_found_and_a_file_without_hash_is_read(tmp_path):
     path = tmp_path / "a/trial-0.json"
-    write_measurement(path, trial())
+    write_measurement(path, trial_record())
     text = path.read_text()
-    path.write_text(text.replace("7.4321", "7.4322"))
+    path.write_text(text.replace("1.5", "1.4"))
     again = r"trial-0\.json: damaged: .*measure this trial again \(set aside as trial-0"
     refused(again, collect, tmp_path, ["a"])
     assert path.with_name("trial-0.json.damaged").is_file()
     record = json.loads(text)
     assert len(record.pop("content_sha256")) == 64
     path.write_text(json.dumps(record))
-    assert collect(tmp_path, ["a"])[0]["metrics"]["fd"] == 7.4321
+    assert collect(tmp_path, ["a"])[0]["metrics"]["fd"] == 1.5
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)

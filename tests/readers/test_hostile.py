@@ -111,7 +111,7 @@ def endless_tars(levels: int) -> bytes:
 
 
 CODE = "__import__('os').system('touch executed')"
-PIXELS = members(pictures(3), [0, 1, 2])
+PIXELS, PNG = members(pictures(3), [0, 1, 2]), png(pictures(1)[0])
 #: Name of a file, its content, and its readers.
 HOSTILE: dict[str, tuple[str, Callable[[], bytes], tuple[Callable[[Path], object], ...]]] = {
     # pictures
@@ -163,7 +163,7 @@ def test_a_hostile_file_is_one_line(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "device", "dangling", "itself"])
 def test_no_pipe_and_no_device_is_waited_for(tmp_path, kind, monkeypatch):
-    write_folder(tmp_path / "x", {"b.png": png(pictures(1)[0])})
+    write_folder(tmp_path / "x", {"b.png": PNG})
     monkeypatch.chdir(tmp_path / "x")  # a socket's name is short
     if kind == "pipe":
         os.mkfifo("a.png")
@@ -201,11 +201,10 @@ def test_a_tar_is_read_whole_or_not_at_all(tmp_path, content, told):
     refused(told, score, tmp_path / "x.tar")
 
 
-@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
-def test_whole_tars_are_read_in_the_order_of_names(tmp_path, mode):
+def test_tars_in_a_packed_tar_are_read_in_the_order_of_names(tmp_path):
     content = {f"{name}.png": png(image) for name, image in zip("cab", pictures(3))}
     path = tmp_path / "x.tar"
-    path.write_bytes(tar_of({**content, "./d.tar": tar_of({"e.png": png(pictures(1, seed=5)[0])})}, mode))
+    path.write_bytes(tar_of({**content, "./d.tar": tar_of({"e.png": png(pictures(1, seed=5)[0])})}, "w:xz"))
     store = open_images(path)
     expected = np.stack([pictures(3)[1], pictures(3)[2], pictures(3)[0], pictures(1, seed=5)[0]])
     assert np.array_equal(store.read(0, store.count).transpose(0, 2, 3, 1), expected)
@@ -220,14 +219,12 @@ def test_latents_that_are_no_numbers(tmp_path):
     assert "1.npy: holds NaN or infinities" in fault
 
 
-@pytest.mark.parametrize("name", ["../../up.png", "/etc/abs.png", "a/../../b.png"])
-def test_names_that_lead_elsewhere_are_names_only(tmp_path, name):
+def test_names_that_lead_elsewhere_are_names_only(tmp_path):
     folder = tmp_path / "deep" / "er"
     folder.mkdir(parents=True)
-    path = Path(write_zip(folder / "x.zip", {name: PIXELS["00000/img00000000.png"]}))
-    data(path)
+    path = Path(write_zip(folder / "x.zip", dict.fromkeys(("../../up.png", "/etc/abs.png", "a/../../b.png"), PNG)))
+    assert len(data(path)) == 3
     prepared(path)
-    assert zipfile.ZipFile(folder / "o.zip").namelist() == ["00000/img00000000.png", "dataset.json"]
     assert sorted(tmp_path.rglob("*")) == [folder.parent, folder, folder / "o.zip", path]
 
 
@@ -242,14 +239,7 @@ def test_links_that_lead_back_do_not_multiply_images(tmp_path):
     assert open_images(tmp_path / "x").count == 2
 
 
-def test_arrays_in_other_layouts_are_read_as_numpy_reads_them(tmp_path):
+def test_an_array_in_the_order_of_fortran_is_read_as_numpy_reads_it(tmp_path):
     latents = np.arange(8 * 4 * 4, dtype=np.float32).reshape(8, 4, 4)
-    for array in (latents, np.asfortranarray(latents)):
-        path = write_zip(tmp_path / "x.zip", {"a.npy": npy(array)})
-        assert np.array_equal(load_dataset({"name": "x", "kind": "zip", "path": path}).images([0])[0], latents)
-    images = pictures(4)
-    np.savez_compressed(tmp_path / "x.npz", images, np.arange(4, dtype=np.uint8))
-    store = open_images(tmp_path / "x.npz")
-    assert store.classes.tolist() == [0, 1, 2, 3]
-    for begin in (2, 0):  # forwards and back
-        assert np.array_equal(store.read(begin, 4), images[begin:].transpose(0, 3, 1, 2))
+    path = write_zip(tmp_path / "x.zip", {"a.npy": npy(np.asfortranarray(latents))})
+    assert np.array_equal(data(Path(path))[0], latents)
