@@ -1,4 +1,4 @@
-"""Downloads against a server with injected faults: what arrives is whole and right, or one line says why not."""
+"""Downloads and their cache against a server with faults: what arrives is whole and right, or one line says why not."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import errno
 import gzip
 import hashlib
 import io
+import json
 import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,11 +21,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sida.assets import cache, download
-from sida.assets.cache import LOCK_FILE, check_reachable, fetch, fetch_many
+from sida.assets.cache import LOCK_FILE, check_reachable, fetch, fetch_many, verify_asset
 from sida.assets.download import HopelessError, Transfer, open_url
 from sida.assets.registry import Asset
-from tests.assets.fault_server import BODY, HASTY, SHA, get, one, records, using
-from tests.refused import refused
+from sida.config.resources import ROOT
+from sida.sampling.job import network_file
+from tests.assets.fault_server import BODY, HASTY, SHA, get, one, records, using, write_registry
+from tests.refused import command, refusal, refused
+from tests.workflow.workspace import heed_interrupts
 
 
 def test_a_file_is_fetched_once_and_recorded(site, tmp_path, capsys):
@@ -287,3 +295,111 @@ def test_the_token_of_the_hub_goes_to_the_hub_over_https_alone(monkeypatch):
 def test_a_redirect_keeps_https_and_leads_to_an_address(locations, fault):
     with pytest.raises(HopelessError, match=fault):
         open_url(Answers(*locations), "https://a.org/f", {}, 1)
+
+
+# Files in the cache: hashed once in a run, forgotten by name, kept by an interrupt
+
+
+def test_a_damaged_lock_is_one_line(site, tmp_path):
+    (tmp_path / LOCK_FILE).write_text('{"some/net.pkl": {"sha256": "x"}}')
+    assert refused("damaged", get, one(site.add("f", BODY)), tmp_path).place == str(tmp_path / LOCK_FILE)
+
+
+@pytest.fixture
+def registry(site, tmp_path, monkeypatch):
+    """A registry file and a cache of the command's own."""
+    row = {"id": "net", "kind": "network", "url": site.add("f", BODY), "target": "some/net.pkl"}
+    path = write_registry(tmp_path / "assets.tsv", row)
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SIDA_ASSETS", str(path))
+    return path
+
+
+def test_rot_without_a_new_time_is_found_at_the_first_use_in_a_run_and_after_each_change(
+    registry, tmp_path, monkeypatch
+):
+    """A byte changed as by a disk, which changes no time; the networks of a row are looked at, too."""
+    cache, path = tmp_path / "cache", fetch("net", transfer=HASTY)
+    path.write_bytes(b"X" + path.read_bytes()[1:])
+    record = records(cache)["some/net.pkl"]
+    for change in (
+        lambda: path.chmod(0o600),
+        lambda: (path.rename(tmp_path / "x"), shutil.copy2(tmp_path / "x", path)),
+        lambda: monkeypatch.setenv("SIDA_RUN_STARTED", str(time.time())),
+    ):
+        status = path.stat()
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        (cache / LOCK_FILE).write_text(json.dumps({"some/net.pkl": {**record, "stamp": stamp}}))
+        # Hashed in this run already: it is not read again.
+        fetch("net")
+        change()
+        for use in (lambda: fetch("net"), lambda: network_file("net"), lambda: network_file(str(path))):
+            refused(r"net\.pkl: has the sha256 .* is recorded in assets\.lock", use)
+
+
+FETCH, FORGET = (("assets", verb, "net") for verb in ("fetch", "forget"))
+
+
+def test_a_wrong_first_hash_is_forgotten_by_name(registry, site, tmp_path):
+    path = tmp_path / "cache/some/net.pkl"
+    site.pages["/f"].body = b"the wrong file"
+    command(*FETCH)
+    site.pages["/f"].body = BODY
+    path.unlink()
+    assert "sida assets forget net" in refusal(command, *FETCH)
+    assert "net: forgotten" in command(*FORGET)
+    command(*FETCH)
+    assert verify_asset("net") == SHA
+    # What can be fetched again goes with its record; names are asked for.
+    command(*FORGET)
+    assert not path.exists()
+    assert "nothing is known of it" in command(*FORGET)
+    assert "name ids" in refusal(command, *FORGET[:-1])
+
+
+def test_a_file_put_by_hand_is_checked_recorded_and_kept_when_its_hash_is_forgotten(registry, tmp_path):
+    row = {"id": "net", "kind": "network", "target": "some/net.pkl", "source": "the authors' drive"}
+    write_registry(registry, row)
+    path = tmp_path / "cache/some/net.pkl"
+    assert f"get it from the authors' drive and put it at {path}" in refusal(command, *FETCH)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"<html>Sorry")
+    assert "net.pkl: is a text" in refusal(command, *FETCH)
+    path.write_bytes(b"first")
+    command(*FETCH)
+    path.write_bytes(BODY)
+    assert "assets.lock" in refusal(command, *FETCH)
+    command(*FORGET)
+    command(*FETCH)
+    assert records(tmp_path / "cache")["some/net.pkl"]["sha256"] == SHA
+    refused("registered", get, one("", sha256="1" * 64), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("fault", [("stall", 1000, 100), ("slow", 1000, 0.02)], ids=["silent servers", "slow ones"])
+def test_the_first_interrupt_ends_parallel_downloads_and_keeps_what_arrived(site, tmp_path, fault):
+    names = ["a", "b", "c", "d", "e"]  # four of which arrive side by side
+    rows = [{"id": n, "kind": "network", "url": site.add(n, BODY, faults=[fault]), "target": n} for n in names]
+    registry, cache = write_registry(tmp_path / "assets.tsv", *rows), tmp_path / "cache"
+    command = [sys.executable, "-m", "sida", "assets", "fetch", *names]
+    place = {"cwd": ROOT, "env": {**os.environ, "SIDA_CACHE": str(cache), "SIDA_ASSETS": str(registry)}}
+    with subprocess.Popen(command, **place, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts) as process:
+        deadline = time.monotonic() + 300
+        # What a silent server sent is not in the file before more of it comes.
+        least = 0 if fault[0] == "stall" else 1000
+        while site.most_active < 4 or sum(part.stat().st_size >= least for part in cache.glob("*.part")) < 4:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stderr.read().count("interrupted; run the same command again") == 1
+    assert not site.asked("e")
+    kept = {path.stem: path.stat().st_size for path in cache.glob("*.part") if path.stat().st_size}
+    assert kept or fault[0] == "stall"
+    assert not [path for path in cache.iterdir() if path.name in names]
+    for page in site.pages.values():
+        page.faults.clear()
+    subprocess.run(command, **place, check=True, capture_output=True)
+    assert all((cache / name).read_bytes() == BODY for name in names)
+    assert {name: site.asked(name)[-1] for name in kept} == {name: f"bytes={size}-" for name, size in kept.items()}
