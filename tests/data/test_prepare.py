@@ -7,6 +7,7 @@ import pickle
 import struct
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,14 +28,10 @@ from tests.golden.vectors import GOLDEN
 from tests.refused import command, refusal, refused
 
 
-def picture(width, height, seed=0, mode="RGB"):
-    shape = (height, width) if mode == "L" else (height, width, len(mode))
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8), mode=mode)
-
-
-def save(path, image):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
+def noise(width, height, channels=3, seed=0):
+    """Pixels of a picture that is grey, grey with transparency, RGB or RGBA."""
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 NOISE = pictures(64)
@@ -71,7 +68,7 @@ def stored(tmp_path, index=0):
 @settings(max_examples=20)
 @given(width=st.integers(1, 90), height=st.integers(1, 90), resolution=st.integers(1, 24))
 def test_pictures_are_cropped_to_their_middle_and_resized_with_lanczos(width, height, resolution):
-    image, side = picture(width, height), min(width, height)
+    image, side = Image.fromarray(noise(width, height)), min(width, height)
     top, left = (height - side) // 2, (width - side) // 2
     middle = image.crop((left, top, left + side, top + side))
     np.testing.assert_array_equal(to_square(image, "center-crop", None, 3), middle)
@@ -84,16 +81,15 @@ def test_pictures_are_cropped_to_their_middle_and_resized_with_lanczos(width, he
 
 def test_the_guided_diffusion_crop_halves_then_resizes_then_crops():
     """80 × 36 to 8: halved twice (to 20 × 9 by box means), bicubic by 8/9, middle columns."""
-    image = picture(80, 36)
-    halved = np.asarray(image, dtype=np.float64)
+    image = noise(80, 36)
+    halved = image.astype(np.float64)
     for _ in range(2):
         height, width = halved.shape[0] // 2, halved.shape[1] // 2
         halved = np.floor(halved.reshape(2 * height, width, 2, 3).mean(2) + 0.5)  # Pillow rounds after each axis
         halved = np.floor(halved.reshape(height, 2, width, 3).mean(1) + 0.5)
     resized = Image.fromarray(halved.astype(np.uint8)).resize((18, 8), Image.Resampling.BICUBIC)
     expected = np.asarray(resized)[:, 5:13]
-    actual = to_square(image, "center-crop-dhariwal", 8, 3)
-    np.testing.assert_array_equal(actual, expected)
+    np.testing.assert_array_equal(to_square(Image.fromarray(image), "center-crop-dhariwal", 8, 3), expected)
 
 
 def test_deep_pictures_are_refused():
@@ -112,12 +108,9 @@ def test_preparing_the_golden_archive_gives_the_golden_members(tmp_path, name):
 @pytest.fixture
 def folder(tmp_path):
     """Three classes in folders; sizes and modes differ, as in ImageNet."""
-    root, sizes = tmp_path / "train", {"n02/a": (20, 12), "n01/b": (9, 30), "n03/c": (16, 16), "n01/a": (10, 10)}
-    for (seed, (name, size)), mode in zip(enumerate(sizes.items()), ("RGB", "L", "RGBA", "RGB")):
-        save(root / f"{name}.png", picture(*size, seed, mode))
-    (root / "n01" / "readme.txt").write_text("not a picture")
-    save(root / ".hidden" / "x.png", picture(8, 8))
-    return root
+    sizes = {"n02/a.png": (20, 12), "n01/b.png": (9, 30, 1), "n03/c.png": (16, 16, 4), "n01/a.png": (10, 10)}
+    others = {"n01/readme.txt": b"not a picture", ".hidden/x.png": PNG}
+    return Path(write_folder(tmp_path / "train", {name: png(noise(*size)) for name, size in sizes.items()} | others))
 
 
 def test_a_folder_of_classes_becomes_a_data_set(folder, tmp_path):
@@ -149,11 +142,10 @@ def test_all_damaged_pictures_are_named_in_one_run(folder, tmp_path):
     assert not (tmp_path / "out.zip").exists()
 
 
-@pytest.mark.parametrize(("modes", "channels"), [(("L", "LA"), 1), (("L", "RGB"), 3)])
-def test_only_sets_that_are_all_grey_stay_grey(tmp_path, modes, channels):
-    for index, mode in enumerate(modes):
-        save(tmp_path / "set" / f"{index}.png", picture(8, 8, index, mode))
-    assert made(tmp_path, tmp_path / "set", channels=None)[1].channels == channels
+@pytest.mark.parametrize(("other", "channels"), [(2, 1), (3, 3)])
+def test_only_sets_that_are_all_grey_stay_grey(tmp_path, other, channels):
+    source = packed(tmp_path / "in.zip", {f"{kind}.png": png(noise(8, 8, kind)) for kind in (1, other)})
+    assert made(tmp_path, source, channels=None)[1].channels == channels
 
 
 @pytest.mark.parametrize(
@@ -255,18 +247,17 @@ def test_encoding_writes_a_latent_data_set(tmp_path):
 
 def test_tars_give_the_same_archive_as_their_folders(tmp_path):
     """ImageNet as published, a tar of one tar per class; unpacked; and packed by `tar cf all.tar -C train .`."""
-    tars, all_files = {}, {}
-    for rank, name in enumerate(("n02", "n01", "n10")):
-        folder = tmp_path / "train" / name
-        for index in range(3 - rank):
-            save(folder / f"{name}_{index}.JPEG", picture(20, 14, seed=10 * rank + index))
-        tars[f"{name}.tar"] = tar_of({path.name: path.read_bytes() for path in sorted(folder.iterdir(), reverse=True)})
-        all_files |= {f"./{name}/{path.name}": path.read_bytes() for path in folder.iterdir()}
-    (tmp_path / "train.tar").write_bytes(tar_of(tars))
-    (tmp_path / "all.tar").write_bytes(tar_of(all_files))
-    crop = {"resolution": 8, "transform": "center-crop"}
+    classes = {
+        name: {f"{name}_{index}.JPEG": png(NOISE[10 * rank + index], "JPEG") for index in range(3 - rank)}
+        for rank, name in enumerate(("n02", "n01", "n10"))
+    }
+    files = {f"./{name}/{file}": data for name, found in classes.items() for file, data in found.items()}
+    write_folder(tmp_path / "train", files)
+    tars = {f"{name}.tar": tar_of(dict(reversed(found.items()))) for name, found in classes.items()}
+    for name, content in (("train.tar", tars), ("all.tar", files)):
+        (tmp_path / name).write_bytes(tar_of(content))
     found = [
-        [*made(tmp_path, tmp_path / source, workers=workers, **crop), (tmp_path / "out.zip").read_bytes()]
+        [*made(tmp_path, tmp_path / source, workers=workers), (tmp_path / "out.zip").read_bytes()]
         for workers, source in enumerate(("train", "train.tar", "all.tar"), start=1)
     ]
     assert found[0] == found[1] == found[2]
