@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sida.data import InfiniteSampler, load_dataset
+from sida.data import InfiniteSampler
 from sida.data.dataset import ORDERS, EDM2Order, InMemory, Sketch, join_sketches, read_sketch
 
 
@@ -59,23 +59,12 @@ def sketch(pixels, **views):
     return InMemory("drawn", pixels, None, **views).sketch
 
 
-def digits(**spec):
-    return load_dataset({"name": "digits", "kind": "digits", **spec}).sketch
-
-
 def test_a_set_of_all_images_and_one_of_the_first_ones_hold_a_part():
     train, test = drawn(60), drawn(20, seed=1)
     both, alone = np.concatenate([train, test]), sketch(test)
     assert [sketch(part).shared(alone) for part in (both, both[:70], test, train)] == [
         (20, 20), (10, 20), (20, 20), (0, 20)
     ]  # fmt: skip
-
-
-def test_splits_of_the_digits():
-    held_out = digits(split="held-out")
-    assert [digits(split=split).shared(held_out)[0] for split in ("train", "held-out")] == [0, 300]
-    found, looked = digits().shared(held_out)
-    assert 100 < found == looked < 300
 
 
 @pytest.mark.parametrize("part", [1.0, 0.3])

@@ -151,13 +151,10 @@ def test_an_archive_at_hand_must_have_the_counted_classes(tmp_path):
 GRATINGS = {"name": "gratings", "kind": "docs.examples.gratings:open_gratings"}
 
 
-def test_own_kind_is_a_data_set_with_every_view():
+def test_own_kind_is_a_data_set():
     data = load_dataset({**GRATINGS, "label_dim": 4, "resolution": 8, "num_images": 1024})
     assert data.images([0, 1]).dtype == torch.uint8
     assert data.labels([0, 1, 2, 3]).argmax(1).tolist() == [0, 1, 2, 3]
-    mirrored = load_dataset({**GRATINGS, "max_size": 10, "xflip": True})
-    assert len(mirrored) == 20
-    assert torch.equal(mirrored.images([10]), mirrored.images([0]).flip(3))
     assert load_dataset({**GRATINGS, "label_dim": 0}).label_dim == 0
 
 
