@@ -108,20 +108,6 @@ def test_a_resumed_file_is_never_of_two_versions(site, tmp_path, name, ignores):
     assert resumed[:1] == (["bytes=5000-"] if name == "strong" else [])
 
 
-@pytest.mark.parametrize(
-    "faults",
-    [
-        [("status", 500), ("status", 503, ("Retry-After", "0"))],
-        [("stall", 1000, 1.5)],
-        [("cut", 10), ("wrong range",)],
-        [("wrong length", 10)],
-    ],
-    ids=["5xx", "stall", "wrong range", "longer than it is"],
-)
-def test_passing_faults_are_waited_out(site, tmp_path, faults):
-    assert get(one(site.add("f", BODY, faults=faults), sha256=SHA), tmp_path).read_bytes() == BODY
-
-
 PAGES = [
     b"\n <!DOCTYPE html><title>Log in</title>" + b" " * 5000,
     b"\xef\xbb\xbf<HTML><body>Sorry",
@@ -132,7 +118,7 @@ LONG = b"x" * 500_000
 UNKNOWN, CHUNKED = ({"headers": {"Content-Length": None, "Transfer-Encoding": kind}} for kind in (None, "chunked"))
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def most(monkeypatch):
     """The limit of a file without registered size."""
     monkeypatch.setattr(download, "MOST", 400_000)
@@ -158,7 +144,7 @@ def most(monkeypatch):
     ],
 )
 def test_hopeless_files_are_refused_in_one_line_and_nothing_is_left(
-    site, most, tmp_path, served, registered, patience, reason
+    site, tmp_path, served, registered, patience, reason
 ):
     url = site.add("f", **{"body": BODY, **served})
     transfer = Transfer(attempts=2, backoff=0.001, timeout=1, **patience)
@@ -168,17 +154,21 @@ def test_hopeless_files_are_refused_in_one_line_and_nothing_is_left(
 
 
 @pytest.mark.parametrize(
-    ("body", "target", "served"),
+    ("served", "target"),
     [
-        (gzip.compress(BODY), "data/cifar.tar.gz", {"headers": {"Content-Encoding": "x-gzip"}}),
-        (b'{"latent_channels": 4}', "vae/config.json", {}),
-        (LONG[:400_000], "net.pkl", {}),
-        (LONG[:400_000], "net.pkl", CHUNKED),
+        ({"faults": [("status", 500), ("status", 503, ("Retry-After", "0"))]}, "net.pkl"),
+        ({"faults": [("stall", 1000, 1.5)]}, "net.pkl"),
+        ({"faults": [("cut", 10), ("wrong range",)]}, "net.pkl"),
+        ({"faults": [("wrong length", 10)]}, "net.pkl"),
+        ({"body": gzip.compress(BODY), "headers": {"Content-Encoding": "x-gzip"}}, "data/cifar.tar.gz"),
+        ({"body": b'{"latent_channels": 4}'}, "vae/config.json"),
+        ({"body": LONG[:400_000]}, "net.pkl"),
+        ({"body": LONG[:400_000], **CHUNKED}, "net.pkl"),
     ],
 )
-def test_what_looks_odd_and_is_the_file_is_taken(site, most, tmp_path, body, target, served):
-    url = site.add("f", body, **served)
-    assert get(one(url, target), tmp_path).read_bytes() == body
+def test_passing_faults_are_waited_out_and_what_looks_odd_and_is_the_file_is_taken(site, tmp_path, served, target):
+    page = {"body": BODY, **served}
+    assert get(one(site.add("f", **page), target), tmp_path).read_bytes() == page["body"]
 
 
 def test_mirrors_are_tried_in_order_and_may_finish_a_started_file(site, tmp_path):
@@ -211,34 +201,28 @@ def test_parallel_downloads_are_limited_and_one_failure_does_not_stop_the_others
 
 @pytest.mark.parametrize("forbidden", [True, False])
 def test_without_a_network_every_missing_file_is_named(site, tmp_path, monkeypatch, capsys, forbidden):
+    asked, accepts = [], cache._accepts
+    monkeypatch.setattr(cache, "_accepts", lambda *host: asked.append(host) or (host[1] == port and accepts(*host)))
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("SIDA_OFFLINE", "1" if forbidden else "")
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # never listens: connections are refused
-        url = site.url if forbidden else f"http://127.0.0.1:{closed.getsockname()[1]}"
-        registry = {name: Asset(name, "network", f"{url}/{name}", target=f"x/{name}", sha256=SHA) for name in "abc"}
+        port = closed.getsockname()[1]
+        url = site.url if forbidden else f"http://127.0.0.1:{port}"
+        more = {"mirrors": ("https://127.0.0.2/f", "http://127.0.0.3/f"), "sha256": SHA}
+        registry = {name: Asset(name, "network", f"{url}/{name}", target=f"x/{name}", **more) for name in "abc"}
         (tmp_path / "x").mkdir()
         (tmp_path / "x/b").write_bytes(BODY)
         with using(registry, tmp_path):
             refused(r"missing in .*: a c .*`sida assets fetch a c`", check_reachable, "abc")
             check_reachable("b")
             refused("2 of 3 assets are missing", fetch_many, "abc", HASTY)
+    assert asked == ([] if forbidden else [("127.0.0.1", port), ("127.0.0.2", 443), ("127.0.0.3", 80)])
     said = capsys.readouterr().err
     assert all(f"{url}/{name}" in said and f"{tmp_path}/x/{name}" in said for name in "ac") or not forbidden
     assert site.requests == []
-
-
-def test_a_host_is_asked_at_the_port_of_its_address(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.delenv("SIDA_OFFLINE", raising=False)
-    monkeypatch.setattr(cache, "getproxies", dict)
-    monkeypatch.setattr(cache, "_accepts", lambda *host: asked.append(host))
-    registry = one("http://a.example/f", mirrors=("https://b.example/f", "http://c.example:8000/f"))
-    with using(registry, tmp_path):
-        refused("net", check_reachable, ["net"])
-    assert asked == [("a.example", 80), ("b.example", 443), ("c.example", 8000)]
 
 
 def test_a_body_of_unknown_length_leaves_room_on_the_disk(site, tmp_path, monkeypatch):
