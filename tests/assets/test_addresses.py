@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from sida.assets.registry import asset_at
 from sida.files.atomic import sha256_file
 from sida.networks.file import load_network
 from tests.assets.fault_server import records
+from tests.data.test_archive import write_folder
 from tests.refused import command, refusal, refused
 from tests.test_python import UNET, write_network
 from workflow.preset.rows import import_folders
@@ -47,7 +47,11 @@ def test_a_network_of_the_hub_is_named_or_the_only_one_and_pinned_at_its_first_u
         assert np.array_equal(sida.load(address).sample(3), sida.load(network).sample(3))
     asset = asset_at("hf://some/repo@v1/sub/network.safetensors")
     assert records(cache)[asset.target]["sha256"] == sha256_file(network)
-    refused("sha256", fetch, f"hf://some/repo@v1#sha256={'0' * 64}")
+    url = f"{site.url}/some/repo/resolve/v1/sub/network.safetensors"
+    for address in ("hf://some/repo@v1", url):
+        command("convert", f"{address}#sha256={sha256_file(network)}", cache / "copy")
+        assert (cache / "copy").read_bytes() == network.read_bytes()
+        refused("sha256", command, "convert", f"{address}#sha256={'0' * 64}", cache / "copy")
     for names, fault in ((("a.pkl", "b.safetensors"), "2 network files.*a.pkl, b.saf"), (["x.bin"], "0 network files")):
         listed(*names)
         refused(fault, fetch, "hf://some/repo@v1")
@@ -58,21 +62,12 @@ def test_files_of_the_hubs_own_cache_need_no_network(network, cache, tmp_path, m
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     refused("HF_HUB_OFFLINE", fetch, "hf://some/repo/network.safetensors")
-    folder, commit = tmp_path / "hub" / "models--some--repo", "a" * 40
-    (folder / "snapshots" / commit).mkdir(parents=True)
-    (folder / "refs").mkdir()
-    (folder / "refs" / "main").write_text(commit)
-    shutil.copyfile(network, folder / "snapshots" / commit / "network.safetensors")
+    commit = "a" * 40
+    kept = {"refs/main": commit.encode(), f"snapshots/{commit}/network.safetensors": network.read_bytes()}
+    write_folder(tmp_path / "hub" / "models--some--repo", kept)
     assert sida.load("hf://some/repo/network.safetensors").info["sha256"] == sha256_file(network)
     # The cache has what was asked for, and the repository may have other networks.
     assert refused("offline.*name one", fetch, "hf://some/repo").place == "hf://some/repo"
-
-
-def test_a_hash_in_the_address_is_enforced_and_a_command_takes_the_address(site, network, cache, tmp_path):
-    url, target = site.add("network.safetensors", network.read_bytes()), tmp_path / "copy.safetensors"
-    command("convert", f"{url}#sha256={sha256_file(network)}", target)
-    assert target.read_bytes() == network.read_bytes()
-    assert "sha256" in refusal(command, "convert", f"{url}#sha256={'0' * 64}", target)
 
 
 @pytest.mark.parametrize(
