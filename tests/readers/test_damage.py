@@ -9,6 +9,7 @@ Pickles: tests/files/test_pickles.py.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import json
@@ -37,14 +38,13 @@ from eval.results.logs import read_evaluations, read_log
 from eval.results.measurements import collect, write_csv, write_measurement
 from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
-from sida.config.settings import load_spec, load_yaml
+from sida.config.settings import load_yaml
 from sida.data import load_dataset
-from sida.data.load import check_dataset
 from sida.data.prepare import PrepareConfig, prepare
 from sida.errors import UserError
 from sida.files import fenced
 from sida.files.atomic import append_jsonl
-from sida.files.pickles import read_pickle, read_state_dict
+from sida.files.pickles import read_pickle
 from sida.files.text_files import read_csv
 from sida.networks.file import load_network, save_network
 from sida.networks.official import import_network
@@ -57,6 +57,7 @@ from tests.eval.measuring.test_measure import DIGITS, small_protocol
 from tests.eval.synthetic_output import trial_record
 from tests.files.made_pickles import add_hooks, write_genuine, write_torch
 from tests.networks.made import SMALL, random_network
+from tests.readers.test_text import read_spec_file
 from tests.refused import command, refusal, refused
 from tests.training.toy import EDM2, NETWORK
 
@@ -171,35 +172,26 @@ def converted(path: Path) -> dict[str, Any]:
     return import_network(path, path.with_suffix(".out"))
 
 
-def write_picture(path: Path) -> None:
-    path.parent.mkdir()
-    Image.fromarray(pictures(1, channels=1)[0]).save(path)
-
-
-PNGS = {f"{i}.png": png(image) for i, image in enumerate(pictures(3))}
+PNGS = {f"{index}.png": png(image) for index, image in enumerate(pictures(6))}
+TAR = tar_of(PNGS)
 #: Kinds without: files of other programs, and a log, whose last line may be cut off by a killed process.
 FOREIGN: dict[str, Kind] = {
     "log": ("evaluations.jsonl", lambda path: [append_jsonl(path, record) for record in RECORDS], read_logs),
-    "picture png": ("pictures/x.png", write_picture, lambda path: prepared(path.parent)),
-    "picture jpg": ("pictures/x.jpg", write_picture, lambda path: prepared(path.parent)),
+    "picture": ("pictures/x.jpg", lambda path: write_folder(path.parent, {path.name: png(pictures(1)[0], "JPEG")}),
+                lambda path: prepared(path.parent)),
     "published network": ("n.pickle", write_hooked, converted),
     "torch network": ("n.pickle", lambda path: write_torch(path, random_network("EDMPrecond", SMALL), True), converted),
     "data set": ("x.zip", lambda path: write_zip(path, members(pictures(3), [0, 1, 2])), data),
-    "tar": ("x.tar", lambda path: path.write_bytes(tar_of(PNGS)), score),
+    "tar": ("x.tar", lambda path: path.write_bytes(TAR), score),
     "packed tar": ("x.tar.gz", lambda path: path.write_bytes(tar_of(PNGS, "w:gz")), score),
     "npy": ("x.npy", lambda path: path.write_bytes(npy(pictures(3))), score),
     "npz": ("x.npz", lambda path: np.savez_compressed(path, pictures(3), np.arange(3)), score),
     "statistics": ("s.npz", lambda path: np.savez(path, mu=np.arange(4.0), sigma=np.eye(4)), read_moments),
-    "weights": ("w.pth", lambda path: torch.save({"a": torch.ones(3, 2).T}, path), read_state_dict),
     "values": ("v.pkl", lambda path: path.write_bytes(pickle.dumps({"mu": np.arange(6.0)})), read_pickle),
     "yaml": ("x.yaml", lambda path: path.write_text("a: [1, 2.5, {b: text}]\nc: null\n"), load_yaml),
-    "json": (
-        "x.json",
-        lambda path: path.write_text('{"a": [1, 2.5, {"b": "text"}]}'),
-        lambda path: load_spec(str(path)),
-    ),
+    "json": ("x.json", lambda path: path.write_text('{"a": [1, 2.5, {"b": "text"}]}'), read_spec_file),
     "sheet": ("x.tsv", lambda path: path.write_text("run\tlabel\tmethod\na\tone\tsid\nb\ttwo\tsida\n"), read_runs),
-}
+}  # fmt: skip
 
 
 def plain(value: Any) -> Any:
@@ -379,7 +371,7 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes], tuple[Callable[[Path], object
     # text
     "yaml, code": ("x.yaml", lambda: b"a: !!python/object/apply:os.system ['touch executed']", (load_yaml,)),
     "yaml, many": ("x.yaml", lambda: b"a: [" + b"x," * 1_000_000 + b"]", (load_yaml,)),
-    "json, many": ("x.json", lambda: b"[" + b"{}," * 3_000_000 + b"0]", (lambda path: load_spec(str(path)),)),
+    "json, many": ("x.json", lambda: b"[" + b"{}," * 3_000_000 + b"0]", (read_spec_file,)),
     "csv, many": ("x.csv", lambda: b"a,b\n" + b",\n" * 2_000_000, (read_csv,)),
 }  # fmt: skip
 
@@ -396,19 +388,19 @@ def test_a_hostile_file_is_one_line(name, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == [file]
 
 
-@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "dangling", "itself"])
-def test_no_pipe_and_no_device_is_waited_for(tmp_path, kind, monkeypatch):
+@pytest.mark.parametrize(
+    "make",
+    [os.mkfifo, lambda name: socket.socket(socket.AF_UNIX).bind(name)]
+    + [functools.partial(os.symlink, to) for to in ("/dev/zero", "nowhere", "a.png")],
+    ids=["pipe", "socket", "device", "dangling", "itself"],
+)
+def test_no_pipe_and_no_device_is_waited_for(tmp_path, make, monkeypatch):
     write_folder(tmp_path / "x", {"b.png": PNG})
     monkeypatch.chdir(tmp_path / "x")  # a socket's name is short
-    if kind == "pipe":
-        os.mkfifo("a.png")
-    elif kind == "socket":
-        socket.socket(socket.AF_UNIX).bind("a.png")
-    else:
-        os.symlink({"device": "/dev/zero", "dangling": "nowhere", "itself": "a.png"}[kind], "a.png")
+    make("a.png")
     for read in (data, score, prepared):
         assert "a.png: " in refusal(read, tmp_path / "x")
-    for read in (load_yaml, read_runs, lambda path: load_spec(str(path)), load_network, read_moments):
+    for read in (load_yaml, read_runs, read_spec_file, load_network, read_moments):
         refusal(read, tmp_path / "x/a.png")
     assert not (tmp_path / "o.zip").exists()
 
@@ -416,7 +408,6 @@ def test_no_pipe_and_no_device_is_waited_for(tmp_path, kind, monkeypatch):
 # Wrong data that libraries read in silence
 
 
-TAR = tar_of({f"{index}.png": png(image) for index, image in enumerate(pictures(6))})
 HEADERS = [place for place in range(0, len(TAR), 512) if TAR[place + 257 : place + 262] == b"ustar"]
 
 
@@ -437,12 +428,11 @@ def test_a_tar_is_read_whole_or_not_at_all(tmp_path, content, told):
 
 
 def test_tars_in_a_packed_tar_are_read_in_the_order_of_names(tmp_path):
-    content = {f"{name}.png": png(image) for name, image in zip("cab", pictures(3))}
-    path = tmp_path / "x.tar"
-    path.write_bytes(tar_of({**content, "./d.tar": tar_of({"e.png": png(pictures(1, seed=5)[0])})}, "w:xz"))
+    path, (*images, last) = tmp_path / "x.tar", pictures(4)
+    content = {f"{name}.png": png(image) for name, image in zip("cab", images)}
+    path.write_bytes(tar_of({**content, "./d.tar": tar_of({"e.png": png(last)})}, "w:xz"))
     store = open_images(path)
-    expected = np.stack([pictures(3)[1], pictures(3)[2], pictures(3)[0], pictures(1, seed=5)[0]])
-    assert np.array_equal(store.read(0, store.count).transpose(0, 2, 3, 1), expected)
+    assert np.array_equal(store.read(0, 4).transpose(0, 2, 3, 1), pictures(4)[[1, 2, 0, 3]])
     assert store.name(3) == f"{path}: d/e.png"
 
 
@@ -450,8 +440,7 @@ def test_latents_that_are_no_numbers(tmp_path):
     latents = np.zeros((2, 8, 4, 4), np.float32)
     latents[1, 2, 3, 3] = np.inf
     path = write_zip(tmp_path / "x.zip", {f"{i}.npy": npy(latent) for i, latent in enumerate(latents)})
-    (fault,) = check_dataset(load_dataset({"name": "x", "kind": "zip", "path": path}))
-    assert "1.npy: holds NaN or infinities" in fault
+    refused("1.npy: holds NaN or infinities", data, Path(path))
 
 
 def test_links_that_lead_back_do_not_multiply_images(tmp_path):
