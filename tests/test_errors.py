@@ -1,18 +1,132 @@
-"""Lines for people: an error in one that no terminal obeys; of long work now and then, with a rate of its own."""
+"""What a user sees of a command: arguments that cannot be, lines that no terminal obeys, streams that end, progress.
 
+What cannot be is one line before anything is computed, and nothing is left behind.
+"""
+
+import io
 import itertools
 import os
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 
 from sida import errors
-from sida.cli.main import let_go
+from sida.cli import networks
+from sida.cli.main import Verb, let_go, run_command_line
 from sida.config import resources
-from sida.errors import Progress, UserError, duration, one_line
+from sida.errors import EXIT_RETRY, Preempted, Progress, UserError, duration, one_line
+from tests.refused import command, refusal, refused
 from tests.training.toy import TEACHER, as_json
-from workflow.cli import main
+from workflow import cli
+
+
+def process(arguments, **streams):
+    """Exit status of ``sida``, whose lines wait in Python's buffers."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run([sys.executable, "-m", "sida", *arguments], env=environment, check=False, **streams)
+
+
+#: Calls of verbs that write, up to the place where they do.
+WRITING = {
+    "sample": ["--sampler", "data", "--dataset", "digits", "--out"],
+    "score": [".", "--protocol", "digits", "--out"],
+    "table": ["main", "--out"],
+}
+
+
+@pytest.mark.parametrize("verb", WRITING)
+def test_a_place_where_nothing_can_be_written_is_told_first(verb, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
+    os.symlink("circle", "circle")
+    for place in ("", " ", "/proc/x/y.json", "file/y", "a\0b", "x" * 300, "circle/y", "~nosuchuser/y", "~/y"):
+        error = refusal(command, verb, *WRITING[verb], place)
+        assert "writ" in error or "is a file" in error, error
+    assert sorted(os.listdir(tmp_path)) == ["circle", "file"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "told"),
+    [
+        ("sample", ["--threads", "-1"], "--threads: must be at least 1"),
+        ("sample", ["--out", "o", "--seeds", str(2**64)], "seeds"),
+        ("sample", ["--out", "o", "--seeds", "0-99999999999999"], "seeds"),
+        ("sample", ["--out", "o", "--sampler", "heun:18,num_steps=20"], "num_steps: is given twice"),
+        ("train-teacher", ["--spec", "name: x\n" * 99, "--out", "o"], "no such file"),
+        ("train-teacher", ["--spec", "{}", "--out", "o", "--processes", "65"], "--processes: must be at most 64"),
+        ("average", ["x", "--std", "0.1", "--out=--"], "--out=--: '--'"),
+        # An option of a feature network that is not used.
+        ("reference", ["--dataset", '{"name": "digits", "kind": "digits"}', "--extractor", "pixels",
+                       "--out", "o.safetensors", "--extractor-option", "pixls.path=x"], "did you mean 'pixels'?"),
+    ],
+)  # fmt: skip
+def test_values_that_cannot_be(verb, arguments, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").touch()
+    assert told in refusal(command, verb, *arguments)
+    assert os.listdir(tmp_path) == ["x"]
+
+
+class Terminal(io.TextIOWrapper):
+    """A terminal of some encoding."""
+
+    def __init__(self, encoding):
+        super().__init__(io.BytesIO(), encoding=encoding, write_through=True)
+
+    def isatty(self):
+        return True
+
+    def text(self):
+        return self.buffer.getvalue().decode(self.encoding)
+
+
+@pytest.mark.parametrize(("encoding", "no_colour"), [("ascii", ""), ("utf-8", ""), ("utf-8", "1")])
+def test_tables_in_every_terminal(encoding, no_colour, monkeypatch):
+    for name in ("TERM", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_COLOR", no_colour)
+    screen = Terminal(encoding)
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert cli.main(["show", "demo"]) == 0
+    shown = screen.text()
+    assert ("\033" in shown) == ("* best one-step value" not in shown) == (not no_colour)
+    assert ("±" in shown) == (encoding == "utf-8")
+
+
+def test_a_closed_standard_output_is_no_fault(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main(["show", "demo"]) == 0
+
+
+def test_a_reader_that_leaves_is_no_fault():
+    # The pipe's other end is closed before anything is written.
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = process(["assets", "list"], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("run", "status", "told"),
+    [
+        (Mock(return_value=3), 3, ""),
+        (Mock(side_effect=UserError("x", "no such file")), 1, "error: x: no such file"),
+        (Mock(side_effect=Preempted), EXIT_RETRY, "preempted"),
+        (Mock(side_effect=KeyboardInterrupt), 130, "interrupted"),
+    ],
+)
+def test_a_reader_that_leaves_at_the_last_line_changes_no_status(monkeypatch, capsys, run, status, told):
+    monkeypatch.setattr(networks, "INFO", Verb("", "", lambda parser: None, run))
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setattr(sys.stdout, "flush", Mock(side_effect=BrokenPipeError))
+    assert run_command_line("", {"info": "sida.cli.networks:INFO"}, ["info"]) == status
+    assert capsys.readouterr().err.startswith(told)
+
+
+# Lines
 
 
 @pytest.mark.parametrize(
@@ -41,21 +155,19 @@ def test_an_endless_line_keeps_its_ends():
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [
-        (["score", "mine.sample"], "mine:sample"),
-        (["score", "image.npz"], "no registered network has this id"),
-        (["new", "study", "--data", "picture.png"], "give its pictures in a folder"),
-        (["info", "pictures.png"], "did you mean 'picture.png'?"),
-        (["verify", "results"], "check the path"),
+        ("score mine.sample", "mine:sample"),
+        ("score image.npz", "no registered network has this id"),
+        ("new study --data picture.png", "give its pictures in a folder"),
+        ("info pictures.png", r"did you mean 'picture.png'\?"),
+        ("verify results", "check the path"),
     ],
 )
-def test_a_wrong_name_ends_before_heavy_imports(tmp_path, monkeypatch, capsys, words, remedy):
+def test_a_wrong_name_ends_before_heavy_imports(tmp_path, monkeypatch, words, remedy):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "picture.png").touch()
     monkeypatch.setitem(sys.modules, "torch", None)  # an import of torch fails
-    assert main(words) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert next(word for word in reversed(words) if "." in word or word == "results") in line
-    assert remedy in line
+    *verb, name = words.split()
+    refused(f"{name}.*{remedy}", command, *verb, name)
 
 
 def test_a_missing_package_has_a_remedy_that_works_where_it_is_read(monkeypatch):
@@ -66,19 +178,6 @@ def test_a_missing_package_has_a_remedy_that_works_where_it_is_read(monkeypatch)
 
 #: Several of these share a pipe; Python does not buffer in them, as under the Makefile.
 SPEAKER = "import sys; from sida.errors import say\nfor k in range(200): say(sys.argv[1] * 60)"
-
-
-class Stream:
-    """Keeps each write for itself."""
-
-    def __init__(self):
-        self.writes = []
-
-    def write(self, text):
-        self.writes.append(text)
-
-    def flush(self):
-        pass
 
 
 def test_lines_of_processes_that_share_a_pipe_stay_whole():
@@ -99,35 +198,27 @@ def full():
         let_go(stream)
 
 
-def command(arguments, **streams):
-    """Exit status of ``sida``, whose lines wait in Python's buffers."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    return subprocess.run([sys.executable, "-m", "sida", *arguments], env=environment, check=False, **streams)
-
-
 def test_a_training_succeeds_though_nobody_can_be_told(full, tmp_path):
     spec = as_json({**TEACHER, "total_kimg": 0.032})
-    done = command(["train-teacher", "--spec", spec, "--out", str(tmp_path)], stdout=full, stderr=full)
+    done = process(["train-teacher", "--spec", spec, "--out", str(tmp_path)], stdout=full, stderr=full)
     assert done.returncode == 0
     assert (tmp_path / "network.safetensors").exists()
 
 
 def test_other_commands_say_that_their_result_is_lost_and_keep_their_status(full, tmp_path):
-    done = command(["assets", "list"], stdout=full, stderr=subprocess.PIPE, text=True)
+    done = process(["assets", "list"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert done.stderr.startswith("error: No space left on device")
-    assert command(["info", str(tmp_path / "none")], stderr=full).returncode == 1
+    assert process(["info", str(tmp_path / "none")], stderr=full).returncode == 1
 
 
-def test_the_rate_counts_what_this_process_did_and_lines_keep_their_distance(monkeypatch):
-    moments = itertools.count(0, 4)
-    monkeypatch.setattr(errors.time, "monotonic", lambda: float(next(moments)))
-    monkeypatch.setattr(sys, "stderr", stream := Stream())
+def test_the_rate_counts_what_this_process_did_and_lines_keep_their_distance(monkeypatch, capsys):
+    monkeypatch.setattr(errors.time, "monotonic", itertools.count(0, 4).__next__)
     watched = Progress("distill", 1000, done=200, interval=10)  # at 0 s
     watched.update(300)  # 4 s
     watched.update(400)  # 8 s
     watched.update(500, {"loss": 0.25})  # 12 s
-    assert stream.writes == ["[distill]  500/1,000 img  50 %  25 img/s  20s left  loss 0.25\n"]
+    assert capsys.readouterr().err == "[distill]  500/1,000 img  50 %  25 img/s  20s left  loss 0.25\n"
 
 
 def test_durations_are_short():

@@ -128,7 +128,7 @@ def import_network(
     """Writes a network file from what :func:`find_source` found; nothing in the source is executed.
 
     Args:
-        path: A pickle, a state dict, or the network file at an address, which is copied byte by byte.
+        path: A pickle, a state dict, or a network file, which is copied byte by byte.
         out: Target ``.safetensors``; appears whole or not at all.
         asset: The registry's or the address's facts, for arguments that are not given.
         key: Entry of the pickle with the network or state dict.
@@ -150,9 +150,10 @@ def import_network(
         network_class = network_class or asset.network_class
         if network is None and asset.architecture is not None:
             network = load_spec(str(asset.architecture), f"asset '{asset.id}'")
-        if network is None and is_address(asset.id) and not starts_as_pickle(path):
-            return copy_network(path, out)
     facts: dict[str, Any] = {}
+    named = path.suffix == ".safetensors" or (asset is not None and is_address(asset.id))
+    if network is None and named and not starts_as_pickle(path):
+        return copy_network(path, out)
     if network is None:
         with PickleFile(path, "network", key) as file:
             net = _network_of(file, network_class)

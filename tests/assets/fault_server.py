@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import http.server
+import itertools
 import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -55,32 +56,20 @@ def records(folder: Path) -> dict:
     return json.loads((folder / LOCK_FILE).read_text())
 
 
-@dataclasses.dataclass
-class Page:
-    """A file and how it is served; ``faults`` are used up one per request, then the file is served well."""
-
-    body: bytes
-    faults: list = dataclasses.field(default_factory=list)
-    ranges: bool = True
-    etag: bool = True
-    length: bool = True
-    chunked: bool = False
-    headers: dict = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass
 class Site:
-    url: str
-    pages: dict[str, Page] = dataclasses.field(default_factory=dict)
-    requests: list = dataclasses.field(default_factory=list)
-    #: Threads that answer.
-    active: set = dataclasses.field(default_factory=set)
-    most_active: int = 0
-    #: Bytes of endless bodies.
-    sent: int = 0
+    """The server's files and what was asked of it."""
 
-    def add(self, name: str, body: bytes, **options) -> str:
-        self.pages[f"/{name}"] = Page(body, **options)
+    def __init__(self, url: str) -> None:
+        self.url, self.pages, self.requests = url, {}, []
+        #: Threads that answer.
+        self.active, self.most_active = set(), 0
+
+    def add(
+        self, name: str, body: bytes, faults: Sequence = (), ranges: bool = True, headers: dict | None = None
+    ) -> str:
+        """Adds a file; ``faults`` are used up one per request, then it is served well. A header of None is not sent."""
+        page = SimpleNamespace(body=body, faults=[*faults], ranges=ranges, headers=headers or {})
+        self.pages[f"/{name}"] = page
         return f"{self.url}/{name}"
 
     def asked(self, name: str) -> list:
@@ -89,9 +78,6 @@ class Site:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    site: Site
-
     def log_message(self, *args) -> None:
         pass
 
@@ -100,86 +86,57 @@ class Handler(http.server.BaseHTTPRequestHandler):
         site.requests.append((self.path, self.headers.get("Range")))
         site.active.add(thread)
         site.most_active = max(site.most_active, len(site.active))
+        page = site.pages.get(self.path)
+        faults = page.faults if page else [("status", 404)]
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._answer(site.pages.get(self.path))
+            self._answer(page, *(faults.pop(0) if faults else ("ok",)))
         site.active.discard(thread)
 
-    def end_headers(self) -> None:
-        self.send_header("Connection", "close")
-        super().end_headers()
-
-    def _answer(self, page: Page | None) -> None:
-        self.close_connection = True
-        faults = [("status", 404)] if page is None else page.faults
-        kind, *values = faults.pop(0) if faults else ("ok",)
-        if kind == "status":
-            self._plain(*values)
-        else:
-            self._file(page, kind, *values)
-
-    def _plain(self, status: int, headers: Sequence[tuple[str, str]] = ()) -> None:
+    def _begin(self, status: int, headers: dict) -> None:
         self.send_response(status)
-        for name, value in (*headers, ("Content-Length", "5")):
-            self.send_header(name, value)
+        for name, value in headers.items():
+            if value is not None:
+                self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(b"sorry")
 
-    def _file(self, page: Page, kind: str = "ok", *values) -> None:
-        etag = f'"{hashlib.md5(page.body).hexdigest()}"'
-        start = 0
-        wanted = self.headers.get("Range")
-        fresh = kind == "any condition" or self.headers.get("If-Range") in (None, etag)
-        if page.ranges and wanted and fresh:
-            start = int(wanted.removeprefix("bytes=").split("-")[0])
-            if start >= len(page.body):
-                page_of_nginx = ("Content-Type", "text/html")
-                self._plain(416, [("Content-Range", f"bytes */{len(page.body)}"), page_of_nginx])
-                return
-            self.send_response(206)
-            first = start if kind != "wrong range" else start + 1
-            self.send_header("Content-Range", f"bytes {first}-{len(page.body) - 1}/{len(page.body)}")
-        else:
-            self.send_response(200)
-        body = page.body[start:]
-        if page.etag:
-            self.send_header("ETag", etag)
-        for name, value in page.headers.items():
-            self.send_header(name, value)
-        if page.chunked:
-            self._chunks(body, kind == "endless")
+    def _answer(self, page: SimpleNamespace | None, kind: str, *values) -> None:
+        if kind == "status":
+            status, *headers = values
+            self._begin(status, dict(headers))
+            self.wfile.write(b"sorry")
             return
-        if page.length:
-            self.send_header("Content-Length", str(len(body) + (values[0] if kind == "wrong length" else 0)))
-        self.end_headers()
-        if kind == "cut":
-            self.wfile.write(body[: values[0]])
-        elif kind == "slow":
-            for begin in range(0, len(body), values[0]):
-                time.sleep(values[1])
-                self.wfile.write(body[begin : begin + values[0]])
-        elif kind == "stall":
-            self.wfile.write(body[: values[0]])
-            self.wfile.flush()
-            time.sleep(values[1])
-        else:
-            self.wfile.write(body)
+        whole, etag, start = len(page.body), f'"{hashlib.md5(page.body).hexdigest()}"', 0
+        fresh = kind == "any condition" or self.headers.get("If-Range") in (None, etag)
+        if page.ranges and fresh and "Range" in self.headers:
+            start = int(self.headers["Range"].removeprefix("bytes=").split("-")[0])
+        if start >= whole > 0:
+            self._begin(416, {"Content-Range": f"bytes */{whole}", "Content-Type": "text/html"})  # as nginx does
+            return
+        length = whole - start + (values[0] if kind == "wrong length" else 0)
+        headers = {"ETag": etag, "Content-Length": length, **page.headers}
+        if start:
+            headers["Content-Range"] = f"bytes {start + (kind == 'wrong range')}-{whole - 1}/{whole}"
+        self._begin(206 if start else 200, headers)
+        for pause, piece in pieces(page.body[start:], page.headers.get("Transfer-Encoding"), kind, *values):
+            time.sleep(pause)
+            self.wfile.write(piece)
 
-    def _chunks(self, body: bytes, endless: bool) -> None:
-        """The body in pieces of which no length is announced; an endless one begins again and again."""
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        while True:
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(body), body))
-            if not endless:
-                break
-            self.server.site.sent += len(body)
-        self.wfile.write(b"0\r\n\r\n")
+
+def pieces(
+    body: bytes, chunked: str | None, kind: str, size: int = 0, pause: float = 0
+) -> Iterator[tuple[float, bytes]]:
+    """A body as it is sent: pauses, and bytes that follow them; an endless one begins again and again."""
+    if chunked:
+        chunk = b"%x\r\n%s\r\n" % (len(body), body)
+        return itertools.repeat((0, chunk)) if kind == "endless" else iter([(0, chunk + b"0\r\n\r\n")])
+    if kind == "slow":
+        return ((pause, body[at : at + size]) for at in range(0, len(body), size))
+    return iter([(0, body[:size]), (pause, b"")] if kind in ("cut", "stall") else [(0, body)])
 
 
 @contextlib.contextmanager
 def serve() -> Iterator[Site]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
     server.site = Site(f"http://127.0.0.1:{server.server_address[1]}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

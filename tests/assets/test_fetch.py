@@ -1,4 +1,4 @@
-"""Downloads against a server with injected faults: what arrives is whole and right, or one line says why not."""
+"""Downloads and their cache against a server with faults: what arrives is whole and right, or one line says why not."""
 
 from __future__ import annotations
 
@@ -6,22 +6,29 @@ import errno
 import gzip
 import hashlib
 import io
+import json
 import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sida.assets import cache, download
-from sida.assets.cache import LOCK_FILE, check_reachable, fetch, fetch_many
+from sida.assets.cache import LOCK_FILE, check_reachable, fetch, fetch_many, verify_asset
 from sida.assets.download import HopelessError, Transfer, open_url
 from sida.assets.registry import Asset
-from tests.assets.fault_server import BODY, HASTY, SHA, get, one, records, using
-from tests.refused import refused
+from sida.config.resources import ROOT
+from sida.sampling.job import network_file
+from tests.assets.fault_server import BODY, HASTY, SHA, get, one, records, using, write_registry
+from tests.refused import command, refusal, refused
+from tests.workflow.workspace import heed_interrupts
 
 
 def test_a_file_is_fetched_once_and_recorded(site, tmp_path, capsys):
@@ -32,7 +39,6 @@ def test_a_file_is_fetched_once_and_recorded(site, tmp_path, capsys):
     assert f"[fetch net] first use: recorded sha256 {SHA}, {len(BODY):,} bytes of {url}" in capsys.readouterr().err
     record = records(tmp_path)["some/net.pkl"]
     assert (record["sha256"], record["size"], record["url"]) == (SHA, len(BODY), url)
-    assert record["date"].startswith(str(date.today().year))
     get(one(url), tmp_path)
     assert len(site.requests) == 1
     assert [p.name for p in path.parent.iterdir()] == ["net.pkl"]
@@ -46,11 +52,8 @@ def test_a_file_is_fetched_once_and_recorded(site, tmp_path, capsys):
 def test_broken_connections_end_in_the_whole_file(site, tmp_path_factory, cuts, known, ranges):
     site.requests.clear()
     url = site.add("f", BODY, faults=[("cut", n) for n in cuts], ranges=ranges)
-    path = get(
-        one(url, sha256=SHA if known else ""),
-        tmp_path_factory.mktemp("cache"),
-        Transfer(attempts=6, backoff=0.0, timeout=2),
-    )
+    patient = Transfer(attempts=6, backoff=0.0, timeout=2)
+    path = get(one(url, sha256=SHA if known else ""), tmp_path_factory.mktemp("cache"), patient)
     assert path.read_bytes() == BODY
 
 
@@ -95,29 +98,14 @@ def test_a_part_that_is_a_link_is_not_followed(site, tmp_path):
 @pytest.mark.parametrize("ignores", [True, False], ids=["the server ignores the condition", "it heeds it"])
 def test_a_resumed_file_is_never_of_two_versions(site, tmp_path, name, ignores):
     """A server without strong names of versions gives the file anew."""
-    newer, options = bytes(reversed(BODY)), {"etag": name == "strong"}
-    options["headers"] = {"ETag": 'W/"v1"'} if name == "weak" else {}
-    url = site.add("f", BODY, faults=[("cut", 5000)] + [("status", 503)] * 2, **options)
+    newer, headers = bytes(reversed(BODY)), {"strong": {}, "weak": {"ETag": 'W/"v1"'}, "none": {"ETag": None}}[name]
+    url = site.add("f", BODY, [("cut", 5000)] + [("status", 503)] * 2, headers=headers)
     refused("", get, one(url), tmp_path)
-    site.add("f", newer, faults=[("any condition",), ("cut", 100_000)] if ignores else [], **options)
+    site.add("f", newer, [("any condition",), ("cut", 100_000)] if ignores else [], headers=headers)
     assert get(one(url), tmp_path).read_bytes() == newer
     assert records(tmp_path)["some/net.pkl"]["sha256"] == hashlib.sha256(newer).hexdigest()
     resumed = [wanted for wanted in site.asked("f") if wanted]
     assert resumed[:1] == (["bytes=5000-"] if name == "strong" else [])
-
-
-@pytest.mark.parametrize(
-    "faults",
-    [
-        [("status", 500), ("status", 503, [("Retry-After", "0")])],
-        [("stall", 1000, 1.5)],
-        [("cut", 10), ("wrong range",)],
-        [("wrong length", 10)],
-    ],
-    ids=["5xx", "stall", "wrong range", "longer than it is"],
-)
-def test_passing_faults_are_waited_out(site, tmp_path, faults):
-    assert get(one(site.add("f", BODY, faults=faults), sha256=SHA), tmp_path).read_bytes() == BODY
 
 
 PAGES = [
@@ -127,9 +115,10 @@ PAGES = [
     b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 4\n",
 ]
 LONG = b"x" * 500_000
+UNKNOWN, CHUNKED = ({"headers": {"Content-Length": None, "Transfer-Encoding": kind}} for kind in (None, "chunked"))
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def most(monkeypatch):
     """The limit of a file without registered size."""
     monkeypatch.setattr(download, "MOST", 400_000)
@@ -139,44 +128,47 @@ def most(monkeypatch):
     ("served", "registered", "patience", "reason"),
     [
         ({"faults": [("status", 404)]}, {}, {}, "answered 404"),
-        ({"faults": [("status", 200, [("Content-Type", "text/html")])]}, {}, {}, "web page"),
+        ({"faults": [("status", 200, ("Content-Type", "text/html"))]}, {}, {}, "web page"),
         *(({"body": body}, {}, {}, "instead of a file") for body in PAGES),
         ({"headers": {"Content-Encoding": "gzip"}}, {}, {}, r"sends it compressed \(Content-Encoding: gzip\)"),
         ({}, {"sha256": "0" * 64}, {}, "0000… is registered"),
         ({}, {"size": 5}, {}, "5 are registered"),
-        ({"length": False}, {"size": len(BODY) - 1}, {}, "more than"),
-        ({"length": False}, {"size": len(BODY) + 1}, {}, "are registered"),
-        ({"length": False}, {}, {}, "the length of the file is unknown"),
+        (UNKNOWN, {"size": len(BODY) - 1}, {}, "more than"),
+        (UNKNOWN, {"size": len(BODY) + 1}, {}, "are registered"),
+        (UNKNOWN, {}, {}, "the length of the file is unknown"),
         ({"body": LONG}, {}, {}, "without a registered size at most 400,000"),
-        ({"body": LONG, "faults": [("endless",)], "chunked": True}, {}, {}, "more than 400,000 bytes"),
+        ({"body": LONG, "faults": [("endless",)], **CHUNKED}, {}, {}, "more than 400,000 bytes"),
         ({"faults": [("stall", 0, 3)] * 2}, {}, {}, "connection failed"),
         ({"faults": [("slow", 64, 0.02)] * 2}, {}, {"window": 0.3, "least": 1 << 16}, r"less than .* \(2 attempts\)"),
         ({"body": b""}, {}, {}, "has 0 bytes"),
     ],
 )
 def test_hopeless_files_are_refused_in_one_line_and_nothing_is_left(
-    site, most, tmp_path, served, registered, patience, reason
+    site, tmp_path, served, registered, patience, reason
 ):
     url = site.add("f", **{"body": BODY, **served})
     transfer = Transfer(attempts=2, backoff=0.001, timeout=1, **patience)
     assert "net" in str(refused(reason, get, one(url, **registered), tmp_path, transfer))
     assert not (tmp_path / "some/net.pkl").exists()
     assert not (tmp_path / LOCK_FILE).exists()
-    assert site.sent < 20_000_000
 
 
 @pytest.mark.parametrize(
-    ("body", "target", "served"),
+    ("served", "target"),
     [
-        (gzip.compress(BODY), "data/cifar.tar.gz", {"headers": {"Content-Encoding": "x-gzip"}}),
-        (b'{"latent_channels": 4}', "vae/config.json", {}),
-        (LONG[:400_000], "net.pkl", {}),
-        (LONG[:400_000], "net.pkl", {"chunked": True}),
+        ({"faults": [("status", 500), ("status", 503, ("Retry-After", "0"))]}, "net.pkl"),
+        ({"faults": [("stall", 1000, 1.5)]}, "net.pkl"),
+        ({"faults": [("cut", 10), ("wrong range",)]}, "net.pkl"),
+        ({"faults": [("wrong length", 10)]}, "net.pkl"),
+        ({"body": gzip.compress(BODY), "headers": {"Content-Encoding": "x-gzip"}}, "data/cifar.tar.gz"),
+        ({"body": b'{"latent_channels": 4}'}, "vae/config.json"),
+        ({"body": LONG[:400_000]}, "net.pkl"),
+        ({"body": LONG[:400_000], **CHUNKED}, "net.pkl"),
     ],
 )
-def test_what_looks_odd_and_is_the_file_is_taken(site, most, tmp_path, body, target, served):
-    url = site.add("f", body, **served)
-    assert get(one(url, target), tmp_path).read_bytes() == body
+def test_passing_faults_are_waited_out_and_what_looks_odd_and_is_the_file_is_taken(site, tmp_path, served, target):
+    page = {"body": BODY, **served}
+    assert get(one(site.add("f", **page), target), tmp_path).read_bytes() == page["body"]
 
 
 def test_mirrors_are_tried_in_order_and_may_finish_a_started_file(site, tmp_path):
@@ -209,40 +201,34 @@ def test_parallel_downloads_are_limited_and_one_failure_does_not_stop_the_others
 
 @pytest.mark.parametrize("forbidden", [True, False])
 def test_without_a_network_every_missing_file_is_named(site, tmp_path, monkeypatch, capsys, forbidden):
+    asked, accepts = [], cache._accepts
+    monkeypatch.setattr(cache, "_accepts", lambda *host: asked.append(host) or (host[1] == port and accepts(*host)))
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("SIDA_OFFLINE", "1" if forbidden else "")
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # never listens: connections are refused
-        url = site.url if forbidden else f"http://127.0.0.1:{closed.getsockname()[1]}"
-        registry = {name: Asset(name, "network", f"{url}/{name}", target=f"x/{name}", sha256=SHA) for name in "abc"}
+        port = closed.getsockname()[1]
+        url = site.url if forbidden else f"http://127.0.0.1:{port}"
+        more = {"mirrors": ("https://127.0.0.2/f", "http://127.0.0.3/f"), "sha256": SHA}
+        registry = {name: Asset(name, "network", f"{url}/{name}", target=f"x/{name}", **more) for name in "abc"}
         (tmp_path / "x").mkdir()
         (tmp_path / "x/b").write_bytes(BODY)
         with using(registry, tmp_path):
             refused(r"missing in .*: a c .*`sida assets fetch a c`", check_reachable, "abc")
             check_reachable("b")
             refused("2 of 3 assets are missing", fetch_many, "abc", HASTY)
+    assert asked == ([] if forbidden else [("127.0.0.1", port), ("127.0.0.2", 443), ("127.0.0.3", 80)])
     said = capsys.readouterr().err
     assert all(f"{url}/{name}" in said and f"{tmp_path}/x/{name}" in said for name in "ac") or not forbidden
     assert site.requests == []
 
 
-def test_a_host_is_asked_at_the_port_of_its_address(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.delenv("SIDA_OFFLINE", raising=False)
-    monkeypatch.setattr(cache, "getproxies", dict)
-    monkeypatch.setattr(cache, "_accepts", lambda *host: asked.append(host))
-    registry = one("http://a.example/f", mirrors=("https://b.example/f", "http://c.example:8000/f"))
-    with using(registry, tmp_path):
-        refused("net", check_reachable, ["net"])
-    assert asked == [("a.example", 80), ("b.example", 443), ("c.example", 8000)]
-
-
 def test_a_body_of_unknown_length_leaves_room_on_the_disk(site, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**29))
-    refused("bytes are free", get, one(site.add("f", BODY, faults=[("endless",)] * 3, chunked=True)), tmp_path)
+    refused("bytes are free", get, one(site.add("f", BODY, faults=[("endless",)] * 3, **CHUNKED)), tmp_path)
 
 
 def test_a_full_disk_is_no_fault_of_the_connection(site, tmp_path, monkeypatch):
@@ -293,3 +279,111 @@ def test_the_token_of_the_hub_goes_to_the_hub_over_https_alone(monkeypatch):
 def test_a_redirect_keeps_https_and_leads_to_an_address(locations, fault):
     with pytest.raises(HopelessError, match=fault):
         open_url(Answers(*locations), "https://a.org/f", {}, 1)
+
+
+# Files in the cache: hashed once in a run, forgotten by name, kept by an interrupt
+
+
+def test_a_damaged_lock_is_one_line(site, tmp_path):
+    (tmp_path / LOCK_FILE).write_text('{"some/net.pkl": {"sha256": "x"}}')
+    assert refused("damaged", get, one(site.add("f", BODY)), tmp_path).place == str(tmp_path / LOCK_FILE)
+
+
+@pytest.fixture
+def registry(site, tmp_path, monkeypatch):
+    """A registry file and a cache of the command's own."""
+    row = {"id": "net", "kind": "network", "url": site.add("f", BODY), "target": "some/net.pkl"}
+    path = write_registry(tmp_path / "assets.tsv", row)
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SIDA_ASSETS", str(path))
+    return path
+
+
+def test_rot_without_a_new_time_is_found_at_the_first_use_in_a_run_and_after_each_change(
+    registry, tmp_path, monkeypatch
+):
+    """A byte changed as by a disk, which changes no time; the networks of a row are looked at, too."""
+    cache, path = tmp_path / "cache", fetch("net", transfer=HASTY)
+    path.write_bytes(b"X" + path.read_bytes()[1:])
+    record = records(cache)["some/net.pkl"]
+    for change in (
+        lambda: path.chmod(0o600),
+        lambda: (path.rename(tmp_path / "x"), shutil.copy2(tmp_path / "x", path)),
+        lambda: monkeypatch.setenv("SIDA_RUN_STARTED", str(time.time())),
+    ):
+        status = path.stat()
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        (cache / LOCK_FILE).write_text(json.dumps({"some/net.pkl": {**record, "stamp": stamp}}))
+        # Hashed in this run already: it is not read again.
+        fetch("net")
+        change()
+        for use in (lambda: fetch("net"), lambda: network_file("net"), lambda: network_file(str(path))):
+            refused(r"net\.pkl: has the sha256 .* is recorded in assets\.lock", use)
+
+
+FETCH, FORGET = (("assets", verb, "net") for verb in ("fetch", "forget"))
+
+
+def test_a_wrong_first_hash_is_forgotten_by_name(registry, site, tmp_path):
+    path = tmp_path / "cache/some/net.pkl"
+    site.pages["/f"].body = b"the wrong file"
+    command(*FETCH)
+    site.pages["/f"].body = BODY
+    path.unlink()
+    assert "sida assets forget net" in refusal(command, *FETCH)
+    assert "net: forgotten" in command(*FORGET)
+    command(*FETCH)
+    assert verify_asset("net") == SHA
+    # What can be fetched again goes with its record; names are asked for.
+    command(*FORGET)
+    assert not path.exists()
+    assert "nothing is known of it" in command(*FORGET)
+    assert "name ids" in refusal(command, *FORGET[:-1])
+
+
+def test_a_file_put_by_hand_is_checked_recorded_and_kept_when_its_hash_is_forgotten(registry, tmp_path):
+    row = {"id": "net", "kind": "network", "target": "some/net.pkl", "source": "the authors' drive"}
+    write_registry(registry, row)
+    path = tmp_path / "cache/some/net.pkl"
+    assert f"get it from the authors' drive and put it at {path}" in refusal(command, *FETCH)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"<html>Sorry")
+    assert "net.pkl: is a text" in refusal(command, *FETCH)
+    path.write_bytes(b"first")
+    command(*FETCH)
+    path.write_bytes(BODY)
+    assert "assets.lock" in refusal(command, *FETCH)
+    command(*FORGET)
+    command(*FETCH)
+    assert records(tmp_path / "cache")["some/net.pkl"]["sha256"] == SHA
+    refused("registered", get, one("", sha256="1" * 64), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("fault", [("stall", 1000, 100), ("slow", 1000, 0.02)], ids=["silent servers", "slow ones"])
+def test_the_first_interrupt_ends_parallel_downloads_and_keeps_what_arrived(site, tmp_path, fault):
+    names = ["a", "b", "c", "d", "e"]  # four of which arrive side by side
+    rows = [{"id": n, "kind": "network", "url": site.add(n, BODY, faults=[fault]), "target": n} for n in names]
+    registry, cache = write_registry(tmp_path / "assets.tsv", *rows), tmp_path / "cache"
+    command = [sys.executable, "-m", "sida", "assets", "fetch", *names]
+    place = {"cwd": ROOT, "env": {**os.environ, "SIDA_CACHE": str(cache), "SIDA_ASSETS": str(registry)}}
+    with subprocess.Popen(command, **place, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts) as process:
+        deadline = time.monotonic() + 300
+        # What a silent server sent is not in the file before more of it comes.
+        least = 0 if fault[0] == "stall" else 1000
+        while site.most_active < 4 or sum(part.stat().st_size >= least for part in cache.glob("*.part")) < 4:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stderr.read().count("interrupted; run the same command again") == 1
+    assert not site.asked("e")
+    kept = {path.stem: path.stat().st_size for path in cache.glob("*.part") if path.stat().st_size}
+    assert kept or fault[0] == "stall"
+    assert not [path for path in cache.iterdir() if path.name in names]
+    for page in site.pages.values():
+        page.faults.clear()
+    subprocess.run(command, **place, check=True, capture_output=True)
+    assert all((cache / name).read_bytes() == BODY for name in names)
+    assert {name: site.asked(name)[-1] for name in kept} == {name: f"bytes={size}-" for name, size in kept.items()}

@@ -1,19 +1,21 @@
 """Data sets that are no archive: the digits, classes alone, enough for SiD, and kinds of one's own."""
 
+import json
 import sys
 
 import numpy as np
 import pytest
 import torch
 
-from sida.config.datasets import dataset_spec
+from sida.config.datasets import LabelCounts, dataset_spec, load_labels
 from sida.data import load, load_dataset
-from sida.data.load import digits_of_split, shuffled_digits
+from sida.data.load import check_labels, counts_of, digits_of_split, shuffled_digits
 from sida.methods import distill
-from sida.training import train_teacher
+from sida.networks.file import save_network
 from tests.data.test_archive import write_counts
+from tests.networks.made import random_network
 from tests.refused import refused
-from tests.training.toy import TEACHER
+from tests.training.toy import NETWORK, SID_STUDENT, STUDENT
 from tools.train_backbone import BackboneTraining
 from tools.train_digits import DigitsTraining
 from tools.train_digits import split as measuring_split
@@ -21,15 +23,15 @@ from tools.train_digits import split as measuring_split
 SPEC = {"name": "digits", "kind": "digits"}
 
 
-def test_digits_are_read_without_starting_scikit_learn(monkeypatch):
+def test_digits_are_read_as_they_lie_without_starting_scikit_learn(monkeypatch):
+    """A copy has another layout in memory; convolutions then round otherwise, and the demo's table changes."""
     load._read_digits.cache_clear()
-    packages = dict(sys.modules)
-    for name in packages:
-        if name.partition(".")[0] == "sklearn":
-            monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sklearn"]:
+        monkeypatch.delitem(sys.modules, name)
     images, _ = load._read_digits()
     assert not any(name.startswith("sklearn.") for name in sys.modules)
-    assert images.strides == (64, 0, 8, 1)  # the layout decides how training rounds
+    assert images.strides == (64, 0, 8, 1)
+    assert np.shares_memory(load.Digits().pixels, images)
 
 
 def test_returned_batches_are_private_copies():
@@ -73,13 +75,6 @@ def test_no_held_out_digit_trained_the_measuring_network_and_the_backbone_saw_th
     assert held_out <= set(shuffled_digits()[: BackboneTraining().images].tolist())
 
 
-def test_the_whole_set_is_the_arrays_themselves():
-    """A copy has another layout in memory; convolutions then round otherwise, and the demo's table changes."""
-    images = load._read_digits()[0]
-    assert load.Digits().raw_images(np.arange(4)).strides == images[np.arange(4)].strides
-    assert np.shares_memory(load.Digits().pixels, images)
-
-
 COUNTS = {"name": "digits", "kind": "counts", "resolution": 8, "channels": 1, "label_dim": 10, "num_images": 200}
 
 
@@ -102,26 +97,64 @@ def test_classes_have_the_frequencies_of_the_counts_and_no_images(counted):
 
 
 def test_sid_is_distilled_from_class_counts_and_sida_says_that_it_needs_images(counted, tmp_path):
-    train_teacher(TEACHER | {"total_kimg": 0.05}, tmp_path / "teacher")
-    student = {
-        "name": "toy", "method": "sid", "dataset": counted, "teacher": str(tmp_path / "teacher/network.safetensors"),
-        "total_kimg": 0.05, "batch_size": 16, "lr": 1e-3, "augment": None, "pictures": 0,
-    }  # fmt: skip
-    distill(student, tmp_path / "student")
+    save_network(random_network(NETWORK["class"], NETWORK["kwargs"]), tmp_path / "teacher.safetensors", {})
+    short = {"dataset": counted, "teacher": str(tmp_path / "teacher.safetensors"), "total_kimg": 0.05, "pictures": 0}
+    short |= {"evaluation": None, "augment": None}
+    distill(SID_STUDENT | short, tmp_path / "student")
     assert (tmp_path / "student/network.safetensors").is_file()
-    refused("has classes and no images", distill, student | {"method": "sida"}, tmp_path / "sida")
+    refused("has classes and no images", distill, STUDENT | short, tmp_path / "sida")
+
+
+# Class counts as files, of an asset's labels, and against an archive at hand
+
+
+def test_broken_counts_are_one_line(tmp_path):
+    for counts, message in (
+        ({"images": 4, "counts": [1, 2]}, "images: says 4, but .* sum to 3"),
+        ({"images": 0, "counts": [0]}, "at least 1"),
+        ({"images": 3, "count": [3]}, "count: .*did you mean 'counts'"),
+    ):
+        (tmp_path / "x.json").write_text(json.dumps({"name": "x", **counts}))
+        refused(message, load_labels, tmp_path / "x.json")
+    refused("no class counts '.*y.json'; .*config/labels/cifar10.json", load_labels, tmp_path / "y.json")
+
+
+def test_a_digest_of_counts_is_that_of_the_counts():
+    counts = (3, 1, 5)
+    assert LabelCounts("y", 9, counts).sha256 == LabelCounts("x", 9, counts, "somewhere").sha256
+    assert LabelCounts("x", 9, counts).sha256 != LabelCounts("x", 9, (3, 2, 4)).sha256
+    cifar10 = load_labels("cifar10")
+    assert (cifar10.images, cifar10.counts) == (50_000, (5_000,) * 10)
+
+
+def test_classes_of_an_asset_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(load, "fetch", lambda name: tmp_path / "dataset.json")
+    for labels, told in (("null", "names no classes"), ('[["0.png", [0.5, 1]]]', "whole number")):
+        (tmp_path / "dataset.json").write_text(f'{{"labels": {labels}}}')
+        refused(f"dataset.json: .*{told}", counts_of, "labels-imagenet")
+    pairs = [[f"{index}.png", label] for index, label in enumerate([0, 2, 2, 0, 2])]
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": pairs}))
+    assert counts_of("labels-imagenet").counts == (2, 0, 3)
+
+
+def test_an_archive_at_hand_must_have_the_counted_classes(tmp_path):
+    counts = load_dataset(SPEC).class_indices.bincount().tolist()
+    # Half of the data are still those data: what is compared is the whole set.
+    check_labels(LabelCounts("digits", 1797, tuple(counts)), SPEC | {"max_size": 100, "xflip": True}, "here")
+    missing = {"name": "x", "kind": "zip", "path": str(tmp_path / "missing.zip")}
+    check_labels(LabelCounts("x", 3, (3,)), missing, "here")
+    counts[7] -= 1
+    told = r"^here: digits has 179 images of class 7, .* say 178 \(1 classes differ\)"
+    refused(told, check_labels, LabelCounts("digits", 1796, tuple(counts)), SPEC, "here")
 
 
 GRATINGS = {"name": "gratings", "kind": "docs.examples.gratings:open_gratings"}
 
 
-def test_own_kind_is_a_data_set_with_every_view():
+def test_own_kind_is_a_data_set():
     data = load_dataset({**GRATINGS, "label_dim": 4, "resolution": 8, "num_images": 1024})
     assert data.images([0, 1]).dtype == torch.uint8
     assert data.labels([0, 1, 2, 3]).argmax(1).tolist() == [0, 1, 2, 3]
-    mirrored = load_dataset({**GRATINGS, "max_size": 10, "xflip": True})
-    assert len(mirrored) == 20
-    assert torch.equal(mirrored.images([10]), mirrored.images([0]).flip(3))
     assert load_dataset({**GRATINGS, "label_dim": 0}).label_dim == 0
 
 

@@ -54,9 +54,7 @@ def test_a_latent_archive_gives_moments_and_samples_them(archive):
     assert data.network_shape == (4, 4, 4)
     batch = data.images([2, 0])
     np.testing.assert_array_equal(batch, moments[[2, 0]])
-    ones = data.network_input(batch, torch.ones_like)
-    expected = (batch[:, :4] + batch[:, 4:]) * data.scaling.scale[:, None, None] + data.scaling.bias[:, None, None]
-    torch.testing.assert_close(ones, expected)
+    assert torch.equal(data.network_input(batch, torch.ones_like), data.scaling.sample(batch, torch.ones_like))
     assert not torch.equal(data.network_input(batch), data.network_input(batch))
 
 
@@ -77,15 +75,11 @@ def test_decode_and_encode_with_a_real_autoencoder_of_random_weights(tmp_path):
     vae = load_vae(str(tmp_path / "vae"))
     latents = torch.randn(9, 4, 4, 4)
     images = LatentDecoder(vae)(latents)
-    assert (images.shape, images.dtype) == ((9, 3, 8, 8), torch.uint8)
     with torch.no_grad():
         raw = net.decode(LatentScaling().to_raw(latents)).sample
         moments = net.encode(images.float() / 255).latent_dist
     assert torch.equal(images, (raw.clamp(0, 1) * 255).to(torch.uint8))
-    assert len(images.unique()) > 20
-    encoded = LatentEncoder(vae)(images)
-    torch.testing.assert_close(encoded, torch.cat([moments.mean, moments.std], 1))
-    assert encoded.shape == (9, 8, 4, 4)
+    torch.testing.assert_close(LatentEncoder(vae)(images), torch.cat([moments.mean, moments.std], 1))
     assert not vae.training
     assert not any(p.requires_grad for p in vae.parameters())
     # A folder from elsewhere may hold pickles, which are not read.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
@@ -9,15 +10,23 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 
-def _fork() -> None:
-    if not os.fork():
-        os._exit(0)
+def recurse() -> None:
+    recurse()
+
+
+def drip() -> None:
+    """Answers one byte after the other, for ever."""
+    line = json.loads(sys.argv[1])[-1]
+    os.write(line, struct.pack("<q", 1 << 20))
+    while os.write(line, b" "):
+        time.sleep(0.2)
 
 
 TRIES: dict[str, Callable[[], Any]] = {
@@ -28,7 +37,7 @@ TRIES: dict[str, Callable[[], Any]] = {
     "make a folder": lambda: os.mkdir("/tmp/escaped"),
     "start a program": lambda: subprocess.run(["/bin/true"], check=True),
     "become a program": lambda: os.execv("/bin/true", ["true"]),
-    "start a process": _fork,
+    "start a process": lambda: os.fork() or os._exit(0),
     "open a connection": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM),
     "kill the parent": lambda: os.kill(os.getppid(), 9),
     "raise a limit": lambda: resource.setrlimit(resource.RLIMIT_AS, (-1, -1)),
@@ -36,48 +45,24 @@ TRIES: dict[str, Callable[[], Any]] = {
     "see the environment": lambda: {**os.environ}["SECRET"],
     "use another descriptor": lambda: [os.fstat(number) for number in (5, 6, 7, 8)],
 }
+#: Ends of a child, and what is said of them.
+ENDS: dict[str, tuple[Callable[[], Any], str]] = {
+    "take memory": (lambda: np.ones(1 << 30), "more than 768 MiB of memory"),
+    "take time": (lambda: sum(itertools.repeat(1)), "more than 1 s of processor time"),
+    "wait": (lambda: time.sleep(1e6), "not read within 3 s"),
+    "drip": (drip, "not read within 3 s"),
+    "die as a library may": (os.abort, "its reader ended with SIG"),
+    "recurse": (recurse, "nested too deeply"),
+}
 
 
 class Escapes:
     """Methods by what they do."""
 
-    def try_to(self, files: list[Any], name: str) -> tuple[Any, dict[str, np.ndarray]]:
-        """Whether it worked."""
-        try:
-            TRIES[name]()
-        except (OSError, ImportError, KeyError, ValueError, subprocess.SubprocessError) as error:
-            return f"{type(error).__name__}", {}
-        return "it worked", {}
-
-    def take_memory(self, files: list[Any]) -> tuple[Any, dict[str, np.ndarray]]:
-        """Too much."""
-        return None, {"x": np.ones(1 << 30)}
-
-    def take_time(self, files: list[Any]) -> tuple[Any, dict[str, np.ndarray]]:
-        """For ever."""
-        while True:
-            pass
-
-    def wait(self, files: list[Any]) -> tuple[Any, dict[str, np.ndarray]]:
-        """For ever, without work."""
-        while True:
-            sys.stdin.read() if files else __import__("time").sleep(1)
-
-    def drip(self, files: list[Any]) -> tuple[Any, dict[str, np.ndarray]]:
-        """Answers one byte after the other, for ever."""
-        line = json.loads(sys.argv[1])[-1]
-        os.write(line, struct.pack("<q", 1 << 20))
-        while True:
-            os.write(line, b" ")
-            __import__("time").sleep(0.2)
-
-    def die(self, files: list[Any]) -> tuple[Any, dict[str, np.ndarray]]:
-        """As a crash in a library does."""
-        os.abort()
-
-    def recurse(self, files: list[Any]) -> tuple[Any, dict[str, np.ndarray]]:
-        """Without end."""
-        return self.recurse(files)
+    def do(self, files: list[Any], name: str) -> tuple[Any, dict[str, np.ndarray]]:
+        """Tries it, or ends so."""
+        (TRIES.get(name) or ENDS[name][0])()
+        return None, {}
 
     def say(self, files: list[Any], value: Any) -> tuple[Any, dict[str, np.ndarray]]:
         """Says what it is told to."""

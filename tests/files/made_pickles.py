@@ -78,16 +78,6 @@ def write_torch(path: Path, net: torch.nn.Module, zipped: bool, key: str = "ema"
         torch.save({key: net}, path, pickle_module=module, _use_new_zipfile_serialization=zipped)
 
 
-def reduced(function, *args):
-    """A pickle that calls ``function(*args)``; for hostile files."""
-
-    class Call:
-        def __reduce__(self):
-            return function, args
-
-    return pickle.dumps(Call())
-
-
 # Parts of pickles
 
 

@@ -2,44 +2,57 @@
 
 import errno
 import fcntl
-import hashlib
 import os
+import shutil
 
 import pytest
 
+from sida.assets.cache import LOCK_FILE, describe_asset, fetch, verify_asset
 from sida.assets.registry import Asset
-from tests.assets.fault_server import get
+from tests.assets.fault_server import BODY, SHA, using
 from tests.refused import command, refused, refusing
 from workflow.launch import take
 from workflow.preset.lock import PresetLock
 
-CONTENT = b"a network"
+NO_LOCKS = os.strerror(errno.ENOLCK)
 
 
-@pytest.fixture
-def without_locks(monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+def refuse(*_):
+    raise OSError(errno.ENOLCK, NO_LOCKS)
 
+
+@pytest.mark.parametrize("fault", [NO_LOCKS, "File exists"])
+def test_a_filled_cache_is_of_use_where_nothing_can_be_locked_or_written(fault, tmp_path, monkeypatch):
+    facts = {"recorded": {}, "known": {"sha256": SHA}, "by hand": {}, "gone": {"url": "https://localhost/x"}}
+    registry = {name: Asset(name, "network", target=name, **{"url": "", **more}) for name, more in facts.items()}
+    *here, gone = registry
+    for name in here:
+        (tmp_path / name).write_bytes(BODY)
+    with using(registry, tmp_path):
+        fetch("recorded")
+        record = (tmp_path / LOCK_FILE).read_bytes()
+        if fault == NO_LOCKS:
+            monkeypatch.setattr(fcntl, "flock", refuse)
+        else:  # a folder's mode would not stop root
+            shutil.rmtree(tmp_path / ".locks")
+            (tmp_path / ".locks").touch()
+        for name in here:
+            assert fetch(name).read_bytes() == BODY
+            assert verify_asset(name) == SHA
+            assert describe_asset(registry[name])["sha256"] == SHA
+        refused(rf"cache cannot be written and locked \({fault}\).*set SIDA_CACHE", fetch, gone)
+        # A damaged file is found there as well; also one whose time was lost on the way to the shared place.
+        for name, place in (("recorded", LOCK_FILE), ("known", "registered")):
+            (tmp_path / name).write_bytes(b"X" + BODY[1:])
+            refused(place, fetch, name)
+        assert (tmp_path / LOCK_FILE).read_bytes() == record
+
+
+def test_images_stay_where_they_cannot_be_put_together(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
-    return os.strerror(errno.ENOLCK)
-
-
-def test_files_of_the_cache_are_used_and_none_is_fetched(without_locks, tmp_path):
-    asset = Asset(id="net", kind="network", url="https://localhost/x", target="x.pkl",
-                  sha256=hashlib.sha256(CONTENT).hexdigest())  # fmt: skip
-    told = rf"the cache cannot be written and locked \({without_locks}\).*SIDA_CACHE"
-    refused(told, get, {"net": asset}, tmp_path)
-    (tmp_path / "x.pkl").write_bytes(CONTENT)
-    assert get({"net": asset}, tmp_path) == tmp_path / "x.pkl"
-    (tmp_path / "x.pkl").write_bytes(CONTENT[::-1])
-    refused(r"x\.pkl", get, {"net": asset}, tmp_path)
-
-
-def test_images_stay_where_they_cannot_be_put_together(without_locks, tmp_path, monkeypatch):
     arguments = ["sample", "--sampler", "data", "--dataset", "digits", "--seeds", "0-5", "--shard-size", "3"]
     arguments += ["--out", tmp_path / "x.npz"]
-    with refusing(rf"^{tmp_path}/x.npz: cannot be locked \({without_locks}\)"):
+    with refusing(rf"^{tmp_path}/x.npz: cannot be locked \({NO_LOCKS}\)"):
         command(*arguments)
     assert list(tmp_path.rglob("shard-*.npz"))
     monkeypatch.undo()
@@ -47,8 +60,9 @@ def test_images_stay_where_they_cannot_be_put_together(without_locks, tmp_path, 
     assert (tmp_path / "x.npz").is_file()
 
 
-def test_neither_shared_gpus_nor_results_can_be_taken(without_locks, tmp_path):
+def test_neither_shared_gpus_nor_results_can_be_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", refuse)
     with refusing(rf"{tmp_path}: .*SIDA_GPU_LOCKS"):
         take("0,1", 1, tmp_path)
-    with refusing(rf"results: .*{without_locks}.*file system with locks"):
+    with refusing(rf"results: .*{NO_LOCKS}.*file system with locks"):
         PresetLock(tmp_path / "results", ["snakemake"]).take()

@@ -1,14 +1,26 @@
-"""The damage matrix: a file of each kind, with flipped bits, cut, or edited anywhere, is one line or the same value.
+"""Files that are damaged or hostile: one line, or the same value.
 
-Files with a hash of their own never give another value. Files of other programs may (a pixel is a pixel), and then end
-in no other way than one line; what they may ask for is in test_hostile.py.
+The damage matrix: a file of each kind, with flipped bits, cut, or edited anywhere. Files with a hash of their own never
+give another value. Files of other programs may (a pixel is a pixel), and then end in no other way than one line.
+
+A hostile file of every format (huge, endless, deep, of wrong sizes, with code) is one line: soon, in little memory.
+Pickles: tests/files/test_pickles.py.
 """
 
 from __future__ import annotations
 
+import functools
+import gzip
+import io
 import json
+import os
 import pickle
 import random
+import socket
+import struct
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,246 +31,167 @@ import torch
 from PIL import Image
 
 from eval.features.pixels import PixelExtractor
-from eval.measuring.reference_files import OwnReference, read_moments, read_own, write_own
+from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
 from eval.measuring.stores import open_images
 from eval.metrics.statistics import FeatureStatistics
 from eval.results.logs import read_evaluations, read_log
 from eval.results.measurements import collect, write_csv, write_measurement
 from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
-from sida.config.settings import load_spec, load_yaml
+from sida.config.settings import load_yaml
 from sida.data import load_dataset
 from sida.data.prepare import PrepareConfig, prepare
 from sida.errors import UserError
+from sida.files import fenced
 from sida.files.atomic import append_jsonl
-from sida.files.pickles import read_pickle, read_state_dict
-from sida.networks import build_network
+from sida.files.pickles import read_pickle
+from sida.files.text_files import read_csv
 from sida.networks.file import load_network, save_network
 from sida.networks.official import import_network
-from sida.sampling.store import Samples, intact_png, intact_shard, open_sample_store
+from sida.sampling.store import Samples, SampleStore, open_sample_store
 from sida.training.logs import Logs
 from sida.training.run import StateStore
-from tests.data.test_archive import members, npy, pictures, png, tar_of, write_zip
+from tests.data.test_archive import members, npy, pictures, png, tar_of, write_folder, write_zip, zip_of
 from tests.disks import DAMAGES
 from tests.eval.measuring.test_measure import DIGITS, small_protocol
+from tests.eval.synthetic_output import trial_record
 from tests.files.made_pickles import add_hooks, write_genuine, write_torch
 from tests.networks.made import SMALL, random_network
-from tests.refused import command, refusal
+from tests.readers.test_text import read_spec_file
+from tests.refused import command, refusal, refused
 from tests.training.toy import EDM2, NETWORK
 
-Made = tuple[Path, Callable[[], Any]]
-KINDS: dict[str, Callable[[Path], Made]] = {}
-#: Kinds with a hash, and the least share of flipped bits that must be found: others lie where nothing is read.
-HASHED: dict[str, float] = {}
-PROTOCOL = {
-    "name": "flips", "num_samples": 40, "trials": 1, "resolution": 8, "channels": 1,
-    "references": {"own": {"kind": "dataset"}},
-    "metrics": [{"key": "fd", "kind": "frechet", "extractor": "pixels", "reference": "own"},
-                {"key": "precision", "kind": "precision", "extractor": "pixels", "reference": "own"}],
-}  # fmt: skip
-RECORDS = [{"nimg": nimg, "fd": 5.5 / nimg, "img_per_s": 0.1 * nimg} for nimg in (10, 20, 30)]
 
-
-def kind(found: float | None = None) -> Callable[[Callable[[Path], Made]], Callable[[Path], Made]]:
-    """Registers a kind: a function that writes a file and returns its path with what uses it."""
-
-    def register(make: Callable[[Path], Made]) -> Callable[[Path], Made]:
-        KINDS[make.__name__] = make
-        if found is not None:
-            HASHED[make.__name__] = found
-        return make
-
-    return register
-
-
-def trial(value: float = 7.4321) -> dict[str, Any]:
-    """A measurement."""
-    return {
-        **{"run": "a", "method": "sid", "trial": 0, "n": 40, "seeds": [0, 39], "nfe": 1, "spec_sha256": "5e" * 32},
-        "metrics": {"fd": value, "is": 2.25},
-        "protocol": {"name": "flips", "sha256": "4f" * 32},
-        "reference": {"name": "own", "sha256": "ae" * 32},
-        "extractors": {"pixels": "e7" * 32},
-        "environment": {"device": "cpu", "code_version": "0", "date": "2035-01-01T00:00:00Z"},
-    }
-
-
-@kind(0.7)
-def trial_file(folder):
-    path = folder / "measurements/a/trial-0.json"
-    write_measurement(path, trial())
-
-    def use():
-        for aside in path.parent.glob("*.damaged"):
-            aside.unlink()
-        return collect(folder / "measurements", ["a"])
-
-    return path, use
-
-
-@kind(0.7)
-def csv(folder):
-    path = folder / "measurements.csv"
-    write_csv(path, [trial(), {**trial(6.5), "trial": 1, "seeds": [40, 79]}])
-    return path, lambda: load_measurements(path).rows
-
-
-@kind()
-def log(folder):
-    """Its last line may be cut off by a killed process."""
-    path = folder / "evaluations.jsonl"
-    for record in RECORDS:
-        append_jsonl(path, record)
-    return path, lambda: [read_evaluations(path, "fd"), read_log(path)]
-
-
-@kind(0.7)
-def log_of_a_finished_run(folder):
-    path = folder / "evaluations.jsonl"
-    Logs(folder).restart([], RECORDS, final=True)
-    return path, lambda: [read_evaluations(path, "fd"), read_log(path)]
-
-
-@kind(0.7)
-def network(folder):
-    torch.manual_seed(0)
-    path = folder / "network.safetensors"
-    save_network(build_network(NETWORK), path, {"method": "sid", "nimg": 400})
-    return path, lambda: [load_network(path)[0].state_dict(), load_network(path)[1]]
-
-
-@kind(0.7)
-def reference(folder):
-    path, digests = folder / "r.safetensors", {"pixels": PixelExtractor().sha256}
-    sums = {"pixels": FeatureStatistics().update(torch.arange(160.0).reshape(40, 4).sin())}
-    write_own(path, OwnReference("digits", "ab" * 32, sums, {"pixels": torch.ones(3, 4)}, digests, 1, False))
-
-    def use():
-        own = read_own(path, digests)
-        return [own.name, own.sha256, own.statistics["pixels"].cov, own.statistics["pixels"].count, own.features]
-
-    return path, use
-
-
-@kind(0.7)
-def state(folder, suffix=".json"):
-    """The older of two states is gone back to."""
-    path = folder / f"state-000002{suffix}"
-    store = StateStore(folder, "d" * 64)
-    for nimg in (100, 200):
-        store.save({"nimg": nimg, "finished": True, "best": 1 / nimg}, {"x": torch.full((9,), float(nimg))})
-
-    def use():
-        kept = StateStore(folder, "d" * 64).load()
-        if kept.record["nimg"] == 100 and kept.tensors["x"].tolist() == [100.0] * 9:
-            raise UserError(path, "went back")
-        return [kept.record, kept.tensors]
-
-    return path, use
-
-
-@kind(0.7)
-def state_tensors(folder):
-    return state(folder, ".safetensors")
-
-
-def samples(folder, name):
-    images = torch.arange(6 * 64, dtype=torch.uint8).reshape(6, 1, 8, 8)
-    store = open_sample_store(str(folder / name), range(6), 6, {"kind": "x"})
-    store.write(0, [store.encode(Samples(list(range(6)), images, torch.arange(6) % 3))])
-    return store
-
-
-def intact(whole, path):
-    if not whole:
-        raise UserError(path, "is not intact")
-    return path.read_bytes()
-
-
-@kind(0.3)
-def npz_shard(folder):
-    path = samples(folder, "out.npz").shard_path(0)
-    return path, lambda: intact(intact_shard(path, range(6)), path) and [np.load(path)[key] for key in ("images",)]
-
-
-@kind(0.7)
-def png_list(folder):
-    store = samples(folder, "out")
-    path = store.shard_path(0)
-    return path, lambda: intact(store.is_intact(0), path) and json.loads(path.read_text())["images"]
-
-
-@kind(0.7)
-def png_sample(folder):
-    samples(folder, "out")
-    path = folder / "out/00000/img00000002.png"
-    return path, lambda: intact(intact_png(path), path)
-
-
-# Files of other programs
-
-
-def foreign(name: str, file: str, write: Callable[[Path], object], read: Callable[[Path], object]) -> None:
-    """Registers a kind without a hash."""
-
-    def make(folder: Path) -> Made:
-        write(folder / file)
-        return folder / file, lambda: read(folder / file)
-
-    KINDS[name] = make
-
-
-def data(path):
-    kind = "folder" if path.is_dir() else "zip"
-    dataset = load_dataset({"name": "x", "kind": kind, "path": str(path)})
+def data(path: Path) -> torch.Tensor:
+    """As a data set."""
+    dataset = load_dataset({"name": "x", "kind": "folder" if path.is_dir() else "zip", "path": str(path)})
     return dataset.images(range(len(dataset)))
 
 
-def prepared(path):
-    out = path.parent / "o.zip"
-    prepare(PrepareConfig(str(path), str(out)))
-    return out.read_bytes()
-
-
-def score(path):
+def score(path: Path) -> list[np.ndarray | None]:
+    """As samples."""
     store = open_images(path)
     return [store.read(0, store.count), store.classes]
 
 
-def converted(path):
-    return import_network(path, path.with_suffix(".out"))
+def prepared(path: Path) -> bytes:
+    """As pictures to prepare."""
+    out = path.parent / "o.zip"
+    prepare(PrepareConfig(str(path), str(out), labels="none"))
+    return out.read_bytes()
 
 
-def _hooked(path):
+# Damage
+
+#: A file, the function that writes it, and the one that reads it.
+Kind = tuple[str, Callable[[Path], object], Callable[[Path], Any]]
+RECORDS = [{"nimg": nimg, "fd": 5.5 / nimg, "img_per_s": 0.1 * nimg} for nimg in (10, 20, 30)]
+EXTRACTORS = {"pixels": PixelExtractor().sha256}
+
+
+def read_logs(path: Path) -> list[Any]:
+    return [read_evaluations(path, "fd"), read_log(path)]
+
+
+def write_network(path: Path) -> None:
+    save_network(random_network(NETWORK["class"], NETWORK["kwargs"]), path, {"method": "sid", "nimg": 400})
+
+
+def read_network(path: Path) -> list[Any]:
+    net, record = load_network(path)
+    return [net.state_dict(), record]
+
+
+def write_reference(path: Path) -> None:
+    sums = {"pixels": FeatureStatistics().update(torch.arange(160.0).reshape(40, 4).sin())}
+    write_own(path, OwnReference("digits", "ab" * 32, sums, {"pixels": torch.ones(3, 4)}, EXTRACTORS, 1, False))
+
+
+def read_reference(path: Path) -> list[Any]:
+    own = read_own(path, EXTRACTORS)
+    return [own.name, own.sha256, own.statistics["pixels"].cov, own.statistics["pixels"].count, own.features]
+
+
+def write_states(path: Path) -> None:
+    store = StateStore(path.parent, "d" * 64)
+    for nimg in (100, 200):
+        store.save({"nimg": nimg, "finished": True, "best": 1 / nimg}, {"x": torch.full((9,), float(nimg))})
+
+
+def read_state(path: Path) -> list[Any]:
+    """The older of two states is gone back to."""
+    kept = StateStore(path.parent, "d" * 64).load()
+    if kept.record["nimg"] == 100 and kept.tensors["x"].tolist() == [100.0] * 9:
+        raise UserError(path, "went back")
+    return [kept.record, kept.tensors]
+
+
+def opened(path: Path) -> SampleStore:
+    """The store of samples of which a file is a part."""
+    return open_sample_store(path.parts[0].removesuffix(".parts"), range(6), 6, {"kind": "x"})
+
+
+def write_samples(path: Path) -> None:
+    store, images = opened(path), torch.arange(6 * 64, dtype=torch.uint8).reshape(6, 1, 8, 8)
+    store.write(0, [store.encode(Samples(list(range(6)), images, torch.arange(6) % 3))])
+
+
+def read_samples(path: Path) -> Any:
+    if not opened(path).is_intact(0):
+        raise UserError(path, "is not intact")
+    return np.load(path)["images"] if path.suffix == ".npz" else path.read_bytes()
+
+
+#: Kinds with a hash; and the least share of flipped bits that must be found: others lie where nothing is read.
+HASHED: dict[str, Kind] = {
+    "trial": ("measurements/a/trial-0.json", lambda path: write_measurement(path, trial_record()),
+              lambda path: collect(path.parents[1], ["a"])),
+    "csv": ("measurements.csv", lambda path: write_csv(path, [trial_record(), trial_record(trial=1, value=1.25)]),
+            lambda path: load_measurements(path).rows),
+    "log of a finished run": ("evaluations.jsonl", lambda path: Logs(path.parent).restart([], RECORDS, final=True),
+                              read_logs),
+    "network": ("network.safetensors", write_network, read_network),
+    "reference": ("r.safetensors", write_reference, read_reference),
+    "state": ("state-000002.json", write_states, read_state),
+    "tensors of a state": ("state-000002.safetensors", write_states, read_state),
+    "npz shard": ("out.npz.parts/shard-000000-000005.npz", write_samples, read_samples),
+    "list of samples": ("out/.parts/shard-000000-000005.json", write_samples, read_samples),
+    "png sample": ("out/00000/img00000002.png", write_samples, read_samples),
+}  # fmt: skip
+FOUND = dict.fromkeys(HASHED, 0.7) | {"npz shard": 0.3}
+
+
+def write_hooked(path: Path) -> None:
     net = random_network("EDM2Precond", EDM2["kwargs"])
     add_hooks(net, True)
     kwargs = {key: value for key, value in net.init_config["kwargs"].items() if key != "weight_norm"}
     write_genuine(path, net, kwargs, renamed={"EDM2Precond": "Precond", "EDM2UNet": "UNet"}, protocol=4)
 
 
-def _picture(path):
-    path.parent.mkdir()
-    Image.fromarray(pictures(1, channels=1)[0]).save(path)
+def converted(path: Path) -> dict[str, Any]:
+    return import_network(path, path.with_suffix(".out"))
 
 
-PICTURES = {f"{i}.png": png(image) for i, image in enumerate(pictures(3))}
-for _form in ("png", "jpg"):
-    foreign(f"picture {_form}", f"pictures/x.{_form}", _picture, lambda path: prepared(path.parent))
-foreign("published network", "n.pickle", _hooked, converted)
-foreign(
-    "torch network", "n.pickle", lambda path: write_torch(path, random_network("EDMPrecond", SMALL), True), converted
-)
-foreign("data set", "x.zip", lambda path: write_zip(path, members(pictures(3), [0, 1, 2])), data)
-foreign("tar", "x.tar", lambda path: path.write_bytes(tar_of(PICTURES)), score)
-foreign("packed tar", "x.tar.gz", lambda path: path.write_bytes(tar_of(PICTURES, "w:gz")), score)
-foreign("npy", "x.npy", lambda path: path.write_bytes(npy(pictures(3))), score)
-foreign("npz", "x.npz", lambda path: np.savez_compressed(path, pictures(3), np.arange(3)), score)
-foreign("statistics", "s.npz", lambda path: np.savez(path, mu=np.arange(4.0), sigma=np.eye(4)), read_moments)
-foreign("weights", "w.pth", lambda path: torch.save({"a": torch.ones(3, 2).T}, path), read_state_dict)
-foreign("values", "v.pkl", lambda path: path.write_bytes(pickle.dumps({"mu": np.arange(6.0)})), read_pickle)
-foreign("yaml", "x.yaml", lambda path: path.write_text("a: [1, 2.5, {b: text}]\nc: null\n"), load_yaml)
-foreign("json", "x.json", lambda path: path.write_text('{"a": [1, 2.5, {"b": "text"}]}'), lambda p: load_spec(str(p)))
-foreign("sheet", "x.tsv", lambda path: path.write_text("run\tlabel\tmethod\na\tone\tsid\nb\ttwo\tsida\n"), read_runs)
+PNGS = {f"{index}.png": png(image) for index, image in enumerate(pictures(6))}
+TAR = tar_of(PNGS)
+#: Kinds without: files of other programs, and a log, whose last line may be cut off by a killed process.
+FOREIGN: dict[str, Kind] = {
+    "log": ("evaluations.jsonl", lambda path: [append_jsonl(path, record) for record in RECORDS], read_logs),
+    "picture": ("pictures/x.jpg", lambda path: write_folder(path.parent, {path.name: png(pictures(1)[0], "JPEG")}),
+                lambda path: prepared(path.parent)),
+    "published network": ("n.pickle", write_hooked, converted),
+    "torch network": ("n.pickle", lambda path: write_torch(path, random_network("EDMPrecond", SMALL), True), converted),
+    "data set": ("x.zip", lambda path: write_zip(path, members(pictures(3), [0, 1, 2])), data),
+    "tar": ("x.tar", lambda path: path.write_bytes(TAR), score),
+    "packed tar": ("x.tar.gz", lambda path: path.write_bytes(tar_of(PNGS, "w:gz")), score),
+    "npy": ("x.npy", lambda path: path.write_bytes(npy(pictures(3))), score),
+    "npz": ("x.npz", lambda path: np.savez_compressed(path, pictures(3), np.arange(3)), score),
+    "statistics": ("s.npz", lambda path: np.savez(path, mu=np.arange(4.0), sigma=np.eye(4)), read_moments),
+    "values": ("v.pkl", lambda path: path.write_bytes(pickle.dumps({"mu": np.arange(6.0)})), read_pickle),
+    "yaml": ("x.yaml", lambda path: path.write_text("a: [1, 2.5, {b: text}]\nc: null\n"), load_yaml),
+    "json": ("x.json", lambda path: path.write_text('{"a": [1, 2.5, {"b": "text"}]}'), read_spec_file),
+    "sheet": ("x.tsv", lambda path: path.write_text("run\tlabel\tmethod\na\tone\tsid\nb\ttwo\tsida\n"), read_runs),
+}  # fmt: skip
 
 
 def plain(value: Any) -> Any:
@@ -270,26 +203,28 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def outcome(path: Path, use: Callable[[], Any], content: bytes) -> tuple[Any, str | None]:
-    """What a file with this content gives, or the one line that refuses it; nothing is left beside it."""
+def outcome(path: Path, read: Callable[[Path], Any], content: bytes) -> tuple[Any, bool]:
+    """What a file with this content gives, and whether one line refuses it; nothing is left beside it then."""
     path.write_bytes(content)
     values: list[Any] = []
     before = sorted(path.parent.iterdir())
     try:
-        said: str | None = refusal(lambda: values.append(plain(use())))
+        said = refusal(lambda: values.append(plain(read(path))))
     except pytest.fail.Exception:  # taken
-        assert values
-        said = None
-    assert said is None or path.name in said
+        return values[0], False
+    assert path.name in said
     left = [found for found in path.parent.iterdir() if found not in before and found.suffix in (".out", ".tmp")]
-    assert said is None or not left
-    return (values or [None])[0], said
+    assert not left
+    return None, True
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_a_flipped_bit_a_cut_and_an_edit_are_one_line_or_the_same_value(name, tmp_path):
-    path, use = KINDS[name](tmp_path)
-    content, right = path.read_bytes(), plain(use())
+@pytest.mark.parametrize("name", HASHED | FOREIGN)
+def test_a_flipped_bit_a_cut_and_an_edit_are_one_line_or_the_same_value(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file, write, read = (HASHED | FOREIGN)[name]
+    path = Path(file)
+    write(path)
+    content, right = path.read_bytes(), plain(read(path))
     dice = random.Random(name)
     # A foreign file starts a process for each case.
     flips, others = (30, 8) if name in HASHED else (3, 2)
@@ -298,46 +233,228 @@ def test_a_flipped_bit_a_cut_and_an_edit_are_one_line_or_the_same_value(name, tm
     for place in places:
         flipped = bytearray(content)
         flipped[place] ^= 1 << dice.randrange(8)
-        value, said = outcome(path, use, bytes(flipped))
-        assert said is not None or name not in HASHED or value == right
-        found += said is not None
-    assert found >= HASHED.get(name, 0) * len(places), f"{found} of {len(places)}"
+        value, refused = outcome(path, read, bytes(flipped))
+        assert refused or name in FOREIGN or value == right
+        found += refused
+    assert found >= FOUND.get(name, 0) * len(places), f"{found} of {len(places)}"
     for _ in range(others):
-        cut = content[: dice.randrange(len(content))]
-        value, said = outcome(path, use, cut)
-        assert said is not None or name not in HASHED or value == right
+        value, refused = outcome(path, read, content[: dice.randrange(len(content))])
+        assert refused or name in FOREIGN or value == right
         place, long = dice.randrange(len(content)), dice.choice((1, 4, 60))
         edits = (b"", b"\0" * long, b"\xff" * long, content[:long] * 3, b"9" * 30, b"-1", b"\x1b[2J", b"NaN")
-        outcome(path, use, content[:place] + dice.choice(edits) + content[place + dice.choice((0, long)) :])
+        outcome(path, read, content[:place] + dice.choice(edits) + content[place + dice.choice((0, long)) :])
 
 
 def test_an_edited_digit_is_found_and_a_file_without_hash_is_read(tmp_path):
-    path, _ = trial_file(tmp_path)
+    path = tmp_path / "a/trial-0.json"
+    write_measurement(path, trial_record())
     text = path.read_text()
-    path.write_text(text.replace("7.4321", "7.4322"))
-    with pytest.raises(UserError, match=r"trial-0\.json: damaged: .*measure this trial again \(set aside as trial-0"):
-        collect(tmp_path / "measurements", ["a"])
+    path.write_text(text.replace("1.5", "1.4"))
+    again = r"trial-0\.json: damaged: .*measure this trial again \(set aside as trial-0"
+    refused(again, collect, tmp_path, ["a"])
     assert path.with_name("trial-0.json.damaged").is_file()
     record = json.loads(text)
     assert len(record.pop("content_sha256")) == 64
     path.write_text(json.dumps(record))
-    assert collect(tmp_path / "measurements", ["a"])[0]["metrics"]["fd"] == 7.4321
+    assert collect(tmp_path, ["a"])[0]["metrics"]["fd"] == 1.5
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_output_is_made_again_as_it_was(tmp_path, damage):
     """Of ``sida sample``, whose archive is one file, and of ``measure``, whose trial is one."""
-    path, _ = network(tmp_path)
+    path, zipped, trial = (tmp_path / name for name in ("network.safetensors", "x.npz", "m/trial-0.json"))
+    write_network(path)
     spec = {"run": "a", "method": "sid", "network": str(path), "nfe": 1, "threads": 1, "dataset": DIGITS}
     spec |= {"sampler": {"kind": "one_step"}, "protocol": small_protocol(num_samples=20, trials=1)}
-    zipped, trial = tmp_path / "x.npz", tmp_path / "m/trial-0.json"
-    calls = {
-        zipped: ["sample", "--network", path, "--seeds", "0-7", "--out", zipped],
-        trial: ["measure", "--spec", json.dumps(spec), "--trials", "0", "--out", trial.parent],
-    }
-    for made, call in calls.items():
+    for made, content, call in (
+        (zipped, Path.read_bytes, ["sample", "--network", path, "--seeds", "0-7", "--out", zipped]),
+        (trial, lambda made: json.loads(made.read_text())["metrics"],
+         ["measure", "--spec", json.dumps(spec), "--trials", "0", "--out", trial.parent]),
+    ):  # fmt: skip
         command(*call)
-        right = made.read_bytes() if made.suffix == ".npz" else json.loads(made.read_text())["metrics"]
+        right = content(made)
         damage(made, 0.3)
         command(*call)
-        assert right == (made.read_bytes() if made.suffix == ".npz" else json.loads(made.read_text())["metrics"])
+        assert content(made) == right
+
+
+# Hostile files
+
+
+def claimed(shape: str, dtype: str = "'|u1'", content: bytes = b"") -> bytes:
+    """An array with a header as numpy writes it, whatever follows."""
+    text = f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}, }}".encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + content
+
+
+def jpeg(side: int, scans: int) -> bytes:
+    """A progressive JPEG of a black square whose last scan comes again and again: some hundred bytes."""
+    stream = io.BytesIO()
+    Image.new("L", (8, 8)).save(stream, "JPEG", progressive=True)
+    data = stream.getvalue()
+    frame = data.index(b"\xff\xc2")
+    data = data[: frame + 5] + struct.pack(">HH", side, side) + data[frame + 9 :]
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * scans + data[-2:]
+
+
+def flat_png(side: int) -> bytes:
+    """A black PNG of one bit a pixel."""
+    head, body = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0), zlib.compress(bytes((1 + side // 8) * side), 9)
+    made = (struct.pack(">I", len(v)) + k + v + struct.pack(">I", zlib.crc32(k + v)) for k, v in
+            ((b"IHDR", head), (b"IDAT", body), (b"IEND", b"")))  # fmt: skip
+    return b"\x89PNG\r\n\x1a\n" + b"".join(made)
+
+
+def overlapping_zip(size: int, times: int) -> bytes:
+    """A zip archive that lists its one member, of zeros, again and again under other names."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for index in range(times):
+            archive.writestr(f"{index:06d}.npy", bytes(size) if not index else b"")
+        first = archive.filelist[0]
+        for info in archive.filelist[1:]:
+            for name in ("header_offset", "CRC", "compress_size", "file_size", "compress_type"):
+                setattr(info, name, getattr(first, name))
+    return stream.getvalue()
+
+
+def packed_tar(size: int) -> bytes:
+    """A packed tar of a member of nothing but zeros."""
+    pack = gzip.compress
+    info = tarfile.TarInfo("0.png")
+    info.size = size
+    return pack(info.tobuf()) + pack(bytes(1 << 20)) * (size >> 20) + pack(bytes(1024))
+
+
+def endless_tars(levels: int) -> bytes:
+    """Tars within each other."""
+    data = bytes(1024)
+    for _ in range(levels):
+        info = tarfile.TarInfo("x.tar")
+        info.size = len(data)
+        data = info.tobuf() + data + bytes(-len(data) % 512)
+    return data + bytes(1024)
+
+
+CODE = "__import__('os').system('touch executed')"
+PIXELS, PNG = members(pictures(3), [0, 1, 2]), png(pictures(1)[0])
+#: Name of a file, its content, and its readers.
+HOSTILE: dict[str, tuple[str, Callable[[], bytes], tuple[Callable[[Path], object], ...]]] = {
+    # pictures
+    "jpeg, many scans": ("x.zip", lambda: zip_of({"a.jpg": jpeg(8192, 3000)}), (score,)),
+    "png, huge": ("x.zip", lambda: zip_of({"a.png": flat_png(40_000)}), (data, score, prepared)),
+    "many flat pictures": ("x.zip", lambda: zip_of(dict.fromkeys(map("{}.png".format, range(60)), flat_png(8192)),
+                                                   zipfile.ZIP_DEFLATED), (prepared,)),
+    # archives
+    "zip, shared bytes": ("x.zip", lambda: overlapping_zip(64 << 20, 20_000), (data,)),
+    "zip, encrypted": ("x.zip", lambda: zip_of(PIXELS).replace(b"PK\1\2\x14\3\x14\0\0", b"PK\1\2\x14\3\x14\0\1"),
+                       (data,)),
+    "zip, double names": ("x.zip", lambda: zip_of(PIXELS).replace(b"0001.png", b"0000.png"), (data, score, prepared)),
+    "tar, packed zeros": ("x.tar.gz", lambda: packed_tar(1 << 28), (score,)),
+    "tar, endless": ("x.tar", lambda: endless_tars(500), (prepared,)),
+    # labels
+    "labels, many": ("x.zip", lambda: zip_of({**PIXELS, "dataset.json": b"[" + b"{}," * 16_000_000 + b"0]"},
+                                             zipfile.ZIP_DEFLATED), (data,)),
+    "labels, no numbers": ("x.zip", lambda: zip_of(members(pictures(3), [[float("nan")], [1], [2]])), (data, score)),
+    # arrays
+    "npy, 10^12 images": ("x.npy", lambda: claimed("(1000000000000, 8, 8, 3)"), (score,)),
+    "npy, code": ("x.npy", lambda: claimed("(1,)", CODE), (score,)),
+    "npy, objects": ("x.npy", lambda: claimed("(3, 8, 8)", "'|O'"), (score,)),
+    "npy, bytes after it": ("x.npy", lambda: npy(pictures(3)) + b"\0", (score,)),
+    "npz, zeros": ("x.npz", lambda: zip_of({"arr_0.npy": claimed("(6000, 256, 256, 3)", content=bytes(6000 * 196608))},
+                                           zipfile.ZIP_DEFLATED, 1), (read_batch,)),
+    "npz, no numbers": ("x.npz", lambda: zip_of({"mu.npy": npy(np.full(3, np.nan)), "sigma.npy": npy(np.eye(3))}),
+                        (read_moments,)),
+    "npz, double names": ("x.npz", lambda: zip_of({"mv.npy": npy(np.ones(3)), "mu.npy": npy(np.zeros(3)),
+                          "sigma.npy": npy(np.eye(3))}).replace(b"mv.npy", b"mu.npy"), (read_moments,)),
+    # text
+    "yaml, code": ("x.yaml", lambda: b"a: !!python/object/apply:os.system ['touch executed']", (load_yaml,)),
+    "yaml, many": ("x.yaml", lambda: b"a: [" + b"x," * 1_000_000 + b"]", (load_yaml,)),
+    "json, many": ("x.json", lambda: b"[" + b"{}," * 3_000_000 + b"0]", (read_spec_file,)),
+    "csv, many": ("x.csv", lambda: b"a,b\n" + b",\n" * 2_000_000, (read_csv,)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_one_line(name, tmp_path, monkeypatch):
+    if not os.environ.get("FULL_LIMITS"):
+        monkeypatch.setattr(fenced, "SECONDS", 2)
+    monkeypatch.chdir(tmp_path)
+    file, content, readers = HOSTILE[name]
+    (tmp_path / file).write_bytes(content())
+    for read in readers:
+        assert file in refusal(read, tmp_path / file)
+    assert os.listdir(tmp_path) == [file]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [os.mkfifo, lambda name: socket.socket(socket.AF_UNIX).bind(name)]
+    + [functools.partial(os.symlink, to) for to in ("/dev/zero", "nowhere", "a.png")],
+    ids=["pipe", "socket", "device", "dangling", "itself"],
+)
+def test_no_pipe_and_no_device_is_waited_for(tmp_path, make, monkeypatch):
+    write_folder(tmp_path / "x", {"b.png": PNG})
+    monkeypatch.chdir(tmp_path / "x")  # a socket's name is short
+    make("a.png")
+    for read in (data, score, prepared):
+        assert "a.png: " in refusal(read, tmp_path / "x")
+    for read in (load_yaml, read_runs, read_spec_file, load_network, read_moments):
+        refusal(read, tmp_path / "x/a.png")
+    assert not (tmp_path / "o.zip").exists()
+
+
+# Wrong data that libraries read in silence
+
+
+HEADERS = [place for place in range(0, len(TAR), 512) if TAR[place + 257 : place + 262] == b"ustar"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (TAR[: HEADERS[3]] + b"X" + TAR[HEADERS[3] + 1 :], "damaged header"),
+        (TAR[: HEADERS[4] + 100], "damaged header|unexpected end"),
+        (TAR[: HEADERS[4]], "no mark of its end"),
+        (TAR + TAR, "more after the mark of its end"),
+        (tar_of({"a.png": b"x"})[:1024] + tar_of({"a.png": b"x"}), "occurs twice"),
+        (TAR[:124] + b"\xff" * 12 + TAR[136:], "damaged header"),
+    ],
+)
+def test_a_tar_is_read_whole_or_not_at_all(tmp_path, content, told):
+    (tmp_path / "x.tar").write_bytes(content)
+    refused(told, score, tmp_path / "x.tar")
+
+
+def test_tars_in_a_packed_tar_are_read_in_the_order_of_names(tmp_path):
+    path, (*images, last) = tmp_path / "x.tar", pictures(4)
+    content = {f"{name}.png": png(image) for name, image in zip("cab", images)}
+    path.write_bytes(tar_of({**content, "./d.tar": tar_of({"e.png": png(last)})}, "w:xz"))
+    store = open_images(path)
+    assert np.array_equal(store.read(0, 4).transpose(0, 2, 3, 1), pictures(4)[[1, 2, 0, 3]])
+    assert store.name(3) == f"{path}: d/e.png"
+
+
+def test_latents_that_are_no_numbers(tmp_path):
+    latents = np.zeros((2, 8, 4, 4), np.float32)
+    latents[1, 2, 3, 3] = np.inf
+    path = write_zip(tmp_path / "x.zip", {f"{i}.npy": npy(latent) for i, latent in enumerate(latents)})
+    refused("1.npy: holds NaN or infinities", data, Path(path))
+
+
+def test_links_that_lead_back_do_not_multiply_images(tmp_path):
+    write_folder(tmp_path / "x", members(pictures(2)))
+    os.symlink("..", tmp_path / "x" / "00000" / "back")
+    for read in (data, score):
+        assert "would count twice" in refusal(read, tmp_path / "x")
+    (tmp_path / "x" / "00000" / "back").unlink()
+    (tmp_path / "x" / "00000").rename(tmp_path / "elsewhere")
+    os.symlink("../elsewhere", tmp_path / "x" / "00000")
+    assert open_images(tmp_path / "x").count == 2
+
+
+def test_an_array_in_the_order_of_fortran_is_read_as_numpy_reads_it(tmp_path):
+    latents = np.arange(8 * 4 * 4, dtype=np.float32).reshape(8, 4, 4)
+    path = write_zip(tmp_path / "x.zip", {"a.npy": npy(np.asfortranarray(latents))})
+    assert np.array_equal(data(Path(path))[0], latents)

@@ -35,12 +35,7 @@ def written(folder, name, content):
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "cp1252"])
 def test_another_encoding_is_refused_with_what_to_do(tmp_path, encoding):
-    for read, name, text in (
-        (read_runs, "s.tsv", SHEET),
-        (load_yaml, "s.yaml", "title: Ä\nx: 1\n"),
-        (read_spec_file, "s.json", '{"a": "Ä"}'),
-    ):
-        assert "save it as UTF-8" in refusal(read, written(tmp_path, name, text.encode(encoding)))
+    assert "save it as UTF-8" in refusal(read_runs, written(tmp_path, "s.tsv", SHEET.encode(encoding)))
 
 
 def test_a_byte_order_mark_and_the_line_ends_of_windows_are_no_fault(tmp_path):
@@ -50,14 +45,10 @@ def test_a_byte_order_mark_and_the_line_ends_of_windows_are_no_fault(tmp_path):
     assert load_spec(str(written(tmp_path, "s.json", '{"a": 1}'.encode("utf-8-sig")))) == {"a": 1}
 
 
-def _laughs(levels, merge=False):
-    lines = ["a0: &a0 {x: 1, y: 2}" if merge else "a0: &a0 [x, x, x, x, x, x, x, x, x]"]
-    for level in range(1, levels):
-        names = ", ".join([f"*a{level - 1}"] * 9)
-        lines.append(f"a{level}: &a{level} {{<<: [{names}]}}" if merge else f"a{level}: &a{level} [{names}]")
-    return "\n".join(lines)
-
-
+#: Mappings that each merge nine of the one before.
+LAUGHS = "a0: &a0 {x: 1, y: 2}\n" + "\n".join(
+    f"a{level}: &a{level} {{<<: [{', '.join([f'*a{level - 1}'] * 9)}]}}" for level in range(1, 60)
+)
 MANY = "[" * 500 + "]" * 500
 
 
@@ -72,16 +63,13 @@ MANY = "[" * 500 + "]" * 500
         (read_runs, "s.tsv", f"{HEAD}\tlabel\na\tone\tsid\ttwo\n", "two columns are called 'label'"),
         (read_runs, "s.tsv", f"{HEAD}\nSiD\tone\tsid\nsid\ttwo\tsid\n", "but for its case, as 'SiD'"),
         (read_runs, "s.json", '{"runs": 3}', "must be a list of rows"),
-        (load_measurements, "m.csv", "run,run\na,b\n", "'run'"),
         (load_measurements, "m.csv", 'run,metric\na,"b\nc,d\n', "not valid CSV"),
-        (load_yaml, "s.yaml", _laughs(60, merge=True), "aliases stand for more"),
+        (load_yaml, "s.yaml", LAUGHS, "aliases stand for more"),
         (load_yaml, "s.yaml", "a: &a [*a]", "alias .*; write the value out"),
         (load_yaml, "s.yaml", f"a: {MANY}", "nested"),
         (load_yaml, "s.yaml", "a: 1\nb: 2\na: 3", "key 'a' occurs twice"),
-        (load_yaml, "s.yaml", "a: .nan", "no finite number"),
         (load_yaml, "s.yaml", "a: !!int x", "not valid YAML"),
         (load_yaml, "s.yaml", "a: !!binary aGk=", "of type bytes"),
-        (load_yaml, "s.yaml", "a: 0x" + "f" * 6000, "too many digits"),
         (load_yaml, "s.yaml", "a: b: c", ":1: not valid YAML"),
         (load_yaml, "s.yaml", "\x00a: 1", "control character"),
         (read_spec_file, "s.json", f'{{"a": {MANY}}}', "nested more than"),
@@ -117,6 +105,12 @@ def test_yaml_is_that_of_1_2_and_is_written_for_readers_of_both(tmp_path):
     assert yaml.safe_load(yaml_text({"h": texts})) == {"h": texts}
 
 
+SPEC = {
+    "name": "x", "dataset": {"kind": "digits", "name": "d"}, "network": {"class": "EDMPrecond"}, "total_kimg": 1,
+    "batch_size": 2, "lr": 1e-3,
+}  # fmt: skip
+
+
 def test_settings_may_be_changed_by_plain_values_only():
     assert "nested" in refusal(read_spec, "{}", ["lr=" + "[" * 3000])
     assert "quote the value" in refusal(read_spec, "{}", ["lr=a: b: c"])
@@ -131,16 +125,12 @@ def test_settings_may_be_changed_by_plain_values_only():
     ],
 )
 def test_numbers_beyond_every_use(key, value, told):
-    spec = {"name": "x", "dataset": {"kind": "digits", "name": "d"}, "network": {"class": "EDMPrecond"}}
-    spec |= {"total_kimg": 1, "batch_size": 2, "lr": 1e-3, key: value}
-    message = refusal(from_mapping, TeacherConfig, spec, "--spec")
-    assert message.startswith(f"--spec.{key}: ")
-    assert told in message
+    error = refused(told, from_mapping, TeacherConfig, {**SPEC, key: value}, "--spec")
+    assert error.place == f"--spec.{key}"
 
 
 def test_settings_made_in_python_are_those_of_a_file():
-    spec = {"name": "x", "dataset": {"kind": "digits", "name": "d"}, "network": {"class": "EDMPrecond"}}
-    spec |= {"total_kimg": 30, "batch_size": 2, "lr": 1, "power_ema": [0.1]}
+    spec = SPEC | {"lr": 1, "power_ema": [0.1]}
     made, read = TeacherConfig(**spec), from_mapping(TeacherConfig, spec, "spec")
     assert repr(made) == repr(read)
     assert teacher_digest(made, "data") == teacher_digest(read, "data")
