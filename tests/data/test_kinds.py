@@ -9,6 +9,7 @@ import torch
 
 from sida.config.datasets import LabelCounts, dataset_spec, load_labels
 from sida.data import load, load_dataset
+from sida.data.archive import dataset_json
 from sida.data.load import check_labels, counts_of, digits_of_split, shuffled_digits
 from sida.methods import distill
 from sida.networks.file import save_network
@@ -132,8 +133,7 @@ def test_classes_of_an_asset_are_counted(tmp_path, monkeypatch):
     for labels, told in (("null", "names no classes"), ('[["0.png", [0.5, 1]]]', "whole number")):
         (tmp_path / "dataset.json").write_text(f'{{"labels": {labels}}}')
         refused(f"dataset.json: .*{told}", counts_of, "labels-imagenet")
-    pairs = [[f"{index}.png", label] for index, label in enumerate([0, 2, 2, 0, 2])]
-    (tmp_path / "dataset.json").write_text(json.dumps({"labels": pairs}))
+    (tmp_path / "dataset.json").write_text(dataset_json(zip("abcde", [0, 2, 2, 0, 2])))
     assert counts_of("labels-imagenet").counts == (2, 0, 3)
 
 
