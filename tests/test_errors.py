@@ -69,28 +69,16 @@ def test_values_that_cannot_be(verb, arguments, told, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["x"]
 
 
-class Terminal(io.TextIOWrapper):
-    """A terminal of some encoding."""
-
-    def __init__(self, encoding):
-        super().__init__(io.BytesIO(), encoding=encoding, write_through=True)
-
-    def isatty(self):
-        return True
-
-    def text(self):
-        return self.buffer.getvalue().decode(self.encoding)
-
-
 @pytest.mark.parametrize(("encoding", "no_colour"), [("ascii", ""), ("utf-8", ""), ("utf-8", "1")])
 def test_tables_in_every_terminal(encoding, no_colour, monkeypatch):
     for name in ("TERM", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_COLOR", no_colour)
-    screen = Terminal(encoding)
+    screen = io.TextIOWrapper(io.BytesIO(), encoding, write_through=True)
+    screen.isatty = lambda: True
     monkeypatch.setattr(sys, "stdout", screen)
     assert cli.main(["show", "demo"]) == 0
-    shown = screen.text()
+    shown = screen.buffer.getvalue().decode(encoding)
     assert ("\033" in shown) == ("* best one-step value" not in shown) == (not no_colour)
     assert ("±" in shown) == (encoding == "utf-8")
 

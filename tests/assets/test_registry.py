@@ -39,13 +39,12 @@ def test_the_command_fetches_records_lists_and_verifies(site, tmp_path, monkeypa
     monkeypatch.setenv("SIDA_CACHE", str(shop))
     rows = [{**GOOD, "id": n, "url": site.add(n, n.encode() * 9), "target": f"t/{n}"} for n in ("one", "two")]
     monkeypatch.setenv("SIDA_ASSETS", str(write_registry(tmp_path / "assets.tsv", *rows)))
-    made = []
     for name in ("a.json", "b.json"):
         assert command("assets", "fetch", "one", "--record", tmp_path / name).strip() == str(shop / "t/one")
-        made.append((tmp_path / name).read_text())
-    assert made[0] == made[1]
-    assert str(shop) not in made[0]
-    assert [(r["id"], r["target"], r["size"]) for r in json.loads(made[0])] == [("one", "t/one", 27)]
+    record = (tmp_path / "a.json").read_text()
+    assert record == (tmp_path / "b.json").read_text()
+    assert str(shop) not in record
+    assert [(r["id"], r["target"], r["size"]) for r in json.loads(record)] == [("one", "t/one", 27)]
     lines = command("assets", "list").splitlines()
     assert [line.split()[3] for line in lines[1:3]] == ["here", "link"]
     assert "1 verified, 0 wrong or missing" in command("assets", "verify")

@@ -8,12 +8,8 @@ from sida.data import LatentArchive, LatentDecoder, LatentEncoder, LatentScaling
 from tests.data.test_archive import npy, write_zip
 from tests.refused import refused
 
-
-class StandInVae:
-    """First three channels × 0.1 + 0.5, as in the golden recording."""
-
-    def decode(self, x):
-        return SimpleNamespace(sample=x[:, :3] * 0.1 + 0.5)
+#: First three channels × 0.1 + 0.5, as in the golden recording.
+STAND_IN = SimpleNamespace(decode=lambda x: SimpleNamespace(sample=x[:, :3] * 0.1 + 0.5))
 
 
 @pytest.fixture
@@ -32,8 +28,7 @@ def test_scaling_and_decoding_match_the_golden_ones(golden):
     latents = scaling.sample(torch.from_numpy(arrays["in/raw_mean_std"]), lambda x: noise)
     np.testing.assert_allclose(latents, arrays["out/latents"], atol=1e-5)
     np.testing.assert_allclose(scaling.to_raw(latents), arrays["fake_vae_input"], atol=1e-4)
-    decode = LatentDecoder(StandInVae(), batch_size=2)
-    pixels = decode(torch.from_numpy(arrays["out/latents"]))
+    pixels = LatentDecoder(STAND_IN, batch_size=2)(torch.from_numpy(arrays["out/latents"]))
     np.testing.assert_array_equal(pixels, arrays["out/decoded_uint8_with_fake_vae"])
 
 

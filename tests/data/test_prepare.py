@@ -315,19 +315,30 @@ def test_classes_are_those_of_folders_or_files(names, labels, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "settings", "fault"),
+    ("source", "settings", "fault"),
     [
         (["a/0.png", "b/0.png", "0.png"], {}, "--labels"),
         (["train/a.png", "training/b.png", "test/c.png"], {}, "name one as the source"),
         (["a/0.png", "a/1.png", "b/0.png"], {"max_images": 2}, "--max-images"),
         (["train/a.png", "test/b.png", "extra/c.png"], {}, "--labels"),  # parts, and no classes
         (["00000/0.png", "00001/0.png"], {}, "--labels"),  # a tool counts on
-        (["in/0.png", "meta/dataset.json"], {}, "meta/"),
-        ({"0.png": PNG, "0.cls": b"cat"}, {}, "0.cls: holds b'cat', no class"),
+        (["0.png", "meta/dataset.json"], {}, "meta/"),
+        ({"in/0.png": PNG, "in/0.cls": b"cat"}, {}, "0.cls: holds b'cat', no class"),
+        # Formats of others, by their names
+        ({"a.parquet": b"PAR1"}, {}, "is Parquet"),
+        ({"a.bmp": b""}, {}, "is one picture"),
+        ({"data.bin": b"\x89HDF\r\n"}, {}, "is HDF5"),
+        ({"net.safetensors": b"\x10" + bytes(7)}, {}, "is a network, .*sida score"),
+        ({"folder/train-0.arrow": b"ARROW1"}, {}, "holds Arrow"),
+        ({"shards/0000.tar": b""}, {}, "holds no pictures"),
+        ({"t10k-labels-idx1-ubyte": b"\0\0\x08\1\0\0\0\1\3"}, {}, "give pictures in a folder"),
+        ({"images-idx3-ubyte": b"\0\0\x08\1\0\0\0\1\3"}, {}, r"images must be \(N, H, W, C\)"),
     ],
 )
-def test_doubtful_classes_are_refused(names, settings, fault, tmp_path):
-    refused(fault, made, tmp_path, packed(tmp_path / "in.zip", names), **settings)
+def test_doubtful_classes_and_other_formats_are_refused(source, settings, fault, tmp_path):
+    files = source if isinstance(source, dict) else {f"in/{name}": PNG for name in source}
+    write_folder(tmp_path, files)
+    refused(fault, made, tmp_path, tmp_path / next(iter(files)).partition("/")[0], **settings)
     assert not (tmp_path / "out.zip").exists()
 
 
@@ -395,25 +406,6 @@ def test_no_archive_is_written_over_its_source(action, tmp_path):
     whole = link.read_bytes()
     assert str(link) in refusal(command, "data", action, "--source", source, "--out", link)
     assert link.read_bytes() == whole
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "fault"),
-    [
-        ("a.parquet", b"PAR1", "is Parquet"),
-        ("a.bmp", b"", "is one picture"),
-        ("data.bin", b"\x89HDF\r\n", "is HDF5"),
-        ("net.safetensors", b"\x10" + bytes(7), "is a network, .*sida score"),
-        ("folder/train-0.arrow", b"ARROW1", "holds Arrow"),
-        ("shards/0000.tar", b"", "holds no pictures"),
-        ("t10k-labels-idx1-ubyte", b"\0\0\x08\1\0\0\0\1\3", "give pictures in a folder"),
-        ("images-idx3-ubyte", b"\0\0\x08\1\0\0\0\1\3", r"images must be \(N, H, W, C\)"),
-    ],
-)
-def test_other_formats_are_refused_by_their_name(name, content, fault, tmp_path):
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).write_bytes(content)
-    refused(fault, made, tmp_path, tmp_path / name.partition("/")[0])
 
 
 # Formats of pictures: only the named ones are opened, and at one place, whatever a file is called

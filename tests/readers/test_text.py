@@ -19,7 +19,7 @@ from sida.files.atomic import by_content
 from sida.files.text_files import yaml_text
 from sida.training.identity import teacher_digest
 from tests.eval.synthetic_output import measurement_lines, write_csv
-from tests.refused import command, refusal, refused
+from tests.refused import command, refusal, refused, refusing
 
 HEAD = "run\tlabel\tmethod"
 read_spec_file = lambda path: load_spec(str(path))
@@ -116,17 +116,13 @@ def test_settings_may_be_changed_by_plain_values_only():
     assert "quote the value" in refusal(read_spec, "{}", ["lr=a: b: c"])
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "told"),
-    [
+def test_numbers_beyond_every_use():
+    for key, value, told in (
         ("seed", 2**64, "at most 64 bits"),
         ("lr", 1e300, "number of 32 bits"),
         ("lr", float("nan"), "must be a finite number"),
-    ],
-)
-def test_numbers_beyond_every_use(key, value, told):
-    error = refused(told, from_mapping, TeacherConfig, {**SPEC, key: value}, "--spec")
-    assert error.place == f"--spec.{key}"
+    ):
+        assert refused(told, from_mapping, TeacherConfig, {**SPEC, key: value}, "--spec").place == f"--spec.{key}"
 
 
 def test_settings_made_in_python_are_those_of_a_file():
@@ -152,20 +148,16 @@ def test_a_home_of_nobody_is_a_missing_file(tmp_path, monkeypatch):
     text = (ROOT / "studies/papers/published.yaml").read_text()
     (tmp_path / "preset.yaml").write_text(re.sub("^runs:.*", "runs: '~nosuchuser/x.tsv'", text, flags=re.MULTILINE))
     for call in ("info ~nosuchuser/x", "plan ~nosuchuser/x.yaml", "plan preset.yaml"):
-        error = refusal(command, *call.split())
-        assert re.search(r"no such file|no preset", error)
-        assert "~nosuchuser/x" in error
+        with refusing("no such file|no preset", "~nosuchuser/x"):
+            command(*call.split())
 
 
-@pytest.mark.parametrize(
-    ("kwargs", "fault"), [({"trials": "x"}, "evaluation.kwargs.trials"), ({"trails": 2}, "trails.*'trials'")]
-)
-def test_arguments_of_the_monitor_have_types(tmp_path, kwargs, fault):
-    spec = yaml.safe_load((ROOT / "docs/examples/tiny-student.yaml").read_text())
-    kwargs = {"dataset": {"name": "digits", "kind": "digits"}, **kwargs}
-    spec |= {"teacher": "x", "evaluation": {"every_kimg": 0.1, "monitor": MONITOR, "kwargs": kwargs}}
-    error = refusal(command, "distill", "--spec", json.dumps(spec), "--out", tmp_path / "out")
-    assert re.search(fault, error), error
+def test_arguments_of_the_monitor_have_types(tmp_path):
+    spec = yaml.safe_load((ROOT / "docs/examples/tiny-student.yaml").read_text()) | {"teacher": "x"}
+    for kwargs, fault in (({"trials": "x"}, "evaluation.kwargs.trials"), ({"trails": 2}, "trails.*'trials'")):
+        kwargs |= {"dataset": {"name": "digits", "kind": "digits"}}
+        spec |= {"evaluation": {"every_kimg": 0.1, "monitor": MONITOR, "kwargs": kwargs}}
+        refused(fault, command, "distill", "--spec", json.dumps(spec), "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
