@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import dataclasses
 import math
 import os
@@ -22,7 +21,6 @@ from sida.data.dataset import Sketch, join_sketches, read_sketch
 from sida.errors import Progress, UserError, say
 from sida.machine import code_version, peak_memory, prepare_process
 from sida.networks import architecture
-from sida.networks.unet import blocks_of
 from sida.sampling.store import Pictures
 from sida.training import logs
 from sida.training.averages import Average
@@ -49,8 +47,6 @@ class Trainer(abc.ABC):
 
     Attributes:
         ranks: Processes that train together.
-        repeatable: Whether a step that ran out of memory can be done again: its losses change nothing but gradients and
-            buffers, and exchange nothing with other processes.
         sampler: Sampler of the pictures.
         evaluate: Measures the product; the average with the lowest selection value is the run's result. None makes the
             last average the result.
@@ -58,7 +54,6 @@ class Trainer(abc.ABC):
     """
 
     sampler: Sampler
-    repeatable = True
     evaluate: Evaluation | None = None
     begun = 0.0
 
@@ -70,8 +65,6 @@ class Trainer(abc.ABC):
     ) -> None:
         self.networks, self.averages = dict(networks), dict(averages)
         self._parts: dict[str, Resumable] = {**networks, **averages, **(kept or {})}
-        # Some change with each pass: ratios and spectral norms of discriminators.
-        self._buffers = [value for network in networks.values() for value in network.net.buffers()]
         self.ranks = ALONE
 
     @abc.abstractmethod
@@ -102,43 +95,6 @@ class Trainer(abc.ABC):
         self.ranks = ranks
         for network in self.networks.values():
             network.ranks = ranks
-
-    def attempt(self, passes: Callable[[], T], nimg: int) -> T:
-        """Does the forward and backward passes of a step, and once more if they run out of memory.
-
-        Args:
-            passes: Adds gradients to the networks.
-            nimg: Images seen before the step.
-        """
-        before = [value.clone() for value in self._buffers]
-        with contextlib.suppress(torch.OutOfMemoryError):
-            return passes()
-        # Only here has the error released the memory of the first attempt.
-        self.save_memory(nimg)
-        for value, old in zip(self._buffers, before):
-            value.copy_(old)
-        return passes()
-
-    def save_memory(self, nimg: int) -> None:
-        """Drops a step's gradients; from here on networks compute their blocks again in the backward pass.
-
-        The numbers stay the same to the last bit.
-
-        Raises:
-            UserError: The step cannot be repeated, or the networks already do so, or have no blocks.
-        """
-        fault = f"out of memory at image {nimg:,}"
-        blocks = [block for network in self.networks.values() for block in blocks_of(network.net)]
-        if not self.repeatable or all(block.checkpointed for block in blocks):
-            ways = "set checkpointing to true, or give a smaller batch_gpu (docs/differences.md, 20)"
-            raise UserError("", fault, f"{ways} or batch_size, a smaller network or a larger card")
-        for network in self.networks.values():
-            network.drop_gradient()
-        for block in blocks:
-            block.checkpointed = True
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        say(f"{fault}: networks compute blocks again in the backward pass from here on; the numbers stay the same")
 
     def state(self) -> NamedTensors:
         """Returns the state with the keys ``network/name``, as references and without frozen networks."""
@@ -199,7 +155,7 @@ class TrainingLoop:
         """Trains to the end and writes the results.
 
         Raises:
-            UserError: The run has too many NaNs, or an evaluation returns no number.
+            UserError: The run has too many NaNs or too little memory, or an evaluation returns no number.
             KeyboardInterrupt: The process received SIGINT, or (Preempted) SIGTERM or SIGUSR1; the state is written.
         """
         if self.files.kept is not None:
@@ -211,12 +167,21 @@ class TrainingLoop:
             self.meter.start()
             self._events(interruption)
             while not self._at_end():
-                self.meter.add(self.trainer.iteration(self.nimg), self.config.batch_size)
-                self.nimg += self.config.batch_size
+                self._iterate()
                 self._events(interruption)
                 self._show(progress)
             self._finish()
             self._show(progress, force=True)
+
+    def _iterate(self) -> None:
+        try:
+            record = self.trainer.iteration(self.nimg)
+        except torch.OutOfMemoryError:
+            ways = "set checkpointing to true (the run resumes to the same numbers), or give a smaller batch_gpu"
+            more = "(docs/differences.md, 20) or batch_size, a smaller network or a larger card"
+            raise UserError("", f"out of memory at image {self.nimg:,}", f"{ways} {more}") from None
+        self.meter.add(record, self.config.batch_size)
+        self.nimg += self.config.batch_size
 
     # Events between iterations. Each event remembers its last number of images, so that a state written between two
     # events (for example after the log record and before the evaluation) resumes exactly there.

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -132,19 +132,14 @@ class TeacherTrainer(Trainer):
         shapes, device = [images.shape for images, _ in batches], self.batches.device
         draws = step_draws(seed, "teacher", nimg, shapes, device, EDMLoss.DRAWS, self.ranks)
         net = self.network.train()
-
-        def passes() -> Iterator[torch.Tensor]:
-            position = self.batches.rank * self.batches.per_device
-            for (images, labels), drawn in zip(batches, draws):
-                seed_layers(seed, "teacher", nimg, position, device)
-                augment = seeded(self.augment, seed, "augment", nimg, position)
-                loss = self.loss(net, images, labels, augment, drawn).sum() / self.batches.per_device
-                loss.backward()
-                yield loss.detach()
-                position += len(images)
-
-        for loss in self.attempt(lambda: [*passes()], nimg):
+        position = self.batches.rank * self.batches.per_device
+        for (images, labels), drawn in zip(batches, draws):
+            seed_layers(seed, "teacher", nimg, position, device)
+            augment = seeded(self.augment, seed, "augment", nimg, position)
+            loss = self.loss(net, images, labels, augment, drawn).sum() / self.batches.per_device
+            loss.backward()
             record.add_loss("denoising", loss)
+            position += len(images)
         record.samples += self.batches.per_device
         record.add_step("teacher", self.network.step(self._lr_factor(nimg)))
         for std, average in zip(self.widths, self.averages.values()):
