@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
+import copy
 import dataclasses
+import importlib.util
 import math
 import os
 import time
@@ -14,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from sida.config.recipe import EvaluationSettings, RunConfig, StudentConfig
+from sida.config.resources import how_to_install
 from sida.config.samplers import Sampler
 from sida.config.settings import from_mapping, load_spec
 from sida.data import Dataset, load_dataset
@@ -28,13 +31,15 @@ from sida.training.evaluation import Evaluation
 from sida.training.logs import IterationRecord, LogRecords, TickMeter
 from sida.training.optimizer import NamedTensors, OptimizedNetwork, Resumable
 from sida.training.processes import ALONE, Interruption, Ranks, StopRequest, joined, own_device
-from sida.training.run import OTHER_STATE, RunFiles, other_state
+from sida.training.run import BEST, RunFiles, copied, of_this_version
 from sida.training.schedule import points_passed
 
 T = TypeVar("T")
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 #: Folder of runs without an explicit folder; no preset has this name.
 LOCAL_RESULTS = Path("results") / "local"
+#: Attributes of the loop that are kept in a state.
+_KEPT = ("nimg", "done", "train", "evaluations", "best")
 
 
 class Trainer(abc.ABC):
@@ -145,7 +150,7 @@ class TrainingLoop:
         self.train: list[dict[str, Any]] = []
         self.evaluations: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
-        self.best_tensors: NamedTensors = {}  # on rank 0, which writes them
+        self.best_tensors: NamedTensors = {}  # by their names in a state, on rank 0, which writes them
         self.ended = False  # whether the log ended the run early
         self.meter = TickMeter(self.ranks)
         # Time of the last state, and its number of images.
@@ -161,7 +166,7 @@ class TrainingLoop:
         if self.files.kept is not None:
             self._resume()
         # Removes records that a killed process logged after this state; the run will write them again.
-        self.files.write_logs(self.train, self.evaluations)
+        self.files.logs.restart(self.train, self.evaluations)
         progress = Progress(self.stage, self.total, done=self.nimg)
         with Interruption() as interruption:
             self.meter.start()
@@ -188,20 +193,18 @@ class TrainingLoop:
 
     def _events(self, interruption: Interruption) -> None:
         self.files.check()
-        save = False
         if self._due("tick"):
             self._tick()
-        if self._due("evaluation"):
+        if evaluated := self._due("evaluation"):
             self._evaluate(interruption)
             if self._at_end() and self._due("tick"):
                 # Writes the last record of a run that ends here.
                 self._tick()
-            save = True
-        if self._due("snapshot"):
+        if shown := self._due("snapshot"):
             metadata = {**self.metadata, "nimg": self.nimg, "last_nimg": self.nimg}
             self.files.write_snapshot(metadata, self.trainer.snapshots, self.picture)
-            self.done["snapshot"], save = self.nimg, True
-        save = (save or self._state_is_old()) and not self._at_end()
+            self.done["snapshot"] = self.nimg
+        save = (evaluated or shown or self._state_is_old()) and not self._at_end()
         request = self.ranks.agree(max(interruption.request, StopRequest.SAVE if save else StopRequest.NONE))
         if request >= StopRequest.SAVE:
             self._save()
@@ -255,7 +258,6 @@ class TrainingLoop:
 
     def _tick(self) -> None:
         values = self.meter.finish()
-        self.meter.start()
         self.done["tick"] = self.nimg
         sizes = {name: network.weight_rms() for name, network in self.trainer.networks.items()}
         record = {"nimg": self.nimg, **values, "weight_rms": sizes, **peak_memory(self.ranks.world_size)}
@@ -264,11 +266,11 @@ class TrainingLoop:
             remedy = "lower lr or the loss weights, or take it as it is with on_divergence: publish"
             raise UserError(self.stage, fault, remedy)
         self.train.append(record)
-        self.files.log("train", record)
+        self.files.logs.add("train", record)
         self._judge(logs.unhealthy(self.train))
 
     def _evaluate(self, interruption: Interruption) -> None:
-        self.meter.pause()
+        self.meter.flush()
         start = time.perf_counter()
         assert self.trainer.evaluate is not None
         result = self.trainer.evaluate(self.trainer.ema.net, interruption, self.ranks)
@@ -283,14 +285,17 @@ class TrainingLoop:
         record = {"nimg": self.nimg, **logs.without_nan(result), "seconds": time.perf_counter() - start}
         self.done["evaluation"] = self.nimg
         self.evaluations.append(record)
-        self.files.log("evaluations", record)
+        self.files.logs.add("evaluations", record)
         if finite and (self.best is None or value < self.best.get(key, math.inf)):
-            self.best = {"nimg": self.nimg, key: value}
-            if not self.ranks.rank:
-                state = self.trainer.ema.state()
-                self.best_tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+            self._keep({"nimg": self.nimg, key: value})
         self._judge(logs.rising(logs.selected(self.evaluations), key))
         self.meter.start()
+
+    def _keep(self, best: dict[str, Any]) -> None:
+        """Makes the present average the run's result."""
+        self.best = best
+        if not self.ranks.rank:
+            self.best_tensors = copied({f"{BEST}{name}": value for name, value in self.trainer.ema.state().items()})
 
     def _show(self, progress: Progress, force: bool = False) -> None:
         measured = dict([logs.selection(self.evaluations[-1])]) if self.evaluations else {}
@@ -300,42 +305,30 @@ class TrainingLoop:
 
     def _record(self) -> dict[str, Any]:
         """Values of a state other than tensors; copies, because the lists grow while the state is written."""
-        return {
-            "finished": False,
-            "images": self.metadata.get("images"),
-            "nimg": self.nimg,
-            "done": dict(self.done),
-            "train": list(self.train),
-            "evaluations": list(self.evaluations),
-            "best": self.best,
-            "meter": self.meter.state(),
-        }
+        kept = {name: copy.copy(getattr(self, name)) for name in _KEPT}
+        return {**kept, "finished": False, "images": self.metadata.get("images"), "meter": self.meter.state()}
 
     def _save(self) -> None:
-        best = {f"best/{name}": tensor for name, tensor in self.best_tensors.items()}
-        self.files.save(self._record(), self.trainer.state(), best)
+        self.files.save(self._record(), self.trainer.state(), self.best_tensors)
         self._saved, self._saved_nimg = time.monotonic(), self.nimg
 
     def _resume(self) -> None:
         # The files' reference would keep the tensors in memory.
         kept, self.files.kept = self.files.kept, None
         assert kept is not None
-        try:
-            record = kept.record
-            self.nimg = self._saved_nimg = int(record["nimg"])
-            self.done, self.best = {event: record["done"][event] for event in self.done}, record["best"]
-            self.train, self.evaluations = record["train"], record["evaluations"]
-            # What is read later is read here, too, so that the values of another version are noticed.
+        with of_this_version(kept):
+            for name in _KEPT:
+                setattr(self, name, kept.record[name])
+            self._saved_nimg = self.nimg
+            # The values that are read later are read here, too, so that those of another version are noticed.
             for tick in self.train:
                 _ = logs.hopeless(tick, self.max_nan_share), dict(tick["losses"])
             self.ended = self._reason_to_end() is not None
-            self.meter.load(record["meter"])
-            best = {n.removeprefix("best/"): t for n, t in kept.tensors.items() if n.startswith("best/")}
-            if self.best is not None and best["parameters"].shape != self.trainer.ema.flat.vector.shape:
+            self.meter.load(kept.record["meter"])
+            best = {name: tensor for name, tensor in kept.tensors.items() if name.startswith(BEST)}
+            if self.best is not None and best[f"{BEST}parameters"].shape != self.trainer.ema.flat.vector.shape:
                 raise KeyError
-            self.trainer.load({n: t for n, t in kept.tensors.items() if not n.startswith("best/")})
-        except OTHER_STATE:
-            raise other_state(kept.path) from None
+            self.trainer.load({name: tensor for name, tensor in kept.tensors.items() if name not in best})
         if not self.ranks.rank:
             self.best_tensors = best
 
@@ -347,11 +340,10 @@ class TrainingLoop:
             remedy = "lower lr, or take it as it is with on_divergence: publish"
             raise UserError(self.stage, f"has diverged and is not published: {fault}", remedy)
         if self.best is None:
-            self.best = {"nimg": self.nimg}
-            self.best_tensors = dict(self.trainer.ema.state())
-        metadata = {**self.metadata, **self.best, "last_nimg": self.nimg}
+            self._keep({"nimg": self.nimg})
+        metadata = {**self.metadata, **(self.best or {}), "last_nimg": self.nimg}
         record = {**self._record(), "finished": True, "metadata": metadata}
-        self.files.save(record, {f"best/{name}": tensor for name, tensor in self.best_tensors.items()}, {})
+        self.files.save(record, {}, self.best_tensors)
         self.files.wait()
         self.files.publish(record, self.best_tensors)
 
@@ -402,7 +394,9 @@ class Run(Generic[AnyConfig]):
             outdir = named if outdir is None else outdir
             config = from_mapping(kind, {key: value for key, value in config.items() if key != "outdir"}, where)
         device = own_device(config.device, where)
-        logs.check_loggers(config.loggers, where)
+        if config.loggers and importlib.util.find_spec("tensorboard") is None:
+            remedy = f"install it ({how_to_install('tensorboard>=2.16')}) or leave tensorboard out"
+            raise UserError(f"{where}.loggers", "the package tensorboard is not installed", remedy)
         prepare_process(config.threads)
         shelf = LOCAL_RESULTS / ("students" if isinstance(config, StudentConfig) else "teachers")
         folder = Path(shelf / config.name if outdir is None else outdir)

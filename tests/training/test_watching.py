@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,7 +13,7 @@ from sida.files.atomic import read_jsonl
 from sida.methods import distill
 from sida.networks.file import read_metadata
 from sida.training import train_teacher
-from sida.training.logs import rising, unhealthy
+from sida.training.logs import IterationRecord, TickMeter, rising, unhealthy
 from tests.refused import refused
 from tests.training.toy import GIVEN, MADE, STUDENT, TEACHER, interrupt_after, results
 
@@ -67,6 +69,17 @@ def test_a_plateau_ends_the_run_also_a_resumed_one_and_the_best_network_is_kept(
 
 def tick(**more):
     return {"nan_count": 0, "samples": 100, "bad_steps": 0, "steps": 100, **more}
+
+
+def test_the_time_of_a_tick_ends_behind_its_values_for_which_a_gpu_works():
+    class Late(float):
+        def __float__(self):
+            time.sleep(0.1)
+            return 1.0
+
+    meter = TickMeter()
+    meter.add(IterationRecord({"sid": Late()}), 16)
+    assert meter.finish()["seconds"] >= 0.1
 
 
 def test_divergence_is_noticed_once_by_each_rule():
