@@ -9,15 +9,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import enum
-import logging
 import os
 import re
 import signal
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from types import FrameType
 from typing import Any, TypeVar
@@ -33,8 +31,6 @@ STEP_TIMEOUT, FIRST_TIMEOUT = timedelta(minutes=30), timedelta(hours=2)
 STORE: Any = None
 #: Number of Linux's option that has a process receive a signal when its parent ends.
 _PR_SET_PDEATHSIG = 1
-#: Seconds that the processes have to end, for example to write a state, after a signal or after one has failed.
-GRACE = 120
 
 
 class StopRequest(enum.IntEnum):
@@ -261,45 +257,6 @@ def _reason(error: Exception) -> str:
     """First sentence of a backend's message, without positions in its source code."""
     text = re.sub(r"\[\S*/\S*\] *", "", str(error)).strip()
     return text.split("\n")[0].split(". ")[0][:160] or type(error).__name__
-
-
-def run_together(command: Sequence[str], count: int) -> int:
-    """Runs a command in several processes that train together, as ``torchrun`` does.
-
-    ``torchrun`` itself would end with status 1 after any failure, and add a report.
-
-    Args:
-        command: Program and arguments, the same for all processes.
-        count: Number of processes.
-
-    Returns:
-        0 if all processes end with 0; else the smallest positive status, or :data:`sida.errors.EXIT_RETRY` if signals
-        ended all that failed. After a signal to this process, which passes it on: 130 (SIGINT) or ``EXIT_RETRY``.
-    """
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise SignalException("", signal.Signals(number))
-
-    # Older versions of torchrun do not pass SIGUSR1 on.
-    signal.signal(signal.SIGUSR1, stop)
-    # The processes say themselves what happened.
-    logging.disable()
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(GRACE))
-    with tempfile.TemporaryDirectory() as logs:
-        config = LaunchConfig(1, 1, count, DefaultLogsSpecs(logs), str(os.getpid()), max_restarts=0)
-        config.rdzv_backend, config.rdzv_endpoint, config.monitor_interval = "c10d", "localhost:0", 0.1
-        try:
-            elastic_launch(config, command[0])(*command[1:])
-        except ChildFailedError as error:
-            statuses = [failure.exitcode for failure in error.failures.values()]
-            # The smallest status is nearest to the cause: processes that only lost another process return EXIT_RETRY.
-            return min((status for status in statuses if status > 0), default=EXIT_RETRY)
-        except SignalException as error:
-            return 130 if error.sigval == signal.SIGINT else EXIT_RETRY
-    return 0
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Training in several processes: the same numbers, one voice, states that any number goes on from; their launchers."""
+"""Training in several processes: the same numbers, one voice, states that any number goes on from; torchrun."""
 
 from __future__ import annotations
 
@@ -215,54 +215,38 @@ def test_processes_share_an_evaluation(tmp_path, spec):
     assert_same(tmp_path / "run", tmp_path / "alone")
 
 
-# The true command, which starts the processes by itself (--processes N) or is started by torchrun
+# The true command, started by torchrun
 
 
-def test_exit_status():
-    """A failure's own status; a request to start again, where a signal ended one and another lost it."""
-    endings = [["sys.exit(1)", "time.sleep(99)"], ["os.kill(os.getpid(), 9)", "sys.exit(75)"]]
-    texts = [f"import os, sys, time\nexec({each!r}[int(os.environ['RANK'])])" for each in endings]
-    start = "import sys\nfrom sida.training.processes import run_together\n"
-    start += f"print([run_together([sys.executable, '-c', text], 2) for text in {texts!r}])"
-    done = subprocess.run([sys.executable, "-c", start], timeout=300, capture_output=True, text=True)
-    assert done.stdout == f"{[1, EXIT_RETRY]}\n", done.stderr
+def torchrun(spec, folder):
+    """The command of a training in two processes."""
+    words = ["-m", "sida", "train-teacher", "--out", str(folder), "--spec", as_json(spec)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *words]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
-def test_the_command_stops_at_a_signal_and_resumes_in_a_folder_with_traps(tmp_path):
-    """One line, a state, and the status that has a scheduler send the job again; no module of the folder runs."""
-    for name in ("sida", "torch"):
-        (tmp_path / f"{name}.py").write_text("open('was-here', 'w')")
-    spec = {**TEACHER, "batch_gpu": 4, "snapshot_kimg": None, "state_minutes": 0, "total_kimg": 1000}
-    script = "import sys\nfrom sida.cli.main import main\nsys.exit(main(sys.argv[1:]))"
-    words = ["train-teacher", "--out", "run", "--processes", "2", "--spec", as_json(spec)]
-    command = [sys.executable, "-P", "-c", script, *words]
-    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+TWO = {**TEACHER, "batch_gpu": 4, "snapshot_kimg": None, "state_minutes": 0}
+
+
+def test_a_training_stops_at_a_signal_to_torchrun_resumes_and_ends_with_it(tmp_path):
+    spec = {**TWO, "total_kimg": 1000}
+    run = torchrun(spec, tmp_path / "run")
     wait_for_image(tmp_path / "run", run)
-    run.send_signal(signal.SIGUSR1)
+    run.send_signal(signal.SIGTERM)
     _, said = run.communicate(timeout=300)
-    assert run.returncode == EXIT_RETRY
-    lines = [line for line in said.splitlines() if not line.startswith("[teacher")]
-    assert lines == ["preempted; the state is kept: run the same command again to resume"]
+    assert "preempted; the state is kept: run the same command again to resume\n" in said
     images = newest_image(tmp_path / "run")
-    assert images > 0
-    again = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    again = torchrun(spec, tmp_path / "run")
     wait_for_image(tmp_path / "run", again, images)
     # Without their launcher the processes end, too, and with them the pipe; the training would take longer.
     again.kill()
     again.communicate(timeout=300)
-    assert not (tmp_path / "was-here").exists()
 
 
 @pytest.mark.slow
 def test_torchrun_ends_with_a_killed_process_and_resumes(tmp_path):
-    spec = {**TEACHER, "batch_gpu": 4, "snapshot_kimg": None, "state_minutes": 0, "total_kimg": 1}
-
-    def command(folder):
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-        words = ["-m", "sida", "train-teacher", "--out", str(tmp_path / folder), "--spec", as_json(spec)]
-        return subprocess.Popen([*torchrun, *words], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-
-    run = command("run")
+    spec = {**TWO, "total_kimg": 1}
+    run = torchrun(spec, tmp_path / "run")
     wait_for_image(tmp_path / "run", run)
     images = newest_image(tmp_path / "run")
     children = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True).stdout.split()
@@ -272,7 +256,7 @@ def test_torchrun_ends_with_a_killed_process_and_resumes(tmp_path):
     # The rest is torchrun's own report.
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: another of the 2 processes of this training has ended")
-    again, alone = command("run"), command("alone")
+    again, alone = torchrun(spec, tmp_path / "run"), torchrun(spec, tmp_path / "alone")
     for process in (again, alone):
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
