@@ -24,10 +24,10 @@ from sida.networks.unet import checkpoint_blocks
 from sida.sampling.samplers import check_guide_fits
 from sida.training.batches import StepBatches
 from sida.training.evaluation import Evaluation, evaluation_facts
-from sida.training.identity import check_shapes, class_source, decisive_settings, run_digest
 from sida.training.iteration import StudentTrainer
 from sida.training.loop import Run
 from sida.training.processes import Ranks
+from sida.training.run import check_shapes, class_source, decisive_settings, run_digest
 
 
 def student_digest(

@@ -23,7 +23,7 @@ from sida.data.load import counts_of
 from sida.errors import Progress, SettingError, UserError, one_line
 from sida.files.atomic import sha256_file
 from sida.files.tensors import starts_as_pickle
-from sida.machine import environment, keep_freed_memory, take_device, tf32
+from sida.machine import environment, keep_freed_memory, place, take_device, tf32
 from sida.networks.file import load_network, read_metadata
 from sida.networks.official import describe_file, find_source, import_network
 from sida.sampling.generate import Drawer, Samples
@@ -90,7 +90,7 @@ def run_job(config: SampleConfig) -> Iterator[str]:
         UserError: A setting is wrong, a file is missing, or the target holds other samples.
     """
     with tf32(False):
-        rank, world = _share()
+        rank, world, _ = place()
         seeds, (rows, columns) = parse_seeds(config.seeds), _grid_size(config.grid_size)
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -204,13 +204,6 @@ def _fill(store: SampleStore, source: _Source, config: SampleConfig, rank: int, 
 
     write_all(store, todo, watched(), workers=max(1, min(8, (os.cpu_count() or 2) - 1)))
     progress.update(total, force=True)
-
-
-def _share() -> tuple[int, int]:
-    """``(rank, world)`` from torchrun's environment; this process alone without it."""
-    # One of the two alone is not torchrun's.
-    whole = {"RANK", "WORLD_SIZE"} <= os.environ.keys()
-    return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if whole else (0, 1)
 
 
 def _grid_size(text: str) -> tuple[int, int]:

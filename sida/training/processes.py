@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from sida.errors import EXIT_RETRY, Preempted, UserError
 from sida.late import torch
-from sida.machine import take_device
+from sida.machine import place, take_device
 
 T = TypeVar("T")
 #: Timeouts: within a step, and while rank 0 works alone (for example, reads a state).
@@ -84,8 +84,7 @@ class Interruption:
     def __enter__(self) -> Interruption:
         # Only the main thread can set handlers in Python; in other threads signals keep their default handling.
         if threading.current_thread() is threading.main_thread():
-            for number in _MEANING:
-                self._previous[number] = signal.signal(number, self._handle)
+            self._previous = {number: signal.signal(number, self._handle) for number in _MEANING}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -97,11 +96,10 @@ class Interruption:
         self.request.enforce()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        insisted = self.request is not StopRequest.NONE and time.monotonic() - self._since > _PATIENCE
-        if insisted and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if self.request is StopRequest.NONE:
+        if not self.request:
             self._since = time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._since > _PATIENCE:
+            raise KeyboardInterrupt
         self.request = max(self.request, _MEANING[signal.Signals(number)])
 
 
@@ -156,11 +154,9 @@ class Ranks:
         """Returns all ranks' values in order on rank 0, and an empty list on the others."""
         if self.world_size == 1:
             return [value]
-        values: list[Any] = [] if self.rank else [None] * self.world_size
-        self._together(
-            torch.distributed.gather_object, value, None if self.rank else values, dst=0, group=self._patient
-        )
-        return values
+        values = None if self.rank else [value] * self.world_size
+        self._together(torch.distributed.gather_object, value, values, dst=0, group=self._patient)
+        return values or []
 
     def _together(self, operation: Callable[..., object], *args: Any, **kwargs: Any) -> None:
         """Does an operation of all processes.
@@ -178,25 +174,6 @@ class Ranks:
 
 #: A single process.
 ALONE = Ranks()
-
-
-def place() -> tuple[int, int, int]:
-    """Returns rank, world size and local rank as set by ``torchrun``, or 0, 1, 0 without it.
-
-    Raises:
-        UserError: The environment variables are not numbers, or contradict each other.
-    """
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
-        return 0, 1, 0
-    try:
-        rank, world_size, local_rank = (int(os.environ.get(name, "0")) for name in names)
-    except ValueError:
-        rank = world_size = local_rank = -1
-    if not 0 <= rank < world_size or local_rank < 0:
-        given = ", ".join(f"{name}={os.environ.get(name)}" for name in names)
-        raise UserError(given, "not what torchrun sets", "start the processes by torchrun, or unset RANK")
-    return rank, world_size, local_rank
 
 
 def own_device(name: str, where: str) -> torch.device:

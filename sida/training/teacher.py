@@ -18,12 +18,12 @@ from sida.networks.unet import checkpoint_blocks
 from sida.noise import Draw, Draws, complete_draws, edm_weight, lognormal_sigma, normal, unit_noise
 from sida.training.averages import Average, ema_beta, power_beta
 from sida.training.batches import StepBatches, seed_layers, step_draws
-from sida.training.identity import check_shapes, teacher_digest
 from sida.training.logs import IterationRecord, LogRecords, lost
 from sida.training.loop import Run, Trainer
 from sida.training.micro_batches import Augment, seeded
 from sida.training.optimizer import OptimizedNetwork
 from sida.training.processes import Ranks
+from sida.training.run import check_shapes, teacher_digest
 from sida.training.schedule import linear_decay, teacher_learning_rate
 
 

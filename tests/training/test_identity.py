@@ -17,7 +17,7 @@ from sida.methods.fd_loss import FD_LOSS
 from sida.methods.registry import DistillConfig
 from sida.networks.file import load_network, read_metadata, save_network
 from sida.training import TeacherConfig, train_teacher
-from sida.training.identity import teacher_digest
+from sida.training.run import teacher_digest
 from tests.training.toy import DATASET, SID_STUDENT, STUDENT, TEACHER
 
 METRIC = {"kind": "frechet", "extractor": "pixels", "reference": "data"}

@@ -22,7 +22,7 @@ from sida.methods.sid import SiDLoss
 from sida.networks import family_of
 from sida.networks.file import load_network, read_metadata
 from sida.training import TeacherConfig, train_teacher
-from sida.training.identity import teacher_digest
+from sida.training.run import teacher_digest
 from tests.refused import refused
 from tests.training.toy import NETWORK, SID_STUDENT, TEACHER
 
