@@ -17,7 +17,9 @@ from typing import Any
 import torch
 
 from sida.config.plugins import code_sha256, is_ours, load_object
+from sida.config.recipe import EvaluationSettings
 from sida.config.samplers import Sampler
+from sida.config.settings import from_mapping
 from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.files.atomic import by_content
@@ -32,7 +34,7 @@ class Evaluation:
     measurement.
 
     Args:
-        settings: ``{every_kimg, monitor, kwargs}``.
+        settings: Mapping of :class:`sida.config.recipe.EvaluationSettings`.
         dataset: Training data; images have its classes with its class frequencies.
         sampler: Sampler of the generator.
         device: Device that draws the images.
@@ -42,7 +44,7 @@ class Evaluation:
     def __init__(
         self, settings: Mapping[str, Any], dataset: Dataset, sampler: Sampler, device: str, where: str
     ) -> None:
-        self.settings, self.where = settings, where
+        self.settings, self.where = from_mapping(EvaluationSettings, settings, where), where
         self.drawer = Drawer(sampler, dataset=lambda: dataset, device=device)
         self.classes = "empirical" if dataset.label_dim else "uniform"
 
@@ -53,8 +55,8 @@ class Evaluation:
         Raises:
             UserError: The module or factory does not exist.
         """
-        _, factory = load_object(self.settings["monitor"], f"{self.where}.monitor", "factory")
-        return factory(**self.settings.get("kwargs", {}))
+        _, factory = load_object(self.settings.monitor, f"{self.where}.monitor", "factory")
+        return factory(**self.settings.kwargs)
 
     def __call__(self, net: torch.nn.Module, interruption: Interruption, ranks: Ranks) -> dict[str, Any] | StopRequest:
         """Evaluates a network on all ranks if the monitor can be divided, else on rank 0.

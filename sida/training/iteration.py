@@ -58,6 +58,7 @@ class StudentTrainer(Trainer):
     ) -> None:
         self.steps, self.schedule, self.recipe = list(steps), schedule, recipe
         self.generator, self.begun = steps[-1].network, schedule.begun
+        self.max_nan_share = recipe.max_nan_share
         self.sampler = Sampler(kind="one_step", init_sigma=recipe.init_sigma)
         networks = {step.name: step.network for step in steps}
         super().__init__(networks, {"ema": Average(self.generator)}, kept)

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from sida.config.recipe import EvaluationSettings, RunConfig, StudentConfig
+from sida.config.recipe import RunConfig, StudentConfig
 from sida.config.resources import how_to_install
 from sida.config.samplers import Sampler
 from sida.config.settings import from_mapping, load_spec
@@ -55,11 +55,13 @@ class Trainer(abc.ABC):
         sampler: Sampler of the pictures.
         evaluate: Measures the product; the average with the lowest selection value is the run's result. None makes the
             last average the result.
+        max_nan_share: Largest permitted share of samples dropped for a NaN.
         begun: Images after which all phases of the method have begun, and evaluations count for ``patience``.
     """
 
     sampler: Sampler
     evaluate: Evaluation | None = None
+    max_nan_share = 1.0
     begun = 0.0
 
     def __init__(
@@ -133,16 +135,13 @@ class TrainingLoop:
         self.trainer, self.config, self.stage, self.files = trainer, config, stage, files
         self.metadata, self.ranks, self.total = dict(metadata), files.ranks, config.total_kimg * 1000
         self.picture = Pictures(trainer.sampler, config.pictures, config.device)
-        self.max_nan_share, self.evaluation = 1.0, None
         # Arguments of `points_passed`.
         self.points: dict[str, tuple[float, int | None]] = {"tick": (config.tick_kimg * 1000, None)}
         if config.snapshot_kimg is not None:
             self.points["snapshot"] = (config.snapshot_kimg * 1000, None)
-        if isinstance(config, StudentConfig):
-            self.max_nan_share = config.max_nan_share
-            if config.evaluation is not None:
-                self.evaluation = from_mapping(EvaluationSettings, config.evaluation, "evaluation")
-                self.points["evaluation"] = (self.evaluation.every_kimg * 1000, self.evaluation.per_decade)
+        self.evaluation = None if trainer.evaluate is None else trainer.evaluate.settings
+        if self.evaluation is not None:
+            self.points["evaluation"] = (self.evaluation.every_kimg * 1000, self.evaluation.per_decade)
         self.publish_diverged = config.on_divergence == "publish"
         self.nimg = 0
         # Images seen at the last log record, evaluation, snapshot and state.
@@ -235,7 +234,11 @@ class TrainingLoop:
 
     def _reason_to_end(self) -> str | None:
         """Reason to end early: a function of the log, so that a resumed run ends at the same image."""
-        if self.publish_diverged and self.train and (fault := logs.hopeless(self.train[-1], self.max_nan_share)):
+        if (
+            self.publish_diverged
+            and self.train
+            and (fault := logs.hopeless(self.train[-1], self.trainer.max_nan_share))
+        ):
             return f"{fault} (on_divergence: publish)"
         if self.evaluation is not None and self.evaluation.patience is not None:
             values = [value for nimg, value in logs.selected(self.evaluations) if nimg > self.trainer.begun]
@@ -261,7 +264,7 @@ class TrainingLoop:
         self.done["tick"] = self.nimg
         sizes = {name: network.weight_rms() for name, network in self.trainer.networks.items()}
         record = {"nimg": self.nimg, **values, "weight_rms": sizes, **peak_memory(self.ranks.world_size)}
-        fault = logs.hopeless(record, self.max_nan_share)
+        fault = logs.hopeless(record, self.trainer.max_nan_share)
         if fault and not self.publish_diverged:
             remedy = "lower lr or the loss weights, or take it as it is with on_divergence: publish"
             raise UserError(self.stage, fault, remedy)
@@ -322,7 +325,7 @@ class TrainingLoop:
             self._saved_nimg = self.nimg
             # The values that are read later are read here, too, so that those of another version are noticed.
             for tick in self.train:
-                _ = logs.hopeless(tick, self.max_nan_share), dict(tick["losses"])
+                _ = logs.hopeless(tick, self.trainer.max_nan_share), dict(tick["losses"])
             self.ended = self._reason_to_end() is not None
             self.meter.load(kept.record["meter"])
             best = {name: tensor for name, tensor in kept.tensors.items() if name.startswith(BEST)}

@@ -238,7 +238,7 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def rank_0_output() -> Iterator[None]:
-    """Context in which only rank 0 prints; the first rank that fails reports, and all ranks exit with its status.
+    """Context in which only rank 0 prints; the first rank that fails reports.
 
     Raises:
         SystemExit: Replaces the error in ranks that do not report.
@@ -257,27 +257,17 @@ def rank_0_output() -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            status = _spoken_for(rank, _status(error))
-            if status is not None:
-                raise SystemExit(status) from None
-            raise
+            if _reports(rank):
+                raise
+            raise SystemExit(getattr(error, "status", 1)) from None
         finally:
             sys.stdout, sys.stderr = streams
 
 
-def _status(error: BaseException) -> int:
-    """Exit status of the command line for an error."""
-    if isinstance(error, SystemExit):
-        return int(error.code or 0)
-    return int(getattr(error, "status", 130 if isinstance(error, KeyboardInterrupt) else 1))
-
-
-def _spoken_for(rank: int, status: int) -> int | None:
-    """Exit status of the rank that failed before this rank; None if this rank fails first."""
+def _reports(rank: int) -> bool:
+    """Whether this rank is the first that fails; before the ranks are joined, whether it is rank 0."""
     if STORE is None:
-        return status if rank else None
+        return rank == 0
     with contextlib.suppress(RuntimeError):
-        if STORE.add("failures", 1) > 1:
-            return int(STORE.get("status"))
-        STORE.set("status", str(status))
-    return None
+        return int(STORE.add("failures", 1)) == 1
+    return True

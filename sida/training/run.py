@@ -309,20 +309,18 @@ class RunFiles:
 
     def _find(self) -> tuple[dict[str, Any], Path] | None:
         """Locks the folder and reads its state; returns the state's record and path."""
-        try:
-            self._take_lock(self.folder / "state")
+        with contextlib.ExitStack() as lock:
+            self._take_lock(self.folder / "state", lock)
             self.kept = self._store.load()
             # Unfinished files of killed processes.
             for folder in (self.folder, self.folder / "state", self.folder / "snapshots"):
                 sweep_temporaries(folder)
             self._sort_snapshots()
-        except BaseException:
-            self._lock.close()
-            raise
+            self._lock = lock.pop_all()
         return None if self.kept is None else (self.kept.record, self.kept.path)
 
-    def _take_lock(self, folder: Path) -> None:
-        """Locks the run; a process that works on the same run is waited for.
+    def _take_lock(self, folder: Path, held: contextlib.ExitStack) -> None:
+        """Locks the run until ``held`` is closed; a process that works on the same run is waited for.
 
         Raises:
             UserError: The folder cannot be written, or its file system has no locks.
@@ -330,7 +328,7 @@ class RunFiles:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-            self._lock.callback(os.close, lock)
+            held.callback(os.close, lock)
             if not try_lock(lock):
                 say(f"{folder}: another process is at work on this run; waiting for it to finish")
                 wait_for_lock(lock)

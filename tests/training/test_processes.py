@@ -120,7 +120,7 @@ def test_kills_of_a_rank(tmp_path, spec, kills):
 
 def test_a_bug_of_one_process_shows_its_traceback_once(tmp_path, spec):
     task = crashing(spec, tmp_path / "run", 48, lambda: fail(ValueError("out of luck")), {1})
-    assert together(task, 2, tmp_path) == [1, 1]
+    assert together(task, 2, tmp_path) == [EXIT_RETRY, 1]
     assert said(tmp_path)[-1] == "ValueError: out of luck"
     assert said(tmp_path).count("Traceback (most recent call last):") == 1
 
