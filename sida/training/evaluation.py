@@ -24,7 +24,7 @@ from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.files.atomic import by_content
 from sida.sampling import Drawer
-from sida.training.processes import Interruption, Ranks, StopRequest
+from sida.training.processes import Interruption, Ranks
 
 
 class Evaluation:
@@ -58,7 +58,7 @@ class Evaluation:
         _, factory = load_object(self.settings.monitor, f"{self.where}.monitor", "factory")
         return factory(**self.settings.kwargs)
 
-    def __call__(self, net: torch.nn.Module, interruption: Interruption, ranks: Ranks) -> dict[str, Any] | StopRequest:
+    def __call__(self, net: torch.nn.Module, interruption: Interruption, ranks: Ranks) -> dict[str, Any]:
         """Evaluates a network on all ranks if the monitor can be divided, else on rank 0.
 
         Args:
@@ -67,20 +67,17 @@ class Evaluation:
             ranks: Processes of the run.
 
         Returns:
-            The monitor's record, or the stop request that interrupted the evaluation. The key ``selection`` of the
-            record (default ``fd``) names a value; the run keeps the network with the lowest.
+            The monitor's record. Its key ``selection`` (default ``fd``) names a value; the run keeps the network with
+            the lowest.
+
+        Raises:
+            KeyboardInterrupt: This rank was asked to end.
         """
         images, monitor = self._images(net, interruption.check), self.monitor
         if ranks.world_size == 1 or not (hasattr(monitor, "part") and hasattr(monitor, "join")):
-            return ranks.from_first(lambda: _or_stop_request(lambda: dict(monitor(images)), interruption))
-        own = _or_stop_request(lambda: monitor.part(images, ranks.rank, ranks.world_size), interruption)
-        parts = ranks.gather(own)
-
-        def join() -> dict[str, Any] | StopRequest:
-            requests = [part for part in parts if isinstance(part, StopRequest)]
-            return max(requests) if requests else dict(monitor.join(parts))
-
-        return ranks.from_first(join)
+            return ranks.from_first(lambda: dict(monitor(images)))
+        parts = ranks.gather(monitor.part(images, ranks.rank, ranks.world_size))
+        return ranks.from_first(lambda: dict(monitor.join(parts)))
 
     def _images(self, net: torch.nn.Module, check: Callable[[], None]) -> Callable[[Sequence[int]], tuple[Any, Any]]:
         self.drawer.net = net
@@ -91,14 +88,6 @@ class Evaluation:
             return batch.images, batch.classes
 
         return images
-
-
-def _or_stop_request(task: Callable[[], Any], interruption: Interruption) -> Any:
-    """Returns the task's result, or the stop request that interrupted the task."""
-    try:
-        return task()
-    except KeyboardInterrupt:
-        return max(interruption.request, StopRequest.MAKE_ROOM)
 
 
 def evaluation_facts(evaluation: Mapping[str, Any], dataset: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from sida.training.averages import Average
 from sida.training.evaluation import Evaluation
 from sida.training.logs import IterationRecord, LogRecords, TickMeter
 from sida.training.optimizer import NamedTensors, OptimizedNetwork, Resumable
-from sida.training.processes import ALONE, Interruption, Ranks, StopRequest, joined, own_device
+from sida.training.processes import ALONE, Interruption, RankLostError, Ranks, StopRequest, joined, own_device
 from sida.training.run import BEST, RunFiles, copied, of_this_version
 from sida.training.schedule import points_passed
 
@@ -135,13 +135,7 @@ class TrainingLoop:
         self.trainer, self.config, self.stage, self.files = trainer, config, stage, files
         self.metadata, self.ranks, self.total = dict(metadata), files.ranks, config.total_kimg * 1000
         self.picture = Pictures(trainer.sampler, config.pictures, config.device)
-        # Arguments of `points_passed`.
-        self.points: dict[str, tuple[float, int | None]] = {"tick": (config.tick_kimg * 1000, None)}
-        if config.snapshot_kimg is not None:
-            self.points["snapshot"] = (config.snapshot_kimg * 1000, None)
         self.evaluation = None if trainer.evaluate is None else trainer.evaluate.settings
-        if self.evaluation is not None:
-            self.points["evaluation"] = (self.evaluation.every_kimg * 1000, self.evaluation.per_decade)
         self.publish_diverged = config.on_divergence == "publish"
         self.nimg = 0
         # Images seen at the last log record, evaluation, snapshot and state.
@@ -192,14 +186,15 @@ class TrainingLoop:
 
     def _events(self, interruption: Interruption) -> None:
         self.files.check()
-        if self._due("tick"):
+        config, evaluation = self.config, self.evaluation
+        if self._due("tick", config.tick_kimg):
             self._tick()
-        if evaluated := self._due("evaluation"):
+        if evaluated := evaluation and self._due("evaluation", evaluation.every_kimg, evaluation.per_decade):
             self._evaluate(interruption)
-            if self._at_end() and self._due("tick"):
+            if self._at_end() and self._due("tick", config.tick_kimg):
                 # Writes the last record of a run that ends here.
                 self._tick()
-        if shown := self._due("snapshot"):
+        if shown := self._due("snapshot", config.snapshot_kimg):
             metadata = {**self.metadata, "nimg": self.nimg, "last_nimg": self.nimg}
             self.files.write_snapshot(metadata, self.trainer.snapshots, self.picture)
             self.done["snapshot"] = self.nimg
@@ -208,12 +203,9 @@ class TrainingLoop:
         if request >= StopRequest.SAVE:
             self._save()
         if request > StopRequest.SAVE:
-            self._end(request)
-
-    def _end(self, request: StopRequest) -> None:
-        self.files.wait()
-        # If a rank ended before rank 0 has written, all ranks would end.
-        self.ranks.agree(request).enforce()
+            self.files.wait()
+            # If a rank ended before rank 0 has written, all ranks would end.
+            self.ranks.agree(request).enforce()
 
     def _state_is_old(self) -> bool:
         if self.ranks.rank or self.nimg == self._saved_nimg:
@@ -223,10 +215,11 @@ class TrainingLoop:
         # A slow disk does not delay the run.
         return not self.files.busy and time.monotonic() - self._saved >= self.config.state_minutes * 60
 
-    def _due(self, event: str) -> bool:
-        last, points = self.done[event], self.points.get(event)
-        if points is None or last == self.nimg:
+    def _due(self, event: str, every_kimg: float | None, per_decade: int | None = None) -> bool:
+        last = self.done[event]
+        if every_kimg is None or last == self.nimg:
             return False
+        points = (every_kimg * 1000, per_decade)
         return last is None or self._at_end() or points_passed(self.nimg, *points) > points_passed(last, *points)
 
     def _at_end(self) -> bool:
@@ -276,10 +269,13 @@ class TrainingLoop:
         self.meter.flush()
         start = time.perf_counter()
         assert self.trainer.evaluate is not None
-        result = self.trainer.evaluate(self.trainer.ema.net, interruption, self.ranks)
-        if isinstance(result, StopRequest):
+        try:
+            result = self.trainer.evaluate(self.trainer.ema.net, interruption, self.ranks)
+        except (KeyboardInterrupt, RankLostError):
+            # No iteration is under way here: the state is whole, also without the other processes.
             self._save()
-            return self._end(result)
+            self.files.wait()
+            raise
         key, value = logs.selection(result)
         finite = isinstance(value, float) and math.isfinite(value)
         if not isinstance(value, float) or not (finite or self.publish_diverged):

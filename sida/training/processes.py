@@ -58,11 +58,6 @@ class StopRequest(enum.IntEnum):
             raise Preempted
 
 
-_MEANING = {
-    signal.SIGINT: StopRequest.STOP,
-    signal.SIGTERM: StopRequest.MAKE_ROOM,
-    signal.SIGUSR1: StopRequest.MAKE_ROOM,
-}
 #: A workflow forwards the same Ctrl-C more than once; only a Ctrl-C after this many seconds ends the process at once.
 _PATIENCE = 5.0
 
@@ -84,7 +79,8 @@ class Interruption:
     def __enter__(self) -> Interruption:
         # Only the main thread can set handlers in Python; in other threads signals keep their default handling.
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._handle) for number in _MEANING}
+            signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+            self._previous = {number: signal.signal(number, self._handle) for number in signals}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -100,7 +96,7 @@ class Interruption:
             self._since = time.monotonic()
         elif number == signal.SIGINT and time.monotonic() - self._since > _PATIENCE:
             raise KeyboardInterrupt
-        self.request = max(self.request, _MEANING[signal.Signals(number)])
+        self.request = max(self.request, StopRequest.STOP if number == signal.SIGINT else StopRequest.MAKE_ROOM)
 
 
 class RankLostError(UserError):
