@@ -46,24 +46,26 @@ def place() -> tuple[int, int, int]:
 def take_device(name: str, where: str) -> torch.device:
     """Returns the device of a name; a GPU with a number becomes this thread's current device.
 
-    CUDA graphs, torch's global generator, Triton's kernels and the peak of memory belong to the current device.
+    In several processes on a machine, each has its own GPU. CUDA graphs, torch's global generator, Triton's kernels and
+    the peak of memory belong to the current device.
 
     Args:
         name: ``cpu``, ``cuda`` or ``cuda:NUMBER``.
         where: Place named in errors.
 
     Raises:
-        UserError: This machine does not have the device.
+        UserError: This machine does not have the device, or has fewer GPUs than processes.
     """
     if not re.fullmatch(r"(cpu|cuda)(:(0|[1-9]\d?))?", name, re.ASCII):
         raise UserError(f"{where}.device", f"'{name}' is no device", "use cpu or cuda")
-    device = torch.device(name)
+    _, world_size, local_rank = place()
+    device = torch.device(f"cuda:{local_rank}" if name == "cuda" and world_size > 1 else name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"{where}.device", f"'{name}', but no GPU is available here", "use cpu")
     if device.type == "cuda" and device.index is not None:
         count = torch.cuda.device_count()
         if device.index >= count:
-            fault = f"there is no {name} here, the last GPU is cuda:{count - 1}"
+            fault = f"there is no {device} here, the last GPU is cuda:{count - 1}"
             raise UserError(f"{where}.device", fault, "use that or cpu")
         torch.cuda.set_device(device)
     return device

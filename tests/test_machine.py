@@ -9,7 +9,6 @@ import torch
 from sida import machine
 from sida.cli.main import main as sida
 from sida.machine import environment, take_device
-from sida.training.processes import own_device
 from tests.refused import refused
 from workflow.cli import main as measuring
 
@@ -48,7 +47,8 @@ COMMANDS = {
 @pytest.mark.parametrize("work", COMMANDS)
 def test_the_gpu_that_is_named_becomes_the_current_one(two_gpus, work, monkeypatch):
     # As torchrun starts the second of two processes that sample.
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
     main, command = COMMANDS[work]
     with pytest.raises(TakenError, match="cuda:1"):
         main(command.split())
@@ -56,11 +56,11 @@ def test_the_gpu_that_is_named_becomes_the_current_one(two_gpus, work, monkeypat
 
 def test_a_training_takes_the_gpu_that_is_named_and_each_of_its_processes_its_own(two_gpus, monkeypatch):
     with pytest.raises(TakenError, match="cuda:1"):
-        own_device("cuda:1", "spec")
-    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+        take_device("cuda:1", "spec")
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(TakenError, match="cuda:1"):
-        own_device("cuda", "spec")
+        take_device("cuda", "spec")
 
 
 def test_a_name_without_a_number_keeps_the_current_gpu(two_gpus):

@@ -231,7 +231,7 @@ def open_device(name: str | None) -> str:
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        name = f"cuda:{place()[2]}"
     return str(take_device(name, "sample"))
 
 

@@ -22,7 +22,7 @@ from sida.config.settings import from_mapping, load_spec
 from sida.data import Dataset, load_dataset
 from sida.data.dataset import Sketch, join_sketches, read_sketch
 from sida.errors import Progress, UserError, say
-from sida.machine import code_version, peak_memory, prepare_process
+from sida.machine import code_version, peak_memory, prepare_process, take_device
 from sida.networks import architecture
 from sida.sampling.store import Pictures
 from sida.training import logs
@@ -30,7 +30,7 @@ from sida.training.averages import Average
 from sida.training.evaluation import Evaluation
 from sida.training.logs import IterationRecord, LogRecords, TickMeter
 from sida.training.optimizer import NamedTensors, OptimizedNetwork, Resumable
-from sida.training.processes import ALONE, Interruption, RankLostError, Ranks, StopRequest, joined, own_device
+from sida.training.processes import ALONE, Interruption, RankLostError, Ranks, StopRequest, joined
 from sida.training.run import BEST, RunFiles, copied, of_this_version
 from sida.training.schedule import points_passed
 
@@ -392,7 +392,7 @@ class Run(Generic[AnyConfig]):
                 raise UserError(f"{where}.outdir", f"must be the path of a folder, got {named!r}", "remove it")
             outdir = named if outdir is None else outdir
             config = from_mapping(kind, {key: value for key, value in config.items() if key != "outdir"}, where)
-        device = own_device(config.device, where)
+        device = take_device(config.device, where)
         if config.loggers and importlib.util.find_spec("tensorboard") is None:
             remedy = f"install it ({how_to_install('tensorboard>=2.16')}) or leave tensorboard out"
             raise UserError(f"{where}.loggers", "the package tensorboard is not installed", remedy)

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from sida.errors import EXIT_RETRY, Preempted, UserError
 from sida.late import torch
-from sida.machine import place, take_device
+from sida.machine import place
 
 T = TypeVar("T")
 #: Timeouts: within a step, and while rank 0 works alone (for example, reads a state).
@@ -170,23 +170,6 @@ class Ranks:
 
 #: A single process.
 ALONE = Ranks()
-
-
-def own_device(name: str, where: str) -> torch.device:
-    """Returns the device of this process; several processes on a machine each get their own GPU.
-
-    Args:
-        name: ``cpu``, or ``cuda``.
-        where: Place named in errors.
-
-    Raises:
-        UserError: This machine does not have the device, or has fewer GPUs than processes.
-    """
-    device = take_device(name, where)
-    _, world_size, local_rank = place()
-    if device.type != "cuda" or world_size == 1:
-        return device
-    return take_device(f"cuda:{local_rank}", where)
 
 
 @contextlib.contextmanager
