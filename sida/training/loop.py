@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from sida.config.recipe import RunConfig, StudentConfig
+from sida.config.recipe import EvaluationPoints, RunConfig, StudentConfig
 from sida.config.resources import how_to_install
 from sida.config.samplers import Sampler
 from sida.config.settings import from_mapping, load_spec
@@ -27,7 +27,6 @@ from sida.networks import architecture
 from sida.sampling.store import Pictures
 from sida.training import logs
 from sida.training.averages import Average
-from sida.training.evaluation import Evaluation
 from sida.training.logs import IterationRecord, LogRecords, TickMeter
 from sida.training.optimizer import NamedTensors, OptimizedNetwork, Resumable
 from sida.training.processes import ALONE, Interruption, RankLostError, Ranks, StopRequest, joined
@@ -53,14 +52,16 @@ class Trainer(abc.ABC):
     Attributes:
         ranks: Processes that train together.
         sampler: Sampler of the pictures.
-        evaluate: Measures the product; the average with the lowest selection value is the run's result. None makes the
-            last average the result.
+        evaluate: Measures the product on the ranks, until this rank is asked to end; the average with the lowest
+            selection value is the run's result. None makes the last average the result.
+        evaluation: Times of evaluations.
         max_nan_share: Largest permitted share of samples dropped for a NaN.
         begun: Images after which all phases of the method have begun, and evaluations count for ``patience``.
     """
 
     sampler: Sampler
-    evaluate: Evaluation | None = None
+    evaluate: Callable[[torch.nn.Module, Interruption, Ranks], dict[str, Any]] | None = None
+    evaluation: EvaluationPoints | None = None
     max_nan_share = 1.0
     begun = 0.0
 
@@ -135,7 +136,6 @@ class TrainingLoop:
         self.trainer, self.config, self.stage, self.files = trainer, config, stage, files
         self.metadata, self.ranks, self.total = dict(metadata), files.ranks, config.total_kimg * 1000
         self.picture = Pictures(trainer.sampler, config.pictures, config.device)
-        self.evaluation = None if trainer.evaluate is None else trainer.evaluate.settings
         self.publish_diverged = config.on_divergence == "publish"
         self.nimg = 0
         # Images seen at the last log record, evaluation, snapshot and state.
@@ -186,7 +186,7 @@ class TrainingLoop:
 
     def _events(self, interruption: Interruption) -> None:
         self.files.check()
-        config, evaluation = self.config, self.evaluation
+        config, evaluation = self.config, self.trainer.evaluation
         if self._due("tick", config.tick_kimg):
             self._tick()
         if evaluated := evaluation and self._due("evaluation", evaluation.every_kimg, evaluation.per_decade):
@@ -233,10 +233,10 @@ class TrainingLoop:
             and (fault := logs.hopeless(self.train[-1], self.trainer.max_nan_share))
         ):
             return f"{fault} (on_divergence: publish)"
-        if self.evaluation is not None and self.evaluation.patience is not None:
+        if (plan := self.trainer.evaluation) and plan.patience is not None:
             values = [value for nimg, value in logs.selected(self.evaluations) if nimg > self.trainer.begun]
-            if logs.since_best(values, self.evaluation.min_improvement) >= self.evaluation.patience:
-                return f"{self.evaluation.patience} evaluations after the best one that counts (patience)"
+            if logs.since_best(values, plan.min_improvement) >= plan.patience:
+                return f"{plan.patience} evaluations after the best one that counts (patience)"
         return None
 
     def _judge(self, faults: Sequence[str]) -> None:

@@ -21,8 +21,8 @@ from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors
 from sida.machine import place
 from sida.methods import distill
+from sida.methods.distillation import Evaluation
 from sida.training import processes, train_teacher
-from sida.training.evaluation import Evaluation
 from sida.training.iteration import StudentTrainer
 from tests.refused import refused
 from tests.training.processes import said, started, statuses, together
