@@ -58,8 +58,8 @@ def take_device(name: str, where: str) -> torch.device:
     """
     if not re.fullmatch(r"(cpu|cuda)(:(0|[1-9]\d?))?", name, re.ASCII):
         raise UserError(f"{where}.device", f"'{name}' is no device", "use cpu or cuda")
-    _, world_size, local_rank = place()
-    device = torch.device(f"cuda:{local_rank}" if name == "cuda" and world_size > 1 else name)
+    _, world_size, local_rank = place() if name == "cuda" else (0, 1, 0)
+    device = torch.device(f"cuda:{local_rank}" if world_size > 1 else name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"{where}.device", f"'{name}', but no GPU is available here", "use cpu")
     if device.type == "cuda" and device.index is not None:

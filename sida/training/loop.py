@@ -226,12 +226,15 @@ class TrainingLoop:
         return self.ended or self.nimg >= self.total
 
     def _reason_to_end(self) -> str | None:
-        """Reason to end early: a function of the log, so that a resumed run ends at the same image."""
-        if (
-            self.publish_diverged
-            and self.train
-            and (fault := logs.hopeless(self.train[-1], self.trainer.max_nan_share))
-        ):
+        """Reason to end early: a function of the log, so that a resumed run ends at the same image.
+
+        Raises:
+            UserError: The run is hopeless, and no result is wanted.
+        """
+        if self.train and (fault := logs.hopeless(self.train[-1], self.trainer.max_nan_share)):
+            if not self.publish_diverged:
+                remedy = "lower lr or the loss weights, or take it as it is with on_divergence: publish"
+                raise UserError(self.stage, fault, remedy)
             return f"{fault} (on_divergence: publish)"
         if (plan := self.trainer.evaluation) and plan.patience is not None:
             values = [value for nimg, value in logs.selected(self.evaluations) if nimg > self.trainer.begun]
@@ -257,10 +260,6 @@ class TrainingLoop:
         self.done["tick"] = self.nimg
         sizes = {name: network.weight_rms() for name, network in self.trainer.networks.items()}
         record = {"nimg": self.nimg, **values, "weight_rms": sizes, **peak_memory(self.ranks.world_size)}
-        fault = logs.hopeless(record, self.trainer.max_nan_share)
-        if fault and not self.publish_diverged:
-            remedy = "lower lr or the loss weights, or take it as it is with on_divergence: publish"
-            raise UserError(self.stage, fault, remedy)
         self.train.append(record)
         self.files.logs.add("train", record)
         self._judge(logs.unhealthy(self.train))
