@@ -20,6 +20,9 @@ from pathlib import Path
 from sida.errors import UserError
 
 USAGE = "usage: python -m workflow.launch [--nodes N] GPUS MODULE ARGUMENTS ..."
+#: Environment of torchrun, of which versions ignore the parts that they do not know: signals that are passed on, and
+#: seconds that the processes have to write a state.
+TORCHRUN = {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGUSR1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "120"}
 
 
 def main(words: Sequence[str]) -> None:
@@ -39,6 +42,7 @@ def main(words: Sequence[str]) -> None:
     try:
         if int(nodes) > 1 or (nodes == "1" and gpus > 1):
             command = on_nodes(int(nodes), gpus, module)
+            os.environ.update(TORCHRUN)
         if int(nodes) < 2 and gpus and (pool := os.environ.get("SIDA_GPUS")):
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(take(pool, gpus))
     except UserError as error:
@@ -74,8 +78,7 @@ def on_nodes(nodes: int, gpus: int, module: Sequence[str]) -> list[str]:
     # A failing process ends all others, which would otherwise wait for it.
     srun.append("--kill-on-bad-exit=1")
     meet = ["--rdzv-backend=c10d", f"--rdzv-id={job}", f"--rdzv-endpoint={socket.gethostname()}:{_free_port()}"]
-    signals = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1"
-    return [*srun, *torchrun, *meet, signals, "-m", *module]
+    return [*srun, *torchrun, *meet, "-m", *module]
 
 
 def _free_port() -> int:

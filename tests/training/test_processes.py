@@ -27,6 +27,7 @@ from sida.training.iteration import StudentTrainer
 from tests.refused import refused
 from tests.training.processes import said, started, statuses, together
 from tests.training.toy import STUDENT, TEACHER, CrashError, as_json, results
+from workflow.launch import TORCHRUN
 
 # A rate near the paper's: entries whose gradient is nothing but rounding move by it, and each number of processes adds
 # up in an order of its own.
@@ -223,7 +224,7 @@ def torchrun(spec, folder):
     """The command of a training in two processes."""
     words = ["-m", "sida", "train-teacher", "--out", str(folder), "--spec", as_json(spec)]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *words]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, **TORCHRUN})
 
 
 TWO = {**TEACHER, "batch_gpu": 4, "snapshot_kimg": None, "state_minutes": 0}
@@ -233,7 +234,7 @@ def test_a_training_stops_at_a_signal_to_torchrun_resumes_and_ends_with_it(tmp_p
     spec = {**TWO, "total_kimg": 1000}
     run = torchrun(spec, tmp_path / "run")
     wait_for_image(tmp_path / "run", run)
-    run.send_signal(signal.SIGTERM)
+    run.send_signal(signal.SIGUSR1)
     _, said = run.communicate(timeout=300)
     assert "preempted; the state is kept: run the same command again to resume\n" in said
     images = newest_image(tmp_path / "run")
