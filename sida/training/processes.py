@@ -1,4 +1,4 @@
-"""Processes that train together: stop requests by signals, the operations that connect them, and their start.
+"""Processes that train together: stop requests by signals, and the operations that connect them.
 
 Each process works on its part of every batch; rank 0 writes and prints. SIGINT ends a training, SIGTERM and SIGUSR1
 preempt it; its state is written first.

@@ -130,10 +130,10 @@ class KeptState(NamedTuple):
 class StateStore:
     """The ``state/`` folder of a run, to be used under the run's lock.
 
-    A state is a tensor file and, written after it, a JSON file that holds its SHA-256, the digest of its configuration
-    and the hash of its own content: a process killed at any moment leaves the previous state intact. States of several
-    configurations lie side by side; a configuration resumes from its own states. A state is removed only when its
-    own configuration has two newer ones.
+    A state is a tensor file and, written after it, a JSON file with the digest of its configuration; each has the hash
+    of its own content. A process killed at any moment leaves the previous state intact. States of several
+    configurations lie side by side; a configuration resumes from its own states. A state is removed only when its own
+    configuration has two newer ones.
 
     Args:
         folder: Folder of the states.
