@@ -8,12 +8,10 @@ import datetime
 import functools
 import hashlib
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import re
 import resource
-import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,27 +27,45 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _HEAP_BLOCK, _KEEP_FREE = 32 << 20, 1 << 30
 
 
+def place() -> tuple[int, int, int]:
+    """Returns rank, world size and local rank as set by ``torchrun``, or 0, 1, 0 without it.
+
+    Raises:
+        UserError: The environment variables are not numbers, or contradict each other.
+    """
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        return 0, 1, 0
+    given = {name: os.environ.get(name, "0") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    rank, world_size, local_rank = (int(text) if text.isdecimal() else -1 for text in given.values())
+    if not (0 <= rank < world_size and local_rank >= 0):
+        words = ", ".join(f"{name}={text}" for name, text in given.items())
+        raise UserError(words, "not what torchrun sets", "start the processes by torchrun, or unset RANK")
+    return rank, world_size, local_rank
+
+
 def take_device(name: str, where: str) -> torch.device:
     """Returns the device of a name; a GPU with a number becomes this thread's current device.
 
-    CUDA graphs, torch's global generator, Triton's kernels and the peak of memory belong to the current device.
+    In several processes on a machine, each has its own GPU. CUDA graphs, torch's global generator, Triton's kernels and
+    the peak of memory belong to the current device.
 
     Args:
         name: ``cpu``, ``cuda`` or ``cuda:NUMBER``.
         where: Place named in errors.
 
     Raises:
-        UserError: This machine does not have the device.
+        UserError: This machine does not have the device, or has fewer GPUs than processes.
     """
     if not re.fullmatch(r"(cpu|cuda)(:(0|[1-9]\d?))?", name, re.ASCII):
         raise UserError(f"{where}.device", f"'{name}' is no device", "use cpu or cuda")
-    device = torch.device(name)
+    _, world_size, local_rank = place() if name == "cuda" else (0, 1, 0)
+    device = torch.device(f"cuda:{local_rank}" if world_size > 1 else name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"{where}.device", f"'{name}', but no GPU is available here", "use cpu")
     if device.type == "cuda" and device.index is not None:
         count = torch.cuda.device_count()
         if device.index >= count:
-            fault = f"there is no {name} here, the last GPU is cuda:{count - 1}"
+            fault = f"there is no {device} here, the last GPU is cuda:{count - 1}"
             raise UserError(f"{where}.device", fault, "use that or cpu")
         torch.cuda.set_device(device)
     return device
@@ -113,31 +129,21 @@ def prepare_process(threads: int = 1) -> None:
     keep_freed_memory()
 
 
-def keep_freed_memory() -> None:
-    """Makes glibc keep freed memory instead of returning every activation to the kernel.
+def keep_freed_memory(kept: bool = True) -> None:
+    """Makes glibc keep freed memory, instead of returning every activation to the kernel; elsewhere it does nothing.
 
     A training step or a network that draws frees and allocates the same megabytes repeatedly; by default most of them
-    are fresh pages that the kernel must clear (thousands of page faults per step). Without glibc the function does
-    nothing.
+    are fresh pages that the kernel must clear (thousands of page faults per step).
+
+    Args:
+        kept: False returns freed blocks of 16 MiB and more, such as batches of large images. By default blocks of up
+            to 32 MiB stay, between which later ones do not fit, so that a measurement's peak is up to 0.2 GB higher.
     """
-    _set_allocator({_M_MMAP_THRESHOLD: _HEAP_BLOCK, _M_TRIM_THRESHOLD: _KEEP_FREE})
-
-
-def return_freed_memory() -> None:
-    """Makes glibc return freed blocks of 16 MiB and more to the kernel, such as batches of large images.
-
-    By default blocks of up to 32 MiB stay, between which later ones do not fit, so that a measurement's peak is up to
-    0.2 GB higher. Without glibc the function does nothing.
-    """
-    _set_allocator({_M_MMAP_THRESHOLD: _HEAP_BLOCK // 2})
-
-
-def _set_allocator(values: Mapping[int, int]) -> None:
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):
-            libc = ctypes.CDLL("libc.so.6")
-            for option, value in values.items():
-                libc.mallopt(option, value)
+    options = {_M_MMAP_THRESHOLD: _HEAP_BLOCK, _M_TRIM_THRESHOLD: _KEEP_FREE}
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        for option, value in (options if kept else {_M_MMAP_THRESHOLD: _HEAP_BLOCK // 2}).items():
+            libc.mallopt(option, value)
 
 
 def peak_memory(processes: int = 1) -> dict[str, float | str]:
@@ -328,14 +334,6 @@ def environment(device: str | None = "cpu") -> dict[str, Any]:
         "date": now(),
         "device": f"cpu ({processor_name()})" if device is None else device_name(device),
         "python": platform.python_version(),
-        "torch": _torch_version(),
+        "torch": importlib.metadata.version("torch") if device is None else torch.__version__,
         "numpy": importlib.metadata.version("numpy"),
     }
-
-
-def _torch_version() -> str:
-    """``torch.__version__``, build included, without loading torch."""
-    spec = importlib.util.find_spec("torch")
-    assert spec is not None
-    assert spec.origin is not None
-    return str(runpy.run_path(str(Path(spec.origin).with_name("version.py")))["__version__"])

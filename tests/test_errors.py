@@ -55,7 +55,6 @@ def test_a_place_where_nothing_can_be_written_is_told_first(verb, tmp_path, monk
         ("sample", ["--out", "o", "--seeds", "0-99999999999999"], "seeds"),
         ("sample", ["--out", "o", "--sampler", "heun:18,num_steps=20"], "num_steps: is given twice"),
         ("train-teacher", ["--spec", "name: x\n" * 99, "--out", "o"], "no such file"),
-        ("train-teacher", ["--spec", "{}", "--out", "o", "--processes", "65"], "--processes: must be at most 64"),
         ("average", ["x", "--std", "0.1", "--out=--"], "--out=--: '--'"),
         # An option of a feature network that is not used.
         ("reference", ["--dataset", '{"name": "digits", "kind": "digits"}', "--extractor", "pixels",

@@ -9,7 +9,6 @@ import torch
 from sida import machine
 from sida.cli.main import main as sida
 from sida.machine import environment, take_device
-from sida.training.processes import own_device
 from tests.refused import refused
 from workflow.cli import main as measuring
 
@@ -36,8 +35,8 @@ COMMANDS = {
     "encode": (sida, "data encode --source images.zip --out latents.zip --device cuda:1"),
     "reference": (measuring, "reference --images images.zip --extractor digits --out f.safetensors --device cuda:1"),
     "measure": (measuring, "measure --spec measure.json --trials 0 --out measured"),
-    "train": (lambda _: own_device("cuda:1", "spec"), ""),
-    "train beside others": (lambda _: own_device("cuda", "spec"), ""),
+    "train": (lambda _: take_device("cuda:1", "spec"), ""),
+    "train beside others": (lambda _: take_device("cuda", "spec"), ""),
 }
 
 

@@ -1,7 +1,7 @@
 """``python -m workflow.launch [--nodes N] GPUS MODULE ...``: runs ``python -m MODULE ...`` on GPUs of the pool.
 
-Rules start commands on GPUs with this launcher. Without a pool (``SIDA_GPUS``) and on one node the launcher only
-executes the command, so it imports nothing that takes time.
+Rules start commands on GPUs with this launcher; with ``--nodes``, torchrun starts one process for each of several GPUs.
+Without a pool (``SIDA_GPUS``) the launcher only executes the command, so it imports nothing that takes time.
 
 A pool distributes a machine's GPUs among jobs by file locks: a process holds a device until the process ends. The
 kernel releases a lock (``flock``) when its process ends for any reason. Waiting jobs form one queue (by a separate
@@ -20,6 +20,9 @@ from pathlib import Path
 from sida.errors import UserError
 
 USAGE = "usage: python -m workflow.launch [--nodes N] GPUS MODULE ARGUMENTS ..."
+#: Environment of torchrun, of which versions ignore the parts that they do not know: signals that are passed on, and
+#: seconds that the processes have to write a state.
+TORCHRUN = {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGUSR1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "120"}
 
 
 def main(words: Sequence[str]) -> None:
@@ -31,15 +34,16 @@ def main(words: Sequence[str]) -> None:
     Raises:
         SystemExit: Bad arguments, or a pool that is too small; the message is one line.
     """
-    nodes, words = (words[1], words[2:]) if words[:1] == ["--nodes"] else ("1", words)
+    nodes, words = (words[1], words[2:]) if words[:1] == ["--nodes"] else ("0", words)
     if len(words) < 2 or not (nodes.isdecimal() and words[0].isdecimal()):
         raise SystemExit(USAGE)
     gpus, module = int(words[0]), words[1:]
     command = [sys.executable, "-m", *module]
     try:
-        if int(nodes) > 1:
+        if int(nodes) > 1 or (nodes == "1" and gpus > 1):
             command = on_nodes(int(nodes), gpus, module)
-        elif gpus and (pool := os.environ.get("SIDA_GPUS")):
+            os.environ.update(TORCHRUN)
+        if int(nodes) < 2 and gpus and (pool := os.environ.get("SIDA_GPUS")):
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(take(pool, gpus))
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
@@ -48,7 +52,7 @@ def main(words: Sequence[str]) -> None:
 
 
 def on_nodes(nodes: int, gpus: int, module: Sequence[str]) -> list[str]:
-    """The command that runs a module on several nodes.
+    """The command that runs a module in several processes.
 
     Args:
         nodes: Number of nodes.
@@ -56,11 +60,15 @@ def on_nodes(nodes: int, gpus: int, module: Sequence[str]) -> list[str]:
         module: Name of the module and its arguments.
 
     Returns:
-        ``srun ... torchrun ... -m module``; the processes connect to a free port of this node.
+        ``torchrun ... -m module``; on several nodes ``srun ... torchrun ... -m module``, whose processes connect to a
+        free port of this node.
 
     Raises:
         UserError: There is no allocation, or the GPUs cannot be divided evenly.
     """
+    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={nodes}", f"--nproc-per-node={gpus // nodes}"]
+    if nodes == 1:
+        return [*torchrun, "--standalone", "-m", *module]
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         raise UserError(f"--nodes {nodes}", "several nodes need an allocation of SLURM, and SLURM_JOB_ID is not set")
@@ -70,9 +78,7 @@ def on_nodes(nodes: int, gpus: int, module: Sequence[str]) -> list[str]:
     # A failing process ends all others, which would otherwise wait for it.
     srun.append("--kill-on-bad-exit=1")
     meet = ["--rdzv-backend=c10d", f"--rdzv-id={job}", f"--rdzv-endpoint={socket.gethostname()}:{_free_port()}"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={nodes}", f"--nproc-per-node={gpus // nodes}"]
-    signals = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1"
-    return [*srun, *torchrun, *meet, signals, "-m", *module]
+    return [*srun, *torchrun, *meet, "-m", *module]
 
 
 def _free_port() -> int:

@@ -28,7 +28,7 @@ from sida.config.settings import from_mapping
 from sida.data import Dataset, load_dataset
 from sida.errors import Progress, UserError, suggestion
 from sida.files.atomic import sha256_json
-from sida.machine import cpu_threads, keep_freed_memory, return_freed_memory, take_device, tf32
+from sida.machine import cpu_threads, keep_freed_memory, take_device, tf32
 
 
 class Measurer:
@@ -48,8 +48,7 @@ class Measurer:
         self.protocol: Protocol = self.spec.protocol
         take_device(self.spec.device, where)
         # Networks that draw need the same activations again and again; ready images need their batches once.
-        ready = self.spec.sampler["kind"] in ("data", "images")
-        (return_freed_memory if ready else keep_freed_memory)()
+        keep_freed_memory(self.spec.sampler["kind"] not in ("data", "images"))
         # With a misspelt key the published file would be fetched instead of the given one.
         known = {
             "references": [*self.protocol.references],

@@ -118,7 +118,7 @@ def _overview(about: str, groups: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def _parsed(verb: Verb, arguments: list[str]) -> argparse.Namespace:
-    """Arguments of a verb, with the whole command as ``argv``."""
+    """Arguments of a verb."""
     parser = argparse.ArgumentParser(
         prog=f"sida {arguments[0]}",
         description=verb.help,
@@ -126,12 +126,10 @@ def _parsed(verb: Verb, arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verb.arguments(parser)
-    found = argparse.Namespace(argv=arguments)
     if not verb.intermixed:
-        return parser.parse_args(arguments[1:], found)
+        return parser.parse_args(arguments[1:])
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    found.passed = arguments[end + 1 :]
-    return parser.parse_intermixed_args(arguments[1:end], found)
+    return parser.parse_intermixed_args(arguments[1:end], argparse.Namespace(passed=arguments[end + 1 :]))
 
 
 def _status(verb: Verb, arguments: list[str]) -> int:

@@ -4,22 +4,30 @@ Both trainings take a spec, overrides of single settings and the folder of the r
 """
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sida.cli.arguments import add_whole
 from sida.cli.main import Verb, let_go
+from sida.config.plugins import our_object
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping, load_spec
 from sida.errors import UserError, say
 from sida.files.text_files import parse_yaml
 from sida.methods.registry import METHODS, DistillConfig
-from sida.training.processes import place, rank_0_output, run_together
+from sida.training.processes import rank_0_output
 
 T = TypeVar("T")
+#: Options that override single settings of a student: placeholder and help.
+_OPTIONS = {
+    "method": ("METHOD", "name, or a custom module:object; overrides the spec's"),
+    "teacher": ("PATH", "network of the teacher; overrides the spec's"),
+    "guide": ("PATH", "guiding network of the teacher (with guidance in the recipe)"),
+    "init": ("PATH", "generator to start from (sid2a); overrides the spec's"),
+}
 
 
 def _training_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,19 +36,8 @@ def _training_arguments(parser: argparse.ArgumentParser) -> None:
     add("--spec", required=True, metavar="JSON|FILE", help="settings: JSON text, or a JSON or YAML file")
     add("--out", required=True, metavar="DIR", help="folder of the run")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; repeatable")
-    # A larger number is a typing error that would bring the machine down.
-    add_whole(parser, "--processes", "train in N processes, one per GPU; 0 as 1", 0, 64, default=1)
     unfinished = "start a new run although DIR holds an unfinished run with other settings"
     add("--set-aside", action="store_true", help=f"{unfinished} (kept; it resumes when given its settings again)")
-
-
-def _in_processes(args: argparse.Namespace) -> int | None:
-    """Runs the command in the requested number of processes and returns the exit status; None for a single process."""
-    # The started processes have the same arguments.
-    if args.processes < 2 or place()[1] > 1:
-        return None
-    # With -P no module of the working folder runs in place of ours.
-    return run_together([sys.executable, "-P", "-m", "sida", *args.argv], args.processes)
 
 
 def read_settings(args: argparse.Namespace, cls: type[T], options: Mapping[str, Any] | None = None) -> tuple[T, str]:
@@ -84,12 +81,6 @@ def read_spec(text: str, overrides: Sequence[str]) -> tuple[dict[str, Any], str]
     return spec, where
 
 
-def _tell(network: Path) -> None:
-    """Prints the path of a training's result; a closed output does not fail the training."""
-    say(str(network), sys.stdout)
-    let_go(sys.stdout)
-
-
 def _apply(spec: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
@@ -117,6 +108,22 @@ def limit_library_threads(threads: int) -> None:
         os.environ[variable] = str(threads)
 
 
+@rank_0_output()
+def _train(cls: type[Any], training: str, args: argparse.Namespace) -> None:
+    """Trains a network with settings of a class, and prints its path.
+
+    Args:
+        cls: Class of settings.
+        training: ``module:function``, imported when the number of threads is set.
+        args: Parsed arguments.
+    """
+    config, where = read_settings(args, cls, {key: getattr(args, key, None) for key in _OPTIONS})
+    limit_library_threads(config.threads)
+    say(str(our_object(training)(config, args.out, where=where, set_aside=args.set_aside)), sys.stdout)
+    # A closed output does not fail the training.
+    let_go(sys.stdout)
+
+
 _TEACHER_HELP = "Train a diffusion teacher (EDM, EDM2 or a custom network)."
 _TEACHER_EXAMPLES = """examples:
   sida train-teacher --spec teacher.yaml --out results/my/teachers/digits
@@ -131,22 +138,12 @@ finished run only writes its files again.
 """
 
 
-@rank_0_output()
-def _teacher(args: argparse.Namespace) -> int:
-    """Trains the teacher and prints the path of the network."""
-    if (status := _in_processes(args)) is not None:
-        return status
-
-    config, where = read_settings(args, TeacherConfig)
-    limit_library_threads(config.threads)
-
-    from sida.training.teacher import train_teacher
-
-    _tell(train_teacher(config, args.out, where=where, set_aside=args.set_aside))
-    return 0
-
-
-TRAIN_TEACHER = Verb(_TEACHER_HELP, _TEACHER_EXAMPLES, _training_arguments, _teacher)
+TRAIN_TEACHER = Verb(
+    _TEACHER_HELP,
+    _TEACHER_EXAMPLES,
+    _training_arguments,
+    functools.partial(_train, TeacherConfig, "sida.training.teacher:train_teacher"),
+)
 
 _DISTILL_HELP = (
     f"Distil a teacher into a one-step generator ({', '.join(method.title for method in METHODS.values())})."
@@ -173,26 +170,13 @@ finished run only writes its files again.
 def _distill_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     _training_arguments(parser)
-    parser.add_argument("--method", metavar="METHOD", help="name, or a custom module:object; overrides the spec's")
-    parser.add_argument("--teacher", metavar="PATH", help="network of the teacher; overrides the spec's")
-    parser.add_argument("--guide", metavar="PATH", help="guiding network of the teacher (with guidance in the recipe)")
-    parser.add_argument("--init", metavar="PATH", help="generator to start from (sid2a); overrides the spec's")
+    for option, (metavar, text) in _OPTIONS.items():
+        parser.add_argument(f"--{option}", metavar=metavar, help=text)
 
 
-@rank_0_output()
-def _distill(args: argparse.Namespace) -> int:
-    """Distils the teacher and prints the path of the generator."""
-    if (status := _in_processes(args)) is not None:
-        return status
-
-    options = {"method": args.method, "teacher": args.teacher, "init": args.init, "guide": args.guide}
-    config, where = read_settings(args, DistillConfig, options)
-    limit_library_threads(config.threads)
-
-    from sida.methods.distillation import distill
-
-    _tell(distill(config, args.out, where=where, set_aside=args.set_aside))
-    return 0
-
-
-DISTILL = Verb(_DISTILL_HELP, _DISTILL_EXAMPLES, _distill_arguments, _distill)
+DISTILL = Verb(
+    _DISTILL_HELP,
+    _DISTILL_EXAMPLES,
+    _distill_arguments,
+    functools.partial(_train, DistillConfig, "sida.methods.distillation:distill"),
+)

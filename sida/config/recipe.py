@@ -1,6 +1,6 @@
 """Settings of trainings: of teachers, of students (recipes), and of the evaluations during a training.
 
-:mod:`sida.training.identity` says which of them decide a result. A setting of a recipe that is null takes the method's
+:mod:`sida.training.run` says which of them decide a result. A setting of a recipe that is null takes the method's
 value; :func:`sida.methods.registry.resolve_recipe` makes the one object in which all have values.
 """
 

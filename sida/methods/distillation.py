@@ -1,33 +1,45 @@
-"""Distillation of a teacher into a one-step generator, for all methods, and its identity.
+"""Distillation of a teacher into a one-step generator, for all methods, its identity, and evaluations meanwhile.
 
 The identity is the digest of everything that decides the result.
+
+A monitor measures the generator. ``module:factory`` in the settings names a callable that makes it from keyword
+arguments. The identity has the value of ``monitor_facts(**arguments)`` of the same module: a JSON value with everything
+that decides the monitor's numbers. Without this function it has the arguments, with files by their content; for a
+module from outside this package also its source. ``RECORDED_AS`` is a moved module's former name, which digests keep.
+
+A monitor that can divide its work among processes has ``part(generate, number, count)`` and ``join(parts)``, which
+together equal a call of the monitor. Any other monitor is called by rank 0 alone.
 """
 
+import functools
+import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
-from sida.config.plugins import code_sha256, load_object
-from sida.config.recipe import ResolvedConfig, StudentConfig
+from sida.config.plugins import code_sha256, is_ours, load_object
+from sida.config.recipe import EvaluationSettings, ResolvedConfig, StudentConfig
+from sida.config.samplers import Sampler
+from sida.config.settings import from_mapping
 from sida.data import Dataset
 from sida.data.dataset import read_sketch
 from sida.errors import UserError
-from sida.files.atomic import sha256_file
+from sida.files.atomic import by_content, sha256_file
 from sida.methods.method import Parts
 from sida.methods.registry import DEFAULTS, METHODS, DistillConfig, find_method, resolve_recipe
 from sida.networks import family_of
 from sida.networks.file import load_network, read_metadata
 from sida.networks.unet import checkpoint_blocks
+from sida.sampling import Drawer
 from sida.sampling.samplers import check_guide_fits
 from sida.training.batches import StepBatches
-from sida.training.evaluation import Evaluation, evaluation_facts
-from sida.training.identity import check_shapes, class_source, decisive_settings, run_digest
 from sida.training.iteration import StudentTrainer
 from sida.training.loop import Run
-from sida.training.processes import Ranks
+from sida.training.processes import Interruption, Ranks
+from sida.training.run import check_shapes, class_source, decisive_settings, run_digest
 
 
 def student_digest(
@@ -116,12 +128,13 @@ def distill(
     networks = {role: header["network"] for role, header in headers.items()}
     digest = student_digest(resolved, dataset.sha256, parents, where, networks)
 
-    def start(ranks: Ranks) -> StudentTrainer:
-        trainer = make_trainer(resolved, dataset, device, where)
-        trainer.batches = StepBatches(resolved, dataset, device, ranks, where)
-        if resolved.evaluation is not None:
+    def start(ranks: Ranks, config: ResolvedConfig) -> StudentTrainer:
+        trainer = make_trainer(config, dataset, device, where)
+        trainer.batches = StepBatches(config, dataset, device, ranks, where)
+        if config.evaluation is not None:
             place = f"{where}.evaluation"
-            trainer.evaluate = Evaluation(resolved.evaluation, dataset, trainer.sampler, resolved.device, place)
+            evaluation = Evaluation(config.evaluation, dataset, trainer.sampler, config.device, place)
+            trainer.evaluate, trainer.evaluation = evaluation, evaluation.settings
         return trainer
 
     whole = Run(resolved, run.folder, device, dataset)
@@ -165,3 +178,90 @@ def make_trainer(
         for net in frozen:
             checkpoint_blocks(net, f"{where}.checkpointing")
     return Parts(method, config, options, family_of(teacher), teacher, initial, device, where, guide).trainer()
+
+
+class Evaluation:
+    """Measures a network at intervals during its training.
+
+    The monitor is made at its first use. Latents are decoded before the monitor measures them, as in a final
+    measurement.
+
+    Args:
+        settings: Mapping of :class:`sida.config.recipe.EvaluationSettings`.
+        dataset: Training data; images have its classes with its class frequencies.
+        sampler: Sampler of the generator.
+        device: Device that draws the images.
+        where: Place named in errors.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, Any], dataset: Dataset, sampler: Sampler, device: str, where: str
+    ) -> None:
+        self.settings, self.where = from_mapping(EvaluationSettings, settings, where), where
+        self.drawer = Drawer(sampler, dataset=lambda: dataset, device=device)
+        self.classes = "empirical" if dataset.label_dim else "uniform"
+
+    @functools.cached_property
+    def monitor(self) -> Any:
+        """``monitor(generate) -> record``.
+
+        Raises:
+            UserError: The module or factory does not exist.
+        """
+        _, factory = load_object(self.settings.monitor, f"{self.where}.monitor", "factory")
+        return factory(**self.settings.kwargs)
+
+    def __call__(self, net: torch.nn.Module, interruption: Interruption, ranks: Ranks) -> dict[str, Any]:
+        """Evaluates a network on all ranks if the monitor can be divided, else on rank 0.
+
+        Args:
+            net: Averaged network, the same on all ranks.
+            interruption: Stop requests of this rank.
+            ranks: Processes of the run.
+
+        Returns:
+            The monitor's record. Its key ``selection`` (default ``fd``) names a value; the run keeps the network with
+            the lowest.
+
+        Raises:
+            KeyboardInterrupt: This rank was asked to end.
+        """
+        images, monitor = self._images(net, interruption.check), self.monitor
+        if ranks.world_size == 1 or not (hasattr(monitor, "part") and hasattr(monitor, "join")):
+            return ranks.from_first(lambda: dict(monitor(images)))
+        parts = ranks.gather(monitor.part(images, ranks.rank, ranks.world_size))
+        return ranks.from_first(lambda: dict(monitor.join(parts)))
+
+    def _images(self, net: torch.nn.Module, check: Callable[[], None]) -> Callable[[Sequence[int]], tuple[Any, Any]]:
+        self.drawer.net = net
+
+        def images(seeds: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+            check()
+            (batch,) = self.drawer.draw(seeds, len(seeds), self.classes)
+            return batch.images, batch.classes
+
+        return images
+
+
+def evaluation_facts(evaluation: Mapping[str, Any], dataset: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Returns everything about an evaluation that decides which network a run keeps, for the run's digest.
+
+    Args:
+        evaluation: ``{every_kimg, monitor, kwargs}``.
+        dataset: Spec of the training data. The run's digest already contains it, so the monitor's copy is left out.
+        where: Place named in errors.
+
+    Raises:
+        UserError: The module or factory does not exist, or does not accept the arguments.
+    """
+    module, factory = load_object(evaluation["monitor"], f"{where}.monitor", "factory")
+    source = {} if is_ours(evaluation["monitor"]) else {"source_sha256": code_sha256(module, factory)}
+    name = getattr(module, "RECORDED_AS", evaluation["monitor"])
+    kwargs = {k: v for k, v in evaluation.get("kwargs", {}).items() if k != "dataset" or v != dataset}
+    facts: Callable[..., Any] | None = getattr(module, "monitor_facts", None)
+    points = {key: value for key, value in evaluation.items() if value is not None}
+    try:
+        inspect.signature(factory).bind(**evaluation.get("kwargs", {}))
+    except TypeError as error:
+        raise UserError(f"{where}.kwargs", f"{evaluation['monitor']} does not accept them ({error})") from None
+    return {**points, **source, "monitor": name, "kwargs": by_content(kwargs) if facts is None else facts(**kwargs)}

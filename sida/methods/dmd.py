@@ -469,8 +469,6 @@ def make_f_distill(parts: Parts) -> training.Distiller:
     distiller = make_dmd2(parts, parts.options.bins)
     loss, network = distiller.loss, distiller.fake_score
     loss.means, loss.add_up = network.net.get_buffer("ratios"), lambda values: network.ranks.add_up(values)
-    # Its running means take each step once, over all processes.
-    distiller.repeatable = False
     return distiller
 
 

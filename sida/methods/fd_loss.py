@@ -300,10 +300,7 @@ def make_fd_loss(parts: Parts) -> training.StudentTrainer:
     )
     schedule = CosineSchedule(**vars(parts.schedule(options.lr_rampup_kimg)))
     kept = {f"judge-{name}": term for name, term in terms.items()}
-    trainer = training.StudentTrainer([step], schedule, config, graphs=False, kept=kept)
-    # The statistics have taken the images of a step that runs out of memory.
-    trainer.repeatable = False
-    return trainer
+    return training.StudentTrainer([step], schedule, config, graphs=False, kept=kept)
 
 
 FD_LOSS = Method(

@@ -23,7 +23,7 @@ from sida.data.load import counts_of
 from sida.errors import Progress, SettingError, UserError, one_line
 from sida.files.atomic import sha256_file
 from sida.files.tensors import starts_as_pickle
-from sida.machine import environment, keep_freed_memory, take_device, tf32
+from sida.machine import environment, keep_freed_memory, place, take_device, tf32
 from sida.networks.file import load_network, read_metadata
 from sida.networks.official import describe_file, find_source, import_network
 from sida.sampling.generate import Drawer, Samples
@@ -90,7 +90,7 @@ def run_job(config: SampleConfig) -> Iterator[str]:
         UserError: A setting is wrong, a file is missing, or the target holds other samples.
     """
     with tf32(False):
-        rank, world = _share()
+        rank, world, _ = place()
         seeds, (rows, columns) = parse_seeds(config.seeds), _grid_size(config.grid_size)
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -206,13 +206,6 @@ def _fill(store: SampleStore, source: _Source, config: SampleConfig, rank: int, 
     progress.update(total, force=True)
 
 
-def _share() -> tuple[int, int]:
-    """``(rank, world)`` from torchrun's environment; this process alone without it."""
-    # One of the two alone is not torchrun's.
-    whole = {"RANK", "WORLD_SIZE"} <= os.environ.keys()
-    return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if whole else (0, 1)
-
-
 def _grid_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9]\d{0,3})[x×]([1-9]\d{0,3})", text)
     if not match:
@@ -238,7 +231,7 @@ def open_device(name: str | None) -> str:
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        name = f"cuda:{place()[2]}"
     return str(take_device(name, "sample"))
 
 

@@ -4,7 +4,7 @@
 the loss and gradient of one micro-batch of a step.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from sida.training.averages import Average, ema_beta
 from sida.training.batches import Batch, seed_layers, step_draws
 from sida.training.logs import IterationRecord
 from sida.training.loop import Trainer
-from sida.training.micro_batches import EagerRunner, GraphRunner, OptimizerStep, Outcome, seeded
+from sida.training.micro_batches import EagerRunner, GraphRunner, OptimizerStep, seeded
 from sida.training.optimizer import OptimizedNetwork, Resumable
 from sida.training.schedule import Phase, Schedule
 
@@ -58,6 +58,7 @@ class StudentTrainer(Trainer):
     ) -> None:
         self.steps, self.schedule, self.recipe = list(steps), schedule, recipe
         self.generator, self.begun = steps[-1].network, schedule.begun
+        self.max_nan_share = recipe.max_nan_share
         self.sampler = Sampler(kind="one_step", init_sigma=recipe.init_sigma)
         networks = {step.name: step.network for step in steps}
         super().__init__(networks, {"ema": Average(self.generator)}, kept)
@@ -115,28 +116,19 @@ class StudentTrainer(Trainer):
         purpose = "augment" if stream == "psi" else f"augment-{stream}"
         for network in self.networks.values():
             network.train() if network is step.network else network.eval()
-
-        def passes() -> Iterator[Outcome]:
-            position = self.ranks.rank * total
-            for (images, labels), drawn in zip(batches, draws):
-                if step.uniform_labels and labels is not None:
-                    labels = uniform_labels(drawn["label"], labels.shape[1]).to(labels)
-                seed_layers(seed, stream, nimg, position, self.device)
-                augment = seeded(step.augment, seed, purpose, nimg, position)
-                yield self._run(step, scales, (images, labels), drawn, augment)
-                position += len(images)
-
-        for losses, dropped in self.attempt(lambda: [*passes()], nimg):
+        position = self.ranks.rank * total
+        for (images, labels), drawn in zip(batches, draws):
+            if step.uniform_labels and labels is not None:
+                labels = uniform_labels(drawn["label"], labels.shape[1]).to(labels)
+            seed_layers(seed, stream, nimg, position, self.device)
+            augment = seeded(step.augment, seed, purpose, nimg, position)
+            losses, dropped = self._run(step, scales, (images, labels), drawn, augment)
             record.nan_samples += dropped
             for name, value in losses.items():
                 record.add_loss(name, value)
+            position += len(images)
         record.samples += total
         record.add_step(step.name, step.network.step(phase.lr_factor))
-
-    def save_memory(self, nimg: int) -> None:
-        """See :meth:`sida.training.loop.Trainer.save_memory`; CUDA graphs go, too."""
-        self._run = EagerRunner(self.generator, self.recipe.init_sigma)
-        super().save_memory(nimg)
 
 
 class Distiller(StudentTrainer):

@@ -5,17 +5,15 @@ TensorBoard gets the same numbers with the same names and steps. Means resume wi
 
 import copy
 import dataclasses
-import importlib.util
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sida.config.resources import how_to_install
-from sida.errors import UserError
 from sida.files.atomic import append_jsonl, jsonl_text, write_text
 from sida.training.optimizer import GuardReport
 from sida.training.processes import ALONE, Ranks
@@ -29,21 +27,26 @@ class Logs:
     Args:
         folder: The run's folder.
         tensorboard: Whether ``folder / "tensorboard"`` gets the same numbers, too.
+        written: Whether anything is written; rank 0 alone writes.
     """
 
-    def __init__(self, folder: Path, tensorboard: bool = False) -> None:
-        self.folder, self.tensorboard = folder, tensorboard
+    def __init__(self, folder: Path, tensorboard: bool = False, written: bool = True) -> None:
+        self.folder, self.tensorboard, self.written = folder, tensorboard, written
         self._last = -1  # images seen at the last record before this process
         self._board: Any = None
 
     def restart(self, train: LogRecords, evaluations: LogRecords, final: bool = False) -> None:
         """Writes all logs anew with these records; ``final`` marks that no record follows."""
+        if not self.written:
+            return
         for name, records in {"train": train, "evaluations": evaluations}.items():
             write_text(self.folder / f"{name}.jsonl", jsonl_text(records, final))
         self._last = max((record["nimg"] for record in [*train[-1:], *evaluations[-1:]]), default=-1)
 
     def add(self, name: str, record: Mapping[str, Any]) -> None:
         """Adds a record to ``train`` or ``evaluations``."""
+        if not self.written:
+            return
         append_jsonl(self.folder / f"{name}.jsonl", dict(record))
         if not self.tensorboard:
             return
@@ -68,17 +71,6 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def check_loggers(wanted: Sequence[str], where: str) -> None:
-    """Requires TensorBoard's package if it is wanted.
-
-    Raises:
-        UserError: It is not installed.
-    """
-    if "tensorboard" in wanted and importlib.util.find_spec("tensorboard") is None:
-        remedy = f"install it ({how_to_install('tensorboard>=2.16')}) or leave tensorboard out"
-        raise UserError(f"{where}.loggers", "the package tensorboard is not installed", remedy)
 
 
 def numbers(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
@@ -154,26 +146,21 @@ class TickMeter:
     def __init__(self, ranks: Ranks = ALONE) -> None:
         self._ranks = ranks
         self._pending: list[tuple[IterationRecord, int]] = []
-        self._running_since: float | None = None
         self._clear()
+        self.start()
 
     def _clear(self) -> None:
-        # Sum and number of the values of each name; counts by name; seconds.
-        self._sums: dict[str, Any] = {"means": {"losses": {}, "grad_norm": {}}, "counts": {}, "seconds": 0.0}
+        # Sum and number of the values of each name.
+        self._means: dict[str, dict[str, list[float]]] = {"losses": {}, "grad_norm": {}}
+        self._counts, self._seconds = Counter[str](), 0.0
 
     def add(self, record: IterationRecord, images: int) -> None:
         """Adds one iteration's record."""
         self._pending.append((record, images))
 
     def start(self) -> None:
-        """Starts or resumes measuring time."""
-        self._running_since = time.perf_counter()
-
-    def pause(self) -> None:
-        """Stops measuring time, e.g. during an evaluation."""
-        if self._running_since is not None:
-            self._sums["seconds"] += time.perf_counter() - self._running_since
-            self._running_since = None
+        """Measures time from now on; the time since the last values, e.g. of an evaluation, does not count."""
+        self._since = time.perf_counter()
 
     def finish(self) -> dict[str, Any]:
         """Returns the tick's log values and empties the meter.
@@ -181,46 +168,43 @@ class TickMeter:
         Means are over finite values, and null without any. ``nan_count`` counts dropped samples, ``bad_gradients``
         entries, and ``bad_steps`` iterations with such entries.
         """
-        self._flush()
-        means, counts, seconds = self._sums["means"], dict(self._sums["counts"]), self._sums["seconds"]
-        self._clear()
-        result: dict[str, Any] = {
+        self.flush()
+        counts, seconds = self._counts, self._seconds
+        means = {
             group: {name: total / count if count else None for name, (total, count) in values.items()}
-            for group, values in means.items()
+            for group, values in self._means.items()
         }
+        self._clear()
         images = counts.pop("images", 0)
-        return {**result, **counts, "img_per_s": images / max(seconds, 1e-9), "seconds": seconds}
+        return {**means, **counts, "img_per_s": images / max(seconds, 1e-9), "seconds": seconds}
 
     def state(self) -> dict[str, Any]:
         """Returns a copy of the plain values from which to resume."""
-        self._flush()
-        return copy.deepcopy(self._sums)
+        self.flush()
+        return copy.deepcopy({"means": self._means, "counts": dict(self._counts), "seconds": self._seconds})
 
     def load(self, state: dict[str, Any]) -> None:
         """Restores a :meth:`state`."""
-        self._pending.clear()
-        self._sums = {key: state[key] for key in self._sums}
+        self._means, self._counts, self._seconds = state["means"], Counter(state["counts"]), state["seconds"]
 
-    def _flush(self) -> None:
-        running = self._running_since is not None
-        self.pause()
+    def flush(self) -> None:
+        """Adds up the records so far, and the time."""
         share_records([record for record, _ in self._pending], self._ranks)
-        means, known = self._sums["means"], self._sums["counts"]
         for record, images in self._pending:
             for group, values in (("losses", record.losses), ("grad_norm", record.grad_norms)):
                 for name, value in values.items():
-                    entry = means[group].setdefault(name, [0.0, 0])
+                    entry = self._means[group].setdefault(name, [0.0, 0])
                     number = float(value)
                     if math.isfinite(number):
                         entry[0] += number
                         entry[1] += 1
-            bad = int(record.bad_gradients)
-            counts = {"images": images, "steps": 1, "samples": record.samples, "nan_count": int(record.nan_samples)}
-            for name, count in {**counts, "bad_gradients": bad, "bad_steps": int(bad > 0)}.items():
-                known[name] = known.get(name, 0) + count
+            bad, dropped = int(record.bad_gradients), int(record.nan_samples)
+            found = {"samples": record.samples, "nan_count": dropped, "bad_gradients": bad, "bad_steps": int(bad > 0)}
+            self._counts.update({"images": images, "steps": 1, **found})
         self._pending.clear()
-        if running:
-            self.start()
+        # Behind the values, for which a GPU may have had to work.
+        now = time.perf_counter()
+        self._seconds, self._since = self._seconds + now - self._since, now
 
 
 # Signs of divergence are functions of the log alone, so that a resumed run behaves the same.
@@ -309,9 +293,7 @@ def lost(losses: Sequence[float | None], values: int, uncertainty: bool = False)
         values: Numbers in an image.
         uncertainty: Whether the loss is the logarithm of an error, as with EDM2's uncertainty head.
     """
-    found = [loss for loss in losses if loss is not None]
-    if not found:
-        return None
+    found = [loss for loss in losses if loss is not None] or [0.0]
     last, least = found[-1], min(found)
     far = last - least > values * math.log(FAR_ABOVE_BEST) if uncertainty else last > FAR_ABOVE_BEST * least > 0
     if far:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
-import contextlib
+import copy
 import dataclasses
+import importlib.util
 import math
 import os
 import time
@@ -14,29 +15,30 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from sida.config.recipe import EvaluationSettings, RunConfig, StudentConfig
+from sida.config.recipe import EvaluationPoints, RunConfig, StudentConfig
+from sida.config.resources import how_to_install
 from sida.config.samplers import Sampler
 from sida.config.settings import from_mapping, load_spec
 from sida.data import Dataset, load_dataset
 from sida.data.dataset import Sketch, join_sketches, read_sketch
 from sida.errors import Progress, UserError, say
-from sida.machine import code_version, peak_memory, prepare_process
+from sida.machine import code_version, peak_memory, place, prepare_process, take_device
 from sida.networks import architecture
-from sida.networks.unet import blocks_of
 from sida.sampling.store import Pictures
 from sida.training import logs
 from sida.training.averages import Average
-from sida.training.evaluation import Evaluation
 from sida.training.logs import IterationRecord, LogRecords, TickMeter
 from sida.training.optimizer import NamedTensors, OptimizedNetwork, Resumable
-from sida.training.processes import ALONE, Interruption, Ranks, StopRequest, joined, own_device
-from sida.training.run import OTHER_STATE, RunFiles, other_state
+from sida.training.processes import ALONE, Interruption, RankLostError, Ranks, StopRequest, joined
+from sida.training.run import BEST, RunFiles, copied, of_this_version
 from sida.training.schedule import points_passed
 
 T = TypeVar("T")
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 #: Folder of runs without an explicit folder; no preset has this name.
 LOCAL_RESULTS = Path("results") / "local"
+#: Attributes of the loop that are kept in a state.
+_KEPT = ("nimg", "done", "train", "evaluations", "best")
 
 
 class Trainer(abc.ABC):
@@ -49,17 +51,18 @@ class Trainer(abc.ABC):
 
     Attributes:
         ranks: Processes that train together.
-        repeatable: Whether a step that ran out of memory can be done again: its losses change nothing but gradients and
-            buffers, and exchange nothing with other processes.
         sampler: Sampler of the pictures.
-        evaluate: Measures the product; the average with the lowest selection value is the run's result. None makes the
-            last average the result.
+        evaluate: Measures the product on the ranks, until this rank is asked to end; the average with the lowest
+            selection value is the run's result. None makes the last average the result.
+        evaluation: Times of evaluations.
+        max_nan_share: Largest permitted share of samples dropped for a NaN.
         begun: Images after which all phases of the method have begun, and evaluations count for ``patience``.
     """
 
     sampler: Sampler
-    repeatable = True
-    evaluate: Evaluation | None = None
+    evaluate: Callable[[torch.nn.Module, Interruption, Ranks], dict[str, Any]] | None = None
+    evaluation: EvaluationPoints | None = None
+    max_nan_share = 1.0
     begun = 0.0
 
     def __init__(
@@ -70,8 +73,6 @@ class Trainer(abc.ABC):
     ) -> None:
         self.networks, self.averages = dict(networks), dict(averages)
         self._parts: dict[str, Resumable] = {**networks, **averages, **(kept or {})}
-        # Some change with each pass: ratios and spectral norms of discriminators.
-        self._buffers = [value for network in networks.values() for value in network.net.buffers()]
         self.ranks = ALONE
 
     @abc.abstractmethod
@@ -103,43 +104,6 @@ class Trainer(abc.ABC):
         for network in self.networks.values():
             network.ranks = ranks
 
-    def attempt(self, passes: Callable[[], T], nimg: int) -> T:
-        """Does the forward and backward passes of a step, and once more if they run out of memory.
-
-        Args:
-            passes: Adds gradients to the networks.
-            nimg: Images seen before the step.
-        """
-        before = [value.clone() for value in self._buffers]
-        with contextlib.suppress(torch.OutOfMemoryError):
-            return passes()
-        # Only here has the error released the memory of the first attempt.
-        self.save_memory(nimg)
-        for value, old in zip(self._buffers, before):
-            value.copy_(old)
-        return passes()
-
-    def save_memory(self, nimg: int) -> None:
-        """Drops a step's gradients; from here on networks compute their blocks again in the backward pass.
-
-        The numbers stay the same to the last bit.
-
-        Raises:
-            UserError: The step cannot be repeated, or the networks already do so, or have no blocks.
-        """
-        fault = f"out of memory at image {nimg:,}"
-        blocks = [block for network in self.networks.values() for block in blocks_of(network.net)]
-        if not self.repeatable or all(block.checkpointed for block in blocks):
-            ways = "set checkpointing to true, or give a smaller batch_gpu (docs/differences.md, 20)"
-            raise UserError("", fault, f"{ways} or batch_size, a smaller network or a larger card")
-        for network in self.networks.values():
-            network.drop_gradient()
-        for block in blocks:
-            block.checkpointed = True
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        say(f"{fault}: networks compute blocks again in the backward pass from here on; the numbers stay the same")
-
     def state(self) -> NamedTensors:
         """Returns the state with the keys ``network/name``, as references and without frozen networks."""
         parts = self._parts.items()
@@ -150,6 +114,10 @@ class Trainer(abc.ABC):
         for part, owner in self._parts.items():
             prefix = f"{part}/"
             owner.load({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
+
+
+class TooLargeError(UserError):
+    """A step that needs more memory than there is."""
 
 
 class TrainingLoop:
@@ -172,16 +140,6 @@ class TrainingLoop:
         self.trainer, self.config, self.stage, self.files = trainer, config, stage, files
         self.metadata, self.ranks, self.total = dict(metadata), files.ranks, config.total_kimg * 1000
         self.picture = Pictures(trainer.sampler, config.pictures, config.device)
-        self.max_nan_share, self.evaluation = 1.0, None
-        # Arguments of `points_passed`.
-        self.points: dict[str, tuple[float, int | None]] = {"tick": (config.tick_kimg * 1000, None)}
-        if config.snapshot_kimg is not None:
-            self.points["snapshot"] = (config.snapshot_kimg * 1000, None)
-        if isinstance(config, StudentConfig):
-            self.max_nan_share = config.max_nan_share
-            if config.evaluation is not None:
-                self.evaluation = from_mapping(EvaluationSettings, config.evaluation, "evaluation")
-                self.points["evaluation"] = (self.evaluation.every_kimg * 1000, self.evaluation.per_decade)
         self.publish_diverged = config.on_divergence == "publish"
         self.nimg = 0
         # Images seen at the last log record, evaluation, snapshot and state.
@@ -189,7 +147,7 @@ class TrainingLoop:
         self.train: list[dict[str, Any]] = []
         self.evaluations: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
-        self.best_tensors: NamedTensors = {}  # on rank 0, which writes them
+        self.best_tensors: NamedTensors = {}  # by their names in a state, on rank 0, which writes them
         self.ended = False  # whether the log ended the run early
         self.meter = TickMeter(self.ranks)
         # Time of the last state, and its number of images.
@@ -199,54 +157,59 @@ class TrainingLoop:
         """Trains to the end and writes the results.
 
         Raises:
-            UserError: The run has too many NaNs, or an evaluation returns no number.
+            UserError: The run has too many NaNs or too little memory, or an evaluation returns no number.
             KeyboardInterrupt: The process received SIGINT, or (Preempted) SIGTERM or SIGUSR1; the state is written.
         """
         if self.files.kept is not None:
             self._resume()
         # Removes records that a killed process logged after this state; the run will write them again.
-        self.files.write_logs(self.train, self.evaluations)
+        self.files.logs.restart(self.train, self.evaluations)
         progress = Progress(self.stage, self.total, done=self.nimg)
         with Interruption() as interruption:
             self.meter.start()
             self._events(interruption)
             while not self._at_end():
-                self.meter.add(self.trainer.iteration(self.nimg), self.config.batch_size)
-                self.nimg += self.config.batch_size
+                self._iterate()
                 self._events(interruption)
                 self._show(progress)
             self._finish()
             self._show(progress, force=True)
+
+    def _iterate(self) -> None:
+        try:
+            record = self.trainer.iteration(self.nimg)
+        except torch.OutOfMemoryError:
+            ways = "set checkpointing to true (the run resumes to the same numbers), or give a smaller batch_gpu"
+            more = "(docs/differences.md, 20) or batch_size, a smaller network or a larger card"
+            raise TooLargeError("", f"out of memory at image {self.nimg:,}", f"{ways} {more}") from None
+        self.meter.add(record, self.config.batch_size)
+        self.nimg += self.config.batch_size
 
     # Events between iterations. Each event remembers its last number of images, so that a state written between two
     # events (for example after the log record and before the evaluation) resumes exactly there.
 
     def _events(self, interruption: Interruption) -> None:
         self.files.check()
-        save = False
-        if self._due("tick"):
+        config, evaluation = self.config, self.trainer.evaluation
+        if self._due("tick", config.tick_kimg):
             self._tick()
-        if self._due("evaluation"):
+        if evaluated := evaluation and self._due("evaluation", evaluation.every_kimg, evaluation.per_decade):
             self._evaluate(interruption)
-            if self._at_end() and self._due("tick"):
+            if self._at_end() and self._due("tick", config.tick_kimg):
                 # Writes the last record of a run that ends here.
                 self._tick()
-            save = True
-        if self._due("snapshot"):
+        if shown := self._due("snapshot", config.snapshot_kimg):
             metadata = {**self.metadata, "nimg": self.nimg, "last_nimg": self.nimg}
             self.files.write_snapshot(metadata, self.trainer.snapshots, self.picture)
-            self.done["snapshot"], save = self.nimg, True
-        save = (save or self._state_is_old()) and not self._at_end()
+            self.done["snapshot"] = self.nimg
+        save = (evaluated or shown or self._state_is_old()) and not self._at_end()
         request = self.ranks.agree(max(interruption.request, StopRequest.SAVE if save else StopRequest.NONE))
         if request >= StopRequest.SAVE:
             self._save()
         if request > StopRequest.SAVE:
-            self._end(request)
-
-    def _end(self, request: StopRequest) -> None:
-        self.files.wait()
-        # If a rank ended before rank 0 has written, all ranks would end.
-        self.ranks.agree(request).enforce()
+            self.files.wait()
+            # If a rank ended before rank 0 has written, all ranks would end.
+            self.ranks.agree(request).enforce()
 
     def _state_is_old(self) -> bool:
         if self.ranks.rank or self.nimg == self._saved_nimg:
@@ -256,23 +219,31 @@ class TrainingLoop:
         # A slow disk does not delay the run.
         return not self.files.busy and time.monotonic() - self._saved >= self.config.state_minutes * 60
 
-    def _due(self, event: str) -> bool:
-        last, points = self.done[event], self.points.get(event)
-        if points is None or last == self.nimg:
+    def _due(self, event: str, every_kimg: float | None, per_decade: int | None = None) -> bool:
+        last = self.done[event]
+        if every_kimg is None or last == self.nimg:
             return False
+        points = (every_kimg * 1000, per_decade)
         return last is None or self._at_end() or points_passed(self.nimg, *points) > points_passed(last, *points)
 
     def _at_end(self) -> bool:
         return self.ended or self.nimg >= self.total
 
     def _reason_to_end(self) -> str | None:
-        """Reason to end early: a function of the log, so that a resumed run ends at the same image."""
-        if self.publish_diverged and self.train and (fault := logs.hopeless(self.train[-1], self.max_nan_share)):
+        """Reason to end early: a function of the log, so that a resumed run ends at the same image.
+
+        Raises:
+            UserError: The run is hopeless, and no result is wanted.
+        """
+        if self.train and (fault := logs.hopeless(self.train[-1], self.trainer.max_nan_share)):
+            if not self.publish_diverged:
+                remedy = "lower lr or the loss weights, or take it as it is with on_divergence: publish"
+                raise UserError(self.stage, fault, remedy)
             return f"{fault} (on_divergence: publish)"
-        if self.evaluation is not None and self.evaluation.patience is not None:
+        if (plan := self.trainer.evaluation) and plan.patience is not None:
             values = [value for nimg, value in logs.selected(self.evaluations) if nimg > self.trainer.begun]
-            if logs.since_best(values, self.evaluation.min_improvement) >= self.evaluation.patience:
-                return f"{self.evaluation.patience} evaluations after the best one that counts (patience)"
+            if logs.since_best(values, plan.min_improvement) >= plan.patience:
+                return f"{plan.patience} evaluations after the best one that counts (patience)"
         return None
 
     def _judge(self, faults: Sequence[str]) -> None:
@@ -290,26 +261,24 @@ class TrainingLoop:
 
     def _tick(self) -> None:
         values = self.meter.finish()
-        self.meter.start()
         self.done["tick"] = self.nimg
         sizes = {name: network.weight_rms() for name, network in self.trainer.networks.items()}
         record = {"nimg": self.nimg, **values, "weight_rms": sizes, **peak_memory(self.ranks.world_size)}
-        fault = logs.hopeless(record, self.max_nan_share)
-        if fault and not self.publish_diverged:
-            remedy = "lower lr or the loss weights, or take it as it is with on_divergence: publish"
-            raise UserError(self.stage, fault, remedy)
         self.train.append(record)
-        self.files.log("train", record)
+        self.files.logs.add("train", record)
         self._judge(logs.unhealthy(self.train))
 
     def _evaluate(self, interruption: Interruption) -> None:
-        self.meter.pause()
+        self.meter.flush()
         start = time.perf_counter()
         assert self.trainer.evaluate is not None
-        result = self.trainer.evaluate(self.trainer.ema.net, interruption, self.ranks)
-        if isinstance(result, StopRequest):
+        try:
+            result = self.trainer.evaluate(self.trainer.ema.net, interruption, self.ranks)
+        except (KeyboardInterrupt, RankLostError):
+            # No iteration is under way here: the state is whole, also without the other processes.
             self._save()
-            return self._end(result)
+            self.files.wait()
+            raise
         key, value = logs.selection(result)
         finite = isinstance(value, float) and math.isfinite(value)
         if not isinstance(value, float) or not (finite or self.publish_diverged):
@@ -318,14 +287,17 @@ class TrainingLoop:
         record = {"nimg": self.nimg, **logs.without_nan(result), "seconds": time.perf_counter() - start}
         self.done["evaluation"] = self.nimg
         self.evaluations.append(record)
-        self.files.log("evaluations", record)
+        self.files.logs.add("evaluations", record)
         if finite and (self.best is None or value < self.best.get(key, math.inf)):
-            self.best = {"nimg": self.nimg, key: value}
-            if not self.ranks.rank:
-                state = self.trainer.ema.state()
-                self.best_tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+            self._keep({"nimg": self.nimg, key: value})
         self._judge(logs.rising(logs.selected(self.evaluations), key))
         self.meter.start()
+
+    def _keep(self, best: dict[str, Any]) -> None:
+        """Makes the present average the run's result."""
+        self.best = best
+        if not self.ranks.rank:
+            self.best_tensors = copied({f"{BEST}{name}": value for name, value in self.trainer.ema.state().items()})
 
     def _show(self, progress: Progress, force: bool = False) -> None:
         measured = dict([logs.selection(self.evaluations[-1])]) if self.evaluations else {}
@@ -335,42 +307,30 @@ class TrainingLoop:
 
     def _record(self) -> dict[str, Any]:
         """Values of a state other than tensors; copies, because the lists grow while the state is written."""
-        return {
-            "finished": False,
-            "images": self.metadata.get("images"),
-            "nimg": self.nimg,
-            "done": dict(self.done),
-            "train": list(self.train),
-            "evaluations": list(self.evaluations),
-            "best": self.best,
-            "meter": self.meter.state(),
-        }
+        kept = {name: copy.copy(getattr(self, name)) for name in _KEPT}
+        return {**kept, "finished": False, "images": self.metadata.get("images"), "meter": self.meter.state()}
 
     def _save(self) -> None:
-        best = {f"best/{name}": tensor for name, tensor in self.best_tensors.items()}
-        self.files.save(self._record(), self.trainer.state(), best)
+        self.files.save(self._record(), self.trainer.state(), self.best_tensors)
         self._saved, self._saved_nimg = time.monotonic(), self.nimg
 
     def _resume(self) -> None:
         # The files' reference would keep the tensors in memory.
         kept, self.files.kept = self.files.kept, None
         assert kept is not None
-        try:
-            record = kept.record
-            self.nimg = self._saved_nimg = int(record["nimg"])
-            self.done, self.best = {event: record["done"][event] for event in self.done}, record["best"]
-            self.train, self.evaluations = record["train"], record["evaluations"]
-            # What is read later is read here, too, so that the values of another version are noticed.
+        with of_this_version(kept):
+            for name in _KEPT:
+                setattr(self, name, kept.record[name])
+            self._saved_nimg = self.nimg
+            # The values that are read later are read here, too, so that those of another version are noticed.
             for tick in self.train:
-                _ = logs.hopeless(tick, self.max_nan_share), dict(tick["losses"])
+                _ = logs.hopeless(tick, self.trainer.max_nan_share), dict(tick["losses"])
             self.ended = self._reason_to_end() is not None
-            self.meter.load(record["meter"])
-            best = {n.removeprefix("best/"): t for n, t in kept.tensors.items() if n.startswith("best/")}
-            if self.best is not None and best["parameters"].shape != self.trainer.ema.flat.vector.shape:
+            self.meter.load(kept.record["meter"])
+            best = {name: tensor for name, tensor in kept.tensors.items() if name.startswith(BEST)}
+            if self.best is not None and best[f"{BEST}parameters"].shape != self.trainer.ema.flat.vector.shape:
                 raise KeyError
-            self.trainer.load({n: t for n, t in kept.tensors.items() if not n.startswith("best/")})
-        except OTHER_STATE:
-            raise other_state(kept.path) from None
+            self.trainer.load({name: tensor for name, tensor in kept.tensors.items() if name not in best})
         if not self.ranks.rank:
             self.best_tensors = best
 
@@ -382,11 +342,10 @@ class TrainingLoop:
             remedy = "lower lr, or take it as it is with on_divergence: publish"
             raise UserError(self.stage, f"has diverged and is not published: {fault}", remedy)
         if self.best is None:
-            self.best = {"nimg": self.nimg}
-            self.best_tensors = dict(self.trainer.ema.state())
-        metadata = {**self.metadata, **self.best, "last_nimg": self.nimg}
+            self._keep({"nimg": self.nimg})
+        metadata = {**self.metadata, **(self.best or {}), "last_nimg": self.nimg}
         record = {**self._record(), "finished": True, "metadata": metadata}
-        self.files.save(record, {f"best/{name}": tensor for name, tensor in self.best_tensors.items()}, {})
+        self.files.save(record, {}, self.best_tensors)
         self.files.wait()
         self.files.publish(record, self.best_tensors)
 
@@ -436,8 +395,10 @@ class Run(Generic[AnyConfig]):
                 raise UserError(f"{where}.outdir", f"must be the path of a folder, got {named!r}", "remove it")
             outdir = named if outdir is None else outdir
             config = from_mapping(kind, {key: value for key, value in config.items() if key != "outdir"}, where)
-        device = own_device(config.device, where)
-        logs.check_loggers(config.loggers, where)
+        device = take_device(config.device, where)
+        if config.loggers and importlib.util.find_spec("tensorboard") is None:
+            remedy = f"install it ({how_to_install('tensorboard>=2.16')}) or leave tensorboard out"
+            raise UserError(f"{where}.loggers", "the package tensorboard is not installed", remedy)
         prepare_process(config.threads)
         shelf = LOCAL_RESULTS / ("students" if isinstance(config, StudentConfig) else "teachers")
         folder = Path(shelf / config.name if outdir is None else outdir)
@@ -447,7 +408,7 @@ class Run(Generic[AnyConfig]):
         self,
         method: str,
         digest: str,
-        start: Callable[[Ranks], Trainer],
+        start: Callable[[Ranks, AnyConfig], Trainer],
         parents: Mapping[str, str | None] | None = None,
         set_aside: bool = False,
         seen: Iterable[Sketch | None] = (),
@@ -457,7 +418,7 @@ class Run(Generic[AnyConfig]):
         Args:
             method: Name of the method, or ``teacher``.
             digest: Digest of everything that decides the result.
-            start: Makes the trainer, once the folder is locked and the run is known to be unfinished.
+            start: Makes the trainer of these settings, once the folder is locked and the run is known to be unfinished.
             parents: SHA-256 of the networks from which a student starts.
             set_aside: Start a new run although the folder holds an unfinished run of another configuration.
             seen: Sketches of the images that the parents have seen; None is unknown.
@@ -465,7 +426,26 @@ class Run(Generic[AnyConfig]):
         Returns:
             Path of the network.
         """
-        config, dataset, parents = self.config, self.dataset, parents or {}
+        try:
+            return self._trained(method, digest, start, parents or {}, set_aside, seen)
+        except TooLargeError as fault:
+            if self.config.checkpointing or place()[1] > 1:
+                raise
+            say(f"{fault.fault}: going on from the last state with checkpointing; the numbers stay the same")
+        # Only here has the error released the memory of the first attempt.
+        relieved = Run(dataclasses.replace(self.config, checkpointing=True), self.folder, self.device, self.dataset)
+        return relieved.train(method, digest, start, parents, False, seen)
+
+    def _trained(
+        self,
+        method: str,
+        digest: str,
+        start: Callable[[Ranks, AnyConfig], Trainer],
+        parents: Mapping[str, str | None],
+        set_aside: bool,
+        seen: Iterable[Sketch | None],
+    ) -> Path:
+        config, dataset = self.config, self.dataset
         stage = f"{'teacher' if method == 'teacher' else 'distill'} {config.name}"
         code = code_version()
         with (
@@ -476,7 +456,7 @@ class Run(Generic[AnyConfig]):
             if files.finished:
                 files.publish_again(stage)
                 return files.network
-            trainer = start(ranks)
+            trainer = start(ranks, config)
             trainer.join(ranks)
             # A resumed run need not read all images again.
             known = None if files.kept is None else read_sketch(files.kept.record.get("images"))

@@ -267,11 +267,6 @@ class OptimizedNetwork:
         else:
             self._gathered += gradient
 
-    def drop_gradient(self) -> None:
-        """Forgets all gradients since the last step."""
-        self._gathered = None
-        self.flat.zero_grad()
-
     def step(self, lr_factor: float = 1.0) -> GuardReport:
         """Takes the gathered gradients: reduce, guard, clip, Adam; forgets them."""
         gradient, self._gathered = self._gathered, None

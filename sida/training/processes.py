@@ -1,4 +1,4 @@
-"""Processes that train together: stop requests by signals, the operations that connect them, and their start.
+"""Processes that train together: stop requests by signals, and the operations that connect them.
 
 Each process works on its part of every batch; rank 0 writes and prints. SIGINT ends a training, SIGTERM and SIGUSR1
 preempt it; its state is written first.
@@ -9,22 +9,20 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import enum
-import logging
 import os
 import re
 import signal
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from types import FrameType
 from typing import Any, TypeVar
 
 from sida.errors import EXIT_RETRY, Preempted, UserError
 from sida.late import torch
-from sida.machine import take_device
+from sida.machine import place
 
 T = TypeVar("T")
 #: Timeouts: within a step, and while rank 0 works alone (for example, reads a state).
@@ -33,8 +31,6 @@ STEP_TIMEOUT, FIRST_TIMEOUT = timedelta(minutes=30), timedelta(hours=2)
 STORE: Any = None
 #: Number of Linux's option that has a process receive a signal when its parent ends.
 _PR_SET_PDEATHSIG = 1
-#: Seconds that the processes have to end, for example to write a state, after a signal or after one has failed.
-GRACE = 120
 
 
 class StopRequest(enum.IntEnum):
@@ -62,11 +58,6 @@ class StopRequest(enum.IntEnum):
             raise Preempted
 
 
-_MEANING = {
-    signal.SIGINT: StopRequest.STOP,
-    signal.SIGTERM: StopRequest.MAKE_ROOM,
-    signal.SIGUSR1: StopRequest.MAKE_ROOM,
-}
 #: A workflow forwards the same Ctrl-C more than once; only a Ctrl-C after this many seconds ends the process at once.
 _PATIENCE = 5.0
 
@@ -88,8 +79,8 @@ class Interruption:
     def __enter__(self) -> Interruption:
         # Only the main thread can set handlers in Python; in other threads signals keep their default handling.
         if threading.current_thread() is threading.main_thread():
-            for number in _MEANING:
-                self._previous[number] = signal.signal(number, self._handle)
+            signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+            self._previous = {number: signal.signal(number, self._handle) for number in signals}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -101,12 +92,11 @@ class Interruption:
         self.request.enforce()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        insisted = self.request is not StopRequest.NONE and time.monotonic() - self._since > _PATIENCE
-        if insisted and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if self.request is StopRequest.NONE:
+        if not self.request:
             self._since = time.monotonic()
-        self.request = max(self.request, _MEANING[signal.Signals(number)])
+        elif number == signal.SIGINT and time.monotonic() - self._since > _PATIENCE:
+            raise KeyboardInterrupt
+        self.request = max(self.request, StopRequest.STOP if number == signal.SIGINT else StopRequest.MAKE_ROOM)
 
 
 class RankLostError(UserError):
@@ -160,11 +150,9 @@ class Ranks:
         """Returns all ranks' values in order on rank 0, and an empty list on the others."""
         if self.world_size == 1:
             return [value]
-        values: list[Any] = [] if self.rank else [None] * self.world_size
-        self._together(
-            torch.distributed.gather_object, value, None if self.rank else values, dst=0, group=self._patient
-        )
-        return values
+        values = None if self.rank else [value] * self.world_size
+        self._together(torch.distributed.gather_object, value, values, dst=0, group=self._patient)
+        return values or []
 
     def _together(self, operation: Callable[..., object], *args: Any, **kwargs: Any) -> None:
         """Does an operation of all processes.
@@ -182,42 +170,6 @@ class Ranks:
 
 #: A single process.
 ALONE = Ranks()
-
-
-def place() -> tuple[int, int, int]:
-    """Returns rank, world size and local rank as set by ``torchrun``, or 0, 1, 0 without it.
-
-    Raises:
-        UserError: The environment variables are not numbers, or contradict each other.
-    """
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
-        return 0, 1, 0
-    try:
-        rank, world_size, local_rank = (int(os.environ.get(name, "0")) for name in names)
-    except ValueError:
-        rank = world_size = local_rank = -1
-    if not 0 <= rank < world_size or local_rank < 0:
-        given = ", ".join(f"{name}={os.environ.get(name)}" for name in names)
-        raise UserError(given, "not what torchrun sets", "start the processes by torchrun, or unset RANK")
-    return rank, world_size, local_rank
-
-
-def own_device(name: str, where: str) -> torch.device:
-    """Returns the device of this process; several processes on a machine each get their own GPU.
-
-    Args:
-        name: ``cpu``, or ``cuda``.
-        where: Place named in errors.
-
-    Raises:
-        UserError: This machine does not have the device, or has fewer GPUs than processes.
-    """
-    device = take_device(name, where)
-    _, world_size, local_rank = place()
-    if device.type != "cuda" or world_size == 1:
-        return device
-    return take_device(f"cuda:{local_rank}", where)
 
 
 @contextlib.contextmanager
@@ -263,48 +215,9 @@ def _reason(error: Exception) -> str:
     return text.split("\n")[0].split(". ")[0][:160] or type(error).__name__
 
 
-def run_together(command: Sequence[str], count: int) -> int:
-    """Runs a command in several processes that train together, as ``torchrun`` does.
-
-    ``torchrun`` itself would end with status 1 after any failure, and add a report.
-
-    Args:
-        command: Program and arguments, the same for all processes.
-        count: Number of processes.
-
-    Returns:
-        0 if all processes end with 0; else the smallest positive status, or :data:`sida.errors.EXIT_RETRY` if signals
-        ended all that failed. After a signal to this process, which passes it on: 130 (SIGINT) or ``EXIT_RETRY``.
-    """
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise SignalException("", signal.Signals(number))
-
-    # Older versions of torchrun do not pass SIGUSR1 on.
-    signal.signal(signal.SIGUSR1, stop)
-    # The processes say themselves what happened.
-    logging.disable()
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(GRACE))
-    with tempfile.TemporaryDirectory() as logs:
-        config = LaunchConfig(1, 1, count, DefaultLogsSpecs(logs), str(os.getpid()), max_restarts=0)
-        config.rdzv_backend, config.rdzv_endpoint, config.monitor_interval = "c10d", "localhost:0", 0.1
-        try:
-            elastic_launch(config, command[0])(*command[1:])
-        except ChildFailedError as error:
-            statuses = [failure.exitcode for failure in error.failures.values()]
-            # The smallest status is nearest to the cause: processes that only lost another process return EXIT_RETRY.
-            return min((status for status in statuses if status > 0), default=EXIT_RETRY)
-        except SignalException as error:
-            return 130 if error.sigval == signal.SIGINT else EXIT_RETRY
-    return 0
-
-
 @contextlib.contextmanager
 def rank_0_output() -> Iterator[None]:
-    """Context in which only rank 0 prints; the first rank that fails reports, and all ranks exit with its status.
+    """Context in which only rank 0 prints; the first rank that fails reports.
 
     Raises:
         SystemExit: Replaces the error in ranks that do not report.
@@ -323,27 +236,17 @@ def rank_0_output() -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            status = _spoken_for(rank, _status(error))
-            if status is not None:
-                raise SystemExit(status) from None
-            raise
+            if _reports(rank):
+                raise
+            raise SystemExit(getattr(error, "status", 1)) from None
         finally:
             sys.stdout, sys.stderr = streams
 
 
-def _status(error: BaseException) -> int:
-    """Exit status of the command line for an error."""
-    if isinstance(error, SystemExit):
-        return int(error.code or 0)
-    return int(getattr(error, "status", 130 if isinstance(error, KeyboardInterrupt) else 1))
-
-
-def _spoken_for(rank: int, status: int) -> int | None:
-    """Exit status of the rank that failed before this rank; None if this rank fails first."""
+def _reports(rank: int) -> bool:
+    """Whether this rank is the first that fails; before the ranks are joined, whether it is rank 0."""
     if STORE is None:
-        return status if rank else None
+        return rank == 0
     with contextlib.suppress(RuntimeError):
-        if STORE.add("failures", 1) > 1:
-            return int(STORE.get("status"))
-        STORE.set("status", str(status))
-    return None
+        return int(STORE.add("failures", 1)) == 1
+    return True

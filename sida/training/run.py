@@ -1,23 +1,31 @@
-"""Folder of a run: its lock, states, snapshots, logs and network."""
+"""A run: its identity, which is the digest of everything that decides its result, and its folder.
+
+The folder has a lock, states, snapshots, logs and the network.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
-import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from sida.errors import UserError, say
-from sida.files.atomic import sha256_file, sweep_temporaries, try_lock, wait_for_lock, write_text
+from sida.config.families import check_images
+from sida.config.plugins import code_sha256, load_object
+from sida.config.recipe import EXCLUDED_FROM_DIGEST, RunConfig, TeacherConfig
+from sida.config.settings import names_object
+from sida.data import Dataset
+from sida.errors import UserError, say, settings_in
+from sida.files.atomic import sha256_json, sweep_temporaries, try_lock, wait_for_lock, write_text
 from sida.files.content_hash import HASH_KEY, check_hash, with_hash
-from sida.files.ordinary import UnreadableError
+from sida.files.ordinary import UnreadableError, open_ordinary
 from sida.files.tensors import read_tensors, write_tensors
 from sida.files.text_files import parse_json, read_text
 from sida.networks.file import build_on_meta, read_metadata, write_state_dict
@@ -30,8 +38,79 @@ from sida.training.processes import ALONE, Ranks
 DrawPicture = Callable[[torch.nn.Module, Path], None]
 STATE_FORMAT = "sida-state-1"
 KEPT_STATES = 2
-_FIELDS = {"format": str, "digest": str, "tensors_sha256": str, "record": dict}
+#: Start of the names of the result's tensors in a state.
+BEST = "best/"
+T = TypeVar("T")
 _NAME = re.compile(r"state-(\d{6}|[1-9]\d{6,})\.json", re.ASCII)
+
+
+#: Settings that are younger than the first recorded digests, which a digest holds only where they differ from their
+#: default. The name of a new setting belongs here.
+YOUNGER = {
+    "data_order", "generator_betas", "guidance", "guide", "half", "init", "kernels", "lr_rampup_kimg",
+    "lr_ref_batches", "options", "power_ema",
+}  # fmt: skip
+
+
+def check_shapes(net: torch.nn.Module, dataset: Dataset, where: str) -> None:
+    """Checks that a network fits the images and classes of a data set.
+
+    Raises:
+        UserError: Resolution, channels or classes differ.
+    """
+    channels, resolution, _ = dataset.network_shape
+    wanted = {"img_resolution": resolution, "img_channels": channels, "label_dim": dataset.label_dim}
+    with settings_in(where):
+        check_images({option: getattr(net, option) for option in wanted}, wanted, f"data set '{dataset.name}'")
+
+
+def run_digest(kind: str, settings: Mapping[str, Any], dataset_sha256: str, parents: Mapping[str, str | None]) -> str:
+    """Returns the digest of everything that decides a run's result.
+
+    Args:
+        kind: ``"teacher"`` or ``"student"``.
+        settings: Settings that decide the result, see :func:`decisive_settings`.
+        dataset_sha256: Digest of the data.
+        parents: SHA-256 of the networks from which a student starts.
+    """
+    dataset = {key: value for key, value in settings["dataset"].items() if key not in ("path", "cache")}
+    plain = {**settings, "dataset": dataset}
+    return sha256_json({"kind": kind, "settings": plain, "dataset": dataset_sha256, "parents": dict(parents)})
+
+
+def decisive_settings(config: RunConfig) -> dict[str, Any]:
+    """Returns the settings of a run that decide its result, by name."""
+    settings = dataclasses.asdict(config)
+    for field in dataclasses.fields(config):
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if field.name in EXCLUDED_FROM_DIGEST or (field.name in YOUNGER and settings[field.name] == default):
+            del settings[field.name]
+    return settings
+
+
+def class_source(network: Mapping[str, Any], where: str) -> dict[str, str | None]:
+    """Returns the SHA-256 of a custom network class's source, as an entry of its settings; empty for our classes.
+
+    Raises:
+        UserError: The class cannot be found or is not allowed.
+    """
+    if not names_object(network["class"]):
+        return {}
+    return {"source_sha256": code_sha256(*load_object(network["class"], f"{where}.class", "class"))}
+
+
+def teacher_digest(config: TeacherConfig, dataset_sha256: str, where: str = "spec") -> str:
+    """Returns the digest of everything that decides a teacher's training, see :func:`run_digest`.
+
+    Raises:
+        UserError: The network has a custom class that is not allowed.
+    """
+    settings = decisive_settings(config)
+    if config.batch_gpu is None:
+        # As in the digests of stored teachers; those of students always have it.
+        del settings["batch_gpu"]
+    settings["network"] = {**settings["network"], **class_source(config.network, f"{where}.network")}
+    return run_digest("teacher", settings, dataset_sha256, {})
 
 
 class KeptState(NamedTuple):
@@ -51,10 +130,10 @@ class KeptState(NamedTuple):
 class StateStore:
     """The ``state/`` folder of a run, to be used under the run's lock.
 
-    A state is a tensor file and, written after it, a JSON file that holds its SHA-256, the digest of its configuration
-    and the hash of its own content: a process killed at any moment leaves the previous state intact. States of several
-    configurations lie side by side; a configuration resumes from its own states. A state is removed only when its
-    own configuration has two newer ones.
+    A state is a tensor file and, written after it, a JSON file with the digest of its configuration; each has the hash
+    of its own content. A process killed at any moment leaves the previous state intact. States of several
+    configurations lie side by side; a configuration resumes from its own states. A state is removed only when its own
+    configuration has two newer ones.
 
     Args:
         folder: Folder of the states.
@@ -75,35 +154,37 @@ class StateStore:
             UserError: A state cannot be read for now, or (without ``set_aside``) the run would start anew beside
                 an unfinished one; nothing was changed.
         """
-        headers = {number: self._header(number) for number in self._numbers()}
-        foreign = {number for number, header in headers.items() if header and header["digest"] != self.digest}
-        damaged: list[int] = []
-        for number in sorted(headers.keys() - foreign, reverse=True):
-            header = headers[number]
-            tensors = None if header is None else self._tensors(number, header["tensors_sha256"])
-            if header is None or tensors is None:
-                damaged.append(number)
-                continue
-            for other in damaged:
-                say(f"{self._path(other)}: this state is damaged; going back to the one before it")
-            if max(foreign, default=0) > number:
-                say(f"{self._path(number)}: resuming from this kept state, whose settings are back")
-            own = [n for n, other in headers.items() if other is not None and n not in foreign and n != number]
-            self._own = [*own, number]
-            return KeptState(header["record"], tensors, self._path(number))
+        try:
+            return self._newest()
+        except UnreadableError as error:
+            place, fault = error.place, error.fault
+        except OSError as error:
+            place, fault = error.filename or str(self.folder), f"cannot be read ({error.strerror or error})"
+        raise UserError(place, fault, "nothing was changed: fix that, then run this again")
+
+    def _newest(self) -> KeptState | None:
+        headers = {number: _intact(self._path(number, ".json"), _header) for number in self._numbers()}
+        own = [number for number, header in headers.items() if header is None or header["digest"] == self.digest]
+        for number in reversed(own):
+            header, path = headers[number], self._path(number)
+            tensors = _intact(self._path(number, ".safetensors"), read_tensors) if header else None
+            if header and tensors:
+                if number != own[-1]:
+                    say(f"{self._path(own[-1])}: this state is damaged; going back to {path.name}")
+                self._own = [other for other in own if headers[other] and other != number] + [number]
+                return KeptState(header["record"], tensors[0], path)
         if headers:
             newest = headers[max(headers)]
-            self._start_anew(damaged, max(headers), {} if newest is None else newest["record"])
+            self._start_anew(own, max(headers), newest["record"] if newest else {})
         return None
 
     def _start_anew(self, damaged: Sequence[int], newest: int, record: Mapping[str, Any]) -> None:
         """Reports why the run starts anew; without permission, refuses to leave an unfinished run behind."""
         finished = not damaged and record.get("finished")
+        kind = "a finished run" if finished else f"an unfinished run (image {record.get('nimg')})"
+        why = f"{self._path(newest)} is the state of {kind} of another configuration or other inputs"
         if damaged:
-            why = f"the kept state {self._path(damaged[0])} is damaged, and there is none before it"
-        else:
-            kind = "a finished run" if finished else f"an unfinished run (image {record.get('nimg')})"
-            why = f"{self._path(newest)} is the state of {kind} of another configuration or other inputs"
+            why = f"the kept state {self._path(damaged[-1])} is damaged, and there is none before it"
         if not (finished or self.set_aside):
             ways = "go back to its settings to resume it, choose another --out, or start anew beside it"
             raise UserError("", why, f"{ways} with --set-aside (it is kept)")
@@ -117,78 +198,65 @@ class StateStore:
         """
         try:
             number = max(self._numbers(), default=0) + 1
-            file = self._path(number).with_suffix(".safetensors")
-            write_tensors(file, tensors)
-            digests = {"digest": self.digest, "tensors_sha256": sha256_file(file)}
-            header = {"format": STATE_FORMAT, **digests, "record": dict(record)}
+            write_tensors(self._path(number, ".safetensors"), tensors)
             # On one line: an indented one is made by Python code, which would slow down the training meanwhile.
-            text = json.dumps(with_hash(header), sort_keys=True)
-            write_text(file.with_suffix(".json"), f"{text}\n")
+            header = with_hash({"format": STATE_FORMAT, "digest": self.digest, "record": record})
+            write_text(self._path(number, ".json"), f"{json.dumps(header, sort_keys=True)}\n")
             self._own.append(number)
             while len(self._own) > KEPT_STATES:
                 # The header goes last: a kill in between leaves a state that is known to be ours and removed next time.
                 for suffix in (".safetensors", ".json"):
-                    self._path(self._own[0]).with_suffix(suffix).unlink(missing_ok=True)
+                    self._path(self._own[0], suffix).unlink(missing_ok=True)
                 del self._own[0]
         except OSError as error:
             fault = f"the state cannot be written ({error})"
             raise UserError(self.folder, fault, "make room, then run the same command again") from None
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"state-{number:06d}"
+    def _path(self, number: int, suffix: str = "") -> Path:
+        return self.folder / f"state-{number:06d}{suffix}"
 
     def _numbers(self) -> list[int]:
         """Numbers of the states that were completed, oldest first."""
-        try:
-            # Not glob, which takes a folder that cannot be read for an empty one.
-            found = [_NAME.fullmatch(name) for name in os.listdir(self.folder)]
-        except OSError as error:
-            raise _unreadable(self.folder, error) from None
-        return sorted(int(name[1]) for name in found if name)
-
-    def _header(self, number: int) -> dict[str, Any] | None:
-        """A state's JSON, or None if it is damaged."""
-        path = self._path(number).with_suffix(".json")
-        try:
-            header = parse_json(read_text(path), str(path)) if _is_file(path) else None
-            header = check_hash(header, path) if isinstance(header, dict) and HASH_KEY in header else {}
-        except (OSError, UnreadableError) as error:
-            raise _unreadable(path, error) from None
-        except UserError:
-            return None
-        typed = all(isinstance(header.get(key), kind) for key, kind in _FIELDS.items())
-        return header if typed and header["format"] == STATE_FORMAT else None
-
-    def _tensors(self, number: int, sha256: str) -> NamedTensors | None:
-        """A state's tensors, or None if they are damaged or gone."""
-        path = self._path(number).with_suffix(".safetensors")
-        try:
-            if not os.path.lexists(path) or not _is_file(path) or sha256_file(path) != sha256:
-                return None
-            return read_tensors(path)[0]
-        except OSError as error:
-            raise _unreadable(path, error) from None
+        # Not glob, which takes a folder that cannot be read for an empty one.
+        return sorted(int(found[1]) for found in map(_NAME.fullmatch, os.listdir(self.folder)) if found)
 
 
-def _is_file(path: Path) -> bool:
-    return stat.S_ISREG(os.stat(path).st_mode)
+def _header(path: Path) -> dict[str, Any]:
+    """A state's JSON.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    header = parse_json(read_text(path), str(path))
+    header = check_hash(header, path) if isinstance(header, dict) and HASH_KEY in header else {}
+    if header.get("format") != STATE_FORMAT or not isinstance(header.get("record"), dict) or "digest" not in header:
+        raise UserError(path, f"is no {STATE_FORMAT}")
+    return header
 
 
-def _unreadable(path: Path, error: OSError | UnreadableError) -> UserError:
-    """The error for a state that may well be intact but cannot be read now."""
-    reason = error.fault if isinstance(error, UnreadableError) else f"cannot be read ({error.strerror or error})"
-    return UserError(path, reason, "nothing was changed: fix that, then run this again")
+def _intact(path: Path, read: Callable[[Path], T]) -> T | None:
+    """Reads a file of a state; None if it is damaged or gone.
+
+    Raises:
+        UnreadableError, OSError: The file may well be intact, but cannot be read now.
+    """
+    try:
+        with open_ordinary(path):
+            return read(path)
+    except UnreadableError:
+        raise
+    except UserError:
+        return None
 
 
-#: Errors of a program that reads the state of another version.
-OTHER_STATE = (KeyError, TypeError, ValueError, AttributeError, RuntimeError)
-
-
-def other_state(path: Path) -> UserError:
-    """The error for an intact state whose values are not those that its run keeps."""
-    return UserError(
-        path, "was written by another version of the program", "resume with that version, or choose another --out"
-    )
+@contextlib.contextmanager
+def of_this_version(state: KeptState) -> Iterator[None]:
+    """Turns errors of reading an intact state, whose values are not those that its run keeps, into one line."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+        remedy = "resume with that version, or choose another --out"
+        raise UserError(state.path, "was written by another version of the program", remedy) from None
 
 
 class RunFiles:
@@ -203,7 +271,7 @@ class RunFiles:
 
     Args:
         folder: The run's folder.
-        digest: See :func:`sida.training.identity.run_digest`.
+        digest: See :func:`run_digest`.
         set_aside: Start a new run and keep the state of an unfinished run with another configuration.
         ranks: Processes that train together: rank 0 writes; all read the state, from a disk that they share.
         loggers: Trackers of the logs' numbers.
@@ -211,6 +279,7 @@ class RunFiles:
     Attributes:
         kept: State from which to resume, until it is taken; None for a new run.
         network: Path of the run's network.
+        logs: Logs of the run.
     """
 
     def __init__(
@@ -220,7 +289,7 @@ class RunFiles:
         self.network = folder / "network.safetensors"
         self.kept: KeptState | None = None
         self._store = StateStore(folder / "state", digest, set_aside)
-        self._logs = Logs(folder, "tensorboard" in loggers)
+        self.logs = Logs(folder, "tensorboard" in loggers, written=not ranks.rank)
         self._lock = contextlib.ExitStack()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._written: Future[None] = Future()
@@ -240,20 +309,18 @@ class RunFiles:
 
     def _find(self) -> tuple[dict[str, Any], Path] | None:
         """Locks the folder and reads its state; returns the state's record and path."""
-        try:
-            self._take_lock(self.folder / "state")
+        with contextlib.ExitStack() as lock:
+            self._take_lock(self.folder / "state", lock)
             self.kept = self._store.load()
             # Unfinished files of killed processes.
             for folder in (self.folder, self.folder / "state", self.folder / "snapshots"):
                 sweep_temporaries(folder)
             self._sort_snapshots()
-        except BaseException:
-            self._lock.close()
-            raise
+            self._lock = lock.pop_all()
         return None if self.kept is None else (self.kept.record, self.kept.path)
 
-    def _take_lock(self, folder: Path) -> None:
-        """Locks the run; a process that works on the same run is waited for.
+    def _take_lock(self, folder: Path, held: contextlib.ExitStack) -> None:
+        """Locks the run until ``held`` is closed; a process that works on the same run is waited for.
 
         Raises:
             UserError: The folder cannot be written, or its file system has no locks.
@@ -261,7 +328,7 @@ class RunFiles:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-            self._lock.callback(os.close, lock)
+            held.callback(os.close, lock)
             if not try_lock(lock):
                 say(f"{folder}: another process is at work on this run; waiting for it to finish")
                 wait_for_lock(lock)
@@ -271,7 +338,7 @@ class RunFiles:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         try:
-            self._logs.close()
+            self.logs.close()
             # An insistent Ctrl-C waits for nothing.
             if kind is None or issubclass(kind, Exception):
                 fault = self._written.exception()
@@ -315,25 +382,15 @@ class RunFiles:
             UserError: A snapshot is damaged.
         """
         shelf = self.folder / "snapshots"
-        for path in sorted(shelf.glob("network-*.safetensors")):
+        names = "network-*.safetensors"
+        for path in [*sorted(shelf.glob(names)), *sorted(shelf.glob(f"{self.digest[:12]}/{names}"))]:
             owner = str(read_metadata(path).get("config_sha256", self.digest))
-            if owner != self.digest:
-                (shelf / owner[:12]).mkdir(exist_ok=True)
-                _move(path, shelf / owner[:12])
-        for path in sorted((shelf / self.digest[:12]).glob("network-*.safetensors")):
-            _move(path, shelf)
-
-    def log(self, name: str, record: dict[str, Any]) -> None:
-        """Adds a record to ``train.jsonl`` or ``evaluations.jsonl``."""
-        if not self.ranks.rank:
-            self._logs.add(name, record)
-
-    def write_logs(
-        self, train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]], final: bool = False
-    ) -> None:
-        """Writes ``train.jsonl`` and ``evaluations.jsonl`` anew; ``final`` marks that no record follows."""
-        if not self.ranks.rank:
-            self._logs.restart(train, evaluations, final)
+            home = shelf if owner == self.digest else shelf / owner[:12]
+            if home != path.parent:
+                home.mkdir(exist_ok=True)
+                # The picture lies beside the first network of its number of images.
+                for file in (*path.parent.glob(f"network-{path.stem.split('-')[1]}.png"), path):
+                    file.rename(home / file.name)
 
     def write_snapshot(
         self,
@@ -354,7 +411,7 @@ class RunFiles:
         picture(next(iter(networks.values()))[0], start.with_name(f"{start.name}.png"))
         self.wait()
         files = [
-            (_copied(net.state_dict()), start.with_name(f"{start.name}{end}.safetensors"), {**metadata, **more})
+            (copied(net.state_dict()), start.with_name(f"{start.name}{end}.safetensors"), {**metadata, **more})
             for end, (net, more) in networks.items()
         ]
 
@@ -376,40 +433,29 @@ class RunFiles:
             return
         # Copies of two states never wait for a slow disk together.
         self.wait()
-        self._written = self._writer.submit(self._store.save, record, {**_copied(changing), **unchanging})
+        self._written = self._writer.submit(self._store.save, record, {**copied(changing), **unchanging})
 
     def publish(self, record: Mapping[str, Any], tensors: NamedTensors) -> None:
         """Writes all results from the last state; the network comes last, so its presence means that all are written.
 
         Args:
             record: Record of the finished state.
-            tensors: Network to publish, as for :func:`write_network`.
+            tensors: Its tensors, see :func:`write_network`.
         """
         if not self.ranks.rank:
-            self.write_logs(record["train"], record["evaluations"], final=True)
-            write_network(self.network, record["metadata"], tensors)
+            self.logs.restart(record["train"], record["evaluations"], final=True)
+            state = {name.removeprefix(BEST): tensor for name, tensor in tensors.items()}
+            write_network(self.network, record["metadata"], state)
 
     def publish_again(self, stage: str) -> None:
         """Writes all results of a finished run from its state, and reports it."""
         assert self.kept is not None
         say(f"[{stage}] already trained; writing its files")
-        tensors = {name.removeprefix("best/"): tensor for name, tensor in self.kept.tensors.items()}
-        where = str(self.kept.path.with_suffix(".json"))
-        try:
-            build_on_meta(self.kept.record["metadata"]["network"], where)
-            self.publish(self.kept.record, tensors)
-        except OTHER_STATE:
-            raise other_state(self.kept.path) from None
+        with of_this_version(self.kept):
+            build_on_meta(self.kept.record["metadata"]["network"], str(self.kept.path.with_suffix(".json")))
+            self.publish(self.kept.record, self.kept.tensors)
 
 
-def _copied(tensors: NamedTensors) -> NamedTensors:
+def copied(tensors: NamedTensors) -> NamedTensors:
     """Copies of tensors on the CPU, so that later steps may change the tensors."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-
-
-def _move(snapshot: Path, folder: Path) -> None:
-    """Moves a snapshot and its picture."""
-    picture = "-".join(snapshot.stem.split("-")[:2]) + ".png"
-    for path in (snapshot.with_name(picture), snapshot):
-        if path.exists():
-            path.rename(folder / path.name)

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,12 +18,12 @@ from sida.networks.unet import checkpoint_blocks
 from sida.noise import Draw, Draws, complete_draws, edm_weight, lognormal_sigma, normal, unit_noise
 from sida.training.averages import Average, ema_beta, power_beta
 from sida.training.batches import StepBatches, seed_layers, step_draws
-from sida.training.identity import check_shapes, teacher_digest
 from sida.training.logs import IterationRecord, LogRecords, lost
 from sida.training.loop import Run, Trainer
 from sida.training.micro_batches import Augment, seeded
 from sida.training.optimizer import OptimizedNetwork
 from sida.training.processes import Ranks
+from sida.training.run import check_shapes, teacher_digest
 from sida.training.schedule import linear_decay, teacher_learning_rate
 
 
@@ -132,19 +132,14 @@ class TeacherTrainer(Trainer):
         shapes, device = [images.shape for images, _ in batches], self.batches.device
         draws = step_draws(seed, "teacher", nimg, shapes, device, EDMLoss.DRAWS, self.ranks)
         net = self.network.train()
-
-        def passes() -> Iterator[torch.Tensor]:
-            position = self.batches.rank * self.batches.per_device
-            for (images, labels), drawn in zip(batches, draws):
-                seed_layers(seed, "teacher", nimg, position, device)
-                augment = seeded(self.augment, seed, "augment", nimg, position)
-                loss = self.loss(net, images, labels, augment, drawn).sum() / self.batches.per_device
-                loss.backward()
-                yield loss.detach()
-                position += len(images)
-
-        for loss in self.attempt(lambda: [*passes()], nimg):
+        position = self.batches.rank * self.batches.per_device
+        for (images, labels), drawn in zip(batches, draws):
+            seed_layers(seed, "teacher", nimg, position, device)
+            augment = seeded(self.augment, seed, "augment", nimg, position)
+            loss = self.loss(net, images, labels, augment, drawn).sum() / self.batches.per_device
+            loss.backward()
             record.add_loss("denoising", loss)
+            position += len(images)
         record.samples += self.batches.per_device
         record.add_step("teacher", self.network.step(self._lr_factor(nimg)))
         for std, average in zip(self.widths, self.averages.values()):
@@ -177,9 +172,9 @@ def train_teacher(
     ``results/local/teachers/<name>``. There are no evaluations: the network is the last average.
     """
     run = Run.opened(TeacherConfig, config, outdir, where)
-    config, dataset = run.config, run.dataset
+    dataset = run.dataset
 
-    def start(ranks: Ranks) -> TeacherTrainer:
+    def start(ranks: Ranks, config: TeacherConfig) -> TeacherTrainer:
         torch.manual_seed(derive_seed(config.seed, "initialisation"))
         net = build_network(config.network, f"{where}.network").to(run.device)
         check_shapes(net, dataset, f"{where}.network.kwargs")
@@ -187,4 +182,4 @@ def train_teacher(
             checkpoint_blocks(net, f"{where}.checkpointing")
         return TeacherTrainer(config, net, StepBatches(config, dataset, run.device, ranks, where, config.data_order))
 
-    return run.train("teacher", teacher_digest(config, dataset.sha256), start, set_aside=set_aside)
+    return run.train("teacher", teacher_digest(run.config, dataset.sha256), start, set_aside=set_aside)

@@ -17,7 +17,7 @@ from sida.config.resources import ROOT
 from sida.config.settings import from_mapping, load_spec, load_yaml
 from sida.files.atomic import by_content
 from sida.files.text_files import yaml_text
-from sida.training.identity import teacher_digest
+from sida.training.run import teacher_digest
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.refused import command, refusal, refused, refusing
 

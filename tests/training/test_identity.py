@@ -18,7 +18,7 @@ from sida.methods.fd_loss import FD_LOSS
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks.file import load_network, read_metadata, save_network
 from sida.training import TeacherConfig, train_teacher
-from sida.training.identity import teacher_digest
+from sida.training.run import teacher_digest
 from tests.training.toy import DATASET, NETWORK, SID_STUDENT, STUDENT, TEACHER
 
 METRIC = {"key": "fd", "kind": "frechet", "extractor": "pixels", "reference": "data"}

@@ -1,4 +1,4 @@
-"""Training in several processes: the same numbers, one voice, states that any number goes on from; their launchers."""
+"""Training in several processes: the same numbers, one voice, states that any number goes on from; torchrun."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ from sida.config.resources import ROOT
 from sida.errors import EXIT_RETRY
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors
+from sida.machine import place
 from sida.methods import distill
+from sida.methods.distillation import Evaluation
 from sida.sampling import Drawer
 from sida.training import processes, train_teacher
-from sida.training.evaluation import Evaluation
 from sida.training.iteration import StudentTrainer
 from tests.refused import refused
 from tests.training.processes import said, started, statuses, together
 from tests.training.test_rivals import spec_of
 from tests.training.toy import STUDENT, TEACHER, CrashError, results
+from workflow.launch import TORCHRUN
 
 # A rate near the paper's: entries whose gradient is nothing but rounding move by it, and each number of processes adds
 # up in an order of its own.
@@ -120,7 +122,7 @@ def test_kills_of_a_rank(tmp_path, spec, kills):
 
 def test_a_bug_of_one_process_shows_its_traceback_once(tmp_path, spec):
     task = crashing(spec, tmp_path / "run", 48, lambda: fail(ValueError("out of luck")), {1})
-    assert together(task, 2, tmp_path) == [1, 1]
+    assert together(task, 2, tmp_path) == [EXIT_RETRY, 1]
     assert said(tmp_path)[-1] == "ValueError: out of luck"
     assert said(tmp_path).count("Traceback (most recent call last):") == 1
 
@@ -177,7 +179,7 @@ def test_a_process_that_does_not_answer_ends_the_others(tmp_path, spec, monkeypa
 def test_nonsense_of_the_launcher_is_one_line(monkeypatch):
     for name, value in {"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
-    refused("RANK=2, WORLD_SIZE=2, LOCAL_RANK=None: not what torchrun sets", processes.place)
+    refused("RANK=2, WORLD_SIZE=2, LOCAL_RANK=0: not what torchrun sets", place)
 
 
 def test_processes_share_an_evaluation(tmp_path, spec):
@@ -201,24 +203,15 @@ def test_processes_share_an_evaluation(tmp_path, spec):
     assert_same(tmp_path / "run", tmp_path / "alone")
 
 
-# The true command, which starts the processes by itself (--processes N) or is started by torchrun
+# The true command, started by torchrun
 
 
-def test_exit_status():
-    """A failure's own status; a request to start again, where a signal ended one and another lost it."""
-    endings = [["sys.exit(1)", "time.sleep(99)"], ["os.kill(os.getpid(), 9)", "sys.exit(75)"]]
-    texts = [f"import os, sys, time\nexec({each!r}[int(os.environ['RANK'])])" for each in endings]
-    start = "import sys\nfrom sida.training.processes import run_together\n"
-    start += f"print([run_together([sys.executable, '-c', text], 2) for text in {texts!r}])"
-    done = subprocess.run([sys.executable, "-c", start], timeout=300, capture_output=True, text=True)
-    assert done.stdout == f"{[1, EXIT_RETRY]}\n", done.stderr
-
-
-def start(launcher, folder, total_kimg, place=ROOT):
+def start(folder, total_kimg):
     """A teacher's training in two processes, which keeps a state after each iteration."""
     spec = {**TEACHER, "batch_gpu": 4, "snapshot_kimg": None, "state_minutes": 0, "total_kimg": total_kimg}
-    words = ["train-teacher", "--out", str(folder), "--spec", json.dumps(spec)]
-    return subprocess.Popen([sys.executable, *launcher, *words], cwd=place, stderr=subprocess.PIPE, text=True)
+    words = ["-m", "sida", "train-teacher", "--out", str(folder), "--spec", json.dumps(spec)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *words]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, **TORCHRUN})
 
 
 def newest_image(folder):
@@ -232,31 +225,23 @@ def wait_for_image(folder, process, behind=0):
         time.sleep(0.05)
 
 
-def test_the_command_stops_at_a_signal_and_resumes_in_a_folder_with_traps(tmp_path):
-    """One line, a state, and the status that has a scheduler send the job again; no module of the folder runs."""
-    for name in ("sida", "torch"):
-        (tmp_path / f"{name}.py").write_text("open('was-here', 'w')")
-    script = "import sys\nfrom sida.cli.main import main\nsys.exit(main([*sys.argv[1:], '--processes', '2']))"
-    launcher, out = ["-P", "-c", script], tmp_path / "run"
-    run = start(launcher, out, 1000, tmp_path)
-    wait_for_image(out, run)
+def test_a_training_stops_at_a_signal_to_torchrun_resumes_and_ends_with_it(tmp_path):
+    run = start(tmp_path, 1000)
+    wait_for_image(tmp_path, run)
     run.send_signal(signal.SIGUSR1)
     _, told = run.communicate(timeout=300)
-    assert run.returncode == EXIT_RETRY
-    assert [line for line in told.splitlines() if not line.startswith("[teacher")] == [PREEMPTED]
-    images = newest_image(out)
-    again = start(launcher, out, 1000, tmp_path)
-    wait_for_image(out, again, images)
+    assert PREEMPTED in told.splitlines()
+    images = newest_image(tmp_path)
+    again = start(tmp_path, 1000)
+    wait_for_image(tmp_path, again, images)
     # Without their launcher the processes end, too, and with them the pipe; the training would take longer.
     again.kill()
     again.communicate(timeout=300)
-    assert not (tmp_path / "was-here").exists()
 
 
 @pytest.mark.slow
 def test_torchrun_ends_with_a_killed_process_and_resumes(tmp_path):
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "sida"]
-    run = start(torchrun, tmp_path / "run", 1)
+    run = start(tmp_path / "run", 1)
     wait_for_image(tmp_path / "run", run)
     children = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True).stdout.split()
     os.kill(max(map(int, children)), signal.SIGKILL)
@@ -267,7 +252,7 @@ def test_torchrun_ends_with_a_killed_process_and_resumes(tmp_path):
     assert line.startswith("error: another of the 2 processes of this training has ended")
     assert 0 < newest_image(tmp_path / "run") < 1000
     for folder in ("run", "alone"):
-        process = start(torchrun, tmp_path / folder, 1)
+        process = start(tmp_path / folder, 1)
         _, told = process.communicate(timeout=300)
         assert process.returncode == 0, told
     assert results(tmp_path / "run") == results(tmp_path / "alone")

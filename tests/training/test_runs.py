@@ -226,14 +226,9 @@ def test_command_line_overrides(tmp_path, student_spec, teacher, capsys):
 
 # A training that runs out of memory once goes on with less of it, to the same numbers, or ends with a remedy
 
-BRIEF = {"total_kimg": 0.064, "tick_kimg": 0.016, "snapshot_kimg": None}
-SIDA = {**STUDENT, **BRIEF, "warmup_kimg": 0.0, "adversarial_kimg": 0.0, "evaluation": None}
 
-
-def running(kind, teacher, monkeypatch, calls):
-    """Function that trains in a folder; the losses of these calls run out of memory after their work."""
-    spec = {"teacher": {**TEACHER, **BRIEF}, "sida": {**SIDA, "teacher": teacher}}.get(kind) or spec_of(kind, teacher)
-    owner, run = (EDMLoss, train_teacher) if kind == "teacher" else (EagerRunner, distill)
+def out_of_memory(monkeypatch, owner, calls):
+    """These calls of a loss or runner run out of memory after their work."""
     original, count = owner.__call__, iter(range(10**6))
 
     def failing(*args, **kwargs):
@@ -242,28 +237,24 @@ def running(kind, teacher, monkeypatch, calls):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return result
 
-    def train(folder, fails):
-        with monkeypatch.context() as patch:
-            if fails:
-                patch.setattr(owner, "__call__", failing)
-            run(spec, folder)
-
-    return train
+    monkeypatch.setattr(owner, "__call__", failing)
 
 
-# In the middle of a step, whose first gradients are then dropped; of GDD after the loss, which has changed spectral
-# norms (the discriminator has no blocks).
-@pytest.mark.parametrize(("kind", "call"), [("sida", 7), ("gdd", 1), ("teacher", 3)])
+BRIEF = {"total_kimg": 0.064, "tick_kimg": 0.016, "snapshot_kimg": None, "state_minutes": 0}
+
+
+@pytest.mark.parametrize(("kind", "call"), [("sida", 7), ("fd-loss", 3), ("teacher", 3)])
 def test_a_training_goes_on_with_the_same_numbers(tmp_path, monkeypatch, capfd, teacher, kind, call):
-    train = running(kind, teacher, monkeypatch, {call})
-    train(tmp_path / "plain", False)
-    train(tmp_path / "relieved", True)
-    assert "again in the backward pass" in capfd.readouterr().err
+    sida = {**STUDENT, "warmup_kimg": 0.0, "adversarial_kimg": 0.0, "evaluation": None, "teacher": teacher}
+    spec = {"teacher": TEACHER, "sida": sida}.get(kind) or spec_of(kind, teacher)
+    owner, train = (EDMLoss, train_teacher) if kind == "teacher" else (EagerRunner, distill)
+    train({**spec, **BRIEF}, tmp_path / "plain")
+    out_of_memory(monkeypatch, owner, {call})
+    train({**spec, **BRIEF}, tmp_path / "relieved")
+    assert "going on from the last state with checkpointing" in capfd.readouterr().err
     assert results(tmp_path / "relieved") == results(tmp_path / "plain")
 
 
-# The second time; and statistics outside of the networks take no step twice.
-@pytest.mark.parametrize(("kind", "calls"), [("teacher", {1, 3}), ("fd-loss", {0}), ("f-distill", {0})])
-def test_what_cannot_go_on_ends_in_one_line_with_the_remedy(tmp_path, monkeypatch, teacher, kind, calls):
-    train = running(kind, teacher, monkeypatch, calls)
-    refused("out of memory at image .*batch_gpu", train, tmp_path, True)
+def test_the_second_time_ends_in_one_line_with_the_remedy(tmp_path, monkeypatch):
+    out_of_memory(monkeypatch, EDMLoss, {1, 3})
+    refused("out of memory at image .*batch_gpu", train_teacher, {**TEACHER, **BRIEF}, tmp_path)

@@ -147,7 +147,6 @@ def test_starting_anew_needs_the_users_word_and_going_back_goes_on(unfinished, u
     mine.unlink()
     assert results(unfinished) == results(alone)
     assert first_image(TEACHER, unfinished, monkeypatch) == 320
-    assert "this kept state, whose settings are back" in capsys.readouterr().err
     assert results(unfinished) == results(uninterrupted)
     # Both are finished now, and each change of settings only writes the files again.
     for spec, expected in ((OTHER, alone), (TEACHER, uninterrupted)):

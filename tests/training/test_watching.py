@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +12,7 @@ from sida.files.atomic import read_jsonl
 from sida.methods import distill
 from sida.networks.file import read_metadata
 from sida.training import train_teacher
-from sida.training.logs import unhealthy
+from sida.training.logs import IterationRecord, TickMeter, unhealthy
 from tests.refused import refused
 from tests.training.toy import GIVEN, MADE, STUDENT, TEACHER, interrupt_after, results
 
@@ -72,6 +74,17 @@ def test_unhealthy_records_are_noticed_once_by_each_rule():
     assert unhealthy([*storm, tick(nan_count=3)]) == []
     assert unhealthy([*storm, tick(), tick(nan_count=2)]) != []
     assert unhealthy([tick(bad_steps=11)]) == ["11 % of the steps had NaN or infinite gradients"]
+
+
+def test_the_time_of_a_tick_ends_behind_its_values_for_which_a_gpu_works():
+    class Late(float):
+        def __float__(self):
+            time.sleep(0.1)
+            return 1.0
+
+    meter = TickMeter()
+    meter.add(IterationRecord({"sid": Late()}), 16)
+    assert meter.finish()["seconds"] >= 0.1
 
 
 def test_a_diverging_run_says_so_or_stops(teacher, tmp_path, capsys):

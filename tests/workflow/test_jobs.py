@@ -19,7 +19,7 @@ from sida.config.settings import from_mapping
 from sida.methods import DistillConfig
 from sida.methods.distillation import student_digest
 from sida.training import TeacherConfig
-from sida.training.identity import teacher_digest
+from sida.training.run import teacher_digest
 from tests.refused import refused
 from tests.workflow.workspace import TINY, changed, put, settings_of, shipped, study
 from workflow.preset import Preset

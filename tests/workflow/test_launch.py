@@ -116,7 +116,17 @@ def test_what_cannot_be_given_is_one_line(words, pool, place, machine):
     assert re.search(place, line)
 
 
-def test_several_nodes_each_start_a_launcher(monkeypatch):
+def test_torchrun_starts_the_processes_on_each_node(monkeypatch):
+    command = on_nodes(1, 2, ["sida", "distill"])
+    assert command[1:] == [
+        "-m",
+        "torch.distributed.run",
+        "--nnodes=1",
+        "--nproc-per-node=2",
+        "--standalone",
+        *command[6:],
+    ]
+    assert command[6:] == ["-m", "sida", "distill"]
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     command = on_nodes(2, 16, ["sida", "distill", "--spec", "x"])
     assert command[:4] == ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1"]

@@ -19,7 +19,7 @@ from sida.config.samplers import Sampler
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.methods import find_method
-from sida.training.evaluation import Evaluation, evaluation_facts
+from sida.methods.distillation import Evaluation, evaluation_facts
 from tests.eval.metric_networks import write_inception
 from tests.refused import refused, refusing
 from tests.workflow.workspace import forked_snakemake, put
@@ -61,7 +61,7 @@ METRICS = yaml.safe_load((ROOT / "tests/workflow/tiny-protocol.yaml").read_text(
 
 
 RECIPE = {"total_kimg": 1, "batch_size": 8, "lr": 1e-3}
-OURS, RUNNER = "sida.files.atomic:write_text", "sida.training.processes:run_together"
+OURS = "sida.files.atomic:write_text"
 #: How a study names an object, and where it is told.
 NAMED = {
     "generator": (lambda name: {"row": {**ROW, "checkpoint": name}}, "runs.tsv: run 'mine'.checkpoint"),
@@ -84,7 +84,7 @@ NAMED = {
 
 def test_a_spec_calls_none_of_our_own_functions(study):
     study()
-    monitor, kwargs = RUNNER, {"command": ["touch", "was-here"], "count": 1}
+    monitor, kwargs = OURS, {"path": "was-here", "text": ""}
     settings = {"every_kimg": 1, "monitor": monitor, "kwargs": kwargs}
     data = load_dataset({"name": "digits", "kind": "digits", "max_size": 8})
     one_step = Sampler(kind="one_step")

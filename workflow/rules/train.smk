@@ -23,7 +23,7 @@ rule train_teacher:
         "teacher {wildcards.teacher}: training"
     shell:
         "python -m workflow.launch --nodes {resources.nodes} {resources.gpu} sida train-teacher"
-        " --spec {params.spec:q} --out {params.folder:q} --set-aside --processes {resources.gpu} 2>&1 | tee -i {log:q}"
+        " --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i {log:q}"
 
 
 rule distill:
@@ -54,7 +54,7 @@ rule distill:
         "student {wildcards.run}: distilling"
     shell:
         "python -m workflow.launch --nodes {resources.nodes} {resources.gpu} sida distill"
-        " --spec {params.spec:q} --out {params.folder:q} --set-aside --processes {resources.gpu} 2>&1 | tee -i {log:q}"
+        " --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i {log:q}"
 
 
 # Generators that other rows start from run first, so that the longest chain does not end on one busy core.
