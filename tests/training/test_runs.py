@@ -26,7 +26,7 @@ from sida.training.loop import Run
 from sida.training.micro_batches import EagerRunner
 from sida.training.processes import Interruption, StopRequest
 from sida.training.teacher import EDMLoss
-from tests.refused import command, refused, refusing
+from tests.refused import command, refused
 from tests.training.test_rivals import spec_of
 from tests.training.toy import STUDENT, TEACHER, fork, interrupt_after, results, student_trainer, wait
 
@@ -208,8 +208,7 @@ def test_a_network_that_cannot_be_read_once_is_one_line(tmp_path, teacher, stude
         return original(file, *arguments, **options)
 
     monkeypatch.setattr(builtins, "open", failing)
-    with refusing(teacher, stale):
-        command("distill", "--spec", json.dumps(student_spec), "--out", tmp_path / "run")
+    refused(f"{teacher}.*{stale}", command, "distill", "--spec", json.dumps(student_spec), "--out", tmp_path / "run")
 
 
 def test_command_line_overrides(tmp_path, student_spec, teacher, capsys):
@@ -230,22 +229,24 @@ BRIEF = {"total_kimg": 0.064, "tick_kimg": 0.016, "snapshot_kimg": None}
 SIDA = {**STUDENT, **BRIEF, "warmup_kimg": 0.0, "adversarial_kimg": 0.0, "evaluation": None}
 
 
-def running(kind, teacher, monkeypatch, calls):
-    """Function that trains in a folder; the losses of these calls run out of memory after their work."""
-    spec = {"teacher": {**TEACHER, **BRIEF}, "sida": {**SIDA, "teacher": teacher}}.get(kind) or spec_of(kind, teacher)
-    owner, run = (EDMLoss, train_teacher) if kind == "teacher" else (EagerRunner, distill)
-    original, count = owner.__call__, iter(range(10**6))
+@pytest.fixture
+def running(teacher, monkeypatch):
+    """``running(kind)``: runs a training in a folder; the losses of some calls run out of memory after their work."""
+    specs = {"teacher": {**TEACHER, **BRIEF}, "sida": {**SIDA, "teacher": teacher}}
 
-    def failing(*args, **kwargs):
-        result = original(*args, **kwargs)
-        if next(count) in calls:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return result
+    def train(kind, folder, calls):
+        spec = specs.get(kind) or spec_of(kind, teacher)
+        owner, run = (EDMLoss, train_teacher) if kind == "teacher" else (EagerRunner, distill)
+        original, count = owner.__call__, iter(range(10**6))
 
-    def train(folder, fails):
+        def failing(*args, **kwargs):
+            result = original(*args, **kwargs)
+            if next(count) in calls:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return result
+
         with monkeypatch.context() as patch:
-            if fails:
-                patch.setattr(owner, "__call__", failing)
+            patch.setattr(owner, "__call__", failing)
             run(spec, folder)
 
     return train
@@ -254,16 +255,14 @@ def running(kind, teacher, monkeypatch, calls):
 # In the middle of a step, whose first gradients are then dropped; of GDD after the loss, which has changed spectral
 # norms (the discriminator has no blocks).
 @pytest.mark.parametrize(("kind", "call"), [("sida", 7), ("gdd", 1), ("teacher", 3)])
-def test_a_training_goes_on_with_the_same_numbers(tmp_path, monkeypatch, capfd, teacher, kind, call):
-    train = running(kind, teacher, monkeypatch, {call})
-    train(tmp_path / "plain", False)
-    train(tmp_path / "relieved", True)
+def test_a_training_goes_on_with_the_same_numbers(tmp_path, capfd, running, kind, call):
+    running(kind, tmp_path / "plain", {})
+    running(kind, tmp_path / "relieved", {call})
     assert "again in the backward pass" in capfd.readouterr().err
     assert results(tmp_path / "relieved") == results(tmp_path / "plain")
 
 
 # The second time; and statistics outside of the networks take no step twice.
 @pytest.mark.parametrize(("kind", "calls"), [("teacher", {1, 3}), ("fd-loss", {0}), ("f-distill", {0})])
-def test_what_cannot_go_on_ends_in_one_line_with_the_remedy(tmp_path, monkeypatch, teacher, kind, calls):
-    train = running(kind, teacher, monkeypatch, calls)
-    refused("out of memory at image .*batch_gpu", train, tmp_path, True)
+def test_what_cannot_go_on_ends_in_one_line_with_the_remedy(tmp_path, running, kind, calls):
+    refused("out of memory at image .*batch_gpu", running, kind, tmp_path, calls)
