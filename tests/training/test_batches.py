@@ -21,17 +21,10 @@ def test_same_images_read_beside_the_step_also_after_they_were_gone(tmp_path, mo
     spec = {"name": "mine", "kind": "folder", "path": str(folder), "resolution": 8, "channels": 1, "label_dim": 10}
     config = TeacherConfig(**{**TEACHER, "seed": 3, "batch_gpu": 8})
     made = lambda: StepBatches(config, load_dataset(spec), torch.device("cpu"))
-    ahead, alone = made(), [made()("teacher", 16 * step) for step in range(15)]
     watched = lambda self, indices: readers.append(threading.current_thread().name) or read(self, indices)
     monkeypatch.setattr(ImageArchive, "raw_images", watched)
-
-    def assert_same(step):
-        for (images, labels), (others, other_labels) in zip(ahead("teacher", 16 * step), alone[step], strict=True):
-            assert torch.equal(images, others)
-            assert torch.equal(labels, other_labels)
-
-    for step in range(15):
-        assert_same(step)
+    ahead = made()
+    steps = [ahead("teacher", 16 * step) for step in range(15)]
     assert {name.rstrip("_0") for name in readers} == {"data"}
     # Each step's once, and the one after the last.
     assert len(readers) in (15, 16)
@@ -39,4 +32,8 @@ def test_same_images_read_beside_the_step_also_after_they_were_gone(tmp_path, mo
     folder.rename(tmp_path / "elsewhere")
     refused("data set mine: .*the last kept state is intact", ahead, "teacher", 16 * 20)
     (tmp_path / "elsewhere").rename(folder)
-    assert_same(7)
+    steps.append(ahead("teacher", 16 * 20))
+    for step, given in zip([*range(15), 20], steps, strict=True):
+        for (images, labels), (others, other_labels) in zip(given, made()("teacher", 16 * step), strict=True):
+            assert torch.equal(images, others)
+            assert torch.equal(labels, other_labels)

@@ -26,7 +26,7 @@ from sida.training.loop import Run
 from sida.training.micro_batches import EagerRunner
 from sida.training.processes import Interruption, StopRequest
 from sida.training.teacher import EDMLoss
-from tests.refused import command, refused, refusing
+from tests.refused import command, refused
 from tests.training.test_rivals import spec_of
 from tests.training.toy import STUDENT, TEACHER, fork, interrupt_after, results, student_trainer, wait
 
@@ -208,8 +208,7 @@ def test_a_network_that_cannot_be_read_once_is_one_line(tmp_path, teacher, stude
         return original(file, *arguments, **options)
 
     monkeypatch.setattr(builtins, "open", failing)
-    with refusing(teacher, stale):
-        command("distill", "--spec", json.dumps(student_spec), "--out", tmp_path / "run")
+    refused(f"{teacher}.*{stale}", command, "distill", "--spec", json.dumps(student_spec), "--out", tmp_path / "run")
 
 
 def test_command_line_overrides(tmp_path, student_spec, teacher, capsys):
@@ -226,35 +225,41 @@ def test_command_line_overrides(tmp_path, student_spec, teacher, capsys):
 
 # A training that runs out of memory once goes on with less of it, to the same numbers, or ends with a remedy
 
-
-def out_of_memory(monkeypatch, owner, calls):
-    """These calls of a loss or runner run out of memory after their work."""
-    original, count = owner.__call__, iter(range(10**6))
-
-    def failing(*args, **kwargs):
-        result = original(*args, **kwargs)
-        if next(count) in calls:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return result
-
-    monkeypatch.setattr(owner, "__call__", failing)
-
-
 BRIEF = {"total_kimg": 0.064, "tick_kimg": 0.016, "snapshot_kimg": None, "state_minutes": 0}
+SIDA = {**STUDENT, **BRIEF, "warmup_kimg": 0.0, "adversarial_kimg": 0.0, "evaluation": None}
 
 
+@pytest.fixture
+def running(teacher, monkeypatch):
+    """``running(kind)``: runs a training in a folder; the losses of some calls run out of memory after their work."""
+    specs = {"teacher": {**TEACHER, **BRIEF}, "sida": {**SIDA, "teacher": teacher}}
+
+    def train(kind, folder, calls):
+        spec = specs.get(kind) or {**spec_of(kind, teacher), **BRIEF}
+        owner, run = (EDMLoss, train_teacher) if kind == "teacher" else (EagerRunner, distill)
+        original, count = owner.__call__, iter(range(10**6))
+
+        def failing(*args, **kwargs):
+            result = original(*args, **kwargs)
+            if next(count) in calls:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return result
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, "__call__", failing)
+            run(spec, folder)
+
+    return train
+
+
+# In the middle of a step, after others have been taken; FD-Loss's statistics have then seen its images.
 @pytest.mark.parametrize(("kind", "call"), [("sida", 7), ("fd-loss", 3), ("teacher", 3)])
-def test_a_training_goes_on_with_the_same_numbers(tmp_path, monkeypatch, capfd, teacher, kind, call):
-    sida = {**STUDENT, "warmup_kimg": 0.0, "adversarial_kimg": 0.0, "evaluation": None, "teacher": teacher}
-    spec = {"teacher": TEACHER, "sida": sida}.get(kind) or spec_of(kind, teacher)
-    owner, train = (EDMLoss, train_teacher) if kind == "teacher" else (EagerRunner, distill)
-    train({**spec, **BRIEF}, tmp_path / "plain")
-    out_of_memory(monkeypatch, owner, {call})
-    train({**spec, **BRIEF}, tmp_path / "relieved")
+def test_a_training_goes_on_with_the_same_numbers(tmp_path, capfd, running, kind, call):
+    running(kind, tmp_path / "plain", {})
+    running(kind, tmp_path / "relieved", {call})
     assert "going on from the last state with checkpointing" in capfd.readouterr().err
     assert results(tmp_path / "relieved") == results(tmp_path / "plain")
 
 
-def test_the_second_time_ends_in_one_line_with_the_remedy(tmp_path, monkeypatch):
-    out_of_memory(monkeypatch, EDMLoss, {1, 3})
-    refused("out of memory at image .*batch_gpu", train_teacher, {**TEACHER, **BRIEF}, tmp_path)
+def test_the_second_time_ends_in_one_line_with_the_remedy(tmp_path, running):
+    refused("out of memory at image .*batch_gpu", running, "teacher", tmp_path, {1, 3})

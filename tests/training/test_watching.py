@@ -88,13 +88,13 @@ def test_the_time_of_a_tick_ends_behind_its_values_for_which_a_gpu_works():
 
 
 def test_a_diverging_run_says_so_or_stops(teacher, tmp_path, capsys):
-    # 5.9 is less than three times the best value, 31 is not the first above.
-    values = [5.0, 4.0, 5.9, 2.0, 30.0, 31.0, 2.5, 40.0, *[1.0] * 8]
+    # 5.6 is less than three times the best value, 31 is not the first above.
+    values = [5.0, 4.0, 2.0, 5.6, 6.4, 31.0, 2.5, 40.0, *[1.0] * 8]
     distill(following(teacher, values, total_kimg=0.24), tmp_path / "said")
     lines = [line for line in capsys.readouterr().err.splitlines() if "diverging" in line]
     assert lines == [
-        "distill toy: diverging at image 128: fd = 30 is 15.0 times its best (2 at image 96)",
-        "distill toy: diverging at image 224: fd = 40 is 20.0 times its best (2 at image 96)",
+        "distill toy: diverging at image 128: fd = 6.4 is 3.2 times its best (2 at image 64)",
+        "distill toy: diverging at image 224: fd = 40 is 20.0 times its best (2 at image 64)",
     ]
     GIVEN.clear()
     spec = following(teacher, values, on_divergence="stop", total_kimg=0.24)
