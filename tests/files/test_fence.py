@@ -57,10 +57,8 @@ def test_a_child_that_fails_is_one_line(monkeypatch, method, told):
 
 @pytest.mark.parametrize(
     "lie",
-    [
-        ("|O", [1], 0), ("<f4", [-1], 0), ("<f4", [1 << 25] * 3, 0), ("<f4", [1], 1 << 40), ("<f4", 3, 0),
-    ],
-)  # fmt: skip
+    [("|O", [1]), ("<f4", [-1]), ("<f4", [-1, -1]), ("<f4", [1 << 25] * 3), ("<f4", [0.5]), ("<f4", 3)],
+)
 def test_an_answer_that_lies_is_one_line(lie):
     with Child(READER, "f.bin") as child:
         refused("no answer that can be used", child.ask, "lie", *lie)
