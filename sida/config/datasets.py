@@ -36,7 +36,7 @@ DATASET_KINDS: Registry[DatasetKind] = Registry(
     "",
     {
         "digits": DatasetKind("sida.data.load:open_digits"),
-        "counts": DatasetKind("sida.data.load:open_classes"),
+        "counts": DatasetKind("sida.data.load:ClassesOnly"),
         "zip": DatasetKind("sida.data.load:open_stored", path=True),
         "folder": DatasetKind("sida.data.load:open_stored", path=True),
     },

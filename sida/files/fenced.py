@@ -171,6 +171,12 @@ class Child:
         return f"its reader ended with {end}, with {self._memory >> 20} MiB of memory allowed"
 
 
+def check_answer(holds: bool, where: object) -> None:
+    """Raises UserError where an answer is not of the form that was asked for."""
+    if not holds:
+        raise UserError(where, "its reader gave another answer than was asked for", _REMEDY)
+
+
 def _safe_path() -> list[str]:
     """Folders of modules without the working folder, which may be a stranger's unless this package lies there."""
     here, root = os.path.realpath("."), str(Path(__file__).resolve().parents[2])
@@ -221,7 +227,7 @@ def serve(reader: str, memory: int, line: int) -> None:
             text, parts = json.dumps({"fault": _fault(error, memory)}).encode(), []
         peer.sendall(struct.pack("<q", len(text)) + text)
         while parts:
-            peer.sendall(parts.pop(0))
+            peer.sendall(parts.pop(0).data)
 
 
 def _fault(error: Exception, memory: int) -> list[str]:
@@ -238,7 +244,8 @@ def _fault(error: Exception, memory: int) -> list[str]:
 def _answer(found: tuple[Any, dict[str, Any]]) -> tuple[bytes, list[np.ndarray]]:
     """The answer's text, and the arrays whose bytes follow it; a list of equal arrays goes as one."""
     value, arrays = found
-    kinds, parts = {}, []
+    kinds: dict[str, Any] = {}
+    parts: list[np.ndarray] = []
     for name, given in arrays.items():
         alike = given if isinstance(given, list) else [given]
         shape = (len(alike), *alike[0].shape) if alike is given else alike[0].shape

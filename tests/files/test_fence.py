@@ -85,7 +85,7 @@ def test_modules_of_the_working_folder_are_not_imported(tmp_path):
     code = (
         f"import sys; sys.path[:] = [p for p in sys.path if p] + [{str(ROOT)!r}]; from sida.files.fenced import Child\n"
         "import os; os.chdir(sys.argv[1]); sys.path.insert(0, sys.argv[1])\n"
-        "with Child('sida.data.reader:Reader', 'x') as child: print(child.ask('headers', [], None))"
+        "with Child('sida.data.reader:Reader', 'x') as child: print(child.ask('headers', []))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
