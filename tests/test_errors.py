@@ -102,7 +102,7 @@ def full():
 def command(arguments, **streams):
     """Exit status of ``sida``, whose lines wait in Python's buffers."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    return subprocess.run([sys.executable, "-m", "sida", *arguments], env=environment, check=False, **streams)
+    return subprocess.run([sys.executable, "-m", "workflow", *arguments], env=environment, check=False, **streams)
 
 
 def test_a_training_succeeds_though_nobody_can_be_told(full, tmp_path):

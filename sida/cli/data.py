@@ -1,20 +1,18 @@
-"""Verbs on files of data: ``sida data``, ``sida assets`` and ``sida manifest``."""
+"""The verb ``sida data``: prepares data sets, checks them, and encodes them into latents."""
 
 import argparse
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sida.assets.cache import cache_dir, describe_asset, fetch, fetch_many, forget, read_records, verify_asset
-from sida.assets.registry import ASSET_KINDS, Asset, find_asset, load_registry
+from sida.assets.cache import fetch, fetch_many
+from sida.assets.registry import load_registry
 from sida.cli.arguments import add_whole, existing
 from sida.cli.main import Verb
 from sida.config.datasets import dataset_spec
 from sida.config.families import SD_VAE
-from sida.config.settings import from_mapping, load_spec
-from sida.errors import Progress, UserError, suggestion
-from sida.files.atomic import sha256_file, sha256_json, write_hashed_json, write_json
-from sida.machine import environment
+from sida.config.settings import from_mapping
+from sida.errors import Progress, UserError
 
 if TYPE_CHECKING:
     from sida.data import Dataset
@@ -123,128 +121,3 @@ def _encode(args: argparse.Namespace) -> int:
 
 
 DATA = Verb(_DATA_HELP, _DATA_EXAMPLES, _data_arguments, lambda args: args.verb(args))
-
-_ASSETS_HELP = "Fetch, verify, forget or list the published networks, references and extractors."
-_ASSETS_EXAMPLES = """examples:
-  sida assets list --kind teacher
-  sida assets fetch cifar10-uncond-sida-a1 fid-ref-cifar10 inception
-  sida assets fetch --kind extractor
-  sida assets verify                        (reads every cached file again)
-  sida assets forget inception              (drops its file and the hash recorded at first use)
-  SIDA_OFFLINE=1 sida assets fetch inception   (says where to put the file)
-
-environment:
-  SIDA_CACHE    folder of the downloads (default: sida in the user's cache folder)
-  SIDA_OFFLINE  1: never use the network
-  SIDA_ASSETS   another registry
-"""
-
-
-def _assets_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
-    parser.add_argument("action", choices=("fetch", "verify", "forget", "list"))
-    parser.add_argument("ids", nargs="*", metavar="ID", help="ids of the registry")
-    parser.add_argument("--kind", help="all assets of a kind (network, teacher, fid-reference, extractor, ...)")
-    parser.add_argument("--record", metavar="FILE.json", help="fetch: also write what was fetched, with hashes")
-
-
-def _assets(args: argparse.Namespace) -> int:
-    """Does the action for the chosen assets."""
-    registry = load_registry()
-    if args.kind is not None and args.kind not in ASSET_KINDS:
-        raise UserError("--kind", f"there is no kind '{args.kind}'{suggestion(args.kind, ASSET_KINDS)}")
-    chosen = [find_asset(registry, asset_id) for asset_id in args.ids]
-    if args.kind is not None or not args.ids:
-        chosen += [a for a in registry.values() if args.kind in (None, a.kind) and a not in chosen]
-    if args.action == "list":
-        return _list_assets(chosen)
-    if args.action == "verify":
-        return _verify_assets(chosen, bool(args.ids))
-    if not args.ids and (args.action == "forget" or args.kind is None):
-        remedy = "everything would be tens of gigabytes; a hash that was recorded once is given up for good"
-        raise UserError(f"sida assets {args.action}", "name ids, or a --kind to fetch", remedy)
-    if args.action == "forget":
-        for asset in chosen:
-            gone = forget(asset.id)
-            print(f"{asset.id}: forgotten: {', '.join(gone)}" if gone else f"{asset.id}: nothing is known of it")
-        return 0
-    for path in fetch_many([asset.id for asset in chosen]).values():
-        print(path)
-    if args.record:
-        write_json(args.record, [describe_asset(asset) for asset in chosen])
-    return 0
-
-
-def _list_assets(chosen: list[Asset]) -> int:
-    cache = cache_dir()
-    recorded = read_records()
-    print(f"{'id':<32} {'kind':<15} {'bytes':>14}  state    sha256     note or link")
-    for asset in chosen:
-        pinned = "registry" if asset.sha256 else "lock" if asset.target in recorded else "first use"
-        path = cache / asset.target
-        state = "here" if path.exists() else "link" if asset.urls else "by hand"
-        size = path.stat().st_size if path.exists() else asset.size
-        facts = f"{asset.id:<32} {asset.kind:<15} {f'{size:,}' if size else '?':>14}  {state:<7}  {pinned:<9}"
-        print(f"{facts}  {asset.note or asset.url}")
-    print(f"cache: {cache}")
-    return 0
-
-
-def _verify_assets(chosen: list[Asset], named: bool) -> int:
-    faults = checked = 0
-    for asset in chosen:
-        try:
-            found = verify_asset(asset.id)
-        except UserError as error:
-            print(f"WRONG    {error}")
-            faults += 1
-            continue
-        if found is not None:
-            checked += 1
-            print(f"ok       {asset.id}  {found}")
-        elif named:
-            faults += 1
-            print(f"MISSING  {asset.id}")
-    print(f"{checked} verified, {faults} wrong or missing")
-    return 1 if faults else 0
-
-
-ASSETS = Verb(_ASSETS_HELP, _ASSETS_EXAMPLES, _assets_arguments, _assets)
-
-_MANIFEST_HELP = "Record every artefact of a results folder with its sha256, versions and machine."
-_MANIFEST_EXAMPLES = """examples:
-  sida manifest results/demo --out results/demo/manifest.json
-"""
-
-
-def _manifest_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of ``sida manifest``."""
-    parser.add_argument("folder", type=existing(), help="results folder of a preset")
-    parser.add_argument("--preset", help="settings of the preset as JSON or a file; their digest is recorded")
-    parser.add_argument("--command", help="command that made the results; recorded")
-    parser.add_argument("--out", required=True, help="manifest to write (JSON)")
-
-
-def _manifest(args: argparse.Namespace) -> None:
-    """Writes the manifest."""
-    folder = Path(args.folder)
-    if not folder.is_dir():
-        raise UserError(folder, "no such results folder", "run the preset first")
-    out = Path(args.out).resolve()
-    skipped = {"state", "logs"}
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and path.resolve() != out
-        and not path.name.startswith(".")
-        and not skipped & set(path.relative_to(folder).parts[:-1])
-    ]
-    preset = load_spec(args.preset, "--preset") if args.preset else None
-    facts = {str(p.relative_to(folder)): {"sha256": sha256_file(p), "bytes": p.stat().st_size} for p in files}
-    manifest = {"environment": environment(None), "command": args.command, "preset": preset, "files": facts}
-    manifest["preset_sha256"] = None if preset is None else sha256_json(preset)
-    write_hashed_json(out, manifest)
-
-
-WRITE_MANIFEST = Verb(_MANIFEST_HELP, _MANIFEST_EXAMPLES, _manifest_arguments, _manifest)

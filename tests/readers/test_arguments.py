@@ -93,7 +93,7 @@ def test_a_closed_standard_output_is_no_fault(monkeypatch):
 
 
 def test_a_reader_that_leaves_is_no_fault():
-    listing = [sys.executable, "-m", "sida", "assets", "list"]
+    listing = [sys.executable, "-m", "workflow", "assets", "list"]
     # The pipe's other end is closed before anything is written.
     reading, writing = os.pipe()
     os.close(reading)
