@@ -3,7 +3,6 @@
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sida.assets.cache import fetch, fetch_many
 from sida.assets.registry import load_registry
@@ -13,9 +12,6 @@ from sida.config.datasets import dataset_spec
 from sida.config.families import SD_VAE
 from sida.config.settings import from_mapping
 from sida.errors import Progress, UserError
-
-if TYPE_CHECKING:
-    from sida.data import Dataset
 
 #: Images that a check reads at a time.
 _AT_ONCE = 256
@@ -77,10 +73,9 @@ def _prepare(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from sida.data import ImageArchive, load_dataset
 
-    if Path(args.dataset).exists() or Path(args.dataset).suffix:
-        dataset: Dataset = ImageArchive(args.dataset)
-    else:
-        dataset = load_dataset(dataset_spec(args.dataset, "dataset"))
+    place = Path(args.dataset)
+    is_file = place.exists() or place.suffix
+    dataset = ImageArchive(args.dataset) if is_file else load_dataset(dataset_spec(args.dataset, "dataset"))
     if isinstance(dataset, ImageArchive):
         dataset.files.workers = args.workers or os.cpu_count() or 1
     progress = Progress(f"check {dataset.name}", len(dataset))

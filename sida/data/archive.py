@@ -73,6 +73,7 @@ class Files:
             found = sorted(_walk(Path(path)))
         else:
             self._archive = open_ordinary(path, "fetch or prepare the data set first (sida data prepare --help)")
+            self._size = size_on_disk(self._archive)
             start = os.pread(self._archive.fileno(), 8, 0)
             kind = "one picture" if Path(path).suffix.lower() in PICTURES else kind_of_file(path, start)
             # Whether torch's zip archives are programs is seen by their members.
@@ -135,8 +136,10 @@ class Files:
 
     @property
     def size(self) -> int:
-        """Bytes of the archive, or of the folder's files."""
-        paths = [os.path.join(self.path, name) for name in self.names] if self.is_folder else [self.path]
+        """Bytes of the archive up to its first hole, or of the folder's files."""
+        if not self.is_folder:
+            return self._size
+        paths = (os.path.join(self.path, name) for name in self.names)
         return sum(os.path.getsize(path) for path in paths if os.path.exists(path))
 
     def read(self, index: int) -> bytes:
@@ -459,12 +462,8 @@ class ImageArrays:
             found, where = Arrays(beside).read(""), str(beside)
         else:
             return None
-        if (
-            found.shape[:1] != (self.count,)
-            or found.size != self.count
-            or found.dtype.kind not in "iu"
-            or not 0 <= found.min() <= found.max() < MAX_CLASSES
-        ):
+        fit = found.shape[:1] == (self.count,) and found.size == self.count and found.dtype.kind in "iu"
+        if not fit or not 0 <= found.min() <= found.max() < MAX_CLASSES:
             fault = f"holds {found.dtype} {found.shape} as classes of {self.count:,} images, or no class"
             remedy = f"give a whole number below {MAX_CLASSES:,} for each image, or leave classes out"
             raise UserError(where, fault, remedy)

@@ -60,12 +60,6 @@ class Sketch:
         found = {hashlib.blake2b(image.tobytes(), digest_size=_DIGITS // 2).hexdigest() for image in images}
         return Sketch(images.shape[1:], self.least | found, self.bound)
 
-    def joined(self, other: Sketch) -> Sketch | None:
-        """Sketch of the images of both sets; None if their shapes differ."""
-        if self.shape and other.shape and self.shape != other.shape:
-            return None
-        return Sketch(self.shape or other.shape, self.least | other.least, min(self.bound, other.bound))
-
     def shared(self, other: Sketch) -> tuple[int, int] | None:
         """How many of some images of another set are in this one: ``(found, looked for)``; None if that is unknown.
 
@@ -90,10 +84,13 @@ def read_sketch(record: Any) -> Sketch | None:
 
 def join_sketches(sketches: Iterable[Sketch | None]) -> Sketch | None:
     """Sketch of the images of several sets; None if one is unknown, or if their shapes differ."""
-    both: Sketch | None = Sketch()
-    for sketch in sketches:
-        both = None if both is None or sketch is None else both.joined(sketch)
-    return both
+    found = [*sketches]
+    known = [sketch for sketch in found if sketch is not None]
+    shapes = {sketch.shape for sketch in known if sketch.shape}
+    if len(known) < len(found) or len(shapes) > 1:
+        return None
+    least = set[str]().union(*(sketch.least for sketch in known))
+    return Sketch(next(iter(shapes), ()), least, min((sketch.bound for sketch in known), default=ALL))
 
 
 class Dataset(abc.ABC):
@@ -392,11 +389,8 @@ class LatentDecoder:
     @torch.no_grad()
     def __call__(self, latents: torch.Tensor) -> torch.Tensor:
         """uint8 ``(N, 3, H, W)`` from network output ``(N, C, h, w)``."""
-        return torch.cat([self._decode(part) for part in self.scaling.to_raw(latents).split(self.batch_size)])
-
-    def _decode(self, raw: torch.Tensor) -> torch.Tensor:
-        pixels: torch.Tensor = self.vae.decode(raw).sample
-        return pixels.clamp(0, 1).mul(255).to(torch.uint8)
+        parts = self.scaling.to_raw(latents).split(self.batch_size)
+        return torch.cat([self.vae.decode(part).sample.clamp(0, 1).mul(255).to(torch.uint8) for part in parts])
 
 
 class LatentEncoder:

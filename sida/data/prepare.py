@@ -21,7 +21,6 @@ import collections
 import dataclasses
 import io
 import itertools
-import math
 import os
 import re
 import zipfile
@@ -80,16 +79,10 @@ def read_cifar10(files: Files, batches: tuple[str, ...] = TRAINING) -> tuple[np.
 
 def _read_batch(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     batch = parse_pickle(content, where)
-    data, labels = (batch.get("data"), batch.get("labels")) if isinstance(batch, dict) else (None, None)
-    if (
-        not isinstance(data, np.ndarray)
-        or data.dtype != np.uint8
-        or data.shape[1:] != (3072,)
-        or not data.size
-        or not isinstance(labels, list)
-        or len(labels) != len(data)
-        or not all(type(label) is int and 0 <= label < 10 for label in labels)
-    ):
+    data, labels = (batch.get(key) if isinstance(batch, dict) else None for key in ("data", "labels"))
+    images = isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.shape[1:] == (3072,) and data.size
+    classes = isinstance(labels, list) and all(type(label) is int and 0 <= label < 10 for label in labels)
+    if not images or not classes or len(labels) != len(data):
         fault = "must hold 'data' uint8 (N, 3072) and as many 'labels' from 0 to 9"
         raise UserError(where, fault, "is this CIFAR-10?")
     return data, np.array(labels, np.int64)
@@ -115,14 +108,13 @@ class Classes(NamedTuple):
 class Source(NamedTuple):
     """Pictures to store or their faults, with their number, classes and channels.
 
-    ``most`` is the number of bytes that they may have, and ``remarks`` say what was taken and left out.
+    ``remarks`` say what was taken and left out.
     """
 
     total: int
     pictures: Iterator[Picture | UserError]
     classes: Classes
     channels: int
-    most: float = math.inf
     remarks: Sequence[str] = ()
 
 
@@ -219,7 +211,6 @@ def _contents(
     """Yields the PNG of each picture and counts kinds, changes and sides; all faults are raised together at the end."""
     progress = Progress(f"prepare {Path(config.out).name}", total)
     faults: list[str] = []
-    written = 0
     for index, picture in enumerate(itertools.islice(source.pictures, total), start=1):
         if isinstance(picture, UserError):
             faults.append(str(picture))
@@ -227,10 +218,6 @@ def _contents(
                 faults.append("reading stopped there")
                 break
             continue
-        written += len(picture.png)
-        if written > source.most:
-            fault = f"its pictures unpack to more than {source.most:,} bytes"
-            raise UserError(config.source, fault, "give --resolution")
         counts[picture[1:]] += 1
         progress.update(index, force=index == total)
         yield picture.png
@@ -257,9 +244,11 @@ def _source(config: PrepareConfig) -> Source:
     listed = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.items())
     remarks = (part, files.left_out, f"other files skipped: {listed}" if listed else "")
     chosen = members[: config.max_images]
-    channels = config.channels or (3 if _have_colours(files, chosen) else 1)
-    most = FREE_BYTES + MOST_RATIO * files.size + 2 * channels * (config.resolution or 0) ** 2 * len(chosen)
-    return Source(len(members), _squares(files, chosen, config, channels), labels, channels, most, remarks)
+    channels = config.channels
+    if channels is None:
+        found = itertools.chain.from_iterable(value for _, value, _ in files.ask("headers", chosen, MEMBERS))
+        channels = 3 if any(colours for _, colours in found) else 1
+    return Source(len(members), _squares(files, chosen, config, channels), labels, channels, remarks)
 
 
 def _of_arrays(
@@ -286,17 +275,17 @@ def _counted(labels: np.ndarray) -> Classes:
     return Classes(labels, (), f"{len(counts):,} classes of {counts.min():,} to {counts.max():,} images")
 
 
-def _have_colours(files: Files, members: np.ndarray) -> bool:
-    return any(colours for _, found, _ in files.ask("headers", members, MEMBERS) for _, colours in found)
-
-
 def _squares(files: Files, members: np.ndarray, config: PrepareConfig, channels: int) -> Iterator[Picture | UserError]:
     """Squares of pictures as PNG, or their faults, in order."""
     side = config.resolution
+    left = FREE_BYTES + MOST_RATIO * files.size + 2 * channels * (side or 0) ** 2 * len(members)
     if side is None:  # that of the first picture; 0 if it is damaged
         ((_, ((side, _),), _),) = files.ask("headers", members[:1], 1)
     count = min(MEMBERS, max(1, PART // (channels * side**2))) if side else 1
     for _, value, parts in files.ask("squares", members, count, config.transform, config.resolution, side, channels):
+        left -= sum(png.nbytes for png in parts.values())
+        if left < 0:
+            raise UserError(files.path, "its pictures unpack to far more bytes than it has", "give --resolution")
         for index, facts in enumerate(value):
             if (png := parts.get(str(index))) is None:
                 place, fault, remedy = facts
@@ -335,10 +324,10 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> Classes:
         if rule == "folders":
             raise UserError(files.path, "pictures are not in several folders", "use --labels none")
         return Classes(None, (), "no classes: the pictures are in one folder")
-    ranks = {top: rank for rank, top in enumerate(folders)}
     named = [top or "(no folder)" for top in folders]
     shown = [f"{rank} = {name}" for rank, name in enumerate(named)]
     remark = f"classes: {', '.join(shown if len(shown) < 13 else [*shown[:12], '…', shown[-1]])}"
+    ranks = {top: rank for rank, top in enumerate(folders)}
     return Classes(np.array([ranks[top] for top in tops], np.int64), named, remark)
 
 
@@ -360,16 +349,14 @@ def _doubt(files: Files, folder: str, folders: list[str], unclear: bool) -> str 
 
     ``unclear`` says that a tool may have numbered them.
     """
-    if len(folders) == 1:
-        unclear = False
-    elif "" in folders:
-        return "has pictures beside folders"
     places = [name.removesuffix("dataset.json") for name in files.names if name.endswith("/dataset.json")]
     if unread := [place for place in places if not folder.startswith(place)]:
         return f"has a dataset.json in {unread[0]}, which is not the folder of all pictures"
-    if len(parts := [top for top in folders if _SPLIT.match(top)]) > 1:
-        return f"has the folders {', '.join(parts[:4])}, which are parts of a data set and no classes"
-    return f"has folders such as {folders[0]}, which are classes or are numbered by a tool" if unclear else None
+    several_parts = sum(bool(_SPLIT.match(top)) for top in folders) > 1
+    if len(folders) > 1 and ("" in folders or several_parts or unclear):
+        named = ", ".join(top or "(no folder)" for top in folders[:4])
+        return f"has pictures in folders ({named}) that may be classes, parts of a data set or a tool's"
+    return None
 
 
 def _part_of(files: Files, members: np.ndarray, subset: str | None) -> tuple[np.ndarray, str]:

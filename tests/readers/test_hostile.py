@@ -187,6 +187,13 @@ def test_no_pipe_and_no_device_is_waited_for(tmp_path, kind, monkeypatch):
     assert not (tmp_path / "o.zip").exists()
 
 
+def test_a_hole_of_a_terabyte_is_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(fenced, "SECONDS", 1)
+    (tmp_path / "x.tar").write_bytes(tar_of({"0.png": png(pictures(1)[0])}))
+    os.truncate(tmp_path / "x.tar", 1 << 40)
+    refused("x.tar: takes more than .* processor time", score, tmp_path / "x.tar")
+
+
 # Wrong data that libraries read in silence
 
 
