@@ -21,7 +21,6 @@ _DATA_EXAMPLES = """examples:
                                                       (an id of `sida assets list`, fetched if need be)
   sida data prepare --source imagenet/train --out imagenet-64x64.zip --resolution 64 --transform center-crop
   sida data prepare --source imagenet/train --out img512.zip --resolution 512 --transform center-crop-dhariwal
-  sida data prepare --source ffhq/images1024x1024 --out ffhq-64x64.zip --resolution 64 --labels none
   sida data prepare --source afhqv2 --out afhqv2-64x64.zip --resolution 64 --labels none
   sida data check cifar10-32x32.zip --expect 50000
   sida data check digits                              (a name in config/datasets.yaml)

@@ -278,25 +278,10 @@ def _relative(name: str) -> str:
     return name.removeprefix("./").lstrip("/")
 
 
-class _Header(tarfile.TarInfo):
-    """A tar's header; a damaged one ends the reading, where Python's reader takes it for the end of the archive."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        """Reads a header, checks its checksum, and that its size is not negative."""
-        try:
-            made = super().frombuf(buf, encoding, errors)
-        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
-            raise tarfile.ReadError(f"a damaged header: {error}") from None
-        if made.size < 0:
-            raise tarfile.ReadError("a header with a negative size")
-        return made
-
-
 def _tar_members(file: Any, base: int = 0, levels: int = 3) -> Iterator[tuple[str, int, int, int, int, int]]:
     """Regular files of a tar archive, and of the tars in it (ImageNet is a tar of one tar per class)."""
     try:
-        with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
             place = -1
             for member in archive:
                 if archive.offset <= place or member.size < 0:
@@ -311,13 +296,14 @@ def _tar_members(file: Any, base: int = 0, levels: int = 3) -> Iterator[tuple[st
                     yield from ((f"{name.removesuffix('.tar')}/{rest[0]}", *rest[1:]) for rest in inner)
                 else:
                     yield name, begin, member.size, member.size, -1, 0
+            # Python's reader takes a damaged header for the end of the archive.
             file.seek(archive.offset)
             rest = file.read(512)
             if len(rest) < 512:
                 raise tarfile.ReadError("no mark of its end: it is cut off")
             while rest:
                 if rest.strip(b"\0"):
-                    raise tarfile.ReadError("more after the mark of its end, such as a second archive")
+                    raise tarfile.ReadError("a damaged header, or more after its end, such as a second archive")
                 rest = file.read(1 << 20)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -370,12 +356,10 @@ def _parsed_labels(content: bytes) -> dict[str, Any] | None:
         raise UserError("", "must be JSON with the key 'labels'", "write it again") from None
     if entries is None:
         return None
-    found: dict[str, Any] = {}
     try:
-        for name, label in entries:
-            key = str(name).replace("\\", "/")
-            if found.setdefault(key, label) != label:
-                raise UserError("", f"has two labels for {key}", "remove one")
+        pairs = [(str(name).replace("\\", "/"), label) for name, label in entries]
     except (TypeError, ValueError):
         raise UserError("", "labels must be pairs [file name, label]", "write it again") from None
+    if len(found := dict(pairs)) < len(pairs):
+        raise UserError("", "has two labels for one file", "remove one")
     return found

@@ -210,11 +210,11 @@ HEADERS = [place for place in range(0, len(TAR), 512) if TAR[place + 257 : place
     ("content", "told"),
     [
         (changed(TAR, HEADERS[3], b"X"), "damaged header"),
-        (TAR[: HEADERS[4] + 100], "damaged header|unexpected end"),
+        (TAR[: HEADERS[4] + 100], "no mark of its end|unexpected end"),
         (TAR[: HEADERS[4]], "no mark of its end"),
-        (TAR + TAR, "more after the mark of its end"),
+        (TAR + TAR, "more after its end"),
         (tar_of({"a.png": b"x"})[:1024] + tar_of({"a.png": b"x"}), "occurs twice"),
-        (changed(tar_of({"a.png": b"x"}), 124, b"\xff" * 12), "damaged header"),
+        (changed(tar_of({"a.png": b"x"}), 124, b"\xff" * 12), "bad checksum"),
     ],
 )
 def test_a_tar_is_read_whole_or_not_at_all(tmp_path, content, told):
