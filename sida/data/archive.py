@@ -342,6 +342,7 @@ class Arrays:
     Attributes:
         path: The file.
         shapes: Shape by name.
+        kinds: Type, and whether the first index runs fastest, by name.
 
     Raises:
         UserError: The file is missing or damaged, or an array is not one of plain numbers.
@@ -352,7 +353,6 @@ class Arrays:
         self._size, self._child = size_on_disk(stream), Child(READER, path)
         found, _ = self._child.ask("arrays", files=[stream], seconds=self._size * SECONDS)
         self.shapes = {name: tuple(shape) for name, (shape, _, _) in found.items()}
-        #: Type, and whether the first index runs fastest.
         self.kinds = {name: (np.dtype(kind), bool(fortran)) for name, (_, kind, fortran) in found.items()}
 
     def elements(self, name: str, begin: int, end: int) -> np.ndarray:

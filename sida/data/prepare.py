@@ -26,7 +26,7 @@ import re
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -79,7 +79,8 @@ def read_cifar10(files: Files, batches: tuple[str, ...] = TRAINING) -> tuple[np.
 
 def _read_batch(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     batch = parse_pickle(content, where)
-    data, labels = (batch.get(key) if isinstance(batch, dict) else None for key in ("data", "labels"))
+    found: Any = batch if isinstance(batch, dict) else {}
+    data, labels = found.get("data"), found.get("labels")
     images = isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.shape[1:] == (3072,) and data.size
     classes = isinstance(labels, list) and all(type(label) is int and 0 <= label < 10 for label in labels)
     if not images or not classes or len(labels) != len(data):
