@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from scipy.special import chdtrc
 
-from sida.data.archive import Files, ImageArrays, counted_by_tool, find_arrays, is_tools
+from sida.data.archive import Files, ImageArrays, find_arrays
+from sida.data.prepare import counted_by_tool, is_tools
 from sida.errors import UserError
 
 #: Largest array in bytes whose images are dealt in memory.

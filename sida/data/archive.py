@@ -17,7 +17,6 @@ import math
 import os
 import re
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
@@ -31,7 +30,8 @@ from sida.files.atomic import sha256_file
 from sida.files.fenced import RESULT, Child, check_answer
 from sida.files.ordinary import NETWORK, kind_of_file, open_ordinary, size_on_disk
 
-ARRAYS = frozenset({".npy"})
+#: Suffix of a file with the class of the picture of its name.
+CLASS = ".cls"
 _DRAW = "draw its images first (sida sample), or score it alone (sida score FILE)"
 _EXPORT = "give its pictures in a folder, zip or tar; sida data prepare also reads npz and npy"
 #: Members of a request, and bytes of the images of an answer.
@@ -126,7 +126,7 @@ class Files:
         Raises:
             UserError: There are none.
         """
-        suffixes = tuple(PICTURES | ARRAYS if arrays else PICTURES)
+        suffixes = (*PICTURES, ".npy") if arrays else tuple(PICTURES)
         found = [index for index, name in enumerate(self.names) if name.lower().endswith(suffixes)]
         if not found:
             kind = next(filter(None, map(kind_of_file, [self.path, *self.names])), "")
@@ -241,9 +241,10 @@ class Files:
             yield facts, found
 
     def labels(self, members: Sequence[int] | np.ndarray) -> np.ndarray | None:
-        """Classes of members, int64 ``(N,)``, by ``dataset.json``; None where there is none, or its labels are null.
+        """Classes of members, int64 ``(N,)``, by ``dataset.json`` or a file ``NAME.cls`` for each picture (WebDataset).
 
-        It lies at the root or in a folder that holds all members, whose names begin there.
+        ``dataset.json`` lies at the root or in a folder that holds all members, whose names begin there. None: there is
+        neither, or its labels are null.
 
         Raises:
             UserError: The file is broken, an image has no label, or a label is no class.
@@ -257,7 +258,16 @@ class Files:
                 found = arrays.get("labels")
                 check_answer(found is None or found.shape == (len(wanted),), self.where(index))
                 return found
-        return None
+        return self._classes(wanted) if any(name.endswith(CLASS) for name in self.names) else None
+
+    def _classes(self, pictures: Sequence[str]) -> np.ndarray:
+        found = []
+        for name in (os.path.splitext(picture)[0] + CLASS for picture in pictures):
+            index = self.find(name)
+            if index is None or not re.fullmatch(rb"[0-9]{1,5}", text := self.read(index)[:20].strip()):
+                raise UserError(self.path, f"holds no class {name}", "write a whole number, or say --labels none")
+            found.append(int(text))
+        return np.array(found, np.int64)
 
 
 def common_folder(names: Sequence[str]) -> str:
@@ -287,23 +297,6 @@ def ask_shared(method: str, path: str | os.PathLike[str], *args: Any) -> tuple[A
 @functools.cache
 def _shared(process: int) -> Child:
     return Child(READER, "a file")
-
-
-def is_tools(folder: str) -> bool:
-    """Whether a tool may have numbered a folder: its name is of five digits and more."""
-    return len(folder) > 4 and folder.isdecimal()
-
-
-def counted_by_tool(folders: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether folders hold the parts of one count, as those of tools do: equal sizes but the last, no name twice.
-
-    Args:
-        folders: Folder of each picture.
-        names: Path of each picture, in order.
-    """
-    sizes = [*Counter(folders).values()]
-    bare = {os.path.basename(name) for name in names}
-    return len(bare) == len(names) and len({*sizes[:-1]}) <= 1 and sizes[-1] <= sizes[0]
 
 
 def _walk(folder: Path) -> Iterator[str]:

@@ -47,12 +47,10 @@ class Draws:
         generator: torch.Generator | None = None,
         recorded: Iterable[torch.Tensor] | None = None,
     ) -> None:
-        self.count, self.device, self._generator = count, device, generator
+        self.count, self._generator = count, generator
         self._recorded = None if recorded is None else iter(recorded)
-        if generator is not None:
-            self.device = generator.device
-        elif recorded is not None:
-            self.device = torch.device("cpu")
+        of_records = device if recorded is None else torch.device("cpu")
+        self.device = of_records if generator is None else generator.device
         self._columns = [torch.zeros(count, 0, device=self.device)]
 
     def rand(self, *rows: int) -> torch.Tensor:

@@ -34,15 +34,14 @@ from PIL import Image
 from sida.config.datasets import Transform
 from sida.config.settings import Count, Range, Settings
 from sida.data.archive import (
+    CLASS,
     MEMBERS,
     PART,
     Files,
     common_folder,
-    counted_by_tool,
     dataset_json,
     find_arrays,
     image_name,
-    is_tools,
 )
 from sida.data.pictures import encode_png, to_square
 from sida.errors import Progress, SettingError, UserError, located, visible
@@ -240,7 +239,8 @@ def _source(config: PrepareConfig) -> Source:
         members, part = _part_of(files, members, config.subset)
     labels = picture_labels(files, members, config.labels)
     skipped = {*range(len(files))} - {*members.tolist()}
-    others = [name for index, name in enumerate(files.names) if index in skipped and not name.endswith("dataset.json")]
+    read = ("dataset.json", CLASS)
+    others = [name for index, name in enumerate(files.names) if index in skipped and not name.endswith(read)]
     counts = collections.Counter(PurePosixPath(name).suffix or name for name in others)
     listed = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.items())
     remarks = (part, files.left_out, f"other files skipped: {listed}" if listed else "")
@@ -330,6 +330,23 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> Classes:
     remark = f"classes: {', '.join(shown if len(shown) < 13 else [*shown[:12], '…', shown[-1]])}"
     ranks = {top: rank for rank, top in enumerate(folders)}
     return Classes(np.array([ranks[top] for top in tops], np.int64), named, remark)
+
+
+def is_tools(folder: str) -> bool:
+    """Whether a tool may have numbered a folder: its name is of five digits and more."""
+    return len(folder) > 4 and folder.isdecimal()
+
+
+def counted_by_tool(folders: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether folders hold the parts of one count, as those of tools do: equal sizes but the last, no name twice.
+
+    Args:
+        folders: Folder of each picture.
+        names: Path of each picture, in order.
+    """
+    sizes = [*collections.Counter(folders).values()]
+    bare = {os.path.basename(name) for name in names}
+    return len(bare) == len(names) and len({*sizes[:-1]}) <= 1 and sizes[-1] <= sizes[0]
 
 
 def _top_folders(files: Files, members: np.ndarray) -> tuple[str, list[str]]:

@@ -53,8 +53,7 @@ def read_ordinary(path: str | os.PathLike[str], most: int) -> bytes:
     except OSError as error:
         raise UnreadableError(path, f"cannot be read ({error.strerror})") from None
     if len(content) > most:
-        fault = f"is larger than {most >> 20} MiB" if most >> 20 else f"has more than {most} bytes"
-        raise UserError(path, fault, "is it the right file?")
+        raise UserError(path, f"has more than {most:,} bytes", "is it the right file?")
     return content
 
 

@@ -460,6 +460,12 @@ def test_other_formats_are_refused_by_their_name(name, content, fault, tmp_path)
     refused(fault, prepare, PrepareConfig(source, str(tmp_path / "out.zip")))
 
 
+def test_classes_of_webdataset_are_read(tmp_path):
+    names = {f"{index:03d}.{end}": png(index) if end == "png" else b"7\n" for index in (0, 1) for end in ("png", "cls")}
+    assert made(tmp_path, packed(tmp_path / "in.zip", names))[0] == [7, 7]
+    refused("001.cls", made, tmp_path, packed(tmp_path / "in.zip", names | {"001.cls": b"cat"}))
+
+
 # Formats of pictures: only the named ones are opened, and at one place, whatever a file is called
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
