@@ -25,7 +25,7 @@ from workflow import cli
 def process(arguments, **streams):
     """Exit status of ``sida``, whose lines wait in Python's buffers."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    return subprocess.run([sys.executable, "-m", "sida", *arguments], env=environment, check=False, **streams)
+    return subprocess.run([sys.executable, "-m", "workflow", *arguments], env=environment, check=False, **streams)
 
 
 #: Calls of verbs that write, up to the place where they do.

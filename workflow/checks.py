@@ -8,10 +8,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from eval.results.folders import walk_below
 from sida.config.plugins import ALLOW, check_code_path
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.files.ordinary import walk_below
 from workflow.preset import Preset
 from workflow.preset.files import presets
 

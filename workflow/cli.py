@@ -43,7 +43,7 @@ _STEPS = ("measure", "collect", "claims", "figure", "page", "paper")
 #: Verbs of the workflow's jobs, which the help leaves out.
 JOBS = {
     **{name: f"eval.commands.jobs:{name.upper()}" for name in _STEPS},
-    "manifest": SIDA_VERBS["manifest"],
+    "manifest": "workflow.commands.archive:MANIFEST",
 }
 VERBS = {**{verb: place for group in GROUPS.values() for verb, place in group.items()}, **JOBS}
 

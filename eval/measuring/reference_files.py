@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from eval.metrics.statistics import FeatureStatistics
-from sida.data.arrays import Arrays
+from sida.data.archive import Arrays
 from sida.data.dataset import Sketch, read_sketch
 from sida.errors import UserError
 from sida.files.atomic import sha256_json

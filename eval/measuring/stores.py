@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from scipy.special import chdtrc
 
-from sida.data.archive import Files, counted_by_tool, is_tools
-from sida.data.arrays import ImageArrays, find_arrays
+from sida.data.archive import Files, ImageArrays, find_arrays
+from sida.data.prepare import counted_by_tool, is_tools
 from sida.errors import UserError
 
 #: Largest array in bytes whose images are dealt in memory.
@@ -115,7 +115,7 @@ def _dealt_remark(by: str) -> str:
 
 
 class ArrayStore(ImageStore):
-    """Images in an array (:class:`sida.data.arrays.ImageArrays`): npz, npy, or a file of MNIST's format.
+    """Images in an array (:class:`sida.data.archive.ImageArrays`): npz, npy, or a file of MNIST's format.
 
     The array is read as a stream, so a file may be larger than the memory.
     """

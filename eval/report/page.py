@@ -21,7 +21,7 @@ from eval.results.summary import Measurements, measured_in, measurements_file
 from eval.tables.build import load_table
 from eval.tables.model import Table
 from eval.tables.render import html_text, page_of, template
-from sida.data.archive import read_rgb
+from sida.data.archive import ask_shared
 from sida.errors import UserError
 from sida.files.atomic import write_text
 
@@ -134,5 +134,6 @@ def reduced_png(source: Path) -> bytes:
     from PIL import Image
 
     stream = io.BytesIO()
-    Image.fromarray(read_rgb(source)).quantize(256, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
+    picture = Image.fromarray(ask_shared("rgb", source)[1]["pixels"])
+    picture.quantize(256, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
     return stream.getvalue()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.write import marked, read_verdicts
+from eval.results.folders import open_below
 from eval.results.logs import has_log, read_log
 from eval.results.published import bibliography_items
 from eval.results.summary import Measurements, image_seeds, measured_days, measured_in
@@ -25,7 +26,6 @@ from eval.tables.render import template
 from sida.config.resources import find, names
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_text
-from sida.files.ordinary import open_below
 from sida.files.text_files import read_csv
 
 PACKAGES = "texlive-latex-recommended"

@@ -48,13 +48,11 @@ class Verb(NamedTuple):
 
 #: Verbs of this package, each a :class:`Verb` named ``module:object``.
 SIDA_VERBS = {
-    "assets": "sida.cli.data:ASSETS",
     "average": "sida.cli.networks:AVERAGE",
     "convert": "sida.cli.networks:CONVERT",
     "data": "sida.cli.data:DATA",
     "distill": "sida.cli.train:DISTILL",
     "info": "sida.cli.networks:INFO",
-    "manifest": "sida.cli.data:WRITE_MANIFEST",
     "sample": "sida.cli.networks:SAMPLE",
     "train-teacher": "sida.cli.train:TRAIN_TEACHER",
 }

@@ -19,28 +19,18 @@ from sida.config.settings import CheckedAs, Count, Natural, OneOf, Settings, fro
 from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import sha256_json
 
-
-@dataclasses.dataclass(frozen=True)
-class DatasetKind(RegistryEntry):
-    """A kind of data set: a function that opens it, see :func:`sida.data.load_dataset`.
-
-    Attributes:
-        path: Whether the data set is read from a ``path``.
-    """
-
-    path: bool = False
-
-
-DATASET_KINDS: Registry[DatasetKind] = Registry(
+#: Kinds of data sets: what opens them, see :func:`sida.data.load_dataset`.
+DATASET_KINDS: Registry[RegistryEntry] = Registry(
     "kind of data set",
     "",
     {
-        "digits": DatasetKind("sida.data.load:open_digits"),
-        "counts": DatasetKind("sida.data.load:open_classes"),
-        "zip": DatasetKind("sida.data.load:open_stored", path=True),
-        "folder": DatasetKind("sida.data.load:open_stored", path=True),
+        "digits": RegistryEntry("sida.data.load:open_digits"),
+        "counts": RegistryEntry("sida.data.load:ClassesOnly"),
+        "zip": RegistryEntry("sida.data.load:open_stored"),
+        "folder": RegistryEntry("sida.data.load:open_stored"),
     },
 )
+_STORED = ("zip", "folder")
 #: Parts of the digits: all images, images for training, and images that no training sees.
 Split = Literal["all", "train", "held-out"]
 #: Methods of cropping images to squares, see :mod:`sida.data.prepare`.
@@ -92,14 +82,13 @@ class DatasetSettings(Settings):
         sizes = (self.counts, self.resolution, self.channels, self.num_images)
         if (self.kind == "counts" or self.counts is not None) and None in sizes:
             raise SettingError("counts", "counting classes needs counts, resolution, channels and num_images")
-        kind = DATASET_KINDS.get(self.kind)
-        if kind and kind.path and self.path is None:
-            raise SettingError("path", f"a data set of kind '{self.kind}' needs one", "give the file or folder")
-        if kind and not kind.path and self.path is not None:
-            raise SettingError("path", f"a data set of kind '{self.kind}' is not read from a file", "remove this key")
-        if kind and kind.path and self.split != "all":
-            fault = f"a data set of kind '{self.kind}' has none"
-            raise SettingError("split", fault, "remove this key (max_size takes a part)")
+        place = f"a data set of kind '{self.kind}'"
+        if self.kind in _STORED and self.path is None:
+            raise SettingError("path", f"{place} needs one", "give the file or folder")
+        if self.kind in _STORED and self.split != "all":
+            raise SettingError("split", f"{place} has none", "remove this key (max_size takes a part)")
+        if self.kind in DATASET_KINDS and self.kind not in _STORED and self.path is not None:
+            raise SettingError("path", f"{place} is not read from a file", "remove this key")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -225,12 +214,10 @@ class LabelCounts:
     source: str = ""
 
     def __post_init__(self) -> None:
-        if not self.counts or min(self.counts) < 0:
-            raise SettingError("counts", "must list the number of images of each class, each 0 or more")
+        if min(self.counts, default=-1) < 0 or not any(self.counts):
+            raise SettingError("counts", "must list the number of images of each class, in all at least 1")
         if sum(self.counts) != self.images:
             raise SettingError("images", f"says {self.images}, but the counts sum to {sum(self.counts)}", "count again")
-        if not self.images:
-            raise SettingError("images", "must be at least 1")
 
     @functools.cached_property
     def sha256(self) -> str:

@@ -1,11 +1,11 @@
-"""Data sets in the EDM format: images in a zip or folder, labels in ``dataset.json`` beside them.
+"""Images of anyone: all their bytes are read behind the fence (:mod:`sida.data.reader`).
+
+:class:`Files` are encoded pictures in a folder or an archive; :class:`ImageArrays` are pixels in ``.npz``, ``.npy`` and
+files of MNIST's format (idx). Data sets have the EDM format, images in a zip or folder with ``dataset.json``:
 
     00000/img00000000.png … , dataset.json = {"labels": [["00000/img00000000.png", 3], …]} or {"labels": null}
 
 PNG (or any lossless picture) or npy of shape (C, H, W). Source: NVlabs/edm:dataset_tool.py, training/dataset.py.
-
-:class:`Files` are folders and archives of anyone: all their bytes are read behind the fence
-(:mod:`sida.data.reader`).
 """
 
 import bisect
@@ -17,7 +17,6 @@ import math
 import os
 import re
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
@@ -25,12 +24,12 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from sida.data.pictures import PICTURES
+from sida.data.reader import MAX_CLASSES
 from sida.errors import UserError, located
 from sida.files.atomic import sha256_file
-from sida.files.fenced import RESULT, Child
+from sida.files.fenced import RESULT, Child, check_answer
 from sida.files.ordinary import NETWORK, kind_of_file, open_ordinary, size_on_disk
 
-ARRAYS = frozenset({".npy"})
 #: Suffix of a file with the class of the picture of its name.
 CLASS = ".cls"
 _DRAW = "draw its images first (sida sample), or score it alone (sida score FILE)"
@@ -50,9 +49,7 @@ HIDDEN = re.compile(
 
 
 class Files:
-    """Named byte strings of a folder, a zip archive or a tar archive (also a packed one, or one with tars in it).
-
-    Files that no one means, such as ``__MACOSX/._a.png`` (:data:`HIDDEN`), are left out.
+    """Named byte strings of a folder, a zip or a tar (also packed, or with tars in it), without :data:`HIDDEN` ones.
 
     Args:
         path: Archive or folder, whose content decides its kind.
@@ -76,6 +73,7 @@ class Files:
             found = sorted(_walk(Path(path)))
         else:
             self._archive = open_ordinary(path, "fetch or prepare the data set first (sida data prepare --help)")
+            self._size = size_on_disk(self._archive)
             start = os.pread(self._archive.fileno(), 8, 0)
             kind = "one picture" if Path(path).suffix.lower() in PICTURES else kind_of_file(path, start)
             # Whether torch's zip archives are programs is seen by their members.
@@ -97,8 +95,7 @@ class Files:
                 self._archive = self._unpacked(child)
                 names, arrays = child.ask("index", files=[self._opened()], seconds=self.size * SECONDS)
         places = arrays.get("places", np.empty((0, 5), np.int64))
-        if not isinstance(names, list) or places.shape != (len(names), 5):
-            raise UserError(self.path, "its reader gave no places of its members", "make it again")
+        check_answer(isinstance(names, list) and places.shape == (len(names), 5), self.path)
         return [str(name) for name in names], places
 
     def _unpacked(self, child: Child) -> IO[bytes]:
@@ -129,7 +126,7 @@ class Files:
         Raises:
             UserError: There are none.
         """
-        suffixes = tuple(PICTURES | ARRAYS if arrays else PICTURES)
+        suffixes = (*PICTURES, ".npy") if arrays else tuple(PICTURES)
         found = [index for index, name in enumerate(self.names) if name.lower().endswith(suffixes)]
         if not found:
             kind = next(filter(None, map(kind_of_file, [self.path, *self.names])), "")
@@ -139,8 +136,10 @@ class Files:
 
     @property
     def size(self) -> int:
-        """Bytes of the archive, or of the folder's files."""
-        paths = [os.path.join(self.path, name) for name in self.names] if self.is_folder else [self.path]
+        """Bytes of the archive up to its first hole, or of the folder's files."""
+        if not self.is_folder:
+            return self._size
+        paths = (os.path.join(self.path, name) for name in self.names)
         return sum(os.path.getsize(path) for path in paths if os.path.exists(path))
 
     def read(self, index: int) -> bytes:
@@ -187,13 +186,15 @@ class Files:
 
     def _send(self, child: Child, method: str, part: Sequence[int] | np.ndarray, args: tuple[Any, ...]) -> None:
         names = [self.names[int(index)] for index in part]
+        places: Sequence[Sequence[int] | None]
         if self._places is None:
-            places, files = None, [self._opened(name) for name in names]
+            places, files = [None] * len(names), [self._opened(name) for name in names]
             size = sum(os.fstat(file.fileno()).st_size for file in files)
         else:
             chosen = self._places[np.asarray(part, dtype=np.int64)]
             places, files, size = chosen.tolist(), [self._opened()], int(chosen[:, 1].sum())
-        child.send(method, names, places, *args, files=files, seconds=len(part) * _EACH + size * SECONDS)
+        seconds = len(part) * _EACH + size * SECONDS
+        child.send(method, [*zip(names, places)], *args, files=files, seconds=seconds)
 
     def _opened(self, name: str = "") -> BinaryIO:
         """The archive or, of a folder, one of its files, for a child."""
@@ -206,8 +207,15 @@ class Files:
 
     @contextlib.contextmanager
     def _lent(self, count: int, memory: int = 0) -> Iterator[list[Child]]:
-        """Children for one thread alone."""
-        children = [self._child(memory) for _ in range(count)]
+        """Children for one thread alone: idle ones of this process (a fork starts its own), and new ones."""
+        children: list[Child] = []
+        while len(children) < count:
+            try:
+                child = self._idle.pop()
+            except IndexError:
+                child = Child(READER, self.path, memory)
+            if child.alive and child.owner == os.getpid():
+                children.append(child)
         try:
             yield children
         except BaseException:  # also of the caller: answers that nobody will take
@@ -215,14 +223,6 @@ class Files:
                 child.close()
             raise
         self._idle += children
-
-    def _child(self, memory: int) -> Child:
-        """An idle child, or a new one; a fork starts its own."""
-        with contextlib.suppress(IndexError):
-            while child := self._idle.pop():
-                if child.alive and child.owner == os.getpid():
-                    return child
-        return Child(READER, self.path, memory)
 
     def images(
         self, members: Sequence[int] | np.ndarray, shape: Sequence[int] | None = None, kind: str | None = None,
@@ -236,8 +236,8 @@ class Files:
             count = max(1, min(MEMBERS, fits, -(-len(members) // (2 * self.workers))))
         for part, facts, arrays in self.ask("images", members, count, shape, kind, only_pictures):
             found = arrays.get("images")
-            if found is not None and (len(found) > len(part) or list(found.shape[1:]) != facts["shape"]):
-                raise UserError(self.path, "its reader gave other images than were asked for", "make it again")
+            if found is not None:
+                check_answer(len(found) <= len(part) and list(found.shape[1:]) == facts["shape"], self.path)
             yield facts, found
 
     def labels(self, members: Sequence[int] | np.ndarray) -> np.ndarray | None:
@@ -255,47 +255,26 @@ class Files:
             if (index := self.find(f"{place}dataset.json")) is not None:
                 bare = [name.removeprefix(place) for name in wanted]
                 ((_, _, arrays),) = self.ask("labels", [index], 1, bare)
-                return known_labels(arrays, len(wanted), self.where(index))
+                found = arrays.get("labels")
+                check_answer(found is None or found.shape == (len(wanted),), self.where(index))
+                return found
         return self._classes(wanted) if any(name.endswith(CLASS) for name in self.names) else None
 
     def _classes(self, pictures: Sequence[str]) -> np.ndarray:
-        """Classes of pictures in files of their own."""
         found = []
-        for name in pictures:
-            if (index := self.find(os.path.splitext(name)[0] + CLASS)) is None:
-                raise UserError(self.path, f"has no class for {name} ({CLASS})", "add it, or say --labels none")
-            if not re.fullmatch(rb"[0-9]{1,5}", text := self.read(index)[:20].strip()):
-                raise UserError(self.where(index), f"holds {text!r}, no class", "write a whole number")
+        for name in (os.path.splitext(picture)[0] + CLASS for picture in pictures):
+            index = self.find(name)
+            if index is None or not re.fullmatch(rb"[0-9]{1,5}", text := self.read(index)[:20].strip()):
+                fault = f"{name} is missing or holds no class"
+                raise UserError(self.path, fault, "write a whole number, or say --labels none")
             found.append(int(text))
         return np.array(found, np.int64)
-
-
-def known_labels(arrays: dict[str, np.ndarray], count: int | None, where: object) -> np.ndarray | None:
-    """The classes in an answer of :meth:`sida.data.reader.Reader.labels`, if there are any."""
-    found = arrays.get("labels")
-    if found is not None and (found.ndim != 1 or len(found) != (count or len(found))):
-        raise UserError(where, "its reader gave other labels than were asked for", "make it again")
-    return found
 
 
 def common_folder(names: Sequence[str]) -> str:
     """The folder, with ``/`` at its end, in which all names lie; empty for the root."""
     folder = os.path.commonpath([os.path.dirname(name) for name in (min(names), max(names))])
     return f"{folder}/" if folder else ""
-
-
-def read_labels_file(path: str | os.PathLike[str]) -> np.ndarray | None:
-    """All labels of a ``dataset.json`` that lies alone; None if they are null."""
-    return known_labels(ask_shared("labels", path, [""], None, None)[1], None, path)
-
-
-def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
-    """Pixels uint8 ``(H, W, 3)`` of a picture.
-
-    Raises:
-        UserError: It is no ordinary file or no readable picture.
-    """
-    return ask_shared("rgb", path)[1]["pixels"]
 
 
 def is_intact_zip(path: str | os.PathLike[str]) -> bool:
@@ -319,23 +298,6 @@ def ask_shared(method: str, path: str | os.PathLike[str], *args: Any) -> tuple[A
 @functools.cache
 def _shared(process: int) -> Child:
     return Child(READER, "a file")
-
-
-def is_tools(folder: str) -> bool:
-    """Whether a tool may have numbered a folder: its name is of five digits and more."""
-    return len(folder) > 4 and folder.isdecimal()
-
-
-def counted_by_tool(folders: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether folders hold the parts of one count, as those of tools do: equal sizes but the last, no name twice.
-
-    Args:
-        folders: Folder of each picture.
-        names: Path of each picture, in order.
-    """
-    sizes = [*Counter(folders).values()]
-    bare = {os.path.basename(name) for name in names}
-    return len(bare) == len(names) and len({*sizes[:-1]}) <= 1 and sizes[-1] <= sizes[0]
 
 
 def _walk(folder: Path) -> Iterator[str]:
@@ -362,11 +324,168 @@ def _unreadable(error: OSError) -> None:
     raise UserError(error.filename, f"cannot be read ({error.strerror})", "its images would be left out")
 
 
-def first_image(files: Files, members: np.ndarray) -> tuple[tuple[int, int, int], np.dtype]:
-    """Shape and type of the first image."""
-    ((facts, _),) = files.images(members[:1])
-    channels, height, width = facts["shape"]
-    return (channels, height, width), np.dtype(facts["kind"])
+_IMAGES, _CLASSES = ("arr_0", "images", "samples"), ("arr_1", "labels")
+#: Images of a part that is read at a time.
+_AT_ONCE = 256
+_IDX = re.compile(r"images[-.]idx3-ubyte(\.gz)?$")
+
+
+class Arrays:
+    """Arrays of numbers of an ``.npz`` file, or the one of an ``.npy`` or idx file, whose name is empty.
+
+    Attributes:
+        path: The file.
+        shapes: Shape by name.
+        kinds: Type, and whether the first index runs fastest, by name.
+
+    Raises:
+        UserError: The file is missing or damaged, or an array is not one of plain numbers.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path, stream = path, open_ordinary(path)
+        self._size, self._child = size_on_disk(stream), Child(READER, path)
+        found, _ = self._child.ask("arrays", files=[stream], seconds=self._size * SECONDS)
+        self.shapes = {name: tuple(shape) for name, (shape, _, _) in found.items()}
+        self.kinds = {name: (np.dtype(kind), bool(fortran)) for name, (_, kind, fortran) in found.items()}
+
+    def elements(self, name: str, begin: int, end: int) -> np.ndarray:
+        """Elements of an array in the file's order; reading forwards is fast."""
+        dtype, parts = self.kinds[name][0], [np.empty(0, self.kinds[name][0].newbyteorder("="))]
+        for at in range(begin, end, step := PART // dtype.itemsize):
+            count = min(step, end - at)
+            parts.append(self._child.ask("rows", name, at, count)[1].get("rows", parts[0]))
+            check_answer(len(parts[-1]) == count, self.path)
+        return np.concatenate(parts)
+
+    def read(self, name: str) -> np.ndarray:
+        """A whole array.
+
+        Raises:
+            UserError: It is cut off, or claims more than the file explains.
+        """
+        count, (dtype, fortran) = math.prod(self.shapes[name]), self.kinds[name]
+        claimed = count * dtype.itemsize
+        if claimed > max(1 << 30, MAX_RATIO * self._size):
+            raise UserError(f"{self.path}[{name}]", f"claims {claimed:,} bytes in {self._size:,}", "make it again")
+        return self.elements(name, 0, count).reshape(self.shapes[name], order="F" if fortran else "C")
+
+
+class ImageArrays:
+    """Images in an array: ``arr_0`` (or the only array) of an npz, an npy, or idx; read as a stream.
+
+    Args:
+        path: The file. Classes are those of ``arr_1`` or ``labels`` of an npz; those of an idx file lie in a file
+            beside it, named with ``labels`` in the place of ``images``.
+        labels: Whether to read classes.
+
+    Attributes:
+        path: The file.
+        count: Number of images.
+        classes: Class of every image int64 (N,), or None.
+        channels: 1 or 3.
+
+    Raises:
+        UserError: A damaged file, no array of images, values that are no bytes, or classes that do not fit.
+    """
+
+    def __init__(self, path: str | Path, labels: bool = True) -> None:
+        self.path, self._files = Path(path), [Path(path)]
+        self._arrays = Arrays(self.path)
+        self._member = self._chosen()
+        self._where = f"{self.path}[{self._member or self.path.name}]"
+        self._stored = self._arrays.shapes[self._member]
+        self._axis = 3 if len(self._stored) == 3 or self._stored[-1:] in ((1,), (3,)) else 1
+        self._check()
+        self.count, self.channels = self._stored[0], 1 if len(self._stored) == 3 else self._stored[self._axis]
+        self.classes = self._classes() if labels else None
+
+    def read(self, begin: int, end: int) -> np.ndarray:
+        """Images ``begin … end − 1``, uint8 (N, C, H, W); a step backwards starts the stream again."""
+        each = math.prod(self._stored[1:])
+        images = self._arrays.elements(self._member, begin * each, end * each).reshape(-1, *self._stored[1:])
+        if images.ndim == 3:
+            return images[:, None]
+        return images.transpose(0, 3, 1, 2) if self._axis == 3 else images
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yields the pixels ``(H, W[, 3])`` of each image."""
+        for begin in range(0, self.count, _AT_ONCE):
+            for image in self.read(begin, min(begin + _AT_ONCE, self.count)):
+                yield image[0] if self.channels == 1 else image.transpose(1, 2, 0)
+
+    def name(self, position: int) -> str:
+        """File, array and index."""
+        return f"{self._where}[{position}]"
+
+    def digest(self) -> str:
+        """SHA-256 of the file, and of a file of classes."""
+        digests = [sha256_file(path) for path in self._files]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images."""
+        return math.prod(self._stored)
+
+    def _chosen(self) -> str:
+        arrays = [*self._arrays.shapes]
+        others = [name for name in arrays if name not in _CLASSES]
+        named = [name for name in _IMAGES if name in arrays]
+        if not named and len(others) != 1:
+            fault = f"has no array 'arr_0' of images (arrays: {', '.join(arrays) or 'none'})"
+            raise UserError(self.path, fault, "name it so, and its classes 'arr_1'")
+        return [*named, *others][0]
+
+    def _check(self) -> None:
+        (dtype, fortran), axes = self._arrays.kinds[self._member], len(self._stored)
+        if dtype != np.uint8:
+            remedy = "save images as uint8 in 0..255, of [-1, 1] by (x * 127.5 + 128).clip(0, 255)"
+            raise UserError(self._where, f"holds {dtype}", remedy)
+        if axes not in (3, 4) or 0 in self._stored or (axes == 4 and self._stored[self._axis] not in (1, 3)) or fortran:
+            fault = f"has shape {self._stored}{' in the order of Fortran' if fortran else ''}"
+            raise UserError(self._where, fault, "images must be (N, H, W, C) in the order of C, with 1 or 3 channels")
+
+    def _classes(self) -> np.ndarray | None:
+        known = [name for name in _CLASSES if name in self._arrays.shapes]
+        beside = self.path.with_name(self.path.name.replace("images", "labels").replace("idx3", "idx1"))
+        if known:
+            found, where = self._arrays.read(known[0]), f"{self.path}[{known[0]}]"
+        elif _IDX.search(self.path.name) and beside.is_file():
+            self._files.append(beside)
+            found, where = Arrays(beside).read(""), str(beside)
+        else:
+            return None
+        fit = found.shape[:1] == (self.count,) and found.size == self.count and found.dtype.kind in "iu"
+        if not fit or not 0 <= found.min() <= found.max() < MAX_CLASSES:
+            fault = f"holds {found.dtype} {found.shape} as classes of {self.count:,} images, or no class"
+            remedy = f"give a whole number below {MAX_CLASSES:,} for each image, or leave classes out"
+            raise UserError(where, fault, remedy)
+        return found.reshape(-1).astype(np.int64)
+
+
+def find_arrays(path: str | Path, subset: str | None = None, labels: bool = True) -> ImageArrays | None:
+    """Images of an npz, npy or idx file, or of a folder with idx files; None for anything else.
+
+    Args:
+        path: File or folder.
+        subset: ``train`` or ``test``, of several idx files in a folder; None refuses several.
+        labels: Whether to read classes.
+
+    Raises:
+        UserError: Damaged arrays, or several files of images.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = sorted(file for file in path.iterdir() if _IDX.search(file.name))
+        fitting = [file for file in found if subset is None or ("train" in file.name) == (subset == "train")]
+        if not found:
+            return None
+        if len(fitting) != 1:
+            fault = f"holds {len(fitting)} files of {subset or 'its'} images ({', '.join(f.name for f in found[:4])})"
+            raise UserError(path, fault, "name one file")
+        path = fitting[0]
+    return ImageArrays(path, labels) if path.suffix in (".npz", ".npy") or _IDX.search(path.name) else None
 
 
 def image_name(index: int, suffix: str = ".png", prefix: str = "img") -> str:

@@ -30,8 +30,8 @@ from sida.config.settings import from_mapping
 from sida.machine import to_device
 
 
-class DrawSource:
-    """Raw draws for a batch, in call order.
+class Draws:
+    """Raw draws for a batch, in call order, and the labels made of them.
 
     Args:
         count: Images in the batch; the last axis of every draw.
@@ -47,12 +47,11 @@ class DrawSource:
         generator: torch.Generator | None = None,
         recorded: Iterable[torch.Tensor] | None = None,
     ) -> None:
-        self.count, self.device, self._generator = count, device, generator
+        self.count, self._generator = count, generator
         self._recorded = None if recorded is None else iter(recorded)
-        if generator is not None:
-            self.device = generator.device
-        elif recorded is not None:
-            self.device = torch.device("cpu")
+        of_records = device if recorded is None else torch.device("cpu")
+        self.device = of_records if generator is None else generator.device
+        self._columns = [torch.zeros(count, 0, device=self.device)]
 
     def rand(self, *rows: int) -> torch.Tensor:
         """Uniform in [0, 1), float32 ``(*rows, count)``."""
@@ -65,6 +64,15 @@ class DrawSource:
     def randint(self, high: int) -> torch.Tensor:
         """Integers in ``[0, high)``, int64 ``(count,)``."""
         return self._draw(functools.partial(torch.randint, high), (self.count,))
+
+    def label(self, columns: torch.Tensor) -> torch.Tensor:
+        """Adds ``(count,)`` or ``(count, columns)`` to the labels, and returns it."""
+        self._columns.append(columns.reshape(self.count, -1).to(torch.float32))
+        return columns
+
+    def labels(self) -> torch.Tensor:
+        """All labels in order, float32 ``(count, columns)``."""
+        return torch.cat(self._columns, 1)
 
     def _draw(self, draw: Callable[..., torch.Tensor], shape: tuple[int, ...]) -> torch.Tensor:
         if self._recorded is None:
@@ -241,27 +249,21 @@ class AugmentPipe:
         Returns:
             Augmented images, and labels float32 ``(N, label_dim)`` on the same device.
         """
-        source = DrawSource(len(images), images.device, generator, draws)
-        labels: list[torch.Tensor] = []
-        images = self._move_pixels(images, source, labels)
-        images = self._warp(images, source, labels)
-        images = self._change_colours(images, source, labels)
-        if not labels:
-            return images, images.new_zeros(len(images), 0)
-        columns = torch.cat([column.reshape(len(images), -1).to(torch.float32) for column in labels], 1)
-        return images, to_device(columns, images.device)
+        source = Draws(len(images), images.device, generator, draws)
+        for change in (self._move_pixels, self._warp, self._change_colours):
+            images = change(images, source)
+        return images, to_device(source.labels(), images.device)
 
-    def _move_pixels(self, images: torch.Tensor, source: DrawSource, labels: list[torch.Tensor]) -> torch.Tensor:
+    def _move_pixels(self, images: torch.Tensor, source: Draws) -> torch.Tensor:
         """Applies flips, quarter turns and moves by whole pixels, without interpolation."""
         height, width = images.shape[2:]
         for name, axis in (("xflip", 3), ("yflip", 2)):
             if name in self.multipliers:
-                flip = self._chosen(name, source.randint(2), source)
+                flip = source.label(self._chosen(name, source.randint(2), source))
                 images = _where(flip == 1, images.flip(axis), images)
-                labels.append(flip)
         if "rotate_int" in self.multipliers:
             turns = self._chosen("rotate_int", source.randint(4), source)
-            labels += [(turns == 1) | (turns == 2), (turns == 2) | (turns == 3)]
+            source.label(torch.stack([(turns == 1) | (turns == 2), (turns == 2) | (turns == 3)], 1))
             options = [images.flip(3).transpose(2, 3), images.flip(2, 3), images.flip(2).transpose(2, 3)]
             for number, turned in enumerate(options, start=1):
                 images = _where(turns == number, turned, images)
@@ -272,21 +274,20 @@ class AugmentPipe:
             images = _take(images, move_x, 3)
             # Downward moves are negative, as in the original, since networks learnt the label's sign.
             images = _take(images, -move_y, 2)
-            labels.append(torch.stack([move_x / limit_x, move_y / limit_y], 1))
+            source.label(torch.stack([move_x / limit_x, move_y / limit_y], 1))
         return images
 
-    def _warp(self, images: torch.Tensor, source: DrawSource, labels: list[torch.Tensor]) -> torch.Tensor:
+    def _warp(self, images: torch.Tensor, source: Draws) -> torch.Tensor:
         """Applies scaling, rotation, stretching and fractional moves as one affine warp."""
         count, _, height, width = images.shape
         steps: list[torch.Tensor] = []  # their product maps output to input positions
         if "scale" in self.multipliers:
-            log_scale = self._chosen("scale", source.randn(), source)
-            labels.append(log_scale)
+            log_scale = source.label(self._chosen("scale", source.randn(), source))
             zoom = torch.exp2(-log_scale * _SPREAD)
             steps.append(torch.diag_embed(torch.stack([zoom, zoom], 1)))
         if "rotate_frac" in self.multipliers:
             angle = self._chosen("rotate_frac", (source.rand() * 2 - 1) * math.pi, source)
-            labels.append(torch.stack([angle.cos() - 1, angle.sin()], 1))
+            source.label(torch.stack([angle.cos() - 1, angle.sin()], 1))
             steps.append(_rotation(angle))
         if "aniso" in self.multipliers:
             log_stretch = source.randn()
@@ -294,7 +295,7 @@ class AugmentPipe:
             log_stretch = self._chosen("aniso", log_stretch, source)
             # Half of the stretches are along an axis.
             direction = torch.where(source.rand() < 0.5, direction, torch.zeros(()))
-            labels.append(torch.stack([log_stretch * direction.cos(), log_stretch * direction.sin()], 1))
+            source.label(torch.stack([log_stretch * direction.cos(), log_stretch * direction.sin()], 1))
             squeeze = torch.exp2(-log_stretch * _SPREAD)
             turn = _rotation(direction)
             stretched = turn.mT @ torch.diag_embed(torch.stack([squeeze, 1 / squeeze], 1)) @ turn
@@ -306,13 +307,12 @@ class AugmentPipe:
             linear = functools.reduce(torch.matmul, steps)
         offset = torch.zeros(count, 2, device=source.device)
         if "translate_frac" in self.multipliers:
-            share = self._chosen("translate_frac", source.randn(2), source).T
-            labels.append(share)
+            share = source.label(self._chosen("translate_frac", source.randn(2), source).T)
             move = share * (torch.tensor([width, height], device=share.device) * _MOVE)
             offset = -(linear @ move[:, :, None])[:, :, 0]
         return warp(images, linear, offset)
 
-    def _change_colours(self, images: torch.Tensor, source: DrawSource, labels: list[torch.Tensor]) -> torch.Tensor:
+    def _change_colours(self, images: torch.Tensor, source: Draws) -> torch.Tensor:
         """Applies colour changes to images of 3 channels, or 1, which takes the mean of the map over the colours."""
         if self.multipliers.keys().isdisjoint(_COLOURS):
             return images
@@ -325,24 +325,20 @@ class AugmentPipe:
         grey = torch.full((3, 3), 1 / 3, device=source.device)  # projection on the luma axis (1, 1, 1)/√3
         steps: list[torch.Tensor] = []
         if "brightness" in self.multipliers:
-            weight = self._chosen("brightness", source.randn(), source)
-            labels.append(weight)
+            weight = source.label(self._chosen("brightness", source.randn(), source))
             bias = bias + (weight * _SPREAD)[:, None]
         if "contrast" in self.multipliers:
-            weight = self._chosen("contrast", source.randn(), source)
-            labels.append(weight)
+            weight = source.label(self._chosen("contrast", source.randn(), source))
             steps.append(torch.exp2(weight * _CONTRAST)[:, None, None] * identity)
         if "lumaflip" in self.multipliers:
-            flip = self._chosen("lumaflip", source.randint(2), source)
-            labels.append(flip)
+            flip = source.label(self._chosen("lumaflip", source.randint(2), source))
             steps.append(identity - 2 * grey * flip[:, None, None])
         if "hue" in self.multipliers:
             angle = self._chosen("hue", (source.rand() * 2 - 1) * math.pi, source)
-            labels.append(torch.stack([angle.cos() - 1, angle.sin()], 1))
+            source.label(torch.stack([angle.cos() - 1, angle.sin()], 1))
             steps.append(_turn_about_luma(angle))
         if "saturation" in self.multipliers:
-            weight = self._chosen("saturation", source.randn(), source)
-            labels.append(weight)
+            weight = source.label(self._chosen("saturation", source.randn(), source))
             steps.append(grey + (identity - grey) * torch.exp2(weight)[:, None, None])
         for step in steps:
             matrix, bias = step @ matrix, (step @ bias[:, :, None])[:, :, 0]
@@ -351,7 +347,7 @@ class AugmentPipe:
             return images * matrix.mean(1).sum(1)[:, None, None, None] + bias.mean(1)[:, None, None, None]
         return (matrix @ images.flatten(2) + bias[:, :, None]).reshape(images.shape)
 
-    def _chosen(self, name: str, value: torch.Tensor, source: DrawSource) -> torch.Tensor:
+    def _chosen(self, name: str, value: torch.Tensor, source: Draws) -> torch.Tensor:
         """Keeps parameters ``(…, N)`` with probability ``multiplier * p``, else sets them to 0 (no change)."""
         return torch.where(source.rand() < self.multipliers[name] * self.p, value, torch.zeros_like(value))
 

@@ -1,6 +1,10 @@
-"""Base class of data sets, sketches of their images, data sets in memory and in archives, and orders in a training.
+"""Data sets in memory and in archives, sketches of their images, latents with their autoencoder, orders in a training.
 
-Orders are the suite's, which is counter-based, and the official ones of EDM and EDM2.
+Latents (EDM2, ImageNet 512): a stored item is the mean and standard deviation of the VAE's posterior, 8 channels. A
+latent is ``mean + std · N(0, I)``, then ``x · scale + bias`` per channel so that it has mean 0 and standard deviation
+0.5. Source: NVlabs/edm2:training/encoders.py; algorithm.md section EDM2; golden losses_edm2/latent_scaling.
+
+Orders are the suite's, which is counter-based, and the official one of EDM2.
 """
 
 from __future__ import annotations
@@ -10,13 +14,15 @@ import functools
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import torch
 
-from sida.data.archive import Files, first_image
+from sida.config.families import SD_VAE
+from sida.config.resources import how_to_install
+from sida.data.archive import Files
 from sida.errors import UserError
 from sida.machine import derive_seed
 
@@ -54,12 +60,6 @@ class Sketch:
         found = {hashlib.blake2b(image.tobytes(), digest_size=_DIGITS // 2).hexdigest() for image in images}
         return Sketch(images.shape[1:], self.least | found, self.bound)
 
-    def joined(self, other: Sketch) -> Sketch | None:
-        """Sketch of the images of both sets; None if their shapes differ."""
-        if self.shape and other.shape and self.shape != other.shape:
-            return None
-        return Sketch(self.shape or other.shape, self.least | other.least, min(self.bound, other.bound))
-
     def shared(self, other: Sketch) -> tuple[int, int] | None:
         """How many of some images of another set are in this one: ``(found, looked for)``; None if that is unknown.
 
@@ -84,10 +84,13 @@ def read_sketch(record: Any) -> Sketch | None:
 
 def join_sketches(sketches: Iterable[Sketch | None]) -> Sketch | None:
     """Sketch of the images of several sets; None if one is unknown, or if their shapes differ."""
-    both: Sketch | None = Sketch()
-    for sketch in sketches:
-        both = None if both is None or sketch is None else both.joined(sketch)
-    return both
+    found = [*sketches]
+    known = [sketch for sketch in found if sketch is not None]
+    shapes = {sketch.shape for sketch in known if sketch.shape}
+    if len(known) < len(found) or len(shapes) > 1:
+        return None
+    least = set[str]().union(*(sketch.least for sketch in known))
+    return Sketch(next(iter(shapes), ()), least, min((sketch.bound for sketch in known), default=ALL))
 
 
 class Dataset(abc.ABC):
@@ -203,7 +206,7 @@ class Dataset(abc.ABC):
     ) -> torch.Tensor:
         """Converts a batch of :meth:`images` to network input, float32: ``x / 127.5 - 1`` for pixels.
 
-        Latent data sets sample with unit normal ``noise(x)`` (:mod:`sida.data.latents`); pixels ignore ``noise``.
+        Latent data sets sample with unit normal ``noise(x)`` (:class:`ImageArchive`); pixels ignore ``noise``.
         """
         return batch.to(torch.float32) / 127.5 - 1
 
@@ -239,11 +242,49 @@ class InMemory(Dataset):
         return hashlib.sha256(self.pixels.tobytes()).hexdigest()
 
 
-class ImageArchive(Dataset):
-    """Data set that reads images on demand from an archive or folder.
+class LatentScaling:
+    """Raw latents of the VAE to network input of mean 0 and standard deviation 0.5 per channel, and back.
 
     Args:
-        path: Archive or folder, or its open files.
+        raw_mean: Means of raw latents; those over ImageNet-512.
+        raw_std: Standard deviations of raw latents.
+
+    Attributes:
+        scale: Factor per channel, float32 ``(C,)``.
+        bias: Shift per channel, float32 ``(C,)``.
+    """
+
+    def __init__(
+        self,
+        raw_mean: Sequence[float] = (5.81, 3.25, 0.12, -2.15),
+        raw_std: Sequence[float] = (4.17, 4.62, 3.71, 3.28),
+    ) -> None:
+        mean, std = torch.tensor([raw_mean, raw_std], dtype=torch.float64)
+        self.scale, self.bias = (0.5 / std).float(), (-mean * 0.5 / std).float()
+
+    def sample(self, moments: torch.Tensor, noise: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Network input float32 ``(N, C, H, W)`` from moments ``(N, 2C, H, W)``; ``noise(x)`` is unit normal."""
+        mean, std = moments.to(torch.float32).chunk(2, dim=1)
+        latents = mean + noise(mean) * std
+        return latents * self._per_channel(self.scale, latents) + self._per_channel(self.bias, latents)
+
+    def to_raw(self, latents: torch.Tensor) -> torch.Tensor:
+        """Converts network output to the VAE's raw latents, float32."""
+        values = latents.to(torch.float32)
+        return (values - self._per_channel(self.bias, values)) / self._per_channel(self.scale, values)
+
+    @staticmethod
+    def _per_channel(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        return values.to(like.device)[:, None, None]
+
+
+class ImageArchive(Dataset):
+    """Data set that reads images on demand from an archive or folder: pixels, or latents where they are float32 arrays.
+
+    Latents are VAE moments: 4 means and 4 standard deviations.
+
+    Args:
+        path: Archive or folder.
         name: Name for records.
         use_labels: False makes the data set unconditional.
         cache: Whether to keep images in memory (of each process) once they are read; for data sets that fit.
@@ -253,33 +294,51 @@ class ImageArchive(Dataset):
         dtype: uint8, or float32 for latents.
 
     Raises:
-        UserError: The archive is missing or broken, has no images or unreadable or incomplete labels, or its first
-            image is not square, or neither grey nor RGB. Other images are checked when they are read.
+        UserError: The archive is missing or broken, has no images or unreadable or incomplete labels, its first image
+            is neither square grey or RGB nor latents, or latents are to be mirrored. Other images are checked when they
+            are read.
     """
 
     def __init__(
         self,
-        path: str | Files,
+        path: str,
         name: str | None = None,
         use_labels: bool = True,
         cache: bool = False,
         **views: Any,
     ) -> None:
-        self.files = path if isinstance(path, Files) else Files(path)
+        self.files = Files(path)
         self.members = self.files.pictures(arrays=True)
-        shape, self.dtype = first_image(self.files, self.members)
-        channels, height, width = shape
+        ((facts, _),) = self.files.images(self.members[:1])
+        (channels, height, width), self.dtype = facts["shape"], np.dtype(facts["kind"])
+        self.is_pixels = self.dtype == np.uint8
         if height != width:
             remedy = "images must be square (sida data prepare --transform center-crop makes them so)"
             raise UserError(self.files.where(int(self.members[0])), f"is {width}×{height}", remedy)
+        if not self.is_pixels and views.get("xflip"):
+            raise UserError(path, "xflip has no meaning for latents", "leave it out")
+        if not self.is_pixels and channels != 8:
+            fault = f"has {channels} channels, and is no archive of 4 means and 4 standard deviations"
+            raise UserError(path, fault, "encode the images again (sida data encode)")
         labels = self.files.labels(self.members) if use_labels else None
         self._raw_shape = (len(self.members), channels, height, width)
-        name = name or PurePosixPath(self.files.path).stem
-        super().__init__(name, self._raw_shape, labels, **views)
-        self._cached: np.ndarray | None = None
-        if cache:
-            self._cached = np.empty(self._raw_shape, dtype=self.dtype)
-            self._is_cached = np.zeros(len(self.members), dtype=bool)
+        super().__init__(name or PurePath(path).stem, self._raw_shape, labels, **views)
+        self._cached = np.empty(self._raw_shape, dtype=self.dtype) if cache else None
+        self._is_cached = np.zeros(len(self.members), dtype=bool)
+
+    @property
+    def network_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of network input: a latent has half the stored channels."""
+        channels = self.num_channels if self.is_pixels else self.num_channels // 2
+        return (channels, self.resolution, self.resolution)
+
+    def network_input(
+        self, batch: torch.Tensor, noise: Callable[[torch.Tensor], torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Scales pixels, or samples latents from moments; ``noise(x)`` is unit normal (None: torch's generator)."""
+        if self.is_pixels:
+            return super().network_input(batch)
+        return LatentScaling().sample(batch, noise or torch.randn_like)
 
     def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
         """Images ``(N, C, H, W)``.
@@ -308,16 +367,70 @@ class ImageArchive(Dataset):
                 batch[done : done + len(images)] = images
                 done += len(images)
             if facts["odd"] is not None:
-                index = int(self.members[raw_indices[done]])
-                first = self.files.names[int(self.members[0])]
-                fault = f"is {_show_kind(*facts['odd'])}, but {first} is {_show_kind(shape, self.dtype)}"
+                index, first = int(self.members[raw_indices[done]]), self.files.names[int(self.members[0])]
+                odd, usual = (f"{'×'.join(map(str, s))} {np.dtype(k)}" for s, k in (facts["odd"], (shape, self.dtype)))
                 remedy = "all images must be alike (sida data prepare makes them so)"
-                raise UserError(self.files.where(index), fault, remedy)
+                raise UserError(self.files.where(index), f"is {odd}, but {first} is {usual}", remedy)
         return batch
 
 
-def _show_kind(shape: Sequence[int], dtype: Any) -> str:
-    return f"{'×'.join(map(str, shape))} {np.dtype(dtype)}"
+class LatentDecoder:
+    """Network output to pixels: un-scale, decode, clamp to [0, 1], × 255, truncate (fact 25).
+
+    Args:
+        vae: Autoencoder (diffusers' ``AutoencoderKL``): ``vae.decode(x)`` has ``sample`` ``(N, 3, H, W)`` near [0, 1].
+        scaling: Statistics of the latents.
+        batch_size: Images decoded at once (512×512 decoding needs about 1 GB per image in float32).
+    """
+
+    def __init__(self, vae: Any, scaling: LatentScaling | None = None, batch_size: int = 8) -> None:
+        self.vae, self.scaling, self.batch_size = vae, scaling or LatentScaling(), batch_size
+
+    @torch.no_grad()
+    def __call__(self, latents: torch.Tensor) -> torch.Tensor:
+        """uint8 ``(N, 3, H, W)`` from network output ``(N, C, h, w)``."""
+        parts = self.scaling.to_raw(latents).split(self.batch_size)
+        return torch.cat([self.vae.decode(part).sample.clamp(0, 1).mul(255).to(torch.uint8) for part in parts])
+
+
+class LatentEncoder:
+    """Pixels to the VAE moments that latent data sets store.
+
+    Args:
+        vae: ``vae.encode(x).latent_dist`` has ``mean`` and ``std`` (diffusers' ``AutoencoderKL``); x in [0, 1].
+    """
+
+    def __init__(self, vae: Any) -> None:
+        self.vae = vae
+
+    @torch.no_grad()
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Moments float32 ``(N, 2C, h, w)`` from uint8 images ``(N, 3, H, W)``."""
+        posterior = self.vae.encode(images.to(torch.float32) / 255).latent_dist
+        return torch.cat([posterior.mean, posterior.std], 1).to(torch.float32)
+
+
+def load_vae(path: str = SD_VAE.name, device: str | torch.device = "cpu") -> Any:
+    """Loads diffusers' ``AutoencoderKL`` in evaluation mode, from local files only.
+
+    Args:
+        path: Folder with ``config.json`` and weights, or a name on the Hugging Face hub.
+        device: Device of the autoencoder.
+
+    Raises:
+        UserError: The optional package is not installed, or the model does not exist.
+    """
+    try:
+        from diffusers import AutoencoderKL
+    except ImportError:
+        fault, remedy = "the package diffusers is not installed", how_to_install("diffusers>=0.27")
+        raise UserError("latent diffusion", fault, remedy) from None
+    try:
+        vae = AutoencoderKL.from_pretrained(path, local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(path, f"cannot load the VAE ({reason})", "fetch it with 'sida assets fetch'") from None
+    return vae.eval().requires_grad_(False).to(device)
 
 
 class InfiniteSampler:

@@ -1,4 +1,4 @@
-"""Opening of data sets from their specs, their classes, and check of a whole data set for damaged images.
+"""Opening of data sets from their specs, and their classes.
 
 Here are the data sets that no file holds, too: scikit-learn's digits (1797 images, 8×8 grey, without download), random
 images for timing a training, and classes without images.
@@ -21,11 +21,11 @@ from sida.assets.registry import is_counted
 from sida.config.datasets import DATASET_KINDS, DatasetConfig, LabelCounts, Split, load_labels
 from sida.config.plugins import foreign_faults
 from sida.config.settings import from_mapping
-from sida.data.archive import read_labels_file
+from sida.data.archive import ask_shared
 from sida.data.dataset import Dataset, ImageArchive, InMemory, Sketch
-from sida.data.latents import open_archive
-from sida.errors import Progress, SettingError, UserError, settings_in
+from sida.errors import UserError, settings_in
 from sida.files.atomic import sha256_json
+from sida.files.fenced import check_answer
 
 
 def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset") -> Dataset:
@@ -48,87 +48,42 @@ def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset"
         dataset = opens(config, **views)
     if not isinstance(dataset, Dataset):
         raise UserError(f"{where}.kind", f"'{config.kind}' returned {type(dataset).__name__}, not a sida.data.Dataset")
-    _compare(dataset, config, where)
+    facts = {"num_images": dataset.raw_count, "resolution": dataset.resolution, "channels": dataset.num_channels}
+    facts["label_dim"] = dataset.label_dim
+    for key, found in facts.items():
+        if getattr(config, key) not in (None, found):
+            fault = f"{config.path or config.name} has {found}, the spec says {getattr(config, key)}"
+            raise UserError(f"{where}.{key}", fault, "correct one of them")
+    # Its digest may read every byte.
+    if config.sha256 is not None and config.sha256 != dataset.sha256:
+        fault = f"{config.path or config.name} has {dataset.sha256}, the spec says {config.sha256}"
+        raise UserError(f"{where}.sha256", fault, "fetch or prepare the file again, or correct the spec")
     return dataset
 
 
-def open_stored(config: DatasetConfig, **views: Any) -> Dataset:
-    """Opens an archive or folder.
-
-    Raises:
-        ValueError: The path is a folder for kind ``zip``, or a file for kind ``folder``.
-    """
-    path = Path(os.path.expanduser(str(config.path)))
-    if path.exists() and path.is_dir() != (config.kind == "folder"):
-        raise SettingError("kind", f"{path} is a {'folder' if path.is_dir() else 'file'}, not a {config.kind}")
-    return open_archive(str(path), cache=config.cache, **views)
-
-
-def _compare(dataset: Dataset, config: DatasetConfig, where: str) -> None:
-    """Checks counts and sizes against the spec, and the digest if the spec has one."""
-    found = {"num_images": dataset.raw_count, "resolution": dataset.resolution, "channels": dataset.num_channels}
-    found["label_dim"] = dataset.label_dim
-    place = config.path or config.name
-    for key, actual in found.items():
-        expected = getattr(config, key)
-        if expected is not None and expected != actual:
-            raise UserError(f"{where}.{key}", f"{place} has {actual}, the spec says {expected}", "correct one of them")
-    if config.sha256 is not None and config.sha256 != dataset.sha256:
-        fault = f"{place} has {dataset.sha256}, the spec says {config.sha256}"
-        raise UserError(f"{where}.sha256", fault, "fetch or prepare the file again, or correct the spec")
-
-
-#: Damaged images after which a check stops, and images that it reads at a time.
-_MOST_FAULTS, _AT_ONCE = 20, 256
-
-
-def check_dataset(dataset: Dataset, workers: int | None = None) -> list[str]:
-    """Decodes every image.
-
-    Args:
-        dataset: Data set opened without ``max_size`` and ``xflip``.
-        workers: Reading processes; None: one per processor.
-
-    Returns:
-        One line per bad image; after 20 the check stops.
-    """
-    if isinstance(dataset, ImageArchive):
-        dataset.files.workers = workers or os.cpu_count() or 1
-    progress = Progress(f"check {dataset.name}", len(dataset))
-    faults: list[str] = []
-    for start in range(0, len(dataset), _AT_ONCE):
-        chosen = range(start, min(start + _AT_ONCE, len(dataset)))
-        try:
-            dataset.images(chosen)
-        except UserError:
-            for index in chosen:
-                try:
-                    dataset.images([index])
-                except UserError as error:
-                    faults.append(str(error))
-        progress.update(chosen.stop)
-        if len(faults) >= _MOST_FAULTS:
-            break
-    return faults[:_MOST_FAULTS]
+def open_stored(config: DatasetConfig, **views: Any) -> ImageArchive:
+    """Opens an archive or folder, whose content decides which of the two it is."""
+    return ImageArchive(os.path.expanduser(str(config.path)), cache=config.cache, **views)
 
 
 class ClassesOnly(Dataset):
-    """Items with a class and no image, sorted by class.
+    """Data set of kind ``counts``: items with a class and no image, sorted by class.
 
     Args:
-        shape: Shape ``(N, C, H, W)`` of network input.
-        counts: Number of items in each class; None without classes.
-        name: Name for records.
+        config: Settings with counts and sizes.
+        use_labels: False leaves the classes out.
         views: See :class:`Dataset`.
     """
 
     in_memory = True
 
-    def __init__(
-        self, shape: tuple[int, int, int, int], counts: tuple[int, ...] | None, name: str, **views: Any
-    ) -> None:
+    def __init__(self, config: DatasetConfig, use_labels: bool, **views: Any) -> None:
+        counts = counts_of(str(config.counts)).counts if use_labels and config.counts != "none" else None
+        number = sum(counts) if counts else config.num_images
+        # All sizes are given (DatasetSettings).
+        shape: Any = (number, config.channels, config.resolution, config.resolution)
         classes = None if counts is None else np.repeat(np.arange(len(counts)), counts)
-        super().__init__(name, shape, classes, **views)
+        super().__init__(raw_shape=shape, labels=classes, **views)
         self._facts = {"shape": shape, "counts": counts}
 
     @functools.cached_property
@@ -146,16 +101,6 @@ class ClassesOnly(Dataset):
         raise UserError(f"data set {self.name}", "has classes and no images", "use the archive")
 
 
-def open_classes(config: DatasetConfig, name: str, use_labels: bool, **views: Any) -> Dataset:
-    """Opens a data set of kind ``counts``."""
-    assert config.num_images is not None  # see DatasetSettings
-    assert config.channels is not None
-    assert config.resolution is not None
-    counts = counts_of(str(config.counts)).counts if use_labels and config.counts != "none" else None
-    shape = (sum(counts) if counts else config.num_images, config.channels, config.resolution, config.resolution)
-    return ClassesOnly(shape, counts, name, **views)
-
-
 def counts_of(name: str | os.PathLike[str]) -> LabelCounts:
     """Class counts by name: from a file (:func:`sida.config.datasets.find_labels`), or those of an asset's labels.
 
@@ -164,8 +109,9 @@ def counts_of(name: str | os.PathLike[str]) -> LabelCounts:
     """
     if not is_counted(name):
         return load_labels(name)
-    classes = read_labels_file(path := fetch(str(name)))
-    if classes is None or not len(classes):
+    classes = ask_shared("labels", path := fetch(str(name)), [("", None)], None)[1].get("labels", np.empty(0))
+    check_answer(classes.ndim == 1, path)
+    if not len(classes):
         raise UserError(path, "names no classes", "fetch it again")
     return LabelCounts(str(name), len(classes), tuple(np.bincount(classes).tolist()), f"labels of {path.name}")
 
@@ -187,11 +133,8 @@ def check_labels(labels: LabelCounts, spec: Mapping[str, Any], where: str) -> No
     found = np.bincount(dataset.class_indices.numpy(), minlength=len(labels.counts))
     ours = np.pad(labels.counts, (0, len(found) - len(labels.counts)))
     if len(wrong := np.flatnonzero(found != ours)):
-        fault = (
-            f"{path or dataset.name} has {found[wrong[0]]:,} images of class {wrong[0]}, the class counts of "
-            f"'{labels.name}' say {ours[wrong[0]]:,} ({len(wrong)} classes differ)"
-        )
-        raise UserError(where, fault, "is it the right and complete data set?")
+        fault = f"{path or dataset.name} has other numbers of {len(wrong)} classes than '{labels.name}' counts"
+        raise UserError(where, f"{fault}, first of class {wrong[0]}", "is it the right and complete data set?")
 
 
 #: Images of each class in the split ``held-out``.

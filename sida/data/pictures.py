@@ -45,20 +45,18 @@ def open_picture(content: bytes, whole: bool = False, load: bool = True, size: t
     """
     try:
         picture = Image.open(io.BytesIO(content), formats=_NAMES)
-        lost = _lost(picture) if whole else None
-        if load and lost is None and size in (None, picture.size):
+        if whole and (lost := _lost(picture)):
+            raise UserError("", *lost)
+        if load and size in (None, picture.size):
             picture.load()
             picture = _upright(picture)
+        return picture
     except (MemoryError, UserError):
         raise
     except UnidentifiedImageError:
         reason = f"its content is none of {', '.join(_NAMES)}" if content else "it is empty"
     except Exception as error:  # of a decoder
         reason = (str(error) or type(error).__name__).splitlines()[0]
-    else:
-        if lost is not None:
-            raise UserError("", *lost)
-        return picture
     raise UserError("", f"not a readable picture ({reason})", "replace or remove it")
 
 

@@ -1,11 +1,10 @@
-"""Preparation of data sets in the EDM format: from pictures in a folder, an archive or CIFAR-10's archive to one zip.
+"""Preparation of data sets in the EDM format, from pictures or arrays of anyone, or as latents of another data set.
 
-The archive equals the official tool's: uncompressed PNG, ``00000/img00000000.png`` onwards in sorted order of the
+An archive equals the official tool's: uncompressed PNG, ``00000/img00000000.png`` onwards in sorted order of the
 sources, ``dataset.json`` last, nothing deflated (NVlabs/edm:dataset_tool.py). Equal sources give equal bytes.
+CIFAR-10's python archive is a tar of pickles, which the allow-list reader reads without executing code.
 
-Reader of CIFAR-10's python archive, a tar of pickles, which the allow-list reader reads without executing code.
-
-Transformations of source pictures to square images, by the exact rules of the published data sets.
+Source pictures become squares by the exact rules of the published data sets:
 
 | name | rule | used for |
 |---|---|---|
@@ -16,16 +15,18 @@ Transformations of source pictures to square images, by the exact rules of the p
 Source: NVlabs/edm:dataset_tool.py, NVlabs/edm2:dataset_tool.py; the third is guided diffusion's (arXiv:2105.05233).
 """
 
+from __future__ import annotations
+
 import collections
 import dataclasses
+import io
 import itertools
-import math
 import os
 import re
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -38,17 +39,20 @@ from sida.data.archive import (
     PART,
     Files,
     common_folder,
-    counted_by_tool,
     dataset_json,
+    find_arrays,
     image_name,
-    is_tools,
 )
-from sida.data.arrays import find_arrays
 from sida.data.pictures import encode_png, to_square
 from sida.errors import Progress, SettingError, UserError, located, visible
 from sida.files.atomic import atomic_path, zip_member
 from sida.files.ordinary import refuse_same
 from sida.files.pickles import parse_pickle
+
+if TYPE_CHECKING:
+    import torch
+
+    from sida.data.dataset import Dataset
 
 TRAINING = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST = ("test_batch",)
@@ -74,16 +78,11 @@ def read_cifar10(files: Files, batches: tuple[str, ...] = TRAINING) -> tuple[np.
 
 def _read_batch(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     batch = parse_pickle(content, where)
-    data, labels = (batch.get("data"), batch.get("labels")) if isinstance(batch, dict) else (None, None)
-    if (
-        not isinstance(data, np.ndarray)
-        or data.dtype != np.uint8
-        or data.shape[1:] != (3072,)
-        or not data.size
-        or not isinstance(labels, list)
-        or len(labels) != len(data)
-        or not all(type(label) is int and 0 <= label < 10 for label in labels)
-    ):
+    found: Any = batch if isinstance(batch, dict) else {}
+    data, labels = found.get("data"), found.get("labels")
+    images = isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.shape[1:] == (3072,) and data.size
+    classes = isinstance(labels, list) and all(type(label) is int and 0 <= label < 10 for label in labels)
+    if not images or not classes or len(labels) != len(data):
         fault = "must hold 'data' uint8 (N, 3072) and as many 'labels' from 0 to 9"
         raise UserError(where, fault, "is this CIFAR-10?")
     return data, np.array(labels, np.int64)
@@ -109,14 +108,13 @@ class Classes(NamedTuple):
 class Source(NamedTuple):
     """Pictures to store or their faults, with their number, classes and channels.
 
-    ``most`` is the number of bytes that they may have, and ``remarks`` say what was taken and left out.
+    ``remarks`` say what was taken and left out.
     """
 
     total: int
     pictures: Iterator[Picture | UserError]
     classes: Classes
     channels: int
-    most: float = math.inf
     remarks: Sequence[str] = ()
 
 
@@ -191,37 +189,40 @@ def prepare(config: PrepareConfig) -> Prepared:
     if labels is not None and (kept := len(np.unique(labels[:total]))) < (every := len(np.unique(labels))):
         fault = f"its first {total:,} pictures have {kept} of {every} classes"
         raise UserError(config.source, fault, "leave out --max-images, or say --labels none")
-    progress = Progress(f"prepare {Path(config.out).name}", total)
-    faults: list[str] = []
+    counts: collections.Counter[tuple[str, bool, int]] = collections.Counter()
+    contents = _contents(config, source, total, counts)
+    write_archive(config.out, contents, None if labels is None else labels[:total].tolist())
     kinds: collections.Counter[str] = collections.Counter()
-    resized = written = side = 0
-    with atomic_path(config.out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for index, picture in enumerate(itertools.islice(source.pictures, total)):
-            if isinstance(picture, UserError):
-                faults.append(str(picture))
-                if len(faults) == _MOST_FAULTS:
-                    faults.append("reading stopped there")
-                    break
-                continue
-            archive.writestr(zip_member(image_name(index)), picture.png)
-            written += len(picture.png)
-            if written > source.most:
-                fault = f"its pictures unpack to more than {source.most:,} bytes"
-                raise UserError(config.source, fault, "give --resolution")
-            kinds[picture.kind] += 1
-            resized, side = resized + picture.changed, picture.side
-            progress.update(index + 1)
-        if faults:
-            raise UserError("", "; ".join(dict.fromkeys(faults)))
-        known = None if labels is None else zip(map(image_name, range(total)), labels[:total].tolist())
-        archive.writestr(zip_member("dataset.json"), dataset_json(known))
-    progress.update(total, force=True)
+    for (kind, *_), count in counts.items():
+        kinds[kind] += count
+    resized = sum(count for (_, changed, _), count in counts.items() if changed)
+    *_, side = next(iter(counts))
     listed = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
     form = "RGB" if source.channels == 3 else "grey"
     line = f"{total:,} pictures read ({listed}), stored as {form}; {resized:,} cropped or scaled"
     summary = visible("; ".join([line, *filter(None, (source.classes.remark, *source.remarks))]))
     label_dim = 0 if labels is None else int(labels.max()) + 1
     return Prepared(total, side, source.channels, label_dim, source.classes.folders, summary)
+
+
+def _contents(
+    config: PrepareConfig, source: Source, total: int, counts: collections.Counter[tuple[str, bool, int]]
+) -> Iterator[bytes]:
+    """Yields the PNG of each picture and counts kinds, changes and sides; all faults are raised together at the end."""
+    progress = Progress(f"prepare {Path(config.out).name}", total)
+    faults: list[str] = []
+    for index, picture in enumerate(itertools.islice(source.pictures, total), start=1):
+        if isinstance(picture, UserError):
+            faults.append(str(picture))
+            if len(faults) == _MOST_FAULTS:
+                faults.append("reading stopped there")
+                break
+            continue
+        counts[picture[1:]] += 1
+        progress.update(index, force=index == total)
+        yield picture.png
+    if faults:
+        raise UserError("", "; ".join(dict.fromkeys(faults)))
 
 
 def _source(config: PrepareConfig) -> Source:
@@ -238,15 +239,17 @@ def _source(config: PrepareConfig) -> Source:
         members, part = _part_of(files, members, config.subset)
     labels = picture_labels(files, members, config.labels)
     skipped = {*range(len(files))} - {*members.tolist()}
-    read = ("dataset.json",) if labels.labels is None else ("dataset.json", CLASS)
-    others = [files.names[index] for index in sorted(skipped) if not files.names[index].endswith(read)]
+    read = ("dataset.json", CLASS)
+    others = [name for index, name in enumerate(files.names) if index in skipped and not name.endswith(read)]
     counts = collections.Counter(PurePosixPath(name).suffix or name for name in others)
     listed = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.items())
     remarks = (part, files.left_out, f"other files skipped: {listed}" if listed else "")
     chosen = members[: config.max_images]
-    channels = config.channels or (3 if _have_colours(files, chosen) else 1)
-    most = FREE_BYTES + MOST_RATIO * files.size + 2 * channels * (config.resolution or 0) ** 2 * len(chosen)
-    return Source(len(members), _squares(files, chosen, config, channels), labels, channels, most, remarks)
+    channels = config.channels
+    if channels is None:
+        found = itertools.chain.from_iterable(value for _, value, _ in files.ask("headers", chosen, MEMBERS))
+        channels = 3 if any(colours for _, colours in found) else 1
+    return Source(len(members), _squares(files, chosen, config, channels), labels, channels, remarks)
 
 
 def _of_arrays(
@@ -273,17 +276,17 @@ def _counted(labels: np.ndarray) -> Classes:
     return Classes(labels, (), f"{len(counts):,} classes of {counts.min():,} to {counts.max():,} images")
 
 
-def _have_colours(files: Files, members: np.ndarray) -> bool:
-    return any(colours for _, found, _ in files.ask("headers", members, MEMBERS) for _, colours in found)
-
-
 def _squares(files: Files, members: np.ndarray, config: PrepareConfig, channels: int) -> Iterator[Picture | UserError]:
     """Squares of pictures as PNG, or their faults, in order."""
     side = config.resolution
+    left = FREE_BYTES + MOST_RATIO * files.size + 2 * channels * (side or 0) ** 2 * len(members)
     if side is None:  # that of the first picture; 0 if it is damaged
         ((_, ((side, _),), _),) = files.ask("headers", members[:1], 1)
     count = min(MEMBERS, max(1, PART // (channels * side**2))) if side else 1
     for _, value, parts in files.ask("squares", members, count, config.transform, config.resolution, side, channels):
+        left -= sum(png.nbytes for png in parts.values())
+        if left < 0:
+            raise UserError(files.path, "its pictures unpack to far more bytes than it has", "give --resolution")
         for index, facts in enumerate(value):
             if (png := parts.get(str(index))) is None:
                 place, fault, remedy = facts
@@ -322,11 +325,28 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> Classes:
         if rule == "folders":
             raise UserError(files.path, "pictures are not in several folders", "use --labels none")
         return Classes(None, (), "no classes: the pictures are in one folder")
-    ranks = {top: rank for rank, top in enumerate(folders)}
     named = [top or "(no folder)" for top in folders]
     shown = [f"{rank} = {name}" for rank, name in enumerate(named)]
     remark = f"classes: {', '.join(shown if len(shown) < 13 else [*shown[:12], '…', shown[-1]])}"
+    ranks = {top: rank for rank, top in enumerate(folders)}
     return Classes(np.array([ranks[top] for top in tops], np.int64), named, remark)
+
+
+def is_tools(folder: str) -> bool:
+    """Whether a tool may have numbered a folder: its name is of five digits and more."""
+    return len(folder) > 4 and folder.isdecimal()
+
+
+def counted_by_tool(folders: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether folders hold the parts of one count, as those of tools do: equal sizes but the last, no name twice.
+
+    Args:
+        folders: Folder of each picture.
+        names: Path of each picture, in order.
+    """
+    sizes = [*collections.Counter(folders).values()]
+    bare = {os.path.basename(name) for name in names}
+    return len(bare) == len(names) and len({*sizes[:-1]}) <= 1 and sizes[-1] <= sizes[0]
 
 
 def _top_folders(files: Files, members: np.ndarray) -> tuple[str, list[str]]:
@@ -347,16 +367,14 @@ def _doubt(files: Files, folder: str, folders: list[str], unclear: bool) -> str 
 
     ``unclear`` says that a tool may have numbered them.
     """
-    if len(folders) == 1:
-        unclear = False
-    elif "" in folders:
-        return "has pictures beside folders"
     places = [name.removesuffix("dataset.json") for name in files.names if name.endswith("/dataset.json")]
     if unread := [place for place in places if not folder.startswith(place)]:
         return f"has a dataset.json in {unread[0]}, which is not the folder of all pictures"
-    if len(parts := [top for top in folders if _SPLIT.match(top)]) > 1:
-        return f"has the folders {', '.join(parts[:4])}, which are parts of a data set and no classes"
-    return f"has folders such as {folders[0]}, which are classes or are numbered by a tool" if unclear else None
+    several_parts = sum(bool(_SPLIT.match(top)) for top in folders) > 1
+    if len(folders) > 1 and ("" in folders or several_parts or unclear):
+        named = ", ".join(top or "(no folder)" for top in folders[:4])
+        return f"has pictures in folders ({named}) that may be classes, parts of a data set or a tool's"
+    return None
 
 
 def _part_of(files: Files, members: np.ndarray, subset: str | None) -> tuple[np.ndarray, str]:
@@ -379,3 +397,67 @@ def _part_of(files: Files, members: np.ndarray, subset: str | None) -> tuple[np.
         raise UserError(files.path, fault, "unpack it, if it is an archive, and name one as the source")
     taken = members[[top == wanted[0] for top in tops]]
     return taken, f"part {wanted[0]} of {', '.join(found)} (--subset takes the other)"
+
+
+def encode_dataset(
+    dataset: Dataset,
+    out: str,
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    batch_size: int = 8,
+    device: str = "cpu",
+) -> tuple[int, ...]:
+    """Writes ``00000/img-mean-std-00000000.npy`` … and ``dataset.json`` atomically to an archive.
+
+    Args:
+        dataset: Data set of RGB pixels.
+        out: Zip to write.
+        encode: Function from uint8 images to moments float32 ``(N, 2C, h, w)``, e.g. :class:`~sida.data.LatentEncoder`.
+        batch_size: Images per call.
+        device: Device of the images in the call.
+
+    Returns:
+        Channels, height and width of the latents.
+
+    Raises:
+        UserError: The data set is not RGB pixels, or an image is damaged.
+
+    Source: NVlabs/edm2:dataset_tool.py (``encode``).
+    """
+    if not dataset.is_pixels or dataset.num_channels != 3:
+        raise UserError(dataset.name, f"must be RGB pixels to be encoded, has {dataset.num_channels} channels")
+    progress = Progress(f"encode {dataset.name}", len(dataset))
+    shape: tuple[int, ...] = ()
+
+    def moments() -> Iterator[bytes]:
+        nonlocal shape
+        for start in range(0, len(dataset), batch_size):
+            part = range(start, min(start + batch_size, len(dataset)))
+            for array in encode(dataset.images(part).to(device)).cpu().numpy():
+                stream = io.BytesIO()
+                np.save(stream, np.ascontiguousarray(array, dtype=np.float32))
+                yield stream.getvalue()
+                shape = array.shape
+            progress.update(part.stop, force=part.stop == len(dataset))
+
+    labels = dataset.class_indices.tolist() if dataset.label_dim else None
+    write_archive(out, moments(), labels, ".npy", "img-mean-std-")
+    return shape
+
+
+def write_archive(
+    out: str | os.PathLike[str], contents: Iterable[bytes], labels: Iterable[int] | None, *ends: str
+) -> None:
+    """Writes a data set in the EDM format atomically; nothing is deflated, so equal contents give equal bytes.
+
+    Args:
+        out: Zip to write.
+        contents: Encoded images.
+        labels: Class of each image, or None.
+        ends: Suffix and prefix of the names of images, see :func:`image_name`.
+    """
+    names: list[str] = []
+    with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for content in contents:
+            names.append(image_name(len(names), *ends))
+            archive.writestr(zip_member(names[-1]), content)
+        archive.writestr(zip_member("dataset.json"), dataset_json(None if labels is None else zip(names, labels)))

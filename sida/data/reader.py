@@ -33,8 +33,10 @@ from sida.files.fenced import only_in_child
 
 #: Largest number of classes: labels become one-hot rows of this width.
 MAX_CLASSES = 100_000
-#: Names and arrays of an answer.
+#: A value and arrays by name.
 Answer = tuple[Any, dict[str, Any]]
+#: Name and place of each member; no place in a folder.
+Members = Sequence[tuple[str, Sequence[int] | None]]
 _PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 #: Bytes of a piece of an unpacked archive.
@@ -45,8 +47,8 @@ _REMEDY = "make or fetch it again, or give pictures in a folder, zip, tar, npz o
 class Reader:
     """Answers for one archive, folder or array.
 
-    A request for members brings their names and, from :meth:`index`, their places in the one file that it brings; of a
-    folder it brings the files.
+    A request for members brings the name of each and, from :meth:`index`, its place in the one file that it brings; of
+    a folder it brings the files.
     """
 
     def __init__(self) -> None:
@@ -102,16 +104,14 @@ class Reader:
         archive = zipfile.ZipFile(files[0])
         return bool(archive.namelist()) and archive.testzip() is None, {}
 
-    def content(self, files: list[BinaryIO], names: Sequence[str], places: Any) -> Answer:
+    def content(self, files: list[BinaryIO], members: Members) -> Answer:
         """Bytes of a member."""
-        with _naming(names[0]):
-            return None, {"content": np.frombuffer(_read(files, places, 0), np.uint8)}
+        with _content(files, members, 0) as content:
+            return None, {"content": np.frombuffer(content, np.uint8)}
 
     # Pictures
 
-    def images(
-        self, files: list[BinaryIO], names: Sequence[str], places: Any, shape: Any, kind: Any, only_pictures: bool
-    ) -> Answer:
+    def images(self, files: list[BinaryIO], members: Members, shape: Any, kind: Any, only_pictures: bool) -> Answer:
         """Images ``(n, C, H, W)``, uint8, or float32 of arrays.
 
         The first image that differs from shape and kind (those of the first image, where they are None) ends the
@@ -120,9 +120,8 @@ class Reader:
         Pictures that lose values are refused, with ``only_pictures`` arrays as well; the value has what is lossy.
         """
         images, lossy, odd = [], [], None
-        for index, name in enumerate(names):
-            with _naming(name):
-                content = _read(files, places, index)
+        for index in range(len(members)):
+            with _content(files, members, index) as content:
                 if content.startswith(np.lib.format.MAGIC_PREFIX) and not only_pictures:
                     image, loss = _checked_array(read_array(content)), None
                 else:
@@ -139,51 +138,46 @@ class Reader:
         value = {"shape": shape, "kind": kind, "odd": odd, "lossy": lossy}
         return value, {"images": images} if images else {}
 
-    def headers(self, files: list[BinaryIO], names: Sequence[str], places: Any) -> Answer:
+    def headers(self, files: list[BinaryIO], members: Members) -> Answer:
         """For each picture its shorter side and whether it has colours, 0 if it is damaged, which is reported later."""
-        value = []
-        for index, name in enumerate(names):
-            try:
-                with _naming(name):
-                    picture = open_picture(_read(files, places, index), load=False)
-                value.append([min(picture.size), int(picture.mode not in GREY)])
-            except UserError:
-                value.append([0, 0])
+        value = [[0, 0] for _ in members]
+        for index, facts in enumerate(value):
+            with contextlib.suppress(UserError), _content(files, members, index) as content:
+                picture = open_picture(content, load=False)
+                facts[:] = min(picture.size), int(picture.mode not in GREY)
         return value, {}
 
     def squares(
-        self, files: list[BinaryIO], names: Sequence[str], places: Any, transform: str, resolution: int | None,
-        side: int, channels: int,
-    ) -> Answer:  # fmt: skip
+        self, files: list[BinaryIO], members: Members, transform: str, resolution: int | None, side: int, channels: int
+    ) -> Answer:
         """For each picture the description of its mode and whether it was cropped or scaled, and a PNG; or a fault.
 
         With no resolution, pictures that are no squares of this side have a fault, unless it is 0.
         """
         value: list[list[Any]] = []
         parts: dict[str, np.ndarray] = {}
-        for index, name in enumerate(names):
+        for index in range(len(members)):
             try:
-                with _naming(name):
-                    picture = open_picture(_read(files, places, index), whole=True)
+                with _content(files, members, index) as content:
+                    picture = open_picture(content, whole=True)
                     result = to_square(on_white(picture), transform, resolution, channels)
                     if side not in (0, result.width):
                         fault = f"is {result.width}×{result.width}, the first picture {side}×{side}"
                         raise UserError("", fault, "give --resolution to make them alike")
+                parts[str(index)] = np.frombuffer(encode_png(result, 0), np.uint8)
+                value.append([mode_words(picture), result.size != picture.size])
             except UserError as error:
                 value.append([error.place, error.fault, error.remedy])
-                continue
-            value.append([mode_words(picture), result.size != picture.size])
-            parts[str(index)] = np.frombuffer(encode_png(result, 0), np.uint8)
         return value, parts
 
     def rgb(self, files: list[BinaryIO]) -> Answer:
         """Pixels ``(H, W, 3)`` of one picture."""
         return None, {"pixels": np.asarray(open_picture(files[0].read()).convert("RGB"))}
 
-    def labels(self, files: list[BinaryIO], names: Sequence[str], places: Any, wanted: Sequence[str] | None) -> Answer:
+    def labels(self, files: list[BinaryIO], members: Members, wanted: Sequence[str] | None) -> Answer:
         """Classes int64 of the wanted pictures (all, if None) from a ``dataset.json``, if it has labels."""
-        with _naming(names[0]):
-            found = _parsed_labels(_read(files, places, 0))
+        with _content(files, members, 0) as content:
+            found = _parsed_labels(content)
             if found is None:
                 return None, {}
             for name in wanted or ():
@@ -200,61 +194,51 @@ class Reader:
 
     def arrays(self, files: list[BinaryIO]) -> Answer:
         """Shape, type and whether the first index runs fastest, by name, of the arrays of an npz, npy or idx file."""
-        (self._file,) = files
-        self._stream: tuple[str, int, Any] | None = None
-        if self._file.peek(2)[:2] != b"PK":  # type: ignore[attr-defined]
-            stream = self._begin("")
-            whole = os.fstat(self._file.fileno()).st_size if stream is self._file else None
-            return {"": _header(stream, whole)}, {}
-        found = {}
-        for info in zipfile.ZipFile(self._file).infolist():
+        (file,) = files
+        self._streams: dict[str, tuple[Any, int, np.dtype]] = {}
+        start = file.peek(2)[:2]  # type: ignore[attr-defined]
+        if start != b"PK":
+            stream = gzip.GzipFile(fileobj=file) if start == b"\x1f\x8b" else file
+            return {"": self._array("", stream, os.fstat(file.fileno()).st_size if stream is file else None)}, {}
+        found: dict[str, Any] = {}
+        archive = zipfile.ZipFile(file)
+        for info in archive.infolist():
             if info.filename.endswith(".npy"):
-                if (name := info.filename.removesuffix(".npy")) in found:
-                    raise UserError("", f"array '{name}' occurs twice", "make the file again")
+                name = info.filename.removesuffix(".npy")
                 with located(f": array '{name}'"):
-                    found[name] = _header(self._begin(name), info.file_size)
+                    if name in found:
+                        raise UserError("", "occurs twice", "make the file again")
+                    found[name] = self._array(name, archive.open(info), info.file_size)
         return found, {}
 
-    def _begin(self, name: str) -> Any:
-        """Stream of an array, at its header."""
-        self._file.seek(0)
-        if name:
-            return zipfile.ZipFile(self._file).open(f"{name}.npy")
-        packed = self._file.peek(2)[:2] == b"\x1f\x8b"  # type: ignore[attr-defined]
-        return gzip.GzipFile(fileobj=self._file) if packed else self._file
+    def _array(self, name: str, stream: Any, size: int | None) -> tuple[list[int], str, bool]:
+        """Reads an array's header and keeps its stream."""
+        shape, kind, fortran = _header(stream, size)
+        self._streams[name] = (stream, stream.tell(), np.dtype(kind))
+        return shape, kind, fortran
 
     def rows(self, files: list[BinaryIO], name: str, begin: int, count: int) -> Answer:
         """Elements ``begin … begin + count - 1`` of an array, as bytes in the file's order; forwards it is fast."""
-        if self._stream is None or self._stream[0] != name or self._stream[1] > begin:
-            stream = self._begin(name)
-            self._stream = (name, 0, (stream, np.dtype(_header(stream, None)[1])))
-        _, place, (stream, dtype) = self._stream
-        while place < begin:
-            step = min(begin - place, PIECE // dtype.itemsize)
-            place += len(stream.read(step * dtype.itemsize)) // dtype.itemsize or begin
+        stream, start, dtype = self._streams[name]
+        stream.seek(start + begin * dtype.itemsize)
         content = stream.read(count * dtype.itemsize)
-        self._stream = (name, begin + count, (stream, dtype))
         if len(content) != count * dtype.itemsize:
             raise UserError("", f"damaged: it ends before element {begin + count:,}", "make or fetch it again")
         return None, {"rows": np.frombuffer(content, dtype).astype(dtype.newbyteorder("<"), copy=False)}
 
 
 @contextlib.contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Gives errors of a member its name, if it has one."""
+def _content(files: list[BinaryIO], members: Members, index: int) -> Iterator[bytes]:
+    """Content of a member of a request; its errors, and those of the block, get the member's name, if it has one."""
+    name, place = members[index]
     with located(f": {name}" if name else ""):
         try:
-            yield
+            yield files[index].read() if place is None else _unpacked(files[0].fileno(), *place)
         except MemoryError:
             raise UserError("", "needs more memory than one picture may take", "remove it or make it smaller") from None
 
 
-def _read(files: list[BinaryIO], places: Any, index: int) -> bytes:
-    """Content of a member of a request."""
-    return files[index].read() if places is None else _content(files[0].fileno(), *places[index])
-
-
-def _content(handle: int, offset: int, packed: int, size: int, crc: int, method: int) -> bytes:
+def _unpacked(handle: int, offset: int, packed: int, size: int, crc: int, method: int) -> bytes:
     """Content of an archive's member; a zip's local header is read with it, which rarely exceeds 256 bytes."""
     if crc < 0:
         content = os.pread(handle, size, offset)
@@ -294,25 +278,10 @@ def _relative(name: str) -> str:
     return name.removeprefix("./").lstrip("/")
 
 
-class _Header(tarfile.TarInfo):
-    """A tar's header; a damaged one ends the reading, where Python's reader takes it for the end of the archive."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        """Reads a header, checks its checksum, and that its size is not negative."""
-        try:
-            made = super().frombuf(buf, encoding, errors)
-        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
-            raise tarfile.ReadError(f"a damaged header: {error}") from None
-        if made.size < 0:
-            raise tarfile.ReadError("a header with a negative size")
-        return made
-
-
 def _tar_members(file: Any, base: int = 0, levels: int = 3) -> Iterator[tuple[str, int, int, int, int, int]]:
     """Regular files of a tar archive, and of the tars in it (ImageNet is a tar of one tar per class)."""
     try:
-        with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
             place = -1
             for member in archive:
                 if archive.offset <= place or member.size < 0:
@@ -327,13 +296,14 @@ def _tar_members(file: Any, base: int = 0, levels: int = 3) -> Iterator[tuple[st
                     yield from ((f"{name.removesuffix('.tar')}/{rest[0]}", *rest[1:]) for rest in inner)
                 else:
                     yield name, begin, member.size, member.size, -1, 0
+            # Python's reader takes a damaged header for the end of the archive.
             file.seek(archive.offset)
             rest = file.read(512)
             if len(rest) < 512:
                 raise tarfile.ReadError("no mark of its end: it is cut off")
             while rest:
                 if rest.strip(b"\0"):
-                    raise tarfile.ReadError("more after the mark of its end, such as a second archive")
+                    raise tarfile.ReadError("a damaged header, or more after its end, such as a second archive")
                 rest = file.read(1 << 20)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -386,12 +356,10 @@ def _parsed_labels(content: bytes) -> dict[str, Any] | None:
         raise UserError("", "must be JSON with the key 'labels'", "write it again") from None
     if entries is None:
         return None
-    found: dict[str, Any] = {}
     try:
-        for name, label in entries:
-            key = str(name).replace("\\", "/")
-            if found.setdefault(key, label) != label:
-                raise UserError("", f"has two labels for {key}", "remove one")
+        pairs = [(str(name).replace("\\", "/"), label) for name, label in entries]
     except (TypeError, ValueError):
         raise UserError("", "labels must be pairs [file name, label]", "write it again") from None
+    if len(found := dict(pairs)) < len(pairs):
+        raise UserError("", "has two labels for one file", "remove one")
     return found

@@ -1,14 +1,13 @@
 """The fence: whatever parses a stranger's bytes runs in a child with limits, without secrets, with few system calls.
 
-The child gets open files and hands back JSON, and arrays in memory that the parent made. Nothing is pickled between the
-two: a child that a file took over could otherwise take over the parent. Such a child can still lie in its answer.
+The child gets open files and hands back JSON and the bytes of arrays. Nothing is pickled between the two: a child that
+a file took over could otherwise take over the parent. Such a child can still lie in its answer.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import importlib
 import json
 import math
@@ -23,7 +22,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,7 +37,11 @@ MEMORY, SECONDS = 768 << 20, 5.0
 WAIT = 30.0
 #: Bytes of an answer's arrays, and of its text.
 RESULT, _MOST_TEXT = 256 << 20, 256 << 20
-_KINDS = {"|u1", "|i1", "|b1", "<f2", "<f4", "<f8", "<i2", "<i4", "<i8", "<u2", "<u4", "<u8", "<c8", "<c16"}
+#: Bytes of the types of numbers in arrays.
+_KINDS = {
+    "|u1": 1, "|i1": 1, "|b1": 1, "<f2": 2, "<f4": 4, "<f8": 8, "<i2": 2, "<i4": 4, "<i8": 8, "<u2": 2, "<u4": 4,
+    "<u8": 8, "<c8": 8, "<c16": 16,
+}  # fmt: skip
 _REMEDY = "it is damaged, or made to do this: fetch or make it again"
 #: System calls of x86-64 that readers need: memory, open files, time, locks, the end. None opens, starts or connects.
 _CALLS = (0, 1, 3, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 24, 25, 28, 32, 35, 39, 44, 45, 46, 47, 60,
@@ -59,20 +62,15 @@ class Child:
 
     def __init__(self, reader: str, where: object, memory: int = 0, seconds: float = 0) -> None:
         self.where, self._memory, self._seconds = where, MEMORY + memory, SECONDS + seconds
-        handle = os.memfd_create("result", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(handle, RESULT)
-        fcntl.fcntl(handle, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
-        self._out = mmap.mmap(handle, RESULT)
         self._line, theirs = socket.socketpair()
-        setup = json.dumps([_safe_path(), reader, self._memory, handle, theirs.fileno()])
+        setup = json.dumps([_safe_path(), reader, self._memory, theirs.fileno()])
         keep = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _START.format(__name__), setup], pass_fds=(handle, theirs.fileno()),
+            [sys.executable, "-I", "-S", "-c", _START.format(__name__), setup], pass_fds=(theirs.fileno(),),
             cwd="/", start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, env={"OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8", **keep},
         )  # fmt: skip
         theirs.close()
-        os.close(handle)
         self.owner = os.getpid()
         self.close = weakref.finalize(self, _end, self._process, self._line, self.owner)
 
@@ -127,7 +125,7 @@ class Child:
                 answer = json.loads(self._take(size, deadline))
                 if "fault" in answer:
                     raise UserError(*answer["fault"])
-                return answer["value"], self._arrays(answer["arrays"])
+                return answer["value"], self._arrays(answer["arrays"], deadline)
             except TimeoutError:
                 fault = f"was not read within {self._patience:.0f} s"
             except (EOFError, ConnectionResetError):
@@ -137,33 +135,33 @@ class Child:
             self.close()
             raise UserError("", fault, _REMEDY) from None
 
-    def _arrays(self, places: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Copies of arrays ``{name: [type, shape, offset]}``, of which nothing is believed."""
-        parts = {}
-        for name, (kind, shape, offset) in places.items():
-            if kind not in _KINDS or any(type(n) is not int or n < 0 for n in [*shape, offset]):
+    def _arrays(self, kinds: dict[str, Any], deadline: float) -> dict[str, np.ndarray]:
+        """Arrays ``{name: [type, shape]}`` whose bytes follow; nothing of that is believed."""
+        found, left = {}, RESULT
+        for name, (kind, shape) in kinds.items():
+            size = math.prod(shape) * _KINDS[kind]
+            if size > left or any(type(n) is not int or n < 0 for n in shape):
                 raise ValueError
-            parts[name] = np.frombuffer(self._out, kind, math.prod(shape), offset).reshape(shape)
-        if sum(part.nbytes for part in parts.values()) > len(self._out):  # one place named again and again
-            raise ValueError
-        return {name: part.copy() for name, part in parts.items()}
+            left -= size
+            found[name] = np.frombuffer(self._take(size, deadline), kind).reshape(shape)
+        return found
 
     @property
     def _patience(self) -> float:
         return 2 * self._seconds + WAIT
 
-    def _take(self, size: int, deadline: float) -> bytes:
-        parts = bytearray()
-        while len(parts) < size:
+    def _take(self, size: int, deadline: float) -> bytearray:
+        content, done = bytearray(size), 0
+        while done < size:
             # A socket's own limit begins anew with every byte.
             if (left := deadline - time.monotonic()) <= 0:
                 raise TimeoutError
             self._line.settimeout(left)
-            part = self._line.recv(min(size - len(parts), 1 << 20))
-            if not part:
+            got = self._line.recv_into(memoryview(content)[done:])
+            if not got:
                 raise EOFError
-            parts += part
-        return bytes(parts)
+            done += got
+        return content
 
     def _cause(self) -> str:
         code = self._process.wait()
@@ -171,6 +169,12 @@ class Child:
             return f"takes more than {self._seconds:.0f} s of processor time"
         end = signal.Signals(-code).name if code < 0 else f"status {code}"
         return f"its reader ended with {end}, with {self._memory >> 20} MiB of memory allowed"
+
+
+def check_answer(holds: bool, where: object) -> None:
+    """Raises UserError where an answer is not of the form that was asked for."""
+    if not holds:
+        raise UserError(where, "its reader gave another answer than was asked for", _REMEDY)
 
 
 def _safe_path() -> list[str]:
@@ -199,12 +203,11 @@ def only_in_child() -> None:
         raise RuntimeError("this reader works behind the fence only (sida.files.fenced)")
 
 
-def serve(reader: str, memory: int, handle: int, line: int) -> None:
+def serve(reader: str, memory: int, line: int) -> None:
     """The child's life: imports, limits, then one answer for each request."""
     global _in_child
     _in_child = True
-    out, peer = mmap.mmap(handle, RESULT), socket.socket(fileno=line)
-    os.close(handle)
+    peer = socket.socket(fileno=line)
     module, _, name = reader.partition(":")
     instance = getattr(importlib.import_module(module), name)()  # imports all that reading needs
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -218,11 +221,13 @@ def serve(reader: str, memory: int, handle: int, line: int) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
         try:
             found = getattr(instance, method)([os.fdopen(file, "rb") for file in files], *args)
-            text = json.dumps(_answer(found, out)).encode()
+            text, parts = _answer(found)
             del found
         except Exception as error:  # of any reader
-            text = json.dumps({"fault": _fault(error, memory)}).encode()
+            text, parts = json.dumps({"fault": _fault(error, memory)}).encode(), []
         peer.sendall(struct.pack("<q", len(text)) + text)
+        while parts:
+            peer.sendall(parts.pop(0).data)
 
 
 def _fault(error: Exception, memory: int) -> list[str]:
@@ -236,22 +241,19 @@ def _fault(error: Exception, memory: int) -> list[str]:
     return ["", f"damaged ({reason})", "fetch or make it again"]
 
 
-def _answer(found: Any, out: mmap.mmap) -> Any:
-    """The answer's text; arrays go into the result's memory, a list of equal ones as one array."""
+def _answer(found: tuple[Any, dict[str, Any]]) -> tuple[bytes, list[np.ndarray]]:
+    """The answer's text, and the arrays whose bytes follow it; a list of equal arrays goes as one."""
     value, arrays = found
-    places, at = {}, 0
+    kinds: dict[str, Any] = {}
+    parts: list[np.ndarray] = []
     for name, given in arrays.items():
-        parts = given if isinstance(given, list) else [given]
-        at += -at % 64
-        begin = at
-        for part in parts:
-            if at + part.nbytes > len(out):
-                raise MemoryError
-            np.frombuffer(out, part.dtype, part.size, at).reshape(part.shape)[...] = part
-            at += part.nbytes
-        shape = (len(parts), *parts[0].shape) if parts is given else parts[0].shape
-        places[name] = [parts[0].dtype.str, shape, begin]
-    return {"value": value, "arrays": places}
+        alike = given if isinstance(given, list) else [given]
+        shape = (len(alike), *alike[0].shape) if alike is given else alike[0].shape
+        kinds[name] = [alike[0].dtype.str, shape]
+        parts += map(np.ascontiguousarray, alike)
+    if sum(part.nbytes for part in parts) > RESULT:
+        raise MemoryError
+    return json.dumps({"value": value, "arrays": kinds}).encode(), parts
 
 
 def _limit(memory: int) -> None:

@@ -24,8 +24,7 @@ from sida.assets.cache import fetch_many
 from sida.config.datasets import LabelCounts
 from sida.config.families import SD_VAE, Decoder
 from sida.config.samplers import Sampler
-from sida.data.dataset import Dataset
-from sida.data.latents import LatentDecoder, load_vae
+from sida.data.dataset import Dataset, LatentDecoder, load_vae
 from sida.errors import UserError, say
 from sida.kernels import require_fused
 from sida.machine import Recording, RecordingError, Tensors, to_device

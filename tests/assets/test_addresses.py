@@ -18,9 +18,12 @@ from sida.files.atomic import sha256_file
 from sida.networks.file import load_network
 from tests.assets.fault_server import records
 from tests.data.test_archive import write_folder
+from tests.networks.made import SMALL
 from tests.refused import command, refusal, refused
-from tests.test_python import UNET, write_network
+from tests.test_python import write_network
 from workflow.preset.rows import import_folders
+
+UNET = {**SMALL, "label_dim": 10}
 
 
 @pytest.fixture

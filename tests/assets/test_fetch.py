@@ -364,7 +364,7 @@ def test_the_first_interrupt_ends_parallel_downloads_and_keeps_what_arrived(site
     names = ["a", "b", "c", "d", "e"]  # four of which arrive side by side
     rows = [{"id": n, "kind": "network", "url": site.add(n, BODY, faults=[fault]), "target": n} for n in names]
     registry, cache = write_registry(tmp_path / "assets.tsv", *rows), tmp_path / "cache"
-    command = [sys.executable, "-m", "sida", "assets", "fetch", *names]
+    command = [sys.executable, "-m", "workflow", "assets", "fetch", *names]
     place = {"cwd": ROOT, "env": {**os.environ, "SIDA_CACHE": str(cache), "SIDA_ASSETS": str(registry)}}
     with subprocess.Popen(command, **place, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts) as process:
         deadline = time.monotonic() + 300

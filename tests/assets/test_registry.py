@@ -6,10 +6,10 @@ import pytest
 
 from eval.results.sheet import read_runs
 from sida.assets.registry import ASSET_COLUMNS, load_registry
-from sida.cli.main import main
 from sida.config.resources import ROOT
 from tests.assets.fault_server import write_registry
 from tests.refused import command, refused
+from workflow.cli import main
 
 GOOD = {"id": "net", "kind": "network", "url": "https://example.org/net.pkl", "target": "a/net.pkl"}
 

@@ -145,7 +145,6 @@ def test_a_local_header_with_a_long_extra_field_is_read(tmp_path):
         (lambda c: c | members(pictures(), [0, 1, -2, 0, 0]), {}, "dataset.json: .*whole number"),
         (lambda c: c | {"00000/img00000000.png": png(pictures(1)[0][:4])}, {}, "is 8×4; images must be square"),
         (lambda c: c, {"num_images": 50_000}, "num_images: .* has 5, the spec says 50000"),
-        (lambda c: c, {"kind": "folder"}, "is a file, not a folder"),
     ],
 )
 def test_faults_found_at_opening_are_one_line_errors(tmp_path, change, extra, message):

@@ -85,7 +85,7 @@ def test_a_subset_by_seed_and_mirrored_copies_are_what_is_seen():
 def test_images_of_another_shape_and_no_record_are_unknown_and_no_images_are_none():
     small = sketch(drawn(10))
     assert small.shared(sketch(drawn(10, side=8))) is None
-    assert small.joined(sketch(drawn(10, side=8))) is None
+    assert join_sketches([small, sketch(drawn(10, side=8))]) is None
     assert join_sketches([small, None]) is None
     assert read_sketch(None) is read_sketch({"least": ""}) is None
     assert Sketch().shared(small) == (0, 10)

@@ -1,26 +1,44 @@
-"""``sida assets`` with ``--protocol``: extends :data:`sida.cli.data.ASSETS` by the downloads of a protocol."""
+"""``sida assets``: downloads of the registry."""
 
 import argparse
 
-from sida.cli import data
+from sida.assets.cache import cache_dir, describe_asset, fetch_many, forget, read_records, verify_asset
+from sida.assets.registry import ASSET_KINDS, Asset, find_asset, load_registry
 from sida.cli.main import Verb
+from sida.errors import UserError, say, suggestion
+from sida.files.atomic import write_json
 
-_EXAMPLE = "  sida assets fetch --protocol cifar10       (all that a score under it needs)\n"
+_HELP = "Fetch, verify, forget or list the published networks, references and extractors."
+_EXAMPLES = """examples:
+  sida assets list --kind teacher
+  sida assets fetch cifar10-uncond-sida-a1 fid-ref-cifar10 inception
+  sida assets fetch --kind extractor
+  sida assets fetch --protocol cifar10       (all that a score under it needs)
+  sida assets verify                        (reads every cached file again)
+  sida assets forget inception              (drops its file and the hash recorded at first use)
+  SIDA_OFFLINE=1 sida assets fetch inception   (says where to put the file)
+
+environment:
+  SIDA_CACHE    folder of the downloads (default: sida in the user's cache folder)
+  SIDA_OFFLINE  1: never use the network
+  SIDA_ASSETS   another registry
+"""
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options."""
-    data.ASSETS.arguments(parser)
-    parser.add_argument(
-        "--protocol", action="append", default=[], metavar="NAME", help="all downloads that a score under it needs"
-    )
+    """Declares the arguments."""
+    parser.add_argument("action", choices=("fetch", "verify", "forget", "list"))
+    parser.add_argument("ids", nargs="*", metavar="ID", help="ids of the registry")
+    parser.add_argument("--kind", help="all assets of a kind (network, teacher, fid-reference, extractor, ...)")
+    needed = "all downloads that a score under it needs"
+    parser.add_argument("--protocol", action="append", default=[], metavar="NAME", help=needed)
+    parser.add_argument("--record", metavar="FILE.json", help="fetch: also write what was fetched, with hashes")
 
 
 def _run(args: argparse.Namespace) -> int:
     """Does the action for the chosen assets and those of the protocols."""
     if args.protocol:
         from eval.measuring.protocol import load_protocol
-        from sida.errors import say
 
         for name in args.protocol:
             needed = load_protocol(name).assets(drawn=True)
@@ -29,12 +47,63 @@ def _run(args: argparse.Namespace) -> int:
                 say(f"protocol '{name}': needs no download")
         if not args.ids and args.kind is None:
             return 0
-    return data.ASSETS.run(args) or 0
+    registry = load_registry()
+    if args.kind is not None and args.kind not in ASSET_KINDS:
+        raise UserError("--kind", f"there is no kind '{args.kind}'{suggestion(args.kind, ASSET_KINDS)}")
+    chosen = [find_asset(registry, asset_id) for asset_id in args.ids]
+    if args.kind is not None or not args.ids:
+        chosen += [a for a in registry.values() if args.kind in (None, a.kind) and a not in chosen]
+    if args.action == "list":
+        return _list_assets(chosen)
+    if args.action == "verify":
+        return _verify_assets(chosen, bool(args.ids))
+    if not args.ids and (args.action == "forget" or args.kind is None):
+        remedy = "everything would be tens of gigabytes; a hash that was recorded once is given up for good"
+        raise UserError(f"sida assets {args.action}", "name ids, or a --kind to fetch", remedy)
+    if args.action == "forget":
+        for asset in chosen:
+            gone = forget(asset.id)
+            print(f"{asset.id}: forgotten: {', '.join(gone)}" if gone else f"{asset.id}: nothing is known of it")
+        return 0
+    for path in fetch_many([asset.id for asset in chosen]).values():
+        print(path)
+    if args.record:
+        write_json(args.record, [describe_asset(asset) for asset in chosen])
+    return 0
 
 
-ASSETS = Verb(
-    data.ASSETS.help,
-    data.ASSETS.examples.replace("  sida assets verify ", f"{_EXAMPLE}  sida assets verify "),
-    _arguments,
-    _run,
-)
+def _list_assets(chosen: list[Asset]) -> int:
+    cache = cache_dir()
+    recorded = read_records()
+    print(f"{'id':<32} {'kind':<15} {'bytes':>14}  state    sha256     note or link")
+    for asset in chosen:
+        pinned = "registry" if asset.sha256 else "lock" if asset.target in recorded else "first use"
+        path = cache / asset.target
+        state = "here" if path.exists() else "link" if asset.urls else "by hand"
+        size = path.stat().st_size if path.exists() else asset.size
+        facts = f"{asset.id:<32} {asset.kind:<15} {f'{size:,}' if size else '?':>14}  {state:<7}  {pinned:<9}"
+        print(f"{facts}  {asset.note or asset.url}")
+    print(f"cache: {cache}")
+    return 0
+
+
+def _verify_assets(chosen: list[Asset], named: bool) -> int:
+    faults = checked = 0
+    for asset in chosen:
+        try:
+            found = verify_asset(asset.id)
+        except UserError as error:
+            print(f"WRONG    {error}")
+            faults += 1
+            continue
+        if found is not None:
+            checked += 1
+            print(f"ok       {asset.id}  {found}")
+        elif named:
+            faults += 1
+            print(f"MISSING  {asset.id}")
+    print(f"{checked} verified, {faults} wrong or missing")
+    return 1 if faults else 0
+
+
+ASSETS = Verb(_HELP, _EXAMPLES, _arguments, _run)

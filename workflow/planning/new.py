@@ -223,9 +223,8 @@ def _with_micro_batches(values: dict[str, Any], cost: Callable[[Mapping[str, Any
 
 def _data_values(config: StudyConfig, part: Path, study: Path) -> dict[str, Any]:
     """Values of template variables that depend on the data; prepares pictures into ``data.zip``."""
-    from sida.data import open_archive
-    from sida.data.archive import Files
-    from sida.data.arrays import find_arrays
+    from sida.data import ImageArchive
+    from sida.data.archive import Files, find_arrays
     from sida.data.prepare import PrepareConfig, prepare
 
     wishes = {key: value for key in ("resolution", "channels", "labels") if (value := getattr(config, key)) is not None}
@@ -237,14 +236,14 @@ def _data_values(config: StudyConfig, part: Path, study: Path) -> dict[str, Any]
         data = Path(config.data).resolve()
         beside = data.is_relative_to(study.parent.resolve())
         path = os.path.relpath(data, study.resolve()) if beside else str(data)
-        kind, dataset = "folder" if data.is_dir() else "zip", open_archive(config.data)
+        kind, dataset = "folder" if data.is_dir() else "zip", ImageArchive(config.data)
     else:
         crop = "none" if config.resolution is None else "center-crop"
         flags = {"source": config.data, "out": str(part / "data.zip"), "transform": crop, "channels": None, **wishes}
         made = prepare(from_mapping(PrepareConfig, flags, "sida new"))
         names = [visible(" ".join(name.split())) for name in made.class_names]
         pictures = [made.summary]
-        path, kind, dataset = "data.zip", "zip", open_archive(str(part / "data.zip"))
+        path, kind, dataset = "data.zip", "zip", ImageArchive(str(part / "data.zip"))
     if not dataset.is_pixels:
         raise UserError(
             config.data, "holds latents", "a new study is of pictures, latents are a matter of EDM2 presets"

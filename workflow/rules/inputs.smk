@@ -14,7 +14,7 @@ rule fetch:
     message:
         "asset {wildcards.asset}: fetching"
     shell:
-        "python -m sida assets fetch {wildcards.asset:q} --record {output:q} 2>&1 | tee -i {log:q}"
+        "python -m workflow assets fetch {wildcards.asset:q} --record {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule import_checkpoint:

@@ -159,5 +159,5 @@ rule manifest:
     message:
         "manifest: hashing every artefact"
     shell:
-        "python -m sida manifest {params.results:q} --preset {params.spec:q} --command {params.again:q} --out {output:q}"
+        "python -m workflow manifest {params.results:q} --preset {params.spec:q} --command {params.again:q} --out {output:q}"
         " 2>&1 | tee -i {log:q}"

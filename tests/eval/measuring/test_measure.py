@@ -135,7 +135,11 @@ def test_an_archive_at_hand_is_compared_with_the_counts_which_must_be_there(netw
     members = {f"{number}.png": pixels for number in range(len(classes))}
     write_zip(tmp_path / "mine.zip", members | {"dataset.json": dataset_json(zip(members, classes))})
     assert len(drawn(counted(network, tmp_path))) == 600
-    refused("mine.zip has 30 images of class 0, .* say 29", drawn, counted(network, tmp_path, (29, 1, *SKEWED[2:])))
+    refused(
+        "mine.zip has other numbers of 2 classes .* first of class 0",
+        drawn,
+        counted(network, tmp_path, (29, 1, *SKEWED[2:])),
+    )
     # Missing or foreign counts are one line.
     refused(r"labels: 'mine' .*\b3\b.*\b10\b", drawn, counted(network, tmp_path, (1, 2, 3)))
     spec = counted(network, tmp_path)
