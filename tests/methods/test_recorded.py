@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import json
 
 import pytest
@@ -14,11 +12,11 @@ from torch.nn import functional as F
 from sida.data import AugmentPipe
 from sida.methods.gdd import GDDLoss, lazy_regularisation
 from sida.methods.sid import EDM2SiDALoss, SiDALoss, SiDLoss
-from sida.networks import build_network
 from sida.sampling import one_step
 from sida.training.teacher import EDMLoss
 from tests.golden.vectors import GOLDEN, agree, load
 from tests.methods.loss_cases import GRADIENT, check, compare_gradients, draw, draws, tensors
+from tests.networks.made import recorded_network
 
 
 def cases(role):
@@ -30,23 +28,15 @@ def cases(role):
 GENERATOR_CASES, FAKE_SCORE_CASES = cases("generator"), cases("fakescore")
 
 
-@functools.cache
-def recorded_networks(family):
-    arrays, info = load(f"losses_{family}/networks")
-    nets, kwargs = {}, info["constructor_kwargs"] | ({"weight_norm": "off"} if family == "edm2" else {})
-    for role in ("phi", "psi", "G"):
-        # EDM2's generators have no logvar head; the others carry one whether it is used or not.
-        head = {"logvar_channels": None if role == "G" else info["logvar_channels"]} if family == "edm2" else {}
-        kind = "EDM2Precond" if family == "edm2" else "EDMPrecond"
-        nets[role] = build_network({"class": kind, "kwargs": kwargs | head}).eval()
-        nets[role].load_state_dict(tensors(arrays, f"{role}/"))
-    return nets
-
-
 def networks(family):
-    """Fresh copies of φ, ψ and G."""
-    phi, psi, generator = copy.deepcopy(recorded_networks(family)).values()
-    return phi.requires_grad_(False), psi, generator
+    """φ, ψ and G."""
+    arrays, info = load(f"losses_{family}/networks")
+    cls, more = ("EDM2Precond", {"weight_norm": "off"}) if family == "edm2" else ("EDMPrecond", {})
+    kwargs = info["constructor_kwargs"] | more
+    # EDM2's generators have no logvar head; the others carry one whether it is used or not.
+    head = {"logvar_channels": info["logvar_channels"]} if family == "edm2" else {}
+    phi, psi = (recorded_network(arrays, cls, kwargs | head, f"{role}/") for role in ("phi", "psi"))
+    return phi.requires_grad_(False), psi, recorded_network(arrays, cls, kwargs | dict.fromkeys(head), "G/")
 
 
 def make_loss(name, info):
@@ -171,8 +161,7 @@ def test_stage_of_gdd(name):
     labels, real = torch.from_numpy(arrays["in/labels"]), torch.from_numpy(arrays["in/real"])
     if stage == "G":
         weights, precond = load("gdd/generator_precond")
-        learner = build_network({"class": "GDDPrecond", "kwargs": precond["constructor_kwargs"]}).eval()
-        learner.load_state_dict(tensors(weights, "param/"))
+        learner = recorded_network(weights, "GDDPrecond", precond["constructor_kwargs"])
         images = learner(80 * torch.from_numpy(arrays[f"{name}/z"]), torch.tensor(80.0), labels)
         agree(arrays, **{f"{name}/fake": images})
         value = loss.generator_loss(discriminator, images, labels)

@@ -19,7 +19,6 @@ from sida.methods.gdd import GDDLoss
 from sida.networks.discriminators import DigitsBackbone, Mixing, ProjectedDiscriminator, make_backbone
 from sida.training.optimizer import OptimizedNetwork
 from tests.refused import refused
-from tools.train_backbone import BackboneTraining, train_backbone
 from tools.train_digits import DigitsTraining, split
 
 
@@ -45,12 +44,6 @@ def test_digits_backbone_shares_no_training_image_with_the_measuring_network(dat
     accuracy = (logits.argmax(1) == data.class_indices[others]).double().mean().item()
     assert accuracy == pytest.approx(metadata["other_accuracy"], abs=1e-3)
     assert accuracy > 0.95
-
-
-def test_training_the_backbone_is_deterministic():
-    one, _ = train_backbone(BackboneTraining(epochs=1))
-    other, _ = train_backbone(BackboneTraining(epochs=1))
-    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_measured_own_features_are_those_of_the_discriminator(data):

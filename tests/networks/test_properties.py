@@ -90,11 +90,7 @@ def test_dropout_acts_in_training_only(name):
     net, plain = make(name, dropout=0.5, **fixed), make(name, dropout=0.0, **fixed)
     data = batch(net)
     assert torch.equal(evaluate(net, data), evaluate(plain, data))
-    torch.manual_seed(0)
-    first = evaluate(net.train(), data)
-    assert not torch.equal(first, evaluate(net, data))
-    torch.manual_seed(0)
-    assert torch.equal(evaluate(net, data), first)
+    assert not torch.equal(evaluate(net.train(), data), evaluate(net, data))
 
 
 @torch.no_grad()
