@@ -18,6 +18,7 @@ from sida.noise import sigma_of_t
 from sida.training.teacher import EDMLoss
 
 S, M, R, T = 0.7, 0.3, 1.1, 0.45
+SIGMA = float(sigma_of_t(torch.tensor(T)))
 SHAPE = (256, 1, 64, 64)  # a million draws; within an image |x − f_φ| averages to a constant, up to 1 %
 
 
@@ -34,12 +35,8 @@ class Affine(torch.nn.Module):
         return denoised if return_flag is None else (denoised, torch.zeros(len(noisy), 1, 2, 2))
 
 
-def sigma() -> float:
-    return float(sigma_of_t(torch.tensor(T)))
-
-
 def gain(scale: Any) -> Any:
-    return scale**2 / (scale**2 + sigma() ** 2)
+    return scale**2 / (scale**2 + SIGMA**2)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +56,7 @@ LOSSES = {
 def test_tweedie_identities_the_best_denoiser_is_the_score_of_the_noisy_images(normal, loss, mean, scale):
     """Identities 1 (data, teacher) and 2 (generator, fake score): E[x|y] = y + σ² ∇ ln p(y)."""
     images = mean + scale * normal["z"]
-    level = (math.log(sigma()) - EDMLoss.P_mean) / EDMLoss.P_std
+    level = (math.log(SIGMA) - EDMLoss.P_mean) / EDMLoss.P_std
     draws = {"sigma_normal": torch.full((len(images), 1, 1, 1), level), "noise": normal["noise"]}
 
     def gradient(net: Affine) -> tuple[float, float]:
@@ -74,7 +71,7 @@ def test_tweedie_identities_the_best_denoiser_is_the_score_of_the_noisy_images(n
 def fisher(place: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
     """E δ² of a generator (m, r) and the fake score that is best for another one."""
     a, b, (m, r) = gain(S), gain(fake[1]), place
-    return ((a - b) * m - (1 - b) * fake[0]) ** 2 + (a - b) ** 2 * (r**2 + sigma() ** 2)
+    return ((a - b) * m - (1 - b) * fake[0]) ** 2 + (a - b) ** 2 * (r**2 + SIGMA**2)
 
 
 @pytest.mark.parametrize("loss", [SiDLoss, SiDALoss])
@@ -90,7 +87,7 @@ def test_projection_identity_the_loss_is_one_minus_alpha_fisher_divergences(norm
     draws = {"t": torch.full((len(images), 1, 1, 1), T * 1000 / loss.t_max), "noise": normal["noise"]}
     value = loss.generator_loss(true, fake, images, None, draws=draws).sid.mean()
     # Without the scale 1/mean |x − f_φ|.
-    scale = (images - true(images + sigma() * normal["noise"], None)).abs().mean().item()
+    scale = (images - true(images + SIGMA * normal["noise"], None)).abs().mean().item()
     following, frozen = fisher(place, place), fisher(place, place.detach())
     assert value.item() * scale == pytest.approx((1 - alpha) * following.item(), abs=0.01 * following.item())
     gradient, of_following, of_frozen = (torch.autograd.grad(x, place)[0] for x in (value, following, frozen))

@@ -71,7 +71,6 @@ def test_metadata_are_read_without_the_tensors(file):
     data[start:] = b"\xff" * (len(data) - start)
     file.write_bytes(data)
     assert read_metadata(file) == expected
-    refused(r"damaged: its tensors do not have .* SHA-256", load_network, file)
 
 
 NAME = "model.map_layer0.weight"
