@@ -93,12 +93,9 @@ ACTIVATIONS = {
         *group_norm_and_activation(2), *SHIFTED, leaf(1, 12, seed=2), leaf(2, 12, seed=3), leaf(2, 12, seed=4),
     ),
     # Several programs and looks; 24 × 24 positions of 24 channels take more than one tile.
-    **{
-        f"groups of {c // groups}": (
-            *group_norm_and_activation(groups), leaf(2, c, side, side, shift=2.0), leaf(c), leaf(c, seed=1)
-        )
-        for c, groups, side in ((40, 5, 6), (36, 3, 24), (96, 4, 3))
-    },
+    "groups of 8": (*group_norm_and_activation(5), leaf(2, 40, 6, 6, shift=2.0), leaf(40), leaf(40, seed=1)),
+    "groups of 12": (*group_norm_and_activation(3), leaf(2, 36, 24, 24, shift=2.0), leaf(36), leaf(36, seed=1)),
+    "groups of 24": (*group_norm_and_activation(4), leaf(2, 96, 3, 3, shift=2.0), leaf(96), leaf(96, seed=1)),
     "factors of each image": (scaled_silu, scaled, leaf(2, 12, 4, 4), leaf(2, 12)),
     "factors of all images": (scaled_silu, scaled, leaf(2, 12, 4, 4), leaf(1, 12)),
 }  # fmt: skip

@@ -25,9 +25,6 @@ def cases(role):
     return [f"{path.parent.name.removeprefix('losses_')}/{path.stem}" for path in files]
 
 
-GENERATOR_CASES, FAKE_SCORE_CASES = cases("generator"), cases("fakescore")
-
-
 def networks(family):
     """φ, ψ and G."""
     arrays, info = load(f"losses_{family}/networks")
@@ -58,7 +55,7 @@ def sums(case, info, *rows):
     return found
 
 
-@pytest.mark.parametrize("name", GENERATOR_CASES)
+@pytest.mark.parametrize("name", cases("generator"))
 def test_generator(name):
     case, info = load(f"losses_{name}")
     phi, psi, generator = networks(name.split("/")[0])
@@ -102,7 +99,7 @@ def recorded_augment(case, info):
     return lambda images: pipe(images, draws=[draw(case, n) for n in next(calls)])
 
 
-@pytest.mark.parametrize("name", [*FAKE_SCORE_CASES, "edm2/edm2_plain_loss"])
+@pytest.mark.parametrize("name", [*cases("fakescore"), "edm2/edm2_plain_loss"])
 def test_fake_score(name):
     """Also EDM2's denoising loss, that of a teacher."""
     case, info = load(f"losses_{name}")
@@ -147,10 +144,7 @@ class TwoHeads(nn.Module):
         return [self.h1(first).reshape(-1, 1), self.h2(second).reshape(-1, 1)]
 
 
-GDD_CASES = [f"{form}_gamma0.0001/{stage}" for form in ("ns", "hinge") for stage in ("G", "D", "R1")]
-
-
-@pytest.mark.parametrize("name", [*GDD_CASES, "ns_gamma0.01/R1", "hinge_gamma0.01/R1"])
+@pytest.mark.parametrize("name", load("gdd/losses")[1]["cases"])
 def test_stage_of_gdd(name):
     arrays, info = load("gdd/losses")
     case = info["cases"][name]
