@@ -14,11 +14,9 @@ from tests.networks.made import SMALL, random_network
 from tests.refused import refused
 
 
-@pytest.fixture
-def asked_anew():
-    kernels.unavailable_reason.cache_clear()
-    yield
-    kernels.unavailable_reason.cache_clear()
+@pytest.fixture(autouse=True)
+def _asked_anew(monkeypatch):
+    monkeypatch.setattr(kernels, "unavailable_reason", kernels.unavailable_reason.__wrapped__)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +27,7 @@ def asked_anew():
         *((version, None) for version in ("3.3.1", "3.10.0", "4.0.0+git1234")),
     ],
 )
-def test_a_missing_or_old_triton_is_said_in_one_line_and_a_new_one_will_do(monkeypatch, asked_anew, module, reason):
+def test_a_missing_or_old_triton_is_said_in_one_line_and_a_new_one_will_do(monkeypatch, module, reason):
     monkeypatch.setitem(sys.modules, "triton", module and types.SimpleNamespace(__version__=module))
     if reason is None:
         assert kernels.unavailable_reason() is None
@@ -37,7 +35,7 @@ def test_a_missing_or_old_triton_is_said_in_one_line_and_a_new_one_will_do(monke
         refused(f"recipe.kernels: fused kernels cannot be used: {reason}", kernels.require_fused, "recipe.kernels")
 
 
-def test_sampling_says_it_before_anything_is_drawn(monkeypatch, asked_anew):
+def test_sampling_says_it_before_anything_is_drawn(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.setattr(sys.modules[Drawer.__module__], "device_of", lambda net: torch.device("cuda"))
     drawer = Drawer(read_sampler("one_step:kernels=fused"), random_network("EDMPrecond", SMALL))

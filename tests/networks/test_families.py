@@ -30,7 +30,6 @@ def test_family_of_a_description():
 def test_a_network_draws_latents_if_it_has_as_many_channels_as_the_decoder(name):
     assert latent_decoder(build_network(config(name, img_channels=4))) is SD_VAE
     assert latent_decoder(build_network(config(name))) is None
-    assert dataclasses.replace(EDM, decoder=None).decoder_of(4) is None
 
 
 @pytest.mark.parametrize(("name", "dtype", "draws"), [("ddpmpp", torch.float64, 4), ("edm2", torch.float32, 1)])

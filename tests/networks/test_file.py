@@ -71,10 +71,8 @@ def test_metadata_are_read_without_the_tensors(file):
     data[start:] = b"\xff" * (len(data) - start)
     file.write_bytes(data)
     assert read_metadata(file) == expected
-    refused(r"damaged: its tensors do not have .* SHA-256", load_network, file)
 
 
-CONFIG = {"class": "EDMPrecond", "kwargs": {"img_resolution": 8, "img_channels": 1}}
 NAME = "model.map_layer0.weight"
 
 
@@ -89,8 +87,6 @@ NAME = "model.map_layer0.weight"
         ),
         (lambda tensors, record: tensors[NAME].fill_(math.nan), "NaN or infinity"),
         (lambda tensors, record: record["network"].update({"class": "EDMPrecnd"}), "did you mean 'EDMPrecond'"),
-        (lambda tensors, record: record.update(network=CONFIG), "tensor"),
-        (lambda tensors, record: record.update(network={"class": ["EDMPrecond"], "kwargs": {}}), "no architecture"),
         (lambda tensors, record: record.update(network=None), "no architecture"),
         (lambda tensors, record: record.update(format="other"), "format"),
     ],
@@ -119,9 +115,8 @@ print(json.dumps([sizes, grown, [name for name in ("torch._dynamo", "sympy") if 
 
 
 def test_large_architectures_are_checked_without_their_memory_and_without_torch_s_compiler(file):
-    command = [sys.executable, "-c", CHECKING, str(file), json.dumps(PUBLISHED)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    sizes, grown, imported = json.loads(done.stdout)
+    arguments = [sys.executable, "-c", CHECKING, str(file), json.dumps(PUBLISHED)]
+    sizes, grown, imported = json.loads(subprocess.check_output(arguments, cwd=ROOT))
     assert min(sizes) > 50_000_000
     assert grown < 100_000
     assert imported == []
@@ -170,7 +165,6 @@ def test_weights_of_another_program_name_the_way_to_measure_them(tmp_path):
     [
         (our_network(num_blocks=64, img_resolution=4096, channel_mult=[1] * 13), "tensors differ"),
         (our_network(channel_mult=[1] * 2000), "channel_mult: must have at most 32 entries"),
-        (our_network(img_resolution=10**6), "img_resolution: must be between 1 and 4096"),
         (our_network(model_type="x" * 1_000_000), "model_type"),
         (our_network(attn_resolutions=[[[[]]]] * 50_000), "attn_resolutions"),
         (with_header({str(n): {} for n in range(1_000_000)}), "has more than 500,000 values"),

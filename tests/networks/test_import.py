@@ -284,38 +284,24 @@ def test_convert_never_replaces_its_source(tmp_path):
     assert Path("n.pkl").read_bytes() == before
 
 
-@pytest.fixture
-def registered(tmp_path, monkeypatch):
-    """``registered(id, kind, name)``: where the file of a registered asset must lie."""
-
-    def register(asset, kind, name):
-        row = {"id": asset, "kind": kind, "url": f"https://x/{name}", "target": f"t/{name}"}
-        monkeypatch.setenv("SIDA_ASSETS", str(write_registry(tmp_path / "assets.tsv", row)))
-        monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
-        (tmp_path / "cache/t").mkdir(parents=True)
-        return tmp_path / "cache/t" / name
-
-    return register
-
-
-def test_convert_takes_a_registered_id_and_its_class(registered):
-    write_genuine(registered("my-gdd", "gdd-network", "n.pkl"), tiny())
-    command("convert", "my-gdd", "out.safetensors")
-    _, metadata = load_network("out.safetensors")
-    assert metadata["network"]["class"] == "GDDPrecond"
-    assert metadata["origin"]["url"] == "https://x/n.pkl"
-
-
-def test_registered_weights_alone_become_the_network_that_their_kind_names(registered):
-    net, architecture = tiny(), Path("config/networks/tiny.yaml")
-    architecture.parent.mkdir(parents=True)
+@pytest.mark.parametrize(
+    ("kind", "name", "cls"), [("gdd-network", "n.pkl", "GDDPrecond"), ("state-dict:tiny", "w.bin", "EDMPrecond")]
+)
+def test_a_registered_id_becomes_the_network_that_its_kind_names(tmp_path, monkeypatch, kind, name, cls):
+    row = {"id": "mine", "kind": kind, "url": f"https://x/{name}", "target": f"t/{name}"}
+    monkeypatch.setenv("SIDA_ASSETS", str(write_registry(tmp_path / "assets.tsv", row)))
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    net, file, architecture = tiny(), Path("cache/t", name), Path("config/networks/tiny.yaml")
+    for path in (file, architecture):
+        path.parent.mkdir(parents=True)
     architecture.write_text(json.dumps(net.init_config))
-    torch.save(net.state_dict(), registered("mine", "state-dict:tiny", "w.bin"))
+    write_genuine(file, net) if name == "n.pkl" else torch.save(net.state_dict(), file)
     loaded, metadata = load_network(network_file("mine"))
-    assert metadata["origin"]["url"] == "https://x/w.bin"
+    assert (metadata["network"]["class"], metadata["origin"]["url"]) == (cls, row["url"])
     assert equal(net, loaded)
     # The workflow imports by this command.
     command("convert", "mine", "out.safetensors")
     assert load_network("out.safetensors")[1]["network"] == metadata["network"]
-    architecture.unlink()
-    refused(r"asset .mine.: kind: no .*tiny", network_file, "mine")
+    if name == "w.bin":
+        architecture.unlink()
+        refused(r"asset .mine.: kind: no .*tiny", network_file, "mine")

@@ -90,11 +90,7 @@ def test_dropout_acts_in_training_only(name):
     net, plain = make(name, dropout=0.5, **fixed), make(name, dropout=0.0, **fixed)
     data = batch(net)
     assert torch.equal(evaluate(net, data), evaluate(plain, data))
-    torch.manual_seed(0)
-    first = evaluate(net.train(), data)
-    assert not torch.equal(first, evaluate(net, data))
-    torch.manual_seed(0)
-    assert torch.equal(evaluate(net, data), first)
+    assert not torch.equal(evaluate(net.train(), data), evaluate(net, data))
 
 
 @torch.no_grad()
@@ -123,24 +119,20 @@ def test_a_new_network_is_in_training_mode_and_begins_at_the_skip_path(name):
 
 
 def test_initial_scales():
-    def spread(weight, variance, close=0.02):
-        assert weight.std().item() == pytest.approx(variance**0.5, rel=close)
-
     with torch.random.fork_rng():
         torch.manual_seed(0)
         song, adm = (build_network(config(name, model_channels=64)).model for name in ("ddpmpp", "adm"))
-    block = song.enc["4x4_block0"]
-    spread(block.conv0.weight, 2 / (9 * (64 + 128)))  # Xavier: variance 2/(fan_in + fan_out)
-    spread(block.qkv.weight, 0.2 * 2 / (128 + 384), 0.03)
-    assert not block.conv0.bias.any()
-    for layer in (block.conv1, song.dec["8x8_aux_conv"]):
+    xavier, kaiming = song.enc["4x4_block0"], adm.enc["4x4_block0"]
+    variances = [
+        (xavier.conv0, 2 / (9 * (64 + 128))), (xavier.qkv, 0.2 * 2 / (128 + 384)), (kaiming.conv0, 1 / 3 / (9 * 64)),
+        (adm.map_label, 1),
+    ]  # fmt: skip
+    for layer, variance in variances:
+        assert layer.weight.std().item() == pytest.approx(variance**0.5, rel=0.03 if variance < 1 else 0.1)
+    for layer in (xavier.conv1, song.dec["8x8_aux_conv"]):
         assert 0 < layer.weight.abs().max() < 1e-5
-    block = adm.enc["4x4_block0"]
-    spread(block.conv0.weight, 1 / 3 / (9 * 64))  # Kaiming, 1/3
-    spread(adm.map_label.weight, 1, 0.1)
-    assert block.conv0.bias.any()
-    assert not block.conv1.weight.any()
-    assert not adm.out_conv.weight.any()
+    assert not any(tensor.any() for tensor in (xavier.conv0.bias, kaiming.conv1.weight, adm.out_conv.weight))
+    assert kaiming.conv0.bias.any()
 
 
 def test_preconditioning_of_vp_and_ve():
