@@ -21,8 +21,8 @@ from sida.config.plugins import Registry
 from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError, settings_in
 from sida.files.atomic import atomic_path
+from sida.files.pickles import FOREIGN_WEIGHTS
 from sida.files.tensors import RECORD_KEY, TensorHeader, iterate_tensors, read_record, read_tensor_header, write_tensors
-from sida.files.unpickler import FOREIGN_WEIGHTS
 from sida.networks.precond import ECTPrecond, EDM2Precond, EDMPrecond, GDDPrecond, Precond, VEPrecond, VPPrecond
 
 #: Classes of networks by their names, which files record.

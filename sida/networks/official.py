@@ -18,7 +18,7 @@ from sida.config.settings import load_spec
 from sida.errors import UserError, one_line, suggestion
 from sida.files.atomic import sha256_file
 from sida.files.ordinary import refuse_same
-from sida.files.pickles import PickleFile, answered, read_weights
+from sida.files.pickles import PickleFile, answered, read_state_dict
 from sida.files.tensors import read_tensor_header, starts_as_pickle
 from sida.networks.file import NETWORKS, copy_network, family_of, fitting_network, read_metadata, write_state_dict
 
@@ -161,7 +161,7 @@ def import_network(
                 facts = {"class": one_line(file.facts["class"]), "source_sha256": file.facts["source_sha256"]}
             facts["key"] = key
     else:
-        state = read_weights(path, key)
+        state = read_state_dict(path, key)
         if all(name.startswith(_PARALLEL) for name in state):
             state = {name.removeprefix(_PARALLEL): tensor for name, tensor in state.items()}
         net = fitting_network(path, network, {name: tuple(tensor.shape) for name, tensor in state.items()})
