@@ -7,6 +7,7 @@ network file where the user or the registry names their architecture.
 import inspect
 import math
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from sida.assets.registry import Asset, check_network, find_asset, is_address, l
 from sida.config.families import WeightNorm
 from sida.config.settings import load_spec
 from sida.errors import UserError, one_line, suggestion
-from sida.files.atomic import sha256_file
+from sida.files.atomic import atomic_path, sha256_file
 from sida.files.ordinary import refuse_same
 from sida.files.pickles import PickleFile, answered, read_state_dict
 from sida.files.tensors import read_tensor_header, starts_as_pickle
-from sida.networks.file import NETWORKS, copy_network, family_of, fitting_network, read_metadata, write_state_dict
+from sida.networks.file import NETWORKS, family_of, fitting_network, read_metadata, write_state_dict
 
 # The suite's class for outermost classes of the released files with another name. SiDA's variants add outputs alone.
 _CLASSES = {
@@ -128,7 +129,7 @@ def import_network(
     """Writes a network file from what :func:`find_source` found; nothing in the source is executed.
 
     Args:
-        path: A pickle, a state dict, or the network file at an address, which is copied byte by byte.
+        path: A pickle, a state dict, or a network file of this package, which is copied byte by byte.
         out: Target ``.safetensors``; appears whole or not at all.
         asset: The registry's or the address's facts, for arguments that are not given.
         key: Entry of the pickle with the network or state dict.
@@ -150,8 +151,11 @@ def import_network(
         network_class = network_class or asset.network_class
         if network is None and asset.architecture is not None:
             network = load_spec(str(asset.architecture), f"asset '{asset.id}'")
-        if network is None and is_address(asset.id) and not starts_as_pickle(path):
-            return copy_network(path, out)
+    if network is None and not starts_as_pickle(path):
+        copied = read_metadata(path)
+        with atomic_path(out) as temporary:
+            shutil.copyfile(path, temporary)
+        return copied
     facts: dict[str, Any] = {}
     if network is None:
         with PickleFile(path, "network", key) as file:
@@ -194,9 +198,7 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
         UserError: As :func:`sida.networks.file.load_network` and :func:`import_network`.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(path, "no such file", "give a .safetensors or a .pkl network")
-    facts: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
+    facts: dict[str, Any] = {}
     if starts_as_pickle(path):
         with PickleFile(path, "network", key) as file:
             net = _network_of(file, network_class)
@@ -205,8 +207,7 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
                 facts |= {"format": "pickle", "entries": entries, "class_in_file": one_line(file.facts["class"])}
     else:
         facts |= read_metadata(path)
-        shapes = {entry.name: entry.shape for entry in read_tensor_header(path).entries}
-        net = fitting_network(path, facts["network"], shapes)
+        net = fitting_network(path, facts["network"], read_tensor_header(path).shapes)
     parameters = sum(parameter.numel() for parameter in net.parameters())
     facts |= {"network": net.init_config, "parameters": parameters, "tensors": len(net.state_dict())}
-    return {**facts, "sha256": sha256_file(path)}
+    return {**facts, "file": str(path), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
