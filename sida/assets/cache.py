@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import re
 import shutil
 import socket
 import threading
@@ -15,10 +14,11 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from sida.assets.download import Download, Part, Transfer, unfit
+from sida.assets.download import Download, Transfer, unfit
 from sida.assets.registry import (
     Asset,
     asset_at,
+    cache_dir,
     cached_file,
     find_asset,
     hub_offline,
@@ -40,12 +40,6 @@ _STARTED = time.time()
 
 class ReadOnlyCacheError(UserError):
     """The cache cannot be written or locked; its files can be used, but none can be added."""
-
-
-def cache_dir() -> Path:
-    """Cache folder: ``$SIDA_CACHE``, else ``sida`` in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``)."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.path.expanduser(os.environ.get("SIDA_CACHE") or f"{base}/sida"))
 
 
 @contextlib.contextmanager
@@ -115,6 +109,10 @@ def write_record(target: str, record: dict[str, Any] | None) -> None:
         write_json(cache_dir() / LOCK_FILE, {name: kept for name, kept in records.items() if kept is not None})
 
 
+def _find(asset_id: str) -> Asset:
+    return find_asset(load_registry(), asset_id)
+
+
 def fetch(asset_id: str, transfer: Transfer | None = None) -> Path:
     """Makes sure that an asset is in the cache, complete and unchanged.
 
@@ -130,18 +128,17 @@ def fetch(asset_id: str, transfer: Transfer | None = None) -> Path:
         UserError: The id is unknown, the asset has no link or the network is forbidden (with the place for the file),
             the download failed, or the content is not the registered or recorded one.
     """
-    asset = find_asset(load_registry(), asset_id)
+    asset = _find(asset_id)
     if asset.hub and not asset.hub[2]:
         repository, mark, sha256 = asset_id.partition("#")
         asset = asset_at(f"{repository}/{network_of(*asset.hub[:2])}{mark}{sha256}")
-    target = cache_dir() / asset.target
     if not _is_checked(asset):
         with _locked(asset, f"[fetch {asset.id}] another job is fetching it; waiting") as writable:
-            if target.exists():
+            if asset.path.exists():
                 check_cached(asset, writable)
             else:
                 _download(asset, transfer or Transfer())
-    return target
+    return asset.path
 
 
 @contextlib.contextmanager
@@ -152,7 +149,7 @@ def _locked(asset: Asset, announce: str | None = None) -> Iterator[bool]:
         try:
             stack.enter_context(file_lock(asset.target, announce))
         except ReadOnlyCacheError:
-            if not (cache_dir() / asset.target).exists():
+            if not asset.path.exists():
                 raise
             writable = False
         yield writable
@@ -160,19 +157,15 @@ def _locked(asset: Asset, announce: str | None = None) -> Iterator[bool]:
 
 def _download(asset: Asset, transfer: Transfer) -> None:
     """Downloads a missing asset, under its lock."""
-    target = cache_dir() / asset.target
     if asset.hub and (copy := cached_file(*asset.hub)):
-        with atomic_path(target) as temporary:
+        with atomic_path(asset.path) as temporary:
             shutil.copyfile(copy, temporary)
         check_cached(asset)
         return
     if not asset.urls or (hub_offline() if asset.hub else offline()):
-        raise by_hand(asset, target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = Part(target)
-    found, url = Download(asset, part, asset.sha256 or recorded(asset.target), transfer).run()
-    transfer.pause(0)
-    part.finish(target)
+        raise by_hand(asset)
+    asset.path.parent.mkdir(parents=True, exist_ok=True)
+    found, url = Download(asset, asset.sha256 or recorded(asset.target), transfer).run()
     _record(asset, found, url)
 
 
@@ -185,11 +178,11 @@ def check_pinned_code(names: Iterable[str]) -> None:
     Raises:
         UserError: There is no permission; the line has the archive's hash.
     """
-    for asset in (find_asset(load_registry(), name) for name in names):
-        path = cache_dir() / asset.target
-        if asset.kind == "code" and not asset.sha256 and path.is_file():
-            kind = f"the code of {asset.url or asset.source}, sha256 {sha256_file(path)}, of which none is registered"
-            check_code_path(path, kind)
+    for asset in map(_find, names):
+        if asset.kind == "code" and not asset.sha256 and asset.path.is_file():
+            digest = sha256_file(asset.path)
+            kind = f"the code of {asset.url or asset.source}, sha256 {digest}, of which none is registered"
+            check_code_path(asset.path, kind)
 
 
 def verify_asset(asset_id: str) -> str | None:
@@ -201,8 +194,8 @@ def verify_asset(asset_id: str) -> str | None:
     Raises:
         UserError: The hash differs.
     """
-    asset = find_asset(load_registry(), asset_id)
-    if not (cache_dir() / asset.target).exists():
+    asset = _find(asset_id)
+    if not asset.path.exists():
         return None
     with _locked(asset) as writable:
         return check_cached(asset, writable)
@@ -216,15 +209,13 @@ def forget(asset_id: str) -> list[str]:
     Returns:
         Descriptions of the removed things.
     """
-    asset = find_asset(load_registry(), asset_id)
-    target, gone = cache_dir() / asset.target, []
+    asset = _find(asset_id)
     with file_lock(asset.target):
-        part = Part(target)
-        if part.size:
-            gone.append("the unfinished download")
-        part.remove()
-        if target.exists() and asset.urls:
-            target.unlink()
+        unfinished = Download(asset)
+        gone = ["the unfinished download"] if unfinished.arrived else []
+        unfinished.remove()
+        if asset.path.exists() and asset.urls:
+            asset.path.unlink()
             gone.append("the file")
         if recorded(asset.target):
             write_record(asset.target, None)
@@ -239,12 +230,11 @@ def _is_checked(asset: Asset) -> bool:
     faults change no stamps.
     """
     try:
-        stamp = _stamp(cache_dir() / asset.target)
+        stamp = _stamp(asset.path)
     except OSError:
         return False
     record = read_records().get(asset.target, {})
-    given, checked = os.environ.get(RUN_STARTED, ""), record.get("checked")
-    began = float(given) if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", given) else _STARTED
+    began, checked = float(os.environ.get(RUN_STARTED, _STARTED)), record.get("checked")
     fresh = isinstance(checked, float) and began <= checked <= time.time()
     return fresh and record.get("stamp") == stamp and record["sha256"] == (asset.sha256 or record["sha256"])
 
@@ -276,11 +266,10 @@ def check_cached(asset: Asset, record: bool = True) -> str:
     Raises:
         UserError: The file has not the registered size, or not the registered or recorded hash.
     """
-    target = cache_dir() / asset.target
     known = read_records().get(asset.target, {})
-    found, fault = unfit(target, asset, asset.sha256 or known.get("sha256", ""))
+    found, fault = unfit(asset.path, asset, asset.sha256 or known.get("sha256", ""))
     if fault:
-        raise UserError(target, fault, "delete it, and fetch the file or put it there")
+        raise UserError(asset.path, fault, "delete it, and fetch the file or put it there")
     if record:
         _record(asset, found, known.get("url", asset.url), known.get("date"))
     return found
@@ -288,16 +277,15 @@ def check_cached(asset: Asset, record: bool = True) -> str:
 
 def describe_asset(asset: Asset) -> dict[str, Any]:
     """Record of a cached asset and its origin, without dates and absolute paths: equal files have equal records."""
-    target = cache_dir() / asset.target
     record = read_records().get(asset.target)
     if record is None:
         # A user put the file into a cache that cannot be written.
-        record = {"sha256": sha256_file(target), "size": target.stat().st_size, "url": asset.url}
+        record = {"sha256": sha256_file(asset.path), "size": asset.path.stat().st_size, "url": asset.url}
     facts = {name: getattr(asset, name) for name in ("id", "kind", "target", "license", "source", "note")}
     return {**facts, **{name: record[name] for name in ("sha256", "size", "url")}}
 
 
-def by_hand(asset: Asset, target: Path) -> UserError:
+def by_hand(asset: Asset) -> UserError:
     """The error for a file that the user must put into the cache, in one line."""
     facts = [f"{asset.size:,} bytes"] if asset.size else []
     facts += [f"sha256 {asset.sha256}"] if asset.sha256 else []
@@ -305,16 +293,15 @@ def by_hand(asset: Asset, target: Path) -> UserError:
     why = f"{'SIDA_OFFLINE' if offline() else 'HF_HUB_OFFLINE'} is set" if asset.urls else "has no direct link"
     origin = asset.urls[0] if asset.urls else asset.source
     note = f" [{asset.note}]" if asset.note and not asset.urls else ""
-    remedy = f"get it from {origin}{size} and put it at {target}{note}"
+    remedy = f"get it from {origin}{size} and put it at {asset.path}{note}"
     return UserError(f"asset '{asset.id}'", f"is missing and {why}", remedy)
 
 
 def _record(asset: Asset, sha256: str, url: str, date: str | None = None) -> None:
     """Records a file; prints a line if its hash was not known before."""
-    target, new = cache_dir() / asset.target, not recorded(asset.target)
-    size = target.stat().st_size
-    record = {"sha256": sha256, "size": size, "url": url, "date": date or now()}
-    record |= {"stamp": _stamp(target), "checked": time.time()}
+    new, stamp = not recorded(asset.target), _stamp(asset.path)
+    size = stamp[0]
+    record = {"sha256": sha256, "size": size, "url": url, "date": date or now(), "stamp": stamp, "checked": time.time()}
     write_record(asset.target, record)
     if new and not asset.sha256:
         place = f" of {url}" if url else ""
@@ -340,7 +327,7 @@ def fetch_many(asset_ids: Sequence[str], transfer: Transfer | None = None, paral
             number.
     """
     for asset_id in asset_ids:
-        find_asset(load_registry(), asset_id)
+        _find(asset_id)
     transfer = dataclasses.replace(transfer or Transfer(), stop=threading.Event())
     found: dict[str, Path] = {}
     errors: list[Exception] = []
@@ -385,8 +372,7 @@ def check_reachable(names: Iterable[str]) -> None:
     Raises:
         UserError: The network is forbidden, or no host answers; the line names all missing assets.
     """
-    found = [find_asset(load_registry(), name) for name in names]
-    missing = [asset for asset in found if asset.urls and not (cache_dir() / asset.target).exists()]
+    missing = [asset for asset in map(_find, names) if asset.urls and not asset.path.exists()]
     parts = [urlsplit(url) for asset in missing for url in asset.urls]
     hosts = {(part.hostname or "", part.port or (80 if part.scheme == "http" else 443)) for part in parts}
     if not missing or (not offline() and (getproxies() or any(_accepts(*host) for host in sorted(hosts)))):

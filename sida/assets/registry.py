@@ -37,6 +37,12 @@ ASSET_KINDS = {
 NETWORK_ENDS = (".safetensors", ".pkl", ".pt", ".pth")
 
 
+def cache_dir() -> Path:
+    """Cache folder: ``$SIDA_CACHE``, else ``sida`` in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``)."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.path.expanduser(os.environ.get("SIDA_CACHE") or f"{base}/sida"))
+
+
 @dataclasses.dataclass(frozen=True)
 class Asset:
     """One downloadable file.
@@ -74,6 +80,11 @@ class Asset:
     def urls(self) -> tuple[str, ...]:
         """All links, in the order in which they are tried."""
         return ((self.url,) if self.url else ()) + self.mirrors
+
+    @property
+    def path(self) -> Path:
+        """Place in the cache."""
+        return cache_dir() / self.target
 
     @property
     def network_class(self) -> str | None:

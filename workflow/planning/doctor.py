@@ -11,7 +11,6 @@ from typing import Literal
 
 from eval.report.paper import INSTALL, missing_latex
 from sida.assets.cache import by_hand, cache_dir, check_pinned_code, check_reachable
-from sida.assets.registry import Asset
 from sida.config.plugins import source_file
 from sida.config.resources import how_to_install
 from sida.errors import UserError
@@ -146,9 +145,9 @@ def _data(plan: Plan) -> Iterator[Check]:
 def _assets(plan: Plan) -> Iterator[Check]:
     """Asks what a run asks before its first job."""
     names = [job.name for job in plan.jobs.values() if job.kind == "fetch"]
-    missing = [asset for asset in map(plan.costs.registry.__getitem__, names) if not _cached(asset)]
+    missing = [asset for asset in map(plan.costs.registry.__getitem__, names) if not asset.path.exists()]
     for asset in (asset for asset in missing if not asset.urls):
-        yield Check("assets", "missing", f"{asset.id} has no link", str(by_hand(asset, cache_dir() / asset.target)))
+        yield Check("assets", "missing", f"{asset.id} has no link", str(by_hand(asset)))
     loaded = [asset for asset in missing if asset.urls]
     for check in (check_reachable, check_pinned_code):
         try:
@@ -162,11 +161,6 @@ def _assets(plan: Plan) -> Iterator[Check]:
         yield Check("assets", "note", text, command if len(loaded) < 6 else "the workflow fetches them first")
     if not missing:
         yield Check("assets", "ok", "all in the cache")
-
-
-def _cached(asset: Asset) -> bool:
-    """Whether a file is in the cache."""
-    return (cache_dir() / asset.target).exists()
 
 
 def _latex(plan: Plan) -> Iterator[Check]:
