@@ -24,9 +24,8 @@ import safetensors
 
 from sida.errors import UserError, located
 from sida.files.atomic import atomic_path
-from sida.files.content_hash import check_hash, with_hash
 from sida.files.ordinary import NETWORK, kind_of_file, open_ordinary
-from sida.files.text_files import check_amount, parse_json
+from sida.files.text_files import check_amount, check_hash, parse_json, with_hash
 
 if TYPE_CHECKING:
     import torch

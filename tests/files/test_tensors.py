@@ -11,7 +11,6 @@ import safetensors.torch
 import torch
 
 from sida.errors import UserError, located
-from sida.files.content_hash import DamagedError
 from sida.files.tensors import (
     TensorFileError,
     explained,
@@ -22,6 +21,7 @@ from sida.files.tensors import (
     verify_tensors,
     write_tensors,
 )
+from sida.files.text_files import DamagedError
 from tests.refused import refused
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -74,7 +74,7 @@ MANY = "[" * 500 + "]" * 500
         (load_measurements, "m.csv", "run,run\na,b\n", "'run'"),
         (load_measurements, "m.csv", 'run,metric\na,"b\nc,d\n', "not valid CSV"),
         (load_yaml, "s.yaml", _laughs(60, merge=True), "aliases stand for more"),
-        (load_yaml, "s.yaml", "a: &a [*a]", "alias .*; write the value out"),
+        (load_yaml, "s.yaml", "a: &a [*a]", "nested more than"),
         (load_yaml, "s.yaml", f"a: {MANY}", "nested"),
         (load_yaml, "s.yaml", "a: 1\nb: 2\na: 3", "key 'a' occurs twice"),
         (load_yaml, "s.yaml", "a: .nan", "no finite number"),

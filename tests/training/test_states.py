@@ -17,7 +17,7 @@ import pytest
 from sida.cli.main import main
 from sida.errors import UserError
 from sida.files.atomic import try_lock, wait_for_lock
-from sida.files.content_hash import with_hash
+from sida.files.text_files import with_hash
 from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.training import run, train_teacher
