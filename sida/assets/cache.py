@@ -246,9 +246,9 @@ def checked(path: str | os.PathLike[str]) -> Path:
         UserError: The hash differs.
     """
     path, cache = Path(os.path.expanduser(path)), cache_dir().resolve()
-    if path.is_file() and path.resolve().is_relative_to(cache):
-        target = path.resolve().relative_to(cache).as_posix()
-        for asset in [asset for asset in load_registry().values() if asset.target == target][:1]:
+    place = path.resolve()
+    for asset in load_registry().values() if place.is_relative_to(cache) and place.is_file() else ():
+        if place == cache / asset.target:
             fetch(asset.id)
     return path
 

@@ -58,12 +58,8 @@ def network_config(file: PickleFile, network_class: str | None = None) -> dict[s
         remedy = f"beyond the first {_SHARED_ARGUMENTS} the authors' classes disagree, and their files name them"
         raise UserError(file.path, fault, remedy)
     order = list(inspect.signature(NETWORKS[own]).parameters)
-    given = {**dict(zip(order, args)), **kwargs}
-    for key, value in given.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            if math.isnan(value):
-                raise UserError(f"{file.path}: {key}", "is not a number")
-            given[key] = None
+    # No limit, such as EDM's sigma_max, is None in settings.
+    given = {key: None if value == math.inf else value for key, value in {**dict(zip(order, args)), **kwargs}.items()}
     family = family_of({"class": own, "kwargs": given})
     if family.variance_head and "logvar_linear.weight" not in file.shapes:
         # SiDA's generators have no such head, although their class takes the argument.
