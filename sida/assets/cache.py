@@ -1,12 +1,10 @@
 """The download cache: complete, checked files with records, fetched where they are missing, and locks of processes."""
 
 import contextlib
-import dataclasses
 import hashlib
 import os
 import shutil
 import socket
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -313,14 +311,8 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
-#: Seconds that an interrupted process waits for its downloads to end.
-_GRACE = 0.5
-
-
-def fetch_many(asset_ids: Sequence[str], transfer: Transfer | None = None, parallel: int = 4) -> dict[str, Path]:
-    """Fetches several assets in parallel; see :func:`fetch`.
-
-    All are tried even if one fails. An interrupt ends all of them; received bytes are kept for the next try.
+def fetch_many(asset_ids: Sequence[str], transfer: Transfer | None = None) -> dict[str, Path]:
+    """Fetches several assets, one after the other; see :func:`fetch`. All are tried even if one fails.
 
     Raises:
         UserError: An asset is missing. For several missing assets every reason is printed, and the message has their
@@ -328,38 +320,20 @@ def fetch_many(asset_ids: Sequence[str], transfer: Transfer | None = None, paral
     """
     for asset_id in asset_ids:
         _find(asset_id)
-    transfer = dataclasses.replace(transfer or Transfer(), stop=threading.Event())
     found: dict[str, Path] = {}
-    errors: list[Exception] = []
-    left = iter(dict.fromkeys(asset_ids))  # shared by the threads
-
-    def work() -> None:
-        for asset_id in left:
-            try:
-                transfer.pause(0)
-                found[asset_id] = fetch(asset_id, transfer)
-            except Exception as error:
-                errors.append(error)
-
-    # Daemon threads: an interrupted process does not wait for their connections (executors join their threads).
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(len(asset_ids), parallel))]
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            thread.join()
-    finally:
-        transfer.stop.set()
-        for thread in threads:
-            thread.join(_GRACE / len(threads))
-    others = [error for error in errors if not isinstance(error, UserError)]
-    if others or len(errors) == 1:
-        raise (others or errors)[0]
+    errors: list[UserError] = []
+    for asset_id in dict.fromkeys(asset_ids):
+        try:
+            found[asset_id] = fetch(asset_id, transfer)
+        except UserError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
     if errors:
-        for text in sorted(map(str, errors)):
-            say(text)
+        for error in errors:
+            say(str(error))
         raise UserError("", f"{len(errors)} of {len(found) + len(errors)} assets are missing (listed above)")
-    return {asset_id: found[asset_id] for asset_id in asset_ids}
+    return found
 
 
 #: Seconds in which a host must accept a connection.

@@ -48,10 +48,6 @@ class HopelessError(Exception):
     """The URL does not give the file; a mirror may."""
 
 
-class StoppedError(Exception):
-    """All downloads were asked to end."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Transfer:
     """Settings of downloads: attempts, pauses, limits.
@@ -63,7 +59,6 @@ class Transfer:
         window: Seconds in each of which an answer must bring at least ``least`` bytes of the file; so a file takes at
             most ``size / least`` windows.
         least: See ``attempts`` and ``window``.
-        stop: Event with which another thread ends the download; received bytes are kept.
     """
 
     attempts: int = 5
@@ -71,16 +66,6 @@ class Transfer:
     timeout: float = 30.0
     window: float = 60.0
     least: int = 1 << 20
-    stop: threading.Event = dataclasses.field(default_factory=threading.Event, compare=False)
-
-    def pause(self, seconds: float) -> None:
-        """Waits, unless the download is to end.
-
-        Raises:
-            StoppedError: ``stop`` is set.
-        """
-        if self.stop.wait(seconds):
-            raise StoppedError
 
 
 class Download:
@@ -116,7 +101,6 @@ class Download:
 
         Raises:
             UserError: No URL gave the file; the message has the reasons, and received bytes are kept for the next try.
-            StoppedError: ``transfer.stop`` was set.
         """
         reasons = []
         for url in self.asset.urls:
@@ -125,7 +109,6 @@ class Download:
             except HopelessError as error:
                 reasons.append(f"{url.split('/')[2]}: {error}")
                 continue
-            self.transfer.pause(0)
             with open(self.part, "rb+") as stream:
                 os.fsync(stream.fileno())
             os.replace(self.part, self.target)
@@ -154,7 +137,7 @@ class Download:
                     raise HopelessError(f"{error} ({idle} attempts)") from None
                 wait = min(_LONGEST_PAUSE, transfer.backoff * 2**idle) * random.uniform(0.75, 1.25)
                 say(f"[fetch {self.asset.id}] {error}; trying again in {wait:.1f}s")
-                transfer.pause(wait)
+                time.sleep(wait)
         raise HopelessError(f"no complete file in {_ATTEMPTS} attempts")
 
     def _attempt(self, url: str) -> bool:
@@ -228,7 +211,6 @@ class Download:
         progress = Progress(f"fetch {self.asset.id}", megabytes, "MB", done=start / 1e6, interval=5)
         # read1 returns the bytes that have arrived; a larger read would lose them when the connection breaks.
         while chunk := answer.read1(_CHUNK):
-            self.transfer.pause(0)
             needed = _ROOM if total is None else total - start - watch.arrived
             if (free := shutil.disk_usage(path.parent).free) < needed:
                 raise UserError(path, f"{free:,} bytes are free, {needed:,} are needed", _SPACE)
@@ -251,7 +233,7 @@ def _disk(path: Path) -> Iterator[None]:
 
 
 class _Watch(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
-    """Connections that end when the file does not arrive, whatever else does, and when downloads are to end.
+    """Connections that end when the file does not arrive, whatever else does.
 
     Errors of a connection leave the block as :class:`BrokenError`.
     """
@@ -287,24 +269,21 @@ class _Watch(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
         self._left.set()
         self._thread.join()
         broken = isinstance(error, (OSError, http.client.HTTPException, ValueError))
-        if error is None or broken or isinstance(error, HopelessError):  # an answer that was cut off may look so
-            self.transfer.pause(0)
-            if self.slow:
-                least, window = self.transfer.least, self.transfer.window
-                raise BrokenError(f"the server sends less than {least:,} bytes in {window:g} s") from None
+        # An answer that was cut off may look hopeless.
+        if self.slow and (error is None or broken or isinstance(error, HopelessError)):
+            least, window = self.transfer.least, self.transfer.window
+            raise BrokenError(f"the server sends less than {least:,} bytes in {window:g} s") from None
         if broken:
             raise BrokenError(f"connection failed ({type(getattr(error, 'reason', error)).__name__})") from None
 
     def _look(self) -> None:
-        before, since = 0, time.monotonic()
-        while not self._left.wait(0.05):
-            if time.monotonic() - since > self.transfer.window:
-                self.slow = self.arrived - before < self.transfer.least
-                before, since = self.arrived, time.monotonic()
-            if self.slow or self.transfer.stop.is_set():
-                for sock in self._sockets:
-                    with contextlib.suppress(OSError):  # a TLS socket's own shutdown would wait
-                        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        before = 0
+        while not self._left.wait(self.transfer.window):
+            self.slow |= self.arrived - before < self.transfer.least
+            before = self.arrived
+            for sock in self._sockets if self.slow else ():
+                with contextlib.suppress(OSError):  # a TLS socket's own shutdown would wait
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 @functools.cache

@@ -73,9 +73,6 @@ class Site:
     url: str
     pages: dict[str, Page] = dataclasses.field(default_factory=dict)
     requests: list = dataclasses.field(default_factory=list)
-    #: Threads that answer.
-    active: set = dataclasses.field(default_factory=set)
-    most_active: int = 0
     #: Bytes of endless bodies.
     sent: int = 0
 
@@ -96,13 +93,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        site, thread = self.server.site, threading.get_ident()
+        site = self.server.site
         site.requests.append((self.path, self.headers.get("Range")))
-        site.active.add(thread)
-        site.most_active = max(site.most_active, len(site.active))
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._answer(site.pages.get(self.path))
-        site.active.discard(thread)
 
     def end_headers(self) -> None:
         self.send_header("Connection", "close")

@@ -101,8 +101,8 @@ def test_a_file_put_by_hand_is_checked_recorded_and_kept_when_its_hash_is_forgot
 
 
 @pytest.mark.parametrize("fault", [("stall", 1000, 100), ("slow", 1000, 0.02)], ids=["silent servers", "slow ones"])
-def test_the_first_interrupt_ends_parallel_downloads_and_keeps_what_arrived(site, tmp_path, fault):
-    names = ["a", "b", "c", "d", "e"]  # four of which arrive side by side
+def test_the_first_interrupt_ends_downloads_and_keeps_what_arrived(site, tmp_path, fault):
+    names = ["a", "b"]
     rows = [{"id": n, "kind": "network", "url": site.add(n, BODY, faults=[fault]), "target": n} for n in names]
     registry, cache = write_registry(tmp_path / "assets.tsv", *rows), tmp_path / "cache"
     command = [sys.executable, "-m", "sida", "assets", "fetch", *names]
@@ -113,7 +113,7 @@ def test_the_first_interrupt_ends_parallel_downloads_and_keeps_what_arrived(site
         deadline = time.monotonic() + 300
         # What a silent server sent is not in the file before more of it comes.
         least = 0 if fault[0] == "stall" else 1000
-        while site.most_active < 4 or sum(part.stat().st_size >= least for part in cache.glob("*.part")) < 4:
+        while not any(part.stat().st_size >= least for part in cache.glob("*.part")):
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.02)
@@ -121,7 +121,7 @@ def test_the_first_interrupt_ends_parallel_downloads_and_keeps_what_arrived(site
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
         assert process.stderr.read().count("interrupted; run the same command again") == 1
-    assert not site.asked("e")
+    assert not site.asked("b")
     kept = {path.stem: path.stat().st_size for path in cache.glob("*.part")}
     assert not [path for path in cache.iterdir() if path.name in names]
     for page in site.pages.values():
