@@ -4,13 +4,10 @@ import contextlib
 import hashlib
 import os
 import shutil
-import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from sida.assets.download import Download, Transfer, unfit
 from sida.assets.registry import (
@@ -334,30 +331,3 @@ def fetch_many(asset_ids: Sequence[str], transfer: Transfer | None = None) -> di
             say(str(error))
         raise UserError("", f"{len(errors)} of {len(found) + len(errors)} assets are missing (listed above)")
     return found
-
-
-#: Seconds in which a host must accept a connection.
-PATIENCE = 3.0
-
-
-def check_reachable(names: Iterable[str]) -> None:
-    """Checks that missing assets can be asked for: some host of theirs accepts a connection, or there is a proxy.
-
-    Raises:
-        UserError: The network is forbidden, or no host answers; the line names all missing assets.
-    """
-    missing = [asset for asset in map(_find, names) if asset.urls and not asset.path.exists()]
-    parts = [urlsplit(url) for asset in missing for url in asset.urls]
-    hosts = {(part.hostname or "", part.port or (80 if part.scheme == "http" else 443)) for part in parts}
-    if not missing or (not offline() and (getproxies() or any(_accepts(*host) for host in sorted(hosts)))):
-        return
-    why = "SIDA_OFFLINE is set" if offline() else "no host of theirs can be reached"
-    ids = " ".join(sorted(asset.id for asset in missing))
-    remedy = f"run `sida assets fetch {ids}` on a computer with internet, and copy its cache here"
-    raise UserError(f"missing in {cache_dir()}", f"{ids} ({why})", remedy)
-
-
-def _accepts(host: str, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=PATIENCE):
-        return True
-    return False

@@ -16,12 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sida.assets import cache, download
-from sida.assets.cache import LOCK_FILE, check_reachable, fetch, fetch_many
+from sida.assets import download
+from sida.assets.cache import LOCK_FILE, fetch, fetch_many
 from sida.assets.download import HopelessError, Transfer, open_url
 from sida.assets.registry import Asset
 from tests.assets.fault_server import BODY, HASTY, SHA, get, one, records, using
 from tests.refused import refused
+from workflow import checks
+from workflow.checks import check_reachable
 
 
 def test_a_file_is_fetched_once_and_recorded(site, tmp_path, capsys):
@@ -217,6 +219,7 @@ def test_without_a_network_every_missing_file_is_named(site, tmp_path, monkeypat
         registry = {name: Asset(name, "network", f"{url}/{name}", target=f"x/{name}", sha256=SHA) for name in "abc"}
         (tmp_path / "x").mkdir()
         (tmp_path / "x/b").write_bytes(BODY)
+        monkeypatch.setattr(checks, "load_registry", lambda: registry)
         with using(registry, tmp_path):
             refused(r"missing in .*: a c .*`sida assets fetch a c`", check_reachable, "abc")
             check_reachable("b")
@@ -229,11 +232,12 @@ def test_without_a_network_every_missing_file_is_named(site, tmp_path, monkeypat
 def test_a_host_is_asked_at_the_port_of_its_address(tmp_path, monkeypatch):
     asked = []
     monkeypatch.delenv("SIDA_OFFLINE", raising=False)
-    monkeypatch.setattr(cache, "getproxies", dict)
-    monkeypatch.setattr(cache, "_accepts", lambda *host: asked.append(host))
+    monkeypatch.setattr(checks, "getproxies", dict)
+    monkeypatch.setattr(checks, "_accepts", lambda *host: asked.append(host))
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
     registry = one("http://a.example/f", mirrors=("https://b.example/f", "http://c.example:8000/f"))
-    with using(registry, tmp_path):
-        refused("net", check_reachable, ["net"])
+    monkeypatch.setattr(checks, "load_registry", lambda: registry)
+    refused("net", check_reachable, ["net"])
     assert asked == [("a.example", 80), ("b.example", 443), ("c.example", 8000)]
 
 
