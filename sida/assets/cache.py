@@ -10,17 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sida.assets.download import Download, Transfer, unfit
-from sida.assets.registry import (
-    Asset,
-    asset_at,
-    cache_dir,
-    cached_file,
-    find_asset,
-    hub_offline,
-    load_registry,
-    network_of,
-    offline,
-)
+from sida.assets.registry import Asset, cached_file, find_asset, hub_offline, load_registry, network_of, offline
+from sida.assets.registry import cache_dir as cache_dir  # users of the cache look for it here
 from sida.config.plugins import check_code_path
 from sida.errors import UserError, say
 from sida.files.atomic import atomic_path, sha256_file, try_lock, wait_for_lock, write_json
@@ -126,7 +117,7 @@ def fetch(asset_id: str, transfer: Transfer | None = None) -> Path:
     asset = _find(asset_id)
     if asset.hub and not asset.hub[2]:
         repository, mark, sha256 = asset_id.partition("#")
-        asset = asset_at(f"{repository}/{network_of(*asset.hub[:2])}{mark}{sha256}")
+        asset = _find(f"{repository}/{network_of(*asset.hub[:2])}{mark}{sha256}")
     if not _is_checked(asset):
         with _locked(asset, f"[fetch {asset.id}] another job is fetching it; waiting") as writable:
             if asset.path.exists():
@@ -282,13 +273,10 @@ def describe_asset(asset: Asset) -> dict[str, Any]:
 
 def by_hand(asset: Asset) -> UserError:
     """The error for a file that the user must put into the cache, in one line."""
-    facts = [f"{asset.size:,} bytes"] if asset.size else []
-    facts += [f"sha256 {asset.sha256}"] if asset.sha256 else []
-    size = f" ({', '.join(facts)})" if facts else ""
     why = f"{'SIDA_OFFLINE' if offline() else 'HF_HUB_OFFLINE'} is set" if asset.urls else "has no direct link"
     origin = asset.urls[0] if asset.urls else asset.source
     note = f" [{asset.note}]" if asset.note and not asset.urls else ""
-    remedy = f"get it from {origin}{size} and put it at {asset.path}{note}"
+    remedy = f"get it from {origin} and put it at {asset.path}{note}"
     return UserError(f"asset '{asset.id}'", f"is missing and {why}", remedy)
 
 
@@ -327,7 +315,7 @@ def fetch_many(asset_ids: Sequence[str], transfer: Transfer | None = None) -> di
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        for error in errors:
-            say(str(error))
+        for fault in errors:
+            say(str(fault))
         raise UserError("", f"{len(errors)} of {len(found) + len(errors)} assets are missing (listed above)")
     return found

@@ -254,12 +254,12 @@ class _Watch(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
         """Opens a connection, whose socket is watched as soon as there is one."""
         sockets = self._sockets
 
-        class Watched(http_class):  # type: ignore[misc]
+        class Watched(http_class):
             def connect(self) -> None:
                 super().connect()
                 sockets.append(self.sock)
 
-        return super().do_open(Watched, req, **http_conn_args)  # type: ignore[arg-type]
+        return super().do_open(Watched, req, **http_conn_args)
 
     def __enter__(self) -> _Watch:
         self._thread.start()

@@ -239,8 +239,8 @@ def _asset(row: dict[str, str]) -> Asset:
         if fault := address_fault(url):
             raise UserError("", f"'{url}' {fault}")
     size = int(row["size"]) if row["size"] else None
-    texts: dict[str, Any] = {name: row[name] for name in ("id", "url", "sha256", "target", "license", "source", "note")}
-    return Asset(**texts, kind=kind, network=network, mirrors=mirrors, size=size)
+    read: dict[str, Any] = {"kind": kind, "network": network, "mirrors": mirrors, "size": size}
+    return Asset(**{**row, **read})
 
 
 def is_counted(name: Any) -> bool:

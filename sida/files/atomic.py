@@ -20,18 +20,7 @@ from typing import Any, BinaryIO
 
 from sida.errors import UserError
 from sida.files.ordinary import open_ordinary
-from sida.files.text_files import (
-    MOST_JSON,
-    REMAKE,
-    SHORT_DIGITS,
-    DamagedError,
-    check_amount,
-    check_hash,
-    line_places,
-    parse_json,
-    read_text,
-    with_hash,
-)
+from sida.files.text_files import DamagedError, check_amount, check_hash, line_places, parse_json, read_text, with_hash
 
 
 def try_lock(file: int | BinaryIO, shared: bool = False) -> bool:
@@ -184,7 +173,7 @@ def write_hashed_json(path: str | os.PathLike[str], record: Mapping[str, Any]) -
     write_json(path, with_hash(record))
 
 
-def read_hashed_json(path: str | os.PathLike[str], remedy: str = REMAKE) -> dict[str, Any]:
+def read_hashed_json(path: str | os.PathLike[str], remedy: str = DamagedError.REMAKE) -> dict[str, Any]:
     """Reads a JSON object, checks its hash, and returns it without the hash.
 
     Raises:
@@ -209,9 +198,7 @@ def jsonl_text(records: Sequence[Mapping[str, Any]], final: bool) -> str:
         final: Whether no line will follow; the hashes then include the number of lines, so that a lost line is found.
     """
     known = line_places(len(records)) if final else [""] * len(records)
-    lines = (
-        json.dumps(with_hash(record, SHORT_DIGITS, place), sort_keys=True) for record, place in zip(records, known)
-    )
+    lines = (json.dumps(with_hash(record, place), sort_keys=True) for record, place in zip(records, known))
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -233,7 +220,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """
     records = []
     text = read_text(path)
-    check_amount(text, str(path), "[{,\n", MOST_JSON)
+    check_amount(text, str(path), "[{,\n")
     lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():

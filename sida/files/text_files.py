@@ -212,12 +212,11 @@ def brief_reason(error: object) -> str:
 
 #: Field or column of the hash.
 HASH_KEY = "content_sha256"
-#: Hexadecimal digits of the hash in a JSON file, and in one line or row of many.
-FULL_DIGITS, SHORT_DIGITS = 64, 16
+#: Hexadecimal digits of the hash of one line or row of many; that of a file has all 64.
+_SHORT_DIGITS = 16
 #: Cells that a spreadsheet program runs as a formula.
 FORMULA = re.compile(r"\s*(?:[=@]|[+-](?:.*[(|!]|\s*[\r\n]))", re.DOTALL)
 _REASON = "its content does not have the SHA-256 that it carries"
-REMAKE = "delete it: the command that made it makes it again"
 
 
 class DamagedError(UserError):
@@ -228,6 +227,8 @@ class DamagedError(UserError):
         remedy: Action that fixes the damage.
         reason: Fault that was found.
     """
+
+    REMAKE = "delete it: the command that made it makes it again"
 
     def __init__(self, where: object, remedy: str = REMAKE, reason: str = _REASON) -> None:
         super().__init__(where, f"damaged: {reason}", remedy)
@@ -246,14 +247,20 @@ def content_hash(record: Mapping[str, Any], place: str = "") -> str:
     return hashlib.sha256(f"{text}{place}".encode()).hexdigest()
 
 
-def with_hash(record: Mapping[str, Any], digits: int = FULL_DIGITS, place: str = "") -> dict[str, Any]:
-    """Adds the hash of its content to a record, which is converted to plain JSON values."""
+def with_hash(record: Mapping[str, Any], place: str | None = None) -> dict[str, Any]:
+    """Adds the hash of its content to a record, which is converted to plain JSON values.
+
+    Args:
+        record: JSON values by key.
+        place: See :func:`content_hash`, for a line or row, whose hash is short.
+    """
     plain = json.loads(json.dumps(dict(record), allow_nan=False))
-    return {**plain, HASH_KEY: content_hash(plain, place)[:digits]}
+    found = content_hash(plain, place or "")
+    return {**plain, HASH_KEY: found if place is None else found[:_SHORT_DIGITS]}
 
 
 def check_hash(
-    record: Mapping[str, Any], where: object, remedy: str = REMAKE, accepted: Sequence[str] = ("",)
+    record: Mapping[str, Any], where: object, remedy: str = DamagedError.REMAKE, accepted: Sequence[str] = ("",)
 ) -> dict[str, Any]:
     """Checks the hash of a record, and returns the record without it.
 
@@ -271,7 +278,7 @@ def check_hash(
     plain = {key: value for key, value in record.items() if key != HASH_KEY}
     found = record.get(HASH_KEY)
     try:
-        legible = isinstance(found, str) and len(found) >= SHORT_DIGITS
+        legible = isinstance(found, str) and len(found) >= _SHORT_DIGITS
         if not legible or not any(content_hash(plain, place).startswith(str(found)) for place in accepted):
             raise DamagedError(where, remedy)
     except (TypeError, ValueError, RecursionError):
@@ -303,7 +310,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     for place, row in zip(line_places(len(whole)), whole):
         cells = dict.fromkeys(columns, "") | {name: str(value) for name, value in row.items() if value is not None}
         cells = {name: f"'{text}" if FORMULA.match(text) else text for name, text in cells.items()}
-        writer.writerow(with_hash(cells, SHORT_DIGITS, place))
+        writer.writerow(with_hash(cells, place))
     return stream.getvalue()
 
 
