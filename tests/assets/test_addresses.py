@@ -73,6 +73,8 @@ def test_a_hash_in_the_address_is_enforced_and_a_command_takes_the_address(site,
     command("convert", f"{url}#sha256={sha256_file(network)}", target)
     assert target.read_bytes() == network.read_bytes()
     assert "sha256" in refusal(command, "convert", f"{url}#sha256={'0' * 64}", target)
+    command("convert", network, tmp_path / "of-a-file.safetensors")
+    assert (tmp_path / "of-a-file.safetensors").read_bytes() == network.read_bytes()
 
 
 @pytest.mark.parametrize(
