@@ -150,13 +150,13 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
         module = importlib.import_module(place)
     except (Exception, SystemExit) as error:
         source = source_file(name)
-        fault = f"({error}); is the module in this folder or on PYTHONPATH?"
-        if source is not None:
-            fault = f"({own_fault(error, Path(source))}); fix it there"
+        missing = f"({error}); is the module in this folder or on PYTHONPATH?"
+        fault = missing if source is None else f"({own_fault(error, Path(source))}); fix it there"
         raise UserError(where, f"cannot import '{name}' {fault}") from None
     attribute = name.rpartition(":")[2]
     if not hasattr(module, attribute):
-        fault = f"the module has no {kind} '{attribute}'{suggestion(attribute, vars(module), '')}"
+        public = [key for key in vars(module) if key[0] != "_"]
+        fault = f"the module has no {kind} '{attribute}'{suggestion(attribute, public, '')}"
         raise UserError(where, f"cannot import '{name}': {fault}")
     return module, getattr(module, attribute)
 
