@@ -22,7 +22,7 @@ from eval.results.stored import FROM_STORED, NETWORKS, STORED, STORED_FORMAT, st
 from eval.results.summary import columns_of, load_measurements, measurements_file
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, atomic_path, jsonl_text, write_hashed_json, write_text
-from sida.files.content_hash import csv_text
+from sida.files.text_files import csv_text
 from workflow.preset import Preset
 from workflow.preset.jobs import row_digest
 

@@ -15,7 +15,7 @@ from eval.results.sheet import Needs, SheetRow, matching
 from eval.results.summary import Estimate, Measurement, require_comparable
 from sida.config.settings import Count
 from sida.errors import SettingError, UserError
-from sida.files.content_hash import csv_text
+from sida.files.text_files import csv_text
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from eval.figures.layout import Drawing, FigureKind, Runs, Sources, check_pick
 from eval.results.sheet import Needs, SheetRow, matching
 from sida.config.settings import Count
 from sida.errors import UserError
-from sida.files.content_hash import csv_text
+from sida.files.text_files import csv_text
 
 if TYPE_CHECKING:
     import numpy as np

@@ -29,8 +29,7 @@ from sida.config.settings import (
     names_object,
 )
 from sida.errors import UserError
-from sida.files.content_hash import FORMULA
-from sida.files.text_files import MOST_LINES, check_amount, read_text
+from sida.files.text_files import FORMULA, MOST_LINES, check_amount, read_text
 from sida.methods.registry import METHODS, official_saw
 
 #: Values of the column ``method`` for rows that are measured but not distilled here.

@@ -45,7 +45,7 @@ from sida.config.resources import find
 from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.files.atomic import json_text, read_hashed_json, write_text
-from sida.files.content_hash import with_hash
+from sida.files.text_files import with_hash
 
 _FORMAT = "sida-table/2"
 

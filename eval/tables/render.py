@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.tables.model import RECORD_FIELDS, Cell, Table
-from sida.files.content_hash import csv_text
+from sida.files.text_files import csv_text
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -1,31 +1,17 @@
 """The download cache: complete, checked files with records, fetched where they are missing, and locks of processes."""
 
 import contextlib
-import dataclasses
 import hashlib
 import os
-import re
 import shutil
-import socket
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
-from sida.assets.download import Download, Part, Transfer, unfit
-from sida.assets.registry import (
-    Asset,
-    asset_at,
-    cached_file,
-    find_asset,
-    hub_offline,
-    load_registry,
-    network_of,
-    offline,
-)
+from sida.assets.download import Download, Transfer, unfit
+from sida.assets.registry import Asset, cached_file, find_asset, hub_offline, load_registry, network_of, offline
+from sida.assets.registry import cache_dir as cache_dir  # users of the cache look for it here
 from sida.config.plugins import check_code_path
 from sida.errors import UserError, say
 from sida.files.atomic import atomic_path, sha256_file, try_lock, wait_for_lock, write_json
@@ -40,12 +26,6 @@ _STARTED = time.time()
 
 class ReadOnlyCacheError(UserError):
     """The cache cannot be written or locked; its files can be used, but none can be added."""
-
-
-def cache_dir() -> Path:
-    """Cache folder: ``$SIDA_CACHE``, else ``sida`` in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``)."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.path.expanduser(os.environ.get("SIDA_CACHE") or f"{base}/sida"))
 
 
 @contextlib.contextmanager
@@ -115,6 +95,10 @@ def write_record(target: str, record: dict[str, Any] | None) -> None:
         write_json(cache_dir() / LOCK_FILE, {name: kept for name, kept in records.items() if kept is not None})
 
 
+def _find(asset_id: str) -> Asset:
+    return find_asset(load_registry(), asset_id)
+
+
 def fetch(asset_id: str, transfer: Transfer | None = None) -> Path:
     """Makes sure that an asset is in the cache, complete and unchanged.
 
@@ -130,18 +114,17 @@ def fetch(asset_id: str, transfer: Transfer | None = None) -> Path:
         UserError: The id is unknown, the asset has no link or the network is forbidden (with the place for the file),
             the download failed, or the content is not the registered or recorded one.
     """
-    asset = find_asset(load_registry(), asset_id)
+    asset = _find(asset_id)
     if asset.hub and not asset.hub[2]:
         repository, mark, sha256 = asset_id.partition("#")
-        asset = asset_at(f"{repository}/{network_of(*asset.hub[:2])}{mark}{sha256}")
-    target = cache_dir() / asset.target
+        asset = _find(f"{repository}/{network_of(*asset.hub[:2])}{mark}{sha256}")
     if not _is_checked(asset):
         with _locked(asset, f"[fetch {asset.id}] another job is fetching it; waiting") as writable:
-            if target.exists():
+            if asset.path.exists():
                 check_cached(asset, writable)
             else:
                 _download(asset, transfer or Transfer())
-    return target
+    return asset.path
 
 
 @contextlib.contextmanager
@@ -152,7 +135,7 @@ def _locked(asset: Asset, announce: str | None = None) -> Iterator[bool]:
         try:
             stack.enter_context(file_lock(asset.target, announce))
         except ReadOnlyCacheError:
-            if not (cache_dir() / asset.target).exists():
+            if not asset.path.exists():
                 raise
             writable = False
         yield writable
@@ -160,19 +143,15 @@ def _locked(asset: Asset, announce: str | None = None) -> Iterator[bool]:
 
 def _download(asset: Asset, transfer: Transfer) -> None:
     """Downloads a missing asset, under its lock."""
-    target = cache_dir() / asset.target
     if asset.hub and (copy := cached_file(*asset.hub)):
-        with atomic_path(target) as temporary:
+        with atomic_path(asset.path) as temporary:
             shutil.copyfile(copy, temporary)
         check_cached(asset)
         return
     if not asset.urls or (hub_offline() if asset.hub else offline()):
-        raise by_hand(asset, target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = Part(target)
-    found, url = Download(asset, part, asset.sha256 or recorded(asset.target), transfer).run()
-    transfer.pause(0)
-    part.finish(target)
+        raise by_hand(asset)
+    asset.path.parent.mkdir(parents=True, exist_ok=True)
+    found, url = Download(asset, asset.sha256 or recorded(asset.target), transfer).run()
     _record(asset, found, url)
 
 
@@ -185,11 +164,11 @@ def check_pinned_code(names: Iterable[str]) -> None:
     Raises:
         UserError: There is no permission; the line has the archive's hash.
     """
-    for asset in (find_asset(load_registry(), name) for name in names):
-        path = cache_dir() / asset.target
-        if asset.kind == "code" and not asset.sha256 and path.is_file():
-            kind = f"the code of {asset.url or asset.source}, sha256 {sha256_file(path)}, of which none is registered"
-            check_code_path(path, kind)
+    for asset in map(_find, names):
+        if asset.kind == "code" and not asset.sha256 and asset.path.is_file():
+            digest = sha256_file(asset.path)
+            kind = f"the code of {asset.url or asset.source}, sha256 {digest}, of which none is registered"
+            check_code_path(asset.path, kind)
 
 
 def verify_asset(asset_id: str) -> str | None:
@@ -201,8 +180,8 @@ def verify_asset(asset_id: str) -> str | None:
     Raises:
         UserError: The hash differs.
     """
-    asset = find_asset(load_registry(), asset_id)
-    if not (cache_dir() / asset.target).exists():
+    asset = _find(asset_id)
+    if not asset.path.exists():
         return None
     with _locked(asset) as writable:
         return check_cached(asset, writable)
@@ -216,15 +195,13 @@ def forget(asset_id: str) -> list[str]:
     Returns:
         Descriptions of the removed things.
     """
-    asset = find_asset(load_registry(), asset_id)
-    target, gone = cache_dir() / asset.target, []
+    asset = _find(asset_id)
     with file_lock(asset.target):
-        part = Part(target)
-        if part.size:
-            gone.append("the unfinished download")
-        part.remove()
-        if target.exists() and asset.urls:
-            target.unlink()
+        unfinished = Download(asset)
+        gone = ["the unfinished download"] if unfinished.arrived else []
+        unfinished.remove()
+        if asset.path.exists() and asset.urls:
+            asset.path.unlink()
             gone.append("the file")
         if recorded(asset.target):
             write_record(asset.target, None)
@@ -239,12 +216,11 @@ def _is_checked(asset: Asset) -> bool:
     faults change no stamps.
     """
     try:
-        stamp = _stamp(cache_dir() / asset.target)
+        stamp = _stamp(asset.path)
     except OSError:
         return False
     record = read_records().get(asset.target, {})
-    given, checked = os.environ.get(RUN_STARTED, ""), record.get("checked")
-    began = float(given) if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", given) else _STARTED
+    began, checked = float(os.environ.get(RUN_STARTED, _STARTED)), record.get("checked")
     fresh = isinstance(checked, float) and began <= checked <= time.time()
     return fresh and record.get("stamp") == stamp and record["sha256"] == (asset.sha256 or record["sha256"])
 
@@ -256,9 +232,9 @@ def checked(path: str | os.PathLike[str]) -> Path:
         UserError: The hash differs.
     """
     path, cache = Path(os.path.expanduser(path)), cache_dir().resolve()
-    if path.is_file() and path.resolve().is_relative_to(cache):
-        target = path.resolve().relative_to(cache).as_posix()
-        for asset in [asset for asset in load_registry().values() if asset.target == target][:1]:
+    place = path.resolve()
+    for asset in load_registry().values() if place.is_relative_to(cache) and place.is_file() else ():
+        if place == cache / asset.target:
             fetch(asset.id)
     return path
 
@@ -276,11 +252,10 @@ def check_cached(asset: Asset, record: bool = True) -> str:
     Raises:
         UserError: The file has not the registered size, or not the registered or recorded hash.
     """
-    target = cache_dir() / asset.target
     known = read_records().get(asset.target, {})
-    found, fault = unfit(target, asset, asset.sha256 or known.get("sha256", ""))
+    found, fault = unfit(asset.path, asset, asset.sha256 or known.get("sha256", ""))
     if fault:
-        raise UserError(target, fault, "delete it, and fetch the file or put it there")
+        raise UserError(asset.path, fault, "delete it, and fetch the file or put it there")
     if record:
         _record(asset, found, known.get("url", asset.url), known.get("date"))
     return found
@@ -288,33 +263,28 @@ def check_cached(asset: Asset, record: bool = True) -> str:
 
 def describe_asset(asset: Asset) -> dict[str, Any]:
     """Record of a cached asset and its origin, without dates and absolute paths: equal files have equal records."""
-    target = cache_dir() / asset.target
     record = read_records().get(asset.target)
     if record is None:
         # A user put the file into a cache that cannot be written.
-        record = {"sha256": sha256_file(target), "size": target.stat().st_size, "url": asset.url}
+        record = {"sha256": sha256_file(asset.path), "size": asset.path.stat().st_size, "url": asset.url}
     facts = {name: getattr(asset, name) for name in ("id", "kind", "target", "license", "source", "note")}
     return {**facts, **{name: record[name] for name in ("sha256", "size", "url")}}
 
 
-def by_hand(asset: Asset, target: Path) -> UserError:
+def by_hand(asset: Asset) -> UserError:
     """The error for a file that the user must put into the cache, in one line."""
-    facts = [f"{asset.size:,} bytes"] if asset.size else []
-    facts += [f"sha256 {asset.sha256}"] if asset.sha256 else []
-    size = f" ({', '.join(facts)})" if facts else ""
     why = f"{'SIDA_OFFLINE' if offline() else 'HF_HUB_OFFLINE'} is set" if asset.urls else "has no direct link"
     origin = asset.urls[0] if asset.urls else asset.source
     note = f" [{asset.note}]" if asset.note and not asset.urls else ""
-    remedy = f"get it from {origin}{size} and put it at {target}{note}"
+    remedy = f"get it from {origin} and put it at {asset.path}{note}"
     return UserError(f"asset '{asset.id}'", f"is missing and {why}", remedy)
 
 
 def _record(asset: Asset, sha256: str, url: str, date: str | None = None) -> None:
     """Records a file; prints a line if its hash was not known before."""
-    target, new = cache_dir() / asset.target, not recorded(asset.target)
-    size = target.stat().st_size
-    record = {"sha256": sha256, "size": size, "url": url, "date": date or now()}
-    record |= {"stamp": _stamp(target), "checked": time.time()}
+    new, stamp = not recorded(asset.target), _stamp(asset.path)
+    size = stamp[0]
+    record = {"sha256": sha256, "size": size, "url": url, "date": date or now(), "stamp": stamp, "checked": time.time()}
     write_record(asset.target, record)
     if new and not asset.sha256:
         place = f" of {url}" if url else ""
@@ -326,78 +296,26 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
-#: Seconds that an interrupted process waits for its downloads to end.
-_GRACE = 0.5
-
-
-def fetch_many(asset_ids: Sequence[str], transfer: Transfer | None = None, parallel: int = 4) -> dict[str, Path]:
-    """Fetches several assets in parallel; see :func:`fetch`.
-
-    All are tried even if one fails. An interrupt ends all of them; received bytes are kept for the next try.
+def fetch_many(asset_ids: Sequence[str], transfer: Transfer | None = None) -> dict[str, Path]:
+    """Fetches several assets, one after the other; see :func:`fetch`. All are tried even if one fails.
 
     Raises:
         UserError: An asset is missing. For several missing assets every reason is printed, and the message has their
             number.
     """
     for asset_id in asset_ids:
-        find_asset(load_registry(), asset_id)
-    transfer = dataclasses.replace(transfer or Transfer(), stop=threading.Event())
+        _find(asset_id)
     found: dict[str, Path] = {}
-    errors: list[Exception] = []
-    left = iter(dict.fromkeys(asset_ids))  # shared by the threads
-
-    def work() -> None:
-        for asset_id in left:
-            try:
-                transfer.pause(0)
-                found[asset_id] = fetch(asset_id, transfer)
-            except Exception as error:
-                errors.append(error)
-
-    # Daemon threads: an interrupted process does not wait for their connections (executors join their threads).
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(len(asset_ids), parallel))]
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            thread.join()
-    finally:
-        transfer.stop.set()
-        for thread in threads:
-            thread.join(_GRACE / len(threads))
-    others = [error for error in errors if not isinstance(error, UserError)]
-    if others or len(errors) == 1:
-        raise (others or errors)[0]
+    errors: list[UserError] = []
+    for asset_id in dict.fromkeys(asset_ids):
+        try:
+            found[asset_id] = fetch(asset_id, transfer)
+        except UserError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
     if errors:
-        for text in sorted(map(str, errors)):
-            say(text)
+        for fault in errors:
+            say(str(fault))
         raise UserError("", f"{len(errors)} of {len(found) + len(errors)} assets are missing (listed above)")
-    return {asset_id: found[asset_id] for asset_id in asset_ids}
-
-
-#: Seconds in which a host must accept a connection.
-PATIENCE = 3.0
-
-
-def check_reachable(names: Iterable[str]) -> None:
-    """Checks that missing assets can be asked for: some host of theirs accepts a connection, or there is a proxy.
-
-    Raises:
-        UserError: The network is forbidden, or no host answers; the line names all missing assets.
-    """
-    found = [find_asset(load_registry(), name) for name in names]
-    missing = [asset for asset in found if asset.urls and not (cache_dir() / asset.target).exists()]
-    parts = [urlsplit(url) for asset in missing for url in asset.urls]
-    hosts = {(part.hostname or "", part.port or (80 if part.scheme == "http" else 443)) for part in parts}
-    if not missing or (not offline() and (getproxies() or any(_accepts(*host) for host in sorted(hosts)))):
-        return
-    why = "SIDA_OFFLINE is set" if offline() else "no host of theirs can be reached"
-    ids = " ".join(sorted(asset.id for asset in missing))
-    remedy = f"run `sida assets fetch {ids}` on a computer with internet, and copy its cache here"
-    raise UserError(f"missing in {cache_dir()}", f"{ids} ({why})", remedy)
-
-
-def _accepts(host: str, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=PATIENCE):
-        return True
-    return False
+    return found

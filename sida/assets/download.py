@@ -33,7 +33,7 @@ _CHUNK, _REDIRECTS, _ATTEMPTS, _LONGEST_PAUSE = 1 << 18, 10, 100, 30.0
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 #: Limit in bytes of a file whose size is not registered.
 MOST = 64 * 10**9
-#: Bytes that a body of unknown length leaves free on the disk.
+#: Free bytes of the disk that the body of a file of unknown length needs.
 _ROOM = 1 << 30
 _SPACE = "free some space or set SIDA_CACHE to another folder"
 #: A strong name of a version: files of equal names are equal in every byte (RFC 9110, 8.8.3).
@@ -41,23 +41,11 @@ _STRONG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
 
 
 class BrokenError(Exception):
-    """The attempt failed, but another one may succeed.
-
-    Attributes:
-        wait: Pause in seconds that the server asked for.
-    """
-
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait = wait
+    """The attempt failed, but another one may succeed."""
 
 
 class HopelessError(Exception):
     """The URL does not give the file; a mirror may."""
-
-
-class StoppedError(Exception):
-    """All downloads were asked to end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +59,6 @@ class Transfer:
         window: Seconds in each of which an answer must bring at least ``least`` bytes of the file; so a file takes at
             most ``size / least`` windows.
         least: See ``attempts`` and ``window``.
-        stop: Event with which another thread ends the download; received bytes are kept.
     """
 
     attempts: int = 5
@@ -79,125 +66,86 @@ class Transfer:
     timeout: float = 30.0
     window: float = 60.0
     least: int = 1 << 20
-    stop: threading.Event = dataclasses.field(default_factory=threading.Event, compare=False)
-
-    def pause(self, seconds: float) -> None:
-        """Waits, unless the download is to end.
-
-        Raises:
-            StoppedError: ``stop`` is set.
-        """
-        if self.stop.wait(seconds):
-            raise StoppedError
 
 
-class Part:
-    """An unfinished download, ``<target>.part`` in the cache, with a note of its URL and version.
+class Download:
+    """The download of an asset into ``<file>.part`` in the cache, which may hold its beginning from an earlier try.
 
-    If the hash of the file is unknown, a file joined from two versions would go unnoticed. Then a download is resumed
-    only where the server names the version by a strong ETag, and says that the rest is of this version.
+    A note beside that file has the URL and version of its bytes. If the hash of the asset is unknown, a file joined
+    from two versions would go unnoticed. Then a download is resumed only where the server names the version by a strong
+    ETag, and says that the rest is of this version.
 
     Args:
-        target: Place of the complete file.
-    """
-
-    def __init__(self, target: Path) -> None:
-        self.path, self._note = (target.with_name(f"{target.name}.{end}") for end in ("part", "part.etag"))
-
-    @property
-    def size(self) -> int:
-        """Bytes that have arrived."""
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def version(self, url: str) -> str:
-        """The version of the bytes, if they are of this URL; empty if it is unknown."""
-        with contextlib.suppress(UserError, ValueError):
-            noted, version = read_ordinary(self._note, 1 << 14).decode().split("\n")
-            return version if noted == url and _STRONG.fullmatch(version) else ""
-        return ""
-
-    def begin(self, url: str, version: str) -> None:
-        """Makes the file empty, and notes where its bytes will come from."""
-        self.path.write_bytes(b"")
-        write_text(self._note, f"{url}\n{version}")
-
-    def remove(self) -> None:
-        """Removes the unfinished download and its note."""
-        for path in (self.path, self._note):
-            path.unlink(missing_ok=True)
-
-    def finish(self, target: Path) -> None:
-        """Flushes the checked file to disk and renames it to ``target``."""
-        with open(self.path, "rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(self.path, target)
-        self.remove()
-
-
-@dataclasses.dataclass(frozen=True)
-class Download:
-    """Downloads an asset into ``part``, which may hold its beginning from an earlier try.
-
-    Attributes:
         asset: The asset.
-        part: Unfinished file beside the target.
         sha256: Expected hash; empty if unknown.
         transfer: Settings of the download.
     """
 
-    asset: Asset
-    part: Part
-    sha256: str
-    transfer: Transfer
+    def __init__(self, asset: Asset, sha256: str = "", transfer: Transfer | None = None) -> None:
+        self.asset, self.sha256, self.transfer = asset, sha256, transfer or Transfer()
+        self.target = asset.path
+        self.part, self._note = (asset.path.with_name(f"{asset.path.name}.{end}") for end in ("part", "part.etag"))
+
+    @property
+    def arrived(self) -> int:
+        """Bytes that have arrived."""
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def remove(self) -> None:
+        """Removes the unfinished file and its note."""
+        for path in (self.part, self._note):
+            path.unlink(missing_ok=True)
 
     def run(self) -> tuple[str, str]:
-        """Returns ``(sha256, url)`` of the complete, checked file.
+        """Makes the complete, checked file at the target; returns ``(sha256, url)``.
 
         Raises:
             UserError: No URL gave the file; the message has the reasons, and received bytes are kept for the next try.
-            StoppedError: ``transfer.stop`` was set.
         """
         reasons = []
         for url in self.asset.urls:
             try:
-                return self._from_url(url), url
+                found = self._from_url(url)
             except HopelessError as error:
                 reasons.append(f"{url.split('/')[2]}: {error}")
-        path = self.part.path
-        remedy = f"run the command again to continue, or put '{path.stem}' into {path.parent} by hand"
+                continue
+            with open(self.part, "rb+") as stream:
+                os.fsync(stream.fileno())
+            os.replace(self.part, self.target)
+            self.remove()
+            return found, url
+        remedy = f"run the command again to continue, or put '{self.target.name}' into {self.target.parent} by hand"
         raise UserError("", f"asset '{self.asset.id}' could not be downloaded ({'; '.join(reasons)})", remedy)
 
     def _from_url(self, url: str) -> str:
         """All attempts at one URL; returns the hash of the complete file."""
         idle, transfer = 0, self.transfer
         for _ in range(_ATTEMPTS):
-            before = self.part.size
+            before = self.arrived
             try:
                 resumed = self._attempt(url)
-                found, fault = unfit(self.part.path, self.asset, self.sha256)
+                found, fault = unfit(self.part, self.asset, self.sha256)
                 if not fault:
                     return found
-                self.part.remove()
+                self.remove()
                 if not resumed:
                     raise HopelessError(f"the server's file {fault}")
                 raise BrokenError(f"the joined file {fault}; starting over")
             except BrokenError as error:
-                idle = 0 if self.part.size - before >= transfer.least else idle + 1
+                idle = 0 if self.arrived - before >= transfer.least else idle + 1
                 if idle >= transfer.attempts:
                     raise HopelessError(f"{error} ({idle} attempts)") from None
                 wait = min(_LONGEST_PAUSE, transfer.backoff * 2**idle) * random.uniform(0.75, 1.25)
-                wait = max(wait, min(error.wait, 2 * _LONGEST_PAUSE))
                 say(f"[fetch {self.asset.id}] {error}; trying again in {wait:.1f}s")
-                transfer.pause(wait)
+                time.sleep(wait)
         raise HopelessError(f"no complete file in {_ATTEMPTS} attempts")
 
     def _attempt(self, url: str) -> bool:
         """One request that starts or continues the file; returns, when all has arrived, whether it was continued."""
-        part = self.part
-        if part.path.is_symlink() or not part.path.is_file():  # which would lead the bytes elsewhere
-            part.path.unlink(missing_ok=True)
-        version = part.version(url)
-        done = part.size if self.sha256 or version else 0
+        if self.part.is_symlink() or not self.part.is_file():  # which would lead the bytes elsewhere
+            self.part.unlink(missing_ok=True)
+        version = self._version(url)
+        done = self.arrived if self.sha256 or version else 0
         headers = {"Range": f"bytes={done}-"} if done else {}
         headers |= {"If-Range": version} if done and version else {}
         with (
@@ -208,18 +156,26 @@ class Download:
                 return True
             start, total = self._accepted(answer, done, version)
             if not start:
-                with _disk(part.path):
-                    part.begin(url, answer.headers.get("ETag", ""))
+                with _disk(self.part):
+                    self.part.write_bytes(b"")
+                    write_text(self._note, f"{url}\n{answer.headers.get('ETag', '')}")
             self._receive(answer, start, total, watch)
-        if total is not None and part.size < total:
-            raise BrokenError(f"connection broke after {part.size:,} of {total:,} bytes")
+        if total is not None and self.arrived < total:
+            raise BrokenError(f"connection broke after {self.arrived:,} of {total:,} bytes")
         return start > 0
+
+    def _version(self, url: str) -> str:
+        """The version of the bytes that have arrived, if they are of this URL; empty if it is unknown."""
+        with contextlib.suppress(UserError, ValueError):
+            noted, version = read_ordinary(self._note, 1 << 14).decode().split("\n")
+            return version if noted == url and _STRONG.fullmatch(version) else ""
+        return ""
 
     def _accepted(self, answer: Any, done: int, version: str) -> tuple[int, int | None]:
         """Checks status, form and announced length; returns ``(first byte of the body, total length or None)``."""
         status, headers, asset = answer.status, answer.headers, self.asset
         if status in _AGAIN:
-            raise BrokenError(f"the server answered {status}", float(_number(headers.get("Retry-After")) or 0))
+            raise BrokenError(f"the server answered {status}")
         if status not in (200, 206, 416):
             private = asset.hub is not None and status in (401, 403)
             remedy = "; for a private or gated repository set HF_TOKEN or run `hf auth login`" if private else ""
@@ -228,7 +184,7 @@ class Download:
         if status != 200:
             place = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", headers.get("Content-Range", ""))
             if not place or int(place[1]) != done or (version and headers.get("ETag") != version):
-                self.part.remove()
+                self.remove()
                 raise BrokenError("the server has another part or another version than asked for; starting over")
             start, total = done, int(place[2])
         # Such an answer would take the place of bytes that have arrived.
@@ -240,30 +196,28 @@ class Download:
         known = asset.size or self.sha256 or "chunked" in headers.get("Transfer-Encoding", "")
         if total is None and not known:
             raise HopelessError("the length of the file is unknown, so a cut-off copy would go unnoticed")
-        limit, free = asset.size or MOST, shutil.disk_usage(self.part.path.parent).free
-        if total is not None and (total > limit or total != (asset.size or total)):
-            raise HopelessError(f"the file has {total:,} bytes there, {self._should(limit)}")
-        if total is not None and free < total - start:
-            raise UserError(self.part.path, f"{free:,} bytes are free, {total - start:,} are missing", _SPACE)
+        if total is not None and (total > (asset.size or MOST) or total != (asset.size or total)):
+            raise self._other_size(f"the file has {total:,} bytes there")
         return start, total
 
-    def _should(self, limit: int) -> str:
-        return f"{limit:,} are registered" if self.asset.size else f"and without a registered size at most {limit:,}"
+    def _other_size(self, fault: str) -> HopelessError:
+        size = self.asset.size
+        rule = f"{size:,} are registered" if size else f"and without a registered size at most {MOST:,}"
+        return HopelessError(f"{fault}, {rule}")
 
     def _receive(self, answer: Any, start: int, total: int | None, watch: _Watch) -> None:
-        path, limit = self.part.path, total or self.asset.size or MOST
+        path, limit = self.part, total or self.asset.size or MOST
         megabytes = (total or self.asset.size or 0) / 1e6
         progress = Progress(f"fetch {self.asset.id}", megabytes, "MB", done=start / 1e6, interval=5)
         # read1 returns the bytes that have arrived; a larger read would lose them when the connection breaks.
         while chunk := answer.read1(_CHUNK):
-            self.transfer.pause(0)
+            needed = _ROOM if total is None else total - start - watch.arrived
+            if (free := shutil.disk_usage(path.parent).free) < needed:
+                raise UserError(path, f"{free:,} bytes are free, {needed:,} are needed", _SPACE)
             watch.arrived += len(chunk)
             if start + watch.arrived > limit:
-                self.part.remove()
-                raise HopelessError(f"the server sends more than {limit:,} bytes; {self._should(limit)}")
-            free = shutil.disk_usage(path.parent).free
-            if total is None and free < _ROOM:
-                raise UserError(path, f"{free:,} bytes are free, and the file's length is unknown", _SPACE)
+                self.remove()
+                raise self._other_size(f"the server sends more than {limit:,} bytes")
             with _disk(path), open(path, "ab") as stream:
                 stream.write(chunk)
             progress.update((start + watch.arrived) / 1e6)
@@ -279,7 +233,7 @@ def _disk(path: Path) -> Iterator[None]:
 
 
 class _Watch(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
-    """Connections that end when the file does not arrive, whatever else does, and when downloads are to end.
+    """Connections that end when the file does not arrive, whatever else does.
 
     Errors of a connection leave the block as :class:`BrokenError`.
     """
@@ -296,24 +250,16 @@ class _Watch(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
-    def http_open(self, req: Any) -> Any:
-        """Opens a connection."""
-        return self.do_open(self._watched(http.client.HTTPConnection), req)
-
-    def https_open(self, req: Any) -> Any:
-        """Opens a connection."""
-        made = self._watched(http.client.HTTPSConnection)
-        return self.do_open(made, req, context=self._context)  # type: ignore[attr-defined]
-
-    def _watched(self, kind: type[http.client.HTTPConnection]) -> Any:
+    def do_open(self, http_class: Any, req: Any, **http_conn_args: Any) -> Any:
+        """Opens a connection, whose socket is watched as soon as there is one."""
         sockets = self._sockets
 
-        class Watched(kind):  # type: ignore[misc,valid-type]
+        class Watched(http_class):
             def connect(self) -> None:
                 super().connect()
                 sockets.append(self.sock)
 
-        return Watched
+        return super().do_open(Watched, req, **http_conn_args)
 
     def __enter__(self) -> _Watch:
         self._thread.start()
@@ -323,24 +269,21 @@ class _Watch(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
         self._left.set()
         self._thread.join()
         broken = isinstance(error, (OSError, http.client.HTTPException, ValueError))
-        if error is None or broken or isinstance(error, HopelessError):  # an answer that was cut off may look so
-            self.transfer.pause(0)
-            if self.slow:
-                least, window = self.transfer.least, self.transfer.window
-                raise BrokenError(f"the server sends less than {least:,} bytes in {window:g} s") from None
+        # An answer that was cut off may look hopeless.
+        if self.slow and (error is None or broken or isinstance(error, HopelessError)):
+            least, window = self.transfer.least, self.transfer.window
+            raise BrokenError(f"the server sends less than {least:,} bytes in {window:g} s") from None
         if broken:
             raise BrokenError(f"connection failed ({type(getattr(error, 'reason', error)).__name__})") from None
 
     def _look(self) -> None:
-        before, since = 0, time.monotonic()
-        while not self._left.wait(0.05):
-            if time.monotonic() - since > self.transfer.window:
-                self.slow = self.arrived - before < self.transfer.least
-                before, since = self.arrived, time.monotonic()
-            if self.slow or self.transfer.stop.is_set():
-                for sock in self._sockets:
-                    with contextlib.suppress(OSError):  # a TLS socket's own shutdown would wait
-                        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        before = 0
+        while not self._left.wait(self.transfer.window):
+            self.slow |= self.arrived - before < self.transfer.least
+            before = self.arrived
+            for sock in self._sockets if self.slow else ():
+                with contextlib.suppress(OSError):  # a TLS socket's own shutdown would wait
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 @functools.cache

@@ -13,28 +13,27 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from sida.config.plugins import check_code_path
 from sida.config.resources import ROOT, find
 from sida.errors import UserError, located, suggestion
 from sida.files.text_files import MOST_LINES, check_amount, read_text
 
 ASSET_COLUMNS = ("id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note")
-ASSET_KINDS = {
-    "network": "a distilled generator (pickle)",
-    "gdd-network": "a generator of GDD (pickle, GDD's preconditioning)",
-    "state-dict": "weights of a generator alone; their architecture is a file of config/networks: state-dict:NAME",
-    "teacher": "a diffusion network (pickle)",
-    "fid-reference": "statistics of a training set",
-    "reference-batch": "images for precision and recall",
-    "extractor": "a feature network",
-    "code": "the code of a feature network, of one commit",
-    "backbone": "a frozen network of GDD's discriminator",
-    "vae": "the autoencoder of latent models",
-    "dataset": "the raw files of a data set",
-    "labels": "the class of each image of a data set",
-}
+#: Kinds of files: generators (pickles; GDD's have a preconditioning of their own, of others only the weights are
+#: published, whose architecture is a file of config/networks: ``state-dict:NAME``), diffusion networks, statistics and
+#: images of a training set, feature networks and their code, frozen networks of GDD's discriminator, the autoencoder of
+#: latent models, raw files of a data set, and the class of each of its images.
+ASSET_KINDS = (
+    *("network", "gdd-network", "state-dict", "teacher", "fid-reference", "reference-batch"),
+    *("extractor", "code", "backbone", "vae", "dataset", "labels"),
+)
 #: Ends of the names of network files.
 NETWORK_ENDS = (".safetensors", ".pkl", ".pt", ".pth")
+
+
+def cache_dir() -> Path:
+    """Cache folder: ``$SIDA_CACHE``, else ``sida`` in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``)."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.path.expanduser(os.environ.get("SIDA_CACHE") or f"{base}/sida"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +75,11 @@ class Asset:
         return ((self.url,) if self.url else ()) + self.mirrors
 
     @property
+    def path(self) -> Path:
+        """Place in the cache."""
+        return cache_dir() / self.target
+
+    @property
     def network_class(self) -> str | None:
         """The suite's network class, if the name in the file is ambiguous."""
         return "GDDPrecond" if self.kind == "gdd-network" else None
@@ -90,25 +94,12 @@ class Asset:
         return find("networks", self.network, where=f"asset '{self.id}': kind") if self.network else None
 
 
-def default_registry() -> Path:
-    """Path of the registry: ``$SIDA_ASSETS``, else ``config/assets.tsv`` (see :mod:`sida.config.resources`).
-
-    Raises:
-        UserError: The current folder has another registry, for which the user gave no permission.
-    """
-    if os.environ.get("SIDA_ASSETS"):
-        return Path(os.environ["SIDA_ASSETS"])
-    path, ours = find("", "config/assets.tsv"), ROOT / "config/assets.tsv"
-    if path.resolve() != ours.resolve() and read_text(path) != read_text(ours):
-        check_code_path(path, "a registry of downloads in the place of the suite's", f"set SIDA_ASSETS={path}")
-    return path
-
-
 def load_registry(path: str | os.PathLike[str] | None = None) -> dict[str, Asset]:
     """Reads and checks the registry.
 
     Args:
-        path: Tab-separated file with the columns :data:`ASSET_COLUMNS`; ``None`` for :func:`default_registry`.
+        path: Tab-separated file with the columns :data:`ASSET_COLUMNS`; by default ``$SIDA_ASSETS``, else the suite's
+            own.
 
     Returns:
         Assets by id, in file order.
@@ -117,7 +108,7 @@ def load_registry(path: str | os.PathLike[str] | None = None) -> dict[str, Asset
         UserError: The file is missing or not UTF-8, a column is missing, an id is used twice, or a value is invalid
             (with line and column).
     """
-    path = Path(path) if path is not None else default_registry()
+    path = Path(path or os.environ.get("SIDA_ASSETS") or ROOT / "config/assets.tsv")
     return dict(_parsed(read_text(path), path))
 
 
@@ -248,8 +239,8 @@ def _asset(row: dict[str, str]) -> Asset:
         if fault := address_fault(url):
             raise UserError("", f"'{url}' {fault}")
     size = int(row["size"]) if row["size"] else None
-    texts: dict[str, Any] = {name: row[name] for name in ("id", "url", "sha256", "target", "license", "source", "note")}
-    return Asset(**texts, kind=kind, network=network, mirrors=mirrors, size=size)
+    read: dict[str, Any] = {"kind": kind, "network": network, "mirrors": mirrors, "size": size}
+    return Asset(**{**row, **read})
 
 
 def is_counted(name: Any) -> bool:

@@ -40,15 +40,10 @@ def _convert(args: argparse.Namespace) -> None:
     from sida.networks.official import find_source, import_network
 
     path, asset = find_source(args.source)
-    given = {"method": args.method, "dataset": args.dataset}
+    given = load_spec(args.network, "--network") if args.network else None
+    facts = {name: value for name in ("method", "dataset") if (value := getattr(args, name)) is not None}
     network = import_network(
-        path,
-        args.target,
-        asset,
-        key=args.key,
-        network_class=args.network_class,
-        network=load_spec(args.network, "--network") if args.network else None,
-        metadata={name: value for name, value in given.items() if value is not None},
+        path, args.target, asset, key=args.key, network_class=args.network_class, network=given, metadata=facts
     )["network"]
     print(f"{args.target}: {network['class']} {network['kwargs'].get('model_type', '')}".rstrip())
 
@@ -62,11 +57,11 @@ _INFO_EXAMPLES = """examples:
   sida info cifar_uncond_gdd_i.pkl --network-class GDDPrecond
   sida info network.safetensors --json
 """
+#: Longest line, and most entries of a list or mapping.
 _WIDTH, _MOST = 300, 100
-_FIRST = (
-    *("file", "bytes", "sha256", "format", "class_in_file", "entries"),
-    *("method", "dataset", "nimg", "parameters", "tensors"),
-)
+_FIRST = ("file", "bytes", "sha256", "format", "class_in_file", "entries", "method", "dataset", "nimg", "parameters",
+          "tensors")  # fmt: skip
+_LAST = ("architecture", "arguments")
 
 
 def _info_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,26 +82,22 @@ def _info(args: argparse.Namespace) -> None:
         print(json.dumps(facts, indent=2, sort_keys=True))
         return
     network = facts.pop("network")
-    for name in (*_FIRST, *sorted(set(facts) - set(_FIRST) - {"images"})):
-        _show(name, facts.get(name))
-    _show("architecture", network["class"])
-    _show("arguments", {name: json.dumps(value) for name, value in network["kwargs"].items()})
+    arguments = {name: json.dumps(value) for name, value in network["kwargs"].items()}
+    facts |= {"architecture": network["class"], "arguments": arguments}
+    for name in (*_FIRST, *sorted(facts.keys() - {*_FIRST, *_LAST, "images"}), *_LAST):
+        for line in _lines(name, facts.get(name)):
+            print(one_line(line, _WIDTH))
 
 
-def _show(name: str, value: Any) -> None:
+def _lines(name: str, value: Any) -> list[str]:
     if value in (None, [], {}):
-        return
+        return []
     if isinstance(value, dict):
-        lines = [
-            one_line(name, 80),
-            *(f"  {one_line(key, 80):<20} {value[key]}" for key in sorted(value)[:_MOST] if value[key] is not None),
-        ]
-    else:
-        text = f"{value:,}" if isinstance(value, int) else str(value)
-        text = ", ".join(map(str, value[:_MOST])) if isinstance(value, list) else text
-        lines = [f"{one_line(name, 80):<14} {text}"]
-    for line in lines:
-        print(one_line(line, _WIDTH))
+        inner = [key for key in sorted(value)[:_MOST] if value[key] is not None]
+        return [one_line(name, 80), *(f"  {one_line(key, 80):<20} {value[key]}" for key in inner)]
+    text = f"{value:,}" if isinstance(value, int) else value
+    text = ", ".join(map(str, value[:_MOST])) if isinstance(value, list) else text
+    return [f"{one_line(name, 80):<14} {text}"]
 
 
 INFO = Verb(_INFO_HELP, _INFO_EXAMPLES, _info_arguments, _info)

@@ -85,14 +85,10 @@ def refusal(name: str) -> str:
     """Reason why a name is not imported, and the remedy, as text that follows the name."""
     source = source_file(name)
     lies = f" ({source})" if source else ""
-    kind = (
-        f"not an object that files may name (only '{MONITOR}' is)"
-        if is_ours(name)
-        else "code from outside this package"
-    )
+    own = f"not an object that files may name (only '{MONITOR}' is)"
     return (
-        f"is {kind}{lies}, which is not run because a file names it; "
-        f"read it, and if you trust it, set {ALLOW}={name.partition(':')[0]}"
+        f"is {own if is_ours(name) else 'code from outside this package'}{lies}, which is not run because a file names "
+        f"it; read it, and if you trust it, set {ALLOW}={name.partition(':')[0]}"
     )
 
 
@@ -154,22 +150,15 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
         module = importlib.import_module(place)
     except (Exception, SystemExit) as error:
         source = source_file(name)
-        fault = f"({error}); is the module in this folder or on PYTHONPATH?"
-        if source is not None:
-            fault = f"({own_fault(error, Path(source))}); fix it there"
+        missing = f"({error}); is the module in this folder or on PYTHONPATH?"
+        fault = missing if source is None else f"({own_fault(error, Path(source))}); fix it there"
         raise UserError(where, f"cannot import '{name}' {fault}") from None
     attribute = name.rpartition(":")[2]
     if not hasattr(module, attribute):
-        own = [key for key, value in vars(module).items() if key[0] != "_" and not _imported(value, module.__name__)]
-        fault = f"the module has no {kind} '{attribute}'{suggestion(attribute, own)}"
+        public = [key for key in vars(module) if key[0] != "_"]
+        fault = f"the module has no {kind} '{attribute}'{suggestion(attribute, public, '')}"
         raise UserError(where, f"cannot import '{name}': {fault}")
     return module, getattr(module, attribute)
-
-
-def _imported(value: Any, place: str) -> bool:
-    """Whether a module's value is another module, or a function or class of another module."""
-    code = inspect.isroutine(value) or inspect.isclass(value)
-    return inspect.ismodule(value) or (code and value.__module__ != place)
 
 
 def own_fault(error: BaseException, source: Path | None) -> str:
@@ -177,17 +166,18 @@ def own_fault(error: BaseException, source: Path | None) -> str:
 
     A library's exception is usually the fault of its caller. Without a source file it is the reason alone.
     """
-    if source is None:
-        return " ".join(f"{type(error).__name__}: {error}".split())
-    folder = source.resolve().parent
-    places = [(Path(frame.filename), frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
     words = " ".join(f"{type(error).__name__}: {error}".split())
+    if source is None:
+        return words
+    places = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
-        places.append((Path(error.filename), error.lineno or 0))
+        places.append((error.filename, error.lineno or 0))
         words = f"{type(error).__name__}: {error.msg}"
-    inside = [place for place in places if place[0].is_file() and folder in place[0].resolve().parents]
-    own = [place for place in inside if "site-packages" not in place[0].parts]
-    file, line = own[-1] if own else (source, 1)
+    file, line = source, 1
+    for name, number in places:
+        place = Path(name).resolve()
+        if place.is_file() and place.is_relative_to(source.resolve().parent) and "site-packages" not in place.parts:
+            file, line = Path(name), number
     shown = os.path.relpath(file) if file.is_relative_to(Path.cwd()) else str(file)
     return f"{shown}, line {line}: {words}"
 

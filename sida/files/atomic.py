@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sida.errors import UserError
-from sida.files.content_hash import REMAKE, SHORT_DIGITS, DamagedError, check_hash, line_places, with_hash
 from sida.files.ordinary import open_ordinary
-from sida.files.text_files import MOST_JSON, check_amount, parse_json, read_text
+from sida.files.text_files import DamagedError, check_amount, check_hash, line_places, parse_json, read_text, with_hash
 
 
 def try_lock(file: int | BinaryIO, shared: bool = False) -> bool:
@@ -49,21 +48,25 @@ def wait_for_lock(file: int | BinaryIO) -> None:
 #: Seconds without a change after which a temporary file is that of a killed process, unless a process locks it.
 DAY = 86_400.0
 _NAME = re.compile(r"\..+?\.[a-z0-9_]{8}\.tmp(?:\.[^.]+)?")
+#: Folders that this process has swept.
 _swept: set[str] = set()
 
 
-def _sweep_dead(folder: Path) -> None:
-    """Removes temporary files of killed processes from a folder, once for each process and folder."""
-    if str(folder) in _swept:
-        return
-    _swept.add(str(folder))
+def sweep_temporaries(folder: str | os.PathLike[str], age: float = 0) -> None:
+    """Removes temporary files of killed processes from a folder; those that a process locks stay.
+
+    Args:
+        folder: The folder; it may be missing.
+        age: Seconds without a change, after which a file without a lock is that of a killed process. 0 needs a folder
+            that no other process writes to: a writer locks its file only after it made it.
+    """
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if not (_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)):
                 continue
             # Without locks, files stay.
             with contextlib.suppress(OSError), open(entry.path, "rb") as stream:
-                if time.time() - os.fstat(stream.fileno()).st_mtime > DAY and try_lock(stream, shared=True):
+                if time.time() - os.fstat(stream.fileno()).st_mtime >= age and try_lock(stream, shared=True):
                     os.unlink(entry.path)
 
 
@@ -103,7 +106,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     if target.exists() and not target.is_file():
         raise UserError(target, "is no ordinary file and will not be replaced", "name another file to write")
     target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep_dead(target.parent)
+    if str(target.parent) not in _swept:
+        _swept.add(str(target.parent))
+        sweep_temporaries(target.parent, DAY)
     # A name has at most 255 bytes.
     start = os.fsencode(target.name)[:180].decode(errors="ignore")
     handle, name = tempfile.mkstemp(f".tmp{target.suffix}", f".{start}.", target.parent)
@@ -126,14 +131,6 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         os.close(handle)
         temporary.unlink(missing_ok=True)
-
-
-def sweep_temporaries(folder: str | os.PathLike[str]) -> None:
-    """Removes temporary files of killed processes from a folder that no other process writes to (e.g. under a lock)."""
-    with contextlib.suppress(FileNotFoundError):
-        for entry in os.scandir(folder):
-            if _NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                os.unlink(entry.path)
 
 
 def set_aside(path: str | os.PathLike[str]) -> Path:
@@ -172,11 +169,11 @@ def json_text(value: Any) -> str:
 
 
 def write_hashed_json(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
-    """Writes a record as JSON, with the hash of its content (:mod:`sida.files.content_hash`), atomically."""
+    """Writes a record as JSON, with the hash of its content (:mod:`sida.files.text_files`), atomically."""
     write_json(path, with_hash(record))
 
 
-def read_hashed_json(path: str | os.PathLike[str], remedy: str = REMAKE) -> dict[str, Any]:
+def read_hashed_json(path: str | os.PathLike[str], remedy: str = DamagedError.REMAKE) -> dict[str, Any]:
     """Reads a JSON object, checks its hash, and returns it without the hash.
 
     Raises:
@@ -201,9 +198,7 @@ def jsonl_text(records: Sequence[Mapping[str, Any]], final: bool) -> str:
         final: Whether no line will follow; the hashes then include the number of lines, so that a lost line is found.
     """
     known = line_places(len(records)) if final else [""] * len(records)
-    lines = (
-        json.dumps(with_hash(record, SHORT_DIGITS, place), sort_keys=True) for record, place in zip(records, known)
-    )
+    lines = (json.dumps(with_hash(record, place), sort_keys=True) for record, place in zip(records, known))
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -225,7 +220,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """
     records = []
     text = read_text(path)
-    check_amount(text, str(path), "[{,\n", MOST_JSON)
+    check_amount(text, str(path), "[{,\n")
     lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -1,30 +1,46 @@
 """Pickles of strangers: published networks, weights of ``torch.save``, reference statistics.
 
-A child reads them (:mod:`sida.files.unpickler`). The parent gets facts as JSON, and tensors piece by piece. Neither
-side imports torch.
+Python's unpickler reads them in a child (:mod:`sida.files.fenced`), with an allow-list in the place of imports: a name
+in a pickle is an inert object, or one of a dozen functions that make plain values. The parent gets facts as JSON, and
+tensors piece by piece. Neither side imports torch to read.
+
+Formats: pytorch/pytorch:torch/serialization.py; the persistence layer of the published networks stores type, version,
+module source, class name and state.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
+import itertools
 import math
 import os
+import pickle
 import tempfile
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from sida.errors import UserError, located
-from sida.files.fenced import RESULT, Child
+from sida.errors import UserError, located, suggestion
+from sida.files.fenced import RESULT, Child, only_in_child
 from sida.files.ordinary import open_ordinary, size_on_disk
 from sida.files.tensors import read_tensors, starts_as_pickle
-from sida.files.unpickler import AGAIN
 
 if TYPE_CHECKING:
     import torch
 
-READER = "sida.files.unpickler:Reader"
+READER = "sida.files.pickles:Reader"
+AGAIN, _METHOD = "download it again", "method "
+#: Remedy for weights without an architecture of this package.
+FOREIGN_WEIGHTS = (
+    "name the architecture (sida convert FILE OUT.safetensors --network config.json), or draw the images by a Python "
+    "function (docs/score.md, 'A function')"
+)
+SAVED_WHOLE = f"save its weights (torch.save(net.state_dict(), FILE)), then {FOREIGN_WEIGHTS}; or save TorchScript"
 #: Elements of a piece of a tensor.
 _PIECE = RESULT // 8
 
@@ -34,7 +50,7 @@ class PickleFile:
 
     Args:
         path: The file.
-        method: Method of :class:`sida.files.unpickler.Reader` that finds them, ``network`` or ``weights``.
+        method: Method of :class:`Reader` that finds them, ``network`` or ``weights``.
         key: Entry that holds them.
 
     Attributes:
@@ -73,11 +89,7 @@ class PickleFile:
         self._child.close()
 
     def tensor(self, name: str) -> torch.Tensor:
-        """A tensor of floating-point numbers as float32.
-
-        Raises:
-            UserError: It holds other numbers, NaN or infinity.
-        """
+        """A tensor as float32; raises UserError for one of integers, or with NaN or infinity."""
         import torch
 
         values = np.empty(math.prod(self.shapes[name]), np.float32)
@@ -138,26 +150,351 @@ def answered(where: object) -> Iterator[None]:
 
 
 def read_state_dict(path: str | os.PathLike[str], key: str | None = None) -> dict[str, torch.Tensor]:
-    """Reads a dictionary of tensors from a file of ``torch.save``, without executing anything.
+    """Reads a dictionary of tensors from safetensors or a file of ``torch.save``, without executing anything.
 
     Args:
         path: The file.
-        key: Entry with the dictionary, where the file has an entry of this name.
+        key: Entry with the dictionary, where a file of ``torch.save`` has an entry of this name.
 
     Returns:
-        Tensors float32 by name, in the file's order.
+        Tensors by name: those of ``torch.save`` as float32, in the file's order.
 
     Raises:
-        UserError: As :class:`PickleFile`; or the file holds something else, or tensors of integers or with NaN.
+        UserError: As :func:`sida.files.tensors.read_tensors` or :class:`PickleFile`; or a file of ``torch.save`` holds
+            something else, or tensors of integers or with NaN.
     """
+    if not starts_as_pickle(path):
+        return read_tensors(path)[0]
     with PickleFile(path, "weights", key) as file:
         return {name: file.tensor(name) for name in file.shapes}
 
 
-def read_weights(path: str | os.PathLike[str], key: str | None = None) -> dict[str, torch.Tensor]:
-    """Reads a dictionary of tensors from safetensors, or as :func:`read_state_dict`.
+# In the child
 
-    Raises:
-        UserError: As :func:`read_state_dict` and :func:`sida.files.tensors.read_tensors`.
-    """
-    return read_state_dict(path, key) if starts_as_pickle(path) else read_tensors(path)[0]
+#: Types of the elements by the names of PyTorch's storages; numpy has no BFloat16, of which the bits are read.
+_TYPES = {
+    "Float": "<f4", "Half": "<f2", "Double": "<f8", "BFloat16": "<u2", "Long": "<i8", "Int": "<i4", "Short": "<i2",
+    "Char": "|i1", "Byte": "|u1", "Bool": "|b1", "Untyped": "|u1",
+}  # fmt: skip
+
+
+class _Storage(NamedTuple):
+    """Flat memory of a file: type of the elements, a name of :data:`_TYPES`, and the function that reads its bytes."""
+
+    kind: str
+    read: Callable[[], Any] = bytes
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(_TYPES[self.kind])
+
+
+class _View(NamedTuple):
+    """A strided view of a storage."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def values(self) -> np.ndarray:
+        """The elements, in memory of the storage."""
+        flat = np.frombuffer(self.storage.read(), self.storage.dtype)
+        numbers = (self.offset, *self.shape, *self.stride)
+        if len(self.shape) != len(self.stride) or not all(type(n) is int and n >= 0 for n in numbers):
+            raise UserError("", "damaged: a tensor with impossible sizes", AGAIN)
+        last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride))
+        if math.prod(self.shape) and last >= len(flat):
+            raise UserError("", "damaged: a tensor claims more elements than its storage holds", AGAIN)
+        strides = [step * flat.itemsize for step in self.stride]
+        return np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides, writeable=False)
+
+
+class _Object:
+    """An object whose class is not loaded; its type has the name of its class, of a library's class with the module."""
+
+    source: str | None = None
+    state: Any
+    args: tuple[Any, ...]
+
+    def __new__(cls, *args: Any) -> _Object:
+        made = super().__new__(cls)
+        made.args, made.state = args, {}
+        return made
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Settings(dict[Any, Any]):
+    """A dictionary that may be given attributes, which are ignored."""
+
+
+def _inert(name: str) -> type[_Object]:
+    return type(name, (_Object,), {})
+
+
+def _persistent(meta: dict[str, Any]) -> _Object:
+    made = _inert(meta["class_name"])()
+    made.source, made.state = str(meta["module_src"]), meta["state"]
+    return made
+
+
+def _method(target: Any, name: str) -> _Object:
+    if not isinstance(target, _Object) or type(target).__name__.startswith(_METHOD):
+        raise UserError("", f"refused: it asks for an attribute of a {type(target).__name__}", "no network needs it")
+    return _inert(_METHOD + name)(target)
+
+
+_CORE: Any = np._core if hasattr(np, "_core") else np.core
+_KNOWN: dict[str, Any] = {
+    "collections.OrderedDict": OrderedDict, "dnnlib.util.EasyDict": _Settings, "torch.Size": tuple,
+    "torch_utils.persistence._reconstruct_persistent_obj": _persistent,
+    "torch.storage._load_from_bytes": lambda data: _read(io.BytesIO(data)),
+    **dict.fromkeys(("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"),
+                    lambda storage, offset, shape, stride, *_: _View(storage, offset, tuple(shape), tuple(stride))),
+    **dict.fromkeys(("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"),
+                    lambda data, *_: data),
+    "_codecs.encode": lambda text, encoding: text.encode({"latin1": "latin-1", "latin-1": "latin-1"}[encoding]),
+    "numpy.ndarray": np.ndarray, "numpy.dtype": np.dtype,
+    **{f"numpy.{core}.multiarray.{name}": getattr(_CORE.multiarray, name)
+       for core in ("core", "_core") for name in ("_reconstruct", "scalar")},
+    **{f"numpy.{core}.numeric._frombuffer": _CORE.numeric._frombuffer for core in ("core", "_core")},
+    **{f"{module}.{name}": made for module in ("builtins", "__builtin__") for name, made in
+       {"set": set, "frozenset": frozenset, "complex": complex, "bytearray": bytes, "bytes": bytes,
+        "getattr": _method}.items()},
+}  # fmt: skip
+_INERT = ("torch.nn.modules.", "torch.nn.parameter.Parameter", "torch.device", "torch.serialization._get_layout",
+          "torch.utils.hooks.RemovableHandle")  # fmt: skip
+_CONSTANTS = (
+    "float32", "float16", "float64", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool", "bool_", "strided",
+    "contiguous_format", "channels_last", "preserve_format",
+)  # fmt: skip
+_LEGACY, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+_OTHER = "not a network of EDM, EDM2, SiD, SiDA or GDD"
+
+
+class _Unpickler(pickle.Unpickler):
+    """Python's unpickler with the allow-list; no fence of its own, since a file may set attributes of its objects."""
+
+    def __init__(self, file: Any, storage: Callable[[str, str], _Storage] | None = None) -> None:
+        only_in_child()
+        super().__init__(file, encoding="latin1")
+        self._storage = storage
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The stand-in for a name of the file."""
+        full = f"{module}.{name}"
+        if full in _KNOWN:
+            return _KNOWN[full]
+        if full.startswith(_INERT) or (module in ("torch", "numpy") and name in _CONSTANTS):
+            return _inert(full)
+        if module in ("torch", "torch.cuda", "torch.storage") and name.removesuffix("Storage") in _TYPES:
+            return _Storage(name.removesuffix("Storage"))
+        raise UserError("", f"refused: it refers to {full!a:.80}", f"of a network that was saved whole, {SAVED_WHOLE}")
+
+    def persistent_load(self, key: Any) -> Any:
+        """The memory of a tensor."""
+        if self._storage is None:
+            raise UserError("", "refused: it refers to data outside the file", "no published checkpoint needs it")
+        if key[0] == "module":  # a class with its source text, for warnings
+            return key[1]
+        _, storage, name, _, _, *views = key
+        if any(views):
+            raise UserError("", "refused: it holds storage views of PyTorch before 0.4", "save it again")
+        return self._storage(storage.kind, str(name))
+
+
+def _read(file: Any) -> Any:
+    """The value of a pickle, or of a container of ``torch.save``: a zip archive, or pickles followed by memory."""
+    start = file.read(16)
+    file.seek(0)
+    if start[:4] == b"PK\3\4":
+        return _read_zip(zipfile.ZipFile(file))
+    if start[2:].startswith(b"\x8a\x0a" + _LEGACY.to_bytes(10, "little")):
+        return _read_legacy(file)
+    if start[:1] != b"\x80":
+        raise UserError("", "empty, or not a pickle of protocol 2 to 5", "check the path, or download it again")
+    return _Unpickler(file).load()
+
+
+def _read_zip(archive: zipfile.ZipFile) -> Any:
+    names = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(names) != 1:
+        raise UserError(
+            "",
+            "a zip archive, but not one of torch.save (no data.pkl)",
+            "give the network's .pkl (pictures: sida score)",
+        )
+    prefix = names[0].removesuffix("data.pkl")
+    if f"{prefix}byteorder" in archive.namelist() and archive.read(f"{prefix}byteorder") != b"little":
+        raise UserError("", "written on a big-endian machine", "save it again on a little-endian one")
+
+    def storage(kind: str, name: str) -> _Storage:
+        return _Storage(kind, lambda: archive.read(f"{prefix}data/{name}"))
+
+    return _Unpickler(io.BytesIO(archive.read(names[0])), storage).load()
+
+
+def _read_legacy(file: Any) -> Any:
+    kinds: dict[str, str] = {}
+    memory: dict[str, bytes] = {}
+
+    def storage(kind: str, name: str) -> _Storage:
+        kinds[name] = kind
+        return _Storage(kind, lambda: memory[name])
+
+    magic, protocol, facts, value, keys = (_Unpickler(file, storage).load() for _ in range(5))
+    if magic != _LEGACY or protocol != _LEGACY_PROTOCOL or facts.get("little_endian") is not True:
+        raise UserError("", "a torch stream of an unknown version, or big-endian", "save it again with torch.save")
+    for name in map(str, keys):
+        count = int.from_bytes(file.read(8), "little")
+        memory[name] = file.read(count * np.dtype(_TYPES[kinds[name]]).itemsize)
+    return value
+
+
+class Reader:
+    """Answers for one file: facts about its value, then pieces of its tensors."""
+
+    def __init__(self) -> None:
+        self._views: dict[str, _View] = {}
+        self._last: tuple[str, np.ndarray] = ("", np.empty(0))
+
+    def plain(self, files: list[BinaryIO]) -> tuple[Any, dict[str, np.ndarray]]:
+        """The value as JSON, where ``{"": name}`` stands for an array."""
+        arrays: dict[str, np.ndarray] = {}
+        return _plain(_read(files[0]), arrays), arrays
+
+    def weights(self, files: list[BinaryIO], key: str | None) -> tuple[Any, dict[str, np.ndarray]]:
+        """Names and shapes of a dictionary of tensors, or of such an entry."""
+        value = _read(files[0])
+        if isinstance(value, dict) and isinstance(value.get(key), dict):
+            value = value[key]
+        named = value.items() if isinstance(value, dict) else ()
+        self._views = {name: view for name, view in named if isinstance(name, str) and isinstance(view, _View)}
+        if not self._views or len(self._views) < len(value):
+            raise UserError("", "holds no dictionary of tensors", "give the published file of weights")
+        return {"tensors": [[name, view.shape] for name, view in self._views.items()]}, {}
+
+    def network(self, files: list[BinaryIO], key: str) -> tuple[Any, dict[str, np.ndarray]]:
+        """Facts about a pickled network, the value itself or its entry ``key``.
+
+        These are ``class``, ``source_sha256`` of its source text, ``args`` and ``kwargs`` of its constructor, names and
+        shapes of its ``tensors`` (parameters and persistent buffers), and the ``entries`` of the file. ``hook`` is
+        "own" where a layer normalises its weights by a hook, the training flag where a detached copy does.
+        """
+        value = _read(files[0])
+        network = _network(value, key)
+        hook: Any = None
+        for prefix, state in _modules(network):
+            transient = state.get("_non_persistent_buffers_set")
+            transient = transient if isinstance(transient, (set, frozenset)) else ()
+            for group, left_out in (("_parameters", ()), ("_buffers", transient)):
+                for name, view in _group(state, group).items():
+                    if view is None or name in left_out:
+                        continue
+                    if not isinstance(view, _View):
+                        raise UserError("", f"'{prefix}{name}' is no tensor", "the file is damaged or foreign")
+                    self._views[f"{prefix}{name}"] = view
+            for method in _group(state, "_forward_pre_hooks").values():
+                bound = isinstance(method, _Object) and type(method).__name__.startswith(_METHOD)
+                target = getattr(method.args[0], "state", None) if bound else None
+                if isinstance(target, dict) and hook != "own":
+                    hook = "own" if target is state else bool(hook) or target.get("training") is True
+        if not self._views:
+            raise UserError("", "the network has no tensors", _OTHER)
+        args, kwargs = network.state.get("_init_args", ()), network.state.get("_init_kwargs")
+        if not isinstance(args, tuple) or not isinstance(kwargs, dict):
+            raise UserError("", f"{type(network).__name__} does not record its constructor arguments", "not loadable")
+        source = (network.source or "").encode("utf-8", "surrogatepass")
+        return {
+            "class": type(network).__name__, "source_sha256": hashlib.sha256(source).hexdigest(), "hook": hook,
+            "args": _plain(args), "kwargs": _plain(kwargs),
+            "tensors": [[name, view.shape] for name, view in self._views.items()],
+            "entries": [str(name) for name in itertools.islice(value, 100)] if isinstance(value, dict) else [],
+        }, {}  # fmt: skip
+
+    def piece(self, files: list[BinaryIO], name: str, start: int, count: int) -> tuple[Any, dict[str, np.ndarray]]:
+        """Elements of a tensor as float32."""
+        view = self._views[name]
+        brain = view.storage.kind == "BFloat16"
+        if view.storage.dtype.kind != "f" and not brain:
+            fault = f"tensor '{name}' is of type {view.storage.kind}"
+            raise UserError("", fault, "networks have floating-point tensors only")
+        if self._last[0] != name:
+            self._last = (name, view.values())
+        part = self._last[1].reshape(-1)[start : start + count]
+        part = np.ascontiguousarray((part.astype("<u4") << 16).view("<f4") if brain else part, dtype=np.float32)
+        if not np.isfinite(part).all():
+            raise UserError("", f"tensor '{name}' holds NaN or infinity", "take another snapshot")
+        return None, {"piece": part}
+
+
+def _plain(value: Any, arrays: dict[str, np.ndarray] | None = None) -> Any:
+    """A value as JSON; arrays are put aside."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(item, arrays) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item, arrays) for item in value]
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, np.ndarray) and value.dtype.kind == "U":
+        return value.tolist()
+    if arrays is None or not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+        fault = f"holds {_named(value)}, where only plain values and arrays may be"
+        raise UserError("", fault, "no published file needs it; use sida convert for networks")
+    arrays[name := str(len(arrays))] = value.astype(value.dtype.newbyteorder("<"), copy=False)
+    return {"": name}
+
+
+def _named(value: Any) -> str:
+    """Names the kind of a value, in words."""
+    if isinstance(value, _Object):
+        return f"an object of class '{type(value).__name__}'"
+    if isinstance(value, np.ndarray):
+        return f"a numpy array of type {value.dtype!s:.40}"
+    if isinstance(value, dict):
+        return "plain values or tensors"
+    return "a tensor" if isinstance(value, _View) else f"a {type(value).__name__}"
+
+
+def _network(value: Any, key: str) -> _Object:
+    """The network: the value itself or its entry ``key``."""
+    if isinstance(value, dict) and key in value:
+        value = value[key]
+    elif isinstance(value, dict) and not any(isinstance(entry, _View) for entry in value.values()):
+        known = [str(name)[:40] for name in itertools.islice(value, 100)]
+        raise UserError("", f"has no entry '{key}'{suggestion(key, known)}", "name the network's with --key")
+    if isinstance(value, _Object) and value.source is not None:
+        return value
+    raise UserError("", f"holds {_named(value)}, and no network with its class", SAVED_WHOLE)
+
+
+def _modules(module: Any, prefix: str = "") -> Iterator[tuple[str, dict[Any, Any]]]:
+    """Prefix of names and state of a module, then of those below it, in the order of a state dict."""
+    if not isinstance(module, _Object) or not isinstance(module.state, dict):
+        raise UserError("", f"'{prefix.removesuffix('.')}' is no module", _OTHER)
+    yield prefix, module.state
+    for name, child in _group(module.state, "_modules").items():
+        if child is not None:
+            yield from _modules(child, f"{prefix}{name}.")
+
+
+def _group(state: dict[Any, Any], group: str) -> Mapping[Any, Any]:
+    """One of a module's dictionaries."""
+    value = state.get(group, {})
+    if not isinstance(value, dict):
+        raise UserError("", f"its {group} is no mapping", "the file is damaged or foreign")
+    return value
+
+
+for _name in ("latin-1", "utf-8", "ascii", "cp437"):  # nothing can be imported later
+    "".encode(_name)
+np.lib.stride_tricks.as_strided(np.zeros(2), (1,), (8,))

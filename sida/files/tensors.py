@@ -24,9 +24,8 @@ import safetensors
 
 from sida.errors import UserError, located
 from sida.files.atomic import atomic_path
-from sida.files.content_hash import DamagedError, check_hash, with_hash
-from sida.files.ordinary import NETWORK, kind_of_file
-from sida.files.text_files import check_amount, parse_json
+from sida.files.ordinary import NETWORK, kind_of_file, open_ordinary
+from sida.files.text_files import check_amount, check_hash, parse_json, with_hash
 
 if TYPE_CHECKING:
     import torch
@@ -59,11 +58,26 @@ class TensorEntry(NamedTuple):
 
 
 class TensorHeader(NamedTuple):
-    """Header of a file: its metadata, its tensors by name, and where the data part begins."""
+    """Header of a file.
 
-    metadata: dict[str, str]
+    Attributes:
+        record: The record; None in a file of another program.
+        entries: The tensors by name.
+        data_start: Place of the data part.
+        sha256: Recorded hash of the tensors; None without one.
+        of_data: Whether that is the hash of the data part alone, as in files of earlier versions.
+    """
+
+    record: dict[str, Any] | None
     entries: tuple[TensorEntry, ...]
     data_start: int
+    sha256: str | None
+    of_data: bool
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Sizes of the tensors by name."""
+        return {entry.name: entry.shape for entry in self.entries}
 
 
 def torch_dtypes() -> dict[str, torch.dtype]:
@@ -124,15 +138,15 @@ def _facts(name: str, dtype: str, shape: tuple[int, ...]) -> bytes:
 def starts_as_pickle(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a pickle, or torch's zip archive of a pickle, by its first bytes.
 
-    The length of a safetensors header (640 bytes, for example) may look like a pickle; then JSON follows.
-
     Raises:
-        TensorFileError: The file has pictures or arrays, and no network.
+        UserError: The file is missing, or no ordinary file.
     """
-    with open(path, "rb") as stream:
-        start = stream.read(9)
-    if (kind := kind_of_file(path, start)) not in ("", NETWORK):
-        raise TensorFileError(path, f"is {kind}, and no network", f"score pictures: sida score {path}")
+    with open_ordinary(path, "check the path, or fetch it: sida assets fetch") as stream:
+        return _is_pickle(stream.read(9))
+
+
+def _is_pickle(start: bytes) -> bool:
+    # The length of a safetensors header (640 bytes, for example) may look like a pickle; then JSON follows.
     plain = start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and start[8:9] != b"{"
     return plain or start[:4] == b"PK\x03\x04"
 
@@ -141,15 +155,19 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
     """Reads and checks the header without touching the tensors.
 
     Raises:
-        TensorFileError: The file is missing, empty, a pickle, not safetensors, cut off, or has an inconsistent header.
+        TensorFileError: The file is missing, empty, a pickle, of another format, cut off, or has an inconsistent header
+            or a record that is no JSON mapping.
     """
     if not Path(path).is_file():
         raise TensorFileError(path, "no such file", "check the path, or make the file first")
-    if starts_as_pickle(path):
-        remedy = f"turn it into safetensors first: sida convert {path} OUT.safetensors"
-        raise TensorFileError(path, "this is a pickle", remedy)
     with open(path, "rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
+        start = stream.read(9)
+        if (kind := kind_of_file(path, start)) not in ("", NETWORK):
+            raise TensorFileError(path, f"is {kind}, and no network", f"score pictures: sida score {path}")
+        if _is_pickle(start):
+            remedy = f"turn it into safetensors first: sida convert {path} OUT.safetensors"
+            raise TensorFileError(path, "this is a pickle", remedy)
+        length = int.from_bytes(start[:8], "little")
         if length > MAX_HEADER_BYTES:
             raise TensorFileError(path, "not a safetensors file (impossible header length)", _CONVERT)
         stream.seek(0)
@@ -162,18 +180,30 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
         reason = str(error).rpartition("header: ")[2]
         raise TensorFileError(path, f"cut off, damaged, or no safetensors file ({reason})", _AGAIN) from None
     metadata = value.pop("__metadata__", None) or {}
-    found = metadata.get(_OLD_HEADER_HASH, "")
-    if _OLD_HEADER_HASH in metadata or _OLD_DATA_HASH in metadata:
-        field = f'"{_OLD_HEADER_HASH}":"{{}}"'
-        blank = text.replace(field.format(found).encode(), field.format("0" * 64).encode())
-        if _OLD_DATA_HASH not in metadata or hashlib.sha256(blank).hexdigest() != found:
-            raise _damaged("header does", path)
     entries = (TensorEntry(n, t["dtype"], tuple(t["shape"]), *t["data_offsets"]) for n, t in sorted(value.items()))
-    return TensorHeader(metadata, tuple(entries), len(text))
+    with located(path):
+        old = _old_data_hash(metadata, text)
+        record = parse_json(metadata.get(RECORD_KEY, "null"), "")
+        if not isinstance(record, dict | None):
+            raise TensorFileError("", f"its '{RECORD_KEY}' header is no JSON mapping", "make the file again")
+        record = record and check_hash(record, "", _AGAIN)
+    new = record.pop(TENSORS_HASH, None) if record else None
+    return TensorHeader(record, tuple(entries), len(text), old or new, old is not None)
 
 
-def _damaged(part: str, path: str | os.PathLike[str] = "") -> TensorFileError:
-    return TensorFileError(path, f"damaged: its {part} not have the recorded SHA-256", _AGAIN)
+def _old_data_hash(metadata: Mapping[str, str], text: bytes) -> str | None:
+    """Hash of the data part in a file of an earlier version, whose header has a hash as well."""
+    if _OLD_HEADER_HASH not in metadata and _OLD_DATA_HASH not in metadata:
+        return None
+    found, field = metadata.get(_OLD_HEADER_HASH, ""), f'"{_OLD_HEADER_HASH}":"{{}}"'
+    blank = text.replace(field.format(found).encode(), field.format("0" * 64).encode())
+    if _OLD_DATA_HASH not in metadata or hashlib.sha256(blank).hexdigest() != found:
+        raise _damaged("header does")
+    return metadata[_OLD_DATA_HASH]
+
+
+def _damaged(part: str) -> TensorFileError:
+    return TensorFileError("", f"damaged: its {part} not have the recorded SHA-256", _AGAIN)
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -183,30 +213,12 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
         TensorFileError: The file is missing, cut off, damaged or of another format.
     """
     header = read_tensor_header(path)
-    return dict(iterate_tensors(path, header)), read_record(path, header)
+    return dict(iterate_tensors(path, header)), header.record or {}
 
 
-def read_record(path: str | os.PathLike[str], header: TensorHeader | None = None) -> dict[str, Any]:
-    """Reads the record of a file without its tensors; empty if there is none.
-
-    Raises:
-        TensorFileError: As :func:`read_tensors`, or the record is no JSON mapping.
-    """
-    with located(path):
-        record = _hashed_record(header or read_tensor_header(path))
-    return {key: value for key, value in record.items() if key != TENSORS_HASH}
-
-
-def _hashed_record(header: TensorHeader) -> dict[str, Any]:
-    try:
-        record = parse_json(header.metadata.get(RECORD_KEY, "{}"), "")
-        if isinstance(record, dict):
-            return check_hash(record, "")
-    except DamagedError:
-        raise _damaged("header does") from None
-    except UserError:
-        pass
-    raise TensorFileError("", f"its '{RECORD_KEY}' header is no JSON mapping", "make the file again")
+def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads the record of a file without its tensors; empty if there is none; raises as :func:`read_tensors`."""
+    return read_tensor_header(path).record or {}
 
 
 def iterate_tensors(path: str | os.PathLike[str], header: TensorHeader) -> Iterator[tuple[str, torch.Tensor]]:
@@ -250,19 +262,18 @@ def verify_tensors(path: str | os.PathLike[str]) -> bool:
 
 def _is_verified(stream: BinaryIO, header: TensorHeader) -> bool:
     """Whether the recorded hash is that of the tensors; False if there is none."""
-    old, new = header.metadata.get(_OLD_DATA_HASH), _hashed_record(header).get(TENSORS_HASH)
-    digest = hashlib.sha256()
-    if old is None and new is None:
+    if header.sha256 is None:
         return False
-    for entry in sorted(header.entries, key=lambda entry: entry[3:]) if old else header.entries:
-        if not old:
+    digest = hashlib.sha256()
+    for entry in sorted(header.entries, key=lambda entry: entry[3:]) if header.of_data else header.entries:
+        if not header.of_data:
             digest.update(_facts(*entry[:3]))
         stream.seek(header.data_start + entry.begin)
         left = entry.end - entry.begin
         while left and (chunk := stream.read(min(left, _CHUNK))):
             digest.update(chunk)
             left -= len(chunk)
-    if digest.hexdigest() != (old or new):
+    if digest.hexdigest() != header.sha256:
         raise _damaged("tensors do")
     return True
 

@@ -1,23 +1,28 @@
-"""Readers of untrusted text, CSV, JSON and YAML: plain values, or an error of one line.
+"""Readers of untrusted text, CSV, JSON and YAML: plain values, or an error of one line; and hashes of their content.
 
 A file is refused if it is a pipe, not in UTF-8, or too large, nests too deeply, or repeats a key; YAML also if it
 expands through aliases, or names Python types. Reading of regular files never waits for pipes or devices.
+
+JSON files, lines of JSON and rows of CSV that this package writes have a hash of their content, which is checked
+whenever such a record is read. It finds damage (a flipped bit, a cut-off copy, an edited digit), and proves nothing
+about the author, since anyone can compute it. Records without a hash come from other programs and are read as they are.
+Tensor files have their hashes in the header (:mod:`sida.files.tensors`).
 """
 
 import csv
 import functools
 import gzip
+import hashlib
 import io
 import json
 import math
 import os
 import re
 import zlib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sida.errors import UserError, located
-from sida.files.content_hash import DamagedError, checked_rows
 from sida.files.ordinary import read_ordinary
 
 #: Limit of a text file in bytes; the largest files (measurements of the paper) have a few million.
@@ -86,7 +91,7 @@ def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, d
 
     Raises:
         UserError: As :func:`read_text`; two columns have the same name, a quotation mark is not closed, a cell is huge,
-            a row's hash is not that of its cells, or rows are missing (:mod:`sida.files.content_hash`).
+            a row's hash is not that of its cells, or rows are missing (:mod:`sida.files.text_files`).
     """
     return parse_csv(read_text(path, newline=""), path)
 
@@ -105,7 +110,14 @@ def parse_csv(text: str, path: str | os.PathLike[str]) -> tuple[list[str], list[
         raise UserError(f"{path}:{reader.line_num}", f"not valid CSV ({error})", "fix the line") from None
     if not lines and not text.endswith(("\n", "\r")):
         raise UserError(path, "was cut off in its heading", "make it again")
-    return columns, checked_rows(columns, lines, path)
+    if not is_hashed(columns):
+        return columns, lines
+    checked = []
+    for place, (line, row) in zip(line_places(len(lines)), lines):
+        if None in row:
+            raise DamagedError(f"{path}:{line}")
+        checked.append((line, check_hash(row, f"{path}:{line}", accepted=[place])))
+    return columns, checked
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
@@ -153,19 +165,25 @@ def first_double(keys: Iterable[Hashable]) -> Any:
     return next((key for key in keys if key in seen or seen.add(key)), None)  # type: ignore[func-returns-value]
 
 
-def _check_values(value: Any, levels: int = MOST_LEVELS) -> None:
-    """Refuses values that settings cannot have: not plain, not finite, huge integers, or too many levels."""
+def _check_values(value: Any, most: int = MOST_JSON, levels: int = MOST_LEVELS) -> int:
+    """Refuses values that settings cannot have: not plain, not finite, huge integers, too many values or levels.
+
+    Returns:
+        Number of values; one that YAML's aliases name is counted at each place.
+    """
     if levels < 0:
         raise _too_deep("")
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check_plain(key, "key")
-            _check_values(item, levels - 1)
-    elif isinstance(value, list):
-        for item in value:
-            _check_values(item, levels - 1)
-    else:
+    if not isinstance(value, (dict, list)):
         _check_plain(value, "value")
+        return 1
+    size = 1
+    for item in value:
+        if isinstance(value, dict):
+            _check_plain(item, "key")
+        size += _check_values(value[item] if isinstance(value, dict) else item, most, levels - 1)
+        if size > most:
+            raise _too_many()
+    return size
 
 
 def _check_plain(value: Any, what: str) -> None:
@@ -188,6 +206,114 @@ def brief_reason(error: object) -> str:
         return "nested too deeply"
     return " ".join(str(error).split())[:200]
 
+
+# Hashes of content
+
+#: Field or column of the hash.
+HASH_KEY = "content_sha256"
+#: Hexadecimal digits of the hash of one line or row of many; that of a file has all 64.
+_SHORT_DIGITS = 16
+#: Cells that a spreadsheet program runs as a formula.
+FORMULA = re.compile(r"\s*(?:[=@]|[+-](?:.*[(|!]|\s*[\r\n]))", re.DOTALL)
+_REASON = "its content does not have the SHA-256 that it carries"
+
+
+class DamagedError(UserError):
+    """A file or line whose content does not have the recorded hash.
+
+    Args:
+        where: File, and line if it has lines.
+        remedy: Action that fixes the damage.
+        reason: Fault that was found.
+    """
+
+    REMAKE = "delete it: the command that made it makes it again"
+
+    def __init__(self, where: object, remedy: str = REMAKE, reason: str = _REASON) -> None:
+        super().__init__(where, f"damaged: {reason}", remedy)
+        self.args = (where, remedy, reason)  # with which a copy from another process is made
+
+
+def content_hash(record: Mapping[str, Any], place: str = "") -> str:
+    """SHA-256 of a record's canonical JSON without the hash field; 64 hexadecimal digits.
+
+    Args:
+        record: JSON values by key.
+        place: Number of the line in a file that was written as a whole, see :func:`line_places`.
+    """
+    plain = {key: value for key, value in record.items() if key != HASH_KEY}
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(f"{text}{place}".encode()).hexdigest()
+
+
+def with_hash(record: Mapping[str, Any], place: str | None = None) -> dict[str, Any]:
+    """Adds the hash of its content to a record, which is converted to plain JSON values.
+
+    Args:
+        record: JSON values by key.
+        place: See :func:`content_hash`, for a line or row, whose hash is short.
+    """
+    plain = json.loads(json.dumps(dict(record), allow_nan=False))
+    found = content_hash(plain, place or "")
+    return {**plain, HASH_KEY: found if place is None else found[:_SHORT_DIGITS]}
+
+
+def check_hash(
+    record: Mapping[str, Any], where: object, remedy: str = DamagedError.REMAKE, accepted: Sequence[str] = ("",)
+) -> dict[str, Any]:
+    """Checks the hash of a record, and returns the record without it.
+
+    Args:
+        record: JSON values by key, or a row of CSV: texts by column.
+        where: File (and line) named in errors.
+        remedy: Action that fixes damage, for errors.
+        accepted: Accepted places of the record, see :func:`content_hash`.
+
+    Raises:
+        DamagedError: The hash is not that of the content.
+    """
+    if not is_hashed(record):
+        return dict(record)
+    plain = {key: value for key, value in record.items() if key != HASH_KEY}
+    found = record.get(HASH_KEY)
+    try:
+        legible = isinstance(found, str) and len(found) >= _SHORT_DIGITS
+        if not legible or not any(content_hash(plain, place).startswith(str(found)) for place in accepted):
+            raise DamagedError(where, remedy)
+    except (TypeError, ValueError, RecursionError):
+        raise DamagedError(where, remedy) from None
+    return plain
+
+
+def line_places(count: int) -> list[str]:
+    """Places of a file's lines, such as ``1/3``, ``2/3``, ``3/3``; in the hashes they reveal a lost line."""
+    return [f"{number}/{count}" for number in range(1, count + 1)]
+
+
+def is_hashed(keys: Iterable[str | None]) -> bool:
+    """Whether a record with these keys has a hash, possibly under a key with one damaged letter."""
+    return any(
+        key is not None and len(key) == len(HASH_KEY) and sum(map(str.__ne__, key, HASH_KEY)) <= 1 for key in keys
+    )
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """CSV text whose last column holds the hash of each row: of column names, cells and place.
+
+    Missing cells and None are empty. An apostrophe precedes text that spreadsheets would run as a formula.
+    """
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, [*columns, HASH_KEY], lineterminator="\n")
+    writer.writeheader()
+    whole = list(rows)
+    for place, row in zip(line_places(len(whole)), whole):
+        cells = dict.fromkeys(columns, "") | {name: str(value) for name, value in row.items() if value is not None}
+        cells = {name: f"'{text}" if FORMULA.match(text) else text for name, text in cells.items()}
+        writer.writerow(with_hash(cells, place))
+    return stream.getvalue()
+
+
+# YAML
 
 #: Limits of YAML in characters (it is read slowly) and values, with aliases counted as the values they stand for.
 MOST_YAML = 4 << 20
@@ -217,7 +343,7 @@ def parse_yaml(text: str, where: str) -> Any:
         if len(text) > MOST_YAML:
             raise UserError("", f"is longer than {MOST_YAML >> 20} million characters", _RIGHT_FILE)
         value = _constructed(text)
-        _check_values(value)
+        _check_values(value, MOST_VALUES)
     return value
 
 
@@ -241,10 +367,7 @@ def _constructed(text: str) -> Any:
         _check_events(text)
         loader = _loader_class()(text)
         node = loader.get_single_node()
-        if node is None:
-            return None
-        _count(node, {})
-        return loader.construct_document(node)
+        return None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, *_FAULTS) as error:
         # PyYAML's constructors fail on values that contradict their tags: `!!int x`, 5,000 digits.
         place, problem = _line(getattr(error, "problem_mark", None)), getattr(error, "problem", None) or error
@@ -254,6 +377,10 @@ def _constructed(text: str) -> Any:
 def _line(mark: Any) -> str:
     """The place of a parser's mark, such as ``:12``."""
     return f":{mark.line + 1}" if mark else ""
+
+
+def _too_many() -> UserError:
+    return UserError("", f"its aliases stand for more than {MOST_VALUES:,} values", "write out what is needed")
 
 
 def _too_deep(place: str) -> UserError:
@@ -291,6 +418,8 @@ def _loader_class() -> Any:
                     fault = f"key '{double[1]}' occurs twice; remove one of them"
                     raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark)
             super().flatten_mapping(node)
+            if len(node.value) > MOST_VALUES:
+                raise _too_many()
 
     Loader.yaml_implicit_resolvers = {}
     return _add_plain_values(Loader)
@@ -300,21 +429,3 @@ def _add_plain_values(cls: Any) -> Any:
     for kind, expression, starts in _PLAIN_VALUES:
         cls.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"^({expression})$"), starts)
     return cls
-
-
-def _count(node: Any, sizes: dict[int, int]) -> int:
-    """Number of values of a node, with each use of an alias counted; visits each node once."""
-    if id(node) in sizes:
-        if sizes[id(node)] == 0:
-            raise UserError(_line(node.start_mark), "an alias is inside the value it names", "write the value out")
-        return sizes[id(node)]
-    sizes[id(node)] = 0
-    size = 1
-    if not isinstance(node.value, str):
-        for item in node.value:
-            for part in item if isinstance(item, tuple) else (item,):
-                size += _count(part, sizes)
-        if size > MOST_VALUES:
-            raise UserError("", f"its aliases stand for more than {MOST_VALUES:,} values", "write out what is needed")
-    sizes[id(node)] = size
-    return size

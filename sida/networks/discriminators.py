@@ -23,7 +23,7 @@ from sida.assets.cache import fetch
 from sida.config.families import BACKBONES
 from sida.config.resources import how_to_install
 from sida.errors import UserError
-from sida.files.pickles import read_weights
+from sida.files.pickles import read_state_dict
 from sida.networks.precond import Precond
 
 
@@ -333,7 +333,7 @@ def make_backbone(name: str, weights: str, image_channels: int, resolution: int,
     if weights == "published":
         asset, net = BACKBONES[name], backbone.published()
         path = found.weights if asset is None else fetch(asset)
-        state, own = read_weights(path), net.state_dict()
+        state, own = read_state_dict(path), net.state_dict()
         try:
             net.load_state_dict({key: value for key, value in state.items() if key in own})
         except RuntimeError as error:

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import inspect
 import os
-import shutil
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,9 +19,8 @@ from sida.config.families import EDM, Family
 from sida.config.plugins import Registry
 from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError, settings_in
-from sida.files.atomic import atomic_path
-from sida.files.tensors import RECORD_KEY, TensorHeader, iterate_tensors, read_record, read_tensor_header, write_tensors
-from sida.files.unpickler import FOREIGN_WEIGHTS
+from sida.files.pickles import FOREIGN_WEIGHTS
+from sida.files.tensors import RECORD_KEY, TensorHeader, iterate_tensors, read_tensor_header, write_tensors
 from sida.networks.precond import ECTPrecond, EDM2Precond, EDMPrecond, GDDPrecond, Precond, VEPrecond, VPPrecond
 
 #: Classes of networks by their names, which files record.
@@ -179,7 +177,7 @@ def load_network(
     path = Path(path)
     header = read_tensor_header(path)
     metadata = _metadata(path, header)
-    net = fitting_network(path, metadata["network"], {entry.name: entry.shape for entry in header.entries})
+    net = fitting_network(path, metadata["network"], header.shapes)
     state, loaded = net.state_dict(), {}
     for name, tensor in iterate_tensors(path, header):
         _check_finite(path, name, tensor, "use an earlier snapshot")
@@ -193,14 +191,6 @@ def load_network(
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads architecture and provenance from the header, without the tensors; raises as :func:`load_network`."""
     return _metadata(Path(path), read_tensor_header(path))
-
-
-def copy_network(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> dict[str, Any]:
-    """Copies a network file byte by byte, after a look at its header; returns the header's JSON."""
-    metadata = read_metadata(source)
-    with atomic_path(target) as temporary:
-        shutil.copyfile(source, temporary)
-    return metadata
 
 
 def check_network_config(network: Any, where: str) -> dict[str, Any]:
@@ -257,10 +247,10 @@ def fitting_network(path: Path, network: Mapping[str, Any], found: Mapping[str, 
 
 
 def _metadata(path: Path, header: TensorHeader) -> dict[str, Any]:
-    if RECORD_KEY not in header.metadata:
+    record = header.record
+    if record is None:
         fault = f"written by another program (no '{RECORD_KEY}' header) with an unknown architecture"
         raise UserError(path, fault, FOREIGN_WEIGHTS)
-    record = read_record(path, header)
     if record.get("format") != NETWORK_FORMAT:
         raise UserError(path, f"its '{RECORD_KEY}' header is not of format '{NETWORK_FORMAT}'", "make the file again")
     return {**record, "network": check_network_config(record.get("network"), str(path))}

@@ -7,6 +7,7 @@ network file where the user or the registry names their architecture.
 import inspect
 import math
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from sida.assets.registry import Asset, check_network, find_asset, is_address, l
 from sida.config.families import WeightNorm
 from sida.config.settings import load_spec
 from sida.errors import UserError, one_line, suggestion
-from sida.files.atomic import sha256_file
+from sida.files.atomic import atomic_path, sha256_file
 from sida.files.ordinary import refuse_same
-from sida.files.pickles import PickleFile, answered, read_weights
+from sida.files.pickles import PickleFile, answered, read_state_dict
 from sida.files.tensors import read_tensor_header, starts_as_pickle
-from sida.networks.file import NETWORKS, copy_network, family_of, fitting_network, read_metadata, write_state_dict
+from sida.networks.file import NETWORKS, family_of, fitting_network, read_metadata, write_state_dict
 
 # The suite's class for outermost classes of the released files with another name. SiDA's variants add outputs alone.
 _CLASSES = {
@@ -57,12 +58,8 @@ def network_config(file: PickleFile, network_class: str | None = None) -> dict[s
         remedy = f"beyond the first {_SHARED_ARGUMENTS} the authors' classes disagree, and their files name them"
         raise UserError(file.path, fault, remedy)
     order = list(inspect.signature(NETWORKS[own]).parameters)
-    given = {**dict(zip(order, args)), **kwargs}
-    for key, value in given.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            if math.isnan(value):
-                raise UserError(f"{file.path}: {key}", "is not a number")
-            given[key] = None
+    # No limit, such as EDM's sigma_max, is None in settings.
+    given = {key: None if value == math.inf else value for key, value in {**dict(zip(order, args)), **kwargs}.items()}
     family = family_of({"class": own, "kwargs": given})
     if family.variance_head and "logvar_linear.weight" not in file.shapes:
         # SiDA's generators have no such head, although their class takes the argument.
@@ -128,7 +125,7 @@ def import_network(
     """Writes a network file from what :func:`find_source` found; nothing in the source is executed.
 
     Args:
-        path: A pickle, a state dict, or a network file, which is copied byte by byte.
+        path: A pickle, a state dict, or a network file of this package, which is copied byte by byte.
         out: Target ``.safetensors``; appears whole or not at all.
         asset: The registry's or the address's facts, for arguments that are not given.
         key: Entry of the pickle with the network or state dict.
@@ -150,10 +147,12 @@ def import_network(
         network_class = network_class or asset.network_class
         if network is None and asset.architecture is not None:
             network = load_spec(str(asset.architecture), f"asset '{asset.id}'")
+    if network is None and not starts_as_pickle(path):
+        copied = read_metadata(path)
+        with atomic_path(out) as temporary:
+            shutil.copyfile(path, temporary)
+        return copied
     facts: dict[str, Any] = {}
-    named = path.suffix == ".safetensors" or (asset is not None and is_address(asset.id))
-    if network is None and named and not starts_as_pickle(path):
-        return copy_network(path, out)
     if network is None:
         with PickleFile(path, "network", key) as file:
             net = _network_of(file, network_class)
@@ -162,7 +161,7 @@ def import_network(
                 facts = {"class": one_line(file.facts["class"]), "source_sha256": file.facts["source_sha256"]}
             facts["key"] = key
     else:
-        state = read_weights(path, key)
+        state = read_state_dict(path, key)
         if all(name.startswith(_PARALLEL) for name in state):
             state = {name.removeprefix(_PARALLEL): tensor for name, tensor in state.items()}
         net = fitting_network(path, network, {name: tuple(tensor.shape) for name, tensor in state.items()})
@@ -195,9 +194,7 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
         UserError: As :func:`sida.networks.file.load_network` and :func:`import_network`.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(path, "no such file", "give a .safetensors or a .pkl network")
-    facts: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
+    facts: dict[str, Any] = {}
     if starts_as_pickle(path):
         with PickleFile(path, "network", key) as file:
             net = _network_of(file, network_class)
@@ -206,8 +203,7 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
                 facts |= {"format": "pickle", "entries": entries, "class_in_file": one_line(file.facts["class"])}
     else:
         facts |= read_metadata(path)
-        shapes = {entry.name: entry.shape for entry in read_tensor_header(path).entries}
-        net = fitting_network(path, facts["network"], shapes)
+        net = fitting_network(path, facts["network"], read_tensor_header(path).shapes)
     parameters = sum(parameter.numel() for parameter in net.parameters())
     facts |= {"network": net.init_config, "parameters": parameters, "tensors": len(net.state_dict())}
-    return {**facts, "sha256": sha256_file(path)}
+    return {**facts, "file": str(path), "bytes": path.stat().st_size, "sha256": sha256_file(path)}

@@ -207,7 +207,7 @@ def _network_of(kept: Sequence[Kept]) -> torch.nn.Module:
             raise UserError(one.path, f"belongs to another run than {first.path}", "give averages of one run")
         if before is not None and one[:2] == before[:2]:
             raise UserError(one.path, f"is the same average as {before.path}", "give each once")
-        shapes = {entry.name: entry.shape for entry in read_tensor_header(one.path).entries}
+        shapes = read_tensor_header(one.path).shapes
         net = fitting_network(one.path, first.metadata["network"], shapes)
     return net
 

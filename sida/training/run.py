@@ -24,10 +24,9 @@ from sida.config.settings import names_object
 from sida.data import Dataset
 from sida.errors import UserError, say, settings_in
 from sida.files.atomic import sha256_json, sweep_temporaries, try_lock, wait_for_lock, write_text
-from sida.files.content_hash import HASH_KEY, check_hash, with_hash
 from sida.files.ordinary import UnreadableError, open_ordinary
 from sida.files.tensors import read_tensors, write_tensors
-from sida.files.text_files import parse_json, read_text
+from sida.files.text_files import HASH_KEY, check_hash, parse_json, read_text, with_hash
 from sida.networks.file import build_on_meta, read_metadata, write_state_dict
 from sida.training.averages import write_network
 from sida.training.logs import Logs

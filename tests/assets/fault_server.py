@@ -61,8 +61,6 @@ class Site:
 
     def __init__(self, url: str) -> None:
         self.url, self.pages, self.requests = url, {}, []
-        #: Threads that answer.
-        self.active, self.most_active = set(), 0
 
     def add(
         self, name: str, body: bytes, faults: Sequence = (), ranges: bool = True, headers: dict | None = None
@@ -82,15 +80,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        site, thread = self.server.site, threading.get_ident()
+        site = self.server.site
         site.requests.append((self.path, self.headers.get("Range")))
-        site.active.add(thread)
-        site.most_active = max(site.most_active, len(site.active))
         page = site.pages.get(self.path)
         faults = page.faults if page else [("status", 404)]
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._answer(page, *(faults.pop(0) if faults else ("ok",)))
-        site.active.discard(thread)
 
     def _begin(self, status: int, headers: dict) -> None:
         self.send_response(status)

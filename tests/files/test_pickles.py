@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from sida.files import pickles
-from sida.files.pickles import PickleFile, read_pickle, read_state_dict
-from sida.files.unpickler import _Unpickler
+from sida.files.pickles import PickleFile, _Unpickler, read_pickle, read_state_dict
 from tests.data.test_archive import zip_of as archive
 from tests.files.made_pickles import MARK, again, called, kept, long, shared, text, whole, write_genuine
 from tests.networks.made import SMALL, random_network

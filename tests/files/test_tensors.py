@@ -12,8 +12,8 @@ import torch
 
 from sida.config.resources import ROOT
 from sida.errors import UserError, located
-from sida.files.content_hash import DamagedError
 from sida.files.tensors import explained, read_record, read_tensors, torch_dtypes, verify_tensors, write_tensors
+from sida.files.text_files import DamagedError
 from tests.refused import refused, refusing
 
 RECORD = {"format": "x/1", "ranges": [[0, 5]], "name": "ünï"}

@@ -22,8 +22,7 @@ from eval.tables.render import to_html, to_markdown, to_terminal
 from eval.tables.scores import latex_row
 from sida.config.resources import ROOT
 from sida.files.atomic import write_hashed_json
-from sida.files.content_hash import check_hash, csv_text
-from sida.files.text_files import read_csv
+from sida.files.text_files import check_hash, csv_text, read_csv
 from tests.readers.test_text import written
 from tests.refused import refusal
 

@@ -65,7 +65,7 @@ MANY = "[" * 500 + "]" * 500
         (read_runs, "s.json", '{"runs": 3}', "must be a list of rows"),
         (load_measurements, "m.csv", 'run,metric\na,"b\nc,d\n', "not valid CSV"),
         (load_yaml, "s.yaml", LAUGHS, "aliases stand for more"),
-        (load_yaml, "s.yaml", "a: &a [*a]", "alias .*; write the value out"),
+        (load_yaml, "s.yaml", "a: &a [*a]", "nested more than"),
         (load_yaml, "s.yaml", f"a: {MANY}", "nested"),
         (load_yaml, "s.yaml", "a: 1\nb: 2\na: 3", "key 'a' occurs twice"),
         (load_yaml, "s.yaml", "a: !!int x", "not valid YAML"),

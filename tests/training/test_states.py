@@ -15,7 +15,7 @@ import torch
 
 from sida.cli.main import main
 from sida.files.atomic import try_lock, wait_for_lock
-from sida.files.content_hash import with_hash
+from sida.files.text_files import with_hash
 from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.training import run, train_teacher

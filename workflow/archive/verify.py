@@ -22,9 +22,8 @@ from eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, Estimate, identit
 from sida.data.archive import is_intact_zip
 from sida.errors import Progress, UserError, one_line
 from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
-from sida.files.content_hash import HASH_KEY, is_hashed
 from sida.files.tensors import read_record, verify_tensors
-from sida.files.text_files import read_csv, read_text
+from sida.files.text_files import HASH_KEY, is_hashed, read_csv, read_text
 from sida.sampling.store import intact_png
 
 MANIFEST = "manifest.json"

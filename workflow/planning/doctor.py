@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from eval.report.paper import INSTALL, missing_latex
-from sida.assets.cache import by_hand, cache_dir, check_pinned_code, check_reachable
-from sida.assets.registry import Asset
+from sida.assets.cache import by_hand, cache_dir, check_pinned_code
 from sida.config.plugins import source_file
 from sida.config.resources import how_to_install
 from sida.errors import UserError
+from workflow.checks import check_reachable
 from workflow.planning.costs import SMALLER, SPARE, too_large, without_code
 from workflow.planning.plan import Plan, make_plan
 from workflow.preset.outside_code import NotAllowedError
@@ -146,9 +146,9 @@ def _data(plan: Plan) -> Iterator[Check]:
 def _assets(plan: Plan) -> Iterator[Check]:
     """Asks what a run asks before its first job."""
     names = [job.name for job in plan.jobs.values() if job.kind == "fetch"]
-    missing = [asset for asset in map(plan.costs.registry.__getitem__, names) if not _cached(asset)]
+    missing = [asset for asset in map(plan.costs.registry.__getitem__, names) if not asset.path.exists()]
     for asset in (asset for asset in missing if not asset.urls):
-        yield Check("assets", "missing", f"{asset.id} has no link", str(by_hand(asset, cache_dir() / asset.target)))
+        yield Check("assets", "missing", f"{asset.id} has no link", str(by_hand(asset)))
     loaded = [asset for asset in missing if asset.urls]
     for check in (check_reachable, check_pinned_code):
         try:
@@ -162,11 +162,6 @@ def _assets(plan: Plan) -> Iterator[Check]:
         yield Check("assets", "note", text, command if len(loaded) < 6 else "the workflow fetches them first")
     if not missing:
         yield Check("assets", "ok", "all in the cache")
-
-
-def _cached(asset: Asset) -> bool:
-    """Whether a file is in the cache."""
-    return (cache_dir() / asset.target).exists()
 
 
 def _latex(plan: Plan) -> Iterator[Check]:

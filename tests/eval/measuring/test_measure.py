@@ -23,7 +23,7 @@ from sida.config.datasets import load_labels
 from sida.data import load_dataset
 from sida.data.archive import dataset_json
 from sida.files.atomic import sha256_file
-from sida.files.content_hash import HASH_KEY
+from sida.files.text_files import HASH_KEY
 from sida.sampling import SeedStreams
 from tests.data.test_archive import npy, png, write_counts, write_zip
 from tests.eval.measuring.specs import DIGITS, data_spec, metric, small_protocol
