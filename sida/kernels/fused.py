@@ -26,10 +26,19 @@ from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
 from sida.kernels.group_norm import Affine, norm_act
 from sida.kernels.pointwise import concat, double, halve, scaled_silu
 from sida.kernels.residual import fork, residual
-from sida.networks.edm2_unet import NORM_EPS, SILU_RMS, EDM2Block, EDM2UNet, MPConv, cat_weights, resample, sum_weights
+from sida.networks.edm2_unet import (
+    NORM_EPS,
+    SILU_RMS,
+    EDM2Block,
+    EDM2UNet,
+    MPConv,
+    cat_weights,
+    square_filter,
+    sum_weights,
+)
 from sida.networks.edm_unet import Conv2d, GroupNorm, UNetBlock
 from sida.networks.precond import Precond
-from sida.networks.unet import UNet
+from sida.networks.unet import Mode, UNet, resampled
 
 
 class PartInputs(NamedTuple):
@@ -238,7 +247,7 @@ def convert_frozen_weights(net: nn.Module) -> None:
                 for parameter in converted_parameters(block) if isinstance(block, UNetBlock) else ():
                     parameter.data = parameter.data.to(whole.half_dtype)
                 for conv, gain in _gains(block).items() if isinstance(block, EDM2Block) else ():
-                    if conv.rewrite != "always":
+                    if conv.weight_norm != "always":
                         conv.weight.data = _unit(conv, whole.half_dtype, gain)
 
 
@@ -278,7 +287,7 @@ def _edm_block(block: UNetBlock, x: Tensor, given: PartInputs, recompute: bool) 
 
 def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, recompute: bool) -> Tensor:
     """See :meth:`EDM2Block.compute`."""
-    x = _resampled(x, block.resample_mode, block.resample_filter)
+    x = _resampled(x, block.mode, square_filter(block.taps, x.device))
     if block.flavor == "enc":
         if block.conv_skip is not None:
             x = _magnitude_preserving(block.conv_skip, x)
@@ -329,26 +338,19 @@ def _convolved(conv: Conv2d, x: Tensor, weight: Tensor | None) -> Tensor:
         x: Map.
         weight: Weight of the layer in the map's dtype; None where the layer has none.
     """
-    mode = "up" if conv.up else "down" if conv.down else "keep"
-    if weight is None:
-        return _filtered(conv, x, mode)
-    if conv.kernel == 1:
+    if weight is not None and conv.kernel == 1 and conv.mode == "up":
         # A pointwise map commutes with the filter, and is cheaper at the lower resolution.
-        if mode == "up":
-            return _filtered(conv, _pointwise(x, weight.flatten(1)), mode)
-        return _pointwise(_filtered(conv, x, mode), weight.flatten(1))
-    return _spatial(_filtered(conv, x, mode), weight)
-
-
-def _filtered(conv: Conv2d, x: Tensor, mode: str) -> Tensor:
-    return _resampled(x, mode, (1, 1)) if conv.box else conv.resample(x)
-
-
-def _resampled(x: Tensor, mode: str, taps: tuple[int, ...]) -> Tensor:
-    if mode == "keep":
+        return _resampled(_pointwise(x, weight.flatten(1)), conv.mode, conv.filter)
+    x = _resampled(x, conv.mode, conv.filter)
+    if weight is None:
         return x
-    if tuple(taps) != (1, 1):
-        return resample(x, mode, taps)
+    return _pointwise(x, weight.flatten(1)) if conv.kernel == 1 else _spatial(x, weight)
+
+
+def _resampled(x: Tensor, mode: Mode, kernel: Tensor | None) -> Tensor:
+    """See :func:`sida.networks.unet.resampled`."""
+    if mode == "keep" or kernel is not None:
+        return resampled(x, mode, kernel)
     return double(x) if mode == "up" else halve(x)
 
 

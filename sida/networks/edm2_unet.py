@@ -3,20 +3,20 @@
 Source: Karras et al. 2024, "EDM2", configuration G, section 2 and appendix B.
 """
 
-import contextlib
 import math
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sida.config.families import WeightNorm
 from sida.config.settings import Finite
 from sida.networks.unet import (
     Block,
     Classes,
     Few,
+    Mode,
     Share,
     Side,
     Size,
@@ -33,8 +33,6 @@ from sida.networks.unet import (
 NORM_EPS = 1e-4
 # SiLU of a unit normal variable has this root mean square, as the paper rounds it (equation 81).
 SILU_RMS = 0.596
-#: Times at which a layer stores its normalised weights: see `MPConv`.
-Rewrite = Literal["never", "training", "always"]
 
 
 def normalize(x: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
@@ -76,13 +74,13 @@ def mp_silu(x: Tensor) -> Tensor:
     return F.silu(x) / SILU_RMS
 
 
-def resample(x: Tensor, mode: str, taps: tuple[int, ...]) -> Tensor:
-    """Returns (``keep``), halves (``down``) or doubles (``up``) the resolution with a separable filter."""
-    if mode == "keep" or tuple(taps) == (1, 1):
-        return resampled(x, mode, None)
-    line = torch.tensor(taps, dtype=torch.float32, device=x.device)
+def square_filter(taps: tuple[int, ...], device: torch.device) -> Tensor | None:
+    """Filter of :func:`sida.networks.unet.resampled` from its taps along one dimension."""
+    if tuple(taps) == (1, 1):
+        return None
+    line = torch.tensor(taps, dtype=torch.float32, device=device)
     line = line / line.sum()
-    return resampled(x, mode, torch.outer(line, line))
+    return torch.outer(line, line)
 
 
 class MPFourier(nn.Module):
@@ -115,8 +113,8 @@ class MPConv(nn.Module):
         kernel: Odd kernel size, or 0 for a linear map.
 
     Attributes:
-        rewrite: Whether a forward pass also stores the normalised weights ("forced weight normalisation"): ``never``,
-            in ``training`` mode, or ``always``.
+        weight_norm: Whether a forward pass also stores the normalised weights ("forced weight normalisation"), see
+            :class:`sida.networks.EDM2Precond`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 0):
@@ -124,7 +122,7 @@ class MPConv(nn.Module):
         self.kernel = kernel
         shape = (out_channels, in_channels) + ((kernel, kernel) if kernel else ())
         self.weight = nn.Parameter(torch.empty(shape) if without_content() else torch.randn(shape))
-        self.rewrite: Rewrite = "training"
+        self.weight_norm: WeightNorm = "in_forward"
 
     @torch.no_grad()
     def normalize_weight(self) -> None:
@@ -132,8 +130,10 @@ class MPConv(nn.Module):
         self.weight.copy_(normalize(self.weight.float()))
 
     def rewrite_weight(self) -> None:
-        """Stores normalised weights if ``rewrite`` demands it in the present mode."""
-        if self.rewrite == "always" or (self.rewrite == "training" and self.training):
+        """Stores normalised weights if ``weight_norm`` demands it in the present mode."""
+        # A backward pass that computes a block again must meet the weights of the forward pass to the last bit.
+        forward = torch._C._current_graph_task_id() == -1
+        if forward and (self.weight_norm == "always" or (self.weight_norm != "off" and self.training)):
             self.normalize_weight()
 
     def effective_weight(self, gain: Tensor | float = 1.0) -> Tensor:
@@ -155,31 +155,35 @@ class MPConv(nn.Module):
         return F.conv2d(x, weight, padding=self.kernel // 2) if self.kernel else F.linear(x, weight)
 
 
-#: What each mode of weight normalisation (`EDM2Precond`) makes of a layer's `MPConv.rewrite`.
-REWRITES: dict[str, Rewrite] = {
-    "off": "never",
-    "in_forward": "training",
-    "pre_hook": "training",
-    "always": "always",
-}
+class BlockOptions(NamedTuple):
+    """Options that all blocks of a network share.
+
+    Attributes:
+        resample_filter: Taps of the resampling filter.
+        channels_per_head: Width of an attention head; narrower levels have no attention.
+        dropout: Dropout inside the residual branch, in training mode.
+        res_balance: Share of the residual branch.
+        attn_balance: Share of the attention branch.
+        clip_act: Bound on the activations; None = none.
+    """
+
+    resample_filter: tuple[int, ...]
+    channels_per_head: int
+    dropout: float
+    res_balance: float
+    attn_balance: float
+    clip_act: float | None
 
 
 class EDM2Block(Block):
     """Residual block of the encoder or decoder, with optional resampling and cosine attention.
 
     Args:
-        in_channels: Channels in.
-        out_channels: Channels out.
-        emb_channels: Width of the embedding.
+        in_channels, out_channels, emb_channels: Channels in and out, and width of the embedding.
+        options: Those of all blocks of the network.
         flavor: ``enc``: the main path is projected and pixel-normalised first; ``dec``: projected last.
-        resample_mode: ``keep``, ``up`` or ``down``.
-        resample_filter: Taps of the resampling filter.
+        mode: Change of the resolution.
         attention: Whether to attend, with ``out_channels // channels_per_head`` heads (none if that is zero).
-        channels_per_head: Width of a head.
-        dropout: Dropout inside the residual branch, in training mode.
-        res_balance: Share of the residual branch.
-        attn_balance: Share of the attention branch.
-        clip_act: Bound on the activations; None = none.
     """
 
     def __init__(
@@ -187,26 +191,16 @@ class EDM2Block(Block):
         in_channels: int,
         out_channels: int,
         emb_channels: int,
-        *,
-        flavor: Literal["enc", "dec"] = "enc",
-        resample_mode: Literal["keep", "up", "down"] = "keep",
-        resample_filter: tuple[int, ...] = (1, 1),
-        attention: bool = False,
-        channels_per_head: int = 64,
-        dropout: float = 0.0,
-        res_balance: float = 0.3,
-        attn_balance: float = 0.3,
-        clip_act: float | None = 256.0,
+        options: BlockOptions,
+        flavor: Literal["enc", "dec"],
+        mode: Mode,
+        attention: bool,
     ):
         super().__init__()
-        self.flavor = flavor
-        self.resample_mode = resample_mode
-        self.resample_filter = tuple(resample_filter)
-        self.num_heads = attention_heads(out_channels, channels_per_head) if attention else 0
-        self.dropout = dropout
-        self.res_balance = res_balance
-        self.attn_balance = attn_balance
-        self.clip_act = clip_act
+        self.flavor, self.mode, self.taps = flavor, mode, options.resample_filter
+        self.dropout, self.clip_act = options.dropout, options.clip_act
+        self.res_balance, self.attn_balance = options.res_balance, options.attn_balance
+        self.num_heads = attention_heads(out_channels, options.channels_per_head) if attention else 0
         self.emb_gain = nn.Parameter(torch.zeros([]))
         self.conv_res0 = MPConv(out_channels if flavor == "enc" else in_channels, out_channels, 3)
         self.emb_linear = MPConv(emb_channels, out_channels)
@@ -215,22 +209,9 @@ class EDM2Block(Block):
         self.attn_qkv = MPConv(out_channels, out_channels * 3, 1) if self.num_heads else None
         self.attn_proj = MPConv(out_channels, out_channels, 1) if self.num_heads else None
 
-    @contextlib.contextmanager
-    def recomputing(self) -> Iterator[None]:
-        """See `Block.recomputing`; weights that were stored again would change in their last bits."""
-        layers = [module for module in self.modules() if isinstance(module, MPConv)]
-        modes = [layer.rewrite for layer in layers]
-        for layer in layers:
-            layer.rewrite = "never"
-        try:
-            yield
-        finally:
-            for layer, mode in zip(layers, modes):
-                layer.rewrite = mode
-
     def compute(self, x: Tensor, emb: Tensor) -> Tensor:
         """See `Block.compute`."""
-        x = resample(x, self.resample_mode, self.resample_filter)
+        x = resampled(x, self.mode, square_filter(self.taps, x.device))
         if self.flavor == "enc":
             if self.conv_skip is not None:
                 x = self.conv_skip(x)
@@ -269,12 +250,7 @@ class EDM2UNet(UNet):
         attn_resolutions: Resolutions with self-attention. The decoder's first block always has it, if wide enough.
         label_balance: Share of the class embedding.
         concat_balance: Share of the encoder's maps in concatenations of the decoder.
-        resample_filter: Taps of the resampling filter.
-        channels_per_head: Width of an attention head; narrower levels have no attention.
-        dropout: See `EDM2Block`.
-        res_balance: See `EDM2Block`.
-        attn_balance: See `EDM2Block`.
-        clip_act: See `EDM2Block`.
+        resample_filter, channels_per_head, dropout, res_balance, attn_balance, clip_act: See `BlockOptions`.
 
     Raises:
         SettingError: The resolution does not fit the levels, or heads do not divide a level's channels.
@@ -311,20 +287,12 @@ class EDM2UNet(UNet):
         widths = [model_channels * mult for mult in channel_mult]
         noise_channels = widths[0] if channel_mult_noise is None else model_channels * channel_mult_noise
         emb_channels = max(widths) if channel_mult_emb is None else model_channels * channel_mult_emb
-        options: dict[str, Any] = {
-            "resample_filter": resample_filter,
-            "channels_per_head": channels_per_head,
-            "dropout": dropout,
-            "res_balance": res_balance,
-            "attn_balance": attn_balance,
-            "clip_act": clip_act,
-        }
+        options = BlockOptions(resample_filter, channels_per_head, dropout, res_balance, attn_balance, clip_act)
 
         def block(
-            flavor: Literal["enc", "dec"], inputs: int, outputs: int, mode: Any = "keep", attention: bool = False
+            flavor: Literal["enc", "dec"], inputs: int, outputs: int, mode: Mode = "keep", attention: bool = False
         ) -> EDM2Block:
-            shape: dict[str, Any] = {"flavor": flavor, "resample_mode": mode, "attention": attention}
-            return EDM2Block(inputs, outputs, emb_channels, **shape, **options)
+            return EDM2Block(inputs, outputs, emb_channels, options, flavor, mode, attention)
 
         self.out_gain = nn.Parameter(torch.zeros([]))
         self.emb_fourier = MPFourier(noise_channels)

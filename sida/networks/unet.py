@@ -3,11 +3,10 @@
 A class's signature is the schema of its options, which are recorded for building the network again.
 """
 
-import contextlib
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,10 @@ Size = Annotated[int, Range(least=1, most=65_536)]
 Few = Annotated[int, Range(least=1, most=64)]
 Classes = Annotated[int, Range(least=0, most=1_000_000)]
 Share = Annotated[float, Range(least=0, below=1)]
+#: Change of a block's resolution: none, doubled or halved.
+Mode = Literal["keep", "up", "down"]
+#: Factor that keeps the variance of the sum of two maps (DDPM++ and NCSN++).
+SQRT_HALF = 0.5**0.5
 
 
 def plain_options(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,17 +72,11 @@ class Block(nn.Module):
         """Maps (N, in_channels, H, W) to (N, out_channels, H', W'); ``emb`` is (N or 1, emb_channels)."""
         if not self.checkpointed:
             return self.compute(x, emb)
-        contexts = lambda: (contextlib.nullcontext(), self.recomputing())
-        result: Tensor = checkpoint(self.compute, x, emb, use_reentrant=False, context_fn=contexts)
-        return result
+        return cast(Tensor, checkpoint(self.compute, x, emb, use_reentrant=False))
 
     def compute(self, x: Tensor, emb: Any) -> Tensor:
         """Computes the result of :meth:`forward`."""
         raise NotImplementedError
-
-    def recomputing(self) -> contextlib.AbstractContextManager[None]:
-        """Context of the recomputation in the backward pass."""
-        return contextlib.nullcontext()
 
 
 def blocks_of(net: nn.Module) -> list[Block]:
@@ -160,8 +157,12 @@ class UNet(nn.Module):
     def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Returns the encoder's last activation and the maps kept for the decoder, in order."""
         kept: list[Tensor] = []
+        image = x
         for name, block in self.enc.items():
-            x = self.keep(block(x) if name.endswith("_conv") else block(x, emb), kept)
+            if name.endswith("_aux_residual"):
+                x = kept[-1] = image = (x + block(image)) * SQRT_HALF
+            else:
+                x = self.keep(block(x) if name.endswith("_conv") else block(x, emb), kept)
         return x, kept
 
     def keep(self, x: Tensor, kept: list[Tensor]) -> Tensor:
@@ -254,7 +255,8 @@ def make_levels(
         stem: First layer, whose ``weight`` has its number of output channels as first size.
         block: ``block(part, inputs, outputs, mode="keep", attention=False)`` makes a block of the encoder (``enc``) or
             decoder (``dec``) of given widths that keeps, halves (``down``) or doubles (``up``) the resolution.
-        image_down: Function that gives a further module after each halving, from its number of channels.
+        image_down: Function that gives a further module after each halving, from its number of channels: the next layer
+            of the path on which the image itself is halved (NCSN++).
         attend_once: Whether only the last block of a decoder's level has attention.
     """
     enc, dec = nn.ModuleDict(), nn.ModuleDict()
@@ -289,7 +291,7 @@ def make_levels(
     return enc, dec
 
 
-def resampled(x: Tensor, mode: str, kernel: Tensor | None, padding: int | None = None) -> Tensor:
+def resampled(x: Tensor, mode: Mode, kernel: Tensor | None, padding: int | None = None) -> Tensor:
     """Returns (``keep``), halves (``down``) or doubles (``up``) maps (N, C, H, W) by a filter.
 
     Args:

@@ -197,7 +197,7 @@ def _with_silu(y):
 
 def test_unit_rows():
     conv = MPConv(4, 6, 3).to(DEVICE)
-    conv.rewrite = "never"
+    conv.weight_norm = "off"
     plain = lambda weight, gain: _weights(conv, weight, gain)
     agree(lambda weight, gain: unit_rows(weight, gain, NORM_EPS, torch.float32), plain, leaf(6, 4, 3, 3), leaf())
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sida.errors import UserError
 from sida.networks import build_network
-from sida.networks.edm_unet import Conv2d
+from sida.networks.edm_unet import Conv2d, Init
 from sida.networks.unet import attend, checkpoint_blocks, split_heads
 from tests.networks.made import random_network
 
@@ -281,7 +281,7 @@ def test_resampling_convolution_equals_its_definition(taps, kernel, direction):
     """The short cuts (pooling, repetition, 1×1 before the filter, scaled weights) against filter, then convolution."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        conv = Conv2d(3, 5 if kernel else 3, kernel, resample_filter=taps, init_bias=1.0, **{direction: True})
+        conv = Conv2d(3, 5 if kernel else 3, kernel, Init(bias=1.0), direction, taps)
         x = torch.randn(2, 3, 6, 6)
     line = torch.tensor(taps, dtype=torch.float32) / sum(taps)
     filt = torch.outer(line, line).expand(3, 1, -1, -1)
