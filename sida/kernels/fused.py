@@ -6,10 +6,6 @@ parameters; results differ by rounding. :func:`use_fused_kernels` replaces metho
 The parameters of all fused blocks of an encoder or decoder are prepared together for one pass: the conversion of
 weights to the maps' dtype and of their gradients back, the products with the embedding, and the sums of the
 normalisations' gradients over the batch take one operation for all blocks instead of one for each layer.
-
-Some activations are recomputed in the backward pass. A convolution keeps its input for the gradient of its weights. If
-that input is an activation of a map that is kept anyway, one pass over memory recomputes it, the same to the last bit;
-this applies to half of the maps that a residual block keeps.
 """
 
 import contextlib
@@ -127,70 +123,41 @@ class _PerSample(torch.autograd.Function):
         return None, *torch.cat(grads, 1).sum(0).split(ctx.widths)
 
 
-@contextlib.contextmanager
-def recomputed(y: Tensor, recompute: bool = True) -> Iterator[None]:
-    """Keeps no copy of ``y`` for the gradients of operations within the context; its function recomputes it.
-
-    Args:
-        y: Result of a function of this package called with ``recompute=True``. Without gradients nothing is kept, and
-            the context does nothing.
-        recompute: False makes a context that does nothing.
-    """
-    node = y.grad_fn
-    if node is None or not recompute:
-        yield
-        return
-    remake = node.remake  # type: ignore[attr-defined]
-    begin, size, dtype = y.data_ptr(), y.numel(), y.dtype
-
-    def pack(kept: Tensor) -> Any:
-        # The same memory, possibly with its axes in another order.
-        same = (kept.data_ptr(), kept.numel(), kept.dtype) == (begin, size, dtype)
-        return (node, kept.shape, kept.stride()) if same else kept
-
-    def unpack(packed: Any) -> Tensor:
-        if isinstance(packed, Tensor):
-            return packed
-        source, shape, stride = packed
-        whole: Tensor = remake(source)
-        return whole.as_strided(shape, stride)
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-        yield
-
-
-def use_fused_kernels(net: nn.Module, recompute: bool = False) -> None:
+def use_fused_kernels(net: nn.Module) -> list[tuple[nn.Module, str]]:
     """Switches a network's U-Net to fused kernels; parameters and state dict do not change.
 
     Args:
         net: Network, changed in place.
-        recompute: Whether the backward pass recomputes the activations before convolutions, with the same result.
+
+    Returns:
+        Modules and the names of their methods that were replaced.
     """
+    replaced = []
     for module in net.modules():
-        for name, function in _methods(module, recompute).items():
-            setattr(module, name, functools.partial(function, module))
+        for name, function in _methods(module).items():
+            if name not in vars(module):
+                setattr(module, name, functools.partial(function, module))
+                replaced.append((module, name))
+    return replaced
 
 
 @contextlib.contextmanager
 def fused_kernels(net: nn.Module) -> Iterator[None]:
     """Context of :func:`use_fused_kernels`; restores the former kernels at its end."""
-    before = [(module, dict(vars(module))) for module in net.modules()]
+    replaced = use_fused_kernels(net)
     try:
-        use_fused_kernels(net)
         yield
     finally:
-        for module, attributes in before:
-            for name in _methods(module, False):
-                delattr(module, name)
-                vars(module).update({name: attributes[name]} if name in attributes else {})
+        for module, name in replaced:
+            delattr(module, name)
 
 
-def _methods(module: nn.Module, recompute: bool) -> dict[str, Callable[..., Any]]:
+def _methods(module: nn.Module) -> dict[str, Callable[..., Any]]:
     """Functions by the name of the method that each replaces in one module, its first argument."""
     if isinstance(module, UNetBlock):
-        return {"compute": functools.partial(_edm_block, recompute=recompute)}
+        return {"compute": _edm_block}
     if isinstance(module, EDM2Block):
-        return {"compute": functools.partial(_edm2_block, recompute=recompute)}
+        return {"compute": _edm2_block}
     if isinstance(module, GroupNorm):
         return {"activated": _normed}
     if isinstance(module, EDM2UNet):
@@ -251,16 +218,15 @@ def convert_frozen_weights(net: nn.Module) -> None:
                         conv.weight.data = _unit(conv, whole.half_dtype, gain)
 
 
-def _edm_block(block: UNetBlock, x: Tensor, given: PartInputs, recompute: bool) -> Tensor:
+def _edm_block(block: UNetBlock, x: Tensor, given: PartInputs) -> Tensor:
     """See :meth:`UNetBlock.compute`. Biases of convolutions are added in the next pass over the map."""
     add = functools.partial(residual, share=block.skip_scale, skip_share=block.skip_scale)
     of = lambda parameter: given.prepared.get(parameter, parameter)
     normed = lambda norm, x, silu=True: norm_act(
-        x, Affine(of(norm.weight), of(norm.bias)), norm.num_groups, norm.eps, silu, recompute=recompute
+        x, Affine(of(norm.weight), of(norm.bias)), norm.num_groups, norm.eps, silu
     )
     h, x = normed(block.norm0, x)
-    with recomputed(h, recompute):
-        h = _convolved(block.conv0, h, of(block.conv0.weight))
+    h = _convolved(block.conv0, h, of(block.conv0.weight))
     vector, gamma, beta = given.rows[block], of(block.norm1.weight), of(block.norm1.bias)
     if block.adaptive_scale:
         scale, shift = vector.chunk(2, dim=1)
@@ -268,24 +234,22 @@ def _edm_block(block: UNetBlock, x: Tensor, given: PartInputs, recompute: bool) 
     else:
         affine = Affine(gamma, beta, vector)
     dropout = block.dropout if block.training else 0.0
-    h, _ = norm_act(h, affine, block.norm1.num_groups, block.norm1.eps, dropout=dropout, recompute=recompute)
+    h, _ = norm_act(h, affine, block.norm1.num_groups, block.norm1.eps, dropout=dropout)
     bias, skip_bias = block.conv1.bias, None
     if block.skip is not None:
         x, skip_bias = _convolved(block.skip, x, of(block.skip.weight)), block.skip.bias
-    with recomputed(h, recompute):
-        h = _convolved(block.conv1, h, of(block.conv1.weight))
+    h = _convolved(block.conv1, h, of(block.conv1.weight))
     x = add(h, x, bias, skip_bias)
     if block.num_heads:
         h, x = normed(block.norm2, x, silu=False)
         weight, order = of(block.qkv.weight).flatten(1), of(block.qkv.bias)
-        with recomputed(h, recompute):
-            heads = _pointwise(h, _by_kind(weight, block.num_heads), _by_kind(order, block.num_heads))
+        heads = _pointwise(h, _by_kind(weight, block.num_heads), _by_kind(order, block.num_heads))
         h = _pointwise(_attended(heads, block.num_heads), of(block.proj.weight).flatten(1))
         x = add(h, x, block.proj.bias)
     return x
 
 
-def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, recompute: bool) -> Tensor:
+def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor) -> Tensor:
     """See :meth:`EDM2Block.compute`."""
     x = _resampled(x, block.mode, square_filter(block.taps, x.device))
     if block.flavor == "enc":
@@ -293,14 +257,12 @@ def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, recompute: bool) -> Te
             x = _magnitude_preserving(block.conv_skip, x)
         x, h = pixel_norm_silu(x, NORM_EPS)
     else:
-        h, x = scaled_silu(x, recompute=recompute)
+        h, x = scaled_silu(x)
     gains = _gains(block)
-    with recomputed(h, recompute):
-        h = _magnitude_preserving(block.conv_res0, h, gains[block.conv_res0])
+    h = _magnitude_preserving(block.conv_res0, h, gains[block.conv_res0])
     scale = F.linear(emb, _unit(block.emb_linear, emb.dtype, block.emb_gain)) + 1
-    h, _ = scaled_silu(h, scale.float(), block.dropout if block.training else 0.0, recompute=recompute)
-    with recomputed(h, recompute):
-        h = _magnitude_preserving(block.conv_res1, h, gains[block.conv_res1])
+    h, _ = scaled_silu(h, scale.float(), block.dropout if block.training else 0.0)
+    h = _magnitude_preserving(block.conv_res1, h, gains[block.conv_res1])
     if block.flavor == "dec" and block.conv_skip is not None:
         x = _magnitude_preserving(block.conv_skip, x)
     attends = block.attn_qkv is not None and block.attn_proj is not None

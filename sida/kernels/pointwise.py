@@ -200,9 +200,7 @@ def _activate(
     tl.store(at(y, n, row, channels, positions, C), u, mask=inside)
 
 
-def scaled_silu(
-    x: Tensor, scale: Tensor | None = None, dropout: float = 0.0, *, recompute: bool = False
-) -> tuple[Tensor, Tensor]:
+def scaled_silu(x: Tensor, scale: Tensor | None = None, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
     """``dropout(silu(x · scale))`` of a map ``(N, C, H, W)``, in channels-last memory, and x.
 
     Compute everything else that depends on x from the second result: both gradients are then summed in one pass.
@@ -211,37 +209,28 @@ def scaled_silu(
         x: float16, bfloat16 or float32.
         scale: Float32 ``(N or 1, C)``, or None.
         dropout: Probability p of zeroing an element; the others are divided by 1 − p.
-        recompute: Whether :func:`sida.kernels.fused.recomputed` is used with the result.
     """
-    return _ScaledSilu.apply(x, scale, dropout, recompute)
+    return _ScaledSilu.apply(x, scale, dropout)
 
 
 class _ScaledSilu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor | None, dropout: float, recompute: bool) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, scale: Tensor | None, dropout: float) -> tuple[Tensor, Tensor]:
         x = channel_rows(x)
         scale = None if scale is None else scale.float().contiguous()
         seed = torch.randint(2**31, (1,), device=x.device) if dropout else None
         y = activate(x, scale, None, True, seed, dropout)
-        ctx.save_for_backward(x, y if dropout and not recompute else None, seed if recompute else None, scale)
-        ctx.dropout, ctx.remake = dropout, _ScaledSilu.remake
+        ctx.save_for_backward(x, y if dropout else None, scale)
+        ctx.dropout = dropout
         ctx.set_materialize_grads(False)
         return y, x.view_as(x)
-
-    @staticmethod
-    def remake(ctx: Any) -> Tensor:
-        """Recomputes the result from the tensors saved for the backward pass."""
-        x, _, seed, scale = ctx.saved_tensors
-        return activate(x, scale, None, True, seed, ctx.dropout)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         of_y, beside = grads
         if of_y is None:
-            return beside, None, None, None
-        x, y, seed, scale = ctx.saved_tensors
-        if seed is not None:
-            y = _ScaledSilu.remake(ctx)
+            return beside, None, None
+        x, y, scale = ctx.saved_tensors
         n, c, height, width = x.shape
         grid, sizes = tiles(height * width, c)
         dx = torch.empty_like(x)
@@ -251,8 +240,8 @@ class _ScaledSilu(torch.autograd.Function):
             ctx.dropout, **sizes,
         )  # fmt: skip
         if partial is None:
-            return dx, None, None, None
-        return dx, partial.sum((0, 1))[None] if len(scale) == 1 else partial.sum(1), None, None
+            return dx, None, None
+        return dx, partial.sum((0, 1))[None] if len(scale) == 1 else partial.sum(1), None
 
 
 @triton.jit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +11,6 @@ from torch.nn import functional as F
 
 from sida.kernels import group_norm, pointwise
 from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
-from sida.kernels.fused import recomputed
 from sida.kernels.group_norm import Affine, norm_act
 from sida.kernels.pointwise import concat, double, halve, scaled_silu
 from sida.kernels.residual import fork, residual
@@ -223,34 +221,6 @@ def test_guard_and_step(betas):
         assert int(wrong) == int(report.replaced) == 3
         torch.testing.assert_close(norm.sqrt(), report.norm)
     close(moved - vector, plain.vector - vector)
-
-
-def kept_and_gradients(make, weight, recompute):
-    """Whether an activation is kept by a convolution of it or by its own function, and the gradients."""
-    torch.manual_seed(3)
-    leaves = [leaf(2, 16, 8, 8), weight]
-    y = make(leaves[0], recompute)
-    with recomputed(y) if recompute else contextlib.nullcontext():
-        z = F.conv2d(y, weight, padding=1)
-    stored = [z.grad_fn._saved_input, *y.grad_fn.saved_tensors]
-    kept = any(one is not None and one.data_ptr() == y.data_ptr() for one in stored)
-    return kept, torch.autograd.grad(z.square().sum(), leaves)
-
-
-@pytest.mark.parametrize(
-    ("kind", "dropout"),
-    [("norm_act", 0.0), ("norm_act", 0.4), ("scaled_silu", 0.0), ("scaled_silu", 0.4), ("pixel_norm_silu", 0.0)],
-)
-def test_an_activation_that_is_made_again_is_not_kept(kind, dropout, normalising):
-    affine, weight = Affine(leaf(16), leaf(16, seed=1)), leaf(4, 16, 3, 3, seed=2)
-    make = {
-        "norm_act": lambda x, recompute: norm_act(x, affine, 4, 1e-5, dropout=dropout, recompute=recompute)[0],
-        "scaled_silu": lambda x, recompute: scaled_silu(x, None, dropout, recompute=recompute)[0],
-        "pixel_norm_silu": lambda x, recompute: pixel_norm_silu(x, NORM_EPS)[1],
-    }[kind]
-    (plain, one), (less, other) = kept_and_gradients(make, weight, False), kept_and_gradients(make, weight, True)
-    assert (plain, less) == (True, False)
-    assert all(torch.equal(left, right) for left, right in zip(one, other))
 
 
 def of_divided_rows(x: Tensor, other: Tensor, vector: Tensor, rows: Tensor) -> list[Tensor]:
