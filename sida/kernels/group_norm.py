@@ -58,12 +58,7 @@ class Affine(NamedTuple):
 
 
 def norm_act(
-    x: Tensor,
-    affine: Affine,
-    groups: int,
-    eps: float,
-    silu: bool = True,
-    dropout: float = 0.0,
+    x: Tensor, affine: Affine, groups: int, eps: float, silu: bool = True, dropout: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Normalises and activates a map ``(N, C, H, W)``: y as in the module's equation, and x itself.
 

@@ -122,9 +122,7 @@ def tiles(
 
 def channel_rows(x: Tensor) -> Tensor:
     """A map ``(N, C, H, W)`` with contiguous channels: the map itself, or a copy in channels-last memory."""
-    if x.stride(1) == 1 and x.permute(0, 2, 3, 1).is_contiguous():
-        return x
-    return x.contiguous(memory_format=torch.channels_last).as_strided(x.shape, _strides(*x.shape))
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 def like_map(x: Tensor) -> tuple[Tensor, int]:
@@ -133,23 +131,14 @@ def like_map(x: Tensor) -> tuple[Tensor, int]:
     A slice of a wider map's channels is not copied.
     """
     n, c, height, width = x.shape
-    stride = x.stride(3) if width > 1 else (x.stride(2) if height > 1 else x.stride(0))
-    even = (
-        (c == 1 or x.stride(1) == 1)
-        and stride >= c
-        and (height == 1 or x.stride(2) == width * stride)
-        and (n == 1 or x.stride(0) == height * width * stride)
-    )
-    return (x, stride) if even else (channel_rows(x), c)
+    rows = x.permute(0, 2, 3, 1).reshape(-1, c)
+    rows = rows if c == 1 or rows.stride(1) == 1 else rows.contiguous()
+    return rows.view(n, height, width, c).permute(0, 3, 1, 2), rows.stride(0)
 
 
 def empty_map(like: Tensor, n: int, c: int, height: int, width: int) -> Tensor:
     """An uninitialised channels-last map of the dtype and on the device of another one."""
-    return like.new_empty_strided((n, c, height, width), _strides(n, c, height, width))
-
-
-def _strides(n: int, c: int, height: int, width: int) -> tuple[int, int, int, int]:
-    return height * width * c, 1, width * c, c
+    return like.new_empty((n, height, width, c)).permute(0, 3, 1, 2)
 
 
 def stride_of(rows: Tensor | None) -> int:
