@@ -309,12 +309,11 @@ _CLASSES: dict[str, type[Backbone]] = {
 }
 
 
-def make_backbone(name: str, weights: str, image_channels: int, resolution: int, where: str = "options") -> Backbone:
-    """Makes a frozen backbone in evaluation mode.
+def make_backbone(name: str, image_channels: int, resolution: int, where: str = "options") -> Backbone:
+    """Makes a frozen backbone with its published weights, in evaluation mode.
 
     Args:
         name: Key of :data:`sida.config.families.BACKBONES`.
-        weights: ``published`` or ``random`` (from torch's global generator).
         image_channels: Channels of the images.
         resolution: Height and width of the images.
         where: Place named in errors.
@@ -329,16 +328,14 @@ def make_backbone(name: str, weights: str, image_channels: int, resolution: int,
         given = f"{resolution}×{resolution}, {image_channels}"
         fault = f"'{name}' takes images of {size}{found.image_channels} channels, not {given}"
         raise UserError(f"{where}.backbones", fault, f"for these name {' or '.join(others)}")
-    backbone = found()
-    if weights == "published":
-        asset, net = BACKBONES[name], backbone.published()
-        path = found.weights if asset is None else fetch(asset)
-        state, own = read_weights(path), net.state_dict()
-        try:
-            net.load_state_dict({key: value for key, value in state.items() if key in own})
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(path, f"does not hold this backbone's weights ({reason})", "fetch it again") from None
+    backbone, asset = found(), BACKBONES[name]
+    net, path = backbone.published(), found.weights if asset is None else fetch(asset)
+    state, own = read_weights(path), net.state_dict()
+    try:
+        net.load_state_dict({key: value for key, value in state.items() if key in own})
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(path, f"does not hold this backbone's weights ({reason})", "fetch it again") from None
     return backbone.eval().requires_grad_(False)
 
 

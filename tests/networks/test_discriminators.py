@@ -16,8 +16,11 @@ from sida.errors import UserError
 from sida.files.tensors import read_tensors
 from sida.methods.gdd import GDDLoss
 from sida.networks.discriminators import (
+    VGG16BN,
     ClassProjection,
+    DeiTBaseDistilled,
     DigitsBackbone,
+    EfficientNetLite0,
     Mixing,
     ProjectedDiscriminator,
     make_backbone,
@@ -35,7 +38,7 @@ def data():
 
 def digits_discriminator(label_dim=10):
     torch.manual_seed(0)
-    return ProjectedDiscriminator([make_backbone("digits", "published", 1, 8)], label_dim)
+    return ProjectedDiscriminator([make_backbone("digits", 1, 8)], label_dim)
 
 
 def test_digits_backbone_shares_no_training_image_with_the_measuring_network(data):
@@ -45,7 +48,7 @@ def test_digits_backbone_shares_no_training_image_with_the_measuring_network(dat
     assert sorted(train.tolist()) == sorted(held_out.tolist())
     assert not set(train.tolist()) & set(measuring.tolist())
     assert metadata["dataset_sha256"] == data.sha256
-    net = make_backbone("digits", "published", 1, 8)
+    net = make_backbone("digits", 1, 8)
     with torch.inference_mode():
         logits = net.classifier(net(data.network_input(data.images(others)))[-1])
     accuracy = (logits.argmax(1) == data.class_indices[others]).double().mean().item()
@@ -62,7 +65,7 @@ def test_training_the_backbone_is_deterministic():
 def test_measured_own_features_are_those_of_the_discriminator(data):
     images = data.images(range(20))
     features = get_extractor("digits_backbone")(images)
-    expected = make_backbone("digits", "published", 1, 8)(data.network_input(images))[-1]
+    expected = make_backbone("digits", 1, 8)(data.network_input(images))[-1]
     assert torch.allclose(features, expected.flatten(1), atol=1e-5)
     with pytest.raises(UserError, match="must have shape"):
         get_extractor("digits_backbone")(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
@@ -135,7 +138,7 @@ def test_frozen_parts_follow_the_module(data):
     [("vgg16_bn", 1, 8, "digits"), ("digits", 3, 32, "vgg16_bn or efficientnet_lite0"), ("digits", 1, 16, "digits")],
 )
 def test_a_backbone_that_does_not_fit_names_those_that_do(name, channels, size, fitting):
-    error = refused("", make_backbone, name, "random", channels, size)
+    error = refused("", make_backbone, name, channels, size)
     assert error.place == "options.backbones"
     assert fitting in error.remedy
 
@@ -144,12 +147,13 @@ def test_a_backbone_that_does_not_fit_names_those_that_do(name, channels, size, 
 def test_missing_package_is_one_line(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     monkeypatch.setitem(sys.modules, "torchvision.models.vgg", None)
-    refused("is not installed; make setup", make_backbone, name, "random", 3, 32)
+    refused("is not installed; make setup", make_backbone, name, 3, 32)
 
 
 # Backbones of ImageNet at their true size, with random weights
 
 needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="needs timm")
+CLASSES = {"vgg16_bn": VGG16BN, "efficientnet_lite0": EfficientNetLite0, "deit_base_distilled": DeiTBaseDistilled}
 WIDTHS = {
     "vgg16_bn": [(128, 112), (256, 56), (512, 28), (512, 14)],
     "efficientnet_lite0": [(24, 56), (40, 28), (112, 14), (320, 7)],
@@ -164,7 +168,7 @@ def backbones():
 
     def get(name):
         if name not in made:
-            made[name] = make_backbone(name, "random", 3, 32)
+            made[name] = CLASSES[name]().eval().requires_grad_(False)
         return made[name]
 
     return get
@@ -222,7 +226,7 @@ def test_weights_of_another_network_are_one_line(backbones, tmp_path, monkeypatc
     save_file({"conv_stem.weight": torch.zeros(1)}, path)
     monkeypatch.setattr("sida.networks.discriminators.fetch", lambda asset: path)
     with pytest.raises(UserError, match=r"does not hold this backbone's weights .*; fetch it again"):
-        make_backbone("efficientnet_lite0", "published", 3, 32)
+        make_backbone("efficientnet_lite0", 3, 32)
 
 
 @needs_timm
@@ -244,10 +248,10 @@ def test_published_weights_are_read_from_their_files(tmp_path, monkeypatch):
     monkeypatch.setattr("sida.networks.discriminators.fetch", lambda asset: files[asset])
     with torch.no_grad():
         large = torch.nn.functional.interpolate(images, 224, mode="bilinear")
-        made = make_backbone("efficientnet_lite0", "published", 3, 32)(images)
+        made = make_backbone("efficientnet_lite0", 3, 32)(images)
         stem = lite.eval().bn1(lite.conv_stem(large))
         assert torch.allclose(made[-1], lite.blocks(stem), atol=1e-4)
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-        made = make_backbone("vgg16_bn", "published", 3, 32)(images)
+        made = make_backbone("vgg16_bn", 3, 32)(images)
         expected = vgg.eval().features[:43]((((large + 1) / 2) - mean) / std)
         assert torch.allclose(made[-1], expected, atol=1e-4 * float(expected.abs().max()))
