@@ -22,16 +22,7 @@ from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
 from sida.kernels.group_norm import Affine, norm_act
 from sida.kernels.pointwise import concat, double, halve, scaled_silu
 from sida.kernels.residual import fork, residual
-from sida.networks.edm2_unet import (
-    NORM_EPS,
-    SILU_RMS,
-    EDM2Block,
-    EDM2UNet,
-    MPConv,
-    cat_weights,
-    square_filter,
-    sum_weights,
-)
+from sida.networks.edm2_unet import NORM_EPS, EDM2Block, EDM2UNet, MPConv, cat_weights, square_filter
 from sida.networks.edm_unet import Conv2d, GroupNorm, UNetBlock
 from sida.networks.precond import Precond
 from sida.networks.unet import Mode, UNet, resampled
@@ -213,9 +204,9 @@ def convert_frozen_weights(net: nn.Module) -> None:
             for block in whole.modules():
                 for parameter in converted_parameters(block) if isinstance(block, UNetBlock) else ():
                     parameter.data = parameter.data.to(whole.half_dtype)
-                for conv, gain in _gains(block).items() if isinstance(block, EDM2Block) else ():
-                    if conv.weight_norm != "always":
-                        conv.weight.data = _unit(conv, whole.half_dtype, gain)
+                for conv in block.children() if isinstance(block, EDM2Block) else ():
+                    if isinstance(conv, MPConv) and conv.kernel and conv.weight_norm != "always":
+                        conv.weight.data = _unit(conv, whole.half_dtype)
 
 
 def _edm_block(block: UNetBlock, x: Tensor, given: PartInputs) -> Tensor:
@@ -258,33 +249,22 @@ def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor) -> Tensor:
         x, h = pixel_norm_silu(x, NORM_EPS)
     else:
         h, x = scaled_silu(x)
-    gains = _gains(block)
-    h = _magnitude_preserving(block.conv_res0, h, gains[block.conv_res0])
+    h = _magnitude_preserving(block.conv_res0, h)
     scale = F.linear(emb, _unit(block.emb_linear, emb.dtype, block.emb_gain)) + 1
     h, _ = scaled_silu(h, scale.float(), block.dropout if block.training else 0.0)
-    h = _magnitude_preserving(block.conv_res1, h, gains[block.conv_res1])
+    h = _magnitude_preserving(block.conv_res1, h)
     if block.flavor == "dec" and block.conv_skip is not None:
         x = _magnitude_preserving(block.conv_skip, x)
     attends = block.attn_qkv is not None and block.attn_proj is not None
-    keep, _ = sum_weights(block.res_balance)
-    x = residual(h, x, skip_share=keep, clip=None if attends else block.clip_act)
+    x = residual(h, x, skip_share=block.res_keep, clip=None if attends else block.clip_act)
     if block.attn_qkv is not None and block.attn_proj is not None:
-        keep, _ = sum_weights(block.attn_balance)
         heads = _pointwise(x, _by_kind(_unit(block.attn_qkv, x.dtype).flatten(1), block.num_heads))
         n, c, height, width = heads.shape
         per_head = heads.permute(0, 2, 3, 1).reshape(-1, c // 3 // block.num_heads)
         normed = pixel_norm(per_head, NORM_EPS).view(n, height, width, c).permute(0, 3, 1, 2)
-        h = _magnitude_preserving(block.attn_proj, _attended(normed, block.num_heads), gains[block.attn_proj])
-        x = residual(h, x, skip_share=keep, clip=block.clip_act)
+        h = _magnitude_preserving(block.attn_proj, _attended(normed, block.num_heads))
+        x = residual(h, x, skip_share=block.attn_keep, clip=block.clip_act)
     return x
-
-
-def _gains(block: EDM2Block) -> dict[MPConv, float]:
-    """Constant factors of the results of a block's convolutions, multiplied into their weights."""
-    (_, of_residual), (_, of_attention) = sum_weights(block.res_balance), sum_weights(block.attn_balance)
-    gains = {block.conv_res0: 1 / SILU_RMS, block.conv_res1: of_residual / SILU_RMS, block.conv_skip: 1.0}
-    gains |= {block.attn_qkv: 1.0, block.attn_proj: of_attention}
-    return {conv: gain for conv, gain in gains.items() if conv is not None}
 
 
 def _normed(norm: GroupNorm, x: Tensor) -> Tensor:
@@ -346,17 +326,17 @@ def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x.permute(0, 2, 3, 1), weight.to(x.dtype), bias).permute(0, 3, 1, 2)
 
 
-def _magnitude_preserving(conv: MPConv, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
-    weight = _unit(conv, x.dtype, gain)
+def _magnitude_preserving(conv: MPConv, x: Tensor) -> Tensor:
+    weight = _unit(conv, x.dtype)
     return _pointwise(x, weight.flatten(1)) if conv.kernel == 1 else _spatial(x, weight)
 
 
-def _unit(conv: MPConv, dtype: torch.dtype, gain: Tensor | float = 1.0) -> Tensor:
+def _unit(conv: MPConv, dtype: torch.dtype, gain: Tensor | None = None) -> Tensor:
     """See :meth:`MPConv.effective_weight`; a weight of :func:`convert_frozen_weights` already is what it returns."""
     if conv.weight.dtype == dtype != torch.float32:
         return conv.weight
     conv.rewrite_weight()
-    return unit_rows(conv.weight, gain, NORM_EPS, dtype)
+    return unit_rows(conv.weight, conv.gain if gain is None else gain, NORM_EPS, dtype)
 
 
 def _by_kind(parameters: Tensor, num_heads: int) -> Tensor:

@@ -325,35 +325,30 @@ def _resampled(x: Tensor, up: bool, factor: float) -> Tensor:
     y = empty_map(x, n, c, 2 * height, 2 * width) if up else empty_map(x, n, c, height // 2, width // 2)
     _, _, height, width = (x if up else y).shape
     grid, sizes = tiles(n * height * width, c, elements=2048, warps=4)
-    (_spread if up else _gather)[grid](x, y, n * height * width, width, c, stride, factor, **sizes)
+    _resample_by_two[grid](x, y, n * height * width, width, c, stride, factor, up, **sizes)
     return y
 
 
 @triton.jit
-def _corner(position, W):
-    """First of the four positions of the larger map. Rows are numbered through the whole batch."""
-    return (position // W) * 4 * W + (position % W) * 2
-
-
-@triton.jit
-def _spread(x, y, total, W, C, stride, factor, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
-    position, channels, inside = flat_tile(total, C, BLOCK, WIDTH)
-    value = read(x + position * stride + channels[None, :], inside) * factor
-    for down in tl.static_range(2):
-        for right in tl.static_range(2):
-            place = _corner(position, W) + down * 2 * W + right
-            tl.store(y + place * C + channels[None, :], value, mask=inside)
-
-
-@triton.jit
-def _gather(x, y, total, W, C, stride, factor, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+def _resample_by_two(
+    x, y, total, W, C, stride, factor, UP: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr
+):  # fmt: skip
+    """Copies each position of the smaller map to four of the larger map (``UP``), or sums these."""
     position, channels, inside = flat_tile(total, C, BLOCK, WIDTH)
     value = tl.zeros((BLOCK, WIDTH), dtype=tl.float32)
+    if UP:
+        value = read(x + position * stride + channels[None, :], inside) * factor
+    # First of the four positions of the larger map. Rows are numbered through the whole batch.
+    corner = (position // W) * 4 * W + (position % W) * 2
     for down in tl.static_range(2):
         for right in tl.static_range(2):
-            place = _corner(position, W) + down * 2 * W + right
-            value += read(x + place * stride + channels[None, :], inside)
-    tl.store(y + position * C + channels[None, :], value * factor, mask=inside)
+            place = corner + down * 2 * W + right
+            if UP:
+                tl.store(y + place * C + channels[None, :], value, mask=inside)
+            else:
+                value += read(x + place * stride + channels[None, :], inside)
+    if not UP:
+        tl.store(y + position * C + channels[None, :], value * factor, mask=inside)
 
 
 _ENTRIES, _PROGRAMS = 4096, 2048

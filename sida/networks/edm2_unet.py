@@ -51,14 +51,8 @@ def normalize(x: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
     return x / (norm / root + NORM_EPS).to(x.dtype)
 
 
-def mp_sum(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """Mixes two uncorrelated unit-variance tensors, share ``t`` of the second, to unit variance (equation 88)."""
-    first, second = sum_weights(t)
-    return torch.add(a * first, b, alpha=second)
-
-
 def sum_weights(t: float) -> tuple[float, float]:
-    """The two factors of `mp_sum`."""
+    """Factors that mix two uncorrelated unit-variance tensors, share ``t`` of the second, to unit variance (eq. 88)."""
     norm = math.hypot(1 - t, t)
     return (1 - t) / norm, t / norm
 
@@ -67,11 +61,6 @@ def cat_weights(a: Tensor, b: Tensor, t: float) -> tuple[float, float]:
     """Factors of two maps whose concatenated channels have shares ``1 - t`` and ``t`` (equation 103)."""
     norm = math.sqrt(a.shape[1] + b.shape[1]) / math.hypot(1 - t, t)
     return norm * (1 - t) / math.sqrt(a.shape[1]), norm * t / math.sqrt(b.shape[1])
-
-
-def mp_silu(x: Tensor) -> Tensor:
-    """SiLU scaled to keep unit variance (equation 81)."""
-    return F.silu(x) / SILU_RMS
 
 
 def square_filter(taps: tuple[int, ...], device: torch.device) -> Tensor | None:
@@ -111,15 +100,16 @@ class MPConv(nn.Module):
         in_channels: Channels or width of the input.
         out_channels: Channels or width of the output.
         kernel: Odd kernel size, or 0 for a linear map.
+        gain: Factor on the result, applied to the weights because they are smaller than the maps.
 
     Attributes:
         weight_norm: Whether a forward pass also stores the normalised weights ("forced weight normalisation"), see
             :class:`sida.networks.EDM2Precond`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 0):
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 0, gain: float = 1.0):
         super().__init__()
-        self.kernel = kernel
+        self.kernel, self.gain = kernel, gain
         shape = (out_channels, in_channels) + ((kernel, kernel) if kernel else ())
         self.weight = nn.Parameter(torch.empty(shape) if without_content() else torch.randn(shape))
         self.weight_norm: WeightNorm = "in_forward"
@@ -136,21 +126,16 @@ class MPConv(nn.Module):
         if forward and (self.weight_norm == "always" or (self.weight_norm != "off" and self.training)):
             self.normalize_weight()
 
-    def effective_weight(self, gain: Tensor | float = 1.0) -> Tensor:
-        """The normalised float32 weights times ``gain``; calls :meth:`rewrite_weight` first."""
+    def effective_weight(self, gain: Tensor | None = None) -> Tensor:
+        """The normalised float32 weights times ``gain`` or the layer's own; calls :meth:`rewrite_weight` first."""
         self.rewrite_weight()
         weight = self.weight.float()
         norm = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
         # Unit root mean square and the fan-in's 1/sqrt(n) in one factor.
-        return weight * (gain / (norm + NORM_EPS * math.sqrt(weight[0].numel())))
+        return weight * ((self.gain if gain is None else gain) / (norm + NORM_EPS * math.sqrt(weight[0].numel())))
 
-    def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
-        """Maps (N, in, H, W) to (N, out, H, W), or (N, in) to (N, out).
-
-        Args:
-            x: Input.
-            gain: Factor on the result, applied to the weights because they are smaller than the maps.
-        """
+    def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+        """Maps (N, in, H, W) to (N, out, H, W), or (N, in) to (N, out); ``gain`` replaces the layer's own."""
         weight = self.effective_weight(gain).to(x.dtype)
         return F.conv2d(x, weight, padding=self.kernel // 2) if self.kernel else F.linear(x, weight)
 
@@ -199,15 +184,18 @@ class EDM2Block(Block):
         super().__init__()
         self.flavor, self.mode, self.taps = flavor, mode, options.resample_filter
         self.dropout, self.clip_act = options.dropout, options.clip_act
-        self.res_balance, self.attn_balance = options.res_balance, options.attn_balance
         self.num_heads = attention_heads(out_channels, options.channels_per_head) if attention else 0
         self.emb_gain = nn.Parameter(torch.zeros([]))
-        self.conv_res0 = MPConv(out_channels if flavor == "enc" else in_channels, out_channels, 3)
+        # Constant factors of SiLU and of the sums are multiplied into the convolutions' weights.
+        self.res_keep, residual = sum_weights(options.res_balance)
+        self.attn_keep, attended = sum_weights(options.attn_balance)
+        first = out_channels if flavor == "enc" else in_channels
+        self.conv_res0 = MPConv(first, out_channels, 3, 1 / SILU_RMS)
         self.emb_linear = MPConv(emb_channels, out_channels)
-        self.conv_res1 = MPConv(out_channels, out_channels, 3)
+        self.conv_res1 = MPConv(out_channels, out_channels, 3, residual / SILU_RMS)
         self.conv_skip = MPConv(in_channels, out_channels, 1) if in_channels != out_channels else None
         self.attn_qkv = MPConv(out_channels, out_channels * 3, 1) if self.num_heads else None
-        self.attn_proj = MPConv(out_channels, out_channels, 1) if self.num_heads else None
+        self.attn_proj = MPConv(out_channels, out_channels, 1, attended) if self.num_heads else None
 
     def compute(self, x: Tensor, emb: Tensor) -> Tensor:
         """See `Block.compute`."""
@@ -216,22 +204,18 @@ class EDM2Block(Block):
             if self.conv_skip is not None:
                 x = self.conv_skip(x)
             x = normalize(x, dim=1)
-        keep, share = sum_weights(self.res_balance)
-        # Constant factors of SiLU and of the sums are multiplied into the convolutions' weights.
-        y = self.conv_res0(F.silu(x), gain=1 / SILU_RMS)
+        y = self.conv_res0(F.silu(x))
         scale = self.emb_linear(emb, gain=self.emb_gain) + 1
         y = F.silu(y * scale[:, :, None, None].to(y.dtype))
         if self.training and self.dropout:
             y = F.dropout(y, self.dropout)
-        y = self.conv_res1(y, gain=share / SILU_RMS)
+        y = self.conv_res1(y)
         if self.flavor == "dec" and self.conv_skip is not None:
             x = self.conv_skip(x)
-        x = torch.add(y, x, alpha=keep)
+        x = torch.add(y, x, alpha=self.res_keep)
         if self.attn_qkv is not None and self.attn_proj is not None:
-            keep, share = sum_weights(self.attn_balance)
             y = attend(normalize(split_heads(self.attn_qkv(x), self.num_heads), dim=2))
-            y = self.attn_proj(y.view(x.shape), gain=share)
-            x = torch.add(y, x, alpha=keep)
+            x = torch.add(self.attn_proj(y.view(x.shape)), x, alpha=self.attn_keep)
         return x if self.clip_act is None else x.clamp_(-self.clip_act, self.clip_act)
 
 
@@ -308,8 +292,9 @@ class EDM2UNet(UNet):
         emb = self.emb_noise(self.emb_fourier(noise_labels))
         if self.emb_label is not None:
             assert class_labels is not None
-            emb = mp_sum(emb, self.emb_label(class_labels * self.label_dim**0.5), t=self.label_balance)
-        return mp_silu(emb)
+            keep, share = sum_weights(self.label_balance)
+            emb = torch.add(emb * keep, self.emb_label(class_labels * self.label_dim**0.5), alpha=share)
+        return F.silu(emb) / SILU_RMS
 
     def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
         """See `UNet.encode`."""
