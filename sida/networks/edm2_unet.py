@@ -24,7 +24,6 @@ from sida.networks.unet import (
     attend,
     attention_heads,
     constants_device,
-    make_levels,
     resampled,
     split_heads,
     without_content,
@@ -268,9 +267,8 @@ class EDM2UNet(UNet):
         self._describe(locals())
         self.label_balance = label_balance
         self.concat_balance = concat_balance
-        widths = [model_channels * mult for mult in channel_mult]
-        noise_channels = widths[0] if channel_mult_noise is None else model_channels * channel_mult_noise
-        emb_channels = max(widths) if channel_mult_emb is None else model_channels * channel_mult_emb
+        noise_channels = self.widths[0] if channel_mult_noise is None else model_channels * channel_mult_noise
+        emb_channels = max(self.widths) if channel_mult_emb is None else model_channels * channel_mult_emb
         options = BlockOptions(resample_filter, channels_per_head, dropout, res_balance, attn_balance, clip_act)
 
         def block(
@@ -283,9 +281,9 @@ class EDM2UNet(UNet):
         self.emb_noise = MPConv(noise_channels, emb_channels)
         self.emb_label = MPConv(label_dim, emb_channels) if label_dim else None
         # A constant input channel of ones replaces biases.
-        stem = MPConv(img_channels + 1, widths[0], 3)
-        self.enc, self.dec = make_levels(img_resolution, widths, num_blocks, attn_resolutions, stem, block)
-        self.out_conv = MPConv(widths[0], img_channels, 3)
+        stem = MPConv(img_channels + 1, self.widths[0], 3)
+        self._make_levels(stem, block)
+        self.out_conv = MPConv(self.widths[0], img_channels, 3)
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """See `UNet.embed`; augmentation labels are ignored (EDM2 does not augment)."""

@@ -24,7 +24,6 @@ from sida.networks.unet import (
     attend,
     attention_heads,
     constants_device,
-    make_levels,
     resampled,
     split_heads,
     without_content,
@@ -343,7 +342,6 @@ class SongUNet(UNet):
     ):
         super().__init__()
         self._describe(locals())
-        widths = [model_channels * mult for mult in channel_mult]
         noise_channels = model_channels * channel_mult_noise
         emb_channels = model_channels * channel_mult_emb
         init = Init("xavier_uniform")
@@ -353,12 +351,8 @@ class SongUNet(UNet):
         def block(_: str, inputs: int, outputs: int, mode: Mode = "keep", attention: bool = False) -> UNetBlock:
             return UNetBlock(inputs, outputs, emb_channels, style, mode, int(attention))
 
-        image_channels = in_channels
-
-        def image_down(width: int) -> ImageDown:
-            nonlocal image_channels
-            inputs, image_channels = image_channels, width
-            return ImageDown(inputs, width, 3, init, "down", resample_filter)
+        def image_down(inputs: int, outputs: int) -> ImageDown:
+            return ImageDown(inputs, outputs, 3, init, "down", resample_filter)
 
         fourier = embedding_type == "fourier"
         self.map_noise = FourierEmbedding(noise_channels) if fourier else PositionalEmbedding(noise_channels, True)
@@ -367,12 +361,10 @@ class SongUNet(UNet):
         self.map_layer0 = Linear(noise_channels, emb_channels, init)
         self.map_layer1 = Linear(emb_channels, emb_channels, init)
         stem = Conv2d(in_channels, model_channels, 3, init)
-        levels = (img_resolution, widths, num_blocks, attn_resolutions)
-        further = image_down if encoder_type == "residual" else None
-        self.enc, self.dec = make_levels(*levels, stem, block, image_down=further, attend_once=True)
+        self._make_levels(stem, block, image_down if encoder_type == "residual" else None, attend_once=True)
         at = f"{img_resolution}x{img_resolution}"
-        self.dec[f"{at}_aux_norm"] = GroupNorm(widths[0], eps=1e-6)
-        self.dec[f"{at}_aux_conv"] = Conv2d(widths[0], out_channels, 3, init_zero)
+        self.dec[f"{at}_aux_norm"] = GroupNorm(self.widths[0], eps=1e-6)
+        self.dec[f"{at}_aux_conv"] = Conv2d(self.widths[0], out_channels, 3, init_zero)
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """See `UNet.embed`."""
@@ -442,11 +434,10 @@ class DhariwalUNet(UNet):
         self.map_layer1 = Linear(emb_channels, emb_channels, init)
         # Standard deviation sqrt(label_dim)/sqrt(fan_in) = 1: a one-hot row selects a column of unit variance.
         self.map_label = Linear(label_dim, emb_channels, Init(weight=label_dim**0.5), bias=False) if label_dim else None
-        widths = [model_channels * mult for mult in channel_mult]
-        stem = Conv2d(in_channels, widths[0], 3, init)
-        self.enc, self.dec = make_levels(img_resolution, widths, num_blocks, attn_resolutions, stem, block)
-        self.out_norm = GroupNorm(widths[0])
-        self.out_conv = Conv2d(widths[0], out_channels, 3, init_zero)
+        stem = Conv2d(in_channels, self.widths[0], 3, init)
+        self._make_levels(stem, block)
+        self.out_norm = GroupNorm(self.widths[0])
+        self.out_conv = Conv2d(self.widths[0], out_channels, 3, init_zero)
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """See `UNet.embed`."""
