@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sida.networks.edm_unet import Conv2d, UNetBlock
+from sida.networks.unet import resampled
 from sida.noise import normal, uniform, unit_noise
 from sida.training.averages import ema_beta
 from sida.training.batches import step_draws
@@ -207,7 +208,7 @@ class _AttentionWeights(torch.autograd.Function):
 
 
 def _plain_conv(conv: Conv2d, x: Tensor) -> Tensor:
-    x = conv.resample(x)
+    x = resampled(x, conv.mode, conv.filter)
     if conv.weight is None or conv.bias is None:
         return x
     x = F.conv2d(x, conv.weight.to(x.dtype), padding=conv.kernel // 2)

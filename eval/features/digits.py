@@ -144,7 +144,7 @@ class DigitsBackboneExtractor(Extractor):
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         super().__init__(device)
-        net = make_backbone("digits", "published", 1, 8, f"extractor '{self.name}'")
+        net = make_backbone("digits", 1, 8, f"extractor '{self.name}'")
         self.sha256 = weights_digest(net.state_dict())
         self._net = net.to(self.device)
 

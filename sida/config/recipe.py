@@ -99,7 +99,7 @@ Gamma = Literal["edm", "snr", "constant", "min-snr"]
 Pool = Literal["batch", "sample"]
 #: Settings that do not decide the result.
 EXCLUDED_FROM_DIGEST = {
-    "state_minutes", "pictures", "loggers", "on_divergence", "checkpointing", "recompute", "cuda_graphs",
+    "state_minutes", "pictures", "loggers", "on_divergence", "checkpointing", "cuda_graphs",
 }  # fmt: skip
 Beta = Annotated[float, Range(least=0, below=1)]
 
@@ -263,7 +263,7 @@ WEIGHT_NORMS = ("weight_norm", "fake_score_weight_norm")
 METHOD_SETTINGS = frozenset({
     "P_mean", "P_std", "adversarial_kimg", "adversarial_pool", "alpha", "augment", "fake_score_lr",
     "fake_score_weight_norm", "gamma", "grad_clip_value", "guidance", "kernels", "lambda_adv", "lambda_d",
-    "lambda_fake_score", "lambda_sid", "logvar", "recompute", "sigma_data", "t_max", "weight_norm",
+    "lambda_fake_score", "lambda_sid", "logvar", "sigma_data", "t_max", "weight_norm",
 })  # fmt: skip
 
 
@@ -310,8 +310,6 @@ class Recipe(TrainingSettings):
         half: Half precision of ``fp16``: ``float16`` (as the published runs of SiD and SiDA) or ``bfloat16`` (as
             GDD's). The network's file records it, and sampling uses it.
         kernels: ``torch``, or ``fused``: several times faster on a GPU, with other rounding (docs/measurements.md).
-        recompute: With fused kernels, recompute the activations before convolutions in the backward pass instead of
-            keeping them: less memory, a few per cent more time, the same result.
         cuda_graphs: On a GPU, record a step's kernels once and replay them; the numbers stay the same.
         options: Settings that only the method has, see :class:`sida.methods.Method`.
     """
@@ -344,7 +342,6 @@ class Recipe(TrainingSettings):
     fp16: bool | None = None
     half: Literal["float16", "bfloat16"] = "float16"
     kernels: Literal["torch", "fused"] = "torch"
-    recompute: bool = False
     cuda_graphs: bool = True
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -377,8 +374,6 @@ class StudentConfig(Recipe, RunConfig):
         check_guidance(self.guidance, self.guide)
         if self.kernels == "fused" and not self.device.startswith("cuda"):
             raise SettingError("kernels", "'fused' needs device 'cuda'", "set kernels to torch")
-        if self.recompute and self.kernels != "fused":
-            raise SettingError("recompute", "is for kernels 'fused'", "without them take checkpointing")
         if self.half == "bfloat16" and (self.fp16 is False or not self.device.startswith("cuda")):
             fault = "says which half precision, and there is none without fp16 on device 'cuda'"
             raise SettingError("half", fault, "set fp16 to true there, or remove it")

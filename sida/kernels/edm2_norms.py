@@ -13,92 +13,48 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sida.kernels.pointwise import channel_rows, read, silu, silu_slope
+from sida.kernels.pointwise import read, silu, silu_slope
 
 
 def pixel_norm(x: Tensor, eps: float) -> Tensor:
-    """``x / (rms + eps)`` of each row: ``(R, C)``, contiguous, any float dtype."""
-    return _PixelNorm.apply(x, eps)
+    """``x / (rms + eps)`` of each row: ``(R, C)``, any float dtype."""
+    y, _ = _PixelNorm.apply(x, eps, False)
+    return y
 
 
 def pixel_norm_silu(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """``y = x / (rms + eps)`` over the channels of a map ``(N, C, H, W)``, and ``silu(y)``; channels-last.
-
-    The second result can be recomputed (:func:`sida.kernels.fused.recomputed`).
-    """
-    return _PixelNormSilu.apply(x, eps)
+    """``y = x / (rms + eps)`` over the channels of a map ``(N, C, H, W)``, and ``silu(y)``; channels-last."""
+    n, c, height, width = x.shape
+    results = _PixelNorm.apply(x.permute(0, 2, 3, 1).reshape(-1, c), eps, True)
+    y, s = (rows.view(n, height, width, c).permute(0, 3, 1, 2) for rows in results)
+    return y, s
 
 
 class _PixelNorm(torch.autograd.Function):
-    """Saves y for the backward pass, which attention saves anyway."""
+    """y of rows and, if wanted, its SiLU. Without that y is kept for the backward pass: attention keeps it anyway."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, eps: float, silu: bool) -> tuple[Tensor, Tensor | None]:
         x = x.contiguous()
-        y, divisor = torch.empty_like(x), x.new_empty((len(x),), dtype=torch.float32)
-        _normalise(x, y, None, divisor, eps)
-        ctx.save_for_backward(y, divisor)
-        ctx.eps = eps
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        y, divisor = ctx.saved_tensors
-        return _gradient(y, divisor, grads[0].contiguous(), None, ctx.eps, normalised=True), None
-
-
-class _PixelNormSilu(torch.autograd.Function):
-    """Saves x for the backward pass, from which both results can be recomputed."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        x = channel_rows(x)
-        y, s = torch.empty_like(x), torch.empty_like(x)
-        divisor = x.new_empty(len(_flat(x)), dtype=torch.float32)
-        _normalise(_flat(x), y, s, divisor, eps)
-        ctx.save_for_backward(x, divisor)
-        ctx.eps, ctx.remake = eps, _PixelNormSilu.remake
+        y, s = torch.empty_like(x), torch.empty_like(x) if silu else None
+        divisor = x.new_empty(len(x), dtype=torch.float32)
+        grid, sizes = _tiles(*x.shape)
+        _pixels_forward[grid](x, y, s, divisor, *x.shape, eps, **sizes)
+        ctx.save_for_backward(x if silu else y, divisor)
+        ctx.settings = eps, not silu
         ctx.set_materialize_grads(False)
         return y, s
 
     @staticmethod
-    def remake(ctx: Any) -> Tensor:
-        """Recomputes ``silu(y)`` from the tensors saved for the backward pass."""
-        x, divisor = ctx.saved_tensors
-        s = torch.empty_like(x)
-        _normalise(_flat(x), None, s, divisor, ctx.eps)
-        return s
-
-    @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         if all(grad is None for grad in grads):
-            return None, None
-        x, divisor = ctx.saved_tensors
-        of_y, of_s = (None if grad is None else _flat(grad).contiguous() for grad in grads)
-        dx = _gradient(_flat(x), divisor, of_y, of_s, ctx.eps, normalised=False)
-        n, c, height, width = x.shape
-        return dx.view(n, height, width, c).permute(0, 3, 1, 2), None
-
-
-def _flat(x: Tensor) -> Tensor:
-    """A map ``(N, C, H, W)`` as ``(R, C)``: a view where its channels are contiguous."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-
-
-def _normalise(x: Tensor, y: Tensor | None, s: Tensor | None, divisor: Tensor, eps: float) -> None:
-    """Writes y and its SiLU where they are given, and the divisor of the rows ``(R, C)``; y and s lie as they do."""
-    grid, sizes = _tiles(*x.shape)
-    _pixels_forward[grid](x, y, s, divisor, *x.shape, eps, **sizes)
-
-
-def _gradient(
-    kept: Tensor, divisor: Tensor, of_y: Tensor | None, of_s: Tensor | None, eps: float, normalised: bool
-) -> Tensor:
-    """Gradient of x ``(R, C)``; ``kept`` is y where ``normalised``, else x."""
-    grid, sizes = _tiles(*kept.shape)
-    dx = torch.empty_like(kept)
-    _pixels_backward[grid](kept, divisor, of_y, of_s, dx, *kept.shape, eps, normalised, **sizes)
-    return dx
+            return None, None, None
+        kept, divisor = ctx.saved_tensors
+        dx = torch.empty_like(kept)
+        grid, sizes = _tiles(*kept.shape)
+        given = (None if grad is None else grad.contiguous() for grad in grads)
+        _pixels_backward[grid](kept, divisor, *given, dx, *kept.shape, *ctx.settings, **sizes)
+        return dx, None, None
 
 
 def _tiles(total: int, c: int) -> tuple[tuple[int], dict[str, int]]:

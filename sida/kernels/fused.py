@@ -6,10 +6,6 @@ parameters; results differ by rounding. :func:`use_fused_kernels` replaces metho
 The parameters of all fused blocks of an encoder or decoder are prepared together for one pass: the conversion of
 weights to the maps' dtype and of their gradients back, the products with the embedding, and the sums of the
 normalisations' gradients over the batch take one operation for all blocks instead of one for each layer.
-
-Some activations are recomputed in the backward pass. A convolution keeps its input for the gradient of its weights. If
-that input is an activation of a map that is kept anyway, one pass over memory recomputes it, the same to the last bit;
-this applies to half of the maps that a residual block keeps.
 """
 
 import contextlib
@@ -26,10 +22,10 @@ from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
 from sida.kernels.group_norm import Affine, norm_act
 from sida.kernels.pointwise import concat, double, halve, scaled_silu
 from sida.kernels.residual import fork, residual
-from sida.networks.edm2_unet import NORM_EPS, SILU_RMS, EDM2Block, EDM2UNet, MPConv, cat_weights, resample, sum_weights
+from sida.networks.edm2_unet import NORM_EPS, EDM2Block, EDM2UNet, MPConv, cat_weights, square_filter
 from sida.networks.edm_unet import Conv2d, GroupNorm, UNetBlock
 from sida.networks.precond import Precond
-from sida.networks.unet import UNet
+from sida.networks.unet import Mode, UNet, resampled
 
 
 class PartInputs(NamedTuple):
@@ -118,70 +114,41 @@ class _PerSample(torch.autograd.Function):
         return None, *torch.cat(grads, 1).sum(0).split(ctx.widths)
 
 
-@contextlib.contextmanager
-def recomputed(y: Tensor, recompute: bool = True) -> Iterator[None]:
-    """Keeps no copy of ``y`` for the gradients of operations within the context; its function recomputes it.
-
-    Args:
-        y: Result of a function of this package called with ``recompute=True``. Without gradients nothing is kept, and
-            the context does nothing.
-        recompute: False makes a context that does nothing.
-    """
-    node = y.grad_fn
-    if node is None or not recompute:
-        yield
-        return
-    remake = node.remake  # type: ignore[attr-defined]
-    begin, size, dtype = y.data_ptr(), y.numel(), y.dtype
-
-    def pack(kept: Tensor) -> Any:
-        # The same memory, possibly with its axes in another order.
-        same = (kept.data_ptr(), kept.numel(), kept.dtype) == (begin, size, dtype)
-        return (node, kept.shape, kept.stride()) if same else kept
-
-    def unpack(packed: Any) -> Tensor:
-        if isinstance(packed, Tensor):
-            return packed
-        source, shape, stride = packed
-        whole: Tensor = remake(source)
-        return whole.as_strided(shape, stride)
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-        yield
-
-
-def use_fused_kernels(net: nn.Module, recompute: bool = False) -> None:
+def use_fused_kernels(net: nn.Module) -> list[tuple[nn.Module, str]]:
     """Switches a network's U-Net to fused kernels; parameters and state dict do not change.
 
     Args:
         net: Network, changed in place.
-        recompute: Whether the backward pass recomputes the activations before convolutions, with the same result.
+
+    Returns:
+        Modules and the names of their methods that were replaced.
     """
+    replaced = []
     for module in net.modules():
-        for name, function in _methods(module, recompute).items():
-            setattr(module, name, functools.partial(function, module))
+        for name, function in _methods(module).items():
+            if name not in vars(module):
+                setattr(module, name, functools.partial(function, module))
+                replaced.append((module, name))
+    return replaced
 
 
 @contextlib.contextmanager
 def fused_kernels(net: nn.Module) -> Iterator[None]:
     """Context of :func:`use_fused_kernels`; restores the former kernels at its end."""
-    before = [(module, dict(vars(module))) for module in net.modules()]
+    replaced = use_fused_kernels(net)
     try:
-        use_fused_kernels(net)
         yield
     finally:
-        for module, attributes in before:
-            for name in _methods(module, False):
-                delattr(module, name)
-                vars(module).update({name: attributes[name]} if name in attributes else {})
+        for module, name in replaced:
+            delattr(module, name)
 
 
-def _methods(module: nn.Module, recompute: bool) -> dict[str, Callable[..., Any]]:
+def _methods(module: nn.Module) -> dict[str, Callable[..., Any]]:
     """Functions by the name of the method that each replaces in one module, its first argument."""
     if isinstance(module, UNetBlock):
-        return {"compute": functools.partial(_edm_block, recompute=recompute)}
+        return {"compute": _edm_block}
     if isinstance(module, EDM2Block):
-        return {"compute": functools.partial(_edm2_block, recompute=recompute)}
+        return {"compute": _edm2_block}
     if isinstance(module, GroupNorm):
         return {"activated": _normed}
     if isinstance(module, EDM2UNet):
@@ -237,21 +204,20 @@ def convert_frozen_weights(net: nn.Module) -> None:
             for block in whole.modules():
                 for parameter in converted_parameters(block) if isinstance(block, UNetBlock) else ():
                     parameter.data = parameter.data.to(whole.half_dtype)
-                for conv, gain in _gains(block).items() if isinstance(block, EDM2Block) else ():
-                    if conv.rewrite != "always":
-                        conv.weight.data = _unit(conv, whole.half_dtype, gain)
+                for conv in block.children() if isinstance(block, EDM2Block) else ():
+                    if isinstance(conv, MPConv) and conv.kernel and conv.weight_norm != "always":
+                        conv.weight.data = _unit(conv, whole.half_dtype)
 
 
-def _edm_block(block: UNetBlock, x: Tensor, given: PartInputs, recompute: bool) -> Tensor:
+def _edm_block(block: UNetBlock, x: Tensor, given: PartInputs) -> Tensor:
     """See :meth:`UNetBlock.compute`. Biases of convolutions are added in the next pass over the map."""
     add = functools.partial(residual, share=block.skip_scale, skip_share=block.skip_scale)
     of = lambda parameter: given.prepared.get(parameter, parameter)
     normed = lambda norm, x, silu=True: norm_act(
-        x, Affine(of(norm.weight), of(norm.bias)), norm.num_groups, norm.eps, silu, recompute=recompute
+        x, Affine(of(norm.weight), of(norm.bias)), norm.num_groups, norm.eps, silu
     )
     h, x = normed(block.norm0, x)
-    with recomputed(h, recompute):
-        h = _convolved(block.conv0, h, of(block.conv0.weight))
+    h = _convolved(block.conv0, h, of(block.conv0.weight))
     vector, gamma, beta = given.rows[block], of(block.norm1.weight), of(block.norm1.bias)
     if block.adaptive_scale:
         scale, shift = vector.chunk(2, dim=1)
@@ -259,61 +225,46 @@ def _edm_block(block: UNetBlock, x: Tensor, given: PartInputs, recompute: bool) 
     else:
         affine = Affine(gamma, beta, vector)
     dropout = block.dropout if block.training else 0.0
-    h, _ = norm_act(h, affine, block.norm1.num_groups, block.norm1.eps, dropout=dropout, recompute=recompute)
+    h, _ = norm_act(h, affine, block.norm1.num_groups, block.norm1.eps, dropout=dropout)
     bias, skip_bias = block.conv1.bias, None
     if block.skip is not None:
         x, skip_bias = _convolved(block.skip, x, of(block.skip.weight)), block.skip.bias
-    with recomputed(h, recompute):
-        h = _convolved(block.conv1, h, of(block.conv1.weight))
+    h = _convolved(block.conv1, h, of(block.conv1.weight))
     x = add(h, x, bias, skip_bias)
     if block.num_heads:
         h, x = normed(block.norm2, x, silu=False)
         weight, order = of(block.qkv.weight).flatten(1), of(block.qkv.bias)
-        with recomputed(h, recompute):
-            heads = _pointwise(h, _by_kind(weight, block.num_heads), _by_kind(order, block.num_heads))
+        heads = _pointwise(h, _by_kind(weight, block.num_heads), _by_kind(order, block.num_heads))
         h = _pointwise(_attended(heads, block.num_heads), of(block.proj.weight).flatten(1))
         x = add(h, x, block.proj.bias)
     return x
 
 
-def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, recompute: bool) -> Tensor:
+def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor) -> Tensor:
     """See :meth:`EDM2Block.compute`."""
-    x = _resampled(x, block.resample_mode, block.resample_filter)
+    x = _resampled(x, block.mode, square_filter(block.taps, x.device))
     if block.flavor == "enc":
         if block.conv_skip is not None:
             x = _magnitude_preserving(block.conv_skip, x)
         x, h = pixel_norm_silu(x, NORM_EPS)
     else:
-        h, x = scaled_silu(x, recompute=recompute)
-    gains = _gains(block)
-    with recomputed(h, recompute):
-        h = _magnitude_preserving(block.conv_res0, h, gains[block.conv_res0])
+        h, x = scaled_silu(x)
+    h = _magnitude_preserving(block.conv_res0, h)
     scale = F.linear(emb, _unit(block.emb_linear, emb.dtype, block.emb_gain)) + 1
-    h, _ = scaled_silu(h, scale.float(), block.dropout if block.training else 0.0, recompute=recompute)
-    with recomputed(h, recompute):
-        h = _magnitude_preserving(block.conv_res1, h, gains[block.conv_res1])
+    h, _ = scaled_silu(h, scale.float(), block.dropout if block.training else 0.0)
+    h = _magnitude_preserving(block.conv_res1, h)
     if block.flavor == "dec" and block.conv_skip is not None:
         x = _magnitude_preserving(block.conv_skip, x)
     attends = block.attn_qkv is not None and block.attn_proj is not None
-    keep, _ = sum_weights(block.res_balance)
-    x = residual(h, x, skip_share=keep, clip=None if attends else block.clip_act)
+    x = residual(h, x, skip_share=block.res_keep, clip=None if attends else block.clip_act)
     if block.attn_qkv is not None and block.attn_proj is not None:
-        keep, _ = sum_weights(block.attn_balance)
         heads = _pointwise(x, _by_kind(_unit(block.attn_qkv, x.dtype).flatten(1), block.num_heads))
         n, c, height, width = heads.shape
         per_head = heads.permute(0, 2, 3, 1).reshape(-1, c // 3 // block.num_heads)
         normed = pixel_norm(per_head, NORM_EPS).view(n, height, width, c).permute(0, 3, 1, 2)
-        h = _magnitude_preserving(block.attn_proj, _attended(normed, block.num_heads), gains[block.attn_proj])
-        x = residual(h, x, skip_share=keep, clip=block.clip_act)
+        h = _magnitude_preserving(block.attn_proj, _attended(normed, block.num_heads))
+        x = residual(h, x, skip_share=block.attn_keep, clip=block.clip_act)
     return x
-
-
-def _gains(block: EDM2Block) -> dict[MPConv, float]:
-    """Constant factors of the results of a block's convolutions, multiplied into their weights."""
-    (_, of_residual), (_, of_attention) = sum_weights(block.res_balance), sum_weights(block.attn_balance)
-    gains = {block.conv_res0: 1 / SILU_RMS, block.conv_res1: of_residual / SILU_RMS, block.conv_skip: 1.0}
-    gains |= {block.attn_qkv: 1.0, block.attn_proj: of_attention}
-    return {conv: gain for conv, gain in gains.items() if conv is not None}
 
 
 def _normed(norm: GroupNorm, x: Tensor) -> Tensor:
@@ -329,26 +280,19 @@ def _convolved(conv: Conv2d, x: Tensor, weight: Tensor | None) -> Tensor:
         x: Map.
         weight: Weight of the layer in the map's dtype; None where the layer has none.
     """
-    mode = "up" if conv.up else "down" if conv.down else "keep"
-    if weight is None:
-        return _filtered(conv, x, mode)
-    if conv.kernel == 1:
+    if weight is not None and conv.kernel == 1 and conv.mode == "up":
         # A pointwise map commutes with the filter, and is cheaper at the lower resolution.
-        if mode == "up":
-            return _filtered(conv, _pointwise(x, weight.flatten(1)), mode)
-        return _pointwise(_filtered(conv, x, mode), weight.flatten(1))
-    return _spatial(_filtered(conv, x, mode), weight)
-
-
-def _filtered(conv: Conv2d, x: Tensor, mode: str) -> Tensor:
-    return _resampled(x, mode, (1, 1)) if conv.box else conv.resample(x)
-
-
-def _resampled(x: Tensor, mode: str, taps: tuple[int, ...]) -> Tensor:
-    if mode == "keep":
+        return _resampled(_pointwise(x, weight.flatten(1)), conv.mode, conv.filter)
+    x = _resampled(x, conv.mode, conv.filter)
+    if weight is None:
         return x
-    if tuple(taps) != (1, 1):
-        return resample(x, mode, taps)
+    return _pointwise(x, weight.flatten(1)) if conv.kernel == 1 else _spatial(x, weight)
+
+
+def _resampled(x: Tensor, mode: Mode, kernel: Tensor | None) -> Tensor:
+    """See :func:`sida.networks.unet.resampled`."""
+    if mode == "keep" or kernel is not None:
+        return resampled(x, mode, kernel)
     return double(x) if mode == "up" else halve(x)
 
 
@@ -382,17 +326,17 @@ def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x.permute(0, 2, 3, 1), weight.to(x.dtype), bias).permute(0, 3, 1, 2)
 
 
-def _magnitude_preserving(conv: MPConv, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
-    weight = _unit(conv, x.dtype, gain)
+def _magnitude_preserving(conv: MPConv, x: Tensor) -> Tensor:
+    weight = _unit(conv, x.dtype)
     return _pointwise(x, weight.flatten(1)) if conv.kernel == 1 else _spatial(x, weight)
 
 
-def _unit(conv: MPConv, dtype: torch.dtype, gain: Tensor | float = 1.0) -> Tensor:
+def _unit(conv: MPConv, dtype: torch.dtype, gain: Tensor | None = None) -> Tensor:
     """See :meth:`MPConv.effective_weight`; a weight of :func:`convert_frozen_weights` already is what it returns."""
     if conv.weight.dtype == dtype != torch.float32:
         return conv.weight
     conv.rewrite_weight()
-    return unit_rows(conv.weight, gain, NORM_EPS, dtype)
+    return unit_rows(conv.weight, conv.gain if gain is None else gain, NORM_EPS, dtype)
 
 
 def _by_kind(parameters: Tensor, num_heads: int) -> Tensor:

@@ -58,14 +58,7 @@ class Affine(NamedTuple):
 
 
 def norm_act(
-    x: Tensor,
-    affine: Affine,
-    groups: int,
-    eps: float,
-    silu: bool = True,
-    dropout: float = 0.0,
-    *,
-    recompute: bool = False,
+    x: Tensor, affine: Affine, groups: int, eps: float, silu: bool = True, dropout: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Normalises and activates a map ``(N, C, H, W)``: y as in the module's equation, and x itself.
 
@@ -79,49 +72,36 @@ def norm_act(
         eps: Constant added to the variance.
         silu: Whether SiLU follows.
         dropout: Probability p of zeroing an element; the others are divided by 1 − p.
-        recompute: Whether :func:`sida.kernels.fused.recomputed` is used with y.
     """
-    return _NormAct.apply(x, *affine, groups, eps, silu, dropout, recompute)
+    return _NormAct.apply(x, *affine, groups, eps, silu, dropout)
 
 
 class _NormAct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-        vectors, (groups, eps, silu, dropout, recompute) = [_rows(v) for v in rest[:5]], rest[5:]
+        vectors, (groups, eps, silu, dropout) = [_rows(v) for v in rest[:5]], rest[5:]
         x = channel_rows(x)
         n, c = x.shape[:2]
         # Per sample and channel: its mean, and the two factors of u = a x + b; per group: mean and 1/std.
         channel, group = x.new_empty((3, n, c), dtype=torch.float32), x.new_empty((2, n, groups), dtype=torch.float32)
         seed = torch.randint(2**31, (1,), device=x.device) if dropout else None
         y = _normalised(x, channel, group, _with_strides(vectors), eps, silu, seed, dropout)
-        ctx.save_for_backward(
-            x, y if dropout and not recompute else None, seed if recompute else None, channel, group, *vectors
-        )
+        ctx.save_for_backward(x, y if dropout else None, channel, group, *vectors)
         ctx.settings = silu, dropout
-        ctx.remake = _NormAct.remake
         ctx.set_materialize_grads(False)
         return y, x.view_as(x)
-
-    @staticmethod
-    def remake(ctx: Any) -> Tensor:
-        """Recomputes y from the tensors saved for the backward pass."""
-        x, _, seed, channel, *_ = ctx.saved_tensors
-        silu, dropout = ctx.settings
-        return activate(x, channel[1], channel[2], silu, seed, dropout)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         of_y, beside = grads
         if of_y is None:
-            return beside, *[None] * 10
-        x, y, seed, channel, group, *vectors = ctx.saved_tensors
-        if seed is not None:
-            y = _NormAct.remake(ctx)
+            return beside, *[None] * 9
+        x, y, channel, group, *vectors = ctx.saved_tensors
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         maps = (x, *like_map(of_y), y, *beside_map(beside), dx)
         # No gradient depends on the last vector.
         out = _gradients(maps, channel, group, _with_strides(vectors[:4]), *ctx.settings)
-        return dx, *_vector_gradients(out, vectors, ctx.needs_input_grad[1:6]), None, None, None, None, None
+        return dx, *_vector_gradients(out, vectors, ctx.needs_input_grad[1:6]), None, None, None, None
 
 
 def _rows(vector: Tensor | None) -> Tensor | None:

@@ -122,9 +122,7 @@ def tiles(
 
 def channel_rows(x: Tensor) -> Tensor:
     """A map ``(N, C, H, W)`` with contiguous channels: the map itself, or a copy in channels-last memory."""
-    if x.stride(1) == 1 and x.permute(0, 2, 3, 1).is_contiguous():
-        return x
-    return x.contiguous(memory_format=torch.channels_last).as_strided(x.shape, _strides(*x.shape))
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 def like_map(x: Tensor) -> tuple[Tensor, int]:
@@ -133,23 +131,14 @@ def like_map(x: Tensor) -> tuple[Tensor, int]:
     A slice of a wider map's channels is not copied.
     """
     n, c, height, width = x.shape
-    stride = x.stride(3) if width > 1 else (x.stride(2) if height > 1 else x.stride(0))
-    even = (
-        (c == 1 or x.stride(1) == 1)
-        and stride >= c
-        and (height == 1 or x.stride(2) == width * stride)
-        and (n == 1 or x.stride(0) == height * width * stride)
-    )
-    return (x, stride) if even else (channel_rows(x), c)
+    rows = x.permute(0, 2, 3, 1).reshape(-1, c)
+    rows = rows if c == 1 or rows.stride(1) == 1 else rows.contiguous()
+    return rows.view(n, height, width, c).permute(0, 3, 1, 2), rows.stride(0)
 
 
 def empty_map(like: Tensor, n: int, c: int, height: int, width: int) -> Tensor:
     """An uninitialised channels-last map of the dtype and on the device of another one."""
-    return like.new_empty_strided((n, c, height, width), _strides(n, c, height, width))
-
-
-def _strides(n: int, c: int, height: int, width: int) -> tuple[int, int, int, int]:
-    return height * width * c, 1, width * c, c
+    return like.new_empty((n, height, width, c)).permute(0, 3, 1, 2)
 
 
 def stride_of(rows: Tensor | None) -> int:
@@ -200,9 +189,7 @@ def _activate(
     tl.store(at(y, n, row, channels, positions, C), u, mask=inside)
 
 
-def scaled_silu(
-    x: Tensor, scale: Tensor | None = None, dropout: float = 0.0, *, recompute: bool = False
-) -> tuple[Tensor, Tensor]:
+def scaled_silu(x: Tensor, scale: Tensor | None = None, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
     """``dropout(silu(x · scale))`` of a map ``(N, C, H, W)``, in channels-last memory, and x.
 
     Compute everything else that depends on x from the second result: both gradients are then summed in one pass.
@@ -211,37 +198,28 @@ def scaled_silu(
         x: float16, bfloat16 or float32.
         scale: Float32 ``(N or 1, C)``, or None.
         dropout: Probability p of zeroing an element; the others are divided by 1 − p.
-        recompute: Whether :func:`sida.kernels.fused.recomputed` is used with the result.
     """
-    return _ScaledSilu.apply(x, scale, dropout, recompute)
+    return _ScaledSilu.apply(x, scale, dropout)
 
 
 class _ScaledSilu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor | None, dropout: float, recompute: bool) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, scale: Tensor | None, dropout: float) -> tuple[Tensor, Tensor]:
         x = channel_rows(x)
         scale = None if scale is None else scale.float().contiguous()
         seed = torch.randint(2**31, (1,), device=x.device) if dropout else None
         y = activate(x, scale, None, True, seed, dropout)
-        ctx.save_for_backward(x, y if dropout and not recompute else None, seed if recompute else None, scale)
-        ctx.dropout, ctx.remake = dropout, _ScaledSilu.remake
+        ctx.save_for_backward(x, y if dropout else None, scale)
+        ctx.dropout = dropout
         ctx.set_materialize_grads(False)
         return y, x.view_as(x)
-
-    @staticmethod
-    def remake(ctx: Any) -> Tensor:
-        """Recomputes the result from the tensors saved for the backward pass."""
-        x, _, seed, scale = ctx.saved_tensors
-        return activate(x, scale, None, True, seed, ctx.dropout)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         of_y, beside = grads
         if of_y is None:
-            return beside, None, None, None
-        x, y, seed, scale = ctx.saved_tensors
-        if seed is not None:
-            y = _ScaledSilu.remake(ctx)
+            return beside, None, None
+        x, y, scale = ctx.saved_tensors
         n, c, height, width = x.shape
         grid, sizes = tiles(height * width, c)
         dx = torch.empty_like(x)
@@ -251,8 +229,8 @@ class _ScaledSilu(torch.autograd.Function):
             ctx.dropout, **sizes,
         )  # fmt: skip
         if partial is None:
-            return dx, None, None, None
-        return dx, partial.sum((0, 1))[None] if len(scale) == 1 else partial.sum(1), None, None
+            return dx, None, None
+        return dx, partial.sum((0, 1))[None] if len(scale) == 1 else partial.sum(1), None
 
 
 @triton.jit
@@ -347,35 +325,30 @@ def _resampled(x: Tensor, up: bool, factor: float) -> Tensor:
     y = empty_map(x, n, c, 2 * height, 2 * width) if up else empty_map(x, n, c, height // 2, width // 2)
     _, _, height, width = (x if up else y).shape
     grid, sizes = tiles(n * height * width, c, elements=2048, warps=4)
-    (_spread if up else _gather)[grid](x, y, n * height * width, width, c, stride, factor, **sizes)
+    _resample_by_two[grid](x, y, n * height * width, width, c, stride, factor, up, **sizes)
     return y
 
 
 @triton.jit
-def _corner(position, W):
-    """First of the four positions of the larger map. Rows are numbered through the whole batch."""
-    return (position // W) * 4 * W + (position % W) * 2
-
-
-@triton.jit
-def _spread(x, y, total, W, C, stride, factor, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
-    position, channels, inside = flat_tile(total, C, BLOCK, WIDTH)
-    value = read(x + position * stride + channels[None, :], inside) * factor
-    for down in tl.static_range(2):
-        for right in tl.static_range(2):
-            place = _corner(position, W) + down * 2 * W + right
-            tl.store(y + place * C + channels[None, :], value, mask=inside)
-
-
-@triton.jit
-def _gather(x, y, total, W, C, stride, factor, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+def _resample_by_two(
+    x, y, total, W, C, stride, factor, UP: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr
+):  # fmt: skip
+    """Copies each position of the smaller map to four of the larger map (``UP``), or sums these."""
     position, channels, inside = flat_tile(total, C, BLOCK, WIDTH)
     value = tl.zeros((BLOCK, WIDTH), dtype=tl.float32)
+    if UP:
+        value = read(x + position * stride + channels[None, :], inside) * factor
+    # First of the four positions of the larger map. Rows are numbered through the whole batch.
+    corner = (position // W) * 4 * W + (position % W) * 2
     for down in tl.static_range(2):
         for right in tl.static_range(2):
-            place = _corner(position, W) + down * 2 * W + right
-            value += read(x + place * stride + channels[None, :], inside)
-    tl.store(y + position * C + channels[None, :], value * factor, mask=inside)
+            place = corner + down * 2 * W + right
+            if UP:
+                tl.store(y + place * C + channels[None, :], value, mask=inside)
+            else:
+                value += read(x + place * stride + channels[None, :], inside)
+    if not UP:
+        tl.store(y + position * C + channels[None, :], value * factor, mask=inside)
 
 
 _ENTRIES, _PROGRAMS = 4096, 2048

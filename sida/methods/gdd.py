@@ -193,7 +193,7 @@ def make_discriminator(parts: Parts) -> torch.nn.Module:
     of_images = teacher.img_channels, teacher.img_resolution, f"{parts.where}.options"
     with parts.seeded("discriminator"):
         names = options.backbones or official_backbones(teacher.img_resolution)
-        backbones = [networks.make_backbone(name, "published", *of_images) for name in names]
+        backbones = [networks.make_backbone(name, *of_images) for name in names]
         return networks.ProjectedDiscriminator(backbones, teacher.label_dim).to(parts.device)
 
 

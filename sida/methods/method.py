@@ -198,7 +198,7 @@ class Passes:
 
 
 #: Settings that every trainer of a fake score reads.
-SCORE_TRAINING = ("fake_score_lr", "guidance", "kernels", "recompute", "weight_norm")
+SCORE_TRAINING = ("fake_score_lr", "guidance", "kernels", "weight_norm")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

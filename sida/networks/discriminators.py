@@ -95,19 +95,33 @@ class FakeScoreWithHeads(nn.Module):
             self.register_buffer("ratios", torch.ones(bins, device=device))
 
     def forward(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        class_labels: Tensor | None = None,
-        *,
-        augment_labels: Tensor | None = None,
-        return_flag: str = "decoder",
+        self, x: Tensor, sigma: Tensor, class_labels: Tensor | None = None, *, return_flag: str = "decoder", **more: Any
     ) -> Any:
         """Logits ``(N, heads)`` for ``return_flag="logits"``, else as :meth:`sida.networks.Precond.forward` of ψ."""
         if return_flag != "logits":
-            return self.score(x, sigma, class_labels, augment_labels=augment_labels, return_flag=return_flag)
+            return self.score(x, sigma, class_labels, return_flag=return_flag, **more)
         maps = self._source[0](x, sigma, class_labels, return_flag="features")
         return torch.cat([head(one) for head, one in zip(self.heads, maps[-len(self.heads) :])], dim=1)
+
+
+BACKBONE_SIZE = 224
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def normalised(images: Tensor, mean: Sequence[float], std: Sequence[float], exact: bool = False) -> Tensor:
+    """Normalises images in [-1, 1] to ``((x + 1) / 2 − mean) / std`` for each channel, and enlarges them to 224×224.
+
+    Args:
+        images: float32 ``(N, 3, H, W)``.
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+        exact: Whether larger images are made smaller; else they keep their size.
+    """
+    centre, width = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (mean, std))
+    x, side = ((images + 1) / 2 - centre) / width, images.shape[-1]
+    if side == BACKBONE_SIZE or (side > BACKBONE_SIZE and not exact):
+        return x
+    return interpolate(x, BACKBONE_SIZE, mode="bilinear", align_corners=False)
 
 
 class Backbone(nn.Module):
@@ -124,6 +138,7 @@ class Backbone(nn.Module):
         mixing: Channels of the first mixed map; the next maps have 2, 4, ... times as many.
         widths: Channels of a head's maps by their nominal size.
         weights: File of the committed weights of a network that a script of tools/ made.
+        statistics: Mean and standard deviation of each channel of the network's images, if it wants them normalised.
         levels: Layers that give one map each.
     """
 
@@ -135,15 +150,12 @@ class Backbone(nn.Module):
     # StyleGAN-XL (arXiv:2202.00273); autonomousvision/stylegan-xl:pg_modules/discriminator.py.
     widths: ClassVar[Mapping[int, int]] = {8: 512, 16: 256, 32: 128, 64: 64, 128: 64, 256: 32}
     weights: ClassVar[Path]
+    statistics: ClassVar[tuple[Sequence[float], Sequence[float]] | None] = None
     levels: Any
-
-    def begin(self, images: Tensor) -> Tensor:
-        """Turns images float32 ``(N, C, H, W)`` in [-1, 1] into the input of the first level."""
-        return images
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Maps ``(N, channels[i], h, w)`` of images float32 ``(N, C, H, W)`` in [-1, 1]."""
-        maps, x = [], self.begin(images)
+        maps, x = [], images if self.statistics is None else normalised(images, *self.statistics)
         for level in self.levels:
             x = level(x)
             maps.append(x)
@@ -203,31 +215,11 @@ def _level(inputs: int, outputs: int, pool: bool = True) -> nn.Sequential:
     return nn.Sequential(*([nn.MaxPool2d(2)] if pool else []), *layers)
 
 
-BACKBONE_SIZE = 224
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-
-
-def normalised(images: Tensor, mean: Sequence[float], std: Sequence[float], exact: bool = False) -> Tensor:
-    """Normalises images in [-1, 1] to ``((x + 1) / 2 − mean) / std`` for each channel, and enlarges them to 224×224.
-
-    Args:
-        images: float32 ``(N, 3, H, W)``.
-        mean: Mean of each channel.
-        std: Standard deviation of each channel.
-        exact: Whether larger images are made smaller; else they keep their size.
-    """
-    centre, width = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (mean, std))
-    x, side = ((images + 1) / 2 - centre) / width, images.shape[-1]
-    if side == BACKBONE_SIZE or (side > BACKBONE_SIZE and not exact):
-        return x
-    return interpolate(x, BACKBONE_SIZE, mode="bilinear", align_corners=False)
-
-
 class VGG16BN(Backbone):
     """VGG16 with batch normalisation: the maps before its second to fifth pooling (112 to 14 pixels wide)."""
 
     channels = (128, 256, 512, 512)
+    statistics = IMAGENET
 
     def __init__(self) -> None:
         super().__init__()
@@ -237,25 +229,19 @@ class VGG16BN(Backbone):
         # A tuple hides parts, whose layers are named already, from torch.
         self.levels = tuple(self.features[start:stop] for start, stop in ((0, 13), (13, 23), (23, 33), (33, 43)))
 
-    def begin(self, images: Tensor) -> Tensor:
-        """See :meth:`Backbone.begin`."""
-        return normalised(images, *IMAGENET)
-
 
 class EfficientNetLite0(Backbone):
     """EfficientNet-lite0: the maps after its second, third, fifth and last stage (56 to 7 pixels wide)."""
 
     channels = (24, 40, 112, 320)
+    statistics = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
     def __init__(self) -> None:
         super().__init__()
         net = _package("timm").create_model("tf_efficientnet_lite0", pretrained=False)
         self.conv_stem, self.bn1, self.blocks = net.conv_stem, net.bn1, net.blocks
-        self.levels = tuple(self.blocks[start:stop] for start, stop in ((0, 2), (2, 3), (3, 5), (5, 7)))
-
-    def begin(self, images: Tensor) -> Tensor:
-        """See :meth:`Backbone.begin`."""
-        return cast(Tensor, self.bn1(self.conv_stem(normalised(images, *HALF))))
+        first = nn.Sequential(self.conv_stem, self.bn1, *self.blocks[:2])
+        self.levels = (first, self.blocks[2:3], self.blocks[3:5], self.blocks[5:7])
 
 
 class DeiTBaseDistilled(Backbone):
@@ -309,12 +295,11 @@ _CLASSES: dict[str, type[Backbone]] = {
 }
 
 
-def make_backbone(name: str, weights: str, image_channels: int, resolution: int, where: str = "options") -> Backbone:
-    """Makes a frozen backbone in evaluation mode.
+def make_backbone(name: str, image_channels: int, resolution: int, where: str = "options") -> Backbone:
+    """Makes a frozen backbone with its published weights, in evaluation mode.
 
     Args:
         name: Key of :data:`sida.config.families.BACKBONES`.
-        weights: ``published`` or ``random`` (from torch's global generator).
         image_channels: Channels of the images.
         resolution: Height and width of the images.
         where: Place named in errors.
@@ -329,16 +314,14 @@ def make_backbone(name: str, weights: str, image_channels: int, resolution: int,
         given = f"{resolution}×{resolution}, {image_channels}"
         fault = f"'{name}' takes images of {size}{found.image_channels} channels, not {given}"
         raise UserError(f"{where}.backbones", fault, f"for these name {' or '.join(others)}")
-    backbone = found()
-    if weights == "published":
-        asset, net = BACKBONES[name], backbone.published()
-        path = found.weights if asset is None else fetch(asset)
-        state, own = read_state_dict(path), net.state_dict()
-        try:
-            net.load_state_dict({key: value for key, value in state.items() if key in own})
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(path, f"does not hold this backbone's weights ({reason})", "fetch it again") from None
+    backbone, asset = found(), BACKBONES[name]
+    net, path = backbone.published(), found.weights if asset is None else fetch(asset)
+    state, own = read_state_dict(path), net.state_dict()
+    try:
+        net.load_state_dict({key: value for key, value in state.items() if key in own})
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(path, f"does not hold this backbone's weights ({reason})", "fetch it again") from None
     return backbone.eval().requires_grad_(False)
 
 

@@ -3,20 +3,20 @@
 Source: Karras et al. 2024, "EDM2", configuration G, section 2 and appendix B.
 """
 
-import contextlib
 import math
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sida.config.families import WeightNorm
 from sida.config.settings import Finite
 from sida.networks.unet import (
     Block,
     Classes,
     Few,
+    Mode,
     Share,
     Side,
     Size,
@@ -24,7 +24,6 @@ from sida.networks.unet import (
     attend,
     attention_heads,
     constants_device,
-    make_levels,
     resampled,
     split_heads,
     without_content,
@@ -33,8 +32,6 @@ from sida.networks.unet import (
 NORM_EPS = 1e-4
 # SiLU of a unit normal variable has this root mean square, as the paper rounds it (equation 81).
 SILU_RMS = 0.596
-#: Times at which a layer stores its normalised weights: see `MPConv`.
-Rewrite = Literal["never", "training", "always"]
 
 
 def normalize(x: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
@@ -53,14 +50,8 @@ def normalize(x: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
     return x / (norm / root + NORM_EPS).to(x.dtype)
 
 
-def mp_sum(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """Mixes two uncorrelated unit-variance tensors, share ``t`` of the second, to unit variance (equation 88)."""
-    first, second = sum_weights(t)
-    return torch.add(a * first, b, alpha=second)
-
-
 def sum_weights(t: float) -> tuple[float, float]:
-    """The two factors of `mp_sum`."""
+    """Factors that mix two uncorrelated unit-variance tensors, share ``t`` of the second, to unit variance (eq. 88)."""
     norm = math.hypot(1 - t, t)
     return (1 - t) / norm, t / norm
 
@@ -71,18 +62,13 @@ def cat_weights(a: Tensor, b: Tensor, t: float) -> tuple[float, float]:
     return norm * (1 - t) / math.sqrt(a.shape[1]), norm * t / math.sqrt(b.shape[1])
 
 
-def mp_silu(x: Tensor) -> Tensor:
-    """SiLU scaled to keep unit variance (equation 81)."""
-    return F.silu(x) / SILU_RMS
-
-
-def resample(x: Tensor, mode: str, taps: tuple[int, ...]) -> Tensor:
-    """Returns (``keep``), halves (``down``) or doubles (``up``) the resolution with a separable filter."""
-    if mode == "keep" or tuple(taps) == (1, 1):
-        return resampled(x, mode, None)
-    line = torch.tensor(taps, dtype=torch.float32, device=x.device)
+def square_filter(taps: tuple[int, ...], device: torch.device) -> Tensor | None:
+    """Filter of :func:`sida.networks.unet.resampled` from its taps along one dimension."""
+    if tuple(taps) == (1, 1):
+        return None
+    line = torch.tensor(taps, dtype=torch.float32, device=device)
     line = line / line.sum()
-    return resampled(x, mode, torch.outer(line, line))
+    return torch.outer(line, line)
 
 
 class MPFourier(nn.Module):
@@ -113,18 +99,19 @@ class MPConv(nn.Module):
         in_channels: Channels or width of the input.
         out_channels: Channels or width of the output.
         kernel: Odd kernel size, or 0 for a linear map.
+        gain: Factor on the result, applied to the weights because they are smaller than the maps.
 
     Attributes:
-        rewrite: Whether a forward pass also stores the normalised weights ("forced weight normalisation"): ``never``,
-            in ``training`` mode, or ``always``.
+        weight_norm: Whether a forward pass also stores the normalised weights ("forced weight normalisation"), see
+            :class:`sida.networks.EDM2Precond`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 0):
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 0, gain: float = 1.0):
         super().__init__()
-        self.kernel = kernel
+        self.kernel, self.gain = kernel, gain
         shape = (out_channels, in_channels) + ((kernel, kernel) if kernel else ())
         self.weight = nn.Parameter(torch.empty(shape) if without_content() else torch.randn(shape))
-        self.rewrite: Rewrite = "training"
+        self.weight_norm: WeightNorm = "in_forward"
 
     @torch.no_grad()
     def normalize_weight(self) -> None:
@@ -132,54 +119,55 @@ class MPConv(nn.Module):
         self.weight.copy_(normalize(self.weight.float()))
 
     def rewrite_weight(self) -> None:
-        """Stores normalised weights if ``rewrite`` demands it in the present mode."""
-        if self.rewrite == "always" or (self.rewrite == "training" and self.training):
+        """Stores normalised weights if ``weight_norm`` demands it in the present mode."""
+        # A backward pass that computes a block again must meet the weights of the forward pass to the last bit.
+        forward = torch._C._current_graph_task_id() == -1
+        if forward and (self.weight_norm == "always" or (self.weight_norm != "off" and self.training)):
             self.normalize_weight()
 
-    def effective_weight(self, gain: Tensor | float = 1.0) -> Tensor:
-        """The normalised float32 weights times ``gain``; calls :meth:`rewrite_weight` first."""
+    def effective_weight(self, gain: Tensor | None = None) -> Tensor:
+        """The normalised float32 weights times ``gain`` or the layer's own; calls :meth:`rewrite_weight` first."""
         self.rewrite_weight()
         weight = self.weight.float()
         norm = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
         # Unit root mean square and the fan-in's 1/sqrt(n) in one factor.
-        return weight * (gain / (norm + NORM_EPS * math.sqrt(weight[0].numel())))
+        return weight * ((self.gain if gain is None else gain) / (norm + NORM_EPS * math.sqrt(weight[0].numel())))
 
-    def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
-        """Maps (N, in, H, W) to (N, out, H, W), or (N, in) to (N, out).
-
-        Args:
-            x: Input.
-            gain: Factor on the result, applied to the weights because they are smaller than the maps.
-        """
+    def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+        """Maps (N, in, H, W) to (N, out, H, W), or (N, in) to (N, out); ``gain`` replaces the layer's own."""
         weight = self.effective_weight(gain).to(x.dtype)
         return F.conv2d(x, weight, padding=self.kernel // 2) if self.kernel else F.linear(x, weight)
 
 
-#: What each mode of weight normalisation (`EDM2Precond`) makes of a layer's `MPConv.rewrite`.
-REWRITES: dict[str, Rewrite] = {
-    "off": "never",
-    "in_forward": "training",
-    "pre_hook": "training",
-    "always": "always",
-}
+class BlockOptions(NamedTuple):
+    """Options that all blocks of a network share.
+
+    Attributes:
+        resample_filter: Taps of the resampling filter.
+        channels_per_head: Width of an attention head; narrower levels have no attention.
+        dropout: Dropout inside the residual branch, in training mode.
+        res_balance: Share of the residual branch.
+        attn_balance: Share of the attention branch.
+        clip_act: Bound on the activations; None = none.
+    """
+
+    resample_filter: tuple[int, ...]
+    channels_per_head: int
+    dropout: float
+    res_balance: float
+    attn_balance: float
+    clip_act: float | None
 
 
 class EDM2Block(Block):
     """Residual block of the encoder or decoder, with optional resampling and cosine attention.
 
     Args:
-        in_channels: Channels in.
-        out_channels: Channels out.
-        emb_channels: Width of the embedding.
+        in_channels, out_channels, emb_channels: Channels in and out, and width of the embedding.
+        options: Those of all blocks of the network.
         flavor: ``enc``: the main path is projected and pixel-normalised first; ``dec``: projected last.
-        resample_mode: ``keep``, ``up`` or ``down``.
-        resample_filter: Taps of the resampling filter.
+        mode: Change of the resolution.
         attention: Whether to attend, with ``out_channels // channels_per_head`` heads (none if that is zero).
-        channels_per_head: Width of a head.
-        dropout: Dropout inside the residual branch, in training mode.
-        res_balance: Share of the residual branch.
-        attn_balance: Share of the attention branch.
-        clip_act: Bound on the activations; None = none.
     """
 
     def __init__(
@@ -187,70 +175,46 @@ class EDM2Block(Block):
         in_channels: int,
         out_channels: int,
         emb_channels: int,
-        *,
-        flavor: Literal["enc", "dec"] = "enc",
-        resample_mode: Literal["keep", "up", "down"] = "keep",
-        resample_filter: tuple[int, ...] = (1, 1),
-        attention: bool = False,
-        channels_per_head: int = 64,
-        dropout: float = 0.0,
-        res_balance: float = 0.3,
-        attn_balance: float = 0.3,
-        clip_act: float | None = 256.0,
+        options: BlockOptions,
+        flavor: Literal["enc", "dec"],
+        mode: Mode,
+        attention: bool,
     ):
         super().__init__()
-        self.flavor = flavor
-        self.resample_mode = resample_mode
-        self.resample_filter = tuple(resample_filter)
-        self.num_heads = attention_heads(out_channels, channels_per_head) if attention else 0
-        self.dropout = dropout
-        self.res_balance = res_balance
-        self.attn_balance = attn_balance
-        self.clip_act = clip_act
+        self.flavor, self.mode, self.taps = flavor, mode, options.resample_filter
+        self.dropout, self.clip_act = options.dropout, options.clip_act
+        self.num_heads = attention_heads(out_channels, options.channels_per_head) if attention else 0
         self.emb_gain = nn.Parameter(torch.zeros([]))
-        self.conv_res0 = MPConv(out_channels if flavor == "enc" else in_channels, out_channels, 3)
+        # Constant factors of SiLU and of the sums are multiplied into the convolutions' weights.
+        self.res_keep, residual = sum_weights(options.res_balance)
+        self.attn_keep, attended = sum_weights(options.attn_balance)
+        first = out_channels if flavor == "enc" else in_channels
+        self.conv_res0 = MPConv(first, out_channels, 3, 1 / SILU_RMS)
         self.emb_linear = MPConv(emb_channels, out_channels)
-        self.conv_res1 = MPConv(out_channels, out_channels, 3)
+        self.conv_res1 = MPConv(out_channels, out_channels, 3, residual / SILU_RMS)
         self.conv_skip = MPConv(in_channels, out_channels, 1) if in_channels != out_channels else None
         self.attn_qkv = MPConv(out_channels, out_channels * 3, 1) if self.num_heads else None
-        self.attn_proj = MPConv(out_channels, out_channels, 1) if self.num_heads else None
-
-    @contextlib.contextmanager
-    def recomputing(self) -> Iterator[None]:
-        """See `Block.recomputing`; weights that were stored again would change in their last bits."""
-        layers = [module for module in self.modules() if isinstance(module, MPConv)]
-        modes = [layer.rewrite for layer in layers]
-        for layer in layers:
-            layer.rewrite = "never"
-        try:
-            yield
-        finally:
-            for layer, mode in zip(layers, modes):
-                layer.rewrite = mode
+        self.attn_proj = MPConv(out_channels, out_channels, 1, attended) if self.num_heads else None
 
     def compute(self, x: Tensor, emb: Tensor) -> Tensor:
         """See `Block.compute`."""
-        x = resample(x, self.resample_mode, self.resample_filter)
+        x = resampled(x, self.mode, square_filter(self.taps, x.device))
         if self.flavor == "enc":
             if self.conv_skip is not None:
                 x = self.conv_skip(x)
             x = normalize(x, dim=1)
-        keep, share = sum_weights(self.res_balance)
-        # Constant factors of SiLU and of the sums are multiplied into the convolutions' weights.
-        y = self.conv_res0(F.silu(x), gain=1 / SILU_RMS)
+        y = self.conv_res0(F.silu(x))
         scale = self.emb_linear(emb, gain=self.emb_gain) + 1
         y = F.silu(y * scale[:, :, None, None].to(y.dtype))
         if self.training and self.dropout:
             y = F.dropout(y, self.dropout)
-        y = self.conv_res1(y, gain=share / SILU_RMS)
+        y = self.conv_res1(y)
         if self.flavor == "dec" and self.conv_skip is not None:
             x = self.conv_skip(x)
-        x = torch.add(y, x, alpha=keep)
+        x = torch.add(y, x, alpha=self.res_keep)
         if self.attn_qkv is not None and self.attn_proj is not None:
-            keep, share = sum_weights(self.attn_balance)
             y = attend(normalize(split_heads(self.attn_qkv(x), self.num_heads), dim=2))
-            y = self.attn_proj(y.view(x.shape), gain=share)
-            x = torch.add(y, x, alpha=keep)
+            x = torch.add(self.attn_proj(y.view(x.shape)), x, alpha=self.attn_keep)
         return x if self.clip_act is None else x.clamp_(-self.clip_act, self.clip_act)
 
 
@@ -269,12 +233,7 @@ class EDM2UNet(UNet):
         attn_resolutions: Resolutions with self-attention. The decoder's first block always has it, if wide enough.
         label_balance: Share of the class embedding.
         concat_balance: Share of the encoder's maps in concatenations of the decoder.
-        resample_filter: Taps of the resampling filter.
-        channels_per_head: Width of an attention head; narrower levels have no attention.
-        dropout: See `EDM2Block`.
-        res_balance: See `EDM2Block`.
-        attn_balance: See `EDM2Block`.
-        clip_act: See `EDM2Block`.
+        resample_filter, channels_per_head, dropout, res_balance, attn_balance, clip_act: See `BlockOptions`.
 
     Raises:
         SettingError: The resolution does not fit the levels, or heads do not divide a level's channels.
@@ -308,40 +267,32 @@ class EDM2UNet(UNet):
         self._describe(locals())
         self.label_balance = label_balance
         self.concat_balance = concat_balance
-        widths = [model_channels * mult for mult in channel_mult]
-        noise_channels = widths[0] if channel_mult_noise is None else model_channels * channel_mult_noise
-        emb_channels = max(widths) if channel_mult_emb is None else model_channels * channel_mult_emb
-        options: dict[str, Any] = {
-            "resample_filter": resample_filter,
-            "channels_per_head": channels_per_head,
-            "dropout": dropout,
-            "res_balance": res_balance,
-            "attn_balance": attn_balance,
-            "clip_act": clip_act,
-        }
+        noise_channels = self.widths[0] if channel_mult_noise is None else model_channels * channel_mult_noise
+        emb_channels = max(self.widths) if channel_mult_emb is None else model_channels * channel_mult_emb
+        options = BlockOptions(resample_filter, channels_per_head, dropout, res_balance, attn_balance, clip_act)
 
         def block(
-            flavor: Literal["enc", "dec"], inputs: int, outputs: int, mode: Any = "keep", attention: bool = False
+            flavor: Literal["enc", "dec"], inputs: int, outputs: int, mode: Mode = "keep", attention: bool = False
         ) -> EDM2Block:
-            shape: dict[str, Any] = {"flavor": flavor, "resample_mode": mode, "attention": attention}
-            return EDM2Block(inputs, outputs, emb_channels, **shape, **options)
+            return EDM2Block(inputs, outputs, emb_channels, options, flavor, mode, attention)
 
         self.out_gain = nn.Parameter(torch.zeros([]))
         self.emb_fourier = MPFourier(noise_channels)
         self.emb_noise = MPConv(noise_channels, emb_channels)
         self.emb_label = MPConv(label_dim, emb_channels) if label_dim else None
         # A constant input channel of ones replaces biases.
-        stem = MPConv(img_channels + 1, widths[0], 3)
-        self.enc, self.dec = make_levels(img_resolution, widths, num_blocks, attn_resolutions, stem, block)
-        self.out_conv = MPConv(widths[0], img_channels, 3)
+        stem = MPConv(img_channels + 1, self.widths[0], 3)
+        self._make_levels(stem, block)
+        self.out_conv = MPConv(self.widths[0], img_channels, 3)
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """See `UNet.embed`; augmentation labels are ignored (EDM2 does not augment)."""
         emb = self.emb_noise(self.emb_fourier(noise_labels))
         if self.emb_label is not None:
             assert class_labels is not None
-            emb = mp_sum(emb, self.emb_label(class_labels * self.label_dim**0.5), t=self.label_balance)
-        return mp_silu(emb)
+            keep, share = sum_weights(self.label_balance)
+            emb = torch.add(emb * keep, self.emb_label(class_labels * self.label_dim**0.5), alpha=share)
+        return F.silu(emb) / SILU_RMS
 
     def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
         """See `UNet.encode`."""

@@ -4,7 +4,7 @@ Source: Karras et al. 2022, "EDM", appendices F.1 (Song et al. 2021) and F.3 (Dh
 """
 
 import math
-from typing import Any, Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,11 @@ from torch.nn import functional as F
 
 from sida.errors import SettingError
 from sida.networks.unet import (
+    SQRT_HALF,
     Block,
     Classes,
     Few,
+    Mode,
     Share,
     Side,
     Size,
@@ -22,32 +24,45 @@ from sida.networks.unet import (
     attend,
     attention_heads,
     constants_device,
-    make_levels,
     resampled,
     split_heads,
     without_content,
 )
 
-_SQRT_HALF = 0.5**0.5
+#: Taps of a filter along one dimension.
+Taps = tuple[int, ...]
 
 
-def initial_values(shape: tuple[int, ...], mode: str, fan_in: int, fan_out: int, factor: float) -> Tensor:
-    """Draws initial weights from torch's global generator; on the meta device they have a shape alone.
+class Init(NamedTuple):
+    """Initial parameters of a layer.
 
-    Args:
-        shape: Shape of the result.
-        mode: Xavier (Glorot) variance 2/(fan_in + fan_out) or Kaiming (He, linear gain) variance 1/fan_in,
-            uniform or normal: ``xavier_uniform``, ``kaiming_normal``, ...
-        fan_in: Inputs of one unit, kernel area included.
-        fan_out: Outputs of one input, kernel area included.
-        factor: Factor on the result.
+    Attributes:
+        mode: Xavier (Glorot) variance 2/(fan_in + fan_out) or Kaiming (He, linear gain) variance 1/fan_in, uniform or
+            normal: ``xavier_uniform``, ``kaiming_normal``, ...
+        weight: Factor on the weights.
+        bias: Factor on the biases; 0 starts them at zero.
     """
-    if without_content():
-        return torch.empty(shape)
-    variance = 2 / (fan_in + fan_out) if mode.startswith("xavier") else 1 / fan_in
-    if mode.endswith("uniform"):
-        return math.sqrt(3 * variance) * (torch.rand(shape) * 2 - 1) * factor
-    return math.sqrt(variance) * torch.randn(shape) * factor
+
+    mode: str = "kaiming_normal"
+    weight: float = 1.0
+    bias: float = 0.0
+
+    def parameters(self, shape: tuple[int, ...], bias: bool = True) -> tuple[nn.Parameter, nn.Parameter | None]:
+        """Draws weights (out, in, ...) and biases (out,) from torch's global generator.
+
+        On the meta device they have a shape alone.
+        """
+        outputs, inputs, area = *shape[:2], math.prod(shape[2:])
+        variance = 2 / ((inputs + outputs) * area) if self.mode.startswith("xavier") else 1 / (inputs * area)
+
+        def drawn(shape: tuple[int, ...], factor: float) -> nn.Parameter:
+            if without_content():
+                return nn.Parameter(torch.empty(shape))
+            if self.mode.endswith("uniform"):
+                return nn.Parameter(math.sqrt(3 * variance) * (torch.rand(shape) * 2 - 1) * factor)
+            return nn.Parameter(math.sqrt(variance) * torch.randn(shape) * factor)
+
+        return drawn(shape, self.weight), drawn((outputs,), self.bias) if bias else None
 
 
 class Linear(nn.Module):
@@ -55,25 +70,13 @@ class Linear(nn.Module):
 
     Args:
         in_features, out_features: Widths of input and output.
+        init: Initial parameters.
         bias: Whether there is a bias.
-        init_mode: See `initial_values`.
-        init_weight: Factor on the initial weights.
-        init_bias: Factor on the initial biases; 0 starts them at zero.
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        bias: bool = True,
-        init_mode: str = "kaiming_normal",
-        init_weight: float = 1.0,
-        init_bias: float = 0.0,
-    ):
+    def __init__(self, in_features: int, out_features: int, init: Init, bias: bool = True):
         super().__init__()
-        fans = (in_features, out_features)
-        self.weight = nn.Parameter(initial_values((out_features, in_features), init_mode, *fans, init_weight))
-        self.bias = nn.Parameter(initial_values((out_features,), init_mode, *fans, init_bias)) if bias else None
+        self.weight, self.bias = init.parameters((out_features, in_features), bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (..., in_features) to (..., out_features)."""
@@ -82,48 +85,35 @@ class Linear(nn.Module):
 
 
 class Conv2d(nn.Module):
-    """Same-size convolution, optionally after (or merged with) a factor-two resampling by a separable filter.
+    """Same-size convolution, optionally after a factor-two resampling by a separable filter.
 
     Args:
         in_channels, out_channels: Channels of input and output.
         kernel: Odd kernel size, or 0 for resampling alone.
-        up: Doubles the resolution before the convolution.
-        down: Halves the resolution.
-        resample_filter: Taps of the one-dimensional filter; (1, 1) is nearest-neighbour up and box down.
-        filter_after: With ``down``: convolve at full resolution and filter afterwards; the convolution then has the
-            zero padding of both (as in the residual encoder of NCSN++).
-        init_mode, init_weight, init_bias: See `Linear`.
+        init: Initial parameters.
+        mode: Change of the resolution before the convolution.
+        taps: Those of the one-dimensional filter; (1, 1) is nearest-neighbour up and box down.
     """
 
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
     resample_filter: Tensor | None
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int,
-        *,
-        up: bool = False,
-        down: bool = False,
-        resample_filter: tuple[int, ...] = (1, 1),
-        filter_after: bool = False,
-        init_mode: str = "kaiming_normal",
-        init_weight: float = 1.0,
-        init_bias: float = 0.0,
+        self, in_channels: int, out_channels: int, kernel: int, init: Init, mode: Mode = "keep", taps: Taps = (1, 1)
     ):
         super().__init__()
-        self.kernel, self.up, self.down, self.filter_after = kernel, up, down, filter_after
-        self.weight: nn.Parameter | None = None
-        self.bias: nn.Parameter | None = None
-        if kernel:
-            fans = (in_channels * kernel**2, out_channels * kernel**2)
-            shape = (out_channels, in_channels, kernel, kernel)
-            self.weight = nn.Parameter(initial_values(shape, init_mode, *fans, init_weight))
-            self.bias = nn.Parameter(initial_values((out_channels,), init_mode, *fans, init_bias))
-        taps = torch.tensor(resample_filter, dtype=torch.float32, device=constants_device())
-        square = torch.outer(taps, taps)[None, None] / taps.sum().square()
-        self.register_buffer("resample_filter", square if up or down else None)
-        self.box = tuple(resample_filter) == (1, 1)
+        self.kernel, self.mode, self.box = kernel, mode, tuple(taps) == (1, 1)
+        shape = (out_channels, in_channels, kernel, kernel)
+        self.weight, self.bias = init.parameters(shape) if kernel else (None, None)
+        line = torch.tensor(taps, dtype=torch.float32, device=constants_device())
+        square = torch.outer(line, line)[None, None] / line.sum().square()
+        self.register_buffer("resample_filter", None if mode == "keep" else square)
+
+    @property
+    def filter(self) -> Tensor | None:
+        """See :func:`sida.networks.unet.resampled`."""
+        return None if self.box else self.resample_filter
 
     def forward(self, x: Tensor, weight_scale: float = 1.0) -> Tensor:
         """Maps (N, in_channels, H, W) to (N, out_channels, H', W').
@@ -133,25 +123,26 @@ class Conv2d(nn.Module):
             weight_scale: Factor on the result, applied to weight and bias because they are smaller than the maps.
         """
         if self.weight is None or self.bias is None:
-            return self.resample(x)
+            return resampled(x, self.mode, self.filter)
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         if weight_scale != 1:
             weight, bias = weight * weight_scale, bias * weight_scale
-        pad = self.kernel // 2
-        if self.down and self.filter_after:
-            x = F.conv2d(x, weight, padding=pad + (cast(Tensor, self.resample_filter).shape[-1] - 1) // 2)
-            return self.resample(x, padding=0) + bias[:, None, None]
-        if self.up and self.kernel == 1:
+        if self.mode == "up" and self.kernel == 1:
             # A pointwise map commutes with the filter, and is four times cheaper before it.
             if self.box:
-                return self.resample(F.conv2d(x, weight, bias))
-            return self.resample(F.conv2d(x, weight)) + bias[:, None, None]
-        return F.conv2d(self.resample(x), weight, bias, padding=pad)
+                return resampled(F.conv2d(x, weight, bias), "up", None)
+            return resampled(F.conv2d(x, weight), "up", self.filter) + bias[:, None, None]
+        return F.conv2d(resampled(x, self.mode, self.filter), weight, bias, padding=self.kernel // 2)
 
-    def resample(self, x: Tensor, padding: int | None = None) -> Tensor:
-        """Applies the filter alone: doubles, halves or returns (N, C, H, W)."""
-        mode = "up" if self.up else "down" if self.down else "keep"
-        return resampled(x, mode, None if self.box else self.resample_filter, padding)
+
+class ImageDown(Conv2d):
+    """Convolution at full resolution whose result is halved, with the zero padding of both at once (NCSN++)."""
+
+    def forward(self, x: Tensor, weight_scale: float = 1.0) -> Tensor:
+        """See `Conv2d.forward`."""
+        weight, bias = cast(Tensor, self.weight).to(x.dtype), cast(Tensor, self.bias).to(x.dtype)
+        padding = self.kernel // 2 + (cast(Tensor, self.resample_filter).shape[-1] - 1) // 2
+        return resampled(F.conv2d(x, weight, padding=padding), "down", self.filter, padding=0) + bias[:, None, None]
 
 
 class GroupNorm(nn.Module):
@@ -226,60 +217,57 @@ class FourierEmbedding(nn.Module):
         return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
+class BlockStyle(NamedTuple):
+    """Facts that all residual blocks of a network share.
+
+    Attributes:
+        init: Initial parameters of ordinary layers.
+        init_zero: Those of the last layer of each residual branch.
+        init_attn: Those of the query-key-value layer.
+        adaptive_scale: ADM's block: the embedding gives scale and shift after the second norm. Else that of DDPM++ and
+            NCSN++: the embedding gives a shift before the norm, sums are scaled to keep the variance, and a resampling
+            skip connection also has a 1×1 convolution.
+        dropout: Probability of zeroing an activation before the second convolution, in training mode.
+        taps: Resampling filter, see `Conv2d`.
+    """
+
+    init: Init
+    init_zero: Init
+    init_attn: Init
+    adaptive_scale: bool
+    dropout: float
+    taps: Taps = (1, 1)
+
+
 class UNetBlock(Block):
     """Norm, SiLU, convolution (twice) around a skip connection, conditioned on an embedding; then attention.
 
     Args:
         in_channels, out_channels, emb_channels: Channels in and out, and width of the embedding.
-        up: Doubles the resolution.
-        down: Halves the resolution.
+        style: Facts of all blocks of the network.
+        mode: Change of the resolution.
         num_heads: Attention heads; 0 = no attention.
-        dropout: Probability of zeroing an activation before the second convolution, in training mode.
-        resample_filter: Taps, see `Conv2d`.
-        adaptive_scale: ADM's block: the embedding gives scale and shift after the second norm. Else that of DDPM++ and
-            NCSN++: the embedding gives a shift before the norm, sums are scaled to keep the variance, and a resampling
-            skip connection also has a 1×1 convolution.
-        init: Initialisation keywords of ordinary layers.
-        init_zero: Initialisation keywords of the last layer of each residual branch.
-        init_attn: Initialisation keywords of the query-key-value layer (None = ``init``).
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        emb_channels: int,
-        *,
-        up: bool = False,
-        down: bool = False,
-        num_heads: int = 0,
-        dropout: float = 0.0,
-        resample_filter: tuple[int, ...] = (1, 1),
-        adaptive_scale: bool = True,
-        init: dict[str, Any],
-        init_zero: dict[str, Any],
-        init_attn: dict[str, Any] | None = None,
+        self, in_channels: int, out_channels: int, emb_channels: int, style: BlockStyle, mode: Mode, num_heads: int
     ):
         super().__init__()
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.skip_scale = 1.0 if adaptive_scale else _SQRT_HALF
-        self.adaptive_scale = adaptive_scale
-        eps = 1e-5 if adaptive_scale else 1e-6
-        resampling: dict[str, Any] = {"up": up, "down": down, "resample_filter": resample_filter}
+        self.num_heads, self.dropout, self.adaptive_scale = num_heads, style.dropout, style.adaptive_scale
+        eps, self.skip_scale = (1e-5, 1.0) if style.adaptive_scale else (1e-6, SQRT_HALF)
         self.norm0 = GroupNorm(in_channels, eps)
-        self.conv0 = Conv2d(in_channels, out_channels, 3, **resampling, **init)
-        self.affine = Linear(emb_channels, out_channels * (2 if adaptive_scale else 1), **init)
+        self.conv0 = Conv2d(in_channels, out_channels, 3, style.init, mode, style.taps)
+        self.affine = Linear(emb_channels, out_channels * (2 if style.adaptive_scale else 1), style.init)
         self.norm1 = GroupNorm(out_channels, eps)
-        self.conv1 = Conv2d(out_channels, out_channels, 3, **init_zero)
+        self.conv1 = Conv2d(out_channels, out_channels, 3, style.init_zero)
         self.skip: Conv2d | None = None
-        if out_channels != in_channels or up or down:
-            kernel = 0 if adaptive_scale and out_channels == in_channels else 1
-            self.skip = Conv2d(in_channels, out_channels, kernel, **resampling, **init)
+        if out_channels != in_channels or mode != "keep":
+            kernel = 0 if style.adaptive_scale and out_channels == in_channels else 1
+            self.skip = Conv2d(in_channels, out_channels, kernel, style.init, mode, style.taps)
         if num_heads:
             self.norm2 = GroupNorm(out_channels, eps)
-            self.qkv = Conv2d(out_channels, out_channels * 3, 1, **(init if init_attn is None else init_attn))
-            self.proj = Conv2d(out_channels, out_channels, 1, **init_zero)
+            self.qkv = Conv2d(out_channels, out_channels * 3, 1, style.init_attn)
+            self.proj = Conv2d(out_channels, out_channels, 1, style.init_zero)
 
     def compute(self, x: Tensor, emb: Tensor) -> Tensor:
         """See `Block.compute`."""
@@ -354,45 +342,29 @@ class SongUNet(UNet):
     ):
         super().__init__()
         self._describe(locals())
-        widths = [model_channels * mult for mult in channel_mult]
         noise_channels = model_channels * channel_mult_noise
         emb_channels = model_channels * channel_mult_emb
-        init: dict[str, Any] = {"init_mode": "xavier_uniform"}
-        init_zero = {**init, "init_weight": 1e-5}
-        options: dict[str, Any] = {
-            "dropout": dropout,
-            "resample_filter": resample_filter,
-            "adaptive_scale": False,
-            "init": init,
-            "init_zero": init_zero,
-            "init_attn": {**init, "init_weight": 0.2**0.5},
-        }
+        init = Init("xavier_uniform")
+        init_zero, init_attn = init._replace(weight=1e-5), init._replace(weight=0.2**0.5)
+        style = BlockStyle(init, init_zero, init_attn, False, dropout, resample_filter)
 
-        def block(_: str, inputs: int, outputs: int, mode: str = "keep", attention: bool = False) -> nn.Module:
-            shape: dict[str, Any] = {"up": mode == "up", "down": mode == "down", "num_heads": int(attention)}
-            return UNetBlock(inputs, outputs, emb_channels, **shape, **options)
+        def block(_: str, inputs: int, outputs: int, mode: Mode = "keep", attention: bool = False) -> UNetBlock:
+            return UNetBlock(inputs, outputs, emb_channels, style, mode, int(attention))
 
-        image_channels = in_channels
-
-        def image_down(width: int) -> nn.Module:
-            """The next layer of the path on which the image itself is halved, too."""
-            nonlocal image_channels
-            inputs, image_channels = image_channels, width
-            return Conv2d(inputs, width, 3, down=True, filter_after=True, resample_filter=resample_filter, **init)
+        def image_down(inputs: int, outputs: int) -> ImageDown:
+            return ImageDown(inputs, outputs, 3, init, "down", resample_filter)
 
         fourier = embedding_type == "fourier"
         self.map_noise = FourierEmbedding(noise_channels) if fourier else PositionalEmbedding(noise_channels, True)
-        self.map_label = Linear(label_dim, noise_channels, **init) if label_dim else None
-        self.map_augment = Linear(augment_dim, noise_channels, bias=False, **init) if augment_dim else None
-        self.map_layer0 = Linear(noise_channels, emb_channels, **init)
-        self.map_layer1 = Linear(emb_channels, emb_channels, **init)
-        stem = Conv2d(in_channels, model_channels, 3, **init)
-        levels = (img_resolution, widths, num_blocks, attn_resolutions)
-        further = image_down if encoder_type == "residual" else None
-        self.enc, self.dec = make_levels(*levels, stem, block, image_down=further, attend_once=True)
+        self.map_label = Linear(label_dim, noise_channels, init) if label_dim else None
+        self.map_augment = Linear(augment_dim, noise_channels, init, bias=False) if augment_dim else None
+        self.map_layer0 = Linear(noise_channels, emb_channels, init)
+        self.map_layer1 = Linear(emb_channels, emb_channels, init)
+        stem = Conv2d(in_channels, model_channels, 3, init)
+        self._make_levels(stem, block, image_down if encoder_type == "residual" else None, attend_once=True)
         at = f"{img_resolution}x{img_resolution}"
-        self.dec[f"{at}_aux_norm"] = GroupNorm(widths[0], eps=1e-6)
-        self.dec[f"{at}_aux_conv"] = Conv2d(widths[0], out_channels, 3, **init_zero)
+        self.dec[f"{at}_aux_norm"] = GroupNorm(self.widths[0], eps=1e-6)
+        self.dec[f"{at}_aux_conv"] = Conv2d(self.widths[0], out_channels, 3, init_zero)
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """See `UNet.embed`."""
@@ -405,17 +377,6 @@ class SongUNet(UNet):
         if self.map_augment is not None and augment_labels is not None:
             emb = emb + self.map_augment(augment_labels)
         return F.silu(self.map_layer1(F.silu(self.map_layer0(emb))))
-
-    def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """See `UNet.encode`."""
-        kept: list[Tensor] = []
-        image = x
-        for name, block in self.enc.items():
-            if name.endswith("_aux_residual"):
-                x = kept[-1] = image = (x + block(image)) * _SQRT_HALF
-            else:
-                x = self.keep(block(x) if name.endswith("_conv") else block(x, emb), kept)
-        return x, kept
 
     def image(self, x: Tensor) -> Tensor:
         """See `UNet.image`."""
@@ -460,26 +421,23 @@ class DhariwalUNet(UNet):
         super().__init__()
         self._describe(locals())
         emb_channels = model_channels * channel_mult_emb
-        init: dict[str, Any] = {"init_mode": "kaiming_uniform", "init_weight": 3**-0.5, "init_bias": 3**-0.5}
-        init_zero: dict[str, Any] = {"init_mode": "kaiming_uniform", "init_weight": 0.0, "init_bias": 0.0}
+        init, init_zero = Init("kaiming_uniform", 3**-0.5, 3**-0.5), Init("kaiming_uniform", 0.0)
+        style = BlockStyle(init, init_zero, init, True, dropout)
 
-        def block(_: str, inputs: int, outputs: int, mode: str = "keep", attention: bool = False) -> nn.Module:
+        def block(_: str, inputs: int, outputs: int, mode: Mode = "keep", attention: bool = False) -> UNetBlock:
             heads = attention_heads(outputs, 64) if attention else 0
-            options: dict[str, Any] = {"dropout": dropout, "init": init, "init_zero": init_zero, "num_heads": heads}
-            return UNetBlock(inputs, outputs, emb_channels, up=mode == "up", down=mode == "down", **options)
+            return UNetBlock(inputs, outputs, emb_channels, style, mode, heads)
 
         self.map_noise = PositionalEmbedding(model_channels)
-        self.map_augment = Linear(augment_dim, model_channels, bias=False, **init_zero) if augment_dim else None
-        self.map_layer0 = Linear(model_channels, emb_channels, **init)
-        self.map_layer1 = Linear(emb_channels, emb_channels, **init)
+        self.map_augment = Linear(augment_dim, model_channels, init_zero, bias=False) if augment_dim else None
+        self.map_layer0 = Linear(model_channels, emb_channels, init)
+        self.map_layer1 = Linear(emb_channels, emb_channels, init)
         # Standard deviation sqrt(label_dim)/sqrt(fan_in) = 1: a one-hot row selects a column of unit variance.
-        labels = {"bias": False, "init_weight": label_dim**0.5}
-        self.map_label = Linear(label_dim, emb_channels, **labels) if label_dim else None
-        widths = [model_channels * mult for mult in channel_mult]
-        stem = Conv2d(in_channels, widths[0], 3, **init)
-        self.enc, self.dec = make_levels(img_resolution, widths, num_blocks, attn_resolutions, stem, block)
-        self.out_norm = GroupNorm(widths[0])
-        self.out_conv = Conv2d(widths[0], out_channels, 3, **init_zero)
+        self.map_label = Linear(label_dim, emb_channels, Init(weight=label_dim**0.5), bias=False) if label_dim else None
+        stem = Conv2d(in_channels, self.widths[0], 3, init)
+        self._make_levels(stem, block)
+        self.out_norm = GroupNorm(self.widths[0])
+        self.out_conv = Conv2d(self.widths[0], out_channels, 3, init_zero)
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """See `UNet.embed`."""

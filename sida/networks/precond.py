@@ -9,7 +9,7 @@ import copy
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sida.config.families import EDM, EDM2, EDM2_S, Family, WeightNorm
 from sida.config.settings import Finite
 from sida.errors import SettingError, suggestion
-from sida.networks.edm2_unet import REWRITES, EDM2UNet, MPConv, MPFourier
+from sida.networks.edm2_unet import EDM2UNet, MPConv, MPFourier
 from sida.networks.edm_unet import DhariwalUNet, SongUNet
 from sida.networks.unet import Classes, Side, Size, UNet, plain_options
 
@@ -39,6 +39,7 @@ class Precond(nn.Module):
         use_fp16: Whether the U-Net computes in half precision on CUDA; parameters, input and output stay float32.
         sigma_min: Lowest noise level for samplers.
         sigma_max: Highest noise level for samplers.
+        sigma_data: Standard deviation of the data, for the coefficients of EDM.
         init_config: ``{"class", "kwargs"}`` from which `build_network` builds the same architecture.
     """
 
@@ -49,6 +50,7 @@ class Precond(nn.Module):
     _half_dtype: torch.dtype = torch.float16
     sigma_min: float = 0.0
     sigma_max: float = math.inf
+    sigma_data: float
     init_config: dict[str, Any]
     unet_name: ClassVar[str] = "model"
     family: ClassVar[Family] = EDM
@@ -104,8 +106,11 @@ class Precond(nn.Module):
         return UNETS[name]
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor]:
-        """Returns c_skip, c_out, c_in and c_noise for float32 ``sigma`` (N or 1, 1, 1, 1); None means 1."""
-        raise NotImplementedError
+        """Returns c_skip, c_out, c_in and c_noise for float32 ``sigma`` (N or 1, 1, 1, 1); None means 1.
+
+        By default those of EDM and EDM2.
+        """
+        return edm_coefficients(sigma, self.sigma_data)
 
     def evaluation_copy(self) -> Precond:
         """A network for sampling, whose weights do not change in evaluation; by default the network itself."""
@@ -231,8 +236,6 @@ class EDMPrecond(Precond):
         **model_kwargs: Further options of that U-Net.
     """
 
-    sigma_data: float
-
     def __init__(
         self,
         img_resolution: Side,
@@ -246,10 +249,6 @@ class EDMPrecond(Precond):
         **model_kwargs: Any,
     ):
         super().__init__({**locals(), "sigma_max": math.inf if sigma_max is None else sigma_max}, model_kwargs)
-
-    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """See `Precond.coefficients`."""
-        return edm_coefficients(sigma, self.sigma_data)
 
 
 class GDDPrecond(EDMPrecond):
@@ -379,7 +378,6 @@ class EDM2Precond(Precond):
 
     unet_name = "unet"
     family = EDM2
-    sigma_data: float
 
     @classmethod
     def family_of(cls, kwargs: Mapping[str, Any]) -> Family:
@@ -415,11 +413,11 @@ class EDM2Precond(Precond):
 
     @weight_norm.setter
     def weight_norm(self, mode: WeightNorm) -> None:
-        if mode not in REWRITES:
-            raise SettingError("weight_norm", f"unknown mode '{mode}'{suggestion(str(mode), REWRITES)}")
+        if mode not in get_args(WeightNorm):
+            raise SettingError("weight_norm", f"unknown mode '{mode}'{suggestion(str(mode), get_args(WeightNorm))}")
         self.init_config["kwargs"]["weight_norm"] = mode
         for layer in self._layers():
-            layer.rewrite = REWRITES[mode]
+            layer.weight_norm = mode
 
     def _layers(self) -> list[MPConv]:
         return [module for module in self.modules() if isinstance(module, MPConv)]
@@ -437,10 +435,6 @@ class EDM2Precond(Precond):
             layer.normalize_weight()
         copied.weight_norm = "off"
         return copied
-
-    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """See `Precond.coefficients`."""
-        return edm_coefficients(sigma, self.sigma_data)
 
     def logvar(self, c_noise: Tensor) -> Tensor:
         """Learned log-variance of the denoising loss at a noise level (EDM2, equation 15).

@@ -1,13 +1,12 @@
-"""Base classes of U-Nets and their blocks, construction of levels, attention and resampling.
+"""Base classes of U-Nets and their blocks, attention and resampling.
 
 A class's signature is the schema of its options, which are recorded for building the network again.
 """
 
-import contextlib
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,10 @@ Size = Annotated[int, Range(least=1, most=65_536)]
 Few = Annotated[int, Range(least=1, most=64)]
 Classes = Annotated[int, Range(least=0, most=1_000_000)]
 Share = Annotated[float, Range(least=0, below=1)]
+#: Change of a block's resolution: none, doubled or halved.
+Mode = Literal["keep", "up", "down"]
+#: Factor that keeps the variance of the sum of two maps (DDPM++ and NCSN++).
+SQRT_HALF = 0.5**0.5
 
 
 def plain_options(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,17 +72,11 @@ class Block(nn.Module):
         """Maps (N, in_channels, H, W) to (N, out_channels, H', W'); ``emb`` is (N or 1, emb_channels)."""
         if not self.checkpointed:
             return self.compute(x, emb)
-        contexts = lambda: (contextlib.nullcontext(), self.recomputing())
-        result: Tensor = checkpoint(self.compute, x, emb, use_reentrant=False, context_fn=contexts)
-        return result
+        return cast(Tensor, checkpoint(self.compute, x, emb, use_reentrant=False))
 
     def compute(self, x: Tensor, emb: Any) -> Tensor:
         """Computes the result of :meth:`forward`."""
         raise NotImplementedError
-
-    def recomputing(self) -> contextlib.AbstractContextManager[None]:
-        """Context of the recomputation in the backward pass."""
-        return contextlib.nullcontext()
 
 
 def blocks_of(net: nn.Module) -> list[Block]:
@@ -116,6 +113,7 @@ class UNet(nn.Module):
         label_dropout: Probability of dropping a label.
         augment_dim: Width of the augmentation labels; 0 = none.
         options: Arguments of the constructor as JSON values.
+        widths: Channels of each level, from full resolution downwards.
     """
 
     img_resolution: int
@@ -145,6 +143,58 @@ class UNet(nn.Module):
             fault = f"{self.img_resolution} cannot be halved {halvings} times"
             remedy = f"use a multiple of {2**halvings} or fewer entries in channel_mult"
             raise SettingError("img_resolution", fault, remedy)
+        self.widths = [options["model_channels"] * mult for mult in options["channel_mult"]]
+
+    def _make_levels(
+        self,
+        stem: nn.Module,
+        block: Callable[..., nn.Module],
+        image_down: Callable[[int, int], nn.Module] | None = None,
+        attend_once: bool = False,
+    ) -> None:
+        """Makes encoder and decoder from ``options``, with the names of the official networks.
+
+        Modules are made in the order in which they run, so that a seed gives the same weights.
+
+        Args:
+            stem: First layer, whose ``weight`` has its numbers of output and input channels as first sizes.
+            block: ``block(part, inputs, outputs, mode="keep", attention=False)`` makes a block of the encoder (``enc``)
+                or decoder (``dec``) of given widths that keeps, halves (``down``) or doubles (``up``) the resolution.
+            image_down: ``image_down(inputs, outputs)`` makes a further module after each halving: the next layer of the
+                path on which the image itself is halved (NCSN++).
+            attend_once: Whether only the last block of a decoder's level has attention.
+        """
+        self.enc, self.dec = enc, dec = nn.ModuleDict(), nn.ModuleDict()
+        num_blocks, attention = self.options["num_blocks"], self.options["attn_resolutions"]
+        width, image_width = cast(Tensor, stem.weight).shape[:2]
+        kept = [width]
+        for level, outputs in enumerate(self.widths):
+            side = self.img_resolution >> level
+            at = f"{side}x{side}"
+            if level == 0:
+                enc[f"{at}_conv"] = stem
+            else:
+                enc[f"{at}_down"] = block("enc", width, width, "down")
+                if image_down is not None:
+                    enc[f"{at}_aux_residual"] = image_down(image_width, width)
+                    image_width = width
+                kept.append(width)
+            for index in range(num_blocks):
+                enc[f"{at}_block{index}"] = block("enc", width, outputs, attention=side in attention)
+                width = outputs
+                kept.append(width)
+        for level, outputs in reversed(list(enumerate(self.widths))):
+            side = self.img_resolution >> level
+            at = f"{side}x{side}"
+            if level == len(self.widths) - 1:
+                dec[f"{at}_in0"] = block("dec", width, width, attention=True)
+                dec[f"{at}_in1"] = block("dec", width, width)
+            else:
+                dec[f"{at}_up"] = block("dec", width, width, "up")
+            for index in range(num_blocks + 1):
+                attends = side in attention and (not attend_once or index == num_blocks)
+                dec[f"{at}_block{index}"] = block("dec", width + kept.pop(), outputs, attention=attends)
+                width = outputs
 
     def drop_labels(self, class_labels: Tensor) -> Tensor:
         """In training mode, zeroes the label of a sample with probability ``label_dropout``."""
@@ -160,8 +210,12 @@ class UNet(nn.Module):
     def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Returns the encoder's last activation and the maps kept for the decoder, in order."""
         kept: list[Tensor] = []
+        image = x
         for name, block in self.enc.items():
-            x = self.keep(block(x) if name.endswith("_conv") else block(x, emb), kept)
+            if name.endswith("_aux_residual"):
+                x = kept[-1] = image = (x + block(image)) * SQRT_HALF
+            else:
+                x = self.keep(block(x) if name.endswith("_conv") else block(x, emb), kept)
         return x, kept
 
     def keep(self, x: Tensor, kept: list[Tensor]) -> Tensor:
@@ -231,65 +285,7 @@ class UNet(nn.Module):
         return self.decode(x, skips, emb), logits
 
 
-def make_levels(
-    resolution: int,
-    widths: list[int],
-    num_blocks: int,
-    attention: tuple[int, ...],
-    stem: nn.Module,
-    block: Callable[..., nn.Module],
-    *,
-    image_down: Callable[[int], nn.Module] | None = None,
-    attend_once: bool = False,
-) -> tuple[nn.ModuleDict, nn.ModuleDict]:
-    """Makes encoder and decoder of a U-Net, with the names of the official networks.
-
-    Modules are made in the order in which they run, so that a seed gives the same weights.
-
-    Args:
-        resolution: Side of the input.
-        widths: Channels of each level, from full resolution downwards.
-        num_blocks: Blocks per level of the encoder; the decoder has one more.
-        attention: Resolutions with self-attention.
-        stem: First layer, whose ``weight`` has its number of output channels as first size.
-        block: ``block(part, inputs, outputs, mode="keep", attention=False)`` makes a block of the encoder (``enc``) or
-            decoder (``dec``) of given widths that keeps, halves (``down``) or doubles (``up``) the resolution.
-        image_down: Function that gives a further module after each halving, from its number of channels.
-        attend_once: Whether only the last block of a decoder's level has attention.
-    """
-    enc, dec = nn.ModuleDict(), nn.ModuleDict()
-    width = len(cast(Tensor, stem.weight))
-    kept = [width]
-    for level, outputs in enumerate(widths):
-        side = resolution >> level
-        at = f"{side}x{side}"
-        if level == 0:
-            enc[f"{at}_conv"] = stem
-        else:
-            enc[f"{at}_down"] = block("enc", width, width, "down")
-            if image_down is not None:
-                enc[f"{at}_aux_residual"] = image_down(width)
-            kept.append(width)
-        for index in range(num_blocks):
-            enc[f"{at}_block{index}"] = block("enc", width, outputs, attention=side in attention)
-            width = outputs
-            kept.append(width)
-    for level, outputs in reversed(list(enumerate(widths))):
-        side = resolution >> level
-        at = f"{side}x{side}"
-        if level == len(widths) - 1:
-            dec[f"{at}_in0"] = block("dec", width, width, attention=True)
-            dec[f"{at}_in1"] = block("dec", width, width)
-        else:
-            dec[f"{at}_up"] = block("dec", width, width, "up")
-        for index in range(num_blocks + 1):
-            attends = side in attention and (not attend_once or index == num_blocks)
-            dec[f"{at}_block{index}"] = block("dec", width + kept.pop(), outputs, attention=attends)
-            width = outputs
-    return enc, dec
-
-
-def resampled(x: Tensor, mode: str, kernel: Tensor | None, padding: int | None = None) -> Tensor:
+def resampled(x: Tensor, mode: Mode, kernel: Tensor | None, padding: int | None = None) -> Tensor:
     """Returns (``keep``), halves (``down``) or doubles (``up``) maps (N, C, H, W) by a filter.
 
     Args:

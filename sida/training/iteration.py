@@ -174,9 +174,9 @@ class Distiller(StudentTrainer):
         graphs: bool = True,
     ) -> None:
         self.loss, self.true_score = loss, true_score.eval().requires_grad_(False)
-        fused, recompute = recipe.kernels == "fused", recipe.recompute
+        fused = recipe.kernels == "fused"
         for net in (true_score, fake_score, generator) if fused else ():
-            require_fused().use_fused_kernels(net, recompute=recompute)
+            require_fused().use_fused_kernels(net)
         if fused:
             # The networks' convolutions use this layout; otherwise each call would convert the weights.
             true_score.to(memory_format=torch.channels_last)

@@ -15,4 +15,4 @@ def test_all_kernels_compile(parts):
     command = [sys.executable, "-m", "tests.kernels.compile_all", *parts]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
-    assert int(result.stdout) >= 19
+    assert int(result.stdout) >= 18

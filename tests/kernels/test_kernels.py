@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from sida.kernels import group_norm, pointwise
 from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
-from sida.kernels.fused import recomputed
 from sida.kernels.group_norm import Affine, norm_act
 from sida.kernels.pointwise import concat, double, halve, scaled_silu
 from sida.kernels.residual import fork, residual
@@ -221,29 +220,3 @@ def test_guard_and_step(betas):
         assert int(wrong) == int(report.replaced) == 3
         torch.testing.assert_close(norm.sqrt(), report.norm)
     close(moved - vector, plain.vector - vector)
-
-
-#: Activations by kind: a function of a map, the share of dropout and whether to make the result again.
-KEPT = {
-    "norm_act": lambda x, dropout, again: norm_act(
-        x, Affine(leaf(16), leaf(16, seed=1)), 4, 1e-5, dropout=dropout, recompute=again
-    )[0],
-    "scaled_silu": lambda x, dropout, again: scaled_silu(x, None, dropout, recompute=again)[0],
-    "pixel_norm_silu": lambda x, dropout, again: pixel_norm_silu(x, NORM_EPS)[1],
-}
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
-@pytest.mark.parametrize("kind", KEPT)
-def test_an_activation_that_is_made_again_is_not_kept(kind, dropout, way):
-    """Neither by a convolution of it nor by its own function; the gradients are the same."""
-    leaves, found = [leaf(2, 16, 8, 8), leaf(4, 16, 3, 3, seed=2)], []
-    for again in (False, True):
-        torch.manual_seed(3)
-        y = KEPT[kind](leaves[0], dropout, again)
-        with recomputed(y, again):
-            z = F.conv2d(y, leaves[1], padding=1)
-        stored = [one for one in (z.grad_fn._saved_input, *y.grad_fn.saved_tensors) if one is not None]
-        assert any(one.data_ptr() == y.data_ptr() for one in stored) != again
-        found.append(torch.autograd.grad(z.square().sum(), leaves))
-    assert all(torch.equal(one, other) for one, other in zip(*found))

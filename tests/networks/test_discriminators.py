@@ -16,7 +16,15 @@ from sida.data import load_dataset
 from sida.data.load import shuffled_digits
 from sida.files.tensors import read_tensors
 from sida.methods.gdd import GDDLoss
-from sida.networks.discriminators import DigitsBackbone, Mixing, ProjectedDiscriminator, make_backbone
+from sida.networks.discriminators import (
+    VGG16BN,
+    DeiTBaseDistilled,
+    DigitsBackbone,
+    EfficientNetLite0,
+    Mixing,
+    ProjectedDiscriminator,
+    make_backbone,
+)
 from sida.training.optimizer import OptimizedNetwork
 from tests.refused import refused
 from tools.train_digits import DigitsTraining, split
@@ -29,7 +37,7 @@ def data():
 
 def digits_discriminator(label_dim=10):
     torch.manual_seed(0)
-    return ProjectedDiscriminator([make_backbone("digits", "published", 1, 8)], label_dim)
+    return ProjectedDiscriminator([make_backbone("digits", 1, 8)], label_dim)
 
 
 def test_digits_backbone_shares_no_training_image_with_the_measuring_network(data):
@@ -38,7 +46,7 @@ def test_digits_backbone_shares_no_training_image_with_the_measuring_network(dat
     _, held_out = split(DigitsTraining())
     assert sorted(train.tolist()) == sorted(held_out.tolist())
     assert metadata["dataset_sha256"] == data.sha256
-    net = make_backbone("digits", "published", 1, 8)
+    net = make_backbone("digits", 1, 8)
     with torch.inference_mode():
         logits = net.classifier(net(data.network_input(data.images(others)))[-1])
     accuracy = (logits.argmax(1) == data.class_indices[others]).double().mean().item()
@@ -49,7 +57,7 @@ def test_digits_backbone_shares_no_training_image_with_the_measuring_network(dat
 def test_measured_own_features_are_those_of_the_discriminator(data):
     images = data.images(range(20))
     features = get_extractor("digits_backbone")(images)
-    expected = make_backbone("digits", "published", 1, 8)(data.network_input(images))[-1]
+    expected = make_backbone("digits", 1, 8)(data.network_input(images))[-1]
     assert torch.allclose(features, expected.flatten(1), atol=1e-5)
     refused("must have shape", get_extractor("digits_backbone"), images.repeat(1, 3, 1, 1))
 
@@ -95,19 +103,20 @@ def test_heads_learn_and_frozen_parts_follow_the_module_and_never_change(data):
     [("vgg16_bn", 1, 8, "digits"), ("digits", 3, 32, "vgg16_bn or efficientnet_lite0"), ("digits", 1, 16, "digits")],
 )
 def test_a_backbone_that_does_not_fit_names_those_that_do(name, channels, size, fitting):
-    refused(rf"options\.backbones: .*these name {fitting}", make_backbone, name, "random", channels, size)
+    refused(rf"options\.backbones: .*these name {fitting}", make_backbone, name, channels, size)
 
 
 @pytest.mark.parametrize("name", ["vgg16_bn", "efficientnet_lite0"])
 def test_missing_package_is_one_line(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     monkeypatch.setitem(sys.modules, "torchvision.models.vgg", None)
-    refused("is not installed; make setup", make_backbone, name, "random", 3, 32)
+    refused("is not installed; make setup", make_backbone, name, 3, 32)
 
 
 # Backbones of ImageNet at their true size, with random weights
 
 needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="needs timm")
+CLASSES = {"vgg16_bn": VGG16BN, "efficientnet_lite0": EfficientNetLite0, "deit_base_distilled": DeiTBaseDistilled}
 #: Channels and sizes of the maps.
 MAPS = {
     "vgg16_bn": [(128, 112), (256, 56), (512, 28), (512, 14)],
@@ -126,7 +135,7 @@ def sizes(maps):
 def test_whole_discriminator_takes_a_step_at_true_size(resolution, label_dim):
     torch.manual_seed(1)
     names = official_backbones(resolution)
-    backbones = [make_backbone(name, "random", 3, resolution) for name in names]
+    backbones = [CLASSES[name]().eval().requires_grad_(False) for name in names]
     images = torch.rand(1, 3, resolution, resolution) * 2 - 1
     for name, net in zip(names, backbones):
         assert sizes(net(images)) == MAPS[name]
@@ -152,7 +161,7 @@ def test_weights_of_another_network_are_one_line(tmp_path, monkeypatch):
     save_file({"conv_stem.weight": torch.zeros(1)}, path)
     monkeypatch.setattr("sida.networks.discriminators.fetch", lambda asset: path)
     told = "does not hold this backbone's weights .*; fetch it again"
-    refused(told, make_backbone, "efficientnet_lite0", "published", 3, 32)
+    refused(told, make_backbone, "efficientnet_lite0", 3, 32)
 
 
 @needs_timm
@@ -173,12 +182,12 @@ def test_published_weights_are_read_from_their_files(tmp_path, monkeypatch):
     monkeypatch.setattr("sida.networks.discriminators.fetch", lambda asset: files[asset])
     with torch.no_grad():
         large = torch.nn.functional.interpolate(images, 224, mode="bilinear")
-        made = make_backbone("efficientnet_lite0", "published", 3, 32)(images)
+        made = make_backbone("efficientnet_lite0", 3, 32)(images)
         stem = lite.eval().bn1(lite.conv_stem(large))
         assert sizes(made) == MAPS["efficientnet_lite0"]
         assert torch.allclose(made[-1], lite.blocks(stem), atol=1e-4)
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-        made = make_backbone("vgg16_bn", "published", 3, 32)(images)
+        made = make_backbone("vgg16_bn", 3, 32)(images)
         expected = vgg.eval().features[:43]((((large + 1) / 2) - mean) / std)
         assert sizes(made) == MAPS["vgg16_bn"]
         assert torch.allclose(made[-1], expected, atol=1e-4 * float(expected.abs().max()))

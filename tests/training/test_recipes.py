@@ -250,7 +250,6 @@ FAULTS = [
     ("sida", {"fp16": True}, "--spec.fp16: float16 needs device 'cuda'"),
     ("sida", {"half": "bfloat16"}, "half: says which half precision, and there is none without fp16"),
     ("sida", {"kernels": "fused"}, "kernels: 'fused' needs device 'cuda'; set kernels to torch"),
-    ("sida", {"recompute": True}, "recompute: is for kernels 'fused'; without them take checkpointing"),
     # Families of networks
     ("sida", {"weight_norm": "off"}, "weight_norm: EDM networks do not have it"),
     ("sida", {"teacher": "headless", "logvar": True}, "has no log-variance head"),

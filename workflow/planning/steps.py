@@ -87,7 +87,7 @@ def _count(text: str) -> NetworkCost:
     for layer in net.modules():
         if isinstance(layer, MPConv):
             # Storing normalised weights takes time and does not count.
-            layer.rewrite = "never"
+            layer.weight_norm = "off"
     forward, kept, once = _evaluate(net)
     net.requires_grad_(False)
     _, frozen, _ = _evaluate(net)
