@@ -149,8 +149,8 @@ class ScoreLoss(Loss):
                 ``(N, C, H, W)``, both unit normal; see :meth:`fake_score_draws`.
         """
         drawn = complete_draws(self.fake_score_draws(), draws, images)
-        pairs = training.augmented(augment, images, real_images)
-        given = training.MicroBatch(images, class_labels, real_images, drawn, augmented=pairs)
+        drawn |= {} if augment is None else training.augmented(augment, images, real_images)
+        given = training.MicroBatch(images, class_labels, real_images, drawn)
         return Terms(self.fake_score_terms(fake_score, given), given)
 
     def generator_loss(
@@ -406,15 +406,9 @@ class Parts:
     def schedule(self, lr_rampup_kimg: float = 0.0, sid_share: float = 0.5) -> training.Schedule:
         """Returns the configured phases and rates; a method that does not read the setting has no adversarial phase."""
         config = self.config
-        return training.Schedule(
-            config.warmup_kimg,
-            config.adversarial_kimg if "adversarial_kimg" in self.method.settings else None,
-            sid_share=sid_share,
-            total_kimg=config.total_kimg,
-            lr_decay_start=config.lr_decay_start,
-            lr_final=config.lr_final,
-            lr_rampup_kimg=lr_rampup_kimg,
-        )
+        adversarial_kimg = config.adversarial_kimg if "adversarial_kimg" in self.method.settings else None
+        lengths = config.total_kimg, config.lr_decay_start, config.lr_final, lr_rampup_kimg
+        return training.Schedule(config.warmup_kimg, adversarial_kimg, sid_share, *lengths)
 
     def augment(self, *flags: Mapping[str, float]) -> data.AugmentPipe | None:
         """Returns the configured augmentation, with flags of a method that has others than EDM."""

@@ -15,11 +15,10 @@ from sida.config.recipe import WEIGHT_NORMS, ResolvedConfig, StudentConfig
 from sida.config.saw import Saw
 from sida.config.settings import OneOf
 from sida.errors import SettingError, settings_in
-from sida.methods.consistency import CD, ECT
+from sida.methods.consistency import CD, ECT, INSTANCE
 from sida.methods.dmd import DIFF_INSTRUCT, DMD, DMD2, F_DISTILL
 from sida.methods.fd_loss import FD_LOSS
 from sida.methods.gdd import GDD, GDD_I
-from sida.methods.instance import INSTANCE
 from sida.methods.method import Method
 from sida.methods.realuid import REALSID, REALUID
 from sida.methods.sid import SID, SID2A, SIDA, UNI_INSTRUCT, SiDALoss, SiDLoss

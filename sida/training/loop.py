@@ -25,10 +25,9 @@ from sida.networks import architecture
 from sida.networks.unet import blocks_of
 from sida.sampling.store import Pictures
 from sida.training import logs
-from sida.training.averages import Average
 from sida.training.evaluation import Evaluation
 from sida.training.logs import IterationRecord, LogRecords, TickMeter
-from sida.training.optimizer import NamedTensors, OptimizedNetwork, Resumable
+from sida.training.optimizer import Average, NamedTensors, OptimizedNetwork, Resumable
 from sida.training.processes import ALONE, Interruption, Ranks, StopRequest, joined, own_device
 from sida.training.run import OTHER_STATE, RunFiles, other_state
 from sida.training.schedule import points_passed
@@ -366,7 +365,7 @@ class TrainingLoop:
             self.ended = self._reason_to_end() is not None
             self.meter.load(record["meter"])
             best = {n.removeprefix("best/"): t for n, t in kept.tensors.items() if n.startswith("best/")}
-            if self.best is not None and best["parameters"].shape != self.trainer.ema.flat.vector.shape:
+            if self.best is not None and best["parameters"].shape != self.trainer.ema.vector.shape:
                 raise KeyError
             self.trainer.load({n: t for n, t in kept.tensors.items() if not n.startswith("best/")})
         except OTHER_STATE:

@@ -21,9 +21,8 @@ from sida.files.ordinary import UnreadableError
 from sida.files.tensors import read_tensors, write_tensors
 from sida.files.text_files import parse_json, read_text
 from sida.networks.file import build_on_meta, read_metadata, write_state_dict
-from sida.training.averages import write_network
 from sida.training.logs import Logs
-from sida.training.optimizer import NamedTensors
+from sida.training.optimizer import NamedTensors, write_network
 from sida.training.processes import ALONE, Ranks
 
 #: Function that draws images of a network to a file.

@@ -8,7 +8,7 @@ import torch
 from sida.methods.dmd import DMD2Loss, DMD2Options
 from sida.methods.sid import EDM2SiDALoss, EDM2SiDLoss, SiDALoss, SiDLoss, UniInstructLoss
 from sida.noise import complete_draws, edm_weight, lognormal_sigma, score_weight
-from sida.training.micro_batches import MicroBatch, finite_mask
+from sida.training.batches import MicroBatch, finite_mask
 from sida.training.teacher import EDMLoss
 from tests.methods.loss_cases import Score, inputs
 
@@ -147,7 +147,7 @@ def test_a_sample_with_nan_is_left_out_of_all_terms(monkeypatch, loss, where):
         pytest.skip("the loss does not read it")
     batch = isinstance(loss, SiDALoss) and not isinstance(loss, EDM2SiDLoss) and loss.pool == "batch"
     for waits in (True, False):
-        monkeypatch.setattr("sida.training.micro_batches.ASYNC_DEVICES", set() if waits else {"cpu"})
+        monkeypatch.setattr("sida.training.batches.ASYNC_DEVICES", set() if waits else {"cpu"})
         for step, (found, expected) in enumerate(zip(calls(loss, where), calls(loss, where, keep=(BAD,)))):
             pooled = step == 1 and batch
             if pooled and where == "logits":

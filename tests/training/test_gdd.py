@@ -14,7 +14,7 @@ from sida.methods import distill
 from sida.methods.gdd import INNATE
 from sida.networks.file import load_network, read_metadata
 from sida.sampling import heun, latents_for_seeds
-from sida.training.micro_batches import MicroBatch
+from sida.training.batches import MicroBatch
 from tests.training.toy import GIVEN, STUDENT, of_method, student_trainer
 
 GDD = {

@@ -7,8 +7,7 @@ import torch
 
 from sida.methods import distill
 from sida.training import train_teacher
-from sida.training.micro_batches import EagerRunner
-from sida.training.teacher import EDMLoss
+from sida.training.iteration import EagerRunner
 from tests.refused import refused
 from tests.training.toy import DATASET, STUDENT, TEACHER, results
 
@@ -44,7 +43,7 @@ SHORT = {
             {**SHORT, "method": "gdd", "options": {"backbones": ["digits"], "r1_interval": 2}, "batch_gpu": 8},
             EagerRunner, "__call__", 1,
         ),
-        ({**TEACHER, **BRIEF}, EDMLoss, "__call__", 3),
+        ({**TEACHER, **BRIEF}, EagerRunner, "__call__", 3),
     ],
     ids=["sida", "gdd", "teacher"],
 )  # fmt: skip
@@ -59,7 +58,7 @@ def test_a_training_goes_on_with_the_same_numbers(tmp_path, monkeypatch, capfd, 
 
 
 def test_the_second_time_ends_in_one_line_with_the_remedy(tmp_path, monkeypatch):
-    out_of_memory(monkeypatch, EDMLoss, "__call__", {5, 9})
+    out_of_memory(monkeypatch, EagerRunner, "__call__", {5, 9})
     refused("out of memory at image .*batch_gpu", train_teacher, TEACHER, tmp_path)
 
 

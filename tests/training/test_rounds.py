@@ -16,9 +16,9 @@ from sida.data import AugmentPipe
 from sida.machine import RecordingError, restored
 from sida.methods.sid import SiDALoss, SiDLoss
 from sida.sampling.samplers import GuidedDenoiser
-from sida.training import micro_batches
-from sida.training.iteration import Distiller, StudentTrainer
-from sida.training.micro_batches import OptimizerStep
+from sida.training import batches as of_training
+from sida.training import iteration
+from sida.training.iteration import Distiller, OptimizerStep, StudentTrainer
 from sida.training.optimizer import OptimizedNetwork
 from sida.training.schedule import Schedule
 from tests.networks.made import random_network
@@ -59,7 +59,7 @@ def recordings(monkeypatch):
     if GPU:
         return None
     StandIn.made = 0
-    monkeypatch.setattr(micro_batches, "Recording", StandIn)
+    monkeypatch.setattr(iteration, "Recording", StandIn)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
     return StandIn
 
@@ -80,7 +80,7 @@ def replaying(made: StudentTrainer) -> StudentTrainer:
     """The trainer with recordings; on a GPU its recipe gives it some."""
     if not GPU:
         networks = [*made.networks.values()]
-        made._run = micro_batches.GraphRunner(made.generator, made.recipe.init_sigma, networks)
+        made._run = iteration.GraphRunner(made.generator, made.recipe.init_sigma, networks)
     return made
 
 
@@ -134,7 +134,7 @@ def test_two_steps_on_the_same_real_images_are_replayed_too(recordings):
         common = {"stream": "generator", "real_images": True, "generates": False}
         for name, loss in (("magnitude", torch.abs), ("square", torch.square)):
             terms = lambda given, name=name, loss=loss: {name: loss(error(given))}
-            yield OptimizerStep("generator", net, terms, lambda pixels, name=name: {name: 1.0}, **common)
+            yield OptimizerStep("generator", net, terms, **common)
 
     found = []
     for replayed in (False, True):
@@ -201,12 +201,12 @@ class Questions(TorchDispatchMode):
 @pytest.mark.parametrize("loss", [SiDALoss(), SiDALoss(pool="sample"), SiDLoss()], ids=["sida", "pooled", "sid"])
 def test_a_round_asks_for_no_value(monkeypatch, loss):
     made = distiller(loss, replayed=False)
-    monkeypatch.setattr(micro_batches.EagerRunner, "__call__", _counted(micro_batches.EagerRunner.__call__))
+    monkeypatch.setattr(iteration.EagerRunner, "__call__", _counted(iteration.EagerRunner.__call__))
     with Questions() as waits:
         train(made, steps=3)
     # On a processor the masks of NaN ask, which shows that the count sees it.
     assert waits.asked
-    monkeypatch.setattr(micro_batches, "ASYNC_DEVICES", {"cpu", "cuda"})
+    monkeypatch.setattr(of_training, "ASYNC_DEVICES", {"cpu", "cuda"})
     _counted.seen.clear()
     train(distiller(loss, replayed=False), steps=3)
     assert _counted.seen == [[]] * len(_counted.seen)
