@@ -180,15 +180,11 @@ class SiDALoss(SiDLoss):
         weight = self.weight(sigma)
         weight = weight if logvar is None else weight / logvar.exp()
         error, weight, of_fake, of_real = given.whole(denoised - clean, weight, *logits.chunk(2))
-        discriminator = weight * self.apart(of_fake, of_real, given)
+        softplus = torch.nn.functional.softplus
+        apart = (self.averaged(softplus(of_fake), given) + self.averaged(softplus(-of_real), given)) / 2
         denoising = weight * error.square()
         denoising = denoising if logvar is None else denoising + given.kept(logvar)[0]
-        return {"denoising": denoising, "discriminator": discriminator}
-
-    def apart(self, of_fake: Tensor, of_real: Tensor, given: training.MicroBatch) -> Tensor:
-        """Half the sum of the mean cross-entropies of fake and real logits, ``()`` or, pooled per sample, of each."""
-        softplus = torch.nn.functional.softplus
-        return (self.averaged(softplus(of_fake), given) + self.averaged(softplus(-of_real), given)) / 2
+        return {"denoising": denoising, "discriminator": weight * apart}
 
     def averaged(self, entropies: Tensor, given: training.MicroBatch) -> Tensor:
         """Mean of cross-entropies over the batch, ``()``, or over each sample, ``(N', 1, 1, 1)``."""
@@ -284,7 +280,6 @@ SID = Method(
     title="SiD",
     about="score identity distillation; no real images",
     start="either",
-    real_images=False,
     loss={"edm": SiDLoss, "edm2": EDM2SiDLoss},
     saw=Saw(choice=("inception",)),
     reads=_SID_READS,
@@ -299,11 +294,10 @@ SIDA = Method(
     name="sida",
     title="SiDA",
     about="with the adversarial term; starts from the teacher",
-    start="teacher",
     real_images=True,
     saw=Saw(choice=("inception",)),
     loss={"edm": SiDALoss, "edm2": EDM2SiDALoss},
-    reads=(*_SID_READS, "adversarial_kimg"),
+    reads=_SID_READS,
     official={
         "edm": _SIDA_EDM,
         "edm2": _SIDA_EDM2,
