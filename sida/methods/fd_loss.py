@@ -290,8 +290,8 @@ def make_fd_loss(parts: Parts) -> training.StudentTrainer:
                 yield sampling.one_step(start.eval(), z, labels, config.init_sigma)
 
     loss = FrechetLoss(terms, lambda: generator.ranks, starting_images)
-    draws, classes = {"z": unit_noise, "label": uniform}, bool(parts.initial.label_dim)
-    step = training.OptimizerStep("generator", generator, loss, "generator", draws=draws, uniform_labels=classes)
+    draws = {"z": unit_noise, "label": uniform}
+    step = training.OptimizerStep("generator", generator, loss, "generator", draws=draws)
     schedule = CosineSchedule(**vars(parts.schedule(options.lr_rampup_kimg)))
     kept = {f"judge-{name}": term for name, term in terms.items()}
     trainer = training.StudentTrainer([step], schedule, config, graphs=False, kept=kept)

@@ -52,12 +52,9 @@ class StepBatches:
         order: str = "shuffled",
     ) -> None:
         size, batch_gpu, number = config.batch_size, config.batch_gpu, ranks.world_size
-        if size % number:
-            fault = f"{size} images cannot be shared by {number} processes"
-            raise UserError(f"{where}.batch_size", fault, "start fewer or more")
-        if batch_gpu is not None and (size // number) % batch_gpu:
-            fault = f"{size // batch_gpu} micro-batches of {batch_gpu} images cannot be shared by {number} processes"
-            raise UserError(f"{where}.batch_gpu", fault, "start a number that divides them")
+        if size % (number * (batch_gpu or 1)):
+            fault = f"{size} images in micro-batches of {batch_gpu or 1} cannot be shared by {number} processes"
+            raise UserError(f"{where}.batch_size", fault, "start a number that divides them, or change batch_gpu")
         self.dataset, self.seed, self.device, self.order = dataset, config.seed, device, order
         self.rank, self.world_size, self.per_device = ranks.rank, number, size // number
         self.micro_batch = batch_gpu or self.per_device

@@ -54,13 +54,13 @@ class OptimizerStep:
         loss: Terms of a micro-batch per element, unscaled.
         stream: Name of its own order of images and draws.
         weights: Factor of each term by its name, given C·H·W; None weighs all terms 1.
-        draws: Kind of each draw by name, in the order of drawing; the generator's images are those of ``z``.
+        draws: Kind of each draw by name, in the order of drawing; the generator's images are those of ``z``, and
+            ``label`` draws uniform classes in the place of those of the data's order.
         real_images: Whether its loss sees real images.
         augment: Augmentation that its loss gets; None is off.
         repeats: Steps in an iteration, each on images and draws of its own.
         every: Iterations from one step to the next.
         generates: Whether its loss sees the generator's images; else real images are in their place, too.
-        uniform_labels: Whether classes are uniform, by the draw ``label``, and not those of the data's order.
     """
 
     name: str
@@ -74,7 +74,6 @@ class OptimizerStep:
     repeats: int = 1
     every: int = 1
     generates: bool = True
-    uniform_labels: bool = False
 
     def streams(self) -> list[str]:
         """Names of the streams of an iteration's steps."""
@@ -250,7 +249,7 @@ class StepTrainer(Trainer):
         for step in self.steps:
             if nimg // images % step.every == 0 and (step is not last or phase.update_generator):
                 for stream in step.streams():
-                    self._take_step(step, stream, nimg, phase, given.get(stream), record)
+                    self._take_step(step, stream, nimg, phase, given.get(stream, ()), record)
         self.update_averages(nimg, images)
         return record
 
@@ -260,13 +259,7 @@ class StepTrainer(Trainer):
         self.ema.update(ema_beta(nimg, images, half_life, self.config.ema_rampup_ratio))
 
     def _take_step(
-        self,
-        step: OptimizerStep,
-        stream: str,
-        nimg: int,
-        phase: Phase,
-        given: Sequence[Draws] | None,
-        record: IterationRecord,
+        self, step: OptimizerStep, stream: str, nimg: int, phase: Phase, given: Sequence[Draws], record: IterationRecord
     ) -> None:
         """Adds up the gradients of a stream's micro-batches, and steps."""
         batches, seed = self.batches(stream, nimg, step.real_images), self.config.seed
@@ -284,7 +277,7 @@ class StepTrainer(Trainer):
             position = self.ranks.rank * total
             for number, (images, labels) in enumerate(batches):
                 tensors = {**draws[number], **(given[number] if given else {})}
-                if step.uniform_labels and labels is not None:
+                if "label" in step.draws and labels is not None and labels.shape[1]:
                     labels = uniform_labels(tensors["label"], labels.shape[1]).to(labels)
                 tensors |= {} if labels is None else {"labels": labels}
                 tensors |= {"real": images} if step.real_images else {}
@@ -403,23 +396,10 @@ class Distiller(StudentTrainer):
         )  # fmt: skip
         betas = recipe.generator_betas or recipe.betas
         theta = OptimizedNetwork(generator, recipe.lr, betas, clip_norm=clip_norm, **common)
-        psi_step = OptimizerStep(
-            "fake_score",
-            psi,
-            lambda given: loss.fake_score_terms(psi.net, given),
-            "psi",
-            loss.weights,
-            {**_Z, **loss.fake_score_draws()},
-            real_images=loss.uses_real_images,
-            augment=augment,
-            repeats=psi_steps,
-        )
-        theta_step = OptimizerStep(
-            "generator",
-            theta,
-            lambda given: loss.generator_terms(true_score, psi.net, given),
-            "generator",
-            loss.weights,
-            {**_Z, **loss.generator_draws()},
-        )
+        of_psi = functools.partial(loss.fake_score_terms, fake_score)
+        of_theta = functools.partial(loss.generator_terms, true_score, fake_score)
+        psi_draws, theta_draws = {**_Z, **loss.fake_score_draws()}, {**_Z, **loss.generator_draws()}
+        ways: dict[str, Any] = {"real_images": loss.uses_real_images, "augment": augment, "repeats": psi_steps}
+        psi_step = OptimizerStep("fake_score", psi, of_psi, "psi", loss.weights, psi_draws, **ways)
+        theta_step = OptimizerStep("generator", theta, of_theta, "generator", loss.weights, theta_draws)
         super().__init__([psi_step, theta_step], schedule, recipe, graphs)

@@ -291,20 +291,18 @@ class OptimizedNetwork:
             gradient = own if gradient is None else gradient + own
             self.flat.zero_grad()
         self.ranks.average(gradient)
-        return self._take(gradient, self.lr * lr_factor)
-
-    def _take(self, gradient: torch.Tensor, lr: float) -> GuardReport:
+        lr = self.lr * lr_factor
         if self.weight_decay:
             self.adam.vector.mul_(1 - lr * self.weight_decay)
         if self.fused and self.clip_norm is None and type(self.adam) is Adam:
-            return self._take_fused(gradient, lr)
+            return self._step_fused(gradient, lr)
         report = guard_gradient(gradient, self.clip_value, self.infinity)
         if self.clip_norm is not None:
             gradient.mul_((self.clip_norm / (report.norm + _CLIP_EPS)).clamp(max=1))
         self.adam.step(gradient, lr)
         return report
 
-    def _take_fused(self, gradient: torch.Tensor, lr: float) -> GuardReport:
+    def _step_fused(self, gradient: torch.Tensor, lr: float) -> GuardReport:
         """Guard, clip and Adam in two passes over the vectors; equal to them up to rounding."""
         from sida.kernels import pointwise as kernels
 

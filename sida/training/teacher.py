@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,9 @@ from sida.config.samplers import Sampler
 from sida.data import AugmentPipe
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.files.tensors import iterate_tensors, read_tensor_header
 from sida.machine import derive_seed
 from sida.networks import architecture, build_network, family_of
-from sida.networks.file import fitting_network, read_metadata, write_state_dict
+from sida.networks.file import load_network, read_metadata, save_network
 from sida.networks.unet import checkpoint_blocks
 from sida.noise import Draw, Draws, complete_draws, edm_weight, lognormal_sigma, normal, unit_noise
 from sida.training.batches import Augment, MicroBatch, StepBatches, augmented
@@ -249,22 +248,6 @@ def posthoc_coefficients(
     return solution / solution.sum(axis=0)
 
 
-class Kept(NamedTuple):
-    """A stored average.
-
-    Attributes:
-        nimg: Images seen.
-        std: Relative width.
-        path: File of the average.
-        metadata: Metadata in its header.
-    """
-
-    nimg: float
-    std: float
-    path: Path
-    metadata: dict[str, Any]
-
-
 def reconstruct_average(
     sources: Sequence[str | os.PathLike[str]], std: float, target: str | os.PathLike[str], nimg: int | None = None
 ) -> float:
@@ -285,50 +268,37 @@ def reconstruct_average(
     """
     if not 0 < std < 0.28:
         raise UserError("--std", f"must be above 0 and below 0.28, got {std:g}")
-    kept = sorted((_open(Path(source)) for source in sources), key=lambda one: (one.nimg, one.std))
-    newest = kept[-1]
-    end = newest.nimg if nimg is None else float(nimg)
-    if not 0 < end <= newest.nimg:
-        fault = f"must be above 0 and at most {newest.nimg:,.0f}, where the newest average ends"
+    kept = sorted((_read_average(Path(source)) for source in sources), key=lambda one: one[:2])
+    times, stds, paths, records = zip(*kept)
+    for (*average, path, record), before in zip(kept, (None, *kept)):
+        if record["config_sha256"] != records[0]["config_sha256"]:
+            raise UserError(path, f"belongs to another run than {paths[0]}", "give averages of one run")
+        if before is not None and average == [*before[:2]]:
+            raise UserError(path, f"is the same average as {before[2]}", "give each once")
+    end = times[-1] if nimg is None else float(nimg)
+    if not 0 < end <= times[-1]:
+        fault = f"must be above 0 and at most {times[-1]:,.0f}, where the newest average ends"
         raise UserError("--nimg", fault, f"got {nimg}")
-    net = _network_of(kept)
-    times, stds = np.array([one.nimg for one in kept]), np.array([one.std for one in kept])
     weights = posthoc_coefficients(times, stds, [end], [std])[:, 0]
-    learned, combined = {name for name, _ in net.named_parameters()}, {}
-    for group in zip(*(iterate_tensors(one.path, read_tensor_header(one.path)) for one in kept)):
-        name, value = group[-1]
-        if name in learned:
-            # Double precision, because the coefficients are large and have both signs.
-            value = sum(weight * tensor.double() for weight, (_, tensor) in zip(weights.tolist(), group)).float()
-        combined[name] = value
-    parents = {f"average {one.nimg:.0f} {one.std:g}": sha256_file(one.path) for one in kept}
-    metadata = {**newest.metadata, "nimg": int(end), "average_std": std, "parents": parents}
-    write_state_dict({name: combined[name] for name in net.state_dict()}, target, metadata)
-    return _distance(times, stds, weights, end, std)
+    # Double precision, because the coefficients are large and have both signs.
+    combined: dict[str, Any] = {}
+    for path, weight in zip(paths, weights.tolist()):
+        net, _ = load_network(path)
+        for name, value in net.named_parameters():
+            combined[name] = combined.get(name, 0) + weight * value.detach().double()
+    for name, value in net.named_parameters():
+        value.data.copy_(combined[name])
+    parents = {f"average {time:.0f} {width:g}": sha256_file(path) for time, width, path, _ in kept}
+    save_network(net, target, {**records[-1], "nimg": int(end), "average_std": std, "parents": parents})
+    return _distance(np.array(times), np.array(stds), weights, end, std)
 
 
-def _open(path: Path) -> Kept:
-    metadata = read_metadata(path)
-    if "average_std" not in metadata:
+def _read_average(path: Path) -> tuple[float, float, Path, dict[str, Any]]:
+    """Images seen, relative width, path and metadata of a stored average."""
+    record = read_metadata(path)
+    if "average_std" not in record:
         raise UserError(path, "is not a power-function average", "train with power_ema and snapshot_kimg")
-    return Kept(float(metadata["nimg"]), float(metadata["average_std"]), path, metadata)
-
-
-def _network_of(kept: Sequence[Kept]) -> torch.nn.Module:
-    """Returns the network of averages, without values.
-
-    Raises:
-        UserError: The averages are of several runs, one occurs twice, or a file has other tensors than its network.
-    """
-    first = kept[0]
-    for one, before in zip(kept, (None, *kept)):
-        if one.metadata["config_sha256"] != first.metadata["config_sha256"]:
-            raise UserError(one.path, f"belongs to another run than {first.path}", "give averages of one run")
-        if before is not None and one[:2] == before[:2]:
-            raise UserError(one.path, f"is the same average as {before.path}", "give each once")
-        shapes = {entry.name: entry.shape for entry in read_tensor_header(one.path).entries}
-        net = fitting_network(one.path, first.metadata["network"], shapes)
-    return net
+    return float(record["nimg"]), float(record["average_std"]), path, record
 
 
 def _distance(times: np.ndarray, stds: np.ndarray, weights: np.ndarray, end: float, std: float) -> float:
