@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from sida.networks.edm_unet import Conv2d, UNetBlock
 from sida.networks.unet import resampled
 from sida.noise import normal, uniform, unit_noise
-from sida.training.averages import ema_beta
 from sida.training.batches import step_draws
+from sida.training.optimizer import ema_beta
 from sida.training.schedule import Phase, Schedule
 
 Draws = dict[str, Tensor]

@@ -200,7 +200,7 @@ def _options() -> dict[str, tuple[type, str]]:
     """Options of methods, and the methods that have them, by the anchor of their table."""
     methods: dict[type, list[str]] = {}
     for method in METHODS.values():
-        if method.options is not None:
+        if dataclasses.fields(method.options):
             methods.setdefault(method.options, []).append(method.name)
     return {f"{names[0]}-options": (cls, "` or `".join(names)) for cls, names in methods.items()}
 

@@ -25,6 +25,7 @@ from eval.measuring.trial import sized
 from eval.metrics.metric import Metric
 from eval.results.identity import Identity
 from eval.results.measurements import read_measurement, record_identity, trial_path
+from eval.results.sheet import official_saw
 from eval.results.summary import Estimate
 from sida import machine
 from sida.assets.cache import cache_dir
@@ -37,7 +38,6 @@ from sida.data.dataset import Sketch
 from sida.errors import UserError, say
 from sida.files.atomic import sha256_json
 from sida.machine import cpu_threads
-from sida.methods.registry import official_saw
 from sida.sampling.job import LoadedGenerator
 
 

@@ -30,7 +30,7 @@ from sida.config.settings import (
 )
 from sida.errors import UserError
 from sida.files.text_files import FORMULA, MOST_LINES, check_amount, read_text
-from sida.methods.registry import METHODS, official_saw
+from sida.methods.registry import METHODS
 
 #: Values of the column ``method`` for rows that are measured but not distilled here.
 NOT_DISTILLED = ("data", "teacher", "external")
@@ -214,6 +214,18 @@ def _hidden(character: str) -> bool:
     """Whether a character is a control, a line end, or a mark that changes the direction of text."""
     kind = unicodedata.category(character)
     return kind in ("Cc", "Zl", "Zp") or (kind == "Cf" and unicodedata.bidirectional(character)[-1:] in "EOI")
+
+
+def official_saw(name: str) -> Saw | None:
+    """Networks that a method of this package meets; None if it says nothing.
+
+    A method that takes over the words of another (``dataclasses.replace``) with another loss or trainer says nothing.
+    """
+    if name not in METHODS:
+        return None
+    method = METHODS[name]
+    first = next(other for other in METHODS.values() if other.saw is method.saw)
+    return method.saw if (first.loss, first.trainer) == (method.loss, method.trainer) else None
 
 
 def seen_by(measured: Measurement, row: SheetRow | None) -> Saw | None:

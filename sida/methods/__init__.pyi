@@ -1,8 +1,8 @@
+from sida.methods.consistency import INSTANCE as INSTANCE
 from sida.methods.distillation import distill as distill
 from sida.methods.gdd import GDD as GDD
 from sida.methods.gdd import GDD_I as GDD_I
 from sida.methods.gdd import GDDLoss as GDDLoss
-from sida.methods.instance import INSTANCE as INSTANCE
 from sida.methods.method import Method as Method
 from sida.methods.registry import METHODS as METHODS
 from sida.methods.registry import DistillConfig as DistillConfig

@@ -1,17 +1,20 @@
-"""Consistency tuning (ECT) and distillation (CD): the teacher's weights, tuned to one output for all levels of a path.
+"""Regression: consistency tuning (ECT) and distillation (CD), and instance-based distillation.
 
-Both learn from real images alone. The generator is the only optimized network.
+The generator starts from the teacher's weights and is the only optimized network. ECT and CD tune it on real images to
+one output for all levels of a path; the other one shows it the teacher's image of each latent.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Annotated, Any, Literal
 
-from sida import training
+from sida import sampling, training
 from sida.config.saw import Saw
 from sida.config.settings import NotNegative, Positive, Range, Settings
 from sida.late import Tensor, torch
+from sida.methods.gdd import GDD_OFFICIAL
 from sida.methods.method import Loss, Method, Net, Parts, Passes
 from sida.noise import edm_weight, lognormal_sigma, normal, sigma_of_t, uniform, unit_noise
 
@@ -108,15 +111,11 @@ def _outputs(
 def _step(parts: Parts, network: str, loss: ECTLoss | CDLoss) -> training.OptimizerStep:
     """Returns the step of the generator alone on real images, in the preconditioning ``network``."""
     net = parts.optimized(parts.copy(parts.initial_as(network)), optimizer=training.RAdam)
+    # No image is made of z, which recorded runs have drawn first.
+    draws = {"z": unit_noise, **loss.draws}
+    of_batch = functools.partial(loss, net.net)
     return training.OptimizerStep(
-        "generator",
-        net,
-        lambda given: loss(net.net, given),
-        lambda pixels: {"consistency": 1.0},
-        "generator",
-        loss.draws,
-        real_images=True,
-        generates=False,
+        "generator", net, of_batch, "generator", draws=draws, real_images=True, generates=False
     )
 
 
@@ -146,7 +145,6 @@ ECT = Method(
     name="ect",
     title="ECT",
     about="consistency tuning on real images alone; starts from the teacher",
-    start="teacher",
     real_images=True,
     saw=Saw(),
     options=ECTOptions,
@@ -233,4 +231,54 @@ CD = dataclasses.replace(
     loss=CDLoss,
     passes=Passes(generator=6),
     official={"edm": {**_OFFICIAL, "dropout": 0.0, "ema_half_life_kimg": 3549.0}},
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InstanceOptions(Settings):
+    """Settings of the teacher's images that the generator of instance-based distillation imitates.
+
+    Attributes:
+        num_steps: Steps of Heun's deterministic method, from the σ_max of EDM's sampler; 2n − 1 evaluations of the
+            teacher for each training image.
+    """
+
+    num_steps: Annotated[int, Range(least=2)] = 18
+
+    @property
+    def passes(self) -> Passes:
+        """Work of the method with these options."""
+        return Passes(fake_score=0, generator=3 + 2 * self.num_steps - 1)
+
+
+def make_instance(parts: Parts) -> training.StudentTrainer:
+    """Returns the trainer with the loss ``(G(z) − Φ(z))²``; Φ is the teacher's Heun sampler.
+
+    Each latent occurs once: pairs are computed when needed, and no pairs are stored.
+
+    Source: Luhman & Luhman (arXiv:2101.02388), whose student also starts from the teacher. They use DDIM's sampler and
+    pairs computed before the training.
+    """
+
+    def loss(given: training.MicroBatch) -> dict[str, Tensor]:
+        with torch.no_grad():
+            wanted = sampling.heun(parts.true_score, given.draws["z"], given.class_labels, parts.options.num_steps)
+        (error,) = given.whole(given.images - wanted.to(torch.float32))
+        return {"instance": error.square()}
+
+    generator = parts.optimized(parts.copy(parts.initial, parts.config.weight_norm))
+    step = training.OptimizerStep("generator", generator, loss, "generator")
+    return training.StudentTrainer([step], parts.schedule(), parts.config)
+
+
+INSTANCE = Method(
+    name="instance",
+    title="Instance",
+    about="squared error to the teacher's image of the same latent; starts from the teacher",
+    saw=Saw(),
+    options=InstanceOptions,
+    trainer=make_instance,
+    reads=("guidance", "weight_norm"),
+    # It has no official code: the input σ_max · z of EDM's sampler, and GDD's settings, since tables compare the two.
+    official=GDD_OFFICIAL,
 )

@@ -16,7 +16,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -73,9 +73,8 @@ def student_digest(
         settings.pop(path, None)
     if settings.get("evaluation") is not None:
         settings["evaluation"] = evaluation_facts(settings["evaluation"], config.dataset, f"{where}.evaluation")
-    for name, value in _recorded_defaults(config.method).items():
-        if settings.get(name) is None:
-            settings[name] = value
+    defaults = _recorded_defaults(config.method)
+    settings |= {name: value for name, value in defaults.items() if settings.get(name) is None}
     if config.method not in METHODS:
         source = code_sha256(*load_object(config.method, f"{where}.method", "method"))
         settings["method"] = {"name": config.method, "source_sha256": source}
@@ -122,10 +121,10 @@ def distill(
     run = Run.opened(DistillConfig, config, outdir, where)
     given, dataset, device = run.config, run.dataset, run.device
     paths = {"teacher": given.teacher, "init": given.init} | ({"guide": given.guide} if given.guide else {})
-    parents = {role: path and _sha256(path, f"{where}.{role}") for role, path in paths.items()}
-    resolved = resolve_recipe(given, read_metadata(given.teacher)["network"], where)
-    headers = {role: read_metadata(getattr(resolved, role)) for role, digest in parents.items() if digest}
+    headers = {role: read_metadata(path) for role, path in paths.items() if path}
+    parents = {role: path and sha256_file(path) for role, path in paths.items()}
     networks = {role: header["network"] for role, header in headers.items()}
+    resolved = resolve_recipe(given, networks["teacher"], where)
     digest = student_digest(resolved, dataset.sha256, parents, where, networks)
 
     def start(ranks: Ranks, config: ResolvedConfig) -> StudentTrainer:
@@ -142,12 +141,6 @@ def distill(
     return whole.train(resolved.method, digest, start, parents, set_aside, seen)
 
 
-def _sha256(path: str, where: str) -> str:
-    if not Path(path).is_file():
-        raise UserError(where, f"no such file '{path}'", "train or download it first, or correct the path")
-    return sha256_file(path)
-
-
 def make_trainer(
     config: ResolvedConfig, dataset: Dataset, device: torch.device, where: str = "student"
 ) -> StudentTrainer:
@@ -156,27 +149,24 @@ def make_trainer(
     Raises:
         UserError: A network cannot be read, does not fit the data set, or does not have a setting.
     """
-    teacher, _ = load_network(config.teacher, device)
-    check_shapes(teacher, dataset, f"{where}.teacher: {config.teacher}")
     if config.fp16 and device.type != "cuda":
         raise UserError(f"{where}.fp16", "float16 needs device 'cuda'", "set fp16 to false")
-    guide = None
-    if config.guide is not None:
-        guide, _ = load_network(config.guide, device)
-        check_guide_fits(teacher, guide, f"{where}.guide: {config.guide}")
-    frozen = [net for net in (teacher, guide) if net is not None]
-    for net in frozen if device.type == "cuda" else ():
-        cast(Any, net).use_fp16, cast(Any, net).half_dtype = config.fp16, getattr(torch, config.half)
-    initial = teacher
-    if config.init is not None:
-        initial, _ = load_network(config.init, device)
-        check_shapes(initial, dataset, f"{where}.init: {config.init}")
-    method = find_method(config.method, f"{where}.method")
-    options = method.read_options(config.options, f"{where}.options")
-    if config.checkpointing:
-        # The gradients of the generator pass through the teacher.
-        for net in frozen:
+    paths = {role: path for role in ("teacher", "guide", "init") if (path := getattr(config, role)) is not None}
+    nets: dict[str, Any] = {role: load_network(path, device)[0] for role, path in paths.items()}
+    teacher, guide = nets["teacher"], nets.get("guide")
+    for role, net in nets.items():
+        place = f"{where}.{role}: {paths[role]}"
+        if net is guide:
+            check_guide_fits(teacher, guide, place)
+        else:
+            check_shapes(net, dataset, place)
+        if role != "init" and device.type == "cuda":
+            net.use_fp16, net.half_dtype = config.fp16, getattr(torch, config.half)
+        if role != "init" and config.checkpointing:
+            # The gradients of the generator pass through the teacher.
             checkpoint_blocks(net, f"{where}.checkpointing")
+    method = find_method(config.method, f"{where}.method")
+    options, initial = method.read_options(config.options, f"{where}.options"), nets.get("init", teacher)
     return Parts(method, config, options, family_of(teacher), teacher, initial, device, where, guide).trainer()
 
 

@@ -66,8 +66,6 @@ DIFF_INSTRUCT = Method(
     name="diff-instruct",
     title="Diff-Instruct",
     about="the plain difference of the two scores; no real images; starts from the teacher",
-    start="teacher",
-    real_images=False,
     saw=Saw(),
     loss=DiffInstructLoss,
     reads=(*SCORE_TRAINING, "augment", "fake_score_weight_norm", "grad_clip_value"),
@@ -179,8 +177,6 @@ DMD = Method(
     name="dmd",
     title="DMD without regression",
     about="the difference of the two scores, normalised for each image; no real images; starts from the teacher",
-    start="teacher",
-    real_images=False,
     saw=Saw(),
     loss=DMDLoss,
     options=DMDOptions,
@@ -266,17 +262,15 @@ class DMD2Loss(DMDLoss):
         fake = "fake_" if self.options.own_draws else ""
         return fake, fake if self.options.same_noise else "real_"
 
-    def _draws(self, *seen: str) -> dict[str, Draw]:
-        whose = ("", *seen) if self.options.noisy else ("",)
-        return {f"{of}{name}": kind for of in whose for name, kind in (("t", uniform), ("noise", unit_noise))}
-
     def generator_draws(self) -> dict[str, Draw]:
         """See :meth:`~sida.methods.method.ScoreLoss.generator_draws`."""
-        return self._draws(self.seen[0])
+        prefixes = ("", self.seen[0]) if self.options.noisy else ("",)
+        return {f"{of}{name}": kind for of in prefixes for name, kind in (("t", uniform), ("noise", unit_noise))}
 
     def fake_score_draws(self) -> dict[str, Draw]:
         """See :meth:`~sida.methods.method.ScoreLoss.fake_score_draws`."""
-        return self._draws(*self.seen) | ({"r1_noise": unit_noise} if self.options.r1_weight else {})
+        of_real = {f"{self.seen[1]}t": uniform, f"{self.seen[1]}noise": unit_noise} if self.options.noisy else {}
+        return self.generator_draws() | of_real | ({"r1_noise": unit_noise} if self.options.r1_weight else {})
 
     def judged(self, images: Tensor, of: str, sigma: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Images as the discriminator sees them, and their levels ``(N, 1, 1, 1)``.
@@ -291,8 +285,8 @@ class DMD2Loss(DMDLoss):
     def weights(self, pixels: int) -> dict[str, float]:
         """See :meth:`~sida.methods.method.ScoreLoss.weights`."""
         options = self.options
-        more = {"gan": options.gan_weight, "discriminator": options.discriminator_weight}
-        return super().weights(pixels) | more | ({"r1": options.r1_weight} if options.r1_weight else {})
+        more = {"gan": options.gan_weight, "discriminator": options.discriminator_weight, "r1": options.r1_weight}
+        return super().weights(pixels) | more
 
     def weight(self, sigma: Tensor) -> Tensor:
         """w(σ), the shape of ``sigma``."""

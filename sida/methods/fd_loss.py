@@ -22,7 +22,7 @@ from sida.config.settings import Count, NotNegative, Range, Settings
 from sida.errors import SettingError, UserError
 from sida.late import Tensor, torch
 from sida.methods.method import Method, Parts, Passes
-from sida.noise import uniform
+from sida.noise import uniform, unit_noise
 
 #: Judges are the feature networks of the metrics, which lie above this package: functions that make them, tell their
 #: digests, and tell the downloads of one.
@@ -208,12 +208,8 @@ class FrechetLoss:
     ) -> None:
         self.terms, self._ranks, self._draw = terms, ranks, draw
 
-    def weights(self, pixels: int) -> dict[str, float]:
-        """Factors of the terms: the loss, and each judge's distance, which has no gradient."""
-        return dict.fromkeys(["fd", *(f"fd_{name}" for name in self.terms)], 1.0)
-
     def __call__(self, given: training.MicroBatch) -> dict[str, Tensor]:
-        """Terms by name, float32 ``(N,)`` each."""
+        """Terms by name, float32 ``(N,)`` each: the loss ``fd``, and each judge's distance, which has no gradient."""
         ranks = self._ranks()
         self._begin(ranks)
         count, pixels = len(given.images), _bytes(given.images)
@@ -294,10 +290,8 @@ def make_fd_loss(parts: Parts) -> training.StudentTrainer:
                 yield sampling.one_step(start.eval(), z, labels, config.init_sigma)
 
     loss = FrechetLoss(terms, lambda: generator.ranks, starting_images)
-    classes = bool(parts.initial.label_dim)
-    step = training.OptimizerStep(
-        "generator", generator, loss, loss.weights, "generator", {"label": uniform}, uniform_labels=classes
-    )
+    draws = {"z": unit_noise, "label": uniform}
+    step = training.OptimizerStep("generator", generator, loss, "generator", draws=draws)
     schedule = CosineSchedule(**vars(parts.schedule(options.lr_rampup_kimg)))
     kept = {f"judge-{name}": term for name, term in terms.items()}
     return training.StudentTrainer([step], schedule, config, graphs=False, kept=kept)

@@ -18,7 +18,7 @@ from sida.config.saw import Saw
 from sida.config.settings import Count, NotNegative, OneOf, Positive, Settings
 from sida.errors import SettingError, say
 from sida.late import Tensor, torch
-from sida.methods.method import Loss, Method, Parts, Passes
+from sida.methods.method import Method, Parts, Passes
 
 BackboneName = Annotated[str, OneOf(BACKBONES.keys)]
 #: Parameters that GDD-I freezes: convolutions and the attention's last layer in the blocks of a U-Net, with biases.
@@ -85,7 +85,7 @@ Discriminator = Callable[["Tensor", "Tensor | None"], Sequence["Tensor"]]
 
 
 @dataclasses.dataclass(eq=False)
-class GDDLoss(Loss):
+class GDDLoss:
     """Non-saturating or hinge loss of a discriminator with several heads, with R1 on real images.
 
     No noise is added, a head's loss is the mean over its logits, and the heads' losses are summed.
@@ -151,18 +151,18 @@ def make_gdd(parts: Parts) -> training.StudentTrainer:
         make_discriminator(parts), ratio * (config.fake_score_lr or config.lr), (config.betas[0], beta2), config.eps,
         always_training=True,
     )  # fmt: skip
-    loss, pipe = parts.loss(form=options.form, r1_gamma=options.r1_gamma), parts.augment(GDD_FLAGS)
+    loss, pipe = GDDLoss(options.form, options.r1_gamma), parts.augment(GDD_FLAGS)
 
     def augmented(images: Tensor, labels: Tensor | None) -> list[Tensor]:
         logits: list[Tensor] = critic.net(images if pipe is None else pipe(images)[0], labels)
         return logits
 
     def discriminator_loss(given: training.MicroBatch) -> dict[str, Tensor]:
-        value = loss.discriminator_loss(augmented, given.images, given.real_images, given.class_labels)
+        value = loss.discriminator_loss(augmented, given.images, given.real[0], given.class_labels)
         return {"real_or_fake": _summed(value, given)}
 
     def penalty(given: training.MicroBatch) -> dict[str, Tensor]:
-        return {"r1": loss.r1_penalty(critic.net, given.real_images, given.class_labels)}
+        return {"r1": loss.r1_penalty(critic.net, given.real[0], given.class_labels)}
 
     def generator_loss(given: training.MicroBatch) -> dict[str, Tensor]:
         return {"fooling": _summed(loss.generator_loss(augmented, given.images, given.class_labels), given)}
@@ -203,12 +203,10 @@ GDD = Method(
     name="gdd",
     title="GDD (D2O)",
     about="a discriminator on frozen features, no score; starts from the teacher",
-    start="teacher",
     real_images=True,
     saw=Saw(loss=tuple(dict.fromkeys((*SMALL, *LARGE))), choice=("inception",)),
     options=GDDOptions,
     passes=Passes(fake_score_encoder=3),
-    loss=GDDLoss,
     reads=("augment", "fake_score_lr"),
     trainer=make_gdd,
     official=GDD_OFFICIAL,

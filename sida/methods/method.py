@@ -12,7 +12,7 @@ from sida import data, networks, sampling, training
 from sida.config.families import Family, WeightNorm
 from sida.config.recipe import METHOD_SETTINGS, Gamma, Recipe, ResolvedConfig, StudentConfig
 from sida.config.saw import Saw
-from sida.config.settings import from_mapping
+from sida.config.settings import Settings, from_mapping
 from sida.errors import SettingError, UserError
 from sida.late import Tensor, torch
 from sida.machine import derive_seed
@@ -149,8 +149,8 @@ class ScoreLoss(Loss):
                 ``(N, C, H, W)``, both unit normal; see :meth:`fake_score_draws`.
         """
         drawn = complete_draws(self.fake_score_draws(), draws, images)
-        pairs = training.augmented(augment, images, real_images)
-        given = training.MicroBatch(images, class_labels, real_images, drawn, augmented=pairs)
+        drawn |= {} if augment is None else training.augmented(augment, images, real_images)
+        given = training.MicroBatch(images, class_labels, real_images, drawn)
         return Terms(self.fake_score_terms(fake_score, given), given)
 
     def generator_loss(
@@ -211,19 +211,19 @@ class Method:
         name: Name in sheets and specs.
         title: Name in tables.
         about: Line of help.
+        official: Official values, by name of the network family (:mod:`sida.config.families`). A family without an
+            entry is one that the method is not for.
         start: Start of the generator: a copy of the ``teacher``, another distilled ``generator`` that the run must name
             (``init``), or ``either``.
         real_images: Whether the method uses real images.
-        loss: Class of the loss, or its classes by name of the network family. The values of fields that a recipe leaves
-            null are official.
-        official: Further official values, by name of the network family (:mod:`sida.config.families`). A family without
-            an entry is one that the method is not for.
+        loss: Class of the loss, or its classes by name of the network family. The values of its fields are official,
+            too.
         reads: Settings that the method reads besides those of its loss, of
             :data:`sida.config.recipe.METHOD_SETTINGS`; every method reads the other settings.
         psi_steps: Steps of the fake score per step of the generator, without the option ``fake_score_steps``.
         passes: Work of these steps, for plans; without the property ``passes`` of the options.
-        options: Dataclass of settings that only this method has (``options`` of a recipe), or None; no name may be that
-            of a recipe's setting. If it has a method ``assets(resolution)``, a workflow downloads these assets before
+        options: Dataclass of settings that only this method has (``options`` of a recipe); no name may be that of a
+            recipe's setting. If it has a method ``assets(resolution)``, a workflow downloads these assets before
             it trains; a method ``recorded(given)`` returns the options as they enter a run's digest; ``check(config)``
             refuses settings of a run; ``unread`` names settings that the method does not read with these options;
             ``met(resolution)`` names the networks whose gradients train the generator with these options.
@@ -236,20 +236,16 @@ class Method:
     name: str
     title: str
     about: str
-    start: Literal["teacher", "generator", "either"]
-    real_images: bool
     official: Mapping[str, Mapping[str, Any]]
+    start: Literal["teacher", "generator", "either"] = "teacher"
+    real_images: bool = False
     loss: type[Loss] | Mapping[str, type[Loss]] | None = None
     reads: Sequence[str] = SCORE_TRAINING
     psi_steps: int = 1
     passes: Passes = Passes()
-    options: type | None = None
+    options: type = Settings
     trainer: Callable[[Parts], training.StudentTrainer] | None = None
     saw: Saw | None = None
-
-    def __post_init__(self) -> None:
-        if "lambda_adv" in self.settings and "adversarial_kimg" not in self.settings:
-            raise UserError(f"method '{self.name}'", "reads: the adversarial term never begins", "add adversarial_kimg")
 
     @property
     def has_judges(self) -> bool:
@@ -274,16 +270,12 @@ class Method:
         return {**{name: field.default for name, field in loss.settings().items()}, **official}
 
     def read_options(self, given: Mapping[str, Any], where: str) -> Any:
-        """Returns the ``options`` of a recipe in the method's dataclass; None for a method without options.
+        """Returns the ``options`` of a recipe in the method's dataclass.
 
         Raises:
             UserError: An option does not exist or has a wrong value.
         """
-        if self.options is not None:
-            return from_mapping(self.options, given, where)
-        if given:
-            raise SettingError(where, f"method '{self.name}' has no settings of its own", "remove them")
-        return None
+        return from_mapping(self.options, given, where)
 
     def work(self, options: Any) -> tuple[int, Passes]:
         """Returns the steps of the fake score per step of the generator, and the work of both, with these options."""
@@ -293,7 +285,9 @@ class Method:
     def settings(self) -> frozenset[str]:
         """Settings that this method reads, of those that only some methods read."""
         losses = self.loss.values() if isinstance(self.loss, Mapping) else [self.loss or Loss]
-        return frozenset(self.reads).union(*(loss.settings() for loss in losses))
+        read = frozenset(self.reads).union(*(loss.settings() for loss in losses))
+        # An adversarial term begins at some time.
+        return read | {"adversarial_kimg"} if "lambda_adv" in read else read
 
     @property
     def unread(self) -> frozenset[str]:
@@ -327,7 +321,7 @@ class Parts:
     Attributes:
         method: Method of the configuration.
         config: Settings with all defaults resolved.
-        options: Options of the method in its dataclass; None for a method without options.
+        options: Options of the method in its dataclass.
         family: Family of the teacher's network.
         teacher: Teacher, on the device.
         initial: Network from which the generator starts.
@@ -393,8 +387,7 @@ class Parts:
     def loss(self, **own: Any) -> Any:
         """Returns the loss of the method; ``own`` are values of fields that are neither settings nor ``options``."""
         cls: Any = self.method.loss_of(self.family)
-        if "options" in cls.__dataclass_fields__:
-            own["options"] = self.options
+        own |= {"options": self.options} if "options" in cls.__dataclass_fields__ else {}
         return cls.of(self.config, **own)
 
     def optimized(self, net: torch.nn.Module, **ways: Any) -> training.OptimizedNetwork:
@@ -406,15 +399,9 @@ class Parts:
     def schedule(self, lr_rampup_kimg: float = 0.0, sid_share: float = 0.5) -> training.Schedule:
         """Returns the configured phases and rates; a method that does not read the setting has no adversarial phase."""
         config = self.config
-        return training.Schedule(
-            config.warmup_kimg,
-            config.adversarial_kimg if "adversarial_kimg" in self.method.settings else None,
-            sid_share=sid_share,
-            total_kimg=config.total_kimg,
-            lr_decay_start=config.lr_decay_start,
-            lr_final=config.lr_final,
-            lr_rampup_kimg=lr_rampup_kimg,
-        )
+        adversarial_kimg = config.adversarial_kimg if "adversarial_kimg" in self.method.settings else None
+        lengths = config.total_kimg, config.lr_decay_start, config.lr_final, lr_rampup_kimg
+        return training.Schedule(config.warmup_kimg, adversarial_kimg, sid_share, *lengths)
 
     def augment(self, *flags: Mapping[str, float]) -> data.AugmentPipe | None:
         """Returns the configured augmentation, with flags of a method that has others than EDM."""
@@ -425,21 +412,20 @@ class Parts:
         """Returns the trainer of the method."""
         return (self.method.trainer or Parts.distiller)(self)
 
-    def distiller(self, fake_score: torch.nn.Module | None = None, **ways: Any) -> training.Distiller:
+    def distiller(
+        self, loss: Any = None, schedule: training.Schedule | None = None, fake_score: Any = None, **ways: Any
+    ) -> training.Distiller:
         """Returns the trainer of teacher, fake score and generator.
 
         Args:
+            loss: Loss; None takes the configured one, as for ``schedule``.
+            schedule: Phases and rates.
             fake_score: Fake score; None copies the teacher.
-            **ways: ``loss``, ``schedule`` and further arguments of :class:`sida.methods.Distiller`, where they are not
-                the configured ones.
+            **ways: Further arguments of :class:`sida.methods.Distiller`.
         """
         method, config = self.method, self.config
-        configured = {
-            "loss": ways.get("loss") or self.loss(),
-            "schedule": ways.get("schedule") or self.schedule(),
-            "augment": self.augment() if "augment" in method.settings else None,
-            "psi_steps": method.work(self.options)[0],
-        }
+        augment = self.augment() if "augment" in method.settings else None
         score = fake_score or self.copy(self.teacher, config.fake_score_weight_norm)
-        generator = self.copy(self.initial, config.weight_norm)
-        return training.Distiller(self.true_score, score, generator, recipe=config, **configured | ways)
+        nets = self.true_score, score, self.copy(self.initial, config.weight_norm)
+        ways = {"augment": augment, "psi_steps": method.work(self.options)[0]} | ways
+        return training.Distiller(*nets, loss or self.loss(), schedule or self.schedule(), config, **ways)

@@ -12,14 +12,12 @@ from sida import networks
 from sida.config.families import Family
 from sida.config.plugins import Registry
 from sida.config.recipe import WEIGHT_NORMS, ResolvedConfig, StudentConfig
-from sida.config.saw import Saw
 from sida.config.settings import OneOf
 from sida.errors import SettingError, settings_in
-from sida.methods.consistency import CD, ECT
+from sida.methods.consistency import CD, ECT, INSTANCE
 from sida.methods.dmd import DIFF_INSTRUCT, DMD, DMD2, F_DISTILL
 from sida.methods.fd_loss import FD_LOSS
 from sida.methods.gdd import GDD, GDD_I
-from sida.methods.instance import INSTANCE
 from sida.methods.method import Method
 from sida.methods.realuid import REALSID, REALUID
 from sida.methods.sid import SID, SID2A, SIDA, UNI_INSTRUCT, SiDALoss, SiDLoss
@@ -35,18 +33,6 @@ _ALL = (
     DIFF_INSTRUCT, DMD, DMD2, F_DISTILL, UNI_INSTRUCT, ECT, CD, REALSID, REALUID, FD_LOSS,
 )  # fmt: skip
 METHODS = Registry("method", "sida.methods.method:Method", {method.name: method for method in _ALL})
-
-
-def official_saw(name: str) -> Saw | None:
-    """Networks that a method of this package meets; None if it says nothing.
-
-    A method that takes over the words of another (``dataclasses.replace``) with another loss or trainer says nothing.
-    """
-    if name not in METHODS:
-        return None
-    method = METHODS[name]
-    first = next(other for other in METHODS.values() if other.saw is method.saw)
-    return method.saw if (first.loss, first.trainer) == (method.loss, method.trainer) else None
 
 
 def find_method(name: str, where: str = "method") -> Method:

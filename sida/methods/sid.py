@@ -70,6 +70,22 @@ class SiDLoss(ScoreLoss):
         (sid,) = given.whole(self.identity(x, true, fake) / mean_error(x, true))
         return {"sid": sid}
 
+    def divided(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """SiD's term, logits of ψ, and the divisor of the generator's terms, all with NaNs."""
+        x, labels, sigma = given.images, given.class_labels, self.generator_sigma(given.draws)
+        noisy = torch.addcmul(x, sigma, given.draws["noise"])
+        true = true_score(noisy, sigma, labels)
+        fake, logits, logvar = self.evaluate(fake_score, noisy, sigma, labels)
+        divisor = mean_error(x, true)
+        divisor = divisor if logvar is None else divisor * logvar.exp()
+        return self.identity(x, true, fake) / divisor, logits, divisor
+
+    def evaluate(
+        self, fake_score: Net, noisy: Tensor, sigma: Tensor, class_labels: Tensor | None, **flags: Any
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """ψ's denoised images, its logits, and u of the denoised images, which EDM networks do not have."""
+        return *fake_score(noisy, sigma, class_labels, return_flag="encoder_decoder", **flags), None
+
     def identity(self, x: Tensor, true: Tensor, fake: Tensor) -> Tensor:
         """(f_φ − f_ψ) [(f_φ − x) − α (f_φ − f_ψ)]."""
         difference = true - fake
@@ -103,6 +119,8 @@ class SiDALoss(SiDLoss):
     """
 
     uses_real_images = True
+    #: Whether the generator's scalar leaves out samples with a NaN in their logits.
+    drops_logits = False
 
     alpha: float = 1.0
     pool: Pool = Recipe.adversarial_pool
@@ -116,21 +134,16 @@ class SiDALoss(SiDLoss):
     def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
         """Terms ``sid`` and ``adversarial``, float32 ``(N', C, H, W)`` and ``(N', 1, 1, 1)``.
 
-        A NaN in one sample's logits makes the whole adversarial term NaN, as in the official code (fact 7): the batch's
-        scalar pools all logits. Pooled per sample, the sample is dropped.
+        On EDM networks a NaN in one sample's logits makes the whole adversarial term NaN, as in the official code (fact
+        7): the batch's scalar pools all logits. Pooled per sample, or on EDM2 networks, the sample is dropped.
         """
-        x, labels, sigma = given.images, given.class_labels, self.generator_sigma(given.draws)
-        noisy = torch.addcmul(x, sigma, given.draws["noise"])
-        true = true_score(noisy, sigma, labels)
-        fake, logits = fake_score(noisy, sigma, labels, return_flag="encoder_decoder")
-        error = mean_error(x, true)
-        sid = self.identity(x, true, fake) / error
-        if self.pool == "batch":
-            sid, error = given.whole(sid, error)
-            adversarial = fooling(logits).mean() / error
+        sid, logits, divisor = self.divided(true_score, fake_score, given)
+        if self.pool == "batch" and not self.drops_logits:
+            sid, divisor = given.whole(sid, divisor)
+            adversarial = fooling(logits).mean() / divisor
         else:
-            sid, error, logits = given.whole(sid, error, logits)
-            adversarial = of_each(fooling(logits)) / error
+            sid, divisor, logits = given.whole(sid, divisor, logits)
+            adversarial = self.averaged(fooling(logits), given) / divisor
         return {"sid": sid, "adversarial": adversarial, **self.further_terms(sid, adversarial, logits, given)}
 
     def further_terms(self, sid: Tensor, adversarial: Tensor, logits: Tensor, given: training.MicroBatch) -> RawTerms:
@@ -156,22 +169,22 @@ class SiDALoss(SiDLoss):
         (clean, clean_labels), (real, real_labels) = given.clean, given.real
         sigma = self.fake_score_sigma(given.draws)
         noise = sigma * given.draws["noise"]
-        denoised, logits = fake_score(
+        denoised, logits, logvar = self.evaluate(
+            fake_score,
             torch.cat([clean + noise, real + noise]),
             torch.cat([sigma, sigma]),
             both_labels(given.class_labels, given.class_labels),
             augment_labels=both_labels(clean_labels, real_labels),
-            return_flag="encoder_decoder",
             decode=len(clean),
         )
-        error, weight, of_fake, of_real = given.whole(denoised - clean, self.weight(sigma), *logits.chunk(2))
-        discriminator = weight * self.apart(of_fake, of_real, given)
-        return {"denoising": weight * error.square(), "discriminator": discriminator}
-
-    def apart(self, of_fake: Tensor, of_real: Tensor, given: training.MicroBatch) -> Tensor:
-        """Half the sum of the mean cross-entropies of fake and real logits, ``()`` or, pooled per sample, of each."""
+        weight = self.weight(sigma)
+        weight = weight if logvar is None else weight / logvar.exp()
+        error, weight, of_fake, of_real = given.whole(denoised - clean, weight, *logits.chunk(2))
         softplus = torch.nn.functional.softplus
-        return (self.averaged(softplus(of_fake), given) + self.averaged(softplus(-of_real), given)) / 2
+        apart = (self.averaged(softplus(of_fake), given) + self.averaged(softplus(-of_real), given)) / 2
+        denoising = weight * error.square()
+        denoising = denoising if logvar is None else denoising + given.kept(logvar)[0]
+        return {"denoising": denoising, "discriminator": weight * apart}
 
     def averaged(self, entropies: Tensor, given: training.MicroBatch) -> Tensor:
         """Mean of cross-entropies over the batch, ``()``, or over each sample, ``(N', 1, 1, 1)``."""
@@ -215,8 +228,7 @@ class EDM2SiDLoss(SiDLoss):
 
     def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
         """See :meth:`SiDLoss.generator_terms`."""
-        sid, _, _ = self._divided(true_score, fake_score, given)
-        (sid,) = given.whole(sid)
+        (sid,) = given.whole(self.divided(true_score, fake_score, given)[0])
         return {"sid": sid}
 
     def fake_score_terms(self, fake_score: Net, given: training.MicroBatch) -> RawTerms:
@@ -224,24 +236,15 @@ class EDM2SiDLoss(SiDLoss):
         x, sigma = given.images, self.fake_score_sigma(given.draws)
         noisy = x + sigma * given.draws["noise"]
         # With ``decode`` the network takes the path of SiDA's step, which rounds in another way.
-        denoised, _, logvar = self._evaluate(fake_score, noisy, sigma, given.class_labels, decode=len(x))
-        error, logvar, weight = given.whole(denoised - x, logvar, self.weight(sigma) / logvar.exp())
-        return {"denoising": weight * error.square() + logvar}
+        denoised, _, logvar = self.evaluate(fake_score, noisy, sigma, given.class_labels, decode=len(x))
+        error, weight = given.whole(denoised - x, self.weight(sigma) / logvar.exp())
+        return {"denoising": weight * error.square() + given.kept(logvar)[0]}
 
-    def _divided(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """SiD's term, logits, and the divisor of terms, all of the generator's step and with NaNs."""
-        x, labels, sigma = given.images, given.class_labels, self.generator_sigma(given.draws)
-        noisy = torch.addcmul(x, sigma, given.draws["noise"])
-        true = true_score(noisy, sigma, labels)
-        fake, logits, logvar = self._evaluate(fake_score, noisy, sigma, labels)
-        divisor = mean_error(x, true) * logvar.exp()
-        return self.identity(x, true, fake) / divisor, logits, divisor
-
-    def _evaluate(
-        self, fake_score: Net, noisy: Tensor, sigma: Tensor, class_labels: Tensor | None, decode: int | None = None
+    def evaluate(
+        self, fake_score: Net, noisy: Tensor, sigma: Tensor, class_labels: Tensor | None, **flags: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """ψ's denoised images, logits and u; u covers the decoded samples and is 0 without a logvar head."""
-        flags = {"return_flag": "encoder_decoder", "decode": decode, "return_logvar": self.return_logvar}
+        """See :meth:`SiDLoss.evaluate`; u is 0 without a logvar head."""
+        flags |= {"return_flag": "encoder_decoder", "return_logvar": self.return_logvar}
         denoised, logits, *rest = fake_score(noisy, sigma, class_labels, **flags)
         shape = (len(denoised), 1, 1, 1)
         return denoised, logits, rest[0][: len(denoised)].expand(shape) if rest else denoised.new_zeros(shape)
@@ -258,28 +261,11 @@ class EDM2SiDALoss(SiDALoss, EDM2SiDLoss):
             same.
     """
 
+    drops_logits = True
+
     P_mean: float = EDM2SiDLoss.P_mean
     P_std: float = EDM2SiDLoss.P_std
     lambda_d: float = 100.0
-
-    def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
-        """See :meth:`SiDALoss.generator_terms`; here a sample with a NaN in its logits is dropped."""
-        sid, logits, divisor = self._divided(true_score, fake_score, given)
-        sid, logits, divisor = given.whole(sid, logits, divisor)
-        return {"sid": sid, "adversarial": self.averaged(fooling(logits), given) / divisor}
-
-    def fake_score_terms(self, fake_score: Net, given: training.MicroBatch) -> RawTerms:
-        """See :meth:`SiDALoss.fake_score_terms`; EDM2 networks take no augmentation."""
-        if given.real_images is None:
-            return super().fake_score_terms(fake_score, given)
-        x, labels, sigma = given.images, given.class_labels, self.fake_score_sigma(given.draws)
-        noise = sigma * given.draws["noise"]
-        both, levels = torch.cat([x + noise, given.real_images + noise]), torch.cat([sigma, sigma])
-        denoised, logits, logvar = self._evaluate(fake_score, both, levels, both_labels(labels, labels), decode=len(x))
-        weight = self.weight(sigma) / logvar.exp()
-        error, logvar, weight, of_fake, of_real = given.whole(denoised - x, logvar, weight, *logits.chunk(2))
-        discriminator = weight * self.apart(of_fake, of_real, given)
-        return {"denoising": weight * error.square() + logvar, "discriminator": discriminator}
 
 
 # Source of the official settings: mingyuanzhou/SiD, branches main and sida: training scripts and their options.
@@ -294,7 +280,6 @@ SID = Method(
     title="SiD",
     about="score identity distillation; no real images",
     start="either",
-    real_images=False,
     loss={"edm": SiDLoss, "edm2": EDM2SiDLoss},
     saw=Saw(choice=("inception",)),
     reads=_SID_READS,
@@ -309,11 +294,10 @@ SIDA = Method(
     name="sida",
     title="SiDA",
     about="with the adversarial term; starts from the teacher",
-    start="teacher",
     real_images=True,
     saw=Saw(choice=("inception",)),
     loss={"edm": SiDALoss, "edm2": EDM2SiDALoss},
-    reads=(*_SID_READS, "adversarial_kimg"),
+    reads=_SID_READS,
     official={
         "edm": _SIDA_EDM,
         "edm2": _SIDA_EDM2,

@@ -1,10 +1,12 @@
 """Images and random tensors of a step, as functions of the seed, the purpose and the image's number only.
 
+:class:`MicroBatch` is what a loss gets of them.
 Image k of a run (images seen before the step, plus the position in its batch) gets the same noise for any number of
 devices. Draws per micro-batch (augmentation, dropout) depend on the position of the micro-batch's first image.
 """
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -14,7 +16,7 @@ from sida.config.recipe import RunConfig
 from sida.data.dataset import ORDERS, Dataset, InfiniteSampler
 from sida.errors import UserError
 from sida.machine import derive_seed, generator, to_device
-from sida.noise import Draw
+from sida.noise import Draw, Draws
 from sida.training.processes import ALONE, Ranks
 
 #: ``(images (N, C, H, W), class_labels (N, label_dim) or None)``.
@@ -50,12 +52,10 @@ class StepBatches:
         order: str = "shuffled",
     ) -> None:
         size, batch_gpu, number = config.batch_size, config.batch_gpu, ranks.world_size
-        if size % number:
-            fault = f"{size} images cannot be shared by {number} processes"
-            raise UserError(f"{where}.batch_size", fault, "start fewer or more")
-        if batch_gpu is not None and (size // number) % batch_gpu:
-            fault = f"{size // batch_gpu} micro-batches of {batch_gpu} images cannot be shared by {number} processes"
-            raise UserError(f"{where}.batch_gpu", fault, "start a number that divides them")
+        if size % (number * (batch_gpu or 1)):
+            cut = f" in micro-batches of {batch_gpu}" if batch_gpu else ""
+            fault = f"{size} images{cut} cannot be shared by {number} processes"
+            raise UserError(f"{where}.batch_size", fault, "start a number that divides them, or change batch_gpu")
         self.dataset, self.seed, self.device, self.order = dataset, config.seed, device, order
         self.rank, self.world_size, self.per_device = ranks.rank, number, size // number
         self.micro_batch = batch_gpu or self.per_device
@@ -170,3 +170,105 @@ def seed_layers(seed: int, purpose: str, nimg: int, position: int, device: torch
     torch.default_generator.manual_seed(value)
     if device.type == "cuda":
         torch.cuda.manual_seed(value)
+
+
+#: ``images -> (images, augment_labels)``, with its own random draws.
+Augment = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+#: Devices on which synchronising is costly: samples with NaN are neutralised instead of removed.
+ASYNC_DEVICES = {"cuda"}
+
+
+@dataclasses.dataclass
+class MicroBatch:
+    """Images and draws of one micro-batch, and which of its samples are free of NaN.
+
+    Attributes:
+        images: The generator's images ``(N, C, H, W)``; with a gradient in the generator's step.
+        class_labels: ``(N, label_dim)`` or None.
+        real_images: Images of the data ``(N, C, H, W)``, or None.
+        draws: Raw tensors by name; with augmentation also those of :func:`augmented`.
+        mask: Samples to keep, bool ``(N,)``; None is all.
+    """
+
+    images: torch.Tensor
+    class_labels: torch.Tensor | None
+    real_images: torch.Tensor | None = None
+    draws: Draws = dataclasses.field(default_factory=dict)
+    mask: torch.Tensor | None = None
+
+    @property
+    def clean(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Images that the fake score denoises, and their augmentation labels; without augmentation the images."""
+        return self.draws.get("augmented images", self.images), self.draws.get("labels of images")
+
+    @property
+    def real(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As :attr:`clean`, of the data."""
+        assert self.real_images is not None
+        return self.draws.get("augmented real images", self.real_images), self.draws.get("labels of real images")
+
+    @property
+    def _in_place(self) -> bool:
+        """Whether dropped samples stay with other values."""
+        return self.mask is not None and self.mask.device.type in ASYNC_DEVICES
+
+    def whole(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Drops the samples for which one of the tensors ``(N, ...)`` has a NaN; returns the tensors without them."""
+        self.mask = finite_mask(*tensors)
+        return self.kept(*tensors)
+
+    def kept(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Selects the samples that :meth:`whole` kept; on :data:`ASYNC_DEVICES` the others become ones instead."""
+        if self.mask is None:
+            return tensors
+        return tuple(_filled(self.mask, tensor, 1.0) if self._in_place else tensor[self.mask] for tensor in tensors)
+
+    def zeroed(self, values: torch.Tensor) -> torch.Tensor:
+        """Values of the kept samples, ``(N', ...)``; on :data:`ASYNC_DEVICES` dropped samples become zeros."""
+        return _filled(self.mask, values, 0.0) if self._in_place else values
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Mean over the kept samples of what :meth:`kept` returned; 0-dim."""
+        if self.mask is None or not self._in_place:
+            return values.mean()
+        count = self.mask.sum() * (values.numel() // len(values))
+        return self.zeroed(values).sum() / count.clamp_min(1)
+
+    def finished(self, terms: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Terms of a loss without the dropped samples."""
+        return {name: term if term.ndim == 0 else self.zeroed(term) for name, term in terms.items()}
+
+    @property
+    def dropped(self) -> torch.Tensor | int:
+        """Number of samples left out; a 0-dim tensor on :data:`ASYNC_DEVICES`."""
+        if self.mask is None:
+            return 0
+        count = (~self.mask).sum()
+        return count if self._in_place else int(count)
+
+
+def augmented(augment: Augment, images: torch.Tensor, real_images: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """Augments the images of a micro-batch, and then its real ones; returns them and their labels by name."""
+    found = {}
+    for name, pictures in (("images", images), ("real images", real_images)):
+        if pictures is not None:
+            found[f"augmented {name}"], found[f"labels of {name}"] = augment(pictures)
+    return found
+
+
+def finite_mask(*tensors: torch.Tensor) -> torch.Tensor | None:
+    """Mask of the samples without NaN in any of the tensors, bool ``(N,)``; None if there is no NaN (the usual case).
+
+    Args:
+        *tensors: ``(N, ...)`` each.
+    """
+    flat = [tensor.detach().flatten(1) for tensor in tensors]
+    # A sum is cheaper than a test of every element; infinities of both signs give a NaN sum, too.
+    if flat[0].device.type not in ASYNC_DEVICES and not any(bool(values.sum().isnan()) for values in flat):
+        return None
+    return ~torch.stack([values.isnan().any(1) for values in flat]).any(0)
+
+
+def _filled(mask: torch.Tensor | None, tensor: torch.Tensor, value: float) -> torch.Tensor:
+    assert mask is not None
+    return torch.where(mask.view(-1, *[1] * (tensor.ndim - 1)), tensor, value)

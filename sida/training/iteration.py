@@ -1,38 +1,303 @@
-"""The iteration of all methods, and the trainer that repeats it: ψ's steps, θ's step, and the average of θ.
+"""The iteration of all trainings: optimizer steps one after another, and the averages.
 
-ψ is the fake score, or the discriminator in its place; θ is the generator. :mod:`sida.training.micro_batches` computes
-the loss and gradient of one micro-batch of a step.
+A step draws images and noise, adds up loss and gradient over its micro-batches, and changes one network. A method is a
+list of such steps: for most ψ's steps, then θ's. ψ is the fake score, or the discriminator in its place; θ is the
+generator. A teacher has one step.
+
+A GPU runs a small network's kernels faster than a CPU can launch them. :class:`GraphRunner` records the kernels of a
+micro-batch once for each step, phase and shape as a CUDA graph, and then launches all of them at once. The kernels are
+the same, so are the numbers.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from sida.config.recipe import ResolvedConfig
+from sida.config.recipe import ResolvedConfig, TeacherConfig
 from sida.config.samplers import Sampler
 from sida.data.augment import AugmentPipe
+from sida.errors import say
 from sida.kernels import require_fused
-from sida.noise import Draws, uniform_labels, unit_noise
-from sida.training.averages import Average, ema_beta
-from sida.training.batches import Batch, seed_layers, step_draws
+from sida.machine import Recording, RecordingError, Tensors, generator
+from sida.noise import Draw, Draws, uniform_labels, unit_noise
+from sida.sampling.samplers import one_step
+from sida.training.batches import Augment, Batch, MicroBatch, augmented, seed_layers, step_draws
 from sida.training.logs import IterationRecord
 from sida.training.loop import Trainer
-from sida.training.micro_batches import EagerRunner, GraphRunner, OptimizerStep, seeded
-from sida.training.optimizer import OptimizedNetwork, Resumable
+from sida.training.optimizer import Average, OptimizedNetwork, Resumable, ema_beta
 from sida.training.schedule import Phase, Schedule
 
 #: ``batches(stream, nimg, with_images)``: micro-batches of one step; images that it does not see may be of the device
 #: ``meta``, with a shape alone.
 Batches = Callable[[str, int, bool], Sequence[Batch]]
+#: For each term of a loss by name: the factor of its sum, which logs show, and the schedule's weight in the gradient.
+#: Terms without weights of their own have those of the name ``""``.
+Scales = Mapping[str, tuple[float, float]]
+#: Losses of a micro-batch by term, times their factors, 0-dim; and ``nan_count``, the number of dropped samples.
+Outputs = dict[str, Any]
+_Z: Mapping[str, Draw] = {"z": unit_noise}
 
 
-class StudentTrainer(Trainer):
+@dataclasses.dataclass(frozen=True)
+class OptimizerStep:
+    """One kind of optimizer step of an iteration: the network that it changes, and the loss that it reduces.
+
+    Two steps may share a network (a penalty with a step of its own), under one name. State that a resumed run needs
+    beside parameters and optimizer is a buffer of the module.
+
+    Attributes:
+        name: Of the network, in states and logs.
+        network: Takes the step.
+        loss: Terms of a micro-batch per element, unscaled.
+        stream: Name of its own order of images and draws.
+        weights: Factor of each term by its name, given C·H·W; None weighs all terms 1.
+        draws: Kind of each draw by name, in the order of drawing; the generator's images are those of ``z``, and
+            ``label`` draws uniform classes in the place of those of the data's order.
+        real_images: Whether its loss sees real images.
+        augment: Augmentation that its loss gets; None is off.
+        repeats: Steps in an iteration, each on images and draws of its own.
+        every: Iterations from one step to the next.
+        generates: Whether its loss sees the generator's images; else real images are in their place, too.
+    """
+
+    name: str
+    network: OptimizedNetwork
+    loss: Callable[[MicroBatch], Mapping[str, torch.Tensor]]
+    stream: str
+    weights: Callable[[int], Mapping[str, float]] | None = None
+    draws: Mapping[str, Draw] = dataclasses.field(default_factory=lambda: _Z)
+    real_images: bool = False
+    augment: AugmentPipe | None = None
+    repeats: int = 1
+    every: int = 1
+    generates: bool = True
+
+    def streams(self) -> list[str]:
+        """Names of the streams of an iteration's steps."""
+        return [self.stream, *(f"{self.stream}-{step}" for step in range(2, self.repeats + 1))]
+
+
+class EagerRunner:
+    """Runs micro-batches kernel by kernel.
+
+    Args:
+        generator: Gives the images; in training mode for its own micro-batches.
+        init_sigma: Its σ_init.
+    """
+
+    def __init__(self, generator: OptimizedNetwork, init_sigma: float) -> None:
+        self.generator, self.init_sigma = generator, init_sigma
+
+    def __call__(self, step: OptimizerStep, scales: Scales, given: Tensors, augment: Augment | None) -> Outputs:
+        """Computes the losses of a micro-batch, whose gradient is added to the network's.
+
+        Args:
+            step: The step.
+            scales: Factors of its terms.
+            given: Tensors by name: draws, ``labels`` and ``real`` images if the step has them.
+            augment: Augmentation with the draws of this micro-batch.
+        """
+        if augment is not None:
+            images = self._run(self._images, step, scales, given)["images"]
+            given = {**given, "images": images, **augmented(augment, images, given.get("real"))}
+        return self._run(self._losses, step, scales, given)
+
+    def _run(self, function: Callable[..., Outputs], step: OptimizerStep, scales: Scales, given: Tensors) -> Outputs:
+        return function(step, scales, given)
+
+    def _images(self, step: OptimizerStep, scales: Scales, given: Tensors) -> Outputs:
+        """The generator's images, with a gradient in its own step; real images for a step that sees those alone."""
+        if not step.generates:
+            return {"images": given["real"]}
+        with torch.set_grad_enabled(step.network is self.generator):
+            return {"images": one_step(self.generator.net, given["z"], given.get("labels"), self.init_sigma)}
+
+    def _losses(self, step: OptimizerStep, scales: Scales, given: Tensors) -> Outputs:
+        """Computes the losses and adds their gradient; a term with the weight 0 has no backward pass."""
+        images = given["images"] if "images" in given else self._images(step, scales, given)["images"]
+        micro_batch = MicroBatch(images, given.get("labels"), given.get("real"), given)
+        losses, weighted = {}, []
+        for name, per_element in micro_batch.finished(step.loss(micro_batch)).items():
+            factor, weight = scales[name] if name in scales else scales[""]
+            value = per_element.sum() * factor
+            losses[name] = value.detach()
+            if weight:
+                weighted.append(value if weight == 1 else weight * value)
+        if weighted:
+            sum(weighted[1:], weighted[0]).backward()
+        return {**losses, "nan_count": micro_batch.dropped}
+
+
+class GraphRunner(EagerRunner):
+    """Records micro-batches as CUDA graphs, which share one pool of memory, and replays them.
+
+    Augmentation draws on the CPU and cannot be recorded: with it the images are one graph and the rest is another. If
+    kernels cannot be recorded (a custom loss that reads values, say), this micro-batch and all after it run kernel by
+    kernel; one line reports the reason.
+
+    Args:
+        generator: See :class:`EagerRunner`.
+        init_sigma: See :class:`EagerRunner`.
+        networks: All networks: recording must not change them.
+    """
+
+    def __init__(self, generator: OptimizedNetwork, init_sigma: float, networks: Sequence[OptimizedNetwork]) -> None:
+        super().__init__(generator, init_sigma)
+        self.networks = networks
+        # By step and shapes: recordings, each with the scales of the terms that it computes.
+        self._recordings: dict[object, list[tuple[Scales, Recording]]] = {}
+        # By length: a micro-batch's gradient is gathered before the next one writes its own.
+        self._gradients: dict[int, torch.Tensor] = {}
+        self._pool: object = torch.cuda.graph_pool_handle()
+        self._given_up = False
+
+    def __call__(self, step: OptimizerStep, scales: Scales, given: Tensors, augment: Augment | None) -> Outputs:
+        """See :meth:`EagerRunner.__call__`."""
+        try:
+            outputs = super().__call__(step, scales, given, augment)
+        except RecordingError as reason:
+            self._given_up = True
+            self._recordings.clear()
+            self._gradients.clear()
+            step.network.flat.zero_grad()
+            say(f"cuda_graphs: {reason}; the run continues kernel by kernel")
+            outputs = super().__call__(step, scales, given, augment)
+        if "gradient" not in outputs:
+            return outputs
+        step.network.add_gradient(outputs.pop("gradient"))
+        # A replay writes into the same memory again.
+        return {name: value.clone() for name, value in outputs.items()}
+
+    def _run(self, function: Callable[..., Outputs], step: OptimizerStep, scales: Scales, given: Tensors) -> Outputs:
+        """Outputs of a function of a micro-batch's tensors, by a recording that is made at the first call."""
+        if self._given_up:
+            return function(step, scales, given)
+        shapes = tuple((name, tuple(tensor.shape)) for name, tensor in given.items())
+        recordings = self._recordings.setdefault((id(step), shapes), [])
+        for used, recording in recordings:
+            if all(scales[name] == scale for name, scale in used.items()):
+                return dict(recording(given))
+        # A call of a network may change these: weights that it normalises, and buffers.
+        changing = [value for network in self.networks for value in (network.flat.vector, *network.net.buffers())]
+        recorded = lambda tensors: self._with_gradient(step, function(step, scales, tensors))
+        recording = Recording(recorded, given, self._pool, changing)
+        # Only now it is known which terms the loss has.
+        recordings.append(({name: scale for name, scale in scales.items() if name in recording.outputs}, recording))
+        return dict(recording(given))
+
+    def _with_gradient(self, step: OptimizerStep, outputs: Outputs) -> Outputs:
+        """Adds the gradient of losses to their outputs, and takes it from the parameters."""
+        if "images" in outputs:
+            return outputs
+        flat = step.network.flat
+        size = len(flat.vector)
+        if size not in self._gradients:
+            self._gradients[size] = torch.empty_like(flat.vector)
+        gradient = flat.gradient(out=self._gradients[size])
+        flat.zero_grad()
+        count = torch.as_tensor(outputs["nan_count"], device=flat.vector.device)
+        return {**outputs, "gradient": gradient, "nan_count": count}
+
+
+class StepTrainer(Trainer):
+    """Repeats an iteration of optimizer steps, and averages networks.
+
+    All networks other than the one that a step optimizes are frozen, in evaluation mode if they have one. In the
+    warm-up phase the last step is skipped; this changes no other draw, because draws depend on counters only.
+
+    Args:
+        steps: Optimizer steps in the order of an iteration; the last is that of the product.
+        schedule: Phases by images seen.
+        config: Seed and half-life of the average.
+        averages: Averages by name; the first is the product of the run.
+        kept: Further parts by name whose state a resumed run needs.
+
+    Attributes:
+        batches: Source of images and labels, set before the first iteration; all streams have equally many images.
+    """
+
+    batches: Batches
+
+    def __init__(
+        self,
+        steps: Sequence[OptimizerStep],
+        schedule: Schedule,
+        config: ResolvedConfig | TeacherConfig,
+        averages: Mapping[str, Average],
+        kept: Mapping[str, Resumable] | None = None,
+        init_sigma: float = 0.0,
+    ) -> None:
+        self.steps, self.schedule, self.config, self.begun = list(steps), schedule, config, schedule.begun
+        super().__init__({step.name: step.network for step in steps}, averages, kept)
+        self.device = steps[-1].network.flat.vector.device
+        self._run = EagerRunner(steps[-1].network, init_sigma)
+
+    def iteration(self, nimg: int, draws: Mapping[str, Sequence[Draws]] | None = None) -> IterationRecord:
+        """Does all steps and updates the averages.
+
+        Args:
+            nimg: Images seen before this iteration, over all devices.
+            draws: Replacements for the random tensors of streams, one mapping per micro-batch. Names missing from a
+                mapping are drawn.
+        """
+        phase, record, given = self.schedule.at(nimg), IterationRecord(), draws or {}
+        *_, last = self.steps
+        images = self.ranks.world_size * sum(len(like) for like, _ in self.batches(last.stream, nimg, False))
+        for step in self.steps:
+            if nimg // images % step.every == 0 and (step is not last or phase.update_generator):
+                for stream in step.streams():
+                    self._take_step(step, stream, nimg, phase, given.get(stream, ()), record)
+        self.update_averages(nimg, images)
+        return record
+
+    def update_averages(self, nimg: int, images: int) -> None:
+        """Moves the averages after a step of ``images`` images that began after ``nimg`` images."""
+        half_life = self.config.ema_half_life_kimg * 1000
+        self.ema.update(ema_beta(nimg, images, half_life, self.config.ema_rampup_ratio))
+
+    def _take_step(
+        self, step: OptimizerStep, stream: str, nimg: int, phase: Phase, given: Sequence[Draws], record: IterationRecord
+    ) -> None:
+        """Adds up the gradients of a stream's micro-batches, and steps."""
+        batches, seed = self.batches(stream, nimg, step.real_images), self.config.seed
+        shapes = [images.shape for images, _ in batches]
+        draws = step_draws(seed, stream, nimg, shapes, self.device, step.draws, self.ranks)
+        total = sum(len(images) for images, _ in batches)
+        weights = {"": 1.0} if step.weights is None else step.weights(batches[0][0][0].numel())
+        scales = {name: (weight / total, phase.weight(name)) for name, weight in weights.items()}
+        # The streams of first steps have a separate name, on which the draws of recorded runs depend.
+        purpose = "augment" if stream in ("psi", "teacher") else f"augment-{stream}"
+        for network in self.networks.values():
+            network.train() if network is step.network else network.eval()
+
+        position = self.ranks.rank * total
+        for number, (images, labels) in enumerate(batches):
+            tensors = {**draws[number], **(given[number] if given else {})}
+            if "label" in step.draws and labels is not None and labels.shape[1]:
+                labels = uniform_labels(tensors["label"], labels.shape[1]).to(labels)
+            tensors |= {} if labels is None else {"labels": labels}
+            tensors |= {"real": images} if step.real_images else {}
+            seed_layers(seed, stream, nimg, position, self.device)
+            augment: Augment | None = step.augment
+            if step.augment is not None:
+                source = generator(seed, purpose, nimg, position)
+                augment = functools.partial(step.augment, generator=source)
+            losses = self._run(step, scales, tensors, augment)
+            record.nan_samples += losses.pop("nan_count")
+            for name, value in losses.items():
+                record.add_loss(name, value)
+            position += len(images)
+        record.samples += total
+        record.add_step(step.name, step.network.step(phase.lr_factor))
+
+
+class StudentTrainer(StepTrainer):
     """Trains a generator θ, and the networks that its losses need, and averages θ.
 
-    Each step draws new images of the current generator. All networks other than the one that the step optimizes are
-    frozen, in evaluation mode if they have one. In the warm-up phase the generator's forward and backward passes are
-    skipped; this changes no other draw, because draws depend on counters only.
+    Each step draws new images of the current generator.
 
     Args:
         steps: Optimizer steps in the order of an iteration; the generator's comes last.
@@ -43,10 +308,7 @@ class StudentTrainer(Trainer):
 
     Attributes:
         generator: The last of the networks.
-        batches: Source of images and labels, set before the first iteration; all streams have equally many images.
     """
-
-    batches: Batches
 
     def __init__(
         self,
@@ -56,14 +318,9 @@ class StudentTrainer(Trainer):
         graphs: bool = True,
         kept: Mapping[str, Resumable] | None = None,
     ) -> None:
-        self.steps, self.schedule, self.recipe = list(steps), schedule, recipe
-        self.generator, self.begun = steps[-1].network, schedule.begun
-        self.max_nan_share = recipe.max_nan_share
+        self.recipe, self.generator = recipe, steps[-1].network
         self.sampler = Sampler(kind="one_step", init_sigma=recipe.init_sigma)
-        networks = {step.name: step.network for step in steps}
-        super().__init__(networks, {"ema": Average(self.generator)}, kept)
-        self.device = self.generator.flat.vector.device
-        self._run = EagerRunner(self.generator, recipe.init_sigma)
+        super().__init__(steps, schedule, recipe, {"ema": Average(self.generator)}, kept, recipe.init_sigma)
         if graphs and recipe.cuda_graphs and self.device.type == "cuda":
             self._run = GraphRunner(self.generator, recipe.init_sigma, [*self.networks.values()])
 
@@ -72,63 +329,6 @@ class StudentTrainer(Trainer):
         """See :class:`sida.training.loop.Trainer`."""
         guidance = {} if self.recipe.guidance == 1 else {"guidance": self.recipe.guidance}
         return {**guidance, "sampler": {"kind": "one_step", "init_sigma": self.recipe.init_sigma}}
-
-    def iteration(self, nimg: int, draws: Mapping[str, Sequence[Draws]] | None = None) -> IterationRecord:
-        """Does the steps of ψ, one step of θ and one of the average.
-
-        Args:
-            nimg: Images seen before this iteration, over all devices.
-            draws: Replacements for the random tensors of streams, one mapping per micro-batch: ``z`` and the draws of
-                the step's loss. Names missing from a mapping are drawn.
-        """
-        phase, record, given = self.schedule.at(nimg), IterationRecord(), draws or {}
-        *psi_steps, theta_step = self.steps
-        images = self.ranks.world_size * sum(len(like) for like, _ in self.batches(theta_step.stream, nimg, False))
-        for step in psi_steps:
-            if nimg // images % step.every == 0:
-                for stream in step.streams():
-                    self._take_step(step, stream, nimg, phase, given.get(stream), record)
-        if phase.update_generator:
-            self._take_step(theta_step, theta_step.stream, nimg, phase, given.get(theta_step.stream), record)
-        half_life = self.recipe.ema_half_life_kimg * 1000
-        self.ema.update(ema_beta(nimg, images, half_life, self.recipe.ema_rampup_ratio))
-        return record
-
-    def _take_step(
-        self,
-        step: OptimizerStep,
-        stream: str,
-        nimg: int,
-        phase: Phase,
-        given: Sequence[Draws] | None,
-        record: IterationRecord,
-    ) -> None:
-        """Adds up the gradients of a stream's micro-batches, and steps."""
-        batches, seed = self.batches(stream, nimg, step.real_images), self.recipe.seed
-        shapes, kinds = [images.shape for images, _ in batches], {"z": unit_noise, **step.draws}
-        draws: Sequence[Draws] = step_draws(seed, stream, nimg, shapes, self.device, kinds, self.ranks)
-        if given is not None:
-            draws = [{**drawn, **mapping} for drawn, mapping in zip(draws, given, strict=True)]
-        total = sum(len(images) for images, _ in batches)
-        weights = step.weights(batches[0][0][0].numel())
-        scales = {name: (weight / total, phase.weight(name)) for name, weight in weights.items()}
-        # The stream of ψ's first step has a separate name, on which the draws of recorded runs depend.
-        purpose = "augment" if stream == "psi" else f"augment-{stream}"
-        for network in self.networks.values():
-            network.train() if network is step.network else network.eval()
-        position = self.ranks.rank * total
-        for (images, labels), drawn in zip(batches, draws):
-            if step.uniform_labels and labels is not None:
-                labels = uniform_labels(drawn["label"], labels.shape[1]).to(labels)
-            seed_layers(seed, stream, nimg, position, self.device)
-            augment = seeded(step.augment, seed, purpose, nimg, position)
-            losses, dropped = self._run(step, scales, (images, labels), drawn, augment)
-            record.nan_samples += dropped
-            for name, value in losses.items():
-                record.add_loss(name, value)
-            position += len(images)
-        record.samples += total
-        record.add_step(step.name, step.network.step(phase.lr_factor))
 
 
 class Distiller(StudentTrainer):
@@ -175,41 +375,23 @@ class Distiller(StudentTrainer):
     ) -> None:
         self.loss, self.true_score = loss, true_score.eval().requires_grad_(False)
         fused = recipe.kernels == "fused"
-        for net in (true_score, fake_score, generator) if fused else ():
-            require_fused().use_fused_kernels(net)
         if fused:
+            for net in (true_score, fake_score, generator):
+                require_fused().use_fused_kernels(net)
             # The networks' convolutions use this layout; otherwise each call would convert the weights.
             true_score.to(memory_format=torch.channels_last)
             require_fused().convert_frozen_weights(true_score)
-        ways: dict[str, Any] = {"fused": fused, "weight_decay": weight_decay}
+        common: dict[str, Any] = {"eps": recipe.eps, "fused": fused, "weight_decay": weight_decay}
         self.fake_score = psi = OptimizedNetwork(
-            fake_score,
-            recipe.fake_score_lr or recipe.lr,
-            recipe.betas,
-            recipe.eps,
-            recipe.grad_clip_value or None,
-            clip_norm=fake_score_clip_norm or None,
-            **ways,
-        )
+            fake_score, recipe.fake_score_lr or recipe.lr, recipe.betas,
+            clip_value=recipe.grad_clip_value, clip_norm=fake_score_clip_norm, **common,
+        )  # fmt: skip
         betas = recipe.generator_betas or recipe.betas
-        theta = OptimizedNetwork(generator, recipe.lr, betas, recipe.eps, clip_norm=clip_norm or None, **ways)
-        psi_step = OptimizerStep(
-            "fake_score",
-            psi,
-            lambda given: loss.fake_score_terms(psi.net, given),
-            loss.weights,
-            "psi",
-            loss.fake_score_draws(),
-            real_images=loss.uses_real_images,
-            augment=augment,
-            repeats=psi_steps,
-        )
-        theta_step = OptimizerStep(
-            "generator",
-            theta,
-            lambda given: loss.generator_terms(true_score, psi.net, given),
-            loss.weights,
-            "generator",
-            loss.generator_draws(),
-        )
+        theta = OptimizedNetwork(generator, recipe.lr, betas, clip_norm=clip_norm, **common)
+        of_psi = functools.partial(loss.fake_score_terms, fake_score)
+        of_theta = functools.partial(loss.generator_terms, true_score, fake_score)
+        psi_draws, theta_draws = {**_Z, **loss.fake_score_draws()}, {**_Z, **loss.generator_draws()}
+        ways: dict[str, Any] = {"real_images": loss.uses_real_images, "augment": augment, "repeats": psi_steps}
+        psi_step = OptimizerStep("fake_score", psi, of_psi, "psi", loss.weights, psi_draws, **ways)
+        theta_step = OptimizerStep("generator", theta, of_theta, "generator", loss.weights, theta_draws)
         super().__init__([psi_step, theta_step], schedule, recipe, graphs)

@@ -26,9 +26,8 @@ from sida.machine import code_version, peak_memory, place, prepare_process, take
 from sida.networks import architecture
 from sida.sampling.store import Pictures
 from sida.training import logs
-from sida.training.averages import Average
 from sida.training.logs import IterationRecord, LogRecords, TickMeter
-from sida.training.optimizer import NamedTensors, OptimizedNetwork, Resumable
+from sida.training.optimizer import Average, NamedTensors, OptimizedNetwork, Resumable
 from sida.training.processes import ALONE, Interruption, RankLostError, Ranks, StopRequest, joined
 from sida.training.run import BEST, RunFiles, copied, of_this_version
 from sida.training.schedule import points_passed
@@ -328,7 +327,7 @@ class TrainingLoop:
             self.ended = self._reason_to_end() is not None
             self.meter.load(kept.record["meter"])
             best = {name: tensor for name, tensor in kept.tensors.items() if name.startswith(BEST)}
-            if self.best is not None and best[f"{BEST}parameters"].shape != self.trainer.ema.flat.vector.shape:
+            if self.best is not None and best[f"{BEST}parameters"].shape != self.trainer.ema.vector.shape:
                 raise KeyError
             self.trainer.load({name: tensor for name, tensor in kept.tensors.items() if name not in best})
         if not self.ranks.rank:

@@ -1,11 +1,15 @@
-"""A network with its optimizer: all parameters as one vector, Adam on it, and steps guarded against NaNs."""
+"""A network with its optimizer and average: all parameters as one vector, Adam on it, steps guarded against NaNs."""
 
+import copy
 import math
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from sida.networks import build_network
+from sida.networks.file import save_network
 from sida.training.processes import ALONE, Ranks
 
 NamedTensors = dict[str, torch.Tensor]
@@ -19,18 +23,6 @@ class Resumable(Protocol):
 
     def load(self, state: NamedTensors) -> None:
         """Restores a state."""
-
-
-def buffers(net: torch.nn.Module) -> NamedTensors:
-    """Persistent buffers as ``buffers/<name>``."""
-    parameters = dict(net.named_parameters())
-    return {f"buffers/{name}": value for name, value in net.state_dict().items() if name not in parameters}
-
-
-def load_buffers(net: torch.nn.Module, state: NamedTensors) -> None:
-    """Restores :func:`buffers`."""
-    for name, value in buffers(net).items():
-        value.copy_(state[name])
 
 
 class FlatParameters:
@@ -49,7 +41,7 @@ class FlatParameters:
     """
 
     def __init__(self, net: torch.nn.Module, channels_last: bool = False) -> None:
-        self.parameters = list(net.parameters())
+        self.net, self.parameters = net, list(net.parameters())
         self.channels_last = channels_last
         self._learning = [p for p in self.parameters if p.requires_grad]
         self.vector = self._joined([p.detach().float() for p in self.parameters])
@@ -81,6 +73,25 @@ class FlatParameters:
     def arranged(self, plain: torch.Tensor) -> torch.Tensor:
         """Converts a vector from the plain order to this object's order; a copy if they differ."""
         return self._joined(self._parts(plain, False)) if self.channels_last else plain
+
+    def state(self) -> NamedTensors:
+        """Returns ``parameters`` and persistent ``buffers/<name>``: references if possible."""
+        return {"parameters": self.portable(self.vector), **self._buffers()}
+
+    def load(self, state: NamedTensors) -> None:
+        """Restores a :meth:`state`.
+
+        Raises:
+            KeyError: A tensor is missing.
+            RuntimeError: A tensor has the wrong shape.
+        """
+        self.vector.copy_(self.arranged(state["parameters"]))
+        for name, value in self._buffers().items():
+            value.copy_(state[name])
+
+    def _buffers(self) -> NamedTensors:
+        learned = dict(self.net.named_parameters())
+        return {f"buffers/{name}": value for name, value in self.net.state_dict().items() if name not in learned}
 
     def gradient(self, out: torch.Tensor | None = None) -> torch.Tensor:
         """Gradients as one vector like ``vector``; zeros for parameters without a gradient.
@@ -208,13 +219,13 @@ class OptimizedNetwork:
         lr: Adam's learning rate.
         betas: Adam's β₁ and β₂.
         eps: Adam's ε.
-        clip_value: Value clip of the gradients after the guard; None is off.
+        clip_value: Value clip of the gradients after the guard; 0 is off.
         fused: Take the step, and lay out the parameters, as fused kernels want (:mod:`sida.kernels`).
         infinity: Replacement of infinity in gradients.
         always_training: Keep the network in training mode while it is frozen, too.
         optimizer: Class of the optimizer.
         weight_decay: Each step first multiplies the parameters by 1 − rate · this (AdamW).
-        clip_norm: Largest norm of the gradient, after the guard; None is off.
+        clip_norm: Largest norm of the gradient, after the guard; 0 is off.
     """
 
     def __init__(
@@ -223,20 +234,20 @@ class OptimizedNetwork:
         lr: float,
         betas: tuple[float, float] = (0.0, 0.999),
         eps: float = 1e-8,
-        clip_value: float | None = None,
+        clip_value: float = 0.0,
         fused: bool = False,
         infinity: float = INFINITY_REPLACEMENT,
         always_training: bool = False,
         optimizer: type[Adam] = Adam,
         weight_decay: float = 0.0,
-        clip_norm: float | None = None,
+        clip_norm: float = 0.0,
     ) -> None:
-        self.net, self.lr, self.clip_value = net, lr, clip_value
+        self.net, self.lr = net, lr
         #: Processes that train together. Each divides its losses by the images of its own device, and all bring equally
         #: many, so the average of their gradients is that of the mean over the whole batch (as in torch's DDP).
         self.ranks: Ranks = ALONE
         self.fused, self.infinity, self.always_training = fused, infinity, always_training
-        self.weight_decay, self.clip_norm = weight_decay, clip_norm
+        self.weight_decay, self.clip_value, self.clip_norm = weight_decay, clip_value or None, clip_norm or None
         self._gathered: torch.Tensor | None = None
         self.flat = FlatParameters(net, channels_last=fused)
         self.adam = optimizer(self.flat.vector, betas, eps)
@@ -275,20 +286,18 @@ class OptimizedNetwork:
             gradient = own if gradient is None else gradient + own
             self.flat.zero_grad()
         self.ranks.average(gradient)
-        return self._take(gradient, self.lr * lr_factor)
-
-    def _take(self, gradient: torch.Tensor, lr: float) -> GuardReport:
+        lr = self.lr * lr_factor
         if self.weight_decay:
             self.adam.vector.mul_(1 - lr * self.weight_decay)
         if self.fused and self.clip_norm is None and type(self.adam) is Adam:
-            return self._take_fused(gradient, lr)
+            return self._step_fused(gradient, lr)
         report = guard_gradient(gradient, self.clip_value, self.infinity)
         if self.clip_norm is not None:
             gradient.mul_((self.clip_norm / (report.norm + _CLIP_EPS)).clamp(max=1))
         self.adam.step(gradient, lr)
         return report
 
-    def _take_fused(self, gradient: torch.Tensor, lr: float) -> GuardReport:
+    def _step_fused(self, gradient: torch.Tensor, lr: float) -> GuardReport:
         """Guard, clip and Adam in two passes over the vectors; equal to them up to rounding."""
         from sida.kernels import pointwise as kernels
 
@@ -312,18 +321,62 @@ class OptimizedNetwork:
     def state(self) -> NamedTensors:
         """Everything that a resumed run needs, as named tensors (references where possible)."""
         moments = {f"adam/{name}": self.flat.portable(value) for name, value in self.adam.moments().items()}
-        parameters = {"parameters": self.flat.portable(self.flat.vector), **buffers(self.net)}
-        return {**parameters, "adam/steps": self.adam.steps, **moments}
+        return {**self.flat.state(), "adam/steps": self.adam.steps, **moments}
 
     def load(self, state: NamedTensors) -> None:
-        """Restores a :meth:`state`.
-
-        Raises:
-            KeyError: A tensor is missing.
-            RuntimeError: A tensor has the wrong shape.
-        """
-        self.flat.vector.copy_(self.flat.arranged(state["parameters"]))
-        load_buffers(self.net, state)
+        """Restores a :meth:`state`; errors are those of :meth:`FlatParameters.load`."""
+        self.flat.load(state)
         self.adam.steps.copy_(state["adam/steps"])
         for name, moment in self.adam.moments().items():
             moment.copy_(self.flat.arranged(state[f"adam/{name}"]))
+
+
+class Average(FlatParameters):
+    """Exponential moving average of a network's parameters; buffers are copied once and never change (fact 12).
+
+    Args:
+        network: Network to average; the average starts as a copy of its parameters.
+
+    Attributes:
+        net: Averaged network.
+    """
+
+    def __init__(self, network: OptimizedNetwork) -> None:
+        super().__init__(copy.deepcopy(network.net).eval().requires_grad_(False), network.flat.channels_last)
+        self._source = network.flat.vector
+
+    def update(self, beta: float) -> None:
+        """``average ← β average + (1 − β) parameters``."""
+        self.vector.lerp_(self._source, 1 - beta)
+
+
+def ema_half_life(nimg: int, half_life: float, rampup_ratio: float | None) -> float:
+    """Half-life in images after ``nimg`` images: at most the share ``rampup_ratio`` of them (None: no ramp-up)."""
+    return half_life if rampup_ratio is None else min(half_life, nimg * rampup_ratio)
+
+
+def ema_beta(nimg: int, batch_size: int, half_life: float, rampup_ratio: float | None = 0.05) -> float:
+    """Weight of the old average in ``ema ← β ema + (1 − β) parameters``, in [0, 1].
+
+    Args:
+        nimg: Images seen before the iteration; the first iteration with a ramp-up gives 0, a plain copy.
+        batch_size: Images of the iteration.
+        half_life: In images, above 0.
+        rampup_ratio: See :func:`ema_half_life`.
+
+    Source: StyleGAN3 (arXiv:2106.12423); NVlabs/edm:training/training_loop.py.
+    """
+    return 0.5 ** (batch_size / max(ema_half_life(nimg, half_life, rampup_ratio), 1e-8))
+
+
+def write_network(path: Path, metadata: Mapping[str, Any], tensors: NamedTensors) -> None:
+    """Writes a network from the state of an average.
+
+    Args:
+        path: Target.
+        metadata: Provenance; ``network`` is the architecture.
+        tensors: ``parameters`` (one vector) and ``buffers/<name>``, see :meth:`FlatParameters.state`.
+    """
+    net = build_network(metadata["network"])
+    FlatParameters(net).load(tensors)
+    save_network(net, path, metadata)

@@ -28,9 +28,8 @@ from sida.files.ordinary import UnreadableError, open_ordinary
 from sida.files.tensors import read_tensors, write_tensors
 from sida.files.text_files import HASH_KEY, check_hash, parse_json, read_text, with_hash
 from sida.networks.file import build_on_meta, read_metadata, write_state_dict
-from sida.training.averages import write_network
 from sida.training.logs import Logs
-from sida.training.optimizer import NamedTensors
+from sida.training.optimizer import NamedTensors, write_network
 from sida.training.processes import ALONE, Ranks
 
 #: Function that draws images of a network to a file.

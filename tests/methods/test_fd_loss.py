@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sida.methods.fd_loss import CosineSchedule, FDLossOptions, FrechetLoss, FrechetTerm, moments
-from sida.training.micro_batches import MicroBatch
+from sida.training.batches import MicroBatch
 from sida.training.processes import ALONE
 from tests.golden.vectors import load, relative_error
 from tests.methods.loss_cases import tensors

@@ -23,7 +23,7 @@ from sida.networks import build_network
 from sida.networks.discriminators import FakeScoreWithHeads
 from sida.sampling import one_step
 from sida.sampling.samplers import extrapolated
-from sida.training.micro_batches import MicroBatch
+from sida.training.batches import MicroBatch
 from sida.training.schedule import Schedule
 from tests.golden.vectors import agree, load, relative_error
 from tests.methods.loss_cases import GRADIENT, VALUE, draw, draws, tensors

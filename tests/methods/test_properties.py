@@ -7,7 +7,7 @@ import torch
 
 from sida.methods.sid import EDM2SiDALoss, EDM2SiDLoss, SiDALoss, SiDLoss, UniInstructLoss
 from sida.noise import edm_weight, lognormal_sigma, score_weight
-from sida.training.micro_batches import MicroBatch, finite_mask
+from sida.training.batches import MicroBatch, finite_mask
 from sida.training.teacher import EDMLoss
 
 NAN = float("nan")
@@ -139,7 +139,7 @@ def test_a_sample_with_nan_is_left_out_of_all_terms(monkeypatch, loss, where):
     others = [sample for sample in range(4) if sample != BAD]
     batch = isinstance(loss, SiDALoss) and not isinstance(loss, EDM2SiDLoss) and loss.pool == "batch"
     for waits in (True, False):
-        monkeypatch.setattr("sida.training.micro_batches.ASYNC_DEVICES", set() if waits else {"cpu"})
+        monkeypatch.setattr("sida.training.batches.ASYNC_DEVICES", set() if waits else {"cpu"})
         for step, (found, expected) in enumerate(zip(both_steps(loss, where), both_steps(loss, samples=others))):
             pooled = step == 1 and batch
             if pooled and where == "logits":

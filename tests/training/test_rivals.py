@@ -18,7 +18,7 @@ from sida.methods.gdd import INNATE
 from sida.networks import build_network
 from sida.networks.file import load_network, save_network
 from sida.sampling import heun, latents_for_seeds
-from sida.training.micro_batches import MicroBatch
+from sida.training.batches import MicroBatch
 from tests.golden.vectors import load
 from tests.training.toy import DATASET, NETWORK, STUDENT, interrupt_after, of_method, results, student_trainer
 

@@ -16,9 +16,9 @@ from sida.data import AugmentPipe
 from sida.machine import RecordingError, restored
 from sida.methods.sid import SiDALoss, SiDLoss
 from sida.sampling.samplers import GuidedDenoiser
-from sida.training import micro_batches
-from sida.training.iteration import Distiller, StudentTrainer
-from sida.training.micro_batches import OptimizerStep
+from sida.training import batches as of_training
+from sida.training import iteration
+from sida.training.iteration import Distiller, OptimizerStep, StudentTrainer
 from sida.training.optimizer import OptimizedNetwork
 from sida.training.schedule import Schedule
 from tests.networks.made import random_network
@@ -59,7 +59,7 @@ def recordings(monkeypatch):
     if GPU:
         return None
     StandIn.made = 0
-    monkeypatch.setattr(micro_batches, "Recording", StandIn)
+    monkeypatch.setattr(iteration, "Recording", StandIn)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
     return StandIn
 
@@ -80,7 +80,7 @@ def replaying(made: StudentTrainer) -> StudentTrainer:
     """The trainer with recordings; on a GPU its recipe gives it some."""
     if not GPU:
         networks = [*made.networks.values()]
-        made._run = micro_batches.GraphRunner(made.generator, made.recipe.init_sigma, networks)
+        made._run = iteration.GraphRunner(made.generator, made.recipe.init_sigma, networks)
     return made
 
 
@@ -145,7 +145,7 @@ def test_two_steps_on_the_same_real_images_are_replayed_too(recordings):
         common = {"stream": "generator", "real_images": True, "generates": False}
         for name, loss in (("magnitude", torch.abs), ("square", torch.square)):
             terms = lambda given, name=name, loss=loss: {name: loss(error(given))}
-            yield OptimizerStep("generator", net, terms, lambda pixels, name=name: {name: 1.0}, **common)
+            yield OptimizerStep("generator", net, terms, **common)
 
     found = []
     for replayed in (False, True):
@@ -207,7 +207,7 @@ def test_a_round_asks_for_no_value(monkeypatch, loss):
 
     # On a processor the masks of NaN ask, which shows that the count sees it.
     assert GPU or asked()
-    monkeypatch.setattr(micro_batches, "ASYNC_DEVICES", {"cpu", "cuda"})
+    monkeypatch.setattr(of_training, "ASYNC_DEVICES", {"cpu", "cuda"})
     assert not asked()
 
 

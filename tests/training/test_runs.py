@@ -21,9 +21,8 @@ from sida.methods import distill
 from sida.methods.registry import DistillConfig
 from sida.networks.file import load_network
 from sida.training import TeacherConfig, train_teacher
-from sida.training.iteration import StudentTrainer
+from sida.training.iteration import EagerRunner, StudentTrainer
 from sida.training.loop import Run
-from sida.training.micro_batches import EagerRunner
 from sida.training.processes import Interruption, StopRequest
 from sida.training.teacher import EDMLoss
 from tests.refused import command, refused

@@ -92,7 +92,7 @@ FAULTS = [
     ({"second_protocols": {"digits": "digits-min"}}, r"preset.yaml: second_protocols.digits: no .*'digits-min'"),
     # Options of a method.
     ({"rows/sid-a1.0/method": OWN, "recipes/sid/options": {"weight": -1}}, r"recipes.sid.options.weight: .* 0, got -1"),
-    ({"recipes/sid/options": {"weight": 1}}, r"preset.yaml: recipes.sid.options: method 'sid' "),
+    ({"recipes/sid/options": {"weight": 1}}, r"preset.yaml: recipes.sid.options.weight: unknown key"),
     # Archives.
     (archives(a={"dataset": "b"}, b={"dataset": "a"}), r"made_from: .*\(a of b of a\)"),
     (archives(a={"dataset": "digits"}), r"datasets.a.made_from.dataset: .*'digits'"),
