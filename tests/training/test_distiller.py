@@ -109,9 +109,7 @@ def test_rounds_add_up_but_for_the_adversarial_scalar(networks):
 
 
 def test_teacher_never_changes_and_modes_are_the_official_ones(networks, monkeypatch):
-    seen, loss = [], SiDALoss()
-    distiller = Distiller(*networks(), loss, Schedule(0, 0), recipe(lr=LR))
-    nets = (distiller.true_score, distiller.fake_score.net, distiller.generator.net)
+    seen, loss, nets = [], SiDALoss(), networks()
 
     def watched(name, terms):
         def watching(*given):
@@ -123,6 +121,7 @@ def test_teacher_never_changes_and_modes_are_the_official_ones(networks, monkeyp
 
     for name in ("fake_score_terms", "generator_terms"):
         monkeypatch.setattr(loss, name, watched(name, getattr(loss, name)))
+    distiller = Distiller(*nets, loss, Schedule(0, 0), recipe(lr=LR))
     teacher = vector(distiller.true_score)
     iterate(distiller, 0, [batch(4, 0)], [batch(4, 1)])
     frozen, trained = (False, False), (True, True)

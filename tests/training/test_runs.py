@@ -24,7 +24,6 @@ from sida.training import TeacherConfig, train_teacher
 from sida.training.iteration import EagerRunner, StudentTrainer
 from sida.training.loop import Run
 from sida.training.processes import Interruption, StopRequest
-from sida.training.teacher import EDMLoss
 from tests.refused import command, refused
 from tests.training.test_rivals import spec_of
 from tests.training.toy import STUDENT, TEACHER, fork, interrupt_after, results, student_trainer, wait
@@ -235,8 +234,8 @@ def running(teacher, monkeypatch):
 
     def train(kind, folder, calls):
         spec = specs.get(kind) or {**spec_of(kind, teacher), **BRIEF}
-        owner, run = (EDMLoss, train_teacher) if kind == "teacher" else (EagerRunner, distill)
-        original, count = owner.__call__, iter(range(10**6))
+        run, original = train_teacher if kind == "teacher" else distill, EagerRunner.__call__
+        count = iter(range(10**6))
 
         def failing(*args, **kwargs):
             result = original(*args, **kwargs)
@@ -245,7 +244,7 @@ def running(teacher, monkeypatch):
             return result
 
         with monkeypatch.context() as patch:
-            patch.setattr(owner, "__call__", failing)
+            patch.setattr(EagerRunner, "__call__", failing)
             run(spec, folder)
 
     return train

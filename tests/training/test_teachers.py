@@ -8,11 +8,13 @@ import torch
 
 from sida.cli.main import main
 from sida.config.settings import from_mapping
+from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.machine import derive_seed
 from sida.networks import build_network
 from sida.networks.file import load_network, read_metadata
 from sida.training import TeacherConfig, train_teacher
+from sida.training.batches import StepBatches
 from sida.training.logs import lost
 from sida.training.teacher import TeacherTrainer
 from tests.refused import command, refused
@@ -131,7 +133,8 @@ def test_a_loss_is_lost_by_its_end_and_not_on_its_way():
 def test_infinite_gradients_become_what_the_familys_code_makes_of_them(network, square):
     """±1e5 in NVlabs/edm:training/training_loop.py, 0 in NVlabs/edm2:training/training_loop.py."""
     config = TeacherConfig(**{**TEACHER, "augment": None, "betas": (0.0, 0.5)})
-    trained = TeacherTrainer(config, build_network(network), None).network
+    batches = StepBatches(config, load_dataset(config.dataset), torch.device("cpu"))
+    trained = TeacherTrainer(config, build_network(network), batches).network
     for parameter in trained.net.parameters():
         parameter.grad = torch.full_like(parameter, -torch.inf)
     trained.step()

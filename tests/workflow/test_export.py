@@ -21,12 +21,14 @@ from sida.files.atomic import sha256_file
 from sida.networks import build_network
 from tests.eval.metric_networks import write_network
 from tests.eval.synthetic_output import write_preset
-from tests.test_python import UNET
+from tests.networks.made import SMALL
 from workflow.archive.hub_folder import model_source
 from workflow.cli import main
 
 #: A text of a stranger's measurements.
 ODD = "<script>x</script> [a](javascript:b) ![c](https://d.example/e.png) | \u202egnp"
+
+UNET = {**SMALL, "label_dim": 10}
 
 
 @pytest.fixture(scope="module")
