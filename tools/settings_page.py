@@ -25,7 +25,6 @@ from eval.metrics.kinds import METRIC_KINDS
 from eval.metrics.metric import Metric
 from eval.results.exchange import ExchangedMetric
 from eval.results.sheet import SheetRow
-from sida.config.datasets import DatasetEntry, MadeFrom
 from sida.config.recipe import AugmentConfig, NetworkConfig, Recipe, RecipeEvaluation, TeacherTraining
 from sida.config.resources import ROOT
 from sida.config.samplers import Sampler
@@ -33,7 +32,7 @@ from sida.config.settings import CheckedAs, OneOf, Pattern, Variants, type_hints
 from sida.files.atomic import write_text
 from sida.methods.registry import METHODS
 from workflow.planning.requests import Site
-from workflow.preset.files import PresetSettings, TeacherEntry
+from workflow.preset.files import DatasetEntry, MadeFrom, PresetSettings, TeacherEntry
 
 _SIMPLE = {
     bool: ("boolean", "true or false"),

@@ -387,7 +387,7 @@ def read_protocol(path: Path) -> dict[str, Any]:
     if "metrics" in own and "watch" not in own:
         mapping.pop("watch", None)  # of the other file's metrics
     if isinstance(labels := mapping.get("labels"), str):
-        mapping["labels"] = str(find_labels(labels, path) or labels)
+        mapping["labels"] = str(find_labels(labels, [path.parent.parent, path.parent]) or labels)
     return mapping
 
 

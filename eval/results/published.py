@@ -26,12 +26,14 @@ from eval.metrics.kinds import value_fault
 from eval.results.identity import Identity, comparable
 from eval.results.summary import Estimate, Measurement
 from sida.assets.cache import registered
-from sida.config.resources import PUBLISHED, ROOT
+from sida.config.resources import ROOT
 from sida.config.saw import Saw, read_saw
 from sida.config.settings import load_yaml
 from sida.errors import UserError, suggestion
 from sida.files.text_files import parse_yaml, read_csv
 
+#: Folder of the numbers and of what is said about them.
+PUBLISHED = ROOT / "results" / "published"
 _OF_DATA = {
     "CIFAR-10 32x32": "cifar10",
     "FFHQ 64x64": "ffhq64",

@@ -8,14 +8,13 @@ Generators are measured on classes drawn with the data's frequencies; with these
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from sida.config.plugins import Registry, RegistryEntry
 from sida.config.resources import find, found_path
-from sida.config.settings import CheckedAs, Count, Natural, OneOf, Settings, from_mapping, load_spec, load_yaml
+from sida.config.settings import Count, Natural, OneOf, Settings, from_mapping, load_spec, load_yaml
 from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import sha256_json
 
@@ -102,60 +101,7 @@ class DatasetConfig(DatasetSettings):
     name: str
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MadeFrom(Settings):
-    """Source of an archive: published files (``sida data prepare``) or another data set (``sida data encode``).
-
-    Attributes:
-        source: Asset id, or path of a folder or archive of pictures; see ``sida data prepare``.
-        beside: Further assets that belong to the source and lie in its folder (labels).
-        installed: Folder in which a package of the operating system keeps the source; if it exists, nothing is fetched.
-        dataset: Data set of pixels to encode; not with ``source``.
-        resolution: Height and width; null keeps those of the images.
-        transform: Method of cropping images to squares, see ``sida data prepare``.
-        labels: ``auto``, ``folders`` or ``none``.
-        subset: ``train`` or ``test`` of CIFAR-10, of a folder of MNIST's format, or of folders that are named so.
-        images: Number of images to stop after; null takes all.
-    """
-
-    source: str | None = None
-    beside: tuple[str, ...] = ()
-    installed: str | None = None
-    dataset: str | None = None
-    resolution: Count | None = None
-    transform: Transform | None = None
-    labels: Literal["auto", "folders", "none"] | None = None
-    subset: Literal["train", "test"] | None = None
-    images: Count | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if (self.source is None) == (self.dataset is None):
-            raise SettingError("source", "needs either source or dataset, not both")
-        others = (field.name for field in dataclasses.fields(self) if field.name != "dataset")
-        if self.dataset is not None and any(getattr(self, name) for name in others):
-            raise SettingError("dataset", "an encoded data set has no further settings", "remove them")
-
-    @property
-    def here(self) -> str | None:
-        """The source's folder of the operating system, else the source."""
-        return self.installed if self.installed and os.path.isdir(self.installed) else self.source
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DatasetEntry(DatasetSettings):
-    """A data set under its name, and the source of its archive.
-
-    Attributes:
-        made_from: Source from which the workflow makes a missing archive; null: the archive must exist.
-    """
-
-    made_from: Annotated[dict[str, Any], CheckedAs(MadeFrom)] | None = None
-
-
-@functools.cache
-def _shared(path: Path) -> dict[str, Any]:
-    return load_yaml(path)
+_shared = functools.cache(load_yaml)
 
 
 def dataset_spec(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
@@ -169,26 +115,15 @@ def dataset_spec(name: str, where: str, brought: Mapping[str, Mapping[str, Any]]
     Raises:
         UserError: No data set of that name, or its entry is no mapping.
     """
-    spec = {"name": name, **_entry(name, where, brought)}
+    spec = {"name": name, **dataset_entry(name, where, brought)}
     spec.pop("made_from", None)
     if spec.get("kind") != "counts":
         spec.pop("counts", None)
     return spec | ({"path": found_path(spec["path"])} if spec.get("path") else {})
 
 
-def dataset_counts(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | None = None) -> str | None:
-    """Class counts that replace a data set's archive, or None; arguments as of :func:`dataset_spec`."""
-    found: str | None = _entry(name, where, brought).get("counts")
-    return found
-
-
-def dataset_origin(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | None = None) -> MadeFrom | None:
-    """Source of a data set's archive, or None if it is not given; arguments as of :func:`dataset_spec`."""
-    origin = _entry(name, where, brought).get("made_from")
-    return None if origin is None else from_mapping(MadeFrom, origin, f"{where}: {name}.made_from")
-
-
-def _entry(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | None) -> Mapping[str, Any]:
+def dataset_entry(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | None = None) -> Mapping[str, Any]:
+    """A data set's settings as they are written; arguments and errors are those of :func:`dataset_spec`."""
     known = {**_shared(find("", "datasets").absolute()), **(brought or {})}
     if name not in known:
         raise UserError(where, f"no data set '{name}' in config/datasets.yaml{suggestion(name, known)}")
@@ -197,7 +132,7 @@ def _entry(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | Non
     return entry
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class LabelCounts:
     """Number of images in each class.
 
@@ -225,14 +160,13 @@ class LabelCounts:
         return sha256_json(list(self.counts))
 
 
-def find_labels(name: str | os.PathLike[str], protocol: str | os.PathLike[str] | None = None) -> Path | None:
-    """The file that a protocol's ``labels`` names, or None if it does not exist.
+def find_labels(name: str | os.PathLike[str], own: Iterable[Path] = ()) -> Path | None:
+    """The file of class counts, or None if it does not exist.
 
     Args:
         name: A data set of ``config/labels``, or a ``.json`` file.
-        protocol: File of the protocol; its folder, and the folder ``labels/`` beside that, are searched first.
+        own: Folders that are searched first, and their folders ``labels/``.
     """
-    own = [Path(protocol).parent.parent, Path(protocol).parent] if protocol is not None else []
     try:
         return find("labels", Path(name), own)
     except UserError:
@@ -245,8 +179,7 @@ def load_labels(name: str | os.PathLike[str]) -> LabelCounts:
     Raises:
         UserError: Missing or broken file, or counts that contradict their sum.
     """
-    path = find_labels(name)
-    if path is None:
+    if (path := find_labels(name)) is None:
         raise UserError("", f"no class counts '{name}'", remedy(name))
     return from_mapping(LabelCounts, load_spec(str(path)), str(path))
 

@@ -141,7 +141,7 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
         raise UserError(where, f"must be 'module:{kind}', got '{name}'")
     if not allowed(name):
         raise UserError(where, f"'{name}' {refusal(name)}")
-    place = name.partition(":")[0]
+    place, _, attribute = name.partition(":")
     here = str(Path.cwd())
     # `python -m` looks into the working folder, a console script does not.
     if here not in sys.path and "" not in sys.path:
@@ -153,7 +153,6 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
         missing = f"({error}); is the module in this folder or on PYTHONPATH?"
         fault = missing if source is None else f"({own_fault(error, Path(source))}); fix it there"
         raise UserError(where, f"cannot import '{name}' {fault}") from None
-    attribute = name.rpartition(":")[2]
     if not hasattr(module, attribute):
         public = [key for key in vars(module) if key[0] != "_"]
         fault = f"the module has no {kind} '{attribute}'{suggestion(attribute, public, '')}"

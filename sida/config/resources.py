@@ -19,7 +19,6 @@ _SHIPPED = _PACKAGE / "shipped"
 ROOT = _SHIPPED if _SHIPPED.is_dir() else _PACKAGE.parent
 #: Whether the package runs from a checkout, which has the workflow and ``make setup``, or from a wheel.
 CHECKOUT = not _SHIPPED.is_dir()
-PUBLISHED = ROOT / "results" / "published"
 
 #: Name in errors and suffix of each kind, by its folder in ``config``; "" is ``config`` itself.
 _KINDS = {
@@ -33,7 +32,7 @@ _KINDS = {
     "networks": ("architecture", ".yaml"),
 }
 #: Suffixes of such files; other dots are part of the name.
-_SUFFIXES = {".yaml", ".yml", ".json", ".tsv"}
+SUFFIXES = {".yaml", ".yml", ".json", ".tsv"}
 
 
 def find(kind: str, name: str | Path, own: Iterable[Path] = (), where: str = "") -> Path:
@@ -63,23 +62,17 @@ def find(kind: str, name: str | Path, own: Iterable[Path] = (), where: str = "")
         named += [place / name / "runs.tsv" for place in (Path("studies"), ROOT / "studies")]
     given = [base / path for base in (*own, Path(), ROOT)] if path.suffix or not is_name else []
     found = next((file for file in (*named, *given) if os.path.isfile(file)), None)
-    if found is None and is_name and path.suffix not in _SUFFIXES:
+    if found is None and is_name and path.suffix not in SUFFIXES:
         raise UserError("", f"{prefix}no {noun} '{name}'{suggestion(str(name), names(kind, own))}")
     if found is None:
         raise UserError("", f"{prefix}no such file '{name}'", f"give a {noun} by its name or path")
     return found
 
 
-def base_name(name: str | Path) -> str:
-    """Name of a file given by name or path: ``curve`` for ``layouts/curve.yaml``, ``v1.2`` for ``v1.2``."""
-    path = Path(name)
-    return path.stem if path.suffix in _SUFFIXES else path.name
-
-
 def found_path(path: str, own: Iterable[Path] = ()) -> str:
     """A data path below a folder of the preset, the current folder or the checkout; unchanged if it exists nowhere."""
-    found = ((base / Path(os.path.expanduser(path))) for base in (*own, Path(), ROOT))
-    return str(next((place for place in found if place.exists()), path))
+    places = (base / os.path.expanduser(path) for base in (*own, Path(), ROOT))
+    return str(next((place for place in places if place.exists()), path))
 
 
 def names(kind: str, own: Iterable[Path] = ()) -> list[str]:

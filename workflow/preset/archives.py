@@ -6,9 +6,11 @@ import os
 from typing import Any
 
 from sida.assets.registry import load_registry
-from sida.config.datasets import MadeFrom, dataset_origin
+from sida.config.datasets import dataset_entry
 from sida.config.families import SD_VAE
+from sida.config.settings import from_mapping
 from sida.errors import UserError, suggestion
+from workflow.preset.files import MadeFrom
 from workflow.preset.rows import Rows
 
 
@@ -51,7 +53,9 @@ class Archives(Rows):
 
     def origin(self, dataset: str, where: str = "") -> MadeFrom | None:
         """Source of a data set's archive; None if unknown."""
-        return dataset_origin(dataset, where or self.source, self.settings.datasets)
+        where = where or self.source
+        origin = dataset_entry(dataset, where, self.settings.datasets).get("made_from")
+        return None if origin is None else from_mapping(MadeFrom, origin, f"{where}: {dataset}.made_from")
 
     def made_from(self, archive: str) -> MadeFrom:
         """Source of an archive that the workflow makes."""

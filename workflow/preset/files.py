@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from sida.config.datasets import DatasetEntry
+from sida.config.datasets import DatasetSettings, Transform
 from sida.config.recipe import NetworkConfig, Recipe, TeacherTraining
 from sida.config.resources import ROOT
 from sida.config.samplers import Sampler
-from sida.config.settings import CheckedAs, Count, Device, Name, Natural, Pattern, load_yaml
+from sida.config.settings import CheckedAs, Count, Device, Name, Natural, Pattern, Settings, load_yaml
 from sida.errors import SettingError, UserError, suggestion
 from sida.files.text_files import read_text
 
@@ -128,6 +128,57 @@ class TeacherEntry:
             raise SettingError("checkpoint", "needs either network and training or checkpoint")
         if self.training is not None and self.network is None:
             raise SettingError("training", "needs the network that is trained", "add it")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MadeFrom(Settings):
+    """Source of an archive: published files (``sida data prepare``) or another data set (``sida data encode``).
+
+    Attributes:
+        source: Asset id, or path of a folder or archive of pictures; see ``sida data prepare``.
+        beside: Further assets that belong to the source and lie in its folder (labels).
+        installed: Folder in which a package of the operating system keeps the source; if it exists, nothing is fetched.
+        dataset: Data set of pixels to encode; not with ``source``.
+        resolution: Height and width; null keeps those of the images.
+        transform: Method of cropping images to squares, see ``sida data prepare``.
+        labels: ``auto``, ``folders`` or ``none``.
+        subset: ``train`` or ``test`` of CIFAR-10, of a folder of MNIST's format, or of folders that are named so.
+        images: Number of images to stop after; null takes all.
+    """
+
+    source: str | None = None
+    beside: tuple[str, ...] = ()
+    installed: str | None = None
+    dataset: str | None = None
+    resolution: Count | None = None
+    transform: Transform | None = None
+    labels: Literal["auto", "folders", "none"] | None = None
+    subset: Literal["train", "test"] | None = None
+    images: Count | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.source is None) == (self.dataset is None):
+            raise SettingError("source", "needs either source or dataset, not both")
+        others = (field.name for field in dataclasses.fields(self) if field.name != "dataset")
+        if self.dataset is not None and any(getattr(self, name) for name in others):
+            raise SettingError("dataset", "an encoded data set has no further settings", "remove them")
+
+    @property
+    def here(self) -> str | None:
+        """The source's folder of the operating system, else the source."""
+        return self.installed if self.installed and os.path.isdir(self.installed) else self.source
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetEntry(DatasetSettings):
+    """A data set under its name, and the source of its archive.
+
+    Attributes:
+        made_from: Source from which the workflow makes a missing archive; null: the archive must exist.
+    """
+
+    made_from: Annotated[dict[str, Any], CheckedAs(MadeFrom)] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

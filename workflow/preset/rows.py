@@ -15,9 +15,9 @@ from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.sheet import SheetRow, read_extended, read_runs
 from sida.assets.cache import cache_dir
 from sida.assets.registry import find_asset, is_address, is_counted, load_registry
-from sida.config.datasets import dataset_counts, dataset_spec, remedy
+from sida.config.datasets import dataset_entry, dataset_spec, remedy
 from sida.config.recipe import Recipe
-from sida.config.resources import base_name, find, found_path
+from sida.config.resources import SUFFIXES, find, found_path
 from sida.config.samplers import SAMPLER_KINDS, read_sampler
 from sida.config.saw import OTHER, Saw, network_of, read_saw
 from sida.config.settings import from_mapping, load_yaml, names_object
@@ -95,12 +95,13 @@ class Rows:
         """Names of layouts by those of their products."""
         named: dict[str, str] = {}
         for layout in layouts:
-            if not re.fullmatch(r"[\w.-]+", base_name(layout)):
-                fault = f"'{base_name(layout)}' is no name of a product"
+            path = Path(layout)
+            name = path.stem if path.suffix in SUFFIXES else path.name
+            if not re.fullmatch(r"[\w.-]+", name):
+                fault = f"'{name}' is no name of a product"
                 raise UserError(f"{self.source}: {kind}", fault, "use letters, digits, '.', '_' and '-'")
-            other = named.setdefault(base_name(layout), layout)
-            if other is not layout:
-                fault = f"'{other}' and '{layout}' would both make '{base_name(layout)}'"
+            if (other := named.setdefault(name, layout)) is not layout:
+                fault = f"'{other}' and '{layout}' would both make '{name}'"
                 raise UserError(f"{self.source}: {kind}", fault, "rename or remove one")
         return named
 
@@ -447,7 +448,7 @@ class Rows:
         """Spec of a training's data: only classes if the data set has counts and the method sees no images."""
         where = f"{self.sheet}: run '{run.run}'"
         spec, protocol = self.dataset_of(run), self.protocol(run)
-        counts = dataset_counts(run.dataset or self.settings.dataset, where, self.settings.datasets)
+        counts = dataset_entry(run.dataset or self.settings.dataset, where, self.settings.datasets).get("counts")
         references = any(source.kind == "dataset" for source in protocol.sources.values())
         if counts is None or references or find_method(run.method, where).real_images:
             return spec
