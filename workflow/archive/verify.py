@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from eval.results.csv_files import read_csv
 from eval.results.folders import walk_below
 from eval.results.measurements import long_rows, read_measurement
 from eval.results.stored import STORED
@@ -23,7 +24,7 @@ from sida.data.archive import is_intact_zip
 from sida.errors import Progress, UserError, one_line
 from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
 from sida.files.tensors import read_record, verify_tensors
-from sida.files.text_files import HASH_KEY, is_hashed, read_csv, read_text
+from sida.files.text_files import HASH_KEY, is_hashed, read_text
 from sida.sampling.store import intact_png
 
 MANIFEST = "manifest.json"
