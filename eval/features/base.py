@@ -1,11 +1,15 @@
-"""Base class of extractors: callables with a name, a digest and a fixed number of features."""
+"""Base class of extractors: callables with a name, a digest and a fixed number of features; faults of their files."""
 
 from __future__ import annotations
 
 import abc
+import contextlib
+import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from sida.errors import UserError
+from sida.files.tensors import TensorFileError
 
 if TYPE_CHECKING:
     # The start of a workflow reads names of extractors and must not wait for torch.
@@ -111,3 +115,17 @@ def as_rgb(images: torch.Tensor, name: str) -> torch.Tensor:
     if images.shape[1] != 3:
         raise UserError(f"extractor '{name}'", f"images must have 1 or 3 channels, got {images.shape[1]}")
     return images
+
+
+@contextlib.contextmanager
+def explained(path: str | os.PathLike[str], complaint: str, remedy: str) -> Iterator[None]:
+    """Turns errors of reading a file into ``UserError("path: complaint (reason); remedy")``.
+
+    These are :class:`~sida.files.tensors.TensorFileError`, ``OSError``, the ``KeyError`` and ``ValueError`` of
+    unexpected content, and the ``RuntimeError`` of weights of another network.
+    """
+    try:
+        yield
+    except (TensorFileError, OSError, KeyError, ValueError, RuntimeError) as error:
+        reason = error.fault if isinstance(error, TensorFileError) else str(error).strip().partition("\n")[0]
+        raise UserError(path, f"{complaint} ({reason})", remedy) from None

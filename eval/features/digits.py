@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from eval.features.base import Extractor
+from eval.features.base import Extractor, explained
 from sida.errors import UserError
-from sida.files.tensors import explained, read_tensors
+from sida.files.tensors import read_tensors
 from sida.networks.discriminators import make_backbone
 
 DIGITS_NETWORK = Path(__file__).with_name("digits.safetensors")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from eval.figures.layout import FigureKind, Inches, Runs, Sources, check_pick
+from eval.results.csv_files import csv_text
 from eval.results.identity import comparable
 from eval.results.logs import Curve, pool
 from eval.results.published import load_published, published_number
@@ -15,7 +16,6 @@ from eval.results.sheet import Needs, SheetRow, matching
 from eval.results.summary import Estimate, Measurement, require_comparable
 from sida.config.settings import Count
 from sida.errors import SettingError, UserError
-from sida.files.text_files import csv_text
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from eval.figures import style
 from eval.figures.layout import Drawing, FigureKind, Runs, Sources, check_pick
+from eval.results.csv_files import csv_text
 from eval.results.sheet import Needs, SheetRow, matching
 from sida.config.settings import Count
 from sida.errors import UserError
-from sida.files.text_files import csv_text
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from eval.features.base import explained
 from eval.metrics.statistics import FeatureStatistics
 from sida.data.archive import Arrays
 from sida.data.dataset import Sketch, read_sketch
 from sida.errors import UserError
 from sida.files.atomic import sha256_json
-from sida.files.tensors import explained, read_tensors, write_tensors
+from sida.files.tensors import read_tensors, write_tensors
 
 _FORMAT = "sida-reference/2"
 

@@ -40,7 +40,7 @@ from sida.files.atomic import by_content, sha256_file
 from sida.networks.file import load_network
 from sida.sampling import Drawer
 from sida.sampling.job import decoder_digest
-from sida.sampling.samplers import latents_for_seeds, to_uint8
+from sida.sampling.samplers import SeedStreams, to_uint8
 
 if TYPE_CHECKING:
     from sida.config.datasets import LabelCounts
@@ -344,7 +344,7 @@ class ScriptedGenerator:
         """Images of the seeds."""
         try:
             with torch.inference_mode():
-                images = self._net(latents_for_seeds(seeds, self._latent).to(self._device))
+                images = self._net(SeedStreams(seeds).randn(self._latent).to(self._device))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1][:200]
             fault = f"fails on latents {self._latent} ({reason})"

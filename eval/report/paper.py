@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.write import marked, read_verdicts
+from eval.results.csv_files import read_csv
 from eval.results.folders import open_below
 from eval.results.logs import has_log, read_log
 from eval.results.published import bibliography_items
@@ -26,7 +27,6 @@ from eval.tables.render import template
 from sida.config.resources import find, names
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_text
-from sida.files.text_files import read_csv
 
 PACKAGES = "texlive-latex-recommended"
 INSTALL = f"apt-get install --no-install-recommends {PACKAGES}"

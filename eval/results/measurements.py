@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.results.csv_files import csv_text
 from eval.results.identity import NO_DIGEST, Identity, comparable, identity_of, joined, lacks_digest
 from eval.results.summary import Measurements, checked_lines, columns_of, measurements_of
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import read_hashed_json, set_aside, write_hashed_json, write_text
-from sida.files.text_files import DamagedError, csv_text
+from sida.files.text_files import DamagedError
 
 _FORMAT = "sida-measurement/1"
 _AGAIN = "measure this trial again"

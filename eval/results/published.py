@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from eval.features.registry import registered_digest
 from eval.metrics.kinds import value_fault
+from eval.results.csv_files import read_csv
 from eval.results.identity import Identity, comparable
 from eval.results.summary import Estimate, Measurement
 from sida.assets.cache import registered
@@ -30,7 +31,7 @@ from sida.config.resources import ROOT
 from sida.config.saw import Saw, read_saw
 from sida.config.settings import load_yaml
 from sida.errors import UserError, suggestion
-from sida.files.text_files import parse_yaml, read_csv
+from sida.files.text_files import parse_yaml
 
 #: Folder of the numbers and of what is said about them.
 PUBLISHED = ROOT / "results" / "published"

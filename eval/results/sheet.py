@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from eval.results.csv_files import FORMULA
 from eval.results.summary import Measurement
 from sida.config.resources import find
 from sida.config.saw import Saw, read_saw
@@ -29,7 +30,7 @@ from sida.config.settings import (
     names_object,
 )
 from sida.errors import UserError
-from sida.files.text_files import FORMULA, MOST_LINES, check_amount, read_text
+from sida.files.text_files import MOST_LINES, check_amount, read_text
 from sida.methods.registry import METHODS
 
 #: Values of the column ``method`` for rows that are measured but not distilled here.

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from eval.metrics.kinds import value_fault
+from eval.results.csv_files import csv_text, parse_csv
 from eval.results.identity import Identity, comparable
 from sida.config.saw import read_saw
 from sida.config.settings import Finite, Natural, Pattern, from_texts
 from sida.errors import SettingError, UserError, settings_in, suggestion
-from sida.files.text_files import csv_text, parse_csv, read_text
+from sida.files.text_files import read_text
 
 #: Digest of a file; empty where there is none or it is unknown.
 Digest = Annotated[str, Pattern("[0-9a-f]*", "a digest in hexadecimal digits")]

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.results.csv_files import csv_text
 from eval.tables.model import RECORD_FIELDS, Cell, Table
-from sida.files.text_files import csv_text
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -261,16 +261,6 @@ def check_cached(asset: Asset, record: bool = True) -> str:
     return found
 
 
-def describe_asset(asset: Asset) -> dict[str, Any]:
-    """Record of a cached asset and its origin, without dates and absolute paths: equal files have equal records."""
-    record = read_records().get(asset.target)
-    if record is None:
-        # A user put the file into a cache that cannot be written.
-        record = {"sha256": sha256_file(asset.path), "size": asset.path.stat().st_size, "url": asset.url}
-    facts = {name: getattr(asset, name) for name in ("id", "kind", "target", "license", "source", "note")}
-    return {**facts, **{name: record[name] for name in ("sha256", "size", "url")}}
-
-
 def by_hand(asset: Asset) -> UserError:
     """The error for a file that the user must put into the cache, in one line."""
     why = f"{'SIDA_OFFLINE' if offline() else 'HF_HUB_OFFLINE'} is set" if asset.urls else "has no direct link"

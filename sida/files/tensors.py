@@ -11,7 +11,6 @@ absurd header. Tensors are read and not mapped, because a mapping ends the proce
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -216,11 +215,6 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
     return dict(iterate_tensors(path, header)), header.record or {}
 
 
-def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads the record of a file without its tensors; empty if there is none; raises as :func:`read_tensors`."""
-    return read_tensor_header(path).record or {}
-
-
 def iterate_tensors(path: str | os.PathLike[str], header: TensorHeader) -> Iterator[tuple[str, torch.Tensor]]:
     """Yields ``(name, tensor)`` one at a time, in the order of names.
 
@@ -276,17 +270,3 @@ def _is_verified(stream: BinaryIO, header: TensorHeader) -> bool:
     if digest.hexdigest() != header.sha256:
         raise _damaged("tensors do")
     return True
-
-
-@contextlib.contextmanager
-def explained(path: str | os.PathLike[str], complaint: str, remedy: str) -> Iterator[None]:
-    """Turns errors of reading a file into ``UserError("path: complaint (reason); remedy")``.
-
-    These are :class:`TensorFileError`, ``OSError``, the ``KeyError`` and ``ValueError`` of unexpected content, and the
-    ``RuntimeError`` of weights of another network.
-    """
-    try:
-        yield
-    except (TensorFileError, OSError, KeyError, ValueError, RuntimeError) as error:
-        reason = error.fault if isinstance(error, TensorFileError) else str(error).strip().partition("\n")[0]
-        raise UserError(path, f"{complaint} ({reason})", remedy) from None

@@ -1,4 +1,4 @@
-"""Readers of untrusted text, CSV, JSON and YAML: plain values, or an error of one line; and hashes of their content.
+"""Readers of untrusted text, JSON and YAML: plain values, or an error of one line; and hashes of records.
 
 A file is refused if it is a pipe, not in UTF-8, or too large, nests too deeply, or repeats a key; YAML also if it
 expands through aliases, or names Python types. Reading of regular files never waits for pipes or devices.
@@ -9,7 +9,6 @@ about the author, since anyone can compute it. Records without a hash come from 
 Tensor files have their hashes in the header (:mod:`sida.files.tensors`).
 """
 
-import csv
 import functools
 import gzip
 import hashlib
@@ -27,8 +26,8 @@ from sida.files.ordinary import read_ordinary
 
 #: Limit of a text file in bytes; the largest files (measurements of the paper) have a few million.
 MOST_TEXT_BYTES = 256 << 20
-#: Limits of JSON and logs in values (counted by brackets, commas and line ends), and of CSV in rows and cells.
-MOST_JSON, MOST_ROWS, MOST_CELLS = 4_000_000, 1_000_000, 12_000_000
+#: Limit of JSON and logs in values (counted by brackets, commas and line ends).
+MOST_JSON = 4_000_000
 #: Limit of a sample sheet or a registry of downloads in lines.
 MOST_LINES = 100_000
 #: Limit of nested mappings and lists.
@@ -81,43 +80,6 @@ def _decoded(content: bytes) -> str:
         line = text.count("\n", 0, found.start()) + 1
         raise UserError(f":{line}", f"holds a control character (0x{ord(found[0]):02x})", _SAVE)
     return text
-
-
-def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
-    """Reads a CSV file with a heading.
-
-    Returns:
-        The heading; and number and cells by column of each line. A missing cell is None.
-
-    Raises:
-        UserError: As :func:`read_text`; two columns have the same name, a quotation mark is not closed, a cell is huge,
-            a row's hash is not that of its cells, or rows are missing (:mod:`sida.files.text_files`).
-    """
-    return parse_csv(read_text(path, newline=""), path)
-
-
-def parse_csv(text: str, path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
-    """As :func:`read_csv` for the text of a file, with unchanged line ends."""
-    check_amount(text, str(path), "\n", MOST_ROWS, "rows")
-    check_amount(text, str(path), ",\n", MOST_CELLS, "cells")
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        columns = list(reader.fieldnames or [])
-        if (column := first_double(columns)) is not None:
-            raise UserError(f"{path}:1", f"two columns are called '{column}'", "remove or rename one")
-        lines = [(reader.line_num, record) for record in reader]
-    except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}", f"not valid CSV ({error})", "fix the line") from None
-    if not lines and not text.endswith(("\n", "\r")):
-        raise UserError(path, "was cut off in its heading", "make it again")
-    if not is_hashed(columns):
-        return columns, lines
-    checked = []
-    for place, (line, row) in zip(line_places(len(lines)), lines):
-        if None in row:
-            raise DamagedError(f"{path}:{line}")
-        checked.append((line, check_hash(row, f"{path}:{line}", accepted=[place])))
-    return columns, checked
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
@@ -213,8 +175,6 @@ def brief_reason(error: object) -> str:
 HASH_KEY = "content_sha256"
 #: Hexadecimal digits of the hash of one line or row of many; that of a file has all 64.
 _SHORT_DIGITS = 16
-#: Cells that a spreadsheet program runs as a formula.
-FORMULA = re.compile(r"\s*(?:[=@]|[+-](?:.*[(|!]|\s*[\r\n]))", re.DOTALL)
 _REASON = "its content does not have the SHA-256 that it carries"
 
 
@@ -295,22 +255,6 @@ def is_hashed(keys: Iterable[str | None]) -> bool:
     return any(
         key is not None and len(key) == len(HASH_KEY) and sum(map(str.__ne__, key, HASH_KEY)) <= 1 for key in keys
     )
-
-
-def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """CSV text whose last column holds the hash of each row: of column names, cells and place.
-
-    Missing cells and None are empty. An apostrophe precedes text that spreadsheets would run as a formula.
-    """
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, [*columns, HASH_KEY], lineterminator="\n")
-    writer.writeheader()
-    whole = list(rows)
-    for place, row in zip(line_places(len(whole)), whole):
-        cells = dict.fromkeys(columns, "") | {name: str(value) for name, value in row.items() if value is not None}
-        cells = {name: f"'{text}" if FORMULA.match(text) else text for name, text in cells.items()}
-        writer.writerow(with_hash(cells, place))
-    return stream.getvalue()
 
 
 # YAML

@@ -7,7 +7,6 @@ from sida.sampling.samplers import NO_CLASS as NO_CLASS
 from sida.sampling.samplers import GuidedDenoiser as GuidedDenoiser
 from sida.sampling.samplers import SeedStreams as SeedStreams
 from sida.sampling.samplers import heun as heun
-from sida.sampling.samplers import latents_for_seeds as latents_for_seeds
 from sida.sampling.samplers import multi_step as multi_step
 from sida.sampling.samplers import one_step as one_step
 from sida.sampling.samplers import sigma_steps as sigma_steps

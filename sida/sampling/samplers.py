@@ -42,6 +42,8 @@ class SeedStreams:
 
     Args:
         seeds: Image seeds, taken modulo 2^32 as in the official tools.
+
+    Source: NVlabs/edm:generate.py (``StackedRandomGenerator``); CPU generators on every device.
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
@@ -69,14 +71,6 @@ class SeedStreams:
         for row, generator in zip(result.unbind(), self._generators):
             row.random_(high, generator=generator)
         return result
-
-
-def latents_for_seeds(seeds: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
-    """Unit normal latents float32 ``(len(seeds), *shape)``; row i depends on ``seeds[i]`` alone.
-
-    Source: NVlabs/edm:generate.py (``StackedRandomGenerator``); CPU generators on every device.
-    """
-    return SeedStreams(seeds).randn(shape)
 
 
 #: Function from streams and the position of the first seed to classes int64 ``(N,)``.

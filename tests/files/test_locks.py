@@ -7,10 +7,11 @@ import shutil
 
 import pytest
 
-from sida.assets.cache import LOCK_FILE, describe_asset, fetch, verify_asset
+from sida.assets.cache import LOCK_FILE, fetch, verify_asset
 from sida.assets.registry import Asset
 from tests.assets.fault_server import BODY, SHA, using
 from tests.refused import command, refused, refusing
+from workflow.commands.assets import describe_asset
 from workflow.launch import take
 from workflow.preset.lock import PresetLock
 

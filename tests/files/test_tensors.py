@@ -10,9 +10,10 @@ import safetensors
 import safetensors.torch
 import torch
 
+from eval.features.base import explained
 from sida.config.resources import ROOT
 from sida.errors import UserError, located
-from sida.files.tensors import explained, read_record, read_tensors, torch_dtypes, verify_tensors, write_tensors
+from sida.files.tensors import read_tensor_header, read_tensors, torch_dtypes, verify_tensors, write_tensors
 from sida.files.text_files import DamagedError
 from tests.refused import refused, refusing
 
@@ -48,10 +49,10 @@ def test_what_is_written_is_read_by_this_and_by_the_safetensors_package_and_what
     for path in (ours, theirs):
         found, record = read_tensors(path)
         assert equal(found, tensors())
-        assert record == read_record(path) == RECORD
+        assert record == read_tensor_header(path).record == RECORD
         assert equal(safetensors.torch.load_file(path), tensors())
     safetensors.torch.save_file(plain, theirs)
-    assert read_record(theirs) == {}
+    assert read_tensor_header(theirs).record is None
 
 
 @pytest.mark.parametrize("length", [0x0280, 0x0480])
@@ -102,7 +103,7 @@ def test_missing_files_and_strange_records(tmp_path):
     path.write_bytes(headed('{"__metadata__": null}', data=0))
     assert read_tensors(path) == ({}, {})
     safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"sida": "[1]"})
-    refused("no JSON mapping", read_record, path)
+    refused("no JSON mapping", read_tensor_header, path)
 
 
 def test_what_cannot_be_written_leaves_no_file(tmp_path):
@@ -129,7 +130,7 @@ def test_files_of_earlier_versions_are_read_and_their_hashes_checked(tmp_path):
     path.write_bytes(whole)
     assert b"sida_data_sha256" in whole[:2000]
     assert verify_tensors(path)
-    assert "tensors_sha256" not in read_record(path)
+    assert "tensors_sha256" not in (read_tensor_header(path).record or {})
     start = 8 + int.from_bytes(whole[:8], "little")
     for place, part in ((start + 100, "tensors do"), (whole.index(b'\\"format') + 4, "header does")):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])

@@ -34,6 +34,7 @@ from eval.features.pixels import PixelExtractor
 from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
 from eval.measuring.stores import open_images
 from eval.metrics.statistics import FeatureStatistics
+from eval.results.csv_files import read_csv
 from eval.results.logs import read_evaluations, read_log
 from eval.results.measurements import collect, write_csv, write_measurement
 from eval.results.sheet import read_runs
@@ -45,7 +46,6 @@ from sida.errors import UserError
 from sida.files import fenced
 from sida.files.atomic import append_jsonl
 from sida.files.pickles import read_pickle
-from sida.files.text_files import read_csv
 from sida.networks.file import load_network, save_network
 from sida.networks.official import import_network
 from sida.sampling.store import Samples, SampleStore, open_sample_store

@@ -13,6 +13,7 @@ from eval.figures.style import literal, new_figure
 from eval.measuring.score import Score
 from eval.report.page import write_index
 from eval.report.paper import build_paper, missing_latex
+from eval.results.csv_files import csv_text, read_csv
 from eval.results.sheet import read_runs
 from eval.tables.build import load_table, to_json, write_table
 from eval.tables.latex import escape, to_latex
@@ -22,7 +23,7 @@ from eval.tables.render import to_html, to_markdown, to_terminal
 from eval.tables.scores import latex_row
 from sida.config.resources import ROOT
 from sida.files.atomic import write_hashed_json
-from sida.files.text_files import check_hash, csv_text, read_csv
+from sida.files.text_files import check_hash
 from tests.readers.test_text import written
 from tests.refused import refusal
 

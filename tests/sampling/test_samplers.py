@@ -9,7 +9,6 @@ from sida.sampling import (
     SeedStreams,
     heun,
     heun_evaluations,
-    latents_for_seeds,
     one_step,
     read_sampler,
     sigma_steps,
@@ -97,7 +96,7 @@ TINY = {"img_resolution": 8, "img_channels": 1, "model_channels": 8, "channel_mu
 )
 @torch.no_grad()
 def test_noise_levels_stay_within_those_of_the_network(cls, limits, wanted, used):
-    net, latents = random_network(cls, {**TINY, "model_type": "SongUNet", **limits}), latents_for_seeds([0], (1, 8, 8))
+    net, latents = random_network(cls, {**TINY, "model_type": "SongUNet", **limits}), SeedStreams([0]).randn((1, 8, 8))
     calls = calls_of(net)
     images = heun(net, latents, None, 6, *wanted)
     sigmas = [sigma for _, sigma, _ in calls]
@@ -116,7 +115,7 @@ def test_noise_levels_that_the_network_does_not_know_are_refused_before_drawing(
 def test_one_step_images_match_the_golden_ones(golden, name):
     arrays, info = golden(f"generation/{name}")
     net = load(info["constructor_kwargs"] | {"model_type": "SongUNet"}, arrays, "param/")
-    latents = latents_for_seeds(info["seeds"], arrays["in/latents"].shape[1:])
+    latents = SeedStreams(info["seeds"]).randn(arrays["in/latents"].shape[1:])
     assert np.array_equal(latents, arrays["in/latents"])
     labels = torch.from_numpy(arrays["in/class_labels"]) if "in/class_labels" in arrays else None
     images = one_step(net, latents, labels)
@@ -133,7 +132,7 @@ def test_streams_match_the_official_ones(golden):
     assert np.array_equal(streams.randn((3, 8, 8)), arrays["latents"])
     assert np.array_equal(streams.randint(10), arrays["class_idx_10"])
     assert np.array_equal(streams.randn((3, 8, 8)), arrays["second_randn"])
-    wrapped = latents_for_seeds(arrays["wrap_seeds"], arrays["wrap_latents"].shape[1:])
+    wrapped = SeedStreams(arrays["wrap_seeds"]).randn(arrays["wrap_latents"].shape[1:])
     assert np.array_equal(wrapped, arrays["wrap_latents"])
 
 

@@ -17,7 +17,7 @@ from sida.methods.consistency import stage_at
 from sida.methods.gdd import INNATE
 from sida.networks import build_network
 from sida.networks.file import load_network, save_network
-from sida.sampling import heun, latents_for_seeds
+from sida.sampling import SeedStreams, heun
 from sida.training.batches import MicroBatch
 from tests.golden.vectors import load
 from tests.training.toy import DATASET, NETWORK, STUDENT, interrupt_after, of_method, results, student_trainer
@@ -127,7 +127,7 @@ def test_innate_training_changes_only_what_is_not_frozen(tmp_path, teacher, caps
 
 
 def test_loss_of_instance_is_the_distance_to_what_the_teachers_sampler_draws(teacher):
-    z, labels = latents_for_seeds(range(4), (1, 8, 8)), torch.eye(10)[[3, 1, 4, 1]]
+    z, labels = SeedStreams(range(4)).randn((1, 8, 8)), torch.eye(10)[[3, 1, 4, 1]]
     (step,) = trainer_of(spec_of("instance", teacher, options={"num_steps": 5})).steps
     with torch.no_grad():
         drawn = heun(load_network(teacher)[0], z, labels, num_steps=5).to(torch.float32)

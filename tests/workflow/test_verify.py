@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from eval.results.csv_files import csv_text, read_csv
 from eval.results.measurements import collect, read_measurement, write_csv, write_measurement
 from eval.results.summary import Estimate
 from eval.tables.model import RECORD_FIELDS
 from sida.files.atomic import read_hashed_json, sha256_file, write_hashed_json, write_json, write_text
-from sida.files.text_files import HASH_KEY, csv_text, read_csv
+from sida.files.text_files import HASH_KEY
 from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.training.logs import Logs

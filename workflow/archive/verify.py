@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from eval.results.csv_files import read_csv
 from eval.results.folders import walk_below
 from eval.results.measurements import long_rows, read_measurement
 from eval.results.stored import STORED
@@ -22,8 +23,8 @@ from eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, Estimate, identit
 from sida.data.archive import is_intact_zip
 from sida.errors import Progress, UserError, one_line
 from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
-from sida.files.tensors import read_record, verify_tensors
-from sida.files.text_files import HASH_KEY, is_hashed, read_csv, read_text
+from sida.files.tensors import read_tensor_header, verify_tensors
+from sida.files.text_files import HASH_KEY, is_hashed, read_text
 from sida.sampling.store import intact_png
 
 MANIFEST = "manifest.json"
@@ -190,7 +191,7 @@ def _parents(folder: Path, name: str) -> Iterator[tuple[str, str, str]]:
     """Role and recorded hash of each network that a file was made from, and the spec that names it."""
     parts, found = PurePosixPath(name).parts, dict[str, Any]()
     if parts[0] in ("students", "teachers") and parts[2:] == (_NETWORK,):
-        found = read_record(folder / name).get("parents") or {}
+        found = (read_tensor_header(folder / name).record or {}).get("parents") or {}
     elif parts[0] == "measurements" and len(parts) == 3 and name.endswith(".json"):
         found = {"network": read_measurement(folder / name).get("network_sha256")}
     for role, digest in found.items():

@@ -1,12 +1,13 @@
 """``sida assets``: downloads of the registry."""
 
 import argparse
+from typing import Any
 
-from sida.assets.cache import cache_dir, describe_asset, fetch_many, forget, read_records, verify_asset
+from sida.assets.cache import cache_dir, fetch_many, forget, read_records, verify_asset
 from sida.assets.registry import ASSET_KINDS, Asset, find_asset, load_registry
 from sida.cli.main import Verb
 from sida.errors import UserError, say, suggestion
-from sida.files.atomic import write_json
+from sida.files.atomic import sha256_file, write_json
 
 _HELP = "Fetch, verify, forget or list the published networks, references and extractors."
 _EXAMPLES = """examples:
@@ -70,6 +71,16 @@ def _run(args: argparse.Namespace) -> int:
     if args.record:
         write_json(args.record, [describe_asset(asset) for asset in chosen])
     return 0
+
+
+def describe_asset(asset: Asset) -> dict[str, Any]:
+    """Record of a cached asset and its origin, without dates and absolute paths: equal files have equal records."""
+    record = read_records().get(asset.target)
+    if record is None:
+        # A user put the file into a cache that cannot be written.
+        record = {"sha256": sha256_file(asset.path), "size": asset.path.stat().st_size, "url": asset.url}
+    facts = {name: getattr(asset, name) for name in ("id", "kind", "target", "license", "source", "note")}
+    return facts | {name: record[name] for name in ("sha256", "size", "url")}
 
 
 def _list_assets(chosen: list[Asset]) -> int:
