@@ -24,13 +24,14 @@ from typing import Any, Literal
 from eval.features.registry import registered_digest
 from eval.metrics.kinds import value_fault
 from eval.results.identity import Identity, comparable
+from eval.results.saw import read_saw
 from eval.results.summary import Estimate, Measurement
 from sida.assets.cache import registered
 from sida.config.resources import PUBLISHED, ROOT
-from sida.config.saw import Saw, read_saw
 from sida.config.settings import load_yaml
 from sida.errors import UserError, suggestion
 from sida.files.text_files import parse_yaml, read_csv
+from sida.methods.method import Saw
 
 _OF_DATA = {
     "CIFAR-10 32x32": "cifar10",
