@@ -1,5 +1,8 @@
-"""The command ``sida``: verbs by the user they serve, and verbs of jobs."""
+"""The command ``sida``: verbs by the user they serve, verbs of jobs, and the terminal to which verbs print."""
 
+import os
+import shutil
+import sys
 from collections.abc import Sequence
 
 from sida.cli.main import SIDA_VERBS, run_command_line
@@ -51,3 +54,16 @@ VERBS = {**{verb: place for group in GROUPS.values() for verb, place in group.it
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``sida``; returns the exit status."""
     return run_command_line(ABOUT, VERBS, argv, GROUPS)
+
+
+def terminal_colour() -> bool:
+    """Whether standard output is a terminal with colours (``NO_COLOR`` and ``TERM=dumb`` are not set)."""
+    wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return wanted and sys.stdout is not None and sys.stdout.isatty()
+
+
+def terminal_width() -> int:
+    """Columns of standard output: the terminal's, but 40 to 100, or 100 without a terminal."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return 100
+    return max(40, min(100, shutil.get_terminal_size((100, 24)).columns))

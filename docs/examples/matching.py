@@ -9,10 +9,9 @@ import dataclasses
 
 import torch
 
-from sida.config.saw import Saw
 from sida.config.settings import Positive
 from sida.methods import SID
-from sida.methods.method import Net, RawTerms
+from sida.methods.method import Net, RawTerms, Saw
 from sida.methods.sid import SiDLoss, mean_error
 from sida.training import MicroBatch
 

@@ -25,6 +25,7 @@ from eval.measuring.trial import sized
 from eval.metrics.metric import Metric
 from eval.results.identity import Identity
 from eval.results.measurements import read_measurement, record_identity, trial_path
+from eval.results.saw import read_saw
 from eval.results.sheet import official_saw
 from eval.results.summary import Estimate
 from sida import machine
@@ -32,7 +33,6 @@ from sida.assets.cache import cache_dir
 from sida.assets.registry import is_address, load_registry
 from sida.config.datasets import dataset_spec
 from sida.config.samplers import Sampler
-from sida.config.saw import read_saw
 from sida.config.settings import names_object
 from sida.data.dataset import Sketch
 from sida.errors import UserError, say

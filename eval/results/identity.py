@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eval.features.registry import EXTRACTORS, ON_PROCESSOR, variant_digest
-from sida.config.saw import NETWORKS, OTHER, Saw
-from sida.config.saw import network_of as known_network
+from eval.results.saw import NETWORKS, OTHER
+from eval.results.saw import network_of as known_network
 from sida.files.atomic import sha256_json
+from sida.methods.method import Saw
 
 #: Fields that comparable values have in common, with their names for people.
 _COMPARED = {
@@ -91,7 +92,7 @@ class Identity:
         return {str(known_network(name)) if name in ours else OTHER for name in named}
 
     def met(self, how: str) -> set[str]:
-        """Networks of the value that the generator met in a way of :data:`sida.config.saw.WAYS`.
+        """Networks of the value that the generator met in a way (``loss``, ``start`` or ``choice``).
 
         A custom extractor may be any network, so that it is met by everything.
         """

@@ -25,13 +25,14 @@ from eval.features.registry import registered_digest
 from eval.metrics.kinds import value_fault
 from eval.results.csv_files import read_csv
 from eval.results.identity import Identity, comparable
+from eval.results.saw import read_saw
 from eval.results.summary import Estimate, Measurement
 from sida.assets.cache import registered
 from sida.config.resources import ROOT
-from sida.config.saw import Saw, read_saw
 from sida.config.settings import load_yaml
 from sida.errors import UserError, suggestion
 from sida.files.text_files import parse_yaml
+from sida.methods.method import Saw
 
 #: Folder of the numbers and of what is said about them.
 PUBLISHED = ROOT / "results" / "published"

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from eval.results.csv_files import FORMULA
+from eval.results.saw import read_saw
 from eval.results.summary import Measurement
 from sida.config.resources import find
-from sida.config.saw import Saw, read_saw
 from sida.config.settings import (
     Count,
     Finite,
@@ -31,6 +31,7 @@ from sida.config.settings import (
 )
 from sida.errors import UserError
 from sida.files.text_files import MOST_LINES, check_amount, read_text
+from sida.methods.method import Saw
 from sida.methods.registry import METHODS
 
 #: Values of the column ``method`` for rows that are measured but not distilled here.
@@ -66,7 +67,7 @@ class SheetRow:
         guide: Guiding network (a teacher of the preset, an asset id or a path) if the sampler, or the recipe of a
             distilled row, has guidance.
         nfe: Network evaluations per image of an external generator.
-        saw: Networks that the generator met, e.g. ``loss:inception choice:inception`` (:mod:`sida.config.saw`),
+        saw: Networks that the generator met, e.g. ``loss:inception choice:inception`` (:mod:`eval.results.saw`),
             ``none`` or ``unknown``; empty takes the words of the method, and is unknown for a generator from outside.
         notes: Notes for readers of the sheet.
     """

@@ -17,8 +17,8 @@ from eval.results.sheet import SheetRow, seen_by
 from eval.results.summary import Estimate, Measurement, Measurements
 from eval.tables.layout import BoldSpec, ColumnSpec, Mode, RowSpec, TableLayout, expand
 from eval.tables.model import BLANK, DASH, Cell, Column, Row
-from sida.config.saw import Saw
 from sida.errors import UserError, suggestion
+from sida.methods.method import Saw
 
 #: Reason for a cell without a comparison whose released file is later than the printed number.
 LATER = "what was measured is of a later version than the published number"

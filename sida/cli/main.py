@@ -1,6 +1,6 @@
 """The ``sida`` command line: finds the verbs, parses, and turns a :class:`UserError` into one line.
 
-Output is adapted to the terminal, file or pipe behind it: encoding, colour, width, closed pipes.
+Output is adapted to the terminal, file or pipe behind it: encoding, closed pipes.
 
 Heavy imports (torch, matplotlib) belong inside the functions that verbs run, so that help and wrong arguments take no
 seconds.
@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import re
-import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -182,16 +181,3 @@ def let_go(stream: TextIO) -> None:
     except (OSError, ValueError):
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def terminal_colour() -> bool:
-    """Whether standard output is a terminal with colours (``NO_COLOR`` and ``TERM=dumb`` are not set)."""
-    wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return wanted and sys.stdout is not None and sys.stdout.isatty()
-
-
-def terminal_width(most: int = 100, least: int = 40) -> int:
-    """Columns of standard output: the terminal's within bounds, or ``most`` without a terminal."""
-    if sys.stdout is None or not sys.stdout.isatty():
-        return most
-    return max(least, min(most, shutil.get_terminal_size((most, 24)).columns))

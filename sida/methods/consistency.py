@@ -11,11 +11,10 @@ import functools
 from typing import Annotated, Any, Literal
 
 from sida import sampling, training
-from sida.config.saw import Saw
 from sida.config.settings import NotNegative, Positive, Range, Settings
 from sida.late import Tensor, torch
 from sida.methods.gdd import GDD_OFFICIAL
-from sida.methods.method import Loss, Method, Net, Parts, Passes
+from sida.methods.method import Loss, Method, Net, Parts, Passes, Saw
 from sida.noise import edm_weight, lognormal_sigma, normal, sigma_of_t, uniform, unit_noise
 
 

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from sida import networks, training
-from sida.config.saw import Saw
 from sida.config.settings import Count, Fraction, NotNegative, Positive, Range, Settings
 from sida.errors import SettingError
 from sida.late import Tensor, torch
-from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, ScoreLoss
+from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, Saw, ScoreLoss
 from sida.methods.sid import RATIO_RANGE, SiDLoss, both_labels, density_ratio, of_each
 from sida.noise import SIGMA_MAX, SIGMA_MIN, Draw, Draws, indexed_sigma, lognormal_sigma, uniform, unit_noise
 

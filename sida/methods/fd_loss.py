@@ -17,11 +17,10 @@ from typing import Annotated, Any, Literal, Protocol
 from sida import sampling, training
 from sida.config.plugins import our_object
 from sida.config.recipe import StudentConfig
-from sida.config.saw import Saw
 from sida.config.settings import Count, NotNegative, Range, Settings
 from sida.errors import SettingError, UserError
 from sida.late import Tensor, torch
-from sida.methods.method import Method, Parts, Passes
+from sida.methods.method import Method, Parts, Passes, Saw
 from sida.noise import uniform, unit_noise
 
 #: Judges are the feature networks of the metrics, which lie above this package: functions that make them, tell their

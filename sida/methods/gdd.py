@@ -14,11 +14,10 @@ from typing import Annotated, Any, Literal, cast
 
 from sida import networks, training
 from sida.config.families import BACKBONES, LARGE, SMALL, official_backbones
-from sida.config.saw import Saw
 from sida.config.settings import Count, NotNegative, OneOf, Positive, Settings
 from sida.errors import SettingError, say
 from sida.late import Tensor, torch
-from sida.methods.method import Method, Parts, Passes
+from sida.methods.method import Method, Parts, Passes, Saw
 
 BackboneName = Annotated[str, OneOf(BACKBONES.keys)]
 #: Parameters that GDD-I freezes: convolutions and the attention's last layer in the blocks of a U-Net, with biases.

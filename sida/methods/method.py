@@ -11,7 +11,6 @@ from typing import Any, Literal, Self
 from sida import data, networks, sampling, training
 from sida.config.families import Family, WeightNorm
 from sida.config.recipe import METHOD_SETTINGS, Gamma, Recipe, ResolvedConfig, StudentConfig
-from sida.config.saw import Saw
 from sida.config.settings import Settings, from_mapping
 from sida.errors import SettingError, UserError
 from sida.late import Tensor, torch
@@ -199,6 +198,39 @@ class Passes:
 
 #: Settings that every trainer of a fake score reads.
 SCORE_TRAINING = ("fake_score_lr", "guidance", "kernels", "weight_norm")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Saw:
+    """Networks that a generator met before it was measured: a number on such a network is no neutral number.
+
+    Each is a key of :data:`eval.results.saw.NETWORKS`, a variant of one (``vgg16_bn``), or ``other``. Two declarations
+    are never equal, so that one that a method inherits (``dataclasses.replace``) is not its own.
+
+    Attributes:
+        loss: Networks whose gradients trained the generator: a discriminator on its features, LPIPS, a distance.
+        start: Networks that the generator, its teacher or its latents start from, or are aligned with.
+        choice: Networks of the metrics that chose the checkpoint, seed or guidance (``inception``: by FID).
+        data: Whether the images that the generator has seen have held-out ones: ``none`` or ``held-out``.
+    """
+
+    loss: tuple[str, ...] = ()
+    start: tuple[str, ...] = ()
+    choice: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+
+    def __or__(self, other: Saw) -> Saw:
+        pairs = zip(vars(self).values(), vars(other).values())
+        return Saw(*(tuple(dict.fromkeys(mine + theirs)) for mine, theirs in pairs))
+
+    def __str__(self) -> str:
+        return " ".join(f"{how}:{name}" for how, names in vars(self).items() for name in names) or "none"
+
+    @property
+    def words(self) -> str:
+        """The networks for people, e.g. ``loss vgg16, deit; choice inception``."""
+        met = (f"{how} {', '.join(names)}" for how, names in vars(self).items() if names and how != "data")
+        return "; ".join(met) or "none"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

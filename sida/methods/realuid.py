@@ -19,11 +19,10 @@ import dataclasses
 from typing import Annotated, Any, Literal
 
 from sida import networks, training
-from sida.config.saw import Saw
 from sida.config.settings import Count, Fraction, NotNegative, Range, Settings
 from sida.errors import SettingError
 from sida.late import Tensor, torch
-from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms
+from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, Saw
 from sida.methods.sid import SiDLoss, both_labels, mean_error
 from sida.noise import SIGMA_MAX, SIGMA_MIN, Draws
 

@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 from sida import training
 from sida.config.recipe import WEIGHT_NORMS, Pool, Recipe, TeacherTraining
-from sida.config.saw import Saw
 from sida.config.settings import Settings
 from sida.errors import SettingError
 from sida.late import Tensor, torch
-from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, ScoreLoss
+from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, Saw, ScoreLoss
 from sida.noise import Draws, lognormal_sigma, sigma_of_t
 
 #: Floor of the generator loss's divisor, a mean absolute error.

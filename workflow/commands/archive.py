@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sida.cli.arguments import existing
-from sida.cli.main import Verb, terminal_colour, terminal_width
+from sida.cli.main import Verb
 from sida.config.settings import load_spec
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_file, sha256_json, write_hashed_json
 from sida.machine import environment
+from workflow.cli import terminal_colour, terminal_width
 
 if TYPE_CHECKING:
     from eval.tables.model import Table

@@ -6,7 +6,8 @@ import re
 import textwrap
 
 from sida.cli.arguments import existing, whole
-from sida.cli.main import Verb, terminal_width
+from sida.cli.main import Verb
+from workflow.cli import terminal_width
 
 
 def _no_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from eval.claims.rules import Claim, load_claims
 from eval.measuring.protocol import Protocol, load_protocol
+from eval.results.saw import OTHER, network_of, read_saw
 from eval.results.sheet import SheetRow, read_extended, read_runs
 from sida.assets.cache import cache_dir
 from sida.assets.registry import find_asset, is_address, is_counted, load_registry
@@ -19,9 +20,9 @@ from sida.config.datasets import dataset_entry, dataset_spec, remedy
 from sida.config.recipe import Recipe
 from sida.config.resources import SUFFIXES, find, found_path
 from sida.config.samplers import SAMPLER_KINDS, read_sampler
-from sida.config.saw import OTHER, Saw, network_of, read_saw
 from sida.config.settings import from_mapping, load_yaml, names_object
 from sida.errors import UserError, suggestion
+from sida.methods.method import Saw
 from sida.methods.registry import METHODS, find_method
 from workflow.preset.files import PresetSettings, TeacherEntry
 from workflow.preset.outside_code import check_code, outside_code, texts

@@ -7,6 +7,7 @@ import yaml
 
 from eval.claims.evidence import Operand
 from eval.features import EXTRACTORS
+from eval.results.saw import network_of, read_saw
 from eval.results.sheet import SheetRow, official_saw, read_runs
 from eval.results.summary import Measurements
 from eval.tables.build import build_table
@@ -15,7 +16,7 @@ from eval.tables.layout import load_layout
 from eval.tables.render import to_html, to_markdown
 from sida.config.families import BACKBONES
 from sida.config.resources import ROOT
-from sida.config.saw import Saw, network_of, read_saw
+from sida.methods.method import Saw
 from sida.methods.registry import METHODS
 from tests.eval.claims import evidence as made_up
 from tests.refused import refused
