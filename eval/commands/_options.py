@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Container, Sequence
 from pathlib import Path
 from typing import Any
 
-from sida.cli.arguments import check_output_path
+from sida.cli.main import check_output_path
 from sida.errors import UserError, suggestion
 
 

@@ -4,8 +4,7 @@ import argparse
 import os
 
 from eval.commands._options import extractor_options, output, pairs, shared
-from sida.cli.arguments import existing, network_source, whole
-from sida.cli.main import Verb
+from sida.cli.main import Verb, existing, network_source, whole
 
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:

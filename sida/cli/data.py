@@ -6,8 +6,7 @@ from pathlib import Path
 
 from sida.assets.cache import fetch, fetch_many
 from sida.assets.registry import load_registry
-from sida.cli.arguments import add_whole, existing
-from sida.cli.main import Verb
+from sida.cli.main import Verb, add_whole, existing
 from sida.config.datasets import dataset_spec
 from sida.config.families import SD_VAE
 from sida.config.settings import from_mapping

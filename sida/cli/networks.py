@@ -4,8 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from sida.cli.arguments import add_whole, existing, network_source, number
-from sida.cli.main import Verb
+from sida.cli.main import Verb, add_whole, existing, network_source, number
 from sida.config.settings import from_mapping, load_spec
 from sida.errors import one_line
 

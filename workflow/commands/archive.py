@@ -8,8 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sida.cli.arguments import existing
-from sida.cli.main import Verb
+from sida.cli.main import Verb, existing
 from sida.config.settings import load_spec
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_file, sha256_json, write_hashed_json

@@ -5,8 +5,7 @@ import itertools
 import re
 import textwrap
 
-from sida.cli.arguments import existing, whole
-from sida.cli.main import Verb
+from sida.cli.main import Verb, existing, whole
 from workflow.cli import terminal_width
 
 

@@ -5,8 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from sida.cli.arguments import whole
-from sida.cli.main import Verb
+from sida.cli.main import Verb, whole
 from sida.errors import UserError
 from workflow.commands.planning import preset_argument
 

@@ -3,8 +3,7 @@
 import argparse
 
 from eval.commands._options import output, shared
-from sida.cli.arguments import existing
-from sida.cli.main import Verb
+from sida.cli.main import Verb, existing
 
 
 def _table_arguments(parser: argparse.ArgumentParser) -> None:
