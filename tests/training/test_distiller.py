@@ -20,7 +20,7 @@ from sida.training.optimizer import Adam, OptimizedNetwork, RAdam, guard_gradien
 from sida.training.schedule import Schedule
 from tests.methods.loss_cases import tensors
 from tests.networks.made import SMALL, random_network
-from tests.training.toy import iterate, recipe
+from tests.training.toy import iterate, recipe, vector
 
 LR = 1e-4
 
@@ -40,10 +40,6 @@ def batch(size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     source = torch.Generator().manual_seed(seed)
     labels = torch.eye(3)[torch.randint(3, (size,), generator=source)]
     return torch.randn(size, 3, 8, 8, generator=source) * 0.5, labels
-
-
-def vector(net: torch.nn.Module) -> torch.Tensor:
-    return torch.cat([p.detach().reshape(-1) for p in net.parameters()])
 
 
 def assert_same_parameters(one: torch.nn.Module, other: torch.nn.Module, steps: int) -> None:
@@ -133,15 +129,10 @@ def test_teacher_never_changes_and_modes_are_the_official_ones(networks, monkeyp
     assert all(p.grad is None for net in nets[:2] for p in net.parameters())
 
 
-@given(
-    values=st.lists(
-        st.floats(-(2.0**100), 2.0**100, width=32) | st.sampled_from([float("nan"), float("inf"), float("-inf")]),
-        min_size=1,
-        max_size=20,
-    ),
-    clip=st.none() | st.sampled_from([0.5, 1.0]),
-    infinity=st.sampled_from([1e5, 0.0]),
-)
+NUMBERS = st.floats(-(2.0**100), 2.0**100, width=32) | st.sampled_from([math.nan, math.inf, -math.inf])
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=20), st.sampled_from([None, 0.5, 1.0]), st.sampled_from([1e5, 0.0]))
 def test_guard_follows_the_official_rule(values, clip, infinity):
     gradient = torch.tensor(values)
     expected = torch.nan_to_num(gradient, nan=0, posinf=infinity, neginf=-infinity)

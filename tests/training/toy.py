@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -95,6 +94,20 @@ class CrashError(Exception):
     """Stands for a process that dies."""
 
 
+def raising(error):
+    """A function that fails."""
+
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+def vector(net):
+    """All parameters of a network, one after the other."""
+    return torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
+
+
 def interrupt_after(run, spec, folder, monkeypatch, nimg, **minutes):
     """Runs ``distill`` or ``train_teacher`` until ``nimg`` images, keeping a state after each iteration.
 
@@ -149,11 +162,6 @@ def fork(task, log):
 def wait(pid):
     """Exit status of a child; minus the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def as_json(spec):
-    """A spec as text for the command line."""
-    return json.dumps(spec)
 
 
 def recipe(**given):
