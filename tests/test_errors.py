@@ -5,6 +5,7 @@ What cannot be is one line before anything is computed, and nothing is left behi
 
 import io
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from sida.cli.main import Verb, let_go, run_command_line
 from sida.config import resources
 from sida.errors import EXIT_RETRY, Preempted, Progress, UserError, duration, one_line
 from tests.refused import command, refusal, refused
-from tests.training.toy import TEACHER, as_json
+from tests.training.toy import TEACHER
 from workflow import cli
 
 
@@ -186,7 +187,7 @@ def full():
 
 
 def test_a_training_succeeds_though_nobody_can_be_told(full, tmp_path):
-    spec = as_json({**TEACHER, "total_kimg": 0.032})
+    spec = json.dumps({**TEACHER, "total_kimg": 0.032})
     done = process(["train-teacher", "--spec", spec, "--out", str(tmp_path)], stdout=full, stderr=full)
     assert done.returncode == 0
     assert (tmp_path / "network.safetensors").exists()

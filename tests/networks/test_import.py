@@ -16,7 +16,7 @@ from sida.networks.file import load_network
 from sida.networks.official import import_network
 from sida.sampling import multi_step
 from sida.sampling.job import network_file
-from tests.assets.fault_server import write_registry
+from tests.assets.fault_server import use_registry
 from tests.files.made_pickles import MARK, add_hooks, write_genuine, write_torch
 from tests.golden.vectors import agree
 from tests.networks.made import SMALL, config, random_network, recorded_network
@@ -275,8 +275,7 @@ def test_convert_never_replaces_its_source(tmp_path):
 )
 def test_a_registered_id_becomes_the_network_that_its_kind_names(tmp_path, monkeypatch, kind, name, cls):
     row = {"id": "mine", "kind": kind, "url": f"https://x/{name}", "target": f"t/{name}"}
-    monkeypatch.setenv("SIDA_ASSETS", str(write_registry(tmp_path / "assets.tsv", row)))
-    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    use_registry(monkeypatch, tmp_path, row)
     net, file, architecture = tiny(), Path("cache/t", name), Path("config/networks/tiny.yaml")
     for path in (file, architecture):
         path.parent.mkdir(parents=True)

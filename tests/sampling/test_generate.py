@@ -13,7 +13,7 @@ from sida.kernels import require_fused, unavailable_reason
 from sida.machine import RecordingError
 from sida.sampling import NO_CLASS, Drawer, Sampler, SeedStreams, one_step, to_uint8
 from sida.sampling.generate import Evaluations
-from sida.sampling.samplers import GuidedDenoiser, check_guide_fits
+from sida.sampling.samplers import GuidedDenoiser
 from tests.networks.made import random_network
 from tests.refused import refused
 from tests.sampling.images import generate
@@ -153,25 +153,22 @@ def test_resampled_data_are_real_images_with_their_classes(digits):
     pairs = lambda images, classes: {(row.numpy().tobytes(), int(label)) for row, label in zip(images, classes)}
     assert pairs(images, classes) <= pairs(digits.images(range(1797)), digits.class_indices)
     assert torch.equal(images[100:], collect(None, range(100, 300), "data", dataset=digits, batch_size=7)[1])
-    assert torch.equal(Drawer(Sampler(kind="data"), dataset=lambda: digits).real([5, 2]), digits.images([5, 2]))
-    refused("there is no data set", Drawer(Sampler(kind="data")).real, [0])
 
 
 @pytest.mark.parametrize(
     ("kwargs", "told"),
     [
-        ({"sampler": "heun:3,guidance=2"}, "^sampler: .*guiding network"),
-        ({"sampler": "heun:3", "gnet": make()}, "^guiding network: .*guidance of 1"),
+        ({"sampler": "heun:3,guidance=2"}, "^sampler.guidance: .*guiding network"),
+        ({"sampler": "heun:3", "gnet": make()}, "^sampler.guide: .*guidance of 1"),
+        ({"net": make(label_dim=0), "sampler": "heun:3,guidance=2", "gnet": make()}, "^guiding network.label_dim: "),
         ({"sampler": "data"}, "^sampler: .*data set"),
         ({"class_labels": "empirical"}, "^class labels: .*data set"),
         ({"class_labels": 10}, "^class labels: .*between 0 and 9"),
         ({"class_labels": [1]}, "^class labels: .*4 seeds"),
-        (
-            {"net": make(label_dim=4), "class_labels": "empirical", "dataset": "digits"},
-            "^class labels: .*network 4",
-        ),
+        ({"net": make(label_dim=4), "class_labels": "empirical", "dataset": "digits"}, "^class labels: .*network 4"),
         ({"net": make(label_dim=0), "class_labels": 2}, "^class labels: .*leave the class out"),
         ({"sampler": "one_step:kernels=fused"}, "^sampler.kernels: .*on a GPU"),
+        ({"net": random_network("VEPrecond", UNET), "sampler": "heun:6,sigma_min=0.001,sigma_max=0.01"}, "0.02 to 100"),
     ],
 )
 def test_contradicting_arguments_are_errors_at_their_place(net, digits, kwargs, told):
@@ -248,13 +245,8 @@ def test_fused_kernels_for_a_while_leave_a_network_as_it_was():
 # Guidance: one formula for samplers and students, and which network can guide which
 
 
-@pytest.fixture(scope="module")
-def networks():
-    return [net.eval().requires_grad_(False) for net in (make(4), make(4, seed=1), make(0, seed=2))]
-
-
-def test_one_is_the_network_and_zero_the_guide_to_the_last_bit(networks):
-    net, guide, uncond = networks
+def test_one_is_the_network_and_zero_the_guide_to_the_last_bit():
+    net, guide, uncond = (net.eval().requires_grad_(False) for net in (make(4), make(4, seed=1), make(0, seed=2)))
     x, sigma, labels = torch.randn(4, 1, 8, 8), torch.linspace(0.1, 1.1, 4).view(4, 1, 1, 1), torch.eye(4)
     assert torch.equal(GuidedDenoiser(net, guide, 1)(x, sigma, labels), net(x, sigma, labels))
     assert torch.equal(GuidedDenoiser(net, guide, 0)(x, sigma, labels), guide(x, sigma, labels))
@@ -265,11 +257,3 @@ def test_one_is_the_network_and_zero_the_guide_to_the_last_bit(networks):
     for value in (along, lambda network: network(x, sigma, labels)):
         expected = value(guide) + 1.7 * (value(net) - value(guide))
         torch.testing.assert_close(value(GuidedDenoiser(net, guide, 1.7)), expected, atol=1e-5, rtol=1e-5)
-
-
-def test_a_guide_for_other_images_is_refused(networks):
-    net, _, uncond = networks
-    check_guide_fits(net, uncond, "guide")
-    assert refused("", check_guide_fits, net, make(3), "guide").place == "guide.label_dim"
-    place = refused("", generate, uncond, range(2), "heun:3,guidance=2", gnet=net).place
-    assert place == "guiding network.label_dim"

@@ -19,7 +19,7 @@ from sida.data import load_dataset
 from sida.machine import tf32
 from sida.networks.file import read_metadata, save_network
 from sida.sampling import Drawer
-from sida.sampling.job import SampleConfig, network_file, parse_seeds, run_job
+from sida.sampling.job import SampleConfig, network_file, run_job
 from sida.sampling.store import save_grid, tile
 from tests.data.test_archive import write_counts
 from tests.files.made_pickles import write_genuine
@@ -209,7 +209,7 @@ def test_latent_networks_are_decoded_by_the_registered_decoder(tmp_path, monkeyp
 
 def test_the_command_line_writes_samples_and_a_grid(network, tmp_path, capsys):
     spec = {"network": str(network), "seeds": "0-9", "sampler": "heun:3", "device": "cpu"}
-    flags = ["--seeds", "3,8-10", "--out", str(tmp_path / "s.npz"), "--batch", "4"]
+    flags = ["--seeds", "3, 8-10", "--out", str(tmp_path / "s.npz"), "--batch", "4"]
     flags += ["--grid", str(tmp_path / "grid.png"), "--grid-size", "10x3"]
     assert main(["sample", "--spec", json.dumps(spec), *flags]) == 0
     printed = capsys.readouterr()
@@ -252,11 +252,6 @@ def test_bad_input_is_one_line(network, flags, told, tmp_path, monkeypatch):
     refused(told, command, "sample", "--network", network, *flags)
     assert Path("mine.npz").read_bytes() == b"precious"
     assert len(list(tmp_path.iterdir())) == 1, "a corrected command must find its target free"
-
-
-def test_seed_lists():
-    assert parse_seeds("0-49999") == range(50000)
-    assert list(parse_seeds("3, 8,10-12")) == [3, 8, 10, 11, 12]
 
 
 def test_pictures_have_tiles_in_reading_order_and_colours(tmp_path):

@@ -10,17 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import official_order
-from benchmarks.official_order import Plain, use_plain_blocks
+from benchmarks.official_order import Plain
 from sida.methods.sid import SiDALoss, SiDLoss
 from sida.networks import build_network
-from sida.networks.unet import blocks_of
 from sida.training.iteration import Distiller
 from sida.training.optimizer import Adam, OptimizedNetwork, RAdam, guard_gradient
 from sida.training.schedule import Schedule
 from tests.methods.loss_cases import tensors
-from tests.networks.made import SMALL, random_network
-from tests.training.toy import iterate, recipe
+from tests.training.toy import iterate, recipe, vector
 
 LR = 1e-4
 
@@ -40,10 +37,6 @@ def batch(size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     source = torch.Generator().manual_seed(seed)
     labels = torch.eye(3)[torch.randint(3, (size,), generator=source)]
     return torch.randn(size, 3, 8, 8, generator=source) * 0.5, labels
-
-
-def vector(net: torch.nn.Module) -> torch.Tensor:
-    return torch.cat([p.detach().reshape(-1) for p in net.parameters()])
 
 
 def assert_same_parameters(one: torch.nn.Module, other: torch.nn.Module, steps: int) -> None:
@@ -74,18 +67,6 @@ def test_iterations_equal_the_plain_ones(networks):
     assert_same_parameters(ours.fake_score.net, plain.fake_score, steps)
     assert_same_parameters(ours.generator.net, plain.generator, steps)
     assert_same_parameters(ours.ema.net, plain.ema, steps)
-
-
-@pytest.mark.parametrize("kind", [{}, {"model_type": "DhariwalUNet", "model_channels": 64}], ids=["DDPM++", "ADM"])
-def test_plain_blocks_run_and_compute_the_same(kind, monkeypatch):
-    run, plain_block = [], official_order._plain_block
-    watched = lambda block, *given: run.append(block) or plain_block(block, *given)
-    monkeypatch.setattr(official_order, "_plain_block", watched)
-    suite, plain = (random_network("EDMPrecond", {**SMALL, "channel_mult": [1, 2], **kind}) for _ in range(2))
-    use_plain_blocks(plain)
-    x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(plain(x, 0.5), suite(x, 0.5), rtol=1e-4, atol=1e-4)
-    assert run == blocks_of(plain)
 
 
 def test_rounds_add_up_but_for_the_adversarial_scalar(networks):
@@ -133,15 +114,10 @@ def test_teacher_never_changes_and_modes_are_the_official_ones(networks, monkeyp
     assert all(p.grad is None for net in nets[:2] for p in net.parameters())
 
 
-@given(
-    values=st.lists(
-        st.floats(-(2.0**100), 2.0**100, width=32) | st.sampled_from([float("nan"), float("inf"), float("-inf")]),
-        min_size=1,
-        max_size=20,
-    ),
-    clip=st.none() | st.sampled_from([0.5, 1.0]),
-    infinity=st.sampled_from([1e5, 0.0]),
-)
+NUMBERS = st.floats(-(2.0**100), 2.0**100, width=32) | st.sampled_from([math.nan, math.inf, -math.inf])
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=20), st.sampled_from([None, 0.5, 1.0]), st.sampled_from([1e5, 0.0]))
 def test_guard_follows_the_official_rule(values, clip, infinity):
     gradient = torch.tensor(values)
     expected = torch.nan_to_num(gradient, nan=0, posinf=infinity, neginf=-infinity)
@@ -165,7 +141,7 @@ def test_optimizers_equal_torchs(name, optimizer, decay, clip_norm, betas):
     theirs = getattr(torch.optim, name)(other.parameters(), 1e-2, betas, **decay)
     source = torch.Generator().manual_seed(0)
     for step in range(20):
-        for one, two in zip(ours.train().parameters(), other.parameters(), strict=True):
+        for one, two in zip(net.parameters(), other.parameters(), strict=True):
             one.grad = torch.randn(one.shape, generator=source) * 10.0 ** (step % 5 - 2)
             two.grad = one.grad.clone()
         norm = torch.nn.utils.clip_grad_norm_(other.parameters(), clip_norm or math.inf)

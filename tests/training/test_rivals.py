@@ -11,7 +11,6 @@ from sida.config.resources import ROOT
 from sida.config.settings import load_yaml
 from sida.data import Dataset
 from sida.files.atomic import read_jsonl
-from sida.machine import prepare_process
 from sida.methods import METHODS, distill
 from sida.methods.consistency import stage_at
 from sida.methods.gdd import INNATE
@@ -58,11 +57,6 @@ def spec_of(method, teacher, **more):
     return {**start, "method": method, "teacher": teacher, "options": options, **more}
 
 
-def trainer_of(spec):
-    prepare_process(1)
-    return student_trainer(spec)
-
-
 ADAM, ADAMW = ("Adam", (0.0, 0.999), 0.0, None), ("Adam", (0.9, 0.999), 0.01, 10.0)
 RADAM = ("RAdam", (0.9, 0.999), 0.0, None)
 
@@ -85,7 +79,7 @@ RADAM = ("RAdam", (0.9, 0.999), 0.0, None)
 )
 def test_steps_and_optimizers_are_the_official_ones(teacher, method, init_sigma, psi_steps, optimizers):
     """Their losses: tests/methods/test_field.py."""
-    trainer = trainer_of(spec_of(method, teacher))
+    trainer = student_trainer(spec_of(method, teacher))
     streams = [stream for step in trainer.steps for stream in step.streams()]
     assert streams == [*["psi", "psi-2", "psi-3", "psi-4", "psi-5"][:psi_steps], "generator"]
     found = {
@@ -98,7 +92,7 @@ def test_steps_and_optimizers_are_the_official_ones(teacher, method, init_sigma,
 
 def test_gdd_starts_as_released(teacher):
     options = {"backbones": ["digits"], "r1_interval": 16}
-    trainer = trainer_of(spec_of("gdd", teacher, ema_half_life_kimg=None, options=options, adversarial_kimg=200.0))
+    trainer = student_trainer(spec_of("gdd", teacher, ema_half_life_kimg=None, options=options, adversarial_kimg=200.0))
     judge, penalty, generator = trainer.steps
     assert (penalty.network, penalty.stream, penalty.every) == (judge.network, judge.stream, 16)
     # Golden: lr × 16/17 and β₂ = 0.99^(16/17) of the discriminator; the generator's are plain.
@@ -128,7 +122,7 @@ def test_innate_training_changes_only_what_is_not_frozen(tmp_path, teacher, caps
 
 def test_loss_of_instance_is_the_distance_to_what_the_teachers_sampler_draws(teacher):
     z, labels = SeedStreams(range(4)).randn((1, 8, 8)), torch.eye(10)[[3, 1, 4, 1]]
-    (step,) = trainer_of(spec_of("instance", teacher, options={"num_steps": 5})).steps
+    (step,) = student_trainer(spec_of("instance", teacher, options={"num_steps": 5})).steps
     with torch.no_grad():
         drawn = heun(load_network(teacher)[0], z, labels, num_steps=5).to(torch.float32)
     terms = step.loss(MicroBatch(torch.zeros_like(z), labels, draws={"z": z}))
@@ -164,8 +158,8 @@ def test_run_resumes_bit_by_bit(tmp_path, teacher, monkeypatch, method, more):
 def test_recipes_of_realuid_start_as_released(teacher, recipe):
     given = RECIPES[recipe]
     spec = spec_of("realuid", teacher, **{key: given[key] for key in ("options", "lr", "ema_half_life_kimg", "fp16")})
-    trainer = trainer_of(spec)
-    again = trainer_of(spec)
+    trainer = student_trainer(spec)
+    again = student_trainer(spec)
     before = {name: network.flat.vector for name, network in trainer.networks.items()}
     copied = given["options"].get("fake_score_start") == "teacher"
     assert torch.equal(before["fake_score"], before["generator"]) == copied
@@ -176,7 +170,7 @@ def test_recipes_of_realuid_start_as_released(teacher, recipe):
 # A NaN among the logits of uni-instruct reaches all samples, as in SiDA's official code.
 @pytest.mark.parametrize("method", ["diff-instruct", "dmd", "dmd2", "f-distill", "ect", "cd", "realuid", "realsid"])
 def test_nan_samples_are_left_out(teacher, method):
-    trainer = trainer_of(spec_of(method, teacher, batch_gpu=None))
+    trainer = student_trainer(spec_of(method, teacher, batch_gpu=None))
     batch = (torch.zeros(16, 1, 8, 8), torch.eye(10)[torch.arange(16) % 10])
     trainer.batches = lambda stream, nimg, with_images: [batch]
     noise = torch.randn(16, 1, 8, 8)
@@ -191,7 +185,7 @@ def test_nan_samples_are_left_out(teacher, method):
 
 def test_heads_on_the_teacher_leave_its_weights_and_learn_alone(teacher):
     options = {"features": "teacher", "heads": "all", "own_draws": False}
-    trainer = trainer_of(spec_of("dmd2", teacher, options=options))
+    trainer = student_trainer(spec_of("dmd2", teacher, options=options))
     score = trainer.fake_score.net
     assert {name.split(".")[0] for name, _ in score.named_parameters()} == {"score", "heads"}
     x, labels = torch.randn(2, 1, 8, 8), torch.eye(10)[:2]
@@ -212,7 +206,7 @@ def test_stages_begin_as_in_the_official_loop():
 
 
 def test_a_step_of_fd_loss_draws_its_own_classes(teacher):
-    trainer, seen = trainer_of(spec_of("fd-loss", teacher)), []
+    trainer, seen = student_trainer(spec_of("fd-loss", teacher)), []
     trainer.batches = lambda stream, nimg, with_images: [(torch.zeros(16, 1, 8, 8), torch.eye(10)[[0] * 16])]
     (step,) = trainer.steps
     trainer.steps = [dataclasses.replace(step, loss=lambda given: seen.append(given.class_labels) or step.loss(given))]
@@ -224,6 +218,8 @@ def test_a_step_of_fd_loss_draws_its_own_classes(teacher):
 def test_fd_loss_takes_images_without_classes(tmp_path):
     network = {**NETWORK, "kwargs": {**NETWORK["kwargs"], "label_dim": 0}}
     save_network(build_network(network), tmp_path / "start.safetensors", {})
-    trainer = trainer_of(spec_of("fd-loss", str(tmp_path / "start.safetensors"), dataset={**DATASET, "labels": False}))
+    trainer = student_trainer(
+        spec_of("fd-loss", str(tmp_path / "start.safetensors"), dataset={**DATASET, "labels": False})
+    )
     trainer.batches = lambda stream, nimg, with_images: [(torch.zeros(16, 1, 8, 8), torch.zeros(16, 0))]
     assert torch.isfinite(trainer.iteration(0).losses["fd"])

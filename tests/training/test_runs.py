@@ -26,7 +26,7 @@ from sida.training.loop import Run
 from sida.training.processes import Interruption, StopRequest
 from tests.refused import command, refused
 from tests.training.test_rivals import spec_of
-from tests.training.toy import STUDENT, TEACHER, fork, interrupt_after, results, student_trainer, wait
+from tests.training.toy import STUDENT, TEACHER, fork, interrupt_after, raising, results, student_trainer, wait
 
 
 @pytest.fixture(scope="module")
@@ -85,22 +85,16 @@ def test_student_files(uninterrupted, teacher):
     assert {path.name for path in (uninterrupted / "snapshots").iterdir()} == names
 
 
-@pytest.fixture
-def odd_machine(monkeypatch):
-    """A clock that jumps by up to a week at each call, and a file system without links."""
+@pytest.mark.parametrize("minutes", [0, 1e9])
+def test_crashes_leave_no_trace(tmp_path, uninterrupted, student_spec, monkeypatch, minutes):
+    """With a state after each iteration, and with states at evaluations only.
 
-    def refuse(*_, **__):
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
+    The clock jumps by up to a week at each call, and the file system has no links.
+    """
     real, source = time.time, random.Random(0)
     monkeypatch.setattr(time, "time", lambda: real() + source.uniform(-7, 7) * 86400)
     for name in ("link", "symlink"):
-        monkeypatch.setattr(os, name, refuse)
-
-
-@pytest.mark.parametrize("minutes", [0, 1e9])
-def test_crashes_leave_no_trace(tmp_path, uninterrupted, student_spec, monkeypatch, odd_machine, minutes):
-    """With a state after each iteration, and with states at evaluations only."""
+        monkeypatch.setattr(os, name, raising(PermissionError(errno.EPERM, "Operation not permitted")))
     for moment in sorted(random.Random(minutes).sample(range(0, 208, 16), 4)):
         interrupt_after(distill, student_spec, tmp_path, monkeypatch, moment, state_minutes=minutes)
     distill({**student_spec, "state_minutes": minutes}, tmp_path)
@@ -117,9 +111,8 @@ def test_a_kill_at_each_step_of_a_save(tmp_path, uninterrupted, student_spec, af
 
         def dying(source, target):
             calls.append(target)
-            if len(calls) == call and not after:
-                os.kill(os.getpid(), signal.SIGKILL)
-            replace(source, target)
+            if len(calls) < call or after:
+                replace(source, target)
             if len(calls) == call:
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -199,13 +192,12 @@ def test_sid2a_starts_from_the_generator_and_its_fake_score_from_the_teacher(uni
 def test_a_network_that_cannot_be_read_once_is_one_line(tmp_path, teacher, student_spec, monkeypatch):
     """As when a file was renamed over on another machine while this one had it open."""
     original, stale = builtins.open, os.strerror(errno.ESTALE)
-
-    def failing(file, *arguments, **options):
-        if str(file) == teacher:
-            raise OSError(errno.ESTALE, stale, teacher)
-        return original(file, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "open", failing)
+    fail = raising(OSError(errno.ESTALE, stale, teacher))
+    monkeypatch.setattr(
+        builtins,
+        "open",
+        lambda file, *more, **options: fail() if str(file) == teacher else original(file, *more, **options),
+    )
     refused(f"{teacher}.*{stale}", command, "distill", "--spec", json.dumps(student_spec), "--out", tmp_path / "run")
 
 

@@ -33,9 +33,8 @@ def test_ema_equals_the_official_one(golden):
             continue
         half_life, ratio = settings["ema_halflife_kimg"] * 1000, settings["ema_rampup_ratio"]
         nimg = table[f"{case}/nimg_before_step"].tolist()
-        np.testing.assert_allclose(
-            [ema_half_life(n, half_life, ratio) for n in nimg], table[f"{case}/halflife_nimg"], rtol=1e-12
-        )
+        half_lives = [ema_half_life(n, half_life, ratio) for n in nimg]
+        np.testing.assert_allclose(half_lives, table[f"{case}/halflife_nimg"], rtol=1e-12)
         betas = [ema_beta(n, settings["batch_size"], half_life, ratio) for n in nimg]
         np.testing.assert_allclose(betas, table[f"{case}/beta"], rtol=1e-12)
     assert any(case.startswith("bs") for case in info)
@@ -58,10 +57,8 @@ def test_learning_rates_of_published_teachers(golden):
     np.testing.assert_allclose(rates, table["edm_teacher_lr10e4_rampup10000k"], rtol=1e-12)
     table, info = golden("schedules/edm2_learning_rate")
     for case, s in info.items():
-        rates = [
-            teacher_learning_rate(n, s["batch_size"], s["ref_lr"], s["rampup_Mimg"] * 1e6, s["ref_batches"])
-            for n in table["nimg"]
-        ]
+        given = s["batch_size"], s["ref_lr"], s["rampup_Mimg"] * 1e6, s["ref_batches"]
+        rates = [teacher_learning_rate(n, *given) for n in table["nimg"]]
         np.testing.assert_allclose(rates, table[case], rtol=1e-12)
 
 

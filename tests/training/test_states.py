@@ -23,7 +23,7 @@ from sida.training.run import StateStore
 from sida.training.teacher import TeacherTrainer
 from tests import disks
 from tests.refused import command, refused
-from tests.training.toy import NETWORK, TEACHER, interrupt_after, results
+from tests.training.toy import NETWORK, TEACHER, interrupt_after, raising, results
 
 #: The same length and intervals, another result.
 OTHER = {**TEACHER, "lr": 1e-3}
@@ -53,15 +53,6 @@ def first_image(spec, folder, monkeypatch) -> int:
         patch.setattr(TeacherTrainer, "iteration", lambda self, nimg: seen.append(nimg) or original(self, nimg))
         train_teacher(spec, folder)
     return seen[0] if seen else -1
-
-
-def raising(error: OSError):
-    """A function that fails."""
-
-    def fail(*_):
-        raise error
-
-    return fail
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from sida.training.batches import StepBatches
 from sida.training.logs import lost
 from sida.training.teacher import TeacherTrainer
 from tests.refused import command, refused
-from tests.training.toy import EDM2, NETWORK, TEACHER, interrupt_after, results
+from tests.training.toy import EDM2, NETWORK, TEACHER, interrupt_after, results, vector
 
 #: EDM2's way: no ramp-down but by the number of steps, and two averages.
 EDM2_WAY = {
@@ -27,8 +27,8 @@ EDM2_WAY = {
 }  # fmt: skip
 
 
-def vector(path) -> torch.Tensor:
-    return torch.cat([p.detach().reshape(-1).double() for p in load_network(path)[0].parameters()])
+def weights(path) -> torch.Tensor:
+    return vector(load_network(path)[0]).double()
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_all_of_edm2s_way_resumes_exactly(averaged, tmp_path, monkeypatch):
     assert len(names) == 16
     assert names[0].endswith("-0.1.safetensors")
     # The result is the average that is named first.
-    assert torch.equal(vector(tmp_path / "network.safetensors"), vector(tmp_path / "snapshots" / names[-2]))
+    assert torch.equal(weights(tmp_path / "network.safetensors"), weights(tmp_path / "snapshots" / names[-2]))
     assert read_metadata(tmp_path / "network.safetensors")["average_std"] == 0.1
 
 
@@ -62,11 +62,11 @@ def test_a_rate_that_has_not_risen_changes_nothing_and_one_that_falls_changes_le
     spec = {**TEACHER, "snapshot_kimg": None, "lr_decay_start": 1.0, "total_kimg": 0.1}
     flat = {"ema_rampup_ratio": None, "ema_half_life_kimg": 1e-9}
     still, falling, steady = (
-        vector(train_teacher({**spec, **flat, **more}, tmp_path / name))
+        weights(train_teacher({**spec, **flat, **more}, tmp_path / name))
         for name, more in {"still": {"lr_rampup_kimg": 1e9}, "falling": {"lr_ref_batches": 1}, "steady": {}}.items()
     )
     torch.manual_seed(derive_seed(TEACHER.get("seed", 0), "initialisation"))
-    start = torch.cat([p.detach().reshape(-1).double() for p in build_network(TEACHER["network"]).parameters()])
+    start = vector(build_network(TEACHER["network"]))
     assert (still - start).abs().max() < 1e-6
     assert 0 < (falling - start).norm() < 0.8 * (steady - start).norm()
 
@@ -78,8 +78,8 @@ def test_an_average_made_afterwards_is_the_one_that_training_would_have_kept(kep
     assert main(["average", *kept, "--std", "0.14", "--out", str(made)]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     assert float(line.removeprefix("profile differs by ").split()[0]) < 0.05
-    wanted, others = vector(tmp_path / "wanted/network.safetensors"), [vector(path) for path in kept[-2:]]
-    error = (vector(made) - wanted).norm()
+    wanted, others = weights(tmp_path / "wanted/network.safetensors"), [weights(path) for path in kept[-2:]]
+    error = (weights(made) - wanted).norm()
     assert error < 0.1 * min((other - wanted).norm() for other in others)
     metadata = read_metadata(made)
     assert (metadata["nimg"], metadata["average_std"]) == (400, 0.14)
@@ -87,7 +87,7 @@ def test_an_average_made_afterwards_is_the_one_that_training_would_have_kept(kep
     # One that was kept comes back as it was.
     nimg = read_metadata(kept[4])["nimg"]
     assert main(["average", *kept, "--std", "0.1", "--nimg", str(nimg), "--out", str(made)]) == 0
-    np.testing.assert_allclose(vector(made), vector(kept[4]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(weights(made), weights(kept[4]), rtol=1e-4, atol=1e-5)
 
 
 def test_averages_of_other_runs_or_kinds_are_one_line(kept, tmp_path):

@@ -17,13 +17,10 @@ from tests.refused import refused
 from tests.training.toy import GIVEN, MADE, STUDENT, TEACHER, interrupt_after, results
 
 
-@pytest.fixture(autouse=True)
-def _from_the_first_value():
+def following(teacher, values, **changes):
+    """The spec of a student whose evaluations give these values, from the first one on."""
     GIVEN.clear()
     MADE.clear()
-
-
-def following(teacher, values, **changes):
     evaluation = {"every_kimg": 0.032, "monitor": "tests.training.toy:make_curve", "kwargs": {"values": list(values)}}
     more = changes.pop("evaluation", {})
     spec = {**STUDENT, "teacher": teacher, "warmup_kimg": 0.01, "adversarial_kimg": 0.05, "snapshot_kimg": None}
@@ -96,7 +93,6 @@ def test_a_diverging_run_says_so_or_stops(teacher, tmp_path, capsys):
         "distill toy: diverging at image 128: fd = 6.4 is 3.2 times its best (2 at image 64)",
         "distill toy: diverging at image 224: fd = 40 is 20.0 times its best (2 at image 64)",
     ]
-    GIVEN.clear()
     spec = following(teacher, values, on_divergence="stop", total_kimg=0.24)
     refused(f"^{lines[0].partition(' (')[0]}", distill, spec, tmp_path / "stopped")
     # Nothing is lost: the same run goes on from its last state when it is told to, and measures there again.
@@ -128,14 +124,12 @@ def test_an_evaluation_without_a_number_stops_a_run_or_is_part_of_its_result(tea
     values = [5.0, 4.0, "nan", "inf", 3.0, "nan"]
     told = r"the evaluation at image 64 gave fd = nan, not a number"
     refused(told, distill, following(teacher, values), tmp_path / "stopped")
-    GIVEN.clear()
     spec = following(teacher, values, on_divergence="publish", total_kimg=0.16)
     metadata = read_metadata(distill(spec, tmp_path / "run"))
     assert (metadata["nimg"], metadata["fd"], metadata["last_nimg"]) == (128, 3.0, 160)
     logged = [record["fd"] for record in read_jsonl(tmp_path / "run/evaluations.jsonl")]
     assert logged == [5.0, 4.0, None, None, 3.0, None]
     assert "diverging at image 64: fd = inf" in capsys.readouterr().err
-    GIVEN.clear()
     nothing = following(teacher, ["nan"] * 20, on_divergence="publish", total_kimg=0.064)
     assert read_metadata(distill(nothing, tmp_path / "nothing"))["nimg"] == 64
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -11,6 +10,7 @@ import traceback
 import pytest
 import torch
 
+from sida.config.recipe import METHOD_SETTINGS
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.methods import METHODS
@@ -51,7 +51,8 @@ TIMES = ("seconds", "img_per_s", "memory_mb")
 
 def of_method(method, spec):
     """The spec for another method, without the settings that this one does not read."""
-    return {key: value for key, value in spec.items() if key not in METHODS[method].unread} | {"method": method}
+    unread = METHOD_SETTINGS - METHODS[method].settings
+    return {key: value for key, value in spec.items() if key not in unread} | {"method": method}
 
 
 SID_STUDENT = of_method("sid", STUDENT)
@@ -93,6 +94,20 @@ def make_curve(values):
 
 class CrashError(Exception):
     """Stands for a process that dies."""
+
+
+def raising(error):
+    """A function that fails."""
+
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+def vector(net):
+    """All parameters of a network, one after the other."""
+    return torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
 
 
 def interrupt_after(run, spec, folder, monkeypatch, nimg, **minutes):
@@ -149,11 +164,6 @@ def fork(task, log):
 def wait(pid):
     """Exit status of a child; minus the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def as_json(spec):
-    """A spec as text for the command line."""
-    return json.dumps(spec)
 
 
 def recipe(**given):
