@@ -290,8 +290,7 @@ def fetch_many(asset_ids: Sequence[str], transfer: Transfer | None = None) -> di
     """Fetches several assets, one after the other; see :func:`fetch`. All are tried even if one fails.
 
     Raises:
-        UserError: An asset is missing. For several missing assets every reason is printed, and the message has their
-            number.
+        UserError: An asset is missing. Of several, the last one's fault is raised, and the others are printed before.
     """
     for asset_id in asset_ids:
         _find(asset_id)
@@ -302,10 +301,8 @@ def fetch_many(asset_ids: Sequence[str], transfer: Transfer | None = None) -> di
             found[asset_id] = fetch(asset_id, transfer)
         except UserError as error:
             errors.append(error)
-    if len(errors) == 1:
-        raise errors[0]
+    for fault in errors[:-1]:
+        say(str(fault))
     if errors:
-        for fault in errors:
-            say(str(fault))
-        raise UserError("", f"{len(errors)} of {len(found) + len(errors)} assets are missing (listed above)")
+        raise errors[-1]
     return found

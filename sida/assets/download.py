@@ -347,9 +347,8 @@ def unfit(path: Path, asset: Asset, sha256: str) -> tuple[str, str]:
     if size != (asset.size or size) or not size:
         return found, f"has {size:,} bytes" + (f", {asset.size:,} are registered" if asset.size else "")
     if sha256:
-        known = (
-            "registered" if asset.sha256 else f"recorded in assets.lock (a wrong one: sida assets forget {asset.id})"
-        )
+        on_first_use = f"recorded in assets.lock (a wrong one: sida assets forget {asset.id})"
+        known = "registered" if asset.sha256 else on_first_use
         return found, f"has the sha256 {found[:12]}…, {sha256[:12]}… is {known}"
     return found, ""
 

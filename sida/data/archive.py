@@ -214,7 +214,7 @@ class Files:
                 child = self._idle.pop()
             except IndexError:
                 child = Child(READER, self.path, memory)
-            if child.alive and child.owner == os.getpid():
+            if child.close.alive and child.owner == os.getpid():
                 children.append(child)
         try:
             yield children

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from sida.config.families import SD_VAE
 from sida.config.resources import how_to_install
 from sida.data.archive import Files
 from sida.errors import UserError
@@ -198,16 +197,19 @@ class Dataset(abc.ABC):
 
     @property
     def network_shape(self) -> tuple[int, int, int]:
-        """Shape ``(C, H, W)`` of network input."""
-        return (self.num_channels, self.resolution, self.resolution)
+        """Shape ``(C, H, W)`` of network input: a latent has half the channels of its moments."""
+        channels = self.num_channels if self.is_pixels else self.num_channels // 2
+        return (channels, self.resolution, self.resolution)
 
     def network_input(
         self, batch: torch.Tensor, noise: Callable[[torch.Tensor], torch.Tensor] | None = None
     ) -> torch.Tensor:
         """Converts a batch of :meth:`images` to network input, float32: ``x / 127.5 - 1`` for pixels.
 
-        Latent data sets sample with unit normal ``noise(x)`` (:class:`ImageArchive`); pixels ignore ``noise``.
+        Latents are sampled from their moments with unit normal ``noise(x)`` (None: torch's generator).
         """
+        if not self.is_pixels:
+            return LatentScaling().sample(batch, noise or torch.randn_like)
         return batch.to(torch.float32) / 127.5 - 1
 
     def describe(self) -> dict[str, Any]:
@@ -255,9 +257,7 @@ class LatentScaling:
     """
 
     def __init__(
-        self,
-        raw_mean: Sequence[float] = (5.81, 3.25, 0.12, -2.15),
-        raw_std: Sequence[float] = (4.17, 4.62, 3.71, 3.28),
+        self, raw_mean: Sequence[float] = (5.81, 3.25, 0.12, -2.15), raw_std: Sequence[float] = (4.17, 4.62, 3.71, 3.28)
     ) -> None:
         mean, std = torch.tensor([raw_mean, raw_std], dtype=torch.float64)
         self.scale, self.bias = (0.5 / std).float(), (-mean * 0.5 / std).float()
@@ -300,12 +300,7 @@ class ImageArchive(Dataset):
     """
 
     def __init__(
-        self,
-        path: str,
-        name: str | None = None,
-        use_labels: bool = True,
-        cache: bool = False,
-        **views: Any,
+        self, path: str, name: str | None = None, use_labels: bool = True, cache: bool = False, **views: Any
     ) -> None:
         self.files = Files(path)
         self.members = self.files.pictures(arrays=True)
@@ -325,20 +320,6 @@ class ImageArchive(Dataset):
         super().__init__(name or PurePath(path).stem, self._raw_shape, labels, **views)
         self._cached = np.empty(self._raw_shape, dtype=self.dtype) if cache else None
         self._is_cached = np.zeros(len(self.members), dtype=bool)
-
-    @property
-    def network_shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)`` of network input: a latent has half the stored channels."""
-        channels = self.num_channels if self.is_pixels else self.num_channels // 2
-        return (channels, self.resolution, self.resolution)
-
-    def network_input(
-        self, batch: torch.Tensor, noise: Callable[[torch.Tensor], torch.Tensor] | None = None
-    ) -> torch.Tensor:
-        """Scales pixels, or samples latents from moments; ``noise(x)`` is unit normal (None: torch's generator)."""
-        if self.is_pixels:
-            return super().network_input(batch)
-        return LatentScaling().sample(batch, noise or torch.randn_like)
 
     def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
         """Images ``(N, C, H, W)``.
@@ -410,7 +391,7 @@ class LatentEncoder:
         return torch.cat([posterior.mean, posterior.std], 1).to(torch.float32)
 
 
-def load_vae(path: str = SD_VAE.name, device: str | torch.device = "cpu") -> Any:
+def load_vae(path: str, device: str | torch.device = "cpu") -> Any:
     """Loads diffusers' ``AutoencoderKL`` in evaluation mode, from local files only.
 
     Args:

@@ -48,16 +48,13 @@ def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset"
         dataset = opens(config, **views)
     if not isinstance(dataset, Dataset):
         raise UserError(f"{where}.kind", f"'{config.kind}' returned {type(dataset).__name__}, not a sida.data.Dataset")
-    facts = {"num_images": dataset.raw_count, "resolution": dataset.resolution, "channels": dataset.num_channels}
-    facts["label_dim"] = dataset.label_dim
-    for key, found in facts.items():
-        if getattr(config, key) not in (None, found):
-            fault = f"{config.path or config.name} has {found}, the spec says {getattr(config, key)}"
-            raise UserError(f"{where}.{key}", fault, "correct one of them")
-    # Its digest may read every byte.
-    if config.sha256 is not None and config.sha256 != dataset.sha256:
-        fault = f"{config.path or config.name} has {dataset.sha256}, the spec says {config.sha256}"
-        raise UserError(f"{where}.sha256", fault, "fetch or prepare the file again, or correct the spec")
+    renamed = {"num_images": "raw_count", "channels": "num_channels"}
+    # The digest comes last and only if it is asked for, since it may read every byte.
+    for key in ("num_images", "resolution", "channels", "label_dim", "sha256"):
+        wanted = getattr(config, key)
+        if wanted is not None and wanted != (found := getattr(dataset, renamed.get(key, key))):
+            fault = f"{config.path or config.name} has {found}, the spec says {wanted}"
+            raise UserError(f"{where}.{key}", fault, "correct the spec, or fetch or prepare the data again")
     return dataset
 
 

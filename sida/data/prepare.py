@@ -33,16 +33,7 @@ from PIL import Image
 
 from sida.config.datasets import Transform
 from sida.config.settings import Count, Range, Settings
-from sida.data.archive import (
-    CLASS,
-    MEMBERS,
-    PART,
-    Files,
-    common_folder,
-    dataset_json,
-    find_arrays,
-    image_name,
-)
+from sida.data.archive import CLASS, MEMBERS, PART, Files, common_folder, dataset_json, find_arrays, image_name
 from sida.data.pictures import encode_png, to_square
 from sida.errors import Progress, SettingError, UserError, located, visible
 from sida.files.atomic import atomic_path, zip_member
@@ -400,11 +391,7 @@ def _part_of(files: Files, members: np.ndarray, subset: str | None) -> tuple[np.
 
 
 def encode_dataset(
-    dataset: Dataset,
-    out: str,
-    encode: Callable[[torch.Tensor], torch.Tensor],
-    batch_size: int = 8,
-    device: str = "cpu",
+    dataset: Dataset, out: str, encode: Callable[[torch.Tensor], torch.Tensor], batch_size: int = 8, device: str = "cpu"
 ) -> tuple[int, ...]:
     """Writes ``00000/img-mean-std-00000000.npy`` … and ``dataset.json`` atomically to an archive.
 

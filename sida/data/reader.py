@@ -352,14 +352,12 @@ def _parsed_labels(content: bytes) -> dict[str, Any] | None:
     """Labels by file name of a ``dataset.json``, or None if its labels are null."""
     try:
         entries = json.loads(content)["labels"]
+        pairs = None if entries is None else [(str(name).replace("\\", "/"), label) for name, label in entries]
     except (ValueError, KeyError, TypeError):
-        raise UserError("", "must be JSON with the key 'labels'", "write it again") from None
-    if entries is None:
+        fault = "must be JSON with the key 'labels', of pairs [file name, label] or null"
+        raise UserError("", fault, "write it again") from None
+    if pairs is None:
         return None
-    try:
-        pairs = [(str(name).replace("\\", "/"), label) for name, label in entries]
-    except (TypeError, ValueError):
-        raise UserError("", "labels must be pairs [file name, label]", "write it again") from None
     if len(found := dict(pairs)) < len(pairs):
         raise UserError("", "has two labels for one file", "remove one")
     return found

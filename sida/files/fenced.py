@@ -87,11 +87,6 @@ class Child:
         self.send(method, *args, files=files, seconds=seconds)
         return self.receive()
 
-    @property
-    def alive(self) -> bool:
-        """Whether it was not ended."""
-        return self.close.alive
-
     def send(self, method: str, *args: Any, files: Sequence[BinaryIO] = (), seconds: float = 0) -> None:
         """Asks for ``method(files, *args)``.
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 
 from sida.errors import UserError, located, suggestion
-from sida.files.fenced import RESULT, Child, only_in_child
+from sida.files.fenced import RESULT, Child, check_answer, only_in_child
 from sida.files.ordinary import open_ordinary, size_on_disk
 from sida.files.tensors import read_tensors, starts_as_pickle
 
@@ -96,8 +96,7 @@ class PickleFile:
         for start in range(0, len(values), _PIECE):
             place = values[start : start + _PIECE]
             found = self._child.ask("piece", name, start, len(place))[1].get("piece")
-            if found is None or found.dtype != np.float32 or found.shape != place.shape:
-                raise UserError(self.path, "its reader gave other numbers than were asked for", AGAIN)
+            check_answer(found is not None and found.dtype == np.float32 and found.shape == place.shape, self.path)
             place[:] = found
         return torch.from_numpy(values).reshape(self.shapes[name])
 
@@ -324,11 +323,8 @@ def _read(file: Any) -> Any:
 def _read_zip(archive: zipfile.ZipFile) -> Any:
     names = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(names) != 1:
-        raise UserError(
-            "",
-            "a zip archive, but not one of torch.save (no data.pkl)",
-            "give the network's .pkl (pictures: sida score)",
-        )
+        fault = "a zip archive, but not one of torch.save (no data.pkl)"
+        raise UserError("", fault, "give the network's .pkl (pictures: sida score)")
     prefix = names[0].removesuffix("data.pkl")
     if f"{prefix}byteorder" in archive.namelist() and archive.read(f"{prefix}byteorder") != b"little":
         raise UserError("", "written on a big-endian machine", "save it again on a little-endian one")

@@ -164,8 +164,6 @@ def _check_plain(value: Any, what: str) -> None:
 
 def brief_reason(error: object) -> str:
     """A parser's message on one line, cut to 200 characters."""
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
     return " ".join(str(error).split())[:200]
 
 

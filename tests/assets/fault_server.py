@@ -51,6 +51,13 @@ def write_registry(path: Path, *rows: dict[str, str], columns: Sequence[str] = A
     return path
 
 
+def use_registry(monkeypatch: pytest.MonkeyPatch, folder: Path, *rows: dict[str, str]) -> Path:
+    """A registry file and a cache of the command's own in a folder."""
+    monkeypatch.setenv("SIDA_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("SIDA_ASSETS", str(path := write_registry(folder / "assets.tsv", *rows)))
+    return path
+
+
 def records(folder: Path) -> dict:
     """What a cache knows of its files."""
     return json.loads((folder / LOCK_FILE).read_text())

@@ -7,7 +7,7 @@ import pytest
 from eval.results.sheet import read_runs
 from sida.assets.registry import ASSET_COLUMNS, load_registry
 from sida.config.resources import ROOT
-from tests.assets.fault_server import write_registry
+from tests.assets.fault_server import use_registry, write_registry
 from tests.refused import command, refused
 from workflow.cli import main
 
@@ -36,9 +36,8 @@ def test_mistakes_in_a_row_are_named_with_their_place(tmp_path, change, reason):
 
 def test_the_command_fetches_records_lists_and_verifies(site, tmp_path, monkeypatch, capsys):
     shop = tmp_path / "cache"
-    monkeypatch.setenv("SIDA_CACHE", str(shop))
     rows = [{**GOOD, "id": n, "url": site.add(n, n.encode() * 9), "target": f"t/{n}"} for n in ("one", "two")]
-    monkeypatch.setenv("SIDA_ASSETS", str(write_registry(tmp_path / "assets.tsv", *rows)))
+    use_registry(monkeypatch, tmp_path, *rows)
     for name in ("a.json", "b.json"):
         assert command("assets", "fetch", "one", "--record", tmp_path / name).strip() == str(shop / "t/one")
     record = (tmp_path / "a.json").read_text()

@@ -1,7 +1,6 @@
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 import torch
 
 from sida.data import LatentDecoder, LatentEncoder, LatentScaling, load_dataset, load_vae
@@ -10,13 +9,6 @@ from tests.refused import refused
 
 #: First three channels × 0.1 + 0.5, as in the golden recording.
 STAND_IN = SimpleNamespace(decode=lambda x: SimpleNamespace(sample=x[:, :3] * 0.1 + 0.5))
-
-
-@pytest.fixture
-def archive(tmp_path):
-    moments = np.random.default_rng(0).normal(size=(3, 8, 4, 4)).astype(np.float32)
-    content = {f"00000/img-mean-std-{i:08d}.npy": npy(item) for i, item in enumerate(moments)}
-    return write_zip(tmp_path / "latents.zip", content), moments
 
 
 def test_scaling_and_decoding_match_the_golden_ones(golden):
@@ -41,8 +33,9 @@ def test_decoded_bytes_follow_the_official_rule(golden):
         np.testing.assert_array_equal(decode(values)[0, 0, 0], arrays[f"{name}/uint8_latent_decoder"])
 
 
-def test_a_latent_archive_gives_moments_and_samples_them(archive):
-    path, moments = archive
+def test_a_latent_archive_gives_moments_and_samples_them(tmp_path):
+    moments = np.random.default_rng(0).normal(size=(3, 8, 4, 4)).astype(np.float32)
+    path = write_zip(tmp_path / "latents.zip", {f"{i}.npy": npy(item) for i, item in enumerate(moments)})
     data = load_dataset({"name": "img512", "kind": "zip", "path": path, "channels": 8, "resolution": 4})
     assert not data.is_pixels
     assert data.network_shape == (4, 4, 4)
@@ -50,11 +43,9 @@ def test_a_latent_archive_gives_moments_and_samples_them(archive):
     np.testing.assert_array_equal(batch, moments[[2, 0]])
     assert torch.equal(data.network_input(batch, torch.ones_like), LatentScaling().sample(batch, torch.ones_like))
     assert not torch.equal(data.network_input(batch), data.network_input(batch))
-
-
-def test_mirrored_latents_and_those_of_another_autoencoder_are_refused(archive, tmp_path):
-    spec = {"name": "img512", "kind": "zip", "path": archive[0]}
-    assert refused("xflip has no meaning", load_dataset, spec | {"xflip": True}).place == archive[0]
+    # Neither mirrored nor those of another autoencoder.
+    spec = {"name": "img512", "kind": "zip", "path": path}
+    assert refused("xflip has no meaning", load_dataset, spec | {"xflip": True}).place == path
     other = write_zip(tmp_path / "other.zip", {"0.npy": npy(np.zeros((32, 4, 4), np.float32))})
     assert refused("32 channels.*sida data encode", load_dataset, spec | {"path": other}).place == other
 

@@ -64,10 +64,6 @@ class Escapes:
         (TRIES.get(name) or ENDS[name][0])()
         return None, {}
 
-    def say(self, files: list[Any], value: Any) -> tuple[Any, dict[str, np.ndarray]]:
-        """Says what it is told to."""
-        return value, {}
-
     def lie(self, files: list[Any], kind: str, shape: list[int]) -> Any:
         """Claims an array that is not there."""
         from sida.files import fenced

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sida.files import pickles
-from sida.files.pickles import PickleFile, _Unpickler, read_pickle, read_state_dict
+from sida.files.pickles import _Unpickler, read_pickle, read_state_dict
 from tests.data.test_archive import zip_of as archive
 from tests.files.made_pickles import MARK, again, called, kept, long, shared, text, whole, write_genuine
 from tests.networks.made import SMALL, random_network
@@ -86,13 +85,6 @@ def test_weights_of_torch_save_are_read_exactly(tmp_path, zipped):
 def test_other_files_of_torch_save_are_one_line(tmp_path, value, message):
     torch.save(value, tmp_path / "w.pth")
     refused(message, read_state_dict, tmp_path / "w.pth")
-
-
-@pytest.mark.parametrize("said", [{}, [], {"tensors": [["a"]]}, {"tensors": [["a", [-1]]]}, {"tensors": [["a", "x"]]}])
-def test_a_reader_that_lies_about_tensors_is_one_line(tmp_path, monkeypatch, said):
-    (tmp_path / "n.pkl").write_bytes(b"x" * 100)
-    monkeypatch.setattr(pickles, "READER", "tests.files.escapes:Escapes")
-    assert refused("no value that can be used", PickleFile, tmp_path / "n.pkl", "say", said).place.endswith("n.pkl")
 
 
 def test_a_tensor_beyond_its_memory_is_refused(tmp_path):

@@ -67,9 +67,7 @@ def assert_near(ours, plain, limit):
 
 @pytest.mark.parametrize("name", ["ddpmpp", "ncsnpp", "edm2", ADM])
 def test_fused_network_computes_the_same(name):
-    plain = network(name)
-    fused = copy.deepcopy(plain)
-    use_fused_kernels(fused)
+    plain, fused = network(name), network(name, True)
     # As a network lays the parameters out.
     FlatParameters(fused, channels_last=True)
     (outputs, gradients), (expected, wanted) = with_gradients(fused), with_gradients(plain)
@@ -87,9 +85,7 @@ def half(monkeypatch):
 @pytest.mark.parametrize("name", ["ddpmpp", ADM])
 def test_fused_network_in_half_precision(half, name):
     """Weights are converted together, and their gradients back; one level is shared by the images."""
-    plain = network(name, use_fp16=True)
-    fused = copy.deepcopy(plain)
-    use_fused_kernels(fused)
+    plain, fused = network(name, use_fp16=True), network(name, True, use_fp16=True)
     (outputs, gradients), (expected, wanted) = (with_gradients(net, True) for net in (fused, plain))
     assert_near(outputs, expected, 3e-3)
     assert_near(gradients, wanted, 3e-2)
