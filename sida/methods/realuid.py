@@ -23,7 +23,7 @@ from sida.config.settings import Count, Fraction, NotNegative, Range, Settings
 from sida.errors import SettingError
 from sida.late import Tensor, torch
 from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, Saw
-from sida.methods.sid import SiDLoss, both_labels, mean_error
+from sida.methods.sid import SiDLoss, both_labels
 from sida.noise import SIGMA_MAX, SIGMA_MIN, Draws
 
 
@@ -98,32 +98,20 @@ class RealSiDLoss(SiDLoss):
         parts = {"denoising": alpha * self.lambda_fake_score, "real": (1 - alpha) * self.lambda_fake_score}
         return super().weights(pixels) | parts
 
-    def target(self, x: Tensor, noisy: Tensor, sigma: Tensor, scale: float) -> Tensor:
+    def target(self, x: Tensor, noisy: Tensor, sigma: Tensor, scale: float | None = None) -> Tensor:
         """Denoised image c(x; κ) that ψ should return, ``(N, C, H, W)``, with the gradients of ``x`` and ``noisy``.
 
         Args:
             x: Images ``(N, C, H, W)``.
             noisy: The images with noise.
             sigma: Noise levels ``(N, 1, 1, 1)``.
-            scale: κ.
+            scale: κ; None takes that of generated images.
         """
+        scale = self.options.scales[0] if scale is None else scale
         if self.options.space == "image":
             return scale * x
         anchor = noisy / (1 + sigma) if self.options.space == "velocity" else noisy
         return scale * x + (1 - scale) * anchor
-
-    def divisor(self, x: Tensor, true: Tensor, sigma: Tensor) -> Tensor:
-        """Divisor of each image's ``sid``, ``(N, 1, 1, 1)``, without gradient."""
-        return mean_error(x, true)
-
-    def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
-        """Term ``sid``, float32 ``(N', C, H, W)``."""
-        x, labels, sigma = given.images, given.class_labels, self.generator_sigma(given.draws)
-        noisy = torch.addcmul(x, sigma, given.draws["noise"])
-        true, fake = true_score(noisy, sigma, labels), fake_score(noisy, sigma, labels)
-        wanted = self.target(x, noisy, sigma, self.options.scales[0])
-        (sid,) = given.whole(self.identity(wanted, true, fake) / self.divisor(x, true, sigma))
-        return {"sid": sid}
 
     def fake_score_terms(self, fake_score: Net, given: training.MicroBatch) -> RawTerms:
         """Terms ``denoising`` and ``real``, float32 ``(N', C, H, W)`` each; both halves pass ψ together.
@@ -181,7 +169,7 @@ class RealUIDLoss(RealSiDLoss):
         return sigma**-2 if self.options.space == "noise" else (1 + 1 / sigma).square()
 
     def divisor(self, x: Tensor, true: Tensor, sigma: Tensor) -> Tensor:
-        """See :meth:`RealSiDLoss.divisor`; 1/w."""
+        """See :meth:`~sida.methods.sid.SiDLoss.divisor`; 1/w."""
         return 1 / self.weight(sigma)
 
 

@@ -66,8 +66,17 @@ class SiDLoss(ScoreLoss):
         x, labels, sigma = given.images, given.class_labels, self.generator_sigma(given.draws)
         noisy = torch.addcmul(x, sigma, given.draws["noise"])
         true, fake = true_score(noisy, sigma, labels), fake_score(noisy, sigma, labels)
-        (sid,) = given.whole(self.identity(x, true, fake) / mean_error(x, true))
+        wanted = self.target(x, noisy, sigma)
+        (sid,) = given.whole(self.identity(wanted, true, fake) / self.divisor(x, true, sigma))
         return {"sid": sid}
+
+    def target(self, x: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
+        """Image that ψ should return for noisy images of the generator, ``(N, C, H, W)``: x."""
+        return x
+
+    def divisor(self, x: Tensor, true: Tensor, sigma: Tensor) -> Tensor:
+        """Divisor of each image's ``sid``, ``(N, 1, 1, 1)``, without gradient."""
+        return mean_error(x, true)
 
     def divided(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
         """SiD's term, logits of ψ, and the divisor of the generator's terms, all with NaNs."""
