@@ -321,11 +321,6 @@ class Method:
         # An adversarial term begins at some time.
         return read | {"adversarial_kimg"} if "lambda_adv" in read else read
 
-    @property
-    def unread(self) -> frozenset[str]:
-        """Settings that other methods read and this method does not."""
-        return METHOD_SETTINGS - self.settings
-
     def check(self, config: StudentConfig) -> None:
         """Checks that a run names a start that the method has, and that the method reads all settings of the run.
 
@@ -340,7 +335,7 @@ class Method:
         if self.start == "teacher" and config.init is not None:
             others = "sid2a (or sid: a restart)"
             raise SettingError("init", f"'{self.name}' starts from the teacher", f"remove it, or choose {others}")
-        unread = self.unread | getattr(options, "unread", frozenset())
+        unread = (METHOD_SETTINGS - self.settings) | getattr(options, "unread", frozenset())
         defaults = {field.name: field.default for field in dataclasses.fields(config) if field.name in unread}
         if found := sorted(name for name, default in defaults.items() if getattr(config, name) != default):
             raise SettingError(found[0], f"method '{self.name}' does not read {', '.join(found)}", "remove it")

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from sida import networks
-from sida.config.families import Family
 from sida.config.plugins import Registry
 from sida.config.recipe import WEIGHT_NORMS, ResolvedConfig, StudentConfig
 from sida.config.settings import OneOf
@@ -97,22 +96,18 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
     values["eps"] = EPS_FP16 if given.get("fp16", values["fp16"]) else EPS
     values |= given
     with settings_in(where):
-        _check_family(config, family, head)
+        # Networks of some families do not have these settings.
+        if config.augment is not None and not family.augmentation:
+            raise SettingError("augment", f"{family.title} networks take no augmentation", "set it to null")
+        for key in WEIGHT_NORMS:
+            if getattr(config, key) and not family.weight_norm:
+                raise SettingError(key, f"{family.title} networks do not have it ({config.teacher})", "remove it")
+        if config.logvar and not head:
+            raise SettingError("logvar", f"{config.teacher} has no log-variance head", "set it to false")
         if left := [name for name in inspect.get_annotations(ResolvedConfig) if values[name] is None]:
             fault = f"'{method.name}' has no default for {', '.join(left)} with {family.title} networks"
             raise SettingError("method", fault, "add it to the method's official values, or set it")
         return ResolvedConfig(**values)
-
-
-def _check_family(config: StudentConfig, family: Family, head: bool) -> None:
-    """Refuses settings that networks of the teacher's family do not have; ``head``: it predicts the log-variance."""
-    if config.augment is not None and not family.augmentation:
-        raise SettingError("augment", f"{family.title} networks take no augmentation", "set it to null")
-    for key in WEIGHT_NORMS:
-        if getattr(config, key) and not family.weight_norm:
-            raise SettingError(key, f"{family.title} networks do not have it ({config.teacher})", "remove it")
-    if config.logvar and not head:
-        raise SettingError("logvar", f"{config.teacher} has no log-variance head", "set it to false")
 
 
 def recipe_of(method: str = "sida", network: str = "EDMPrecond", **given: Any) -> ResolvedConfig:

@@ -11,6 +11,7 @@ import traceback
 import pytest
 import torch
 
+from sida.config.recipe import METHOD_SETTINGS
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.methods import METHODS
@@ -51,7 +52,8 @@ TIMES = ("seconds", "img_per_s", "memory_mb")
 
 def of_method(method, spec):
     """The spec for another method, without the settings that this one does not read."""
-    return {key: value for key, value in spec.items() if key not in METHODS[method].unread} | {"method": method}
+    unread = METHOD_SETTINGS - METHODS[method].settings
+    return {key: value for key, value in spec.items() if key not in unread} | {"method": method}
 
 
 SID_STUDENT = of_method("sid", STUDENT)
