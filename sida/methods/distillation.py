@@ -41,6 +41,9 @@ from sida.training.loop import Run
 from sida.training.processes import Interruption, Ranks
 from sida.training.run import check_shapes, class_source, decisive_settings, run_digest
 
+#: Values that digests record for settings that a method does not read, and for two that are gone.
+RECORDED = {"init_sigma": 2.5, "betas": DEFAULTS["betas"], "real_source": "data", "compile": False}
+
 
 def student_digest(
     config: StudentConfig,
@@ -73,8 +76,8 @@ def student_digest(
         settings.pop(path, None)
     if settings.get("evaluation") is not None:
         settings["evaluation"] = evaluation_facts(settings["evaluation"], config.dataset, f"{where}.evaluation")
-    defaults = _recorded_defaults(config.method)
-    settings |= {name: value for name, value in defaults.items() if settings.get(name) is None}
+    own = METHODS[config.method].official["edm"] if config.method in METHODS else {}
+    settings |= {name: own.get(name, value) for name, value in RECORDED.items() if settings.get(name) is None}
     if config.method not in METHODS:
         source = code_sha256(*load_object(config.method, f"{where}.method", "method"))
         settings["method"] = {"name": config.method, "source_sha256": source}
@@ -82,13 +85,6 @@ def student_digest(
         if source_of := class_source(network, f"{where}.{name}"):
             settings[name] = {**settings.get(name, {}), **source_of}
     return run_digest("student", settings, dataset_sha256, parents)
-
-
-def _recorded_defaults(method: str) -> dict[str, Any]:
-    """Values that digests record for settings that a method does not read, and for two that are gone."""
-    values = {"init_sigma": 2.5, "betas": DEFAULTS["betas"], "real_source": "data", "compile": False}
-    own = METHODS[method].official["edm"] if method in METHODS else {}
-    return {name: own.get(name, value) for name, value in values.items()}
 
 
 def distill(
@@ -216,21 +212,17 @@ class Evaluation:
         Raises:
             KeyboardInterrupt: This rank was asked to end.
         """
-        images, monitor = self._images(net, interruption.check), self.monitor
+        self.drawer.net, monitor = net, self.monitor
+
+        def images(seeds: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+            interruption.request.enforce()
+            (batch,) = self.drawer.draw(seeds, len(seeds), self.classes)
+            return batch.images, batch.classes
+
         if ranks.world_size == 1 or not (hasattr(monitor, "part") and hasattr(monitor, "join")):
             return ranks.from_first(lambda: dict(monitor(images)))
         parts = ranks.gather(monitor.part(images, ranks.rank, ranks.world_size))
         return ranks.from_first(lambda: dict(monitor.join(parts)))
-
-    def _images(self, net: torch.nn.Module, check: Callable[[], None]) -> Callable[[Sequence[int]], tuple[Any, Any]]:
-        self.drawer.net = net
-
-        def images(seeds: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-            check()
-            (batch,) = self.drawer.draw(seeds, len(seeds), self.classes)
-            return batch.images, batch.classes
-
-        return images
 
 
 def evaluation_facts(evaluation: Mapping[str, Any], dataset: Mapping[str, Any], where: str) -> dict[str, Any]:

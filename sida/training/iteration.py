@@ -271,7 +271,7 @@ class StepTrainer(Trainer):
         # The streams of first steps have a separate name, on which the draws of recorded runs depend.
         purpose = "augment" if stream in ("psi", "teacher") else f"augment-{stream}"
         for network in self.networks.values():
-            network.train() if network is step.network else network.eval()
+            network.set_training(network is step.network)
 
         position = self.ranks.rank * total
         for number, (images, labels) in enumerate(batches):
@@ -288,10 +288,12 @@ class StepTrainer(Trainer):
             losses = self._run(step, scales, tensors, augment)
             record.nan_samples += losses.pop("nan_count")
             for name, value in losses.items():
-                record.add_loss(name, value)
+                record.losses[name] = record.losses[name] + value if name in record.losses else value
             position += len(images)
         record.samples += total
-        record.add_step(step.name, step.network.step(phase.lr_factor))
+        report = step.network.step(phase.lr_factor)
+        record.grad_norms[step.name] = report.norm
+        record.bad_gradients = record.bad_gradients + report.replaced
 
 
 class StudentTrainer(StepTrainer):

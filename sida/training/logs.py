@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from sida.files.atomic import append_jsonl, jsonl_text, write_text
-from sida.training.optimizer import GuardReport
 from sida.training.processes import ALONE, Ranks
 
 LogRecords = Sequence[Mapping[str, Any]]
@@ -99,16 +98,6 @@ class IterationRecord:
     samples: int = 0
     nan_samples: torch.Tensor | int = 0
     bad_gradients: torch.Tensor | int = 0
-
-    def add_loss(self, name: str, value: torch.Tensor) -> None:
-        """Adds the share of one micro-batch."""
-        value = value.detach()
-        self.losses[name] = self.losses[name] + value if name in self.losses else value
-
-    def add_step(self, name: str, report: GuardReport) -> None:
-        """Records a network's step."""
-        self.grad_norms[name] = report.norm
-        self.bad_gradients = self.bad_gradients + report.replaced
 
 
 def share_records(records: Sequence[IterationRecord], ranks: Ranks) -> None:

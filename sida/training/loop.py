@@ -425,53 +425,44 @@ class Run(Generic[AnyConfig]):
         Returns:
             Path of the network.
         """
+        dataset, code = self.dataset, code_version()
+        stage = f"{'teacher' if method == 'teacher' else 'distill'} {self.config.name}"
+
+        def attempt(config: AnyConfig, set_aside: bool) -> Path:
+            with (
+                # on_divergence changes no number, but whether a process ends.
+                joined(self.device, (code, digest, config.on_divergence)) as ranks,
+                RunFiles(self.folder, digest, set_aside, ranks, config.loggers) as files,
+            ):
+                if files.finished:
+                    files.publish_again(stage)
+                    return files.network
+                trainer = start(ranks, config)
+                trainer.join(ranks)
+                # A resumed run need not read all images again.
+                known = None if files.kept is None else read_sketch(files.kept.record.get("images"))
+                sketch = known or ranks.from_first(lambda: join_sketches([dataset.sketch, *seen]))
+                # Without times and paths: equal runs give equal files.
+                metadata = {
+                    "name": config.name,
+                    "method": method,
+                    "network": architecture(trainer.ema.net),
+                    "dataset": {**dataset.describe(), "sha256": dataset.sha256},
+                    **({} if sketch is None else {"images": sketch.record()}),
+                    "seed": config.seed,
+                    "parents": dict(parents or {}),
+                    "code_version": code,
+                    "config_sha256": digest,
+                    **trainer.provenance,
+                }
+                TrainingLoop(trainer, config, stage, files, metadata).run()
+            return files.network
+
         try:
-            return self._trained(method, digest, start, parents or {}, set_aside, seen)
+            return attempt(self.config, set_aside)
         except TooLargeError as fault:
             if self.config.checkpointing or place()[1] > 1:
                 raise
             say(f"{fault.fault}: going on from the last state with checkpointing; the numbers stay the same")
         # Only here has the error released the memory of the first attempt.
-        relieved = Run(dataclasses.replace(self.config, checkpointing=True), self.folder, self.device, self.dataset)
-        return relieved.train(method, digest, start, parents, False, seen)
-
-    def _trained(
-        self,
-        method: str,
-        digest: str,
-        start: Callable[[Ranks, AnyConfig], Trainer],
-        parents: Mapping[str, str | None],
-        set_aside: bool,
-        seen: Iterable[Sketch | None],
-    ) -> Path:
-        config, dataset = self.config, self.dataset
-        stage = f"{'teacher' if method == 'teacher' else 'distill'} {config.name}"
-        code = code_version()
-        with (
-            # on_divergence changes no number, but whether a process ends.
-            joined(self.device, (code, digest, config.on_divergence)) as ranks,
-            RunFiles(self.folder, digest, set_aside, ranks, config.loggers) as files,
-        ):
-            if files.finished:
-                files.publish_again(stage)
-                return files.network
-            trainer = start(ranks, config)
-            trainer.join(ranks)
-            # A resumed run need not read all images again.
-            known = None if files.kept is None else read_sketch(files.kept.record.get("images"))
-            sketch = known or ranks.from_first(lambda: join_sketches([dataset.sketch, *seen]))
-            # Without times and paths: equal runs give equal files.
-            metadata = {
-                "name": config.name,
-                "method": method,
-                "network": architecture(trainer.ema.net),
-                "dataset": {**dataset.describe(), "sha256": dataset.sha256},
-                **({} if sketch is None else {"images": sketch.record()}),
-                "seed": config.seed,
-                "parents": dict(parents),
-                "code_version": code,
-                "config_sha256": digest,
-                **trainer.provenance,
-            }
-            TrainingLoop(trainer, config, stage, files, metadata).run()
-        return files.network
+        return attempt(dataclasses.replace(self.config, checkpointing=True), False)

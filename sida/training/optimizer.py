@@ -2,14 +2,11 @@
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 
-from sida.networks import build_network
-from sida.networks.file import save_network
 from sida.training.processes import ALONE, Ranks
 
 NamedTensors = dict[str, torch.Tensor]
@@ -38,12 +35,13 @@ class FlatParameters:
     Attributes:
         vector: float32 ``(P,)``, in the order of ``net.parameters()``.
         parameters: The network's parameters, views of ``vector``.
+        learning: Those that are trained.
     """
 
     def __init__(self, net: torch.nn.Module, channels_last: bool = False) -> None:
         self.net, self.parameters = net, list(net.parameters())
         self.channels_last = channels_last
-        self._learning = [p for p in self.parameters if p.requires_grad]
+        self.learning = [p for p in self.parameters if p.requires_grad]
         self.vector = self._joined([p.detach().float() for p in self.parameters])
         for p, part in zip(self.parameters, self._parts(self.vector, self.channels_last)):
             p.data = part
@@ -106,11 +104,6 @@ class FlatParameters:
         """Removes all gradients."""
         for p in self.parameters:
             p.grad = None
-
-    def requires_grad_(self, flag: bool) -> None:
-        """Turns gradients of all trained parameters on or off."""
-        for p in self._learning:
-            p.requires_grad_(flag)
 
 
 class Adam:
@@ -253,23 +246,16 @@ class OptimizedNetwork:
         self.adam = optimizer(self.flat.vector, betas, eps)
         self._modules = list(net.modules())
 
-    def train(self) -> torch.nn.Module:
-        """Returns the network in training mode, with gradients of its parameters."""
-        return self._mode(True)
+    def set_training(self, training: bool) -> None:
+        """Sets training mode with gradients of the parameters, or freezes these in evaluation mode.
 
-    def eval(self) -> torch.nn.Module:
-        """Returns the network with its parameters frozen, in evaluation mode unless it is always in training mode.
-
-        Gradients still flow through to the input.
+        A network that is always in training mode is only frozen. Gradients still flow through to its input.
         """
-        return self._mode(False)
-
-    def _mode(self, training: bool) -> torch.nn.Module:
         for module in self._modules:
             # Module.train() costs 20 times this, several times per iteration.
             object.__setattr__(module, "training", training or self.always_training)
-        self.flat.requires_grad_(training)
-        return self.net
+        for p in self.flat.learning:
+            p.requires_grad_(training)
 
     def add_gradient(self, gradient: torch.Tensor) -> None:
         """Adds a micro-batch's gradient ``(P,)``, which the parameters do not hold; its memory may be reused then."""
@@ -367,16 +353,3 @@ def ema_beta(nimg: int, batch_size: int, half_life: float, rampup_ratio: float |
     Source: StyleGAN3 (arXiv:2106.12423); NVlabs/edm:training/training_loop.py.
     """
     return 0.5 ** (batch_size / max(ema_half_life(nimg, half_life, rampup_ratio), 1e-8))
-
-
-def write_network(path: Path, metadata: Mapping[str, Any], tensors: NamedTensors) -> None:
-    """Writes a network from the state of an average.
-
-    Args:
-        path: Target.
-        metadata: Provenance; ``network`` is the architecture.
-        tensors: ``parameters`` (one vector) and ``buffers/<name>``, see :meth:`FlatParameters.state`.
-    """
-    net = build_network(metadata["network"])
-    FlatParameters(net).load(tensors)
-    save_network(net, path, metadata)

@@ -51,7 +51,7 @@ class StopRequest(enum.IntEnum):
     STOP = 3
 
     def enforce(self) -> None:
-        """Raises the exception that ends the process, if the request asks for it."""
+        """Raises KeyboardInterrupt (or Preempted, which is one) if the request ends the process."""
         if self is StopRequest.STOP:
             raise KeyboardInterrupt
         if self is StopRequest.MAKE_ROOM:
@@ -86,10 +86,6 @@ class Interruption:
     def __exit__(self, *error: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-
-    def check(self) -> None:
-        """Raises KeyboardInterrupt (or Preempted, which is one) if the process was asked to end."""
-        self.request.enforce()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self.request:
@@ -147,9 +143,7 @@ class Ranks:
         return given
 
     def gather(self, value: T) -> list[T]:
-        """Returns all ranks' values in order on rank 0, and an empty list on the others."""
-        if self.world_size == 1:
-            return [value]
+        """Returns all ranks' values in order on rank 0, and an empty list on the others; for several ranks."""
         values = None if self.rank else [value] * self.world_size
         self._together(torch.distributed.gather_object, value, values, dst=0, group=self._patient)
         return values or []

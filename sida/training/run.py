@@ -27,13 +27,11 @@ from sida.files.atomic import sha256_json, sweep_temporaries, try_lock, wait_for
 from sida.files.ordinary import UnreadableError, open_ordinary
 from sida.files.tensors import read_tensors, write_tensors
 from sida.files.text_files import HASH_KEY, check_hash, parse_json, read_text, with_hash
-from sida.networks.file import build_on_meta, read_metadata, write_state_dict
+from sida.networks.file import build_network, build_on_meta, read_metadata, save_network, write_state_dict
 from sida.training.logs import Logs
-from sida.training.optimizer import NamedTensors, write_network
+from sida.training.optimizer import FlatParameters, NamedTensors
 from sida.training.processes import ALONE, Ranks
 
-#: Function that draws images of a network to a file.
-DrawPicture = Callable[[torch.nn.Module, Path], None]
 STATE_FORMAT = "sida-state-1"
 KEPT_STATES = 2
 #: Start of the names of the result's tensors in a state.
@@ -306,33 +304,32 @@ class RunFiles:
         return self
 
     def _find(self) -> tuple[dict[str, Any], Path] | None:
-        """Locks the folder and reads its state; returns the state's record and path."""
-        with contextlib.ExitStack() as lock:
-            self._take_lock(self.folder / "state", lock)
-            self.kept = self._store.load()
-            # Unfinished files of killed processes.
-            for folder in (self.folder, self.folder / "state", self.folder / "snapshots"):
-                sweep_temporaries(folder)
-            self._sort_snapshots()
-            self._lock = lock.pop_all()
-        return None if self.kept is None else (self.kept.record, self.kept.path)
+        """Locks the folder and reads its state; returns the state's record and path.
 
-    def _take_lock(self, folder: Path, held: contextlib.ExitStack) -> None:
-        """Locks the run until ``held`` is closed; a process that works on the same run is waited for.
+        A process that works on the same run is waited for.
 
         Raises:
             UserError: The folder cannot be written, or its file system has no locks.
         """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-            held.callback(os.close, lock)
-            if not try_lock(lock):
-                say(f"{folder}: another process is at work on this run; waiting for it to finish")
-                wait_for_lock(lock)
-        except OSError as error:
-            ways = "use a file system with locks, or choose another --out"
-            raise UserError(folder, f"cannot be locked ({error.strerror})", ways) from None
+        folder = self.folder / "state"
+        with contextlib.ExitStack() as held:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+                held.callback(os.close, lock)
+                if not try_lock(lock):
+                    say(f"{folder}: another process is at work on this run; waiting for it to finish")
+                    wait_for_lock(lock)
+            except OSError as error:
+                ways = "use a file system with locks, or choose another --out"
+                raise UserError(folder, f"cannot be locked ({error.strerror})", ways) from None
+            self.kept = self._store.load()
+            # Unfinished files of killed processes.
+            for swept in (self.folder, folder, self.folder / "snapshots"):
+                sweep_temporaries(swept)
+            self._sort_snapshots()
+            self._lock = held.pop_all()
+        return None if self.kept is None else (self.kept.record, self.kept.path)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         try:
@@ -394,14 +391,14 @@ class RunFiles:
         self,
         metadata: Mapping[str, Any],
         networks: Mapping[str, tuple[torch.nn.Module, Mapping[str, Any]]],
-        picture: DrawPicture,
+        picture: Callable[[torch.nn.Module, Path], None],
     ) -> None:
         """Writes the present networks in the background, after ``metadata["nimg"]`` images, and draws the first.
 
         Args:
             metadata: Metadata of all networks.
             networks: Networks with their further metadata, by the suffix of their file names.
-            picture: Draws images of the first network.
+            picture: Draws images of the first network to a file.
         """
         if self.ranks.rank:
             return
@@ -438,12 +435,14 @@ class RunFiles:
 
         Args:
             record: Record of the finished state.
-            tensors: Its tensors, see :func:`write_network`.
+            tensors: Its tensors; those of the result are the state of an average.
         """
         if not self.ranks.rank:
             self.logs.restart(record["train"], record["evaluations"], final=True)
             state = {name.removeprefix(BEST): tensor for name, tensor in tensors.items()}
-            write_network(self.network, record["metadata"], state)
+            net = build_network(record["metadata"]["network"])
+            FlatParameters(net).load(state)
+            save_network(net, self.network, record["metadata"])
 
     def publish_again(self, stage: str) -> None:
         """Writes all results of a finished run from its state, and reports it."""

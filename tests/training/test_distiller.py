@@ -165,7 +165,7 @@ def test_optimizers_equal_torchs(name, optimizer, decay, clip_norm, betas):
     theirs = getattr(torch.optim, name)(other.parameters(), 1e-2, betas, **decay)
     source = torch.Generator().manual_seed(0)
     for step in range(20):
-        for one, two in zip(ours.train().parameters(), other.parameters(), strict=True):
+        for one, two in zip(net.parameters(), other.parameters(), strict=True):
             one.grad = torch.randn(one.shape, generator=source) * 10.0 ** (step % 5 - 2)
             two.grad = one.grad.clone()
         norm = torch.nn.utils.clip_grad_norm_(other.parameters(), clip_norm or math.inf)
