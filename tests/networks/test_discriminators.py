@@ -142,7 +142,7 @@ def test_whole_discriminator_takes_a_step_at_true_size(resolution, label_dim):
     judge = OptimizedNetwork(ProjectedDiscriminator(backbones, label_dim), 1e-4, (0.0, 0.99))
     labels = torch.eye(10)[:1] if label_dim else None
     loss, before = GDDLoss(r1_gamma=1.0), judge.flat.vector.clone()
-    judge.train()
+    judge.set_training(True)
     # The penalty goes twice through the backbones.
     loss.r1_penalty(judge.net, images, labels).mean().backward()
     loss.generator_loss(judge.net, images.flip(3), labels).backward()

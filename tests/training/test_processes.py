@@ -150,11 +150,11 @@ def test_a_signal_to_one_process_stops_all_at_the_same_image(tmp_path, spec):
 
 def test_an_evaluation_that_is_interrupted_stops_all_and_is_repeated(tmp_path, spec, alone):
     """Only the first measures; the others learn from it that it was asked to make room, and go on the same way."""
-    original = Evaluation._images
+    original = Evaluation.__call__
 
     def task(rank):
         if rank == 0:
-            Evaluation._images = lambda self, *given: stop() or original(self, *given)
+            Evaluation.__call__ = lambda self, *given: stop() or original(self, *given)
         return main(["distill", "--spec", json.dumps(spec), "--out", str(tmp_path / "run")])
 
     assert together(task, 2, tmp_path) == [EXIT_RETRY, EXIT_RETRY]

@@ -118,7 +118,8 @@ def test_settings_reach_losses_networks_and_steps(teachers, teacher, given, norm
 @pytest.mark.parametrize("mode", ["in_forward", "off"])
 def test_forced_weight_normalisation_rewrites_what_is_trained(teachers, mode):
     network = student_trainer(config_for(teachers("edm2"), "sida", weight_norm=mode)).generator
-    network.train()(torch.randn(4, 1, 8, 8), torch.tensor(2.5), torch.eye(10)[:4])
+    network.set_training(True)
+    network.net(torch.randn(4, 1, 8, 8), torch.tensor(2.5), torch.eye(10)[:4])
     weight = network.net.unet.enc["8x8_block0"].conv_res0.weight.detach().flatten(1)
     norms = weight.norm(dim=1) / weight.shape[1] ** 0.5
     assert torch.allclose(norms, torch.ones(()), atol=0.01) == (mode == "in_forward")
