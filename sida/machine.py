@@ -93,18 +93,6 @@ def set_tf32(matmul: bool, convolutions: bool) -> None:
 
 
 @contextlib.contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
-    """Sets torch's CPU threads within a context; 0 changes nothing."""
-    before = torch.get_num_threads()
-    if count:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
     """Allows or forbids TF32 in the whole process for a while, then restores the former setting.
 

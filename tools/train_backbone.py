@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eval.measuring.trial import cpu_threads
 from sida.data import load_dataset
 from sida.data.load import shuffled_digits
 from sida.files.tensors import read_tensors, write_tensors
-from sida.machine import cpu_threads
 from sida.networks.discriminators import DigitsBackbone
 from tools.train_digits import Classified, FitSettings, fit
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from eval.features.clothes import ClothesNet
+from eval.measuring.trial import cpu_threads
 from sida.config.datasets import dataset_spec
 from sida.data import load_dataset
 from sida.files.tensors import write_tensors
-from sida.machine import cpu_threads
 from sida.networks.discriminators import ClothesBackbone
 from tools.train_digits import Classified, FitSettings, fit
 

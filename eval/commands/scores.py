@@ -4,7 +4,8 @@ import argparse
 import os
 
 from eval.commands._options import extractor_options, output, pairs, shared
-from sida.cli.main import Verb, existing, network_source, whole
+from sida.assets.registry import check_network
+from sida.cli.main import Verb, existing, whole
 
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,7 +151,7 @@ def _source(text: str) -> str:
         if "." in text and text.replace(".", "_").isidentifier() and not packed and not os.path.exists(text):
             module, _, name = text.rpartition(".")
             raise UserError(text, f"a function is named with a colon, module:function, such as {module}:{name}")
-        network_source(text)
+        check_network(text)
     return text
 
 

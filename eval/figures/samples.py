@@ -239,7 +239,8 @@ def draw_grid(layout: SamplesFigure, generator: Mapping[str, Any], title: str) -
 
     from eval.measuring.measure import Measurer
     from eval.measuring.sources import DataSource, NetworkSource
-    from sida.machine import cpu_threads, tf32
+    from eval.measuring.trial import cpu_threads
+    from sida.machine import tf32
     from sida.sampling import row_classes
 
     measurer = Measurer(generator, f"--spec: run '{generator.get('run')}'")
@@ -268,7 +269,8 @@ def _real(layout: SamplesFigure, title: str, run: str, source: DataSource) -> Gr
     """Grid of real images: the first ones of each class in the data set's order, or evenly spaced without classes."""
     import numpy as np
 
-    from sida.sampling import row_classes
+    from sida.sampling import SeedStreams, row_classes
+    from sida.sampling.generate import real_images
 
     dataset, count = source.dataset, layout.rows * layout.columns
     classes = row_classes(layout.rows, layout.columns, dataset.label_dim) if layout.by_class else []
@@ -284,7 +286,8 @@ def _real(layout: SamplesFigure, title: str, run: str, source: DataSource) -> Gr
         spaced = [int(i) for i in np.linspace(0, len(dataset) - 1, count)]
         classes = [int(dataset.class_indices[i]) for i in spaced] if dataset.label_dim else []
         rule, indices = "evenly spaced", [*spaced]
-    real = source.drawer.real([i for i in indices if i is not None])
+    there = [i for i in indices if i is not None]
+    real = real_images(dataset, there, SeedStreams(there), source.drawer.decode)
     images = real.new_zeros(count, *real.shape[1:])
     images[[place for place, i in enumerate(indices) if i is not None]] = real
     return Grid(title, run, images, tuple(indices), False, classes, rule, None, dataset.sha256)

@@ -17,7 +17,7 @@ from eval.measuring.protocol import Protocol
 from eval.measuring.references import Reference, held_out_seen, load_references, records_of
 from eval.measuring.sources import CallableSource, DataSource, ImageFiles, MeasureSpec, NetworkSource, Source
 from eval.measuring.stores import ImageStore
-from eval.measuring.trial import TrialSums, compute_metrics, run_pass, sized
+from eval.measuring.trial import TrialSums, compute_metrics, cpu_threads, run_pass, sized
 from eval.metrics.kinds import Mean
 from eval.results.identity import Identity, joined
 from eval.results.measurements import extended, missing_metrics, read_measurement, trial_path, write_measurement
@@ -28,7 +28,7 @@ from sida.config.settings import from_mapping
 from sida.data import Dataset, load_dataset
 from sida.errors import Progress, UserError, suggestion
 from sida.files.atomic import sha256_json
-from sida.machine import cpu_threads, keep_freed_memory, take_device, tf32
+from sida.machine import keep_freed_memory, take_device, tf32
 
 
 class Measurer:

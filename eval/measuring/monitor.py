@@ -19,11 +19,11 @@ from eval.features.registry import make_extractors
 from eval.measuring.measure import default_batch_size
 from eval.measuring.protocol import OF_ALL_TRIALS, Protocol, load_protocol
 from eval.measuring.references import Reference, data_digest, fixed_digests, load_references
-from eval.measuring.trial import ImageBatch, TrialSums, compute_metrics, run_pass
+from eval.measuring.trial import ImageBatch, TrialSums, compute_metrics, cpu_threads, run_pass
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import by_content
-from sida.machine import cpu_threads, tf32
+from sida.machine import tf32
 
 Generate = Callable[[Sequence[int]], tuple[torch.Tensor, torch.Tensor | None]]
 SEED0 = 1 << 31

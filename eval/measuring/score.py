@@ -21,7 +21,7 @@ from eval.measuring.measure import Measurer, TrialRecords
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.sources import CallableSource, ImageFiles
 from eval.measuring.stores import ImageStore, open_images
-from eval.measuring.trial import sized
+from eval.measuring.trial import cpu_threads, sized
 from eval.metrics.metric import Metric
 from eval.results.identity import Identity
 from eval.results.measurements import read_measurement, record_identity, trial_path
@@ -37,7 +37,6 @@ from sida.config.settings import names_object
 from sida.data.dataset import Sketch
 from sida.errors import UserError, say
 from sida.files.atomic import sha256_json
-from sida.machine import cpu_threads
 from sida.sampling.job import LoadedGenerator
 
 

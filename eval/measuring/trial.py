@@ -10,6 +10,7 @@ other.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import queue
 import threading
@@ -30,6 +31,18 @@ from sida.machine import tf32
 from sida.sampling import NO_CLASS
 
 T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Sets torch's CPU threads within a context; 0 changes nothing."""
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class TrialSums:

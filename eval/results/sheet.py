@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from eval.results.csv_files import FORMULA
+from eval.results.csv_files import FORMULA, from_texts
 from eval.results.saw import read_saw
 from eval.results.summary import Measurement
 from sida.config.resources import find
@@ -24,7 +24,6 @@ from sida.config.settings import (
     Natural,
     OneOf,
     from_mapping,
-    from_texts,
     load_spec,
     load_yaml,
     names_object,

@@ -144,19 +144,20 @@ def is_address(text: str) -> bool:
     return text.startswith(("https://", "http://", "hf://"))
 
 
-def check_network(source: str) -> None:
-    """Checks that a file, a folder, an id or an address names a network, without opening it.
+def check_network(source: str) -> str:
+    """Returns a file, a folder, an id or an address if it names a network, without opening it.
 
     Raises:
         UserError: The text is no address, nothing is at this path, and no registered network has this id.
     """
     path = Path(os.path.expanduser(source))
     if is_address(source) or path.exists():
-        return
+        return source
     registry = load_registry()
     if path.suffix or "/" in source or source not in registry:
         hint = "" if path.suffix else suggestion(source, registry)[:200]
         raise UserError(source, f"no such file, and no registered network has this id{hint or '; check the path'}")
+    return source
 
 
 def asset_at(address: str) -> Asset:

@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, cast
 
-from sida.assets.registry import check_network
 from sida.config.plugins import allow_typed, our_object
 from sida.errors import EXIT_RETRY, Preempted, UserError, say, suggestion
 from sida.machine import code_version
@@ -257,16 +256,6 @@ def existing(option: str = "") -> Callable[[str], str]:
         return text
 
     return read
-
-
-def network_source(text: str) -> str:
-    """Parser of networks (file, folder, id or address): a wrong name ends before the heavy imports.
-
-    Raises:
-        UserError: Nothing has this name.
-    """
-    check_network(text)
-    return text
 
 
 #: Arguments of verbs that name an output file or folder, with their names in errors.

@@ -4,7 +4,8 @@ import argparse
 import json
 from typing import Any
 
-from sida.cli.main import Verb, add_whole, existing, network_source, number
+from sida.assets.registry import check_network
+from sida.cli.main import Verb, add_whole, existing, number
 from sida.config.settings import from_mapping, load_spec
 from sida.errors import one_line
 
@@ -24,7 +25,7 @@ _CONVERT_EXAMPLES = """examples:
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     source = "pickle, id of a registered network, or address"
-    parser.add_argument("source", type=network_source, metavar="IN.pkl", help=source)
+    parser.add_argument("source", type=check_network, metavar="IN.pkl", help=source)
     parser.add_argument("target", metavar="OUT.safetensors", help="file to write")
     parser.add_argument("--key", default="ema", help="entry of the pickle that holds the network (default: ema)")
     parser.add_argument("--network-class", metavar="NAME", help="class to use instead of the class named in the file")
@@ -159,7 +160,7 @@ def _sample_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("--spec", help="JSON text or file with the settings below (underscores); flags override it")
     network = "network file (.safetensors), published .pkl, asset id, or address"
-    parser.add_argument("--network", type=network_source, help=network)
+    parser.add_argument("--network", type=check_network, help=network)
     parser.add_argument("--seeds", metavar="LIST", help="image seeds, e.g. 0-49999 or 3,8,100-163 (default: 0-63)")
     parser.add_argument("--out", metavar="PATH", help="folder of PNG files (a data set in the EDM format) or FILE.npz")
     parser.add_argument("--sampler", help="see below (default: one_step)")
@@ -169,7 +170,7 @@ def _sample_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--class-labels", metavar="RULE", help=f"{rule} or a class")
     parser.add_argument("--dataset", help="name in config/datasets.yaml, or a spec (JSON text or file)")
-    parser.add_argument("--gnet", type=network_source, metavar="FILE", help="guiding network")
+    parser.add_argument("--gnet", type=check_network, metavar="FILE", help="guiding network")
     decoder = "decoder of latent networks (diffusers AutoencoderKL)"
     parser.add_argument("--vae", type=existing("--vae"), metavar="DIR", help=decoder)
     parser.add_argument("--grid", metavar="PNG", help="also write a picture: a row per class, seeds from the first one")

@@ -5,7 +5,6 @@ current folder, then in ``config/`` of the checkout that this package runs from 
 of a command line, which has no preset, also in the checkout's studies.
 """
 
-import functools
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -87,14 +86,8 @@ def names(kind: str, own: Iterable[Path] = ()) -> list[str]:
 def search_folders(own: Iterable[Path] = ()) -> list[Path]:
     """Folders in which names are looked for, in order: without a preset, also those of the checkout's studies."""
     own, studies = list(own), ROOT / "studies"
-    more = () if own or not studies.is_dir() else _folders_in(studies, studies.stat().st_mtime_ns)
+    more = () if own or not studies.is_dir() else sorted(path for path in studies.iterdir() if path.is_dir())
     return list(dict.fromkeys([*own, Path("config"), ROOT / "config", *more]))
-
-
-@functools.cache
-def _folders_in(place: Path, time: int) -> list[Path]:
-    """Folders in a folder of this time: tables ask for each row."""
-    return sorted(path for path in place.iterdir() if path.is_dir())
 
 
 def how_to_install(*packages: str) -> str:

@@ -11,12 +11,6 @@ from typing import Annotated, Any, Literal
 from sida.config.settings import Count, Finite, NotNegative, OneOf, Positive, Range, Settings, from_mapping
 from sida.errors import SettingError, UserError
 
-
-def heun_evaluations(num_steps: int) -> int:
-    """Network evaluations (NFE) of Heun's method: two per step, except one for the last step."""
-    return 2 * num_steps - 1
-
-
 #: Settings that each kind of sampler reads; :func:`sida.sampling.samplers.draw_batch` draws with those of a network.
 SAMPLER_KINDS = {
     "one_step": {"init_sigma", "num_steps", "kernels"},
@@ -80,8 +74,11 @@ class Sampler(Settings):
 
     @property
     def nfe(self) -> int:
-        """Evaluations of the network per image; as in the papers, those of a guiding network do not count."""
-        return {"one_step": self.steps, "heun": heun_evaluations(self.steps), "data": 0}[self.kind]
+        """Evaluations of the network per image; as in the papers, those of a guiding network do not count.
+
+        Heun's method takes two per step, except one for the last step.
+        """
+        return {"one_step": self.steps, "heun": 2 * self.steps - 1, "data": 0}[self.kind]
 
     def given(self) -> dict[str, Any]:
         """Kind, steps and the settings that differ from their defaults, as :func:`read_sampler` takes them."""

@@ -6,7 +6,6 @@ values by the annotations, with one-line errors that name the key; :mod:`tools.s
 tables from name, type, default and description.
 """
 
-import contextlib
 import copy
 import dataclasses
 import functools
@@ -193,26 +192,6 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
             raise SettingError(inside(where, key), MISSING, "add it")
     with settings_in(where):
         return cls(**values)
-
-
-def from_texts(cls: type[T], texts: Mapping[str, str], where: str) -> T:
-    """As :func:`from_mapping` for values that are texts, such as the cells of a row."""
-    hints = type_hints(cls)  # type: ignore[arg-type]
-    return from_mapping(cls, {key: _number(text, hints.get(key)) for key, text in texts.items()}, where)
-
-
-def _number(text: str, hint: Any) -> Any:
-    """A text as a number if the type hint allows one and the text is one; else the text."""
-    for kind in (int, float):
-        if kind in _parts(hint):
-            with contextlib.suppress(ValueError):
-                return kind(text)
-    return text
-
-
-@functools.cache
-def _parts(hint: Any) -> set[Any]:
-    return {hint}.union(*map(_parts, typing.get_args(hint)))
 
 
 def load_spec(text: str, where: str = "--spec") -> dict[str, Any]:

@@ -1,5 +1,4 @@
 from sida.config.samplers import Sampler as Sampler
-from sida.config.samplers import heun_evaluations as heun_evaluations
 from sida.config.samplers import read_sampler as read_sampler
 from sida.sampling.generate import Drawer as Drawer
 from sida.sampling.generate import row_classes as row_classes

@@ -22,10 +22,10 @@ import torch
 
 from sida.assets.cache import fetch_many
 from sida.config.datasets import LabelCounts
-from sida.config.families import SD_VAE, Decoder
+from sida.config.families import SD_VAE, check_guidance
 from sida.config.samplers import Sampler
 from sida.data.dataset import Dataset, LatentDecoder, load_vae
-from sida.errors import UserError, say
+from sida.errors import UserError, say, settings_in
 from sida.kernels import require_fused
 from sida.machine import Recording, RecordingError, Tensors, to_device
 from sida.networks import family_of
@@ -66,11 +66,6 @@ class Samples(NamedTuple):
 def device_of(net: torch.nn.Module) -> torch.device:
     """Device of a network's parameters."""
     return next(iter(net.parameters())).device
-
-
-def latent_decoder(net: torch.nn.Module) -> Decoder | None:
-    """Decoder of a network's latents, as defined by its family; None for a network of pixels."""
-    return family_of(net).decoder_of(int(getattr(net, "img_channels", 0)))
 
 
 def open_decoder(vae: str | None, device: str | torch.device) -> LatentDecoder:
@@ -126,7 +121,7 @@ class Drawer:
     def draws_latents(self) -> bool:
         """Whether the samples are latents, which need a decoder."""
         if self.net is not None:
-            return latent_decoder(self.net) is not None
+            return family_of(self.net).decoder_of(int(getattr(self.net, "img_channels", 0))) is not None
         dataset = self.dataset()
         return dataset is not None and not dataset.is_pixels
 
@@ -168,11 +163,8 @@ class Drawer:
         sampler, net, output = self.sampler, self.net, torch.device(output_device)
         if batch_size < 1:
             raise UserError("batch size", f"must be at least 1, got {batch_size}")
-        if sampler.guidance != 1 and self.guide is None:
-            fault = f"guidance {sampler.guidance} needs a guiding network"
-            raise UserError("sampler", fault, "give one or leave guidance out")
-        if sampler.guidance == 1 and self.guide is not None:
-            raise UserError("guiding network", "guides nothing with a guidance of 1", "set guidance, or leave it out")
+        with settings_in("sampler"):
+            check_guidance(sampler.guidance, self.guide)
         if not sampler.needs_network:
             dataset = self.dataset()
             if dataset is None:
@@ -246,17 +238,6 @@ class Drawer:
         classes = row_classes(rows, columns, self.label_dim) or "uniform"
         seeds = range(first_seed, first_seed + rows * columns)
         return torch.cat([batch.images for batch in self.draw(seeds, batch_size, classes)])
-
-    def real(self, indices: Sequence[int]) -> torch.Tensor:
-        """Returns images of the data set by index, uint8 ``(N, C, H, W)``, with latents decoded.
-
-        Raises:
-            UserError: The drawer has no data set.
-        """
-        dataset = self.dataset()
-        if dataset is None:
-            raise UserError("real images", "there is no data set", "give one")
-        return real_images(dataset, indices, SeedStreams(indices), self.decode)
 
 
 class _Drawn(NamedTuple):

@@ -194,12 +194,8 @@ class GuidedDenoiser(torch.nn.Module):
     ) -> torch.Tensor:
         """``D_w(x; σ)``, float32 ``(N, C, H, W)``; arguments as of :meth:`sida.networks.Precond.forward`."""
         denoised = self.net(x, sigma, class_labels)
-        return extrapolated(denoised, self.guide(x, sigma, guide_labels(self.guide, class_labels)), self.guidance)
-
-
-def extrapolated(denoised: torch.Tensor, by_guide: torch.Tensor, guidance: float) -> torch.Tensor:
-    """``D_g + w (D − D_g)``; exactly ``denoised`` for w = 1."""
-    return torch.lerp(by_guide, denoised, guidance)
+        # Exactly D for w = 1.
+        return self.guide(x, sigma, guide_labels(self.guide, class_labels)).lerp(denoised, self.guidance)
 
 
 def guide_labels(guide: Any, class_labels: torch.Tensor | None) -> torch.Tensor | None:
@@ -273,7 +269,7 @@ def heun(
         x32, level = x.to(torch.float32), torch.full((), sigma, dtype=torch.float32, device=x.device)
         denoised = net(x32, level, class_labels).to(dtype)
         if guidance != 1 and gnet is not None:
-            denoised = extrapolated(denoised, gnet(x32, level, labels_of_guide).to(dtype), guidance)
+            denoised = gnet(x32, level, labels_of_guide).to(dtype).lerp(denoised, guidance)
         return denoised
 
     levels = sigma_steps(num_steps, *sigma_range(net, sigma_min, sigma_max), rho, dtype).tolist()

@@ -38,17 +38,6 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FAULTS = (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
-def intact_shard(path: Path, seeds: Sequence[int]) -> bool:
-    """Whether an npz shard is intact and holds the images of these seeds."""
-    if not is_intact_zip(path):
-        return False
-    try:
-        with np.load(path, allow_pickle=False) as shard:
-            return bool(np.array_equal(shard["seeds"], np.asarray(seeds)))
-    except _FAULTS:
-        return False
-
-
 def intact_png(path: Path) -> bool:
     """Whether a PNG file is complete and all its chunks match their checksums."""
     try:
@@ -213,7 +202,14 @@ class NpzFile(SampleStore):
 
     def is_intact(self, shard: int) -> bool:
         """By the checksums of npz, and the seeds."""
-        return intact_shard(self.shard_path(shard), self.shard_seeds(shard))
+        path = self.shard_path(shard)
+        if not is_intact_zip(path):
+            return False
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return bool(np.array_equal(arrays["seeds"], np.asarray(self.shard_seeds(shard))))
+        except _FAULTS:
+            return False
 
     def write(self, shard: int, encoded: list[Any]) -> None:
         """Writes an npz shard."""

@@ -22,7 +22,6 @@ from sida.methods.sid import UniInstructLoss, expansion_weight
 from sida.networks import build_network
 from sida.networks.discriminators import FakeScoreWithHeads
 from sida.sampling import one_step
-from sida.sampling.samplers import extrapolated
 from sida.training.batches import MicroBatch
 from sida.training.schedule import Schedule
 from tests.golden.vectors import agree, load, relative_error
@@ -196,7 +195,7 @@ def test_dmd2_generator_on_a_frozen_teacher(name):
     def guided(x, sigma, labels):
         if info["guidance_scale"] is None:
             return teacher(x, sigma, labels)
-        return extrapolated(teacher(x, sigma, labels), teacher(x, sigma, 0 * labels), info["guidance_scale"])
+        return teacher(x, sigma, 0 * labels).lerp(teacher(x, sigma, labels), info["guidance_scale"])
 
     check_generator(arrays, info, student, loss, "vsd_loss", guided, score, *images, given)
 

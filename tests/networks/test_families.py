@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 import torch
 
-from sida.config.families import EDM, EDM2, EDM2_S, SD_VAE
+from sida.config.families import EDM, EDM2, EDM2_S
 from sida.config.samplers import Sampler
 from sida.errors import UserError
 from sida.methods import SID
 from sida.networks import build_network, family_of
-from sida.sampling.generate import latent_decoder
+from sida.sampling import Drawer
 from sida.sampling.samplers import SeedStreams, draw_batch
 from tests.networks.made import config
 
@@ -28,8 +28,8 @@ def test_family_of_a_description():
 
 @pytest.mark.parametrize("name", ["ddpmpp", "edm2"])
 def test_a_network_draws_latents_if_it_has_as_many_channels_as_the_decoder(name):
-    assert latent_decoder(build_network(config(name, img_channels=4))) is SD_VAE
-    assert latent_decoder(build_network(config(name))) is None
+    assert Drawer(Sampler(kind="one_step"), build_network(config(name, img_channels=4))).draws_latents
+    assert not Drawer(Sampler(kind="one_step"), build_network(config(name))).draws_latents
 
 
 @pytest.mark.parametrize(("name", "dtype", "draws"), [("ddpmpp", torch.float64, 4), ("edm2", torch.float32, 1)])

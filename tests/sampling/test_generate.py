@@ -153,15 +153,13 @@ def test_resampled_data_are_real_images_with_their_classes(digits):
     pairs = lambda images, classes: {(row.numpy().tobytes(), int(label)) for row, label in zip(images, classes)}
     assert pairs(images, classes) <= pairs(digits.images(range(1797)), digits.class_indices)
     assert torch.equal(images[100:], collect(None, range(100, 300), "data", dataset=digits, batch_size=7)[1])
-    assert torch.equal(Drawer(Sampler(kind="data"), dataset=lambda: digits).real([5, 2]), digits.images([5, 2]))
-    refused("there is no data set", Drawer(Sampler(kind="data")).real, [0])
 
 
 @pytest.mark.parametrize(
     ("kwargs", "told"),
     [
-        ({"sampler": "heun:3,guidance=2"}, "^sampler: .*guiding network"),
-        ({"sampler": "heun:3", "gnet": make()}, "^guiding network: .*guidance of 1"),
+        ({"sampler": "heun:3,guidance=2"}, "^sampler.guidance: .*guiding network"),
+        ({"sampler": "heun:3", "gnet": make()}, "^sampler.guide: .*guidance of 1"),
         ({"sampler": "data"}, "^sampler: .*data set"),
         ({"class_labels": "empirical"}, "^class labels: .*data set"),
         ({"class_labels": 10}, "^class labels: .*between 0 and 9"),
