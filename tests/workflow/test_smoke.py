@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from sida.cli.main import main
+from sida.config.recipe import METHOD_SETTINGS
 from sida.config.settings import from_mapping
 from sida.data.archive import dataset_json, image_name
 from sida.files.atomic import read_jsonl
@@ -76,7 +77,7 @@ def small_spec(run, folder):
         "adversarial_kimg": 2 * step,
         "tick_kimg": step,
     }
-    return {key: value for key, value in spec.items() if key not in METHODS[run.method].unread}
+    return {key: value for key, value in spec.items() if key not in METHOD_SETTINGS - METHODS[run.method].settings}
 
 
 @pytest.mark.parametrize(
