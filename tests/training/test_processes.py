@@ -234,9 +234,8 @@ def test_a_training_by_torchrun_stops_at_a_signal_or_a_kill_resumes_and_ends_wit
     os.kill(max(map(int, children)), signal.SIGKILL)
     _, told = run.communicate(timeout=300)
     assert run.returncode != 0
-    # The rest is torchrun's own report.
-    (line,) = [line for line in told.splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: another of the 2 processes of this training has ended")
+    # The other process notices that it is alone, unless torchrun asks it to end first.
+    assert "error: another of the 2 processes of this training has ended" in told or PREEMPTED in told
     images = newest_image(tmp_path)
     again = start(tmp_path)
     wait_for_image(tmp_path, again, images)
