@@ -428,7 +428,7 @@ class Run(Generic[AnyConfig]):
         dataset, code = self.dataset, code_version()
         stage = f"{'teacher' if method == 'teacher' else 'distill'} {self.config.name}"
 
-        def attempt(config: AnyConfig, set_aside: bool) -> Path:
+        def attempt(config: AnyConfig) -> Path:
             with (
                 # on_divergence changes no number, but whether a process ends.
                 joined(self.device, (code, digest, config.on_divergence)) as ranks,
@@ -459,10 +459,10 @@ class Run(Generic[AnyConfig]):
             return files.network
 
         try:
-            return attempt(self.config, set_aside)
+            return attempt(self.config)
         except TooLargeError as fault:
             if self.config.checkpointing or place()[1] > 1:
                 raise
             say(f"{fault.fault}: going on from the last state with checkpointing; the numbers stay the same")
         # Only here has the error released the memory of the first attempt.
-        return attempt(dataclasses.replace(self.config, checkpointing=True), False)
+        return attempt(dataclasses.replace(self.config, checkpointing=True))

@@ -225,8 +225,8 @@ def running(teacher, monkeypatch):
     """``running(kind)``: runs a training in a folder; the losses of some calls run out of memory after their work."""
     specs = {"teacher": {**TEACHER, **BRIEF}, "sida": {**SIDA, "teacher": teacher}}
 
-    def train(kind, folder, calls):
-        spec = specs.get(kind) or {**spec_of(kind, teacher), **BRIEF}
+    def train(kind, folder, calls, set_aside=False, **settings):
+        spec = (specs.get(kind) or {**spec_of(kind, teacher), **BRIEF}) | settings
         run, original = train_teacher if kind == "teacher" else distill, EagerRunner.__call__
         count = iter(range(10**6))
 
@@ -238,7 +238,7 @@ def running(teacher, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(EagerRunner, "__call__", failing)
-            run(spec, folder)
+            run(spec, folder, set_aside=set_aside)
 
     return train
 
@@ -254,3 +254,9 @@ def test_a_training_goes_on_with_the_same_numbers(tmp_path, capfd, running, kind
 
 def test_the_second_time_ends_in_one_line_with_the_remedy(tmp_path, running):
     refused("out of memory at image .*batch_gpu", running, "teacher", tmp_path, {1, 3})
+
+
+def test_a_run_beside_an_unfinished_one_goes_on_too(tmp_path, capfd, running):
+    refused("out of memory", running, "teacher", tmp_path, {1, 3}, seed=1)
+    running("teacher", tmp_path, {0}, set_aside=True)
+    assert "of another configuration" in capfd.readouterr().err
