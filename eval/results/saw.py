@@ -20,7 +20,7 @@ NETWORKS = {
 _MEANT = {"fid": "inception", "kid": "inception", "fd_dinov2": "dinov2", "lpips": "vgg16", "siglip": "siglip2"}
 #: A network that is no feature network of a metric here.
 OTHER = "other"
-#: What may be said of the data.
+#: Values of ``data``: a generator has seen no held-out image, or some.
 _DATA = ("none", "held-out")
 
 

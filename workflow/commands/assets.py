@@ -84,17 +84,16 @@ def describe_asset(asset: Asset) -> dict[str, Any]:
 
 
 def _list_assets(chosen: list[Asset]) -> int:
-    cache = cache_dir()
     recorded = read_records()
     print(f"{'id':<32} {'kind':<15} {'bytes':>14}  state    sha256     note or link")
     for asset in chosen:
         pinned = "registry" if asset.sha256 else "lock" if asset.target in recorded else "first use"
-        path = cache / asset.target
+        path = asset.path
         state = "here" if path.exists() else "link" if asset.urls else "by hand"
         size = path.stat().st_size if path.exists() else asset.size
         facts = f"{asset.id:<32} {asset.kind:<15} {f'{size:,}' if size else '?':>14}  {state:<7}  {pinned:<9}"
         print(f"{facts}  {asset.note or asset.url}")
-    print(f"cache: {cache}")
+    print(f"cache: {cache_dir()}")
     return 0
 
 

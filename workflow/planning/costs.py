@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sida.assets.cache import cache_dir
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.plugins import MONITOR
 from sida.config.resources import find
@@ -172,7 +171,7 @@ class Costs:
 
     def _fetched(self, asset: Asset) -> Cost:
         size = self.assumptions.gigabytes(asset)
-        cached = not self.fresh and (cache_dir() / asset.target).exists()
+        cached = not self.fresh and asset.path.exists()
         return Cost("fetch", asset.id, download_gb=0.0 if cached else size, disk_gb=size)
 
     def imported(self, name: str) -> Cost:

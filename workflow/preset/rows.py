@@ -14,7 +14,6 @@ from eval.claims.rules import Claim, load_claims
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.saw import OTHER, network_of, read_saw
 from eval.results.sheet import SheetRow, read_extended, read_runs
-from sida.assets.cache import cache_dir
 from sida.assets.registry import find_asset, is_address, is_counted, load_registry
 from sida.config.datasets import dataset_entry, dataset_spec, remedy
 from sida.config.recipe import Recipe
@@ -319,9 +318,7 @@ class Rows:
         Tables list them as not measured; they return when the file is in the cache (``sida assets list``).
         """
         registry = load_registry() if any(run.checkpoint for run in self.runs.values()) else {}
-        gone = {
-            name for name, asset in registry.items() if not asset.urls and not (cache_dir() / asset.target).exists()
-        }
+        gone = {name for name, asset in registry.items() if not asset.urls and not asset.path.exists()}
         return {run.run: str(run.checkpoint) for run in self.runs.values() if run.checkpoint in gone}
 
     @functools.cached_property
