@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from eval.tables.render import to_markdown
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from workflow.cli import VERBS
 from workflow.commands.archive import table_of
 from workflow.preset import Preset

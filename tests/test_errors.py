@@ -16,7 +16,7 @@ import pytest
 from sida import errors
 from sida.cli import networks
 from sida.cli.main import Verb, let_go, run_command_line
-from sida.config import resources
+from sida.config import lookup
 from sida.errors import EXIT_RETRY, Preempted, Progress, UserError, duration, one_line
 from tests.refused import command, refusal, refused
 from tests.training.toy import TEACHER
@@ -159,9 +159,9 @@ def test_a_wrong_name_ends_before_heavy_imports(tmp_path, monkeypatch, words, re
 
 
 def test_a_missing_package_has_a_remedy_that_works_where_it_is_read(monkeypatch):
-    assert resources.how_to_install("diffusers>=0.27") == "make setup"
-    monkeypatch.setattr(resources, "CHECKOUT", False)
-    assert resources.how_to_install("diffusers>=0.27") == "pip install 'diffusers>=0.27'"
+    assert lookup.how_to_install("diffusers>=0.27") == "make setup"
+    monkeypatch.setattr(lookup, "CHECKOUT", False)
+    assert lookup.how_to_install("diffusers>=0.27") == "pip install 'diffusers>=0.27'"
 
 
 #: Several of these share a pipe; Python does not buffer in them, as under the Makefile.

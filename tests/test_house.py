@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 
 #: Rooms of each package by floor, the ground floor first. Imports in functions and for type checking count, too.
 FLOORS = {

@@ -11,7 +11,7 @@ import pytest
 
 import eval
 import sida
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from tests.eval.metric_networks import write_network as random_network
 from tests.eval.synthetic_output import write_preset
 from tests.networks.made import SMALL

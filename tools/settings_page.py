@@ -25,8 +25,8 @@ from eval.metrics.kinds import METRIC_KINDS
 from eval.metrics.metric import Metric
 from eval.results.exchange import ExchangedMetric
 from eval.results.sheet import SheetRow
+from sida.config.lookup import ROOT
 from sida.config.recipe import AugmentConfig, NetworkConfig, Recipe, RecipeEvaluation, TeacherTraining
-from sida.config.resources import ROOT
 from sida.config.samplers import Sampler
 from sida.config.settings import CheckedAs, OneOf, Pattern, Variants, type_hints
 from sida.files.atomic import write_text

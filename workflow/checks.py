@@ -14,8 +14,7 @@ from urllib.request import getproxies
 
 from eval.results.folders import walk_below
 from sida.assets.registry import cache_dir, find_asset, load_registry, offline
-from sida.config.plugins import ALLOW, check_code_path
-from sida.config.resources import ROOT
+from sida.config.lookup import ALLOW, ROOT, check_code_path
 from sida.errors import UserError
 from workflow.preset import Preset
 from workflow.preset.files import presets

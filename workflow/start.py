@@ -101,7 +101,7 @@ class Start:
     def _share_environment(self) -> None:
         """Sets variables that all jobs inherit, also on other machines.
 
-        The user's permission for code from outside is one (:mod:`sida.config.plugins`); presets give no permission.
+        The user's permission for code from outside is one (:mod:`sida.config.lookup`); presets give no permission.
         """
         os.environ.update(SIDA_ALLOW_CODE=os.getenv("SIDA_ALLOW_CODE", ""), SIDA_TYPED_CODE="no")
         # Each download is hashed once per run, when it is first used (sida/assets/cache.py).

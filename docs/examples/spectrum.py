@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from eval.features import Extractor
-from sida.config.plugins import source_sha256
+from sida.config.lookup import source_sha256
 
 
 class Spectrum(Extractor):

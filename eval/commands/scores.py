@@ -71,7 +71,7 @@ def _score(args: argparse.Namespace) -> int:
     from eval.results.exchange import exchanged
     from eval.results.sheet import check_cells
     from eval.tables.scores import latex_row, row_columns, table_protocol, unfitting
-    from sida.config.plugins import TRACE
+    from sida.config.lookup import TRACE
     from sida.config.settings import load_spec
     from sida.files.atomic import write_hashed_json, write_text
     from sida.sampling.job import network_file, open_device, sampler_for

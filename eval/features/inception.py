@@ -23,7 +23,7 @@ from eval.features.pixels import resized
 from eval.features.registry import EXTRACTORS, ON_PROCESSOR, variant_digest
 from sida.assets.cache import checked, fetch
 from sida.assets.registry import load_registry
-from sida.config.plugins import check_code_path
+from sida.config.lookup import check_code_path
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.features.base import Extractor
 from sida.assets.cache import ReadOnlyCacheError, recorded, registered, write_record
-from sida.config.plugins import Registry, RegistryEntry
+from sida.config.lookup import Registry, RegistryEntry
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_json
 

@@ -17,8 +17,7 @@ from eval.figures import style
 from eval.results.logs import Point, has_log, has_metric, kept_images, read_evaluations
 from eval.results.sheet import SELECTABLE, Needs, SheetRow, read_extended, read_runs
 from eval.results.summary import Measurements, measured_in
-from sida.config.plugins import Registry, RegistryEntry
-from sida.config.resources import find
+from sida.config.lookup import Registry, RegistryEntry, find_file
 from sida.config.settings import Range, from_mapping, load_spec
 from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import write_text
@@ -194,7 +193,7 @@ def build_figure(
     out = Path(out)
     if out.suffix != ".pdf":
         raise UserError(f"--out {out}", "must end in .pdf", ".png and .csv are written beside it")
-    shown = load_figure_layout(find("figures", str(layout), where="--layout"))
+    shown = load_figure_layout(find_file("figures", str(layout), where="--layout"))
     sheet = {run.run: run for run in read_runs(runs)}
     generators = load_spec(spec).get("generators", False) if spec else None
     sources = Sources(measured_in(measurements), sheet, Path(results), generators=generators)

@@ -24,7 +24,7 @@ from sida.assets.cache import cache_dir, registered
 from sida.assets.registry import is_counted, load_registry
 from sida.config.datasets import LabelCounts, find_labels, load_labels
 from sida.config.families import SD_VAE
-from sida.config.resources import find
+from sida.config.lookup import find_file
 from sida.config.settings import CheckedAs, Count, Natural, Range, Settings, from_mapping, load_yaml
 from sida.errors import SettingError, UserError, suggestion
 
@@ -404,7 +404,7 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
     elif not isinstance(source, (str, Path)):
         raise UserError("protocol", f"must be a name, a file or a mapping, got {source!r:.40}")
     else:
-        path = find("protocols", source)
+        path = find_file("protocols", source)
         where, mapping = f"{path}:", read_protocol(path)
     protocol = from_mapping(Protocol, mapping, where)
     cached = tuple(metric for metric in protocol.if_cached if _cached(metric.extractor))

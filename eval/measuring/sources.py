@@ -29,7 +29,7 @@ from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.references import data_digest
 from eval.measuring.stores import ImageStore, in_batches, open_images
 from eval.measuring.trial import ImageBatch
-from sida.config.plugins import check_code_path, code_sha256, foreign_faults, load_object
+from sida.config.lookup import check_code_path, code_sha256, foreign_faults, load_object
 from sida.config.samplers import SAMPLER_KINDS, Sampler, read_sampler
 from sida.config.settings import Count, Natural, Settings
 from sida.data.archive import Files

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from eval.metrics.metric import Direction, Metric, MetricValue, Sides
-from sida.config.plugins import Registry
+from sida.config.lookup import Registry
 from sida.config.settings import Count, Natural, Positive, Range, Variants
 from sida.errors import SettingError, UserError
 

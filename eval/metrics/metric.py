@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from sida.config.plugins import source_sha256
+from sida.config.lookup import source_sha256
 from sida.config.settings import names_object
 from sida.errors import SettingError
 

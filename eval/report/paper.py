@@ -24,7 +24,7 @@ from eval.results.summary import Measurements, image_seeds, measured_days, measu
 from eval.tables.build import load_table
 from eval.tables.latex import cited_keys, escape
 from eval.tables.render import template
-from sida.config.resources import find, names
+from sida.config.lookup import file_names, find_file
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_text
 
@@ -177,11 +177,11 @@ def _numbers(given: list[str | None]) -> list[str]:
 def figure_caption(figure: Path, own: str | Path | None = None) -> str:
     """Title and caption of a figure's layout; the name of the file without a layout of that name."""
     places = [Path(own)] if own else []
-    if figure.stem not in names("figures", places):
+    if figure.stem not in file_names("figures", places):
         return figure.stem
     from eval.figures.layout import load_figure_layout
 
-    found = load_figure_layout(find("figures", figure.stem, places))
+    found = load_figure_layout(find_file("figures", figure.stem, places))
     heading = found.title.partition(". ")[2] or found.title
     sentences = [heading.rstrip("."), found.caption.rstrip(".")] if found.caption else [heading]
     if over := _bands_over(figure.with_suffix(".csv")):

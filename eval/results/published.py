@@ -28,7 +28,7 @@ from eval.results.identity import Identity, comparable
 from eval.results.saw import read_saw
 from eval.results.summary import Estimate, Measurement
 from sida.assets.cache import registered
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from sida.config.settings import load_yaml
 from sida.errors import UserError, suggestion
 from sida.files.text_files import parse_yaml

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from eval.results.csv_files import FORMULA, from_texts
 from eval.results.saw import read_saw
 from eval.results.summary import Measurement
-from sida.config.resources import find
+from sida.config.lookup import find_file
 from sida.config.settings import (
     Count,
     Finite,
@@ -281,7 +281,7 @@ def read_extended(path: Path, seen: tuple[Path, ...] = (), beside: bool = False)
         raise UserError(path, f"extends: must be the name of a file beside this one{'' if beside else ' or in config'}")
     neighbour = path.parent / base
     if path.parent.name in ("tables", "figures", "protocols") and (neighbour == path or not neighbour.is_file()):
-        neighbour = find(path.parent.name, Path(base).stem, where=f"{path}: extends")
+        neighbour = find_file(path.parent.name, Path(base).stem, where=f"{path}: extends")
     return read_extended(neighbour, (*seen, path), beside) | mapping
 
 

@@ -18,7 +18,7 @@ from eval.results.csv_files import read_csv
 from eval.results.folders import open_below
 from eval.results.logs import logs_of
 from eval.results.summary import load_measurements, measurements_file
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from sida.errors import UserError
 from sida.files.atomic import jsonl_text, read_hashed_json
 

@@ -41,7 +41,7 @@ from eval.tables.layout import ColumnSpec, Mode, TableLayout, TableSources, load
 from eval.tables.model import RECORD_FIELDS, Table, published_record
 from eval.tables.render import to_csv, to_html, to_markdown
 from eval.tables.scores import with_scores
-from sida.config.resources import find
+from sida.config.lookup import find_file
 from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.files.atomic import json_text, read_hashed_json, write_text
@@ -76,7 +76,7 @@ def make_table(
     Raises:
         UserError: Any fault in a file, or ``measured`` mode without measurements or scores.
     """
-    shown = load_table_layout(find("tables", str(layout), where="--layout"))
+    shown = load_table_layout(find_file("tables", str(layout), where="--layout"))
     measured = None
     if measurements is not None and (mode or shown.mode) != "paper" and not shown.shows_settings:
         measured = load_measurements(measurements)

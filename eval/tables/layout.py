@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from eval.results.sheet import SELECTABLE, Needs, SheetRow, matching, read_extended, with_other_seeds
 from eval.results.summary import Measurements
 from eval.tables.model import Table
-from sida.config.plugins import Registry, RegistryEntry
+from sida.config.lookup import Registry, RegistryEntry
 from sida.config.settings import Range, from_mapping
 from sida.errors import SettingError, UserError, suggestion
 

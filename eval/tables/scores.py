@@ -17,7 +17,7 @@ from eval.tables.latex import escape, latex_cell
 from eval.tables.layout import ColumnSpec, RowSpec, TableLayout, expand, load_layout
 from eval.tables.model import BLANK, Cell, Row, Table
 from eval.tables.render import to_markdown
-from sida.config.resources import find
+from sida.config.lookup import find_file
 from sida.errors import UserError
 from sida.files.atomic import read_hashed_json
 
@@ -44,7 +44,7 @@ def row_columns(
             column whose published numbers are not comparable with the row.
     """
     known = {metric.key for metric in protocol.metrics}
-    layout = load_layout(find("tables", table or "main", where="--like"))
+    layout = load_layout(find_file("tables", table or "main", where="--like"))
     columns = layout.columns
     shown = {column.metric for column in columns if column.metric}
     if table is None and not shown <= known:
@@ -73,7 +73,7 @@ def table_protocol(table: str) -> str:
     Raises:
         UserError: No such layout, or one whose numbers have no protocol, or several.
     """
-    layout = load_layout(find("tables", table, where="--like"))
+    layout = load_layout(find_file("tables", table, where="--like"))
     if layout.protocol:
         return layout.protocol
     lines = resolve(layout, Measurements([]), {}, "paper")

@@ -12,7 +12,7 @@ from typing import Any
 from sida.assets.download import Download, Transfer, unfit
 from sida.assets.registry import Asset, cached_file, find_asset, hub_offline, load_registry, network_of, offline
 from sida.assets.registry import cache_dir as cache_dir  # users of the cache look for it here
-from sida.config.plugins import check_code_path
+from sida.config.lookup import check_code_path
 from sida.errors import UserError, say
 from sida.files.atomic import atomic_path, sha256_file, try_lock, wait_for_lock, write_json
 from sida.files.text_files import parse_json, read_text

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from sida.config.resources import ROOT, find
+from sida.config.lookup import ROOT, find_file
 from sida.errors import UserError, located, suggestion
 from sida.files.text_files import MOST_LINES, check_amount, read_text
 
@@ -91,7 +91,7 @@ class Asset:
         Raises:
             UserError: There is no architecture of this name.
         """
-        return find("networks", self.network, where=f"asset '{self.id}': kind") if self.network else None
+        return find_file("networks", self.network, where=f"asset '{self.id}': kind") if self.network else None
 
 
 def load_registry(path: str | os.PathLike[str] | None = None) -> dict[str, Asset]:

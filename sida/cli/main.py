@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, cast
 
-from sida.config.plugins import allow_typed, our_object
+from sida.config.lookup import allow_typed, our_object
 from sida.errors import EXIT_RETRY, Preempted, UserError, say, suggestion
 from sida.machine import code_version
 

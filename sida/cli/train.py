@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sida.cli.main import Verb, let_go
-from sida.config.plugins import our_object
+from sida.config.lookup import our_object
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping, load_spec
 from sida.errors import UserError, say

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from sida.config.plugins import Registry, RegistryEntry
-from sida.config.resources import find, found_path
+from sida.config.lookup import Registry, RegistryEntry, find_file, found_path
 from sida.config.settings import Count, Natural, OneOf, Settings, from_mapping, load_spec, load_yaml
 from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import sha256_json
@@ -124,7 +123,7 @@ def dataset_spec(name: str, where: str, brought: Mapping[str, Mapping[str, Any]]
 
 def dataset_entry(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | None = None) -> Mapping[str, Any]:
     """A data set's settings as they are written; arguments and errors are those of :func:`dataset_spec`."""
-    known = {**_shared(find("", "datasets").absolute()), **(brought or {})}
+    known = {**_shared(find_file("", "datasets").absolute()), **(brought or {})}
     if name not in known:
         raise UserError(where, f"no data set '{name}' in config/datasets.yaml{suggestion(name, known)}")
     if not isinstance(entry := known[name], Mapping):
@@ -168,7 +167,7 @@ def find_labels(name: str | os.PathLike[str], own: Iterable[Path] = ()) -> Path 
         own: Folders that are searched first, and their folders ``labels/``.
     """
     try:
-        return find("labels", Path(name), own)
+        return find_file("labels", Path(name), own)
     except UserError:
         return None
 

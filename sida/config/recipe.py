@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from sida.config.datasets import DatasetConfig
 from sida.config.families import WeightNorm, check_guidance
-from sida.config.plugins import MONITOR
+from sida.config.lookup import MONITOR
 from sida.config.settings import (
     CheckedAs,
     Count,

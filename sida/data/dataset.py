@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sida.config.resources import how_to_install
+from sida.config.lookup import how_to_install
 from sida.data.archive import Files
 from sida.errors import UserError
 from sida.machine import derive_seed

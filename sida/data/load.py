@@ -19,7 +19,7 @@ import torch
 from sida.assets.cache import fetch
 from sida.assets.registry import is_counted
 from sida.config.datasets import DATASET_KINDS, DatasetConfig, LabelCounts, Split, load_labels
-from sida.config.plugins import foreign_faults
+from sida.config.lookup import foreign_faults
 from sida.config.settings import from_mapping
 from sida.data.archive import ask_shared
 from sida.data.dataset import Dataset, ImageArchive, InMemory, Sketch

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from sida.config.plugins import code_sha256, is_ours, load_object
+from sida.config.lookup import code_sha256, is_ours, load_object
 from sida.config.recipe import EvaluationSettings, ResolvedConfig, StudentConfig
 from sida.config.samplers import Sampler
 from sida.config.settings import from_mapping

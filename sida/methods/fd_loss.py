@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Protocol
 
 from sida import sampling, training
-from sida.config.plugins import our_object
+from sida.config.lookup import our_object
 from sida.config.recipe import StudentConfig
 from sida.config.settings import Count, NotNegative, Range, Settings
 from sida.errors import SettingError, UserError

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from sida import networks
-from sida.config.plugins import Registry
+from sida.config.lookup import Registry
 from sida.config.recipe import WEIGHT_NORMS, ResolvedConfig, StudentConfig
 from sida.config.settings import OneOf
 from sida.errors import SettingError, settings_in

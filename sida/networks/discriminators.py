@@ -21,7 +21,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from sida.assets.cache import fetch
 from sida.config.families import BACKBONES
-from sida.config.resources import how_to_install
+from sida.config.lookup import how_to_install
 from sida.errors import UserError
 from sida.files.pickles import read_state_dict
 from sida.networks.precond import Precond

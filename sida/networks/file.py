@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from sida.config.families import EDM, Family
-from sida.config.plugins import Registry
+from sida.config.lookup import Registry
 from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError, settings_in
 from sida.files.pickles import FOREIGN_WEIGHTS
@@ -75,7 +75,7 @@ def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Modul
         config: ``{"class": name, "kwargs": {...}}`` with the class names and keyword arguments of the official
             networks, such as ``net.init_config``; U-Nets may be named ``..._EncoderDecoder``, as in SiDA's code. An
             addition is ``half_dtype``: ``bfloat16`` or ``float16``, see `Precond.half_dtype`. A custom class is named
-            ``module:object``; building runs its code, so it needs permission (:mod:`sida.config.plugins`).
+            ``module:object``; building runs its code, so it needs permission (:mod:`sida.config.lookup`).
         where: Place named in errors, e.g. file and key.
 
     Returns:

@@ -15,8 +15,8 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from sida.config.lookup import how_to_install
 from sida.config.recipe import EvaluationPoints, RunConfig, StudentConfig
-from sida.config.resources import how_to_install
 from sida.config.samplers import Sampler
 from sida.config.settings import from_mapping, load_spec
 from sida.data import Dataset, load_dataset

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from sida.config.families import check_images
-from sida.config.plugins import code_sha256, load_object
+from sida.config.lookup import code_sha256, load_object
 from sida.config.recipe import EXCLUDED_FROM_DIGEST, RunConfig, TeacherConfig
 from sida.config.settings import names_object
 from sida.data import Dataset

@@ -24,7 +24,7 @@ from sida.assets import download
 from sida.assets.cache import LOCK_FILE, fetch, fetch_many, verify_asset
 from sida.assets.download import HopelessError, Transfer, open_url
 from sida.assets.registry import Asset
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from sida.sampling.job import network_file
 from tests.assets.fault_server import BODY, HASTY, SHA, get, one, records, use_registry, using, write_registry
 from tests.refused import command, refusal, refused

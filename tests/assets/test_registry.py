@@ -6,7 +6,7 @@ import pytest
 
 from eval.results.sheet import read_runs
 from sida.assets.registry import ASSET_COLUMNS, load_registry
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from tests.assets.fault_server import use_registry, write_registry
 from tests.refused import command, refused
 from workflow.cli import main

@@ -13,7 +13,7 @@ from eval.results.summary import MEASUREMENT_COLUMNS, Measurements
 from eval.tables.cells import resolve
 from eval.tables.layout import load_layout
 from sida.assets.registry import load_registry
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from sida.files.atomic import sha256_json
 
 #: References of published numbers.

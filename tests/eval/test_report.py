@@ -13,7 +13,7 @@ import pytest
 
 from eval.report.page import write_index
 from eval.report.paper import build_paper, compile_latex, missing_latex, paper_source
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from tests.eval.synthetic_output import inputs_of, write_released
 from tests.refused import refused
 from workflow.cli import main

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from sida.files import fenced
 from sida.files.fenced import Child
 from tests.files.escapes import ENDS, TRIES

@@ -12,7 +12,7 @@ import pytest
 
 import sida.files.atomic as temporaries
 from sida.cli.main import main
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, sweep_temporaries, write_text
 

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from eval.features.base import explained
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from sida.errors import UserError, located
 from sida.files.tensors import read_tensor_header, read_tensors, torch_dtypes, verify_tensors, write_tensors
 from sida.files.text_files import DamagedError

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from sida.files.tensors import read_tensor_header, read_tensors, write_tensors
 from sida.networks import EDMPrecond, build_network
 from sida.networks.file import build_on_meta, load_network, read_metadata, save_network

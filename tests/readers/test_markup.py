@@ -21,7 +21,7 @@ from eval.tables.layout import ColumnSpec
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.render import to_html, to_markdown, to_terminal
 from eval.tables.scores import latex_row
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from sida.files.atomic import write_hashed_json
 from sida.files.text_files import check_hash
 from tests.readers.test_text import written

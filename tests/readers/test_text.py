@@ -11,9 +11,8 @@ from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
 from sida.cli.train import read_spec
 from sida.config import settings
-from sida.config.plugins import MONITOR
+from sida.config.lookup import MONITOR, ROOT
 from sida.config.recipe import TeacherConfig
-from sida.config.resources import ROOT
 from sida.config.settings import from_mapping, load_spec, load_yaml
 from sida.files.atomic import by_content
 from sida.files.text_files import yaml_text

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from tests.slurm.cluster import Cluster
 
 TOOL = str(ROOT / "tests/slurm/slurm-local")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from tests.workflow.workspace import shipped
 
 collect_ignore = [

@@ -8,7 +8,7 @@ import shutil
 import pytest
 import yaml
 
-from sida.config.plugins import ALLOW
+from sida.config.lookup import ALLOW
 from sida.config.settings import from_mapping
 from sida.data import load_dataset
 from sida.data.dataset import read_sketch

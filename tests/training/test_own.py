@@ -7,7 +7,7 @@ import torch
 
 from docs.examples.flow import FlowPrecond
 from sida.cli.main import main
-from sida.config.plugins import ALLOW
+from sida.config.lookup import ALLOW
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors, write_tensors
 from sida.methods import distill

@@ -15,7 +15,7 @@ import time
 import pytest
 
 from sida.cli.main import main
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from sida.errors import EXIT_RETRY
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors

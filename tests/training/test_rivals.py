@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from sida.config.settings import load_yaml
 from sida.data import Dataset
 from sida.files.atomic import read_jsonl

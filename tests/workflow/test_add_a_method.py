@@ -11,7 +11,7 @@ from eval.measuring.measure import measure
 from eval.results.measurements import collect, write_csv
 from eval.tables.build import make_table
 from eval.tables.render import to_markdown
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from tests.eval.metric_networks import write_network
 from tests.workflow.workspace import TINY, Workspace, settings_of, study
 from workflow.preset import Preset

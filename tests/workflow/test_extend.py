@@ -12,7 +12,7 @@ from eval.results import load
 from eval.results.logs import has_log, logs_of, read_evaluations, read_log
 from eval.results.stored import FROM_STORED, read_stored, stored_rows, taken
 from eval.results.summary import load_measurements
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from tests.refused import refused
 from tests.workflow.workspace import put
 from tools.store_study import store, write_stored

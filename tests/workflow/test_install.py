@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from tests.test_python import write_network
 from tests.workflow.workspace import Workspace
 

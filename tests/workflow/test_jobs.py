@@ -14,7 +14,7 @@ from eval.measuring.protocol import load_protocol
 from eval.results.sheet import read_runs
 from eval.tables.build import make_table
 from sida.assets.registry import load_registry
-from sida.config.resources import ROOT, find
+from sida.config.lookup import ROOT, find_file
 from sida.config.settings import from_mapping
 from sida.methods import DistillConfig
 from sida.methods.distillation import student_digest
@@ -303,12 +303,12 @@ def test_a_name_is_looked_for_in_the_presets_folder_then_here_then_in_the_checko
     own, here = tmp_path / "study", tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    assert find("protocols", "cifar10", [own]) == ROOT / "config/protocols/cifar10.yaml"
+    assert find_file("protocols", "cifar10", [own]) == ROOT / "config/protocols/cifar10.yaml"
     put(here / "config/protocols/cifar10.yaml", "a: 1\n")
-    assert find("protocols", "cifar10", [own]) == Path("config/protocols/cifar10.yaml")
+    assert find_file("protocols", "cifar10", [own]) == Path("config/protocols/cifar10.yaml")
     mine = put(own / "protocols/cifar10.yaml", "a: 1\n")
-    assert find("protocols", "cifar10", [own]) == find("protocols", "protocols/cifar10.yaml", [own]) == mine
+    assert find_file("protocols", "cifar10", [own]) == find_file("protocols", "protocols/cifar10.yaml", [own]) == mine
     dotted = put(own / "protocols/my.v2.yaml", "a: 1\n")
-    assert find("protocols", "my.v2", [own]) == find("protocols", "protocols/my.v2.yaml", [own]) == dotted
-    refused(r"'my.v3' .*'my.v2'", find, "protocols", "my.v3", [own])
-    refused(r"^no such file 'mine/p.yaml'; ", find, "protocols", "mine/p.yaml")
+    assert find_file("protocols", "my.v2", [own]) == find_file("protocols", "protocols/my.v2.yaml", [own]) == dotted
+    refused(r"'my.v3' .*'my.v2'", find_file, "protocols", "my.v3", [own])
+    refused(r"^no such file 'mine/p.yaml'; ", find_file, "protocols", "mine/p.yaml")

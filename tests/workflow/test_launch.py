@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from tests.refused import refused
 from tests.workflow.workspace import Workspace
 from workflow.launch import on_nodes

@@ -13,8 +13,7 @@ from eval.features.registry import make_extractors
 from eval.measuring.sources import CallableSource
 from eval.metrics.kinds import METRIC_KINDS
 from sida.assets.registry import load_registry
-from sida.config.plugins import ALLOW, TYPED, allow_typed, allowed, load_object, source_file
-from sida.config.resources import ROOT
+from sida.config.lookup import ALLOW, ROOT, TYPED, allow_typed, allowed, load_object, source_file
 from sida.config.samplers import Sampler
 from sida.data import load_dataset
 from sida.errors import UserError

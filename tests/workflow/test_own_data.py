@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from eval.results.sheet import read_extended
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from sida.config.settings import from_mapping
 from sida.networks import build_network
 from workflow.cli import main

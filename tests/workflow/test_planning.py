@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eval.results.published import load_published
 from sida.assets.registry import load_registry
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from sida.config.settings import from_mapping
 from sida.methods.method import Parts
 from sida.methods.registry import DistillConfig, find_method, resolve_recipe

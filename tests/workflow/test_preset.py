@@ -8,7 +8,7 @@ import yaml
 
 from eval.measuring.protocol import load_protocol
 from eval.results.sheet import read_runs
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from tests.refused import refused
 from tests.workflow.workspace import ROWS, Workspace, put, settings_of, shipped, study
 from workflow.preset import Preset

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from tests.eval.synthetic_output import csv_rows
 from tests.workflow.workspace import Workspace, kill_group
 from tools.store_study import store_study

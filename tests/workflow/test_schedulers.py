@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from snakemake.iocontainers import Wildcards
 
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from tests.refused import refused
 from tests.workflow.workspace import TINY, forked_snakemake, put, shipped
 from workflow.planning.costs import driver_cards

@@ -12,7 +12,7 @@ import yaml
 
 from eval.results.csv_files import from_texts
 from sida.cli.train import read_settings, read_spec
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from sida.config.settings import CheckedAs, Count, Fraction, OneOf, Positive, Settings, from_mapping
 from sida.methods.registry import DistillConfig
 from tests.refused import refused

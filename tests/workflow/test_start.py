@@ -11,8 +11,7 @@ import sys
 import pytest
 import yaml
 
-from sida.config.plugins import ALLOW
-from sida.config.resources import ROOT
+from sida.config.lookup import ALLOW, ROOT
 from tests.disks import make_read_only, small_disk
 from tests.eval.synthetic_output import write_preset
 from tests.refused import refused, refusing

@@ -6,9 +6,9 @@ So each study may be removed, and nothing that is left misses it.
 
 import pytest
 
-import sida.config.resources as resources
+import sida.config.lookup as lookup
 import workflow.preset.files as files
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from tests.refused import refused
 from workflow.preset import Preset
 from workflow.preset.files import presets
@@ -23,7 +23,7 @@ def test_a_study_needs_no_other_study(study, tmp_path, monkeypatch):
     for name in ("config", "results", f"studies/{study}"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(resources, "ROOT", tmp_path)
+    monkeypatch.setattr(lookup, "ROOT", tmp_path)
     monkeypatch.setattr(files, "ROOT", tmp_path)
     known = presets()
     assert known

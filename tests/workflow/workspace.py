@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from sida.config.resources import ROOT, find
+from sida.config.lookup import ROOT, find_file
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors
 from workflow.preset import Preset
@@ -60,7 +60,7 @@ def settings_of(name: str | Path) -> dict[str, Any]:
     config, _, own = read_preset([find_preset(name)])
     for key, kind in (("runs", "runs"), ("claims", ""), ("protocol", "protocols")):
         if config.get(key):
-            config[key] = str(find(kind, config[key], own))
+            config[key] = str(find_file(kind, config[key], own))
     return config
 
 

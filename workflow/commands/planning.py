@@ -25,7 +25,7 @@ def _presets(args: argparse.Namespace) -> int:
 
 def list_presets() -> dict[str, tuple[str, str]]:
     """The comment at the top of each preset's file, and what the preset needs."""
-    from sida.config.resources import CHECKOUT
+    from sida.config.lookup import CHECKOUT
     from workflow.preset.files import presets, read_preset
 
     found = {}

@@ -36,7 +36,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Becomes Snakemake, so signals and the exit status are Snakemake's; does not return."""
-    from sida.config.resources import CHECKOUT, ROOT
+    from sida.config.lookup import CHECKOUT, ROOT
     from workflow.checks import check_folder, check_records
     from workflow.preset import Preset
     from workflow.preset.files import find_preset
@@ -80,7 +80,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _profile(name: str | None) -> Path | None:
     """The folder of a profile that the user names, or None."""
-    from sida.config.resources import ROOT
+    from sida.config.lookup import ROOT
     from sida.errors import suggestion
 
     if name is None:

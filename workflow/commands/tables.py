@@ -34,7 +34,7 @@ def _table(args: argparse.Namespace) -> int:
     from eval.results.published import SUITE, bibliography
     from eval.tables.build import make_table, table_paths, write_table
     from eval.tables.latex import cited_keys, to_latex
-    from sida.config.resources import find
+    from sida.config.lookup import find_file
     from sida.config.settings import load_spec
     from sida.files.atomic import write_text
 
@@ -43,7 +43,7 @@ def _table(args: argparse.Namespace) -> int:
     table = make_table(
         args.table,
         args.measurements,
-        find("runs", args.runs, where="--runs") if args.runs else None,
+        find_file("runs", args.runs, where="--runs") if args.runs else None,
         mode=args.mode,
         spec=load_spec(args.spec) if args.spec else None,
         results=args.results,

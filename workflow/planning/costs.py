@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
-from sida.config.plugins import MONITOR
-from sida.config.resources import find
+from sida.config.lookup import MONITOR, find_file
 from sida.config.settings import NotNegative, Positive, Settings, from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 from sida.files.text_files import read_text
@@ -96,7 +95,7 @@ class Assumptions(Settings):
 
 def load_assumptions(own: Iterable[Path] = ()) -> Assumptions:
     """Reads ``plan.yaml`` from the preset's folder, else from ``config``."""
-    path = find("", "plan", own)
+    path = find_file("", "plan", own)
     return from_mapping(Assumptions, load_yaml(path), f"{path}:")
 
 

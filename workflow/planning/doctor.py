@@ -11,8 +11,7 @@ from typing import Literal
 
 from eval.report.paper import INSTALL, missing_latex
 from sida.assets.cache import by_hand, cache_dir, check_pinned_code
-from sida.config.plugins import source_file
-from sida.config.resources import how_to_install
+from sida.config.lookup import how_to_install, source_file
 from sida.errors import UserError
 from workflow.checks import check_reachable
 from workflow.planning.costs import SMALLER, SPARE, too_large, without_code

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sida.config.resources import CHECKOUT, ROOT
+from sida.config.lookup import CHECKOUT, ROOT
 from sida.errors import UserError
 from workflow.checks import PLANNING, give_cache
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sida.config.resources import find
+from sida.config.lookup import find_file
 from sida.config.settings import Count, Positive, from_mapping, load_yaml
 from sida.errors import UserError, visible
 from sida.files.atomic import atomic_folder
@@ -92,7 +92,7 @@ def new_study(config: StudyConfig) -> list[str]:
 def _write(part: Path, values: Mapping[str, Any]) -> None:
     """Writes the files of the study."""
     for file in STUDY_FILES:
-        text = string.Template(find("", f"config/new/{file}").read_text(encoding="utf-8")).substitute(values)
+        text = string.Template(find_file("", f"config/new/{file}").read_text(encoding="utf-8")).substitute(values)
         (part / file).parent.mkdir(exist_ok=True)
         (part / file).write_text(text, encoding="utf-8")
 
@@ -280,7 +280,7 @@ def _settings(config: StudyConfig, resolution: int) -> dict[str, Any]:
 
 
 def _sizes() -> dict[str, Any]:
-    return load_yaml(find("", "config/new/sizes.yaml"))
+    return load_yaml(find_file("", "config/new/sizes.yaml"))
 
 
 def _sized(config: StudyConfig, dataset: Any, names: list[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sida.config.plugins import source_file
+from sida.config.lookup import source_file
 from workflow.planning.costs import SMALLER, Cost, Costs, too_large
 from workflow.planning.graph import Planned, planned_jobs
 from workflow.preset import Preset

@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from sida.config.plugins import check_code_path
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT, check_code_path
 from sida.config.settings import Count, Positive, Settings, from_mapping
 from sida.errors import UserError
 from sida.files.text_files import parse_yaml, read_text

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from eval.results.sheet import SheetRow
 from sida.config.families import check_guidance, check_guide_images
-from sida.config.plugins import load_object
+from sida.config.lookup import load_object
 from sida.config.samplers import read_sampler
 from sida.config.settings import names_object
 from sida.errors import SettingError, UserError, settings_in, suggestion

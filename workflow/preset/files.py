@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from sida.config.datasets import DatasetSettings, Transform
+from sida.config.lookup import ROOT
 from sida.config.recipe import NetworkConfig, Recipe, TeacherTraining
-from sida.config.resources import ROOT
 from sida.config.samplers import Sampler
 from sida.config.settings import CheckedAs, Count, Device, Name, Natural, Pattern, Settings, load_yaml
 from sida.errors import SettingError, UserError, suggestion

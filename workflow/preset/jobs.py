@@ -28,7 +28,7 @@ from eval.results.stored import read_stored, unchanged_rows
 from eval.tables.layout import load_table_layout
 from sida.assets.registry import is_address, is_counted
 from sida.config.families import SD_VAE
-from sida.config.plugins import MONITOR
+from sida.config.lookup import MONITOR
 from sida.config.recipe import EXCLUDED_FROM_DIGEST, EvaluationPoints
 from sida.config.samplers import SAMPLER_KINDS
 from sida.errors import UserError
@@ -69,7 +69,7 @@ class Preset(Archives):
         config: Settings as :func:`~workflow.preset.files.read_preset` reads them (Snakemake's overrides included).
         source: File named in errors.
         own: Folders of the preset, which are searched first for files, data sets, checkpoints, protocols and layouts
-            that the preset or its sheet names (:mod:`sida.config.resources`).
+            that the preset or its sheet names (:mod:`sida.config.lookup`).
 
     Raises:
         UserError: Any fault in the configuration, the sheet or between them.

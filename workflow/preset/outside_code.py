@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sida.config.plugins import ALLOW, allowed, refusal, source_file
+from sida.config.lookup import ALLOW, allowed, refusal, source_file
 from sida.config.settings import names_object
 from sida.errors import UserError
 

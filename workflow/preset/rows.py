@@ -16,8 +16,8 @@ from eval.results.saw import OTHER, network_of, read_saw
 from eval.results.sheet import SheetRow, read_extended, read_runs
 from sida.assets.registry import find_asset, is_address, is_counted, load_registry
 from sida.config.datasets import dataset_entry, dataset_spec, remedy
+from sida.config.lookup import SUFFIXES, find_file, found_path
 from sida.config.recipe import Recipe
-from sida.config.resources import SUFFIXES, find, found_path
 from sida.config.samplers import SAMPLER_KINDS, read_sampler
 from sida.config.settings import from_mapping, load_yaml, names_object
 from sida.errors import UserError, suggestion
@@ -60,7 +60,7 @@ class Rows:
         self.own.append(Path(self.sheet).parent)
         #: Layouts of tables and figures by the names of their products.
         self.layouts = {
-            kind: {name: find(kind, layout, self.own, f"{source}: {kind}") for name, layout in layouts.items()}
+            kind: {name: find_file(kind, layout, self.own, f"{source}: {kind}") for name, layout in layouts.items()}
             for kind, layouts in named.items()
         }
         self.runs: dict[str, SheetRow] = {row.run: self._row_with_paths(row) for row in read_runs(self.sheet)}
@@ -82,14 +82,14 @@ class Rows:
         named += [path for row in rows for path in (row.protocol, row.second_protocol) if path]
         documents |= {path: read_extended(Path(path), beside=True) for path in dict.fromkeys(named)}
         used = {text for place in documents for key, text, _ in texts(documents[place], place) if key == "dataset"}
-        shared = load_yaml(path := find("", "datasets"))
+        shared = load_yaml(path := find_file("", "datasets"))
         return documents | {f"{path}: {name}": entry for name, entry in shared.items() if name in used}
 
     def layout(self, kind: str, name: str) -> Path:
         """Layout of a table or figure (kind ``tables`` or ``figures``), by the name of its product."""
         if name in self.layouts[kind]:
             return self.layouts[kind][name]
-        return find(kind, name, self.own, f"{self.source}: {kind}")
+        return find_file(kind, name, self.own, f"{self.source}: {kind}")
 
     def _layouts(self, kind: str, layouts: Iterable[str]) -> dict[str, str]:
         """Names of layouts by those of their products."""
@@ -110,7 +110,7 @@ class Rows:
         found: dict[str, Any] = {kind: tuple(named) for kind, named in layouts.items()}
         for key, kind in (("runs", "runs"), ("protocol", "protocols"), ("claims", "")):
             if (name := getattr(settings, key)) is not None:
-                found[key] = str(find(kind, name, self.own, f"{self.source}: {key}"))
+                found[key] = str(find_file(kind, name, self.own, f"{self.source}: {key}"))
         found["teachers"] = {
             name: self._one_way(teacher, settings.train_teachers) for name, teacher in settings.teachers.items()
         }
@@ -135,7 +135,7 @@ class Rows:
         found: dict[str, Any] = {key: found_path(path, self.own) for key in keys if (path := getattr(run, key))}
         for key in ("protocol", "second_protocol"):
             if name := getattr(run, key):
-                found[key] = str(find("protocols", name, self.own, f"{self.sheet}: run '{run.run}'"))
+                found[key] = str(find_file("protocols", name, self.own, f"{self.sheet}: run '{run.run}'"))
         return dataclasses.replace(run, **found)
 
     def _find_recipes(self) -> None:
@@ -147,7 +147,7 @@ class Rows:
             if not slash or recipe in self.settings.recipes:
                 continue
             where = f"{self.sheet}: run '{run.run}': recipe"
-            path = find("recipes", file, self.own, where)
+            path = find_file("recipes", file, self.own, where)
             recipes = files.setdefault(file, load_yaml(path))
             if name not in recipes:
                 raise UserError(where, f"no '{name}' in {path}{suggestion(name, recipes)}")
@@ -209,7 +209,7 @@ class Rows:
     def _second_protocols(self) -> dict[str, str]:
         """Paths of second protocols by the name of the first."""
         named, where = self.settings.second_protocols, f"{self.source}: second_protocols"
-        return {own: str(find("protocols", name, self.own, f"{where}.{own}")) for own, name in named.items()}
+        return {own: str(find_file("protocols", name, self.own, f"{where}.{own}")) for own, name in named.items()}
 
     # Parts of a row.
 

@@ -11,7 +11,7 @@ from eval.claims.rules import Claim, load_claims
 from eval.claims.write import claim_rows, comparisons, decide, decide_claims, read_verdicts
 from eval.results.sheet import SheetRow, matching, read_runs
 from eval.results.summary import Measurements, load_measurements
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from tests.eval.claims.evidence import curve, evidence, lines, made, rows_of, rule, spread
 from tests.refused import refused
 from tests.workflow.workspace import shipped

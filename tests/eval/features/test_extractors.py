@@ -10,8 +10,7 @@ from eval.features import extractor_entry, get_extractor
 from eval.features.digits import DIGITS_NETWORK, weights_digest
 from eval.features.registry import EXTRACTORS
 from sida.assets.registry import load_registry
-from sida.config.plugins import ALLOW
-from sida.config.resources import ROOT
+from sida.config.lookup import ALLOW, ROOT
 from sida.data import load_dataset
 from sida.files.atomic import sha256_file
 from sida.files.tensors import read_tensors

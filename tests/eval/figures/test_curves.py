@@ -19,7 +19,7 @@ from eval.figures.plot import KEPT_LABEL, NO_DATA, draw_curves
 from eval.results.logs import Curve, Point, pool, read_evaluations
 from eval.results.sheet import read_runs
 from eval.results.summary import Estimate, load_measurements
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from sida.files.atomic import sha256_file
 from tests.eval.synthetic_output import CURVES, csv_rows, inputs_of, measurement_lines, write_csv, write_jsonl
 from tests.refused import refused

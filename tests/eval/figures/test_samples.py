@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from eval.figures.layout import load_figure_layout
 from eval.figures.samples import Grid, draw_grid, draw_grids, picture
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from sida.data import LatentDecoder
 from sida.data.archive import dataset_json
 from sida.files.atomic import sha256_file

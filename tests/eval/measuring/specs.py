@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from sida.config.resources import find
+from sida.config.lookup import find_file
 from sida.data import load_dataset
 from sida.sampling import SeedStreams
 
@@ -15,7 +15,7 @@ DIGITS = {"name": "digits", "kind": "digits"}
 
 def content(of: str = "digits", **changes) -> dict:
     """A protocol of the checkout, with changes."""
-    return yaml.safe_load(find("protocols", of).read_text()) | changes
+    return yaml.safe_load(find_file("protocols", of).read_text()) | changes
 
 
 def small_protocol(**changes) -> dict:

@@ -13,7 +13,7 @@ from eval.features.registry import extract
 from eval.measuring.measure import Measurer, measure
 from eval.measuring.monitor import SEED0, make_monitor, monitor_facts
 from eval.measuring.protocol import load_protocol
-from sida.config.resources import find
+from sida.config.lookup import find_file
 from sida.data import LatentDecoder, load_dataset
 from sida.data.archive import dataset_json, image_name
 from sida.files.atomic import read_jsonl
@@ -136,7 +136,7 @@ def references(folder, options, images):
 @pytest.mark.usefixtures("dinov2")
 def test_edm2_students_are_judged_by_decoded_images(latents, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[Drawer.__module__], "open_decoder", lambda vae, device: LatentDecoder(StandInVae()))
-    protocol = yaml.safe_load(find("protocols", "imagenet512").read_text()) | {"selection": "fd_dinov2"}
+    protocol = yaml.safe_load(find_file("protocols", "imagenet512").read_text()) | {"selection": "fd_dinov2"}
     score = {"key": "is", "kind": "inception_score", "extractor": "inception", "splits": 4}
     protocol["metrics"] = [*protocol["metrics"], score]
     protocol["watch"] = [*protocol["watch"], "is"]

@@ -11,7 +11,7 @@ from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.identity import Identity, comparable
 from sida.assets.registry import load_registry
 from sida.config.datasets import dataset_spec
-from sida.config.resources import names
+from sida.config.lookup import file_names
 from sida.data.load import check_labels
 from tests.assets.fault_server import write_registry
 from tests.data.test_archive import write_counts
@@ -23,8 +23,8 @@ PUBLISHED = ["afhqv2", "cifar10", "ffhq64", "imagenet512", "imagenet64"]
 
 def test_all_protocols_load_and_refer_to_registered_assets():
     registry = load_registry()
-    assert set(PUBLISHED) | {"digits"} <= set(names("protocols"))
-    for name in names("protocols"):
+    assert set(PUBLISHED) | {"digits"} <= set(file_names("protocols"))
+    for name in file_names("protocols"):
         protocol = load_protocol(name)
         assert protocol.name == name
         for source in protocol.sources.values():

@@ -21,7 +21,7 @@ from eval.results.published import agreement, bibliography, cited_label, load_pu
 from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements
 from eval.tables.build import make_table
 from eval.tables.latex import to_latex
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from sida.files.atomic import write_hashed_json
 from tests.eval import synthetic_output as made_up
 from tests.eval.synthetic_output import measurement_lines

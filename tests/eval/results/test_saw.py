@@ -15,7 +15,7 @@ from eval.tables.latex import to_latex
 from eval.tables.layout import load_layout
 from eval.tables.render import to_html, to_markdown
 from sida.config.families import BACKBONES
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from sida.methods.method import Saw
 from sida.methods.registry import METHODS
 from tests.eval.claims import evidence as made_up

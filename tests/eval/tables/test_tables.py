@@ -20,7 +20,7 @@ from eval.tables.latex import cited_keys, escape, latex_cell, number_column, to_
 from eval.tables.layout import load_layout
 from eval.tables.model import Cell, Column
 from eval.tables.render import to_csv, to_html, to_markdown, to_terminal
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from tests.eval.synthetic_output import TRUTH, csv_rows, measurement_lines, write_csv
 from tests.refused import refused
 

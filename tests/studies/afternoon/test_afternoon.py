@@ -5,7 +5,7 @@ import json
 import pytest
 
 from eval.tables.build import make_table
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from tests.workflow.workspace import shipped
 from workflow.planning.plan import make_plan
 from workflow.preset.jobs import find_needs, row_digest

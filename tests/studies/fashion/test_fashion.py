@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from studies.fashion.bench import Search, best_of
 from workflow.preset import Preset
 from workflow.preset.extension import write_extension

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from eval.claims.rules import load_claims
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from tests.workflow.workspace import Workspace, forked_snakemake, shipped
 from workflow.planning.costs import Costs, driver_cards
 from workflow.preset import Preset

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eval.claims.rules import load_claims
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from sida.methods.gdd import freeze_innate
 from sida.methods.registry import recipe_of
 from sida.methods.sid import SiDALoss, SiDLoss

@@ -18,7 +18,7 @@ from eval.results.summary import Measurements
 from eval.tables.build import build_table
 from eval.tables.layout import load_layout
 from sida.assets.registry import load_registry
-from sida.config.resources import ROOT, find
+from sida.config.lookup import ROOT, find_file
 from sida.files.atomic import sha256_file
 from sida.methods import METHODS
 from sida.networks import build_network
@@ -238,7 +238,7 @@ def test_rows_are_measured_twice_and_the_first_time_as_before(clean):
 def test_clean_numbers_have_columns_without_a_published_side(clean):
     measured = Measurements(_placeholders(clean))
     for name, protocol in TABLES.items():
-        layout, plain = (load_layout(find("tables", each, [PAPERS])) for each in (f"clean-{name}", name))
+        layout, plain = (load_layout(find_file("tables", each, [PAPERS])) for each in (f"clean-{name}", name))
         table = build_table(layout, measured, clean.runs, "audit")
         assert [column.title for column in table.columns][-2:] == ["FID (clean) ↓", "KID ×10³ ↓"]
         found = {(r["column"], r["protocol"]) for r in table.records if r["measured"]}

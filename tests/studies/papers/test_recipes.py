@@ -11,7 +11,7 @@ from eval.results.published import load_published
 from eval.tables.layout import load_layout
 from sida.assets.registry import load_registry
 from sida.config.families import official_backbones
-from sida.config.resources import ROOT
+from sida.config.lookup import ROOT
 from sida.config.settings import from_mapping
 from sida.methods import METHODS
 from sida.methods.gdd import GDDOptions
