@@ -110,7 +110,7 @@ def test_a_reader_that_leaves_at_the_last_line_changes_no_status(monkeypatch, ca
     monkeypatch.setattr(networks, "INFO", Verb("", "", lambda parser: None, run))
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     monkeypatch.setattr(sys.stdout, "flush", Mock(side_effect=BrokenPipeError))
-    assert run_command_line("", {"info": "sida.cli.networks:INFO"}, ["info"]) == status
+    assert run_command_line("", {"info": "sida.cli.networks:INFO"}, ["info"], {}) == status
     assert capsys.readouterr().err.startswith(told)
 
 

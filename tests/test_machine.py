@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from sida import machine
-from sida.cli.main import main as sida
 from sida.machine import environment, take_device
 from tests.refused import refused
 from workflow.cli import main as measuring
+from workflow.cli import main as sida
 
 
 class TakenError(Exception):

@@ -5,7 +5,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from sida.cli.main import SIDA_VERBS, run_command_line
+from sida.cli.main import run_command_line
 
 ABOUT = "Train, measure and audit one-step generators distilled from diffusion models."
 #: Verbs that the help lists, in groups, each a :class:`sida.cli.main.Verb` named ``module:object``.
@@ -17,7 +17,7 @@ GROUPS = {
         "reference": "eval.commands.scores:REFERENCE",
     },
     "own pictures": {
-        "data": SIDA_VERBS["data"],
+        "data": "sida.cli.data:DATA",
         "new": "workflow.commands.planning:NEW",
     },
     "papers and studies": {
@@ -30,15 +30,15 @@ GROUPS = {
         "verify": "workflow.commands.archive:VERIFY",
     },
     "training": {
-        "train-teacher": SIDA_VERBS["train-teacher"],
-        "distill": SIDA_VERBS["distill"],
-        "sample": SIDA_VERBS["sample"],
-        "average": SIDA_VERBS["average"],
+        "train-teacher": "sida.cli.train:TRAIN_TEACHER",
+        "distill": "sida.cli.train:DISTILL",
+        "sample": "sida.cli.networks:SAMPLE",
+        "average": "sida.cli.networks:AVERAGE",
     },
     "files": {
         "assets": "workflow.commands.assets:ASSETS",
-        "convert": SIDA_VERBS["convert"],
-        "info": SIDA_VERBS["info"],
+        "convert": "sida.cli.networks:CONVERT",
+        "info": "sida.cli.networks:INFO",
         "export": "workflow.commands.archive:EXPORT",
     },
 }

@@ -48,28 +48,11 @@ class Verb(NamedTuple):
     intermixed: bool = False
 
 
-#: Verbs of this package, each a :class:`Verb` named ``module:object``.
-SIDA_VERBS = {
-    "average": "sida.cli.networks:AVERAGE",
-    "convert": "sida.cli.networks:CONVERT",
-    "data": "sida.cli.data:DATA",
-    "distill": "sida.cli.train:DISTILL",
-    "info": "sida.cli.networks:INFO",
-    "sample": "sida.cli.networks:SAMPLE",
-    "train-teacher": "sida.cli.train:TRAIN_TEACHER",
-}
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a verb of this package (:mod:`workflow.cli` has all verbs); returns the exit status."""
-    return run_command_line("Distil diffusion teachers into one-step generators.", SIDA_VERBS, argv)
-
-
 def run_command_line(
     about: str,
     verbs: Mapping[str, str],
     argv: Sequence[str] | None,
-    groups: Mapping[str, Mapping[str, str]] | None = None,
+    groups: Mapping[str, Mapping[str, str]],
 ) -> int:
     """Runs the verb named in ``argv``.
 
@@ -91,7 +74,7 @@ def run_command_line(
         print(f"sida {code_version()}")
         return 0
     if verb in ("-h", "--help"):
-        print(_overview(about, groups or {"verbs": verbs}))
+        print(_overview(about, groups))
         return 0
     if verb.startswith("-"):
         say(f"error: sida {verb}: no such option; `sida --help` lists the verbs")

@@ -141,7 +141,7 @@ _SAMPLE_EXAMPLES = """examples:
   sida sample --network TEACHER --seeds 0-49999 --out teacher.npz --sampler heun:18
   sida sample --network EDM-IMAGENET64 --sampler heun:256,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003 --out i64
   sida sample --network EDM2 --sampler heun:32,guidance=1.4 --gnet EDM2-XS-UNCOND --vae VAE-FOLDER --out img512
-  torchrun --nproc-per-node 4 -m sida sample --network NET --seeds 0-49999 --out samples/   (processes share the shards)
+  torchrun --nproc-per-node 4 --no-python sida sample --network NET --seeds 0-49999 --out samples/   (shared shards)
 
 samplers:
   one_step[:STEPS]   the distilled generators (init_sigma: that of the file, else 2.5); after a colon or comma

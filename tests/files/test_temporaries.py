@@ -11,10 +11,10 @@ import time
 import pytest
 
 import sida.files.atomic as temporaries
-from sida.cli.main import main
 from sida.config.lookup import ROOT
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, sweep_temporaries, write_text
+from workflow.cli import main
 
 WRITER = (
     "import sys; from sida.files.atomic import atomic_path\n"

@@ -14,7 +14,6 @@ from PIL import Image
 
 import sida.networks.official
 import sida.sampling.job
-from sida.cli.main import main
 from sida.data import load_dataset
 from sida.machine import tf32
 from sida.networks.file import read_metadata, save_network
@@ -26,6 +25,7 @@ from tests.files.made_pickles import write_genuine
 from tests.networks.made import SMALL, random_network
 from tests.refused import command, refused
 from tests.sampling.images import generate
+from workflow.cli import main
 
 
 def make(**kwargs):

@@ -141,7 +141,8 @@ class ClusterWorkspace(Workspace):
     def training(self, run: str) -> int | None:
         """Process id of a training that goes on in this workspace."""
         for process, words in self.processes():
-            if words[1:3] == [b"-m", b"sida"] and any(word.endswith(f"/{run}.json".encode()) for word in words):
+            trains = words[1:4] in ([b"-m", b"workflow", verb] for verb in (b"train-teacher", b"distill"))
+            if trains and any(word.endswith(f"/{run}.json".encode()) for word in words):
                 return process
         return None
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from docs.examples.flow import FlowPrecond
-from sida.cli.main import main
 from sida.config.lookup import ALLOW
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors, write_tensors
@@ -16,6 +15,7 @@ from sida.networks.file import load_network
 from sida.training import train_teacher
 from tests.refused import refused
 from tests.training.toy import NETWORK, SID_STUDENT, TEACHER
+from workflow.cli import main
 
 FLOW = "docs.examples.flow:FlowPrecond"
 KWARGS = {key: value for key, value in NETWORK["kwargs"].items() if key != "augment_dim"}

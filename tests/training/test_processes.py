@@ -11,10 +11,10 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from sida.cli.main import main
 from sida.config.lookup import ROOT
 from sida.errors import EXIT_RETRY
 from sida.files.atomic import read_jsonl
@@ -29,6 +29,7 @@ from tests.refused import refused
 from tests.training.processes import said, started, statuses, together
 from tests.training.test_rivals import spec_of
 from tests.training.toy import STUDENT, TEACHER, CrashError, raising, results
+from workflow.cli import main
 from workflow.launch import TORCHRUN
 
 # A rate near the paper's: entries whose gradient is nothing but rounding move by it, and each number of processes adds
@@ -205,8 +206,9 @@ def test_processes_share_an_evaluation(tmp_path, spec):
 def start(folder):
     """A long training of a teacher in two processes, which keeps a state after each iteration."""
     spec = {**TEACHER, "batch_gpu": 4, "snapshot_kimg": None, "state_minutes": 0, "total_kimg": 1000}
-    words = ["-m", "sida", "train-teacher", "--out", str(folder), "--spec", json.dumps(spec)]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *words]
+    sida = [str(Path(sys.executable).with_name("sida")), "train-teacher", "--out", str(folder)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "--no-python"]
+    command = [*torchrun, *sida, "--spec", json.dumps(spec)]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, **TORCHRUN})
 
 
@@ -246,10 +248,10 @@ def test_a_training_by_torchrun_stops_at_a_signal_or_a_kill_resumes_and_ends_wit
 
 def test_threads_are_limited_before_the_libraries_read_their_number():
     code = (
-        "import sys, sida.cli.main, sida.cli.train as train\n"
+        "import sys, sida.cli.train as train, workflow.cli\n"
         "def loaded(threads): print([name for name in ('numpy', 'torch') if name in sys.modules]); sys.exit(3)\n"
         "train.limit_library_threads = loaded\n"
-        "sida.cli.main.main(sys.argv[1:])"
+        "workflow.cli.main(sys.argv[1:])"
     )
     given = ["train-teacher", "--spec", str(ROOT / "docs/examples/tiny-teacher.yaml"), "--out", "y"]
     assert subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True).stdout == "[]\n"

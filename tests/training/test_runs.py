@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from sida.cli.main import main
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl, sha256_file
 from sida.methods import distill
@@ -27,6 +26,7 @@ from sida.training.processes import Interruption, StopRequest
 from tests.refused import command, refused
 from tests.training.test_rivals import spec_of
 from tests.training.toy import STUDENT, TEACHER, fork, interrupt_after, raising, results, student_trainer, wait
+from workflow.cli import main
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from sida.cli.main import main
 from sida.files.atomic import try_lock, wait_for_lock
 from sida.files.text_files import with_hash
 from sida.networks import build_network
@@ -24,6 +23,7 @@ from sida.training.teacher import TeacherTrainer
 from tests import disks
 from tests.refused import command, refused
 from tests.training.toy import NETWORK, TEACHER, interrupt_after, raising, results
+from workflow.cli import main
 
 #: The same length and intervals, another result.
 OTHER = {**TEACHER, "lr": 1e-3}

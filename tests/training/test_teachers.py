@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from sida.cli.main import main
 from sida.config.settings import from_mapping
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
@@ -19,6 +18,7 @@ from sida.training.logs import lost
 from sida.training.teacher import TeacherTrainer
 from tests.refused import command, refused
 from tests.training.toy import EDM2, NETWORK, TEACHER, interrupt_after, results, vector
+from workflow.cli import main
 
 #: EDM2's way: no ramp-down but by the number of steps, and two averages.
 EDM2_WAY = {

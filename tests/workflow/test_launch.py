@@ -103,7 +103,7 @@ def test_a_job_without_a_gpu_and_a_run_without_a_pool_take_none(machine):
     [
         (["4", "job", "0"], "2,6", "a job needs 4 GPUs, .*gpus=2"),
         (["1", "job", "0"], "3", "CUDA_VISIBLE_DEVICES=1 names 1"),
-        (["--nodes", "2", "4", "sida", "distill"], "", "SLURM_JOB_ID is not set"),
+        (["--nodes", "2", "4", "workflow", "distill"], "", "SLURM_JOB_ID is not set"),
     ],
 )
 def test_what_cannot_be_given_is_one_line(words, pool, place, machine):
@@ -117,7 +117,7 @@ def test_what_cannot_be_given_is_one_line(words, pool, place, machine):
 
 
 def test_torchrun_starts_the_processes_on_each_node(monkeypatch):
-    command = on_nodes(1, 2, ["sida", "distill"])
+    command = on_nodes(1, 2, ["workflow", "distill"])
     assert command[1:] == [
         "-m",
         "torch.distributed.run",
@@ -126,13 +126,13 @@ def test_torchrun_starts_the_processes_on_each_node(monkeypatch):
         "--standalone",
         *command[6:],
     ]
-    assert command[6:] == ["-m", "sida", "distill"]
+    assert command[6:] == ["-m", "workflow", "distill"]
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    command = on_nodes(2, 16, ["sida", "distill", "--spec", "x"])
+    command = on_nodes(2, 16, ["workflow", "distill", "--spec", "x"])
     assert command[:4] == ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1"]
     assert {"--nnodes=2", "--nproc-per-node=8", "--rdzv-id=17"} <= {*command}
-    assert command[-5:] == ["-m", "sida", "distill", "--spec", "x"]
-    refused("3 GPUs cannot be shared evenly", on_nodes, 2, 3, ["sida"])
+    assert command[-5:] == ["-m", "workflow", "distill", "--spec", "x"]
+    refused("3 GPUs cannot be shared evenly", on_nodes, 2, 3, ["workflow"])
 
 
 def test_a_workflow_shares_the_named_gpus_else_all(monkeypatch):

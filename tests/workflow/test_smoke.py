@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from sida.cli.main import main
 from sida.config.recipe import METHOD_SETTINGS
 from sida.config.settings import from_mapping
 from sida.data.archive import dataset_json, image_name
@@ -21,6 +20,7 @@ from sida.networks import build_network
 from sida.networks.file import read_metadata, save_network
 from tests.data.test_archive import npy, png, write_zip
 from tests.workflow.workspace import shipped
+from workflow.cli import main
 
 #: Tiny networks of each family, in place of the recipes' own.
 LEVELS = {"model_channels": 16, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4]}

@@ -34,7 +34,7 @@ rule import_checkpoint:
     message:
         "checkpoint {wildcards.checkpoint}: importing without executing it"
     shell:
-        "python -m sida convert {params.source:q} {output.network:q} 2>&1 | tee -i {log:q}"
+        "python -m workflow convert {params.source:q} {output.network:q} 2>&1 | tee -i {log:q}"
 
 
 # An existing archive is used even if its sources have changed.
@@ -59,7 +59,7 @@ rule prepare_data:
     message:
         "data {wildcards.archive}: preparing"
     shell:
-        "python -m sida data prepare {params.flags:q} --workers {threads} 2>&1 | tee -i {log:q}"
+        "python -m workflow data prepare {params.flags:q} --workers {threads} 2>&1 | tee -i {log:q}"
 
 
 rule encode_data:
@@ -82,4 +82,4 @@ rule encode_data:
     message:
         "data {wildcards.archive}: encoding"
     shell:
-        "python -m workflow.launch {resources.gpu} sida data encode {params.flags:q} --workers {threads} 2>&1 | tee -i {log:q}"
+        "python -m workflow.launch {resources.gpu} workflow data encode {params.flags:q} --workers {threads} 2>&1 | tee -i {log:q}"

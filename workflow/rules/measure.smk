@@ -66,7 +66,7 @@ rule sample:
     message:
         "sample {wildcards.run}: the images of trial {wildcards.trial}"
     shell:
-        "python -m workflow.launch {resources.gpu} sida sample --spec {params.spec:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "python -m workflow.launch {resources.gpu} workflow sample --spec {params.spec:q} --out {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule collect:

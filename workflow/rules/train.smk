@@ -22,7 +22,7 @@ rule train_teacher:
     message:
         "teacher {wildcards.teacher}: training"
     shell:
-        "python -m workflow.launch --nodes {resources.nodes} {resources.gpu} sida train-teacher"
+        "python -m workflow.launch --nodes {resources.nodes} {resources.gpu} workflow train-teacher"
         " --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i {log:q}"
 
 
@@ -53,7 +53,7 @@ rule distill:
     message:
         "student {wildcards.run}: distilling"
     shell:
-        "python -m workflow.launch --nodes {resources.nodes} {resources.gpu} sida distill"
+        "python -m workflow.launch --nodes {resources.nodes} {resources.gpu} workflow distill"
         " --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i {log:q}"
 
 
