@@ -24,6 +24,7 @@ from sida.networks.unet import (
     attend,
     attention_heads,
     constants_device,
+    is_computed_again,
     resampled,
     split_heads,
     without_content,
@@ -121,8 +122,7 @@ class MPConv(nn.Module):
     def rewrite_weight(self) -> None:
         """Stores normalised weights if ``weight_norm`` demands it in the present mode."""
         # A backward pass that computes a block again must meet the weights of the forward pass to the last bit.
-        forward = torch._C._current_graph_task_id() == -1
-        if forward and (self.weight_norm == "always" or (self.weight_norm != "off" and self.training)):
+        if not is_computed_again() and (self.weight_norm == "always" or (self.weight_norm != "off" and self.training)):
             self.normalize_weight()
 
     def effective_weight(self, gain: Tensor | None = None) -> Tensor:

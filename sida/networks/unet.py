@@ -3,9 +3,11 @@
 A class's signature is the schema of its options, which are recorded for building the network again.
 """
 
+import contextlib
+import contextvars
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
@@ -59,6 +61,23 @@ def constants_device() -> torch.device:
     return torch.device("cpu") if without_content() else torch.get_default_device()
 
 
+_AGAIN = contextvars.ContextVar("again", default=False)
+
+
+def is_computed_again() -> bool:
+    """Whether a backward pass computes a checkpointed block again."""
+    return _AGAIN.get()
+
+
+@contextlib.contextmanager
+def _again() -> Iterator[None]:
+    token = _AGAIN.set(True)
+    try:
+        yield
+    finally:
+        _AGAIN.reset(token)
+
+
 class Block(nn.Module):
     """Base class of the residual blocks of U-Nets.
 
@@ -72,7 +91,8 @@ class Block(nn.Module):
         """Maps (N, in_channels, H, W) to (N, out_channels, H', W'); ``emb`` is (N or 1, emb_channels)."""
         if not self.checkpointed:
             return self.compute(x, emb)
-        return cast(Tensor, checkpoint(self.compute, x, emb, use_reentrant=False))
+        contexts = lambda: (contextlib.nullcontext(), _again())
+        return cast(Tensor, checkpoint(self.compute, x, emb, use_reentrant=False, context_fn=contexts))
 
     def compute(self, x: Tensor, emb: Any) -> Tensor:
         """Computes the result of :meth:`forward`."""
