@@ -214,6 +214,7 @@ class StepTrainer(Trainer):
         config: Seed and half-life of the average.
         averages: Averages by name; the first is the product of the run.
         kept: Further parts by name whose state a resumed run needs.
+        init_sigma: σ_init of the generator's images; unused if no step generates.
 
     Attributes:
         batches: Source of images and labels, set before the first iteration; all streams have equally many images.
