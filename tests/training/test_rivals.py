@@ -140,7 +140,7 @@ def test_loss_of_instance_is_the_distance_to_what_the_teachers_sampler_draws(tea
 def test_run_resumes_bit_by_bit(tmp_path, teacher, monkeypatch, method, more):
     spec, folder, resumed = spec_of(method, teacher, **more), tmp_path / "straight", tmp_path / "resumed"
     distill(spec, folder)
-    interrupt_after(distill, spec, resumed, monkeypatch, 32)
+    interrupt_after(distill, spec, resumed, 32)
     # The state says which images the run has seen: they are not read again.
     monkeypatch.setattr(Dataset, "sketch", None)
     distill(spec, resumed)
