@@ -1,7 +1,5 @@
 """Golden vectors: how tests read them and compare with them."""
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Mapping

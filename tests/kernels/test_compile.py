@@ -4,8 +4,6 @@ As a program this module compiles all of them with what their functions pass to 
 with all optional tensors, or with the word ``plain`` without any.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

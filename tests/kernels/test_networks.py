@@ -3,8 +3,6 @@
 Also the work that the blocks of a network share, and what frozen networks keep.
 """
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """FD-Loss: distances, statistics and whole steps as recorded from its official code."""
 
-from __future__ import annotations
-
 import copy
 import types
 

@@ -1,7 +1,5 @@
 """Losses of other one-step distillers on recorded networks and draws of their official code."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Losses of RealUID on recorded networks and batches of its official code."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.nn.functional import conv2d

@@ -1,7 +1,5 @@
 """Losses of SiD, SiDA and GDD, and EDM2's denoising loss, on recorded networks and draws of the official code."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

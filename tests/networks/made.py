@@ -1,7 +1,5 @@
 """Networks for tests: with recorded weights, and with random ones, since fresh networks end in zero layers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Parity of the networks of EDM and EDM2, and of EDM2's rewriting of weights, with the recorded official ones."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 

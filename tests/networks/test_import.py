@@ -1,7 +1,5 @@
 """Published pickles: tiny files in the genuine layout become the same network, and nothing in them runs."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """The loop body against a step-by-step baseline, and its order, scales and guards."""
 
-from __future__ import annotations
-
 import copy
 import math
 

@@ -4,8 +4,6 @@ It follows Zyriix/GDD (training/loss.py, training_loop.py, pg_modules/discrimina
 suite (docs/differences.md), and shares the generator's network and the frozen features.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 

@@ -1,7 +1,5 @@
 """Training in several processes: the same numbers, one voice, states that any number goes on from; torchrun."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import json

@@ -1,7 +1,5 @@
 """``method: ...`` alone is the official recipe of a family; a method reads what it names; faults are one line each."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from typing import Any

@@ -1,7 +1,5 @@
 """Other distillers, also of one's own, by the same loop: steps as released, resumed bit by bit, without NaN samples."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

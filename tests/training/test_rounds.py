@@ -4,8 +4,6 @@ A recording of CUDA kernels needs a GPU; here a stand-in runs the function again
 would, so that all around it is tested. On a GPU the same tests record for real.
 """
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """Whole runs: what they write, and that interruptions of every kind leave no trace in it."""
 
-from __future__ import annotations
-
 import builtins
 import errno
 import json

@@ -1,7 +1,5 @@
 """Kept states are never lost: not by faults of a disk, not by another configuration in the same folder."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

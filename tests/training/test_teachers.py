@@ -1,7 +1,5 @@
 """What published teachers were trained with: rates that rise and fall, post-hoc averages, ends."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

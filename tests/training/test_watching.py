@@ -1,7 +1,5 @@
 """What a training shows of itself and when it ends: points, plateaus, divergence, pictures, TensorBoard's files."""
 
-from __future__ import annotations
-
 import time
 
 import numpy as np

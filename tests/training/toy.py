@@ -1,7 +1,5 @@
 """A teacher and students small enough to train in a second, and a monitor that needs no feature network."""
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import sys
