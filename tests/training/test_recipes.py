@@ -9,7 +9,7 @@ import torch
 
 from eval.features.inception import InceptionCleanExtractor
 from sida.config.recipe import METHOD_SETTINGS, ResolvedConfig
-from sida.methods import METHODS, SID, distill
+from sida.methods import METHODS, SID
 from sida.methods.distillation import student_digest
 from sida.methods.method import Parts
 from sida.methods.registry import DistillConfig, resolve_recipe
@@ -19,7 +19,7 @@ from sida.networks.file import load_network, save_network
 from sida.sampling.samplers import GuidedDenoiser
 from tests.networks.made import random_network
 from tests.refused import command, refusal, refused
-from tests.training.toy import DATASET, EDM2, NETWORK, results, student_trainer, vector
+from tests.training.toy import DATASET, EDM2, NETWORK, student_trainer, vector
 
 CPU = torch.device("cpu")
 OPTIONS = {"gdd": {"backbones": ["digits"]}, "gdd-i": {"backbones": ["digits"]}, "fd-loss": {"judges": ["digits"]}}
@@ -124,8 +124,10 @@ def test_forced_weight_normalisation_rewrites_what_is_trained(teachers, mode):
     assert torch.equal(vector(network.net), network.flat.vector)
 
 
-def test_guidance_changes_the_true_score_alone(teachers):
-    teacher, guide = teachers("edm"), teachers("no classes")
+@pytest.mark.parametrize("family", ["edm", "edm2"])
+def test_guidance_changes_the_true_score_alone(teachers, family):
+    """The guide is of another family or of the same one."""
+    teacher, guide = teachers(family), teachers("no classes")
     trainer = student_trainer(config_for(teacher, "sida", guide=guide, guidance=2))
     phi, other = (load_network(path)[0].eval() for path in (teacher, guide))
     assert torch.equal(trainer.generator.flat.vector, vector(phi))
@@ -134,13 +136,6 @@ def test_guidance_changes_the_true_score_alone(teachers):
     assert torch.equal(guided(*given), GuidedDenoiser(phi, other, 2)(*given))
     assert not any(parameter.requires_grad for parameter in guided.parameters())
     assert not any(module.training for module in guided.modules())
-
-
-def test_guides_of_other_families_and_checkpointing(tmp_path, teachers):
-    for name, checkpointing in (("plain", False), ("checkpointing", True)):
-        guided = {"guide": teachers("no classes"), "guidance": 1.5, "warmup_kimg": 0.0, "checkpointing": checkpointing}
-        distill(config_for(teachers("edm2"), "sida", **guided), tmp_path / name)
-    assert results(tmp_path / "checkpointing") == results(tmp_path / "plain")
 
 
 @pytest.mark.parametrize(
