@@ -264,5 +264,12 @@ def test_a_fault_is_one_line_at_its_setting_and_leaves_no_file(teachers, tmp_pat
     assert {path.name for path in out.rglob("*") if path.is_file()} <= {".lock"}
 
 
+def test_fd_loss_takes_images_without_classes(teachers):
+    given = {"dataset": {**DATASET, "labels": False}, "options": {"judges": ["digits"], "population": 40}}
+    trainer = student_trainer(config_for(teachers("no classes"), "fd-loss", **given))
+    trainer.batches = lambda stream, nimg, with_images: [(torch.zeros(16, 1, 8, 8), torch.zeros(16, 0))]
+    assert torch.isfinite(trainer.iteration(0).losses["fd"])
+
+
 def test_a_judge_without_gradient_is_refused():
     refused("'inception_clean'.*has no gradient", InceptionCleanExtractor.check_gradient, InceptionCleanExtractor)

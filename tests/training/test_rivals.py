@@ -12,12 +12,11 @@ from sida.files.atomic import read_jsonl
 from sida.methods import METHODS, distill
 from sida.methods.consistency import stage_at
 from sida.methods.gdd import INNATE
-from sida.networks import build_network
-from sida.networks.file import load_network, save_network
+from sida.networks.file import load_network
 from sida.sampling import SeedStreams, heun
 from sida.training.batches import MicroBatch
 from tests.golden.vectors import load
-from tests.training.toy import DATASET, NETWORK, STUDENT, interrupt_after, of_method, results, student_trainer
+from tests.training.toy import STUDENT, interrupt_after, of_method, results, student_trainer
 
 COMMON = {
     **{key: value for key, value in STUDENT.items() if key not in ("augment", "grad_clip_value")},
@@ -211,13 +210,3 @@ def test_a_step_of_fd_loss_draws_its_own_classes(teacher):
     trainer.iteration(0)
     assert seen[0].shape == (16, 10)
     assert len(set(seen[0].argmax(1).tolist())) > 3
-
-
-def test_fd_loss_takes_images_without_classes(tmp_path):
-    network = {**NETWORK, "kwargs": {**NETWORK["kwargs"], "label_dim": 0}}
-    save_network(build_network(network), tmp_path / "start.safetensors", {})
-    trainer = student_trainer(
-        spec_of("fd-loss", str(tmp_path / "start.safetensors"), dataset={**DATASET, "labels": False})
-    )
-    trainer.batches = lambda stream, nimg, with_images: [(torch.zeros(16, 1, 8, 8), torch.zeros(16, 0))]
-    assert torch.isfinite(trainer.iteration(0).losses["fd"])
