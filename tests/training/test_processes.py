@@ -243,7 +243,8 @@ def test_processes_share_an_evaluation(tmp_path, spec):
         return 0 if drawn == [16] * 6 else 3
 
     assert together(task, 2, tmp_path) == [0, 0], said(tmp_path)
-    for here, there in zip(*(read_jsonl(tmp_path / name / "evaluations.jsonl") for name in ("run", "alone"))):
+    logs = (read_jsonl(tmp_path / name / "evaluations.jsonl") for name in ("run", "alone"))
+    for here, there in zip(*logs, strict=True):
         assert here["nimg"] == there["nimg"]
         assert here["fd"] == pytest.approx(there["fd"], rel=1e-3)
     assert_same(tmp_path / "run", tmp_path / "alone")
