@@ -124,6 +124,17 @@ def test_forced_weight_normalisation_rewrites_what_is_trained(teachers, mode):
     assert torch.equal(vector(network.net), network.flat.vector)
 
 
+def test_sid2a_starts_from_the_generator_and_its_fake_score_from_the_teacher(teachers, tmp_path):
+    teacher, init = teachers("edm"), str(tmp_path / "generator.safetensors")
+    save_network(random_network(NETWORK["class"], NETWORK["kwargs"], seed=1), init, {})
+    trainer = student_trainer(config_for(teacher, "sid2a", init=init, dropout=0.0))
+    scores, generators = (trainer.true_score, trainer.fake_score.net), (trainer.generator.net, trainer.ema.net)
+    for source, nets in ((teacher, scores), (init, generators)):
+        expected = vector(load_network(source)[0])
+        assert all(torch.equal(vector(net), expected) for net in nets)
+    assert trainer.generator.net.init_config["kwargs"]["dropout"] == 0.0
+
+
 @pytest.mark.parametrize("family", ["edm", "edm2"])
 def test_guidance_changes_the_true_score_alone(teachers, family):
     """The guide is of another family or of the same one."""

@@ -23,17 +23,7 @@ from sida.training.loop import Run
 from sida.training.processes import Interruption, StopRequest
 from tests.refused import command, refused
 from tests.training.test_rivals import spec_of
-from tests.training.toy import (
-    STUDENT,
-    TEACHER,
-    before_iterations,
-    fork,
-    interrupt_after,
-    raising,
-    results,
-    student_trainer,
-    wait,
-)
+from tests.training.toy import STUDENT, TEACHER, before_iterations, fork, interrupt_after, raising, results, wait
 from workflow.cli import main
 
 
@@ -180,16 +170,6 @@ def test_a_seed_decides_the_result_which_is_the_last_network_without_evaluations
     nets = [load_network(distill({**short, "seed": seed}, tmp_path / str(seed))) for seed in (0, 1)]
     assert not torch.equal(*(next(net.parameters()) for net, _ in nets))
     assert all("fd" not in metadata and metadata["nimg"] == 32 for _, metadata in nets)
-
-
-def test_sid2a_starts_from_the_generator_and_its_fake_score_from_the_teacher(uninterrupted, student_spec, teacher):
-    init = str(uninterrupted / "network.safetensors")
-    trainer = student_trainer({**student_spec, "method": "sid2a", "init": init, "dropout": 0.0})
-    scores, generators = (trainer.true_score, trainer.fake_score.net), (trainer.generator.net, trainer.ema.net)
-    for source, nets in ((teacher, scores), (init, generators)):
-        expected = load_network(source)[0].state_dict()
-        assert all(torch.equal(net.state_dict()[name], value) for net in nets for name, value in expected.items())
-    assert trainer.generator.net.init_config["kwargs"]["dropout"] == 0.0
 
 
 def test_a_network_that_cannot_be_read_once_is_one_line(tmp_path, teacher, student_spec, monkeypatch):
