@@ -19,7 +19,7 @@ from sida.networks.file import load_network, save_network
 from sida.sampling.samplers import GuidedDenoiser
 from tests.networks.made import random_network
 from tests.refused import command, refusal, refused
-from tests.training.toy import DATASET, EDM2, NETWORK, student_trainer, vector
+from tests.training.toy import DATASET, EDM2, NETWORK, iterate, student_trainer, vector
 
 CPU = torch.device("cpu")
 OPTIONS = {"gdd": {"backbones": ["digits"]}, "gdd-i": {"backbones": ["digits"]}, "fd-loss": {"judges": ["digits"]}}
@@ -278,8 +278,8 @@ def test_a_fault_is_one_line_at_its_setting_and_leaves_no_file(teachers, tmp_pat
 def test_fd_loss_takes_images_without_classes(teachers):
     given = {"dataset": {**DATASET, "labels": False}, "options": {"judges": ["digits"], "population": 40}}
     trainer = student_trainer(config_for(teachers("no classes"), "fd-loss", **given))
-    trainer.batches = lambda stream, nimg, with_images: [(torch.zeros(16, 1, 8, 8), torch.zeros(16, 0))]
-    assert torch.isfinite(trainer.iteration(0).losses["fd"])
+    record = iterate(trainer, 0, [(torch.zeros(16, 1, 8, 8), torch.zeros(16, 0))])
+    assert torch.isfinite(record.losses["fd"])
 
 
 def test_a_judge_without_gradient_is_refused():

@@ -16,7 +16,7 @@ from sida.networks.file import load_network
 from sida.sampling import SeedStreams, heun
 from sida.training.batches import MicroBatch
 from tests.golden.vectors import load
-from tests.training.toy import STUDENT, interrupt_after, of_method, results, student_trainer
+from tests.training.toy import STUDENT, interrupt_after, iterate, of_method, results, student_trainer
 
 COMMON = {
     **{key: value for key, value in STUDENT.items() if key not in ("augment", "grad_clip_value")},
@@ -169,10 +169,9 @@ def test_recipes_of_realuid_start_as_released(teacher, recipe):
 def test_nan_samples_are_left_out(teacher, method):
     trainer = student_trainer(spec_of(method, teacher, batch_gpu=None))
     batch = (torch.zeros(16, 1, 8, 8), torch.eye(10)[torch.arange(16) % 10])
-    trainer.batches = lambda stream, nimg, with_images: [batch]
     noise = torch.randn(16, 1, 8, 8)
     noise[3] = float("nan")
-    record = trainer.iteration(0, {step.stream: [{"noise": noise}] for step in trainer.steps})
+    record = iterate(trainer, 0, [batch], draws={step.stream: [{"noise": noise}] for step in trainer.steps})
     assert int(record.nan_samples) == len(trainer.steps)
     assert all(torch.isfinite(value) for value in record.losses.values())
     for network in trainer.networks.values():
@@ -204,9 +203,8 @@ def test_stages_begin_as_in_the_official_loop():
 
 def test_a_step_of_fd_loss_draws_its_own_classes(teacher):
     trainer, seen = student_trainer(spec_of("fd-loss", teacher)), []
-    trainer.batches = lambda stream, nimg, with_images: [(torch.zeros(16, 1, 8, 8), torch.eye(10)[[0] * 16])]
     (step,) = trainer.steps
     trainer.steps = [dataclasses.replace(step, loss=lambda given: seen.append(given.class_labels) or step.loss(given))]
-    trainer.iteration(0)
+    iterate(trainer, 0, [(torch.zeros(16, 1, 8, 8), torch.eye(10)[[0] * 16])])
     assert seen[0].shape == (16, 10)
     assert len(set(seen[0].argmax(1).tolist())) > 3

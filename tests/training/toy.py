@@ -54,10 +54,11 @@ def of_method(method, spec):
 SID_STUDENT = of_method("sid", STUDENT)
 
 
-def iterate(trainer, nimg, batches, generator_batches):
-    """An iteration on given micro-batches, of the fake score's step and of the generator's."""
-    trainer.batches = lambda stream, nimg, with_images: generator_batches if stream == "generator" else batches
-    return trainer.iteration(nimg)
+def iterate(trainer, nimg, batches, generator_batches=None, draws=None):
+    """An iteration on given micro-batches; the generator's step may have others."""
+    of_generator = generator_batches or batches
+    trainer.batches = lambda stream, nimg, with_images: of_generator if stream == "generator" else batches
+    return trainer.iteration(nimg, draws)
 
 
 def make_monitor(samples):
