@@ -1,7 +1,5 @@
 """Each fused kernel against the operations of torch that it stands for, values and gradients, in float32."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -3,8 +3,6 @@
 Also the work that the blocks of a network share, and what frozen networks keep.
 """
 
-from __future__ import annotations
-
 import copy
 
 import pytest
@@ -108,7 +106,7 @@ def test_fused_training_takes_the_same_steps_and_its_state_fits_either():
     make = lambda kernels: Distiller(*copy.deepcopy(nets), SiDALoss(), schedule, recipe(kernels=kernels, **options))
     plain, fused = make("torch"), make("fused")
     batch = (torch.randn(2, 2, 4, 4, device=DEVICE), torch.eye(3, device=DEVICE)[:2])
-    records = [iterate(one, 2, [batch], [batch]) for one in (plain, fused)]
+    records = [iterate(one, 2, [batch]) for one in (plain, fused)]
     for name, value in records[0].losses.items():
         torch.testing.assert_close(records[1].losses[name], value, rtol=2e-3, atol=1e-4)
     state, other = plain.state(), fused.state()

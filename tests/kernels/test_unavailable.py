@@ -1,7 +1,5 @@
 """Where fused kernels cannot be used, one line says why."""
 
-from __future__ import annotations
-
 import sys
 import types
 

@@ -1,7 +1,5 @@
 """FD-Loss: distances, statistics and whole steps as recorded from its official code."""
 
-from __future__ import annotations
-
 import copy
 import types
 
@@ -11,16 +9,14 @@ import torch
 from sida.methods.fd_loss import CosineSchedule, FDLossOptions, FrechetLoss, FrechetTerm, moments
 from sida.training.batches import MicroBatch
 from sida.training.processes import ALONE
-from tests.golden.vectors import load, relative_error
-from tests.methods.loss_cases import tensors
+from tests.golden.vectors import load_tensors, relative_error
 
 #: Values went through float32 in the official code.
 VALUE, GRADIENT, STEP = 1.2e-7, 1e-10, 3e-6
 
 
 def arrays_of(name):
-    arrays, info = load(f"rivals/fdloss_{name}")
-    return tensors(arrays), info
+    return load_tensors(f"rivals/fdloss_{name}")
 
 
 def term_of(arrays, features=None, prefix="in/", **options):
@@ -29,7 +25,7 @@ def term_of(arrays, features=None, prefix="in/", **options):
 
 
 def agree(actual, expected, limit):
-    assert relative_error(actual, expected.numpy()) < limit
+    assert relative_error(actual, expected) < limit
 
 
 def test_distance_and_its_slope():

@@ -6,8 +6,6 @@ divergence is J = E δ² and, ψ held at its optimum, the generator's loss is E 
 The losses whose best denoisers these are: test_recorded.py.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

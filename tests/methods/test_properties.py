@@ -1,7 +1,5 @@
 """What the losses mean, on scores that can be written down: properties, switches, and what becomes of NaNs."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

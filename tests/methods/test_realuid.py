@@ -1,15 +1,12 @@
 """Losses of RealUID on recorded networks and batches of its official code."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.nn.functional import conv2d
 
 from sida.methods.realuid import RealSiDLoss, RealSiDOptions, RealUIDLoss, RealUIDOptions
 from sida.methods.sid import SiDLoss
-from tests.golden.vectors import agree, load
-from tests.methods.loss_cases import tensors
+from tests.golden.vectors import agree, below, load_tensors
 
 #: Relative to the largest magnitude of an array.
 FLOAT64, FLOAT32 = 1e-11, 2e-5
@@ -35,12 +32,12 @@ def denoiser(weights):
 
 def recorded(file, case, dtype=torch.float64):
     """Weights, draws and images of a precision, labels, and the recorded results of a case."""
-    arrays, _ = load("rivals/realuid_networks")
-    results, info = load(f"rivals/{file}")
-    given = {name: value.to(dtype) for name, value in tensors(arrays, "in/").items()}
+    arrays, _ = load_tensors("rivals/realuid_networks")
+    results, info = load_tensors(f"rivals/{file}")
+    given = {name: value.to(dtype) for name, value in below(arrays, "in/").items()}
     labels = given.pop("labels")
-    weights = [{n: v.to(dtype).requires_grad_() for n, v in tensors(arrays, f"{role}/").items()} for role in ROLES]
-    expected = tensors(results, ("f32/" if dtype == torch.float32 else "") + case + "/")
+    weights = [{n: v.to(dtype).requires_grad_() for n, v in below(arrays, f"{role}/").items()} for role in ROLES]
+    expected = below(results, ("f32/" if dtype == torch.float32 else "") + case + "/")
     return weights, given, labels if info["labels"] else None, expected
 
 

@@ -1,13 +1,12 @@
 """Networks for tests: with recorded weights, and with random ones, since fresh networks end in zero layers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from sida.networks import build_network
+from tests.golden.vectors import below
 
 #: A U-Net of 8×8 images that is built in milliseconds.
 SMALL = {
@@ -53,13 +52,10 @@ def random_network(cls: str, kwargs: Mapping[str, Any], seed: int = 0, std: floa
     return net.eval()
 
 
-def recorded_network(
-    arrays: Mapping[str, Any], cls: str, kwargs: Mapping[str, Any], prefix: str = "param/", strict: bool = True
-) -> Any:
+def recorded_network(arrays: Mapping[str, Any], cls: str, kwargs: Mapping[str, Any], prefix: str = "param/") -> Any:
     """A network with the weights of a golden vector, in evaluation mode."""
     net = build_network({"class": cls, "kwargs": kwargs})
-    state = {k.removeprefix(prefix): torch.as_tensor(v) for k, v in arrays.items() if k.startswith(prefix)}
-    net.load_state_dict(state, strict=strict)
+    net.load_state_dict({name: torch.as_tensor(value) for name, value in below(arrays, prefix).items()})
     return net.eval()
 
 

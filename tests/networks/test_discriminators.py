@@ -1,7 +1,5 @@
 """Parts of GDD's discriminator: frozen backbones, mixing, heads; and one step of it at its true size."""
 
-from __future__ import annotations
-
 import copy
 import importlib.util
 import sys

@@ -1,7 +1,5 @@
 """Families of networks: their differences, which sampling, methods and measuring read, and their published sizes."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

@@ -1,7 +1,5 @@
 """Wrong configurations and wrong inputs: one clear line that names the place."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

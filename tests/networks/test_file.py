@@ -1,7 +1,5 @@
 """Our own files: equal content gives equal bytes, and damage or an absurd claim is one line that names the file."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """Parity of the networks of EDM and EDM2, and of EDM2's rewriting of weights, with the recorded official ones."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 
@@ -9,7 +7,7 @@ import pytest
 import torch
 
 from sida.networks.official import weight_norm
-from tests.golden.vectors import agree
+from tests.golden.vectors import agree, load_tensors
 from tests.networks.made import inputs, recorded_network
 
 GRADIENT = 1e-4
@@ -18,11 +16,10 @@ GRADIENT = 1e-4
 @pytest.fixture(
     scope="module", params=["song_ddpmpp_uncond", "song_ncsnpp_uncond", "song_ddpmpp_cond", "adm_uncond_tiny"]
 )
-def case(request, golden):
-    arrays, info = golden(f"nets_edm/{request.param}")
+def case(request):
+    arrays, info = load_tensors(f"nets_edm/{request.param}")
     kwargs = {**info["constructor_kwargs"], "model_type": info["unet_class"]}
-    net = recorded_network(arrays, info["precond_class"], kwargs)
-    return net, {k: torch.tensor(v) for k, v in arrays.items()}, info
+    return recorded_network(arrays, info["precond_class"], kwargs), arrays, info
 
 
 def assert_gradients(net, x, arrays, info, prefix=""):
@@ -70,9 +67,8 @@ def test_gradients(case):
 
 
 @torch.no_grad()
-def test_gdd_preconditioning(golden):
-    arrays, info = golden("gdd/generator_precond")
-    arrays = {k: torch.tensor(v) for k, v in arrays.items()}
+def test_gdd_preconditioning():
+    arrays, info = load_tensors("gdd/generator_precond")
     gdd, edm = (recorded_network(arrays, name, info["constructor_kwargs"]) for name in ("GDDPrecond", "EDMPrecond"))
     for sigma in (0.002, 0.1, 0.8, 2.5, 80.0):
         given = arrays[f"sigma{sigma}/x"], sigma, arrays["in/labels"]
@@ -85,16 +81,16 @@ def test_gdd_preconditioning(golden):
 # EDM2: its U-Net, its log-variance head, and the rewriting of weights
 
 
-def load(golden, name, **changes):
+def load(name, **changes):
     """A network, its twin with the weights from before, and arrays and facts."""
-    arrays, info = golden(f"nets_edm2/{name}")
+    arrays, info = load_tensors(f"nets_edm2/{name}")
     kwargs, flags = dict(info["constructor_kwargs"]), {**info.get("flags_for_parameters", {}), **changes}
     if flags:
         hooked = flags["use_gan"] and flags["force_normalization"]
         kwargs["weight_norm"] = weight_norm(flags["use_gan"], "own" if hooked else None)
     net = recorded_network(arrays, "EDM2Precond", kwargs)
     assert [f"param/{name}" for name in net.state_dict()] == [key for key in arrays if key.startswith("param/")]
-    return net, copy.deepcopy(net), {k: torch.tensor(v) for k, v in arrays.items()}, info
+    return net, copy.deepcopy(net), arrays, info
 
 
 def changed(net, before):
@@ -112,8 +108,8 @@ def assert_rewritten(net, before, arrays):
 
 @pytest.mark.parametrize("name", ["precond_uncond", "precond_cond", "sida_uncond", "sida_cond"])
 @torch.no_grad()
-def test_edm2_evaluation(golden, name):
-    net, before, arrays, _ = load(golden, name)
+def test_edm2_evaluation(name):
+    net, before, arrays, _ = load(name)
     x, sigma, labels = inputs(arrays)
     image, logvar = net(x, sigma, labels, return_logvar=True)
     agree(arrays, out__eval_D_x=image, out__eval_logvar=logvar)
@@ -128,8 +124,8 @@ def test_edm2_evaluation(golden, name):
 
 
 @pytest.mark.parametrize("name", ["precond_uncond", "precond_cond"])
-def test_training_forward_backward_and_rewritten_weights(golden, name):
-    net, before, arrays, info = load(golden, name)
+def test_training_forward_backward_and_rewritten_weights(name):
+    net, before, arrays, info = load(name)
     x = arrays["in/x"].clone().requires_grad_()
     image, logvar = net.train()(x, *inputs(arrays)[1:], return_logvar=True)
     agree(arrays, out__train_D_x=image, out__train_logvar=logvar)
@@ -140,9 +136,9 @@ def test_training_forward_backward_and_rewritten_weights(golden, name):
 
 @pytest.mark.parametrize("name", ["sida_uncond", "sida_cond"])
 @pytest.mark.parametrize("mode", ["pre_hook", "in_forward", "always"])
-def test_forced_normalisation_of_sida(golden, name, mode):
+def test_forced_normalisation_of_sida(name, mode):
     """``always`` acts in evaluation, too, and settles; then a copy for evaluation needs no mode."""
-    net, before, arrays, _ = load(golden, name)
+    net, before, arrays, _ = load(name)
     assert net.weight_norm == "pre_hook"
     net.weight_norm = before.weight_norm = mode
     always = mode == "always"
@@ -159,10 +155,10 @@ def test_forced_normalisation_of_sida(golden, name, mode):
 
 
 @pytest.mark.parametrize("row", range(12))
-def test_weight_normalisation_table(golden, row):
+def test_weight_normalisation_table(row):
     """Which networks rewrite weights, by flags and by how the module was made."""
-    case = golden("nets_edm2/sida_uncond")[1]["weight_normalisation_behaviour"][row]
-    net, before, arrays, _ = load(golden, "sida_uncond", **{k: case[k] for k in ("use_gan", "force_normalization")})
+    case = load_tensors("nets_edm2/sida_uncond")[1]["weight_normalisation_behaviour"][row]
+    net, before, arrays, _ = load("sida_uncond", **{k: case[k] for k in ("use_gan", "force_normalization")})
     if case["how"] != "constructed" and net.weight_norm == "pre_hook":
         net.weight_norm = weight_norm(case["use_gan"], case["how"] == "deepcopied_from_train")
     for mode in ("train", "eval"):

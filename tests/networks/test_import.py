@@ -1,7 +1,5 @@
 """Published pickles: tiny files in the genuine layout become the same network, and nothing in them runs."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -18,7 +16,7 @@ from sida.sampling import multi_step
 from sida.sampling.job import network_file
 from tests.assets.fault_server import use_registry
 from tests.files.made_pickles import MARK, add_hooks, write_genuine, write_torch
-from tests.golden.vectors import agree
+from tests.golden.vectors import agree, load_tensors
 from tests.networks.made import SMALL, config, random_network, recorded_network
 from tests.refused import command, refused, refusing
 
@@ -141,16 +139,13 @@ def test_every_class_that_a_released_file_can_hold(name, cls, unet_name, unet):
     assert torch.equal(converted(x, sigma, labels), net(x, sigma, labels))
 
 
-def test_names_and_arguments_of_sida():
+def test_arguments_without_names_and_without_a_limit():
     net = tiny()
-    kwargs = dict(net.init_config["kwargs"], model_type="SongUNet_EncoderDecoder", sigma_max=math.inf)
+    kwargs = dict(net.init_config["kwargs"], sigma_max=math.inf)
     args = [kwargs.pop("img_resolution"), kwargs.pop("img_channels"), kwargs.pop("label_dim")]
-    renamed = {"EDMPrecond": "EDMPrecond_EncoderDecoder", "SongUNet": "SongUNet_EncoderDecoder"}
-    converted, metadata = convert(write_genuine("n.pkl", net, kwargs, args, renamed))
-    assert equal(net, converted)
-    assert metadata["network"] == net.init_config
+    assert convert(write_genuine("n.pkl", net, kwargs, args))[1]["network"] == net.init_config
     # The fourth differs: float16 here, forced normalisation in SiDA's classes for EDM2.
-    not_imported(write_genuine("n.pkl", net, kwargs, [*args, False], renamed), "4 constructor arguments")
+    not_imported(write_genuine("n.pkl", net, kwargs, [*args, False]), "4 constructor arguments")
 
 
 def test_the_class_can_be_named_where_the_file_is_ambiguous():
@@ -188,18 +183,17 @@ def test_forced_weight_normalisation_follows_the_hook(switches, hook_training, m
 
 @pytest.mark.parametrize("switches", [{"use_gan": True, "force_normalization": False}, {"use_gan": False}, {}])
 @torch.no_grad()
-def test_a_student_of_edm2_draws_the_official_images(golden, switches):
+def test_a_student_of_edm2_draws_the_official_images(switches):
     """SiDA's and SiD's, and those from before the two switches existed."""
-    weights, info = golden("losses_edm2/networks")
+    weights, info = load_tensors("losses_edm2/networks")
     kwargs = info["constructor_kwargs"]
     net = recorded_network(weights, "EDM2Precond", {**kwargs, "logvar_channels": None}, "G/").requires_grad_(False)
     student, _ = convert(write_genuine("n.pkl", net, {**kwargs, **switches}, renamed=SIDA_EDM2))
     assert student.logvar_linear is None
-    arrays, _ = golden("losses_edm2/generate_multistep")
-    labels = torch.tensor(arrays["in/labels"])
+    arrays, _ = load_tensors("losses_edm2/generate_multistep")
     for steps in (1, 2, 4):
-        first, *later = (torch.tensor(arrays[f"steps{steps}/draw{i:02d}"]) for i in range(steps))
-        images = multi_step(student, first, labels, steps, lambda x, later=later: later.pop(0))
+        first, *later = (arrays[f"steps{steps}/draw{i:02d}"] for i in range(steps))
+        images = multi_step(student, first, arrays["in/labels"], steps, lambda x, later=later: later.pop(0))
         agree(arrays, **{f"steps{steps}/images": images})
 
 

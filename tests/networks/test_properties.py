@@ -1,7 +1,5 @@
 """Properties of every architecture: exactness of partial decoding, independence of samples, modes, shapes."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """Images of a step: read and decoded by a thread beside the step (shared by devices: test_processes.py)."""
 
-from __future__ import annotations
-
 import threading
 
 import torch

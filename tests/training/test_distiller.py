@@ -1,7 +1,5 @@
 """The loop body against a step-by-step baseline, and its order, scales and guards."""
 
-from __future__ import annotations
-
 import copy
 import math
 
@@ -13,13 +11,11 @@ from hypothesis import strategies as st
 from benchmarks import official_order
 from benchmarks.official_order import Plain, use_plain_blocks
 from sida.methods.sid import SiDALoss, SiDLoss
-from sida.networks import build_network
 from sida.networks.unet import blocks_of
 from sida.training.iteration import Distiller
 from sida.training.optimizer import Adam, OptimizedNetwork, RAdam, guard_gradient
 from sida.training.schedule import Schedule
-from tests.methods.loss_cases import tensors
-from tests.networks.made import SMALL, random_network
+from tests.networks.made import SMALL, random_network, recorded_network
 from tests.training.toy import iterate, recipe, vector
 
 LR = 1e-4
@@ -28,11 +24,8 @@ LR = 1e-4
 @pytest.fixture(scope="module")
 def networks(golden):
     arrays, info = golden("losses_edm/networks")
-    nets = []
-    for role in ("phi", "psi", "G"):
-        net = build_network({"class": "EDMPrecond", "kwargs": info["constructor_kwargs"]}).eval()
-        net.load_state_dict(tensors(arrays, f"{role}/"))
-        nets.append(net)
+    kwargs = info["constructor_kwargs"]
+    nets = [recorded_network(arrays, "EDMPrecond", kwargs, f"{role}/") for role in ("phi", "psi", "G")]
     return lambda: copy.deepcopy(nets)
 
 

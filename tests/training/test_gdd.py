@@ -4,8 +4,6 @@ It follows Zyriix/GDD (training/loss.py, training_loop.py, pg_modules/discrimina
 suite (docs/differences.md), and shares the generator's network and the frozen features.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 
@@ -14,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from sida.files.tensors import torch_dtypes
-from tests.training.toy import STUDENT, of_method, student_trainer
+from tests.training.toy import STUDENT, iterate, of_method, student_trainer
 
 IMAGES, INTERVAL, GAMMA, RATE, SIGMA = 16, 2, 0.3, 1e-3, 80.0
 
@@ -103,8 +101,8 @@ def test_four_iterations_equal_the_official_loop(teacher, float64):
         for stream in ("discriminator", "generator"):
             labels[stream] = torch.eye(10)[torch.randint(10, (IMAGES,), generator=source)]
             batches[stream], z[stream] = [(normal().clamp(-1, 1), labels[stream])], normal()
-        trainer.batches = lambda stream, nimg, with_images, batches=batches: batches[stream]
-        record = trainer.iteration(nimg, {stream: [{"z": value}] for stream, value in z.items()})
+        draws = {stream: [{"z": value}] for stream, value in z.items()}
+        record = iterate(trainer, nimg, batches["discriminator"], batches["generator"], draws)
         real, classes = batches["discriminator"][0]
         fake = made(z["discriminator"], classes).detach()
         loss = fooled(-heads(fake, classes)) + fooled(heads(real, classes))

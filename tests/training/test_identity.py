@@ -1,7 +1,5 @@
 """What makes a run another run: content, wherever it lies, and code from outside this package."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 

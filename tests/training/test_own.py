@@ -1,7 +1,5 @@
 """Networks of one's own, and no code that runs because a file names it (methods: test_recipes.py)."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,12 +1,12 @@
 """Training in several processes: the same numbers, one voice, states that any number goes on from; torchrun."""
 
-from __future__ import annotations
-
+import contextlib
 import datetime
 import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 from sida.config.lookup import ROOT
 from sida.errors import EXIT_RETRY
@@ -24,11 +25,9 @@ from sida.methods import distill
 from sida.methods.distillation import Evaluation
 from sida.sampling import Drawer
 from sida.training import processes, train_teacher
-from sida.training.iteration import StudentTrainer
 from tests.refused import refused
-from tests.training.processes import said, started, statuses, together
 from tests.training.test_rivals import spec_of
-from tests.training.toy import STUDENT, TEACHER, CrashError, raising, results
+from tests.training.toy import STUDENT, TEACHER, CrashError, before_iterations, fork, raising, results, wait
 from workflow.cli import main
 from workflow.launch import TORCHRUN
 
@@ -37,6 +36,51 @@ from workflow.launch import TORCHRUN
 SPEC = {**STUDENT, "total_kimg": 0.16, "batch_gpu": 4, "lr": 1e-5, "tick_kimg": 0.032}
 CLOSE = 1e-5
 PREEMPTED = "preempted; the state is kept: run the same command again to resume"
+
+
+@contextlib.contextmanager
+def started(task, count, folder):
+    """Starts ``task(rank)`` in so many processes, which it gives; what they print goes to ``<folder>/<rank>.log``.
+
+    The threads of their store, which ``torchrun`` would hold, live in a process of their own: one with threads should
+    not fork.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def hold():
+        _store = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+        time.sleep(3000)
+
+    def run(rank):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        place |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": 0}
+        os.environ.update({name: str(value) for name, value in place.items()})
+        return task(rank)
+
+    agent = fork(hold, folder / "agent.txt")
+    children = [fork(lambda rank=rank: run(rank), folder / f"{rank}.log") for rank in range(count)]
+    try:
+        yield children
+    finally:
+        # One that hangs must not hold up the tests.
+        for process in (agent, *children):
+            process.kill()
+            process.join()
+
+
+def together(task, count, folder):
+    """Exit statuses of processes that run ``task(rank)`` together."""
+    with started(task, count, folder) as children:
+        return [wait(child) for child in children]
+
+
+def said(folder):
+    """All lines of all processes but progress and the path of the result."""
+    lines = [line for log in sorted(folder.glob("*.log")) for line in log.read_text().splitlines()]
+    return [line for line in lines if not line.startswith(("[", "/"))]
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +122,8 @@ def crashing(spec, folder, moment, accident, victims=(0, 1, 2, 3)):
     """A task that trains, keeping a state after each iteration; an accident happens at ``moment`` images."""
 
     def task(rank):
-        original = StudentTrainer.iteration
-        happens = lambda nimg: nimg >= moment and rank in victims and accident()
-        StudentTrainer.iteration = lambda self, nimg: happens(nimg) or original(self, nimg)
-        return main(["distill", "--spec", json.dumps({**spec, "state_minutes": 0}), "--out", str(folder)])
+        with before_iterations(lambda nimg: nimg >= moment and rank in victims and accident()):
+            return main(["distill", "--spec", json.dumps({**spec, "state_minutes": 0}), "--out", str(folder)])
 
     return task
 
@@ -93,6 +135,13 @@ def test_another_number_of_processes_goes_on(tmp_path, spec, alone):
     assert together(crashing(spec, tmp_path / "run", 96, crash), 4, tmp_path / "four") == [1] * 4
     distill(spec, tmp_path / "run")
     assert_same(tmp_path / "run", alone)
+
+
+def kill_after(delay):
+    timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL))
+    # One whose process has ended first kills nothing.
+    timer.daemon = True
+    timer.start()
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.slow)])
@@ -108,7 +157,7 @@ def test_kills_of_a_rank(tmp_path, spec, kills):
         run, ends = tmp_path / f"run{runs}", [1]
         while any(ends):
             victim, delay = source.randrange(2), source.uniform(0, 1.5)
-            kill = lambda delay=delay: threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            kill = lambda delay=delay: kill_after(delay)
             ends = together(crashing(spec, run, 0, kill, {victim} if done < kills else {}), 2, logs)
             # A process that lost its partner asks to be started again; one that was through did not notice.
             assert ends[victim] in (0, -signal.SIGKILL), said(logs)
@@ -168,7 +217,7 @@ def test_a_process_that_does_not_answer_ends_the_others(tmp_path, spec, monkeypa
     monkeypatch.setattr(processes, "STEP_TIMEOUT", datetime.timedelta(seconds=2))
     hang = lambda: time.sleep(900)
     with started(crashing(spec, tmp_path / "run", 48, hang, {1}), 2, tmp_path) as (first, _):
-        assert statuses([first]) == [EXIT_RETRY]
+        assert wait(first) == EXIT_RETRY
     (line,) = said(tmp_path)
     assert "does not answer (Timed out" in line
 
@@ -194,7 +243,8 @@ def test_processes_share_an_evaluation(tmp_path, spec):
         return 0 if drawn == [16] * 6 else 3
 
     assert together(task, 2, tmp_path) == [0, 0], said(tmp_path)
-    for here, there in zip(*(read_jsonl(tmp_path / name / "evaluations.jsonl") for name in ("run", "alone"))):
+    logs = (read_jsonl(tmp_path / name / "evaluations.jsonl") for name in ("run", "alone"))
+    for here, there in zip(*logs, strict=True):
         assert here["nimg"] == there["nimg"]
         assert here["fd"] == pytest.approx(there["fd"], rel=1e-3)
     assert_same(tmp_path / "run", tmp_path / "alone")

@@ -1,7 +1,5 @@
 """``method: ...`` alone is the official recipe of a family; a method reads what it names; faults are one line each."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from typing import Any
@@ -11,7 +9,7 @@ import torch
 
 from eval.features.inception import InceptionCleanExtractor
 from sida.config.recipe import METHOD_SETTINGS, ResolvedConfig
-from sida.methods import METHODS, SID, distill
+from sida.methods import METHODS, SID
 from sida.methods.distillation import student_digest
 from sida.methods.method import Parts
 from sida.methods.registry import DistillConfig, resolve_recipe
@@ -21,7 +19,7 @@ from sida.networks.file import load_network, save_network
 from sida.sampling.samplers import GuidedDenoiser
 from tests.networks.made import random_network
 from tests.refused import command, refusal, refused
-from tests.training.toy import DATASET, EDM2, NETWORK, results, student_trainer, vector
+from tests.training.toy import DATASET, EDM2, NETWORK, iterate, student_trainer, vector
 
 CPU = torch.device("cpu")
 OPTIONS = {"gdd": {"backbones": ["digits"]}, "gdd-i": {"backbones": ["digits"]}, "fd-loss": {"judges": ["digits"]}}
@@ -126,8 +124,21 @@ def test_forced_weight_normalisation_rewrites_what_is_trained(teachers, mode):
     assert torch.equal(vector(network.net), network.flat.vector)
 
 
-def test_guidance_changes_the_true_score_alone(teachers):
-    teacher, guide = teachers("edm"), teachers("no classes")
+def test_sid2a_starts_from_the_generator_and_its_fake_score_from_the_teacher(teachers, tmp_path):
+    teacher, init = teachers("edm"), str(tmp_path / "generator.safetensors")
+    save_network(random_network(NETWORK["class"], NETWORK["kwargs"], seed=1), init, {})
+    trainer = student_trainer(config_for(teacher, "sid2a", init=init, dropout=0.0))
+    scores, generators = (trainer.true_score, trainer.fake_score.net), (trainer.generator.net, trainer.ema.net)
+    for source, nets in ((teacher, scores), (init, generators)):
+        expected = vector(load_network(source)[0])
+        assert all(torch.equal(vector(net), expected) for net in nets)
+    assert trainer.generator.net.init_config["kwargs"]["dropout"] == 0.0
+
+
+@pytest.mark.parametrize("family", ["edm", "edm2"])
+def test_guidance_changes_the_true_score_alone(teachers, family):
+    """The guide is of another family or of the same one."""
+    teacher, guide = teachers(family), teachers("no classes")
     trainer = student_trainer(config_for(teacher, "sida", guide=guide, guidance=2))
     phi, other = (load_network(path)[0].eval() for path in (teacher, guide))
     assert torch.equal(trainer.generator.flat.vector, vector(phi))
@@ -136,13 +147,6 @@ def test_guidance_changes_the_true_score_alone(teachers):
     assert torch.equal(guided(*given), GuidedDenoiser(phi, other, 2)(*given))
     assert not any(parameter.requires_grad for parameter in guided.parameters())
     assert not any(module.training for module in guided.modules())
-
-
-def test_guides_of_other_families_and_checkpointing(tmp_path, teachers):
-    for name, checkpointing in (("plain", False), ("checkpointing", True)):
-        guided = {"guide": teachers("no classes"), "guidance": 1.5, "warmup_kimg": 0.0, "checkpointing": checkpointing}
-        distill(config_for(teachers("edm2"), "sida", **guided), tmp_path / name)
-    assert results(tmp_path / "checkpointing") == results(tmp_path / "plain")
 
 
 @pytest.mark.parametrize(
@@ -269,6 +273,13 @@ def test_a_fault_is_one_line_at_its_setting_and_leaves_no_file(teachers, tmp_pat
     out = tmp_path / "refused"
     assert message in refusal(command, "distill", "--spec", json.dumps(spec), "--out", out)
     assert {path.name for path in out.rglob("*") if path.is_file()} <= {".lock"}
+
+
+def test_fd_loss_takes_images_without_classes(teachers):
+    given = {"dataset": {**DATASET, "labels": False}, "options": {"judges": ["digits"], "population": 40}}
+    trainer = student_trainer(config_for(teachers("no classes"), "fd-loss", **given))
+    record = iterate(trainer, 0, [(torch.zeros(16, 1, 8, 8), torch.zeros(16, 0))])
+    assert torch.isfinite(record.losses["fd"])
 
 
 def test_a_judge_without_gradient_is_refused():

@@ -4,8 +4,6 @@ A recording of CUDA kernels needs a GPU; here a stand-in runs the function again
 would, so that all around it is tested. On a GPU the same tests record for real.
 """
 
-from __future__ import annotations
-
 import copy
 
 import pytest
@@ -216,10 +214,10 @@ def test_a_round_asks_for_no_value(monkeypatch, loss):
 def test_a_step_never_waits_for_the_gpu(kernels):
     made = Distiller(*guided(), SiDALoss(), Schedule(0, 0), recipe(lr=1e-3, kernels=kernels))
     for nimg in (6, 12):
-        iterate(made, nimg, batches(nimg), batches(nimg))
+        iterate(made, nimg, batches(nimg))
     given = batches(18)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        iterate(made, 18, given, given)
+        iterate(made, 18, given)
     finally:
         torch.cuda.set_sync_debug_mode("default")

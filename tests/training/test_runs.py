@@ -1,7 +1,5 @@
 """Whole runs: what they write, and that interruptions of every kind leave no trace in it."""
 
-from __future__ import annotations
-
 import builtins
 import errno
 import json
@@ -20,12 +18,12 @@ from sida.methods import distill
 from sida.methods.registry import DistillConfig
 from sida.networks.file import load_network
 from sida.training import TeacherConfig, train_teacher
-from sida.training.iteration import EagerRunner, StudentTrainer
+from sida.training.iteration import EagerRunner
 from sida.training.loop import Run
 from sida.training.processes import Interruption, StopRequest
 from tests.refused import command, refused
 from tests.training.test_rivals import spec_of
-from tests.training.toy import STUDENT, TEACHER, fork, interrupt_after, raising, results, student_trainer, wait
+from tests.training.toy import STUDENT, TEACHER, before_iterations, fork, interrupt_after, raising, results, wait
 from workflow.cli import main
 
 
@@ -96,7 +94,7 @@ def test_crashes_leave_no_trace(tmp_path, uninterrupted, student_spec, monkeypat
     for name in ("link", "symlink"):
         monkeypatch.setattr(os, name, raising(PermissionError(errno.EPERM, "Operation not permitted")))
     for moment in sorted(random.Random(minutes).sample(range(0, 208, 16), 4)):
-        interrupt_after(distill, student_spec, tmp_path, monkeypatch, moment, state_minutes=minutes)
+        interrupt_after(distill, student_spec, tmp_path, moment, state_minutes=minutes)
     distill({**student_spec, "state_minutes": minutes}, tmp_path)
     assert results(tmp_path) == results(uninterrupted)
 
@@ -129,11 +127,8 @@ def test_a_kill_at_each_step_of_a_save(tmp_path, uninterrupted, student_spec, af
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-def test_signals_keep_the_state(tmp_path, uninterrupted, student_spec, monkeypatch, capsys, number, status):
-    iteration = StudentTrainer.iteration
-    arrives = lambda nimg: nimg == 96 and signal.raise_signal(number)
-    with monkeypatch.context() as patch:
-        patch.setattr(StudentTrainer, "iteration", lambda self, nimg: arrives(nimg) or iteration(self, nimg))
+def test_signals_keep_the_state(tmp_path, uninterrupted, student_spec, capsys, number, status):
+    with before_iterations(lambda nimg: nimg == 96 and signal.raise_signal(number)):
         assert main(["distill", "--spec", json.dumps(student_spec), "--out", str(tmp_path)]) == status
     assert "Traceback" not in capsys.readouterr().err
     record = json.loads(sorted((tmp_path / "state").glob("state-*.json"))[-1].read_text())["record"]
@@ -157,17 +152,15 @@ def test_only_an_insistent_ctrl_c_ends_a_run_at_once(monkeypatch):
 
 
 def test_second_process_waits_and_takes_over_the_result(tmp_path, uninterrupted, student_spec, capsys):
-    iteration = StudentTrainer.iteration
-
     def slow():
-        StudentTrainer.iteration = lambda self, nimg: time.sleep(0.05) or iteration(self, nimg)
-        return distill(student_spec, tmp_path) and 0
+        with before_iterations(lambda nimg: time.sleep(0.05)):
+            return distill(student_spec, tmp_path) and 0
 
-    pid = fork(slow, tmp_path / "log")
+    child = fork(slow, tmp_path / "log")
     while not (tmp_path / "train.jsonl").exists():
         time.sleep(0.005)
     distill(student_spec, tmp_path)
-    assert wait(pid) == 0
+    assert wait(child) == 0
     assert capsys.readouterr().err.count("another process is at work on this run; waiting") == 1
     assert results(tmp_path) == results(uninterrupted)
 
@@ -177,16 +170,6 @@ def test_a_seed_decides_the_result_which_is_the_last_network_without_evaluations
     nets = [load_network(distill({**short, "seed": seed}, tmp_path / str(seed))) for seed in (0, 1)]
     assert not torch.equal(*(next(net.parameters()) for net, _ in nets))
     assert all("fd" not in metadata and metadata["nimg"] == 32 for _, metadata in nets)
-
-
-def test_sid2a_starts_from_the_generator_and_its_fake_score_from_the_teacher(uninterrupted, student_spec, teacher):
-    init = str(uninterrupted / "network.safetensors")
-    trainer = student_trainer({**student_spec, "method": "sid2a", "init": init, "dropout": 0.0})
-    scores, generators = (trainer.true_score, trainer.fake_score.net), (trainer.generator.net, trainer.ema.net)
-    for source, nets in ((teacher, scores), (init, generators)):
-        expected = load_network(source)[0].state_dict()
-        assert all(torch.equal(net.state_dict()[name], value) for net in nets for name, value in expected.items())
-    assert trainer.generator.net.init_config["kwargs"]["dropout"] == 0.0
 
 
 def test_a_network_that_cannot_be_read_once_is_one_line(tmp_path, teacher, student_spec, monkeypatch):

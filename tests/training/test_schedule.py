@@ -1,7 +1,5 @@
 """Schedules against the golden tables and their properties."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

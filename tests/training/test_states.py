@@ -1,7 +1,5 @@
 """Kept states are never lost: not by faults of a disk, not by another configuration in the same folder."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl
@@ -19,10 +17,9 @@ from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.training import run, train_teacher
 from sida.training.run import StateStore
-from sida.training.teacher import TeacherTrainer
 from tests import disks
 from tests.refused import command, refused
-from tests.training.toy import NETWORK, TEACHER, interrupt_after, raising, results
+from tests.training.toy import NETWORK, TEACHER, before_iterations, interrupt_after, raising, results
 from workflow.cli import main
 
 #: The same length and intervals, another result.
@@ -35,9 +32,9 @@ def uninterrupted(teacher):
 
 
 @pytest.fixture
-def unfinished(tmp_path, monkeypatch):
+def unfinished(tmp_path):
     """A run that stopped at image 320 behind its snapshot at 208, with states at 304 and 320."""
-    interrupt_after(train_teacher, TEACHER, tmp_path, monkeypatch, 320)
+    interrupt_after(train_teacher, TEACHER, tmp_path, 320)
     return tmp_path
 
 
@@ -46,11 +43,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def first_image(spec, folder, monkeypatch) -> int:
+def first_image(spec, folder) -> int:
     """Trains to the end; the number of images at which it began."""
-    seen, original = [], TeacherTrainer.iteration
-    with monkeypatch.context() as patch:
-        patch.setattr(TeacherTrainer, "iteration", lambda self, nimg: seen.append(nimg) or original(self, nimg))
+    seen = []
+    with before_iterations(seen.append):
         train_teacher(spec, folder)
     return seen[0] if seen else -1
 
@@ -119,7 +115,7 @@ def test_a_pipe_in_place_of_a_state_is_not_waited_for(kept, name, nimg):
     assert loaded(kept) == nimg
 
 
-def test_starting_anew_needs_the_users_word_and_going_back_goes_on(unfinished, uninterrupted, monkeypatch, capsys):
+def test_starting_anew_needs_the_users_word_and_going_back_goes_on(unfinished, uninterrupted, capsys):
     mine, alone = unfinished / "snapshots/network-mine.safetensors", unfinished / "alone"
     save_network(build_network(NETWORK), mine, {"method": "teacher"})
     train_teacher(OTHER, alone)
@@ -137,11 +133,11 @@ def test_starting_anew_needs_the_users_word_and_going_back_goes_on(unfinished, u
     assert aside.read_bytes() == before[f"snapshots/{aside.name}"]
     mine.unlink()
     assert results(unfinished) == results(alone)
-    assert first_image(TEACHER, unfinished, monkeypatch) == 320
+    assert first_image(TEACHER, unfinished) == 320
     assert results(unfinished) == results(uninterrupted)
     # Both are finished now, and each change of settings only writes the files again.
     for spec, expected in ((OTHER, alone), (TEACHER, uninterrupted)):
-        assert first_image(spec, unfinished, monkeypatch) == -1
+        assert first_image(spec, unfinished) == -1
         assert results(unfinished) == results(expected)
 
 
@@ -181,10 +177,10 @@ def test_a_snapshot_that_cannot_be_written_is_told_and_no_state_claims_it(tmp_pa
         arguments = ["train-teacher", "--spec", json.dumps(TEACHER), "--out", tmp_path]
         refused("network-0000000208: No space left", command, *arguments)
     assert not list(tmp_path.glob("state/state-*"))
-    assert first_image(TEACHER, tmp_path, monkeypatch) == 0
+    assert first_image(TEACHER, tmp_path) == 0
 
 
-def test_a_full_disk_is_told_within_an_iteration(tmp_path, unfinished, uninterrupted, monkeypatch):
+def test_a_full_disk_is_told_within_an_iteration(tmp_path, unfinished, uninterrupted):
     """On a file system of its own that has room for one state and a half."""
     spec = {**TEACHER, "state_minutes": 0}
     size = (unfinished / "state" / "state-000020.safetensors").stat().st_size
@@ -195,5 +191,5 @@ def test_a_full_disk_is_told_within_an_iteration(tmp_path, unfinished, uninterru
         # No hidden rest takes the room that the next attempt needs.
         assert [path.name for path in disk.rglob(".*")] == [".lock"]
         filler.unlink()
-        assert first_image(spec, disk, monkeypatch) == header["record"]["nimg"]
+        assert first_image(spec, disk) == header["record"]["nimg"]
         assert results(disk) == results(uninterrupted)

@@ -1,7 +1,5 @@
 """What published teachers were trained with: rates that rise and fall, post-hoc averages, ends."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -44,10 +42,10 @@ def kept(averaged):
     return sorted(map(str, (averaged / "snapshots").glob("*.safetensors")))
 
 
-def test_all_of_edm2s_way_resumes_exactly(averaged, tmp_path, monkeypatch):
+def test_all_of_edm2s_way_resumes_exactly(averaged, tmp_path):
     spec = {**TEACHER, **EDM2_WAY}
     for stop in (100, 300):
-        interrupt_after(train_teacher, spec, tmp_path, monkeypatch, stop)
+        interrupt_after(train_teacher, spec, tmp_path, stop)
     train_teacher(spec, tmp_path)
     assert results(tmp_path) == results(averaged)
     names = sorted(path.name for path in (tmp_path / "snapshots").iterdir())

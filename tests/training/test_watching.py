@@ -1,7 +1,5 @@
 """What a training shows of itself and when it ends: points, plateaus, divergence, pictures, TensorBoard's files."""
 
-from __future__ import annotations
-
 import time
 
 import numpy as np
@@ -40,10 +38,10 @@ def test_evaluations_on_a_logarithmic_scale(teacher, tmp_path):
 FALLING = [1.0, 1.0, 9.0, 5.0, 4.9, 5.1, 4.8, 4.0, 3.0, 2.0, 1.0, 0.5, 0.4, 0.3]
 
 
-def test_a_plateau_ends_the_run_also_a_resumed_one_and_the_best_network_is_kept(teacher, tmp_path, monkeypatch, capsys):
+def test_a_plateau_ends_the_run_also_a_resumed_one_and_the_best_network_is_kept(teacher, tmp_path, capsys):
     spec = following(teacher, FALLING, evaluation={"patience": 3, "min_improvement": 0.1}, state_minutes=1e6)
     for stop in (96, 176):
-        interrupt_after(distill, spec, tmp_path / "resumed", monkeypatch, stop, state_minutes=1e6)
+        interrupt_after(distill, spec, tmp_path / "resumed", stop, state_minutes=1e6)
     distill(spec, tmp_path / "resumed")
     GIVEN.clear()
     capsys.readouterr()
@@ -101,7 +99,7 @@ def test_a_diverging_run_says_so_or_stops(teacher, tmp_path, capsys):
     assert results(tmp_path / "said") == results(tmp_path / "stopped")
 
 
-def test_a_nan_storm_stops_a_run_or_is_its_result(teacher, tmp_path, capsys, monkeypatch):
+def test_a_nan_storm_stops_a_run_or_is_its_result(teacher, tmp_path, capsys):
     spec = following(teacher, FALLING, lr=1e25, max_nan_share=1.0, state_minutes=1e6)
     refused(r"every step up to image \d+ had NaN or infinite gradients", distill, spec, tmp_path / "stopped")
     assert "distill toy: diverging at image" in capsys.readouterr().err
@@ -115,7 +113,7 @@ def test_a_nan_storm_stops_a_run_or_is_its_result(teacher, tmp_path, capsys, mon
     assert metadata["last_nimg"] == last["nimg"] == found["evaluations"][-1]["nimg"] < 400
     assert f"ends at image {last['nimg']:,}: every step up to image" in said
     GIVEN.clear()
-    interrupt_after(distill, spec, tmp_path / "cut", monkeypatch, last["nimg"] - 16, state_minutes=1e6)
+    interrupt_after(distill, spec, tmp_path / "cut", last["nimg"] - 16, state_minutes=1e6)
     distill(spec, tmp_path / "cut")
     assert results(tmp_path / "cut")["network"] == found["network"]
 
@@ -148,10 +146,10 @@ def test_pictures_of_fixed_seeds_beside_each_snapshot(teacher, tmp_path):
     assert Image.open(tmp_path / "teacher/snapshots/network-0000000032.png").size == (16, 16)
 
 
-def test_tensorboard_files_hold_the_logs_also_after_a_kill(teacher, tmp_path, monkeypatch):
+def test_tensorboard_files_hold_the_logs_also_after_a_kill(teacher, tmp_path):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     spec = following(teacher, range(20, 0, -1), loggers=["tensorboard"], total_kimg=0.24)
-    interrupt_after(distill, spec, tmp_path, monkeypatch, 176, state_minutes=5)
+    interrupt_after(distill, spec, tmp_path, 176, state_minutes=5)
     for _ in range(2):
         distill(spec, tmp_path)
     # One of each process that trained: neither the end of a training nor a finished run opens a further one.

@@ -1,11 +1,8 @@
 """A teacher and students small enough to train in a second, and a monitor that needs no feature network."""
 
-from __future__ import annotations
-
-import os
-import signal
+import contextlib
+import multiprocessing
 import sys
-import traceback
 
 import pytest
 import torch
@@ -17,8 +14,7 @@ from sida.methods import METHODS
 from sida.methods.distillation import make_trainer
 from sida.methods.registry import DistillConfig, recipe_of, resolve_recipe
 from sida.networks.file import read_metadata
-from sida.training.iteration import StudentTrainer
-from sida.training.teacher import TeacherTrainer
+from sida.training.iteration import StepTrainer
 
 DATASET = {"name": "digits", "kind": "digits", "max_size": 200}
 NETWORK = {
@@ -58,10 +54,11 @@ def of_method(method, spec):
 SID_STUDENT = of_method("sid", STUDENT)
 
 
-def iterate(trainer, nimg, batches, generator_batches):
-    """An iteration on given micro-batches, of the fake score's step and of the generator's."""
-    trainer.batches = lambda stream, nimg, with_images: generator_batches if stream == "generator" else batches
-    return trainer.iteration(nimg)
+def iterate(trainer, nimg, batches, generator_batches=None, draws=None):
+    """An iteration on given micro-batches; the generator's step may have others."""
+    of_generator = generator_batches or batches
+    trainer.batches = lambda stream, nimg, with_images: of_generator if stream == "generator" else batches
+    return trainer.iteration(nimg, draws)
 
 
 def make_monitor(samples):
@@ -110,23 +107,32 @@ def vector(net):
     return torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
 
 
-def interrupt_after(run, spec, folder, monkeypatch, nimg, **minutes):
+@contextlib.contextmanager
+def before_iterations(act):
+    """Trainings call ``act(nimg)`` before each iteration."""
+    original = StepTrainer.iteration
+
+    def acting(self, nimg):
+        act(nimg)
+        return original(self, nimg)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StepTrainer, "iteration", acting)
+        yield
+
+
+def interrupt_after(run, spec, folder, nimg, **minutes):
     """Runs ``distill`` or ``train_teacher`` until ``nimg`` images, keeping a state after each iteration.
 
     ``state_minutes`` keeps others.
     """
-    trainer = TeacherTrainer if "network" in spec else StudentTrainer
-    original = trainer.iteration
 
-    def fragile(self, seen):
+    def crash(seen):
         if seen >= nimg:
             raise CrashError
-        return original(self, seen)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "iteration", fragile)
-        with pytest.raises(CrashError):
-            run({**spec, "state_minutes": 0, **minutes}, folder)
+    with before_iterations(crash), pytest.raises(CrashError):
+        run({**spec, "state_minutes": 0, **minutes}, folder)
 
 
 def results(folder):
@@ -139,31 +145,23 @@ def results(folder):
 
 
 def fork(task, log):
-    """Runs a task in a child process (no start-up time); returns its process id. Its exit status is the task's."""
-    pid = os.fork()
-    if pid:
-        return pid
-    status = 1
-    try:
-        # pytest's handlers and captured streams belong to the parent.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-        sys.stdout = os.fdopen(1, "w", closefd=False)
-        sys.stderr = os.fdopen(2, "w", closefd=False)
-        status = int(task() or 0)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    """A child process that runs a task, needs no time to start, and prints to a file; its exit status is the task's."""
+
+    def run():
+        # pytest's streams belong to the parent.
+        sys.stdout = sys.stderr = open(log, "a", buffering=1)  # noqa: SIM115
+        sys.exit(task())
+
+    process = multiprocessing.get_context("fork").Process(target=run, daemon=True)
+    process.start()
+    return process
 
 
-def wait(pid):
-    """Exit status of a child; minus the signal that ended it."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def wait(process):
+    """Exit status of a child, which is given five minutes; minus the signal that ended it."""
+    process.join(300)
+    assert process.exitcode is not None, "a process hangs"
+    return process.exitcode
 
 
 def recipe(**given):

@@ -124,11 +124,11 @@ def test_a_layout_counts_by_its_content_and_that_of_the_file_it_extends(tmp_path
 
 
 @pytest.mark.slow
-def test_an_unfinished_training_of_other_settings_is_kept(tmp_path, monkeypatch):
+def test_an_unfinished_training_of_other_settings_is_kept(tmp_path):
     workspace = Workspace(tmp_path)
     folder = tmp_path / "results/tiny/teachers/digits-short"
     spec = shipped(TINY).teacher_training("digits-short").spec
-    interrupt_after(train_teacher, {**spec, "lr": 1e-3}, folder, monkeypatch, 768)
+    interrupt_after(train_teacher, {**spec, "lr": 1e-3}, folder, 768)
     before = {path: path.read_bytes() for path in (folder / "state").glob("state-*")}
     assert len(before) == 4
     target = "results/tiny/teachers/digits-short/network.safetensors"
