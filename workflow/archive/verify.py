@@ -306,6 +306,8 @@ def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
 def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...], Mapping[str, str]]) -> None:
     """Requires that a file has exactly the rows of the trials of its runs."""
     columns, rows = read_csv(report.folder / name)
+    # A further column is missing where no row has a value in it.
+    compared = [*(column for column in MEASUREMENT_COLUMNS if column in columns), *FURTHER]
     seen = set()
     for line, row in rows:
         if row.get("origin"):
@@ -318,7 +320,7 @@ def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...],
             report.counts["rows whose trials are not stored"] += 1
         elif key not in trials:
             report.fault(name, f"line {line}: no trial holds {label}")
-        elif different := [c for c in MEASUREMENT_COLUMNS if c in columns and (row[c] or "") != trials[key][c]]:
+        elif different := [name for name in compared if (row.get(name) or "") != trials[key][name]]:
             report.fault(name, f"line {line}: {different[0]} of {label} is not that of its trial; collect again")
         else:
             report.counts["rows equal to their trials"] += 1
