@@ -161,7 +161,7 @@ def write_hub_folder(run: Path, out: Path, licence: str) -> None:
     facts = describe_file(network)
     if facts["format"] == "pickle":
         raise UserError(network, "is a pickle", f"convert it first: sida convert {network} network.safetensors")
-    name = run.name if run.is_dir() else str(facts.get("name") or network.stem)
+    name = run.resolve().name if run.is_dir() else str(facts.get("name") or network.stem)
     # Results of its preset: results/demo of results/demo/students/x/network.safetensors.
     results = (network.resolve().parents[2:3] or [network.parent])[0]
     spec = results / "specs" / "students" / f"{name}.json"
