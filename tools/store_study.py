@@ -16,13 +16,13 @@ from typing import Any
 
 from eval.report.page import reduced_png
 from eval.results.csv_files import csv_text
-from eval.results.folders import open_below
 from eval.results.logs import PACKED, logs_of
 from eval.results.measurements import collect, long_rows
 from eval.results.stored import FROM_STORED, NETWORKS, STORED, STORED_FORMAT, stored_rows
 from eval.results.summary import columns_of, load_measurements, measurements_file
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, atomic_path, jsonl_text, write_hashed_json, write_text
+from sida.files.ordinary import open_below
 from workflow.preset import Preset
 from workflow.preset.jobs import row_digest
 

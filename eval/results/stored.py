@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from eval.results.csv_files import read_csv
-from eval.results.folders import open_below
 from eval.results.logs import logs_of
 from eval.results.summary import load_measurements, measurements_file
 from sida.config.lookup import ROOT
 from sida.errors import UserError
 from sida.files.atomic import jsonl_text, read_hashed_json
+from sida.files.ordinary import open_below
 
 STORED = "stored.json"
 #: Beginning of the origin of rows that were taken from stored results.
