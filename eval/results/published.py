@@ -24,8 +24,7 @@ from typing import Any, Literal
 from eval.features.registry import registered_digest
 from eval.metrics.kinds import value_fault
 from eval.results.csv_files import read_csv
-from eval.results.identity import Identity, comparable
-from eval.results.saw import read_saw
+from eval.results.identity import Identity, comparable, read_saw
 from eval.results.summary import Estimate, Measurement
 from sida.assets.cache import registered
 from sida.config.lookup import ROOT

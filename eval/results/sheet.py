@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from eval.results.csv_files import FORMULA, from_texts
-from eval.results.saw import read_saw
+from eval.results.identity import read_saw
 from eval.results.summary import Measurement
 from sida.config.lookup import find_file
 from sida.config.settings import (
@@ -66,7 +66,7 @@ class SheetRow:
         guide: Guiding network (a teacher of the preset, an asset id or a path) if the sampler, or the recipe of a
             distilled row, has guidance.
         nfe: Network evaluations per image of an external generator.
-        saw: Networks that the generator met, e.g. ``loss:inception choice:inception`` (:mod:`eval.results.saw`),
+        saw: Networks that the generator met, e.g. ``loss:inception choice:inception`` (:mod:`eval.results.identity`),
             ``none`` or ``unknown``; empty takes the words of the method, and is unknown for a generator from outside.
         notes: Notes for readers of the sheet.
     """

@@ -17,8 +17,7 @@ from typing import Annotated, Any
 
 from eval.metrics.kinds import value_fault
 from eval.results.csv_files import csv_text, from_texts, parse_csv
-from eval.results.identity import Identity, comparable
-from eval.results.saw import read_saw
+from eval.results.identity import Identity, comparable, read_saw
 from sida.config.settings import Finite, Natural, Pattern
 from sida.errors import SettingError, UserError, settings_in, suggestion
 from sida.files.text_files import read_text
