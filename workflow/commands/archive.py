@@ -146,6 +146,7 @@ def _export(args: argparse.Namespace) -> int:
     """Writes the folder."""
     from eval.measuring.sources import is_torchscript
     from sida.config.settings import names_object
+    from workflow.archive.hub_folder import write_generator_folder, write_hub_folder
 
     own = not os.path.exists(args.run) and names_object(args.run)
     own = own or (os.path.isfile(args.run) and is_torchscript(args.run))
@@ -155,12 +156,8 @@ def _export(args: argparse.Namespace) -> int:
     if os.path.lexists(out := Path(args.out)):
         raise UserError(out, "exists already", "name another folder, or remove it")
     if own:
-        from workflow.archive.own_generator import write_generator_folder
-
         write_generator_folder(args.run, out, args.row, args.like, args.license)
     else:
-        from workflow.archive.hub_folder import write_hub_folder
-
         write_hub_folder(Path(args.run), out, args.license)
     print("\n".join(sorted(str(path) for path in out.rglob("*") if path.is_file())))
     return 0
