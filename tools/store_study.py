@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from eval.report.page import reduced_png
-from eval.results.csv_files import csv_text
 from eval.results.logs import PACKED, logs_of
 from eval.results.measurements import collect, long_rows
 from eval.results.stored import FROM_STORED, NETWORKS, STORED, STORED_FORMAT, stored_rows
-from eval.results.summary import columns_of, load_measurements, measurements_file
+from eval.results.summary import load_measurements, measurements_file, measurements_text
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, atomic_path, jsonl_text, write_hashed_json, write_text
 from sida.files.ordinary import open_below
@@ -90,8 +89,7 @@ def store(
 
 def write_stored(folder: Path, facts: Mapping[str, Any], rows: list[dict[str, str]]) -> None:
     """Writes ``stored.json`` and ``measurements.csv`` (compressed if large)."""
-    columns = columns_of(rows)
-    text = csv_text(columns, [{name: row.get(name) for name in columns} for row in rows])
+    text = measurements_text(rows)
     if len(text) >= LARGE:
         with atomic_path(folder / "measurements.csv.gz") as path:
             path.write_bytes(gzip_bytes(text))

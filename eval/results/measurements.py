@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.results.csv_files import csv_text
 from eval.results.identity import NO_DIGEST, Identity, comparable, identity_of, joined, lacks_digest
-from eval.results.summary import Measurements, checked_lines, columns_of, measurements_of
+from eval.results.summary import Measurements, checked_lines, measurements_of, measurements_text
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import read_hashed_json, set_aside, write_hashed_json, write_text
 from sida.files.text_files import DamagedError
@@ -253,7 +252,7 @@ def write_csv(
     for row in others:
         if origins.setdefault(row["run"], row["origin"]) != row["origin"]:
             raise UserError(path, f"two origins have a run '{row['run']}'", f"rename one ('{row['origin']}')")
-    write_text(path, csv_text(columns_of([*rows, *others]), [*rows, *others]))
+    write_text(path, measurements_text([*rows, *others]))
     return len(rows) + len(others)
 
 

@@ -111,9 +111,10 @@ def kept_at(rows: Iterable[Measurement]) -> dict[str, int | None]:
     return {row.run: row.kept_at for row in rows}
 
 
-def columns_of(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Columns of a table of measurements: those of all, and of :data:`FURTHER` those with a value in a row."""
-    return (*MEASUREMENT_COLUMNS, *(name for name in FURTHER if any(row.get(name) for row in rows)))
+def measurements_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Text of ``measurements.csv``: the columns of all rows, and of :data:`FURTHER` those with a value in a row."""
+    columns = (*MEASUREMENT_COLUMNS, *(name for name in FURTHER if any(row.get(name) for row in rows)))
+    return csv_text(columns, [{name: row.get(name) for name in columns} for row in rows])
 
 
 def measured_days(rows: Iterable[Measurement]) -> str:

@@ -135,6 +135,10 @@ def test_rows_that_are_all_stored_are_collected_and_stored_again(here):
     )
     store(here / "all", here / "again", {"preset": "demo", "title": ""}, read_stored(STORED)["rows"])
     assert stored_rows(here / "again") == stored_rows(STORED)
+    # Rows that have no value in a column of the others.
+    fashion = str(ROOT / "studies/fashion/stored")
+    assert main(["collect", "none", "--runs", "data", "--stored", fashion, "data", "--out", "data.csv"]) == 0
+    assert {row.held_out for row in load_measurements(here / "data.csv").rows} == {""}
 
 
 def test_readers_of_results_read_stored_ones(here, capsys):
