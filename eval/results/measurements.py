@@ -70,11 +70,6 @@ def contradiction(record: Mapping[str, Any]) -> str | None:
     return f"metrics.{unknown[0]}: its protocol has no such metric" if unknown else None
 
 
-def _by_network(metric: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The metrics that a metric combines; else itself."""
-    return metric["of"] if isinstance(metric.get("of"), dict) else {"": metric}
-
-
 def missing_metrics(
     path: str | os.PathLike[str], spec_sha256: str, identities: Mapping[str, Identity], names: Mapping[str, Any]
 ) -> list[str]:
@@ -212,7 +207,9 @@ def record_identity(record: Mapping[str, Any], metric: str) -> Identity:
     """Identity of a metric in a measurement."""
     facts = record["protocol"].get("fields", {}).get("metrics", {}).get(metric, {})
     reference = record.get("metric_references", {}).get(metric) or {}
-    extractor = joined([record["extractors"].get(p.get("extractor")) or "" for p in _by_network(facts).values()])
+    # A mean has the networks of the metrics that it combines.
+    parts = facts["of"].values() if isinstance(facts.get("of"), dict) else [facts]
+    extractor = joined([record["extractors"].get(part.get("extractor")) or "" for part in parts])
     return identity_of(record["protocol"], metric, reference.get("sha256"), extractor)
 
 
@@ -223,12 +220,11 @@ def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         images = {
             name: record.get(name) for name in ("run", "method", "trial", "n", "nfe", "kept_at", "network_sha256")
         }
-        images |= {"seed_first": record["seeds"][0], "seed_last": record["seeds"][1]}
-        images |= {"saw": record["saw"]} if record.get("saw") else {}
+        images |= {"seed_first": record["seeds"][0], "seed_last": record["seeds"][1], "saw": record.get("saw") or None}
         for metric, value in record["metrics"].items():
             identity, environment = record_identity(record, metric), measured_by(record, metric)
             measured = {name: environment.get(name) for name in ("device", "code_version", "date")}
-            measured |= {"held_out": found} if (found := record.get("held_out", {}).get(metric)) else {}
+            measured["held_out"] = record.get("held_out", {}).get(metric)
             measured |= {name: getattr(identity, name) for name in ("protocol", "settings", "classes", "resolution")}
             files = {"reference_sha256": identity.reference or None, "extractor_sha256": identity.extractor or None}
             rows.append({**images, "metric": metric, "value": repr(float(value)), **measured, **files})
@@ -243,10 +239,10 @@ def write_csv(
     Args:
         path: CSV file.
         records: Measurements of this suite.
-        others: Rows of other groups (:func:`eval.results.exchange.read_exchanged`), which the column ``origin`` marks.
+        others: Rows from elsewhere (:func:`eval.results.stored.taken`), which the column ``origin`` marks.
 
     Raises:
-        UserError: A run of another group has the name of one of this suite, or of a third group.
+        UserError: A run from elsewhere has the name of one of this suite, or of another origin.
     """
     rows, origins = long_rows(records), {record["run"]: "" for record in records}
     for row in others:

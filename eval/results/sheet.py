@@ -29,7 +29,7 @@ from sida.config.settings import (
     names_object,
 )
 from sida.errors import UserError
-from sida.files.text_files import MOST_LINES, check_amount, read_text
+from sida.files.text_files import MOST_LINES, check_amount, first_double, read_text
 from sida.methods.method import Saw
 from sida.methods.registry import METHODS
 
@@ -163,8 +163,7 @@ def read_runs(path: str | Path) -> list[SheetRow]:
     if not lines:
         raise UserError(path, "the sample sheet is empty", "it needs a header line and one row per generator")
     where, header = lines[0]
-    double = next((key for number, key in enumerate(header) if key in header[:number]), None)
-    if double is not None:
+    if (double := first_double(header)) is not None:
         raise UserError(where, f"two columns are called '{double}'", "remove or rename one")
     runs: dict[str, SheetRow] = {}
     for where, cells in lines[1:]:

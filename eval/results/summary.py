@@ -293,8 +293,9 @@ def load_measurements(path: str | Path) -> Measurements:
 
 def measured_in(path: str | Path | None) -> Measurements:
     """The measurements of a file or folder as :func:`load_measurements` reads them; none if they do not exist."""
-    found = path is not None and measurements_file(path).is_file()
-    return load_measurements(path) if path is not None and found else Measurements([], "no measurements")
+    if path is None or not measurements_file(path).is_file():
+        return Measurements([], "no measurements")
+    return load_measurements(path)
 
 
 def measurements_of(rows: Iterable[Mapping[str, Any]], source: str) -> Measurements:

@@ -5,17 +5,15 @@ tables with measurements with trials.
 """
 
 import contextlib
-import csv
 import dataclasses
 import functools
-import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from eval.results.csv_files import read_csv
+from eval.results.csv_files import csv_text, parse_csv, read_csv
 from eval.results.measurements import long_rows, read_measurement
 from eval.results.stored import STORED
 from eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, Estimate, identity_mismatch, load_measurements
@@ -251,7 +249,7 @@ def verify(folder: str | Path) -> Report:
     return report
 
 
-def check_numbers(report: Report, names: Iterable[str]) -> None:
+def check_numbers(report: Report, names: Collection[str]) -> None:
     """Compares trials with the CSV files of measurements, and these with the CSV files of tables.
 
     Args:
@@ -259,7 +257,6 @@ def check_numbers(report: Report, names: Iterable[str]) -> None:
         names: Files of the folder.
     """
     trials: dict[tuple[str, ...], dict[str, str]] = {}
-    names = list(names)
     for name in names:
         if re.fullmatch(r"measurements/[^/]+/[^/]+\.json", name):
             # The comparison of hashes reports a fault of the trial itself.
@@ -267,8 +264,8 @@ def check_numbers(report: Report, names: Iterable[str]) -> None:
                 record = read_measurement(report.folder / name)
                 if name != f"measurements/{record['run']}/trial-{record['trial']}.json":
                     report.fault(name, f"holds trial {record['trial']} of run '{record['run']}'; was it copied?")
-                for row in _as_read(long_rows([record])):
-                    trials[_key(row)] = row
+                written = csv_text((*MEASUREMENT_COLUMNS, *FURTHER), long_rows([record]))
+                trials |= {_key(row): row for _, row in parse_csv(written, name)[1]}
     for name in names:
         if name in _MEASUREMENTS or (name.startswith("collected/") and name.endswith(".csv")):
             with report.checking(name):
@@ -287,16 +284,6 @@ def check_numbers(report: Report, names: Iterable[str]) -> None:
                 if name.startswith("tables/") and name.endswith(".csv"):
                     with report.checking(name):
                         _check_table(report, name, runs, estimate)
-
-
-def _as_read(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Rows in the form in which they are read from CSV."""
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, (*MEASUREMENT_COLUMNS, *FURTHER))
-    writer.writeheader()
-    writer.writerows(rows)
-    stream.seek(0)
-    return list(csv.DictReader(stream))
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
