@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sida.cli.main import Verb, existing
-from sida.config.settings import load_spec
+from sida.config.settings import load_spec, names_object
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_file, sha256_json, write_hashed_json
 from sida.machine import environment
@@ -137,15 +137,12 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _exported(text: str) -> str:
     """Parses a generator to export."""
-    from sida.config.settings import names_object
-
     return text if names_object(text) and not os.path.exists(text) else existing()(text)
 
 
 def _export(args: argparse.Namespace) -> int:
     """Writes the folder."""
     from eval.measuring.sources import is_torchscript
-    from sida.config.settings import names_object
     from workflow.archive.hub_folder import write_generator_folder, write_hub_folder
 
     own = not os.path.exists(args.run) and names_object(args.run)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sida.cli.main import Verb
+from sida.errors import UserError, suggestion
+from sida.files.atomic import sha256_file
 
 if TYPE_CHECKING:
     from workflow.preset import Preset
@@ -22,14 +26,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Measures, compares and prints."""
-    import tempfile
-    import time
-
     from eval.commands._options import parse_trials
     from eval.measuring.measure import measure
     from eval.measuring.protocol import load_protocol
     from eval.results.stored import read_stored
-    from sida.errors import UserError
     from sida.machine import environment
     from workflow.preset import Preset
     from workflow.preset.files import find_preset
@@ -112,7 +112,6 @@ def _stored_folder(study: str) -> Path:
         UserError: There is none.
     """
     from eval.results.stored import STORED
-    from sida.errors import UserError
     from workflow.preset.extension import stored_results
     from workflow.preset.files import find_preset
 
@@ -161,8 +160,6 @@ def _spec(
 ) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """Spec of the row's measurement with its stored network, and the stored lines of its measurements."""
     from eval.results.stored import stored_rows, unchanged_rows
-    from sida.errors import UserError, suggestion
-    from sida.files.atomic import sha256_file
     from workflow.preset.jobs import row_digest
 
     rows = stored_rows(folder)
