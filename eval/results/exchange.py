@@ -13,7 +13,7 @@ from sida.config.settings import Count, Finite, Name, Pattern, Settings, from_ma
 from sida.errors import SettingError, UserError
 from sida.files.text_files import MOST_LINES, check_amount, parse_json, read_text
 
-Digest = Annotated[str, Pattern(r"([0-9a-f]{64})?", "64 lower-case hexadecimal digits, or empty where unknown")]
+_Digest = Annotated[str, Pattern(r"([0-9a-f]{64})?", "64 lower-case hexadecimal digits, or empty where unknown")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +54,9 @@ class ExchangedMetric(Settings):
     settings: Annotated[str, Pattern(r"[a-z_][^ ]*( [^ =]+=[^ ]*)*", "the settings that `sida score --json` writes")]
     classes: str = ""
     resolution: str = ""
-    reference_sha256: Digest = ""
-    extractor_sha256: Digest = ""
-    network_sha256: Digest = ""
+    reference_sha256: _Digest = ""
+    extractor_sha256: _Digest = ""
+    network_sha256: _Digest = ""
     device: str = ""
     code_version: str = ""
     saw: str = ""

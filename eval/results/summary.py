@@ -23,9 +23,9 @@ from sida.errors import SettingError, UserError, settings_in, suggestion
 from sida.files.text_files import read_text
 
 #: Digest of a file; empty where there is none or it is unknown.
-Digest = Annotated[str, Pattern("[0-9a-f]*", "a digest in hexadecimal digits")]
+_Digest = Annotated[str, Pattern("[0-9a-f]*", "a digest in hexadecimal digits")]
 #: See :attr:`eval.results.identity.Identity.held_out`.
-Share = Annotated[str, Pattern(r"(\d+/[1-9]\d*|unknown)?", "such as 3/50, or unknown")]
+_Share = Annotated[str, Pattern(r"(\d+/[1-9]\d*|unknown)?", "such as 3/50, or unknown")]
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ class Measurement:
     settings: str
     classes: str
     resolution: str
-    reference_sha256: Digest
-    extractor_sha256: Digest = ""  # empty for a metric without a feature network
+    reference_sha256: _Digest
+    extractor_sha256: _Digest = ""  # empty for a metric without a feature network
     network_sha256: str
     device: str
     code_version: str
     date: str
     origin: str = ""  # the group that measured it; empty for this suite
     saw: str = ""  # networks that the generator met, where the record has them
-    held_out: Share = ""
+    held_out: _Share = ""
 
     @functools.cached_property
     def identity(self) -> Identity:
