@@ -47,9 +47,11 @@ def show_results(preset: Preset, wanted: str | None = None) -> None:
     places = [Path(preset.results), *(folder / "stored" for folder in preset.own)]
     found = next((place for place in places if measurements_file(place).is_file()), places[0])
     tables = list(preset.layouts["tables"])
-    name = wanted or next(iter(tables), None)
+    name = wanted or next(iter(tables), "")
+    if not tables:
+        raise UserError("show", f"{preset.name} has no tables", "add 'tables' to the preset")
     if name not in tables:
-        raise UserError(f"--table {name}", f"{preset.name} has no such table{suggestion(str(name), tables)}")
+        raise UserError(f"--table {name}", f"{preset.name} has no such table{suggestion(name, tables)}")
     measured, table = measurements_file(found), table_of(preset, name, found)
     colour, width = terminal_colour(), terminal_width()
     text = to_terminal(table, colour)

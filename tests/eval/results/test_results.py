@@ -150,8 +150,9 @@ def test_entries_are_whole_and_citations_unique():
         assert "names =" not in entry.bibtex
     # A label of nobody has no entry.
     assert cited_label("Class mean and noise") == ("Class mean and noise", None)
-    # An unknown key is refused.
+    # An unknown key is refused, and a table that there is not.
     refused("nobody2024", bibliography, ["nobody2024"])
+    refused("^table: no layout of a table 'nobody'", make_table, "nobody")
     # Each row of the papers tables has an entry.
     labels = {p.row_label for p in load_published().values() if re.fullmatch(r"table[1-7]", p.source)}
     without = [label for label in labels if cited_label(label)[1] is None]
