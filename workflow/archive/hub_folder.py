@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Template
 
 from eval.measuring.protocol import load_protocol
 from eval.measuring.sources import CallableSource, ScriptedGenerator
@@ -147,7 +146,7 @@ _TASK = "unconditional-image-generation"
 
 
 def write_hub_folder(run: Path, out: Path, licence: str) -> None:
-    """Writes the folder; ``hf upload`` stays the user's own command.
+    """Writes the folder of a network; ``hf upload`` stays the user's own command.
 
     Args:
         run: Folder of a training (``results/demo/students/sida-a1.0``), or a network file.
@@ -185,7 +184,7 @@ def write_hub_folder(run: Path, out: Path, licence: str) -> None:
 
 
 def write_generator_folder(generator: str, out: Path, row: str, table: str | None, licence: str) -> None:
-    """Writes the folder; ``hf upload`` stays the user's own command.
+    """Writes the folder of a generator from outside; ``hf upload`` stays the user's own command.
 
     Args:
         generator: ``module:function``, or a TorchScript file; it is run, with the user's permission.
@@ -211,7 +210,8 @@ def write_generator_folder(generator: str, out: Path, row: str, table: str | Non
         images = torch.cat([batch.images.cpu() for batch in batches])
         if pictured := images.shape[1] in (1, 3):
             _save_samples(part, images)
-        card = page("own.md.jinja").render(
+        card = _card(
+            "own.md.jinja",
             name=name,
             code=code.name,
             **use,
@@ -220,7 +220,6 @@ def write_generator_folder(generator: str, out: Path, row: str, table: str | Non
             table=table,
             row=shown,
             licence=licence,
-            written_by=code_version(),
         )
         write_text(part / "README.md", card)
 
@@ -287,30 +286,28 @@ def model_card(
         model_name=name if results else None,
         eval_results=results or None,
     )
-    return (
-        page("card.md.jinja").render(
-            head=head.to_yaml().strip(),
-            name=name,
-            facts={key: facts.get(key) for key in _SHOWN},
-            dataset=dataset,
-            pictured=pictured,
-            results=results,
-            recipe=recipe,
-            parents=parents if isinstance(parents, Mapping) else {},
-            licence=licence,
-            written_by=code_version(),
-        )
-        + "\n"
+    card = _card(
+        "card.md.jinja",
+        head=head.to_yaml().strip(),
+        name=name,
+        facts={key: facts.get(key) for key in _SHOWN},
+        dataset=dataset,
+        pictured=pictured,
+        results=results,
+        recipe=recipe,
+        parents=parents if isinstance(parents, Mapping) else {},
+        licence=licence,
     )
+    return f"{card}\n"
 
 
 #: Facts of a network that the card shows.
 _SHOWN = ("method", "parameters", "network", "nimg", "config_sha256", "sha256", "code_version")
 
 
-def page(name: str) -> Template:
-    """A template of the folder ``hub``; its filter ``plain`` is :func:`plain`."""
-    return template(_CODE / name, plain=plain)
+def _card(file: str, **facts: Any) -> str:
+    """The card by a template of the folder ``hub``, whose filter ``plain`` is :func:`plain`."""
+    return template(_CODE / file, plain=plain).render(**facts, written_by=code_version())
 
 
 def _papers(method: str) -> list[str]:
