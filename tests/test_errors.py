@@ -88,11 +88,12 @@ def test_a_closed_standard_output_is_no_fault(monkeypatch):
     assert cli.main(["show", "demo"]) == 0
 
 
-def test_a_reader_that_leaves_is_no_fault():
+@pytest.mark.parametrize("command", [["assets", "list"], ["--help"]])
+def test_a_reader_that_leaves_is_no_fault(command):
     # The pipe's other end is closed before anything is written.
     reading, writing = os.pipe()
     os.close(reading)
-    done = process(["assets", "list"], stdout=writing, stderr=subprocess.PIPE, text=True)
+    done = process(command, stdout=writing, stderr=subprocess.PIPE, text=True)
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from eval.report.page import reduced_png
-from eval.results.csv_files import csv_text
-from eval.results.folders import open_below
 from eval.results.logs import PACKED, logs_of
 from eval.results.measurements import collect, long_rows
-from eval.results.stored import FROM_STORED, NETWORKS, STORED, STORED_FORMAT, stored_rows
-from eval.results.summary import columns_of, load_measurements, measurements_file
+from eval.results.stored import FROM_STORED, STORED, STORED_FORMAT, networks_of, stored_rows
+from eval.results.summary import load_measurements, measurements_file, measurements_text
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, atomic_path, jsonl_text, write_hashed_json, write_text
 from workflow.preset import Preset
@@ -73,12 +70,10 @@ def store(
     seconds = {name: _seconds(found) for name, found in logs.items() if name.endswith("/train.jsonl")}
     teachers = {name.split("/")[1]: round(spent) for name, spent in seconds.items() if name.startswith("teachers")}
     with atomic_folder(out.with_name(f".{out.name}.new")) as part:
-        for path in (path for pattern in NETWORKS if networks for path in results.glob(pattern)):
-            if path.parent.name in here or path.parent.parent.name == "teachers":
-                name = path.relative_to(results).as_posix()
-                (part / name).parent.mkdir(parents=True, exist_ok=True)
-                with os.fdopen(open_below(results, name), "rb") as stream, open(part / name, "wb") as copy:
-                    shutil.copyfileobj(stream, copy)
+        for name, stream in networks_of(results, here) if networks else ():
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            with open(part / name, "wb") as copy:
+                shutil.copyfileobj(stream, copy)
         packed = [{"log": name, **record} for name, found in logs.items() for record in found]
         (part / PACKED).write_bytes(gzip_bytes(jsonl_text(packed, final=True)))
         facts = {"format": STORED_FORMAT, **about, "rows": {run: asked[run] for run in asked if run in here}}
@@ -90,8 +85,7 @@ def store(
 
 def write_stored(folder: Path, facts: Mapping[str, Any], rows: list[dict[str, str]]) -> None:
     """Writes ``stored.json`` and ``measurements.csv`` (compressed if large)."""
-    columns = columns_of(rows)
-    text = csv_text(columns, [{name: row.get(name) for name in columns} for row in rows])
+    text = measurements_text(rows)
     if len(text) >= LARGE:
         with atomic_path(folder / "measurements.csv.gz") as path:
             path.write_bytes(gzip_bytes(text))

@@ -12,10 +12,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from eval.results.folders import walk_below
 from sida.assets.registry import cache_dir, find_asset, load_registry, offline
 from sida.config.lookup import ALLOW, ROOT, check_code_path
 from sida.errors import UserError
+from sida.files.ordinary import walk_below
 from workflow.preset import Preset
 from workflow.preset.files import presets
 

@@ -12,8 +12,8 @@ ABOUT = "Train, measure and audit one-step generators distilled from diffusion m
 GROUPS = {
     "score a generator": {
         "score": "eval.commands.scores:SCORE",
-        "table": "workflow.commands.tables:TABLE",
-        "cite": "workflow.commands.tables:CITE",
+        "table": "eval.commands.scores:TABLE",
+        "cite": "eval.commands.scores:CITE",
         "reference": "eval.commands.scores:REFERENCE",
     },
     "own pictures": {

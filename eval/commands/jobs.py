@@ -2,8 +2,9 @@
 
 import argparse
 
-from eval.commands._options import output, shared
+from eval.commands._options import output, parse_trials, shared
 from sida.cli.main import Verb, existing
+from sida.config.settings import from_mapping, load_spec
 
 
 def _measure_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,10 +16,8 @@ def _measure_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _measure(args: argparse.Namespace) -> int:
     """Measures trials and prints their number."""
-    from eval.commands._options import parse_trials
     from eval.measuring.measure import measure
     from eval.measuring.sources import MeasureSpec
-    from sida.config.settings import from_mapping, load_spec
 
     spec = from_mapping(MeasureSpec, load_spec(args.spec), "--spec")
     trials = parse_trials(args.trials, spec.protocol.trials)

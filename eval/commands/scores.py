@@ -1,11 +1,18 @@
-"""Verbs for a generator's numbers: ``sida score`` and ``sida reference``."""
+"""Verbs for a generator's numbers and their paper: ``sida score``, ``table``, ``cite`` and ``reference``."""
 
 import argparse
+import functools
+import json
 import os
+from pathlib import Path
 
 from eval.commands._options import extractor_options, output, pairs, shared
 from sida.assets.registry import check_network
-from sida.cli.main import Verb, existing, whole
+from sida.cli.main import Verb, add_whole, existing, whole
+from sida.config.lookup import TRACE, find_file
+from sida.config.settings import load_spec, names_object
+from sida.errors import UserError
+from sida.files.atomic import write_hashed_json, write_text
 
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,15 +34,14 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
         help="images in the place of the protocol's references (default protocol: pair)",
     )
     add("--like", metavar="TABLE", help="a row for this table, with its protocol, columns and decimals")
-    add("--trials", type=whole("--trials", 1), metavar="T", help="disjoint trials (default: all that fit)")
-    few = "images of a trial; another n than the protocol's is not comparable"
-    add("--num-samples", type=whole("--num-samples", 2), metavar="N", help=few)
+    add_whole(parser, "--trials", "disjoint trials (default: all that fit)", 1, metavar="T")
+    add_whole(parser, "--num-samples", "images of a trial; another n than the protocol's is not comparable", 2)
     add("--dataset", metavar="JSON", help="data set for references made here (spec or file)")
     add("--reference", action="append", default=[], metavar="KEY=FILE", help="file of a reference")
     shared(parser, "--extractor-option")
     add("--name", help="label of the row (default: name of the path)")
     add("--family", help="group of the row in tables (default: One Step with --like, else none)")
-    add("--nfe", type=whole("--nfe", 1), metavar="N", help="network evaluations per image, for tables")
+    add_whole(parser, "--nfe", "network evaluations per image, for tables", 1)
     add(
         "--saw", metavar="WORDS", help="networks that the generator met, e.g. 'loss:inception', or none (docs/score.md)"
     )
@@ -46,34 +52,25 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
         help="inception_cpu for inception: other last digits (default: on a processor, with downloaded files)",
     )
     add("--device", help="cpu, cuda or cuda:1 (default: cuda if there is one)")
-    add("--batch-size", type=whole("--batch-size", 1), metavar="B", help="images per batch")
+    add_whole(parser, "--batch-size", "images per batch", 1, metavar="B")
     add("--out", type=output("--out"), metavar="FILE", help="write everything as JSON")
     add("--json", action="store_true", help="print one line of JSON per metric, with digests, and no text")
     add("--origin", metavar="TEXT", help="who measured, for --json: NAME, ADDRESS")
     add("--verbose", action="store_true", help="show the whole trace where a function fails")
-    latex = output("--latex")
-    add("--latex", type=latex, metavar="FILE", help="write the LaTeX row to a file, too")
+    add("--latex", type=output("--latex"), metavar="FILE", help="write the LaTeX row to a file, too")
 
 
 def _score(args: argparse.Namespace) -> int:
     """Scores the images and prints the result."""
-    from sida.errors import UserError
-
     if not (args.protocol or args.like or args.against):
         fault = "name a table (--like table1) or a protocol (--protocol cifar10), or images (--against B)"
         raise UserError("score", fault)
-
-    import json
-    from pathlib import Path
 
     from eval.measuring.score import NetworkFile, chosen_protocol, names_network, score_images
     from eval.measuring.sources import ScriptedGenerator, is_torchscript
     from eval.results.exchange import exchanged
     from eval.results.sheet import check_cells
     from eval.tables.scores import latex_row, row_columns, table_protocol, unfitting
-    from sida.config.lookup import TRACE
-    from sida.config.settings import load_spec
-    from sida.files.atomic import write_hashed_json, write_text
     from sida.sampling.job import network_file, open_device, sampler_for
 
     if args.origin is not None and (not args.json or not args.origin.strip() or not args.origin.isprintable()):
@@ -89,19 +86,17 @@ def _score(args: argparse.Namespace) -> int:
         raise UserError("--latent", "is for TorchScript files", "leave it out")
     if args.sampler and (scripted or not network):
         raise UserError("--sampler", "is for networks", "leave it out")
-    table = args.like
-    if args.against and (table or args.latex):
+    if args.against and (args.like or args.latex):
         fault = "a comparison of two sets is no row of a table"
         raise UserError("--against", fault, "leave --like and --latex out")
     protocol = args.protocol or (table_protocol(args.like) if args.like else "pair")
     fits = None
     if not args.against:
         chosen = chosen_protocol(protocol, args.num_samples, bool(args.fast))
-        row_columns(chosen, table)
+        row_columns(chosen, args.like)
         # Once more with all digests, before the first image: a row must not be refused after its measurement.
-        fits = lambda found: row_columns(chosen, table, found.get)
-    images = args.source
-    nfe, family = args.nfe, args.family
+        fits = lambda found: row_columns(chosen, args.like, found.get)
+    images, nfe, family = args.source, args.nfe, args.family
     label, device = args.name, open_device(args.device)
     if scripted:
         shape = [whole("--latent", 1)(part) for part in args.latent.split("x")]
@@ -125,7 +120,7 @@ def _score(args: argparse.Namespace) -> int:
         if args.out:
             write_hashed_json(args.out, score.record())
         if not args.against:
-            rows = [latex_row(score, row_columns(score.protocol, table, score.identity))]
+            rows = [latex_row(score, row_columns(score.protocol, args.like, score.identity))]
         if args.latex:
             write_text(args.latex, rows[0] + "\n")
     finally:
@@ -143,9 +138,6 @@ def _score(args: argparse.Namespace) -> int:
 
 def _source(text: str) -> str:
     """Parses a source; a wrong name ends before the heavy imports."""
-    from sida.config.settings import names_object
-    from sida.errors import UserError
-
     if not names_object(text):
         packed = text.endswith((".npz", ".npy", ".zip", ".tar", ".gz", ".safetensors", ".pkl", ".pt", ".pth"))
         if "." in text and text.replace(".", "_").isidentifier() and not packed and not os.path.exists(text):
@@ -176,6 +168,108 @@ images. A GPU takes minutes.
 """,
     _score_arguments,
     _score,
+)
+
+
+def _table_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    add = parser.add_argument
+    add("table", metavar="TABLE", help="layout of the table: a name, or a file")
+    shared(parser, "--measurements", "--runs", "--results")
+    add("--out", metavar="FILE.tex", help="written with .csv, .md and .html beside it (default: print the LaTeX)")
+    add("--siunitx", action="store_true", help="LaTeX with columns of siunitx 3 (default: for booktabs alone)")
+    add("--bib", type=output("--bib"), metavar="FILE.bib", help="cite by keys in labels, and write their entries")
+    add("--mode", choices=["paper", "audit", "measured"], help="overrides the layout's mode")
+    add("--spec", metavar="JSON", help="settings that table 8 prints: JSON text or a file")
+    add(
+        "--add",
+        action="append",
+        default=[],
+        type=existing("--add"),
+        metavar="FILE",
+        help="add rows: a file of sida score --out, or of other groups' lines of --json (.jsonl)",
+    )
+
+
+def _table(args: argparse.Namespace) -> int:
+    """Builds the table; writes or prints it."""
+    from eval.results.published import SUITE, bibliography
+    from eval.tables.build import make_table, table_paths, write_table
+    from eval.tables.latex import cited_keys, to_latex
+
+    for path in table_paths(args.out) if args.out else ():
+        output("--out")(str(path))
+    table = make_table(
+        args.table,
+        args.measurements,
+        find_file("runs", args.runs, where="--runs") if args.runs else None,
+        mode=args.mode,
+        spec=load_spec(args.spec) if args.spec else None,
+        results=args.results,
+        scores=args.add,
+    )
+    latex = functools.partial(to_latex, siunitx=args.siunitx, cite=bool(args.bib))
+    if args.bib:
+        write_text(args.bib, bibliography([SUITE, *cited_keys(table)]))
+    if args.out:
+        paths = write_table(table, args.out, latex)
+        print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])})")
+    else:
+        print(latex(table), end="")
+    return 0
+
+
+TABLE = Verb(
+    "Build a table: .tex (booktabs), .csv, .md and .html.",
+    """examples:
+  sida table config/tables/main.yaml --measurements results/demo/measurements.csv \\
+      --runs studies/demo/runs.tsv --out results/demo/tables/main.tex
+  sida table table1 --mode paper --out table1.tex                         (as printed)
+  sida table table1 --mode audit --measurements results/released/measurements.csv \\
+      --runs studies/papers/runs/released.tsv --out table1.tex                  (published, measured and Δ in lines)
+  sida table table1 --add score.json --out table1.tex                              (adds a row for your images)
+  sida table main --measurements collected.csv --add theirs.jsonl  (rows of other groups, with their origin)
+  sida table table1 --add score.json --bib refs.bib                  (with \\cite keys, and their entries)
+""",
+    _table_arguments,
+    _table,
+)
+
+
+#: Keys that any use of this suite cites: methods and teachers, metrics.
+_ALWAYS = (
+    "zhou2024sida", "zhou2024sid", "zheng2024gdd", "karras2022edm", "karras2024edm2",
+    "heusel2017fid", "salimans2016is", "kynkaanniemi2019pr", "stein2023fddinov2", "parmar2021cleanfid",
+)  # fmt: skip
+
+
+def _cite_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="tables (layouts) or keys of entries")
+
+
+def _cite(args: argparse.Namespace) -> int:
+    """Prints the entries."""
+    from eval.results.published import SUITE, bibliography, references
+    from eval.tables.build import make_table
+    from eval.tables.latex import cited_keys
+
+    keys = [] if args.names else [SUITE, *_ALWAYS]
+    for name in args.names:
+        keys += [name] if name in references() else [SUITE, *cited_keys(make_table(name, mode="paper"))]
+    print(bibliography(keys), end="")
+    return 0
+
+
+CITE = Verb(
+    "Print BibTeX entries: of this suite with its papers and metrics, or of the rows of a table.",
+    """examples:
+  sida cite                 (this suite, SiD, SiDA, GDD, their teachers, and the metrics)
+  sida cite table1          (the rows of Table 1, and this suite)
+  sida cite yin2024dmd2     (one entry, by its key)
+""",
+    _cite_arguments,
+    _cite,
 )
 
 

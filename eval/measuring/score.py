@@ -23,9 +23,8 @@ from eval.measuring.sources import CallableSource, ImageFiles
 from eval.measuring.stores import ImageStore, open_images
 from eval.measuring.trial import cpu_threads, sized
 from eval.metrics.metric import Metric
-from eval.results.identity import Identity
+from eval.results.identity import Identity, read_saw
 from eval.results.measurements import read_measurement, record_identity, trial_path
-from eval.results.saw import read_saw
 from eval.results.sheet import official_saw
 from eval.results.summary import Estimate
 from sida import machine

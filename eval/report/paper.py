@@ -17,7 +17,6 @@ from typing import Any
 
 from eval.claims.write import marked, read_verdicts
 from eval.results.csv_files import read_csv
-from eval.results.folders import open_below
 from eval.results.logs import has_log, read_log
 from eval.results.published import bibliography_items
 from eval.results.summary import Measurements, image_seeds, measured_days, measured_in
@@ -27,6 +26,7 @@ from eval.tables.render import template
 from sida.config.lookup import file_names, find_file
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_text
+from sida.files.ordinary import open_below
 
 PACKAGES = "texlive-latex-recommended"
 INSTALL = f"apt-get install --no-install-recommends {PACKAGES}"

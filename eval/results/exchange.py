@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from eval.results.measurements import long_rows, read_score
-from eval.results.summary import Measurements, checked_lines, measurements_of
+from eval.results.summary import Measurement, Measurements, checked_lines
 from sida.config.settings import Count, Finite, Name, Pattern, Settings, from_mapping
 from sida.errors import SettingError, UserError
 from sida.files.text_files import MOST_LINES, check_amount, parse_json, read_text
 
-Digest = Annotated[str, Pattern(r"([0-9a-f]{64})?", "64 lower-case hexadecimal digits, or empty where unknown")]
+_Digest = Annotated[str, Pattern(r"([0-9a-f]{64})?", "64 lower-case hexadecimal digits, or empty where unknown")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +54,9 @@ class ExchangedMetric(Settings):
     settings: Annotated[str, Pattern(r"[a-z_][^ ]*( [^ =]+=[^ ]*)*", "the settings that `sida score --json` writes")]
     classes: str = ""
     resolution: str = ""
-    reference_sha256: Digest = ""
-    extractor_sha256: Digest = ""
-    network_sha256: Digest = ""
+    reference_sha256: _Digest = ""
+    extractor_sha256: _Digest = ""
+    network_sha256: _Digest = ""
     device: str = ""
     code_version: str = ""
     saw: str = ""
@@ -70,13 +70,8 @@ class ExchangedMetric(Settings):
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of ``measurements.csv``, with their origin."""
-        facts = dataclasses.asdict(self)
-        left_out = {"format", "values", *(key for key in ("saw", "held_out") if not facts[key])}
-        facts = {key: value for key, value in facts.items() if key not in left_out}
-        return [
-            {**facts, "method": "external", "trial": trial, "value": repr(value)}
-            for trial, value in enumerate(self.values)
-        ]
+        facts = {name: getattr(self, name) for name in ("origin", *_SHARED)} | {"method": "external"}
+        return [{**facts, "trial": trial, "value": repr(value)} for trial, value in enumerate(self.values)]
 
 
 def exchanged(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -106,11 +101,11 @@ def read_numbers(path: str | Path) -> Measurements:
     Raises:
         UserError: As :func:`read_exchanged` and :func:`eval.results.measurements.read_score`.
     """
-    return read_score(path) if Path(path).suffix != ".jsonl" else measurements_of(read_exchanged(path), str(path))
+    return Measurements(read_exchanged(path), str(path)) if Path(path).suffix == ".jsonl" else read_score(path)
 
 
-def read_exchanged(path: str | Path) -> list[dict[str, Any]]:
-    """Rows of other groups' numbers, for :func:`eval.results.measurements.write_csv`.
+def read_exchanged(path: str | Path) -> list[Measurement]:
+    """Numbers of other groups, with their origin.
 
     Args:
         path: File with a JSON object for each line (``workflow/schemas/measurement.schema.json``).
@@ -122,9 +117,9 @@ def read_exchanged(path: str | Path) -> list[dict[str, Any]]:
         raise UserError(path, "no such file of measurements", "give the lines of `sida score --json`")
     text = read_text(path)
     check_amount(text, str(path), "\n", MOST_LINES, "lines")
-    rows: list[dict[str, Any]] = []
+    lines: list[Measurement] = []
     seen: set[tuple[str, str]] = set()
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
@@ -135,8 +130,7 @@ def read_exchanged(path: str | Path) -> list[dict[str, Any]]:
         if (found.run, found.metric) in seen:
             raise UserError(where, f"metric '{found.metric}' of run '{found.run}' stands there twice", "remove one")
         seen.add((found.run, found.metric))
-        checked_lines(found.rows(), where)
-        rows += found.rows()
-    if not rows:
+        lines += checked_lines(found.rows(), where)
+    if not lines:
         raise UserError(path, "holds no measurements", "give the lines of `sida score --json`")
-    return rows
+    return lines

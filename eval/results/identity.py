@@ -1,21 +1,37 @@
 """Identity of a value: everything that decides a metric's value besides the images; the one test of comparability.
 
-Tables (Δ, bold), added rows, comparisons, figures and claims ask :func:`comparable` and nothing else.
+Tables (Δ, bold), added rows, comparisons, figures and claims ask :func:`comparable` and nothing else. Networks that the
+generator met (:class:`sida.methods.method.Saw`, in words such as ``loss:vgg16 choice:inception``) belong to the
+identity: such a value may decide nothing.
 """
 
 import dataclasses
 import functools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from eval.features.registry import EXTRACTORS, ON_PROCESSOR, variant_digest
-from eval.results.saw import NETWORKS, OTHER
-from eval.results.saw import network_of as known_network
+from sida.errors import SettingError, suggestion
 from sida.files.atomic import sha256_json
 from sida.methods.method import Saw
 
+#: Networks by name, with the labels that they were trained on; networks with equal labels see alike.
+NETWORKS = {
+    **dict.fromkeys(("inception", "convnext", "vgg16", "efficientnet_lite0", "deit"), "ImageNet"),
+    **dict.fromkeys(("dinov2", "clip", "mae", "siglip2", "glyphs"), ""),
+    **dict.fromkeys(("digits", "digits_backbone"), "digits"),
+    # `clothes` is the discriminator's network.
+    **dict.fromkeys(("clothes", "clothes_plain", "clothes_residual"), "clothes"),
+}
+#: Metrics and losses that people name in the place of a network.
+_MEANT = {"fid": "inception", "kid": "inception", "fd_dinov2": "dinov2", "lpips": "vgg16", "siglip": "siglip2"}
+#: A network that is no feature network of a metric here.
+OTHER = "other"
+#: Values of ``data``: a generator has seen no held-out image, or some.
+_DATA = ("none", "held-out")
 #: Fields that comparable values have in common, with their names for people.
 _COMPARED = {
     "settings": "metric",
@@ -89,14 +105,14 @@ class Identity:
         pairs = (word.partition("=") for word in self.settings.split())
         named = {value for key, _, value in pairs if key.rpartition(".")[2] == "extractor"} - {"pixels"}
         ours = {*EXTRACTORS, *NETWORKS}
-        return {str(known_network(name)) if name in ours else OTHER for name in named}
+        return {str(network_of(name)) if name in ours else OTHER for name in named}
 
     def met(self, how: str) -> set[str]:
         """Networks of the value that the generator met in a way (``loss``, ``start`` or ``choice``).
 
         A custom extractor may be any network, so that it is met by everything.
         """
-        seen = {known_network(name) for name in getattr(self.saw, how, ())}
+        seen = {network_of(name) for name in getattr(self.saw, how, ())}
         return self.networks & {*seen, *([OTHER] if seen else [])}
 
     @property
@@ -117,7 +133,7 @@ class Identity:
     def related(self) -> set[str]:
         """Networks that trained the generator and learned from the labels that a network of the value learned from."""
         labels = {NETWORKS.get(name) for name in self.networks} - {None, ""}
-        seen = {name for name in getattr(self.saw, "loss", ()) if NETWORKS.get(str(known_network(name))) in labels}
+        seen = {name for name in getattr(self.saw, "loss", ()) if NETWORKS.get(str(network_of(name))) in labels}
         return seen if not self.met("loss") else set()
 
 
@@ -238,3 +254,41 @@ def _short(value: str | int | None) -> str:
     if value and value.startswith("asset "):
         return f"{value.removeprefix('asset ')} (no digest is known here; `sida assets fetch` it)"
     return (value[:12] if len(value) == 64 else value) if value else "none"
+
+
+def network_of(name: str) -> str | None:
+    """Network of a name: its key in :data:`NETWORKS` (``vgg16`` of ``VGG16-BN``), or ``other``; None if neither."""
+    text = re.sub(r"[^a-z0-9]+", "_", name.lower())
+    if text == OTHER:
+        return OTHER
+    text = _MEANT.get(text, text)
+    # The longest key first: 'digits_backbone' is not 'digits'.
+    return next((key for key in sorted(NETWORKS, key=len, reverse=True) if text.startswith(key)), None)
+
+
+def read_saw(text: str) -> Saw | None:
+    """Reads ``none``, ``unknown`` (None), or words such as ``loss:vgg16 choice:inception``.
+
+    Args:
+        text: The words, separated by spaces.
+
+    Raises:
+        SettingError: A word has another form, or names no network.
+    """
+    if text.strip() in ("unknown", ""):
+        return None
+    found: dict[str, list[str]] = {f.name: [] for f in dataclasses.fields(Saw)}
+    for word in [] if text.strip() == "none" else text.split():
+        how, _, name = word.partition(":")
+        if how not in found or not name:
+            fault = f"'{word}' is no word such as loss:inception"
+            raise SettingError("saw", fault, f"begin it with {', '.join(found)}, or write none")
+        if how == "data" and name not in _DATA:
+            fault = f"'{word}' says nothing of held-out images"
+            raise SettingError("saw", fault, f"write data:{' or data:'.join(_DATA)}")
+        meant = name if how == "data" else network_of(name)
+        if meant is None:
+            near = suggestion(name, NETWORKS)
+            raise SettingError("saw", f"no network '{name}'{near}", f"name one of {', '.join(NETWORKS)} or {OTHER}")
+        found[how].append(meant)
+    return Saw(*(tuple(dict.fromkeys(names)) for names in found.values()))

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.results.csv_files import csv_text
 from eval.results.identity import NO_DIGEST, Identity, comparable, identity_of, joined, lacks_digest
-from eval.results.summary import Measurements, checked_lines, columns_of, measurements_of
+from eval.results.summary import Measurements, checked_lines, measurements_of, measurements_text
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import read_hashed_json, set_aside, write_hashed_json, write_text
 from sida.files.text_files import DamagedError
@@ -69,11 +68,6 @@ def contradiction(record: Mapping[str, Any]) -> str | None:
         return f"seeds: {record['seeds']} are not those of trial {trial}, which start at {seed0 + trial * n}"
     unknown = [key for key in record["metrics"] if metrics is not None and key not in metrics]
     return f"metrics.{unknown[0]}: its protocol has no such metric" if unknown else None
-
-
-def _by_network(metric: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The metrics that a metric combines; else itself."""
-    return metric["of"] if isinstance(metric.get("of"), dict) else {"": metric}
 
 
 def missing_metrics(
@@ -213,7 +207,9 @@ def record_identity(record: Mapping[str, Any], metric: str) -> Identity:
     """Identity of a metric in a measurement."""
     facts = record["protocol"].get("fields", {}).get("metrics", {}).get(metric, {})
     reference = record.get("metric_references", {}).get(metric) or {}
-    extractor = joined([record["extractors"].get(p.get("extractor")) or "" for p in _by_network(facts).values()])
+    # A mean has the networks of the metrics that it combines.
+    parts = facts["of"].values() if isinstance(facts.get("of"), dict) else [facts]
+    extractor = joined([record["extractors"].get(part.get("extractor")) or "" for part in parts])
     return identity_of(record["protocol"], metric, reference.get("sha256"), extractor)
 
 
@@ -224,12 +220,11 @@ def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         images = {
             name: record.get(name) for name in ("run", "method", "trial", "n", "nfe", "kept_at", "network_sha256")
         }
-        images |= {"seed_first": record["seeds"][0], "seed_last": record["seeds"][1]}
-        images |= {"saw": record["saw"]} if record.get("saw") else {}
+        images |= {"seed_first": record["seeds"][0], "seed_last": record["seeds"][1], "saw": record.get("saw") or None}
         for metric, value in record["metrics"].items():
             identity, environment = record_identity(record, metric), measured_by(record, metric)
             measured = {name: environment.get(name) for name in ("device", "code_version", "date")}
-            measured |= {"held_out": found} if (found := record.get("held_out", {}).get(metric)) else {}
+            measured["held_out"] = record.get("held_out", {}).get(metric)
             measured |= {name: getattr(identity, name) for name in ("protocol", "settings", "classes", "resolution")}
             files = {"reference_sha256": identity.reference or None, "extractor_sha256": identity.extractor or None}
             rows.append({**images, "metric": metric, "value": repr(float(value)), **measured, **files})
@@ -244,16 +239,16 @@ def write_csv(
     Args:
         path: CSV file.
         records: Measurements of this suite.
-        others: Rows of other groups (:func:`eval.results.exchange.read_exchanged`), which the column ``origin`` marks.
+        others: Rows from elsewhere (:func:`eval.results.stored.taken`), which the column ``origin`` marks.
 
     Raises:
-        UserError: A run of another group has the name of one of this suite, or of a third group.
+        UserError: A run from elsewhere has the name of one of this suite, or of another origin.
     """
     rows, origins = long_rows(records), {record["run"]: "" for record in records}
     for row in others:
         if origins.setdefault(row["run"], row["origin"]) != row["origin"]:
             raise UserError(path, f"two origins have a run '{row['run']}'", f"rename one ('{row['origin']}')")
-    write_text(path, csv_text(columns_of([*rows, *others]), [*rows, *others]))
+    write_text(path, measurements_text([*rows, *others]))
     return len(rows) + len(others)
 
 

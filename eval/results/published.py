@@ -24,8 +24,7 @@ from typing import Any, Literal
 from eval.features.registry import registered_digest
 from eval.metrics.kinds import value_fault
 from eval.results.csv_files import read_csv
-from eval.results.identity import Identity, comparable
-from eval.results.saw import read_saw
+from eval.results.identity import Identity, comparable, read_saw
 from eval.results.summary import Estimate, Measurement
 from sida.assets.cache import registered
 from sida.config.lookup import ROOT
@@ -294,8 +293,8 @@ class BibEntry:
 
     key: str
     bibtex: str
-    names: tuple[str, ...]
-    cited: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    cited: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
 
 
@@ -306,7 +305,7 @@ def references() -> dict[str, BibEntry]:
     entries = {}
     for match in _ENTRY.finditer(text):
         own = {name: tuple(value.split("; ")) for name, value in _OWN.findall(match[0])}
-        entries[match[1]] = BibEntry(match[1], _OWN.sub("", match[0]).rstrip(), **{"names": (), "cited": (), **own})
+        entries[match[1]] = BibEntry(match[1], _OWN.sub("", match[0]).rstrip(), **own)
     return {SUITE: _suite(), **entries}
 
 
@@ -322,7 +321,7 @@ def _suite() -> BibEntry:
         **({"url": about["repository-code"]} if "repository-code" in about else {}),
     }
     lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
-    return BibEntry(SUITE, f"@misc{{{SUITE},\n{lines}\n}}", (), ())
+    return BibEntry(SUITE, f"@misc{{{SUITE},\n{lines}\n}}")
 
 
 def metric_keys(metrics: Iterable[str]) -> list[str]:

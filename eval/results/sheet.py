@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from eval.results.csv_files import FORMULA, from_texts
-from eval.results.saw import read_saw
+from eval.results.identity import read_saw
 from eval.results.summary import Measurement
 from sida.config.lookup import find_file
 from sida.config.settings import (
@@ -29,7 +29,7 @@ from sida.config.settings import (
     names_object,
 )
 from sida.errors import UserError
-from sida.files.text_files import MOST_LINES, check_amount, read_text
+from sida.files.text_files import MOST_LINES, check_amount, first_double, read_text
 from sida.methods.method import Saw
 from sida.methods.registry import METHODS
 
@@ -66,7 +66,7 @@ class SheetRow:
         guide: Guiding network (a teacher of the preset, an asset id or a path) if the sampler, or the recipe of a
             distilled row, has guidance.
         nfe: Network evaluations per image of an external generator.
-        saw: Networks that the generator met, e.g. ``loss:inception choice:inception`` (:mod:`eval.results.saw`),
+        saw: Networks that the generator met, e.g. ``loss:inception choice:inception`` (:mod:`eval.results.identity`),
             ``none`` or ``unknown``; empty takes the words of the method, and is unknown for a generator from outside.
         notes: Notes for readers of the sheet.
     """
@@ -163,8 +163,7 @@ def read_runs(path: str | Path) -> list[SheetRow]:
     if not lines:
         raise UserError(path, "the sample sheet is empty", "it needs a header line and one row per generator")
     where, header = lines[0]
-    double = next((key for number, key in enumerate(header) if key in header[:number]), None)
-    if double is not None:
+    if (double := first_double(header)) is not None:
         raise UserError(where, f"two columns are called '{double}'", "remove or rename one")
     runs: dict[str, SheetRow] = {}
     for where, cells in lines[1:]:

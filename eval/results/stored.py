@@ -12,23 +12,20 @@
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from eval.results.csv_files import read_csv
-from eval.results.folders import open_below
 from eval.results.logs import logs_of
 from eval.results.summary import load_measurements, measurements_file
 from sida.config.lookup import ROOT
 from sida.errors import UserError
 from sida.files.atomic import jsonl_text, read_hashed_json
+from sida.files.ordinary import open_below
 
 STORED = "stored.json"
 #: Beginning of the origin of rows that were taken from stored results.
 FROM_STORED = "stored results "
 STORED_FORMAT = "sida-stored/1"
-
-
-NETWORKS = ("teachers/*/network.safetensors", "students/*/network.safetensors")
 
 
 def read_stored(folder: str | Path) -> dict[str, Any]:
@@ -58,18 +55,24 @@ def unchanged_rows(folder: str | Path, asked: Mapping[str, str]) -> list[str]:
     return [run for run, digest in read_stored(folder)["rows"].items() if asked.get(run) == digest]
 
 
+def networks_of(folder: Path, runs: Collection[str]) -> Iterator[tuple[str, BinaryIO]]:
+    """Yields the networks of all teachers, then of rows, in a results folder, by path."""
+    for kind in ("teachers", "students"):
+        for path in sorted(folder.glob(f"{kind}/*/network.safetensors")):
+            if kind == "teachers" or path.parent.name in runs:
+                name = path.relative_to(folder).as_posix()
+                # A link would copy another file of the user.
+                with os.fdopen(open_below(folder, name), "rb") as stream:
+                    yield name, stream
+
+
 def files_of(folder: Path, runs: Collection[str]) -> Iterator[tuple[str, bytes]]:
     """Yields the files of rows and of all teachers in a results folder, by path: logs and networks.
 
     Teachers come first, so that networks that start from others are newer than these.
     """
-    for pattern in NETWORKS:
-        for path in sorted(folder.glob(pattern)):
-            if pattern.startswith("teachers") or path.parent.name in runs:
-                name = path.relative_to(folder).as_posix()
-                # A link would copy another file of the user.
-                with os.fdopen(open_below(folder, name), "rb") as stream:
-                    yield name, stream.read()
+    for name, stream in networks_of(folder, runs):
+        yield name, stream.read()
     for name, records in logs_of(folder):
         if name.startswith("teachers") or name.split("/")[1] in runs:
             yield name, jsonl_text(records, final=True).encode()

@@ -17,16 +17,15 @@ from typing import Annotated, Any
 
 from eval.metrics.kinds import value_fault
 from eval.results.csv_files import csv_text, from_texts, parse_csv
-from eval.results.identity import Identity, comparable
-from eval.results.saw import read_saw
+from eval.results.identity import Identity, comparable, read_saw
 from sida.config.settings import Finite, Natural, Pattern
 from sida.errors import SettingError, UserError, settings_in, suggestion
 from sida.files.text_files import read_text
 
 #: Digest of a file; empty where there is none or it is unknown.
-Digest = Annotated[str, Pattern("[0-9a-f]*", "a digest in hexadecimal digits")]
+_Digest = Annotated[str, Pattern("[0-9a-f]*", "a digest in hexadecimal digits")]
 #: See :attr:`eval.results.identity.Identity.held_out`.
-Share = Annotated[str, Pattern(r"(\d+/[1-9]\d*|unknown)?", "such as 3/50, or unknown")]
+_Share = Annotated[str, Pattern(r"(\d+/[1-9]\d*|unknown)?", "such as 3/50, or unknown")]
 
 
 @dataclass(frozen=True)
@@ -48,15 +47,15 @@ class Measurement:
     settings: str
     classes: str
     resolution: str
-    reference_sha256: Digest
-    extractor_sha256: Digest = ""  # empty for a metric without a feature network
+    reference_sha256: _Digest
+    extractor_sha256: _Digest = ""  # empty for a metric without a feature network
     network_sha256: str
     device: str
     code_version: str
     date: str
     origin: str = ""  # the group that measured it; empty for this suite
     saw: str = ""  # networks that the generator met, where the record has them
-    held_out: Share = ""
+    held_out: _Share = ""
 
     @functools.cached_property
     def identity(self) -> Identity:
@@ -112,9 +111,10 @@ def kept_at(rows: Iterable[Measurement]) -> dict[str, int | None]:
     return {row.run: row.kept_at for row in rows}
 
 
-def columns_of(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Columns of a table of measurements: those of all, and of :data:`FURTHER` those with a value in a row."""
-    return (*MEASUREMENT_COLUMNS, *(name for name in FURTHER if any(row.get(name) for row in rows)))
+def measurements_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Text of ``measurements.csv``: the columns of all rows, and of :data:`FURTHER` those with a value in a row."""
+    columns = (*MEASUREMENT_COLUMNS, *(name for name in FURTHER if any(row.get(name) for row in rows)))
+    return csv_text(columns, [{name: row.get(name) for name in columns} for row in rows])
 
 
 def measured_days(rows: Iterable[Measurement]) -> str:
@@ -293,8 +293,9 @@ def load_measurements(path: str | Path) -> Measurements:
 
 def measured_in(path: str | Path | None) -> Measurements:
     """The measurements of a file or folder as :func:`load_measurements` reads them; none if they do not exist."""
-    found = path is not None and measurements_file(path).is_file()
-    return load_measurements(path) if path is not None and found else Measurements([], "no measurements")
+    if path is None or not measurements_file(path).is_file():
+        return Measurements([], "no measurements")
+    return load_measurements(path)
 
 
 def measurements_of(rows: Iterable[Mapping[str, Any]], source: str) -> Measurements:

@@ -76,7 +76,7 @@ def make_table(
     Raises:
         UserError: Any fault in a file, or ``measured`` mode without measurements or scores.
     """
-    shown = load_table_layout(find_file("tables", str(layout), where="--layout"))
+    shown = load_table_layout(find_file("tables", str(layout), where="table"))
     measured = None
     if measurements is not None and (mode or shown.mode) != "paper" and not shown.shows_settings:
         measured = load_measurements(measurements)

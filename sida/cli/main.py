@@ -70,18 +70,19 @@ def run_command_line(
     if not verb.startswith("-") and verb not in verbs:
         say(f"error: sida has no command '{verb}'{suggestion(verb, verbs)}")
         return 2
-    if verb == "--version":
-        print(f"sida {code_version()}")
-        return 0
-    if verb in ("-h", "--help"):
-        print(_overview(about, groups))
-        return 0
-    if verb.startswith("-"):
+    if verb.startswith("-") and verb not in ("-h", "--help", "--version"):
         say(f"error: sida {verb}: no such option; `sida --help` lists the verbs")
         return 2
+
+    def answer() -> int | None:
+        if not verb.startswith("-"):
+            return _run(our_object(verbs[verb]), arguments)
+        print(f"sida {code_version()}" if verb == "--version" else _overview(about, groups))
+        return 0
+
     speak_plainly()
     try:
-        return _status(our_object(verbs[verb]), arguments)
+        return _status(answer)
     finally:
         # A full disk under the output does not change the status from here on.
         for stream in (sys.stdout, sys.stderr):
@@ -115,17 +116,22 @@ def _parsed(verb: Verb, arguments: list[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments[1:end], argparse.Namespace(passed=arguments[end + 1 :]))
 
 
-def _status(verb: Verb, arguments: list[str]) -> int:
-    """Parses the arguments and runs the verb; returns the exit status."""
+def _run(verb: Verb, arguments: list[str]) -> int | None:
+    """Parses the arguments and runs the verb."""
+    # argparse removes the two hyphens and gives the verb an empty list.
+    if (empty := next((word for word in arguments if re.fullmatch("--.+=--", word)), None)) is not None:
+        raise UserError(empty, "'--' is not a value", "give another value")
+    args = _parsed(verb, arguments)
+    allow_typed(arguments)
+    check_output_paths(vars(args))
+    return verb.run(args)
+
+
+def _status(run: Callable[[], int | None]) -> int:
+    """Runs a function that prints; returns the exit status."""
     status = 0
     try:
-        # argparse removes the two hyphens and gives the verb an empty list.
-        if (empty := next((word for word in arguments if re.fullmatch("--.+=--", word)), None)) is not None:
-            raise UserError(empty, "'--' is not a value", "give another value")
-        args = _parsed(verb, arguments)
-        allow_typed(arguments)
-        check_output_paths(vars(args))
-        status = int(verb.run(args) or 0)
+        status = int(run() or 0)
         if sys.stdout is not None:
             # A result that does not reach the disk is an error, which later flushes hide.
             sys.stdout.flush()

@@ -1,8 +1,13 @@
-"""Ordinary files, which may be a stranger's: no pipes and no devices. Links are followed, since the user named them."""
+"""Ordinary files, which may be a stranger's: no pipes and no devices.
+
+Links are followed to a file or folder that the user named, and refused below such a folder.
+"""
 
 import contextlib
+import math
 import os
 import stat
+from collections.abc import Iterator
 from io import BufferedReader
 from typing import BinaryIO
 
@@ -14,7 +19,7 @@ class UnreadableError(UserError):
 
 
 # Without O_NONBLOCK a pipe holds the process that opens it.
-SAFE = os.O_CLOEXEC | os.O_NONBLOCK
+_SAFE = os.O_CLOEXEC | os.O_NONBLOCK
 
 
 def open_ordinary(path: str | os.PathLike[str], missing: str = "") -> BufferedReader:
@@ -28,7 +33,7 @@ def open_ordinary(path: str | os.PathLike[str], missing: str = "") -> BufferedRe
         UserError: The file is missing, a folder, a pipe or a device, or cannot be read.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | SAFE)
+        handle = os.open(path, os.O_RDONLY | _SAFE)
     except ValueError:
         raise UserError(f"{path!r}", "is not a valid path") from None
     except FileNotFoundError:
@@ -55,6 +60,72 @@ def read_ordinary(path: str | os.PathLike[str], most: int) -> bytes:
     if len(content) > most:
         raise UserError(path, f"has more than {most:,} bytes", "is it the right file?")
     return content
+
+
+def open_below(folder: str | os.PathLike[str], name: str, flags: int = os.O_RDONLY) -> int:
+    """Descriptor of ``folder/name``, a regular file reached without a link.
+
+    Each part below the folder is opened from its parent's descriptor, so that nothing can be exchanged between a look
+    and its use.
+
+    Args:
+        folder: A folder, which may be a link.
+        name: Name below it, with slashes.
+        flags: Flags of ``os.open`` except O_TRUNC, which would empty a file elsewhere before it is refused.
+
+    Raises:
+        UserError: The name leads out of the folder, or something on the way is a link, a pipe or a device.
+    """
+    *folders, last = name.split("/")
+    where = os.path.join(folder, name)
+    if any(part in ("", ".", "..") or "\0" in part for part in (*folders, last)):
+        raise UserError(where, "is no name below the folder")
+    here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in folders:
+            before, here = here, os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | _SAFE, dir_fd=here)
+            os.close(before)
+        file = os.open(last, flags | os.O_NOFOLLOW | _SAFE, 0o666, dir_fd=here)
+    except OSError as error:
+        reason = "a link, a pipe, a device or no file"
+        raise UserError(where, f"cannot be opened ({error.strerror})", f"it is {reason}: remove it") from None
+    finally:
+        os.close(here)
+    status = os.fstat(file)
+    # A second hard link leads to a file elsewhere, which would be written to.
+    if not stat.S_ISREG(status.st_mode) or (status.st_nlink > 1 and flags & (os.O_WRONLY | os.O_RDWR)):
+        os.close(file)
+        raise UserError(where, "is no ordinary file", "remove it")
+    return file
+
+
+def walk_below(folder: str | os.PathLike[str], most: float = math.inf) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yields everything below a folder but folders, by its path there, in no order; no link is followed.
+
+    Args:
+        folder: The folder.
+        most: Largest number of files and folders.
+
+    Raises:
+        UserError: A folder cannot be read, or there are more files and folders.
+    """
+    # A list instead of recursion, since folders can be nested deeper than Python calls.
+    waiting, seen = [""], 0
+    while waiting:
+        inside = waiting.pop()
+        place = os.path.join(folder, inside)
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    seen += 1
+                    if seen > most:
+                        raise UserError(folder, f"has more than {most:,} files", "is it the right folder?")
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(f"{inside}{entry.name}/")
+                    else:
+                        yield inside + entry.name, entry
+        except OSError as error:
+            raise UserError(place, f"cannot be read ({error.strerror})") from None
 
 
 #: Formats by the first bytes of a file, and by the suffix of its name.

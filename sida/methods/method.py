@@ -204,8 +204,8 @@ SCORE_TRAINING = ("fake_score_lr", "guidance", "kernels", "weight_norm")
 class Saw:
     """Networks that a generator met before it was measured: a number on such a network is no neutral number.
 
-    Each is a key of :data:`eval.results.saw.NETWORKS`, a variant of one (``vgg16_bn``), or ``other``. Two declarations
-    are never equal, so that one that a method inherits (``dataclasses.replace``) is not its own.
+    Each is a key of :data:`eval.results.identity.NETWORKS`, a variant of one (``vgg16_bn``), or ``other``. Two
+    declarations are never equal, so that one that a method inherits (``dataclasses.replace``) is not its own.
 
     Attributes:
         loss: Networks whose gradients trained the generator: a discriminator on its features, LPIPS, a distance.

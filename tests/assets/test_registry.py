@@ -54,7 +54,7 @@ def test_the_command_fetches_records_lists_and_verifies(site, tmp_path, monkeypa
     assert "WRONG" in capsys.readouterr().out
 
 
-# The sheet of the authors' checkpoints fits the registry; tests/workflow/test_studies.py checks its preset
+# The sheet of the authors' checkpoints fits the registry; tests/workflow/test_preset.py checks its preset
 
 RUNS = {run.run: run for run in read_runs(ROOT / "studies/papers/runs/released.tsv")}
 REGISTRY = load_registry(ROOT / "config/assets.tsv")

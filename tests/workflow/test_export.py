@@ -136,12 +136,15 @@ def test_the_card_has_the_measurements_of_this_very_file(exported):
     assert {result.metric_value for result in found} == {5.0, 7.0}
 
 
-def test_an_unmeasured_network_says_so_and_nothing_is_overwritten(exported, tmp_path, capsys):
-    _, network = exported
-    shutil.copyfile(network, tmp_path / "alone.safetensors")
-    command = ["export", str(tmp_path / "alone.safetensors"), "--to", "hf", str(tmp_path / "out")]
+def test_an_unmeasured_network_says_so_and_nothing_is_overwritten(exported, tmp_path, capsys, monkeypatch):
+    (tmp_path / "alone").mkdir()
+    monkeypatch.chdir(tmp_path / "alone")
+    shutil.copy(exported[1], "network.safetensors")
+    command = ["export", ".", "--to", "hf", "../out"]
     assert main(command) == 0
-    assert "was not measured" in (tmp_path / "out/README.md").read_text()
+    card = (tmp_path / "out/README.md").read_text()
+    assert "\n# alone\n" in card
+    assert "was not measured" in card
     assert json.loads((tmp_path / "out/model_index.json").read_text())["_class_name"][1] == "OneStepPipeline"
     assert main(command) == 1
     assert "exists already" in capsys.readouterr().err

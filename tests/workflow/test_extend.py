@@ -135,11 +135,21 @@ def test_rows_that_are_all_stored_are_collected_and_stored_again(here):
     )
     store(here / "all", here / "again", {"preset": "demo", "title": ""}, read_stored(STORED)["rows"])
     assert stored_rows(here / "again") == stored_rows(STORED)
+    # Rows that have no value in a column of the others.
+    fashion = str(ROOT / "studies/fashion/stored")
+    assert main(["collect", "none", "--runs", "data", "--stored", fashion, "data", "--out", "data.csv"]) == 0
+    assert {row.held_out for row in load_measurements(here / "data.csv").rows} == {""}
 
 
 def test_readers_of_results_read_stored_ones(here, capsys):
     assert main(["show", "demo"]) == 0
     assert "SiDA, α = 1.0" in capsys.readouterr().out
+    settings = yaml.safe_load((DEMO / "preset.yaml").read_text())
+    settings |= {"tables": [], "claims": None, "runs": str(DEMO / "runs.tsv")}
+    (here / "bare.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["show", "bare.yaml"]) == 1
+    assert main(["show", "demo", "--table", "mian"]) == 1
+    assert re.fullmatch("error: show: demo has no .*\nerror: --table mian: .*'main'.*\n", capsys.readouterr().err)
     assert main(["verify", str(STORED), "--quiet"]) == 0
     assert "4 parents that are here" in capsys.readouterr().out
 

@@ -1,4 +1,7 @@
-"""Presets: every fault of its settings, sheet, layouts, protocol and assets is one line before the first job."""
+"""Presets: every fault of its settings, sheet, layouts, protocol and assets is one line before the first job.
+
+Each study stands alone: it may be removed, and nothing that is left misses it.
+"""
 
 import json
 import re
@@ -6,6 +9,8 @@ import re
 import pytest
 import yaml
 
+import sida.config.lookup as lookup
+import workflow.preset.files as files
 from eval.measuring.protocol import load_protocol
 from eval.results.sheet import read_runs
 from sida.config.lookup import ROOT
@@ -207,10 +212,33 @@ def test_class_counts_that_are_missing_are_told_before_the_first_job(tmp_path):
 
 
 def test_the_example_passes_and_shows_what_it_measures():
-    """Presets of studies: test_studies.py."""
     preset = shipped("docs/examples/my-digits.yaml")
     check_preset(preset)
     assert unshown_remark(preset) is None
+
+
+@pytest.mark.parametrize("study", sorted({path.parent.name for path in files.presets().values()}))
+def test_a_study_needs_no_other_study_and_shows_what_it_measures(study, tmp_path, monkeypatch):
+    (tmp_path / "studies").mkdir()
+    for name in ("config", "results", f"studies/{study}"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lookup, "ROOT", tmp_path)
+    monkeypatch.setattr(files, "ROOT", tmp_path)
+    known = files.presets()
+    assert known
+    for path in known.values():
+        preset = Preset.load(path)
+        # A variant shows little that its base does not.
+        if "\nbase: " not in path.read_text():
+            check_preset(preset)
+            assert unshown_remark(preset) is None, path
+
+
+def test_presets_that_change_each_other_are_one_line(tmp_path):
+    for one, other in (("a", "b"), ("b", "a")):
+        (tmp_path / f"{one}.yaml").write_text(f"base: {other}.yaml\n")
+    refused(r"a\.yaml: base: goes in a circle", Preset.load, tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize("methods", [{"data"}, {"teacher", "sida"}])

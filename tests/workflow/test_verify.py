@@ -156,10 +156,10 @@ def retrain_teacher(folder):
     save_network(build_network(NETWORK), folder / TEACHER, {"method": "teacher", "parents": {}})
 
 
-def lose_a_row(folder):
+def rewrite_rows(folder, change):
     columns, rows = read_csv(folder / "measurements.csv")
-    kept = [row for _, row in rows][:-1]
-    write_text(folder / "measurements.csv", csv_text([c for c in columns if c != HASH_KEY], kept))
+    changed = change([row for _, row in rows])
+    write_text(folder / "measurements.csv", csv_text([*(c for c in columns if c != HASH_KEY), "saw"], changed))
 
 
 @pytest.mark.parametrize(
@@ -171,8 +171,16 @@ def lose_a_row(folder):
              "measurements.csv: line 2: value of fd of trial 0 of 'a' is not that of its trial"],
         ),
         (
-            lose_a_row,
+            lambda folder: rewrite_rows(folder, lambda rows: rows[:-1]),
             ["measurements.csv: fd of trial 1 of 'data' is missing", "tables/main.csv: line 3: fd of 'data' is"],
+        ),
+        (
+            lambda folder: rewrite_rows(folder, lambda rows: [row | {"saw": "none"} for row in rows]),
+            [f"measurements.csv: line {line}: saw of fd of trial" for line in (2, 3, 4, 5)],
+        ),
+        (
+            lambda folder: edit(folder / "measurements/data/trial-1.json", held_out={"fd": "3/50"}),
+            ["measurements.csv: line 5: held_out of fd of trial 1 of 'data' is not that of its trial; collect again"],
         ),
         (rewrite_table, ["tables/main.csv: line 2: fd of 'a' is not what the measurements give; make the table again"]),
         (retrain_teacher, [f"{STUDENT}: was made from another teacher than {TEACHER} is now"]),
@@ -195,7 +203,7 @@ def lose_a_row(folder):
             ["measurements.csv: line 5: no trial holds fd of trial 1 of 'data'"],
         ),
     ],
-    ids=["trial", "row", "table", "teacher", "no student", "no teacher", "network", "place", "gone"],
+    ids=["trial", "row", "saw", "held out", "table", "teacher", "no student", "no teacher", "network", "place", "gone"],
 )  # fmt: skip
 def test_what_does_not_fit_together_is_found_though_every_hash_is_right(folder, capsys, change, faults):
     change(folder)

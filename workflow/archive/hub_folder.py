@@ -1,12 +1,13 @@
-"""A run as a folder for the Hugging Face Hub: weights, model card with measurements, one-step diffusers pipeline.
+"""A generator as a folder for the Hugging Face Hub.
 
-One Python file that draws a network's images with torch and safetensors alone, made of this package's sources.
+A run of this suite: weights, model card with measurements, one-step diffusers pipeline, and one Python file that draws
+the network's images with torch and safetensors alone, made of this package's sources. A generator from outside: its
+code, its row, and a card.
 """
-
-from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import importlib
 import inspect
 import json
@@ -15,26 +16,28 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from huggingface_hub import EvalResult, ModelCardData
 
 from eval.measuring.protocol import load_protocol
+from eval.measuring.sources import CallableSource, ScriptedGenerator
+from eval.results.measurements import read_score
 from eval.results.published import cited_label
 from eval.results.summary import Measurement, Measurements, measured_in
-from eval.tables.render import markdown_cell, template
-from sida.config.settings import load_spec
+from eval.tables.build import make_table
+from eval.tables.render import markdown_cell, template, to_markdown
+from sida.config.settings import load_spec, names_object
 from sida.errors import UserError
-from sida.files.atomic import atomic_folder, write_json, write_text
+from sida.files.atomic import atomic_folder, read_hashed_json, write_json, write_text
 from sida.machine import code_version, to_device
 from sida.methods.registry import METHODS
 from sida.networks.file import NETWORKS, checked_network
 from sida.networks.official import describe_file
+from sida.sampling.job import load, sampler_for
 from sida.sampling.samplers import SeedStreams, one_step, to_uint8
-
-if TYPE_CHECKING:
-    import torch
-    from huggingface_hub import EvalResult
-    from jinja2 import Template
-
+from sida.sampling.store import save_grid
 
 #: Modules that stay behind, and the names by which the file does without them: its settings are checked here.
 _LEFT_OUT = {"sida.config.settings": "def Range(**bounds: float) -> None:\n    return None"}
@@ -143,7 +146,7 @@ _TASK = "unconditional-image-generation"
 
 
 def write_hub_folder(run: Path, out: Path, licence: str) -> None:
-    """Writes the folder; ``hf upload`` stays the user's own command.
+    """Writes the folder of a network; ``hf upload`` stays the user's own command.
 
     Args:
         run: Folder of a training (``results/demo/students/sida-a1.0``), or a network file.
@@ -153,15 +156,11 @@ def write_hub_folder(run: Path, out: Path, licence: str) -> None:
     Raises:
         UserError: No network there, or one that is a pickle or of a custom class.
     """
-    import torch
-
-    from sida.sampling.job import load, sampler_for
-
     network = run / "network.safetensors" if run.is_dir() else run
     facts = describe_file(network)
     if facts["format"] == "pickle":
         raise UserError(network, "is a pickle", f"convert it first: sida convert {network} network.safetensors")
-    name = run.name if run.is_dir() else str(facts.get("name") or network.stem)
+    name = run.resolve().name if run.is_dir() else str(facts.get("name") or network.stem)
     # Results of its preset: results/demo of results/demo/students/x/network.safetensors.
     results = (network.resolve().parents[2:3] or [network.parent])[0]
     spec = results / "specs" / "students" / f"{name}.json"
@@ -177,17 +176,82 @@ def write_hub_folder(run: Path, out: Path, licence: str) -> None:
         write_json(folder / "model_index.json", classes | {"_diffusers_version": "0.27.0"})
         generator = load(network)
         if pictured := generator.net.img_channels in (1, 3):
-            save_samples(folder, torch.from_numpy(generator.sample(PICTURED)))
+            _save_samples(folder, torch.from_numpy(generator.sample(PICTURED)))
         if spec.is_file():
             write_text(folder / "recipe.json", json.dumps(load_spec(str(spec)), indent=1, sort_keys=True) + "\n")
         card = model_card(name, facts, measured_in(results), licence, spec.is_file(), pictured)
         write_text(folder / "README.md", card)
 
 
-def save_samples(folder: Path, images: torch.Tensor) -> None:
-    """Saves the picture of the card."""
-    from sida.sampling.store import save_grid
+def write_generator_folder(generator: str, out: Path, row: str, table: str | None, licence: str) -> None:
+    """Writes the folder of a generator from outside; ``hf upload`` stays the user's own command.
 
+    Args:
+        generator: ``module:function``, or a TorchScript file; it is run, with the user's permission.
+        out: Folder to make.
+        row: File of ``sida score --out`` with the measurements of this very generator.
+        table: Layout of the table that the row is shown in.
+        licence: Identifier of the licence, as the Hub has them.
+
+    Raises:
+        UserError: The measurements are of another generator, or the code is no single file.
+    """
+    record = read_hashed_json(row)
+    measured = read_score(row)
+    name, scored = measured.runs[0], record["measurements"][0].get("source", {})
+    source, code, use = _opened(generator, scored, row)
+    if different := [key for key, value in source.identity().items() if scored.get(key, value) != value]:
+        raise UserError(row, f"was measured with another generator than {generator} ({different[0]})", "score it again")
+    shown = None if table is None else _row(table, row, name)
+    with atomic_folder(out) as part:
+        shutil.copyfile(code, part / code.name)
+        shutil.copyfile(row, part / "row.json")
+        batches = source.batches(range(PICTURED), PICTURED)
+        images = torch.cat([batch.images.cpu() for batch in batches])
+        if pictured := images.shape[1] in (1, 3):
+            _save_samples(part, images)
+        card = _card(
+            "own.md.jinja",
+            name=name,
+            code=code.name,
+            **use,
+            pictured=pictured,
+            results=eval_results(measured.rows, measured, "unknown"),
+            table=table,
+            row=shown,
+            licence=licence,
+        )
+        write_text(part / "README.md", card)
+
+
+def _opened(generator: str, scored: dict[str, Any], row: str) -> tuple[CallableSource, Path, dict[str, Any]]:
+    """The generator as it was scored, the file of its code, and how the card draws with it."""
+    if names_object(generator) and not Path(generator).exists():
+        source = CallableSource(generator)
+        module, _, name = generator.partition(":")
+        file = inspect.getsourcefile(source.module)
+        if file is None or Path(file).name == "__init__.py" or "." in module:
+            raise UserError(generator, "is no function of a single file", "put it into a module of one file")
+        made = getattr(source.module, name)
+        call = f"{name}()" if inspect.isclass(made) else name
+        call += ".eval()" if inspect.isclass(made) and issubclass(made, torch.nn.Module) else ""
+        return source, Path(file), {"module": module, "function": name, "call": call}
+    if not scored.get("latent"):
+        raise UserError(row, f"has no measurements of the TorchScript file {generator}", "score it: sida score FILE")
+    path, latent = Path(generator), tuple(scored["latent"])
+    function = ScriptedGenerator(path, latent)
+    return CallableSource(str(scored.get("callable")), function=function), path, {"latent": latent}
+
+
+def _row(layout: str, row: str, name: str) -> str:
+    """The row of a table in Markdown, under the table's head."""
+    table = make_table(layout, scores=[row])
+    rows = tuple(line for line in table.rows if any(cell.text == name for cell in line.cells))
+    return to_markdown(dataclasses.replace(table, rows=rows, notes=()))
+
+
+def _save_samples(folder: Path, images: torch.Tensor) -> None:
+    """Saves the picture of the card."""
     save_grid(folder / "samples.png", images, math.isqrt(PICTURED), scale=max(1, 32 // images.shape[-1]))
 
 
@@ -209,8 +273,6 @@ def model_card(
         recipe: Whether ``recipe.json`` is there.
         pictured: Whether ``samples.png`` is there.
     """
-    from huggingface_hub import ModelCardData
-
     data, parents = facts.get("dataset"), facts.get("parents")
     dataset = plain(data.get("name") if isinstance(data, Mapping) else data)
     own = [row for row in measured.rows if row.network_sha256 == facts["sha256"]]
@@ -224,30 +286,28 @@ def model_card(
         model_name=name if results else None,
         eval_results=results or None,
     )
-    return (
-        page("card.md.jinja").render(
-            head=head.to_yaml().strip(),
-            name=name,
-            facts={key: facts.get(key) for key in _SHOWN},
-            dataset=dataset,
-            pictured=pictured,
-            results=results,
-            recipe=recipe,
-            parents=parents if isinstance(parents, Mapping) else {},
-            licence=licence,
-            written_by=code_version(),
-        )
-        + "\n"
+    card = _card(
+        "card.md.jinja",
+        head=head.to_yaml().strip(),
+        name=name,
+        facts={key: facts.get(key) for key in _SHOWN},
+        dataset=dataset,
+        pictured=pictured,
+        results=results,
+        recipe=recipe,
+        parents=parents if isinstance(parents, Mapping) else {},
+        licence=licence,
     )
+    return f"{card}\n"
 
 
 #: Facts of a network that the card shows.
 _SHOWN = ("method", "parameters", "network", "nimg", "config_sha256", "sha256", "code_version")
 
 
-def page(name: str) -> Template:
-    """A template of the folder ``hub``; its filter ``plain`` is :func:`plain`."""
-    return template(_CODE / name, plain=plain)
+def _card(file: str, **facts: Any) -> str:
+    """The card by a template of the folder ``hub``, whose filter ``plain`` is :func:`plain`."""
+    return template(_CODE / file, plain=plain).render(**facts, written_by=code_version())
 
 
 def _papers(method: str) -> list[str]:
@@ -258,8 +318,6 @@ def _papers(method: str) -> list[str]:
 
 def eval_results(lines: Iterable[Measurement], measured: Measurements, dataset: str) -> list[EvalResult]:
     """Values of the runs and metrics of some lines, rounded as in tables."""
-    from huggingface_hub import EvalResult
-
     rows = {(row.run, row.metric): row for row in lines}
     results = []
     for (run, key), row in rows.items():

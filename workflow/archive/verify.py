@@ -5,24 +5,22 @@ tables with measurements with trials.
 """
 
 import contextlib
-import csv
 import dataclasses
 import functools
-import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from eval.results.csv_files import read_csv
-from eval.results.folders import walk_below
+from eval.results.csv_files import csv_text, parse_csv, read_csv
 from eval.results.measurements import long_rows, read_measurement
 from eval.results.stored import STORED
 from eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, Estimate, identity_mismatch, load_measurements
 from sida.data.archive import is_intact_zip
 from sida.errors import Progress, UserError, one_line
 from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
+from sida.files.ordinary import walk_below
 from sida.files.tensors import read_tensor_header, verify_tensors
 from sida.files.text_files import HASH_KEY, is_hashed, read_text
 from sida.sampling.store import intact_png
@@ -251,7 +249,7 @@ def verify(folder: str | Path) -> Report:
     return report
 
 
-def check_numbers(report: Report, names: Iterable[str]) -> None:
+def check_numbers(report: Report, names: Collection[str]) -> None:
     """Compares trials with the CSV files of measurements, and these with the CSV files of tables.
 
     Args:
@@ -259,7 +257,6 @@ def check_numbers(report: Report, names: Iterable[str]) -> None:
         names: Files of the folder.
     """
     trials: dict[tuple[str, ...], dict[str, str]] = {}
-    names = list(names)
     for name in names:
         if re.fullmatch(r"measurements/[^/]+/[^/]+\.json", name):
             # The comparison of hashes reports a fault of the trial itself.
@@ -267,8 +264,8 @@ def check_numbers(report: Report, names: Iterable[str]) -> None:
                 record = read_measurement(report.folder / name)
                 if name != f"measurements/{record['run']}/trial-{record['trial']}.json":
                     report.fault(name, f"holds trial {record['trial']} of run '{record['run']}'; was it copied?")
-                for row in _as_read(long_rows([record])):
-                    trials[_key(row)] = row
+                written = csv_text((*MEASUREMENT_COLUMNS, *FURTHER), long_rows([record]))
+                trials |= {_key(row): row for _, row in parse_csv(written, name)[1]}
     for name in names:
         if name in _MEASUREMENTS or (name.startswith("collected/") and name.endswith(".csv")):
             with report.checking(name):
@@ -289,16 +286,6 @@ def check_numbers(report: Report, names: Iterable[str]) -> None:
                         _check_table(report, name, runs, estimate)
 
 
-def _as_read(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Rows in the form in which they are read from CSV."""
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, (*MEASUREMENT_COLUMNS, *FURTHER))
-    writer.writeheader()
-    writer.writerows(rows)
-    stream.seek(0)
-    return list(csv.DictReader(stream))
-
-
 def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(row.get(column)) for column in ("run", "trial", "metric"))
 
@@ -306,6 +293,8 @@ def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
 def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...], Mapping[str, str]]) -> None:
     """Requires that a file has exactly the rows of the trials of its runs."""
     columns, rows = read_csv(report.folder / name)
+    # A further column is missing where no row has a value in it.
+    compared = [*(column for column in MEASUREMENT_COLUMNS if column in columns), *FURTHER]
     seen = set()
     for line, row in rows:
         if row.get("origin"):
@@ -318,7 +307,7 @@ def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...],
             report.counts["rows whose trials are not stored"] += 1
         elif key not in trials:
             report.fault(name, f"line {line}: no trial holds {label}")
-        elif different := [c for c in MEASUREMENT_COLUMNS if c in columns and (row[c] or "") != trials[key][c]]:
+        elif different := [name for name in compared if (row.get(name) or "") != trials[key][name]]:
             report.fault(name, f"line {line}: {different[0]} of {label} is not that of its trial; collect again")
         else:
             report.counts["rows equal to their trials"] += 1

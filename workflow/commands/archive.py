@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sida.cli.main import Verb, existing
-from sida.config.settings import load_spec
+from sida.config.settings import load_spec, names_object
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_file, sha256_json, write_hashed_json
 from sida.machine import environment
@@ -47,9 +47,11 @@ def show_results(preset: Preset, wanted: str | None = None) -> None:
     places = [Path(preset.results), *(folder / "stored" for folder in preset.own)]
     found = next((place for place in places if measurements_file(place).is_file()), places[0])
     tables = list(preset.layouts["tables"])
-    name = wanted or next(iter(tables), None)
+    name = wanted or next(iter(tables), "")
+    if not tables:
+        raise UserError("show", f"{preset.name} has no tables", "add 'tables' to the preset")
     if name not in tables:
-        raise UserError(f"--table {name}", f"{preset.name} has no such table{suggestion(str(name), tables)}")
+        raise UserError(f"--table {name}", f"{preset.name} has no such table{suggestion(name, tables)}")
     measured, table = measurements_file(found), table_of(preset, name, found)
     colour, width = terminal_colour(), terminal_width()
     text = to_terminal(table, colour)
@@ -137,15 +139,13 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _exported(text: str) -> str:
     """Parses a generator to export."""
-    from sida.config.settings import names_object
-
     return text if names_object(text) and not os.path.exists(text) else existing()(text)
 
 
 def _export(args: argparse.Namespace) -> int:
     """Writes the folder."""
     from eval.measuring.sources import is_torchscript
-    from sida.config.settings import names_object
+    from workflow.archive.hub_folder import write_generator_folder, write_hub_folder
 
     own = not os.path.exists(args.run) and names_object(args.run)
     own = own or (os.path.isfile(args.run) and is_torchscript(args.run))
@@ -155,12 +155,8 @@ def _export(args: argparse.Namespace) -> int:
     if os.path.lexists(out := Path(args.out)):
         raise UserError(out, "exists already", "name another folder, or remove it")
     if own:
-        from workflow.archive.own_generator import write_generator_folder
-
         write_generator_folder(args.run, out, args.row, args.like, args.license)
     else:
-        from workflow.archive.hub_folder import write_hub_folder
-
         write_hub_folder(Path(args.run), out, args.license)
     print("\n".join(sorted(str(path) for path in out.rglob("*") if path.is_file())))
     return 0

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sida.cli.main import Verb
+from sida.errors import UserError, suggestion
+from sida.files.atomic import sha256_file
 
 if TYPE_CHECKING:
     from workflow.preset import Preset
@@ -22,14 +26,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Measures, compares and prints."""
-    import tempfile
-    import time
-
     from eval.commands._options import parse_trials
     from eval.measuring.measure import measure
     from eval.measuring.protocol import load_protocol
     from eval.results.stored import read_stored
-    from sida.errors import UserError
     from sida.machine import environment
     from workflow.preset import Preset
     from workflow.preset.files import find_preset
@@ -62,8 +62,8 @@ def _run(args: argparse.Namespace) -> int:
     return 0 if all(one.as_printed for one in found) else 1
 
 
-class Agreement(NamedTuple):
-    """Agreement of a metric's trials with the stored ones.
+class Comparison(NamedTuple):
+    """Comparison of a metric's trials with the stored ones.
 
     Attributes:
         metric: Key of the metric.
@@ -91,8 +91,8 @@ def _compared(
     records: list[dict[str, Any]],
     trials: list[int],
     shown: Mapping[str, tuple[int, float]],
-) -> tuple[list[Agreement], list[str]]:
-    """Agreement of each metric with values on both sides, and what has none in a trial."""
+) -> tuple[list[Comparison], list[str]]:
+    """Comparison of each metric with values on both sides, and what has none in a trial."""
     found, left_out = [], []
     for metric in dict.fromkeys(row["metric"] for row in stored):
         before = {int(row["trial"]): float(row["value"]) for row in stored if row["metric"] == metric}
@@ -112,7 +112,6 @@ def _stored_folder(study: str) -> Path:
         UserError: There is none.
     """
     from eval.results.stored import STORED
-    from sida.errors import UserError
     from workflow.preset.extension import stored_results
     from workflow.preset.files import find_preset
 
@@ -125,7 +124,7 @@ def _stored_folder(study: str) -> Path:
 
 def trial_agreement(
     metric: str, stored: dict[int, float], here: dict[int, float], decimals: int = 4, scale: float = 1
-) -> Agreement:
+) -> Comparison:
     """Compares a metric's trials with the stored ones.
 
     Args:
@@ -143,10 +142,10 @@ def trial_agreement(
         for one in (before, after)
     ]
     largest = max(abs(stored[trial] - value) for trial, value in here.items())
-    return Agreement(metric, texts[0], texts[1], largest == 0, largest, largest / before.std if before.std else None)
+    return Comparison(metric, texts[0], texts[1], largest == 0, largest, largest / before.std if before.std else None)
 
 
-def _lines(found: list[Agreement]) -> list[str]:
+def _lines(found: list[Comparison]) -> list[str]:
     lines = [f"{'metric':<16}{'printed':<20}{'measured here':<20}agreement"]
     for one in found:
         share = "" if one.share is None else f", {one.share:.1g} standard deviations over trials"
@@ -161,8 +160,6 @@ def _spec(
 ) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """Spec of the row's measurement with its stored network, and the stored lines of its measurements."""
     from eval.results.stored import stored_rows, unchanged_rows
-    from sida.errors import UserError, suggestion
-    from sida.files.atomic import sha256_file
     from workflow.preset.jobs import row_digest
 
     rows = stored_rows(folder)

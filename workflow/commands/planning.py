@@ -5,7 +5,7 @@ import itertools
 import re
 import textwrap
 
-from sida.cli.main import Verb, existing, whole
+from sida.cli.main import Verb, add_whole, existing
 from workflow.cli import terminal_width
 
 
@@ -52,12 +52,8 @@ PRESETS = Verb(
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     preset_argument(parser)
-    parser.add_argument(
-        "--gpus",
-        type=whole("--gpus", 1, 10**6),
-        metavar="N",
-        help="number of GPUs, or of cores for a study without (default: 1 GPU, this machine's cores)",
-    )
+    count = "number of GPUs, or of cores for a study without (default: 1 GPU, this machine's cores)"
+    add_whole(parser, "--gpus", count, 1, 10**6)
     parser.add_argument(
         "--gpu", metavar="NAME", help="card, of config/plan.yaml (default: H200, for `device: cpu` CPU)"
     )
@@ -130,18 +126,11 @@ def _new_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("study", metavar="STUDY", help="folder to make; its name becomes the preset's")
     parser.add_argument("--data", required=True, type=existing("--data"), metavar="FOLDER|ZIP", help="your pictures")
-    parser.add_argument(
-        "--resolution",
-        type=whole("--resolution", 1, 8192),
-        metavar="N",
-        help="height and width (default: the pictures')",
-    )
+    add_whole(parser, "--resolution", "height and width (default: the pictures')", 1, 8192)
     parser.add_argument("--channels", type=int, help="3: RGB, 1: grey (default: the pictures')")
     parser.add_argument("--labels", help="auto (default), folders or none: see `sida data prepare`")
     parser.add_argument("--gpu", metavar="NAME", help="card of config/plan.yaml that the study has to fit (RTX4090)")
-    parser.add_argument(
-        "--cores", type=whole("--cores", 1, 10**4), metavar="N", help="processor cores in place of a card (2)"
-    )
+    add_whole(parser, "--cores", "processor cores in place of a card (2)", 1, 10**4)
     parser.add_argument("--hours", type=float, help="hours until the table (default: 8, a night)")
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from sida.cli.main import Verb, whole
-from sida.errors import UserError
+from sida.errors import UserError, suggestion
 from workflow.commands.planning import preset_argument
 
 
@@ -81,7 +81,6 @@ def _run(args: argparse.Namespace) -> int:
 def _profile(name: str | None) -> Path | None:
     """The folder of a profile that the user names, or None."""
     from sida.config.lookup import ROOT
-    from sida.errors import suggestion
 
     if name is None:
         return None

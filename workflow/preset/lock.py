@@ -12,10 +12,9 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from eval.results.folders import open_below
 from sida.errors import UserError
 from sida.files.atomic import try_lock
-from sida.files.ordinary import read_ordinary
+from sida.files.ordinary import open_below, read_ordinary
 from sida.files.text_files import parse_json
 
 NAME = ".workflow.lock"

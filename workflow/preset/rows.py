@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from eval.claims.rules import Claim, load_claims
 from eval.measuring.protocol import Protocol, load_protocol
-from eval.results.saw import OTHER, network_of, read_saw
+from eval.results.identity import OTHER, network_of, read_saw
 from eval.results.sheet import SheetRow, read_extended, read_runs
 from sida.assets.registry import find_asset, is_address, is_counted, load_registry
 from sida.config.datasets import dataset_entry, dataset_spec, remedy

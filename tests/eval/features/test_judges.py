@@ -9,7 +9,7 @@ import torch
 
 from eval.features import EXTRACTORS, get_extractor
 from eval.features import judges as module
-from eval.results.saw import network_of
+from eval.results.identity import network_of
 from sida.data.pictures import to_square
 from tests.golden.vectors import load
 from tests.refused import refused

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import statistics
+from dataclasses import asdict
 
 import jsonschema
 import numpy as np
@@ -149,8 +150,9 @@ def test_entries_are_whole_and_citations_unique():
         assert "names =" not in entry.bibtex
     # A label of nobody has no entry.
     assert cited_label("Class mean and noise") == ("Class mean and noise", None)
-    # An unknown key is refused.
+    # An unknown key is refused, and a table that there is not.
     refused("nobody2024", bibliography, ["nobody2024"])
+    refused("^table: no layout of a table 'nobody'", make_table, "nobody")
     # Each row of the papers tables has an entry.
     labels = {p.row_label for p in load_published().values() if re.fullmatch(r"table[1-7]", p.source)}
     without = [label for label in labels if cited_label(label)[1] is None]
@@ -212,7 +214,8 @@ def test_a_value_beyond_its_metric_is_refused_where_it_enters(metric, value, pri
 
 def test_numbers_of_others_are_collected_with_their_origin(printed, theirs, tmp_path):
     path = theirs(*printed, origin="Group A, doi:10.1/x")
-    assert write_csv(tmp_path / "measurements.csv", [], read_exchanged(path)) == 2 * len(printed)
+    numbers = [*map(asdict, read_exchanged(path))]
+    assert write_csv(tmp_path / "measurements.csv", [], numbers) == 2 * len(printed)
     rows = load_measurements(tmp_path / "measurements.csv").rows
     assert {row.origin for row in rows} == {"Group A, doi:10.1/x"}
     assert [row.value for row in rows if row.metric == "fd"] == printed[0]["values"]
@@ -234,11 +237,16 @@ def test_a_wrong_line_names_its_key(printed, theirs, key, value):
 
 @pytest.mark.parametrize("name", ["_mine", "x" * 101, "…"])
 def test_a_score_of_any_name_is_read_again(theirs, name):
-    assert read_exchanged(theirs(*exchanged([made_up.trial_record(name)])))
+    record = made_up.trial_record(name)
+    # A separator of lines in a text ends no line of the file.
+    record["environment"]["device"] = "cpu\u2028x"
+    path = theirs(*exchanged([record]))
+    path.write_text(path.read_text().replace("\\u2028", "\u2028"))
+    assert [line.device for line in read_exchanged(path)] == ["cpu\u2028x"]
 
 
 def test_no_run_has_two_origins(printed, theirs, tmp_path):
-    rows = read_exchanged(theirs(printed[0]))
+    rows = [*map(asdict, read_exchanged(theirs(printed[0])))]
     refused("two origins", write_csv, tmp_path / "a.csv", [], [*rows, {**rows[0], "origin": "Group B"}])
     refused("stands there twice", read_exchanged, theirs(printed[0], printed[0]))
 

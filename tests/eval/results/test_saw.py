@@ -7,7 +7,7 @@ import yaml
 
 from eval.claims.evidence import Operand
 from eval.features import EXTRACTORS
-from eval.results.saw import network_of, read_saw
+from eval.results.identity import network_of, read_saw
 from eval.results.sheet import SheetRow, official_saw, read_runs
 from eval.results.summary import Measurements
 from eval.tables.build import build_table
