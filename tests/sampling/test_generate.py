@@ -14,15 +14,12 @@ from sida.machine import RecordingError
 from sida.sampling import NO_CLASS, Drawer, Sampler, SeedStreams, one_step, to_uint8
 from sida.sampling.generate import Evaluations
 from sida.sampling.samplers import GuidedDenoiser
-from tests.networks.made import random_network
+from tests.networks.made import CONFIGS, SMALL, random_network
 from tests.refused import refused
 from tests.sampling.images import generate
 from tests.training.test_rounds import StandIn
 
-UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "augment_dim": 9, "model_channels": 16}
-UNET |= {"channel_mult": [1, 1], "num_blocks": 1, "attn_resolutions": [], "dropout": 0.5}
-EDM2 = {"img_resolution": 8, "img_channels": 4, "label_dim": 5, "model_channels": 8, "channel_mult": [1, 2]}
-EDM2 |= {"num_blocks": 1, "attn_resolutions": [4], "channels_per_head": 8}
+UNET = {**SMALL, "label_dim": 0, "augment_dim": 9, "dropout": 0.5}
 ONE_STEP = Sampler(kind="one_step")
 
 
@@ -74,6 +71,7 @@ def test_an_image_depends_on_its_seed_not_on_batch_shard_or_order(net, seeds, sa
                 assert label == by_seed[seed][1]
 
 
+_, EDM2 = CONFIGS["edm2"]
 FAMILIES = [("EDM2Precond", {**EDM2, "weight_norm": mode}) for mode in ("off", "in_forward", "pre_hook", "always")]
 FAMILIES += [(cls, {**UNET, "label_dim": 5}) for cls in ("EDMPrecond", "GDDPrecond")] + [("EDMPrecond", UNET)]
 
