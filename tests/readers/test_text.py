@@ -119,7 +119,6 @@ def test_numbers_beyond_every_use():
     for key, value, told in (
         ("seed", 2**64, "at most 64 bits"),
         ("lr", 1e300, "number of 32 bits"),
-        ("lr", float("nan"), "must be a finite number"),
     ):
         assert refused(told, from_mapping, TeacherConfig, {**SPEC, key: value}, "--spec").place == f"--spec.{key}"
 
