@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -201,9 +202,7 @@ def test_one_failure_does_not_stop_the_other_downloads(site, tmp_path):
 def test_without_a_network_every_missing_file_is_named(site, tmp_path, monkeypatch, capsys, forbidden):
     asked, accepts = [], checks._accepts
     monkeypatch.setattr(checks, "_accepts", lambda *host: asked.append(host) or (host[1] == port and accepts(*host)))
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setattr(checks, "getproxies", dict)
     monkeypatch.setenv("SIDA_OFFLINE", "1" if forbidden else "")
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # never listens: connections are refused
@@ -231,10 +230,8 @@ def test_a_body_of_unknown_length_leaves_room_on_the_disk(site, tmp_path, monkey
 
 
 def test_a_full_disk_is_no_fault_of_the_connection(site, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(download, "write_text", full)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(download, "write_text", Mock(side_effect=full))
     refused(r"net\.pkl\.part: No space left on device; free some", get, one(site.add("f", BODY)), tmp_path)
 
 
