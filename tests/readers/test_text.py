@@ -58,6 +58,7 @@ MANY = "[" * 500 + "]" * 500
         (read_runs, "s.tsv", f"{HEAD}\na\t{'x' * 200_000}\tsid\n", ":2: .*field larger"),
         (read_runs, "s.tsv", f'{HEAD}\na\t"label\tsid\n', ":2: .*not closed"),
         (read_runs, "s.tsv", f"{HEAD}\na\tla\x00bel\tsid\n", ":2: .*control character"),
+        (read_runs, "s.tsv", f"{HEAD}\na\t=1+1\tsid\n", ":2: .*as a formula"),
         (read_runs, "s.tsv", f"{HEAD}\na\tlabel\tsid\tmore\n", ":2: .*4 cells but 3 columns"),
         (read_runs, "s.tsv", f"{HEAD}\tlabel\na\tone\tsid\ttwo\n", "two columns are called 'label'"),
         (read_runs, "s.tsv", f"{HEAD}\nSiD\tone\tsid\nsid\ttwo\tsid\n", "but for its case, as 'SiD'"),
