@@ -321,12 +321,7 @@ def packed_tar(size: int) -> bytes:
 
 def endless_tars(levels: int) -> bytes:
     """Tars within each other."""
-    data = bytes(1024)
-    for _ in range(levels):
-        info = tarfile.TarInfo("x.tar")
-        info.size = len(data)
-        data = info.tobuf() + data + bytes(-len(data) % 512)
-    return data + bytes(1024)
+    return functools.reduce(lambda inner, _: tar_of({"x.tar": inner}), range(levels), b"")
 
 
 CODE = "__import__('os').system('touch executed')"
