@@ -44,9 +44,9 @@ def get(registry: dict[str, Asset], folder: Path, transfer: Transfer = HASTY) ->
         return fetch("net", transfer)
 
 
-def write_registry(path: Path, *rows: dict[str, str], columns: Sequence[str] = ASSET_COLUMNS) -> Path:
+def write_registry(path: Path, *rows: dict[str, str]) -> Path:
     """A registry of downloads as a file."""
-    lines = [columns, *([row.get(name, "") for name in columns] for row in rows)]
+    lines = [ASSET_COLUMNS, *([row.get(name, "") for name in ASSET_COLUMNS] for row in rows)]
     path.write_text("".join("\t".join(line) + "\n" for line in lines))
     return path
 
