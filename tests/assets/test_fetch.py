@@ -190,14 +190,6 @@ def test_two_jobs_fetch_a_file_once(site, tmp_path):
     assert site.asked("f") == [None]
 
 
-def test_one_failure_does_not_stop_the_other_downloads(site, tmp_path):
-    names = ["bad", "n1", "n2"]
-    urls = {name: site.add(name, BODY) for name in names} | {"bad": f"{site.url}/none"}
-    with using({name: Asset(name, "network", url, target=name) for name, url in urls.items()}, tmp_path):
-        refused("'bad' could not be downloaded", fetch_many, names, HASTY)
-    assert all((tmp_path / name).read_bytes() == BODY for name in names[1:])
-
-
 @pytest.mark.parametrize("forbidden", [True, False])
 def test_without_a_network_every_missing_file_is_named(site, tmp_path, monkeypatch, capsys, forbidden):
     asked, accepts = [], checks._accepts
