@@ -24,7 +24,7 @@ from tests.data.test_archive import write_counts
 from tests.files.made_pickles import write_genuine
 from tests.networks.made import SMALL, random_network
 from tests.refused import command, refused
-from tests.sampling.images import generate
+from tests.sampling.images import collect
 from workflow.cli import main
 
 
@@ -52,8 +52,7 @@ def network(tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected():
     """Images and classes of seeds 0..99."""
-    batches = list(generate(make(), range(100), batch_size=16))
-    return torch.cat([b.images for b in batches]).numpy(), torch.cat([b.classes for b in batches]).numpy()
+    return [found.numpy() for found in collect(make(), range(100), batch_size=16)]
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +217,7 @@ def test_the_command_line_writes_samples_and_a_grid(network, tmp_path, capsys):
     assert "[sample s.npz]" in printed.err
     assert read(tmp_path / "s.npz")["seeds"].tolist() == [3, 8, 9, 10]
     rows = [label for label in range(10) for _ in range(3)]
-    images = torch.cat([b.images for b in generate(make(), range(3, 33), "heun:3", 4, class_labels=rows)])
+    images, _ = collect(make(), range(3, 33), "heun:3", 4, class_labels=rows)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "grid.png")), tile(images, 3)[0])
 
 
