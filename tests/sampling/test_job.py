@@ -19,7 +19,7 @@ from sida.machine import tf32
 from sida.networks.file import read_metadata, save_network
 from sida.sampling import Drawer
 from sida.sampling.job import SampleConfig, network_file, run_job
-from sida.sampling.store import save_grid, tile
+from sida.sampling.store import NpzFile, save_grid, tile
 from tests.data.test_archive import write_counts
 from tests.files.made_pickles import write_genuine
 from tests.networks.made import SMALL, random_network
@@ -170,6 +170,25 @@ def test_a_process_that_starts_at_the_same_time_is_no_stranger(network, tmp_path
     job(network, tmp_path / "samples.npz", seeds="0-3")
     assert not rival
     assert read(tmp_path / "samples.npz")["seeds"].tolist() == [0, 1, 2, 3]
+
+
+def test_a_share_that_ends_while_another_puts_all_together_is_finished_too(network, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    def share(rank):
+        monkeypatch.setenv("RANK", rank)
+        return job(network, tmp_path / "samples.npz", seeds="0-3", batch_size=2, shard_size=2)[0]
+
+    def slowly(*given):
+        if rival:
+            share(rival.pop())
+        return intact(*given)
+
+    share("0")
+    intact, rival = NpzFile.is_intact, ["0"]
+    monkeypatch.setattr(NpzFile, "is_intact", slowly)
+    assert "4 images" in share("1")
+    assert "damaged" not in capsys.readouterr().err
 
 
 def test_class_rules_of_the_command_and_samples_that_are_not_mixed(network, tmp_path):
