@@ -30,15 +30,10 @@ def make_read_only(folder: Path, only: bool = True) -> None:
     subprocess.run(["mount", "-o", f"remount,{'ro' if only else 'rw'}", str(folder)], check=True)
 
 
-def fill(folder: Path, leave: int = 0) -> Path:
+def fill(folder: Path, leave: int) -> Path:
     """Fills a small disk up to so many bytes, with a file that is given back."""
     filler = folder / "filler"
-    with open(filler, "wb", buffering=0) as stream, contextlib.suppress(OSError):
-        while stream.write(bytes(4096)):
-            pass
-    if leave:
-        with open(filler, "r+b") as stream:
-            stream.truncate(filler.stat().st_size - leave)
+    filler.write_bytes(bytes(shutil.disk_usage(folder).free - leave))
     return filler
 
 

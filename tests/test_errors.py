@@ -15,7 +15,7 @@ import pytest
 
 from sida import errors
 from sida.cli import networks
-from sida.cli.main import Verb, let_go, run_command_line
+from sida.cli.main import Verb, run_command_line
 from sida.config import lookup
 from sida.errors import EXIT_RETRY, Preempted, Progress, UserError, duration, one_line
 from tests.refused import command, refusal, refused
@@ -181,10 +181,9 @@ def test_lines_of_processes_that_share_a_pipe_stay_whole():
 
 @pytest.fixture
 def full():
-    """A disk without room, behind a stream that Python buffers as it does by default."""
+    """A disk without room."""
     with open("/dev/full", "w") as stream:
         yield stream
-        let_go(stream)
 
 
 def test_a_training_succeeds_though_nobody_can_be_told(full, tmp_path):

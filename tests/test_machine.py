@@ -8,9 +8,9 @@ import torch
 
 from sida import machine
 from sida.machine import environment, take_device
+from sida.sampling.job import open_device
 from tests.refused import refused
-from workflow.cli import main as measuring
-from workflow.cli import main as sida
+from workflow.cli import main
 
 
 class TakenError(Exception):
@@ -29,19 +29,16 @@ def two_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "set_device", taken)
 
 
-COMMANDS = {
-    "sample": (sida, "sample --network net.safetensors --out samples --device cuda:1"),
-    "sample beside another": (sida, "sample --network net.safetensors --out samples --device cuda"),
-    "encode": (sida, "data encode --source images.zip --out latents.zip --device cuda:1"),
-    "reference": (measuring, "reference --images images.zip --extractor digits --out f.safetensors --device cuda:1"),
-    "measure": (measuring, "measure --spec measure.json --trials 0 --out measured"),
-    "train": (lambda _: take_device("cuda:1", "spec"), ""),
-    "train beside others": (lambda _: take_device("cuda", "spec"), ""),
-}
-
-
-@pytest.mark.parametrize("work", COMMANDS)
-def test_the_gpu_that_is_named_becomes_the_current_one(two_gpus, work, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "words",
+    [
+        "sample --network net.safetensors --out samples --device cuda:1",
+        "data encode --source images.zip --out latents.zip --device cuda:1",
+        "reference --images images.zip --extractor digits --out f.safetensors --device cuda:1",
+        "measure --spec measure.json --trials 0 --out measured",
+    ],
+)
+def test_the_gpu_that_is_named_becomes_the_current_one(two_gpus, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # The commands' files, which are looked at after the device.
     for name in ("net.safetensors", "images.zip"):
@@ -49,12 +46,17 @@ def test_the_gpu_that_is_named_becomes_the_current_one(two_gpus, work, tmp_path,
     sampler = {"kind": "python", "callable": "a:b"}
     spec = {"run": "a", "method": "m", "sampler": sampler, "protocol": "digits", "device": "cuda:1"}
     (tmp_path / "measure.json").write_text(json.dumps(spec))
-    # As torchrun starts the second of two processes.
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1"}.items():
-        monkeypatch.setenv(name, value)
-    main, command = COMMANDS[work]
     with pytest.raises(TakenError, match="cuda:1"):
-        main(command.split())
+        main(words.split())
+
+
+@pytest.mark.parametrize("take", [open_device, lambda name: take_device(name, "spec")], ids=["sample", "train"])
+def test_each_of_several_processes_takes_its_own_gpu(two_gpus, take, monkeypatch):
+    # As torchrun starts the second one.
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TakenError, match="cuda:1"):
+        take("cuda")
 
 
 def test_a_name_without_a_number_keeps_the_current_gpu(two_gpus):

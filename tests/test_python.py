@@ -12,16 +12,17 @@ import pytest
 import eval
 import sida
 from sida.config.lookup import ROOT
-from tests.eval.metric_networks import write_network as random_network
+from tests.eval.metric_networks import write_network as write_moved
 from tests.eval.synthetic_output import write_preset
 from tests.networks.made import SMALL
 from tests.refused import command, refused
 
+NETWORK = {"class": "EDMPrecond", "kwargs": {**SMALL, "label_dim": 10}}
+
 
 def write_network(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    config = {"class": "EDMPrecond", "kwargs": {**SMALL, "label_dim": 10}}
-    return Path(random_network(path, config, std=0.2, method="sida", nimg=1000))
+    """A student of ten classes."""
+    return Path(write_moved(path, NETWORK, std=0.2, method="sida", nimg=1000))
 
 
 @pytest.fixture(scope="module")

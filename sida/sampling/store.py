@@ -143,11 +143,13 @@ class SampleStore(abc.ABC):
         self._check_own(path)
         if not path.exists():
             return False
-        if not self.is_intact(shard):
+        if self.is_intact(shard):
+            return True
+        # Another process, which put all shards together, may have removed it meanwhile.
+        if path.exists():
             say(f"{path}: damaged; removed, it is made again")
             path.unlink(missing_ok=True)
-            return False
-        return True
+        return False
 
     @abc.abstractmethod
     def is_intact(self, shard: int) -> bool:
@@ -169,7 +171,7 @@ class SampleStore(abc.ABC):
         """Makes the final form if all shards are there; safe when several processes try. Returns whether it exists."""
         if not self.is_complete():
             if not all(self.is_done(shard) for shard in range(self.num_shards)):
-                return False
+                return self.is_complete()
             lock_path = self.parts.with_name(f".{self.path.name}.lock")
             self._check_own(lock_path)
             with open(lock_path, "a+b") as lock:

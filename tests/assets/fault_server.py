@@ -25,11 +25,6 @@ SHA = hashlib.sha256(BODY).hexdigest()
 HASTY = Transfer(attempts=3, backoff=0.001, timeout=0.5)
 
 
-def one(url: str, target: str = "some/net.pkl", **options) -> dict[str, Asset]:
-    """A registry of one network."""
-    return {"net": Asset(id="net", kind="network", url=url, target=target, **options)}
-
-
 @contextlib.contextmanager
 def using(registry: dict[str, Asset], folder: Path) -> Iterator[None]:
     """The registry and the cache of the block."""
@@ -39,14 +34,15 @@ def using(registry: dict[str, Asset], folder: Path) -> Iterator[None]:
         yield
 
 
-def get(registry: dict[str, Asset], folder: Path, transfer: Transfer = HASTY) -> Path:
-    with using(registry, folder):
+def get(url: str, folder: Path, transfer: Transfer = HASTY, target: str = "some/net.pkl", **known) -> Path:
+    """Fetches the one network of a registry, which has so much ``known`` of it."""
+    with using({"net": Asset("net", "network", url, target, **known)}, folder):
         return fetch("net", transfer)
 
 
-def write_registry(path: Path, *rows: dict[str, str], columns: Sequence[str] = ASSET_COLUMNS) -> Path:
+def write_registry(path: Path, *rows: dict[str, str]) -> Path:
     """A registry of downloads as a file."""
-    lines = [columns, *([row.get(name, "") for name in columns] for row in rows)]
+    lines = [ASSET_COLUMNS, *([row.get(name, "") for name in ASSET_COLUMNS] for row in rows)]
     path.write_text("".join("\t".join(line) + "\n" for line in lines))
     return path
 

@@ -18,12 +18,9 @@ from sida.files.atomic import sha256_file
 from sida.networks.file import load_network
 from tests.assets.fault_server import records
 from tests.data.test_archive import write_folder
-from tests.networks.made import SMALL
 from tests.refused import command, refusal, refused
-from tests.test_python import write_network
+from tests.test_python import NETWORK, write_network
 from workflow.preset.rows import import_folders
-
-UNET = {**SMALL, "label_dim": 10}
 
 
 @pytest.fixture
@@ -106,11 +103,11 @@ def test_a_plain_state_dict_loads_by_its_architecture_alone(tmp_path, network, p
     path, target, architecture = (tmp_path / name for name in (f"weights.{form}", "out.safetensors", "config.json"))
     save_file(state, path) if form == "safetensors" else torch.save({"ema": state, "step": 3}, path)
     convert = ["convert", path, target]
-    other = json.dumps({"class": "EDMPrecond", "kwargs": {**UNET, "model_channels": 16}})
+    other = json.dumps({**NETWORK, "kwargs": {**NETWORK["kwargs"], "model_channels": 16}})
     assert "needs" in refusal(command, *convert, "--network", other)
     assert "--network config.json" in refusal(command, *convert)
     assert not target.exists()
-    architecture.write_text(json.dumps({"class": "EDMPrecond", "kwargs": UNET}))
+    architecture.write_text(json.dumps(NETWORK))
     command(*convert, "--network", architecture)
     assert np.array_equal(sida.load(target).sample(4), sida.load(network).sample(4))
     assert sida.load(target).info["origin"]["sha256"] == sha256_file(path)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -26,7 +27,7 @@ from sida.assets.download import HopelessError, Transfer, open_url
 from sida.assets.registry import Asset
 from sida.config.lookup import ROOT
 from sida.sampling.job import network_file
-from tests.assets.fault_server import BODY, HASTY, SHA, get, one, records, use_registry, using, write_registry
+from tests.assets.fault_server import BODY, HASTY, SHA, get, records, use_registry, using, write_registry
 from tests.refused import command, refusal, refused
 from tests.workflow.workspace import heed_interrupts
 from workflow import checks
@@ -34,17 +35,17 @@ from workflow import checks
 
 def test_a_file_is_fetched_once_and_recorded(site, tmp_path, capsys):
     url = site.add("f", BODY)
-    path = get(one(url), tmp_path)
+    path = get(url, tmp_path)
     assert path == tmp_path / "some/net.pkl"
     assert path.read_bytes() == BODY
     assert f"[fetch net] first use: recorded sha256 {SHA}, {len(BODY):,} bytes of {url}" in capsys.readouterr().err
     record = records(tmp_path)["some/net.pkl"]
     assert (record["sha256"], record["size"], record["url"]) == (SHA, len(BODY), url)
-    get(one(url), tmp_path)
+    get(url, tmp_path)
     assert len(site.requests) == 1
     assert [p.name for p in path.parent.iterdir()] == ["net.pkl"]
     path.unlink()
-    get(one(url), tmp_path)
+    get(url, tmp_path)
     assert "first use" not in capsys.readouterr().err
 
 
@@ -54,7 +55,7 @@ def test_broken_connections_end_in_the_whole_file(site, tmp_path_factory, cuts, 
     site.requests.clear()
     url = site.add("f", BODY, faults=[("cut", n) for n in cuts], ranges=ranges)
     patient = Transfer(attempts=6, backoff=0.0, timeout=2)
-    path = get(one(url, sha256=SHA if known else ""), tmp_path_factory.mktemp("cache"), patient)
+    path = get(url, tmp_path_factory.mktemp("cache"), patient, sha256=SHA if known else "")
     assert path.read_bytes() == BODY
 
 
@@ -79,7 +80,7 @@ def test_what_a_killed_process_left_is_checked(site, tmp_path, part, note, known
     (tmp_path / "some/net.pkl.part").write_bytes(part)
     if note:
         (tmp_path / "some/net.pkl.part.etag").write_text(note.replace("URL", url))
-    assert get(one(url, sha256=SHA if known else ""), tmp_path).read_bytes() == BODY
+    assert get(url, tmp_path, sha256=SHA if known else "").read_bytes() == BODY
     assert site.asked("f") == asked
 
 
@@ -89,7 +90,7 @@ def test_a_part_that_is_a_link_is_not_followed(site, tmp_path):
     (tmp_path / "some").mkdir()
     for name in ("net.pkl.part", "net.pkl.part.etag"):
         (tmp_path / "some" / name).symlink_to(mine)
-    path = get(one(site.add("f", BODY)), tmp_path)
+    path = get(site.add("f", BODY), tmp_path)
     assert path.read_bytes() == BODY
     assert not path.is_symlink()
     assert mine.read_bytes() == b"precious"
@@ -101,9 +102,9 @@ def test_a_resumed_file_is_never_of_two_versions(site, tmp_path, name, ignores):
     """A server without strong names of versions gives the file anew."""
     newer, headers = bytes(reversed(BODY)), {"strong": {}, "weak": {"ETag": 'W/"v1"'}, "none": {"ETag": None}}[name]
     url = site.add("f", BODY, [("cut", 5000)] + [("status", 503)] * 2, headers=headers)
-    refused("", get, one(url), tmp_path)
+    refused("", get, url, tmp_path)
     site.add("f", newer, [("any condition",), ("cut", 100_000)] if ignores else [], headers=headers)
-    assert get(one(url), tmp_path).read_bytes() == newer
+    assert get(url, tmp_path).read_bytes() == newer
     assert records(tmp_path)["some/net.pkl"]["sha256"] == hashlib.sha256(newer).hexdigest()
     resumed = [wanted for wanted in site.asked("f") if wanted]
     assert resumed[:1] == (["bytes=5000-"] if name == "strong" else [])
@@ -149,7 +150,7 @@ def test_hopeless_files_are_refused_in_one_line_and_nothing_is_left(
 ):
     url = site.add("f", **{"body": BODY, **served})
     transfer = Transfer(attempts=2, backoff=0.001, timeout=1, **patience)
-    assert "net" in str(refused(reason, get, one(url, **registered), tmp_path, transfer))
+    assert "net" in str(refused(reason, get, url, tmp_path, transfer, **registered))
     assert not (tmp_path / "some/net.pkl").exists()
     assert not (tmp_path / LOCK_FILE).exists()
 
@@ -169,7 +170,7 @@ def test_hopeless_files_are_refused_in_one_line_and_nothing_is_left(
 )
 def test_passing_faults_are_waited_out_and_what_looks_odd_and_is_the_file_is_taken(site, tmp_path, served, target):
     page = {"body": BODY, **served}
-    assert get(one(site.add("f", **page), target), tmp_path).read_bytes() == page["body"]
+    assert get(site.add("f", **page), tmp_path, target=target).read_bytes() == page["body"]
 
 
 def test_mirrors_are_tried_in_order_and_may_finish_a_started_file(site, tmp_path):
@@ -177,33 +178,23 @@ def test_mirrors_are_tried_in_order_and_may_finish_a_started_file(site, tmp_path
     gone = site.add("gone", BODY, faults=[("status", 410)])
     breaks = site.add("breaks", BODY, faults=[("cut", 4000)] + [("status", 500)] * 9)
     mirrors = (gone, breaks, site.add("good", BODY))
-    assert get(one(wrong, mirrors=mirrors, sha256=SHA), tmp_path).read_bytes() == BODY
+    assert get(wrong, tmp_path, mirrors=mirrors, sha256=SHA).read_bytes() == BODY
     assert site.asked("good") == ["bytes=4000-"]
 
 
 def test_two_jobs_fetch_a_file_once(site, tmp_path):
-    registry = one(site.add("f", BODY, faults=[("slow", 40_000, 0.02)]))
-    with using(registry, tmp_path), ThreadPoolExecutor(4) as jobs:
+    url = site.add("f", BODY, faults=[("slow", 40_000, 0.02)])
+    with using({"net": Asset("net", "network", url, "net.pkl")}, tmp_path), ThreadPoolExecutor(4) as jobs:
         paths = list(jobs.map(lambda _: fetch("net", HASTY), range(4)))
     assert len(set(paths)) == 1
     assert site.asked("f") == [None]
-
-
-def test_one_failure_does_not_stop_the_other_downloads(site, tmp_path):
-    names = ["bad", "n1", "n2"]
-    urls = {name: site.add(name, BODY) for name in names} | {"bad": f"{site.url}/none"}
-    with using({name: Asset(name, "network", url, target=name) for name, url in urls.items()}, tmp_path):
-        refused("'bad' could not be downloaded", fetch_many, names, HASTY)
-    assert all((tmp_path / name).read_bytes() == BODY for name in names[1:])
 
 
 @pytest.mark.parametrize("forbidden", [True, False])
 def test_without_a_network_every_missing_file_is_named(site, tmp_path, monkeypatch, capsys, forbidden):
     asked, accepts = [], checks._accepts
     monkeypatch.setattr(checks, "_accepts", lambda *host: asked.append(host) or (host[1] == port and accepts(*host)))
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setattr(checks, "getproxies", dict)
     monkeypatch.setenv("SIDA_OFFLINE", "1" if forbidden else "")
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # never listens: connections are refused
@@ -227,15 +218,13 @@ def test_without_a_network_every_missing_file_is_named(site, tmp_path, monkeypat
 def test_a_body_of_unknown_length_leaves_room_on_the_disk(site, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**29))
-    refused("bytes are free", get, one(site.add("f", BODY, faults=[("endless",)] * 3, **CHUNKED)), tmp_path)
+    refused("bytes are free", get, site.add("f", BODY, faults=[("endless",)] * 3, **CHUNKED), tmp_path)
 
 
 def test_a_full_disk_is_no_fault_of_the_connection(site, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(download, "write_text", full)
-    refused(r"net\.pkl\.part: No space left on device; free some", get, one(site.add("f", BODY)), tmp_path)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(download, "write_text", Mock(side_effect=full))
+    refused(r"net\.pkl\.part: No space left on device; free some", get, site.add("f", BODY), tmp_path)
 
 
 class Answers:
@@ -285,7 +274,7 @@ def test_a_redirect_keeps_https_and_leads_to_an_address(locations, fault):
 
 def test_a_damaged_lock_is_one_line(site, tmp_path):
     (tmp_path / LOCK_FILE).write_text('{"some/net.pkl": {"sha256": "x"}}')
-    assert refused("damaged", get, one(site.add("f", BODY)), tmp_path).place == str(tmp_path / LOCK_FILE)
+    assert refused("damaged", get, site.add("f", BODY), tmp_path).place == str(tmp_path / LOCK_FILE)
 
 
 @pytest.fixture
@@ -352,7 +341,7 @@ def test_a_file_put_by_hand_is_checked_recorded_and_kept_when_its_hash_is_forgot
     command(*FORGET)
     command(*FETCH)
     assert records(tmp_path / "cache")["some/net.pkl"]["sha256"] == SHA
-    refused("registered", get, one("", sha256="1" * 64), tmp_path / "cache")
+    refused("registered", get, "", tmp_path / "cache", sha256="1" * 64)
 
 
 @pytest.mark.parametrize("fault", [("stall", 1000, 100), ("slow", 1000, 0.02)], ids=["silent servers", "slow ones"])

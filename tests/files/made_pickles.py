@@ -1,11 +1,10 @@
-"""Makes pickles: in the layout of the published ones, and of parts that no program would put together.
+"""Makes pickles in the layout of the published ones.
 
-Those carry their classes' own source, written from the format's description; it would leave a mark if it were executed.
+They carry their classes' own source, written from the format's description; it would leave a mark if it were executed.
 """
 
 import io
 import pickle
-import struct
 import types
 from pathlib import Path
 from typing import Any
@@ -76,38 +75,3 @@ def write_torch(path: Path, net: torch.nn.Module, zipped: bool, key: str = "ema"
     module = types.SimpleNamespace(__name__="own", dump=pickle.dump, Pickler=Own)
     with foreign_modules():
         torch.save({key: net}, path, pickle_module=module, _use_new_zipfile_serialization=zipped)
-
-
-# Parts of pickles
-
-
-def text(value: str) -> bytes:
-    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
-
-
-def long(value: int) -> bytes:
-    return b"\x8a\x10" + value.to_bytes(16, "little", signed=True)
-
-
-def whole(*parts: bytes) -> bytes:
-    return b"\x80\x04" + b"".join(parts) + b"."
-
-
-def called(module: str, name: str, *args: bytes) -> bytes:
-    return b"c" + f"{module}\n{name}\n".encode() + b"(" + b"".join(args) + b"tR"
-
-
-def kept(slot: int) -> bytes:
-    return b"r" + struct.pack("<I", slot)
-
-
-def again(slot: int) -> bytes:
-    return b"j" + struct.pack("<I", slot)
-
-
-def shared(depth: int, wide: int = 2) -> bytes:
-    """A tuple of tuples of ... that is small, and endless when it is written out."""
-    parts = [b")", kept(1)]
-    for level in range(1, depth):
-        parts += [b"0(", again(level) * wide, b"t", kept(level + 1)]
-    return b"".join(parts)

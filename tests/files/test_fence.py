@@ -50,7 +50,7 @@ def test_an_answer_that_lies_is_one_line(lie):
         refused("no answer that can be used", child.ask, "lie", *lie)
 
 
-def test_a_child_outlives_neither_its_parent_nor_its_use(tmp_path):
+def test_a_child_does_not_outlive_its_parent():
     code = f"from sida.files.fenced import Child; c = Child({READER!r}, 'x'); print(c._process.pid, flush=True)"
     with subprocess.Popen(
         [sys.executable, "-c", f"{code}; input()"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

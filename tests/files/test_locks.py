@@ -10,7 +10,7 @@ import pytest
 from sida.assets.cache import LOCK_FILE, fetch, verify_asset
 from sida.assets.registry import Asset
 from tests.assets.fault_server import BODY, SHA, using
-from tests.refused import command, refused, refusing
+from tests.refused import command, refused
 from workflow.commands.assets import describe_asset
 from workflow.launch import take
 from workflow.preset.lock import PresetLock
@@ -53,8 +53,7 @@ def test_images_stay_where_they_cannot_be_put_together(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
     arguments = ["sample", "--sampler", "data", "--dataset", "digits", "--seeds", "0-5", "--shard-size", "3"]
     arguments += ["--out", tmp_path / "x.npz"]
-    with refusing(rf"^{tmp_path}/x.npz: cannot be locked \({NO_LOCKS}\)"):
-        command(*arguments)
+    refused(rf"^{tmp_path}/x.npz: cannot be locked \({NO_LOCKS}\)", command, *arguments)
     assert list(tmp_path.rglob("shard-*.npz"))
     monkeypatch.undo()
     command(*arguments)
@@ -63,7 +62,6 @@ def test_images_stay_where_they_cannot_be_put_together(tmp_path, monkeypatch):
 
 def test_neither_shared_gpus_nor_results_can_be_taken(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with refusing(rf"{tmp_path}: .*SIDA_GPU_LOCKS"):
-        take("0,1", 1, tmp_path)
-    with refusing(rf"results: .*{NO_LOCKS}.*file system with locks"):
-        PresetLock(tmp_path / "results", ["snakemake"]).take()
+    refused(rf"{tmp_path}: .*SIDA_GPU_LOCKS", take, "0,1", 1, tmp_path)
+    lock = PresetLock(tmp_path / "results", ["snakemake"])
+    refused(rf"results: .*{NO_LOCKS}.*file system with locks", lock.take)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
 import pytest
 
@@ -74,10 +75,8 @@ def test_files_and_folders_have_the_permissions_of_the_user_whose_umask_no_write
 
 
 def test_a_mistake_of_the_program_keeps_its_traceback(tmp_path, monkeypatch):
-    def fail(descriptor):
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-
-    monkeypatch.setattr(os, "fsync", fail)
+    mistake = OSError(errno.EBADF, os.strerror(errno.EBADF))
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=mistake))
     command = ["sample", "--sampler", "data", "--dataset", "digits", "--seeds", "0-3", "--out", str(tmp_path / "x.npz")]
     with pytest.raises(OSError, match="Bad file descriptor"):
         main(command)

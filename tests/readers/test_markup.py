@@ -33,11 +33,9 @@ HOSTILE = [
     "a\r\\immediate\\write18{x}",
     "}} \\end{table} \\input{x}",
     "[1cm] first",
-    "<script>alert(1)</script>",
     "a | b\n\n<script>x</script>",
     "\x1b[2J\x00 \x7f \x07 \x9b2J \u202egnp.exe \u2066",
     "[x](javascript:alert(1))",
-    "![x](http://x.example/t.png)",
     "[x]: javascript:a",
     r"[x\](javascript:alert(1))",
     r"[x\\\](javascript:a)",
@@ -101,10 +99,9 @@ def test_the_row_of_a_score_is_escaped_like_a_table():
     assert row.endswith("\n" + escape("a\\b_{%}^~<>& $") + " \\\\")
 
 
-FORMULAS = ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3+cmd|x", " =1"]
-
-
-@pytest.mark.parametrize("cell", [*FORMULAS, "-\n1+cmd|x", "-\r\n2"])
+@pytest.mark.parametrize(
+    "cell", ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3+cmd|x", " =1", "-\n1+cmd|x", "-\r\n2"]
+)
 def test_no_cell_of_a_table_is_a_formula(cell, tmp_path):
     text = csv_text(("model", "family"), [{"model": cell, "family": cell}, {"model": "-0.5", "family": "+ GAN"}])
     (_, rows) = read_csv(written(tmp_path, "t.csv", text))
@@ -147,9 +144,8 @@ def test_files_whose_names_are_latex_are_not_put_into_a_paper(name, tmp_path):
     assert "rename it" in refusal(build_paper, tmp_path)
 
 
-def test_cells_that_spreadsheets_run_are_refused_in_the_sheet_and_signs_are_none(tmp_path):
-    path = written(tmp_path, "s.tsv", f"run\tlabel\tmethod\na\t{FORMULAS[0]}\tsid\n")
-    assert "as a formula" in refusal(read_runs, path)
+def test_signs_at_the_beginning_of_a_cell_are_no_formula(tmp_path):
+    """A formula is refused: test_text.py."""
     path = written(tmp_path, "s.tsv", "run\tlabel\tmethod\talpha\na\t+ GAN\tsid\t-0.25\nb\t− x\tsid\t\n")
     assert [run.label for run in read_runs(path)] == ["+ GAN", "− x"]
 

@@ -1,5 +1,7 @@
 """Images of a network by seed, in one call."""
 
+import torch
+
 from sida.sampling import Drawer, read_sampler
 
 
@@ -11,3 +13,10 @@ def generate(
     for name, value in {"decode": None, **attributes}.items():
         setattr(drawer, name, value)
     return drawer.draw(seeds, batch_size, class_labels)
+
+
+def collect(net, seeds, *arguments, **options):
+    """Images and classes of :func:`generate`, which are those of the seeds in order."""
+    batches = list(generate(net, seeds, *arguments, **options))
+    assert [seed for batch in batches for seed in batch.seeds] == [*seeds]
+    return torch.cat([batch.images for batch in batches]), torch.cat([batch.classes for batch in batches])

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -14,15 +15,12 @@ from sida.machine import RecordingError
 from sida.sampling import NO_CLASS, Drawer, Sampler, SeedStreams, one_step, to_uint8
 from sida.sampling.generate import Evaluations
 from sida.sampling.samplers import GuidedDenoiser
-from tests.networks.made import random_network
+from tests.networks.made import CONFIGS, SMALL, random_network
 from tests.refused import refused
-from tests.sampling.images import generate
+from tests.sampling.images import collect, generate
 from tests.training.test_rounds import StandIn
 
-UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "augment_dim": 9, "model_channels": 16}
-UNET |= {"channel_mult": [1, 1], "num_blocks": 1, "attn_resolutions": [], "dropout": 0.5}
-EDM2 = {"img_resolution": 8, "img_channels": 4, "label_dim": 5, "model_channels": 8, "channel_mult": [1, 2]}
-EDM2 |= {"num_blocks": 1, "attn_resolutions": [4], "channels_per_head": 8}
+UNET = {**SMALL, "label_dim": 0, "augment_dim": 9, "dropout": 0.5}
 ONE_STEP = Sampler(kind="one_step")
 
 
@@ -38,12 +36,6 @@ def net():
 @pytest.fixture(scope="module")
 def digits():
     return load_dataset({"name": "digits", "kind": "digits"})
-
-
-def collect(*args, **kwargs):
-    batches = list(generate(*args, **kwargs))
-    seeds = [seed for batch in batches for seed in batch.seeds]
-    return seeds, torch.cat([b.images for b in batches]), torch.cat([b.classes for b in batches])
 
 
 def drawn(drawer, *arguments, **options):
@@ -65,7 +57,7 @@ def test_an_image_depends_on_its_seed_not_on_batch_shard_or_order(net, seeds, sa
     """Bit for bit at equal batch size."""
     shuffled = data.draw(st.permutations(seeds))
     cut = data.draw(st.integers(0, len(seeds)))
-    _, images, classes = collect(net, seeds, sampler, batch_size=16)
+    images, classes = collect(net, seeds, sampler, batch_size=16)
     by_seed = dict(zip(seeds, zip(images, classes)))
     for shard in (shuffled[:cut], shuffled[cut:]):
         for batch in generate(net, shard, sampler, batch_size=16):
@@ -74,6 +66,7 @@ def test_an_image_depends_on_its_seed_not_on_batch_shard_or_order(net, seeds, sa
                 assert label == by_seed[seed][1]
 
 
+_, EDM2 = CONFIGS["edm2"]
 FAMILIES = [("EDM2Precond", {**EDM2, "weight_norm": mode}) for mode in ("off", "in_forward", "pre_hook", "always")]
 FAMILIES += [(cls, {**UNET, "label_dim": 5}) for cls in ("EDMPrecond", "GDDPrecond")] + [("EDMPrecond", UNET)]
 
@@ -85,8 +78,7 @@ def test_an_image_does_not_depend_on_what_was_drawn_before(cls, kwargs):
     before, sampler = {name: value.clone() for name, value in net.state_dict().items()}, "heun:3,S_churn=2,guidance=1.5"
 
     def draw(seeds, **evaluations):
-        floats = generate(net, seeds, sampler, 4, gnet=guide, decode=torch.clone, **evaluations)
-        return torch.cat([batch.images for batch in list(floats)])[-4:]
+        return collect(net, seeds, sampler, 4, gnet=guide, decode=torch.clone, **evaluations)[0][-4:]
 
     first = draw(range(4))
     assert torch.equal(draw(range(4)), first)
@@ -99,10 +91,9 @@ def test_an_image_does_not_depend_on_what_was_drawn_before(cls, kwargs):
 
 @pytest.mark.parametrize("sampler", ["one_step", "heun:4"])
 def test_other_batch_sizes_differ_by_one_level_at_most(net, sampler):
-    _, reference, classes = collect(net, range(20), sampler, batch_size=64)
+    reference, classes = collect(net, range(20), sampler, batch_size=64)
     for size in (1, 7, 20):
-        seeds, images, again = collect(net, range(20), sampler, batch_size=size)
-        assert seeds == list(range(20))
+        images, again = collect(net, range(20), sampler, batch_size=size)
         assert torch.equal(classes, again)
         difference = (images.int() - reference.int()).abs()
         assert difference.max() <= 1
@@ -127,32 +118,32 @@ def test_images_are_the_quantised_generator_outputs_without_dropout(net):
 
 def test_class_rules(net, digits):
     seeds, pool = range(600), digits.class_indices
-    _, images, uniform = collect(net, seeds)
+    images, uniform = collect(net, seeds)
     assert uniform.bincount(minlength=10).min() > 30
     picked = SeedStreams(seeds)
     picked.randn((1, 8, 8))
-    _, _, empirical = collect(net, seeds, class_labels="empirical", dataset=digits)
+    _, empirical = collect(net, seeds, class_labels="empirical", dataset=digits)
     assert torch.equal(empirical, pool[picked.randint(len(pool))])
-    _, threes, classes = collect(net, seeds, class_labels=3)
+    threes, classes = collect(net, seeds, class_labels=3)
     assert (classes == 3).all()
     assert torch.equal(threes[uniform == 3], images[uniform == 3])
     wanted = [seed % 10 for seed in seeds]
-    assert collect(net, seeds, class_labels=wanted, batch_size=50)[2].tolist() == wanted
-    assert collect(net, seeds, class_labels="balanced", batch_size=50)[2].tolist() == wanted
+    assert collect(net, seeds, class_labels=wanted, batch_size=50)[1].tolist() == wanted
+    assert collect(net, seeds, class_labels="balanced", batch_size=50)[1].tolist() == wanted
     # The classes' draws leave fresh noise as it is.
-    noisy = lambda rule: collect(net, range(8), "heun:3,S_churn=5", 8, rule)[1]
+    noisy = lambda rule: collect(net, range(8), "heun:3,S_churn=5", 8, rule)[0]
     assert torch.equal(noisy("uniform"), noisy(uniform[:8].tolist()))
     assert torch.equal(noisy("balanced"), noisy([*range(8)]))
-    _, images, none = collect(make(label_dim=0), range(3), class_labels="empirical", batch_size=4)
+    images, none = collect(make(label_dim=0), range(3), class_labels="empirical", batch_size=4)
     assert (none == NO_CLASS).all()
     assert images.shape == (3, 1, 8, 8)
 
 
 def test_resampled_data_are_real_images_with_their_classes(digits):
-    _, images, classes = collect(None, range(300), "data", dataset=digits, batch_size=64)
+    images, classes = collect(None, range(300), "data", dataset=digits, batch_size=64)
     pairs = lambda images, classes: {(row.numpy().tobytes(), int(label)) for row, label in zip(images, classes)}
     assert pairs(images, classes) <= pairs(digits.images(range(1797)), digits.class_indices)
-    assert torch.equal(images[100:], collect(None, range(100, 300), "data", dataset=digits, batch_size=7)[1])
+    assert torch.equal(images[100:], collect(None, range(100, 300), "data", dataset=digits, batch_size=7)[0])
 
 
 @pytest.mark.parametrize(
@@ -212,7 +203,7 @@ def test_a_network_is_recorded_where_that_pays_and_again_for_another_shape_or_ne
             parameter.mul_(1.5)
     after = drawn(drawer, range(8), 4)
     assert not torch.equal(after, before)
-    assert torch.equal(after, collect(net, range(8), ONE_STEP, 4, evaluations=Evaluations())[1])
+    assert torch.equal(after, collect(net, range(8), ONE_STEP, 4, evaluations=Evaluations())[0])
     assert len(made) == 2
     drawer.net = make(seed=3)
     drawn(drawer, range(40), 4)
@@ -220,11 +211,9 @@ def test_a_network_is_recorded_where_that_pays_and_again_for_another_shape_or_ne
 
 
 def test_a_network_that_cannot_be_recorded_is_drawn_kernel_by_kernel(net, capsys):
-    def refuse(function, inputs):
-        raise RecordingError("it looks at a value")
-
-    refused = collect(net, range(40), "one_step", 4, evaluations=Evaluations(refuse))[1]
-    assert torch.equal(refused, collect(net, range(40), "one_step", 4)[1])
+    record = Mock(side_effect=RecordingError("it looks at a value"))
+    images = collect(net, range(40), "one_step", 4, evaluations=Evaluations(record))[0]
+    assert torch.equal(images, collect(net, range(40), "one_step", 4)[0])
     assert capsys.readouterr().err.startswith("CUDA graphs: it looks at a value; ")
 
 

@@ -19,12 +19,12 @@ from sida.machine import tf32
 from sida.networks.file import read_metadata, save_network
 from sida.sampling import Drawer
 from sida.sampling.job import SampleConfig, network_file, run_job
-from sida.sampling.store import save_grid, tile
+from sida.sampling.store import NpzFile, save_grid, tile
 from tests.data.test_archive import write_counts
 from tests.files.made_pickles import write_genuine
 from tests.networks.made import SMALL, random_network
 from tests.refused import command, refused
-from tests.sampling.images import generate
+from tests.sampling.images import collect
 from workflow.cli import main
 
 
@@ -52,8 +52,7 @@ def network(tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected():
     """Images and classes of seeds 0..99."""
-    batches = list(generate(make(), range(100), batch_size=16))
-    return torch.cat([b.images for b in batches]).numpy(), torch.cat([b.classes for b in batches]).numpy()
+    return [found.numpy() for found in collect(make(), range(100), batch_size=16)]
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +172,25 @@ def test_a_process_that_starts_at_the_same_time_is_no_stranger(network, tmp_path
     assert read(tmp_path / "samples.npz")["seeds"].tolist() == [0, 1, 2, 3]
 
 
+def test_a_share_that_ends_while_another_puts_all_together_is_finished_too(network, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    def share(rank):
+        monkeypatch.setenv("RANK", rank)
+        return job(network, tmp_path / "samples.npz", seeds="0-3", batch_size=2, shard_size=2)[0]
+
+    def slowly(*given):
+        if rival:
+            share(rival.pop())
+        return intact(*given)
+
+    share("0")
+    intact, rival = NpzFile.is_intact, ["0"]
+    monkeypatch.setattr(NpzFile, "is_intact", slowly)
+    assert "4 images" in share("1")
+    assert "damaged" not in capsys.readouterr().err
+
+
 def test_class_rules_of_the_command_and_samples_that_are_not_mixed(network, tmp_path):
     """Their classes: test_generate.py."""
     counts, digits = tmp_path / "counts.json", {"name": "digits", "kind": "digits"}
@@ -218,7 +236,7 @@ def test_the_command_line_writes_samples_and_a_grid(network, tmp_path, capsys):
     assert "[sample s.npz]" in printed.err
     assert read(tmp_path / "s.npz")["seeds"].tolist() == [3, 8, 9, 10]
     rows = [label for label in range(10) for _ in range(3)]
-    images = torch.cat([b.images for b in generate(make(), range(3, 33), "heun:3", 4, class_labels=rows)])
+    images, _ = collect(make(), range(3, 33), "heun:3", 4, class_labels=rows)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "grid.png")), tile(images, 3)[0])
 
 

@@ -6,7 +6,7 @@ import torch
 
 from sida.sampling import SeedStreams, heun, one_step, read_sampler, sigma_steps, to_uint8
 from tests.golden.vectors import relative_error
-from tests.networks.made import random_network, recorded_network
+from tests.networks.made import SMALL, random_network, recorded_network
 from tests.refused import refused
 
 
@@ -68,9 +68,6 @@ def test_sigma_steps_match_the_golden_tables(golden):
         np.testing.assert_allclose(sigma_steps(len(expected) - 1, dtype=dtype), expected, rtol=rtol, err_msg=key)
 
 
-TINY = {"img_resolution": 8, "img_channels": 1, "model_channels": 8, "channel_mult": [1], "num_blocks": 1}
-
-
 @pytest.mark.parametrize(
     ("cls", "limits", "wanted", "used"),
     [
@@ -80,7 +77,7 @@ TINY = {"img_resolution": 8, "img_channels": 1, "model_channels": 8, "channel_mu
 )
 @torch.no_grad()
 def test_noise_levels_stay_within_those_of_the_network(cls, limits, wanted, used):
-    net, latents = random_network(cls, {**TINY, "model_type": "SongUNet", **limits}), SeedStreams([0]).randn((1, 8, 8))
+    net, latents = random_network(cls, {**SMALL, "label_dim": 0, **limits}), SeedStreams([0]).randn((1, 8, 8))
     calls = calls_of(net)
     images = heun(net, latents, None, 6, *wanted)
     sigmas = [sigma for _, sigma, _ in calls]
