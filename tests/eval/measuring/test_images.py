@@ -185,6 +185,7 @@ def forms(images, classes):
         "mappings": [{"image": picture, "label": int(label)} for picture, label in zip(pictures, classes)],
         "one by one": torch.utils.data.DataLoader(torch.utils.data.TensorDataset(tensors), batch_size=5),
         "grey": tensors[:, 0],
+        "two batches with classes": [pairs[:16], pairs[16:]],
         "batches": (images[a : a + 8] for a in range(0, len(images), 8)),
     }
 
