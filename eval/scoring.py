@@ -40,8 +40,9 @@ class ScoreRow(Score):
         """One line per metric: ``mean``, ``std``, ``standard_error``, ``min``, ``max`` and ``trials``."""
         import pandas
 
-        lines = pandas.DataFrame.from_dict(self.summary(), orient="index").rename_axis("metric")
-        return lines.assign(trials=lines.pop("values").map(len))
+        lines = {key: {**found, "trials": len(found["values"])} for key, found in self.summary().items()}
+        columns = ["mean", "std", "standard_error", "min", "max", "trials"]
+        return pandas.DataFrame.from_dict(lines, orient="index", columns=columns).rename_axis("metric")
 
     def trials(self) -> pandas.DataFrame:
         """One line per trial and metric, with the columns of ``measurements.csv``."""

@@ -379,3 +379,9 @@ def test_a_function_is_the_second_set(digits):
     assert found.values("fd")[0] > 100
     assert not any("fewer" in remark for remark in found.remarks)
     refused("k: 3 neighbours", eval.score, digits[0][:300], "digits", num_samples=3)
+
+
+def test_a_score_without_any_value_has_an_empty_frame(digits):
+    found = eval.score(digits[0][:20], protocol(metric("a", "accuracy", reference=None)))
+    assert (len(found.frame()), [*found.frame()][-1]) == (0, "trials")
+    assert "not measured" in str(found)
