@@ -5,39 +5,43 @@
 | ``.npz`` with ``mu``, ``sigma`` | EDM's FID references, clean-fid's statistics | mean and covariance |
 | ``.pkl`` | EDM2's ``{"fid": {"mu", "sigma"}, "fd_dinov2": ...}``, read without executing it | mean and covariance |
 | ``.npz`` with ``arr_0`` | guided-diffusion's batch of reference images | images, features extracted here |
-| ``.safetensors`` | made by ``sida reference`` | sums of features, and the features if they were kept |
+| ``.safetensors`` | made by ``sida reference`` (:func:`write_reference`) | sums of features, and the features if they were kept |
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from eval.features.base import Extractor
-from eval.features.registry import extract
+from eval.features.registry import extract, get_extractor
 from eval.measuring.protocol import Protocol, ReferenceSource
-from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own
+from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
 from eval.measuring.stores import ImageStore, in_batches, open_images
+from eval.measuring.trial import prefetch
 from eval.metrics.kinds import Mean
 from eval.metrics.statistics import FeatureStatistics, Moments
 from eval.results.identity import UNKNOWN_DATA, joined
 from sida.assets.cache import checked, fetch
 from sida.config.datasets import dataset_spec
+from sida.config.settings import load_spec
 from sida.data import Dataset, load_dataset
 from sida.data.dataset import Sketch
 from sida.errors import Progress, UserError
 from sida.files.atomic import sha256_file, sha256_json
-from sida.machine import tf32
+from sida.machine import take_device, tf32
 
 if TYPE_CHECKING:
     from eval.metrics.metric import Metric
 
-_BATCH = 256
+#: Images per batch: of references that are made for a measurement; of a file's, up to 64 pixels wide, and wider.
+_BATCH, _BATCH_OF_FILE, _BATCH_LARGE = 256, 128, 32
 
 
 @dataclass
@@ -356,3 +360,62 @@ def fixed_digests(protocol: Protocol) -> dict[str, str]:
 def data_digest(dataset: Dataset) -> str:
     """Digest of the images of a data set: its data, with the subset or mirrored copies if any."""
     return sha256_json([dataset.sha256, hashlib.sha256(dataset.raw_indices.tobytes()).hexdigest()])
+
+
+def write_reference(
+    out: str | os.PathLike[str],
+    extractor: str,
+    *,
+    dataset: str | None = None,
+    images: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    keep_features: bool = False,
+    ddof: int = 1,
+    allow_tf32: bool = False,
+    device: str = "cpu",
+) -> tuple[str, FeatureStatistics]:
+    """Measures a set of real images once, as the reference of later measurements (``sida reference``).
+
+    Args:
+        out: Safetensors file to write.
+        extractor: Name of the feature network.
+        dataset: Data-set spec, JSON text or file; or ``images``.
+        images: Folder or file of images.
+        options: Options of the extractor.
+        keep_features: Also keep the features, for precision, recall and kernel distance.
+        ddof: Covariance divisor N − ddof.
+        allow_tf32: Whether TF32 is allowed, like the field of a protocol.
+        device: Torch device.
+
+    Returns:
+        Name of the set, and its statistics.
+
+    Raises:
+        UserError: Fewer than two images there, no such network or device, or unknown options.
+    """
+    take_device(device, "reference")
+    if dataset is not None:
+        found = ImageSet.of_dataset(load_dataset(load_spec(dataset, "--dataset")))
+    elif images is not None:
+        found = ImageSet.of_files(open_images(images))
+    else:
+        raise UserError("", "give --dataset or --images")
+    network = get_extractor(extractor, device, **(options or {}))
+    progress = Progress(f"{network.name} of {found.name}", found.count, "img")
+    if found.count < 2:
+        raise UserError(images or found.name, f"too few images for a covariance ({found.count})", "give at least two")
+    name, batches = network.name, _read_ahead(found, network.device)
+    with tf32(allow_tf32):
+        kept = [name] if keep_features else []
+        sums, features = features_of(batches, {name: network}, [name], kept, ddof, progress.update)
+    digests, sketch = {name: network.sha256}, found.sketch
+    own = OwnReference(found.name, found.digest(), sums, features, digests, ddof, allow_tf32, sketch=sketch)
+    write_own(out, own)
+    return found.name, sums[name]
+
+
+def _read_ahead(images: ImageSet, device: torch.device) -> Iterator[torch.Tensor]:
+    """Batches of images; for a GPU a thread reads the next ones."""
+    small = images.read(0, 1).shape[-1] <= 64 if images.count else True
+    batches = images.batches(_BATCH_OF_FILE if small else _BATCH_LARGE)
+    return batches if device.type == "cpu" else prefetch(batches, 2)

@@ -15,20 +15,22 @@ import dataclasses
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import torch
 
 from eval.features.base import Extractor
 from eval.features.registry import Features, extract
 from eval.measuring.protocol import Protocol
-from eval.measuring.references import Reference
 from eval.metrics.kinds import Mean
 from eval.metrics.metric import Metric, Sides
 from eval.metrics.statistics import FeatureStatistics
 from sida.errors import UserError
 from sida.machine import tf32
 from sida.sampling import NO_CLASS
+
+if TYPE_CHECKING:
+    from eval.measuring.references import Reference
 
 T = TypeVar("T")
 
