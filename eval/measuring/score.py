@@ -228,7 +228,7 @@ def score_images(
         read_saw(saw)
     if trials is not None and trials < 1:
         raise UserError("--trials", f"must be at least 1, got {trials}")
-    files = ImageFiles(str(images), chosen, allow_duplicates, store) if store else None
+    files = ImageFiles(store, chosen, allow_duplicates) if store else None
     count = _trials(files, trials) if files else trials or chosen.trials
     if count > chosen.trials:
         chosen = dataclasses.replace(chosen, trials=count)
@@ -243,11 +243,10 @@ def score_images(
         settings |= {"dataset": dataset_spec(named[0], "score")} if named else {}
     measurer = Measurer({"run": label, "protocol": chosen, "label": label, **settings}, "score", second)
     spec = measurer.spec
-    if spec.sampler["kind"] == "python" and not isinstance(images, str):
-        assert callable(images)
+    if callable(images):
         measurer.source = CallableSource(spec.sampler["callable"], {}, allow_duplicates, images)
-    elif store:
-        measurer.source = ImageFiles(str(images), chosen, allow_duplicates, store)
+    elif files:
+        measurer.source = files
     # Python objects may change between two calls in a way that no digest shows; one trial has nothing to resume.
     once = callable(images) or count == 1
     with cpu_threads(spec.threads), tempfile.TemporaryDirectory() as scratch:
@@ -266,7 +265,7 @@ def score_images(
         records = {trial: read_measurement(trial_path(folder, trial)) for trial in finished}
         records |= kept.measure(f"score {label}", interval=2)
         shutil.rmtree(folder, ignore_errors=True)
-    remarks = measurer.source.store.remarks if isinstance(measurer.source, ImageFiles) else ()
+    remarks = files.store.remarks if files else ()
     if second is not None:
         remarks = (*remarks, *_second_remarks(measurer, files, second))
     if files and (rest := files.store.count - count * chosen.num_samples):
@@ -295,7 +294,7 @@ def _pair(
             first.path if first else "--num-samples", f"a comparison takes two images or more, got {num_samples}"
         )
     chosen = protocol.against(num_samples or protocol.num_samples)
-    _check_size(ImageFiles(str(second.path), chosen, store=second))
+    _check_size(ImageFiles(second, chosen))
     _check_count(chosen, second.count, str(second.path))
     return chosen
 
@@ -395,14 +394,14 @@ def _trials(images: ImageFiles, wanted: int | None) -> int:
         fits = present // count
         other = f", or give --num-samples {fits} (a number of its own, not comparable with the protocol's)"
         fault = f"holds {present:,} images, protocol '{images.protocol.name}' takes {takes}"
-        raise UserError(images.path, fault, f"generate {n * count - present:,} more{other if fits >= 2 else ''}")
+        raise UserError(images.store.path, fault, f"generate {n * count - present:,} more{other if fits >= 2 else ''}")
     return wanted if wanted is not None else min(images.trials, images.protocol.trials)
 
 
 def _check_size(images: ImageFiles) -> None:
     """Refuses images of another size than the protocol's, by the first one."""
     seed0 = images.protocol.seed0
-    next(sized(images.batches(range(seed0, seed0 + 1), 1), images.protocol, images.path))
+    next(sized(images.batches(range(seed0, seed0 + 1), 1), images.protocol, str(images.store.path)))
 
 
 def _number(value: float, decimals: int) -> str:

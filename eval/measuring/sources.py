@@ -27,7 +27,7 @@ import torch
 from eval.features.inception import load_torchscript
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.references import data_digest
-from eval.measuring.stores import ImageStore, in_batches, open_images
+from eval.measuring.stores import ImageStore, in_batches
 from eval.measuring.trial import ImageBatch
 from sida.config.lookup import check_code_path, code_sha256, foreign_faults, load_object
 from sida.config.samplers import SAMPLER_KINDS, Sampler, read_sampler
@@ -442,19 +442,16 @@ class ImageFiles:
     """Source of images in files.
 
     Args:
-        path: Folder, zip, tar, npz or npy.
+        store: The opened files.
         protocol: Protocol, which determines the number of images of a trial.
         allow_duplicates: False refuses equal images, since copied files would count as samples.
-        store: The opened path, where it is at hand.
     """
 
-    path: str
+    store: ImageStore
     protocol: Protocol
     allow_duplicates: bool = False
-    store: ImageStore = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        self.store = self.store or open_images(self.path)
         self.store.side = self.protocol.resolution
         allowing = "or allow them (--allow-duplicates) if the generator really repeats itself"
         self._duplicates = Duplicates(self.store.name, f"remove copies, {allowing}")
@@ -478,7 +475,7 @@ class ImageFiles:
         if end > self.store.count:
             takes = f"protocol '{self.protocol.name}' takes {self.protocol.num_samples} for each trial"
             fault = f"holds {self.store.count} images, this trial needs {end}"
-            raise UserError(self.path, fault, f"generate more ({takes})")
+            raise UserError(self.store.path, fault, f"generate more ({takes})")
         for images in in_batches(self.store.read, begin, end, batch_size):
             if not self.allow_duplicates:
                 self._duplicates.check(images.numpy(), begin)

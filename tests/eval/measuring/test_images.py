@@ -97,7 +97,7 @@ def test_images_of_sida_sample_are_read(tmp_path):
 
 
 def read_all(path: Path, count: int = 20, **settings) -> list[ImageBatch]:
-    return list(ImageFiles(str(path), load_protocol(TINY), **settings).batches(range(count), 8))
+    return list(ImageFiles(open_images(path), load_protocol(TINY), **settings).batches(range(count), 8))
 
 
 def fault(path: Path, pattern: str) -> None:
@@ -157,7 +157,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
         noise = np.random.default_rng(0).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
         np.save(path, noise)
         del noise
-        source = ImageFiles(str(path), load_protocol(TINY | {"num_samples": count, "resolution": 64}))
+        source = ImageFiles(open_images(path), load_protocol(TINY | {"num_samples": count, "resolution": 64}))
         tracemalloc.start()
         for batch in source.batches(range(count), 20):
             assert batch.images.shape[1:] == (3, 64, 64)
