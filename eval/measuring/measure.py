@@ -166,7 +166,7 @@ class Measurer:
 
     def record(self, trial: int, sums: TrialSums) -> dict[str, Any]:
         """The measurement of a whole trial, with the metrics of its sums."""
-        values, details = compute_metrics(sums, self.references, self.spec.device)
+        values, details = compute_metrics(sums, self.references)
         used = records_of(sums.protocol.metrics, self.references)
         held_out = held_out_seen(sums.protocol, self.references, getattr(self.source, "seen", None))
         return {

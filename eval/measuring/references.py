@@ -5,7 +5,7 @@
 | ``.npz`` with ``mu``, ``sigma`` | EDM's FID references, clean-fid's statistics | mean and covariance |
 | ``.pkl`` | EDM2's ``{"fid": {"mu", "sigma"}, "fd_dinov2": ...}``, read without executing it | mean and covariance |
 | ``.npz`` with ``arr_0`` | guided-diffusion's batch of reference images | images, features extracted here |
-| ``.safetensors`` | made by ``sida reference`` (:func:`write_reference`) | sums of features, and the features if they were kept |
+| ``.safetensors`` | made by ``sida reference`` | sums of features, and the features if they were kept |
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from eval.features.base import Extractor
-from eval.features.registry import extract, get_extractor
+from eval.features.registry import get_extractor
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
 from eval.measuring.stores import ImageStore, in_batches, open_images
@@ -117,11 +117,11 @@ def features_of(
     statistics = {name: FeatureStatistics(ddof=ddof, device=extractors[name].device) for name in moments}
     kept: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
     for images in batches:
-        outputs = extract(images, used, ())
+        features = {name: extractor(images) for name, extractor in used.items()}
         for name, sums in statistics.items():
-            sums.update(outputs[name].features)
+            sums.update(features[name])
         for name, parts in kept.items():
-            parts.append(outputs[name].features.float().cpu())
+            parts.append(features[name].float().cpu())
         done += len(images)
         if progress is not None:
             progress(done)
