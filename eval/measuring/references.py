@@ -233,8 +233,7 @@ def _read(
     if path.suffix == ".safetensors":
         own = read_own(path, {name: extractors[name].sha256 for name in [*moments, *rows]})
         _check_made_alike(own, source, path, where, bool(moments), allow_tf32)
-        known = {name: own.statistics[name] for name in moments}
-        sums: dict[str, Moments] = {name: (s.mean, s.cov, s.count) for name, s in known.items()}
+        sums = {name: own.statistics[name].moments for name in moments}
         return Reference(own.name, own.sha256, sums, own.features, sketch=own.sketch)
     reference = Reference(path.name, digest)
     if moments:
@@ -261,7 +260,7 @@ def _made(
     """A reference of all images of a set, in one pass for all extractors."""
     batches, ddof = images.batches(_BATCH), source.cov_ddof
     statistics, features = features_of(batches, extractors, moments, rows, ddof, progress)
-    known: dict[str, Moments] = {name: (sums.mean, sums.cov, sums.count) for name, sums in statistics.items()}
+    known = {name: sums.moments for name, sums in statistics.items()}
     return Reference(images.name, images.digest(), known, features, images.remarks(), images.sketch)
 
 

@@ -7,7 +7,6 @@ does not matter, since other seeds change a number more.
 """
 
 import dataclasses
-import math
 import shutil
 import statistics
 import tempfile
@@ -120,12 +119,12 @@ class Score:
                 detail = self.records[0]["details"].get(metric.key, {})
                 lines.append(f"{label:<18} {detail.get('note', 'not measured')}")
                 continue
-            text = f"{label:<18} {_number(sum(values) / len(values), metric.decimals)}"
-            spread = self.spread(metric)
+            decimals, spread = metric.decimals, self.spread(metric)
+            text = f"{label:<18} {sum(values) / len(values):.{decimals}f}"
             if spread is not None:
-                text += f" ± {_number(spread, metric.decimals)}"
+                text += f" ± {spread:.{decimals}f}"
             if len(values) > 1:
-                text += f"   (min {_number(min(values), metric.decimals)}, max {_number(max(values), metric.decimals)})"
+                text += f"   (min {min(values):.{decimals}f}, max {max(values):.{decimals}f})"
             identity = self.identity(metric.key)
             if self.against and identity:
                 text += f"   identity {identity.sha256[:12]}: reference {identity.reference[:12]}"
@@ -402,7 +401,3 @@ def _check_size(images: ImageFiles) -> None:
     """Refuses images of another size than the protocol's, by the first one."""
     seed0 = images.protocol.seed0
     next(sized(images.batches(range(seed0, seed0 + 1), 1), images.protocol, str(images.store.path)))
-
-
-def _number(value: float, decimals: int) -> str:
-    return f"{value:.{decimals}f}" if math.isfinite(value) else str(value)
