@@ -1,10 +1,4 @@
-"""Scores image files under a protocol, with the same code and checks as for generators of this suite.
-
-Compares variants of a feature network with the published network, on image files.
-
-All variants measure the same trials against the same references. A difference much smaller than the spread over trials
-does not matter, since other seeds change a number more.
-"""
+"""Scores image files and generators under a protocol, with the code and checks of the workflow's measurements."""
 
 import dataclasses
 import shutil

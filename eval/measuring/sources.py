@@ -1,11 +1,8 @@
 """Sources of images for a measurement: a network, real images, a Python function, or files.
 
 A source maps image seeds to images. Seed s gives the same image in any batch, shard or trial: networks and resampled
-data use one random stream per seed; files are chosen by position.
-
-Checks of images from outside: type, shape, and no duplicates.
-
-Files of images as the source of a measurement: seed s of the protocol is image s − seed0, ordered by name.
+data use one random stream per seed; files are chosen by position, seed s of the protocol is image s − seed0. Images
+from outside are checked: type, shape, and no duplicates.
 """
 
 from __future__ import annotations

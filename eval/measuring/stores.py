@@ -2,12 +2,6 @@
 
 Nothing is resized, converted or rescaled, since a silent conversion would change the protocol. Unsuitable images are
 refused with the file's name and the remedy.
-
-Base class of stores of images.
-
-Stores of images in an array, read as a stream.
-
-Stores of encoded pictures in a folder, a zip or a tar, in the order of names.
 """
 
 import abc
