@@ -243,7 +243,7 @@ def score_images(
     # Python objects may change between two calls in a way that no digest shows; one trial has nothing to resume.
     once = callable(images) or count == 1
     with cpu_threads(spec.threads), tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "trials" if once else _folder(measurer)
+        folder = (None if once else _folder(measurer)) or Path(scratch) / "trials"
         kept = TrialRecords(measurer, range(count), folder)
         finished = [trial for trial in range(count) if trial not in kept.missing]
         if finished:
@@ -344,10 +344,16 @@ def _on_processor(extractor: str) -> str:
     return ON_PROCESSOR.get(extractor, (extractor,))[0]
 
 
-def _folder(measurer: Measurer) -> Path:
-    """Folder of the finished trials of a score, until its last one."""
+def _folder(measurer: Measurer) -> Path | None:
+    """Folder of the finished trials of a score, until its last one; None if the cache cannot be written."""
+    scores = cache_dir() / "scores"
+    try:
+        scores.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=scores).close()
+    except OSError:
+        return None
     facts = {"names": measurer.names(), "source": measurer.identity, "protocol": measurer.protocol.content()}
-    return cache_dir() / "scores" / sha256_json({**facts, "code": machine.source_digest()})[:32]
+    return scores / sha256_json({**facts, "code": machine.source_digest()})[:32]
 
 
 def _origin(images: Scored, allow_duplicates: bool) -> tuple[str, dict[str, Any]]:

@@ -255,6 +255,12 @@ def test_an_interrupted_score_resumes_with_its_finished_trials(tmp_path, monkeyp
     assert not any((tmp_path / "cache" / "scores").iterdir())
 
 
+def test_several_trials_are_scored_where_the_cache_cannot_be_written(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.npz", images(60, 8, 1))
+    monkeypatch.setenv("SIDA_CACHE", str(path / "cache"))
+    assert len(score_images(path, "digits", num_samples=30).records) == 2
+
+
 def test_a_copy_of_an_image_of_a_finished_trial_is_refused_by_every_call(tmp_path, monkeypatch):
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     pictures = images(60, 8, 1)
