@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from eval.features.registry import ON_PROCESSOR
 from eval.measuring.measure import Measurer, TrialRecords
 from eval.measuring.protocol import Protocol, load_protocol
-from eval.measuring.sources import CallableSource, ImageFiles
+from eval.measuring.sources import CallableSource, ImageFiles, callable_name
 from eval.measuring.stores import ImageStore, open_images
 from eval.measuring.trial import cpu_threads, sized
 from eval.metrics.metric import Metric
@@ -369,10 +369,7 @@ def _origin(images: Scored, allow_duplicates: bool) -> tuple[str, dict[str, Any]
         fields = {"method": "external", "sampler": sampler.given(), "nfe": sampler.nfe}
         return label, fields | {"network": str(path), "guide": images.guide, "vae": images.vae}
     repeats = {"allow_duplicates": allow_duplicates}
-    if callable(images):
-        name = f"{images.__module__}:{getattr(images, '__qualname__', type(images).__name__)}"
-    else:
-        name = str(images)
+    name = callable_name(images) if callable(images) else str(images)
     if callable(images) or (names_object(name) and not Path(name).exists()):
         drawn = {"kind": "python", "callable": name, **repeats}
         return name.rpartition(":")[2], {"method": "external", "sampler": drawn}

@@ -308,6 +308,11 @@ class CallableSource:
         return as_batch(returned, len(seeds), self.name)
 
 
+def callable_name(function: Callable[..., Any]) -> str:
+    """``module:object`` of a callable that Python code has at hand."""
+    return f"{function.__module__}:{getattr(function, '__qualname__', type(function).__name__)}"
+
+
 def _distance(first: torch.Tensor, second: torch.Tensor) -> float:
     """Mean difference in grey levels; infinite for images of other shapes."""
     return float((first.short() - second.short()).abs().float().mean()) if first.shape == second.shape else math.inf
