@@ -19,7 +19,7 @@ from eval.measuring.sources import CallableSource, ImageFiles
 from eval.measuring.stores import dealt_order, open_images
 from eval.measuring.trial import ImageBatch
 from tests.data.test_archive import png, tar_of, write_folder, write_zip
-from tests.eval.measuring.specs import TINY
+from tests.eval.measuring.specs import TINY, noise
 from tests.eval.metric_networks import images
 from tests.refused import refused
 from workflow.cli import main
@@ -220,10 +220,6 @@ def test_images_in_memory_are_the_same_pixels(form, digits):
 def test_anything_else_is_one_line(value, fault):
     ranged = (-1, 1) if "range -1" in fault else None
     refused(fault, as_pixels, value, ranged)
-
-
-def noise(seeds):
-    return np.stack([np.random.default_rng(seed).integers(0, 256, (1, 8, 8), np.uint8) for seed in seeds])
 
 
 class OnceABatch(torch.nn.Module):

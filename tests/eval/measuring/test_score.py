@@ -23,7 +23,7 @@ from sida.assets.registry import load_registry
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import write_text
-from tests.eval.measuring.specs import DIGITS, TINY, metric, protocol
+from tests.eval.measuring.specs import DIGITS, TINY, metric, noise, protocol
 from tests.eval.metric_networks import images, tiny_dino, write_inception
 from tests.refused import refused
 from workflow.cli import main
@@ -43,6 +43,11 @@ def saved(path: Path, array: np.ndarray, classes: np.ndarray | None = None) -> P
 
 #: Twenty grey pictures 8×8.
 GREY = images(20, 8, 1)
+
+
+def score_of_grey(folder: Path) -> list[str]:
+    """The command that scores the grey pictures."""
+    return ["score", str(saved(folder / "a.npz", GREY)), "--protocol", "digits", "--num-samples", "20"]
 
 
 @pytest.fixture(scope="module")
@@ -131,15 +136,13 @@ def test_classes_that_the_network_does_not_have_are_no_accuracy_of_zero(tmp_path
 
 
 def test_files_are_written_before_anything_is_shown(tmp_path, monkeypatch):
-    path = saved(tmp_path / "a.npz", GREY)
-    command = ["score", str(path), "--protocol", "digits", "--num-samples", "20", "--name", "ω_a"]
     out = ["--out", str(tmp_path / "score.json"), "--latex", str(tmp_path / "row.tex")]
 
     def no_terminal(self):
         raise UserError("", "no terminal")
 
     monkeypatch.setattr(Score, "lines", no_terminal)
-    assert main([*command, *out]) == 1
+    assert main([*score_of_grey(tmp_path), "--name", "ω_a", *out]) == 1
     assert json.loads((tmp_path / "score.json").read_text())["name"] == "ω_a"
     assert r"$\omega_{\mathrm{a}}$ & " in (tmp_path / "row.tex").read_text().splitlines()[1]
 
@@ -153,8 +156,7 @@ def test_a_row_that_the_table_does_not_take_is_refused_before_the_first_image(tm
 
     monkeypatch.setattr("eval.tables.scores.require_in_column", require)
     monkeypatch.setattr(Measurer, "sums", lambda *_: pytest.fail("drawn"))
-    command = ["score", str(saved(tmp_path / "a.npz", GREY)), "--protocol", "digits", "--num-samples", "20"]
-    assert "column 'fd'" in refusal(*command, "--dataset", json.dumps(DIGITS))
+    assert "column 'fd'" in refusal(*score_of_grey(tmp_path), "--dataset", json.dumps(DIGITS))
 
 
 def test_numbers_are_printed_also_if_their_row_cannot_be(tmp_path, monkeypatch, capsys):
@@ -162,8 +164,7 @@ def test_numbers_are_printed_also_if_their_row_cannot_be(tmp_path, monkeypatch, 
         raise UserError("", "no row")
 
     monkeypatch.setattr("eval.tables.scores.latex_row", fails)
-    path = saved(tmp_path / "a.npz", GREY)
-    assert main(["score", str(path), "--protocol", "digits", "--num-samples", "20"]) == 1
+    assert main(score_of_grey(tmp_path)) == 1
     assert "FD ↓" in capsys.readouterr().out
 
 
@@ -358,10 +359,6 @@ def test_a_torchscript_file_is_scored_with_permission(tmp_path, monkeypatch, cap
     assert "(65,)" in refusal(*command, "--latent", "65")
     torch.save(Generator().state_dict() | {"w": torch.zeros(2)}, tmp_path / "plain.pt")
     assert "TorchScript" in refusal("score", str(tmp_path / "plain.pt"), "--protocol", "digits", "--latent", "64")
-
-
-def noise(seeds):
-    return np.stack([np.random.default_rng(seed).integers(0, 256, (1, 8, 8), np.uint8) for seed in seeds])
 
 
 @pytest.mark.parametrize(
