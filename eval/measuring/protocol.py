@@ -150,14 +150,17 @@ class Protocol(Settings):
         super().__post_init__()
         if not self.metrics:
             raise SettingError("metrics", "must list at least one metric")
-        keys = [metric.key for metric in self.metrics]
-        if twice := [key for key in keys if keys.count(key) > 1]:
+        # Those of a cache are checked on every machine.
+        possible = [*self.metrics, *self.if_cached]
+        names = [metric.key for metric in possible]
+        if twice := [key for key in names if names.count(key) > 1]:
             raise SettingError("metrics", f"key '{twice[0]}' appears twice")
         if self.labels is not None and self.label_dist != "empirical":
             raise SettingError("labels", f"must be left out where label_dist is {self.label_dist}")
+        keys = [metric.key for metric in self.metrics]
         for metric in self.metrics:
             self._check_mean(metric, keys)
-        for key, name in [(metric.key, name) for metric in self.metrics for name in metric.references]:
+        for key, name in [(metric.key, name) for metric in possible for name in metric.references]:
             if name not in self.references:
                 known = suggestion(name, self.references)
                 raise SettingError("metrics", f"'{key}' names no reference '{name}'{known}")

@@ -158,6 +158,7 @@ REFERENCES = [
     [
         *((f"metrics{place}", {"metrics": faulty}) for place, faulty in METRICS),
         *((f"references.data.{key}", {"references": {"data": faulty}}) for key, faulty in REFERENCES),
+        ("metrics", {"if_cached": [metric("fid", extractor="inception", reference="dta")]}),
         ("labels", {"labels": "cifar10", "label_dist": "uniform"}),
         ("watch", {"watch": ["fd_pixel"]}),
         ("selection", {"selection": "is"}),
