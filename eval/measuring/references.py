@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,21 +73,18 @@ class ImageSet:
     @classmethod
     def of_files(cls, store: ImageStore) -> ImageSet:
         """All images of a folder or file."""
-        seen: set[bytes] = set()
-        repeats = 0
+        seen: Counter[bytes] = Counter()
 
         def read(begin: int, end: int) -> torch.Tensor:
-            nonlocal repeats
             images = store.read(begin, end)
-            before = len(seen)
             seen.update(hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images)
-            repeats += before + len(images) - len(seen)
             return torch.from_numpy(images)
 
         def remarks() -> tuple[str, ...]:
+            repeats = seen.total() - len(seen)
             return (*store.remarks, *([f"{repeats:,} images equal another one"] if repeats else []))
 
-        return cls(store.path.name, store.count, read, store.digest, remarks)
+        return cls(store.path.name, store.count, read, lambda: store.digest, remarks)
 
     def batches(self, size: int) -> Iterator[torch.Tensor]:
         """All images in their order, ``size`` at a time."""
@@ -319,9 +317,8 @@ def records_of(metrics: Iterable[Metric], references: Mapping[str, Reference]) -
     for metric in metrics:
         used = [references[key].record() for key in metric.references]
         if used:
-            digests = [record["sha256"] for record in used]
-            digest = joined(digests)
-            records[metric.key] = {"name": ", ".join(record["name"] for record in used), "sha256": digest}
+            names = ", ".join(record["name"] for record in used)
+            records[metric.key] = {"name": names, "sha256": joined([record["sha256"] for record in used])}
     for metric in metrics:
         if isinstance(metric, Mean):
             parts = [records[key] for key in metric.of if key in records]

@@ -309,7 +309,7 @@ def _second_remarks(measurer: Measurer, first: ImageFiles | None, second: ImageS
     if second.count < measurer.protocol.num_samples:
         fewer = f"{second.count:,} images, fewer than the first set's {measurer.protocol.num_samples:,}"
         yield f"second set: {fewer}"
-    if first is not None and second.digest() == first.store.digest():
+    if first is not None and second.digest == first.store.digest:
         yield "both sets are the same images"
     theirs = second.read(0, 1).shape[1:]
     ours = getattr(measurer.source, "shape", None) if first is None else first.store.read(0, 1).shape[1:]

@@ -465,7 +465,7 @@ class ImageFiles:
 
     def identity(self) -> dict[str, Any]:
         """Digest of the files, and whether their images are dealt."""
-        return {"images": self.store.digest()} | ({"order": "dealt, seed 0"} if self.store.dealt else {})
+        return {"images": self.store.digest} | ({"order": "dealt, seed 0"} if self.store.dealt else {})
 
     def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
         """Decodes the images of these positions.

@@ -72,7 +72,7 @@ def test_every_store_gives_the_same_images(tmp_path, kind, channels):
         assert np.array_equal(store.read(begin, end), first[begin:end])
     if not kind.endswith("npy"):
         assert np.array_equal(store.classes, labels)
-    assert len(store.digest()) == 64
+    assert len(store.digest) == 64
 
 
 def test_a_folder_is_known_by_its_pictures_and_classes_and_not_by_their_times(tmp_path):
@@ -82,7 +82,7 @@ def test_a_folder_is_known_by_its_pictures_and_classes_and_not_by_their_times(tm
         write_folder(folder := tmp_path / f"{seed}-{time}", members | others)
         for name in members:
             os.utime(folder / name, (time, time))
-        return open_images(folder).digest()
+        return open_images(folder).digest
 
     classes = [[f"{number}.bmp", number] for number in range(3)]
     assert digest(0, 1) == digest(0, 2) != digest(1, 1)

@@ -321,7 +321,7 @@ def test_a_comparison_of_two_sets_has_an_identity_that_no_table_takes(halves, tm
     assert main([*command, "--out", str(out)]) == 0
     score, table = score_images(halves / "a.npz", "digits", against=b), load_protocol("digits")
     identity = score.identity("fd")
-    assert identity.reference == open_images(b).digest()
+    assert identity.reference == open_images(b).digest
     assert f"identity {identity.sha256[:12]}" in capsys.readouterr().out
     for key in ("fd", "precision"):
         one, other = score.identity(key), table.identity(key)
