@@ -276,19 +276,19 @@ def _pair(
     """Protocol of a comparison of two sets of images; all images of both are measured.
 
     Raises:
-        UserError: Several trials, or a second set of another size than the protocol's.
+        UserError: Several trials, too few images, or a second set of another size than the protocol's.
     """
     if trials not in (None, 1):
         raise UserError(f"--trials {trials}", "two sets are compared as a whole, in one trial", "leave the option out")
     if num_samples is None and first is not None:
         num_samples = first.count
+    where = str(first.path) if first else "--num-samples"
     if num_samples is not None and num_samples < 2:
-        raise UserError(
-            first.path if first else "--num-samples", f"a comparison takes two images or more, got {num_samples}"
-        )
+        raise UserError(where, f"a comparison takes two images or more, got {num_samples}")
     chosen = protocol.against(num_samples or protocol.num_samples)
     _check_size(ImageFiles(second, chosen))
-    _check_count(chosen, second.count, str(second.path))
+    for count, place in ((chosen.num_samples, where), (second.count, str(second.path))):
+        _check_count(chosen, count, place)
     return chosen
 
 

@@ -382,6 +382,8 @@ def test_a_function_is_the_second_set(digits):
     assert found.values("fd")[0] > 100
     assert not any("fewer" in remark for remark in found.remarks)
     refused("k: 3 neighbours", eval.score, digits[0][:300], "digits", num_samples=3)
+    for sets in ((digits[0][:2], digits[0]), (digits[0], digits[0][:2])):
+        refused("k: 3 neighbours among 2", eval.score, sets[0], "digits", against=sets[1])
 
 
 def test_a_score_without_any_value_has_an_empty_frame(digits):
