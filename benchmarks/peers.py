@@ -140,7 +140,7 @@ def prepare(folder: Path) -> None:
 
 def ours(work: str, folder: Path) -> Callable[[], Any]:
     """The work by this suite."""
-    from eval.measuring.extract import write_reference
+    from eval.measuring.references import write_reference
     from eval.measuring.score import score_images
     from eval.metrics.frechet import frechet_distance
     from eval.metrics.kernel_distance import kernel_distance

@@ -15,7 +15,7 @@ import numpy as np
 from eval.measuring.arrays import as_pixels
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.score import NetworkFile, Score, names_network, score_images
-from eval.measuring.sources import CallableSource
+from eval.measuring.sources import CallableSource, callable_name
 from eval.measuring.stores import open_images
 from eval.results.measurements import long_rows
 from eval.results.summary import MEASUREMENT_COLUMNS
@@ -40,8 +40,9 @@ class ScoreRow(Score):
         """One line per metric: ``mean``, ``std``, ``standard_error``, ``min``, ``max`` and ``trials``."""
         import pandas
 
-        lines = pandas.DataFrame.from_dict(self.summary(), orient="index").rename_axis("metric")
-        return lines.assign(trials=lines.pop("values").map(len))
+        lines = {key: {**found, "trials": len(found["values"])} for key, found in self.summary().items()}
+        columns = ["mean", "std", "standard_error", "min", "max", "trials"]
+        return pandas.DataFrame.from_dict(lines, orient="index", columns=columns).rename_axis("metric")
 
     def trials(self) -> pandas.DataFrame:
         """One line per trial and metric, with the columns of ``measurements.csv``."""
@@ -155,8 +156,7 @@ def _drawn(generator: Any, count: int, batch_size: int | None) -> np.ndarray:
     """Images of a function, module or generator for seeds 0, 1, 2, …"""
     if isinstance(generator, LoadedGenerator):
         return generator.sample(count, seed=0)
-    name = f"{generator.__module__}:{getattr(generator, '__qualname__', type(generator).__name__)}"
-    source = CallableSource(name, function=generator)
+    source = CallableSource(callable_name(generator), function=generator)
     return np.concatenate([b.images.cpu().numpy() for b in source.batches(range(count), batch_size or 256)])
 
 

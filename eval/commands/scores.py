@@ -291,7 +291,7 @@ def _reference_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _reference(args: argparse.Namespace) -> int:
     """Measures the images and writes the reference."""
-    from eval.measuring.extract import write_reference
+    from eval.measuring.references import write_reference
 
     names = ("out", "extractor", "dataset", "images", "keep_features", "ddof", "allow_tf32", "device")
     options = extractor_options(args.extractor_option, [args.extractor]).get(args.extractor)

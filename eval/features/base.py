@@ -117,6 +117,11 @@ def as_rgb(images: torch.Tensor, name: str) -> torch.Tensor:
     return images
 
 
+def reason_of(error: Exception) -> str:
+    """First line of an error's text, or the name of its class where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 @contextlib.contextmanager
 def explained(path: str | os.PathLike[str], complaint: str, remedy: str) -> Iterator[None]:
     """Turns errors of reading a file into ``UserError("path: complaint (reason); remedy")``.
@@ -127,5 +132,5 @@ def explained(path: str | os.PathLike[str], complaint: str, remedy: str) -> Iter
     try:
         yield
     except (TensorFileError, OSError, KeyError, ValueError, RuntimeError) as error:
-        reason = error.fault if isinstance(error, TensorFileError) else str(error).strip().partition("\n")[0]
+        reason = error.fault if isinstance(error, TensorFileError) else reason_of(error)
         raise UserError(path, f"{complaint} ({reason})", remedy) from None

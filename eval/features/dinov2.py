@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from eval.features.base import Extractor, as_rgb, explained
+from eval.features.base import Extractor, as_rgb, explained, reason_of
 from eval.features.digits import weights_digest
 from eval.features.pixels import resized
 from eval.features.registry import EXTRACTORS
@@ -36,8 +36,7 @@ def load_hub_model() -> tuple[torch.nn.Module, str]:
     try:
         net: torch.nn.Module = torch.hub.load(str(folder), MODEL, source="local", verbose=False, pretrained=False)
     except Exception as error:  # the repository's code may raise anything
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(folder, f"cannot load '{MODEL}' ({reason})", "fetch the archive again") from None
+        raise UserError(folder, f"cannot load '{MODEL}' ({reason_of(error)})", "fetch the archive again") from None
     with explained(weights, f"does not hold the weights of '{MODEL}'", "fetch it again"):
         net.load_state_dict(read_state_dict(weights))
     code = {file.relative_to(folder).as_posix(): sha256_file(file) for file in folder.rglob("*.py")}

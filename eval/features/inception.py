@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from eval.features.base import Extractor, as_rgb
+from eval.features.base import Extractor, as_rgb, reason_of
 from eval.features.pixels import resized
 from eval.features.registry import EXTRACTORS, ON_PROCESSOR, variant_digest
 from sida.assets.cache import checked, fetch
@@ -256,8 +256,8 @@ def load_torchscript(path: Path, device: torch.device) -> Any:
             warnings.simplefilter("ignore")  # the published file needs TorchScript, deprecated or not
             net = torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(path, f"not a TorchScript network ({reason})", "delete it and fetch it again") from None
+        fault = f"not a TorchScript network ({reason_of(error)})"
+        raise UserError(path, fault, "delete it and fetch it again") from None
     for parameter in net.parameters():
         parameter.requires_grad_(False)
     return net

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from eval.features.base import Extractor, as_rgb
+from eval.features.base import Extractor, as_rgb, reason_of
 from eval.features.digits import weights_digest
 from eval.features.pixels import resized
 from eval.features.registry import EXTRACTORS
@@ -58,9 +58,9 @@ class TimmExtractor(Extractor):
                 torch.manual_seed(0)
                 net: Any = timm.create_model(self.model, **kwargs)
         except (RuntimeError, KeyError, ValueError, OSError, pickle.UnpicklingError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            fault = f"not the weights of '{self.name}' ({reason_of(error)})"
             remedy = f"`sida assets fetch {EXTRACTORS[self.name].assets[0]}`"
-            raise UserError(weights or self.name, f"not the weights of '{self.name}' ({reason})", remedy) from None
+            raise UserError(weights or self.name, fault, remedy) from None
         self._net = net.to(self.device).eval().requires_grad_(False)
         about: dict[str, Any] = self._net.pretrained_cfg
         self._mean, self._std = (

@@ -1,10 +1,10 @@
-"""Registry of extractors: names, required downloads, a factory, and features of a batch by several extractors."""
+"""Registry of extractors: names, required downloads, a factory, and their output."""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -151,15 +151,3 @@ def make_extractors(
             with contextlib.suppress(ReadOnlyCacheError):
                 write_record(_record_of(name), {"sha256": extractor.sha256, "size": 0, "url": ""})
     return made
-
-
-def extract(
-    images: torch.Tensor, extractors: Mapping[str, Extractor], classes: Collection[str] | None = None
-) -> dict[str, Features]:
-    """Features of uint8 images (N, C, H, W) by every extractor, one pass each; logits of all or of ``classes``."""
-    return {
-        name: Features(*extractor.features_and_logits(images))
-        if classes is None or name in classes
-        else Features(extractor(images), None)
-        for name, extractor in extractors.items()
-    }

@@ -97,7 +97,10 @@ def _are_classes(images: Any, value: Any) -> bool:
     """Whether the second of two things is a number, or a vector, for each of the images."""
     if isinstance(value, str | bytes | Image.Image | Mapping):
         return False
-    axes = np.ndim(_array(value, "classes"))
+    try:
+        axes = np.ndim(_array(value, "classes"))
+    except UserError:  # a second picture or batch with its classes
+        return False
     return axes == 1 or (axes == 2 and getattr(images, "ndim", 0) == 4)
 
 

@@ -16,7 +16,7 @@ from eval.features.registry import make_extractors
 from eval.measuring.protocol import Protocol
 from eval.measuring.references import Reference, held_out_seen, load_references, records_of
 from eval.measuring.sources import CallableSource, DataSource, ImageFiles, MeasureSpec, NetworkSource, Source
-from eval.measuring.stores import ImageStore
+from eval.measuring.stores import ImageStore, open_images
 from eval.measuring.trial import TrialSums, compute_metrics, cpu_threads, run_pass, sized
 from eval.metrics.kinds import Mean
 from eval.results.identity import Identity, joined
@@ -113,7 +113,7 @@ class Measurer:
         if kind == "python":
             return CallableSource(sampler["callable"], sampler.get("kwargs", {}), repeats)
         if kind == "images":
-            return ImageFiles(sampler["path"], self.protocol, repeats)
+            return ImageFiles(open_images(sampler["path"]), self.protocol, repeats)
         return NetworkSource(self.spec, lambda: self.dataset)
 
     @functools.cached_property
@@ -166,7 +166,7 @@ class Measurer:
 
     def record(self, trial: int, sums: TrialSums) -> dict[str, Any]:
         """The measurement of a whole trial, with the metrics of its sums."""
-        values, details = compute_metrics(sums, self.references, self.spec.device)
+        values, details = compute_metrics(sums, self.references)
         used = records_of(sums.protocol.metrics, self.references)
         held_out = held_out_seen(sums.protocol, self.references, getattr(self.source, "seen", None))
         return {

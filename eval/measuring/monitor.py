@@ -105,7 +105,7 @@ class Monitor:
         extractors: Feature networks of the protocol.
         references: References of the protocol.
         batch_size: Images per call of the generator.
-        device: Torch device of distances.
+        device: Torch device of sums and distances.
         threads: CPU threads during an evaluation; 0 changes nothing.
     """
 
@@ -158,7 +158,7 @@ class Monitor:
         whole = parts[0]
         for part in parts[1:]:
             whole.merge(part)
-        return compute_metrics(whole, self.references, self.device)[0]
+        return compute_metrics(whole, self.references)[0]
 
 
 def _watched(protocol: Protocol) -> Protocol:

@@ -150,14 +150,18 @@ class Protocol(Settings):
         super().__post_init__()
         if not self.metrics:
             raise SettingError("metrics", "must list at least one metric")
-        keys = [metric.key for metric in self.metrics]
-        if twice := [key for key in keys if keys.count(key) > 1]:
+        # Those of a cache are checked on every machine.
+        possible = [*self.metrics, *self.if_cached]
+        names = [metric.key for metric in possible]
+        if twice := [key for key in names if names.count(key) > 1]:
             raise SettingError("metrics", f"key '{twice[0]}' appears twice")
         if self.labels is not None and self.label_dist != "empirical":
             raise SettingError("labels", f"must be left out where label_dist is {self.label_dist}")
+        keys = [metric.key for metric in self.metrics]
         for metric in self.metrics:
-            self._check_mean(metric, keys)
-        for key, name in [(metric.key, name) for metric in self.metrics for name in metric.references]:
+            if isinstance(metric, Mean):
+                self._check_mean(metric, keys)
+        for key, name in [(metric.key, name) for metric in possible for name in metric.references]:
             if name not in self.references:
                 known = suggestion(name, self.references)
                 raise SettingError("metrics", f"'{key}' names no reference '{name}'{known}")
@@ -170,15 +174,14 @@ class Protocol(Settings):
         if self.watch is not None and self.selection_key is not None and self.selection_key not in self.watch:
             raise SettingError("watch", f"must have '{self.selection_key}', by which a training chooses its network")
 
-    def _check_mean(self, metric: Metric, keys: Sequence[str]) -> None:
+    def _check_mean(self, mean: Mean, keys: Sequence[str]) -> None:
         """Gives a mean the first network of its metrics, which must be metrics of the protocol, and no means."""
-        for key in metric.of if isinstance(metric, Mean) else ():
+        for key in mean.of:
             if key not in keys or isinstance(self.metric(key), Mean):
-                raise SettingError("metrics", f"'{metric.key}' is of no metric '{key}'{suggestion(key, keys)}")
-        if isinstance(metric, Mean):
-            if not metric.of:
-                raise SettingError("metrics", f"'{metric.key}' is of no metric", "name some in `of`")
-            metric.extractor = self.metric(metric.of[0]).extractor
+                raise SettingError("metrics", f"'{mean.key}' is of no metric '{key}'{suggestion(key, keys)}")
+        if not mean.of:
+            raise SettingError("metrics", f"'{mean.key}' is of no metric", "name some in `of`")
+        mean.extractor = self.metric(mean.of[0]).extractor
 
     @property
     def selection_key(self) -> str | None:

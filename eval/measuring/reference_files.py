@@ -32,9 +32,6 @@ def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tupl
     """
     path = Path(path)
     content: Mapping[str, Any] = _read_pickle(path, entry) if path.suffix == ".pkl" else _read_npz(path, entry)
-    if "arr_0" in content:
-        fault = "is a batch of reference images with statistics of another network, for precision and recall"
-        raise UserError(path, fault, "the FID reference is EDM's .npz with mu and sigma alone")
     missing = [name for name in ("mu", "sigma") if name not in content]
     if missing:
         raise UserError(path, f"has no '{missing[0]}'", "it must hold mu and sigma")
@@ -53,7 +50,8 @@ def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tupl
 def _read_npz(path: Path, entry: str | None) -> dict[str, np.ndarray]:
     file = Arrays(path)
     if "arr_0" in file.shapes and entry != "adm":
-        return {"arr_0": np.empty(0)}
+        fault = "is a batch of reference images with statistics of another network, for precision and recall"
+        raise UserError(path, fault, "the FID reference is EDM's .npz with mu and sigma alone")
     return {name: file.read(name) for name in file.shapes if name in ("mu", "sigma")}
 
 

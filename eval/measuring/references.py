@@ -11,33 +11,38 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from eval.features.base import Extractor
-from eval.features.registry import extract
+from eval.features.registry import get_extractor
 from eval.measuring.protocol import Protocol, ReferenceSource
-from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own
+from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
 from eval.measuring.stores import ImageStore, in_batches, open_images
+from eval.measuring.trial import prefetch
 from eval.metrics.kinds import Mean
 from eval.metrics.statistics import FeatureStatistics, Moments
 from eval.results.identity import UNKNOWN_DATA, joined
 from sida.assets.cache import checked, fetch
 from sida.config.datasets import dataset_spec
+from sida.config.settings import load_spec
 from sida.data import Dataset, load_dataset
 from sida.data.dataset import Sketch
 from sida.errors import Progress, UserError
 from sida.files.atomic import sha256_file, sha256_json
-from sida.machine import tf32
+from sida.machine import take_device, tf32
 
 if TYPE_CHECKING:
     from eval.metrics.metric import Metric
 
-_BATCH = 256
+#: Images per batch: of references that are made for a measurement; of a file's, up to 64 pixels wide, and wider.
+_BATCH, _BATCH_OF_FILE, _BATCH_LARGE = 256, 128, 32
 
 
 @dataclass
@@ -68,21 +73,18 @@ class ImageSet:
     @classmethod
     def of_files(cls, store: ImageStore) -> ImageSet:
         """All images of a folder or file."""
-        seen: set[bytes] = set()
-        repeats = 0
+        seen: Counter[bytes] = Counter()
 
         def read(begin: int, end: int) -> torch.Tensor:
-            nonlocal repeats
             images = store.read(begin, end)
-            before = len(seen)
             seen.update(hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images)
-            repeats += before + len(images) - len(seen)
             return torch.from_numpy(images)
 
         def remarks() -> tuple[str, ...]:
+            repeats = seen.total() - len(seen)
             return (*store.remarks, *([f"{repeats:,} images equal another one"] if repeats else []))
 
-        return cls(store.path.name, store.count, read, store.digest, remarks)
+        return cls(store.path.name, store.count, read, lambda: store.digest, remarks)
 
     def batches(self, size: int) -> Iterator[torch.Tensor]:
         """All images in their order, ``size`` at a time."""
@@ -113,11 +115,11 @@ def features_of(
     statistics = {name: FeatureStatistics(ddof=ddof, device=extractors[name].device) for name in moments}
     kept: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
     for images in batches:
-        outputs = extract(images, used, ())
+        features = {name: extractor(images) for name, extractor in used.items()}
         for name, sums in statistics.items():
-            sums.update(outputs[name].features)
+            sums.update(features[name])
         for name, parts in kept.items():
-            parts.append(outputs[name].features.float().cpu())
+            parts.append(features[name].float().cpu())
         done += len(images)
         if progress is not None:
             progress(done)
@@ -229,8 +231,7 @@ def _read(
     if path.suffix == ".safetensors":
         own = read_own(path, {name: extractors[name].sha256 for name in [*moments, *rows]})
         _check_made_alike(own, source, path, where, bool(moments), allow_tf32)
-        known = {name: own.statistics[name] for name in moments}
-        sums: dict[str, Moments] = {name: (s.mean, s.cov, s.count) for name, s in known.items()}
+        sums = {name: own.statistics[name].moments for name in moments}
         return Reference(own.name, own.sha256, sums, own.features, sketch=own.sketch)
     reference = Reference(path.name, digest)
     if moments:
@@ -257,7 +258,7 @@ def _made(
     """A reference of all images of a set, in one pass for all extractors."""
     batches, ddof = images.batches(_BATCH), source.cov_ddof
     statistics, features = features_of(batches, extractors, moments, rows, ddof, progress)
-    known: dict[str, Moments] = {name: (sums.mean, sums.cov, sums.count) for name, sums in statistics.items()}
+    known = {name: sums.moments for name, sums in statistics.items()}
     return Reference(images.name, images.digest(), known, features, images.remarks(), images.sketch)
 
 
@@ -316,9 +317,8 @@ def records_of(metrics: Iterable[Metric], references: Mapping[str, Reference]) -
     for metric in metrics:
         used = [references[key].record() for key in metric.references]
         if used:
-            digests = [record["sha256"] for record in used]
-            digest = joined(digests)
-            records[metric.key] = {"name": ", ".join(record["name"] for record in used), "sha256": digest}
+            names = ", ".join(record["name"] for record in used)
+            records[metric.key] = {"name": names, "sha256": joined([record["sha256"] for record in used])}
     for metric in metrics:
         if isinstance(metric, Mean):
             parts = [records[key] for key in metric.of if key in records]
@@ -356,3 +356,62 @@ def fixed_digests(protocol: Protocol) -> dict[str, str]:
 def data_digest(dataset: Dataset) -> str:
     """Digest of the images of a data set: its data, with the subset or mirrored copies if any."""
     return sha256_json([dataset.sha256, hashlib.sha256(dataset.raw_indices.tobytes()).hexdigest()])
+
+
+def write_reference(
+    out: str | os.PathLike[str],
+    extractor: str,
+    *,
+    dataset: str | None = None,
+    images: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    keep_features: bool = False,
+    ddof: int = 1,
+    allow_tf32: bool = False,
+    device: str = "cpu",
+) -> tuple[str, FeatureStatistics]:
+    """Measures a set of real images once, as the reference of later measurements (``sida reference``).
+
+    Args:
+        out: Safetensors file to write.
+        extractor: Name of the feature network.
+        dataset: Data-set spec, JSON text or file; or ``images``.
+        images: Folder or file of images.
+        options: Options of the extractor.
+        keep_features: Also keep the features, for precision, recall and kernel distance.
+        ddof: Covariance divisor N − ddof.
+        allow_tf32: Whether TF32 is allowed, like the field of a protocol.
+        device: Torch device.
+
+    Returns:
+        Name of the set, and its statistics.
+
+    Raises:
+        UserError: Fewer than two images there, no such network or device, or unknown options.
+    """
+    take_device(device, "reference")
+    if dataset is not None:
+        found = ImageSet.of_dataset(load_dataset(load_spec(dataset, "--dataset")))
+    elif images is not None:
+        found = ImageSet.of_files(open_images(images))
+    else:
+        raise UserError("", "give --dataset or --images")
+    network = get_extractor(extractor, device, **(options or {}))
+    progress = Progress(f"{network.name} of {found.name}", found.count, "img")
+    if found.count < 2:
+        raise UserError(images or found.name, f"too few images for a covariance ({found.count})", "give at least two")
+    name, batches = network.name, _read_ahead(found, network.device)
+    with tf32(allow_tf32):
+        kept = [name] if keep_features else []
+        sums, features = features_of(batches, {name: network}, [name], kept, ddof, progress.update)
+    digests, sketch = {name: network.sha256}, found.sketch
+    own = OwnReference(found.name, found.digest(), sums, features, digests, ddof, allow_tf32, sketch=sketch)
+    write_own(out, own)
+    return found.name, sums[name]
+
+
+def _read_ahead(images: ImageSet, device: torch.device) -> Iterator[torch.Tensor]:
+    """Batches of images; for a GPU a thread reads the next ones."""
+    small = images.read(0, 1).shape[-1] <= 64 if images.count else True
+    batches = images.batches(_BATCH_OF_FILE if small else _BATCH_LARGE)
+    return batches if device.type == "cpu" else prefetch(batches, 2)

@@ -1,13 +1,6 @@
-"""Scores image files under a protocol, with the same code and checks as for generators of this suite.
-
-Compares variants of a feature network with the published network, on image files.
-
-All variants measure the same trials against the same references. A difference much smaller than the spread over trials
-does not matter, since other seeds change a number more.
-"""
+"""Scores image files and generators under a protocol, with the code and checks of the workflow's measurements."""
 
 import dataclasses
-import math
 import shutil
 import statistics
 import tempfile
@@ -19,7 +12,7 @@ from typing import Any, NamedTuple
 from eval.features.registry import ON_PROCESSOR
 from eval.measuring.measure import Measurer, TrialRecords
 from eval.measuring.protocol import Protocol, load_protocol
-from eval.measuring.sources import CallableSource, ImageFiles
+from eval.measuring.sources import CallableSource, ImageFiles, callable_name
 from eval.measuring.stores import ImageStore, open_images
 from eval.measuring.trial import cpu_threads, sized
 from eval.metrics.metric import Metric
@@ -119,12 +112,12 @@ class Score:
                 detail = self.records[0]["details"].get(metric.key, {})
                 lines.append(f"{label:<18} {detail.get('note', 'not measured')}")
                 continue
-            text = f"{label:<18} {_number(sum(values) / len(values), metric.decimals)}"
-            spread = self.spread(metric)
+            decimals, spread = metric.decimals, self.spread(metric)
+            text = f"{label:<18} {sum(values) / len(values):.{decimals}f}"
             if spread is not None:
-                text += f" ± {_number(spread, metric.decimals)}"
+                text += f" ± {spread:.{decimals}f}"
             if len(values) > 1:
-                text += f"   (min {_number(min(values), metric.decimals)}, max {_number(max(values), metric.decimals)})"
+                text += f"   (min {min(values):.{decimals}f}, max {max(values):.{decimals}f})"
             identity = self.identity(metric.key)
             if self.against and identity:
                 text += f"   identity {identity.sha256[:12]}: reference {identity.reference[:12]}"
@@ -227,7 +220,7 @@ def score_images(
         read_saw(saw)
     if trials is not None and trials < 1:
         raise UserError("--trials", f"must be at least 1, got {trials}")
-    files = ImageFiles(str(images), chosen, allow_duplicates, store) if store else None
+    files = ImageFiles(store, chosen, allow_duplicates) if store else None
     count = _trials(files, trials) if files else trials or chosen.trials
     if count > chosen.trials:
         chosen = dataclasses.replace(chosen, trials=count)
@@ -242,15 +235,14 @@ def score_images(
         settings |= {"dataset": dataset_spec(named[0], "score")} if named else {}
     measurer = Measurer({"run": label, "protocol": chosen, "label": label, **settings}, "score", second)
     spec = measurer.spec
-    if spec.sampler["kind"] == "python" and not isinstance(images, str):
-        assert callable(images)
+    if callable(images):
         measurer.source = CallableSource(spec.sampler["callable"], {}, allow_duplicates, images)
-    elif store:
-        measurer.source = ImageFiles(str(images), chosen, allow_duplicates, store)
+    elif files:
+        measurer.source = files
     # Python objects may change between two calls in a way that no digest shows; one trial has nothing to resume.
     once = callable(images) or count == 1
     with cpu_threads(spec.threads), tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "trials" if once else _folder(measurer)
+        folder = (None if once else _folder(measurer)) or Path(scratch) / "trials"
         kept = TrialRecords(measurer, range(count), folder)
         finished = [trial for trial in range(count) if trial not in kept.missing]
         if finished:
@@ -265,7 +257,7 @@ def score_images(
         records = {trial: read_measurement(trial_path(folder, trial)) for trial in finished}
         records |= kept.measure(f"score {label}", interval=2)
         shutil.rmtree(folder, ignore_errors=True)
-    remarks = measurer.source.store.remarks if isinstance(measurer.source, ImageFiles) else ()
+    remarks = files.store.remarks if files else ()
     if second is not None:
         remarks = (*remarks, *_second_remarks(measurer, files, second))
     if files and (rest := files.store.count - count * chosen.num_samples):
@@ -283,19 +275,19 @@ def _pair(
     """Protocol of a comparison of two sets of images; all images of both are measured.
 
     Raises:
-        UserError: Several trials, or a second set of another size than the protocol's.
+        UserError: Several trials, too few images, or a second set of another size than the protocol's.
     """
     if trials not in (None, 1):
         raise UserError(f"--trials {trials}", "two sets are compared as a whole, in one trial", "leave the option out")
     if num_samples is None and first is not None:
         num_samples = first.count
+    where = str(first.path) if first else "--num-samples"
     if num_samples is not None and num_samples < 2:
-        raise UserError(
-            first.path if first else "--num-samples", f"a comparison takes two images or more, got {num_samples}"
-        )
+        raise UserError(where, f"a comparison takes two images or more, got {num_samples}")
     chosen = protocol.against(num_samples or protocol.num_samples)
-    _check_size(ImageFiles(str(second.path), chosen, store=second))
-    _check_count(chosen, second.count, str(second.path))
+    _check_size(ImageFiles(second, chosen))
+    for count, place in ((chosen.num_samples, where), (second.count, str(second.path))):
+        _check_count(chosen, count, place)
     return chosen
 
 
@@ -316,7 +308,7 @@ def _second_remarks(measurer: Measurer, first: ImageFiles | None, second: ImageS
     if second.count < measurer.protocol.num_samples:
         fewer = f"{second.count:,} images, fewer than the first set's {measurer.protocol.num_samples:,}"
         yield f"second set: {fewer}"
-    if first is not None and second.digest() == first.store.digest():
+    if first is not None and second.digest == first.store.digest:
         yield "both sets are the same images"
     theirs = second.read(0, 1).shape[1:]
     ours = getattr(measurer.source, "shape", None) if first is None else first.store.read(0, 1).shape[1:]
@@ -351,10 +343,16 @@ def _on_processor(extractor: str) -> str:
     return ON_PROCESSOR.get(extractor, (extractor,))[0]
 
 
-def _folder(measurer: Measurer) -> Path:
-    """Folder of the finished trials of a score, until its last one."""
+def _folder(measurer: Measurer) -> Path | None:
+    """Folder of the finished trials of a score, until its last one; None if the cache cannot be written."""
+    scores = cache_dir() / "scores"
+    try:
+        scores.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=scores).close()
+    except OSError:
+        return None
     facts = {"names": measurer.names(), "source": measurer.identity, "protocol": measurer.protocol.content()}
-    return cache_dir() / "scores" / sha256_json({**facts, "code": machine.source_digest()})[:32]
+    return scores / sha256_json({**facts, "code": machine.source_digest()})[:32]
 
 
 def _origin(images: Scored, allow_duplicates: bool) -> tuple[str, dict[str, Any]]:
@@ -370,10 +368,7 @@ def _origin(images: Scored, allow_duplicates: bool) -> tuple[str, dict[str, Any]
         fields = {"method": "external", "sampler": sampler.given(), "nfe": sampler.nfe}
         return label, fields | {"network": str(path), "guide": images.guide, "vae": images.vae}
     repeats = {"allow_duplicates": allow_duplicates}
-    if callable(images):
-        name = f"{images.__module__}:{getattr(images, '__qualname__', type(images).__name__)}"
-    else:
-        name = str(images)
+    name = callable_name(images) if callable(images) else str(images)
     if callable(images) or (names_object(name) and not Path(name).exists()):
         drawn = {"kind": "python", "callable": name, **repeats}
         return name.rpartition(":")[2], {"method": "external", "sampler": drawn}
@@ -394,15 +389,11 @@ def _trials(images: ImageFiles, wanted: int | None) -> int:
         fits = present // count
         other = f", or give --num-samples {fits} (a number of its own, not comparable with the protocol's)"
         fault = f"holds {present:,} images, protocol '{images.protocol.name}' takes {takes}"
-        raise UserError(images.path, fault, f"generate {n * count - present:,} more{other if fits >= 2 else ''}")
+        raise UserError(images.store.path, fault, f"generate {n * count - present:,} more{other if fits >= 2 else ''}")
     return wanted if wanted is not None else min(images.trials, images.protocol.trials)
 
 
 def _check_size(images: ImageFiles) -> None:
     """Refuses images of another size than the protocol's, by the first one."""
     seed0 = images.protocol.seed0
-    next(sized(images.batches(range(seed0, seed0 + 1), 1), images.protocol, images.path))
-
-
-def _number(value: float, decimals: int) -> str:
-    return f"{value:.{decimals}f}" if math.isfinite(value) else str(value)
+    next(sized(images.batches(range(seed0, seed0 + 1), 1), images.protocol, str(images.store.path)))

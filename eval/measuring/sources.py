@@ -1,11 +1,8 @@
 """Sources of images for a measurement: a network, real images, a Python function, or files.
 
 A source maps image seeds to images. Seed s gives the same image in any batch, shard or trial: networks and resampled
-data use one random stream per seed; files are chosen by position.
-
-Checks of images from outside: type, shape, and no duplicates.
-
-Files of images as the source of a measurement: seed s of the protocol is image s − seed0, ordered by name.
+data use one random stream per seed; files are chosen by position, seed s of the protocol is image s − seed0. Images
+from outside are checked: type, shape, and no duplicates.
 """
 
 from __future__ import annotations
@@ -27,7 +24,7 @@ import torch
 from eval.features.inception import load_torchscript
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.references import data_digest
-from eval.measuring.stores import ImageStore, in_batches, open_images
+from eval.measuring.stores import ImageStore, in_batches
 from eval.measuring.trial import ImageBatch
 from sida.config.lookup import check_code_path, code_sha256, foreign_faults, load_object
 from sida.config.samplers import SAMPLER_KINDS, Sampler, read_sampler
@@ -311,6 +308,11 @@ class CallableSource:
         return as_batch(returned, len(seeds), self.name)
 
 
+def callable_name(function: Callable[..., Any]) -> str:
+    """``module:object`` of a callable that Python code has at hand."""
+    return f"{function.__module__}:{getattr(function, '__qualname__', type(function).__name__)}"
+
+
 def _distance(first: torch.Tensor, second: torch.Tensor) -> float:
     """Mean difference in grey levels; infinite for images of other shapes."""
     return float((first.short() - second.short()).abs().float().mean()) if first.shape == second.shape else math.inf
@@ -442,19 +444,16 @@ class ImageFiles:
     """Source of images in files.
 
     Args:
-        path: Folder, zip, tar, npz or npy.
+        store: The opened files.
         protocol: Protocol, which determines the number of images of a trial.
         allow_duplicates: False refuses equal images, since copied files would count as samples.
-        store: The opened path, where it is at hand.
     """
 
-    path: str
+    store: ImageStore
     protocol: Protocol
     allow_duplicates: bool = False
-    store: ImageStore = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        self.store = self.store or open_images(self.path)
         self.store.side = self.protocol.resolution
         allowing = "or allow them (--allow-duplicates) if the generator really repeats itself"
         self._duplicates = Duplicates(self.store.name, f"remove copies, {allowing}")
@@ -466,7 +465,7 @@ class ImageFiles:
 
     def identity(self) -> dict[str, Any]:
         """Digest of the files, and whether their images are dealt."""
-        return {"images": self.store.digest()} | ({"order": "dealt, seed 0"} if self.store.dealt else {})
+        return {"images": self.store.digest} | ({"order": "dealt, seed 0"} if self.store.dealt else {})
 
     def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
         """Decodes the images of these positions.
@@ -478,7 +477,7 @@ class ImageFiles:
         if end > self.store.count:
             takes = f"protocol '{self.protocol.name}' takes {self.protocol.num_samples} for each trial"
             fault = f"holds {self.store.count} images, this trial needs {end}"
-            raise UserError(self.path, fault, f"generate more ({takes})")
+            raise UserError(self.store.path, fault, f"generate more ({takes})")
         for images in in_batches(self.store.read, begin, end, batch_size):
             if not self.allow_duplicates:
                 self._duplicates.check(images.numpy(), begin)

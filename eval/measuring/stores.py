@@ -2,12 +2,6 @@
 
 Nothing is resized, converted or rescaled, since a silent conversion would change the protocol. Unsuitable images are
 refused with the file's name and the remedy.
-
-Base class of stores of images.
-
-Stores of images in an array, read as a stream.
-
-Stores of encoded pictures in a folder, a zip or a tar, in the order of names.
 """
 
 import abc
@@ -60,13 +54,10 @@ class ImageStore(abc.ABC):
     def name(self, position: int) -> str:
         """Name of an image for messages."""
 
-    def digest(self) -> str:
-        """Digest that changes if the images change, computed once."""
-        return self._digest
-
     @functools.cached_property
     @abc.abstractmethod
-    def _digest(self) -> str: ...
+    def digest(self) -> str:
+        """Digest that changes if the images change, computed once."""
 
 
 def in_batches(
@@ -147,7 +138,7 @@ class ArrayStore(ImageStore):
         return self._images.name(position)
 
     @functools.cached_property
-    def _digest(self) -> str:
+    def digest(self) -> str:
         """SHA-256 of the file, and of a file of classes."""
         return self._images.digest()
 
@@ -200,7 +191,7 @@ class PictureStore(ImageStore):
         return self._files.where(int(self._members[position]))
 
     @functools.cached_property
-    def _digest(self) -> str:
+    def digest(self) -> str:
         """SHA-256 of an archive; of a folder's pictures by name and content, and of their classes."""
         if not self._files.is_folder:
             return self._files.digest()

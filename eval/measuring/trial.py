@@ -14,21 +14,23 @@ import contextlib
 import dataclasses
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import torch
 
 from eval.features.base import Extractor
-from eval.features.registry import Features, extract
+from eval.features.registry import Features
 from eval.measuring.protocol import Protocol
-from eval.measuring.references import Reference
 from eval.metrics.kinds import Mean
 from eval.metrics.metric import Metric, Sides
 from eval.metrics.statistics import FeatureStatistics
 from sida.errors import UserError
 from sida.machine import tf32
 from sida.sampling import NO_CLASS
+
+if TYPE_CHECKING:
+    from eval.measuring.references import Reference
 
 T = TypeVar("T")
 
@@ -50,7 +52,7 @@ class TrialSums:
 
     Args:
         protocol: Protocol of the trial.
-        device: Torch device of the sums.
+        device: Torch device of the sums, and of distances between features.
     """
 
     def __init__(self, protocol: Protocol, device: str | torch.device = "cpu") -> None:
@@ -100,15 +102,12 @@ class TrialSums:
         return torch.cat([rows for _, rows in sorted(self.rows[name], key=lambda item: item[0])])
 
 
-def compute_metrics(
-    sums: TrialSums, references: Mapping[str, Reference], device: str | torch.device = "cpu"
-) -> tuple[dict[str, float], dict[str, Any]]:
+def compute_metrics(sums: TrialSums, references: Mapping[str, Reference]) -> tuple[dict[str, float], dict[str, Any]]:
     """Computes all metrics of the protocol with their details.
 
     Args:
         sums: Sums of a whole trial.
         references: References by key.
-        device: Torch device for distances between features.
 
     Returns:
         ``(values, details)`` by metric key. A metric that could not be measured, such as the accuracy of an
@@ -123,7 +122,7 @@ def compute_metrics(
     once: dict[Any, Any] = {("values",): values}
     details: dict[str, Any] = {}
     for metric in sorted(sums.metrics, key=lambda metric: isinstance(metric, Mean)):
-        value, detail = metric.compute(Sides(metric, sums, references, device, once))
+        value, detail = metric.compute(Sides(metric, sums, references, sums.device, once))
         if value is not None:
             values[metric.key] = value
         if detail:
@@ -188,6 +187,14 @@ def run_pass(
         if waiting is not None:
             sums.update(*waiting)
     return sums
+
+
+def extract(images: torch.Tensor, extractors: Mapping[str, Extractor], classes: Collection[str]) -> dict[str, Features]:
+    """Features of uint8 images (N, C, H, W) by every extractor, one pass each; logits of those in ``classes``."""
+    return {
+        name: Features(*extractor.features_and_logits(images)) if name in classes else Features(extractor(images), None)
+        for name, extractor in extractors.items()
+    }
 
 
 def sized(items: Iterator[ImageBatch], protocol: Protocol, origin: str) -> Iterator[ImageBatch]:

@@ -60,6 +60,11 @@ class FeatureStatistics:
         """Covariance, float64 (C, C), symmetric, divided by ``count - ddof``."""
         return self.covariance(self.ddof)
 
+    @property
+    def moments(self) -> Moments:
+        """Mean, covariance and count."""
+        return self.mean, self.cov, self.count
+
     def covariance(self, ddof: int) -> np.ndarray:
         """Covariance divided by ``count - ddof``.
 

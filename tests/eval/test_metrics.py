@@ -12,6 +12,7 @@ import eval.metrics.precision_recall
 from eval.measuring import trial
 from eval.measuring.measure import measure
 from eval.measuring.protocol import load_protocol
+from eval.measuring.references import Reference
 from eval.metrics.inception_score import InceptionScoreSums, inception_score
 from eval.metrics.kernel_distance import gaussian_distance, kernel_distance
 from eval.metrics.kinds import METRIC_KINDS
@@ -256,14 +257,6 @@ class Sums:
         self.statistics = {"x": FeatureStatistics().update(torch.from_numpy(rows))}
 
 
-class Real:
-    def __init__(self, cov, mean):
-        self.cov, self.mean = cov, mean
-
-    def moments(self, extractor):
-        return self.mean, self.cov, None
-
-
 def test_held_out_images_that_are_training_images_give_no_memorisation():
     rows, fresh = draw(20, 0), draw(20, 1)
     kind = METRIC_KINDS["memorisation"](key="c", kind="memorisation", extractor="x", reference="r", held_out="h")
@@ -281,14 +274,13 @@ def test_fdr6_of_fd_loss():
         rows, real = found[f"in/{space}_generated"], FeatureStatistics().update(found[f"in/{space}_real"])
         settings = {"key": name, "kind": "ratio", "extractor": "x", "reference": "r", "normaliser": float(printed)}
         ratio = METRIC_KINDS["ratio"](**settings)
-        references = {"r": Real(real.cov, real.mean)}
+        references = {"r": Reference("r", "", {"x": real.moments})}
         values[name], detail = ratio.compute(Sides(ratio, Sums(rows), references, "cpu", {}))
         assert detail["distance"] == pytest.approx(found["out/fd"][space], rel=1e-9)
         assert values[name] == pytest.approx(found["out/fdr"][space], rel=1e-9)
         # The other form measures the normaliser: here the generated rows are the held-out ones.
         measured = METRIC_KINDS["ratio"](**settings | {"normaliser": None, "held_out": "h"})
-        moments = Sums(rows).statistics["x"]
-        both = references | {"h": Real(moments.cov, moments.mean)}
+        both = references | {"h": Reference("h", "", {"x": Sums(rows).statistics["x"].moments})}
         assert measured.compute(Sides(measured, Sums(rows), both, "cpu", {}))[0] == pytest.approx(1)
         # The reference itself is no held-out set, although its distance to itself may be a rounding error.
         value, detail = measured.compute(Sides(measured, Sums(rows), references | {"h": references["r"]}, "cpu", {}))

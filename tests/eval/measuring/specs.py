@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import yaml
 
 from sida.config.lookup import find_file
@@ -52,3 +53,8 @@ def resampled(seeds):
     data = load_dataset(DIGITS)
     indices = SeedStreams(seeds).randint(len(data))
     return data.images(indices), data.class_indices[indices]
+
+
+def noise(seeds):
+    """Grey noise 8×8 by seed, as an array."""
+    return np.stack([np.random.default_rng(seed).integers(0, 256, (1, 8, 8), np.uint8) for seed in seeds])

@@ -19,7 +19,7 @@ from eval.measuring.sources import CallableSource, ImageFiles
 from eval.measuring.stores import dealt_order, open_images
 from eval.measuring.trial import ImageBatch
 from tests.data.test_archive import png, tar_of, write_folder, write_zip
-from tests.eval.measuring.specs import TINY
+from tests.eval.measuring.specs import TINY, noise
 from tests.eval.metric_networks import images
 from tests.refused import refused
 from workflow.cli import main
@@ -72,7 +72,7 @@ def test_every_store_gives_the_same_images(tmp_path, kind, channels):
         assert np.array_equal(store.read(begin, end), first[begin:end])
     if not kind.endswith("npy"):
         assert np.array_equal(store.classes, labels)
-    assert len(store.digest()) == 64
+    assert len(store.digest) == 64
 
 
 def test_a_folder_is_known_by_its_pictures_and_classes_and_not_by_their_times(tmp_path):
@@ -82,7 +82,7 @@ def test_a_folder_is_known_by_its_pictures_and_classes_and_not_by_their_times(tm
         write_folder(folder := tmp_path / f"{seed}-{time}", members | others)
         for name in members:
             os.utime(folder / name, (time, time))
-        return open_images(folder).digest()
+        return open_images(folder).digest
 
     classes = [[f"{number}.bmp", number] for number in range(3)]
     assert digest(0, 1) == digest(0, 2) != digest(1, 1)
@@ -97,7 +97,7 @@ def test_images_of_sida_sample_are_read(tmp_path):
 
 
 def read_all(path: Path, count: int = 20, **settings) -> list[ImageBatch]:
-    return list(ImageFiles(str(path), load_protocol(TINY), **settings).batches(range(count), 8))
+    return list(ImageFiles(open_images(path), load_protocol(TINY), **settings).batches(range(count), 8))
 
 
 def fault(path: Path, pattern: str) -> None:
@@ -157,7 +157,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
         noise = np.random.default_rng(0).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
         np.save(path, noise)
         del noise
-        source = ImageFiles(str(path), load_protocol(TINY | {"num_samples": count, "resolution": 64}))
+        source = ImageFiles(open_images(path), load_protocol(TINY | {"num_samples": count, "resolution": 64}))
         tracemalloc.start()
         for batch in source.batches(range(count), 20):
             assert batch.images.shape[1:] == (3, 64, 64)
@@ -185,6 +185,7 @@ def forms(images, classes):
         "mappings": [{"image": picture, "label": int(label)} for picture, label in zip(pictures, classes)],
         "one by one": torch.utils.data.DataLoader(torch.utils.data.TensorDataset(tensors), batch_size=5),
         "grey": tensors[:, 0],
+        "two batches with classes": [pairs[:16], pairs[16:]],
         "batches": (images[a : a + 8] for a in range(0, len(images), 8)),
     }
 
@@ -219,10 +220,6 @@ def test_images_in_memory_are_the_same_pixels(form, digits):
 def test_anything_else_is_one_line(value, fault):
     ranged = (-1, 1) if "range -1" in fault else None
     refused(fault, as_pixels, value, ranged)
-
-
-def noise(seeds):
-    return np.stack([np.random.default_rng(seed).integers(0, 256, (1, 8, 8), np.uint8) for seed in seeds])
 
 
 class OnceABatch(torch.nn.Module):

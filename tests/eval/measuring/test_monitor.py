@@ -9,7 +9,6 @@ import torch
 import yaml
 
 from eval.features import get_extractor
-from eval.features.registry import extract
 from eval.measuring.measure import Measurer, measure
 from eval.measuring.monitor import SEED0, make_monitor, monitor_facts
 from eval.measuring.protocol import load_protocol
@@ -127,7 +126,7 @@ def references(folder, options, images):
     """Statistics of the extractors in published form."""
     files = {}
     for key, name in (("edm2_fid", "inception"), ("edm2_dino", "dinov2")):
-        features = extract(images, {name: get_extractor(name, **options.get(name, {}))})[name].features.double().numpy()
+        features = get_extractor(name, **options.get(name, {}))(images).double().numpy()
         np.savez(folder / f"{key}.npz", mu=features.mean(0), sigma=np.cov(features, rowvar=False))
         files[key] = str(folder / f"{key}.npz")
     return files

@@ -33,12 +33,6 @@ def test_all_protocols_load_and_refer_to_registered_assets():
             assert (protocol.trials, protocol.ddof, protocol.allow_tf32) == (10, 1, False)
 
 
-def test_seeds_of_trials_are_consecutive_and_disjoint():
-    protocol = load_protocol(content() | {"num_samples": 5000, "seed0": 7})
-    assert protocol.seeds(0) == (7, 5006)
-    assert protocol.seeds(3) == (15_007, 20_006)
-
-
 IDENTITY = {
     "num_samples": (4000, "n"),
     "seed0": (1, "seed0"),
@@ -158,6 +152,7 @@ REFERENCES = [
     [
         *((f"metrics{place}", {"metrics": faulty}) for place, faulty in METRICS),
         *((f"references.data.{key}", {"references": {"data": faulty}}) for key, faulty in REFERENCES),
+        ("metrics", {"if_cached": [metric("fid", extractor="inception", reference="dta")]}),
         ("labels", {"labels": "cifar10", "label_dist": "uniform"}),
         ("watch", {"watch": ["fd_pixel"]}),
         ("selection", {"selection": "is"}),

@@ -6,7 +6,6 @@ import pickle
 import numpy as np
 import pytest
 
-from eval.features import get_extractor
 from eval.features.registry import make_extractors
 from eval.measuring.protocol import load_protocol
 from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
@@ -137,6 +136,7 @@ def test_a_reference_of_ones_own_equals_the_data_set(tmp_path, capsys, refusal):
     assert np.allclose(made.features("digits"), read.features("digits"), rtol=1e-4, atol=1e-5)
     pixels = load_protocol(protocol(metric("fd", extractor="pixels")))
     refused("not of 'pixels'", load_references, pixels, make_extractors(["pixels"]), {"data": str(out)})
+    refused("other weights", read_own, out, {"digits": "0" * 64})
 
 
 def test_a_reference_of_ones_own_must_be_made_as_the_protocol_says(tmp_path):
@@ -157,14 +157,3 @@ def test_a_reference_of_ones_own_must_be_made_as_the_protocol_says(tmp_path):
     refused(r"has a covariance of ddof 0, .*; make it again with --ddof 1", load)
     load("recall")  # needs no covariance
     load(cov_ddof=0)
-
-
-def test_a_reference_without_features_says_how_to_make_them(tmp_path):
-    extractor = get_extractor("digits")
-    statistics = FeatureStatistics().update(extractor(load_dataset(DIGITS).images(range(300))))
-    digests = {"digits": extractor.sha256}
-    write_own(tmp_path / "r.safetensors", OwnReference("digits", "d", {"digits": statistics}, {}, digests, 1, False))
-    own = read_own(tmp_path / "r.safetensors", {"digits": extractor.sha256})
-    reference = Reference(own.name, own.sha256)
-    refused("--keep-features", reference.features, "digits")
-    refused("other weights", read_own, tmp_path / "r.safetensors", {"digits": "0" * 64})

@@ -23,7 +23,7 @@ from sida.assets.registry import load_registry
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import write_text
-from tests.eval.measuring.specs import DIGITS, TINY, metric, protocol
+from tests.eval.measuring.specs import DIGITS, TINY, metric, noise, protocol
 from tests.eval.metric_networks import images, tiny_dino, write_inception
 from tests.refused import refused
 from workflow.cli import main
@@ -43,6 +43,11 @@ def saved(path: Path, array: np.ndarray, classes: np.ndarray | None = None) -> P
 
 #: Twenty grey pictures 8×8.
 GREY = images(20, 8, 1)
+
+
+def score_of_grey(folder: Path) -> list[str]:
+    """The command that scores the grey pictures."""
+    return ["score", str(saved(folder / "a.npz", GREY)), "--protocol", "digits", "--num-samples", "20"]
 
 
 @pytest.fixture(scope="module")
@@ -131,15 +136,13 @@ def test_classes_that_the_network_does_not_have_are_no_accuracy_of_zero(tmp_path
 
 
 def test_files_are_written_before_anything_is_shown(tmp_path, monkeypatch):
-    path = saved(tmp_path / "a.npz", GREY)
-    command = ["score", str(path), "--protocol", "digits", "--num-samples", "20", "--name", "ω_a"]
     out = ["--out", str(tmp_path / "score.json"), "--latex", str(tmp_path / "row.tex")]
 
     def no_terminal(self):
         raise UserError("", "no terminal")
 
     monkeypatch.setattr(Score, "lines", no_terminal)
-    assert main([*command, *out]) == 1
+    assert main([*score_of_grey(tmp_path), "--name", "ω_a", *out]) == 1
     assert json.loads((tmp_path / "score.json").read_text())["name"] == "ω_a"
     assert r"$\omega_{\mathrm{a}}$ & " in (tmp_path / "row.tex").read_text().splitlines()[1]
 
@@ -153,8 +156,7 @@ def test_a_row_that_the_table_does_not_take_is_refused_before_the_first_image(tm
 
     monkeypatch.setattr("eval.tables.scores.require_in_column", require)
     monkeypatch.setattr(Measurer, "sums", lambda *_: pytest.fail("drawn"))
-    command = ["score", str(saved(tmp_path / "a.npz", GREY)), "--protocol", "digits", "--num-samples", "20"]
-    assert "column 'fd'" in refusal(*command, "--dataset", json.dumps(DIGITS))
+    assert "column 'fd'" in refusal(*score_of_grey(tmp_path), "--dataset", json.dumps(DIGITS))
 
 
 def test_numbers_are_printed_also_if_their_row_cannot_be(tmp_path, monkeypatch, capsys):
@@ -162,8 +164,7 @@ def test_numbers_are_printed_also_if_their_row_cannot_be(tmp_path, monkeypatch, 
         raise UserError("", "no row")
 
     monkeypatch.setattr("eval.tables.scores.latex_row", fails)
-    path = saved(tmp_path / "a.npz", GREY)
-    assert main(["score", str(path), "--protocol", "digits", "--num-samples", "20"]) == 1
+    assert main(score_of_grey(tmp_path)) == 1
     assert "FD ↓" in capsys.readouterr().out
 
 
@@ -255,6 +256,12 @@ def test_an_interrupted_score_resumes_with_its_finished_trials(tmp_path, monkeyp
     assert not any((tmp_path / "cache" / "scores").iterdir())
 
 
+def test_several_trials_are_scored_where_the_cache_cannot_be_written(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.npz", images(60, 8, 1))
+    monkeypatch.setenv("SIDA_CACHE", str(path / "cache"))
+    assert len(score_images(path, "digits", num_samples=30).records) == 2
+
+
 def test_a_copy_of_an_image_of_a_finished_trial_is_refused_by_every_call(tmp_path, monkeypatch):
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     pictures = images(60, 8, 1)
@@ -314,7 +321,7 @@ def test_a_comparison_of_two_sets_has_an_identity_that_no_table_takes(halves, tm
     assert main([*command, "--out", str(out)]) == 0
     score, table = score_images(halves / "a.npz", "digits", against=b), load_protocol("digits")
     identity = score.identity("fd")
-    assert identity.reference == open_images(b).digest()
+    assert identity.reference == open_images(b).digest
     assert f"identity {identity.sha256[:12]}" in capsys.readouterr().out
     for key in ("fd", "precision"):
         one, other = score.identity(key), table.identity(key)
@@ -354,10 +361,6 @@ def test_a_torchscript_file_is_scored_with_permission(tmp_path, monkeypatch, cap
     assert "TorchScript" in refusal("score", str(tmp_path / "plain.pt"), "--protocol", "digits", "--latent", "64")
 
 
-def noise(seeds):
-    return np.stack([np.random.default_rng(seed).integers(0, 256, (1, 8, 8), np.uint8) for seed in seeds])
-
-
 @pytest.mark.parametrize(
     ("count", "settings", "remark"),
     [
@@ -379,3 +382,11 @@ def test_a_function_is_the_second_set(digits):
     assert found.values("fd")[0] > 100
     assert not any("fewer" in remark for remark in found.remarks)
     refused("k: 3 neighbours", eval.score, digits[0][:300], "digits", num_samples=3)
+    for sets in ((digits[0][:2], digits[0]), (digits[0], digits[0][:2])):
+        refused("k: 3 neighbours among 2", eval.score, sets[0], "digits", against=sets[1])
+
+
+def test_a_score_without_any_value_has_an_empty_frame(digits):
+    found = eval.score(digits[0][:20], protocol(metric("a", "accuracy", reference=None)))
+    assert (len(found.frame()), [*found.frame()][-1]) == (0, "trials")
+    assert "not measured" in str(found)
