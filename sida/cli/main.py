@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import difflib
 import errno
-import math
 import os
 import re
 import sys
@@ -175,7 +174,7 @@ def let_go(stream: TextIO) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-# Arguments of verbs: numbers, and paths that they read or write. An error is one line that names the option.
+# Arguments of verbs: integers, and paths that they read or write. An error is one line that names the option.
 
 _MOST = 2**63 - 1
 
@@ -208,22 +207,6 @@ def whole(option: str, least: int = 0, most: int = _MOST) -> Callable[[str], int
 def add_whole(parser: Any, option: str, text: str, least: int = 0, most: int = _MOST, **more: Any) -> None:
     """Adds an option with an integer to a parser of ``argparse``; bounds as of :func:`whole`, ``text`` is its help."""
     parser.add_argument(option, type=whole(option, least, most), help=text, **{"metavar": "N", **more})
-
-
-def number(option: str, least: float = -math.inf) -> Callable[[str], float]:
-    """Returns a parser of finite numbers; see :func:`whole`."""
-
-    def read(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            raise UserError(option, f"must be a number, got '{text}'") from None
-        if not math.isfinite(value) or abs(value) > 1e30 or value < least:
-            bound = f" of at least {least:g}" if least > -math.inf else ""
-            raise UserError(option, f"must be a finite number{bound}, got {text}")
-        return value
-
-    return read
 
 
 def existing(option: str = "") -> Callable[[str], str]:

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from sida.assets.registry import check_network
-from sida.cli.main import Verb, add_whole, existing, number
+from sida.cli.main import Verb, add_whole, existing
 from sida.config.settings import from_mapping, load_spec
 from sida.errors import one_line
 
@@ -115,9 +115,7 @@ line of the output is the error of the profile: below 0.05 the result is as good
 def _average_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("sources", nargs="+", type=existing(), metavar="NETWORK", help="stored averages of one run")
-    parser.add_argument(
-        "--std", type=number("--std", 0), required=True, metavar="WIDTH", help="relative width wanted, e.g. 0.13"
-    )
+    parser.add_argument("--std", type=float, required=True, metavar="WIDTH", help="relative width wanted, e.g. 0.13")
     add_whole(parser, "--nimg", "end of its profile (default: the newest's)", 1, metavar="IMAGES")
     parser.add_argument("--out", required=True, metavar="OUT.safetensors", help="network to write")
 
