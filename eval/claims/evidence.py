@@ -14,9 +14,9 @@ from eval.contrasts import CONFIDENCE, Blocks, Interval, NotMeasuredError, diffe
 from eval.results.identity import Identity, barred, comparable
 from eval.results.logs import Point, has_log, has_metric, logged, read_evaluations, read_log
 from eval.results.published import PUBLISHED_TRIALS, Published, published_number
-from eval.results.sheet import SELECTABLE, SheetRow, matching, seen_by
+from eval.results.sheet import SheetRow, check_columns, matching, seen_by
 from eval.results.summary import Estimate, Measurements
-from sida.errors import SettingError, UserError, suggestion
+from sida.errors import SettingError, UserError
 
 Outcome = Literal["supported", "contradicted", "not decided here"]
 UNDECIDED: Outcome = "not decided here"
@@ -55,9 +55,7 @@ class Operand:
             raise SettingError("run", "use only one of run and where")
         if not self.named and self.published is None and self.value is None:
             raise SettingError("run", "name a run, conditions (where) or a published number")
-        for key in self.where or {}:
-            if key not in SELECTABLE:
-                raise SettingError("where", f"the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
+        check_columns("where", self.where or ())
 
     @property
     def named(self) -> bool:

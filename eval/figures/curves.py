@@ -12,7 +12,7 @@ from eval.results.csv_files import csv_text
 from eval.results.identity import comparable
 from eval.results.logs import Curve, pool
 from eval.results.published import load_published, published_number
-from eval.results.sheet import Needs, SheetRow, matching
+from eval.results.sheet import Needs, SheetRow, check_columns, matching
 from eval.results.summary import Estimate, Measurement, require_comparable
 from sida.config.settings import Count
 from sida.errors import SettingError, UserError
@@ -36,7 +36,7 @@ class SeriesSpec:
     optional: bool = False
 
     def __post_init__(self) -> None:
-        check_pick(self, ("each",), "give conditions")
+        check_columns("each", self.each)
 
 
 @dataclass(frozen=True)

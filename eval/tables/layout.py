@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from eval.results.sheet import SELECTABLE, Needs, SheetRow, matching, read_extended, with_other_seeds
+from eval.results.sheet import Needs, SheetRow, check_columns, matching, read_extended, with_other_seeds
 from eval.results.summary import Measurements
 from eval.tables.model import Table
 from sida.config.lookup import Registry, RegistryEntry
@@ -121,9 +121,7 @@ class RowSpec:
     optional: bool = False
 
     def __post_init__(self) -> None:
-        for key in self.each or {}:
-            if key not in SELECTABLE:
-                raise SettingError("each", f"the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
+        check_columns("each", self.each or ())
         if self.published is not None and self.each is not None:
             raise SettingError("published", "cannot be combined with each", "one published row belongs to one run")
         if self.pool_seeds and self.pool:
