@@ -18,6 +18,7 @@ from eval.claims.evidence import UNDECIDED, Evidence, Finding, Operand, Outcome,
 from eval.contrasts import NotMeasuredError, pooled_std
 from eval.results.logs import Point, first_at_or_below
 from eval.results.published import agreement_of
+from eval.results.sheet import check_columns
 from eval.results.summary import Estimate
 from sida.config.settings import Count, Positive, Variants, from_mapping, load_yaml
 from sida.errors import SettingError, UserError, suggestion
@@ -179,6 +180,9 @@ class RatioRule(Rule):
     spread: str | None = None
     seeds: Count = 1
 
+    def __post_init__(self) -> None:
+        check_columns("spread", [self.spread] if self.spread is not None else [])
+
     @property
     def compared(self) -> dict[str, Operand]:
         """The operands, unless a quantity is compared."""
@@ -206,10 +210,12 @@ class RatioRule(Rule):
 
     def _spread(self, operand: Operand, evidence: Evidence, column: str) -> Side:
         """(Largest − smallest) / mean of a metric over a column's values."""
-        groups: dict[float, list[float]] = {}
+        groups: dict[Any, list[float]] = {}
         for name in evidence.runs_of(operand):
+            if name not in evidence.runs:
+                raise NotMeasuredError("", f"run '{name}' is not in the sample sheet, which has {column}")
             mean = evidence.measurements.estimate(name, self.metric).mean
-            groups.setdefault(float(getattr(evidence.runs[name], column)), []).append(mean)
+            groups.setdefault(getattr(evidence.runs[name], column), []).append(mean)
         if len(groups) < 2 or min(map(len, groups.values())) < max(2, self.seeds):
             raise NotMeasuredError("", f"fewer than {self.seeds} training seeds for each {column} of {operand}")
         cells = sorted(groups.values(), key=statistics.fmean)

@@ -169,6 +169,7 @@ ENTRY = {"id": "Q", "statement": "s"}
         ({"rule": "REACHES", "a": X, "images": 5}, "claims[0].parts[0].level", "published number"),
         ({"rule": "REACHES", "a": X, "level": Y}, "claims[0].parts[0].images", "one of them"),
         ({"rule": "REACHES", "a": X, "images": 5, "level": Y, "times": 0}, "claims[0].parts[0].times", "above 0"),
+        ({"rule": "RATIO", "a": X, "b": Y, "spread": "alhpa"}, "claims[0].parts[0].spread", "'alpha'"),
         ([ENTRY | {"reason": "r"}] * 2, "claims[1].id", ""),
         ([ENTRY], "claims[0].reason", ""),
     ],

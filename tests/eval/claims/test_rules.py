@@ -391,6 +391,10 @@ def test_spreads_over_a_column_are_compared():
     assert outcome(made(rows, sheet), **part, a=x, b=y) == "supported"
     assert outcome(made(rows, sheet), **part, a=y, b=x) == "contradicted"
     assert outcome(made(rows, sheet), **part | {"seeds": 4}, a=x, b=y) == OPEN
+    # A column of words, one without values, and rows that no sheet describes.
+    assert outcome(made(rows, sheet), **part | {"spread": "teacher"}, a=x, b=y) == OPEN
+    assert outcome(made(rows, sheet), **part | {"spread": "init"}, a=x, b=y) == OPEN
+    assert outcome(made(rows, []), **part, a=Operand(run="x-0.5-0"), b=Operand(run="y-0.5-0")) == OPEN
 
 
 def test_a_value_of_0_and_a_log_without_the_metric_decide_nothing(tmp_path):
