@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -120,18 +119,18 @@ class CurvesLayout(FigureKind):
         """Number of panels in a full row."""
         return min(self.columns, len(self.panels))
 
-    def present(self, runs: Runs) -> CurvesLayout:
-        """The figure without optional panels whose series match no run; the others are then equally wide.
+    def shown(self, runs: Runs) -> dict[int, PanelSpec]:
+        """Panels by their number in the layout, without optional ones whose series match no run.
 
         Raises:
             UserError: No panel is left.
         """
-        panels = tuple(p for p in self.panels if not p.optional or any(matching(runs, s.each) for s in p.series))
-        if not panels:
+        panels = enumerate(self.panels)
+        found = {n: p for n, p in panels if not p.optional or any(matching(runs, s.each) for s in p.series)}
+        if not found:
             fault = "has no panels, or no run of the sample sheet matches any"
             raise UserError(self.source, fault, "remove the figure")
-        fewer = len(panels) < len(self.panels)
-        return dataclasses.replace(self, panels=panels, widths=None) if fewer else self
+        return found
 
     def line_rows(self, line: LineSpec, runs: Runs) -> list[SheetRow]:
         """Rows that a reference line names; a line needs exactly one."""
@@ -144,24 +143,23 @@ class CurvesLayout(FigureKind):
 
     def needs(self, runs: Runs) -> Needs:
         """Needs rows with a curve, and measured rows of reference lines."""
-        panels = self.present(runs).panels
+        panels = self.shown(runs).values()
         curves = {run.run for panel in panels for series in panel.series for run in matching(runs, series.each)}
         lines = {run.run for panel in panels for line in panel.lines for run in self.line_rows(line, runs)}
         return Needs((curves | lines) if self.final else lines, curves)
 
     def gather(self, sources: Sources) -> list[Panel]:
-        """Collects the data of every panel.
+        """Collects the data of every panel that is shown.
 
         Raises:
             UserError: Data that are not optional in the layout are missing or faulty.
         """
-        return [
-            _panel(self, spec, sources, f"{self.source}: panels[{number}]") for number, spec in enumerate(self.panels)
-        ]
+        panels = self.shown(sources.runs).items()
+        return [_panel(self, spec, sources, f"{self.source}: panels[{number}]") for number, spec in panels]
 
     def check(self, sources: Sources) -> None:
         """Refuses series and lines without data."""
-        self.present(sources.runs).gather(sources)
+        self.gather(sources)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ from eval.tables.render import to_csv, to_html, to_markdown
 from eval.tables.scores import with_scores
 from sida.config.lookup import find_file
 from sida.config.settings import from_mapping
-from sida.errors import UserError
+from sida.errors import UserError, suggestion
 from sida.files.atomic import json_text, read_hashed_json, write_text
 from sida.files.text_files import with_hash
 
@@ -132,11 +132,10 @@ def build_table(
             in one column.
     """
     mode = mode or layout.mode or "measured"
-    # Optional columns of metrics that nothing was measured by are left out.
-    known = {row.metric for row in measurements.rows}
-    kept = tuple(c for c in layout.columns if not c.optional or c.metric in known or known & {*c.held_out})
-    layout, printed_heads = with_headings(replace(layout, columns=kept), mode)
+    given, (layout, printed_heads) = layout, shown_columns(layout, measurements, mode)
     lines, left_out = without_unlike(layout, resolve(layout, measurements, runs, mode))
+    if mode == "measured" and lines:
+        _require_measured(given, measurements)
     require_comparable(measured_lines(lines, measurements), layout.source)
     best = best_values(layout, lines, mode)
     columns, rows = grid(layout, lines, mode, best)
@@ -164,6 +163,18 @@ def build_table(
         records=(*printed_heads, *table_records(layout, lines, measurements, mode, best)),
         cited=tuple(metric_keys(scored)) if scored else (),
     )
+
+
+def _require_measured(layout: TableLayout, measurements: Measurements) -> None:
+    """Refuses columns of metrics that were measured for no row."""
+    known = measurements.metrics
+    for number, column in enumerate(layout.columns):
+        if known and column.metric and not (column.optional or column.held_out) and column.metric not in known:
+            raise UserError(
+                f"{layout.source}: columns[{number}].metric",
+                f"'{column.metric}' was not measured in {measurements.source}{suggestion(column.metric, known)}",
+                "add it to the protocol or remove the column",
+            )
 
 
 def table_records(
@@ -226,8 +237,12 @@ def _measured(source: CellSource, lines: list[Measurement]) -> dict[str, Any]:
     return record
 
 
-def with_headings(layout: TableLayout, mode: Mode) -> tuple[TableLayout, list[dict[str, Any]]]:
-    """Replaces headings ``@id`` by the literal text of the published number ``id``.
+def shown_columns(
+    layout: TableLayout, measurements: Measurements, mode: Mode
+) -> tuple[TableLayout, list[dict[str, Any]]]:
+    """Leaves out optional columns of metrics that nothing was measured by, and fills in the others' headings.
+
+    A heading ``@id`` becomes the literal text of the published number ``id``.
 
     Returns:
         The layout, and records of the numbers (row −1) for modes that show published numbers.
@@ -235,8 +250,10 @@ def with_headings(layout: TableLayout, mode: Mode) -> tuple[TableLayout, list[di
     Raises:
         UserError: Unknown id.
     """
-    columns, records = [], []
+    columns, records, known = [], [], {*measurements.metrics}
     for number, column in enumerate(layout.columns):
+        if column.optional and not known & {column.metric, *column.held_out}:
+            continue
         if column.head.startswith("@"):
             found = published_number(column.head[1:], f"{layout.source}: columns[{number}].head")
             column = replace(column, head=found.literal)

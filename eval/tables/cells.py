@@ -124,9 +124,7 @@ def resolve(
         if mode == "measured":
             spec = dataclasses.replace(spec, label=spec.measured_label or spec.label)
         sources = {
-            column.id: data.source(spec, column, number, where)
-            for number, column in enumerate(layout.columns)
-            if column.metric is not None
+            column.id: data.source(spec, column, where) for column in layout.columns if column.metric is not None
         }
         first = next((source.run for source in sources.values() if source.run), spec.run or "")
         nfe = int(spec.nfe) if spec.nfe and spec.nfe.isdecimal() and len(spec.nfe) < 10 else measurements.nfe(first)
@@ -146,8 +144,8 @@ class _Data:
     mode: Mode
     rows: Sequence[RowSpec]
 
-    def source(self, spec: RowSpec, column: ColumnSpec, number: int, where: str) -> CellSource:
-        """Data of the cell of a row (with its place ``where``) in a column (with its number)."""
+    def source(self, spec: RowSpec, column: ColumnSpec, where: str) -> CellSource:
+        """Data of the cell of a row (with its place ``where``) in a column."""
         measurements, metric, empty = self.measurements, str(column.metric), None
         if self.mode != "measured":  # blank cells of the paper may have measurements
             empty = DASH if column.id in spec.dash else BLANK if column.id in spec.blank else None
@@ -160,7 +158,7 @@ class _Data:
         pool = tuple(column.run_of(name) for name in spec.pool)
         names, keys = [run, *pool], self._keys[column.id]
         if self.mode == "measured" and not column.held_out:
-            self._check(number, where, names, metric)
+            self._require_listed(names, where)
         if not keys or not all(measurements.has(name, key) for name in names for key in keys):
             return CellSource(metric, printed, run, None, absent, pool)
         estimates = [self._estimate(name, keys, where) for name in names]
@@ -245,19 +243,12 @@ class _Data:
             raise UserError(where, f"'{run}' has a name in braces that is neither 'column' nor a key of vars", "set it")
         return run
 
-    def _check(self, number: int, where: str, names: list[str], metric: str) -> None:
-        """Refuses rows that are not in the sheet, and metrics that were measured for no row; names the layout's key."""
+    def _require_listed(self, names: list[str], where: str) -> None:
+        """Refuses rows that are not in the sheet."""
         for run in names:
             if run not in self.runs:
                 near = suggestion(run, self.runs)
                 raise UserError(where, f"unknown run '{run}': the sample sheet does not list it{near}")
-        known = self.measurements.metrics
-        if known and metric not in known:
-            raise UserError(
-                f"{self.layout.source}: columns[{number}].metric",
-                f"'{metric}' was not measured in {self.measurements.source}{suggestion(metric, known)}",
-                "add it to the protocol or remove the column",
-            )
 
 
 def without_unlike(layout: TableLayout, lines: Sequence[TableLine]) -> tuple[list[TableLine], list[str]]:

@@ -145,6 +145,9 @@ def test_a_missing_number_is_marked_and_never_best(measured, runs):
     assert "*not measured*" in to_markdown(table)
 
 
+KID = {"head": "KID", "metric": "kid", "direction": "lower"}
+
+
 def row(**settings):
     """A layout of this row."""
     return {"rows": [settings]}
@@ -153,7 +156,7 @@ def row(**settings):
 @pytest.mark.parametrize(
     ("changes", "place", "word"),
     [
-        ({"columns": [{"head": "KID", "metric": "kid", "direction": "lower"}]}, "columns[0].metric", "'kid'"),
+        ({"columns": [{"head": "A", "metric": "a", "optional": True}, KID]}, "columns[1].metric", "'kid'"),
         ({"columns": [{"head": "A"}]}, "columns[0].field", "either a field or a metric"),
         (row(run="sid-a1.3"), "rows[0].run", "did you mean 'sid-a1."),
         (row(each={"method": "gdd"}), "rows[0].each", "no run"),
