@@ -14,6 +14,7 @@ from eval.results.sheet import Needs, SheetRow
 from eval.tables.layout import Mode, TableKind, TableSources
 from eval.tables.model import RECORD_FIELDS, Cell, Column, Row, Table, published_record
 from sida.config.settings import OneOf
+from sida.errors import SettingError
 from sida.methods.registry import METHODS
 
 if TYPE_CHECKING:
@@ -75,6 +76,13 @@ class HyperRow:
     text: str | None = None
     span: bool = False
     form: str = "{}"
+
+    def __post_init__(self) -> None:
+        values = self.published or self.setting or ("",)
+        try:
+            self.form.format(*values)
+        except (AttributeError, IndexError, KeyError, ValueError):
+            raise SettingError("form", f"'{self.form}' must have {{}} for each of {len(values)} values") from None
 
 
 @dataclass(frozen=True, kw_only=True)

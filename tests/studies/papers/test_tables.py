@@ -15,7 +15,7 @@ from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements
 from eval.tables.build import build_table, write_table
 from eval.tables.cells import resolve
-from eval.tables.hyperparameters import LOGS
+from eval.tables.hyperparameters import LOGS, HyperRow
 from eval.tables.layout import TableSources, load_layout, load_table_layout
 from eval.tables.render import to_csv, to_markdown
 from sida.config.settings import from_mapping
@@ -321,6 +321,12 @@ def test_table_8_prints_the_settings_that_training_receives(tmp_path):
     assert found["Loss scaling of (λ_sid, λ_adv)"] == f"({config.lambda_sid:g}, {config.lambda_adv:g})"
     assert found["∼seconds per 1k images"] == ""  # the cell is marked instead
     assert {row.cells[2].plain for row in table.rows if row.cells[2].kind == "missing"} == {"not measured"}
+
+
+@pytest.mark.parametrize("form", ["{} {}", "{x}", "{"])
+def test_a_form_of_table_8_that_does_not_fit_its_values_is_told(form):
+    with refusing(r"^row\.form: .* must have {} for each of 1 values"):
+        from_mapping(HyperRow, {"label": "α", "setting": ["alpha"], "form": form}, "row")
 
 
 def test_time_and_memory_leave_out_the_first_record():
