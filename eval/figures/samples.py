@@ -108,8 +108,8 @@ class SamplesFigure(FigureKind):
             raise UserError(
                 "--spec", "sample grids need the generators' specs (JSON text or a file with key 'generators')"
             )
-        if not isinstance(sources.generators, list):
-            raise UserError("--spec", "key 'generators' is missing", "give a list of measure specs")
+        if not isinstance(sources.generators, list) or not all(isinstance(one, dict) for one in sources.generators):
+            raise UserError("--spec", "key 'generators' is missing or no list of specs", "give a list of measure specs")
         generators = {str(generator.get("run")): generator for generator in sources.generators}
         shown = self.grids(sources.runs)
         for _, run in shown:

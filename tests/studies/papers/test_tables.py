@@ -329,6 +329,13 @@ def test_a_form_of_table_8_that_does_not_fit_its_values_is_told(form):
         from_mapping(HyperRow, {"label": "α", "setting": ["alpha"], "form": form}, "row")
 
 
+def test_settings_of_another_form_are_told():
+    layout = load_table_layout(PAPERS / "tables/table8.yaml")
+    for given, place in (({"gpus": 1}, "students"), ({"gpus": 1, "students": {"x": {}}}, "students.x.settings")):
+        with refusing(f"^--spec: {place}: "):
+            layout.build(TableSources(None, None, "measured", settings=given))
+
+
 def test_time_and_memory_leave_out_the_first_record():
     ticks = [{"img_per_s": 1.0, "memory_mb": 2048.0}, *[{"img_per_s": 250.0, "memory_mb": 1024.0}] * 3]
     found = {name: summarise(values) for name, (key, summarise) in LOGS.items() if (values := logged(ticks, key))}
