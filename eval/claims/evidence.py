@@ -64,7 +64,7 @@ class Operand:
 
     def __str__(self) -> str:
         conditions = ", ".join(f"{key} {value}" for key, value in (self.where or {}).items())
-        return self.run or conditions or str(self.published)
+        return self.run or conditions or self.published or self.label
 
 
 @dataclass(frozen=True)
@@ -396,6 +396,8 @@ class Evidence:
         printed = operand.published is not None and (self.by_published or not operand.named)
         if printed:
             number = self.quoted(operand, where)
+            if quantity == "nfe" and not number.nfe.isdecimal():
+                raise NotMeasuredError("", f"no number of evaluations is printed of {number.row_label}")
             value = float(number.nfe) if quantity == "nfe" else number.value
             return Side(f"{number.row_label}, published", Estimate(value, 0.0, 1), [(0.0, 1)])
         if quantity == "nfe":

@@ -397,6 +397,22 @@ def test_spreads_over_a_column_are_compared():
     assert outcome(made(rows, []), **part, a=Operand(run="x-0.5-0"), b=Operand(run="y-0.5-0")) == OPEN
 
 
+NO_NFE = Operand(published="table4-header-xs-params")
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        (LT | {"b": Operand(value=5.0, label="twice ours")}, "no published number for twice ours"),
+        (RATIO | {"quantity": "nfe", "b": NO_NFE}, "no number of evaluations is printed of "),
+    ],
+)
+def test_a_comparison_with_what_is_no_number_is_open_and_says_so(part, reason):
+    found = verdict(evidence(lines("a", spread(4.0, 0.1))), **part)
+    assert found.outcome == OPEN
+    assert found.findings[0].evidence.startswith(reason)
+
+
 def test_a_value_of_0_and_a_log_without_the_metric_decide_nothing(tmp_path):
     found = evidence(lines("a", [0.0, 0.0]), lines("b", [0.0, 0.0]), lines("c", spread(2.0, 0.1)))
     assert outcome(found, **RATIO, high=1.0) == OPEN
