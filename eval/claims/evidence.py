@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from eval.contrasts import CONFIDENCE, Blocks, Interval, NotMeasuredError, difference, interval_of, mean_interval
 from eval.results.identity import Identity, barred, comparable
@@ -16,6 +16,7 @@ from eval.results.logs import Point, has_log, has_metric, logged, read_evaluatio
 from eval.results.published import PUBLISHED_TRIALS, Published, published_number
 from eval.results.sheet import SheetRow, check_columns, matching, seen_by
 from eval.results.summary import Estimate, Measurements
+from sida.config.settings import Finite, Natural, Range
 from sida.errors import SettingError, UserError
 
 Outcome = Literal["supported", "contradicted", "not decided here"]
@@ -45,7 +46,7 @@ class Operand:
     run: str | None = None
     where: dict[str, Any] | None = None
     published: str | None = None
-    value: float | None = None
+    value: Finite | None = None
     label: str = ""
 
     def __post_init__(self) -> None:
@@ -86,9 +87,9 @@ class Retraining:
         df: Degrees of freedom of a measured scatter; 0 for one that is taken from a publication.
     """
 
-    std: dict[str, float]
+    std: dict[str, Annotated[float, Range(least=0, most=10)]]
     source: str
-    df: int = 0
+    df: Natural = 0
 
 
 @dataclass(frozen=True)

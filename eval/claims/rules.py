@@ -20,7 +20,7 @@ from eval.results.logs import Point, first_at_or_below
 from eval.results.published import agreement_of
 from eval.results.sheet import check_columns
 from eval.results.summary import Estimate
-from sida.config.settings import Count, Positive, Variants, from_mapping, load_yaml
+from sida.config.settings import Count, Finite, Positive, Variants, from_mapping, load_yaml
 from sida.errors import SettingError, UserError, suggestion
 
 #: Share of the training seeds that must have a curve's form; at most the rest may have it where it is contradicted.
@@ -130,7 +130,7 @@ class LessRule(Rule):
 
     b: Operand
     direction: Literal["lower", "higher"] = "lower"
-    slack: float = 0.0
+    slack: Finite = 0.0
     equal_images: bool = False
     seeds: Count = 1
 
@@ -245,7 +245,7 @@ class ReachesRule(Rule):
     b: Operand | None = None
     times: Positive = 1.0
     level: Operand | None = None
-    factor: float = 1.0
+    factor: Positive = 1.0
 
     def __post_init__(self) -> None:
         if (self.images is None) == (self.b is None):
@@ -326,7 +326,7 @@ class ShapeRule(Rule):
 
     form: Literal["exponential", "power", "diverging", "stable"]
     low: float = 0.0
-    factor: float = 1.0
+    factor: Positive = 1.0
     b: Operand | None = None
     high: float = math.inf
     images: int = 0

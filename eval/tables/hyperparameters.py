@@ -78,6 +78,8 @@ class HyperRow:
     form: str = "{}"
 
     def __post_init__(self) -> None:
+        if not (self.published or self.setting or self.log) and self.text is None:
+            raise SettingError("setting", "a line needs published numbers, a setting, a log or a text", "name one")
         values = self.published or self.setting or ("",)
         try:
             self.form.format(*values)
@@ -164,7 +166,7 @@ class _Builder:
         lines: list[tuple[str, list[Cell]]] = []
         if self.mode != "measured" and (spec.published or spec.text is not None):
             lines.append(("published", self._published(number)))
-        if self.mode != "paper" and spec.text is None:
+        if self.mode != "paper" and spec.text is None and (spec.setting or spec.log):
             lines.append(("configured" if spec.setting else "measured", self._own(number)))
         if self.mode == "measured" and spec.text is not None:
             lines.append(("", [Cell(spec.text)] * len(self.layout.columns)))

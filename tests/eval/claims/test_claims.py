@@ -179,6 +179,12 @@ def test_faulty_claims_and_comparisons(write, part, place, word):
     assert refused(word, load_claims, path).place == f"{path}: {place}"
 
 
+def test_a_scatter_that_no_training_has_is_refused(write):
+    for number in (-0.05, 48):
+        path = write({"rule": "LT", "a": X, "b": Y}, retraining={"source": "x", "std": {"fd": number}})
+        assert refused("between 0 and 10", load_claims, path).place == f"{path}: retraining.std.fd"
+
+
 def test_repeated_parts_replace_names_everywhere(write):
     part = {"rule": "LT", "a": {"run": "{m}-{s}"}, "b": {"run": "x", "published": "t-{s}"}}
     (claim,) = load_claims(write(part | {"for": {"m": ["p", "q"], "s": ["1", "2"]}})).claims

@@ -1,5 +1,6 @@
 """The paper's tables: every published number as printed, and never mixed with measurements."""
 
+import dataclasses
 import re
 import shutil
 from collections import Counter
@@ -346,6 +347,12 @@ def test_time_and_memory_leave_out_the_first_record():
 
 def test_a_line_without_published_numbers_has_ours_alone():
     path = ROOT / "studies/afternoon/tables/digits-table8.yaml"
-    table = load_table_layout(path).build(TableSources(None, None, "audit"))
+    layout = load_table_layout(path)
+    table = layout.build(TableSources(None, None, "audit"))
     assert {row.cells[2].text for row in table.rows} <= {"", "configured", "measured"}
     assert {cell.kind for row in table.rows for cell in row.cells[3:]} == {"missing"}
+    # And one with published numbers alone, which is nothing of ours.
+    alone = HyperRow("α", published=("table8-alpha-sida",), span=True)
+    table = dataclasses.replace(layout, rows=(alone,)).build(TableSources(None, None, "audit"))
+    assert [row.cells[2].text for row in table.rows] == ["published"]
+    refused("a line needs", HyperRow, "α")
