@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from eval.results.logs import Curve, pool
 from eval.results.published import load_published, published_number
 from eval.results.sheet import Needs, SheetRow, check_columns, matching
 from eval.results.summary import Estimate, Measurement, require_comparable
-from sida.config.settings import Count
+from sida.config.settings import Count, Positive
 from sida.errors import SettingError, UserError
 
 
@@ -81,9 +82,13 @@ class PanelSpec:
     x_label: str = ""
     y_label: str = ""
     y_scale: Literal["log", "linear"] = "log"
-    x_min: float | None = None
-    x_max: float | None = None
+    x_min: Positive | None = None
+    x_max: Positive | None = None
     optional: bool = False
+
+    def shows(self, place: float) -> bool:
+        """Whether the axis has a place; a logarithmic one has none for the evaluation before training."""
+        return 0 < place <= (math.inf if self.x_max is None else self.x_max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,14 +291,14 @@ def curves_csv(layout: CurvesLayout, panels: Sequence[Panel]) -> str:
     """CSV of the figure: one line per evaluation, kept generator, reference line and missing series."""
     records: list[dict[str, Any]] = []
     for panel in panels:
-        batch, limit, own = layout.batch or 1, panel.spec.x_max or float("inf"), list[dict[str, Any]]()
+        batch, own = layout.batch or 1, list[dict[str, Any]]()
         for curve in panel.curves:
             about = {"kind": "curve", "series": curve.label, "run": " ".join(curve.runs), "over": curve.over}
             own += [
                 {
                     **about, "images": point.nimg, "value": point.value, "std": point.std, "count": point.trials,
                     "iterations": f"{point.nimg / batch:g}" if layout.batch else "", "num_samples": point.num_samples,
-                    "source": "evaluations during training", "shown": 0 < point.nimg / batch <= limit,
+                    "source": "evaluations during training", "shown": panel.spec.shows(point.nimg / batch),
                 }
                 for point in curve.points
             ]  # fmt: skip

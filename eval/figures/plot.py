@@ -77,10 +77,8 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, lo
     from matplotlib import patheffects
 
     unit = layout.batch or 1
-    # A logarithmic axis cannot show the evaluation before training; the CSV has it.
-    points = [p for p in curve.points if p.nimg > 0]
-    if panel.spec.x_max is not None:
-        points = [p for p in points if p.nimg / unit <= panel.spec.x_max]
+    # The CSV has the others as well.
+    points = [p for p in curve.points if panel.spec.shows(p.nimg / unit)]
     x = [p.nimg / unit for p in points]
     # A white rim separates a curve from the lines that it crosses.
     rim = [patheffects.Stroke(linewidth=2.6, foreground="white"), patheffects.Normal()]
