@@ -60,7 +60,7 @@ class Interval:
         """Whether the blocks differ beyond the scatter of their seeds."""
         return self.blocks_p is not None and self.blocks_p < 1 - self.confidence
 
-    def moved(self, factor: float = 1.0, shift: float = 0.0) -> Interval:
+    def moved(self, factor: float, shift: float) -> Interval:
         """The interval of ``factor · value + shift``."""
         low, high = sorted((factor * self.low + shift, factor * self.high + shift))
         error, value = abs(factor) * self.standard_error, factor * self.value + shift

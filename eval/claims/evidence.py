@@ -133,8 +133,8 @@ class Side:
         """
         if self.seeds and other.seeds and by:
             scaled = {name: [other_by / by * one for one in values] for name, values in other.seeds.items()}
-            found = difference(self.seeds, scaled).moved(by)
-            return found.moved(1.0, value - found.value)
+            found = difference(self.seeds, scaled)
+            return found.moved(by, value - by * found.value)
         confidence = CONFIDENCE if self.seeds or other.seeds else TRIALS
         return interval_of(value, self.variances(by) + other.variances(other_by), confidence)
 
