@@ -185,7 +185,7 @@ def table_records(
     for number, line in enumerate(lines):
         for column in layout.columns:
             source = line.sources.get(column.id)
-            if source is None or (source.published is None and source.run is None):
+            if source is None or (source.published is None and not source.runs):
                 continue
             record = _record(layout, mode, number, column) | {
                 "family": line.family,
@@ -277,7 +277,7 @@ def provenance_notes(lines: Sequence[TableLine], measurements: Measurements) -> 
     if printed:
         notes.append(f"Published numbers as printed ({', '.join(printed)} in results/published).")
     used = measured_lines(lines, measurements)
-    pooled = [_POOLED] if any(source.pool and source.estimate for source in sources) else []
+    pooled = [_POOLED] if any(len(source.runs) > 1 and source.estimate for source in sources) else []
     pooled += [*_kept_starts(lines, used), *_of_others(used)]
     return notes + ([_how(used), *pooled, _where(used)] if used else [])
 

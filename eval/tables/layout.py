@@ -245,19 +245,20 @@ class TableLayout(TableKind):
                 if key not in known:
                     raise SettingError(f"rows[{number}]", f"no column '{key}'{suggestion(key, known)}")
 
-    def run_id(self, run: str, column: ColumnSpec) -> str:
-        """Id of the run that a column shows for a row's run, with the values of the names in braces."""
-        run = column.run_of(run.replace("{column}", column.key))
-        for name, value in self.vars.items():
-            run = run.replace(f"{{{name}}}", str(value))
-        return run
+    def runs_of(self, row: RowSpec, column: ColumnSpec) -> tuple[str, ...]:
+        """Ids of the runs whose mean a column shows in a row, with the values of the names in braces."""
+        found = []
+        for run in () if row.run is None else (row.run, *row.pool):
+            run = column.run_of(run.replace("{column}", column.key))
+            for name, value in self.vars.items():
+                run = run.replace(f"{{{name}}}", str(value))
+            found.append(run)
+        return tuple(found)
 
     def needs(self, runs: Mapping[str, SheetRow]) -> Needs:
         """Rows of a sheet that the table shows."""
-        names: set[str] = set()
-        for _, row in expand(self, runs):
-            for column in self.columns:
-                names |= {self.run_id(row.run or "", column), *map(column.run_of, row.pool)}
+        rows = [row for _, row in expand(self, runs)]
+        names = {run for row in rows for column in self.columns for run in self.runs_of(row, column)}
         return Needs(names, names)
 
 

@@ -179,12 +179,14 @@ def test_the_papers_layouts_serve_other_data_by_names_and_keys(tmp_path, measure
     mapping["rows"] = [
         {"run": "{set}-a1.2"},
         {"run": "{set}-a1.0"},
+        {"run": "{set}-a1.0", "pool": ["{set}-a1.2"], "label": "both"},
         {"label": "quoted", "published": "table1-ddpm-{metric}"},
     ]
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(mapping))
     (tmp_path / "other.yaml").write_text("extends: base.yaml\nvars: {set: sida}\nrows: [{run: '{set}-a1.0'}]\n")
     table = build_table(load_layout(tmp_path / "base.yaml"), measured, runs)
-    assert [row.cells[0].text for row in table.rows] == ["SiD, α = 1.2", "SiD, α = 1.0"]
+    assert [row.cells[0].text for row in table.rows] == ["SiD, α = 1.2", "SiD, α = 1.0", "both"]
+    assert table.records[-1]["run"] == "sid-a1.0 sid-a1.2"
     assert table.records[0]["metric"] == "fd"
     other = build_table(load_layout(tmp_path / "other.yaml"), measured, runs)
     assert other.rows[0].cells[1].text == f"{measured.estimate('sida-a1.0', 'fd').mean:.3f}"
