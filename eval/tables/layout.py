@@ -56,10 +56,6 @@ class ColumnSpec:
         if (self.field is None) == (self.metric is None):
             raise SettingError("field", "name either a field or a metric, not both")
 
-    def run_of(self, run: str) -> str:
-        """Run whose measurement this column shows for a row's run."""
-        return self.run.replace("{run}", run) if self.run and run else run
-
     @property
     def id(self) -> str:
         """Key of the column within the table."""
@@ -249,7 +245,8 @@ class TableLayout(TableKind):
         """Ids of the runs whose mean a column shows in a row, with the values of the names in braces."""
         found = []
         for run in () if row.run is None else (row.run, *row.pool):
-            run = column.run_of(run.replace("{column}", column.key))
+            run = run.replace("{column}", column.key)
+            run = column.run.replace("{run}", run) if column.run else run
             for name, value in self.vars.items():
                 run = run.replace(f"{{{name}}}", str(value))
             found.append(run)
