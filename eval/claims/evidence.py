@@ -445,17 +445,17 @@ def show(estimate: Estimate) -> str:
 
 
 def decided(
-    found: Interval, low: float = 0.0, high: float = math.inf, text: str = "", numbers: Mapping[str, Any] | None = None
+    found: Interval, text: str, numbers: Mapping[str, Any], low: float = 0.0, high: float = math.inf
 ) -> Finding:
     """Decides by a value whose whole interval must lie between two bounds.
 
     Args:
         found: The interval. If teachers differ by an F test and decide differently, nothing is decided.
-        low: Lower bound.
-        high: Upper bound.
         text: Evidence before the interval.
         numbers: Numbers of the finding; added are the interval's ends (``low``, ``high``), its coverage
             (``confidence``), ``df``, and ``p`` of the nearest value that would turn the verdict.
+        low: Lower bound.
+        high: Upper bound.
     """
 
     def judge(one: Interval) -> Outcome:
@@ -463,9 +463,8 @@ def decided(
             return "supported"
         return "contradicted" if one.high < low or one.low > high else UNDECIDED
 
-    known = dict(numbers or {}) | {
-        "low": found.low, "high": found.high, "confidence": found.confidence, "df": found.df,
-    }  # fmt: skip
+    ends = {"low": found.low, "high": found.high, "confidence": found.confidence, "df": found.df}
+    known = {**numbers, **ends}
     outcome = judge(found)
     text += f", {100 * found.confidence:.0f} % interval {found.low:.3g} to {found.high:.3g}"
     bounds = [bound for bound in (low, high) if math.isfinite(bound)]

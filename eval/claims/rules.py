@@ -148,7 +148,7 @@ class LessRule(Rule):
         text += f", after {images:,} images each" if images is not None else ""
         text += f"; gain {gain:.3g}" + (f", after {allowed:.2g} for rounding {sure:.3g}" if allowed else "")
         numbers = {"a": a.mean, "b": b.mean, "gain": gain}
-        found = decided(better.minus(worse, sure, 1.0, 1.0), text=text, numbers=numbers)
+        found = decided(better.minus(worse, sure, 1.0, 1.0), text, numbers)
         # Without any scatter the interval of equal means ends at 0.
         return found if sure else dataclasses.replace(found, outcome=UNDECIDED)
 
@@ -199,7 +199,7 @@ class RatioRule(Rule):
         claimed = claimed if math.isfinite(self.high) else f"at least {self.low:g}"
         text = f"{what}{a.text} against {b.text}; ratio {value:.3f}, claimed {claimed}"
         found = a.minus(b, value, 1 / b.mean, value / b.mean)
-        return decided(found, self.low, self.high, text, {"a": a.mean, "b": b.mean, "ratio": value})
+        return decided(found, text, {"a": a.mean, "b": b.mean, "ratio": value}, self.low, self.high)
 
     def _side(self, operand: Operand, evidence: Evidence, where: str) -> Side:
         if self.quantity and operand.value is None:

@@ -112,7 +112,7 @@ def test_rules_on_single_generators_count_noise_and_rounding(a, b, part, expecte
 
 def test_p_is_that_of_the_bound_that_the_estimate_would_have_to_pass():
     ratio = Interval(1.02, 0.004, 30.0, 1.009, 1.031)
-    found = decided(ratio, low=0.0, high=1.005, text="")
+    found = decided(ratio, "", {}, high=1.005)
     assert found.outcome == "contradicted"
     assert found.numbers["p"] == pytest.approx(ratio.p_value(1.005))
 
