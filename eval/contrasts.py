@@ -60,7 +60,7 @@ class Interval:
         """Whether the blocks differ beyond the scatter of their seeds."""
         return self.blocks_p is not None and self.blocks_p < 1 - self.confidence
 
-    def moved(self, factor: float = 1.0, shift: float = 0.0) -> Interval:
+    def moved(self, factor: float, shift: float) -> Interval:
         """The interval of ``factor · value + shift``."""
         low, high = sorted((factor * self.low + shift, factor * self.high + shift))
         error, value = abs(factor) * self.standard_error, factor * self.value + shift
@@ -113,17 +113,13 @@ def difference(a: Blocks, b: Blocks) -> Interval:
 
 
 def pooled_std(cells: Sequence[Sequence[float]]) -> tuple[float, int]:
-    """Standard deviation within cells, pooled, and its degrees of freedom; cells with one value do not count.
+    """Standard deviation within cells, pooled, and its degrees of freedom.
 
-    Raises:
-        NotMeasuredError: No cell has two values.
+    Args:
+        cells: Values; at least two in one of the cells. Cells with one value do not count.
     """
     several = [cell for cell in cells if len(cell) > 1]
     df = sum(len(cell) - 1 for cell in several)
-    if not df:
-        raise NotMeasuredError(
-            "", "no method has two training seeds, so their scatter is unknown", "train another seed"
-        )
     return math.sqrt(sum((len(cell) - 1) * statistics.variance(cell) for cell in several) / df), df
 
 

@@ -8,15 +8,16 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from eval.contrasts import CONFIDENCE, Blocks, Interval, NotMeasuredError, difference, interval_of, mean_interval
 from eval.results.identity import Identity, barred, comparable
 from eval.results.logs import Point, has_log, has_metric, logged, read_evaluations, read_log
 from eval.results.published import PUBLISHED_TRIALS, Published, published_number
-from eval.results.sheet import SELECTABLE, SheetRow, matching, seen_by
+from eval.results.sheet import SheetRow, check_columns, matching, seen_by
 from eval.results.summary import Estimate, Measurements
-from sida.errors import SettingError, UserError, suggestion
+from sida.config.settings import Finite, Natural, Range
+from sida.errors import SettingError, UserError
 
 Outcome = Literal["supported", "contradicted", "not decided here"]
 UNDECIDED: Outcome = "not decided here"
@@ -45,7 +46,7 @@ class Operand:
     run: str | None = None
     where: dict[str, Any] | None = None
     published: str | None = None
-    value: float | None = None
+    value: Finite | None = None
     label: str = ""
 
     def __post_init__(self) -> None:
@@ -55,9 +56,7 @@ class Operand:
             raise SettingError("run", "use only one of run and where")
         if not self.named and self.published is None and self.value is None:
             raise SettingError("run", "name a run, conditions (where) or a published number")
-        for key in self.where or {}:
-            if key not in SELECTABLE:
-                raise SettingError("where", f"the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
+        check_columns("where", self.where or ())
 
     @property
     def named(self) -> bool:
@@ -66,7 +65,7 @@ class Operand:
 
     def __str__(self) -> str:
         conditions = ", ".join(f"{key} {value}" for key, value in (self.where or {}).items())
-        return self.run or conditions or str(self.published)
+        return self.run or conditions or self.published or self.label
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,9 @@ class Retraining:
         df: Degrees of freedom of a measured scatter; 0 for one that is taken from a publication.
     """
 
-    std: dict[str, float]
+    std: dict[str, Annotated[float, Range(least=0, most=10)]]
     source: str
-    df: int = 0
+    df: Natural = 0
 
 
 @dataclass(frozen=True)
@@ -134,8 +133,8 @@ class Side:
         """
         if self.seeds and other.seeds and by:
             scaled = {name: [other_by / by * one for one in values] for name, values in other.seeds.items()}
-            found = difference(self.seeds, scaled).moved(by)
-            return found.moved(1.0, value - found.value)
+            found = difference(self.seeds, scaled)
+            return found.moved(by, value - by * found.value)
         confidence = CONFIDENCE if self.seeds or other.seeds else TRIALS
         return interval_of(value, self.variances(by) + other.variances(other_by), confidence)
 
@@ -398,6 +397,8 @@ class Evidence:
         printed = operand.published is not None and (self.by_published or not operand.named)
         if printed:
             number = self.quoted(operand, where)
+            if quantity == "nfe" and not number.nfe.isdecimal():
+                raise NotMeasuredError("", f"no number of evaluations is printed of {number.row_label}")
             value = float(number.nfe) if quantity == "nfe" else number.value
             return Side(f"{number.row_label}, published", Estimate(value, 0.0, 1), [(0.0, 1)])
         if quantity == "nfe":
@@ -444,17 +445,17 @@ def show(estimate: Estimate) -> str:
 
 
 def decided(
-    found: Interval, low: float = 0.0, high: float = math.inf, text: str = "", numbers: Mapping[str, Any] | None = None
+    found: Interval, text: str, numbers: Mapping[str, Any], low: float = 0.0, high: float = math.inf
 ) -> Finding:
     """Decides by a value whose whole interval must lie between two bounds.
 
     Args:
         found: The interval. If teachers differ by an F test and decide differently, nothing is decided.
-        low: Lower bound.
-        high: Upper bound.
         text: Evidence before the interval.
         numbers: Numbers of the finding; added are the interval's ends (``low``, ``high``), its coverage
             (``confidence``), ``df``, and ``p`` of the nearest value that would turn the verdict.
+        low: Lower bound.
+        high: Upper bound.
     """
 
     def judge(one: Interval) -> Outcome:
@@ -462,9 +463,8 @@ def decided(
             return "supported"
         return "contradicted" if one.high < low or one.low > high else UNDECIDED
 
-    known = dict(numbers or {}) | {
-        "low": found.low, "high": found.high, "confidence": found.confidence, "df": found.df,
-    }  # fmt: skip
+    ends = {"low": found.low, "high": found.high, "confidence": found.confidence, "df": found.df}
+    known = {**numbers, **ends}
     outcome = judge(found)
     text += f", {100 * found.confidence:.0f} % interval {found.low:.3g} to {found.high:.3g}"
     bounds = [bound for bound in (low, high) if math.isfinite(bound)]

@@ -18,8 +18,9 @@ from eval.claims.evidence import UNDECIDED, Evidence, Finding, Operand, Outcome,
 from eval.contrasts import NotMeasuredError, pooled_std
 from eval.results.logs import Point, first_at_or_below
 from eval.results.published import agreement_of
+from eval.results.sheet import check_columns
 from eval.results.summary import Estimate
-from sida.config.settings import Count, Positive, Variants, from_mapping, load_yaml
+from sida.config.settings import Count, Finite, Positive, Variants, from_mapping, load_yaml
 from sida.errors import SettingError, UserError, suggestion
 
 #: Share of the training seeds that must have a curve's form; at most the rest may have it where it is contradicted.
@@ -129,7 +130,7 @@ class LessRule(Rule):
 
     b: Operand
     direction: Literal["lower", "higher"] = "lower"
-    slack: float = 0.0
+    slack: Finite = 0.0
     equal_images: bool = False
     seeds: Count = 1
 
@@ -147,7 +148,7 @@ class LessRule(Rule):
         text += f", after {images:,} images each" if images is not None else ""
         text += f"; gain {gain:.3g}" + (f", after {allowed:.2g} for rounding {sure:.3g}" if allowed else "")
         numbers = {"a": a.mean, "b": b.mean, "gain": gain}
-        found = decided(better.minus(worse, sure, 1.0, 1.0), text=text, numbers=numbers)
+        found = decided(better.minus(worse, sure, 1.0, 1.0), text, numbers)
         # Without any scatter the interval of equal means ends at 0.
         return found if sure else dataclasses.replace(found, outcome=UNDECIDED)
 
@@ -179,6 +180,9 @@ class RatioRule(Rule):
     spread: str | None = None
     seeds: Count = 1
 
+    def __post_init__(self) -> None:
+        check_columns("spread", [self.spread] if self.spread is not None else [])
+
     @property
     def compared(self) -> dict[str, Operand]:
         """The operands, unless a quantity is compared."""
@@ -195,7 +199,7 @@ class RatioRule(Rule):
         claimed = claimed if math.isfinite(self.high) else f"at least {self.low:g}"
         text = f"{what}{a.text} against {b.text}; ratio {value:.3f}, claimed {claimed}"
         found = a.minus(b, value, 1 / b.mean, value / b.mean)
-        return decided(found, self.low, self.high, text, {"a": a.mean, "b": b.mean, "ratio": value})
+        return decided(found, text, {"a": a.mean, "b": b.mean, "ratio": value}, self.low, self.high)
 
     def _side(self, operand: Operand, evidence: Evidence, where: str) -> Side:
         if self.quantity and operand.value is None:
@@ -206,10 +210,12 @@ class RatioRule(Rule):
 
     def _spread(self, operand: Operand, evidence: Evidence, column: str) -> Side:
         """(Largest − smallest) / mean of a metric over a column's values."""
-        groups: dict[float, list[float]] = {}
+        groups: dict[Any, list[float]] = {}
         for name in evidence.runs_of(operand):
+            if name not in evidence.runs:
+                raise NotMeasuredError("", f"run '{name}' is not in the sample sheet, which has {column}")
             mean = evidence.measurements.estimate(name, self.metric).mean
-            groups.setdefault(float(getattr(evidence.runs[name], column)), []).append(mean)
+            groups.setdefault(getattr(evidence.runs[name], column), []).append(mean)
         if len(groups) < 2 or min(map(len, groups.values())) < max(2, self.seeds):
             raise NotMeasuredError("", f"fewer than {self.seeds} training seeds for each {column} of {operand}")
         cells = sorted(groups.values(), key=statistics.fmean)
@@ -239,7 +245,7 @@ class ReachesRule(Rule):
     b: Operand | None = None
     times: Positive = 1.0
     level: Operand | None = None
-    factor: float = 1.0
+    factor: Positive = 1.0
 
     def __post_init__(self) -> None:
         if (self.images is None) == (self.b is None):
@@ -320,7 +326,7 @@ class ShapeRule(Rule):
 
     form: Literal["exponential", "power", "diverging", "stable"]
     low: float = 0.0
-    factor: float = 1.0
+    factor: Positive = 1.0
     b: Operand | None = None
     high: float = math.inf
     images: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,9 +12,9 @@ from eval.results.csv_files import csv_text
 from eval.results.identity import comparable
 from eval.results.logs import Curve, pool
 from eval.results.published import load_published, published_number
-from eval.results.sheet import Needs, SheetRow, matching
+from eval.results.sheet import Needs, SheetRow, check_columns, matching
 from eval.results.summary import Estimate, Measurement, require_comparable
-from sida.config.settings import Count
+from sida.config.settings import Count, Positive
 from sida.errors import SettingError, UserError
 
 
@@ -36,7 +36,7 @@ class SeriesSpec:
     optional: bool = False
 
     def __post_init__(self) -> None:
-        check_pick(self, ("each",), "give conditions")
+        check_columns("each", self.each)
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,13 @@ class PanelSpec:
     x_label: str = ""
     y_label: str = ""
     y_scale: Literal["log", "linear"] = "log"
-    x_min: float | None = None
-    x_max: float | None = None
+    x_min: Positive | None = None
+    x_max: Positive | None = None
     optional: bool = False
+
+    def shows(self, place: float) -> bool:
+        """Whether the axis has a place; a logarithmic one has none for the evaluation before training."""
+        return 0 < place <= (math.inf if self.x_max is None else self.x_max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,18 +124,18 @@ class CurvesLayout(FigureKind):
         """Number of panels in a full row."""
         return min(self.columns, len(self.panels))
 
-    def present(self, runs: Runs) -> CurvesLayout:
-        """The figure without optional panels whose series match no run; the others are then equally wide.
+    def shown(self, runs: Runs) -> dict[int, PanelSpec]:
+        """Panels by their number in the layout, without optional ones whose series match no run.
 
         Raises:
             UserError: No panel is left.
         """
-        panels = tuple(p for p in self.panels if not p.optional or any(matching(runs, s.each) for s in p.series))
-        if not panels:
+        panels = enumerate(self.panels)
+        found = {n: p for n, p in panels if not p.optional or any(matching(runs, s.each) for s in p.series)}
+        if not found:
             fault = "has no panels, or no run of the sample sheet matches any"
             raise UserError(self.source, fault, "remove the figure")
-        fewer = len(panels) < len(self.panels)
-        return dataclasses.replace(self, panels=panels, widths=None) if fewer else self
+        return found
 
     def line_rows(self, line: LineSpec, runs: Runs) -> list[SheetRow]:
         """Rows that a reference line names; a line needs exactly one."""
@@ -144,24 +148,23 @@ class CurvesLayout(FigureKind):
 
     def needs(self, runs: Runs) -> Needs:
         """Needs rows with a curve, and measured rows of reference lines."""
-        panels = self.present(runs).panels
+        panels = self.shown(runs).values()
         curves = {run.run for panel in panels for series in panel.series for run in matching(runs, series.each)}
         lines = {run.run for panel in panels for line in panel.lines for run in self.line_rows(line, runs)}
         return Needs((curves | lines) if self.final else lines, curves)
 
     def gather(self, sources: Sources) -> list[Panel]:
-        """Collects the data of every panel.
+        """Collects the data of every panel that is shown.
 
         Raises:
             UserError: Data that are not optional in the layout are missing or faulty.
         """
-        return [
-            _panel(self, spec, sources, f"{self.source}: panels[{number}]") for number, spec in enumerate(self.panels)
-        ]
+        panels = self.shown(sources.runs).items()
+        return [_panel(self, spec, sources, f"{self.source}: panels[{number}]") for number, spec in panels]
 
     def check(self, sources: Sources) -> None:
         """Refuses series and lines without data."""
-        self.present(sources.runs).gather(sources)
+        self.gather(sources)
 
 
 @dataclass(frozen=True)
@@ -288,14 +291,14 @@ def curves_csv(layout: CurvesLayout, panels: Sequence[Panel]) -> str:
     """CSV of the figure: one line per evaluation, kept generator, reference line and missing series."""
     records: list[dict[str, Any]] = []
     for panel in panels:
-        batch, limit, own = layout.batch or 1, panel.spec.x_max or float("inf"), list[dict[str, Any]]()
+        batch, own = layout.batch or 1, list[dict[str, Any]]()
         for curve in panel.curves:
             about = {"kind": "curve", "series": curve.label, "run": " ".join(curve.runs), "over": curve.over}
             own += [
                 {
                     **about, "images": point.nimg, "value": point.value, "std": point.std, "count": point.trials,
                     "iterations": f"{point.nimg / batch:g}" if layout.batch else "", "num_samples": point.num_samples,
-                    "source": "evaluations during training", "shown": 0 < point.nimg / batch <= limit,
+                    "source": "evaluations during training", "shown": panel.spec.shows(point.nimg / batch),
                 }
                 for point in curve.points
             ]  # fmt: skip

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from eval.figures import style
 from eval.results.logs import Point, has_log, has_metric, kept_images, read_evaluations
-from eval.results.sheet import SELECTABLE, Needs, SheetRow, read_extended, read_runs
+from eval.results.sheet import Needs, SheetRow, check_columns, read_extended, read_runs
 from eval.results.summary import Measurements, measured_in
 from sida.config.lookup import Registry, RegistryEntry, find_file
 from sida.config.settings import Range, from_mapping, load_spec
-from sida.errors import SettingError, UserError, suggestion
+from sida.errors import SettingError, UserError
 from sida.files.atomic import write_text
 
 if TYPE_CHECKING:
@@ -139,9 +139,7 @@ def check_pick(spec: object, ways: tuple[str, ...], remedy: str) -> None:
     if len(given) != 1:
         raise SettingError("where", remedy)
     conditions = getattr(spec, given[0])
-    for key in conditions if isinstance(conditions, Mapping) else ():
-        if key not in SELECTABLE:
-            raise SettingError(given[0], f"the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
+    check_columns(given[0], conditions if isinstance(conditions, Mapping) else ())
 
 
 #: Figure kinds by the ``kind`` of a layout.

@@ -30,10 +30,9 @@ class CurvesFigure(CurvesLayout):
 
     def build(self, sources: Sources) -> Drawing:
         """Draws the panels whose series match a row."""
-        layout = self.present(sources.runs)
-        panels = layout.gather(sources)
+        panels = self.gather(sources)
         missing, notes = ([text for panel in panels for text in getattr(panel, name)] for name in ("missing", "notes"))
-        return Drawing(draw_curves(layout, panels), curves_csv(layout, panels), missing, notes)
+        return Drawing(draw_curves(self, panels), curves_csv(self, panels), missing, notes)
 
 
 def draw_curves(layout: CurvesLayout, panels: Sequence[Panel]) -> Figure:
@@ -42,9 +41,9 @@ def draw_curves(layout: CurvesLayout, panels: Sequence[Panel]) -> Figure:
     figure = style.new_figure(layout.width, layout.height)
     across = min(layout.columns, len(panels))
     shared: Any = "row" if layout.share_y else False
-    grid = figure.subplots(
-        -(-len(panels) // across), across, squeeze=False, width_ratios=layout.widths, sharey=shared
-    ).flat
+    # Without the panels that are left out the others are equally wide.
+    widths = layout.widths if len(panels) == len(layout.panels) else None
+    grid = figure.subplots(-(-len(panels) // across), across, squeeze=False, width_ratios=widths, sharey=shared).flat
     for axes, panel in itertools.zip_longest(grid, panels):
         if panel is None:
             axes.set_axis_off()
@@ -78,10 +77,8 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, lo
     from matplotlib import patheffects
 
     unit = layout.batch or 1
-    # A logarithmic axis cannot show the evaluation before training; the CSV has it.
-    points = [p for p in curve.points if p.nimg > 0]
-    if panel.spec.x_max is not None:
-        points = [p for p in points if p.nimg / unit <= panel.spec.x_max]
+    # The CSV has the others as well.
+    points = [p for p in curve.points if panel.spec.shows(p.nimg / unit)]
     x = [p.nimg / unit for p in points]
     # A white rim separates a curve from the lines that it crosses.
     rim = [patheffects.Stroke(linewidth=2.6, foreground="white"), patheffects.Normal()]

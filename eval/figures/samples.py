@@ -66,11 +66,8 @@ class SamplesFigure(FigureKind):
 
     def panel_rows(self, panel: SamplesPanel, runs: Runs) -> list[SheetRow]:
         """Rows of the sheet that a panel shows."""
-        if panel.where is not None:
-            return matching(runs, panel.where)
-        if panel.each is not None:
-            return matching(runs, panel.each)
-        return matching(runs, panel.first or {})[:1]
+        found = matching(runs, panel.where or panel.each or panel.first or {})
+        return found if panel.first is None else found[:1]
 
     def grids(self, runs: Runs) -> list[tuple[SamplesPanel, SheetRow]]:
         """Each grid to draw with its run.
@@ -108,8 +105,8 @@ class SamplesFigure(FigureKind):
             raise UserError(
                 "--spec", "sample grids need the generators' specs (JSON text or a file with key 'generators')"
             )
-        if not isinstance(sources.generators, list):
-            raise UserError("--spec", "key 'generators' is missing", "give a list of measure specs")
+        if not isinstance(sources.generators, list) or not all(isinstance(one, dict) for one in sources.generators):
+            raise UserError("--spec", "key 'generators' is missing or no list of specs", "give a list of measure specs")
         generators = {str(generator.get("run")): generator for generator in sources.generators}
         shown = self.grids(sources.runs)
         for _, run in shown:
@@ -177,10 +174,10 @@ def picture(grid: Grid, columns: int, upscale: int) -> np.ndarray:
 def draw_grids(layout: SamplesFigure, grids: Sequence[Grid]) -> Figure:
     """Draws one titled picture per panel, with class numbers at the left of each row of panels."""
     pictures = [picture(grid, layout.columns, layout.upscale) for grid in grids]
-    alone = min(layout.panels_per_row, len(grids)) == 1
+    across = min(layout.panels_per_row, len(grids))
+    alone = across == 1
     # Panels side by side have room for two short lines each; a single panel takes one line.
     captions = [(", " if alone else "\n").join(grid.caption()) for grid in grids]
-    across = min(layout.panels_per_row, len(grids))
     down, (height, width) = -(-len(grids) // across), pictures[0].shape[:2]
     below = 0.3 if alone else 0.4  # inches of title and caption
     figure = style.new_figure(layout.width, down * (layout.width / across * height / width + below), pad=0.02)

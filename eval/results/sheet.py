@@ -28,7 +28,7 @@ from sida.config.settings import (
     load_yaml,
     names_object,
 )
-from sida.errors import UserError
+from sida.errors import SettingError, UserError, suggestion
 from sida.files.text_files import MOST_LINES, check_amount, first_double, read_text
 from sida.methods.method import Saw
 from sida.methods.registry import METHODS
@@ -237,6 +237,18 @@ def seen_by(measured: Measurement, row: SheetRow | None) -> Saw | None:
 
 #: Columns of the sample sheet that conditions may name.
 SELECTABLE = ("run", "family", "label", "method", "teacher", "init", "alpha", "recipe", "sampler", "seed", "dataset")
+
+
+def check_columns(key: str, names: Iterable[str]) -> None:
+    """Requires that a setting names columns of the sample sheet that conditions may name.
+
+    Raises:
+        SettingError: The setting ``key`` names another.
+    """
+    for name in names:
+        if name not in SELECTABLE:
+            raise SettingError(key, f"the sample sheet has no column '{name}'{suggestion(name, SELECTABLE)}")
+
 
 #: Condition on the column ``method`` for any custom method, ``module:object``.
 OWN = "own"

@@ -43,7 +43,7 @@ from eval.tables.render import to_csv, to_html, to_markdown
 from eval.tables.scores import with_scores
 from sida.config.lookup import find_file
 from sida.config.settings import from_mapping
-from sida.errors import UserError
+from sida.errors import UserError, suggestion
 from sida.files.atomic import json_text, read_hashed_json, write_text
 from sida.files.text_files import with_hash
 
@@ -132,11 +132,10 @@ def build_table(
             in one column.
     """
     mode = mode or layout.mode or "measured"
-    # Optional columns of metrics that nothing was measured by are left out.
-    known = {row.metric for row in measurements.rows}
-    kept = tuple(c for c in layout.columns if not c.optional or c.metric in known or known & {*c.held_out})
-    layout, printed_heads = with_headings(replace(layout, columns=kept), mode)
+    given, (layout, printed_heads) = layout, shown_columns(layout, measurements, mode)
     lines, left_out = without_unlike(layout, resolve(layout, measurements, runs, mode))
+    if mode == "measured" and lines:
+        _require_measured(given, measurements)
     require_comparable(measured_lines(lines, measurements), layout.source)
     best = best_values(layout, lines, mode)
     columns, rows = grid(layout, lines, mode, best)
@@ -166,6 +165,18 @@ def build_table(
     )
 
 
+def _require_measured(layout: TableLayout, measurements: Measurements) -> None:
+    """Refuses columns of metrics that were measured for no row."""
+    known = measurements.metrics
+    for number, column in enumerate(layout.columns):
+        if known and column.metric and not (column.optional or column.held_out) and column.metric not in known:
+            raise UserError(
+                f"{layout.source}: columns[{number}].metric",
+                f"'{column.metric}' was not measured in {measurements.source}{suggestion(column.metric, known)}",
+                "add it to the protocol or remove the column",
+            )
+
+
 def table_records(
     layout: TableLayout, lines: list[TableLine], measurements: Measurements, mode: Mode, best: Best
 ) -> list[dict[str, Any]]:
@@ -174,7 +185,7 @@ def table_records(
     for number, line in enumerate(lines):
         for column in layout.columns:
             source = line.sources.get(column.id)
-            if source is None or (source.published is None and source.run is None):
+            if source is None or (source.published is None and not source.runs):
                 continue
             record = _record(layout, mode, number, column) | {
                 "family": line.family,
@@ -226,8 +237,12 @@ def _measured(source: CellSource, lines: list[Measurement]) -> dict[str, Any]:
     return record
 
 
-def with_headings(layout: TableLayout, mode: Mode) -> tuple[TableLayout, list[dict[str, Any]]]:
-    """Replaces headings ``@id`` by the literal text of the published number ``id``.
+def shown_columns(
+    layout: TableLayout, measurements: Measurements, mode: Mode
+) -> tuple[TableLayout, list[dict[str, Any]]]:
+    """Leaves out optional columns of metrics that nothing was measured by, and fills in the others' headings.
+
+    A heading ``@id`` becomes the literal text of the published number ``id``.
 
     Returns:
         The layout, and records of the numbers (row −1) for modes that show published numbers.
@@ -235,8 +250,10 @@ def with_headings(layout: TableLayout, mode: Mode) -> tuple[TableLayout, list[di
     Raises:
         UserError: Unknown id.
     """
-    columns, records = [], []
+    columns, records, known = [], [], {*measurements.metrics}
     for number, column in enumerate(layout.columns):
+        if column.optional and not known & {column.metric, *column.held_out}:
+            continue
         if column.head.startswith("@"):
             found = published_number(column.head[1:], f"{layout.source}: columns[{number}].head")
             column = replace(column, head=found.literal)
@@ -260,7 +277,7 @@ def provenance_notes(lines: Sequence[TableLine], measurements: Measurements) -> 
     if printed:
         notes.append(f"Published numbers as printed ({', '.join(printed)} in results/published).")
     used = measured_lines(lines, measurements)
-    pooled = [_POOLED] if any(source.pool and source.estimate for source in sources) else []
+    pooled = [_POOLED] if any(len(source.runs) > 1 and source.estimate for source in sources) else []
     pooled += [*_kept_starts(lines, used), *_of_others(used)]
     return notes + ([_how(used), *pooled, _where(used)] if used else [])
 

@@ -31,9 +31,8 @@ class CellSource:
     Attributes:
         metric: Key of the metric in the measurements.
         published: The published number.
-        run: Id of the run whose measurement the cell shows.
-        pool: Further runs with other training seeds, pooled with ``run``.
-        estimate: Measurement of the run, or of the pool (``trials`` then counts training seeds).
+        runs: Ids of the runs whose measurement the cell shows: one, or several training seeds.
+        estimate: Measurement of the run, or of several (``trials`` then counts training seeds).
         empty: Cell for a column without a number by layout.
         compared: Comparison of measured and published number by rule EQ, or the reason why there is none.
         identity: Identity of the measured values.
@@ -42,10 +41,9 @@ class CellSource:
 
     metric: str
     published: Published | None = None
-    run: str | None = None
+    runs: tuple[str, ...] = ()
     estimate: Estimate | None = None
     empty: Cell | None = None
-    pool: tuple[str, ...] = ()
     compared: Agreement | str | None = None
     identity: Identity | None = None
     keys: tuple[str, ...] = ()
@@ -57,9 +55,9 @@ class CellSource:
         return [identity for identity in (printed, self.identity) if identity is not None]
 
     @property
-    def runs(self) -> list[str]:
-        """Runs whose measurements the cell shows."""
-        return [] if self.run is None else [self.run, *self.pool]
+    def run(self) -> str | None:
+        """The first of the runs."""
+        return self.runs[0] if self.runs else None
 
     def lines(self, measurements: Measurements) -> list[Measurement]:
         """Lines of ``measurements.csv`` behind a measured cell; none without a measurement."""
@@ -124,9 +122,7 @@ def resolve(
         if mode == "measured":
             spec = dataclasses.replace(spec, label=spec.measured_label or spec.label)
         sources = {
-            column.id: data.source(spec, column, number, where)
-            for number, column in enumerate(layout.columns)
-            if column.metric is not None
+            column.id: data.source(spec, column, where) for column in layout.columns if column.metric is not None
         }
         first = next((source.run for source in sources.values() if source.run), spec.run or "")
         nfe = int(spec.nfe) if spec.nfe and spec.nfe.isdecimal() and len(spec.nfe) < 10 else measurements.nfe(first)
@@ -146,33 +142,30 @@ class _Data:
     mode: Mode
     rows: Sequence[RowSpec]
 
-    def source(self, spec: RowSpec, column: ColumnSpec, number: int, where: str) -> CellSource:
-        """Data of the cell of a row (with its place ``where``) in a column (with its number)."""
+    def source(self, spec: RowSpec, column: ColumnSpec, where: str) -> CellSource:
+        """Data of the cell of a row (with its place ``where``) in a column."""
         measurements, metric, empty = self.measurements, str(column.metric), None
         if self.mode != "measured":  # blank cells of the paper may have measurements
             empty = DASH if column.id in spec.dash else BLANK if column.id in spec.blank else None
         printed = self._printed(spec, column, where) if empty is None else None
         absent = DASH if column.held_out else empty
-        shown = spec.run is not None and (self.mode != "paper" or spec.scored)
-        run = self._run_id(str(spec.run), column, where) if shown else None
-        if run is None:
+        runs = self.layout.runs_of(spec, column) if self.mode != "paper" or spec.scored else ()
+        if not runs:
             return CellSource(metric, printed, empty=absent)
-        pool = tuple(column.run_of(name) for name in spec.pool)
-        names, keys = [run, *pool], self._keys[column.id]
-        if self.mode == "measured" and not column.held_out:
-            self._check(number, where, names, metric)
-        if not keys or not all(measurements.has(name, key) for name in names for key in keys):
-            return CellSource(metric, printed, run, None, absent, pool)
-        estimates = [self._estimate(name, keys, where) for name in names]
-        pooled = Estimate.of([estimate.mean for estimate in estimates]) if spec.pool else estimates[0]
+        self._require_listed(runs, where, self.mode == "measured" and not column.held_out)
+        keys = self._keys[column.id]
+        if not keys or not all(measurements.has(name, key) for name in runs for key in keys):
+            return CellSource(metric, printed, runs, None, absent)
+        estimates = [self._estimate(name, keys, where) for name in runs]
+        pooled = Estimate.of([estimate.mean for estimate in estimates]) if len(runs) > 1 else estimates[0]
         compared: Agreement | str | None = None
         if printed is not None:
-            lines = [line for name in names for line in measurements.lines(name, metric)]
+            lines = [line for name in runs for line in measurements.lines(name, metric)]
             compared = LATER if column.id in spec.later else agreement_of(pooled, lines, printed)
-        identity = dataclasses.replace(self._identity(run, keys), saw=self._seen(names))
+        identity = dataclasses.replace(self._identity(runs[0], keys), saw=self._seen(runs))
         for key in keys:
-            self._require_alike(names, key, where)
-        return CellSource(metric, printed, run, pooled, empty, pool, compared, identity, keys)
+            self._require_alike(runs, key, where)
+        return CellSource(metric, printed, runs, pooled, empty, compared, identity, keys)
 
     @functools.cached_property
     def _keys(self) -> dict[str, tuple[str, ...]]:
@@ -182,7 +175,7 @@ class _Data:
 
     def _held_out(self, column: ColumnSpec) -> tuple[str, ...]:
         """Metrics of a column's mean whose network no row met by loss or start; none if fewer than two are left."""
-        runs = [name for row in self.rows if row.run for name in (self.layout.run_id(row.run, column), *row.pool)]
+        runs = [name for row in self.rows for name in self.layout.runs_of(row, column)]
         measured = [(key, name) for key in column.held_out for name in runs if self.measurements.has(name, key)]
         found = {
             (key, name): dataclasses.replace(self._identity(name, (key,)), saw=self._seen([name]))
@@ -239,25 +232,15 @@ class _Data:
         key = spec.published.replace("{column}", column.key).replace("{metric}", slug)
         return published_number(key, where.rpartition(".")[0] + ".published")
 
-    def _run_id(self, run: str, column: ColumnSpec, where: str) -> str:
-        run = self.layout.run_id(run, column)
-        if "{" in run:
-            raise UserError(where, f"'{run}' has a name in braces that is neither 'column' nor a key of vars", "set it")
-        return run
-
-    def _check(self, number: int, where: str, names: list[str], metric: str) -> None:
-        """Refuses rows that are not in the sheet, and metrics that were measured for no row; names the layout's key."""
-        for run in names:
-            if run not in self.runs:
+    def _require_listed(self, runs: Sequence[str], where: str, in_sheet: bool) -> None:
+        """Refuses ids with a name in braces that has no value, and with ``in_sheet`` rows that are not in the sheet."""
+        for run in runs:
+            if "{" in run:
+                fault = f"'{run}' has a name in braces that is neither 'column' nor a key of vars"
+                raise UserError(where, fault, "set it")
+            if in_sheet and run not in self.runs:
                 near = suggestion(run, self.runs)
                 raise UserError(where, f"unknown run '{run}': the sample sheet does not list it{near}")
-        known = self.measurements.metrics
-        if known and metric not in known:
-            raise UserError(
-                f"{self.layout.source}: columns[{number}].metric",
-                f"'{metric}' was not measured in {self.measurements.source}{suggestion(metric, known)}",
-                "add it to the protocol or remove the column",
-            )
 
 
 def without_unlike(layout: TableLayout, lines: Sequence[TableLine]) -> tuple[list[TableLine], list[str]]:

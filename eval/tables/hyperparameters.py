@@ -13,8 +13,9 @@ from eval.results.published import published_number
 from eval.results.sheet import Needs, SheetRow
 from eval.tables.layout import Mode, TableKind, TableSources
 from eval.tables.model import RECORD_FIELDS, Cell, Column, Row, Table, published_record
-from sida.config.settings import OneOf
-from sida.methods.registry import METHODS
+from sida.config.settings import Natural, OneOf, from_mapping
+from sida.errors import SettingError
+from sida.methods.registry import METHODS, DistillConfig, resolve_recipe
 
 if TYPE_CHECKING:
     from sida.config.recipe import ResolvedConfig
@@ -76,6 +77,31 @@ class HyperRow:
     span: bool = False
     form: str = "{}"
 
+    def __post_init__(self) -> None:
+        if not (self.published or self.setting or self.log) and self.text is None:
+            raise SettingError("setting", "a line needs published numbers, a setting, a log or a text", "name one")
+        values = self.published or self.setting or ("",)
+        try:
+            self.form.format(*values)
+        except (AttributeError, IndexError, KeyError, ValueError):
+            raise SettingError("form", f"'{self.form}' must have {{}} for each of {len(values)} values") from None
+
+
+@dataclass(frozen=True)
+class Training:
+    """Settings of a training, and its network's architecture; None: that of its teacher's file."""
+
+    settings: Mapping[str, Any]
+    network: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """Settings that the table prints: those of the trainings by row, and the number of GPUs."""
+
+    gpus: Natural
+    students: Mapping[str, Training]
+
 
 @dataclass(frozen=True, kw_only=True)
 class HyperLayout(TableKind):
@@ -98,7 +124,10 @@ class HyperLayout(TableKind):
     def build(self, sources: TableSources) -> Table:
         """Builds Table 8; without settings, cells say 'not configured'."""
         mode = sources.mode or self.mode or "audit"
-        return _Builder(self, sources, mode, {"table": Path(self.source).stem, "mode": mode}).table()
+        about = {"table": Path(self.source).stem, "mode": mode}
+        given = {key: value for key, value in (sources.settings or {}).items() if key in ("gpus", "students")}
+        trainings = None if sources.settings is None else from_mapping(Trainings, given, "--spec:")
+        return _Builder(self, trainings, sources.results, mode, about).table()
 
 
 @dataclass(frozen=True)
@@ -110,7 +139,8 @@ class _Builder:
     """
 
     layout: HyperLayout
-    sources: TableSources
+    trainings: Trainings | None
+    results: Path | None
     mode: Mode
     about: Mapping[str, str]
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -123,7 +153,7 @@ class _Builder:
         columns = (*heads, *(Column(column.head) for column in layout.columns))
         notes = list(layout.notes)
         if self.mode != "paper":
-            given = self.sources.settings
+            given = self.trainings is not None
             notes.append("Configured: settings of the preset." if given else "No settings were given (--spec).")
             notes.append("Measured: medians (memory: maxima) over the training logs without their first record.")
         about = (self.about["table"], layout.title, layout.caption, self.mode)
@@ -136,7 +166,7 @@ class _Builder:
         lines: list[tuple[str, list[Cell]]] = []
         if self.mode != "measured" and (spec.published or spec.text is not None):
             lines.append(("published", self._published(number)))
-        if self.mode != "paper" and spec.text is None:
+        if self.mode != "paper" and spec.text is None and (spec.setting or spec.log):
             lines.append(("configured" if spec.setting else "measured", self._own(number)))
         if self.mode == "measured" and spec.text is not None:
             lines.append(("", [Cell(spec.text)] * len(self.layout.columns)))
@@ -179,25 +209,21 @@ class _Builder:
         self.records.append({**dict.fromkeys(RECORD_FIELDS, ""), **place, **fields, **self.about})
 
     def _setting(self, spec: HyperRow, run: str) -> str | None:
-        given = self.sources.settings
-        if given is None or run not in given["students"]:
+        if self.trainings is None or run not in self.trainings.students:
             return None
-        from sida.config.settings import from_mapping
-        from sida.methods.registry import DistillConfig, resolve_recipe
         from sida.networks.file import read_metadata
 
-        student, where = given["students"][run], f"run '{run}'"
-        config = from_mapping(DistillConfig, student["settings"], where)
-        # The file of an imported teacher has its architecture.
-        network = student["network"] or read_metadata(config.teacher)["network"]
-        resolved, gpus = resolve_recipe(config, network, where), max(1, int(given["gpus"]))
+        student, where = self.trainings.students[run], f"run '{run}'"
+        config = from_mapping(DistillConfig, student.settings, where)
+        network = student.network or read_metadata(config.teacher)["network"]
+        resolved, gpus = resolve_recipe(config, network, where), max(1, self.trainings.gpus)
         values = [_text(PRINTED_SETTINGS[name](resolved, gpus)) for name in spec.setting]
         form = spec.form if spec.form.count("{}") == len(values) else "{}"
         return form.format(*values)
 
     def _logged(self, spec: HyperRow, run: str) -> str | None:
         key, summarise = LOGS[str(spec.log)]
-        path = self.sources.results / "students" / run / "train.jsonl" if self.sources.results else None
+        path = self.results / "students" / run / "train.jsonl" if self.results else None
         values = logged(read_log(path), key) if path and has_log(path) else []
         return f"{summarise(values):.3g}" if values else None
 

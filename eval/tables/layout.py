@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from eval.results.sheet import SELECTABLE, Needs, SheetRow, matching, read_extended, with_other_seeds
+from eval.results.sheet import Needs, SheetRow, check_columns, matching, read_extended, with_other_seeds
 from eval.results.summary import Measurements
 from eval.tables.model import Table
 from sida.config.lookup import Registry, RegistryEntry
@@ -55,10 +55,6 @@ class ColumnSpec:
     def __post_init__(self) -> None:
         if (self.field is None) == (self.metric is None):
             raise SettingError("field", "name either a field or a metric, not both")
-
-    def run_of(self, run: str) -> str:
-        """Run whose measurement this column shows for a row's run."""
-        return self.run.replace("{run}", run) if self.run and run else run
 
     @property
     def id(self) -> str:
@@ -121,9 +117,7 @@ class RowSpec:
     optional: bool = False
 
     def __post_init__(self) -> None:
-        for key in self.each or {}:
-            if key not in SELECTABLE:
-                raise SettingError("each", f"the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
+        check_columns("each", self.each or ())
         if self.published is not None and self.each is not None:
             raise SettingError("published", "cannot be combined with each", "one published row belongs to one run")
         if self.pool_seeds and self.pool:
@@ -247,19 +241,21 @@ class TableLayout(TableKind):
                 if key not in known:
                     raise SettingError(f"rows[{number}]", f"no column '{key}'{suggestion(key, known)}")
 
-    def run_id(self, run: str, column: ColumnSpec) -> str:
-        """Id of the run that a column shows for a row's run, with the values of the names in braces."""
-        run = column.run_of(run.replace("{column}", column.key))
-        for name, value in self.vars.items():
-            run = run.replace(f"{{{name}}}", str(value))
-        return run
+    def runs_of(self, row: RowSpec, column: ColumnSpec) -> tuple[str, ...]:
+        """Ids of the runs whose mean a column shows in a row, with the values of the names in braces."""
+        found = []
+        for run in () if row.run is None else (row.run, *row.pool):
+            run = run.replace("{column}", column.key)
+            run = column.run.replace("{run}", run) if column.run else run
+            for name, value in self.vars.items():
+                run = run.replace(f"{{{name}}}", str(value))
+            found.append(run)
+        return tuple(found)
 
     def needs(self, runs: Mapping[str, SheetRow]) -> Needs:
         """Rows of a sheet that the table shows."""
-        names: set[str] = set()
-        for _, row in expand(self, runs):
-            for column in self.columns:
-                names |= {self.run_id(row.run or "", column), *map(column.run_of, row.pool)}
+        rows = [row for _, row in expand(self, runs)]
+        names = {run for row in rows for column in self.columns for run in self.runs_of(row, column)}
         return Needs(names, names)
 
 

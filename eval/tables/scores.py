@@ -95,40 +95,35 @@ def unfitting(score: Score, table: str | None) -> list[str]:
         return []
     mine = score.protocol
     if mine.num_samples != wanted.num_samples:
-        sizes = f"trials of {mine.num_samples:,} images, its protocol '{wanted.name}' has {wanted.num_samples:,}"
-        return [f"the row does not fit {table}: it has {sizes}"]
-    other = mine.name != wanted.name and f"protocol '{mine.name}', its numbers have '{wanted.name}'"
-    return [f"the row does not fit {table}: it has {other}"] if other else []
+        other = f"trials of {mine.num_samples:,} images, its protocol '{wanted.name}' has {wanted.num_samples:,}"
+    elif mine.name != wanted.name:
+        other = f"protocol '{mine.name}', its numbers have '{wanted.name}'"
+    else:
+        return []
+    return [f"the row does not fit {table}: it has {other}"]
 
 
 def latex_row(score: Score, columns: Sequence[ColumnSpec]) -> str:
     """A row of a table's LaTeX with these columns, decimals and units, under a comment that names them."""
-    cells = [latex_cell(cell, heading(column)) for cell, column in zip(_cells(score, columns), columns)]
+    cells = [latex_cell(_cell(score, column), heading(column)) for column in columns]
     return f"% {' & '.join(escape(column.head) for column in columns)}\n{' & '.join(cells)} \\\\"
 
 
 def markdown_row(score: Score, columns: Sequence[ColumnSpec]) -> str:
     """The same row as a Markdown table of one line."""
     heads = tuple(heading(column) for column in columns)
-    return to_markdown(Table(score.name, "", "", "measured", heads, (Row(_cells(score, columns)),)))
+    row = Row(tuple(_cell(score, column) for column in columns))
+    return to_markdown(Table(score.name, "", "", "measured", heads, (row,)))
 
 
-def _cells(score: Score, columns: Sequence[ColumnSpec]) -> tuple[Cell, ...]:
-    texts = {"label": score.name, "family": score.family, "nfe": str(score.nfe or "")}
-    return tuple(
-        measured_cell(column, CellSource(key, estimate=_estimate(score, key), identity=score.identity(key)))
-        if (key := column.metric)
-        else Cell(text)
-        if (text := texts.get(str(column.field)))
-        else BLANK
-        for column in columns
-    )
-
-
-def _estimate(score: Score, key: str) -> Estimate | None:
-    if not (values := score.values(key)):
-        return None
-    return Estimate(sum(values) / len(values), score.spread(score.protocol.metric(key)), len(values))
+def _cell(score: Score, column: ColumnSpec) -> Cell:
+    if (key := column.metric) is None:
+        text = {"label": score.name, "family": score.family, "nfe": str(score.nfe or "")}.get(str(column.field))
+        return Cell(text) if text else BLANK
+    estimate = None
+    if values := score.values(key):
+        estimate = Estimate(sum(values) / len(values), score.spread(score.protocol.metric(key)), len(values))
+    return measured_cell(column, CellSource(key, estimate=estimate, identity=score.identity(key)))
 
 
 def _added_runs(measured: Measurements, path: str | Path) -> dict[str, SheetRow]:

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from eval.contrasts import difference, mean_interval, pooled_std, survivors
+from eval.contrasts import difference, mean_interval, survivors
 from tests.refused import refused
 
 values = st.lists(st.floats(-100, 100, allow_subnormal=False), min_size=2, max_size=6)
@@ -84,11 +84,6 @@ def test_what_cannot_be_compared_is_refused():
     refused("one training seed of A from each", difference, {"t": [1.0], "u": [2.0]}, {"t": two, "u": [1.0]})
     refused("no training seed of B", difference, {"t": two}, {})
     refused("only one side .* runs of u", difference, {"t": two, "u": two}, {"t": two})
-
-
-def test_a_scatter_needs_two_seeds():
-    assert pooled_std([[1.0], [1.0, 3.0]]) == (pytest.approx(math.sqrt(2)), 1)
-    refused("train another seed", pooled_std, [[1.0], [2.0]])
 
 
 def test_blocks_are_equal_by_the_f_test_of_the_interaction():

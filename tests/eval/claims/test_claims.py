@@ -169,6 +169,7 @@ ENTRY = {"id": "Q", "statement": "s"}
         ({"rule": "REACHES", "a": X, "images": 5}, "claims[0].parts[0].level", "published number"),
         ({"rule": "REACHES", "a": X, "level": Y}, "claims[0].parts[0].images", "one of them"),
         ({"rule": "REACHES", "a": X, "images": 5, "level": Y, "times": 0}, "claims[0].parts[0].times", "above 0"),
+        ({"rule": "RATIO", "a": X, "b": Y, "spread": "alhpa"}, "claims[0].parts[0].spread", "'alpha'"),
         ([ENTRY | {"reason": "r"}] * 2, "claims[1].id", ""),
         ([ENTRY], "claims[0].reason", ""),
     ],
@@ -176,6 +177,12 @@ ENTRY = {"id": "Q", "statement": "s"}
 def test_faulty_claims_and_comparisons(write, part, place, word):
     path = write(*part) if isinstance(part, list) else write(part)
     assert refused(word, load_claims, path).place == f"{path}: {place}"
+
+
+def test_a_scatter_that_no_training_has_is_refused(write):
+    for number in (-0.05, 48):
+        path = write({"rule": "LT", "a": X, "b": Y}, retraining={"source": "x", "std": {"fd": number}})
+        assert refused("between 0 and 10", load_claims, path).place == f"{path}: retraining.std.fd"
 
 
 def test_repeated_parts_replace_names_everywhere(write):

@@ -112,7 +112,7 @@ def test_rules_on_single_generators_count_noise_and_rounding(a, b, part, expecte
 
 def test_p_is_that_of_the_bound_that_the_estimate_would_have_to_pass():
     ratio = Interval(1.02, 0.004, 30.0, 1.009, 1.031)
-    found = decided(ratio, low=0.0, high=1.005, text="")
+    found = decided(ratio, "", {}, high=1.005)
     assert found.outcome == "contradicted"
     assert found.numbers["p"] == pytest.approx(ratio.p_value(1.005))
 
@@ -391,6 +391,26 @@ def test_spreads_over_a_column_are_compared():
     assert outcome(made(rows, sheet), **part, a=x, b=y) == "supported"
     assert outcome(made(rows, sheet), **part, a=y, b=x) == "contradicted"
     assert outcome(made(rows, sheet), **part | {"seeds": 4}, a=x, b=y) == OPEN
+    # A column of words, one without values, and rows that no sheet describes.
+    assert outcome(made(rows, sheet), **part | {"spread": "teacher"}, a=x, b=y) == OPEN
+    assert outcome(made(rows, sheet), **part | {"spread": "init"}, a=x, b=y) == OPEN
+    assert outcome(made(rows, []), **part, a=Operand(run="x-0.5-0"), b=Operand(run="y-0.5-0")) == OPEN
+
+
+NO_NFE = Operand(published="table4-header-xs-params")
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        (LT | {"b": Operand(value=5.0, label="twice ours")}, "no published number for twice ours"),
+        (RATIO | {"quantity": "nfe", "b": NO_NFE}, "no number of evaluations is printed of "),
+    ],
+)
+def test_a_comparison_with_what_is_no_number_is_open_and_says_so(part, reason):
+    found = verdict(evidence(lines("a", spread(4.0, 0.1))), **part)
+    assert found.outcome == OPEN
+    assert found.findings[0].evidence.startswith(reason)
 
 
 def test_a_value_of_0_and_a_log_without_the_metric_decide_nothing(tmp_path):

@@ -276,6 +276,9 @@ def test_faulty_training_logs_are_refused_and_a_line_cut_off_by_a_crash_is_ignor
     assert [point.nimg for point in read_evaluations(log, "fd")] == [5]
 
 
+LINES = {"series": [], "lines": [{"where": {"method": "sid"}}]}
+
+
 def panel(**changes):
     return {"panels": [{"series": []} | changes], "widths": None}
 
@@ -286,7 +289,10 @@ def panel(**changes):
         ({"kind": "pie"}, r"kind: no figure kind 'pie' .*module:object"),
         ({"widths": [1]}, r"widths: must be 2 positive numbers"),
         (panel(series=[{"each": {"method": "gdd"}}]), r"panels\[0\]\.series\[0\]\.each: no run .* matches"),
-        (panel(lines=[{"where": {"method": "sid"}}]), r"lines\[0\]\.where: 2 runs match"),
+        (
+            {"panels": [{"series": [{"each": {"run": "no"}}], "optional": True}, LINES], "widths": None},
+            r"panels\[1\]\.lines\[0\]\.where: 2 runs match",
+        ),
         (panel(metric="kid", lines=[{"where": {"run": "data"}}]), r"metric 'kid' was not measured"),
     ],
 )

@@ -163,5 +163,6 @@ def test_missing_networks_and_specs(preset, spec, tmp_path, refusal):
     for options, told in (
         ([], "--spec: sample grids need the generators' specs"),
         (["--spec", json.dumps(broken)], "absent.safetensors"),
+        (["--spec", '{"generators": ["a"]}'], "--spec: key 'generators' is missing or no list of specs"),
     ):
         assert told in refusal(*command(preset, tmp_path / "f.pdf", *options))

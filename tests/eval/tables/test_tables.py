@@ -145,6 +145,9 @@ def test_a_missing_number_is_marked_and_never_best(measured, runs):
     assert "*not measured*" in to_markdown(table)
 
 
+KID = {"head": "KID", "metric": "kid", "direction": "lower"}
+
+
 def row(**settings):
     """A layout of this row."""
     return {"rows": [settings]}
@@ -153,7 +156,7 @@ def row(**settings):
 @pytest.mark.parametrize(
     ("changes", "place", "word"),
     [
-        ({"columns": [{"head": "KID", "metric": "kid", "direction": "lower"}]}, "columns[0].metric", "'kid'"),
+        ({"columns": [{"head": "A", "metric": "a", "optional": True}, KID]}, "columns[1].metric", "'kid'"),
         ({"columns": [{"head": "A"}]}, "columns[0].field", "either a field or a metric"),
         (row(run="sid-a1.3"), "rows[0].run", "did you mean 'sid-a1."),
         (row(each={"method": "gdd"}), "rows[0].each", "no run"),
@@ -176,12 +179,14 @@ def test_the_papers_layouts_serve_other_data_by_names_and_keys(tmp_path, measure
     mapping["rows"] = [
         {"run": "{set}-a1.2"},
         {"run": "{set}-a1.0"},
+        {"run": "{set}-a1.0", "pool": ["{set}-a1.2"], "label": "both"},
         {"label": "quoted", "published": "table1-ddpm-{metric}"},
     ]
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(mapping))
     (tmp_path / "other.yaml").write_text("extends: base.yaml\nvars: {set: sida}\nrows: [{run: '{set}-a1.0'}]\n")
     table = build_table(load_layout(tmp_path / "base.yaml"), measured, runs)
-    assert [row.cells[0].text for row in table.rows] == ["SiD, α = 1.2", "SiD, α = 1.0"]
+    assert [row.cells[0].text for row in table.rows] == ["SiD, α = 1.2", "SiD, α = 1.0", "both"]
+    assert table.records[-1]["run"] == "sid-a1.0 sid-a1.2"
     assert table.records[0]["metric"] == "fd"
     other = build_table(load_layout(tmp_path / "other.yaml"), measured, runs)
     assert other.rows[0].cells[1].text == f"{measured.estimate('sida-a1.0', 'fd').mean:.3f}"

@@ -1,5 +1,6 @@
 """The paper's tables: every published number as printed, and never mixed with measurements."""
 
+import dataclasses
 import re
 import shutil
 from collections import Counter
@@ -11,11 +12,9 @@ from eval.measuring.protocol import load_protocol
 from eval.results.identity import comparable
 from eval.results.logs import logged
 from eval.results.published import load_published, protocols, published_number
-from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements
 from eval.tables.build import build_table, write_table
-from eval.tables.cells import resolve
-from eval.tables.hyperparameters import LOGS
+from eval.tables.hyperparameters import LOGS, HyperRow
 from eval.tables.layout import TableSources, load_layout, load_table_layout
 from eval.tables.render import to_csv, to_markdown
 from sida.config.settings import from_mapping
@@ -259,15 +258,6 @@ def test_our_numbers_stand_under_our_labels_beside_version_4(preset, released):
     assert labels[2:] == ["SiD, version 2", "SiDA, version 2", "SiD2A, version 2", "SiD2A, abstract of version 4"]
 
 
-def test_runs_that_layouts_name_are_in_the_sheet_of_the_released_checkpoints():
-    sheet = {run.run for run in read_runs(PAPERS / "runs/released.tsv")}
-    for name in [*TABLES, "table4-v4"]:
-        lines = resolve(load_layout(PAPERS / "tables" / f"{name}.yaml"), EMPTY, {}, "audit")
-        named = {source.run for line in lines for source in line.sources.values() if source.run}
-        assert named
-        assert named <= sheet
-
-
 def test_unknown_published_id_names_layout_and_key(tmp_path):
     text = (PAPERS / "tables/table6.yaml").read_text().replace("table6-sida", "table6-sidda")
     (tmp_path / "t.yaml").write_text(text)
@@ -323,6 +313,19 @@ def test_table_8_prints_the_settings_that_training_receives(tmp_path):
     assert {row.cells[2].plain for row in table.rows if row.cells[2].kind == "missing"} == {"not measured"}
 
 
+@pytest.mark.parametrize("form", ["{} {}", "{x}", "{"])
+def test_a_form_of_table_8_that_does_not_fit_its_values_is_told(form):
+    with refusing(r"^row\.form: .* must have {} for each of 1 values"):
+        from_mapping(HyperRow, {"label": "α", "setting": ["alpha"], "form": form}, "row")
+
+
+def test_settings_of_another_form_are_told():
+    layout = load_table_layout(PAPERS / "tables/table8.yaml")
+    for given, place in (({"gpus": 1}, "students"), ({"gpus": 1, "students": {"x": {}}}, "students.x.settings")):
+        with refusing(f"^--spec: {place}: "):
+            layout.build(TableSources(None, None, "measured", settings=given))
+
+
 def test_time_and_memory_leave_out_the_first_record():
     ticks = [{"img_per_s": 1.0, "memory_mb": 2048.0}, *[{"img_per_s": 250.0, "memory_mb": 1024.0}] * 3]
     found = {name: summarise(values) for name, (key, summarise) in LOGS.items() if (values := logged(ticks, key))}
@@ -333,6 +336,12 @@ def test_time_and_memory_leave_out_the_first_record():
 
 def test_a_line_without_published_numbers_has_ours_alone():
     path = ROOT / "studies/afternoon/tables/digits-table8.yaml"
-    table = load_table_layout(path).build(TableSources(None, None, "audit"))
+    layout = load_table_layout(path)
+    table = layout.build(TableSources(None, None, "audit"))
     assert {row.cells[2].text for row in table.rows} <= {"", "configured", "measured"}
     assert {cell.kind for row in table.rows for cell in row.cells[3:]} == {"missing"}
+    # And one with published numbers alone, which is nothing of ours.
+    alone = HyperRow("α", published=("table8-alpha-sida",), span=True)
+    table = dataclasses.replace(layout, rows=(alone,)).build(TableSources(None, None, "audit"))
+    assert [row.cells[2].text for row in table.rows] == ["published"]
+    refused("a line needs", HyperRow, "α")
