@@ -88,6 +88,21 @@ def test_rows_of_another_length_stand_apart_in_the_table(here):
     assert found["quick"]["candidate"] is False
 
 
+def test_each_training_seed_is_shown_where_the_table_does_not_pool_them(here):
+    seeds = [MINE.format("sida").replace("mine", f"mine-{seed}").replace("\t7", f"\t{seed}") for seed in (7, 8)]
+    (here / "my.tsv").write_text(SHEET + "".join(seeds))
+    for pooled, wanted in ((False, {"mine-7", "mine-8"}), (True, {"mine-7"})):
+        layout = {
+            "columns": [{"head": "Model", "field": "label"}],
+            "rows": [{"run": "sida-a1.0", "pool_seeds": pooled}],
+        }
+        (here / "named.yaml").write_text(yaml.safe_dump(layout))
+        (here / "changed.yaml").write_text(yaml.safe_dump({"tables": [str(here / "named.yaml")]}))
+        path, _ = write_extension([DEMO / "preset.yaml", here / "changed.yaml"], "my.tsv", STORED)
+        rows = yaml.safe_load((path.parent / "tables/named.yaml").read_text())["rows"]
+        assert {row["run"] for row in rows} == wanted | {"sida-a1.0"}
+
+
 def test_a_changed_row_and_its_children_run_again(here):
     (here / "changed.yaml").write_text(yaml.safe_dump({"recipes": {"sid": {"lr": 1e-3}}}))
     path, rows = write_extension([DEMO / "preset.yaml", here / "changed.yaml"], None, STORED)

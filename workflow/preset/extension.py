@@ -88,19 +88,17 @@ def _grown_table(base: Preset, preset: Preset, added: Sequence[SheetRow]) -> tup
         layout = read_extended(path)
         shown = [row for row in layout.get("rows", []) if row.get("run") in base.runs]
         like = {base.runs[row["run"]].teacher: row for row in shown if base.runs[row["run"]].trained_here}
-        wanted = [run for run in added if run.teacher in like]
-        if not wanted:
+        if not (wanted := {run.run: run for run in added if run.teacher in like}):
             continue
-        sheet = {run.run: run for run in added}
-        first = dict.fromkeys(with_other_seeds(sheet, run.run)[0] for run in wanted)
-        for run in (sheet[one] for one in first):
+        for run in wanted.values():
             model = like[run.teacher]
-            place = layout["rows"].index(model) + 1
+            if model.get("pool_seeds") and with_other_seeds(wanted, run.run)[0] != run.run:
+                continue  # the row of its first seed shows it
             row = {**model, "run": run.run, "label": run.label or run.run, "guest": True}
             mates = [base.runs[row["run"]] for row in shown if base.runs[row["run"]].teacher == run.teacher]
             if (facts := _trained_on(preset, run)) not in [_trained_on(preset, mate) for mate in mates]:
                 row |= _apart(f"{facts[1]:g} thousand images of {facts[0]}")
-            layout["rows"].insert(place, row)
+            layout["rows"].insert(layout["rows"].index(model) + 1, row)
         for run in (run for run in added if run.trained_here and run.teacher not in like):
             row = {"run": run.run, "label": run.label or run.run, "guest": True}
             layout["rows"].append(row | _apart(f"Teacher {run.teacher}"))
