@@ -20,8 +20,7 @@ from tests.workflow.workspace import TINY, put, shipped, study
 from workflow.cli import main
 from workflow.planning import doctor, steps
 from workflow.planning.costs import Cost, Costs, Gpu, load_assumptions
-from workflow.planning.graph import Planned
-from workflow.planning.plan import Plan, make_plan, show_plan, wall_hours
+from workflow.planning.plan import Plan, Planned, make_plan, show_plan, wall_hours
 from workflow.planning.steps import student_cost
 from workflow.preset.files import find_preset
 
