@@ -40,8 +40,7 @@ def test_hours_and_memory_agree_with_table_8():
     for column, sid, sida, card in TABLE8:
         costs = Costs(PAPER, card, 8)
         for method, run in (("sid", sid), ("sida", sida)):
-            config = costs.resolved(run)
-            cost = student_cost(config, costs.network(PAPER.runs[run].teacher))
+            cost = student_cost(*costs.resolved(run))
             hours = 1e7 * cost.operations / costs.gpu.rate(cost.fp16, card) / 8 / 3600
             printed = published[f"table8-{method}-hours-per-10m-10-4-k-images-{column}-hours-per-10m"].value
             assert hours == pytest.approx(printed, rel=0.08), run
@@ -130,7 +129,7 @@ def test_a_plan_has_costs(planned):
     measured = plan.jobs["measurements/ffhq64-sida-a1"]
     assert measured.after == ["students/ffhq64-sida-a1"]
     assert measured.gpu_hours == pytest.approx(plan.costs.measurement("ffhq64-sida-a1").gpu_hours)
-    assert plan.jobs["students/ffhq64-sida-a1"].facts["images"] == 185_856_000
+    assert plan.jobs["students/ffhq64-sida-a1"].images == 185_856_000
     hours = sum(job.gpu_hours for job in plan.jobs.values())
     assert wall_hours(plan.jobs, 8) > hours / 8
     text = show_plan(plan)
@@ -154,7 +153,7 @@ def test_images_of_a_trial_cost_its_share_of_the_measurement(planned):
     run = "ffhq64-sida-a1"
     plan = planned("paper", ("sample", {"run": run, "trial": "3"}, [], ["a"]), gpus=1)
     (drawn,) = plan.jobs.values()
-    assert (drawn.kind, drawn.facts["images"]) == ("measure", 50_000)
+    assert (drawn.kind, drawn.images) == ("measure", 50_000)
     assert drawn.gpu_hours == pytest.approx(plan.costs.measurement(run).gpu_hours / 10)
 
 

@@ -173,7 +173,7 @@ def make_plan(
         stage, name, share = _part(job, preset)
         key, cost = f"{stage}/{name}", costs.of(stage, name)
         made |= dict.fromkeys(job.outputs, key)
-        total = found.setdefault(key, dataclasses.replace(cost, gpu_hours=0.0, cpu_hours=0.0, facts=dict(cost.facts)))
+        total = found.setdefault(key, dataclasses.replace(cost, gpu_hours=0.0, cpu_hours=0.0))
         total.gpu_hours += share * cost.gpu_hours
         total.cpu_hours += share * cost.cpu_hours
         total.after = sorted({*total.after, *(made[path] for path in job.inputs if path in made)} - {key})
@@ -223,7 +223,7 @@ def show_plan(plan: Plan) -> str:
         lines.append(f"warning: {large}; {SMALLER}")
     for name, where in plan.preset.code.items():
         lines.append(f"code from outside the package: {name} from {source_file(name)} ({where}; allowed)")
-    if unknown := [job.name for job in jobs if job.facts.get("network_unknown")]:
+    if unknown := [job.name for job in jobs if job.network_unknown]:
         few = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         lines.append(f"without the evaluations of {len(unknown)} networks that the preset does not describe: {few}")
     return "\n".join(lines)
