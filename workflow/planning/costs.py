@@ -23,6 +23,16 @@ from workflow.preset import Preset
 from workflow.preset.files import presets
 from workflow.preset.jobs import most_gpus
 
+#: Folder of the products of each rule with a cost, whose wildcards name a product there.
+STAGES = {
+    "fetch": "assets",
+    "import_checkpoint": "checkpoints",
+    "prepare_data": "archives",
+    "encode_data": "archives",
+    "train_teacher": "teachers",
+    "distill": "students",
+    "distill_parent": "students",
+}
 #: Number of states of a run that are kept.
 GENERATIONS = 2
 

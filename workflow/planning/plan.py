@@ -10,7 +10,7 @@ from pathlib import Path
 from sida.config.lookup import CHECKOUT, ROOT, source_file
 from sida.errors import UserError
 from workflow.checks import PLANNING, give_cache
-from workflow.planning.costs import SMALLER, Cost, Costs, too_large
+from workflow.planning.costs import SMALLER, STAGES, Cost, Costs, too_large
 from workflow.preset import Preset
 from workflow.preset.targets import Targets
 
@@ -32,18 +32,6 @@ ASSUMED = (
     "energy: the card's power while it works; without processors, cooling and downloads",
     "wall time: the longest chain of jobs, or all GPU hours on these GPUs; without downloads and queues",
 )
-
-
-#: Folder of the products of each rule with a cost, whose wildcards name a product there.
-STAGES = {
-    "fetch": "assets",
-    "import_checkpoint": "checkpoints",
-    "prepare_data": "archives",
-    "encode_data": "archives",
-    "train_teacher": "teachers",
-    "distill": "students",
-    "distill_parent": "students",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,11 +165,7 @@ def make_plan(
         total.gpu_hours += share * cost.gpu_hours
         total.cpu_hours += share * cost.cpu_hours
         total.after = sorted({*total.after, *(made[path] for path in job.inputs if path in made)} - {key})
-    return Plan(preset, targets, costs, gpus, {key: cost for key, cost in found.items() if key not in _NO_JOB})
-
-
-#: Products of rules that only name others.
-_NO_JOB = ("all/",)
+    return Plan(preset, targets, costs, gpus, {key: cost for key, cost in found.items() if key != "all/"})
 
 
 def _part(job: Planned, preset: Preset) -> tuple[str, str, float]:
