@@ -199,11 +199,17 @@ class Preset(Archives):
         spec |= {"network": self.place(network), "guide": self.place(guide)}
         spec |= {"sampler": self.sampler_of(run), "nfe": self.nfe(run), "dataset": dataset}
         spec |= {"protocol": protocol.content(), **self.common}
-        opened = run.method == "data" or any(source.kind == "dataset" for source in protocol.sources.values())
-        needs = _needs([network, guide], files=self._archive(dataset) if opened else [])
+        needs = _needs([network, guide], files=self._archive(dataset) if self._opens_data(run) else [])
         if run.method == "external" and run.without_network and (source := source_of(str(run.checkpoint))):
             needs["files"].append(source)
         return self._job("measurements", spec, self._measuring(run, needs))
+
+    def _opens_data(self, run: SheetRow) -> bool:
+        """Whether measuring a row opens its data set: for its images, as a reference, or for the classes to draw."""
+        protocol = self.protocol(run)
+        drawn = not run.without_network and self.dataset_of(run).get("label_dim") and protocol.labels is None
+        classes = bool(drawn) and protocol.label_dist == "empirical"
+        return classes or run.method == "data" or any(source.kind == "dataset" for source in protocol.sources.values())
 
     def sample(self, name: str) -> Job:
         """Images of a row's trial, ``<row>/trial-<t>``, by ``sida sample``."""
