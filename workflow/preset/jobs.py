@@ -170,13 +170,21 @@ class Preset(Archives):
         keys = tuple(metric.key for metric in protocol.watched)
         return (protocol.part(keys, keys) if keys else protocol).content()
 
-    def missing_data(self, training: str, made: Container[str]) -> str | None:
-        """Path of the data set of a training, ``teachers/…`` or ``students/…``; None if it exists or is ``made``."""
-        stage, _, name = training.partition("/")
-        dataset = self.job(stage, name).spec["dataset"]
+    def missing_data(self, job: str, made: Container[str]) -> str | None:
+        """Path of a data set that a training or measurement opens and that is neither there nor ``made``; None without.
+
+        A measurement opens its references after the trainings that it waits for.
+        """
+        stage, _, name = job.partition("/")
+        datasets = [self.job(stage, name).spec["dataset"]]
+        if stage == "measurements":
+            run = self.runs[name]
+            used = [source for source in self.protocol(run).used_sources.values() if source.kind == "dataset"]
+            datasets = datasets if self._drawn_from_data(run) or not all(source.fixed for source in used) else []
+            datasets += [self.dataset(source.dataset) for source in used if source.fixed]
         # A kind from outside may mean something else by its path.
-        path: str | None = None if ":" in dataset.get("kind", "") else dataset.get("path")
-        return path if path and path not in made and not os.path.exists(path) else None
+        paths = (dataset.get("path") for dataset in datasets if ":" not in dataset.get("kind", ""))
+        return next((path for path in paths if path and path not in made and not os.path.exists(path)), None)
 
     def _training_downloads(self, run: SheetRow, dataset: Mapping[str, Any]) -> list[str]:
         """Registered downloads that a row's method needs for its training."""
@@ -199,17 +207,17 @@ class Preset(Archives):
         spec |= {"network": self.place(network), "guide": self.place(guide)}
         spec |= {"sampler": self.sampler_of(run), "nfe": self.nfe(run), "dataset": dataset}
         spec |= {"protocol": protocol.content(), **self.common}
-        needs = _needs([network, guide], files=self._archive(dataset) if self._opens_data(run) else [])
+        opened = self._drawn_from_data(run) or any(source.kind == "dataset" for source in protocol.sources.values())
+        needs = _needs([network, guide], files=self._archive(dataset) if opened else [])
         if run.method == "external" and run.without_network and (source := source_of(str(run.checkpoint))):
             needs["files"].append(source)
         return self._job("measurements", spec, self._measuring(run, needs))
 
-    def _opens_data(self, run: SheetRow) -> bool:
-        """Whether measuring a row opens its data set: for its images, as a reference, or for the classes to draw."""
-        protocol = self.protocol(run)
-        drawn = not run.without_network and self.dataset_of(run).get("label_dim") and protocol.labels is None
-        classes = bool(drawn) and protocol.label_dist == "empirical"
-        return classes or run.method == "data" or any(source.kind == "dataset" for source in protocol.sources.values())
+    def _drawn_from_data(self, run: SheetRow) -> bool:
+        """Whether a row's images, or their classes, are drawn from its data set."""
+        protocol, classes = self.protocol(run), bool(self.dataset_of(run).get("label_dim"))
+        counted = protocol.label_dist != "empirical" or protocol.labels is not None
+        return run.method == "data" or (classes and not run.without_network and not counted)
 
     def sample(self, name: str) -> Job:
         """Images of a row's trial, ``<row>/trial-<t>``, by ``sida sample``."""
