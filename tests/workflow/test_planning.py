@@ -19,7 +19,7 @@ from tests.refused import refused
 from tests.workflow.workspace import TINY, put, shipped, study
 from workflow.cli import main
 from workflow.planning import doctor, steps
-from workflow.planning.costs import Cost, Costs, Gpu, load_assumptions
+from workflow.planning.costs import Cost, Costs, Gpu, _published_networks, load_assumptions
 from workflow.planning.plan import Plan, Planned, make_plan, show_plan, wall_hours
 from workflow.planning.steps import student_cost
 from workflow.preset.files import find_preset
@@ -177,6 +177,13 @@ def test_released_networks_are_those_of_the_papers_preset_and_others_are_named(p
         assert (words in show_plan(plan)) == (not described)
     # 511 evaluations of 219 GFLOP for each of 500,000 images.
     assert hours[0] - hours[1] == pytest.approx(500_000 * 511 * 219e9 / 180e12 / 3600, rel=0.02)
+
+
+def test_a_faulty_preset_of_the_folder_is_no_fault_of_the_others(tmp_path, monkeypatch):
+    put(tmp_path / "studies/x/preset.yaml", "runs: runs.tsv\nrows:\n  a:\n    checkpoint: x\n")
+    monkeypatch.chdir(tmp_path)
+    _published_networks.cache_clear()
+    assert "teacher-edm-imagenet64" in _published_networks()
 
 
 def test_a_part_of_a_data_set_as_a_reference_costs_its_part(tmp_path):

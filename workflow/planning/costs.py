@@ -20,7 +20,7 @@ from sida.files.text_files import read_text
 from sida.methods.registry import DistillConfig, resolve_recipe
 from workflow.planning.steps import CONTEXT_BYTES, StepCost, network_cost, student_cost, teacher_cost
 from workflow.preset import Preset
-from workflow.preset.files import presets
+from workflow.preset.files import PresetSettings, presets, read_preset
 from workflow.preset.jobs import most_gpus
 
 #: Folder of the products of each rule with a cost, whose wildcards name a product there.
@@ -328,9 +328,14 @@ class Costs:
 
 @functools.cache
 def _published_networks() -> dict[str, dict[str, Any] | None]:
-    texts = [(path, read_text(path)) for path in presets().values()]
-    described = [load_yaml(path)["teachers"] for path, text in texts if "\n    checkpoint: " in text]
-    return {name: teacher.get("network") for teachers in described for name, teacher in teachers.items()}
+    found: dict[str, dict[str, Any] | None] = {}
+    for path in presets().values():
+        # A faulty one of the working folder is reported where it is used.
+        with contextlib.suppress(UserError):
+            if "\n    checkpoint: " in read_text(path):
+                settings = from_mapping(PresetSettings, read_preset([path])[0], f"{path}:")
+                found |= {name: teacher.network for name, teacher in settings.teachers.items()}
+    return found
 
 
 def _evaluations(points: Mapping[str, Any], total_kimg: float) -> int:
