@@ -337,7 +337,7 @@ class Rows:
     @property
     def judged_sheet(self) -> str:
         """Sample sheet of the rows that claims speak about."""
-        return str(self.stored.get("sheet", self.sheet))
+        return str(self.stored.get("sheet") or self.sheet)
 
     @functools.cached_property
     def claims(self) -> list[Claim]:
