@@ -435,7 +435,7 @@ def content_digest(path: str | Path) -> str:
     """
     if os.path.isdir(path):
         return _folder_digest(path)
-    if Path(path).suffix == ".yaml":
+    if Path(path).suffix in (".yaml", ".yml"):
         return hashlib.sha256(json.dumps(read_extended(Path(path)), sort_keys=True, default=str).encode()).hexdigest()
     open_ordinary(path).close()
     return sha256_file(path)
