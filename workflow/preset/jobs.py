@@ -461,13 +461,12 @@ def _file_state(path: str) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _needs(networks: Iterable[Network | None] = (), **more: Iterable[str]) -> dict[str, list[str]]:
+def _needs(networks: Iterable[Network | None] = (), files: Iterable[str] = ()) -> dict[str, list[str]]:
     """Names by kind; a network is named once."""
     found: dict[str, list[str]] = {kind: [] for kind in KINDS}
     for kind, name in dict.fromkeys(filter(None, networks)):
         found[kind].append(name)
-    for kind, names in more.items():
-        found[kind] += names
+    found["files"] += files
     return found
 
 
