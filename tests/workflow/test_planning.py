@@ -136,15 +136,8 @@ def test_a_plan_has_costs(planned):
     assert text.startswith("preset paper (")
     assert "on 8 × H200: " in text
     assert f", {0.7 * hours:,.0f} kWh\n" in text
-
-
-def test_a_plan_lists_each_row(planned):
-    rows = ["teacher-edm-imagenet64", "imagenet64-sida-a1", "ffhq64-sida-a1", "cifar10-cond-sida-a1", "afhq64-sid-a1"]
-    jobs = [("measure_0_9", {"run": name}, [], [f"{name}-{trial}" for trial in range(10)]) for name in rows]
-    plan = planned("released", *jobs, card="H200")
-    shown = show_plan(plan).splitlines()
-    for job in plan.jobs.values():
-        (line,) = (line for line in shown if line.startswith(f"  {job.name} "))
+    lines = [line for line in text.splitlines() if line.startswith("  ffhq64-sida-a1 ")]
+    for job, line in zip(plan.jobs.values(), lines, strict=True):
         assert f" {job.gpu_hours:,.1f} " in line
         assert f" {job.memory_gb:.0f} GB" in line
 
