@@ -111,6 +111,23 @@ def test_a_changed_row_and_its_children_run_again(here):
     assert {path.split("/")[3] for path in targets.trials(targets.preset.measurable)} == {"sid-a1.0", "sid2a-a1.0"}
 
 
+def test_a_stored_network_is_there_for_the_settings_that_it_has_alone(here):
+    """Snakemake has no record of a copy, and would take it for the network of a row with changed settings."""
+    teacher, student = "teachers/digits-short/network.safetensors", "students/sid-a1.0/network.safetensors"
+    recipe, training = {"recipes": {"sid": {"lr": 1e-3}}}, {"teachers": {"digits-short": {"training": {"lr": 1e-3}}}}
+    both = {teacher, student}
+    for changes, copied in (({}, both), (recipe, {teacher}), (training, set()), ({}, both)):
+        (here / "changed.yaml").write_text(yaml.safe_dump(changes))
+        write_extension([DEMO / "preset.yaml", here / "changed.yaml"], None, STORED)
+        found = {name: here / "results/demo-extended" / name for name in both}
+        assert {name for name in both if found[name].exists()} == copied
+        assert all(found[name].read_bytes() == (STORED / name).read_bytes() for name in copied)
+    # Nor is that of a run with other settings.
+    found[student].write_text("trained here")
+    write_extension([DEMO / "preset.yaml"], None, STORED)
+    assert found[student].read_bytes() == (STORED / student).read_bytes()
+
+
 def test_pictures_of_networks_that_are_not_stored_are_left_out(here):
     shutil.copytree(STORED, here / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
     path, _ = write_extension([DEMO / "preset.yaml"], None, here / "bare")

@@ -68,8 +68,7 @@ def write_extension(
             own["waiting"] = " ".join(run for run in here if run in base.runs)
             write_text(path, yaml_text(changes))
             here = [run.run for run in added]
-        if take:
-            _take(stored, Path(preset.results), preset.taken)
+        _take(stored, preset, take)
         return path, here
 
 
@@ -116,10 +115,24 @@ def _trained_on(preset: Preset, run: SheetRow) -> tuple[str, float]:
     return run.dataset or preset.settings.dataset, kimg
 
 
-def _take(stored: Path, results: Path, rows: frozenset[str]) -> None:
-    """Writes logs and networks of rows into a results folder, if they are not there."""
-    for name, content in files_of(stored, rows):
-        if not (results / name).exists():
-            (results / name).parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(results / name) as part:
+def _take(stored: Path, preset: Preset, copy: bool) -> None:
+    """Gives the results the logs and networks of taken rows and their teachers, and no copies of others.
+
+    A copy has no record of its settings: Snakemake would take it for the network of a row whose settings have changed.
+
+    Args:
+        stored: The study's stored results.
+        preset: The extension.
+        copy: Whether files that are missing, or of other settings, are copied.
+    """
+    rows = [preset.runs[run] for run in preset.taken]
+    kept = {"students": preset.taken, "teachers": {name for row in rows for name in (row.teacher, row.guide)}}
+    for name, content in files_of(stored, preset.runs):
+        path, (kind, of, _) = Path(preset.results, name), name.split("/", 2)
+        same = path.is_file() and path.read_bytes() == content
+        if same and of not in kept[kind]:
+            path.unlink()
+        elif copy and not same and of in kept[kind]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(path) as part:
                 part.write_bytes(content)
