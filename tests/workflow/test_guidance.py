@@ -16,6 +16,7 @@ from tests.workflow.workspace import ROWS, TINY, changed, settings_of, study
 from workflow.planning.costs import Costs
 from workflow.planning.steps import network_cost
 from workflow.preset import Preset
+from workflow.preset.jobs import row_digest
 from workflow.preset.placeholders import check_preset
 
 TEACHER = settings_of(TINY)["teachers"]["digits-short"]
@@ -65,6 +66,12 @@ def test_the_guide_is_an_input_of_what_uses_it(tmp_path):
     # A figure draws the samples of a guided teacher itself.
     assert "uncond" in made.networks(["guided"])["teachers"]
     assert "uncond" not in made.networks(["plain", "sida-guided"])["teachers"]
+
+
+def test_another_guide_makes_another_row(tmp_path):
+    before, after = preset(tmp_path), preset(tmp_path, {"teachers/uncond/seed": 1})
+    changed_rows = {run for run in before.runs if row_digest(before, run) != row_digest(after, run)}
+    assert changed_rows == {"guided", "sida-guided"}
 
 
 def test_the_plan_counts_the_guide(tmp_path):

@@ -394,7 +394,7 @@ def find_needs(kind: str, path: Path, runs: Mapping[str, SheetRow]) -> Needs:
 
 
 def row_digest(preset: Preset, run: str, results: str = "") -> str:
-    """SHA-256 of everything that decides a row's images: sampler, training, teacher and parent rows.
+    """SHA-256 of everything that decides a row's images: sampler, training, teacher, guide and parent rows.
 
     Metrics are no part of it, since each value has an identity.
 
@@ -410,8 +410,8 @@ def row_digest(preset: Preset, run: str, results: str = "") -> str:
     if (first := preset.runs[row.first]).trained_here:
         asked["student"] = _deciding("students", preset.training(first.run).spec)
         asked["parents"] = {parent: row_digest(preset, parent, results) for parent in preset.parents(first)}
-    if row.teacher in preset.trained_teachers():
-        asked["teacher"] = preset.teacher_training(str(row.teacher)).spec
+    trained = {key: name for key in ("teacher", "guide") if (name := getattr(row, key)) in preset.trained_teachers()}
+    asked |= {key: preset.teacher_training(name).spec for key, name in trained.items()}
     ours, named = (json.dumps(f"{folder}/")[:-1] for folder in (preset.results, results))
     return sha256_json(json.loads(json.dumps(asked).replace(ours, named)))
 
