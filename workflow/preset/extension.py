@@ -31,7 +31,8 @@ def write_extension(
         sheet: Sample sheet (TSV) with further rows, which run alone; None runs the rows of the study that are not
             stored, or whose settings have changed.
         stored: The study's stored results.
-        take: Whether the stored files of taken rows are copied to the results now.
+        take: Whether the stored files of taken rows are copied to the results now. Copies of rows that are no longer
+            taken go in any case, so that a dry run counts the jobs of these rows.
 
     Returns:
         The file of the preset, to be given after the study's; and the rows that run.

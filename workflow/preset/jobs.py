@@ -388,9 +388,8 @@ def find_needs(kind: str, path: Path, runs: Mapping[str, SheetRow]) -> Needs:
     except UserError:
         return Needs(list(runs), list(runs))
     # Measured rows and networks are separate: a figure may draw measured levels beside curves of training logs.
-    wanted = {key: {*getattr(found, key)} for key in ("measured", "networks")}
-    ordered = {key: [name for name in runs if name in names] for key, names in wanted.items()}
-    return dataclasses.replace(found, **ordered)  # type: ignore[arg-type]
+    measured, networks = ([*filter({*names}.__contains__, runs)] for names in (found.measured, found.networks))
+    return dataclasses.replace(found, measured=measured, networks=networks)
 
 
 def row_digest(preset: Preset, run: str, results: str = "") -> str:
