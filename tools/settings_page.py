@@ -32,7 +32,7 @@ from sida.config.settings import CheckedAs, OneOf, Pattern, Variants, type_hints
 from sida.files.atomic import write_text
 from sida.methods.registry import METHODS
 from workflow.planning.requests import Site
-from workflow.preset.files import DatasetEntry, MadeFrom, PresetSettings, TeacherEntry
+from workflow.preset.files import DatasetEntry, MadeFrom, PresetSettings, StoredRows, TeacherEntry
 
 _SIMPLE = {
     bool: ("boolean", "true or false"),
@@ -218,6 +218,7 @@ SETTINGS: dict[str, tuple[type, str]] = {
     **{anchor: (cls, f"`options` of a recipe with method `{names}`.") for anchor, (cls, names) in _options().items()},
     "evaluation": (RecipeEvaluation, "`evaluation` of a recipe."),
     "augment": (AugmentConfig, "`augment` of a training or recipe."),
+    "stored": (StoredRows, "`stored` of a preset."),
     "dataset": (DatasetEntry, "An entry of `datasets`, in `config/datasets.yaml` or a preset."),
     "made-from": (MadeFrom, "`made_from` of a data set."),
     "sampler": (Sampler, "An entry of a preset's `samplers`."),

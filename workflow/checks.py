@@ -85,20 +85,24 @@ def check_scheduler(executor: str) -> None:
         raise UserError("executor slurm", "there is no sbatch on this machine", remedy)
 
 
-def check_data(preset: Preset, trainings: Iterable[str]) -> None:
-    """Checks that the data sets exist that trainings read and the workflow does not make.
+#: Jobs that open data sets, by the folder of their specs.
+OPENING = {"teachers": "trains on it", "students": "trains on it", "measurements": "is measured with it"}
+
+
+def check_data(preset: Preset, jobs: Iterable[str]) -> None:
+    """Checks that the data sets exist that jobs read and the workflow does not make.
 
     Args:
         preset: The preset.
-        trainings: Names of trainings, ``teachers/…`` and ``students/…``.
+        jobs: Names of jobs, ``<stage>/<name>``.
 
     Raises:
         UserError: One does not exist.
     """
-    for training in trainings:
-        if path := preset.missing_data(training, preset.archives):
+    for stage, _, name in (job.partition("/") for job in jobs):
+        if stage in OPENING and (path := preset.missing_data(f"{stage}/{name}", preset.archives)):
             remedy = "fetch or prepare the data set first (sida data prepare --help)"
-            raise UserError(path, f"no such file or folder, and {training.partition('/')[2]} trains on it", remedy)
+            raise UserError(path, f"no such file or folder, and {name} {OPENING[stage]}", remedy)
 
 
 def give_cache() -> None:

@@ -60,10 +60,6 @@ def write_rehearsal(files: Sequence[Path], targets: Sequence[str] = ()) -> tuple
         raise UserError(f"--rehearse {base.name}", "measures no network", "rehearse a preset of published files")
     folder = Path("results") / f"rehearsal-{base.name}" / "rehearsal"
     rows = [name for name in targets if name in base.measurable] or list(base.measurable)
-    environment = {
-        "SIDA_CACHE": str((folder / "cache").absolute()),
-        "SIDA_ASSETS": str((folder / "assets.tsv").absolute()),
-    }
     registry = load_registry()
     needed = dict.fromkeys(asset for row in rows for asset in _assets(base, row) if asset in registry)
     makers = [(registry[name], _maker(registry[name], base)) for name in needed]
@@ -76,7 +72,8 @@ def write_rehearsal(files: Sequence[Path], targets: Sequence[str] = ()) -> tuple
             path.parent.mkdir(parents=True, exist_ok=True)
             make(path)
     _write_registry(registry, folder)
-    return folder / "preset.yaml", environment
+    places = {"SIDA_CACHE": folder / "cache", "SIDA_ASSETS": folder / "assets.tsv"}
+    return folder / "preset.yaml", {name: str(path.absolute()) for name, path in places.items()}
 
 
 def _assets(preset: Preset, row: str) -> list[str]:
@@ -89,8 +86,8 @@ def _write_preset(base: Preset, folder: Path) -> None:
     """Writes preset, sheet, protocols and layouts, all marked."""
     paths = dict.fromkeys([base.settings.protocol, *map(base.protocol_of, base.runs.values())])
     marked = {path: os.fspath(folder / "protocols" / Path(path).name) for path in paths}
-    for path, protocol in ((path, load_protocol(path)) for path in paths):
-        content = read_protocol(Path(path))
+    for path in paths:
+        protocol, content = load_protocol(path), read_protocol(Path(path))
         count = DECODED if protocol.quantisation == "truncate_unit" else IMAGES
         content |= {"name": f"rehearsal of {protocol.name}", "title": f"{MARK}; {protocol.title}"}
         content |= {"num_samples": count, "trials": 1, "rehearsal": True}
@@ -112,22 +109,23 @@ def _write_preset(base: Preset, folder: Path) -> None:
             write_text(folder / kind / f"{name}.yaml", yaml_text(layout))
     rows = []
     for row in read_runs(base.sheet):
-        cells = row.cells | {
-            "label": f"rehearsal: {row.label}",
-            "protocol": marked[base.protocol_of(base.runs[row.run])],
-        }
+        known = base.runs[row.run]
+        cells = row.cells | {"label": f"rehearsal: {row.label}", "protocol": marked[base.protocol_of(known)]}
         # Also those that the preset names by the first protocol's name, which is another one now.
-        second = base.runs[row.run].second_protocol
-        rows.append(cells | ({"second_protocol": marked[second]} if second else {}))
+        rows.append(cells | ({"second_protocol": marked[known.second_protocol]} if known.second_protocol else {}))
     write_json(folder / "runs.json", {"runs": rows})
-    changes: dict[str, Any] = {
+    changes = {
         "preset": f"rehearsal-{base.name}",
         "title": f"{MARK}. {base.settings.title}",
+        "runs": os.fspath(folder / "runs.json"),
+        "protocol": marked[base.settings.protocol],
         "claims": None,
+        "device": "cpu",
+        "gpus": 0,
+        "threads": 1,
+        "paper": False,
+        "table_mode": "measured",
     }
-    changes["protocol"] = marked[base.settings.protocol]
-    settings = {"device": "cpu", "gpus": 0, "threads": 1, "paper": False, "table_mode": "measured"}
-    changes |= {"runs": os.fspath(folder / "runs.json"), **settings}
     write_text(folder / "preset.yaml", yaml_text(changes))
 
 

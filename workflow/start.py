@@ -85,7 +85,7 @@ class Start:
                 check_card(self.preset.settings.device, self.preset.source)
             named = {str(job.params.get("spec")) for job in jobs if job.params.get("spec")}
             inside = [path.removeprefix(f"{self.preset.results}/specs/").removesuffix(".json") for path in named]
-            check_data(self.preset, sorted(name for name in inside if name.startswith(("teachers/", "students/"))))
+            check_data(self.preset, sorted(inside))
             self._lock.take()
             check_results(self.preset.results)
             self.preset.write(sorted(inside))

@@ -110,8 +110,9 @@ def test_names_sizes_and_times_of_a_folder_s_files_count(tmp_path):
     assert len(set(found)) == 4
 
 
-def test_a_layout_counts_by_its_content_and_that_of_the_file_it_extends(tmp_path):
-    base, layout = tmp_path / "base.yaml", tmp_path / "mine.yaml"
+@pytest.mark.parametrize("suffix", ["yaml", "yml"])
+def test_a_layout_counts_by_its_content_and_that_of_the_file_it_extends(tmp_path, suffix):
+    base, layout = tmp_path / "base.yaml", tmp_path / f"mine.{suffix}"
     base.write_text("title: Results\ncolumns: []\n")
     layout.write_text("extends: base.yaml\ncaption: one\n")
     digests = [digest(layout)]

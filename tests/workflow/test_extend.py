@@ -88,12 +88,44 @@ def test_rows_of_another_length_stand_apart_in_the_table(here):
     assert found["quick"]["candidate"] is False
 
 
+def test_each_training_seed_is_shown_where_the_table_does_not_pool_them(here):
+    seeds = [MINE.format("sida").replace("mine", f"mine-{seed}").replace("\t7", f"\t{seed}") for seed in (7, 8)]
+    (here / "my.tsv").write_text(SHEET + "".join(seeds))
+    for pooled, wanted in ((False, {"mine-7", "mine-8"}), (True, {"mine-7"})):
+        layout = {
+            "columns": [{"head": "Model", "field": "label"}],
+            "rows": [{"run": "sida-a1.0", "pool_seeds": pooled}],
+        }
+        (here / "named.yaml").write_text(yaml.safe_dump(layout))
+        (here / "changed.yaml").write_text(yaml.safe_dump({"tables": [str(here / "named.yaml")]}))
+        path, _ = write_extension([DEMO / "preset.yaml", here / "changed.yaml"], "my.tsv", STORED)
+        rows = yaml.safe_load((path.parent / "tables/named.yaml").read_text())["rows"]
+        assert {row["run"] for row in rows} == wanted | {"sida-a1.0"}
+
+
 def test_a_changed_row_and_its_children_run_again(here):
     (here / "changed.yaml").write_text(yaml.safe_dump({"recipes": {"sid": {"lr": 1e-3}}}))
     path, rows = write_extension([DEMO / "preset.yaml", here / "changed.yaml"], None, STORED)
     assert rows == ["sid-a1.0", "sid2a-a1.0"]
     targets = Targets(Preset.load(DEMO / "preset.yaml", here / "changed.yaml", path))
     assert {path.split("/")[3] for path in targets.trials(targets.preset.measurable)} == {"sid-a1.0", "sid2a-a1.0"}
+
+
+def test_a_stored_network_is_there_for_the_settings_that_it_has_alone(here):
+    """Snakemake has no record of a copy, and would take it for the network of a row with changed settings."""
+    teacher, student = "teachers/digits-short/network.safetensors", "students/sid-a1.0/network.safetensors"
+    recipe, training = {"recipes": {"sid": {"lr": 1e-3}}}, {"teachers": {"digits-short": {"training": {"lr": 1e-3}}}}
+    both = {teacher, student}
+    for changes, copied in (({}, both), (recipe, {teacher}), (training, set()), ({}, both)):
+        (here / "changed.yaml").write_text(yaml.safe_dump(changes))
+        write_extension([DEMO / "preset.yaml", here / "changed.yaml"], None, STORED)
+        found = {name: here / "results/demo-extended" / name for name in both}
+        assert {name for name in both if found[name].exists()} == copied
+        assert all(found[name].read_bytes() == (STORED / name).read_bytes() for name in copied)
+    # Nor is that of a run with other settings.
+    found[student].write_text("trained here")
+    write_extension([DEMO / "preset.yaml"], None, STORED)
+    assert found[student].read_bytes() == (STORED / student).read_bytes()
 
 
 def test_pictures_of_networks_that_are_not_stored_are_left_out(here):

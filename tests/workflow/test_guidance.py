@@ -16,6 +16,7 @@ from tests.workflow.workspace import ROWS, TINY, changed, settings_of, study
 from workflow.planning.costs import Costs
 from workflow.planning.steps import network_cost
 from workflow.preset import Preset
+from workflow.preset.jobs import row_digest
 from workflow.preset.placeholders import check_preset
 
 TEACHER = settings_of(TINY)["teachers"]["digits-short"]
@@ -67,12 +68,19 @@ def test_the_guide_is_an_input_of_what_uses_it(tmp_path):
     assert "uncond" not in made.networks(["plain", "sida-guided"])["teachers"]
 
 
+def test_another_guide_makes_another_row(tmp_path):
+    before, after = preset(tmp_path), preset(tmp_path, {"teachers/uncond/seed": 1})
+    changed_rows = {run for run in before.runs if row_digest(before, run) != row_digest(after, run)}
+    assert changed_rows == {"guided", "sida-guided"}
+
+
 def test_the_plan_counts_the_guide(tmp_path):
     costs = Costs(preset(tmp_path))
-    plain, guided = (costs.student(run).facts["gflop_per_image"] for run in ("sida", "sida-guided"))
-    guide = network_cost(GUIDED["teachers/uncond"]["network"])
-    assert guided - plain == pytest.approx(2 * guide.forward / 1e9)
-    assert costs.student("sida-guided").memory_gb > costs.student("sida").memory_gb
+    plain, guided = map(costs.student, ("sida", "sida-guided"))
+    operations = plain.images * 2 * network_cost(GUIDED["teachers/uncond"]["network"]).forward
+    hours = operations / costs.gpu.rate(False, "CPU") / 3600
+    assert guided.gpu_hours - plain.gpu_hours == pytest.approx(hours)
+    assert guided.memory_gb > plain.memory_gb
     assert costs.measurement("guided").gpu_hours > 1.5 * costs.measurement("plain").gpu_hours
 
 

@@ -200,6 +200,19 @@ def test_what_trainings_and_measurements_read():
     assert paper.training("edm2-xs-sida").needs["files"]
 
 
+def test_an_archive_is_an_input_of_what_draws_its_classes(tmp_path):
+    shape = {"kind": "zip", "path": "mine.zip", "resolution": 8, "label_dim": 10}
+    data = {"datasets": {"mine": shape | {"made_from": {"source": "cifar10-python"}}}, "dataset": "mine"}
+    metric = {"key": "fid", "kind": "frechet", "extractor": "inception", "reference": "data"}
+    asked = {"name": "p", "num_samples": 9, "trials": 1, "metrics": [metric]}
+    asked["references"] = {"data": {"kind": "statistics", "asset": "fid-ref-cifar10"}}
+    changes = data | {"protocol": "p.yaml", "tables": [], "figures": []}
+    for distribution, files in (("empirical", ["mine.zip"]), ("uniform", [])):
+        preset = study(tmp_path, changes | {"p.yaml": asked | {"label_dist": distribution}})
+        assert preset.measurement("sid-a1.0").needs["files"] == files
+        assert preset.sample("sid-a1.0/trial-0").needs["files"] == files
+
+
 def test_custom_code_is_an_input_and_counts_by_content(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SIDA_ALLOW_CODE", "mine")

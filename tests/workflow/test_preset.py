@@ -86,6 +86,8 @@ FAULTS = [
     ({"datasets": {"x": {"kind": "zip", "path": "x.zip", "counts": "none"}}}, r"datasets.x.counts: .*channels"),
     ({"tables": ["mian"]}, r"tables: .*'mian' .*'main'"),
     ({"tables": ["main", "lay/main.yaml"]}, r"tables: 'main' and 'lay/main.yaml' "),
+    ({"stored": {"folder": "x", "preset": "y"}}, r"preset.yaml: stored.beside: is missing"),
+    ({"tables": 2 * ["main"]}, r"tables: 'main' and 'main' "),
     ({"teachers": {}}, r".tsv: run 'teacher-nfe35': .*'digits-short'"),
     ({TEACHER: CHECKPOINT}, r"preset.yaml: teachers.digits-short"),
     ({f"{NETWORK}/class": "docs.examples.flow:Flow"}, r"network.class: .*'Flow' .*FlowPrecond"),

@@ -124,15 +124,15 @@ def test_jobs_with_a_gpu_go_to_its_partition():
     measured = asked("measurements", SIDA, gpu=True, **words)
     assert (measured["slurm_partition"], measured["slurm_account"]) == ("cards", "ours")
     assert measured["slurm_extra"] == "--signal=TERM@120"
-    assert asked("merges", SIDA, **words)["slurm_partition"] == "main"
-    assert "slurm_partition" not in asked("merges", SIDA)
+    assert asked("build", SIDA, **words)["slurm_partition"] == "main"
+    assert "slurm_partition" not in asked("build", SIDA)
 
 
 def test_without_a_scheduler_gpus_alone_are_asked_for_and_a_job_does_not_plan_itself_again():
     alone = Requests(PAPER, None)
     assert alone.of("students").keys() == {"gpu", "nodes"}
     assert alone.of("measurements", gpu=True) == {"gpu": 1}
-    assert alone.of("merges") == {}
+    assert alone.of("build") == {}
     inside = Requests(PAPER, Site(gpus_per_node=4), inside=True).of("students")
     assert not {"runtime", "mem_mb"} & inside.keys()
     assert inside["nodes"](SIDA) == 2

@@ -16,8 +16,8 @@ from tests.disks import make_read_only, small_disk
 from tests.eval.synthetic_output import write_preset
 from tests.refused import refused, refusing
 from tests.training.toy import fork, wait
-from tests.workflow.workspace import Workspace, forked_snakemake, put
-from workflow.checks import check_folder, check_results, check_scheduler, closed_results
+from tests.workflow.workspace import Workspace, forked_snakemake, put, study
+from workflow.checks import check_data, check_folder, check_results, check_scheduler, closed_results
 from workflow.cli import main
 from workflow.commands.planning import list_presets
 from workflow.preset.files import find_preset, presets
@@ -226,6 +226,17 @@ def test_data_that_are_missing_end_a_run_before_any_job(tmp_path):
     assert line.startswith("error: pictures: ")
     assert "sida data prepare" in line
     assert not (tmp_path / "results/mine/logs").exists()
+
+
+def test_references_that_are_missing_are_told_before_the_trainings(tmp_path):
+    protocol = yaml.safe_load((ROOT / "tests/workflow/tiny-protocol.yaml").read_text()) | {"watch": None}
+    protocol["references"]["heldout"] = {"kind": "dataset", "dataset": "gone", "fixed": True}
+    protocol["metrics"] = [protocol["metrics"][0] | {"key": "fd_heldout", "reference": "heldout"}]
+    data = {"gone": {"kind": "zip", "path": "gone.zip", "resolution": 8, "channels": 1}}
+    changes = {"datasets": data, "protocol": "p.yaml", "p.yaml": protocol, "tables": [], "figures": []}
+    preset = study(tmp_path, changes)
+    check_data(preset, ["teachers/digits-short", "students/sid-a1.0", "preset"])
+    refused("^gone.zip: no such file .*sid-a1.0 is measured with it", check_data, preset, ["measurements/sid-a1.0"])
 
 
 def test_a_folder_nested_deeper_than_calls_is_read(tmp_path):

@@ -17,12 +17,22 @@ from sida.config.lookup import MONITOR, find_file
 from sida.config.settings import NotNegative, Positive, Settings, from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 from sida.files.text_files import read_text
-from sida.methods.registry import DistillConfig
+from sida.methods.registry import DistillConfig, resolve_recipe
 from workflow.planning.steps import CONTEXT_BYTES, StepCost, network_cost, student_cost, teacher_cost
 from workflow.preset import Preset
-from workflow.preset.files import presets
+from workflow.preset.files import PresetSettings, presets, read_preset
 from workflow.preset.jobs import most_gpus
 
+#: Folder of the products of each rule with a cost, whose wildcards name a product there.
+STAGES = {
+    "fetch": "assets",
+    "import_checkpoint": "checkpoints",
+    "prepare_data": "archives",
+    "encode_data": "archives",
+    "train_teacher": "teachers",
+    "distill": "students",
+    "distill_parent": "students",
+}
 #: Number of states of a run that are kept.
 GENERATIONS = 2
 
@@ -113,7 +123,8 @@ class Cost:
         memory_gb: Memory on each GPU.
         download_gb: Size of downloads.
         disk_gb: Size of its files on disk.
-        facts: Numbers that the plan shows: images, operations.
+        images: Number of images that it trains on or measures.
+        network_unknown: Whether a network is not described, so that its evaluations do not count.
     """
 
     kind: str
@@ -125,7 +136,8 @@ class Cost:
     memory_gb: float = 0.0
     download_gb: float = 0.0
     disk_gb: float = 0.0
-    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    images: int = 0
+    network_unknown: bool = False
 
 
 class Costs:
@@ -138,13 +150,7 @@ class Costs:
         fresh: Whether downloads that are in the cache count.
     """
 
-    def __init__(
-        self,
-        preset: Preset,
-        card: str | None = None,
-        gpus: int = 1,
-        fresh: bool = False,
-    ) -> None:
+    def __init__(self, preset: Preset, card: str | None = None, gpus: int = 1, fresh: bool = False) -> None:
         self.preset, self.assumptions = preset, load_assumptions(preset.own)
         self.gpu_name = card or ("CPU" if preset.settings.device == "cpu" else "H200")
         self.gpu = self.assumptions.gpu(self.gpu_name)
@@ -158,27 +164,34 @@ class Costs:
         Raises:
             UserError: The network of the job, or the card's rate, is unknown.
         """
-        makers = {"assets": self.fetch, "checkpoints": self.imported, "archives": self.archive}
-        makers |= {"teachers": self.teacher, "students": self.student}
-        makers |= {"measurements": self.measurement, "samples": self.sample}
+        makers = {
+            "assets": self.fetch,
+            "checkpoints": self.imported,
+            "archives": self.archive,
+            "teachers": self.teacher,
+            "students": self.student,
+            "measurements": self.measurement,
+            "samples": self.sample,
+        }
         return makers[stage](name) if stage in makers else Cost("build", f"{stage}/{name}".rstrip("/"))
 
     def fetch(self, name: str) -> Cost:
         """A download."""
-        job = self._fetched(self.registry[name])
-        return dataclasses.replace(job, disk_gb=job.download_gb)
+        size = self._download(self.registry[name])
+        return Cost("fetch", name, download_gb=size, disk_gb=size)
 
-    def _fetched(self, asset: Asset) -> Cost:
-        size = self.assumptions.gigabytes(asset)
+    def _download(self, asset: Asset) -> float:
+        """GB of a download; 0 for a file in the cache."""
         cached = not self.fresh and asset.path.exists()
-        return Cost("fetch", asset.id, download_gb=0.0 if cached else size, disk_gb=size)
+        return 0.0 if cached else self.assumptions.gigabytes(asset)
 
     def imported(self, name: str) -> Cost:
         """The import of a published checkpoint, given by its folder."""
         named = self.preset.imports[name]
         if is_address(named):
-            fetched = self._fetched(find_asset(self.registry, named))
-            return dataclasses.replace(fetched, kind="import", name=name, disk_gb=2 * fetched.disk_gb)
+            asset = find_asset(self.registry, named)
+            disk = 2 * self.assumptions.gigabytes(asset)
+            return Cost("import", name, download_gb=self._download(asset), disk_gb=disk)
         source = self.registry.get(named)
         return Cost("import", name, disk_gb=self.assumptions.gigabytes(source) if source else 0.0)
 
@@ -186,16 +199,18 @@ class Costs:
         """Architecture of a teacher, from the preset or of a published teacher; None if unknown."""
         return self.preset.architecture(teacher) or self.like(teacher)
 
-    def resolved(self, run: str) -> Any:
-        """Resolved settings of a student, for a GPU if the preset uses one."""
-        from sida.methods.registry import resolve_recipe
+    def resolved(self, run: str) -> tuple[Any, dict[str, Any]]:
+        """Resolved settings of a student, for a GPU if the preset uses one, and the network of its teacher.
 
-        row = self.preset.runs[run]
-        network = self.network(row.teacher)
+        Raises:
+            UserError: The network is unknown.
+        """
+        teacher = self.preset.runs[run].teacher
+        network = self.network(teacher)
         if network is None:
-            place = f"{self.preset.source}: teachers.{row.teacher}"
+            place = f"{self.preset.source}: teachers.{teacher}"
             raise UserError(place, "has no network, so that its cost is unknown", "add it")
-        return resolve_recipe(from_mapping(DistillConfig, self.preset.training(run).spec, run), network, run)
+        return resolve_recipe(from_mapping(DistillConfig, self.preset.training(run).spec, run), network, run), network
 
     def student(self, run: str) -> Cost:
         """A distillation.
@@ -203,65 +218,64 @@ class Costs:
         Raises:
             UserError: The network of its teacher or guide, or the card's rate, is unknown.
         """
-        config, network = self.resolved(run), self.network(self.preset.runs[run].teacher)
-        assert network is not None  # resolving the settings needs it
-        guide = self.network(self.preset.runs[run].guide)
+        (config, network), guide_name = self.resolved(run), self.preset.runs[run].guide
+        guide = self.network(guide_name)
         if guide is None and config.guide is not None:
-            fault = f"guide '{self.preset.runs[run].guide}' is not known by its network, so that its cost is unknown"
+            fault = f"guide '{guide_name}' is not known by its network, so that its cost is unknown"
             raise UserError(f"{self.preset.sheet}: run '{run}'", fault, "name a teacher of the preset")
         cost, images = student_cost(config, network, guide), config.total_kimg * 1000
         seconds = images * cost.operations / self._rate(cost.fp16)
-        evaluations = 0
         if config.evaluation is not None and config.evaluation["monitor"] == MONITOR:
-            evaluations = _evaluations(config.evaluation, config.total_kimg)
             watched = config.evaluation["kwargs"]
-            drawn = evaluations * watched["num_samples"] * watched.get("trials", 1)
+            drawn = watched["num_samples"] * watched.get("trials", 1)
+            drawn *= _evaluations(config.evaluation, config.total_kimg)
             seconds += drawn * self._measured(run, network_cost(network).forward, cost.fp16)
-        job = self._training("student", run, cost, seconds)
+        job = self._training("student", run, cost, seconds, images)
         # A smaller micro-batch would change the batch over which the adversarial scalar is pooled.
         job.gpus = most_gpus(job.gpus, config.batch_size, config.batch_gpu)
-        job.facts |= {"images": images, "evaluations": evaluations}
         return job
 
     def teacher(self, name: str) -> Cost:
         """The training of a teacher."""
         teacher = self.preset.teacher_training(name).spec
         cost, images = teacher_cost(teacher, teacher["network"]), teacher["total_kimg"] * 1000
-        job = self._training("teacher", name, cost, images * cost.operations / self._rate(cost.fp16))
-        job.facts["images"] = images
-        return job
+        seconds = images * cost.operations / self._rate(cost.fp16)
+        return self._training("teacher", name, cost, seconds, images)
 
-    def _training(self, kind: str, name: str, cost: StepCost, seconds: float) -> Cost:
-        disk = (GENERATIONS * cost.state + cost.network) / 1e9
-        facts = {"gflop_per_image": cost.operations / 1e9, "fp16": cost.fp16}
-        return Cost(kind, name, [], self.width, seconds / 3600, 0.0, cost.memory / 1e9, 0.0, disk, facts)
+    def _training(self, kind: str, name: str, cost: StepCost, seconds: float, images: float) -> Cost:
+        return Cost(
+            kind,
+            name,
+            gpus=self.width,
+            gpu_hours=seconds / 3600,
+            memory_gb=cost.memory / 1e9,
+            disk_gb=(GENERATIONS * cost.state + cost.network) / 1e9,
+            images=round(images),
+        )
 
     def measurement(self, run: str) -> Cost:
         """All trials of a row."""
         row, protocol = self.preset.runs[run], self.preset.protocol(self.preset.runs[run])
         images = self.preset.trials * protocol.num_samples
-        network = self.network(row.teacher) or self.like(row.checkpoint)
-        guided = self.preset.sampler_guide(row) is not None
-        guide = self.network(row.guide) if guided else None
-        forward, fp16 = 0.0, False
-        if network is not None and not row.without_network:
-            sampler = self.preset.nfe(row) or 1
-            forward = sampler * network_cost(network).forward
-            forward += sampler * network_cost(guide).forward if guide else 0.0
-            fp16 = bool(network["kwargs"].get("use_fp16", False))
+        networks = [] if row.without_network else [self.network(row.teacher) or self.like(row.checkpoint)]
+        if networks and self.preset.sampler_guide(row) is not None:
+            networks.append(self.network(row.guide))
+        known = [network for network in networks if network] if networks and networks[0] else []
+        fp16 = bool(known and known[0]["kwargs"].get("use_fp16", False))
+        forward = sum((self.preset.nfe(row) or 1) * network_cost(network).forward for network in known)
         hours = (images * self._measured(run, forward, fp16) + self._references(run)) / 3600
-        unknown = None in (network, guide if guided else network) and not row.without_network
-        weights = sum(4.0 * network_cost(each).parameters for each in (network, guide) if each and forward)
+        weights = sum(4.0 * network_cost(network).parameters for network in known)
         files = [self.registry[name] for name in protocol.assets(drawn=True) if name in self.registry]
         weights += sum(1e9 * self.assumptions.gigabytes(each) for each in files if each.kind in ("extractor", "vae"))
         memory = (CONTEXT_BYTES + weights) / 1e9 if self.preset.settings.gpus else 0.0
-        return Cost("measure", run, [], 1, hours, 0.0, memory, facts={"images": images, "network_unknown": unknown})
+        unknown = None in networks
+        return Cost("measure", run, gpus=1, gpu_hours=hours, memory_gb=memory, images=images, network_unknown=unknown)
 
     def sample(self, name: str) -> Cost:
         """Images of a row's trial, ``<row>/trial-<t>``: its share in the row's measurement."""
         every, trials = self.measurement(name.rpartition("/")[0]), self.preset.trials
-        facts = every.facts | {"images": every.facts["images"] // trials}
-        return dataclasses.replace(every, name=f"samples/{name}", gpu_hours=every.gpu_hours / trials, facts=facts)
+        hours, images = every.gpu_hours / trials, every.images // trials
+        return dataclasses.replace(every, name=f"samples/{name}", gpu_hours=hours, images=images)
 
     def like(self, checkpoint: str | None) -> dict[str, Any] | None:
         """Architecture of a checkpoint: that of the teacher whose name is the beginning of the checkpoint's name.
@@ -307,16 +321,21 @@ class Costs:
         numbers = (dataset.get("channels") or 3) * (dataset.get("resolution") or 0) ** 2
         if self.preset.made_from(path).dataset:
             hours = images * self.assumptions.gflop["vae_encode"] * 1e9 / self._rate(False) / 3600
-            return Cost("data", path, [], 1, hours, disk_gb=images * numbers * 4 / 1e9)
+            return Cost("data", path, gpus=1, gpu_hours=hours, disk_gb=images * numbers * 4 / 1e9)
         hours = images / self.assumptions.pictures_per_second / 3600
         return Cost("data", path, cpu_hours=hours, disk_gb=images * numbers / 1e9)
 
 
 @functools.cache
 def _published_networks() -> dict[str, dict[str, Any] | None]:
-    texts = [(path, read_text(path)) for path in presets().values()]
-    described = [load_yaml(path)["teachers"] for path, text in texts if "\n    checkpoint: " in text]
-    return {name: teacher.get("network") for teachers in described for name, teacher in teachers.items()}
+    found: dict[str, dict[str, Any] | None] = {}
+    for path in presets().values():
+        # A faulty one of the working folder is reported where it is used.
+        with contextlib.suppress(UserError):
+            if "\n    checkpoint: " in read_text(path):
+                settings = from_mapping(PresetSettings, read_preset([path])[0], f"{path}:")
+                found |= {name: teacher.network for name, teacher in settings.teachers.items()}
+    return found
 
 
 def _evaluations(points: Mapping[str, Any], total_kimg: float) -> int:

@@ -13,7 +13,7 @@ from eval.report.paper import INSTALL, missing_latex
 from sida.assets.cache import by_hand, cache_dir, check_pinned_code
 from sida.config.lookup import how_to_install, source_file
 from sida.errors import UserError
-from workflow.checks import check_reachable
+from workflow.checks import OPENING, check_reachable
 from workflow.planning.costs import SMALLER, SPARE, too_large, without_code
 from workflow.planning.plan import Plan, make_plan
 from workflow.preset.outside_code import NotAllowedError
@@ -134,8 +134,8 @@ def _data(plan: Plan) -> Iterator[Check]:
     made = [job.name for job in plan.jobs.values() if job.kind == "data"]
     if made:
         yield Check("data", "note", f"{', '.join(made)}: made by the workflow from their sources")
-    trainings = [f"{job.kind}s/{job.name}" for job in plan.jobs.values() if job.kind in ("student", "teacher")]
-    missing = {path for training in trainings if (path := plan.preset.missing_data(training, made))}
+    jobs = [job for job in plan.jobs if job.partition("/")[0] in OPENING]
+    missing = {path for job in jobs if (path := plan.preset.missing_data(job, made))}
     for path in sorted(missing):
         yield Check("data", "missing", f"{path} is not there", f"sida data prepare --source PICTURES --out {path}")
     if not made and not missing:

@@ -8,6 +8,7 @@ and the memory of a card or of processor cores, by the costs that `sida plan` sh
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -89,14 +90,6 @@ def new_study(config: StudyConfig) -> list[str]:
     ]
 
 
-def _write(part: Path, values: Mapping[str, Any]) -> None:
-    """Writes the files of the study."""
-    for file in STUDY_FILES:
-        text = string.Template(find_file("", f"config/new/{file}").read_text(encoding="utf-8")).substitute(values)
-        (part / file).parent.mkdir(exist_ok=True)
-        (part / file).write_text(text, encoding="utf-8")
-
-
 #: Largest share of the time for measuring.
 MEASURING = 0.25
 
@@ -114,34 +107,31 @@ def _fitted(config: StudyConfig, part: Path, full: Mapping[str, Any]) -> tuple[d
     card, cores = config.gpu or ("RTX4090" if on_gpu else "CPU"), config.cores or 2
     where, least = card if on_gpu else f"{cores} cores", full["least"]
 
-    def cost(values: Mapping[str, Any]) -> _Cost:
-        _write(part, values)
+    def cost(values: Mapping[str, Any], share: float) -> _Cost:
+        _write(part, {**values, **_shortened(full, share)})
         return _cost_of(part, card, 1 if on_gpu else cores)
 
     widths = [width for width in (128, 96, 64, 32, 16) if width <= full["model_channels"]]
-    for width in widths:
-        for num_samples, trials in full["measured"]:
-            chosen = {**full, "model_channels": width, "num_samples": num_samples, "trials": trials}
-            chosen |= _sizes()["metrics"]["pixels" if num_samples < 10000 else "inception"]
-            chosen = _with_micro_batches(chosen | _shortened(full, least), cost)
-            found = cost(chosen)
-            if found.hours > config.hours or found.memory > found.card_memory:
-                continue
-            if found.measuring > MEASURING * config.hours and (num_samples, trials) != tuple(full["measured"][-1]):
-                continue
-            fits = lambda share, chosen=chosen: cost(chosen | _shortened(full, share)).hours <= config.hours
-            low, high = (1.0, 1.0) if fits(1.0) else (least, 0.99)
-            while high / low > 1.02:
-                share = (low * high) ** 0.5
-                low, high = (share, high) if fits(share) else (low, share)
-            chosen |= _shortened(full, low)
-            found = cost(chosen)
-            lines = [
-                f"for {where}: {found.hours:.1f} hours and {found.memory:.0f} GB by plan (--hours {config.hours:g})"
-            ]
-            changes = [_change(name, full[key], chosen[key]) for key, name in _GIVEN_UP.items()]
-            given_up = ", ".join(filter(None, changes))
-            return chosen, [*lines, *([f"given up for that: {given_up}"] if given_up else [])]
+    for width, (num_samples, trials) in itertools.product(widths, full["measured"]):
+        chosen = {**full, "model_channels": width, "num_samples": num_samples, "trials": trials}
+        chosen |= _sizes()["metrics"]["pixels" if num_samples < 10000 else "inception"]
+        chosen |= _micro_batches(chosen, lambda values: cost(values, least))
+        found = cost(chosen, least)
+        fewest = [num_samples, trials] == full["measured"][-1]
+        if found.hours > config.hours or found.memory > found.card_memory:
+            continue
+        if found.measuring > MEASURING * config.hours and not fewest:
+            continue
+        low, high = (1.0, 1.0) if cost(chosen, 1.0).hours <= config.hours else (least, 0.99)
+        while high / low > 1.02:
+            share = (low * high) ** 0.5
+            low, high = (share, high) if cost(chosen, share).hours <= config.hours else (low, share)
+        found = cost(chosen, low)
+        chosen |= _shortened(full, low)
+        lines = [f"for {where}: {found.hours:.1f} hours and {found.memory:.0f} GB by plan (--hours {config.hours:g})"]
+        changes = ((name, full[key], chosen[key]) for key, name in _GIVEN_UP.items())
+        given_up = [f"{name} {before:,g} → {after:,g}" for name, before, after in changes if before != after]
+        return chosen, lines + ([f"given up for that: {', '.join(given_up)}"] if given_up else [])
     raise UserError(f"--hours {config.hours:g}", f"no network and length fit {where}", "give more hours")
 
 
@@ -157,8 +147,12 @@ _GIVEN_UP = {
 }
 
 
-def _change(name: str, before: float, after: float) -> str:
-    return "" if before == after else f"{name} {before:,g} → {after:,g}"
+def _write(part: Path, values: Mapping[str, Any]) -> None:
+    """Writes the files of the study."""
+    for file in STUDY_FILES:
+        text = string.Template(find_file("", f"config/new/{file}").read_text(encoding="utf-8")).substitute(values)
+        (part / file).parent.mkdir(exist_ok=True)
+        (part / file).write_text(text, encoding="utf-8")
 
 
 def _shortened(values: Mapping[str, Any], share: float) -> dict[str, Any]:
@@ -211,14 +205,17 @@ def _cost_of(part: Path, card: str, workers: int) -> _Cost:
     return _Cost(max(total / workers, chain), hours(measured.values()) / workers, memory, costs.gpu.memory_gb)
 
 
-def _with_micro_batches(values: dict[str, Any], cost: Callable[[Mapping[str, Any]], _Cost]) -> dict[str, Any]:
-    """Values with the largest micro-batches whose trainings fit the card."""
+def _micro_batches(values: Mapping[str, Any], cost: Callable[[Mapping[str, Any]], _Cost]) -> dict[str, int]:
+    """The largest micro-batches whose trainings fit the card."""
+    found: dict[str, int] = {}
     for kind in ("teacher", "student"):
         batch = values[f"{kind}_batch"]
-        sizes = [size for size in range(batch, 0, -1) if batch % size == 0]
-        fits = lambda size, kind=kind: (found := cost(values | {f"{kind}_batch_gpu": size})).by_kind[kind] <= found.card_memory  # fmt: skip # noqa: E501
-        values[f"{kind}_batch_gpu"] = next((size for size in sizes if fits(size)), 1)
-    return values
+        for size in (size for size in range(batch, 0, -1) if batch % size == 0):
+            found[f"{kind}_batch_gpu"] = size
+            planned = cost({**values, **found})
+            if planned.by_kind[kind] <= planned.card_memory:
+                break
+    return found
 
 
 def _data_values(config: StudyConfig, part: Path, study: Path) -> dict[str, Any]:

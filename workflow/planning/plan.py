@@ -1,13 +1,16 @@
-"""The plan of targets: jobs with their costs, totals and assumptions."""
+"""The plan of targets: jobs of Snakemake's own dry run with their costs, totals and assumptions."""
 
+import contextlib
 import dataclasses
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from sida.config.lookup import source_file
-from workflow.planning.costs import SMALLER, Cost, Costs, too_large
-from workflow.planning.graph import Planned, planned_jobs
+from sida.config.lookup import CHECKOUT, ROOT, source_file
+from sida.errors import UserError
+from workflow.checks import PLANNING, give_cache
+from workflow.planning.costs import SMALLER, STAGES, Cost, Costs, too_large
 from workflow.preset import Preset
 from workflow.preset.targets import Targets
 
@@ -31,16 +34,83 @@ ASSUMED = (
 )
 
 
-#: Folder of the products of each rule with a cost, whose wildcards name a product there.
-STAGES = {
-    "fetch": "assets",
-    "import_checkpoint": "checkpoints",
-    "prepare_data": "archives",
-    "encode_data": "archives",
-    "train_teacher": "teachers",
-    "distill": "students",
-    "distill_parent": "students",
-}
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A job that Snakemake would run.
+
+    Attributes:
+        rule: Its rule.
+        wildcards: Values of the rule's wildcards.
+        inputs: Files that it reads.
+        outputs: Files that it makes.
+    """
+
+    rule: str
+    wildcards: dict[str, str]
+    inputs: list[str]
+    outputs: list[str]
+
+
+def planned_jobs(files: Sequence[Path], targets: Sequence[str], fresh: bool = False) -> list[Planned]:
+    """Jobs that Snakemake would run.
+
+    Args:
+        files: Files of a preset; later ones win.
+        targets: Paths of products; none: the whole preset.
+        fresh: Whether jobs whose products are up to date count.
+
+    Raises:
+        UserError: Snakemake reports a fault.
+    """
+    if not CHECKOUT:
+        raise UserError(
+            "sida plan", "the workflow runs from a checkout", "clone the repository and run `make setup` there"
+        )
+    give_cache()
+    from snakemake.api import SnakemakeApi
+    from snakemake.exceptions import WorkflowError
+    from snakemake.settings.enums import Quietness, RerunTrigger
+    from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings, WorkflowSettings
+
+    triggers = frozenset({RerunTrigger.MTIME, RerunTrigger.PARAMS, RerunTrigger.INPUT})
+    with _recorded() as found, SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        try:
+            workflow = api.workflow(
+                resource_settings=ResourceSettings(cores=1),
+                config_settings=ConfigSettings(configfiles=tuple(files)),
+                workflow_settings=WorkflowSettings(),
+                snakefile=ROOT / "Snakefile",
+            )
+            dag = workflow.dag(DAGSettings(targets=set(targets), forceall=fresh, rerun_triggers=triggers))
+            dag.execute_workflow(executor="dryrun")
+        except WorkflowError as error:
+            raise UserError("the plan", f"Snakemake: {error}") from None
+    return found
+
+
+@contextlib.contextmanager
+def _recorded() -> Iterator[list[Planned]]:
+    """Records the jobs that Snakemake reports (event ``JOB_INFO`` of its logger plugins); the environment stays."""
+    from snakemake.logging import LogEvent, get_event, logger
+
+    found: list[Planned] = []
+    environment, planning = dict(os.environ), PLANNING.set(True)
+
+    def record(line: logging.LogRecord) -> bool:
+        if get_event(line) == LogEvent.JOB_INFO:
+            given = vars(line)
+            files = [[*map(str, given[key] or [])] for key in ("input", "output")]
+            found.append(Planned(given["rule_name"], dict(given["wildcards"]), *files))
+        return False
+
+    logger.addFilter(record)
+    try:
+        yield found
+    finally:
+        logger.removeFilter(record)
+        os.environ.clear()
+        os.environ.update(environment)
+        PLANNING.reset(planning)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,15 +161,11 @@ def make_plan(
         stage, name, share = _part(job, preset)
         key, cost = f"{stage}/{name}", costs.of(stage, name)
         made |= dict.fromkeys(job.outputs, key)
-        total = found.setdefault(key, dataclasses.replace(cost, gpu_hours=0.0, cpu_hours=0.0, facts=dict(cost.facts)))
+        total = found.setdefault(key, dataclasses.replace(cost, gpu_hours=0.0, cpu_hours=0.0))
         total.gpu_hours += share * cost.gpu_hours
         total.cpu_hours += share * cost.cpu_hours
         total.after = sorted({*total.after, *(made[path] for path in job.inputs if path in made)} - {key})
-    return Plan(preset, targets, costs, gpus, {key: cost for key, cost in found.items() if key not in _NO_JOB})
-
-
-#: Products of rules that only name others.
-_NO_JOB = ("all/",)
+    return Plan(preset, targets, costs, gpus, {key: cost for key, cost in found.items() if key != "all/"})
 
 
 def _part(job: Planned, preset: Preset) -> tuple[str, str, float]:
@@ -141,7 +207,7 @@ def show_plan(plan: Plan) -> str:
         lines.append(f"warning: {large}; {SMALLER}")
     for name, where in plan.preset.code.items():
         lines.append(f"code from outside the package: {name} from {source_file(name)} ({where}; allowed)")
-    if unknown := [job.name for job in jobs if job.facts.get("network_unknown")]:
+    if unknown := [job.name for job in jobs if job.network_unknown]:
         few = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         lines.append(f"without the evaluations of {len(unknown)} networks that the preset does not describe: {few}")
     return "\n".join(lines)

@@ -20,7 +20,7 @@ from sida.config.lookup import ROOT, check_code_path
 from sida.config.settings import Count, Positive, Settings, from_mapping
 from sida.errors import UserError
 from sida.files.text_files import parse_yaml, read_text
-from workflow.planning.costs import SMALLER, Cost, Costs, driver_cards, load_assumptions, too_large
+from workflow.planning.costs import SMALLER, STAGES, Cost, Costs, driver_cards, load_assumptions, too_large
 from workflow.preset import Preset
 
 #: Environment variable that names another file.
@@ -88,9 +88,8 @@ START_MINUTES = 30.0
 PROCESS_GB, MEASURE_GB, IMPORT_GB = 4.0, 16.0, 3.0
 #: Growth of the request with each attempt, as a share of the first request.
 GROWTH = 0.5
+#: Trainings, which may be longer than a site's limit; they resume.
 TRAINED = ("teachers", "students")
-#: Kinds of the rules that may be longer than a site's limit; they resume.
-RESUMED = {"train_teacher": "teachers", "distill": "students", "distill_parent": "students"}
 
 Value = int | str | None | Callable[..., int | str | None]
 
@@ -105,22 +104,23 @@ class Requests:
     """
 
     def __init__(self, preset: Preset, site: Site | None, inside: bool = False) -> None:
-        self.preset, self.site, self.inside = preset, site, inside
+        self.preset, self.site, self.scheduled = preset, site or Site(), site is not None
+        self.inside = inside
 
     def of(self, stage: str, share: float = 1.0, gpu: bool = False) -> dict[str, Value]:
         """Resources of a rule.
 
         Args:
-            stage: ``teachers, students, measurements, imports, archives`` or ``build``.
+            stage: ``teachers, students, measurements, checkpoints, archives`` or ``build``.
             share: Share of the planned cost in one job.
             gpu: Whether the job uses a GPU; trainings use those of the preset.
         """
         asked: dict[str, Value] = {"gpu": min(1, self.preset.settings.gpus)} if gpu else {}
         if stage in TRAINED:
             asked = {"gpu": lambda wildcards: self.gpus(stage, wildcards), "nodes": 1}
-        if (site := self.site) is None:
+        if not self.scheduled:
             return asked
-        on_gpu = (gpu or stage in TRAINED) and self.preset.settings.gpus > 0
+        site, on_gpu = self.site, (gpu or stage in TRAINED) and self.preset.settings.gpus > 0
         named = {
             "slurm_partition": (site.gpu_partition or site.partition) if on_gpu else site.partition,
             "slurm_account": site.account,
@@ -149,7 +149,6 @@ class Requests:
 
     def nodes(self, stage: str, wildcards: Any) -> int:
         """Smallest number of nodes with the GPUs of a training, equally many on each node."""
-        assert self.site is not None
         gpus = self.gpus(stage, wildcards)
         fewest = max(1, math.ceil(gpus / self.site.gpus_per_node))
         return next(nodes for nodes in range(fewest, max(gpus, 1) + 1) if gpus % nodes == 0)
@@ -159,20 +158,17 @@ class Requests:
 
     def minutes(self, stage: str, wildcards: Any, attempt: int, share: float = 1.0) -> int:
         """Minutes that a job requests; without a plan the site's maximum."""
-        assert self.site is not None
         wanted = lambda: (START_MINUTES + self._computing(stage, wildcards, share)) * _grown(attempt)
         return _at_most(60 * self.site.max_hours, wanted)
 
     def _computing(self, stage: str, wildcards: Any, share: float = 1.0) -> float:
         """Planned minutes of a job besides its start, with the site's margin."""
-        assert self.site is not None
         cost = self._planned(stage, wildcards)
         hours = (cost.gpu_hours + cost.cpu_hours) / (max(1, cost.gpus) if stage in TRAINED else 1)
         return 60 * hours * share * self.site.margin
 
     def attempts(self, stage: str, wildcards: Any) -> int:
         """Attempts that a training needs because of the site's limit; 0 without a plan."""
-        assert self.site is not None
         most = 60 * self.site.max_hours
         try:
             wanted = self._computing(stage, wildcards)
@@ -183,7 +179,6 @@ class Requests:
 
     def memory_mb(self, stage: str, wildcards: Any, attempt: int) -> int:
         """MB of main memory that a job requests on each node."""
-        assert self.site is not None
         wanted = lambda: 1000 * self._memory(stage, wildcards) * _grown(attempt)
         return _at_most(1000 * self.site.max_memory_gb, wanted)
 
@@ -194,7 +189,7 @@ class Requests:
             cost = self._planned(stage, wildcards)
             own = PROCESS_GB + (cost.memory_gb if on_cpu else 0.0)
             return self._on_a_node(stage, wildcards) * own + cost.disk_gb
-        if stage == "imports":
+        if stage == "checkpoints":
             return PROCESS_GB + IMPORT_GB * self._planned(stage, wildcards).disk_gb
         return MEASURE_GB if stage in ("measurements", "archives") and not on_cpu else PROCESS_GB
 
@@ -205,9 +200,9 @@ class Requests:
             jobs: Snakemake's jobs to run.
             retries: Number of times that Snakemake sends a failed job again.
         """
-        trained = [(RESUMED[job.rule.name], job.wildcards) for job in jobs if job.rule.name in RESUMED]
+        trained = [(stage, job.wildcards) for job in jobs if (stage := STAGES.get(job.rule.name)) in TRAINED]
         lines = [self._too_large(trained)] if self.preset.settings.device != "cpu" else []
-        if self.site is not None:
+        if self.scheduled:
             needed = {_name(wildcards): self.attempts(stage, wildcards) for stage, wildcards in trained}
             unknown = [name for name, attempts in needed.items() if not attempts]
             if unknown:
@@ -221,12 +216,12 @@ class Requests:
         return [line for line in lines if line]
 
     def _too_large(self, trained: Iterable[tuple[str, Any]]) -> str:
-        memory = self._costs.gpu.memory_gb if self.site else min(driver_cards(), default=None)
+        memory = self._costs.gpu.memory_gb if self.scheduled else min(driver_cards(), default=math.inf)
         planned = list[Cost]()
-        for stage, wildcards in trained if memory else []:
+        for stage, wildcards in trained if memory < math.inf else []:
             with contextlib.suppress(UserError):
                 planned.append(self._planned(stage, wildcards))
-        large = too_large(planned, memory or 0.0, self._costs.gpu_name if self.site else "a GPU here")
+        large = too_large(planned, memory, self._costs.gpu_name if self.scheduled else "a GPU here")
         return f"warning: {large}; {SMALLER}" if large else ""
 
     def _planned(self, stage: str, wildcards: Any) -> Cost:
@@ -235,13 +230,11 @@ class Requests:
         Raises:
             UserError: A network or rate is unknown.
         """
-        if stage == "build":
-            return Cost("build", "")
-        return self._costs.of("checkpoints" if stage == "imports" else stage, _name(wildcards))
+        return Cost("build", "") if stage == "build" else self._costs.of(stage, _name(wildcards))
 
     @functools.cached_property
     def _costs(self) -> Costs:
-        card = self.site.gpu if self.site and self.preset.settings.device != "cpu" else None
+        card = self.site.gpu if self.preset.settings.device != "cpu" else None
         return Costs(self.preset, card, max(1, self.preset.settings.gpus), fresh=True)
 
 

@@ -31,7 +31,8 @@ def write_extension(
         sheet: Sample sheet (TSV) with further rows, which run alone; None runs the rows of the study that are not
             stored, or whose settings have changed.
         stored: The study's stored results.
-        take: Whether the stored files of taken rows are copied to the results now.
+        take: Whether the stored files of taken rows are copied to the results now. Copies of rows that are no longer
+            taken go in any case, so that a dry run counts the jobs of these rows.
 
     Returns:
         The file of the preset, to be given after the study's; and the rows that run.
@@ -68,8 +69,7 @@ def write_extension(
             own["waiting"] = " ".join(run for run in here if run in base.runs)
             write_text(path, yaml_text(changes))
             here = [run.run for run in added]
-        if take:
-            _take(stored, Path(preset.results), preset.taken)
+        _take(stored, preset, take)
         return path, here
 
 
@@ -88,19 +88,17 @@ def _grown_table(base: Preset, preset: Preset, added: Sequence[SheetRow]) -> tup
         layout = read_extended(path)
         shown = [row for row in layout.get("rows", []) if row.get("run") in base.runs]
         like = {base.runs[row["run"]].teacher: row for row in shown if base.runs[row["run"]].trained_here}
-        wanted = [run for run in added if run.teacher in like]
-        if not wanted:
+        if not (wanted := {run.run: run for run in added if run.teacher in like}):
             continue
-        sheet = {run.run: run for run in added}
-        first = dict.fromkeys(with_other_seeds(sheet, run.run)[0] for run in wanted)
-        for run in (sheet[one] for one in first):
+        for run in wanted.values():
             model = like[run.teacher]
-            place = layout["rows"].index(model) + 1
+            if model.get("pool_seeds") and with_other_seeds(wanted, run.run)[0] != run.run:
+                continue  # the row of its first seed shows it
             row = {**model, "run": run.run, "label": run.label or run.run, "guest": True}
             mates = [base.runs[row["run"]] for row in shown if base.runs[row["run"]].teacher == run.teacher]
             if (facts := _trained_on(preset, run)) not in [_trained_on(preset, mate) for mate in mates]:
                 row |= _apart(f"{facts[1]:g} thousand images of {facts[0]}")
-            layout["rows"].insert(place, row)
+            layout["rows"].insert(layout["rows"].index(model) + 1, row)
         for run in (run for run in added if run.trained_here and run.teacher not in like):
             row = {"run": run.run, "label": run.label or run.run, "guest": True}
             layout["rows"].append(row | _apart(f"Teacher {run.teacher}"))
@@ -118,10 +116,24 @@ def _trained_on(preset: Preset, run: SheetRow) -> tuple[str, float]:
     return run.dataset or preset.settings.dataset, kimg
 
 
-def _take(stored: Path, results: Path, rows: frozenset[str]) -> None:
-    """Writes logs and networks of rows into a results folder, if they are not there."""
-    for name, content in files_of(stored, rows):
-        if not (results / name).exists():
-            (results / name).parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(results / name) as part:
+def _take(stored: Path, preset: Preset, copy: bool) -> None:
+    """Gives the results the logs and networks of taken rows and their teachers, and no copies of others.
+
+    A copy has no record of its settings: Snakemake would take it for the network of a row whose settings have changed.
+
+    Args:
+        stored: The study's stored results.
+        preset: The extension.
+        copy: Whether files that are missing, or of other settings, are copied.
+    """
+    rows = [preset.runs[run] for run in preset.taken]
+    kept = {"students": preset.taken, "teachers": {name for row in rows for name in (row.teacher, row.guide)}}
+    for name, content in files_of(stored, preset.runs):
+        path, (kind, of, _) = Path(preset.results, name), name.split("/", 2)
+        same = path.is_file() and path.read_bytes() == content
+        if same and of not in kept[kind]:
+            path.unlink()
+        elif copy and not same and of in kept[kind]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(path) as part:
                 part.write_bytes(content)

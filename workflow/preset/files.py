@@ -182,6 +182,27 @@ class DatasetEntry(DatasetSettings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class StoredRows:
+    """Stored results of a study that an extension takes unchanged rows from.
+
+    Attributes:
+        folder: Their folder.
+        preset: The preset that they are results of.
+        beside: Folder of the sheet with further rows.
+        waiting: Rows that are neither taken nor run.
+        added: Further rows, of which no claim speaks.
+        sheet: The sheet without these.
+    """
+
+    folder: str
+    preset: str
+    beside: str
+    waiting: str = ""
+    added: str = ""
+    sheet: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PresetSettings:
     """Keys of a preset file.
 
@@ -197,10 +218,7 @@ class PresetSettings:
         second_protocols: Second protocols by the name of the first: a row with a network is measured under both, the
             second time as ``<run>.<protocol>``; a row's own ``second_protocol`` comes first.
         claims: Claims to decide (YAML); null for none.
-        stored: Stored results that unchanged rows are taken from, as `sida run --extend` writes it: ``folder``, the
-            ``preset`` that they are results of, ``beside``, the folder of the sheet with further rows, ``waiting``,
-            rows that are neither taken nor run, ``added`` rows, of which no claim speaks, and the ``sheet`` without
-            these.
+        stored: Stored results that unchanged rows are taken from, as `sida run --extend` writes it.
         tables: Layouts of ``config/tables`` to build.
         figures: Layouts of ``config/figures`` to build.
         table_mode: ``paper``: published numbers as printed; ``audit``: published and measured numbers; ``measured``:
@@ -227,7 +245,7 @@ class PresetSettings:
     protocol: str
     second_protocols: dict[Name, str] = dataclasses.field(default_factory=dict)
     claims: str | None = None
-    stored: dict[Name, str] | None = None
+    stored: Annotated[dict[str, Any], CheckedAs(StoredRows)] | None = None
     tables: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
     table_mode: Literal["paper", "audit", "measured"] = "measured"

@@ -170,13 +170,21 @@ class Preset(Archives):
         keys = tuple(metric.key for metric in protocol.watched)
         return (protocol.part(keys, keys) if keys else protocol).content()
 
-    def missing_data(self, training: str, made: Container[str]) -> str | None:
-        """Path of the data set of a training, ``teachers/…`` or ``students/…``; None if it exists or is ``made``."""
-        stage, _, name = training.partition("/")
-        dataset = self.job(stage, name).spec["dataset"]
+    def missing_data(self, job: str, made: Container[str]) -> str | None:
+        """Path of a data set that a training or measurement opens and that is neither there nor ``made``; None without.
+
+        A measurement opens its references after the trainings that it waits for.
+        """
+        stage, _, name = job.partition("/")
+        datasets = [self.job(stage, name).spec["dataset"]]
+        if stage == "measurements":
+            run = self.runs[name]
+            used = [source for source in self.protocol(run).used_sources.values() if source.kind == "dataset"]
+            datasets = datasets if self._drawn_from_data(run) or not all(source.fixed for source in used) else []
+            datasets += [self.dataset(source.dataset) for source in used if source.fixed]
         # A kind from outside may mean something else by its path.
-        path: str | None = None if ":" in dataset.get("kind", "") else dataset.get("path")
-        return path if path and path not in made and not os.path.exists(path) else None
+        paths = (dataset.get("path") for dataset in datasets if ":" not in dataset.get("kind", ""))
+        return next((path for path in paths if path and path not in made and not os.path.exists(path)), None)
 
     def _training_downloads(self, run: SheetRow, dataset: Mapping[str, Any]) -> list[str]:
         """Registered downloads that a row's method needs for its training."""
@@ -199,11 +207,17 @@ class Preset(Archives):
         spec |= {"network": self.place(network), "guide": self.place(guide)}
         spec |= {"sampler": self.sampler_of(run), "nfe": self.nfe(run), "dataset": dataset}
         spec |= {"protocol": protocol.content(), **self.common}
-        opened = run.method == "data" or any(source.kind == "dataset" for source in protocol.sources.values())
+        opened = self._drawn_from_data(run) or any(source.kind == "dataset" for source in protocol.sources.values())
         needs = _needs([network, guide], files=self._archive(dataset) if opened else [])
         if run.method == "external" and run.without_network and (source := source_of(str(run.checkpoint))):
             needs["files"].append(source)
         return self._job("measurements", spec, self._measuring(run, needs))
+
+    def _drawn_from_data(self, run: SheetRow) -> bool:
+        """Whether a row's images, or their classes, are drawn from its data set."""
+        protocol, classes = self.protocol(run), bool(self.dataset_of(run).get("label_dim"))
+        counted = protocol.label_dist != "empirical" or protocol.labels is not None
+        return run.method == "data" or (classes and not run.without_network and not counted)
 
     def sample(self, name: str) -> Job:
         """Images of a row's trial, ``<row>/trial-<t>``, by ``sida sample``."""
@@ -374,13 +388,12 @@ def find_needs(kind: str, path: Path, runs: Mapping[str, SheetRow]) -> Needs:
     except UserError:
         return Needs(list(runs), list(runs))
     # Measured rows and networks are separate: a figure may draw measured levels beside curves of training logs.
-    wanted = {key: {*getattr(found, key)} for key in ("measured", "networks")}
-    ordered = {key: [name for name in runs if name in names] for key, names in wanted.items()}
-    return dataclasses.replace(found, **ordered)  # type: ignore[arg-type]
+    measured, networks = ([*filter({*names}.__contains__, runs)] for names in (found.measured, found.networks))
+    return dataclasses.replace(found, measured=measured, networks=networks)
 
 
 def row_digest(preset: Preset, run: str, results: str = "") -> str:
-    """SHA-256 of everything that decides a row's images: sampler, training, teacher and parent rows.
+    """SHA-256 of everything that decides a row's images: sampler, training, teacher, guide and parent rows.
 
     Metrics are no part of it, since each value has an identity.
 
@@ -396,8 +409,8 @@ def row_digest(preset: Preset, run: str, results: str = "") -> str:
     if (first := preset.runs[row.first]).trained_here:
         asked["student"] = _deciding("students", preset.training(first.run).spec)
         asked["parents"] = {parent: row_digest(preset, parent, results) for parent in preset.parents(first)}
-    if row.teacher in preset.trained_teachers():
-        asked["teacher"] = preset.teacher_training(str(row.teacher)).spec
+    trained = {key: name for key in ("teacher", "guide") if (name := getattr(row, key)) in preset.trained_teachers()}
+    asked |= {key: preset.teacher_training(name).spec for key, name in trained.items()}
     ours, named = (json.dumps(f"{folder}/")[:-1] for folder in (preset.results, results))
     return sha256_json(json.loads(json.dumps(asked).replace(ours, named)))
 
@@ -421,7 +434,7 @@ def content_digest(path: str | Path) -> str:
     """
     if os.path.isdir(path):
         return _folder_digest(path)
-    if Path(path).suffix == ".yaml":
+    if Path(path).suffix in (".yaml", ".yml"):
         return hashlib.sha256(json.dumps(read_extended(Path(path)), sort_keys=True, default=str).encode()).hexdigest()
     open_ordinary(path).close()
     return sha256_file(path)
@@ -447,13 +460,12 @@ def _file_state(path: str) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _needs(networks: Iterable[Network | None] = (), **more: Iterable[str]) -> dict[str, list[str]]:
+def _needs(networks: Iterable[Network | None] = (), files: Iterable[str] = ()) -> dict[str, list[str]]:
     """Names by kind; a network is named once."""
     found: dict[str, list[str]] = {kind: [] for kind in KINDS}
     for kind, name in dict.fromkeys(filter(None, networks)):
         found[kind].append(name)
-    for kind, names in more.items():
-        found[kind] += names
+    found["files"] += files
     return found
 
 

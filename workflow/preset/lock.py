@@ -10,7 +10,6 @@ import os
 import shlex
 import socket
 from pathlib import Path
-from typing import Any
 
 from sida.errors import UserError
 from sida.files.atomic import try_lock
@@ -65,7 +64,7 @@ class PresetLock:
             raise UserError(self.folder, f"cannot be written or locked ({error.strerror})", remedy) from None
         if not taken:
             self.release()
-            fault = f"another workflow is at work here ({_who(read_holder(self.path))})"
+            fault = f"another workflow is at work here ({_holder(self.path)})"
             remedy = "wait for its end or stop it, or use another folder of results: --config preset=NAME"
             raise UserError(self.folder, fault, remedy)
 
@@ -76,18 +75,11 @@ class PresetLock:
         self._file = None
 
 
-def read_holder(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Holder in a lock file (``host``, ``pid``, ``since``, ``command``); None without a readable holder."""
+def _holder(path: Path) -> str:
+    """The holder that a lock file names, as text."""
     try:
         record = parse_json(read_ordinary(path, MOST_BYTES), str(path))
-    except (UserError, UnicodeDecodeError):
-        return None
-    return record if isinstance(record, dict) and {"host", "pid"} <= record.keys() else None
-
-
-def _who(holder: dict[str, Any] | None) -> str:
-    """A holder as text on one line."""
-    if holder is None:
+        words = f"process {record['pid']} on {record['host']} since {record.get('since')}: {record.get('command')}"
+    except (UserError, UnicodeDecodeError, LookupError, TypeError):
         return "its lock file has no name"
-    words = f"process {holder['pid']} on {holder['host']} since {holder.get('since')}: {holder.get('command')}"
     return words[:300]

@@ -60,10 +60,7 @@ def texts(value: Any, where: str) -> Iterator[tuple[str, str, str]]:
     items = value.items() if isinstance(value, Mapping) else ()
     for key, item in items:
         here = f"{where}.{key}" if ": " in where else f"{where}: {key}"
-        parts = {f"{here}[{index}]": part for index, part in enumerate(item)} if _is_list(item) else {here: item}
+        listed = isinstance(item, list | tuple)
+        parts = {f"{here}[{index}]": part for index, part in enumerate(item)} if listed else {here: item}
         for place, part in parts.items():
             yield from [(str(key), part, place)] if isinstance(part, str) else texts(part, place)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, (list, tuple))

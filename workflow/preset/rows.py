@@ -100,9 +100,10 @@ class Rows:
             if not re.fullmatch(r"[\w.-]+", name):
                 fault = f"'{name}' is no name of a product"
                 raise UserError(f"{self.source}: {kind}", fault, "use letters, digits, '.', '_' and '-'")
-            if (other := named.setdefault(name, layout)) is not layout:
-                fault = f"'{other}' and '{layout}' would both make '{name}'"
+            if name in named:
+                fault = f"'{named[name]}' and '{layout}' would both make '{name}'"
                 raise UserError(f"{self.source}: {kind}", fault, "rename or remove one")
+            named[name] = layout
         return named
 
     def _with_paths(self, settings: PresetSettings, layouts: Mapping[str, Mapping[str, str]]) -> PresetSettings:
@@ -336,7 +337,7 @@ class Rows:
     @property
     def judged_sheet(self) -> str:
         """Sample sheet of the rows that claims speak about."""
-        return str(self.stored.get("sheet", self.sheet))
+        return str(self.stored.get("sheet") or self.sheet)
 
     @functools.cached_property
     def claims(self) -> list[Claim]:

@@ -28,7 +28,7 @@ rule import_checkpoint:
     conda:
         "../../environment.yml"
     resources:
-        **REQUESTS.of("imports"),
+        **REQUESTS.of("checkpoints"),
     params:
         source=lambda wildcards: PRESET.imports[wildcards.checkpoint],
     message:
