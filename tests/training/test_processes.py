@@ -263,7 +263,8 @@ def start(folder):
 
 
 def newest_image(folder):
-    states = sorted(folder.glob("state/*.json"))
+    """Images of the newest state; a hidden one is still written."""
+    states = sorted(folder.glob("state/[!.]*.json"))
     return json.loads(states[-1].read_bytes())["record"]["nimg"] if states else 0
 
 
