@@ -96,6 +96,11 @@ def one_line(text: str, limit: int = 2000) -> str:
     return one_line(visible(text, ""), limit)
 
 
+def reason_of(error: BaseException) -> str:
+    """First line of an error's text, or the name of its class where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def suggestion(word: str, known: Iterable[str], too_many: str | None = None) -> str:
     """Returns ``" (did you mean 'x'?)"`` for the closest known word, or the list of known words.
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from sida.errors import UserError
+from sida.errors import UserError, reason_of
 from sida.files.tensors import TensorFileError
 
 if TYPE_CHECKING:
@@ -115,11 +115,6 @@ def as_rgb(images: torch.Tensor, name: str) -> torch.Tensor:
     if images.shape[1] != 3:
         raise UserError(f"extractor '{name}'", f"images must have 1 or 3 channels, got {images.shape[1]}")
     return images
-
-
-def reason_of(error: Exception) -> str:
-    """First line of an error's text, or the name of its class where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ import torch
 
 from sida.config.lookup import how_to_install
 from sida.data.archive import Files
-from sida.errors import UserError
+from sida.errors import UserError, reason_of
 from sida.machine import derive_seed
 
 #: Images that a sketch reads at a time.
@@ -409,8 +409,8 @@ def load_vae(path: str, device: str | torch.device = "cpu") -> Any:
     try:
         vae = AutoencoderKL.from_pretrained(path, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(path, f"cannot load the VAE ({reason})", "fetch it with 'sida assets fetch'") from None
+        fault = f"cannot load the VAE ({reason_of(error)})"
+        raise UserError(path, fault, "fetch it with 'sida assets fetch'") from None
     return vae.eval().requires_grad_(False).to(device)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from sida.errors import UserError
+from sida.errors import UserError, reason_of
 
 #: Pillow's name of the format by suffix. A picture's format may differ from its suffix (as a few of ImageNet's do), but
 #: must be one of these.
@@ -56,7 +56,7 @@ def open_picture(content: bytes, whole: bool = False, load: bool = True, size: t
     except UnidentifiedImageError:
         reason = f"its content is none of {', '.join(_NAMES)}" if content else "it is empty"
     except Exception as error:  # of a decoder
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = reason_of(error)
     raise UserError("", f"not a readable picture ({reason})", "replace or remove it")
 
 

@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from sida.data.pictures import GREY, decode_picture, encode_png, mode_words, on_white, open_picture, to_square
-from sida.errors import UserError, located
+from sida.errors import UserError, located, reason_of
 from sida.files.fenced import only_in_child
 
 #: Largest number of classes: labels become one-hot rows of this width.
@@ -306,8 +306,7 @@ def _tar_members(file: Any, base: int = 0, levels: int = 3) -> Iterator[tuple[st
                     raise tarfile.ReadError("a damaged header, or more after its end, such as a second archive")
                 rest = file.read(1 << 20)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError("", f"not a whole zip or tar archive ({reason})", _REMEDY) from None
+        raise UserError("", f"not a whole zip or tar archive ({reason_of(error)})", _REMEDY) from None
 
 
 def _header(stream: Any, size: int | None) -> tuple[list[int], str, bool]:

@@ -18,7 +18,7 @@ from torch import nn
 from sida.config.families import EDM, Family
 from sida.config.lookup import Registry
 from sida.config.settings import from_mapping
-from sida.errors import SettingError, UserError, settings_in
+from sida.errors import SettingError, UserError, reason_of, settings_in
 from sida.files.pickles import FOREIGN_WEIGHTS
 from sida.files.tensors import RECORD_KEY, TensorHeader, iterate_tensors, read_tensor_header, write_tensors
 from sida.networks.precond import ECTPrecond, EDM2Precond, EDMPrecond, GDDPrecond, Precond, VEPrecond, VPPrecond
@@ -220,8 +220,7 @@ def build_on_meta(network: Mapping[str, Any], where: str) -> nn.Module:
     except UserError:
         raise
     except Exception as error:  # of torch for absurd sizes, or of a custom class
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(where, f"architecture '{network['class']}' cannot be built ({reason})") from None
+        raise UserError(where, f"architecture '{network['class']}' cannot be built ({reason_of(error)})") from None
 
 
 def fitting_network(path: Path, network: Mapping[str, Any], found: Mapping[str, tuple[int, ...]]) -> nn.Module:
