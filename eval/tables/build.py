@@ -132,14 +132,14 @@ def build_table(
             in one column.
     """
     mode = mode or layout.mode or "measured"
-    given, (layout, printed_heads) = layout, shown_columns(layout, measurements, mode)
-    lines, left_out = without_unlike(layout, resolve(layout, measurements, runs, mode))
+    shown, printed_heads = shown_columns(layout, measurements, mode)
+    lines, left_out = without_unlike(shown, resolve(shown, measurements, runs, mode))
     if mode == "measured" and lines:
-        _require_measured(given, measurements)
+        _require_measured(layout, measurements)
     require_comparable(measured_lines(lines, measurements), layout.source)
-    best = best_values(layout, lines, mode)
-    columns, rows = grid(layout, lines, mode, best)
-    scored = [column.metric for line in lines if line.spec.scored for column in layout.columns if column.metric]
+    best = best_values(shown, lines, mode)
+    columns, rows = grid(shown, lines, mode, best)
+    scored = [column.metric for line in lines if line.spec.scored for column in shown.columns if column.metric]
     return Table(
         name=Path(layout.source).stem,
         title=layout.title,
@@ -152,15 +152,15 @@ def build_table(
             *(layout.published_notes if mode != "measured" else ()),
             *provenance_notes(lines, measurements),
             *comparison_notes(lines),
-            *identity_notes(layout, lines),
-            *seen_notes(layout, lines),
-            *held_out_notes(layout, lines),
+            *identity_notes(shown, lines),
+            *seen_notes(shown, lines),
+            *held_out_notes(shown, lines),
             *left_out,
             *([AUDIT_LEGEND] if mode == "audit" else []),
         ),
         number=layout.number,
         cite=layout.cite,
-        records=(*printed_heads, *table_records(layout, lines, measurements, mode, best)),
+        records=(*printed_heads, *table_records(shown, lines, measurements, mode, best)),
         cited=tuple(metric_keys(scored)) if scored else (),
     )
 
