@@ -150,7 +150,7 @@ class Protocol(Settings):
         super().__post_init__()
         if not self.metrics:
             raise SettingError("metrics", "must list at least one metric")
-        # Those of a cache are checked on every machine.
+        # Metrics of ``if_cached`` are checked also where their files are not in the cache.
         possible = [*self.metrics, *self.if_cached]
         names = [metric.key for metric in possible]
         if twice := [key for key in names if names.count(key) > 1]:

@@ -307,7 +307,7 @@ def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...],
             report.counts["rows whose trials are not stored"] += 1
         elif key not in trials:
             report.fault(name, f"line {line}: no trial holds {label}")
-        elif different := [name for name in compared if (row.get(name) or "") != trials[key][name]]:
+        elif different := [column for column in compared if (row.get(column) or "") != trials[key][column]]:
             report.fault(name, f"line {line}: {different[0]} of {label} is not that of its trial; collect again")
         else:
             report.counts["rows equal to their trials"] += 1

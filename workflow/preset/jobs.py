@@ -388,7 +388,7 @@ def find_needs(kind: str, path: Path, runs: Mapping[str, SheetRow]) -> Needs:
     except UserError:
         return Needs(list(runs), list(runs))
     # Measured rows and networks are separate: a figure may draw measured levels beside curves of training logs.
-    measured, networks = ([*filter({*names}.__contains__, runs)] for names in (found.measured, found.networks))
+    measured, networks = ([run for run in runs if run in names] for names in ({*found.measured}, {*found.networks}))
     return dataclasses.replace(found, measured=measured, networks=networks)
 
 
