@@ -99,6 +99,13 @@ def test_the_best_printed_one_step_values_of_a_column_are_bold(table, measured, 
     assert [row.cells[1].text for row in table.rows if row.cells[1].bold] == ["9"] * 4
 
 
+def test_a_row_alone_is_not_the_best_of_anything(measured, runs, tmp_path):
+    rows = [{"run": "sid-a1.0"}, {"run": "sida-a1.0"}]
+    for count in (1, 2):
+        table = build_table(layout_with(tmp_path, rows=rows[:count]), measured, runs)
+        assert any(record["measured_bold"] for record in table.records) == (count > 1)
+
+
 def test_notes_state_trials_seeds_protocol_version_device_and_date(table):
     notes = " ".join(table.notes)
     for part in ("seeds 0–49999", "Protocol synthetic", "0.0.0+test", "cpu (test)", "2035-01-01"):
@@ -233,6 +240,27 @@ def test_pooled_rows_show_the_mean_and_spread_of_the_seeds_means(measured, runs,
         f"{measured.estimate('data', 'fd').mean:.4f}",
     ]
     assert table.records[0]["training_seeds"] == 2
+
+
+@pytest.mark.parametrize(
+    ("run", "change", "word"),
+    [
+        ("sid-a1.0", {"reference_sha256": "9" * 64}, "reference"),
+        ("sida-a1.0", {"extractor_sha256": "9" * 64}, "feature network"),
+        ("sida-a1.0", {"settings": "made_up metric=fd cov_ddof=0"}, "cov_ddof=0"),
+        ("sid-a1.2", {"classes": "uniform"}, "uniform"),
+    ],
+)
+def test_trainings_that_were_measured_unlike_are_not_pooled(measured, runs, tmp_path, run, change, word):
+    # Under another protocol: rows of one protocol are refused wherever they stand.
+    other = [
+        dataclasses.replace(row, protocol="other", **change) if (row.run, row.metric) == (run, "fd") else row
+        for row in measured.rows
+    ]
+    error = refused("", build_table, layout_with(tmp_path, **POOLED), Measurements(other), runs)
+    assert "rows[1]" in str(error.place)
+    assert run in error.fault
+    assert word in error.fault
 
 
 def test_a_row_whose_training_kept_its_start_says_so(tmp_path, table, runs):
