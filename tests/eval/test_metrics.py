@@ -217,6 +217,24 @@ def test_copies_fresh_draws_and_noisy_copies_are_told_apart():
     assert far.z < -5
 
 
+@pytest.mark.parametrize("name", ["generated", "mixed"])
+def test_z_is_dgm_evals_with_the_other_sign_and_without_its_continuity_correction(name):
+    arrays, _ = load("measures/memorisation")
+    rows, data, fresh = (torch.from_numpy(arrays[f"in/{part}"]) for part in (name, "train", "test"))
+    correction = 0.5 / (len(rows) * len(fresh) * (len(rows) + len(fresh) + 1) / 12) ** 0.5
+    found = memorisation(rows, data, fresh)
+    # Its distances are float32.
+    assert correction - found.z == pytest.approx(float(arrays[f"out/zu_{name}"]), abs=1e-3)
+    assert (found.z > 3) == (name == "mixed")
+    # Of its cells, too: those of two clusters, which it weighs to C_T.
+    kinds = [arrays[f"in/cells_{name}_{part}"] for part in ("rows", "train", "test")]
+    for cell, expected in enumerate(arrays[f"out/zu_cells_{name}"]):
+        parts = [part[kind == cell] for part, kind in zip((rows, data, fresh), kinds)]
+        n, m = len(parts[0]), len(parts[2])
+        found = 0.5 / (n * m * (n + m + 1) / 12) ** 0.5 - memorisation(*parts).z
+        assert found == pytest.approx(float(expected), abs=1e-3)
+
+
 def test_cmmd_of_the_public_codes():
     found, _ = load("measures/cmmd")
     value = 1000 * gaussian_distance(found["in/embeddings_real"], found["in/embeddings_generated"], 10.0)
