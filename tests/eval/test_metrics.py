@@ -58,6 +58,18 @@ def test_inception_score_streams_and_merges(count, splits, sizes, backwards):
     assert total.score() == pytest.approx(inception_score(probs, splits), rel=1e-12, abs=1e-12)
 
 
+@pytest.mark.parametrize("classes", [10, 100])
+def test_a_random_order_is_not_sorted_and_a_slightly_sorted_one_is(classes):
+    random = np.random.default_rng(0)
+    order = random.integers(0, classes, 20_000)
+    # In every second split a tenth of the images is of the first class.
+    unlike = np.where((np.arange(20_000) // 2000 % 2 == 0) & (random.random(20_000) < 0.1), 0, order)
+    for indices, expected in ((order, False), (unlike, True), (np.sort(order), True)):
+        sums = InceptionScoreSums(20_000, 10, classes)
+        sums.update(torch.eye(classes)[torch.from_numpy(indices)], 0)
+        assert sums.is_sorted() == expected
+
+
 def test_faults_of_scores():
     refused("softmax", inception_score, np.random.default_rng(0).standard_normal((20, 4)))
     refused("splits", inception_score, random_probabilities(5), 10)

@@ -113,6 +113,13 @@ def test_notes_state_trials_seeds_protocol_version_device_and_date(table):
     assert "training seeds" not in notes
 
 
+def test_a_note_names_the_rows_that_were_measured_less(runs, tmp_path):
+    lines = [line for line in measurement_lines() if line["run"] != "sid-a1.2" or line["trial"] < 4]
+    measured = load_measurements(write_csv(tmp_path / "m.csv", lines))
+    (note,) = [note for note in build_table(load_layout(MAIN), measured, runs).notes if "standard deviation" in note]
+    assert "10 trials of 5,000 images (sid-a1.2: 4 trials of 5,000)" in note
+
+
 def test_cells_have_the_layouts_decimals_and_the_csv_full_precision_and_provenance(table, measured):
     estimate = measured.estimate("sida-a1.0", "fd")
     cell = table.rows[5].cells[3]
@@ -351,6 +358,24 @@ def test_a_number_is_mathematics_or_a_cell_of_siunitx(cell, plain, siunitx):
 def test_a_column_of_siunitx_reserves_the_digits_of_its_numbers(texts, expected):
     cells = [Cell(text, "measured", spread or None) for text, _, spread in (text.partition(" ± ") for text in texts)]
     assert number_column([*cells, Cell(kind="blank"), Cell(kind="missing")]) == expected
+
+
+def test_a_rule_of_latex_is_above_the_row_that_begins_a_family(table):
+    lines = [line for line in to_latex(table).splitlines() if r"\\" in line or line == r"\midrule"]
+    # The heading, its rule, and the rows with those above them.
+    after = iter(lines[2:])
+    for row in table.rows:
+        line = next(after)
+        assert (line == r"\midrule") == row.rule
+        assert escape(row.cells[1].text) in (next(after) if row.rule else line)
+    assert sum(row.rule for row in table.rows) == 2
+    assert next(after, None) is None
+
+
+def test_latex_cites_the_metrics_of_rows_that_were_added(table):
+    added = dataclasses.replace(table, cited=("sida-repro", "fid"))
+    assert r"\cite{sida-repro,fid}" in to_latex(added, cite=True)
+    assert r"\cite" not in to_latex(added)
 
 
 needs_latex = pytest.mark.skipif(missing_latex() is not None, reason=str(missing_latex()))
