@@ -1,6 +1,7 @@
 """What published teachers were trained with: rates that rise and fall, post-hoc averages, ends."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sida.networks import build_network
 from sida.networks.file import load_network, read_metadata
 from sida.training import TeacherConfig, train_teacher
 from sida.training.batches import StepBatches
-from sida.training.logs import lost
+from sida.training.logs import FAR_ABOVE_BEST, lost
 from sida.training.teacher import TeacherTrainer
 from tests.refused import command, refused
 from tests.training.toy import EDM2, NETWORK, TEACHER, interrupt_after, results, vector
@@ -127,6 +128,11 @@ def test_a_loss_is_lost_by_its_end_and_not_on_its_way():
     # Where the loss is a logarithm, it may be zero or less, and its ratio says nothing.
     assert lost([64.0, 0.5, 8.0], 64, uncertainty=True) is None
     assert "its lowest -100" in lost([64.0, -100.0, -20.0], 64, uncertainty=True)
+    # The error may rise by the same factor in both.
+    for factor in (0.95, 1.05):
+        rise = factor * FAR_ABOVE_BEST
+        found = lost([8.0, 4.0, 4 * rise], 64), lost([64.0, -100.0, 64 * math.log(rise) - 100], 64, uncertainty=True)
+        assert [reason is not None for reason in found] == [factor > 1] * 2
 
 
 def teacher_trainer(network, **changes):
