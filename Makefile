@@ -18,7 +18,7 @@ QUICK := tests/methods tests/networks tests/kernels tests/sampling tests/files t
   tests/training/test_runs.py tests/workflow/test_smoke.py tests/workflow/test_digests.py \
   tests/studies/papers/test_presets.py
 
-.PHONY: help setup demo test test-slow test-all test-slurm test-versions extras docs publish peers audit lint format bench lock clean
+.PHONY: help setup demo test test-slow test-all test-slurm test-versions mutants extras docs publish peers audit lint format bench lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ test-versions: $(STAMP) ## a quick part of the tests with the oldest supported v
 	@test -x .venv-oldest/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python .venv-oldest
 	@VIRTUAL_ENV=$(CURDIR)/.venv-oldest $(BIN)/uv pip sync --quiet --require-hashes requirements/oldest.lock
 	@.venv-oldest/bin/python -m pytest -n 2 --dist loadgroup -m "not slow" $(QUICK) $(PYTEST_ARGS)
+
+mutants: $(STAMP) ## fifty changes of one place each, and which of them no test notices (about an hour)
+	@$(BIN)/python -m tools.mutants $(MUTANTS)
 
 extras: $(STAMP) ## also the packages of optional extras: the site
 	@$(BIN)/uv pip install --quiet --require-hashes -r requirements/extras.lock

@@ -79,10 +79,10 @@ class Start:
         jobs = list(self._workflow.dag.needrun_jobs())
         with _ending():
             check_scheduler(self._workflow.executor_plugin.name)
-            check_reachable(job.wildcards.asset for job in jobs if job.rule.name == "fetch")
-            check_pinned_code(job.wildcards.asset for job in self._workflow.dag.jobs if job.rule.name == "fetch")
             if self._site is None and any(job.resources.get("gpu") for job in jobs):
                 check_card(self.preset.settings.device, self.preset.source)
+            check_reachable(job.wildcards.asset for job in jobs if job.rule.name == "fetch")
+            check_pinned_code(job.wildcards.asset for job in self._workflow.dag.jobs if job.rule.name == "fetch")
             named = {str(job.params.get("spec")) for job in jobs if job.params.get("spec")}
             inside = [path.removeprefix(f"{self.preset.results}/specs/").removesuffix(".json") for path in named]
             check_data(self.preset, sorted(inside))

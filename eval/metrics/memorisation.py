@@ -6,7 +6,8 @@ learned the training images, its images are nearer. Fréchet distance, precision
 Source: Meehan, Chaudhuri and Dasgupta, "A non-parametric test to detect data-copying in generative models" (AISTATS
 2020, arXiv:2004.05675): distances to the nearest training image of generated and of held-out images, compared by the
 Mann-Whitney U statistic. This is their Z_U over all images at once (C_T is its mean over cells of the space), with the
-other sign; our share is one minus their Δ_T.
+other sign; our share is one minus their Δ_T. The Z_U of layer6ai-labs/dgm-eval has a continuity correction, which moves
+it by half a pair of images.
 """
 
 from typing import NamedTuple

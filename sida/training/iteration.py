@@ -60,7 +60,8 @@ class OptimizerStep:
         augment: Augmentation that its loss gets; None is off.
         repeats: Steps in an iteration, each on images and draws of its own.
         every: Iterations from one step to the next.
-        generates: Whether its loss sees the generator's images; else real images are in their place, too.
+        generates: Whether its loss sees the generator's images; else real images are in their place, and are augmented
+            once.
     """
 
     name: str
@@ -102,7 +103,8 @@ class EagerRunner:
         """
         if augment is not None:
             images = self._run(self._images, step, scales, given)["images"]
-            given = {**given, "images": images, **augmented(augment, images, given.get("real"))}
+            others = given.get("real") if step.generates else None
+            given = {**given, "images": images, **augmented(augment, images, others)}
         return self._run(self._losses, step, scales, given)
 
     def _run(self, function: Callable[..., Outputs], step: OptimizerStep, scales: Scales, given: Tensors) -> Outputs:

@@ -195,6 +195,19 @@ def test_a_covariance_rounded_to_float32_is_repaired_and_reported():
     assert report.value == pytest.approx(frechet_distance(np.zeros(60), exact, np.zeros(60), np.eye(60)), rel=1e-2)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_a_negative_eigenvalue_counts_by_its_share_of_the_largest(scale):
+    zero, basis = np.zeros(20), np.linalg.qr(np.random.default_rng(0).standard_normal((20, 20)))[0]
+
+    def cov(lowest):
+        made = basis * (scale * np.r_[lowest, np.linspace(0.5, 4, 19)]) @ basis.T
+        return (made + made.T) / 2
+
+    report = frechet_report(zero, cov(-4e-4), zero, scale * np.eye(20))
+    assert report.most_negative == pytest.approx(-1e-4, rel=1e-2)
+    refused("no covariance", frechet_distance, zero, cov(-4e-2), zero, scale * np.eye(20))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

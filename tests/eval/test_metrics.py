@@ -58,6 +58,18 @@ def test_inception_score_streams_and_merges(count, splits, sizes, backwards):
     assert total.score() == pytest.approx(inception_score(probs, splits), rel=1e-12, abs=1e-12)
 
 
+@pytest.mark.parametrize("classes", [10, 100])
+def test_a_random_order_is_not_sorted_and_a_slightly_sorted_one_is(classes):
+    random = np.random.default_rng(0)
+    order = random.integers(0, classes, 20_000)
+    # In every second split a tenth of the images is of the first class.
+    unlike = np.where((np.arange(20_000) // 2000 % 2 == 0) & (random.random(20_000) < 0.1), 0, order)
+    for indices, expected in ((order, False), (unlike, True), (np.sort(order), True)):
+        sums = InceptionScoreSums(20_000, 10, classes)
+        sums.update(torch.eye(classes)[torch.from_numpy(indices)], 0)
+        assert sums.is_sorted() == expected
+
+
 def test_faults_of_scores():
     refused("softmax", inception_score, np.random.default_rng(0).standard_normal((20, 4)))
     refused("splits", inception_score, random_probabilities(5), 10)
@@ -215,6 +227,24 @@ def test_copies_fresh_draws_and_noisy_copies_are_told_apart():
     far = memorisation(3 * draw(1000, 4), data, fresh)
     assert far.share < 0.3
     assert far.z < -5
+
+
+@pytest.mark.parametrize("name", ["generated", "mixed"])
+def test_z_is_dgm_evals_with_the_other_sign_and_without_its_continuity_correction(name):
+    arrays, _ = load("measures/memorisation")
+    rows, data, fresh = (torch.from_numpy(arrays[f"in/{part}"]) for part in (name, "train", "test"))
+    correction = 0.5 / (len(rows) * len(fresh) * (len(rows) + len(fresh) + 1) / 12) ** 0.5
+    found = memorisation(rows, data, fresh)
+    # Its distances are float32.
+    assert correction - found.z == pytest.approx(float(arrays[f"out/zu_{name}"]), abs=1e-3)
+    assert (found.z > 3) == (name == "mixed")
+    # Of its cells, too: those of two clusters, which it weighs to C_T.
+    kinds = [arrays[f"in/cells_{name}_{part}"] for part in ("rows", "train", "test")]
+    for cell, expected in enumerate(arrays[f"out/zu_cells_{name}"]):
+        parts = [part[kind == cell] for part, kind in zip((rows, data, fresh), kinds)]
+        n, m = len(parts[0]), len(parts[2])
+        found = 0.5 / (n * m * (n + m + 1) / 12) ** 0.5 - memorisation(*parts).z
+        assert found == pytest.approx(float(expected), abs=1e-3)
 
 
 def test_cmmd_of_the_public_codes():

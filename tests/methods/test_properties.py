@@ -3,6 +3,10 @@
 import pytest
 import torch
 
+from sida.methods import METHODS
+from sida.methods.consistency import ECTLoss
+from sida.methods.dmd import DMD2Loss, FDistillLoss
+from sida.methods.realuid import RealSiDLoss, RealUIDLoss
 from sida.methods.sid import EDM2SiDALoss, EDM2SiDLoss, SiDALoss, SiDLoss, UniInstructLoss
 from sida.noise import edm_weight, lognormal_sigma, score_weight
 from sida.training.batches import MicroBatch, finite_mask
@@ -38,6 +42,23 @@ def inputs(samples=range(4)):
     images, real, noise = (torch.randn(4, 1, 4, 4, generator=source)[samples] for _ in range(3))
     level = torch.randn(4, 1, 1, 1, generator=source)[samples]
     return images, real, {"sigma_normal": level, "noise": noise, "t": level.sigmoid()}
+
+
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [
+        ("ect", ECTLoss),
+        ("dmd2", DMD2Loss),
+        ("f-distill", FDistillLoss),
+        ("realuid", RealUIDLoss),
+        ("realsid", RealSiDLoss),
+    ],
+)
+def test_a_loss_without_options_has_its_methods_defaults(name, loss):
+    options = METHODS[name].options()
+    assert loss().options == options
+    if name == "f-distill":
+        assert len(loss().means) == options.bins
 
 
 def test_discriminators_logits_are_not_clamped():

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import conv2d
 
 from sida.methods.realuid import RealSiDLoss, RealSiDOptions, RealUIDLoss, RealUIDOptions
 from sida.methods.sid import SiDLoss
+from sida.training.optimizer import Average, OptimizedNetwork
+from sida.training.schedule import Schedule
 from tests.golden.vectors import agree, below, load_tensors
 
 #: Relative to the largest magnitude of an array.
@@ -72,6 +75,69 @@ def test_losses_and_gradients_of_both_steps(file, alpha, beta, dtype, limit):
 
 def _options(alpha, beta, space="velocity", cls=RealUIDOptions):
     return cls(uid_alpha=alpha, uid_beta=beta, space=space)
+
+
+class Velocity(nn.Module):
+    """The network of the recorded loop: a velocity, also as a denoiser; it computes in float64."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.weights = nn.ParameterDict({name: value.clone() for name, value in weights.items()})
+
+    def velocity(self, t, x, labels):
+        weights = {name: value.double() for name, value in self.weights.items()}
+        t = torch.as_tensor(t).view(-1, 1, 1, 1)
+        hidden = conv2d(x, weights["w1"], weights["b1"], padding=1) + weights["a"].view(1, -1, 1, 1) * t
+        return conv2d(
+            (hidden + (labels @ weights["e"])[..., None, None]).tanh(), weights["w2"], weights["b2"], padding=1
+        )
+
+    def forward(self, y, sigma, labels=None, **_):
+        t, x = 1 / (1 + sigma), y / (1 + sigma)
+        return x + (1 - t) * self.velocity(t, x, labels)
+
+
+class OfAllLevels(RealUIDLoss):
+    """Also of levels below EDM's lowest, of which the script draws one."""
+
+    def generator_sigma(self, draws):
+        return (1 - draws["t"]) / draws["t"]
+
+    fake_score_sigma = generator_sigma
+
+
+def test_the_released_script_step_by_step():
+    """Losses, clipped gradients, Adam, averages, and rates that rise by own steps; each first step has rate 0."""
+    arrays, info = load_tensors("rivals/realuid_loop")
+    start = {"teacher": below(arrays, "teacher/"), "fake": below(arrays, "initial_fake/")}
+    nets = {name: Velocity(start.get(name, start["teacher"])) for name in ("teacher", "fake", "generator")}
+    ways = {"betas": tuple(info["betas"]), "eps": info["eps"], "clip_norm": info["clip_norm"]}
+    learns = {name: OptimizedNetwork(nets[name], info["lr"], **ways) for name in ("fake", "generator")}
+    averages = {beta: Average(learns["generator"]) for beta in info["averages"]}
+    loss, taken = OfAllLevels(options=_options(info["alpha"], info["beta"])), dict.fromkeys(learns, 0)
+    schedule = Schedule(0, None, lr_rampup_kimg=info["warmup"] / 1000)
+    for number, turn in enumerate(info["turns"]):
+        given, name = below(arrays, f"{number}/"), ("fake", "generator")[turn]
+        labels, after = nn.functional.one_hot(given["labels"], 4).double(), below(given, "after/")
+        given |= {key: given[key].double() for key in ("t", "noise", "z", "real")}
+        draws = {"t": given["t"].view(-1, 1, 1, 1), "noise": given["noise"]}
+        for other, network in learns.items():
+            network.set_training(other == name)
+        images = given["z"] + nets["generator"].velocity(0.0, given["z"], labels)
+        agree(given, FLOAT32, generated=images)
+        if turn:
+            value = summed(loss, loss.generator_loss(nets["teacher"], nets["fake"], images, labels, draws), images)
+        else:
+            terms = loss.fake_score_loss(nets["fake"], images.detach(), labels, given["real"], draws=draws)
+            value = -summed(loss, terms, images)
+        assert float(value.detach()) == pytest.approx(float(given["loss"]), rel=FLOAT32, abs=FLOAT32)
+        (value if turn else -value).backward()
+        learns[name].step(schedule.at(taken[name]).lr_factor)
+        taken[name] += 1
+        agree(below(after, f"{name}/"), FLOAT32, **dict(nets[name].weights))
+        for beta, average in averages.items() if turn else ():
+            average.update(beta)
+            agree(below(after, f"average{beta}/"), FLOAT32, **dict(average.net.weights))
 
 
 @pytest.mark.parametrize("cls", [RealUIDLoss, RealSiDLoss])

@@ -21,6 +21,8 @@ def load(kwargs, arrays, prefix, cls="EDMPrecond"):
     return recorded_network(arrays, cls, kwargs, prefix).requires_grad_(False)
 
 
+#: Normal draws have the last digits of the processor's vector unit (logarithm and cosine).
+DRAWN = 1e-6
 CASES = {
     "edm": ["heun18", "heun40", "heun5_sigma", "churn18", "churn6_big"],
     "edm2": ["heun32", "heun64", "guided32", "f64_8", "churn8"],
@@ -91,7 +93,7 @@ def test_one_step_images_match_the_golden_ones(golden, name):
     arrays, info = golden(f"generation/{name}")
     net = load(info["constructor_kwargs"] | {"model_type": "SongUNet"}, arrays, "param/")
     latents = SeedStreams(info["seeds"]).randn(arrays["in/latents"].shape[1:])
-    assert np.array_equal(latents, arrays["in/latents"])
+    assert relative_error(latents, arrays["in/latents"]) < DRAWN
     labels = torch.from_numpy(arrays["in/class_labels"]) if "in/class_labels" in arrays else None
     images = one_step(net, latents, labels)
     assert relative_error(images, arrays["out/images"]) < 1e-5
@@ -104,11 +106,11 @@ def test_one_step_images_match_the_golden_ones(golden, name):
 def test_streams_match_the_official_ones(golden):
     arrays, info = golden("generation/stacked_random_generator")
     streams = SeedStreams(info["seeds"])
-    assert np.array_equal(streams.randn((3, 8, 8)), arrays["latents"])
+    assert relative_error(streams.randn((3, 8, 8)), arrays["latents"]) < DRAWN
     assert np.array_equal(streams.randint(10), arrays["class_idx_10"])
-    assert np.array_equal(streams.randn((3, 8, 8)), arrays["second_randn"])
+    assert relative_error(streams.randn((3, 8, 8)), arrays["second_randn"]) < DRAWN
     wrapped = SeedStreams(arrays["wrap_seeds"]).randn(arrays["wrap_latents"].shape[1:])
-    assert np.array_equal(wrapped, arrays["wrap_latents"])
+    assert relative_error(wrapped, arrays["wrap_latents"]) < DRAWN
 
 
 def test_quantisation_follows_the_official_table(golden):

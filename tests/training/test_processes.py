@@ -99,7 +99,8 @@ def assert_same(folder, other, close=CLOSE):
     logs = (read_jsonl(path / "train.jsonl") for path in (folder, other))
     for here, there in zip(*logs, strict=True):
         assert (here["nimg"], here["samples"]) == (there["nimg"], there["samples"])
-        assert here["losses"] == pytest.approx(there["losses"], rel=close)
+        # SiD's loss is a small difference, whose rounding is that of its parts.
+        assert here["losses"] == pytest.approx(there["losses"], rel=max(close, 1e-4))
         # Adam does not see the scale of a gradient: these norms do, where it is a sum and not a mean.
         assert here["grad_norm"] == pytest.approx(there["grad_norm"], rel=max(100 * close, 1e-3))
     one, two = (read_tensors(path / "network.safetensors")[0] for path in (folder, other))

@@ -87,6 +87,24 @@ def test_steps_and_optimizers_are_the_official_ones(teacher, method, init_sigma,
     assert trainer.recipe.init_sigma == init_sigma
 
 
+@pytest.mark.parametrize("method", [method for method in RUNS if method in METHODS])
+def test_a_method_says_whether_it_sees_real_images(teacher, method):
+    trainer = student_trainer(spec_of(method, teacher))
+    # The judges of fd-loss know the data by its statistics.
+    expected = method == "fd-loss" or any(step.real_images for step in trainer.steps)
+    assert METHODS[method].real_images == expected
+
+
+@pytest.mark.parametrize("method", RUNS)
+def test_the_generator_may_have_betas_of_its_own(teacher, method):
+    others = {}
+    for given in (None, (0.25, 0.75)):
+        trainer = student_trainer(spec_of(method, teacher, betas=(0.5, 0.875), generator_betas=given))
+        assert trainer.generator.adam.betas == (given or (0.5, 0.875))
+        others[given] = {name: network.adam.betas for name, network in trainer.networks.items() if name != "generator"}
+    assert others[None] == others[0.25, 0.75]
+
+
 def test_gdd_starts_as_released(teacher):
     options = {"backbones": ["digits"], "r1_interval": 16}
     trainer = student_trainer(spec_of("gdd", teacher, ema_half_life_kimg=None, options=options, adversarial_kimg=200.0))

@@ -1,18 +1,21 @@
 """What published teachers were trained with: rates that rise and fall, post-hoc averages, ends."""
 
+import copy
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from sida.config.settings import from_mapping
-from sida.data import load_dataset
+from sida.data import AugmentPipe, load_dataset
 from sida.files.atomic import read_jsonl
 from sida.machine import derive_seed
 from sida.networks import build_network
 from sida.networks.file import load_network, read_metadata
 from sida.training import TeacherConfig, train_teacher
 from sida.training.batches import StepBatches
-from sida.training.logs import lost
+from sida.training.logs import FAR_ABOVE_BEST, lost
 from sida.training.teacher import TeacherTrainer
 from tests.refused import command, refused
 from tests.training.toy import EDM2, NETWORK, TEACHER, interrupt_after, results, vector
@@ -125,14 +128,46 @@ def test_a_loss_is_lost_by_its_end_and_not_on_its_way():
     # Where the loss is a logarithm, it may be zero or less, and its ratio says nothing.
     assert lost([64.0, 0.5, 8.0], 64, uncertainty=True) is None
     assert "its lowest -100" in lost([64.0, -100.0, -20.0], 64, uncertainty=True)
+    # The error may rise by the same factor in both.
+    for factor in (0.95, 1.05):
+        rise = factor * FAR_ABOVE_BEST
+        found = lost([8.0, 4.0, 4 * rise], 64), lost([64.0, -100.0, 64 * math.log(rise) - 100], 64, uncertainty=True)
+        assert [reason is not None for reason in found] == [factor > 1] * 2
+
+
+def teacher_trainer(network, **changes):
+    """The trainer of a teacher, with its batches."""
+    config = TeacherConfig(**{**TEACHER, **changes})
+    batches = StepBatches(config, load_dataset(config.dataset), torch.device("cpu"))
+    return TeacherTrainer(config, build_network(network), batches)
+
+
+def test_a_variance_head_is_trained_with_its_network():
+    trainer = teacher_trainer(EDM2, augment=None)
+    before = copy.deepcopy(trainer.network.net)
+    trainer.iteration(0)
+    pairs = zip(trainer.network.net.named_parameters(), before.parameters(), strict=True)
+    changed = {name for (name, after), start in pairs if not torch.equal(after, start)}
+    assert any("logvar" in name for name in changed)
+
+
+@pytest.mark.parametrize("batch_gpu", [None, 4])
+def test_each_image_of_a_teachers_step_is_augmented_once(monkeypatch, batch_gpu):
+    counts, augment = [], AugmentPipe.__call__
+
+    def counted(pipe, images, *rest, **more):
+        counts.append(len(images))
+        return augment(pipe, images, *rest, **more)
+
+    monkeypatch.setattr(AugmentPipe, "__call__", counted)
+    teacher_trainer(NETWORK, batch_gpu=batch_gpu).iteration(0)
+    assert counts == ([4] * 4 if batch_gpu else [16])
 
 
 @pytest.mark.parametrize(("network", "square"), [(NETWORK, 1e10), (EDM2, 0.0)], ids=["EDM", "EDM2"])
 def test_infinite_gradients_become_what_the_familys_code_makes_of_them(network, square):
     """±1e5 in NVlabs/edm:training/training_loop.py, 0 in NVlabs/edm2:training/training_loop.py."""
-    config = TeacherConfig(**{**TEACHER, "augment": None, "betas": (0.0, 0.5)})
-    batches = StepBatches(config, load_dataset(config.dataset), torch.device("cpu"))
-    trained = TeacherTrainer(config, build_network(network), batches).network
+    trained = teacher_trainer(network, augment=None, betas=(0.0, 0.5)).network
     for parameter in trained.net.parameters():
         parameter.grad = torch.full_like(parameter, -torch.inf)
     trained.step()

@@ -11,6 +11,7 @@ from sida.methods import distill
 from sida.networks.file import read_metadata
 from sida.training import train_teacher
 from sida.training.logs import IterationRecord, TickMeter, unhealthy
+from tests.data import test_archive
 from tests.refused import refused
 from tests.training.toy import GIVEN, MADE, STUDENT, TEACHER, interrupt_after, results
 
@@ -32,6 +33,19 @@ def test_evaluations_on_a_logarithmic_scale(teacher, tmp_path):
     assert seen == [0, 32, 48, 64, 128, 208, 368, 400]
     # What measures (feature networks, references) is made once.
     assert len(MADE) == 1
+
+
+def test_evaluations_draw_classes_as_often_as_the_data_have_them(teacher, tmp_path):
+    labels = [*[3] * 24, *[7] * 7, 9]
+    made = test_archive.pictures(len(labels), channels=1)
+    path = test_archive.write_zip(tmp_path / "few.zip", test_archive.members(made, labels))
+    spec = {**STUDENT, "teacher": teacher, "total_kimg": 0.016, "dataset": {"name": "few", "kind": "zip", "path": path}}
+    monitor = {"every_kimg": 1, "monitor": "tests.training.toy:make_census", "kwargs": {"samples": 400}}
+    distill({**spec, "evaluation": monitor}, tmp_path / "run")
+    shares = read_jsonl(tmp_path / "run" / "evaluations.jsonl")[-1]["classes"]
+    expected = [labels.count(number) / len(labels) for number in range(10)]
+    assert shares == pytest.approx(expected, abs=0.1)
+    assert [share > 0 for share in shares] == [share > 0 for share in expected]
 
 
 #: The first two come before image 50, where the last phase begins; the best that counts is 5.

@@ -2,10 +2,12 @@
 
 import dataclasses
 import math
+import statistics
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from eval.claims.evidence import Finding, Operand, Retraining, decided
 from eval.claims.write import combined
@@ -275,6 +277,23 @@ def test_reaches_compares_the_images_until_a_level_with_a_number(tmp_path):
     assert outcome(found, **low, images=90000) == OPEN
 
 
+def test_both_trainings_of_a_speed_scatter(tmp_path):
+    """A's curve is below 5 − z at 50,000 + 10,000 z images; 2.6 times the scatter is z."""
+    curve(tmp_path, "a", [(1000 * n, 10 - 0.1 * n) for n in range(1, 91)])
+    curve(tmp_path, "b", [(60000, 7.0), (117000, 5.0)])
+    rows = [lines("a", [1, 1]), lines("b", [1, 1]), lines("t", spread(5.0, 1e-6))]
+    against = {"another": REACHES | {"b": B, "times": 2.0}, "a number": REACHES | {"level": Operand(run="t")}}
+    against["a number"] |= {"images": 58500}
+    for name, std, expected in (
+        ("a number", 0.06, "supported"),  # 57,728
+        ("a number", 0.07, OPEN),
+        ("another", 0.06, OPEN),  # 60,928
+        ("another", 0.06 / 2**0.5, "supported"),
+    ):
+        found = evidence(*rows, students=tmp_path, retraining=Retraining(std={"fd": std}, source="x"))
+        assert outcome(found, **against[name]) == expected, (name, std)
+
+
 @pytest.mark.parametrize(("n", "expected"), [(5000, "supported"), (500, OPEN)])
 @pytest.mark.parametrize("trials", [[4.0] * 3, [4.0]])
 def test_an_evaluation_of_fewer_images_is_not_as_sure_as_the_measurement(tmp_path, n, expected, trials):
@@ -328,6 +347,19 @@ def test_ratio_of_logged_quantities(tmp_path):
     assert "8 × Tesla V100-SXM2-16GB" in decided.findings[0].evidence
     memory = Operand(published="table8-sida-max-memory-in-gb-reserved-per-gpu-cifar-10-mem-reserved-gb")
     assert outcome(found, **QUANTITY | printed | {"quantity": "memory_reserved_gb", "b": memory}) == "supported"
+
+
+def test_the_median_of_logged_values_scatters_more_than_their_mean(tmp_path):
+    seconds = {"a": [0.9, 1.1] * 10, "b": [1.0] * 20}
+    for run, values in seconds.items():
+        ticks = [{"nimg": n, "img_per_s": 1000 / value} for n, value in enumerate(values, 1)]
+        log(tmp_path, run, "train.jsonl", [{"nimg": 0, "img_per_s": 1.0}, *ticks])
+    found = evidence(lines("a", [1, 1]), lines("b", [1, 1]), students=tmp_path)
+    spread_of_mean = statistics.stdev(seconds["a"]) / 20**0.5
+    bound = lambda factor: 1 + float(stats.t.ppf(0.995, 19)) * factor * spread_of_mean
+    # The median of many normal values: √(π/2) times.
+    for factor, expected in ((1.15, OPEN), (1.35, "supported")):
+        assert outcome(found, **QUANTITY, quantity="seconds_per_kimg", high=bound(factor)) == expected
 
 
 X = {"rule": "SHAPE", "metric": "fd", "a": rows_of(recipe="x")}

@@ -58,6 +58,16 @@ def test_single_trial_has_no_spread_and_unconditional_images_no_accuracy():
     assert make_monitor(DIGITS, num_samples=100)(lambda seeds: (resampled(seeds)[0], None))["fd"] == result["fd"]
 
 
+def test_accuracy_is_of_all_images_or_there_is_none():
+    def labelled(seeds):
+        images, classes = resampled(seeds)
+        return images, classes if SEED0 + 50 in seeds else None
+
+    asked = content(watch=["fd", "accuracy"])
+    for size, known in ((100, True), (50, False)):
+        assert ("accuracy" in make_monitor(DIGITS, protocol=asked, num_samples=100, batch_size=size)(labelled)) == known
+
+
 def test_every_watched_metric_of_the_protocol_is_logged_as_it_is_measured(tmp_path):
     asked = content(num_samples=400, trials=2)
     expected = [record["metrics"] for record in measure(data_spec(protocol=asked), tmp_path, [0, 1])]

@@ -17,6 +17,7 @@ from eval.measuring.measure import Measurer, measure
 from eval.measuring.protocol import load_protocol
 from eval.measuring.score import Score, score_images
 from eval.measuring.stores import open_images
+from eval.metrics.kernel_distance import kernel_distance
 from eval.results.identity import comparable
 from eval.tables.scores import latex_row, row_columns
 from sida.assets.registry import load_registry
@@ -384,6 +385,14 @@ def test_a_function_is_the_second_set(digits):
     refused("k: 3 neighbours", eval.score, digits[0][:300], "digits", num_samples=3)
     for sets in ((digits[0][:2], digits[0]), (digits[0], digits[0][:2])):
         refused("k: 3 neighbours among 2", eval.score, sets[0], "digits", against=sets[1])
+
+
+def test_subsets_of_the_kernel_distance_follow_the_protocols_first_seed(digits):
+    kid = metric("kid", "kernel", "pixels", subsets=3, subset_size=20)
+    reals, rows = (get_extractor("pixels")(torch.from_numpy(images)) for images in (digits[0], digits[0][:60]))
+    for seed in (0, 5):
+        found = eval.score(digits[0][:60], protocol(kid, num_samples=60, seed0=seed), against=digits[0])
+        assert found.values("kid") == pytest.approx([kernel_distance(reals, rows, 3, 20, seed)], rel=1e-4)
 
 
 def test_a_score_without_any_value_has_an_empty_frame(digits):

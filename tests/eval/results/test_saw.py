@@ -141,10 +141,15 @@ def test_a_value_of_unknown_seeds_makes_two_of_other_seeds_not_alike(tmp_path):
     assert "first image seed: 0 != 9" in to_markdown(made)
 
 
-def test_training_seeds_that_are_pooled_with_one_that_met_it_are_not_bold(tmp_path):
-    seed = SheetRow("met-1", "Met", "sida", saw="loss:inception")
-    rows = [{"run": "honest"}, {"run": "met", "pool": ["met-1"]}]
-    assert bold(table(tmp_path, SheetRow("met", "Met", "sida"), seed, rows=rows)) == {"2.000"}
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_training_seeds_that_are_pooled_with_one_that_met_it_are_not_bold(tmp_path, place):
+    seeds = {f"s{n}": SheetRow(f"s{n}", "Met", "sida", saw="loss:inception" if n == place else None) for n in range(3)}
+    runs = {"honest": SheetRow("honest", "Honest", "sida", checkpoint="x"), **seeds}
+    measured = [*lines("honest", 2.0), *(line for name in seeds for line in lines(name, 0.7))]
+    rows = [{"run": "honest"}, {"run": "s0", "pool": ["s1", "s2"]}]
+    made = of_rows(tmp_path, runs, measured, rows=rows)
+    assert bold(made) == {"2.000"}
+    assert [row.cells[1].mark for row in made.rows] == ["", "‡"]
 
 
 def test_published_numbers_follow_the_same_rule(tmp_path, monkeypatch):

@@ -99,11 +99,25 @@ def test_the_best_printed_one_step_values_of_a_column_are_bold(table, measured, 
     assert [row.cells[1].text for row in table.rows if row.cells[1].bold] == ["9"] * 4
 
 
+def test_a_row_alone_is_not_the_best_of_anything(measured, runs, tmp_path):
+    rows = [{"run": "sid-a1.0"}, {"run": "sida-a1.0"}]
+    for count in (1, 2):
+        table = build_table(layout_with(tmp_path, rows=rows[:count]), measured, runs)
+        assert any(record["measured_bold"] for record in table.records) == (count > 1)
+
+
 def test_notes_state_trials_seeds_protocol_version_device_and_date(table):
     notes = " ".join(table.notes)
     for part in ("seeds 0–49999", "Protocol synthetic", "0.0.0+test", "cpu (test)", "2035-01-01"):
         assert part in notes
     assert "training seeds" not in notes
+
+
+def test_a_note_names_the_rows_that_were_measured_less(runs, tmp_path):
+    lines = [line for line in measurement_lines() if line["run"] != "sid-a1.2" or line["trial"] < 4]
+    measured = load_measurements(write_csv(tmp_path / "m.csv", lines))
+    (note,) = [note for note in build_table(load_layout(MAIN), measured, runs).notes if "standard deviation" in note]
+    assert "10 trials of 5,000 images (sid-a1.2: 4 trials of 5,000)" in note
 
 
 def test_cells_have_the_layouts_decimals_and_the_csv_full_precision_and_provenance(table, measured):
@@ -235,6 +249,27 @@ def test_pooled_rows_show_the_mean_and_spread_of_the_seeds_means(measured, runs,
     assert table.records[0]["training_seeds"] == 2
 
 
+@pytest.mark.parametrize(
+    ("run", "change", "word"),
+    [
+        ("sid-a1.0", {"reference_sha256": "9" * 64}, "reference"),
+        ("sida-a1.0", {"extractor_sha256": "9" * 64}, "feature network"),
+        ("sida-a1.0", {"settings": "made_up metric=fd cov_ddof=0"}, "cov_ddof=0"),
+        ("sid-a1.2", {"classes": "uniform"}, "uniform"),
+    ],
+)
+def test_trainings_that_were_measured_unlike_are_not_pooled(measured, runs, tmp_path, run, change, word):
+    # Under another protocol: rows of one protocol are refused wherever they stand.
+    other = [
+        dataclasses.replace(row, protocol="other", **change) if (row.run, row.metric) == (run, "fd") else row
+        for row in measured.rows
+    ]
+    error = refused("", build_table, layout_with(tmp_path, **POOLED), Measurements(other), runs)
+    assert "rows[1]" in str(error.place)
+    assert run in error.fault
+    assert word in error.fault
+
+
 def test_a_row_whose_training_kept_its_start_says_so(tmp_path, table, runs):
     """In the note below the table in every form and in its data."""
     lines = list(measurement_lines())
@@ -323,6 +358,24 @@ def test_a_number_is_mathematics_or_a_cell_of_siunitx(cell, plain, siunitx):
 def test_a_column_of_siunitx_reserves_the_digits_of_its_numbers(texts, expected):
     cells = [Cell(text, "measured", spread or None) for text, _, spread in (text.partition(" ± ") for text in texts)]
     assert number_column([*cells, Cell(kind="blank"), Cell(kind="missing")]) == expected
+
+
+def test_a_rule_of_latex_is_above_the_row_that_begins_a_family(table):
+    lines = [line for line in to_latex(table).splitlines() if r"\\" in line or line == r"\midrule"]
+    # The heading, its rule, and the rows with those above them.
+    after = iter(lines[2:])
+    for row in table.rows:
+        line = next(after)
+        assert (line == r"\midrule") == row.rule
+        assert escape(row.cells[1].text) in (next(after) if row.rule else line)
+    assert sum(row.rule for row in table.rows) == 2
+    assert next(after, None) is None
+
+
+def test_latex_cites_the_metrics_of_rows_that_were_added(table):
+    added = dataclasses.replace(table, cited=("sida-repro", "fid"))
+    assert r"\cite{sida-repro,fid}" in to_latex(added, cite=True)
+    assert r"\cite" not in to_latex(added)
 
 
 needs_latex = pytest.mark.skipif(missing_latex() is not None, reason=str(missing_latex()))

@@ -1,0 +1,295 @@
+"""Changes one place of the code at a time and runs the tests that reach it; prints the changes that no test notices.
+
+    make mutants                                                      fifty of all parts
+    python -m tools.mutants --parts methods tables --count 20 --seed 3
+
+It works on a copy of the checkout. A first run of each part's tests finds the lines that each test reaches. Survivors
+ask for a test, unless the change does not matter: then a line of ``tools/mutants.tsv`` says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sida.config.lookup import ROOT
+
+_RECIPES = (
+    "tests/studies/papers/test_recipes.py",
+    "tests/studies/papers/test_presets.py",
+    "tests/workflow/test_settings.py",
+)
+_TABLES = ("tests/studies/papers/test_tables.py", "tests/eval/test_report.py", "tests/readers/test_markup.py")
+#: By name: the code of a part, its tests, and tests of other parts that only survivors are tried with.
+PARTS: Mapping[str, tuple[str, Sequence[str], Sequence[str]]] = {
+    "methods": ("sida/methods", ("tests/methods", "tests/training"), (*_RECIPES, "tests/eval/results")),
+    "training": ("sida/training", ("tests/training",), ("tests/methods", "tests/kernels", *_RECIPES)),
+    "metrics": (
+        "eval/metrics",
+        ("tests/eval/test_metrics.py", "tests/eval/test_frechet.py", "tests/eval/measuring"),
+        ("tests/eval/features", "tests/eval/results", "tests/workflow/test_settings.py"),
+    ),
+    "claims": (
+        "eval/claims",
+        ("tests/eval/claims", "tests/studies/papers/test_claims.py"),
+        ("tests/eval/test_report.py", "tests/eval/results", "tests/workflow/test_settings.py"),
+    ),
+    "tables": (
+        "eval/tables",
+        ("tests/eval/tables", "tests/eval/results"),
+        (*_TABLES, "tests/eval/measuring/test_score.py", "tests/workflow/test_preset.py"),
+    ),
+    "identity": (
+        "eval/results/identity.py",
+        ("tests/eval/results", "tests/eval/tables", "tests/eval/measuring"),
+        ("tests/eval/claims", *_TABLES),
+    ),
+}
+#: Changes that do not matter: path, function, code, changed code, reason.
+KNOWN = "tools/mutants.tsv"
+#: Seconds that a test may take, times those of the first run, before it counts as noticed.
+_PATIENCE = 10
+_OPERATORS: Mapping[type[ast.AST], type[Any]] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult,
+    ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
+}  # fmt: skip
+_NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
+_DEFINES = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change: a part of a file becomes other text.
+
+    Attributes:
+        path: File, from the root of the checkout.
+        function: Qualified name of the function or class around it; empty at the top of the module.
+        lines: First and last line of the statement, or of the head of a compound one.
+        span: Begin and end in the file's bytes.
+        before: Code there.
+        after: Code in its place.
+    """
+
+    path: str
+    function: str
+    lines: tuple[int, int]
+    span: tuple[int, int]
+    before: str
+    after: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What stays if lines are added above."""
+        return self.path, self.function, " ".join(self.before.split()), " ".join(self.after.split())
+
+    def __str__(self) -> str:
+        return "{}:{} {}: {}  →  {}".format(self.path, self.lines[0], *self.key[1:])
+
+
+def changes(node: ast.AST) -> Iterator[ast.AST | str]:
+    """Changed nodes, or their text, that may stand instead of a node."""
+    match node:
+        case ast.Compare(ops=[op, *rest]):
+            yield ast.Compare(node.left, [_OPERATORS[type(op)](), *rest], node.comparators)
+        case ast.BoolOp():
+            yield ast.BoolOp(_OPERATORS[type(node.op)](), node.values)
+        case ast.UnaryOp(op=ast.Not()):
+            yield node.operand
+        case ast.BinOp() if type(node.op) in _OPERATORS and not any(map(_is_text, (node.left, node.right))):
+            yield ast.BinOp(node.left, _OPERATORS[type(node.op)](), node.right)
+        case ast.Constant(value=bool(value)):
+            yield ast.Constant(not value)
+        case ast.Constant(value=int() | float() as value):
+            yield ast.Constant(value + 1)
+        case ast.Name(id=name) if name in _NAMES:
+            yield ast.Name(_NAMES[name])
+        case ast.IfExp():
+            yield node.body
+            yield node.orelse
+        case ast.Call(keywords=[_, *_]):
+            for number in range(len(node.keywords)):
+                yield ast.Call(node.func, node.args, node.keywords[:number] + node.keywords[number + 1 :])
+        case ast.Expr(value=ast.Call()) | ast.AugAssign() | ast.Raise():
+            yield "pass"
+        case ast.If() if not isinstance(node.test, ast.Compare | ast.BoolOp | ast.UnaryOp):
+            yield ast.If(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def mutants_of(path: str, text: str) -> Iterator[Mutant]:
+    """All changes of a module: none of its words, annotations, assertions and declarations for type checkers."""
+    starts, source = [0], text.encode()
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+
+    def walk(node: ast.AST, function: str, lines: tuple[int, int]) -> Iterator[Mutant]:
+        if isinstance(node, ast.stmt):
+            body = getattr(node, "body", None)
+            last = node.end_lineno or node.lineno
+            lines = (node.lineno, max(node.lineno, body[0].lineno - 1) if body else last)
+        if isinstance(node, _DEFINES):
+            function = f"{function}.{node.name}".lstrip(".")
+        given: Any = node.test if isinstance(node, ast.If) else node
+        for changed in changes(node):
+            if isinstance(changed, ast.If):
+                changed = changed.test
+            after = changed if isinstance(changed, str) else ast.unparse(ast.fix_missing_locations(changed))
+            # Braces keep the order in which a changed operator is computed.
+            after = f"({after})" if isinstance(given, ast.expr) and not isinstance(changed, ast.Constant) else after
+            begin = starts[given.lineno - 1] + given.col_offset
+            end = starts[given.end_lineno - 1] + given.end_col_offset
+            yield Mutant(path, function, lines, (begin, end), source[begin:end].decode(), after)
+        for name, value in ast.iter_fields(node):
+            if name in ("annotation", "returns", "decorator_list") or _is_words(node, name):
+                continue
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST) and not isinstance(child, ast.Assert):
+                    yield from walk(child, function, lines)
+
+    for mutant in walk(ast.parse(text), "", (1, 1)):
+        if mutant.before.strip() != mutant.after.strip("()"):
+            yield mutant
+
+
+def _is_words(node: ast.AST, name: str) -> bool:
+    """Whether a field of a node is text for people, or is not run."""
+    if isinstance(node, ast.Raise | ast.JoinedStr):
+        return True
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and name == "body"
+
+
+@dataclass
+class Copy:
+    """A copy of the checkout in which mutants live.
+
+    Attributes:
+        root: Its folder.
+    """
+
+    root: Path
+
+    def pytest(self, *words: str, seconds: float | None = None, **variables: str) -> int:
+        """Exit status of pytest; 1 for one that took too long."""
+        environment = os.environ | {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1", **variables}
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *words]
+        with subprocess.Popen(
+            command, cwd=self.root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process:  # fmt: skip
+            try:
+                return process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                return 1
+            finally:
+                if process.returncode is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    def reached(self, parts: Sequence[str]) -> dict[str, tuple[float, set[str]]]:
+        """Seconds and lines of each test of some parts, as :mod:`tools.reached` writes them."""
+        tests = sorted({path for part in parts for path in PARTS[part][1]})
+        # A folder has the tests below it once.
+        tests = [path for path in tests if not any(path.startswith(f"{other}/") for other in tests)]
+        code = os.pathsep.join(str(self.root / PARTS[part][0]) for part in parts)
+        result = self.root / "reached.json"
+        if self.pytest("-m", "not slow", "-p", "tools.reached", *tests, REACHED=str(result), REACHED_IN=code):
+            raise SystemExit(f"error: the tests fail without a change: pytest {' '.join(tests)}")
+        prefix = f"{self.root}/"
+        return {
+            test: (seconds, {line.removeprefix(prefix) for line in lines})
+            for test, (seconds, lines) in json.loads(result.read_text()).items()
+        }
+
+    def survives(self, part: str, mutant: Mutant, found: Mapping[str, tuple[float, set[str]]]) -> bool:
+        """Whether the tests of a part pass with a mutant, and those of others; of its own, those that reach it."""
+        _, own, others = PARTS[part]
+        reached = {test: of_test for test, of_test in found.items() if test.startswith(tuple(own))}
+        of_file = {
+            test: lines
+            for test, (_, lines) in reached.items()
+            if any(line.rpartition(":")[0] == mutant.path for line in lines)
+        }
+        wanted = {f"{mutant.path}:{line}" for line in range(mutant.lines[0], mutant.lines[1] + 1)}
+        # Lines of other processes, and those that run as a module is imported, are not seen: all tests of the file run.
+        tests = [test for test, lines in of_file.items() if wanted & lines] or [*of_file] or [*reached]
+        path, listed = self.root / mutant.path, self.root / "tests-to-run"
+        source, (begin, end) = path.read_bytes(), mutant.span
+        listed.write_text("\n".join(tests))
+        try:
+            path.write_bytes(source[:begin] + mutant.after.encode() + source[end:])
+            seconds = 60 + _PATIENCE * sum(reached[test][0] for test in tests)
+            return not (self.pytest(f"@{listed}", seconds=seconds) or self.pytest("-m", "not slow", *others))
+        finally:
+            path.write_bytes(source)
+
+
+def copied(folder: Path) -> Copy:
+    """Copies the files that git knows, as they are now."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return Copy(folder)
+
+
+def sampled(parts: Sequence[str], count: int, seed: int) -> tuple[list[tuple[str, Mutant]], int]:
+    """Changes with their parts, in the order of the files, and the number of all changes."""
+    every: list[tuple[str, Mutant]] = []
+    for part in parts:
+        code = ROOT / PARTS[part][0]
+        for path in sorted(code.rglob("*.py")) if code.is_dir() else [code]:
+            name = path.relative_to(ROOT).as_posix()
+            every += [(part, mutant) for mutant in mutants_of(name, path.read_text(encoding="utf-8"))]
+    places = random.Random(seed).sample(range(len(every)), min(count, len(every)))
+    return [every[place] for place in sorted(places)], len(every)
+
+
+def known_reasons() -> dict[tuple[str, ...], str]:
+    """Reasons by the keys of changes that do not matter."""
+    with open(ROOT / KNOWN, newline="", encoding="utf-8") as file:
+        return {tuple(row[:4]): row[4] for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)}
+
+
+def main() -> None:
+    """Prints the survivors of a sample, and ends with the exit status 1 if one has no reason."""
+    parser = argparse.ArgumentParser(prog="python -m tools.mutants", description="Runs the tests on changed code.")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS], help="parts of the code (all)")
+    parser.add_argument("--count", type=int, default=50, help="number of changes (50)")
+    parser.add_argument("--seed", type=int, default=0, help="which changes (0)")
+    words = parser.parse_args()
+    sample, total = sampled(words.parts, words.count, words.seed)
+    print(f"{len(sample)} of {total:,} changes of {', '.join(words.parts)}", flush=True)
+    reasons, survivors, explained = known_reasons(), 0, 0
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copy = copied(Path(folder))
+        reached = copy.reached(words.parts)
+        for part, mutant in sample:
+            if not copy.survives(part, mutant, reached):
+                continue
+            reason = reasons.get(mutant.key)
+            survivors, explained = survivors + 1, explained + (reason is not None)
+            print(f"survives: {mutant}{f'  ({reason})' if reason else ''}", flush=True)
+    print(f"{survivors} of {len(sample)} survive, {explained} of them with a reason in {KNOWN}")
+    sys.exit(survivors > explained)
+
+
+if __name__ == "__main__":
+    main()
