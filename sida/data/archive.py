@@ -1,7 +1,6 @@
-"""Images of anyone: all their bytes are read behind the fence (:mod:`sida.data.reader`).
+"""Encoded pictures of anyone in a folder or an archive, read behind the fence (:mod:`sida.data.reader`).
 
-:class:`Files` are encoded pictures in a folder or an archive; :class:`ImageArrays` are pixels in ``.npz``, ``.npy`` and
-files of MNIST's format (idx). Data sets have the EDM format, images in a zip or folder with ``dataset.json``:
+Data sets have the EDM format, images in a zip or folder with ``dataset.json``:
 
     00000/img00000000.png … , dataset.json = {"labels": [["00000/img00000000.png", 3], …]} or {"labels": null}
 
@@ -9,6 +8,7 @@ PNG (or any lossless picture) or npy of shape (C, H, W). Source: NVlabs/edm:data
 """
 
 import bisect
+import collections
 import contextlib
 import functools
 import hashlib
@@ -17,22 +17,24 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 
 import numpy as np
 
 from sida.data.pictures import PICTURES
-from sida.data.reader import MAX_CLASSES
+from sida.data.reader import same_name
 from sida.errors import UserError, located
 from sida.files.atomic import sha256_file
+from sida.files.content import NETWORK, START, kind_of_file, refuse_text
 from sida.files.fenced import RESULT, Child, check_answer
-from sida.files.ordinary import NETWORK, kind_of_file, open_ordinary, size_on_disk
+from sida.files.ordinary import open_ordinary, size_on_disk
 
 #: Suffix of a file with the class of the picture of its name.
 CLASS = ".cls"
 _DRAW = "draw its images first (sida sample), or score it alone (sida score FILE)"
+_INNER = "unpack them, move them, or put all into one archive (tar -cf all.tar -C FOLDER .), whose tars are read"
 _EXPORT = "give its pictures in a folder, zip or tar; sida data prepare also reads npz and npy"
 #: Members of a request, and bytes of the images of an answer.
 MEMBERS, PART = 64, RESULT // 4
@@ -41,15 +43,22 @@ SECONDS, _EACH = 1 / 2e6, 0.02
 #: Bytes that any packed archive may unpack to, and largest plausible ratio: images hardly shrink, bombs shrink a lot.
 FREE_BYTES, MAX_RATIO = 64 << 20, 20
 READER = "sida.data.reader:Reader"
-#: Files that are no pictures of a set: hidden ones, those of macOS, Windows and network drives, and grids of pictures.
-HIDDEN = re.compile(
-    r"(^|/)(\.(?!\.?/)|(__MACOSX|@eaDir|\$RECYCLE\.BIN|System Volume Information)/"
-    r"|(Thumbs\.db|desktop\.ini|([^/]*[-_])?grid([-_]?\d+)?\.\w+|fakes(\d+|_init)\.\w+|reals\.\w+)$)"
+#: Names of files that are no part of a set: those of macOS, Windows and network drives, and hidden ones.
+_SYSTEM = re.compile(
+    r"(^|/)((__MACOSX|@eaDir|\$RECYCLE\.BIN|System Volume Information)/|(Thumbs\.db|desktop\.ini|\.DS_Store)$)"
 )
+_HIDDEN = re.compile(r"(^|/)\.(?!\.?/)")
+#: Names that grids of pictures have, among others; and pictures whose size is that of a set.
+_GRID = re.compile(r"(^|/)(([^/]*[-_])?grid([-_]?\d+)?|fakes(\d+|_init)|reals)\.\w+$")
+_COMPARED = 64
+_ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip", ".rar", ".7z")
 
 
 class Files:
-    """Named byte strings of a folder, a zip or a tar (also packed, or with tars in it), without :data:`HIDDEN` ones.
+    """Named byte strings of a folder, a zip or a tar (also packed, or with tars in it).
+
+    Hidden files, those of systems, and grids of pictures are left out. A grid has a usual name (``grid.png``) and lies
+    beside or above more pictures of one size, which is smaller than its own.
 
     Args:
         path: Archive or folder, whose content decides its kind.
@@ -58,7 +67,8 @@ class Files:
     Attributes:
         path: As given.
         names: Relative names with ``/``, sorted.
-        left_out: Remark on files that were left out, or an empty string.
+        left_out: Remark on files that were left out, with their number and reason, or an empty string.
+        bare: Folders in which no file is left, sorted.
         is_folder: Whether it is a folder.
 
     Raises:
@@ -70,33 +80,87 @@ class Files:
         self._archive: IO[bytes] | None = None
         self._idle: list[Child] = []
         if self.is_folder:
-            found = sorted(_walk(Path(path)))
+            found, folders = _walk(Path(path))
         else:
             self._archive = open_ordinary(path, "fetch or prepare the data set first (sida data prepare --help)")
             self._size = size_on_disk(self._archive)
-            start = os.pread(self._archive.fileno(), 8, 0)
-            kind = "one picture" if Path(path).suffix.lower() in PICTURES else kind_of_file(path, start)
+            start = os.pread(self._archive.fileno(), START, 0)
+            kind = "one picture" if Path(path).suffix.lower() in PICTURES else kind_of_file("", start)
+            if not kind:
+                refuse_text(path, start)
+                kind = kind_of_file(path)
             # Whether torch's zip archives are programs is seen by their members.
             if kind and not (kind == NETWORK and start.startswith(b"PK")):
                 raise UserError(path, f"is {kind}, and no archive", _DRAW if kind == NETWORK else _EXPORT)
-            found, places = self._index()
-        kept = [index for index, name in enumerate(found) if not HIDDEN.search(name)]
-        self.names = [found[index] for index in kept]
-        self._places = None if self.is_folder else places[kept]
-        hidden = len(found) - len(kept)
-        self.left_out = f"{hidden:,} files were left out (hidden ones, those of a system, grids)" if hidden else ""
+            found, folders, places = self._index()
+        self.names = found
+        self._places = None if self.is_folder else places
+        rules = {"of a system": _SYSTEM.search, "hidden": _HIDDEN.search}
+        left = {
+            reason: self._leave_out([i for i, n in enumerate(self.names) if rule(n)]) for reason, rule in rules.items()
+        }
+        left["grids of pictures"] = self._leave_out(self._grids())
+        parts = [f"{len(names):,} {reason}, such as {min(names)}" for reason, names in left.items() if names]
+        count = sum(map(len, left.values()))
+        self.left_out = f"{count:,} file{'s' * (count > 1)} left out ({'; '.join(parts)})" if count else ""
+        emptied = {os.path.dirname(name.rstrip("/")) for name in left["hidden"]}
+        folders = [folder for folder in {*folders, *emptied} if not (_HIDDEN.search(folder) or _SYSTEM.search(folder))]
+        self.bare = sorted(folder for folder in folders if not self._below(folder))
 
-    def _index(self) -> tuple[list[str], np.ndarray]:
-        """Names and places of an archive's members; a packed one is unpacked into a file without a name first."""
+    def _leave_out(self, indices: Collection[int]) -> list[str]:
+        """Takes files out, and returns their names."""
+        out = {*indices}
+        names = [self.names[index] for index in out]
+        if out:
+            kept = [index for index in range(len(self)) if index not in out]
+            self.names = [self.names[index] for index in kept]
+            self._places = None if self._places is None else self._places[kept]
+        return names
+
+    def _grids(self) -> set[int]:
+        """Indices of pictures with a grid's name that are larger than those of one size beside or below them."""
+        named: dict[str, list[int]] = {}
+        for index, name in enumerate(self.names):
+            if _GRID.search(name) and name.lower().endswith(tuple(PICTURES)):
+                named.setdefault(name.rpartition("/")[0], []).append(index)
+        found: set[int] = set()
+        for folder, suspects in named.items():
+            below = [i for i in self._below(folder) if self.names[i].lower().endswith(tuple(PICTURES))]
+            others = [index for index in below if not _GRID.search(self.names[index])]
+            if len(suspects) >= len(others):
+                continue
+            sizes = self._sizes(others[:: -(-len(others) // _COMPARED)])
+            if len({*sizes}) == 1:
+                (width, height), own = sizes[0], self._sizes(suspects)
+                found |= {
+                    i for i, (w, h) in zip(suspects, own) if w >= width and h >= height and w + h > width + height
+                }
+        return found
+
+    def _below(self, folder: str) -> range:
+        """Indices of the files below a folder; of all, if it is empty."""
+        if not folder:
+            return range(len(self))
+        return range(bisect.bisect_left(self.names, f"{folder}/"), bisect.bisect_left(self.names, f"{folder}0"))
+
+    def _sizes(self, members: Sequence[int]) -> list[tuple[int, int]]:
+        """Width and height of pictures; 0 of a damaged one."""
+        answers = self.ask("headers", members, MEMBERS)
+        return [(int(width), int(height)) for _, value, _ in answers for width, height, _ in value]
+
+    def _index(self) -> tuple[list[str], list[str], np.ndarray]:
+        """Names, empty folders and places of an archive; a packed one is unpacked into a file without a name first."""
         # A directory of a million members takes half a gigabyte.
         with self._lent(1, min(1 << 30, self.size // 8)) as (child,):
-            names, arrays = child.ask("index", files=[self._opened()], seconds=self.size * SECONDS)
-            if names is None:
+            found, arrays = child.ask("index", files=[self._opened()], seconds=self.size * SECONDS)
+            if found is None:
                 self._archive = self._unpacked(child)
-                names, arrays = child.ask("index", files=[self._opened()], seconds=self.size * SECONDS)
+                found, arrays = child.ask("index", files=[self._opened()], seconds=self.size * SECONDS)
         places = arrays.get("places", np.empty((0, 5), np.int64))
-        check_answer(isinstance(names, list) and places.shape == (len(names), 5), self.path)
-        return [str(name) for name in names], places
+        listed = isinstance(found, list) and len(found) == 2 and all(isinstance(part, list) for part in found)
+        check_answer(listed and places.shape == (len(found[0]), 5), self.path)
+        names, folders = ([str(name) for name in part] for part in found)
+        return names, folders, places
 
     def _unpacked(self, child: Child) -> IO[bytes]:
         most = max(FREE_BYTES, MAX_RATIO * self.size)
@@ -124,14 +188,21 @@ class Files:
         """Indices int64 of the pictures, sorted by name, and of arrays.
 
         Raises:
-            UserError: There are none.
+            UserError: There are none, or archives among the files, whose pictures would be left out.
         """
         suffixes = (*PICTURES, ".npy") if arrays else tuple(PICTURES)
         found = [index for index, name in enumerate(self.names) if name.lower().endswith(suffixes)]
+        if inner := [name for name in self.names if name.lower().endswith(_ARCHIVES)]:
+            pictures = f"{len(found):,} pictures and" if found else "no pictures, but"
+            fault = f"holds {pictures} {len(inner):,} archives, such as {inner[0]}"
+            raise UserError(self.path, fault, _INNER if self.is_folder else "unpack it, and the archives in it")
         if not found:
             kind = next(filter(None, map(kind_of_file, [self.path, *self.names])), "")
             fault = f"holds {kind}, and no pictures" if kind else f"holds no pictures ({', '.join(sorted(PICTURES))})"
-            raise UserError(self.path, fault, _DRAW if kind == NETWORK else _EXPORT)
+            others = collections.Counter(PurePosixPath(name).suffix or name for name in self.names)
+            listed = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(4))
+            rest = "; ".join(filter(None, (self.left_out, f"other files: {listed}" if listed else "")))
+            raise UserError(self.path, f"{fault}; {rest}" if rest else fault, _DRAW if kind == NETWORK else _EXPORT)
         return np.array(found, dtype=np.int64)
 
     @property
@@ -262,8 +333,9 @@ class Files:
 
     def _classes(self, pictures: Sequence[str]) -> np.ndarray:
         found = []
+        indices = {same_name(name): index for index, name in enumerate(self.names) if name.endswith(CLASS)}
         for name in (os.path.splitext(picture)[0] + CLASS for picture in pictures):
-            index = self.find(name)
+            index = indices.get(same_name(name))
             if index is None or not re.fullmatch(rb"[0-9]{1,5}", text := self.read(index)[:20].strip()):
                 fault = f"{name} is missing or holds no class"
                 raise UserError(self.path, fault, "write a whole number, or say --labels none")
@@ -300,13 +372,21 @@ def _shared(process: int) -> Child:
     return Child(READER, "a file")
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    """Names of the files of a folder, which may have links, without those of hidden folders."""
+def _walk(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the files of a folder, which may have links, sorted, and its empty folders.
+
+    A hidden folder counts as one file, whose name ends in a slash.
+    """
     seen: dict[tuple[int, int], str] = {}
+    names: list[str] = []
+    empty: list[str] = []
     for root, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
         relative = Path(root).relative_to(folder).as_posix()
         prefix = "" if relative == "." else f"{relative}/"
+        names += [f"{prefix}{name}/" for name in folders if name.startswith(".")]
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if not folders and not files:
+            empty.append(relative)
         # A link to a folder above would yield each image many times.
         status = os.stat(root)
         other = seen.setdefault((status.st_dev, status.st_ino), root)
@@ -317,175 +397,12 @@ def _walk(folder: Path) -> Iterator[str]:
                 name.encode()
             except UnicodeEncodeError:
                 raise UserError(folder, f"the name {name!a} is not UTF-8", "rename the file") from None
-            yield prefix + name
+            names.append(prefix + name)
+    return sorted(names), empty
 
 
 def _unreadable(error: OSError) -> None:
     raise UserError(error.filename, f"cannot be read ({error.strerror})", "its images would be left out")
-
-
-_IMAGES, _CLASSES = ("arr_0", "images", "samples"), ("arr_1", "labels")
-#: Images of a part that is read at a time.
-_AT_ONCE = 256
-_IDX = re.compile(r"images[-.]idx3-ubyte(\.gz)?$")
-
-
-class Arrays:
-    """Arrays of numbers of an ``.npz`` file, or the one of an ``.npy`` or idx file, whose name is empty.
-
-    Attributes:
-        path: The file.
-        shapes: Shape by name.
-        kinds: Type, and whether the first index runs fastest, by name.
-
-    Raises:
-        UserError: The file is missing or damaged, or an array is not one of plain numbers.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path, stream = path, open_ordinary(path)
-        self._size, self._child = size_on_disk(stream), Child(READER, path)
-        found, _ = self._child.ask("arrays", files=[stream], seconds=self._size * SECONDS)
-        self.shapes = {name: tuple(shape) for name, (shape, _, _) in found.items()}
-        self.kinds = {name: (np.dtype(kind), bool(fortran)) for name, (_, kind, fortran) in found.items()}
-
-    def elements(self, name: str, begin: int, end: int) -> np.ndarray:
-        """Elements of an array in the file's order; reading forwards is fast."""
-        dtype, parts = self.kinds[name][0], [np.empty(0, self.kinds[name][0].newbyteorder("="))]
-        for at in range(begin, end, step := PART // dtype.itemsize):
-            count = min(step, end - at)
-            parts.append(self._child.ask("rows", name, at, count)[1].get("rows", parts[0]))
-            check_answer(len(parts[-1]) == count, self.path)
-        return np.concatenate(parts)
-
-    def read(self, name: str) -> np.ndarray:
-        """A whole array.
-
-        Raises:
-            UserError: It is cut off, or claims more than the file explains.
-        """
-        count, (dtype, fortran) = math.prod(self.shapes[name]), self.kinds[name]
-        claimed = count * dtype.itemsize
-        if claimed > max(1 << 30, MAX_RATIO * self._size):
-            raise UserError(f"{self.path}[{name}]", f"claims {claimed:,} bytes in {self._size:,}", "make it again")
-        return self.elements(name, 0, count).reshape(self.shapes[name], order="F" if fortran else "C")
-
-
-class ImageArrays:
-    """Images in an array: ``arr_0`` (or the only array) of an npz, an npy, or idx; read as a stream.
-
-    Args:
-        path: The file. Classes are those of ``arr_1`` or ``labels`` of an npz; those of an idx file lie in a file
-            beside it, named with ``labels`` in the place of ``images``.
-        labels: Whether to read classes.
-
-    Attributes:
-        path: The file.
-        count: Number of images.
-        classes: Class of every image int64 (N,), or None.
-        channels: 1 or 3.
-
-    Raises:
-        UserError: A damaged file, no array of images, values that are no bytes, or classes that do not fit.
-    """
-
-    def __init__(self, path: str | Path, labels: bool = True) -> None:
-        self.path, self._files = Path(path), [Path(path)]
-        self._arrays = Arrays(self.path)
-        self._member = self._chosen()
-        self._where = f"{self.path}[{self._member or self.path.name}]"
-        self._stored = self._arrays.shapes[self._member]
-        self._axis = 3 if len(self._stored) == 3 or self._stored[-1:] in ((1,), (3,)) else 1
-        self._check()
-        self.count, self.channels = self._stored[0], 1 if len(self._stored) == 3 else self._stored[self._axis]
-        self.classes = self._classes() if labels else None
-
-    def read(self, begin: int, end: int) -> np.ndarray:
-        """Images ``begin … end − 1``, uint8 (N, C, H, W); a step backwards starts the stream again."""
-        each = math.prod(self._stored[1:])
-        images = self._arrays.elements(self._member, begin * each, end * each).reshape(-1, *self._stored[1:])
-        if images.ndim == 3:
-            return images[:, None]
-        return images.transpose(0, 3, 1, 2) if self._axis == 3 else images
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Yields the pixels ``(H, W[, 3])`` of each image."""
-        for begin in range(0, self.count, _AT_ONCE):
-            for image in self.read(begin, min(begin + _AT_ONCE, self.count)):
-                yield image[0] if self.channels == 1 else image.transpose(1, 2, 0)
-
-    def name(self, position: int) -> str:
-        """File, array and index."""
-        return f"{self._where}[{position}]"
-
-    def digest(self) -> str:
-        """SHA-256 of the file, and of a file of classes."""
-        digests = [sha256_file(path) for path in self._files]
-        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all images."""
-        return math.prod(self._stored)
-
-    def _chosen(self) -> str:
-        arrays = [*self._arrays.shapes]
-        others = [name for name in arrays if name not in _CLASSES]
-        named = [name for name in _IMAGES if name in arrays]
-        if not named and len(others) != 1:
-            fault = f"has no array 'arr_0' of images (arrays: {', '.join(arrays) or 'none'})"
-            raise UserError(self.path, fault, "name it so, and its classes 'arr_1'")
-        return [*named, *others][0]
-
-    def _check(self) -> None:
-        (dtype, fortran), axes = self._arrays.kinds[self._member], len(self._stored)
-        if dtype != np.uint8:
-            remedy = "save images as uint8 in 0..255, of [-1, 1] by (x * 127.5 + 128).clip(0, 255)"
-            raise UserError(self._where, f"holds {dtype}", remedy)
-        if axes not in (3, 4) or 0 in self._stored or (axes == 4 and self._stored[self._axis] not in (1, 3)) or fortran:
-            fault = f"has shape {self._stored}{' in the order of Fortran' if fortran else ''}"
-            raise UserError(self._where, fault, "images must be (N, H, W, C) in the order of C, with 1 or 3 channels")
-
-    def _classes(self) -> np.ndarray | None:
-        known = [name for name in _CLASSES if name in self._arrays.shapes]
-        beside = self.path.with_name(self.path.name.replace("images", "labels").replace("idx3", "idx1"))
-        if known:
-            found, where = self._arrays.read(known[0]), f"{self.path}[{known[0]}]"
-        elif _IDX.search(self.path.name) and beside.is_file():
-            self._files.append(beside)
-            found, where = Arrays(beside).read(""), str(beside)
-        else:
-            return None
-        fit = found.shape[:1] == (self.count,) and found.size == self.count and found.dtype.kind in "iu"
-        if not fit or not 0 <= found.min() <= found.max() < MAX_CLASSES:
-            fault = f"holds {found.dtype} {found.shape} as classes of {self.count:,} images, or no class"
-            remedy = f"give a whole number below {MAX_CLASSES:,} for each image, or leave classes out"
-            raise UserError(where, fault, remedy)
-        return found.reshape(-1).astype(np.int64)
-
-
-def find_arrays(path: str | Path, subset: str | None = None, labels: bool = True) -> ImageArrays | None:
-    """Images of an npz, npy or idx file, or of a folder with idx files; None for anything else.
-
-    Args:
-        path: File or folder.
-        subset: ``train`` or ``test``, of several idx files in a folder; None refuses several.
-        labels: Whether to read classes.
-
-    Raises:
-        UserError: Damaged arrays, or several files of images.
-    """
-    path = Path(path)
-    if path.is_dir():
-        found = sorted(file for file in path.iterdir() if _IDX.search(file.name))
-        fitting = [file for file in found if subset is None or ("train" in file.name) == (subset == "train")]
-        if not found:
-            return None
-        if len(fitting) != 1:
-            fault = f"holds {len(fitting)} files of {subset or 'its'} images ({', '.join(f.name for f in found[:4])})"
-            raise UserError(path, fault, "name one file")
-        path = fitting[0]
-    return ImageArrays(path, labels) if path.suffix in (".npz", ".npy") or _IDX.search(path.name) else None
 
 
 def image_name(index: int, suffix: str = ".png", prefix: str = "img") -> str:

@@ -33,7 +33,8 @@ from PIL import Image
 
 from sida.config.datasets import Transform
 from sida.config.settings import Count, Range, Settings
-from sida.data.archive import CLASS, MEMBERS, PART, Files, common_folder, dataset_json, find_arrays, image_name
+from sida.data.archive import CLASS, MEMBERS, PART, Files, common_folder, dataset_json, image_name
+from sida.data.arrays import find_arrays
 from sida.data.pictures import encode_png, to_square
 from sida.errors import Progress, SettingError, UserError, located, visible
 from sida.files.atomic import atomic_path, zip_member
@@ -125,6 +126,8 @@ _MOST_FAULTS = 20
 #: Names of folders with the images that no training sees, and of parts of data sets.
 _HELD_OUT = {"test", "testing", "val", "valid", "validation", "dev", "eval"}
 _SPLIT = re.compile(rf"(?i:train|training|{'|'.join(sorted(_HELD_OUT))})([^a-z].*)?$")
+#: Formats of pictures that are not read.
+_UNREAD = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".svg", ".tga", ".psd", ".dng", ".exr"}
 #: Bytes that any source's pictures may have, and for each of its bytes: flat drawings have a thousand.
 FREE_BYTES, MOST_RATIO = 256 << 20, 1000
 
@@ -141,7 +144,7 @@ class PrepareConfig(Settings):
         transform: See :mod:`sida.data.prepare`.
         channels: 3 (RGB, as in the originals) or 1 (grey); null: 1 if all pictures are grey, else 3.
         labels: ``auto`` (``dataset.json``, else the top folders), ``folders`` or ``none``.
-        subset: ``train`` or ``test`` of CIFAR-10, MNIST's format, and folders that are named so; null:
+        subset: ``train`` or ``test`` of CIFAR-10, MNIST's format, parts of an npz, and folders that are named so; null:
             ``train``, but pictures without classes (``labels`` other than ``auto``) are taken from all folders.
         max_images: Largest number of images.
         expect: Expected number of images; with another number nothing is written and the command fails.
@@ -220,7 +223,8 @@ def _source(config: PrepareConfig) -> Source:
     """Opens the source; of CIFAR-10 all batches are read (150 MB), so that a fault in the last one is found at once."""
     arrays = find_arrays(config.source, config.subset or "train", config.labels != "none")
     if arrays is not None:
-        return _of_arrays(config, arrays, arrays.count, arrays.channels, arrays.classes)
+        source = _of_arrays(config, arrays, arrays.count, arrays.channels, arrays.classes)
+        return source._replace(remarks=(arrays.remark,))
     files = Files(config.source, config.workers or os.cpu_count() or 1)
     if {TRAINING[0], *TEST} & {PurePosixPath(name).name for name in files.names}:
         images, classes = read_cifar10(files, TEST if config.subset == "test" else TRAINING)
@@ -239,7 +243,7 @@ def _source(config: PrepareConfig) -> Source:
     channels = config.channels
     if channels is None:
         found = itertools.chain.from_iterable(value for _, value, _ in files.ask("headers", chosen, MEMBERS))
-        channels = 3 if any(colours for _, colours in found) else 1
+        channels = 3 if any(colours for *_, colours in found) else 1
     return Source(len(members), _squares(files, chosen, config, channels), labels, channels, remarks)
 
 
@@ -264,7 +268,14 @@ def _of_arrays(
 def _counted(labels: np.ndarray) -> Classes:
     """Classes that have numbers and no names."""
     counts = np.bincount(labels)
-    return Classes(labels, (), f"{len(counts):,} classes of {counts.min():,} to {counts.max():,} images")
+    without = f", {absent}" if (absent := absent_classes(counts)) else ""
+    return Classes(labels, (), f"{len(counts):,} classes of {counts.min():,} to {counts.max():,} images{without}")
+
+
+def absent_classes(counts: Sequence[int] | np.ndarray) -> str:
+    """Remark on classes below the largest one that have no images; empty if there are none."""
+    absent = np.flatnonzero(np.asarray(counts) == 0).tolist()
+    return f"none of class {', '.join(map(str, absent[:8]))}{', …' if len(absent) > 8 else ''}" if absent else ""
 
 
 def _squares(files: Files, members: np.ndarray, config: PrepareConfig, channels: int) -> Iterator[Picture | UserError]:
@@ -272,7 +283,8 @@ def _squares(files: Files, members: np.ndarray, config: PrepareConfig, channels:
     side = config.resolution
     left = FREE_BYTES + MOST_RATIO * files.size + 2 * channels * (side or 0) ** 2 * len(members)
     if side is None:  # that of the first picture; 0 if it is damaged
-        ((_, ((side, _),), _),) = files.ask("headers", members[:1], 1)
+        ((_, ((*sides, _),), _),) = files.ask("headers", members[:1], 1)
+        side = min(sides)
     count = min(MEMBERS, max(1, PART // (channels * side**2))) if side else 1
     for _, value, parts in files.ask("squares", members, count, config.transform, config.resolution, side, channels):
         left -= sum(png.nbytes for png in parts.values())
@@ -315,12 +327,24 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> Classes:
     if len(folders) == 1:
         if rule == "folders":
             raise UserError(files.path, "pictures are not in several folders", "use --labels none")
-        return Classes(None, (), "no classes: the pictures are in one folder")
+        bare = f" (empty folders: {', '.join(files.bare[:4])})" if files.bare else ""
+        return Classes(None, (), f"no classes: the pictures are in one folder{bare}")
+    if empty := _without_pictures(files, folder, {*folders}):
+        fault = f"{len(empty)} class folders hold no pictures that are read ({', '.join(empty[:4])})"
+        remedy = "fill or remove them, or say --labels none: the classes behind them would have other numbers"
+        raise UserError(files.path, fault, remedy)
     named = [top or "(no folder)" for top in folders]
     shown = [f"{rank} = {name}" for rank, name in enumerate(named)]
     remark = f"classes: {', '.join(shown if len(shown) < 13 else [*shown[:12], '…', shown[-1]])}"
     ranks = {top: rank for rank, top in enumerate(folders)}
     return Classes(np.array([ranks[top] for top in tops], np.int64), named, remark)
+
+
+def _without_pictures(files: Files, folder: str, classes: set[str]) -> list[str]:
+    """Folders beside those of classes that are empty or hold pictures of other formats, sorted."""
+    others = [name for name in files.names if PurePosixPath(name).suffix.lower() in _UNREAD]
+    inside = [f"{name}/".removeprefix(folder) for name in (*files.bare, *others) if f"{name}/".startswith(folder)]
+    return sorted({top for name in inside if (top := name.partition("/")[0])} - classes)
 
 
 def is_tools(folder: str) -> bool:

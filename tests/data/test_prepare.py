@@ -4,8 +4,10 @@ import gzip
 import io
 import json
 import pickle
+import stat
 import struct
 import tarfile
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -34,6 +36,7 @@ def noise(width, height, channels=3, seed=0):
 
 NOISE = pictures(64)
 PNG = png(NOISE[0])
+GRID = png(noise(24, 16))
 
 
 def packed(path, names) -> str:
@@ -116,7 +119,7 @@ def test_a_folder_of_classes_becomes_a_data_set(folder, tmp_path):
     assert (labels, facts[:5]) == ([0, 0, 1, 2], (4, 8, 3, 3, ["n01", "n02", "n03"]))
     assert facts.summary == (
         "4 pictures read (2 RGB, 1 grey, 1 RGBA without its transparency), stored as RGB; 4 cropped or scaled; "
-        "classes: 0 = n01, 1 = n02, 2 = n03; other files skipped: 1 .txt"
+        "classes: 0 = n01, 1 = n02, 2 = n03; 1 file left out (1 hidden, such as .hidden/); other files skipped: 1 .txt"
     )
     for index, name in enumerate(("n01/a.png", "n01/b.png", "n02/a.png", "n03/c.png")):
         expected = to_square(Image.open(folder / name), "center-crop", 8, 3)
@@ -209,7 +212,7 @@ def test_check_describes_a_data_set_and_names_a_bad_image(tmp_path):
     content = members(NOISE[:5], [0, 2, 0, 2, 0])
     path = write_zip(tmp_path / "a.zip", content)
     said = command("data", "check", path, "--expect", 5)
-    assert "a: 5 images 8×8×3\n  3 classes of 0 to 3 images\n  sha256" in said
+    assert "a: 5 images 8×8×3\n  3 classes of 0 to 3 images\n  none of class 1\n  sha256" in said
     assert "5 images" in refusal(command, "data", "check", path, "--expect", 6)
     write_zip(tmp_path / "a.zip", content | {name: content[name][:50] for name in list(content)[2:5:2]})
     assert "img00000002.png: not a readable picture" in refusal(command, "data", "check", path)
@@ -229,6 +232,53 @@ def test_encoding_writes_a_latent_data_set(tmp_path):
     assert data.class_indices.tolist() == [0, 0, 1, 2]
     assert next(iter(content(tmp_path / "latent.zip"))) == "00000/img-mean-std-00000000.npy"
     refused("must be RGB pixels", encode_dataset, data, str(tmp_path / "x.zip"), encode)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "part"),
+    [
+        ({"x_train": (2, None), "y_train": (2, (2, 1)), "x_test": (3, None), "y_test": (3, (3, 1))}, "x_"),
+        ({f"{part}_{kind}": (n, shape) for part, n in (("train", 2), ("val", 1), ("test", 3))
+          for kind, shape in (("images", None), ("labels", (n,)))}, ""),
+    ],
+    ids=["Keras", "MedMNIST"],
+)  # fmt: skip
+def test_parts_of_an_npz_are_data_sets_with_their_classes(arrays, part, tmp_path):
+    filled = {n: NOISE[:c] if shape is None else np.arange(c).reshape(shape) for n, (c, shape) in arrays.items()}
+    np.savez(tmp_path / "parts.npz", **filled)
+    labels, facts = made(tmp_path, tmp_path / "parts.npz")
+    assert (labels, facts.images) == ([0, 1], 2)
+    assert "part train of train, " in facts.summary
+    assert made(tmp_path, tmp_path / "parts.npz", subset="test")[0] == [0, 1, 2]
+    refused("holds the parts train, .*--subset", open_images, tmp_path / "parts.npz")
+
+
+@pytest.mark.parametrize("name", ["kmnist-train-{}.npz", "my_{}.npy"])
+def test_classes_lie_in_a_second_file(name, tmp_path):
+    save = np.savez if name.endswith("npz") else np.save
+    images, classes = (tmp_path / name.format(kind) for kind in ("imgs", "labels"))
+    save(images, NOISE[:3])
+    save(classes, np.array([2, 0, 1]))
+    labels, facts = made(tmp_path, images)
+    assert labels == [2, 0, 1]
+    assert classes.name in facts.summary
+    save(classes, np.eye(3))
+    refused("--labels none", made, tmp_path, images)
+
+
+@pytest.mark.parametrize("writing", ["NFC", "NFD", "./", "\\"])
+def test_names_of_labels_may_be_written_otherwise(writing, tmp_path):
+    form = writing if writing.startswith("N") else "NFC"
+    names = [unicodedata.normalize("NFD" if form == "NFC" else "NFC", f"a/é{index}.png") for index in range(2)]
+    told = [unicodedata.normalize(form, name) for name in names]
+    told = [f"./{name}" if writing == "./" else name.replace("/", "\\") if writing == "\\" else name for name in told]
+    pairs = json.dumps({"labels": [[name, 1 - index] for index, name in enumerate(told)]}).encode()
+    source = packed(
+        tmp_path / "in.zip", {**{name: png(NOISE[i]) for i, name in enumerate(names)}, "dataset.json": pairs}
+    )
+    assert made(tmp_path, source)[0] == [1, 0]
+    beside = {told[0].replace("png", "cls"): b"3", told[1].replace("png", "cls"): b"5"}
+    assert made(tmp_path, packed(tmp_path / "w.zip", dict.fromkeys(names, PNG) | beside))[0] == [3, 5]
 
 
 def test_tars_give_the_same_archive_as_their_folders(tmp_path):
@@ -285,7 +335,11 @@ def test_a_source_may_be_an_asset(tmp_path, monkeypatch):
         (["class10/a.png", "class9/a.png"], [1, 0]),
         (["a\\0.png", "b\\0.png"], [0, 1]),  # of Windows PowerShell
         (["./a/0.png", "/b/0.png"], [0, 1]),
-        (["@eaDir/a/0.png", "a/0.png", "a/grid.png", "b/0.png", "b/fakes000200.png"], [0, 1]),
+        ({"@eaDir/a/0.png": PNG, "a/0.png": PNG, "a/1.png": PNG, "b/0.png": PNG, "fakes_init.png": GRID,
+          "a/my_grid.png": GRID}, [0, 0, 1]),
+        # Pictures of a set with the names of grids: most files of a folder, of one size with the others, of many sizes.
+        (["a/0.png", "grid/grid_0001.png", "grid/grid_0002.png"], [0, 1, 1]),
+        (["a/fakes1.png", "a/reals.png", "a/x.png", "a/y.png", "a/z.png", "b/0.png"], [0, 0, 0, 0, 0, 1]),
         # In the folder that holds everything, and of WebDataset.
         ({"in/a/0.png": PNG, "in/a/1.png": PNG, "in/dataset.json": b'{"labels": [["a/0.png", 1], ["a/1.png", 0]]}'},
          [1, 0]),
@@ -296,6 +350,74 @@ def test_classes_are_those_of_folders_or_files(names, labels, tmp_path):
     found, facts = made(tmp_path, packed(tmp_path / "in.zip", names))
     assert found == labels
     assert all(f"{rank} = {name}" in facts.summary for rank, name in enumerate(facts.class_names))
+
+
+def linked(links, kind=tarfile.SYMTYPE, files=("a/0.png", ".store/1.png", ".store/2.png")):
+    """A tar of pictures and links."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for index, name in enumerate(files):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content := png(NOISE[index]))
+            archive.addfile(entry, io.BytesIO(content))
+        for name, target in links.items():
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = kind, target
+            archive.addfile(entry)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "labels", "index"),
+    [
+        (linked({"b/1.png": "../.store/1.png", "b/0.png": "1.png"}), [0, 1, 1], 1),
+        (linked({"b/1.png": "./.store/1.png"}, tarfile.LNKTYPE), [0, 1], 1),
+        (linked({"b": ".store"}), [0, 1, 1], 1),
+        (tar_of({"all.tar": linked({"c/x.png": "../.store/2.png"})}), [0, 1], 2),
+    ],
+)
+def test_links_in_an_archive_have_the_pictures_to_which_they_lead(content, labels, index, tmp_path):
+    (tmp_path / "in.tar").write_bytes(content)
+    assert made(tmp_path, tmp_path / "in.tar", channels=3)[0] == labels
+    np.testing.assert_array_equal(stored(tmp_path, 1), Image.fromarray(NOISE[index]).convert("RGB"))
+
+
+def test_links_in_a_zip_are_followed(tmp_path):
+    link = zipfile.ZipInfo("b/1.png")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.writestr("a/0.png", PNG)
+        archive.writestr(link, "../a/0.png")
+    assert made(tmp_path, tmp_path / "in.zip")[0] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (linked({"b/1.png": "/data/1.png", "b/2.png": "../.store/2.png"}), "b/1.png: .*1 of 2 links"),
+        (linked({"b": "../../pictures"}), "b: .*1 of 1 links"),
+        (linked({"b": "c", "c": "b"}), "2 of 2 links"),
+        (linked({"b": "a"}), "b: is a link to a, whose 1 files"),
+        (tar_of({"a/0.png": PNG, "b/in.tar.gz": b"x", "b/in.zip": b"x"}), "1 pictures and 2 archives"),
+        (
+            tar_of({"a.tar": tar_of({"0.png": PNG}), "b.tar": tar_of({}), "c.tar": tar_of({"0.png": PNG})}),
+            "1 class folders .*b",
+        ),
+        (tar_of({"a/0.png": PNG, "b/0.heic": b"x", "c/.0.png": PNG, "d/0.png": PNG}), "2 class folders .*b, c"),
+    ],
+)
+def test_pictures_that_would_be_left_out_are_named(content, fault, tmp_path):
+    (tmp_path / "in.tar").write_bytes(content)
+    refused(fault, made, tmp_path, tmp_path / "in.tar")
+
+
+def test_an_empty_folder_of_a_class_and_pictures_that_are_left_out_are_named(tmp_path):
+    folder = Path(write_folder(tmp_path / "in", {"a/0.png": PNG, "c/0.png": PNG}))
+    (folder / "b" / ".ipynb_checkpoints").mkdir(parents=True)
+    refused("1 class folders .*b", made, tmp_path, folder)
+    assert made(tmp_path, folder, labels="none")[1].images == 2
+    hidden = write_folder(tmp_path / "hidden", {"._0.png": PNG, "__MACOSX/0.png": PNG, "x.txt": b""})
+    refused("no pictures .*2 files left out .*1 .txt", made, tmp_path, hidden)
 
 
 @pytest.mark.parametrize(
