@@ -236,8 +236,9 @@ class Files:
             count = max(1, min(MEMBERS, fits, -(-len(members) // (2 * self.workers))))
         for part, facts, arrays in self.ask("images", members, count, shape, kind, only_pictures):
             found = arrays.get("images")
-            if found is not None:
-                check_answer(len(found) <= len(part) and list(found.shape[1:]) == facts["shape"], self.path)
+            number = len(facts["lossy"])
+            fit = found is None if number == 0 else found is not None and [*found.shape] == [number, *facts["shape"]]
+            check_answer(fit and number + (facts["odd"] is not None) <= len(part), self.path)
             yield facts, found
 
     def labels(self, members: Sequence[int] | np.ndarray) -> np.ndarray | None:
@@ -278,11 +279,12 @@ def common_folder(names: Sequence[str]) -> str:
 
 
 def is_intact_zip(path: str | os.PathLike[str]) -> bool:
-    """Whether a zip archive (or npz) has members, and all have the bytes of their checksums."""
-    try:
-        return ask_shared("intact", path)[0] is True
-    except UserError:
-        return False
+    """Whether a zip archive (or npz) has members, and all have the bytes of their checksums.
+
+    Raises:
+        UserError: The file cannot be read, or a limit was exceeded, which says nothing of its content.
+    """
+    return ask_shared("intact", path)[0] is True
 
 
 def ask_shared(method: str, path: str | os.PathLike[str], *args: Any) -> tuple[Any, dict[str, np.ndarray]]:
@@ -292,7 +294,7 @@ def ask_shared(method: str, path: str | os.PathLike[str], *args: Any) -> tuple[A
         return _shared(os.getpid()).ask(method, *args, files=[stream], seconds=size_on_disk(stream) * SECONDS)
     except UserError as error:
         _shared.cache_clear()
-        raise UserError(path, error.fault, error.remedy) from None
+        raise type(error)(path, error.fault, error.remedy) from None
 
 
 @functools.cache

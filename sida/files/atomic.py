@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sida.errors import UserError
-from sida.files.ordinary import open_ordinary
+from sida.files.ordinary import UnreadableError, open_ordinary
 from sida.files.text_files import DamagedError, check_amount, check_hash, line_places, parse_json, read_text, with_hash
 
 
@@ -181,8 +181,10 @@ def read_hashed_json(path: str | os.PathLike[str], remedy: str = DamagedError.RE
     """
     try:
         record = parse_json(read_text(path), str(path))
+    except UnreadableError:
+        raise
     except UserError as error:
-        if not (Path(path).is_file() and os.access(path, os.R_OK)):
+        if not Path(path).is_file():
             raise
         raise DamagedError(path, remedy, str(error).removeprefix(f"{path}: ")) from None
     if not isinstance(record, dict):

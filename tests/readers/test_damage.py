@@ -326,6 +326,7 @@ def endless_tars(levels: int) -> bytes:
 
 CODE = "__import__('os').system('touch executed')"
 PIXELS, PNG = members(pictures(3), [0, 1, 2]), png(pictures(1)[0])
+IDX = "train-images-idx3-ubyte.gz"
 #: Name of a file, its content, and its readers.
 HOSTILE: dict[str, tuple[str, Callable[[], bytes], tuple[Callable[[Path], object], ...]]] = {
     # pictures
@@ -346,6 +347,9 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes], tuple[Callable[[Path], object
     "labels, no numbers": ("x.zip", lambda: zip_of(members(pictures(3), [[float("nan")], [1], [2]])), (data, score)),
     # arrays
     "npy, 10^12 images": ("x.npy", lambda: claimed("(1000000000000, 8, 8, 3)"), (score,)),
+    "npy, packed, digits": (IDX, lambda: gzip.compress(claimed(f"({('9' * 900 + ', ') * 9})")), (score,)),
+    "npy, packed, many axes": (IDX, lambda: gzip.compress(claimed(f"({'1, ' * 3000})")), (score,)),
+    "idx, packed, 255 axes": (IDX, lambda: gzip.compress(b"\0\0\x08\xff" + b"\xff" * 1020), (score,)),
     "npy, code": ("x.npy", lambda: claimed("(1,)", CODE), (score,)),
     "npy, objects": ("x.npy", lambda: claimed("(3, 8, 8)", "'|O'"), (score,)),
     "npy, bytes after it": ("x.npy", lambda: npy(pictures(3)) + b"\0", (score,)),
