@@ -11,6 +11,7 @@ from eval.results.identity import NO_DIGEST, Identity, comparable, identity_of, 
 from eval.results.summary import Measurements, checked_lines, measurements_of, measurements_text
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import read_hashed_json, set_aside, write_hashed_json, write_text
+from sida.files.ordinary import UnreadableError
 from sida.files.text_files import DamagedError
 
 _FORMAT = "sida-measurement/1"
@@ -80,11 +81,16 @@ def missing_metrics(
         spec_sha256: Digest of what decides the images of the trial.
         identities: Identities of the wanted metrics by key; a value with another identity is not kept.
         names: Fields that decide no value (label, family, protocol, ...), which are updated in a file that is kept.
+
+    Raises:
+        UnreadableError: The file cannot be read, which says nothing of its content: it is not measured again.
     """
     if not Path(path).is_file():
         return list(identities)
     try:
         record = read_measurement(path)
+    except UnreadableError:
+        raise
     except UserError as error:
         say(f"{error} (which is done now)")
         return list(identities)

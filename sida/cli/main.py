@@ -146,6 +146,9 @@ def _status(run: Callable[[], int | None]) -> int:
         named = f"{error.filename}: " if error.filename else ""
         say(f"error: {named}{error.strerror}; choose another place or make room there")
         return 1
+    except MemoryError:
+        say("error: there is not enough memory for this; allow more (ulimit -v), or use another machine")
+        return 1
     except Preempted:
         say("preempted; the state is kept: run the same command again to resume")
         return EXIT_RETRY
