@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import numbers
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -220,9 +221,18 @@ def record_identity(record: Mapping[str, Any], metric: str) -> Identity:
 
 
 def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row per record and metric, with the keys of :data:`eval.results.summary.MEASUREMENT_COLUMNS`."""
+    """One row per record and metric, with the keys of :data:`eval.results.summary.MEASUREMENT_COLUMNS`.
+
+    Raises:
+        TypeError: A number is a text, true or false.
+    """
     rows = []
     for record in records:
+        optional = {name: record.get(name) or 0 for name in ("nfe", "kept_at")}
+        whole = {name: record[name] for name in ("trial", "n")} | dict(zip(("first seed", "last seed"), record["seeds"]))
+        for name, value in (whole | optional | record["metrics"]).items():
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
+                raise TypeError(f"{name} is {value!r:.40}, no number")
         images = {
             name: record.get(name) for name in ("run", "method", "trial", "n", "nfe", "kept_at", "network_sha256")
         }

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TextIO, cast
 
 from sida.config.lookup import allow_typed, our_object
 from sida.errors import EXIT_RETRY, Preempted, UserError, say, suggestion
+from sida.files.text_files import number_in
 from sida.machine import code_version
 
 #: Errors of paths and disks, which the user can fix.
@@ -195,10 +196,9 @@ def whole(option: str, least: int = 0, most: int = _MOST) -> Callable[[str], int
     """
 
     def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise UserError(option, f"must be an integer, got '{text}'") from None
+        value = number_in(text, int)
+        if value is None:
+            raise UserError(option, f"must be an integer, got '{text}'")
         if not least <= value <= most:
             bound = f"at least {least}" if value < least else f"at most {most}"
             raise UserError(option, f"must be {bound}, got {text}")
