@@ -68,7 +68,7 @@ def new_figure(width: float, height: float, pad: float = 0.04) -> Figure:
 
 
 def save(figure: Figure, out: str | Path, title: str, data: str) -> list[Path]:
-    """Writes ``out`` as vector PDF (fonts embedded), its sibling PNG and its data as CSV, or none; returns the paths."""
+    """Writes ``out`` as vector PDF (fonts embedded), its sibling PNG and its data (CSV), or none; returns the paths."""
     import sida
 
     out = Path(out)

@@ -229,8 +229,9 @@ def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for record in records:
         optional = {name: record.get(name) or 0 for name in ("nfe", "kept_at")}
-        whole = {name: record[name] for name in ("trial", "n")} | dict(zip(("first seed", "last seed"), record["seeds"]))
-        for name, value in (whole | optional | record["metrics"]).items():
+        seeds = dict(zip(("first seed", "last seed"), record["seeds"]))
+        given = {"trial": record["trial"], "n": record["n"], **seeds, **optional, **record["metrics"]}
+        for name, value in given.items():
             if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 raise TypeError(f"{name} is {value!r:.40}, no number")
         images = {

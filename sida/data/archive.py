@@ -16,6 +16,7 @@ import json
 import math
 import os
 import re
+import resource
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -173,6 +174,8 @@ class Files:
 
         Several children work on several parts at a time.
         """
+        if self.is_folder:
+            count = min(count, _files_at_once())
         parts = [members[at : at + count] for at in range(0, len(members), count)]
         with self._lent(max(1, min(self.workers, len(parts)))) as children:
             for part, child in zip(parts, children):
@@ -270,6 +273,12 @@ class Files:
                 raise UserError(self.path, fault, "write a whole number, or say --labels none")
             found.append(int(text))
         return np.array(found, np.int64)
+
+
+def _files_at_once() -> int:
+    """Files of a request: fewer than this process may have open (``ulimit -n``)."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MEMBERS if allowed == resource.RLIM_INFINITY else max(1, min(MEMBERS, allowed // 2 - 20))
 
 
 def common_folder(names: Sequence[str]) -> str:

@@ -120,10 +120,9 @@ def test_a_full_disk_names_the_file_and_leaves_no_part_of_a_set(tmp_path, monkey
 def test_the_folder_of_a_killed_writer_is_removed_by_the_next_one_and_that_of_a_living_one_is_not(tmp_path):
     mine = tmp_path / ".out.a.tmp"  # no name of a temporary folder
     mine.mkdir()
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITER.replace("atomic_path", "atomic_folder").replace("path.write_text('half')", "path"),
-         str(tmp_path / "out")], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as writer:  # fmt: skip
+    code = WRITER.replace("atomic_path", "atomic_folder").replace("path.write_text('half')", "path")
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout.readline() == "in\n"
         (left,) = {*tmp_path.iterdir()} - {mine}
         (left / "file").write_text("half")
@@ -134,6 +133,6 @@ def test_the_folder_of_a_killed_writer_is_removed_by_the_next_one_and_that_of_a_
         writer.kill()
     with atomic_folder(tmp_path / "out2"):
         assert left.exists()
-    with pytest.raises(OSError, match="exist|empty"), atomic_folder(tmp_path / "out"):
+    with pytest.raises(OSError, match=r"exist|empty"), atomic_folder(tmp_path / "out"):
         pass
     assert {*tmp_path.iterdir()} == {mine, tmp_path / "out", tmp_path / "out2"}
