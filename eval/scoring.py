@@ -134,6 +134,7 @@ def score(
             settings["against"] = _filed(against, Path(folder) / "against.npz", value_range, "against")
         label = name or (None if source is images else "images")
         found = score_images(source, protocol, trials, num_samples, label, **settings)
+        found.forget_trials()
     return ScoreRow(**vars(found))
 
 

@@ -3,6 +3,7 @@
 What cannot be is one line before anything is computed, and nothing is left behind.
 """
 
+import errno
 import io
 import itertools
 import json
@@ -116,6 +117,35 @@ def test_a_reader_that_leaves_at_the_last_line_changes_no_status(monkeypatch, ca
 
 
 # Lines
+
+
+@pytest.mark.parametrize(
+    ("error", "limit"),
+    [
+        (MemoryError(), "ulimit -v"), (OSError(errno.ENOMEM, "Cannot allocate memory"), "ulimit -v"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "ulimit -v"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "ulimit -v"),
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (BlockingIOError(errno.EAGAIN, "again"), "ulimit -u"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value,
+)  # fmt: skip
+def test_a_limit_of_the_shell_is_one_line(monkeypatch, error, limit):
+    monkeypatch.setattr(networks, "INFO", Verb("", "", lambda parser: None, Mock(side_effect=error)))
+    refused(limit, command, "info")
+
+
+def test_processor_time_ends_in_one_line_before_the_system_kills():
+    code = (
+        "import resource, sys; from sida.cli import main, networks\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (4, 4))\n"
+        "def burn(args):\n"
+        "    while True: pass\n"
+        "networks.INFO = main.Verb('', '', lambda parser: None, burn)\n"
+        "sys.exit(main.run_command_line('', {'info': 'sida.cli.networks:INFO'}, ['info'], {}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=lookup.ROOT)
+    assert (done.returncode, "ulimit -t" in done.stderr, done.stderr.count("\n")) == (1, True, 1)
 
 
 @pytest.mark.parametrize(

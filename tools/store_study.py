@@ -61,9 +61,11 @@ def store(
         networks: Whether networks are stored as well.
 
     Raises:
-        UserError: The results have no measurements.
+        UserError: The results have no measurements, or the folder holds something else than stored results.
     """
     results, out = Path(results), Path(out)
+    if out.exists() and not (out / STORED).is_file():
+        raise UserError(out, f"holds no {STORED}, and would be replaced as a whole", "name another folder to write")
     rows, logs = _measured(results), dict(logs_of(results))
     here = {row["run"] for row in rows}
     logs = {name: found for name, found in logs.items() if name.startswith("teachers") or name.split("/")[1] in here}

@@ -17,7 +17,8 @@ from eval.results.sheet import SheetRow, matching, read_runs
 from eval.results.summary import Measurements, load_measurements
 from eval.tables.render import markdown, template
 from sida.errors import UserError
-from sida.files.atomic import read_hashed_json, write_hashed_json, write_text
+from sida.files.atomic import json_text, read_hashed_json, write_files
+from sida.files.text_files import with_hash
 
 #: Sign of each verdict, in the order in which verdicts are counted.
 SIGNS: dict[Outcome, str] = {"supported": "✓", "contradicted": "✗", UNDECIDED: "–"}
@@ -151,8 +152,7 @@ def decide_claims(
         listed = ", ".join(f"{metric} {100 * std:g} %" for metric, std in again.std.items())
         preamble += f" Scatter of a repeated training: {listed} ({again.source})."
     record = verdicts_record(verdicts, printed, preamble)
-    write_text(out, verdicts_markdown(record))
-    write_hashed_json(out.with_suffix(".json"), record)
+    write_files({out: verdicts_markdown(record), out.with_suffix(".json"): json_text(with_hash(record))})
     return [out, out.with_suffix(".json")], verdict_counts(v.outcome for v in verdicts)
 
 

@@ -4,6 +4,7 @@ import argparse
 import functools
 import json
 import os
+import sys
 from pathlib import Path
 
 from eval.commands._options import extractor_options, output, pairs, shared
@@ -135,6 +136,8 @@ def _score(args: argparse.Namespace) -> int:
             print("\n".join([*score.lines(), *unfit]))
     for line in () if args.json else [*rows, *filter(None, (args.out, args.latex))]:
         print(line)
+    sys.stdout.flush()
+    score.forget_trials()
     return 0
 
 

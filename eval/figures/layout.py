@@ -20,7 +20,6 @@ from eval.results.summary import Measurements, measured_in
 from sida.config.lookup import Registry, RegistryEntry, find_file
 from sida.config.settings import Range, from_mapping, load_spec
 from sida.errors import SettingError, UserError
-from sida.files.atomic import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -196,7 +195,6 @@ def build_figure(
     generators = load_spec(spec).get("generators", False) if spec else None
     sources = Sources(measured_in(measurements), sheet, Path(results), generators=generators)
     figure, data, missing, notes = shown.build(sources)
-    write_text(out.with_suffix(".csv"), data)
-    paths = [*style.save(figure, out, shown.title), out.with_suffix(".csv")]
+    paths = style.save(figure, out, shown.title, data)
     remarks = [f"not shown, no data yet: {name}" for name in missing]
     return paths, [*remarks, *dict.fromkeys(f"note: {note}" for note in notes)]

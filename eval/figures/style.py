@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.results.logs import Curve
-from sida.files.atomic import atomic_path
+from sida.files.atomic import write_files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,12 +67,12 @@ def new_figure(width: float, height: float, pad: float = 0.04) -> Figure:
     )
 
 
-def save(figure: Figure, out: str | Path, title: str) -> list[Path]:
-    """Writes ``out`` as vector PDF (fonts embedded) and its sibling PNG, each atomically; returns both paths."""
+def save(figure: Figure, out: str | Path, title: str, data: str) -> list[Path]:
+    """Writes ``out`` as vector PDF (fonts embedded), its sibling PNG and its data (CSV), or none; returns the paths."""
     import sida
 
     out = Path(out)
-    written = []
+    contents: dict[Path, str | bytes] = {}
     software = f"sida-repro {sida.__version__}"
     forms: dict[str, dict[str, Any]] = {
         ".pdf": {"metadata": {"Title": title, "Creator": software, "CreationDate": None}},
@@ -85,10 +85,10 @@ def save(figure: Figure, out: str | Path, title: str) -> list[Path]:
                 image.set_interpolation("none" if suffix == ".pdf" else "auto")
         buffer = io.BytesIO()
         figure.savefig(buffer, format=suffix[1:], **options)
-        with atomic_path(out.with_suffix(suffix)) as temporary:
-            temporary.write_bytes(buffer.getvalue())
-        written.append(out.with_suffix(suffix))
-    return written
+        contents[out.with_suffix(suffix)] = buffer.getvalue()
+    contents[out.with_suffix(".csv")] = data
+    write_files(contents)
+    return [*contents]
 
 
 #: Colour and marker of each method: Okabe & Ito's colours, which colour-blind readers can distinguish.

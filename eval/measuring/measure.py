@@ -1,6 +1,5 @@
 """Measures trials of a generator under a protocol in one process: one record per trial; resumes by trial."""
 
-import contextlib
 import functools
 import itertools
 import os
@@ -29,6 +28,7 @@ from sida.config.settings import from_mapping
 from sida.data import Dataset, load_dataset
 from sida.errors import Progress, UserError, suggestion
 from sida.files.atomic import sha256_json
+from sida.files.ordinary import UnreadableError
 from sida.machine import keep_freed_memory, take_device, tf32
 
 
@@ -225,11 +225,14 @@ class TrialRecords:
         """Writes a file that is missing from its copy, if the same code measured it."""
         path, copy = trial_path(self._out, trial), trial_path(self._copies or self._out, trial)
         if not path.exists() and copy.is_file():
-            # A damaged copy is measured again.
-            with contextlib.suppress(UserError):
+            try:
                 record = read_measurement(copy)
-                if _code_of(record) == machine.source_digest():
-                    write_measurement(path, record)
+            except UnreadableError:
+                raise
+            except UserError:  # a damaged copy: the trial is measured again
+                return
+            if _code_of(record) == machine.source_digest():
+                write_measurement(path, record)
 
     def measure(self, title: str, interval: float = 10) -> dict[int, dict[str, Any]]:
         """Measures the missing metrics and writes the records; returns these by trial.

@@ -45,6 +45,7 @@ class Score:
         family: Group of the row in tables.
         nfe: Network evaluations per image.
         against: Images that the score compares with, in the place of a protocol's references.
+        unfinished: Folder of the trials' records, of which an interrupted call measures none again; None without one.
     """
 
     name: str
@@ -54,6 +55,12 @@ class Score:
     family: str = ""
     nfe: int | None = None
     against: str | None = None
+    unfinished: Path | None = None
+
+    def forget_trials(self) -> None:
+        """Removes the records of the trials, when the caller has the result where it should be."""
+        if self.unfinished is not None:
+            shutil.rmtree(self.unfinished, ignore_errors=True)
 
     def values(self, key: str) -> list[float]:
         """Values of a metric over trials; empty if it could not be measured."""
@@ -267,7 +274,6 @@ def score_images(
             fits(measurer.identities)
         records = {trial: read_measurement(trial_path(folder, trial)) for trial in finished}
         records |= kept.measure(f"score {label}", interval=2)
-        shutil.rmtree(folder, ignore_errors=True)
     remarks = files.store.remarks if files else ()
     if second is not None:
         remarks = (*remarks, *_second_remarks(measurer, files, second))
@@ -277,7 +283,8 @@ def score_images(
         official = official_saw(str(getattr(measurer.source, "metadata", {}).get("method")))
         saw = str(official) if official else None
     measured = [{**records[trial], **({"saw": saw} if saw else {})} for trial in range(count)]
-    return Score(label, chosen, measured, remarks, spec.family, spec.nfe, Path(against).name if against else None)
+    other, unfinished = Path(against).name if against else None, None if once else folder
+    return Score(label, chosen, measured, remarks, spec.family, spec.nfe, other, unfinished)
 
 
 def _pair(

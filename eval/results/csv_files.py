@@ -4,7 +4,6 @@ A file may be a stranger's: it is read as texts, or refused in one line. Each ro
 its content and place (:mod:`sida.files.text_files`).
 """
 
-import contextlib
 import csv
 import functools
 import io
@@ -24,6 +23,7 @@ from sida.files.text_files import (
     first_double,
     is_hashed,
     line_places,
+    number_in,
     read_text,
     with_hash,
 )
@@ -98,9 +98,8 @@ def from_texts(cls: type[T], texts: Mapping[str, str], where: str) -> T:
 def _number(text: str, hint: Any) -> Any:
     """A text as a number if the type hint allows one and the text is one; else the text."""
     for kind in (int, float):
-        if kind in _parts(hint):
-            with contextlib.suppress(ValueError):
-                return kind(text)
+        if kind in _parts(hint) and (number := number_in(text, kind)) is not None:
+            return number
     return text
 
 

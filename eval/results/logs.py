@@ -127,7 +127,7 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def logged(ticks: Sequence[Mapping[str, Any]], key: str) -> list[float]:
     """Values of a quantity over the records of ``train.jsonl`` without the first, which includes the start-up."""
-    return [float(tick[key]) for tick in ticks[1:] or ticks if tick.get(key)]
+    return [_number(tick[key], key) for tick in ticks[1:] or ticks if tick.get(key)]
 
 
 def has_log(path: str | os.PathLike[str]) -> bool:

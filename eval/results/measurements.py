@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import numbers
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from eval.results.identity import NO_DIGEST, Identity, comparable, identity_of, 
 from eval.results.summary import Measurements, checked_lines, measurements_of, measurements_text
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import read_hashed_json, set_aside, write_hashed_json, write_text
+from sida.files.ordinary import UnreadableError
 from sida.files.text_files import DamagedError
 
 _FORMAT = "sida-measurement/1"
@@ -80,11 +82,16 @@ def missing_metrics(
         spec_sha256: Digest of what decides the images of the trial.
         identities: Identities of the wanted metrics by key; a value with another identity is not kept.
         names: Fields that decide no value (label, family, protocol, ...), which are updated in a file that is kept.
+
+    Raises:
+        UnreadableError: The file cannot be read, which says nothing of its content: it is not measured again.
     """
     if not Path(path).is_file():
         return list(identities)
     try:
         record = read_measurement(path)
+    except UnreadableError:
+        raise
     except UserError as error:
         say(f"{error} (which is done now)")
         return list(identities)
@@ -214,9 +221,19 @@ def record_identity(record: Mapping[str, Any], metric: str) -> Identity:
 
 
 def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row per record and metric, with the keys of :data:`eval.results.summary.MEASUREMENT_COLUMNS`."""
+    """One row per record and metric, with the keys of :data:`eval.results.summary.MEASUREMENT_COLUMNS`.
+
+    Raises:
+        TypeError: A number is a text, true or false.
+    """
     rows = []
     for record in records:
+        optional = {name: record.get(name) or 0 for name in ("nfe", "kept_at")}
+        seeds = dict(zip(("first seed", "last seed"), record["seeds"]))
+        given = {"trial": record["trial"], "n": record["n"], **seeds, **optional, **record["metrics"]}
+        for name, value in given.items():
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
+                raise TypeError(f"{name} is {value!r:.40}, no number")
         images = {
             name: record.get(name) for name in ("run", "method", "trial", "n", "nfe", "kept_at", "network_sha256")
         }

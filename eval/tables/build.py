@@ -44,7 +44,7 @@ from eval.tables.scores import with_scores
 from sida.config.lookup import find_file
 from sida.config.settings import from_mapping
 from sida.errors import UserError, suggestion
-from sida.files.atomic import json_text, read_hashed_json, write_text
+from sida.files.atomic import json_text, read_hashed_json, write_files
 from sida.files.text_files import with_hash
 
 _FORMAT = "sida-table/2"
@@ -446,7 +446,7 @@ def table_paths(out: str | Path) -> list[Path]:
 
 
 def write_table(table: Table, out: str | Path, latex: Callable[[Table], str] = to_latex) -> list[Path]:
-    """Writes all files of a table (``.tex``, ``.csv``, ``.md``, ``.html``, ``.json``); returns their paths.
+    """Writes all files of a table (``.tex``, ``.csv``, ``.md``, ``.html``, ``.json``), or none; returns their paths.
 
     Args:
         table: The table.
@@ -458,8 +458,7 @@ def write_table(table: Table, out: str | Path, latex: Callable[[Table], str] = t
     """
     renderers = RENDERERS | {".tex": latex}
     texts = {path: renderers[path.suffix](table) for path in table_paths(out)}
-    for path, text in texts.items():
-        write_text(path, text)
+    write_files(texts)
     return list(texts)
 
 

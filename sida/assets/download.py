@@ -32,6 +32,8 @@ from sida.files.ordinary import read_ordinary
 
 _CHUNK, _REDIRECTS, _ATTEMPTS, _LONGEST_PAUSE = 1 << 18, 10, 100, 30.0
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
+#: Bytes before the first new one that are compared where the hash of a file is unknown.
+_COMPARED = 1 << 16
 #: Limit in bytes of a file whose size is not registered.
 MOST = 64 * 10**9
 #: Free bytes of the disk that the body of a file of unknown length needs.
@@ -73,8 +75,8 @@ class Download:
     """The download of an asset into ``<file>.part`` in the cache, which may hold its beginning from an earlier try.
 
     A note beside that file has the URL and version of its bytes. If the hash of the asset is unknown, a file joined
-    from two versions would go unnoticed. Then a download is resumed only where the server names the version by a strong
-    ETag, and says that the rest is of this version.
+    from two versions could go unnoticed. Then a download is resumed only where the server names the version by a strong
+    ETag, says that the rest is of this version, and sends the last 64 KiB before the rest as they have arrived.
 
     Args:
         asset: The asset.
@@ -146,7 +148,7 @@ class Download:
         if self.part.is_symlink() or not self.part.is_file():  # which would lead the bytes elsewhere
             self.part.unlink(missing_ok=True)
         version = self._version(url)
-        done = self.arrived if self.sha256 or version else 0
+        done = self.arrived if self.sha256 else max(0, self.arrived - _COMPARED) if version else 0
         headers = {"Range": f"bytes={done}-"} if done else {}
         headers |= {"If-Range": version} if done and version else {}
         with (
@@ -160,7 +162,8 @@ class Download:
                 with _disk(self.part):
                     self.part.write_bytes(b"")
                     write_text(self._note, f"{url}\n{answer.headers.get('ETag', '')}")
-            self._receive(answer, start, total, watch)
+            self._compare(answer, start)
+            self._receive(answer, self.arrived, total, watch)
         if total is not None and self.arrived < total:
             raise BrokenError(f"connection broke after {self.arrived:,} of {total:,} bytes")
         return start > 0
@@ -205,6 +208,15 @@ class Download:
         size = self.asset.size
         rule = f"{size:,} are registered" if size else f"and without a registered size at most {MOST:,}"
         return HopelessError(f"{fault}, {rule}")
+
+    def _compare(self, answer: Any, start: int) -> None:
+        """Compares the body up to the first new byte with the bytes that have arrived."""
+        with open(self.part, "rb") as stream:
+            stream.seek(start)
+            while old := stream.read(_CHUNK):
+                if answer.read(len(old)) != old:
+                    self.remove()
+                    raise BrokenError("the server's file is not the one whose beginning has arrived; starting over")
 
     def _receive(self, answer: Any, start: int, total: int | None, watch: _Watch) -> None:
         path, limit = self.part, total or self.asset.size or MOST

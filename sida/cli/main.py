@@ -12,20 +12,29 @@ import difflib
 import errno
 import os
 import re
+import resource
+import signal
 import sys
 import tempfile
 import textwrap
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, cast
 
 from sida.config.lookup import allow_typed, our_object
 from sida.errors import EXIT_RETRY, Preempted, UserError, say, suggestion
+from sida.files.text_files import number_in
 from sida.machine import code_version
 
 #: Errors of paths and disks, which the user can fix.
 _PLACES = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG}
 _PLACES |= {errno.ENOLCK, errno.ENOSPC, errno.ENOTDIR, errno.ENOTSUP, errno.EPERM, errno.EROFS, errno.ESTALE}
+#: Means of the machine that a command lacks, with the limits of a shell.
+_SCARCE = {errno.ENOMEM: "memory (ulimit -v)", errno.EAGAIN: "processes (ulimit -u)"}
+_SCARCE |= dict.fromkeys((errno.EMFILE, errno.ENFILE), "open files (ulimit -n)")
+#: Words of the linker, of torch and of threads for no memory.
+_NO_MEMORY = re.compile("failed to map segment|[Cc]annot allocate memory|can't allocate memory|can't start new thread")
 
 
 class Verb(NamedTuple):
@@ -80,6 +89,7 @@ def run_command_line(
         return 0
 
     speak_plainly()
+    _heed_time_limit()
     try:
         return _status(answer)
     finally:
@@ -141,11 +151,19 @@ def _status(run: Callable[[], int | None]) -> int:
         # The reader (head, less) has closed the pipe; that is not an error of the command.
         pass
     except OSError as error:
+        if error.errno in _SCARCE:
+            return _scarce(_SCARCE[error.errno])
         if error.errno not in _PLACES:
             raise
         named = f"{error.filename}: " if error.filename else ""
         say(f"error: {named}{error.strerror}; choose another place or make room there")
         return 1
+    except (MemoryError, ImportError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            raise
+        return _scarce(_SCARCE[errno.ENOMEM])
+    except _TimeOver:
+        return _scarce("processor time (ulimit -t)")
     except Preempted:
         say("preempted; the state is kept: run the same command again to resume")
         return EXIT_RETRY
@@ -153,6 +171,30 @@ def _status(run: Callable[[], int | None]) -> int:
         say("interrupted; run the same command again to resume")
         return 130
     return status
+
+
+class _TimeOver(KeyboardInterrupt):
+    """The processor time that the process may take is almost over."""
+
+
+def _heed_time_limit() -> None:
+    """Ends the command, where a limit of processor time is set, shortly before the system kills it without a word."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    limit = soft if hard == resource.RLIM_INFINITY else hard
+    if limit == resource.RLIM_INFINITY or threading.current_thread() is not threading.main_thread():
+        return
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGXCPU, signal.SIG_IGN)  # it comes every second
+        raise _TimeOver
+
+    signal.signal(signal.SIGXCPU, end)
+    resource.setrlimit(resource.RLIMIT_CPU, (max(1, limit - max(2, min(60, limit // 10))), hard))
+
+
+def _scarce(what: str) -> int:
+    say(f"error: this needs more {what} than the system allows it")
+    return 1
 
 
 def speak_plainly() -> None:
@@ -192,10 +234,9 @@ def whole(option: str, least: int = 0, most: int = _MOST) -> Callable[[str], int
     """
 
     def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise UserError(option, f"must be an integer, got '{text}'") from None
+        value = number_in(text, int)
+        if value is None:
+            raise UserError(option, f"must be an integer, got '{text}'")
         if not least <= value <= most:
             bound = f"at least {least}" if value < least else f"at most {most}"
             raise UserError(option, f"must be {bound}, got {text}")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from sida.config.settings import Count, Finite, NotNegative, OneOf, Positive, Range, Settings, from_mapping
 from sida.errors import SettingError, UserError
+from sida.files.text_files import number_in
 
 #: Settings that each kind of sampler reads; :func:`sida.sampling.samplers.draw_batch` draws with those of a network.
 SAMPLER_KINDS = {
@@ -119,10 +120,8 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
             key, number = "num_steps", key
         if key in mapping:
             raise UserError(f"{where}.{key}", "is given twice", "remove one of them")
-        try:
-            mapping[key] = int(number) if number.lstrip("+-").isdigit() else float(number)
-        except ValueError:
-            mapping[key] = number
+        known = (number_in(number, kind) for kind in (int, float))
+        mapping[key] = next((value for value in known if value is not None), number)
     if mapping["kind"] not in SAMPLER_KINDS:
         raise UserError(where, f"unknown sampler '{text}'", f"use {', '.join(SAMPLER_KINDS)}, e.g. heun:18,S_churn=40")
     return mapping

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import re
+import resource
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -157,9 +158,8 @@ class Files:
                 self._archive = self._unpacked(child)
                 found, arrays = child.ask("index", files=[self._opened()], seconds=self.size * SECONDS)
         places = arrays.get("places", np.empty((0, 5), np.int64))
-        listed = isinstance(found, list) and len(found) == 2 and all(isinstance(part, list) for part in found)
-        check_answer(listed and places.shape == (len(found[0]), 5), self.path)
-        names, folders = ([str(name) for name in part] for part in found)
+        check_answer(found is not None and places.shape == (len(found[0]), 5), self.path)
+        names, folders = found
         return names, folders, places
 
     def _unpacked(self, child: Child) -> IO[bytes]:
@@ -244,6 +244,8 @@ class Files:
 
         Several children work on several parts at a time.
         """
+        if self.is_folder:
+            count = min(count, _files_at_once())
         parts = [members[at : at + count] for at in range(0, len(members), count)]
         with self._lent(max(1, min(self.workers, len(parts)))) as children:
             for part, child in zip(parts, children):
@@ -307,8 +309,9 @@ class Files:
             count = max(1, min(MEMBERS, fits, -(-len(members) // (2 * self.workers))))
         for part, facts, arrays in self.ask("images", members, count, shape, kind, only_pictures):
             found = arrays.get("images")
-            if found is not None:
-                check_answer(len(found) <= len(part) and list(found.shape[1:]) == facts["shape"], self.path)
+            number = len(facts["lossy"])
+            fit = found is None if number == 0 else found is not None and [*found.shape] == [number, *facts["shape"]]
+            check_answer(fit and number + (facts["odd"] is not None) <= len(part), self.path)
             yield facts, found
 
     def labels(self, members: Sequence[int] | np.ndarray) -> np.ndarray | None:
@@ -343,6 +346,12 @@ class Files:
         return np.array(found, np.int64)
 
 
+def _files_at_once() -> int:
+    """Files of a request: fewer than this process may have open (``ulimit -n``)."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MEMBERS if allowed == resource.RLIM_INFINITY else max(1, min(MEMBERS, allowed // 2 - 20))
+
+
 def common_folder(names: Sequence[str]) -> str:
     """The folder, with ``/`` at its end, in which all names lie; empty for the root."""
     folder = os.path.commonpath([os.path.dirname(name) for name in (min(names), max(names))])
@@ -350,11 +359,12 @@ def common_folder(names: Sequence[str]) -> str:
 
 
 def is_intact_zip(path: str | os.PathLike[str]) -> bool:
-    """Whether a zip archive (or npz) has members, and all have the bytes of their checksums."""
-    try:
-        return ask_shared("intact", path)[0] is True
-    except UserError:
-        return False
+    """Whether a zip archive (or npz) has members, and all have the bytes of their checksums.
+
+    Raises:
+        UserError: The file cannot be read, or a limit was exceeded, which says nothing of its content.
+    """
+    return ask_shared("intact", path)[0] is True
 
 
 def ask_shared(method: str, path: str | os.PathLike[str], *args: Any) -> tuple[Any, dict[str, np.ndarray]]:
@@ -364,7 +374,7 @@ def ask_shared(method: str, path: str | os.PathLike[str], *args: Any) -> tuple[A
         return _shared(os.getpid()).ask(method, *args, files=[stream], seconds=size_on_disk(stream) * SECONDS)
     except UserError as error:
         _shared.cache_clear()
-        raise UserError(path, error.fault, error.remedy) from None
+        raise type(error)(path, error.fault, error.remedy) from None
 
 
 @functools.cache

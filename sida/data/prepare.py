@@ -38,6 +38,7 @@ from sida.data.arrays import find_arrays
 from sida.data.pictures import encode_png, to_square
 from sida.errors import Progress, SettingError, UserError, located, visible
 from sida.files.atomic import atomic_path, zip_member
+from sida.files.fenced import check_answer
 from sida.files.ordinary import refuse_same
 from sida.files.pickles import parse_pickle
 
@@ -283,20 +284,24 @@ def _squares(files: Files, members: np.ndarray, config: PrepareConfig, channels:
     side = config.resolution
     left = FREE_BYTES + MOST_RATIO * files.size + 2 * channels * (side or 0) ** 2 * len(members)
     if side is None:  # that of the first picture; 0 if it is damaged
-        ((_, ((*sides, _),), _),) = files.ask("headers", members[:1], 1)
+        ((_, value, _),) = files.ask("headers", members[:1], 1)
+        check_answer(len(value) == 1, files.path)
+        *sides, _ = value[0]
         side = min(sides)
     count = min(MEMBERS, max(1, PART // (channels * side**2))) if side else 1
     for _, value, parts in files.ask("squares", members, count, config.transform, config.resolution, side, channels):
+        pictures = [str(index) for index, facts in enumerate(value) if len(facts) == 2]
+        check_answer(len(value) <= count and [*parts] == pictures, files.path)
         left -= sum(png.nbytes for png in parts.values())
         if left < 0:
             raise UserError(files.path, "its pictures unpack to far more bytes than it has", "give --resolution")
         for index, facts in enumerate(value):
-            if (png := parts.get(str(index))) is None:
+            if len(facts) == 3:
                 place, fault, remedy = facts
                 yield UserError(f"{files.path}{place}", fault, remedy)
             else:
                 kind, changed = facts
-                yield Picture(png.tobytes(), kind, changed, side)
+                yield Picture(parts[str(index)].tobytes(), kind, changed, side)
 
 
 def picture_labels(files: Files, members: np.ndarray, rule: str) -> Classes:

@@ -10,6 +10,7 @@ import array
 import bisect
 import bz2
 import contextlib
+import errno
 import gzip
 import io
 import itertools
@@ -33,7 +34,7 @@ from PIL import Image
 
 from sida.data.pictures import GREY, decode_picture, encode_png, mode_words, on_white, open_picture, to_square
 from sida.errors import UserError, located, reason_of
-from sida.files.fenced import only_in_child
+from sida.files.fenced import ANY_ARRAY, BYTES, KINDS, SHAPE, Either, fits, only_in_child
 
 #: Largest number of classes: labels become one-hot rows of this width.
 MAX_CLASSES = 100_000
@@ -47,6 +48,10 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")
 #: Bytes of a piece of an unpacked archive.
 PIECE = 32 << 20
 _REMEDY = "make or fetch it again, or give pictures in a folder, zip, tar, npz or npy"
+# Forms of answers: no array, types of pixels, and types of arrays in either order of bytes.
+_NONE: dict[str, Any] = {}
+_PIXELS = Either(("|u1", "<f4"))
+_NUMBERS = Either((*KINDS, *(kind.replace("<", ">") for kind in KINDS)))
 
 
 class Reader:
@@ -55,6 +60,19 @@ class Reader:
     A request for members brings the name of each and, from :meth:`index`, its place in the one file that it brings; of
     a folder it brings the files.
     """
+
+    FORMS = {
+        "index": (Either((None, ([str], [str]))), Either((_NONE, {"places": ("<i8", (int, int))}))),
+        "unpack": (None, {"bytes": BYTES}), "intact": (bool, _NONE), "content": (None, {"content": BYTES}),
+        "images": (
+            {"shape": SHAPE, "kind": _PIXELS, "odd": Either((None, (SHAPE, _PIXELS))), "lossy": [Either((None, str))]},
+            Either((_NONE, {"images": (_PIXELS, (int, int, int, int))})),
+        ),
+        "headers": ([(int, int, int)], _NONE), "squares": ([Either(((str, bool), (str, str, str)))], {str: BYTES}),
+        "rgb": (None, {"pixels": ("|u1", (int, int, int))}),
+        "labels": (None, Either((_NONE, {"labels": ("<i8", (int,))}))),
+        "arrays": ({str: (SHAPE, _NUMBERS, bool)}, _NONE), "rows": (None, {"rows": (ANY_ARRAY[0], (int,))}),
+    }  # fmt: skip
 
     def __init__(self) -> None:
         only_in_child()
@@ -109,9 +127,22 @@ class Reader:
             raise UserError("", f"is no whole packed archive ({error})", "make or fetch it again") from None
 
     def intact(self, files: list[BinaryIO]) -> Answer:
-        """Whether a zip archive has members, and all have the bytes of their checksums."""
-        archive = zipfile.ZipFile(files[0])
-        return bool(archive.namelist()) and archive.testzip() is None, {}
+        """Whether a zip archive has members, and all have the bytes of their checksums.
+
+        Raises:
+            MemoryError, OSError: It cannot be read, which says nothing of its content.
+        """
+        try:
+            archive = zipfile.ZipFile(files[0])
+            return bool(archive.namelist()) and archive.testzip() is None, {}
+        except MemoryError:
+            raise
+        except OSError as error:
+            if error.errno not in (None, errno.EINVAL):
+                raise
+            return False, {}
+        except Exception:  # bytes that are no zip archive raise many kinds
+            return False, {}
 
     def content(self, files: list[BinaryIO], members: Members) -> Answer:
         """Bytes of a member."""
@@ -426,6 +457,8 @@ def _header(stream: Any, size: int | None) -> tuple[list[int], str, bool]:
             shape, fortran, dtype = read(stream)
     except (ValueError, TypeError, LookupError, SyntaxError, OverflowError, struct.error) as error:
         raise UserError("", f"no npy or idx array, or a damaged one ({error})", "make or fetch it again") from None
+    if not fits(shape, SHAPE):
+        raise UserError("", "damaged: its array has an impossible shape", "make or fetch it again")
     if dtype.kind not in "biuf":
         fault = "Object arrays cannot be loaded" if dtype.hasobject else "its array does not hold plain numbers"
         raise UserError("", fault, "save an array of numbers")
@@ -433,7 +466,7 @@ def _header(stream: Any, size: int | None) -> tuple[list[int], str, bool]:
     if size is not None and stream.tell() + nbytes != size:
         have = size - stream.tell()
         raise UserError("", f"has {have:,} bytes for an array of {nbytes:,}", "make or fetch it again")
-    return [int(n) for n in shape], dtype.str, fortran
+    return [*shape], dtype.str, fortran
 
 
 def read_array(content: bytes) -> np.ndarray:

@@ -5,6 +5,7 @@ when their process ends for any reason.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sida.errors import UserError
-from sida.files.ordinary import open_ordinary
+from sida.files.ordinary import UnreadableError, open_ordinary
 from sida.files.text_files import DamagedError, check_amount, check_hash, line_places, parse_json, read_text, with_hash
 
 
@@ -47,27 +48,42 @@ def wait_for_lock(file: int | BinaryIO) -> None:
 
 #: Seconds without a change after which a temporary file is that of a killed process, unless a process locks it.
 DAY = 86_400.0
+_MINUTE = 60.0
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME = re.compile(r"\..+?\.[a-z0-9_]{8}\.tmp(?:\.[^.]+)?")
 #: Folders that this process has swept.
 _swept: set[str] = set()
 
 
-def sweep_temporaries(folder: str | os.PathLike[str], age: float = 0) -> None:
-    """Removes temporary files of killed processes from a folder; those that a process locks stay.
+def sweep_temporaries(folder: str | os.PathLike[str], age: float = 0, prefix: str = "") -> None:
+    """Removes temporary files and folders of killed processes from a folder; those that a process locks stay.
 
     Args:
         folder: The folder; it may be missing.
-        age: Seconds without a change, after which a file without a lock is that of a killed process. 0 needs a folder
-            that no other process writes to: a writer locks its file only after it made it.
+        age: Seconds without a change, after which one without a lock is that of a killed process. 0 needs a folder that
+            no other process writes to: a writer takes the lock only after it made the file.
+        prefix: Beginning of the names.
     """
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if not (_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)):
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if not (is_folder or entry.is_file(follow_symlinks=False)):
                 continue
-            # Without locks, files stay.
-            with contextlib.suppress(OSError), open(entry.path, "rb") as stream:
-                if time.time() - os.fstat(stream.fileno()).st_mtime >= age and try_lock(stream, shared=True):
-                    os.unlink(entry.path)
+            if not (_NAME.fullmatch(entry.name) and entry.name.startswith(prefix)):
+                continue
+            # Without locks, all stays.
+            with contextlib.suppress(OSError), _opened(entry.path) as handle:
+                if time.time() - os.fstat(handle).st_mtime >= age and try_lock(handle, shared=True):
+                    shutil.rmtree(entry.path) if is_folder else os.unlink(entry.path)
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int]:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 # The umask can only be read by setting it, which affects all threads: do it once, before threads exist.
@@ -79,17 +95,37 @@ os.umask(_UMASK)
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary folder beside ``path``; on success it is renamed to ``path``, which must not exist.
 
-    On any exception the temporary folder is removed.
+    On any exception the temporary folder is removed; that of a killed process is removed by the next call.
+
+    Raises:
+        OSError: The system's; that of a full disk names ``path``.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    sweep_temporaries(target.parent, _MINUTE, f".{target.name}.")
+    with _naming(target):
+        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        handle = os.open(part, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):
+                try_lock(handle)
+            yield part
+            part.chmod(0o777 & ~_UMASK)
+            part.rename(target)
+        finally:
+            os.close(handle)
+            shutil.rmtree(part, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Gives the path to errors of a full disk, which name no file."""
     try:
-        yield part
-        part.chmod(0o777 & ~_UMASK)
-        part.rename(target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        yield
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
 
 
 @contextlib.contextmanager
@@ -101,8 +137,40 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         UserError: ``path`` is a folder or a device; a rename would fail late or replace the device.
+        OSError: The system's; that of a full disk names ``path``.
     """
-    target = Path(path)
+    with atomic_paths(path) as (temporary,):
+        yield temporary
+
+
+@contextlib.contextmanager
+def atomic_paths(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
+    """As :func:`atomic_path`, for files that belong together: none is renamed before all of them are on the disk."""
+    targets = [*map(Path, paths)]
+    with contextlib.ExitStack() as stack:
+        parts = [stack.enter_context(_temporary(target)) for target in targets]
+        with _naming(targets[0]):
+            yield parts
+        for target, part in zip(targets, parts):
+            with _naming(target):
+                # mkstemp makes private files; results get the usual permissions.
+                part.chmod(0o666 & ~_UMASK)
+                with open(part, "rb+") as stream:
+                    os.fsync(stream.fileno())
+        for target, part in zip(targets, parts):
+            os.replace(part, target)
+        for folder in {target.parent for target in targets}:
+            with contextlib.suppress(OSError):
+                directory = os.open(folder, os.O_RDONLY)
+                try:
+                    os.fsync(directory)
+                finally:
+                    os.close(directory)
+
+
+@contextlib.contextmanager
+def _temporary(target: Path) -> Iterator[Path]:
+    """Yields a locked temporary file beside a target, and removes it at the end."""
     if target.exists() and not target.is_file():
         raise UserError(target, "is no ordinary file and will not be replaced", "name another file to write")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -117,17 +185,6 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             try_lock(handle)
         yield temporary
-        # mkstemp makes private files; results get the usual permissions.
-        temporary.chmod(0o666 & ~_UMASK)
-        with open(temporary, "rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
-        with contextlib.suppress(OSError):
-            directory = os.open(target.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
     finally:
         os.close(handle)
         temporary.unlink(missing_ok=True)
@@ -154,8 +211,15 @@ def zip_member(name: str, mode: int = 0) -> zipfile.ZipInfo:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes UTF-8 text atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_files({Path(path): text})
+
+
+def write_files(contents: Mapping[Path, str | bytes]) -> None:
+    """Writes texts (UTF-8) and bytes that belong together: all of them, or none."""
+    with atomic_paths(*contents) as parts:
+        for part, (path, content) in zip(parts, contents.items()):
+            with _naming(path):
+                part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -181,8 +245,10 @@ def read_hashed_json(path: str | os.PathLike[str], remedy: str = DamagedError.RE
     """
     try:
         record = parse_json(read_text(path), str(path))
+    except UnreadableError:
+        raise
     except UserError as error:
-        if not (Path(path).is_file() and os.access(path, os.R_OK)):
+        if not Path(path).is_file():
             raise
         raise DamagedError(path, remedy, str(error).removeprefix(f"{path}: ")) from None
     if not isinstance(record, dict):

@@ -6,8 +6,10 @@ a file took over could otherwise take over the parent. Such a child can still li
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
+import errno
 import importlib
 import json
 import math
@@ -29,24 +31,35 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from sida.errors import UserError, located
+from sida.files.ordinary import UnreadableError
 
 #: Memory in bytes that a reader may add to what it has after its imports, and processor time in seconds beside that
 #: which a file's bytes explain.
 MEMORY, SECONDS = 768 << 20, 5.0
-#: Seconds by the clock that an answer may take beside twice its processor time.
-WAIT = 30.0
-#: Bytes of an answer's arrays, and of its text.
-RESULT, _MOST_TEXT = 256 << 20, 256 << 20
+#: Seconds by the clock that an answer may take beside twice its processor time, and the end of a child without a line.
+WAIT, _END = 30.0, 5.0
+#: Bytes of an answer's arrays and of its text; values of the text, and digits of its whole numbers.
+RESULT, _MOST_TEXT, _MOST_VALUES, _MOST_DIGITS = 256 << 20, 256 << 20, 8_000_000, 300
+#: Form of a shape in answers, see :func:`fits`; limits of its axes and of each axis.
+SHAPE, _MOST_AXES, _LONGEST_AXIS = "shape", 8, 1 << 48
+_LONGEST_WORDS = 1_000
+_REMEDY = "it is damaged, or made to do this: fetch or make it again"
+#: System calls of x86-64 that readers need: memory, open files, time, locks, the end. None opens, starts or connects.
+_CALLS = (0, 1, 3, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19, 20, 24, 25, 28, 32, 35, 39, 44, 45, 46, 47, 60,
+          79, 96, 97, 98, 131, 186, 202, 228, 230, 231, 262, 318, 334)  # fmt: skip
+#: Calls of which only some arguments are allowed: their 32-bit words, by place, and the values of each. ioctl asks for
+#: a terminal and sets close-on-exec; fcntl copies descriptors and reads flags; other commands send signals to any
+#: process. sched_getaffinity and prlimit64 answer for this process, and prlimit64 sets no limit.
+_CALLS_WITH: dict[int, dict[int, tuple[int, ...]]] = {
+    16: {2: (0x5401, 0x5450, 0x5451)}, 72: {2: (0, 1, 2, 3, 1030)}, 204: {0: (0,)}, 302: {0: (0,), 4: (0,), 5: (0,)},
+}  # fmt: skip
+_REFUSE, _ALLOW = (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)  # EPERM
+_START = "import json, sys; a = json.loads(sys.argv[1]); sys.path[:] = a[0]; import {0}; {0}.serve(*a[1:])"
 #: Bytes of the types of numbers in arrays.
-_KINDS = {
+KINDS = {
     "|u1": 1, "|i1": 1, "|b1": 1, "<f2": 2, "<f4": 4, "<f8": 8, "<i2": 2, "<i4": 4, "<i8": 8, "<u2": 2, "<u4": 4,
     "<u8": 8, "<c8": 8, "<c16": 16,
 }  # fmt: skip
-_REMEDY = "it is damaged, or made to do this: fetch or make it again"
-#: System calls of x86-64 that readers need: memory, open files, time, locks, the end. None opens, starts or connects.
-_CALLS = (0, 1, 3, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 24, 25, 28, 32, 35, 39, 44, 45, 46, 47, 60,
-          72, 79, 96, 97, 98, 131, 186, 202, 203, 204, 228, 230, 231, 262, 302, 318, 334)  # fmt: skip
-_START = "import json, sys; a = json.loads(sys.argv[1]); sys.path[:] = a[0]; import {0}; {0}.serve(*a[1:])"
 _in_child = False
 
 
@@ -54,7 +67,9 @@ class Child:
     """A process with a reader, which answers one request after the other.
 
     Args:
-        reader: ``module:class``; requests name methods of an instance, whose first argument is the list of files.
+        reader: ``module:class``; requests name methods of an instance, whose first argument is the list of files. The
+            class has in ``FORMS`` two forms (:func:`fits`) for each: of its value, and of the types and shapes of its
+            arrays by name.
         where: The file or folder, named in errors.
         memory: Bytes that reading may take beside :data:`MEMORY`.
         seconds: Processor time of all requests beside :data:`SECONDS` and that which requests bring.
@@ -62,6 +77,10 @@ class Child:
 
     def __init__(self, reader: str, where: object, memory: int = 0, seconds: float = 0) -> None:
         self.where, self._memory, self._seconds = where, MEMORY + memory, SECONDS + seconds
+        module, _, name = reader.partition(":")
+        self._forms = getattr(importlib.import_module(module), name).FORMS
+        self._asked: collections.deque[str] = collections.deque()
+        self._used: float | None = None
         self._line, theirs = socket.socketpair()
         setup = json.dumps([_safe_path(), reader, self._memory, theirs.fileno()])
         keep = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
@@ -97,19 +116,36 @@ class Child:
             seconds: Processor time that this request brings.
         """
         self._seconds += seconds
-        self._line.settimeout(self._patience)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError, TimeoutError):  # receive() tells these
+        self._asked.append(method)
+        # receive() tells these
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError, EOFError, TimeoutError):
+            self._allow_time()
+            self._line.settimeout(self._patience)
             text = json.dumps([method, self._seconds, *args]).encode()
             socket.send_fds(self._line, [struct.pack("<q", len(text))], [file.fileno() for file in files])
             self._line.sendall(text)
         for file in files:
             file.close()
 
+    def _allow_time(self) -> None:
+        """Sets the child's limit of processor time, which its filter keeps the child from setting.
+
+        A hard limit stays: raising one needs privileges. A second below it a child ends by SIGXCPU.
+        """
+        if self._used is None:
+            self._used = struct.unpack("<d", self._take(8, time.monotonic() + self._patience))[0]
+        if hasattr(resource, "prlimit"):
+            hard = resource.prlimit(self._process.pid, resource.RLIMIT_CPU)[1]
+            limit = _below(math.ceil(self._used + self._seconds), hard - 1 if hard > 1 else hard)
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(self._process.pid, resource.RLIMIT_CPU, (limit, hard))
+
     def receive(self) -> tuple[Any, dict[str, np.ndarray]]:
         """The answer: a JSON value, and arrays by name.
 
         Raises:
-            UserError: The reader refused the file, exceeded a limit, or died.
+            UserError: The reader refused the file.
+            UnreadableError: The reader exceeded a limit, could not read, or died, which says nothing of the content.
         """
         deadline = time.monotonic() + self._patience
         with located(self.where):
@@ -117,29 +153,35 @@ class Child:
                 size = struct.unpack("<q", self._take(8, deadline))[0]
                 if not 0 <= size <= _MOST_TEXT:
                     raise ValueError
-                answer = json.loads(self._take(size, deadline))
-                if "fault" in answer:
-                    raise UserError(*answer["fault"])
-                return answer["value"], self._arrays(answer["arrays"], deadline)
+                return self._checked(self._take(size, deadline), deadline)
             except TimeoutError:
-                fault = f"was not read within {self._patience:.0f} s"
+                fault, remedy = f"was not read within {self._patience:.0f} s", _REMEDY
             except (EOFError, ConnectionResetError):
-                fault = self._cause()
-            except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
-                fault = "its reader gave no answer that can be used"
+                fault, remedy = self._cause()
+            except (ValueError, OverflowError, RecursionError):
+                fault, remedy = "its reader gave no answer that can be used", _REMEDY
             self.close()
-            raise UserError("", fault, _REMEDY) from None
+            raise UnreadableError("", fault, remedy) from None
 
-    def _arrays(self, kinds: dict[str, Any], deadline: float) -> dict[str, np.ndarray]:
-        """Arrays ``{name: [type, shape]}`` whose bytes follow; nothing of that is believed."""
-        found, left = {}, RESULT
-        for name, (kind, shape) in kinds.items():
-            size = math.prod(shape) * _KINDS[kind]
-            if size > left or any(type(n) is not int or n < 0 for n in shape):
+    def _checked(self, text: bytearray, deadline: float) -> tuple[Any, dict[str, np.ndarray]]:
+        """Value and arrays of an answer; nothing of it is believed, and nothing computed before its form is known."""
+        form = self._forms[self._asked.popleft()]
+        if sum(map(text.count, (b"[", b"{", b","))) > _MOST_VALUES:
+            raise ValueError
+        answer = json.loads(text, parse_int=_whole)
+        if fits(answer, {"fault": (str, str, str, bool)}):
+            *words, unread = answer["fault"]
+            raise (UnreadableError if unread else UserError)(*(word[:_LONGEST_WORDS] for word in words))
+        if not fits(answer, {"value": form[0], "arrays": form[1]}):
+            raise ValueError
+        arrays, left = {}, RESULT
+        for name, (kind, shape) in answer["arrays"].items():
+            size = math.prod(shape) * KINDS[kind]
+            if size > left:
                 raise ValueError
             left -= size
-            found[name] = np.frombuffer(self._take(size, deadline), kind).reshape(shape)
-        return found
+            arrays[name] = np.frombuffer(self._take(size, deadline), kind).reshape(shape)
+        return answer["value"], arrays
 
     @property
     def _patience(self) -> float:
@@ -158,12 +200,68 @@ class Child:
             done += got
         return content
 
-    def _cause(self) -> str:
-        code = self._process.wait()
-        if code == -signal.SIGXCPU:
-            return f"takes more than {self._seconds:.0f} s of processor time"
+    def _cause(self) -> tuple[str, str]:
+        """Fault and remedy of a child that closed its line."""
+        try:
+            code = self._process.wait(timeout=_END)
+        except subprocess.TimeoutExpired:
+            return "its reader gave no answer and does not end", _REMEDY
         end = signal.Signals(-code).name if code < 0 else f"status {code}"
-        return f"its reader ended with {end}, with {self._memory >> 20} MiB of memory allowed"
+        if self._used is None:
+            return f"its reader did not start ({end})", "allow it more memory, files or processes (ulimit -a)"
+        allowed = _below(math.ceil(self._used + self._seconds), hard := resource.getrlimit(resource.RLIMIT_CPU)[1])
+        if code == -signal.SIGXCPU or (code == -signal.SIGKILL and allowed == hard):
+            if allowed == hard:
+                return f"takes more than the {hard} s of processor time allowed here", "allow more (ulimit -t)"
+            return f"takes more than {self._seconds:.0f} s of processor time", _REMEDY
+        return f"its reader ended with {end}, with {self._memory >> 20} MiB of memory allowed", _REMEDY
+
+
+class Either(tuple[Any, ...]):
+    """Forms of which a value has one."""
+
+
+def fits(value: Any, form: Any) -> bool:
+    """Whether a value of an answer has a form.
+
+    Args:
+        value: Plain values, as JSON has them.
+        form: A type (exactly this one), or ``object`` for any value; None or a text for itself; ``[form]`` for a list
+            of such values, and ``(form, ...)`` for a list with just these; ``{str: form}`` for a mapping of such
+            values, and ``{name: form, ...}`` for one with just these keys; :class:`Either`; :data:`SHAPE` for at most
+            8 whole numbers, each below 2⁴⁸.
+    """
+    if isinstance(form, type):
+        return form is object or type(value) is form
+    if isinstance(form, Either):
+        return any(fits(value, part) for part in form)
+    if form is SHAPE:
+        short = type(value) in (list, tuple) and len(value) <= _MOST_AXES
+        return short and all(type(axis) is int and 0 <= axis < _LONGEST_AXIS for axis in value)
+    if isinstance(form, dict):
+        if type(value) is not dict or form.keys() not in ({str}, value.keys()):
+            return False
+        return all(fits(item, form.get(str, form.get(name))) for name, item in value.items())
+    if isinstance(form, list):
+        return type(value) is list and all(fits(item, form[0]) for item in value)
+    if isinstance(form, tuple):
+        return type(value) is list and len(value) == len(form) and all(map(fits, value, form))
+    return type(value) is type(form) and value == form
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError
+    return int(text)
+
+
+def _below(limit: int, hard: int) -> int:
+    """A limit that does not exceed the hard one."""
+    return limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+
+
+#: Forms of the facts of arrays: of any number, and of bytes in a row.
+ANY_ARRAY, BYTES = (Either(KINDS), SHAPE), ("|u1", (int,))
 
 
 def check_answer(holds: bool, where: object) -> None:
@@ -205,15 +303,18 @@ def serve(reader: str, memory: int, line: int) -> None:
     peer = socket.socket(fileno=line)
     module, _, name = reader.partition(":")
     instance = getattr(importlib.import_module(module), name)()  # imports all that reading needs
-    used = resource.getrusage(resource.RUSAGE_SELF)
     _limit(memory)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    peer.sendall(struct.pack("<d", used.ru_utime + used.ru_stime))
     while True:
         size, files, _, _ = socket.recv_fds(peer, 8, 253)
         if not size:
             return
         method, seconds, *args = json.loads(peer.recv(struct.unpack("<q", size)[0], socket.MSG_WAITALL))
-        limit = math.ceil(used.ru_utime + used.ru_stime + seconds)
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+        if not hasattr(resource, "prlimit"):  # by which the parent does it
+            _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+            limit = _below(math.ceil(used.ru_utime + used.ru_stime + seconds), hard)
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
         try:
             found = getattr(instance, method)([os.fdopen(file, "rb") for file in files], *args)
             text, parts = _answer(found)
@@ -225,15 +326,18 @@ def serve(reader: str, memory: int, line: int) -> None:
             peer.sendall(parts.pop(0).data)
 
 
-def _fault(error: Exception, memory: int) -> list[str]:
+def _fault(error: Exception, memory: int) -> tuple[str, str, str, bool]:
+    """Place, fault, remedy, and whether the content is unknown: it could not be read for another reason than itself."""
     if isinstance(error, UserError):
-        return [error.place, error.fault[:500], error.remedy]
+        return error.place, error.fault[:500], error.remedy, isinstance(error, UnreadableError)
     if isinstance(error, MemoryError):
-        return ["", f"needs more than {memory >> 20} MiB of memory to be read", _REMEDY]
+        return "", f"needs more than {memory >> 20} MiB of memory to be read", _REMEDY, True
     if isinstance(error, RecursionError):
-        return ["", "is nested too deeply", _REMEDY]
+        return "", "is nested too deeply", _REMEDY, False
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # which bytes cause by a wrong place
+        return "", f"cannot be read ({error.strerror})", "", True
     reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:300]
-    return ["", f"damaged ({reason})", "fetch or make it again"]
+    return "", f"damaged ({reason})", "fetch or make it again", False
 
 
 def _answer(found: tuple[Any, dict[str, Any]]) -> tuple[bytes, list[np.ndarray]]:
@@ -258,15 +362,20 @@ def _limit(memory: int) -> None:
     limits = {"AS": now + memory, "FSIZE": 0, "CORE": 0, "NOFILE": 256, "NPROC": 0}
     for name, value in limits.items():
         kind = getattr(resource, f"RLIMIT_{name}")
-        hard = resource.getrlimit(kind)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        value = _below(value, resource.getrlimit(kind)[1])
         resource.setrlimit(kind, (value, value))
     if platform.machine() != "x86_64":
         return
     libc = ctypes.CDLL(None, use_errno=True)
     code = [(0x20, 0, 0, 4), (0x15, 1, 0, 0xC000003E), (0x06, 0, 0, 0x80000000), (0x20, 0, 0, 0)]
-    code += [(0x15, len(_CALLS) - index, 0, number) for index, number in enumerate(_CALLS)]
-    code += [(0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]  # else EPERM; the listed ones are allowed
+    for number in (*_CALLS, *_CALLS_WITH):
+        allowed = []
+        for word, values in _CALLS_WITH.get(number, {}).items():
+            allowed.append((0x20, 0, 0, 16 + 4 * word))
+            allowed += [(0x15, len(values) - index, 0, value) for index, value in enumerate(values)]
+            allowed.append(_REFUSE)
+        code += [(0x15, 0, len(allowed) + 1, number), *allowed, _ALLOW]
+    code.append(_REFUSE)
     program = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *step) for step in code))
     fprog = ctypes.create_string_buffer(struct.pack("<HxxxxxxQ", len(code), ctypes.addressof(program)))
     if libc.prctl(38, 1, 0, 0, 0) == 0:  # no new privileges

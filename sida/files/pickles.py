@@ -28,7 +28,7 @@ import numpy as np
 from sida.errors import UserError, located, suggestion
 from sida.files.content import START, refuse_text
 from sida.files.entries import find_entry, is_weights, weights_in
-from sida.files.fenced import RESULT, Child, check_answer, only_in_child
+from sida.files.fenced import ANY_ARRAY, RESULT, SHAPE, Child, Either, check_answer, fits, only_in_child
 from sida.files.ordinary import open_ordinary, size_on_disk
 
 if TYPE_CHECKING:
@@ -70,10 +70,7 @@ class PickleFile:
             self._child = Child(READER, path, 3 * size, size / 10e6)
             try:
                 self.facts, _ = self._child.ask(method, key, files=[stream])
-                with answered(path):
-                    self.shapes = {name: tuple(shape) for name, shape in self.facts["tensors"]}
-                    if any(type(n) is not int or n < 0 for shape in self.shapes.values() for n in shape):
-                        raise ValueError
+                self.shapes = {name: tuple(shape) for name, shape in self.facts["tensors"]}
                 # A view can claim one element many times.
                 claimed = sum(map(math.prod, self.shapes.values()))
                 if claimed > size:
@@ -96,8 +93,8 @@ class PickleFile:
         values = np.empty(math.prod(self.shapes[name]), np.float32)
         for start in range(0, len(values), _PIECE):
             place = values[start : start + _PIECE]
-            found = self._child.ask("piece", name, start, len(place))[1].get("piece")
-            check_answer(found is not None and found.dtype == np.float32 and found.shape == place.shape, self.path)
+            found = self._child.ask("piece", name, start, len(place))[1]["piece"]
+            check_answer(found.shape == place.shape, self.path)
             place[:] = found
         return torch.from_numpy(values).reshape(self.shapes[name])
 
@@ -334,8 +331,17 @@ def _read_legacy(file: Any) -> Any:
     return value
 
 
+_TENSORS = {"tensors": [(str, SHAPE)]}
+_NETWORK = {"class": str, "source_sha256": str, "hook": Either((None, bool, str)), "args": list, "kwargs": dict}
+
+
 class Reader:
     """Answers for one file: facts about its value, then pieces of its tensors."""
+
+    FORMS = {
+        "plain": (object, {str: ANY_ARRAY}), "weights": (_TENSORS, {}), "piece": (None, {"piece": ("<f4", (int,))}),
+        "network": ({**_NETWORK, **_TENSORS, "entries": [str]}, {}),
+    }  # fmt: skip
 
     def __init__(self) -> None:
         self._views: dict[str, _View] = {}
@@ -356,7 +362,14 @@ class Reader:
                 raise UserError("", f"holds weights in entries: {', '.join(inside[:8])}", "name one with --key")
             raise UserError("", "holds no dictionary of tensors", "give the published file of weights")
         self._views = {name: view for name, view in value.items() if isinstance(view, _View)}
-        return {"tensors": [[name, view.shape] for name, view in self._views.items()]}, {}
+        return self._tensors(), {}
+
+    def _tensors(self) -> dict[str, Any]:
+        """Names and shapes of the tensors."""
+        for name, view in self._views.items():
+            if not fits(view.shape, SHAPE):
+                raise UserError("", f"damaged: tensor '{name:.80}' has an impossible shape", AGAIN)
+        return {"tensors": [[name, view.shape] for name, view in self._views.items()]}
 
     def network(self, files: list[BinaryIO], key: str) -> tuple[Any, dict[str, np.ndarray]]:
         """Facts about a pickled network, the value itself or its entry ``key``.
@@ -391,8 +404,7 @@ class Reader:
         source = (network.source or "").encode("utf-8", "surrogatepass")
         return {
             "class": type(network).__name__, "source_sha256": hashlib.sha256(source).hexdigest(), "hook": hook,
-            "args": _plain(args), "kwargs": _plain(kwargs),
-            "tensors": [[name, view.shape] for name, view in self._views.items()],
+            "args": _plain(args), "kwargs": _plain(kwargs), **self._tensors(),
             "entries": [str(name) for name in itertools.islice(value, 100)] if isinstance(value, dict) else [],
         }, {}  # fmt: skip
 

@@ -25,7 +25,8 @@ import safetensors
 from sida.errors import UserError, located
 from sida.files.atomic import atomic_path
 from sida.files.content import NETWORK, START, kind_of_file, refuse_packed, refuse_text
-from sida.files.ordinary import open_ordinary
+from sida.files.fenced import SHAPE, fits
+from sida.files.ordinary import UnreadableError, open_ordinary
 from sida.files.text_files import check_amount, check_hash, parse_json, with_hash
 
 if TYPE_CHECKING:
@@ -125,10 +126,15 @@ def write_tensors(
         try:
             save_file(on_cpu, temporary, {RECORD_KEY: text})
         except safetensors.SafetensorError as error:
-            number = re.search(r"os error (\d+)", str(error))
-            if number is None:
+            if (number := _system_error(error)) is None:
                 raise
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+            raise OSError(number, os.strerror(number), str(path)) from None
+
+
+def _system_error(error: safetensors.SafetensorError) -> int | None:
+    """The number of the system's error that the package met; None for a fault of the content."""
+    number = re.search(r"os error (\d+)", str(error))
+    return None if number is None else int(number[1])
 
 
 def _facts(name: str, dtype: str, shape: tuple[int, ...]) -> bytes:
@@ -161,6 +167,7 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
     Raises:
         TensorFileError: The file is missing, empty, a pickle, of another format, cut off, or has an inconsistent header
             or a record that is no JSON mapping.
+        UnreadableError: The system cannot read the file, which says nothing of its content.
     """
     if not Path(path).is_file():
         raise TensorFileError(path, "no such file", "check the path, or make the file first")
@@ -183,10 +190,17 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
         check_amount(text, "", most=MAX_HEADER_VALUES)
         with safetensors.safe_open(path, "numpy"):
             value = parse_json(text[8:], "")
-    except (UserError, safetensors.SafetensorError, MemoryError) as error:
+    except MemoryError:
+        raise UnreadableError(path, "cannot be read (there is not enough memory)") from None
+    except (UserError, safetensors.SafetensorError) as error:
+        if isinstance(error, safetensors.SafetensorError) and (number := _system_error(error)) is not None:
+            raise UnreadableError(path, f"cannot be read ({os.strerror(number)})") from None
         reason = str(error).rpartition("header: ")[2]
         raise TensorFileError(path, f"cut off, damaged, or no safetensors file ({reason})", _AGAIN) from None
     metadata = value.pop("__metadata__", None) or {}
+    for name, tensor in value.items():
+        if not fits(tensor["shape"], SHAPE):
+            raise TensorFileError(path, f"damaged: tensor '{name:.80}' has an impossible shape", _AGAIN)
     entries = (TensorEntry(n, t["dtype"], tuple(t["shape"]), *t["data_offsets"]) for n, t in sorted(value.items()))
     with located(path):
         old = _old_data_hash(metadata, text)
@@ -235,8 +249,8 @@ def iterate_tensors(path: str | os.PathLike[str], header: TensorHeader) -> Itera
     """Yields ``(name, tensor)`` one at a time, in the order of names.
 
     Raises:
-        TensorFileError: The recorded hash is not that of the tensors; the file became shorter, or a tensor is larger
-            than the memory.
+        TensorFileError: The recorded hash is not that of the tensors, or the file became shorter.
+        UnreadableError: A tensor is larger than the memory.
     """
     import torch
 
@@ -251,7 +265,7 @@ def iterate_tensors(path: str | os.PathLike[str], header: TensorHeader) -> Itera
                 data = bytearray(entry.end - entry.begin)
             except MemoryError:
                 reason = f"tensor '{entry.name}' has {entry.end - entry.begin:,} bytes, more than there is memory"
-                raise TensorFileError("", reason, "read it on a larger machine") from None
+                raise UnreadableError("", reason, "read it on a larger machine") from None
             if stream.readinto(data) != len(data):
                 raise TensorFileError("", "cut off while it was read", _AGAIN)
             dtype = dtypes[entry.dtype]

@@ -162,6 +162,17 @@ def _check_plain(value: Any, what: str) -> None:
         raise UserError("", f"a {what} is {fault}", "give a number or a text (quoted)")
 
 
+_NUMBERS = {
+    int: re.compile(r"[+-]?[0-9]{1,300}"),
+    float: re.compile(r"[+-]?(?:(?:[0-9]{1,300}\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]{1,9})?|inf|nan)", re.IGNORECASE),
+}
+
+
+def number_in(text: str, kind: type[int] | type[float]) -> int | float | None:
+    """The number that a text is, written in ASCII digits; None for another text (``1_000``, ``１``, spaces)."""
+    return kind(text) if _NUMBERS[kind].fullmatch(text) else None
+
+
 def brief_reason(error: object) -> str:
     """A parser's message on one line, cut to 200 characters."""
     return " ".join(str(error).split())[:200]

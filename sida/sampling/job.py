@@ -87,7 +87,8 @@ def run_job(config: SampleConfig) -> Iterator[str]:
     """Does the job, without TF32, and yields a line for each written output.
 
     Raises:
-        UserError: A setting is wrong, a file is missing, or the target holds other samples.
+        UserError: A setting is wrong, a file is missing, the target holds other samples, or a process without others
+            has not all of them in the end.
     """
     with tf32(False):
         rank, world, _ = place()
@@ -103,6 +104,9 @@ def run_job(config: SampleConfig) -> Iterator[str]:
             _fill(store, source, config, rank, world)
             if store.finish():
                 yield f"{config.out}: {len(seeds):,} images, {source.sampler.nfe} network evaluations each"
+            elif world == 1:
+                fault = f"its shards in {store.parts} are not all there, although they were written"
+                raise UserError(config.out, fault, "look whether something removes or damages them, then run it again")
             else:
                 yield f"{config.out}: this share ({rank + 1}/{world}) is finished, others are not yet"
         if config.grid is not None and rank == 0:

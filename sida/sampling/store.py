@@ -12,9 +12,9 @@ finished when they agree, and a damaged one is made again.
 
 import abc
 import collections
+import contextlib
 import io
 import os
-import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -29,19 +29,34 @@ from sida.config.samplers import Sampler
 from sida.data.archive import dataset_json, image_name, is_intact_zip
 from sida.data.pictures import encode_png
 from sida.errors import UserError, say
-from sida.files.atomic import atomic_path, read_hashed_json, set_aside, wait_for_lock, write_hashed_json, zip_member
-from sida.files.ordinary import read_ordinary
+from sida.files.atomic import (
+    atomic_path,
+    read_hashed_json,
+    set_aside,
+    sweep_temporaries,
+    wait_for_lock,
+    write_hashed_json,
+    zip_member,
+)
+from sida.files.ordinary import UnreadableError, read_ordinary
+from sida.files.text_files import DamagedError
 from sida.sampling.generate import Drawer, Samples, prefetched
 from sida.sampling.samplers import NO_CLASS
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_FAULTS = (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_FAULTS = (ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def intact_png(path: Path) -> bool:
-    """Whether a PNG file is complete and all its chunks match their checksums."""
+    """Whether a PNG file is there, complete, and all its chunks match their checksums.
+
+    Raises:
+        UnreadableError: It cannot be read, which says nothing of its content.
+    """
     try:
         content = read_ordinary(path, 64 << 20)
+    except UnreadableError:
+        raise
     except UserError:
         return False
     position = len(_SIGNATURE)
@@ -138,13 +153,21 @@ class SampleStore(abc.ABC):
         return [self.shard_path(shard) for shard in range(self.num_shards)]
 
     def is_done(self, shard: int) -> bool:
-        """Whether a shard is finished and whole; a damaged one is removed, so that it is made again."""
+        """Whether a shard is finished and whole; one with other bytes than were written is removed and made again.
+
+        Raises:
+            UserError: The shard cannot be read for now; it stays.
+        """
         path = self.shard_path(shard)
         self._check_own(path)
         if not path.exists():
             return False
-        if self.is_intact(shard):
-            return True
+        try:
+            if self.is_intact(shard):
+                return True
+        except UserError:
+            if path.exists():
+                raise
         # Another process, which put all shards together, may have removed it meanwhile.
         if path.exists():
             say(f"{path}: damaged; removed, it is made again")
@@ -153,7 +176,11 @@ class SampleStore(abc.ABC):
 
     @abc.abstractmethod
     def is_intact(self, shard: int) -> bool:
-        """Whether the content of a finished shard is what was written."""
+        """Whether the content of a finished shard is what was written.
+
+        Raises:
+            UserError: It cannot be read, which says nothing of its content.
+        """
 
     def encode(self, samples: Samples) -> Any:
         """The costly part of writing a batch, if there is one; runs in a worker thread."""
@@ -184,8 +211,16 @@ class SampleStore(abc.ABC):
                 if not self.is_complete():
                     self.assemble()
             lock_path.unlink(missing_ok=True)
-        shutil.rmtree(self.parts, ignore_errors=True)
+        self._remove_parts()
         return True
+
+    def _remove_parts(self) -> None:
+        """Removes the shards, which are in the final form, and what killed processes left of them; nothing else."""
+        for path in self.shard_paths:
+            path.unlink(missing_ok=True)
+        sweep_temporaries(self.parts)
+        with contextlib.suppress(OSError):  # something else is there, which stays
+            self.parts.rmdir()
 
     @abc.abstractmethod
     def assemble(self) -> None:
@@ -210,6 +245,8 @@ class NpzFile(SampleStore):
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return bool(np.array_equal(arrays["seeds"], np.asarray(self.shard_seeds(shard))))
+        except OSError as error:
+            raise UnreadableError(path, f"cannot be read ({error.strerror})") from None
         except _FAULTS:
             return False
 
@@ -288,7 +325,7 @@ class PngFolder(SampleStore):
         """By the checksums of PNG, and the hash of the shard's list."""
         try:
             labels = read_hashed_json(self.shard_path(shard))["images"]
-        except (UserError, KeyError):
+        except (DamagedError, KeyError):
             return False
         begin = shard * self.shard_size
         names = [image_name(begin + i) for i in range(len(self.shard_seeds(shard)))]

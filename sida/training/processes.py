@@ -79,7 +79,7 @@ class Interruption:
     def __enter__(self) -> Interruption:
         # Only the main thread can set handlers in Python; in other threads signals keep their default handling.
         if threading.current_thread() is threading.main_thread():
-            signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+            signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGXCPU)
             self._previous = {number: signal.signal(number, self._handle) for number in signals}
         return self
 

@@ -101,13 +101,22 @@ def test_a_part_that_is_a_link_is_not_followed(site, tmp_path):
 def test_a_resumed_file_is_never_of_two_versions(site, tmp_path, name, ignores):
     """A server without strong names of versions gives the file anew."""
     newer, headers = bytes(reversed(BODY)), {"strong": {}, "weak": {"ETag": 'W/"v1"'}, "none": {"ETag": None}}[name]
-    url = site.add("f", BODY, [("cut", 5000)] + [("status", 503)] * 2, headers=headers)
+    url = site.add("f", BODY, [("cut", 100_000)] + [("status", 503)] * 2, headers=headers)
     refused("", get, url, tmp_path)
     site.add("f", newer, [("any condition",), ("cut", 100_000)] if ignores else [], headers=headers)
     assert get(url, tmp_path).read_bytes() == newer
     assert records(tmp_path)["some/net.pkl"]["sha256"] == hashlib.sha256(newer).hexdigest()
     resumed = [wanted for wanted in site.asked("f") if wanted]
-    assert resumed[:1] == (["bytes=5000-"] if name == "strong" else [])
+    assert resumed[:1] == (["bytes=34464-"] if name == "strong" else [])
+
+
+def test_a_strong_name_of_two_versions_is_found_by_the_bytes_before_the_rest(site, tmp_path):
+    newer, headers = BODY[:99_000] + bytes(reversed(BODY))[99_000:], {"ETag": '"one"'}
+    url = site.add("f", BODY, [("cut", 100_000)] + [("status", 503)] * 2, headers=headers)
+    refused("", get, url, tmp_path)
+    site.add("f", newer, [("any condition",)], headers=headers)
+    assert get(url, tmp_path).read_bytes() == newer
+    assert site.asked("f")[-2:] == ["bytes=34464-", None]
 
 
 PAGES = [
@@ -347,7 +356,8 @@ def test_a_file_put_by_hand_is_checked_recorded_and_kept_when_its_hash_is_forgot
 @pytest.mark.parametrize("fault", [("stall", 1000, 100), ("slow", 1000, 0.02)], ids=["silent servers", "slow ones"])
 def test_the_first_interrupt_ends_downloads_and_keeps_what_arrived(site, tmp_path, fault):
     names = ["a", "b"]
-    rows = [{"id": n, "kind": "network", "url": site.add(n, BODY, faults=[fault]), "target": n} for n in names]
+    known = {"kind": "network", "sha256": SHA}
+    rows = [{"id": n, "url": site.add(n, BODY, faults=[fault]), "target": n, **known} for n in names]
     registry, cache = write_registry(tmp_path / "assets.tsv", *rows), tmp_path / "cache"
     command = [sys.executable, "-m", "workflow", "assets", "fetch", *names]
     place = {"cwd": ROOT, "env": {**os.environ, "SIDA_CACHE": str(cache), "SIDA_ASSETS": str(registry)}}

@@ -6,6 +6,7 @@ import functools
 import io
 import pickle
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,10 @@ def call(module: str, name: str, *args: bytes) -> bytes:
     return b"\x80\x04c" + f"{module}\n{name}\n".encode() + b"(" + b"".join(args) + b"tR."
 
 
-def beyond(size: int) -> bytes:
+def beyond(size: int, shape: bytes = b"K\x05", stride: bytes = b"K\x01") -> bytes:
     """Weights of torch.save: a tensor of five elements, on a storage of so many bytes, whatever it claims."""
     storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x05tQ"
-    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00(K\x05t(K\x01t\x89}tR"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00(" + shape + b"t(" + stride + b"t\x89}tR"
     return archive({"a/data.pkl": b"\x80\x02}" + text("w") + tensor + b"s.", "a/data/0": bytes(size)})
 
 
@@ -98,6 +99,18 @@ def test_a_tensor_beyond_its_memory_is_refused(tmp_path):
     (tmp_path / "w.pth").write_bytes(beyond(20))
     assert read_state_dict(tmp_path / "w.pth")["w"].tolist() == [0.0] * 5
     content_refused(tmp_path / "w.pth", beyond(16), "claims more elements", read_state_dict)
+
+
+@pytest.mark.parametrize(
+    ("axis", "axes"),
+    [(pickle.dumps(10**4000)[2:-1], 10), (pickle.dumps(1 << 48)[2:-1], 1), (b"K\x01", 9), (b"K\x01", 20_000), (b"N", 1),
+     (b"\x88", 2), (pickle.dumps(10**4000)[2:-1], 1000)],
+    ids=["4,000 digits", "beyond any", "9 axes", "20,000 axes", "none", "true", "4,000,000 digits"],
+)  # fmt: skip
+def test_a_tensor_of_an_impossible_shape_is_refused_before_its_elements_are_counted(tmp_path, axis, axes):
+    begin = time.process_time()
+    content_refused(tmp_path / "w.pth", beyond(20, axis * axes, b"K\x01" * axes), "impossible shape", read_state_dict)
+    assert time.process_time() - begin < 5
 
 
 def test_objects_are_no_plain_values(tmp_path):

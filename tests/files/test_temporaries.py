@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 import sida.files.atomic as temporaries
 from sida.config.lookup import ROOT
 from sida.errors import UserError
-from sida.files.atomic import atomic_path, sweep_temporaries, write_text
+from sida.files.atomic import atomic_folder, atomic_path, sweep_temporaries, write_files, write_text
 from workflow.cli import main
 
 WRITER = (
@@ -90,3 +91,48 @@ def test_devices_and_folders_are_not_replaced(tmp_path):
         with pytest.raises(UserError, match="no ordinary file"), atomic_path(tmp_path / name):
             pytest.fail("the block must not run")
     assert sorted(os.listdir(tmp_path)) == ["folder", "pipe"]
+
+
+@pytest.mark.parametrize("place", ["write", "fsync"])
+def test_a_full_disk_names_the_file_and_leaves_no_part_of_a_set(tmp_path, monkeypatch, place):
+    names = [tmp_path / f"table.{suffix}" for suffix in ("tex", "csv", "md")]
+    names[1].write_text("old")
+    full, left = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), [1, 1]
+
+    def fails(*given):
+        if not left:
+            raise full
+        left.pop()
+        return original(*given)
+
+    owner, name = (Path, "write_bytes") if place == "write" else (os, "fsync")
+    original = getattr(owner, name)
+    monkeypatch.setattr(owner, name, fails)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_files(dict.fromkeys(names, "new"))
+    assert caught.value.filename == str(names[2])
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"table.csv": "old"}
+    monkeypatch.undo()
+    write_files(dict.fromkeys(names, "new"))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {path.name: "new" for path in names}
+
+
+def test_the_folder_of_a_killed_writer_is_removed_by_the_next_one_and_that_of_a_living_one_is_not(tmp_path):
+    mine = tmp_path / ".out.a.tmp"  # no name of a temporary folder
+    mine.mkdir()
+    code = WRITER.replace("atomic_path", "atomic_folder").replace("path.write_text('half')", "path")
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "in\n"
+        (left,) = {*tmp_path.iterdir()} - {mine}
+        (left / "file").write_text("half")
+        age(left, 2 * temporaries.DAY)
+        with atomic_folder(tmp_path / "out") as folder:
+            (folder / "file").write_text("x")
+        assert {*tmp_path.iterdir()} == {mine, left, tmp_path / "out"}
+        writer.kill()
+    with atomic_folder(tmp_path / "out2"):
+        assert left.exists()
+    with pytest.raises(OSError, match=r"exist|empty"), atomic_folder(tmp_path / "out"):
+        pass
+    assert {*tmp_path.iterdir()} == {mine, tmp_path / "out", tmp_path / "out2"}

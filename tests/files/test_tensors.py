@@ -85,6 +85,8 @@ def headed(header: str, length: int | None = None, data: int = 16) -> bytes:
         (headed(f'{{"a": {FOUR.replace("[4]", "[3]")}}}'), "cut off, damaged"),
         (headed(f'{{"a": {FOUR.replace("[0, 16]", "[4, 20]")}}}', data=20), "cut off, damaged"),
         (headed(f'{{"a": {FOUR}, "__metadata__": {{"x": 1}}}}'), "cut off, damaged"),
+        (headed('{"a": {"dtype": "F32", "shape": [0, 4611686018427387904], "data_offsets": [0, 0]}}', data=0), "shape"),
+        (headed(f'{{"a": {FOUR.replace("[4]", str([4, *[1] * 99]))}}}'), "impossible shape"),
     ],
 )
 def test_other_and_wrong_files_are_explained_in_the_readers_words(tmp_path, content, reason):

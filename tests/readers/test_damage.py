@@ -16,6 +16,7 @@ import json
 import os
 import pickle
 import random
+import resource
 import socket
 import struct
 import tarfile
@@ -41,6 +42,7 @@ from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
 from sida.config.settings import load_yaml
 from sida.data import load_dataset
+from sida.data.archive import Files
 from sida.data.prepare import PrepareConfig, prepare
 from sida.errors import UserError
 from sida.files import fenced
@@ -326,6 +328,7 @@ def endless_tars(levels: int) -> bytes:
 
 CODE = "__import__('os').system('touch executed')"
 PIXELS, PNG = members(pictures(3), [0, 1, 2]), png(pictures(1)[0])
+IDX = "train-images-idx3-ubyte.gz"
 #: Name of a file, its content, and its readers.
 HOSTILE: dict[str, tuple[str, Callable[[], bytes], tuple[Callable[[Path], object], ...]]] = {
     # pictures
@@ -346,6 +349,9 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes], tuple[Callable[[Path], object
     "labels, no numbers": ("x.zip", lambda: zip_of(members(pictures(3), [[float("nan")], [1], [2]])), (data, score)),
     # arrays
     "npy, 10^12 images": ("x.npy", lambda: claimed("(1000000000000, 8, 8, 3)"), (score,)),
+    "npy, packed, digits": (IDX, lambda: gzip.compress(claimed(f"({('9' * 900 + ', ') * 9})")), (score,)),
+    "npy, packed, many axes": (IDX, lambda: gzip.compress(claimed(f"({'1, ' * 3000})")), (score,)),
+    "idx, packed, 255 axes": (IDX, lambda: gzip.compress(b"\0\0\x08\xff" + b"\xff" * 1020), (score,)),
     "npy, code": ("x.npy", lambda: claimed("(1,)", CODE), (score,)),
     "npy, objects": ("x.npy", lambda: claimed("(3, 8, 8)", "'|O'"), (score,)),
     "npy, bytes after it": ("x.npy", lambda: npy(pictures(3)) + b"\0", (score,)),
@@ -452,3 +458,16 @@ def test_an_array_in_the_order_of_fortran_is_read_as_numpy_reads_it(tmp_path):
     latents = np.arange(8 * 4 * 4, dtype=np.float32).reshape(8, 4, 4)
     path = write_zip(tmp_path / "x.zip", {"a.npy": npy(np.asfortranarray(latents))})
     assert np.array_equal(data(Path(path))[0], latents)
+
+
+def test_a_folder_is_read_where_few_files_may_be_open(tmp_path):
+    write_folder(tmp_path / "x", members(pictures(60)))
+    sizes = lambda: [fact for _, facts, _ in Files(tmp_path / "x").ask("headers", range(60), 64) for fact in facts]
+    right = sizes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = len(os.listdir("/proc/self/fd")) + 50
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    try:
+        assert sizes() == right
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

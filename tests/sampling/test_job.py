@@ -14,12 +14,15 @@ from PIL import Image
 
 import sida.networks.official
 import sida.sampling.job
-from sida.data import load_dataset
+import sida.sampling.store
+from sida.data import archive, load_dataset
+from sida.files import fenced
+from sida.files.ordinary import UnreadableError
 from sida.machine import tf32
 from sida.networks.file import read_metadata, save_network
 from sida.sampling import Drawer
 from sida.sampling.job import SampleConfig, network_file, run_job
-from sida.sampling.store import NpzFile, save_grid, tile
+from sida.sampling.store import NpzFile, SampleStore, save_grid, tile
 from tests.data.test_archive import write_counts
 from tests.files.made_pickles import write_genuine
 from tests.networks.made import SMALL, random_network
@@ -297,3 +300,38 @@ def test_a_published_pickle_is_converted_once_for_each_network_class(expected, t
     job(pickle_file, tmp_path / "samples.npz")
     np.testing.assert_array_equal(read(tmp_path / "samples.npz")["images"], expected[0])
     assert files[0].stat().st_mtime_ns == moment
+
+
+@pytest.mark.parametrize(("form", "reason"), [("samples.npz", "time"), ("samples.npz", "disk"), ("png", "disk")])
+def test_shards_that_cannot_be_read_are_not_damaged(network, whole, tmp_path, monkeypatch, form, reason):
+    """They stay, and the command ends with the reason; when they can be read again, its bytes are the same."""
+    monkeypatch.setattr(SampleStore, "finish", lambda store: False)
+    refused("not all there", job, network, tmp_path / form)
+    monkeypatch.undo()
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    if reason == "disk":
+        fails = lambda *_: (_ for _ in ()).throw(UnreadableError("x", "cannot be read (Stale file handle)"))
+        for name in ("is_intact_zip", "read_ordinary"):
+            monkeypatch.setattr(sida.sampling.store, name, fails)
+    else:
+        monkeypatch.setattr(fenced, "SECONDS", -1e6)
+        archive._shared.cache_clear()
+    refused("cannot be read|processor time|within|did not start", job, network, tmp_path / form)
+    monkeypatch.undo()
+    archive._shared.cache_clear()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
+    job(network, tmp_path / form)
+    target = "samples.npz" if form == "samples.npz" else "png/00000/img00000099.png"
+    assert (tmp_path / target).read_bytes() == (whole / target).read_bytes()
+    assert not list(tmp_path.glob("*parts*"))
+
+
+def test_a_shard_of_other_bytes_is_made_again_and_a_stranger_beside_it_stays(network, tmp_path, monkeypatch):
+    monkeypatch.setattr(SampleStore, "finish", lambda store: False)
+    refused("not all there", job, network, tmp_path / "s.npz", seeds="0-3")
+    monkeypatch.undo()
+    (shard,) = (tmp_path / "s.npz.parts").iterdir()
+    shard.write_bytes(shard.read_bytes()[:-9])
+    shard.with_name("mine.txt").write_text("x")
+    assert "4 images" in job(network, tmp_path / "s.npz", seeds="0-3")[0]
+    assert [path.name for path in shard.parent.iterdir()] == ["mine.txt"]

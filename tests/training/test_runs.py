@@ -126,7 +126,7 @@ def test_a_kill_at_each_step_of_a_save(tmp_path, uninterrupted, student_spec, af
     assert [path for path in run.rglob(".*") if path.name != ".lock"] == []
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGXCPU, 75)])
 def test_signals_keep_the_state(tmp_path, uninterrupted, student_spec, capsys, number, status):
     with before_iterations(lambda nimg: nimg == 96 and signal.raise_signal(number)):
         assert main(["distill", "--spec", json.dumps(student_spec), "--out", str(tmp_path)]) == status

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import safetensors
 import torch
 
 from sida.files.atomic import try_lock, wait_for_lock
@@ -86,6 +87,16 @@ def test_a_state_that_cannot_be_read_is_one_line_and_stays(kept, monkeypatch, na
     # Not an empty folder, either, where it cannot be listed.
     monkeypatch.setattr(os, "listdir", raising(PermissionError(13, "Permission denied")))
     refused(rf"^{kept}: cannot be read \(Permission denied\); nothing was changed", loaded, kept)
+
+
+def test_a_state_for_which_there_is_no_memory_is_not_damaged(kept, monkeypatch):
+    before = contents(kept)
+    error = safetensors.SafetensorError("Error while opening: Cannot allocate memory (os error 12)")
+    for name, fault in (("safe_open", error), ("safe_open", MemoryError())):
+        with monkeypatch.context() as patch:
+            patch.setattr(safetensors, name, raising(fault))
+            refused("cannot be read .*memory.*nothing was changed", loaded, kept, set_aside=True)
+    assert (loaded(kept), contents(kept)) == (320, before)
 
 
 def test_two_intact_states_are_kept_also_after_a_damaged_one(kept):

@@ -309,7 +309,7 @@ axes = figure.subplots()
 axes.plot([1, 3, 2], label="x")
 axes.set_title("SiDA")
 axes.legend()
-save(figure, "out.pdf", "t")
+save(figure, "out.pdf", "t", "")
 """
 
 

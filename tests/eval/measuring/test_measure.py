@@ -3,6 +3,7 @@
 import csv
 import functools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,9 @@ from sida import machine
 from sida.config.datasets import load_labels
 from sida.data import load_dataset
 from sida.data.archive import dataset_json
+from sida.files import text_files
 from sida.files.atomic import sha256_file
+from sida.files.ordinary import UnreadableError
 from sida.files.text_files import HASH_KEY
 from sida.sampling import SeedStreams
 from tests.data.test_archive import npy, png, write_counts, write_zip
@@ -226,6 +229,24 @@ def test_finished_trials_outlive_the_removal_of_outputs_of_a_failed_job(tmp_path
     kept = [trial_path(out, trial).read_bytes() for trial in (0, 1)]
     assert (measured, kept == before) == (([2], True) if change == "nothing" else (trials, False))
     assert sorted(path.name for path in out.glob("*.json")) == [f"trial-{trial}.json" for trial in trials]
+
+
+@pytest.mark.parametrize("name", ["trial-0.json", "state/trial-0.json"])
+def test_a_record_that_cannot_be_read_is_not_measured_again(tmp_path, network, monkeypatch, name):
+    spec, out = network_spec(network, protocol=small_protocol(num_samples=60, trials=1)), tmp_path / "student"
+    measure(spec, out, [0])
+    if name.startswith("state"):
+        trial_path(out, 0).unlink()
+    before, read = (out / name).read_bytes(), text_files.read_ordinary
+
+    def stale(path, most):
+        if Path(path).name == "trial-0.json":
+            raise UnreadableError(path, "cannot be read (Stale file handle)")
+        return read(path, most)
+
+    monkeypatch.setattr(text_files, "read_ordinary", stale)
+    refused("cannot be read", measure, spec, out, [0])
+    assert (out / name).read_bytes() == before
 
 
 @pytest.mark.slow

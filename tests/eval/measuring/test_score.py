@@ -1,7 +1,9 @@
 """Scores of anyone's images: the whole path, variants of a network, a second set, what is said and resumed."""
 
 import dataclasses
+import errno
 import json
+import os
 import re
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from sida.errors import UserError
 from sida.files.atomic import write_text
 from tests.eval.measuring.specs import DIGITS, TINY, metric, noise, protocol
 from tests.eval.metric_networks import images, tiny_dino, write_inception
-from tests.refused import refused
+from tests.refused import command, refused
 from workflow.cli import main
 
 
@@ -240,6 +242,7 @@ def test_an_interrupted_score_resumes_with_its_finished_trials(tmp_path, monkeyp
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     path = saved(tmp_path / "a.npz", images(90, 8, 1))
     whole = score_images(path, "digits", num_samples=30)
+    whole.forget_trials()
     draw, drawn = Measurer.sums, []
 
     def interrupted(self, trial, *rest):
@@ -251,10 +254,31 @@ def test_an_interrupted_score_resumes_with_its_finished_trials(tmp_path, monkeyp
     monkeypatch.setattr(Measurer, "sums", interrupted)
     with pytest.raises(KeyboardInterrupt):
         score_images(path, "digits", num_samples=30)
-    assert score_images(path, "digits", num_samples=30).summary() == whole.summary()
+    score = score_images(path, "digits", num_samples=30)
+    assert score.summary() == whole.summary()
     assert drawn == [0, 1, 1, 2]
     assert "1 of 3 trials" in capsys.readouterr().err
+    # They stay until the result is where it should be.
+    assert score_images(path, "digits", num_samples=30).summary() == whole.summary()
+    assert drawn == [0, 1, 1, 2]
+    score.forget_trials()
     assert not any((tmp_path / "cache" / "scores").iterdir())
+
+
+def test_trials_stay_while_the_output_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    path = saved(tmp_path / "a.npz", images(60, 8, 1))
+    ask = ["score", path, "--protocol", "digits", "--num-samples", 30, "--out", tmp_path / "out.json"]
+    with monkeypatch.context() as patch:
+        patch.setattr("eval.commands.scores.write_hashed_json", full_disk)
+        refused("No space left", command, *ask)
+    monkeypatch.setattr(Measurer, "sums", None)
+    assert "2 trials" in command(*ask)
+    assert not any((tmp_path / "cache" / "scores").iterdir())
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out.json")
 
 
 def test_several_trials_are_scored_where_the_cache_cannot_be_written(tmp_path, monkeypatch):

@@ -17,13 +17,14 @@ from eval.report.paper import training_time
 from eval.results import load
 from eval.results.exchange import exchanged, read_exchanged
 from eval.results.logs import kept_images, read_evaluations, read_log
-from eval.results.measurements import read_measurement, read_score, write_csv
+from eval.results.measurements import long_rows, read_measurement, read_score, write_csv
 from eval.results.published import SUITE, agreement, bibliography, cited_label, load_published, references
-from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements
+from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements, measurements_text
 from eval.tables.build import make_table
 from eval.tables.latex import to_latex
 from sida.config.lookup import ROOT
 from sida.files.atomic import write_hashed_json
+from sida.files.text_files import number_in
 from tests.eval import synthetic_output as made_up
 from tests.eval.synthetic_output import measurement_lines
 from tests.refused import refused
@@ -285,6 +286,9 @@ RECORDS = {
         ("trial-0.json", "protocol.fields.metrics.fd.extractor", []), ("trial-0.json", "metrics.fd", "x"),
         ("trial-0.json", "protocol.fields.seed0", "x"), ("trial-0.json", "protocol.fields.metrics.fd.of", {"a": 3}),
         ("trial-0.json", "metric_references.fd", 3), ("trial-0.json", "source", "x"),
+        ("trial-0.json", "metrics.fd", "1.5"), ("trial-0.json", "metrics.fd", True), ("trial-0.json", "trial", "0"),
+        ("trial-0.json", "trial", False), ("trial-0.json", "n", "40"), ("trial-0.json", "nfe", "1"),
+        ("trial-0.json", "nfe", True), ("trial-0.json", "seeds", [False, 39]), ("score.json", "measurements.0.n", "40"),
         ("claims.json", "claims", ["x"]), ("claims.json", "preamble", 3), ("claims.json", "claims.0.verdict", "true"),
         ("claims.json", "claims.0.rows", [1]), ("claims.json", "claims.0.findings.0.numbers", None),
         ("claims.json", "claims.0.by_published", 1),
@@ -297,6 +301,20 @@ def test_a_record_of_another_form_is_one_line(tmp_path, file, path, value):
     assert read(tmp_path / file)
     (tmp_path / file).write_text(json.dumps(changed(record, path, value)))
     refused(rf"{file}: .*{remedy}", read, tmp_path / file)
+
+
+@pytest.mark.parametrize("column", ["value", "trial"])
+@pytest.mark.parametrize("text", ["１", "٣", "1_0", "²", "0x1", "True", "1 0", "1e", "."])
+def test_a_number_in_a_cell_has_ascii_digits(tmp_path, column, text):
+    rows = [{**row, column: text} for row in long_rows([made_up.trial_record()])]
+    (tmp_path / "m.csv").write_text(measurements_text(rows))
+    refused(rf"m.csv:2: {column}: ", load_measurements, tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("text", ["1", "+1.5", "-1", "1.", ".5", "1e-05", "1E+3"])
+def test_other_numbers_are_read_as_python_writes_them(text):
+    assert number_in(text, float) == float(text)
+    assert number_in(text, int) == (int(text) if text in ("1", "-1") else None)
 
 
 @pytest.mark.parametrize(
