@@ -78,7 +78,8 @@ class Start:
         """
         jobs = list(self._workflow.dag.needrun_jobs())
         with _ending():
-            check_scheduler(self._workflow.executor_plugin.name)
+            check_scheduler(executor := self._workflow.executor_plugin.name)
+            self.requests.check_executor(executor, jobs)
             check_reachable(job.wildcards.asset for job in jobs if job.rule.name == "fetch")
             check_pinned_code(job.wildcards.asset for job in self._workflow.dag.jobs if job.rule.name == "fetch")
             if self._site is None and any(job.resources.get("gpu") for job in jobs):
