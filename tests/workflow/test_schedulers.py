@@ -218,18 +218,14 @@ def run(folder, profile, preset, *arguments):
     return forked_snakemake(folder, *words, environment={"SIDA_SITE": "site.yaml"})
 
 
-def quick(profile, preset):
-    """One run for each profile; another test here runs the generic one."""
-    return preset == "demo" and profile != "generic"
+#: Jobs ask every scheduler for the same, so one profile reads all presets, and the demo is read with each profile.
+#: Another test here runs the generic one.
+DRY = [(profile, "demo") for profile in PROFILES] + [("slurm", preset) for preset in presets() if preset != "demo"]
 
 
 @pytest.mark.parametrize(
     ("profile", "preset"),
-    [
-        pytest.param(profile, preset, marks=[] if quick(profile, preset) else pytest.mark.slow)
-        for preset in presets()
-        for profile in PROFILES
-    ],
+    [pytest.param(*dry, marks=[] if dry == ("slurm", "demo") else pytest.mark.slow) for dry in DRY],
 )
 def test_a_dry_run_plans_everything_and_writes_nothing(profile, preset, tmp_path):
     status, text = run(tmp_path, profile, preset, "-n")
