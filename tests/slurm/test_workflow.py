@@ -123,6 +123,8 @@ def test_a_node_that_fails_costs_no_more_than_the_job_that_it_ran(runs, cluster,
     assert (run.folder / TEACHER).read_bytes() == (runs["local"].folder / TEACHER).read_bytes()
 
 
+# Accounts have no part in how processes are placed.
+@pytest.mark.parametrize("cluster", ["plain"], indirect=True)
 def test_two_processes_are_one_job_on_one_node_or_on_two(cluster, tmp_path_factory):
     found = {}
     for nodes in (1, 2):
