@@ -41,15 +41,15 @@ demo: $(STAMP) ## train, distil and measure on 8x8 digits: minutes on two cores
 test: $(STAMP) ## the test-suite (about 6 minutes on two cores)
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(PYTEST_ARGS)
 
-test-slow: $(STAMP) ## the slow tests alone (about 22 minutes on two cores)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow $(PYTEST_ARGS)
+test-slow: $(STAMP) ## the slow tests alone, but for those on SLURM (about 10 minutes on two cores)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow --ignore tests/slurm $(PYTEST_ARGS)
 
 test-all: $(STAMP) ## both
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 test-slurm: $(STAMP) ## the workflow on a real SLURM on this machine (installs it by apt-get, as root)
-	@tests/slurm/slurm-local install
-	@SIDA_TEST_SLURM=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/slurm
+	@SLURM_LOCAL_ACCOUNTING=1 tests/slurm/slurm-local install
+	@SIDA_TEST_SLURM=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS) tests/slurm
 
 test-versions: $(STAMP) ## a quick part of the tests with the oldest supported versions (.venv-oldest, 6 GB)
 	@test -x .venv-oldest/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python .venv-oldest

@@ -78,7 +78,8 @@ class Start:
         """
         jobs = list(self._workflow.dag.needrun_jobs())
         with _ending():
-            check_scheduler(self._workflow.executor_plugin.name)
+            check_scheduler(executor := self._workflow.executor_plugin.name)
+            self.requests.check_executor(executor, jobs)
             if self._site is None and any(job.resources.get("gpu") for job in jobs):
                 check_card(self.preset.settings.device, self.preset.source)
             check_reachable(job.wildcards.asset for job in jobs if job.rule.name == "fetch")

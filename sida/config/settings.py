@@ -181,11 +181,13 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
     fields = {field.name.rstrip("_"): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = type_hints(cls)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
+    # The constructor of settings converts them.
+    constructed = issubclass(cls, Settings)
     for key, value in mapping.items():
         if key not in fields:
             raise SettingError(inside(where, key), f"unknown key{suggestion(str(key), fields)}")
         name = fields[key].name
-        values[name] = _convert(value, hints[name], inside(where, key))
+        values[name] = value if constructed else _convert(value, hints[name], inside(where, key))
     for key, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in values:
@@ -249,7 +251,15 @@ def _variant(value: Any, base: type, variants: Variants, where: str) -> Any:
         return _convert(value, base, where)
     if key not in value:
         raise SettingError(inside(where, key), MISSING, "add it")
-    return from_mapping(variants.pick(str(value[key]), f"{where}.{key}"), value, where)
+    place = inside(where, key)
+    try:
+        cls = variants.pick(str(value[key]), place)
+    except UserError as error:
+        if error.place != place:
+            raise
+        # The settings around this one put their place before it.
+        raise SettingError(place, error.fault, error.remedy) from None
+    return from_mapping(cls, value, where)
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:

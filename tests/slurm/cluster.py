@@ -20,9 +20,9 @@ from tests.workflow.workspace import Workspace, kill_group
 T = TypeVar("T")
 #: Seconds for anything to happen; the machine may be slow.
 PATIENCE = 1800.0
-#: Without accounting; checks often, because jobs are short.
-QUICK = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "3"]
-QUICK += ["--seconds-between-status-checks", "3", "--latency-wait", "30", "--jobs", "4"]
+#: Checks often, because jobs are short; all else is the shipped profile's.
+QUICK = ["--slurm-init-seconds-before-status-checks", "3", "--seconds-between-status-checks", "3"]
+QUICK += ["--latency-wait", "30", "--jobs", "4"]
 SHEET = """run\tfamily\tlabel\tmethod\tteacher\tinit\talpha\trecipe\tsampler
 teacher\tTeacher\tEDM teacher\tteacher\tdigits-short\t\t\t\theun-10
 sid\tOne Step\tSiD\tsid\tdigits-short\t\t1.0\tsid\tone-step
@@ -42,10 +42,15 @@ def wait_for(what: str, look: Callable[[], T | None], run: ClusterWorkspace | No
 
 
 class Cluster:
-    """The commands of a running SLURM."""
+    """The commands of a running SLURM.
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self.environment = {**os.environ, **environment}
+    Args:
+        environment: Variables that find it.
+        accounting: Whether it has a data base of accounts and jobs.
+    """
+
+    def __init__(self, environment: Mapping[str, str], accounting: bool) -> None:
+        self.environment, self.accounting = {**os.environ, **environment}, accounting
 
     def run(self, *command: str) -> str:
         return subprocess.run(
@@ -62,6 +67,10 @@ class Cluster:
         """How jobs of a folder ended, in any order."""
         lines = self.run("squeue", "-h", "-t", "all", "-o", "%T %Z").splitlines()
         return [line.split()[0] for line in lines if line.split()[1] == str(folder)]
+
+    def accounted(self, job: str) -> list[str]:
+        """States of a job's runs in the data base, the first one first."""
+        return self.run("sacct", "-n", "-X", "-D", "-j", job, "-o", "State%30").split()
 
     def show(self, job: str) -> str:
         return self.run("scontrol", "show", "job", job)
@@ -81,7 +90,8 @@ class ClusterWorkspace(Workspace):
         super().__init__(folder)
         self.cluster = cluster
         (folder / "sheet.tsv").write_text(SHEET)
-        (folder / "site.yaml").write_text(yaml.safe_dump({"partition": "main", **(site or {})}))
+        account = {"account": "tests"} if cluster.accounting else {}
+        (folder / "site.yaml").write_text(yaml.safe_dump({"partition": "main", **account, **(site or {})}))
         small = {"runs": "sheet.tsv", "claims": None, "figures": [], "trials_per_job": ..., **changes}
         # Long enough to be hit on the way, with a state every now and then.
         small |= {"teachers__digits-short__training__total_kimg": 1.5}
@@ -99,7 +109,7 @@ class ClusterWorkspace(Workspace):
 
     def command(self, *arguments: str) -> list[str]:
         command = super().command(*arguments)
-        # A profile of a scheduler says how many jobs there are, in the place of cores.
+        # A profile of a scheduler says how many jobs there are, instead of cores.
         return [*command[:1], *command[3:]] if "profiles/slurm" in arguments else command
 
     def table(self) -> list[dict[str, str]]:

@@ -1,4 +1,7 @@
-"""A real SLURM of two nodes on this machine while tests run (``slurm-local``); without one they are skipped."""
+"""Two real SLURMs of two nodes on this machine while tests run (``slurm-local``), one of them with accounting.
+
+Without SLURM the tests are skipped.
+"""
 
 import os
 import re
@@ -17,11 +20,11 @@ SHAPE = {"SLURM_LOCAL_NODES": "2", "SLURM_LOCAL_GPUS": "2", "SLURM_LOCAL_CPUS": 
 
 
 def pytest_collection_modifyitems(items):
-    """Tests with the cluster are slow and share it, so one worker runs them."""
+    """Tests with a cluster are slow and share it, so one worker runs all tests of a cluster."""
     for item in items:
         if "cluster" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.xdist_group("slurm"))
+            item.add_marker(pytest.mark.xdist_group(f"slurm-{item.callspec.params['cluster']}"))
 
 
 def missing(why):
@@ -29,16 +32,18 @@ def missing(why):
     (pytest.fail if os.environ.get("SIDA_TEST_SLURM") else pytest.skip)(why)
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory):
+@pytest.fixture(scope="session", params=["accounting", "plain"])
+def cluster(request, tmp_path_factory):
     """The cluster, with the environment that finds it."""
     if not shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") and (
         os.getuid() != 0 or not shutil.which("apt-get")
     ):
         missing("no SLURM here, and installing it needs root and apt-get")
+    accounting = request.param == "accounting"
     folder = tmp_path_factory.mktemp("slurm")
     environment = {**os.environ, **SHAPE, "SLURM_LOCAL_DIR": str(folder)}
-    started = subprocess.run([TOOL, "up"], env=environment, capture_output=True, text=True, timeout=600)
+    environment |= {"SLURM_LOCAL_ACCOUNTING": "1" if accounting else "", "SLURM_LOCAL_TIMEOUT": "240"}
+    started = subprocess.run([TOOL, "up"], env=environment, capture_output=True, text=True, timeout=900)
     if started.returncode:
         missing(f"SLURM did not start here: {started.stderr.strip().splitlines()[-1]}")
     found = re.search(r"SLURM_CONF=(\S+) PATH=([^:]+):", started.stdout)
@@ -46,6 +51,6 @@ def cluster(tmp_path_factory):
     # Jobs find this interpreter's snakemake first, then wrappers that know the cluster.
     path = f"{os.path.dirname(sys.executable)}:{found[2]}:{os.environ['PATH']}"
     try:
-        yield Cluster({"SLURM_CONF": found[1], "PATH": path})
+        yield Cluster({"SLURM_CONF": found[1], "PATH": path}, accounting)
     finally:
         subprocess.run([TOOL, "down"], env=environment, capture_output=True, timeout=120)

@@ -1,5 +1,6 @@
 """Plans: counted operations, costs of Snakemake's jobs, wall time, missing requirements; nothing is run."""
 
+import dataclasses
 import re
 import types
 
@@ -16,7 +17,7 @@ from sida.methods.method import Parts
 from sida.methods.registry import DistillConfig, find_method, resolve_recipe
 from sida.networks import build_network, family_of
 from tests.refused import refused
-from tests.workflow.workspace import TINY, put, shipped, study
+from tests.workflow.workspace import ROWS, TINY, put, shipped, study
 from workflow.cli import main
 from workflow.planning import doctor, steps
 from workflow.planning.costs import Cost, Costs, Gpu, _published_networks, load_assumptions
@@ -140,6 +141,20 @@ def test_a_plan_has_costs(planned):
     for job, line in zip(plan.jobs.values(), lines, strict=True):
         assert f" {job.gpu_hours:,.1f} " in line
         assert f" {job.memory_gb:.0f} GB" in line
+
+
+def test_a_recipe_is_resolved_once_for_all_its_rows(tmp_path, monkeypatch):
+    """Rows that differ in names, seed and α alone cost the same."""
+    rows = {run: cells for run, cells in ROWS.items() if cells["method"] in ("teacher", "sida")}
+    one = next(run for run, cells in rows.items() if cells["method"] == "sida")
+    rows |= {f"sida-{seed}": {**rows[one], "seed": seed, "alpha": 1 + seed / 100} for seed in range(20)}
+    costs = Costs(study(tmp_path, rows=rows))
+    expected, resolved = Costs(costs.preset).student(one), []
+    resolve = lambda config, *rest: resolved.append(config.name) or resolve_recipe(config, *rest)
+    monkeypatch.setattr("workflow.planning.costs.resolve_recipe", resolve)
+    for row in costs.preset.students():
+        assert costs.student(row.run) == dataclasses.replace(expected, name=row.run)
+    assert len(resolved) == 1
 
 
 def test_images_of_a_trial_cost_its_share_of_the_measurement(planned):

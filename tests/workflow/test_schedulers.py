@@ -1,6 +1,9 @@
 """Schedulers: what jobs ask of them, and dry runs with each profile."""
 
 import inspect
+import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +11,7 @@ from snakemake.iocontainers import Wildcards
 
 from sida.config.lookup import ROOT
 from tests.refused import refused
-from tests.workflow.workspace import TINY, forked_snakemake, put, shipped
+from tests.workflow.workspace import TINY, forked_snakemake, heed_interrupts, put, shipped, small, wait_for
 from workflow.planning.costs import driver_cards
 from workflow.planning.requests import Requests, Site, load_site
 from workflow.preset.files import find_preset, presets
@@ -119,13 +122,39 @@ def test_a_training_takes_as_many_nodes_as_its_gpus_need(per_node, nodes):
     assert {key: words.get(key) for key in several} == (several if nodes > 1 else dict.fromkeys(several))
 
 
-def test_jobs_with_a_gpu_go_to_its_partition():
-    words = {"partition": "main", "gpu_partition": "cards", "account": "ours", "extra": "--signal=TERM@120"}
-    measured = asked("measurements", SIDA, gpu=True, **words)
-    assert (measured["slurm_partition"], measured["slurm_account"]) == ("cards", "ours")
-    assert measured["slurm_extra"] == "--signal=TERM@120"
-    assert asked("build", SIDA, **words)["slurm_partition"] == "main"
-    assert "slurm_partition" not in asked("build", SIDA)
+OPTIONS = {"partition": "main", "gpu_partition": "cards", "account": "ours", "extra": "--signal=TERM@120"}
+
+
+@pytest.mark.parametrize(
+    ("names", "gpus"),
+    [
+        (("slurm_partition", "slurm_account", "slurm_extra"), ""),
+        (("lsf_queue", "lsf_project", "lsf_extra"), "-gpu num={} "),
+        (("partition", "account", "extra"), ""),
+    ],
+)
+def test_each_executor_gets_the_sites_options_by_its_own_names(names, gpus):
+    options = lambda *job, **words: [asked(*job, **words)[name] for name in names]
+    extra = OPTIONS["extra"]
+    assert options("measurements", SIDA, gpu=True, **OPTIONS) == ["cards", "ours", gpus.format(1) + extra]
+    assert options("students", SIDA, **OPTIONS) == ["cards", "ours", gpus.format(8) + extra]
+    assert options("build", SIDA, **OPTIONS) == ["main", "ours", extra]
+    # Without a value an empty text: a submit command may name it.
+    assert options("build", SIDA) == ["", "", ""]
+
+
+def test_an_executor_that_would_drop_what_a_job_needs_is_one_line():
+    job = lambda **resources: SimpleNamespace(wildcards=SIDA, resources=resources)
+    named, plain = Requests(PAPER, Site(account="ours")), Requests(PAPER, Site())
+    refused("executor condor: .*account", named.check_executor, "condor", [])
+    refused("executor condor: .*gpus", plain.check_executor, "condor", [job(gpu=0), job(gpu=1)])
+    plain.check_executor("condor", [job(gpu=0)])
+    for executor in ("lsf", "cluster-generic"):
+        named.check_executor(executor, [job(gpu=8, nodes=1)])
+        refused(f"executor {executor}: .*2 nodes", plain.check_executor, executor, [job(gpu=8, nodes=2)])
+    named.check_executor("slurm", [job(gpu=8, nodes=2)])
+    # Without a scheduler nothing is asked for.
+    Requests(PAPER, None).check_executor("local", [job(gpu=8)])
 
 
 def test_without_a_scheduler_gpus_alone_are_asked_for_and_a_job_does_not_plan_itself_again():
@@ -189,18 +218,14 @@ def run(folder, profile, preset, *arguments):
     return forked_snakemake(folder, *words, environment={"SIDA_SITE": "site.yaml"})
 
 
-def quick(profile, preset):
-    """One run for each profile; another test here runs the generic one."""
-    return preset == "demo" and profile != "generic"
+#: Jobs ask every scheduler for the same, so one profile reads all presets, and the demo is read with each profile.
+#: Another test here runs the generic one.
+DRY = [(profile, "demo") for profile in PROFILES] + [("slurm", preset) for preset in presets() if preset != "demo"]
 
 
 @pytest.mark.parametrize(
     ("profile", "preset"),
-    [
-        pytest.param(profile, preset, marks=[] if quick(profile, preset) else pytest.mark.slow)
-        for preset in presets()
-        for profile in PROFILES
-    ],
+    [pytest.param(*dry, marks=[] if dry == ("slurm", "demo") else pytest.mark.slow) for dry in DRY],
 )
 def test_a_dry_run_plans_everything_and_writes_nothing(profile, preset, tmp_path):
     status, text = run(tmp_path, profile, preset, "-n")
@@ -235,12 +260,17 @@ rule whole:
 """
 
 
+def _submit(folder):
+    """A command that notes its first argument, starts the script that the second names, and prints a job's id."""
+    (folder / "submit").write_text('#!/bin/sh\necho "$1" >> asked.txt\nsh "$2" > log.txt 2>&1 &\necho $!\n')
+    (folder / "submit").chmod(0o755)
+
+
 @pytest.mark.slow
 def test_the_generic_profile_hands_jobs_to_the_command_that_the_user_names(tmp_path):
     """The command gets what a job asks for and the job's script; a job that fails is sent again."""
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
-    (tmp_path / "submit").write_text('#!/bin/sh\necho "$1" >> asked.txt\nsh "$2" > log.txt 2>&1 &\necho $!\n')
-    (tmp_path / "submit").chmod(0o755)
+    _submit(tmp_path)
     command = f"{tmp_path}/submit {{threads}}-{{resources.gpu}}-{{resources.mem_mb}}-{{resources.runtime}}"
     words = ["--workflow-profile", str(ROOT / "profiles/generic"), "--cluster-generic-submit-cmd", command]
     words += ["--seconds-between-status-checks", "1", "--latency-wait", "10"]
@@ -249,3 +279,28 @@ def test_the_generic_profile_hands_jobs_to_the_command_that_the_user_names(tmp_p
     assert (tmp_path / "made.txt").read_text() == "1\n2\n"
     asked = (tmp_path / "asked.txt").read_text().split()
     assert asked == ["3-1-9001-60", "3-1-9001-60", "1-0-8000-60", "1-0-8000-60"]
+
+
+@pytest.mark.slow
+def test_a_submit_command_can_name_what_the_site_says(tmp_path):
+    """Jobs of the workflow itself, and what an interrupt cancels."""
+    workspace, arguments = small(tmp_path)
+    _submit(tmp_path)
+    put(tmp_path / "site.yaml", "partition: main\ngpu_partition: cards\naccount: ours\n")
+    put(tmp_path / "cancel", '#!/bin/sh\necho "$@" >> cancelled.txt\nkill "$@"\n').chmod(0o755)
+    command = f"{tmp_path}/submit {{resources.partition}}-{{resources.account}}-{{resources.extra}}-{{resources.gpu}}"
+    words = ["-m", "snakemake", "--workflow-profile", str(ROOT / "profiles/generic"), "--latency-wait", "10"]
+    words += ["--cluster-generic-submit-cmd", command, "--cluster-generic-cancel-cmd", str(tmp_path / "cancel")]
+    words += ["--seconds-between-status-checks", "1", "--config", "gpus=1"]
+    run = subprocess.Popen(
+        [sys.executable, *words, *arguments[:2], "--", "results/small/teachers/digits-short/network.safetensors"],
+        cwd=tmp_path,
+        env={**workspace.environment(), "SIDA_SITE": "site.yaml"},
+        preexec_fn=heed_interrupts,
+        start_new_session=True,
+    )
+    wait_for((tmp_path / "results/small/teachers/digits-short/train.jsonl").exists, 600)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(600) != 0
+    assert (tmp_path / "asked.txt").read_text() == "cards-ours--1\n"
+    assert (tmp_path / "cancelled.txt").read_text().strip().isdecimal()

@@ -156,6 +156,7 @@ class Costs:
         self.gpu = self.assumptions.gpu(self.gpu_name)
         self.width = max(1, min(gpus, preset.settings.gpus))
         self.fresh, self.registry = fresh, load_registry()
+        self._recipes: dict[tuple[Any, ...], Any] = {}
 
     @functools.cache  # noqa: B019 - costs live as long as their plan
     def of(self, stage: str, name: str) -> Cost:
@@ -200,17 +201,22 @@ class Costs:
         return self.preset.architecture(teacher) or self.like(teacher)
 
     def resolved(self, run: str) -> tuple[Any, dict[str, Any]]:
-        """Resolved settings of a student, for a GPU if the preset uses one, and the network of its teacher.
+        """Resolved settings of a student but for its name, α and seed, and the network of its teacher.
+
+        They are for a GPU if the preset uses one.
 
         Raises:
             UserError: The network is unknown.
         """
-        teacher = self.preset.runs[run].teacher
+        teacher, alike = self.preset.runs[run].teacher, self.preset.alike(self.preset.runs[run])
         network = self.network(teacher)
         if network is None:
             place = f"{self.preset.source}: teachers.{teacher}"
             raise UserError(place, "has no network, so that its cost is unknown", "add it")
-        return resolve_recipe(from_mapping(DistillConfig, self.preset.training(run).spec, run), network, run), network
+        if alike not in self._recipes:
+            spec = self.preset.training(run).spec
+            self._recipes[alike] = resolve_recipe(from_mapping(DistillConfig, spec, run), network, run)
+        return self._recipes[alike], network
 
     def student(self, run: str) -> Cost:
         """A distillation.

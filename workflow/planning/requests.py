@@ -82,6 +82,36 @@ def load_site(own: Iterable[Path] = ()) -> Site:
     return site
 
 
+@dataclasses.dataclass(frozen=True)
+class Executor:
+    """How an executor of Snakemake takes a job's partition, account, further options, GPUs and nodes.
+
+    Attributes:
+        partition: Resource with the partition or queue.
+        account: Resource with the account or project.
+        extra: Resource with further options of the submit command.
+        gpus: Further option for a number of GPUs; empty: the executor reads the resource ``gpu``.
+        nodes: Whether a job may have several nodes.
+    """
+
+    partition: str
+    account: str
+    extra: str
+    gpus: str = ""
+    nodes: bool = False
+
+
+#: By the executor's name. Each reads its own resources, so a job carries those of all.
+EXECUTORS = {
+    "slurm": Executor("slurm_partition", "slurm_account", "slurm_extra", nodes=True),
+    # Its plugin has no resource for GPUs (0.3.3).
+    "lsf": Executor("lsf_queue", "lsf_project", "lsf_extra", gpus="-gpu num={}"),
+    # The submit command names resources: {resources.partition}.
+    "cluster-generic": Executor("partition", "account", "extra"),
+}
+#: Executors on this machine; they read none of these.
+HERE = ("local", "dryrun", "touch")
+
 #: Minutes of every job for starting Python, reading data and writing results.
 START_MINUTES = 30.0
 #: GB of main memory: of a process with torch; of a measuring job; of an import per GB of its file.
@@ -120,17 +150,54 @@ class Requests:
             asked = {"gpu": lambda wildcards: self.gpus(stage, wildcards), "nodes": 1}
         if not self.scheduled:
             return asked
-        site, on_gpu = self.site, (gpu or stage in TRAINED) and self.preset.settings.gpus > 0
-        named = {
-            "slurm_partition": (site.gpu_partition or site.partition) if on_gpu else site.partition,
-            "slurm_account": site.account,
-            "slurm_extra": site.extra,
-        }
-        asked |= {key: value for key, value in named.items() if value is not None}
+        for executor in EXECUTORS.values():
+            asked |= self._options(executor, stage, gpu)
         if not self.inside:
             asked["runtime"] = lambda wildcards, attempt: self.minutes(stage, wildcards, attempt, share)
             asked["mem_mb"] = lambda wildcards, attempt: self.memory_mb(stage, wildcards, attempt)
         return asked | (self._nodes(stage) if stage in TRAINED else {})
+
+    def _options(self, executor: Executor, stage: str, gpu: bool) -> dict[str, Value]:
+        """Resources that an executor reads; without a value an empty text, which a submit command can name."""
+        site, on_gpu = self.site, (gpu or stage in TRAINED) and self.preset.settings.gpus > 0
+        partition = (site.gpu_partition or site.partition) if on_gpu else site.partition
+
+        def extra(wildcards: Any) -> str:
+            gpus = self.gpus(stage, wildcards) if stage in TRAINED else 1
+            return " ".join(filter(None, [executor.gpus.format(gpus) if gpus else "", site.extra]))
+
+        return {
+            executor.partition: partition or "",
+            executor.account: site.account or "",
+            executor.extra: extra if executor.gpus and on_gpu else site.extra or "",
+        }
+
+    def check_executor(self, name: str, jobs: Iterable[Any]) -> None:
+        """Refuses an executor that would drop an option of the site file or a job's GPUs, or gives a job one node.
+
+        Args:
+            name: Name of Snakemake's executor.
+            jobs: Snakemake's jobs to run.
+
+        Raises:
+            UserError: The executor drops one of these.
+        """
+        if not self.scheduled or name in HERE:
+            return
+        executor, remedy = EXECUTORS.get(name), f"use one of {', '.join(EXECUTORS)} (docs/cluster.md)"
+        if executor is None:
+            options = [key for key in ("partition", "gpu_partition", "account", "extra") if getattr(self.site, key)]
+            dropped = options or ["gpus"] * any(job.resources.get("gpu") for job in jobs)
+            if dropped:
+                fault = f"is unknown here, and jobs would lose {', '.join(dropped)}"
+                raise UserError(f"executor {name}", fault, remedy)
+        elif not executor.nodes:
+            for job in jobs:
+                if (nodes := job.resources.get("nodes") or 1) > 1:
+                    fault = (
+                        f"{_name(job.wildcards)} needs {nodes} nodes (gpus_per_node of the site file), a job gets one"
+                    )
+                    raise UserError(f"executor {name}", fault, "lower the preset's gpus, or use slurm")
 
     def _nodes(self, stage: str) -> dict[str, Value]:
         """Nodes of a training; the job starts one launcher on each of several nodes (see workflow.launch)."""

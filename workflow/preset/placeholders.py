@@ -45,9 +45,7 @@ def check_trainings(preset: Preset) -> None:
         _check_shapes(spec["network"], spec["dataset"], f"{where}.network.kwargs")
     seen = set[tuple[Any, ...]]()
     for run in preset.students():
-        # Sheets have hundreds of rows, many of which differ only in numbers.
-        empty = tuple(cell is None for cell in (run.init, run.guide, run.alpha))
-        if (alike := (run.method, run.recipe, run.teacher, run.dataset, empty)) not in seen:
+        if (alike := preset.alike(run)) not in seen:
             seen.add(alike)
             _check_student(preset, run)
 

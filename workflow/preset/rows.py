@@ -218,6 +218,11 @@ class Rows:
         """Recipe of a row as the preset or its file gives it; empty for a row without one."""
         return self.settings.recipes.get(run.recipe or "", {})
 
+    def alike(self, run: SheetRow) -> tuple[Any, ...]:
+        """Key of rows whose trainings have equal settings but for names, α and seed; sheets have hundreds of rows."""
+        empty = tuple(cell is None for cell in (run.init, run.guide, run.alpha))
+        return (run.method, run.recipe, run.teacher, run.dataset, empty)
+
     def options(self, run: SheetRow) -> Any:
         """Options of a row's method from its recipe; None if the method has none.
 
