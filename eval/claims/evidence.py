@@ -1,4 +1,4 @@
-"""Evidence for claims: measured rows with their training logs, or the published numbers alone; and what it decides."""
+"""Evidence for claims: measured rows with their training logs, or the published numbers alone."""
 
 from __future__ import annotations
 
@@ -8,88 +8,24 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from eval.contrasts import CONFIDENCE, Blocks, Interval, NotMeasuredError, difference, interval_of, mean_interval
+from eval.claims.finding import Operand
+from eval.contrasts import DECIDING, Blocks, Interval, NotMeasuredError, difference, interval_of, mean_interval
 from eval.results.identity import Identity, barred, comparable
 from eval.results.logs import Point, has_log, has_metric, logged, read_evaluations, read_log
 from eval.results.published import PUBLISHED_TRIALS, Published, published_number
-from eval.results.sheet import SheetRow, check_columns, matching, seen_by
+from eval.results.retraining import KNOWN, Retraining
+from eval.results.sheet import SheetRow, matching, seen_by
 from eval.results.summary import Estimate, Measurements
-from sida.config.settings import Finite, Natural, Range
-from sida.errors import SettingError, UserError
+from sida.errors import UserError
 
-Outcome = Literal["supported", "contradicted", "not decided here"]
-UNDECIDED: Outcome = "not decided here"
-#: Coverage of intervals over evaluation trials; over training seeds it is 95 %.
-TRIALS = 0.99
 #: Standard errors with this coverage where the noise is known.
 Z = 2.6
-#: Degrees of freedom of a variance that is taken from a source instead of measured.
-KNOWN = 1e9
+#: Columns in which the training seeds of one generator are equal.
+_SETTINGS = ("method", "alpha", "recipe", "sampler", "guide", "dataset", "protocol")
 #: The median of n values scatters this many times as much as their mean.
 _MEDIAN = 1.2533
-
-
-@dataclass(frozen=True)
-class Operand:
-    """A generator in a comparison: a measured row (by id or conditions), a published number, or both; or a number.
-
-    Attributes:
-        run: Row of the sheet.
-        where: Conditions on the sheet instead: the rows of one generator's training seeds.
-        published: Id in ``results/published``; beside a row, the number that decides the papers' statements.
-        value: A stated number instead, for rule RATIO.
-        label: Description of ``value``.
-    """
-
-    run: str | None = None
-    where: dict[str, Any] | None = None
-    published: str | None = None
-    value: Finite | None = None
-    label: str = ""
-
-    def __post_init__(self) -> None:
-        if (self.value is not None) != bool(self.label):
-            raise SettingError("value", "a stated number needs a label that says what it is, and only that has a label")
-        if self.run is not None and self.where is not None:
-            raise SettingError("run", "use only one of run and where")
-        if not self.named and self.published is None and self.value is None:
-            raise SettingError("run", "name a run, conditions (where) or a published number")
-        check_columns("where", self.where or ())
-
-    @property
-    def named(self) -> bool:
-        """Whether the operand names rows of the sheet."""
-        return self.run is not None or self.where is not None
-
-    def __str__(self) -> str:
-        conditions = ", ".join(f"{key} {value}" for key, value in (self.where or {}).items())
-        return self.run or conditions or self.published or self.label
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The outcome of a comparison with the numbers behind it."""
-
-    outcome: Outcome
-    evidence: str
-    numbers: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Retraining:
-    """Scatter of a network that is trained again with another seed.
-
-    Attributes:
-        std: Relative standard deviation by metric; a metric that is not listed has none.
-        source: Its source.
-        df: Degrees of freedom of a measured scatter; 0 for one that is taken from a publication.
-    """
-
-    std: dict[str, Annotated[float, Range(least=0, most=10)]]
-    source: str
-    df: Natural = 0
 
 
 @dataclass(frozen=True)
@@ -111,7 +47,9 @@ class Side:
     @property
     def mean(self) -> float:
         """Mean, of training seeds the mean of the teachers' means."""
-        return statistics.fmean(map(statistics.fmean, self.seeds.values())) if self.seeds else self.estimate.mean
+        if not self.seeds:
+            return self.estimate.mean
+        return statistics.fmean(statistics.fmean(cell.values()) for cell in self.seeds.values())
 
     @property
     def text(self) -> str:
@@ -132,11 +70,12 @@ class Side:
         With training seeds of both sides it is Welch's within teachers.
         """
         if self.seeds and other.seeds and by:
-            scaled = {name: [other_by / by * one for one in values] for name, values in other.seeds.items()}
-            found = difference(self.seeds, scaled)
-            return found.moved(by, value - by * found.value)
-        confidence = CONFIDENCE if self.seeds or other.seeds else TRIALS
-        return interval_of(value, self.variances(by) + other.variances(other_by), confidence)
+            scaled = {
+                name: {seed: other_by / by * one for seed, one in cell.items()} for name, cell in other.seeds.items()
+            }
+            interval = difference(self.seeds, scaled, DECIDING)
+            return interval.moved(by, value - by * interval.value)
+        return interval_of(value, self.variances(by) + other.variances(other_by), DECIDING)
 
 
 @dataclass(frozen=True)
@@ -146,7 +85,7 @@ class Evidence:
     Attributes:
         by_published: Decide from the published numbers themselves instead of measurements.
         students: Folder with the training logs of each run.
-        retraining: Scatter of a single training; None: no statement is about training.
+        retraining: Scatter of a single training; without that of a metric a single training decides nothing about it.
     """
 
     measurements: Measurements
@@ -155,55 +94,75 @@ class Evidence:
     by_published: bool = False
     retraining: Retraining | None = None
 
-    def side(self, operand: Operand, metric: str, where: str, seeds: int = 1, images: int | None = None) -> Side:
+    def side(
+        self, operand: Operand, metric: str, seeds: int = 1, images: int | None = None, *, scatter: bool = True
+    ) -> Side:
         """A side of a comparison: its mean with the noise of evaluation and of training.
 
         Args:
             operand: The generator; with ``seeds`` above 1 all rows that meet its conditions.
             metric: Key of the metric.
-            where: Place of the operand in the file, for messages.
             seeds: Least number of training seeds.
             images: Evaluation during training that counts in place of the kept network, by the images seen.
+            scatter: Whether a single training stands for its method, so that the scatter of a repeated training counts.
 
         Raises:
-            NotMeasuredError: Not measured, not published, too few seeds, or a single trial.
+            NotMeasuredError: Not measured, not published, too few seeds, a single trial, or an unknown scatter.
             UserError: Conditions that match several runs where one counts.
         """
         if operand.value is not None:
             return Side(operand.label, Estimate(operand.value, 0.0, 1), [(0.0, 1)])
         if self.by_published or not operand.named:
-            return self._printed(operand, metric, where, seeds)
+            return self._printed(operand, metric, seeds, scatter)
         names = self.runs_of(operand, seeds)
         if seeds == 1:
             if len(names) > 1:
-                raise UserError(f"{where}.where", f"{operand} matches {', '.join(names)}", "pick one run")
+                raise UserError("", f"{operand} matches {', '.join(names)}", "pick one run")
             found = self._mean(names[0], metric, images)
             if found.std is None:
                 raise NotMeasuredError("", "a single trial says nothing about the noise; measure at least two")
             noise = [(found.std**2 / found.trials, max(1.0, len(self.measurements.trials(names[0], metric)) - 1.0))]
-            if names[0] not in self.runs or self.runs[names[0]].method not in ("data", "teacher"):
-                noise += self._scatter(metric, found.mean)
+            if scatter and (names[0] not in self.runs or self.runs[names[0]].method not in ("data", "teacher")):
+                noise.append(self._retrained(metric, found.mean))
             return Side(self.label(names[0]), found, noise)
-        blocks: dict[str, list[float]] = {}
+        self.require_alike(names)
+        blocks: dict[str, dict[int, float]] = {}
         for name in names:
-            teacher = self.runs[name].teacher if name in self.runs else None
-            blocks.setdefault(teacher or "", []).append(self._mean(name, metric, images).mean)
-        name = f"{self.label(names[0])}; {len(names)} training seeds"
-        return Side(name, Estimate.of([value for values in blocks.values() for value in values]), seeds=blocks)
+            known = self.runs.get(name)
+            cell = blocks.setdefault((known and known.teacher) or "", {})
+            # A row without a seed of its own has the preset's, as any other such row.
+            seed = -1 if known is None or known.seed is None else known.seed
+            if seed in cell:
+                raise NotMeasuredError("", f"{operand} names two trainings with one seed; run '{name}' is the second")
+            cell[seed] = self._mean(name, metric, images).mean
+        name = f"{self.label(names[0])}; {len(names)} trainings"
+        return Side(name, Estimate.of([value for cell in blocks.values() for value in cell.values()]), seeds=blocks)
 
-    def _printed(self, operand: Operand, metric: str, where: str, seeds: int) -> Side:
+    def _printed(self, operand: Operand, metric: str, seeds: int, scatter: bool) -> Side:
         if seeds > 1:
             raise NotMeasuredError("", "the papers report one training of each")
-        number = self.quoted(operand, where)
+        number = self.quoted(operand)
         found = Estimate(number.value, float(number.std) if number.std else 0.0, PUBLISHED_TRIALS)
         noise = [((found.std or 0.0) ** 2 / PUBLISHED_TRIALS, PUBLISHED_TRIALS - 1.0)]
         # Teachers, of which the lowest of three runs is printed, are given networks.
-        noise += [] if number.lowest_of else self._scatter(metric, found.mean)
+        if scatter and not number.lowest_of:
+            noise.append(self._retrained(metric, found.mean))
         return Side(f"{number.row_label}, published", found, noise)
 
-    def _scatter(self, metric: str, mean: float) -> list[tuple[float, float]]:
-        again = self.retraining.std.get(metric) if self.retraining else None
-        return [((again * mean) ** 2, self.retraining.df or KNOWN)] if again and self.retraining else []
+    def scatter(self, metric: str) -> tuple[float, float]:
+        """Relative standard deviation of a repeated training, and its degrees of freedom.
+
+        Raises:
+            NotMeasuredError: It is unknown.
+        """
+        if self.retraining is None or metric not in self.retraining.std:
+            fault = f"nothing says how much {metric} scatters when a network is trained again"
+            raise NotMeasuredError("", f"{fault}, so a single training decides nothing")
+        return self.retraining.std[metric], self.retraining.df or KNOWN
+
+    def _retrained(self, metric: str, mean: float) -> tuple[float, float]:
+        std, df = self.scatter(metric)
+        return (std * mean) ** 2, df
 
     def _mean(self, run: str, metric: str, images: int | None) -> Estimate:
         """Measured mean of the kept network, or that of an evaluation during training."""
@@ -272,26 +231,83 @@ class Evidence:
             raise NotMeasuredError("", f"{have}; this claim is about training and needs {seeds}")
         return measured
 
+    def require_alike(self, names: Sequence[str], apart: str = "") -> None:
+        """Requires that rows are trainings of one generator: equal settings and lengths, and different networks.
+
+        Args:
+            names: Ids of measured rows.
+            apart: Column (or ``length``) in which they may differ.
+
+        Raises:
+            NotMeasuredError: Two of them differ in more than teacher and seed, or have one network.
+        """
+        networks: dict[str, str] = {}
+        facts = {name: {**self._settings(name), "length": self.length(name)} for name in names}
+        for name in names:
+            first, mine = facts[names[0]], facts[name]
+            for key in first | mine:
+                if key != apart and first.get(key) != mine.get(key):
+                    raise NotMeasuredError("", f"not compared: rows '{names[0]}' and '{name}' differ in {key}")
+            digest = self.measurements.of_run(name)[0].network_sha256
+            if digest and (other := networks.setdefault(digest, name)) != name:
+                raise NotMeasuredError("", f"not compared: rows '{other}' and '{name}' are one network")
+
+    def require_common(self, operands: Iterable[Operand], columns: Sequence[str]) -> None:
+        """Requires that operands have equal values of columns, or ``length``: images of the trainings.
+
+        Raises:
+            NotMeasuredError: They differ, or it is unknown.
+        """
+        for column in columns:
+            sides = {str(operand): self._values(operand, column) for operand in operands}
+            first, *others = sides.items()
+            if differing := next((name for name, values in others if values != first[1]), None):
+                raise NotMeasuredError("", f"not compared: {first[0]} and {differing} differ in {column}")
+            if None in first[1]:
+                raise NotMeasuredError("", f"nothing says which {column} {first[0]} has")
+
+    def _values(self, operand: Operand, column: str) -> set[Any]:
+        names = self.runs_of(operand)
+        if column == "length":
+            return {self.length(name) for name in names}
+        return {getattr(self.runs[name], column) if name in self.runs else None for name in names}
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        """Columns of a row and of the rows that it starts from; teacher and seed may differ."""
+        if (row := self.runs.get(name)) is None:
+            return {}
+        start = {f"{key} of its start": value for key, value in self._settings(row.init).items()} if row.init else {}
+        return {column: getattr(row, column) for column in _SETTINGS} | start
+
+    def length(self, name: str) -> int | None:
+        """Images of a training and of the one that it starts from; None without their logs."""
+        row = self.runs.get(name)
+        before = self.length(row.init) if row is not None and row.init else 0
+        if before is None or self.students is None:
+            return None
+        paths = [self.students / name / log for log in ("train.jsonl", "evaluations.jsonl")]
+        seen = [int(record["nimg"]) for path in paths if has_log(path) for record in read_log(path)]
+        return before + max(seen) if seen else None
+
     def _named(self, operand: Operand) -> list[str]:
         if operand.run is not None:
             return [operand.run]
         return [run.run for run in matching(self.runs, operand.where)] if operand.where else []
 
-    def identities(self, operands: Mapping[str, Operand], metric: str, across: str, where: str) -> dict[str, Identity]:
+    def identities(self, operands: Mapping[str, Operand], metric: str, across: str) -> dict[str, Identity]:
         """Identities of the values that are compared, by operand; without ``across`` the first one stands for all.
 
         Args:
             operands: Operands by key.
             metric: Key of the metric.
             across: Reason why values of other identities may be compared; empty: they may not.
-            where: Place of the comparison, for messages.
 
         Raises:
             NotMeasuredError: Values that may not be compared.
         """
         found: dict[str, tuple[str, Identity]] = {}
         for key, operand in operands.items():
-            for name, one in self._identities(operand, metric, across, f"{where}.{key}"):
+            for name, one in self._identities(operand, metric, across):
                 if why := barred(one):
                     raise NotMeasuredError("", f"not decided: {name}: {why}")
                 other, known = found.setdefault(key if across else "", (name, one))
@@ -299,11 +315,11 @@ class Evidence:
                     raise NotMeasuredError("", f"not compared: {other} and {name}: {reason}")
         return {key: one for key, (_, one) in found.items()}
 
-    def _identities(self, operand: Operand, metric: str, across: str, where: str) -> list[tuple[str, Identity]]:
+    def _identities(self, operand: Operand, metric: str, across: str) -> list[tuple[str, Identity]]:
         if operand.value is not None:
             return []
         if operand.published is not None and (self.by_published or not operand.named):
-            number = self.quoted(operand, where)
+            number = self.quoted(operand)
             return [(f"{number.row_label}, published", number.identity)]
         names = [] if self.by_published else self._named(operand)
         measured = [name for name in names if self.measurements.has(name, metric)]
@@ -311,7 +327,7 @@ class Evidence:
         if not across or operand.published is None or not found:
             return found
         # A pair that is declared is one of printed numbers; each side must be measured like its own.
-        number = self.quoted(operand, where)
+        number = self.quoted(operand)
         return found if number.identity.quoted else [(f"{number.row_label}, published", number.identity), *found]
 
     def _identity(self, run: str, metric: str) -> Identity:
@@ -335,7 +351,7 @@ class Evidence:
         text = self.runs[run].label if run in self.runs else run
         return f"{text}, NFE {nfe}" if nfe and nfe > 1 else text
 
-    def quoted(self, operand: Operand, where: str) -> Published:
+    def quoted(self, operand: Operand) -> Published:
         """The published number of an operand.
 
         Raises:
@@ -344,7 +360,7 @@ class Evidence:
         """
         if operand.published is None:
             raise NotMeasuredError("", f"no published number for {operand}")
-        return published_number(operand.published, f"{where}.published")
+        return published_number(operand.published, "")
 
     def curve(self, run: str, metric: str, finite: bool = True) -> tuple[Point, ...]:
         """Evaluations of a run during training; with ``finite`` False a NaN counts as infinity.
@@ -388,7 +404,7 @@ class Evidence:
             raise NotMeasuredError("", f"no training log of run '{run}'")
         return path
 
-    def quantity(self, operand: Operand, quantity: str, gpus: str, where: str) -> Side:
+    def quantity(self, operand: Operand, quantity: str, gpus: str) -> Side:
         """A side of a comparison of a quantity of the training logs, or of ``nfe``.
 
         Raises:
@@ -396,7 +412,7 @@ class Evidence:
         """
         printed = operand.published is not None and (self.by_published or not operand.named)
         if printed:
-            number = self.quoted(operand, where)
+            number = self.quoted(operand)
             if quantity == "nfe" and not number.nfe.isdecimal():
                 raise NotMeasuredError("", f"no number of evaluations is printed of {number.row_label}")
             value = float(number.nfe) if quantity == "nfe" else number.value
@@ -442,38 +458,3 @@ def show(estimate: Estimate) -> str:
         return f"{estimate.mean:.4g}"
     decimals = max(0, 1 - math.floor(math.log10(estimate.std)))
     return f"{estimate.mean:.{decimals}f} ± {estimate.std:.{decimals}f}"
-
-
-def decided(
-    found: Interval, text: str, numbers: Mapping[str, Any], low: float = 0.0, high: float = math.inf
-) -> Finding:
-    """Decides by a value whose whole interval must lie between two bounds.
-
-    Args:
-        found: The interval. If teachers differ by an F test and decide differently, nothing is decided.
-        text: Evidence before the interval.
-        numbers: Numbers of the finding; added are the interval's ends (``low``, ``high``), its coverage
-            (``confidence``), ``df``, and ``p`` of the nearest value that would turn the verdict.
-        low: Lower bound.
-        high: Upper bound.
-    """
-
-    def judge(one: Interval) -> Outcome:
-        if low <= one.low and one.high <= high:
-            return "supported"
-        return "contradicted" if one.high < low or one.low > high else UNDECIDED
-
-    ends = {"low": found.low, "high": found.high, "confidence": found.confidence, "df": found.df}
-    known = {**numbers, **ends}
-    outcome = judge(found)
-    text += f", {100 * found.confidence:.0f} % interval {found.low:.3g} to {found.high:.3g}"
-    bounds = [bound for bound in (low, high) if math.isfinite(bound)]
-    if found.standard_error > 0 and bounds:
-        known["p"] = max(map(found.p_value, bounds))
-        text += " (p < 0.0001)" if known["p"] < 1e-4 else f" (p {known['p']:.2g})"
-    if len(found.blocks) > 1:
-        each = (f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}] ({name})" for name, one in found.blocks.items())
-        text += f"; by teacher {', '.join(each)}"
-        if found.blocks_differ and {judge(one) for one in found.blocks.values()} != {outcome}:
-            return Finding(UNDECIDED, text + ", which differ by more than their seeds do", known)
-    return Finding(outcome, text, known)

@@ -6,16 +6,20 @@ import json
 import math
 from pathlib import Path
 
-from eval.claims.evidence import Evidence, Operand
-from eval.claims.rules import RULES, Claim, Rule
+from eval.claims.claim import Claim
+from eval.claims.evidence import Evidence
+from eval.claims.finding import Operand
+from eval.claims.rules import RULES
 from eval.claims.write import Verdict, decide
 from eval.results.published import load_published
+from eval.results.retraining import Retraining
 from eval.results.sheet import SheetRow
 from eval.results.summary import Measurement, Measurements
-from sida.config.settings import from_mapping
 
 PUBLISHED = load_published()
 A, B = Operand(run="a"), Operand(run="b")
+#: Networks that are the same when they are trained again: verdicts are about them alone.
+STILL = Retraining(std=dict.fromkeys(("fd", "fid", "is", "fd_pixel", "accuracy"), 0.0), source="made up")
 
 
 def rows_of(**conditions) -> Operand:
@@ -27,7 +31,7 @@ def lines(run, values, metric="fd", **files):
     """Measurements of a run, one for each trial."""
     columns = {
         "n": 5000, "seed_first": None, "seed_last": None, "nfe": 1, "protocol": "p", "settings": f"kind key={metric}",
-        "classes": "data", "resolution": "8", "reference_sha256": "0", "network_sha256": "0", "device": "d",
+        "classes": "data", "resolution": "8", "reference_sha256": "0", "network_sha256": "", "device": "d",
         "code_version": "v", "date": "2025-01-01",
     } | files  # fmt: skip
     return [Measurement(run, run, trial, metric, value, **columns) for trial, value in enumerate(values)]
@@ -39,29 +43,32 @@ def spread(mean, std, trials=10):
     return [mean + half * (-1) ** i for i in range(trials)]
 
 
-def made(rows, sheet, students=None, retraining=None) -> Evidence:
+def made(rows, sheet, students=None, retraining=STILL) -> Evidence:
     """Evidence of measurements and rows of the sheet."""
     known = {row.run: row for row in sheet}
     return Evidence(Measurements(rows, "m.csv"), known, students, retraining=retraining)
 
 
-def evidence(*rows, students=None, retraining=None) -> Evidence:
-    """Evidence of measured runs, whose recipe is the part of their name before ``-``."""
+def evidence(*rows, students=None, retraining=STILL) -> Evidence:
+    """Evidence of measured runs with seeds of their own, whose recipe is the part of their name before ``-``."""
     measured = [line for row in rows for line in row]
     names = dict.fromkeys(line.run for line in measured)
-    sheet = [SheetRow(name, name, "sid", "x", recipe=name.partition("-")[0]) for name in names]
+    sheet = [SheetRow(run, run, "sid", "x", recipe=run.partition("-")[0], seed=n) for n, run in enumerate(names)]
     return made(measured, sheet, students, retraining)
 
 
-def rule(**settings) -> Rule:
-    """A comparison with these settings."""
-    return from_mapping(RULES[settings["rule"]], settings, "part")
+def claim(name, *parts, **facts) -> Claim:
+    """A claim of comparisons by their settings."""
+
+    def decide_parts(evidence):
+        return [RULES[part["rule"]](evidence, **{k: v for k, v in part.items() if k != "rule"}) for part in parts]
+
+    return Claim(id=name, statement="x", decide=decide_parts, **facts)
 
 
 def verdict(found, *parts, **settings) -> Verdict:
     """The verdict on a claim of these comparisons, or of one with these settings."""
-    claim = from_mapping(Claim, {"id": "X", "statement": "x", "parts": parts or [settings]}, "claim")
-    (decided,) = decide([claim], found)
+    (decided,) = decide([claim("X", *(parts or [settings]))], found)
     return decided
 
 
