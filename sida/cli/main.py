@@ -240,7 +240,7 @@ def whole(option: str, least: int = 0, most: int = _MOST) -> Callable[[str], int
         if not least <= value <= most:
             bound = f"at least {least}" if value < least else f"at most {most}"
             raise UserError(option, f"must be {bound}, got {text}")
-        return value
+        return int(value)
 
     return read
 
