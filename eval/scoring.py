@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eval.measuring.arrays import as_pixels
+from eval.measuring.order import Groups
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.score import NetworkFile, Score, names_network, score_images
 from eval.measuring.sources import CallableSource, callable_name
@@ -83,6 +84,7 @@ def score(
     extractors: Mapping[str, Mapping[str, Any]] | None = None,
     allow_duplicates: bool = False,
     against: Any = None,
+    groups: Groups | None = None,
     value_range: tuple[float, float] | None = None,
 ) -> ScoreRow:
     """Measures images under a protocol, as ``sida score`` does.
@@ -107,6 +109,7 @@ def score(
         allow_duplicates: Accept equal images.
         against: Images in the place of the protocol's references, for a comparison of two sets (protocol ``pair``);
             files, images in memory, a function or a generator (seeds 0, 1, 2, …, as many as the first set has images).
+        groups: ``trials`` or ``classes``: what folders of images or parts of their names are, where both readings fit.
         value_range: Values of floats in memory that stand for black and white, such as ``(-1, 1)``.
 
     Raises:
@@ -121,6 +124,7 @@ def score(
         "references": references,
         "extractors": extractors,
         "allow_duplicates": allow_duplicates,
+        "groups": groups,
     }
     with tempfile.TemporaryDirectory() as folder, _named_as_given(folder):
         source = _filed(images, Path(folder) / "images.npz", value_range, "images")

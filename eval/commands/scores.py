@@ -35,6 +35,8 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--like", metavar="TABLE", help="a row for this table, with its protocol, columns and decimals")
     add_whole(parser, "--trials", "disjoint trials (default: all that fit)", 1, metavar="T")
+    groups = "what folders or parts of names are, where both readings fit"
+    add("--groups", choices=["trials", "classes"], help=groups)
     add_whole(parser, "--num-samples", "images of a trial; another n than the protocol's is not comparable", 2)
     add("--dataset", metavar="JSON", help="data set for references made here (spec or file)")
     add("--reference", action="append", default=[], metavar="KEY=FILE", help="file of a reference")
@@ -107,7 +109,7 @@ def _score(args: argparse.Namespace) -> int:
         nfe = nfe or images.sampler.nfe
     if args.like and family is None and (nfe or 1) == 1:
         family, nfe = "One Step", 1
-    given = ("trials", "num_samples", "allow_duplicates", "fast", "against", "batch_size", "saw")
+    given = ("trials", "num_samples", "allow_duplicates", "fast", "against", "batch_size", "groups", "saw")
     settings = {key: getattr(args, key) for key in given}
     settings |= {"device": device, "family": family or "", "nfe": nfe}
     settings["dataset"] = load_spec(args.dataset, "--dataset") if args.dataset else None

@@ -13,6 +13,7 @@ from typing import Any
 
 from eval.features.base import Extractor
 from eval.features.registry import make_extractors
+from eval.measuring.order import Trials
 from eval.measuring.protocol import Protocol
 from eval.measuring.references import Reference, held_out_seen, load_references, records_of
 from eval.measuring.sources import CallableSource, DataSource, ImageFiles, MeasureSpec, NetworkSource, Source
@@ -113,7 +114,8 @@ class Measurer:
         if kind == "python":
             return CallableSource(sampler["callable"], sampler.get("kwargs", {}), repeats)
         if kind == "images":
-            return ImageFiles(open_images(sampler["path"]), self.protocol, repeats)
+            trials = Trials(self.protocol.num_samples, self.protocol.trials, groups=sampler.get("groups"))
+            return ImageFiles(open_images(sampler["path"], trials), self.protocol, repeats)
         return NetworkSource(self.spec, lambda: self.dataset)
 
     @functools.cached_property

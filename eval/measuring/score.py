@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from eval.features.registry import ON_PROCESSOR
 from eval.measuring.measure import Measurer, TrialRecords
+from eval.measuring.order import Groups, Trials
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.sources import CallableSource, ImageFiles, callable_name
 from eval.measuring.stores import ImageStore, open_images
@@ -172,6 +173,7 @@ def score_images(
     allow_duplicates: bool = False,
     fast: bool | None = None,
     against: str | Path | None = None,
+    groups: Groups | None = None,
     saw: str | None = None,
     fits: Callable[[Mapping[str, Identity]], object] | None = None,
     **settings: Any,
@@ -179,9 +181,9 @@ def score_images(
     """Measures images in files, or those that a function or network draws.
 
     Args:
-        images: Folder, zip, tar, npz or npy: trial t takes the images t·n … (t + 1)·n − 1 in the order of names. Or
-            a function ``function(seeds)``, its name ``module:function``, or a network: trial t takes the protocol's
-            seeds.
+        images: Folder, zip, tar, npz or npy: trial t takes the images t·n … (t + 1)·n − 1 in the order of names, or the
+            first n of run t (:mod:`eval.measuring.order`). Or a function ``function(seeds)``, its name
+            ``module:function``, or a network: trial t takes the protocol's seeds.
         protocol: Name, path or content.
         trials: Number of disjoint trials; by default as many as the images allow, at most the protocol's number.
         num_samples: Images per trial, if not the protocol's n; the result is then not comparable.
@@ -191,6 +193,7 @@ def score_images(
             a reference or the network's file is given. The record names the variant; values of both are comparable.
         against: Folder, zip, tar, npz or npy of images in the place of the protocol's references: all images of both
             sets are compared, and the values are comparable with those of the same second set alone.
+        groups: ``trials`` or ``classes``: what folders or parts of names are, where both readings fit.
         saw: Networks that the generator met (``docs/score.md``); by default those of the method in the header of a
             network file, if it is one of this suite, else unknown.
         fits: Called with the identities of the values before the first image is drawn; raises an error where a table
@@ -204,22 +207,30 @@ def score_images(
         bound = settings.get("references") or ON_PROCESSOR.keys() & (settings.get("extractors") or {}).keys()
         drawn_on = settings.get("device") or getattr(images, "device", "cpu")
         fast = drawn_on == "cpu" and not bound
+    if trials is not None and trials < 1:
+        raise UserError("--trials", f"must be at least 1, got {trials}")
     label, fields = _origin(images, allow_duplicates)
-    store = open_images(str(images)) if fields["sampler"]["kind"] == "images" else None
+    are_files = fields["sampler"]["kind"] == "images"
+    if groups is not None:
+        if not are_files or against is not None:
+            raise UserError("--groups", "is for the trials of images in files", "leave it out")
+        fields["sampler"]["groups"] = groups
     second = None if against is None else open_images(against)
     if second is not None:
+        store = open_images(str(images)) if are_files else None
         if settings.get("references"):
             raise UserError("--reference", "the second set is the reference of a comparison", "leave the option out")
         protocol = _pair(store, second, load_protocol(protocol), trials, num_samples)
         num_samples, settings["references"] = None, {"against": str(against)}
     chosen = chosen_protocol(protocol, num_samples, fast)
+    if second is None:
+        taken = Trials(chosen.num_samples, chosen.trials, trials, groups)
+        store = open_images(str(images), taken) if are_files else None
     if fast:
         given = settings.get("extractors") or {}
         settings["extractors"] = {_on_processor(name): options for name, options in given.items()}
     if saw is not None:
         read_saw(saw)
-    if trials is not None and trials < 1:
-        raise UserError("--trials", f"must be at least 1, got {trials}")
     files = ImageFiles(store, chosen, allow_duplicates) if store else None
     count = _trials(files, trials) if files else trials or chosen.trials
     if count > chosen.trials:

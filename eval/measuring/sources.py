@@ -56,7 +56,7 @@ class MeasureSpec(Settings):
         run: Id of the row.
         method: ``teacher``, ``sid``, ``sida``, ``sid2a``, ``data`` or the name of another method.
         sampler: ``{kind: one_step, init_sigma}``, ``{kind: heun, num_steps, ...}``, ``{kind: data}``,
-            ``{kind: python, callable: "module:function", kwargs}`` or ``{kind: images, path}``.
+            ``{kind: python, callable: "module:function", kwargs}`` or ``{kind: images, path, groups}``.
         protocol: Name, path or content of the protocol; the object has the loaded protocol.
         dataset: Data set for labels, image size, and references that are computed here.
         network: File of the network; None for other sources.
@@ -100,6 +100,8 @@ class MeasureSpec(Settings):
         needed = {"python": "callable", "images": "path", "heun": "num_steps"}.get(str(kind))
         if needed and needed not in self.sampler:
             raise SettingError(f"sampler.{needed}", "is missing", f"sampler '{kind}' needs it")
+        if self.sampler.get("groups") not in (None, "trials", "classes"):
+            raise SettingError("sampler.groups", f"is {self.sampler['groups']!r}", "give trials or classes")
         if self.dataset is None and kind == "data":
             raise SettingError("dataset", "is missing", "sampler 'data' resamples it")
         object.__setattr__(self, "protocol", load_protocol(self.protocol))
@@ -461,11 +463,11 @@ class ImageFiles:
     @property
     def trials(self) -> int:
         """Number of complete trials that the images allow."""
-        return self.store.count // self.protocol.num_samples
+        return self.store.order.trials or self.store.count // self.protocol.num_samples
 
     def identity(self) -> dict[str, Any]:
-        """Digest of the files, and whether their images are dealt."""
-        return {"images": self.store.digest} | ({"order": "dealt, seed 0"} if self.store.dealt else {})
+        """Digest of the files, and the order of their images where it is not the stored one."""
+        return {"images": self.store.digest} | ({"order": self.store.order.facts} if self.store.order.facts else {})
 
     def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
         """Decodes the images of these positions.

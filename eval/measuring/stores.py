@@ -8,17 +8,15 @@ import abc
 import functools
 import hashlib
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.special import chdtrc
 
+from eval.measuring.order import Order, Trials, arranged
 from sida.data.archive import Files, ImageArrays, find_arrays
-from sida.data.prepare import counted_by_tool, is_tools
 from sida.errors import UserError
 
 #: Largest array in bytes whose images are dealt in memory.
@@ -34,7 +32,7 @@ class ImageStore(abc.ABC):
         path: The folder or file.
         count: Number of images.
         classes: Class of every image int64 (N,), or None.
-        dealt: Whether the images are in an order of :func:`dealt_order`, since the stored one is by class.
+        order: Order of the images.
         remarks: Remarks on the images read so far, for the report.
         side: Height and width that a protocol asks for, or None; then other pictures are not decoded.
     """
@@ -42,7 +40,7 @@ class ImageStore(abc.ABC):
     path: Path
     count: int
     classes: np.ndarray | None = None
-    dealt: bool = False
+    order: Order = Order()
     remarks: tuple[str, ...] = ()
     side: int | None = None
 
@@ -75,48 +73,23 @@ def in_batches(
         count = size * max(1, min(_WORKERS, _ROUND // (size * images[0].nbytes)))
 
 
-def dealt_order(groups: np.ndarray) -> np.ndarray | None:
-    """A random order (seed 0) of images whose tenths differ in their classes more than those of a random order.
-
-    Args:
-        groups: Class of each image, or anything that stands for it, ``(N,)``.
-
-    Returns:
-        Positions int64 ``(N,)``; None where the chi-squared test of tenths and classes has p ≥ 1e-6.
-    """
-    count, (names, codes) = len(groups), np.unique(groups, return_inverse=True)
-    if not 2 <= len(names) <= count // 2:
-        return None
-    tenths = np.zeros((10, len(names)))
-    np.add.at(tenths, (np.arange(count) * 10 // count, codes), 1)
-    expected = np.outer(tenths.sum(1), tenths.sum(0)) / count
-    # Fewer than ten images leave tenths empty.
-    present = expected > 0
-    distance = ((tenths - expected)[present] ** 2 / expected[present]).sum()
-    if chdtrc(9 * (len(names) - 1), distance) >= 1e-6:
-        return None
-    return np.random.default_rng(0).permutation(count)
-
-
-def _dealt_remark(by: str) -> str:
-    return (
-        f"images are sorted by class ({by}), so a trial or a split of the inception score would hold few classes; they "
-        "were dealt in a random order (seed 0)"
-    )
-
-
 class ArrayStore(ImageStore):
     """Images in an array (:class:`sida.data.archive.ImageArrays`): npz, npy, or a file of MNIST's format.
 
     The array is read as a stream, so a file may be larger than the memory.
+
+    Args:
+        images: The opened array.
+        trials: Trials to take; None: all images are one set.
     """
 
-    def __init__(self, images: ImageArrays) -> None:
+    def __init__(self, images: ImageArrays, trials: Trials | None = None) -> None:
         self.path, self.count, self.classes, self._images = images.path, images.count, images.classes, images
         self._held: np.ndarray | None = None
-        order = None if self.classes is None else dealt_order(self.classes)
-        if order is not None:
-            self._deal(order)
+        self.order = arranged(self.path, (), self.classes, self.count, trials)
+        if self.order.positions is not None:
+            self._deal(self.order.positions)
+        self.remarks = (self.order.remark,) if self.order.remark else ()
 
     def _deal(self, order: np.ndarray) -> None:
         """Takes the images in another order, which needs all of them in memory."""
@@ -125,8 +98,7 @@ class ArrayStore(ImageStore):
             raise UserError(self.path, fault, "save images and classes in a random order")
         self._held = self._images.read(0, self.count)[order]
         assert self.classes is not None
-        self.classes, self.dealt = self.classes[order], True
-        self.remarks = (_dealt_remark("its labels"),)
+        self.classes = self.classes[order]
 
     def read(self, begin: int, end: int) -> np.ndarray:
         """Reads images; a step backwards starts the stream again."""
@@ -148,43 +120,25 @@ class PictureStore(ImageStore):
 
     Args:
         files: Opened folder, zip or tar.
+        trials: Trials to take; None: all images are one set.
 
     Raises:
-        UserError: No pictures, or labels that cannot be read.
+        UserError: No pictures, labels that cannot be read, or groups that may be trials or classes.
     """
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, trials: Trials | None = None) -> None:
         self.path, self._files = Path(files.path), files
         self._members = files.pictures()
         self.count = len(self._members)
         self._shape: list[int] | None = None
         self._lossy: dict[int, str] = {}
         self.classes = files.labels(self._members)
-        self._order = (files.left_out,) if files.left_out else ()
-        for by, groups in self._groups():
-            if (order := dealt_order(groups)) is not None:
-                self._members, self.dealt = self._members[order], True
-                self.classes = None if self.classes is None else self.classes[order]
-                self._order = (*self._order, _dealt_remark(by))
-                break
-        self.remarks = self._order
-
-    def _groups(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields classes of the pictures, or what may stand for them, with its name: labels, or folders and names."""
-        if self.classes is not None:
-            yield "its labels", self.classes
-            return
-        names = [self._files.names[int(i)] for i in self._members]
-        folders = [os.path.dirname(name) for name in names]
-        numbered = all(is_tools(os.path.basename(folder)) for folder in folders) and counted_by_tool(folders, names)
-        if len(set(folders)) > 1:
-            yield "their folders", np.array([os.path.dirname(f) if numbered else f for f in folders])
-        # Each part of names such as cat_0003.png or 0003-class-7.png, where all are built alike.
-        parts = [re.split(r"(\d+)", os.path.basename(name)) for name in names]
-        if len({len(part) for part in parts}) == 1:
-            yield from (("their names", np.array(part)) for part in zip(*parts))
-        else:
-            yield "their names", np.array([re.sub(r"\d+\D*$", "", os.path.basename(name)) for name in names])
+        names = [files.names[int(member)] for member in self._members]
+        self.order = arranged(self.path, names, self.classes, self.count, trials)
+        if self.order.positions is not None:
+            self._members = self._members[self.order.positions]
+            self.classes = None if self.classes is None else self.classes[self.order.positions]
+        self.remarks = self._opened = tuple(filter(None, (files.left_out, self.order.remark)))
 
     def name(self, position: int) -> str:
         """Archive or folder, and picture."""
@@ -225,7 +179,7 @@ class PictureStore(ImageStore):
             kinds = Counter(self._lossy.values()).items()
             counts = ", ".join(f"{count:,} pictures are {kind}" for kind, count in kinds)
             lossy = f"{counts}, whose artefacts raise distances; protocols take lossless images"
-            self.remarks = (*self._order, lossy)
+            self.remarks = (*self._opened, lossy)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
@@ -238,14 +192,18 @@ def _refuse_other(name: str, shape: list[int], first: list[int]) -> None:
     raise UserError(name, fault, "convert all to one mode")
 
 
-def open_images(path: str | os.PathLike[str]) -> ImageStore:
+def open_images(path: str | os.PathLike[str], trials: Trials | None = None) -> ImageStore:
     """Opens a folder, zip or tar (also packed) of pictures, an npz or npy, or a file of MNIST's format.
 
+    Args:
+        path: Folder or file.
+        trials: Trials to take, for the order of the images; None: all images are one set.
+
     Raises:
-        UserError: A missing file, another kind of file, or a store without images.
+        UserError: A missing file, another kind of file, no images, or groups that may be trials or classes.
     """
     path = Path(path)
     if not path.exists():
         raise UserError(path, "no such folder or file of images")
     arrays = find_arrays(path)
-    return PictureStore(Files(path, _WORKERS)) if arrays is None else ArrayStore(arrays)
+    return PictureStore(Files(path, _WORKERS), trials) if arrays is None else ArrayStore(arrays, trials)

@@ -41,6 +41,7 @@ class ExchangedMetric(Settings):
         saw: Networks that the generator met (docs/score.md), `none` or `unknown`; empty is unknown.
         held_out: Held-out images of the metric that the generator has seen, of some that were looked for, as `3/50`, or
             `unknown`; empty for a metric without held-out images.
+        order: Order of the images of files, such as `dealt, seed 0`; empty for the stored order, and for generators.
         date: Day or time of the measurement, ISO 8601.
     """
 
@@ -62,6 +63,7 @@ class ExchangedMetric(Settings):
     code_version: str = ""
     saw: str = ""
     held_out: Annotated[str, Pattern(r"(\d+/\d+|unknown)?", "such as 3/50, or unknown")] = ""
+    order: str = ""
     date: Annotated[str, Pattern(r"\d{4}-\d{2}-\d{2}.*", "a date such as 2026-11-22")]
 
     def __post_init__(self) -> None:

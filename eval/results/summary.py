@@ -56,6 +56,7 @@ class Measurement:
     origin: str = ""  # the group that measured it; empty for this suite
     saw: str = ""  # networks that the generator met, where the record has them
     held_out: _Share = ""
+    order: str = ""  # order of images of files, where it is not the stored one
 
     @functools.cached_property
     def identity(self) -> Identity:
@@ -74,7 +75,7 @@ class Measurement:
 
 
 #: Columns that follow where a line has a value in one of them.
-FURTHER = ("origin", "saw", "held_out")
+FURTHER = ("origin", "saw", "held_out", "order")
 #: Columns of all measurements of this suite.
 MEASUREMENT_COLUMNS = tuple(column.name for column in fields(Measurement) if column.name not in FURTHER)
 _OPTIONAL = {"kept_at"}

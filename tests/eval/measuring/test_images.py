@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 
 from eval.measuring.arrays import as_pixels
+from eval.measuring.order import dealt_order
 from eval.measuring.protocol import load_protocol
 from eval.measuring.score import score_images
 from eval.measuring.sources import CallableSource, ImageFiles
-from eval.measuring.stores import dealt_order, open_images
+from eval.measuring.stores import open_images
 from eval.measuring.trial import ImageBatch
+from eval.results.exchange import exchanged
 from tests.data.test_archive import png, tar_of, write_folder, write_zip
 from tests.eval.measuring.specs import TINY, noise
 from tests.eval.metric_networks import images
@@ -292,19 +294,20 @@ def sorted_files(tmp_path, digits, count=400):
 def test_images_sorted_by_class_are_dealt_and_the_record_says_so(tmp_path, digits):
     stores = [open_images(path) for path in sorted_files(tmp_path, digits)]
     first = [store.read(0, 400) for store in stores]
-    assert all(store.dealt and "seed 0" in store.remarks[0] for store in stores)
+    assert all(store.order.facts and "seed 0" in store.remarks[0] for store in stores)
     assert all((first[0] == other).all() for other in first)
     scored = score_images(tmp_path / "labels.npz", "digits", num_samples=400)
     assert scored.values("is")[0] > 5
     assert "dealt" in str(scored.records[0]["source"])
+    assert {line["order"] for line in exchanged(scored.records)} == {"dealt, seed 0"}
     # Without any label the splits of the score tell.
     assert any("sorted" in line for line in score_images(tmp_path / "bare.npy", "digits", num_samples=400).warnings())
 
 
 def test_a_random_order_and_numbered_folders_of_tools_stay(tmp_path, digits):
     np.savez(tmp_path / "mixed.npz", arr_0=digits[0], arr_1=digits[1])
-    assert not open_images(tmp_path / "mixed.npz").dealt
+    assert not open_images(tmp_path / "mixed.npz").order.facts
     named = {f"{index // 20:05d}/img{index:08d}.png": png(digits[0][index, 0]) for index in range(60)}
     write_folder(tmp_path / "tool", named)
-    assert not open_images(tmp_path / "tool").dealt
+    assert not open_images(tmp_path / "tool").order.facts
     assert dealt_order(np.arange(100)) is None
