@@ -11,7 +11,7 @@ import torch
 
 from eval.features.base import explained
 from eval.metrics.statistics import FeatureStatistics
-from sida.data.archive import Arrays
+from sida.data.arrays import Arrays
 from sida.data.dataset import Sketch, read_sketch
 from sida.errors import UserError
 from sida.files.atomic import sha256_json

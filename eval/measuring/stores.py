@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from eval.measuring.order import Order, Trials, arranged
-from sida.data.archive import Files, ImageArrays, find_arrays
+from sida.data.archive import Files
+from sida.data.arrays import ImageArrays, find_arrays
 from sida.errors import UserError
 
 #: Largest array in bytes whose images are dealt in memory.
@@ -74,7 +75,7 @@ def in_batches(
 
 
 class ArrayStore(ImageStore):
-    """Images in an array (:class:`sida.data.archive.ImageArrays`): npz, npy, or a file of MNIST's format.
+    """Images in an array (:class:`sida.data.arrays.ImageArrays`): npz, npy, or a file of MNIST's format.
 
     The array is read as a stream, so a file may be larger than the memory.
 

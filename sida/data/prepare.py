@@ -33,7 +33,8 @@ from PIL import Image
 
 from sida.config.datasets import Transform
 from sida.config.settings import Count, Range, Settings
-from sida.data.archive import CLASS, MEMBERS, PART, Files, common_folder, dataset_json, find_arrays, image_name
+from sida.data.archive import CLASS, MEMBERS, PART, Files, common_folder, dataset_json, image_name
+from sida.data.arrays import find_arrays
 from sida.data.pictures import encode_png, to_square
 from sida.errors import Progress, SettingError, UserError, located, visible
 from sida.files.atomic import atomic_path, zip_member

@@ -221,7 +221,8 @@ def _micro_batches(values: Mapping[str, Any], cost: Callable[[Mapping[str, Any]]
 def _data_values(config: StudyConfig, part: Path, study: Path) -> dict[str, Any]:
     """Values of template variables that depend on the data; prepares pictures into ``data.zip``."""
     from sida.data import ImageArchive
-    from sida.data.archive import Files, find_arrays
+    from sida.data.archive import Files
+    from sida.data.arrays import find_arrays
     from sida.data.prepare import PrepareConfig, prepare
 
     wishes = {key: value for key in ("resolution", "channels", "labels") if (value := getattr(config, key)) is not None}

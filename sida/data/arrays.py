@@ -1,0 +1,180 @@
+"""Images as arrays of anyone: pixels in ``.npz``, ``.npy`` and files of MNIST's format (idx), read behind the fence."""
+
+import hashlib
+import math
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from sida.data.archive import MAX_RATIO, PART, READER, SECONDS
+from sida.data.reader import MAX_CLASSES
+from sida.errors import UserError
+from sida.files.atomic import sha256_file
+from sida.files.fenced import Child, check_answer
+from sida.files.ordinary import open_ordinary, size_on_disk
+
+_IMAGES, _CLASSES = ("arr_0", "images", "samples"), ("arr_1", "labels")
+#: Images of a part that is read at a time.
+_AT_ONCE = 256
+_IDX = re.compile(r"images[-.]idx3-ubyte(\.gz)?$")
+
+
+class Arrays:
+    """Arrays of numbers of an ``.npz`` file, or the one of an ``.npy`` or idx file, whose name is empty.
+
+    Attributes:
+        path: The file.
+        shapes: Shape by name.
+        kinds: Type, and whether the first index runs fastest, by name.
+
+    Raises:
+        UserError: The file is missing or damaged, or an array is not one of plain numbers.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path, stream = path, open_ordinary(path)
+        self._size, self._child = size_on_disk(stream), Child(READER, path)
+        found, _ = self._child.ask("arrays", files=[stream], seconds=self._size * SECONDS)
+        self.shapes = {name: tuple(shape) for name, (shape, _, _) in found.items()}
+        self.kinds = {name: (np.dtype(kind), bool(fortran)) for name, (_, kind, fortran) in found.items()}
+
+    def elements(self, name: str, begin: int, end: int) -> np.ndarray:
+        """Elements of an array in the file's order; reading forwards is fast."""
+        dtype, parts = self.kinds[name][0], [np.empty(0, self.kinds[name][0].newbyteorder("="))]
+        for at in range(begin, end, step := PART // dtype.itemsize):
+            count = min(step, end - at)
+            parts.append(self._child.ask("rows", name, at, count)[1].get("rows", parts[0]))
+            check_answer(len(parts[-1]) == count, self.path)
+        return np.concatenate(parts)
+
+    def read(self, name: str) -> np.ndarray:
+        """A whole array.
+
+        Raises:
+            UserError: It is cut off, or claims more than the file explains.
+        """
+        count, (dtype, fortran) = math.prod(self.shapes[name]), self.kinds[name]
+        claimed = count * dtype.itemsize
+        if claimed > max(1 << 30, MAX_RATIO * self._size):
+            raise UserError(f"{self.path}[{name}]", f"claims {claimed:,} bytes in {self._size:,}", "make it again")
+        return self.elements(name, 0, count).reshape(self.shapes[name], order="F" if fortran else "C")
+
+
+class ImageArrays:
+    """Images in an array: ``arr_0`` (or the only array) of an npz, an npy, or idx; read as a stream.
+
+    Args:
+        path: The file. Classes are those of ``arr_1`` or ``labels`` of an npz; those of an idx file lie in a file
+            beside it, named with ``labels`` in the place of ``images``.
+        labels: Whether to read classes.
+
+    Attributes:
+        path: The file.
+        count: Number of images.
+        classes: Class of every image int64 (N,), or None.
+        channels: 1 or 3.
+
+    Raises:
+        UserError: A damaged file, no array of images, values that are no bytes, or classes that do not fit.
+    """
+
+    def __init__(self, path: str | Path, labels: bool = True) -> None:
+        self.path, self._files = Path(path), [Path(path)]
+        self._arrays = Arrays(self.path)
+        self._member = self._chosen()
+        self._where = f"{self.path}[{self._member or self.path.name}]"
+        self._stored = self._arrays.shapes[self._member]
+        self._axis = 3 if len(self._stored) == 3 or self._stored[-1:] in ((1,), (3,)) else 1
+        self._check()
+        self.count, self.channels = self._stored[0], 1 if len(self._stored) == 3 else self._stored[self._axis]
+        self.classes = self._classes() if labels else None
+
+    def read(self, begin: int, end: int) -> np.ndarray:
+        """Images ``begin … end − 1``, uint8 (N, C, H, W); a step backwards starts the stream again."""
+        each = math.prod(self._stored[1:])
+        images = self._arrays.elements(self._member, begin * each, end * each).reshape(-1, *self._stored[1:])
+        if images.ndim == 3:
+            return images[:, None]
+        return images.transpose(0, 3, 1, 2) if self._axis == 3 else images
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yields the pixels ``(H, W[, 3])`` of each image."""
+        for begin in range(0, self.count, _AT_ONCE):
+            for image in self.read(begin, min(begin + _AT_ONCE, self.count)):
+                yield image[0] if self.channels == 1 else image.transpose(1, 2, 0)
+
+    def name(self, position: int) -> str:
+        """File, array and index."""
+        return f"{self._where}[{position}]"
+
+    def digest(self) -> str:
+        """SHA-256 of the file, and of a file of classes."""
+        digests = [sha256_file(path) for path in self._files]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images."""
+        return math.prod(self._stored)
+
+    def _chosen(self) -> str:
+        arrays = [*self._arrays.shapes]
+        others = [name for name in arrays if name not in _CLASSES]
+        named = [name for name in _IMAGES if name in arrays]
+        if not named and len(others) != 1:
+            fault = f"has no array 'arr_0' of images (arrays: {', '.join(arrays) or 'none'})"
+            raise UserError(self.path, fault, "name it so, and its classes 'arr_1'")
+        return [*named, *others][0]
+
+    def _check(self) -> None:
+        (dtype, fortran), axes = self._arrays.kinds[self._member], len(self._stored)
+        if dtype != np.uint8:
+            remedy = "save images as uint8 in 0..255, of [-1, 1] by (x * 127.5 + 128).clip(0, 255)"
+            raise UserError(self._where, f"holds {dtype}", remedy)
+        if axes not in (3, 4) or 0 in self._stored or (axes == 4 and self._stored[self._axis] not in (1, 3)) or fortran:
+            fault = f"has shape {self._stored}{' in the order of Fortran' if fortran else ''}"
+            raise UserError(self._where, fault, "images must be (N, H, W, C) in the order of C, with 1 or 3 channels")
+
+    def _classes(self) -> np.ndarray | None:
+        known = [name for name in _CLASSES if name in self._arrays.shapes]
+        beside = self.path.with_name(self.path.name.replace("images", "labels").replace("idx3", "idx1"))
+        if known:
+            found, where = self._arrays.read(known[0]), f"{self.path}[{known[0]}]"
+        elif _IDX.search(self.path.name) and beside.is_file():
+            self._files.append(beside)
+            found, where = Arrays(beside).read(""), str(beside)
+        else:
+            return None
+        fit = found.shape[:1] == (self.count,) and found.size == self.count and found.dtype.kind in "iu"
+        if not fit or not 0 <= found.min() <= found.max() < MAX_CLASSES:
+            fault = f"holds {found.dtype} {found.shape} as classes of {self.count:,} images, or no class"
+            remedy = f"give a whole number below {MAX_CLASSES:,} for each image, or leave classes out"
+            raise UserError(where, fault, remedy)
+        return found.reshape(-1).astype(np.int64)
+
+
+def find_arrays(path: str | Path, subset: str | None = None, labels: bool = True) -> ImageArrays | None:
+    """Images of an npz, npy or idx file, or of a folder with idx files; None for anything else.
+
+    Args:
+        path: File or folder.
+        subset: ``train`` or ``test``, of several idx files in a folder; None refuses several.
+        labels: Whether to read classes.
+
+    Raises:
+        UserError: Damaged arrays, or several files of images.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = sorted(file for file in path.iterdir() if _IDX.search(file.name))
+        fitting = [file for file in found if subset is None or ("train" in file.name) == (subset == "train")]
+        if not found:
+            return None
+        if len(fitting) != 1:
+            fault = f"holds {len(fitting)} files of {subset or 'its'} images ({', '.join(f.name for f in found[:4])})"
+            raise UserError(path, fault, "name one file")
+        path = fitting[0]
+    return ImageArrays(path, labels) if path.suffix in (".npz", ".npy") or _IDX.search(path.name) else None
