@@ -70,6 +70,7 @@ def _prepare(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from sida.data import ImageArchive, load_dataset
+    from sida.data.prepare import absent_classes
 
     place = Path(args.dataset)
     is_file = place.exists() or place.suffix
@@ -83,6 +84,8 @@ def _check(args: argparse.Namespace) -> int:
     print(f"{dataset.name}: {len(dataset):,} images {dataset.resolution}×{dataset.resolution}×{dataset.num_channels}")
     counts = dataset.class_indices.bincount(minlength=dataset.label_dim).tolist() if dataset.label_dim else []
     print(f"  {len(counts)} classes of {min(counts):,} to {max(counts):,} images" if counts else "  no class labels")
+    if absent := absent_classes(counts):
+        print(f"  {absent}")
     if isinstance(dataset, ImageArchive) and dataset.files.left_out:
         print(f"  {dataset.files.left_out}")
     print(f"  sha256 {dataset.sha256}")

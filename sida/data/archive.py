@@ -8,6 +8,7 @@ PNG (or any lossless picture) or npy of shape (C, H, W). Source: NVlabs/edm:data
 """
 
 import bisect
+import collections
 import contextlib
 import functools
 import hashlib
@@ -16,7 +17,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 
@@ -31,6 +32,7 @@ from sida.files.ordinary import NETWORK, kind_of_file, open_ordinary, size_on_di
 #: Suffix of a file with the class of the picture of its name.
 CLASS = ".cls"
 _DRAW = "draw its images first (sida sample), or score it alone (sida score FILE)"
+_INNER = "unpack them, move them, or put all into one archive (tar -cf all.tar -C FOLDER .), whose tars are read"
 _EXPORT = "give its pictures in a folder, zip or tar; sida data prepare also reads npz and npy"
 #: Members of a request, and bytes of the images of an answer.
 MEMBERS, PART = 64, RESULT // 4
@@ -39,15 +41,22 @@ SECONDS, _EACH = 1 / 2e6, 0.02
 #: Bytes that any packed archive may unpack to, and largest plausible ratio: images hardly shrink, bombs shrink a lot.
 FREE_BYTES, MAX_RATIO = 64 << 20, 20
 READER = "sida.data.reader:Reader"
-#: Files that are no pictures of a set: hidden ones, those of macOS, Windows and network drives, and grids of pictures.
-HIDDEN = re.compile(
-    r"(^|/)(\.(?!\.?/)|(__MACOSX|@eaDir|\$RECYCLE\.BIN|System Volume Information)/"
-    r"|(Thumbs\.db|desktop\.ini|([^/]*[-_])?grid([-_]?\d+)?\.\w+|fakes(\d+|_init)\.\w+|reals\.\w+)$)"
+#: Names of files that are no part of a set: those of macOS, Windows and network drives, and hidden ones.
+_SYSTEM = re.compile(
+    r"(^|/)((__MACOSX|@eaDir|\$RECYCLE\.BIN|System Volume Information)/|(Thumbs\.db|desktop\.ini|\.DS_Store)$)"
 )
+_HIDDEN = re.compile(r"(^|/)\.(?!\.?/)")
+#: Names that grids of pictures have, among others; and pictures whose size is that of a set.
+_GRID = re.compile(r"(^|/)(([^/]*[-_])?grid([-_]?\d+)?|fakes(\d+|_init)|reals)\.\w+$")
+_COMPARED = 64
+_ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip", ".rar", ".7z")
 
 
 class Files:
-    """Named byte strings of a folder, a zip or a tar (also packed, or with tars in it), without :data:`HIDDEN` ones.
+    """Named byte strings of a folder, a zip or a tar (also packed, or with tars in it).
+
+    Hidden files, those of systems, and grids of pictures are left out. A grid has a usual name (``grid.png``) and lies
+    beside or above more pictures of one size, which is smaller than its own.
 
     Args:
         path: Archive or folder, whose content decides its kind.
@@ -56,7 +65,8 @@ class Files:
     Attributes:
         path: As given.
         names: Relative names with ``/``, sorted.
-        left_out: Remark on files that were left out, or an empty string.
+        left_out: Remark on files that were left out, with their number and reason, or an empty string.
+        bare: Folders in which no file is left, sorted.
         is_folder: Whether it is a folder.
 
     Raises:
@@ -68,7 +78,7 @@ class Files:
         self._archive: IO[bytes] | None = None
         self._idle: list[Child] = []
         if self.is_folder:
-            found = sorted(_walk(Path(path)))
+            found, folders = _walk(Path(path))
         else:
             self._archive = open_ordinary(path, "fetch or prepare the data set first (sida data prepare --help)")
             self._size = size_on_disk(self._archive)
@@ -77,24 +87,75 @@ class Files:
             # Whether torch's zip archives are programs is seen by their members.
             if kind and not (kind == NETWORK and start.startswith(b"PK")):
                 raise UserError(path, f"is {kind}, and no archive", _DRAW if kind == NETWORK else _EXPORT)
-            found, places = self._index()
-        kept = [index for index, name in enumerate(found) if not HIDDEN.search(name)]
-        self.names = [found[index] for index in kept]
-        self._places = None if self.is_folder else places[kept]
-        hidden = len(found) - len(kept)
-        self.left_out = f"{hidden:,} files were left out (hidden ones, those of a system, grids)" if hidden else ""
+            found, folders, places = self._index()
+        self.names = found
+        self._places = None if self.is_folder else places
+        rules = {"of a system": _SYSTEM.search, "hidden": _HIDDEN.search}
+        left = {
+            reason: self._leave_out([i for i, n in enumerate(self.names) if rule(n)]) for reason, rule in rules.items()
+        }
+        left["grids of pictures"] = self._leave_out(self._grids())
+        parts = [f"{len(names):,} {reason}, such as {min(names)}" for reason, names in left.items() if names]
+        count = sum(map(len, left.values()))
+        self.left_out = f"{count:,} file{'s' * (count > 1)} left out ({'; '.join(parts)})" if count else ""
+        emptied = {os.path.dirname(name.rstrip("/")) for name in left["hidden"]}
+        folders = [folder for folder in {*folders, *emptied} if not (_HIDDEN.search(folder) or _SYSTEM.search(folder))]
+        self.bare = sorted(folder for folder in folders if not self._below(folder))
 
-    def _index(self) -> tuple[list[str], np.ndarray]:
-        """Names and places of an archive's members; a packed one is unpacked into a file without a name first."""
+    def _leave_out(self, indices: Collection[int]) -> list[str]:
+        """Takes files out, and returns their names."""
+        out = {*indices}
+        names = [self.names[index] for index in out]
+        if out:
+            kept = [index for index in range(len(self)) if index not in out]
+            self.names = [self.names[index] for index in kept]
+            self._places = None if self._places is None else self._places[kept]
+        return names
+
+    def _grids(self) -> set[int]:
+        """Indices of pictures with a grid's name that are larger than those of one size beside or below them."""
+        named: dict[str, list[int]] = {}
+        for index, name in enumerate(self.names):
+            if _GRID.search(name) and name.lower().endswith(tuple(PICTURES)):
+                named.setdefault(name.rpartition("/")[0], []).append(index)
+        found: set[int] = set()
+        for folder, suspects in named.items():
+            below = [i for i in self._below(folder) if self.names[i].lower().endswith(tuple(PICTURES))]
+            others = [index for index in below if not _GRID.search(self.names[index])]
+            if len(suspects) >= len(others):
+                continue
+            sizes = self._sizes(others[:: -(-len(others) // _COMPARED)])
+            if len({*sizes}) == 1:
+                (width, height), own = sizes[0], self._sizes(suspects)
+                found |= {
+                    i for i, (w, h) in zip(suspects, own) if w >= width and h >= height and w + h > width + height
+                }
+        return found
+
+    def _below(self, folder: str) -> range:
+        """Indices of the files below a folder; of all, if it is empty."""
+        if not folder:
+            return range(len(self))
+        return range(bisect.bisect_left(self.names, f"{folder}/"), bisect.bisect_left(self.names, f"{folder}0"))
+
+    def _sizes(self, members: Sequence[int]) -> list[tuple[int, int]]:
+        """Width and height of pictures; 0 of a damaged one."""
+        answers = self.ask("headers", members, MEMBERS)
+        return [(int(width), int(height)) for _, value, _ in answers for width, height, _ in value]
+
+    def _index(self) -> tuple[list[str], list[str], np.ndarray]:
+        """Names, empty folders and places of an archive; a packed one is unpacked into a file without a name first."""
         # A directory of a million members takes half a gigabyte.
         with self._lent(1, min(1 << 30, self.size // 8)) as (child,):
-            names, arrays = child.ask("index", files=[self._opened()], seconds=self.size * SECONDS)
-            if names is None:
+            found, arrays = child.ask("index", files=[self._opened()], seconds=self.size * SECONDS)
+            if found is None:
                 self._archive = self._unpacked(child)
-                names, arrays = child.ask("index", files=[self._opened()], seconds=self.size * SECONDS)
+                found, arrays = child.ask("index", files=[self._opened()], seconds=self.size * SECONDS)
         places = arrays.get("places", np.empty((0, 5), np.int64))
-        check_answer(isinstance(names, list) and places.shape == (len(names), 5), self.path)
-        return [str(name) for name in names], places
+        listed = isinstance(found, list) and len(found) == 2 and all(isinstance(part, list) for part in found)
+        check_answer(listed and places.shape == (len(found[0]), 5), self.path)
+        names, folders = ([str(name) for name in part] for part in found)
+        return names, folders, places
 
     def _unpacked(self, child: Child) -> IO[bytes]:
         most = max(FREE_BYTES, MAX_RATIO * self.size)
@@ -122,14 +183,21 @@ class Files:
         """Indices int64 of the pictures, sorted by name, and of arrays.
 
         Raises:
-            UserError: There are none.
+            UserError: There are none, or archives among the files, whose pictures would be left out.
         """
         suffixes = (*PICTURES, ".npy") if arrays else tuple(PICTURES)
         found = [index for index, name in enumerate(self.names) if name.lower().endswith(suffixes)]
+        if inner := [name for name in self.names if name.lower().endswith(_ARCHIVES)]:
+            pictures = f"{len(found):,} pictures and" if found else "no pictures, but"
+            fault = f"holds {pictures} {len(inner):,} archives, such as {inner[0]}"
+            raise UserError(self.path, fault, _INNER if self.is_folder else "unpack it, and the archives in it")
         if not found:
             kind = next(filter(None, map(kind_of_file, [self.path, *self.names])), "")
             fault = f"holds {kind}, and no pictures" if kind else f"holds no pictures ({', '.join(sorted(PICTURES))})"
-            raise UserError(self.path, fault, _DRAW if kind == NETWORK else _EXPORT)
+            others = collections.Counter(PurePosixPath(name).suffix or name for name in self.names)
+            listed = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(4))
+            rest = "; ".join(filter(None, (self.left_out, f"other files: {listed}" if listed else "")))
+            raise UserError(self.path, f"{fault}; {rest}" if rest else fault, _DRAW if kind == NETWORK else _EXPORT)
         return np.array(found, dtype=np.int64)
 
     @property
@@ -298,13 +366,21 @@ def _shared(process: int) -> Child:
     return Child(READER, "a file")
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    """Names of the files of a folder, which may have links, without those of hidden folders."""
+def _walk(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the files of a folder, which may have links, sorted, and its empty folders.
+
+    A hidden folder counts as one file, whose name ends in a slash.
+    """
     seen: dict[tuple[int, int], str] = {}
+    names: list[str] = []
+    empty: list[str] = []
     for root, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
         relative = Path(root).relative_to(folder).as_posix()
         prefix = "" if relative == "." else f"{relative}/"
+        names += [f"{prefix}{name}/" for name in folders if name.startswith(".")]
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if not folders and not files:
+            empty.append(relative)
         # A link to a folder above would yield each image many times.
         status = os.stat(root)
         other = seen.setdefault((status.st_dev, status.st_ino), root)
@@ -315,7 +391,8 @@ def _walk(folder: Path) -> Iterator[str]:
                 name.encode()
             except UnicodeEncodeError:
                 raise UserError(folder, f"the name {name!a} is not UTF-8", "rename the file") from None
-            yield prefix + name
+            names.append(prefix + name)
+    return sorted(names), empty
 
 
 def _unreadable(error: OSError) -> None:

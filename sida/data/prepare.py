@@ -126,6 +126,8 @@ _MOST_FAULTS = 20
 #: Names of folders with the images that no training sees, and of parts of data sets.
 _HELD_OUT = {"test", "testing", "val", "valid", "validation", "dev", "eval"}
 _SPLIT = re.compile(rf"(?i:train|training|{'|'.join(sorted(_HELD_OUT))})([^a-z].*)?$")
+#: Formats of pictures that are not read.
+_UNREAD = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".svg", ".tga", ".psd", ".dng", ".exr"}
 #: Bytes that any source's pictures may have, and for each of its bytes: flat drawings have a thousand.
 FREE_BYTES, MOST_RATIO = 256 << 20, 1000
 
@@ -240,7 +242,7 @@ def _source(config: PrepareConfig) -> Source:
     channels = config.channels
     if channels is None:
         found = itertools.chain.from_iterable(value for _, value, _ in files.ask("headers", chosen, MEMBERS))
-        channels = 3 if any(colours for _, colours in found) else 1
+        channels = 3 if any(colours for *_, colours in found) else 1
     return Source(len(members), _squares(files, chosen, config, channels), labels, channels, remarks)
 
 
@@ -265,7 +267,14 @@ def _of_arrays(
 def _counted(labels: np.ndarray) -> Classes:
     """Classes that have numbers and no names."""
     counts = np.bincount(labels)
-    return Classes(labels, (), f"{len(counts):,} classes of {counts.min():,} to {counts.max():,} images")
+    without = f", {absent}" if (absent := absent_classes(counts)) else ""
+    return Classes(labels, (), f"{len(counts):,} classes of {counts.min():,} to {counts.max():,} images{without}")
+
+
+def absent_classes(counts: Sequence[int] | np.ndarray) -> str:
+    """Remark on classes below the largest one that have no images; empty if there are none."""
+    absent = np.flatnonzero(np.asarray(counts) == 0).tolist()
+    return f"none of class {', '.join(map(str, absent[:8]))}{', …' if len(absent) > 8 else ''}" if absent else ""
 
 
 def _squares(files: Files, members: np.ndarray, config: PrepareConfig, channels: int) -> Iterator[Picture | UserError]:
@@ -273,7 +282,8 @@ def _squares(files: Files, members: np.ndarray, config: PrepareConfig, channels:
     side = config.resolution
     left = FREE_BYTES + MOST_RATIO * files.size + 2 * channels * (side or 0) ** 2 * len(members)
     if side is None:  # that of the first picture; 0 if it is damaged
-        ((_, ((side, _),), _),) = files.ask("headers", members[:1], 1)
+        ((_, ((*sides, _),), _),) = files.ask("headers", members[:1], 1)
+        side = min(sides)
     count = min(MEMBERS, max(1, PART // (channels * side**2))) if side else 1
     for _, value, parts in files.ask("squares", members, count, config.transform, config.resolution, side, channels):
         left -= sum(png.nbytes for png in parts.values())
@@ -316,12 +326,24 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> Classes:
     if len(folders) == 1:
         if rule == "folders":
             raise UserError(files.path, "pictures are not in several folders", "use --labels none")
-        return Classes(None, (), "no classes: the pictures are in one folder")
+        empty = f" (empty folders: {', '.join(files.bare[:4])})" if files.bare else ""
+        return Classes(None, (), f"no classes: the pictures are in one folder{empty}")
+    if empty := _without_pictures(files, folder, {*folders}):
+        fault = f"{len(empty)} class folders hold no pictures that are read ({', '.join(empty[:4])})"
+        remedy = "fill or remove them, or say --labels none: the classes behind them would have other numbers"
+        raise UserError(files.path, fault, remedy)
     named = [top or "(no folder)" for top in folders]
     shown = [f"{rank} = {name}" for rank, name in enumerate(named)]
     remark = f"classes: {', '.join(shown if len(shown) < 13 else [*shown[:12], '…', shown[-1]])}"
     ranks = {top: rank for rank, top in enumerate(folders)}
     return Classes(np.array([ranks[top] for top in tops], np.int64), named, remark)
+
+
+def _without_pictures(files: Files, folder: str, classes: set[str]) -> list[str]:
+    """Folders beside those of classes that are empty or hold pictures of other formats, sorted."""
+    others = [name for name in files.names if PurePosixPath(name).suffix.lower() in _UNREAD]
+    inside = [f"{name}/".removeprefix(folder) for name in (*files.bare, *others) if f"{name}/".startswith(folder)]
+    return sorted({top for name in inside if (top := name.partition("/")[0])} - classes)
 
 
 def is_tools(folder: str) -> bool:

@@ -7,6 +7,7 @@ which libraries read in silence. The other side is :mod:`sida.data.archive`.
 from __future__ import annotations
 
 import array
+import bisect
 import bz2
 import contextlib
 import gzip
@@ -16,13 +17,15 @@ import json
 import lzma
 import math
 import os
+import posixpath
+import stat
 import struct
 import tarfile
 import tokenize  # noqa: F401 - of headers that Python 2 wrote; nothing can be imported later
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -38,6 +41,7 @@ Answer = tuple[Any, dict[str, Any]]
 #: Name and place of each member; no place in a folder.
 Members = Sequence[tuple[str, Sequence[int] | None]]
 _PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+_LONGEST_PATH = 4096
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 #: Bytes of a piece of an unpacked archive.
 PIECE = 32 << 20
@@ -71,9 +75,10 @@ class Reader:
     # Archives
 
     def index(self, files: list[BinaryIO]) -> Answer:
-        """Names of an archive's members, sorted, and their places: offset, packed and whole size, CRC (-1), method.
+        """Names of an archive's members, sorted, its empty folders, and the members' places.
 
-        The value is None for a packed archive, which :meth:`unpack` reads.
+        A place is offset, packed and whole size, CRC (-1: none) and method. A link has the place of its file. The value
+        is None for a packed archive, which :meth:`unpack` reads.
         """
         (archive,) = files
         start = archive.peek(512)[:512]  # type: ignore[attr-defined]
@@ -81,8 +86,10 @@ class Reader:
             self._packed = _PACKED[start[:2]](archive)
             return None, {}
         read = _zip_members if start[:2] == b"PK" else _tar_members
-        names, flat = [], array.array("q")
-        for name, *place in read(archive):
+        names: list[str] = []
+        flat = array.array("q")
+        tree = Tree([], {})
+        for name, *place in itertools.chain(read(archive, tree), tree.linked(names, flat)):
             names.append(name)
             flat.extend(place)
         order = sorted(range(len(names)), key=names.__getitem__)
@@ -90,7 +97,8 @@ class Reader:
         for name, after in itertools.pairwise(names):
             if name == after:
                 raise UserError(f": {name}", "occurs twice", "make the archive again")
-        return names, {"places": np.frombuffer(flat, np.int64).reshape(-1, 5)[order]}
+        empty = [folder for folder in tree.folders if folder and not _under(names, folder)]
+        return [names, empty], {"places": np.frombuffer(flat, np.int64).reshape(-1, 5)[order]}
 
     def unpack(self, files: list[BinaryIO]) -> Answer:
         """The next bytes of a packed archive."""
@@ -139,12 +147,12 @@ class Reader:
         return value, {"images": images} if images else {}
 
     def headers(self, files: list[BinaryIO], members: Members) -> Answer:
-        """For each picture its shorter side and whether it has colours, 0 if it is damaged, which is reported later."""
-        value = [[0, 0] for _ in members]
+        """For each picture width, height and whether it has colours; 0 if it is damaged, which is reported later."""
+        value = [[0, 0, 0] for _ in members]
         for index, facts in enumerate(value):
             with contextlib.suppress(UserError), _content(files, members, index) as content:
                 picture = open_picture(content, load=False)
-                facts[:] = min(picture.size), int(picture.mode not in GREY)
+                facts[:] = *picture.size, int(picture.mode not in GREY)
         return value, {}
 
     def squares(
@@ -260,16 +268,93 @@ def _unpacked(handle: int, offset: int, packed: int, size: int, crc: int, method
     return content
 
 
-def _zip_members(file: BinaryIO) -> Iterator[tuple[str, int, int, int, int, int]]:
+#: Links that a path may lead through.
+_MOST_LINKS = 40
+
+
+class Tree(NamedTuple):
+    """Members of an archive that have no bytes of their own.
+
+    Attributes:
+        folders: Names of folders.
+        links: Path in the archive to which a link leads, by its name; None where it leads out.
+    """
+
+    folders: list[str]
+    links: dict[str, str | None]
+
+    def link(self, name: str, target: str) -> None:
+        """Adds a symbolic link."""
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(name), target.replace("\\", "/")))
+        self.links[name] = None if path.startswith(("/", "..")) else path
+
+    def linked(self, names: list[str], flat: array.array[int]) -> Iterator[tuple[str, int, int, int, int, int]]:
+        """Yields each link with the place of its file, and files below a link to a hidden folder.
+
+        Args:
+            names: Names of the files, complete once the first link is asked for.
+            flat: Their places.
+
+        Raises:
+            UserError: A link leads to no file, or to a folder whose files are listed themselves.
+        """
+        if not self.links:
+            return
+        index = {posixpath.normpath(name): number for number, name in enumerate(names)}
+        ordered, dead = sorted(index), []
+        for name in self.links:
+            goal = self._goal(name)
+            below = [] if goal is None or goal in index else _under(ordered, goal)
+            if below and not any(part.startswith(".") for part in str(goal).split("/")):
+                fault = f"is a link to {goal}, whose {len(below):,} files would count twice"
+                raise UserError(f": {name}", fault, "pack the archive without one of both")
+            if goal in index:
+                below = [str(goal)]
+            if not below and not posixpath.basename(name).startswith("."):
+                dead.append(name)
+            for path in below:
+                at = 5 * index[path]
+                yield (name + path.removeprefix(str(goal)), *flat[at : at + 5])  # type: ignore[misc]
+        if dead:
+            fault = f"is a link to no file in the archive ({len(dead):,} of {len(self.links):,} links)"
+            raise UserError(f": {dead[0]}", fault, "pack the files themselves (tar --dereference, zip without -y)")
+
+    def _goal(self, name: str) -> str | None:
+        """The path to which a link leads, through other links."""
+        path: str | None = name
+        for _ in range(_MOST_LINKS):
+            parts = str(path).split("/")
+            parents = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+            if (link := next((parent for parent in parents if parent in self.links), None)) is None:
+                return path
+            if (target := self.links[link]) is None:
+                return None
+            path = posixpath.normpath(target + str(path).removeprefix(link))
+        return None
+
+
+def _under(names: list[str], folder: str) -> list[str]:
+    """Those of sorted names that lie below a folder."""
+    return names[bisect.bisect_left(names, f"{folder}/") : bisect.bisect_left(names, f"{folder}0")]
+
+
+def _zip_members(file: BinaryIO, tree: Tree) -> Iterator[tuple[str, int, int, int, int, int]]:
     try:
-        members = zipfile.ZipFile(file).infolist()
+        archive = zipfile.ZipFile(file)
+        members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise UserError("", f"not a whole zip archive ({error})", "fetch or prepare it again") from None
     for info in members:
         if info.flag_bits & 1:
             raise UserError("", "is encrypted", "unpack it and prepare it again")
         name = info.filename.replace("\\", "/")  # Windows PowerShell writes backslashes
-        if not name.endswith("/"):
+        if name.endswith("/"):
+            tree.folders.append(_relative(name).rstrip("/"))
+        elif stat.S_ISLNK(info.external_attr >> 16):
+            if info.file_size > _LONGEST_PATH:
+                raise UserError(f": {name}", "is a link with an impossible path", _REMEDY)
+            tree.link(_relative(name), archive.read(info).decode(errors="replace"))
+        else:
             yield _relative(name), info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type
 
 
@@ -278,8 +363,13 @@ def _relative(name: str) -> str:
     return name.removeprefix("./").lstrip("/")
 
 
-def _tar_members(file: Any, base: int = 0, levels: int = 3) -> Iterator[tuple[str, int, int, int, int, int]]:
-    """Regular files of a tar archive, and of the tars in it (ImageNet is a tar of one tar per class)."""
+def _tar_members(
+    file: Any, tree: Tree, prefix: str = "", base: int = 0, levels: int = 3
+) -> Iterator[tuple[str, int, int, int, int, int]]:
+    """Regular files of a tar archive, and of the tars in it (ImageNet is a tar of one tar per class).
+
+    Names begin with ``prefix``; folders and links are added to the tree.
+    """
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             place = -1
@@ -287,13 +377,22 @@ def _tar_members(file: Any, base: int = 0, levels: int = 3) -> Iterator[tuple[st
                 if archive.offset <= place or member.size < 0:
                     raise tarfile.ReadError("its sizes are impossible")
                 place, archive.members = archive.offset, []  # type: ignore[attr-defined]
-                name = _relative(member.name)
+                name = prefix + _relative(member.name)
                 begin = base + member.offset_data
-                if not member.isreg() or member.issparse():
-                    continue
-                if name.endswith(".tar") and levels:
-                    inner = _tar_members(archive.extractfile(member), begin, levels - 1)
-                    yield from ((f"{name.removesuffix('.tar')}/{rest[0]}", *rest[1:]) for rest in inner)
+                if member.issparse():
+                    raise UserError(f": {name}", "is stored as a sparse file", "pack it again without --sparse")
+                if member.isdir():
+                    tree.folders.append(name.rstrip("/"))
+                elif member.islnk():
+                    tree.links[name] = posixpath.normpath(prefix + _relative(member.linkname))
+                elif member.issym():
+                    tree.link(name, member.linkname)
+                elif not member.isreg():
+                    continue  # pipes and devices
+                elif name.endswith(".tar") and levels:
+                    tree.folders.append(name.removesuffix(".tar"))
+                    inner = f"{name.removesuffix('.tar')}/"
+                    yield from _tar_members(archive.extractfile(member), tree, inner, begin, levels - 1)
                 else:
                     yield name, begin, member.size, member.size, -1, 0
             # Python's reader takes a damaged header for the end of the archive.

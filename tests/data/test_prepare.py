@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import pickle
+import stat
 import struct
 import tarfile
 import zipfile
@@ -34,6 +35,7 @@ def noise(width, height, channels=3, seed=0):
 
 NOISE = pictures(64)
 PNG = png(NOISE[0])
+GRID = png(noise(24, 16))
 
 
 def packed(path, names) -> str:
@@ -116,7 +118,7 @@ def test_a_folder_of_classes_becomes_a_data_set(folder, tmp_path):
     assert (labels, facts[:5]) == ([0, 0, 1, 2], (4, 8, 3, 3, ["n01", "n02", "n03"]))
     assert facts.summary == (
         "4 pictures read (2 RGB, 1 grey, 1 RGBA without its transparency), stored as RGB; 4 cropped or scaled; "
-        "classes: 0 = n01, 1 = n02, 2 = n03; other files skipped: 1 .txt"
+        "classes: 0 = n01, 1 = n02, 2 = n03; 1 file left out (1 hidden, such as .hidden/); other files skipped: 1 .txt"
     )
     for index, name in enumerate(("n01/a.png", "n01/b.png", "n02/a.png", "n03/c.png")):
         expected = to_square(Image.open(folder / name), "center-crop", 8, 3)
@@ -209,7 +211,7 @@ def test_check_describes_a_data_set_and_names_a_bad_image(tmp_path):
     content = members(NOISE[:5], [0, 2, 0, 2, 0])
     path = write_zip(tmp_path / "a.zip", content)
     said = command("data", "check", path, "--expect", 5)
-    assert "a: 5 images 8×8×3\n  3 classes of 0 to 3 images\n  sha256" in said
+    assert "a: 5 images 8×8×3\n  3 classes of 0 to 3 images\n  none of class 1\n  sha256" in said
     assert "5 images" in refusal(command, "data", "check", path, "--expect", 6)
     write_zip(tmp_path / "a.zip", content | {name: content[name][:50] for name in list(content)[2:5:2]})
     assert "img00000002.png: not a readable picture" in refusal(command, "data", "check", path)
@@ -285,7 +287,11 @@ def test_a_source_may_be_an_asset(tmp_path, monkeypatch):
         (["class10/a.png", "class9/a.png"], [1, 0]),
         (["a\\0.png", "b\\0.png"], [0, 1]),  # of Windows PowerShell
         (["./a/0.png", "/b/0.png"], [0, 1]),
-        (["@eaDir/a/0.png", "a/0.png", "a/grid.png", "b/0.png", "b/fakes000200.png"], [0, 1]),
+        ({"@eaDir/a/0.png": PNG, "a/0.png": PNG, "a/1.png": PNG, "b/0.png": PNG, "fakes_init.png": GRID,
+          "a/my_grid.png": GRID}, [0, 0, 1]),
+        # Pictures of a set with the names of grids: most files of a folder, of one size with the others, of many sizes.
+        (["a/0.png", "grid/grid_0001.png", "grid/grid_0002.png"], [0, 1, 1]),
+        (["a/fakes1.png", "a/reals.png", "a/x.png", "a/y.png", "a/z.png", "b/0.png"], [0, 0, 0, 0, 0, 1]),
         # In the folder that holds everything, and of WebDataset.
         ({"in/a/0.png": PNG, "in/a/1.png": PNG, "in/dataset.json": b'{"labels": [["a/0.png", 1], ["a/1.png", 0]]}'},
          [1, 0]),
@@ -296,6 +302,74 @@ def test_classes_are_those_of_folders_or_files(names, labels, tmp_path):
     found, facts = made(tmp_path, packed(tmp_path / "in.zip", names))
     assert found == labels
     assert all(f"{rank} = {name}" in facts.summary for rank, name in enumerate(facts.class_names))
+
+
+def linked(links, kind=tarfile.SYMTYPE, files=("a/0.png", ".store/1.png", ".store/2.png")):
+    """A tar of pictures and links."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for index, name in enumerate(files):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content := png(NOISE[index]))
+            archive.addfile(entry, io.BytesIO(content))
+        for name, target in links.items():
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = kind, target
+            archive.addfile(entry)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "labels", "index"),
+    [
+        (linked({"b/1.png": "../.store/1.png", "b/0.png": "1.png"}), [0, 1, 1], 1),
+        (linked({"b/1.png": "./.store/1.png"}, tarfile.LNKTYPE), [0, 1], 1),
+        (linked({"b": ".store"}), [0, 1, 1], 1),
+        (tar_of({"all.tar": linked({"c/x.png": "../.store/2.png"})}), [0, 1], 2),
+    ],
+)
+def test_links_in_an_archive_have_the_pictures_to_which_they_lead(content, labels, index, tmp_path):
+    (tmp_path / "in.tar").write_bytes(content)
+    assert made(tmp_path, tmp_path / "in.tar", channels=3)[0] == labels
+    np.testing.assert_array_equal(stored(tmp_path, 1), Image.fromarray(NOISE[index]).convert("RGB"))
+
+
+def test_links_in_a_zip_are_followed(tmp_path):
+    link = zipfile.ZipInfo("b/1.png")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.writestr("a/0.png", PNG)
+        archive.writestr(link, "../a/0.png")
+    assert made(tmp_path, tmp_path / "in.zip")[0] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (linked({"b/1.png": "/data/1.png", "b/2.png": "../.store/2.png"}), "b/1.png: .*1 of 2 links"),
+        (linked({"b": "../../pictures"}), "b: .*1 of 1 links"),
+        (linked({"b": "c", "c": "b"}), "2 of 2 links"),
+        (linked({"b": "a"}), "b: is a link to a, whose 1 files"),
+        (tar_of({"a/0.png": PNG, "b/in.tar.gz": b"x", "b/in.zip": b"x"}), "1 pictures and 2 archives"),
+        (
+            tar_of({"a.tar": tar_of({"0.png": PNG}), "b.tar": tar_of({}), "c.tar": tar_of({"0.png": PNG})}),
+            "1 class folders .*b",
+        ),
+        (tar_of({"a/0.png": PNG, "b/0.heic": b"x", "c/.0.png": PNG, "d/0.png": PNG}), "2 class folders .*b, c"),
+    ],
+)
+def test_pictures_that_would_be_left_out_are_named(content, fault, tmp_path):
+    (tmp_path / "in.tar").write_bytes(content)
+    refused(fault, made, tmp_path, tmp_path / "in.tar")
+
+
+def test_an_empty_folder_of_a_class_and_pictures_that_are_left_out_are_named(tmp_path):
+    folder = Path(write_folder(tmp_path / "in", {"a/0.png": PNG, "c/0.png": PNG}))
+    (folder / "b" / ".ipynb_checkpoints").mkdir(parents=True)
+    refused("1 class folders .*b", made, tmp_path, folder)
+    assert made(tmp_path, folder, labels="none")[1].images == 2
+    hidden = write_folder(tmp_path / "hidden", {"._0.png": PNG, "__MACOSX/0.png": PNG, "x.txt": b""})
+    refused("no pictures .*2 files left out .*1 .txt", made, tmp_path, hidden)
 
 
 @pytest.mark.parametrize(
