@@ -27,6 +27,7 @@ from urllib.parse import urljoin, urlsplit
 from sida.assets.registry import Asset, address_fault, hub_token
 from sida.errors import Progress, UserError, say
 from sida.files.atomic import sha256_file, write_text
+from sida.files.content import START, text_in_place
 from sida.files.ordinary import read_ordinary
 
 _CHUNK, _REDIRECTS, _ATTEMPTS, _LONGEST_PAUSE = 1 << 18, 10, 100, 30.0
@@ -339,11 +340,11 @@ def unfit(path: Path, asset: Asset, sha256: str) -> tuple[str, str]:
     if found == sha256:
         return found, ""
     with open(path, "rb") as stream:
-        head = stream.read(512)
-    # Binary formats do not begin with such texts: web pages, pointers of Git LFS, messages in JSON.
-    odd = (b"<", b"version https://git-lfs", *([] if asset.target.endswith(".json") else [b"{"]))
-    if b"\0" not in head and head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(odd):
-        return found, f"is a text ({head[:60].decode(errors='replace').strip()!r}), as servers send instead of a file"
+        text = text_in_place(stream.read(START))
+    # A plain text may be the file, whose size and hash tell.
+    plain = ("a text", "JSON") if asset.target.endswith(".json") else ("a text",)
+    if text is not None and not text.kind.startswith(plain):
+        return found, f"is {text.kind}, as servers send instead of a file"
     if size != (asset.size or size) or not size:
         return found, f"has {size:,} bytes" + (f", {asset.size:,} are registered" if asset.size else "")
     if sha256:

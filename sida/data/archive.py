@@ -24,10 +24,12 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from sida.data.pictures import PICTURES
+from sida.data.reader import same_name
 from sida.errors import UserError, located
 from sida.files.atomic import sha256_file
+from sida.files.content import NETWORK, START, kind_of_file, refuse_text
 from sida.files.fenced import RESULT, Child, check_answer
-from sida.files.ordinary import NETWORK, kind_of_file, open_ordinary, size_on_disk
+from sida.files.ordinary import open_ordinary, size_on_disk
 
 #: Suffix of a file with the class of the picture of its name.
 CLASS = ".cls"
@@ -82,8 +84,11 @@ class Files:
         else:
             self._archive = open_ordinary(path, "fetch or prepare the data set first (sida data prepare --help)")
             self._size = size_on_disk(self._archive)
-            start = os.pread(self._archive.fileno(), 8, 0)
-            kind = "one picture" if Path(path).suffix.lower() in PICTURES else kind_of_file(path, start)
+            start = os.pread(self._archive.fileno(), START, 0)
+            kind = "one picture" if Path(path).suffix.lower() in PICTURES else kind_of_file("", start)
+            if not kind:
+                refuse_text(path, start)
+                kind = kind_of_file(path)
             # Whether torch's zip archives are programs is seen by their members.
             if kind and not (kind == NETWORK and start.startswith(b"PK")):
                 raise UserError(path, f"is {kind}, and no archive", _DRAW if kind == NETWORK else _EXPORT)
@@ -328,8 +333,9 @@ class Files:
 
     def _classes(self, pictures: Sequence[str]) -> np.ndarray:
         found = []
+        indices = {same_name(name): index for index, name in enumerate(self.names) if name.endswith(CLASS)}
         for name in (os.path.splitext(picture)[0] + CLASS for picture in pictures):
-            index = self.find(name)
+            index = indices.get(same_name(name))
             if index is None or not re.fullmatch(rb"[0-9]{1,5}", text := self.read(index)[:20].strip()):
                 fault = f"{name} is missing or holds no class"
                 raise UserError(self.path, fault, "write a whole number, or say --labels none")

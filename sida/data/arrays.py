@@ -13,6 +13,7 @@ from sida.data.archive import MAX_RATIO, PART, READER, SECONDS
 from sida.data.reader import MAX_CLASSES
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
+from sida.files.content import START, refuse_text
 from sida.files.fenced import Child, check_answer
 from sida.files.ordinary import open_ordinary, size_on_disk
 
@@ -20,6 +21,9 @@ _IMAGES, _CLASSES = ("arr_0", "images", "samples"), ("arr_1", "labels")
 #: Images of a part that is read at a time.
 _AT_ONCE = 256
 _IDX = re.compile(r"images[-.]idx3-ubyte(\.gz)?$")
+#: Names of files of images with classes in a file beside them (MNIST, KMNIST), and of images in the parts of an npz.
+_NAMED = re.compile(r"images(?=[-.]idx3-ubyte)|(?<=[-_])(?:imgs|images)(?=\.np[yz]$)")
+_PARTS = re.compile(r"x_(train|test|val|valid)|(train|test|val|valid)_images")
 
 
 class Arrays:
@@ -36,6 +40,7 @@ class Arrays:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path, stream = path, open_ordinary(path)
+        refuse_text(path, os.pread(stream.fileno(), START, 0))
         self._size, self._child = size_on_disk(stream), Child(READER, path)
         found, _ = self._child.ask("arrays", files=[stream], seconds=self._size * SECONDS)
         self.shapes = {name: tuple(shape) for name, (shape, _, _) in found.items()}
@@ -66,25 +71,31 @@ class Arrays:
 class ImageArrays:
     """Images in an array: ``arr_0`` (or the only array) of an npz, an npy, or idx; read as a stream.
 
+    An npz may have the parts of a data set, as Keras (``x_train``, ``y_train``) and MedMNIST (``train_images``,
+    ``train_labels``) name them.
+
     Args:
-        path: The file. Classes are those of ``arr_1`` or ``labels`` of an npz; those of an idx file lie in a file
-            beside it, named with ``labels`` in the place of ``images``.
+        path: The file. Classes are those of ``arr_1`` or ``labels`` of an npz, or of its part; those of an idx file,
+            and of KMNIST (``…-imgs.npz``), lie in a file beside it, named with ``labels`` in the place of ``images``.
         labels: Whether to read classes.
+        subset: ``train`` or ``test``, of the parts of an npz; None refuses several.
 
     Attributes:
         path: The file.
         count: Number of images.
         classes: Class of every image int64 (N,), or None.
         channels: 1 or 3.
+        remark: Remark on the part that was taken, and on a file of classes; may be empty.
 
     Raises:
-        UserError: A damaged file, no array of images, values that are no bytes, or classes that do not fit.
+        UserError: A damaged file, no array of images, several parts, values that are no bytes, or classes that do not
+            fit.
     """
 
-    def __init__(self, path: str | Path, labels: bool = True) -> None:
-        self.path, self._files = Path(path), [Path(path)]
-        self._arrays = Arrays(self.path)
-        self._member = self._chosen()
+    def __init__(self, path: str | Path, labels: bool = True, subset: str | None = None) -> None:
+        self.path, self._files, self.remark = Path(path), [Path(path)], ""
+        self._arrays, self._part = Arrays(self.path), ""
+        self._member = self._chosen(subset)
         self._where = f"{self.path}[{self._member or self.path.name}]"
         self._stored = self._arrays.shapes[self._member]
         self._axis = 3 if len(self._stored) == 3 or self._stored[-1:] in ((1,), (3,)) else 1
@@ -120,14 +131,22 @@ class ImageArrays:
         """Bytes of all images."""
         return math.prod(self._stored)
 
-    def _chosen(self) -> str:
+    def _chosen(self, subset: str | None) -> str:
         arrays = [*self._arrays.shapes]
         others = [name for name in arrays if name not in _CLASSES]
         named = [name for name in _IMAGES if name in arrays]
-        if not named and len(others) != 1:
-            fault = f"has no array 'arr_0' of images (arrays: {', '.join(arrays) or 'none'})"
-            raise UserError(self.path, fault, "name it so, and its classes 'arr_1'")
-        return [*named, *others][0]
+        if named or len(others) == 1:
+            return [*named, *others][0]
+        parts = {(match[1] or match[2]): name for name in arrays if (match := _PARTS.fullmatch(name))}
+        if subset in parts or len(parts) == 1:
+            self._part = str(subset) if subset in parts else next(iter(parts))
+            self.remark = f"part {self._part} of {', '.join(parts)}" if len(parts) > 1 else ""
+            return parts[self._part]
+        if parts:
+            remedy = "make an archive of one first: sida data prepare --subset train or test"
+            raise UserError(self.path, f"holds the parts {', '.join(parts)} of a data set", remedy)
+        fault = f"has no array 'arr_0' of images (arrays: {', '.join(arrays) or 'none'})"
+        raise UserError(self.path, fault, "name it so, and its classes 'arr_1'; a zip of pictures is named .zip")
 
     def _check(self) -> None:
         (dtype, fortran), axes = self._arrays.kinds[self._member], len(self._stored)
@@ -139,19 +158,24 @@ class ImageArrays:
             raise UserError(self._where, fault, "images must be (N, H, W, C) in the order of C, with 1 or 3 channels")
 
     def _classes(self) -> np.ndarray | None:
-        known = [name for name in _CLASSES if name in self._arrays.shapes]
-        beside = self.path.with_name(self.path.name.replace("images", "labels").replace("idx3", "idx1"))
+        names = (f"y_{self._part}", f"{self._part}_labels") if self._part else _CLASSES
+        known = [name for name in names if name in self._arrays.shapes]
+        beside = self.path.with_name(_NAMED.sub("labels", self.path.name).replace("idx3", "idx1"))
         if known:
             found, where = self._arrays.read(known[0]), f"{self.path}[{known[0]}]"
-        elif _IDX.search(self.path.name) and beside.is_file():
+        elif _NAMED.search(self.path.name) and beside.is_file():
+            other = Arrays(beside)
+            if len(other.shapes) != 1:
+                raise UserError(beside, "holds several arrays, and no classes alone", "move it, or put 'arr_1' here")
             self._files.append(beside)
-            found, where = Arrays(beside).read(""), str(beside)
+            self.remark = f"classes of {beside.name}"
+            found, where = other.read(next(iter(other.shapes))), str(beside)
         else:
             return None
         fit = found.shape[:1] == (self.count,) and found.size == self.count and found.dtype.kind in "iu"
         if not fit or not 0 <= found.min() <= found.max() < MAX_CLASSES:
             fault = f"holds {found.dtype} {found.shape} as classes of {self.count:,} images, or no class"
-            remedy = f"give a whole number below {MAX_CLASSES:,} for each image, or leave classes out"
+            remedy = f"give a whole number below {MAX_CLASSES:,} for each image, or leave classes out (--labels none)"
             raise UserError(where, fault, remedy)
         return found.reshape(-1).astype(np.int64)
 
@@ -161,7 +185,7 @@ def find_arrays(path: str | Path, subset: str | None = None, labels: bool = True
 
     Args:
         path: File or folder.
-        subset: ``train`` or ``test``, of several idx files in a folder; None refuses several.
+        subset: ``train`` or ``test``, of several idx files in a folder or parts of an npz; None refuses several.
         labels: Whether to read classes.
 
     Raises:
@@ -177,4 +201,4 @@ def find_arrays(path: str | Path, subset: str | None = None, labels: bool = True
             fault = f"holds {len(fitting)} files of {subset or 'its'} images ({', '.join(f.name for f in found[:4])})"
             raise UserError(path, fault, "name one file")
         path = fitting[0]
-    return ImageArrays(path, labels) if path.suffix in (".npz", ".npy") or _IDX.search(path.name) else None
+    return ImageArrays(path, labels, subset) if path.suffix in (".npz", ".npy") or _IDX.search(path.name) else None

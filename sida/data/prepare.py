@@ -144,7 +144,7 @@ class PrepareConfig(Settings):
         transform: See :mod:`sida.data.prepare`.
         channels: 3 (RGB, as in the originals) or 1 (grey); null: 1 if all pictures are grey, else 3.
         labels: ``auto`` (``dataset.json``, else the top folders), ``folders`` or ``none``.
-        subset: ``train`` or ``test`` of CIFAR-10, MNIST's format, and folders that are named so; null:
+        subset: ``train`` or ``test`` of CIFAR-10, MNIST's format, parts of an npz, and folders that are named so; null:
             ``train``, but pictures without classes (``labels`` other than ``auto``) are taken from all folders.
         max_images: Largest number of images.
         expect: Expected number of images; with another number nothing is written and the command fails.
@@ -223,7 +223,8 @@ def _source(config: PrepareConfig) -> Source:
     """Opens the source; of CIFAR-10 all batches are read (150 MB), so that a fault in the last one is found at once."""
     arrays = find_arrays(config.source, config.subset or "train", config.labels != "none")
     if arrays is not None:
-        return _of_arrays(config, arrays, arrays.count, arrays.channels, arrays.classes)
+        source = _of_arrays(config, arrays, arrays.count, arrays.channels, arrays.classes)
+        return source._replace(remarks=(arrays.remark,))
     files = Files(config.source, config.workers or os.cpu_count() or 1)
     if {TRAINING[0], *TEST} & {PurePosixPath(name).name for name in files.names}:
         images, classes = read_cifar10(files, TEST if config.subset == "test" else TRAINING)
@@ -326,8 +327,8 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> Classes:
     if len(folders) == 1:
         if rule == "folders":
             raise UserError(files.path, "pictures are not in several folders", "use --labels none")
-        empty = f" (empty folders: {', '.join(files.bare[:4])})" if files.bare else ""
-        return Classes(None, (), f"no classes: the pictures are in one folder{empty}")
+        bare = f" (empty folders: {', '.join(files.bare[:4])})" if files.bare else ""
+        return Classes(None, (), f"no classes: the pictures are in one folder{bare}")
     if empty := _without_pictures(files, folder, {*folders}):
         fault = f"{len(empty)} class folders hold no pictures that are read ({', '.join(empty[:4])})"
         remedy = "fill or remove them, or say --labels none: the classes behind them would have other numbers"

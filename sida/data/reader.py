@@ -22,6 +22,7 @@ import stat
 import struct
 import tarfile
 import tokenize  # noqa: F401 - of headers that Python 2 wrote; nothing can be imported later
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -189,9 +190,9 @@ class Reader:
             if found is None:
                 return None, {}
             for name in wanted or ():
-                if found.get(name) is None:
+                if found.get(same_name(name)) is None:
                     raise UserError("", f"has no label for {name}", "add it, or set 'labels' to null there")
-            picked = [*found.values()] if wanted is None else [found[name] for name in wanted]
+            picked = [*found.values()] if wanted is None else [found[same_name(name)] for name in wanted]
             # true is an integer of Python.
             if not all(type(label) is int and 0 <= label < MAX_CLASSES for label in picked):
                 fault = f"a label is no whole number from 0 to {MAX_CLASSES - 1:,}"
@@ -358,6 +359,11 @@ def _zip_members(file: BinaryIO, tree: Tree) -> Iterator[tuple[str, int, int, in
             yield _relative(name), info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type
 
 
+def same_name(name: str) -> str:
+    """A form of a file's name that is equal for all writings of it: Unicode composed, slashes, no roots."""
+    return _relative(unicodedata.normalize("NFC", name).replace("\\", "/"))
+
+
 def _relative(name: str) -> str:
     """A member's name without the roots that some tools write."""
     return name.removeprefix("./").lstrip("/")
@@ -450,7 +456,7 @@ def _parsed_labels(content: bytes) -> dict[str, Any] | None:
     """Labels by file name of a ``dataset.json``, or None if its labels are null."""
     try:
         entries = json.loads(content)["labels"]
-        pairs = None if entries is None else [(str(name).replace("\\", "/"), label) for name, label in entries]
+        pairs = None if entries is None else [(same_name(str(name)), label) for name, label in entries]
     except (ValueError, KeyError, TypeError):
         fault = "must be JSON with the key 'labels', of pairs [file name, label] or null"
         raise UserError("", fault, "write it again") from None

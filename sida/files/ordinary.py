@@ -128,32 +128,6 @@ def walk_below(folder: str | os.PathLike[str], most: float = math.inf) -> Iterat
             raise UserError(place, f"cannot be read ({error.strerror})") from None
 
 
-#: Formats by the first bytes of a file, and by the suffix of its name.
-_STARTS = {
-    b"PAR1": "Parquet", b"ARROW1": "Arrow", b"\x89HDF": "HDF5", b"Rar!": "RAR", b"7z\xbc\xaf": "7z",
-    b"\x89PNG": "one picture", b"\xff\xd8\xff": "one picture", b"\x93NUMPY": "an array",
-}  # fmt: skip
-_SUFFIXES = {
-    ".parquet": "Parquet", ".arrow": "Arrow", ".tfrecord": "TFRecord", ".tfrecords": "TFRecord", ".h5": "HDF5",
-    ".hdf5": "HDF5", ".mat": "MATLAB", ".rar": "RAR", ".7z": "7z", ".lmdb": "LMDB", ".mdb": "LMDB", ".beton": "FFCV",
-    ".mp4": "a film", ".npz": "arrays", ".npy": "an array",
-}  # fmt: skip
-#: Kind of a file with weights, and its suffixes.
-NETWORK = "a network"
-_SUFFIXES |= dict.fromkeys((".pt", ".pth", ".ckpt", ".safetensors", ".pkl"), NETWORK)
-
-
-def kind_of_file(name: str | os.PathLike[str], start: bytes = b"") -> str:
-    """Names the kind of a file that holds no archive of pictures, for a message; empty for any other file.
-
-    Args:
-        name: Name of the file.
-        start: Its first bytes, which decide if they are known.
-    """
-    known = next((kind for mark, kind in _STARTS.items() if start.startswith(mark)), "")
-    return known or _SUFFIXES.get(os.path.splitext(os.fspath(name))[1].lower(), "")
-
-
 def size_on_disk(stream: BinaryIO) -> int:
     """Bytes of a file up to its first hole: a file with holes claims more than it takes."""
     with contextlib.suppress(OSError):

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 
 from sida.errors import UserError, located, suggestion
+from sida.files.content import START, refuse_text
 from sida.files.fenced import RESULT, Child, check_answer, only_in_child
 from sida.files.ordinary import open_ordinary, size_on_disk
 from sida.files.tensors import read_tensors, starts_as_pickle
@@ -114,6 +115,7 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
         UserError: As :class:`PickleFile`, or the file holds tensors or objects (for networks: ``sida convert``).
     """
     with open_ordinary(path, "check the path, or fetch it: sida assets fetch") as stream:
+        refuse_text(path, os.pread(stream.fileno(), START, 0))
         return _plain_values(stream, path)
 
 

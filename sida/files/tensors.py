@@ -11,6 +11,7 @@ absurd header. Tensors are read and not mapped, because a mapping ends the proce
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -23,7 +24,8 @@ import safetensors
 
 from sida.errors import UserError, located
 from sida.files.atomic import atomic_path
-from sida.files.ordinary import NETWORK, kind_of_file, open_ordinary
+from sida.files.content import NETWORK, START, kind_of_file, refuse_packed, refuse_text
+from sida.files.ordinary import open_ordinary
 from sida.files.text_files import check_amount, check_hash, parse_json, with_hash
 
 if TYPE_CHECKING:
@@ -135,13 +137,16 @@ def _facts(name: str, dtype: str, shape: tuple[int, ...]) -> bytes:
 
 
 def starts_as_pickle(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a pickle, or torch's zip archive of a pickle, by its first bytes.
+    """Whether a file of weights is a pickle, or torch's zip archive of a pickle, by its first bytes.
 
     Raises:
-        UserError: The file is missing, or no ordinary file.
+        UserError: The file is missing, no ordinary file, packed, or a text in the place of a file.
     """
     with open_ordinary(path, "check the path, or fetch it: sida assets fetch") as stream:
-        return _is_pickle(stream.read(9))
+        start = stream.read(START)
+    refuse_text(path, start)
+    refuse_packed(path, start)
+    return _is_pickle(start[:9])
 
 
 def _is_pickle(start: bytes) -> bool:
@@ -160,10 +165,13 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
     if not Path(path).is_file():
         raise TensorFileError(path, "no such file", "check the path, or make the file first")
     with open(path, "rb") as stream:
-        start = stream.read(9)
+        start = stream.read(START)
+        with _as_tensor_error():
+            refuse_text(path, start)
+            refuse_packed(path, start)
         if (kind := kind_of_file(path, start)) not in ("", NETWORK):
             raise TensorFileError(path, f"is {kind}, and no network", f"score pictures: sida score {path}")
-        if _is_pickle(start):
+        if _is_pickle(start[:9]):
             remedy = f"turn it into safetensors first: sida convert {path} OUT.safetensors"
             raise TensorFileError(path, "this is a pickle", remedy)
         length = int.from_bytes(start[:8], "little")
@@ -188,6 +196,14 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
         record = record and check_hash(record, "", _AGAIN)
     new = record.pop(TENSORS_HASH, None) if record else None
     return TensorHeader(record, tuple(entries), len(text), old or new, old is not None)
+
+
+@contextlib.contextmanager
+def _as_tensor_error() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise TensorFileError(error.place, error.fault, error.remedy) from None
 
 
 def _old_data_hash(metadata: Mapping[str, str], text: bytes) -> str | None:

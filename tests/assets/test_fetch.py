@@ -333,7 +333,7 @@ def test_a_file_put_by_hand_is_checked_recorded_and_kept_when_its_hash_is_forgot
     assert f"get it from the authors' drive and put it at {path}" in refusal(command, *FETCH)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"<html>Sorry")
-    assert "net.pkl: is a text" in refusal(command, *FETCH)
+    assert "net.pkl: is a web page" in refusal(command, *FETCH)
     path.write_bytes(b"first")
     command(*FETCH)
     path.write_bytes(BODY)

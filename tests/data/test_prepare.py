@@ -7,6 +7,7 @@ import pickle
 import stat
 import struct
 import tarfile
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -231,6 +232,53 @@ def test_encoding_writes_a_latent_data_set(tmp_path):
     assert data.class_indices.tolist() == [0, 0, 1, 2]
     assert next(iter(content(tmp_path / "latent.zip"))) == "00000/img-mean-std-00000000.npy"
     refused("must be RGB pixels", encode_dataset, data, str(tmp_path / "x.zip"), encode)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "part"),
+    [
+        ({"x_train": (2, None), "y_train": (2, (2, 1)), "x_test": (3, None), "y_test": (3, (3, 1))}, "x_"),
+        ({f"{part}_{kind}": (n, shape) for part, n in (("train", 2), ("val", 1), ("test", 3))
+          for kind, shape in (("images", None), ("labels", (n,)))}, ""),
+    ],
+    ids=["Keras", "MedMNIST"],
+)  # fmt: skip
+def test_parts_of_an_npz_are_data_sets_with_their_classes(arrays, part, tmp_path):
+    filled = {n: NOISE[:c] if shape is None else np.arange(c).reshape(shape) for n, (c, shape) in arrays.items()}
+    np.savez(tmp_path / "parts.npz", **filled)
+    labels, facts = made(tmp_path, tmp_path / "parts.npz")
+    assert (labels, facts.images) == ([0, 1], 2)
+    assert "part train of train, " in facts.summary
+    assert made(tmp_path, tmp_path / "parts.npz", subset="test")[0] == [0, 1, 2]
+    refused("holds the parts train, .*--subset", open_images, tmp_path / "parts.npz")
+
+
+@pytest.mark.parametrize("name", ["kmnist-train-{}.npz", "my_{}.npy"])
+def test_classes_lie_in_a_second_file(name, tmp_path):
+    save = np.savez if name.endswith("npz") else np.save
+    images, classes = (tmp_path / name.format(kind) for kind in ("imgs", "labels"))
+    save(images, NOISE[:3])
+    save(classes, np.array([2, 0, 1]))
+    labels, facts = made(tmp_path, images)
+    assert labels == [2, 0, 1]
+    assert classes.name in facts.summary
+    save(classes, np.eye(3))
+    refused("--labels none", made, tmp_path, images)
+
+
+@pytest.mark.parametrize("writing", ["NFC", "NFD", "./", "\\"])
+def test_names_of_labels_may_be_written_otherwise(writing, tmp_path):
+    form = writing if writing.startswith("N") else "NFC"
+    names = [unicodedata.normalize("NFD" if form == "NFC" else "NFC", f"a/é{index}.png") for index in range(2)]
+    told = [unicodedata.normalize(form, name) for name in names]
+    told = [f"./{name}" if writing == "./" else name.replace("/", "\\") if writing == "\\" else name for name in told]
+    pairs = json.dumps({"labels": [[name, 1 - index] for index, name in enumerate(told)]}).encode()
+    source = packed(
+        tmp_path / "in.zip", {**{name: png(NOISE[i]) for i, name in enumerate(names)}, "dataset.json": pairs}
+    )
+    assert made(tmp_path, source)[0] == [1, 0]
+    beside = {told[0].replace("png", "cls"): b"3", told[1].replace("png", "cls"): b"5"}
+    assert made(tmp_path, packed(tmp_path / "w.zip", dict.fromkeys(names, PNG) | beside))[0] == [3, 5]
 
 
 def test_tars_give_the_same_archive_as_their_folders(tmp_path):

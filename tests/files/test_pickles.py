@@ -133,7 +133,7 @@ ENDLESS = functools.reduce(lambda pair, _: (pair, pair), range(60), ())
         (FLAGGED, "numpy array of type|its reader ended|damaged"),
         (call("_codecs", "encode", text("x"), text("rot13")), "rot13"),
         (b"", "empty, or not a pickle"),
-        (b"hello", "not a pickle"),
+        (b"hello", "a text"),
         (b"\x80\x02}]K\x01s.", "damaged"),
         (b"\x80\x02B" + struct.pack("<I", 2**31) + b"x" * 1000, "damaged|memory"),
         (archive({"a/code.py": b"x"}), "no data.pkl"),

@@ -1,0 +1,54 @@
+"""A text in the place of a file is named at every door."""
+
+import numpy as np
+import pytest
+
+from eval.measuring.reference_files import read_moments
+from eval.measuring.stores import open_images
+from sida.files.content import text_in_place
+from sida.networks.official import describe_file, import_network
+from tests.refused import refused
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 98765\n"
+PAGE = b"\xef\xbb\xbf\n" + "<html lang=de><head><title>Anmeldung für Gäste</title></head>".encode("latin-1")
+TEXTS = {
+    "Git LFS to a file of 98,765 bytes": POINTER,
+    "git-annex": b"/annex/objects/SHA256E-s12--00.pkl\n",
+    "a web page": PAGE,
+    "message in XML": b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
+    "index of shards": b'{"metadata": {"total_size": 8}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}',
+    "a text .'Entry not found'": b"Entry not found",
+}
+
+
+def weights(path):
+    return import_network(path, path.with_name("out.safetensors"), network={"class": "EDMPrecond"})
+
+
+DOORS = {
+    "net.pkl": describe_file, "net.pt": weights, "net.safetensors": weights, "stats.npz": read_moments,
+    "stats.pkl": read_moments, "images.npz": open_images, "images.zip": open_images, "a-images-idx3-ubyte": open_images,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("kind", TEXTS)
+def test_a_text_in_the_place_of_a_file_is_named_at_each_door(name, kind, tmp_path):
+    (tmp_path / name).write_bytes(TEXTS[kind])
+    refused(f"{name}: is .*{kind}.*; .", DOORS[name], tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("start", "fault"),
+    [(b"\x1f\x8b\x08" + bytes(20), "gzip; unpack"), (b"net.pkl".ljust(257, b"\0") + b"ustar\0", "tar archive")],
+)
+def test_packed_weights_are_named(start, fault, tmp_path):
+    (tmp_path / "net.pt").write_bytes(start)
+    refused(fault, weights, tmp_path / "net.pt")
+
+
+def test_binary_files_are_no_texts():
+    array = np.random.default_rng(0).integers(1, 256, 4096, np.uint8).tobytes()
+    for start in (b"\x80\x02}q\0", b"PK\3\4", b"\x93NUMPY", b"(dp0\nS'mu'", b"\0\0\x08\3", b"\x1f\x8b", b"", array):
+        assert text_in_place(start) is None
