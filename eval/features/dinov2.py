@@ -18,7 +18,7 @@ from sida.assets.cache import check_pinned_code, fetch
 from sida.data.archive import Files
 from sida.errors import UserError, reason_of
 from sida.files.atomic import atomic_path, sha256_file, sha256_json
-from sida.files.pickles import read_state_dict
+from sida.files.state_dicts import read_state_dict
 
 #: Largest number of Python files in an archive, and of their bytes; DINOv2 has about a hundred files, 0.7 MB.
 _FILES, _BYTES = 2_000, 16_000_000

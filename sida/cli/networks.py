@@ -27,7 +27,7 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     source = "pickle, id of a registered network, or address"
     parser.add_argument("source", type=check_network, metavar="IN.pkl", help=source)
     parser.add_argument("target", metavar="OUT.safetensors", help="file to write")
-    parser.add_argument("--key", default="ema", help="entry of the pickle that holds the network (default: ema)")
+    parser.add_argument("--key", default="ema", help="entry with the network, or prefix of its names (default: ema)")
     parser.add_argument("--network-class", metavar="NAME", help="class to use instead of the class named in the file")
     architecture = "architecture of a plain state dict: JSON text or file with class and kwargs"
     parser.add_argument("--network", metavar="CONFIG", help=architecture)

@@ -27,9 +27,9 @@ import numpy as np
 
 from sida.errors import UserError, located, suggestion
 from sida.files.content import START, refuse_text
+from sida.files.entries import find_entry, is_weights, weights_in
 from sida.files.fenced import RESULT, Child, check_answer, only_in_child
 from sida.files.ordinary import open_ordinary, size_on_disk
-from sida.files.tensors import read_tensors, starts_as_pickle
 
 if TYPE_CHECKING:
     import torch
@@ -148,26 +148,6 @@ def answered(where: object) -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError, RecursionError):
         raise UserError(where, "its reader gave no value that can be used", AGAIN) from None
-
-
-def read_state_dict(path: str | os.PathLike[str], key: str | None = None) -> dict[str, torch.Tensor]:
-    """Reads a dictionary of tensors from safetensors or a file of ``torch.save``, without executing anything.
-
-    Args:
-        path: The file.
-        key: Entry with the dictionary, where a file of ``torch.save`` has an entry of this name.
-
-    Returns:
-        Tensors by name: those of ``torch.save`` as float32, in the file's order.
-
-    Raises:
-        UserError: As :func:`sida.files.tensors.read_tensors` or :class:`PickleFile`; or a file of ``torch.save`` holds
-            something else, or tensors of integers or with NaN.
-    """
-    if not starts_as_pickle(path):
-        return read_tensors(path)[0]
-    with PickleFile(path, "weights", key) as file:
-        return {name: file.tensor(name) for name in file.shapes}
 
 
 # In the child
@@ -368,13 +348,14 @@ class Reader:
 
     def weights(self, files: list[BinaryIO], key: str | None) -> tuple[Any, dict[str, np.ndarray]]:
         """Names and shapes of a dictionary of tensors, or of such an entry."""
-        value = _read(files[0])
-        if isinstance(value, dict) and isinstance(value.get(key), dict):
-            value = value[key]
-        named = value.items() if isinstance(value, dict) else ()
-        self._views = {name: view for name, view in named if isinstance(name, str) and isinstance(view, _View)}
-        if not self._views or len(self._views) < len(value):
+        whole = _read(files[0])
+        value = find_entry(whole, key)
+        if not is_weights(value, _View):
+            inside = [f"{name} ({len(entry)} tensors)" for name, entry in weights_in(whole, _View)]
+            if inside:
+                raise UserError("", f"holds weights in entries: {', '.join(inside[:8])}", "name one with --key")
             raise UserError("", "holds no dictionary of tensors", "give the published file of weights")
+        self._views = {name: view for name, view in value.items() if isinstance(view, _View)}
         return {"tensors": [[name, view.shape] for name, view in self._views.items()]}, {}
 
     def network(self, files: list[BinaryIO], key: str) -> tuple[Any, dict[str, np.ndarray]]:

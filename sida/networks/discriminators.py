@@ -23,7 +23,7 @@ from sida.assets.cache import fetch
 from sida.config.families import BACKBONES
 from sida.config.lookup import how_to_install
 from sida.errors import UserError
-from sida.files.pickles import read_state_dict
+from sida.files.state_dicts import read_state_dict
 from sida.networks.precond import Precond
 
 

@@ -223,13 +223,19 @@ def build_on_meta(network: Mapping[str, Any], where: str) -> nn.Module:
         raise UserError(where, f"architecture '{network['class']}' cannot be built ({reason_of(error)})") from None
 
 
-def fitting_network(path: Path, network: Mapping[str, Any], found: Mapping[str, tuple[int, ...]]) -> nn.Module:
+def fitting_network(
+    path: Path,
+    network: Mapping[str, Any],
+    found: Mapping[str, tuple[int, ...]],
+    remedy: str = "convert the original again",
+) -> nn.Module:
     """Builds a network by :func:`build_on_meta`, and checks that a file has exactly its tensors.
 
     Args:
         path: The file.
         network: ``{"class": ..., "kwargs": {...}}``.
         found: Shapes of the file's tensors by name.
+        remedy: Remedy in the error of other tensors.
 
     Raises:
         UserError: The network cannot be built, or has other tensors.
@@ -241,7 +247,7 @@ def fitting_network(path: Path, network: Mapping[str, Any], found: Mapping[str, 
         name, more = differing[0], f" ({len(differing)} tensors differ)" if len(differing) > 1 else ""
         has, wanted = ("none" if name not in of else list(of[name]) for of in (found, expected))
         fault = f"tensor '{name}': the file has {has}, its architecture {type(net).__name__} needs {wanted}{more}"
-        raise UserError(path, fault, "convert the original again")
+        raise UserError(path, fault, remedy)
     return net
 
 

@@ -16,12 +16,14 @@ from sida.assets.cache import checked, fetch
 from sida.assets.registry import Asset, check_network, find_asset, is_address, load_registry
 from sida.config.families import WeightNorm
 from sida.config.settings import load_spec
-from sida.errors import UserError, one_line, suggestion
+from sida.errors import UserError, one_line, say, suggestion
 from sida.files.atomic import atomic_path, sha256_file
 from sida.files.ordinary import refuse_same
-from sida.files.pickles import PickleFile, answered, read_state_dict
+from sida.files.pickles import PickleFile, answered
+from sida.files.state_dicts import open_state_dict
 from sida.files.tensors import read_tensor_header, starts_as_pickle
-from sida.networks.file import NETWORKS, family_of, fitting_network, read_metadata, write_state_dict
+from sida.networks.file import NETWORKS, build_on_meta, family_of, fitting_network, read_metadata, write_state_dict
+from sida.networks.wrappers import OTHER, unwrapped
 
 # The suite's class for outermost classes of the released files with another name. SiDA's variants add outputs alone.
 _CLASSES = {
@@ -93,9 +95,6 @@ def weight_norm(use_gan: bool, hook: object) -> WeightNorm:
     return "always" if hook else "off"
 
 
-_PARALLEL = "module."
-
-
 def find_source(source: str) -> tuple[Path, Asset | None]:
     """Finds a network by its path, its id in ``config/assets.tsv`` or its address, and downloads it if need be.
 
@@ -128,7 +127,7 @@ def import_network(
         path: A pickle, a state dict, or a network file of this package, which is copied byte by byte.
         out: Target ``.safetensors``; appears whole or not at all.
         asset: The registry's or the address's facts, for arguments that are not given.
-        key: Entry of the pickle with the network or state dict.
+        key: Entry of the pickle with the network or state dict (``a.b`` is entry b of a), or prefix of its names.
         network_class: The suite's class of a pickled network, which overrides the name in the file.
         network: Architecture ``{"class": ..., "kwargs": {...}}`` of a state dict.
         metadata: Further provenance.
@@ -161,10 +160,14 @@ def import_network(
                 facts = {"class": one_line(file.facts["class"]), "source_sha256": file.facts["source_sha256"]}
             facts["key"] = key
     else:
-        state = read_state_dict(path, key)
-        if all(name.startswith(_PARALLEL) for name in state):
-            state = {name.removeprefix(_PARALLEL): tensor for name, tensor in state.items()}
-        net = fitting_network(path, network, {name: tuple(tensor.shape) for name, tensor in state.items()})
+        net = build_on_meta(network, str(path))
+        wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+        with open_state_dict(path, key) as (stored, read):
+            names, remark = unwrapped(path, wanted, stored, key)
+            net = fitting_network(path, network, {name: stored[place] for name, place in names.items()}, OTHER)
+            state = {name: read(place) for name, place in names.items()}
+        if remark:
+            say(f"{path.name}: {remark}")
     origin = {"file": path.name, "url": asset and asset.url, "sha256": sha256_file(path), **facts}
     record = {**(metadata or {}), "network": net.init_config, "origin": origin}
     return write_state_dict({name: state[name] for name in net.state_dict()}, out, record)

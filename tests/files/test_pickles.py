@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from sida.files.pickles import _Unpickler, read_pickle, read_state_dict
+from sida.files.pickles import _Unpickler, read_pickle
+from sida.files.state_dicts import read_state_dict
 from tests.data.test_archive import zip_of as archive
 from tests.files.made_pickles import MARK, write_genuine
 from tests.networks.made import SMALL, random_network
@@ -81,7 +82,7 @@ def test_weights_of_torch_save_are_read_exactly(tmp_path, zipped):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"a": torch.zeros(2), "b": 1}, "holds no dictionary of tensors"),
+        ({"a": torch.zeros(2), "b": [1]}, "holds no dictionary of tensors"),
         ({"a": torch.arange(3)}, "tensor 'a' is of type Long"),
         ({"a": torch.tensor([1.0, float("nan")])}, "tensor 'a' holds NaN"),
         ({"a": torch.zeros(1).expand(10**6)}, "its tensors claim 1,000,000 elements"),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -197,7 +198,66 @@ def test_a_student_of_edm2_draws_the_official_images(switches):
         agree(arrays, **{f"steps{steps}/images": images})
 
 
+def average(net):
+    """The average of torch over a network whose U-Net is compiled."""
+    prefixed = {f"module.{name.replace('model.', 'model._orig_mod.', 1)}": t for name, t in net.state_dict().items()}
+    return {"n_averaged": torch.tensor(4), **prefixed}
+
+
+def lightning(net):
+    """A checkpoint of Lightning with a loss and an average, whose weights FSDP has wrapped."""
+    weights = {f"net._fsdp_wrapped_module.{name}": t for name, t in net.state_dict().items()}
+    old = {f"ema.{name}": torch.zeros_like(t) for name, t in tiny(num_blocks=2).state_dict().items()}
+    return {"epoch": 3, "state_dict": {**weights, **old, "loss.lpips.weight": torch.zeros(2)}, "optimizer_states": [{}]}
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "key", "said"),
+    [
+        (average, "ema", "'module.model._orig_mod.|'module.' taken off; 1 other .*n_averaged"),
+        (lightning, "state_dict", "'net._fsdp_wrapped_module.' taken off; .* other"),
+        (lambda net: {"a": {"b": net.state_dict()}, "c": {"b": {"x": torch.zeros(1)}}}, "a.b", None),
+    ],
+    ids=["average", "Lightning", "nested"],
+)
+def test_weights_under_wrappers_are_the_network_and_the_prefix_is_said(wrapped, key, said, capsys):
+    net = tiny()
+    torch.save(wrapped(net), "w.pt")
+    assert equal(net, convert(Path("w.pt"), network=net.init_config, key=key)[0])
+    told = capsys.readouterr().err
+    assert re.search(said, told) if said else not told
+
+
 # Files that must be refused
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "key", "fault"),
+    [
+        (lambda state: {"epoch": 1, "state_dict": state, "ema": {"shadow": state}}, "ema",
+         r"state_dict \(.*ema.shadow.*--key"),
+        (lambda state: {f"{who}_model.{n}": t for who in ("online", "ema") for n, t in state.items()}, "ema",
+         "2 networks, .*online_model, ema_model; .*--key"),
+        (lambda state: {f"model.{name}": t for name, t in state.items()} | {"model.more.weight": torch.zeros(1)}, "ema",
+         "model.more.weight.*--network"),
+        (lambda state: {f"unet.{name}x": t for name, t in state.items()}, "ema", "begin with unet.*--network"),
+        (lambda state: {**state, next(iter(state)): torch.zeros(7)}, "ema", r"has \[7\].*--network"),
+    ],
+    ids=["nested", "two networks", "more tensors", "other names", "other shapes"],
+)  # fmt: skip
+def test_weights_that_are_not_those_of_the_architecture_are_named(wrapped, key, fault):
+    net = tiny()
+    torch.save(wrapped(dict(net.state_dict())), "w.pt")
+    not_imported(Path("w.pt"), fault, network=net.init_config, key=key)
+
+
+def test_one_of_two_networks_is_named_by_its_prefix_and_one_of_several_files_is_refused():
+    net = tiny()
+    both = {f"{who}.{n}": t + (who == "old") for who in ("old", "new") for n, t in net.state_dict().items()}
+    torch.save(both, "w.pt")
+    assert equal(net, convert(Path("w.pt"), network=net.init_config, key="new")[0])
+    torch.save({"model.map_layer0.weight": torch.zeros(1)}, "model-00001-of-00002.bin")
+    not_imported(Path("model-00001-of-00002.bin"), "part 1 of 2", network=net.init_config)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,36 @@
+"""Dictionaries of tensors in the value of a checkpoint, which may be nested; they are read behind the fence."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+
+def find_entry(value: Any, key: str | None) -> Any:
+    """The entry of a dictionary by its key, or by keys that dots join; the value itself if there is none."""
+    found, rest = value, key
+    while rest:
+        if not isinstance(found, dict):
+            return value
+        if isinstance(found.get(rest), dict):
+            return found[rest]
+        first, _, rest = rest.partition(".")
+        found = found.get(first)
+    return value
+
+
+def is_weights(value: Any, tensor: type) -> bool:
+    """Whether a value is a dictionary of tensors (of this type) by name, beside which there may be plain counters."""
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        return False
+    others = [entry for entry in value.values() if not isinstance(entry, tensor)]
+    plain = all(entry is None or isinstance(entry, (bool, int, float, str)) for entry in others)
+    return plain and len(others) < len(value)
+
+
+def weights_in(value: Any, tensor: type, levels: int = 3) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the dictionaries of tensors below a dictionary, with the keys that lead there, joined by dots."""
+    for name, entry in itertools.islice(value.items(), 100) if isinstance(value, dict) and levels else ():
+        if is_weights(entry, tensor):
+            yield f"{name!s:.60}", entry
+        else:
+            yield from ((f"{name!s:.60}.{below}", found) for below, found in weights_in(entry, tensor, levels - 1))

@@ -1,0 +1,46 @@
+"""Dictionaries of tensors in safetensors or files of ``torch.save``; nothing in them is executed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from sida.files.pickles import PickleFile
+from sida.files.tensors import read_tensors, starts_as_pickle
+
+if TYPE_CHECKING:
+    import torch
+
+
+def read_state_dict(path: str | os.PathLike[str], key: str | None = None) -> dict[str, torch.Tensor]:
+    """Reads a dictionary of tensors from safetensors or a file of ``torch.save``, without executing anything.
+
+    Args:
+        path: The file.
+        key: Entry with the dictionary, where a file of ``torch.save`` has an entry of this name; ``a.b`` is entry b of
+            entry a.
+
+    Returns:
+        Tensors by name: those of ``torch.save`` as float32, in the file's order.
+
+    Raises:
+        UserError: As :func:`sida.files.tensors.read_tensors` or :class:`PickleFile`; or a file of ``torch.save`` holds
+            something else, or tensors of integers or with NaN.
+    """
+    with open_state_dict(path, key) as (shapes, read):
+        return {name: read(name) for name in shapes}
+
+
+@contextlib.contextmanager
+def open_state_dict(
+    path: str | os.PathLike[str], key: str | None = None
+) -> Iterator[tuple[Mapping[str, tuple[int, ...]], Callable[[str], torch.Tensor]]]:
+    """Opens a dictionary of tensors as :func:`read_state_dict`: their shapes by name, and a function that reads one."""
+    if starts_as_pickle(path):
+        with PickleFile(path, "weights", key) as file:
+            yield file.shapes, file.tensor
+    else:
+        tensors = read_tensors(path)[0]
+        yield {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors.__getitem__

@@ -1,0 +1,97 @@
+"""Names of tensors in checkpoints of other programs, where wrappers put prefixes before a network's names.
+
+DataParallel writes ``module.``, ``torch.compile`` writes ``_orig_mod.`` at any level, FSDP and checkpointing their own;
+Lightning has the name of an attribute, such as ``model.``; averages (torch's AveragedModel, ema_pytorch) have counters
+beside the weights.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import NamedTuple, NoReturn
+
+from sida.errors import UserError, one_line
+
+Shape = tuple[int, ...]
+OTHER = "name the architecture of this network (--network)"
+#: Parts of names that stand for wrappers at any level, and counters of averages.
+_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
+_COUNTERS = {"step", "initted", "n_averaged", "num_updates", "decay", "epoch", "global_step"}
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.")
+
+
+class Unwrapped(NamedTuple):
+    """Tensors of a network in a file.
+
+    Attributes:
+        names: Name in the file of each tensor, by the network's name.
+        remark: Prefix that was taken off, and tensors that were left out; empty without both.
+    """
+
+    names: dict[str, str]
+    remark: str
+
+
+def unwrapped(
+    path: str | os.PathLike[str], wanted: Mapping[str, Shape], stored: Mapping[str, Shape], key: str | None = None
+) -> Unwrapped:
+    """Finds a network's tensors by their names without wrappers.
+
+    Args:
+        path: The file, for errors.
+        wanted: Shapes of the network's tensors by name.
+        stored: Shapes of the file's tensors by name.
+        key: Prefix to take where several networks have these names.
+
+    Raises:
+        UserError: The file has all names under several prefixes, or under none.
+    """
+    bare: dict[str, str] = {}
+    for name in stored:
+        if bare.setdefault(short := _WRAPPERS.sub("", name), name) != name:
+            raise UserError(path, f"holds tensor '{one_line(short, 80)}' with and without a wrapper", "keep one")
+    first = next(iter(wanted), "")
+    prefixes = [name.removesuffix(first) for name in bare if f".{name}".endswith(f".{first}")]
+    complete = [prefix for prefix in prefixes if all(prefix + name in bare for name in wanted)]
+    if not complete:
+        _refuse(path, wanted, bare)
+    further = {prefix: _further(prefix, complete, wanted, bare) for prefix in complete}
+    fitting = [
+        prefix
+        for prefix, more in further.items()
+        if not more and all(tuple(stored[bare[prefix + name]]) == shape for name, shape in wanted.items())
+    ]
+    prefix = f"{key}." if f"{key}." in complete else [*fitting, *complete][0]
+    if len(fitting) > 1 and prefix != f"{key}.":
+        named = ", ".join(one_line(found.rstrip("."), 60) or "(none)" for found in fitting[:8])
+        raise UserError(path, f"holds {len(fitting)} networks, by the prefixes {named}", "name one with --key")
+    if more := further[prefix]:
+        fault = f"has tensor '{one_line(more[0], 80)}', which the architecture has not ({len(more)} such tensors)"
+        raise UserError(path, fault, OTHER)
+    others = [name for name in bare if not name.startswith(prefix) or name.removeprefix(prefix) not in wanted]
+    names = {name: bare[prefix + name] for name in wanted}
+    # As it is written, with the wrappers.
+    taken = names[first].removesuffix(first) if first else ""
+    parts = [f"prefix '{one_line(taken, 80)}' taken off"] if taken else []
+    parts += [f"{len(others)} other tensors left out (such as {one_line(others[0], 80)})"] if others else []
+    return Unwrapped(names, "; ".join(parts))
+
+
+def _further(prefix: str, complete: list[str], wanted: Mapping[str, Shape], bare: Mapping[str, str]) -> list[str]:
+    """Tensors under a prefix, and under no other network's, that the network has not."""
+    inner = tuple(other for other in complete if other != prefix and other.startswith(prefix))
+    under = [name for name in bare if name.startswith(prefix) and not name.startswith(inner)]
+    return [name for name in under if name.removeprefix(prefix) not in {*wanted, *_COUNTERS}]
+
+
+def _refuse(path: str | os.PathLike[str], wanted: Mapping[str, Shape], bare: Mapping[str, str]) -> NoReturn:
+    """Raises the error of a file that has the network's names under no prefix."""
+    if shard := _SHARD.search(os.path.basename(path)):
+        fault = f"is part {int(shard[1])} of {int(shard[2])} of the weights"
+        raise UserError(path, fault, "load all parts and save their tensors in one file first")
+    begins = sorted({name.partition(".")[0] for name in bare})
+    absent = (name for name in wanted if not any(f".{other}".endswith(f".{name}") for other in bare))
+    missing = next(absent, next(iter(wanted)))
+    shown = ", ".join(one_line(begin, 40) for begin in begins[:8])
+    fault = f"has no tensor '{missing}' of the architecture under any prefix (its names begin with {shown or 'none'})"
+    raise UserError(path, fault, f"{OTHER}, or the entry with it (--key)")
