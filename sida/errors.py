@@ -101,6 +101,11 @@ def reason_of(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def exact(number: float) -> str:
+    """The shortest text of a number that reads back as the same one, so that a message shows no bound as kept."""
+    return str(number).removesuffix(".0")
+
+
 def suggestion(word: str, known: Iterable[str], too_many: str | None = None) -> str:
     """Returns ``" (did you mean 'x'?)"`` for the closest known word, or the list of known words.
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sida.errors import UserError
+from sida.errors import UserError, exact
 
 _WANTED = "give uint8 images (N, C, H, W) or (N, H, W[, C]), a list of them or of pictures, or batches of them"
 
@@ -122,10 +122,8 @@ def _batch(value: np.ndarray | torch.Tensor, value_range: tuple[float, float] | 
             raise UserError(where, f"are {array.dtype}", "say their range, value_range=(-1, 1), or give uint8")
         low, high = value_range
         if not (np.isfinite(array).all() and low <= array.min() and array.max() <= high):
-            least, most = f"{array.min():.4g}", f"{array.max():.4g}"
-            raise UserError(
-                where, f"have values {least} to {most}, range {low} to {high}", "clip them, or mend the range"
-            )
+            fault = f"have values {exact(array.min())} to {exact(array.max())}, range {exact(low)} to {exact(high)}"
+            raise UserError(where, fault, "clip them, or mend the range")
         # One product and one sum, as x · 127.5 + 128 of the papers' samplers.
         scale = 255 / (high - low)
         return (

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from eval.metrics.metric import Direction, Metric, MetricValue, Sides
 from sida.config.lookup import Registry
 from sida.config.settings import Count, Natural, Positive, Range, Variants
-from sida.errors import SettingError, UserError
+from sida.errors import SettingError, UserError, exact
 
 if TYPE_CHECKING:
     # The start of a workflow reads protocols and must not wait for torch.
@@ -414,7 +414,7 @@ def value_fault(kind: object, value: float) -> tuple[str, str] | None:
         return None
     limits = f"{least:g} to {most:g}" if most is not None else f"{least:g} or more"
     remedy = "give a share, not per cent" if most == 1 and 1 < value <= 100 else "measure it again"
-    return f"is {value:g}, {kind} is {limits}", remedy
+    return f"is {exact(value)}, {kind} is {limits}", remedy
 
 
 #: A metric of a protocol; the kind determines the settings.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sida.errors import UserError
+from sida.errors import UserError, exact
 from sida.files.atomic import read_jsonl
 
 #: Logs of a folder of stored results, together.
@@ -121,7 +121,7 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
                 known = key != "nimg" and record[key] is None
                 value = 0.0 if known else _number(record.get(key), f"{path}:{number}: {key}")
                 if not 0 <= value < 1e18:
-                    raise UserError(f"{path}:{number}: {key}", f"cannot be {value:g}", "train the run again")
+                    raise UserError(f"{path}:{number}: {key}", f"cannot be {exact(value)}", "train the run again")
     return records
 
 

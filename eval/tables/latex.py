@@ -34,8 +34,8 @@ CHECK_MARK = r"{\usefont{U}{msa}{m}{n}\char88}"
 _SPECIAL = {
     "✓": CHECK_MARK,
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "–": "--", "—": "---", "\u00a0": "~",
-    "‘": "`", "’": "'", "“": "``", "”": "''",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": r"\textbar{}",
+    "–": "--", "—": "---", "\u00a0": "~", "‘": "`", "’": "'", "“": "``", "”": "''",
 }  # fmt: skip
 #: Straight quotes that open: at the start, or after a space, bracket, dash or another quote.
 _OPENING = re.compile(r"(?<![^\s(\[{–—=/'\"])(['\"])(?=\S)")

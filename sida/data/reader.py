@@ -34,6 +34,7 @@ from PIL import Image
 
 from sida.data.pictures import GREY, decode_picture, encode_png, mode_words, on_white, open_picture, to_square
 from sida.errors import UserError, located, reason_of
+from sida.files.content import START, text_in_place
 from sida.files.fenced import ANY_ARRAY, BYTES, KINDS, SHAPE, Either, fits, only_in_child
 
 #: Largest number of classes: labels become one-hot rows of this width.
@@ -79,7 +80,8 @@ class Reader:
         self._packed: Any = None
         # Nothing can be imported later: each format is written and read once.
         Image.preinit()
-        for name in ("cp437", "ascii", "latin-1", "utf-8", "utf-16", "idna"):
+        wide = (f"utf-{bits}{order}" for bits in (16, 32) for order in ("", "-le", "-be"))
+        for name in ("cp437", "ascii", "latin-1", "idna", "utf-8", "utf-8-sig", *wide):
             "".encode(name)
         for mode, form in (("L", "PNG"), ("RGB", "TIFF"), ("P", "GIF"), ("RGB", "WEBP"), ("RGB", "JPEG"), ("L", "PPM")):
             stream = io.BytesIO()
@@ -491,6 +493,9 @@ def _parsed_labels(content: bytes) -> dict[str, Any] | None:
         entries = json.loads(content)["labels"]
         pairs = None if entries is None else [(same_name(str(name)), label) for name, label in entries]
     except (ValueError, KeyError, TypeError):
+        text = text_in_place(content[:START])
+        if text is not None and not text.is_plain:
+            raise UserError("", f"is {text.kind}, and no list of labels", text.remedy) from None
         fault = "must be JSON with the key 'labels', of pairs [file name, label] or null"
         raise UserError("", fault, "write it again") from None
     if pairs is None:

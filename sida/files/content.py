@@ -35,6 +35,11 @@ class Text(NamedTuple):
     kind: str
     remedy: str
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it may be a damaged file as well: JSON, or a text that no tool is known to write."""
+        return self.kind.startswith(("a text", "JSON"))
+
 
 def text_in_place(start: bytes) -> Text | None:
     """Names the text with which a file begins, by its first bytes; None for binary content."""

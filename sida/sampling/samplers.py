@@ -29,7 +29,7 @@ from sida.config.datasets import LabelCounts
 from sida.config.families import IMAGE_OPTIONS, check_guide_images
 from sida.config.samplers import Sampler
 from sida.data.dataset import Dataset
-from sida.errors import SettingError, UserError, settings_in
+from sida.errors import SettingError, UserError, exact, settings_in
 from sida.machine import to_device
 from sida.networks import family_of
 
@@ -169,7 +169,8 @@ def sigma_range(net: torch.nn.Module, sigma_min: float, sigma_max: float) -> tup
     """
     lowest, highest = float(getattr(net, "sigma_min", 0.0)), float(getattr(net, "sigma_max", math.inf))
     if sigma_min >= highest or sigma_max <= lowest:
-        fault = f"noise levels {sigma_min:g} to {sigma_max:g} lie outside the network's, {lowest:g} to {highest:g}"
+        given, own = (f"{exact(low)} to {exact(high)}" for low, high in ((sigma_min, sigma_max), (lowest, highest)))
+        fault = f"noise levels {given} lie outside the network's, {own}"
         raise UserError("sampler", fault, "choose others")
     return max(sigma_min, lowest), min(sigma_max, highest)
 

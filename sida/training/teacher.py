@@ -21,7 +21,7 @@ import torch
 from sida.config.recipe import TeacherConfig, TeacherTraining
 from sida.config.samplers import Sampler
 from sida.data import AugmentPipe
-from sida.errors import UserError
+from sida.errors import UserError, exact
 from sida.files.atomic import sha256_file
 from sida.machine import derive_seed
 from sida.networks import architecture, build_network, family_of
@@ -267,7 +267,7 @@ def reconstruct_average(
         UserError: A file is not such an average, the files are of several runs, or the profile ends after all of them.
     """
     if not 0 < std < 0.28:
-        raise UserError("--std", f"must be above 0 and below 0.28, got {std:g}")
+        raise UserError("--std", f"must be above 0 and below 0.28, got {exact(std)}")
     kept = sorted((_read_average(Path(source)) for source in sources), key=lambda one: one[:2])
     times, stds, paths, records = zip(*kept)
     for (*average, path, record), before in zip(kept, (None, *kept)):
@@ -277,7 +277,7 @@ def reconstruct_average(
             raise UserError(path, f"is the same average as {before[2]}", "give each once")
     end = times[-1] if nimg is None else float(nimg)
     if not 0 < end <= times[-1]:
-        fault = f"must be above 0 and at most {times[-1]:,.0f}, where the newest average ends"
+        fault = f"must be above 0 and at most {exact(times[-1])}, where the newest average ends"
         raise UserError("--nimg", fault, f"got {nimg}")
     weights = posthoc_coefficients(times, stds, [end], [std])[:, 0]
     # Double precision, because the coefficients are large and have both signs.

@@ -7,6 +7,7 @@ from eval.measuring.reference_files import read_moments
 from eval.measuring.stores import open_images
 from sida.files.content import text_in_place
 from sida.networks.official import describe_file, import_network
+from tests.data.test_archive import png, write_folder
 from tests.refused import refused
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 98765\n"
@@ -46,6 +47,13 @@ def test_a_text_in_the_place_of_a_file_is_named_at_each_door(name, kind, tmp_pat
 def test_packed_weights_are_named(start, fault, tmp_path):
     (tmp_path / "net.pt").write_bytes(start)
     refused(fault, weights, tmp_path / "net.pt")
+
+
+@pytest.mark.parametrize(("name", "fault"), [("0.png", "no picture"), ("dataset.json", "no list of labels")])
+@pytest.mark.parametrize("text", [POINTER, PAGE], ids=["pointer", "page"])
+def test_a_text_in_the_place_of_a_member_is_named(text, name, fault, tmp_path):
+    write_folder(tmp_path / "in", {"0.png": png(np.zeros((8, 8), np.uint8)), name: text})
+    refused(f"{name}: is .*{fault}", lambda: open_images(tmp_path / "in").read(0, 1))
 
 
 def test_binary_files_are_no_texts():

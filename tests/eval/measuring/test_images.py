@@ -210,6 +210,8 @@ def test_images_in_memory_are_the_same_pixels(form, digits):
         (3, "cannot be read from int"),
         (np.zeros((2, 1, 8, 8), np.float32), "value_range"),
         (np.full((2, 1, 8, 8), 3.0), "range -1 to 1"),
+        (np.full((2, 1, 8, 8), 1 + 2**-23, np.float32), "to 1.0000001, range -1 to 1"),
+        (np.full((2, 1, 8, 8), -1 - 2**-50), "values -1.0000000000000009 to .*range -1 to 1"),
         (np.zeros((2, 5, 8, 8), np.uint8), "shape"),
         ((np.zeros((2, 1, 8, 8), np.uint8), np.eye(2)), "one whole number"),
         ([np.zeros((1, 8, 8), np.uint8), np.zeros((1, 9, 9), np.uint8)], "one size"),

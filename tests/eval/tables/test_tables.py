@@ -350,6 +350,7 @@ def test_a_row_whose_training_kept_its_start_says_so(tmp_path, table, runs):
             r"$\omega_{\mathrm{max}}$, $\Omega_{1}$, $\varepsilon$, $o$, $\mathrm{A}_{\mathrm{a}}$",
         ),
         ("'a', the \"best\" EDM's", "`a', the ``best'' EDM's"),
+        ("A|B", r"A\textbar{}B"),
         ("+∞ ≈ n ≠ 0", r"+$\infty$ $\approx$ n $\ne$ 0"),
     ],
 )
