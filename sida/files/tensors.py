@@ -11,6 +11,7 @@ absurd header. Tensors are read and not mapped, because a mapping ends the proce
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -175,7 +176,13 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
         check_amount(text, "", most=MAX_HEADER_VALUES)
         with safetensors.safe_open(path, "numpy"):
             value = parse_json(text[8:], "")
-    except (UserError, safetensors.SafetensorError, MemoryError) as error:
+    except (UserError, safetensors.SafetensorError, MemoryError, OSError) as error:
+        # The package maps the file; versions before 0.8 let the system's error through, without its number.
+        if isinstance(error, MemoryError) or f"(os error {errno.ENOMEM})" in str(error):
+            fault = f"larger than the memory that it may take ({os.strerror(errno.ENOMEM)})"
+            raise TensorFileError(path, fault, "read it on a larger machine") from None
+        if isinstance(error, OSError):
+            raise
         reason = str(error).rpartition("header: ")[2]
         raise TensorFileError(path, f"cut off, damaged, or no safetensors file ({reason})", _AGAIN) from None
     metadata = value.pop("__metadata__", None) or {}
