@@ -177,7 +177,7 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
         with safetensors.safe_open(path, "numpy"):
             value = parse_json(text[8:], "")
     except (UserError, safetensors.SafetensorError, MemoryError, OSError) as error:
-        # The package maps the file; versions before 0.8 let the system's error through, without its number.
+        # The package maps the file; older versions let the system's error through, without its number.
         if isinstance(error, MemoryError) or f"(os error {errno.ENOMEM})" in str(error):
             fault = f"larger than the memory that it may take ({os.strerror(errno.ENOMEM)})"
             raise TensorFileError(path, fault, "read it on a larger machine") from None
