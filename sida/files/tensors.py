@@ -131,7 +131,7 @@ def write_tensors(
             raise OSError(number, os.strerror(number), str(path)) from None
 
 
-def _system_error(error: safetensors.SafetensorError) -> int | None:
+def _system_error(error: Exception) -> int | None:
     """The number of the system's error that the package met; None for a fault of the content."""
     number = re.search(r"os error (\d+)", str(error))
     return None if number is None else int(number[1])
@@ -192,9 +192,12 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
             value = parse_json(text[8:], "")
     except MemoryError:
         raise UnreadableError(path, "cannot be read (there is not enough memory)") from None
-    except (UserError, safetensors.SafetensorError) as error:
-        if isinstance(error, safetensors.SafetensorError) and (number := _system_error(error)) is not None:
+    except (UserError, safetensors.SafetensorError, OSError) as error:
+        # The package maps the file; older versions let the system's error through, as a text with its number.
+        if not isinstance(error, UserError) and (number := _system_error(error)) is not None:
             raise UnreadableError(path, f"cannot be read ({os.strerror(number)})") from None
+        if isinstance(error, OSError):
+            raise
         reason = str(error).rpartition("header: ")[2]
         raise TensorFileError(path, f"cut off, damaged, or no safetensors file ({reason})", _AGAIN) from None
     metadata = value.pop("__metadata__", None) or {}
