@@ -18,8 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from eval.claims.evidence import Operand, Retraining
-from eval.claims.rules import RULES, Claim, Claims, Rule
+from eval.claims.rules import RULES, rule_text
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.metrics.kinds import METRIC_KINDS
 from eval.metrics.metric import Metric
@@ -225,14 +224,6 @@ SETTINGS: dict[str, tuple[type, str]] = {
     "protocol": (Protocol, "A file of `config/protocols/`."),
     "metric": (Metric, "An entry of a protocol's `metrics`; some kinds have further keys."),
     "reference": (ReferenceSource, "An entry of a protocol's `references`."),
-    "claims": (Claims, "A file `claims.yaml`."),
-    "retraining": (Retraining, "`retraining` of a file of claims."),
-    "claim": (Claim, "An entry of `claims`."),
-    "comparison": (
-        Rule,
-        "An entry of a claim's `parts`; `for: {name: [values]}` repeats it for each value of `{name}`.",
-    ),
-    "operand": (Operand, "`a`, `b` or `level` of a comparison."),
     "site": (Site, "`profiles/site.yaml`."),
 }
 #: Settings with schemas for editors: ``# yaml-language-server: $schema=...``; and exchanged numbers.
@@ -250,16 +241,18 @@ def page() -> str:
     ]
     for anchor, (cls, place) in SETTINGS.items():
         parts += [f"## {anchor}", place, settings_table(cls, links)]
-    parts += ["## metric kinds", "\n".join(_further("kind", METRIC_KINDS, Metric))]
-    parts += ["## claim rules", "\n".join(f"- `{name}`: {rule.text()}" for name, rule in RULES.items())]
-    return "\n\n".join([*parts, "\n".join(_further("rule", RULES, Rule))]) + "\n"
+    parts += ["## metric kinds", "\n".join(_of_kinds())]
+    rules = (f"- `{name}` (`{rule.__name__}`): {rule_text(name)}" for name, rule in RULES.items())
+    return (
+        "\n\n".join([*parts, "## claim rules", "Functions of `eval.claims` ([add](add.md)).", "\n".join(rules)]) + "\n"
+    )
 
 
-def _further(word: str, classes: Mapping[str, Any], base: Any) -> Iterator[str]:
-    """Table of the settings that classes have besides those of their base."""
-    common = {field.name for field in dataclasses.fields(base)}
-    yield from (f"| {word} | key | default | meaning |", "|---|---|---|---|")
-    for name, cls in classes.items():
+def _of_kinds() -> Iterator[str]:
+    """Table of the settings that metric kinds have besides those of every metric."""
+    common = {field.name for field in dataclasses.fields(Metric)}
+    yield from ("| kind | key | default | meaning |", "|---|---|---|---|")
+    for name, cls in METRIC_KINDS.items():
         texts = descriptions(cls)
         for field in dataclasses.fields(cls):
             if field.name not in common:

@@ -1,1 +1,11 @@
-"""Claims: statements as data, decided by rules over measurements with their uncertainty."""
+"""Claims and the rules that decide them: the names that a study's ``claims.py`` imports."""
+
+from eval.claims.claim import Claims
+from eval.claims.evidence import Evidence, Retraining
+from eval.claims.finding import Finding, number, printed, row, rows
+from eval.claims.rules import better, equal, no_rule, ratio, reaches, shape
+
+__all__ = [
+    "Claims", "Evidence", "Finding", "Retraining", "better", "equal", "no_rule", "number", "printed", "ratio",
+    "reaches", "row", "rows", "shape",
+]  # fmt: skip

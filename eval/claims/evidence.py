@@ -1,4 +1,4 @@
-"""Evidence for claims: measured rows with their training logs, or the published numbers alone; and what it decides."""
+"""Evidence for claims: measured rows with their training logs, or the published numbers alone."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
+from eval.claims.finding import Operand
 from eval.contrasts import CONFIDENCE, Blocks, Interval, NotMeasuredError, difference, interval_of, mean_interval
 from eval.results.identity import Identity, barred, comparable
 from eval.results.logs import Point, has_log, has_metric, logged, read_evaluations, read_log
 from eval.results.published import PUBLISHED_TRIALS, Published, published_number
-from eval.results.sheet import SheetRow, check_columns, matching, seen_by
+from eval.results.sheet import SheetRow, matching, seen_by
 from eval.results.summary import Estimate, Measurements
-from sida.config.settings import Finite, Natural, Range
 from sida.errors import SettingError, UserError
 
-Outcome = Literal["supported", "contradicted", "not decided here"]
-UNDECIDED: Outcome = "not decided here"
 #: Coverage of intervals over evaluation trials; over training seeds it is 95 %.
 TRIALS = 0.99
 #: Standard errors with this coverage where the noise is known.
@@ -31,65 +29,24 @@ KNOWN = 1e9
 _MEDIAN = 1.2533
 
 
-@dataclass(frozen=True)
-class Operand:
-    """A generator in a comparison: a measured row (by id or conditions), a published number, or both; or a number.
-
-    Attributes:
-        run: Row of the sheet.
-        where: Conditions on the sheet instead: the rows of one generator's training seeds.
-        published: Id in ``results/published``; beside a row, the number that decides the papers' statements.
-        value: A stated number instead, for rule RATIO.
-        label: Description of ``value``.
-    """
-
-    run: str | None = None
-    where: dict[str, Any] | None = None
-    published: str | None = None
-    value: Finite | None = None
-    label: str = ""
-
-    def __post_init__(self) -> None:
-        if (self.value is not None) != bool(self.label):
-            raise SettingError("value", "a stated number needs a label that says what it is, and only that has a label")
-        if self.run is not None and self.where is not None:
-            raise SettingError("run", "use only one of run and where")
-        if not self.named and self.published is None and self.value is None:
-            raise SettingError("run", "name a run, conditions (where) or a published number")
-        check_columns("where", self.where or ())
-
-    @property
-    def named(self) -> bool:
-        """Whether the operand names rows of the sheet."""
-        return self.run is not None or self.where is not None
-
-    def __str__(self) -> str:
-        conditions = ", ".join(f"{key} {value}" for key, value in (self.where or {}).items())
-        return self.run or conditions or self.published or self.label
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The outcome of a comparison with the numbers behind it."""
-
-    outcome: Outcome
-    evidence: str
-    numbers: dict[str, Any] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Retraining:
     """Scatter of a network that is trained again with another seed.
 
     Attributes:
-        std: Relative standard deviation by metric; a metric that is not listed has none.
+        std: Relative standard deviation by metric, 0 to 10; a metric that is not listed has none.
         source: Its source.
         df: Degrees of freedom of a measured scatter; 0 for one that is taken from a publication.
     """
 
-    std: dict[str, Annotated[float, Range(least=0, most=10)]]
+    std: Mapping[str, float]
     source: str
-    df: Natural = 0
+    df: int = 0
+
+    def __post_init__(self) -> None:
+        for metric, std in self.std.items():
+            if not 0 <= std <= 10:
+                raise SettingError(f"retraining.std.{metric}", f"must be between 0 and 10, got {std:g}")
 
 
 @dataclass(frozen=True)
@@ -155,13 +112,12 @@ class Evidence:
     by_published: bool = False
     retraining: Retraining | None = None
 
-    def side(self, operand: Operand, metric: str, where: str, seeds: int = 1, images: int | None = None) -> Side:
+    def side(self, operand: Operand, metric: str, seeds: int = 1, images: int | None = None) -> Side:
         """A side of a comparison: its mean with the noise of evaluation and of training.
 
         Args:
             operand: The generator; with ``seeds`` above 1 all rows that meet its conditions.
             metric: Key of the metric.
-            where: Place of the operand in the file, for messages.
             seeds: Least number of training seeds.
             images: Evaluation during training that counts in place of the kept network, by the images seen.
 
@@ -172,11 +128,11 @@ class Evidence:
         if operand.value is not None:
             return Side(operand.label, Estimate(operand.value, 0.0, 1), [(0.0, 1)])
         if self.by_published or not operand.named:
-            return self._printed(operand, metric, where, seeds)
+            return self._printed(operand, metric, seeds)
         names = self.runs_of(operand, seeds)
         if seeds == 1:
             if len(names) > 1:
-                raise UserError(f"{where}.where", f"{operand} matches {', '.join(names)}", "pick one run")
+                raise UserError("", f"{operand} matches {', '.join(names)}", "pick one run")
             found = self._mean(names[0], metric, images)
             if found.std is None:
                 raise NotMeasuredError("", "a single trial says nothing about the noise; measure at least two")
@@ -191,10 +147,10 @@ class Evidence:
         name = f"{self.label(names[0])}; {len(names)} training seeds"
         return Side(name, Estimate.of([value for values in blocks.values() for value in values]), seeds=blocks)
 
-    def _printed(self, operand: Operand, metric: str, where: str, seeds: int) -> Side:
+    def _printed(self, operand: Operand, metric: str, seeds: int) -> Side:
         if seeds > 1:
             raise NotMeasuredError("", "the papers report one training of each")
-        number = self.quoted(operand, where)
+        number = self.quoted(operand)
         found = Estimate(number.value, float(number.std) if number.std else 0.0, PUBLISHED_TRIALS)
         noise = [((found.std or 0.0) ** 2 / PUBLISHED_TRIALS, PUBLISHED_TRIALS - 1.0)]
         # Teachers, of which the lowest of three runs is printed, are given networks.
@@ -277,21 +233,20 @@ class Evidence:
             return [operand.run]
         return [run.run for run in matching(self.runs, operand.where)] if operand.where else []
 
-    def identities(self, operands: Mapping[str, Operand], metric: str, across: str, where: str) -> dict[str, Identity]:
+    def identities(self, operands: Mapping[str, Operand], metric: str, across: str) -> dict[str, Identity]:
         """Identities of the values that are compared, by operand; without ``across`` the first one stands for all.
 
         Args:
             operands: Operands by key.
             metric: Key of the metric.
             across: Reason why values of other identities may be compared; empty: they may not.
-            where: Place of the comparison, for messages.
 
         Raises:
             NotMeasuredError: Values that may not be compared.
         """
         found: dict[str, tuple[str, Identity]] = {}
         for key, operand in operands.items():
-            for name, one in self._identities(operand, metric, across, f"{where}.{key}"):
+            for name, one in self._identities(operand, metric, across):
                 if why := barred(one):
                     raise NotMeasuredError("", f"not decided: {name}: {why}")
                 other, known = found.setdefault(key if across else "", (name, one))
@@ -299,11 +254,11 @@ class Evidence:
                     raise NotMeasuredError("", f"not compared: {other} and {name}: {reason}")
         return {key: one for key, (_, one) in found.items()}
 
-    def _identities(self, operand: Operand, metric: str, across: str, where: str) -> list[tuple[str, Identity]]:
+    def _identities(self, operand: Operand, metric: str, across: str) -> list[tuple[str, Identity]]:
         if operand.value is not None:
             return []
         if operand.published is not None and (self.by_published or not operand.named):
-            number = self.quoted(operand, where)
+            number = self.quoted(operand)
             return [(f"{number.row_label}, published", number.identity)]
         names = [] if self.by_published else self._named(operand)
         measured = [name for name in names if self.measurements.has(name, metric)]
@@ -311,7 +266,7 @@ class Evidence:
         if not across or operand.published is None or not found:
             return found
         # A pair that is declared is one of printed numbers; each side must be measured like its own.
-        number = self.quoted(operand, where)
+        number = self.quoted(operand)
         return found if number.identity.quoted else [(f"{number.row_label}, published", number.identity), *found]
 
     def _identity(self, run: str, metric: str) -> Identity:
@@ -335,7 +290,7 @@ class Evidence:
         text = self.runs[run].label if run in self.runs else run
         return f"{text}, NFE {nfe}" if nfe and nfe > 1 else text
 
-    def quoted(self, operand: Operand, where: str) -> Published:
+    def quoted(self, operand: Operand) -> Published:
         """The published number of an operand.
 
         Raises:
@@ -344,7 +299,7 @@ class Evidence:
         """
         if operand.published is None:
             raise NotMeasuredError("", f"no published number for {operand}")
-        return published_number(operand.published, f"{where}.published")
+        return published_number(operand.published, "")
 
     def curve(self, run: str, metric: str, finite: bool = True) -> tuple[Point, ...]:
         """Evaluations of a run during training; with ``finite`` False a NaN counts as infinity.
@@ -388,7 +343,7 @@ class Evidence:
             raise NotMeasuredError("", f"no training log of run '{run}'")
         return path
 
-    def quantity(self, operand: Operand, quantity: str, gpus: str, where: str) -> Side:
+    def quantity(self, operand: Operand, quantity: str, gpus: str) -> Side:
         """A side of a comparison of a quantity of the training logs, or of ``nfe``.
 
         Raises:
@@ -396,7 +351,7 @@ class Evidence:
         """
         printed = operand.published is not None and (self.by_published or not operand.named)
         if printed:
-            number = self.quoted(operand, where)
+            number = self.quoted(operand)
             if quantity == "nfe" and not number.nfe.isdecimal():
                 raise NotMeasuredError("", f"no number of evaluations is printed of {number.row_label}")
             value = float(number.nfe) if quantity == "nfe" else number.value
@@ -442,38 +397,3 @@ def show(estimate: Estimate) -> str:
         return f"{estimate.mean:.4g}"
     decimals = max(0, 1 - math.floor(math.log10(estimate.std)))
     return f"{estimate.mean:.{decimals}f} ± {estimate.std:.{decimals}f}"
-
-
-def decided(
-    found: Interval, text: str, numbers: Mapping[str, Any], low: float = 0.0, high: float = math.inf
-) -> Finding:
-    """Decides by a value whose whole interval must lie between two bounds.
-
-    Args:
-        found: The interval. If teachers differ by an F test and decide differently, nothing is decided.
-        text: Evidence before the interval.
-        numbers: Numbers of the finding; added are the interval's ends (``low``, ``high``), its coverage
-            (``confidence``), ``df``, and ``p`` of the nearest value that would turn the verdict.
-        low: Lower bound.
-        high: Upper bound.
-    """
-
-    def judge(one: Interval) -> Outcome:
-        if low <= one.low and one.high <= high:
-            return "supported"
-        return "contradicted" if one.high < low or one.low > high else UNDECIDED
-
-    ends = {"low": found.low, "high": found.high, "confidence": found.confidence, "df": found.df}
-    known = {**numbers, **ends}
-    outcome = judge(found)
-    text += f", {100 * found.confidence:.0f} % interval {found.low:.3g} to {found.high:.3g}"
-    bounds = [bound for bound in (low, high) if math.isfinite(bound)]
-    if found.standard_error > 0 and bounds:
-        known["p"] = max(map(found.p_value, bounds))
-        text += " (p < 0.0001)" if known["p"] < 1e-4 else f" (p {known['p']:.2g})"
-    if len(found.blocks) > 1:
-        each = (f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}] ({name})" for name, one in found.blocks.items())
-        text += f"; by teacher {', '.join(each)}"
-        if found.blocks_differ and {judge(one) for one in found.blocks.values()} != {outcome}:
-            return Finding(UNDECIDED, text + ", which differ by more than their seeds do", known)
-    return Finding(outcome, text, known)

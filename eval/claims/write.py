@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.claims.evidence import UNDECIDED, Evidence, Finding, Outcome
-from eval.claims.rules import RULES, Claim, Rule, load_claims
-from eval.contrasts import NotMeasuredError, survivors
+from eval.claims.claim import Claim, load_claims
+from eval.claims.evidence import Evidence
+from eval.claims.finding import NO_RULE, UNDECIDED, Finding, Outcome
+from eval.claims.rules import RULES, rule_text
+from eval.contrasts import survivors
 from eval.results.sheet import SheetRow, matching, read_runs
 from eval.results.summary import Measurements, load_measurements
 from eval.tables.render import markdown, template
@@ -48,23 +50,8 @@ class Verdict:
     chance: bool = False
 
 
-def decide_part(part: Rule, evidence: Evidence, where: str) -> Finding:
-    """Decides a comparison; without a measurement the outcome is 'not decided here' with the reason."""
-    try:
-        compared = evidence.identities(part.compared, part.metric, part.across, where)
-        finding = part.decide(evidence, where)
-    except NotMeasuredError as reason:
-        return Finding(UNDECIDED, f"{reason}")
-    except ZeroDivisionError:
-        return Finding(UNDECIDED, "there is no ratio to a value of 0")
-    if not part.across:
-        return finding
-    named = "; ".join(f"{key} under {identity}" for key, identity in compared.items())
-    return dataclasses.replace(finding, evidence=f"{finding.evidence}; {named} ({part.across})")
-
-
 def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") -> list[Verdict]:
-    """Decides each claim by its rules.
+    """Decides each claim by its comparisons.
 
     Args:
         claims: Claims to decide.
@@ -72,15 +59,13 @@ def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") 
         source: File named in errors.
 
     Raises:
-        UserError: A part names an unknown published number, or conditions that match several runs.
+        UserError: See :meth:`eval.claims.claim.Claim.findings`.
     """
     verdicts = []
     for claim in claims:
-        parts = enumerate(claim.parts)
-        findings = [decide_part(part, evidence, f"{source}: {claim.id}.parts[{n}]") for n, part in parts]
-        findings = findings or [Finding(UNDECIDED, claim.reason)]
-        rows = tuple(row for row in claim_rows(claim, evidence.runs) if row in evidence.measurements.runs)
-        verdicts.append(Verdict(claim, combined(findings, claim.ties), tuple(findings), rows))
+        findings = claim.findings(evidence, source)
+        rows = tuple(row for row in named_rows(findings, evidence.runs) if row in evidence.measurements.runs)
+        verdicts.append(Verdict(claim, combined(findings, claim.ties), findings, rows))
     tests = [finding.numbers for verdict in verdicts for finding in verdict.findings if "p" in finding.numbers]
     for test, stands in zip(tests, survivors([test["p"] for test in tests])):
         test["survives"] = stands
@@ -106,9 +91,9 @@ def combined(findings: Sequence[Finding], ties: int = 0) -> Outcome:
     return "supported" if tolerated and "supported" in outcomes else UNDECIDED
 
 
-def claim_rows(claim: Claim, runs: Mapping[str, SheetRow]) -> list[str]:
-    """Ids of the rows of the sheet that a claim names, by id or by conditions."""
-    operands = [operand for part in claim.parts for operand in part.operands.values() if operand.named]
+def named_rows(findings: Iterable[Finding], runs: Mapping[str, SheetRow]) -> list[str]:
+    """Ids of the rows of the sheet that comparisons name, by id or by conditions."""
+    operands = [operand for finding in findings for operand in finding.operands if operand.named]
     named = (matching(runs, one.where or {"run": one.run}) for one in operands)
     return list(dict.fromkeys(row.run for rows in named for row in rows))
 
@@ -124,7 +109,7 @@ def decide_claims(
     """Writes ``out`` (``.md``) with ``.json`` beside it; returns the paths and the counts of verdicts.
 
     Args:
-        claims: Claims and rules (``studies/papers/claims.yaml``).
+        claims: File of claims (``studies/papers/claims.py``).
         out: The ``.md`` file.
         measurements: ``measurements.csv``; None decides by the published numbers alone.
         runs: Sample sheet.
@@ -192,7 +177,7 @@ def verdicts_markdown(record: Mapping[str, Any]) -> str:
         claims=claims,
         counts=verdict_counts(claim["verdict"] for claim in claims),
         printed=any("by_published" in claim for claim in claims),
-        rules={name: RULES[name].text() for name in sorted(used & RULES.keys())},
+        rules={name: rule_text(name) for name in sorted(used & RULES.keys())},
         marked=marked,
         signs=SIGNS,
     )
@@ -215,13 +200,12 @@ def _evidence(verdict: Verdict) -> list[str]:
     """One line per comparison; comparisons without a measurement share one line per reason."""
     lines: list[str] = []
     absent: dict[str, list[str]] = {}
-    for part, finding in zip(verdict.claim.parts or [None], verdict.findings):
-        rule = part.rule if part else "no rule"
-        if finding.numbers or part is None:
-            lines.append(f"{SIGNS[finding.outcome]} {rule}: {finding.evidence}")
+    for finding in verdict.findings:
+        if finding.numbers or finding.rule == NO_RULE:
+            lines.append(f"{SIGNS[finding.outcome]} {finding.rule}: {finding.evidence}")
         else:
             reason, _, subject = finding.evidence.partition(" of ")
-            absent.setdefault(f"{rule}: {reason}", []).append(subject)
+            absent.setdefault(f"{finding.rule}: {reason}", []).append(subject)
     for reason, subjects in absent.items():
         named = ", ".join(dict.fromkeys(filter(None, subjects)))
         lines.append(f"– {reason}" + (f" of {named}" if named else ""))
@@ -245,8 +229,7 @@ def verdicts_record(verdicts: Sequence[Verdict], printed: Mapping[str, Verdict],
 
 def _decided(verdict: Verdict) -> dict[str, Any]:
     findings = [
-        {"rule": part.rule if part else "no rule", "verdict": f.outcome, "evidence": f.evidence, "numbers": f.numbers}
-        for part, f in zip(verdict.claim.parts or [None], verdict.findings)
+        {"rule": f.rule, "verdict": f.outcome, "evidence": f.evidence, "numbers": f.numbers} for f in verdict.findings
     ]
     return {
         "verdict": verdict.outcome, "chance": verdict.chance, "evidence": _evidence(verdict), "findings": findings

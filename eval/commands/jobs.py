@@ -78,15 +78,18 @@ COLLECT = Verb(
 
 def _claims_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("--claims", required=True, metavar="YAML", help="claims and rules (studies/papers/claims.yaml)")
+    parser.add_argument("--claims", required=True, metavar="PY", help="claims as functions (studies/papers/claims.py)")
     shared(parser, "--measurements", "--runs", "--results")
     parser.add_argument("--out", required=True, metavar="FILE.md", help="written with .json beside it")
 
 
 def _claims(args: argparse.Namespace) -> int:
     """Decides the claims and writes the verdicts."""
+    from eval.claims.claim import is_shipped
     from eval.claims.write import decide_claims
+    from sida.config.lookup import allow_typed
 
+    allow_typed((), [] if is_shipped(args.claims) else [args.claims])
     given = {name: getattr(args, name) for name in ("measurements", "runs", "results")}
     paths, counts = decide_claims(args.claims, args.out, **given)
     print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])}): {counts}")
@@ -96,9 +99,9 @@ def _claims(args: argparse.Namespace) -> int:
 CLAIMS = Verb(
     "Decide claims by rule: supported, contradicted or not decided here, with the evidence.",
     """examples:
-  sida claims --claims studies/demo/claims.yaml --measurements results/demo/measurements.csv \\
+  sida claims --claims studies/demo/claims.py --measurements results/demo/measurements.csv \\
       --runs studies/demo/runs.tsv --results results/demo --out results/demo/claims.md
-  sida claims --claims studies/papers/claims.yaml --out claims.md      (by the published numbers alone)
+  sida claims --claims studies/papers/claims.py --out claims.md      (by the published numbers alone)
 """,
     _claims_arguments,
     _claims,

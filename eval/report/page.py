@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.claims.rules import RULES
+from eval.claims.rules import RULES, rule_text
 from eval.claims.write import CHANCE, VERDICT_MARKS, read_verdicts
 from eval.report.paper import figure_caption, generators, in_order, origin
 from eval.results.summary import Measurements, measured_in, measurements_file
@@ -95,7 +95,7 @@ def write_index(
         chance=_CHANCE,
         counts=[(verdict, decided[verdict]) for verdict in VERDICT_MARKS],
         marks=VERDICT_MARKS,
-        rules={name: rule.text() for name, rule in RULES.items() if name in used},
+        rules={name: rule_text(name) for name in RULES if name in used},
         kinds={cell.kind for table in tables.values() for row in table.rows for cell in row.cells},
         measured=bool(measurements.rows),
         runs=len(measurements.runs),

@@ -153,23 +153,33 @@ def check_code_path(path: str | os.PathLike[str], kind: str, remedy: str = "") -
     Raises:
         UserError: The user gave no permission.
     """
-    place, entries = Path(path).resolve(), _entries()
-    if "*" not in entries and not any(place.is_relative_to(Path(e).resolve()) for e in entries if "/" in e):
+    if not path_allowed(path):
         fault = f"is {kind}, which is not used without permission"
-        raise UserError(path, fault, f"read it, and if you trust it, {remedy or f'set {ALLOW}={place}'}")
+        raise UserError(path, fault, f"read it, and if you trust it, {remedy or f'set {ALLOW}={Path(path).resolve()}'}")
+
+
+def path_allowed(path: str | os.PathLike[str]) -> bool:
+    """Whether the user gave permission for a file or folder that is code, or for a folder above it."""
+    place, entries = Path(path).resolve(), _entries()
+    return "*" in entries or any(place.is_relative_to(Path(entry).resolve()) for entry in entries if "/" in entry)
 
 
 def _entries() -> set[str]:
     return {entry.strip() for entry in os.environ.get(ALLOW, "").split(",")}
 
 
-def allow_typed(arguments: Iterable[str]) -> None:
+def allow_typed(arguments: Iterable[str], files: Iterable[str] = ()) -> None:
     """Gives permission for names and code paths on a command line, in this process and its child processes.
 
     Names inside files get none.
+
+    Args:
+        arguments: All arguments of the command.
+        files: Those that are files of code.
     """
     found = [name for argument in arguments for name in _NAME.findall(argument)]
-    found += [str(Path(place).resolve()) for argument in arguments for place in _PLACE.findall(argument)]
+    paths = [place for argument in arguments for place in _PLACE.findall(argument)]
+    found += [str(Path(path).resolve()) for path in (*paths, *files)]
     if found and os.environ.get(TYPED) != "no":
         os.environ[ALLOW] = ",".join(dict.fromkeys(filter(None, [*os.environ.get(ALLOW, "").split(","), *found])))
 

@@ -47,7 +47,7 @@ def study(tmp_path_factory):
     folder = write_preset(tmp_path_factory.mktemp("study") / "made-up")
     inputs, results = inputs_of(folder), ["--results", str(folder)]
     figure = ["figure", "--layout", "config/figures/convergence.yaml", *inputs, *results]
-    claims = ["claims", "--claims", "studies/demo/claims.yaml", *inputs, *results]
+    claims = ["claims", "--claims", "studies/demo/claims.py", *inputs, *results]
     assert main(["table", "main", *inputs, "--out", str(folder / "tables/main.tex")]) == 0
     assert main([*figure, "--out", str(folder / "figures/convergence.pdf")]) == 0
     assert main([*claims, "--out", str(folder / "claims.md")]) == 0

@@ -27,6 +27,7 @@ from workflow.cli import main
 from workflow.planning.requests import load_site
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
+from workflow.preset.placeholders import check_preset
 
 EVIL = "import pathlib\npathlib.Path('was-here').touch()\n\n\ndef sample(seeds):\n    raise SystemExit\n"
 ROW = {"run": "mine", "label": "Mine", "method": "external", "checkpoint": "evil:sample"}
@@ -129,6 +130,38 @@ def test_a_study_names_no_code_without_the_users_word_and_no_function_of_ours(st
 def test_the_code_of_a_second_protocol_is_named(study, tmp_path, changes):
     put(tmp_path / "second.yaml", yaml.safe_dump({"name": "x", "metrics": [{**METRICS[0], "extractor": "evil:it"}]}))
     refused(rf"second.yaml: metrics\[0\].extractor: 'evil:it'.*{ALLOW}=evil$", lambda: Preset.load(study(**changes)))
+
+
+CLAIMS = """
+from eval.claims import *
+CLAIMS = Claims("x")
+@CLAIMS.claim("Q")
+def q(evidence):
+    "A statement."
+    return equal(evidence, row("data", "table1-none"))
+"""
+
+
+def test_a_file_of_claims_runs_with_permission_alone_and_then_its_faults_are_told_before_the_run(
+    study, tmp_path, monkeypatch
+):
+    put(tmp_path / "claims.py", EVIL)
+    command = ["claims", "--claims", "claims.py", "--out", "out.md"]
+    where = rf"preset.yaml: claims: 'claims.py' .*{ALLOW}={tmp_path}/claims.py$"
+    refused(where, Preset.load, study(claims="claims.py"))
+    monkeypatch.setenv(TYPED, "no")
+    assert main(command) == 1
+    assert not (tmp_path / "was-here").exists()
+    put(tmp_path / "claims.py", CLAIMS)
+    monkeypatch.setenv(ALLOW, f"{tmp_path}/")
+    preset = Preset.load(study(claims="claims.py"))
+    assert refused("no published number 'table1-none'", check_preset, preset).place == "claims.py: Q"
+    # What is typed is the user's word.
+    monkeypatch.setenv(ALLOW, "")
+    monkeypatch.setenv(TYPED, "")
+    put(tmp_path / "claims.py", CLAIMS.replace("table1-none", "table1-vp-edm-fid"))
+    assert main(command) == 0
+    assert (tmp_path / "out.json").is_file()
 
 
 def test_a_folder_of_the_study_with_our_name_is_not_ours(study, tmp_path, monkeypatch):

@@ -11,12 +11,12 @@ from typing import Literal
 
 from eval.report.paper import INSTALL, missing_latex
 from sida.assets.cache import by_hand, cache_dir, check_pinned_code
-from sida.config.lookup import how_to_install, source_file
+from sida.config.lookup import how_to_install
 from sida.errors import UserError
 from workflow.checks import OPENING, check_reachable
 from workflow.planning.costs import SMALLER, SPARE, too_large, without_code
 from workflow.planning.plan import Plan, make_plan
-from workflow.preset.outside_code import NotAllowedError
+from workflow.preset.outside_code import NotAllowedError, origin
 
 CheckVerdict = Literal["ok", "note", "missing"]
 
@@ -59,7 +59,7 @@ def examine(files: Sequence[Path], targets: Sequence[str]) -> list[Check]:
 
 def _code(plan: Plan) -> Iterator[Check]:
     for name, where in plan.preset.code.items():
-        yield Check("code", "note", f"{where} imports {name} from {source_file(name)}; allowed")
+        yield Check("code", "note", f"{where} imports {origin(name)}; allowed")
     if not plan.preset.code:
         yield Check("code", "ok", "none from outside the package")
 

@@ -7,11 +7,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from sida.config.lookup import CHECKOUT, ROOT, source_file
+from sida.config.lookup import CHECKOUT, ROOT
 from sida.errors import UserError
 from workflow.checks import PLANNING, give_cache
 from workflow.planning.costs import SMALLER, STAGES, Cost, Costs, too_large
 from workflow.preset import Preset
+from workflow.preset.outside_code import origin
 from workflow.preset.targets import Targets
 
 #: Kinds of jobs in the order of the table, with their titles.
@@ -206,7 +207,7 @@ def show_plan(plan: Plan) -> str:
     if large := too_large(jobs, costs.gpu.memory_gb, costs.gpu_name):
         lines.append(f"warning: {large}; {SMALLER}")
     for name, where in plan.preset.code.items():
-        lines.append(f"code from outside the package: {name} from {source_file(name)} ({where}; allowed)")
+        lines.append(f"code from outside the package: {origin(name)} ({where}; allowed)")
     if unknown := [job.name for job in jobs if job.network_unknown]:
         few = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         lines.append(f"without the evaluations of {len(unknown)} networks that the preset does not describe: {few}")

@@ -217,7 +217,7 @@ class PresetSettings:
         protocol: Evaluation protocol, a name or a file: n, trials, metrics, references.
         second_protocols: Second protocols by the name of the first: a row with a network is measured under both, the
             second time as ``<run>.<protocol>``; a row's own ``second_protocol`` comes first.
-        claims: Claims to decide (YAML); null for none.
+        claims: File of claims to decide, which is code (``claims.py``); null for none.
         stored: Stored results that unchanged rows are taken from, as `sida run --extend` writes it.
         tables: Layouts of ``config/tables`` to build.
         figures: Layouts of ``config/figures`` to build.

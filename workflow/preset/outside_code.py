@@ -1,9 +1,11 @@
 """Finds code from outside the package that a preset's files name, before any of it runs."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from sida.config.lookup import ALLOW, allowed, refusal, source_file
+from eval.claims.claim import is_shipped
+from sida.config.lookup import ALLOW, allowed, path_allowed, refusal, source_file
 from sida.config.settings import names_object
 from sida.errors import UserError
 
@@ -32,27 +34,45 @@ def outside_code(documents: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def outside_claims(claims: str | None, source: str) -> dict[str, str]:
+    """A preset's file of claims, which is code, with the key that names it; empty for a study of this package."""
+    ours = claims is None or Path(claims).suffix != ".py" or is_shipped(claims)
+    return {} if ours else {str(claims): f"{source}: claims"}
+
+
+def origin(name: str) -> str:
+    """A name with the file that it is imported from; a file by its path."""
+    return f"{name} from {source_file(name)}" if names_object(name) else name
+
+
 def check_code(code: Mapping[str, str], source: str) -> None:
     """Refuses a preset that names code without the user's permission.
 
     Args:
-        code: Names with their places.
+        code: Names and files with their places.
         source: The preset's file.
 
     Raises:
         NotAllowedError: There is such code; the message has the names, the files, and how to allow them.
     """
-    refused = [name for name in code if not allowed(name)]
-    if len(refused) == 1:
-        raise NotAllowedError(code[refused[0]], f"'{refused[0]}' {refusal(refused[0])}")
-    if refused:
-        named = ", ".join(f"'{name}' ({source_file(name) or 'no such file'})" for name in refused)
-        modules = ",".join(dict.fromkeys(name.partition(":")[0] for name in refused))
-        raise NotAllowedError(
-            source,
-            f"names code from outside this package, which is not run because a file names it: {named}",
-            f"read it, and if you trust it, set {ALLOW}={modules}",
-        )
+    refused = [name for name in code if not (allowed(name) if names_object(name) else path_allowed(name))]
+    if not refused:
+        return
+    permission = {name: name.partition(":")[0] if names_object(name) else str(Path(name).resolve()) for name in refused}
+    remedy = f"read it, and if you trust it, set {ALLOW}={','.join(dict.fromkeys(permission.values()))}"
+    if len(refused) > 1:
+        named = ", ".join(f"'{name}' ({_file(name) or 'no such file'})" for name in refused)
+        fault = f"names code from outside this package, which is not run because a file names it: {named}"
+        raise NotAllowedError(source, fault, remedy)
+    (name,) = refused
+    if names_object(name):
+        raise NotAllowedError(code[name], f"'{name}' {refusal(name)}")
+    fault = f"'{name}' is code from outside this package, which is not run because a file names it"
+    raise NotAllowedError(code[name], fault, remedy)
+
+
+def _file(name: str) -> str | None:
+    return source_file(name) if names_object(name) else name
 
 
 def texts(value: Any, where: str) -> Iterator[tuple[str, str, str]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.evidence import Evidence
-from eval.claims.write import claim_rows, decide_part
+from eval.claims.write import named_rows
 from eval.features import extractor_entry
 from eval.figures.layout import Sources, load_figure_layout
 from eval.measuring.protocol import Protocol, ReferenceSource
@@ -102,15 +102,15 @@ def check_preset(preset: Preset) -> None:
     for run in preset.runs.values():
         _check_row(preset, run, preset.protocol(run), registry)
     check_trainings(preset)
-    measurements = Measurements(list(_placeholders(preset)), preset.sheet)
+    measurements = Measurements(list(placeholders(preset)), preset.sheet)
     for name in preset.settings.tables:
         table = load_table_layout(preset.layout("tables", name))
         table.check(TableSources(measurements, preset.runs, preset.settings.table_mode))
     for name in preset.settings.figures:
         figure = load_figure_layout(preset.layout("figures", name))
         figure.check(_Placeholders(measurements, preset.runs, Path(), preset=preset))
-    if preset.settings.claims:
-        _check_claims(preset, Evidence(measurements, preset.judged))
+    for claim in preset.claims:
+        claim.findings(Evidence(measurements, preset.judged), str(preset.settings.claims))
 
 
 def _check_protocol(path: str, protocol: Protocol, registry: dict[str, Asset]) -> None:
@@ -186,7 +186,7 @@ def _check_row(preset: Preset, run: SheetRow, protocol: Protocol, registry: dict
             )
 
 
-def _placeholders(preset: Preset) -> Iterator[Measurement]:
+def placeholders(preset: Preset) -> Iterator[Measurement]:
     """Yields a placeholder value for every metric of every measurable row."""
     known: dict[tuple[str, str], dict[str, Any]] = {}
     for run in preset.measurable.values():
@@ -201,12 +201,6 @@ def _placeholders(preset: Preset) -> Iterator[Measurement]:
             facts = {**common, **known[key], "metric": metric.key, "reference_sha256": ""}
             for trial in range(min(2, protocol.trials)):
                 yield Measurement(**facts, trial=trial, value=1.0 + 0.01 * trial)
-
-
-def _check_claims(preset: Preset, evidence: Evidence) -> None:
-    for claim in preset.claims:
-        for number, part in enumerate(claim.parts):
-            decide_part(part, evidence, f"{preset.settings.claims}: {claim.id}.parts[{number}]")
 
 
 @dataclass(frozen=True)
@@ -247,7 +241,8 @@ def unshown_remark(preset: Preset) -> str | None:
     for kind, layouts in preset.layouts.items():
         for needs in (preset.needs(kind, name) for name in layouts):
             shown.update(needs.measured, needs.networks)
-    shown.update(row for claim in preset.claims for row in claim_rows(claim, preset.runs))
+    nothing = Evidence(Measurements([]), preset.runs)
+    shown.update(row for claim in preset.claims for row in named_rows(claim.findings(nothing), preset.runs))
     rows = [name for name in preset.measurable if name not in shown] if preset.settings.tables else []
     if not rows:
         return None

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eval.claims.rules import Claim, load_claims
+from eval.claims.claim import Claim, load_claims
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.identity import OTHER, network_of, read_saw
 from eval.results.sheet import SheetRow, read_extended, read_runs
@@ -24,7 +24,7 @@ from sida.errors import UserError, suggestion
 from sida.methods.method import Saw
 from sida.methods.registry import METHODS, find_method
 from workflow.preset.files import PresetSettings, TeacherEntry
-from workflow.preset.outside_code import check_code, outside_code, texts
+from workflow.preset.outside_code import check_code, outside_claims, outside_code, texts
 
 #: Folders of networks below the results, by the kinds of :class:`Network`.
 FOLDERS = {"teachers": "teachers", "students": "students", "imports": "checkpoints"}
@@ -66,7 +66,7 @@ class Rows:
         self.runs: dict[str, SheetRow] = {row.run: self._row_with_paths(row) for row in read_runs(self.sheet)}
         self._find_recipes()
         #: Code from outside the package that the files name, with the places.
-        self.code = outside_code(self._documents())
+        self.code = outside_code(self._documents()) | outside_claims(self.settings.claims, source)
         check_code(self.code, source)
         self._add_seen()
         self._add_second_measurements()
@@ -346,7 +346,7 @@ class Rows:
         Raises:
             UserError: A faulty file.
         """
-        return list(load_claims(self.settings.claims).claims) if self.settings.claims else []
+        return load_claims(self.settings.claims).claims if self.settings.claims else []
 
     @functools.cached_property
     def trials(self) -> int:

@@ -6,13 +6,14 @@ import json
 import math
 from pathlib import Path
 
-from eval.claims.evidence import Evidence, Operand
-from eval.claims.rules import RULES, Claim, Rule
+from eval.claims.claim import Claim
+from eval.claims.evidence import Evidence
+from eval.claims.finding import Operand
+from eval.claims.rules import RULES
 from eval.claims.write import Verdict, decide
 from eval.results.published import load_published
 from eval.results.sheet import SheetRow
 from eval.results.summary import Measurement, Measurements
-from sida.config.settings import from_mapping
 
 PUBLISHED = load_published()
 A, B = Operand(run="a"), Operand(run="b")
@@ -53,15 +54,18 @@ def evidence(*rows, students=None, retraining=None) -> Evidence:
     return made(measured, sheet, students, retraining)
 
 
-def rule(**settings) -> Rule:
-    """A comparison with these settings."""
-    return from_mapping(RULES[settings["rule"]], settings, "part")
+def claim(name, *parts, **facts) -> Claim:
+    """A claim of comparisons by their settings."""
+
+    def decide_parts(evidence):
+        return [RULES[part["rule"]](evidence, **{k: v for k, v in part.items() if k != "rule"}) for part in parts]
+
+    return Claim(id=name, statement="x", decide=decide_parts, **facts)
 
 
 def verdict(found, *parts, **settings) -> Verdict:
     """The verdict on a claim of these comparisons, or of one with these settings."""
-    claim = from_mapping(Claim, {"id": "X", "statement": "x", "parts": parts or [settings]}, "claim")
-    (decided,) = decide([claim], found)
+    (decided,) = decide([claim("X", *(parts or [settings]))], found)
     return decided
 
 

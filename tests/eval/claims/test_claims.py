@@ -1,30 +1,32 @@
 """Files of claims: what they may say, known verdicts, and that each claim about training can come out either way."""
 
 import dataclasses
+import re
 import shutil
 
 import pytest
-import yaml
 
+from eval.claims.claim import STUDIES, load_claims
 from eval.claims.evidence import Evidence
-from eval.claims.rules import Claim, load_claims
-from eval.claims.write import claim_rows, comparisons, decide, decide_claims, read_verdicts
-from eval.results.sheet import SheetRow, matching, read_runs
+from eval.claims.finding import Operand
+from eval.claims.write import comparisons, decide, decide_claims, named_rows, read_verdicts
+from eval.results.sheet import SheetRow, read_runs
 from eval.results.summary import Measurements, load_measurements
-from sida.config.lookup import ROOT
-from tests.eval.claims.evidence import curve, evidence, lines, made, rows_of, rule, spread
+from sida.config.lookup import ALLOW, ROOT
+from tests.eval.claims.evidence import claim, curve, evidence, lines, made, rows_of, spread
 from tests.refused import refused
-from tests.workflow.workspace import shipped
+from tests.workflow.workspace import put, shipped
+from workflow.preset.placeholders import placeholders
 
 
 @pytest.fixture(scope="module")
 def papers():
-    return load_claims(ROOT / "studies/papers/claims.yaml")
+    return load_claims(ROOT / "studies/papers/claims.py")
 
 
 @pytest.fixture(scope="module")
 def of_demo():
-    return load_claims(ROOT / "studies/demo/claims.yaml").claims
+    return load_claims(ROOT / "studies/demo/claims.py").claims
 
 
 def evidence_of(preset, rows=None):
@@ -86,7 +88,7 @@ def test_the_papers_numbers_give_the_known_verdicts(papers):
 
 def test_demo_claims_are_decided_on_the_demo_and_written(tmp_path, of_demo, preset):
     options = {"measurements": preset / "measurements.csv", "runs": preset / "runs.tsv", "results": preset}
-    (page, record), counts = decide_claims(ROOT / "studies/demo/claims.yaml", tmp_path / "claims.md", **options)
+    (page, record), counts = decide_claims(ROOT / "studies/demo/claims.py", tmp_path / "claims.md", **options)
     text = page.read_text()
     # The digits' scatter of a repeated training stands on the page, and in the intervals.
     assert [word for word in ("8×8 digits", "1 training seed", "fd 4.8 %", "99 % interval") if word not in text] == []
@@ -95,14 +97,14 @@ def test_demo_claims_are_decided_on_the_demo_and_written(tmp_path, of_demo, pres
     assert counts == ", ".join(f"{[c['verdict'] for c in found].count(v)} {v}" for v in
                                ("supported", "contradicted", "not decided here"))  # fmt: skip
     assert found[0]["findings"][0]["numbers"].keys() >= {"a", "b", "gain", "low", "high", "p", "df"}
-    refused("must end in .md", decide_claims, ROOT / "studies/demo/claims.yaml", tmp_path / "claims.txt")
+    refused("must end in .md", decide_claims, ROOT / "studies/demo/claims.py", tmp_path / "claims.txt")
 
 
 def test_removing_a_run_turns_its_claims_undecided_and_never_into_a_verdict(of_demo, preset, tmp_path):
     rows = [row for row in load_measurements(preset / "measurements.csv").rows if row.run != "sida-a1.0"]
     shutil.copytree(preset / "students", tmp_path / "students", ignore=lambda *_: ["sida-a1.0"])
     known = dataclasses.replace(evidence_of(preset, rows), students=tmp_path / "students")
-    about = [claim for claim in of_demo if "sida-a1.0" in claim_rows(claim, known.runs)]
+    about = [claim for claim in of_demo if "sida-a1.0" in named_rows(claim.findings(known), known.runs)]
     assert about
     assert {verdict.outcome for verdict in decide(about, known)} == {"not decided here"}
 
@@ -115,7 +117,7 @@ def test_a_verdict_that_many_comparisons_leave_open_is_marked():
             rows += [lines(f"a{i}-{seed}", spread(4.0 + 0.02 * seed, 0.001))]
             rows += [lines(f"b{i}-{seed}", spread(4.0 + gap + 0.03 * seed, 0.001))]
         sides = {key: rows_of(recipe=f"{key}{i}") for key in "ab"}
-        claims.append(Claim(id=f"T-{i}", statement="s", parts=(rule(rule="LT", metric="fd", seeds=3, **sides),)))
+        claims.append(claim(f"T-{i}", {"rule": "LT", "metric": "fd", "seeds": 3, **sides}))
     found = decide(claims, evidence(*rows))
     assert (found[0].outcome, found[0].chance) == ("supported", True)
     assert not any(verdict.chance for verdict in found[1:])
@@ -124,79 +126,71 @@ def test_a_verdict_that_many_comparisons_leave_open_is_marked():
 
 @pytest.mark.parametrize(("preset", "study"), [("paper", "papers"), ("afternoon", "afternoon"), ("demo", "demo")])
 def test_claims_can_be_decided_from_what_their_preset_trains_and_measures(preset, study):
+    """With a value for every metric of every row, only training logs and further seeds of the demo are missing."""
     whole = shipped(preset)
-    checked = 0
-    for part, claim in ((p, c) for c in load_claims(ROOT / f"studies/{study}/claims.yaml").claims for p in c.parts):
-        for operand in part.operands.values():
-            if not operand.named:
-                continue
-            named = [whole.runs[operand.run]] if operand.run else matching(whole.runs, operand.where)
-            assert named, f"{claim.id}: no row of {preset} is {operand}"
-            if operand.where and preset != "demo":
-                seeds = {alpha: [r for r in named if r.alpha == alpha] for alpha in {run.alpha for run in named}}
-                assert min(map(len, seeds.values())) >= part.seeds, f"{claim.id}: too few seeds of {operand}"
-            if not getattr(part, "quantity", None):
-                measured = {metric.key for run in named for metric in whole.protocol(run).metrics}
-                assert part.metric in measured, f"{claim.id}: {part.metric} of {operand}"
-            checked += 1
-    assert checked > 5
+    digests = {"reference_sha256": "a" * 64, "extractor_sha256": "b" * 64}
+    known = Evidence(Measurements(dataclasses.replace(line, **digests) for line in placeholders(whole)), whole.runs)
+    findings = [f for c in load_claims(ROOT / f"studies/{study}/claims.py").claims for f in c.findings(known)]
+    absent = re.compile(r"no measurement|metric .* was not measured|\d+ training seed|fewer than|run .* is not in")
+    missing = {finding.evidence for finding in findings if absent.match(finding.evidence)}
+    few = "1 training seed; this claim is about training and needs 3"
+    assert missing == ({few} if preset == "demo" else set())
+    assert sum(bool(f.numbers) for f in findings) > 5
 
 
-@pytest.fixture
-def write(tmp_path):
-    """Writes a file of claims; a mapping is the only comparison of a claim Q."""
-
-    def write(*entries, **more):
-        known = [entry if "id" in entry else {"id": "Q", "statement": "s", "parts": [entry]} for entry in entries]
-        (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"about": "x", "claims": known} | more))
-        return tmp_path / "claims.yaml"
-
-    return write
-
-
-X, Y = {"run": "x"}, {"run": "y"}
-ENTRY = {"id": "Q", "statement": "s"}
+HEAD = "from eval.claims import *\nCLAIMS = Claims('x')\n"
+#: A claim of a file, with its decorator's arguments and its body.
+ENTRY = "@CLAIMS.claim({}'Q')\ndef q(evidence):\n    {}\n"
 
 
 @pytest.mark.parametrize(
-    ("part", "place", "word"),
+    ("text", "fault"),
     [
-        ({"rule": "LLT", "a": X}, "claims[0].parts[0].rule", "'LT'"),
-        ({"rule": "EQ", "a": X}, "claims[0].parts[0].a.published", "published"),
-        ({"rule": "LT", "a": {}, "b": Y}, "claims[0].parts[0].a.run", "conditions"),
-        # A setting of another rule.
-        ({"rule": "LT", "a": X, "b": Y, "factor": 2}, "claims[0].parts[0].factor", "unknown"),
-        ({"rule": "REACHES", "a": X, "images": 5}, "claims[0].parts[0].level", "published number"),
-        ({"rule": "REACHES", "a": X, "level": Y}, "claims[0].parts[0].images", "one of them"),
-        ({"rule": "REACHES", "a": X, "images": 5, "level": Y, "times": 0}, "claims[0].parts[0].times", "above 0"),
-        ({"rule": "RATIO", "a": X, "b": Y, "spread": "alhpa"}, "claims[0].parts[0].spread", "'alpha'"),
-        ([ENTRY | {"reason": "r"}] * 2, "claims[1].id", ""),
-        ([ENTRY], "claims[0].reason", ""),
+        ("x = (", r"claims.py, line 1: SyntaxError"),
+        ("import nothing_there", r"claims.py, line 1: ModuleNotFoundError"),
+        ("raise SystemExit", r"claims.py, line 1: SystemExit"),
+        ("CLAIMS = []", "makes no CLAIMS"),
+        (HEAD + ENTRY.format("", "return 1"), "no docstring"),
+        (HEAD + 2 * ENTRY.format("", "'s'"), "occurs twice"),
+        (HEAD + "CLAIMS.claim('Q', rule='LT')", "line 3: TypeError"),
+        (HEAD + "rows(alhpa=1)", "'alpha'"),
+        (HEAD + "Retraining(std={'fd': 48}, source='x')", "between 0 and 10"),
+        (HEAD + "Retraining(std={'fd': -0.05}, source='x')", "between 0 and 10"),
     ],
 )
-def test_faulty_claims_and_comparisons(write, part, place, word):
-    path = write(*part) if isinstance(part, list) else write(part)
-    assert refused(word, load_claims, path).place == f"{path}: {place}"
+def test_faulty_files_of_claims(tmp_path, monkeypatch, text, fault):
+    path = put(tmp_path / "claims.py", text)
+    monkeypatch.setenv(ALLOW, str(tmp_path))
+    assert refused(fault, load_claims, path).place.startswith(str(path))
 
 
-def test_a_scatter_that_no_training_has_is_refused(write):
-    for number in (-0.05, 48):
-        path = write({"rule": "LT", "a": X, "b": Y}, retraining={"source": "x", "std": {"fd": number}})
-        assert refused("between 0 and 10", load_claims, path).place == f"{path}: retraining.std.fd"
+BODIES = {"return 1 / 0": "line 6: ZeroDivisionError", "return []": "return findings", "return [1]": "return findings"}
 
 
-def test_repeated_parts_replace_names_everywhere(write):
-    part = {"rule": "LT", "a": {"run": "{m}-{s}"}, "b": {"run": "x", "published": "t-{s}"}}
-    (claim,) = load_claims(write(part | {"for": {"m": ["p", "q"], "s": ["1", "2"]}})).claims
-    assert [p.a.run for p in claim.parts] == ["p-1", "p-2", "q-1", "q-2"]
-    assert [p.b.published for p in claim.parts] == ["t-1", "t-2"] * 2
+@pytest.mark.parametrize("body", BODIES)
+def test_a_claim_that_fails_ends_with_its_id(tmp_path, monkeypatch, body):
+    path = put(tmp_path / "claims.py", HEAD + ENTRY.format("", f"'s'\n    {body}"))
+    monkeypatch.setenv(ALLOW, str(tmp_path))
+    (entry,) = load_claims(path).claims
+    assert entry.statement == "s"
+    assert refused(BODIES[body], entry.findings, evidence(), str(path)).place == f"{path}: Q"
 
 
-def test_rows_of_claims_are_those_of_every_operand(write):
+def test_claims_are_code_that_only_studies_of_this_package_may_have_without_permission(tmp_path, monkeypatch):
+    monkeypatch.setenv(ALLOW, "")
+    path = put(tmp_path / "studies/demo/claims.py", "import pathlib\npathlib.Path('was-here').touch()\n")
+    monkeypatch.chdir(tmp_path)
+    refused(f"claims.py: is .* permission.*{ALLOW}={path}$", load_claims, "studies/demo/claims.py")
+    refused("not a Python file", load_claims, put(tmp_path / "claims.yaml"))
+    assert not (tmp_path / "was-here").exists()
+    assert {path.parent.name for path in (ROOT / "studies").glob("*/claims.py")} == {*STUDIES}
+
+
+def test_rows_of_claims_are_those_of_every_operand():
     parts = [
-        {"rule": "LT", "a": {"run": "a"}, "b": {"where": {"method": "sid", "seed": 1}}},
-        {"rule": "REACHES", "a": {"run": "d"}, "images": 1, "level": {"run": "e"}},
+        {"rule": "LT", "a": Operand(run="a"), "b": rows_of(method="sid", seed=1)},
+        {"rule": "REACHES", "a": Operand(run="d"), "images": 1, "level": Operand(run="e")},
     ]
     runs = {name: SheetRow(run=name, label=name, method="sid", seed=seed) for seed, name in enumerate("ebdacf")}
-    (claim,) = load_claims(write({**ENTRY, "parts": parts})).claims
-    assert sorted(claim_rows(claim, runs)) == ["a", "b", "d", "e"]
+    findings = claim("Q", *parts).findings(Evidence(Measurements([]), runs))
+    assert sorted(named_rows(findings, runs)) == ["a", "b", "d", "e"]

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import yaml
 
-from eval.claims.evidence import Operand
+from eval.claims.finding import Operand
 from eval.features import EXTRACTORS
 from eval.results.identity import network_of, read_saw
 from eval.results.sheet import SheetRow, official_saw, read_runs

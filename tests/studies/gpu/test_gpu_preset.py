@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from eval.claims.rules import load_claims
+from eval.claims.claim import load_claims
 from sida.config.lookup import ROOT
 from tests.workflow.workspace import Workspace, forked_snakemake, shipped
 from workflow.planning.costs import Costs, driver_cards
@@ -97,4 +97,4 @@ def test_the_small_form_ends_with_its_table(tmp_path):
     assert all(run.run in (results / "measurements.csv").read_text() for run in shipped("gpu").runs.values())
     assert "SiD2A" in table
     verdicts = json.loads((results / "claims.json").read_text())
-    assert len(verdicts["claims"]) == len(load_claims(ROOT / "studies/gpu/claims.yaml").claims)
+    assert len(verdicts["claims"]) == len(load_claims(ROOT / "studies/gpu/claims.py").claims)

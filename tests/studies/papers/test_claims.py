@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from eval.claims.rules import load_claims
+from eval.claims.claim import load_claims
+from eval.claims.evidence import Evidence
+from eval.results.summary import Measurements
 from sida.config.lookup import ROOT
 from sida.methods.gdd import freeze_innate
 from sida.methods.registry import recipe_of
@@ -16,8 +18,14 @@ from sida.training.schedule import Schedule
 @pytest.fixture(scope="module")
 def stated():
     """Pairs of stated values by claim."""
-    claims = {claim.id: claim for claim in load_claims(ROOT / "studies/papers/claims.yaml").claims}
-    return lambda name: [(p.a.value, p.b.value) for p in claims[name].parts if getattr(p.a, "value", None) is not None]
+    claims = {claim.id: claim for claim in load_claims(ROOT / "studies/papers/claims.py").claims}
+
+    def stated(name):
+        findings = claims[name].findings(Evidence(Measurements([]), {}))
+        pairs = ([operand.value for operand in finding.operands] for finding in findings)
+        return [(a, b) for a, b in pairs if a is not None]
+
+    return stated
 
 
 @pytest.mark.parametrize(("side", "loss"), [(0, SiDALoss), (1, SiDLoss)])

@@ -1,0 +1,119 @@
+"""Operands of comparisons, and findings: the outcome of a comparison with the numbers behind it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from eval.contrasts import Interval
+from eval.results.sheet import check_columns
+
+Outcome = Literal["supported", "contradicted", "not decided here"]
+UNDECIDED: Outcome = "not decided here"
+#: Name in the place of a rule's for a statement that no measurement decides.
+NO_RULE = "no rule"
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A generator in a comparison: measured rows (by id or conditions), a published number, or both; or a number.
+
+    Attributes:
+        run: Row of the sheet.
+        where: Conditions on the sheet instead: the rows of one generator's training seeds.
+        published: Id in ``results/published``; beside a row, the number that decides the papers' statements.
+        value: A stated number instead, for rule RATIO.
+        label: Description of ``value``.
+    """
+
+    run: str | None = None
+    where: Mapping[str, Any] | None = None
+    published: str | None = None
+    value: float | None = None
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        check_columns("where", self.where or ())
+
+    @property
+    def named(self) -> bool:
+        """Whether the operand names rows of the sheet."""
+        return self.run is not None or self.where is not None
+
+    def __str__(self) -> str:
+        conditions = ", ".join(f"{key} {value}" for key, value in (self.where or {}).items())
+        return self.run or conditions or self.published or self.label
+
+
+def row(run: str, published: str | None = None) -> Operand:
+    """The row with this id, and the id of the number that is printed of it."""
+    return Operand(run=run, published=published)
+
+
+def rows(**where: Any) -> Operand:
+    """The rows whose columns have these values: the training seeds of one generator."""
+    return Operand(where=where)
+
+
+def printed(published: str) -> Operand:
+    """A number of ``results/published`` without a row."""
+    return Operand(published=published)
+
+
+def number(value: float, label: str) -> Operand:
+    """A stated number, and what it is."""
+    return Operand(value=float(value), label=label)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of a comparison with the numbers behind it.
+
+    Attributes:
+        outcome: The verdict.
+        evidence: The numbers in words, or the reason why nothing is decided.
+        numbers: The numbers; empty where data are missing.
+        rule: Name of the rule.
+        operands: The generators that are compared.
+    """
+
+    outcome: Outcome
+    evidence: str
+    numbers: dict[str, Any] = field(default_factory=dict)
+    rule: str = NO_RULE
+    operands: tuple[Operand, ...] = ()
+
+
+def decided(
+    found: Interval, text: str, numbers: Mapping[str, Any], low: float = 0.0, high: float = math.inf
+) -> Finding:
+    """Decides by a value whose whole interval must lie between two bounds.
+
+    Args:
+        found: The interval. If teachers differ by an F test and decide differently, nothing is decided.
+        text: Evidence before the interval.
+        numbers: Numbers of the finding; added are the interval's ends (``low``, ``high``), its coverage
+            (``confidence``), ``df``, and ``p`` of the nearest value that would turn the verdict.
+        low: Lower bound.
+        high: Upper bound.
+    """
+
+    def judge(one: Interval) -> Outcome:
+        if low <= one.low and one.high <= high:
+            return "supported"
+        return "contradicted" if one.high < low or one.low > high else UNDECIDED
+
+    ends = {"low": found.low, "high": found.high, "confidence": found.confidence, "df": found.df}
+    known = {**numbers, **ends}
+    outcome = judge(found)
+    text += f", {100 * found.confidence:.0f} % interval {found.low:.3g} to {found.high:.3g}"
+    bounds = [bound for bound in (low, high) if math.isfinite(bound)]
+    if found.standard_error > 0 and bounds:
+        known["p"] = max(map(found.p_value, bounds))
+        text += " (p < 0.0001)" if known["p"] < 1e-4 else f" (p {known['p']:.2g})"
+    if len(found.blocks) > 1:
+        each = (f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}] ({name})" for name, one in found.blocks.items())
+        text += f"; by teacher {', '.join(each)}"
+        if found.blocks_differ and {judge(one) for one in found.blocks.values()} != {outcome}:
+            return Finding(UNDECIDED, text + ", which differ by more than their seeds do", known)
+    return Finding(outcome, text, known)
