@@ -2,9 +2,16 @@
 
 A *block* is a teacher: seeds are compared within a block, and the differences of the blocks are averaged with equal
 weights. The interval is about the given blocks: it contains the scatter of training seeds, not that of other teachers.
-The two methods may scatter differently; the scatter of one method is equal in all blocks, so it is pooled over them.
-An F test says whether the blocks differ from each other by more than the scatter of their seeds; an average over blocks
-that do would be an answer about none of them.
+The two methods may scatter differently. An F test says whether the blocks differ from each other by more than the
+scatter of their seeds; an average over blocks that do would be an answer about none of them.
+
+A training's draws depend on its seed and not on its teacher, so trainings of equal seeds from several teachers share
+their noise. The interval follows the design of the trainings:
+
+- *one teacher*: the seeds of one block scatter independently;
+- *nested*: each training has a seed of its own, so that all trainings are independent; the scatter of a method is equal
+  in all blocks and pooled over them;
+- *crossed*: every teacher has the same seeds, so that only the means of the seeds over the teachers are independent.
 
 Source: B. L. Welch, The generalization of 'Student's' problem when several different population variances are involved,
 Biometrika 34 (1947); degrees of freedom by F. E. Satterthwaite, Biometrics Bulletin 2 (1946).
@@ -17,6 +24,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from sida.errors import UserError
 
@@ -25,8 +33,9 @@ class NotMeasuredError(UserError):
     """Measurements are missing, so a statement about them is not decided."""
 
 
-#: Values of training seeds by block, e.g. ``{"t30": [5.4, 5.3, 5.6], "t30b": [5.5, 5.2, 5.4]}``.
-Blocks = Mapping[str, Sequence[float]]
+#: Values of trainings by block and seed, e.g. ``{"t30": {1: 5.4, 2: 5.3}, "t30b": {3: 5.5, 4: 5.2}}``.
+Blocks = Mapping[str, Mapping[int, float]]
+Design = Literal["one teacher", "nested", "crossed"]
 CONFIDENCE = 0.95
 
 
@@ -44,6 +53,7 @@ class Interval:
         blocks: The same within each block of training seeds, with intervals from the scatter of all blocks; of a
             difference only blocks that both methods have.
         blocks_p: p value of the F test that the blocks are equal; None with less than two blocks.
+        designs: Designs of the trainings, of each side of a difference.
     """
 
     value: float
@@ -54,6 +64,12 @@ class Interval:
     confidence: float = CONFIDENCE
     blocks: Mapping[str, Interval] = field(default_factory=dict)
     blocks_p: float | None = None
+    designs: tuple[Design, ...] = ()
+
+    @property
+    def design(self) -> str:
+        """Design of the trainings in words; empty where no training seeds were compared."""
+        return " against ".join(dict.fromkeys(self.designs))
 
     @property
     def blocks_differ(self) -> bool:
@@ -79,13 +95,13 @@ def mean_interval(values: Blocks) -> Interval:
     """The mean of the blocks' means, with its interval.
 
     Args:
-        values: Values of training seeds; at least two in one of the blocks.
+        values: Values of trainings; at least two in one of the blocks.
 
     Raises:
-        NotMeasuredError: No value, one that is not finite, or a single seed in every block.
+        NotMeasuredError: No value, one that is not finite, a single seed in every block, or seeds of which only some
+            are common to the blocks.
     """
-    _check(values, "the mean")
-    return _with_blocks([(1, values)], list(values))
+    return _with_blocks([(1, _Scatter.of(values, "the mean"))], list(values))
 
 
 def difference(a: Blocks, b: Blocks) -> Interval:
@@ -99,17 +115,16 @@ def difference(a: Blocks, b: Blocks) -> Interval:
         b: Values of method B.
 
     Raises:
-        NotMeasuredError: No value, one that is not finite, a single seed in every block of a method, or blocks of
-            which only some are shared.
+        NotMeasuredError: No value, one that is not finite, a single seed in every block of a method, blocks of which
+            only some are shared, or seeds of which only some are common to the blocks.
     """
-    _check(a, "A")
-    _check(b, "B")
+    sides = [(1, _Scatter.of(a, "A")), (-1, _Scatter.of(b, "B"))]
     shared = [name for name in a if name in b]
     if shared and (odd := sorted({*a, *b} - set(shared))):
         raise NotMeasuredError(
             "", f"only one side of the difference has runs of {', '.join(odd)}", "compare equal teachers"
         )
-    return _with_blocks([(1, a), (-1, b)], shared)
+    return _with_blocks(sides, shared)
 
 
 def pooled_std(cells: Sequence[Sequence[float]]) -> tuple[float, int]:
@@ -152,21 +167,87 @@ def interval_of(value: float, parts: Sequence[tuple[float, float]], confidence: 
     return Interval(value, error, freedom, value - half, value + half, confidence)
 
 
-def _with_blocks(sides: Sequence[tuple[int, Blocks]], shared: Sequence[str]) -> Interval:
-    """Sum over independent sides of ``± mean of the blocks' means``; each side has one variance within its blocks."""
-    scatter = [pooled_std(list(blocks.values())) for _, blocks in sides]
+def design_of(blocks: Blocks) -> Design:
+    """The design of trainings; see the module.
 
-    def over(names: Sequence[Sequence[str]]) -> Interval:
-        value, parts = 0.0, []
-        for (sign, blocks), (std, df), chosen in zip(sides, scatter, names):
-            cells = [blocks[name] for name in chosen]
-            value += sign * math.fsum(map(statistics.fmean, cells)) / len(cells)
-            parts.append((std**2 * math.fsum(1 / len(cell) for cell in cells) / len(cells) ** 2, df))
-        return interval_of(value, parts)
+    Raises:
+        NotMeasuredError: Some seeds are common to the blocks, and some are not.
+    """
+    if len(blocks) == 1:
+        return "one teacher"
+    seeds = [set(cell) for cell in blocks.values()]
+    if all(cell == seeds[0] for cell in seeds):
+        return "crossed"
+    if len(set.union(*seeds)) == sum(map(len, seeds)):
+        return "nested"
+    raise NotMeasuredError(
+        "", "some training seeds are common to the teachers and some are not", "give each training a seed of its own"
+    )
 
-    whole = over([list(blocks) for _, blocks in sides])
-    found = {name: over([[name]] * len(sides)) for name in shared}
-    return dataclasses.replace(whole, blocks=found, blocks_p=_equal_blocks(list(found.values()), whole.df))
+
+@dataclass(frozen=True)
+class _Scatter:
+    """Trainings of a method with the variances that their design gives.
+
+    Attributes:
+        blocks: Values by block and seed.
+        design: Design of the trainings.
+        mean: Variance of the mean of the blocks' means, and its degrees of freedom.
+        block: Variance of one training within a block, and the degrees of freedom.
+        apart: Variance of one training by which blocks differ, without the scatter that they share.
+    """
+
+    blocks: Blocks
+    design: Design
+    mean: tuple[float, float]
+    block: tuple[float, float]
+    apart: tuple[float, float]
+
+    @classmethod
+    def of(cls, blocks: Blocks, side: str) -> _Scatter:
+        """The scatter of checked values.
+
+        Raises:
+            NotMeasuredError: See :func:`difference`.
+        """
+        _check(blocks, side)
+        design, cells = design_of(blocks), [list(cell.values()) for cell in blocks.values()]
+        std, df = pooled_std(cells)
+        if design != "crossed":
+            mean = std**2 * math.fsum(1 / len(cell) for cell in cells) / len(cells) ** 2
+            return cls(blocks, design, (mean, df), (std**2, df), (std**2, df))
+        seeds = list(next(iter(blocks.values())))
+        over = [statistics.fmean(cell[seed] for cell in blocks.values()) for seed in seeds]
+        free = len(seeds) - 1
+        # What a training has beside its teacher's mean and its seed's.
+        rest = [
+            value - statistics.fmean(cell.values()) - one + statistics.fmean(over)
+            for cell in blocks.values()
+            for one, value in zip(over, (cell[seed] for seed in seeds))
+        ]
+        apart = free * (len(cells) - 1)
+        residual = math.fsum(value**2 for value in rest) / apart
+        # Blocks that share their seeds scatter together, so that pooling them gives no further degrees of freedom.
+        return cls(blocks, design, (statistics.variance(over) / len(seeds), free), (std**2, free), (residual, apart))
+
+
+def _with_blocks(sides: Sequence[tuple[int, _Scatter]], shared: Sequence[str]) -> Interval:
+    """Sum over independent sides of ``± mean of the blocks' means``."""
+    means = [{name: statistics.fmean(cell.values()) for name, cell in side.blocks.items()} for _, side in sides]
+    value = math.fsum(sign * statistics.fmean(mean.values()) for (sign, _), mean in zip(sides, means))
+    whole = interval_of(value, [side.mean for _, side in sides])
+    blocks, apart = {}, []
+    for name in shared:
+        value = math.fsum(sign * mean[name] for (sign, _), mean in zip(sides, means))
+        counts = [len(side.blocks[name]) for _, side in sides]
+        parts = [(side.block[0] / count, side.block[1]) for (_, side), count in zip(sides, counts)]
+        blocks[name] = interval_of(value, parts)
+        parts = [(side.apart[0] / count, side.apart[1]) for (_, side), count in zip(sides, counts)]
+        apart.append(interval_of(value, parts))
+    crossed = any(side.design == "crossed" for _, side in sides)
+    df = apart[0].df if crossed and apart else whole.df
+    designs = tuple(side.design for _, side in sides)
+    return dataclasses.replace(whole, blocks=blocks, blocks_p=_equal_blocks(apart, df), designs=designs)
 
 
 def _equal_blocks(blocks: Sequence[Interval], df: float) -> float | None:
@@ -186,7 +267,7 @@ def _equal_blocks(blocks: Sequence[Interval], df: float) -> float | None:
 def _check(values: Blocks, side: str) -> None:
     if not any(values.values()):
         raise NotMeasuredError("", f"no training seed of {side}")
-    if not all(math.isfinite(value) for cell in values.values() for value in cell):
+    if not all(math.isfinite(value) for cell in values.values() for value in cell.values()):
         raise NotMeasuredError("", f"a training seed of {side} has no finite value", "look at its training")
     if all(len(cell) < 2 for cell in values.values()):
         raise NotMeasuredError(

@@ -68,7 +68,9 @@ class Side:
     @property
     def mean(self) -> float:
         """Mean, of training seeds the mean of the teachers' means."""
-        return statistics.fmean(map(statistics.fmean, self.seeds.values())) if self.seeds else self.estimate.mean
+        if not self.seeds:
+            return self.estimate.mean
+        return statistics.fmean(statistics.fmean(cell.values()) for cell in self.seeds.values())
 
     @property
     def text(self) -> str:
@@ -89,9 +91,11 @@ class Side:
         With training seeds of both sides it is Welch's within teachers.
         """
         if self.seeds and other.seeds and by:
-            scaled = {name: [other_by / by * one for one in values] for name, values in other.seeds.items()}
-            found = difference(self.seeds, scaled)
-            return found.moved(by, value - by * found.value)
+            scaled = {
+                name: {seed: other_by / by * one for seed, one in cell.items()} for name, cell in other.seeds.items()
+            }
+            interval = difference(self.seeds, scaled)
+            return interval.moved(by, value - by * interval.value)
         confidence = CONFIDENCE if self.seeds or other.seeds else TRIALS
         return interval_of(value, self.variances(by) + other.variances(other_by), confidence)
 
@@ -140,12 +144,17 @@ class Evidence:
             if names[0] not in self.runs or self.runs[names[0]].method not in ("data", "teacher"):
                 noise += self._scatter(metric, found.mean)
             return Side(self.label(names[0]), found, noise)
-        blocks: dict[str, list[float]] = {}
+        blocks: dict[str, dict[int, float]] = {}
         for name in names:
-            teacher = self.runs[name].teacher if name in self.runs else None
-            blocks.setdefault(teacher or "", []).append(self._mean(name, metric, images).mean)
-        name = f"{self.label(names[0])}; {len(names)} training seeds"
-        return Side(name, Estimate.of([value for values in blocks.values() for value in values]), seeds=blocks)
+            known = self.runs.get(name)
+            cell = blocks.setdefault((known and known.teacher) or "", {})
+            # A row without a seed of its own has the preset's, as any other such row.
+            seed = -1 if known is None or known.seed is None else known.seed
+            if seed in cell:
+                raise NotMeasuredError("", f"{operand} names two trainings with one seed; run '{name}' is the second")
+            cell[seed] = self._mean(name, metric, images).mean
+        name = f"{self.label(names[0])}; {len(names)} trainings"
+        return Side(name, Estimate.of([value for cell in blocks.values() for value in cell.values()]), seeds=blocks)
 
     def _printed(self, operand: Operand, metric: str, seeds: int) -> Side:
         if seeds > 1:

@@ -93,7 +93,8 @@ def decided(
         found: The interval. If teachers differ by an F test and decide differently, nothing is decided.
         text: Evidence before the interval.
         numbers: Numbers of the finding; added are the interval's ends (``low``, ``high``), its coverage
-            (``confidence``), ``df``, and ``p`` of the nearest value that would turn the verdict.
+            (``confidence``), ``df``, ``design`` of training seeds, and ``p`` of the nearest value that would turn the
+            verdict.
         low: Lower bound.
         high: Upper bound.
     """
@@ -107,6 +108,9 @@ def decided(
     known = {**numbers, **ends}
     outcome = judge(found)
     text += f", {100 * found.confidence:.0f} % interval {found.low:.3g} to {found.high:.3g}"
+    if found.design:
+        known["design"] = found.design
+        text += f" ({found.design})"
     bounds = [bound for bound in (low, high) if math.isfinite(bound)]
     if found.standard_error > 0 and bounds:
         known["p"] = max(map(found.p_value, bounds))

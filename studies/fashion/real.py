@@ -1,7 +1,7 @@
 """Prints the tables of ``real.md`` and draws its figure, ``real.png``: ``python studies/fashion/real.py``.
 
 The rows are those of ``real-rows.csv`` and of the study's ``stored``. Intervals are over training seeds, with teachers
-as blocks; changes by FD-Loss are from SiDA of the same teacher and training seed.
+as blocks and the design of their seeds; changes by FD-Loss are from SiDA of the same teacher and training seed.
 """
 
 from __future__ import annotations
@@ -37,10 +37,15 @@ def rows() -> pd.DataFrame:
     return means.dropna(subset="method")
 
 
-def blocks(means: pd.DataFrame, method: str, metric: str, teachers: set[str]) -> dict[str, list[float]]:
-    """Values of a method's training seeds by teacher."""
+def blocks(means: pd.DataFrame, method: str, metric: str, teachers: set[str]) -> dict[str, dict[int, float]]:
+    """Values of a method's trainings by teacher and seed."""
     kept = means[(means["method"] == method) & (means["metric"] == metric) & means["teacher"].isin(teachers)]
-    return {str(teacher): list(found["value"]) for teacher, found in kept.groupby("teacher")}
+    return by_seed(kept, "value")
+
+
+def by_seed(table: pd.DataFrame, column: str) -> dict[str, dict[int, float]]:
+    """A column by teacher and seed."""
+    return {str(name): dict(zip(rows["seed"].astype(int), rows[column])) for name, rows in table.groupby("teacher")}
 
 
 def compare(means: pd.DataFrame, method: str, others: tuple[str, ...]) -> pd.DataFrame:
@@ -96,8 +101,7 @@ def main() -> None:
     found = changes(means)
     for metric in JUDGES:
         mine = found[found["metric"] == metric]
-        cell = {str(teacher): list(part["change"]) for teacher, part in mine.groupby("teacher")}
-        sure = mean_interval(cell)
+        sure = mean_interval(by_seed(mine, "change"))
         print(f"{metric:20} {mine['before'].mean():8.3f} → {mine['after'].mean():8.3f}", end="  ")
         print(f"{sure.value:+.1f} % ({sure.low:+.1f} to {sure.high:+.1f})")
     draw(found)

@@ -1,5 +1,6 @@
 """Differences over training seeds: by hand, by scipy and by simulation."""
 
+import itertools
 import math
 import random
 import statistics
@@ -9,8 +10,30 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from eval.contrasts import difference, mean_interval, survivors
+from eval.contrasts import difference as seeded_difference
+from eval.contrasts import mean_interval as seeded_mean
+from eval.contrasts import survivors
 from tests.refused import refused
+
+
+def nested(blocks):
+    """Values by block, each with a seed of its own."""
+    seeds = itertools.count()
+    return {name: {next(seeds): value for value in cell} for name, cell in blocks.items()}
+
+
+def crossed(blocks):
+    """Values by block, with the same seeds in each."""
+    return {name: dict(enumerate(cell)) for name, cell in blocks.items()}
+
+
+def difference(a, b, design=nested):
+    return seeded_difference(design(a), design(b))
+
+
+def mean_interval(values, design=nested):
+    return seeded_mean(design(values))
+
 
 values = st.lists(st.floats(-100, 100, allow_subnormal=False), min_size=2, max_size=6)
 
@@ -50,14 +73,64 @@ def test_corrected_p_values_are_those_of_scipy(several):
     assert survivors(several) == [p < 0.05 for p in adjusted]
 
 
-def test_intervals_cover_what_they_say():
-    noise, found = random.Random(0), 0
-    for _ in range(1000):
-        a = {t: [shift + noise.gauss(1.0, 0.1) for _ in range(3)] for t, shift in (("t", 0.0), ("u", 3.0))}
-        b = {t: [shift + noise.gauss(1.3, 0.3) for _ in range(3)] for t, shift in (("t", 0.0), ("u", 3.0))}
-        effect = difference(a, b)
-        found += effect.low <= -0.3 <= effect.high
-    assert 925 <= found <= 975
+#: Teachers, share of the scatter of seeds that is common to the teachers, and whether they have the same seeds.
+DESIGNS = {
+    "one teacher": ("t", 0.0, nested), "nested": ("tuv", 0.0, nested),
+    **{f"crossed {share}": ("tuv", share, crossed) for share in (0.0, 0.5, 1.0)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_intervals_cover_what_they_say_in_each_design(name):
+    teachers, share, design = DESIGNS[name]
+    noise, covered = random.Random(1), 0
+    for _ in range(1200):
+
+        def trainings(mean, std):
+            common = [noise.gauss(0, std * math.sqrt(share)) for _ in range(3)]
+            own = std * math.sqrt(1 - share)
+            return {t: [mean + 3.0 * n + one + noise.gauss(0, own) for one in common] for n, t in enumerate(teachers)}
+
+        effect = difference(trainings(1.0, 0.1), trainings(1.3, 0.3), design)
+        covered += effect.low <= -0.3 <= effect.high
+    assert effect.design == name.partition(" 0")[0].partition(" 1")[0]
+    assert 0.93 <= covered / 1200 <= 0.97
+
+
+def test_crossed_trainings_that_count_as_nested_would_cover_too_little():
+    noise, covered = random.Random(2), 0
+    for _ in range(600):
+        sides = []
+        for mean in (1.0, 1.3):
+            common = [mean + noise.gauss(0, 0.2) for _ in range(2)]
+            sides.append(dict.fromkeys("tuv", common))
+        effect = difference(*sides)
+        covered += effect.low <= -0.3 <= effect.high
+    assert covered / 600 < 0.8
+
+
+def test_crossed_trainings_by_hand():
+    """Seeds that move all teachers alike: two values, not six."""
+    a = {"t": [1.0, 1.2], "u": [2.0, 2.2], "v": [3.0, 3.2]}
+    b = {"t": [1.5, 1.5], "u": [2.5, 2.5], "v": [3.5, 3.5]}
+    effect = difference(a, b, crossed)
+    assert effect.value == pytest.approx(-0.4)
+    # The means over teachers are 2.0 and 2.2, so their standard deviation is 0.2/√2, at one degree of freedom.
+    assert (effect.standard_error, effect.df) == pytest.approx((0.1, 1))
+    assert effect.high == pytest.approx(-0.4 + 12.706 * 0.1, abs=1e-3)
+    assert effect.blocks["t"].high == pytest.approx(effect.high)
+    # The teachers differ in nothing but the rounding of their means.
+    a["v"] = [4.0, 4.21]
+    assert difference(a, b, crossed).blocks_differ
+    assert effect.moved(-2.0, 1.0).design == "crossed"
+    assert mean_interval(a, crossed).design == "crossed"
+    assert seeded_difference(crossed(a), nested(b)).design == "crossed against nested"
+
+
+def test_seeds_of_which_only_some_are_common_are_refused():
+    some = {"t": {1: 1.0, 2: 2.0}, "u": {2: 1.0, 3: 2.0}}
+    refused("some training seeds are common .* a seed of its own", seeded_mean, some)
+    refused("some training seeds", seeded_difference, nested({"t": [1.0, 2.0], "u": [3.0, 4.0]}), some)
 
 
 def test_means_and_differences_by_hand():

@@ -47,10 +47,10 @@ def made(rows, sheet, students=None, retraining=None) -> Evidence:
 
 
 def evidence(*rows, students=None, retraining=None) -> Evidence:
-    """Evidence of measured runs, whose recipe is the part of their name before ``-``."""
+    """Evidence of measured runs with seeds of their own, whose recipe is the part of their name before ``-``."""
     measured = [line for row in rows for line in row]
     names = dict.fromkeys(line.run for line in measured)
-    sheet = [SheetRow(name, name, "sid", "x", recipe=name.partition("-")[0]) for name in names]
+    sheet = [SheetRow(run, run, "sid", "x", recipe=run.partition("-")[0], seed=n) for n, run in enumerate(names)]
     return made(measured, sheet, students, retraining)
 
 
