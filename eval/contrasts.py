@@ -74,7 +74,7 @@ class Interval:
     @property
     def blocks_differ(self) -> bool:
         """Whether the blocks differ beyond the scatter of their seeds."""
-        return self.blocks_p is not None and self.blocks_p < 1 - self.confidence
+        return self.blocks_p is not None and self.blocks_p < 1 - CONFIDENCE
 
     def moved(self, factor: float, shift: float) -> Interval:
         """The interval of ``factor · value + shift``."""
@@ -91,20 +91,21 @@ class Interval:
         return float(2 * stdtr(self.df, -far / self.standard_error)) if self.standard_error > 0 else float(far == 0)
 
 
-def mean_interval(values: Blocks) -> Interval:
+def mean_interval(values: Blocks, confidence: float = CONFIDENCE) -> Interval:
     """The mean of the blocks' means, with its interval.
 
     Args:
         values: Values of trainings; at least two in one of the blocks.
+        confidence: Coverage of the interval, in (0, 1).
 
     Raises:
         NotMeasuredError: No value, one that is not finite, a single seed in every block, or seeds of which only some
             are common to the blocks.
     """
-    return _with_blocks([(1, _Scatter.of(values, "the mean"))], list(values))
+    return _with_blocks([(1, _Scatter.of(values, "the mean"))], list(values), confidence)
 
 
-def difference(a: Blocks, b: Blocks) -> Interval:
+def difference(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Interval:
     """The difference A − B: within each block, then averaged over the blocks, with Welch's t interval.
 
     With one block this is the plain Welch interval. If A and B have no block in common (they come from different
@@ -113,6 +114,7 @@ def difference(a: Blocks, b: Blocks) -> Interval:
     Args:
         a: Values of method A, at least two in one of its blocks.
         b: Values of method B.
+        confidence: Coverage of the interval, in (0, 1).
 
     Raises:
         NotMeasuredError: No value, one that is not finite, a single seed in every block of a method, blocks of which
@@ -124,7 +126,7 @@ def difference(a: Blocks, b: Blocks) -> Interval:
         raise NotMeasuredError(
             "", f"only one side of the difference has runs of {', '.join(odd)}", "compare equal teachers"
         )
-    return _with_blocks(sides, shared)
+    return _with_blocks(sides, shared, confidence)
 
 
 def pooled_std(cells: Sequence[Sequence[float]]) -> tuple[float, int]:
@@ -231,17 +233,17 @@ class _Scatter:
         return cls(blocks, design, (statistics.variance(over) / len(seeds), free), (std**2, free), (residual, apart))
 
 
-def _with_blocks(sides: Sequence[tuple[int, _Scatter]], shared: Sequence[str]) -> Interval:
+def _with_blocks(sides: Sequence[tuple[int, _Scatter]], shared: Sequence[str], confidence: float) -> Interval:
     """Sum over independent sides of ``± mean of the blocks' means``."""
     means = [{name: statistics.fmean(cell.values()) for name, cell in side.blocks.items()} for _, side in sides]
     value = math.fsum(sign * statistics.fmean(mean.values()) for (sign, _), mean in zip(sides, means))
-    whole = interval_of(value, [side.mean for _, side in sides])
+    whole = interval_of(value, [side.mean for _, side in sides], confidence)
     blocks, apart = {}, []
     for name in shared:
         value = math.fsum(sign * mean[name] for (sign, _), mean in zip(sides, means))
         counts = [len(side.blocks[name]) for _, side in sides]
         parts = [(side.block[0] / count, side.block[1]) for (_, side), count in zip(sides, counts)]
-        blocks[name] = interval_of(value, parts)
+        blocks[name] = interval_of(value, parts, confidence)
         parts = [(side.apart[0] / count, side.apart[1]) for (_, side), count in zip(sides, counts)]
         apart.append(interval_of(value, parts))
     crossed = any(side.design == "crossed" for _, side in sides)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.finding import Operand
-from eval.contrasts import CONFIDENCE, Blocks, Interval, NotMeasuredError, difference, interval_of, mean_interval
+from eval.contrasts import Blocks, Interval, NotMeasuredError, difference, interval_of, mean_interval
 from eval.results.identity import Identity, barred, comparable
 from eval.results.logs import Point, has_log, has_metric, logged, read_evaluations, read_log
 from eval.results.published import PUBLISHED_TRIALS, Published, published_number
@@ -19,12 +19,14 @@ from eval.results.sheet import SheetRow, matching, seen_by
 from eval.results.summary import Estimate, Measurements
 from sida.errors import SettingError, UserError
 
-#: Coverage of intervals over evaluation trials; over training seeds it is 95 %.
-TRIALS = 0.99
+#: Coverage of intervals that decide: of two equal generators one in a hundred comparisons decides wrongly.
+DECIDING = 0.99
 #: Standard errors with this coverage where the noise is known.
 Z = 2.6
 #: Degrees of freedom of a variance that is taken from a source instead of measured.
 KNOWN = 1e9
+#: Columns in which the training seeds of one generator are equal.
+_SETTINGS = ("method", "alpha", "recipe", "sampler", "guide", "dataset", "protocol")
 #: The median of n values scatters this many times as much as their mean.
 _MEDIAN = 1.2533
 
@@ -94,10 +96,9 @@ class Side:
             scaled = {
                 name: {seed: other_by / by * one for seed, one in cell.items()} for name, cell in other.seeds.items()
             }
-            interval = difference(self.seeds, scaled)
+            interval = difference(self.seeds, scaled, DECIDING)
             return interval.moved(by, value - by * interval.value)
-        confidence = CONFIDENCE if self.seeds or other.seeds else TRIALS
-        return interval_of(value, self.variances(by) + other.variances(other_by), confidence)
+        return interval_of(value, self.variances(by) + other.variances(other_by), DECIDING)
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Evidence:
     Attributes:
         by_published: Decide from the published numbers themselves instead of measurements.
         students: Folder with the training logs of each run.
-        retraining: Scatter of a single training; None: no statement is about training.
+        retraining: Scatter of a single training; without that of a metric a single training decides nothing about it.
     """
 
     measurements: Measurements
@@ -116,7 +117,9 @@ class Evidence:
     by_published: bool = False
     retraining: Retraining | None = None
 
-    def side(self, operand: Operand, metric: str, seeds: int = 1, images: int | None = None) -> Side:
+    def side(
+        self, operand: Operand, metric: str, seeds: int = 1, images: int | None = None, *, scatter: bool = True
+    ) -> Side:
         """A side of a comparison: its mean with the noise of evaluation and of training.
 
         Args:
@@ -124,15 +127,16 @@ class Evidence:
             metric: Key of the metric.
             seeds: Least number of training seeds.
             images: Evaluation during training that counts in place of the kept network, by the images seen.
+            scatter: Whether a single training stands for its method, so that the scatter of a repeated training counts.
 
         Raises:
-            NotMeasuredError: Not measured, not published, too few seeds, or a single trial.
+            NotMeasuredError: Not measured, not published, too few seeds, a single trial, or an unknown scatter.
             UserError: Conditions that match several runs where one counts.
         """
         if operand.value is not None:
             return Side(operand.label, Estimate(operand.value, 0.0, 1), [(0.0, 1)])
         if self.by_published or not operand.named:
-            return self._printed(operand, metric, seeds)
+            return self._printed(operand, metric, seeds, scatter)
         names = self.runs_of(operand, seeds)
         if seeds == 1:
             if len(names) > 1:
@@ -141,9 +145,10 @@ class Evidence:
             if found.std is None:
                 raise NotMeasuredError("", "a single trial says nothing about the noise; measure at least two")
             noise = [(found.std**2 / found.trials, max(1.0, len(self.measurements.trials(names[0], metric)) - 1.0))]
-            if names[0] not in self.runs or self.runs[names[0]].method not in ("data", "teacher"):
-                noise += self._scatter(metric, found.mean)
+            if scatter and (names[0] not in self.runs or self.runs[names[0]].method not in ("data", "teacher")):
+                noise.append(self._retrained(metric, found.mean))
             return Side(self.label(names[0]), found, noise)
+        self.require_alike(names)
         blocks: dict[str, dict[int, float]] = {}
         for name in names:
             known = self.runs.get(name)
@@ -156,19 +161,31 @@ class Evidence:
         name = f"{self.label(names[0])}; {len(names)} trainings"
         return Side(name, Estimate.of([value for cell in blocks.values() for value in cell.values()]), seeds=blocks)
 
-    def _printed(self, operand: Operand, metric: str, seeds: int) -> Side:
+    def _printed(self, operand: Operand, metric: str, seeds: int, scatter: bool) -> Side:
         if seeds > 1:
             raise NotMeasuredError("", "the papers report one training of each")
         number = self.quoted(operand)
         found = Estimate(number.value, float(number.std) if number.std else 0.0, PUBLISHED_TRIALS)
         noise = [((found.std or 0.0) ** 2 / PUBLISHED_TRIALS, PUBLISHED_TRIALS - 1.0)]
         # Teachers, of which the lowest of three runs is printed, are given networks.
-        noise += [] if number.lowest_of else self._scatter(metric, found.mean)
+        if scatter and not number.lowest_of:
+            noise.append(self._retrained(metric, found.mean))
         return Side(f"{number.row_label}, published", found, noise)
 
-    def _scatter(self, metric: str, mean: float) -> list[tuple[float, float]]:
-        again = self.retraining.std.get(metric) if self.retraining else None
-        return [((again * mean) ** 2, self.retraining.df or KNOWN)] if again and self.retraining else []
+    def scatter(self, metric: str) -> tuple[float, float]:
+        """Relative standard deviation of a repeated training, and its degrees of freedom.
+
+        Raises:
+            NotMeasuredError: It is unknown.
+        """
+        if self.retraining is None or metric not in self.retraining.std:
+            fault = f"nothing says how much {metric} scatters when a network is trained again"
+            raise NotMeasuredError("", f"{fault}, so a single training decides nothing")
+        return self.retraining.std[metric], self.retraining.df or KNOWN
+
+    def _retrained(self, metric: str, mean: float) -> tuple[float, float]:
+        std, df = self.scatter(metric)
+        return (std * mean) ** 2, df
 
     def _mean(self, run: str, metric: str, images: int | None) -> Estimate:
         """Measured mean of the kept network, or that of an evaluation during training."""
@@ -236,6 +253,64 @@ class Evidence:
             have = f"{len(measured)} training seed{'s' * (len(measured) > 1)}"
             raise NotMeasuredError("", f"{have}; this claim is about training and needs {seeds}")
         return measured
+
+    def require_alike(self, names: Sequence[str], apart: str = "") -> None:
+        """Requires that rows are trainings of one generator: equal settings and lengths, and different networks.
+
+        Args:
+            names: Ids of measured rows.
+            apart: Column (or ``length``) in which they may differ.
+
+        Raises:
+            NotMeasuredError: Two of them differ in more than teacher and seed, or have one network.
+        """
+        networks: dict[str, str] = {}
+        facts = {name: {**self._settings(name), "length": self.length(name)} for name in names}
+        for name in names:
+            first, mine = facts[names[0]], facts[name]
+            for key in first | mine:
+                if key != apart and first.get(key) != mine.get(key):
+                    raise NotMeasuredError("", f"not compared: rows '{names[0]}' and '{name}' differ in {key}")
+            digest = self.measurements.of_run(name)[0].network_sha256
+            if digest and (other := networks.setdefault(digest, name)) != name:
+                raise NotMeasuredError("", f"not compared: rows '{other}' and '{name}' are one network")
+
+    def require_common(self, operands: Iterable[Operand], columns: Sequence[str]) -> None:
+        """Requires that operands have equal values of columns, or ``length``: images of the trainings.
+
+        Raises:
+            NotMeasuredError: They differ, or it is unknown.
+        """
+        for column in columns:
+            sides = {str(operand): self._values(operand, column) for operand in operands}
+            first, *others = sides.items()
+            if differing := next((name for name, values in others if values != first[1]), None):
+                raise NotMeasuredError("", f"not compared: {first[0]} and {differing} differ in {column}")
+            if None in first[1]:
+                raise NotMeasuredError("", f"nothing says which {column} {first[0]} has")
+
+    def _values(self, operand: Operand, column: str) -> set[Any]:
+        names = self.runs_of(operand)
+        if column == "length":
+            return {self.length(name) for name in names}
+        return {getattr(self.runs[name], column) if name in self.runs else None for name in names}
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        """Columns of a row and of the rows that it starts from; teacher and seed may differ."""
+        if (row := self.runs.get(name)) is None:
+            return {}
+        start = {f"{key} of its start": value for key, value in self._settings(row.init).items()} if row.init else {}
+        return {column: getattr(row, column) for column in _SETTINGS} | start
+
+    def length(self, name: str) -> int | None:
+        """Images of a training and of the one that it starts from; None without their logs."""
+        row = self.runs.get(name)
+        before = self.length(row.init) if row is not None and row.init else 0
+        if before is None or self.students is None:
+            return None
+        paths = [self.students / name / log for log in ("train.jsonl", "evaluations.jsonl")]
+        seen = [int(record["nimg"]) for path in paths if has_log(path) for record in read_log(path)]
+        return before + max(seen) if seen else None
 
     def _named(self, operand: Operand) -> list[str]:
         if operand.run is not None:

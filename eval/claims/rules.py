@@ -7,6 +7,8 @@ with the reason. Arguments that all rules have:
 - ``evidence``: measurements, training logs and published numbers;
 - ``a``: the generator that is claimed to be better (faster, equal to the published number);
 - ``metric``: key of the metric;
+- ``alike``: columns of the sheet in which the operands have equal values, as the sentence says (``teacher``,
+  ``alpha``), or ``length``, the images of the trainings; otherwise nothing is decided;
 - ``across``: reason why operands may be compared although their values are of other identities (protocol, images,
   reference); the evidence then names both. Without it such values are not compared.
 """
@@ -15,7 +17,7 @@ import dataclasses
 import inspect
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -38,16 +40,18 @@ Quantity = Literal["img_per_s", "seconds_per_kimg", "memory_mb", "memory_reserve
 def equal(evidence: Evidence, a: Operand, metric: str = "fid") -> Finding:
     """Rule EQ: a published number is reproduced: |m − p| within three standard errors of the difference (at least 1 %
     of p; 2 % where no spread was published; 0.01 for precision and recall); outside of that it is better or worse than
-    printed, and not reproduced either way: a leak or a wrong reference makes numbers better.
+    printed, and not reproduced either way: a leak or a wrong reference makes numbers better. A generator that is
+    trained here is another training than the printed one: the scatter of both counts, 1.3 % each for FID.
     """
 
     def decide() -> Finding:
         number = evidence.quoted(a)
         if evidence.by_published:
             raise NotMeasuredError("", "needs a measurement")
-        side = dataclasses.replace(evidence, retraining=None).side(a, metric)
-        lines = evidence.measurements.lines(evidence.runs_of(a)[0], metric)
-        agreed = agreement_of(side.estimate, lines, number)
+        side = evidence.side(a, metric, scatter=False)
+        run = evidence.runs_of(a)[0]
+        trained_here = run in evidence.runs and evidence.runs[run].trained_here
+        agreed = agreement_of(side.estimate, evidence.measurements.lines(run, metric), number, int(trained_here))
         if isinstance(agreed, str):
             raise NotMeasuredError("", f"not compared: {agreed}")
         value, shown = side.mean, side.text
@@ -75,12 +79,13 @@ def better(
     slack: float = 0.0,
     equal_images: bool = False,
     seeds: int = 1,
+    alike: Sequence[str] = (),
     across: str = "",
 ) -> Finding:
-    """Rule LT: A is better than B: the interval of the difference of the means (Welch's t) excludes 0. Of single
-    generators it is a 99 % interval with the noise of evaluation and, where the file of claims states it, the scatter
-    of a repeated training of each student; over training seeds it is a 95 % interval, with several teachers within each
-    teacher. A quoted number b may be off by its rounding and by the stated slack.
+    """Rule LT: A is better than B: the 99 % interval of the difference of the means (Welch's t) excludes 0. Of single
+    generators it has the noise of evaluation and the scatter of a repeated training of each student, without which
+    nothing is decided; over training seeds, which must be trainings of one generator, it follows their design, with
+    several teachers within each teacher. A quoted number b may be off by its rounding and by the stated slack.
 
     Args:
         evidence: Measurements, training logs and published numbers.
@@ -92,6 +97,7 @@ def better(
         equal_images: Whether A and B are compared by their last evaluations during training after equally many images,
             instead of by the networks that the trainings kept.
         seeds: Least number of training seeds of both sides; 1: single generators.
+        alike: See the module.
         across: See the module.
     """
 
@@ -111,7 +117,7 @@ def better(
         # Without any scatter the interval of equal means ends at 0.
         return finding if sure else dataclasses.replace(finding, outcome=UNDECIDED)
 
-    return _finding("LT", evidence, {"a": a, "b": b}, decide, metric, across)
+    return _finding("LT", evidence, {"a": a, "b": b}, decide, metric, across, alike)
 
 
 def ratio(
@@ -126,11 +132,12 @@ def ratio(
     gpus: str = "",
     spread: str | None = None,
     seeds: int = 1,
+    alike: Sequence[str] = (),
     across: str = "",
 ) -> Finding:
-    """Rule RATIO: the interval of the ratio of A to B lies in the given range as a whole, and outside of it as a whole
-    where it is contradicted: over trials, training and seeds as in rule LT, 99 % over the records of a log; of spreads
-    (largest − smallest mean over a column's values, by their mean) 95 % over training seeds.
+    """Rule RATIO: the 99 % interval of the ratio of A to B lies in the given range as a whole, and outside of it as a
+    whole where it is contradicted: over trials, training and seeds as in rule LT, or over the records of a log; of
+    spreads (largest − smallest mean over a column's values, by their mean) over training seeds.
 
     Args:
         evidence: Measurements, training logs and published numbers.
@@ -144,6 +151,7 @@ def ratio(
         gpus: Cards that a comparison of a logged quantity is about, ``8 × V100``; other cards decide nothing.
         spread: Column of the sheet: compared are the relative spreads of the metric over its values.
         seeds: Least number of training seeds of both sides (with ``spread``, for each value); 1: single generators.
+        alike: See the module.
         across: See the module.
     """
     check_columns("spread", [spread] if spread is not None else [])
@@ -167,15 +175,18 @@ def ratio(
         interval = top.minus(bottom, value, 1 / bottom.mean, value / bottom.mean)
         return decided(interval, text, {"a": top.mean, "b": bottom.mean, "ratio": value}, low, high)
 
-    return _finding("RATIO", evidence, {"a": a, "b": b}, decide, "" if quantity else metric, across)
+    return _finding("RATIO", evidence, {"a": a, "b": b}, decide, "" if quantity else metric, across, alike)
 
 
 def _spread(evidence: Evidence, operand: Operand, metric: str, column: str, seeds: int) -> Side:
     """(Largest − smallest) / mean of a metric over a column's values."""
     groups: dict[Any, list[float]] = {}
+    evidence.require_alike(evidence.runs_of(operand), column)
     for name in evidence.runs_of(operand):
         if name not in evidence.runs:
             raise NotMeasuredError("", f"run '{name}' is not in the sample sheet, which has {column}")
+        if not evidence.measurements.has(name, metric):
+            raise NotMeasuredError("", f"metric '{metric}' of run '{name}' was not measured")
         mean = evidence.measurements.estimate(name, metric).mean
         groups.setdefault(getattr(evidence.runs[name], column), []).append(mean)
     if len(groups) < 2 or min(map(len, groups.values())) < max(2, seeds):
@@ -198,12 +209,13 @@ def reaches(
     times: float = 1.0,
     level: Operand | None = None,
     factor: float = 1.0,
+    alike: Sequence[str] = (),
     across: str = "",
 ) -> Finding:
     """Rule REACHES: A's curve of evaluations first falls to a level (times the factor) within the stated number of
     images, or within B's number divided by the stated one, also when the noise of evaluation and the scatter of a
-    repeated training (2.6 standard errors) count against it; contradicted where it does not with both, and the distance
-    of two evaluations, in its favour.
+    repeated training (2.6 standard errors), without which nothing is decided, count against it; contradicted where it
+    does not with both, and the distance of two evaluations, in its favour.
 
     Args:
         evidence: Measurements, training logs and published numbers.
@@ -214,6 +226,7 @@ def reaches(
         times: How often B's images must contain A's.
         level: A row's measured mean or a published number; by default the lowest value of B's curve.
         factor: Multiple of the level.
+        alike: See the module.
         across: See the module.
     """
     if (images is None) == (b is None) or (level is None and b is None):
@@ -230,7 +243,7 @@ def reaches(
             if noise is None:
                 raise NotMeasuredError("", f"nothing says how much an evaluation of {evidence.label(name)} scatters")
             error = math.hypot(error, bound * noise)
-        again = evidence.retraining.std.get(metric, 0.0) if evidence.retraining else 0.0
+        again, _ = evidence.scatter(metric)
         error = math.hypot(error, bound * again, bound * again if b else 0.0)
         text, limit = f"{metric} {bound:.4g} ({meaning}): ", float(images or 0)
         numbers: dict[str, Any] = {"level": bound}
@@ -253,7 +266,7 @@ def reaches(
         speed = {"ratio": numbers["images_b"] / reached} if reached and b else {}
         return Finding(outcome, text, numbers | {"images": reached, "claimed": limit} | speed)
 
-    return _finding("REACHES", evidence, {"a": a, "b": b, "level": level}, decide, metric, across)
+    return _finding("REACHES", evidence, {"a": a, "b": b, "level": level}, decide, metric, across, alike)
 
 
 def _level(
@@ -264,7 +277,7 @@ def _level(
     if level is None:
         best = min(slow, key=lambda point: point.value)
         return factor * best.value, (best.std or 0.0) / math.sqrt(best.trials), f"{times}its lowest value"
-    side = dataclasses.replace(evidence, retraining=None).side(level, metric)
+    side = evidence.side(level, metric, scatter=False)
     if not level.named:
         return factor * side.mean, 0.0, times + side.name
     # The Fréchet distance falls with the number of images: levels of another n are not comparable.
@@ -314,6 +327,9 @@ def shape(
         evidence.require_curves()
         names = evidence.runs_of(a, seeds)
         others = evidence.runs_of(b, seeds) if b else []
+        # A training that diverges may have ended early.
+        evidence.require_alike(names, "length")
+        evidence.require_alike(others, "length")
         curves = evidence.curves([*names, *others], metric, finite=False)
         ends = [curve[-1].value for curve in curves[len(names) :]]
         limit = high * statistics.fmean(ends) if ends else math.inf
@@ -384,11 +400,13 @@ def _finding(
     decide: Callable[[], Finding],
     metric: str = "",
     across: str = "",
+    alike: Sequence[str] = (),
 ) -> Finding:
-    """Decides a comparison of operands whose values of the metric are comparable; without a metric nobody asks."""
+    """Decides a comparison of operands that are alike and, with a metric, whose values are comparable."""
     named = {key: operand for key, operand in operands.items() if operand is not None}
     try:
         compared = evidence.identities(named, metric, across) if metric else {}
+        evidence.require_common(named.values(), alike)
         finding = decide()
     except NotMeasuredError as reason:
         finding, across = Finding(UNDECIDED, str(reason)), ""

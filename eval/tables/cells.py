@@ -161,7 +161,8 @@ class _Data:
         compared: Agreement | str | None = None
         if printed is not None:
             lines = [line for name in runs for line in measurements.lines(name, metric)]
-            compared = LATER if column.id in spec.later else agreement_of(pooled, lines, printed)
+            trained = len(runs) if all(name in self.runs and self.runs[name].trained_here for name in runs) else 0
+            compared = LATER if column.id in spec.later else agreement_of(pooled, lines, printed, trained)
         identity = dataclasses.replace(self._identity(runs[0], keys), saw=self._seen(runs))
         for key in keys:
             self._require_alike(runs, key, where)

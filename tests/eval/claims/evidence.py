@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from eval.claims.claim import Claim
-from eval.claims.evidence import Evidence
+from eval.claims.evidence import Evidence, Retraining
 from eval.claims.finding import Operand
 from eval.claims.rules import RULES
 from eval.claims.write import Verdict, decide
@@ -17,6 +17,8 @@ from eval.results.summary import Measurement, Measurements
 
 PUBLISHED = load_published()
 A, B = Operand(run="a"), Operand(run="b")
+#: Networks that are the same when they are trained again: verdicts are about them alone.
+STILL = Retraining(std=dict.fromkeys(("fd", "fid", "is", "fd_pixel", "accuracy"), 0.0), source="made up")
 
 
 def rows_of(**conditions) -> Operand:
@@ -28,7 +30,7 @@ def lines(run, values, metric="fd", **files):
     """Measurements of a run, one for each trial."""
     columns = {
         "n": 5000, "seed_first": None, "seed_last": None, "nfe": 1, "protocol": "p", "settings": f"kind key={metric}",
-        "classes": "data", "resolution": "8", "reference_sha256": "0", "network_sha256": "0", "device": "d",
+        "classes": "data", "resolution": "8", "reference_sha256": "0", "network_sha256": "", "device": "d",
         "code_version": "v", "date": "2025-01-01",
     } | files  # fmt: skip
     return [Measurement(run, run, trial, metric, value, **columns) for trial, value in enumerate(values)]
@@ -40,13 +42,13 @@ def spread(mean, std, trials=10):
     return [mean + half * (-1) ** i for i in range(trials)]
 
 
-def made(rows, sheet, students=None, retraining=None) -> Evidence:
+def made(rows, sheet, students=None, retraining=STILL) -> Evidence:
     """Evidence of measurements and rows of the sheet."""
     known = {row.run: row for row in sheet}
     return Evidence(Measurements(rows, "m.csv"), known, students, retraining=retraining)
 
 
-def evidence(*rows, students=None, retraining=None) -> Evidence:
+def evidence(*rows, students=None, retraining=STILL) -> Evidence:
     """Evidence of measured runs with seeds of their own, whose recipe is the part of their name before ``-``."""
     measured = [line for row in rows for line in row]
     names = dict.fromkeys(line.run for line in measured)

@@ -14,6 +14,7 @@ from eval.contrasts import Interval
 from eval.results.sheet import SheetRow
 from tests.eval.claims.evidence import (
     PUBLISHED,
+    STILL,
     A,
     B,
     curve,
@@ -32,6 +33,7 @@ from tests.refused import refused
 LT = {"rule": "LT", "metric": "fd", "a": A, "b": B}
 RATIO = {"rule": "RATIO", "metric": "fd", "a": A, "b": B}
 OPEN = "not decided here"
+RELEASED = SheetRow("a", "a", "sida", "x", checkpoint="x.safetensors")
 
 
 def under(protocol, metric):
@@ -72,8 +74,9 @@ def test_a_quoted_rival_is_compared_only_where_declared_and_if_a_is_like_its_own
 def test_the_scatter_of_training_widens_verdicts_on_students_but_not_on_their_teacher():
     rows = [lines("a", spread(4.0, 0.01)), lines("b", spread(4.4, 0.01))]
     again = Retraining(std={"fd": 0.04}, source="made up", df=12)
-    one, wide = (verdict(evidence(*rows, retraining=known), **LT) for known in (None, again))
-    assert (one.outcome, wide.outcome) == ("supported", OPEN)
+    one, wide, unknown = (verdict(evidence(*rows, retraining=known), **LT) for known in (STILL, again, None))
+    assert (one.outcome, wide.outcome, unknown.outcome) == ("supported", OPEN, OPEN)
+    assert "trained again" in unknown.findings[0].evidence
     # By hand: 4 % of both, and Student's t for 99 % at twelve degrees of freedom each.
     half = 2.80 * 0.04 * math.hypot(4.0, 4.4)
     assert wide.findings[0].numbers["high"] == pytest.approx(0.4 + half, rel=0.01)
@@ -175,9 +178,28 @@ def test_eq_is_not_decided_by_a_measurement_under_another_protocol(protocol, exp
 def test_a_number_far_better_than_printed_is_no_reproduction(metric, mean, word):
     operand = Operand(run="a", published=f"table1-sida-a1.0-{metric}")
     rows = lines("a", spread(mean, 0.01), metric, **under("cifar10", metric))
-    found = verdict(evidence(rows), rule="EQ", metric=metric, a=operand)
+    found = verdict(made(rows, [RELEASED]), rule="EQ", metric=metric, a=operand)
     assert found.outcome == ("supported" if word == "agrees" else "contradicted")
     assert f"; {word}" in found.findings[0].evidence
+
+
+@pytest.mark.parametrize(
+    ("metric", "mean", "released", "trained"),
+    [
+        # 1.516 ± 0.010 is printed: 1 % for the file, and three times √2 · 1.3 % for another training.
+        ("fid", 1.516 * 1.009, "supported", "supported"),
+        ("fid", 1.516 * 1.05, "contradicted", "supported"),
+        ("fid", 1.516 * 0.95, "contradicted", "supported"),
+        ("fid", 1.516 * 1.06, "contradicted", "contradicted"),
+        # The scatter of other metrics is not known.
+        ("is", 10.323, "supported", OPEN),
+    ],
+)
+def test_a_row_that_is_trained_here_has_the_scatter_of_two_trainings(metric, mean, released, trained):
+    operand = Operand(run="a", published=f"table1-sida-a1.0-{metric}")
+    rows = lines("a", spread(mean, 0.001), metric, **under("cifar10", metric))
+    for row, expected in ((RELEASED, released), (dataclasses.replace(RELEASED, checkpoint=None), trained)):
+        assert outcome(made(rows, [row]), rule="EQ", metric=metric, a=operand) == expected
 
 
 def test_a_teacher_is_compared_by_the_lowest_of_three_trials_and_its_evidence_prints_that():
@@ -209,6 +231,59 @@ def test_rules_on_training_need_three_seeds_and_count_their_spread(a, b, part, e
     rows = [lines(f"a-s{i}", spread(mean, 0.001)) for i, mean in enumerate(a)]
     rows += [lines(f"b-s{i}", spread(mean, 0.001)) for i, mean in enumerate(b)]
     assert outcome(evidence(*rows), **part) == expected
+
+
+def rows_with(**changes):
+    """Three trainings of ``a`` and of ``b``, the second of ``a`` with changes in sheet or measurements."""
+    measured, sheet = [], []
+    for recipe, mean in (("a", 4.0), ("b", 6.0)):
+        for seed in range(3):
+            name, changed = f"{recipe}{seed}", changes if (recipe, seed) == ("a", 1) else {}
+            digest = changed.get("network_sha256", f"{10 * (recipe == 'b') + seed}" * 8)
+            measured += lines(name, spread(mean + 0.01 * seed, 0.01), network_sha256=digest)
+            cells = {k: v for k, v in changed.items() if k != "network_sha256"}
+            columns = {"teacher": "t", "recipe": recipe, "seed": seed, "alpha": 1.0, "dataset": "d", **cells}
+            sheet.append(SheetRow(name, name, "sid", "x", **columns))
+    return measured, sheet
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"alpha": 1.2}, "differ in alpha"),
+        ({"dataset": "e"}, "differ in dataset"),
+        ({"seed": 0}, "two trainings with one seed"),
+        ({"network_sha256": "0" * 8}, "are one network"),
+        ({"teacher": "u"}, "only one side"),
+    ],
+)
+def test_training_seeds_are_alike_but_for_teacher_and_seed_and_are_different_networks(changes, reason):
+    part = {"rule": "LT", "metric": "fd", "seeds": 3, "b": rows_of(recipe="b"), "a": rows_of(recipe="a")}
+    found = verdict(made(*rows_with(**changes)), **part)
+    assert found.outcome == (OPEN if reason else "supported")
+    assert reason in found.findings[0].evidence
+
+
+def test_longer_trainings_are_not_compared_after_equally_many_images(tmp_path):
+    """Six long rows of another recipe do not make a claim about equal images true."""
+    measured, sheet = rows_with()
+    for row in sheet:
+        curve(tmp_path, row.run, [(0, 9.0), (1000 if row.recipe == "b" else 3000, 5.0)])
+    part = {"rule": "LT", "metric": "fd", "seeds": 3, "a": rows_of(recipe="a"), "b": rows_of(recipe="b")}
+    found = made(measured, sheet, tmp_path)
+    assert outcome(found, **part) == "supported"
+    for alike, reason in ((["length"], "differ in length"), (["teacher", "recipe"], "differ in recipe")):
+        told = verdict(found, **part, alike=alike)
+        assert told.outcome == OPEN
+        assert reason in told.findings[0].evidence
+    assert "which length" in verdict(made(measured, sheet), **part, alike=["length"]).findings[0].evidence
+    # One of the seeds is longer than the others; a start counts.
+    curve(tmp_path, "a1", [(0, 9.0), (4000, 5.0)])
+    assert "differ in length" in verdict(found, **part).findings[0].evidence
+    longer = [dataclasses.replace(row, init="b0") if row.run == "a0" else row for row in sheet]
+    assert made(measured, longer, tmp_path).length("a0") == 4000
+    assert "of its start" in verdict(made(measured, longer, tmp_path), **part).findings[0].evidence
 
 
 @pytest.mark.parametrize(("leads", "expected"), [((1.0, 1.1), "supported"), ((1.0, -0.4), OPEN)])
