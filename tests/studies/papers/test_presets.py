@@ -32,7 +32,7 @@ from workflow.planning.costs import Costs
 from workflow.planning.plan import make_plan
 from workflow.preset import Preset
 from workflow.preset.jobs import most_gpus, row_digest
-from workflow.preset.placeholders import _placeholders, check_preset, unshown_remark
+from workflow.preset.placeholders import placeholders, check_preset, unshown_remark
 
 
 def dry_run(folder: Path, preset: str, *arguments: str) -> tuple[dict[str, int], str]:
@@ -236,7 +236,7 @@ def test_rows_are_measured_twice_and_the_first_time_as_before(clean):
 
 
 def test_clean_numbers_have_columns_without_a_published_side(clean):
-    measured = Measurements(_placeholders(clean))
+    measured = Measurements(placeholders(clean))
     for name, protocol in TABLES.items():
         layout, plain = (load_layout(find_file("tables", each, [PAPERS])) for each in (f"clean-{name}", name))
         table = build_table(layout, measured, clean.runs, "audit")
