@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.claims.evidence import Evidence, Retraining
+from eval.claims.evidence import Evidence
 from eval.claims.finding import Finding
+from eval.results.retraining import Retraining
 from sida.config.lookup import ROOT, check_code_path, own_fault
 from sida.errors import UserError, located, settings_in
 from sida.files.text_files import read_text

@@ -11,44 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.finding import Operand
-from eval.contrasts import Blocks, Interval, NotMeasuredError, difference, interval_of, mean_interval
+from eval.contrasts import DECIDING, Blocks, Interval, NotMeasuredError, difference, interval_of, mean_interval
 from eval.results.identity import Identity, barred, comparable
 from eval.results.logs import Point, has_log, has_metric, logged, read_evaluations, read_log
 from eval.results.published import PUBLISHED_TRIALS, Published, published_number
+from eval.results.retraining import KNOWN, Retraining
 from eval.results.sheet import SheetRow, matching, seen_by
 from eval.results.summary import Estimate, Measurements
-from sida.errors import SettingError, UserError
+from sida.errors import UserError
 
-#: Coverage of intervals that decide: of two equal generators one in a hundred comparisons decides wrongly.
-DECIDING = 0.99
 #: Standard errors with this coverage where the noise is known.
 Z = 2.6
-#: Degrees of freedom of a variance that is taken from a source instead of measured.
-KNOWN = 1e9
 #: Columns in which the training seeds of one generator are equal.
 _SETTINGS = ("method", "alpha", "recipe", "sampler", "guide", "dataset", "protocol")
 #: The median of n values scatters this many times as much as their mean.
 _MEDIAN = 1.2533
-
-
-@dataclass(frozen=True, kw_only=True)
-class Retraining:
-    """Scatter of a network that is trained again with another seed.
-
-    Attributes:
-        std: Relative standard deviation by metric, 0 to 10; a metric that is not listed has none.
-        source: Its source.
-        df: Degrees of freedom of a measured scatter; 0 for one that is taken from a publication.
-    """
-
-    std: Mapping[str, float]
-    source: str
-    df: int = 0
-
-    def __post_init__(self) -> None:
-        for metric, std in self.std.items():
-            if not 0 <= std <= 10:
-                raise SettingError(f"retraining.std.{metric}", f"must be between 0 and 10, got {std:g}")
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
     add("--siunitx", action="store_true", help="LaTeX with columns of siunitx 3 (default: for booktabs alone)")
     add("--bib", type=output("--bib"), metavar="FILE.bib", help="cite by keys in labels, and write their entries")
     add("--mode", choices=["paper", "audit", "measured"], help="overrides the layout's mode")
-    add("--spec", metavar="JSON", help="settings that table 8 prints: JSON text or a file")
+    add("--spec", metavar="JSON", help="retraining, and settings that table 8 prints: JSON text or a file")
     add(
         "--add",
         action="append",

@@ -26,6 +26,7 @@ from eval.features.registry import registered_digest
 from eval.metrics.kinds import value_fault
 from eval.results.csv_files import read_csv
 from eval.results.identity import Identity, comparable, read_saw
+from eval.results.retraining import load_retraining
 from eval.results.summary import Estimate, Measurement
 from sida.assets.cache import registered
 from sida.config.lookup import ROOT
@@ -198,8 +199,8 @@ PUBLISHED_TRIALS = 10
 PUBLISHED_DAY = "2026-11-27"
 #: Standard deviation of the lowest of three normal values, in standard deviations of one value.
 _SPREAD_OF_LOWEST = 0.748
-#: Relative standard deviation of printed metrics over trainings (arXiv:2606.20536, ImageNet 256, FID alone).
-RETRAINING = {"fid": 0.013}
+#: Scatter of printed metrics over trainings: a file of ``config/retraining``.
+PRINTED = "printed"
 _COARSE = {"precision": 0.01, "recall": 0.01}
 #: Metrics of published tables and of the pages of which higher values are better.
 HIGHER_IS_BETTER = {"is", "precision", "recall", "accuracy"}
@@ -254,7 +255,7 @@ def agreement_of(
     if measured.trials < 2:
         return "a single trial says nothing about the noise"
     metric = published.metric.lower()
-    if trainings and metric not in RETRAINING:
+    if trainings and metric not in load_retraining(PRINTED).std:
         return f"nothing says how much {published.metric} scatters when a network is trained again"
     if not published.lowest_of:
         return agreement(measured, published, trainings)
@@ -280,7 +281,7 @@ def agreement(measured: Estimate, published: Published, trainings: int = 0) -> A
     own = (measured.std or 0.0) ** 2 / measured.trials
     if trainings:
         # The printed generator is another training; the spread of several trainings here has their own scatter.
-        own += (RETRAINING[metric] * published.value) ** 2 * (2 if trainings == 1 else 1)
+        own += (load_retraining(PRINTED).std[metric] * published.value) ** 2 * (2 if trainings == 1 else 1)
     if published.std:
         error = math.sqrt(own + float(published.std) ** 2 / PUBLISHED_TRIALS)
         return Agreement(difference, max(3 * error, 0.01 * abs(published.value)), higher)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.results.identity import NO_DIGEST, UNKNOWN, Identity, barred, comparable, lacks_digest
-from eval.results.published import Agreement, metric_keys, published_number
+from eval.results.published import PRINTED, Agreement, metric_keys, published_number
+from eval.results.retraining import Retraining, load_retraining
 from eval.results.sheet import SheetRow, read_runs
 from eval.results.stored import FROM_STORED
 from eval.results.summary import (
@@ -27,6 +28,7 @@ from eval.results.summary import (
 )
 from eval.tables.cells import (
     AUDIT_LEGEND,
+    UNRANKED,
     Best,
     CellSource,
     TableLine,
@@ -68,7 +70,8 @@ def make_table(
             measured'.
         runs: Sample sheet, or a spec with its rows. Without a sheet, each generator of ``measurements`` is a row.
         mode: Overrides the layout's mode; the default of both is ``measured``.
-        spec: Settings for a table of hyperparameters: ``gpus``, and ``students`` with the settings of each row.
+        spec: ``retraining``, the scatter of a repeated training; for a table of hyperparameters ``gpus``, and
+            ``students`` with the settings of each row.
         results: Folder with training logs for a table of hyperparameters; by default that of ``measurements``.
         scores: Files of ``sida score`` (``--out``, or lines of ``--json``), whose rows are added at the end: in mode
             ``paper``, which is the default for layouts of published numbers, below these and in their columns.
@@ -110,7 +113,9 @@ class ResultsTable(TableLayout):
             columns = (replace(c, optional=c.optional or c.metric is not None) for c in layout.columns)
             layout = replace(layout, columns=tuple(columns))
         layout, measured, every = with_scores(layout, measured, None if alone else sheet or {}, sources.scores)
-        return build_table(layout, measured, every, mode)
+        known = (sources.settings or {}).get("retraining")
+        retraining = None if known is None else from_mapping(Retraining, known, "--spec: retraining")
+        return build_table(layout, measured, every, mode, retraining)
 
 
 def build_table(
@@ -118,6 +123,7 @@ def build_table(
     measurements: Measurements,
     runs: Mapping[str, SheetRow],
     mode: Mode | None = None,
+    retraining: Retraining | None = None,
 ) -> Table:
     """Builds a table of results.
 
@@ -126,6 +132,7 @@ def build_table(
         measurements: Measured values; may be empty in ``paper`` mode.
         runs: The sample sheet.
         mode: Overrides the layout's mode; the default of both is ``measured``.
+        retraining: Scatter of a repeated training, for the bold rule; of published numbers that of printed ones.
 
     Raises:
         UserError: Unknown run, metric or published id, a missing measurement of an own row, values that must not stand
@@ -137,7 +144,9 @@ def build_table(
     if mode == "measured" and lines:
         _require_measured(layout, measurements)
     require_comparable(measured_lines(lines, measurements), layout.source)
-    best = best_values(shown, lines, mode)
+    if retraining is None and mode != "measured":
+        retraining = load_retraining(PRINTED)
+    best, unranked = best_values(shown, lines, mode, retraining)
     columns, rows = grid(shown, lines, mode, best)
     scored = [column.metric for line in lines if line.spec.scored for column in shown.columns if column.metric]
     return Table(
@@ -156,6 +165,7 @@ def build_table(
             *seen_notes(shown, lines),
             *held_out_notes(shown, lines),
             *left_out,
+            *([f"No measured value of {', '.join(unranked)} is bold: {UNRANKED}."] if unranked else []),
             *([AUDIT_LEGEND] if mode == "audit" else []),
         ),
         number=layout.number,

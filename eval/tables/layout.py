@@ -146,7 +146,7 @@ class TableSources:
         runs: Sample sheet by run id; None makes a row of each measured generator.
         mode: Overrides the layout's mode.
         scores: Files of ``sida score``, whose rows are added at the end.
-        settings: ``gpus``, and ``students`` with the settings of each row, for tables of settings.
+        settings: ``retraining``; for tables of settings ``gpus``, and ``students`` with the settings of each row.
         results: Folder whose ``students/<run>/train.jsonl`` give time and memory.
     """
 

@@ -46,6 +46,7 @@ _KINDS = {
     "tables": ("layout of a table", ".yaml"),
     "figures": ("layout of a figure", ".yaml"),
     "labels": ("label counts", ".json"),
+    "retraining": ("scatter of trainings", ".yaml"),
     "recipes": ("file of recipes", ".yaml"),
     "runs": ("sample sheet", ".tsv"),
     "networks": ("architecture", ".yaml"),

@@ -1,15 +1,10 @@
 """Claims of the paper that single trainings on digits can speak about."""
 
-from eval.claims import Claims, Retraining, better, ratio, row
+from eval.claims import Claims, better, load_retraining, ratio, row
 
-#: Scatter of SiDA, the largest of SiD, SiDA and SiD2A, in the studies of docs/digits.md.
 CLAIMS = Claims(
     "8×8 digits, not about the papers' data sets",
-    retraining=Retraining(
-        std={"fd": 0.048, "fd_pixel": 0.077, "is": 0.017, "accuracy": 0.004},
-        source="54 to 71 degrees of freedom, docs/digits.md",
-        df=54,
-    ),
+    retraining=load_retraining("digits"),
 )
 SIZES = ("small", "t30", "edm2", "large")
 SIDA, SID = row("t30-sida"), row("t30-sid")

@@ -1,15 +1,10 @@
 """Claims about the demo's generators. FD: Fréchet distance; NFE: function evaluations."""
 
-from eval.claims import Claims, Retraining, better, reaches, rows
+from eval.claims import Claims, better, load_retraining, reaches, rows
 
-#: Scatter of SiDA, the largest of SiD, SiDA and SiD2A, in the studies of docs/digits.md.
 CLAIMS = Claims(
     "8×8 digits, not about the papers' data sets",
-    retraining=Retraining(
-        std={"fd": 0.048, "fd_pixel": 0.077, "is": 0.017, "accuracy": 0.004},
-        source="54 to 71 degrees of freedom, docs/digits.md",
-        df=54,
-    ),
+    retraining=load_retraining("digits"),
 )
 TEACHER = rows(method="teacher", sampler="heun-18")
 SID = rows(method="sid", alpha=1.0)

@@ -1,16 +1,10 @@
 """Claims of the preset `gpu`, on Fashion-MNIST."""
 
-from eval.claims import Claims, Retraining, better, number, ratio, rows
+from eval.claims import Claims, better, load_retraining, number, ratio, rows
 
-#: Scatter over training seeds in the study `fashion` (scatter.py), the largest of SiD, SiDA and SiD2A: that of SiDA, of
-#: `copies` SiD2A's.
 CLAIMS = Claims(
     "Fashion-MNIST, not about the papers' data sets",
-    retraining=Retraining(
-        std={"fd_heldout": 0.146, "accuracy": 0.014, "copies": 0.031},
-        source="study fashion at 28×28, three teachers with two training seeds each",
-        df=3,
-    ),
+    retraining=load_retraining("fashion"),
 )
 TEACHER, SID, SIDA, SID2A = (rows(method=name) for name in ("teacher", "sid", "sida", "sid2a"))
 

@@ -57,7 +57,10 @@ def show_results(preset: Preset, wanted: str | None = None) -> None:
     colour, width = terminal_colour(), terminal_width()
     text = to_terminal(table, colour)
     print(f"preset    {preset.name}\n\n{text}")
-    for note in [*table.notes, *(["* best one-step value"] if not colour and "*" in text else [])]:
+    for note in [
+        *table.notes,
+        *(["* not beaten by the best"] if not colour and "*" in text else []),
+    ]:
         print(textwrap.fill(terminal_text(note), width, break_long_words=False, break_on_hyphens=False))
     print(f"\nnumbers   {measured if measured.is_file() else 'none measured: published ones alone'}")
     for label, file in (("page", "index.html"), ("figures", "figures"), ("tables", "tables"), ("claims", "claims.md")):

@@ -218,6 +218,8 @@ class PresetSettings:
         second_protocols: Second protocols by the name of the first: a row with a network is measured under both, the
             second time as ``<run>.<protocol>``; a row's own ``second_protocol`` comes first.
         claims: File of claims to decide, which is code (``claims.py``); null for none.
+        retraining: Scatter of a repeated training, a name in ``config/retraining`` or a file, by which a table says
+            whether single trainings differ; null: unknown, so that none of them is bold.
         stored: Stored results that unchanged rows are taken from, as `sida run --extend` writes it.
         tables: Layouts of ``config/tables`` to build.
         figures: Layouts of ``config/figures`` to build.
@@ -245,6 +247,7 @@ class PresetSettings:
     protocol: str
     second_protocols: dict[Name, str] = dataclasses.field(default_factory=dict)
     claims: str | None = None
+    retraining: str | None = None
     stored: Annotated[dict[str, Any], CheckedAs(StoredRows)] | None = None
     tables: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()

@@ -23,6 +23,7 @@ from typing import Any
 from eval.features import extractor_entry
 from eval.figures.layout import load_figure_layout
 from eval.measuring.protocol import OF_ALL_TRIALS, load_protocol
+from eval.results.retraining import load_retraining
 from eval.results.sheet import Needs, SheetRow, read_extended
 from eval.results.stored import read_stored, unchanged_rows
 from eval.tables.layout import load_table_layout
@@ -289,7 +290,10 @@ class Preset(Archives):
         spec: dict[str, Any] = {"runs": [run.cells for name, run in self.runs.items() if name in named]}
         if kind == "figures":
             spec["generators"] = [self.measurement(run).spec for run in (every.networks if every.sampled else [])]
-        elif load_table_layout(path).shows_settings:
+        elif not load_table_layout(path).shows_settings:
+            if self.settings.retraining:
+                spec["retraining"] = dataclasses.asdict(load_retraining(self.settings.retraining))
+        else:
             trained = [self.runs[run] for run in every.networks if self.runs[run].trained_here]
             spec["gpus"] = self.settings.gpus
             spec["students"] = {
@@ -324,7 +328,7 @@ class Preset(Archives):
     @functools.cached_property
     def verdicts(self) -> Job:
         """The claims: measurements of all rows, and logs beside their networks."""
-        files = filter(None, [self.settings.claims, self.judged_sheet])
+        files = filter(None, [self.settings.claims, self.settings.retraining, self.judged_sheet])
         return self._job("claims", {}, self.networks(self.measurable), [self.collection], files)
 
     @functools.cached_property

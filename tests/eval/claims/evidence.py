@@ -7,11 +7,12 @@ import math
 from pathlib import Path
 
 from eval.claims.claim import Claim
-from eval.claims.evidence import Evidence, Retraining
+from eval.claims.evidence import Evidence
 from eval.claims.finding import Operand
 from eval.claims.rules import RULES
 from eval.claims.write import Verdict, decide
 from eval.results.published import load_published
+from eval.results.retraining import Retraining
 from eval.results.sheet import SheetRow
 from eval.results.summary import Measurement, Measurements
 

@@ -10,6 +10,7 @@ from eval.claims.claim import STUDIES, load_claims
 from eval.claims.evidence import Evidence
 from eval.claims.finding import Operand
 from eval.claims.write import comparisons, decide, decide_claims, named_rows, read_verdicts
+from eval.results.retraining import load_retraining
 from eval.results.sheet import SheetRow, read_runs
 from eval.results.summary import Measurements, load_measurements
 from sida.config.lookup import ALLOW, ROOT
@@ -157,14 +158,18 @@ ENTRY = "@CLAIMS.claim({}'Q')\ndef q(evidence):\n    {}\n"
         (HEAD + 2 * ENTRY.format("", "'s'"), "occurs twice"),
         (HEAD + "CLAIMS.claim('Q', rule='LT')", "line 3: TypeError"),
         (HEAD + "rows(alhpa=1)", "'alpha'"),
-        (HEAD + "Retraining(std={'fd': 48}, source='x')", "between 0 and 10"),
-        (HEAD + "Retraining(std={'fd': -0.05}, source='x')", "between 0 and 10"),
     ],
 )
 def test_faulty_files_of_claims(tmp_path, monkeypatch, text, fault):
     path = put(tmp_path / "claims.py", text)
     monkeypatch.setenv(ALLOW, str(tmp_path))
     assert refused(fault, load_claims, path).place.startswith(str(path))
+
+
+def test_a_scatter_that_no_training_has_is_refused(tmp_path):
+    for number in (-0.05, 48):
+        path = put(tmp_path / f"{number}.yaml", f"source: x\nstd: {{fd: {number}}}\n")
+        assert refused("between 0 and 10", load_retraining, path).place == f"{path}: std.fd"
 
 
 BODIES = {"return 1 / 0": "line 6: ZeroDivisionError", "return []": "return findings", "return [1]": "return findings"}

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.claims.evidence import Retraining
 from eval.claims.finding import Finding, Operand, decided
 from eval.claims.write import combined
 from eval.contrasts import Interval
+from eval.results.retraining import Retraining
 from eval.results.sheet import SheetRow
 from tests.eval.claims.evidence import (
     PUBLISHED,

@@ -7,10 +7,10 @@ import random
 
 import pytest
 
-from eval.claims.evidence import Evidence, Retraining
+from eval.claims.evidence import Evidence
 from eval.claims.finding import Operand
 from eval.results.logs import Point
-from eval.results.published import RETRAINING
+from eval.results.retraining import Retraining, load_retraining
 from eval.results.sheet import SheetRow
 from tests.eval.claims.evidence import PUBLISHED, A, B, lines, made, outcome, rows_of
 from tests.eval.claims.test_rules import under
@@ -88,7 +88,7 @@ def test_a_faithful_row_reproduces_its_printed_number(trained_here):
     """The printed number and ours are two trainings, or two measurements of the released file."""
     printed = PUBLISHED["table1-sida-a1.0-fid"]
     row = SheetRow("a", "a", "sida", "x", checkpoint=None if trained_here else "x.safetensors")
-    std, noise, kept = RETRAINING["fid"] if trained_here else 0.0, random.Random(3), 0
+    std, noise, kept = load_retraining("printed").std["fid"] if trained_here else 0.0, random.Random(3), 0
     for _ in range(TABLES):
         # The true FID such that this number was printed of another training.
         true = printed.value / (1 + noise.gauss(0, std)) - noise.gauss(0, float(printed.std) / 10**0.5)

@@ -36,7 +36,7 @@ def of_rows(tmp_path, runs, measured, column=None, rows=None, mode="measured"):
     columns = [{"head": "M", "field": "label"}, column or {"head": "fid", "metric": "fid", "direction": "lower"}]
     layout = {"columns": columns, "rows": rows or [{"run": name} for name in runs], "bold": {}}
     (tmp_path / "t.yaml").write_text(yaml.safe_dump(layout))
-    return build_table(load_layout(tmp_path / "t.yaml"), Measurements([*measured]), runs, mode)
+    return build_table(load_layout(tmp_path / "t.yaml"), Measurements([*measured]), runs, mode, made_up.STILL)
 
 
 def table(tmp_path, met, row=None, mode="measured", rows=None, settings=FID, **change):

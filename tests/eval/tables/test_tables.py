@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 import shutil
 import statistics
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from eval.report.paper import missing_latex
 from eval.results.published import bibliography
+from eval.results.retraining import Retraining
 from eval.results.summary import Measurements, load_measurements
 from eval.tables.build import build_table, make_table, write_table
 from eval.tables.latex import cited_keys, escape, latex_cell, number_column, to_latex
@@ -25,11 +27,14 @@ from tests.eval.synthetic_output import TRUTH, csv_rows, measurement_lines, writ
 from tests.refused import refused
 
 MAIN = ROOT / "config" / "tables" / "main.yaml"
+METRICS = ("fd", "is", "precision", "recall", "accuracy", "fd_pixel")
+#: Networks that are the same when they are trained again.
+STILL = Retraining(std=dict.fromkeys(METRICS, 0.0), source="made up")
 
 
 @pytest.fixture(scope="module")
 def table(measured, runs):
-    return build_table(load_layout(MAIN), measured, runs)
+    return build_table(load_layout(MAIN), measured, runs, retraining=STILL)
 
 
 def layout_with(tmp_path, **changes):
@@ -50,7 +55,8 @@ def test_rows_measured_against_other_files_are_refused(runs, tmp_path):
     # Of another protocol, they are named, and no value of the column is the best.
     for line in lines:
         line["protocol"] = line["run"]
-    table = build_table(load_layout(MAIN), load_measurements(write_csv(tmp_path / "m.csv", lines)), runs)
+    changed = load_measurements(write_csv(tmp_path / "m.csv", lines))
+    table = build_table(load_layout(MAIN), changed, runs, retraining=STILL)
     assert any(note.startswith("Not comparable with each other in Rec.: ") and what in note for note in table.notes)
     best = {record["column"] for record in table.records if record["measured_bold"]}
     assert "recall" not in best
@@ -87,7 +93,7 @@ def test_the_best_printed_one_step_values_of_a_column_are_bold(table, measured, 
         for place, column in enumerate(table.columns)
     }
     assert bold["FD"] == [5]  # SiDA; the data's own 0.42 and the teacher are no candidates
-    assert bold["IS"] == [6]
+    assert bold["IS"] == [5, 6]  # not apart by ten trials
     assert bold["Rec."] == [5]
     assert bold["Model"] == []
     # Equal printed values are all bold.
@@ -95,8 +101,44 @@ def test_the_best_printed_one_step_values_of_a_column_are_bold(table, measured, 
         {"head": "Model", "field": "label"},
         {"head": "IS", "metric": "is", "direction": "higher", "decimals": 0},
     ]
-    table = build_table(layout_with(tmp_path, columns=columns), measured, runs)
+    table = build_table(layout_with(tmp_path, columns=columns), measured, runs, retraining=STILL)
     assert [row.cells[1].text for row in table.rows if row.cells[1].bold] == ["9"] * 4
+
+
+def bold_rows(table):
+    """Labels of the bold rows by heading of the column."""
+    return {
+        column.head: [row.cells[1].text for row in table.rows if row.cells[place].bold]
+        for place, column in enumerate(table.columns)
+    }
+
+
+def test_bold_are_all_rows_that_the_best_does_not_beat_beyond_scatter_and_noise(measured, runs, tmp_path):
+    """FD 4.5 of SiD2A beside SiDA's 4.0, each the mean of ten trials."""
+    columns = [{"head": "F", "field": "family"}, {"head": "Model", "field": "label"}]
+    columns += [{"head": "FD", "metric": "fd", "direction": "lower", "decimals": 3}]
+    layout = layout_with(tmp_path, columns=columns)
+    rows = [row for row in build_table(layout, measured, runs).rows if "teacher" not in row.cells[1].text]
+    values = {row.cells[1].text: float(row.cells[2].text) for row in rows[1:]}
+    first, *others = sorted(values, key=values.get)
+    for std, is_near in ((0.0, lambda gap, _: gap == 0), (0.05, lambda gap, size: gap < 2.6 * 0.05 * size)):
+        again = Retraining(std={"fd": std}, source="made up")
+        near = {o for o in others if is_near(values[o] - values[first], math.hypot(values[o], values[first]))}
+        # No value lies at the border.
+        assert {*bold_rows(build_table(layout, measured, runs, retraining=again))["FD"]} == {first, *near}
+    # Few degrees of freedom widen the scatter, and many seeds have their own.
+    wide = Retraining(std={"fd": 0.05}, source="made up", df=1)
+    assert {*bold_rows(build_table(layout, measured, runs, retraining=wide))["FD"]} == {*values}
+
+
+@pytest.mark.parametrize("known", [None, Retraining(std={"is": 0.01}, source="made up")])
+def test_without_a_known_scatter_no_single_training_is_bold_and_a_note_says_so(measured, runs, known):
+    table = build_table(load_layout(MAIN), measured, runs, retraining=known)
+    bold = bold_rows(table)
+    assert bold["FD"] == []
+    assert bool(bold["IS"]) == (known is not None)
+    (note,) = [note for note in table.notes if note.startswith("No measured value of FD, ")]
+    assert ("IS" in note) == (known is None)
 
 
 def test_notes_state_trials_seeds_protocol_version_device_and_date(table):

@@ -32,7 +32,7 @@ from workflow.planning.costs import Costs
 from workflow.planning.plan import make_plan
 from workflow.preset import Preset
 from workflow.preset.jobs import most_gpus, row_digest
-from workflow.preset.placeholders import placeholders, check_preset, unshown_remark
+from workflow.preset.placeholders import check_preset, placeholders, unshown_remark
 
 
 def dry_run(folder: Path, preset: str, *arguments: str) -> tuple[dict[str, int], str]:

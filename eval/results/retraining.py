@@ -1,0 +1,50 @@
+"""Scatter of a metric over trainings of one recipe: files ``config/retraining/*.yaml``."""
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated
+
+from sida.config.lookup import find_file
+from sida.config.settings import Natural, Range, from_mapping, load_yaml
+
+#: Degrees of freedom of a variance that is taken from a publication.
+KNOWN = 1e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retraining:
+    """Scatter of a network that is trained again with another seed.
+
+    Attributes:
+        std: Relative standard deviation by metric; single trainings decide nothing about a metric that is not listed.
+        source: Its source.
+        df: Degrees of freedom of a measured scatter; 0 for one that is taken from a publication.
+    """
+
+    std: dict[str, Annotated[float, Range(least=0, most=10)]]
+    source: str
+    df: Natural = 0
+
+    def variance(self, metrics: Iterable[str], mean: float) -> tuple[float, float] | None:
+        """Variance of a single training's mean, and its degrees of freedom; None if it is unknown.
+
+        Args:
+            metrics: The metric, or several of which the mean is taken: the one that scatters most counts.
+            mean: Mean of the training.
+        """
+        known = [self.std.get(metric) for metric in metrics]
+        if not known or None in known:
+            return None
+        return (max(filter(None, known), default=0.0) * mean) ** 2, self.df or KNOWN
+
+
+@functools.cache
+def load_retraining(name: str) -> Retraining:
+    """Reads a file by its path, or by its name in ``config/retraining``.
+
+    Raises:
+        UserError: No such file, or a faulty one.
+    """
+    path = find_file("retraining", name)
+    return from_mapping(Retraining, load_yaml(path), str(path))
