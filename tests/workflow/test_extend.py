@@ -224,6 +224,12 @@ def test_a_network_that_was_not_measured_is_refused(here, capsys, monkeypatch):
     assert "is not the network that row 'sida-a1.0' was measured of" in capsys.readouterr().err
 
 
+def test_a_check_from_another_folder_says_what_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", str(ROOT / "studies/fashion"), "one-gdd-s1"]) == 1
+    assert "the network of row 'one-gdd-s1' is not stored" in capsys.readouterr().err
+
+
 def test_agreement_tells_the_last_digit_from_the_printed_ones():
     stored = {0: 4.712345678901234, 1: 4.812345678901234}
     same = trial_agreement("fd", stored, stored, decimals=2)

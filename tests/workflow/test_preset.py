@@ -15,9 +15,9 @@ from eval.measuring.protocol import load_protocol
 from eval.results.sheet import read_runs
 from sida.config.lookup import ROOT
 from tests.refused import refused
-from tests.workflow.workspace import ROWS, Workspace, put, settings_of, shipped, study
+from tests.workflow.workspace import ROWS, TINY, Workspace, put, settings_of, shipped, study
 from workflow.preset import Preset
-from workflow.preset.placeholders import check_preset, unshown_remark
+from workflow.preset.placeholders import check_preset, search_remarks, unshown_remark
 
 
 def protocol(**changes) -> dict:
@@ -269,6 +269,29 @@ def test_rows_that_are_measured_and_shown_nowhere_are_told(tmp_path):
     check_preset(preset)
     # sid-a1.0 is what sid2a-a1.0 starts from.
     assert re.match(r"sida-a1.0: .*preset.yaml.*\{run: sida-a1.0\}", unshown_remark(preset))
+
+
+def test_rows_with_the_seeds_of_a_search_are_told(tmp_path):
+    """A search with seed 7 from the same teacher."""
+    study(tmp_path)
+    sheet = (tmp_path / "runs.tsv").read_text()
+    search = settings_of(TINY) | {"preset": "trials", "runs": "trials.tsv", "claims": None, "seed": 7}
+    changes = {"search": "search.yaml", "search.yaml": search, "trials.tsv": sheet}
+    assert search_remarks(study(tmp_path, changes)) == []
+    (line,) = search_remarks(study(tmp_path, changes | {"rows/sida-a1.0/alpha": "0.9", "rows/sida-a1.0/seed": "7"}))
+    assert re.match(r"sida-a1.0: their seeds are those of trials of .*search.yaml; give", line)
+    (line,) = search_remarks(study(tmp_path, changes | {"rows/sida-a1.0/seed": "7"}))
+    assert re.match(r"run 'sida-a1.0' is the search's trial 'sida-a1.0' \(recipe, teacher, seed\)", line)
+    # The start of a training is part of it: SiD2A's has another seed.
+    lines = search_remarks(study(tmp_path, changes | {"rows/sid2a-a1.0/seed": "7"}))
+    assert [line.partition(":")[0] for line in lines] == ["sid2a-a1.0"]
+    assert search_remarks(study(tmp_path)) == []
+
+
+def test_the_bench_says_that_its_search_saw_rows():
+    first, second = search_remarks(shipped("fashion"))
+    assert first.startswith("run 'one-sida-s1' is the search's trial 'long-sida-3'")
+    assert second.startswith("one-half-s1, one-sid-s1, ")
 
 
 def test_snakemake_stops_before_the_first_job(tmp_path):

@@ -13,6 +13,7 @@ from workflow.checks import PLANNING, give_cache
 from workflow.planning.costs import SMALLER, STAGES, Cost, Costs, too_large
 from workflow.preset import Preset
 from workflow.preset.outside_code import origin
+from workflow.preset.placeholders import search_remarks
 from workflow.preset.targets import Targets
 
 #: Kinds of jobs in the order of the table, with their titles.
@@ -206,6 +207,7 @@ def show_plan(plan: Plan) -> str:
     ]
     if large := too_large(jobs, costs.gpu.memory_gb, costs.gpu_name):
         lines.append(f"warning: {large}; {SMALLER}")
+    lines += [f"warning: {remark}" for remark in search_remarks(plan.preset)]
     for name, where in plan.preset.code.items():
         lines.append(f"code from outside the package: {origin(name)} ({where}; allowed)")
     if unknown := [job.name for job in jobs if job.network_unknown]:

@@ -29,7 +29,7 @@ from eval.results.stored import read_stored, unchanged_rows
 from eval.tables.layout import load_table_layout
 from sida.assets.registry import is_address, is_counted
 from sida.config.families import SD_VAE
-from sida.config.lookup import MONITOR
+from sida.config.lookup import MONITOR, ROOT
 from sida.config.recipe import EXCLUDED_FROM_DIGEST, EvaluationPoints
 from sida.config.samplers import SAMPLER_KINDS
 from sida.errors import UserError
@@ -416,7 +416,9 @@ def row_digest(preset: Preset, run: str, results: str = "") -> str:
     trained = {key: name for key in ("teacher", "guide") if (name := getattr(row, key)) in preset.trained_teachers()}
     asked |= {key: preset.teacher_training(name).spec for key, name in trained.items()}
     ours, named = (json.dumps(f"{folder}/")[:-1] for folder in (preset.results, results))
-    return sha256_json(json.loads(json.dumps(asked).replace(ours, named)))
+    # A path in the checkout is relative to it, from whatever folder the command starts.
+    checkout = json.dumps(f"{ROOT}/")[:-1]
+    return sha256_json(json.loads(json.dumps(asked).replace(checkout, '"').replace(ours, named)))
 
 
 def any_of(names: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ is never measured, or a condition that matches two rows.
 Checks the settings of trainings before the first job, since a faulty student would fail after its teacher.
 """
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -228,6 +229,35 @@ class _Placeholders(Sources):
         if reason := self.reason_missing(run, metric):
             raise UserError(self.preset.sheet, f"run '{run}': a figure shows its curve, but {reason}")
         return (Point(1, 1.0),)
+
+
+def search_remarks(preset: Preset) -> list[str]:
+    """Remarks on rows that a search saw: a choice by a training and a report of it are not independent.
+
+    Raises:
+        UserError: A missing or faulty preset of the search.
+    """
+    if preset.settings.search is None:
+        return []
+    search = Preset.load(preset.settings.search)
+    trials = {_training_of(search, row.run): row.run for row in search.students()}
+    rows = [row.run for row in preset.students()]
+    equal = {name: trials[facts] for name in rows if (facts := _training_of(preset, name)) in trials}
+    remarks = [f"run '{name}' is the search's trial '{trial}' (recipe, teacher, seed)" for name, trial in equal.items()]
+    seeds = {search.seed_of(row) for row in search.students()}
+    shared = [name for name in rows if preset.seed_of(preset.runs[name]) in seeds and name not in equal]
+    if shared:
+        more = f" and {len(shared) - NAMED} more" if len(shared) > NAMED else ""
+        remarks.append(f"{', '.join(shared[:NAMED])}{more}: their seeds are those of trials of {search.source}")
+    return [f"{remark}; give rows that report seeds that no search saw" for remark in remarks]
+
+
+def _training_of(preset: Preset, name: str) -> str:
+    """All that decides a training but its name, with the same of its start, as text."""
+    row, apart = preset.runs[name], ("name", "evaluation", "teacher", "init")
+    facts = {key: value for key, value in preset.training(name).spec.items() if key not in apart}
+    start = _training_of(preset, row.init) if row.init else None
+    return json.dumps([row.teacher, facts, start], sort_keys=True)
 
 
 def unshown_remark(preset: Preset) -> str | None:

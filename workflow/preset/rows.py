@@ -109,7 +109,8 @@ class Rows:
     def _with_paths(self, settings: PresetSettings, layouts: Mapping[str, Mapping[str, str]]) -> PresetSettings:
         """Settings with paths in the place of names of files, so that they do not depend on the preset's folder."""
         found: dict[str, Any] = {kind: tuple(named) for kind, named in layouts.items()}
-        for key, kind in (("runs", "runs"), ("protocol", "protocols"), ("claims", ""), ("retraining", "retraining")):
+        kinds = {"runs": "runs", "protocol": "protocols", "claims": "", "retraining": "retraining", "search": ""}
+        for key, kind in kinds.items():
             if (name := getattr(settings, key)) is not None:
                 found[key] = str(find_file(kind, name, self.own, f"{self.source}: {key}"))
         found["teachers"] = {
