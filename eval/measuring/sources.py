@@ -36,7 +36,7 @@ from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import by_content, sha256_file
 from sida.networks.file import load_network
 from sida.sampling import Drawer
-from sida.sampling.job import decoder_digest
+from sida.sampling.job import decoder_digest, trained_sampler
 from sida.sampling.samplers import SeedStreams, to_uint8
 
 if TYPE_CHECKING:
@@ -389,6 +389,12 @@ class NetworkSource:
     def seen(self) -> Sketch | None:
         """Sketch of the images that the network and its parents have seen, by the header; None: unknown."""
         return read_sketch(self.metadata.get("images"))
+
+    @property
+    def trained(self) -> str:
+        """Steps of the generator's training where they are not those of the sampler, such as ``num_steps=4``."""
+        trained = trained_sampler(self.metadata, self.path)
+        return "" if trained is None else self.drawer.sampler.unlike(trained)
 
     @functools.cached_property
     def sha256(self) -> str:

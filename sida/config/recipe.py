@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from sida.config.datasets import DatasetConfig
 from sida.config.families import WeightNorm, check_guidance
 from sida.config.lookup import MONITOR
+from sida.config.samplers import InitSigma, StepLevels, StepNoise, check_steps
 from sida.config.settings import (
     CheckedAs,
     Count,
@@ -262,8 +263,9 @@ WEIGHT_NORMS = ("weight_norm", "fake_score_weight_norm")
 #: Settings that only some methods read (:attr:`sida.methods.Method.settings`); every method reads the others.
 METHOD_SETTINGS = frozenset({
     "P_mean", "P_std", "adversarial_kimg", "adversarial_pool", "alpha", "augment", "fake_score_lr",
-    "fake_score_weight_norm", "gamma", "grad_clip_value", "guidance", "kernels", "lambda_adv", "lambda_d",
-    "lambda_fake_score", "lambda_sid", "logvar", "sigma_data", "t_max", "weight_norm",
+    "fake_score_weight_norm", "gamma", "grad_clip_value", "gradient", "guidance", "kernels", "lambda_adv", "lambda_d",
+    "lambda_fake_score", "lambda_sid", "logvar", "noise", "num_steps", "sigma_data", "step_levels", "t_max",
+    "weight_norm",
 })  # fmt: skip
 
 
@@ -280,7 +282,13 @@ class Recipe(TrainingSettings):
         generator_betas: The generator's β₁ and β₂ where they differ; null takes ``betas``.
         eps: Adam's ε; null takes 1e-8, or 1e-6 with float16.
         t_max: Largest generator time, of 1000.
-        init_sigma: σ_init of the generator; null takes the official one.
+        init_sigma: σ_init of the generator; null takes the official one, ``infinite`` is pure noise (flows).
+        num_steps: Steps n of the generator. In each iteration their number is drawn uniformly from 1 to n; the fake
+            score learns from the images after that many steps, and so does the generator.
+        noise: Noise that a step after the first adds: ``fresh``, or ``fixed``: always the first step's.
+        gradient: Steps through which the generator learns: the ``last`` of those taken, or ``all``.
+        step_levels: Levels of the steps: ``sigma``: σ_init (1 − i/n); ``time``: t_init (1 − i/n) with a flow's time
+            t = σ / (1 + σ).
         P_mean: Mean of ln σ in the fake score's loss; null takes the official one.
         P_std: Standard deviation of ln σ; null takes the official one.
         lambda_sid: Weight of the SiD term.
@@ -319,7 +327,11 @@ class Recipe(TrainingSettings):
     generator_betas: tuple[Beta, Beta] | None = None
     eps: Positive | None = None
     t_max: Annotated[float, Range(above=0, most=1000)] = 800.0
-    init_sigma: Positive | None = None
+    init_sigma: InitSigma | None = None
+    num_steps: Count = 1
+    noise: StepNoise = "fresh"
+    gradient: Literal["last", "all"] = "last"
+    step_levels: StepLevels = "sigma"
     P_mean: Finite | None = None
     P_std: Positive | None = None
     lambda_sid: NotNegative = 100.0
@@ -345,10 +357,19 @@ class Recipe(TrainingSettings):
     cuda_graphs: bool = True
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unread = {"noise": "fresh", "gradient": "last", "step_levels": "sigma"} if self.num_steps == 1 else {}
+        for name, default in unread.items():
+            if getattr(self, name) != default:
+                raise SettingError(name, "has no effect with one step", "set num_steps, or remove it")
+        if self.init_sigma is not None:
+            check_steps(self.num_steps, self.init_sigma, self.step_levels)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StudentConfig(Recipe, RunConfig):
-    """A one-step generator to distil from a teacher.
+    """A generator of one step or a few to distil from a teacher.
 
     Attributes:
         method: Name in :data:`sida.methods.METHODS` (docs/methods.md), or ``module:object`` of one's own.
@@ -388,7 +409,7 @@ class ResolvedConfig(StudentConfig):
 
     betas: tuple[Beta, Beta]
     eps: Positive
-    init_sigma: Positive
+    init_sigma: InitSigma
     P_mean: Finite
     P_std: Positive
     lambda_d: NotNegative

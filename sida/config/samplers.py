@@ -13,13 +13,25 @@ from sida.errors import SettingError, UserError
 
 #: Settings that each kind of sampler reads; :func:`sida.sampling.samplers.draw_batch` draws with those of a network.
 SAMPLER_KINDS = {
-    "one_step": {"init_sigma", "num_steps", "kernels"},
+    "one_step": {"init_sigma", "num_steps", "noise", "step_levels", "kernels"},
     "heun": {
         "num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance",
         "dtype", "kernels",
     },
     "data": set[str](),
 }  # fmt: skip
+
+
+#: Word for the level of pure noise, ``init_sigma`` = ∞.
+INFINITE = "infinite"
+#: σ_init of a generator's steps.
+InitSigma = Positive | Literal["infinite"]
+#: Noise that a step after the first adds: drawn anew, or the first step's.
+StepNoise = Literal["fresh", "fixed"]
+#: Whether the levels of steps fall in equal parts of σ or of a flow's time t = σ / (1 + σ).
+StepLevels = Literal["sigma", "time"]
+#: Settings that are younger than the first recorded samplers, whose records hold them only where they are not default.
+_YOUNGER = {"kernels": "torch", "noise": "fresh", "step_levels": "sigma"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,8 +41,11 @@ class Sampler(Settings):
     Attributes:
         kind: ``one_step`` (with ``num_steps`` > 1: few steps), ``heun``, or ``data`` (resampled real images, which give
             the lowest distance that can be expected).
-        init_sigma: σ_init of ``one_step``.
+        init_sigma: σ_init of ``one_step``; ``infinite``: pure noise, for networks of flows, which have this level.
         num_steps: Steps n, which take 2n − 1 evaluations for ``heun``; by default 1 for ``one_step``, 18 for ``heun``.
+        noise: Noise that a step after the first adds (``one_step``): ``fresh``, or ``fixed``: always the first step's.
+        step_levels: Levels of the steps i = 0 … n − 1 (``one_step``): ``sigma``: σ_init (1 − i/n); ``time``: t_init
+            (1 − i/n) with a flow's time t = σ / (1 + σ), which is 1 for ``infinite``.
         sigma_min, sigma_max: Range of the noise levels of ``heun``.
         rho: Exponent of the noise levels of ``heun``.
         S_churn, S_min, S_max, S_noise: Fresh noise in each step of ``heun``: amount, range of noise levels, strength.
@@ -41,8 +56,10 @@ class Sampler(Settings):
     """
 
     kind: Annotated[str, OneOf(SAMPLER_KINDS.keys)]
-    init_sigma: Positive = 2.5
+    init_sigma: InitSigma = 2.5
     num_steps: Count | None = None
+    noise: StepNoise = "fresh"
+    step_levels: StepLevels = "sigma"
     sigma_min: Positive = 0.002
     sigma_max: Positive = 80.0
     rho: Annotated[float, Range(least=0.1, most=1000)] = 7.0
@@ -58,6 +75,7 @@ class Sampler(Settings):
         super().__post_init__()
         if self.kind == "heun" and self.steps < 2:
             raise SettingError("num_steps", f"must be at least 2, got {self.steps}")
+        check_steps(self.steps, self.init_sigma, self.step_levels)
         if not self.sigma_min < self.sigma_max:
             fault = f"must lie between 0 and sigma_max = {self.sigma_max}, got {self.sigma_min}"
             raise SettingError("sigma_min", fault)
@@ -87,15 +105,50 @@ class Sampler(Settings):
         return changed | ({"num_steps": self.steps} if "num_steps" in SAMPLER_KINDS[self.kind] else {})
 
     def facts(self) -> dict[str, Any]:
-        """The settings that decide the images, as JSON values for records; ``kernels`` only if it is not ``torch``."""
+        """The settings that decide the images, as JSON values for records; the youngest where they are not default."""
         facts = {key: value for key, value in dataclasses.asdict(self).items() if value != math.inf}
-        return {key: value for key, value in facts.items() if (key, value) != ("kernels", "torch")}
+        return {key: value for key, value in facts.items() if _YOUNGER.get(key, ...) != value}
+
+    @property
+    def of_steps(self) -> dict[str, Any]:
+        """Arguments of :func:`sida.sampling.samplers.multi_step`."""
+        fixed = self.noise == "fixed"
+        return {
+            "num_steps": self.steps, "init_sigma": self.init_sigma, "step_levels": self.step_levels, "fixed": fixed,
+        }  # fmt: skip
+
+    def unlike(self, trained: "Sampler") -> str:
+        """Differences of a generator's steps in its training from these, such as ``num_steps=4``; empty without."""
+        if self.kind != "one_step" or trained.kind != "one_step":
+            return ""
+        own, its = ({**one.of_steps, "noise": one.noise} for one in (self, trained))
+        # One step adds no noise and has no second level.
+        names = ("num_steps", "noise", "step_levels") if max(self.steps, trained.steps) > 1 else ()
+        return ",".join(f"{name}={its[name]}" for name in names if own[name] != its[name])
 
 
-def read_sampler(value: Sampler | Mapping[str, Any] | str, where: str = "sampler") -> Sampler:
+def check_steps(num_steps: int, init_sigma: float | str, step_levels: StepLevels) -> None:
+    """Checks that a generator's steps after the first have levels.
+
+    Raises:
+        SettingError: Equal parts of an infinite σ.
+    """
+    if num_steps > 1 and init_sigma == INFINITE and step_levels == "sigma":
+        raise SettingError("step_levels", "'sigma' has no levels below an infinite init_sigma", "set it to time")
+
+
+def read_sampler(
+    value: Sampler | Mapping[str, Any] | str, where: str = "sampler", trained: Mapping[str, Any] | None = None
+) -> Sampler:
     """Reads a sampler from a mapping of its fields, or from text such as ``heun:18,S_churn=40``.
 
-    The number after the colon is ``num_steps``; settings follow as ``key=number``.
+    The number after the colon is ``num_steps``; settings follow as ``key=value``.
+
+    Args:
+        value: The sampler.
+        where: Place named in errors.
+        trained: Sampler of the generator's training, whose settings a sampler of the same kind takes where it does not
+            give others.
 
     Raises:
         UserError: The kind or a key is unknown, the kind does not read a key, or a value is out of range.
@@ -103,6 +156,8 @@ def read_sampler(value: Sampler | Mapping[str, Any] | str, where: str = "sampler
     if isinstance(value, Sampler):
         return value
     mapping = _parsed(value, where) if isinstance(value, str) else value
+    if trained is not None and trained.get("kind") == mapping.get("kind"):
+        mapping = {**trained, **mapping}
     sampler = from_mapping(Sampler, mapping, where)
     for key in mapping:
         if key not in {"kind", *SAMPLER_KINDS[sampler.kind]}:

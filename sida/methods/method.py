@@ -196,8 +196,10 @@ class Passes:
     generator_encoder: float = 0.0
 
 
+#: Settings of a generator of several steps.
+STEPS = ("num_steps", "noise", "gradient", "step_levels")
 #: Settings that every trainer of a fake score reads.
-SCORE_TRAINING = ("fake_score_lr", "guidance", "kernels", "weight_norm")
+SCORE_TRAINING = ("fake_score_lr", "guidance", "kernels", "weight_norm", *STEPS)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -255,9 +257,9 @@ class Method:
         psi_steps: Steps of the fake score per step of the generator, without the option ``fake_score_steps``.
         passes: Work of these steps, for plans; without the property ``passes`` of the options.
         options: Dataclass of settings that only this method has (``options`` of a recipe); no name may be that of a
-            recipe's setting. If it has a method ``assets(resolution)``, a workflow downloads these assets before
-            it trains; a method ``recorded(given)`` returns the options as they enter a run's digest; ``check(config)``
-            refuses settings of a run; ``unread`` names settings that the method does not read with these options;
+            setting that the method reads. If it has a method ``assets(resolution)``, a workflow downloads these assets
+            before it trains; a method ``recorded(given)`` returns the options as they enter a run's digest;
+            ``check(config)`` refuses settings of a run; ``unread`` names settings that the method does not read with these options;
             ``met(resolution)`` names the networks whose gradients train the generator with these options.
         trainer: Makes the trainer from the parts: networks with their optimizers, losses and order. None makes
             :class:`sida.methods.Distiller` with teacher, fake score and generator.

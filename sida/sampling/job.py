@@ -281,17 +281,26 @@ def network_file(source: str) -> Path:
 def sampler_for(
     network: Path | None, sampler: Sampler | Mapping[str, Any] | str = "one_step", where: str = "sampler"
 ) -> Sampler:
-    """Reads a sampler; one step without ``init_sigma`` takes that of the network's training, which its file says.
+    """Reads a sampler; one that gives no σ_init, steps, noise or levels takes those of the generator's training.
 
     Raises:
         UserError: A setting is wrong, here or in the network's file.
     """
-    found = read_sampler(sampler, where)
-    if network is None or isinstance(sampler, Sampler) or found.kind != "one_step" or "init_sigma" in sampler:
-        return found
-    said = read_metadata(network).get("sampler")
-    known = read_sampler(said, f"{network}: sampler") if isinstance(said, dict) else found
-    return dataclasses.replace(found, init_sigma=known.init_sigma)
+    said = None if network is None else trained_sampler(read_metadata(network), network)
+    trained = {} if said is None else said.given()
+    if trained.get("num_steps") == 1:
+        del trained["num_steps"]  # the default, which records do not name
+    return read_sampler(sampler, where, trained)
+
+
+def trained_sampler(metadata: Mapping[str, Any], network: str | Path) -> Sampler | None:
+    """Sampler of a generator's training by the header of its file; None if the header has none.
+
+    Raises:
+        UserError: The header is wrong.
+    """
+    said = metadata.get("sampler")
+    return read_sampler(said, f"{network}: sampler") if isinstance(said, dict) else None
 
 
 def decoder_digest(vae: str | None) -> str | None:

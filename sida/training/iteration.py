@@ -23,7 +23,7 @@ from sida.errors import say
 from sida.kernels import require_fused
 from sida.machine import Recording, RecordingError, Tensors, generator
 from sida.noise import Draw, Draws, uniform_labels, unit_noise
-from sida.sampling.samplers import one_step
+from sida.sampling.samplers import multi_step
 from sida.training.batches import Augment, Batch, MicroBatch, augmented, seed_layers, step_draws
 from sida.training.logs import IterationRecord
 from sida.training.loop import Trainer
@@ -75,6 +75,11 @@ class OptimizerStep:
     every: int = 1
     generates: bool = True
 
+    def draws_for(self, taken: int, noise: str) -> dict[str, Draw]:
+        """Kind of each draw by name; those of the steps after the first that the generator takes come last."""
+        further = range(2, taken + 1) if self.generates and noise == "fresh" else ()
+        return {**self.draws, **{f"noise of step {number}": unit_noise for number in further}}
+
     def streams(self) -> list[str]:
         """Names of the streams of an iteration's steps."""
         return [self.stream, *(f"{self.stream}-{step}" for step in range(2, self.repeats + 1))]
@@ -85,13 +90,17 @@ class EagerRunner:
 
     Args:
         generator: Gives the images; in training mode for its own micro-batches.
-        init_sigma: Its σ_init.
+        sampler: Its steps; unused if no optimizer step sees its images.
+        through_all: Whether it learns through all steps, or through the last one taken.
     """
 
-    def __init__(self, generator: OptimizedNetwork, init_sigma: float) -> None:
-        self.generator, self.init_sigma = generator, init_sigma
+    def __init__(self, generator: OptimizedNetwork, sampler: Sampler, through_all: bool = False) -> None:
+        self.generator, self.sampler, self.through_all = generator, sampler, through_all
+        self.taken = 1
 
-    def __call__(self, step: OptimizerStep, scales: Scales, given: Tensors, augment: Augment | None) -> Outputs:
+    def __call__(
+        self, step: OptimizerStep, scales: Scales, given: Tensors, augment: Augment | None, taken: int = 1
+    ) -> Outputs:
         """Computes the losses of a micro-batch, whose gradient is added to the network's.
 
         Args:
@@ -99,7 +108,9 @@ class EagerRunner:
             scales: Factors of its terms.
             given: Tensors by name: draws, ``labels`` and ``real`` images if the step has them.
             augment: Augmentation with the draws of this micro-batch.
+            taken: Steps that the generator takes of those of the sampler, from the first on.
         """
+        self.taken = taken
         if augment is not None:
             images = self._run(self._images, step, scales, given)["images"]
             given = {**given, "images": images, **augmented(augment, images, given.get("real"))}
@@ -112,8 +123,11 @@ class EagerRunner:
         """The generator's images, with a gradient in its own step; real images for a step that sees those alone."""
         if not step.generates:
             return {"images": given["real"]}
+        fresh = (given[f"noise of step {number}"] for number in range(2, self.taken + 1))
+        ways: dict[str, Any] = {"noise": lambda _: next(fresh), "taken": self.taken, "through_all": self.through_all}
         with torch.set_grad_enabled(step.network is self.generator):
-            return {"images": one_step(self.generator.net, given["z"], given.get("labels"), self.init_sigma)}
+            of_generator = self.generator.net, given["z"], given.get("labels")
+            return {"images": multi_step(*of_generator, **ways, **self.sampler.of_steps)}
 
     def _losses(self, step: OptimizerStep, scales: Scales, given: Tensors) -> Outputs:
         """Computes the losses and adds their gradient; a term with the weight 0 has no backward pass."""
@@ -139,32 +153,33 @@ class GraphRunner(EagerRunner):
     kernel; one line reports the reason.
 
     Args:
-        generator: See :class:`EagerRunner`.
-        init_sigma: See :class:`EagerRunner`.
         networks: All networks: recording must not change them.
+        generator: See :class:`EagerRunner`; so are the others.
     """
 
-    def __init__(self, generator: OptimizedNetwork, init_sigma: float, networks: Sequence[OptimizedNetwork]) -> None:
-        super().__init__(generator, init_sigma)
+    def __init__(self, networks: Sequence[OptimizedNetwork], generator: OptimizedNetwork, *steps: Any) -> None:
+        super().__init__(generator, *steps)
         self.networks = networks
-        # By step and shapes: recordings, each with the scales of the terms that it computes.
+        # By step, steps of the generator and shapes: recordings, each with the scales of the terms that it computes.
         self._recordings: dict[object, list[tuple[Scales, Recording]]] = {}
         # By length: a micro-batch's gradient is gathered before the next one writes its own.
         self._gradients: dict[int, torch.Tensor] = {}
         self._pool: object = torch.cuda.graph_pool_handle()
         self._given_up = False
 
-    def __call__(self, step: OptimizerStep, scales: Scales, given: Tensors, augment: Augment | None) -> Outputs:
+    def __call__(
+        self, step: OptimizerStep, scales: Scales, given: Tensors, augment: Augment | None, taken: int = 1
+    ) -> Outputs:
         """See :meth:`EagerRunner.__call__`."""
         try:
-            outputs = super().__call__(step, scales, given, augment)
+            outputs = super().__call__(step, scales, given, augment, taken)
         except RecordingError as reason:
             self._given_up = True
             self._recordings.clear()
             self._gradients.clear()
             step.network.flat.zero_grad()
             say(f"cuda_graphs: {reason}; the run continues kernel by kernel")
-            outputs = super().__call__(step, scales, given, augment)
+            outputs = super().__call__(step, scales, given, augment, taken)
         if "gradient" not in outputs:
             return outputs
         step.network.add_gradient(outputs.pop("gradient"))
@@ -176,7 +191,7 @@ class GraphRunner(EagerRunner):
         if self._given_up:
             return function(step, scales, given)
         shapes = tuple((name, tuple(tensor.shape)) for name, tensor in given.items())
-        recordings = self._recordings.setdefault((id(step), shapes), [])
+        recordings = self._recordings.setdefault((id(step), self.taken, shapes), [])
         for used, recording in recordings:
             if all(scales[name] == scale for name, scale in used.items()):
                 return dict(recording(given))
@@ -214,13 +229,15 @@ class StepTrainer(Trainer):
         config: Seed and half-life of the average.
         averages: Averages by name; the first is the product of the run.
         kept: Further parts by name whose state a resumed run needs.
-        init_sigma: σ_init of the generator's images; unused if no step generates.
 
     Attributes:
+        sampler: Steps of the generator; of a teacher, the sampler of its pictures.
+        through_all: Whether the generator learns through all of its steps, or through the last one taken.
         batches: Source of images and labels, set before the first iteration; all streams have equally many images.
     """
 
     batches: Batches
+    through_all = False
 
     def __init__(
         self,
@@ -229,12 +246,17 @@ class StepTrainer(Trainer):
         config: ResolvedConfig | TeacherConfig,
         averages: Mapping[str, Average],
         kept: Mapping[str, Resumable] | None = None,
-        init_sigma: float = 0.0,
     ) -> None:
         self.steps, self.schedule, self.config, self.begun = list(steps), schedule, config, schedule.begun
         super().__init__({step.name: step.network for step in steps}, averages, kept)
         self.device = steps[-1].network.flat.vector.device
-        self._run = EagerRunner(steps[-1].network, init_sigma)
+        self._run = EagerRunner(steps[-1].network, self.sampler, self.through_all)
+
+    def taken_steps(self, nimg: int) -> int:
+        """Steps of the generator in the iteration after ``nimg`` images, equal on all ranks: uniform in 1 … n."""
+        if not (self.sampler.kind == "one_step" and self.sampler.steps > 1):
+            return 1
+        return 1 + int(torch.randint(self.sampler.steps, (), generator=generator(self.config.seed, "num_steps", nimg)))
 
     def iteration(self, nimg: int, draws: Mapping[str, Sequence[Draws]] | None = None) -> IterationRecord:
         """Does all steps and updates the averages.
@@ -264,8 +286,9 @@ class StepTrainer(Trainer):
     ) -> None:
         """Adds up the gradients of a stream's micro-batches, and steps."""
         batches, seed = self.batches(stream, nimg, step.real_images), self.config.seed
-        shapes = [images.shape for images, _ in batches]
-        draws = step_draws(seed, stream, nimg, shapes, self.device, step.draws, self.ranks)
+        taken, shapes = self.taken_steps(nimg), [images.shape for images, _ in batches]
+        kinds = step.draws_for(taken, self.sampler.noise)
+        draws = step_draws(seed, stream, nimg, shapes, self.device, kinds, self.ranks)
         total = sum(len(images) for images, _ in batches)
         weights = {"": 1.0} if step.weights is None else step.weights(batches[0][0][0].numel())
         scales = {name: (weight / total, phase.weight(name)) for name, weight in weights.items()}
@@ -286,7 +309,7 @@ class StepTrainer(Trainer):
             if step.augment is not None:
                 source = generator(seed, purpose, nimg, position)
                 augment = functools.partial(step.augment, generator=source)
-            losses = self._run(step, scales, tensors, augment)
+            losses = self._run(step, scales, tensors, augment, taken)
             record.nan_samples += losses.pop("nan_count")
             for name, value in losses.items():
                 record.losses[name] = record.losses[name] + value if name in record.losses else value
@@ -322,16 +345,24 @@ class StudentTrainer(StepTrainer):
         kept: Mapping[str, Resumable] | None = None,
     ) -> None:
         self.recipe, self.generator = recipe, steps[-1].network
-        self.sampler = Sampler(kind="one_step", init_sigma=recipe.init_sigma)
-        super().__init__(steps, schedule, recipe, {"ema": Average(self.generator)}, kept, recipe.init_sigma)
+        self.through_all = recipe.gradient == "all"
+        several = {"num_steps": recipe.num_steps, "noise": recipe.noise, "step_levels": recipe.step_levels}
+        #: Settings of the sampler, as the network's file has them.
+        self.given: dict[str, Any] = {
+            "kind": "one_step",
+            "init_sigma": recipe.init_sigma,
+            **(several if recipe.num_steps > 1 else {}),
+        }
+        self.sampler = Sampler(**self.given)
+        super().__init__(steps, schedule, recipe, {"ema": Average(self.generator)}, kept)
         if graphs and recipe.cuda_graphs and self.device.type == "cuda":
-            self._run = GraphRunner(self.generator, recipe.init_sigma, [*self.networks.values()])
+            self._run = GraphRunner([*self.networks.values()], self.generator, self.sampler, self.through_all)
 
     @property
     def provenance(self) -> dict[str, Any]:
         """See :class:`sida.training.loop.Trainer`."""
         guidance = {} if self.recipe.guidance == 1 else {"guidance": self.recipe.guidance}
-        return {**guidance, "sampler": {"kind": "one_step", "init_sigma": self.recipe.init_sigma}}
+        return {**guidance, "sampler": self.given}
 
 
 class Distiller(StudentTrainer):

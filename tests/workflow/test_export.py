@@ -17,6 +17,7 @@ from huggingface_hub import ModelCard
 
 import sida
 from eval.results.measurements import write_csv
+from sida.config.samplers import Sampler
 from sida.files.atomic import sha256_file
 from sida.networks import build_network
 from tests.eval.metric_networks import write_network
@@ -101,7 +102,7 @@ def test_every_family_has_a_model_file_that_computes_the_same(name, tmp_path):
         kwargs = {"img_resolution": 8, "img_channels": 4, "label_dim": 3, "model_channels": 16, "channel_mult": [1, 2]}
         kwargs |= {"num_blocks": 1, "attn_resolutions": [4]}
     net = build_network({"class": name, "kwargs": kwargs}).eval()
-    (tmp_path / "model.py").write_text(model_source(net.init_config, tmp_path, 2.5))
+    (tmp_path / "model.py").write_text(model_source(net.init_config, tmp_path, Sampler(kind="one_step")))
     spec = importlib.util.spec_from_file_location(f"model_{name}", tmp_path / "model.py")
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -76,16 +76,23 @@ NETWORKS = {
         ("edm", "dmd2", False, {"features": "teacher", "fake_score_steps": 2, "r1_weight": 1.0}),
         ("edm", "realsid", False, {"uid_alpha": 0.9, "fake_score_steps": 3}),
         ("edm", "instance", False, {"num_steps": 3}),
+        ("edm", "dmd", False, {"of recipe": {"num_steps": 5}}),
+        ("edm", "sid", True, {"of recipe": {"num_steps": 3, "gradient": "all"}}),
     ],
 )
 def test_a_real_step_takes_the_counted_operations(family, method, checkpointing, options):
+    options, recipe = dict(options), options.get("of recipe", {})
+    options.pop("of recipe", None)
     spec = {"name": "x", "method": method, "teacher": "t", "dataset": {"name": "d", "kind": "digits"}, "lr": 1e-4}
     spec |= {"total_kimg": 1000, "batch_size": 2, "dropout": 0, "checkpointing": checkpointing, "options": options}
+    spec |= recipe
     config = resolve_recipe(from_mapping(DistillConfig, spec, "spec"), NETWORKS[family])
     made, teacher = find_method(method), build_network(NETWORKS[family])
     options = made.read_options(config.options, "options")
     parts = Parts(made, config, options, family_of(teacher), teacher, teacher, torch.device("cpu"), "spec")
     trainer = parts.trainer()
+    # The mean of the drawn numbers.
+    trainer.taken_steps = lambda nimg: (config.num_steps + 1) // 2
     batch = [(torch.zeros(2, NETWORKS[family]["kwargs"]["img_channels"], 16, 16), torch.eye(4)[:2])]
     with FlopCounterMode(display=False) as counter:
         trainer.batches = lambda stream, nimg, with_images: batch

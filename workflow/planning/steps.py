@@ -168,7 +168,8 @@ def student_cost(config: Any, network: Mapping[str, Any], guide: Mapping[str, An
     encoder for real images. A step of the generator takes 3 (its own passes) and 2 each through the frozen teacher and
     fake score. Other methods have other :class:`~sida.methods.method.Passes`. Gradient checkpointing repeats the
     forward pass of networks with a backward pass; the saved memory is not counted. A guiding network costs the same as
-    the teacher.
+    the teacher. A generator of several steps takes (n + 1) / 2 on average; those before the last are forward passes, or
+    of the generator's own images forward and backward ones (``gradient: all``), whose maps it keeps.
 
     Args:
         config: :class:`sida.config.recipe.ResolvedConfig`.
@@ -181,12 +182,15 @@ def student_cost(config: Any, network: Mapping[str, Any], guide: Mapping[str, An
     again = cost.forward if config.checkpointing else 0.0
     psi = passes.fake_score * cost.forward + passes.fake_score_encoder * cost.encoder
     theta = passes.generator * cost.forward + passes.generator_encoder * cost.encoder
-    operations = psi_steps * (psi + again) + theta + 3 * again
+    further, through_all = (config.num_steps - 1) / 2, config.gradient == "all"
+    own = 3 * cost.forward + again if through_all else cost.forward
+    operations = psi_steps * (psi + again) + theta + 3 * again + further * (psi_steps * cost.forward + own)
     if guiding is not None:
         operations += (3 if config.checkpointing else 2) * guiding.forward
     images = config.batch_gpu or config.batch_size
     width = 2 if config.fp16 else BYTES
-    activations = images * (cost.kept + 2 * cost.kept_frozen) * width / BYTES + 3 * cost.kept_once * width / BYTES
+    kept = cost.kept * (config.num_steps if through_all else 1)
+    activations = images * (kept + 2 * cost.kept_frozen) * width / BYTES + 3 * cost.kept_once * width / BYTES
     if guiding is not None:
         activations += (images * guiding.kept_frozen + guiding.kept_once) * width / BYTES
     # φ, ψ, θ and θ's average; Adam's second moments of ψ and θ, and first ones with β₁; one gradient twice.
