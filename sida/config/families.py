@@ -78,6 +78,8 @@ class Family:
         return self.decoder if self.decoder is not None and channels == self.decoder.channels else None
 
 
+#: Networks of a class from outside that names no family of its own.
+CUSTOM = Family(name="custom", title="Custom", like="edm", augmentation=False)
 #: Networks with the preconditioning of EDM, VP, VE or GDD.
 EDM = Family(name="edm", title="EDM")
 #: EDM2's networks.

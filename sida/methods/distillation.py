@@ -32,7 +32,7 @@ from sida.methods.method import Parts
 from sida.methods.registry import DEFAULTS, METHODS, DistillConfig, find_method, resolve_recipe
 from sida.networks import family_of
 from sida.networks.file import load_network, read_metadata
-from sida.networks.unet import checkpoint_blocks
+from sida.networks.precond import checkpoint_blocks
 from sida.sampling import Drawer
 from sida.sampling.samplers import check_guide_fits
 from sida.training.batches import StepBatches

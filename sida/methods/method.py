@@ -379,6 +379,9 @@ class Parts:
         fp16 = self.config.fp16 if self.device.type == "cuda" else None
         configured = {"dropout": self.config.dropout, "use_fp16": fp16, "weight_norm": weight_norm}
         network = copy.deepcopy(networks.architecture(source))
+        if not networks.has_option(network, "dropout"):
+            # The recipe has none, or `resolve_recipe` refuses it.
+            del configured["dropout"]
         network["kwargs"] |= {name: value for name, value in configured.items() if value is not None}
         net = networks.build_network(network).to(self.device)
         net.load_state_dict(source.state_dict())

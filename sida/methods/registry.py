@@ -102,6 +102,10 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
         for key in WEIGHT_NORMS:
             if getattr(config, key) and not family.weight_norm:
                 raise SettingError(key, f"{family.title} networks do not have it ({config.teacher})", "remove it")
+        if values["dropout"] and not networks.has_option(network, "dropout", teacher):
+            raise SettingError("dropout", f"{network['class']} does not have it ({config.teacher})", "remove it")
+        if config.kernels == "fused" and not networks.network_class(network, teacher).fused:
+            raise SettingError("kernels", f"{network['class']} has no fused kernels", "set kernels to torch")
         if config.logvar and not head:
             raise SettingError("logvar", f"{config.teacher} has no log-variance head", "set it to false")
         if left := [name for name in inspect.get_annotations(ResolvedConfig) if values[name] is None]:

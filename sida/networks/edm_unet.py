@@ -11,23 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sida.errors import SettingError
-from sida.networks.unet import (
-    SQRT_HALF,
+from sida.networks.body import (
     Block,
     Classes,
     Few,
-    Mode,
     Share,
     Side,
     Size,
-    UNet,
-    attend,
-    attention_heads,
     constants_device,
-    resampled,
-    split_heads,
     without_content,
 )
+from sida.networks.unet import SQRT_HALF, Mode, UNet, attend, attention_heads, resampled, split_heads
 
 #: Taps of a filter along one dimension.
 Taps = tuple[int, ...]

@@ -181,6 +181,9 @@ class Drawer:
                 fault = "'fused' computes on a GPU, the network is on the CPU"
                 raise UserError("sampler.kernels", fault, "choose 'torch'")
             require_fused("sampler.kernels")
+            if isinstance(net, Precond) and not net.fused:
+                fault = f"{type(net).__name__} has no fused kernels"
+                raise UserError("sampler.kernels", fault, "choose 'torch'")
         dataset = self.dataset() if class_labels == "empirical" and self.label_dim else None
         classes = class_rule_of(self.label_dim, class_labels, dataset, len(seeds))
         return self._batches(net, seeds, batch_size, classes, output)
