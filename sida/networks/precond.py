@@ -23,6 +23,7 @@ class Precond(nn.Module):
     Args:
         options: The ``locals()`` of the subclass's constructor: its named parameters become attributes. Four of them
             are ``img_resolution``, ``img_channels``, ``label_dim`` and ``use_fp16``.
+        constructor: Class whose constructor has these parameters; None is the class of the network.
 
     Attributes:
         img_resolution: Side of the square images in pixels.
@@ -55,10 +56,15 @@ class Precond(nn.Module):
     family: ClassVar[Family] = CUSTOM
     fused: ClassVar[bool] = False
 
-    def __init__(self, options: Mapping[str, Any]):
+    def __init__(self, options: Mapping[str, Any], constructor: type | None = None):
         super().__init__()
-        own = plain_options(type(self), options)
-        self.init_config = {"class": class_name(type(self)), "kwargs": own}
+        self.init_config = {"class": class_name(type(self)), "kwargs": {}}
+        self.record(constructor or type(self), options)
+
+    def record(self, constructor: type, options: Mapping[str, Any]) -> None:
+        """Records the parameters of a constructor in `init_config`, and makes them attributes; see the class."""
+        own = plain_options(constructor, options)
+        self.init_config["kwargs"] |= own
         for name in own:
             setattr(self, name, options[name])
 
