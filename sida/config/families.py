@@ -78,8 +78,14 @@ class Family:
         return self.decoder if self.decoder is not None and channels == self.decoder.channels else None
 
 
+#: Networks of a class from outside that names no family of its own.
+CUSTOM = Family(name="custom", title="Custom", like="edm", augmentation=False)
 #: Networks with the preconditioning of EDM, VP, VE or GDD.
 EDM = Family(name="edm", title="EDM")
+#: Transformers that predict a velocity on straight paths: SiT's and REPA's.
+FLOW = Family(name="flow", title="Flow", like="edm", augmentation=False)
+#: DiT's transformers, which predict noise on 1,000 steps.
+DIT = Family(name="dit", title="DiT", like="edm", augmentation=False)
 #: EDM2's networks.
 EDM2 = Family(
     name="edm2",

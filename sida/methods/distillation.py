@@ -22,7 +22,7 @@ import torch
 
 from sida.config.lookup import code_sha256, is_ours, load_object
 from sida.config.recipe import EvaluationSettings, ResolvedConfig, StudentConfig
-from sida.config.samplers import Sampler
+from sida.config.samplers import INFINITE, Sampler
 from sida.config.settings import from_mapping
 from sida.data import Dataset
 from sida.data.dataset import read_sketch
@@ -32,7 +32,7 @@ from sida.methods.method import Parts
 from sida.methods.registry import DEFAULTS, METHODS, DistillConfig, find_method, resolve_recipe
 from sida.networks import family_of
 from sida.networks.file import load_network, read_metadata
-from sida.networks.unet import checkpoint_blocks
+from sida.networks.precond import checkpoint_blocks, no_noise_level
 from sida.sampling import Drawer
 from sida.sampling.samplers import check_guide_fits
 from sida.training.batches import StepBatches
@@ -150,6 +150,8 @@ def make_trainer(
     paths = {role: path for role in ("teacher", "guide", "init") if (path := getattr(config, role)) is not None}
     nets: dict[str, Any] = {role: load_network(path, device)[0] for role, path in paths.items()}
     teacher, guide = nets["teacher"], nets.get("guide")
+    if config.init_sigma == INFINITE and getattr(teacher, "noise_limit", None) is None:
+        raise no_noise_level(teacher, f"{where}.init_sigma")
     for role, net in nets.items():
         place = f"{where}.{role}: {paths[role]}"
         if net is guide:

@@ -259,8 +259,8 @@ class Method:
         options: Dataclass of settings that only this method has (``options`` of a recipe); no name may be that of a
             setting that the method reads. If it has a method ``assets(resolution)``, a workflow downloads these assets
             before it trains; a method ``recorded(given)`` returns the options as they enter a run's digest;
-            ``check(config)`` refuses settings of a run; ``unread`` names settings that the method does not read with these options;
-            ``met(resolution)`` names the networks whose gradients train the generator with these options.
+            ``check(config)`` refuses settings of a run; ``unread`` names settings that the method does not read with
+            these options; ``met(resolution)`` names the networks whose gradients train the generator.
         trainer: Makes the trainer from the parts: networks with their optimizers, losses and order. None makes
             :class:`sida.methods.Distiller` with teacher, fake score and generator.
         saw: Networks that its official training meets besides its own: judges of the generator, and the network whose
@@ -381,6 +381,9 @@ class Parts:
         fp16 = self.config.fp16 if self.device.type == "cuda" else None
         configured = {"dropout": self.config.dropout, "use_fp16": fp16, "weight_norm": weight_norm}
         network = copy.deepcopy(networks.architecture(source))
+        if not networks.has_option(network, "dropout"):
+            # The recipe has none, or `resolve_recipe` refuses it.
+            del configured["dropout"]
         network["kwargs"] |= {name: value for name, value in configured.items() if value is not None}
         net = networks.build_network(network).to(self.device)
         net.load_state_dict(source.state_dict())

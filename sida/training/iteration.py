@@ -126,8 +126,8 @@ class EagerRunner:
         fresh = (given[f"noise of step {number}"] for number in range(2, self.taken + 1))
         ways: dict[str, Any] = {"noise": lambda _: next(fresh), "taken": self.taken, "through_all": self.through_all}
         with torch.set_grad_enabled(step.network is self.generator):
-            of_generator = self.generator.net, given["z"], given.get("labels")
-            return {"images": multi_step(*of_generator, **ways, **self.sampler.of_steps)}
+            ways |= self.sampler.of_steps
+            return {"images": multi_step(self.generator.net, given["z"], given.get("labels"), **ways)}
 
     def _losses(self, step: OptimizerStep, scales: Scales, given: Tensors) -> Outputs:
         """Computes the losses and adds their gradient; a term with the weight 0 has no backward pass."""

@@ -26,7 +26,7 @@ from sida.files.atomic import sha256_file
 from sida.machine import derive_seed
 from sida.networks import architecture, build_network, family_of
 from sida.networks.file import load_network, read_metadata, save_network
-from sida.networks.unet import checkpoint_blocks
+from sida.networks.precond import checkpoint_blocks
 from sida.noise import Draw, Draws, complete_draws, edm_weight, lognormal_sigma, normal, unit_noise
 from sida.training.batches import Augment, MicroBatch, StepBatches, augmented
 from sida.training.iteration import OptimizerStep, StepTrainer
@@ -200,6 +200,7 @@ def train_teacher(
         torch.manual_seed(derive_seed(config.seed, "initialisation"))
         net = build_network(config.network, f"{where}.network").to(run.device)
         check_shapes(net, dataset, f"{where}.network.kwargs")
+        net.drops_labels = True
         if config.checkpointing:
             checkpoint_blocks(net, f"{where}.checkpointing")
         return TeacherTrainer(config, net, StepBatches(config, dataset, run.device, ranks, where, config.data_order))

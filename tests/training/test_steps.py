@@ -10,18 +10,19 @@ from eval.measuring.measure import measure
 from eval.results.measurements import long_rows
 from eval.results.summary import measurements_of
 from eval.tables.cells import nfe_text
+from sida.config.lookup import ALLOW
 from sida.config.samplers import read_sampler
 from sida.methods import distill
 from sida.methods.method import STEPS
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.methods.sid import SiDLoss
-from sida.networks.file import read_metadata
-from sida.sampling.samplers import multi_step, step_sigmas
+from sida.networks.file import read_metadata, save_network
+from sida.sampling.samplers import multi_step, one_step, step_sigmas
 from sida.training.iteration import Distiller
 from sida.training.schedule import Schedule
 from tests.eval.measuring.test_measure import data_spec
 from tests.networks.made import random_network
-from tests.refused import command, refusal
+from tests.refused import command, refusal, refused
 from tests.training.test_identity import digest
 from tests.training.toy import EDM2, NETWORK, SID_STUDENT, interrupt_after, iterate, of_method, recipe, results
 
@@ -203,3 +204,29 @@ def test_weights_that_steps_rewrite_do_not_learn_through_all():
     with pytest.raises(ValueError, match="gradient: 'all' needs weights that a step does not rewrite"):
         resolve_recipe(DistillConfig(**spec), EDM2)
     assert resolve_recipe(DistillConfig(**spec, weight_norm="off"), EDM2).gradient == "all"
+
+
+FLOW = {**NETWORK, "class": "docs.examples.flow:FlowPrecond"}
+
+
+def test_an_infinite_level_is_pure_noise_of_flows_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv(ALLOW, "docs.examples.flow")
+    flow, other = (random_network(of["class"], NETWORK["kwargs"]).eval() for of in (FLOW, NETWORK))
+    z, labels = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.eye(10)[:2]
+    time = torch.ones(1)
+    velocity = flow.body(z, time, labels, None, "decoder", None)
+    with torch.no_grad():
+        torch.testing.assert_close(one_step(flow, z, labels, "infinite"), z - velocity, rtol=0, atol=0)
+        # A large number comes near.
+        far = one_step(flow, z, labels, 1e5)
+        assert (far - one_step(flow, z, labels, "infinite")).abs().max() < 0.01
+    for name, net in (("flow", flow), ("other", other)):
+        save_network(net, tmp_path / f"{name}.safetensors", {})
+    assert sida.load(tmp_path / "flow.safetensors", "one_step:2,init_sigma=infinite,step_levels=time").sample(2).any()
+    told = "sampler.init_sigma: 'infinite' is a level of flows, and EDMPrecond has no image of pure noise"
+    refused(told, sida.load(tmp_path / "other.safetensors", "one_step:init_sigma=infinite").sample, 2)
+    given = {**of_method("sid", SID_STUDENT), **BRIEF, "init_sigma": "infinite"}
+    refused("student.init_sigma: ", distill, {**given, "teacher": str(tmp_path / "other.safetensors")}, tmp_path / "no")
+    path = distill({**given, "teacher": str(tmp_path / "flow.safetensors")}, tmp_path / "run")
+    assert read_metadata(path)["sampler"] == {"kind": "one_step", "init_sigma": "infinite"}
+    assert sida.load(path).sample(2).shape == (2, 1, 8, 8)

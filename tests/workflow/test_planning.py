@@ -49,6 +49,7 @@ def test_hours_and_memory_agree_with_table_8():
             assert 0.99 < cost.memory / 2**30 / reserved < 1.25, run
 
 
+MIXER = "docs.examples.mixer:MixerPrecond"
 NETWORKS = {
     "edm": {
         "class": "EDMPrecond",
@@ -64,6 +65,10 @@ NETWORKS = {
             "num_blocks": 1, "attn_resolutions": [8], "channels_per_head": 32,
         },
     },
+    "custom": {
+        "class": MIXER,
+        "kwargs": {"img_resolution": 16, "img_channels": 3, "label_dim": 4, "use_fp16": False},
+    },
 }  # fmt: skip
 
 
@@ -76,11 +81,13 @@ NETWORKS = {
         ("edm", "dmd2", False, {"features": "teacher", "fake_score_steps": 2, "r1_weight": 1.0}),
         ("edm", "realsid", False, {"uid_alpha": 0.9, "fake_score_steps": 3}),
         ("edm", "instance", False, {"num_steps": 3}),
+        ("custom", "sida", False, {}),
         ("edm", "dmd", False, {"of recipe": {"num_steps": 5}}),
         ("edm", "sid", True, {"of recipe": {"num_steps": 3, "gradient": "all"}}),
     ],
 )
-def test_a_real_step_takes_the_counted_operations(family, method, checkpointing, options):
+def test_a_real_step_takes_the_counted_operations(family, method, checkpointing, options, monkeypatch):
+    monkeypatch.setenv("SIDA_ALLOW_CODE", MIXER)
     options, recipe = dict(options), options.get("of recipe", {})
     options.pop("of recipe", None)
     spec = {"name": "x", "method": method, "teacher": "t", "dataset": {"name": "d", "kind": "digits"}, "lr": 1e-4}

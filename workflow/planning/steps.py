@@ -13,7 +13,8 @@ from importlib.metadata import version
 from typing import Any
 
 from sida.assets.cache import cache_dir
-from sida.errors import UserError, say
+from sida.config.settings import names_object
+from sida.errors import UserError, reason_of, say
 from sida.files.atomic import write_json
 from sida.files.text_files import parse_json, read_text
 from sida.machine import source_digest
@@ -55,7 +56,12 @@ def network_cost(network: Mapping[str, Any]) -> NetworkCost:
     """
     # Dropout is negligible.
     kwargs = {key: value for key, value in network["kwargs"].items() if key != "dropout"}
-    return _counted(json.dumps({**network, "kwargs": kwargs}, sort_keys=True))
+    source: Mapping[str, Any] = {}
+    if names_object(network["class"]):
+        from sida.training.run import class_source
+
+        source = class_source(network, "network")
+    return _counted(json.dumps({**network, "kwargs": kwargs, **source}, sort_keys=True))
 
 
 @functools.cache
@@ -74,25 +80,26 @@ def _counted(text: str) -> NetworkCost:
 
 
 def _count(text: str) -> NetworkCost:
-    import torch
-
-    from sida.networks import build_network
-    from sida.networks.edm2_unet import MPConv
+    from sida.networks import family_of
+    from sida.networks.file import build_on_meta
 
     network = json.loads(text)
-    size, channels = (network["kwargs"].get(key, "?") for key in ("img_resolution", "model_channels"))
-    say(f"[plan] counting operations and memory of {network['class']}, {size}×{size}, {channels} channels")
-    with torch.device("meta"):
-        net = build_network(network).to("meta")
-    for layer in net.modules():
-        if isinstance(layer, MPConv):
-            # Storing normalised weights takes time and does not count.
-            layer.weight_norm = "off"
-    forward, kept, once = _evaluate(net)
-    net.requires_grad_(False)
-    _, frozen, _ = _evaluate(net)
-    encoder, _, _ = _evaluate(net, "encoder")
+    network.pop("source_sha256", None)
+    name, size = network["class"], network["kwargs"].get("img_resolution", "?")
+    net: Any = build_on_meta(network, "plan").to("meta")
     parameters = sum(parameter.numel() for parameter in net.parameters())
+    say(f"[plan] counting operations and memory of {name}, {size}×{size}, {parameters / 1e6:.3g} M parameters")
+    if family_of(net).weight_norm:
+        # Storing normalised weights takes time and does not count.
+        net.weight_norm = "off"
+    try:
+        forward, kept, once = _evaluate(net)
+        net.requires_grad_(False)
+        _, frozen, _ = _evaluate(net)
+        encoder, _, _ = _evaluate(net, "encoder")
+    except Exception as error:  # of torch, in a custom class
+        remedy = "let its evaluation read no values of tensors, and keep constants as buffers"
+        raise UserError("plan", f"the operations of {name} cannot be counted ({reason_of(error)})", remedy) from None
     return NetworkCost(parameters, forward, encoder, kept, frozen, once)
 
 

@@ -1,0 +1,61 @@
+"""Transformers as teachers and students, with each discriminator, and the label dropout that belongs to teachers."""
+
+import math
+
+import pytest
+import torch
+
+from sida.files.atomic import read_jsonl
+from sida.methods import distill
+from sida.networks import SiTPrecond
+from sida.networks.file import load_network
+from sida.training import train_teacher
+from tests.training.toy import STUDENT, TEACHER, of_method
+from workflow.cli import main
+
+KWARGS = {
+    "img_resolution": 8, "img_channels": 1, "label_dim": 10, "hidden_size": 16, "depth": 2, "num_heads": 2,
+    "label_dropout": 0.5,
+}  # fmt: skip
+SPEC = {**TEACHER, "network": {"class": "SiTPrecond", "kwargs": KWARGS}, "total_kimg": 0.08, "augment": None}
+
+
+@pytest.fixture
+def dropping(monkeypatch):
+    """Whether each evaluation with gradients dropped labels."""
+    found, original = [], SiTPrecond.classes_of
+
+    def watched(net, class_labels, samples):
+        classes = original(net, class_labels, samples)
+        if torch.is_grad_enabled():
+            found.append(bool((classes == net.label_dim).any()))
+        return classes
+
+    monkeypatch.setattr(SiTPrecond, "classes_of", watched)
+    return found
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return str(train_teacher(SPEC, tmp_path_factory.mktemp("teacher")))
+
+
+def test_a_teacher_drops_labels(tmp_path, dropping):
+    train_teacher(SPEC, tmp_path)
+    assert all(dropping)
+
+
+@pytest.mark.parametrize("method", ["sid", "sida", "dmd2", "f-distill"])
+def test_a_student_drops_none(method, teacher, tmp_path, dropping):
+    spec = of_method(method, {**STUDENT, "augment": None, "evaluation": None, "total_kimg": 0.04, "warmup_kimg": 0.0})
+    path = distill({**spec, "teacher": teacher}, tmp_path)
+    assert dropping
+    assert not any(dropping)
+    net, metadata = load_network(path)
+    assert metadata["network"]["class"] == "SiTPrecond"
+    assert torch.equal(net.pos_embed, load_network(teacher)[0].pos_embed)
+    losses = read_jsonl(tmp_path / "train.jsonl")[-1]["losses"]
+    assert all(map(math.isfinite, losses.values()))
+    for sampler in ("one_step", "heun:3"):
+        out = str(tmp_path / f"{sampler[:4]}.npz")
+        assert main(["sample", "--network", str(path), "--device", "cpu", "--sampler", sampler, "--out", out]) == 0
