@@ -69,7 +69,8 @@ class ScoreLoss(Loss):
 
         denoising = w(σ) (f_ψ(x + n; σ) − x)²
 
-    A derived loss defines terms, their weights, levels and draws, and sees no NaN beyond ``given.whole(...)``.
+    A loss may have another target than x (:meth:`target`). A derived loss defines terms, their weights, levels and
+    draws, and sees no NaN beyond ``given.whole(...)``.
 
     Attributes:
         sigma_data: Standard deviation of the data, for the weight.
@@ -83,6 +84,13 @@ class ScoreLoss(Loss):
     sigma_data: float = Recipe.sigma_data
     gamma: Gamma = Recipe.gamma
     lambda_fake_score: float = Recipe.lambda_fake_score
+
+    def begin(self, nimg: int) -> None:
+        """Prepares for the iteration that begins after ``nimg`` images; its result depends on this number alone."""
+
+    def target(self, x: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
+        """Image that ψ should return for noisy images of the generator, ``(N, C, H, W)``: x."""
+        return x
 
     def weights(self, pixels: int) -> dict[str, float]:
         """Factor of each term before it is averaged over the images, by the term's name.
@@ -117,7 +125,8 @@ class ScoreLoss(Loss):
         sigma = self.fake_score_sigma(given.draws)
         clean, augment_labels = given.clean
         noisy = torch.addcmul(clean, sigma, given.draws["noise"])
-        error = fake_score(noisy, sigma, given.class_labels, augment_labels=augment_labels) - clean
+        denoised = fake_score(noisy, sigma, given.class_labels, augment_labels=augment_labels)
+        error = denoised - self.target(clean, noisy, sigma)
         error, weight = given.whole(error, self.weight(sigma))
         return {"denoising": weight * error.square()}
 

@@ -266,6 +266,7 @@ class StepTrainer(Trainer):
             draws: Replacements for the random tensors of streams, one mapping per micro-batch. Names missing from a
                 mapping are drawn.
         """
+        self.begin(nimg)
         phase, record, given = self.schedule.at(nimg), IterationRecord(), draws or {}
         *_, last = self.steps
         images = self.ranks.world_size * sum(len(like) for like, _ in self.batches(last.stream, nimg, False))
@@ -275,6 +276,9 @@ class StepTrainer(Trainer):
                     self._take_step(step, stream, nimg, phase, given.get(stream, ()), record)
         self.update_averages(nimg, images)
         return record
+
+    def begin(self, nimg: int) -> None:
+        """Prepares for the iteration that begins after ``nimg`` images."""
 
     def update_averages(self, nimg: int, images: int) -> None:
         """Moves the averages after a step of ``images`` images that began after ``nimg`` images."""
@@ -429,3 +433,8 @@ class Distiller(StudentTrainer):
         psi_step = OptimizerStep("fake_score", psi, of_psi, "psi", loss.weights, psi_draws, **ways)
         theta_step = OptimizerStep("generator", theta, of_theta, "generator", loss.weights, theta_draws)
         super().__init__([psi_step, theta_step], schedule, recipe, graphs)
+
+    def begin(self, nimg: int) -> None:
+        """See :meth:`StepTrainer.begin`; a loss may have levels that move."""
+        if hasattr(self.loss, "begin"):
+            self.loss.begin(nimg)

@@ -210,7 +210,8 @@ def test_a_setting_that_options_read_is_taken():
 
 def test_a_custom_method_with_networks_of_its_own_names_what_it_reads():
     adversarial = dataclasses.replace(SID, name="own", loss=SiDALoss)
-    assert adversarial.settings - SID.settings == {"lambda_adv", "lambda_d", "adversarial_pool", "adversarial_kimg"}
+    more = {"lambda_adv", "lambda_d", "adversarial_pool", "adversarial_kimg", "discriminator_gamma"}
+    assert adversarial.settings - SID.settings == more
     own = dataclasses.replace(SID, name="own", loss=None, reads=(), trainer=lambda parts: None)
     config = config_for("t", "sid", gamma="snr")
     with pytest.raises(ValueError, match="gamma: method 'own' does not read gamma; remove it"):
