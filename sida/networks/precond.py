@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sida.config.families import CUSTOM, Family
 from sida.errors import UserError
-from sida.networks.body import Output, blocks_of, check_flags, option_fields, plain_options
+from sida.networks.body import Output, blocks_of, check_flags, option_fields, plain, plain_options
 
 
 class Precond(nn.Module):
@@ -40,6 +40,7 @@ class Precond(nn.Module):
         init_config: ``{"class", "kwargs"}`` from which `build_network` builds the same architecture.
         family: Family, with the defaults of methods and samplers.
         fused: Whether :mod:`sida.kernels` has kernels for the body.
+        adjustable: Options that no parameter depends on; a recipe changes them (``network_options``).
     """
 
     img_resolution: int
@@ -55,6 +56,7 @@ class Precond(nn.Module):
     init_config: dict[str, Any]
     family: ClassVar[Family] = CUSTOM
     fused: ClassVar[bool] = False
+    adjustable: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, options: Mapping[str, Any], constructor: type | None = None):
         super().__init__()
@@ -82,6 +84,12 @@ class Precond(nn.Module):
         self.init_config["kwargs"].pop("half_dtype", None)
         if dtype != torch.float16:
             self.init_config["kwargs"]["half_dtype"] = str(dtype).removeprefix("torch.")
+
+    def adjust(self, options: Mapping[str, Any]) -> None:
+        """Changes adjustable options, which :func:`sida.networks.file.adjusted` has checked."""
+        self.init_config["kwargs"] |= {name: plain(value) for name, value in options.items()}
+        for name, value in options.items():
+            setattr(self, name, value)
 
     @classmethod
     def family_of(cls, kwargs: Mapping[str, Any]) -> Family:

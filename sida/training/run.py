@@ -44,7 +44,7 @@ _NAME = re.compile(r"state-(\d{6}|[1-9]\d{6,})\.json", re.ASCII)
 #: default. The name of a new setting belongs here.
 YOUNGER = {
     "data_order", "generator_betas", "guidance", "guide", "half", "init", "kernels", "lr_rampup_kimg",
-    "lr_ref_batches", "options", "power_ema",
+    "lr_ref_batches", "network_options", "options", "power_ema",
 }  # fmt: skip
 
 
