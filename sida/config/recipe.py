@@ -341,6 +341,9 @@ class Recipe(TrainingSettings):
             GDD's). The network's file records it, and sampling uses it.
         kernels: ``torch``, or ``fused``: several times faster on a GPU, with other rounding (docs/measurements.md).
         cuda_graphs: On a GPU, record a step's kernels once and replay them; the numbers stay the same.
+        network_options: Options of the teacher, fake score and student that replace those of the teacher's file, of
+            those that no parameter depends on: where the discriminator of a transformer looks (``logits``,
+            ``encoder_depth``, ``feature_blocks``).
         options: Settings that only the method has, see :class:`sida.methods.Method`.
     """
 
@@ -381,6 +384,7 @@ class Recipe(TrainingSettings):
     half: Literal["float16", "bfloat16"] = "float16"
     kernels: Literal["torch", "fused"] = "torch"
     cuda_graphs: bool = True
+    network_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -30,7 +30,7 @@ from sida.errors import UserError
 from sida.files.atomic import by_content, sha256_file
 from sida.methods.method import Parts
 from sida.methods.registry import DEFAULTS, METHODS, DistillConfig, find_method, resolve_recipe
-from sida.networks import family_of
+from sida.networks import adjusted, architecture, family_of
 from sida.networks.file import load_network, read_metadata
 from sida.networks.precond import checkpoint_blocks, no_noise_level
 from sida.sampling import Drawer
@@ -160,6 +160,8 @@ def make_trainer(
             check_shapes(net, dataset, place)
         if role != "init" and device.type == "cuda":
             net.use_fp16, net.half_dtype = config.fp16, getattr(torch, config.half)
+        if net is not guide and config.network_options:
+            net.adjust(adjusted(architecture(net), config.network_options, f"{where}.network_options")[1])
         if role != "init" and config.checkpointing:
             # The gradients of the generator pass through the teacher.
             checkpoint_blocks(net, f"{where}.checkpointing")

@@ -107,6 +107,7 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
             raise SettingError("gradient", fault, "set it to last, or weight_norm to off")
         if values["dropout"] and not networks.has_option(network, "dropout", teacher):
             raise SettingError("dropout", f"{network['class']} does not have it ({config.teacher})", "remove it")
+        networks.adjusted(network, config.network_options, "network_options")
         if config.kernels == "fused" and not networks.network_class(network, teacher).fused:
             raise SettingError("kernels", f"{network['class']} has no fused kernels", "set kernels to torch")
         if config.logvar and not head:

@@ -4,6 +4,7 @@ from sida.networks.discriminators import make_backbone as make_backbone
 from sida.networks.edm2_unet import EDM2UNet as EDM2UNet
 from sida.networks.edm_unet import DhariwalUNet as DhariwalUNet
 from sida.networks.edm_unet import SongUNet as SongUNet
+from sida.networks.file import adjusted as adjusted
 from sida.networks.file import architecture as architecture
 from sida.networks.file import build_network as build_network
 from sida.networks.file import family_of as family_of

@@ -34,12 +34,13 @@ def plain_options(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
         options: The ``locals()`` of its constructor; other names are ignored.
     """
     parameters = inspect.signature(cls).parameters.values()
-    return {p.name: _plain(options[p.name]) for p in parameters if p.kind != p.VAR_KEYWORD}
+    return {p.name: plain(options[p.name]) for p in parameters if p.kind != p.VAR_KEYWORD}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as strict JSON: lists for tuples, null for infinity."""
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return None if isinstance(value, float) and math.isinf(value) else value
 
 

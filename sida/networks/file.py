@@ -112,6 +112,36 @@ def has_option(network: Mapping[str, Any], name: str, where: str = "network") ->
     return name in network_class(network, where).options_of(network["kwargs"])
 
 
+def adjusted(network: Mapping[str, Any], options: Mapping[str, Any], where: str) -> tuple[dict[str, Any], Any]:
+    """Description of a network with other values of options that no parameter depends on.
+
+    Args:
+        network: ``{class, kwargs}``.
+        options: Values of `Precond.adjustable` options by name.
+        where: Place of the options named in errors.
+
+    Returns:
+        The description, and the options in their annotated types.
+
+    Raises:
+        SettingError: An option does not exist, is fixed, or has a wrong value.
+    """
+    allowed = network_class(network).adjustable
+    for name in options:
+        if name not in allowed:
+            fault = f"{network['class']} {f'has {sorted(allowed)} to change' if allowed else 'has none to change'}"
+            raise SettingError(f"{where}.{name}", fault, "remove it")
+    changed = {**network, "kwargs": {**network["kwargs"], **options}}
+    if not options:
+        return changed, {}
+    try:
+        build_on_meta(changed, where)
+        kwargs = checked_network(changed, where)[1]
+    except UserError as error:
+        raise SettingError(f"{where}.{error.place.rpartition('.')[2]}", error.fault, error.remedy) from None
+    return changed, {name: kwargs[name] for name in options}
+
+
 def family_of(network: Mapping[str, Any] | nn.Module, where: str = "network") -> Family:
     """Family of a network or of ``{class, kwargs}``; other modules count as EDM's family.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from sida.config.families import CUSTOM, Family
 from sida.errors import UserError
-from sida.networks.body import Output, blocks_of, check_flags, option_fields, plain_options
+from sida.networks.body import Output, blocks_of, check_flags, option_fields, plain, plain_options
 
 
 class Precond(nn.Module):
@@ -40,6 +41,7 @@ class Precond(nn.Module):
         init_config: ``{"class", "kwargs"}`` from which `build_network` builds the same architecture.
         family: Family, with the defaults of methods and samplers.
         fused: Whether :mod:`sida.kernels` has kernels for the body.
+        adjustable: Options that no parameter depends on; a recipe changes them (``network_options``).
     """
 
     img_resolution: int
@@ -55,6 +57,7 @@ class Precond(nn.Module):
     init_config: dict[str, Any]
     family: ClassVar[Family] = CUSTOM
     fused: ClassVar[bool] = False
+    adjustable: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, options: Mapping[str, Any], constructor: type | None = None):
         super().__init__()
@@ -82,6 +85,12 @@ class Precond(nn.Module):
         self.init_config["kwargs"].pop("half_dtype", None)
         if dtype != torch.float16:
             self.init_config["kwargs"]["half_dtype"] = str(dtype).removeprefix("torch.")
+
+    def adjust(self, options: Mapping[str, Any]) -> None:
+        """Changes adjustable options, which :func:`sida.networks.file.adjusted` has checked."""
+        self.init_config["kwargs"] |= {name: plain(value) for name, value in options.items()}
+        for name, value in options.items():
+            setattr(self, name, value)
 
     @classmethod
     def family_of(cls, kwargs: Mapping[str, Any]) -> Family:
@@ -194,13 +203,14 @@ class Precond(nn.Module):
         logvar = self.logvar(c_noise)
         return (*output, logvar) if isinstance(output, tuple) else (output, logvar)
 
-    @property
+    @functools.cached_property
     def noise_limit(self) -> tuple[float, float, float] | None:
         """Limits of c_skip·σ, c_out and c_noise for σ → ∞ where c_in·σ tends to 1, as a flow's do; None without limits.
 
         The denoised image of noise z at σ = ∞ is then ``(c_skip·σ) z + c_out F(z; c_noise)``.
         """
-        far = torch.tensor([2.0**40, 2.0**50], dtype=torch.float64).reshape(-1, 1, 1, 1)
+        device = next(iter(self.parameters())).device
+        far = torch.tensor([2.0**40, 2.0**50], dtype=torch.float64, device=device).reshape(-1, 1, 1, 1)
         c_skip, c_out, c_in, c_noise = self.coefficients(far)
         if c_skip is None or c_in is None:
             return None

@@ -217,6 +217,7 @@ class TransformerPrecond(Precond):
     encoder_depth: int | None
     feature_blocks: tuple[int, ...]
     family: ClassVar[Family] = FLOW
+    adjustable = frozenset({"logits", "encoder_depth", "feature_blocks"})
     pos_embed: Tensor
 
     def __init__(

@@ -44,8 +44,8 @@ _NAME = re.compile(r"state-(\d{6}|[1-9]\d{6,})\.json", re.ASCII)
 #: default. The name of a new setting belongs here.
 YOUNGER = {
     "data_order", "discriminator_gamma", "generator_betas", "gradient", "guidance", "guide", "half", "init", "kernels",
-    "level_distribution", "loss", "lr_rampup_kimg", "lr_ref_batches", "noise", "num_steps", "options", "power_ema",
-    "score_weight", "step_levels", "time_beta",
+    "level_distribution", "loss", "lr_rampup_kimg", "lr_ref_batches", "network_options", "noise", "num_steps",
+    "options", "power_ema", "score_weight", "step_levels", "time_beta",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from sida.methods import distill
 from sida.networks import SiTPrecond
 from sida.networks.file import load_network
 from sida.training import train_teacher
+from tests.refused import refused
 from tests.training.toy import STUDENT, TEACHER, of_method
 from workflow.cli import main
 
@@ -45,17 +46,43 @@ def test_a_teacher_drops_labels(tmp_path, dropping):
     assert all(dropping)
 
 
-@pytest.mark.parametrize("method", ["sid", "sida", "dmd2", "f-distill"])
-def test_a_student_drops_none(method, teacher, tmp_path, dropping):
-    spec = of_method(method, {**STUDENT, "augment": None, "evaluation": None, "total_kimg": 0.04, "warmup_kimg": 0.0})
-    path = distill({**spec, "teacher": teacher}, tmp_path)
+SHORT = {**STUDENT, "augment": None, "evaluation": None, "total_kimg": 0.04, "warmup_kimg": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("sid", {}),
+        ("sida", {"encoder_depth": 2}),
+        ("sida", {"logits": "tokens"}),
+        ("dmd2", {"feature_blocks": [2]}),
+        ("f-distill", {"feature_blocks": [1, 2]}),
+    ],
+)
+def test_a_student_drops_none(method, options, teacher, tmp_path, dropping):
+    """With each discriminator, which the student's file records."""
+    path = distill({**of_method(method, SHORT), "teacher": teacher, "network_options": options}, tmp_path)
     assert dropping
     assert not any(dropping)
     net, metadata = load_network(path)
     assert metadata["network"]["class"] == "SiTPrecond"
+    assert {name: metadata["network"]["kwargs"][name] for name in options} == options
     assert torch.equal(net.pos_embed, load_network(teacher)[0].pos_embed)
     losses = read_jsonl(tmp_path / "train.jsonl")[-1]["losses"]
     assert all(map(math.isfinite, losses.values()))
     for sampler in ("one_step", "heun:3"):
         out = str(tmp_path / f"{sampler[:4]}.npz")
         assert main(["sample", "--network", str(path), "--device", "cpu", "--sampler", sampler, "--out", out]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"encoder_depth": 3}, r"student\.network_options\.encoder_depth: 3 of 2 blocks"),
+        ({"logits": "heads"}, r"student\.network_options\.logits: .*tokens"),
+        ({"depth": 3}, r"student\.network_options\.depth: .*encoder_depth.*remove it"),
+    ],
+)
+def test_a_discriminator_that_there_is_not_is_refused_before_the_run(options, told, teacher, tmp_path):
+    refused(told, distill, {**SHORT, "teacher": teacher, "network_options": options}, tmp_path)
+    assert not (tmp_path / "state").exists()
