@@ -132,6 +132,10 @@ def check_guide_images(guided: Mapping[str, Any], guide: Mapping[str, Any]) -> N
     check_images(guided, {**guide, "label_dim": guide.get("label_dim") or None}, "the guide")
 
 
+#: Word for a guide: the guided network itself without a class (classifier-free guidance).
+NULL_LABEL = "null"
+
+
 def check_guidance(guidance: float, guide: object) -> None:
     """Checks that a guiding network is named where there is guidance, and only there.
 
@@ -143,7 +147,11 @@ def check_guidance(guidance: float, guide: object) -> None:
         SettingError: One comes without the other.
     """
     if guidance != 1 and guide is None:
-        raise SettingError("guidance", f"{guidance:g} needs a guiding network", "name one as guide, or set 1")
+        raise SettingError(
+            "guidance",
+            f"{guidance:g} needs a guiding network",
+            f"name one as guide, or '{NULL_LABEL}' for its null label, or set 1",
+        )
     if guidance == 1 and guide is not None:
         raise SettingError("guide", "guides nothing with a guidance of 1", "set guidance, or remove the guide")
 

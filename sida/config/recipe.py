@@ -412,7 +412,7 @@ class StudentConfig(Recipe, RunConfig):
             score and optimizers without the adversarial term, the control for SiD2A), uni-instruct, realsid and
             realuid, refused by the others.
         guide: Path of the guiding network, with ``guidance`` other than 1: for as many pixels and channels as the
-            teacher, with as many classes or none.
+            teacher, with as many classes or none. ``null``: the teacher itself without a class.
         alpha: α of the SiD term; null takes the official one.
         evaluation: null, or ``{every_kimg, monitor: "module:factory", kwargs, ...}``; decides the network that is kept.
     """

@@ -16,7 +16,11 @@ SAMPLER_KINDS = {
     "one_step": {"init_sigma", "num_steps", "noise", "step_levels", "kernels"},
     "heun": {
         "num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance",
-        "dtype", "kernels",
+        "guidance_channels", "guidance_min", "guidance_max", "dtype", "kernels",
+    },
+    "flow": {
+        "num_steps", "method", "last_step", "guidance", "guidance_channels", "guidance_min", "guidance_max", "dtype",
+        "kernels",
     },
     "data": set[str](),
 }  # fmt: skip
@@ -31,7 +35,11 @@ StepNoise = Literal["fresh", "fixed"]
 #: Whether the levels of steps fall in equal parts of σ or of a flow's time t = σ / (1 + σ).
 StepLevels = Literal["sigma", "time"]
 #: Settings that are younger than the first recorded samplers, whose records hold them only where they are not default.
-_YOUNGER = {"kernels": "torch", "noise": "fresh", "step_levels": "sigma"}
+_YOUNGER = (
+    "kernels", "noise", "step_levels", "method", "last_step", "guidance_channels", "guidance_min", "guidance_max",
+)  # fmt: skip
+#: Methods of ``flow``: evaluations of a step.
+FLOW_METHODS = {"euler": 1, "heun": 2, "euler_maruyama": 1}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,17 +47,26 @@ class Sampler(Settings):
     """A sampler with its settings; keys as in :func:`sida.sampling.heun`.
 
     Attributes:
-        kind: ``one_step`` (with ``num_steps`` > 1: few steps), ``heun``, or ``data`` (resampled real images, which give
-            the lowest distance that can be expected).
+        kind: ``one_step`` (with ``num_steps`` > 1: few steps), ``heun``, ``flow`` (equal steps of a flow's time from
+            noise to the image, for networks of velocities), or ``data`` (resampled real images, which give the lowest
+            distance that can be expected).
         init_sigma: σ_init of ``one_step``; ``infinite``: pure noise, for networks of flows, which have this level.
-        num_steps: Steps n, which take 2n − 1 evaluations for ``heun``; by default 1 for ``one_step``, 18 for ``heun``.
+        num_steps: Steps n, which take 2n − 1 evaluations for ``heun`` and 2n for ``flow`` with the method ``heun``; by
+            default 1 for ``one_step``, 18 for ``heun``, 250 for ``flow``.
         noise: Noise that a step after the first adds (``one_step``): ``fresh``, or ``fixed``: always the first step's.
         step_levels: Levels of the steps i = 0 … n − 1 (``one_step``): ``sigma``: σ_init (1 − i/n); ``time``: t_init
             (1 − i/n) with a flow's time t = σ / (1 + σ), which is 1 for ``infinite``.
         sigma_min, sigma_max: Range of the noise levels of ``heun``.
         rho: Exponent of the noise levels of ``heun``.
         S_churn, S_min, S_max, S_noise: Fresh noise in each step of ``heun``: amount, range of noise levels, strength.
-        guidance: Strength of guidance (``heun``); values other than 1 need a guiding network.
+        method: Method of ``flow``: ``euler``, ``heun``, or ``euler_maruyama``, the stochastic one of SiT and REPA with
+            diffusion t, which takes n − 1 noisy steps to t = ``last_step`` and then one without noise.
+        last_step: Length of that last step.
+        guidance: Strength of guidance (``heun``, ``flow``); values other than 1 need a guiding network, or the null
+            label of the network.
+        guidance_channels: Number of leading channels that are guided; null is all. Published FIDs of DiT and SiT have 3
+            of 4.
+        guidance_min, guidance_max: Levels σ with guidance; a flow's time t is the level t / (1 − t).
         dtype: ``float64`` or ``float32``; null takes the type of the original tools for the network's family.
         kernels: Kernels of the networks: ``torch``, or ``fused`` (several times faster on a GPU, with other rounding;
             docs/measurements.md).
@@ -67,15 +84,24 @@ class Sampler(Settings):
     S_min: NotNegative = 0.0
     S_max: float = math.inf
     S_noise: Positive = 1.0
+    method: Literal["euler", "heun", "euler_maruyama"] = "heun"
+    last_step: Annotated[float, Range(above=0, below=1)] = 0.04
     guidance: Finite = 1.0
+    guidance_channels: Count | None = None
+    guidance_min: NotNegative = 0.0
+    guidance_max: float = math.inf
     dtype: Literal["float32", "float64"] | None = None
     kernels: Literal["torch", "fused"] = "torch"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kind == "heun" and self.steps < 2:
+        least = 2 if self.kind == "heun" or (self.kind == "flow" and self.method == "euler_maruyama") else 1
+        if self.steps < least:
             raise SettingError("num_steps", f"must be at least 2, got {self.steps}")
-        check_steps(self.steps, self.init_sigma, self.step_levels)
+        if self.kind == "one_step":
+            check_steps(self.steps, self.init_sigma, self.step_levels)
+        if not self.guidance_min <= self.guidance_max:
+            raise SettingError("guidance_min", f"{self.guidance_min} is above guidance_max = {self.guidance_max}")
         if not self.sigma_min < self.sigma_max:
             fault = f"must lie between 0 and sigma_max = {self.sigma_max}, got {self.sigma_min}"
             raise SettingError("sigma_min", fault)
@@ -88,7 +114,7 @@ class Sampler(Settings):
     @property
     def steps(self) -> int:
         """Number of steps; the default if ``num_steps`` is None."""
-        return self.num_steps or (18 if self.kind == "heun" else 1)
+        return self.num_steps or {"heun": 18, "flow": 250}.get(self.kind, 1)
 
     @property
     def nfe(self) -> int:
@@ -96,7 +122,8 @@ class Sampler(Settings):
 
         Heun's method takes two per step, except one for the last step.
         """
-        return {"one_step": self.steps, "heun": 2 * self.steps - 1, "data": 0}[self.kind]
+        of_flow = FLOW_METHODS[self.method] * self.steps
+        return {"one_step": self.steps, "heun": 2 * self.steps - 1, "flow": of_flow, "data": 0}[self.kind]
 
     def given(self) -> dict[str, Any]:
         """Kind, steps and the settings that differ from their defaults, as :func:`read_sampler` takes them."""
@@ -107,7 +134,8 @@ class Sampler(Settings):
     def facts(self) -> dict[str, Any]:
         """The settings that decide the images, as JSON values for records; the youngest where they are not default."""
         facts = {key: value for key, value in dataclasses.asdict(self).items() if value != math.inf}
-        return {key: value for key, value in facts.items() if _YOUNGER.get(key, ...) != value}
+        defaults = {field.name: field.default for field in dataclasses.fields(self) if field.name in _YOUNGER}
+        return {key: value for key, value in facts.items() if defaults.get(key, ...) != value}
 
     @property
     def of_steps(self) -> dict[str, Any]:

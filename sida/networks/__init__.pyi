@@ -7,6 +7,7 @@ from sida.networks.edm_unet import SongUNet as SongUNet
 from sida.networks.file import adjusted as adjusted
 from sida.networks.file import architecture as architecture
 from sida.networks.file import build_network as build_network
+from sida.networks.file import check_null_label as check_null_label
 from sida.networks.file import family_of as family_of
 from sida.networks.file import has_option as has_option
 from sida.networks.file import load_network as load_network

@@ -142,6 +142,21 @@ def adjusted(network: Mapping[str, Any], options: Mapping[str, Any], where: str)
     return changed, {name: kwargs[name] for name in options}
 
 
+def check_null_label(network: Mapping[str, Any], where: str) -> None:
+    """Checks that a network ``{class, kwargs}`` can guide itself: it has classes and learned from dropped labels.
+
+    Raises:
+        UserError: It has no null label.
+    """
+    kwargs = network["kwargs"]
+    if not kwargs.get("label_dim"):
+        raise UserError(where, "'null' is a network without its classes, and this one has none", "remove it")
+    default = network_class(network, where).options_of(kwargs).get("label_dropout", (0.0,))[-1]
+    if not kwargs.get("label_dropout", default):
+        fault = "the network learned from no dropped label (label_dropout 0), so that it has no null label"
+        raise UserError(where, fault, "name a guiding network")
+
+
 def family_of(network: Mapping[str, Any] | nn.Module, where: str = "network") -> Family:
     """Family of a network or of ``{class, kwargs}``; other modules count as EDM's family.
 

@@ -241,6 +241,42 @@ class Precond(nn.Module):
         raw: Any = self.body(scaled, level, class_labels, None, "decoder", None)
         return c_skip * z.float() + c_out * raw.float()
 
+    @functools.cached_property
+    def is_flow(self) -> bool:
+        """Whether F is the velocity of straight paths, as SiT's and REPA's, in either direction of time."""
+        limit = self.noise_limit
+        if limit is None or limit[0] != 1 or abs(limit[1]) != 1:
+            return False
+        sigma = torch.tensor([0.25, 4.0], dtype=torch.float64, device=next(iter(self.parameters())).device)
+        c_skip, c_out, c_in, _ = self.coefficients(sigma.reshape(-1, 1, 1, 1))
+        scale = (1 / (1 + sigma)).reshape(-1, 1, 1, 1)
+        pairs = ((c_skip, scale), (c_in, scale), (c_out, limit[1] * (1 - scale)))
+        return all(given is not None and torch.allclose(given.double(), wanted) for given, wanted in pairs)
+
+    def velocity(self, x: Tensor, time: float, class_labels: Tensor | None = None) -> Tensor:
+        """Velocity n − y of a straight path x = (1 − t) y + t n from an image y to noise n, float32 (N, C, H, W).
+
+        Args:
+            x: Points (N, C, H, W) of the paths.
+            time: t in [0, 1].
+            class_labels: See :meth:`forward`.
+
+        Raises:
+            UserError: The network has no velocity.
+        """
+        limit = self.noise_limit
+        if limit is None or not self.is_flow:
+            raise UserError("sampler", f"'flow' needs a network of velocities, not {type(self).__name__}", "use heun")
+        _, class_labels = self._check(x, 1.0, class_labels, None)
+        level = torch.full((1,), limit[2], dtype=torch.float32, device=x.device)
+        if time < 1:
+            sigma = torch.full((1, 1, 1, 1), time / (1 - time), dtype=torch.float32, device=x.device)
+            level = self.coefficients(sigma)[3].flatten()
+        half = self.use_fp16 and x.is_cuda
+        scaled = x.to(self.half_dtype if half else torch.float32)
+        raw: Any = self.body(scaled, level, class_labels, None, "decoder", None)
+        return -limit[1] * raw.float()
+
     def logvar(self, c_noise: Tensor) -> Tensor:
         """Log-variance of the loss at encoded noise levels, float32 (N or 1, 1, 1, 1).
 

@@ -176,6 +176,10 @@ class Drawer:
             raise no_noise_level(net, "sampler.init_sigma")
         if sampler.kind == "heun":
             sigma_range(net, sampler.sigma_min, sampler.sigma_max)  # refuses before anything is drawn
+        for network in (net, self.guide) if sampler.kind == "flow" else ():
+            if network is not None and not getattr(getattr(network, "net", network), "is_flow", False):
+                fault = f"'flow' needs networks of velocities, not {type(network).__name__}"
+                raise UserError("sampler.kind", fault, "use heun")
         if self.guide is not None:
             check_guide_fits(net, self.guide, "guiding network")
         if sampler.kernels == "fused":

@@ -32,6 +32,7 @@ from sida.data.dataset import Dataset
 from sida.errors import SettingError, UserError, settings_in
 from sida.machine import to_device
 from sida.networks import family_of
+from sida.sampling.flows import flow, guided
 
 #: Class of images from networks without classes.
 NO_CLASS = -1
@@ -231,6 +232,9 @@ def heun(
     noise_every_step: bool = True,
     gnet: torch.nn.Module | None = None,
     guidance: float = 1.0,
+    guidance_channels: int | None = None,
+    guidance_min: float = 0.0,
+    guidance_max: float = math.inf,
 ) -> torch.Tensor:
     """Returns images for unit normal latents, ``(N, C, H, W)`` in ``dtype``, about [-1, 1].
 
@@ -254,6 +258,9 @@ def heun(
         noise_every_step: Whether to draw noise at every step, used or not (EDM), or only if noise is added (EDM2).
         gnet: Guiding network, evaluated in addition to ``net`` if ``guidance`` is not 1, with labels if it has classes.
         guidance: Extrapolation ``D_g + guidance (D − D_g)``, see the module's formula.
+        guidance_channels: Number of leading channels that are guided; None is all.
+        guidance_min: Lowest level with guidance.
+        guidance_max: Highest level with guidance.
 
     Raises:
         SettingError: An argument is out of range or missing.
@@ -268,8 +275,8 @@ def heun(
     def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
         x32, level = x.to(torch.float32), torch.full((), sigma, dtype=torch.float32, device=x.device)
         denoised = net(x32, level, class_labels).to(dtype)
-        if guidance != 1 and gnet is not None:
-            denoised = gnet(x32, level, labels_of_guide).to(dtype).lerp(denoised, guidance)
+        if guidance != 1 and gnet is not None and guidance_min <= sigma <= guidance_max:
+            denoised = guided(denoised, gnet(x32, level, labels_of_guide).to(dtype), guidance, guidance_channels)
         return denoised
 
     levels = sigma_steps(num_steps, *sigma_range(net, sigma_min, sigma_max), rho, dtype).tolist()
@@ -381,7 +388,8 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
     return torch.nan_to_num(images * 127.5 + 128, nan=0.0).clamp(0, 255).to(torch.uint8)
 
 
-_HEUN_KEYS = ("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance")
+_GUIDANCE_KEYS = ("guidance", "guidance_channels", "guidance_min", "guidance_max")
+_HEUN_KEYS = ("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", *_GUIDANCE_KEYS)
 
 
 def draw_batch(
@@ -408,12 +416,17 @@ def draw_batch(
     steps, noise, family = sampler.steps, streams.randn_like, family_of(net)
     if sampler.kind == "one_step":
         return multi_step(network, latents, class_labels, noise=noise, **sampler.of_steps)
+    dtype = getattr(torch, sampler.dtype or family.sampler_dtype)
+    if sampler.kind == "flow":
+        labels, keys = guide_labels(gnet, class_labels), ("method", "last_step", *_GUIDANCE_KEYS)
+        ways = {"noise": noise, "gnet": guide, "guide_labels": labels, **{key: getattr(sampler, key) for key in keys}}
+        return flow(network, latents, class_labels, steps, dtype=dtype, **ways)
     return heun(
         network,
         latents,
         class_labels,
         steps,
-        dtype=getattr(torch, sampler.dtype or family.sampler_dtype),
+        dtype=dtype,
         noise=noise,
         noise_every_step=family.noise_every_step,
         gnet=guide,

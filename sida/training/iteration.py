@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from sida.config.families import NULL_LABEL
 from sida.config.recipe import ResolvedConfig, TeacherConfig
 from sida.config.samplers import Sampler
 from sida.data.augment import AugmentPipe
@@ -365,7 +366,8 @@ class StudentTrainer(StepTrainer):
     @property
     def provenance(self) -> dict[str, Any]:
         """See :class:`sida.training.loop.Trainer`."""
-        guidance = {} if self.recipe.guidance == 1 else {"guidance": self.recipe.guidance}
+        guidance: dict[str, Any] = {} if self.recipe.guidance == 1 else {"guidance": self.recipe.guidance}
+        guidance |= {"guide": NULL_LABEL} if self.recipe.guide == NULL_LABEL else {}
         return {**guidance, "sampler": self.given}
 
 

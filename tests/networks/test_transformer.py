@@ -15,6 +15,8 @@ from tests.golden.vectors import GRADIENT, VALUE, below, load_tensors, relative_
 
 #: Recorded networks and the suite's classes.
 RECORDED = {"sit_sigma": "SiTPrecond", "sit_plain": "SiTPrecond", "repa": "REPAPrecond", "dit_sigma": "DiTPrecond"}
+#: SiT's network of the recorded loss and samplers.
+TRAINED = {"sit_train_net": "SiTPrecond"}
 #: A transformer of 8×8 images that is built in milliseconds.
 SMALL = {
     "img_resolution": 8, "img_channels": 4, "label_dim": 7, "hidden_size": 48, "depth": 3, "num_heads": 4,
@@ -27,7 +29,7 @@ def recorded(name, **changes):
     official = info["kwargs"]
     kwargs = {**SMALL, **{key: official[key] for key in ("hidden_size", "depth", "num_heads", "patch_size")}}
     kwargs |= {"label_dim": official["num_classes"], "learn_sigma": official.get("learn_sigma", False), **changes}
-    net = build_network({"class": RECORDED[name], "kwargs": kwargs})
+    net = build_network({"class": (RECORDED | TRAINED)[name], "kwargs": kwargs})
     state = below(arrays, "param/")
     net.load_state_dict({key: value for key, value in state.items() if not key.startswith("projectors.")})
     return net.eval(), arrays
