@@ -102,15 +102,10 @@ class DMDOptions(Settings):
     error_eps: NotNegative = 0.0
 
     def check(self, config: StudentConfig) -> None:
-        """Refuses indices of levels beside another distribution of levels.
-
-        Raises:
-            SettingError: An option has no effect.
-        """
-        for name in ("generator_levels", "fake_score_levels"):
-            if config.level_distribution is not None and name in config.options:
-                fault = "has no effect with level_distribution"
-                raise SettingError(f"options.{name}", fault, "remove one of them")
+        """Refuses indices of levels beside another distribution of levels."""
+        given = {"generator_levels", "fake_score_levels"} & config.options.keys()
+        if config.level_distribution is not None and given:
+            raise SettingError(f"options.{min(given)}", "has no effect with level_distribution", "remove one of them")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,8 +125,7 @@ class DMDLoss(LeveledLoss):
 
     Attributes:
         options: Noise levels.
-        P_mean: Mean of ln σ of log-normal levels.
-        P_std: Standard deviation of ln σ of log-normal levels.
+        P_mean, P_std: Mean and standard deviation of ln σ of log-normal levels.
 
     Source: DMD (arXiv:2311.18828), algorithms 1 and 2; the levels of tianweiy/DMD2:main/edm/edm_guidance.py.
     """
