@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 from sida.assets.cache import cache_dir
+from sida.config.families import NULL_LABEL
 from sida.config.settings import names_object
 from sida.errors import UserError, reason_of, say
 from sida.files.atomic import write_json
@@ -204,7 +205,7 @@ def student_cost(config: Any, network: Mapping[str, Any], guide: Mapping[str, An
     # φ, ψ, θ and θ's average; Adam's second moments of ψ and θ, and first ones with β₁; one gradient twice.
     moments = 2 + sum(betas[0] > 0 for betas in (config.betas, config.generator_betas or config.betas))
     weights = (6 + moments) * BYTES * cost.parameters
-    weights += 0.0 if guiding is None else BYTES * guiding.parameters
+    weights += 0.0 if guiding is None or config.guide == NULL_LABEL else BYTES * guiding.parameters
     # ψ, θ, the average and the kept network, with the moments.
     state = (4 + moments) * BYTES * cost.parameters
     memory = CONTEXT_BYTES + GAPS * (weights + activations)
