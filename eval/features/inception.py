@@ -19,7 +19,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eval.features.base import Extractor, as_rgb
-from eval.features.pixels import resized
+from eval.features.pixels import clean_fid, resized
 from eval.features.registry import EXTRACTORS, ON_PROCESSOR, variant_digest
 from sida.assets.cache import checked, fetch
 from sida.assets.registry import load_registry
@@ -111,7 +111,8 @@ class InceptionCleanExtractor(InceptionExtractor):
     gradient = False
 
     def _prepare(self, published: torch.Tensor) -> None:
-        from cleanfid.inception_torchscript import InceptionV3W
+        with clean_fid():
+            from cleanfid.inception_torchscript import InceptionV3W
 
         self.num_classes, known = 0, Path(load_registry()[ASSET].target).name
         if self.path.name != known or not hasattr(self._net, "layers"):

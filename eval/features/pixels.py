@@ -3,13 +3,17 @@
 Resizing by clean-fid, for variants of feature networks that other tools define.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 
 from eval.features.base import Extractor
+from sida.config.lookup import how_to_install
+from sida.errors import UserError, reason_of
 from sida.files.atomic import sha256_json
 
 
@@ -26,6 +30,16 @@ class PixelExtractor(Extractor):
         return features, None
 
 
+@contextlib.contextmanager
+def clean_fid() -> Iterator[None]:
+    """Names the package clean-fid where an import within fails: an extra of the wheel, since it needs torchvision."""
+    try:
+        yield
+    except ImportError as error:
+        fault = f"clean-fid cannot be imported ({reason_of(error)})"
+        raise UserError("resizing of clean-fid", fault, how_to_install("clean-fid>=0.1.35")) from None
+
+
 def resized(images: torch.Tensor, size: int, rounded: bool) -> torch.Tensor:
     """Resizes by clean-fid's Pillow bicubic filter, images in threads: Pillow works without Python's lock.
 
@@ -38,7 +52,8 @@ def resized(images: torch.Tensor, size: int, rounded: bool) -> torch.Tensor:
     Returns:
         (N, 3, size, size) in 0..255 on the CPU: uint8 if ``rounded``, else float32.
     """
-    from cleanfid.resize import make_resizer
+    with clean_fid():
+        from cleanfid.resize import make_resizer
 
     resize = make_resizer("PIL", rounded, "bicubic", (size, size))
     pictures = images.cpu().permute(0, 2, 3, 1).numpy()

@@ -42,6 +42,7 @@ EXTRACTORS: Registry[ExtractorEntry] = Registry(
         "clothes_plain": ExtractorEntry("eval.features.clothes:PlainExtractor", classes=True),
         "clothes_residual": ExtractorEntry("eval.features.clothes:ResidualExtractor", classes=True),
         "pixels": ExtractorEntry("eval.features.pixels:PixelExtractor"),
+        "efficientnet_lite0": ExtractorEntry("eval.features.lite:Lite0Extractor", classes=True),
         "inception": ExtractorEntry("eval.features.inception:InceptionExtractor", ("inception",), classes=True),
         "inception_clean": ExtractorEntry("eval.features.inception:InceptionCleanExtractor", ("inception",)),
         "inception_cpu": ExtractorEntry("eval.features.inception:InceptionCPUExtractor", ("inception",), classes=True),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from eval.results.eee import is_record, read_record
 from eval.results.measurements import long_rows, read_score
 from eval.results.summary import Measurement, Measurements, checked_lines
 from sida.config.settings import Count, Finite, Name, Pattern, Settings, from_mapping
@@ -98,10 +99,15 @@ _SHARED = [
 def read_numbers(path: str | Path) -> Measurements:
     """Reads a file of ``sida score``: the lines of ``--json`` (``.jsonl``, each with its origin), or its ``--out``.
 
+    A record of Every Eval Ever (``sida export --to eee``) is read as well.
+
     Raises:
-        UserError: As :func:`read_exchanged` and :func:`eval.results.measurements.read_score`.
+        UserError: As :func:`read_exchanged`, :func:`eval.results.eee.read_record` and
+            :func:`eval.results.measurements.read_score`.
     """
-    return Measurements(read_exchanged(path), str(path)) if Path(path).suffix == ".jsonl" else read_score(path)
+    if Path(path).suffix == ".jsonl":
+        return Measurements(read_exchanged(path), str(path))
+    return Measurements(read_record(path), str(path)) if is_record(path) else read_score(path)
 
 
 def read_exchanged(path: str | Path) -> list[Measurement]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.measuring.protocol import load_protocol
+from eval.results.eee import is_record
 from eval.results.exchange import read_numbers
 from eval.results.sheet import SheetRow, check_cells
 from eval.results.stored import FROM_STORED
@@ -132,7 +133,7 @@ def _added_runs(measured: Measurements, path: str | Path) -> dict[str, SheetRow]
     Raises:
         UserError: A text that is no cell, or a comparison of two sets of images (``score --against``).
     """
-    record = read_hashed_json(Path(path)) if Path(path).suffix == ".json" else {}
+    record = read_hashed_json(Path(path)) if Path(path).suffix == ".json" and not is_record(path) else {}
     if record.get("against"):
         raise UserError(
             path,

