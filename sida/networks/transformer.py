@@ -456,6 +456,8 @@ class DiTPrecond(TransformerPrecond):
             raise SettingError("beta_start, beta_end", f"must rise within 0 and 1, got {beta_start:g}, {beta_end:g}")
         self.steps = NoiseSteps(linear_betas(num_steps, beta_start, beta_end), between_steps)
         self.sigma_min, self.sigma_max = self.steps.sigma_min, self.steps.sigma_max
+        if not math.isfinite(self.sigma_max):
+            raise SettingError("beta_end", f"{beta_end:g} leaves nothing of the image at the last step", "lower it")
 
     def coefficients(self, sigma: Tensor) -> tuple[None, Tensor, Tensor, Tensor]:
         """See `Precond.coefficients`."""
