@@ -318,7 +318,8 @@ def _suite() -> BibEntry:
         "author": " and ".join(f"{{{author['name']}}}" for author in about["authors"]),
         "title": about["title"],
         "howpublished": f"Software, version {about['version']}",
-        "year": str(about["date-released"])[:4],
+        # A version that no release has yet has no year.
+        **({"year": str(about["date-released"])[:4]} if "date-released" in about else {}),
         # The address of the repository has one place.
         **({"url": about["repository-code"]} if "repository-code" in about else {}),
     }

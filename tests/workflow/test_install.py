@@ -22,6 +22,7 @@ from sida.config.lookup import ROOT
 from tests.refused import refused
 from tests.test_python import write_network
 from tests.workflow.workspace import Workspace
+from tools import write_codemeta
 
 
 def locked(name: str = "requirements/main.lock") -> dict[str, str]:
@@ -267,3 +268,7 @@ def test_nothing_that_an_installation_brings_along_replaces_the_users_torch():
 def test_without_clean_fid_its_protocols_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cleanfid.resize", None)
     refused("clean-fid", resized, torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 4, rounded=False)
+
+
+def test_codemeta_is_what_pyproject_says():
+    assert write_codemeta.PATH.read_text(encoding="utf-8") == write_codemeta.text()
