@@ -89,5 +89,10 @@ def test_a_discriminator_that_there_is_not_is_refused_before_the_run(options, to
 
 
 def test_a_teacher_without_augmentation_labels_takes_no_augmentation(tmp_path):
-    refused(r"teacher\.augment: Flow networks take no augmentation", train_teacher, {**SPEC, "augment": {"p": 0.2}}, tmp_path)
+    refused(
+        r"teacher\.augment: Flow networks take no augmentation",
+        train_teacher,
+        {**SPEC, "augment": {"p": 0.2}},
+        tmp_path,
+    )
     assert not list(tmp_path.rglob("*.safetensors"))
