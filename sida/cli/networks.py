@@ -11,7 +11,8 @@ from sida.config.settings import from_mapping, load_spec
 from sida.errors import one_line
 
 _CONVERT_HELP = (
-    "Convert a published pickle (EDM, EDM2, SiD, SiDA, GDD) or a state dict to safetensors; executes nothing."
+    "Convert a published pickle (EDM, EDM2, SiD, SiDA, GDD) or state dict (SiT, REPA, DiT) to safetensors; executes "
+    "nothing."
 )
 _CONVERT_EXAMPLES = """examples:
   sida convert edm-cifar10-32x32-uncond-vp.pkl teacher.safetensors
@@ -20,6 +21,8 @@ _CONVERT_EXAMPLES = """examples:
   sida convert training-state.pt net.safetensors --key net
   sida convert hf://OWNER/REPOSITORY/network.pkl net.safetensors      (also https://...; #sha256=DIGITS is enforced)
   sida convert weights.pt net.safetensors --network config.json    (a plain state dict: {"class": ..., "kwargs": ...})
+  sida convert SiT-XL-2-256.pt sit.safetensors --network-class SiTPrecond    (or REPAPrecond, DiTPrecond: the file does
+                     not say which; its sizes come from the tensors, and a wrong class is noticed by one step)
 """
 
 
@@ -29,7 +32,8 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=check_network, metavar="IN.pkl", help=source)
     parser.add_argument("target", metavar="OUT.safetensors", help="file to write")
     parser.add_argument("--key", default="ema", help="entry of the pickle that holds the network (default: ema)")
-    parser.add_argument("--network-class", metavar="NAME", help="class to use instead of the class named in the file")
+    named = "class to use instead of the class named in the file; of a state dict of SiT, REPA or DiT: its class"
+    parser.add_argument("--network-class", metavar="NAME", help=named)
     architecture = "architecture of a plain state dict: JSON text or file with class and kwargs"
     parser.add_argument("--network", metavar="CONFIG", help=architecture)
     parser.add_argument("--method", help="recorded in the header, e.g. sid, sida, sid2a, teacher")

@@ -16,12 +16,20 @@ from sida.assets.cache import checked, fetch
 from sida.assets.registry import Asset, check_network, find_asset, is_address, load_registry
 from sida.config.families import WeightNorm
 from sida.config.settings import load_spec
-from sida.errors import UserError, one_line, suggestion
+from sida.errors import UserError, one_line, say, settings_in, suggestion
 from sida.files.atomic import atomic_path, sha256_file
 from sida.files.ordinary import refuse_same
 from sida.files.pickles import PickleFile, answered, read_state_dict
 from sida.files.tensors import read_tensor_header, starts_as_pickle
-from sida.networks.file import NETWORKS, family_of, fitting_network, read_metadata, write_state_dict
+from sida.networks.file import (
+    NETWORKS,
+    check_network_config,
+    family_of,
+    fitting_network,
+    read_metadata,
+    write_state_dict,
+)
+from sida.networks.readings import check_reading
 
 # The suite's class for outermost classes of the released files with another name. SiDA's variants add outputs alone.
 _CLASSES = {
@@ -129,8 +137,10 @@ def import_network(
         out: Target ``.safetensors``; appears whole or not at all.
         asset: The registry's or the address's facts, for arguments that are not given.
         key: Entry of the pickle with the network or state dict.
-        network_class: The suite's class of a pickled network, which overrides the name in the file.
-        network: Architecture ``{"class": ..., "kwargs": {...}}`` of a state dict.
+        network_class: The suite's class of a pickled network, which overrides the name in the file; or the class of a
+            state dict that completes its arguments from the tensors (`Precond.reads_states`).
+        network: Architecture ``{"class": ..., "kwargs": {...}}`` of a state dict; such a class needs some ``kwargs`` at
+            most.
         metadata: Further provenance.
 
     Returns:
@@ -147,6 +157,8 @@ def import_network(
         network_class = network_class or asset.network_class
         if network is None and asset.architecture is not None:
             network = load_spec(str(asset.architecture), f"asset '{asset.id}'")
+    if network is None and network_class in NETWORKS and NETWORKS[str(network_class)].reads_states:
+        network = {"class": str(network_class), "kwargs": {}}
     if network is None and not starts_as_pickle(path):
         copied = read_metadata(path)
         with atomic_path(out) as temporary:
@@ -161,13 +173,30 @@ def import_network(
                 facts = {"class": one_line(file.facts["class"]), "source_sha256": file.facts["source_sha256"]}
             facts["key"] = key
     else:
-        state = read_state_dict(path, key)
-        if all(name.startswith(_PARALLEL) for name in state):
-            state = {name.removeprefix(_PARALLEL): tensor for name, tensor in state.items()}
-        net = fitting_network(path, network, {name: tuple(tensor.shape) for name, tensor in state.items()})
+        net, state, left_out = _network_of_state(path, key, network)
+        facts = {"left_out": left_out} if left_out else {}
     origin = {"file": path.name, "url": asset and asset.url, "sha256": sha256_file(path), **facts}
     record = {**(metadata or {}), "network": net.init_config, "origin": origin}
     return write_state_dict({name: state[name] for name in net.state_dict()}, out, record)
+
+
+def _network_of_state(path: Path, key: str, network: Mapping[str, Any]) -> tuple[Any, dict[str, Any], str]:
+    """A network without memory, its state, and words for tensors of the file that it does not need."""
+    found = read_state_dict(path, key)
+    if all(name.startswith(_PARALLEL) for name in found):
+        found = {name.removeprefix(_PARALLEL): tensor for name, tensor in found.items()}
+    network = check_network_config(network, str(path))
+    shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
+    with settings_in(f"{path}:"):
+        cls = NETWORKS.find(network["class"], "class")
+        kwargs, names, left_out = cls.read_state(shapes, network["kwargs"])
+    network = {**network, "kwargs": kwargs}
+    net = fitting_network(path, network, {name: shapes[old] for name, old in names.items()})
+    state = {name: found[old] for name, old in names.items()}
+    check_reading(path, network, state)
+    if left_out:
+        say(f"{path}: without {left_out}, which no image needs")
+    return net, state, left_out
 
 
 def _network_of(file: PickleFile, network_class: str | None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,20 @@ from torch import Tensor, nn
 from sida.config.families import CUSTOM, Family
 from sida.errors import UserError
 from sida.networks.body import Output, blocks_of, check_flags, option_fields, plain, plain_options
+
+
+class StateReading(NamedTuple):
+    """How the state dict of another program becomes a network.
+
+    Attributes:
+        kwargs: Constructor arguments.
+        names: Name in the file of each tensor by its name in the network.
+        left_out: Words for tensors of the file that the network does not need; empty if there are none.
+    """
+
+    kwargs: dict[str, Any]
+    names: dict[str, str]
+    left_out: str = ""
 
 
 class Precond(nn.Module):
@@ -42,6 +56,8 @@ class Precond(nn.Module):
         family: Family, with the defaults of methods and samplers.
         fused: Whether :mod:`sida.kernels` has kernels for the body.
         adjustable: Options that no parameter depends on; a recipe changes them (``network_options``).
+        reads_states: Whether :meth:`read_state` completes the constructor arguments from a state dict.
+        same_names: Other classes whose state dicts have the same names, so that a file does not say which it is.
     """
 
     img_resolution: int
@@ -58,6 +74,8 @@ class Precond(nn.Module):
     family: ClassVar[Family] = CUSTOM
     fused: ClassVar[bool] = False
     adjustable: ClassVar[frozenset[str]] = frozenset()
+    reads_states: ClassVar[bool] = False
+    same_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, options: Mapping[str, Any], constructor: type | None = None):
         super().__init__()
@@ -104,6 +122,19 @@ class Precond(nn.Module):
         Annotated types are the schema, against which files of strangers are checked before the network is built.
         """
         return option_fields(cls)
+
+    @classmethod
+    def read_state(cls, shapes: Mapping[str, tuple[int, ...]], kwargs: Mapping[str, Any]) -> StateReading:
+        """How the state dict of another program becomes a network of this class.
+
+        Args:
+            shapes: Shapes of the tensors by the names of the file.
+            kwargs: Constructor arguments that the user names.
+
+        Raises:
+            SettingError: An argument is neither in the file nor named.
+        """
+        return StateReading(dict(kwargs), {name: name for name in shapes})
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor]:
         """Returns c_skip, c_out, c_in and c_noise for float32 ``sigma`` (N or 1, 1, 1, 1); None means 1."""

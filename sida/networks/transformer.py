@@ -30,7 +30,7 @@ from sida.networks.body import (
     option_fields,
     without_content,
 )
-from sida.networks.precond import Precond
+from sida.networks.precond import Precond, StateReading
 from sida.networks.steps import BetweenSteps, NoiseSteps, linear_betas
 
 #: Depth, width and attention heads of the published sizes (DiT, arXiv:2212.09748, table 1).
@@ -159,7 +159,7 @@ class TransformerBlock(Block):
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
-        self.attn, self.mlp = Attention(width, heads), Perceptron(width, int(width * mlp_ratio))
+        self.attn, self.mlp = Attention(width, heads), Perceptron(width, int(width * mlp_ratio + 1e-6))
         self.adaLN_modulation = modulation(width, 6)
 
     def compute(self, x: Tensor, emb: Tensor) -> Tensor:
@@ -218,6 +218,7 @@ class TransformerPrecond(Precond):
     feature_blocks: tuple[int, ...]
     family: ClassVar[Family] = FLOW
     adjustable = frozenset({"logits", "encoder_depth", "feature_blocks"})
+    reads_states = True
     pos_embed: Tensor
 
     def __init__(
@@ -258,6 +259,47 @@ class TransformerPrecond(Precond):
     def options_of(cls, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """See `Precond.options_of`."""
         return option_fields(TransformerPrecond) | option_fields(cls)
+
+    @classmethod
+    def read_state(cls, shapes: Mapping[str, tuple[int, ...]], kwargs: Mapping[str, Any]) -> StateReading:
+        """See `Precond.read_state`: sizes follow from the tensors, and heads from a published width.
+
+        REPA's alignment heads are left out, and its earlier ``decoder_blocks`` follow ``blocks``.
+
+        Source: sihyun-yu/REPA:utils.py (``load_legacy_checkpoints``).
+        """
+        first = len({name.split(".")[1] for name in shapes if name.startswith("blocks.")})
+        names, heads = {}, [name for name in shapes if name.startswith("projectors.")]
+        for name in shapes.keys() - {*heads}:
+            part, _, rest = name.partition(".")
+            number, _, inner = rest.partition(".")
+            legacy = part == "decoder_blocks" and number.isdecimal()
+            names[f"blocks.{first + int(number)}.{inner}" if legacy else name] = name
+        of = lambda name, rank: shape if len(shape := shapes.get(names.get(name, ""), ())) == rank else (0,) * rank
+        width, channels, patch, _ = of("x_embedder.proj.weight", 4)
+        tokens, values = of("pos_embed", 3)[1], of("final_layer.linear.weight", 2)[0]
+        if not (width and channels and patch and tokens):
+            fault = "the file is no transformer of SiT, REPA or DiT (pos_embed, x_embedder.proj.weight)"
+            raise SettingError("network.class", fault, "name another class")
+        known: dict[str, Any] = {
+            "img_resolution": math.isqrt(tokens) * patch,
+            "img_channels": channels,
+            "label_dim": max(0, of("y_embedder.embedding_table.weight", 2)[0] - 1),
+            "patch_size": patch,
+            "hidden_size": width,
+            "depth": len({name.split(".")[1] for name in names if name.startswith("blocks.")}),
+            "mlp_ratio": of("blocks.0.mlp.fc1.weight", 2)[0] / width,
+            "learn_sigma": values == 2 * channels * patch**2,
+        }
+        number_of_heads = {inner: number for _, inner, number in SIZES.values()}
+        if width in number_of_heads:
+            known["num_heads"] = number_of_heads[width]
+        elif "num_heads" not in kwargs:
+            fault = f"the file does not say it, and no published transformer has the width {width}"
+            remedy = f'name it: --network \'{{"class": "{cls.__name__}", "kwargs": {{"num_heads": ...}}}}\''
+            raise SettingError("network.kwargs.num_heads", fault, remedy)
+        left_out = f"{len(heads)} tensors of alignment heads (projectors)" if heads else ""
+        return StateReading({**known, **kwargs}, names, left_out)
 
     @property
     def encoder_blocks(self) -> int:
@@ -350,6 +392,8 @@ class SiTPrecond(TransformerPrecond):
     Source: SiT (arXiv:2401.08740); willisma/SiT:transport/path.py.
     """
 
+    same_names = ("REPAPrecond", "DiTPrecond")
+
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Precond.coefficients`."""
         scale = 1 / (1 + sigma)
@@ -365,6 +409,8 @@ class REPAPrecond(TransformerPrecond):
 
     Source: REPA (arXiv:2410.06940); sihyun-yu/REPA:loss.py.
     """
+
+    same_names = ("SiTPrecond", "DiTPrecond")
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Precond.coefficients`."""
@@ -389,6 +435,7 @@ class DiTPrecond(TransformerPrecond):
     """
 
     family: ClassVar[Family] = DIT
+    same_names = ("SiTPrecond", "REPAPrecond")
 
     def __init__(
         self,
@@ -409,6 +456,8 @@ class DiTPrecond(TransformerPrecond):
             raise SettingError("beta_start, beta_end", f"must rise within 0 and 1, got {beta_start:g}, {beta_end:g}")
         self.steps = NoiseSteps(linear_betas(num_steps, beta_start, beta_end), between_steps)
         self.sigma_min, self.sigma_max = self.steps.sigma_min, self.steps.sigma_max
+        if not math.isfinite(self.sigma_max):
+            raise SettingError("beta_end", f"{beta_end:g} leaves nothing of the image at the last step", "lower it")
 
     def coefficients(self, sigma: Tensor) -> tuple[None, Tensor, Tensor, Tensor]:
         """See `Precond.coefficients`."""

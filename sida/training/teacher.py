@@ -248,6 +248,9 @@ def train_teacher(
         torch.manual_seed(derive_seed(config.seed, "initialisation"))
         net = build_network(config.network, f"{where}.network").to(run.device)
         check_shapes(net, dataset, f"{where}.network.kwargs")
+        if config.augment is not None and not family_of(net).augmentation:
+            fault = f"{family_of(net).title} networks take no augmentation"
+            raise UserError(f"{where}.augment", fault, "set it to null")
         net.drops_labels = True
         if config.checkpointing:
             checkpoint_blocks(net, f"{where}.checkpointing")

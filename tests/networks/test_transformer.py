@@ -227,6 +227,7 @@ def test_published_sizes(cls, size, sigma, numbers):
         ({"feature_blocks": [4]}, "kwargs.feature_blocks", "from 1 to 3"),
         ({"logits": "token"}, "kwargs.logits", "tokens"),
         ({"beta_start": 0.1}, "kwargs.beta_start, beta_end", "rise"),
+        ({"beta_end": 0.99}, "kwargs.beta_end", "lower it"),
     ],
 )
 def test_settings_that_do_not_fit_are_one_line(changes, place, remedy):

@@ -86,3 +86,13 @@ def test_a_student_drops_none(method, options, teacher, tmp_path, dropping):
 def test_a_discriminator_that_there_is_not_is_refused_before_the_run(options, told, teacher, tmp_path):
     refused(told, distill, {**SHORT, "teacher": teacher, "network_options": options}, tmp_path)
     assert not (tmp_path / "state").exists()
+
+
+def test_a_teacher_without_augmentation_labels_takes_no_augmentation(tmp_path):
+    refused(
+        r"teacher\.augment: Flow networks take no augmentation",
+        train_teacher,
+        {**SPEC, "augment": {"p": 0.2}},
+        tmp_path,
+    )
+    assert not list(tmp_path.rglob("*.safetensors"))

@@ -6,6 +6,7 @@ import types
 import pytest
 import torch
 import yaml
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from eval.results.published import load_published
@@ -65,6 +66,12 @@ NETWORKS = {
             "num_blocks": 1, "attn_resolutions": [8], "channels_per_head": 32,
         },
     },
+    "flow": {
+        "class": "SiTPrecond",
+        "kwargs": {
+            "img_resolution": 16, "img_channels": 4, "label_dim": 4, "hidden_size": 48, "depth": 4, "num_heads": 4,
+        },
+    },
     "custom": {
         "class": MIXER,
         "kwargs": {"img_resolution": 16, "img_channels": 3, "label_dim": 4, "use_fp16": False},
@@ -81,6 +88,8 @@ NETWORKS = {
         ("edm", "dmd2", False, {"features": "teacher", "fake_score_steps": 2, "r1_weight": 1.0}),
         ("edm", "realsid", False, {"uid_alpha": 0.9, "fake_score_steps": 3}),
         ("edm", "instance", False, {"num_steps": 3}),
+        ("flow", "sida", True, {}),
+        ("flow", "sid", False, {}),
         ("custom", "sida", False, {}),
         ("edm", "dmd", False, {"of recipe": {"num_steps": 5}}),
         ("edm", "sid", True, {"of recipe": {"num_steps": 3, "gradient": "all"}}),
@@ -101,7 +110,8 @@ def test_a_real_step_takes_the_counted_operations(family, method, checkpointing,
     # The mean of the drawn numbers.
     trainer.taken_steps = lambda nimg: (config.num_steps + 1) // 2
     batch = [(torch.zeros(2, NETWORKS[family]["kwargs"]["img_channels"], 16, 16), torch.eye(4)[:2])]
-    with FlopCounterMode(display=False) as counter:
+    # The processor's own attention is not counted.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         trainer.batches = lambda stream, nimg, with_images: batch
         trainer.iteration(500_000)
     # What checkpointing does not evaluate again (layers outside of blocks) weighs more in so small a network.
