@@ -31,7 +31,7 @@ from sida.machine import environment, prepare_process
 from sida.methods.registry import recipe_of
 from sida.methods.sid import EDM2SiDALoss, SiDALoss
 from sida.networks import build_network
-from sida.networks.unet import blocks_of
+from sida.networks.body import blocks_of
 from sida.training.iteration import Distiller
 from sida.training.schedule import Schedule
 

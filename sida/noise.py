@@ -89,6 +89,16 @@ def lognormal_sigma(number: torch.Tensor, P_mean: float, P_std: float) -> torch.
     return (number * P_std + P_mean).exp()
 
 
+#: Least distance of a flow's time from 0 and 1 in a loss, where its level or its weight would be infinite.
+TIME_EDGE = 1e-4
+
+
+def sigma_of_time(t: torch.Tensor) -> torch.Tensor:
+    """Noise level t / (1 − t) of a flow's time, which is 0 for an image and 1 for noise; the dtype of ``t``."""
+    t = t.clamp(TIME_EDGE, 1 - TIME_EDGE)
+    return t / (1 - t)
+
+
 def edm_weight(sigma: torch.Tensor, sigma_data: float) -> torch.Tensor:
     """EDM's weight ``(σ² + σ_data²) / (σ σ_data)²``, under which an untrained network has loss 1 at every level."""
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
@@ -98,7 +108,8 @@ def score_weight(sigma: torch.Tensor, sigma_data: float, gamma: Gamma = "edm") -
     """Weight γ(σ) of a denoising loss on clean images; the paper leaves γ open, the official code takes EDM's.
 
     With SNR = σ_data²/σ², in units of 1/σ_data²: ``edm`` SNR + 1, ``snr`` SNR, ``constant`` 1, ``min-snr``
-    min(SNR, 5). So ``edm`` is ``snr`` + ``constant``, and ``min-snr`` bounds the heavy tail of ``snr``.
+    min(SNR, 5). So ``edm`` is ``snr`` + ``constant``, and ``min-snr`` bounds the heavy tail of ``snr``. ``velocity`` is
+    (1 + σ)²/σ², under which the loss is a square of a flow's velocities.
 
     Args:
         sigma: Noise levels, any shape.
@@ -107,6 +118,8 @@ def score_weight(sigma: torch.Tensor, sigma_data: float, gamma: Gamma = "edm") -
     """
     if gamma == "edm":
         return edm_weight(sigma, sigma_data)
+    if gamma == "velocity":
+        return (1 + 1 / sigma).square()
     snr = (sigma_data / sigma).square()
     weight = {"snr": snr, "constant": torch.ones_like(sigma), "min-snr": snr.clamp_max(MIN_SNR)}[gamma]
     return weight / sigma_data**2

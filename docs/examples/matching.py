@@ -12,7 +12,7 @@ import torch
 from sida.config.settings import Positive
 from sida.methods import SID
 from sida.methods.method import Net, RawTerms, Saw
-from sida.methods.sid import SiDLoss, mean_error
+from sida.methods.sid import SiDLoss
 from sida.training import MicroBatch
 
 
@@ -56,7 +56,7 @@ class MatchingLoss(SiDLoss):
         with torch.no_grad():
             noisy = x + sigma * given.draws["noise"]
             true = true_score(noisy, sigma, labels)
-            direction = (fake_score(noisy, sigma, labels) - true) / mean_error(x, true)
+            direction = (fake_score(noisy, sigma, labels) - true) / self.divisor(x, true, sigma)
         direction, x = given.whole(direction, x)
         return {"matching": x * direction}
 

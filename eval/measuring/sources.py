@@ -36,7 +36,7 @@ from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import by_content, sha256_file
 from sida.networks.file import load_network
 from sida.sampling import Drawer
-from sida.sampling.job import decoder_digest
+from sida.sampling.job import decoder_digest, guide_digest, open_guide, trained_sampler
 from sida.sampling.samplers import SeedStreams, to_uint8
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class MeasureSpec(Settings):
         protocol: Name, path or content of the protocol; the object has the loaded protocol.
         dataset: Data set for labels, image size, and references that are computed here.
         network: File of the network; None for other sources.
-        guide: File of a guiding network, for samplers with guidance.
+        guide: File of a guiding network, for samplers with guidance; ``null``: the network itself without a class.
         vae: Folder of the decoder of latent networks; None takes the registered one.
         label: Name for people.
         family: Group of rows in tables.
@@ -97,7 +97,7 @@ class MeasureSpec(Settings):
         if (kind in NETWORK_SAMPLERS) != (self.network is not None):
             needs = "a file" if kind in NETWORK_SAMPLERS else "null"
             raise SettingError("network", f"must be {needs} for sampler '{kind}'")
-        needed = {"python": "callable", "images": "path", "heun": "num_steps"}.get(str(kind))
+        needed = {"python": "callable", "images": "path", "heun": "num_steps", "flow": "num_steps"}.get(str(kind))
         if needed and needed not in self.sampler:
             raise SettingError(f"sampler.{needed}", "is missing", f"sampler '{kind}' needs it")
         if self.sampler.get("groups") not in (None, "trials", "classes"):
@@ -378,7 +378,7 @@ class NetworkSource:
         self._spec, self._dataset, self.path = spec, dataset, str(spec.network)
         self._protocol: Protocol = spec.protocol
         net, self.metadata = load_network(self.path, spec.device)
-        guide = load_network(spec.guide, spec.device)[0] if spec.guide else None
+        guide = open_guide(spec.guide, net, spec.device)
         sampler = read_sampler(spec.sampler)
         self.drawer = Drawer(sampler, net, guide, lambda: self._label_data, spec.vae, spec.device)
         decodes = self._protocol.quantisation == "truncate_unit"
@@ -391,6 +391,12 @@ class NetworkSource:
     def seen(self) -> Sketch | None:
         """Sketch of the images that the network and its parents have seen, by the header; None: unknown."""
         return read_sketch(self.metadata.get("images"))
+
+    @property
+    def trained(self) -> str:
+        """Steps of the generator's training where they are not those of the sampler, such as ``num_steps=4``."""
+        trained = trained_sampler(self.metadata, self.path)
+        return "" if trained is None else self.drawer.sampler.unlike(trained)
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -426,7 +432,7 @@ class NetworkSource:
         sampler = self.drawer.sampler
         return {
             "network": self.sha256,
-            "guide": sha256_file(self._spec.guide) if self._spec.guide else None,
+            "guide": guide_digest(self._spec.guide),
             "vae": decoder_digest(self._spec.vae),
             "sampler": {**sampler.facts(), "num_steps": sampler.steps},
             "labels_of": self._labels_digest,

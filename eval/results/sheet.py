@@ -64,7 +64,7 @@ class SheetRow:
         protocol: Protocol file (default: the preset's).
         second_protocol: Second protocol: the row's generator is measured under it, too, as ``<run>.<protocol>``.
         guide: Guiding network (a teacher of the preset, an asset id or a path) if the sampler, or the recipe of a
-            distilled row, has guidance.
+            distilled row, has guidance; ``null`` is the guided network itself without a class.
         nfe: Network evaluations per image of an external generator.
         saw: Networks that the generator met, e.g. ``loss:inception choice:inception`` (:mod:`eval.results.identity`),
             ``none`` or ``unknown``; empty takes the words of the method, and is unknown for a generator from outside.

@@ -24,6 +24,8 @@ from sida.files.text_files import read_text
 
 #: Digest of a file; empty where there is none or it is unknown.
 _Digest = Annotated[str, Pattern("[0-9a-f]*", "a digest in hexadecimal digits")]
+#: Settings of a sampler, such as ``num_steps=4``.
+_Settings = Annotated[str, Pattern(r"([a-z_]+=\w+(,[a-z_]+=\w+)*)?", "settings such as num_steps=4")]
 #: See :attr:`eval.results.identity.Identity.held_out`.
 _Share = Annotated[str, Pattern(r"(\d+/[1-9]\d*|unknown)?", "such as 3/50, or unknown")]
 
@@ -57,6 +59,7 @@ class Measurement:
     saw: str = ""  # networks that the generator met, where the record has them
     held_out: _Share = ""
     order: str = ""  # order of images of files, where it is not the stored one
+    trained: _Settings = ""  # steps of the generator's training where they are not those of the sampler
 
     @functools.cached_property
     def identity(self) -> Identity:
@@ -75,7 +78,7 @@ class Measurement:
 
 
 #: Columns that follow where a line has a value in one of them.
-FURTHER = ("origin", "saw", "held_out", "order")
+FURTHER = ("origin", "saw", "held_out", "order", "trained")
 #: Columns of all measurements of this suite.
 MEASUREMENT_COLUMNS = tuple(column.name for column in fields(Measurement) if column.name not in FURTHER)
 _OPTIONAL = {"kept_at"}
@@ -247,6 +250,10 @@ class Measurements:
     def nfe(self, run: str) -> int | None:
         """Network evaluations per image of a run; ``None`` for the data themselves."""
         return next((row.nfe for row in self._runs.get(run, ())), None)
+
+    def trained(self, run: str) -> str:
+        """Steps of a generator's training where it was measured with others, such as ``num_steps=4``; else empty."""
+        return next((row.trained for row in self._runs.get(run, ())), "")
 
 
 def measurements_file(path: str | Path) -> Path:

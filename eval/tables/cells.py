@@ -75,6 +75,7 @@ class TableLine:
     run: SheetRow | None
     nfe: int | None
     sources: dict[str, CellSource]
+    trained: str = ""  # see eval.results.summary.Measurements.trained
 
     @property
     def family(self) -> str:
@@ -104,7 +105,12 @@ class TableLine:
         given = getattr(self.spec, field)
         if given is not None:
             return str(given)
-        return str(self.nfe) if field == "nfe" and self.nfe else ""
+        return nfe_text(self.nfe, self.trained) if field == "nfe" else ""
+
+
+def nfe_text(nfe: int | None, trained: str = "") -> str:
+    """Network evaluations per image, with the steps of the training where they are others."""
+    return "" if not nfe else f"{nfe} (trained with {trained})" if trained else str(nfe)
 
 
 def resolve(
@@ -128,7 +134,7 @@ def resolve(
         }
         first = next((source.run for source in sources.values() if source.run), spec.run or "")
         nfe = int(spec.nfe) if spec.nfe and spec.nfe.isdecimal() and len(spec.nfe) < 10 else measurements.nfe(first)
-        line = TableLine(spec, runs.get(first), nfe, sources)
+        line = TableLine(spec, runs.get(first), nfe, sources, measurements.trained(first))
         if mode != "measured" or line.ours:
             lines.append(line)
     return lines

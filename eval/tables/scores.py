@@ -13,7 +13,7 @@ from eval.results.exchange import read_numbers
 from eval.results.sheet import SheetRow, check_cells
 from eval.results.stored import FROM_STORED
 from eval.results.summary import Estimate, Measurements
-from eval.tables.cells import CellSource, heading, measured_cell, require_in_column, resolve
+from eval.tables.cells import CellSource, heading, measured_cell, nfe_text, require_in_column, resolve
 from eval.tables.latex import escape, latex_cell
 from eval.tables.layout import ColumnSpec, RowSpec, TableLayout, expand, load_layout
 from eval.tables.model import BLANK, Cell, Row, Table
@@ -119,7 +119,8 @@ def markdown_row(score: Score, columns: Sequence[ColumnSpec]) -> str:
 
 def _cell(score: Score, column: ColumnSpec) -> Cell:
     if (key := column.metric) is None:
-        text = {"label": score.name, "family": score.family, "nfe": str(score.nfe or "")}.get(str(column.field))
+        trained = str(score.records[0].get("trained", ""))
+        text = {"label": score.name, "family": score.family, "nfe": nfe_text(score.nfe, trained)}.get(str(column.field))
         return Cell(text) if text else BLANK
     estimate = None
     if values := score.values(key):

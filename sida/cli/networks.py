@@ -6,11 +6,13 @@ from typing import Any
 
 from sida.assets.registry import check_network
 from sida.cli.main import Verb, add_whole, existing
+from sida.config.families import NULL_LABEL
 from sida.config.settings import from_mapping, load_spec
 from sida.errors import one_line
 
 _CONVERT_HELP = (
-    "Convert a published pickle (EDM, EDM2, SiD, SiDA, GDD) or a state dict to safetensors; executes nothing."
+    "Convert a published pickle (EDM, EDM2, SiD, SiDA, GDD) or state dict (SiT, REPA, DiT) to safetensors; executes "
+    "nothing."
 )
 _CONVERT_EXAMPLES = """examples:
   sida convert edm-cifar10-32x32-uncond-vp.pkl teacher.safetensors
@@ -19,6 +21,8 @@ _CONVERT_EXAMPLES = """examples:
   sida convert training-state.pt net.safetensors --key net
   sida convert hf://OWNER/REPOSITORY/network.pkl net.safetensors      (also https://...; #sha256=DIGITS is enforced)
   sida convert weights.pt net.safetensors --network config.json    (a plain state dict: {"class": ..., "kwargs": ...})
+  sida convert SiT-XL-2-256.pt sit.safetensors --network-class SiTPrecond    (or REPAPrecond, DiTPrecond: the file does
+                     not say which; its sizes come from the tensors, and a wrong class is noticed by one step)
 """
 
 
@@ -28,11 +32,17 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=check_network, metavar="IN.pkl", help=source)
     parser.add_argument("target", metavar="OUT.safetensors", help="file to write")
     parser.add_argument("--key", default="ema", help="entry with the network, or prefix of its names (default: ema)")
-    parser.add_argument("--network-class", metavar="NAME", help="class to use instead of the class named in the file")
+    named = "class to use instead of the class named in the file; of a state dict of SiT, REPA or DiT: its class"
+    parser.add_argument("--network-class", metavar="NAME", help=named)
     architecture = "architecture of a plain state dict: JSON text or file with class and kwargs"
     parser.add_argument("--network", metavar="CONFIG", help=architecture)
     parser.add_argument("--method", help="recorded in the header, e.g. sid, sida, sid2a, teacher")
     parser.add_argument("--dataset", help="recorded in the header")
+
+
+def _guide(text: str) -> str:
+    """A network's name, or the word for the null label."""
+    return text if text == NULL_LABEL else check_network(text)
 
 
 def _convert(args: argparse.Namespace) -> None:
@@ -139,14 +149,17 @@ _SAMPLE_EXAMPLES = """examples:
   sida sample --network TEACHER --seeds 0-49999 --out teacher.npz --sampler heun:18
   sida sample --network EDM-IMAGENET64 --sampler heun:256,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003 --out i64
   sida sample --network EDM2 --sampler heun:32,guidance=1.4 --gnet EDM2-XS-UNCOND --vae VAE-FOLDER --out img512
+  sida sample --network SIT --sampler flow:250,method=euler_maruyama,guidance=1.5,guidance_channels=3 --gnet null ...
   torchrun --nproc-per-node 4 --no-python sida sample --network NET --seeds 0-49999 --out samples/   (shared shards)
 
 samplers:
-  one_step[:STEPS]   the distilled generators (init_sigma: that of the file, else 2.5); after a colon or comma
-                     kernels=fused, as for heun: several times faster on a GPU, with other rounding; recorded with the
-                     samples
+  one_step[:STEPS]   the distilled generators (steps, init_sigma, noise and step_levels: those of the file); after a
+                     colon or comma kernels=fused, as for heun: several times faster on a GPU, with other rounding;
+                     recorded with the samples
   heun:STEPS         the teachers; settings follow as key=number: sigma_min, sigma_max, rho, S_churn, S_min, S_max,
-                     S_noise, guidance, dtype, kernels
+                     S_noise, guidance, guidance_channels, guidance_min, guidance_max, dtype, kernels
+  flow:STEPS         teachers of velocities (SiT, REPA) on equal steps of time: method (euler, heun, euler_maruyama),
+                     last_step, guidance and its settings, dtype; guidance by the null label: --gnet null
   data               real images drawn with replacement (needs --dataset, no --network)
 
 Seed s gives the same image in any shard, order or number of processes, byte for byte at equal --batch on one kind
@@ -168,7 +181,9 @@ def _sample_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--class-labels", metavar="RULE", help=f"{rule} or a class")
     parser.add_argument("--dataset", help="name in config/datasets.yaml, or a spec (JSON text or file)")
-    parser.add_argument("--gnet", type=check_network, metavar="FILE", help="guiding network")
+    parser.add_argument(
+        "--gnet", type=_guide, metavar="FILE", help="guiding network, or null: the network itself, unlabelled"
+    )
     decoder = "decoder of latent networks (diffusers AutoencoderKL)"
     parser.add_argument("--vae", type=existing("--vae"), metavar="DIR", help=decoder)
     parser.add_argument("--grid", metavar="PNG", help="also write a picture: a row per class, seeds from the first one")

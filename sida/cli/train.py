@@ -25,7 +25,10 @@ T = TypeVar("T")
 _OPTIONS = {
     "method": ("METHOD", "name, or a custom module:object; overrides the spec's"),
     "teacher": ("PATH", "network of the teacher; overrides the spec's"),
-    "guide": ("PATH", "guiding network of the teacher (with guidance in the recipe)"),
+    "guide": (
+        "PATH",
+        "guiding network of the teacher, or null: the teacher without a class (with guidance in the recipe)",
+    ),
     "init": ("PATH", "generator to start from (sid2a); overrides the spec's"),
 }
 

@@ -78,8 +78,14 @@ class Family:
         return self.decoder if self.decoder is not None and channels == self.decoder.channels else None
 
 
+#: Networks of a class from outside that names no family of its own.
+CUSTOM = Family(name="custom", title="Custom", like="edm", augmentation=False)
 #: Networks with the preconditioning of EDM, VP, VE or GDD.
 EDM = Family(name="edm", title="EDM")
+#: Transformers that predict a velocity on straight paths: SiT's and REPA's.
+FLOW = Family(name="flow", title="Flow", like="edm", augmentation=False)
+#: DiT's transformers, which predict noise on 1,000 steps.
+DIT = Family(name="dit", title="DiT", like="edm", augmentation=False)
 #: EDM2's networks.
 EDM2 = Family(
     name="edm2",
@@ -126,6 +132,10 @@ def check_guide_images(guided: Mapping[str, Any], guide: Mapping[str, Any]) -> N
     check_images(guided, {**guide, "label_dim": guide.get("label_dim") or None}, "the guide")
 
 
+#: Word for a guide: the guided network itself without a class (classifier-free guidance).
+NULL_LABEL = "null"
+
+
 def check_guidance(guidance: float, guide: object) -> None:
     """Checks that a guiding network is named where there is guidance, and only there.
 
@@ -137,7 +147,11 @@ def check_guidance(guidance: float, guide: object) -> None:
         SettingError: One comes without the other.
     """
     if guidance != 1 and guide is None:
-        raise SettingError("guidance", f"{guidance:g} needs a guiding network", "name one as guide, or set 1")
+        raise SettingError(
+            "guidance",
+            f"{guidance:g} needs a guiding network",
+            f"name one as guide, or '{NULL_LABEL}' for its null label, or set 1",
+        )
     if guidance == 1 and guide is not None:
         raise SettingError("guide", "guides nothing with a guidance of 1", "set guidance, or remove the guide")
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from sida.config.datasets import DatasetConfig
 from sida.config.families import WeightNorm, check_guidance
 from sida.config.lookup import MONITOR
+from sida.config.samplers import InitSigma, StepLevels, StepNoise, check_steps
 from sida.config.settings import (
     CheckedAs,
     Count,
@@ -94,7 +95,12 @@ class RecipeEvaluation(EvaluationPoints):
 
 
 #: Weights over noise levels of the fake score's and discriminator's losses, see :func:`sida.noise.score_weight`.
-Gamma = Literal["edm", "snr", "constant", "min-snr"]
+Gamma = Literal["edm", "snr", "constant", "min-snr", "velocity"]
+#: Distributions of noise levels, and weights of the generator's score term, see :mod:`sida.methods.levels`.
+LevelDistribution = Literal["lognormal", "beta"]
+ScoreWeight = Literal[
+    "error", "one_minus_t", "one_minus_t_squared", "inverse_t", "inverse_t_squared", "snr", "snr_sqrt"
+]
 #: Images over which the cross-entropy of the logits is averaged before weighting: the batch (as in the paper) or each.
 Pool = Literal["batch", "sample"]
 #: Settings that do not decide the result.
@@ -202,6 +208,8 @@ class TeacherTraining(TrainingSettings):
     """How a preset's teacher is trained.
 
     Attributes:
+        loss: Loss: ``edm``: of denoised images at log-normal levels; ``velocity``: flow matching, of velocities at
+            uniform times (SiT's), for networks of flows and any others.
         betas: Adam's β₁ and β₂.
         eps: Adam's ε.
         P_mean: Mean of ln σ.
@@ -217,6 +225,7 @@ class TeacherTraining(TrainingSettings):
             result.
     """
 
+    loss: Literal["edm", "velocity"] = "edm"
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: Positive = 1e-8
     P_mean: Finite = -1.2
@@ -229,6 +238,10 @@ class TeacherTraining(TrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        edm = {"P_mean": -1.2, "P_std": 1.2, "sigma_data": 0.5} if self.loss == "velocity" else {}
+        for name, default in edm.items():
+            if getattr(self, name) != default:
+                raise SettingError(name, "has no effect with the loss 'velocity'", "remove it")
         if len(set(self.power_ema)) < len(self.power_ema):
             raise SettingError("power_ema", f"must be different numbers, got {list(self.power_ema)}")
 
@@ -261,9 +274,10 @@ class TeacherConfig(TeacherTraining, RunConfig):
 WEIGHT_NORMS = ("weight_norm", "fake_score_weight_norm")
 #: Settings that only some methods read (:attr:`sida.methods.Method.settings`); every method reads the others.
 METHOD_SETTINGS = frozenset({
-    "P_mean", "P_std", "adversarial_kimg", "adversarial_pool", "alpha", "augment", "fake_score_lr",
-    "fake_score_weight_norm", "gamma", "grad_clip_value", "guidance", "kernels", "lambda_adv", "lambda_d",
-    "lambda_fake_score", "lambda_sid", "logvar", "sigma_data", "t_max", "weight_norm",
+    "P_mean", "P_std", "adversarial_kimg", "adversarial_pool", "alpha", "augment", "discriminator_gamma",
+    "fake_score_lr", "fake_score_weight_norm", "gamma", "grad_clip_value", "gradient", "guidance", "kernels",
+    "lambda_adv", "lambda_d", "lambda_fake_score", "lambda_sid", "level_distribution", "logvar", "noise", "num_steps",
+    "score_weight", "sigma_data", "step_levels", "t_max", "time_beta", "weight_norm",
 })  # fmt: skip
 
 
@@ -280,7 +294,21 @@ class Recipe(TrainingSettings):
         generator_betas: The generator's β₁ and β₂ where they differ; null takes ``betas``.
         eps: Adam's ε; null takes 1e-8, or 1e-6 with float16.
         t_max: Largest generator time, of 1000.
-        init_sigma: σ_init of the generator; null takes the official one.
+        init_sigma: σ_init of the generator; null takes the official one, ``infinite`` is pure noise (flows).
+        num_steps: Steps n of the generator. In each iteration their number is drawn uniformly from 1 to n; the fake
+            score learns from the images after that many steps, and so does the generator.
+        noise: Noise that a step after the first adds: ``fresh``, or ``fixed``: always the first step's.
+        gradient: Steps through which the generator learns: the ``last`` of those taken, or ``all``.
+        step_levels: Levels of the steps: ``sigma``: σ_init (1 − i/n); ``time``: t_init (1 − i/n) with a flow's time
+            t = σ / (1 + σ).
+        level_distribution: Distribution of the noise levels of both steps in place of the method's own:
+            ``lognormal``: ln σ ~ N(P_mean, P_std²), a logit-normal time of a flow; ``beta``: a flow's time
+            t = σ / (1 + σ) ~ Beta(a, b). null is the method's own.
+        time_beta: a and b of ``beta`` at the beginning, and thousands of images over which both fall to 1 by half a
+            cosine (0: never); [1, 1, 0] is a uniform time.
+        score_weight: Weight of the generator's score term, and of its adversarial one in SiDA: ``error``: one over the
+            teacher's mean error of the image; ``one_minus_t`` (SiD-DiT's), ``one_minus_t_squared``, ``inverse_t``,
+            ``inverse_t_squared``, ``snr`` ((1 − t)²/t²), ``snr_sqrt``: functions of a flow's time.
         P_mean: Mean of ln σ in the fake score's loss; null takes the official one.
         P_std: Standard deviation of ln σ; null takes the official one.
         lambda_sid: Weight of the SiD term.
@@ -293,7 +321,9 @@ class Recipe(TrainingSettings):
         grad_clip_value: Value clip of the fake score's gradients; 0 is off, null takes the official value.
         dropout: Dropout of student and fake score; null keeps the teacher's.
         gamma: Weight over noise levels of the fake score's and discriminator's terms: ``edm`` (the official code),
-            ``snr``, ``constant`` or ``min-snr``, see :func:`sida.noise.score_weight`.
+            ``snr``, ``constant``, ``min-snr`` or ``velocity`` (a square of velocities), see
+            :func:`sida.noise.score_weight`.
+        discriminator_gamma: Weight over noise levels of the discriminator's term; null takes ``gamma``.
         adversarial_pool: ``batch`` (the paper's in-batch fakeness) or ``sample``, see
             :class:`sida.methods.sid.SiDALoss`.
         weight_norm: Forced weight normalisation of an EDM2 student; null takes the official mode.
@@ -311,6 +341,9 @@ class Recipe(TrainingSettings):
             GDD's). The network's file records it, and sampling uses it.
         kernels: ``torch``, or ``fused``: several times faster on a GPU, with other rounding (docs/measurements.md).
         cuda_graphs: On a GPU, record a step's kernels once and replay them; the numbers stay the same.
+        network_options: Options of the teacher, fake score and student that replace those of the teacher's file, of
+            those that no parameter depends on: where the discriminator of a transformer looks (``logits``,
+            ``encoder_depth``, ``feature_blocks``).
         options: Settings that only the method has, see :class:`sida.methods.Method`.
     """
 
@@ -319,7 +352,14 @@ class Recipe(TrainingSettings):
     generator_betas: tuple[Beta, Beta] | None = None
     eps: Positive | None = None
     t_max: Annotated[float, Range(above=0, most=1000)] = 800.0
-    init_sigma: Positive | None = None
+    init_sigma: InitSigma | None = None
+    num_steps: Count = 1
+    noise: StepNoise = "fresh"
+    gradient: Literal["last", "all"] = "last"
+    step_levels: StepLevels = "sigma"
+    level_distribution: LevelDistribution | None = None
+    time_beta: tuple[Positive, Positive, NotNegative] = (1.0, 1.0, 0.0)
+    score_weight: ScoreWeight = "error"
     P_mean: Finite | None = None
     P_std: Positive | None = None
     lambda_sid: NotNegative = 100.0
@@ -332,6 +372,7 @@ class Recipe(TrainingSettings):
     grad_clip_value: NotNegative | None = None
     dropout: Fraction | None = None
     gamma: Gamma = "edm"
+    discriminator_gamma: Gamma | None = None
     adversarial_pool: Pool = "batch"
     weight_norm: WeightNorm | None = None
     fake_score_weight_norm: WeightNorm | None = None
@@ -343,12 +384,26 @@ class Recipe(TrainingSettings):
     half: Literal["float16", "bfloat16"] = "float16"
     kernels: Literal["torch", "fused"] = "torch"
     cuda_graphs: bool = True
+    network_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unread = {"noise": "fresh", "gradient": "last", "step_levels": "sigma"} if self.num_steps == 1 else {}
+        for name, default in unread.items():
+            if getattr(self, name) != default:
+                raise SettingError(name, "has no effect with one step", "set num_steps, or remove it")
+        if self.init_sigma is not None:
+            check_steps(self.num_steps, self.init_sigma, self.step_levels)
+        if self.level_distribution != "beta" and self.time_beta != (1.0, 1.0, 0.0):
+            raise SettingError("time_beta", "is of level_distribution beta", "set that, or remove it")
+        if self.level_distribution is not None and self.t_max != 800.0:
+            raise SettingError("t_max", "has no effect with level_distribution", "remove one of them")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StudentConfig(Recipe, RunConfig):
-    """A one-step generator to distil from a teacher.
+    """A generator of one step or a few to distil from a teacher.
 
     Attributes:
         method: Name in :data:`sida.methods.METHODS` (docs/methods.md), or ``module:object`` of one's own.
@@ -357,7 +412,7 @@ class StudentConfig(Recipe, RunConfig):
             score and optimizers without the adversarial term, the control for SiD2A), uni-instruct, realsid and
             realuid, refused by the others.
         guide: Path of the guiding network, with ``guidance`` other than 1: for as many pixels and channels as the
-            teacher, with as many classes or none.
+            teacher, with as many classes or none. ``null``: the teacher itself without a class.
         alpha: α of the SiD term; null takes the official one.
         evaluation: null, or ``{every_kimg, monitor: "module:factory", kwargs, ...}``; decides the network that is kept.
     """
@@ -388,7 +443,7 @@ class ResolvedConfig(StudentConfig):
 
     betas: tuple[Beta, Beta]
     eps: Positive
-    init_sigma: Positive
+    init_sigma: InitSigma
     P_mean: Finite
     P_std: Positive
     lambda_d: NotNegative

@@ -14,13 +14,33 @@ from sida.files.text_files import number_in
 
 #: Settings that each kind of sampler reads; :func:`sida.sampling.samplers.draw_batch` draws with those of a network.
 SAMPLER_KINDS = {
-    "one_step": {"init_sigma", "num_steps", "kernels"},
+    "one_step": {"init_sigma", "num_steps", "noise", "step_levels", "kernels"},
     "heun": {
         "num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance",
-        "dtype", "kernels",
+        "guidance_channels", "guidance_min", "guidance_max", "dtype", "kernels",
+    },
+    "flow": {
+        "num_steps", "method", "last_step", "guidance", "guidance_channels", "guidance_min", "guidance_max", "dtype",
+        "kernels",
     },
     "data": set[str](),
 }  # fmt: skip
+
+
+#: Word for the level of pure noise, ``init_sigma`` = ∞.
+INFINITE = "infinite"
+#: σ_init of a generator's steps.
+InitSigma = Positive | Literal["infinite"]
+#: Noise that a step after the first adds: drawn anew, or the first step's.
+StepNoise = Literal["fresh", "fixed"]
+#: Whether the levels of steps fall in equal parts of σ or of a flow's time t = σ / (1 + σ).
+StepLevels = Literal["sigma", "time"]
+#: Settings that are younger than the first recorded samplers, whose records hold them only where they are not default.
+_YOUNGER = (
+    "kernels", "noise", "step_levels", "method", "last_step", "guidance_channels", "guidance_min", "guidance_max",
+)  # fmt: skip
+#: Methods of ``flow``: evaluations of a step.
+FLOW_METHODS = {"euler": 1, "heun": 2, "euler_maruyama": 1}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,22 +48,36 @@ class Sampler(Settings):
     """A sampler with its settings; keys as in :func:`sida.sampling.heun`.
 
     Attributes:
-        kind: ``one_step`` (with ``num_steps`` > 1: few steps), ``heun``, or ``data`` (resampled real images, which give
-            the lowest distance that can be expected).
-        init_sigma: σ_init of ``one_step``.
-        num_steps: Steps n, which take 2n − 1 evaluations for ``heun``; by default 1 for ``one_step``, 18 for ``heun``.
+        kind: ``one_step`` (with ``num_steps`` > 1: few steps), ``heun``, ``flow`` (equal steps of a flow's time from
+            noise to the image, for networks of velocities), or ``data`` (resampled real images, which give the lowest
+            distance that can be expected).
+        init_sigma: σ_init of ``one_step``; ``infinite``: pure noise, for networks of flows, which have this level.
+        num_steps: Steps n, which take 2n − 1 evaluations for ``heun`` and 2n for ``flow`` with the method ``heun``; by
+            default 1 for ``one_step``, 18 for ``heun``, 250 for ``flow``.
+        noise: Noise that a step after the first adds (``one_step``): ``fresh``, or ``fixed``: always the first step's.
+        step_levels: Levels of the steps i = 0 … n − 1 (``one_step``): ``sigma``: σ_init (1 − i/n); ``time``: t_init
+            (1 − i/n) with a flow's time t = σ / (1 + σ), which is 1 for ``infinite``.
         sigma_min, sigma_max: Range of the noise levels of ``heun``.
         rho: Exponent of the noise levels of ``heun``.
         S_churn, S_min, S_max, S_noise: Fresh noise in each step of ``heun``: amount, range of noise levels, strength.
-        guidance: Strength of guidance (``heun``); values other than 1 need a guiding network.
+        method: Method of ``flow``: ``euler``, ``heun``, or ``euler_maruyama``, the stochastic one of SiT and REPA with
+            diffusion t, which takes n − 1 noisy steps to t = ``last_step`` and then one without noise.
+        last_step: Length of that last step.
+        guidance: Strength of guidance (``heun``, ``flow``); values other than 1 need a guiding network, or the null
+            label of the network.
+        guidance_channels: Number of leading channels that are guided; null is all. Published FIDs of DiT and SiT have 3
+            of 4.
+        guidance_min, guidance_max: Levels σ with guidance; a flow's time t is the level t / (1 − t).
         dtype: ``float64`` or ``float32``; null takes the type of the original tools for the network's family.
         kernels: Kernels of the networks: ``torch``, or ``fused`` (several times faster on a GPU, with other rounding;
             docs/measurements.md).
     """
 
     kind: Annotated[str, OneOf(SAMPLER_KINDS.keys)]
-    init_sigma: Positive = 2.5
+    init_sigma: InitSigma = 2.5
     num_steps: Count | None = None
+    noise: StepNoise = "fresh"
+    step_levels: StepLevels = "sigma"
     sigma_min: Positive = 0.002
     sigma_max: Positive = 80.0
     rho: Annotated[float, Range(least=0.1, most=1000)] = 7.0
@@ -51,14 +85,24 @@ class Sampler(Settings):
     S_min: NotNegative = 0.0
     S_max: float = math.inf
     S_noise: Positive = 1.0
+    method: Literal["euler", "heun", "euler_maruyama"] = "heun"
+    last_step: Annotated[float, Range(above=0, below=1)] = 0.04
     guidance: Finite = 1.0
+    guidance_channels: Count | None = None
+    guidance_min: NotNegative = 0.0
+    guidance_max: float = math.inf
     dtype: Literal["float32", "float64"] | None = None
     kernels: Literal["torch", "fused"] = "torch"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kind == "heun" and self.steps < 2:
+        least = 2 if self.kind == "heun" or (self.kind == "flow" and self.method == "euler_maruyama") else 1
+        if self.steps < least:
             raise SettingError("num_steps", f"must be at least 2, got {self.steps}")
+        if self.kind == "one_step":
+            check_steps(self.steps, self.init_sigma, self.step_levels)
+        if not self.guidance_min <= self.guidance_max:
+            raise SettingError("guidance_min", f"{self.guidance_min} is above guidance_max = {self.guidance_max}")
         if not self.sigma_min < self.sigma_max:
             fault = f"must lie between 0 and sigma_max = {self.sigma_max}, got {self.sigma_min}"
             raise SettingError("sigma_min", fault)
@@ -71,7 +115,7 @@ class Sampler(Settings):
     @property
     def steps(self) -> int:
         """Number of steps; the default if ``num_steps`` is None."""
-        return self.num_steps or (18 if self.kind == "heun" else 1)
+        return self.num_steps or {"heun": 18, "flow": 250}.get(self.kind, 1)
 
     @property
     def nfe(self) -> int:
@@ -79,7 +123,8 @@ class Sampler(Settings):
 
         Heun's method takes two per step, except one for the last step.
         """
-        return {"one_step": self.steps, "heun": 2 * self.steps - 1, "data": 0}[self.kind]
+        of_flow = FLOW_METHODS[self.method] * self.steps
+        return {"one_step": self.steps, "heun": 2 * self.steps - 1, "flow": of_flow, "data": 0}[self.kind]
 
     def given(self) -> dict[str, Any]:
         """Kind, steps and the settings that differ from their defaults, as :func:`read_sampler` takes them."""
@@ -88,15 +133,51 @@ class Sampler(Settings):
         return changed | ({"num_steps": self.steps} if "num_steps" in SAMPLER_KINDS[self.kind] else {})
 
     def facts(self) -> dict[str, Any]:
-        """The settings that decide the images, as JSON values for records; ``kernels`` only if it is not ``torch``."""
+        """The settings that decide the images, as JSON values for records; the youngest where they are not default."""
         facts = {key: value for key, value in dataclasses.asdict(self).items() if value != math.inf}
-        return {key: value for key, value in facts.items() if (key, value) != ("kernels", "torch")}
+        defaults = {field.name: field.default for field in dataclasses.fields(self) if field.name in _YOUNGER}
+        return {key: value for key, value in facts.items() if defaults.get(key, ...) != value}
+
+    @property
+    def of_steps(self) -> dict[str, Any]:
+        """Arguments of :func:`sida.sampling.samplers.multi_step`."""
+        fixed = self.noise == "fixed"
+        return {
+            "num_steps": self.steps, "init_sigma": self.init_sigma, "step_levels": self.step_levels, "fixed": fixed,
+        }  # fmt: skip
+
+    def unlike(self, trained: "Sampler") -> str:
+        """Differences of a generator's steps in its training from these, such as ``num_steps=4``; empty without."""
+        if self.kind != "one_step" or trained.kind != "one_step":
+            return ""
+        own, its = ({**one.of_steps, "noise": one.noise} for one in (self, trained))
+        # One step adds no noise and has no second level.
+        names = ("num_steps", "noise", "step_levels") if max(self.steps, trained.steps) > 1 else ()
+        return ",".join(f"{name}={its[name]}" for name in names if own[name] != its[name])
 
 
-def read_sampler(value: Sampler | Mapping[str, Any] | str, where: str = "sampler") -> Sampler:
+def check_steps(num_steps: int, init_sigma: float | str, step_levels: StepLevels) -> None:
+    """Checks that a generator's steps after the first have levels.
+
+    Raises:
+        SettingError: Equal parts of an infinite σ.
+    """
+    if num_steps > 1 and init_sigma == INFINITE and step_levels == "sigma":
+        raise SettingError("step_levels", "'sigma' has no levels below an infinite init_sigma", "set it to time")
+
+
+def read_sampler(
+    value: Sampler | Mapping[str, Any] | str, where: str = "sampler", trained: Mapping[str, Any] | None = None
+) -> Sampler:
     """Reads a sampler from a mapping of its fields, or from text such as ``heun:18,S_churn=40``.
 
-    The number after the colon is ``num_steps``; settings follow as ``key=number``.
+    The number after the colon is ``num_steps``; settings follow as ``key=value``.
+
+    Args:
+        value: The sampler.
+        where: Place named in errors.
+        trained: Sampler of the generator's training, whose settings a sampler of the same kind takes where it does not
+            give others.
 
     Raises:
         UserError: The kind or a key is unknown, the kind does not read a key, or a value is out of range.
@@ -104,6 +185,8 @@ def read_sampler(value: Sampler | Mapping[str, Any] | str, where: str = "sampler
     if isinstance(value, Sampler):
         return value
     mapping = _parsed(value, where) if isinstance(value, str) else value
+    if trained is not None and trained.get("kind") == mapping.get("kind"):
+        mapping = {**trained, **mapping}
     sampler = from_mapping(Sampler, mapping, where)
     for key in mapping:
         if key not in {"kind", *SAMPLER_KINDS[sampler.kind]}:

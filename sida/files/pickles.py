@@ -38,8 +38,8 @@ READER = "sida.files.pickles:Reader"
 AGAIN, _METHOD = "download it again", "method "
 #: Remedy for weights without an architecture of this package.
 FOREIGN_WEIGHTS = (
-    "name the architecture (sida convert FILE OUT.safetensors --network config.json), or draw the images by a Python "
-    "function (docs/score.md, 'A function')"
+    "name the architecture (sida convert FILE OUT.safetensors --network config.json; of SiT, REPA and DiT the class "
+    "alone, --network-class), or draw the images by a Python function (docs/score.md, 'A function')"
 )
 SAVED_WHOLE = f"save its weights (torch.save(net.state_dict(), FILE)), then {FOREIGN_WEIGHTS}; or save TorchScript"
 #: Elements of a piece of a tensor.
@@ -246,7 +246,7 @@ _KNOWN: dict[str, Any] = {
         "getattr": _method}.items()},
 }  # fmt: skip
 _INERT = ("torch.nn.modules.", "torch.nn.parameter.Parameter", "torch.device", "torch.serialization._get_layout",
-          "torch.utils.hooks.RemovableHandle")  # fmt: skip
+          "torch.utils.hooks.RemovableHandle", "argparse.Namespace")  # fmt: skip
 _CONSTANTS = (
     "float32", "float16", "float64", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool", "bool_", "strided",
     "contiguous_format", "channels_last", "preserve_format",

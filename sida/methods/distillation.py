@@ -20,9 +20,10 @@ from typing import Any
 
 import torch
 
+from sida.config.families import NULL_LABEL
 from sida.config.lookup import code_sha256, is_ours, load_object
 from sida.config.recipe import EvaluationSettings, ResolvedConfig, StudentConfig
-from sida.config.samplers import Sampler
+from sida.config.samplers import INFINITE, Sampler
 from sida.config.settings import from_mapping
 from sida.data import Dataset
 from sida.data.dataset import read_sketch
@@ -30,10 +31,11 @@ from sida.errors import UserError
 from sida.files.atomic import by_content, sha256_file
 from sida.methods.method import Parts
 from sida.methods.registry import DEFAULTS, METHODS, DistillConfig, find_method, resolve_recipe
-from sida.networks import family_of
+from sida.networks import adjusted, architecture, family_of
 from sida.networks.file import load_network, read_metadata
-from sida.networks.unet import checkpoint_blocks
+from sida.networks.precond import checkpoint_blocks, no_noise_level
 from sida.sampling import Drawer
+from sida.sampling.flows import Unlabelled
 from sida.sampling.samplers import check_guide_fits
 from sida.training.batches import StepBatches
 from sida.training.iteration import StudentTrainer
@@ -73,7 +75,8 @@ def student_digest(
     if options := recorded(config.options):
         settings["options"] = options
     for path in ("teacher", "init", "guide"):
-        settings.pop(path, None)
+        if settings.get(path) != NULL_LABEL:
+            settings.pop(path, None)
     if settings.get("evaluation") is not None:
         settings["evaluation"] = evaluation_facts(settings["evaluation"], config.dataset, f"{where}.evaluation")
     own = METHODS[config.method].official["edm"] if config.method in METHODS else {}
@@ -116,7 +119,8 @@ def distill(
     """
     run = Run.opened(DistillConfig, config, outdir, where)
     given, dataset, device = run.config, run.dataset, run.device
-    paths = {"teacher": given.teacher, "init": given.init} | ({"guide": given.guide} if given.guide else {})
+    guide = given.guide if given.guide != NULL_LABEL else None
+    paths = {"teacher": given.teacher, "init": given.init} | ({"guide": guide} if guide else {})
     headers = {role: read_metadata(path) for role, path in paths.items() if path}
     parents = {role: path and sha256_file(path) for role, path in paths.items()}
     networks = {role: header["network"] for role, header in headers.items()}
@@ -148,8 +152,10 @@ def make_trainer(
     if config.fp16 and device.type != "cuda":
         raise UserError(f"{where}.fp16", "float16 needs device 'cuda'", "set fp16 to false")
     paths = {role: path for role in ("teacher", "guide", "init") if (path := getattr(config, role)) is not None}
-    nets: dict[str, Any] = {role: load_network(path, device)[0] for role, path in paths.items()}
+    nets: dict[str, Any] = {role: load_network(path, device)[0] for role, path in paths.items() if path != NULL_LABEL}
     teacher, guide = nets["teacher"], nets.get("guide")
+    if config.init_sigma == INFINITE and getattr(teacher, "noise_limit", None) is None:
+        raise no_noise_level(teacher, f"{where}.init_sigma")
     for role, net in nets.items():
         place = f"{where}.{role}: {paths[role]}"
         if net is guide:
@@ -158,11 +164,15 @@ def make_trainer(
             check_shapes(net, dataset, place)
         if role != "init" and device.type == "cuda":
             net.use_fp16, net.half_dtype = config.fp16, getattr(torch, config.half)
+        if net is not guide and config.network_options:
+            net.adjust(adjusted(architecture(net), config.network_options, f"{where}.network_options")[1])
         if role != "init" and config.checkpointing:
             # The gradients of the generator pass through the teacher.
             checkpoint_blocks(net, f"{where}.checkpointing")
     method = find_method(config.method, f"{where}.method")
     options, initial = method.read_options(config.options, f"{where}.options"), nets.get("init", teacher)
+    if config.guide == NULL_LABEL:
+        guide = Unlabelled(teacher, f"{where}.guide")
     return Parts(method, config, options, family_of(teacher), teacher, initial, device, where, guide).trainer()
 
 

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from sida import networks, training
+from sida.config.recipe import StudentConfig
 from sida.config.settings import Count, Fraction, NotNegative, Positive, Range, Settings
 from sida.errors import SettingError
 from sida.late import Tensor, torch
+from sida.methods.levels import LeveledLoss, level_divisor
 from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, Saw, ScoreLoss
 from sida.methods.sid import RATIO_RANGE, SiDLoss, both_labels, density_ratio, of_each
-from sida.noise import SIGMA_MAX, SIGMA_MIN, Draw, Draws, indexed_sigma, lognormal_sigma, uniform, unit_noise
+from sida.noise import SIGMA_MAX, SIGMA_MIN, Draw, Draws, indexed_sigma, lognormal_sigma, unit_noise
 
 
 @dataclasses.dataclass(eq=False)
@@ -83,15 +85,27 @@ class DMDOptions(Settings):
         generator_levels: Smallest and largest index of the generator's noise levels, of 1000 Karras levels from 0.002
             to 80.
         fake_score_levels: Smallest and largest index of the fake score's noise levels.
+        fake_score_steps: Steps of the fake score (and of DMD2's heads) for each step of the generator.
+        clip_norm: Largest norm of the generator's gradient; 0 means no clipping.
         fake_score_clip_norm: Largest norm of the gradient of the fake score and its heads; 0 means no clipping.
         lr_rampup_kimg: Thousands of images over which the rates rise linearly from 0 (500 steps in the official code);
             0 means no ramp-up.
+        error_eps: Added to the teacher's error that the difference of the scores is divided by.
     """
 
     generator_levels: tuple[Level, Level] = (20, 980)
     fake_score_levels: tuple[Level, Level] = (0, 999)
+    fake_score_steps: Count = 1
+    clip_norm: NotNegative = 10.0
     fake_score_clip_norm: NotNegative = 10.0
     lr_rampup_kimg: NotNegative = 0.0
+    error_eps: NotNegative = 0.0
+
+    def check(self, config: StudentConfig) -> None:
+        """Refuses indices of levels beside another distribution of levels."""
+        given = {"generator_levels", "fake_score_levels"} & config.options.keys()
+        if config.level_distribution is not None and given:
+            raise SettingError(f"options.{min(given)}", "has no effect with level_distribution", "remove one of them")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,7 +115,7 @@ class DMDOptions(Settings):
 
 
 @dataclasses.dataclass(eq=False)
-class DMDLoss(ScoreLoss):
+class DMDLoss(LeveledLoss):
     """Losses of DMD without its regression term. With images x = G(z) and noise n of level σ:
 
         kl = ½ (x − stopgrad[x − g])²,    g = (f_ψ − f_φ) / mean |x − f_φ|              (generator)
@@ -111,25 +125,33 @@ class DMDLoss(ScoreLoss):
 
     Attributes:
         options: Noise levels.
+        P_mean, P_std: Mean and standard deviation of ln σ of log-normal levels.
 
     Source: DMD (arXiv:2311.18828), algorithms 1 and 2; the levels of tianweiy/DMD2:main/edm/edm_guidance.py.
     """
 
     options: DMDOptions = dataclasses.field(default_factory=DMDOptions)
+    P_mean: float = dataclasses.field(default=SiDLoss.P_mean, kw_only=True)
+    P_std: float = dataclasses.field(default=SiDLoss.P_std, kw_only=True)
 
     def weights(self, pixels: int) -> dict[str, float]:
         """See :meth:`~sida.methods.method.ScoreLoss.weights`."""
         return {"kl": 1 / pixels, "denoising": self.lambda_fake_score / pixels}
 
-    fake_score_draws = ScoreLoss.generator_draws
+    fake_score_draws = generator_draws = LeveledLoss.level_draws
 
     def generator_sigma(self, draws: Draws) -> Tensor:
         """Noise levels of the generator's step, float32 ``(N, 1, 1, 1)``."""
-        return indexed_sigma(draws["t"], *self.options.generator_levels)
+        return self._sigma(draws, self.options.generator_levels)
 
     def fake_score_sigma(self, draws: Draws) -> Tensor:
         """Noise levels of the fake score's step, float32 ``(N, 1, 1, 1)``."""
-        return indexed_sigma(draws["t"], *self.options.fake_score_levels)
+        return self._sigma(draws, self.options.fake_score_levels)
+
+    def _sigma(self, draws: Draws, indices: tuple[int, int]) -> Tensor:
+        if self.level_distribution is None:
+            return indexed_sigma(draws["t"], *indices)
+        return self.chosen_sigma(draws, self.P_mean, self.P_std)
 
     def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
         """Term ``kl``, float32 ``(N', C, H, W)``."""
@@ -142,14 +164,13 @@ class DMDLoss(ScoreLoss):
     def direction(
         self, true_score: Net, fake_score: Net, given: training.MicroBatch, noisy: Tensor, sigma: Tensor
     ) -> Tensor:
-        """Direction g at noisy images and their levels, float32 ``(N, C, H, W)``, without gradient.
-
-        DMD2 has the option ``error_eps``, which is added to the divisor.
-        """
+        """Direction g at noisy images and their levels, float32 ``(N, C, H, W)``, without gradient."""
         with torch.no_grad():
             true = true_score(noisy, sigma, given.class_labels)
             fake = fake_score(noisy, sigma, given.class_labels)
-            return (fake - true) / (of_each((given.images - true).abs()) + getattr(self.options, "error_eps", 0.0))
+            if self.score_weight != "error":
+                return (fake - true) / level_divisor(self.score_weight, sigma)
+            return (fake - true) / (of_each((given.images - true).abs()) + self.options.error_eps)
 
 
 def halved_square(images: Tensor, direction: Tensor) -> Tensor:
@@ -166,7 +187,7 @@ def make_dmd(parts: Parts, **ways: Any) -> training.Distiller:
     return parts.distiller(
         schedule=parts.schedule(options.lr_rampup_kimg),
         weight_decay=0.01,
-        clip_norm=10.0,
+        clip_norm=options.clip_norm,
         fake_score_clip_norm=options.fake_score_clip_norm,
         **ways,
     )
@@ -197,7 +218,6 @@ class DMD2Options(DMDOptions):
         heads: ``last``: one head on the encoder's last block; ``all``: one on the last block of each resolution.
         gan_weight: Weight of the generator's adversarial term.
         discriminator_weight: Weight of the discriminator's term.
-        fake_score_steps: Steps of fake score and heads for each step of the generator.
         weighted: Whether the fake score's loss is weighted over noise levels (``gamma``); else all levels weigh 1.
         own_draws: Whether generated images are judged at levels and with noise of their own; else as the two scores
             denoise them.
@@ -205,7 +225,6 @@ class DMD2Options(DMDOptions):
         noisy: Whether images are judged with noise; else without, at the least level.
         r1_weight: Weight of the approximate R1 penalty; 0 leaves it out.
         r1_alpha: Standard deviation of that penalty's noise.
-        error_eps: Added to the teacher's error that the difference of the scores is divided by.
     """
 
     features: Literal["fake-score", "teacher"] = "fake-score"
@@ -219,7 +238,6 @@ class DMD2Options(DMDOptions):
     noisy: bool = True
     r1_weight: NotNegative = 0.0
     r1_alpha: Positive = 0.1
-    error_eps: NotNegative = 0.0
 
     @property
     def unread(self) -> frozenset[str]:
@@ -264,11 +282,12 @@ class DMD2Loss(DMDLoss):
     def generator_draws(self) -> dict[str, Draw]:
         """See :meth:`~sida.methods.method.ScoreLoss.generator_draws`."""
         prefixes = ("", self.seen[0]) if self.options.noisy else ("",)
-        return {f"{of}{name}": kind for of in prefixes for name, kind in (("t", uniform), ("noise", unit_noise))}
+        return {f"{of}{name}": kind for of in prefixes for name, kind in self.level_draws().items()}
 
     def fake_score_draws(self) -> dict[str, Draw]:
         """See :meth:`~sida.methods.method.ScoreLoss.fake_score_draws`."""
-        of_real = {f"{self.seen[1]}t": uniform, f"{self.seen[1]}noise": unit_noise} if self.options.noisy else {}
+        real = {f"{self.seen[1]}{name}": kind for name, kind in self.level_draws().items()}
+        of_real = real if self.options.noisy else {}
         return self.generator_draws() | of_real | ({"r1_noise": unit_noise} if self.options.r1_weight else {})
 
     def judged(self, images: Tensor, of: str, sigma: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
@@ -278,7 +297,8 @@ class DMD2Loss(DMDLoss):
         """
         if not self.options.noisy:
             return images, images.new_full((len(images), 1, 1, 1), SIGMA_MIN)
-        level = indexed_sigma(draws[f"{of}t"], *self.options.fake_score_levels) if of else sigma
+        own = {name.removeprefix(of): draw for name, draw in draws.items() if name.startswith(of)}
+        level = self.fake_score_sigma(own) if of else sigma
         return torch.addcmul(images, level, draws[f"{of}noise"]), level
 
     def weights(self, pixels: int) -> dict[str, float]:
@@ -314,7 +334,8 @@ class DMD2Loss(DMDLoss):
         x, labels, real, draws = given.images, given.class_labels, given.real_images, given.draws
         assert real is not None
         sigma, softplus = self.fake_score_sigma(draws), torch.nn.functional.softplus
-        error = fake_score(torch.addcmul(x, sigma, draws["noise"]), sigma, labels) - x
+        noisy = torch.addcmul(x, sigma, draws["noise"])
+        error = fake_score(noisy, sigma, labels) - self.target(x, noisy, sigma)
         sides = [self.judged(images, of, sigma, draws) for images, of in zip((x, real), self.seen)]
         seen, levels = (torch.cat(both) for both in zip(*sides))
         logits = fake_score(seen, levels, both_labels(labels, labels), return_flag="logits")

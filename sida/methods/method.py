@@ -69,7 +69,8 @@ class ScoreLoss(Loss):
 
         denoising = w(σ) (f_ψ(x + n; σ) − x)²
 
-    A derived loss defines terms, their weights, levels and draws, and sees no NaN beyond ``given.whole(...)``.
+    A loss may have another target than x (:meth:`target`). A derived loss defines terms, their weights, levels and
+    draws, and sees no NaN beyond ``given.whole(...)``.
 
     Attributes:
         sigma_data: Standard deviation of the data, for the weight.
@@ -83,6 +84,13 @@ class ScoreLoss(Loss):
     sigma_data: float = Recipe.sigma_data
     gamma: Gamma = Recipe.gamma
     lambda_fake_score: float = Recipe.lambda_fake_score
+
+    def begin(self, nimg: int) -> None:
+        """Prepares for the iteration that begins after ``nimg`` images; its result depends on this number alone."""
+
+    def target(self, x: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
+        """Image that ψ should return for noisy images of the generator, ``(N, C, H, W)``: x."""
+        return x
 
     def weights(self, pixels: int) -> dict[str, float]:
         """Factor of each term before it is averaged over the images, by the term's name.
@@ -117,7 +125,8 @@ class ScoreLoss(Loss):
         sigma = self.fake_score_sigma(given.draws)
         clean, augment_labels = given.clean
         noisy = torch.addcmul(clean, sigma, given.draws["noise"])
-        error = fake_score(noisy, sigma, given.class_labels, augment_labels=augment_labels) - clean
+        denoised = fake_score(noisy, sigma, given.class_labels, augment_labels=augment_labels)
+        error = denoised - self.target(clean, noisy, sigma)
         error, weight = given.whole(error, self.weight(sigma))
         return {"denoising": weight * error.square()}
 
@@ -196,8 +205,10 @@ class Passes:
     generator_encoder: float = 0.0
 
 
+#: Settings of a generator of several steps.
+STEPS = ("num_steps", "noise", "gradient", "step_levels")
 #: Settings that every trainer of a fake score reads.
-SCORE_TRAINING = ("fake_score_lr", "guidance", "kernels", "weight_norm")
+SCORE_TRAINING = ("fake_score_lr", "guidance", "kernels", "weight_norm", *STEPS)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -255,10 +266,10 @@ class Method:
         psi_steps: Steps of the fake score per step of the generator, without the option ``fake_score_steps``.
         passes: Work of these steps, for plans; without the property ``passes`` of the options.
         options: Dataclass of settings that only this method has (``options`` of a recipe); no name may be that of a
-            recipe's setting. If it has a method ``assets(resolution)``, a workflow downloads these assets before
-            it trains; a method ``recorded(given)`` returns the options as they enter a run's digest; ``check(config)``
-            refuses settings of a run; ``unread`` names settings that the method does not read with these options;
-            ``met(resolution)`` names the networks whose gradients train the generator with these options.
+            setting that the method reads. If it has a method ``assets(resolution)``, a workflow downloads these assets
+            before it trains; a method ``recorded(given)`` returns the options as they enter a run's digest;
+            ``check(config)`` refuses settings of a run; ``unread`` names settings that the method does not read with
+            these options; ``met(resolution)`` names the networks whose gradients train the generator.
         trainer: Makes the trainer from the parts: networks with their optimizers, losses and order. None makes
             :class:`sida.methods.Distiller` with teacher, fake score and generator.
         saw: Networks that its official training meets besides its own: judges of the generator, and the network whose
@@ -379,6 +390,9 @@ class Parts:
         fp16 = self.config.fp16 if self.device.type == "cuda" else None
         configured = {"dropout": self.config.dropout, "use_fp16": fp16, "weight_norm": weight_norm}
         network = copy.deepcopy(networks.architecture(source))
+        if not networks.has_option(network, "dropout"):
+            # The recipe has none, or `resolve_recipe` refuses it.
+            del configured["dropout"]
         network["kwargs"] |= {name: value for name, value in configured.items() if value is not None}
         net = networks.build_network(network).to(self.device)
         net.load_state_dict(source.state_dict())

@@ -24,7 +24,7 @@ from sida.errors import SettingError
 from sida.late import Tensor, torch
 from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, Saw
 from sida.methods.sid import SiDLoss, both_labels
-from sida.noise import SIGMA_MAX, SIGMA_MIN, Draws
+from sida.noise import SIGMA_MAX, SIGMA_MIN, Draws, score_weight
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,6 +148,9 @@ class RealUIDLoss(RealSiDLoss):
     P_std: float = dataclasses.field(default=SiDLoss.P_std, init=False)
     gamma: Any = dataclasses.field(default=SiDLoss.gamma, init=False)
     sigma_data: float = dataclasses.field(default=SiDLoss.sigma_data, init=False)
+    level_distribution: Any = dataclasses.field(default=None, init=False)
+    time_beta: Any = dataclasses.field(default=SiDLoss.time_beta, init=False)
+    score_weight: Any = dataclasses.field(default=SiDLoss.score_weight, init=False)
     lambda_sid: float = 1.0
     options: RealUIDOptions = dataclasses.field(default_factory=RealUIDOptions)
 
@@ -166,7 +169,7 @@ class RealUIDLoss(RealSiDLoss):
 
     def weight(self, sigma: Tensor) -> Tensor:
         """w(σ), the shape of ``sigma``."""
-        return sigma**-2 if self.options.space == "noise" else (1 + 1 / sigma).square()
+        return sigma**-2 if self.options.space == "noise" else score_weight(sigma, self.sigma_data, "velocity")
 
     def divisor(self, x: Tensor, true: Tensor, sigma: Tensor) -> Tensor:
         """See :meth:`~sida.methods.sid.SiDLoss.divisor`; 1/w."""

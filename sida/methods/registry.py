@@ -102,6 +102,14 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
         for key in WEIGHT_NORMS:
             if getattr(config, key) and not family.weight_norm:
                 raise SettingError(key, f"{family.title} networks do not have it ({config.teacher})", "remove it")
+        if config.gradient == "all" and values["weight_norm"] not in (None, "off"):
+            fault = f"'all' needs weights that a step does not rewrite, and weight_norm is {values['weight_norm']}"
+            raise SettingError("gradient", fault, "set it to last, or weight_norm to off")
+        if values["dropout"] and not networks.has_option(network, "dropout", teacher):
+            raise SettingError("dropout", f"{network['class']} does not have it ({config.teacher})", "remove it")
+        networks.adjusted(network, config.network_options, "network_options")
+        if config.kernels == "fused" and not networks.network_class(network, teacher).fused:
+            raise SettingError("kernels", f"{network['class']} has no fused kernels", "set kernels to torch")
         if config.logvar and not head:
             raise SettingError("logvar", f"{config.teacher} has no log-variance head", "set it to false")
         if left := [name for name in inspect.get_annotations(ResolvedConfig) if values[name] is None]:

@@ -9,27 +9,28 @@ import dataclasses
 from typing import Any, Literal
 
 from sida import training
-from sida.config.recipe import WEIGHT_NORMS, Pool, Recipe, TeacherTraining
+from sida.config.recipe import WEIGHT_NORMS, Gamma, Pool, Recipe, TeacherTraining
 from sida.config.settings import Settings
 from sida.errors import SettingError
 from sida.late import Tensor, torch
-from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, Saw, ScoreLoss
-from sida.noise import Draws, lognormal_sigma, sigma_of_t
+from sida.methods.levels import ERROR_FLOOR, LeveledLoss, level_divisor
+from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, Saw
+from sida.noise import Draws, lognormal_sigma, score_weight, sigma_of_t
 
-#: Floor of the generator loss's divisor, a mean absolute error.
-ERROR_FLOOR = 1e-5
 #: Bound of the generator's logits, without gradient outside; the discriminator's logits have no bound.
 LOGIT_LIMIT = 10.0
 
 
 @dataclasses.dataclass(eq=False)
-class SiDLoss(ScoreLoss):
+class SiDLoss(LeveledLoss):
     """Losses of SiD, which needs no real images.
 
     With images x = G(z), noise n of level σ, f_φ = D_φ(x + n; σ) of the teacher and f_ψ of the fake score:
 
         denoising = w(σ) (f_ψ − x)²                                                   (fake score)
         sid       = (f_φ − f_ψ) [(f_φ − x) − α (f_φ − f_ψ)] / mean |x − f_φ|          (generator)
+
+    A derived loss may have another :meth:`target` than x and another :meth:`divisor`, in all terms.
 
     Attributes:
         alpha: α.
@@ -38,7 +39,8 @@ class SiDLoss(ScoreLoss):
         P_std: Standard deviation of ln σ in the fake score's loss.
         lambda_sid: Weight of the generator's term.
 
-    The other attributes are those of :class:`~sida.methods.method.ScoreLoss`.
+    The other attributes are those of :class:`~sida.methods.levels.LeveledLoss` and
+    :class:`~sida.methods.method.ScoreLoss`.
 
     Source: SiD (arXiv:2404.04057), equation 23 and algorithm 1; facts 1-7 of tests/golden/README.md.
     """
@@ -54,11 +56,15 @@ class SiDLoss(ScoreLoss):
         return {"sid": self.lambda_sid, "denoising": self.lambda_fake_score}
 
     def generator_sigma(self, draws: Draws) -> Tensor:
-        """Noise levels of the generator's step, float32 ``(N, 1, 1, 1)``: t uniform in [0, t_max/1000)."""
+        """Noise levels of the generator's step, float32 ``(N, 1, 1, 1)``: by default t uniform in [0, t_max/1000)."""
+        if self.level_distribution is not None:
+            return self.chosen_sigma(draws, self.P_mean, self.P_std)
         return sigma_of_t(draws["t"] * self.t_max / 1000)
 
     def fake_score_sigma(self, draws: Draws) -> Tensor:
-        """Noise levels of the fake score's step, float32 ``(N, 1, 1, 1)``: log-normal."""
+        """Noise levels of the fake score's step, float32 ``(N, 1, 1, 1)``: by default log-normal."""
+        if self.level_distribution is not None:
+            return self.chosen_sigma(draws, self.P_mean, self.P_std)
         return lognormal_sigma(draws["sigma_normal"], self.P_mean, self.P_std)
 
     def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
@@ -70,13 +76,9 @@ class SiDLoss(ScoreLoss):
         (sid,) = given.whole(self.identity(wanted, true, fake) / self.divisor(x, true, sigma))
         return {"sid": sid}
 
-    def target(self, x: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
-        """Image that ψ should return for noisy images of the generator, ``(N, C, H, W)``: x."""
-        return x
-
     def divisor(self, x: Tensor, true: Tensor, sigma: Tensor) -> Tensor:
-        """Divisor of each image's ``sid``, ``(N, 1, 1, 1)``, without gradient."""
-        return mean_error(x, true)
+        """Divisor of each image's terms of the generator, ``(N, 1, 1, 1)``, without gradient."""
+        return mean_error(x, true) if self.score_weight == "error" else level_divisor(self.score_weight, sigma)
 
     def divided(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
         """SiD's term, logits of ψ, and the divisor of the generator's terms, all with NaNs."""
@@ -84,9 +86,9 @@ class SiDLoss(ScoreLoss):
         noisy = torch.addcmul(x, sigma, given.draws["noise"])
         true = true_score(noisy, sigma, labels)
         fake, logits, logvar = self.evaluate(fake_score, noisy, sigma, labels)
-        divisor = mean_error(x, true)
+        divisor = self.divisor(x, true, sigma)
         divisor = divisor if logvar is None else divisor * logvar.exp()
-        return self.identity(x, true, fake) / divisor, logits, divisor
+        return self.identity(self.target(x, noisy, sigma), true, fake) / divisor, logits, divisor
 
     def evaluate(
         self, fake_score: Net, noisy: Tensor, sigma: Tensor, class_labels: Tensor | None, **flags: Any
@@ -122,6 +124,7 @@ class SiDALoss(SiDLoss):
             own mean.
         lambda_adv: Weight of the adversarial term, before the factor C·H·W.
         lambda_d: Weight of the discriminator term.
+        discriminator_gamma: The weight w(σ) of the discriminator term where it is another than ``gamma``.
 
     Source: SiDA (arXiv:2410.14919), equations 6-10 as the official code has them (mingyuanzhou/SiD, branch sida).
     """
@@ -134,6 +137,7 @@ class SiDALoss(SiDLoss):
     pool: Pool = Recipe.adversarial_pool
     lambda_adv: float = Recipe.lambda_adv
     lambda_d: float = 1.0
+    discriminator_gamma: Gamma | None = None
 
     def weights(self, pixels: int) -> dict[str, float]:
         """See :meth:`~sida.methods.method.ScoreLoss.weights`; the adversarial scalar has the factor C·H·W."""
@@ -177,22 +181,29 @@ class SiDALoss(SiDLoss):
         (clean, clean_labels), (real, real_labels) = given.clean, given.real
         sigma = self.fake_score_sigma(given.draws)
         noise = sigma * given.draws["noise"]
+        noisy = clean + noise
         denoised, logits, logvar = self.evaluate(
             fake_score,
-            torch.cat([clean + noise, real + noise]),
+            torch.cat([noisy, real + noise]),
             torch.cat([sigma, sigma]),
             both_labels(given.class_labels, given.class_labels),
             augment_labels=both_labels(clean_labels, real_labels),
             decode=len(clean),
         )
-        weight = self.weight(sigma)
-        weight = weight if logvar is None else weight / logvar.exp()
-        error, weight, of_fake, of_real = given.whole(denoised - clean, weight, *logits.chunk(2))
+        weights = [self.weight(sigma), self.discriminator_weight(sigma)]
+        weights = weights if logvar is None else [weight / logvar.exp() for weight in weights]
+        error = denoised - self.target(clean, noisy, sigma)
+        error, weight, judging, of_fake, of_real = given.whole(error, *weights, *logits.chunk(2))
         softplus = torch.nn.functional.softplus
         apart = (self.averaged(softplus(of_fake), given) + self.averaged(softplus(-of_real), given)) / 2
         denoising = weight * error.square()
         denoising = denoising if logvar is None else denoising + given.kept(logvar)[0]
-        return {"denoising": denoising, "discriminator": weight * apart}
+        return {"denoising": denoising, "discriminator": judging * apart}
+
+    def discriminator_weight(self, sigma: Tensor) -> Tensor:
+        """w(σ) of the discriminator's term, the shape of ``sigma``."""
+        gamma = self.discriminator_gamma
+        return self.weight(sigma) if gamma is None else score_weight(sigma, self.sigma_data, gamma)
 
     def averaged(self, entropies: Tensor, given: training.MicroBatch) -> Tensor:
         """Mean of cross-entropies over the batch, ``()``, or over each sample, ``(N', 1, 1, 1)``."""
@@ -245,7 +256,8 @@ class EDM2SiDLoss(SiDLoss):
         noisy = x + sigma * given.draws["noise"]
         # With ``decode`` the network takes the path of SiDA's step, which rounds in another way.
         denoised, _, logvar = self.evaluate(fake_score, noisy, sigma, given.class_labels, decode=len(x))
-        error, weight = given.whole(denoised - x, self.weight(sigma) / logvar.exp())
+        error = denoised - self.target(x, noisy, sigma)
+        error, weight = given.whole(error, self.weight(sigma) / logvar.exp())
         return {"denoising": weight * error.square() + given.kept(logvar)[0]}
 
     def evaluate(

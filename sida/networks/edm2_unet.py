@@ -12,23 +12,18 @@ from torch.nn import functional as F
 
 from sida.config.families import WeightNorm
 from sida.config.settings import Finite
-from sida.networks.unet import (
+from sida.networks.body import (
     Block,
     Classes,
     Few,
-    Mode,
     Share,
     Side,
     Size,
-    UNet,
-    attend,
-    attention_heads,
     constants_device,
     is_computed_again,
-    resampled,
-    split_heads,
     without_content,
 )
+from sida.networks.unet import Mode, UNet, attend, attention_heads, resampled, split_heads
 
 NORM_EPS = 1e-4
 # SiLU of a unit normal variable has this root mean square, as the paper rounds it (equation 81).

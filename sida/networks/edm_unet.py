@@ -11,77 +11,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sida.errors import SettingError
-from sida.networks.unet import (
-    SQRT_HALF,
+from sida.networks.body import (
     Block,
     Classes,
     Few,
-    Mode,
+    Init,
+    Linear,
     Share,
     Side,
     Size,
-    UNet,
-    attend,
-    attention_heads,
     constants_device,
-    resampled,
-    split_heads,
-    without_content,
 )
+from sida.networks.unet import SQRT_HALF, Mode, UNet, attend, attention_heads, resampled, split_heads
 
 #: Taps of a filter along one dimension.
 Taps = tuple[int, ...]
-
-
-class Init(NamedTuple):
-    """Initial parameters of a layer.
-
-    Attributes:
-        mode: Xavier (Glorot) variance 2/(fan_in + fan_out) or Kaiming (He, linear gain) variance 1/fan_in, uniform or
-            normal: ``xavier_uniform``, ``kaiming_normal``, ...
-        weight: Factor on the weights.
-        bias: Factor on the biases; 0 starts them at zero.
-    """
-
-    mode: str = "kaiming_normal"
-    weight: float = 1.0
-    bias: float = 0.0
-
-    def parameters(self, shape: tuple[int, ...], bias: bool = True) -> tuple[nn.Parameter, nn.Parameter | None]:
-        """Draws weights (out, in, ...) and biases (out,) from torch's global generator.
-
-        On the meta device they have a shape alone.
-        """
-        outputs, inputs, area = *shape[:2], math.prod(shape[2:])
-        variance = 2 / ((inputs + outputs) * area) if self.mode.startswith("xavier") else 1 / (inputs * area)
-
-        def drawn(shape: tuple[int, ...], factor: float) -> nn.Parameter:
-            if without_content():
-                return nn.Parameter(torch.empty(shape))
-            if self.mode.endswith("uniform"):
-                return nn.Parameter(math.sqrt(3 * variance) * (torch.rand(shape) * 2 - 1) * factor)
-            return nn.Parameter(math.sqrt(variance) * torch.randn(shape) * factor)
-
-        return drawn(shape, self.weight), drawn((outputs,), self.bias) if bias else None
-
-
-class Linear(nn.Module):
-    """Affine map whose float32 parameters follow the dtype of the input.
-
-    Args:
-        in_features, out_features: Widths of input and output.
-        init: Initial parameters.
-        bias: Whether there is a bias.
-    """
-
-    def __init__(self, in_features: int, out_features: int, init: Init, bias: bool = True):
-        super().__init__()
-        self.weight, self.bias = init.parameters((out_features, in_features), bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (..., in_features) to (..., out_features)."""
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.weight.to(x.dtype), bias)
 
 
 class Conv2d(nn.Module):

@@ -5,9 +5,7 @@ Files are safetensors; reading them executes no code.
 
 import contextlib
 import dataclasses
-import inspect
 import os
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -21,20 +19,26 @@ from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError, reason_of, settings_in
 from sida.files.pickles import FOREIGN_WEIGHTS
 from sida.files.tensors import RECORD_KEY, TensorHeader, iterate_tensors, read_tensor_header, write_tensors
-from sida.networks.precond import ECTPrecond, EDM2Precond, EDMPrecond, GDDPrecond, Precond, VEPrecond, VPPrecond
+from sida.networks.precond import Precond
+from sida.networks.transformer import DiTPrecond, REPAPrecond, SiTPrecond
+from sida.networks.unet_precond import ECTPrecond, EDM2Precond, EDMPrecond, GDDPrecond, VEPrecond, VPPrecond
 
+_CLASSES: tuple[type[Precond], ...] = (
+    *(EDMPrecond, GDDPrecond, ECTPrecond, VPPrecond, VEPrecond, EDM2Precond),
+    *(SiTPrecond, REPAPrecond, DiTPrecond),
+)
 #: Classes of networks by their names, which files record.
 NETWORKS: Registry[type[Precond]] = Registry(
     "network",
     "sida.networks.precond:Precond",
-    {cls.__name__: cls for cls in (EDMPrecond, GDDPrecond, ECTPrecond, VPPrecond, VEPrecond, EDM2Precond)},
+    {cls.__name__: cls for cls in _CLASSES},
 )
 #: Longest list in a network's options.
 _LONGEST = 32
 
 
 def checked_network(config: Any, where: str = "network") -> tuple[type[Precond], dict[str, Any]]:
-    """Checks a network's description; the annotated constructors of its class and its U-Net are the schema.
+    """Checks a network's description; its class says which options there are (`Precond.options_of`).
 
     Args:
         config: See `build_network`.
@@ -47,12 +51,10 @@ def checked_network(config: Any, where: str = "network") -> tuple[type[Precond],
         UserError: See `build_network`.
     """
     config = check_network_config(config, where)
-    cls, where = NETWORKS.find(config["class"], f"{where}.class"), f"{where}.kwargs"
+    cls, where = network_class(config, where), f"{where}.kwargs"
     with settings_in(where):
-        unet = cls.unet_class(config["kwargs"])
-    inner = {name: field for name, field in _fields(unet).items() if name not in unet.channel_options}
-    half = {"half_dtype": ("half_dtype", Literal["float16", "bfloat16"], "float16")}
-    fields = {**half, **inner, **_fields(cls)}
+        options = cls.options_of(config["kwargs"])
+    fields = {"half_dtype": ("half_dtype", Literal["float16", "bfloat16"], "float16"), **options}
     schema = dataclasses.make_dataclass(cls.__name__, fields.values(), kw_only=True)
     checked: Any = from_mapping(schema, config["kwargs"], where)
     for name, value in vars(checked).items():
@@ -61,14 +63,7 @@ def checked_network(config: Any, where: str = "network") -> tuple[type[Precond],
     return cls, {name: getattr(checked, name) for name in config["kwargs"]}
 
 
-def _fields(cls: type) -> dict[str, Any]:
-    """Options of a constructor as fields of a dataclass: name, type and default."""
-    hints = typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
-    named = [p for p in inspect.signature(cls).parameters.values() if p.kind != p.VAR_KEYWORD]
-    return {p.name: (p.name, hints[p.name], *([] if p.default is p.empty else [p.default])) for p in named}
-
-
-def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Module:
+def build_network(config: Mapping[str, Any], where: str = "network") -> Precond:
     """Builds a network with fresh weights, drawn from torch's global generator.
 
     Args:
@@ -98,6 +93,70 @@ def architecture(net: nn.Module) -> dict[str, Any]:
     return dict(cast(Mapping[str, Any], net.init_config))
 
 
+def network_class(network: Mapping[str, Any], where: str = "network") -> type[Precond]:
+    """Class of a network ``{class, kwargs}``.
+
+    Raises:
+        UserError: The class is unknown or not permitted.
+    """
+    cls: type[Precond] = NETWORKS.find(network["class"], f"{where}.class")
+    return cls
+
+
+def has_option(network: Mapping[str, Any], name: str, where: str = "network") -> bool:
+    """Whether the class of a network ``{class, kwargs}`` takes an option.
+
+    Raises:
+        UserError: The class is unknown or not permitted.
+    """
+    return name in network_class(network, where).options_of(network["kwargs"])
+
+
+def adjusted(network: Mapping[str, Any], options: Mapping[str, Any], where: str) -> tuple[dict[str, Any], Any]:
+    """Description of a network with other values of options that no parameter depends on.
+
+    Args:
+        network: ``{class, kwargs}``.
+        options: Values of `Precond.adjustable` options by name.
+        where: Place of the options named in errors.
+
+    Returns:
+        The description, and the options in their annotated types.
+
+    Raises:
+        SettingError: An option does not exist, is fixed, or has a wrong value.
+    """
+    allowed = network_class(network).adjustable
+    for name in options:
+        if name not in allowed:
+            fault = f"{network['class']} {f'has {sorted(allowed)} to change' if allowed else 'has none to change'}"
+            raise SettingError(f"{where}.{name}", fault, "remove it")
+    changed = {**network, "kwargs": {**network["kwargs"], **options}}
+    if not options:
+        return changed, {}
+    try:
+        build_on_meta(changed, where)
+        kwargs = checked_network(changed, where)[1]
+    except UserError as error:
+        raise SettingError(f"{where}.{error.place.rpartition('.')[2]}", error.fault, error.remedy) from None
+    return changed, {name: kwargs[name] for name in options}
+
+
+def check_null_label(network: Mapping[str, Any], where: str) -> None:
+    """Checks that a network ``{class, kwargs}`` can guide itself: it has classes and learned from dropped labels.
+
+    Raises:
+        UserError: It has no null label.
+    """
+    kwargs = network["kwargs"]
+    if not kwargs.get("label_dim"):
+        raise UserError(where, "'null' is a network without its classes, and this one has none", "remove it")
+    default = network_class(network, where).options_of(kwargs).get("label_dropout", (0.0,))[-1]
+    if not kwargs.get("label_dropout", default):
+        fault = "the network learned from no dropped label (label_dropout 0), so that it has no null label"
+        raise UserError(where, fault, "name a guiding network")
+
+
 def family_of(network: Mapping[str, Any] | nn.Module, where: str = "network") -> Family:
     """Family of a network or of ``{class, kwargs}``; other modules count as EDM's family.
 
@@ -107,9 +166,8 @@ def family_of(network: Mapping[str, Any] | nn.Module, where: str = "network") ->
     config = getattr(network, "init_config", None) if isinstance(network, nn.Module) else network
     if config is None:
         return EDM
-    cls = type(network) if isinstance(network, Precond) else NETWORKS.find(config["class"], f"{where}.class")
-    family: Family = cls.family_of(config["kwargs"])
-    return family
+    cls = type(network) if isinstance(network, Precond) else network_class(config, where)
+    return cls.family_of(config["kwargs"])
 
 
 NETWORK_FORMAT = "sida-network-1"

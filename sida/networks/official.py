@@ -16,14 +16,23 @@ from sida.assets.cache import checked, fetch
 from sida.assets.registry import Asset, check_network, find_asset, is_address, load_registry
 from sida.config.families import WeightNorm
 from sida.config.settings import load_spec
-from sida.errors import UserError, one_line, say, suggestion
+from sida.errors import UserError, one_line, say, settings_in, suggestion
 from sida.files.atomic import atomic_path, sha256_file
 from sida.files.ordinary import refuse_same
 from sida.files.pickles import PickleFile, answered
 from sida.files.state_dicts import open_state_dict
 from sida.files.tensors import read_tensor_header, starts_as_pickle
-from sida.networks.file import NETWORKS, build_on_meta, family_of, fitting_network, read_metadata, write_state_dict
-from sida.networks.wrappers import OTHER, unwrapped
+from sida.networks.file import (
+    NETWORKS,
+    build_on_meta,
+    check_network_config,
+    family_of,
+    fitting_network,
+    read_metadata,
+    write_state_dict,
+)
+from sida.networks.readings import check_reading
+from sida.networks.wrappers import OTHER, bare_name, unwrapped
 
 # The suite's class for outermost classes of the released files with another name. SiDA's variants add outputs alone.
 _CLASSES = {
@@ -128,8 +137,10 @@ def import_network(
         out: Target ``.safetensors``; appears whole or not at all.
         asset: The registry's or the address's facts, for arguments that are not given.
         key: Entry of the pickle with the network or state dict (``a.b`` is entry b of a), or prefix of its names.
-        network_class: The suite's class of a pickled network, which overrides the name in the file.
-        network: Architecture ``{"class": ..., "kwargs": {...}}`` of a state dict.
+        network_class: The suite's class of a pickled network, which overrides the name in the file; or the class of a
+            state dict that completes its arguments from the tensors (`Precond.reads_states`).
+        network: Architecture ``{"class": ..., "kwargs": {...}}`` of a state dict; such a class needs some ``kwargs`` at
+            most.
         metadata: Further provenance.
 
     Returns:
@@ -146,6 +157,8 @@ def import_network(
         network_class = network_class or asset.network_class
         if network is None and asset.architecture is not None:
             network = load_spec(str(asset.architecture), f"asset '{asset.id}'")
+    if network is None and network_class in NETWORKS and NETWORKS[str(network_class)].reads_states:
+        network = {"class": str(network_class), "kwargs": {}}
     if network is None and not starts_as_pickle(path):
         copied = read_metadata(path)
         with atomic_path(out) as temporary:
@@ -160,17 +173,38 @@ def import_network(
                 facts = {"class": one_line(file.facts["class"]), "source_sha256": file.facts["source_sha256"]}
             facts["key"] = key
     else:
-        net = build_on_meta(network, str(path))
-        wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-        with open_state_dict(path, key) as (stored, read):
-            names, remark = unwrapped(path, wanted, stored, key)
-            net = fitting_network(path, network, {name: stored[place] for name, place in names.items()}, OTHER)
-            state = {name: read(place) for name, place in names.items()}
-        if remark:
-            say(f"{path.name}: {remark}")
+        net, state, left_out = _network_of_state(path, key, network)
+        facts = {"left_out": left_out} if left_out else {}
     origin = {"file": path.name, "url": asset and asset.url, "sha256": sha256_file(path), **facts}
     record = {**(metadata or {}), "network": net.init_config, "origin": origin}
     return write_state_dict({name: state[name] for name in net.state_dict()}, out, record)
+
+
+def _network_of_state(path: Path, key: str, network: Mapping[str, Any]) -> tuple[Any, dict[str, Any], str]:
+    """A network without memory, its state, and words for tensors of the file that it does not need."""
+    network, left_out, remark = check_network_config(network, str(path)), "", ""
+    with settings_in(f"{path}:"):
+        cls = NETWORKS.find(network["class"], "class")
+    with open_state_dict(path, key) as (stored, read):
+        if cls.reads_states:
+            bare = {bare_name(name): name for name in stored}
+            with settings_in(f"{path}:"):
+                shapes = {short: tuple(stored[name]) for short, name in bare.items()}
+                kwargs, named, left_out = cls.read_state(shapes, network["kwargs"])
+            network = {**network, "kwargs": kwargs}
+            names = {name: bare[short] for name, short in named.items()}
+            remark = f"without {left_out}, which no image needs" if left_out else ""
+        else:
+            net = build_on_meta(network, str(path))
+            wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+            names, remark = unwrapped(path, wanted, stored, key)
+        net = fitting_network(path, network, {name: tuple(stored[old]) for name, old in names.items()}, OTHER)
+        state = {name: read(old) for name, old in names.items()}
+    if cls.reads_states:
+        check_reading(path, network, state)
+    if remark:
+        say(f"{path.name}: {remark}")
+    return net, state, left_out
 
 
 def _network_of(file: PickleFile, network_class: str | None) -> Any:

@@ -1,46 +1,63 @@
-"""Preconditioning, which turns a U-Net F into a denoiser D(x; σ) = c_skip·x + c_out·F(c_in·x; c_noise).
-
-EDM's with its variants of GDD and ECT, those of VP and VE diffusion models (Karras et al. 2022, table 1), and EDM2's.
-"""
+"""The base class of all networks, which are denoisers D(x; σ) = c_skip·x + c_out·F(c_in·x; c_noise)."""
 
 from __future__ import annotations
 
-import copy
-import inspect
+import functools
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast, get_args
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sida.config.families import EDM, EDM2, EDM2_S, Family, WeightNorm
-from sida.config.settings import Finite
-from sida.errors import SettingError, suggestion
-from sida.networks.edm2_unet import EDM2UNet, MPConv, MPFourier
-from sida.networks.edm_unet import DhariwalUNet, SongUNet
-from sida.networks.unet import Classes, Side, Size, UNet, plain_options
+from sida.config.families import CUSTOM, Family
+from sida.errors import UserError
+from sida.networks.body import Output, blocks_of, check_flags, option_fields, plain, plain_options
 
-#: U-Nets by the value of ``model_type``; imported here, since the code of an exported network follows imports.
-UNETS: dict[str, type[UNet]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
+
+class StateReading(NamedTuple):
+    """How the state dict of another program becomes a network.
+
+    Attributes:
+        kwargs: Constructor arguments.
+        names: Name in the file of each tensor by its name in the network.
+        left_out: Words for tensors of the file that the network does not need; empty if there are none.
+    """
+
+    kwargs: dict[str, Any]
+    names: dict[str, str]
+    left_out: str = ""
 
 
 class Precond(nn.Module):
-    """Base class of preconditioned denoisers; subclasses give the coefficients.
+    """Base class of denoisers with any body F.
+
+    A subclass has a constructor with annotated parameters, the coefficients and the body, and says what differs from
+    the defaults here. Its code reads no values of tensors, so that plans can count its operations without computing.
 
     Args:
-        options: The ``locals()`` of the subclass's constructor: its named parameters become attributes.
-        unet_options: Options of the U-Net, except those that follow from ``options``.
+        options: The ``locals()`` of the subclass's constructor: its named parameters become attributes. Four of them
+            are ``img_resolution``, ``img_channels``, ``label_dim`` and ``use_fp16``.
+        constructor: Class whose constructor has these parameters; None is the class of the network.
 
     Attributes:
         img_resolution: Side of the square images in pixels.
         img_channels: Channels of the images.
         label_dim: Number of classes; 0 = unconditional.
-        use_fp16: Whether the U-Net computes in half precision on CUDA; parameters, input and output stay float32.
+        use_fp16: Whether the body computes in half precision on CUDA; parameters, input and output stay float32.
+        augment_dim: Width of the augmentation labels; 0 = none, and given labels are ignored.
+        drops_labels: Whether a body with label dropout of its own drops labels in training mode. Only the training of
+            a teacher sets it: copies in a distillation never drop labels. U-Nets ignore it and have no such dropout by
+            default.
         sigma_min: Lowest noise level for samplers.
         sigma_max: Highest noise level for samplers.
         sigma_data: Standard deviation of the data, for the coefficients of EDM.
         init_config: ``{"class", "kwargs"}`` from which `build_network` builds the same architecture.
+        family: Family, with the defaults of methods and samplers.
+        fused: Whether :mod:`sida.kernels` has kernels for the body.
+        adjustable: Options that no parameter depends on; a recipe changes them (``network_options``).
+        reads_states: Whether :meth:`read_state` completes the constructor arguments from a state dict.
+        same_names: Other classes whose state dicts have the same names, so that a file does not say which it is.
     """
 
     img_resolution: int
@@ -48,25 +65,27 @@ class Precond(nn.Module):
     label_dim: int
     use_fp16: bool
     _half_dtype: torch.dtype = torch.float16
+    augment_dim: int = 0
+    drops_labels: bool = False
     sigma_min: float = 0.0
     sigma_max: float = math.inf
     sigma_data: float
     init_config: dict[str, Any]
-    unet_name: ClassVar[str] = "model"
-    family: ClassVar[Family] = EDM
+    family: ClassVar[Family] = CUSTOM
+    fused: ClassVar[bool] = False
+    adjustable: ClassVar[frozenset[str]] = frozenset()
+    reads_states: ClassVar[bool] = False
+    same_names: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, options: Mapping[str, Any], unet_options: Mapping[str, Any]):
+    def __init__(self, options: Mapping[str, Any], constructor: type | None = None):
         super().__init__()
-        own = plain_options(type(self), options)
-        unet_class = self.unet_class(own)
-        if "model_type" in own:
-            own["model_type"] = unet_class.__name__
-        follows = {name: options[name] for name in ("img_resolution", "label_dim")}
-        follows |= dict.fromkeys(unet_class.channel_options, options["img_channels"])
-        unet = unet_class(**follows, **unet_options)
-        setattr(self, self.unet_name, unet)
-        inner = {name: value for name, value in unet.options.items() if name not in follows}
-        self.init_config = {"class": class_name(type(self)), "kwargs": {**own, **inner}}
+        self.init_config = {"class": class_name(type(self)), "kwargs": {}}
+        self.record(constructor or type(self), options)
+
+    def record(self, constructor: type, options: Mapping[str, Any]) -> None:
+        """Records the parameters of a constructor in `init_config`, and makes them attributes; see the class."""
+        own = plain_options(constructor, options)
+        self.init_config["kwargs"] |= own
         for name in own:
             setattr(self, name, options[name])
 
@@ -85,32 +104,76 @@ class Precond(nn.Module):
         if dtype != torch.float16:
             self.init_config["kwargs"]["half_dtype"] = str(dtype).removeprefix("torch.")
 
+    def adjust(self, options: Mapping[str, Any]) -> None:
+        """Changes adjustable options, which :func:`sida.networks.file.adjusted` has checked."""
+        self.init_config["kwargs"] |= {name: plain(value) for name, value in options.items()}
+        for name, value in options.items():
+            setattr(self, name, value)
+
     @classmethod
     def family_of(cls, kwargs: Mapping[str, Any]) -> Family:
         """Family of the network with these constructor arguments."""
         return cls.family
 
     @classmethod
-    def unet_class(cls, kwargs: Mapping[str, Any]) -> type[UNet]:
-        """Class of the U-Net whose options the constructor arguments include.
+    def options_of(cls, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Options that the constructor takes together with ``kwargs``, as fields of a dataclass by name.
 
-        The suffix that SiDA's code gives to the same architectures is understood.
+        Annotated types are the schema, against which files of strangers are checked before the network is built.
+        """
+        return option_fields(cls)
+
+    @classmethod
+    def read_state(cls, shapes: Mapping[str, tuple[int, ...]], kwargs: Mapping[str, Any]) -> StateReading:
+        """How the state dict of another program becomes a network of this class.
+
+        Args:
+            shapes: Shapes of the tensors by the names of the file.
+            kwargs: Constructor arguments that the user names.
 
         Raises:
-            SettingError: The U-Net is unknown.
+            SettingError: An argument is neither in the file nor named.
         """
-        given = str(kwargs.get("model_type", inspect.signature(cls).parameters["model_type"].default))
-        name = given.removesuffix("_EncoderDecoder")
-        if name not in UNETS:
-            raise SettingError("model_type", f"unknown network '{given}'{suggestion(name, UNETS)}")
-        return UNETS[name]
+        return StateReading(dict(kwargs), {name: name for name in shapes})
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor]:
-        """Returns c_skip, c_out, c_in and c_noise for float32 ``sigma`` (N or 1, 1, 1, 1); None means 1.
+        """Returns c_skip, c_out, c_in and c_noise for float32 ``sigma`` (N or 1, 1, 1, 1); None means 1."""
+        raise NotImplementedError
 
-        By default those of EDM and EDM2.
+    def body(
+        self,
+        x: Tensor,
+        noise_labels: Tensor,
+        class_labels: Tensor | None,
+        augment_labels: Tensor | None,
+        return_flag: str,
+        decode: int | None,
+    ) -> Output:
+        """Evaluates F.
+
+        Args:
+            x: Images c_in·x, (N, C, H, W), in half precision or float32; the body computes in this precision.
+            noise_labels: c_noise, float32 (N or 1,).
+            class_labels: float32 one-hot rows (N or 1, label_dim); a row of zeros is no class. None: unconditional.
+            augment_labels: float32 (N or 1, augment_dim), or None.
+            return_flag: See :meth:`forward`; all four are computed, ``encoder`` and ``features`` without the decoder.
+            decode: See :meth:`forward`.
+
+        Returns:
+            Raw image (M, C, H, W), float32 logits (N, c, h, w), the pair of them, or for ``features`` a tuple of maps
+            (N, C', h, h), of which the last is the encoder's last.
         """
-        return edm_coefficients(sigma, self.sigma_data)
+        raise NotImplementedError
+
+    def use_checkpointing(self) -> bool:
+        """Turns on gradient checkpointing, see :func:`checkpoint_blocks`; returns whether the network has it.
+
+        By default all :class:`~sida.networks.body.Block` of the network have it.
+        """
+        blocks = blocks_of(self)
+        for block in blocks:
+            block.checkpointed = True
+        return bool(blocks)
 
     def evaluation_copy(self) -> Precond:
         """A network for sampling, whose weights do not change in evaluation; by default the network itself."""
@@ -135,7 +198,8 @@ class Precond(nn.Module):
             class_labels: One-hot rows (N, label_dim); one row is shared by the batch; None = a row of zeros.
             augment_labels: (N, augment_dim), or None; ignored by a network without augmentation layer.
             return_flag: ``decoder`` (default): D(x; σ). ``encoder``: discriminator logits only, without running the
-                decoder. ``encoder_decoder``: both from one pass. ``features``: the encoder's maps, see `UNet.forward`.
+                decoder. ``encoder_decoder``: both from one pass. ``features``: maps of the encoder, without running
+                the decoder; see :meth:`body`.
             return_logvar: Whether to return the log-variance of the loss, too; only EDM2 networks have it.
             decode: With ``encoder_decoder``: denoise only this many leading samples; the logits still cover the whole
                 batch. This is exact, because no layer mixes samples: one pass over fake and real images gives a
@@ -143,21 +207,21 @@ class Precond(nn.Module):
                 for the whole batch, so they differ from two passes.)
 
         Returns:
-            float32 image (M, C, H, W), logits (N, 1, h, w), or ``(image, logits)``; with ``return_logvar`` the
+            float32 image (M, C, H, W), logits (N, c, h, w), or ``(image, logits)``; with ``return_logvar`` the
             log-variance (N or 1, 1, 1, 1) is appended.
 
         Raises:
             ValueError: Shapes do not fit the network, an unconditional network gets class labels, the flag is unknown
                 or ``decode`` does not fit it, or the network has no log-variance head.
         """
+        check_flags(return_flag, decode, len(x))
         sigma, class_labels = self._check(x, sigma, class_labels, augment_labels)
         x, (c_skip, c_out, c_in, c_noise) = x.float(), self.coefficients(sigma)
         half = self.use_fp16 and x.is_cuda
         scaled = (x if c_in is None else c_in * x).to(self.half_dtype if half else torch.float32)
         if augment_labels is not None:
             augment_labels = augment_labels.float()
-        unet = getattr(self, self.unet_name)
-        output = unet(scaled, c_noise.flatten(), class_labels, augment_labels, return_flag, decode)
+        output: Any = self.body(scaled, c_noise.flatten(), class_labels, augment_labels, return_flag, decode)
         if return_flag in ("decoder", "encoder_decoder"):
             raw, *logits = output if isinstance(output, tuple) else (output,)
             if decode is not None:
@@ -170,8 +234,82 @@ class Precond(nn.Module):
         logvar = self.logvar(c_noise)
         return (*output, logvar) if isinstance(output, tuple) else (output, logvar)
 
+    @functools.cached_property
+    def noise_limit(self) -> tuple[float, float, float] | None:
+        """Limits of c_skip·σ, c_out and c_noise for σ → ∞ where c_in·σ tends to 1, as a flow's do; None without limits.
+
+        The denoised image of noise z at σ = ∞ is then ``(c_skip·σ) z + c_out F(z; c_noise)``.
+        """
+        device = next(iter(self.parameters())).device
+        far = torch.tensor([2.0**40, 2.0**50], dtype=torch.float64, device=device).reshape(-1, 1, 1, 1)
+        c_skip, c_out, c_in, c_noise = self.coefficients(far)
+        if c_skip is None or c_in is None:
+            return None
+        limits = torch.stack([value.double().flatten().cpu() for value in (c_in * far, c_skip * far, c_out, c_noise)])
+        if not torch.allclose(limits[:, 0], limits[:, 1], rtol=0, atol=1e-9) or abs(float(limits[0, 1]) - 1) > 1e-9:
+            return None
+        skip, out, noise = (round(value, 9) for value in limits[1:, 1].tolist())
+        return skip, out, noise
+
+    def from_noise(self, z: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """Denoised image of pure noise, D(σz; σ) for σ → ∞, float32 (N, C, H, W).
+
+        Args:
+            z: Unit normal noise (N, C, H, W).
+            class_labels: See :meth:`forward`.
+
+        Raises:
+            UserError: The network has no such level.
+        """
+        limit = self.noise_limit
+        if limit is None:
+            raise no_noise_level(self)
+        _, class_labels = self._check(z, 1.0, class_labels, None)
+        c_skip, c_out, c_noise = limit
+        half = self.use_fp16 and z.is_cuda
+        level = torch.full((1,), c_noise, dtype=torch.float32, device=z.device)
+        scaled = z.to(self.half_dtype if half else torch.float32)
+        raw: Any = self.body(scaled, level, class_labels, None, "decoder", None)
+        return c_skip * z.float() + c_out * raw.float()
+
+    @functools.cached_property
+    def is_flow(self) -> bool:
+        """Whether F is the velocity of straight paths, as SiT's and REPA's, in either direction of time."""
+        limit = self.noise_limit
+        if limit is None or limit[0] != 1 or abs(limit[1]) != 1:
+            return False
+        sigma = torch.tensor([0.25, 4.0], dtype=torch.float64, device=next(iter(self.parameters())).device)
+        c_skip, c_out, c_in, _ = self.coefficients(sigma.reshape(-1, 1, 1, 1))
+        scale = (1 / (1 + sigma)).reshape(-1, 1, 1, 1)
+        pairs = ((c_skip, scale), (c_in, scale), (c_out, limit[1] * (1 - scale)))
+        return all(given is not None and torch.allclose(given.double(), wanted) for given, wanted in pairs)
+
+    def velocity(self, x: Tensor, time: float, class_labels: Tensor | None = None) -> Tensor:
+        """Velocity n − y of a straight path x = (1 − t) y + t n from an image y to noise n, float32 (N, C, H, W).
+
+        Args:
+            x: Points (N, C, H, W) of the paths.
+            time: t in [0, 1].
+            class_labels: See :meth:`forward`.
+
+        Raises:
+            UserError: The network has no velocity.
+        """
+        limit = self.noise_limit
+        if limit is None or not self.is_flow:
+            raise UserError("sampler", f"'flow' needs a network of velocities, not {type(self).__name__}", "use heun")
+        _, class_labels = self._check(x, 1.0, class_labels, None)
+        level = torch.full((1,), limit[2], dtype=torch.float32, device=x.device)
+        if time < 1:
+            sigma = torch.full((1, 1, 1, 1), time / (1 - time), dtype=torch.float32, device=x.device)
+            level = self.coefficients(sigma)[3].flatten()
+        half = self.use_fp16 and x.is_cuda
+        scaled = x.to(self.half_dtype if half else torch.float32)
+        raw: Any = self.body(scaled, level, class_labels, None, "decoder", None)
+        return -limit[1] * raw.float()
+
     def logvar(self, c_noise: Tensor) -> Tensor:
-        """Log-variance of the loss; see `EDM2Precond.logvar`.
+        """Log-variance of the loss at encoded noise levels, float32 (N or 1, 1, 1, 1).
 
         Raises:
             ValueError: The network has no log-variance head.
@@ -188,9 +326,8 @@ class Precond(nn.Module):
         sigma = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).reshape(-1, 1, 1, 1)
         if sigma.shape[0] not in (1, n):
             raise ValueError(f"sigma must have one value or one per image ({n}), got {sigma.shape[0]}")
-        augment_dim = getattr(self, self.unet_name).augment_dim
-        if augment_dim and augment_labels is not None:
-            _check_rows("augment_labels", augment_labels, n, augment_dim)
+        if self.augment_dim and augment_labels is not None:
+            _check_rows("augment_labels", augment_labels, n, self.augment_dim)
         if self.label_dim == 0:
             if class_labels is not None and class_labels.numel():
                 raise ValueError(f"class_labels of shape {tuple(class_labels.shape)} given to an unconditional network")
@@ -201,253 +338,34 @@ class Precond(nn.Module):
         return sigma, class_labels.float()
 
 
+def no_noise_level(net: nn.Module, where: str = "init_sigma") -> UserError:
+    """The error of a network without a level of pure noise."""
+    fault = f"'infinite' is a level of flows, and {type(net).__name__} has no image of pure noise"
+    return UserError(where, fault, "give a number, such as 80")
+
+
 def _check_rows(name: str, labels: Tensor, rows: int, width: int) -> None:
     if labels.ndim != 2 or labels.shape[1] != width or labels.shape[0] not in (1, rows):
         raise ValueError(f"{name} must have shape ({rows}, {width}), got {tuple(labels.shape)}")
 
 
+def checkpoint_blocks(net: nn.Module, where: str) -> None:
+    """Turns on gradient checkpointing: blocks keep only their inputs between forward and backward pass.
+
+    Memory falls to about that of one block and the maps between blocks; a step with gradients takes about a third
+    longer. Results are bit-identical, since dropout repeats its draws.
+
+    Args:
+        net: Network, changed in place without changing its state dict.
+        where: Place named in errors.
+
+    Raises:
+        UserError: The network has no blocks of this package.
+    """
+    if not (isinstance(net, Precond) and net.use_checkpointing()):
+        raise UserError(where, f"{type(net).__name__} has no blocks to which it could be applied", "turn it off")
+
+
 def class_name(cls: type) -> str:
     """Name of a class for :func:`sida.networks.build_network`; ``module:object`` for a custom class."""
     return cls.__name__ if cls.__module__.startswith("sida.networks.") else f"{cls.__module__}:{cls.__qualname__}"
-
-
-def edm_coefficients(sigma: Tensor, sigma_data: float, shift: float = 0.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns c_skip, c_out, c_in and c_noise of EDM and EDM2.
-
-    Args:
-        sigma: Noise levels.
-        sigma_data: Standard deviation of the data.
-        shift: Level at which the network is the identity; c_skip and the numerator of c_out take σ − shift.
-    """
-    c_in = (sigma.square() + sigma_data**2).rsqrt()
-    above = sigma - shift if shift else sigma
-    return sigma_data**2 / (above.square() + sigma_data**2), above * sigma_data * c_in, c_in, sigma.log() / 4
-
-
-class EDMPrecond(Precond):
-    """EDM preconditioning: unit variance of input and training target at every noise level.
-
-    Args:
-        img_resolution, img_channels, label_dim, use_fp16: See `Precond`.
-        sigma_min: Lowest supported noise level.
-        sigma_max: Highest one; None = infinite.
-        sigma_data: Standard deviation of the data.
-        model_type: ``SongUNet`` or ``DhariwalUNet``.
-        **model_kwargs: Further options of that U-Net.
-    """
-
-    def __init__(
-        self,
-        img_resolution: Side,
-        img_channels: Size,
-        label_dim: Classes = 0,
-        use_fp16: bool = False,
-        sigma_min: Finite = 0.0,
-        sigma_max: Finite | None = math.inf,
-        sigma_data: Finite = 0.5,
-        model_type: str = "DhariwalUNet",
-        **model_kwargs: Any,
-    ):
-        super().__init__({**locals(), "sigma_max": math.inf if sigma_max is None else sigma_max}, model_kwargs)
-
-
-class GDDPrecond(EDMPrecond):
-    """EDM preconditioning that is the identity at σ = 0.002 instead of 0, as GDD's one-step generators have it.
-
-    Options as `EDMPrecond`.
-
-    Source: GDD (arXiv:2405.20750); ``tests/golden/README.md``, fact 22.
-    """
-
-    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """See `Precond.coefficients`."""
-        return edm_coefficients(sigma, self.sigma_data, 0.002)
-
-
-class ECTPrecond(EDMPrecond):
-    """EDM preconditioning in training, and in evaluation the identity at σ = 0.003, as ECT's networks have it.
-
-    Options as `EDMPrecond`.
-
-    Source: locuslab/ect:training/networks.py.
-    """
-
-    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """See `Precond.coefficients`."""
-        return edm_coefficients(sigma, self.sigma_data, 0.0 if self.training else 0.003)
-
-
-class VPPrecond(Precond):
-    """Variance-preserving preconditioning (DDPM++ teachers trained with the VP loss).
-
-    Args:
-        img_resolution, img_channels, label_dim, use_fp16: See `Precond`.
-        beta_d: Extent of the noise schedule.
-        beta_min: Start of the noise schedule.
-        M: Number of time steps that c_noise is scaled to.
-        epsilon_t: Smallest time; gives ``sigma_min``.
-        model_type: ``SongUNet`` or ``DhariwalUNet``.
-        **model_kwargs: Further options of that U-Net.
-    """
-
-    beta_d: float
-    beta_min: float
-    M: int
-
-    def __init__(
-        self,
-        img_resolution: Side,
-        img_channels: Size,
-        label_dim: Classes = 0,
-        use_fp16: bool = False,
-        beta_d: Finite = 19.9,
-        beta_min: Finite = 0.1,
-        M: Size = 1000,
-        epsilon_t: Finite = 1e-5,
-        model_type: str = "SongUNet",
-        **model_kwargs: Any,
-    ):
-        super().__init__(locals(), model_kwargs)
-        with torch.device("cpu"):  # real numbers, even if the network is built on the meta device
-            self.sigma_min = float(self.sigma(epsilon_t))
-            self.sigma_max = float(self.sigma(1.0))
-
-    def coefficients(self, sigma: Tensor) -> tuple[None, Tensor, Tensor, Tensor]:
-        """See `Precond.coefficients`."""
-        return None, -sigma, (sigma.square() + 1).rsqrt(), (self.M - 1) * self.sigma_inv(sigma)
-
-    def sigma(self, t: Tensor | float) -> Tensor:
-        """Noise level at time t of [0, 1]."""
-        t = torch.as_tensor(t)
-        return (0.5 * self.beta_d * t.square() + self.beta_min * t).expm1().sqrt()
-
-    def sigma_inv(self, sigma: Tensor | float) -> Tensor:
-        """Time at which the noise level is ``sigma``."""
-        integral = torch.as_tensor(sigma).square().log1p()
-        return ((self.beta_min**2 + 2 * self.beta_d * integral).sqrt() - self.beta_min) / self.beta_d
-
-
-class VEPrecond(Precond):
-    """Variance-exploding preconditioning (NCSN++ teachers trained with the VE loss).
-
-    Args:
-        img_resolution, img_channels, label_dim, use_fp16: See `Precond`.
-        sigma_min: Lowest supported noise level.
-        sigma_max: Highest one.
-        model_type: ``SongUNet`` or ``DhariwalUNet``.
-        **model_kwargs: Further options of that U-Net.
-    """
-
-    def __init__(
-        self,
-        img_resolution: Side,
-        img_channels: Size,
-        label_dim: Classes = 0,
-        use_fp16: bool = False,
-        sigma_min: Finite = 0.02,
-        sigma_max: Finite = 100.0,
-        model_type: str = "SongUNet",
-        **model_kwargs: Any,
-    ):
-        super().__init__(locals(), model_kwargs)
-
-    def coefficients(self, sigma: Tensor) -> tuple[None, Tensor, None, Tensor]:
-        """See `Precond.coefficients`."""
-        return None, sigma, None, (0.5 * sigma).log()
-
-
-class EDM2Precond(Precond):
-    """EDM2's preconditioned denoiser, with the encoder logits of SiDA's variant.
-
-    Args:
-        img_resolution: Side of the square images or latents.
-        img_channels: Channels of the images or latents.
-        label_dim: Number of classes; 0 = unconditional.
-        use_fp16: Whether the U-Net computes in float16 on CUDA.
-        sigma_data: Standard deviation of the data.
-        logvar_channels: Width of the log-variance head's embedding; None = no head (generators have none).
-        weight_norm: Times at which normalised weights replace the stored ones. (Forward passes always use normalised
-            weights.) ``off``: never. ``in_forward`` (EDM2) and ``pre_hook`` (SiDA): in training mode, when a layer
-            runs; they differ only in copies by the official code. ``always``: when a layer
-            runs, also in evaluation mode. Rewriting invalidates earlier graphs through the same weights: two forward
-            passes in training mode before one backward pass fail with autograd's version error.
-        **unet_kwargs: Further options of `EDM2UNet`.
-
-    State-dict names equal those of ``NVlabs/edm2:training/networks_edm2.py``.
-    """
-
-    unet_name = "unet"
-    family = EDM2
-
-    @classmethod
-    def family_of(cls, kwargs: Mapping[str, Any]) -> Family:
-        """See `Precond.family_of`; networks of size S have other settings in SiDA."""
-        size = inspect.signature(EDM2UNet).parameters["model_channels"].default
-        return EDM2_S if kwargs.get("model_channels", size) == size else EDM2
-
-    @classmethod
-    def unet_class(cls, kwargs: Mapping[str, Any]) -> type[EDM2UNet]:
-        """See `Precond.unet_class`."""
-        return EDM2UNet
-
-    def __init__(
-        self,
-        img_resolution: Side,
-        img_channels: Size,
-        label_dim: Classes = 0,
-        use_fp16: bool = True,
-        sigma_data: Finite = 0.5,
-        logvar_channels: Size | None = 128,
-        weight_norm: WeightNorm = "in_forward",
-        **unet_kwargs: Any,
-    ):
-        super().__init__(locals(), unet_kwargs)
-        self.logvar_fourier = None if logvar_channels is None else MPFourier(logvar_channels)
-        self.logvar_linear = None if logvar_channels is None else MPConv(logvar_channels, 1)
-        self.weight_norm = weight_norm
-
-    @property
-    def weight_norm(self) -> WeightNorm:
-        """Times at which normalised weights replace the stored ones (see the class); can be set at any time."""
-        return cast(WeightNorm, self.init_config["kwargs"]["weight_norm"])
-
-    @weight_norm.setter
-    def weight_norm(self, mode: WeightNorm) -> None:
-        if mode not in get_args(WeightNorm):
-            raise SettingError("weight_norm", f"unknown mode '{mode}'{suggestion(str(mode), get_args(WeightNorm))}")
-        self.init_config["kwargs"]["weight_norm"] = mode
-        for layer in self._layers():
-            layer.weight_norm = mode
-
-    def _layers(self) -> list[MPConv]:
-        return [module for module in self.modules() if isinstance(module, MPConv)]
-
-    def evaluation_copy(self) -> EDM2Precond:
-        """See `Precond.evaluation_copy`; a copy is only needed in the mode ``always``: its weights are normalised once.
-
-        Repeated rewriting changes the weights by rounding (a relative 1e-7), so that an image would depend on the
-        number of batches before.
-        """
-        if self.weight_norm != "always":
-            return self
-        copied = copy.deepcopy(self)
-        for layer in copied._layers():
-            layer.normalize_weight()
-        copied.weight_norm = "off"
-        return copied
-
-    def logvar(self, c_noise: Tensor) -> Tensor:
-        """Learned log-variance of the denoising loss at a noise level (EDM2, equation 15).
-
-        Args:
-            c_noise: Encoded noise levels: N entries in any shape.
-
-        Returns:
-            float32 (N, 1, 1, 1).
-
-        Raises:
-            ValueError: The network has no log-variance head.
-        """
-        if self.logvar_fourier is None or self.logvar_linear is None:
-            return super().logvar(c_noise)
-        return self.logvar_linear(self.logvar_fourier(c_noise.flatten())).reshape(-1, 1, 1, 1)

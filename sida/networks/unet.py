@@ -1,127 +1,19 @@
-"""Base classes of U-Nets and their blocks, attention and resampling.
+"""Base classes of U-Nets, attention and resampling."""
 
-A class's signature is the schema of its options, which are recorded for building the network again.
-"""
-
-import contextlib
-import contextvars
-import inspect
-import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, cast
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from sida.config.settings import Range
-from sida.errors import SettingError, UserError
+from sida.errors import SettingError
+from sida.networks.body import Block, Output, plain_options
 
-# Types of options. Files of strangers give them, too, and a network is built before a file's tensors are compared.
-Side = Annotated[int, Range(least=1, most=4096)]
-Size = Annotated[int, Range(least=1, most=65_536)]
-Few = Annotated[int, Range(least=1, most=64)]
-Classes = Annotated[int, Range(least=0, most=1_000_000)]
-Share = Annotated[float, Range(least=0, below=1)]
 #: Change of a block's resolution: none, doubled or halved.
 Mode = Literal["keep", "up", "down"]
 #: Factor that keeps the variance of the sum of two maps (DDPM++ and NCSN++).
 SQRT_HALF = 0.5**0.5
-
-
-def plain_options(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Named parameters of a network class as strict JSON values: lists for tuples, null for infinity.
-
-    Args:
-        cls: Network class.
-        options: The ``locals()`` of its constructor; other names are ignored.
-    """
-    parameters = inspect.signature(cls).parameters.values()
-    return {p.name: _plain(options[p.name]) for p in parameters if p.kind != p.VAR_KEYWORD}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and math.isinf(value) else value
-
-
-RETURN_FLAGS = ("decoder", "encoder", "encoder_decoder", "features")
-Output = Tensor | tuple[Tensor, ...]
-
-
-def without_content() -> bool:
-    """Whether new tensors have a shape alone: random numbers and arithmetic then would import torch's compiler."""
-    return torch.get_default_device().type == "meta"
-
-
-def constants_device() -> torch.device:
-    """Device of new constants: the default one, or the processor, so that constants always have content."""
-    return torch.device("cpu") if without_content() else torch.get_default_device()
-
-
-_AGAIN = contextvars.ContextVar("again", default=False)
-
-
-def is_computed_again() -> bool:
-    """Whether a backward pass computes a checkpointed block again."""
-    return _AGAIN.get()
-
-
-@contextlib.contextmanager
-def _again() -> Iterator[None]:
-    token = _AGAIN.set(True)
-    try:
-        yield
-    finally:
-        _AGAIN.reset(token)
-
-
-class Block(nn.Module):
-    """Base class of the residual blocks of U-Nets.
-
-    Attributes:
-        checkpointed: Whether the block keeps only its inputs for the backward pass, which recomputes the rest.
-    """
-
-    checkpointed = False
-
-    def forward(self, x: Tensor, emb: Any) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H', W'); ``emb`` is (N or 1, emb_channels)."""
-        if not self.checkpointed:
-            return self.compute(x, emb)
-        contexts = lambda: (contextlib.nullcontext(), _again())
-        return cast(Tensor, checkpoint(self.compute, x, emb, use_reentrant=False, context_fn=contexts))
-
-    def compute(self, x: Tensor, emb: Any) -> Tensor:
-        """Computes the result of :meth:`forward`."""
-        raise NotImplementedError
-
-
-def blocks_of(net: nn.Module) -> list[Block]:
-    """Blocks of a network that :func:`checkpoint_blocks` can change."""
-    return [module for module in net.modules() if isinstance(module, Block)]
-
-
-def checkpoint_blocks(net: nn.Module, where: str) -> None:
-    """Turns on gradient checkpointing: blocks keep only their inputs between forward and backward pass.
-
-    Memory falls to about that of one block and the maps between blocks; a step with gradients takes about a third
-    longer. Results are bit-identical, since dropout repeats its draws.
-
-    Args:
-        net: Network, changed in place without changing its state dict.
-        where: Place named in errors.
-
-    Raises:
-        UserError: The network has no blocks of this package.
-    """
-    blocks = blocks_of(net)
-    if not blocks:
-        raise UserError(where, f"{type(net).__name__} has no U-Net blocks to which it could be applied", "turn it off")
-    for block in blocks:
-        block.checkpointed = True
 
 
 class UNet(nn.Module):
@@ -283,14 +175,7 @@ class UNet(nn.Module):
             Image (M, C, H, W), float32 logits (N, 1, h, w) or the pair of them. The logits are the channel mean of the
             encoder's last activation (SiDA, section 4). With ``features`` a tuple: the last block's output
             (N, C', h, w) at each resolution of the encoder, from full resolution downwards.
-
-        Raises:
-            ValueError: The flag is unknown, or ``decode`` has another flag or is no number of samples of the batch.
         """
-        if return_flag not in RETURN_FLAGS:
-            raise ValueError(f"return_flag must be one of {', '.join(RETURN_FLAGS)}, got {return_flag!r}")
-        if decode is not None and not (return_flag == "encoder_decoder" and 0 <= decode <= len(x)):
-            raise ValueError(f"decode={decode} is no part of {len(x)} samples with return_flag='encoder_decoder'")
         emb = self.embed(noise_labels, class_labels, augment_labels)
         x, skips = self.encode(x.contiguous(), emb)
         if return_flag == "decoder":

@@ -32,6 +32,11 @@ class Unwrapped(NamedTuple):
     remark: str
 
 
+def bare_name(name: str) -> str:
+    """A tensor's name without the parts that wrappers put before it."""
+    return _WRAPPERS.sub("", name.removeprefix("module."))
+
+
 def unwrapped(
     path: str | os.PathLike[str], wanted: Mapping[str, Shape], stored: Mapping[str, Shape], key: str | None = None
 ) -> Unwrapped:

@@ -23,13 +23,13 @@ import torch
 from sida.assets.cache import fetch_many
 from sida.config.datasets import LabelCounts
 from sida.config.families import SD_VAE, check_guidance
-from sida.config.samplers import Sampler
+from sida.config.samplers import INFINITE, Sampler
 from sida.data.dataset import Dataset, LatentDecoder, load_vae
 from sida.errors import UserError, say, settings_in
 from sida.kernels import require_fused
 from sida.machine import Recording, RecordingError, Tensors, to_device
 from sida.networks import family_of
-from sida.networks.precond import Precond
+from sida.networks.precond import Precond, no_noise_level
 from sida.sampling.samplers import (
     NO_CLASS,
     ClassRule,
@@ -172,8 +172,14 @@ class Drawer:
             return _resample(dataset, seeds, batch_size, self.decode, output)
         if net is None:
             raise UserError("sampler", f"'{sampler.kind}' needs a network", "give one")
+        if sampler.init_sigma == INFINITE and getattr(net, "noise_limit", None) is None:
+            raise no_noise_level(net, "sampler.init_sigma")
         if sampler.kind == "heun":
             sigma_range(net, sampler.sigma_min, sampler.sigma_max)  # refuses before anything is drawn
+        for network in (net, self.guide) if sampler.kind == "flow" else ():
+            if network is not None and not getattr(getattr(network, "net", network), "is_flow", False):
+                fault = f"'flow' needs networks of velocities, not {type(network).__name__}"
+                raise UserError("sampler.kind", fault, "use heun")
         if self.guide is not None:
             check_guide_fits(net, self.guide, "guiding network")
         if sampler.kernels == "fused":
@@ -181,6 +187,9 @@ class Drawer:
                 fault = "'fused' computes on a GPU, the network is on the CPU"
                 raise UserError("sampler.kernels", fault, "choose 'torch'")
             require_fused("sampler.kernels")
+            if isinstance(net, Precond) and not net.fused:
+                fault = f"{type(net).__name__} has no fused kernels"
+                raise UserError("sampler.kernels", fault, "choose 'torch'")
         dataset = self.dataset() if class_labels == "empirical" and self.label_dim else None
         classes = class_rule_of(self.label_dim, class_labels, dataset, len(seeds))
         return self._batches(net, seeds, batch_size, classes, output)

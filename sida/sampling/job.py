@@ -15,6 +15,7 @@ import torch
 from sida.assets.cache import cache_dir, file_lock
 from sida.assets.registry import is_address, is_counted
 from sida.config.datasets import LabelCounts, dataset_spec
+from sida.config.families import NULL_LABEL
 from sida.config.samplers import Sampler, read_sampler
 from sida.config.settings import Count, Settings, from_mapping, load_spec
 from sida.data import Dataset, load_dataset
@@ -26,6 +27,7 @@ from sida.files.tensors import starts_as_pickle
 from sida.machine import environment, keep_freed_memory, place, take_device, tf32
 from sida.networks.file import load_network, read_metadata
 from sida.networks.official import describe_file, find_source, import_network
+from sida.sampling.flows import Unlabelled
 from sida.sampling.generate import Drawer, Samples
 from sida.sampling.store import SampleStore, open_sample_store, save_grid, write_all
 
@@ -45,7 +47,7 @@ class SampleConfig(Settings):
         class_labels: ``uniform``, ``balanced``, ``empirical``, class counts (a ``.json`` file as in ``config/labels``,
             its content, or an asset), or a class.
         dataset: Spec, or a name in ``config/datasets.yaml``.
-        gnet: Guiding network.
+        gnet: Guiding network; ``null`` is the network itself without a class.
         vae: Folder of the decoder of latent networks; null takes the registered one.
         grid: PNG to write as well.
         grid_size: Rows × columns.
@@ -144,12 +146,14 @@ class _Source:
 
     def __init__(self, config: SampleConfig) -> None:
         self.device = open_device(config.device)
-        names = (config.network, config.gnet)
-        self.files = [None if name is None else network_file(name) for name in names]
-        self.sampler = sampler_for(self.files[0], config.sampler)
+        network = None if config.network is None else network_file(config.network)
+        guiding = guide_file(config.gnet)
+        self.files = network, guiding
+        self.sampler = sampler_for(network, config.sampler)
         if config.network is None and self.sampler.needs_network:
             raise UserError("network", "give --network FILE (only the sampler 'data' needs none)")
-        net, guide = (None if file is None else load_network(file, self.device)[0] for file in self.files)
+        net = None if network is None else load_network(network, self.device)[0]
+        guide = None if net is None else open_guide(guiding, net, self.device, "gnet")
         self.dataset = _dataset(config.dataset)
         self.class_labels = _class_rule(config.class_labels)
         self.drawer = Drawer(self.sampler, net, guide, lambda: self.dataset, config.vae, self.device)
@@ -157,7 +161,7 @@ class _Source:
     def record(self, config: SampleConfig) -> dict[str, Any]:
         """Returns everything that decides the samples, for the record stored next to them."""
         rule = self.class_labels
-        network, guide = (None if file is None else sha256_file(file) for file in self.files)
+        network, guide = (guide_digest(file) for file in self.files)
         return {
             "format": "sida-samples-1",
             "network_sha256": network,
@@ -285,17 +289,49 @@ def network_file(source: str) -> Path:
 def sampler_for(
     network: Path | None, sampler: Sampler | Mapping[str, Any] | str = "one_step", where: str = "sampler"
 ) -> Sampler:
-    """Reads a sampler; one step without ``init_sigma`` takes that of the network's training, which its file says.
+    """Reads a sampler; one that gives no σ_init, steps, noise or levels takes those of the generator's training.
 
     Raises:
         UserError: A setting is wrong, here or in the network's file.
     """
-    found = read_sampler(sampler, where)
-    if network is None or isinstance(sampler, Sampler) or found.kind != "one_step" or "init_sigma" in sampler:
-        return found
-    said = read_metadata(network).get("sampler")
-    known = read_sampler(said, f"{network}: sampler") if isinstance(said, dict) else found
-    return dataclasses.replace(found, init_sigma=known.init_sigma)
+    said = None if network is None else trained_sampler(read_metadata(network), network)
+    trained = {} if said is None else said.given()
+    if trained.get("num_steps") == 1:
+        del trained["num_steps"]  # the default, which records do not name
+    return read_sampler(sampler, where, trained)
+
+
+def trained_sampler(metadata: Mapping[str, Any], network: str | Path) -> Sampler | None:
+    """Sampler of a generator's training by the header of its file; None if the header has none.
+
+    Raises:
+        UserError: The header is wrong.
+    """
+    said = metadata.get("sampler")
+    return read_sampler(said, f"{network}: sampler") if isinstance(said, dict) else None
+
+
+def guide_file(guide: str | Path | None) -> str | Path | None:
+    """File of a guiding network by the name of its source; the word ``null`` stays."""
+    return guide if guide in (None, NULL_LABEL) else network_file(str(guide))
+
+
+def open_guide(
+    guide: str | Path | None, net: torch.nn.Module, device: str | torch.device, where: str = "guide"
+) -> torch.nn.Module | None:
+    """Guiding network of a file, or the network ``net`` without a class for ``null``; None without a guide.
+
+    Raises:
+        UserError: The file is no network, or the network has no null label.
+    """
+    if guide is None:
+        return None
+    return Unlabelled(net, where) if guide == NULL_LABEL else load_network(guide, device)[0]
+
+
+def guide_digest(guide: str | Path | None) -> str | None:
+    """Digest of a network file, the word ``null``, or None without a guide."""
+    return NULL_LABEL if guide == NULL_LABEL else None if guide is None else sha256_file(guide)
 
 
 def decoder_digest(vae: str | None) -> str | None:
@@ -313,16 +349,16 @@ class LoadedGenerator:
     Attributes:
         path: Network file (safetensors) that was loaded.
         sampler: How images are drawn.
-        guide: File of the guiding network, or None.
+        guide: File of the guiding network, ``null``, or None.
         vae: Folder of the decoder of latents; None takes the registered one.
         device: Torch device.
         net: The network, for calls of your own: ``g.net(x, sigma, class_labels)``.
     """
 
-    def __init__(self, path: Path, sampler: Sampler, guide: Path | None, vae: str | None, device: str) -> None:
+    def __init__(self, path: Path, sampler: Sampler, guide: str | Path | None, vae: str | None, device: str) -> None:
         self.path, self.sampler, self.guide, self.vae, self.device = path, sampler, guide, vae, device
         self.net, _ = load_network(path, device)
-        guiding = None if guide is None else load_network(guide, device)[0]
+        guiding = open_guide(guide, self.net, device)
         self._drawer = Drawer(sampler, self.net, guiding, vae=vae, device=device)
 
     def __repr__(self) -> str:
@@ -396,13 +432,14 @@ def load(
             address (``https://``, ``hf://``). The file of an id or address is fetched and checked at first use.
         sampler: ``one_step``, with σ_init of the network's training, or ``heun:18`` for a teacher; settings as of
             ``sida sample --sampler``.
-        guide: Guiding network of a sampler with guidance; named like ``source``.
+        guide: Guiding network of a sampler with guidance; named like ``source``, or ``null``: the network itself
+            without a class.
         vae: Folder of the decoder of latent networks; None takes the registered one.
         device: ``cpu``, ``cuda`` or ``cuda:N``; None takes a GPU if there is one.
 
     Raises:
         UserError: No such file or id, a damaged file, or settings that the sampler does not have.
     """
-    guiding = None if guide is None else network_file(str(guide))
+    guiding = guide_file(guide)
     path = network_file(str(source))
     return LoadedGenerator(path, sampler_for(path, sampler), guiding, vae, open_device(device))

@@ -32,6 +32,7 @@ from sida.data.dataset import Dataset
 from sida.errors import SettingError, UserError, exact, settings_in
 from sida.machine import to_device
 from sida.networks import family_of
+from sida.sampling.flows import flow, guided
 
 #: Class of images from networks without classes.
 NO_CLASS = -1
@@ -232,6 +233,9 @@ def heun(
     noise_every_step: bool = True,
     gnet: torch.nn.Module | None = None,
     guidance: float = 1.0,
+    guidance_channels: int | None = None,
+    guidance_min: float = 0.0,
+    guidance_max: float = math.inf,
 ) -> torch.Tensor:
     """Returns images for unit normal latents, ``(N, C, H, W)`` in ``dtype``, about [-1, 1].
 
@@ -255,6 +259,9 @@ def heun(
         noise_every_step: Whether to draw noise at every step, used or not (EDM), or only if noise is added (EDM2).
         gnet: Guiding network, evaluated in addition to ``net`` if ``guidance`` is not 1, with labels if it has classes.
         guidance: Extrapolation ``D_g + guidance (D − D_g)``, see the module's formula.
+        guidance_channels: Number of leading channels that are guided; None is all.
+        guidance_min: Lowest level with guidance.
+        guidance_max: Highest level with guidance.
 
     Raises:
         SettingError: An argument is out of range or missing.
@@ -269,8 +276,8 @@ def heun(
     def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
         x32, level = x.to(torch.float32), torch.full((), sigma, dtype=torch.float32, device=x.device)
         denoised = net(x32, level, class_labels).to(dtype)
-        if guidance != 1 and gnet is not None:
-            denoised = gnet(x32, level, labels_of_guide).to(dtype).lerp(denoised, guidance)
+        if guidance != 1 and gnet is not None and guidance_min <= sigma <= guidance_max:
+            denoised = guided(denoised, gnet(x32, level, labels_of_guide).to(dtype), guidance, guidance_channels)
         return denoised
 
     levels = sigma_steps(num_steps, *sigma_range(net, sigma_min, sigma_max), rho, dtype).tolist()
@@ -294,9 +301,9 @@ def heun(
 
 
 def one_step(
-    net: torch.nn.Module, z: torch.Tensor, class_labels: torch.Tensor | None, init_sigma: float = 2.5
+    net: torch.nn.Module, z: torch.Tensor, class_labels: torch.Tensor | None, init_sigma: float | str = 2.5
 ) -> torch.Tensor:
-    """Images ``D(σ z, σ, labels)`` with σ = ``init_sigma``, float32 ``(N, C, H, W)``, about [-1, 1].
+    """Images ``D(σ z, σ, labels)`` with σ = ``init_sigma``, ``(N, C, H, W)`` in float32, about [-1, 1].
 
     The result has gradients; wrap the call in ``torch.no_grad`` for sampling alone. Augment labels are left out, which
     equals zero labels, because their layer has no bias.
@@ -305,13 +312,30 @@ def one_step(
         net: Preconditioned network.
         z: Unit normal latents ``(N, C, H, W)``.
         class_labels: One-hot rows ``(N, label_dim)`` or None.
-        init_sigma: σ_init; 2.5 in SiD and SiDA.
+        init_sigma: σ_init; 2.5 in SiD and SiDA. ``infinite``: the network's image of pure noise.
 
     Source: SiD (arXiv:2404.04057), generator of section 4.
     """
-    sigma = torch.full((), float(init_sigma), dtype=torch.float32, device=z.device)
-    images: torch.Tensor = net(init_sigma * z.to(torch.float32), sigma, class_labels)
+    if isinstance(init_sigma, str):
+        images: torch.Tensor = net.from_noise(z, class_labels)  # type: ignore[operator]
+        return images
+    images = net(init_sigma * z, torch.full((), float(init_sigma), dtype=z.dtype, device=z.device), class_labels)
     return images
+
+
+def step_sigmas(num_steps: int, init_sigma: float | str = 2.5, step_levels: str = "sigma") -> list[float]:
+    """Levels of the steps of a generator after the first, ``num_steps − 1`` falling numbers.
+
+    Args:
+        num_steps: Steps n.
+        init_sigma: σ_init, or ``infinite``.
+        step_levels: ``sigma``: σ_init (1 − i/n). ``time``: those of the times t_init (1 − i/n), t = σ / (1 + σ).
+    """
+    shares = [1 - step / num_steps for step in range(1, num_steps)]
+    if step_levels == "sigma":
+        return [float(init_sigma) * share for share in shares]
+    start = 1.0 if isinstance(init_sigma, str) else init_sigma / (1 + init_sigma)
+    return [start * share / (1 - start * share) for share in shares]
 
 
 def multi_step(
@@ -320,27 +344,40 @@ def multi_step(
     class_labels: torch.Tensor | None,
     num_steps: int,
     noise: Callable[[torch.Tensor], torch.Tensor],
-    init_sigma: float = 2.5,
+    init_sigma: float | str = 2.5,
+    *,
+    step_levels: str = "sigma",
+    fixed: bool = False,
+    taken: int | None = None,
+    through_all: bool = True,
 ) -> torch.Tensor:
-    """Returns images after one step and further steps that add and remove noise of levels σ_init (1 − i / num_steps).
+    """Returns images after one step and further steps that add and remove noise of falling levels.
 
     Args:
         net: Preconditioned network.
         z: Unit normal latents ``(N, C, H, W)``.
         class_labels: One-hot rows ``(N, label_dim)`` or None.
-        num_steps: Network evaluations, at least 1; 1 equals :func:`one_step`.
+        num_steps: Network evaluations n, at least 1; 1 equals :func:`one_step`.
         noise: ``noise(x)`` returns unit normal draws like ``x``; called once per step after the first.
         init_sigma: σ_init.
+        step_levels: See :func:`step_sigmas`.
+        fixed: Whether further steps add the noise z of the first one; ``noise`` is not called.
+        taken: Steps of the n that are taken, from the first on; None takes all.
+        through_all: Whether the result has the gradients of all steps, or of the last step taken alone.
 
-    Source: mingyuanzhou/SiD, branch sida (EDM2 generation), golden losses_edm2/generate_multistep.
+    Source: mingyuanzhou/SiD, branch sida (EDM2 generation), golden losses_edm2/generate_multistep; ``time``, ``fixed``
+    and ``taken``: apple-aiml-research/ml-sid-dit:training/sid_dit_util.py (SiD-DiT, arXiv:2509.25127).
     """
     if num_steps < 1:
         raise SettingError("num_steps", f"must be at least 1, got {num_steps}")
-    images = one_step(net, z, class_labels, init_sigma)
-    for step in range(1, num_steps):
-        sigma = init_sigma * (1 - step / num_steps)
-        level = torch.full((), sigma, dtype=torch.float32, device=z.device)
-        images = net(images + sigma * noise(images), level, class_labels)
+    last = (num_steps if taken is None else taken) - 1
+    learns = torch.is_grad_enabled()
+    with torch.set_grad_enabled(learns and (through_all or last == 0)):
+        images = one_step(net, z, class_labels, init_sigma)
+    for step, sigma in enumerate(step_sigmas(num_steps, init_sigma, step_levels)[:last], start=1):
+        level = torch.full((), sigma, dtype=z.dtype, device=z.device)
+        with torch.set_grad_enabled(learns and (through_all or step == last)):
+            images = net(images + sigma * (z if fixed else noise(images)), level, class_labels)
     return images
 
 
@@ -352,7 +389,8 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
     return torch.nan_to_num(images * 127.5 + 128, nan=0.0).clamp(0, 255).to(torch.uint8)
 
 
-_HEUN_KEYS = ("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance")
+_GUIDANCE_KEYS = ("guidance", "guidance_channels", "guidance_min", "guidance_max")
+_HEUN_KEYS = ("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", *_GUIDANCE_KEYS)
 
 
 def draw_batch(
@@ -378,13 +416,18 @@ def draw_batch(
     network, guide = called or (net, gnet)
     steps, noise, family = sampler.steps, streams.randn_like, family_of(net)
     if sampler.kind == "one_step":
-        return multi_step(network, latents, class_labels, steps, noise, sampler.init_sigma)
+        return multi_step(network, latents, class_labels, noise=noise, **sampler.of_steps)
+    dtype = getattr(torch, sampler.dtype or family.sampler_dtype)
+    if sampler.kind == "flow":
+        labels, keys = guide_labels(gnet, class_labels), ("method", "last_step", *_GUIDANCE_KEYS)
+        ways = {"noise": noise, "gnet": guide, "guide_labels": labels, **{key: getattr(sampler, key) for key in keys}}
+        return flow(network, latents, class_labels, steps, dtype=dtype, **ways)
     return heun(
         network,
         latents,
         class_labels,
         steps,
-        dtype=getattr(torch, sampler.dtype or family.sampler_dtype),
+        dtype=dtype,
         noise=noise,
         noise_every_step=family.noise_every_step,
         gnet=guide,

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from sida.config.families import NULL_LABEL
 from sida.config.recipe import ResolvedConfig, TeacherConfig
 from sida.config.samplers import Sampler
 from sida.data.augment import AugmentPipe
@@ -23,7 +24,7 @@ from sida.errors import say
 from sida.kernels import require_fused
 from sida.machine import Recording, RecordingError, Tensors, generator
 from sida.noise import Draw, Draws, uniform_labels, unit_noise
-from sida.sampling.samplers import one_step
+from sida.sampling.samplers import multi_step
 from sida.training.batches import Augment, Batch, MicroBatch, augmented, seed_layers, step_draws
 from sida.training.logs import IterationRecord
 from sida.training.loop import Trainer
@@ -76,6 +77,11 @@ class OptimizerStep:
     every: int = 1
     generates: bool = True
 
+    def draws_for(self, taken: int, noise: str) -> dict[str, Draw]:
+        """Kind of each draw by name; those of the steps after the first that the generator takes come last."""
+        further = range(2, taken + 1) if self.generates and noise == "fresh" else ()
+        return {**self.draws, **{f"noise of step {number}": unit_noise for number in further}}
+
     def streams(self) -> list[str]:
         """Names of the streams of an iteration's steps."""
         return [self.stream, *(f"{self.stream}-{step}" for step in range(2, self.repeats + 1))]
@@ -86,13 +92,17 @@ class EagerRunner:
 
     Args:
         generator: Gives the images; in training mode for its own micro-batches.
-        init_sigma: Its σ_init.
+        sampler: Its steps; unused if no optimizer step sees its images.
+        through_all: Whether it learns through all steps, or through the last one taken.
     """
 
-    def __init__(self, generator: OptimizedNetwork, init_sigma: float) -> None:
-        self.generator, self.init_sigma = generator, init_sigma
+    def __init__(self, generator: OptimizedNetwork, sampler: Sampler, through_all: bool = False) -> None:
+        self.generator, self.sampler, self.through_all = generator, sampler, through_all
+        self.taken = 1
 
-    def __call__(self, step: OptimizerStep, scales: Scales, given: Tensors, augment: Augment | None) -> Outputs:
+    def __call__(
+        self, step: OptimizerStep, scales: Scales, given: Tensors, augment: Augment | None, taken: int = 1
+    ) -> Outputs:
         """Computes the losses of a micro-batch, whose gradient is added to the network's.
 
         Args:
@@ -100,7 +110,9 @@ class EagerRunner:
             scales: Factors of its terms.
             given: Tensors by name: draws, ``labels`` and ``real`` images if the step has them.
             augment: Augmentation with the draws of this micro-batch.
+            taken: Steps that the generator takes of those of the sampler, from the first on.
         """
+        self.taken = taken
         if augment is not None:
             images = self._run(self._images, step, scales, given)["images"]
             others = given.get("real") if step.generates else None
@@ -114,8 +126,11 @@ class EagerRunner:
         """The generator's images, with a gradient in its own step; real images for a step that sees those alone."""
         if not step.generates:
             return {"images": given["real"]}
+        fresh = (given[f"noise of step {number}"] for number in range(2, self.taken + 1))
+        ways: dict[str, Any] = {"noise": lambda _: next(fresh), "taken": self.taken, "through_all": self.through_all}
         with torch.set_grad_enabled(step.network is self.generator):
-            return {"images": one_step(self.generator.net, given["z"], given.get("labels"), self.init_sigma)}
+            ways |= self.sampler.of_steps
+            return {"images": multi_step(self.generator.net, given["z"], given.get("labels"), **ways)}
 
     def _losses(self, step: OptimizerStep, scales: Scales, given: Tensors) -> Outputs:
         """Computes the losses and adds their gradient; a term with the weight 0 has no backward pass."""
@@ -141,32 +156,33 @@ class GraphRunner(EagerRunner):
     kernel; one line reports the reason.
 
     Args:
-        generator: See :class:`EagerRunner`.
-        init_sigma: See :class:`EagerRunner`.
         networks: All networks: recording must not change them.
+        generator: See :class:`EagerRunner`; so are the others.
     """
 
-    def __init__(self, generator: OptimizedNetwork, init_sigma: float, networks: Sequence[OptimizedNetwork]) -> None:
-        super().__init__(generator, init_sigma)
+    def __init__(self, networks: Sequence[OptimizedNetwork], generator: OptimizedNetwork, *steps: Any) -> None:
+        super().__init__(generator, *steps)
         self.networks = networks
-        # By step and shapes: recordings, each with the scales of the terms that it computes.
+        # By step, steps of the generator and shapes: recordings, each with the scales of the terms that it computes.
         self._recordings: dict[object, list[tuple[Scales, Recording]]] = {}
         # By length: a micro-batch's gradient is gathered before the next one writes its own.
         self._gradients: dict[int, torch.Tensor] = {}
         self._pool: object = torch.cuda.graph_pool_handle()
         self._given_up = False
 
-    def __call__(self, step: OptimizerStep, scales: Scales, given: Tensors, augment: Augment | None) -> Outputs:
+    def __call__(
+        self, step: OptimizerStep, scales: Scales, given: Tensors, augment: Augment | None, taken: int = 1
+    ) -> Outputs:
         """See :meth:`EagerRunner.__call__`."""
         try:
-            outputs = super().__call__(step, scales, given, augment)
+            outputs = super().__call__(step, scales, given, augment, taken)
         except RecordingError as reason:
             self._given_up = True
             self._recordings.clear()
             self._gradients.clear()
             step.network.flat.zero_grad()
             say(f"cuda_graphs: {reason}; the run continues kernel by kernel")
-            outputs = super().__call__(step, scales, given, augment)
+            outputs = super().__call__(step, scales, given, augment, taken)
         if "gradient" not in outputs:
             return outputs
         step.network.add_gradient(outputs.pop("gradient"))
@@ -178,7 +194,7 @@ class GraphRunner(EagerRunner):
         if self._given_up:
             return function(step, scales, given)
         shapes = tuple((name, tuple(tensor.shape)) for name, tensor in given.items())
-        recordings = self._recordings.setdefault((id(step), shapes), [])
+        recordings = self._recordings.setdefault((id(step), self.taken, shapes), [])
         for used, recording in recordings:
             if all(scales[name] == scale for name, scale in used.items()):
                 return dict(recording(given))
@@ -216,13 +232,15 @@ class StepTrainer(Trainer):
         config: Seed and half-life of the average.
         averages: Averages by name; the first is the product of the run.
         kept: Further parts by name whose state a resumed run needs.
-        init_sigma: σ_init of the generator's images; unused if no step generates.
 
     Attributes:
+        sampler: Steps of the generator; of a teacher, the sampler of its pictures.
+        through_all: Whether the generator learns through all of its steps, or through the last one taken.
         batches: Source of images and labels, set before the first iteration; all streams have equally many images.
     """
 
     batches: Batches
+    through_all = False
 
     def __init__(
         self,
@@ -231,12 +249,17 @@ class StepTrainer(Trainer):
         config: ResolvedConfig | TeacherConfig,
         averages: Mapping[str, Average],
         kept: Mapping[str, Resumable] | None = None,
-        init_sigma: float = 0.0,
     ) -> None:
         self.steps, self.schedule, self.config, self.begun = list(steps), schedule, config, schedule.begun
         super().__init__({step.name: step.network for step in steps}, averages, kept)
         self.device = steps[-1].network.flat.vector.device
-        self._run = EagerRunner(steps[-1].network, init_sigma)
+        self._run = EagerRunner(steps[-1].network, self.sampler, self.through_all)
+
+    def taken_steps(self, nimg: int) -> int:
+        """Steps of the generator in the iteration after ``nimg`` images, equal on all ranks: uniform in 1 … n."""
+        if not (self.sampler.kind == "one_step" and self.sampler.steps > 1):
+            return 1
+        return 1 + int(torch.randint(self.sampler.steps, (), generator=generator(self.config.seed, "num_steps", nimg)))
 
     def iteration(self, nimg: int, draws: Mapping[str, Sequence[Draws]] | None = None) -> IterationRecord:
         """Does all steps and updates the averages.
@@ -246,6 +269,7 @@ class StepTrainer(Trainer):
             draws: Replacements for the random tensors of streams, one mapping per micro-batch. Names missing from a
                 mapping are drawn.
         """
+        self.begin(nimg)
         phase, record, given = self.schedule.at(nimg), IterationRecord(), draws or {}
         *_, last = self.steps
         images = self.ranks.world_size * sum(len(like) for like, _ in self.batches(last.stream, nimg, False))
@@ -255,6 +279,9 @@ class StepTrainer(Trainer):
                     self._take_step(step, stream, nimg, phase, given.get(stream, ()), record)
         self.update_averages(nimg, images)
         return record
+
+    def begin(self, nimg: int) -> None:
+        """Prepares for the iteration that begins after ``nimg`` images."""
 
     def update_averages(self, nimg: int, images: int) -> None:
         """Moves the averages after a step of ``images`` images that began after ``nimg`` images."""
@@ -266,8 +293,9 @@ class StepTrainer(Trainer):
     ) -> None:
         """Adds up the gradients of a stream's micro-batches, and steps."""
         batches, seed = self.batches(stream, nimg, step.real_images), self.config.seed
-        shapes = [images.shape for images, _ in batches]
-        draws = step_draws(seed, stream, nimg, shapes, self.device, step.draws, self.ranks)
+        taken, shapes = self.taken_steps(nimg), [images.shape for images, _ in batches]
+        kinds = step.draws_for(taken, self.sampler.noise)
+        draws = step_draws(seed, stream, nimg, shapes, self.device, kinds, self.ranks)
         total = sum(len(images) for images, _ in batches)
         weights = {"": 1.0} if step.weights is None else step.weights(batches[0][0][0].numel())
         scales = {name: (weight / total, phase.weight(name)) for name, weight in weights.items()}
@@ -288,7 +316,7 @@ class StepTrainer(Trainer):
             if step.augment is not None:
                 source = generator(seed, purpose, nimg, position)
                 augment = functools.partial(step.augment, generator=source)
-            losses = self._run(step, scales, tensors, augment)
+            losses = self._run(step, scales, tensors, augment, taken)
             record.nan_samples += losses.pop("nan_count")
             for name, value in losses.items():
                 record.losses[name] = record.losses[name] + value if name in record.losses else value
@@ -324,16 +352,25 @@ class StudentTrainer(StepTrainer):
         kept: Mapping[str, Resumable] | None = None,
     ) -> None:
         self.recipe, self.generator = recipe, steps[-1].network
-        self.sampler = Sampler(kind="one_step", init_sigma=recipe.init_sigma)
-        super().__init__(steps, schedule, recipe, {"ema": Average(self.generator)}, kept, recipe.init_sigma)
+        self.through_all = recipe.gradient == "all"
+        several = {"num_steps": recipe.num_steps, "noise": recipe.noise, "step_levels": recipe.step_levels}
+        #: Settings of the sampler, as the network's file has them.
+        self.given: dict[str, Any] = {
+            "kind": "one_step",
+            "init_sigma": recipe.init_sigma,
+            **(several if recipe.num_steps > 1 else {}),
+        }
+        self.sampler = Sampler(**self.given)
+        super().__init__(steps, schedule, recipe, {"ema": Average(self.generator)}, kept)
         if graphs and recipe.cuda_graphs and self.device.type == "cuda":
-            self._run = GraphRunner(self.generator, recipe.init_sigma, [*self.networks.values()])
+            self._run = GraphRunner([*self.networks.values()], self.generator, self.sampler, self.through_all)
 
     @property
     def provenance(self) -> dict[str, Any]:
         """See :class:`sida.training.loop.Trainer`."""
-        guidance = {} if self.recipe.guidance == 1 else {"guidance": self.recipe.guidance}
-        return {**guidance, "sampler": {"kind": "one_step", "init_sigma": self.recipe.init_sigma}}
+        guidance: dict[str, Any] = {} if self.recipe.guidance == 1 else {"guidance": self.recipe.guidance}
+        guidance |= {"guide": NULL_LABEL} if self.recipe.guide == NULL_LABEL else {}
+        return {**guidance, "sampler": self.given}
 
 
 class Distiller(StudentTrainer):
@@ -400,3 +437,8 @@ class Distiller(StudentTrainer):
         psi_step = OptimizerStep("fake_score", psi, of_psi, "psi", loss.weights, psi_draws, **ways)
         theta_step = OptimizerStep("generator", theta, of_theta, "generator", loss.weights, theta_draws)
         super().__init__([psi_step, theta_step], schedule, recipe, graphs)
+
+    def begin(self, nimg: int) -> None:
+        """See :meth:`StepTrainer.begin`; a loss may have levels that move."""
+        if hasattr(self.loss, "begin"):
+            self.loss.begin(nimg)

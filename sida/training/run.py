@@ -43,8 +43,9 @@ _NAME = re.compile(r"state-(\d{6}|[1-9]\d{6,})\.json", re.ASCII)
 #: Settings that are younger than the first recorded digests, which a digest holds only where they differ from their
 #: default. The name of a new setting belongs here.
 YOUNGER = {
-    "data_order", "generator_betas", "guidance", "guide", "half", "init", "kernels", "lr_rampup_kimg",
-    "lr_ref_batches", "options", "power_ema",
+    "data_order", "discriminator_gamma", "generator_betas", "gradient", "guidance", "guide", "half", "init", "kernels",
+    "level_distribution", "loss", "lr_rampup_kimg", "lr_ref_batches", "network_options", "noise", "num_steps",
+    "options", "power_ema", "score_weight", "step_levels", "time_beta",
 }  # fmt: skip
 
 

@@ -26,8 +26,19 @@ from sida.files.atomic import sha256_file
 from sida.machine import derive_seed
 from sida.networks import architecture, build_network, family_of
 from sida.networks.file import load_network, read_metadata, save_network
-from sida.networks.unet import checkpoint_blocks
-from sida.noise import Draw, Draws, complete_draws, edm_weight, lognormal_sigma, normal, unit_noise
+from sida.networks.precond import checkpoint_blocks
+from sida.noise import (
+    Draw,
+    Draws,
+    complete_draws,
+    edm_weight,
+    lognormal_sigma,
+    normal,
+    score_weight,
+    sigma_of_time,
+    uniform,
+    unit_noise,
+)
 from sida.training.batches import Augment, MicroBatch, StepBatches, augmented
 from sida.training.iteration import OptimizerStep, StepTrainer
 from sida.training.logs import LogRecords, lost
@@ -89,13 +100,46 @@ class EDMLoss:
     def of(self, net: Callable[..., Any], given: MicroBatch) -> torch.Tensor:
         """Loss of a micro-batch of real images, see :meth:`__call__`."""
         (clean, augment_labels), labels = given.clean, given.class_labels
-        sigma = lognormal_sigma(given.draws["sigma_normal"], self.P_mean, self.P_std)
-        weight = edm_weight(sigma, self.sigma_data)
+        sigma = self.sigma(given.draws)
+        weight = self.weight(sigma)
         noisy = torch.addcmul(clean, sigma, given.draws["noise"])
         if not self.return_logvar:
             return weight * (net(noisy, sigma, labels, augment_labels=augment_labels) - clean).square()
         denoised, logvar = net(noisy, sigma, labels, return_logvar=True)
         return (weight / logvar.exp()) * (denoised - clean).square() + logvar
+
+    def sigma(self, draws: Draws) -> torch.Tensor:
+        """Noise levels, float32 ``(N, 1, 1, 1)``: log-normal."""
+        return lognormal_sigma(draws["sigma_normal"], self.P_mean, self.P_std)
+
+    def weight(self, sigma: torch.Tensor) -> torch.Tensor:
+        """w(σ), the shape of ``sigma``."""
+        return edm_weight(sigma, self.sigma_data)
+
+
+@dataclasses.dataclass(eq=False)
+class VelocityLoss(EDMLoss):
+    """Flow matching: the square of the error of the velocity n − y, at a time t = σ / (1 + σ) uniform in [0, 1].
+
+    It is ``(1 + σ)²/σ² (D(y + σ n; σ) − y)²``; P_mean, P_std and sigma_data have no effect. The official loss is the
+    mean over the elements.
+
+    Source: willisma/SiT:transport/transport.py, whose time is 1 − t; arXiv:2210.02747.
+    """
+
+    DRAWS: ClassVar[Mapping[str, Draw]] = {"t": uniform, "noise": unit_noise}
+
+    def sigma(self, draws: Draws) -> torch.Tensor:
+        """See :meth:`EDMLoss.sigma`."""
+        return sigma_of_time(draws["t"])
+
+    def weight(self, sigma: torch.Tensor) -> torch.Tensor:
+        """See :meth:`EDMLoss.weight`."""
+        return score_weight(sigma, self.sigma_data, "velocity")
+
+
+#: Losses of a teacher by the setting ``loss``.
+LOSSES = {"edm": EDMLoss, "velocity": VelocityLoss}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,7 +178,11 @@ class TeacherTrainer(StepTrainer):
         # Networks with a log-variance head are trained with the head.
         family = family_of(net)
         has_logvar = family.has_variance_head(architecture(net))
-        self.loss = loss = EDMLoss(config.P_mean, config.P_std, config.sigma_data, return_logvar=has_logvar)
+        if has_logvar and config.loss != "edm":
+            fault = f"'{config.loss}' does not train the log-variance head of the network"
+            raise UserError("loss", fault, f"set {family.variance_head} of the network to null")
+        given = config.P_mean, config.P_std, config.sigma_data
+        self.loss = loss = LOSSES[config.loss](*given, return_logvar=has_logvar)
         infinity = family.infinite_gradient
         self.network = OptimizedNetwork(net, config.lr, config.betas, config.eps, infinity=infinity)
         self.widths = config.power_ema
@@ -146,7 +194,7 @@ class TeacherTrainer(StepTrainer):
             lambda given: {"denoising": loss.of(net, given).sum() / count},
             "teacher",
             lambda pixels: {"denoising": count},
-            EDMLoss.DRAWS,
+            loss.DRAWS,
             real_images=True,
             generates=False,
             augment=None if config.augment is None else AugmentPipe.from_config(config.augment, "augment"),
@@ -200,6 +248,10 @@ def train_teacher(
         torch.manual_seed(derive_seed(config.seed, "initialisation"))
         net = build_network(config.network, f"{where}.network").to(run.device)
         check_shapes(net, dataset, f"{where}.network.kwargs")
+        if config.augment is not None and not family_of(net).augmentation:
+            fault = f"{family_of(net).title} networks take no augmentation"
+            raise UserError(f"{where}.augment", fault, "set it to null")
+        net.drops_labels = True
         if config.checkpointing:
             checkpoint_blocks(net, f"{where}.checkpointing")
         return TeacherTrainer(config, net, StepBatches(config, dataset, run.device, ranks, where, config.data_order))

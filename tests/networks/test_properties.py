@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sida.errors import UserError
-from sida.networks import build_network
-from sida.networks.unet import attend, checkpoint_blocks
+from sida.networks import build_network, checkpoint_blocks
+from sida.networks.unet import attend
 from tests.networks.made import CONFIGS, config, random_network
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -203,5 +203,5 @@ def test_same_gradients_with_less_memory(name, frozen):
 
 
 def test_a_network_without_blocks_is_refused():
-    with pytest.raises(UserError, match=r"spec\.checkpointing: Linear has no U-Net blocks"):
+    with pytest.raises(UserError, match=r"spec\.checkpointing: Linear has no blocks"):
         checkpoint_blocks(torch.nn.Linear(1, 1), "spec.checkpointing")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from benchmarks import official_order
 from benchmarks.official_order import Plain, use_plain_blocks
 from sida.methods.sid import SiDALoss, SiDLoss
-from sida.networks.unet import blocks_of
+from sida.networks.body import blocks_of
 from sida.training.iteration import Distiller
 from sida.training.optimizer import Adam, OptimizedNetwork, RAdam, guard_gradient
 from sida.training.schedule import Schedule

@@ -108,12 +108,16 @@ def assert_same(folder, other, close=CLOSE):
 
 
 # Ratios are a round's, and heads need no batch; with equal rounds both orders of adding agree.
-@pytest.mark.parametrize(("method", "close"), [("teacher", CLOSE), ("f-distill", 0.02), ("fd-loss", 1e-3)])
+@pytest.mark.parametrize(
+    ("method", "close"), [("teacher", CLOSE), ("dmd", 1e-3), ("f-distill", 0.02), ("fd-loss", 1e-3)]
+)
 def test_two_processes_train_as_one(tmp_path, teacher, method, close):
     if method == "teacher":
         run, spec = train_teacher, {**TEACHER, "total_kimg": 0.1, "batch_gpu": 4, "lr": 1e-5}
     else:
-        run, spec = distill, spec_of(method, teacher, lr=1e-5)
+        # Of several steps both processes take the same number.
+        steps = {"num_steps": 3} if method == "dmd" else {}
+        run, spec = distill, spec_of(method, teacher, lr=1e-5, **steps)
     run(spec, tmp_path / "alone")
     assert together(lambda rank: run(spec, tmp_path / "run") and 0, 2, tmp_path) == [0, 0], said(tmp_path)
     assert_same(tmp_path / "run", tmp_path / "alone", close)

@@ -178,7 +178,7 @@ def test_official_values_by_name_are_the_same_run():
 #: Settings that are read elsewhere: with a guide, with a variance head, where batches are made.
 ELSEWHERE = {"guidance", "logvar"}
 #: Settings that the distiller reads for every method; where a method has none, they change nothing.
-OF_THE_DISTILLER = {"grad_clip_value"}
+OF_THE_DISTILLER = {"grad_clip_value", "num_steps", "noise", "gradient", "step_levels"}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -210,7 +210,8 @@ def test_a_setting_that_options_read_is_taken():
 
 def test_a_custom_method_with_networks_of_its_own_names_what_it_reads():
     adversarial = dataclasses.replace(SID, name="own", loss=SiDALoss)
-    assert adversarial.settings - SID.settings == {"lambda_adv", "lambda_d", "adversarial_pool", "adversarial_kimg"}
+    more = {"lambda_adv", "lambda_d", "adversarial_pool", "adversarial_kimg", "discriminator_gamma"}
+    assert adversarial.settings - SID.settings == more
     own = dataclasses.replace(SID, name="own", loss=None, reads=(), trainer=lambda parts: None)
     config = config_for("t", "sid", gamma="snr")
     with pytest.raises(ValueError, match="gamma: method 'own' does not read gamma; remove it"):

@@ -67,9 +67,9 @@ def nets():
     return [teacher, fake_score, copy.deepcopy(teacher)]
 
 
-def distiller(loss, replayed: bool, augment=None, networks=None) -> Distiller:
+def distiller(loss, replayed: bool, augment=None, networks=None, **more) -> Distiller:
     schedule = Schedule(warmup_kimg=0.006, adversarial_kimg=0.012)
-    settings = recipe(lr=1e-3, lambda_adv=1.0, seed=4, cuda_graphs=replayed)
+    settings = recipe(lr=1e-3, lambda_adv=1.0, seed=4, cuda_graphs=replayed, **more)
     made = Distiller(*(networks or nets()), loss, schedule, settings, augment=augment)
     return replaying(made) if replayed else made
 
@@ -78,7 +78,7 @@ def replaying(made: StudentTrainer) -> StudentTrainer:
     """The trainer with recordings; on a GPU its recipe gives it some."""
     if not GPU:
         networks = [*made.networks.values()]
-        made._run = iteration.GraphRunner(made.generator, made.recipe.init_sigma, networks)
+        made._run = iteration.GraphRunner(networks, made.generator, made.sampler, made.through_all)
     return made
 
 
@@ -117,9 +117,9 @@ def counting():
     return made
 
 
-def assert_replayed_like_plain(loss, augment=None, networks=nets):
-    state, losses = train(distiller(loss, replayed=False, augment=augment, networks=networks()))
-    again, replayed = train(distiller(loss, replayed=True, augment=augment, networks=networks()))
+def assert_replayed_like_plain(loss, augment=None, networks=nets, **more):
+    state, losses = train(distiller(loss, replayed=False, augment=augment, networks=networks(), **more))
+    again, replayed = train(distiller(loss, replayed=True, augment=augment, networks=networks(), **more))
     assert replayed == losses
     for name, value in state.items():
         assert torch.equal(again[name], value), name
@@ -135,6 +135,14 @@ def test_replayed_rounds_give_the_same_numbers(recordings, loss, augment, networ
     if recordings is not None:
         # ψ's rounds look the same in all phases, θ's change once; with augmentation ψ's are two recordings.
         assert recordings.made == (2 if augment else 1) + 2
+
+
+@pytest.mark.parametrize("noise", ["fresh", "fixed"])
+def test_rounds_of_generators_of_several_steps_are_replayed(recordings, noise):
+    assert_replayed_like_plain(SiDLoss(), num_steps=2, noise=noise)
+    if recordings is not None:
+        # ψ's rounds for one step and for two, and θ's, one of them in both phases.
+        assert recordings.made == 2 + 3
 
 
 def test_two_steps_on_the_same_real_images_are_replayed_too(recordings):

@@ -17,11 +17,11 @@ from huggingface_hub import ModelCard
 
 import sida
 from eval.results.measurements import write_csv
+from sida.config.samplers import Sampler
 from sida.files.atomic import sha256_file
-from sida.networks import build_network
 from tests.eval.metric_networks import write_network
 from tests.eval.synthetic_output import write_preset
-from tests.networks.made import SMALL
+from tests.networks.made import SMALL, random_network
 from workflow.archive.hub_folder import model_source
 from workflow.cli import main
 
@@ -94,14 +94,16 @@ def test_the_model_runs_with_torch_and_safetensors_alone_to_the_last_bit(exporte
     assert run.stdout.strip() == hashlib.sha256(expected.tobytes()).hexdigest(), run.stderr
 
 
-@pytest.mark.parametrize("name", ["VPPrecond", "GDDPrecond", "EDM2Precond"])
+@pytest.mark.parametrize("name", ["VPPrecond", "GDDPrecond", "EDM2Precond", "SiTPrecond", "DiTPrecond"])
 def test_every_family_has_a_model_file_that_computes_the_same(name, tmp_path):
     kwargs = {**UNET, "model_type": "DhariwalUNet"} if name == "GDDPrecond" else UNET
     if name == "EDM2Precond":
         kwargs = {"img_resolution": 8, "img_channels": 4, "label_dim": 3, "model_channels": 16, "channel_mult": [1, 2]}
         kwargs |= {"num_blocks": 1, "attn_resolutions": [4]}
-    net = build_network({"class": name, "kwargs": kwargs}).eval()
-    (tmp_path / "model.py").write_text(model_source(net.init_config, tmp_path, 2.5))
+    if name in ("SiTPrecond", "DiTPrecond"):
+        kwargs = {"img_resolution": 8, "img_channels": 4, "label_dim": 3, "hidden_size": 16, "depth": 2, "num_heads": 2}
+    net = random_network(name, kwargs)
+    (tmp_path / "model.py").write_text(model_source(net.init_config, tmp_path, Sampler(kind="one_step")))
     spec = importlib.util.spec_from_file_location(f"model_{name}", tmp_path / "model.py")
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

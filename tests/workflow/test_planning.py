@@ -7,6 +7,7 @@ import types
 import pytest
 import torch
 import yaml
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from eval.results.published import load_published
@@ -50,6 +51,7 @@ def test_hours_and_memory_agree_with_table_8():
             assert 0.99 < cost.memory / 2**30 / reserved < 1.25, run
 
 
+MIXER = "docs.examples.mixer:MixerPrecond"
 NETWORKS = {
     "edm": {
         "class": "EDMPrecond",
@@ -65,6 +67,16 @@ NETWORKS = {
             "num_blocks": 1, "attn_resolutions": [8], "channels_per_head": 32,
         },
     },
+    "flow": {
+        "class": "SiTPrecond",
+        "kwargs": {
+            "img_resolution": 16, "img_channels": 4, "label_dim": 4, "hidden_size": 48, "depth": 4, "num_heads": 4,
+        },
+    },
+    "custom": {
+        "class": MIXER,
+        "kwargs": {"img_resolution": 16, "img_channels": 3, "label_dim": 4, "use_fp16": False},
+    },
 }  # fmt: skip
 
 
@@ -77,18 +89,30 @@ NETWORKS = {
         ("edm", "dmd2", False, {"features": "teacher", "fake_score_steps": 2, "r1_weight": 1.0}),
         ("edm", "realsid", False, {"uid_alpha": 0.9, "fake_score_steps": 3}),
         ("edm", "instance", False, {"num_steps": 3}),
+        ("flow", "sida", True, {}),
+        ("flow", "sid", False, {}),
+        ("custom", "sida", False, {}),
+        ("edm", "dmd", False, {"of recipe": {"num_steps": 5}}),
+        ("edm", "sid", True, {"of recipe": {"num_steps": 3, "gradient": "all"}}),
     ],
 )
-def test_a_real_step_takes_the_counted_operations(family, method, checkpointing, options):
+def test_a_real_step_takes_the_counted_operations(family, method, checkpointing, options, monkeypatch):
+    monkeypatch.setenv("SIDA_ALLOW_CODE", MIXER)
+    options, recipe = dict(options), options.get("of recipe", {})
+    options.pop("of recipe", None)
     spec = {"name": "x", "method": method, "teacher": "t", "dataset": {"name": "d", "kind": "digits"}, "lr": 1e-4}
     spec |= {"total_kimg": 1000, "batch_size": 2, "dropout": 0, "checkpointing": checkpointing, "options": options}
+    spec |= recipe
     config = resolve_recipe(from_mapping(DistillConfig, spec, "spec"), NETWORKS[family])
     made, teacher = find_method(method), build_network(NETWORKS[family])
     options = made.read_options(config.options, "options")
     parts = Parts(made, config, options, family_of(teacher), teacher, teacher, torch.device("cpu"), "spec")
     trainer = parts.trainer()
+    # The mean of the drawn numbers.
+    trainer.taken_steps = lambda nimg: (config.num_steps + 1) // 2
     batch = [(torch.zeros(2, NETWORKS[family]["kwargs"]["img_channels"], 16, 16), torch.eye(4)[:2])]
-    with FlopCounterMode(display=False) as counter:
+    # The processor's own attention is not counted.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         trainer.batches = lambda stream, nimg, with_images: batch
         trainer.iteration(500_000)
     # What checkpointing does not evaluate again (layers outside of blocks) weighs more in so small a network.

@@ -1,6 +1,6 @@
 """A generator as a folder for the Hugging Face Hub.
 
-A run of this suite: weights, model card with measurements, one-step diffusers pipeline, and one Python file that draws
+A run of this suite: weights, model card with measurements, diffusers pipeline, and one Python file that draws
 the network's images with torch and safetensors alone, made of this package's sources. A generator from outside: its
 code, its row, and a card.
 """
@@ -28,6 +28,7 @@ from eval.results.published import cited_label
 from eval.results.summary import Measurement, Measurements, measured_in
 from eval.tables.build import make_table
 from eval.tables.render import markdown_cell, template, to_markdown
+from sida.config.samplers import Sampler
 from sida.config.settings import load_spec, names_object
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, read_hashed_json, write_json, write_text
@@ -36,7 +37,7 @@ from sida.methods.registry import METHODS
 from sida.networks.file import NETWORKS, checked_network
 from sida.networks.official import describe_file
 from sida.sampling.job import load, sampler_for
-from sida.sampling.samplers import SeedStreams, one_step, to_uint8
+from sida.sampling.samplers import SeedStreams, multi_step, one_step, step_sigmas, to_uint8
 from sida.sampling.store import save_grid
 
 #: Modules that stay behind, and the names by which the file does without them: its settings are checked here.
@@ -44,13 +45,13 @@ _LEFT_OUT = {"sida.config.settings": "def Range(**bounds: float) -> None:\n    r
 _CODE = Path(__file__).parent / "hub"
 
 
-def model_source(network: Mapping[str, Any], where: Path, init_sigma: float) -> str:
+def model_source(network: Mapping[str, Any], where: Path, sampler: Sampler) -> str:
     """Text of ``model.py``: the modules behind a network class in the order of their imports, then the sampler.
 
     Args:
         network: ``{"class", "kwargs"}`` of a network file.
         where: The file.
-        init_sigma: σ_init of its sampler.
+        sampler: Its steps.
 
     Raises:
         UserError: A custom class, whose code is not this package's, or arguments that the class does not take.
@@ -66,13 +67,13 @@ def model_source(network: Mapping[str, Any], where: Path, init_sigma: float) -> 
     imports = _imports([*trees.values(), tail])
     parts = [f"# {'-' * 20} {name}\n\n{_LEFT_OUT.get(name) or _body(trees[name])}" for name in order]
     head = (
-        f'"""{network["class"]}, a one-step generator, with everything that it needs from sida-repro {code_version()} '
+        f'"""{network["class"]}, a generator, with everything that it needs from sida-repro {code_version()} '
         '(Apache-2.0).\n\nMade by `sida export`; needs torch and safetensors alone.\n"""\n\n'
     )
     text = f"{head}from __future__ import annotations\n\n{imports}\n\n"
-    parts_of_sampler: tuple[Any, ...] = (to_device, SeedStreams, one_step, to_uint8)
+    parts_of_sampler: tuple[Any, ...] = (to_device, SeedStreams, one_step, step_sigmas, multi_step, to_uint8)
     made = "\n\n".join(map(inspect.getsource, parts_of_sampler)) + "\n\n"
-    made += f"#: Noise level of the step.\nINIT_SIGMA = {init_sigma!r}\n\n\n"
+    made += f"#: Number of steps and their noise levels.\nSTEPS = {sampler.of_steps!r}\n\n\n"
     made += f"def build() -> Precond:\n    net = {cls.__name__}({_arguments(arguments)})\n"
     made += f"    net.half_dtype = torch.{half}\n" if half else ""
     made += "    return net"
@@ -169,7 +170,7 @@ def write_hub_folder(run: Path, out: Path, licence: str) -> None:
         component.mkdir()
         shutil.copyfile(network, component / "network.safetensors")
         write_json(component / "config.json", {"_class_name": "OneStepGenerator", **facts["network"]})
-        source = model_source(facts["network"], network, sampler_for(network).init_sigma)
+        source = model_source(facts["network"], network, sampler_for(network))
         write_text(component / "model.py", source)
         shutil.copyfile(_CODE / "pipeline.py", folder / "pipeline.py")
         classes = {"_class_name": ["pipeline", "OneStepPipeline"], "generator": ["model", "OneStepGenerator"]}
@@ -179,7 +180,7 @@ def write_hub_folder(run: Path, out: Path, licence: str) -> None:
             _save_samples(folder, torch.from_numpy(generator.sample(PICTURED)))
         if spec.is_file():
             write_text(folder / "recipe.json", json.dumps(load_spec(str(spec)), indent=1, sort_keys=True) + "\n")
-        card = model_card(name, facts, measured_in(results), licence, spec.is_file(), pictured)
+        card = model_card(name, facts, measured_in(results), licence, spec.is_file(), pictured, generator.sampler.steps)
         write_text(folder / "README.md", card)
 
 
@@ -262,6 +263,7 @@ def model_card(
     licence: str,
     recipe: bool,
     pictured: bool,
+    steps: int = 1,
 ) -> str:
     """The card: metadata with ``model-index``, then the same as text.
 
@@ -272,17 +274,18 @@ def model_card(
         licence: Identifier of the licence.
         recipe: Whether ``recipe.json`` is there.
         pictured: Whether ``samples.png`` is there.
+        steps: Network evaluations of an image.
     """
     data, parents = facts.get("dataset"), facts.get("parents")
     dataset = plain(data.get("name") if isinstance(data, Mapping) else data)
     own = [row for row in measured.rows if row.network_sha256 == facts["sha256"]]
     results = eval_results(own, measured, dataset)
-    method = plain(facts.get("method"))
+    method, pace = plain(facts.get("method")), "one-step" if steps == 1 else "few-step"
     head = ModelCardData(
         license=licence,
         library_name="diffusers",
         pipeline_tag=_TASK,
-        tags=["diffusion-distillation", "one-step", *([method, *_papers(method)] if facts.get("method") else [])],
+        tags=["diffusion-distillation", pace, *([method, *_papers(method)] if facts.get("method") else [])],
         model_name=name if results else None,
         eval_results=results or None,
     )
@@ -295,6 +298,7 @@ def model_card(
         pictured=pictured,
         results=results,
         recipe=recipe,
+        steps=steps,
         parents=parents if isinstance(parents, Mapping) else {},
         licence=licence,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
+from sida.config.families import NULL_LABEL
 from sida.config.lookup import MONITOR, find_file
 from sida.config.settings import NotNegative, Positive, Settings, from_mapping, load_yaml
 from sida.errors import UserError, suggestion
@@ -225,7 +226,7 @@ class Costs:
             UserError: The network of its teacher or guide, or the card's rate, is unknown.
         """
         (config, network), guide_name = self.resolved(run), self.preset.runs[run].guide
-        guide = self.network(guide_name)
+        guide = network if guide_name == NULL_LABEL else self.network(guide_name)
         if guide is None and config.guide is not None:
             fault = f"guide '{guide_name}' is not known by its network, so that its cost is unknown"
             raise UserError(f"{self.preset.sheet}: run '{run}'", fault, "name a teacher of the preset")
@@ -265,7 +266,7 @@ class Costs:
         images = self.preset.trials * protocol.num_samples
         networks = [] if row.without_network else [self.network(row.teacher) or self.like(row.checkpoint)]
         if networks and self.preset.sampler_guide(row) is not None:
-            networks.append(self.network(row.guide))
+            networks.append(networks[0] if row.guide == NULL_LABEL else self.network(row.guide))
         known = [network for network in networks if network] if networks and networks[0] else []
         fp16 = bool(known and known[0]["kwargs"].get("use_fp16", False))
         forward = sum((self.preset.nfe(row) or 1) * network_cost(network).forward for network in known)

@@ -13,7 +13,9 @@ from importlib.metadata import version
 from typing import Any
 
 from sida.assets.cache import cache_dir
-from sida.errors import UserError, say
+from sida.config.families import NULL_LABEL
+from sida.config.settings import names_object
+from sida.errors import UserError, reason_of, say
 from sida.files.atomic import write_json
 from sida.files.text_files import parse_json, read_text
 from sida.machine import source_digest
@@ -55,7 +57,12 @@ def network_cost(network: Mapping[str, Any]) -> NetworkCost:
     """
     # Dropout is negligible.
     kwargs = {key: value for key, value in network["kwargs"].items() if key != "dropout"}
-    return _counted(json.dumps({**network, "kwargs": kwargs}, sort_keys=True))
+    source: Mapping[str, Any] = {}
+    if names_object(network["class"]):
+        from sida.training.run import class_source
+
+        source = class_source(network, "network")
+    return _counted(json.dumps({**network, "kwargs": kwargs, **source}, sort_keys=True))
 
 
 @functools.cache
@@ -74,25 +81,26 @@ def _counted(text: str) -> NetworkCost:
 
 
 def _count(text: str) -> NetworkCost:
-    import torch
-
-    from sida.networks import build_network
-    from sida.networks.edm2_unet import MPConv
+    from sida.networks import family_of
+    from sida.networks.file import build_on_meta
 
     network = json.loads(text)
-    size, channels = (network["kwargs"].get(key, "?") for key in ("img_resolution", "model_channels"))
-    say(f"[plan] counting operations and memory of {network['class']}, {size}×{size}, {channels} channels")
-    with torch.device("meta"):
-        net = build_network(network).to("meta")
-    for layer in net.modules():
-        if isinstance(layer, MPConv):
-            # Storing normalised weights takes time and does not count.
-            layer.weight_norm = "off"
-    forward, kept, once = _evaluate(net)
-    net.requires_grad_(False)
-    _, frozen, _ = _evaluate(net)
-    encoder, _, _ = _evaluate(net, "encoder")
+    network.pop("source_sha256", None)
+    name, size = network["class"], network["kwargs"].get("img_resolution", "?")
+    net: Any = build_on_meta(network, "plan").to("meta")
     parameters = sum(parameter.numel() for parameter in net.parameters())
+    say(f"[plan] counting operations and memory of {name}, {size}×{size}, {parameters / 1e6:.3g} M parameters")
+    if family_of(net).weight_norm:
+        # Storing normalised weights takes time and does not count.
+        net.weight_norm = "off"
+    try:
+        forward, kept, once = _evaluate(net)
+        net.requires_grad_(False)
+        _, frozen, _ = _evaluate(net)
+        encoder, _, _ = _evaluate(net, "encoder")
+    except Exception as error:  # of torch, in a custom class
+        remedy = "let its evaluation read no values of tensors, and keep constants as buffers"
+        raise UserError("plan", f"the operations of {name} cannot be counted ({reason_of(error)})", remedy) from None
     return NetworkCost(parameters, forward, encoder, kept, frozen, once)
 
 
@@ -168,7 +176,8 @@ def student_cost(config: Any, network: Mapping[str, Any], guide: Mapping[str, An
     encoder for real images. A step of the generator takes 3 (its own passes) and 2 each through the frozen teacher and
     fake score. Other methods have other :class:`~sida.methods.method.Passes`. Gradient checkpointing repeats the
     forward pass of networks with a backward pass; the saved memory is not counted. A guiding network costs the same as
-    the teacher.
+    the teacher. A generator of several steps takes (n + 1) / 2 on average; those before the last are forward passes, or
+    of the generator's own images forward and backward ones (``gradient: all``), whose maps it keeps.
 
     Args:
         config: :class:`sida.config.recipe.ResolvedConfig`.
@@ -176,23 +185,27 @@ def student_cost(config: Any, network: Mapping[str, Any], guide: Mapping[str, An
         guide: ``{class, kwargs}`` of the guiding network; None without guidance.
     """
     guiding = None if guide is None else network_cost(guide)
-    cost, method = network_cost(network), find_method(config.method)
+    used = {**network, "kwargs": {**network["kwargs"], **config.network_options}}
+    cost, method = network_cost(used), find_method(config.method)
     psi_steps, passes = method.work(method.read_options(config.options, "options"))
     again = cost.forward if config.checkpointing else 0.0
     psi = passes.fake_score * cost.forward + passes.fake_score_encoder * cost.encoder
     theta = passes.generator * cost.forward + passes.generator_encoder * cost.encoder
-    operations = psi_steps * (psi + again) + theta + 3 * again
+    further, through_all = (config.num_steps - 1) / 2, config.gradient == "all"
+    own = 3 * cost.forward + again if through_all else cost.forward
+    operations = psi_steps * (psi + again) + theta + 3 * again + further * (psi_steps * cost.forward + own)
     if guiding is not None:
         operations += (3 if config.checkpointing else 2) * guiding.forward
     images = config.batch_gpu or config.batch_size
     width = 2 if config.fp16 else BYTES
-    activations = images * (cost.kept + 2 * cost.kept_frozen) * width / BYTES + 3 * cost.kept_once * width / BYTES
+    kept = cost.kept * (config.num_steps if through_all else 1)
+    activations = images * (kept + 2 * cost.kept_frozen) * width / BYTES + 3 * cost.kept_once * width / BYTES
     if guiding is not None:
         activations += (images * guiding.kept_frozen + guiding.kept_once) * width / BYTES
     # φ, ψ, θ and θ's average; Adam's second moments of ψ and θ, and first ones with β₁; one gradient twice.
     moments = 2 + sum(betas[0] > 0 for betas in (config.betas, config.generator_betas or config.betas))
     weights = (6 + moments) * BYTES * cost.parameters
-    weights += 0.0 if guiding is None else BYTES * guiding.parameters
+    weights += 0.0 if guiding is None or config.guide == NULL_LABEL else BYTES * guiding.parameters
     # ψ, θ, the average and the kept network, with the moments.
     state = (4 + moments) * BYTES * cost.parameters
     memory = CONTEXT_BYTES + GAPS * (weights + activations)

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from eval.results.sheet import SheetRow
-from sida.config.families import check_guidance, check_guide_images
+from sida import networks
+from sida.config.families import NULL_LABEL, check_guidance, check_guide_images
 from sida.config.lookup import load_object
 from sida.config.samplers import read_sampler
 from sida.config.settings import names_object
@@ -92,11 +93,14 @@ def check_guide(preset: Rows, run: SheetRow, where: str) -> None:
             check_guidance(float(preset.sampler_of(run).get("guidance", 1)), run.guide)
         except SettingError as error:
             raise error.inside(where if error.place == "guide" else f"{where}: sampler '{run.sampler}'") from None
+    ours = preset.architecture(run.teacher)
+    if run.guide == NULL_LABEL and ours:
+        networks.check_null_label(ours, f"{where}: guide")
     if run.guide in preset.settings.teachers:
         where = f"{where}: guide '{run.guide}'"
         if run.guide == run.teacher and run.checkpoint is None:
             raise UserError("", f"{where} is the teacher of the row, so guidance has no effect", "name another network")
-        ours, guide = preset.architecture(run.teacher), preset.architecture(run.guide)
+        guide = preset.architecture(run.guide)
         if ours and guide:
             with settings_in(where):
                 check_guide_images(ours["kwargs"], guide["kwargs"])

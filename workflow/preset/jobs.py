@@ -28,7 +28,7 @@ from eval.results.sheet import Needs, SheetRow, read_extended
 from eval.results.stored import read_stored, unchanged_rows
 from eval.tables.layout import load_table_layout
 from sida.assets.registry import is_address, is_counted
-from sida.config.families import SD_VAE
+from sida.config.families import NULL_LABEL, SD_VAE
 from sida.config.lookup import MONITOR, ROOT
 from sida.config.recipe import EXCLUDED_FROM_DIGEST, EvaluationPoints
 from sida.config.samplers import SAMPLER_KINDS
@@ -470,7 +470,9 @@ def _needs(networks: Iterable[Network | None] = (), files: Iterable[str] = ()) -
     """Names by kind; a network is named once."""
     found: dict[str, list[str]] = {kind: [] for kind in KINDS}
     for kind, name in dict.fromkeys(filter(None, networks)):
-        found[kind].append(name)
+        # The null label is a guide without a file.
+        if name != NULL_LABEL:
+            found[kind].append(name)
     found["files"] += files
     return found
 

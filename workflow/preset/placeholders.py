@@ -25,7 +25,7 @@ from eval.results.summary import Measurement, Measurements
 from eval.tables.layout import TableSources, load_table_layout
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.datasets import dataset_spec
-from sida.config.families import SD_VAE, check_images
+from sida.config.families import NULL_LABEL, SD_VAE, check_images
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping
 from sida.errors import UserError, inside, located, settings_in, suggestion
@@ -159,7 +159,7 @@ def _check_row(preset: Preset, run: SheetRow, protocol: Protocol, registry: dict
     if not run.without_network:
         networks["checkpoint"] = run.checkpoint
     for column, name in networks.items():
-        if name is None or os.path.exists(name) or name.startswith(f"{preset.results}/"):
+        if name in (None, NULL_LABEL) or os.path.exists(name) or name.startswith(f"{preset.results}/"):
             continue
         if not is_address(name) and Path(name).suffix in (".safetensors", ".pkl", ".pt", ".pth"):
             raise UserError(f"{where}: {column}", f"no such file '{name}'")

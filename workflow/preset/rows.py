@@ -16,6 +16,7 @@ from eval.results.identity import OTHER, network_of, read_saw
 from eval.results.sheet import SheetRow, read_extended, read_runs
 from sida.assets.registry import find_asset, is_address, is_counted, load_registry
 from sida.config.datasets import dataset_entry, dataset_spec, remedy
+from sida.config.families import NULL_LABEL
 from sida.config.lookup import SUFFIXES, find_file, found_path
 from sida.config.recipe import Recipe
 from sida.config.samplers import SAMPLER_KINDS, read_sampler
@@ -133,7 +134,7 @@ class Rows:
 
     def _row_with_paths(self, run: SheetRow) -> SheetRow:
         """A row with its names of files replaced by paths."""
-        keys = ["checkpoint"] if run.guide in self.settings.teachers else ["checkpoint", "guide"]
+        keys = ["checkpoint"] if run.guide in (*self.settings.teachers, NULL_LABEL) else ["checkpoint", "guide"]
         found: dict[str, Any] = {key: found_path(path, self.own) for key in keys if (path := getattr(run, key))}
         for key in ("protocol", "second_protocol"):
             if name := getattr(run, key):
@@ -383,9 +384,11 @@ class Rows:
         return self.checkpoint(checkpoint) if checkpoint else Network("teachers", name)
 
     def guide(self, run: SheetRow) -> Network | None:
-        """A row's guiding network, a teacher of the preset or a checkpoint; None without one."""
+        """A row's guiding network, a teacher of the preset, a checkpoint or the null label; None without one."""
         if run.guide is None:
             return None
+        if run.guide == NULL_LABEL:
+            return Network("files", NULL_LABEL)
         return self.teacher_network(run.guide) if run.guide in self.settings.teachers else self.checkpoint(run.guide)
 
     def sampler_guide(self, run: SheetRow) -> Network | None:
@@ -404,7 +407,8 @@ class Rows:
 
     def _checkpoints(self) -> list[str | None]:
         named = [run.checkpoint for run in self.runs.values() if not run.without_network]
-        return named + [run.guide for run in self.runs.values() if run.guide not in self.settings.teachers]
+        others = (*self.settings.teachers, NULL_LABEL)
+        return named + [run.guide for run in self.runs.values() if run.guide not in others]
 
     @functools.cached_property
     def imports(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from sida.networks.precond import Precond
-from sida.sampling.samplers import SeedStreams, one_step, to_uint8
+from sida.sampling.samplers import SeedStreams, multi_step, to_uint8
 
 
 class OneStepGenerator(torch.nn.Module):
@@ -22,6 +22,12 @@ class OneStepGenerator(torch.nn.Module):
     def __init__(self, net: Precond) -> None:
         super().__init__()
         self.net = net
+        self.sampler: dict[str, Any] = STEPS  # type: ignore[name-defined]  # noqa: F821 - stands above this class
+
+    @property
+    def steps(self) -> int:
+        """Network evaluations of an image."""
+        return int(self.sampler["num_steps"])
 
     @classmethod
     def from_pretrained(cls, folder: str, **_: Any) -> OneStepGenerator:
@@ -68,8 +74,8 @@ class OneStepGenerator(torch.nn.Module):
                         given = [*classes[start : start + batch_size]]
                         drawn = torch.tensor(given + given[-1:] * (batch_size - len(given)))
                     labels = torch.nn.functional.one_hot(drawn, net.label_dim).float().to(device)
-                sigma = INIT_SIGMA  # type: ignore[name-defined]  # noqa: F821 - stands above this class
-                images = one_step(net, latents.to(device), labels, sigma)[: len(here)]
+                noise = streams.randn_like
+                images = multi_step(net, latents.to(device), labels, noise=noise, **self.sampler)[: len(here)]
                 parts.append((to_uint8(images) if net.img_channels in (1, 3) else images).cpu())
         finally:
             torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32

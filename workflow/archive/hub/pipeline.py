@@ -1,4 +1,4 @@
-"""One-step images in the way of diffusers; `sida export --to hf` copies this file. Needs diffusers and Pillow."""
+"""A generator's images in the way of diffusers; `sida export --to hf` copies this file. Needs diffusers and Pillow."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +23,7 @@ class OneStepPipeline(DiffusionPipeline):
         self,
         batch_size: int = 1,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
-        num_inference_steps: int = 1,
+        num_inference_steps: int | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         seed: int = 0,
@@ -34,15 +34,17 @@ class OneStepPipeline(DiffusionPipeline):
         Args:
             batch_size: Number of images.
             generator: Source of the seeds in the place of ``seed``; one for all images, or one for each.
-            num_inference_steps: 1.
+            num_inference_steps: Steps of the generator, which has one number of them; None takes it.
             output_type: ``pil``; ``np`` for uint8 ``(N, H, W, C)``; ``pt`` for a tensor uint8 ``(N, C, H, W)``, or the
                 latents float32 of a latent network.
             return_dict: False returns a tuple.
             seed: First seed.
             class_labels: One class for all, or one for each; None draws classes by seed.
         """
-        if num_inference_steps != 1:
-            raise ValueError(f"num_inference_steps: this generator takes one step, got {num_inference_steps}")
+        component: Any = self.generator  # type: ignore[attr-defined]
+        if num_inference_steps not in (None, component.steps):
+            takes = f"this generator takes {component.steps}"
+            raise ValueError(f"num_inference_steps: {takes}, got {num_inference_steps}")
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type: must be pil, np or pt, got {output_type!r}")
         seeds = list(range(seed, seed + batch_size))
@@ -51,7 +53,6 @@ class OneStepPipeline(DiffusionPipeline):
             if len(streams) != batch_size:
                 raise ValueError(f"generator: {len(streams)} of them for a batch_size of {batch_size}")
             seeds = [int(torch.randint(2**32, (), generator=one, device=one.device)) for one in streams]
-        component: Any = self.generator  # type: ignore[attr-defined]
         images: Any = component.sample(seeds, class_labels=class_labels)
         if output_type != "pt":
             images = self._pixels(images)

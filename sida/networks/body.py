@@ -1,0 +1,171 @@
+"""Parts that the bodies of all networks share: types of options, return flags, layers, and blocks with recomputation.
+
+A class's signature is the schema of its options, which are recorded for building the network again.
+"""
+
+import contextlib
+import contextvars
+import inspect
+import math
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from sida.config.settings import Range
+
+# Types of options. Files of strangers give them, too, and a network is built before a file's tensors are compared.
+Side = Annotated[int, Range(least=1, most=4096)]
+Size = Annotated[int, Range(least=1, most=65_536)]
+Few = Annotated[int, Range(least=1, most=64)]
+Classes = Annotated[int, Range(least=0, most=1_000_000)]
+Share = Annotated[float, Range(least=0, below=1)]
+
+
+def plain_options(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Named parameters of a network class as strict JSON values: lists for tuples, null for infinity.
+
+    Args:
+        cls: Network class.
+        options: The ``locals()`` of its constructor; other names are ignored.
+    """
+    parameters = inspect.signature(cls).parameters.values()
+    return {p.name: plain(options[p.name]) for p in parameters if p.kind != p.VAR_KEYWORD}
+
+
+def plain(value: Any) -> Any:
+    """A value as strict JSON: lists for tuples, null for infinity."""
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and math.isinf(value) else value
+
+
+def option_fields(cls: type) -> dict[str, Any]:
+    """Options of a constructor as fields of a dataclass: name, type and default."""
+    hints = typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
+    named = [p for p in inspect.signature(cls).parameters.values() if p.kind != p.VAR_KEYWORD]
+    return {p.name: (p.name, hints[p.name], *([] if p.default is p.empty else [p.default])) for p in named}
+
+
+RETURN_FLAGS = ("decoder", "encoder", "encoder_decoder", "features")
+Output = Tensor | tuple[Tensor, ...]
+
+
+def check_flags(return_flag: str, decode: int | None, samples: int) -> None:
+    """Checks the arguments that say what a network computes; see :meth:`sida.networks.Precond.forward`.
+
+    Raises:
+        ValueError: The flag is unknown, or ``decode`` has another flag or is no number of samples of the batch.
+    """
+    if return_flag not in RETURN_FLAGS:
+        raise ValueError(f"return_flag must be one of {', '.join(RETURN_FLAGS)}, got {return_flag!r}")
+    if decode is not None and not (return_flag == "encoder_decoder" and 0 <= decode <= samples):
+        raise ValueError(f"decode={decode} is no part of {samples} samples with return_flag='encoder_decoder'")
+
+
+def without_content() -> bool:
+    """Whether new tensors have a shape alone: random numbers and arithmetic then would import torch's compiler."""
+    return torch.get_default_device().type == "meta"
+
+
+def constants_device() -> torch.device:
+    """Device of new constants: the default one, or the processor, so that constants always have content."""
+    return torch.device("cpu") if without_content() else torch.get_default_device()
+
+
+class Init(NamedTuple):
+    """Initial parameters of a layer.
+
+    Attributes:
+        mode: Xavier (Glorot) variance 2/(fan_in + fan_out) or Kaiming (He, linear gain) variance 1/fan_in, uniform or
+            normal: ``xavier_uniform``, ``kaiming_normal``, ...
+        weight: Factor on the weights.
+        bias: Factor on the biases; 0 starts them at zero.
+    """
+
+    mode: str = "kaiming_normal"
+    weight: float = 1.0
+    bias: float = 0.0
+
+    def parameters(self, shape: tuple[int, ...], bias: bool = True) -> tuple[nn.Parameter, nn.Parameter | None]:
+        """Draws weights (out, in, ...) and biases (out,) from torch's global generator.
+
+        On the meta device they have a shape alone.
+        """
+        outputs, inputs, area = *shape[:2], math.prod(shape[2:])
+        variance = 2 / ((inputs + outputs) * area) if self.mode.startswith("xavier") else 1 / (inputs * area)
+
+        def drawn(shape: tuple[int, ...], factor: float) -> nn.Parameter:
+            if without_content():
+                return nn.Parameter(torch.empty(shape))
+            if self.mode.endswith("uniform"):
+                return nn.Parameter(math.sqrt(3 * variance) * (torch.rand(shape) * 2 - 1) * factor)
+            return nn.Parameter(math.sqrt(variance) * torch.randn(shape) * factor)
+
+        return drawn(shape, self.weight), drawn((outputs,), self.bias) if bias else None
+
+
+class Linear(nn.Module):
+    """Affine map whose float32 parameters follow the dtype of the input.
+
+    Args:
+        in_features, out_features: Widths of input and output.
+        init: Initial parameters.
+        bias: Whether there is a bias.
+    """
+
+    def __init__(self, in_features: int, out_features: int, init: Init, bias: bool = True):
+        super().__init__()
+        self.weight, self.bias = init.parameters((out_features, in_features), bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (..., in_features) to (..., out_features)."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.weight.to(x.dtype), bias)
+
+
+_AGAIN = contextvars.ContextVar("again", default=False)
+
+
+def is_computed_again() -> bool:
+    """Whether a backward pass computes a checkpointed block again."""
+    return _AGAIN.get()
+
+
+@contextlib.contextmanager
+def _again() -> Iterator[None]:
+    token = _AGAIN.set(True)
+    try:
+        yield
+    finally:
+        _AGAIN.reset(token)
+
+
+class Block(nn.Module):
+    """Base class of the residual blocks of networks.
+
+    Attributes:
+        checkpointed: Whether the block keeps only its inputs for the backward pass, which recomputes the rest.
+    """
+
+    checkpointed = False
+
+    def forward(self, x: Tensor, emb: Any) -> Tensor:
+        """Maps an activation of N samples to the next one; ``emb`` is (N or 1, emb_channels)."""
+        if not self.checkpointed:
+            return self.compute(x, emb)
+        contexts = lambda: (contextlib.nullcontext(), _again())
+        return cast(Tensor, checkpoint(self.compute, x, emb, use_reentrant=False, context_fn=contexts))
+
+    def compute(self, x: Tensor, emb: Any) -> Tensor:
+        """Computes the result of :meth:`forward`."""
+        raise NotImplementedError
+
+
+def blocks_of(net: nn.Module) -> list[Block]:
+    """Blocks of a network whose ``checkpointed`` can be changed."""
+    return [module for module in net.modules() if isinstance(module, Block)]

@@ -1,0 +1,115 @@
+"""Samplers of flows on equal steps of time: Euler's and Heun's method, SiT's Euler–Maruyama; the null label as guide.
+
+A flow's time t is 1 for noise and 0 for the image, whichever way the network counts it, and x_t = (1 − t) y + t n. With
+the velocity v = n − y the ordinary equation is dx = v dt. The stochastic one with diffusion t has the same marginals:
+
+    x(t − h) = x − h [(2 − t) v + x] + √(2 t h) noise
+
+Source: willisma/SiT:transport/transport.py, integrators.py (diffusion form ``sigma``), whose time is 1 − t.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from sida.networks import architecture, check_null_label
+
+
+class Unlabelled(torch.nn.Module):
+    """A network without a class, which guides the network itself (classifier-free guidance, arXiv:2207.12598).
+
+    Args:
+        net: Network with classes that learned from dropped labels.
+        where: Place named in errors.
+
+    Raises:
+        UserError: The network has no class, or learned from no dropped label.
+    """
+
+    label_dim = 0
+
+    def __init__(self, net: torch.nn.Module, where: str = "guide") -> None:
+        super().__init__()
+        check_null_label(architecture(net), where)
+        self.net = net
+        self.img_channels, self.img_resolution = net.img_channels, net.img_resolution
+
+    def forward(self, x: torch.Tensor, sigma: torch.Tensor | float, class_labels: object = None) -> torch.Tensor:
+        """Denoised images without a class; arguments as of :meth:`sida.networks.Precond.forward`."""
+        denoised: torch.Tensor = self.net(x, sigma, None)
+        return denoised
+
+    def velocity(self, x: torch.Tensor, time: float, class_labels: object = None) -> torch.Tensor:
+        """Velocity without a class, see :meth:`sida.networks.Precond.velocity`."""
+        found: torch.Tensor = self.net.velocity(x, time, None)  # type: ignore[operator]
+        return found
+
+
+def guided(own: torch.Tensor, guide: torch.Tensor, guidance: float, channels: int | None = None) -> torch.Tensor:
+    """Extrapolation ``guide + guidance (own − guide)`` of outputs (N, C, H, W), of the first channels or of all."""
+    result = guide.lerp(own, guidance)
+    return result if channels is None else torch.cat([result[:, :channels], own[:, channels:]], 1)
+
+
+def flow(
+    net: Any,
+    latents: torch.Tensor,
+    class_labels: torch.Tensor | None,
+    num_steps: int = 250,
+    method: str = "heun",
+    last_step: float = 0.04,
+    dtype: torch.dtype = torch.float64,
+    noise: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    gnet: Any = None,
+    guide_labels: torch.Tensor | None = None,
+    guidance: float = 1.0,
+    guidance_channels: int | None = None,
+    guidance_min: float = 0.0,
+    guidance_max: float = math.inf,
+) -> torch.Tensor:
+    """Returns images for unit normal latents, ``(N, C, H, W)`` in ``dtype``.
+
+    Args:
+        net: Network with :meth:`sida.networks.Precond.velocity`.
+        latents: Unit normal ``(N, C, H, W)``: the state at t = 1.
+        class_labels: One-hot rows ``(N, label_dim)`` or None.
+        num_steps: Number of steps n; of ``euler_maruyama`` with the last one.
+        method: ``euler``, ``heun`` (two evaluations a step) or ``euler_maruyama``.
+        last_step: Length of the last step of ``euler_maruyama``, which has no noise.
+        dtype: Type of the state; networks compute on float32 input.
+        noise: ``noise(x)`` returns unit normal draws like ``x``; only ``euler_maruyama`` calls it.
+        gnet: Guiding network, evaluated in addition to ``net`` where there is guidance.
+        guide_labels: Labels for the guiding network.
+        guidance: Strength, see :func:`guided`.
+        guidance_channels: Number of leading channels that are guided; None is all.
+        guidance_min: Lowest level σ = t / (1 − t) with guidance.
+        guidance_max: Highest one.
+    """
+
+    def velocity(x: torch.Tensor, time: float) -> torch.Tensor:
+        x32, level = x.to(torch.float32), time / (1 - time) if time < 1 else math.inf
+        own: torch.Tensor = net.velocity(x32, time, class_labels).to(dtype)
+        if guidance == 1 or gnet is None or not guidance_min <= level <= guidance_max:
+            return own
+        return guided(own, gnet.velocity(x32, time, guide_labels).to(dtype), guidance, guidance_channels)
+
+    def drift(x: torch.Tensor, time: float) -> torch.Tensor:
+        return (time - 2) * velocity(x, time) - x
+
+    x = latents.to(dtype)
+    if method == "euler_maruyama":
+        assert noise is not None
+        times = [1 - (1 - last_step) * step / (num_steps - 1) for step in range(num_steps)]
+        for time, following in itertools.pairwise(times):
+            fresh, step = noise(x), time - following
+            x = x + step * drift(x, time) + math.sqrt(2 * time * step) * fresh
+        return x + last_step * drift(x, last_step)
+    for time, following in itertools.pairwise([1 - step / num_steps for step in range(num_steps)] + [0.0]):
+        step, first = following - time, velocity(x, time)
+        if method == "heun":
+            first = (first + velocity(x + step * first, following)) / 2
+        x = x + step * first
+    return x

@@ -1,0 +1,144 @@
+"""State dicts of SiT, REPA and DiT: the class is the user's, sizes are the file's, and a wrong axis is noticed."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sida.networks import build_network
+from sida.networks.file import load_network
+from sida.networks.official import import_network
+from sida.networks.readings import noise_left
+from tests.golden.vectors import VALUE, below, load_tensors, relative_error
+from tests.refused import command, refused
+
+SIZES = {"img_resolution": 8, "img_channels": 4, "label_dim": 3, "hidden_size": 48, "depth": 3, "num_heads": 4}
+HEADS = {"num_heads": 4}
+RECORDED = {"sit_sigma": "SiTPrecond", "dit_sigma": "DiTPrecond", "repa": "REPAPrecond"}
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def removing_noise(cls: str = "SiTPrecond"):
+    """A network whose velocity is that of pure noise at any time, so that its denoised images are nearly zero."""
+    net = build_network({"class": cls, "kwargs": SIZES}).eval()
+    net.pos_embed.zero_()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+        patch = torch.eye(16).reshape(16, 4, 2, 2)
+        net.x_embedder.proj.weight[:32] = torch.cat([patch, -patch])
+        # The norm of a token is about half of its noise; values of a patch are ordered row, column, channel.
+        place = torch.arange(16).reshape(4, 2, 2).permute(1, 2, 0).flatten()
+        sign = -1 if cls == "SiTPrecond" else 1
+        net.final_layer.linear.weight[:, :16] = sign * 0.9 * torch.eye(16)[place]
+    return net
+
+
+def saved(state, path="weights.pt"):
+    torch.save(state, path)
+    return Path(path)
+
+
+def converted(path, cls, **kwargs):
+    import_network(path, "net.safetensors", network={"class": cls, "kwargs": {**HEADS, **kwargs}})
+    return load_network("net.safetensors")
+
+
+def test_shares_of_noise():
+    """The denoised images of both axes add up to the input at σ = 1."""
+    right, wrong = removing_noise(), build_network({"class": "REPAPrecond", "kwargs": SIZES}).eval()
+    wrong.load_state_dict(right.state_dict())
+    assert abs(noise_left(right, 1.0)) < 0.15
+    assert noise_left(right, 1.0) + noise_left(wrong, 1.0) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("kind", ["bare", "entry", "parallel", "safetensors"])
+def test_sizes_come_from_the_file(kind):
+    net = removing_noise()
+    state = net.state_dict()
+    if kind == "safetensors":
+        path = Path("weights.safetensors")
+        save_file(state, path)
+    elif kind == "entry":
+        path = saved({"model": {}, "ema": state, "args": argparse.Namespace(model="SiT-B/2")})
+    else:
+        path = saved({f"module.{name}": value for name, value in state.items()} if kind == "parallel" else state)
+    found, record = converted(path, "SiTPrecond", label_dropout=0.2)
+    assert record["network"]["kwargs"] == {**net.init_config["kwargs"], "label_dropout": 0.2}
+    assert all(torch.equal(value, found.state_dict()[name]) for name, value in state.items())
+
+
+@pytest.mark.parametrize(("name", "cls"), RECORDED.items())
+def test_recorded_states_become_the_official_networks(name, cls, capsys):
+    """Also without REPA's alignment heads, which is said; random weights denoise nothing, which is said, too."""
+    arrays, info = load_tensors(f"sit/{name}")
+    path = saved(below(arrays, "param/"))
+    net, record = converted(path, cls, num_heads=info["kwargs"]["num_heads"])
+    labels = torch.eye(net.label_dim + 1)[arrays["in/y"]][:, :-1]
+    raw = net.body(arrays["in/x"], arrays["in/t"].float(), labels, None, "decoder", None)
+    expected = arrays["out/eps_and_variance"][:, :4] if cls == "DiTPrecond" else arrays["out/velocity"]
+    assert relative_error(raw, expected) < VALUE
+    assert ("projectors" in record["origin"].get("left_out", "")) == (name == "repa")
+    assert ("without 6 tensors of alignment heads" in capsys.readouterr().err) == (name == "repa")
+
+
+def test_earlier_names_of_repa():
+    state = removing_noise("REPAPrecond").state_dict()
+    old = {}
+    for name, value in state.items():
+        number = int(name.split(".")[1]) if name.startswith("blocks.") else 0
+        old[name.replace(f"blocks.{number}.", f"decoder_blocks.{number - 1}.") if number else name] = value
+    assert "decoder_blocks.1.attn.qkv.weight" in old
+    net, _ = converted(saved(old), "REPAPrecond")
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize(("file", "read_as"), [("SiTPrecond", "REPAPrecond"), ("REPAPrecond", "SiTPrecond")])
+def test_a_file_of_the_other_axis_is_refused(file, read_as):
+    path = saved(removing_noise(file).state_dict())
+    network = {"class": read_as, "kwargs": HEADS}
+    told = f"weights.pt: read as {read_as}, its output is no denoising: .* at σ = 1 .*; read it as {file} "
+    refused(told, import_network, path, "net.safetensors", network=network)
+    assert not Path("net.safetensors").exists()
+
+
+def test_an_output_that_is_no_denoising_is_said(capsys):
+    state = removing_noise().state_dict()
+    state["final_layer.linear.weight"].zero_()
+    converted(saved(state), "SiTPrecond")
+    assert "weights.pt: read as SiTPrecond, its output is no denoising: 50% at" in capsys.readouterr().err
+    converted(saved(removing_noise().state_dict()), "SiTPrecond")
+    assert "denoising" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "kwargs", "told"),
+    [
+        ({}, {"num_heads": None}, "num_heads: the file does not say it.*width 48.*name it"),
+        ({"pos_embed": torch.zeros(1, 64, 48)}, {"img_resolution": 8}, r"pos_embed': the file has \[1, 64, 48\]"),
+        ({"pos_embed": torch.zeros(3)}, {}, "no transformer of SiT, REPA or DiT"),
+        ({"blocks.0.attn.q_norm.weight": torch.zeros(3)}, {}, "q_norm.weight': the file has .* needs none"),
+        ({"blocks.1.mlp.fc1.weight": torch.zeros(3, 48)}, {}, "blocks.1.mlp.fc1.weight': the file has"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_line(changes, kwargs, told):
+    path = saved({**removing_noise().state_dict(), **changes})
+    options = {key: value for key, value in {**HEADS, **kwargs}.items() if value is not None}
+    network = {"class": "SiTPrecond", "kwargs": options}
+    refused(f"weights.pt: .*{told}", import_network, path, "net.safetensors", network=network)
+    assert not Path("net.safetensors").exists()
+
+
+def test_the_command_takes_the_class_alone_for_a_published_width():
+    """A tiny network with the width of a published one, whose number of heads is known."""
+    net = build_network({"class": "DiTPrecond", "kwargs": {**SIZES, "hidden_size": 384, "num_heads": 6, "depth": 1}})
+    saved(net.state_dict())
+    said = command("convert", "weights.pt", "out.safetensors", "--network-class", "DiTPrecond")
+    assert said == "out.safetensors: DiTPrecond\n"
+    assert load_network("out.safetensors")[1]["network"] == net.init_config
