@@ -33,6 +33,7 @@ from sida.errors import UserError
 from sida.files.atomic import atomic_folder, read_hashed_json, write_json, write_text
 from sida.machine import code_version, to_device
 from sida.methods.registry import METHODS
+from sida.networks.diffusers_unet import DiffusersPrecond, make_scheduler, make_unet
 from sida.networks.file import NETWORKS, checked_network
 from sida.networks.official import describe_file
 from sida.sampling.job import load, sampler_for
@@ -165,22 +166,43 @@ def write_hub_folder(run: Path, out: Path, licence: str) -> None:
     results = (network.resolve().parents[2:3] or [network.parent])[0]
     spec = results / "specs" / "students" / f"{name}.json"
     with atomic_folder(out) as folder:
-        component = folder / "generator"
-        component.mkdir()
-        shutil.copyfile(network, component / "network.safetensors")
-        write_json(component / "config.json", {"_class_name": "OneStepGenerator", **facts["network"]})
-        source = model_source(facts["network"], network, sampler_for(network).init_sigma)
-        write_text(component / "model.py", source)
-        shutil.copyfile(_CODE / "pipeline.py", folder / "pipeline.py")
-        classes = {"_class_name": ["pipeline", "OneStepPipeline"], "generator": ["model", "OneStepGenerator"]}
-        write_json(folder / "model_index.json", classes | {"_diffusers_version": "0.27.0"})
-        generator = load(network)
+        generator, init_sigma = load(network), sampler_for(network).init_sigma
+        net: Any = generator.net
+        unet = isinstance(net, DiffusersPrecond)
+        if unet:
+            _write_unet(folder, net, init_sigma)
+        else:
+            _write_own(folder, network, facts["network"], init_sigma)
         if pictured := generator.net.img_channels in (1, 3):
             _save_samples(folder, torch.from_numpy(generator.sample(PICTURED)))
         if spec.is_file():
             write_text(folder / "recipe.json", json.dumps(load_spec(str(spec)), indent=1, sort_keys=True) + "\n")
-        card = model_card(name, facts, measured_in(results), licence, spec.is_file(), pictured)
+        card = model_card(name, facts, measured_in(results), licence, spec.is_file(), pictured, unet)
         write_text(folder / "README.md", card)
+
+
+def _write_own(folder: Path, network: Path, config: Mapping[str, Any], init_sigma: float) -> None:
+    """Writes a network as a component of a pipeline, with its code."""
+    component = folder / "generator"
+    component.mkdir()
+    shutil.copyfile(network, component / "network.safetensors")
+    write_json(component / "config.json", {"_class_name": "OneStepGenerator", **config})
+    write_text(component / "model.py", model_source(config, network, init_sigma))
+    shutil.copyfile(_CODE / "pipeline.py", folder / "pipeline.py")
+    classes = {"_class_name": ["pipeline", "OneStepPipeline"], "generator": ["model", "OneStepGenerator"]}
+    write_json(folder / "model_index.json", classes | {"_diffusers_version": "0.27.0"})
+
+
+def _write_unet(folder: Path, net: DiffusersPrecond, init_sigma: float) -> None:
+    """Writes a network of diffusers as its own class, with the scheduler of its training."""
+    unet = make_unet(net)
+    unet.load_state_dict(net.unet.state_dict())
+    unet.save_pretrained(folder / "unet")
+    make_scheduler(net).save_pretrained(folder / "scheduler")
+    shutil.copyfile(_CODE / "unet_pipeline.py", folder / "pipeline.py")
+    parts = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
+    settings = {"init_sigma": init_sigma, "num_classes": net.label_dim, "_diffusers_version": "0.27.0"}
+    write_json(folder / "model_index.json", {"_class_name": ["pipeline", "OneStepUNetPipeline"], **parts, **settings})
 
 
 def write_generator_folder(generator: str, out: Path, row: str, table: str | None, licence: str) -> None:
@@ -262,6 +284,7 @@ def model_card(
     licence: str,
     recipe: bool,
     pictured: bool,
+    unet: bool = False,
 ) -> str:
     """The card: metadata with ``model-index``, then the same as text.
 
@@ -272,6 +295,7 @@ def model_card(
         licence: Identifier of the licence.
         recipe: Whether ``recipe.json`` is there.
         pictured: Whether ``samples.png`` is there.
+        unet: Whether the network is a U-Net of diffusers.
     """
     data, parents = facts.get("dataset"), facts.get("parents")
     dataset = plain(data.get("name") if isinstance(data, Mapping) else data)
@@ -295,6 +319,7 @@ def model_card(
         pictured=pictured,
         results=results,
         recipe=recipe,
+        unet=unet,
         parents=parents if isinstance(parents, Mapping) else {},
         licence=licence,
     )
