@@ -291,13 +291,29 @@ def network_of(repository: str, revision: str) -> str:
     Raises:
         UserError: The repository cannot be listed, or has no network file or several.
     """
+    where = _named(repository, revision)
+    names = [name for name in names_on_hub(repository, revision) if name.endswith(NETWORK_ENDS)]
+    if len(names) != 1:
+        raise UserError(where, f"has {len(names)} network files{suggestion('', names[:10])}", f"name one: {where}/FILE")
+    return names[0]
+
+
+def _named(repository: str, revision: str) -> str:
+    return f"hf://{repository}" + (f"@{revision}" if revision != "main" else "")
+
+
+def names_on_hub(repository: str, revision: str) -> list[str]:
+    """Names of a repository's files, sorted.
+
+    Raises:
+        UserError: The repository cannot be listed.
+    """
     from huggingface_hub import HfApi
 
-    where = f"hf://{repository}" + (f"@{revision}" if revision != "main" else "")
-    remedy = f"name one: {where}/FILE"
+    where = _named(repository, revision)
     if hub_offline():
         # The Hub's cache has the files that were asked for, which may be one of several networks.
-        raise UserError(where, "offline, so its files cannot be listed", remedy)
+        raise UserError(where, "offline, so its files cannot be listed", f"name one: {where}/FILE")
     try:
         api = HfApi(endpoint(), token=hub_token(urlsplit(endpoint()).netloc) or False)
         files = api.model_info(repository, revision=revision, timeout=10).siblings or []
@@ -305,7 +321,4 @@ def network_of(repository: str, revision: str) -> str:
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"[:200]
         remedy = "check the name; for a private one set HF_TOKEN or run `hf auth login`"
         raise UserError(where, f"cannot be listed ({reason})", remedy) from None
-    names = sorted(file.rfilename for file in files if file.rfilename.endswith(NETWORK_ENDS))
-    if len(names) != 1:
-        raise UserError(where, f"has {len(names)} network files{suggestion('', names[:10])}", remedy)
-    return names[0]
+    return sorted(file.rfilename for file in files)

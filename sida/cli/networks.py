@@ -11,8 +11,8 @@ from sida.config.settings import from_mapping, load_spec
 from sida.errors import one_line
 
 _CONVERT_HELP = (
-    "Convert a published pickle (EDM, EDM2, SiD, SiDA, GDD) or state dict (SiT, REPA, DiT) to safetensors; executes "
-    "nothing."
+    "Convert a published pickle (EDM, EDM2, SiD, SiDA, GDD), a pipeline of diffusers or a state dict (SiT, REPA, DiT) "
+    "to safetensors; executes nothing."
 )
 _CONVERT_EXAMPLES = """examples:
   sida convert edm-cifar10-32x32-uncond-vp.pkl teacher.safetensors
@@ -20,6 +20,8 @@ _CONVERT_EXAMPLES = """examples:
   sida convert cifar_uncond_gdd_i.pkl gdd.safetensors --network-class GDDPrecond
   sida convert training-state.pt net.safetensors --key net
   sida convert hf://OWNER/REPOSITORY/network.pkl net.safetensors      (also https://...; #sha256=DIGITS is enforced)
+  sida convert ddpm-flowers/ teacher.safetensors       (diffusers: folder of DDPMPipeline.save_pretrained)
+  sida convert hf://google/ddpm-cifar10-32 teacher.safetensors
   sida convert weights.pt net.safetensors --network config.json    (a plain state dict: {"class": ..., "kwargs": ...})
   sida convert SiT-XL-2-256.pt sit.safetensors --network-class SiTPrecond    (or REPAPrecond, DiTPrecond: the file does
                      not say which; its sizes come from the tensors, and a wrong class is noticed by one step)
@@ -28,14 +30,16 @@ _CONVERT_EXAMPLES = """examples:
 
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    source = "pickle, id of a registered network, or address"
-    parser.add_argument("source", type=check_network, metavar="IN.pkl", help=source)
+    source = "pickle, folder of diffusers, id of a registered network, or address"
+    parser.add_argument("source", type=check_network, metavar="IN", help=source)
     parser.add_argument("target", metavar="OUT.safetensors", help="file to write")
     parser.add_argument("--key", default="ema", help="entry with the network, or prefix of its names (default: ema)")
     named = "class to use instead of the class named in the file; of a state dict of SiT, REPA or DiT: its class"
     parser.add_argument("--network-class", metavar="NAME", help=named)
     architecture = "architecture of a plain state dict: JSON text or file with class and kwargs"
     parser.add_argument("--network", metavar="CONFIG", help=architecture)
+    null_label = "the last class of a network of diffusers stands for no class"
+    parser.add_argument("--null-label", action="store_true", help=null_label)
     parser.add_argument("--method", help="recorded in the header, e.g. sid, sida, sid2a, teacher")
     parser.add_argument("--dataset", help="recorded in the header")
 
@@ -52,9 +56,8 @@ def _convert(args: argparse.Namespace) -> None:
     path, asset = find_source(args.source)
     given = load_spec(args.network, "--network") if args.network else None
     facts = {name: value for name in ("method", "dataset") if (value := getattr(args, name)) is not None}
-    network = import_network(
-        path, args.target, asset, key=args.key, network_class=args.network_class, network=given, metadata=facts
-    )["network"]
+    options = {name: getattr(args, name) for name in ("key", "network_class", "null_label")}
+    network = import_network(path, args.target, asset, network=given, metadata=facts, **options)["network"]
     print(f"{args.target}: {network['class']} {network['kwargs'].get('model_type', '')}".rstrip())
 
 

@@ -103,6 +103,10 @@ EDM2 = Family(
 EDM2_S = dataclasses.replace(EDM2, name="edm2-s", title="EDM2-S", like="edm2")
 
 
+#: U-Nets of diffusers, whose images are pixels whatever their channels.
+DIFFUSERS = Family(name="diffusers", title="diffusers", like="edm", augmentation=False, decoder=None)
+
+
 #: Options of a network for the size, channels and classes of its images.
 IMAGE_OPTIONS = ("img_resolution", "img_channels", "label_dim")
 

@@ -1,3 +1,4 @@
+from sida.networks.diffusers_unet import DiffusersPrecond as DiffusersPrecond
 from sida.networks.discriminators import FakeScoreWithHeads as FakeScoreWithHeads
 from sida.networks.discriminators import ProjectedDiscriminator as ProjectedDiscriminator
 from sida.networks.discriminators import make_backbone as make_backbone

@@ -19,13 +19,14 @@ from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError, reason_of, settings_in
 from sida.files.pickles import FOREIGN_WEIGHTS
 from sida.files.tensors import RECORD_KEY, TensorHeader, iterate_tensors, read_tensor_header, write_tensors
+from sida.networks.diffusers_unet import DiffusersPrecond
 from sida.networks.precond import Precond
 from sida.networks.transformer import DiTPrecond, REPAPrecond, SiTPrecond
 from sida.networks.unet_precond import ECTPrecond, EDM2Precond, EDMPrecond, GDDPrecond, VEPrecond, VPPrecond
 
 _CLASSES: tuple[type[Precond], ...] = (
     *(EDMPrecond, GDDPrecond, ECTPrecond, VPPrecond, VEPrecond, EDM2Precond),
-    *(SiTPrecond, REPAPrecond, DiTPrecond),
+    *(SiTPrecond, REPAPrecond, DiTPrecond, DiffusersPrecond),
 )
 #: Classes of networks by their names, which files record.
 NETWORKS: Registry[type[Precond]] = Registry(
@@ -58,8 +59,8 @@ def checked_network(config: Any, where: str = "network") -> tuple[type[Precond],
     schema = dataclasses.make_dataclass(cls.__name__, fields.values(), kw_only=True)
     checked: Any = from_mapping(schema, config["kwargs"], where)
     for name, value in vars(checked).items():
-        if isinstance(value, tuple) and len(value) > _LONGEST:
-            raise SettingError(f"{where}.{name}", f"must have at most {_LONGEST} entries, got {len(value)}")
+        if isinstance(value, tuple) and len(value) > (most := cls.long_options.get(name, _LONGEST)):
+            raise SettingError(f"{where}.{name}", f"must have at most {most} entries, got {len(value)}")
     return cls, {name: getattr(checked, name) for name in config["kwargs"]}
 
 

@@ -22,8 +22,11 @@ from sida.files.ordinary import refuse_same
 from sida.files.pickles import PickleFile, answered
 from sida.files.state_dicts import open_state_dict
 from sida.files.tensors import read_tensor_header, starts_as_pickle
+from sida.networks.diffusers_folder import DiffusersFiles, files_of, read_state
+from sida.networks.diffusers_folder import network_config as diffusers_config
 from sida.networks.file import (
     NETWORKS,
+    architecture,
     build_on_meta,
     check_network_config,
     family_of,
@@ -31,7 +34,7 @@ from sida.networks.file import (
     read_metadata,
     write_state_dict,
 )
-from sida.networks.readings import check_reading
+from sida.networks.readings import check_prediction, check_reading
 from sida.networks.wrappers import OTHER, bare_name, unwrapped
 
 # The suite's class for outermost classes of the released files with another name. SiDA's variants add outputs alone.
@@ -104,16 +107,18 @@ def weight_norm(use_gan: bool, hook: object) -> WeightNorm:
     return "always" if hook else "off"
 
 
-def find_source(source: str) -> tuple[Path, Asset | None]:
+def find_source(source: str) -> tuple[Path | DiffusersFiles, Asset | None]:
     """Finds a network by its path, its id in ``config/assets.tsv`` or its address, and downloads it if need be.
 
     Returns:
-        The path, and the asset of an id or an address.
+        The path, or the files of a pipeline of diffusers, and the asset of an id or an address.
 
     Raises:
         UserError: The source is neither a path nor a known id, or cannot be downloaded.
     """
     path = checked(source)
+    if (path.is_dir() or source.startswith("hf://")) and (files := files_of(source)):
+        return files, None
     if path.exists() and not is_address(source):
         return path, None
     check_network(source)
@@ -121,19 +126,21 @@ def find_source(source: str) -> tuple[Path, Asset | None]:
 
 
 def import_network(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | DiffusersFiles,
     out: str | os.PathLike[str],
     asset: Asset | None = None,
     *,
     key: str = "ema",
     network_class: str | None = None,
     network: Mapping[str, Any] | None = None,
+    null_label: bool = False,
     metadata: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes a network file from what :func:`find_source` found; nothing in the source is executed.
 
     Args:
-        path: A pickle, a state dict, or a network file of this package, which is copied byte by byte.
+        path: A pickle, a state dict, the files of a pipeline of diffusers, or a network file of this package, which is
+            copied byte by byte.
         out: Target ``.safetensors``; appears whole or not at all.
         asset: The registry's or the address's facts, for arguments that are not given.
         key: Entry of the pickle with the network or state dict (``a.b`` is entry b of a), or prefix of its names.
@@ -141,6 +148,7 @@ def import_network(
             state dict that completes its arguments from the tensors (`Precond.reads_states`).
         network: Architecture ``{"class": ..., "kwargs": {...}}`` of a state dict; such a class needs some ``kwargs`` at
             most.
+        null_label: Whether the last class of a pipeline of diffusers stands for no class.
         metadata: Further provenance.
 
     Returns:
@@ -151,7 +159,13 @@ def import_network(
             its architecture is unknown or cannot be built; its tensors are not exactly those of the architecture, or
             hold NaN.
     """
+    if isinstance(path, DiffusersFiles):
+        if network or network_class:
+            raise UserError(path.where, "says its architecture itself", "leave out --network and --network-class")
+        return _import_diffusers(path, out, null_label, metadata or {})
     path = Path(path)
+    if null_label:
+        raise UserError(path, "is no pipeline of diffusers, whose last class may be none", "leave out --null-label")
     refuse_same(path, out)
     if asset is not None:
         network_class = network_class or asset.network_class
@@ -205,6 +219,22 @@ def _network_of_state(path: Path, key: str, network: Mapping[str, Any]) -> tuple
     if remark:
         say(f"{path.name}: {remark}")
     return net, state, left_out
+
+
+def _import_diffusers(
+    files: DiffusersFiles, out: str | os.PathLike[str], null_label: bool, metadata: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Writes the network of a pipeline of diffusers; see :func:`import_network`."""
+    refuse_same(files.weights, out)
+    config, state = diffusers_config(files, null_label), read_state(files)
+    net = fitting_network(Path(files.where), config, {name: tuple(tensor.shape) for name, tensor in state.items()})
+    check_prediction(files.where, architecture(net), state)
+    sampler = {} if files.init_sigma is None else {"sampler": {"kind": "one_step", "init_sigma": files.init_sigma}}
+    url = files.where if is_address(files.where) else None
+    origin = {"file": Path(files.where).name, "url": url, "sha256": sha256_file(files.weights)}
+    origin |= {f"{name}_sha256": sha256_file(getattr(files, name)) for name in ("config", "scheduler")}
+    record = {**sampler, **metadata, "network": net.init_config, "origin": origin}
+    return write_state_dict({name: state[name] for name in net.state_dict()}, out, record)
 
 
 def _network_of(file: PickleFile, network_class: str | None) -> Any:

@@ -58,6 +58,7 @@ class Precond(nn.Module):
         adjustable: Options that no parameter depends on; a recipe changes them (``network_options``).
         reads_states: Whether :meth:`read_state` completes the constructor arguments from a state dict.
         same_names: Other classes whose state dicts have the same names, so that a file does not say which it is.
+        long_options: Largest lengths of options that may be longer lists than the shape of a network needs.
     """
 
     img_resolution: int
@@ -76,6 +77,7 @@ class Precond(nn.Module):
     adjustable: ClassVar[frozenset[str]] = frozenset()
     reads_states: ClassVar[bool] = False
     same_names: ClassVar[tuple[str, ...]] = ()
+    long_options: ClassVar[Mapping[str, int]] = {}
 
     def __init__(self, options: Mapping[str, Any], constructor: type | None = None):
         super().__init__()

@@ -88,6 +88,21 @@ def check_reading(path: Path, network: Mapping[str, Any], state: Mapping[str, to
     say(f"{path}: {fault.replace('no denoising', 'hardly a denoising') if denoises else fault}; {remedy}")
 
 
+def check_prediction(where: str, network: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> None:
+    """Draws one step at two levels with a network of diffusers, and says when it is no denoising.
+
+    Args:
+        where: Folder or address named in the message.
+        network: ``{class, kwargs}``, which fits the tensors.
+        state: Its state dict.
+    """
+    own = _shares(network, state)
+    if any(share >= most for share, (_, most) in zip(own, LEVELS)):
+        left = " and ".join(f"{share:.0%} at σ = {sigma:g}" for share, (sigma, _) in zip(own, LEVELS))
+        fault = f"{where}: read as {network['kwargs']['prediction_type']}, its output is no denoising"
+        say(f"{fault}: {left} of the noise are left; check prediction_type, and that its weights are trained")
+
+
 def _shares(network: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> list[float]:
     net = build_on_meta(network, "network")
     # Tensors of the file without a copy.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from sida.assets.cache import cache_dir, file_lock
-from sida.assets.registry import is_address, is_counted
+from sida.assets.registry import Asset, is_address, is_counted
 from sida.config.datasets import LabelCounts, dataset_spec
 from sida.config.families import NULL_LABEL
 from sida.config.samplers import Sampler, read_sampler
@@ -25,6 +25,7 @@ from sida.errors import Progress, SettingError, UserError, one_line
 from sida.files.atomic import sha256_file
 from sida.files.tensors import starts_as_pickle
 from sida.machine import environment, keep_freed_memory, place, take_device, tf32
+from sida.networks.diffusers_folder import DiffusersFiles
 from sida.networks.file import load_network, read_metadata
 from sida.networks.official import describe_file, find_source, import_network
 from sida.sampling.flows import Unlabelled
@@ -256,15 +257,18 @@ def network_file(source: str) -> Path:
     """Returns the path of a safetensors file for ``source``.
 
     Args:
-        source: A ``.safetensors`` file; the folder of a run or of ``sida export``; a published ``.pkl``; or an id of
-            ``config/assets.tsv`` or an address (:func:`sida.assets.registry.asset_at`), which is downloaded.
-            Pickles are converted (never executed) once and cached under the digest of their bytes and the registry's
-            network class, because the same bytes may be a network of EDM's or GDD's class.
+        source: A ``.safetensors`` file; the folder of a run, of ``sida export`` or of a pipeline of diffusers; a
+            published ``.pkl``; or an id of ``config/assets.tsv`` or an address
+            (:func:`sida.assets.registry.asset_at`), which is downloaded. Pickles and pipelines are converted (never
+            executed) once and cached under the digest of their bytes and the registry's network class, because the same
+            bytes may be a network of EDM's or GDD's class.
 
     Raises:
         UserError: The source is neither a file nor a known id, or cannot be converted or downloaded.
     """
     path, asset = find_source(source)
+    if isinstance(path, DiffusersFiles):
+        return _converted(f"{path.sha256}-diffusers", path)
     if path.is_dir():
         files = [path / name for name in ("network.safetensors", "generator/network.safetensors")]
         found = next((file for file in files if file.is_file()), None)
@@ -277,12 +281,17 @@ def network_file(source: str) -> Path:
     if not pickled and architecture is None:
         return path
     variant = (asset and asset.network_class) or (architecture and architecture.stem)
-    name = f"converted/{sha256_file(path)}{f'-{variant}' if variant else ''}.safetensors"
+    return _converted(f"{sha256_file(path)}{f'-{variant}' if variant else ''}", path, asset)
+
+
+def _converted(digest: str, source: Path | DiffusersFiles, asset: Asset | None = None) -> Path:
+    """A network's file in the cache, converted at its first use."""
+    name = f"converted/{digest}.safetensors"
     target = cache_dir() / name
     with file_lock(name):
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            import_network(path, target, asset)
+            import_network(source, target, asset)
     return target
 
 

@@ -58,6 +58,22 @@ def test_a_network_of_the_hub_is_named_or_the_only_one_and_pinned_at_its_first_u
     refused("HF_TOKEN", fetch, "hf://some/other")
 
 
+def test_a_pipeline_of_diffusers_is_fetched_file_by_file(site, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", site.url)
+    folder = tmp_path / "ddpm"
+    pytest.importorskip("tests.networks.pipelines", reason="needs diffusers").write_pipeline(folder)
+    names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    record = {"id": "some/repo", "siblings": [{"rfilename": name} for name in [*names, "checkpoint/unet.bin"]]}
+    site.add("api/models/some/repo/revision/main", json.dumps(record).encode())
+    for name in names:
+        site.add(f"some/repo/resolve/main/{name}", (folder / name).read_bytes())
+    command("convert", "hf://some/repo", tmp_path / "net.safetensors")
+    assert sida.load(tmp_path / "net.safetensors").info["origin"]["url"] == "hf://some/repo"
+    assert {asset_at(f"hf://some/repo/{name}").target for name in names} >= records(cache).keys()
+    two = [sida.load(source, "heun:2").sample(3) for source in (folder, "hf://some/repo")]
+    assert np.array_equal(*two)
+
+
 def test_files_of_the_hubs_own_cache_need_no_network(network, cache, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

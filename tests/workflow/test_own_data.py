@@ -41,10 +41,10 @@ def small(study: Path) -> None:
     rows = (study / "runs.tsv").read_text().splitlines(keepends=True)
     (study / "runs.tsv").write_text("".join(row for row in rows if not row.startswith("sid2a")))
     preset = yaml.safe_load((study / "preset.yaml").read_text())
-    network = preset["teachers"]["edm"]["network"]["kwargs"]
-    network |= {"model_channels": 8}
     few = {"total_kimg": 0.4, "batch_size": 20, "batch_gpu": None, "tick_kimg": 0.2}
-    preset["teachers"]["edm"]["training"] |= few
+    if trained := preset["teachers"].get("edm"):
+        trained["network"]["kwargs"] |= {"model_channels": 8}
+        trained["training"] |= few
     for recipe in preset["recipes"].values():
         recipe |= {"total_kimg": 0.2, "batch_size": 10, "batch_gpu": None, "tick_kimg": 0.1}
         recipe["evaluation"] = {"every_kimg": 0.1, "num_samples": 20, "trials": 1}
@@ -127,6 +127,48 @@ def test_a_study_fits_its_card_and_hours_by_the_plan(tmp_path, monkeypatch, caps
     plan = make_plan([Path("preset.yaml")], card=card, gpus=2 if card == "CPU" else 1)
     assert max(job.memory_gb for job in plan.jobs.values()) <= memory
     assert 0.5 * hours < wall_hours(plan.jobs, plan.gpus) <= 1.1 * hours
+
+
+@pytest.fixture
+def pipeline(tmp_path):
+    made = pytest.importorskip("tests.networks.pipelines", reason="the extra 'diffusers' is not installed")
+    made.write_pipeline(tmp_path / "ddpm", in_channels=3, out_channels=3)
+    return tmp_path / "ddpm"
+
+
+def test_a_teacher_of_diffusers_decides_size_and_classes_of_the_pictures(tmp_path, pipeline, monkeypatch, capsys):
+    data = pictures(tmp_path / "pictures", (12, 10), "L")
+    new = ["new", str(tmp_path / "mine"), "--data", str(data), "--teacher", str(pipeline), "--cores", "2"]
+    assert main([*new, "--hours", "0.1"]) == 0
+    assert "teacher's" not in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path / "mine")
+    preset = Preset.load("preset.yaml")
+    check_preset(preset)
+    assert preset.settings.datasets["mine"].items() >= {"resolution": 8, "channels": 3, "label_dim": 0}.items()
+    assert preset.trained_teachers() == []
+    assert preset.training("sida").spec["teacher"] == "teacher.safetensors"
+    jobs = make_plan([Path("preset.yaml")], gpus=2).jobs
+    assert not any(job.network_unknown for job in jobs.values())
+    # A teacher that is a network file, for other classes and other pictures.
+    for options, told in ((["--resolution", "4"], "img_resolution"), (["--labels", "folders"], "label_dim")):
+        other = ["new", "../other", "--data", str(data), "--teacher", "teacher.safetensors", *options]
+        assert main(other) == 1
+        assert re.search(f"--teacher teacher.safetensors: {told}: ", capsys.readouterr().err)
+        assert not Path("../other").exists()
+
+
+@pytest.mark.slow
+def test_a_teacher_of_diffusers_becomes_a_generator_and_its_table(tmp_path, pipeline):
+    data, study = pictures(tmp_path / "pictures", (8, 8)), tmp_path / "mine"
+    assert main(["new", str(study), "--data", str(data), "--teacher", str(pipeline), "--cores", "2"]) == 0
+    small(study)
+    command = [Path(sys.executable).parent / "sida", "run", ".", "--cores", "2", "tables/main.md"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, cwd=study, env=environment, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    table = re.sub(" +", " ", (study / "results/mine/tables/main.md").read_text())
+    for label in ("Resampled images", "Teacher", "SiD, α = 1.0", "SiDA, α = 1.0"):
+        assert re.search(rf"\| {label} \| \d* ?\| \**\d", table), label
 
 
 def test_a_prepared_data_set_stays_where_it_is(tmp_path, monkeypatch):

@@ -34,6 +34,7 @@ from sida.errors import UserError
 from sida.files.atomic import atomic_folder, read_hashed_json, write_json, write_text
 from sida.machine import code_version, to_device
 from sida.methods.registry import METHODS
+from sida.networks.diffusers_unet import DiffusersPrecond, make_scheduler, make_unet
 from sida.networks.file import NETWORKS, checked_network
 from sida.networks.official import describe_file
 from sida.sampling.job import load, sampler_for
@@ -166,22 +167,51 @@ def write_hub_folder(run: Path, out: Path, licence: str) -> None:
     results = (network.resolve().parents[2:3] or [network.parent])[0]
     spec = results / "specs" / "students" / f"{name}.json"
     with atomic_folder(out) as folder:
-        component = folder / "generator"
-        component.mkdir()
-        shutil.copyfile(network, component / "network.safetensors")
-        write_json(component / "config.json", {"_class_name": "OneStepGenerator", **facts["network"]})
-        source = model_source(facts["network"], network, sampler_for(network))
-        write_text(component / "model.py", source)
-        shutil.copyfile(_CODE / "pipeline.py", folder / "pipeline.py")
-        classes = {"_class_name": ["pipeline", "OneStepPipeline"], "generator": ["model", "OneStepGenerator"]}
-        write_json(folder / "model_index.json", classes | {"_diffusers_version": "0.27.0"})
-        generator = load(network)
+        generator, sampler = load(network), sampler_for(network)
+        net: Any = generator.net
+        unet = isinstance(net, DiffusersPrecond)
+        if unet:
+            _write_unet(folder, network, net, sampler)
+        else:
+            _write_own(folder, network, facts["network"], sampler)
         if pictured := generator.net.img_channels in (1, 3):
             _save_samples(folder, torch.from_numpy(generator.sample(PICTURED)))
         if spec.is_file():
             write_text(folder / "recipe.json", json.dumps(load_spec(str(spec)), indent=1, sort_keys=True) + "\n")
-        card = model_card(name, facts, measured_in(results), licence, spec.is_file(), pictured, generator.sampler.steps)
+        card = model_card(
+            name, facts, measured_in(results), licence, spec.is_file(), pictured, generator.sampler.steps, unet
+        )
         write_text(folder / "README.md", card)
+
+
+def _write_own(folder: Path, network: Path, config: Mapping[str, Any], sampler: Sampler) -> None:
+    """Writes a network as a component of a pipeline, with its code."""
+    component = folder / "generator"
+    component.mkdir()
+    shutil.copyfile(network, component / "network.safetensors")
+    write_json(component / "config.json", {"_class_name": "OneStepGenerator", **config})
+    write_text(component / "model.py", model_source(config, network, sampler))
+    shutil.copyfile(_CODE / "pipeline.py", folder / "pipeline.py")
+    classes = {"_class_name": ["pipeline", "OneStepPipeline"], "generator": ["model", "OneStepGenerator"]}
+    write_json(folder / "model_index.json", classes | {"_diffusers_version": "0.27.0"})
+
+
+def _write_unet(folder: Path, network: Path, net: DiffusersPrecond, sampler: Sampler) -> None:
+    """Writes a network of diffusers as its own class, with the scheduler of its training.
+
+    Raises:
+        UserError: The generator has several steps, which the pipeline does not take.
+    """
+    if sampler.steps > 1:
+        raise UserError(network, f"has {sampler.steps} steps", "the pipeline of a U-Net of diffusers takes one step")
+    unet = make_unet(net)
+    unet.load_state_dict(net.unet.state_dict())
+    unet.save_pretrained(folder / "unet")
+    make_scheduler(net).save_pretrained(folder / "scheduler")
+    shutil.copyfile(_CODE / "unet_pipeline.py", folder / "pipeline.py")
+    parts = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
+    settings = {"init_sigma": sampler.init_sigma, "num_classes": net.label_dim, "_diffusers_version": "0.27.0"}
+    write_json(folder / "model_index.json", {"_class_name": ["pipeline", "OneStepUNetPipeline"], **parts, **settings})
 
 
 def write_generator_folder(generator: str, out: Path, row: str, table: str | None, licence: str) -> None:
@@ -264,6 +294,7 @@ def model_card(
     recipe: bool,
     pictured: bool,
     steps: int = 1,
+    unet: bool = False,
 ) -> str:
     """The card: metadata with ``model-index``, then the same as text.
 
@@ -275,6 +306,7 @@ def model_card(
         recipe: Whether ``recipe.json`` is there.
         pictured: Whether ``samples.png`` is there.
         steps: Network evaluations of an image.
+        unet: Whether the network is a U-Net of diffusers.
     """
     data, parents = facts.get("dataset"), facts.get("parents")
     dataset = plain(data.get("name") if isinstance(data, Mapping) else data)
@@ -299,6 +331,7 @@ def model_card(
         results=results,
         recipe=recipe,
         steps=steps,
+        unet=unet,
         parents=parents if isinstance(parents, Mapping) else {},
         licence=licence,
     )

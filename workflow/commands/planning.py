@@ -5,6 +5,7 @@ import itertools
 import re
 import textwrap
 
+from sida.assets.registry import check_network
 from sida.cli.main import Verb, add_whole, existing
 from workflow.cli import terminal_width
 
@@ -129,6 +130,8 @@ def _new_arguments(parser: argparse.ArgumentParser) -> None:
     add_whole(parser, "--resolution", "height and width (default: the pictures')", 1, 8192)
     parser.add_argument("--channels", type=int, help="3: RGB, 1: grey (default: the pictures')")
     parser.add_argument("--labels", help="auto (default), folders or none: see `sida data prepare`")
+    teacher = "teacher instead of a trained one: folder or hf://OWNER/NAME of diffusers, or a network of `sida convert`"
+    parser.add_argument("--teacher", type=check_network, metavar="NETWORK", help=teacher)
     parser.add_argument("--gpu", metavar="NAME", help="card of config/plan.yaml that the study has to fit (RTX4090)")
     add_whole(parser, "--cores", "processor cores in place of a card (2)", 1, 10**4)
     parser.add_argument("--hours", type=float, help="hours until the table (default: 8, a night)")
@@ -151,6 +154,7 @@ NEW = Verb(
   sida new flowers --data flowers-32x32.zip             a zip of `sida data prepare` stays where it is
   sida new flowers --data pictures/ --resolution 32 --gpu H100 --hours 24
   sida new clothes --data fashion.zip --cores 2 --hours 0.5
+  sida new mine --data pictures/ --teacher ddpm-flowers/     distills a pipeline of diffusers (docs/own-teacher.md)
   sida new tryout --data pictures/ --resolution 16 --hours 0.2    ends in minutes, to see every step
   cd flowers && sida run .
 

@@ -17,9 +17,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sida.config.families import check_images
 from sida.config.lookup import find_file
 from sida.config.settings import Count, Positive, from_mapping, load_yaml
-from sida.errors import UserError, visible
+from sida.errors import UserError, settings_in, visible
 from sida.files.atomic import atomic_folder
 from workflow.planning.costs import Costs
 from workflow.preset import Preset
@@ -28,6 +29,9 @@ STUDY_FILES = (
     *("preset.yaml", "runs.tsv", "README.md", "protocols/own.yaml", "tables/main.yaml"),
     *("figures/samples.yaml", "figures/convergence.yaml"),
 )
+#: File of an imported teacher.
+TEACHER = "teacher.safetensors"
+LATENTS = "a new study is of pictures, latents are a matter of custom presets"
 #: Largest number of classes whose names are listed.
 _MOST_NAMES = 20
 
@@ -40,6 +44,9 @@ class StudyConfig:
         study: Folder to make; its name becomes the preset's.
         data: Pictures in a folder or zip, copied to ``data.zip``. A data set in the EDM format (with ``dataset.json``)
             is used in place unless resolution, channels or labels are given.
+        teacher: Teacher instead of one that is trained: folder or ``hf://OWNER/NAME`` of a pipeline of diffusers, or
+            any network that ``sida convert`` reads; converted to ``teacher.safetensors``. The pictures are cropped and
+            scaled to its size, and have no classes if it has none.
         resolution: Height and width to crop and scale to; null keeps those of the pictures.
         channels: 3 (RGB) or 1 (grey); null: grey if all pictures are grey, else RGB.
         labels: Labels as in ``sida data prepare``; null is ``auto``.
@@ -53,6 +60,7 @@ class StudyConfig:
     resolution: int | None = None
     channels: int | None = None
     labels: str | None = None
+    teacher: str | None = None
     gpu: str | None = None
     cores: Count | None = None
     hours: Positive = 8.0
@@ -76,7 +84,8 @@ def new_study(config: StudyConfig) -> list[str]:
     if config.gpu and config.cores:
         raise UserError("sida new --gpu", "does not go with --cores", "give one of them")
     with atomic_folder(study) as part:
-        values = {"name": name, **_data_values(config, part, study)}
+        teacher = None if config.teacher is None else _imported(config.teacher, part)
+        values = {"name": name, **_data_values(config, part, study, teacher)}
         values, remarks = _fitted(config, part, values)
     return [
         f"{config.study}: {values['images']} images {values['size']}, {values['classes']}; "
@@ -112,6 +121,8 @@ def _fitted(config: StudyConfig, part: Path, full: Mapping[str, Any]) -> tuple[d
         return _cost_of(part, card, 1 if on_gpu else cores)
 
     widths = [width for width in (128, 96, 64, 32, 16) if width <= full["model_channels"]]
+    if config.teacher is not None:
+        widths = widths[:1]
     for width, (num_samples, trials) in itertools.product(widths, full["measured"]):
         chosen = {**full, "model_channels": width, "num_samples": num_samples, "trials": trials}
         chosen |= _sizes()["metrics"]["pixels" if num_samples < 10000 else "inception"]
@@ -129,7 +140,8 @@ def _fitted(config: StudyConfig, part: Path, full: Mapping[str, Any]) -> tuple[d
         found = cost(chosen, low)
         chosen |= _shortened(full, low)
         lines = [f"for {where}: {found.hours:.1f} hours and {found.memory:.0f} GB by plan (--hours {config.hours:g})"]
-        changes = ((name, full[key], chosen[key]) for key, name in _GIVEN_UP.items())
+        named = {key: name for key, name in _GIVEN_UP.items() if not (config.teacher and name.startswith("teacher"))}
+        changes = ((name, full[key], chosen[key]) for key, name in named.items())
         given_up = [f"{name} {before:,g} → {after:,g}" for name, before, after in changes if before != after]
         return chosen, lines + ([f"given up for that: {', '.join(given_up)}"] if given_up else [])
     raise UserError(f"--hours {config.hours:g}", f"no network and length fit {where}", "give more hours")
@@ -149,10 +161,15 @@ _GIVEN_UP = {
 
 def _write(part: Path, values: Mapping[str, Any]) -> None:
     """Writes the files of the study."""
+    values = {**values, "teacher": _filled(f"teacher-{values['teacher_kind']}.yaml", values)}
     for file in STUDY_FILES:
-        text = string.Template(find_file("", f"config/new/{file}").read_text(encoding="utf-8")).substitute(values)
         (part / file).parent.mkdir(exist_ok=True)
-        (part / file).write_text(text, encoding="utf-8")
+        (part / file).write_text(_filled(file, values), encoding="utf-8")
+
+
+def _filled(file: str, values: Mapping[str, Any]) -> str:
+    """A template of ``config/new`` with its values."""
+    return string.Template(find_file("", f"config/new/{file}").read_text(encoding="utf-8")).substitute(values)
 
 
 def _shortened(values: Mapping[str, Any], share: float) -> dict[str, Any]:
@@ -200,7 +217,7 @@ def _cost_of(part: Path, card: str, workers: int) -> _Cost:
     total = hours([*teachers, *students.values(), *measured.values()])
     # SiD2A waits for the teacher and for SiD.
     chain = hours([*teachers, *(students[run] for run in ("sid", "sid2a")), measured["sid2a"]])
-    memory = {"teacher": max(job.memory_gb for job in teachers)}
+    memory = {"teacher": max((job.memory_gb for job in teachers), default=0.0)}
     memory["student"] = max(job.memory_gb for job in students.values())
     return _Cost(max(total / workers, chain), hours(measured.values()) / workers, memory, costs.gpu.memory_gb)
 
@@ -218,7 +235,23 @@ def _micro_batches(values: Mapping[str, Any], cost: Callable[[Mapping[str, Any]]
     return found
 
 
-def _data_values(config: StudyConfig, part: Path, study: Path) -> dict[str, Any]:
+def _imported(source: str, part: Path) -> dict[str, Any]:
+    """Writes a teacher's ``teacher.safetensors``; returns its ``{class, kwargs}``.
+
+    Raises:
+        UserError: There is no such network, or it draws latents.
+    """
+    from sida.networks.file import family_of
+    from sida.networks.official import find_source, import_network
+
+    path, asset = find_source(source)
+    network: dict[str, Any] = import_network(path, part / TEACHER, asset)["network"]
+    if family_of(network).decoder_of(network["kwargs"]["img_channels"]) is not None:
+        raise UserError(source, "draws latents", LATENTS)
+    return network
+
+
+def _data_values(config: StudyConfig, part: Path, study: Path, teacher: Mapping[str, Any] | None) -> dict[str, Any]:
     """Values of template variables that depend on the data; prepares pictures into ``data.zip``."""
     from sida.data import ImageArchive
     from sida.data.archive import Files
@@ -226,33 +259,55 @@ def _data_values(config: StudyConfig, part: Path, study: Path) -> dict[str, Any]
     from sida.data.prepare import PrepareConfig, prepare
 
     wishes = {key: value for key in ("resolution", "channels", "labels") if (value := getattr(config, key)) is not None}
-    if config.resolution is not None:
-        _settings(config, config.resolution)
-    names, pictures = [], []
     packed = find_arrays(config.data, "train", labels=False) is not None
-    if not wishes and not packed and Files(config.data).find("dataset.json") is not None:
+    ready = not (wishes or packed) and Files(config.data).find("dataset.json") is not None
+    if teacher is not None and not ready:
+        kwargs = teacher["kwargs"]
+        wishes = {"resolution": kwargs["img_resolution"], "channels": kwargs["img_channels"], **wishes}
+        wishes = wishes if kwargs.get("label_dim") else {"labels": "none", **wishes}
+    if "resolution" in wishes:
+        _settings(config, wishes["resolution"])
+    names, pictures = [], []
+    if ready:
         data = Path(config.data).resolve()
         beside = data.is_relative_to(study.parent.resolve())
         path = os.path.relpath(data, study.resolve()) if beside else str(data)
         kind, dataset = "folder" if data.is_dir() else "zip", ImageArchive(config.data)
     else:
-        crop = "none" if config.resolution is None else "center-crop"
+        crop = "center-crop" if "resolution" in wishes else "none"
         flags = {"source": config.data, "out": str(part / "data.zip"), "transform": crop, "channels": None, **wishes}
         made = prepare(from_mapping(PrepareConfig, flags, "sida new"))
         names = [visible(" ".join(name.split())) for name in made.class_names]
         pictures = [made.summary]
         path, kind, dataset = "data.zip", "zip", ImageArchive(str(part / "data.zip"))
     if not dataset.is_pixels:
-        raise UserError(
-            config.data, "holds latents", "a new study is of pictures, latents are a matter of EDM2 presets"
-        )
+        raise UserError(config.data, "holds latents", LATENTS)
     return {
         "kind": kind,
         "path": json.dumps(path, ensure_ascii=False),
         "pictures": pictures,
         "class_names": json.dumps(names, ensure_ascii=False),
         **_sized(config, dataset, names),
+        **_teacher_values(config, dataset, teacher),
     }
+
+
+def _teacher_values(config: StudyConfig, dataset: Any, teacher: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Values of template variables about the teacher.
+
+    Raises:
+        UserError: A teacher is for other images or classes than the pictures.
+    """
+    if teacher is None:
+        return {"teacher_kind": "trained", "teacher_id": "edm", "teacher_label": "EDM teacher"}
+    images = {"resolution": "img_resolution", "num_channels": "img_channels", "label_dim": "label_dim"}
+    with settings_in(f"--teacher {config.teacher}:"):
+        check_images(teacher["kwargs"], {name: getattr(dataset, key) for key, name in images.items()}, config.data)
+    values = {
+        "teacher_network": json.dumps(teacher, ensure_ascii=False),
+        "teacher_source": visible(str(config.teacher)),
+    }
+    return {"teacher_kind": "imported", "teacher_id": "teacher", "teacher_label": "Teacher", **values}
 
 
 def _settings(config: StudyConfig, resolution: int) -> dict[str, Any]:
@@ -265,13 +320,13 @@ def _settings(config: StudyConfig, resolution: int) -> dict[str, Any]:
     on_cpu = bool(config.cores) or (not config.gpu and resolution <= sizes["largest_on_cpu"])
     device = "cpu" if on_cpu else "cuda"
     scales = sizes[device]
-    scale = next((scale for scale in scales if resolution <= scale["largest"]), None)
+    scale = next((scale for scale in scales if resolution <= scale["largest"]), scales[-1] if config.teacher else None)
     shown, most = f"{resolution}×{resolution}", scales[-1]["largest"]
     if scale is None:
         remedy = "train on latents (sida data encode) with a custom preset"
         raise UserError(config.data, f"{shown} is more than {most}×{most}", f"give --resolution {most}, or {remedy}")
     levels = 2 ** scale["channel_mult"].count(",")
-    if resolution % levels:
+    if resolution % levels and not config.teacher:
         near = resolution - resolution % levels or levels
         raise UserError(config.data, f"{shown} must be a multiple of {levels}", f"give --resolution {near}")
     return {**sizes["bases"][scale["base"]], **scale, "device": device}

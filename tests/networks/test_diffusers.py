@@ -1,0 +1,243 @@
+"""Pipelines of diffusers: the library's own denoised images, logits of the middle block, and one line for the rest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import sida
+from sida.networks import build_network, load_network
+from sida.networks.official import find_source, import_network
+from tests.networks.pipelines import TINY, diffusers, write_pipeline
+from tests.refused import command, refusal, refusing
+
+CLASSES = {"num_class_embeds": 3}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pipeline") / "ddpm"
+    write_pipeline(path, **CLASSES)
+    return path
+
+
+def converted(folder, **options):
+    path, asset = find_source(str(folder))
+    import_network(path, folder / "out.safetensors", asset, **options)
+    return load_network(folder / "out.safetensors")[0]
+
+
+SKIP = {"down_block_types": ("SkipDownBlock2D", "AttnSkipDownBlock2D"), "layers_per_block": 2}
+SKIP |= {"up_block_types": ("AttnSkipUpBlock2D", "SkipUpBlock2D"), "block_out_channels": (32, 64)}
+SKIP |= {"in_channels": 3, "out_channels": 3}
+RESNET = {"down_block_types": ("ResnetDownsampleBlock2D", "DownBlock2D"), "resnet_time_scale_shift": "scale_shift"}
+RESNET |= {"up_block_types": ("UpBlock2D", "ResnetUpsampleBlock2D"), "act_fn": "gelu"}
+OLD = {"flip_sin_to_cos": False, "freq_shift": 1, "downsample_padding": 0, "attention_head_dim": None, "norm_eps": 1e-6}
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "unet"),
+    [
+        ({}, {}),
+        ({"beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}, CLASSES),
+        ({"beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample"}, SKIP),
+        ({"beta_schedule": "sigmoid", "num_train_timesteps": 50}, RESNET),
+        ({"trained_betas": [0.01 * k for k in range(1, 60)]}, {**CLASSES, "class_embed_type": "timestep"}),
+        ({"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}, OLD),
+    ],
+    ids=["noise", "velocity", "image", "few steps", "betas", "zero SNR"],
+)
+def test_the_denoised_image_is_that_of_the_library(tmp_path, scheduler, unet):
+    pipeline = write_pipeline(tmp_path / "ddpm", scheduler, **unet)
+    net = converted(tmp_path / "ddpm")
+    plan = diffusers.DDPMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+    steps = len(plan.betas)
+    plan.timesteps = torch.arange(steps).flip(0)
+    for step in (0, 1, steps // 2, steps - 2):
+        x, noise = torch.rand(2, net.img_channels, 8, 8) * 2 - 1, torch.randn(2, net.img_channels, 8, 8)
+        classes = torch.tensor([2, 0])
+        times = torch.full((2,), step)
+        noisy = plan.add_noise(x, noise, times)
+        labels = torch.eye(3)[classes] if net.label_dim else None
+        with torch.no_grad():
+            output = pipeline.unet(noisy, times, class_labels=classes if net.label_dim else None).sample
+            expected = plan.step(output, step, noisy).pred_original_sample
+            share = plan.alphas_cumprod[step]
+            found = net(noisy / share.sqrt(), net.steps.log_sigmas[step].exp(), labels)
+        assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+    assert np.isfinite(net.sigma_max)
+
+
+def test_a_level_between_two_steps_is_a_fraction_by_its_logarithm():
+    net = build_network({"class": "DiffusersPrecond", "kwargs": small_kwargs()})
+    levels = net.steps.log_sigmas
+    asked = torch.tensor([levels[0] - 1, levels[7], (levels[7] + 3 * levels[8]) / 4, levels[-1] + 1]).exp()
+    assert net.steps(asked).numpy() == pytest.approx([0, 7, 7.75, 999], abs=2e-3)
+
+
+def small_kwargs(**changes):
+    named = {"img_resolution": "sample_size", "img_channels": "in_channels"}
+    kwargs = {mine: TINY[its] for mine, its in named.items()}
+    kwargs |= {name: value for name, value in TINY.items() if name not in (*named.values(), "out_channels")}
+    return {**kwargs, **changes}
+
+
+@pytest.mark.parametrize("unet", [CLASSES, {**SKIP, **CLASSES}], ids=["plain", "skip"])
+def test_logits_are_of_the_middle_block_and_leading_samples_are_exact(tmp_path, unet):
+    pipeline = write_pipeline(tmp_path / "ddpm", **unet)
+    net = converted(tmp_path / "ddpm")
+    x, sigma, labels = torch.randn(4, net.img_channels, 8, 8), torch.rand(4) + 0.5, torch.eye(3)[[0, 1, 2, 0]]
+    middle, decoded = [], []
+    pipeline.unet.mid_block.register_forward_hook(lambda module, args, output: middle.append(output))
+    net.unet.up_blocks[0].register_forward_pre_hook(
+        lambda module, args, kwargs: decoded.append(kwargs), with_kwargs=True
+    )
+    with torch.no_grad():
+        scale = (1 + sigma.square()).rsqrt().view(-1, 1, 1, 1)
+        pipeline.unet(x * scale, net.steps(sigma), class_labels=labels.argmax(1))
+        logits = net(x, sigma, labels, return_flag="encoder")
+        maps = net(x, sigma, labels, return_flag="features")
+        assert not decoded
+        image, both = net(x, sigma, labels, return_flag="encoder_decoder", decode=3)
+        whole = net(x, sigma, labels)
+        alone = net(x[:3], sigma[:3], labels[:3])
+    assert torch.allclose(logits, middle[0].mean(1, keepdim=True), atol=1e-6)
+    assert torch.equal(logits, both)
+    assert [tuple(one.shape[2:]) for one in maps] == [(8, 8), (4, 4)]
+    assert torch.equal(maps[-1].mean(1, keepdim=True), logits)
+    assert len(image) == 3
+    assert torch.allclose(image, alone, atol=1e-6)
+    assert torch.allclose(image, whole[:3], atol=1e-6)
+    assert not net.unet.mid_block._forward_hooks
+
+
+def test_half_precision_computes_near():
+    net = build_network({"class": "DiffusersPrecond", "kwargs": small_kwargs()})
+    x, steps = torch.randn(2, 1, 8, 8), torch.tensor([500.0])
+    with torch.no_grad():
+        (exact, logits), (near, others) = (
+            net.body(one, steps, None, None, "encoder_decoder", 1) for one in (x, x.bfloat16())
+        )
+    assert near.dtype == torch.bfloat16
+    assert others.dtype == torch.float32
+    assert (near - exact).abs().max() <= 0.05 * exact.abs().max()
+    assert (others - logits).abs().max() <= 0.05 * logits.abs().max()
+
+
+def test_checkpointing_changes_no_gradient():
+    nets = []
+    for checkpointed in (False, True):
+        torch.manual_seed(0)
+        net = build_network({"class": "DiffusersPrecond", "kwargs": small_kwargs(dropout=0.1)})
+        if checkpointed:
+            sida.networks.checkpoint_blocks(net, "here")
+        torch.manual_seed(1)
+        net(torch.ones(2, 1, 8, 8), 1.0).square().sum().backward()
+        nets.append(net)
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(*(net.parameters() for net in nets)))
+
+
+def test_a_null_label_is_the_last_row_and_no_class_without_one_adds_nothing(folder):
+    with torch.no_grad():
+        for null in (False, True):
+            net = converted(folder, null_label=null)
+            assert net.label_dim == 3 - null
+            rows = torch.eye(net.label_dim)
+            table = net.unet.class_embedding
+            assert torch.equal(table(rows), table.weight[: net.label_dim])
+            nothing = table(torch.zeros(1, net.label_dim))
+            assert torch.equal(nothing, table.weight[2:] if null else torch.zeros_like(nothing))
+
+
+def test_attention_layers_of_old_files_have_new_names(folder, tmp_path):
+    new, old = converted(folder), shutil.copytree(folder, tmp_path / "old")
+    weights = old / "unet/diffusion_pytorch_model.safetensors"
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    state = load_file(weights)
+    renamed = {}
+    for name, tensor in state.items():
+        before = next((part for part in names if f".{part}." in name), None)
+        renamed[name.replace(f".{before}.", f".{names[before]}.") if before else name] = tensor
+    assert renamed.keys() != state.keys()
+    save_file(renamed, weights)
+    assert all(torch.equal(a, b) for a, b in zip(converted(old).parameters(), new.parameters()))
+
+
+def test_a_folder_without_folders_is_read_alike(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "flat").mkdir()
+    for path in (*folder.glob("unet/*"), *folder.glob("scheduler/*")):
+        shutil.copy(path, tmp_path / "flat")
+    one, other = (sida.load(source, "heun:2").sample(3) for source in (folder, tmp_path / "flat"))
+    assert np.array_equal(one, other)
+
+
+def test_a_network_that_is_no_denoiser_is_said_to_be_none(folder, tmp_path, capsys):
+    import_network(find_source(str(folder))[0], tmp_path / "out.safetensors")
+    assert "prediction_type" in capsys.readouterr().err
+
+
+def edited(name, **changes):
+    def edit(folder):
+        path = folder / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return edit
+
+
+def renamed(name, target):
+    return lambda folder: (folder / name).rename(folder / target) if target else (folder / name).unlink()
+
+
+UNET, SCHEDULER, WEIGHTS = (
+    *("unet/config.json", "scheduler/scheduler_config.json"),
+    "unet/diffusion_pytorch_model.safetensors",
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "told"),
+    [
+        (edited(SCHEDULER, _class_name="ScoreSdeVeScheduler"), SCHEDULER, "ScoreSdeVeScheduler.*DDPMScheduler"),
+        (edited(SCHEDULER, beta_schedule="secret"), "beta_schedule", "linear"),
+        (edited(SCHEDULER, prediction_type="flow_prediction"), "prediction_type", "epsilon"),
+        (edited(SCHEDULER, use_flow_sigmas=True), SCHEDULER, "use_flow_sigmas"),
+        (edited(SCHEDULER, num_train_timesteps=10**9), "num_train_timesteps", "between"),
+        (edited(SCHEDULER, trained_betas=[0.1] * 10**5), "trained_betas", "most"),
+        (edited(UNET, _class_name="UNet2DConditionModel"), UNET, "UNet2DConditionModel.*UNet2DModel"),
+        (edited(UNET, time_embedding_type="fourier"), UNET, "fourier.*positional"),
+        (edited(UNET, center_input_sample=True), UNET, "center_input_sample"),
+        (edited(UNET, class_embed_type="identity"), UNET, "class_embed_type"),
+        (edited(UNET, sample_size=[8, 16]), UNET, "sample_size"),
+        (edited(UNET, out_channels=2), UNET, "out_channels.*variance"),
+        (edited(UNET, down_block_types=["DownBlock2D", "CrossAttnDownBlock2D"]), "down_block_types", "DownBlock2D"),
+        (edited(UNET, layers_per_block=2), "", "down_blocks.*file has none"),
+        (edited(UNET, secret=1), UNET, "secret"),
+        (edited("model_index.json", vqvae=["diffusers", "VQModel"]), "", "vqvae"),
+        (renamed(SCHEDULER, ""), "", "scheduler_config.json.*save_pretrained"),
+        (renamed(WEIGHTS, "unet/diffusion_pytorch_model.bin"), "", r"diffusion_pytorch_model.bin.*save_pretrained"),
+        (renamed(WEIGHTS, ""), "", "no unet/diffusion_pytorch_model.safetensors"),
+    ],
+)
+def test_what_is_not_read_is_refused_by_one_line_and_nothing_is_written(folder, tmp_path, change, place, told):
+    other = shutil.copytree(folder, tmp_path / "other")
+    change(other)
+    with refusing(told, place):
+        command("convert", other, tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_options_that_do_not_go_with_a_pipeline_are_refused(folder, tmp_path):
+    other = write_pipeline(tmp_path / "classless") and tmp_path / "classless"
+    assert "label_dim" in refusal(command, "convert", other, tmp_path / "out", "--null-label")
+    assert "--network" in refusal(command, "convert", folder, tmp_path / "out", "--network-class", "EDMPrecond")
+
+
+def test_the_package_is_named_where_it_is_not_installed(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
+    assert "make setup" in refusal(command, "convert", folder, tmp_path / "out.safetensors")
