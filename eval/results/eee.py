@@ -1,225 +1,14 @@
-"""Records of Every Eval Ever, an exchange schema of evaluations: a file for each generator, and back.
+"""Reads records of Every Eval Ever, an exchange schema of evaluations, that this suite wrote."""
 
-A file has the values rounded by nobody, what decides them as text, and the lines of ``measurements.csv`` whole, so that
-this suite reads its own files without loss. The spread over trials is the ``standard_error`` of the mean: the schema's
-``standard_deviation`` is one of samples.
-
-Source: evaleval/every_eval_ever:every_eval_ever/schemas/eval.schema.json (0.3.0), a copy of which is
-``workflow/schemas/every-eval-ever-0.3.0.schema.json``.
-"""
-
-from __future__ import annotations
-
-import contextlib
-import dataclasses
-import datetime
-import hashlib
-import json
-import re
-import uuid
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from eval.measuring.protocol import load_protocol
-from eval.metrics.kinds import METRIC_KINDS
-from eval.results.published import HIGHER_IS_BETTER, Published
-from eval.results.summary import Estimate, Measurement, Measurements, checked_lines
+from eval.results.summary import Measurement, checked_lines
 from sida.errors import UserError
 from sida.files.text_files import parse_json, read_text
-from sida.machine import code_version
 
 SCHEMA_VERSION = "0.3.0"
-_LIBRARY = "sida-repro"
-#: Field of an own file with the lines of measurements as JSON.
-_LINES = "sida_measurements"
-_UNKNOWN = "unknown"
-#: Printed metrics of images; papers' settings and times are printed as well.
-_OF_IMAGES = {"FID", "FD-DINOv2", "CLIP-FID", "FDr3", "FDr6", "SW-r14", "IS", "precision", "recall"}
-
-
-def measured_records(measured: Measurements, origin: str, developer: str) -> Iterator[dict[str, Any]]:
-    """Yields a record for each generator of some measurements.
-
-    Args:
-        measured: Measurements, of any number of generators.
-        origin: Person or group who measured.
-        developer: Name of who made the generators.
-    """
-    for run in measured.runs:
-        lines = measured.of_run(run)
-        first = lines[0]
-        results = [_measured_result(measured, run, metric) for metric in dict.fromkeys(line.metric for line in lines)]
-        about = {"method": first.method, "nfe": first.nfe, "network_sha256": first.network_sha256, "saw": first.saw}
-        yield _record(
-            name=run,
-            developer=developer,
-            benchmark=first.protocol,
-            date=max(line.date for line in lines),
-            source={
-                "source_name": _LIBRARY,
-                "source_type": "evaluation_run",
-                "source_organization_name": first.origin or origin,
-                "evaluator_relationship": "other",
-            },
-            about=about,
-            library={"devices": ", ".join(sorted({line.device for line in lines if line.device}))},
-            version=", ".join(sorted({line.code_version for line in lines if line.code_version})),
-            results=results,
-        )
-
-
-def printed_records(numbers: Iterable[Published], date: str) -> Iterator[dict[str, Any]]:
-    """Yields a record for each generator of printed numbers, with their source.
-
-    Args:
-        numbers: Printed numbers.
-        date: Day on which the list was made, ISO 8601.
-    """
-    rows: dict[tuple[str, ...], list[Published]] = {}
-    for number in (number for number in numbers if number.metric in _OF_IMAGES):
-        rows.setdefault((number.source, number.row_label, number.dataset, number.nfe), []).append(number)
-    for (source, label, dataset, nfe), row in rows.items():
-        yield _record(
-            name=label,
-            developer=_UNKNOWN,
-            benchmark=dataset,
-            date=date,
-            source={
-                "source_name": source,
-                "source_type": "documentation",
-                "source_organization_name": source,
-                "evaluator_relationship": "first_party" if all(number.own for number in row) else "other",
-            },
-            about={"method": row[0].method, "nfe": nfe},
-            library={},
-            version=_UNKNOWN,
-            results=[_printed_result(number) for number in row],
-        )
-
-
-def _record(
-    name: str,
-    developer: str,
-    benchmark: str,
-    date: str,
-    source: Mapping[str, str],
-    about: Mapping[str, Any],
-    library: Mapping[str, str],
-    version: str,
-    results: list[dict[str, Any]],
-) -> dict[str, Any]:
-    time = datetime.datetime.fromisoformat(date)
-    stamp = str(time.replace(tzinfo=time.tzinfo or datetime.UTC).timestamp())
-    model = f"{_plain(developer)}/{_plain(name)}"
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "evaluation_id": f"{_plain(benchmark)}/{model}/{stamp}",
-        "evaluation_timestamp": date,
-        "retrieved_timestamp": stamp,
-        "source_metadata": dict(source),
-        "eval_library": {"name": _LIBRARY, "version": version or code_version(), "additional_details": _texts(library)},
-        "model_info": {
-            "name": name,
-            "id": model,
-            "developer": developer,
-            "additional_details": {
-                "deployment_type": "self_deployed" if source["source_type"] == "evaluation_run" else _UNKNOWN,
-                "model_availability": _UNKNOWN,
-                **_texts(about),
-            },
-        },
-        "evaluation_results": results,
-    }
-
-
-def _measured_result(measured: Measurements, run: str, key: str) -> dict[str, Any]:
-    lines, estimate = measured.lines(run, key), measured.estimate(run, key)
-    first = lines[0]
-    kind = first.settings.split(" ")[0]
-    label, higher = key, False
-    # A protocol of a user may not be here; its name and settings are in the record all the same.
-    with contextlib.suppress(UserError):
-        metric = load_protocol(first.protocol).metric(key)
-        label, higher = metric.label or key, metric.better == "higher"
-    seeds = [seed for line in lines for seed in (line.seed_first, line.seed_last) if seed is not None]
-    details = {
-        "trials": estimate.trials,
-        "values": json.dumps([line.value for line in lines]),
-        "image_seeds": f"{min(seeds)}-{max(seeds)}" if seeds else _UNKNOWN,
-        "std_over_trials": None if estimate.std is None else repr(estimate.std),
-        _LINES: json.dumps([dataclasses.asdict(line) for line in lines]),
-    }
-    parameters = {
-        "protocol": first.protocol,
-        "settings": first.settings,
-        "num_images": first.n,
-        "classes": first.classes,
-        "resolution": first.resolution,
-        "reference_sha256": first.reference_sha256,
-        "extractor_sha256": first.extractor_sha256,
-        "identity_sha256": first.identity.sha256,
-        "held_out_images_seen": first.held_out,
-    }
-    return {
-        "evaluation_name": first.protocol,
-        "source_data": {"dataset_name": first.protocol, "source_type": "other"},
-        "evaluation_timestamp": max(line.date for line in lines),
-        "metric_config": _metric(key, label, kind, higher) | {"metric_parameters": parameters},
-        "score_details": {
-            "score": estimate.mean,
-            "details": _texts(details),
-            "uncertainty": _uncertainty(estimate),
-        },
-    }
-
-
-def _printed_result(number: Published) -> dict[str, Any]:
-    details = {"as_printed": number.literal or number.text, "printed_std": number.std, "notes": number.notes}
-    details |= {"id": number.id, "protocol": number.protocol, "measured_by_authors": str(number.own).lower()}
-    higher = number.metric.lower() in HIGHER_IS_BETTER
-    return {
-        "evaluation_name": number.dataset,
-        "source_data": {"dataset_name": number.dataset, "source_type": "other"},
-        "metric_config": _metric(number.metric.lower().replace("-", "_"), number.metric, "", higher),
-        "score_details": {"score": number.value, "details": _texts(details)},
-    }
-
-
-def _metric(key: str, label: str, kind: str, higher: bool) -> dict[str, Any]:
-    least, most = (None, None) if kind not in METRIC_KINDS else (METRIC_KINDS[kind].least, METRIC_KINDS[kind].most)
-    named = {"metric_kind": kind} if kind else {}
-    return {
-        "metric_id": key,
-        "metric_name": label,
-        **named,
-        "lower_is_better": not higher,
-        "score_type": "continuous",
-        "min_score": "-Infinity" if least is None else least,
-        "max_score": "Infinity" if most is None else most,
-    }
-
-
-def _uncertainty(estimate: Estimate) -> dict[str, Any]:
-    if estimate.standard_error is None:
-        return {}
-    method = f"sample standard deviation over {estimate.trials} trials, divided by its root; no retraining"
-    return {"standard_error": {"value": estimate.standard_error, "method": method}, "num_samples": estimate.trials}
-
-
-def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """Values as texts, as the schema wants details; those that are None or empty are left out."""
-    return {name: str(value) for name, value in values.items() if value not in (None, "")}
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:100] or _UNKNOWN
-
-
-def record_path(record: Mapping[str, Any]) -> Path:
-    """Path of a record in the store: ``BENCHMARK/DEVELOPER/MODEL/UUID.json``, the same for equal content."""
-    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).digest()
-    return Path(str(record["evaluation_id"]).rpartition("/")[0], f"{uuid.UUID(bytes=digest[:16], version=4)}.json")
+#: Field of an own record with the lines of measurements as JSON.
+LINES = "sida_measurements"
 
 
 def is_record(path: str | Path) -> bool:
@@ -240,7 +29,7 @@ def read_record(path: str | Path) -> list[Measurement]:
         raise UserError(f"{path}: schema_version", f"is {version!r}, not '{SCHEMA_VERSION}'", "convert the record")
     try:
         origin = str(record["source_metadata"]["source_organization_name"])
-        texts = [result["score_details"]["details"][_LINES] for result in record["evaluation_results"]]
+        texts = [result["score_details"]["details"][LINES] for result in record["evaluation_results"]]
     except (LookupError, TypeError):
         fault = "has no measurements of this suite, whose trials and digests decide what it may stand beside"
         raise UserError(path, fault, "add a number of another tool to results/board") from None
@@ -249,7 +38,7 @@ def read_record(path: str | Path) -> list[Measurement]:
         where = f"{path}: evaluation_results[{number}]"
         rows = parse_json(text, where)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise UserError(where, f"{_LINES} is not a list of measurements", "export the record again")
+            raise UserError(where, f"{LINES} is not a list of measurements", "export the record again")
         cells = ({key: "" if value is None else str(value) for key, value in row.items()} for row in rows)
         lines += checked_lines([{**row, "origin": row.get("origin") or origin} for row in cells], where)
     return lines

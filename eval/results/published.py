@@ -370,8 +370,9 @@ def bibliography_items(keys: Iterable[str]) -> str:
         if key in wanted:
             field = dict(_FIELD.findall(entry.bibtex))
             where = field.get("journal") or field.get("howpublished", "")
+            year = f", {field['year']}" if "year" in field else ""
             authors = field["author"].replace(" and ", "; ").removesuffix(".")
-            items.append(rf"\bibitem{{{key}}} {authors}. {field['title']}. {where}, {field['year']}.")
+            items.append(rf"\bibitem{{{key}}} {authors}. {field['title']}. {where}{year}.")
     return "\n".join([r"\begin{thebibliography}{99}", *items, r"\end{thebibliography}", ""]) if items else ""
 
 

@@ -119,7 +119,7 @@ def markdown_row(score: Score, columns: Sequence[ColumnSpec]) -> str:
 
 def _cell(score: Score, column: ColumnSpec) -> Cell:
     if (key := column.metric) is None:
-        trained = str(score.records[0].get("trained", ""))
+        trained = str(score.records[0].get("trained", "")) if score.records else ""
         text = {"label": score.name, "family": score.family, "nfe": nfe_text(score.nfe, trained)}.get(str(column.field))
         return Cell(text) if text else BLANK
     estimate = None

@@ -92,6 +92,7 @@ class Reader:
         stream = io.BytesIO()
         np.save(stream, np.zeros(1))
         read_array(stream.getvalue())
+        text_in_place(b"two\nlines")
 
     # Archives
 

@@ -12,6 +12,7 @@ absurd header. Tensors are read and not mapped, because a mapping ends the proce
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -191,7 +192,7 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
         with safetensors.safe_open(path, "numpy"):
             value = parse_json(text[8:], "")
     except MemoryError:
-        raise UnreadableError(path, "cannot be read (there is not enough memory)") from None
+        raise UnreadableError(path, f"cannot be read ({os.strerror(errno.ENOMEM)})") from None
     except (UserError, safetensors.SafetensorError, OSError) as error:
         # The package maps the file; older versions let the system's error through, as a text with its number.
         if not isinstance(error, UserError) and (number := _system_error(error)) is not None:

@@ -66,7 +66,9 @@ def tags(page):
 
 
 PLAIN = table("plain SiD2A α_x")
-ESCAPES = {rf"\{character}" for character in "{}&%$#_ "} | {r"\textbackslash", r"\textasciitilde", r"\textasciicircum"}
+ESCAPES = {rf"\{character}" for character in "{}&%$#_ "} | {
+    rf"\text{name}" for name in ("backslash", "asciitilde", "asciicircum", "bar")
+}
 
 
 @pytest.mark.parametrize("text", HOSTILE)

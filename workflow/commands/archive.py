@@ -158,8 +158,8 @@ def _export(args: argparse.Namespace) -> int:
 
 def _write_records(args: argparse.Namespace, out: Path) -> None:
     """Writes a record of Every Eval Ever for each generator of measurements, or of the printed numbers."""
-    from eval.results.eee import measured_records, printed_records, record_path
     from eval.results.published import PUBLISHED_DAY, load_published
+    from workflow.archive.records import measured_records, printed_records, record_path
 
     if args.run == "published":
         records = printed_records(load_published().values(), PUBLISHED_DAY)

@@ -142,7 +142,7 @@ def test_a_store_without_the_images_that_are_asked_for_is_named(tmp_path):
     fault(write(tmp_path / "few", images(7)), "holds 7 images, this trial needs 20; generate more")
     fault(tmp_path / "missing", "no such folder or file")
     (tmp_path / "a.txt").write_text("x")
-    fault(tmp_path / "a.txt", "a.txt: not a whole zip or tar archive")
+    fault(tmp_path / "a.txt", "a.txt: is a text")
     np.savez(tmp_path / "b.npz", mu=np.zeros(3), sigma=np.eye(3))
     fault(tmp_path / "b.npz", r"no array 'arr_0' of images \(arrays: mu, sigma\)")
     np.savez(tmp_path / "c.npz", arr_0=images(25), arr_1=np.arange(3))
