@@ -121,6 +121,8 @@ def changes(node: ast.AST) -> Iterator[ast.AST | str]:
         case ast.IfExp():
             yield node.body
             yield node.orelse
+        case ast.Call(func=ast.Name(id="TypeVar")):
+            return
         case ast.Call(keywords=[_, *_]):
             for number in range(len(node.keywords)):
                 yield ast.Call(node.func, node.args, node.keywords[:number] + node.keywords[number + 1 :])
