@@ -63,7 +63,7 @@ def mixer(tmp_path_factory):
     spec = {**TEACHER, "network": BODY, "total_kimg": 0.08, "augment": None, "checkpointing": True}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(ALLOW, MIXER)
-        yield str(train_teacher(spec, tmp_path_factory.mktemp("mixer")))
+        return str(train_teacher(spec, tmp_path_factory.mktemp("mixer")))
 
 
 @pytest.mark.parametrize("method", ["sida", "dmd2", "f-distill"])
