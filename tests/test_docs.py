@@ -13,8 +13,17 @@ from typing import NamedTuple
 
 import pytest
 
+from eval.results.csv_files import MOST_CELLS
 from eval.tables.render import to_markdown
 from sida.config.lookup import ROOT
+from sida.files import fenced
+from sida.files.tensors import MAX_HEADER_BYTES, MAX_HEADER_VALUES
+from sida.files.text_files import MOST_JSON, MOST_LEVELS, MOST_VALUES, MOST_YAML
+from tests.files.escapes import ENDS, TRIES
+from tests.files.test_fence import LIES
+from tests.readers.test_damage import HOSTILE
+from tests.workflow.test_disturbed import KILLS
+from workflow.archive.verify import MOST_FILES
 from workflow.cli import VERBS
 from workflow.commands.archive import table_of
 from workflow.preset import Preset
@@ -165,3 +174,32 @@ def test_diffs_do_what_they_say(checkout):
     for title, addition in ADDITIONS.items():
         of_title = output.partition(f"== {title}\n")[2].partition("== Add ")[0]
         assert addition.printed in of_title.rpartition(f"== {addition.commands[-1]}\n")[2], title
+
+
+def test_counts_and_limits_of_the_page_of_reliability_are_those_of_tests_and_code():
+    page = (ROOT / "docs/reliability.md").read_text()
+    readings = sum(len(readers) for _, _, readers in HOSTILE.values())
+    for said in (
+        f"{len(fenced._CALLS) + len(fenced._CALLS_WITH)} system calls, {len(fenced._CALLS_WITH)} of them",
+        f"{len(TRIES)} escapes, ends in {len(ENDS)} ways and tells {len(LIES)} lies",
+        f"{readings} readings of {len(HOSTILE)} hostile files",
+        f"{fenced.MEMORY >> 20} MiB and its imports", f"| {fenced.SECONDS:.0f} s, and a second for each 2 MB",
+        f"an answer's arrays | {fenced.RESULT >> 20} MiB",
+        f"{fenced._MOST_TEXT >> 20} MiB; {fenced._MOST_VALUES:,}; {fenced._MOST_AXES} axes below 2⁴⁸",
+        f"below 2⁴⁸; {fenced._MOST_DIGITS} digits",
+        f"{MOST_YAML:,} characters, {MOST_VALUES:,} values, {MOST_LEVELS} levels; {MOST_JSON:,} values",
+        f"{MOST_CELLS:,} cells",
+        f"{MAX_HEADER_BYTES >> 20} MiB, {MAX_HEADER_VALUES:,} values", f"{MOST_FILES:,} files and folders",
+    ):  # fmt: skip
+        assert said in page, said
+    assert fenced._LONGEST_AXIS == 1 << 48
+    killed = re.findall(r"\((\d+) times\)", page)
+    assert {*killed} == {str(KILLS)}
+
+
+def test_each_row_of_the_page_of_reliability_names_tests_that_exist():
+    page = (ROOT / "docs/reliability.md").read_text()
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = {*re.findall(r"`(test_\w+)`", page)}
+    assert len(named) > 40
+    assert [name for name in named if f"def {name}(" not in tests] == []

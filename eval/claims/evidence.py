@@ -117,7 +117,8 @@ class Evidence:
         names = self.runs_of(operand, seeds)
         if seeds == 1:
             if len(names) > 1:
-                raise UserError("", f"{operand} matches {', '.join(names)}", "pick one run")
+                more = f" and {len(names) - 9:,} more" if len(names) > 9 else ""
+                raise UserError("", f"{operand} matches {', '.join(names[:9])}{more}", "pick one run")
             found = self._mean(names[0], metric, images)
             if found.std is None:
                 raise NotMeasuredError("", "a single trial says nothing about the noise; measure at least two")

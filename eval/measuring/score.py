@@ -263,6 +263,8 @@ def score_images(
         folder = (None if once else _folder(measurer)) or Path(scratch) / "trials"
         kept = TrialRecords(measurer, range(count), folder)
         finished = [trial for trial in range(count) if trial not in kept.missing]
+        # Read at once: another score of the same images may end meanwhile, and remove them.
+        records = {trial: read_measurement(trial_path(folder, trial)) for trial in finished}
         if finished:
             say(f"score: {len(finished)} of {count} trials are finished")
         if kept.missing:
@@ -272,7 +274,6 @@ def score_images(
             _ = measurer.extractors, measurer.references
         if fits is not None:
             fits(measurer.identities)
-        records = {trial: read_measurement(trial_path(folder, trial)) for trial in finished}
         records |= kept.measure(f"score {label}", interval=2)
     remarks = files.store.remarks if files else ()
     if second is not None:

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sida.assets import download
+from sida.assets import cache, download
 from sida.assets.cache import LOCK_FILE, fetch, fetch_many, verify_asset
 from sida.assets.download import HopelessError, Transfer, open_url
 from sida.assets.registry import Asset
@@ -279,6 +279,17 @@ def test_a_redirect_keeps_https_and_leads_to_an_address(locations, fault):
 
 
 # Files in the cache: hashed once in a run, forgotten by name, kept by an interrupt
+
+
+@pytest.mark.parametrize("reason", [errno.ENOLCK, errno.EROFS])
+def test_files_of_the_cache_are_used_and_none_is_fetched_where_it_cannot_be_locked(site, tmp_path, monkeypatch, reason):
+    """As on a file system without locks, or on one that may only be read."""
+    url = site.add("f", BODY)
+    get(url, tmp_path, sha256=SHA)
+    monkeypatch.setattr(cache, "try_lock", Mock(side_effect=OSError(reason, os.strerror(reason))))
+    assert get(url, tmp_path, sha256=SHA).read_bytes() == BODY
+    refused("cannot be written and locked", get, url, tmp_path / "other", sha256=SHA)
+    assert len(site.asked("f")) == 1
 
 
 def test_a_damaged_lock_is_one_line(site, tmp_path):
