@@ -26,13 +26,12 @@ from eval.results.summary import (
     measurements_file,
     require_comparable,
 )
+from eval.tables.bold import UNRANKED, best_values
 from eval.tables.cells import (
     AUDIT_LEGEND,
-    UNRANKED,
     Best,
     CellSource,
     TableLine,
-    best_values,
     grid,
     mark_of,
     resolve,
