@@ -78,11 +78,10 @@ def check_reading(path: Path, network: Mapping[str, Any], state: Mapping[str, to
     better = others[best][0] < own[0] and abs(others[best][1]) < own[1] / 2
     if denoises and not better:
         return
-    noise = lambda shares: " and ".join(f"{share:.0%} at σ = {sigma:g}" for share, (sigma, _) in zip(shares, LEVELS))
-    fault = f"read as {network['class']}, its output is no denoising: {noise(own)} of the noise are left"
+    fault = f"read as {network['class']}, its output is no denoising: {_percent(own)} of the noise are left"
     remedy = "check the class, and that its weights are trained"
     if better:
-        remedy = f"read it as {best} (--network-class), which leaves {noise(others[best])}"
+        remedy = f"read it as {best} (--network-class), which leaves {_percent(others[best])}"
     if better and own[0] > CLEARLY_NOISE and others[best][0] < CLEARLY_IMAGE:
         raise UserError(path, fault, remedy)
     say(f"{path}: {fault.replace('no denoising', 'hardly a denoising') if denoises else fault}; {remedy}")
@@ -98,9 +97,13 @@ def check_prediction(where: str, network: Mapping[str, Any], state: Mapping[str,
     """
     own = _shares(network, state)
     if any(share >= most for share, (_, most) in zip(own, LEVELS)):
-        left = " and ".join(f"{share:.0%} at σ = {sigma:g}" for share, (sigma, _) in zip(own, LEVELS))
         fault = f"{where}: read as {network['kwargs']['prediction_type']}, its output is no denoising"
-        say(f"{fault}: {left} of the noise are left; check prediction_type, and that its weights are trained")
+        say(f"{fault}: {_percent(own)} of the noise are left; check prediction_type, and that its weights are trained")
+
+
+def _percent(shares: list[float]) -> str:
+    """Shares of the noise at each level, for people."""
+    return " and ".join(f"{share:.0%} at σ = {sigma:g}" for share, (sigma, _) in zip(shares, LEVELS))
 
 
 def _shares(network: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> list[float]:
