@@ -45,15 +45,14 @@ def show_results(preset: Preset, wanted: str | None = None) -> None:
     from eval.results.summary import measurements_file
     from eval.tables.render import terminal_text, to_terminal
 
-    places = [Path(preset.results), *(folder / "stored" for folder in preset.own)]
-    found = next((place for place in places if measurements_file(place).is_file()), places[0])
+    results = _measured_folder(preset) or Path(preset.results)
     tables = list(preset.layouts["tables"])
     name = wanted or next(iter(tables), "")
     if not tables:
         raise UserError("show", f"{preset.name} has no tables", "add 'tables' to the preset")
     if name not in tables:
         raise UserError(f"--table {name}", f"{preset.name} has no such table{suggestion(name, tables)}")
-    measured, table = measurements_file(found), table_of(preset, name, found)
+    measured, table = measurements_file(results), table_of(preset, name, results)
     colour, width = terminal_colour(), terminal_width()
     text = to_terminal(table, colour)
     print(f"preset    {preset.name}\n\n{text}")
@@ -64,8 +63,16 @@ def show_results(preset: Preset, wanted: str | None = None) -> None:
         print(textwrap.fill(terminal_text(note), width, break_long_words=False, break_on_hyphens=False))
     print(f"\nnumbers   {measured if measured.is_file() else 'none measured: published ones alone'}")
     for label, file in (("page", "index.html"), ("figures", "figures"), ("tables", "tables"), ("claims", "claims.md")):
-        if (found / file).exists():
-            print(f"{label:<9} {found / file}")
+        if (results / file).exists():
+            print(f"{label:<9} {results / file}")
+
+
+def _measured_folder(preset: Preset) -> Path | None:
+    """Folder with a preset's measurements: its results, else its stored results; None without any."""
+    from eval.results.summary import measurements_file
+
+    folders = [Path(preset.results), *(folder / "stored" for folder in preset.own)]
+    return next((folder for folder in folders if measurements_file(folder).is_file()), None)
 
 
 def table_of(preset: Preset, name: str, results: Path) -> Table:
@@ -185,10 +192,7 @@ def _measurements(source: str) -> Measurements:
         return read_numbers(source)
     if measurements_file(source).is_file():
         return load_measurements(source)
-    preset = Preset.load(find_preset(source))
-    folders = [Path(preset.results), *(folder / "stored" for folder in preset.own)]
-    results = next((folder for folder in folders if measurements_file(folder).is_file()), None)
-    if results is None:
+    if (results := _measured_folder(Preset.load(find_preset(source)))) is None:
         raise UserError(source, "has no results", f"run it: sida run {source}")
     return load_measurements(results)
 
