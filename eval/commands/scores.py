@@ -192,7 +192,7 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=existing("--add"),
         metavar="FILE",
-        help="add rows: a file of sida score --out, or of other groups' lines of --json (.jsonl)",
+        help="add rows: sida score --out, other groups' lines of --json (.jsonl), or a record of Every Eval Ever",
     )
 
 
@@ -234,6 +234,7 @@ TABLE = Verb(
       --runs studies/papers/runs/released.tsv --out table1.tex                  (published, measured and Δ in lines)
   sida table table1 --add score.json --out table1.tex                              (adds a row for your images)
   sida table main --measurements collected.csv --add theirs.jsonl  (rows of other groups, with their origin)
+  sida table table1 --add record.json   (Every Eval Ever: another tool's numbers are printed ones, never ranked)
   sida table table1 --add score.json --bib refs.bib                  (with \\cite keys, and their entries)
 """,
     _table_arguments,

@@ -1,44 +1,118 @@
-"""Reads records of Every Eval Ever, an exchange schema of evaluations, that this suite wrote."""
+"""Reads records of Every Eval Ever, an exchange schema of evaluations.
 
-from pathlib import Path
+A record that this suite wrote holds the lines of its measurements. The scores of any other record are printed numbers:
+nothing in the schema decides what such a number may stand beside.
+"""
 
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from eval.results.published import Published
+from eval.results.sheet import check_cells
 from eval.results.summary import Measurement, checked_lines
 from sida.errors import UserError
-from sida.files.text_files import parse_json, read_text
+from sida.files.text_files import number_in, parse_json
 
 SCHEMA_VERSION = "0.3.0"
 #: Field of an own record with the lines of measurements as JSON.
 LINES = "sida_measurements"
+#: Fields of an own record of printed numbers: value and spread with the printed digits.
+PRINTED, PRINTED_STD = "printed_value", "printed_std"
+#: Largest number of characters of a name in a table.
+_MOST_CHARACTERS = 200
+_NATURAL = re.compile("[1-9][0-9]{0,8}")
 
 
-def is_record(path: str | Path) -> bool:
-    """Whether a file is a record of Every Eval Ever, by its keys."""
-    content = parse_json(read_text(path), str(path))
+def is_record(content: object) -> bool:
+    """Whether the content of a file is a record of Every Eval Ever, by its keys."""
     return isinstance(content, dict) and {"schema_version", "evaluation_id", "evaluation_results"} <= content.keys()
 
 
-def read_record(path: str | Path) -> list[Measurement]:
-    """Measurements of a record that this suite wrote, with the name of who measured them as their origin.
+def read_record(record: Mapping[str, Any], where: str) -> tuple[list[Measurement], list[Published]]:
+    """Measurements of a record of this suite, with who measured them as their origin, or printed numbers of another.
+
+    Args:
+        record: Content of the file.
+        where: Path of the file, for messages.
 
     Raises:
-        UserError: The file is damaged, of another version, or was written by another tool.
+        UserError: The record is damaged, of another version, or has two values of a metric for one evaluation.
     """
-    record = parse_json(read_text(path), str(path))
     version = record.get("schema_version")
     if version != SCHEMA_VERSION:
-        raise UserError(f"{path}: schema_version", f"is {version!r}, not '{SCHEMA_VERSION}'", "convert the record")
+        raise UserError(f"{where}: schema_version", f"is {version!r}, not '{SCHEMA_VERSION}'", "convert the record")
     try:
-        origin = str(record["source_metadata"]["source_organization_name"])
-        texts = [result["score_details"]["details"][LINES] for result in record["evaluation_results"]]
-    except (LookupError, TypeError):
-        fault = "has no measurements of this suite, whose trials and digests decide what it may stand beside"
-        raise UserError(path, fault, "add a number of another tool to results/board") from None
+        results = [{**result} for result in record["evaluation_results"]]
+        details = [{**result["score_details"].get("details", {})} for result in results]
+        if any(LINES in texts for texts in details):
+            return _own_lines(record, [texts[LINES] for texts in details], where), []
+        return [], _printed_numbers(record, results, details, where)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        fault = f"is no record of the schema ({type(error).__name__}: {error})"
+        raise UserError(where, fault, "check it: every_eval_ever validate FILE") from None
+
+
+def _own_lines(record: Mapping[str, Any], texts: list[str], where: str) -> list[Measurement]:
+    origin = str(record["source_metadata"]["source_organization_name"])
     lines: list[Measurement] = []
     for number, text in enumerate(texts):
-        where = f"{path}: evaluation_results[{number}]"
-        rows = parse_json(text, where)
+        part = f"{where}: evaluation_results[{number}]"
+        rows = parse_json(text, part)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise UserError(where, f"{LINES} is not a list of measurements", "export the record again")
+            raise UserError(part, f"{LINES} is not a list of measurements", "export the record again")
         cells = ({key: "" if value is None else str(value) for key, value in row.items()} for row in rows)
-        lines += checked_lines([{**row, "origin": row.get("origin") or origin} for row in cells], where)
+        lines += checked_lines([{**row, "origin": row.get("origin") or origin} for row in cells], part)
     return lines
+
+
+def _printed_numbers(
+    record: Mapping[str, Any], results: list[dict[str, Any]], details: list[dict[str, Any]], where: str
+) -> list[Published]:
+    source, model = record["source_metadata"], record["model_info"]
+    nfe = str(model["additional_details"].get("nfe", ""))
+    numbers: dict[tuple[str, str], Published] = {}
+    for number, (result, texts) in enumerate(zip(results, details, strict=True)):
+        part = f"{where}: evaluation_results[{number}]"
+        config, name = {**result["metric_config"]}, _text(result["evaluation_name"], f"{part}: evaluation_name")
+        metric = _text(config.get("metric_id") or config.get("metric_name") or name, f"{part}: metric_id")
+        score = result["score_details"]["score"]
+        if isinstance(score, bool) or not isinstance(score, (int, float)):
+            raise UserError(f"{part}: score", f"is {score!r:.40}, no number", "correct it")
+        found = Published(
+            id=f"{_text(record['evaluation_id'], f'{where}: evaluation_id')}#{number}",
+            source=_text(source["source_organization_name"], f"{where}: source_organization_name"),
+            row_label=_text(model["name"], f"{where}: model_info.name"),
+            method="",
+            dataset=name,
+            nfe=nfe if _NATURAL.fullmatch(nfe) else "",
+            metric=metric,
+            text=_digits(texts.get(PRINTED), score) or repr(score),
+            std=_digits(texts.get(PRINTED_STD)),
+            own=source["evaluator_relationship"] == "first_party",
+            notes="",
+            literal="",
+        )
+        if beyond := found.fault:
+            raise UserError(f"{part}: score", *beyond)
+        if (other := numbers.setdefault((name, found.metric_key), found)) is not found:
+            fault = f"is a second {found.metric} of '{name}' ({found.text} beside {other.text})"
+            raise UserError(part, fault, "keep one of them")
+    return list(numbers.values())
+
+
+def _digits(text: object, score: float | None = None) -> str:
+    """A number with its printed digits, if it is a number, and that of the score; else empty."""
+    value = number_in(text, float) if isinstance(text, str) else None
+    return str(text) if value is not None and math.isfinite(value) and score in (None, value) else ""
+
+
+def _text(value: object, where: str) -> str:
+    """A text for a cell: one line."""
+    if not isinstance(value, str) or not 0 < len(value) <= _MOST_CHARACTERS:
+        raise UserError(where, f"is no text of 1 to {_MOST_CHARACTERS} characters", "correct it")
+    check_cells([value], where)
+    return value

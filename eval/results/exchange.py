@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from eval.results.eee import is_record, read_record
-from eval.results.measurements import long_rows, read_score
+from eval.results.measurements import RESCORE, long_rows, score_of
+from eval.results.published import Published
 from eval.results.summary import Measurement, Measurements, checked_lines
 from sida.config.settings import Count, Finite, Name, Pattern, Settings, from_mapping
 from sida.errors import SettingError, UserError
+from sida.files.atomic import read_hashed_json
 from sida.files.text_files import MOST_LINES, check_amount, parse_json, read_text
 
 _Digest = Annotated[str, Pattern(r"([0-9a-f]{64})?", "64 lower-case hexadecimal digits, or empty where unknown")]
@@ -98,18 +100,53 @@ _SHARED = [
 ]
 
 
-def read_numbers(path: str | Path) -> Measurements:
-    """Reads a file of ``sida score``: the lines of ``--json`` (``.jsonl``, each with its origin), or its ``--out``.
+@dataclass(frozen=True)
+class Added:
+    """Numbers of a file from elsewhere: measurements, or printed numbers.
 
-    A record of Every Eval Ever (``sida export --to eee``) is read as well.
+    Attributes:
+        measured: Measurements, of any number of generators.
+        printed: Numbers of a record that another tool wrote; nothing says what they may stand beside.
+        family: Group of the row in tables, where a file of ``sida score`` names one.
+        against: For a comparison of two sets of images (``sida score --against``): the two sets.
+    """
+
+    measured: Measurements
+    printed: tuple[Published, ...] = ()
+    family: str = ""
+    against: str = ""
+
+
+def read_added(path: str | Path) -> Added:
+    """Reads the lines of ``sida score --json`` (``.jsonl``), its ``--out``, or a record of Every Eval Ever.
 
     Raises:
         UserError: As :func:`read_exchanged`, :func:`eval.results.eee.read_record` and
             :func:`eval.results.measurements.read_score`.
     """
+    source = str(path)
     if Path(path).suffix == ".jsonl":
-        return Measurements(read_exchanged(path), str(path))
-    return Measurements(read_record(path), str(path)) if is_record(path) else read_score(path)
+        return Added(Measurements(read_exchanged(path), source))
+    content = read_hashed_json(path, RESCORE)
+    if is_record(content):
+        lines, printed = read_record(content, source)
+        return Added(Measurements(lines, source), tuple(printed))
+    measured = score_of(content, source)
+    against = f"{content.get('name')} with {content['against']}" if content.get("against") else ""
+    return Added(measured, family=str(content["measurements"][0].get("family") or ""), against=against)
+
+
+def read_numbers(path: str | Path) -> Measurements:
+    """Measurements of a file that :func:`read_added` reads.
+
+    Raises:
+        UserError: As there, or the file holds printed numbers alone.
+    """
+    added = read_added(path)
+    if added.printed:
+        fault = "has no measurements of this suite, whose trials and digests decide what it may stand beside"
+        raise UserError(path, fault, "show its numbers in a table: sida table TABLE --add FILE")
+    return added.measured
 
 
 def read_exchanged(path: str | Path) -> list[Measurement]:

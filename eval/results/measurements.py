@@ -17,6 +17,8 @@ from sida.files.text_files import DamagedError
 
 _FORMAT = "sida-measurement/1"
 _AGAIN = "measure this trial again"
+#: Remedy for a damaged file of ``sida score``.
+RESCORE = "score the images again"
 
 
 def trial_path(folder: str | os.PathLike[str], trial: int) -> Path:
@@ -276,17 +278,21 @@ def read_score(path: str | os.PathLike[str]) -> Measurements:
     Raises:
         UserError: The file is missing, damaged or of another kind.
     """
-    record = read_hashed_json(path, "score the images again")
+    return score_of(read_hashed_json(path, RESCORE), str(path))
+
+
+def score_of(record: Mapping[str, Any], path: str) -> Measurements:
+    """As :func:`read_score` for the content of the file, whose path is named in errors."""
     try:
         fault = next(filter(None, map(contradiction, record["measurements"])), None)
         rows = long_rows(record["measurements"])
     except (LookupError, TypeError, ValueError, AttributeError):
         rows, fault = [], None
     if fault:
-        raise UserError(path, fault, "score the images again")
+        raise UserError(path, fault, RESCORE)
     if not rows:
         raise UserError(path, "is no result of sida score", "give its --out, or a measurements.csv")
-    return measurements_of(rows, str(path))
+    return measurements_of(rows, path)
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -51,7 +51,8 @@ _KINDS = {
 _TEACHERS = ("VP-EDM", "EDM2")
 #: Columns that are taken as they are.
 _AS_PRINTED = (
-    "id", "source", "row_label", "method", "dataset", "nfe", "metric", "std", "notes", "literal",
+    "id", "source", "row_label", "method", "dataset", "nfe", "metric", "std", "notes", "literal", "resolution",
+    "conditioning", "model_size",
 )  # fmt: skip
 
 
@@ -108,6 +109,9 @@ class Published:
     literal: str
     protocol: str = ""
     lowest_of: int = 0
+    resolution: str = ""
+    conditioning: str = ""
+    model_size: str = ""
 
     @property
     def value(self) -> float:
@@ -115,9 +119,20 @@ class Published:
         return float(self.text.replace(",", ""))
 
     @property
+    def metric_key(self) -> str:
+        """Key of the metric in measurements and layouts."""
+        return self.metric.lower().replace("-", "_")
+
+    @property
+    def fault(self) -> tuple[str, str] | None:
+        """Fault and remedy if the metric cannot have this value; else None."""
+        kind = _KINDS.get(self.metric.lower())
+        return None if kind is None else value_fault(kind, self.value)
+
+    @property
     def identity(self) -> Identity:
         """Identity of the number, with the registered reference and feature network."""
-        key = self.metric.lower().replace("-", "_")
+        key = self.metric_key
         saw = published_saw().get(self.method)
         pinned = protocols().get(self.protocol, {}).get(key)
         if pinned is None:
@@ -157,8 +172,7 @@ def load_published(folder: Path = PUBLISHED) -> Mapping[str, Published]:
                 number = _published(record)
             except KeyError as error:
                 raise UserError(f"{path}:{line}", f"column {error} is missing") from None
-            kind = _KINDS.get(number.metric.lower())
-            if kind is not None and (beyond := value_fault(kind, number.value)):
+            if beyond := number.fault:
                 raise UserError(f"{path}:{line}: value of '{number.id}'", *beyond)
             if number.id in numbers:
                 raise UserError(f"{path}:{line}", f"id '{number.id}' occurs twice", "ids must be unique")

@@ -6,13 +6,13 @@ of the numbers. Headings may themselves be published numbers, such as model size
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from eval.results.identity import NO_DIGEST, UNKNOWN, Identity, barred, comparable, lacks_digest
-from eval.results.published import PRINTED, Agreement, metric_keys, published_number
+from eval.results.published import PRINTED, Agreement, Published, metric_keys, published_number
 from eval.results.retraining import Retraining, load_retraining
 from eval.results.sheet import SheetRow, read_runs
 from eval.results.stored import FROM_STORED
@@ -111,10 +111,10 @@ class ResultsTable(TableLayout):
         if alone:
             columns = (replace(c, optional=c.optional or c.metric is not None) for c in layout.columns)
             layout = replace(layout, columns=tuple(columns))
-        layout, measured, every = with_scores(layout, measured, None if alone else sheet or {}, sources.scores)
+        found = with_scores(layout, measured, None if alone else sheet or {}, sources.scores)
         known = (sources.settings or {}).get("retraining")
         retraining = None if known is None else from_mapping(Retraining, known, "--spec: retraining")
-        return build_table(layout, measured, every, mode, retraining)
+        return build_table(found.layout, found.measured, found.runs, mode, retraining, found.printed)
 
 
 def build_table(
@@ -123,6 +123,7 @@ def build_table(
     runs: Mapping[str, SheetRow],
     mode: Mode | None = None,
     retraining: Retraining | None = None,
+    printed: Mapping[str, Published] | None = None,
 ) -> Table:
     """Builds a table of results.
 
@@ -132,6 +133,7 @@ def build_table(
         runs: The sample sheet.
         mode: Overrides the layout's mode; the default of both is ``measured``.
         retraining: Scatter of a repeated training, for the bold rule; of published numbers that of printed ones.
+        printed: Printed numbers of rows that were added, by their ids in the layout.
 
     Raises:
         UserError: Unknown run, metric or published id, a missing measurement of an own row, values that must not stand
@@ -139,7 +141,7 @@ def build_table(
     """
     mode = mode or layout.mode or "measured"
     shown, printed_heads = shown_columns(layout, measurements, mode)
-    lines, left_out = without_unlike(shown, resolve(shown, measurements, runs, mode))
+    lines, left_out = without_unlike(shown, resolve(shown, measurements, runs, mode, printed))
     if mode == "measured" and lines:
         _require_measured(layout, measurements)
     require_comparable(measured_lines(lines, measurements), layout.source)
@@ -147,7 +149,9 @@ def build_table(
         retraining = load_retraining(PRINTED)
     best, unranked = best_values(shown, lines, mode, retraining)
     columns, rows = grid(shown, lines, mode, best)
-    scored = [column.metric for line in lines if line.spec.scored for column in shown.columns if column.metric]
+    scored = [
+        column.metric for line in lines if line.spec.scored and line.ours for column in shown.columns if column.metric
+    ]
     return Table(
         name=Path(layout.source).stem,
         title=layout.title,
@@ -270,7 +274,16 @@ def shown_columns(
                 about = {"model": "heading", "metric": found.metric}
                 records.append(_record(layout, mode, -1, column) | about | published_record(found))
         columns.append(column)
-    return replace(layout, columns=tuple(columns)), records
+    ids = {column.id for column in columns}
+    rows = tuple(
+        replace(row, blank=_known(row.blank, ids), dash=_known(row.dash, ids), later=_known(row.later, ids))
+        for row in layout.rows
+    )
+    return replace(layout, columns=tuple(columns), rows=rows), records
+
+
+def _known(names: Sequence[str], ids: Container[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name in ids)
 
 
 _POOLED = (
@@ -282,9 +295,11 @@ def provenance_notes(lines: Sequence[TableLine], measurements: Measurements) -> 
     """Notes on trials, n, seeds, protocol, code version, device and date of the measured cells, and on sources."""
     sources = [source for line in lines for source in line.sources.values()]
     notes = []
-    printed = sorted({source.published.source for source in sources if source.published})
+    here = (source for line in lines if not line.added for source in line.sources.values())
+    printed = sorted({source.published.source for source in here if source.published})
     if printed:
         notes.append(f"Published numbers as printed ({', '.join(printed)} in results/published).")
+    notes += _printed_elsewhere(lines)
     used = measured_lines(lines, measurements)
     pooled = [_POOLED] if any(len(source.runs) > 1 and source.estimate for source in sources) else []
     pooled += [*_kept_starts(lines, used), *_of_others(used)]
@@ -421,6 +436,19 @@ def _of_others(measured: Sequence[Measurement]) -> list[str]:
     here = ", ".join(dict.fromkeys(row.run for row in measured if not row.origin)) or "none"
     notes = [f"Taken from {origin}: {len(runs.pop(origin))} rows. Measured here: {here}." for origin in stored]
     return notes + [f"Measured by {origin}, not by this suite: {', '.join(names)}." for origin, names in runs.items()]
+
+
+def _printed_elsewhere(lines: Sequence[TableLine]) -> list[str]:
+    """Notes on the numbers of records that other tools wrote, by who printed them and for which evaluation."""
+    rows: dict[tuple[str, str], dict[str, None]] = {}
+    for line in (line for line in lines if line.added):
+        numbers = (source.published for source in line.sources.values() if source.published)
+        rows |= {(n.source, n.dataset): {**rows.get((n.source, n.dataset), {}), line.label: None} for n in numbers}
+    return [
+        f"Printed by {source} for {evaluation}, not measured by this suite, under a protocol that is not known here; "
+        f"neither ranked nor compared: {', '.join(labels)}."
+        for (source, evaluation), labels in rows.items()
+    ]
 
 
 def _trials(number: int) -> str:

@@ -89,6 +89,11 @@ class TableLine:
         """Whether the row is about a run of this suite, and not only a quoted number."""
         return self.spec.run is not None
 
+    @property
+    def added(self) -> bool:
+        """Whether the row shows printed numbers of a file that was added (``--add``)."""
+        return self.spec.scored and not self.ours
+
     def text(self, field: str) -> str:
         """Content of a text column."""
         if field in ("family", "label"):
@@ -115,14 +120,15 @@ def resolve(
     measurements: Measurements,
     runs: Mapping[str, SheetRow],
     mode: Mode,
+    added: Mapping[str, Published] | None = None,
 ) -> list[TableLine]:
-    """All rows of a layout with the data of their cells.
+    """All rows of a layout with the data of their cells; ``added`` has the printed numbers of added rows by id.
 
     Raises:
         UserError: Unknown run, metric or published id.
     """
     lines, rows = [], expand(layout, runs)
-    data = _Data(layout, measurements, runs, mode, [row for _, row in rows])
+    data = _Data(layout, measurements, runs, mode, [row for _, row in rows], added or {})
     for where, spec in rows:
         if mode == "measured":
             spec = dataclasses.replace(spec, label=spec.measured_label or spec.label)
@@ -132,7 +138,7 @@ def resolve(
         first = next((source.run for source in sources.values() if source.run), spec.run or "")
         nfe = int(spec.nfe) if spec.nfe and spec.nfe.isdecimal() and len(spec.nfe) < 10 else measurements.nfe(first)
         line = TableLine(spec, runs.get(first), nfe, sources, measurements.trained(first))
-        if mode != "measured" or line.ours:
+        if mode != "measured" or line.ours or line.added:
             lines.append(line)
     return lines
 
@@ -146,6 +152,7 @@ class _Data:
     runs: Mapping[str, SheetRow]
     mode: Mode
     rows: Sequence[RowSpec]
+    added: Mapping[str, Published]
 
     def source(self, spec: RowSpec, column: ColumnSpec, where: str) -> CellSource:
         """Data of the cell of a row (with its place ``where``) in a column."""
@@ -232,10 +239,14 @@ class _Data:
         return found
 
     def _printed(self, spec: RowSpec, column: ColumnSpec, where: str) -> Published | None:
-        if spec.published is None or self.mode == "measured" or column.run is not None or column.held_out:
+        if spec.published is None or column.run is not None or column.held_out:
             return None
         slug = str(column.metric).replace("_", "-")
         key = spec.published.replace("{column}", column.key).replace("{metric}", slug)
+        if spec.scored:
+            return self.added.get(key)
+        if self.mode == "measured":
+            return None
         return published_number(key, where.rpartition(".")[0] + ".published")
 
     def _require_listed(self, runs: Sequence[str], where: str, in_sheet: bool) -> None:
@@ -351,7 +362,7 @@ def _cell(
         return Cell(text) if text else BLANK
     if side == "Δ":
         return difference_cell(column, source)
-    own = side == "measured" or (not side and (mode == "measured" or line.spec.scored))
+    own = side == "measured" or (not side and line.ours and (mode == "measured" or line.spec.scored))
     # Quoted rows are never measured here, so the cell is blank and not 'not measured'.
     if own and (source.estimate or not side or source.published or column.run):
         bold = ("measured", column.id, number) in best

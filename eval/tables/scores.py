@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.measuring.protocol import load_protocol
-from eval.results.eee import is_record
-from eval.results.exchange import read_numbers
+from eval.results.exchange import Added, read_added
+from eval.results.published import Published
 from eval.results.sheet import SheetRow, check_cells
 from eval.results.stored import FROM_STORED
 from eval.results.summary import Estimate, Measurements
@@ -20,7 +20,6 @@ from eval.tables.model import BLANK, Cell, Row, Table
 from eval.tables.render import to_markdown
 from sida.config.lookup import find_file
 from sida.errors import UserError
-from sida.files.atomic import read_hashed_json
 
 if TYPE_CHECKING:
     from eval.measuring.protocol import Protocol
@@ -128,66 +127,116 @@ def _cell(score: Score, column: ColumnSpec) -> Cell:
     return measured_cell(column, CellSource(key, estimate=estimate, identity=score.identity(key)))
 
 
-def _added_runs(measured: Measurements, path: str | Path) -> dict[str, SheetRow]:
+def _added_runs(added: Added, path: str | Path) -> dict[str, SheetRow]:
     """The generators of a file as rows of a sheet; the label of a row that another group measured names the group.
 
     Raises:
         UserError: A text that is no cell, or a comparison of two sets of images (``score --against``).
     """
-    record = read_hashed_json(Path(path)) if Path(path).suffix == ".json" and not is_record(path) else {}
-    if record.get("against"):
+    if added.against:
         raise UserError(
             path,
-            f"compares {record.get('name')} with {record['against']} (score --against), which is no row of a table",
+            f"compares {added.against} (score --against), which is no row of a table",
             "score the images under the table's protocol (--like)",
         )
-    family = str(record.get("measurements", [{}])[0].get("family") or "")
     found = {}
-    for name in measured.runs:
-        row = measured.of_run(name)[0]
+    for name in added.measured.runs:
+        row = added.measured.of_run(name)[0]
         stored = row.origin.startswith(FROM_STORED)
         label = f"{name} ({row.origin.split(',')[0].strip()})" if row.origin and not stored else name
-        check_cells([name, label, family], str(path))
-        found[name] = SheetRow(name, label, row.method, family=family)
+        check_cells([name, label, added.family], str(path))
+        found[name] = SheetRow(name, label, row.method, family=added.family)
     return found
+
+
+@dataclasses.dataclass(frozen=True)
+class WithScores:
+    """A table with the rows of files from elsewhere.
+
+    Attributes:
+        layout: The layout with further rows.
+        measured: All measurements.
+        runs: Rows of measurements by id.
+        printed: Printed numbers of added rows by their id in the layout.
+    """
+
+    layout: TableLayout
+    measured: Measurements
+    runs: dict[str, SheetRow]
+    printed: dict[str, Published]
 
 
 def with_scores(
     layout: TableLayout, measured: Measurements, sheet: Mapping[str, SheetRow] | None, paths: Sequence[str | Path]
-) -> tuple[TableLayout, Measurements, dict[str, SheetRow]]:
-    """A layout, measurements and a sheet with further rows.
+) -> WithScores:
+    """Adds the rows of files to a table.
 
     Args:
         layout: Layout of the table.
         measured: Measurements of the sheet's rows.
         sheet: Rows by id; None makes a row of each generator of ``measured``.
-        paths: Files of :func:`eval.results.exchange.read_numbers`, whose generators are added.
+        paths: Files of :func:`eval.results.exchange.read_added`, whose generators are added.
 
     Raises:
         UserError: A file of another kind, without a metric of the table, or a name that a row of the sheet has.
     """
     rows, runs = list(measured.rows), dict(sheet or {})
     if sheet is None:
-        runs, sheet = _added_runs(measured, measured.source), {}
+        runs, sheet = _added_runs(Added(measured), measured.source), {}
     wanted = {column.metric: None for column in layout.columns if column.metric}
+    # Nothing says whether a printed number of a column of per cents is one.
+    in_own_unit = {column.metric for column in layout.columns if column.scale == 1}
+    printed, printed_rows = dict[str, Published](), list[RowSpec]()
     for path in paths:
-        added = read_numbers(path)
-        if wanted and not wanted.keys() & {row.metric for row in added.rows}:
+        added = read_added(path)
+        printed_metrics = {number.metric_key: None for number in added.printed}
+        metrics = [*added.measured.metrics, *printed_metrics]
+        if wanted and not {*wanted} & {*added.measured.metrics} | in_own_unit & {*printed_metrics}:
             raise UserError(
                 path,
-                f"none of the table's metrics ({', '.join(wanted)}), but {', '.join(added.metrics)}",
+                f"none of the table's metrics ({', '.join(wanted)}), but {', '.join(metrics) or 'no number'}",
                 "score the images under the protocol of the table",
             )
         for name, run in _added_runs(added, path).items():
             if name in runs or name in measured.runs:
                 raise UserError(path, f"a row is already called '{name}'", "score the images under another --name")
             runs[name] = dataclasses.replace(run, method="external")
-        rows += added.rows
+        rows += added.measured.rows
+        numbers = [number for number in added.printed if number.metric_key in in_own_unit]
+        if numbers and any(column.key for column in layout.columns):
+            raise UserError(
+                path, "holds printed numbers, and the table has a column for each size", "name another table"
+            )
+        printed_rows += _printed_rows(numbers, len(printed), printed)
     # A layout may select external rows itself.
     rows_shown = [row for _, row in expand(layout, runs)]
     listed = {*sheet, *(row.run for row in rows_shown)}
     rows_shown += [RowSpec(run=name) for name in runs if name not in listed]
     scored = {row.run for row in rows[len(measured.rows) :]}
-    shown = (dataclasses.replace(row, guest=True, scored=True) if row.run in scored else row for row in rows_shown)
-    layout = dataclasses.replace(layout, rows=tuple(shown)) if len(runs) > len(sheet) else layout
-    return layout, Measurements(rows, measured.source), runs
+    shown = [dataclasses.replace(row, guest=True, scored=True) if row.run in scored else row for row in rows_shown]
+    if len(runs) > len(sheet) or printed_rows:
+        layout = dataclasses.replace(layout, rows=(*shown, *printed_rows), columns=_columns(layout, printed))
+    return WithScores(layout, Measurements(rows, measured.source), runs, printed)
+
+
+def _printed_rows(numbers: Sequence[Published], start: int, printed: dict[str, Published]) -> list[RowSpec]:
+    """Rows for the printed numbers of a record, one for each evaluation; the numbers join ``printed`` by their ids."""
+    evaluations = list(dict.fromkeys(number.dataset for number in numbers))
+    found = []
+    for number, evaluation in enumerate(evaluations, start=start):
+        some = [one for one in numbers if one.dataset == evaluation]
+        about = some[0]
+        key = f"added-{number}-"
+        printed |= {key + one.metric_key.replace("_", "-"): one for one in some}
+        named = f"{about.row_label}, {evaluation}" if len(evaluations) > 1 else about.row_label
+        label = f"{named} ({about.source})"
+        found.append(
+            RowSpec(published=key + "{metric}", label=label, nfe=about.nfe or None, scored=True, candidate=False)
+        )
+    return found
+
+
+def _columns(layout: TableLayout, printed: Mapping[str, Published]) -> tuple[ColumnSpec, ...]:
+    """Columns of the layout; one with a printed number is not left out for want of measurements."""
+    shown = {number.metric_key for number in printed.values()}
+    return tuple(dataclasses.replace(c, optional=c.optional and c.metric not in shown) for c in layout.columns)

@@ -1,4 +1,4 @@
-"""Records of Every Eval Ever: by the schema, and out and back."""
+"""Records of Every Eval Ever: by the schema, out and back, and other tools' records in tables."""
 
 import dataclasses
 import json
@@ -6,14 +6,41 @@ import json
 import jsonschema
 import pytest
 
-from eval.results.exchange import read_numbers
+from eval.results.exchange import read_added, read_numbers
+from eval.results.published import load_published
 from eval.results.summary import load_measurements
 from sida.config.lookup import ROOT
+from tests.eval.synthetic_output import csv_rows
 from tests.refused import command, refused
 
 SCHEMA = ROOT / "workflow/schemas/every-eval-ever-0.3.0.schema.json"
 STORED = ROOT / "studies/demo/stored"
 WORDS = ("--to", "eee")
+#: A record of another tool, with what the schema requires and no more.
+THEIRS = {
+    "schema_version": "0.3.0",
+    "evaluation_id": "cifar10/them/Theirs/1795744800.0",
+    "retrieved_timestamp": "1795744800.0",
+    "source_metadata": {
+        "source_type": "documentation",
+        "source_organization_name": "Another lab",
+        "evaluator_relationship": "first_party",
+    },
+    "eval_library": {"name": "torch-fidelity", "version": "0.3.0"},
+    "model_info": {
+        "name": "Theirs",
+        "id": "them/Theirs",
+        "additional_details": {"deployment_type": "unknown", "model_availability": "unknown", "nfe": "1"},
+    },
+    "evaluation_results": [
+        {
+            "evaluation_name": "CIFAR-10",
+            "source_data": {"dataset_name": "CIFAR-10", "source_type": "other"},
+            "metric_config": {"metric_id": "FID", "lower_is_better": True},
+            "score_details": {"score": 0.1234567890123456},
+        }
+    ],
+}
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +51,42 @@ def records(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def theirs(tmp_path):
+    """Writes a record of another tool with further results; returns its path."""
+
+    def write(*results, **change):
+        record = json.loads(json.dumps(THEIRS | change))
+        record["evaluation_results"] += results
+        _validator().validate(record)
+        path = tmp_path / "theirs.json"
+        path.write_text(json.dumps(record))
+        return path
+
+    return write
+
+
+def result(**change):
+    """A result of another tool, with changes of its parts."""
+    base = THEIRS["evaluation_results"][0]
+    return {
+        key: {**value, **change.get(key, {})} if isinstance(value, dict) else change.get(key, value)
+        for key, value in base.items()
+    }
+
+
+def _validator():
+    schema = json.loads(SCHEMA.read_text())
+    return jsonschema.validators.validator_for(schema)(schema)
+
+
 @pytest.mark.parametrize("kind", ["own", "printed"])
 def test_records_fit_the_schema(records, kind):
-    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
     paths = list((records / kind).rglob("*.json"))
     assert len(paths) > 4
     for path in paths:
         record = json.loads(path.read_text())
-        assert [*validator.iter_errors(record)] == []
+        assert [*_validator().iter_errors(record)] == []
         assert record["source_metadata"]["source_type"] == ("evaluation_run" if kind == "own" else "documentation")
         benchmark, developer, model, _ = path.relative_to(records / kind).parts
         assert record["evaluation_id"].startswith(f"{benchmark}/{developer}/{model}/")
@@ -44,9 +99,35 @@ def test_a_row_goes_out_and_comes_back_to_the_last_digit(records):
     assert {run for measured in runs.values() for run in measured.runs} == set(stored.runs)
     for measured in runs.values():
         (run,) = measured.runs
-        expected = [dataclasses.replace(line, origin=line.origin or "A group") for line in stored.of_run(run)]
+        saw = measured.of_run(run)[0].saw  # which the sheet says, that does not go out
+        expected = [dataclasses.replace(line, origin=line.origin or "A group", saw=saw) for line in stored.of_run(run)]
         order = lambda line: (line.metric, line.trial)
         assert sorted(measured.rows, key=order) == sorted(expected, key=order)
+
+
+def test_the_spread_over_trials_is_the_standard_error_of_its_method(records):
+    stored = load_measurements(STORED)
+    path = next(path for path in (records / "own").rglob("*.json") if "sida-a1.0" in path.parts)
+    record = json.loads(path.read_text())
+    assert record["model_info"]["additional_details"]["saw"] == "choice:digits"
+    for result in record["evaluation_results"]:
+        estimate = stored.estimate("sida-a1.0", result["metric_config"]["metric_id"])
+        uncertainty = result["score_details"]["uncertainty"]
+        assert uncertainty["standard_error"]["value"] == estimate.standard_error
+        assert uncertainty["standard_error"]["method"].startswith("trials")
+        assert (uncertainty["num_samples"], "standard_deviation" in uncertainty) == (estimate.trials, False)
+        assert result["score_details"]["details"]["trials"] == str(estimate.trials)
+
+
+def test_printed_numbers_keep_digits_and_source_and_no_two_generators_share_a_record(records):
+    numbers = [number for path in (records / "printed").rglob("*.json") for number in read_added(path).printed]
+    known = load_published().values()
+    printed = sorted(
+        (n.text, n.std, n.metric.lower()) for n in known if n.metric_key in {m.metric_key for m in numbers}
+    )
+    assert sorted((number.text, number.std, number.metric.replace("_", "-")) for number in numbers) == printed
+    assert any(number.text.endswith("0") for number in numbers)
+    assert "arXiv 2410.14919v2, table1" in {number.source for number in numbers}
 
 
 def test_a_record_joins_a_table(records, tmp_path):
@@ -54,16 +135,73 @@ def test_a_record_joins_a_table(records, tmp_path):
     assert "sida-a1.0 (A group)" in command("table", "main", "--add", path)
 
 
+@pytest.mark.parametrize("mode", ["paper", "audit"])
+def test_a_record_of_another_tool_is_a_printed_row_that_ranks_nothing(theirs, tmp_path, mode):
+    out = tmp_path / "t.csv"
+    command("table", "table1", "--mode", mode, "--add", theirs(), "--out", out)
+    rows = csv_rows(out)
+    (mine,) = [row for row in rows if row["model"] == "Theirs (Another lab)"]
+    assert (mine["published"], mine["published_source"], mine["nfe"]) == ("0.1234567890123456", "Another lab", "1")
+    assert (mine["measured"], mine["published_bold"], mine["agreement"]) == ("", "False", "")
+    # The lowest number of the column does not take the mark from the best one.
+    assert sum(row["column"] == "fid" and row["published_bold"] == "True" for row in rows) == 1
+    assert "Printed by Another lab for CIFAR-10, not measured by this suite" in out.with_suffix(".md").read_text()
+
+
+def test_a_printed_row_stands_beside_measured_ones_and_cites_no_measurement(theirs, tmp_path):
+    path = theirs(result(metric_config={"metric_id": "fd"}), result(metric_config={"metric_id": "accuracy"}))
+    out = tmp_path / "t.csv"
+    command("table", "main", "--measurements", STORED, "--add", path, "--out", out)
+    rows = csv_rows(out)
+    (mine,) = [row for row in rows if row["model"] == "Theirs (Another lab)"]
+    assert (mine["column"], mine["published"], mine["measured"]) == ("fd", "0.1234567890123456", "")
+    command("table", "main", "--measurements", STORED, "--out", tmp_path / "alone.csv")
+    digits = lambda rows: [(row["model"], row["column"], row["measured"], row["measured_bold"]) for row in rows]
+    assert digits(row for row in rows if row is not mine) == digits(csv_rows(tmp_path / "alone.csv"))
+
+
+def test_evaluations_of_a_record_are_rows_of_their_own(theirs, tmp_path):
+    path = theirs(result(evaluation_name="FFHQ 64"))
+    text = command("table", "table1", "--add", path)
+    assert "Theirs, CIFAR-10 (Another lab)" in text
+    assert "Theirs, FFHQ 64 (Another lab)" in text
+    assert r"\cite{sida_repro" not in text
+
+
+@pytest.mark.parametrize(
+    ("results", "change", "words"),
+    [
+        ([result()], {}, r"evaluation_results\[1\].*second FID.*keep one"),
+        ([result(score_details={"score": -1.0}, evaluation_name="x")], {}, r"evaluation_results\[1\]: score"),
+        ([result(evaluation_name="=1+cmd|x")], {}, r"evaluation_name.*formula"),
+        ([result(evaluation_name="x" * 300)], {}, "evaluation_name.*200"),
+        ([], {"schema_version": "0.2.0"}, "schema_version.*0.2.0.*convert"),
+    ],
+)
+def test_faults_of_other_tools_records_are_one_line(theirs, results, change, words):
+    path = theirs(*results, **change)
+    refused(f"{path}.*{words}", read_added, path)
+
+
+def test_a_record_without_a_metric_of_the_table_or_with_a_column_for_each_size_is_refused(theirs):
+    path = theirs()
+    refused(f"{path}.*none of the table's metrics", command, "table", "main", "--add", path)
+    refused(f"{path}.*each size.*another table", command, "table", "table4", "--mode", "paper", "--add", path)
+
+
 def test_faults_of_records_are_one_line(records, tmp_path):
     refused("--origin.*missing.*who measured", command, "export", "demo", *WORDS, tmp_path / "none")
     assert not (tmp_path / "none").exists()
     refused("no preset|nonsense", command, "export", "nonsense", *WORDS, tmp_path / "none", "--origin", "A group")
     printed = next((records / "printed").rglob("*.json"))
-    refused(f"{printed}: .*board", read_numbers, printed)
+    refused(f"{printed}: .*--add", read_numbers, printed)
+    refused(f"{printed}: .*--add", command, "export", printed, *WORDS, tmp_path / "none", "--origin", "A group")
     record = json.loads(next((records / "own").rglob("*.json")).read_text())
     other = tmp_path / "other.json"
     other.write_text(json.dumps(record | {"schema_version": "9"}))
     refused(f"{other}: schema_version", read_numbers, other)
+    other.write_text(json.dumps(record | {"evaluation_results": [1]}))
+    refused(f"{other}: .*schema", read_numbers, other)
     details = record["evaluation_results"][0]["score_details"]["details"]
     details["sida_measurements"] = details["sida_measurements"].replace('"value": ', '"value": -')
     other.write_text(json.dumps(record))

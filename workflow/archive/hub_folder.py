@@ -23,7 +23,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from eval.measuring.protocol import load_protocol
 from eval.measuring.sources import CallableSource, ScriptedGenerator
-from eval.results.measurements import read_score
+from eval.results.measurements import RESCORE, score_of
 from eval.results.published import cited_label
 from eval.results.summary import Measurement, Measurements, measured_in
 from eval.tables.build import make_table
@@ -227,8 +227,8 @@ def write_generator_folder(generator: str, out: Path, row: str, table: str | Non
     Raises:
         UserError: The measurements are of another generator, or the code is no single file.
     """
-    record = read_hashed_json(row)
-    measured = read_score(row)
+    record = read_hashed_json(row, RESCORE)
+    measured = score_of(record, row)
     name, scored = measured.runs[0], record["measurements"][0].get("source", {})
     source, code, use = _opened(generator, scored, row)
     if different := [key for key, value in source.identity().items() if scored.get(key, value) != value]:

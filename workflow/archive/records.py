@@ -23,9 +23,10 @@ from typing import Any
 
 from eval.measuring.protocol import load_protocol
 from eval.metrics.kinds import METRIC_KINDS
-from eval.results.eee import LINES, SCHEMA_VERSION
+from eval.results.eee import LINES, PRINTED, PRINTED_STD, SCHEMA_VERSION
 from eval.results.published import HIGHER_IS_BETTER, Published
-from eval.results.summary import Estimate, Measurements
+from eval.results.sheet import SheetRow, seen_by
+from eval.results.summary import Estimate, Measurement, Measurements
 from sida.errors import UserError
 from sida.machine import code_version
 
@@ -34,20 +35,35 @@ _UNKNOWN = "unknown"
 #: Printed metrics of images; papers' settings and times are printed as well.
 _OF_IMAGES = {"FID", "FD-DINOv2", "CLIP-FID", "FDr3", "FDr6", "SW-r14", "IS", "precision", "recall"}
 
+#: Texts behind sources that are named by a number; others name themselves, and the notes of each number say more.
+_PRINTED_IN = {
+    "abstract-000": "arXiv 2410.14919v4, abstract",
+    "abstract-001": "arXiv 2404.04057, abstract",
+    "abstract-003": "arXiv 2405.20750, abstract",
+    "summary-004": "a summary by a third party",
+}
 
-def measured_records(measured: Measurements, origin: str, developer: str) -> Iterator[dict[str, Any]]:
+
+def measured_records(
+    measured: Measurements, origin: str, developer: str, sheet: Mapping[str, SheetRow] | None = None
+) -> Iterator[dict[str, Any]]:
     """Yields a record for each generator of some measurements.
 
     Args:
         measured: Measurements, of any number of generators.
         origin: Person or group who measured.
         developer: Name of who made the generators.
+        sheet: Rows of the sample sheet by run, which say what a generator met; without a row its method says it.
     """
+    # A reader has no sheet: each line says what its generator met.
+    told = (_with_saw(line, (sheet or {}).get(line.run)) for line in measured.rows)
+    measured = Measurements(told, measured.source)
     for run in measured.runs:
         lines = measured.of_run(run)
         first = lines[0]
         results = [_measured_result(measured, run, metric) for metric in dict.fromkeys(line.metric for line in lines)]
-        about = {"method": first.method, "nfe": first.nfe, "network_sha256": first.network_sha256, "saw": first.saw}
+        about = {"method": first.method, "nfe": first.nfe, "network_sha256": first.network_sha256}
+        about |= {"saw": first.saw or _UNKNOWN}
         yield _record(
             name=run,
             developer=developer,
@@ -75,24 +91,38 @@ def printed_records(numbers: Iterable[Published], date: str) -> Iterator[dict[st
     """
     rows: dict[tuple[str, ...], list[Published]] = {}
     for number in (number for number in numbers if number.metric in _OF_IMAGES):
-        rows.setdefault((number.source, number.row_label, number.dataset, number.nfe), []).append(number)
-    for (source, label, dataset, nfe), row in rows.items():
+        about = (number.row_label, number.model_size, number.conditioning, number.nfe)
+        rows.setdefault((number.source, *_data(number), *about), []).append(number)
+    for row in rows.values():
+        first = row[0]
+        printed_in = _printed_in(first.source)
         yield _record(
-            name=label,
+            name=", ".join(filter(None, (first.row_label, first.model_size, first.conditioning))),
             developer=_UNKNOWN,
-            benchmark=dataset,
+            benchmark=" ".join(_data(first)),
             date=date,
             source={
-                "source_name": source,
+                "source_name": f"results/published: {first.source}",
                 "source_type": "documentation",
-                "source_organization_name": source,
+                "source_organization_name": printed_in,
                 "evaluator_relationship": "first_party" if all(number.own for number in row) else "other",
             },
-            about={"method": row[0].method, "nfe": nfe},
+            about={"method": first.method, "nfe": first.nfe},
             library={},
             version=_UNKNOWN,
             results=[_printed_result(number) for number in row],
         )
+
+
+def _printed_in(source: str) -> str:
+    """The text that printed a number, by its source in ``results/published``."""
+    if re.match(r"(table|caption-|text-|abstract-002)", source):
+        return f"arXiv 2410.14919v2, {source.removesuffix('-002')}"
+    return _PRINTED_IN.get(source, source)
+
+
+def _data(number: Published) -> tuple[str, str]:
+    return number.dataset, number.resolution
 
 
 def _record(
@@ -128,6 +158,11 @@ def _record(
         },
         "evaluation_results": results,
     }
+
+
+def _with_saw(line: Measurement, row: SheetRow | None) -> Measurement:
+    seen = seen_by(line, row)
+    return line if seen is None else dataclasses.replace(line, saw=str(seen))
 
 
 def _measured_result(measured: Measurements, run: str, key: str) -> dict[str, Any]:
@@ -172,13 +207,14 @@ def _measured_result(measured: Measurements, run: str, key: str) -> dict[str, An
 
 
 def _printed_result(number: Published) -> dict[str, Any]:
-    details = {"as_printed": number.literal or number.text, "printed_std": number.std, "notes": number.notes}
+    details = {"as_printed": number.literal or number.text, PRINTED: number.text, PRINTED_STD: number.std}
+    details |= {"notes": number.notes}
     details |= {"id": number.id, "protocol": number.protocol, "measured_by_authors": str(number.own).lower()}
     higher = number.metric.lower() in HIGHER_IS_BETTER
     return {
-        "evaluation_name": number.dataset,
-        "source_data": {"dataset_name": number.dataset, "source_type": "other"},
-        "metric_config": _metric(number.metric.lower().replace("-", "_"), number.metric, "", higher),
+        "evaluation_name": ", ".join(filter(None, (" ".join(_data(number)), number.conditioning))),
+        "source_data": {"dataset_name": " ".join(_data(number)), "source_type": "other"},
+        "metric_config": _metric(number.metric_key, number.metric, "", higher),
         "score_details": {"score": number.value, "details": _texts(details)},
     }
 
@@ -200,7 +236,10 @@ def _metric(key: str, label: str, kind: str, higher: bool) -> dict[str, Any]:
 def _uncertainty(estimate: Estimate) -> dict[str, Any]:
     if estimate.standard_error is None:
         return {}
-    method = f"sample standard deviation over {estimate.trials} trials, divided by its root; no retraining"
+    method = (
+        f"trials: sample standard deviation over {estimate.trials} evaluations of one network, divided by the root of "
+        "their number; without the scatter of another training"
+    )
     return {"standard_error": {"value": estimate.standard_error, "method": method}, "num_samples": estimate.trials}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from sida.machine import environment
 from workflow.cli import terminal_colour, terminal_width
 
 if TYPE_CHECKING:
+    from eval.results.sheet import SheetRow
     from eval.results.summary import Measurements
     from eval.tables.model import Table
     from workflow.preset import Preset
@@ -173,7 +175,8 @@ def _write_records(args: argparse.Namespace, out: Path) -> None:
     elif args.origin is None:
         raise UserError("--origin", "is missing", "say who measured: --origin NAME")
     else:
-        records = measured_records(_measurements(args.run), args.origin, args.developer)
+        measured, sheet = _measurements(args.run)
+        records = measured_records(measured, args.origin, args.developer, sheet)
     with atomic_folder(out) as folder:
         for record in records:
             path = folder / record_path(record)
@@ -181,20 +184,21 @@ def _write_records(args: argparse.Namespace, out: Path) -> None:
             write_json(path, record)
 
 
-def _measurements(source: str) -> Measurements:
-    """Measurements of a file of ``sida score``, a results folder, or a study by its name."""
+def _measurements(source: str) -> tuple[Measurements, Mapping[str, SheetRow]]:
+    """Measurements of a file of ``sida score``, a results folder, or a study by its name, whose sheet comes along."""
     from eval.results.exchange import read_numbers
     from eval.results.summary import load_measurements, measurements_file
     from workflow.preset import Preset
     from workflow.preset.files import find_preset
 
     if os.path.isfile(source) and Path(source).suffix in (".json", ".jsonl"):
-        return read_numbers(source)
+        return read_numbers(source), {}
     if measurements_file(source).is_file():
-        return load_measurements(source)
-    if (results := _measured_folder(Preset.load(find_preset(source)))) is None:
+        return load_measurements(source), {}
+    preset = Preset.load(find_preset(source))
+    if (results := _measured_folder(preset)) is None:
         raise UserError(source, "has no results", f"run it: sida run {source}")
-    return load_measurements(results)
+    return load_measurements(results), preset.runs
 
 
 def _write_hub_folder(args: argparse.Namespace, out: Path) -> None:

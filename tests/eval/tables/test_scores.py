@@ -106,6 +106,14 @@ def test_numbers_of_another_group_are_rows_with_their_origin_and_need_no_sheet(f
     assert "images per trial: 20 != 40" in refusal(*beside)
 
 
+def test_a_row_may_leave_blank_a_column_that_no_measurement_has(folder, tmp_path):
+    layout = tmp_path / "small.yaml"
+    columns = "[{head: Model, field: label}, {head: FD, metric: fd}, {head: CLIP, metric: clip, optional: true}]"
+    layout.write_text(f"columns: {columns}\nrows:\n- {{run: theirs, blank: [clip], dash: [fd]}}\n")
+    assert main(["table", str(layout), *inputs_of(folder), "--out", str(tmp_path / "t.md")]) == 0
+    assert "CLIP" not in (tmp_path / "t.md").read_text()
+
+
 def test_a_score_of_other_data_is_refused_beside_published_rows(folder, tmp_path, refusal):
     out = tmp_path / "t.tex"
     error = refusal("table", "table1", "--out", str(out), "--add", str(folder / "Mine.json"))
