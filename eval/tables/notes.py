@@ -1,0 +1,184 @@
+"""Notes below a table: origin of its numbers, values that are not compared, and what generators met."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from eval.results.identity import NO_DIGEST, UNKNOWN, Identity, barred, comparable, lacks_digest
+from eval.results.stored import FROM_STORED
+from eval.results.summary import Measurement, Measurements, image_seeds, kept_at, measured_days
+from eval.tables.cells import TableLine, mark_of
+from eval.tables.layout import TableLayout
+
+_POOLED = (
+    "Rows of several training seeds: mean and sample standard deviation of the seeds' means, not of single trials."
+)
+
+
+def provenance_notes(lines: Sequence[TableLine], measurements: Measurements) -> list[str]:
+    """Notes on trials, n, seeds, protocol, code version, device and date of the measured cells, and on sources."""
+    sources = [source for line in lines for source in line.sources.values()]
+    notes = []
+    here = (source for line in lines if not line.added for source in line.sources.values())
+    printed = sorted({source.published.source for source in here if source.published})
+    if printed:
+        notes.append(f"Published numbers as printed ({', '.join(printed)} in results/published).")
+    notes += _printed_elsewhere(lines)
+    used = measured_lines(lines, measurements)
+    pooled = [_POOLED] if any(len(source.runs) > 1 and source.estimate for source in sources) else []
+    pooled += [*_kept_starts(lines, used), *_of_others(used)]
+    return notes + ([_how(used), *pooled, _where(used)] if used else [])
+
+
+def comparison_notes(lines: Sequence[TableLine]) -> list[str]:
+    """Notes on rows that are not compared with published numbers, and on teachers' lowest values."""
+    apart: dict[str, list[str]] = {}
+    lowest = []
+    for source in (source for line in lines for source in line.sources.values()):
+        if isinstance(source.compared, str):
+            apart.setdefault(source.compared, []).append(str(source.run))
+        elif source.compared is not None and source.compared.lowest is not None:
+            lowest.append(f"{source.run} {source.compared.lowest:.3f}")
+    notes = [f"Not compared: {', '.join(dict.fromkeys(runs))} ({reason})." for reason, runs in apart.items()]
+    if lowest:
+        notes.append(f"Δ of teachers is that of the lowest of trials 0 to 2, as they publish it: {', '.join(lowest)}.")
+    return notes
+
+
+def identity_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
+    """Notes on columns whose measured values are not all comparable with each other."""
+    notes: dict[str, list[str]] = {}
+    for column in layout.columns:
+        kinds: list[tuple[Identity, list[str]]] = []
+        found = [(s.identity, str(s.run)) for line in lines if (s := line.sources.get(column.id)) and s.identity]
+        # Values of unknown seeds come last: they would join values that differ in their seeds.
+        for mine, run in sorted(found, key=lambda pair: pair[0].seed0 is None):
+            for identity, runs in kinds:
+                if comparable(identity, mine) is None:
+                    runs.append(run)
+                    break
+            else:
+                kinds.append((mine, [run]))
+        if len(kinds) > 1:
+            groups = "; ".join(f"{', '.join(dict.fromkeys(runs))} ({identity})" for identity, runs in kinds)
+            reason = comparable(kinds[0][0], kinds[1][0])
+            notes.setdefault(f"{groups}. Reason: {reason}", []).append(column.head or column.id)
+    return [f"Not comparable with each other in {', '.join(heads)}: {why}." for why, heads in notes.items()]
+
+
+#: Largest number of rows that a note on what generators met names.
+_NAMED = 8
+
+
+def seen_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
+    """Notes on what the generators of the table met, by reason: columns and rows."""
+    found: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
+    chosen: dict[str, dict[str, None]] = {}
+    for column in layout.columns:
+        for line in lines:
+            for identity in line.sources[column.id].identities if column.id in line.sources else ():
+                for words in _seen_words(identity, layout.bold is not None):
+                    heads, rows = found.setdefault(words, ({}, {}))
+                    heads[column.head or column.id] = rows[line.label] = None
+                if identity.networks and identity.saw is not None and identity.saw.choice:
+                    chosen.setdefault(", ".join(identity.saw.choice), {})[line.label] = None
+    notes = []
+    for (mark, why), (heads, rows) in found.items():
+        named = ", ".join(rows) if len(rows) <= _NAMED else f"{len(rows)} rows"
+        notes.append(f"{mark}{', '.join(heads)} of {named}: {why}.")
+    if len(chosen) > 1:
+        groups = "; ".join(f"{name} ({', '.join(rows)})" for name, rows in chosen.items())
+        notes.append(f"Files were chosen by metrics on different networks, so that rows are not equal: {groups}.")
+    return notes
+
+
+def held_out_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
+    """Notes on the judges of columns that show the mean over held-out judges."""
+    notes = []
+    for column in layout.columns:
+        if column.held_out and any(line.ours for line in lines):
+            found = next((source.keys for line in lines if (source := line.sources[column.id]).estimate), ())
+            words = f"over {', '.join(found)}" if found else "fewer than two judges are left that no row met"
+            notes.append(f"{column.head}: {words}.")
+    return notes
+
+
+def _seen_words(identity: Identity, ranks: bool) -> Iterator[tuple[str, str]]:
+    """Mark and reason of each note on what the generator of a value met."""
+    why = barred(identity)
+    if why and (why != UNKNOWN or ranks):
+        mark = mark_of(identity) if identity.seen or identity.met("loss") else ""
+        yield f"{mark} ".lstrip(), f"{why}; not ranked"
+    if lacks_digest(identity) and why != NO_DIGEST:
+        yield "", f"{NO_DIGEST}, so that nobody knows whether its trials are comparable"
+    if related := identity.related:
+        yield "§ ", f"trained by a network that learned from the same labels ({', '.join(sorted(related))})"
+    if started := identity.met("start"):
+        yield "", f"starts from, or is aligned with, the network of the metric ({', '.join(sorted(started))})"
+
+
+def measured_lines(lines: Iterable[TableLine], measurements: Measurements) -> list[Measurement]:
+    """Lines of ``measurements.csv`` behind the measured cells."""
+    return [row for line in lines for source in line.sources.values() for row in source.lines(measurements)]
+
+
+def _how(rows: list[Measurement]) -> str:
+    by_run: dict[str, list[Measurement]] = {}
+    for row in rows:
+        by_run.setdefault(row.run, []).append(row)
+    shapes: dict[tuple[int, int], list[str]] = {}
+    for run, lines in by_run.items():
+        shapes.setdefault((len({line.trial for line in lines}), lines[0].n), []).append(run)
+    common = max(shapes, key=lambda shape: len(shapes[shape]))
+    text = f"{_trials(common[0])} of {common[1]:,} images"
+    if any(count > 1 for count, _ in shapes):
+        text = f"Mean ± sample standard deviation over {text}"
+    others = [f"{', '.join(names)}: {_trials(t)} of {n:,}" for (t, n), names in shapes.items() if (t, n) != common]
+    text += f" ({'; '.join(others)})" if others else ""
+    seeds = image_seeds(rows)
+    return text + (f"; image seeds {min(seeds)}–{max(seeds)}." if seeds else ".")
+
+
+def _kept_starts(lines: Sequence[TableLine], measured: list[Measurement]) -> list[str]:
+    """Note on rows whose training kept its initial network; empty without such rows."""
+    starts, named = {run for run, at in kept_at(measured).items() if at == 0}, []
+    for line in lines:
+        runs = {run for source in line.sources.values() if source.estimate for run in source.runs}
+        if count := len(runs & starts):
+            named.append(line.label + (f" ({count} of {len(runs)} trainings)" if len(runs) > 1 else ""))
+    about = "Kept at the start of training, which no later evaluation improved on; the numbers are those of the start"
+    return [f"{about}: {'; '.join(named)}."] if named else []
+
+
+def _of_others(measured: Sequence[Measurement]) -> list[str]:
+    """Notes on the rows that other groups measured, or that were taken from stored results."""
+    runs: dict[str, list[str]] = {}
+    for row in measured:
+        if row.origin and row.run not in runs.setdefault(row.origin, []):
+            runs[row.origin].append(row.run)
+    stored = [origin for origin in runs if origin.startswith(FROM_STORED)]
+    here = ", ".join(dict.fromkeys(row.run for row in measured if not row.origin)) or "none"
+    notes = [f"Taken from {origin}: {len(runs.pop(origin))} rows. Measured here: {here}." for origin in stored]
+    return notes + [f"Measured by {origin}, not by this suite: {', '.join(names)}." for origin, names in runs.items()]
+
+
+def _printed_elsewhere(lines: Sequence[TableLine]) -> list[str]:
+    """Notes on the numbers of records that other tools wrote, by who printed them and for which evaluation."""
+    rows: dict[tuple[str, str], dict[str, None]] = {}
+    for line in (line for line in lines if line.added):
+        numbers = (source.published for source in line.sources.values() if source.published)
+        rows |= {(n.source, n.dataset): {**rows.get((n.source, n.dataset), {}), line.label: None} for n in numbers}
+    return [
+        f"Printed by {source} for {evaluation}, not measured by this suite, under a protocol that is not known here; "
+        f"neither ranked nor compared: {', '.join(labels)}."
+        for (source, evaluation), labels in rows.items()
+    ]
+
+
+def _trials(number: int) -> str:
+    return "1 trial" if number == 1 else f"{number} trials"
+
+
+def _where(rows: list[Measurement]) -> str:
+    protocols = ", ".join(sorted({row.protocol for row in rows}))
+    versions = ", ".join(sorted({row.code_version for row in rows}))
+    devices = ", ".join(sorted({row.device for row in rows}))
+    return f"Protocol {protocols}; code {versions}; {devices}; {measured_days(rows)}."
