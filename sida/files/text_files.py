@@ -273,15 +273,16 @@ MOST_YAML = 4 << 20
 MOST_VALUES = 100_000
 
 
-def yaml_text(value: Mapping[str, Any]) -> str:
-    """A mapping as the text of a YAML file, in its order."""
+def yaml_text(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
+    """A mapping, or a list of mappings, as the text of a YAML file, in its order."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
         """PyYAML's safe dumper, which puts a text in quotation marks where readers of YAML 1.1 or 1.2 need them."""
 
     _add_plain_values(Dumper)
-    text: str = yaml.dump(dict(value), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
+    plain = dict(value) if isinstance(value, Mapping) else list(value)
+    text: str = yaml.dump(plain, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
     return text
 
 

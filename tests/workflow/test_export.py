@@ -24,6 +24,7 @@ from sida.sampling import one_step
 from tests.eval.metric_networks import write_network
 from tests.eval.synthetic_output import write_preset
 from tests.networks.made import SMALL, random_network
+from tests.refused import command, refused
 from workflow.archive.hub_folder import model_source
 from workflow.cli import main
 
@@ -167,6 +168,32 @@ def test_the_card_has_the_measurements_of_this_very_file(exported):
     assert (folder / "samples.png").is_file()
     found = ModelCard.load(folder / "README.md").data.eval_results
     assert {result.metric_value for result in found} == {5.0, 7.0}
+
+
+def test_a_benchmark_gets_an_entry_by_the_hubs_own_types_and_none_is_the_default(exported, tmp_path):
+    hub = pytest.importorskip("huggingface_hub", "1.5")
+    folder, network = exported
+    assert not (folder / ".eval_results").exists()
+    out, to = tmp_path / "out", ("--to", "hf")
+    place = "digits/fd=some-one/one.step:digits_fd"
+    command("export", network.parent, *to, out, "--benchmark", place)
+    (entry,) = yaml.safe_load((out / ".eval_results/sida.yaml").read_text())
+    # All keys of the format, by huggingface/hub-docs:docs/hub/eval-results.md.
+    assert entry.keys() <= {"dataset", "value", "verifyToken", "date", "source", "notes"}
+    assert entry["dataset"] == {"id": "some-one/one.step", "task_id": "digits_fd"}
+    (parsed,) = hub.parse_eval_result_entries([entry])
+    assert hub.eval_result_entries_to_yaml([parsed]) == [entry]
+    assert (parsed.value, parsed.date) == (5.0, "2026-11-22")
+    assert "3 trials of 100 images, standard deviation over trials 1.0; NFE 1; protocol digits" in parsed.notes
+    assert parsed.notes.endswith("met: unknown")
+    for wrong, words in (
+        ("fd=some-one/one-step:fd", "more than once.*digits/fd"),
+        ("fid=some-one/one-step:fid", "not measured"),
+        ("fd=one-step", "METRIC=OWNER/DATASET:TASK"),
+        ("fd", "KEY=VALUE"),
+    ):
+        refused(f"--benchmark.*{words}", command, "export", network.parent, *to, tmp_path / "no", "--benchmark", wrong)
+    assert not (tmp_path / "no").exists()
 
 
 def test_an_unmeasured_network_says_so_and_nothing_is_overwritten(exported, tmp_path, capsys, monkeypatch):

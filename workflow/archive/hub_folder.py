@@ -40,6 +40,7 @@ from sida.networks.official import describe_file
 from sida.sampling.job import load, sampler_for
 from sida.sampling.samplers import SeedStreams, multi_step, one_step, step_sigmas, to_uint8
 from sida.sampling.store import save_grid
+from workflow.archive.hub_results import benchmark_entries, write_entries
 
 #: Modules that stay behind, and the names by which the file does without them: its settings are checked here.
 _LEFT_OUT = {"sida.config.settings": "def Range(**bounds: float) -> None:\n    return None"}
@@ -147,16 +148,18 @@ PICTURED = 64
 _TASK = "unconditional-image-generation"
 
 
-def write_hub_folder(run: Path, out: Path, licence: str) -> None:
+def write_hub_folder(run: Path, out: Path, licence: str, benchmarks: Mapping[str, tuple[str, str]]) -> None:
     """Writes the folder of a network; ``hf upload`` stays the user's own command.
 
     Args:
         run: Folder of a training (``results/demo/students/sida-a1.0``), or a network file.
         out: Folder to make.
         licence: Identifier of the licence, as the Hub has them.
+        benchmarks: See :func:`workflow.archive.hub_results.benchmark_entries`.
 
     Raises:
-        UserError: No network there, or one that is a pickle or of a custom class.
+        UserError: No network there, one that is a pickle or of a custom class, or a benchmark's metric that was not
+            measured.
     """
     network = run / "network.safetensors" if run.is_dir() else run
     facts = describe_file(network)
@@ -166,6 +169,9 @@ def write_hub_folder(run: Path, out: Path, licence: str) -> None:
     # Results of its preset: results/demo of results/demo/students/x/network.safetensors.
     results = (network.resolve().parents[2:3] or [network.parent])[0]
     spec = results / "specs" / "students" / f"{name}.json"
+    measured = measured_in(results)
+    own = eval_results(_of_file(measured, facts), measured, _dataset(facts))
+    entries = benchmark_entries(own, benchmarks)
     with atomic_folder(out) as folder:
         generator, sampler = load(network), sampler_for(network)
         net: Any = generator.net
@@ -178,10 +184,9 @@ def write_hub_folder(run: Path, out: Path, licence: str) -> None:
             _save_samples(folder, torch.from_numpy(generator.sample(PICTURED)))
         if spec.is_file():
             write_text(folder / "recipe.json", json.dumps(load_spec(str(spec)), indent=1, sort_keys=True) + "\n")
-        card = model_card(
-            name, facts, measured_in(results), licence, spec.is_file(), pictured, generator.sampler.steps, unet
-        )
+        card = model_card(name, facts, measured, licence, spec.is_file(), pictured, generator.sampler.steps, unet)
         write_text(folder / "README.md", card)
+        write_entries(folder, entries)
 
 
 def _write_own(folder: Path, network: Path, config: Mapping[str, Any], sampler: Sampler) -> None:
@@ -214,7 +219,9 @@ def _write_unet(folder: Path, network: Path, net: DiffusersPrecond, sampler: Sam
     write_json(folder / "model_index.json", {"_class_name": ["pipeline", "OneStepUNetPipeline"], **parts, **settings})
 
 
-def write_generator_folder(generator: str, out: Path, row: str, table: str | None, licence: str) -> None:
+def write_generator_folder(
+    generator: str, out: Path, row: str, table: str | None, licence: str, benchmarks: Mapping[str, tuple[str, str]]
+) -> None:
     """Writes the folder of a generator from outside; ``hf upload`` stays the user's own command.
 
     Args:
@@ -223,6 +230,7 @@ def write_generator_folder(generator: str, out: Path, row: str, table: str | Non
         row: File of ``sida score --out`` with the measurements of this very generator.
         table: Layout of the table that the row is shown in.
         licence: Identifier of the licence, as the Hub has them.
+        benchmarks: See :func:`workflow.archive.hub_results.benchmark_entries`.
 
     Raises:
         UserError: The measurements are of another generator, or the code is no single file.
@@ -234,6 +242,8 @@ def write_generator_folder(generator: str, out: Path, row: str, table: str | Non
     if different := [key for key, value in source.identity().items() if scored.get(key, value) != value]:
         raise UserError(row, f"was measured with another generator than {generator} ({different[0]})", "score it again")
     shown = None if table is None else _row(table, row, name)
+    results = eval_results(measured.rows, measured, "unknown")
+    entries = benchmark_entries(results, benchmarks)
     with atomic_folder(out) as part:
         shutil.copyfile(code, part / code.name)
         shutil.copyfile(row, part / "row.json")
@@ -247,12 +257,13 @@ def write_generator_folder(generator: str, out: Path, row: str, table: str | Non
             code=code.name,
             **use,
             pictured=pictured,
-            results=eval_results(measured.rows, measured, "unknown"),
+            results=results,
             table=table,
             row=shown,
             licence=licence,
         )
         write_text(part / "README.md", card)
+        write_entries(part, entries)
 
 
 def _opened(generator: str, scored: dict[str, Any], row: str) -> tuple[CallableSource, Path, dict[str, Any]]:
@@ -308,10 +319,8 @@ def model_card(
         steps: Network evaluations of an image.
         unet: Whether the network is a U-Net of diffusers.
     """
-    data, parents = facts.get("dataset"), facts.get("parents")
-    dataset = plain(data.get("name") if isinstance(data, Mapping) else data)
-    own = [row for row in measured.rows if row.network_sha256 == facts["sha256"]]
-    results = eval_results(own, measured, dataset)
+    parents, dataset = facts.get("parents"), _dataset(facts)
+    results = eval_results(_of_file(measured, facts), measured, dataset)
     method, pace = plain(facts.get("method")), "one-step" if steps == 1 else "few-step"
     head = ModelCardData(
         license=licence,
@@ -336,6 +345,16 @@ def model_card(
         licence=licence,
     )
     return f"{card}\n"
+
+
+def _dataset(facts: Mapping[str, Any]) -> str:
+    data = facts.get("dataset")
+    return plain(data.get("name") if isinstance(data, Mapping) else data)
+
+
+def _of_file(measured: Measurements, facts: Mapping[str, Any]) -> list[Measurement]:
+    """Lines of a network's very file, by its hash."""
+    return [row for row in measured.rows if row.network_sha256 == facts["sha256"]]
 
 
 #: Facts of a network that the card shows.
@@ -364,7 +383,8 @@ def eval_results(lines: Iterable[Measurement], measured: Measurements, dataset: 
             label, decimals = metric.label or key, metric.decimals
         args: dict[str, Any] = {"trials": estimate.trials, "images": row.n, "nfe": row.nfe, "protocol": row.protocol}
         args |= {"std": None if estimate.std is None else round(estimate.std, decimals)}
-        args |= {"identity_sha256": row.identity.sha256}
+        args |= {"identity_sha256": row.identity.sha256, "date": max(line.date for line in measured.lines(run, key))}
+        args |= {"saw": row.saw or "unknown"}
         value = round(estimate.mean, decimals)
         task: dict[str, Any] = {
             "task_type": _TASK,

@@ -53,7 +53,7 @@ def measured_records(
         measured: Measurements, of any number of generators.
         origin: Person or group who measured.
         developer: Name of who made the generators.
-        sheet: Rows of the sample sheet by run, which say what a generator met; without a row its method says it.
+        sheet: Rows of the sample sheet by run, which say what a generator met where its lines do not.
     """
     # A reader has no sheet: each line says what its generator met.
     told = (_with_saw(line, (sheet or {}).get(line.run)) for line in measured.rows)
@@ -161,7 +161,8 @@ def _record(
 
 
 def _with_saw(line: Measurement, row: SheetRow | None) -> Measurement:
-    seen = seen_by(line, row)
+    # A method alone does not say what its training's monitor or start have met.
+    seen = None if row is None else seen_by(line, row)
     return line if seen is None else dataclasses.replace(line, saw=str(seen))
 
 

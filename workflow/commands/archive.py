@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eval.commands._options import pairs
 from sida.cli.main import Verb, existing
 from sida.config.settings import load_spec, names_object
 from sida.errors import UserError, suggestion
@@ -151,6 +152,12 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", required=True, choices=("hf", "eee"), help="form of the folder")
     parser.add_argument("out", metavar="FOLDER", help="folder to make")
     parser.add_argument("--license", default="other", metavar="ID", help="licence as the Hub names it (default: other)")
+    benchmark = (
+        "with --to hf: leaderboard of a metric, which gets an entry in .eval_results; PROTOCOL/METRIC where several "
+        "protocols have the metric"
+    )
+    place = "METRIC=OWNER/DATASET:TASK"
+    parser.add_argument("--benchmark", action="append", default=[], metavar=place, help=benchmark)
     parser.add_argument("--origin", metavar="NAME", help="with --to eee: person or group who measured")
     parser.add_argument("--developer", default="unknown", metavar="NAME", help="with --to eee: who made the generators")
 
@@ -159,6 +166,8 @@ def _export(args: argparse.Namespace) -> int:
     """Writes the folder."""
     if os.path.lexists(args.out):
         raise UserError(args.out, "exists already", "name another folder, or remove it")
+    if args.benchmark and args.to != "hf":
+        raise UserError("--benchmark", "is for --to hf", "leave it out")
     write = _write_records if args.to == "eee" else _write_hub_folder
     write(args, Path(args.out))
     print("\n".join(sorted(str(path) for path in Path(args.out).rglob("*") if path.is_file())))
@@ -205,7 +214,9 @@ def _write_hub_folder(args: argparse.Namespace, out: Path) -> None:
     """Writes the folder for the Hugging Face Hub."""
     from eval.measuring.sources import is_torchscript
     from workflow.archive.hub_folder import write_generator_folder, write_hub_folder
+    from workflow.archive.hub_results import read_benchmarks
 
+    benchmarks = read_benchmarks(pairs(args.benchmark, "--benchmark"))
     own = not os.path.exists(args.run) and names_object(args.run)
     if not own:
         existing()(args.run)
@@ -214,9 +225,9 @@ def _write_hub_folder(args: argparse.Namespace, out: Path) -> None:
         fault = "is for a generator of your own" if args.row else "needs its measurements"
         raise UserError(args.run if own else "--row", fault, "score it with --out row.json, then add --row row.json")
     if own:
-        write_generator_folder(args.run, out, args.row, args.like, args.license)
+        write_generator_folder(args.run, out, args.row, args.like, args.license, benchmarks)
     else:
-        write_hub_folder(Path(args.run), out, args.license)
+        write_hub_folder(Path(args.run), out, args.license, benchmarks)
 
 
 EXPORT = Verb(
@@ -226,8 +237,9 @@ EXPORT = Verb(
   sida export network.safetensors --to hf folder/ --license cc-by-nc-sa-4.0
   sida export mine:sample --to hf folder/ --row row.json --like table1        (your function, its row and card)
   SIDA_ALLOW_CODE=./g.pt sida export g.pt --to hf folder/ --row row.json      (TorchScript, a program)
+  sida export network.safetensors --to hf folder/ --benchmark fid=OWNER/DATASET:TASK     (.eval_results/sida.yaml)
   sida export row.json --to eee records/ --origin "NAME, ADDRESS"             (numbers in an exchange schema)
-  sida export fashion --to eee records/ --origin NAME                         (all rows of a study)
+  sida export fashion --to eee records/ --origin NAME          (all rows of a study, with what its sheet says of them)
   sida export published --to eee records/                                     (the printed numbers, with sources)
   hf upload OWNER/NAME sida-digits/          (your own command: nothing is uploaded here)
 

@@ -1,0 +1,91 @@
+"""Values of a generator for the leaderboard of a benchmark on the Hugging Face Hub: ``.eval_results/sida.yaml``.
+
+Source: huggingface/hub-docs:docs/hub/eval-results.md; the types are those of huggingface_hub.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult
+
+from eval.tables.render import terminal_text
+from sida.errors import UserError
+from sida.files.atomic import write_text
+from sida.files.text_files import yaml_text
+
+#: Place of the file in a folder for the Hub.
+PATH = ".eval_results/sida.yaml"
+_PLACE = re.compile(r"([\w.-]+/[\w.-]+):([\w.-]+)")
+
+
+def read_benchmarks(texts: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Reads ``METRIC=OWNER/DATASET:TASK``, or ``PROTOCOL/METRIC=...``: data set and task by metric.
+
+    Raises:
+        UserError: Not of that form.
+    """
+    found = {}
+    for metric, text in texts.items():
+        if not (match := _PLACE.fullmatch(text)):
+            raise UserError(
+                f"--benchmark {metric}={text}", "is not METRIC=OWNER/DATASET:TASK", "name data set and task"
+            )
+        found[metric] = match[1], match[2]
+    return found
+
+
+def benchmark_entries(results: Sequence[EvalResult], benchmarks: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
+    """Entries for benchmarks, as the Hub reads them.
+
+    Args:
+        results: Values of one generator, as ``model-index`` has them.
+        benchmarks: Data set and task by metric, or by ``PROTOCOL/METRIC``.
+
+    Raises:
+        UserError: A metric was not measured, or was under several protocols; huggingface_hub is too old.
+    """
+    if not benchmarks:
+        return []
+    try:
+        from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+    except ImportError:
+        raise UserError("--benchmark", "needs a newer huggingface_hub", "pip install -U huggingface_hub") from None
+    entries = []
+    for name, (dataset, task) in benchmarks.items():
+        protocol, _, metric = name.rpartition("/")
+        named = [result for result in results if result.metric_type == metric]
+        named = [result for result in named if protocol in ("", _arguments(result)["protocol"])]
+        if len(named) != 1:
+            known = [f"{_arguments(result)['protocol']}/{result.metric_type}" for result in named or results]
+            fault = "was measured more than once" if named else "was not measured for this generator"
+            raise UserError(f"--benchmark {name}", fault, f"name one of {', '.join(known) or 'a measured generator'}")
+        result, about = named[0], _arguments(named[0])
+        entries.append(
+            EvalResultEntry(
+                dataset_id=dataset, task_id=task, value=result.metric_value, date=about["date"], notes=_notes(about)
+            )
+        )
+    return eval_result_entries_to_yaml(entries)
+
+
+def write_entries(folder: Path, entries: list[dict[str, Any]]) -> None:
+    """Writes the entries into a folder for the Hub; nothing without entries."""
+    if entries:
+        (folder / PATH).parent.mkdir()
+        write_text(folder / PATH, yaml_text(entries))
+
+
+def _arguments(result: EvalResult) -> dict[str, Any]:
+    return result.metric_args or {}
+
+
+def _notes(about: Mapping[str, Any]) -> str:
+    """What decides the value, and what its spread covers."""
+    spread = "" if about["std"] is None else f", standard deviation over trials {about['std']}"
+    return terminal_text(
+        f"self-reported; mean of {about['trials']} trials of {about['images']:,} images{spread}; NFE {about['nfe']}; "
+        f"protocol {about['protocol']} of sida-repro, identity {about['identity_sha256']}; "
+        f"networks that the generator met: {about['saw']}"
+    )
