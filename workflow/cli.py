@@ -13,7 +13,7 @@ GROUPS = {
     "score a generator": {
         "score": "eval.commands.scores:SCORE",
         "table": "eval.commands.scores:TABLE",
-        "cite": "eval.commands.scores:CITE",
+        "cite": "workflow.commands.cite:CITE",
         "reference": "eval.commands.scores:REFERENCE",
     },
     "own pictures": {

@@ -242,43 +242,6 @@ TABLE = Verb(
 )
 
 
-#: Keys that any use of this suite cites: methods and teachers, metrics.
-_ALWAYS = (
-    "zhou2024sida", "zhou2024sid", "zheng2024gdd", "karras2022edm", "karras2024edm2",
-    "heusel2017fid", "salimans2016is", "kynkaanniemi2019pr", "stein2023fddinov2", "parmar2021cleanfid",
-)  # fmt: skip
-
-
-def _cite_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options."""
-    parser.add_argument("names", nargs="*", metavar="NAME", help="tables (layouts) or keys of entries")
-
-
-def _cite(args: argparse.Namespace) -> int:
-    """Prints the entries."""
-    from eval.results.published import SUITE, bibliography, references
-    from eval.tables.build import make_table
-    from eval.tables.latex import cited_keys
-
-    keys = [] if args.names else [SUITE, *_ALWAYS]
-    for name in args.names:
-        keys += [name] if name in references() else [SUITE, *cited_keys(make_table(name, mode="paper"))]
-    print(bibliography(keys), end="")
-    return 0
-
-
-CITE = Verb(
-    "Print BibTeX entries: of this suite with its papers and metrics, or of the rows of a table.",
-    """examples:
-  sida cite                 (this suite, SiD, SiDA, GDD, their teachers, and the metrics)
-  sida cite table1          (the rows of Table 1, and this suite)
-  sida cite yin2024dmd2     (one entry, by its key)
-""",
-    _cite_arguments,
-    _cite,
-)
-
-
 def _reference_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     source = parser.add_mutually_exclusive_group(required=True)

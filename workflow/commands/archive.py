@@ -48,7 +48,7 @@ def show_results(preset: Preset, wanted: str | None = None) -> None:
     from eval.results.summary import measurements_file
     from eval.tables.render import terminal_text, to_terminal
 
-    results = _measured_folder(preset) or Path(preset.results)
+    results = measured_folder(preset) or Path(preset.results)
     tables = list(preset.layouts["tables"])
     name = wanted or next(iter(tables), "")
     if not tables:
@@ -70,7 +70,7 @@ def show_results(preset: Preset, wanted: str | None = None) -> None:
             print(f"{label:<9} {results / file}")
 
 
-def _measured_folder(preset: Preset) -> Path | None:
+def measured_folder(preset: Preset) -> Path | None:
     """Folder with a preset's measurements: its results, else its stored results; None without any."""
     from eval.results.summary import measurements_file
 
@@ -205,7 +205,7 @@ def _measurements(source: str) -> tuple[Measurements, Mapping[str, SheetRow]]:
     if measurements_file(source).is_file():
         return load_measurements(source), {}
     preset = Preset.load(find_preset(source))
-    if (results := _measured_folder(preset)) is None:
+    if (results := measured_folder(preset)) is None:
         raise UserError(source, "has no results", f"run it: sida run {source}")
     return load_measurements(results), preset.runs
 
