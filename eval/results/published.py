@@ -49,11 +49,11 @@ _KINDS = {
     "fid": "frechet", "fd-dinov2": "frechet", "is": "inception_score", "precision": "precision", "recall": "recall",
 }  # fmt: skip
 _TEACHERS = ("VP-EDM", "EDM2")
-#: Columns that are taken as they are.
+#: Columns that are taken as they are, and those that a file may lack.
 _AS_PRINTED = (
-    "id", "source", "row_label", "method", "dataset", "nfe", "metric", "std", "notes", "literal", "resolution",
-    "conditioning", "model_size",
+    "id", "source", "row_label", "method", "dataset", "nfe", "metric", "std", "notes", "literal",
 )  # fmt: skip
+_ABOUT = ("model_size", "resolution", "conditioning", "teacher", "data", "date", "address")
 
 
 #: Networks of quoted metrics.
@@ -91,6 +91,12 @@ class Published:
         text: The value exactly as printed, trailing zeros included.
         std: The printed standard deviation or an empty string.
         own: Whether the authors of the printing paper measured the number.
+        model_size: Size of the network; empty if not said.
+        resolution, conditioning: Of the images, such as ``32x32`` and ``class-conditional``.
+        teacher: Teacher or start of the training; empty if not said.
+        data: Whether the training sees real images, ``yes`` or ``no``; empty if not said.
+        date: Year, or year and month, of the paper or page; empty if not said.
+        address: Place where the number was read.
         protocol: Protocol of ``config/protocols``; empty if the number was measured under another protocol.
         lowest_of: Number of runs of which the number is the lowest value (difference 83); 0 for a mean.
     """
@@ -109,9 +115,13 @@ class Published:
     literal: str
     protocol: str = ""
     lowest_of: int = 0
+    model_size: str = ""
     resolution: str = ""
     conditioning: str = ""
-    model_size: str = ""
+    teacher: str = ""
+    data: str = ""
+    date: str = ""
+    address: str = ""
 
     @property
     def value(self) -> float:
@@ -199,6 +209,7 @@ def _published(record: Mapping[str, str]) -> Published:
     if teacher and f"{protocol}-uniform" in protocols():
         protocol += "-uniform"
     printed: dict[str, Any] = {name: record[name] for name in _AS_PRINTED}
+    printed |= {name: record.get(name, "") for name in _ABOUT}
     return Published(
         **printed,
         text=record["value"],

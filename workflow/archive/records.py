@@ -107,7 +107,7 @@ def printed_records(numbers: Iterable[Published], date: str) -> Iterator[dict[st
                 "source_organization_name": printed_in,
                 "evaluator_relationship": "first_party" if all(number.own for number in row) else "other",
             },
-            about={"method": first.method, "nfe": first.nfe},
+            about={"method": first.method, "nfe": first.nfe, "teacher": first.teacher},
             library={},
             version=_UNKNOWN,
             results=[_printed_result(number) for number in row],
@@ -209,7 +209,7 @@ def _measured_result(measured: Measurements, run: str, key: str) -> dict[str, An
 
 def _printed_result(number: Published) -> dict[str, Any]:
     details = {"as_printed": number.literal or number.text, PRINTED: number.text, PRINTED_STD: number.std}
-    details |= {"notes": number.notes}
+    details |= {"address": number.address, "notes": number.notes}
     details |= {"id": number.id, "protocol": number.protocol, "measured_by_authors": str(number.own).lower()}
     higher = number.metric.lower() in HIGHER_IS_BETTER
     return {
