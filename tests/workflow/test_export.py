@@ -178,7 +178,7 @@ def test_a_benchmark_gets_an_entry_by_the_hubs_own_types_and_none_is_the_default
     place = "digits/fd=some-one/one.step:digits_fd"
     command("export", network.parent, *to, out, "--benchmark", place)
     (entry,) = yaml.safe_load((out / ".eval_results/sida.yaml").read_text())
-    # All keys of the format, by huggingface/hub-docs:docs/hub/eval-results.md.
+    # All keys of the format, by huggingface/hub-docs:eval_results.yaml.
     assert entry.keys() <= {"dataset", "value", "verifyToken", "date", "source", "notes"}
     assert entry["dataset"] == {"id": "some-one/one.step", "task_id": "digits_fd"}
     (parsed,) = hub.parse_eval_result_entries([entry])

@@ -1,6 +1,6 @@
 """Values of a generator for the leaderboard of a benchmark on the Hugging Face Hub: ``.eval_results/sida.yaml``.
 
-Source: huggingface/hub-docs:docs/hub/eval-results.md; the types are those of huggingface_hub.
+Source: huggingface/hub-docs:eval_results.yaml; the types are those of huggingface_hub.
 """
 
 import re
