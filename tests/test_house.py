@@ -39,7 +39,7 @@ FLOORS = {
     "workflow": (
         {"archive", "cli", "preset"},
         {"checks", "planning"},
-        {"rehearsal"},
+        {"checklist", "rehearsal"},
         {"commands"},
         {"launch", "start"},
     ),

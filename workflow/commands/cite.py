@@ -49,8 +49,8 @@ def _checklist(args: argparse.Namespace) -> int:
     """Prints or writes the answers for a table."""
     from sida.files.atomic import json_text, write_files
     from sida.files.text_files import with_hash
-    from workflow.archive.checklist import Checklist
-    from workflow.archive.checklist_text import to_latex, to_markdown
+    from workflow.checklist.facts import Checklist
+    from workflow.checklist.text import to_latex, to_markdown
     from workflow.commands.archive import measured_folder, table_of
     from workflow.preset import Preset
     from workflow.preset.files import find_preset

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from eval.tables.latex import escape
 from eval.tables.render import markdown, markdown_cell, template
-from workflow.archive.checklist import Answer
+from workflow.checklist.facts import Answer
 
 #: Longest and shortest text, in characters, by which the widths of columns are shared.
 _LEAST, _MOST = 8, 60
