@@ -130,6 +130,17 @@ def test_printed_numbers_keep_digits_and_source_and_no_two_generators_share_a_re
     assert "arXiv 2410.14919v2, table1" in {number.source for number in numbers}
 
 
+def test_a_training_goes_out_by_the_hash_of_its_network(tmp_path):
+    out, network = tmp_path / "out", STORED / "students/sida-a1.0"
+    command("export", network, *WORDS, out, "--origin", "A group")
+    (path,) = out.rglob("*.json")
+    assert read_numbers(path).runs == ["sida-a1.0"]
+    other = tmp_path / "results/demo/students/x"
+    other.mkdir(parents=True)
+    (other / "network.safetensors").write_bytes(b"x")
+    refused(f"{other}: was not measured", command, "export", other, *WORDS, tmp_path / "no", "--origin", "A group")
+
+
 def test_a_record_joins_a_table(records, tmp_path):
     path = next(path for path in (records / "own").rglob("*.json") if "sida-a1.0" in path.parts)
     assert "sida-a1.0 (A group)" in command("table", "main", "--add", path)

@@ -144,7 +144,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     run = (
         "folder of a training, network file, or a generator of your own (module:function, TorchScript file); with "
-        "--to eee a file of sida score, a results folder, a study with results, or `published`"
+        "--to eee also a file of sida score, a results folder, a study with results, or `published`"
     )
     parser.add_argument("run", metavar="RUN", help=run)
     parser.add_argument("--row", type=existing("--row"), metavar="FILE", help="sida score --out of your own generator")
@@ -194,9 +194,9 @@ def _write_records(args: argparse.Namespace, out: Path) -> None:
 
 
 def _measurements(source: str) -> tuple[Measurements, Mapping[str, SheetRow]]:
-    """Measurements of a file of ``sida score``, a results folder, or a study by its name, whose sheet comes along."""
+    """Measurements of a file of ``sida score``, a training, a results folder, or a study, whose sheet comes along."""
     from eval.results.exchange import read_numbers
-    from eval.results.summary import load_measurements, measurements_file
+    from eval.results.summary import Measurements, load_measurements, measured_in, measurements_file
     from workflow.preset import Preset
     from workflow.preset.files import find_preset
 
@@ -204,6 +204,13 @@ def _measurements(source: str) -> tuple[Measurements, Mapping[str, SheetRow]]:
         return read_numbers(source), {}
     if measurements_file(source).is_file():
         return load_measurements(source), {}
+    if (network := Path(source, "network.safetensors")).is_file():
+        # The results folder of results/demo/students/x; a network is told by its hash, as on its card.
+        measured, digest = measured_in(network.resolve().parents[2]), sha256_file(network)
+        lines = [line for line in measured.rows if line.network_sha256 == digest]
+        if not lines:
+            raise UserError(source, "was not measured", "measure it, or name its score: sida score --out row.json")
+        return Measurements(lines, measured.source), {}
     preset = Preset.load(find_preset(source))
     if (results := measured_folder(preset)) is None:
         raise UserError(source, "has no results", f"run it: sida run {source}")
