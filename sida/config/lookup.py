@@ -198,7 +198,7 @@ def refusal(name: str) -> str:
 
 def source_file(name: str) -> str | None:
     """The file that importing ``module:object`` would run, or None; found without running anything."""
-    places, spec = [str(Path.cwd()), *sys.path], None
+    places, spec = [*sys.path, str(Path.cwd())], None
     for part in name.partition(":")[0].split("."):
         spec = importlib.machinery.PathFinder.find_spec(part, places)
         if spec is None:
@@ -246,9 +246,9 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
         raise UserError(where, f"'{name}' {refusal(name)}")
     place, _, attribute = name.partition(":")
     here = str(Path.cwd())
-    # `python -m` looks into the working folder, a console script does not.
-    if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)
+    # The working folder comes last, and only for permitted code: a file there named as a library is not imported.
+    if not is_ours(name) and here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
     try:
         module = importlib.import_module(place)
     except (Exception, SystemExit) as error:
