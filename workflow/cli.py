@@ -27,6 +27,7 @@ GROUPS = {
         "run": "workflow.commands.run:RUN",
         "show": "workflow.commands.archive:SHOW",
         "check": "workflow.commands.check:CHECK",
+        "board": "eval.commands.board:BOARD",
         "verify": "workflow.commands.archive:VERIFY",
     },
     "training": {

@@ -49,10 +49,11 @@ _KINDS = {
     "fid": "frechet", "fd-dinov2": "frechet", "is": "inception_score", "precision": "precision", "recall": "recall",
 }  # fmt: skip
 _TEACHERS = ("VP-EDM", "EDM2")
-#: Columns that are taken as they are.
+#: Columns that are taken as they are, and those that a file may lack.
 _AS_PRINTED = (
     "id", "source", "row_label", "method", "dataset", "nfe", "metric", "std", "notes", "literal",
 )  # fmt: skip
+_ABOUT = ("model_size", "resolution", "conditioning", "teacher", "data", "date", "address")
 
 
 #: Networks of quoted metrics.
@@ -90,6 +91,12 @@ class Published:
         text: The value exactly as printed, trailing zeros included.
         std: The printed standard deviation or an empty string.
         own: Whether the authors of the printing paper measured the number.
+        model_size: Size of the network; empty if not said.
+        resolution, conditioning: Of the images, such as ``32x32`` and ``class-conditional``.
+        teacher: Teacher or start of the training; empty if not said.
+        data: Whether the training sees real images, ``yes`` or ``no``; empty if not said.
+        date: Year, or year and month, of the paper or page; empty if not said.
+        address: Place where the number was read.
         protocol: Protocol of ``config/protocols``; empty if the number was measured under another protocol.
         lowest_of: Number of runs of which the number is the lowest value (difference 83); 0 for a mean.
     """
@@ -108,6 +115,13 @@ class Published:
     literal: str
     protocol: str = ""
     lowest_of: int = 0
+    model_size: str = ""
+    resolution: str = ""
+    conditioning: str = ""
+    teacher: str = ""
+    data: str = ""
+    date: str = ""
+    address: str = ""
 
     @property
     def value(self) -> float:
@@ -185,6 +199,7 @@ def _published(record: Mapping[str, str]) -> Published:
     if teacher and f"{protocol}-uniform" in protocols():
         protocol += "-uniform"
     printed: dict[str, Any] = {name: record[name] for name in _AS_PRINTED}
+    printed |= {name: record.get(name, "") for name in _ABOUT}
     return Published(
         **printed,
         text=record["value"],
@@ -286,6 +301,21 @@ def agreement(measured: Estimate, published: Published, trainings: int = 0) -> A
         error = math.sqrt(own + float(published.std) ** 2 / PUBLISHED_TRIALS)
         return Agreement(difference, max(3 * error, 0.01 * abs(published.value)), higher)
     return Agreement(difference, max(3 * math.sqrt(own), 0.02 * abs(published.value)), higher)
+
+
+def agreement_of_two(here: Estimate, there: Estimate, metric: str) -> Agreement:
+    """Compares two measurements of one network by rule EQ, without a scatter of trainings.
+
+    Args:
+        here: Mean over trials.
+        there: Mean over trials of equal identity, by another group.
+        metric: Key of the metric.
+    """
+    difference, higher = here.mean - there.mean, metric in HIGHER_IS_BETTER
+    if metric in _COARSE:
+        return Agreement(difference, _COARSE[metric], higher)
+    error = math.hypot(here.standard_error or 0.0, there.standard_error or 0.0)
+    return Agreement(difference, max(3 * error, 0.01 * abs(there.mean)), higher)
 
 
 #: Key of this suite.
