@@ -41,6 +41,7 @@ GROUPS = {
         "convert": "sida.cli.networks:CONVERT",
         "info": "sida.cli.networks:INFO",
         "export": "workflow.commands.archive:EXPORT",
+        "crate": "workflow.commands.crate:CRATE",
     },
 }
 _STEPS = ("measure", "collect", "claims", "figure", "page", "paper")

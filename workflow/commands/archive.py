@@ -244,6 +244,8 @@ def _manifest_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _manifest(args: argparse.Namespace) -> None:
     """Writes the manifest."""
+    from workflow.archive.verify import is_unlisted
+
     folder = Path(args.folder)
     if not folder.is_dir():
         raise UserError(folder, "no such results folder", "run the preset first")
@@ -256,6 +258,7 @@ def _manifest(args: argparse.Namespace) -> None:
         and path.resolve() != out
         and not path.name.startswith(".")
         and not skipped & set(path.relative_to(folder).parts[:-1])
+        and not is_unlisted(str(path.relative_to(folder)))
     ]
     preset = load_spec(args.preset, "--preset") if args.preset else None
     facts = {str(p.relative_to(folder)): {"sha256": sha256_file(p), "bytes": p.stat().st_size} for p in files}
