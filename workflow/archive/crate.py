@@ -33,6 +33,8 @@ _PROFILES = {
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": ("Workflow RO-Crate", "1.0"),
 }
 _TERMS = "https://w3id.org/ro/terms/workflow-run/context"
+#: RO-Crate wants a licence, and takes a text.
+_NO_LICENCE = "not stated by the maker of these results"
 _SNAKEFILE, _RULES = "Snakefile", "workflow/rules/"
 #: Folders of the settings of jobs, and of the records of downloads.
 _INPUTS = ("specs/", "assets/")
@@ -47,7 +49,7 @@ def write_crate(folder: str | Path, license: str = "") -> int:
 
     Args:
         folder: ``results/<preset>`` with its manifest.
-        license: Address of the licence of the results; empty names none.
+        license: Address or name of the licence of the results; empty says that none is stated.
 
     Raises:
         UserError: rocrate is not installed, there is no manifest, a file is not the one that the manifest lists, or the
@@ -92,8 +94,9 @@ def _describe_root(crate: ROCrate, name: str, manifest: Mapping[str, Any], licen
         f"Results of the preset {preset.get('preset') or name} of sida-repro, with a hash of each file."
     )
     root["datePublished"] = manifest["environment"]["date"]
-    if license:
-        root["license"] = license
+    is_address = license.startswith(("https://", "http://"))
+    named = {"@type": "CreativeWork", "name": license, "description": "Licence of the results"}
+    root["license"] = _add_context(crate, license, named) if is_address else license or _NO_LICENCE
     profiles = []
     for address, (title, version) in _PROFILES.items():
         properties = {"@type": "CreativeWork", "name": title, "version": version}
@@ -112,10 +115,11 @@ def _add_workflow(crate: ROCrate, code: Mapping[str, bytes], version: str) -> En
     workflow = None
     for name, content in code.items():
         facts = {"name": name, "version": version, "sha256": hashlib.sha256(content).hexdigest()}
+        facts["encodingFormat"] = "text/x-snakemake"
         if name == _SNAKEFILE:
             workflow = crate.add_workflow(dest_path=name, properties=facts, main=True, lang="snakemake")
         else:
-            crate.add_file(dest_path=name, properties={**facts, "encodingFormat": "text/x-snakemake"})
+            crate.add_file(dest_path=name, properties=facts)
     assert workflow is not None
     return workflow
 
@@ -151,11 +155,11 @@ def _add_run(
         "description": "; ".join(
             filter(None, [manifest["command"], *(f"{key} {value}" for key, value in facts.items() if value)])
         ),
-        "endTime": environment["date"],
+        "endTime": environment["date"].replace("Z", "+00:00"),
     }
     run = _add_context(crate, "#run", properties)
     run["instrument"], run["object"], run["result"] = workflow, list(inputs), list(results)
-    crate.root_dataset["mentions"] = [run]
+    crate.root_dataset["mentions"] = run
 
 
 def _workflow_files(version: str) -> dict[str, bytes]:

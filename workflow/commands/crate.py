@@ -8,7 +8,9 @@ from sida.cli.main import Verb, existing
 def _arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("folder", type=existing(), help="results folder of a finished run")
-    parser.add_argument("--license", default="", metavar="ADDRESS", help="address of the licence of the results")
+    parser.add_argument(
+        "--license", default="", metavar="ADDRESS", help="address or name of the licence of the results"
+    )
 
 
 def _crate(args: argparse.Namespace) -> int:
