@@ -21,12 +21,14 @@ from sida.errors import UserError
 from sida.files.atomic import json_text, read_hashed_json, sha256_file, write_files
 from sida.files.text_files import parse_json, read_text
 from sida.machine import code_version
-from workflow.archive.verify import CRATE, MANIFEST
 
 if TYPE_CHECKING:
     from rocrate.model.entity import Entity
     from rocrate.rocrate import ROCrate
 
+#: Files of a results folder: the manifest, the crate, and the code of the run beside it.
+MANIFEST, CRATE = "manifest.json", "ro-crate-metadata.json"
+CODE = re.compile(r"Snakefile|workflow/rules/[^/]+\.smk")
 _PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": ("Process Run Crate", "0.5"),
     "https://w3id.org/ro/wfrun/workflow/0.5": ("Workflow Run Crate", "0.5"),

@@ -25,13 +25,10 @@ from sida.files.ordinary import walk_below
 from sida.files.tensors import read_tensor_header, verify_tensors
 from sida.files.text_files import HASH_KEY, is_hashed, parse_json, read_text
 from sida.sampling.store import intact_png
+from workflow.archive.crate import CODE, CRATE, MANIFEST
 
-MANIFEST = "manifest.json"
 #: Files that may be missing in the manifest: they change while a workflow runs, or are made after the manifest.
 UNLISTED = re.compile(r"((.*/)?(state|logs)/.*|(.*/)?\.[^/]*(/.*)?|manifest\.json|ro-crate-metadata\.json)")
-#: The crate, and the code of the run beside it (`sida crate`).
-CRATE = "ro-crate-metadata.json"
-_CODE = re.compile(r"Snakefile|workflow/rules/[^/]+\.smk")
 #: Largest number of files and folders in a results folder.
 MOST_FILES = 500_000
 _NETWORK = "network.safetensors"
@@ -256,7 +253,7 @@ def verify(folder: str | Path) -> Report:
 
 def is_unlisted(name: str) -> bool:
     """Whether a file may be missing in the manifest; the crate lists the code of the run."""
-    return bool(UNLISTED.fullmatch(name) or _CODE.fullmatch(name))
+    return bool(UNLISTED.fullmatch(name) or CODE.fullmatch(name))
 
 
 def check_crate(report: Report, hashes: Mapping[str, str], listed: Set[str]) -> None:
@@ -284,7 +281,7 @@ def check_crate(report: Report, hashes: Mapping[str, str], listed: Set[str]) -> 
             for name in sorted(listed - described.keys()):
                 report.fault(name, "is unknown to the crate; make the crate again (sida crate)")
     for name in hashes:
-        if _CODE.fullmatch(name) and name not in described:
+        if CODE.fullmatch(name) and name not in described:
             report.fault(name, "is code that no crate lists; remove it")
 
 

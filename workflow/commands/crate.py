@@ -15,11 +15,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _crate(args: argparse.Namespace) -> int:
     """Writes the crate."""
-    from workflow.archive.crate import write_crate
-    from workflow.archive.verify import CRATE
+    from workflow.archive import crate
 
-    count = write_crate(args.folder, args.license)
-    print(f"{args.folder}/{CRATE}: {count} files")
+    count = crate.write_crate(args.folder, args.license)
+    print(f"{args.folder}/{crate.CRATE}: {count} files")
     return 0
 
 
