@@ -98,6 +98,6 @@ lock: $(STAMP) ## resolve requirements/*.in again into their .lock (needs the ne
 	@$(COMPILE) --universal $(UPGRADE) requirements/audit.in -o requirements/audit.lock
 	@$(COMPILE) --python-platform x86_64-manylinux_2_28 $(UPGRADE) requirements/oldest.in -o requirements/oldest.lock
 
-clean: ## remove results and caches (keeps .venv and the published numbers)
-	@find results -mindepth 1 ! -path "results/published*" -delete
+clean: ## remove results and caches (keeps .venv, the published numbers and the board)
+	@find results -mindepth 1 ! -path "results/published*" ! -path "results/board*" -delete
 	@rm -rf .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis

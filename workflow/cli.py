@@ -27,6 +27,7 @@ GROUPS = {
         "run": "workflow.commands.run:RUN",
         "show": "workflow.commands.archive:SHOW",
         "check": "workflow.commands.check:CHECK",
+        "board": "eval.commands.board:BOARD",
         "verify": "workflow.commands.archive:VERIFY",
     },
     "training": {
@@ -40,6 +41,7 @@ GROUPS = {
         "convert": "sida.cli.networks:CONVERT",
         "info": "sida.cli.networks:INFO",
         "export": "workflow.commands.archive:EXPORT",
+        "crate": "workflow.commands.crate:CRATE",
     },
 }
 _STEPS = ("measure", "collect", "claims", "figure", "page", "paper")

@@ -313,6 +313,21 @@ def agreement(measured: Estimate, published: Published, trainings: int = 0) -> A
     return Agreement(difference, max(3 * math.sqrt(own), 0.02 * abs(published.value)), higher)
 
 
+def agreement_of_two(here: Estimate, there: Estimate, metric: str) -> Agreement:
+    """Compares two measurements of one network by rule EQ, without a scatter of trainings.
+
+    Args:
+        here: Mean over trials.
+        there: Mean over trials of equal identity, by another group.
+        metric: Key of the metric.
+    """
+    difference, higher = here.mean - there.mean, metric in HIGHER_IS_BETTER
+    if metric in _COARSE:
+        return Agreement(difference, _COARSE[metric], higher)
+    error = math.hypot(here.standard_error or 0.0, there.standard_error or 0.0)
+    return Agreement(difference, max(3 * error, 0.01 * abs(there.mean)), higher)
+
+
 #: Key of this suite.
 SUITE = "sida_repro"
 _ENTRY = re.compile(r"^@\w+\{([\w-]+),(.*?)\}\n(?=\n|@|\Z)", re.MULTILINE | re.DOTALL)

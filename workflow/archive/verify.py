@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from eval.results.csv_files import csv_text, parse_csv, read_csv
 from eval.results.measurements import long_rows, read_measurement
@@ -22,20 +23,20 @@ from sida.errors import Progress, UserError, one_line
 from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
 from sida.files.ordinary import walk_below
 from sida.files.tensors import read_tensor_header, verify_tensors
-from sida.files.text_files import HASH_KEY, is_hashed, read_text
+from sida.files.text_files import HASH_KEY, is_hashed, parse_json, read_text
 from sida.sampling.store import intact_png
+from workflow.archive.crate import CODE, CRATE, MANIFEST
 
-MANIFEST = "manifest.json"
 #: Files that may be missing in the manifest: they change while a workflow runs, or are made after the manifest.
-UNLISTED = re.compile(r"((.*/)?(state|logs)/.*|(.*/)?\.[^/]*(/.*)?|manifest\.json)")
+UNLISTED = re.compile(r"((.*/)?(state|logs)/.*|(.*/)?\.[^/]*(/.*)?|manifest\.json|ro-crate-metadata\.json)")
 #: Largest number of files and folders in a results folder.
 MOST_FILES = 500_000
 _NETWORK = "network.safetensors"
 _MEASUREMENTS = ("measurements.csv", "measurements.csv.gz")
 _TRIAL = re.compile(r"measurements/[^/]+/trial-\d+\.json")
 _STATE = re.compile(r"(.*/)?state/state-\d+\.json")
-#: JSON without a hash: specs, and records of downloads.
-_NO_HASH = re.compile(r"(specs|assets)/.*\.json|samples/.*/dataset\.json")
+#: JSON without a hash: specs, records of downloads, and the crate.
+_NO_HASH = re.compile(r"(specs|assets)/.*\.json|samples/.*/dataset\.json|ro-crate-metadata\.json")
 #: Errors of code that reads content of another form.
 _UNUSABLE = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError)
 
@@ -154,7 +155,7 @@ def check_manifest(report: Report, hashes: dict[str, str]) -> set[str]:
             else:
                 report.counts["files as the manifest lists them"] += 1
         for name in hashes:
-            if name not in listed and not UNLISTED.fullmatch(name):
+            if name not in listed and not is_unlisted(name):
                 report.fault(name, "is unknown to the manifest; remove it, or make the manifest again (sida manifest)")
     return listed
 
@@ -242,11 +243,46 @@ def verify(folder: str | Path) -> Report:
     listed = check_manifest(report, hashes)
     known = own | listed | {fault.split(": ")[0] for fault in report.faults}
     for name in hashes:
-        if name not in known and not UNLISTED.fullmatch(name):
+        if name not in known and not is_unlisted(name):
             report.remark(name, "no hash: written by hand or by another program, and listed nowhere")
     check_parents(report, hashes)
     check_numbers(report, hashes)
+    check_crate(report, hashes, listed)
     return report
+
+
+def is_unlisted(name: str) -> bool:
+    """Whether a file may be missing in the manifest; the crate lists the code of the run."""
+    return bool(UNLISTED.fullmatch(name) or CODE.fullmatch(name))
+
+
+def check_crate(report: Report, hashes: Mapping[str, str], listed: Set[str]) -> None:
+    """Compares the files of the folder with its crate.
+
+    Args:
+        report: Report for the faults.
+        hashes: SHA-256 of each file of the folder.
+        listed: Files that the manifest lists.
+    """
+    described: dict[str, str] = {}
+    if CRATE in hashes:
+        with report.checking(CRATE):
+            graph = parse_json(read_text(report.folder / CRATE), CRATE)["@graph"]
+            described = {unquote(entity["@id"]): str(entity["sha256"]) for entity in graph if "sha256" in entity}
+            for name, digest in described.items():
+                if "://" in name:
+                    report.counts["downloads that the crate names, which are not compared"] += 1
+                elif name not in hashes:
+                    report.fault(name, "is missing; the crate lists it")
+                elif hashes[name] != digest:
+                    report.fault(name, "is not the file that the crate lists; make the crate again (sida crate)")
+                else:
+                    report.counts["files as the crate lists them"] += 1
+            for name in sorted(listed - described.keys()):
+                report.fault(name, "is unknown to the crate; make the crate again (sida crate)")
+    for name in hashes:
+        if CODE.fullmatch(name) and name not in described:
+            report.fault(name, "is code that no crate lists; remove it")
 
 
 def check_numbers(report: Report, names: Collection[str]) -> None:

@@ -267,6 +267,8 @@ def _manifest_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _manifest(args: argparse.Namespace) -> None:
     """Writes the manifest."""
+    from workflow.archive.crate import CODE, CRATE
+
     folder = Path(args.folder)
     if not folder.is_dir():
         raise UserError(folder, "no such results folder", "run the preset first")
@@ -279,6 +281,8 @@ def _manifest(args: argparse.Namespace) -> None:
         and path.resolve() != out
         and not path.name.startswith(".")
         and not skipped & set(path.relative_to(folder).parts[:-1])
+        and path != folder / CRATE
+        and not CODE.fullmatch(str(path.relative_to(folder)))
     ]
     preset = load_spec(args.preset, "--preset") if args.preset else None
     facts = {str(p.relative_to(folder)): {"sha256": sha256_file(p), "bytes": p.stat().st_size} for p in files}

@@ -1,0 +1,46 @@
+"""The verb ``board``: checks the rows that others sent, and writes the board as a page."""
+
+import argparse
+from pathlib import Path
+
+from eval.commands._options import output
+from sida.cli.main import Verb
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    page = output("OUT", ".html")
+    parser.add_argument(
+        "out", nargs="?", type=page, metavar="PAGE", help="page to write (.html); without it, check alone"
+    )
+    parser.add_argument("--sent", metavar="FOLDER", help="rows that were sent (default: results/board of the checkout)")
+
+
+def _board(args: argparse.Namespace) -> int:
+    """Checks the rows, and writes the page."""
+    from eval.report.board import SENT, read_sent, sent_rows
+    from eval.report.board_page import write_board
+    from sida.errors import UserError
+
+    folder = SENT if args.sent is None else Path(args.sent)
+    if args.sent is not None and not folder.is_dir():
+        raise UserError(folder, "no such folder", "name the folder with a folder for each row")
+    sent = read_sent(folder)
+    print(f"{folder}: {len(sent)} row{'s' * (len(sent) != 1)}, all of them checked")
+    for row in sent_rows(sent):
+        print(f"  {row.generator}: {row.metric} {row.text}, {row.certainty} ({row.origin})")
+    if args.out:
+        print(f"{args.out}: {write_board(args.out, folder)} numbers")
+    return 0
+
+
+BOARD = Verb(
+    "Check rows that others sent, and write the board of printed and sent numbers as a page.",
+    """examples:
+  sida board                                (checks results/board, as CI does)
+  sida board board.html                     (one page, sorted and filtered in the browser)
+  sida board --sent mine/                   (checks a folder before it is sent; see docs/board.md)
+""",
+    _arguments,
+    _board,
+)

@@ -1,0 +1,329 @@
+"""The board: printed numbers of generators, and rows that others send to ``results/board``.
+
+:func:`rank_groups` puts rows together that :func:`comparable` allows to stand side by side; a row of an unknown
+protocol stands alone. The code that reads a row of a table reads the rows that others send.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from eval.measuring.protocol import load_protocol
+from eval.results.exchange import read_numbers
+from eval.results.identity import Identity, barred, comparable, lacks_digest
+from eval.results.published import HIGHER_IS_BETTER, PUBLISHED, Published, agreement_of_two, load_published
+from eval.results.sheet import seen_by
+from eval.results.summary import Measurements
+from sida.config.settings import Pattern, Settings, from_mapping, load_yaml
+from sida.errors import UserError
+from sida.files.ordinary import walk_below
+from sida.methods.method import Saw
+from sida.methods.registry import METHODS
+
+#: Folder of the rows that others send.
+SENT = PUBLISHED.parent / "board"
+#: File with what a row cannot say of itself, beside the row.
+ABOUT = "about.yaml"
+#: Most files of a folder of rows.
+MOST_FILES = 10_000
+_SHA = r"([0-9a-f]{64})?"
+_TEXT = r"[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*"
+#: Printed metrics of images; papers' settings and times are printed as well.
+_OF_IMAGES = ("FID", "FD-DINOv2", "CLIP-FID", "FDr3", "FDr6", "SW-r14", "IS", "precision", "recall")
+_NAMES = {name.lower().replace("-", "_"): name for name in _OF_IMAGES}
+#: Rows of the papers' tables are those of the papers' own generators; the month of arXiv 2410.14919.
+_TABLES = {"date": "2024-10", "address": "arXiv 2410.14919"}
+_DATA_SETS = {
+    "cifar10": "CIFAR-10 32×32", "ffhq64": "FFHQ 64×64", "afhqv2": "AFHQ-v2 64×64", "imagenet64": "ImageNet 64×64",
+    "imagenet256": "ImageNet 256×256", "imagenet512": "ImageNet 512×512",
+}  # fmt: skip
+
+_TEACHERS = {"edm": "EDM", "edm2": "EDM2"}
+
+Certainty = Literal["authors", "quoted", "self-reported", "reproduced", "not reproduced"]
+#: Meaning of each certainty, for readers.
+CERTAINTIES: dict[Certainty, str] = {
+    "authors": "printed, read at the authors' own place",
+    "quoted": "printed, quoted by others",
+    "self-reported": "measured by this suite's code, sent by one group",
+    "reproduced": "sent, and another group's score of equal identity agrees",
+    "not reproduced": "sent, and another group's score of equal identity differs",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class About(Settings):
+    """``about.yaml`` of a row that somebody sends.
+
+    Attributes:
+        origin: Person or group who measured, with an address.
+        generator: Name on the board; empty takes that of the row.
+        teacher: Teacher or start of the training, or `none`.
+        data: Whether the training sees real images.
+        date: Year, or year and month, of the generator's paper or page.
+        address: Place of the network or of its paper.
+        conditioning: Whether the generator takes classes; empty if the row's protocol says it.
+        network_sha256: Digest of the generator's file, for a row without one.
+    """
+
+    origin: Annotated[str, Pattern(_TEXT, "a name with an address")]
+    generator: Annotated[str, Pattern(r"[^\x00-\x1f\x7f]{0,100}", "a name of at most 100 characters")] = ""
+    teacher: Annotated[str, Pattern(_TEXT, "a name, or none")]
+    data: Literal["yes", "no"]
+    date: Annotated[str, Pattern(r"20\d\d(-(0[1-9]|1[0-2]))?", "a year or month such as 2026-11, in quotes")]
+    address: Annotated[str, Pattern(_TEXT, "an address")]
+    conditioning: Literal["", "unconditional", "class-conditional"] = ""
+    network_sha256: Annotated[str, Pattern(_SHA, "64 lower-case hexadecimal digits")] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoardRow:
+    """A number of the board.
+
+    Attributes:
+        generator: Name of the generator.
+        data_set, conditioning: Of the images.
+        nfe: Network evaluations of an image, as printed; empty or ``?`` if not said.
+        metric: Name of the metric.
+        text, spread: The number and its standard deviation, as printed or with four decimals.
+        value: The number.
+        higher: Whether higher values are better.
+        identity: Identity of the number, with the networks that the generator met.
+        teacher, data, date, address: As in :class:`About`; empty if not said.
+        certainty: A key of :data:`CERTAINTIES`.
+        origin: Who printed or measured it.
+        notes: Further facts.
+    """
+
+    generator: str
+    data_set: str
+    conditioning: str
+    nfe: str
+    metric: str
+    text: str
+    spread: str
+    value: float
+    higher: bool
+    identity: Identity
+    teacher: str
+    data: str
+    date: str
+    address: str
+    certainty: Certainty
+    origin: str
+    notes: str
+
+    @property
+    def met(self) -> list[str]:
+        """Networks that the generator met, as ``how: name``; ``none``, or ``unknown``."""
+        saw = self.identity.saw
+        if saw is None:
+            return ["unknown"]
+        ways = (f for f in dataclasses.fields(Saw) if f.name != "data")
+        return [f"{way.name}: {name}" for way in ways for name in getattr(saw, way.name)] or ["none"]
+
+
+def printed_rows() -> list[BoardRow]:
+    """Rows of the printed numbers: those of other methods, and of the SiD papers' own generators."""
+    numbers = (number for number in load_published().values() if number.metric in _OF_IMAGES)
+    found = dict.fromkeys(
+        _printed_row(number)
+        for number in numbers
+        if re.match("board-|printed-", number.id) or (number.own and re.match("table[1-7]$", number.source))
+    )
+    return list(found)
+
+
+def _printed_row(number: Published) -> BoardRow:
+    paper = not number.address
+    base = number.method.partition(",")[0].strip().lower()
+    own_data = "yes" if paper and METHODS[base].real_images else "no"
+    return BoardRow(
+        # The papers' rows of one label differ in the size of the network.
+        generator=", ".join([number.row_label, *filter(None, [number.model_size if paper else ""])]),
+        data_set=f"{number.dataset} {number.resolution.replace('x', '×')}",
+        conditioning=number.conditioning,
+        nfe=number.nfe,
+        metric=number.metric,
+        text=number.text,
+        spread=number.std,
+        value=number.value,
+        higher=number.metric.lower() in HIGHER_IS_BETTER,
+        identity=number.identity,
+        teacher=_TEACHERS.get(number.teacher, number.teacher),
+        data=own_data if paper else number.data,
+        date=_TABLES["date"] if paper else number.date,
+        address=_TABLES["address"] if paper else number.address,
+        certainty="authors" if number.own else "quoted",
+        origin="" if paper else number.source,
+        notes=number.notes,
+    )
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A row that somebody sent: its folder's name, what its sender says, and its measurements of one generator."""
+
+    name: str
+    about: About
+    measured: Measurements
+
+    @property
+    def run(self) -> str:
+        """The generator."""
+        return self.measured.runs[0]
+
+    @property
+    def network(self) -> str:
+        """Digest of the generator's file."""
+        return self.measured.of_run(self.run)[0].network_sha256 or self.about.network_sha256
+
+
+def read_sent(folder: str | Path = SENT) -> list[Sent]:
+    """Reads and checks the rows that others sent.
+
+    Args:
+        folder: Folder with a folder for each row, which holds ``about.yaml`` and one file: ``row.json`` of
+            ``sida score --out``, a record of Every Eval Ever, or the lines of ``sida score --json``.
+
+    Raises:
+        UserError: A file that does not belong there, a link, or a row that :func:`_check` refuses.
+    """
+    folder = Path(folder)
+    files: dict[str, list[str]] = {}
+    for path, entry in sorted(walk_below(folder, MOST_FILES)) if folder.is_dir() else ():
+        name, _, file = path.partition("/")
+        if not entry.is_file(follow_symlinks=False):
+            raise UserError(folder / path, "is no ordinary file", "put the file itself there")
+        if "/" in file or (not file and name != "README.md"):
+            raise UserError(folder / path, "does not lie in the folder of a row", f"put it into {folder}/NAME/")
+        if file:
+            files.setdefault(name, []).append(file)
+    return [_sent(folder / name, names) for name, names in files.items()]
+
+
+def _sent(folder: Path, names: Sequence[str]) -> Sent:
+    rows = [name for name in names if name != ABOUT]
+    if ABOUT not in names or len(rows) != 1 or not rows[0].endswith((".json", ".jsonl")):
+        holds = ", ".join(names)
+        raise UserError(folder, f"must hold {ABOUT} and one row.json, holds {holds}", "see docs/board.md")
+    about = from_mapping(About, load_yaml(folder / ABOUT), f"{folder / ABOUT}:")
+    sent = Sent(folder.name, about, read_numbers(folder / rows[0]))
+    _check(sent, folder / rows[0])
+    return sent
+
+
+def _check(sent: Sent, path: Path) -> None:
+    """Requires one generator, by its digest, with known identities, and networks that it met.
+
+    Raises:
+        UserError: One of these is missing, or contradicts this suite's protocol or what the sender says.
+    """
+    if len(sent.measured.runs) != 1:
+        raise UserError(path, f"has {len(sent.measured.runs)} generators", "send a folder for each")
+    lines = sent.measured.of_run(sent.run)
+    digests = {line.network_sha256 for line in lines} | {sent.about.network_sha256} - {""}
+    if len(digests - {""}) != 1:
+        fault = "names no network by its digest" if digests == {""} else "names two networks"
+        raise UserError(path, fault, f"score the network's file, or put network_sha256 into {ABOUT}")
+    if other := {line.origin for line in lines} - {"", sent.about.origin}:
+        raise UserError(path, f"was measured by {min(other)}, not by {sent.about.origin}", f"correct origin in {ABOUT}")
+    for line in {line.metric: line for line in lines}.values():
+        where = f"{path}: {line.metric}"
+        if not line.settings or lacks_digest(line.identity):
+            raise UserError(where, "its feature network or reference has no digest", "score it under a protocol")
+        if why := _other_protocol(line.identity, line.metric):
+            raise UserError(where, f"is not protocol '{line.protocol}' of this suite ({why})", "name another protocol")
+        if seen_by(line, None) is None:
+            raise UserError(where, "nobody says which networks the generator met", "score it with --saw")
+
+
+def _other_protocol(identity: Identity, metric: str) -> str | None:
+    """Difference from the protocol of that name of this suite, besides files; None if there is none of that name."""
+    try:
+        protocol = load_protocol(identity.protocol).identity(metric)
+    except UserError:
+        return None
+    return comparable(
+        identity, dataclasses.replace(protocol, reference=identity.reference, extractor=identity.extractor)
+    )
+
+
+def sent_rows(sent: Sequence[Sent]) -> Iterator[BoardRow]:
+    """Rows of numbers that others sent, with what another group's scores of the same network say of them."""
+    for one in sent:
+        for metric in dict.fromkeys(line.metric for line in one.measured.of_run(one.run)):
+            yield _sent_row(one, metric, sent)
+
+
+def _sent_row(one: Sent, metric: str, sent: Iterable[Sent]) -> BoardRow:
+    line, estimate = one.measured.lines(one.run, metric)[0], one.measured.estimate(one.run, metric)
+    identity = dataclasses.replace(line.identity, saw=seen_by(line, None))
+    others = {
+        other.about.origin: agreement_of_two(estimate, other.measured.estimate(other.run, metric), metric).outcome
+        for other in sent
+        if other.network == one.network
+        and _plain(other.about.origin) != _plain(one.about.origin)
+        and line.identity.seed0 is not None  # unknown seeds are not equal
+        and other.measured.has(other.run, metric)
+        and other.measured.identity(other.run, metric) == line.identity
+    }
+    certainty: Certainty = "self-reported"
+    if others:
+        certainty = "reproduced" if "agrees" in others.values() else "not reproduced"
+    checks = [f"{name}: {outcome}" for name, outcome in others.items()]
+    label, higher = metric, metric in HIGHER_IS_BETTER
+    try:
+        about = load_protocol(line.protocol).metric(metric)
+        label, higher = _NAMES.get(metric) or about.label or metric, about.better == "higher"
+    except UserError:
+        pass  # a protocol of the sender
+    return BoardRow(
+        generator=one.about.generator or one.run,
+        data_set=_DATA_SETS.get(line.protocol.partition("-")[0], line.protocol),
+        conditioning=one.about.conditioning,
+        nfe=str(line.nfe or "") + (f" (trained with {line.trained})" if line.trained else ""),
+        metric=label,
+        text=f"{estimate.mean:.4f}",
+        spread="" if estimate.std is None else f"{estimate.std:.4f}",
+        value=estimate.mean,
+        higher=higher,
+        identity=identity,
+        teacher=one.about.teacher,
+        data=one.about.data,
+        date=one.about.date,
+        address=one.about.address,
+        certainty=certainty,
+        origin=one.about.origin,
+        notes="; ".join([f"{estimate.trials} trials of {line.n:,} images", f"network {one.network[:12]}", *checks]),
+    )
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().split())
+
+
+def rank_groups(rows: Sequence[BoardRow]) -> list[list[int]]:
+    """Groups of rows whose values may be ordered, as indices; a row that may stand beside none is in no group.
+
+    Any two rows of a group have one data set and conditioning, and are comparable; a row that
+    :func:`barred` keeps from deciding anything is in no group.
+    """
+    groups: list[list[int]] = []
+    for index, row in enumerate(rows):
+        if not row.conditioning or row.identity.quoted or not row.identity.settings or barred(row.identity):
+            continue
+        for group in groups:
+            others = [rows[other] for other in group]
+            same = (row.data_set, row.conditioning) == (others[0].data_set, others[0].conditioning)
+            if same and not any(comparable(row.identity, other.identity) for other in others):
+                group.append(index)
+                break
+        else:
+            groups.append([index])
+    return [group for group in groups if len(group) > 1]

@@ -1,0 +1,190 @@
+"""A results folder as a Workflow Run RO-Crate.
+
+The crate is ``ro-crate-metadata.json`` in the folder, with the Snakefile and the rules of the run beside it: the files
+of the manifest with their hashes, the settings and downloads as inputs, the others as results of one run of the
+Snakefile. No person is named, since no file of a results folder knows one.
+
+Source: https://w3id.org/ro/wfrun/workflow/0.5 (ResearchObject/workflow-run-crate), on RO-Crate 1.1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sida.config.lookup import ROOT
+from sida.errors import UserError
+from sida.files.atomic import json_text, read_hashed_json, sha256_file, write_files
+from sida.files.text_files import parse_json, read_text
+from sida.machine import code_version
+
+if TYPE_CHECKING:
+    from rocrate.model.entity import Entity
+    from rocrate.rocrate import ROCrate
+
+#: Files of a results folder: the manifest, the crate, and the code of the run beside it.
+MANIFEST, CRATE = "manifest.json", "ro-crate-metadata.json"
+CODE = re.compile(r"Snakefile|workflow/rules/[^/]+\.smk")
+_PROFILES = {
+    "https://w3id.org/ro/wfrun/process/0.5": ("Process Run Crate", "0.5"),
+    "https://w3id.org/ro/wfrun/workflow/0.5": ("Workflow Run Crate", "0.5"),
+    "https://w3id.org/workflowhub/workflow-ro-crate/1.0": ("Workflow RO-Crate", "1.0"),
+}
+_TERMS = "https://w3id.org/ro/terms/workflow-run/context"
+#: RO-Crate wants a licence, and takes a text.
+_NO_LICENCE = "not stated by the maker of these results"
+_SNAKEFILE, _RULES = "Snakefile", "workflow/rules/"
+#: Folders of the settings of jobs, and of the records of downloads.
+_INPUTS = ("specs/", "assets/")
+_TYPES = {
+    ".json": "application/json", ".csv": "text/csv", ".md": "text/markdown", ".html": "text/html",
+    ".pdf": "application/pdf", ".png": "image/png", ".tex": "application/x-tex", ".jsonl": "application/jsonl",
+}  # fmt: skip
+
+
+def write_crate(folder: str | Path, license: str = "") -> int:
+    """Writes the crate of a results folder; returns the number of files that it describes.
+
+    Args:
+        folder: ``results/<preset>`` with its manifest.
+        license: Address or name of the licence of the results; empty says that none is stated.
+
+    Raises:
+        UserError: rocrate is not installed, there is no manifest, a file is not the one that the manifest lists, or the
+            Snakefile of the run is not known.
+    """
+    try:
+        from rocrate.rocrate import ROCrate
+    except ImportError:
+        raise UserError("rocrate", "is not installed", "pip install 'sida-repro[crate]'") from None
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        raise UserError(folder / MANIFEST, "is missing", "finish the run, or make it: sida manifest")
+    manifest = read_hashed_json(folder / MANIFEST)
+    version = str(manifest["environment"]["code_version"])
+    code = _workflow_files(version)
+    crate = ROCrate(version="1.1")
+    crate.metadata.extra_contexts.append(_TERMS)
+    _describe_root(crate, folder.resolve().name, manifest, license)
+    workflow = _add_workflow(crate, code, version)
+    listed = {**manifest["files"], MANIFEST: {"sha256": sha256_file(folder / MANIFEST)}}
+    inputs: list[Entity] = []
+    results: list[Entity] = []
+    for name, facts in sorted(listed.items()):
+        if not (folder / name).is_file() or sha256_file(folder / name) != facts["sha256"]:
+            raise UserError(folder / name, "is not the file that the manifest lists", "look closer: sida verify")
+        entity = _add_file(crate, name, facts["sha256"], (folder / name).stat().st_size)
+        (inputs if name.startswith(_INPUTS) else results).append(entity)
+        if name.startswith("assets/"):
+            inputs += _add_downloads(crate, folder / name)
+    _add_run(crate, workflow, inputs, results, manifest)
+    # The crate is last: it names the other files.
+    write_files({folder / path: content for path, content in code.items()})
+    write_files({folder / CRATE: json_text(crate.metadata.generate())})
+    return len(listed) + len(code)
+
+
+def _describe_root(crate: ROCrate, name: str, manifest: Mapping[str, Any], license: str) -> None:
+    root = crate.root_dataset
+    preset = manifest["preset"] or {}
+    root["name"] = str(preset.get("title") or preset.get("preset") or name)
+    root["description"] = (
+        f"Results of the preset {preset.get('preset') or name} of sida-repro, with a hash of each file."
+    )
+    root["datePublished"] = manifest["environment"]["date"]
+    is_address = license.startswith(("https://", "http://"))
+    named = {"@type": "CreativeWork", "name": license, "description": "Licence of the results"}
+    root["license"] = _add_context(crate, license, named) if is_address else license or _NO_LICENCE
+    profiles = []
+    for address, (title, version) in _PROFILES.items():
+        properties = {"@type": "CreativeWork", "name": title, "version": version}
+        profiles.append(_add_context(crate, address, properties))
+    root["conformsTo"] = profiles
+
+
+def _add_context(crate: ROCrate, name: str, properties: dict[str, Any]) -> Entity:
+    from rocrate.model.contextentity import ContextEntity
+
+    return crate.add(ContextEntity(crate, name, properties=properties))
+
+
+def _add_workflow(crate: ROCrate, code: Mapping[str, bytes], version: str) -> Entity:
+    """Adds the Snakefile, as what the crate is about, and its rules."""
+    workflow = None
+    for name, content in code.items():
+        facts = {"name": name, "version": version, "sha256": hashlib.sha256(content).hexdigest()}
+        facts["encodingFormat"] = "text/x-snakemake"
+        if name == _SNAKEFILE:
+            workflow = crate.add_workflow(dest_path=name, properties=facts, main=True, lang="snakemake")
+        else:
+            crate.add_file(dest_path=name, properties=facts)
+    assert workflow is not None
+    return workflow
+
+
+def _add_file(crate: ROCrate, name: str, digest: str, size: int) -> Entity:
+    kind = _TYPES.get(Path(name).suffix, "application/octet-stream")
+    properties = {"name": name, "sha256": digest, "contentSize": str(size), "encodingFormat": kind}
+    return crate.add_file(dest_path=name, properties=properties)
+
+
+def _add_downloads(crate: ROCrate, record: Path) -> list[Entity]:
+    """Adds the downloads of a record of ``sida assets fetch``, by their addresses."""
+    found = []
+    entries = parse_json(read_text(record), str(record))
+    for entry in entries if isinstance(entries, list) else []:
+        address, digest = str(entry.get("url") or ""), str(entry.get("sha256") or "")
+        if address.startswith("https://") and digest and crate.get(address) is None:
+            facts = {"name": str(entry.get("id")), "sha256": digest, "contentSize": str(entry.get("size") or "")}
+            facts = {name: text for name, text in facts.items() if text}
+            found.append(crate.add_file(address, properties=facts))
+    return found
+
+
+def _add_run(
+    crate: ROCrate, workflow: Entity, inputs: Iterable[Entity], results: Iterable[Entity], manifest: Mapping[str, Any]
+) -> None:
+    """Adds the run: the Snakefile made the results from the inputs."""
+    environment = manifest["environment"]
+    facts = {key: environment.get(key) for key in ("code_version", "device", "python", "torch", "numpy")}
+    properties = {
+        "@type": "CreateAction",
+        "name": "Run of the workflow",
+        "description": "; ".join(
+            filter(None, [manifest["command"], *(f"{key} {value}" for key, value in facts.items() if value)])
+        ),
+        "endTime": environment["date"].replace("Z", "+00:00"),
+    }
+    run = _add_context(crate, "#run", properties)
+    run["instrument"], run["object"], run["result"] = workflow, list(inputs), list(results)
+    crate.root_dataset["mentions"] = run
+
+
+def _workflow_files(version: str) -> dict[str, bytes]:
+    """The Snakefile and the rules of a version of this repository, by path.
+
+    Raises:
+        UserError: The version is not this one, and no commit of this checkout.
+    """
+    if version == code_version() and (ROOT / _SNAKEFILE).is_file():
+        paths = [ROOT / _SNAKEFILE, *sorted((ROOT / _RULES).glob("*.smk"))]
+        return {str(path.relative_to(ROOT)): path.read_bytes() for path in paths}
+    fault = f"the Snakefile of {version} is not in this checkout"
+    remedy = "use the checkout that made the results, or run the workflow again"
+    # A version with changes has more than its commit.
+    commit = re.fullmatch(r".*\+([0-9a-f]{7,40})", version)
+    if commit is None or not (ROOT / ".git").exists():
+        raise UserError(MANIFEST, fault, remedy)
+
+    def git(*words: str) -> bytes:
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, check=True).stdout
+
+    try:
+        names = git("ls-tree", "--name-only", commit[1], _SNAKEFILE, _RULES).decode().splitlines()
+        return {name: git("show", f"{commit[1]}:{name}") for name in names}
+    except (OSError, subprocess.CalledProcessError):
+        raise UserError(MANIFEST, fault, remedy) from None

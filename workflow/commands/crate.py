@@ -1,0 +1,35 @@
+"""The verb ``crate``: describes a results folder as a Workflow Run RO-Crate."""
+
+import argparse
+
+from sida.cli.main import Verb, existing
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("folder", type=existing(), help="results folder of a finished run")
+    parser.add_argument(
+        "--license", default="", metavar="ADDRESS", help="address or name of the licence of the results"
+    )
+
+
+def _crate(args: argparse.Namespace) -> int:
+    """Writes the crate."""
+    from workflow.archive import crate
+
+    count = crate.write_crate(args.folder, args.license)
+    print(f"{args.folder}/{crate.CRATE}: {count} files")
+    return 0
+
+
+CRATE = Verb(
+    "Describe a results folder as a Workflow Run RO-Crate: its files, inputs, Snakefile and run.",
+    """examples:
+  sida crate results/demo --license https://spdx.org/licenses/CC-BY-4.0
+  sida verify results/demo                  (compares the files with the crate, too)
+
+Writes ro-crate-metadata.json, and the Snakefile and rules of the run, into the folder. Needs: pip install '.[crate]'
+""",
+    _arguments,
+    _crate,
+)
