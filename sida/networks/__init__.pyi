@@ -1,3 +1,4 @@
+from sida.networks.body import forward_derivatives as forward_derivatives
 from sida.networks.diffusers_unet import DiffusersPrecond as DiffusersPrecond
 from sida.networks.discriminators import FakeScoreWithHeads as FakeScoreWithHeads
 from sida.networks.discriminators import ProjectedDiscriminator as ProjectedDiscriminator

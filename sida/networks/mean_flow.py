@@ -1,7 +1,7 @@
 """Networks of MeanFlow, with two times: the mean velocity u(z; t, h) of a flow on the way from its time t to t − h.
 
-A flow's time is 0 for an image y and 1 for noise n, z = (1 − t) y + t n. With h = 0 the mean velocity is the velocity of
-the flow, so that the network is a denoiser of any level as the other networks are; with t = h = 1 one evaluation leads
+A flow's time is 0 for an image y and 1 for noise n, z = (1 − t) y + t n. With h = 0 the mean velocity is the flow's
+velocity, so that the network is a denoiser of any level as the other networks are; with t = h = 1 one evaluation leads
 from noise to an image, z − u(z; 1, 1).
 
 Source: MeanFlow (arXiv:2505.13447); Gsunshine/py-meanflow:meanflow/models/{meanflow,unet}.py,
@@ -135,8 +135,8 @@ class MeanFlowPrecond(MeanVelocity, UNetPrecond):
 class MeanFlowDiT(MeanVelocity, TransformerPrecond):
     """MeanFlow's transformer: DiT's, with a second embedding for h, and the velocity of straight paths.
 
-    Options as `TransformerPrecond`. State-dict names are those of `TransformerPrecond`, and ``h_embedder``. The authors'
-    files are JAX's and are not read.
+    Options as `TransformerPrecond`. State-dict names are those of `TransformerPrecond`, and ``h_embedder``. Files of
+    the authors are JAX's and are not read.
     """
 
     family: ClassVar[Family] = MEAN_FLOW_DIT

@@ -15,7 +15,8 @@ from tests.networks.made import random_network
 
 UNET = {
     "img_resolution": 8, "img_channels": 2, "label_dim": 3, "augment_dim": 6, "model_channels": 8,
-    "channel_mult": [1, 1], "num_blocks": 1, "attn_resolutions": [4], "channel_mult_noise": 2, "resample_filter": [1, 3, 3, 1],
+    "channel_mult": [1, 1], "num_blocks": 1, "attn_resolutions": [4], "channel_mult_noise": 2,
+    "resample_filter": [1, 3, 3, 1],
 }  # fmt: skip
 DIT = {
     "img_resolution": 8, "img_channels": 2, "label_dim": 3, "hidden_size": 48, "depth": 3, "num_heads": 4,
