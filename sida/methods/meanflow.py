@@ -85,20 +85,27 @@ class MeanFlowOptions(Settings):
 
     @property
     def passes(self) -> Passes:
-        """Work of the method: u forwards and backwards (3), du (2), and velocities of the network for its target."""
+        """Work of the method: u forwards and backwards (3), du (3), and velocities of the network for its target.
+
+        torch's forward derivative of a convolution has three products, one of them for weights that do not change.
+        """
         own = self.loss == "v" or self.kappa != 0
-        return Passes(fake_score=0, generator=5 + self.guided + own)
+        return Passes(fake_score=0, generator=6 + self.guided + own)
 
     def check(self, config: StudentConfig) -> None:
         """Refuses settings of a run that do not fit.
 
         Raises:
-            SettingError: Another start than pure noise, half precision, or guidance without classes.
+            SettingError: Another start than pure noise, half precision, averages that nothing keeps, or guidance
+                without classes.
         """
         if config.init_sigma not in (None, INFINITE):
             raise SettingError("init_sigma", "a mean velocity leads from pure noise alone", f"set it to {INFINITE}")
         if config.fp16:
             raise SettingError("fp16", "the derivative needs float32", "set it to false, or remove it")
+        if self.further_half_lives_kimg and config.snapshot_kimg is None:
+            where, fault = "options.further_half_lives_kimg", "are of kept networks, and snapshot_kimg keeps none"
+            raise SettingError(where, fault, "set snapshot_kimg")
         classes = ((config.network or {}).get("kwargs") or {}).get("label_dim", 0)
         if self.guided and not classes:
             raise SettingError("options.kappa", "guidance needs classes, and the network has none", "set it to 0")

@@ -226,6 +226,7 @@ SPEC = {
         ({"options": {"kappa": 0.5}}, "options.kappa", "0"),
         ({"options": {"guided_times": [0.5, 0.1]}}, "options.guided_times", "exchange"),
         ({"options": {"further_half_lives_kimg": [1, 1.0]}}, "options.further_half_lives_kimg", "once"),
+        ({"options": {"further_half_lives_kimg": [1]}}, "options.further_half_lives_kimg", "snapshot_kimg"),
         ({"method": "sid"}, "teacher", "name its network"),
         ({"method": "sid", "teacher": "net.safetensors"}, "network", "remove it"),
     ],
