@@ -208,7 +208,7 @@ SETTINGS: dict[str, tuple[type, str]] = {
     "preset": (PresetSettings, "A preset's file."),
     "sheet": (SheetRow, "Columns of a sample sheet (`runs` of a preset); an empty cell is null."),
     "teacher": (TeacherEntry, "An entry of a preset's `teachers`."),
-    "network": (NetworkConfig, "`network` of a teacher."),
+    "network": (NetworkConfig, "`network` of a teacher, or of a recipe without one."),
     "training": (TeacherTraining, "`training` of a teacher."),
     "recipe": (
         Recipe,

@@ -215,7 +215,7 @@ class _Builder:
 
         student, where = self.trainings.students[run], f"run '{run}'"
         config = from_mapping(DistillConfig, student.settings, where)
-        network = student.network or read_metadata(config.teacher)["network"]
+        network = student.network or read_metadata(str(config.teacher))["network"]
         resolved, gpus = resolve_recipe(config, network, where), max(1, self.trainings.gpus)
         values = [_text(PRINTED_SETTINGS[name](resolved, gpus)) for name in spec.setting]
         form = spec.form if spec.form.count("{}") == len(values) else "{}"

@@ -155,6 +155,7 @@ _DISTILL_EXAMPLES = """examples:
   sida distill --spec student.yaml --out results/my/students/sida
   sida distill --spec student.yaml --out OUT --method sid --teacher teacher/network.safetensors
   sida distill --spec student.yaml --out OUT --method sid2a --init sid/network.safetensors --set lr=1e-4
+  sida distill --spec meanflow.yaml --out OUT --method meanflow          (no teacher: the spec has the network)
   sida distill --out OUT --teacher teacher/network.safetensors --method sida --spec '{"name": "tiny",
       "dataset": {"name": "digits", "kind": "digits"}, "total_kimg": 40, "batch_size": 32, "lr": 5e-4,
       "lambda_adv": 10, "lambda_d": 5, "grad_clip_value": 1, "warmup_kimg": 1, "adversarial_kimg": 2,

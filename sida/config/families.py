@@ -84,6 +84,9 @@ CUSTOM = Family(name="custom", title="Custom", like="edm", augmentation=False)
 EDM = Family(name="edm", title="EDM")
 #: Transformers that predict a velocity on straight paths: SiT's and REPA's.
 FLOW = Family(name="flow", title="Flow", like="edm", augmentation=False)
+#: MeanFlow's networks, which predict a mean velocity: U-Nets and transformers.
+MEAN_FLOW = Family(name="mean-flow", title="MeanFlow", like="edm")
+MEAN_FLOW_DIT = Family(name="mean-flow-dit", title="MeanFlow transformer", like="edm", augmentation=False)
 #: DiT's transformers, which predict noise on 1,000 steps.
 DIT = Family(name="dit", title="DiT", like="edm", augmentation=False)
 #: EDM2's networks.

@@ -276,8 +276,8 @@ WEIGHT_NORMS = ("weight_norm", "fake_score_weight_norm")
 METHOD_SETTINGS = frozenset({
     "P_mean", "P_std", "adversarial_kimg", "adversarial_pool", "alpha", "augment", "discriminator_gamma",
     "fake_score_lr", "fake_score_weight_norm", "gamma", "grad_clip_value", "gradient", "guidance", "kernels",
-    "lambda_adv", "lambda_d", "lambda_fake_score", "lambda_sid", "level_distribution", "logvar", "noise", "num_steps",
-    "score_weight", "sigma_data", "step_levels", "t_max", "time_beta", "weight_norm",
+    "lambda_adv", "lambda_d", "lambda_fake_score", "lambda_sid", "level_distribution", "logvar", "network", "noise",
+    "num_steps", "score_weight", "sigma_data", "step_levels", "t_max", "time_beta", "weight_norm",
 })  # fmt: skip
 
 
@@ -341,6 +341,8 @@ class Recipe(TrainingSettings):
             GDD's). The network's file records it, and sampling uses it.
         kernels: ``torch``, or ``fused``: several times faster on a GPU, with other rounding (docs/measurements.md).
         cuda_graphs: On a GPU, record a step's kernels once and replay them; the numbers stay the same.
+        network: Network ``{class, kwargs}`` to train, of a method without a teacher (meanflow), see
+            :func:`sida.networks.build_network`.
         network_options: Options of the teacher, fake score and student that replace those of the teacher's file, of
             those that no parameter depends on: where the discriminator of a transformer looks (``logits``,
             ``encoder_depth``, ``feature_blocks``).
@@ -384,6 +386,7 @@ class Recipe(TrainingSettings):
     half: Literal["float16", "bfloat16"] = "float16"
     kernels: Literal["torch", "fused"] = "torch"
     cuda_graphs: bool = True
+    network: Annotated[dict[str, Any], CheckedAs(NetworkConfig)] | None = None
     network_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -407,7 +410,7 @@ class StudentConfig(Recipe, RunConfig):
 
     Attributes:
         method: Name in :data:`sida.methods.METHODS` (docs/methods.md), or ``module:object`` of one's own.
-        teacher: Path of the teacher's network.
+        teacher: Path of the teacher's network; methods without a teacher (meanflow) have none.
         init: Path of the generator to start from: needed by sid2a and fd-loss, allowed for sid (a *restart*: fresh fake
             score and optimizers without the adversarial term, the control for SiD2A), uni-instruct, realsid and
             realuid, refused by the others.
@@ -418,7 +421,7 @@ class StudentConfig(Recipe, RunConfig):
     """
 
     method: str
-    teacher: str
+    teacher: str | None = None
     init: str | None = None
     guide: str | None = None
     alpha: Finite | None = None

@@ -30,7 +30,7 @@ from sida.data.dataset import read_sketch
 from sida.errors import UserError
 from sida.files.atomic import by_content, sha256_file
 from sida.methods.method import Parts
-from sida.methods.registry import DEFAULTS, METHODS, DistillConfig, find_method, resolve_recipe
+from sida.methods.registry import DEFAULTS, METHODS, DistillConfig, checked_method, find_method, resolve_recipe
 from sida.networks import adjusted, architecture, family_of
 from sida.networks.file import load_network, read_metadata
 from sida.networks.precond import checkpoint_blocks, no_noise_level
@@ -41,7 +41,7 @@ from sida.training.batches import StepBatches
 from sida.training.iteration import StudentTrainer
 from sida.training.loop import Run
 from sida.training.processes import Interruption, Ranks
-from sida.training.run import check_shapes, class_source, decisive_settings, run_digest
+from sida.training.run import check_shapes, class_source, decisive_settings, new_network, run_digest
 
 #: Values that digests record for settings that a method does not read, and for two that are gone.
 RECORDED = {"init_sigma": 2.5, "betas": DEFAULTS["betas"], "real_source": "data", "compile": False}
@@ -79,7 +79,7 @@ def student_digest(
             settings.pop(path, None)
     if settings.get("evaluation") is not None:
         settings["evaluation"] = evaluation_facts(settings["evaluation"], config.dataset, f"{where}.evaluation")
-    own = METHODS[config.method].official["edm"] if config.method in METHODS else {}
+    own = METHODS[config.method].official.get("edm", {}) if config.method in METHODS else {}
     settings |= {name: own.get(name, value) for name, value in RECORDED.items() if settings.get(name) is None}
     if config.method not in METHODS:
         source = code_sha256(*load_object(config.method, f"{where}.method", "method"))
@@ -119,12 +119,14 @@ def distill(
     """
     run = Run.opened(DistillConfig, config, outdir, where)
     given, dataset, device = run.config, run.dataset, run.device
+    checked_method(given, where)
     guide = given.guide if given.guide != NULL_LABEL else None
     paths = {"teacher": given.teacher, "init": given.init} | ({"guide": guide} if guide else {})
     headers = {role: read_metadata(path) for role, path in paths.items() if path}
     parents = {role: path and sha256_file(path) for role, path in paths.items()}
     networks = {role: header["network"] for role, header in headers.items()}
-    resolved = resolve_recipe(given, networks["teacher"], where)
+    networks |= {"network": given.network} if given.network is not None else {}
+    resolved = resolve_recipe(given, networks["network" if given.teacher is None else "teacher"], where)
     digest = student_digest(resolved, dataset.sha256, parents, where, networks)
 
     def start(ranks: Ranks, config: ResolvedConfig) -> StudentTrainer:
@@ -147,17 +149,19 @@ def make_trainer(
     """Returns the trainer of a configuration, without its batches.
 
     Raises:
-        UserError: A network cannot be read, does not fit the data set, or does not have a setting.
+        UserError: A network cannot be read or built, does not fit the data set, or does not have a setting.
     """
     if config.fp16 and device.type != "cuda":
         raise UserError(f"{where}.fp16", "float16 needs device 'cuda'", "set fp16 to false")
     paths = {role: path for role in ("teacher", "guide", "init") if (path := getattr(config, role)) is not None}
     nets: dict[str, Any] = {role: load_network(path, device)[0] for role, path in paths.items() if path != NULL_LABEL}
-    teacher, guide = nets["teacher"], nets.get("guide")
+    if config.network is not None:
+        nets["network"] = new_network(config.network, config.seed, dataset, device, f"{where}.network")
+    teacher, guide = nets["network" if config.teacher is None else "teacher"], nets.get("guide")
     if config.init_sigma == INFINITE and getattr(teacher, "noise_limit", None) is None:
         raise no_noise_level(teacher, f"{where}.init_sigma")
     for role, net in nets.items():
-        place = f"{where}.{role}: {paths[role]}"
+        place = f"{where}.{role}: {paths.get(role)}"
         if net is guide:
             check_guide_fits(teacher, guide, place)
         else:

@@ -257,7 +257,7 @@ class Method:
         official: Official values, by name of the network family (:mod:`sida.config.families`). A family without an
             entry is one that the method is not for.
         start: Start of the generator: a copy of the ``teacher``, another distilled ``generator`` that the run must name
-            (``init``), or ``either``.
+            (``init``), ``either``, or ``scratch``: a new ``network`` of the recipe, without a teacher.
         real_images: Whether the method uses real images.
         loss: Class of the loss, or its classes by name of the network family. The values of its fields are official,
             too.
@@ -280,7 +280,7 @@ class Method:
     title: str
     about: str
     official: Mapping[str, Mapping[str, Any]]
-    start: Literal["teacher", "generator", "either"] = "teacher"
+    start: Literal["teacher", "generator", "either", "scratch"] = "teacher"
     real_images: bool = False
     loss: type[Loss] | Mapping[str, type[Loss]] | None = None
     reads: Sequence[str] = SCORE_TRAINING
@@ -341,11 +341,18 @@ class Method:
         options = self.read_options(config.options, "options")
         if hasattr(options, "check"):
             options.check(config)
+        if self.start == "scratch":
+            if config.teacher is not None:
+                raise SettingError("teacher", f"method '{self.name}' has no teacher", "remove it")
+            if config.network is None:
+                raise SettingError("network", f"method '{self.name}' trains a new one", "add its class and kwargs")
+        elif config.teacher is None:
+            raise SettingError("teacher", f"is missing: '{self.name}' distils one", "name its network")
         if self.start == "generator" and config.init is None:
             raise SettingError("init", f"{self.name} starts from a distilled generator", "name one")
-        if self.start == "teacher" and config.init is not None:
-            others = "sid2a (or sid: a restart)"
-            raise SettingError("init", f"'{self.name}' starts from the teacher", f"remove it, or choose {others}")
+        if self.start in ("teacher", "scratch") and config.init is not None:
+            others, start = "sid2a (or sid: a restart)", "the teacher" if self.start == "teacher" else "scratch"
+            raise SettingError("init", f"'{self.name}' starts from {start}", f"remove it, or choose {others}")
         unread = (METHOD_SETTINGS - self.settings) | getattr(options, "unread", frozenset())
         defaults = {field.name: field.default for field in dataclasses.fields(config) if field.name in unread}
         if found := sorted(name for name, default in defaults.items() if getattr(config, name) != default):
@@ -361,7 +368,7 @@ class Parts:
         config: Settings with all defaults resolved.
         options: Options of the method in its dataclass.
         family: Family of the teacher's network.
-        teacher: Teacher, on the device.
+        teacher: Teacher, on the device; of a method without one, ``initial``.
         initial: Network from which the generator starts.
         device: Device of the networks.
         where: Place named in errors.

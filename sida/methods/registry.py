@@ -17,6 +17,7 @@ from sida.methods.consistency import CD, ECT, INSTANCE
 from sida.methods.dmd import DIFF_INSTRUCT, DMD, DMD2, F_DISTILL
 from sida.methods.fd_loss import FD_LOSS
 from sida.methods.gdd import GDD, GDD_I
+from sida.methods.meanflow import MEANFLOW
 from sida.methods.method import Method
 from sida.methods.realuid import REALSID, REALUID
 from sida.methods.sid import SID, SID2A, SIDA, UNI_INSTRUCT, SiDALoss, SiDLoss
@@ -29,7 +30,7 @@ DEFAULTS: dict[str, Any] = {
 #: In the order in which help and documents list them.
 _ALL = (
     SID, SIDA, SID2A, GDD, GDD_I, INSTANCE,
-    DIFF_INSTRUCT, DMD, DMD2, F_DISTILL, UNI_INSTRUCT, ECT, CD, REALSID, REALUID, FD_LOSS,
+    DIFF_INSTRUCT, DMD, DMD2, F_DISTILL, UNI_INSTRUCT, ECT, CD, REALSID, REALUID, FD_LOSS, MEANFLOW,
 )  # fmt: skip
 METHODS = Registry("method", "sida.methods.method:Method", {method.name: method for method in _ALL})
 
@@ -77,14 +78,15 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
 
     Args:
         config: Settings; settings that are None get their default.
-        network: ``{class, kwargs}`` of the teacher.
+        network: ``{class, kwargs}`` of the teacher; of a method without one, the recipe's.
         where: Place named in errors.
 
     Raises:
         UserError: The teacher's family or the method does not have a setting or the start, or a setting has neither
             value nor default.
     """
-    method, teacher = checked_method(config, where), f"{where}.teacher: {config.teacher}"
+    method = checked_method(config, where)
+    teacher = f"{where}.network" if config.teacher is None else f"{where}.teacher: {config.teacher}"
     family, kwargs = networks.family_of(network, teacher), network["kwargs"]
     head = family.has_variance_head(network)
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(StudentConfig)}
@@ -126,8 +128,9 @@ def recipe_of(method: str = "sida", network: str = "EDMPrecond", **given: Any) -
         network: Class of the networks.
         **given: Settings with other values.
     """
-    init = "initial" if find_method(method).start == "generator" else None
-    files = {"name": method, "teacher": "teacher", "init": init, "dataset": {"name": "data", "kind": "digits"}}
+    start = find_method(method).start
+    init, teacher = "initial" if start == "generator" else None, None if start == "scratch" else "teacher"
+    files = {"name": method, "teacher": teacher, "init": init, "dataset": {"name": "data", "kind": "digits"}}
     rest = {"total_kimg": 1000.0, "batch_size": 1, "lr": 1e-5}
     config = DistillConfig(method=method, **{**files, **rest, **given})
     return resolve_recipe(config, {"class": network, "kwargs": {}})

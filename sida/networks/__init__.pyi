@@ -1,3 +1,4 @@
+from sida.networks.body import forward_derivatives as forward_derivatives
 from sida.networks.diffusers_unet import DiffusersPrecond as DiffusersPrecond
 from sida.networks.discriminators import FakeScoreWithHeads as FakeScoreWithHeads
 from sida.networks.discriminators import ProjectedDiscriminator as ProjectedDiscriminator
@@ -14,6 +15,8 @@ from sida.networks.file import has_option as has_option
 from sida.networks.file import load_network as load_network
 from sida.networks.file import network_class as network_class
 from sida.networks.file import save_network as save_network
+from sida.networks.mean_flow import MeanFlowDiT as MeanFlowDiT
+from sida.networks.mean_flow import MeanFlowPrecond as MeanFlowPrecond
 from sida.networks.official import import_network as import_network
 from sida.networks.precond import Precond as Precond
 from sida.networks.precond import checkpoint_blocks as checkpoint_blocks

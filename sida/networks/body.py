@@ -8,11 +8,13 @@ import contextvars
 import inspect
 import math
 import typing
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import attention as attentions
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -126,6 +128,30 @@ class Linear(nn.Module):
         """Maps (..., in_features) to (..., out_features)."""
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.weight.to(x.dtype), bias)
+
+
+_FORWARD = contextvars.ContextVar("forward", default=False)
+
+
+@contextlib.contextmanager
+def forward_derivatives() -> Iterator[None]:
+    """Within, networks take operations alone that have forward derivatives (:func:`torch.func.jvp`)."""
+    token = _FORWARD.set(True)
+    try:
+        with warnings.catch_warnings():
+            # torch.func.jvp imports scripts that torch itself has deprecated.
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        _FORWARD.reset(token)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention (N, heads, T, channels); torch's fused kernels have no forward derivatives."""
+    if not _FORWARD.get():
+        return F.scaled_dot_product_attention(q, k, v)
+    with attentions.sdpa_kernel(attentions.SDPBackend.MATH):
+        return F.scaled_dot_product_attention(q, k, v)
 
 
 _AGAIN = contextvars.ContextVar("again", default=False)

@@ -4,7 +4,7 @@ Source: Karras et al. 2022, "EDM", appendices F.1 (Song et al. 2021) and F.3 (Dh
 """
 
 import math
-from typing import Literal, NamedTuple, cast
+from typing import ClassVar, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -173,6 +173,8 @@ class BlockStyle(NamedTuple):
             skip connection also has a 1×1 convolution.
         dropout: Probability of zeroing an activation before the second convolution, in training mode.
         taps: Resampling filter, see `Conv2d`.
+        stacked: Whether the query, key and value channels of attention follow each other as blocks; else they alternate
+            (:func:`~sida.networks.unet.split_heads`).
     """
 
     init: Init
@@ -181,6 +183,7 @@ class BlockStyle(NamedTuple):
     adaptive_scale: bool
     dropout: float
     taps: Taps = (1, 1)
+    stacked: bool = False
 
 
 class UNetBlock(Block):
@@ -198,6 +201,7 @@ class UNetBlock(Block):
     ):
         super().__init__()
         self.num_heads, self.dropout, self.adaptive_scale = num_heads, style.dropout, style.adaptive_scale
+        self.stacked = style.stacked
         eps, self.skip_scale = (1e-5, 1.0) if style.adaptive_scale else (1e-6, SQRT_HALF)
         self.norm0 = GroupNorm(in_channels, eps)
         self.conv0 = Conv2d(in_channels, out_channels, 3, style.init, mode, style.taps)
@@ -228,7 +232,7 @@ class UNetBlock(Block):
         h = self.conv1(h, self.skip_scale)
         x = torch.add(h, x if self.skip is None else self.skip(x), alpha=self.skip_scale)
         if self.num_heads:
-            h = attend(split_heads(self.qkv(self.norm2(x)), self.num_heads))
+            h = attend(split_heads(self.qkv(self.norm2(x)), self.num_heads, self.stacked))
             x = torch.add(self.proj(h.view(x.shape), self.skip_scale), x, alpha=self.skip_scale)
         return x
 
@@ -262,7 +266,14 @@ class SongUNet(UNet):
         SettingError: The resolution does not fit the levels.
 
     State-dict names equal those of ``NVlabs/edm:training/networks.py``.
+
+    Attributes:
+        times: Number of times that are embedded side by side.
+        stacked: Whether the query, key and value channels of attention follow each other as blocks.
     """
+
+    times: ClassVar[int] = 1
+    stacked: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -290,7 +301,8 @@ class SongUNet(UNet):
         emb_channels = model_channels * channel_mult_emb
         init = Init("xavier_uniform")
         init_zero, init_attn = init._replace(weight=1e-5), init._replace(weight=0.2**0.5)
-        style = BlockStyle(init, init_zero, init_attn, False, dropout, resample_filter)
+        style = BlockStyle(init, init_zero, init_attn, False, dropout, resample_filter, self.stacked)
+        emb_inputs = self.times * noise_channels
 
         def block(_: str, inputs: int, outputs: int, mode: Mode = "keep", attention: bool = False) -> UNetBlock:
             return UNetBlock(inputs, outputs, emb_channels, style, mode, int(attention))
@@ -300,9 +312,9 @@ class SongUNet(UNet):
 
         fourier = embedding_type == "fourier"
         self.map_noise = FourierEmbedding(noise_channels) if fourier else PositionalEmbedding(noise_channels, True)
-        self.map_label = Linear(label_dim, noise_channels, init) if label_dim else None
-        self.map_augment = Linear(augment_dim, noise_channels, init, bias=False) if augment_dim else None
-        self.map_layer0 = Linear(noise_channels, emb_channels, init)
+        self.map_label = Linear(label_dim, emb_inputs, init) if label_dim else None
+        self.map_augment = Linear(augment_dim, emb_inputs, init, bias=False) if augment_dim else None
+        self.map_layer0 = Linear(emb_inputs, emb_channels, init)
         self.map_layer1 = Linear(emb_channels, emb_channels, init)
         stem = Conv2d(in_channels, model_channels, 3, init)
         self._make_levels(stem, block, image_down if encoder_type == "residual" else None, attend_once=True)
@@ -312,15 +324,19 @@ class SongUNet(UNet):
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """See `UNet.embed`."""
-        # Published weights expect the sines before the cosines.
-        emb = self.map_noise(noise_labels)
-        emb = emb.roll(emb.shape[1] // 2, dims=1)
+        emb = self.embed_noise(noise_labels)
         if self.map_label is not None:
             assert class_labels is not None
             emb = emb + self.map_label(self.drop_labels(class_labels) * self.label_dim**0.5)
         if self.map_augment is not None and augment_labels is not None:
             emb = emb + self.map_augment(augment_labels)
         return F.silu(self.map_layer1(F.silu(self.map_layer0(emb))))
+
+    def embed_noise(self, noise_labels: Tensor) -> Tensor:
+        """Maps encoded noise levels (N or 1,) to (N or 1, noise_channels)."""
+        emb: Tensor = self.map_noise(noise_labels)
+        # Published weights expect the sines before the cosines.
+        return emb.roll(emb.shape[1] // 2, dims=1)
 
     def image(self, x: Tensor) -> Tensor:
         """See `UNet.image`."""

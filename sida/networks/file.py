@@ -20,13 +20,14 @@ from sida.errors import SettingError, UserError, reason_of, settings_in
 from sida.files.pickles import FOREIGN_WEIGHTS
 from sida.files.tensors import RECORD_KEY, TensorHeader, iterate_tensors, read_tensor_header, write_tensors
 from sida.networks.diffusers_unet import DiffusersPrecond
+from sida.networks.mean_flow import MeanFlowDiT, MeanFlowPrecond
 from sida.networks.precond import Precond
 from sida.networks.transformer import DiTPrecond, REPAPrecond, SiTPrecond
 from sida.networks.unet_precond import ECTPrecond, EDM2Precond, EDMPrecond, GDDPrecond, VEPrecond, VPPrecond
 
 _CLASSES: tuple[type[Precond], ...] = (
     *(EDMPrecond, GDDPrecond, ECTPrecond, VPPrecond, VEPrecond, EDM2Precond),
-    *(SiTPrecond, REPAPrecond, DiTPrecond, DiffusersPrecond),
+    *(SiTPrecond, REPAPrecond, DiTPrecond, DiffusersPrecond, MeanFlowPrecond, MeanFlowDiT),
 )
 #: Classes of networks by their names, which files record.
 NETWORKS: Registry[type[Precond]] = Registry(

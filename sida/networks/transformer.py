@@ -27,6 +27,7 @@ from sida.networks.body import (
     Share,
     Side,
     Size,
+    attention,
     option_fields,
     without_content,
 )
@@ -127,7 +128,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, T, width) to the same."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        mixed: Tensor = self.proj(attention(q, k, v).transpose(1, 2).flatten(2))
         return mixed
 
 
@@ -319,6 +320,11 @@ class TransformerPrecond(Precond):
             fault = f"must be numbers from 1 to {self.depth} in ascending order, got {blocks}"
             raise SettingError("feature_blocks", fault)
 
+    def embedding(self, noise_labels: Tensor) -> Tensor:
+        """Maps times, float32 (N or 1,), to (N or 1, hidden_size)."""
+        embedded: Tensor = self.t_embedder(noise_labels)
+        return embedded
+
     def classes_of(self, class_labels: Tensor | None, samples: int) -> Tensor:
         """Rows of the label embedding, int64 (N or 1,); a row of zeros is no class."""
         if class_labels is None:
@@ -339,7 +345,7 @@ class TransformerPrecond(Precond):
         decode: int | None,
     ) -> Output:
         """See `Precond.body`."""
-        emb = self.t_embedder(noise_labels) + self.y_embedder(self.classes_of(class_labels, len(x)))
+        emb = self.embedding(noise_labels) + self.y_embedder(self.classes_of(class_labels, len(x)))
         emb, tokens = emb.to(x.dtype), self.x_embedder(x).float() + self.pos_embed
         if return_flag == "features":
             return self.features(tokens, emb)

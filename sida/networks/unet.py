@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sida.errors import SettingError
-from sida.networks.body import Block, Output, plain_options
+from sida.networks.body import Block, Output, attention, plain_options
 
 #: Change of a block's resolution: none, doubled or halved.
 Mode = Literal["keep", "up", "down"]
@@ -229,17 +229,20 @@ def attention_heads(channels: int, channels_per_head: int) -> int:
     return heads
 
 
-def split_heads(qkv: Tensor, num_heads: int) -> Tensor:
+def split_heads(qkv: Tensor, num_heads: int, stacked: bool = False) -> Tensor:
     """Views the output of a query-key-value layer by head.
 
     Args:
         qkv: (N, 3C, H, W); within a head query, key and value channels alternate: q0, k0, v0, q1, ...
         num_heads: Divides C.
+        stacked: Whether all query channels come first, then all key and all value channels.
 
     Returns:
         (N, num_heads, C/num_heads, 3, H·W).
     """
     n, width, height, length = qkv.shape
+    if stacked:
+        return qkv.reshape(n, 3, num_heads, width // 3 // num_heads, height * length).permute(0, 2, 3, 1, 4)
     return qkv.reshape(n, num_heads, width // 3 // num_heads, 3, height * length)
 
 
@@ -256,7 +259,7 @@ def attend(heads: Tensor) -> Tensor:
     if heads.is_cuda or length > _FUSED_FROM:
         # The fused kernels need contiguous channels in the last dimension; one copy arranges q, k and v.
         q, k, v = heads.permute(3, 0, 1, 4, 2).contiguous().unbind(0)
-        return F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(n, num_heads * channels, length)
+        return attention(q, k, v).transpose(2, 3).reshape(n, num_heads * channels, length)
     q, k, v = heads.reshape(n * num_heads, channels, 3, length).unbind(2)
     score = torch.bmm(q.float().transpose(1, 2), k.float() * channels**-0.5)
     weight = score.softmax(dim=2).to(v.dtype)

@@ -6,6 +6,7 @@ from sida.training.iteration import Distiller as Distiller
 from sida.training.iteration import OptimizerStep as OptimizerStep
 from sida.training.iteration import StudentTrainer as StudentTrainer
 from sida.training.logs import IterationRecord as IterationRecord
+from sida.training.optimizer import Average as Average
 from sida.training.optimizer import OptimizedNetwork as OptimizedNetwork
 from sida.training.optimizer import RAdam as RAdam
 from sida.training.optimizer import ema_beta as ema_beta

@@ -27,7 +27,9 @@ from sida.files.atomic import sha256_json, sweep_temporaries, try_lock, wait_for
 from sida.files.ordinary import UnreadableError, open_ordinary
 from sida.files.tensors import read_tensors, write_tensors
 from sida.files.text_files import HASH_KEY, check_hash, parse_json, read_text, with_hash
+from sida.machine import derive_seed
 from sida.networks.file import build_network, build_on_meta, read_metadata, save_network, write_state_dict
+from sida.networks.precond import Precond
 from sida.training.logs import Logs
 from sida.training.optimizer import FlatParameters, NamedTensors
 from sida.training.processes import ALONE, Ranks
@@ -44,8 +46,8 @@ _NAME = re.compile(r"state-(\d{6}|[1-9]\d{6,})\.json", re.ASCII)
 #: default. The name of a new setting belongs here.
 YOUNGER = {
     "data_order", "discriminator_gamma", "generator_betas", "gradient", "guidance", "guide", "half", "init", "kernels",
-    "level_distribution", "loss", "lr_rampup_kimg", "lr_ref_batches", "network_options", "noise", "num_steps",
-    "options", "power_ema", "score_weight", "step_levels", "time_beta",
+    "level_distribution", "loss", "lr_rampup_kimg", "lr_ref_batches", "network", "network_options", "noise",
+    "num_steps", "options", "power_ema", "score_weight", "step_levels", "time_beta",
 }  # fmt: skip
 
 
@@ -59,6 +61,25 @@ def check_shapes(net: torch.nn.Module, dataset: Dataset, where: str) -> None:
     wanted = {"img_resolution": resolution, "img_channels": channels, "label_dim": dataset.label_dim}
     with settings_in(where):
         check_images({option: getattr(net, option) for option in wanted}, wanted, f"data set '{dataset.name}'")
+
+
+def new_network(network: Mapping[str, Any], seed: int, dataset: Dataset, device: torch.device, where: str) -> Precond:
+    """Returns the network from which a training without a start begins, on the device, with the weights of a seed.
+
+    Args:
+        network: ``{class, kwargs}``.
+        seed: Seed of the run.
+        dataset: Data that it must fit.
+        device: Its device.
+        where: Place of the network named in errors.
+
+    Raises:
+        UserError: It cannot be built, or does not fit the data.
+    """
+    torch.manual_seed(derive_seed(seed, "initialisation"))
+    net = build_network(network, where).to(device)
+    check_shapes(net, dataset, f"{where}.kwargs")
+    return net
 
 
 def run_digest(kind: str, settings: Mapping[str, Any], dataset_sha256: str, parents: Mapping[str, str | None]) -> str:

@@ -23,8 +23,7 @@ from sida.config.samplers import Sampler
 from sida.data import AugmentPipe
 from sida.errors import UserError, exact
 from sida.files.atomic import sha256_file
-from sida.machine import derive_seed
-from sida.networks import architecture, build_network, family_of
+from sida.networks import architecture, family_of
 from sida.networks.file import load_network, read_metadata, save_network
 from sida.networks.precond import checkpoint_blocks
 from sida.noise import (
@@ -45,7 +44,7 @@ from sida.training.logs import LogRecords, lost
 from sida.training.loop import Run
 from sida.training.optimizer import Average, OptimizedNetwork
 from sida.training.processes import Ranks
-from sida.training.run import check_shapes, teacher_digest
+from sida.training.run import new_network, teacher_digest
 from sida.training.schedule import Schedule, teacher_learning_rate
 
 _Array = npt.NDArray[np.float64]
@@ -245,9 +244,7 @@ def train_teacher(
     dataset = run.dataset
 
     def start(ranks: Ranks, config: TeacherConfig) -> TeacherTrainer:
-        torch.manual_seed(derive_seed(config.seed, "initialisation"))
-        net = build_network(config.network, f"{where}.network").to(run.device)
-        check_shapes(net, dataset, f"{where}.network.kwargs")
+        net = new_network(config.network, config.seed, dataset, run.device, f"{where}.network")
         if config.augment is not None and not family_of(net).augmentation:
             fault = f"{family_of(net).title} networks take no augmentation"
             raise UserError(f"{where}.augment", fault, "set it to null")

@@ -19,6 +19,7 @@ from sida.networks.file import load_network, save_network
 from sida.sampling.samplers import GuidedDenoiser
 from tests.networks.made import random_network
 from tests.refused import command, refusal, refused
+from tests.training.test_meanflow import UNET
 from tests.training.toy import DATASET, EDM2, NETWORK, iterate, student_trainer, vector
 
 CPU = torch.device("cpu")
@@ -47,6 +48,8 @@ def teachers(tmp_path_factory):
 def spec_of(teacher: str, method: str, /, **settings) -> dict[str, Any]:
     init = teacher if METHODS[method].start == "generator" else None
     needed = {"total_kimg": 0.032, "batch_size": 16, "lr": 1e-3, "init": init, "options": OPTIONS.get(method, {})}
+    if METHODS[method].start == "scratch":
+        return {"name": "x", "method": method, "dataset": DATASET, "network": UNET, **needed, **settings}
     return {"name": "x", "method": method, "dataset": DATASET, "teacher": teacher, **needed, **settings}
 
 
@@ -175,8 +178,8 @@ def test_official_values_by_name_are_the_same_run():
     assert len(digests) == 2
 
 
-#: Settings that are read elsewhere: with a guide, with a variance head, where batches are made.
-ELSEWHERE = {"guidance", "logvar"}
+#: Settings that are read elsewhere: with a guide, with a variance head, where a new network is built.
+ELSEWHERE = {"guidance", "logvar", "network"}
 #: Settings that the distiller reads for every method; where a method has none, they change nothing.
 OF_THE_DISTILLER = {"grad_clip_value", "num_steps", "noise", "gradient", "step_levels"}
 
@@ -190,12 +193,13 @@ def test_a_method_reads_the_settings_that_it_names(name):
             read.add(key)
             return super().__getattribute__(key)
 
-    teacher, method = build_network(NETWORK), METHODS[name]
-    config = resolve_recipe(config_for("t", name), NETWORK)
+    method = METHODS[name]
+    network = UNET if method.start == "scratch" else NETWORK
+    teacher, config = build_network(network), resolve_recipe(config_for("t", name), network)
     watched = Watched(**vars(config))
     read.clear()
     options = method.read_options(config.options, "options")
-    parts = Parts(method, watched, options, family_of(NETWORK), teacher, teacher, torch.device("cpu"), "student")
+    parts = Parts(method, watched, options, family_of(network), teacher, teacher, torch.device("cpu"), "student")
     parts.trainer()
     known = METHOD_SETTINGS - ELSEWHERE
     assert method.settings & known <= read

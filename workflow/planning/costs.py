@@ -202,7 +202,7 @@ class Costs:
         return self.preset.architecture(teacher) or self.like(teacher)
 
     def resolved(self, run: str) -> tuple[Any, dict[str, Any]]:
-        """Resolved settings of a student but for its name, α and seed, and the network of its teacher.
+        """Resolved settings of a student but for its name, α and seed, and the network of its teacher or recipe.
 
         They are for a GPU if the preset uses one.
 
@@ -210,7 +210,7 @@ class Costs:
             UserError: The network is unknown.
         """
         teacher, alike = self.preset.runs[run].teacher, self.preset.alike(self.preset.runs[run])
-        network = self.network(teacher)
+        network = self.preset.architecture_of(self.preset.runs[run]) or self.network(teacher)
         if network is None:
             place = f"{self.preset.source}: teachers.{teacher}"
             raise UserError(place, "has no network, so that its cost is unknown", "add it")
@@ -263,8 +263,13 @@ class Costs:
     def measurement(self, run: str) -> Cost:
         """All trials of a row."""
         row, protocol = self.preset.runs[run], self.preset.protocol(self.preset.runs[run])
+        first = self.preset.runs[row.first]
         images = self.preset.trials * protocol.num_samples
-        networks = [] if row.without_network else [self.network(row.teacher) or self.like(row.checkpoint)]
+        networks = (
+            []
+            if row.without_network
+            else [self.preset.architecture_of(first) or self.network(row.teacher) or self.like(row.checkpoint)]
+        )
         if networks and self.preset.sampler_guide(row) is not None:
             networks.append(networks[0] if row.guide == NULL_LABEL else self.network(row.guide))
         known = [network for network in networks if network] if networks and networks[0] else []

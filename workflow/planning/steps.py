@@ -181,7 +181,7 @@ def student_cost(config: Any, network: Mapping[str, Any], guide: Mapping[str, An
 
     Args:
         config: :class:`sida.config.recipe.ResolvedConfig`.
-        network: ``{class, kwargs}`` of the teacher.
+        network: ``{class, kwargs}`` of the teacher, or of the recipe for a method without one.
         guide: ``{class, kwargs}`` of the guiding network; None without guidance.
     """
     guiding = None if guide is None else network_cost(guide)
@@ -197,6 +197,10 @@ def student_cost(config: Any, network: Mapping[str, Any], guide: Mapping[str, An
     if guiding is not None:
         operations += (3 if config.checkpointing else 2) * guiding.forward
     images = config.batch_gpu or config.batch_size
+    if method.start == "scratch":
+        # There is no other network, and the tangents of a forward derivative are not kept.
+        alone = teacher_cost({"batch_size": images}, network)
+        return dataclasses.replace(alone, operations=operations, fp16=config.fp16)
     width = 2 if config.fp16 else BYTES
     kept = cost.kept * (config.num_steps if through_all else 1)
     activations = images * (kept + 2 * cost.kept_frozen) * width / BYTES + 3 * cost.kept_once * width / BYTES

@@ -45,7 +45,10 @@ def check_references(preset: Archives) -> None:
         if run.method == "external" and run.without_network:
             continue
         check_sampler(preset, run, where)
-        if run.trained_here or (run.method == "teacher" and run.checkpoint is None):
+        if preset.from_scratch(run):
+            if run.teacher is not None:
+                raise UserError(where, f"column 'teacher': method '{run.method}' has none", "leave it empty")
+        elif run.trained_here or (run.method == "teacher" and run.checkpoint is None):
             check_named(run, "teacher", teachers, preset.source, where)
         if run.trained_here:
             check_student(preset, run, where)

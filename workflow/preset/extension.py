@@ -101,7 +101,7 @@ def _grown_table(base: Preset, preset: Preset, added: Sequence[SheetRow]) -> tup
             layout["rows"].insert(layout["rows"].index(model) + 1, row)
         for run in (run for run in added if run.trained_here and run.teacher not in like):
             row = {"run": run.run, "label": run.label or run.run, "guest": True}
-            layout["rows"].append(row | _apart(f"Teacher {run.teacher}"))
+            layout["rows"].append(row | _apart(f"Teacher {run.teacher}" if run.teacher else "No teacher"))
         return name, {key: value for key, value in layout.items() if key != "extends"}
     return None
 

@@ -153,7 +153,8 @@ class Preset(Archives):
             points = {key: value for key, value in evaluation.items() if key in _POINTS}
             evaluation = {**points, "monitor": MONITOR, "kwargs": kwargs}
         init = self.network(self.runs[run.init]) if run.init else None
-        teacher, guide = self.teacher_network(str(run.teacher)), self.guide(run)
+        teacher = None if self.from_scratch(run) else self.teacher_network(str(run.teacher))
+        guide = self.guide(run)
         spec: dict[str, Any] = {"name": name, "method": run.method, "dataset": dataset}
         spec |= {"teacher": self.place(teacher), "init": self.place(init), **recipe, "evaluation": evaluation}
         spec |= {"seed": self.seed_of(run), **self.common}
@@ -297,7 +298,7 @@ class Preset(Archives):
             trained = [self.runs[run] for run in every.networks if self.runs[run].trained_here]
             spec["gpus"] = self.settings.gpus
             spec["students"] = {
-                run.run: {"settings": self.training(run.run).spec, "network": self.architecture(run.teacher)}
+                run.run: {"settings": self.training(run.run).spec, "network": self.architecture_of(run)}
                 for run in trained
             }
         # A table of measurements needs the file even if none of its rows can be measured.

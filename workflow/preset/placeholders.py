@@ -60,12 +60,13 @@ def _check_student(preset: Preset, run: SheetRow) -> None:
     except UserError as error:
         key = error.place.removeprefix(f"{where}.")
         raise UserError(inside(row if key in _OF_A_ROW else where, key), error.fault, error.remedy) from None
-    network = preset.architecture(run.teacher)
+    network = preset.architecture_of(run)
     if network:
         if config.weight_norm or config.fake_score_weight_norm or config.logvar:
             # The check needs torch, whose import takes seconds; few recipes have such settings.
             resolve_recipe(config, network, where)
-        _check_shapes(network, spec["dataset"], f"{preset.sheet}: run '{run.run}': teacher '{run.teacher}'")
+        teacher = f"{preset.sheet}: run '{run.run}': teacher '{run.teacher}'"
+        _check_shapes(network, spec["dataset"], f"{where}.network.kwargs" if run.teacher is None else teacher)
 
 
 def _check_shapes(network: Mapping[str, Any], dataset: Mapping[str, Any], where: str) -> None:

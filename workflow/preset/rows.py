@@ -256,6 +256,14 @@ class Rows:
         entry = self.settings.teachers.get(teacher or "")
         return entry.network if entry else None
 
+    def from_scratch(self, run: SheetRow) -> bool:
+        """Whether a row is trained here without a teacher, from a network of its recipe."""
+        return run.trained_here and find_method(run.method, f"{self.sheet}: run '{run.run}'").start == "scratch"
+
+    def architecture_of(self, run: SheetRow) -> dict[str, Any] | None:
+        """Network ``{class, kwargs}`` of a row's recipe or teacher; None if the preset does not describe one."""
+        return self.recipe(run).get("network") if self.from_scratch(run) else self.architecture(run.teacher)
+
     def parents(self, run: SheetRow) -> list[str]:
         """Runs that a row's training needs: its initial generator."""
         return [run.init] if run.trained_here and run.init in self.runs else []
@@ -437,12 +445,12 @@ class Rows:
         return self.dataset(run.dataset, f"{self.sheet}: run '{run.run}'")
 
     def resolution(self, run: SheetRow) -> int:
-        """Resolution of a row's images, by which methods choose judges: of its data set, else of its teacher.
+        """Resolution of a row's images, by which methods choose judges: of its data set, else of its network.
 
         Raises:
             UserError: Neither gives it.
         """
-        network, dataset = self.architecture(run.teacher) or {}, self.dataset_of(run)
+        network, dataset = self.architecture_of(run) or {}, self.dataset_of(run)
         found = dataset.get("resolution") or network.get("kwargs", {}).get("img_resolution")
         if found is None:
             where = f"{self.sheet}: run '{run.run}'"

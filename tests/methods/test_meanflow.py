@@ -1,0 +1,241 @@
+"""MeanFlow's objective: recorded losses of py-meanflow, exact mean velocities, guidance in the target."""
+
+import functools
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sida.errors import SettingError, UserError
+from sida.methods.meanflow import MeanFlowLoss, MeanFlowOptions
+from sida.methods.registry import DistillConfig
+from sida.training.batches import MicroBatch
+from tests.golden.vectors import GRADIENT, below, load_tensors, relative_error
+from tests.networks.made import random_network
+from tests.networks.test_mean_flow import UNET, official_network
+
+#: Options of the recorded cases.
+CASES = {
+    "v0": {"times": "sorted", "t_normal": (-2.0, 2.0), "r_normal": (-2.0, 2.0)},
+    "v1": {"times": "capped", "t_normal": (-0.6, 1.6), "r_normal": (-4.0, 1.6)},
+}
+#: Relative limits of recorded float64 and float32 values.
+LIMITS = {"": (torch.float64, 1e-11), "f32/": (torch.float32, 1e-5)}
+
+
+class Recorded(torch.nn.Module):
+    """The network of the recorded cases: conv(tanh(conv(z) + a t + c h))."""
+
+    def __init__(self, arrays, dtype):
+        super().__init__()
+        for name, value in below(arrays, "net/").items():
+            setattr(self, name, torch.nn.Parameter(value.to(dtype)))
+
+    def mean_velocity(self, z, t, h, class_labels=None, *, augment_labels=None):
+        t, h = t.reshape(-1, 1, 1, 1), h.reshape(-1, 1, 1, 1)
+        hidden = F.conv2d(z, self.w1, self.b1, padding=1) + self.a[:, None, None] * t + self.c[:, None, None] * h
+        return F.conv2d(hidden.tanh(), self.w2, self.b2, padding=1)
+
+
+class Exact(torch.nn.Module):
+    """A mean velocity that a function gives."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def mean_velocity(self, z, t, h, class_labels=None, *, augment_labels=None):
+        return self.function(z, t, h, class_labels)
+
+
+def drawn(n=6, shape=(1, 4, 4), dtype=torch.float64, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    draws = {name: torch.randn(n, 1, 1, 1, generator=rng, dtype=dtype) for name in ("t_normal", "r_normal")}
+    draws |= {name: torch.rand(n, 1, 1, 1, generator=rng, dtype=dtype) for name in ("mask_t", "drop_t")}
+    return draws | {"noise": torch.randn(n, *shape, generator=rng, dtype=dtype)}
+
+
+def computed(net, images, draws, labels=None, **options):
+    return MeanFlowLoss(MeanFlowOptions(**options))(net, MicroBatch(images, labels, draws=draws))
+
+
+@pytest.mark.parametrize("prefix", LIMITS)
+@pytest.mark.parametrize("case", CASES)
+def test_recorded_losses_gradients_and_times(case, prefix):
+    arrays, info = load_tensors("rivals/meanflow")
+    dtype, limit = LIMITS[prefix]
+    settings = info["cases"][case]
+    options = {
+        **CASES[case],
+        "apart": settings["ratio"],
+        "norm_p": settings["norm_p"],
+        "norm_eps": settings["norm_eps"],
+    }
+    names = {"t_normal": "normal_t", "r_normal": "normal_r", "mask_t": "uniform", "noise": "noise", "drop_t": "uniform"}
+    draws = {name: arrays[f"in/{old}"].to(dtype) for name, old in names.items()}
+    draws = {name: value if name == "noise" else value.reshape(-1, 1, 1, 1) for name, value in draws.items()}
+    t, r = MeanFlowLoss(MeanFlowOptions(**options)).pair(draws)
+    assert relative_error(t.flatten(), arrays[f"{prefix}{case}/t"]) < limit
+    assert relative_error(r.flatten(), arrays[f"{prefix}{case}/r"]) < limit
+    net = Recorded(arrays, dtype)
+    value = computed(net, arrays["in/real"].to(dtype), draws, **options)["mean_flow"].sum() / len(draws["noise"])
+    value.backward()
+    assert relative_error(value, arrays[f"{prefix}{case}/loss"]) < limit
+    for name, parameter in net.named_parameters():
+        assert relative_error(parameter.grad, arrays[f"{prefix}{case}/grad/{name}"]) < limit, name
+
+
+def test_recorded_loss_of_the_official_network():
+    """With augmentation labels; dropout is off."""
+    net, arrays = official_network()
+    names = ("t_normal", "r_normal", "mask_t")
+    draws = {name: arrays[f"loss/{name}"].reshape(-1, 1, 1, 1) for name in names}
+    draws |= {"noise": arrays["loss/noise"], "drop_t": draws["mask_t"]}
+    draws |= {"augmented images": arrays["loss/real"], "labels of images": arrays["in/augment_labels"]}
+    value = computed(net, arrays["loss/real"], draws)["mean_flow"].mean()
+    value.backward()
+    assert relative_error(value, arrays["loss/value"]) < 1e-5
+    norms = torch.stack([parameter.grad.norm() for parameter in net.parameters()])
+    assert relative_error(norms, arrays["loss/grad_norm"]) < GRADIENT
+    gradients = {name.removeprefix("model."): parameter.grad for name, parameter in net.named_parameters()}
+    for name, expected in below(arrays, "loss/grad/").items():
+        assert relative_error(gradients[name], expected) < GRADIENT, name
+
+
+@pytest.mark.parametrize("loss", ["u", "v"])
+def test_paths_to_one_image_have_no_error(loss):
+    clean = torch.linspace(-1, 1, 16, dtype=torch.float64).reshape(1, 1, 4, 4)
+    net = Exact(lambda z, t, h, _: (z - clean) / t.reshape(-1, 1, 1, 1))
+    terms = computed(net, clean.repeat(6, 1, 1, 1), drawn(), loss=loss)
+    assert float(terms["squared_error"].max()) < 1e-20
+
+
+def gaussian(z, t, h, _):
+    """Mean velocity of the flow to images of the standard deviation 0.5, by the exact map between two times."""
+    t, h = t.reshape(-1, 1, 1, 1), h.reshape(-1, 1, 1, 1)
+    spread = lambda time: ((1 - time).square() * 0.25 + time.square()).sqrt()
+    safe = torch.where(h > 0, h, 1.0)
+    slope = (t - (1 - t) * 0.25) / spread(t).square()
+    return z * torch.where(h > 0, (1 - spread(t - safe) / spread(t)) / safe, slope)
+
+
+def test_along_its_own_velocity_an_exact_mean_velocity_predicts_the_velocity():
+    """iMF: u + h du is the velocity of the flow, whatever h; along the path's velocity it depends on the noise."""
+    draws = drawn()
+    images = torch.randn(6, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) / 2
+    t, r = MeanFlowLoss().pair(draws)
+    assert (t > r).any()
+    z = (1 - t) * images + t * draws["noise"]
+    error = gaussian(z, t, torch.zeros_like(t), None) - (draws["noise"] - images)
+    expected = error.square().mean(dim=(1, 2, 3), keepdim=True)
+    assert relative_error(computed(Exact(gaussian), images, draws, loss="v")["squared_error"], expected) < 1e-9
+    assert relative_error(computed(Exact(gaussian), images, draws)["squared_error"], expected) > 1e-3
+
+
+def test_equal_times_are_flow_matching():
+    draws, images = drawn(), torch.zeros(6, 1, 4, 4, dtype=torch.float64)
+    terms = computed(Exact(lambda z, t, h, _: z), images, draws, apart=0, norm_p=0)
+    t, r = MeanFlowLoss(MeanFlowOptions(apart=0)).pair(draws)
+    assert torch.equal(t, r)
+    expected = (t * draws["noise"] - draws["noise"]).square().sum(dim=(1, 2, 3), keepdim=True)
+    assert relative_error(terms["mean_flow"], expected) < 1e-12
+
+
+@pytest.mark.parametrize("norm_p", [0.5, 1.0])
+def test_the_weight_is_no_part_of_the_gradient_and_bounds_the_loss(norm_p):
+    draws, images = drawn(), torch.zeros(6, 1, 4, 4, dtype=torch.float64)
+    scale = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    net = Exact(lambda z, t, h, _: scale * z)
+    weighted = computed(net, images, draws, norm_p=norm_p)["mean_flow"]
+    assert norm_p < 1 or float(weighted.detach().max()) < 1
+    (slope,) = torch.autograd.grad(weighted.sum(), scale)
+    plain = computed(net, images, draws, norm_p=0)["mean_flow"]
+    slopes = [torch.autograd.grad(value, scale, retain_graph=True)[0] for value in plain.flatten()]
+    expected = sum(own / (value.detach() + 1e-3) ** norm_p for own, value in zip(slopes, plain.flatten()))
+    assert relative_error(slope, expected) < 1e-12
+
+
+@pytest.mark.parametrize("loss", ["u", "v"])
+def test_the_guided_velocity_is_the_target_of_images_with_a_class_in_an_interval(loss):
+    draws, labels = drawn(n=40), torch.eye(3, dtype=torch.float64)[torch.arange(40) % 3]
+    images = torch.zeros(40, 1, 4, 4, dtype=torch.float64)
+    ways = {"omega": 0.5, "kappa": 0.25, "guided_times": (0.2, 0.7), "label_dropout": 0.3}
+    of = lambda classes: (
+        torch.zeros(40, 1, 1, 1) if classes is None else 1 + classes @ torch.tensor([1.0, 2, 4]).double()[:, None]
+    )
+    level = lambda classes: of(classes).reshape(-1, 1, 1, 1).double()
+    net = Exact(lambda z, t, h, classes: level(classes) * z)
+    error = computed(net, images, draws, labels, loss=loss, apart=0, **ways)["squared_error"]
+    t, _ = MeanFlowLoss(MeanFlowOptions(apart=0)).pair(draws)
+    z, velocity = t * draws["noise"], draws["noise"]
+    guided = 0.5 * velocity + 0.25 * 0 * z + 0.25 * level(labels) * z
+    dropped = draws["drop_t"] < 0.3
+    inside = (t >= 0.2) & (t <= 0.7) & ~dropped
+    assert inside.any()
+    assert (~inside & ~dropped).any()
+    assert dropped.any()
+    seen = torch.where(dropped, torch.ones(()).double(), level(labels))
+    expected = (seen * z - torch.where(inside, guided, velocity)).square().mean(dim=(1, 2, 3), keepdim=True)
+    assert relative_error(error, expected) < 1e-12
+
+
+def test_both_evaluations_have_one_dropout_mask_and_the_target_has_none():
+    """With equal masks and h = 0 for all images, u is unchanged by the evaluation for du."""
+    net = random_network("MeanFlowPrecond", {**UNET, "dropout": 0.5}).train()
+    draws = drawn(shape=(2, 8, 8), dtype=torch.float32)
+    images, labels = torch.zeros(6, 2, 8, 8), torch.eye(3)[torch.arange(6) % 3]
+    seen = []
+    original = net.mean_velocity
+
+    def noticing(z, *args, **kwargs):
+        seen.append((net.training, torch.random.get_rng_state()))
+        return original(z, *args, **kwargs)
+
+    net.mean_velocity = noticing
+    computed(net, images, draws, labels, loss="v", kappa=0.5)
+    assert [training for training, _ in seen] == [False, False, True, True]
+    assert torch.equal(seen[2][1], seen[3][1])
+    assert net.training
+
+
+def test_a_sample_with_nan_is_left_out():
+    draws = drawn()
+    draws["noise"][3, 0, 0, 0] = float("nan")
+    given = MicroBatch(torch.zeros(6, 1, 4, 4, dtype=torch.float64), None, draws=draws)
+    terms = MeanFlowLoss()(Exact(lambda z, t, h, _: z * h), given)
+    assert given.dropped == 1
+    assert all(len(values) == 5 and torch.isfinite(values).all() for values in terms.values())
+
+
+SPEC = {
+    "name": "toy", "dataset": {"name": "digits", "kind": "digits"}, "total_kimg": 1, "batch_size": 16, "lr": 1e-3,
+    "method": "meanflow", "network": {"class": "MeanFlowPrecond", "kwargs": {"img_resolution": 8, "img_channels": 1}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "remedy"),
+    [
+        ({"teacher": "net.safetensors"}, "teacher", "remove it"),
+        ({"network": None}, "network", "class and kwargs"),
+        ({"init": "net.safetensors"}, "init", "remove it"),
+        ({"init_sigma": 2.5}, "init_sigma", "infinite"),
+        ({"device": "cuda", "fp16": True}, "fp16", "false"),
+        ({"device": "cuda", "kernels": "fused"}, "kernels", "remove it"),
+        ({"num_steps": 2}, "num_steps", "remove it"),
+        ({"options": {"kappa": 0.5}}, "options.kappa", "0"),
+        ({"options": {"guided_times": [0.5, 0.1]}}, "options.guided_times", "exchange"),
+        ({"options": {"further_half_lives_kimg": [1, 1.0]}}, "options.further_half_lives_kimg", "once"),
+        ({"options": {"further_half_lives_kimg": [1]}}, "options.further_half_lives_kimg", "snapshot_kimg"),
+        ({"method": "sid"}, "teacher", "name its network"),
+        ({"method": "sid", "teacher": "net.safetensors"}, "network", "remove it"),
+    ],
+)
+def test_a_fault_is_one_line(change, place, remedy):
+    from sida.config.settings import from_mapping
+
+    with pytest.raises((SettingError, UserError)) as caught:
+        from_mapping(DistillConfig, {**SPEC, **change}, "spec")
+    assert place in str(caught.value)
+    assert remedy in str(caught.value)
+    functools.partial(from_mapping, DistillConfig, SPEC, "spec")()

@@ -1,0 +1,147 @@
+"""MeanFlow's networks: py-meanflow's numbers, forward derivatives, one step from noise, files of the authors."""
+
+import pytest
+import torch
+
+from sida.errors import UserError
+from sida.networks import build_network, checkpoint_blocks, family_of
+from sida.networks.body import forward_derivatives
+from sida.networks.file import load_network
+from sida.networks.official import import_network
+from sida.sampling import one_step
+from sida.sampling.flows import flow
+from tests.golden.vectors import VALUE, below, load_tensors, relative_error
+from tests.networks.made import random_network
+
+UNET = {
+    "img_resolution": 8, "img_channels": 2, "label_dim": 3, "augment_dim": 6, "model_channels": 8,
+    "channel_mult": [1, 1], "num_blocks": 1, "attn_resolutions": [4], "channel_mult_noise": 2,
+    "resample_filter": [1, 3, 3, 1],
+}  # fmt: skip
+DIT = {
+    "img_resolution": 8, "img_channels": 2, "label_dim": 3, "hidden_size": 48, "depth": 3, "num_heads": 4,
+}  # fmt: skip
+#: Attention of 400 positions takes fused kernels on a CPU, too.
+WIDE = {**UNET, "img_resolution": 20, "channel_mult": [1], "attn_resolutions": [20]}
+NETWORKS = {"unet": ("MeanFlowPrecond", UNET), "wide": ("MeanFlowPrecond", WIDE), "dit": ("MeanFlowDiT", DIT)}
+
+
+def recorded():
+    arrays, info = load_tensors("rivals/meanflow_net")
+    kwargs = {key: value for key, value in info["kwargs"].items() if key not in ("in_channels", "out_channels")}
+    return arrays, {**kwargs, "img_channels": info["kwargs"]["in_channels"]}
+
+
+def official_network():
+    arrays, kwargs = recorded()
+    net = build_network({"class": "MeanFlowPrecond", "kwargs": kwargs})
+    net.load_state_dict({f"model.{name}": value for name, value in below(arrays, "param/").items()})
+    return net.eval(), arrays
+
+
+def batch(net, n=5):
+    rng = torch.Generator().manual_seed(1)
+    z, tangent = torch.randn(2, n, 2, net.img_resolution, net.img_resolution, generator=rng)
+    t = torch.rand(n, generator=rng)
+    return z, t, t * torch.rand(n, generator=rng), torch.eye(3)[torch.arange(n) % 3], tangent
+
+
+@torch.no_grad()
+def test_outputs_equal_those_of_the_official_network():
+    net, arrays = official_network()
+    given, labels = [arrays[f"in/{name}"] for name in ("x", "t", "h")], arrays["in/augment_labels"]
+    assert relative_error(net.mean_velocity(*given, augment_labels=labels), arrays["out/u"]) < VALUE
+    assert relative_error(net.mean_velocity(*given), arrays["out/u_plain"]) < VALUE
+    assert relative_error(one_step(net, arrays["sample/noise"], None, "infinite"), arrays["sample/images"]) < VALUE
+
+
+@pytest.mark.parametrize("recomputed", [False, True])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_forward_derivatives_are_those_of_differences(name, recomputed):
+    net = random_network(*NETWORKS[name])
+    if recomputed:
+        checkpoint_blocks(net, "checkpointing")
+    z, t, h, labels, tangent = batch(net)
+    of = lambda z, t, h: net.mean_velocity(z, t, h, labels)
+    with torch.no_grad(), forward_derivatives():
+        u, du = torch.func.jvp(of, (z, t, h), (tangent, torch.ones_like(t), torch.ones_like(t)))
+        ends = [of(z + step * tangent, t + step, h + step) for step in (1e-2, -1e-2)]
+    assert relative_error(u, of(z, t, h).detach()) < VALUE
+    assert relative_error(du, (ends[0] - ends[1]) / 2e-2) < 2e-2
+    assert not u.requires_grad
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["unet", "dit"])
+def test_a_network_denoises_with_its_velocity_and_steps_with_its_mean_velocity(name):
+    net = random_network(*NETWORKS[name])
+    z, t, _, labels, _ = batch(net)
+    sigma, scale = t / (1 - t), (1 - t).reshape(-1, 1, 1, 1)
+    velocity = net.mean_velocity(z * scale, t, torch.zeros_like(t), labels)
+    assert relative_error(net(z, sigma, labels), z * scale - (1 - scale) * velocity) < VALUE
+    assert (
+        relative_error(
+            net.velocity(z, 0.25, labels), net.mean_velocity(z, torch.tensor(0.25), torch.tensor(0.0), labels)
+        )
+        < VALUE
+    )
+    far = net.mean_velocity(z, torch.ones(1), torch.ones(1), labels)
+    assert torch.equal(net.from_noise(z, labels), z - far)
+    # One Euler step of the flow has the velocity at noise, not the mean one.
+    assert relative_error(flow(net, z, labels, 1, "euler", dtype=torch.float32), z - far) > 1e-4
+    # Lengths count.
+    assert relative_error(net.mean_velocity(z, t, t, labels), net.mean_velocity(z, t, t / 2, labels)) > 1e-4
+
+
+def test_published_sizes_and_families():
+    """py-meanflow's network for CIFAR-10, and the authors' DiT-B/4, by their own code."""
+    with torch.device("meta"):
+        unet = build_network({"class": "MeanFlowPrecond", "kwargs": {**type_of("MeanFlowPrecond").CIFAR10}})
+        dit = build_network({"class": "MeanFlowDiT", "kwargs": {**DIT_B4}})
+    assert unet.model.map_layer0.weight.shape == (512, 512)
+    assert unet.model.map_augment.weight.shape == (512, 6)
+    assert dit.h_embedder.mlp[0].weight.shape == dit.t_embedder.mlp[0].weight.shape == (768, 256)
+    assert (family_of(unet).name, family_of(dit).name) == ("mean-flow", "mean-flow-dit")
+    assert (unet.fused, dit.fused) == (False, False)
+
+
+#: Gsunshine/meanflow:configs/run_b4.yml.
+DIT_B4 = {
+    "img_resolution": 32, "img_channels": 4, "label_dim": 1000, "patch_size": 4, "hidden_size": 768, "depth": 12,
+    "num_heads": 12,
+}  # fmt: skip
+
+
+def type_of(name):
+    from sida.networks.file import NETWORKS as CLASSES
+
+    return CLASSES[name]
+
+
+@pytest.mark.parametrize("networks", [("",), ("net.", "net_ema."), ("net.", "net_ema.", "net_ema1.", "net_ema2.")])
+def test_a_file_of_the_authors_gives_the_average_that_they_draw_with(networks, tmp_path, capsys):
+    arrays, kwargs = recorded()
+    state = {}
+    for number, prefix in enumerate(networks):
+        state |= {f"{prefix}{name}": value + number for name, value in below(arrays, "param/").items()}
+    torch.save(
+        {"model": {**state, **({"num_updates": torch.tensor(7.0)} if len(networks) > 1 else {})}, "epoch": 3},
+        tmp_path / "checkpoint.pth",
+    )
+    import_network(
+        tmp_path / "checkpoint.pth",
+        tmp_path / "net.safetensors",
+        key="model",
+        network={"class": "MeanFlowPrecond", "kwargs": kwargs},
+    )
+    net, _ = load_network(tmp_path / "net.safetensors")
+    taken = next(name for name in ("net_ema1.", "net_ema.", "net.", "") if name in networks)
+    expected = arrays["param/map_layer0.weight"] + networks.index(taken)
+    assert torch.equal(net.model.map_layer0.weight, expected)
+    assert ("beside net_ema" in capsys.readouterr().err) == (len(networks) > 1)
+
+
+def test_another_file_is_one_line(tmp_path):
+    torch.save({"layer.weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"network\.class: .*py-meanflow"):
+        import_network(tmp_path / "other.pth", tmp_path / "net.safetensors", network_class="MeanFlowPrecond")

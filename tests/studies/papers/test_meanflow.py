@@ -1,0 +1,115 @@
+"""Rows of MeanFlow at its authors' scale: their settings, printed numbers, and the plan's count of a real step."""
+
+import math
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from eval.results.published import load_published
+from eval.tables.layout import load_layout
+from sida.config.lookup import ROOT
+from sida.config.settings import from_mapping
+from sida.data import load_dataset
+from sida.methods.distillation import make_trainer
+from sida.methods.meanflow import MeanFlowOptions
+from sida.methods.registry import DistillConfig, resolve_recipe
+from sida.networks import build_network
+from tests.training.test_meanflow import RUNS, spec_of
+from tests.workflow.workspace import shipped
+from workflow.planning.costs import Costs
+from workflow.planning.steps import student_cost
+from workflow.preset.placeholders import check_preset
+
+#: Steps, images of a step, rate, weight of a step in the evaluated average, β₂, options that differ from v1's.
+STATED = {
+    "cifar10": (768_000, 1024, 6e-4, 0.9999, 0.999, {"times": "sorted", "t_normal": (-2, 2), "r_normal": (-2, 2)}),
+    "cifar10-v1": (768_000, 1024, 6e-4, 0.99995, 0.999, {}),
+    "imagenet256-b4": (240 * 5004, 256, 1e-4, 0.9999, 0.95, {"kappa": 0.5}),
+    "imagenet256": (
+        240 * 5004, 256, 1e-4, 0.9999, 0.95, {"omega": 0.2, "kappa": 0.92, "guided_times": (0, 0.75)},
+    ),
+}  # fmt: skip
+LATENTS = {
+    "times": "sorted",
+    "t_normal": (-0.4, 1),
+    "r_normal": (-0.4, 1),
+    "apart": 0.25,
+    "norm_p": 1,
+    "norm_eps": 0.01,
+}
+#: Millions of parameters: of the authors' network for CIFAR-10 and of DiT's sizes with the second embedding.
+MILLIONS = {"cifar10": 55.9, "cifar10-v1": 55.9, "imagenet256-b4": 131, "imagenet256": 676}
+
+
+@pytest.fixture(scope="module")
+def preset():
+    return shipped("meanflow")
+
+
+def resolved(preset, run):
+    network = preset.architecture_of(preset.runs[run])
+    return resolve_recipe(from_mapping(DistillConfig, preset.training(run).spec, run), network), network
+
+
+@pytest.mark.parametrize("run", STATED)
+def test_every_value_is_stated(preset, run):
+    steps, batch, lr, beta, beta2, changed = STATED[run]
+    config, network = resolved(preset, run)
+    assert config.total_kimg * 1000 == pytest.approx(steps * batch)
+    assert (config.batch_size, config.lr, config.betas) == (batch, lr, (0.9, beta2))
+    assert (config.teacher, config.init_sigma, config.ema_rampup_ratio) == (None, "infinite", None)
+    assert 0.5 ** (batch / (config.ema_half_life_kimg * 1000)) == pytest.approx(beta, abs=2e-8)
+    further = [0.5 ** (batch / (kimg * 1000)) for kimg in config.options.get("further_half_lives_kimg", ())]
+    cifar10 = run.startswith("cifar10")
+    assert {beta, *(round(value, 5) for value in further)} == ({0.9999, 0.99995, 0.9996} if cifar10 else {beta})
+    options = from_mapping(MeanFlowOptions, config.options, "options")
+    shared = {"lr_rampup_kimg": 9830.4} if cifar10 else LATENTS
+    expected = MeanFlowOptions(**{**shared, **changed, "further_half_lives_kimg": options.further_half_lives_kimg})
+    assert options == expected
+    assert config.augment == ({"p": 0.12} if cifar10 else None)
+    with torch.device("meta"):
+        net = build_network(network)
+    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(MILLIONS[run], rel=0.002)
+
+
+def test_the_preset_fits_together_and_rows_draw_in_one_evaluation(preset):
+    check_preset(preset)
+    assert {preset.nfe(row) for row in preset.runs.values()} == {1}
+    assert {preset.measurement(run).spec["nfe"] for run in preset.runs} == {1}
+    for run in preset.runs:
+        job = preset.training(run)
+        assert job.needs["teachers"] == job.needs["imports"] == job.needs["students"] == []
+        assert job.spec["teacher"] is None
+
+
+def test_printed_numbers_stand_beside_the_rows():
+    rows, numbers = load_layout(ROOT / "studies/papers/tables/meanflow.yaml").rows, load_published()
+    found = {row.run: numbers[row.published.replace("{metric}", "fid")].value for row in rows}
+    assert found == {"cifar10": 2.92, "cifar10-v1": 2.80, "imagenet256": 3.43, "imagenet256-b4": 11.35}
+
+
+def test_the_plan_counts_the_passes_of_a_row(preset):
+    cost = Costs(preset, "H200", 8).student("imagenet256-b4")
+    assert cost.gpus == 8
+    assert 100 < cost.gpu_hours < 1000
+    guided, plain = MeanFlowOptions(kappa=0.5).passes, MeanFlowOptions().passes
+    assert (guided.generator, plain.generator) == (8, 6)
+    assert MeanFlowOptions(loss="v").passes.generator == MeanFlowOptions(omega=2.0).passes.generator == 7
+
+
+@pytest.mark.parametrize("name", ["unet", "dit"])
+@pytest.mark.parametrize("options", [{}, {"loss": "v"}, {"omega": 2.0}, {"kappa": 0.5}])
+def test_a_real_step_takes_the_counted_operations(name, options):
+    network = {**RUNS[name][0], "kwargs": {**RUNS[name][0]["kwargs"], "dropout": 0}}
+    network["kwargs"] = {key: value for key, value in network["kwargs"].items() if key != "dropout" or name == "unet"}
+    spec = spec_of(name, network=network, options=options, augment=None, evaluation=None, batch_gpu=None)
+    config = resolve_recipe(DistillConfig(**spec), network)
+    trainer = make_trainer(config, load_dataset(config.dataset), torch.device("cpu"))
+    images = torch.zeros(16, 1, 8, 8)
+    trainer.batches = lambda stream, nimg, with_images: [(images, torch.eye(10)[torch.arange(16) % 10])]
+    # Transformers take a little less: a matrix product has one product fewer than a convolution.
+    with FlopCounterMode(display=False) as counter:
+        trainer.iteration(0)
+    assert counter.get_total_flops() / 16 == pytest.approx(student_cost(config, network).operations, rel=0.08)
+    assert math.isfinite(float(trainer.generator.flat.vector.sum()))

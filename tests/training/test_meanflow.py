@@ -1,0 +1,124 @@
+"""A training without a teacher: resumed bit by bit, averages side by side, drawn in one step, told what it lacks."""
+
+import pytest
+import torch
+
+from sida.data import Dataset, load_dataset
+from sida.errors import UserError
+from sida.files.atomic import read_jsonl
+from sida.methods import distill
+from sida.methods.distillation import make_trainer
+from sida.methods.registry import DistillConfig, resolve_recipe
+from sida.networks.file import load_network, read_metadata
+from sida.sampling import SeedStreams, one_step
+from tests.training.toy import STUDENT, interrupt_after, of_method, results, vector
+
+UNET = {
+    "class": "MeanFlowPrecond",
+    "kwargs": {
+        "img_resolution": 8, "img_channels": 1, "label_dim": 10, "augment_dim": 6, "model_channels": 4,
+        "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [], "dropout": 0.1,
+    },
+}  # fmt: skip
+DIT = {
+    "class": "MeanFlowDiT",
+    "kwargs": {
+        "img_resolution": 8, "img_channels": 1, "label_dim": 10, "hidden_size": 24, "depth": 1, "num_heads": 2,
+    },
+}  # fmt: skip
+COMMON = {
+    **of_method("meanflow", STUDENT),
+    "total_kimg": 0.064,
+    "warmup_kimg": 0,
+    "snapshot_kimg": 0.032,
+    "pictures": 0,
+}
+COMMON["evaluation"] = {**COMMON["evaluation"], "every_kimg": 0.032}
+#: Networks and options; guidance and iMF's loss for the transformer.
+RUNS = {
+    "unet": (UNET, {"lr_rampup_kimg": 0.032, "further_half_lives_kimg": [0.02, 0.1]}, {}),
+    "dit": (DIT, {"loss": "v", "kappa": 0.5, "times": "sorted"}, {"augment": None}),
+    "recomputed": (DIT, {"omega": 2.0}, {"augment": None, "checkpointing": True}),
+}
+
+
+def spec_of(name, **more):
+    network, options, changes = RUNS[name]
+    return {**COMMON, "network": network, "options": options, **changes, **more}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_resumes_bit_by_bit(name, tmp_path, monkeypatch):
+    folder, resumed = tmp_path / "straight", tmp_path / "resumed"
+    network = distill(spec_of(name), folder)
+    interrupt_after(distill, spec_of(name), resumed, 48)
+    monkeypatch.setattr(Dataset, "sketch", None)
+    distill(spec_of(name), resumed)
+    assert results(resumed) == results(folder)
+    logs = read_jsonl(folder / "train.jsonl")
+    assert {term for record in logs for term in record["losses"]} == {"mean_flow", "squared_error"}
+    assert all(record["nan_count"] == record["bad_gradients"] == 0 for record in logs)
+    net, metadata = load_network(network)
+    assert metadata["network"]["class"] == RUNS[name][0]["class"]
+    assert metadata["parents"] == {"teacher": None, "init": None}
+    assert metadata["sampler"] == {"kind": "one_step", "init_sigma": "infinite"}
+    z, labels = SeedStreams(range(4)).randn((1, 8, 8)), torch.eye(10)[:4]
+    one = torch.ones(1)
+    assert torch.equal(one_step(net, z, labels, "infinite"), z - net.mean_velocity(z, one, one, labels))
+
+
+def test_checkpointing_gives_the_same_numbers(tmp_path):
+    files = [
+        distill(spec_of("recomputed", checkpointing=recomputed), tmp_path / str(recomputed))
+        for recomputed in (False, True)
+    ]
+    assert torch.equal(*(vector(load_network(path)[0]) for path in files))
+
+
+def test_averages_lie_side_by_side(tmp_path):
+    """Each is an average of the same weights, with its own half-life."""
+    distill(spec_of("unet", evaluation=None, ema_rampup_ratio=None), tmp_path)
+    beside = sorted(path.name for path in (tmp_path / "snapshots").glob("*.safetensors"))
+    assert beside == [f"network-{nimg:010}{end}.safetensors" for nimg in (32, 64) for end in ("-0.02", "-0.1", "")]
+    last = {end: tmp_path / f"snapshots/network-0000000064{end}.safetensors" for end in ("", "-0.02", "-0.1")}
+    assert read_metadata(last["-0.1"])["average_kimg"] == 0.1
+    weights = {end: vector(load_network(path)[0]) for end, path in last.items()}
+    assert torch.equal(weights[""], vector(load_network(tmp_path / "network.safetensors")[0]))
+    assert len({tuple(values.tolist()) for values in weights.values()}) == 3
+
+
+def trainer_of(spec):
+    config = DistillConfig(**spec)
+    recipe = resolve_recipe(config, config.network)
+    return make_trainer(recipe, load_dataset(config.dataset), torch.device("cpu"))
+
+
+def test_a_seed_gives_the_start_and_the_family_the_settings():
+    specs = [spec_of("unet"), spec_of("unet"), spec_of("unet", seed=1), spec_of("dit", ema_half_life_kimg=None)]
+    trainers = [trainer_of({**spec, "evaluation": None}) for spec in specs]
+    first, again, other, dit = (vector(trainer.generator.net) for trainer in trainers)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert len(dit) != len(first)
+    assert [trainer.recipe.betas for trainer in trainers[2:]] == [(0.9, 0.999), (0.9, 0.95)]
+    assert trainers[3].recipe.ema_half_life_kimg == 1774.4
+    # 0.9999 for each step of 256 images.
+    assert 0.5 ** (256 / (trainers[3].recipe.ema_half_life_kimg * 1000)) == pytest.approx(0.9999, abs=1e-8)
+    assert trainers[0].schedule.at(0).lr_factor == 0 < trainers[0].schedule.at(16).lr_factor < 1
+    assert trainers[0].steps[0].augment.label_dim == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"network": {**UNET, "class": "EDMPrecond"}}, "mean-flow"),
+        ({"network": {**UNET, "kwargs": {**UNET["kwargs"], "augment_dim": 9}}}, "network.kwargs.augment_dim"),
+        ({"network": {**UNET, "kwargs": {**UNET["kwargs"], "img_resolution": 16}}}, "img_resolution"),
+        ({"network": {**DIT, "kwargs": {**DIT["kwargs"], "num_heads": 5}}, "augment": None}, "num_heads|hidden_size"),
+        ({"network": DIT}, "augment"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused_before_the_run(change, told, tmp_path):
+    with pytest.raises(UserError, match=told):
+        distill(spec_of("unet", **change), tmp_path / "out")
+    assert not (tmp_path / "out" / "train.jsonl").exists()
