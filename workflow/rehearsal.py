@@ -88,7 +88,7 @@ def _write_preset(base: Preset, folder: Path) -> None:
     marked = {path: os.fspath(folder / "protocols" / Path(path).name) for path in paths}
     for path in paths:
         protocol, content = load_protocol(path), read_protocol(Path(path))
-        count = DECODED if protocol.quantisation == "truncate_unit" else IMAGES
+        count = DECODED if protocol.decodes else IMAGES
         content |= {"name": f"rehearsal of {protocol.name}", "title": f"{MARK}; {protocol.title}"}
         content |= {"num_samples": count, "trials": 1, "rehearsal": True}
         for reference in content.get("references", {}).values():

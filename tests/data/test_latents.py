@@ -1,8 +1,10 @@
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 
+from sida.config.families import EDM2_LATENTS
 from sida.data import LatentDecoder, LatentEncoder, LatentScaling, load_dataset, load_vae
 from tests.data.test_archive import npy, write_zip
 from tests.refused import refused
@@ -27,7 +29,7 @@ def test_scaling_and_decoding_match_the_golden_ones(golden):
 def test_decoded_bytes_follow_the_official_rule(golden):
     arrays, _ = golden("generation/uint8_quantisation")
     identity = SimpleNamespace(decode=lambda x: SimpleNamespace(sample=x))
-    decode = LatentDecoder(identity, LatentScaling((0.0,), (0.5,)))
+    decode = LatentDecoder(identity, dataclasses.replace(EDM2_LATENTS, raw_mean=(0.0,), raw_std=(0.5,)))
     for name in ("q", "ramp"):
         values = torch.from_numpy(arrays[name])[None, None, None]
         np.testing.assert_array_equal(decode(values)[0, 0, 0], arrays[f"{name}/uint8_latent_decoder"])
