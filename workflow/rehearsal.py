@@ -1,13 +1,15 @@
 """Rehearsal of a preset of published files: the way from files to tables at true size, with random networks.
 
-The published files are replaced by stand-ins in the authors' formats: pickles of networks of the same architecture,
-Inception, the decoder of latents, statistics and class lists. Networks and Inception have random weights; DINOv2 is one
-layer. A trial has few images. A wrong path, a missing package and a full disk show in minutes, before a card is rented.
+The published files are replaced by stand-ins in the authors' formats: pickles and state dicts of networks of the same
+architecture, Inception and other judges, the decoder of latents, statistics, class lists and data sets of references.
+Networks have random weights; DINOv2 is one layer. A trial has few images, a sampler of hundreds of steps two. A wrong
+path, a missing package and a full disk show in minutes, before a card is rented.
 No number means anything: titles, captions and rows say so, and the protocols are marked as a rehearsal, which is part
 of a value's identity, so that it is comparable with no measurement.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import pickle
@@ -22,9 +24,12 @@ from typing import Any
 
 import numpy as np
 
+from eval.features.registry import EXTRACTORS, extractor_entry
 from eval.measuring.protocol import Protocol, load_protocol, read_protocol
 from eval.results.sheet import read_extended, read_runs
 from sida.assets.registry import ASSET_COLUMNS, Asset, load_registry
+from sida.config.datasets import dataset_entry
+from sida.config.families import DECODERS
 from sida.config.settings import load_spec
 from sida.errors import UserError, say
 from sida.files.atomic import atomic_path, sha256_file, write_json, write_text
@@ -35,6 +40,8 @@ from workflow.preset.placeholders import check_preset
 
 #: Images of a trial: of pixels, and of latents, whose decoder takes minutes for a hundred on a processor.
 IMAGES, DECODED = 100, 4
+#: Steps of a sampler above which a rehearsal takes two; and images of a data set of references.
+MOST_STEPS, REFERENCES = 100, 8
 MARK = "REHEARSAL with random networks: no number means anything"
 #: Names of the suite's classes in the authors' files.
 OFFICIAL_NAMES = {"EDM2Precond": "Precond", "EDM2UNet": "UNet"}
@@ -63,7 +70,7 @@ def write_rehearsal(files: Sequence[Path], targets: Sequence[str] = ()) -> tuple
     registry = load_registry()
     needed = dict.fromkeys(asset for row in rows for asset in _assets(base, row) if asset in registry)
     makers = [(registry[name], _maker(registry[name], base)) for name in needed]
-    _write_preset(base, folder)
+    _write_preset(base, folder, _write_datasets(base, folder))
     check_preset(Preset.load(*files, folder / "preset.yaml"))
     for asset, make in makers:
         path = folder / "cache" / asset.target
@@ -82,15 +89,40 @@ def _assets(preset: Preset, row: str) -> list[str]:
     return [*needs.get("downloads", []), *(preset.imports[name] for name in needs.get("imports", []))]
 
 
-def _write_preset(base: Preset, folder: Path) -> None:
+def _write_datasets(base: Preset, folder: Path) -> dict[str, dict[str, Any]]:
+    """Writes archives of random images for the data sets that are references of every row; returns their settings."""
+    from sida.data.pictures import encode_png
+    from sida.data.prepare import write_archive
+
+    fixed = {name: at for row in base.measurable.values() for at, name in base.protocol(row).fixed_datasets().items()}
+    made = {}
+    for name, where in sorted(fixed.items()):
+        entry = dict(dataset_entry(name, where, base.settings.datasets))
+        if entry.get("path") is None:
+            continue
+        path, classes = (folder / "datasets" / f"{name}.zip").absolute(), int(entry.get("label_dim") or 0)
+        shape = (REFERENCES, entry["resolution"], entry["resolution"], entry["channels"])
+        images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        labels = np.linspace(0, classes - 1, REFERENCES).astype(int).tolist() if classes else None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_archive(path, map(encode_png, images), labels)
+        kept = ("kind", "resolution", "channels", "label_dim")
+        made[name] = {key: entry[key] for key in kept if key in entry} | {"path": str(path), "num_images": REFERENCES}
+    return made
+
+
+def _write_preset(base: Preset, folder: Path, datasets: Mapping[str, Any]) -> None:
     """Writes preset, sheet, protocols and layouts, all marked."""
     paths = dict.fromkeys([base.settings.protocol, *map(base.protocol_of, base.runs.values())])
     marked = {path: os.fspath(folder / "protocols" / Path(path).name) for path in paths}
     for path in paths:
         protocol, content = load_protocol(path), read_protocol(Path(path))
-        count = DECODED if protocol.quantisation == "truncate_unit" else IMAGES
+        count = DECODED if protocol.decodes else IMAGES
         content |= {"name": f"rehearsal of {protocol.name}", "title": f"{MARK}; {protocol.title}"}
         content |= {"num_samples": count, "trials": 1, "rehearsal": True}
+        for metric in content["metrics"]:
+            if metric.get("splits", 1) > count:
+                metric["splits"] = 1
         for reference in content.get("references", {}).values():
             if reference.get("kind") == "images":
                 reference["num_images"] = IMAGES
@@ -125,6 +157,12 @@ def _write_preset(base: Preset, folder: Path) -> None:
         "threads": 1,
         "paper": False,
         "table_mode": "measured",
+        "datasets": datasets,
+        "samplers": {
+            name: {**sampler, "num_steps": 2}
+            for name, sampler in base.settings.samplers.items()
+            if (sampler.get("num_steps") or 0) > MOST_STEPS
+        },
     }
     write_text(folder / "preset.yaml", yaml_text(changes))
 
@@ -161,10 +199,11 @@ def _maker(asset: Asset, preset: Preset) -> Callable[[Path], None]:
         "inception": write_inception,
         "dinov2-vitl14": _write_dinov2_weights,
         "dinov2-code": _write_dinov2_code,
-        "sd-vae-ft-mse": _write_vae,
-        "sd-vae-ft-mse-config": _write_vae,
+        **dict.fromkeys(itertools.chain(*DECODERS.values()), _write_vae),
     }
     protocols = [preset.protocol(row) for row in preset.measurable.values()]
+    if judge := next((name for p in protocols for name in p.extractors() if _is_judge(name, asset.id)), None):
+        return lambda path: _write_judge(path, judge)
     kinds: dict[str, Callable[[Path], None]] = {
         "fid-reference": lambda path: _write_moments(path, asset.id, protocols),
         "reference-batch": lambda path: _write_batch(path, asset.id, protocols),
@@ -352,6 +391,29 @@ def _write_dinov2_weights(path: Path) -> None:
         torch.save(weights, part)
 
 
+def _is_judge(extractor: str, asset: str) -> bool:
+    """Whether a file has the weights of a feature network of timm."""
+    from eval.features.judges import TimmExtractor
+
+    return extractor_entry(extractor).assets == (asset,) and issubclass(
+        EXTRACTORS.find(extractor, "extractor"), TimmExtractor
+    )
+
+
+def _write_judge(path: Path, extractor: str) -> None:
+    """Random weights of a feature network of timm, without its head."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    judge = EXTRACTORS.find(extractor, "extractor")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = timm.create_model(judge.model, num_classes=0, **judge.kwargs)
+    with atomic_path(path) as part:
+        save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, part)
+
+
 def _write_vae(path: Path) -> None:
     """Both files of the decoder of latents, by diffusers."""
     import torch
@@ -388,12 +450,13 @@ def _write_moments(path: Path, asset: str, protocols: Sequence[Protocol]) -> Non
 
 
 def _write_batch(path: Path, asset: str, protocols: Sequence[Protocol]) -> None:
-    """Images for precision and recall."""
+    """Images for precision and recall, and ADM's statistics beside them."""
     size = next(p.resolution for p in protocols for source in p.used_sources.values() if source.asset == asset)
     assert size is not None  # of published images
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, size, size, 3), dtype=np.uint8)
+    rows = np.random.default_rng(0).standard_normal((4096, 2048))
     with atomic_path(path) as part, open(part, "wb") as stream:
-        np.savez(stream, arr_0=images)
+        np.savez(stream, arr_0=images, mu=rows.mean(0), sigma=np.cov(rows, rowvar=False))
 
 
 def _write_labels(path: Path, asset: str, preset: Preset) -> None:

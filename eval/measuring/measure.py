@@ -110,7 +110,7 @@ class Measurer:
         kind, sampler = self.spec.sampler["kind"], self.spec.sampler
         repeats = bool(sampler.get("allow_duplicates", False))
         if kind == "data":
-            return DataSource(self.dataset, self.spec.vae, self.spec.device)
+            return DataSource(self.dataset, self.spec.vae, self.spec.device, self.protocol.rounds)
         if kind == "python":
             return CallableSource(sampler["callable"], sampler.get("kwargs", {}), repeats)
         if kind == "images":

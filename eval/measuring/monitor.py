@@ -116,6 +116,11 @@ class Monitor:
     device: str
     threads: int
 
+    @property
+    def rounds(self) -> bool:
+        """Whether bytes of decoded latents are rounded."""
+        return self.protocol.rounds
+
     def __call__(self, generate: Generate) -> dict[str, Any]:
         """Evaluates a generator.
 

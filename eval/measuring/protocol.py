@@ -23,7 +23,7 @@ from eval.results.sheet import read_extended
 from sida.assets.cache import cache_dir, registered
 from sida.assets.registry import is_counted, load_registry
 from sida.config.datasets import LabelCounts, find_labels, load_labels
-from sida.config.families import SD_VAE
+from sida.config.families import EDM2_LATENTS
 from sida.config.lookup import find_file
 from sida.config.settings import CheckedAs, Count, Natural, Range, Settings, from_mapping, load_yaml
 from sida.errors import SettingError, UserError, suggestion
@@ -105,7 +105,8 @@ class Protocol(Settings):
             its content, or an asset that lists the class of each image. The counts, or the name of the asset,
             are part of identities. None reads the classes of the data set itself.
         quantisation: ``truncate``: x·127.5 + 128 clamped and truncated (pixels); ``truncate_unit``: decoder output
-            clamped to 0..1, times 255, truncated (latents; difference 68).
+            u clamped to 0..1, 255 u truncated (latents of EDM2 and REPA; difference 68); ``round_unit``: 255 u + 0.5
+            truncated, which is 127.5 x + 128 for x in -1..1 (latents of SiT and DiT).
         cov_ddof: Divisor N − ddof of the generated covariance: 0 in the published numbers (difference 64).
         allow_tf32: Whether convolutions and products may use TF32 on GPUs (difference 70).
         is_spread: Meaning of the ± of the inception score: ``runs`` (over trials) or ``splits`` (difference 71).
@@ -135,7 +136,7 @@ class Protocol(Settings):
     seed0: Natural = 0
     label_dist: Literal["empirical", "uniform", "balanced"] = "empirical"
     labels: str | Annotated[dict[str, Any], CheckedAs(LabelCounts)] | None = None
-    quantisation: Literal["truncate", "truncate_unit"] = "truncate"
+    quantisation: Literal["truncate", "truncate_unit", "round_unit"] = "truncate"
     cov_ddof: Ddof = 0
     allow_tf32: bool = False
     is_spread: Literal["runs", "splits"] = "runs"
@@ -182,6 +183,16 @@ class Protocol(Settings):
         if not mean.of:
             raise SettingError("metrics", f"'{mean.key}' is of no metric", "name some in `of`")
         mean.extractor = self.metric(mean.of[0]).extractor
+
+    @property
+    def decodes(self) -> bool:
+        """Whether networks draw latents, which are decoded."""
+        return self.quantisation != "truncate"
+
+    @property
+    def rounds(self) -> bool:
+        """Whether bytes of decoded latents are rounded (:class:`sida.data.LatentDecoder`)."""
+        return self.quantisation == "round_unit"
 
     @property
     def selection_key(self) -> str | None:
@@ -324,12 +335,12 @@ class Protocol(Settings):
         """Registered downloads of a measurement: of the feature networks, and of the references.
 
         Args:
-            drawn: Also those of images that a network draws: classes, and the decoder of latents.
+            drawn: Also those of images that a network draws: classes, and the decoder of EDM2's latents.
         """
         networks = [asset for name in self.extractors() for asset in extractor_entry(name).assets]
         references = [source.asset for source in self.used_sources.values() if source.asset]
         drawing = [self.labels_asset] if self.labels_asset else []
-        drawing += SD_VAE.assets if self.quantisation == "truncate_unit" else ()
+        drawing += EDM2_LATENTS.assets() if self.decodes else ()
         return list(dict.fromkeys([*networks, *references, *(drawing if drawn else ())]))
 
     def fixed_datasets(self) -> dict[str, str]:

@@ -190,14 +190,17 @@ class DataSource:
         dataset: Data set of pixels or latents.
         vae: Folder of the decoder of latents; None takes the registered one.
         device: Torch device of the decoder.
+        rounded: Whether bytes of decoded latents are rounded, see :class:`~sida.data.LatentDecoder`.
     """
 
     dataset: Dataset
     vae: str | None = None
     device: str = "cpu"
+    rounded: bool = False
 
     def __post_init__(self) -> None:
-        self.drawer = Drawer(Sampler(kind="data"), dataset=lambda: self.dataset, vae=self.vae, device=self.device)
+        sampler, dataset = Sampler(kind="data"), lambda: self.dataset
+        self.drawer = Drawer(sampler, dataset=dataset, vae=self.vae, device=self.device, rounded=self.rounded)
 
     @property
     def seen(self) -> Sketch | None:
@@ -380,9 +383,9 @@ class NetworkSource:
         net, self.metadata = load_network(self.path, spec.device)
         guide = open_guide(spec.guide, net, spec.device)
         sampler = read_sampler(spec.sampler)
-        self.drawer = Drawer(sampler, net, guide, lambda: self._label_data, spec.vae, spec.device)
-        decodes = self._protocol.quantisation == "truncate_unit"
-        if decodes != self.drawer.draws_latents:
+        decodes, rounds = self._protocol.decodes, self._protocol.rounds
+        self.drawer = Drawer(sampler, net, guide, lambda: self._label_data, spec.vae, spec.device, rounds)
+        if decodes != (self.drawer.latents is not None):
             measures = f"protocol '{self._protocol.name}' measures {'decoded latents' if decodes else 'pixels'}"
             fault = f"has {getattr(net, 'img_channels', 0)} channels, {measures}"
             raise UserError(self.path, fault, "choose another protocol")

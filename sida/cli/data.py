@@ -8,7 +8,7 @@ from sida.assets.cache import fetch, fetch_many
 from sida.assets.registry import load_registry
 from sida.cli.main import Verb, add_whole, existing
 from sida.config.datasets import dataset_spec
-from sida.config.families import SD_VAE
+from sida.config.families import EDM2_LATENTS, LATENTS
 from sida.config.settings import from_mapping
 from sida.errors import Progress, UserError
 
@@ -24,6 +24,7 @@ _DATA_EXAMPLES = """examples:
   sida data check cifar10-32x32.zip --expect 50000
   sida data check digits                              (a name in config/datasets.yaml)
   sida data encode --source img512.zip --out img512-sd.zip --device cuda
+  sida data encode --source img256.zip --out img256-sd.zip --latents sd --device cuda         (for SiT, REPA, DiT)
 
 labels of `prepare`: from the source's dataset.json, else the rank of the picture's top folder.
 """
@@ -44,9 +45,11 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     add_whole(prepare, "--max-images", "only the first N", 1)
     check = actions.add_parser("check", help="read every image and describe the data set")
     check.add_argument("dataset", help="zip, folder, or name in config/datasets.yaml")
-    encode = actions.add_parser("encode", help="pixels to moments of EDM2's VAE")
+    encode = actions.add_parser("encode", help="pixels to moments of an autoencoder's latents")
     encode.add_argument("--source", required=True, type=existing("--source"), help="zip or folder of RGB images")
     encode.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
+    kinds = "networks that they are for: edm2 (default), or sd (SiT, REPA, DiT)"
+    encode.add_argument("--latents", choices=[*LATENTS], default=EDM2_LATENTS.name, help=kinds)
     add_whole(encode, "--batch", "images per call (default: 8)", 1, default=8)
     encode.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 (default: cpu)")
     for action, verb in ((prepare, _prepare), (check, _check), (encode, _encode)):
@@ -109,10 +112,11 @@ def _encode(args: argparse.Namespace) -> int:
     dataset = ImageArchive(args.source)
     dataset.files.workers = args.workers or os.cpu_count() or 1
     _expect_images(args, args.source, len(dataset))
-    vae = next(iter(fetch_many(list(SD_VAE.assets)).values())).parent
-    encoder = LatentEncoder(load_vae(str(vae), args.device))
-    channels, height, width = encode_dataset(dataset, args.out, encoder, args.batch, args.device)
-    print(f"{args.out}: {len(dataset):,} latents {height}×{width}×{channels}")
+    latents = LATENTS[args.latents]
+    vae = next(iter(fetch_many(list(latents.assets())).values())).parent
+    encoder = LatentEncoder(load_vae(str(vae), args.device), latents)
+    channels, height, width = encode_dataset(dataset, args.out, encoder, args.batch, args.device, latents)
+    print(f"{args.out}: {len(dataset):,} latents {height}×{width}×{channels} for {latents.title}")
     return 0
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from sida.config.families import LATENTS
 from sida.config.lookup import Registry, RegistryEntry, find_file, found_path
 from sida.config.settings import Count, Natural, OneOf, Settings, from_mapping, load_spec, load_yaml
 from sida.errors import SettingError, UserError, suggestion
@@ -58,6 +59,8 @@ class DatasetSettings(Settings):
         sha256: Expected digest; null accepts any.
         counts: Class counts, with which methods that see no image need no archive: a name of ``config/labels``, a
             ``.json`` file, an asset, or ``none`` without classes; null: such methods read the archive.
+        latents: Kind of an archive of latents: ``edm2``, or ``sd`` (SiT, REPA, DiT); null takes the recorded one, else
+            EDM2's. A network takes latents of its own kind alone.
     """
 
     kind: KindName
@@ -74,6 +77,7 @@ class DatasetSettings(Settings):
     cache: bool = False
     sha256: str | None = None
     counts: str | None = None
+    latents: Annotated[str, OneOf(LATENTS.keys)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

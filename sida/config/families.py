@@ -15,22 +15,89 @@ T = TypeVar("T")
 WeightNorm = Literal["off", "in_forward", "pre_hook", "always"]
 
 
+#: Autoencoders of Stable Diffusion, whose decoders differ: ids of their files in ``config/assets.tsv``, of each in one
+#: folder of the cache. Their encoders are one: only decoders were tuned.
+VAE_MSE, VAE_EMA = "sd-vae-ft-mse", "sd-vae-ft-ema"
+DECODERS = {name: (name, f"{name}-config") for name in (VAE_MSE, VAE_EMA)}
+
+
 @dataclasses.dataclass(frozen=True)
-class Decoder:
-    """Autoencoder whose decoder turns latents into pixels.
+class Latents:
+    """A kind of latents: the autoencoder's use of pixels, and the scales between its latents and a network's values.
 
     Attributes:
-        name: Name on the Hugging Face hub.
-        assets: Ids of the files in ``config/assets.tsv``, all in one folder of the cache.
-        channels: Channels of a latent.
+        name: Name of the kind, which archives record and the key ``latents`` of a data set gives.
+        title: Networks that draw them, for people.
+        decoders: Names of :data:`DECODERS`, first the default.
+        signed: Whether the autoencoder's pixels are in [-1, 1]; else in [0, 1].
+        raw_mean: Mean of each channel of the autoencoder's latents, which is 0 for a network.
+        raw_std: Standard deviation of each channel, which is 0.5 for a network.
     """
 
     name: str
-    assets: tuple[str, ...]
-    channels: int
+    title: str
+    decoders: tuple[str, ...]
+    signed: bool
+    raw_mean: tuple[float, ...]
+    raw_std: tuple[float, ...]
+
+    @property
+    def channels(self) -> int:
+        """Channels of a latent."""
+        return len(self.raw_mean)
+
+    def assets(self, decoder: str | None = None) -> tuple[str, ...]:
+        """Assets of a decoder by its name, or of the default."""
+        return DECODERS[decoder or self.decoders[0]]
 
 
-SD_VAE = Decoder("stabilityai/sd-vae-ft-mse", ("sd-vae-ft-mse", "sd-vae-ft-mse-config"), 4)
+#: EDM2's, by its statistics over ImageNet 512 (NVlabs/edm2:training/encoders.py).
+EDM2_LATENTS = Latents(
+    "edm2", "EDM2", (VAE_MSE,), signed=False, raw_mean=(5.81, 3.25, 0.12, -2.15), raw_std=(4.17, 4.62, 3.71, 3.28)
+)
+#: Those of DiT, SiT and REPA: the autoencoder's times 0.18215 (facebookresearch/DiT:sample_ddp.py).
+SD_LATENTS = Latents("sd", "SiT, REPA and DiT", (VAE_EMA, VAE_MSE), True, (0.0,) * 4, (0.5 / 0.18215,) * 4)
+#: Kinds of latents by name.
+LATENTS = {latents.name: latents for latents in (EDM2_LATENTS, SD_LATENTS)}
+
+
+def check_decoder(decoder: str | None, latents: Latents | None, vae: str | None = None) -> None:
+    """Checks that a decoder, if one is named, decodes a network's latents.
+
+    Args:
+        decoder: Name of :data:`DECODERS`, or None.
+        latents: The network's latents; None for pixels.
+        vae: Folder of another decoder, which cannot stand beside a name.
+
+    Raises:
+        SettingError: It does not.
+    """
+    if decoder is None:
+        return
+    if latents is None:
+        raise SettingError("decoder", "decodes latents, and the network draws pixels", "remove it")
+    if decoder not in latents.decoders:
+        fault = f"'{decoder}' decodes no latents of {latents.title} ('{latents.name}')"
+        raise SettingError("decoder", fault, f"use {' or '.join(latents.decoders)}")
+    if vae is not None:
+        raise SettingError("decoder", "there is a folder of another one (vae)", "remove one of them")
+
+
+def check_latents(ours: Latents | None, theirs: str, whose: str) -> None:
+    """Checks that a network's latents are those of a data set.
+
+    Args:
+        ours: The network's; None for pixels.
+        theirs: Name of the data set's kind.
+        whose: The data set in errors.
+
+    Raises:
+        SettingError: They are of another kind.
+    """
+    if ours is None or ours.name == theirs:
+        return
+    fault = f"the network draws latents of {ours.title} ('{ours.name}'), but {whose} has '{theirs}'"
+    raise SettingError("latents", fault, f"encode its pixels again: sida data encode --latents {ours.name}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +117,7 @@ class Family:
             divided; None for families without.
         infinite_gradient: Replacement of infinity in a teacher's gradients.
         fp16: Whether a network without this option computes in float16 on CUDA.
-        decoder: Decoder of the networks that draw latents, which have as many channels as the decoder.
+        latents: Latents of the networks that draw latents, which have as many channels.
     """
 
     name: str
@@ -63,7 +130,7 @@ class Family:
     variance_head: str | None = None
     infinite_gradient: float = 1e5
     fp16: bool = False
-    decoder: Decoder | None = SD_VAE
+    latents: Latents | None = EDM2_LATENTS
 
     def choose(self, values: Mapping[str, T]) -> T | None:
         """Value of the family in a mapping by names, or else of the family that it is like; None without both."""
@@ -73,9 +140,9 @@ class Family:
         """Whether the network ``{class, kwargs}`` predicts the log-variance of its loss."""
         return self.variance_head is not None and network["kwargs"].get(self.variance_head, True) is not None
 
-    def decoder_of(self, channels: int) -> Decoder | None:
-        """Decoder of a network's outputs, by their channels; None where they are pixels."""
-        return self.decoder if self.decoder is not None and channels == self.decoder.channels else None
+    def latents_of(self, channels: int) -> Latents | None:
+        """Latents that a network draws, by its channels; None for pixels."""
+        return self.latents if self.latents is not None and channels == self.latents.channels else None
 
 
 #: Networks of a class from outside that names no family of its own.
@@ -83,12 +150,12 @@ CUSTOM = Family(name="custom", title="Custom", like="edm", augmentation=False)
 #: Networks with the preconditioning of EDM, VP, VE or GDD.
 EDM = Family(name="edm", title="EDM")
 #: Transformers that predict a velocity on straight paths: SiT's and REPA's.
-FLOW = Family(name="flow", title="Flow", like="edm", augmentation=False)
+FLOW = Family(name="flow", title="Flow", like="edm", augmentation=False, latents=SD_LATENTS)
 #: MeanFlow's networks, which predict a mean velocity: U-Nets and transformers.
 MEAN_FLOW = Family(name="mean-flow", title="MeanFlow", like="edm")
-MEAN_FLOW_DIT = Family(name="mean-flow-dit", title="MeanFlow transformer", like="edm", augmentation=False)
+MEAN_FLOW_DIT = Family(name="mean-flow-dit", title="MeanFlow transformer", like="edm", augmentation=False, latents=SD_LATENTS)
 #: DiT's transformers, which predict noise on 1,000 steps.
-DIT = Family(name="dit", title="DiT", like="edm", augmentation=False)
+DIT = Family(name="dit", title="DiT", like="edm", augmentation=False, latents=SD_LATENTS)
 #: EDM2's networks.
 EDM2 = Family(
     name="edm2",
@@ -107,7 +174,7 @@ EDM2_S = dataclasses.replace(EDM2, name="edm2-s", title="EDM2-S", like="edm2")
 
 
 #: U-Nets of diffusers, whose images are pixels whatever their channels.
-DIFFUSERS = Family(name="diffusers", title="diffusers", like="edm", augmentation=False, decoder=None)
+DIFFUSERS = Family(name="diffusers", title="diffusers", like="edm", augmentation=False, latents=None)
 
 
 #: Options of a network for the size, channels and classes of its images.

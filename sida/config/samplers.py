@@ -8,20 +8,21 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+from sida.config.families import DECODERS
 from sida.config.settings import Count, Finite, NotNegative, OneOf, Positive, Range, Settings, from_mapping
 from sida.errors import SettingError, UserError
 from sida.files.text_files import number_in
 
 #: Settings that each kind of sampler reads; :func:`sida.sampling.samplers.draw_batch` draws with those of a network.
 SAMPLER_KINDS = {
-    "one_step": {"init_sigma", "num_steps", "noise", "step_levels", "kernels"},
+    "one_step": {"init_sigma", "num_steps", "noise", "step_levels", "kernels", "decoder"},
     "heun": {
         "num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance",
-        "guidance_channels", "guidance_min", "guidance_max", "dtype", "kernels",
+        "guidance_channels", "guidance_min", "guidance_max", "dtype", "kernels", "decoder",
     },
     "flow": {
         "num_steps", "method", "last_step", "guidance", "guidance_channels", "guidance_min", "guidance_max", "dtype",
-        "kernels",
+        "kernels", "decoder",
     },
     "data": set[str](),
 }  # fmt: skip
@@ -38,6 +39,7 @@ StepLevels = Literal["sigma", "time"]
 #: Settings that are younger than the first recorded samplers, whose records hold them only where they are not default.
 _YOUNGER = (
     "kernels", "noise", "step_levels", "method", "last_step", "guidance_channels", "guidance_min", "guidance_max",
+    "decoder",
 )  # fmt: skip
 #: Methods of ``flow``: evaluations of a step.
 FLOW_METHODS = {"euler": 1, "heun": 2, "euler_maruyama": 1}
@@ -71,6 +73,8 @@ class Sampler(Settings):
         dtype: ``float64`` or ``float32``; null takes the type of the original tools for the network's family.
         kernels: Kernels of the networks: ``torch``, or ``fused`` (several times faster on a GPU, with other rounding;
             docs/measurements.md).
+        decoder: Decoder of a network of latents; null takes the first of its kind: ``sd-vae-ft-ema`` for SiT, REPA and
+            DiT, which ``sd-vae-ft-mse`` decodes, too, and ``sd-vae-ft-mse`` for EDM2.
     """
 
     kind: Annotated[str, OneOf(SAMPLER_KINDS.keys)]
@@ -93,6 +97,7 @@ class Sampler(Settings):
     guidance_max: float = math.inf
     dtype: Literal["float32", "float64"] | None = None
     kernels: Literal["torch", "fused"] = "torch"
+    decoder: Annotated[str, OneOf(DECODERS.keys)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -32,6 +32,8 @@ from sida.files.content import NETWORK, START, kind_of_file, refuse_text
 from sida.files.fenced import RESULT, Child, check_answer
 from sida.files.ordinary import open_ordinary, size_on_disk
 
+#: File that names the kind of an archive's latents.
+LATENTS_FILE = "latents.json"
 #: Suffix of a file with the class of the picture of its name.
 CLASS = ".cls"
 _DRAW = "draw its images first (sida sample), or score it alone (sida score FILE)"
@@ -333,6 +335,17 @@ class Files:
                 check_answer(found is None or found.shape == (len(wanted),), self.where(index))
                 return found
         return self._classes(wanted) if any(name.endswith(CLASS) for name in self.names) else None
+
+    def latents(self) -> str | None:
+        """Kind of latents that a file ``latents.json`` at the root names; None without one.
+
+        Raises:
+            UserError: The file is broken.
+        """
+        if (index := self.find(LATENTS_FILE)) is None:
+            return None
+        ((_, kind, _),) = self.ask("latents", [index], 1)
+        return str(kind)
 
     def _classes(self, pictures: Sequence[str]) -> np.ndarray:
         found = []

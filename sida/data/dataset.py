@@ -1,8 +1,9 @@
 """Data sets in memory and in archives, sketches of their images, latents with their autoencoder, orders in a training.
 
-Latents (EDM2, ImageNet 512): a stored item is the mean and standard deviation of the VAE's posterior, 8 channels. A
-latent is ``mean + std · N(0, I)``, then ``x · scale + bias`` per channel so that it has mean 0 and standard deviation
-0.5. Source: NVlabs/edm2:training/encoders.py; algorithm.md section EDM2; golden losses_edm2/latent_scaling.
+Latents: a stored item is the mean and standard deviation of the VAE's posterior, 8 channels. A latent is
+``mean + std · N(0, I)``, then ``x · scale + bias`` per channel by its kind (:data:`sida.config.families.LATENTS`). A
+file ``latents.json`` of the archive names the kind; EDM2's archives have none.
+Source: NVlabs/edm2:training/encoders.py; algorithm.md section EDM2; golden losses_edm2/latent_scaling.
 
 Orders are the suite's, which is counter-based, and the official one of EDM2.
 """
@@ -20,9 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from sida.config.families import EDM2_LATENTS, LATENTS, Latents
 from sida.config.lookup import how_to_install
 from sida.data.archive import Files
-from sida.errors import UserError, reason_of
+from sida.errors import UserError, one_line, reason_of, suggestion
 from sida.machine import derive_seed
 
 #: Images that a sketch reads at a time.
@@ -116,6 +118,8 @@ class Dataset(abc.ABC):
 
     #: Whether items are pixels (uint8); else they are VAE moments (float32).
     is_pixels: bool = True
+    #: Kind of latents, a name of :data:`sida.config.families.LATENTS`.
+    latents: str = EDM2_LATENTS.name
     #: Whether all items are in memory, without reading or decoding.
     in_memory: bool = False
 
@@ -209,7 +213,7 @@ class Dataset(abc.ABC):
         Latents are sampled from their moments with unit normal ``noise(x)`` (None: torch's generator).
         """
         if not self.is_pixels:
-            return LatentScaling().sample(batch, noise or torch.randn_like)
+            return LatentScaling(LATENTS[self.latents]).sample(batch, noise or torch.randn_like)
         return batch.to(torch.float32) / 127.5 - 1
 
     def describe(self) -> dict[str, Any]:
@@ -248,18 +252,15 @@ class LatentScaling:
     """Raw latents of the VAE to network input of mean 0 and standard deviation 0.5 per channel, and back.
 
     Args:
-        raw_mean: Means of raw latents; those over ImageNet-512.
-        raw_std: Standard deviations of raw latents.
+        latents: Kind of latents, with means and standard deviations of raw ones.
 
     Attributes:
         scale: Factor per channel, float32 ``(C,)``.
         bias: Shift per channel, float32 ``(C,)``.
     """
 
-    def __init__(
-        self, raw_mean: Sequence[float] = (5.81, 3.25, 0.12, -2.15), raw_std: Sequence[float] = (4.17, 4.62, 3.71, 3.28)
-    ) -> None:
-        mean, std = torch.tensor([raw_mean, raw_std], dtype=torch.float64)
+    def __init__(self, latents: Latents = EDM2_LATENTS) -> None:
+        mean, std = torch.tensor([latents.raw_mean, latents.raw_std], dtype=torch.float64)
         self.scale, self.bias = (0.5 / std).float(), (-mean * 0.5 / std).float()
 
     def sample(self, moments: torch.Tensor, noise: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
@@ -287,6 +288,7 @@ class ImageArchive(Dataset):
         path: Archive or folder.
         name: Name for records.
         use_labels: False makes the data set unconditional.
+        latents: Expected kind of latents; None takes the recorded one, else EDM2's.
         cache: Whether to keep images in memory (of each process) once they are read; for data sets that fit.
         views: See :class:`Dataset`.
 
@@ -295,12 +297,18 @@ class ImageArchive(Dataset):
 
     Raises:
         UserError: The archive is missing or broken, has no images or unreadable or incomplete labels, its first image
-            is neither square grey or RGB nor latents, or latents are to be mirrored. Other images are checked when they
-            are read.
+            is neither square grey or RGB nor latents, or latents are to be mirrored or of another kind. Other images
+            are checked when they are read.
     """
 
     def __init__(
-        self, path: str, name: str | None = None, use_labels: bool = True, cache: bool = False, **views: Any
+        self,
+        path: str,
+        name: str | None = None,
+        use_labels: bool = True,
+        cache: bool = False,
+        latents: str | None = None,
+        **views: Any,
     ) -> None:
         self.files = Files(path)
         self.members = self.files.pictures(arrays=True)
@@ -315,11 +323,26 @@ class ImageArchive(Dataset):
         if not self.is_pixels and channels != 8:
             fault = f"has {channels} channels, and is no archive of 4 means and 4 standard deviations"
             raise UserError(path, fault, "encode the images again (sida data encode)")
+        if not self.is_pixels:
+            self.latents = self._kind_of_latents(latents)
+        elif latents is not None:
+            raise UserError(path, f"has pixels, and no latents of kind '{latents}'", "encode it (sida data encode)")
         labels = self.files.labels(self.members) if use_labels else None
         self._raw_shape = (len(self.members), channels, height, width)
         super().__init__(name or PurePath(path).stem, self._raw_shape, labels, **views)
         self._cached = np.empty(self._raw_shape, dtype=self.dtype) if cache else None
         self._is_cached = np.zeros(len(self.members), dtype=bool)
+
+    def _kind_of_latents(self, expected: str | None) -> str:
+        """Name of the recorded kind; without a record the expected one, else EDM2's, whose tool records none."""
+        recorded = self.files.latents()
+        if recorded is not None and recorded not in LATENTS:
+            fault = f"has latents of kind '{one_line(recorded, 40)}'{suggestion(recorded, LATENTS)}"
+            raise UserError(self.files.path, fault, "encode its pixels again (sida data encode)")
+        if None not in (recorded, expected) and recorded != expected:
+            fault = f"has latents of kind '{recorded}', the spec says '{expected}'"
+            raise UserError(self.files.path, fault, f"encode its pixels again: sida data encode --latents {expected}")
+        return recorded or expected or EDM2_LATENTS.name
 
     def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
         """Images ``(N, C, H, W)``.
@@ -356,38 +379,49 @@ class ImageArchive(Dataset):
 
 
 class LatentDecoder:
-    """Network output to pixels: un-scale, decode, clamp to [0, 1], × 255, truncate (fact 25).
+    """Network output to pixels: un-scale, decode, and make bytes of u in [0, 1].
 
     Args:
-        vae: Autoencoder (diffusers' ``AutoencoderKL``): ``vae.decode(x)`` has ``sample`` ``(N, 3, H, W)`` near [0, 1].
-        scaling: Statistics of the latents.
+        vae: Autoencoder (diffusers' ``AutoencoderKL``): ``vae.decode(x)`` has ``sample`` ``(N, 3, H, W)``.
+        latents: Their kind, which says whether samples are near [0, 1] or [-1, 1].
         batch_size: Images decoded at once (512×512 decoding needs about 1 GB per image in float32).
+        rounded: Whether bytes are 255 u + 0.5 (127.5 x + 128 for x in [-1, 1], as of SiT and DiT), or else 255 u (as of
+            EDM2 and REPA), both truncated.
     """
 
-    def __init__(self, vae: Any, scaling: LatentScaling | None = None, batch_size: int = 8) -> None:
-        self.vae, self.scaling, self.batch_size = vae, scaling or LatentScaling(), batch_size
+    def __init__(self, vae: Any, latents: Latents = EDM2_LATENTS, batch_size: int = 8, rounded: bool = False) -> None:
+        self.vae, self.latents, self.batch_size, self.rounded = vae, latents, batch_size, rounded
+        self.scaling = LatentScaling(latents)
 
     @torch.no_grad()
     def __call__(self, latents: torch.Tensor) -> torch.Tensor:
         """uint8 ``(N, 3, H, W)`` from network output ``(N, C, h, w)``."""
         parts = self.scaling.to_raw(latents).split(self.batch_size)
-        return torch.cat([self.vae.decode(part).sample.clamp(0, 1).mul(255).to(torch.uint8) for part in parts])
+        return torch.cat([self._bytes(self.vae.decode(part).sample) for part in parts])
+
+    def _bytes(self, x: torch.Tensor) -> torch.Tensor:
+        if self.rounded:
+            levels = x * 127.5 + 128 if self.latents.signed else x * 255 + 0.5
+            return levels.clamp(0, 255).to(torch.uint8)
+        return ((x + 1) / 2 if self.latents.signed else x).clamp(0, 1).mul(255).to(torch.uint8)
 
 
 class LatentEncoder:
     """Pixels to the VAE moments that latent data sets store.
 
     Args:
-        vae: ``vae.encode(x).latent_dist`` has ``mean`` and ``std`` (diffusers' ``AutoencoderKL``); x in [0, 1].
+        vae: ``vae.encode(x).latent_dist`` has ``mean`` and ``std`` (diffusers' ``AutoencoderKL``).
+        latents: Their kind, which says whether x is in [0, 1] or [-1, 1].
     """
 
-    def __init__(self, vae: Any) -> None:
-        self.vae = vae
+    def __init__(self, vae: Any, latents: Latents = EDM2_LATENTS) -> None:
+        self.vae, self.latents = vae, latents
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Moments float32 ``(N, 2C, h, w)`` from uint8 images ``(N, 3, H, W)``."""
-        posterior = self.vae.encode(images.to(torch.float32) / 255).latent_dist
+        pixels = images.to(torch.float32)
+        posterior = self.vae.encode(pixels / 127.5 - 1 if self.latents.signed else pixels / 255).latent_dist
         return torch.cat([posterior.mean, posterior.std], 1).to(torch.float32)
 
 

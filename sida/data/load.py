@@ -60,7 +60,8 @@ def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset"
 
 def open_stored(config: DatasetConfig, **views: Any) -> ImageArchive:
     """Opens an archive or folder, whose content decides which of the two it is."""
-    return ImageArchive(os.path.expanduser(str(config.path)), cache=config.cache, **views)
+    path = os.path.expanduser(str(config.path))
+    return ImageArchive(path, cache=config.cache, latents=config.latents, **views)
 
 
 class ClassesOnly(Dataset):

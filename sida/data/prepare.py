@@ -21,10 +21,11 @@ import collections
 import dataclasses
 import io
 import itertools
+import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -32,8 +33,9 @@ import numpy as np
 from PIL import Image
 
 from sida.config.datasets import Transform
+from sida.config.families import EDM2_LATENTS, Latents
 from sida.config.settings import Count, Range, Settings
-from sida.data.archive import CLASS, MEMBERS, PART, Files, common_folder, dataset_json, image_name
+from sida.data.archive import CLASS, LATENTS_FILE, MEMBERS, PART, Files, common_folder, dataset_json, image_name
 from sida.data.arrays import find_arrays
 from sida.data.pictures import encode_png, to_square
 from sida.errors import Progress, SettingError, UserError, located, visible
@@ -420,9 +422,16 @@ def _part_of(files: Files, members: np.ndarray, subset: str | None) -> tuple[np.
 
 
 def encode_dataset(
-    dataset: Dataset, out: str, encode: Callable[[torch.Tensor], torch.Tensor], batch_size: int = 8, device: str = "cpu"
+    dataset: Dataset,
+    out: str,
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    batch_size: int = 8,
+    device: str = "cpu",
+    latents: Latents = EDM2_LATENTS,
 ) -> tuple[int, ...]:
     """Writes ``00000/img-mean-std-00000000.npy`` … and ``dataset.json`` atomically to an archive.
+
+    A file ``latents.json`` names the kind of latents, but for EDM2's, whose archives have the bytes of EDM2's tool.
 
     Args:
         dataset: Data set of RGB pixels.
@@ -430,6 +439,7 @@ def encode_dataset(
         encode: Function from uint8 images to moments float32 ``(N, 2C, h, w)``, e.g. :class:`~sida.data.LatentEncoder`.
         batch_size: Images per call.
         device: Device of the images in the call.
+        latents: Kind of the latents.
 
     Returns:
         Channels, height and width of the latents.
@@ -456,12 +466,17 @@ def encode_dataset(
             progress.update(part.stop, force=part.stop == len(dataset))
 
     labels = dataset.class_indices.tolist() if dataset.label_dim else None
-    write_archive(out, moments(), labels, ".npy", "img-mean-std-")
+    kind = {} if latents == EDM2_LATENTS else {LATENTS_FILE: json.dumps({"kind": latents.name})}
+    write_archive(out, moments(), labels, ".npy", "img-mean-std-", further=kind)
     return shape
 
 
 def write_archive(
-    out: str | os.PathLike[str], contents: Iterable[bytes], labels: Iterable[int] | None, *ends: str
+    out: str | os.PathLike[str],
+    contents: Iterable[bytes],
+    labels: Iterable[int] | None,
+    *ends: str,
+    further: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a data set in the EDM format atomically; nothing is deflated, so equal contents give equal bytes.
 
@@ -470,6 +485,7 @@ def write_archive(
         contents: Encoded images.
         labels: Class of each image, or None.
         ends: Suffix and prefix of the names of images, see :func:`image_name`.
+        further: Texts of further files by name.
     """
     names: list[str] = []
     with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
@@ -477,3 +493,5 @@ def write_archive(
             names.append(image_name(len(names), *ends))
             archive.writestr(zip_member(names[-1]), content)
         archive.writestr(zip_member("dataset.json"), dataset_json(None if labels is None else zip(names, labels)))
+        for name, text in (further or {}).items():
+            archive.writestr(zip_member(name), text)

@@ -71,7 +71,7 @@ class Reader:
         ),
         "headers": ([(int, int, int)], _NONE), "squares": ([Either(((str, bool), (str, str, str)))], {str: BYTES}),
         "rgb": (None, {"pixels": ("|u1", (int, int, int))}),
-        "labels": (None, Either((_NONE, {"labels": ("<i8", (int,))}))),
+        "labels": (None, Either((_NONE, {"labels": ("<i8", (int,))}))), "latents": (str, _NONE),
         "arrays": ({str: (SHAPE, _NUMBERS, bool)}, _NONE), "rows": (None, {"rows": (ANY_ARRAY[0], (int,))}),
     }  # fmt: skip
 
@@ -232,6 +232,14 @@ class Reader:
                 fault = f"a label is no whole number from 0 to {MAX_CLASSES - 1:,}"
                 raise UserError("", fault, "number classes 0, 1, 2, …, or set 'labels' to null")
             return None, {"labels": np.array(picked, np.int64)}
+
+    def latents(self, files: list[BinaryIO], members: Members) -> Answer:
+        """Kind of latents in a ``latents.json``."""
+        with _content(files, members, 0) as content:
+            try:
+                return str(json.loads(content)["kind"]), {}
+            except (ValueError, KeyError, TypeError):
+                raise UserError("", "must be JSON with the key 'kind'", "encode the pixels again") from None
 
     # Arrays
 

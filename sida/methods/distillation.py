@@ -227,6 +227,7 @@ class Evaluation:
             KeyboardInterrupt: This rank was asked to end.
         """
         self.drawer.net, monitor = net, self.monitor
+        self.drawer.rounded = bool(getattr(monitor, "rounds", False))
 
         def images(seeds: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
             interruption.request.enforce()

@@ -22,7 +22,7 @@ import torch
 
 from sida.assets.cache import fetch_many
 from sida.config.datasets import LabelCounts
-from sida.config.families import SD_VAE, check_guidance
+from sida.config.families import DECODERS, EDM2_LATENTS, LATENTS, Latents, check_decoder, check_guidance
 from sida.config.samplers import INFINITE, Sampler
 from sida.data.dataset import Dataset, LatentDecoder, load_vae
 from sida.errors import UserError, say, settings_in
@@ -68,19 +68,24 @@ def device_of(net: torch.nn.Module) -> torch.device:
     return next(iter(net.parameters())).device
 
 
-def open_decoder(vae: str | None, device: str | torch.device) -> LatentDecoder:
+def open_decoder(
+    vae: str | None, device: str | torch.device, latents: Latents = EDM2_LATENTS, rounded: bool = False
+) -> LatentDecoder:
     """Opens the decoder that turns latents into uint8 images.
 
     Args:
-        vae: Folder of the decoder; None downloads the registered decoder.
+        vae: Folder of the decoder, or a name of :data:`sida.config.families.DECODERS`, which is downloaded; None is the
+            default of the latents.
         device: Device of the decoder.
+        latents: Kind of the latents.
+        rounded: See :class:`~sida.data.LatentDecoder`.
 
     Raises:
-        UserError: The decoder cannot be downloaded or loaded.
+        UserError: The decoder is of other latents, or cannot be downloaded or loaded.
     """
-    if vae is None:
-        vae = str(next(iter(fetch_many(list(SD_VAE.assets)).values())).parent)
-    return LatentDecoder(load_vae(vae, device))
+    if vae is None or vae in DECODERS:
+        vae = str(next(iter(fetch_many(list(latents.assets(vae))).values())).parent)
+    return LatentDecoder(load_vae(vae, device), latents, rounded=rounded)
 
 
 def row_classes(rows: int, columns: int, label_dim: int) -> list[int]:
@@ -101,8 +106,9 @@ class Drawer:
         guide: Guiding network.
         dataset: Function that opens the data set of the sampler ``data`` and of ``empirical`` classes; called only for
             these.
-        vae: Folder of the decoder of latents; None takes the registered decoder.
+        vae: Folder of the decoder of latents; None takes the sampler's, else that of the network's latents.
         device: Device that decodes latents.
+        rounded: Whether bytes of decoded latents are rounded, see :class:`~sida.data.LatentDecoder`.
     """
 
     sampler: Sampler
@@ -111,6 +117,7 @@ class Drawer:
     dataset: Callable[[], Dataset | None] = lambda: None
     vae: str | None = None
     device: str = "cpu"
+    rounded: bool = False
 
     @property
     def label_dim(self) -> int:
@@ -118,17 +125,19 @@ class Drawer:
         return int(getattr(self.net, "label_dim", 0))
 
     @property
-    def draws_latents(self) -> bool:
-        """Whether the samples are latents, which need a decoder."""
+    def latents(self) -> Latents | None:
+        """Kind of latents of the samples, which need a decoder; None for pixels."""
         if self.net is not None:
-            return family_of(self.net).decoder_of(int(getattr(self.net, "img_channels", 0))) is not None
+            return family_of(self.net).latents_of(int(getattr(self.net, "img_channels", 0)))
         dataset = self.dataset()
-        return dataset is not None and not dataset.is_pixels
+        return None if dataset is None or dataset.is_pixels else LATENTS[dataset.latents]
 
     @functools.cached_property
     def decode(self) -> Decode | None:
         """Decoder of latents, opened at its first use; None for pixels."""
-        return open_decoder(self.vae, self.device) if self.draws_latents else None
+        if (latents := self.latents) is None:
+            return None
+        return open_decoder(self.vae or self.sampler.decoder, self.device, latents, self.rounded)
 
     @functools.cached_property
     def evaluations(self) -> Evaluations:
@@ -180,6 +189,8 @@ class Drawer:
             if network is not None and not getattr(getattr(network, "net", network), "is_flow", False):
                 fault = f"'flow' needs networks of velocities, not {type(network).__name__}"
                 raise UserError("sampler.kind", fault, "use heun")
+        with settings_in("sampler"):
+            check_decoder(sampler.decoder, self.latents, self.vae)
         if self.guide is not None:
             check_guide_fits(net, self.guide, "guiding network")
         if sampler.kernels == "fused":

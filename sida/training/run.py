@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from sida.config.families import check_images
+from sida.config.families import check_images, check_latents
 from sida.config.lookup import code_sha256, load_object
 from sida.config.recipe import EXCLUDED_FROM_DIGEST, RunConfig, TeacherConfig
 from sida.config.settings import names_object
@@ -28,7 +28,7 @@ from sida.files.ordinary import UnreadableError, open_ordinary
 from sida.files.tensors import read_tensors, write_tensors
 from sida.files.text_files import HASH_KEY, check_hash, parse_json, read_text, with_hash
 from sida.machine import derive_seed
-from sida.networks.file import build_network, build_on_meta, read_metadata, save_network, write_state_dict
+from sida.networks.file import build_network, build_on_meta, family_of, read_metadata, save_network, write_state_dict
 from sida.networks.precond import Precond
 from sida.training.logs import Logs
 from sida.training.optimizer import FlatParameters, NamedTensors
@@ -55,12 +55,15 @@ def check_shapes(net: torch.nn.Module, dataset: Dataset, where: str) -> None:
     """Checks that a network fits the images and classes of a data set.
 
     Raises:
-        UserError: Resolution, channels or classes differ.
+        UserError: Resolution, channels, classes or the kind of latents differ.
     """
     channels, resolution, _ = dataset.network_shape
     wanted = {"img_resolution": resolution, "img_channels": channels, "label_dim": dataset.label_dim}
     with settings_in(where):
         check_images({option: getattr(net, option) for option in wanted}, wanted, f"data set '{dataset.name}'")
+        if not dataset.is_pixels:
+            latents = family_of(net).latents_of(channels)
+            check_latents(latents, dataset.latents, f"data set '{dataset.name}'")
 
 
 def new_network(network: Mapping[str, Any], seed: int, dataset: Dataset, device: torch.device, where: str) -> Precond:

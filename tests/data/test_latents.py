@@ -1,10 +1,25 @@
+import dataclasses
+import sys
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 
+from eval.measuring.protocol import load_protocol
+from eval.results.identity import comparable
+from sida.config.families import EDM2_LATENTS, LATENTS, SD_LATENTS
+from sida.config.samplers import read_sampler
 from sida.data import LatentDecoder, LatentEncoder, LatentScaling, load_dataset, load_vae
+from sida.data.dataset import InMemory
+from sida.data.pictures import encode_png
+from sida.data.prepare import encode_dataset
+from sida.networks import build_network
+from sida.sampling import Drawer
+from sida.training.run import check_shapes
 from tests.data.test_archive import npy, write_zip
+from tests.networks.made import SMALL, random_network
 from tests.refused import refused
 
 #: First three channels × 0.1 + 0.5, as in the golden recording.
@@ -27,7 +42,7 @@ def test_scaling_and_decoding_match_the_golden_ones(golden):
 def test_decoded_bytes_follow_the_official_rule(golden):
     arrays, _ = golden("generation/uint8_quantisation")
     identity = SimpleNamespace(decode=lambda x: SimpleNamespace(sample=x))
-    decode = LatentDecoder(identity, LatentScaling((0.0,), (0.5,)))
+    decode = LatentDecoder(identity, dataclasses.replace(EDM2_LATENTS, raw_mean=(0.0,), raw_std=(0.5,)))
     for name in ("q", "ramp"):
         values = torch.from_numpy(arrays[name])[None, None, None]
         np.testing.assert_array_equal(decode(values)[0, 0, 0], arrays[f"{name}/uint8_latent_decoder"])
@@ -72,3 +87,128 @@ def test_decode_and_encode_with_a_real_autoencoder_of_random_weights(tmp_path):
     for name in ("pickled", "missing"):
         error = refused(r"cannot load the VAE .*sida assets fetch", load_vae, str(tmp_path / name))
         assert error.place == str(tmp_path / name)
+
+
+class Halves:
+    """Autoencoder whose latents are means of 8 × 8 pixels, as they are given to it."""
+
+    def encode(self, x):
+        self.given = x
+        small = torch.nn.functional.avg_pool2d(x, 8)
+        mean = torch.cat([small, small[:, :1]], 1)
+        return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean, std=torch.full_like(mean, 0.5)))
+
+    def decode(self, x):
+        return SimpleNamespace(sample=x[:, :3])
+
+
+def encoded(folder, kind):
+    """An archive of latents of a kind, with the pixels and the values that its autoencoder was given."""
+    pixels, vae = np.random.default_rng(0).integers(0, 256, (3, 3, 16, 16), dtype=np.uint8), Halves()
+    path = str(folder / f"{kind}.zip")
+    encode_dataset(InMemory("rgb", pixels, None), path, LatentEncoder(vae, LATENTS[kind]), latents=LATENTS[kind])
+    return path, torch.from_numpy(pixels).float(), vae.given
+
+
+def test_an_archive_records_the_latents_of_other_networks_than_edm2s(tmp_path):
+    path, pixels, given = encoded(tmp_path, "sd")
+    torch.testing.assert_close(given, pixels / 127.5 - 1)
+    data = load_dataset({"name": "x", "kind": "zip", "path": path, "latents": "sd"})
+    assert data.latents == load_dataset({"name": "x", "kind": "zip", "path": path}).latents == "sd"
+    batch = data.images([0, 2])
+    expected = (batch[:, :4] + batch[:, 4:]) * 0.18215  # facebookresearch/DiT:train.py
+    torch.testing.assert_close(data.network_input(batch, torch.ones_like), expected)
+    # EDM2's archives have the bytes of EDM2's tool; without a record the data set's settings say the kind.
+    path, pixels, given = encoded(tmp_path, "edm2")
+    torch.testing.assert_close(given, pixels / 255)
+    assert not any("latents" in name for name in zipfile.ZipFile(path).namelist())
+    assert load_dataset({"name": "x", "kind": "zip", "path": path}).latents == "edm2"
+    assert load_dataset({"name": "x", "kind": "zip", "path": path, "latents": "sd"}).latents == "sd"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"kind": "sdxl"}', r"of kind 'sdxl'.*sida data encode"),
+        (b"{", r"latents\.json.*key 'kind'"),
+        (b'["sd"]', r"latents\.json.*key 'kind'"),
+        (b'{"kind": "edm2"}', r"of kind 'edm2', the spec says 'sd'.*encode --latents sd"),
+    ],
+)
+def test_latents_of_another_or_no_kind_are_refused(tmp_path, content, reason):
+    members = {"0.npy": npy(np.zeros((8, 4, 4), np.float32)), "latents.json": content}
+    spec = {"name": "x", "kind": "zip", "path": write_zip(tmp_path / "x.zip", members), "latents": "sd"}
+    assert spec["path"] in refused(reason, load_dataset, spec).place
+
+
+def test_pixels_are_no_latents(tmp_path):
+    path = write_zip(tmp_path / "x.zip", {"0.png": encode_png(np.zeros((8, 8, 3), np.uint8))})
+    refused(r"has pixels.*sida data encode", load_dataset, {"name": "x", "kind": "zip", "path": path, "latents": "sd"})
+
+
+def test_bytes_of_decoded_latents_follow_each_official_rule():
+    x = torch.linspace(-1.2, 1.2, 4001).reshape(1, 1, 1, -1).repeat(1, 4, 1, 1)
+    drawn = lambda **options: LatentDecoder(Halves(), SD_LATENTS, **options)(x * 0.18215)
+    shown = Halves().decode(LatentScaling(SD_LATENTS).to_raw(x * 0.18215)).sample
+    # sihyun-yu/REPA:generate.py, and willisma/SiT:sample_ddp.py.
+    assert torch.equal(drawn(), (255 * (shown + 1) / 2).clamp(0, 255).to(torch.uint8))
+    assert torch.equal(drawn(rounded=True), (127.5 * shown + 128).clamp(0, 255).to(torch.uint8))
+    # The same rule for pixels in 0..1.
+    half = LatentDecoder(Halves(), EDM2_LATENTS, rounded=True)
+    unit = half.scaling.to_raw(x)[:, :3]
+    assert torch.equal(half(x), (255 * unit + 0.5).clamp(0, 255).to(torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("network", "kind", "fits"),
+    [
+        ("SiTPrecond", "sd", True),
+        ("DiTPrecond", "sd", True),
+        ("SiTPrecond", "edm2", False),
+        ("EDMPrecond", "sd", False),
+    ],
+)
+def test_a_network_takes_latents_of_its_own_kind_alone(tmp_path, network, kind, fits):
+    path, _, _ = encoded(tmp_path, kind)
+    data = load_dataset({"name": "x", "kind": "zip", "path": path})
+    kwargs = {"img_resolution": 2, "img_channels": 4}
+    small = {"patch_size": 1, "hidden_size": 8, "depth": 1, "num_heads": 1}
+    unet = {"model_type": "SongUNet", "model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
+    with torch.device("meta"):
+        config = {"class": network, "kwargs": kwargs | (unet if network == "EDMPrecond" else small)}
+        net = build_network(config)
+    if fits:
+        check_shapes(net, data, "teacher t")
+        return
+    error = refused(rf"has '{kind}'.*sida data encode --latents", check_shapes, net, data, "teacher t")
+    assert error.place == "teacher t.latents"
+
+
+def test_the_decoder_is_that_of_the_networks_latents_or_the_named_one_of_them(monkeypatch, tmp_path):
+    fetched = []
+    monkeypatch.setattr(
+        sys.modules[Drawer.__module__], "fetch_many", lambda ids: fetched.append(ids) or {"x": tmp_path}
+    )
+    monkeypatch.setattr(sys.modules[Drawer.__module__], "load_vae", lambda path, device: Halves())
+    small = {"patch_size": 2, "hidden_size": 8, "depth": 1, "num_heads": 1}
+    net = build_network({"class": "SiTPrecond", "kwargs": {"img_resolution": 4, "img_channels": 4, **small}})
+    drawn = lambda sampler, net=net, **options: next(Drawer(read_sampler(sampler), net, **options).draw([0, 1], 2))
+    assert drawn("flow:2").images.dtype == drawn("flow:2,decoder=sd-vae-ft-mse").images.dtype == torch.uint8
+    assert [ids[0] for ids in fetched] == ["sd-vae-ft-ema", "sd-vae-ft-mse"]
+    # Refused before anything is drawn.
+    unet = random_network("EDMPrecond", {**SMALL, "img_channels": 4})
+    refused(r"decoder.*of EDM2.*use sd-vae-ft-mse", drawn, "one_step:decoder=sd-vae-ft-ema", unet)
+    refused(r"decoder.*draws pixels", drawn, "one_step:decoder=sd-vae-ft-ema", random_network("EDMPrecond", SMALL))
+    refused(r"decoder.*another one \(vae\)", drawn, "flow:2,decoder=sd-vae-ft-mse", vae="folder")
+    refused("sd-vae-ft-mse", read_sampler, "flow:2,decoder=sd-vae")
+    assert len(fetched) == 2
+
+
+def test_the_way_to_bytes_is_part_of_an_identity():
+    rounded = load_protocol("imagenet256-rounded")
+    usual = load_protocol("imagenet256")
+    facts = ("reference", "extractor")
+    assert comparable(usual.identity("fid", *facts), rounded.identity("fid", *facts))
+    assert rounded.decodes
+    assert rounded.rounds
+    assert not usual.rounds

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from sida.config.families import EDM, EDM2, EDM2_S
+from sida.config.families import EDM, EDM2, EDM2_LATENTS, EDM2_S
 from sida.config.samplers import Sampler
 from sida.errors import UserError
 from sida.methods import SID
@@ -26,8 +26,8 @@ def test_family_of_a_description():
 
 @pytest.mark.parametrize("name", ["ddpmpp", "edm2"])
 def test_a_network_draws_latents_if_it_has_as_many_channels_as_the_decoder(name):
-    assert Drawer(Sampler(kind="one_step"), build_network(config(name, img_channels=4))).draws_latents
-    assert not Drawer(Sampler(kind="one_step"), build_network(config(name))).draws_latents
+    assert Drawer(Sampler(kind="one_step"), build_network(config(name, img_channels=4))).latents is EDM2_LATENTS
+    assert Drawer(Sampler(kind="one_step"), build_network(config(name))).latents is None
 
 
 @pytest.mark.parametrize(("name", "dtype", "draws"), [("ddpmpp", torch.float64, 4), ("edm2", torch.float32, 1)])

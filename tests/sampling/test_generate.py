@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sida.config.families import EDM2_LATENTS
 from sida.data import load_dataset
 from sida.kernels import require_fused, unavailable_reason
 from sida.machine import RecordingError
@@ -185,7 +186,7 @@ def test_a_drawer_opens_data_and_decoder_once_and_only_where_a_draw_needs_them(d
     drawer = Drawer(ONE_STEP, make(img_channels=4), vae="folder")
     assert opened == ["data"]
     assert drawn(drawer, range(3), 2).shape == drawn(drawer, range(3), 3).shape == (3, 3, 8, 8)
-    assert opened == ["data", ("folder", "cpu")]
+    assert opened == ["data", ("folder", "cpu", EDM2_LATENTS, False)]
 
 
 def test_a_network_is_recorded_where_that_pays_and_again_for_another_shape_or_network(monkeypatch):

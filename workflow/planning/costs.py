@@ -306,7 +306,7 @@ class Costs:
         protocol, foreign = self.preset.protocol(self.preset.runs[run]), self.assumptions.gflop
         seconds = forward / self._rate(fp16) if forward else 0.0
         others = sum(foreign.get(str(name), 0.0) for name in {*protocol.extractors()})
-        others += foreign["vae_decode"] if protocol.quantisation == "truncate_unit" else 0.0
+        others += foreign["vae_decode"] if protocol.decodes else 0.0
         return seconds + (others * 1e9 / self._rate(False) if others else 0.0)
 
     def _references(self, run: str) -> float:

@@ -119,7 +119,7 @@ def _disk(plan: Plan) -> Iterator[Check]:
 
 def _packages(plan: Plan) -> Iterator[Check]:
     latents = any(job.name.startswith("sd-vae") for job in plan.jobs.values()) or any(
-        plan.preset.protocol(plan.preset.runs[job.name]).quantisation == "truncate_unit"
+        plan.preset.protocol(plan.preset.runs[job.name]).decodes
         for job in plan.jobs.values()
         if job.name in plan.preset.runs
     )

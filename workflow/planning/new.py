@@ -246,7 +246,7 @@ def _imported(source: str, part: Path) -> dict[str, Any]:
 
     path, asset = find_source(source)
     network: dict[str, Any] = import_network(path, part / TEACHER, asset)["network"]
-    if family_of(network).decoder_of(network["kwargs"]["img_channels"]) is not None:
+    if family_of(network).latents_of(network["kwargs"]["img_channels"]) is not None:
         raise UserError(source, "draws latents", LATENTS)
     return network
 

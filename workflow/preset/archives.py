@@ -7,7 +7,7 @@ from typing import Any
 
 from sida.assets.registry import load_registry
 from sida.config.datasets import dataset_entry
-from sida.config.families import SD_VAE
+from sida.config.families import EDM2_LATENTS, LATENTS, Latents
 from sida.config.settings import from_mapping
 from sida.errors import UserError, suggestion
 from workflow.preset.files import MadeFrom
@@ -74,9 +74,14 @@ class Archives(Rows):
         """Sources of an archive: another archive and the autoencoder, or a download."""
         origin = self.made_from(archive)
         if origin.dataset:
-            return {"files": [str(self.dataset(origin.dataset)["path"])], "downloads": list(SD_VAE.assets)}
+            decoder = list(self._latents(archive).assets())
+            return {"files": [str(self.dataset(origin.dataset)["path"])], "downloads": decoder}
         fetched = [origin.source, *origin.beside] if origin.here in load_registry() else []
         return {"files": [], "downloads": [name for name in fetched if name]}
+
+    def _latents(self, archive: str) -> Latents:
+        """Kind of the latents of an encoded archive."""
+        return LATENTS[self.dataset(self.archives[archive]).get("latents") or EDM2_LATENTS.name]
 
     def archive_flags(self, archive: str) -> list[str]:
         """Options of ``sida data prepare`` or ``encode`` for an archive."""
@@ -86,6 +91,8 @@ class Archives(Rows):
         values |= {"subset": origin.subset, "max-images": origin.images, "expect": dataset.get("num_images")}
         if origin.dataset:
             values["device"] = self.settings.device
+            if (latents := self._latents(archive)) != EDM2_LATENTS:
+                values["latents"] = latents.name
         elif dataset.get("channels") == 1:
             values["channels"] = 1
         return [word for key, value in values.items() if value is not None for word in (f"--{key}", str(value))]

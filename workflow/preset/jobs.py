@@ -28,7 +28,7 @@ from eval.results.sheet import Needs, SheetRow, read_extended
 from eval.results.stored import read_stored, unchanged_rows
 from eval.tables.layout import load_table_layout
 from sida.assets.registry import is_address, is_counted
-from sida.config.families import NULL_LABEL, SD_VAE
+from sida.config.families import NULL_LABEL
 from sida.config.lookup import MONITOR, ROOT
 from sida.config.recipe import EXCLUDED_FROM_DIGEST, EvaluationPoints
 from sida.config.samplers import SAMPLER_KINDS
@@ -240,7 +240,7 @@ class Preset(Archives):
         return [
             name
             for name, run in self.runs.items()
-            if self.protocol(run).quantisation != "truncate_unit" and self.sampler_of(run)["kind"] in SAMPLER_KINDS
+            if not self.protocol(run).decodes and self.sampler_of(run)["kind"] in SAMPLER_KINDS
         ]
 
     def parts(self) -> list[tuple[int, int, list[str]]]:
@@ -270,8 +270,8 @@ class Preset(Archives):
         run, protocol = self.runs[name], self.protocol(self.runs[name])
         needed = [source.asset for source in protocol.sources.values()]
         needed += [asset for extractor in protocol.extractors() for asset in extractor_entry(extractor).assets]
-        if protocol.quantisation == "truncate_unit" and not run.without_network:
-            needed += SD_VAE.assets
+        if protocol.decodes and not run.without_network:
+            needed += self.latents(run.teacher).assets(self.sampler_of(run).get("decoder"))
         if isinstance(counts := self.class_counts(run), str):
             needed.append(counts)
         return sorted({asset for asset in needed if asset})

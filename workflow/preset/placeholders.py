@@ -23,9 +23,10 @@ from eval.results.logs import Point
 from eval.results.sheet import SheetRow
 from eval.results.summary import Measurement, Measurements
 from eval.tables.layout import TableSources, load_table_layout
+from sida import networks
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.datasets import dataset_spec
-from sida.config.families import NULL_LABEL, SD_VAE, check_images
+from sida.config.families import EDM2_LATENTS, NULL_LABEL, Latents, check_decoder, check_images, check_latents
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping
 from sida.errors import UserError, inside, located, settings_in, suggestion
@@ -72,7 +73,8 @@ def _check_student(preset: Preset, run: SheetRow) -> None:
 def _check_shapes(network: Mapping[str, Any], dataset: Mapping[str, Any], where: str) -> None:
     """Compares images and classes of a network and a data set, as a training does."""
     found = {key: dataset.get(key) for key in ("resolution", "channels", "label_dim")}
-    if found["channels"] == 2 * SD_VAE.channels:
+    latents = dataset.get("latents") is not None or found["channels"] == 2 * EDM2_LATENTS.channels
+    if latents:
         # Archives of latents have mean and deviation of each channel, but only the data show that they are latents.
         found["channels"] = None
     if dataset.get("labels") is False:
@@ -80,6 +82,13 @@ def _check_shapes(network: Mapping[str, Any], dataset: Mapping[str, Any], where:
     wanted = {key if key == "label_dim" else f"img_{key}": value for key, value in found.items()}
     with settings_in(where):
         check_images(network.get("kwargs", {}), wanted, f"data set '{dataset['name']}'")
+        if latents and (ours := _latents_of(network)) is not None:
+            check_latents(ours, dataset.get("latents") or EDM2_LATENTS.name, f"data set '{dataset['name']}'")
+
+
+def _latents_of(network: Mapping[str, Any]) -> Latents | None:
+    """Latents of a network by its description."""
+    return networks.family_of(network).latents_of(int(network["kwargs"].get("img_channels") or 0))
 
 
 #: Settings of a training that the sheet gives; the others are of the recipe.
@@ -175,8 +184,13 @@ def _check_row(preset: Preset, run: SheetRow, protocol: Protocol, registry: dict
             raise UserError(
                 where, f"checkpoint: no such images '{sampler['path']}', and not of the form module:function"
             )
+    ours = preset.architecture(run.teacher)
+    if ours and not run.without_network:
+        decoder = preset.sampler_of(run).get("decoder")
+        with settings_in(f"{where}: sampler '{run.sampler}'"):
+            check_decoder(decoder, _latents_of(ours) if decoder else None)
     dataset = preset.dataset_of(run)
-    for key in ("resolution", "channels") if protocol.quantisation == "truncate" else ():
+    for key in ("resolution", "channels") if not protocol.decodes else ():
         asked, found = getattr(protocol, key), dataset.get(key)
         if asked and found and asked != found:
             raise UserError(

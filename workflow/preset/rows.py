@@ -14,9 +14,10 @@ from eval.claims.claim import Claim, load_claims
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.identity import OTHER, network_of, read_saw
 from eval.results.sheet import SheetRow, read_extended, read_runs
+from sida import networks
 from sida.assets.registry import find_asset, is_address, is_counted, load_registry
 from sida.config.datasets import dataset_entry, dataset_spec, remedy
-from sida.config.families import NULL_LABEL
+from sida.config.families import EDM2_LATENTS, NULL_LABEL, Latents
 from sida.config.lookup import SUFFIXES, find_file, found_path
 from sida.config.recipe import Recipe
 from sida.config.samplers import SAMPLER_KINDS, read_sampler
@@ -264,6 +265,15 @@ class Rows:
         """Network ``{class, kwargs}`` of a row's recipe or teacher; None if the preset does not describe one."""
         return self.recipe(run).get("network") if self.from_scratch(run) else self.architecture(run.teacher)
 
+    def latents(self, teacher: str | None) -> Latents:
+        """Latents of a teacher of the preset and its students; EDM2's if the preset does not describe the teacher."""
+        network = self.architecture(teacher)
+        if network is None or network["class"] == "EDM2Precond":
+            # The import of the others' module, with torch, takes seconds in every job.
+            return EDM2_LATENTS
+        family = networks.family_of(network, f"{self.source}: teachers.{teacher}.network")
+        return family.latents or EDM2_LATENTS
+
     def parents(self, run: SheetRow) -> list[str]:
         """Runs that a row's training needs: its initial generator."""
         return [run.init] if run.trained_here and run.init in self.runs else []
@@ -471,7 +481,7 @@ class Rows:
             return spec
         kept = {key: spec[key] for key in ("name", "resolution", "channels", "label_dim", "num_images") if key in spec}
         # Latents are stored with mean and standard deviation: two stored channels are one channel of networks.
-        kept["channels"] //= 2 if protocol.quantisation == "truncate_unit" else 1
+        kept["channels"] //= 2 if protocol.decodes else 1
         return kept | {"kind": "counts", "counts": counts}
 
 

@@ -64,8 +64,11 @@ class OneStepPipeline(DiffusionPipeline):
         """Images as arrays; sida-repro decodes latents."""
         if images.dtype != torch.uint8:
             try:
+                from sida.config.families import LATENTS
                 from sida.sampling.generate import open_decoder
             except ImportError:
                 raise ValueError("this network draws latents: take output_type='pt', or install sida-repro") from None
-            images = open_decoder(None, "cpu")(images)
+            net: Any = self.generator.net  # type: ignore[attr-defined]
+            kind = net.family_of(net.init_config["kwargs"]).latents.name
+            images = open_decoder(None, "cpu", LATENTS[kind])(images)
         return images.permute(0, 2, 3, 1).numpy()
