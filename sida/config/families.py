@@ -153,7 +153,9 @@ EDM = Family(name="edm", title="EDM")
 FLOW = Family(name="flow", title="Flow", like="edm", augmentation=False, latents=SD_LATENTS)
 #: MeanFlow's networks, which predict a mean velocity: U-Nets and transformers.
 MEAN_FLOW = Family(name="mean-flow", title="MeanFlow", like="edm")
-MEAN_FLOW_DIT = Family(name="mean-flow-dit", title="MeanFlow transformer", like="edm", augmentation=False, latents=SD_LATENTS)
+MEAN_FLOW_DIT = Family(
+    name="mean-flow-dit", title="MeanFlow transformer", like="edm", augmentation=False, latents=SD_LATENTS
+)
 #: DiT's transformers, which predict noise on 1,000 steps.
 DIT = Family(name="dit", title="DiT", like="edm", augmentation=False, latents=SD_LATENTS)
 #: EDM2's networks.

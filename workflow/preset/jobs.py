@@ -271,7 +271,7 @@ class Preset(Archives):
         needed = [source.asset for source in protocol.sources.values()]
         needed += [asset for extractor in protocol.extractors() for asset in extractor_entry(extractor).assets]
         if protocol.decodes and not run.without_network:
-            needed += self.latents(run.teacher).assets(self.sampler_of(run).get("decoder"))
+            needed += self.latents(run).assets(self.sampler_of(run).get("decoder"))
         if isinstance(counts := self.class_counts(run), str):
             needed.append(counts)
         return sorted({asset for asset in needed if asset})

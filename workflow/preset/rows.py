@@ -265,13 +265,13 @@ class Rows:
         """Network ``{class, kwargs}`` of a row's recipe or teacher; None if the preset does not describe one."""
         return self.recipe(run).get("network") if self.from_scratch(run) else self.architecture(run.teacher)
 
-    def latents(self, teacher: str | None) -> Latents:
-        """Latents of a teacher of the preset and its students; EDM2's if the preset does not describe the teacher."""
-        network = self.architecture(teacher)
+    def latents(self, run: SheetRow) -> Latents:
+        """Latents of a row's network; EDM2's if the preset does not describe it."""
+        network = self.architecture_of(run)
         if network is None or network["class"] == "EDM2Precond":
             # The import of the others' module, with torch, takes seconds in every job.
             return EDM2_LATENTS
-        family = networks.family_of(network, f"{self.source}: teachers.{teacher}.network")
+        family = networks.family_of(network, f"{self.sheet}: run '{run.run}'")
         return family.latents or EDM2_LATENTS
 
     def parents(self, run: SheetRow) -> list[str]:
