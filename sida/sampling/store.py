@@ -397,7 +397,7 @@ class Pictures:
         self.drawer.net = net
         side = self.side
         if side is None:
-            side = SIDE if net.img_channels in (1, 3) and not self.drawer.draws_latents else 0
+            side = SIDE if net.img_channels in (1, 3) and self.drawer.latents is None else 0
         if side:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_grid(path, self.drawer.grid(side, side, 0, _GRID_BATCH), side)
