@@ -189,12 +189,12 @@ def _maker(asset: Asset, preset: Preset) -> Callable[[Path], None]:
     Raises:
         UserError: There is none.
     """
-    if asset.kind in ("network", "teacher"):
-        network = _architecture(asset, preset)
-        return lambda path: write_official(path, _random_network(network))
     if asset.architecture is not None:
         described = load_spec(str(asset.architecture), f"asset '{asset.id}'")
         return lambda path: _write_state_dict(path, _random_network(described))
+    if asset.kind in ("network", "teacher"):
+        network = _architecture(asset, preset)
+        return lambda path: write_official(path, _random_network(network))
     makers: dict[str, Callable[[Path], None]] = {
         "inception": write_inception,
         "dinov2-vitl14": _write_dinov2_weights,

@@ -19,9 +19,9 @@ from sida.files.text_files import MOST_LINES, check_amount, read_text
 
 ASSET_COLUMNS = ("id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note")
 #: Kinds of files: generators (pickles; GDD's have a preconditioning of their own, of others only the weights are
-#: published, whose architecture is a file of config/networks: ``state-dict:NAME``), diffusion networks, statistics and
-#: images of a training set, feature networks and their code, frozen networks of GDD's discriminator, the autoencoder of
-#: latent models, raw files of a data set, and the class of each of its images.
+#: published, whose architecture is a file of config/networks: ``state-dict:NAME``), diffusion networks (of others:
+#: ``teacher:NAME``), statistics and images of a training set, feature networks and their code, frozen networks of GDD's
+#: discriminator, the autoencoder of latent models, raw files of a data set, and the class of each of its images.
 ASSET_KINDS = (
     *("network", "gdd-network", "state-dict", "teacher", "fid-reference", "reference-batch"),
     *("extractor", "code", "backbone", "vae", "dataset", "labels"),
@@ -231,8 +231,9 @@ def _asset(row: dict[str, str]) -> Asset:
         if not re.fullmatch(form, row[column]):
             raise UserError("", f"{column} '{row[column]}' must be {words}")
     kind, _, network = row["kind"].partition(":")
-    if (kind == "state-dict") != bool(network):
-        raise UserError("", f"kind '{row['kind']}': state-dict:NAME names an architecture, other kinds have none")
+    if (kind == "state-dict" and not network) or (network and kind not in ("state-dict", "teacher")):
+        fault = "state-dict:NAME and teacher:NAME name an architecture, other kinds have none"
+        raise UserError("", f"kind '{row['kind']}': {fault}")
     if kind not in ASSET_KINDS:
         raise UserError("", f"kind '{row['kind']}' is unknown{suggestion(row['kind'], ASSET_KINDS)}")
     mirrors = tuple(row["mirrors"].split())

@@ -68,6 +68,7 @@ _INFO_EXAMPLES = """examples:
   sida info results/demo/students/sida-a1.0/network.safetensors
   sida info edm2-img512-xs-2147483-0.135.pkl
   sida info cifar_uncond_gdd_i.pkl --network-class GDDPrecond
+  sida info SiT-XL-2-256.pt --network-class SiTPrecond
   sida info network.safetensors --json
 """
 #: Longest line, and most entries of a list or mapping.
@@ -82,7 +83,7 @@ def _info_arguments(parser: argparse.ArgumentParser) -> None:
     text = ".safetensors of this package, or a published pickle"
     parser.add_argument("file", type=existing(), metavar="FILE", help=text)
     parser.add_argument("--key", default="ema", help="entry of a pickle that holds the network (default: ema)")
-    parser.add_argument("--network-class", metavar="NAME", help="class to use instead of the class named in a pickle")
+    parser.add_argument("--network-class", metavar="NAME", help="class instead of a pickle's, or of a state dict")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a list")
 
 

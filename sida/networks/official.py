@@ -194,8 +194,13 @@ def import_network(
     return write_state_dict({name: state[name] for name in net.state_dict()}, out, record)
 
 
-def _network_of_state(path: Path, key: str, network: Mapping[str, Any]) -> tuple[Any, dict[str, Any], str]:
-    """A network without memory, its state, and words for tensors of the file that it does not need."""
+def _network_of_state(
+    path: Path, key: str, network: Mapping[str, Any], described: bool = False
+) -> tuple[Any, dict[str, Any], str]:
+    """A network without memory, its state, and words for tensors of the file that it does not need.
+
+    A network that is only ``described`` has no state, and its class is not checked by a step.
+    """
     network, left_out, remark = check_network_config(network, str(path)), "", ""
     with settings_in(f"{path}:"):
         cls = NETWORKS.find(network["class"], "class")
@@ -213,8 +218,8 @@ def _network_of_state(path: Path, key: str, network: Mapping[str, Any]) -> tuple
             wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
             names, remark = unwrapped(path, wanted, stored, key)
         net = fitting_network(path, network, {name: tuple(stored[old]) for name, old in names.items()}, OTHER)
-        state = {name: read(old) for name, old in names.items()}
-    if cls.reads_states:
+        state = {} if described else {name: read(old) for name, old in names.items()}
+    if cls.reads_states and not described:
         check_reading(path, network, state)
     if remark:
         say(f"{path.name}: {remark}")
@@ -250,7 +255,8 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
     Args:
         path: A ``.safetensors`` of this package or a published pickle; the content decides which.
         key: Entry of a pickle that holds the network.
-        network_class: The suite's class of a pickle's network, if the name in the pickle is ambiguous.
+        network_class: The suite's class of a pickle's network, if the name in the pickle is ambiguous; or the class of
+            a state dict that completes its arguments from the tensors (SiT, REPA, DiT).
 
     Returns:
         ``file``, ``bytes``, ``sha256``, ``format``, ``network`` (class and kwargs), ``parameters`` (trainable
@@ -262,7 +268,12 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
     """
     path = Path(path)
     facts: dict[str, Any] = {}
-    if starts_as_pickle(path):
+    of_state = network_class in NETWORKS and NETWORKS[str(network_class)].reads_states
+    if of_state and starts_as_pickle(path):
+        network = {"class": str(network_class), "kwargs": {}}
+        net, _, left_out = _network_of_state(path, key, network, described=True)
+        facts |= {"format": "state dict", **({"left_out": left_out} if left_out else {})}
+    elif starts_as_pickle(path):
         with PickleFile(path, "network", key) as file:
             net = _network_of(file, network_class)
             with answered(path):

@@ -142,3 +142,13 @@ def test_the_command_takes_the_class_alone_for_a_published_width():
     said = command("convert", "weights.pt", "out.safetensors", "--network-class", "DiTPrecond")
     assert said == "out.safetensors: DiTPrecond\n"
     assert load_network("out.safetensors")[1]["network"] == net.init_config
+
+
+def test_a_state_dict_is_described_without_a_conversion():
+    sizes = {**SIZES, "hidden_size": 384, "num_heads": 6, "depth": 1}
+    net = build_network({"class": "SiTPrecond", "kwargs": sizes})
+    path = saved({"ema": net.state_dict(), "opt": {}})
+    said = command("info", path, "--network-class", "SiTPrecond")
+    assert f"{sum(p.numel() for p in net.parameters()):,}" in said
+    assert "state dict" in said
+    assert "SiTPrecond" in said
