@@ -238,8 +238,8 @@ def _asset(row: dict[str, str]) -> Asset:
         raise UserError("", f"kind '{row['kind']}' is unknown{suggestion(row['kind'], ASSET_KINDS)}")
     mirrors = tuple(row["mirrors"].split())
     for url in (*mirrors, *filter(None, [row["url"]])):
-        if fault := address_fault(url):
-            raise UserError("", f"'{url}' {fault}")
+        if reason := address_fault(url):
+            raise UserError("", f"'{url}' {reason}")
     size = int(row["size"]) if row["size"] else None
     read: dict[str, Any] = {"kind": kind, "network": network, "mirrors": mirrors, "size": size}
     return Asset(**{**row, **read})
