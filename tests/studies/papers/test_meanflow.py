@@ -15,10 +15,12 @@ from sida.methods.distillation import make_trainer
 from sida.methods.meanflow import MeanFlowOptions
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks import build_network
+from tests.refused import refused
 from tests.training.test_meanflow import RUNS, spec_of
-from tests.workflow.workspace import shipped
+from tests.workflow.workspace import settings_of, shipped
 from workflow.planning.costs import Costs
 from workflow.planning.steps import student_cost
+from workflow.preset import Preset
 from workflow.preset.placeholders import check_preset
 
 #: Steps, images of a step, rate, weight of a step in the evaluated average, β₂, options that differ from v1's.
@@ -81,6 +83,18 @@ def test_the_preset_fits_together_and_rows_draw_in_one_evaluation(preset):
         job = preset.training(run)
         assert job.needs["teachers"] == job.needs["imports"] == job.needs["students"] == []
         assert job.spec["teacher"] is None
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [("teacher", "one", "run 'mine': column 'teacher'.*leave it empty"), ("init", "mine", "init.*circle")],
+)
+def test_a_row_that_names_a_start_is_refused(column, value, told, tmp_path):
+    sheet = tmp_path / "sheet.tsv"
+    sheet.write_text(f"run\tlabel\tmethod\trecipe\tsampler\t{column}\n")
+    with sheet.open("a") as file:
+        file.write(f"mine\tMine\tmeanflow\tmeanflow/cifar10-v1\tone-step\t{value}\n")
+    refused(told, Preset, settings_of("meanflow") | {"runs": str(sheet)}, own=[ROOT / "studies/papers"])
 
 
 def test_printed_numbers_stand_beside_the_rows():
