@@ -232,8 +232,8 @@ def _asset(row: dict[str, str]) -> Asset:
             raise UserError("", f"{column} '{row[column]}' must be {words}")
     kind, _, network = row["kind"].partition(":")
     if (kind == "state-dict" and not network) or (network and kind not in ("state-dict", "teacher")):
-        fault = "state-dict:NAME and teacher:NAME name an architecture, other kinds have none"
-        raise UserError("", f"kind '{row['kind']}': {fault}")
+        words = "state-dict:NAME and teacher:NAME name an architecture, other kinds have none"
+        raise UserError("", f"kind '{row['kind']}': {words}")
     if kind not in ASSET_KINDS:
         raise UserError("", f"kind '{row['kind']}' is unknown{suggestion(row['kind'], ASSET_KINDS)}")
     mirrors = tuple(row["mirrors"].split())
