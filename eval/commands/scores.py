@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from eval.commands._options import extractor_options, output, pairs, shared
-from sida.assets.registry import check_network
+from sida.assets.registry import SCORED_ENDS, check_network
 from sida.cli.main import Verb, add_whole, existing, whole
 from sida.config.lookup import TRACE, find_file
 from sida.config.settings import load_spec, names_object
@@ -144,7 +144,7 @@ def _score(args: argparse.Namespace) -> int:
 def _source(text: str) -> str:
     """Parses a source; a wrong name ends before the heavy imports."""
     if not names_object(text):
-        packed = text.endswith((".npz", ".npy", ".zip", ".tar", ".gz", ".safetensors", ".pkl", ".pt", ".pth"))
+        packed = text.endswith(SCORED_ENDS)
         if "." in text and text.replace(".", "_").isidentifier() and not packed and not os.path.exists(text):
             module, _, name = text.rpartition(".")
             raise UserError(text, f"a function is named with a colon, module:function, such as {module}:{name}")
