@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from eval.report.paper import missing_latex
-from sida.assets.cache import check_pinned_code
+from sida.assets.cache import check_pinned_code, check_reachable
 from sida.errors import UserError
 from workflow.checks import (
     PLANNING,
     check_data,
     check_folder,
     check_profile,
-    check_reachable,
     check_results,
     check_scheduler,
     closed_results,

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from eval.commands._options import extractor_options, output, pairs, shared
-from sida.assets.registry import SCORED_ENDS, check_network
+from sida.assets.registry import SCORED_ENDS, check_network, load_registry
 from sida.cli.main import Verb, add_whole, existing, whole
 from sida.config.lookup import TRACE, find_file
 from sida.config.settings import load_spec, names_object
@@ -74,6 +74,7 @@ def _score(args: argparse.Namespace) -> int:
     from eval.results.exchange import exchanged
     from eval.results.sheet import check_cells
     from eval.tables.scores import latex_row, row_columns, table_protocol, unfitting
+    from sida.assets.cache import check_reachable
     from sida.sampling.job import network_file, open_device, sampler_for
 
     if args.origin is not None and (not args.json or not args.origin.strip() or not args.origin.isprintable()):
@@ -105,6 +106,8 @@ def _score(args: argparse.Namespace) -> int:
         shape = [whole("--latent", 1)(part) for part in args.latent.split("x")]
         images, label = ScriptedGenerator(str(network), shape, device), label or Path(str(network)).stem
     elif network:
+        if network in load_registry() and not (args.against or args.reference or args.extractor_option):
+            check_reachable([network, *chosen.assets(drawn=True)])
         path = network_file(network)
         images = NetworkFile(str(path), sampler_for(path, args.sampler or "one_step", "--sampler"))
         nfe = nfe or images.sampler.nfe

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from eval.report.paper import INSTALL, missing_latex
-from sida.assets.cache import by_hand, cache_dir, check_pinned_code
+from sida.assets.cache import by_hand, cache_dir, check_pinned_code, check_reachable
 from sida.config.lookup import how_to_install
 from sida.errors import UserError
-from workflow.checks import OPENING, check_reachable
+from workflow.checks import OPENING
 from workflow.planning.costs import SMALLER, SPARE, too_large, without_code
 from workflow.planning.plan import Plan, make_plan
 from workflow.preset.outside_code import NotAllowedError, origin

@@ -299,13 +299,11 @@ def test_a_copy_of_an_image_of_a_finished_trial_is_refused_by_every_call(tmp_pat
 @pytest.mark.usefixtures("offline")
 def test_all_missing_downloads_are_named_at_once(tmp_path, capsys):
     path = saved(tmp_path / "a.npz", images(30, 32))
-    refused(
-        "inception, fid-ref-cifar10.*sida assets fetch inception fid-ref-cifar10$",
-        score_images,
-        path,
-        "cifar10",
-        num_samples=30,
-    )
+    needed = [load_registry()[name] for name in ("fid-ref-cifar10", "inception", "cifar10-uncond-sida-a1")]
+    line = refused("missing in", command, "score", needed[2].id, "--like", "table1")
+    assert all(f"{asset.urls[0]} as {asset.target}" in str(line) for asset in needed)
+    line = refused("fetch fid-ref-cifar10 inception`", score_images, path, "cifar10", num_samples=30)
+    assert all(f"{asset.urls[0]} as {asset.target}" in str(line) for asset in needed[:2])
     named = [asset for name in ("imagenet64", "imagenet512") for asset in load_protocol(name).assets(drawn=True)]
     for asset in ("labels-imagenet", "sd-vae-ft-mse", "dinov2-code", "ref-batch-imagenet64"):
         assert asset in named
