@@ -69,8 +69,8 @@ def _score(args: argparse.Namespace) -> int:
         fault = "name a table (--like table1) or a protocol (--protocol cifar10), or images (--against B)"
         raise UserError("score", fault)
 
+    from eval.measuring.functions import ScriptedGenerator, is_torchscript
     from eval.measuring.score import NetworkFile, chosen_protocol, names_network, score_images
-    from eval.measuring.sources import ScriptedGenerator, is_torchscript
     from eval.results.exchange import exchanged
     from eval.results.sheet import check_cells
     from eval.tables.scores import latex_row, row_columns, table_protocol, unfitting

@@ -12,10 +12,11 @@ from typing import Any
 
 from eval.features.base import Extractor
 from eval.features.registry import make_extractors
+from eval.measuring.functions import CallableSource
 from eval.measuring.order import Trials
 from eval.measuring.protocol import Protocol
 from eval.measuring.references import Reference, held_out_seen, load_references, records_of
-from eval.measuring.sources import CallableSource, DataSource, ImageFiles, MeasureSpec, NetworkSource, Source
+from eval.measuring.sources import DataSource, ImageFiles, MeasureSpec, NetworkSource, Source
 from eval.measuring.stores import ImageStore, open_images
 from eval.measuring.trial import TrialSums, compute_metrics, cpu_threads, run_pass, sized
 from eval.metrics.kinds import Mean

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.features.registry import ON_PROCESSOR
+from eval.measuring.functions import CallableSource, callable_name
 from eval.measuring.measure import Measurer, TrialRecords
 from eval.measuring.order import Groups, Trials
 from eval.measuring.protocol import Protocol, load_protocol
-from eval.measuring.sources import CallableSource, ImageFiles, callable_name
+from eval.measuring.sources import ImageFiles
 from eval.measuring.stores import ImageStore, open_images
 from eval.measuring.trial import cpu_threads, sized
 from eval.metrics.metric import Metric

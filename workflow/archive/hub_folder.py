@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from huggingface_hub import EvalResult, ModelCardData
 
+from eval.measuring.functions import CallableSource, ScriptedGenerator
 from eval.measuring.protocol import load_protocol
-from eval.measuring.sources import CallableSource, ScriptedGenerator
 from eval.results.measurements import read_score
 from eval.results.published import cited_label
 from eval.results.summary import Measurement, Measurements, measured_in

@@ -199,7 +199,7 @@ def _measurements(source: str) -> Measurements:
 
 def _write_hub_folder(args: argparse.Namespace, out: Path) -> None:
     """Writes the folder for the Hugging Face Hub."""
-    from eval.measuring.sources import is_torchscript
+    from eval.measuring.functions import is_torchscript
     from workflow.archive.hub_folder import write_generator_folder, write_hub_folder
 
     own = not os.path.exists(args.run) and names_object(args.run)

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 
 from eval.measuring.arrays import as_pixels
+from eval.measuring.functions import CallableSource
 from eval.measuring.order import dealt_order
 from eval.measuring.protocol import load_protocol
 from eval.measuring.score import score_images
-from eval.measuring.sources import CallableSource, ImageFiles
+from eval.measuring.sources import ImageFiles
 from eval.measuring.stores import open_images
 from eval.measuring.trial import ImageBatch
 from eval.results.exchange import exchanged
