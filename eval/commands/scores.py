@@ -25,7 +25,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
         type=_source,
         help="images, network (file, folder of a run, id or address), or module:function",
     )
-    add("--latent", metavar="SHAPE", help="latents of a TorchScript file, such as 128 or 3x32x32; needs a permission")
+    add("--latent", metavar="SHAPE", help="latents of a .pt2 or TorchScript file, such as 128 or 3x32x32")
     add("--sampler", metavar="TEXT", help="of a network, as for sida sample (default: one_step)")
     add("--protocol", metavar="NAME", help="name or YAML file of a protocol (default: that of --like)")
     add(
@@ -69,7 +69,7 @@ def _score(args: argparse.Namespace) -> int:
         fault = "name a table (--like table1) or a protocol (--protocol cifar10), or images (--against B)"
         raise UserError("score", fault)
 
-    from eval.measuring.functions import ScriptedGenerator, is_torchscript
+    from eval.measuring.functions import ProgramFile, program_format
     from eval.measuring.score import NetworkFile, chosen_protocol, names_network, score_images
     from eval.results.exchange import exchanged
     from eval.results.sheet import check_cells
@@ -83,12 +83,14 @@ def _score(args: argparse.Namespace) -> int:
     if args.verbose:
         os.environ[TRACE] = "1"
     network = args.source if names_network(args.source) else None
-    scripted = bool(network) and os.path.isfile(str(network)) and is_torchscript(str(network))
-    if scripted and not args.latent:
-        raise UserError(network, "a TorchScript file takes latents", "add --latent SHAPE, such as --latent 128")
-    if args.latent and not scripted:
-        raise UserError("--latent", "is for TorchScript files", "leave it out")
-    if args.sampler and (scripted or not network):
+    program = program_format(str(network)) if network and os.path.isfile(network) else ""
+    if str(network).endswith(".pt2") and not program:
+        raise UserError(network, "is no file of torch.export.save", "for weights alone see docs/score.md, 'A function'")
+    if program and not args.latent:
+        raise UserError(network, f"a file of {program} takes latents", "add --latent SHAPE, such as --latent 128")
+    if args.latent and not program:
+        raise UserError("--latent", "is for files of torch.export and TorchScript", "leave it out")
+    if args.sampler and (program or not network):
         raise UserError("--sampler", "is for networks", "leave it out")
     if args.against and (args.like or args.latex):
         fault = "a comparison of two sets is no row of a table"
@@ -102,9 +104,9 @@ def _score(args: argparse.Namespace) -> int:
         fits = lambda found: row_columns(chosen, args.like, found.get)
     images, nfe, family = args.source, args.nfe, args.family
     label, device = args.name, open_device(args.device)
-    if scripted:
+    if program:
         shape = [whole("--latent", 1)(part) for part in args.latent.split("x")]
-        images, label = ScriptedGenerator(str(network), shape, device), label or Path(str(network)).stem
+        images, label = ProgramFile(str(network), shape, device), label or Path(str(network)).stem
     elif network:
         if network in load_registry() and not (args.against or args.reference or args.extractor_option):
             check_reachable([network, *chosen.assets(drawn=True)])
@@ -164,7 +166,7 @@ SCORE = Verb(
   sida score digits.zip --protocol digits --num-samples 1000
   sida score cifar10-uncond-sida-a1 --like table1                  (an id of `sida assets list`)
   sida score results/demo/students/sida-a1.0 --like main           (the folder of a run or of `sida export`)
-  sida score generator.pt --latent 128 --like table1               (TorchScript, a program: needs SIDA_ALLOW_CODE)
+  sida score generator.pt2 --latent 128 --like table1              (torch.export, a program: needs SIDA_ALLOW_CODE)
   sida score teacher.safetensors --sampler heun:18 --protocol digits --trials 1
   sida score a/ --against b.zip                    (two sets, as torch-fidelity; --protocol pair-clean: as clean-fid)
   sida table table1 --add row.json --bib refs.bib                  (then prints the table with that row)

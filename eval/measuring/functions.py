@@ -1,8 +1,9 @@
-"""Generators from outside: a Python function of seeds, or a file of TorchScript, as sources of images."""
+"""Generators from outside: a Python function of seeds, or a program of torch in a file, as sources of images."""
 
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from eval.measuring.sources import Duplicates
 from eval.measuring.trial import ImageBatch
 from sida.config.lookup import check_code_path, code_sha256, foreign_faults, load_object
 from sida.data.archive import Files
-from sida.errors import UserError
+from sida.errors import UserError, reason_of
 from sida.files.atomic import by_content, sha256_file
 from sida.sampling.samplers import SeedStreams, to_uint8
 
@@ -111,7 +112,7 @@ class CallableSource:
     def identity(self) -> dict[str, Any]:
         """Name, arguments (files among them by their bytes) and source file of the callable."""
         source = code_sha256(self.module, self._function)
-        facts = getattr(self._function, "facts", {}) if isinstance(self._function, ScriptedGenerator) else {}
+        facts = getattr(self._function, "facts", {}) if isinstance(self._function, ProgramFile) else {}
         return {"callable": self.name, "kwargs": by_content(self.kwargs), "source_sha256": source, **facts}
 
     def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
@@ -153,9 +154,26 @@ class CallableSource:
     def _draw(self, seeds: range) -> ImageBatch:
         # A network is not a function of seeds by itself.
         remedy = f"{_CALLED}, or fix it there" if isinstance(self._function, torch.nn.Module) else "fix it there"
-        with foreign_faults(self.name, self.module, remedy):
-            returned = self._function(list(seeds), **self.kwargs)
-        return as_batch(returned, len(seeds), self.name)
+        try:
+            with foreign_faults(self.name, self.module, remedy):
+                returned = self._function(list(seeds), **self.kwargs)
+            return as_batch(returned, len(seeds), self.name)
+        except UserError:
+            if not self._drawn_again and (number := self._number_taken()):
+                fault = f"takes {number}, and is called with a list of seeds, such as [0, 1, 2]"
+                raise UserError(self.name, fault, "let it return one image for each seed of the list") from None
+            raise
+
+    def _number_taken(self) -> str:
+        """Words for the number that the function takes instead of seeds; empty if it takes none."""
+        try:
+            returned = self._function(2, **self.kwargs)
+            shape = torch.as_tensor(returned[0] if isinstance(returned, tuple) else returned).shape
+        except (Exception, SystemExit):
+            return ""
+        if len(shape) == 4 and shape[0] == 2:
+            return "a number of images"
+        return "one seed" if len(shape) in (2, 3) or (len(shape) == 4 and shape[0] == 1) else ""
 
 
 def callable_name(function: Callable[..., Any]) -> str:
@@ -173,11 +191,27 @@ def _is_needed(parameter: inspect.Parameter) -> bool:
     return parameter.default is inspect.Parameter.empty and parameter.kind not in several
 
 
-class ScriptedGenerator:
-    """A TorchScript file as a function of seeds: ``file(z)`` gives images in [-1, 1], or uint8, for normal latents z.
+#: Formats of files that are programs of torch, by the ends of names of their members.
+_PROGRAMS = {"/archive_format": "torch.export", "serialized_exported_program.json": "torch.export"}
+_PROGRAMS |= {"/constants.pkl": "TorchScript"}
+#: What torch.export has to be told, so that a file draws any number of images.
+_ANY_BATCH = "export it for any number of images: dynamic_shapes=({0: torch.export.Dim('batch')},)"
+
+
+def program_format(path: str | Path) -> str:
+    """``torch.export`` or ``TorchScript`` for a file of theirs, told by its members; empty for another file."""
+    try:
+        names = Files(path).names
+    except UserError:
+        return ""
+    return next((kind for end, kind in _PROGRAMS.items() if any(name.endswith(end) for name in names)), "")
+
+
+class ProgramFile:
+    """A program of torch in a file: ``file(z)`` gives images in [-1, 1], or uint8, for normal latents z.
 
     Args:
-        path: The file, a program: it needs the user's permission.
+        path: File of ``torch.export.save`` (``.pt2``) or of TorchScript. It needs the user's permission.
         latent: Shape of the latents of one image; seed s draws its own.
         device: Torch device.
 
@@ -186,29 +220,47 @@ class ScriptedGenerator:
     """
 
     def __init__(self, path: str | Path, latent: Sequence[int], device: str = "cpu") -> None:
-        check_code_path(path, "a TorchScript file, a program")
         self.path, self._latent, self._device = Path(path), tuple(latent), device
-        self._net = load_torchscript(self.path, torch.device(device))
+        self.format = program_format(path)
+        check_code_path(path, f"a file of {self.format or 'TorchScript'}, a program")
+        exported = self.format == "torch.export"
+        self._net = _load_exported(self.path, device) if exported else load_torchscript(self.path, torch.device(device))
         #: Part of the identity of the images.
         self.facts = {"script_sha256": sha256_file(self.path), "latent": list(self._latent)}
 
     def __call__(self, seeds: Sequence[int]) -> torch.Tensor:
         """Images of the seeds."""
+        latents = SeedStreams(seeds).randn(self._latent).to(self._device)
         try:
             with torch.inference_mode():
-                images = self._net(SeedStreams(seeds).randn(self._latent).to(self._device))
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1][:200]
-            fault = f"fails on latents {self._latent} ({reason})"
-            raise UserError(self.path, fault, "give others by --latent") from None
+                images = self._net(latents)
+        # Programs of torch.export assert the shapes that they were made for.
+        except (RuntimeError, AssertionError) as error:
+            fault = f"fails on {len(seeds)} latents {self._latent} ({reason_of(error)[:200]})"
+            remedy = f"give others by --latent, or {_ANY_BATCH}" if self.format == "torch.export" else ""
+            raise UserError(self.path, fault, remedy or "give others by --latent") from None
         if not isinstance(images, torch.Tensor):
             raise UserError(self.path, f"must return a tensor of images, got {type(images).__name__}")
         return images if images.dtype == torch.uint8 else to_uint8(images)
 
 
-def is_torchscript(path: str | Path) -> bool:
-    """Whether a file is a TorchScript archive, told from one of ``torch.save`` by its code."""
+def _load_exported(path: Path, device: str) -> Callable[..., Any]:
+    """The program of a file of ``torch.export.save``, on a device.
+
+    Raises:
+        UserError: Broken file, or one of another version of torch.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # torch logs the trace of an error that is raised as well
     try:
-        return any(name.endswith("/constants.pkl") for name in Files(path).names)
-    except UserError:
-        return False
+        program = torch.export.load(str(path))
+        if torch.device(device).type != "cpu":
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, device)
+        return program.module()
+    except Exception as error:  # of the parts of torch that read versions, names and weights
+        fault = f"is not read by torch.export of torch {torch.__version__} ({reason_of(error)[:200]})"
+        raise UserError(path, fault, "save it again by torch.export.save with this version") from None
+    finally:
+        logging.disable(before)

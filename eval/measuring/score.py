@@ -24,7 +24,7 @@ from eval.results.sheet import official_saw
 from eval.results.summary import Estimate
 from sida import machine
 from sida.assets.cache import cache_dir
-from sida.assets.registry import is_address, load_registry
+from sida.assets.registry import NETWORK_ENDS, is_address, load_registry
 from sida.config.datasets import dataset_spec
 from sida.config.samplers import Sampler
 from sida.config.settings import names_object
@@ -156,16 +156,16 @@ class NetworkFile(NamedTuple):
     vae: str | None = None
 
 
-#: Ends of the names of files that hold a network.
-_NETWORKS = (".safetensors", ".pkl", ".pt", ".pth")
-
-
 def names_network(source: str) -> bool:
     """Whether a text names a network: a file, the folder of a run or of ``sida export``, an id or an address."""
     path = Path(source)
     if path.is_dir():
         return (path / "network.safetensors").is_file() or (path / "generator" / "network.safetensors").is_file()
-    return is_address(source) or path.suffix in _NETWORKS or (not path.exists() and source in load_registry())
+    return (
+        is_address(source)
+        or path.suffix in (*NETWORK_ENDS, ".pt2")
+        or (not path.exists() and source in load_registry())
+    )
 
 
 #: Images to score: files, a function (or its name, ``module:function``), a network file, a loaded generator.

@@ -257,9 +257,24 @@ def fails(seeds):
     return torch.zeros(3) @ torch.zeros(4)
 
 
+def counted(number):
+    return torch.randint(0, 256, (number, 1, 8, 8), dtype=torch.uint8)
+
+
+def single(seed):
+    return torch.randint(0, 256, (1, 8, 8), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def of_numpy(seed):
+    return np.random.RandomState(seed).randint(0, 256, (1, 8, 8)).astype(np.uint8)
+
+
 @pytest.mark.parametrize(
     ("function", "fault"),
     [
+        (counted, "mine:sample: takes a number of images, .* list of seeds.*one image for each seed"),
+        (single, "mine:sample: takes one seed, .* list of seeds.*one image for each seed"),
+        (of_numpy, "mine:sample: takes one seed, "),
         (OnceABatch(), "in another batch; .*once a batch"),
         (unseeded, "again; the same seed"),
         (Needs, "needs width; "),

@@ -364,13 +364,24 @@ def test_a_comparison_of_two_sets_has_an_identity_that_no_table_takes(halves, tm
         assert told in refusal(*arguments)
 
 
-def test_a_torchscript_file_is_scored_with_permission(tmp_path, monkeypatch, capsys, refusal):
-    class Generator(torch.nn.Module):
-        def forward(self, z):
-            return torch.tanh(z).reshape(-1, 1, 8, 8)
+class Generator(torch.nn.Module):
+    def forward(self, z):
+        return torch.tanh(z).reshape(-1, 1, 8, 8)
 
-    path = tmp_path / "mine.pt"
-    torch.jit.trace(Generator(), torch.zeros(1, 64)).save(path)
+
+def exported(path, **settings):
+    """Writes the generator as a program of torch.export, by default for any number of images."""
+    shapes = settings or {"dynamic_shapes": ({0: torch.export.Dim("batch")},)}
+    torch.export.save(torch.export.export(Generator(), (torch.zeros(2, 64),), **shapes), path)
+
+
+@pytest.mark.parametrize("name", ["mine.pt", "mine.pt2"])
+def test_a_program_in_a_file_is_scored_with_permission(tmp_path, monkeypatch, capsys, refusal, name):
+    path = tmp_path / name
+    if name == "mine.pt2":
+        exported(path)
+    else:
+        torch.jit.trace(Generator(), torch.zeros(1, 64)).save(path)
     command = ["score", str(path), "--protocol", "digits", "--num-samples", "20", "--trials", "1"]
     monkeypatch.setenv("SIDA_ALLOW_CODE", "")
     faults = {(): "--latent SHAPE", ("--latent", "64"): "SIDA_ALLOW_CODE", ("--latent", "x"): "--latent"}
@@ -380,8 +391,14 @@ def test_a_torchscript_file_is_scored_with_permission(tmp_path, monkeypatch, cap
     assert main([*command, "--latent", "64"]) == 0
     assert capsys.readouterr().out.startswith("mine: protocol 'digits-n20'")
     assert "(65,)" in refusal(*command, "--latent", "65")
-    torch.save(Generator().state_dict() | {"w": torch.zeros(2)}, tmp_path / "plain.pt")
-    assert "TorchScript" in refusal("score", str(tmp_path / "plain.pt"), "--protocol", "digits", "--latent", "64")
+    plain = path.with_stem("plain")
+    torch.save(Generator().state_dict() | {"w": torch.zeros(2)}, plain)
+    assert "torch.export" in refusal("score", str(plain), "--protocol", "digits", "--latent", "64")
+    exported(tmp_path / "two.pt2", strict=False)
+    monkeypatch.setenv("SIDA_ALLOW_CODE", str(tmp_path))
+    line = refusal("score", str(tmp_path / "two.pt2"), *command[2:], "--latent", "64")
+    assert "two.pt2: " in line
+    assert "dynamic_shapes" in line
 
 
 @pytest.mark.parametrize(
