@@ -21,6 +21,7 @@ from workflow.checks import (
     closed_results,
 )
 from workflow.commands.archive import show_results
+from workflow.interrupts import INTERRUPTS
 from workflow.launch import devices
 from workflow.planning.costs import check_card, driver_cards
 from workflow.planning.requests import Requests, load_site
@@ -52,6 +53,9 @@ class Start:
         self._workflow = workflow
         # A profile may claim to be a job, but only jobs have this variable of their workflow.
         self._job = not workflow.is_main_process and "SIDA_RUN_STARTED" in os.environ
+        self._interrupts = INTERRUPTS if workflow.is_main_process and not PLANNING.get() else None
+        if self._interrupts is not None:
+            self._interrupts.take()
         self._share_environment()
         with _ending():
             self._read(config)
@@ -91,6 +95,13 @@ class Start:
             self.preset.write(sorted(inside))
         for line in self.requests.warnings(jobs, self._workflow.execution_settings.retries):
             print(line, file=sys.stderr)
+        if self._interrupts is not None:
+            self._interrupts.begin()
+
+    def fail(self) -> None:
+        """Lets the last line say that work is left."""
+        if self._interrupts is not None:
+            self._interrupts.failed()
 
     def show_summary(self) -> None:
         """Prints the first table and paths of results; never fails a finished run."""

@@ -46,7 +46,7 @@ def started(monkeypatch):
     def execve(program, words, environment):
         assert program == sys.executable
         assert environment["PYTHONSAFEPATH"] == "1"
-        found.append(words[words.index("snakemake") + 1 :])
+        found.append(words[words.index("workflow.snakemake") + 1 :])
         raise SystemExit(0)
 
     monkeypatch.setattr(os, "execve", execve)
