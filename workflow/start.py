@@ -155,9 +155,12 @@ class Start:
     def _remark(self, missing: str | None) -> None:
         """Prints what the preset names and this run does not make; ``missing``: what LaTeX needs for the paper."""
         preset = self.preset
+        if PLANNING.get():  # the plan says it after what was asked
+            return
         lines = [f"{preset.results}/paper.pdf is left out: {missing}"] if missing else []
-        for run, asset in preset.left_out.items():
-            lines.append(f"{run} is left out: its checkpoint {asset} has no public address (sida assets list)")
+        if preset.left_out:
+            rows = f"{len(preset.left_out)} rows are left out: their checkpoints have no public address"
+            lines.append(f"{rows} (sida plan {preset.source} --verbose names them)")
         if self._workflow.is_main_process:
             lines += filter(None, (closed_results(preset.results), unshown_remark(preset)))
         for line in lines:

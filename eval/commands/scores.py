@@ -4,6 +4,7 @@ import argparse
 import functools
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def _score(args: argparse.Namespace) -> int:
         raise UserError("score", fault)
 
     from eval.measuring.functions import ProgramFile, program_format
-    from eval.measuring.score import NetworkFile, chosen_protocol, names_network, score_images
+    from eval.measuring.score import NetworkFile, TooFewError, chosen_protocol, names_network, score_images
     from eval.results.exchange import exchanged
     from eval.results.sheet import check_cells
     from eval.tables.scores import latex_row, row_columns, table_protocol, unfitting
@@ -99,7 +100,12 @@ def _score(args: argparse.Namespace) -> int:
     fits = None
     if not args.against:
         chosen = chosen_protocol(protocol, args.num_samples, bool(args.fast))
-        row_columns(chosen, args.like)
+        try:
+            row_columns(chosen, args.like)
+        except UserError as error:
+            if args.like and args.num_samples:
+                error.remedy = f"leave --like out: {_own_number(args.source, str(protocol), args.num_samples)}"
+            raise
         # Once more with all digests, before the first image: a row must not be refused after its measurement.
         fits = lambda found: row_columns(chosen, args.like, found.get)
     images, nfe, family = args.source, args.nfe, args.family
@@ -121,7 +127,12 @@ def _score(args: argparse.Namespace) -> int:
     settings["dataset"] = load_spec(args.dataset, "--dataset") if args.dataset else None
     settings["references"] = pairs(args.reference, "--reference")
     settings["extractors"] = extractor_options(args.extractor_option)
-    score = score_images(images, protocol, name=label, fits=fits, **settings)
+    try:
+        score = score_images(images, protocol, name=label, fits=fits, **settings)
+    except TooFewError as error:
+        if args.like and error.fits >= 2:
+            error.remedy = f"{error.more}, or without the table: {_own_number(args.source, str(protocol), error.fits)}"
+        raise
     rows: list[str] = []
     try:
         # Files first: an error while printing must not lose the measurement.
@@ -144,6 +155,12 @@ def _score(args: argparse.Namespace) -> int:
     sys.stdout.flush()
     score.forget_trials()
     return 0
+
+
+def _own_number(source: str, protocol: str, num_samples: int) -> str:
+    """The command that scores fewer images than a table's protocol takes."""
+    words = ["sida", "score", source, "--protocol", protocol, "--num-samples", str(num_samples)]
+    return f"`{shlex.join(words)}` (numbers of their own, for no table)"
 
 
 def _source(text: str) -> str:

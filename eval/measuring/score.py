@@ -395,6 +395,19 @@ def _origin(images: Scored, allow_duplicates: bool) -> tuple[str, dict[str, Any]
     return Path(name).name, {"method": "images", "sampler": {"kind": "images", "path": name, **repeats}}
 
 
+class TooFewError(UserError):
+    """Fewer images than the trials of a protocol take.
+
+    Attributes:
+        more: Words for the images that are missing.
+        fits: Images of a trial for which the images suffice.
+    """
+
+    def __init__(self, place: object, fault: object, remedy: object, more: str, fits: int) -> None:
+        super().__init__(place, fault, remedy)
+        self.more, self.fits = more, fits
+
+
 def _trials(images: ImageFiles, wanted: int | None) -> int:
     """Number of trials.
 
@@ -409,7 +422,8 @@ def _trials(images: ImageFiles, wanted: int | None) -> int:
         fits = present // count
         other = f", or give --num-samples {fits} (a number of its own, not comparable with the protocol's)"
         fault = f"holds {present:,} images, protocol '{images.protocol.name}' takes {takes}"
-        raise UserError(images.store.path, fault, f"generate {n * count - present:,} more{other if fits >= 2 else ''}")
+        more = f"generate {n * count - present:,} more"
+        raise TooFewError(images.store.path, fault, f"{more}{other if fits >= 2 else ''}", more, fits)
     return wanted if wanted is not None else min(images.trials, images.protocol.trials)
 
 

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,15 @@ def offline(tmp_path, monkeypatch):
     """An empty cache, and no network."""
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SIDA_OFFLINE", "1")
+
+
+@pytest.mark.parametrize("more", [[], ["--num-samples", "20"]])
+def test_too_few_images_for_a_table_are_answered_with_a_command_that_works(tmp_path, more):
+    path = saved(tmp_path / "my images.npz", GREY)
+    line = str(refused("main|my images.npz", command, "score", path, "--like", "main", *more))
+    program, *words = shlex.split(re.search("`(.*)`", line)[1])
+    assert program == "sida"
+    assert "FD ↓" in command(*words, "--trials", "1")
 
 
 @pytest.mark.usefixtures("offline")
