@@ -40,6 +40,7 @@ GROUPS = {
         "convert": "sida.cli.networks:CONVERT",
         "info": "sida.cli.networks:INFO",
         "export": "workflow.commands.archive:EXPORT",
+        "completion": "workflow.commands.completion:COMPLETION",
     },
 }
 _STEPS = ("measure", "collect", "claims", "figure", "page", "paper")

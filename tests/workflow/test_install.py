@@ -128,7 +128,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
 }
 #: Imported only on request: `pip install diffusers`, and the benchmarks' timing.
-ON_REQUEST = {"certifi", "cleanfid", "diffusers", "psutil", "snakemake", "timm", "torchvision", "triton"}
+ON_REQUEST = {"certifi", "cleanfid", "diffusers", "psutil", "shtab", "snakemake", "timm", "torchvision", "triton"}
 
 
 class Installed:
