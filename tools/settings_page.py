@@ -49,19 +49,19 @@ def descriptions(cls: type) -> dict[str, str]:
     Raises:
         KeyError: A field has no description.
     """
-    found: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        found |= _attributes(base.__dict__.get("__doc__") or "")
-    return {name: found[name] for name in type_hints(cls)}
+        meanings |= _attributes(base.__dict__.get("__doc__") or "")
+    return {name: meanings[name] for name in type_hints(cls)}
 
 
 def _attributes(docstring: str) -> dict[str, str]:
     _, _, section = inspect.cleandoc(docstring).partition("Attributes:\n")
-    found: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     for names, text in re.findall(r"^    (\w[\w, ]*): (.+(?:\n {5,}.+)*)", section, re.MULTILINE):
         plain = re.sub(r":\w+:`([^`]+)`|``([^`]+)``", r"`\1\2`", " ".join(text.split()))
-        found |= dict.fromkeys(names.split(", "), plain)
-    return found
+        meanings |= dict.fromkeys(names.split(", "), plain)
+    return meanings
 
 
 def json_schema(cls: type) -> dict[str, Any]:
@@ -261,15 +261,15 @@ def _of_kinds() -> Iterator[str]:
 
 def written(root: Path = ROOT) -> dict[Path, str]:
     """Content of docs/settings.md and of the files in ``workflow/schemas``, by their paths."""
-    found = {name: json_schema(cls) for name, cls in SCHEMAS.items()}
-    protocol = found["protocol"]
+    schemas = {name: json_schema(cls) for name, cls in SCHEMAS.items()}
+    protocol = schemas["protocol"]
     protocol["properties"]["extends"] = {
         "type": "string",
         "description": "Protocol in this folder with the other keys.",
     }
     protocol["anyOf"] = [{"required": keys} for keys in (protocol.pop("required"), ["extends"])]
     folder = root / "workflow" / "schemas"
-    texts = {folder / f"{name}.schema.json": json.dumps(schema, indent=1) + "\n" for name, schema in found.items()}
+    texts = {folder / f"{name}.schema.json": json.dumps(schema, indent=1) + "\n" for name, schema in schemas.items()}
     return {root / "docs/settings.md": page(), **texts}
 
 

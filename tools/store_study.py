@@ -68,15 +68,17 @@ def store(
         raise UserError(out, f"holds no {STORED}, and would be replaced as a whole", "name another folder to write")
     rows, logs = _measured(results), dict(logs_of(results))
     here = {row["run"] for row in rows}
-    logs = {name: found for name, found in logs.items() if name.startswith("teachers") or name.split("/")[1] in here}
-    seconds = {name: _seconds(found) for name, found in logs.items() if name.endswith("/train.jsonl")}
+    logs = {
+        name: records for name, records in logs.items() if name.startswith("teachers") or name.split("/")[1] in here
+    }
+    seconds = {name: _seconds(records) for name, records in logs.items() if name.endswith("/train.jsonl")}
     teachers = {name.split("/")[1]: round(spent) for name, spent in seconds.items() if name.startswith("teachers")}
     with atomic_folder(out.with_name(f".{out.name}.new")) as part:
         for name, stream in networks_of(results, here) if networks else ():
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             with open(part / name, "wb") as copy:
                 shutil.copyfileobj(stream, copy)
-        packed = [{"log": name, **record} for name, found in logs.items() for record in found]
+        packed = [{"log": name, **record} for name, records in logs.items() for record in records]
         (part / PACKED).write_bytes(gzip_bytes(jsonl_text(packed, final=True)))
         facts = {"format": STORED_FORMAT, **about, "rows": {run: asked[run] for run in asked if run in here}}
         facts |= {"teachers": teachers, "seconds_of_training": round(sum(seconds.values()))}
@@ -105,21 +107,21 @@ def _measured(results: Path) -> list[dict[str, str]]:
     """Rows of the measurements, each with the latest time of its run."""
     if measurements_file(results).is_file():
         load_measurements(results)
-        found = stored_rows(results)
+        rows = stored_rows(results)
     else:
-        found = [
+        rows = [
             {key: "" if value is None else str(value) for key, value in row.items()}
             for row in long_rows(collect(results / "measurements"))
         ]
-    if not found:
+    if not rows:
         raise UserError(results, "holds no measurements", "measure first")
     latest: dict[str, str] = {}
-    for row in found:
+    for row in rows:
         latest[row["run"]] = max(row["date"], latest.get(row["run"], ""))
     # A study that was extended from its stored results is stored again.
-    found = [row | {"origin": ""} if row.get("origin", "").startswith(FROM_STORED) else row for row in found]
+    rows = [row | {"origin": ""} if row.get("origin", "").startswith(FROM_STORED) else row for row in rows]
     # Minutes suffice to check that a prediction was written before the measurement.
-    return [row | {"date": re.sub(r"^(.{16}).+", r"\1Z", latest[row["run"]])} for row in found]
+    return [row | {"date": re.sub(r"^(.{16}).+", r"\1Z", latest[row["run"]])} for row in rows]
 
 
 def _seconds(log: Sequence[Mapping[str, Any]]) -> float:

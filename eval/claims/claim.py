@@ -58,8 +58,8 @@ class Claim:
             UserError: A comparison names an unknown published number, or conditions that match several rows; or the
                 function fails.
         """
-        place = f"{source}: {self.id}"
-        with located(place), settings_in(place):
+        where = f"{source}: {self.id}"
+        with located(where), settings_in(where):
             try:
                 made = self.decide(evidence)
                 findings = (made,) if isinstance(made, Finding) else tuple(made)
@@ -67,9 +67,9 @@ class Claim:
                 raise
             except Exception as error:
                 file = Path(self.decide.__code__.co_filename)
-                raise UserError(place, f"fails ({own_fault(error, file)})", "fix it there") from error
+                raise UserError(where, f"fails ({own_fault(error, file)})", "fix it there") from error
         if not findings or not all(isinstance(finding, Finding) for finding in findings):
-            raise UserError(place, "must return findings", "return what a rule of eval.claims returns, or a list")
+            raise UserError(where, "must return findings", "return what a rule of eval.claims returns, or a list")
         return findings
 
 

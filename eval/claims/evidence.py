@@ -60,8 +60,8 @@ class Side:
         """Variances of ``factor`` times the mean with their degrees of freedom."""
         noise = self.noise
         if self.seeds:
-            found = mean_interval(self.seeds)
-            noise = [(found.standard_error**2, found.df)]
+            interval = mean_interval(self.seeds)
+            noise = [(interval.standard_error**2, interval.df)]
         return [(factor**2 * variance, df) for variance, df in noise]
 
     def minus(self, other: Side, value: float, by: float, other_by: float) -> Interval:
@@ -119,13 +119,15 @@ class Evidence:
             if len(names) > 1:
                 more = f" and {len(names) - 9:,} more" if len(names) > 9 else ""
                 raise UserError("", f"{operand} matches {', '.join(names[:9])}{more}", "pick one run")
-            found = self._mean(names[0], metric, images)
-            if found.std is None:
+            estimate = self._mean(names[0], metric, images)
+            if estimate.std is None:
                 raise NotMeasuredError("", "a single trial says nothing about the noise; measure at least two")
-            noise = [(found.std**2 / found.trials, max(1.0, len(self.measurements.trials(names[0], metric)) - 1.0))]
+            noise = [
+                (estimate.std**2 / estimate.trials, max(1.0, len(self.measurements.trials(names[0], metric)) - 1.0))
+            ]
             if scatter and (names[0] not in self.runs or self.runs[names[0]].method not in ("data", "teacher")):
-                noise.append(self._retrained(metric, found.mean))
-            return Side(self.label(names[0]), found, noise)
+                noise.append(self._retrained(metric, estimate.mean))
+            return Side(self.label(names[0]), estimate, noise)
         self.require_alike(names)
         blocks: dict[str, dict[int, float]] = {}
         for name in names:
@@ -143,12 +145,12 @@ class Evidence:
         if seeds > 1:
             raise NotMeasuredError("", "the papers report one training of each")
         number = self.quoted(operand)
-        found = Estimate(number.value, float(number.std) if number.std else 0.0, PUBLISHED_TRIALS)
-        noise = [((found.std or 0.0) ** 2 / PUBLISHED_TRIALS, PUBLISHED_TRIALS - 1.0)]
+        estimate = Estimate(number.value, float(number.std) if number.std else 0.0, PUBLISHED_TRIALS)
+        noise = [((estimate.std or 0.0) ** 2 / PUBLISHED_TRIALS, PUBLISHED_TRIALS - 1.0)]
         # Teachers, of which the lowest of three runs is printed, are given networks.
         if scatter and not number.lowest_of:
-            noise.append(self._retrained(metric, found.mean))
-        return Side(f"{number.row_label}, published", found, noise)
+            noise.append(self._retrained(metric, estimate.mean))
+        return Side(f"{number.row_label}, published", estimate, noise)
 
     def scatter(self, metric: str) -> tuple[float, float]:
         """Relative standard deviation of a repeated training, and its degrees of freedom.
@@ -201,9 +203,9 @@ class Evidence:
             NotMeasuredError: The run was trained on other cards.
         """
         number, _, card = gpus.partition(" × ")
-        found = str(self.ticks(run)[-1].get("gpus") or "no GPU")
-        if gpus and (not found.startswith(f"{number} × ") or card not in found):
-            raise NotMeasuredError("", f"run '{run}' was trained on {found}; this is about {gpus}")
+        cards = str(self.ticks(run)[-1].get("gpus") or "no GPU")
+        if gpus and (not cards.startswith(f"{number} × ") or card not in cards):
+            raise NotMeasuredError("", f"run '{run}' was trained on {cards}; this is about {gpus}")
 
     def run_of(self, operand: Operand) -> str:
         """Id of the one measured row that an operand names.
@@ -306,15 +308,15 @@ class Evidence:
         Raises:
             NotMeasuredError: Values that may not be compared.
         """
-        found: dict[str, tuple[str, Identity]] = {}
+        identities: dict[str, tuple[str, Identity]] = {}
         for key, operand in operands.items():
             for name, one in self._identities(operand, metric, across):
                 if why := barred(one):
                     raise NotMeasuredError("", f"not decided: {name}: {why}")
-                other, known = found.setdefault(key if across else "", (name, one))
+                other, known = identities.setdefault(key if across else "", (name, one))
                 if known is not one and (reason := comparable(known, one)):
                     raise NotMeasuredError("", f"not compared: {other} and {name}: {reason}")
-        return {key: one for key, (_, one) in found.items()}
+        return {key: one for key, (_, one) in identities.items()}
 
     def _identities(self, operand: Operand, metric: str, across: str) -> list[tuple[str, Identity]]:
         if operand.value is not None:
@@ -324,12 +326,14 @@ class Evidence:
             return [(f"{number.row_label}, published", number.identity)]
         names = [] if self.by_published else self._named(operand)
         measured = [name for name in names if self.measurements.has(name, metric)]
-        found = [(f"run '{name}'", self._identity(name, metric)) for name in measured]
-        if not across or operand.published is None or not found:
-            return found
+        identities = [(f"run '{name}'", self._identity(name, metric)) for name in measured]
+        if not across or operand.published is None or not identities:
+            return identities
         # A pair that is declared is one of printed numbers; each side must be measured like its own.
         number = self.quoted(operand)
-        return found if number.identity.quoted else [(f"{number.row_label}, published", number.identity), *found]
+        return (
+            identities if number.identity.quoted else [(f"{number.row_label}, published", number.identity), *identities]
+        )
 
     def _identity(self, run: str, metric: str) -> Identity:
         seen = seen_by(self.measurements.of_run(run)[0], self.runs.get(run))
@@ -343,8 +347,8 @@ class Evidence:
         lines = self.measurements.lines(run, metric)
         if len(lines) < 2 or point.num_samples not in (None, lines[0].n):
             return None
-        found = self.measurements.estimate(run, metric)
-        return abs((found.std or 0.0) / found.mean) if found.mean else None
+        estimate = self.measurements.estimate(run, metric)
+        return abs((estimate.std or 0.0) / estimate.mean) if estimate.mean else None
 
     def label(self, run: str) -> str:
         """Label of a run with its number of function evaluations."""
@@ -383,11 +387,11 @@ class Evidence:
         Raises:
             NotMeasuredError: As :meth:`curve`, or evaluations of different numbers of images.
         """
-        found = [self.curve(run, metric, finite) for run in runs]
-        if len(sizes := {point.num_samples for points in found for point in points} - {None}) > 1:
+        curves = [self.curve(run, metric, finite) for run in runs]
+        if len(sizes := {point.num_samples for points in curves for point in points} - {None}) > 1:
             used = " and ".join(f"{size:,}" for size in sorted(filter(None, sizes)))
             raise NotMeasuredError("", f"not compared: evaluations of {', '.join(runs)} use {used} images")
-        return found
+        return curves
 
     def ticks(self, run: str) -> list[dict[str, Any]]:
         """Records of a run's ``train.jsonl``.
@@ -427,10 +431,10 @@ class Evidence:
             raise NotMeasuredError("", f"no training log of {operand}")
         run = self.run_of(operand)
         self.require_gpus(run, gpus)
-        found = logged_quantity(self.ticks(run), quantity, run)
-        if found.std is None:
+        estimate = logged_quantity(self.ticks(run), quantity, run)
+        if estimate.std is None:
             raise NotMeasuredError("", "a single record says nothing about the noise")
-        return Side(self.label(run), found, [(found.std**2 / found.trials, max(1, found.trials - 1))])
+        return Side(self.label(run), estimate, [(estimate.std**2 / estimate.trials, max(1, estimate.trials - 1))])
 
 
 def logged_quantity(ticks: Sequence[Mapping[str, Any]], quantity: str, run: str) -> Estimate:

@@ -85,12 +85,12 @@ class Finding:
 
 
 def decided(
-    found: Interval, text: str, numbers: Mapping[str, Any], low: float = 0.0, high: float = math.inf
+    interval: Interval, text: str, numbers: Mapping[str, Any], low: float = 0.0, high: float = math.inf
 ) -> Finding:
     """Decides by a value whose whole interval must lie between two bounds.
 
     Args:
-        found: The interval. If teachers differ by an F test and decide differently, nothing is decided.
+        interval: The interval. If teachers differ by an F test and decide differently, nothing is decided.
         text: Evidence before the interval.
         numbers: Numbers of the finding; added are the interval's ends (``low``, ``high``), its coverage
             (``confidence``), ``df``, ``design`` of training seeds, and ``p`` of the nearest value that would turn the
@@ -104,20 +104,20 @@ def decided(
             return "supported"
         return "contradicted" if one.high < low or one.low > high else UNDECIDED
 
-    ends = {"low": found.low, "high": found.high, "confidence": found.confidence, "df": found.df}
+    ends = {"low": interval.low, "high": interval.high, "confidence": interval.confidence, "df": interval.df}
     known = {**numbers, **ends}
-    outcome = judge(found)
-    text += f", {100 * found.confidence:.0f} % interval {found.low:.3g} to {found.high:.3g}"
-    if found.design:
-        known["design"] = found.design
-        text += f" ({found.design})"
+    outcome = judge(interval)
+    text += f", {100 * interval.confidence:.0f} % interval {interval.low:.3g} to {interval.high:.3g}"
+    if interval.design:
+        known["design"] = interval.design
+        text += f" ({interval.design})"
     bounds = [bound for bound in (low, high) if math.isfinite(bound)]
-    if found.standard_error > 0 and bounds:
-        known["p"] = max(map(found.p_value, bounds))
+    if interval.standard_error > 0 and bounds:
+        known["p"] = max(map(interval.p_value, bounds))
         text += " (p < 0.0001)" if known["p"] < 1e-4 else f" (p {known['p']:.2g})"
-    if len(found.blocks) > 1:
-        each = (f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}] ({name})" for name, one in found.blocks.items())
+    if len(interval.blocks) > 1:
+        each = (f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}] ({name})" for name, one in interval.blocks.items())
         text += f"; by teacher {', '.join(each)}"
-        if found.blocks_differ and {judge(one) for one in found.blocks.values()} != {outcome}:
+        if interval.blocks_differ and {judge(one) for one in interval.blocks.values()} != {outcome}:
             return Finding(UNDECIDED, text + ", which differ by more than their seeds do", known)
     return Finding(outcome, text, known)

@@ -31,8 +31,8 @@ CHANCE = "†"
 
 def verdict_counts(outcomes: Iterable[str]) -> str:
     """Counts of verdicts as text: ``17 supported, 9 contradicted, 12 not decided here``."""
-    found = list(outcomes)
-    return ", ".join(f"{found.count(one)} {one}" for one in SIGNS)
+    counted = list(outcomes)
+    return ", ".join(f"{counted.count(one)} {one}" for one in SIGNS)
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") 
 
     def chance(verdict: Verdict) -> bool:
         doubted = [not finding.numbers.get("survives", True) for finding in verdict.findings]
-        found = [dataclasses.replace(f, outcome=UNDECIDED) if d else f for f, d in zip(verdict.findings, doubted)]
-        return combined(found, verdict.claim.ties) != verdict.outcome
+        findings = [dataclasses.replace(f, outcome=UNDECIDED) if d else f for f, d in zip(verdict.findings, doubted)]
+        return combined(findings, verdict.claim.ties) != verdict.outcome
 
     return [dataclasses.replace(verdict, chance=chance(verdict)) for verdict in verdicts]
 
@@ -146,10 +146,10 @@ def comparisons(verdicts: Sequence[Verdict], printed: Mapping[str, Verdict]) -> 
     counts = {"Here": _counted(verdicts), "By the published numbers alone": _counted([*printed.values()])}
     if not any(counts.values()):
         return ""
-    found = "".join(f"{where}, {text}. " for where, text in counts.items() if text)
+    sentences = "".join(f"{where}, {text}. " for where, text in counts.items() if text)
     return (
-        f"{found}The correction leaves at most 5 % by chance. p is two-sided, of the nearest value that would turn the "
-        f"verdict; {CHANCE} marks verdicts that need a comparison that does not survive."
+        f"{sentences}The correction leaves at most 5 % by chance. p is two-sided, of the nearest value that would turn "
+        f"the verdict; {CHANCE} marks verdicts that need a comparison that does not survive."
     )
 
 
@@ -186,14 +186,14 @@ def verdicts_markdown(record: Mapping[str, Any]) -> str:
 
 def _for_pages(claims: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Claims with ``origin``, and ``printed``: the verdict by published numbers, or None if these have no say."""
-    found = []
+    documents = []
     for claim in claims:
         origin = [f"source: {claim['source']}"] if claim["source"] else []
         origin += [f"mirrors {claim['counterpart']}"] if claim["counterpart"] else []
         by = claim.get("by_published")
         printed = by if by and any(finding["numbers"] for finding in by["findings"]) else None
-        found.append({**claim, "origin": "; ".join(origin), "printed": printed})
-    return found
+        documents.append({**claim, "origin": "; ".join(origin), "printed": printed})
+    return documents
 
 
 def _evidence(verdict: Verdict) -> list[str]:

@@ -95,12 +95,12 @@ class Extractor(abc.ABC):
     def _checked(self, images: torch.Tensor) -> torch.Tensor:
         import torch
 
-        place = f"extractor '{self.name}'"
+        where = f"extractor '{self.name}'"
         if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
             fault = f"images must be uint8 in 0..255, got {getattr(images, 'dtype', type(images).__name__)}"
-            raise UserError(place, fault, "quantise them first (x * 127.5 + 128, clamped, truncated)")
+            raise UserError(where, fault, "quantise them first (x * 127.5 + 128, clamped, truncated)")
         if images.ndim != 4:
-            raise UserError(place, f"images must have shape (N, C, H, W), got {tuple(images.shape)}")
+            raise UserError(where, f"images must have shape (N, C, H, W), got {tuple(images.shape)}")
         return images.to(self.device, non_blocking=True)
 
 

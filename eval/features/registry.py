@@ -124,8 +124,8 @@ def get_extractor(name: str, device: str | torch.device = "cpu", **options: Any)
 
 
 def _class(name: str) -> type[Extractor]:
-    found: type[Extractor] = EXTRACTORS.find(name, f"extractor '{name}'")
-    return found
+    extractor: type[Extractor] = EXTRACTORS.find(name, f"extractor '{name}'")
+    return extractor
 
 
 @dataclass(frozen=True)

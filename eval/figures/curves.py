@@ -86,9 +86,9 @@ class PanelSpec:
     x_max: Positive | None = None
     optional: bool = False
 
-    def shows(self, place: float) -> bool:
-        """Whether the axis has a place; a logarithmic one has none for the evaluation before training."""
-        return 0 < place <= (math.inf if self.x_max is None else self.x_max)
+    def shows(self, x: float) -> bool:
+        """Whether the axis shows a value; a logarithmic one has none for the evaluation before training."""
+        return 0 < x <= (math.inf if self.x_max is None else self.x_max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,11 +131,11 @@ class CurvesLayout(FigureKind):
             UserError: No panel is left.
         """
         panels = enumerate(self.panels)
-        found = {n: p for n, p in panels if not p.optional or any(matching(runs, s.each) for s in p.series)}
-        if not found:
+        shown = {n: p for n, p in panels if not p.optional or any(matching(runs, s.each) for s in p.series)}
+        if not shown:
             fault = "has no panels, or no run of the sample sheet matches any"
             raise UserError(self.source, fault, "remove the figure")
-        return found
+        return shown
 
     def line_rows(self, line: LineSpec, runs: Runs) -> list[SheetRow]:
         """Rows that a reference line names; a line needs exactly one."""
@@ -198,8 +198,8 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
     missing: list[str] = []
     for number, series in enumerate(spec.series):
         curves += _series(spec, series, sources, f"{where}.series[{number}].each", missing)
-    found = (_line(layout, spec, line, sources, f"{where}.lines[{n}]") for n, line in enumerate(spec.lines))
-    lines = tuple(line for line in found if line is not None)
+    drawn = (_line(layout, spec, line, sources, f"{where}.lines[{n}]") for n, line in enumerate(spec.lines))
+    lines = tuple(line for line in drawn if line is not None)
     finals = {
         curve.run: sources.measurements.estimate(curve.run, spec.metric)
         for curve in curves
@@ -219,8 +219,8 @@ def identities_on(rows: Iterable[Measurement], lines: Iterable[ReferenceLine]) -
     if named:
         numbers = [(line.label, load_published()[line.published]) for line in lines if line.published]
         named |= {number.identity: label for label, number in numbers}
-    found = list(named)
-    reasons = [reason for other in found[1:] if (reason := comparable(found[0], other))]
+    identities = list(named)
+    reasons = [reason for other in identities[1:] if (reason := comparable(identities[0], other))]
     shown = "; ".join(f"{name}: {identity}" for identity, name in named.items())
     return (f"not comparable with each other: {shown} ({reasons[0]})",) if reasons else ()
 
@@ -236,10 +236,10 @@ def _sizes(spec: PanelSpec, curves: list[Curve], finals: Mapping[str, Estimate],
 
 
 def _series(spec: PanelSpec, series: SeriesSpec, sources: Sources, where: str, missing: list[str]) -> list[Curve]:
-    found = matching(sources.runs, series.each)
-    if not found and spec.optional:
+    rows = matching(sources.runs, series.each)
+    if not rows and spec.optional:
         return []
-    if not found:
+    if not rows:
         if not series.optional:
             raise UserError(where, f"no run of the sample sheet matches {dict(series.each)}", "change or remove it")
         missing.append(series.label or f"no run with {', '.join(f'{k} {v}' for k, v in series.each.items())}")
@@ -248,7 +248,7 @@ def _series(spec: PanelSpec, series: SeriesSpec, sources: Sources, where: str, m
     for name in named if isinstance(named, list) else []:
         missing += [] if name in sources.runs else [f"{name} (not in the sample sheet)"]
     groups: dict[str, list[Curve]] = {}
-    for run in found:
+    for run in rows:
         if series.optional and (reason := sources.reason_missing(run.run, spec.metric)):
             missing.append(f"{run.label} ({run.run}: {reason})")
             continue
@@ -266,14 +266,14 @@ def _line(layout: CurvesLayout, spec: PanelSpec, line: LineSpec, sources: Source
         std = float(number.std) if number.std else None
         label = line.label or f"{number.row_label} {number.text}"
         return ReferenceLine(label, number.value, std, f"published: {number.id}", line.colour, published=number.id)
-    found = layout.line_rows(line, sources.runs)
-    if line.where is None and not found:
+    rows = layout.line_rows(line, sources.runs)
+    if line.where is None and not rows:
         return None
-    if len(found) != 1:
+    if len(rows) != 1:
         raise UserError(
-            f"{where}.where", f"{len(found)} runs match {dict(line.where or {})}", "it must pick exactly one"
+            f"{where}.where", f"{len(rows)} runs match {dict(line.where or {})}", "it must pick exactly one"
         )
-    run = found[0]
+    run = rows[0]
     estimate = sources.measurements.estimate(run.run, spec.metric, f"{where}.where")
     nfe = sources.measurements.nfe(run.run)
     start = "its start, " if line.start_of is not None else ""

@@ -64,10 +64,10 @@ class Sources:
             UserError: No log, or a log without the metric, or without a number for it.
         """
         path = self._evaluations(run)
-        found = tuple(p for p in read_evaluations(path, metric) if math.isfinite(p.value))
-        if not found:
+        points = tuple(p for p in read_evaluations(path, metric) if math.isfinite(p.value))
+        if not points:
             raise UserError(path, f"no evaluation gave a number for {metric}", "leave the run out of the layout")
-        return found
+        return points
 
     def kept(self, run: str) -> int | None:
         """Images seen by the network that the training kept; None if unknown."""
@@ -134,11 +134,11 @@ def check_pick(spec: object, ways: tuple[str, ...], remedy: str) -> None:
     Raises:
         ValueError: ``key: what is wrong``.
     """
-    given = [name for name in ways if getattr(spec, name) is not None]
-    if len(given) != 1:
+    named = [name for name in ways if getattr(spec, name) is not None]
+    if len(named) != 1:
         raise SettingError("where", remedy)
-    conditions = getattr(spec, given[0])
-    check_columns(given[0], conditions if isinstance(conditions, Mapping) else ())
+    conditions = getattr(spec, named[0])
+    check_columns(named[0], conditions if isinstance(conditions, Mapping) else ())
 
 
 #: Figure kinds by the ``kind`` of a layout.

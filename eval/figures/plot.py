@@ -99,13 +99,13 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, lo
         _draw_spread(axes, panel, x, points, look.colour)
     final = panel.finals.get(curve.run)
     if final is not None:
-        place: dict[str, Any] = {}
+        anchor: dict[str, Any] = {}
         if curve.best.nimg == 0:  # the start, which a logarithmic axis shows at its left edge
-            place = {"transform": axes.get_yaxis_transform(), "clip_on": False}
+            anchor = {"transform": axes.get_yaxis_transform(), "clip_on": False}
         axes.errorbar(
             [curve.best.nimg / unit], [final.mean], yerr=[final.std or 0], fmt=look.marker, markersize=6.5,
             markerfacecolor="white", markeredgewidth=1.1, color=look.colour, capsize=2.5, linewidth=1.0, zorder=4,
-            **place,
+            **anchor,
         )  # fmt: skip
 
 
@@ -177,17 +177,17 @@ def _legend_below(figure: Figure, more: Mapping[str, Any]) -> None:
     """Draws one legend for all panels, each label once, in as many columns as fit into the figure's width."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    found: dict[str, Any] = {}
+    handles: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels()):
-            found.setdefault(label, handle)
-    found |= more
+            handles.setdefault(label, handle)
+    handles |= more
     renderer = FigureCanvasAgg(figure).get_renderer()
-    for most in range(min(6, len(found)), 0, -1):
+    for most in range(min(6, len(handles)), 0, -1):
         # Rows of nearly equal length.
-        across = -(-len(found) // -(-len(found) // most))
+        across = -(-len(handles) // -(-len(handles) // most))
         legend = figure.legend(
-            found.values(), found.keys(), loc="outside lower center", ncols=across, frameon=False, handlelength=2.4
+            handles.values(), handles.keys(), loc="outside lower center", ncols=across, frameon=False, handlelength=2.4
         )
         if legend.get_window_extent(renderer).width <= figure.bbox.width:
             return
@@ -201,9 +201,9 @@ def _write_no_data(axes: Axes, lines: Sequence[ReferenceLine]) -> None:
     heights = sorted(float(to_axes.transform((low, line.value))[1]) for line in lines)
     bounds = [0.0, *heights, 1.0]
     size, start = max((upper - lower, lower) for lower, upper in itertools.pairwise(bounds))
-    place: Any = {"transform": axes.transAxes, "ha": "center", "va": "center"}
-    place["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # hides the grid behind it
-    axes.text(0.5, start + size / 2, NO_DATA, style="italic", color="#666666", **place)
+    style: Any = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+    style["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # hides the grid behind it
+    axes.text(0.5, start + size / 2, NO_DATA, style="italic", color="#666666", **style)
 
 
 def short_number(value: float) -> str:

@@ -66,8 +66,8 @@ class SamplesFigure(FigureKind):
 
     def panel_rows(self, panel: SamplesPanel, runs: Runs) -> list[SheetRow]:
         """Rows of the sheet that a panel shows."""
-        found = matching(runs, panel.where or panel.each or panel.first or {})
-        return found if panel.first is None else found[:1]
+        rows = matching(runs, panel.where or panel.each or panel.first or {})
+        return rows if panel.first is None else rows[:1]
 
     def grids(self, runs: Runs) -> list[tuple[SamplesPanel, SheetRow]]:
         """Each grid to draw with its run.
@@ -77,11 +77,11 @@ class SamplesFigure(FigureKind):
         """
         shown: list[tuple[SamplesPanel, SheetRow]] = []
         for number, panel in enumerate(self.panels):
-            found = self.panel_rows(panel, runs)
-            if panel.where is not None and len(found) != 1:
+            rows = self.panel_rows(panel, runs)
+            if panel.where is not None and len(rows) != 1:
                 where = f"{self.source}: panels[{number}].where"
-                raise UserError(where, f"{len(found)} runs match {dict(panel.where)}", "it must pick exactly one")
-            shown += [(panel, run) for run in found]
+                raise UserError(where, f"{len(rows)} runs match {dict(panel.where)}", "it must pick exactly one")
+            shown += [(panel, run) for run in rows]
         if not shown:
             raise UserError(self.source, "nothing to draw: none of its runs is in the sample sheet")
         return shown
@@ -286,5 +286,5 @@ def _real(layout: SamplesFigure, title: str, run: str, source: DataSource) -> Gr
     there = [i for i in indices if i is not None]
     real = real_images(dataset, there, SeedStreams(there), source.drawer.decode)
     images = real.new_zeros(count, *real.shape[1:])
-    images[[place for place, i in enumerate(indices) if i is not None]] = real
+    images[[position for position, i in enumerate(indices) if i is not None]] = real
     return Grid(title, run, images, tuple(indices), False, classes, rule, None, dataset.sha256)

@@ -150,8 +150,8 @@ def own_look(method: str, alpha: float | None, by_alpha: bool = False) -> Look |
         from matplotlib.colors import to_hex
 
         # Viridis without its yellow end, in equal steps between the paper's values; a marker for each step of 0.05.
-        place = np.interp(alpha, _ALPHAS, np.linspace(0, 0.92, len(_ALPHAS)))
-        return Look(to_hex(matplotlib.colormaps["viridis"](place)), _ALPHA_MARKERS[round(20 * alpha) % 11])
+        fraction = np.interp(alpha, _ALPHAS, np.linspace(0, 0.92, len(_ALPHAS)))
+        return Look(to_hex(matplotlib.colormaps["viridis"](fraction)), _ALPHA_MARKERS[round(20 * alpha) % 11])
     if method not in METHOD_LOOKS:
         return None
     colour, marker = METHOD_LOOKS[method]

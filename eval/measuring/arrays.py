@@ -77,8 +77,8 @@ def _part(value: Any, value_range: tuple[float, float] | None, where: str) -> Pi
         return as_pixels(tuple(value), value_range, where)
     if isinstance(value, np.ndarray | torch.Tensor):
         value = value[..., None] if value.ndim == 2 else value
-        found = _batch(value[None] if value.ndim == 3 else value, value_range, where)
-        return Pixels(found, None)
+        pixels = _batch(value[None] if value.ndim == 3 else value, value_range, where)
+        return Pixels(pixels, None)
     raise UserError(where, f"cannot be read from {type(value).__name__}", _WANTED)
 
 

@@ -335,15 +335,15 @@ def held_out_seen(protocol: Protocol, references: Mapping[str, Reference], seen:
         references: References by key.
         seen: Sketch of the images that the generator has seen; None: unknown.
     """
-    found = {}
+    seen_by_metric = {}
     for metric in protocol.metrics:
         sketches = [references[key].sketch for key in protocol.held_out(metric)]
         shares = [seen.shared(sketch) if seen and sketch else None for sketch in sketches]
         if sketches:
             known = [share for share in shares if share is not None]
             sums = [sum(counts) for counts in zip(*known)]
-            found[metric.key] = "/".join(map(str, sums)) if len(known) == len(shares) else UNKNOWN_DATA
-    return found
+            seen_by_metric[metric.key] = "/".join(map(str, sums)) if len(known) == len(shares) else UNKNOWN_DATA
+    return seen_by_metric
 
 
 def fixed_digests(protocol: Protocol) -> dict[str, str]:
@@ -391,23 +391,25 @@ def write_reference(
     """
     take_device(device, "reference")
     if dataset is not None:
-        found = ImageSet.of_dataset(load_dataset(load_spec(dataset, "--dataset")))
+        image_set = ImageSet.of_dataset(load_dataset(load_spec(dataset, "--dataset")))
     elif images is not None:
-        found = ImageSet.of_files(open_images(images))
+        image_set = ImageSet.of_files(open_images(images))
     else:
         raise UserError("", "give --dataset or --images")
     network = get_extractor(extractor, device, **(options or {}))
-    progress = Progress(f"{network.name} of {found.name}", found.count, "img")
-    if found.count < 2:
-        raise UserError(images or found.name, f"too few images for a covariance ({found.count})", "give at least two")
-    name, batches = network.name, _read_ahead(found, network.device)
+    progress = Progress(f"{network.name} of {image_set.name}", image_set.count, "img")
+    if image_set.count < 2:
+        raise UserError(
+            images or image_set.name, f"too few images for a covariance ({image_set.count})", "give at least two"
+        )
+    name, batches = network.name, _read_ahead(image_set, network.device)
     with tf32(allow_tf32):
         kept = [name] if keep_features else []
         sums, features = features_of(batches, {name: network}, [name], kept, ddof, progress.update)
-    digests, sketch = {name: network.sha256}, found.sketch
-    own = OwnReference(found.name, found.digest(), sums, features, digests, ddof, allow_tf32, sketch=sketch)
+    digests, sketch = {name: network.sha256}, image_set.sketch
+    own = OwnReference(image_set.name, image_set.digest(), sums, features, digests, ddof, allow_tf32, sketch=sketch)
     write_own(out, own)
-    return found.name, sums[name]
+    return image_set.name, sums[name]
 
 
 def _read_ahead(images: ImageSet, device: torch.device) -> Iterator[torch.Tensor]:

@@ -212,10 +212,10 @@ def sized(items: Iterator[ImageBatch], protocol: Protocol, origin: str) -> Itera
             if not fits or (size is not None and (height, width) != (size, size)):
                 plural = "" if protocol.channels == 1 else "s"
                 expected = f"{protocol.channels or 'any'} channel{plural} of {size or 'any'}×{size or 'any'}"
-                found = f"images have {channels} channel{'s' * (channels > 1)} of {height}×{width}"
+                shape = f"images have {channels} channel{'s' * (channels > 1)} of {height}×{width}"
                 remedy = "generate images of that size, or choose the protocol of this data set"
                 why = "nothing is resized here, since that changes the numbers"
-                raise UserError(origin, f"{found}, protocol '{protocol.name}' measures {expected}", f"{remedy} ({why})")
+                raise UserError(origin, f"{shape}, protocol '{protocol.name}' measures {expected}", f"{remedy} ({why})")
         yield batch
 
 

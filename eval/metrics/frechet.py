@@ -49,23 +49,23 @@ class FrechetReport:
     @property
     def warnings(self) -> list[str]:
         """Warnings as sentences; empty if the distance is sound."""
-        found = []
+        faults = []
         for which, rank, count in zip(("first", "second"), self.ranks, self.counts):
             if rank == 0:
-                found.append(f"{which} set: no feature varies; its images are all alike")
+                faults.append(f"{which} set: no feature varies; its images are all alike")
             elif count is not None and count <= self.num_features:
-                found.append(
+                faults.append(
                     f"{which} set: {count} images for {self.num_features} features; the covariance is singular and "
                     "the distance biased upwards: compare only with equal n"
                 )
             elif count is None and rank < self.num_features:
                 # With enough samples a lower rank only means features without variance, e.g. constant pixels.
-                found.append(f"{which} set: covariance has rank {rank} of {self.num_features}")
+                faults.append(f"{which} set: covariance has rank {rank} of {self.num_features}")
         if self.most_negative < -1e-8:
-            found.append(f"an eigenvalue of {self.most_negative:.1e} relative to the largest was set to 0")
+            faults.append(f"an eigenvalue of {self.most_negative:.1e} relative to the largest was set to 0")
         if self.numerical_error > 1e-4 * max(abs(self.value), 1e-4):
-            found.append(f"rounding error up to {self.numerical_error:.1e}")
-        return found
+            faults.append(f"rounding error up to {self.numerical_error:.1e}")
+        return faults
 
 
 def frechet_distance(mu1: np.ndarray, cov1: np.ndarray, mu2: np.ndarray, cov2: np.ndarray) -> float:

@@ -131,8 +131,8 @@ class _Neighbours(Metric):
         from eval.metrics.precision_recall import neighbour_shares
 
         key = ("neighbours", self.extractor, self.reference, self.k, self.dtype)
-        found = sides.once(key, lambda: neighbour_shares(sides.real_features, sides.features, self.k, self.dtype))
-        return float(getattr(found, self.share)), {}
+        shares = sides.once(key, lambda: neighbour_shares(sides.real_features, sides.features, self.k, self.dtype))
+        return float(getattr(shares, self.share)), {}
 
 
 @dataclass(kw_only=True)
@@ -276,11 +276,11 @@ class Ratio(Metric):
             # The distance of a set to itself is rounding.
             return report.value if report.value > report.numerical_error else 0.0
 
-        found = sides.once(("distance", self.extractor, self.reference), distance)
+        measured = sides.once(("distance", self.extractor, self.reference), distance)
         floor = self.normaliser or sides.once(("floor", self.extractor, self.references), of_held_out)
         if not floor:
             return None, {"note": "not measured: the held-out images are the reference"}
-        return found / floor, {"distance": found, "normaliser": floor}
+        return measured / floor, {"distance": measured, "normaliser": floor}
 
 
 @dataclass(kw_only=True)
@@ -331,10 +331,10 @@ class Memorisation(Metric):
         def find() -> dict[str, float]:
             return memorisation(sides.features, sides.real_features, sides.features_of(self.held_out))._asdict()
 
-        found = sides.once(("memorisation", self.extractor, self.references), find)
-        if not found["median_held_out"]:
+        statistics = sides.once(("memorisation", self.extractor, self.references), find)
+        if not statistics["median_held_out"]:
             return None, {"note": "not measured: most held-out images are training images"}
-        return found[self.statistic], dict(found)
+        return statistics[self.statistic], dict(statistics)
 
 
 @dataclass(kw_only=True)
@@ -406,10 +406,10 @@ _ROUNDED = 1e-6
 
 def value_fault(kind: object, value: float) -> tuple[str, str] | None:
     """Fault and remedy of a value that a kind of metric cannot have; None for a possible one, and for custom kinds."""
-    found = METRIC_KINDS.get(kind) if isinstance(kind, str) else None
-    if found is None:
+    metric_kind = METRIC_KINDS.get(kind) if isinstance(kind, str) else None
+    if metric_kind is None:
         return None
-    least, most, slack = found.least, found.most, _ROUNDED * max(1.0, abs(value))
+    least, most, slack = metric_kind.least, metric_kind.most, _ROUNDED * max(1.0, abs(value))
     if (least is None or value >= least - slack) and (most is None or value <= most + slack):
         return None
     limits = f"{least:g} to {most:g}" if most is not None else f"{least:g} or more"

@@ -92,4 +92,4 @@ def nearest(rows: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, tor
         blocks = distance_blocks(rows - centre, others - centre)
         index = torch.cat([distances.argmin(1) for _, distances in blocks])
         parts = zip(rows.split(4096), index.split(4096))
-        return torch.cat([(part - others[found]).norm(dim=1) for part, found in parts]), index
+        return torch.cat([(part - others[nearest]).norm(dim=1) for part, nearest in parts]), index

@@ -39,8 +39,8 @@ def missing_latex() -> str | None:
         return f"pdflatex is not installed ({INSTALL})"
     if shutil.which("kpsewhich") is None:  # packages cannot be checked; LaTeX reports missing ones
         return None
-    found = subprocess.run(["kpsewhich", *STYLES], capture_output=True, text=True).stdout
-    missing = [style for style in STYLES if style not in found]
+    files = subprocess.run(["kpsewhich", *STYLES], capture_output=True, text=True).stdout
+    missing = [style for style in STYLES if style not in files]
     return f"LaTeX has no {' and no '.join(missing)} ({INSTALL})" if missing else None
 
 
@@ -134,10 +134,10 @@ def in_order(folder: Path, suffix: str) -> list[Path]:
         parts: list[str | int] = [rank]
         return parts + [int(part) if part.isdecimal() else part for part in _NATURAL.split(path.stem)]
 
-    found = sorted(folder.glob(f"*{suffix}"), key=key) if folder.is_dir() else []
-    for path in found:
+    paths = sorted(folder.glob(f"*{suffix}"), key=key) if folder.is_dir() else []
+    for path in paths:
         os.close(open_below(folder.parent, f"{folder.name}/{path.name}"))
-    return found
+    return paths
 
 
 def paper_source(
@@ -161,13 +161,13 @@ def paper_source(
     )
 
 
-def _numbers(given: list[str | None]) -> list[str]:
+def _numbers(texts: list[str | None]) -> list[str]:
     """Numbers of tables or figures: those of the paper (once each); the others are A1, A2, ... beside them."""
-    prefix = "A" if any(given) else ""
+    prefix = "A" if any(texts) else ""
     rest = (f"{prefix}{number}" for number in count(1))
     taken: set[str] = set()
     numbers = []
-    for number in given:
+    for number in texts:
         chosen = number if number and number not in taken else next(rest)
         taken.add(chosen)
         numbers.append(chosen)
@@ -181,9 +181,9 @@ def figure_caption(figure: Path, own: str | Path | None = None) -> str:
         return figure.stem
     from eval.figures.layout import load_figure_layout
 
-    found = load_figure_layout(find_file("figures", figure.stem, places))
-    heading = found.title.partition(". ")[2] or found.title
-    sentences = [heading.rstrip("."), found.caption.rstrip(".")] if found.caption else [heading]
+    layout = load_figure_layout(find_file("figures", figure.stem, places))
+    heading = layout.title.partition(". ")[2] or layout.title
+    sentences = [heading.rstrip("."), layout.caption.rstrip(".")] if layout.caption else [heading]
     if over := _bands_over(figure.with_suffix(".csv")):
         sentences.append(f"Bands: ± sample standard deviation over {over}")
     return ". ".join(sentences) + "." * (len(sentences) > 1)
@@ -205,20 +205,20 @@ def _claims(path: Path, measured: bool) -> dict[str, Any]:
     rows = []
     for claim in record["claims"]:
         by = marked(claim["printed"]) if claim["printed"] else "--"
-        found = {"here": marked(claim), "as published": by}
+        verdicts = {"here": marked(claim), "as published": by}
         # Without measurements, claims that published numbers cannot decide are left out.
-        if "here" in heads or found["as published"] != "--":
-            rows.append([claim["id"], claim["statement"], *(found[head] for head in heads)])
+        if "here" in heads or verdicts["as published"] != "--":
+            rows.append([claim["id"], claim["statement"], *(verdicts[head] for head in heads)])
     return {"claims": record, "heads": heads, "verdicts": rows}
 
 
 def generators(folder: Path, measurements: Measurements) -> dict[str, dict[str, Any]]:
     """Trials, images, seeds, network and training time of each measured generator."""
-    found = {}
+    facts = {}
     for run in measurements.runs:
         rows = measurements.of_run(run)
         seeds = image_seeds(rows)
-        found[run] = {
+        facts[run] = {
             "run": run,
             "trials": len({row.trial for row in rows}),
             "n": f"{rows[0].n:,}",
@@ -226,7 +226,7 @@ def generators(folder: Path, measurements: Measurements) -> dict[str, dict[str, 
             "network": rows[0].network_sha256[:16],
             "training": training_time(folder / "students" / run / "train.jsonl"),
         }
-    return found
+    return facts
 
 
 def origin(measurements: Measurements) -> dict[str, list[str]]:
@@ -240,8 +240,8 @@ def origin(measurements: Measurements) -> dict[str, list[str]]:
         "Machine": {row.device for row in rows},
         "Measured": {measured_days(rows)} if rows else set(),
     }
-    found = {name: sorted(filter(None, values)) for name, values in facts.items()}
-    return {name: values for name, values in found.items() if values}
+    values_by_name = {name: sorted(filter(None, values)) for name, values in facts.items()}
+    return {name: values for name, values in values_by_name.items() if values}
 
 
 def training_time(log: Path) -> str:

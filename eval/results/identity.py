@@ -125,9 +125,9 @@ class Identity:
             return "the generator has seen held-out images, as its row says (`data:held-out`)"
         if self.held_out == UNKNOWN_DATA:
             return NO_DATA
-        found, looked = map(int, self.held_out.split("/"))
-        held = f"the generator has seen held-out images ({found} of {looked} that were looked for)"
-        return held if found > _TWICE * looked else None
+        common, sought = map(int, self.held_out.split("/"))
+        held = f"the generator has seen held-out images ({common} of {sought} that were looked for)"
+        return held if common > _TWICE * sought else None
 
     @property
     def related(self) -> set[str]:
@@ -151,15 +151,15 @@ def comparable(a: Identity, b: Identity) -> str | None:
     variants = _for_processors(a), _for_processors(b)
     if variants[0].extractor == variants[1].extractor:
         a, b = variants
-    found = []
+    reasons = []
     for name, word in _COMPARED.items():
         mine, theirs = getattr(a, name), getattr(b, name)
         if mine == theirs or (name == "seed0" and None in (mine, theirs)):
             continue
         if name == "settings":
             mine, theirs = _apart(mine, theirs)
-        found.append(f"{word}: {_short(mine)} != {_short(theirs)}")
-    return "; ".join(found) or None
+        reasons.append(f"{word}: {_short(mine)} != {_short(theirs)}")
+    return "; ".join(reasons) or None
 
 
 def joined(digests: Sequence[str]) -> str:
@@ -277,12 +277,12 @@ def read_saw(text: str) -> Saw | None:
     """
     if text.strip() in ("unknown", ""):
         return None
-    found: dict[str, list[str]] = {f.name: [] for f in dataclasses.fields(Saw)}
+    exposure: dict[str, list[str]] = {f.name: [] for f in dataclasses.fields(Saw)}
     for word in [] if text.strip() == "none" else text.split():
         how, _, name = word.partition(":")
-        if how not in found or not name:
+        if how not in exposure or not name:
             fault = f"'{word}' is no word such as loss:inception"
-            raise SettingError("saw", fault, f"begin it with {', '.join(found)}, or write none")
+            raise SettingError("saw", fault, f"begin it with {', '.join(exposure)}, or write none")
         if how == "data" and name not in _DATA:
             fault = f"'{word}' says nothing of held-out images"
             raise SettingError("saw", fault, f"write data:{' or data:'.join(_DATA)}")
@@ -290,5 +290,5 @@ def read_saw(text: str) -> Saw | None:
         if meant is None:
             near = suggestion(name, NETWORKS)
             raise SettingError("saw", f"no network '{name}'{near}", f"name one of {', '.join(NETWORKS)} or {OTHER}")
-        found[how].append(meant)
-    return Saw(*(tuple(dict.fromkeys(names)) for names in found.values()))
+        exposure[how].append(meant)
+    return Saw(*(tuple(dict.fromkeys(names)) for names in exposure.values()))

@@ -61,8 +61,8 @@ class Curve:
     @property
     def best(self) -> Point:
         """Evaluation of the kept generator."""
-        found = [point for point in self.points if point.nimg == self.kept]
-        return found[0] if found else min(self.points, key=lambda point: point.value)
+        chosen = [point for point in self.points if point.nimg == self.kept]
+        return chosen[0] if chosen else min(self.points, key=lambda point: point.value)
 
 
 def read_evaluations(path: str | Path, metric: str) -> tuple[Point, ...]:
@@ -185,8 +185,8 @@ def pool(curves: list[Curve], label: str) -> Curve:
     by_run = [{point.nimg: point for point in curve.points} for curve in curves]
     points = []
     for nimg in sorted(set.intersection(*map(set, by_run))):
-        found = [points_of[nimg] for points_of in by_run]
-        points.append(_mean_point(nimg, [point.value for point in found], found[0].num_samples))
+        evaluated = [points_of[nimg] for points_of in by_run]
+        points.append(_mean_point(nimg, [point.value for point in evaluated], evaluated[0].num_samples))
     names = tuple(curve.run for curve in curves)
     if not points:
         raise UserError("", f"runs {', '.join(names)} share no evaluation point", "use the same evaluation.every_kimg")

@@ -84,8 +84,8 @@ def _is_number(cell: Cell) -> bool:
 
 def number_column(cells: Sequence[Cell]) -> str:
     """Column type of siunitx for the cells of a column, such as ``S[table-format=2.3(3)]``; ``c`` without numbers."""
-    found = [_DECIMAL.fullmatch(cell.text) for cell in cells if _is_number(cell)]
-    parts = [(match[1], match[2], match[3] or "") for match in found if match]
+    numbers = [_DECIMAL.fullmatch(cell.text) for cell in cells if _is_number(cell)]
+    parts = [(match[1], match[2], match[3] or "") for match in numbers if match]
     if not parts:
         return "c"
     sign = "+" if any(sign for sign, _, _ in parts) else ""

@@ -243,14 +243,14 @@ class TableLayout(TableKind):
 
     def runs_of(self, row: RowSpec, column: ColumnSpec) -> tuple[str, ...]:
         """Ids of the runs whose mean a column shows in a row, with the values of the names in braces."""
-        found = []
+        ids = []
         for run in () if row.run is None else (row.run, *row.pool):
             run = run.replace("{column}", column.key)
             run = column.run.replace("{run}", run) if column.run else run
             for name, value in self.vars.items():
                 run = run.replace(f"{{{name}}}", str(value))
-            found.append(run)
-        return tuple(found)
+            ids.append(run)
+        return tuple(ids)
 
     def needs(self, runs: Mapping[str, SheetRow]) -> Needs:
         """Rows of a sheet that the table shows."""
@@ -305,11 +305,11 @@ def expand(layout: TableLayout, runs: Mapping[str, SheetRow]) -> list[tuple[str,
         if row.each is not None:
             if row.run is not None:
                 raise UserError(where, "use only one of run and each")
-            found = matching(runs, row.each)
-            if not found and not row.optional:
+            matches = matching(runs, row.each)
+            if not matches and not row.optional:
                 fault = f"no run of the sample sheet matches {dict(row.each)}"
                 raise UserError(f"{where}.each", fault, "change it or make it optional")
-            rows += [(f"{where}.each", dataclasses.replace(row, run=run.run, each=None)) for run in found]
+            rows += [(f"{where}.each", dataclasses.replace(row, run=run.run, each=None)) for run in matches]
         else:
             if row.pool_seeds and row.run and row.run in runs:
                 others = tuple(run for run in with_other_seeds(runs, row.run) if run != row.run)

@@ -80,13 +80,13 @@ def find_file(kind: str, name: str | Path, own: Iterable[Path] = (), where: str 
     named = [place / kind / f"{name}{suffix}" for place in search_folders(own)] if is_name else []
     if kind == "runs" and is_name:
         named += [place / name / "runs.tsv" for place in (Path("studies"), ROOT / "studies")]
-    given = [base / path for base in (*own, Path(), ROOT)] if path.suffix or not is_name else []
-    found = next((file for file in (*named, *given) if os.path.isfile(file)), None)
-    if found is None and is_name and path.suffix not in SUFFIXES:
+    relative = [base / path for base in (*own, Path(), ROOT)] if path.suffix or not is_name else []
+    chosen = next((file for file in (*named, *relative) if os.path.isfile(file)), None)
+    if chosen is None and is_name and path.suffix not in SUFFIXES:
         raise UserError("", f"{prefix}no {noun} '{name}'{suggestion(str(name), file_names(kind, own))}")
-    if found is None:
+    if chosen is None:
         raise UserError("", f"{prefix}no such file '{name}'", f"give a {noun} by its name or path")
-    return found
+    return chosen
 
 
 def found_path(path: str, own: Iterable[Path] = ()) -> str:
@@ -98,10 +98,10 @@ def found_path(path: str, own: Iterable[Path] = ()) -> str:
 def file_names(kind: str, own: Iterable[Path] = ()) -> list[str]:
     """All names of a kind for :func:`find_file`, sorted."""
     suffix = _KINDS[kind][1]
-    found = {path.stem for place in search_folders(own) for path in (place / kind).glob(f"*{suffix}")}
+    names = {path.stem for place in search_folders(own) for path in (place / kind).glob(f"*{suffix}")}
     if kind == "runs":
-        found |= {path.parent.name for path in (ROOT / "studies").glob("*/runs.tsv")}
-    return sorted(found)
+        names |= {path.parent.name for path in (ROOT / "studies").glob("*/runs.tsv")}
+    return sorted(names)
 
 
 def search_folders(own: Iterable[Path] = ()) -> list[Path]:
@@ -161,8 +161,8 @@ def check_code_path(path: str | os.PathLike[str], kind: str, remedy: str = "") -
 
 def path_allowed(path: str | os.PathLike[str]) -> bool:
     """Whether the user gave permission for a file or folder that is code, or for a folder above it."""
-    place, entries = Path(path).resolve(), _entries()
-    return "*" in entries or any(place.is_relative_to(Path(entry).resolve()) for entry in entries if "/" in entry)
+    resolved, entries = Path(path).resolve(), _entries()
+    return "*" in entries or any(resolved.is_relative_to(Path(entry).resolve()) for entry in entries if "/" in entry)
 
 
 def _entries() -> set[str]:
@@ -178,11 +178,11 @@ def allow_typed(arguments: Iterable[str], files: Iterable[str] = ()) -> None:
         arguments: All arguments of the command.
         files: Those that are files of code.
     """
-    found = [name for argument in arguments for name in _NAME.findall(argument)]
+    names = [name for argument in arguments for name in _NAME.findall(argument)]
     paths = [place for argument in arguments for place in _PLACE.findall(argument)]
-    found += [str(Path(path).resolve()) for path in (*paths, *files)]
-    if found and os.environ.get(TYPED) != "no":
-        os.environ[ALLOW] = ",".join(dict.fromkeys(filter(None, [*os.environ.get(ALLOW, "").split(","), *found])))
+    names += [str(Path(path).resolve()) for path in (*paths, *files)]
+    if names and os.environ.get(TYPED) != "no":
+        os.environ[ALLOW] = ",".join(dict.fromkeys(filter(None, [*os.environ.get(ALLOW, "").split(","), *names])))
 
 
 def refusal(name: str) -> str:
@@ -198,7 +198,7 @@ def refusal(name: str) -> str:
 
 def source_file(name: str) -> str | None:
     """The file that importing ``module:object`` would run, or None; found without running anything."""
-    places, spec = [str(Path.cwd()), *sys.path], None
+    places, spec = [*sys.path, str(Path.cwd())], None
     for part in name.partition(":")[0].split("."):
         spec = importlib.machinery.PathFinder.find_spec(part, places)
         if spec is None:
@@ -244,13 +244,13 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
         raise UserError(where, f"must be 'module:{kind}', got '{name}'")
     if not allowed(name):
         raise UserError(where, f"'{name}' {refusal(name)}")
-    place, _, attribute = name.partition(":")
+    module_name, _, attribute = name.partition(":")
     here = str(Path.cwd())
-    # `python -m` looks into the working folder, a console script does not.
-    if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)
+    # The working folder comes last, and only for permitted code: a file there named as a library is not imported.
+    if not is_ours(name) and here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
     try:
-        module = importlib.import_module(place)
+        module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         source = source_file(name)
         missing = f"({error}); is the module in this folder or on PYTHONPATH?"
@@ -314,7 +314,7 @@ def source_sha256(item: Any) -> str | None:
     return sha256_file(source) if source else None
 
 
-def code_sha256(module: ModuleType, found: Any) -> str | None:
+def code_sha256(module: ModuleType, target: Any) -> str | None:
     """SHA-256 of the source of a module and object from :func:`load_object`, or None if there are no source files.
 
     The digest covers the named module (a package with all its modules) and, outside this package, the modules that
@@ -323,7 +323,7 @@ def code_sha256(module: ModuleType, found: Any) -> str | None:
     folders = [Path(folder) for folder in getattr(module, "__path__", [])]
     files = {file.resolve() for folder in folders for file in folder.rglob("*.py")}
     # Functions of a class are defined in the class's module, or were generated for it.
-    held = [found] if inspect.isclass(found) else [found, *getattr(found, "__dict__", {}).values()]
+    held = [target] if inspect.isclass(target) else [target, *getattr(target, "__dict__", {}).values()]
     makers = [sys.modules.get(one.__module__) for one in held if inspect.isroutine(one) or inspect.isclass(one)]
     for maker in [module, *(maker for maker in makers if maker is not None and not is_ours(maker.__name__))]:
         source = inspect.getsourcefile(maker) if getattr(maker, "__file__", None) else None
@@ -386,8 +386,8 @@ class Registry(dict[str, T]):
         """
         name = self.check(name, where)
         if name in self:
-            found = self[name]
-            return found.load() if isinstance(found, RegistryEntry) else found
+            entry = self[name]
+            return entry.load() if isinstance(entry, RegistryEntry) else entry
         custom = load_object(name, where, self.noun)[1]
         if self.base:
             base = our_object(self.base)

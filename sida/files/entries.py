@@ -7,14 +7,14 @@ from typing import Any
 
 def find_entry(value: Any, key: str | None) -> Any:
     """The entry of a dictionary by its key, or by keys that dots join; the value itself if there is none."""
-    found, rest = value, key
+    entry, rest = value, key
     while rest:
-        if not isinstance(found, dict):
+        if not isinstance(entry, dict):
             return value
-        if isinstance(found.get(rest), dict):
-            return found[rest]
+        if isinstance(entry.get(rest), dict):
+            return entry[rest]
         first, _, rest = rest.partition(".")
-        found = found.get(first)
+        entry = entry.get(first)
     return value
 
 
@@ -33,4 +33,4 @@ def weights_in(value: Any, tensor: type, levels: int = 3) -> Iterator[tuple[str,
         if is_weights(entry, tensor):
             yield f"{name!s:.60}", entry
         else:
-            yield from ((f"{name!s:.60}.{below}", found) for below, found in weights_in(entry, tensor, levels - 1))
+            yield from ((f"{name!s:.60}.{below}", weights) for below, weights in weights_in(entry, tensor, levels - 1))

@@ -316,9 +316,9 @@ def serve(reader: str, memory: int, line: int) -> None:
             limit = _below(math.ceil(used.ru_utime + used.ru_stime + seconds), hard)
             resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
         try:
-            found = getattr(instance, method)([os.fdopen(file, "rb") for file in files], *args)
-            text, parts = _answer(found)
-            del found
+            answer = getattr(instance, method)([os.fdopen(file, "rb") for file in files], *args)
+            text, parts = _answer(answer)
+            del answer
         except Exception as error:  # of any reader
             text, parts = json.dumps({"fault": _fault(error, memory)}).encode(), []
         peer.sendall(struct.pack("<q", len(text)) + text)
@@ -340,14 +340,14 @@ def _fault(error: Exception, memory: int) -> tuple[str, str, str, bool]:
     return "", f"damaged ({reason})", "fetch or make it again", False
 
 
-def _answer(found: tuple[Any, dict[str, Any]]) -> tuple[bytes, list[np.ndarray]]:
+def _answer(answer: tuple[Any, dict[str, Any]]) -> tuple[bytes, list[np.ndarray]]:
     """The answer's text, and the arrays whose bytes follow it; a list of equal arrays goes as one."""
-    value, arrays = found
+    value, arrays = answer
     kinds: dict[str, Any] = {}
     parts: list[np.ndarray] = []
-    for name, given in arrays.items():
-        alike = given if isinstance(given, list) else [given]
-        shape = (len(alike), *alike[0].shape) if alike is given else alike[0].shape
+    for name, one_or_list in arrays.items():
+        alike = one_or_list if isinstance(one_or_list, list) else [one_or_list]
+        shape = (len(alike), *alike[0].shape) if alike is one_or_list else alike[0].shape
         kinds[name] = [alike[0].dtype.str, shape]
         parts += map(np.ascontiguousarray, alike)
     if sum(part.nbytes for part in parts) > RESULT:

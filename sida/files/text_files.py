@@ -223,8 +223,8 @@ def with_hash(record: Mapping[str, Any], place: str | None = None) -> dict[str, 
         place: See :func:`content_hash`, for a line or row, whose hash is short.
     """
     plain = json.loads(json.dumps(dict(record), allow_nan=False))
-    found = content_hash(plain, place or "")
-    return {**plain, HASH_KEY: found if place is None else found[:_SHORT_DIGITS]}
+    digest = content_hash(plain, place or "")
+    return {**plain, HASH_KEY: digest if place is None else digest[:_SHORT_DIGITS]}
 
 
 def check_hash(
@@ -244,10 +244,10 @@ def check_hash(
     if not is_hashed(record):
         return dict(record)
     plain = {key: value for key, value in record.items() if key != HASH_KEY}
-    found = record.get(HASH_KEY)
+    digest = record.get(HASH_KEY)
     try:
-        legible = isinstance(found, str) and len(found) >= _SHORT_DIGITS
-        if not legible or not any(content_hash(plain, place).startswith(str(found)) for place in accepted):
+        legible = isinstance(digest, str) and len(digest) >= _SHORT_DIGITS
+        if not legible or not any(content_hash(plain, place).startswith(str(digest)) for place in accepted):
             raise DamagedError(where, remedy)
     except (TypeError, ValueError, RecursionError):
         raise DamagedError(where, remedy) from None

@@ -52,8 +52,8 @@ class _PixelNorm(torch.autograd.Function):
         kept, divisor = ctx.saved_tensors
         dx = torch.empty_like(kept)
         grid, sizes = _tiles(*kept.shape)
-        given = (None if grad is None else grad.contiguous() for grad in grads)
-        _pixels_backward[grid](kept, divisor, *given, dx, *kept.shape, *ctx.settings, **sizes)
+        contiguous = (None if grad is None else grad.contiguous() for grad in grads)
+        _pixels_backward[grid](kept, divisor, *contiguous, dx, *kept.shape, *ctx.settings, **sizes)
         return dx, None, None
 
 

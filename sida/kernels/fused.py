@@ -209,16 +209,16 @@ def convert_frozen_weights(net: nn.Module) -> None:
                         conv.weight.data = _unit(conv, whole.half_dtype)
 
 
-def _edm_block(block: UNetBlock, x: Tensor, given: PartInputs) -> Tensor:
+def _edm_block(block: UNetBlock, x: Tensor, inputs: PartInputs) -> Tensor:
     """See :meth:`UNetBlock.compute`. Biases of convolutions are added in the next pass over the map."""
     add = functools.partial(residual, share=block.skip_scale, skip_share=block.skip_scale)
-    of = lambda parameter: given.prepared.get(parameter, parameter)
+    of = lambda parameter: inputs.prepared.get(parameter, parameter)
     normed = lambda norm, x, silu=True: norm_act(
         x, Affine(of(norm.weight), of(norm.bias)), norm.num_groups, norm.eps, silu
     )
     h, x = normed(block.norm0, x)
     h = _convolved(block.conv0, h, of(block.conv0.weight))
-    vector, gamma, beta = given.rows[block], of(block.norm1.weight), of(block.norm1.bias)
+    vector, gamma, beta = inputs.rows[block], of(block.norm1.weight), of(block.norm1.bias)
     if block.adaptive_scale:
         scale, shift = vector.chunk(2, dim=1)
         affine = Affine(gamma, beta, of(block.conv0.bias), scale, shift)

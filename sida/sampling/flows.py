@@ -44,8 +44,8 @@ class Unlabelled(torch.nn.Module):
 
     def velocity(self, x: torch.Tensor, time: float, class_labels: object = None) -> torch.Tensor:
         """Velocity without a class, see :meth:`sida.networks.Precond.velocity`."""
-        found: torch.Tensor = self.net.velocity(x, time, None)  # type: ignore[operator]
-        return found
+        velocity: torch.Tensor = self.net.velocity(x, time, None)  # type: ignore[operator]
+        return velocity
 
 
 def guided(own: torch.Tensor, guide: torch.Tensor, guidance: float, channels: int | None = None) -> torch.Tensor:

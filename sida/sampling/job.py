@@ -222,10 +222,10 @@ def _grid_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _class_rule(given: int | str | dict[str, Any]) -> str | int | LabelCounts:
-    if isinstance(given, dict):
-        return from_mapping(LabelCounts, given, "class_labels")
-    text = str(given)
+def _class_rule(rule: int | str | dict[str, Any]) -> str | int | LabelCounts:
+    if isinstance(rule, dict):
+        return from_mapping(LabelCounts, rule, "class_labels")
+    text = str(rule)
     if text.endswith(".json") or is_counted(text):
         return counts_of(text)
     return int(text) if re.fullmatch("-?[0-9]{1,18}", text) else text
@@ -271,10 +271,10 @@ def network_file(source: str) -> Path:
         return _converted(f"{path.sha256}-diffusers", path)
     if path.is_dir():
         files = [path / name for name in ("network.safetensors", "generator/network.safetensors")]
-        found = next((file for file in files if file.is_file()), None)
-        if found is None:
+        existing = next((file for file in files if file.is_file()), None)
+        if existing is None:
             raise UserError(source, "is a folder without network.safetensors", "name the network's file")
-        return found
+        return existing
     # The name at the end of an address says little.
     pickled = starts_as_pickle(path) if is_address(source) else path.suffix in (".pkl", ".pt", ".pth")
     architecture = None if asset is None else asset.architecture
@@ -416,11 +416,11 @@ class LoadedGenerator:
             return torch.cat([part.images for part in self._drawer.draw(seeds, batch_size, chosen)]).numpy()
 
 
-def _whole(given: Any) -> Any:
+def _whole(value: Any) -> Any:
     """A whole number, or a list of them, of Python, numpy or torch."""
-    numbers = np.asarray(given)
+    numbers = np.asarray(value)
     if numbers.size and numbers.dtype.kind not in "iu":
-        raise UserError("sample", f"takes whole numbers of images, seeds and classes, got {one_line(repr(given), 100)}")
+        raise UserError("sample", f"takes whole numbers of images, seeds and classes, got {one_line(repr(value), 100)}")
     return numbers.tolist()
 
 

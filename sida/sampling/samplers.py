@@ -170,8 +170,8 @@ def sigma_range(net: torch.nn.Module, sigma_min: float, sigma_max: float) -> tup
     """
     lowest, highest = float(getattr(net, "sigma_min", 0.0)), float(getattr(net, "sigma_max", math.inf))
     if sigma_min >= highest or sigma_max <= lowest:
-        given, own = (f"{exact(low)} to {exact(high)}" for low, high in ((sigma_min, sigma_max), (lowest, highest)))
-        fault = f"noise levels {given} lie outside the network's, {own}"
+        asked, own = (f"{exact(low)} to {exact(high)}" for low, high in ((sigma_min, sigma_max), (lowest, highest)))
+        fault = f"noise levels {asked} lie outside the network's, {own}"
         raise UserError("sampler", fault, "choose others")
     return max(sigma_min, lowest), min(sigma_max, highest)
 

@@ -13,7 +13,7 @@ from eval.features.registry import make_extractors
 from eval.measuring.functions import CallableSource
 from eval.metrics.kinds import METRIC_KINDS
 from sida.assets.registry import load_registry
-from sida.config.lookup import ALLOW, ROOT, TYPED, allow_typed, allowed, load_object, source_file
+from sida.config.lookup import ALLOW, MONITOR, ROOT, TYPED, allow_typed, allowed, load_object, source_file
 from sida.config.samplers import Sampler
 from sida.data import load_dataset
 from sida.errors import UserError
@@ -98,6 +98,21 @@ def test_a_spec_calls_none_of_our_own_functions(study):
         ("", lambda: METRIC_KINDS.find(monitor, "metrics[0].kind")),
     ):
         refused(f"{told}.* files may name", call)
+
+
+def test_no_file_of_the_working_folder_takes_the_name_of_a_library(study, tmp_path, monkeypatch):
+    study()
+    for module in ("fractions", "torch", "evil"):
+        (tmp_path / f"{module}.py").write_text("sample = 1\n")
+    before = list(sys.path)
+    load_object(MONITOR, "spec.evaluation.monitor")
+    assert sys.path == before
+    monkeypatch.setenv(ALLOW, "evil,fractions")
+    assert load_object("evil:sample", "sampler.callable")[1] == 1
+    assert sys.path == [*before, str(tmp_path)]
+    # A permitted name is that of the library, and the message of a refusal names the same file.
+    assert Path(load_object("fractions:Fraction", "x")[0].__file__).resolve() != (tmp_path / "fractions.py").resolve()
+    assert Path(source_file("fractions:Fraction")).is_absolute()
 
 
 def test_a_spec_runs_no_program_of_torchscript(study, tmp_path, monkeypatch):

@@ -90,6 +90,18 @@ def test_second_run_does_nothing_and_says_so(finished):
     assert networks(finished) == before
 
 
+def test_jobs_and_the_summary_need_no_utf8_and_no_home_that_can_be_written(finished, tmp_path, monkeypatch):
+    for name in ("manifest.json", "figures/samples.csv"):
+        (finished.folder / "results/tiny" / name).unlink()
+    for name, value in {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "HOME": "/proc/1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    said = finished.done(*TINY)
+    assert "SiDA, ? = 1.0" in said
+    assert (finished.folder / "results/tiny/manifest.json").exists()
+    assert not verify(finished.folder / "results/tiny").faults
+
+
 def planned(workspace: Workspace, *changes: str) -> set[str]:
     """Rules that a run with changed keys would run, apart from those that describe the whole."""
     return set(workspace.planned(*TINY, "--config", *changes)) - {"all", "manifest", "index"}
