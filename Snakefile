@@ -61,4 +61,4 @@ onsuccess:
 
 
 onerror:
-    print("stopped before the end; finished work is kept: run the same command again to continue", file=sys.stderr)
+    START.fail()

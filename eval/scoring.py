@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eval.measuring.arrays import as_pixels
+from eval.measuring.functions import CallableSource, callable_name
 from eval.measuring.order import Groups
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.score import NetworkFile, Score, names_network, score_images
-from eval.measuring.sources import CallableSource, callable_name
 from eval.measuring.stores import open_images
 from eval.results.measurements import long_rows
 from eval.results.summary import MEASUREMENT_COLUMNS

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import itertools
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +17,8 @@ EXIT_RETRY = 75
 LONGEST_WORD = 200
 #: Characters of the longest list of known words.
 LONGEST_LIST = 200
+#: Largest number of names of a folder that are compared with a mistyped one.
+MOST_ENTRIES = 10_000
 
 
 class UserError(Exception):
@@ -120,6 +124,23 @@ def suggestion(word: str, known: Iterable[str], too_many: str | None = None) -> 
         return f" (did you mean '{close[0]}'?)"
     listed = f" (known: {', '.join(names)})" if names else ""
     return listed if too_many is None or len(listed) < LONGEST_LIST else too_many
+
+
+def near_path(path: str | os.PathLike[str], others: Iterable[str] = ()) -> str:
+    """Returns ``did you mean 'samples/'?`` for the closest name in the folder of a missing path, or ``check the path``.
+
+    Args:
+        path: The path, at which nothing is.
+        others: Words that may be meant instead of a path, such as ids.
+    """
+    folder, name = os.path.split(os.path.normpath(path))
+    entries: dict[str, str] = {}
+    with contextlib.suppress(OSError), os.scandir(folder or ".") as found:
+        for entry in itertools.islice(found, MOST_ENTRIES):
+            entries[entry.name] = os.path.join(folder, entry.name) + ("/" if entry.is_dir() else "")
+    words = dict.fromkeys(others) | entries
+    near = difflib.get_close_matches(name, words, 1) if len(name) <= LONGEST_WORD else []
+    return f"did you mean '{words[near[0]] or near[0]}'?" if near else "check the path"
 
 
 def duration(seconds: float) -> str:

@@ -175,7 +175,10 @@ def test_an_endless_line_keeps_its_ends():
     ("words", "remedy"),
     [
         ("score mine.sample", "mine:sample"),
-        ("score image.npz", "no registered network has this id"),
+        ("score image.npz", "no such file or folder; check the path"),
+        ("score sampels", "no such file .*did you mean 'samples/'"),
+        ("score sampels/", "no such file or folder; did you mean 'samples/'"),
+        ("score afhq64-sida2a-a1.2", "did you mean 'afhq64-sid2a-a1.2'"),
         ("new study --data picture.png", "give its pictures in a folder"),
         ("info pictures.png", r"did you mean 'picture.png'\?"),
         ("verify results", "check the path"),
@@ -184,9 +187,11 @@ def test_an_endless_line_keeps_its_ends():
 def test_a_wrong_name_ends_before_heavy_imports(tmp_path, monkeypatch, words, remedy):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "picture.png").touch()
+    (tmp_path / "samples").mkdir()
     monkeypatch.setitem(sys.modules, "torch", None)  # an import of torch fails
     *verb, name = words.split()
-    refused(f"{name}.*{remedy}", command, *verb, name)
+    line = str(refused(f"{name}.*{remedy}", command, *verb, name))
+    assert len(line) < 160, "a list of all ids hides the remedy"
 
 
 def test_a_missing_package_has_a_remedy_that_works_where_it_is_read(monkeypatch):

@@ -1,18 +1,13 @@
-"""Checks before a workflow starts: working folder, Snakemake's profile and records, downloads, results."""
+"""Checks before a workflow starts: working folder, Snakemake's profile and records, data, results."""
 
 import argparse
-import contextlib
 import contextvars
 import os
 import shutil
-import socket
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
-from sida.assets.registry import cache_dir, find_asset, load_registry, offline
 from sida.config.lookup import ALLOW, ROOT, check_code_path
 from sida.errors import UserError
 from sida.files.ordinary import walk_below
@@ -149,32 +144,3 @@ def check_results(folder: str | os.PathLike[str]) -> None:
     for _, entry in walk_below(folder):
         if not entry.is_file(follow_symlinks=False):
             raise UserError(entry.path, "is a link, a pipe or a device", "remove it")
-
-
-#: Seconds in which a host must accept a connection.
-PATIENCE = 3.0
-
-
-def check_reachable(names: Iterable[str]) -> None:
-    """Checks that missing assets can be asked for: some host of theirs accepts a connection, or there is a proxy.
-
-    Raises:
-        UserError: The network is forbidden, or no host answers; the line names all missing assets.
-    """
-    registry = load_registry()
-    found = [find_asset(registry, name) for name in names]
-    missing = [asset for asset in found if asset.urls and not asset.path.exists()]
-    parts = [urlsplit(url) for asset in missing for url in asset.urls]
-    hosts = {(part.hostname or "", part.port or (80 if part.scheme == "http" else 443)) for part in parts}
-    if not missing or (not offline() and (getproxies() or any(_accepts(*host) for host in sorted(hosts)))):
-        return
-    why = "SIDA_OFFLINE is set" if offline() else "no host of theirs can be reached"
-    ids = " ".join(sorted(asset.id for asset in missing))
-    remedy = f"run `sida assets fetch {ids}` on a computer with internet, and copy its cache here"
-    raise UserError(f"missing in {cache_dir()}", f"{ids} ({why})", remedy)
-
-
-def _accepts(host: str, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=PATIENCE):
-        return True
-    return False

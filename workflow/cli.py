@@ -42,6 +42,7 @@ GROUPS = {
         "info": "sida.cli.networks:INFO",
         "export": "workflow.commands.archive:EXPORT",
         "crate": "workflow.commands.crate:CRATE",
+        "completion": "workflow.commands.completion:COMPLETION",
     },
 }
 _STEPS = ("measure", "collect", "claims", "figure", "page", "paper")

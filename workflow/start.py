@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.report.paper import missing_latex
-from sida.assets.cache import check_pinned_code
+from sida.assets.cache import check_pinned_code, check_reachable
 from sida.cli.main import speak_plainly
 from sida.errors import UserError
 from workflow.checks import (
@@ -17,12 +17,12 @@ from workflow.checks import (
     check_data,
     check_folder,
     check_profile,
-    check_reachable,
     check_results,
     check_scheduler,
     closed_results,
 )
 from workflow.commands.archive import show_results
+from workflow.interrupts import INTERRUPTS
 from workflow.launch import devices
 from workflow.planning.costs import check_card, driver_cards
 from workflow.planning.requests import Requests, load_site
@@ -55,6 +55,9 @@ class Start:
         self._workflow = workflow
         # A profile may claim to be a job, but only jobs have this variable of their workflow.
         self._job = not workflow.is_main_process and "SIDA_RUN_STARTED" in os.environ
+        self._interrupts = INTERRUPTS if workflow.is_main_process and not PLANNING.get() else None
+        if self._interrupts is not None:
+            self._interrupts.take()
         self._share_environment()
         with _ending():
             self._read(config)
@@ -94,6 +97,13 @@ class Start:
             self.preset.write(sorted(inside))
         for line in self.requests.warnings(jobs, self._workflow.execution_settings.retries):
             print(line, file=sys.stderr)
+        if self._interrupts is not None:
+            self._interrupts.begin()
+
+    def fail(self) -> None:
+        """Lets the last line say that work is left."""
+        if self._interrupts is not None:
+            self._interrupts.failed()
 
     def show_summary(self) -> None:
         """Prints the first table and paths of results; never fails a finished run."""
@@ -147,9 +157,12 @@ class Start:
     def _remark(self, missing: str | None) -> None:
         """Prints what the preset names and this run does not make; ``missing``: what LaTeX needs for the paper."""
         preset = self.preset
+        if PLANNING.get():  # the plan says it after what was asked
+            return
         lines = [f"{preset.results}/paper.pdf is left out: {missing}"] if missing else []
-        for run, asset in preset.left_out.items():
-            lines.append(f"{run} is left out: its checkpoint {asset} has no public address (sida assets list)")
+        if preset.left_out:
+            rows = f"{len(preset.left_out)} rows are left out: their checkpoints have no public address"
+            lines.append(f"{rows} (sida plan {preset.source} --verbose names them)")
         if self._workflow.is_main_process:
             lines += filter(None, (closed_results(preset.results), unshown_remark(preset)))
         for line in lines:

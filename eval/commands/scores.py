@@ -4,11 +4,12 @@ import argparse
 import functools
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
 from eval.commands._options import extractor_options, output, pairs, shared
-from sida.assets.registry import check_network
+from sida.assets.registry import SCORED_ENDS, check_network, load_registry
 from sida.cli.main import Verb, add_whole, existing, whole
 from sida.config.lookup import TRACE, find_file
 from sida.config.settings import load_spec, names_object
@@ -25,7 +26,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
         type=_source,
         help="images, network (file, folder of a run, id or address), or module:function",
     )
-    add("--latent", metavar="SHAPE", help="latents of a TorchScript file, such as 128 or 3x32x32; needs a permission")
+    add("--latent", metavar="SHAPE", help="latents of a .pt2 or TorchScript file, such as 128 or 3x32x32")
     add("--sampler", metavar="TEXT", help="of a network, as for sida sample (default: one_step)")
     add("--protocol", metavar="NAME", help="name or YAML file of a protocol (default: that of --like)")
     add(
@@ -69,11 +70,12 @@ def _score(args: argparse.Namespace) -> int:
         fault = "name a table (--like table1) or a protocol (--protocol cifar10), or images (--against B)"
         raise UserError("score", fault)
 
-    from eval.measuring.score import NetworkFile, chosen_protocol, names_network, score_images
-    from eval.measuring.sources import ScriptedGenerator, is_torchscript
+    from eval.measuring.functions import ProgramFile, program_format
+    from eval.measuring.score import NetworkFile, TooFewError, chosen_protocol, names_network, score_images
     from eval.results.exchange import exchanged
     from eval.results.sheet import check_cells
     from eval.tables.scores import latex_row, row_columns, table_protocol, unfitting
+    from sida.assets.cache import check_reachable
     from sida.sampling.job import network_file, open_device, sampler_for
 
     if args.origin is not None and (not args.json or not args.origin.strip() or not args.origin.isprintable()):
@@ -82,12 +84,14 @@ def _score(args: argparse.Namespace) -> int:
     if args.verbose:
         os.environ[TRACE] = "1"
     network = args.source if names_network(args.source) else None
-    scripted = bool(network) and os.path.isfile(str(network)) and is_torchscript(str(network))
-    if scripted and not args.latent:
-        raise UserError(network, "a TorchScript file takes latents", "add --latent SHAPE, such as --latent 128")
-    if args.latent and not scripted:
-        raise UserError("--latent", "is for TorchScript files", "leave it out")
-    if args.sampler and (scripted or not network):
+    program = program_format(str(network)) if network and os.path.isfile(network) else ""
+    if str(network).endswith(".pt2") and not program:
+        raise UserError(network, "is no file of torch.export.save", "for weights alone see docs/score.md, 'A function'")
+    if program and not args.latent:
+        raise UserError(network, f"a file of {program} takes latents", "add --latent SHAPE, such as --latent 128")
+    if args.latent and not program:
+        raise UserError("--latent", "is for files of torch.export and TorchScript", "leave it out")
+    if args.sampler and (program or not network):
         raise UserError("--sampler", "is for networks", "leave it out")
     if args.against and (args.like or args.latex):
         fault = "a comparison of two sets is no row of a table"
@@ -96,15 +100,22 @@ def _score(args: argparse.Namespace) -> int:
     fits = None
     if not args.against:
         chosen = chosen_protocol(protocol, args.num_samples, bool(args.fast))
-        row_columns(chosen, args.like)
+        try:
+            row_columns(chosen, args.like)
+        except UserError as error:
+            if args.like and args.num_samples:
+                error.remedy = f"leave --like out: {_own_number(args.source, str(protocol), args.num_samples)}"
+            raise
         # Once more with all digests, before the first image: a row must not be refused after its measurement.
         fits = lambda found: row_columns(chosen, args.like, found.get)
     images, nfe, family = args.source, args.nfe, args.family
     label, device = args.name, open_device(args.device)
-    if scripted:
+    if program:
         shape = [whole("--latent", 1)(part) for part in args.latent.split("x")]
-        images, label = ScriptedGenerator(str(network), shape, device), label or Path(str(network)).stem
+        images, label = ProgramFile(str(network), shape, device), label or Path(str(network)).stem
     elif network:
+        if network in load_registry() and not (args.against or args.reference or args.extractor_option):
+            check_reachable([network, *chosen.assets(drawn=True)])
         path = network_file(network)
         images = NetworkFile(str(path), sampler_for(path, args.sampler or "one_step", "--sampler"))
         nfe = nfe or images.sampler.nfe
@@ -116,7 +127,12 @@ def _score(args: argparse.Namespace) -> int:
     settings["dataset"] = load_spec(args.dataset, "--dataset") if args.dataset else None
     settings["references"] = pairs(args.reference, "--reference")
     settings["extractors"] = extractor_options(args.extractor_option)
-    score = score_images(images, protocol, name=label, fits=fits, **settings)
+    try:
+        score = score_images(images, protocol, name=label, fits=fits, **settings)
+    except TooFewError as error:
+        if args.like and error.fits >= 2:
+            error.remedy = f"{error.more}, or without the table: {_own_number(args.source, str(protocol), error.fits)}"
+        raise
     rows: list[str] = []
     try:
         # Files first: an error while printing must not lose the measurement.
@@ -141,10 +157,16 @@ def _score(args: argparse.Namespace) -> int:
     return 0
 
 
+def _own_number(source: str, protocol: str, num_samples: int) -> str:
+    """The command that scores fewer images than a table's protocol takes."""
+    words = ["sida", "score", source, "--protocol", protocol, "--num-samples", str(num_samples)]
+    return f"`{shlex.join(words)}` (numbers of their own, for no table)"
+
+
 def _source(text: str) -> str:
     """Parses a source; a wrong name ends before the heavy imports."""
     if not names_object(text):
-        packed = text.endswith((".npz", ".npy", ".zip", ".tar", ".gz", ".safetensors", ".pkl", ".pt", ".pth"))
+        packed = text.endswith(SCORED_ENDS)
         if "." in text and text.replace(".", "_").isidentifier() and not packed and not os.path.exists(text):
             module, _, name = text.rpartition(".")
             raise UserError(text, f"a function is named with a colon, module:function, such as {module}:{name}")
@@ -161,7 +183,7 @@ SCORE = Verb(
   sida score digits.zip --protocol digits --num-samples 1000
   sida score cifar10-uncond-sida-a1 --like table1                  (an id of `sida assets list`)
   sida score results/demo/students/sida-a1.0 --like main           (the folder of a run or of `sida export`)
-  sida score generator.pt --latent 128 --like table1               (TorchScript, a program: needs SIDA_ALLOW_CODE)
+  sida score generator.pt2 --latent 128 --like table1              (torch.export, a program: needs SIDA_ALLOW_CODE)
   sida score teacher.safetensors --sampler heun:18 --protocol digits --trials 1
   sida score a/ --against b.zip                    (two sets, as torch-fidelity; --protocol pair-clean: as clean-fid)
   sida table table1 --add row.json --bib refs.bib                  (then prints the table with that row)

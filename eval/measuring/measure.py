@@ -12,18 +12,19 @@ from typing import Any
 
 from eval.features.base import Extractor
 from eval.features.registry import make_extractors
+from eval.measuring.functions import CallableSource
 from eval.measuring.order import Trials
 from eval.measuring.protocol import Protocol
 from eval.measuring.references import Reference, held_out_seen, load_references, records_of
-from eval.measuring.sources import CallableSource, DataSource, ImageFiles, MeasureSpec, NetworkSource, Source
+from eval.measuring.sources import DataSource, ImageFiles, MeasureSpec, NetworkSource, Source
 from eval.measuring.stores import ImageStore, open_images
 from eval.measuring.trial import TrialSums, compute_metrics, cpu_threads, run_pass, sized
 from eval.metrics.kinds import Mean
 from eval.results.identity import Identity, joined
 from eval.results.measurements import extended, missing_metrics, read_measurement, trial_path, write_measurement
 from sida import machine
-from sida.assets.cache import cache_dir, fetch_many
-from sida.assets.registry import find_asset, load_registry, offline
+from sida.assets.cache import fetch_many
+from sida.assets.registry import find_asset, load_registry
 from sida.config.settings import from_mapping
 from sida.data import Dataset, load_dataset
 from sida.errors import Progress, UserError, suggestion
@@ -81,22 +82,12 @@ class Measurer:
         """Fetches all registered files that the spec does not replace, so that a fault names all of them at once.
 
         Raises:
-            UserError: A download is missing; the message has the one command for all of them.
+            UserError: A download is missing.
         """
         replaced = self.spec.references.keys() - {"against"} or self.spec.extractors
         registry = load_registry()
         assets = [] if replaced else [find_asset(registry, name) for name in self.protocol.assets()]
-        missing = [asset.id for asset in assets if not (cache_dir() / asset.target).exists()]
-        if not missing:
-            return
-        remedy = f"fetch them where there is a network: sida assets fetch {' '.join(missing)}"
-        if offline():
-            fault = f"SIDA_OFFLINE forbids {len(missing)} downloads ({', '.join(missing)})"
-            raise UserError(f"protocol '{self.protocol.name}'", fault, remedy)
-        try:
-            fetch_many(missing)
-        except UserError as error:
-            raise UserError(f"protocol '{self.protocol.name}'", error, remedy) from None
+        fetch_many([asset.id for asset in assets if not asset.path.exists()])
 
     @functools.cached_property
     def references(self) -> dict[str, Reference]:

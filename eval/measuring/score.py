@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.features.registry import ON_PROCESSOR
+from eval.measuring.functions import CallableSource, callable_name
 from eval.measuring.measure import Measurer, TrialRecords
 from eval.measuring.order import Groups, Trials
 from eval.measuring.protocol import Protocol, load_protocol
-from eval.measuring.sources import CallableSource, ImageFiles, callable_name
+from eval.measuring.sources import ImageFiles
 from eval.measuring.stores import ImageStore, open_images
 from eval.measuring.trial import cpu_threads, sized
 from eval.metrics.metric import Metric
@@ -23,7 +24,7 @@ from eval.results.sheet import official_saw
 from eval.results.summary import Estimate
 from sida import machine
 from sida.assets.cache import cache_dir
-from sida.assets.registry import is_address, load_registry
+from sida.assets.registry import NETWORK_ENDS, is_address, load_registry
 from sida.config.datasets import dataset_spec
 from sida.config.samplers import Sampler
 from sida.config.settings import names_object
@@ -155,16 +156,16 @@ class NetworkFile(NamedTuple):
     vae: str | None = None
 
 
-#: Ends of the names of files that hold a network.
-_NETWORKS = (".safetensors", ".pkl", ".pt", ".pth")
-
-
 def names_network(source: str) -> bool:
     """Whether a text names a network: a file, the folder of a run or of ``sida export``, an id or an address."""
     path = Path(source)
     if path.is_dir():
         return (path / "network.safetensors").is_file() or (path / "generator" / "network.safetensors").is_file()
-    return is_address(source) or path.suffix in _NETWORKS or (not path.exists() and source in load_registry())
+    return (
+        is_address(source)
+        or path.suffix in (*NETWORK_ENDS, ".pt2")
+        or (not path.exists() and source in load_registry())
+    )
 
 
 #: Images to score: files, a function (or its name, ``module:function``), a network file, a loaded generator.
@@ -394,6 +395,19 @@ def _origin(images: Scored, allow_duplicates: bool) -> tuple[str, dict[str, Any]
     return Path(name).name, {"method": "images", "sampler": {"kind": "images", "path": name, **repeats}}
 
 
+class TooFewError(UserError):
+    """Fewer images than the trials of a protocol take.
+
+    Attributes:
+        more: Words for the images that are missing.
+        fits: Images of a trial for which the images suffice.
+    """
+
+    def __init__(self, place: object, fault: object, remedy: object, more: str, fits: int) -> None:
+        super().__init__(place, fault, remedy)
+        self.more, self.fits = more, fits
+
+
 def _trials(images: ImageFiles, wanted: int | None) -> int:
     """Number of trials.
 
@@ -408,7 +422,8 @@ def _trials(images: ImageFiles, wanted: int | None) -> int:
         fits = present // count
         other = f", or give --num-samples {fits} (a number of its own, not comparable with the protocol's)"
         fault = f"holds {present:,} images, protocol '{images.protocol.name}' takes {takes}"
-        raise UserError(images.store.path, fault, f"generate {n * count - present:,} more{other if fits >= 2 else ''}")
+        more = f"generate {n * count - present:,} more"
+        raise TooFewError(images.store.path, fault, f"{more}{other if fits >= 2 else ''}", more, fits)
     return wanted if wanted is not None else min(images.trials, images.protocol.trials)
 
 

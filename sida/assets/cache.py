@@ -4,10 +4,13 @@ import contextlib
 import hashlib
 import os
 import shutil
+import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from sida.assets.download import Download, Transfer, unfit
 from sida.assets.registry import Asset, cached_file, find_asset, hub_offline, load_registry, network_of, offline
@@ -270,6 +273,41 @@ def by_hand(asset: Asset) -> UserError:
     return UserError(f"asset '{asset.id}'", f"is missing and {why}", remedy)
 
 
+#: Seconds in which a host must accept a connection.
+PATIENCE = 3.0
+#: Largest number of missing assets whose addresses and places stand in one line.
+_MOST_PLACES = 6
+
+
+def check_reachable(names: Iterable[str]) -> None:
+    """Checks that missing assets can be asked for: some host of theirs accepts a connection, or there is a proxy.
+
+    Raises:
+        UserError: The network is forbidden, or no host answers; the line names all missing assets, and for a few of
+            them the addresses and the places in the cache.
+    """
+    registry = load_registry()
+    found = [find_asset(registry, name) for name in names]
+    missing = [asset for asset in found if asset.urls and not asset.hub and not asset.path.exists()]
+    parts = [urlsplit(url) for asset in missing for url in asset.urls]
+    hosts = {(part.hostname or "", part.port or (80 if part.scheme == "http" else 443)) for part in parts}
+    if not missing or (not offline() and (getproxies() or any(_accepts(*host) for host in sorted(hosts)))):
+        return
+    why = "SIDA_OFFLINE is set" if offline() else "none of their hosts can be reached: is there a network?"
+    missing = sorted(missing, key=lambda asset: asset.id)
+    ids = " ".join(asset.id for asset in missing)
+    remedy = f"run `sida assets fetch {ids}` on a computer with internet, and copy its cache here"
+    if len(missing) <= _MOST_PLACES:
+        remedy += f"; or put there {', '.join(f'{asset.urls[0]} as {asset.target}' for asset in missing)}"
+    raise UserError(f"missing in {cache_dir()}", f"{ids} ({why})", remedy)
+
+
+def _accepts(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=PATIENCE):
+        return True
+    return False
+
+
 def _record(asset: Asset, sha256: str, url: str, date: str | None = None) -> None:
     """Records a file; prints a line if its hash was not known before."""
     new, stamp = not recorded(asset.target), _stamp(asset.path)
@@ -290,10 +328,10 @@ def fetch_many(asset_ids: Sequence[str], transfer: Transfer | None = None) -> di
     """Fetches several assets, one after the other; see :func:`fetch`. All are tried even if one fails.
 
     Raises:
-        UserError: An asset is missing. Of several, the last one's fault is raised, and the others are printed before.
+        UserError: An asset is missing. Without a network all of them are named in one line, and nothing is tried. Else
+            the last one's fault is raised, and the others are printed before.
     """
-    for asset_id in asset_ids:
-        _find(asset_id)
+    check_reachable(asset_ids)
     found: dict[str, Path] = {}
     errors: list[UserError] = []
     for asset_id in dict.fromkeys(asset_ids):

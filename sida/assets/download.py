@@ -47,6 +47,10 @@ class BrokenError(Exception):
     """The attempt failed, but another one may succeed."""
 
 
+class NoHostError(BrokenError):
+    """The name of the host has no address, as without a network."""
+
+
 class HopelessError(Exception):
     """The URL does not give the file; a mirror may."""
 
@@ -117,13 +121,14 @@ class Download:
             os.replace(self.part, self.target)
             self.remove()
             return found, url
-        remedy = f"run the command again to continue, or put '{self.target.name}' into {self.target.parent} by hand"
+        place = f"get {self.asset.urls[0]} elsewhere and put it at {self.target}"
+        remedy = f"run the command again to continue, or {place}"
         raise UserError("", f"asset '{self.asset.id}' could not be downloaded ({'; '.join(reasons)})", remedy)
 
     def _from_url(self, url: str) -> str:
         """All attempts at one URL; returns the hash of the complete file."""
         idle, transfer = 0, self.transfer
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             before = self.arrived
             try:
                 resumed = self._attempt(url)
@@ -135,6 +140,8 @@ class Download:
                     raise HopelessError(f"the server's file {fault}")
                 raise BrokenError(f"the joined file {fault}; starting over")
             except BrokenError as error:
+                if isinstance(error, NoHostError) and not attempt:  # later on a lookup may fail for a moment
+                    raise HopelessError(str(error)) from None
                 idle = 0 if self.arrived - before >= transfer.least else idle + 1
                 if idle >= transfer.attempts:
                     raise HopelessError(f"{error} ({idle} attempts)") from None
@@ -287,7 +294,10 @@ class _Watch(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
             least, window = self.transfer.least, self.transfer.window
             raise BrokenError(f"the server sends less than {least:,} bytes in {window:g} s") from None
         if broken:
-            raise BrokenError(f"connection failed ({type(getattr(error, 'reason', error)).__name__})") from None
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, socket.gaierror):
+                raise NoHostError("this host is not known here: is there a network?") from None
+            raise BrokenError(f"connection failed ({type(reason).__name__})") from None
 
     def _look(self) -> None:
         before = 0

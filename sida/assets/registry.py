@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sida.config.lookup import ROOT, find_file
-from sida.errors import UserError, located, suggestion
+from sida.errors import UserError, located, near_path, suggestion
 from sida.files.text_files import MOST_LINES, check_amount, read_text
 
 ASSET_COLUMNS = ("id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note")
@@ -28,6 +28,8 @@ ASSET_KINDS = (
 )
 #: Ends of the names of network files.
 NETWORK_ENDS = (".safetensors", ".pkl", ".pt", ".pth")
+#: Ends of the names of files that are scored.
+SCORED_ENDS = (*NETWORK_ENDS, ".pt2", ".npz", ".npy", ".zip", ".tar", ".gz")
 
 
 def cache_dir() -> Path:
@@ -154,10 +156,12 @@ def check_network(source: str) -> str:
     if is_address(source) or path.exists():
         return source
     registry = load_registry()
-    if path.suffix or "/" in source or source not in registry:
-        hint = "" if path.suffix else suggestion(source, registry)[:200]
-        raise UserError(source, f"no such file, and no registered network has this id{hint or '; check the path'}")
-    return source
+    if source in registry:
+        return source
+    if "/" in source or source.endswith(SCORED_ENDS):
+        raise UserError(source, "no such file or folder", near_path(path))
+    remedy = f"{near_path(path, registry)} (ids: sida assets list)"
+    raise UserError(source, "no such file or folder, and no registered network has this id", remedy)
 
 
 def asset_at(address: str) -> Asset:

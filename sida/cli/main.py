@@ -8,7 +8,6 @@ seconds.
 
 import argparse
 import contextlib
-import difflib
 import errno
 import os
 import re
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO, cast
 
 from sida.config.lookup import allow_typed, our_object
-from sida.errors import EXIT_RETRY, Preempted, UserError, say, suggestion
+from sida.errors import EXIT_RETRY, Preempted, UserError, near_path, say, suggestion
 from sida.files.text_files import number_in
 from sida.machine import code_version
 
@@ -263,9 +262,7 @@ def existing(option: str = "") -> Callable[[str], str]:
     def read(text: str) -> str:
         path = Path(text)
         if not _exists(path):
-            near = difflib.get_close_matches(path.name, os.listdir(path.parent), 1) if path.parent.is_dir() else []
-            meant = f"did you mean '{path.parent / near[0]}'?" if near else "check the path"
-            raise UserError(f"{option + ' ' if option else ''}{text}", "no such file or folder", meant)
+            raise UserError(f"{option + ' ' if option else ''}{text}", "no such file or folder", near_path(path))
         return text
 
     return read

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from sida.assets.registry import check_network
@@ -65,7 +66,8 @@ CONVERT = Verb(_CONVERT_HELP, _CONVERT_EXAMPLES, _convert_arguments, _convert)
 
 _INFO_HELP = "Show a network file: architecture, parameters, origin, method, recorded hashes."
 _INFO_EXAMPLES = """examples:
-  sida info results/demo/students/sida-a1.0/network.safetensors
+  sida info results/demo/students/sida-a1.0                (the folder of a run or of `sida export`, or a file)
+  sida info cifar10-uncond-sida-a1                         (an id of `sida assets list`, or an address: downloads it)
   sida info edm2-img512-xs-2147483-0.135.pkl
   sida info cifar_uncond_gdd_i.pkl --network-class GDDPrecond
   sida info SiT-XL-2-256.pt --network-class SiTPrecond
@@ -80,8 +82,8 @@ _LAST = ("architecture", "arguments")
 
 def _info_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    text = ".safetensors of this package, or a published pickle"
-    parser.add_argument("file", type=existing(), metavar="FILE", help=text)
+    text = "network: .safetensors, published pickle, folder of a run or of diffusers, id, or address"
+    parser.add_argument("file", type=check_network, metavar="NETWORK", help=text)
     parser.add_argument("--key", default="ema", help="entry of a pickle that holds the network (default: ema)")
     parser.add_argument("--network-class", metavar="NAME", help="class instead of a pickle's, or of a state dict")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a list")
@@ -89,9 +91,13 @@ def _info_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _info(args: argparse.Namespace) -> None:
     """Prints the description."""
-    from sida.networks.official import describe_file
+    from sida.networks.official import describe_file, find_source
+    from sida.sampling.job import network_file
 
-    facts = describe_file(args.file, args.key, args.network_class)
+    path, asset = find_source(args.file)
+    if not isinstance(path, Path) or path.is_dir() or (asset and asset.architecture):
+        path = network_file(args.file)
+    facts = describe_file(path, args.key, args.network_class or (asset and asset.network_class))
     if args.json:
         print(json.dumps(facts, indent=2, sort_keys=True))
         return

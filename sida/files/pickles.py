@@ -41,7 +41,9 @@ FOREIGN_WEIGHTS = (
     "name the architecture (sida convert FILE OUT.safetensors --network config.json; of SiT, REPA and DiT the class "
     "alone, --network-class), or draw the images by a Python function (docs/score.md, 'A function')"
 )
-SAVED_WHOLE = f"save its weights (torch.save(net.state_dict(), FILE)), then {FOREIGN_WEIGHTS}; or save TorchScript"
+SAVED_WHOLE = (
+    f"save its weights (torch.save(net.state_dict(), FILE)), then {FOREIGN_WEIGHTS}; or save it by torch.export"
+)
 #: Elements of a piece of a tensor.
 _PIECE = RESULT // 8
 

@@ -332,6 +332,7 @@ class TrainingLoop:
             self.trainer.load({name: tensor for name, tensor in kept.tensors.items() if name not in best})
         if not self.ranks.rank:
             self.best_tensors = best
+            say(f"[{self.stage}] goes on at {self.nimg:,} of {self.total:,.0f} images")
 
     def _finish(self) -> None:
         """Writes a small last state, from which the results can be written again, and then the results."""

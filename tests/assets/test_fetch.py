@@ -30,7 +30,6 @@ from sida.sampling.job import network_file
 from tests.assets.fault_server import BODY, HASTY, SHA, get, records, use_registry, using, write_registry
 from tests.refused import command, refusal, refused
 from tests.workflow.workspace import heed_interrupts
-from workflow import checks
 
 
 def test_a_file_is_fetched_once_and_recorded(site, tmp_path, capsys):
@@ -201,9 +200,9 @@ def test_two_jobs_fetch_a_file_once(site, tmp_path):
 
 @pytest.mark.parametrize("forbidden", [True, False])
 def test_without_a_network_every_missing_file_is_named(site, tmp_path, monkeypatch, capsys, forbidden):
-    asked, accepts = [], checks._accepts
-    monkeypatch.setattr(checks, "_accepts", lambda *host: asked.append(host) or (host[1] == port and accepts(*host)))
-    monkeypatch.setattr(checks, "getproxies", dict)
+    asked, accepts = [], cache._accepts
+    monkeypatch.setattr(cache, "_accepts", lambda *host: asked.append(host) or (host[1] == port and accepts(*host)))
+    monkeypatch.setattr(cache, "getproxies", dict)
     monkeypatch.setenv("SIDA_OFFLINE", "1" if forbidden else "")
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # never listens: connections are refused
@@ -213,15 +212,28 @@ def test_without_a_network_every_missing_file_is_named(site, tmp_path, monkeypat
         registry = {name: Asset(name, "network", f"{url}/{name}", target=f"x/{name}", **more) for name in "abc"}
         (tmp_path / "x").mkdir()
         (tmp_path / "x/b").write_bytes(BODY)
-        monkeypatch.setattr(checks, "load_registry", lambda: registry)
         with using(registry, tmp_path):
-            refused(r"missing in .*: a c .*`sida assets fetch a c`", checks.check_reachable, "abc")
-            checks.check_reachable("b")
-            last = refused("asset 'c'", fetch_many, "abc", HASTY)
-    assert asked == ([] if forbidden else [("127.0.0.1", port), ("127.0.0.2", 443), ("127.0.0.3", 80)])
-    said = f"{capsys.readouterr().err}{last}"
-    assert all(f"{url}/{name}" in said and f"{tmp_path}/x/{name}" in said for name in "ac") or not forbidden
+            for call in (cache.check_reachable, fetch_many):
+                refused(rf"missing in {tmp_path}: a c .*`sida assets fetch a c`.* {url}/c as x/c", call, "abc")
+            cache.check_reachable("b")
+    hosts = [("127.0.0.1", port), ("127.0.0.2", 443), ("127.0.0.3", 80)]
+    assert asked == ([] if forbidden else 2 * hosts)
+    assert capsys.readouterr().err == ""
     assert site.requests == []
+
+
+def test_a_host_without_an_address_is_asked_for_once(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def unknown(*address, **_):
+        asked.append(address[0])
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    url = "https://host.example/f"
+    refused(rf"'net' .*network\?.* {url} .*{tmp_path}/some/net.pkl", get, url, tmp_path)
+    assert asked == ["host.example"]
+    assert "trying again" not in capsys.readouterr().err
 
 
 def test_a_body_of_unknown_length_leaves_room_on_the_disk(site, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -56,6 +57,10 @@ def test_half_precision_that_is_not_float16_is_in_the_file(net, tmp_path, file):
     loaded, metadata = load_network(path)
     assert loaded.half_dtype == build_network(metadata["network"]).half_dtype == torch.bfloat16
     assert re.search(r"half_dtype +\"bfloat16\"", command("info", path))
+    # The folder of a run, as `sida score` takes it.
+    (tmp_path / "run").mkdir()
+    shutil.copyfile(path, tmp_path / "run/network.safetensors")
+    assert "run/network.safetensors" in command("info", tmp_path / "run")
     # Equal content gives equal bytes.
     loaded.half_dtype = torch.float16
     save_network(loaded, path, dict(reversed(METADATA.items())))

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import random
+import re
 import signal
 import time
 from pathlib import Path
@@ -84,7 +85,7 @@ def test_student_files(uninterrupted, teacher):
 
 
 @pytest.mark.parametrize("minutes", [0, 1e9])
-def test_crashes_leave_no_trace(tmp_path, uninterrupted, student_spec, monkeypatch, minutes):
+def test_crashes_leave_no_trace(tmp_path, uninterrupted, student_spec, monkeypatch, capsys, minutes):
     """With a state after each iteration, and with states at evaluations only.
 
     The clock jumps by up to a week at each call, and the file system has no links.
@@ -95,7 +96,9 @@ def test_crashes_leave_no_trace(tmp_path, uninterrupted, student_spec, monkeypat
         monkeypatch.setattr(os, name, raising(PermissionError(errno.EPERM, "Operation not permitted")))
     for moment in sorted(random.Random(minutes).sample(range(0, 208, 16), 4)):
         interrupt_after(distill, student_spec, tmp_path, moment, state_minutes=minutes)
+    capsys.readouterr()
     distill({**student_spec, "state_minutes": minutes}, tmp_path)
+    assert re.search(r"goes on at \d+ of \d+ images", capsys.readouterr().err)
     assert results(tmp_path) == results(uninterrupted)
 
 

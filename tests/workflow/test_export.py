@@ -235,13 +235,20 @@ class Scripted(torch.nn.Module):
         return z.view(-1, 1, 8, 8).clamp(-1, 1)
 
 
-@pytest.mark.parametrize(("name", "more"), [("own_g:sample", []), ("own_g:Plain", []), ("g.pt", ["--latent", "64"])])
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("own_g:sample", []), ("own_g:Plain", []), ("g.pt", ["--latent", "64"]), ("g.pt2", ["--latent", "64"])],
+)
 def test_a_generator_of_ones_own_is_exported_with_its_row(name, more, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("SIDA_ALLOW_CODE", "./g.pt")
+    monkeypatch.setenv("SIDA_ALLOW_CODE", f"./{name}")
     (tmp_path / "own_g.py").write_text(MINE)
-    torch.jit.script(Scripted()).save("g.pt")
+    if name == "g.pt":
+        torch.jit.script(Scripted()).save(name)
+    elif more:
+        shapes = ({0: torch.export.Dim("batch")},)
+        torch.export.save(torch.export.export(Scripted(), (torch.zeros(2, 64),), dynamic_shapes=shapes), name)
     score = ["--protocol", "digits", "--num-samples", "64", "--trials", "2", "--name", "Mine", "--out", "row.json"]
     assert main(["score", name, *score, *more]) == 0
     assert main(["export", name, "--to", "hf", "folder", "--row", "row.json", "--like", "main"]) == 0

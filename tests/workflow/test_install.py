@@ -128,7 +128,18 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
 }
 #: Imported only on request: `pip install diffusers`, and the benchmarks' timing.
-ON_REQUEST = {"certifi", "cleanfid", "diffusers", "psutil", "snakemake", "timm", "torchvision", "triton", "rocrate"}
+ON_REQUEST = {
+    "certifi",
+    "cleanfid",
+    "diffusers",
+    "psutil",
+    "shtab",
+    "snakemake",
+    "timm",
+    "torchvision",
+    "triton",
+    "rocrate",
+}
 
 
 class Installed:

@@ -10,7 +10,7 @@ import yaml
 
 from eval.features import get_extractor
 from eval.features.registry import make_extractors
-from eval.measuring.sources import CallableSource
+from eval.measuring.functions import CallableSource
 from eval.metrics.kinds import METRIC_KINDS
 from sida.assets.registry import load_registry
 from sida.config.lookup import ALLOW, MONITOR, ROOT, TYPED, allow_typed, allowed, load_object, source_file

@@ -1,6 +1,7 @@
 """Plans: counted operations, costs of Snakemake's jobs, wall time, missing requirements; nothing is run."""
 
 import dataclasses
+import math
 import re
 import types
 
@@ -163,7 +164,8 @@ def test_a_plan_has_costs(planned):
     assert f", {0.7 * hours:,.0f} kWh\n" in text
     lines = [line for line in text.splitlines() if line.startswith("  ffhq64-sida-a1 ")]
     for job, line in zip(plan.jobs.values(), lines, strict=True):
-        assert f" {job.gpu_hours:,.1f} " in line
+        hours = job.gpu_hours
+        assert (f" {hours:,.1f} h " if hours >= 1 else f" {math.ceil(60 * hours)} min ") in line
         assert f" {job.memory_gb:.0f} GB" in line
 
 
@@ -209,6 +211,21 @@ def test_released_networks_are_those_of_the_papers_preset_and_others_are_named(p
         assert (words in show_plan(plan)) == (not described)
     # 511 evaluations of 219 GFLOP for each of 500,000 images.
     assert hours[0] - hours[1] == pytest.approx(500_000 * 511 * 219e9 / 180e12 / 3600, rel=0.02)
+
+
+def test_a_plan_begins_with_what_was_asked_and_ends_with_the_rows_that_are_left_out(planned):
+    job = ("measure_0_9", {"run": "cifar10-uncond-sida-a1"}, [], list("abcdefghij"))
+    plan = planned("released", job, targets=["tables/table1.tex"])
+    text = show_plan(plan)
+    assert text.startswith("preset released (")
+    assert re.search(r"^  cifar10-uncond-sida-a1 +1 +\d+ min ", text, re.M)
+    assert re.search(r"^on 1 × H200: \d+ minutes", text, re.M)
+    *before, last = text.partition("checkpoints have no public address")
+    assert "sid-a1\n" not in before[0]
+    assert last.splitlines()[1:3] == ["  cifar10-uncond-sid-a1", "  cifar10-uncond-gdd-i"]
+    assert "--verbose" in last
+    assert "  ffhq64-sid-a1" not in last.splitlines()
+    assert "  ffhq64-sid-a1" in show_plan(plan, verbose=True).splitlines()
 
 
 def test_a_faulty_preset_of_the_folder_is_no_fault_of_the_others(tmp_path, monkeypatch):
@@ -308,6 +325,7 @@ def test_counts_are_kept_in_the_cache(monkeypatch, tmp_path, capsys):
     network = {"class": "EDMPrecond", "kwargs": {"img_resolution": 8, "img_channels": 1, "model_channels": 16}}
     network["kwargs"] |= {"model_type": "SongUNet", "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
+    monkeypatch.setattr(steps, "PATIENCE", -1.0)
     costs = []
     for lines in (1, 0, 1):
         steps._counted.cache_clear()

@@ -136,6 +136,8 @@ def test_three_interruptions_end_with_the_same_numbers(finished, tmp_path, sign)
     interrupt_and_finish(workspace, 3, sign, seed=time.time_ns())
     assert values(workspace) == values(finished)
     assert networks(workspace) == networks(finished)
+    if sign == signal.SIGINT:
+        assert "RuleException" not in (tmp_path / "run.log").read_text()
 
 
 def test_a_finished_run_is_stored_and_shown_from_what_is_stored(finished, tmp_path, capsys):

@@ -46,7 +46,7 @@ def started(monkeypatch):
     def execve(program, words, environment):
         assert program == sys.executable
         assert environment["PYTHONSAFEPATH"] == "1"
-        found.append(words[words.index("snakemake") + 1 :])
+        found.append(words[words.index("workflow.snakemake") + 1 :])
         raise SystemExit(0)
 
     monkeypatch.setattr(os, "execve", execve)
@@ -143,7 +143,11 @@ def test_presets_are_listed_with_what_they_need(capsys):
     for name, (about, _) in rows.items():
         assert about, f"{name}: a comment at its top says what it is and costs"
     assert main(["presets"]) == 0
-    assert "needs a GPU" in capsys.readouterr().out
+    main_ones, _, parts = capsys.readouterr().out.partition("parts and variants")
+    assert "needs a GPU" in main_ones
+    assert "\nreleased " in main_ones
+    for name in ("clean", "gpu-small", "teachers"):
+        assert f"\n{name} " in parts
 
 
 def test_a_table_outside_the_checkout_takes_its_sheet_from_there(tmp_path, monkeypatch, capsys):

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from huggingface_hub import EvalResult, ModelCardData
 
+from eval.measuring.functions import CallableSource, ProgramFile
 from eval.measuring.protocol import load_protocol
-from eval.measuring.sources import CallableSource, ScriptedGenerator
 from eval.results.measurements import RESCORE, score_of
 from eval.results.published import cited_label
 from eval.results.summary import Measurement, Measurements, measured_in
@@ -225,7 +225,7 @@ def write_generator_folder(
     """Writes the folder of a generator from outside; ``hf upload`` stays the user's own command.
 
     Args:
-        generator: ``module:function``, or a TorchScript file; it is run, with the user's permission.
+        generator: ``module:function``, or a file of torch.export or TorchScript; it is run, with the user's permission.
         out: Folder to make.
         row: File of ``sida score --out`` with the measurements of this very generator.
         table: Layout of the table that the row is shown in.
@@ -279,10 +279,11 @@ def _opened(generator: str, scored: dict[str, Any], row: str) -> tuple[CallableS
         call += ".eval()" if inspect.isclass(made) and issubclass(made, torch.nn.Module) else ""
         return source, Path(file), {"module": module, "function": name, "call": call}
     if not scored.get("latent"):
-        raise UserError(row, f"has no measurements of the TorchScript file {generator}", "score it: sida score FILE")
+        raise UserError(row, f"has no measurements of the program {generator}", "score it: sida score FILE")
     path, latent = Path(generator), tuple(scored["latent"])
-    function = ScriptedGenerator(path, latent)
-    return CallableSource(str(scored.get("callable")), function=function), path, {"latent": latent}
+    function = ProgramFile(path, latent)
+    use = {"latent": latent, "exported": function.format == "torch.export"}
+    return CallableSource(str(scored.get("callable")), function=function), path, use
 
 
 def _row(layout: str, row: str, name: str) -> str:

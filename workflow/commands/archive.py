@@ -143,8 +143,8 @@ the manifest, not recomputed.
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     run = (
-        "folder of a training, network file, or a generator of your own (module:function, TorchScript file); with "
-        "--to eee also a file of sida score, a results folder, a study with results, or `published`"
+        "folder of a training, network file, or a generator of your own (module:function, file of torch.export or "
+        "TorchScript); with --to eee a file of sida score, a results folder, a study with results, or `published`"
     )
     parser.add_argument("run", metavar="RUN", help=run)
     parser.add_argument("--row", type=existing("--row"), metavar="FILE", help="sida score --out of your own generator")
@@ -219,7 +219,7 @@ def _measurements(source: str) -> tuple[Measurements, Mapping[str, SheetRow]]:
 
 def _write_hub_folder(args: argparse.Namespace, out: Path) -> None:
     """Writes the folder for the Hugging Face Hub."""
-    from eval.measuring.sources import is_torchscript
+    from eval.measuring.functions import program_format
     from workflow.archive.hub_folder import write_generator_folder, write_hub_folder
     from workflow.archive.hub_results import read_benchmarks
 
@@ -227,7 +227,7 @@ def _write_hub_folder(args: argparse.Namespace, out: Path) -> None:
     own = not os.path.exists(args.run) and names_object(args.run)
     if not own:
         existing()(args.run)
-    own = own or (os.path.isfile(args.run) and is_torchscript(args.run))
+    own = own or (os.path.isfile(args.run) and bool(program_format(args.run)))
     if own != (args.row is not None):
         fault = "is for a generator of your own" if args.row else "needs its measurements"
         raise UserError(args.run if own else "--row", fault, "score it with --out row.json, then add --row row.json")
@@ -243,7 +243,7 @@ EXPORT = Verb(
   sida export results/demo/students/sida-a1.0 --to hf sida-digits/
   sida export network.safetensors --to hf folder/ --license cc-by-nc-sa-4.0
   sida export mine:sample --to hf folder/ --row row.json --like table1        (your function, its row and card)
-  SIDA_ALLOW_CODE=./g.pt sida export g.pt --to hf folder/ --row row.json      (TorchScript, a program)
+  SIDA_ALLOW_CODE=./g.pt2 sida export g.pt2 --to hf folder/ --row row.json    (torch.export, a program)
   sida export network.safetensors --to hf folder/ --benchmark fid=OWNER/DATASET:TASK     (.eval_results/sida.yaml)
   sida export row.json --to eee records/ --origin "NAME, ADDRESS"             (numbers in an exchange schema)
   sida export fashion --to eee records/ --origin NAME          (all rows of a study, with what its sheet says of them)

@@ -4,6 +4,7 @@ import argparse
 import itertools
 import re
 import textwrap
+from pathlib import Path
 
 from sida.assets.registry import check_network
 from sida.cli.main import Verb, add_whole, existing
@@ -16,7 +17,12 @@ def _no_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _presets(args: argparse.Namespace) -> int:
     """Prints the list."""
+    from workflow.preset.files import presets
+
+    parts = [name for name, path in presets().items() if _is_part(path)]
     for name, (about, needs) in list_presets().items():
+        if parts and name == parts[0]:
+            print("\nparts and variants of these studies:")
         print(f"{name:<12} needs {needs}")
         text = textwrap.fill(about, terminal_width(), initial_indent="  ", subsequent_indent="  ")
         print(text, flush=True)
@@ -25,17 +31,25 @@ def _presets(args: argparse.Namespace) -> int:
 
 
 def list_presets() -> dict[str, tuple[str, str]]:
-    """The comment at the top of each preset's file, and what the preset needs."""
+    """The comment at the top of each preset's file, and what the preset needs; parts of studies are the last."""
     from sida.config.lookup import CHECKOUT
     from workflow.preset.files import presets, read_preset
 
     found = {}
-    for name, path in presets().items():
+    for name, path in sorted(presets().items(), key=lambda item: _is_part(item[1])):
         lines = itertools.takewhile(re.compile("# [^ ]").match, path.read_text(encoding="utf-8").splitlines())
         about = " ".join(line.removeprefix("# ") for line in lines)
         needs = "a processor" if read_preset([path])[0].get("device", "cpu") == "cpu" else "a GPU"
         found[name] = (about, needs if CHECKOUT else f"a checkout, {needs}")
     return found
+
+
+def _is_part(path: Path) -> bool:
+    """Whether a preset is a part of the study beside it, or changes another preset."""
+    if path.name == "preset.yaml":
+        return False
+    changes = any(line.startswith("base:") for line in path.read_text(encoding="utf-8").splitlines())
+    return changes or path.with_name("preset.yaml").exists()
 
 
 PRESETS = Verb(
@@ -59,6 +73,7 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
         "--gpu", metavar="NAME", help="card, of config/plan.yaml (default: H200, for `device: cpu` CPU)"
     )
     parser.add_argument("--fresh", action="store_true", help="count finished targets, too")
+    parser.add_argument("--verbose", action="store_true", help="name the left-out rows of other targets, too")
 
 
 def _plan(args: argparse.Namespace) -> int:
@@ -66,7 +81,8 @@ def _plan(args: argparse.Namespace) -> int:
     from workflow.planning.plan import make_plan, show_plan
     from workflow.preset.files import find_preset
 
-    print(show_plan(make_plan([find_preset(args.preset)], args.targets, args.gpu, args.gpus, args.fresh)))
+    plan = make_plan([find_preset(args.preset)], args.targets, args.gpu, args.gpus, args.fresh)
+    print(show_plan(plan, args.verbose))
     return 0
 
 
@@ -102,6 +118,8 @@ def _doctor(args: argparse.Namespace) -> int:
     print(f"preset {file}: {', '.join(args.targets) or 'the whole preset'}")
     for finding in findings:
         print(f"{finding.verdict:<7} {finding.what}: {finding.text}")
+        for item in finding.items:
+            print(f"          {item}")
         if finding.remedy:
             print(f"          → {finding.remedy}")
     return int(any(finding.verdict == "missing" for finding in findings))

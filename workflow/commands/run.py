@@ -75,7 +75,7 @@ def _run(args: argparse.Namespace) -> int:
     words += ["--dry-run"] if args.dry_run else []
     # Snakemake's own targets may follow a second --.
     words += [*args.passed, *([] if "--" in args.passed else ["--"]), *targets]
-    os.execve(sys.executable, [sys.executable, "-P", "-m", "snakemake", *words], environment)
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "workflow.snakemake", *words], environment)
 
 
 def _profile(name: str | None) -> Path | None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from eval.report.paper import INSTALL, missing_latex
-from sida.assets.cache import by_hand, cache_dir, check_pinned_code
+from sida.assets.cache import by_hand, cache_dir, check_pinned_code, check_reachable
 from sida.config.lookup import how_to_install
 from sida.errors import UserError
-from workflow.checks import OPENING, check_reachable
+from workflow.checks import OPENING
 from workflow.planning.costs import SMALLER, SPARE, too_large, without_code
-from workflow.planning.plan import Plan, make_plan
+from workflow.planning.plan import LEFT_OUT, Plan, make_plan
 from workflow.preset.outside_code import NotAllowedError, origin
 
 CheckVerdict = Literal["ok", "note", "missing"]
@@ -30,12 +30,14 @@ class Check:
         verdict: ``ok``; ``note``: not required; ``missing``: required and missing.
         text: Description of the result.
         remedy: Command or instruction that fixes it; empty if there is nothing to do.
+        items: What the text counts, a line each.
     """
 
     what: str
     verdict: CheckVerdict
     text: str
     remedy: str = ""
+    items: Sequence[str] = ()
 
 
 def examine(files: Sequence[Path], targets: Sequence[str]) -> list[Check]:
@@ -53,7 +55,7 @@ def examine(files: Sequence[Path], targets: Sequence[str]) -> list[Check]:
     except NotAllowedError as error:
         code = Check("code", "missing", f"{error.place}: {error.fault}", error.remedy)
         return [code, Check("preset", "note", "not checked: it cannot be read without its code")]
-    checks = (_code, _gpu, _disk, _packages, _data, _assets, _latex)
+    checks = (_code, _gpu, _disk, _packages, _data, _assets, _latex, _rows)
     return [finding for check in checks for finding in check(plan)]
 
 
@@ -149,16 +151,22 @@ def _assets(plan: Plan) -> Iterator[Check]:
     for asset in (asset for asset in missing if not asset.urls):
         yield Check("assets", "missing", f"{asset.id} has no link", str(by_hand(asset)))
     loaded = [asset for asset in missing if asset.urls]
-    for check in (check_reachable, check_pinned_code):
-        try:
-            check(names)
-        except UserError as fault:
-            yield Check("assets", "missing", f"{fault.place}: {fault.fault}", fault.remedy)
-            loaded = []
+    ids, size = [asset.id for asset in loaded], sum(map(plan.costs.assumptions.gigabytes, loaded))
+    text, command = f"{len(loaded)} to download, {size:,.1f} GB", f"sida assets fetch {' '.join(ids)}"
+    try:
+        check_pinned_code(names)
+    except UserError as fault:
+        yield Check("assets", "missing", f"{fault.place}: {fault.fault}", fault.remedy)
+        loaded = []
+    try:
+        check_reachable(names)
+    except UserError as fault:
+        why = fault.fault.partition(" (")[2].rstrip(")")
+        yield Check("assets", "missing", f"{text}: {why}", fault.remedy, ids)
+        loaded = []
     if loaded:
-        text = f"{len(loaded)} to download, {sum(map(plan.costs.assumptions.gigabytes, loaded)):,.1f} GB"
-        command = f"sida assets fetch {' '.join(asset.id for asset in loaded)}"
-        yield Check("assets", "note", text, command if len(loaded) < 6 else "the workflow fetches them first")
+        remedy = command if len(loaded) < 6 else "the workflow fetches them first"
+        yield Check("assets", "note", text, remedy, ids)
     if not missing:
         yield Check("assets", "ok", "all in the cache")
 
@@ -168,3 +176,8 @@ def _latex(plan: Plan) -> Iterator[Check]:
         missing = missing_latex()
         left_out = ("note", f"paper.pdf is left out: {missing}", f"{INSTALL} lmodern")
         yield Check("LaTeX", *(left_out if missing else ("ok", "makes paper.pdf")))
+
+
+def _rows(plan: Plan) -> Iterator[Check]:
+    if plan.asked:
+        yield Check("rows", "note", f"{len(plan.asked)} {LEFT_OUT}", items=plan.asked)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import os
 import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from sida.config.settings import Count, Positive, from_mapping, load_yaml
 from sida.errors import UserError, settings_in, visible
 from sida.files.atomic import atomic_folder
 from workflow.planning.costs import Costs
+from workflow.planning.pictures import first_picture, prepared
 from workflow.preset import Preset
 
 STUDY_FILES = (
@@ -86,7 +88,7 @@ def new_study(config: StudyConfig) -> list[str]:
     with atomic_folder(study) as part:
         teacher = None if config.teacher is None else _imported(config.teacher, part)
         values = {"name": name, **_data_values(config, part, study, teacher)}
-        values, remarks = _fitted(config, part, values)
+        values, remarks = _Fit(config, part, values).fitted()
     return [
         f"{config.study}: {values['images']} images {values['size']}, {values['classes']}; "
         f"files {', '.join(STUDY_FILES)}",
@@ -103,48 +105,84 @@ def new_study(config: StudyConfig) -> list[str]:
 MEASURING = 0.25
 
 
-def _fitted(config: StudyConfig, part: Path, full: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Writes the files with the widest network, then the longest trainings, that fit.
+class _Fit:
+    """Sizes of a study that fit hours and memory, tried by writing its files into a folder.
 
-    Returns:
-        Values of the template's variables, and lines about the card and what was given up.
-
-    Raises:
-        UserError: Nothing fits, or an unknown card.
+    Args:
+        config: Options.
+        part: The folder.
+        full: Values of the template's variables before anything is given up.
     """
-    on_gpu = full["device"] != "cpu"
-    card, cores = config.gpu or ("RTX4090" if on_gpu else "CPU"), config.cores or 2
-    where, least = card if on_gpu else f"{cores} cores", full["least"]
 
-    def cost(values: Mapping[str, Any], share: float) -> _Cost:
-        _write(part, {**values, **_shortened(full, share)})
-        return _cost_of(part, card, 1 if on_gpu else cores)
+    def __init__(self, config: StudyConfig, part: Path, full: Mapping[str, Any]) -> None:
+        self._config, self._part, self._full, on_gpu = config, part, full, full["device"] != "cpu"
+        cores = config.cores or 2
+        self._card, self._workers = config.gpu or ("RTX4090" if on_gpu else "CPU"), 1 if on_gpu else cores
+        self._where, self._least = self._card if on_gpu else f"{cores} cores", full["least"]
+        self._widths = [width for width in (128, 96, 64, 32, 16) if width <= full["model_channels"]]
+        if config.teacher is not None:
+            self._widths = self._widths[:1]
 
-    widths = [width for width in (128, 96, 64, 32, 16) if width <= full["model_channels"]]
-    if config.teacher is not None:
-        widths = widths[:1]
-    for width, (num_samples, trials) in itertools.product(widths, full["measured"]):
-        chosen = {**full, "model_channels": width, "num_samples": num_samples, "trials": trials}
-        chosen |= _sizes()["metrics"]["pixels" if num_samples < 10000 else "inception"]
-        chosen |= _micro_batches(chosen, lambda values: cost(values, least))
-        found = cost(chosen, least)
-        fewest = [num_samples, trials] == full["measured"][-1]
-        if found.hours > config.hours or found.memory > found.card_memory:
-            continue
-        if found.measuring > MEASURING * config.hours and not fewest:
-            continue
-        low, high = (1.0, 1.0) if cost(chosen, 1.0).hours <= config.hours else (least, 0.99)
-        while high / low > 1.02:
-            share = (low * high) ** 0.5
-            low, high = (share, high) if cost(chosen, share).hours <= config.hours else (low, share)
-        found = cost(chosen, low)
-        chosen |= _shortened(full, low)
-        lines = [f"for {where}: {found.hours:.1f} hours and {found.memory:.0f} GB by plan (--hours {config.hours:g})"]
-        named = {key: name for key, name in _GIVEN_UP.items() if not (config.teacher and name.startswith("teacher"))}
-        changes = ((name, full[key], chosen[key]) for key, name in named.items())
+    def _sizes(self, width: int, num_samples: int, trials: int) -> dict[str, Any]:
+        """Values of a network of this width, and of measuring so many images."""
+        metrics = _sizes()["metrics"]["pixels" if num_samples < 10000 else "inception"]
+        return {**self._full, "model_channels": width, "num_samples": num_samples, "trials": trials, **metrics}
+
+    def _cost(self, values: Mapping[str, Any], share: float) -> _Cost:
+        _write(self._part, {**values, **_shortened(self._full, share)})
+        return _cost_of(self._part, self._card, self._workers)
+
+    def check_hours(self) -> None:
+        """Refuses hours in which the narrowest network, the shortest training and the fewest images do not fit.
+
+        Raises:
+            UserError: So few hours, or an unknown card.
+        """
+        hours = self._cost(self._sizes(self._widths[-1], *self._full["measured"][-1]), self._least).hours
+        if hours > self._config.hours:
+            fault = f"no network and length fit {self._where}: the shortest study takes {hours:.2g} hours by plan"
+            remedy = f"give --hours {math.ceil(100 * hours) / 100:g} or more"
+            raise UserError(f"--hours {self._config.hours:g}", fault, remedy)
+
+    def fitted(self) -> tuple[dict[str, Any], list[str]]:
+        """Writes the files with the widest network, then the longest trainings, that fit.
+
+        Returns:
+            Values of the template's variables, and lines about the card and what was given up.
+
+        Raises:
+            UserError: Nothing fits, or an unknown card.
+        """
+        self.check_hours()
+        full, least, cost, most = self._full, self._least, self._cost, self._config.hours
+        for width, (num_samples, trials) in itertools.product(self._widths, full["measured"]):
+            chosen = self._sizes(width, num_samples, trials)
+            chosen |= _micro_batches(chosen, lambda values: cost(values, least))
+            found = cost(chosen, least)
+            fewest = [num_samples, trials] == full["measured"][-1]
+            if found.hours > most or found.memory > found.card_memory:
+                continue
+            if found.measuring > MEASURING * most and not fewest:
+                continue
+            low, high = (1.0, 1.0) if cost(chosen, 1.0).hours <= most else (least, 0.99)
+            while high / low > 1.02:
+                share = (low * high) ** 0.5
+                low, high = (share, high) if cost(chosen, share).hours <= most else (low, share)
+            found = cost(chosen, low)
+            chosen |= _shortened(full, low)
+            return chosen, [*self._lines(found, chosen)]
+        fault = f"no network fits the {found.card_memory:.0f} GB of {self._where}"
+        raise UserError("sida new", fault, "name a larger card (--gpu) or another teacher")
+
+    def _lines(self, found: _Cost, chosen: Mapping[str, Any]) -> Iterator[str]:
+        """Lines about the card, and what was given up."""
+        most, imported = self._config.hours, self._config.teacher is not None
+        yield f"for {self._where}: {found.hours:.1f} hours and {found.memory:.0f} GB by plan (--hours {most:g})"
+        named = {key: name for key, name in _GIVEN_UP.items() if not (imported and name.startswith("teacher"))}
+        changes = ((name, self._full[key], chosen[key]) for key, name in named.items())
         given_up = [f"{name} {before:,g} → {after:,g}" for name, before, after in changes if before != after]
-        return chosen, lines + ([f"given up for that: {', '.join(given_up)}"] if given_up else [])
-    raise UserError(f"--hours {config.hours:g}", f"no network and length fit {where}", "give more hours")
+        if given_up:
+            yield f"given up for that: {', '.join(given_up)}"
 
 
 #: Variables that are reduced, with their names for people.
@@ -256,7 +294,7 @@ def _data_values(config: StudyConfig, part: Path, study: Path, teacher: Mapping[
     from sida.data import ImageArchive
     from sida.data.archive import Files
     from sida.data.arrays import find_arrays
-    from sida.data.prepare import PrepareConfig, prepare
+    from sida.data.prepare import PrepareConfig
 
     wishes = {key: value for key in ("resolution", "channels", "labels") if (value := getattr(config, key)) is not None}
     packed = find_arrays(config.data, "train", labels=False) is not None
@@ -276,7 +314,11 @@ def _data_values(config: StudyConfig, part: Path, study: Path, teacher: Mapping[
     else:
         crop = "center-crop" if "resolution" in wishes else "none"
         flags = {"source": config.data, "out": str(part / "data.zip"), "transform": crop, "channels": None, **wishes}
-        made = prepare(from_mapping(PrepareConfig, flags, "sida new"))
+        if (first := first_picture(config.data, config.resolution, teacher)) is not None:
+            shown = {"kind": "zip", "path": '"data.zip"', "pictures": [], "class_names": "[]"}
+            values = shown | _sized(config, first, []) | _teacher_values(config, first, teacher)
+            _Fit(config, part, {"name": "x", **values}).check_hours()
+        made = prepared(from_mapping(PrepareConfig, flags, "sida new"))
         names = [visible(" ".join(name.split())) for name in made.class_names]
         pictures = [made.summary]
         path, kind, dataset = "data.zip", "zip", ImageArchive(str(part / "data.zip"))

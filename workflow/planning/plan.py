@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from workflow.checks import PLANNING, give_cache
 from workflow.planning.costs import SMALLER, STAGES, Cost, Costs, too_large
 from workflow.preset import Preset
 from workflow.preset.outside_code import origin
-from workflow.preset.placeholders import search_remarks
+from workflow.preset.placeholders import search_remarks, unshown_remark
 from workflow.preset.targets import Targets
 
 #: Kinds of jobs in the order of the table, with their titles.
@@ -125,6 +126,7 @@ class Plan:
         costs: Costs of the preset's jobs on a card.
         gpus: Number of cards.
         jobs: Costs by product; each precedes the costs of jobs that wait for it.
+        asked: Rows of the targets that are left out, since their checkpoints have no public address.
     """
 
     preset: Preset
@@ -132,6 +134,7 @@ class Plan:
     costs: Costs
     gpus: int
     jobs: dict[str, Cost]
+    asked: Sequence[str] = ()
 
 
 def make_plan(
@@ -167,7 +170,8 @@ def make_plan(
         total.gpu_hours += share * cost.gpu_hours
         total.cpu_hours += share * cost.cpu_hours
         total.after = sorted({*total.after, *(made[path] for path in job.inputs if path in made)} - {key})
-    return Plan(preset, targets, costs, gpus, {key: cost for key, cost in found.items() if key != "all/"})
+    out = [run for run in preset.left_out if not targets or run in named.rows(paths)]
+    return Plan(preset, targets, costs, gpus, {key: cost for key, cost in found.items() if key != "all/"}, out)
 
 
 def _part(job: Planned, preset: Preset) -> tuple[str, str, float]:
@@ -179,10 +183,15 @@ def _part(job: Planned, preset: Preset) -> tuple[str, str, float]:
     return STAGES.get(job.rule, job.rule), "/".join(job.wildcards.values()), 1.0
 
 
-def show_plan(plan: Plan) -> str:
-    """A plan as text: the preset, a table of jobs, totals and assumptions."""
+def show_plan(plan: Plan, verbose: bool = False) -> str:
+    """A plan as text: the preset, a table of jobs, totals, assumptions, and rows that are left out.
+
+    Args:
+        plan: The plan.
+        verbose: Whether to name also the rows of other tables that are left out.
+    """
     jobs, costs = [*plan.jobs.values()], plan.costs
-    rows = [("what", "jobs", f"{costs.gpu_name} hours", "memory", "download", "disk")]
+    rows = [("what", "jobs", f"{costs.gpu_name} time", "memory", "download", "disk")]
     for kind, title in KINDS.items():
         some = [job for job in jobs if job.kind == kind]
         rows += [_row(title, some)] if some else []
@@ -207,17 +216,28 @@ def show_plan(plan: Plan) -> str:
     ]
     if large := too_large(jobs, costs.gpu.memory_gb, costs.gpu_name):
         lines.append(f"warning: {large}; {SMALLER}")
-    lines += [f"warning: {remark}" for remark in search_remarks(plan.preset)]
+    lines += [f"warning: {remark}" for remark in (*search_remarks(plan.preset), unshown_remark(plan.preset)) if remark]
     for name, where in plan.preset.code.items():
         lines.append(f"code from outside the package: {origin(name)} ({where}; allowed)")
     if unknown := [job.name for job in jobs if job.network_unknown]:
         few = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         lines.append(f"without the evaluations of {len(unknown)} networks that the preset does not describe: {few}")
+    every = [*plan.preset.left_out]
+    if out := every if verbose else plan.asked:
+        lines += ["", f"{LEFT_OUT}:", *(f"  {run}" for run in out)]
+    if len(out) < len(every):
+        lines.append(f"rows of other targets that are left out, too: {len(every) - len(out)} (--verbose names them)")
     return "\n".join(lines)
 
 
+#: Words before the rows of a preset that nobody can measure.
+LEFT_OUT = "rows that are left out, since their checkpoints have no public address (sida assets list)"
+
+
 def span(hours: float) -> str:
-    """Formats hours as ``0.3 hours`` or ``12.5 days``."""
+    """Formats hours as ``20 minutes``, ``1.3 hours`` or ``12.5 days``."""
+    if hours < 1:
+        return f"{math.ceil(60 * hours)} minutes"
     return f"{hours / 24:,.1f} days" if hours > 48 else f"{hours:,.1f} hours"
 
 
@@ -228,7 +248,7 @@ def _row(title: str, jobs: Sequence[Cost]) -> tuple[str, str, str, str, str, str
     return (
         title,
         str(len(jobs)),
-        f"{hours:,.1f}" if hours else "",
+        (f"{hours:,.1f} h" if hours >= 1 else f"{math.ceil(60 * hours)} min") if hours else "",
         f"{memory:.0f} GB" if memory else "",
         f"{download:,.1f} GB" if download else "",
         f"{disk:,.1f} GB" if disk else "",

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
@@ -80,6 +81,15 @@ def _counted(text: str) -> NetworkCost:
     return cost
 
 
+#: Seconds of counting from which on a line says which network is counted.
+PATIENCE = 5.0
+
+
+@functools.cache
+def _first_count() -> float:
+    return time.monotonic()
+
+
 def _count(text: str) -> NetworkCost:
     from sida.networks import family_of
     from sida.networks.file import build_on_meta
@@ -89,7 +99,8 @@ def _count(text: str) -> NetworkCost:
     name, size = network["class"], network["kwargs"].get("img_resolution", "?")
     net: Any = build_on_meta(network, "plan").to("meta")
     parameters = sum(parameter.numel() for parameter in net.parameters())
-    say(f"[plan] counting operations and memory of {name}, {size}×{size}, {parameters / 1e6:.3g} M parameters")
+    if time.monotonic() - _first_count() >= PATIENCE:
+        say(f"[plan] counting operations and memory of {name}, {size}×{size}, {parameters / 1e6:.3g} M parameters")
     if family_of(net).weight_norm:
         # Storing normalised weights takes time and does not count.
         net.weight_norm = "off"

@@ -59,6 +59,16 @@ class Targets:
         inside = [path.removeprefix(f"{self.results}/") for path in paths if path.startswith(f"{self.results}/")]
         return list(dict.fromkeys([*inside, "index.html", "paper.pdf", "manifest.json"]))
 
+    def rows(self, paths: Iterable[str]) -> set[str]:
+        """Rows of the tables and figures among paths of products, also those that cannot be measured."""
+        shown: set[str] = set()
+        for path in paths:
+            kind, _, file = path.removeprefix(f"{self.results}/").partition("/")
+            if kind in ("tables", "figures"):
+                needs = self.preset.needs(kind, os.path.splitext(file)[0], every=True)
+                shown.update(needs.measured, needs.networks)
+        return shown
+
     def named(self, target: str) -> list[str]:
         """Products that a target names: a row, or a path or folder with or without the preset's folder before it.
 

@@ -1,5 +1,6 @@
 # Diffusion teachers, and one-step students: SiD, SiDA, and SiD2A from a SiD generator. Training states are beside the
-# network and no declared output, so an interrupted job resumes from them.
+# network and no declared output, so an interrupted job resumes from them. So is the text of all attempts (training.log):
+# Snakemake removes the log of an attempt before the next one.
 
 
 rule train_teacher:
@@ -23,7 +24,7 @@ rule train_teacher:
         "teacher {wildcards.teacher}: training"
     shell:
         "python -m workflow.launch --nodes {resources.nodes} {resources.gpu} workflow train-teacher"
-        " --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i {log:q}"
+        " --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i -a {log:q} {params.folder:q}/training.log"
 
 
 rule distill:
@@ -54,7 +55,7 @@ rule distill:
         "student {wildcards.run}: distilling"
     shell:
         "python -m workflow.launch --nodes {resources.nodes} {resources.gpu} workflow distill"
-        " --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i {log:q}"
+        " --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i -a {log:q} {params.folder:q}/training.log"
 
 
 # Generators that other rows start from run first, so that the longest chain does not end on one busy core.

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 
 from eval.measuring.arrays import as_pixels
+from eval.measuring.functions import CallableSource
 from eval.measuring.order import dealt_order
 from eval.measuring.protocol import load_protocol
 from eval.measuring.score import score_images
-from eval.measuring.sources import CallableSource, ImageFiles
+from eval.measuring.sources import ImageFiles
 from eval.measuring.stores import open_images
 from eval.measuring.trial import ImageBatch
 from eval.results.exchange import exchanged
@@ -256,9 +257,24 @@ def fails(seeds):
     return torch.zeros(3) @ torch.zeros(4)
 
 
+def counted(number):
+    return torch.randint(0, 256, (number, 1, 8, 8), dtype=torch.uint8)
+
+
+def single(seed):
+    return torch.randint(0, 256, (1, 8, 8), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def of_numpy(seed):
+    return np.random.RandomState(seed).randint(0, 256, (1, 8, 8)).astype(np.uint8)
+
+
 @pytest.mark.parametrize(
     ("function", "fault"),
     [
+        (counted, "mine:sample: takes a number of images, .* list of seeds.*one image for each seed"),
+        (single, "mine:sample: takes one seed, .* list of seeds.*one image for each seed"),
+        (of_numpy, "mine:sample: takes one seed, "),
         (OnceABatch(), "in another batch; .*once a batch"),
         (unseeded, "again; the same seed"),
         (Needs, "needs width; "),

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from eval.features import get_extractor
+from eval.measuring.functions import CallableSource
 from eval.measuring.measure import Measurer, measure
 from eval.measuring.protocol import load_protocol
-from eval.measuring.sources import CallableSource, DataSource
+from eval.measuring.sources import DataSource
 from eval.metrics.frechet import frechet_distance
 from eval.metrics.inception_score import inception_score
 from eval.metrics.kinds import Frechet, Precision

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,16 @@ def offline(tmp_path, monkeypatch):
     monkeypatch.setenv("SIDA_OFFLINE", "1")
 
 
+def test_too_few_images_for_a_table_are_answered_with_a_command_that_works(tmp_path):
+    path = saved(tmp_path / "my images.npz", GREY)
+    own = "sida score '.*my images.npz' --protocol cifar10 --num-samples 20"
+    refused(f"--like table1: .*leave --like out: .{own}", command, "score", path, *own.split()[-2:], "--like", "table1")
+    line = str(refused("my images.npz: holds 20 images", command, "score", path, "--like", "main"))
+    program, *words = shlex.split(re.search("`(.*)`", line)[1])
+    assert program == "sida"
+    assert "FD ↓" in command(*words, "--trials", "1")
+
+
 @pytest.mark.usefixtures("offline")
 def test_size_is_checked_before_networks_are_fetched_and_before_the_number_of_images(tmp_path):
     path = saved(tmp_path / "a.npz", images(20))
@@ -299,13 +310,11 @@ def test_a_copy_of_an_image_of_a_finished_trial_is_refused_by_every_call(tmp_pat
 @pytest.mark.usefixtures("offline")
 def test_all_missing_downloads_are_named_at_once(tmp_path, capsys):
     path = saved(tmp_path / "a.npz", images(30, 32))
-    refused(
-        "inception, fid-ref-cifar10.*sida assets fetch inception fid-ref-cifar10$",
-        score_images,
-        path,
-        "cifar10",
-        num_samples=30,
-    )
+    needed = [load_registry()[name] for name in ("fid-ref-cifar10", "inception", "cifar10-uncond-sida-a1")]
+    line = refused("missing in", command, "score", needed[2].id, "--like", "table1")
+    assert all(f"{asset.urls[0]} as {asset.target}" in str(line) for asset in needed)
+    line = refused("fetch fid-ref-cifar10 inception`", score_images, path, "cifar10", num_samples=30)
+    assert all(f"{asset.urls[0]} as {asset.target}" in str(line) for asset in needed[:2])
     named = [asset for name in ("imagenet64", "imagenet512") for asset in load_protocol(name).assets(drawn=True)]
     for asset in ("labels-imagenet", "sd-vae-ft-mse", "dinov2-code", "ref-batch-imagenet64"):
         assert asset in named
@@ -366,13 +375,24 @@ def test_a_comparison_of_two_sets_has_an_identity_that_no_table_takes(halves, tm
         assert told in refusal(*arguments)
 
 
-def test_a_torchscript_file_is_scored_with_permission(tmp_path, monkeypatch, capsys, refusal):
-    class Generator(torch.nn.Module):
-        def forward(self, z):
-            return torch.tanh(z).reshape(-1, 1, 8, 8)
+class Generator(torch.nn.Module):
+    def forward(self, z):
+        return torch.tanh(z).reshape(-1, 1, 8, 8)
 
-    path = tmp_path / "mine.pt"
-    torch.jit.trace(Generator(), torch.zeros(1, 64)).save(path)
+
+def exported(path, **settings):
+    """Writes the generator as a program of torch.export, by default for any number of images."""
+    shapes = settings or {"dynamic_shapes": ({0: torch.export.Dim("batch")},)}
+    torch.export.save(torch.export.export(Generator(), (torch.zeros(2, 64),), **shapes), path)
+
+
+@pytest.mark.parametrize("name", ["mine.pt", "mine.pt2"])
+def test_a_program_in_a_file_is_scored_with_permission(tmp_path, monkeypatch, capsys, refusal, name):
+    path = tmp_path / name
+    if name == "mine.pt2":
+        exported(path)
+    else:
+        torch.jit.trace(Generator(), torch.zeros(1, 64)).save(path)
     command = ["score", str(path), "--protocol", "digits", "--num-samples", "20", "--trials", "1"]
     monkeypatch.setenv("SIDA_ALLOW_CODE", "")
     faults = {(): "--latent SHAPE", ("--latent", "64"): "SIDA_ALLOW_CODE", ("--latent", "x"): "--latent"}
@@ -382,8 +402,14 @@ def test_a_torchscript_file_is_scored_with_permission(tmp_path, monkeypatch, cap
     assert main([*command, "--latent", "64"]) == 0
     assert capsys.readouterr().out.startswith("mine: protocol 'digits-n20'")
     assert "(65,)" in refusal(*command, "--latent", "65")
-    torch.save(Generator().state_dict() | {"w": torch.zeros(2)}, tmp_path / "plain.pt")
-    assert "TorchScript" in refusal("score", str(tmp_path / "plain.pt"), "--protocol", "digits", "--latent", "64")
+    plain = path.with_stem("plain")
+    torch.save(Generator().state_dict() | {"w": torch.zeros(2)}, plain)
+    assert "torch.export" in refusal("score", str(plain), "--protocol", "digits", "--latent", "64")
+    exported(tmp_path / "two.pt2", strict=False)
+    monkeypatch.setenv("SIDA_ALLOW_CODE", str(tmp_path))
+    line = refusal("score", str(tmp_path / "two.pt2"), *command[2:], "--latent", "64")
+    assert "two.pt2: " in line
+    assert "dynamic_shapes" in line
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,50 @@
+"""``sida completion``: completion of verbs, options and files in a shell, by shtab."""
+
+import argparse
+from collections.abc import Mapping
+
+from sida.cli.main import Verb
+from sida.config.lookup import how_to_install, our_object
+from sida.errors import UserError
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="shell")
+
+
+def _run(args: argparse.Namespace) -> None:
+    """Prints the script."""
+    from workflow.cli import GROUPS
+
+    try:
+        import shtab
+    except ImportError:
+        raise UserError("sida completion", "needs shtab", how_to_install("shtab>=1.7")) from None
+    verbs = {verb: place for group in GROUPS.values() for verb, place in group.items()}
+    print(shtab.complete(_whole_parser(verbs, shtab.FILE), shell=args.shell))
+
+
+def _whole_parser(verbs: Mapping[str, str], files: Mapping[str, str]) -> argparse.ArgumentParser:
+    """One parser of all verbs; values without a list of choices are completed as names of files."""
+    whole = argparse.ArgumentParser(prog="sida")
+    group = whole.add_subparsers(metavar="COMMAND")
+    for name, place in verbs.items():
+        verb: Verb = our_object(place)
+        parser = group.add_parser(name, help=verb.help, description=verb.help)
+        verb.arguments(parser)
+        for action in parser._actions:
+            if action.nargs != 0 and not action.choices:
+                action.complete = files  # type: ignore[attr-defined]
+    return whole
+
+
+COMPLETION = Verb(
+    "Print a script that completes commands, options and files in your shell.",
+    """examples:
+  eval "$(sida completion bash)"                            (in ~/.bashrc)
+  sida completion zsh > ~/.zfunc/_sida                      (in a folder of $fpath)
+""",
+    _arguments,
+    _run,
+)

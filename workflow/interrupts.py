@@ -1,0 +1,82 @@
+"""Ctrl-C in a workflow: the screen has no block about each job that was asked to stop, and the last line is ours.
+
+Snakemake prints by handlers of Python's logging; the one for the screen gets a filter here. Its file in
+``.snakemake/log`` keeps every line.
+"""
+
+import atexit
+import logging
+import signal
+import sys
+import threading
+from types import FrameType
+
+from sida.errors import say
+
+_INTERRUPTED = "interrupted; finished work is kept: the same command continues"
+_FAILED = "stopped before the end; finished work is kept: run the same command again to continue"
+
+
+class Interrupts(logging.Filter):
+    """What a workflow's main process says last, and leaves out after SIGINT."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.interrupted, self._failed = False, False
+
+    def take(self) -> None:
+        """Takes SIGINT, where nobody has told this process otherwise, such as a script that started it aside."""
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._end)
+
+    def begin(self) -> None:
+        """Filters what goes to the screen, when jobs begin."""
+        from snakemake.logging import logger
+
+        for handler in logger.handlers:
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+                handler.addFilter(self)
+
+    def failed(self) -> None:
+        """Says at the end that work is left, for any reason."""
+        self._failed = True
+        atexit.register(self._say_last)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record goes to the screen: none about a command that ended since it was asked to."""
+        from snakemake.logging import LogEvent, get_event
+
+        if not self.interrupted:
+            return True
+        text = record.getMessage()
+        ended = "CalledProcessError" in text or text.startswith("WorkflowError:\nAt least one job")
+        return not ended and get_event(record) not in (LogEvent.JOB_ERROR, LogEvent.GROUP_ERROR)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        if not self.interrupted:
+            self.interrupted = True
+            atexit.register(self._say_last)
+        if _prints(frame):  # where Snakemake's handler drops the exception
+            again = threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, number))
+            again.daemon = True
+            again.start()
+            return
+        # Snakemake takes this as it takes KeyboardInterrupt while jobs run, and ends without a trace at other times.
+        sys.exit(128 + number)
+
+    def _say_last(self) -> None:
+        atexit.unregister(self._say_last)
+        say(_INTERRUPTED if self.interrupted else _FAILED)
+
+
+def _prints(frame: FrameType | None) -> bool:
+    """Whether a handler of logging is at work in a frame or around it."""
+    while frame is not None:
+        if frame.f_code.co_name == "emit":
+            return True
+        frame = frame.f_back
+    return False
+
+
+#: Those of this process.
+INTERRUPTS = Interrupts()
