@@ -96,7 +96,7 @@ def _info(args: argparse.Namespace) -> None:
     path, asset = find_source(args.file)
     if not isinstance(path, Path) or path.is_dir() or (asset and asset.architecture):
         path = network_file(args.file)
-    facts = describe_file(path, args.key, args.network_class or (asset and asset.network_class))
+    facts = describe_file(path, args.key, args.network_class or (asset.network_class if asset else None))
     if args.json:
         print(json.dumps(facts, indent=2, sort_keys=True))
         return
