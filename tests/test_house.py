@@ -37,11 +37,11 @@ FLOORS = {
         {"commands"},
     ),
     "workflow": (
-        {"archive", "cli", "preset"},
+        {"archive", "cli", "interrupts", "preset"},
         {"checks", "planning"},
         {"checklist", "rehearsal"},
         {"commands"},
-        {"launch", "start"},
+        {"launch", "snakemake", "start"},
     ),
 }
 PACKAGES = [*FLOORS]

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping
+from typing import Any
 
 from sida.cli.main import Verb
 from sida.config.lookup import how_to_install, our_object
@@ -25,7 +26,7 @@ def _run(args: argparse.Namespace) -> None:
     print(shtab.complete(_whole_parser(verbs, shtab.FILE), shell=args.shell))
 
 
-def _whole_parser(verbs: Mapping[str, str], files: Mapping[str, object]) -> argparse.ArgumentParser:
+def _whole_parser(verbs: Mapping[str, str], files: Mapping[str, Any]) -> argparse.ArgumentParser:
     """One parser of all verbs; values without a list of choices are completed as names of files."""
     whole = argparse.ArgumentParser(prog="sida")
     group = whole.add_subparsers(metavar="COMMAND")
