@@ -259,7 +259,7 @@ class Rows:
 
     def from_scratch(self, run: SheetRow) -> bool:
         """Whether a row is trained here without a teacher, from a network of its recipe."""
-        return run.trained_here and find_method(run.method, f"{self.sheet}: run '{run.run}'").start == "scratch"
+        return run.trained_here and find_method(run.method, f"{self.sheet}: run '{run.run}': method").start == "scratch"
 
     def architecture_of(self, run: SheetRow) -> dict[str, Any] | None:
         """Network ``{class, kwargs}`` of a row's recipe or teacher; None if the preset does not describe one."""
