@@ -8,6 +8,7 @@ registry of downloads. An answer that no file has says so.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from eval.results.stored import STORED, unchanged_rows
 from eval.results.summary import measured_in
 from eval.tables.model import Table
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
+from sida.config.lookup import ROOT
 from sida.config.settings import load_spec
 from sida.errors import UserError
 from sida.files.atomic import read_hashed_json
@@ -113,10 +115,12 @@ class Checklist:
         return Answer("Exact commands", tuple(lines), commands=tuple(commands))
 
     def _settings(self) -> Answer:
-        files = [self.preset.source, self.preset.sheet, str(self.preset.layout("tables", self.name))]
+        paths = (self.preset.source, self.preset.sheet, str(self.preset.layout("tables", self.name)))
+        # Files of the checkout are named from its root: a reader's checkout lies elsewhere.
+        files = [os.path.relpath(path, ROOT) if Path(path).is_relative_to(ROOT) else path for path in paths]
         where = f"in {self.settings}" if self.settings else "in a file that --out writes beside its own"
         lines = [
-            f"Every setting of every job is {where}; people wrote {', '.join(files)}.",
+            f"Every setting of every job is {where}; its sources are {', '.join(files)}.",
             self._unchanged(),
         ]
         return Answer("All settings", tuple(lines))
