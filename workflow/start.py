@@ -170,7 +170,7 @@ class Start:
 
 
 def shared_gpus() -> int:
-    """Number of GPUs for the jobs of this machine, where nobody says it: those of ``SIDA_GPUS``, or all visible ones.
+    """Number of GPUs for the jobs of this machine, by default those of ``SIDA_GPUS``, or all visible ones.
 
     Raises:
         UserError: ``SIDA_GPUS`` names no GPUs.

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from eval.measuring.protocol import load_protocol
 from eval.results.exchange import read_numbers
-from eval.results.identity import Identity, barred, comparable, lacks_digest
+from eval.results.identity import UNKNOWN, Identity, barred, comparable, lacks_digest
 from eval.results.published import HIGHER_IS_BETTER, PUBLISHED, Published, agreement_of_two, load_published
 from eval.results.sheet import seen_by
 from eval.results.summary import Measurements
@@ -240,7 +240,7 @@ def _check(sent: Sent, path: Path) -> None:
         if why := _other_protocol(line.identity, line.metric):
             raise UserError(where, f"is not protocol '{line.protocol}' of this suite ({why})", "name another protocol")
         if seen_by(line, None) is None:
-            raise UserError(where, "nobody says which networks the generator met", "score it with --saw")
+            raise UserError(where, UNKNOWN, "score it with --saw")
 
 
 def _other_protocol(identity: Identity, metric: str) -> str | None:

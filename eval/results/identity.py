@@ -42,13 +42,13 @@ _COMPARED = {
     "reference": "reference",
     "extractor": "feature network",
 }
-#: Reason for a value of a generator of which nobody says what it met.
-UNKNOWN = "nobody says which networks the generator met (`saw`)"
+#: Reason for a value of a generator whose row states no networks of its training.
+UNKNOWN = "networks used in training are not stated (`saw`)"
 #: Reason for a value whose feature network or reference is not known by its digest: two unknown ones are not equal.
 NO_DIGEST = "its feature network or reference has no digest"
 #: Word for what is unknown of held-out images, and the reason for a value of such a generator.
 UNKNOWN_DATA = "unknown"
-NO_DATA = "nobody says whether the generator has seen the held-out images (`data:none`)"
+NO_DATA = "use of the held-out images in training is not stated (`data:none`)"
 #: Largest share of held-out images that are in a training's data by chance: data sets have pictures twice.
 _TWICE = 0.02
 #: Kinds of this package without a reference.
@@ -117,7 +117,7 @@ class Identity:
 
     @property
     def seen(self) -> str | None:
-        """Reason against a value on held-out images: the generator has seen some, or nobody says; or None."""
+        """Reason against a value on held-out images: training used some, or the row does not state it; or None."""
         said = getattr(self.saw, "data", ())
         if not self.held_out or (self.held_out == UNKNOWN_DATA and said == ("none",)):
             return None

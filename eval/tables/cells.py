@@ -375,7 +375,7 @@ def _cell(
 def mark_of(identity: Identity) -> str:
     """Sign of what a generator met that makes its value special.
 
-    ¶: held-out images of the metric, or nobody says; ‡: a network of the metric trained it; §: a network that learned
+    ¶: held-out images of the metric, or not stated; ‡: a network of the metric trained it; §: a network that learned
     from the same labels did.
     """
     return "¶" if identity.seen else "‡" if identity.met("loss") else "§" if identity.related else ""

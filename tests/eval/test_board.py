@@ -130,7 +130,7 @@ def test_a_row_that_another_group_cannot_repeat_is_marked(send):
         ({"about": {"teacher": None}}, r"about.yaml: .*teacher.*missing"),
         ({"network_sha256": ""}, r"record.json: names no network by its digest.*network_sha256"),
         ({"about": {"network_sha256": "d" * 64}}, r"record.json: names two networks"),
-        ({"saw": ""}, r"record.json: fid: nobody says which networks.*--saw"),
+        ({"saw": ""}, r"record.json: fid: networks used in training are not stated.*--saw"),
         ({"reference_sha256": ""}, r"record.json: fid: .*no digest"),
         ({"seed0": 10**6}, r"fid: is not protocol 'cifar10' .*seed: 1,000,000 != 0"),
         ({"n": 5000}, r"fid: is not protocol 'cifar10' .*images per trial: 5,000 != 50,000"),

@@ -84,7 +84,7 @@ RANKED = [
     (external(saw="data:none"), {"held_out": "40/40"}, HONEST, "¶", "40 of 40"),
     (external(saw="data:held-out"), {"held_out": "unknown"}, HONEST, "¶", "data:held-out"),
     (external(saw="data:held-out"), {"held_out": "0/60"}, HONEST, "¶", "data:held-out"),
-    (external(saw="none"), {"held_out": "unknown"}, set(), "¶", "nobody says whether"),
+    (external(saw="none"), {"held_out": "unknown"}, set(), "¶", "held-out images in training is not stated"),
     # Honest ones: data sets have pictures twice, and a metric may have no held-out images.
     (external(saw="data:none"), {"held_out": "unknown"}, MET, "", ""),
     (external(saw="none"), {"held_out": "0/60"}, MET, "", ""),
