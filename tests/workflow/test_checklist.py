@@ -19,6 +19,12 @@ from workflow.preset.files import find_preset
 STORED = ROOT / "studies/demo/stored"
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Not the checkout, whose results of the demo would come before the stored ones."""
+    monkeypatch.chdir(tmp_path)
+
+
 def answers(text):
     """Texts of a checklist by question."""
     return dict(part.split("\n", 1) for part in text.split("\n## ")[1:])
@@ -70,9 +76,8 @@ def test_registered_licences_and_trainings_of_several_seeds_are_told():
 
 
 @pytest.fixture
-def results(tmp_path, monkeypatch):
+def results(tmp_path):
     """Results of the demo in a folder of their own: fewer rows, a trial's time, and something set aside."""
-    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "results/demo"
     folder.mkdir(parents=True)
     shutil.copy(STORED / "logs.jsonl.gz", folder)
