@@ -23,7 +23,7 @@ from sida.config.recipe import Recipe
 from sida.config.samplers import SAMPLER_KINDS, read_sampler
 from sida.config.settings import from_mapping, load_yaml, names_object
 from sida.errors import UserError, suggestion
-from sida.methods.method import Saw
+from sida.methods.method import Method, Saw
 from sida.methods.registry import METHODS, find_method
 from workflow.preset.files import PresetSettings, TeacherEntry
 from workflow.preset.outside_code import check_code, outside_claims, outside_code, texts
@@ -226,15 +226,18 @@ class Rows:
         empty = tuple(cell is None for cell in (run.init, run.guide, run.alpha))
         return (run.method, run.recipe, run.teacher, run.dataset, empty)
 
+    def method_of(self, run: SheetRow) -> Method:
+        """Method of a row."""
+        return find_method(run.method, f"{self.sheet}: run '{run.run}': method")
+
     def options(self, run: SheetRow) -> Any:
         """Options of a row's method from its recipe; None if the method has none.
 
         Raises:
             UserError: The recipe has other options, or wrong values.
         """
-        method = find_method(run.method, f"{self.sheet}: run '{run.run}': method")
-        given = self.recipe(run).get("options") or {}
-        return method.read_options(given, f"{self.source}: recipes.{run.recipe}.options")
+        options = self.recipe(run).get("options") or {}
+        return self.method_of(run).read_options(options, f"{self.source}: recipes.{run.recipe}.options")
 
     def seed_of(self, run: SheetRow) -> int:
         """Training seed of a row."""
@@ -259,7 +262,7 @@ class Rows:
 
     def from_scratch(self, run: SheetRow) -> bool:
         """Whether a row is trained here without a teacher, from a network of its recipe."""
-        return run.trained_here and find_method(run.method, f"{self.sheet}: run '{run.run}': method").start == "scratch"
+        return run.trained_here and self.method_of(run).start == "scratch"
 
     def architecture_of(self, run: SheetRow) -> dict[str, Any] | None:
         """Network ``{class, kwargs}`` of a row's recipe or teacher; None if the preset does not describe one."""
