@@ -394,10 +394,10 @@ def cited_label(label: str) -> tuple[str, BibEntry | None]:
     Args:
         label: E.g. ``DDPM (Ho et al., 2020)`` or ``SiD, α=1.0``.
     """
-    found = _CITATION.search(label)
-    if found:
-        matches = (entry for entry in references().values() if found[1] in entry.cited)
-        return label[: found.start()] + label[found.end() :], next(matches, None)
+    citation = _CITATION.search(label)
+    if citation:
+        matches = (entry for entry in references().values() if citation[1] in entry.cited)
+        return label[: citation.start()] + label[citation.end() :], next(matches, None)
     # Longest name first: 'GDD-I' is not 'GDD'.
     names = sorted(((name, entry) for entry in references().values() for name in entry.names), key=lambda n: -len(n[0]))
     return label, next((entry for name, entry in names if re.match(rf"{re.escape(name)}(?![\w-])", label)), None)

@@ -70,18 +70,18 @@ _NAMED = 8
 
 def seen_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
     """Notes on what the generators of the table met, by reason: columns and rows."""
-    found: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
+    shown_by_note: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
     chosen: dict[str, dict[str, None]] = {}
     for column in layout.columns:
         for line in lines:
             for identity in line.sources[column.id].identities if column.id in line.sources else ():
                 for words in _seen_words(identity, layout.bold is not None):
-                    heads, rows = found.setdefault(words, ({}, {}))
+                    heads, rows = shown_by_note.setdefault(words, ({}, {}))
                     heads[column.head or column.id] = rows[line.label] = None
                 if identity.networks and identity.saw is not None and identity.saw.choice:
                     chosen.setdefault(", ".join(identity.saw.choice), {})[line.label] = None
     notes = []
-    for (mark, why), (heads, rows) in found.items():
+    for (mark, why), (heads, rows) in shown_by_note.items():
         named = ", ".join(rows) if len(rows) <= _NAMED else f"{len(rows)} rows"
         notes.append(f"{mark}{', '.join(heads)} of {named}: {why}.")
     if len(chosen) > 1:
@@ -95,8 +95,8 @@ def held_out_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]
     notes = []
     for column in layout.columns:
         if column.held_out and any(line.ours for line in lines):
-            found = next((source.keys for line in lines if (source := line.sources[column.id]).estimate), ())
-            words = f"over {', '.join(found)}" if found else "fewer than two judges are left that no row met"
+            judges = next((source.keys for line in lines if (source := line.sources[column.id]).estimate), ())
+            words = f"over {', '.join(judges)}" if judges else "fewer than two judges are left that no row met"
             notes.append(f"{column.head}: {words}.")
     return notes
 

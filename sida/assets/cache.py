@@ -287,8 +287,8 @@ def check_reachable(names: Iterable[str]) -> None:
             them the addresses and the places in the cache.
     """
     registry = load_registry()
-    found = [find_asset(registry, name) for name in names]
-    missing = [asset for asset in found if asset.urls and not asset.hub and not asset.path.exists()]
+    assets = [find_asset(registry, name) for name in names]
+    missing = [asset for asset in assets if asset.urls and not asset.hub and not asset.path.exists()]
     parts = [urlsplit(url) for asset in missing for url in asset.urls]
     hosts = {(part.hostname or "", part.port or (80 if part.scheme == "http" else 443)) for part in parts}
     if not missing or (not offline() and (getproxies() or any(_accepts(*host) for host in sorted(hosts)))):

@@ -75,7 +75,7 @@ class Checklist:
     @functools.cached_property
     def trainings(self) -> list[tuple[str, str]]:
         """Folder and name of each training behind the table, teachers and earlier generators first."""
-        found: dict[tuple[str, str], None] = {}
+        jobs: dict[tuple[str, str], None] = {}
         for run in self.runs:
             row = self.preset.runs[self.preset.runs[run].first]
             for name in reversed([*self.preset.lineage(row.run)] if row.trained_here else [row.run]):
@@ -83,8 +83,8 @@ class Checklist:
                 networks = [self.preset.guide(each), self.preset.network(each)]
                 if each.teacher and (each.trained_here or each.method == "teacher"):
                     networks.insert(0, self.preset.teacher_network(each.teacher))
-                found |= {(n.kind, n.name): None for n in networks if n and n.kind in ("teachers", "students")}
-        return sorted(found, key=lambda job: job[0] != "teachers")
+                jobs |= {(n.kind, n.name): None for n in networks if n and n.kind in ("teachers", "students")}
+        return sorted(jobs, key=lambda job: job[0] != "teachers")
 
     def jobs(self) -> dict[str, Any]:
         """Settings of every job behind the table, by the name of its spec."""

@@ -65,13 +65,13 @@ def _checklist(args: argparse.Namespace) -> int:
         raise UserError(name, f"{preset.name} has no results to answer from", f"run it: sida run {preset.name}")
     out = Path(args.out) if args.out else None
     settings = out.with_name(f"{out.stem}-settings.json") if out else None
-    found = Checklist(preset, name, table_of(preset, name, results), results, settings.name if settings else "")
-    title, answers = f"Reproducibility of table {name} (preset {preset.name})", found.answers()
+    checklist = Checklist(preset, name, table_of(preset, name, results), results, settings.name if settings else "")
+    title, answers = f"Reproducibility of table {name} (preset {preset.name})", checklist.answers()
     if out is None or settings is None:
         print(to_markdown(title, answers), end="")
         return 0
     text = (to_latex if out.suffix == ".tex" else to_markdown)(title, answers)
-    jobs = with_hash({"format": "sida-settings/1", "preset": preset.name, "table": name, "jobs": found.jobs()})
+    jobs = with_hash({"format": "sida-settings/1", "preset": preset.name, "table": name, "jobs": checklist.jobs()})
     write_files({out: text, settings: json_text(jobs)})
     print(f"{out}\n{settings}")
     return 0

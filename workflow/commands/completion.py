@@ -28,8 +28,8 @@ def _run(args: argparse.Namespace) -> None:
 
 def _whole_parser(verbs: Mapping[str, str], files: Mapping[str, Any]) -> argparse.ArgumentParser:
     """One parser of all verbs; values without a list of choices are completed as names of files."""
-    whole = argparse.ArgumentParser(prog="sida")
-    group = whole.add_subparsers(metavar="COMMAND")
+    top = argparse.ArgumentParser(prog="sida")
+    group = top.add_subparsers(metavar="COMMAND")
     for name, place in verbs.items():
         verb: Verb = our_object(place)
         parser = group.add_parser(name, help=verb.help, description=verb.help)
@@ -37,7 +37,7 @@ def _whole_parser(verbs: Mapping[str, str], files: Mapping[str, Any]) -> argpars
         for action in parser._actions:
             if action.nargs != 0 and not action.choices:
                 action.complete = files  # type: ignore[attr-defined]
-    return whole
+    return top
 
 
 COMPLETION = Verb(

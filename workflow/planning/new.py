@@ -158,26 +158,26 @@ class _Fit:
         for width, (num_samples, trials) in itertools.product(self._widths, full["measured"]):
             chosen = self._sizes(width, num_samples, trials)
             chosen |= _micro_batches(chosen, lambda values: cost(values, least))
-            found = cost(chosen, least)
+            planned = cost(chosen, least)
             fewest = [num_samples, trials] == full["measured"][-1]
-            if found.hours > most or found.memory > found.card_memory:
+            if planned.hours > most or planned.memory > planned.card_memory:
                 continue
-            if found.measuring > MEASURING * most and not fewest:
+            if planned.measuring > MEASURING * most and not fewest:
                 continue
             low, high = (1.0, 1.0) if cost(chosen, 1.0).hours <= most else (least, 0.99)
             while high / low > 1.02:
                 share = (low * high) ** 0.5
                 low, high = (share, high) if cost(chosen, share).hours <= most else (low, share)
-            found = cost(chosen, low)
+            planned = cost(chosen, low)
             chosen |= _shortened(full, low)
-            return chosen, [*self._lines(found, chosen)]
-        fault = f"no network fits the {found.card_memory:.0f} GB of {self._where}"
+            return chosen, [*self._lines(planned, chosen)]
+        fault = f"no network fits the {planned.card_memory:.0f} GB of {self._where}"
         raise UserError("sida new", fault, "name a larger card (--gpu) or another teacher")
 
-    def _lines(self, found: _Cost, chosen: Mapping[str, Any]) -> Iterator[str]:
+    def _lines(self, planned: _Cost, chosen: Mapping[str, Any]) -> Iterator[str]:
         """Lines about the card, and what was given up."""
         most, imported = self._config.hours, self._config.teacher is not None
-        yield f"for {self._where}: {found.hours:.1f} hours and {found.memory:.0f} GB by plan (--hours {most:g})"
+        yield f"for {self._where}: {planned.hours:.1f} hours and {planned.memory:.0f} GB by plan (--hours {most:g})"
         named = {key: name for key, name in _GIVEN_UP.items() if not (imported and name.startswith("teacher"))}
         changes = ((name, self._full[key], chosen[key]) for key, name in named.items())
         given_up = [f"{name} {before:,g} → {after:,g}" for name, before, after in changes if before != after]
@@ -262,15 +262,15 @@ def _cost_of(part: Path, card: str, workers: int) -> _Cost:
 
 def _micro_batches(values: Mapping[str, Any], cost: Callable[[Mapping[str, Any]], _Cost]) -> dict[str, int]:
     """The largest micro-batches whose trainings fit the card."""
-    found: dict[str, int] = {}
+    batches: dict[str, int] = {}
     for kind in ("teacher", "student"):
         batch = values[f"{kind}_batch"]
         for size in (size for size in range(batch, 0, -1) if batch % size == 0):
-            found[f"{kind}_batch_gpu"] = size
-            planned = cost({**values, **found})
+            batches[f"{kind}_batch_gpu"] = size
+            planned = cost({**values, **batches})
             if planned.by_kind[kind] <= planned.card_memory:
                 break
-    return found
+    return batches
 
 
 def _imported(source: str, part: Path) -> dict[str, Any]:

@@ -74,21 +74,21 @@ def prepared(config: PrepareConfig) -> Prepared:
     from sida.data.prepare import Prepared, prepare
 
     facts = {**dataclasses.asdict(config), "out": None, "files": _stamps(config.source), "code": source_digest()}
-    kept = cache_dir() / "prepared"
-    record = kept / f"{sha256_json(facts)}.json"
+    folder = cache_dir() / "prepared"
+    record = folder / f"{sha256_json(facts)}.json"
     archive = record.with_suffix(".zip")
     with contextlib.suppress(OSError, UserError, KeyError, TypeError):
-        found = read_hashed_json(record)
+        stored = read_hashed_json(record)
         shutil.copyfile(archive, config.out)
-        if sha256_file(config.out) == found.pop("zip_sha256"):
-            made = Prepared(**found["prepared"])
+        if sha256_file(config.out) == stored.pop("zip_sha256"):
+            made = Prepared(**stored["prepared"])
             say(f"the pictures are unchanged since they were prepared: {archive}")
             return made
     made = prepare(config)
     if os.path.getsize(config.out) <= _MOST_KEPT:
         with contextlib.suppress(OSError):
-            shutil.rmtree(kept, ignore_errors=True)
-            kept.mkdir(parents=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
             with atomic_path(archive) as temporary:
                 shutil.copyfile(config.out, temporary)
             write_hashed_json(record, {"prepared": made._asdict(), "zip_sha256": sha256_file(config.out)})
