@@ -1,10 +1,13 @@
 """Judges over timm: CLIP, MAE, SigLIP2, ConvNeXt-v2 and DINOv2, each with one way in which a picture becomes its input.
 
+:data:`sida.config.feature_networks.FEATURE_NETWORKS` has the network and side of each.
+
 The names end in that way, since one network has many: ``_fdr`` is that of FDr6 (FD-Loss, arXiv 2604.28190: in float
 from 0..1, torch's antialiased bicubic to the side, not clamped; transformers pad a side that is no multiple of their
 patches), ``_cmmd`` that of CMMD (Pillow's bicubic of the central square in bytes, projected features).
 
-The CLIP of FDr6 has GELU though its weights want QuickGELU; the number is that of the slip. FD-Loss computes
+FDr6 runs CLIP with GELU, although its weights were trained with QuickGELU; so does ``clip_fdr``, whose numbers are
+comparable with printed ones for that reason. FD-Loss computes
 transformers and ConvNeXt in bfloat16 on a GPU, this module in float32.
 """
 
@@ -91,12 +94,6 @@ class TimmExtractor(Extractor):
         return (maps[:, 0] if net.num_prefix_tokens else net.pool(maps)).float(), None
 
 
-class ClipFDr(TimmExtractor):
-    """CLIP ViT-L/14, class token after the norm."""
-
-    name, model, side = "clip_fdr", "vit_large_patch14_clip_224.openai", 256
-
-
 class ClipCMMD(TimmExtractor):
     """CLIP ViT-L/14 at 336, projection; the kind ``mmd`` divides it by its length."""
 
@@ -112,28 +109,3 @@ class ClipCMMD(TimmExtractor):
         top, left = (height - short) // 2, (width - short) // 2
         square = images[..., top : top + short, left : left + short]
         return resized(square, self.side, rounded=True).to(self.device, torch.float32) / 255
-
-
-class MaeFDr(TimmExtractor):
-    """MAE ViT-L/16, class token."""
-
-    name, model, side = "mae_fdr", "vit_large_patch16_224.mae", 224
-
-
-class Siglip2FDr(TimmExtractor):
-    """SigLIP2 SO400M/16, attention pool, at 224 and not at its 256."""
-
-    name, model, side = "siglip2_fdr", "vit_so400m_patch16_siglip_256.v2_webli", 224
-
-
-class DinoV2FDr(TimmExtractor):
-    """DINOv2 ViT-L/14, class token, at 256 padded to 266."""
-
-    name, model, side = "dinov2_fdr", "vit_large_patch14_dinov2.lvd142m", 256
-
-
-class ConvNeXtFDr(TimmExtractor):
-    """ConvNeXt-v2-B, spatial mean of the last map; it learned from ImageNet's labels, as Inception did."""
-
-    name, model, side = "convnext_fdr", "convnextv2_base.fcmae_ft_in22k_in1k", 224
-    kwargs: ClassVar[dict[str, Any]] = {}

@@ -1,8 +1,9 @@
-"""Registry of extractors: names, required downloads, a factory, and their output."""
+"""Registry of extractors, made from the table of feature networks; a factory, digests, and the output."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from eval.features.base import Extractor
 from sida.assets.cache import ReadOnlyCacheError, recorded, registered, write_record
-from sida.config.lookup import Registry, RegistryEntry
+from sida.config.feature_networks import FEATURE_NETWORKS, ExtractorEntry
+from sida.config.lookup import Registry
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_json
 
@@ -18,52 +20,23 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True)
-class ExtractorEntry(RegistryEntry):
-    """An extractor of this package, with the facts that the start of a workflow reads without importing torch.
-
-    Attributes:
-        assets: Ids of its downloads in ``config/assets.tsv``.
-        classes: Whether it has class probabilities.
-    """
-
-    assets: tuple[str, ...] = ()
-    classes: bool = False
-
-
-_DINOV2 = ("dinov2-vitl14", "dinov2-code")
 EXTRACTORS: Registry[ExtractorEntry] = Registry(
     "extractor",
     "eval.features.base:Extractor",
     {
-        "digits": ExtractorEntry("eval.features.digits:DigitsExtractor", classes=True),
-        "glyphs": ExtractorEntry("eval.features.digits:GlyphsExtractor", classes=True),
-        "digits_backbone": ExtractorEntry("eval.features.digits:DigitsBackboneExtractor"),
-        "clothes_plain": ExtractorEntry("eval.features.clothes:PlainExtractor", classes=True),
-        "clothes_residual": ExtractorEntry("eval.features.clothes:ResidualExtractor", classes=True),
-        "pixels": ExtractorEntry("eval.features.pixels:PixelExtractor"),
-        "efficientnet_lite0": ExtractorEntry("eval.features.lite:Lite0Extractor", classes=True),
-        "inception": ExtractorEntry("eval.features.inception:InceptionExtractor", ("inception",), classes=True),
-        "inception_clean": ExtractorEntry("eval.features.inception:InceptionCleanExtractor", ("inception",)),
-        "inception_cpu": ExtractorEntry("eval.features.inception:InceptionCPUExtractor", ("inception",), classes=True),
-        "dinov2": ExtractorEntry("eval.features.dinov2:DinoV2Extractor", _DINOV2),
-        "dinov2_pil": ExtractorEntry("eval.features.dinov2:DinoV2PillowExtractor", _DINOV2),
-        **{
-            name: ExtractorEntry(f"eval.features.judges:{cls}", (f"judge-{asset}",))
-            for name, cls, asset in (
-                ("clip_fdr", "ClipFDr", "clip-vitl14"),
-                ("clip_cmmd", "ClipCMMD", "clip-vitl14-336"),
-                ("mae_fdr", "MaeFDr", "mae-vitl16"),
-                ("siglip2_fdr", "Siglip2FDr", "siglip2-so400m"),
-                ("dinov2_fdr", "DinoV2FDr", "dinov2-vitl14"),
-                ("convnext_fdr", "ConvNeXtFDr", "convnextv2-base"),
-            )
-        },
+        name: dataclasses.replace(
+            entry,
+            made_by=f"eval.features.{entry.made_by}",
+            # A class that several extractors share has the name of none.
+            attributes={"name": name, **entry.attributes} if entry.attributes else {},
+        )
+        for network in FEATURE_NETWORKS.values()
+        for name, entry in network.extractors.items()
     },
 )
-#: Variants that are faster on a processor, and differ by rounding as two devices do: name, and the words that its
-#: digest adds to that of the same network's file.
-ON_PROCESSOR = {"inception": ("inception_cpu", "channels last, batch normalisation folded into convolutions")}
+#: Variants that are faster on a processor, by the extractor that they vary: name, and the words that its digest adds to
+#: the digest of the same network's file.
+ON_PROCESSOR = {entry.varies: (name, entry.difference) for name, entry in EXTRACTORS.items() if entry.varies}
 
 
 def variant_digest(sha256: str, words: str) -> str:

@@ -8,28 +8,16 @@ identity: such a value may decide nothing.
 import dataclasses
 import functools
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from eval.features.registry import EXTRACTORS, ON_PROCESSOR, variant_digest
+from sida.config.feature_networks import LABELS, OTHER, network_of
 from sida.errors import SettingError, suggestion
 from sida.files.atomic import sha256_json
 from sida.methods.method import Saw
 
-#: Networks by name, with the labels that they were trained on; networks with equal labels see alike.
-NETWORKS = {
-    **dict.fromkeys(("inception", "convnext", "vgg16", "efficientnet_lite0", "deit"), "ImageNet"),
-    **dict.fromkeys(("dinov2", "clip", "mae", "siglip2", "glyphs"), ""),
-    **dict.fromkeys(("digits", "digits_backbone"), "digits"),
-    # `clothes` is the discriminator's network.
-    **dict.fromkeys(("clothes", "clothes_plain", "clothes_residual"), "clothes"),
-}
-#: Metrics and losses that people name in the place of a network.
-_MEANT = {"fid": "inception", "kid": "inception", "fd_dinov2": "dinov2", "lpips": "vgg16", "siglip": "siglip2"}
-#: A network that is no feature network of a metric here.
-OTHER = "other"
 #: Values of ``data``: a generator has seen no held-out image, or some.
 _DATA = ("none", "held-out")
 #: Fields that comparable values have in common, with their names for people.
@@ -104,7 +92,7 @@ class Identity:
         """Networks whose features the value is computed from; ``other`` for a custom extractor."""
         pairs = (word.partition("=") for word in self.settings.split())
         named = {value for key, _, value in pairs if key.rpartition(".")[2] == "extractor"} - {"pixels"}
-        ours = {*EXTRACTORS, *NETWORKS}
+        ours = {*EXTRACTORS, *LABELS}
         return {str(network_of(name)) if name in ours else OTHER for name in named}
 
     def met(self, how: str) -> set[str]:
@@ -132,8 +120,8 @@ class Identity:
     @property
     def related(self) -> set[str]:
         """Networks that trained the generator and learned from the labels that a network of the value learned from."""
-        labels = {NETWORKS.get(name) for name in self.networks} - {None, ""}
-        seen = {name for name in getattr(self.saw, "loss", ()) if NETWORKS.get(str(network_of(name))) in labels}
+        labels = {LABELS.get(name) for name in self.networks} - {None, ""}
+        seen = {name for name in getattr(self.saw, "loss", ()) if LABELS.get(str(network_of(name))) in labels}
         return seen if not self.met("loss") else set()
 
 
@@ -256,16 +244,6 @@ def _short(value: str | int | None) -> str:
     return (value[:12] if len(value) == 64 else value) if value else "none"
 
 
-def network_of(name: str) -> str | None:
-    """Network of a name: its key in :data:`NETWORKS` (``vgg16`` of ``VGG16-BN``), or ``other``; None if neither."""
-    text = re.sub(r"[^a-z0-9]+", "_", name.lower())
-    if text == OTHER:
-        return OTHER
-    text = _MEANT.get(text, text)
-    # The longest key first: 'digits_backbone' is not 'digits'.
-    return next((key for key in sorted(NETWORKS, key=len, reverse=True) if text.startswith(key)), None)
-
-
 def read_saw(text: str) -> Saw | None:
     """Reads ``none``, ``unknown`` (None), or words such as ``loss:vgg16 choice:inception``.
 
@@ -288,7 +266,7 @@ def read_saw(text: str) -> Saw | None:
             raise SettingError("saw", fault, f"write data:{' or data:'.join(_DATA)}")
         meant = name if how == "data" else network_of(name)
         if meant is None:
-            near = suggestion(name, NETWORKS)
-            raise SettingError("saw", f"no network '{name}'{near}", f"name one of {', '.join(NETWORKS)} or {OTHER}")
+            near = suggestion(name, LABELS)
+            raise SettingError("saw", f"no network '{name}'{near}", f"name one of {', '.join(LABELS)} or {OTHER}")
         exposure[how].append(meant)
     return Saw(*(tuple(dict.fromkeys(names)) for names in exposure.values()))

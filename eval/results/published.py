@@ -29,6 +29,7 @@ from eval.results.identity import Identity, comparable, read_saw
 from eval.results.retraining import load_retraining
 from eval.results.summary import Estimate, Measurement
 from sida.assets.cache import registered
+from sida.config.feature_networks import networks_of_metric
 from sida.config.lookup import ROOT
 from sida.config.settings import load_yaml
 from sida.errors import UserError, suggestion
@@ -54,13 +55,6 @@ _AS_PRINTED = (
     "id", "source", "row_label", "method", "dataset", "nfe", "metric", "std", "notes", "literal",
 )  # fmt: skip
 _ABOUT = ("model_size", "resolution", "conditioning", "teacher", "data", "date", "address")
-
-
-#: Networks of quoted metrics.
-_NETWORKS = {
-    **dict.fromkeys(("fid", "is", "precision", "recall"), "inception"), "fd_dinov2": "dinov2", "clip_fid": "clip",
-    "fdr3": "convnext dinov2 clip", **dict.fromkeys(("fdr6", "sw_r14"), "inception convnext dinov2 mae siglip2 clip"),
-}  # fmt: skip
 
 
 @functools.cache
@@ -146,7 +140,7 @@ class Published:
         saw = published_saw().get(self.method)
         pinned = protocols().get(self.protocol, {}).get(key)
         if pinned is None:
-            words = (f"{name}.extractor={name}" for name in _NETWORKS.get(key, "").split())
+            words = (f"{name}.extractor={name}" for name in networks_of_metric(key))
             return Identity(protocol="", quoted=True, settings=" ".join(words), saw=saw)
         return dataclasses.replace(
             pinned,

@@ -230,20 +230,3 @@ def check_guidance(guidance: float, guide: object) -> None:
         )
     if guidance == 1 and guide is not None:
         raise SettingError("guide", "guides nothing with a guidance of 1", "set guidance, or remove the guide")
-
-
-#: Frozen feature networks of GDD's discriminator, and the asset with the weights of each (None: in the package).
-BACKBONES: dict[str, str | None] = {
-    "vgg16_bn": "backbone-vgg16-bn",
-    "efficientnet_lite0": "backbone-efficientnet-lite0",
-    "deit_base_distilled": "backbone-deit-base-distilled",
-    "digits": None,
-    "clothes": None,
-}
-#: Official pairs: up to 32×32 pixels, and above.
-SMALL, LARGE = ("vgg16_bn", "efficientnet_lite0"), ("deit_base_distilled", "efficientnet_lite0")
-
-
-def official_backbones(resolution: int) -> tuple[str, ...]:
-    """The official pair for images of a size (Zyriix/GDD:train.sh)."""
-    return SMALL if resolution <= 32 else LARGE

@@ -13,13 +13,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, cast
 
 from sida import networks, training
-from sida.config.families import BACKBONES, LARGE, SMALL, official_backbones
+from sida.config.feature_networks import BACKBONE_NETWORKS, BACKBONES
 from sida.config.settings import Count, NotNegative, OneOf, Positive, Settings
 from sida.errors import SettingError, say
 from sida.late import Tensor, torch
 from sida.methods.method import Method, Parts, Passes, Saw
 
 BackboneName = Annotated[str, OneOf(BACKBONES.keys)]
+#: Official pairs: up to 32×32 pixels, and above.
+SMALL, LARGE = ("vgg16_bn", "efficientnet_lite0"), ("deit_base_distilled", "efficientnet_lite0")
+
+
+def official_backbones(resolution: int) -> tuple[str, ...]:
+    """The official pair for images of a size (Zyriix/GDD:train.sh)."""
+    return SMALL if resolution <= 32 else LARGE
+
+
 #: Parameters that GDD-I freezes: convolutions and the attention's last layer in the blocks of a U-Net, with biases.
 INNATE = re.compile(r"model\.(enc|dec)\.\w+_(block\d+|in\d+|up|down)\.(conv\d|proj)\.")
 
@@ -56,12 +65,12 @@ class GDDOptions(Settings):
 
     def assets(self, resolution: int) -> list[str]:
         """Registered downloads of a training on images of a size."""
-        return [asset for name in self.backbones or official_backbones(resolution) if (asset := BACKBONES[name])]
+        return [asset for name in self.backbones or official_backbones(resolution) if (asset := BACKBONES[name].asset)]
 
     def met(self, resolution: int) -> list[str]:
         """Networks whose gradients train the generator."""
         names = self.backbones or official_backbones(resolution)
-        return [{"digits": "digits_backbone"}.get(name, name) for name in names]
+        return [BACKBONE_NETWORKS[name] for name in names]
 
 
 def freeze_innate(generator: torch.nn.Module) -> float:

@@ -215,7 +215,7 @@ SCORE_TRAINING = ("fake_score_lr", "guidance", "kernels", "weight_norm", *STEPS)
 class Saw:
     """Networks that a generator met before it was measured: a number on such a network is no neutral number.
 
-    Each is a key of :data:`eval.results.identity.NETWORKS`, a variant of one (``vgg16_bn``), or ``other``. Two
+    Each is a key of :data:`sida.config.feature_networks.LABELS`, a variant of one (``vgg16_bn``), or ``other``. Two
     declarations are never equal, so that one that a method inherits (``dataclasses.replace``) is not its own.
 
     Attributes:

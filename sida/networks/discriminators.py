@@ -20,7 +20,7 @@ from torch.nn.functional import interpolate, leaky_relu, linear
 from torch.nn.utils.parametrizations import spectral_norm
 
 from sida.assets.cache import fetch
-from sida.config.families import BACKBONES
+from sida.config.feature_networks import BACKBONES
 from sida.config.lookup import how_to_install
 from sida.errors import UserError
 from sida.files.state_dicts import read_state_dict
@@ -286,20 +286,11 @@ def _package(name: str) -> ModuleType:
         raise UserError("options.backbones", fault, remedy) from None
 
 
-_CLASSES: dict[str, type[Backbone]] = {
-    "vgg16_bn": VGG16BN,
-    "efficientnet_lite0": EfficientNetLite0,
-    "deit_base_distilled": DeiTBaseDistilled,
-    "digits": DigitsBackbone,
-    "clothes": ClothesBackbone,
-}
-
-
 def make_backbone(name: str, image_channels: int, resolution: int, where: str = "options") -> Backbone:
     """Makes a frozen backbone with its published weights, in evaluation mode.
 
     Args:
-        name: Key of :data:`sida.config.families.BACKBONES`.
+        name: Key of :data:`sida.config.feature_networks.BACKBONES`.
         image_channels: Channels of the images.
         resolution: Height and width of the images.
         where: Place named in errors.
@@ -307,15 +298,16 @@ def make_backbone(name: str, image_channels: int, resolution: int, where: str = 
     Raises:
         UserError: The backbone does not take such images, or a package or the weights are missing.
     """
-    found = _CLASSES[name]
-    if image_channels != found.image_channels or found.resolution not in (None, resolution):
-        size = f"{found.resolution}×{found.resolution}, " if found.resolution else ""
-        others = [other for other, asset in BACKBONES.items() if (asset is None) == (image_channels == 1)]
-        given = f"{resolution}×{resolution}, {image_channels}"
-        fault = f"'{name}' takes images of {size}{found.image_channels} channels, not {given}"
+    entry = BACKBONES[name]
+    cls: type[Backbone] = entry.load()
+    if image_channels != cls.image_channels or cls.resolution not in (None, resolution):
+        size = f"{cls.resolution}×{cls.resolution}, " if cls.resolution else ""
+        others = [other for other, one in BACKBONES.items() if (one.asset is None) == (image_channels == 1)]
+        ours = f"{resolution}×{resolution}, {image_channels}"
+        fault = f"'{name}' takes images of {size}{cls.image_channels} channels, not {ours}"
         raise UserError(f"{where}.backbones", fault, f"for these name {' or '.join(others)}")
-    backbone, asset = found(), BACKBONES[name]
-    net, path = backbone.published(), found.weights if asset is None else fetch(asset)
+    backbone = cls()
+    net, path = backbone.published(), cls.weights if entry.asset is None else fetch(entry.asset)
     state, own = read_state_dict(path), net.state_dict()
     try:
         net.load_state_dict({key: value for key, value in state.items() if key in own})

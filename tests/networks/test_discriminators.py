@@ -9,11 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from eval.features import get_extractor
-from sida.config.families import official_backbones
 from sida.data import load_dataset
 from sida.data.load import shuffled_digits
 from sida.files.tensors import read_tensors
-from sida.methods.gdd import GDDLoss
+from sida.methods.gdd import GDDLoss, official_backbones
 from sida.networks.discriminators import (
     VGG16BN,
     DeiTBaseDistilled,

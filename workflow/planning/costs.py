@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from eval.features import EXTRACTORS
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.families import NULL_LABEL
 from sida.config.lookup import MONITOR, find_file
@@ -75,7 +76,8 @@ class Assumptions(Settings):
 
     Attributes:
         gpus: Cards by name.
-        gflop: Operations of external networks, in GFLOP per image: of extractors, ``vae_decode`` and ``vae_encode``.
+        gflop: Operations of external networks, in GFLOP per image: ``vae_decode``, ``vae_encode``, and extractors from
+            outside; those of the suite are in the table of feature networks.
         pictures_per_second: Number of pictures that one job prepares per second.
         downloads_gb: Sizes of downloads in GB, by the beginning of their id.
     """
@@ -95,6 +97,10 @@ class Assumptions(Settings):
             near = suggestion(name, [card for card in self.gpus if name in card] or self.gpus)
             raise UserError(f"{where} {name}", f"not in config/plan.yaml{near}", f"it has {', '.join(self.gpus)}")
         return self.gpus[name]
+
+    def gflop_of(self, extractor: str) -> float:
+        """Operations of an extractor, in GFLOP per image; 0 if unknown."""
+        return self.gflop.get(extractor, EXTRACTORS[extractor].gflop if extractor in EXTRACTORS else 0.0)
 
     def gigabytes(self, asset: Asset) -> float:
         """Size of a download in GB: the registered size, else the assumed size; 0 if unknown."""
@@ -303,10 +309,10 @@ class Costs:
 
     def _measured(self, run: str, forward: float, fp16: bool) -> float:
         """Seconds per image for drawing, decoding and all feature networks."""
-        protocol, foreign = self.preset.protocol(self.preset.runs[run]), self.assumptions.gflop
+        protocol = self.preset.protocol(self.preset.runs[run])
         seconds = forward / self._rate(fp16) if forward else 0.0
-        others = sum(foreign.get(str(name), 0.0) for name in {*protocol.extractors()})
-        others += foreign["vae_decode"] if protocol.decodes else 0.0
+        others = sum(self.assumptions.gflop_of(str(name)) for name in {*protocol.extractors()})
+        others += self.assumptions.gflop["vae_decode"] if protocol.decodes else 0.0
         return seconds + (others * 1e9 / self._rate(False) if others else 0.0)
 
     def _references(self, run: str) -> float:
@@ -314,7 +320,7 @@ class Costs:
         row, sources = self.preset.runs[run], self.preset.protocol(self.preset.runs[run]).sources
         seconds = 0.0
         for key, extractor in {(key, m.extractor) for m in self.preset.protocol(row).metrics for key in m.references}:
-            gflop = self.assumptions.gflop.get(extractor, 0.0)
+            gflop = self.assumptions.gflop_of(str(extractor))
             if sources[key].kind == "dataset" and gflop:
                 named = self.preset.dataset(str(sources[key].dataset), run) if sources[key].fixed else None
                 data = named or self.preset.dataset_of(row)

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 from eval.claims.claim import Claim, load_claims
 from eval.measuring.protocol import Protocol, load_protocol
-from eval.results.identity import OTHER, network_of, read_saw
+from eval.results.identity import read_saw
 from eval.results.sheet import SheetRow, read_extended, read_runs
 from sida import networks
 from sida.assets.registry import find_asset, is_address, is_counted, load_registry
 from sida.config.datasets import dataset_entry, dataset_spec, remedy
 from sida.config.families import EDM2_LATENTS, NULL_LABEL, Latents
+from sida.config.feature_networks import OTHER, network_of
 from sida.config.lookup import SUFFIXES, find_file, found_path
 from sida.config.recipe import Recipe
 from sida.config.samplers import SAMPLER_KINDS, read_sampler

@@ -8,8 +8,7 @@ import timm
 import torch
 
 from eval.features import EXTRACTORS, get_extractor
-from eval.features import judges as module
-from eval.results.identity import network_of
+from sida.config.feature_networks import network_of
 from sida.data.pictures import to_square
 from tests.golden.vectors import load
 from tests.refused import refused
@@ -75,7 +74,7 @@ def test_weights_of_another_network_are_refused(small, tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors")
     refused("not the weights of 'mae_fdr'", get_extractor, "mae_fdr", weights=str(tmp_path / "w.safetensors"))
     refused("not the weights of 'mae_fdr'", get_extractor, "mae_fdr", weights=str(tmp_path / "none.safetensors"))
-    net = timm.create_model(module.MaeFDr.model, num_classes=0)
+    net = timm.create_model(EXTRACTORS["mae_fdr"].attributes["model"], num_classes=0)
     save_file(net.state_dict(), tmp_path / "right.safetensors")
     assert get_extractor("mae_fdr", weights=str(tmp_path / "right.safetensors")).num_features == 32
 

@@ -7,14 +7,14 @@ import yaml
 
 from eval.claims.finding import Operand
 from eval.features import EXTRACTORS
-from eval.results.identity import network_of, read_saw
+from eval.results.identity import read_saw
 from eval.results.sheet import SheetRow, official_saw, read_runs
 from eval.results.summary import Measurements
 from eval.tables.build import build_table
 from eval.tables.latex import to_latex
 from eval.tables.layout import load_layout
 from eval.tables.render import to_html, to_markdown
-from sida.config.families import BACKBONES
+from sida.config.feature_networks import BACKBONES, network_of
 from sida.config.lookup import ROOT
 from sida.methods.method import Saw
 from sida.methods.registry import METHODS

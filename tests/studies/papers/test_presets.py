@@ -292,7 +292,7 @@ def test_a_plan_counts_the_images_of_a_reference_that_is_made_here(paper):
     row = "imagenet64-sida-a1"
     more = costs.measurement(f"{row}.imagenet64-leakage").gpu_hours - costs.measurement(row).gpu_hours
     images = 500_000 + 1_281_167
-    assert more == pytest.approx(images * costs.assumptions.gflop["dinov2"] * 1e9 / costs._rate(False) / 3600)
+    assert more == pytest.approx(images * costs.assumptions.gflop_of("dinov2") * 1e9 / costs._rate(False) / 3600)
 
 
 KWARGS = {

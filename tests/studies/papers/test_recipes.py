@@ -10,11 +10,10 @@ import pytest
 from eval.results.published import load_published
 from eval.tables.layout import load_layout
 from sida.assets.registry import load_registry
-from sida.config.families import official_backbones
 from sida.config.lookup import ROOT
 from sida.config.settings import from_mapping
 from sida.methods import METHODS
-from sida.methods.gdd import GDDOptions
+from sida.methods.gdd import GDDOptions, official_backbones
 from sida.methods.registry import DistillConfig, resolve_recipe
 from tests.eval.synthetic_output import csv_rows
 from workflow.planning.costs import load_assumptions

@@ -1,0 +1,214 @@
+"""Feature networks: one entry each, with its labels, its extractors for metrics and its use in GDD's discriminator.
+
+A new feature network is an entry of :data:`FEATURE_NETWORKS` and a row of ``config/assets.tsv``, which has the address,
+digest and licence of its weights. This module does not import torch, for presets, sheets and plans.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sida.config.lookup import RegistryEntry
+
+
+@dataclass(frozen=True)
+class ExtractorEntry(RegistryEntry):
+    """An extractor: a network with one way in which a picture becomes its input, for metrics.
+
+    Attributes:
+        made_by: ``module:class``; :mod:`eval.features.registry` looks for the module among its own.
+        assets: Ids of its downloads in ``config/assets.tsv``; empty for weights of a package.
+        classes: Whether it has class probabilities.
+        gflop: Operations for one picture in float32, in GFLOP, for plans; 0 is negligible, or not counted.
+        varies: Extractor that this one computes faster on a processor. The two differ by rounding, as two devices do.
+        difference: Words that the digest of such a variant adds to the digest of the network's file.
+        attributes: Class attributes of a class that several extractors share.
+    """
+
+    assets: tuple[str, ...] = ()
+    classes: bool = False
+    gflop: float = 0.0
+    varies: str | None = None
+    difference: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self) -> Any:
+        """Imports the class; with :attr:`attributes`, derives a class that has them."""
+        cls = super().load()
+        return type(cls.__name__, (cls,), {"__doc__": cls.__doc__, **self.attributes}) if self.attributes else cls
+
+
+@dataclass(frozen=True)
+class BackboneEntry(RegistryEntry):
+    """A frozen backbone of GDD's discriminator.
+
+    Attributes:
+        asset: Id of its weights in ``config/assets.tsv``; None for weights of this package.
+    """
+
+    asset: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureNetwork:
+    """A network by whose features generators are measured or trained.
+
+    Attributes:
+        labels: Data whose labels it learned; networks with equal labels see alike. Empty: it learned no labels that
+            another one learned. None: no network, but the pixels themselves.
+        also: Names of metrics and losses that stand for the network where a row says what its generator was exposed
+            to.
+        quoted: Metrics of papers that are computed from its features.
+        extractors: Its extractors by name. A name begins with that of the network.
+        backbones: Its backbones by name.
+    """
+
+    labels: str | None
+    also: tuple[str, ...] = ()
+    quoted: tuple[str, ...] = ()
+    extractors: Mapping[str, ExtractorEntry] = field(default_factory=dict)
+    backbones: Mapping[str, BackboneEntry] = field(default_factory=dict)
+
+
+def _timm(asset: str, model: str, side: int, gflop: float, **attributes: Any) -> ExtractorEntry:
+    """A judge of FDr6: features of timm's network ``model`` for pictures of ``side`` × ``side``."""
+    attributes |= {"model": model, "side": side}
+    return ExtractorEntry("judges:TimmExtractor", (asset,), gflop=gflop, attributes=attributes)
+
+
+_DINOV2 = ("dinov2-vitl14", "dinov2-code")
+_SIX = ("fdr6", "sw_r14")
+#: Feature networks by name. Operations of judges of FDr6: 2 for each parameter and token; ConvNeXt's from its authors'
+#: table (15.4 multiply-adds at 224).
+FEATURE_NETWORKS = {
+    "vgg16": FeatureNetwork(
+        labels="ImageNet",
+        also=("lpips",),
+        backbones={"vgg16_bn": BackboneEntry("sida.networks.discriminators:VGG16BN", "backbone-vgg16-bn")},
+    ),
+    "efficientnet_lite0": FeatureNetwork(
+        labels="ImageNet",
+        extractors={"efficientnet_lite0": ExtractorEntry("lite:Lite0Extractor", classes=True, gflop=0.8)},
+        backbones={
+            "efficientnet_lite0": BackboneEntry(
+                "sida.networks.discriminators:EfficientNetLite0", "backbone-efficientnet-lite0"
+            )
+        },
+    ),
+    "deit": FeatureNetwork(
+        labels="ImageNet",
+        backbones={
+            "deit_base_distilled": BackboneEntry(
+                "sida.networks.discriminators:DeiTBaseDistilled", "backbone-deit-base-distilled"
+            )
+        },
+    ),
+    "inception": FeatureNetwork(
+        labels="ImageNet",
+        also=("fid", "kid"),
+        quoted=("fid", "is", "precision", "recall", *_SIX),
+        extractors={
+            "inception": ExtractorEntry("inception:InceptionExtractor", ("inception",), classes=True, gflop=11),
+            "inception_clean": ExtractorEntry("inception:InceptionCleanExtractor", ("inception",)),
+            "inception_cpu": ExtractorEntry(
+                "inception:InceptionCPUExtractor",
+                ("inception",),
+                classes=True,
+                varies="inception",
+                difference="channels last, batch normalisation folded into convolutions",
+            ),
+        },
+    ),
+    "convnext": FeatureNetwork(
+        labels="ImageNet",
+        quoted=("fdr3", *_SIX),
+        extractors={
+            # ConvNeXt-v2-B, spatial mean of the last map.
+            "convnext_fdr": _timm(
+                "judge-convnextv2-base", "convnextv2_base.fcmae_ft_in22k_in1k", 224, gflop=31, kwargs={}
+            )
+        },
+    ),
+    "dinov2": FeatureNetwork(
+        labels="",
+        also=("fd_dinov2",),
+        quoted=("fd_dinov2", "fdr3", *_SIX),
+        extractors={
+            "dinov2": ExtractorEntry("dinov2:DinoV2Extractor", _DINOV2, gflop=156),
+            "dinov2_pil": ExtractorEntry("dinov2:DinoV2PillowExtractor", _DINOV2),
+            # DINOv2 ViT-L/14, class token, at 256 padded to 266.
+            "dinov2_fdr": _timm("judge-dinov2-vitl14", "vit_large_patch14_dinov2.lvd142m", 256, gflop=220),
+        },
+    ),
+    "mae": FeatureNetwork(
+        labels="",
+        quoted=_SIX,
+        # MAE ViT-L/16, class token.
+        extractors={"mae_fdr": _timm("judge-mae-vitl16", "vit_large_patch16_224.mae", 224, gflop=120)},
+    ),
+    "siglip2": FeatureNetwork(
+        labels="",
+        also=("siglip",),
+        quoted=_SIX,
+        extractors={
+            # SigLIP2 SO400M/16, attention pool, at 224 and not at its 256.
+            "siglip2_fdr": _timm("judge-siglip2-so400m", "vit_so400m_patch16_siglip_256.v2_webli", 224, gflop=162)
+        },
+    ),
+    "clip": FeatureNetwork(
+        labels="",
+        quoted=("clip_fid", "fdr3", *_SIX),
+        extractors={
+            # CLIP ViT-L/14, class token after the norm.
+            "clip_fdr": _timm("judge-clip-vitl14", "vit_large_patch14_clip_224.openai", 256, gflop=219),
+            "clip_cmmd": ExtractorEntry("judges:ClipCMMD", ("judge-clip-vitl14-336",)),
+        },
+    ),
+    "digits": FeatureNetwork(
+        labels="digits", extractors={"digits": ExtractorEntry("digits:DigitsExtractor", classes=True)}
+    ),
+    "glyphs": FeatureNetwork(labels="", extractors={"glyphs": ExtractorEntry("digits:GlyphsExtractor", classes=True)}),
+    "digits_backbone": FeatureNetwork(
+        labels="digits",
+        extractors={"digits_backbone": ExtractorEntry("digits:DigitsBackboneExtractor")},
+        backbones={"digits": BackboneEntry("sida.networks.discriminators:DigitsBackbone")},
+    ),
+    "clothes": FeatureNetwork(
+        labels="clothes", backbones={"clothes": BackboneEntry("sida.networks.discriminators:ClothesBackbone")}
+    ),
+    "clothes_plain": FeatureNetwork(
+        labels="clothes", extractors={"clothes_plain": ExtractorEntry("clothes:PlainExtractor", classes=True)}
+    ),
+    "clothes_residual": FeatureNetwork(
+        labels="clothes", extractors={"clothes_residual": ExtractorEntry("clothes:ResidualExtractor", classes=True)}
+    ),
+    "pixels": FeatureNetwork(labels=None, extractors={"pixels": ExtractorEntry("pixels:PixelExtractor")}),
+}
+#: Labels that each network learned, by its name.
+LABELS = {name: network.labels for name, network in FEATURE_NETWORKS.items() if network.labels is not None}
+#: Backbones of GDD's discriminator by name, and the network of each.
+BACKBONES = {name: entry for network in FEATURE_NETWORKS.values() for name, entry in network.backbones.items()}
+BACKBONE_NETWORKS = {name: key for key, network in FEATURE_NETWORKS.items() for name in network.backbones}
+#: A network that is no feature network of a metric here.
+OTHER = "other"
+_ALSO = {name: key for key, network in FEATURE_NETWORKS.items() for name in network.also}
+
+
+def network_of(name: str) -> str | None:
+    """Network of a name: its key in :data:`LABELS` (``vgg16`` of ``VGG16-BN``), or ``other``; None if neither.
+
+    Args:
+        name: Name of a network, an extractor, a backbone, or a metric that stands for one.
+    """
+    text = re.sub(r"[^a-z0-9]+", "_", name.lower())
+    if text == OTHER:
+        return OTHER
+    text = _ALSO.get(text, text)
+    # The longest key first: 'digits_backbone' is not 'digits'.
+    return next((key for key in sorted(LABELS, key=len, reverse=True) if text.startswith(key)), None)
+
+
+def networks_of_metric(metric: str) -> list[str]:
+    """Networks from whose features papers compute a metric, by its key (``fdr3``); empty if unknown."""
+    return [name for name, network in FEATURE_NETWORKS.items() if metric in network.quoted]
