@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from sida.config.datasets import DatasetConfig
 from sida.config.families import WeightNorm, check_guidance
 from sida.config.lookup import MONITOR
+from sida.config.roles import roles, setting
 from sida.config.samplers import InitSigma, StepLevels, StepNoise, check_steps
 from sida.config.settings import (
     CheckedAs,
@@ -103,10 +104,6 @@ ScoreWeight = Literal[
 ]
 #: Images over which the cross-entropy of the logits is averaged before weighting: the batch (as in the paper) or each.
 Pool = Literal["batch", "sample"]
-#: Settings that do not decide the result.
-EXCLUDED_FROM_DIGEST = {
-    "state_minutes", "pictures", "loggers", "on_divergence", "checkpointing", "cuda_graphs",
-}  # fmt: skip
 Beta = Annotated[float, Range(least=0, below=1)]
 
 
@@ -179,16 +176,16 @@ class TrainingSettings(Settings):
     lr: Positive
     lr_decay_start: Fraction = 1.0
     lr_final: Fraction = 1.0
-    sigma_data: Positive = 0.5
+    sigma_data: Positive = setting(0.5, some_methods=True, always=True)
     ema_rampup_ratio: NotNegative | None = 0.05
-    augment: Annotated[dict[str, Any], CheckedAs(AugmentConfig)] | None = None
+    augment: Annotated[dict[str, Any], CheckedAs(AugmentConfig)] | None = setting(None, some_methods=True, always=True)
     tick_kimg: Positive = 50.0
     snapshot_kimg: Positive | None = None
-    state_minutes: NotNegative = 5.0
-    pictures: Natural | None = None
-    loggers: tuple[Literal["tensorboard"], ...] = ()
-    on_divergence: Literal["say", "stop", "publish"] = "say"
-    checkpointing: bool = False
+    state_minutes: NotNegative = setting(5.0, decides=False)
+    pictures: Natural | None = setting(None, decides=False)
+    loggers: tuple[Literal["tensorboard"], ...] = setting((), decides=False)
+    on_divergence: Literal["say", "stop", "publish"] = setting("say", decides=False)
+    checkpointing: bool = setting(False, decides=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -225,16 +222,16 @@ class TeacherTraining(TrainingSettings):
             result.
     """
 
-    loss: Literal["edm", "velocity"] = "edm"
+    loss: Literal["edm", "velocity"] = setting("edm")
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: Positive = 1e-8
     P_mean: Finite = -1.2
     P_std: Positive = 1.2
     ema_half_life_kimg: Positive = 500.0
-    lr_rampup_kimg: NotNegative = 0.0
-    lr_ref_batches: NotNegative = 0.0
-    data_order: Literal["shuffled", "edm2"] = "shuffled"
-    power_ema: tuple[Annotated[float, Range(above=0, below=0.28)], ...] = ()
+    lr_rampup_kimg: NotNegative = setting(0.0)
+    lr_ref_batches: NotNegative = setting(0.0)
+    data_order: Literal["shuffled", "edm2"] = setting("shuffled")
+    power_ema: tuple[Annotated[float, Range(above=0, below=0.28)], ...] = setting(())
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -272,13 +269,8 @@ class TeacherConfig(TeacherTraining, RunConfig):
 
 #: Settings that stay null where a copied network keeps its own mode, or has none.
 WEIGHT_NORMS = ("weight_norm", "fake_score_weight_norm")
-#: Settings that only some methods read (:attr:`sida.methods.Method.settings`); every method reads the others.
-METHOD_SETTINGS = frozenset({
-    "P_mean", "P_std", "adversarial_kimg", "adversarial_pool", "alpha", "augment", "discriminator_gamma",
-    "fake_score_lr", "fake_score_weight_norm", "gamma", "grad_clip_value", "gradient", "guidance", "kernels",
-    "lambda_adv", "lambda_d", "lambda_fake_score", "lambda_sid", "level_distribution", "logvar", "network", "noise",
-    "num_steps", "score_weight", "sigma_data", "step_levels", "t_max", "time_beta", "weight_norm",
-})  # fmt: skip
+#: Official Adam's β₁ and β₂.
+_BETAS = (0.0, 0.999)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -349,46 +341,46 @@ class Recipe(TrainingSettings):
         options: Settings that only the method has, see :class:`sida.methods.Method`.
     """
 
-    fake_score_lr: Positive | None = None
-    betas: tuple[Beta, Beta] | None = None
-    generator_betas: tuple[Beta, Beta] | None = None
+    fake_score_lr: Positive | None = setting(None, some_methods=True, always=True)
+    betas: tuple[Beta, Beta] | None = setting(None, official=_BETAS, recorded=_BETAS, always=True)
+    generator_betas: tuple[Beta, Beta] | None = setting(None)
     eps: Positive | None = None
-    t_max: Annotated[float, Range(above=0, most=1000)] = 800.0
-    init_sigma: InitSigma | None = None
-    num_steps: Count = 1
-    noise: StepNoise = "fresh"
-    gradient: Literal["last", "all"] = "last"
-    step_levels: StepLevels = "sigma"
-    level_distribution: LevelDistribution | None = None
-    time_beta: tuple[Positive, Positive, NotNegative] = (1.0, 1.0, 0.0)
-    score_weight: ScoreWeight = "error"
-    P_mean: Finite | None = None
-    P_std: Positive | None = None
-    lambda_sid: NotNegative = 100.0
-    lambda_adv: NotNegative = 0.01
-    lambda_d: NotNegative | None = None
-    lambda_fake_score: NotNegative = 1.0
-    warmup_kimg: NotNegative | None = None
-    adversarial_kimg: NotNegative = 200.0
+    t_max: Annotated[float, Range(above=0, most=1000)] = setting(800.0, some_methods=True, always=True)
+    init_sigma: InitSigma | None = setting(None, recorded=2.5, always=True)
+    num_steps: Count = setting(1, some_methods=True)
+    noise: StepNoise = setting("fresh", some_methods=True)
+    gradient: Literal["last", "all"] = setting("last", some_methods=True)
+    step_levels: StepLevels = setting("sigma", some_methods=True)
+    level_distribution: LevelDistribution | None = setting(None, some_methods=True)
+    time_beta: tuple[Positive, Positive, NotNegative] = setting((1.0, 1.0, 0.0), some_methods=True)
+    score_weight: ScoreWeight = setting("error", some_methods=True)
+    P_mean: Finite | None = setting(None, some_methods=True, official=TeacherTraining.P_mean, always=True)
+    P_std: Positive | None = setting(None, some_methods=True, official=TeacherTraining.P_std, always=True)
+    lambda_sid: NotNegative = setting(100.0, some_methods=True, always=True)
+    lambda_adv: NotNegative = setting(0.01, some_methods=True, always=True)
+    lambda_d: NotNegative | None = setting(None, some_methods=True, official=1.0, always=True)
+    lambda_fake_score: NotNegative = setting(1.0, some_methods=True, always=True)
+    warmup_kimg: NotNegative | None = setting(None, official=0.0, always=True)
+    adversarial_kimg: NotNegative = setting(200.0, some_methods=True, always=True)
     ema_half_life_kimg: Positive | None = None
-    grad_clip_value: NotNegative | None = None
+    grad_clip_value: NotNegative | None = setting(None, some_methods=True, official=0.0, always=True)
     dropout: Fraction | None = None
-    gamma: Gamma = "edm"
-    discriminator_gamma: Gamma | None = None
-    adversarial_pool: Pool = "batch"
-    weight_norm: WeightNorm | None = None
-    fake_score_weight_norm: WeightNorm | None = None
-    logvar: bool | None = None
-    guidance: NotNegative = 1.0
+    gamma: Gamma = setting("edm", some_methods=True, always=True)
+    discriminator_gamma: Gamma | None = setting(None, some_methods=True)
+    adversarial_pool: Pool = setting("batch", some_methods=True, always=True)
+    weight_norm: WeightNorm | None = setting(None, some_methods=True, always=True)
+    fake_score_weight_norm: WeightNorm | None = setting(None, some_methods=True, always=True)
+    logvar: bool | None = setting(None, some_methods=True, official=False, always=True)
+    guidance: NotNegative = setting(1.0, some_methods=True)
     max_nan_share: Fraction = 0.1
     evaluation: Annotated[dict[str, Any], CheckedAs(RecipeEvaluation)] | None = None
     fp16: bool | None = None
-    half: Literal["float16", "bfloat16"] = "float16"
-    kernels: Literal["torch", "fused"] = "torch"
-    cuda_graphs: bool = True
-    network: Annotated[dict[str, Any], CheckedAs(NetworkConfig)] | None = None
-    network_options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    half: Literal["float16", "bfloat16"] = setting("float16")
+    kernels: Literal["torch", "fused"] = setting("torch", some_methods=True)
+    cuda_graphs: bool = setting(True, decides=False)
+    network: Annotated[dict[str, Any], CheckedAs(NetworkConfig)] | None = setting(None, some_methods=True)
+    network_options: dict[str, Any] = setting(factory=dict)
+    options: dict[str, Any] = setting(factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -422,9 +414,9 @@ class StudentConfig(Recipe, RunConfig):
 
     method: str
     teacher: str | None = None
-    init: str | None = None
-    guide: str | None = None
-    alpha: Finite | None = None
+    init: str | None = setting(None)
+    guide: str | None = setting(None)
+    alpha: Finite | None = setting(None, some_methods=True, official=1.0, always=True)
     evaluation: Annotated[dict[str, Any], CheckedAs(EvaluationSettings)] | None = None
 
     def __post_init__(self) -> None:
@@ -435,6 +427,15 @@ class StudentConfig(Recipe, RunConfig):
         if self.half == "bfloat16" and (self.fp16 is False or not self.device.startswith("cuda")):
             fault = "says which half precision, and there is none without fp16 on device 'cuda'"
             raise SettingError("half", fault, "set fp16 to true there, or remove it")
+
+
+#: Settings that only some methods read (:attr:`sida.methods.Method.settings`); every method reads the other settings.
+METHOD_SETTINGS = frozenset(name for name, role in roles(StudentConfig).items() if role.some_methods)
+#: Settings that do not decide the result of a training.
+EXCLUDED_FROM_DIGEST = frozenset(name for name, role in roles(StudentConfig).items() if not role.decides)
+#: Official values of methods that have none of their own. Some are of settings that a method does not read, which
+#: digests hold nevertheless.
+OFFICIAL = {name: role.official for name, role in roles(StudentConfig).items() if role.official is not None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from sida.config.families import DECODERS
+from sida.config.roles import decisive, setting
 from sida.config.settings import Count, Finite, NotNegative, OneOf, Positive, Range, Settings, from_mapping
 from sida.errors import SettingError, UserError
 from sida.files.text_files import number_in
@@ -36,11 +37,6 @@ InitSigma = Positive | Literal["infinite"]
 StepNoise = Literal["fresh", "fixed"]
 #: Whether the levels of steps fall in equal parts of σ or of a flow's time t = σ / (1 + σ).
 StepLevels = Literal["sigma", "time"]
-#: Settings that are younger than the first recorded samplers, whose records hold them only where they are not default.
-_YOUNGER = (
-    "kernels", "noise", "step_levels", "method", "last_step", "guidance_channels", "guidance_min", "guidance_max",
-    "decoder",
-)  # fmt: skip
 #: Methods of ``flow``: evaluations of a step.
 FLOW_METHODS = {"euler": 1, "heun": 2, "euler_maruyama": 1}
 
@@ -80,8 +76,8 @@ class Sampler(Settings):
     kind: Annotated[str, OneOf(SAMPLER_KINDS.keys)]
     init_sigma: InitSigma = 2.5
     num_steps: Count | None = None
-    noise: StepNoise = "fresh"
-    step_levels: StepLevels = "sigma"
+    noise: StepNoise = setting("fresh")
+    step_levels: StepLevels = setting("sigma")
     sigma_min: Positive = 0.002
     sigma_max: Positive = 80.0
     rho: Annotated[float, Range(least=0.1, most=1000)] = 7.0
@@ -89,15 +85,15 @@ class Sampler(Settings):
     S_min: NotNegative = 0.0
     S_max: float = math.inf
     S_noise: Positive = 1.0
-    method: Literal["euler", "heun", "euler_maruyama"] = "heun"
-    last_step: Annotated[float, Range(above=0, below=1)] = 0.04
+    method: Literal["euler", "heun", "euler_maruyama"] = setting("heun")
+    last_step: Annotated[float, Range(above=0, below=1)] = setting(0.04)
     guidance: Finite = 1.0
-    guidance_channels: Count | None = None
-    guidance_min: NotNegative = 0.0
-    guidance_max: float = math.inf
+    guidance_channels: Count | None = setting(None)
+    guidance_min: NotNegative = setting(0.0)
+    guidance_max: float = setting(math.inf)
     dtype: Literal["float32", "float64"] | None = None
-    kernels: Literal["torch", "fused"] = "torch"
-    decoder: Annotated[str, OneOf(DECODERS.keys)] | None = None
+    kernels: Literal["torch", "fused"] = setting("torch")
+    decoder: Annotated[str, OneOf(DECODERS.keys)] | None = setting(None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -139,9 +135,7 @@ class Sampler(Settings):
 
     def facts(self) -> dict[str, Any]:
         """The settings that decide the images, as JSON values for records; the youngest where they are not default."""
-        facts = {key: value for key, value in dataclasses.asdict(self).items() if value != math.inf}
-        defaults = {field.name: field.default for field in dataclasses.fields(self) if field.name in _YOUNGER}
-        return {key: value for key, value in facts.items() if defaults.get(key, ...) != value}
+        return {name: value for name, value in decisive(self).items() if value != math.inf}
 
     @property
     def of_steps(self) -> dict[str, Any]:

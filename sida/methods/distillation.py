@@ -23,6 +23,7 @@ import torch
 from sida.config.families import NULL_LABEL
 from sida.config.lookup import code_sha256, is_ours, load_object
 from sida.config.recipe import EvaluationSettings, ResolvedConfig, StudentConfig
+from sida.config.roles import decisive, roles
 from sida.config.samplers import INFINITE, Sampler
 from sida.config.settings import from_mapping
 from sida.data import Dataset
@@ -30,7 +31,7 @@ from sida.data.dataset import read_sketch
 from sida.errors import UserError
 from sida.files.atomic import by_content, sha256_file
 from sida.methods.method import Parts
-from sida.methods.registry import DEFAULTS, METHODS, DistillConfig, checked_method, find_method, resolve_recipe
+from sida.methods.registry import METHODS, DistillConfig, checked_method, find_method, resolve_recipe
 from sida.networks import adjusted, architecture, family_of
 from sida.networks.file import load_network, read_metadata
 from sida.networks.precond import checkpoint_blocks, no_noise_level
@@ -41,10 +42,10 @@ from sida.training.batches import StepBatches
 from sida.training.iteration import StudentTrainer
 from sida.training.loop import Run
 from sida.training.processes import Interruption, Ranks
-from sida.training.run import check_shapes, class_source, decisive_settings, new_network, run_digest
+from sida.training.run import check_shapes, class_source, new_network, run_digest
 
-#: Values that digests record for settings that a method does not read, and for two that are gone.
-RECORDED = {"init_sigma": 2.5, "betas": DEFAULTS["betas"], "real_source": "data", "compile": False}
+#: Settings that are gone, with the values that digests go on recording.
+_GONE = {"real_source": "data", "compile": False}
 
 
 def student_digest(
@@ -70,9 +71,9 @@ def student_digest(
         UserError: The monitor of the evaluation does not exist, its protocol or data cannot be read, or a custom method
             or network class is not allowed.
     """
-    recorded = getattr(find_method(config.method, f"{where}.method").options, "recorded", dict)
-    settings = decisive_settings(config)
-    if options := recorded(config.options):
+    options_recorded = getattr(find_method(config.method, f"{where}.method").options, "recorded", dict)
+    settings = decisive(config)
+    if options := options_recorded(config.options):
         settings["options"] = options
     for path in ("teacher", "init", "guide"):
         if settings.get(path) != NULL_LABEL:
@@ -80,7 +81,8 @@ def student_digest(
     if settings.get("evaluation") is not None:
         settings["evaluation"] = evaluation_facts(settings["evaluation"], config.dataset, f"{where}.evaluation")
     own = METHODS[config.method].official.get("edm", {}) if config.method in METHODS else {}
-    settings |= {name: own.get(name, value) for name, value in RECORDED.items() if settings.get(name) is None}
+    recorded = {name: role.recorded for name, role in roles(type(config)).items() if role.recorded is not None} | _GONE
+    settings |= {name: own.get(name, value) for name, value in recorded.items() if settings.get(name) is None}
     if config.method not in METHODS:
         source = code_sha256(*load_object(config.method, f"{where}.method", "method"))
         settings["method"] = {"name": config.method, "source_sha256": source}

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from sida import networks
 from sida.config.lookup import Registry
-from sida.config.recipe import WEIGHT_NORMS, ResolvedConfig, StudentConfig
+from sida.config.recipe import OFFICIAL, WEIGHT_NORMS, ResolvedConfig, StudentConfig
 from sida.config.settings import OneOf
 from sida.errors import SettingError, settings_in
 from sida.methods.consistency import CD, ECT, INSTANCE
@@ -20,13 +20,8 @@ from sida.methods.gdd import GDD, GDD_I
 from sida.methods.meanflow import MEANFLOW
 from sida.methods.method import Method
 from sida.methods.realuid import REALSID, REALUID
-from sida.methods.sid import SID, SID2A, SIDA, UNI_INSTRUCT, SiDALoss, SiDLoss
+from sida.methods.sid import SID, SID2A, SIDA, UNI_INSTRUCT
 
-#: Official values that a method leaves out. Some are of settings that it does not read: digests record them.
-DEFAULTS: dict[str, Any] = {
-    "betas": (0.0, 0.999), "P_mean": SiDLoss.P_mean, "P_std": SiDLoss.P_std, "alpha": SiDALoss.alpha,
-    "lambda_d": SiDALoss.lambda_d, "grad_clip_value": 0.0, "warmup_kimg": 0.0, "logvar": False,
-}  # fmt: skip
 #: In the order in which help and documents list them.
 _ALL = (
     SID, SIDA, SID2A, GDD, GDD_I, INSTANCE,
@@ -91,7 +86,7 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
     head = family.has_variance_head(network)
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(StudentConfig)}
     given = {name: value for name, value in fields.items() if value is not None}
-    values = {**fields, **DEFAULTS, **method.settings_of(family, teacher)}
+    values = {**fields, **OFFICIAL, **method.settings_of(family, teacher)}
     values["logvar"] = head and values["logvar"]
     # Only a GPU computes in float16; on a CPU the flag of a network has no effect.
     values["fp16"] = config.device.startswith("cuda") and bool(kwargs.get("use_fp16", family.fp16))

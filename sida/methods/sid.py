@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any, Literal
 
 from sida import training
-from sida.config.recipe import WEIGHT_NORMS, Gamma, Pool, Recipe, TeacherTraining
+from sida.config.recipe import OFFICIAL, WEIGHT_NORMS, Gamma, Pool, Recipe, TeacherTraining
 from sida.config.settings import Settings
 from sida.errors import SettingError
 from sida.late import Tensor, torch
@@ -133,10 +133,10 @@ class SiDALoss(SiDLoss):
     #: Whether the generator's scalar leaves out samples with a NaN in their logits.
     drops_logits = False
 
-    alpha: float = 1.0
+    alpha: float = OFFICIAL["alpha"]
     pool: Pool = Recipe.adversarial_pool
     lambda_adv: float = Recipe.lambda_adv
-    lambda_d: float = 1.0
+    lambda_d: float = OFFICIAL["lambda_d"]
     discriminator_gamma: Gamma | None = None
 
     def weights(self, pixels: int) -> dict[str, float]:

@@ -6,7 +6,6 @@ The folder has a lock, states, snapshots, logs and the network.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import re
@@ -19,7 +18,8 @@ import torch
 
 from sida.config.families import check_images, check_latents
 from sida.config.lookup import code_sha256, load_object
-from sida.config.recipe import EXCLUDED_FROM_DIGEST, RunConfig, TeacherConfig
+from sida.config.recipe import TeacherConfig
+from sida.config.roles import decisive
 from sida.config.settings import names_object
 from sida.data import Dataset
 from sida.errors import UserError, say, settings_in
@@ -40,15 +40,6 @@ KEPT_STATES = 2
 BEST = "best/"
 T = TypeVar("T")
 _NAME = re.compile(r"state-(\d{6}|[1-9]\d{6,})\.json", re.ASCII)
-
-
-#: Settings that are younger than the first recorded digests, which a digest holds only where they differ from their
-#: default. The name of a new setting belongs here.
-YOUNGER = {
-    "data_order", "discriminator_gamma", "generator_betas", "gradient", "guidance", "guide", "half", "init", "kernels",
-    "level_distribution", "loss", "lr_rampup_kimg", "lr_ref_batches", "network", "network_options", "noise",
-    "num_steps", "options", "power_ema", "score_weight", "step_levels", "time_beta",
-}  # fmt: skip
 
 
 def check_shapes(net: torch.nn.Module, dataset: Dataset, where: str) -> None:
@@ -90,23 +81,13 @@ def run_digest(kind: str, settings: Mapping[str, Any], dataset_sha256: str, pare
 
     Args:
         kind: ``"teacher"`` or ``"student"``.
-        settings: Settings that decide the result, see :func:`decisive_settings`.
+        settings: Settings that decide the result, see :func:`sida.config.roles.decisive`.
         dataset_sha256: Digest of the data.
         parents: SHA-256 of the networks from which a student starts.
     """
     dataset = {key: value for key, value in settings["dataset"].items() if key not in ("path", "cache")}
     plain = {**settings, "dataset": dataset}
     return sha256_json({"kind": kind, "settings": plain, "dataset": dataset_sha256, "parents": dict(parents)})
-
-
-def decisive_settings(config: RunConfig) -> dict[str, Any]:
-    """Returns the settings of a run that decide its result, by name."""
-    settings = dataclasses.asdict(config)
-    for field in dataclasses.fields(config):
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        if field.name in EXCLUDED_FROM_DIGEST or (field.name in YOUNGER and settings[field.name] == default):
-            del settings[field.name]
-    return settings
 
 
 def class_source(network: Mapping[str, Any], where: str) -> dict[str, str | None]:
@@ -126,7 +107,7 @@ def teacher_digest(config: TeacherConfig, dataset_sha256: str, where: str = "spe
     Raises:
         UserError: The network has a custom class that is not allowed.
     """
-    settings = decisive_settings(config)
+    settings = decisive(config)
     if config.batch_gpu is None:
         # As in the digests of stored teachers; those of students always have it.
         del settings["batch_gpu"]

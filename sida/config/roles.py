@@ -1,0 +1,77 @@
+"""Roles of settings: methods that read one, official value, place in digests.
+
+A role is metadata of the setting's field, so that a new setting is one field with its description. Lists of settings
+are computed from the roles.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+_KEY = "role"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Role:
+    """Role of a setting.
+
+    Attributes:
+        some_methods: Whether only some methods read it (:attr:`sida.methods.Method.settings`).
+        official: Value of a method that has no official value of its own; None: none.
+        recorded: Value that digests hold of a method that does not read it; None: they hold the setting's value.
+        decides: Whether it can change the result; digests leave out the others.
+        always: Whether a digest always holds it, as the first recorded digests do. Digests hold a younger setting only
+            where it differs from its default, so that it changes no digest that is recorded.
+    """
+
+    some_methods: bool = False
+    official: Any = None
+    recorded: Any = None
+    decides: bool = True
+    always: bool = False
+
+
+#: Role of a field that is written without one: the settings of the first recorded digests.
+_PLAIN = Role(always=True)
+
+
+def setting(default: Any = None, *, factory: Callable[[], Any] | None = None, **role: Any) -> Any:
+    """A field of a class of settings with a role.
+
+    Args:
+        default: Its default.
+        factory: Makes the default of a setting that can be changed in place.
+        **role: Values of :class:`Role` that differ from their defaults.
+    """
+    metadata = {_KEY: Role(**role)}
+    if factory is not None:
+        return dataclasses.field(default_factory=factory, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@functools.cache
+def roles(cls: type) -> dict[str, Role]:
+    """Roles of a class's settings by name; a class that narrows the type of a base's setting keeps its role."""
+    stated: dict[str, Role] = {}
+    for base in reversed(cls.__mro__):
+        for field in getattr(base, "__dataclass_fields__", {}).values():
+            if _KEY in field.metadata:
+                stated[field.name] = field.metadata[_KEY]
+    return {field.name: stated.get(field.name, _PLAIN) for field in dataclasses.fields(cls)}
+
+
+def decisive(settings: Any) -> dict[str, Any]:
+    """Values of settings by name as a digest or record holds them: without those that decide nothing, and younger ones
+    only where they differ from their default.
+
+    Args:
+        settings: An instance of a class of settings; its values are copied.
+    """
+    values = dataclasses.asdict(settings)
+    for field in dataclasses.fields(settings):
+        role = roles(type(settings))[field.name]
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if not role.decides or (not role.always and values[field.name] == default):
+            del values[field.name]
+    return values
