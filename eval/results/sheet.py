@@ -217,15 +217,8 @@ def _hidden(character: str) -> bool:
 
 
 def official_saw(name: str) -> Saw | None:
-    """Networks that a method of this package meets; None if it says nothing.
-
-    A method that takes over the words of another (``dataclasses.replace``) with another loss or trainer says nothing.
-    """
-    if name not in METHODS:
-        return None
-    method = METHODS[name]
-    first = next(other for other in METHODS.values() if other.saw is method.saw)
-    return method.saw if (first.loss, first.trainer) == (method.loss, method.trainer) else None
+    """Networks that a method of this package is exposed to; None if unknown."""
+    return METHODS[name].exposure if name in METHODS else None
 
 
 def seen_by(measured: Measurement, row: SheetRow | None) -> Saw | None:

@@ -220,5 +220,9 @@ GDD = Method(
     official=GDD_OFFICIAL,
 )
 GDD_I = dataclasses.replace(
-    GDD, name="gdd-i", title="GDD-I (D2O-F)", about="the same with most of the generator's convolutions frozen"
+    GDD,
+    name="gdd-i",
+    title="GDD-I (D2O-F)",
+    about="the same with most of the generator's convolutions frozen",
+    saw=GDD.exposure,
 )

@@ -211,12 +211,11 @@ STEPS = ("num_steps", "noise", "gradient", "step_levels")
 SCORE_TRAINING = ("fake_score_lr", "guidance", "kernels", "weight_norm", *STEPS)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Saw:
-    """Networks that a generator met before it was measured: a number on such a network is no neutral number.
+    """Networks that a generator was exposed to before it was measured: its values on such a network are not neutral.
 
-    Each is a key of :data:`sida.config.feature_networks.LABELS`, a variant of one (``vgg16_bn``), or ``other``. Two
-    declarations are never equal, so that one that a method inherits (``dataclasses.replace``) is not its own.
+    Each is a key of :data:`sida.config.feature_networks.LABELS`, a variant of one (``vgg16_bn``), or ``other``.
 
     Attributes:
         loss: Networks whose gradients trained the generator: a discriminator on its features, LPIPS, a distance.
@@ -248,7 +247,9 @@ class Saw:
 class Method:
     """A method that distils a teacher into a one-step generator.
 
-    ``dataclasses.replace(SID, name="mine", loss=MyLoss)`` differs from SiD only in its loss.
+    ``dataclasses.replace(SID, name="mine", loss=MyLoss, saw=Saw())`` differs from SiD in its loss, which no feature
+    network judges. Each method states ``saw`` itself: ``dataclasses.replace`` without it raises an error, since another
+    loss or trainer may have other judges.
 
     Attributes:
         name: Name in sheets and specs.
@@ -272,8 +273,9 @@ class Method:
             these options; ``met(resolution)`` names the networks whose gradients train the generator.
         trainer: Makes the trainer from the parts: networks with their optimizers, losses and order. None makes
             :class:`sida.methods.Distiller` with teacher, fake score and generator.
-        saw: Networks that its official training meets besides its own: judges of the generator, and the network whose
-            metric chose the released files. None is unknown; ``Saw()`` is none.
+        saw: Argument that becomes :attr:`exposure`.
+        exposure: Networks that its official training is exposed to besides its own: judges of the generator, and the
+            network whose metric chose the released files. None is unknown; ``Saw()`` is none.
     """
 
     name: str
@@ -288,7 +290,11 @@ class Method:
     passes: Passes = Passes()
     options: type = Settings
     trainer: Callable[[Parts], training.StudentTrainer] | None = None
-    saw: Saw | None = None
+    saw: dataclasses.InitVar[Saw | None]
+    exposure: Saw | None = dataclasses.field(init=False)
+
+    def __post_init__(self, saw: Saw | None) -> None:
+        object.__setattr__(self, "exposure", saw)
 
     @property
     def has_judges(self) -> bool:

@@ -73,7 +73,7 @@ def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
     sources = {
         "own_package/__init__.py": "from own_package.inner.core import MINE\n",
         "own_package/inner/core.py": "import dataclasses\nfrom sida.methods import SID\n\n"
-        "MINE = dataclasses.replace(SID, name='mine')\n",
+        "MINE = dataclasses.replace(SID, name='mine', saw=None)\n",
         "own_monitor.py": "from own_factory import make\n",
         "own_factory.py": "from tests.training.toy import make_monitor\n\n\ndef make(**kwargs):\n"
         "    return make_monitor(**kwargs)\n",
@@ -99,7 +99,7 @@ def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
     assert [*changed.values()] == [*[{"student"}] * 4, {"teacher"}, set()]
 
 
-OWN = dataclasses.replace(FD_LOSS, name="own")
+OWN = dataclasses.replace(FD_LOSS, name="own", saw=FD_LOSS.exposure)
 
 
 @pytest.mark.parametrize("method", ["fd-loss", f"{__name__}:OWN"])

@@ -213,18 +213,18 @@ def test_a_setting_that_options_read_is_taken():
 
 
 def test_a_custom_method_with_networks_of_its_own_names_what_it_reads():
-    adversarial = dataclasses.replace(SID, name="own", loss=SiDALoss)
+    adversarial = dataclasses.replace(SID, name="own", loss=SiDALoss, saw=None)
     more = {"lambda_adv", "lambda_d", "adversarial_pool", "adversarial_kimg", "discriminator_gamma"}
     assert adversarial.settings - SID.settings == more
-    own = dataclasses.replace(SID, name="own", loss=None, reads=(), trainer=lambda parts: None)
+    own = dataclasses.replace(SID, name="own", loss=None, reads=(), trainer=lambda parts: None, saw=None)
     config = config_for("t", "sid", gamma="snr")
     with pytest.raises(ValueError, match="gamma: method 'own' does not read gamma; remove it"):
         own.check(config)
-    dataclasses.replace(own, reads=("gamma",)).check(config)
-    dataclasses.replace(own, loss=SiDLoss).check(config)
+    dataclasses.replace(own, reads=("gamma",), saw=None).check(config)
+    dataclasses.replace(own, loss=SiDLoss, saw=None).check(config)
 
 
-FEW = dataclasses.replace(SID, name="few", official={"edm": {}, "edm2": {}})
+FEW = dataclasses.replace(SID, name="few", official={"edm": {}, "edm2": {}}, saw=None)
 
 
 def test_official_values_of_ones_own_may_be_few_where_the_recipe_has_the_rest():

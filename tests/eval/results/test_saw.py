@@ -168,9 +168,11 @@ def test_a_method_says_it_for_its_rows(monkeypatch, tmp_path):
         assert "0.700" not in bold(table(tmp_path, SheetRow("met", "Met", "sida", saw=saw)))
     for name, method in METHODS.items():
         assert official_saw(name) is not None, name
-        assert all(network_of(network) for network in method.saw.loss)
-    # Words that another method was given say nothing about another loss.
-    derived = dataclasses.replace(METHODS["dmd"], name="derived", loss=METHODS["sid"].loss)
+        assert all(network_of(network) for network in method.exposure.loss)
+    # A method with another loss has no networks of the method that it derives from.
+    with pytest.raises(ValueError, match="saw"):
+        dataclasses.replace(METHODS["dmd"], name="derived", loss=METHODS["sid"].loss)
+    derived = dataclasses.replace(METHODS["dmd"], name="derived", loss=METHODS["sid"].loss, saw=None)
     monkeypatch.setitem(METHODS, "derived", derived)
     assert SheetRow("met", "Met", "derived").seen is None
     assert "0.700" not in bold(table(tmp_path, SheetRow("met", "Met", "derived")))
