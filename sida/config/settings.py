@@ -153,8 +153,12 @@ class Settings:
     """
 
     def __post_init__(self) -> None:
-        for key, hint in type_hints(type(self)).items():  # type: ignore[arg-type]
-            object.__setattr__(self, key, _convert(getattr(self, key), hint, key))
+        for field in _fields(type(self)).values():
+            value = getattr(self, field.name)
+            # Most settings have their default, which is converted once for the class.
+            converted = field.converted if value is field.default else field.convert(value, field.name)
+            if converted is not value:
+                object.__setattr__(self, field.name, converted)
 
 
 @functools.cache
@@ -178,19 +182,17 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
     """
     if not isinstance(mapping, Mapping):
         raise SettingError(where.removesuffix(":"), f"must be a mapping of settings, got {_show(mapping)}")
-    fields = {field.name.rstrip("_"): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = type_hints(cls)  # type: ignore[arg-type]
+    fields = _fields(cls)
     values: dict[str, Any] = {}
     # The constructor of settings converts them.
     constructed = issubclass(cls, Settings)
     for key, value in mapping.items():
         if key not in fields:
             raise SettingError(inside(where, key), f"unknown key{suggestion(str(key), fields)}")
-        name = fields[key].name
-        values[name] = value if constructed else _convert(value, hints[name], inside(where, key))
-    for key, field in fields.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and field.name not in values:
+        field = fields[key]
+        values[field.name] = value if constructed else field.convert(value, inside(where, key))
+    for key in _required(cls):
+        if fields[key].name not in values:
             raise SettingError(inside(where, key), MISSING, "add it")
     with settings_in(where):
         return cls(**values)
@@ -244,76 +246,177 @@ def _show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _variant(value: Any, base: type, variants: Variants, where: str) -> Any:
-    """Builds the dataclass that a key of the mapping selects."""
-    key = variants.key
-    if isinstance(value, base) or not isinstance(value, Mapping):
-        return _convert(value, base, where)
-    if key not in value:
-        raise SettingError(inside(where, key), MISSING, "add it")
-    place = inside(where, key)
-    try:
-        cls = variants.pick(str(value[key]), place)
-    except UserError as error:
-        if error.place != place:
-            raise
-        # The settings around this one put their place before it.
-        raise SettingError(place, error.fault, error.remedy) from None
-    return from_mapping(cls, value, where)
+#: Converts a value to a type; the text is the place named in errors.
+_Converter = Callable[[Any, str], Any]
+_NAMES = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
 
 
-def _convert(value: Any, hint: Any, where: str) -> Any:
-    """Checks ``value`` against a type hint (scalars, unions, tuples, mappings) and returns it in that type."""
+@dataclasses.dataclass(frozen=True)
+class _Field:
+    """A field of a class of settings, with its compiled type.
+
+    Attributes:
+        name: Name of the attribute.
+        convert: Checks a value and returns it in the field's type.
+        required: Whether a mapping must give it.
+        default: Its default; a new object, which no value is, without one.
+        converted: Its default in the field's type.
+    """
+
+    name: str
+    convert: _Converter
+    required: bool
+    default: Any
+    converted: Any
+
+
+@functools.cache
+def _fields(cls: type) -> dict[str, _Field]:
+    """Compiled fields of a class by their keys in mappings."""
+    compiled = {}
+    for field in dataclasses.fields(cls):
+        convert, default = _converter(type_hints(cls)[field.name]), field.default
+        required = default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        try:
+            converted = convert(default, field.name)
+        except UserError:
+            # No default, or the one of a base class whose type this class narrows.
+            default = converted = object()
+        compiled[field.name.rstrip("_")] = _Field(field.name, convert, required, default, converted)
+    return compiled
+
+
+@functools.cache
+def _required(cls: type) -> list[str]:
+    """Keys that a mapping must give."""
+    return [key for key, field in _fields(cls).items() if field.required]
+
+
+def _converter(hint: Any) -> _Converter:
+    """Compiles a type hint (scalars, unions, tuples, mappings, dataclasses) once for all values of a field."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
-        return value
+        return lambda value, where: value
     if origin is Annotated:
-        if isinstance(args[1], Variants):
-            return _variant(value, args[0], args[1], where)
-        converted = _convert(value, args[0], where)
-        for rule in args[1:]:
+        return _annotated(args[0], args[1:])
+    if origin in (typing.Union, types.UnionType):
+        return _union(args)
+    if origin is typing.Literal:
+        return _literal(args)
+    if origin is tuple:
+        return _tuple(args)
+    if origin in (dict, Mapping) or hint in (dict, Mapping):
+        return _mapping(*(args or (Any, Any)))
+    if dataclasses.is_dataclass(hint):
+        cls = typing.cast(type, hint)
+        return lambda value, where: value if isinstance(value, cls) else from_mapping(cls, value, where)
+    return _scalar(hint)
+
+
+def _annotated(base: Any, rules: tuple[Any, ...]) -> _Converter:
+    if isinstance(rules[0], Variants):
+        return _variants(base, rules[0])
+    inner = _converter(base)
+
+    def convert(value: Any, where: str) -> Any:
+        converted = inner(value, where)
+        for rule in rules:
             if isinstance(rule, CheckedAs):
                 from_mapping(rule.cls, converted, where)
             elif (fault := rule.fault(converted)) is not None:
                 raise SettingError(where, f"{fault}, got {_show(value)}")
         return converted
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
+
+    return convert
+
+
+def _variants(base: type, variants: Variants) -> _Converter:
+    """Builds the dataclass that a key of the mapping selects."""
+    key, plain = variants.key, _converter(base)
+
+    def convert(value: Any, where: str) -> Any:
+        if isinstance(value, base) or not isinstance(value, Mapping):
+            return plain(value, where)
+        place = inside(where, key)
+        if key not in value:
+            raise SettingError(place, MISSING, "add it")
+        try:
+            cls = variants.pick(str(value[key]), place)
+        except UserError as error:
+            if error.place != place:
+                raise
+            # The settings around this one put their place before it.
+            raise SettingError(place, error.fault, error.remedy) from None
+        return from_mapping(cls, value, where)
+
+    return convert
+
+
+def _union(args: tuple[Any, ...]) -> _Converter:
+    optional = type(None) in args
+    *others, last = [_converter(option) for option in args if option is not type(None)]
+
+    def convert(value: Any, where: str) -> Any:
+        if value is None and optional:
             return None
-        options = [a for a in args if a is not type(None)]
-        for option in options[:-1]:
+        for option in others:
             try:
-                return _convert(value, option, where)
+                return option(value, where)
             except UserError:
                 continue
-        return _convert(value, options[-1], where)
-    if origin is typing.Literal:
+        # The message is that of the last option.
+        return last(value, where)
+
+    return convert
+
+
+def _literal(args: tuple[Any, ...]) -> _Converter:
+    def convert(value: Any, where: str) -> Any:
         if value not in args:
             raise SettingError(where, f"must be one of {', '.join(map(str, args))}, got {_show(value)}")
         return value
-    if origin is tuple:
+
+    return convert
+
+
+def _tuple(args: tuple[Any, ...]) -> _Converter:
+    endless = len(args) == 2 and args[1] is Ellipsis
+    inner = [_converter(arg) for arg in args if arg is not Ellipsis]
+
+    def convert(value: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise SettingError(where, f"must be a list, got {_show(value)}")
-        inner = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
-        if len(inner) != len(value):
-            raise SettingError(where, f"must have {len(inner)} entries, got {len(value)}")
-        return tuple(_convert(v, h, f"{where}[{i}]") for i, (v, h) in enumerate(zip(value, inner)))
-    if origin in (dict, Mapping) or hint in (dict, Mapping):
+        entries = inner * len(value) if endless else inner
+        if len(entries) != len(value):
+            raise SettingError(where, f"must have {len(entries)} entries, got {len(value)}")
+        return tuple(entry(one, f"{where}[{index}]") for index, (one, entry) in enumerate(zip(value, entries)))
+
+    return convert
+
+
+def _mapping(of_key: Any, of_value: Any) -> _Converter:
+    keys, values = _converter(of_key), _converter(of_value)
+
+    def convert(value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise SettingError(where, f"must be a mapping, got {_show(value)}")
-        of_key, of_value = args or (Any, Any)
-        return {_convert(k, of_key, f"{where}.{k}"): _convert(v, of_value, f"{where}.{k}") for k, v in value.items()}
-    if dataclasses.is_dataclass(hint):
-        if isinstance(value, typing.cast(type, hint)):
-            return value
-        return from_mapping(typing.cast(type, hint), value, where)
-    if hint in (int, float) and isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise SettingError(where, f"must be an integer of at most 64 bits, got one of {value.bit_length()}")
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and isinstance(value, float) and math.isnan(value):
-        raise SettingError(where, f"must be a finite number, got {_show(value)}")
-    if isinstance(hint, type) and (not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)):
-        names = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
-        raise SettingError(where, f"must be {names.get(hint, hint.__name__)}, got {_show(value)}")
-    return value
+        return {keys(key, f"{where}.{key}"): values(one, f"{where}.{key}") for key, one in value.items()}
+
+    return convert
+
+
+def _scalar(hint: Any) -> _Converter:
+    number = hint in (int, float)
+
+    def convert(value: Any, where: str) -> Any:
+        if number and isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise SettingError(where, f"must be an integer of at most 64 bits, got one of {value.bit_length()}")
+        if hint is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if hint is float and isinstance(value, float) and math.isnan(value):
+            raise SettingError(where, f"must be a finite number, got {_show(value)}")
+        if isinstance(hint, type) and (not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)):
+            raise SettingError(where, f"must be {_NAMES.get(hint, hint.__name__)}, got {_show(value)}")
+        return value
+
+    return convert
