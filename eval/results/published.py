@@ -38,18 +38,10 @@ from sida.methods.method import Saw
 
 #: Folder of the numbers and of what is said about them.
 PUBLISHED = ROOT / "results" / "published"
-_OF_DATA = {
-    "CIFAR-10 32x32": "cifar10",
-    "FFHQ 64x64": "ffhq64",
-    "AFHQ-v2 64x64": "afhqv2",
-    "ImageNet 64x64": "imagenet64",
-    "ImageNet 512x512": "imagenet512",
-}
 #: Kinds of printed metrics, whose values have bounds.
 _KINDS = {
     "fid": "frechet", "fd-dinov2": "frechet", "is": "inception_score", "precision": "precision", "recall": "recall",
 }  # fmt: skip
-_TEACHERS = ("VP-EDM", "EDM2")
 #: Columns that are taken as they are, and those that a file may lack.
 _AS_PRINTED = (
     "id", "source", "row_label", "method", "dataset", "nfe", "metric", "std", "notes", "literal",
@@ -91,7 +83,8 @@ class Published:
         data: Whether the training sees real images, ``yes`` or ``no``; empty if not said.
         date: Year, or year and month, of the paper or page; empty if not said.
         address: Place where the number was read.
-        protocol: Protocol of ``config/protocols``; empty if the number was measured under another protocol.
+        protocol: Protocol of ``results/published/protocols.yaml`` (column ``suite_protocol``); empty if the number was
+            measured under another protocol.
         lowest_of: Number of runs of which the number is the lowest value (difference 83); 0 for a mean.
     """
 
@@ -176,6 +169,11 @@ def load_published(folder: Path = PUBLISHED) -> Mapping[str, Published]:
                 number = _published(record)
             except KeyError as error:
                 raise UserError(f"{path}:{line}", f"column {error} is missing") from None
+            except ValueError:
+                raise UserError(f"{path}:{line}: lowest_of", "must be a number of runs, or empty", "fix it") from None
+            if number.protocol and number.protocol not in protocols():
+                fault = f"no protocol '{number.protocol}' in protocols.yaml{suggestion(number.protocol, protocols())}"
+                raise UserError(f"{path}:{line}: suite_protocol", fault)
             if beyond := number.fault:
                 raise UserError(f"{path}:{line}: value of '{number.id}'", *beyond)
             if number.id in numbers:
@@ -197,19 +195,14 @@ def published_number(key: str, where: str) -> Published:
 
 
 def _published(record: Mapping[str, str]) -> Published:
-    own, method = record["measured_by_authors"] == "true", record["method"]
-    teacher = method in _TEACHERS
-    protocol = _OF_DATA.get(f"{record['dataset']} {record['resolution']}", "")
-    if teacher and f"{protocol}-uniform" in protocols():
-        protocol += "-uniform"
     printed: dict[str, Any] = {name: record[name] for name in _AS_PRINTED}
     printed |= {name: record.get(name, "") for name in _ABOUT}
     return Published(
         **printed,
         text=record["value"],
-        own=own,
-        protocol=protocol if teacher or (own and method.startswith("SiD")) else "",
-        lowest_of=3 if teacher and record["metric"] in ("FID", "FD-DINOv2") else 0,
+        own=record["measured_by_authors"] == "true",
+        protocol=record.get("suite_protocol", ""),
+        lowest_of=int(record.get("lowest_of") or 0),
     )
 
 

@@ -274,6 +274,8 @@ def test_faulty_published_files(tmp_path):
     for content, fault in (
         (twice, r"a\.csv:4: id 'table1-vp-edm-is'"),
         (text.replace("row_label", "row", 1), r"a\.csv:2: column 'row_label'"),
+        (text.replace(",cifar10,3", ",cifar11,3", 1), r"a\.csv:\d+: suite_protocol: .*'cifar11'.*'cifar10'"),
+        (text.replace(",cifar10,3", ",cifar10,three", 1), r"a\.csv:\d+: lowest_of: .*fix it"),
     ):
         (tmp_path / "a.csv").write_text(content)
         refused(fault, load_published, tmp_path)
