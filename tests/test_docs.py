@@ -170,7 +170,7 @@ def test_diffs_do_what_they_say(checkout):
         run(["git", "apply", "-"], checkout, addition.diff)
     lines = [line for title, addition in ADDITIONS.items() for line in (title, *addition.commands)]
     output = run([sys.executable, "-c", RUN, *lines], checkout)
-    assert len(ADDITIONS) == 5
+    assert len(ADDITIONS) == 6
     for title, addition in ADDITIONS.items():
         of_title = output.partition(f"== {title}\n")[2].partition("== Add ")[0]
         assert addition.printed in of_title.rpartition(f"== {addition.commands[-1]}\n")[2], title
