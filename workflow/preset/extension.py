@@ -11,8 +11,10 @@ from eval.results.stored import STORED, files_of
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_json, write_text
 from sida.files.text_files import yaml_text
-from workflow.preset import Preset
+from workflow.preset import Preset, load_preset
 from workflow.preset.lock import PresetLock
+from workflow.preset.rows import lineage, recipe_of
+from workflow.preset.stored_rows import taken
 
 
 def stored_results(files: Sequence[Path]) -> Path:
@@ -42,7 +44,7 @@ def write_extension(
     """
     if not (stored / STORED).is_file():
         raise UserError("--extend", f"{stored / STORED} is missing", "a study is extended from its stored results")
-    base = Preset.load(*files)
+    base = load_preset(*files)
     added = read_runs(sheet) if sheet else []
     for run in added:
         if run.run.lower() in {name.lower() for name in base.runs}:
@@ -58,11 +60,11 @@ def write_extension(
         path = folder / "preset.yaml"
         changes = {"preset": name, "runs": os.fspath(folder / "runs.json"), "stored": own}
         write_text(path, yaml_text(changes))
-        preset = Preset.load(*files, path)
+        preset = load_preset(*files, path)
         if added and (table := _grown_table(base, preset, added)):
             # A layout beside the preset takes precedence over the study's of the same name.
             write_text(folder / "tables" / f"{table[0]}.yaml", yaml_text(table[1]))
-        here = [run for run in preset.runs if run not in preset.taken]
+        here = [run for run in preset.runs if run not in taken(preset)]
         if added:
             # Rows of the study that are not stored wait; parents of added rows run nevertheless.
             own |= {"added": " ".join(run.run for run in added), "sheet": base.sheet}
@@ -112,7 +114,7 @@ def _apart(family: str) -> dict[str, Any]:
 
 def _trained_on(preset: Preset, run: SheetRow) -> tuple[str, float]:
     """Data set of a row, and thousands of images of its training and of those that it starts from."""
-    kimg = sum(float(preset.recipe(preset.runs[name]).get("total_kimg") or 0) for name in preset.lineage(run.run))
+    kimg = sum(float(recipe_of(preset, preset.runs[name]).get("total_kimg") or 0) for name in lineage(preset, run.run))
     return run.dataset or preset.settings.dataset, kimg
 
 
@@ -126,8 +128,8 @@ def _take(stored: Path, preset: Preset, copy: bool) -> None:
         preset: The extension.
         copy: Whether files that are missing, or of other settings, are copied.
     """
-    rows = [preset.runs[run] for run in preset.taken]
-    kept = {"students": preset.taken, "teachers": {name for row in rows for name in (row.teacher, row.guide)}}
+    rows = [preset.runs[run] for run in taken(preset)]
+    kept = {"students": taken(preset), "teachers": {name for row in rows for name in (row.teacher, row.guide)}}
     for name, content in files_of(stored, preset.runs):
         path, (kind, of, _) = Path(preset.results, name), name.split("/", 2)
         same = path.is_file() and path.read_bytes() == content

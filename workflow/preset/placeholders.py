@@ -31,7 +31,20 @@ from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping
 from sida.errors import UserError, inside, located, settings_in, suggestion
 from sida.methods.registry import DistillConfig, checked_method, resolve_recipe
-from workflow.preset import Preset
+from workflow.preset import Preset, load_preset
+from workflow.preset.products import layout_needs
+from workflow.preset.rows import (
+    alike_key,
+    architecture,
+    architecture_of,
+    dataset_of,
+    protocol_of,
+    protocol_path,
+    recipe_of,
+    sampler_of,
+    seed_of,
+)
+from workflow.preset.trainings import teacher_training, training
 
 
 def check_trainings(preset: Preset) -> None:
@@ -40,28 +53,28 @@ def check_trainings(preset: Preset) -> None:
     Raises:
         UserError: The first fault that a training would report.
     """
-    for name in preset.trained_teachers():
+    for name in preset.trained_teachers:
         where = f"{preset.source}: teachers.{name}"
-        spec = preset.teacher_training(name).spec
+        spec = teacher_training(preset, name).spec
         from_mapping(TeacherConfig, spec, where)
         _check_shapes(spec["network"], spec["dataset"], f"{where}.network.kwargs")
     seen = set[tuple[Any, ...]]()
-    for run in preset.students():
-        if (alike := preset.alike(run)) not in seen:
+    for run in preset.students:
+        if (alike := alike_key(run)) not in seen:
             seen.add(alike)
             _check_student(preset, run)
 
 
 def _check_student(preset: Preset, run: SheetRow) -> None:
     where, row = f"{preset.source}: recipes.{run.recipe}", f"{preset.sheet}: run '{run.run}':"
-    spec = preset.training(run.run).spec
+    spec = training(preset, run.run).spec
     try:
         config = from_mapping(DistillConfig, spec, where)
         checked_method(config, where)
     except UserError as error:
         key = error.place.removeprefix(f"{where}.")
         raise UserError(inside(row if key in _OF_A_ROW else where, key), error.fault, error.remedy) from None
-    network = preset.architecture_of(run)
+    network = architecture_of(preset, run)
     if network:
         if config.weight_norm or config.fake_score_weight_norm or config.logvar:
             # The check needs torch, whose import takes seconds; few recipes have such settings.
@@ -106,10 +119,10 @@ def check_preset(preset: Preset) -> None:
         UserError: The first fault, with its file and key.
     """
     registry = load_registry()
-    for path, run in {preset.protocol_of(run): run for run in preset.runs.values()}.items():
-        _check_protocol(path, preset.protocol(run), registry)
+    for path, run in {protocol_path(preset, run): run for run in preset.runs.values()}.items():
+        _check_protocol(path, protocol_of(preset, run), registry)
     for run in preset.runs.values():
-        _check_row(preset, run, preset.protocol(run), registry)
+        _check_row(preset, run, protocol_of(preset, run), registry)
     check_trainings(preset)
     measurements = Measurements(list(placeholders(preset)), preset.sheet)
     for name in preset.settings.tables:
@@ -179,17 +192,17 @@ def _check_row(preset: Preset, run: SheetRow, protocol: Protocol, registry: dict
         with located(f"{where}: {column}"):
             find_asset(registry, name)
     if run.method == "external" and run.without_network:
-        sampler = preset.sampler_of(run)
+        sampler = sampler_of(preset, run)
         if sampler["kind"] == "images" and not os.path.exists(sampler["path"]):
             raise UserError(
                 where, f"checkpoint: no such images '{sampler['path']}', and not of the form module:function"
             )
-    ours = preset.architecture(run.teacher)
+    ours = architecture(preset, run.teacher)
     if ours and not run.without_network:
-        decoder = preset.sampler_of(run).get("decoder")
+        decoder = sampler_of(preset, run).get("decoder")
         with settings_in(f"{where}: sampler '{run.sampler}'"):
             check_decoder(decoder, _latents_of(ours) if decoder else None)
-    dataset = preset.dataset_of(run)
+    dataset = dataset_of(preset, run)
     for key in ("resolution", "channels") if not protocol.decodes else ():
         asked, found = getattr(protocol, key), dataset.get(key)
         if asked and found and asked != found:
@@ -204,12 +217,12 @@ def placeholders(preset: Preset) -> Iterator[Measurement]:
     """Yields a placeholder value for every metric of every measurable row."""
     known: dict[tuple[str, str], dict[str, Any]] = {}
     for run in preset.measurable.values():
-        protocol = preset.protocol(run)
+        protocol = protocol_of(preset, run)
         common = {"run": run.run, "method": run.method, "n": protocol.num_samples, "nfe": run.nfe}
         common |= {"seed_first": None, "seed_last": None, "protocol": protocol.name, "device": "", "date": ""}
         common |= {"network_sha256": "", "code_version": ""}
         for metric in protocol.metrics:
-            if (key := (preset.protocol_of(run), metric.key)) not in known:
+            if (key := (protocol_path(preset, run), metric.key)) not in known:
                 identity = protocol.identity(metric.key)
                 known[key] = {name: getattr(identity, name) for name in ("settings", "classes", "resolution")}
             facts = {**common, **known[key], "metric": metric.key, "reference_sha256": ""}
@@ -227,9 +240,9 @@ class _Placeholders(Sources):
         row = self.preset.runs[run]
         if not row.trained_here:
             return "it is not trained here"
-        if not self.preset.recipe(row).get("evaluation"):
+        if not recipe_of(self.preset, row).get("evaluation"):
             return f"recipe '{row.recipe}' has no key 'evaluation'"
-        protocol = self.preset.protocol(row)
+        protocol = protocol_of(self.preset, row)
         keys = [watched.key for watched in protocol.watched]
         if metric in keys:
             return ""
@@ -254,13 +267,13 @@ def search_remarks(preset: Preset) -> list[str]:
     """
     if preset.settings.search is None:
         return []
-    search = Preset.load(preset.settings.search)
-    trials = {_training_of(search, row.run): row.run for row in search.students()}
-    rows = [row.run for row in preset.students()]
+    search = load_preset(preset.settings.search)
+    trials = {_training_of(search, row.run): row.run for row in search.students}
+    rows = [row.run for row in preset.students]
     equal = {name: trials[facts] for name in rows if (facts := _training_of(preset, name)) in trials}
     remarks = [f"run '{name}' is the search's trial '{trial}' (recipe, teacher, seed)" for name, trial in equal.items()]
-    seeds = {search.seed_of(row) for row in search.students()}
-    shared = [name for name in rows if preset.seed_of(preset.runs[name]) in seeds and name not in equal]
+    seeds = {seed_of(search, row) for row in search.students}
+    shared = [name for name in rows if seed_of(preset, preset.runs[name]) in seeds and name not in equal]
     if shared:
         more = f" and {len(shared) - NAMED} more" if len(shared) > NAMED else ""
         remarks.append(f"{', '.join(shared[:NAMED])}{more}: their seeds are those of trials of {search.source}")
@@ -270,7 +283,7 @@ def search_remarks(preset: Preset) -> list[str]:
 def _training_of(preset: Preset, name: str) -> str:
     """All that decides a training but its name, with the same of its start, as text."""
     row, apart = preset.runs[name], ("name", "evaluation", "teacher", "init")
-    facts = {key: value for key, value in preset.training(name).spec.items() if key not in apart}
+    facts = {key: value for key, value in training(preset, name).spec.items() if key not in apart}
     start = _training_of(preset, row.init) if row.init else None
     return json.dumps([row.teacher, facts, start], sort_keys=True)
 
@@ -282,7 +295,7 @@ def unshown_remark(preset: Preset) -> str | None:
     """
     shown = set(preset.starts)
     for kind, layouts in preset.layouts.items():
-        for needs in (preset.needs(kind, name) for name in layouts):
+        for needs in (layout_needs(preset, kind, name) for name in layouts):
             shown.update(needs.measured, needs.networks)
     nothing = Evidence(Measurements([]), preset.runs)
     shown.update(row for claim in preset.claims for row in named_rows(claim.findings(nothing), preset.runs))
