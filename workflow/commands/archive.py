@@ -16,8 +16,6 @@ from sida.errors import UserError, suggestion
 from sida.files.atomic import atomic_folder, sha256_file, sha256_json, write_hashed_json, write_json
 from sida.machine import environment
 from workflow.cli import terminal_colour, terminal_width
-from workflow.preset import Preset, load_preset
-from workflow.preset.products import product
 
 if TYPE_CHECKING:
     from eval.results.sheet import SheetRow
@@ -34,6 +32,7 @@ def _show_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _show(args: argparse.Namespace) -> int:
     """Prints a table of a preset's results, else of its stored results, and where the files are."""
+    from workflow.preset import load_preset
     from workflow.preset.files import find_preset
 
     show_results(load_preset(find_preset(args.preset)), args.table)
@@ -83,6 +82,7 @@ def table_of(preset: Preset, name: str, results: Path) -> Table:
     """A table of a preset from a results folder, which may hold no measurements (published numbers alone)."""
     from eval.results.summary import measurements_file
     from eval.tables.build import make_table
+    from workflow.preset.products import product
 
     measured = measurements_file(results)
     return make_table(
@@ -198,6 +198,7 @@ def _measurements(source: str) -> tuple[Measurements, Mapping[str, SheetRow]]:
     """Measurements of a file of ``sida score``, a training, a results folder, or a study, whose sheet comes along."""
     from eval.results.exchange import read_numbers
     from eval.results.summary import Measurements, load_measurements, measured_in, measurements_file
+    from workflow.preset import load_preset
     from workflow.preset.files import find_preset
 
     if os.path.isfile(source) and Path(source).suffix in (".json", ".jsonl"):

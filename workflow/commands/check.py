@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sida.cli.main import Verb
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_file
-from workflow.preset import Preset, load_preset
-from workflow.preset.measuring import measurement
 
 if TYPE_CHECKING:
     from workflow.preset import Preset
@@ -33,6 +31,7 @@ def _run(args: argparse.Namespace) -> int:
     from eval.measuring.protocol import load_protocol
     from eval.results.stored import read_stored
     from sida.machine import environment
+    from workflow.preset import load_preset
     from workflow.preset.files import find_preset
 
     folder = _stored_folder(args.stored)
@@ -161,6 +160,7 @@ def _spec(
 ) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """Spec of the row's measurement with its stored network, and the stored lines of its measurements."""
     from eval.results.stored import stored_rows, unchanged_rows
+    from workflow.preset.measuring import measurement
     from workflow.preset.stored_rows import row_digest
 
     rows = stored_rows(folder)

@@ -8,7 +8,6 @@ from pathlib import Path
 from eval.commands._options import output
 from sida.cli.main import Verb
 from sida.errors import UserError
-from workflow.preset import load_preset
 
 #: Keys that any use of this suite cites: methods and teachers, metrics.
 _ALWAYS = (
@@ -53,6 +52,7 @@ def _checklist(args: argparse.Namespace) -> int:
     from workflow.checklist.facts import Checklist
     from workflow.checklist.text import to_latex, to_markdown
     from workflow.commands.archive import measured_folder, table_of
+    from workflow.preset import load_preset
     from workflow.preset.files import find_preset
 
     if len(args.names) != 1:
@@ -84,6 +84,7 @@ def _preset_with(table: str) -> str:
         UserError: None or several have.
     """
     from workflow.commands.archive import measured_folder
+    from workflow.preset import load_preset
     from workflow.preset.files import presets, read_preset
 
     named = [

@@ -8,7 +8,6 @@ from pathlib import Path
 from sida.cli.main import Verb, whole
 from sida.errors import UserError, suggestion
 from workflow.commands.planning import preset_argument
-from workflow.preset import load_preset
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +38,7 @@ def _run(args: argparse.Namespace) -> int:
     """Becomes Snakemake, so signals and the exit status are Snakemake's; does not return."""
     from sida.config.lookup import CHECKOUT, ROOT
     from workflow.checks import check_folder, check_records
+    from workflow.preset import load_preset
     from workflow.preset.files import find_preset
     from workflow.preset.targets import Targets
 

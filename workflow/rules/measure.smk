@@ -96,7 +96,7 @@ rule collect_part:
     input:
         collect(
             "<results>/measurements/{run}/trial-{trial}.json",
-            run=lambda wildcards: shown(PRESET, wildcards.kind, wildcards.name).needs["measured"],
+            run=lambda wildcards: product(PRESET, wildcards.kind, wildcards.name).needs["measured"],
             trial=TRIALS,
         ),
     output:
@@ -110,8 +110,8 @@ rule collect_part:
     params:
         folder=lambda wildcards: f"{RESULTS}/measurements",
         digest=digest("collected"),
-        runs=lambda wildcards: shown(PRESET, wildcards.kind, wildcards.name).needs["rows"],
-        stored=lambda wildcards: stored_option(shown(PRESET, wildcards.kind, wildcards.name).needs["stored"]),
+        runs=lambda wildcards: product(PRESET, wildcards.kind, wildcards.name).needs["rows"],
+        stored=lambda wildcards: stored_option(product(PRESET, wildcards.kind, wildcards.name).needs["stored"]),
     message:
         "{wildcards.name}: collecting its measurements"
     shell:
