@@ -92,7 +92,7 @@ assert cli.main(["manifest", sys.argv[1], "--out", sys.argv[1] + "/manifest.json
 import eval.features
 from eval.measuring.protocol import load_protocol
 from workflow.preset import load_preset
-from workflow.preset.placeholders import check_preset
+from workflow.preset.checks import check_preset
 from workflow.preset.products import everything
 load_protocol("digits")
 preset = load_preset("studies/demo/preset.yaml")

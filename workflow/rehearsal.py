@@ -36,9 +36,9 @@ from sida.files.atomic import atomic_path, sha256_file, write_json, write_text
 from sida.files.text_files import yaml_text
 from workflow.planning.costs import Costs
 from workflow.preset import Preset, load_preset
+from workflow.preset.checks import check_preset
 from workflow.preset.measuring import measurement
 from workflow.preset.networks import imports
-from workflow.preset.placeholders import check_preset
 from workflow.preset.rows import dataset_of, protocol_of, protocol_path
 
 #: Images of a trial: of pixels, and of latents, whose decoder takes minutes for a hundred on a processor.

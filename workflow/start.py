@@ -27,10 +27,11 @@ from workflow.launch import devices
 from workflow.planning.costs import check_card, driver_cards
 from workflow.planning.requests import Requests, load_site
 from workflow.preset import preset_from
+from workflow.preset.checks import check_preset
 from workflow.preset.files import read_preset
 from workflow.preset.lock import PresetLock
-from workflow.preset.placeholders import check_preset, unshown_remark
 from workflow.preset.products import everything
+from workflow.preset.remarks import unshown_remark
 from workflow.preset.specs import write_specs
 from workflow.preset.targets import Targets
 

@@ -20,8 +20,8 @@ from tests.training.toy import NETWORK, SID_STUDENT, student_trainer
 from tests.workflow.test_guidance import GUIDED, HEUN, SIDA
 from tests.workflow.workspace import study
 from workflow.planning.costs import Costs
+from workflow.preset.checks import check_preset
 from workflow.preset.measuring import measurement
-from workflow.preset.placeholders import check_preset
 from workflow.preset.trainings import training
 
 FLOAT32 = {"dtype": torch.float32}

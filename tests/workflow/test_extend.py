@@ -19,9 +19,9 @@ from tools.store_study import store, write_stored
 from workflow.cli import main
 from workflow.commands.check import trial_agreement
 from workflow.preset import load_preset
+from workflow.preset.checks import check_preset
 from workflow.preset.extension import write_extension
 from workflow.preset.lock import PresetLock
-from workflow.preset.placeholders import check_preset
 from workflow.preset.products import collection, networks_read
 from workflow.preset.targets import Targets
 from workflow.preset.trainings import training

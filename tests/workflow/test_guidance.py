@@ -16,8 +16,8 @@ from tests.workflow.workspace import ROWS, TINY, changed, settings_of, study
 from workflow.planning.costs import Costs
 from workflow.planning.steps import network_cost
 from workflow.preset import Preset
+from workflow.preset.checks import check_preset
 from workflow.preset.measuring import measurement, sampling
-from workflow.preset.placeholders import check_preset
 from workflow.preset.products import networks_read
 from workflow.preset.specs import job_named
 from workflow.preset.stored_rows import row_digest
@@ -70,6 +70,19 @@ def test_the_guide_is_an_input_of_what_uses_it(tmp_path):
     # A figure draws the samples of a guided teacher itself.
     assert "uncond" in networks_read(made, ["guided"])["teachers"]
     assert "uncond" not in networks_read(made, ["plain", "sida-guided"])["teachers"]
+
+
+def test_a_guide_is_compared_with_the_network_of_the_recipe(tmp_path):
+    """A row without a teacher has its network in the recipe."""
+    network = changed(TEACHER, {"network/kwargs/label_dim": 0})["network"]
+    recipe = {"total_kimg": 1, "batch_size": 32, "lr": 1e-3, "network": network}
+    row = {"label": "M", "method": "meanflow", "recipe": "mine", "sampler": "one-step", "guide": "null"}
+    alone = {"tables": [], "figures": [], "recipes/mine": recipe}
+    refused(r"run 'mine': guide: 'null' .*without its classes", study, tmp_path, alone, {"mine": row})
+    large = changed(TEACHER, {"network/kwargs/img_resolution": 16})
+    alone |= {"teachers/large": large}
+    told = r"run 'mine': guide 'large'.img_resolution: .*16"
+    refused(told, study, tmp_path, alone, {"mine": row | {"guide": "large"}})
 
 
 def test_another_guide_makes_another_row(tmp_path):

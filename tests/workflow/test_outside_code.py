@@ -26,8 +26,8 @@ from workflow.checks import check_profile
 from workflow.cli import main
 from workflow.planning.requests import load_site
 from workflow.preset import load_preset
+from workflow.preset.checks import check_preset
 from workflow.preset.files import find_preset
-from workflow.preset.placeholders import check_preset
 
 EVIL = "import pathlib\npathlib.Path('was-here').touch()\n\n\ndef sample(seeds):\n    raise SystemExit\n"
 ROW = {"run": "mine", "label": "Mine", "method": "external", "checkpoint": "evil:sample"}

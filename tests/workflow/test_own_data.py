@@ -19,8 +19,8 @@ from sida.networks import build_network
 from workflow.cli import main
 from workflow.planning.plan import make_plan, wall_hours
 from workflow.preset import load_preset
+from workflow.preset.checks import check_preset
 from workflow.preset.measuring import measurement
-from workflow.preset.placeholders import check_preset
 from workflow.preset.trainings import teacher_training, training
 
 

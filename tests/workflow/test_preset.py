@@ -17,10 +17,11 @@ from sida.config.lookup import ROOT
 from tests.refused import refused
 from tests.workflow.workspace import ROWS, TINY, Workspace, put, settings_of, shipped, study
 from workflow.preset import load_preset, preset_from
+from workflow.preset.checks import check_preset
 from workflow.preset.measuring import measurement, parts, sampled, sampling
 from workflow.preset.measuring_needs import downloads
-from workflow.preset.placeholders import check_preset, search_remarks, unshown_remark
 from workflow.preset.products import layout_needs
+from workflow.preset.remarks import search_remarks, unshown_remark
 from workflow.preset.rows import dataset_of, nfe_of, protocol_path
 from workflow.preset.trainings import teacher_training, training
 
@@ -86,6 +87,7 @@ OWN = "docs.examples.matching:METHOD"
 FAULTS = [
     # Settings.
     ({"sede": 1}, r"preset.yaml: sede: .*'seed'"),
+    ({"preset": "board"}, r"^preset.yaml: preset: 'board' .*another name"),
     ({"dataset": "digit"}, r"preset.yaml: .*'digit'.*'digits'"),
     ({"datasets": {"x": {"kind": "zip", "path": "x.zip", "counts": "none"}}}, r"datasets.x.counts: .*channels"),
     ({"tables": ["mian"]}, r"tables: .*'mian' .*'main'"),

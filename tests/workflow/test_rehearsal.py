@@ -13,8 +13,8 @@ from tests.refused import refused
 from workflow import rehearsal
 from workflow.planning.doctor import examine
 from workflow.preset import load_preset
+from workflow.preset.checks import check_preset
 from workflow.preset.files import find_preset
-from workflow.preset.placeholders import check_preset
 from workflow.preset.rows import protocol_of
 
 

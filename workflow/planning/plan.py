@@ -14,7 +14,7 @@ from workflow.checks import PLANNING, give_cache
 from workflow.planning.costs import SMALLER, STAGES, Cost, Costs, too_large
 from workflow.preset import Preset, load_preset
 from workflow.preset.outside_code import origin
-from workflow.preset.placeholders import search_remarks, unshown_remark
+from workflow.preset.remarks import search_remarks, unshown_remark
 from workflow.preset.targets import Targets
 
 #: Kinds of jobs in the order of the table, with their titles.

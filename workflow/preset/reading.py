@@ -14,11 +14,11 @@ from sida.config.lookup import SUFFIXES, find_file, found_path
 from sida.config.recipe import Recipe
 from sida.config.settings import from_mapping, load_yaml
 from sida.errors import UserError, suggestion
-from workflow.preset.checks import check_references
 from workflow.preset.exposure import with_exposure
 from workflow.preset.files import read_preset
 from workflow.preset.outside_code import check_code, outside_claims, outside_code, texts
 from workflow.preset.preset import Preset
+from workflow.preset.references import check_references
 from workflow.preset.settings import PresetSettings, TeacherEntry
 
 #: Settings that name a file, with the folder of ``config`` where such files are.

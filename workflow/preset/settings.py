@@ -170,3 +170,7 @@ class PresetSettings:
     samplers: dict[str, Annotated[dict[str, Any], CheckedAs(Sampler)]]
     teachers: dict[Name, TeacherEntry] = dataclasses.field(default_factory=dict)
     recipes: dict[str, Annotated[dict[str, Any], CheckedAs(Recipe)]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.preset == "board":
+            raise SettingError("preset", "'board' would write among the rows that others sent", "choose another name")

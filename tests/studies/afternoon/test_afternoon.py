@@ -8,7 +8,7 @@ from eval.tables.build import make_table
 from sida.config.lookup import ROOT
 from tests.workflow.workspace import shipped
 from workflow.planning.plan import make_plan
-from workflow.preset.placeholders import check_preset
+from workflow.preset.checks import check_preset
 from workflow.preset.products import find_needs, product
 from workflow.preset.rows import parents_of
 from workflow.preset.stored_rows import row_digest

@@ -9,9 +9,8 @@ import yaml
 from sida.config.lookup import ROOT
 from studies.fashion.bench import Search, best_of
 from workflow.preset import load_preset
+from workflow.preset.checks import check_preset
 from workflow.preset.extension import write_extension
-from workflow.preset.placeholders import check_preset
-from workflow.preset.specs import write_specs
 from workflow.preset.trainings import training
 
 STUDY = ROOT / "studies/fashion"
@@ -54,7 +53,7 @@ def test_the_best_trial_is_chosen_when_all_have_a_value(search):
     measure(search, sid=eight)
     assert {point["init_sigma"] for point in search.points("sid2a")} == {search.points("sid")[3]["init_sigma"]}
     # Stored trials count only as long as their settings are the same.
-    write_specs(search)
+    search.write()
     again = type(search)(search.folder, search.folder / "none")
     assert again.chosen("sida") == search.chosen("sida")
     again.space["axes"]["lr"]["log"][0] /= 2

@@ -12,9 +12,9 @@ from tests.workflow.workspace import Workspace, forked_snakemake, shipped
 from workflow.planning.costs import Costs, driver_cards
 from workflow.preset import load_preset
 from workflow.preset.archives import archives
+from workflow.preset.checks import check_preset
 from workflow.preset.files import find_preset
 from workflow.preset.measuring import measurement
-from workflow.preset.placeholders import check_preset
 from workflow.preset.rows import dataset_named, dataset_of, protocol_of
 
 

@@ -8,9 +8,10 @@ from tests.refused import refused
 from workflow import rehearsal
 from workflow.planning.costs import Costs
 from workflow.preset import load_preset
+from workflow.preset.checks import check_preset
 from workflow.preset.files import find_preset
 from workflow.preset.measuring_needs import downloads
-from workflow.preset.placeholders import check_preset, unshown_remark
+from workflow.preset.remarks import unshown_remark
 from workflow.preset.rows import protocol_of, sampler_of
 
 NAMES = ("imagenet256", "imagenet256-train", "imagenet256-b2")

@@ -21,8 +21,8 @@ from tests.workflow.workspace import settings_of, shipped
 from workflow.planning.costs import Costs
 from workflow.planning.steps import student_cost
 from workflow.preset import preset_from
+from workflow.preset.checks import check_preset
 from workflow.preset.measuring import measurement
-from workflow.preset.placeholders import check_preset
 from workflow.preset.rows import architecture_of, nfe_of
 from workflow.preset.trainings import training
 

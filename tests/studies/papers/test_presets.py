@@ -32,11 +32,13 @@ from workflow.planning.costs import Costs
 from workflow.planning.plan import make_plan
 from workflow.preset import load_preset, preset_from
 from workflow.preset.archives import archives
+from workflow.preset.checks import check_preset
 from workflow.preset.measuring import measurement
 from workflow.preset.measuring_needs import downloads
-from workflow.preset.networks import generator
-from workflow.preset.placeholders import check_preset, placeholders, unshown_remark
+from workflow.preset.networks import checkpoint, generator
+from workflow.preset.placeholders import placeholders
 from workflow.preset.products import layout_needs
+from workflow.preset.remarks import unshown_remark
 from workflow.preset.rows import protocol_path
 from workflow.preset.stored_rows import row_digest
 from workflow.preset.trainings import gpus_of, most_gpus, training
@@ -163,7 +165,7 @@ def test_every_row_is_trained_as_in_the_paper_preset_and_starts_from_the_scripts
         assert {key for key in ours if ours[key] != theirs[key]} == {"init", "teacher"}
         start = sid2a.runs[run.init].checkpoint
         assert registry[start].urls[0].endswith(STARTS[run.run.split("-sid2a")[0]])
-        assert sid2a.checkpoint(start).name in training(sid2a, run.run).needs["imports"]
+        assert checkpoint(sid2a, start).name in training(sid2a, run.run).needs["imports"]
 
 
 def test_a_plan_counts_the_published_networks_that_the_preset_does_not_describe():
