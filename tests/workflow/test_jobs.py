@@ -26,7 +26,7 @@ from workflow.preset import load_preset, preset_from
 from workflow.preset.archives import archive_flags, archive_needs, archive_source
 from workflow.preset.digests import content_digest
 from workflow.preset.jobs import source_of
-from workflow.preset.measuring import measurement, sampled, sampling
+from workflow.preset.measuring import measurement, sampled_rows, sampling
 from workflow.preset.measuring_needs import downloads
 from workflow.preset.products import find_needs, product
 from workflow.preset.rows import protocol_path
@@ -43,7 +43,7 @@ def jobs(changes: dict) -> dict:
     made = preset_from(changed(DEMO, changes), "demo.yaml")
     named = [("teachers", name) for name in made.trained_teachers]
     named += [("students", run.run) for run in made.students] + [("measurements", run) for run in made.runs]
-    named += [("samples", f"{run}/trial-0") for run in sampled(made)]
+    named += [("samples", f"{run}/trial-0") for run in sampled_rows(made)]
     named += [(kind, name) for kind in ("tables", "figures") for name in made.layouts[kind]]
     return {"/".join(name): job_named(made, *name) for name in named}
 
@@ -181,10 +181,10 @@ def test_products_and_short_names():
     products = targets.tables_and_figures()
     assert len(products) == len(set(products)) == 1 + 5 + 2 * 3 + 2
     assert {"results/demo/tables/main.tex", "results/demo/figures/samples.png"} < set(products)
-    assert targets.named("data") == [f"results/demo/measurements/data/trial-{trial}.json" for trial in range(10)]
-    assert targets.named("tables/main.tex") == targets.named("results/demo/tables/main.tex")
-    assert len(targets.named("figures/")) == 6
-    assert targets.named("samples/sida-a1.0/trial-0") == ["results/demo/samples/sida-a1.0/trial-0"]
+    assert targets.paths_of("data") == [f"results/demo/measurements/data/trial-{trial}.json" for trial in range(10)]
+    assert targets.paths_of("tables/main.tex") == targets.paths_of("results/demo/tables/main.tex")
+    assert len(targets.paths_of("figures/")) == 6
+    assert targets.paths_of("samples/sida-a1.0/trial-0") == ["results/demo/samples/sida-a1.0/trial-0"]
     refused(r"^sida-b1: .*'sida-a1.0'", targets.named, "sida-b1")
     refused(r"^samples/sida-b1/trial-0: no product", targets.named, "samples/sida-b1/trial-0")
 

@@ -18,7 +18,7 @@ from tests.refused import refused
 from tests.workflow.workspace import ROWS, TINY, Workspace, put, settings_of, shipped, study
 from workflow.preset import load_preset, preset_from
 from workflow.preset.checks import check_preset
-from workflow.preset.measuring import measurement, parts, sampled, sampling
+from workflow.preset.measuring import measurement, measuring_parts, sampled_rows, sampling
 from workflow.preset.measuring_needs import downloads
 from workflow.preset.products import layout_needs
 from workflow.preset.remarks import search_remarks, unshown_remark
@@ -171,7 +171,7 @@ def test_specs_carry_everything_and_are_plain_json():
     assert measure["nfe"] == 35
     assert measurement(preset, "data").spec["network"] is None
     # Images of a trial are those that it measures.
-    assert sampled(preset) == list(preset.runs)
+    assert sampled_rows(preset) == list(preset.runs)
     assert (sample["seeds"], sample["class_labels"]) == ("5000-7499", "empirical")
     assert all(sample[key] == measure[key] for key in ("network", "sampler", "dataset"))
 
@@ -180,8 +180,8 @@ def test_many_steps_are_measured_in_parts():
     preset, demo = shipped("demo"), settings_of("demo")
     one_step = ["data", "sid-a1.0", "sida-a1.0", "sid2a-a1.0"]
     slow = [(first, first + 1, ["teacher-nfe35"]) for first in range(0, 10, 2)]
-    assert parts(preset) == [(0, 9, one_step), *slow]
-    uneven, whole = (parts(preset_from(demo | {"trials_per_job": trials})) for trials in (4, None))
+    assert measuring_parts(preset) == [(0, 9, one_step), *slow]
+    uneven, whole = (measuring_parts(preset_from(demo | {"trials_per_job": trials})) for trials in (4, None))
     assert [part[:2] for part in uneven] == [(0, 9), (0, 3), (4, 7), (8, 9)]
     assert whole == [(0, 9, list(preset.runs))]
 
@@ -189,8 +189,8 @@ def test_many_steps_are_measured_in_parts():
 def test_images_of_released_networks_need_no_data():
     released = shipped("released")
     # Latent networks need a decoder, and networks without classes no data.
-    assert not any(re.search(r"edm2-(?!img64)", run) for run in sampled(released))
-    unconditional = next(run for run in sampled(released) if "afhq" in run)
+    assert not any(re.search(r"edm2-(?!img64)", run) for run in sampled_rows(released))
+    unconditional = next(run for run in sampled_rows(released) if "afhq" in run)
     assert sampling(released, f"{unconditional}/trial-0").spec["dataset"] is None
     conditional = sampling(released, "cifar10-cond-sida-a1/trial-0").spec
     assert conditional["dataset"] is None

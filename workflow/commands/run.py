@@ -67,7 +67,7 @@ def _run(args: argparse.Namespace) -> int:
         files, environment = [*files, path], environment | more
         os.environ |= more
     preset = load_preset(*files)
-    targets = [path for target in args.targets for path in Targets(preset).named(target)]
+    targets = [path for target in args.targets for path in Targets(preset).paths_of(target)]
     print(f"preset {preset.name} ({preset.source}): {', '.join(args.targets) or 'the whole preset'}", flush=True)
     words = ["-s", os.path.relpath(ROOT / "Snakefile"), "--workflow-profile", str(profile or ROOT / "profiles/default")]
     words += ["--configfile", *map(str, files)]

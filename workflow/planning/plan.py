@@ -159,7 +159,7 @@ def make_plan(
     preset = load_preset(*files)
     named, costs = Targets(preset), Costs(preset, card, gpus or 1, fresh=fresh)
     gpus = gpus or (os.cpu_count() or 1 if costs.gpu_name == "CPU" else 1)
-    paths = [path for target in targets for path in named.named(target)]
+    paths = [path for target in targets for path in named.paths_of(target)]
     jobs = planned_jobs(files, paths, fresh)
     made, found = dict[str, str](), dict[str, Cost]()
     for job in jobs:

@@ -28,10 +28,10 @@ def find_preset(name: str | Path, where: str = "preset") -> Path:
     is_name = len(path.parts) == 1 and not path.suffix
     if is_name and str(name) in known:
         return known[str(name)]
-    given = [place / end for place in (path, ROOT / path) for end in ("", "preset.yaml")]
-    found = next((file for file in given if os.path.isfile(file)), None)
-    if found is not None:
-        return found
+    candidates = [base / file for base in (path, ROOT / path) for file in ("", "preset.yaml")]
+    for candidate in candidates:
+        if os.path.isfile(candidate):
+            return candidate
     raise UserError(where, f"no preset '{name}'{suggestion(path.stem, known)}")
 
 
@@ -41,14 +41,15 @@ def presets() -> dict[str, Path]:
     A preset has the name of its folder if its file is ``preset.yaml``, else the name of its file. Other YAML files
     there have neither a sample sheet (``runs``) nor a preset that they change (``base``).
     """
-    found: dict[str, Path] = {}
-    for place in (ROOT / "studies", Path("studies")):
-        for path in place.glob("*/*.yaml"):
-            # Another file, which is no text, is no preset.
+    paths: dict[str, Path] = {}
+    # A study of the current folder replaces one of the checkout.
+    for studies in (ROOT / "studies", Path("studies")):
+        for path in studies.glob("*/*.yaml"):
+            # A file that cannot be read as text is not a preset; other presets are listed nevertheless.
             with contextlib.suppress(UserError):
                 if any(line.startswith(("runs:", "base:")) for line in read_text(path).splitlines()):
-                    found[path.parent.name if path.name == "preset.yaml" else path.stem] = path
-    return dict(sorted(found.items()))
+                    paths[path.parent.name if path.name == "preset.yaml" else path.stem] = path
+    return dict(sorted(paths.items()))
 
 
 def read_preset(
@@ -61,7 +62,7 @@ def read_preset(
         changed: Settings that win over those of all files, for example Snakemake's.
 
     Returns:
-        Settings, files named in errors, and folders: the arguments of :class:`workflow.preset.Preset`.
+        Settings, files named in errors, and folders: the arguments of :func:`workflow.preset.preset_from`.
 
     Raises:
         UserError: A file is missing or faulty, or files change each other.
@@ -77,15 +78,15 @@ def read_preset(
 
 def _with_bases(path: Path) -> dict[Path, dict[str, Any]]:
     """A file with those that it changes, the latest first."""
-    found: dict[Path, dict[str, Any]] = {}
+    settings: dict[Path, dict[str, Any]] = {}
     following: Path | None = path
     while following is not None:
-        if following in found:
+        if following in settings:
             raise UserError(following, "base: goes in a circle", "remove one of them")
-        found[following] = load_yaml(following)
-        base = found[following].get("base")
+        settings[following] = load_yaml(following)
+        base = settings[following].get("base")
         following = None if base is None else following.parent / str(base)
-    return found
+    return settings
 
 
 def _merged(config: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:

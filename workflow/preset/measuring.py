@@ -45,7 +45,7 @@ def sampling(preset: Preset, name: str) -> Job:
     return make_job(preset, "samples", spec, above.needs, trainings_of(preset, above.needs))
 
 
-def sampled(preset: Preset) -> list[str]:
+def sampled_rows(preset: Preset) -> list[str]:
     """Rows whose images ``sida sample`` can write: rows with a sampler of this package and without a decoder."""
     return [
         name
@@ -54,12 +54,12 @@ def sampled(preset: Preset) -> list[str]:
     ]
 
 
-def parts(preset: Preset) -> list[tuple[int, int, list[str]]]:
+def measuring_parts(preset: Preset) -> list[tuple[int, int, list[str]]]:
     """Jobs of measuring: first trial, last trial, rows; samplers of many steps have several."""
     trials = preset.trials
     size, slow = preset.settings.trials_per_job or trials, list[str]()
     if size < trials:
         slow = [name for name, row in preset.runs.items() if (nfe_of(preset, row) or 1) > 1]
     quick = list(preset.runs) if not slow else [name for name in preset.runs if name not in {*slow}]
-    whole = [(0, trials - 1, quick)] if quick else []
-    return whole + [(first, min(first + size, trials) - 1, slow) for first in range(0, trials, size) if slow]
+    together = [(0, trials - 1, quick)] if quick else []
+    return together + [(first, min(first + size, trials) - 1, slow) for first in range(0, trials, size) if slow]

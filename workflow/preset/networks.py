@@ -93,8 +93,8 @@ def _import_folders(preset: Preset) -> dict[str, str]:
 def _checkpoints(preset: Preset) -> list[str | None]:
     """Checkpoints that rows name for themselves and as guides."""
     names = [row.checkpoint for row in preset.runs.values() if not row.without_network]
-    others = (*preset.settings.teachers, NULL_LABEL)
-    return names + [row.guide for row in preset.runs.values() if row.guide not in others]
+    not_checkpoints = (*preset.settings.teachers, NULL_LABEL)
+    return names + [row.guide for row in preset.runs.values() if row.guide not in not_checkpoints]
 
 
 def import_folders(checkpoints: Iterable[str | None]) -> dict[str, str]:

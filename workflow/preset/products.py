@@ -16,7 +16,7 @@ from workflow.preset.measuring import measurement
 from workflow.preset.networks import generator, sampler_guide
 from workflow.preset.preset import Preset
 from workflow.preset.rows import architecture_of
-from workflow.preset.stored_rows import taken
+from workflow.preset.stored_rows import taken_rows
 from workflow.preset.trainings import training, trainings_of
 
 
@@ -79,7 +79,7 @@ def _table_facts(preset: Preset, path: Path, needs: Needs) -> dict[str, Any]:
 
 def _collected(preset: Preset, runs: Iterable[str]) -> dict[str, list[str]]:
     """Rows whose trials are measured here, and those that are taken from stored results."""
-    rows, stored = list(runs), taken(preset)
+    rows, stored = list(runs), taken_rows(preset)
     return {
         "measured": [run for run in rows if run not in stored],
         "stored": [run for run in rows if run in stored],
@@ -92,7 +92,7 @@ def networks_read(preset: Preset, runs: Iterable[str]) -> dict[str, list[str]]:
 
     Rows that are taken from stored results have no job.
     """
-    rows = [preset.runs[run] for run in runs if run not in taken(preset)]
+    rows = [preset.runs[run] for run in runs if run not in taken_rows(preset)]
     return needs_of(network for row in rows for network in (generator(preset, row), sampler_guide(preset, row)))
 
 

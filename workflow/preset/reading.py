@@ -55,9 +55,9 @@ def preset_from(config: Mapping[str, Any], source: str = "config", folders: Sequ
     layouts = {kind: _by_product(getattr(settings, kind), f"{source}: {kind}") for kind in ("tables", "figures")}
     settings = _with_paths(settings, layouts, folders, source)
     folders = (*folders, Path(settings.runs).parent)
-    paths = {
-        kind: {name: find_file(kind, layout, folders, f"{source}: {kind}") for name, layout in named.items()}
-        for kind, named in layouts.items()
+    layout_paths = {
+        kind: {name: find_file(kind, layout, folders, f"{source}: {kind}") for name, layout in layouts[kind].items()}
+        for kind in layouts
     }
     rows = [_row_with_paths(row, settings, folders) for row in read_runs(settings.runs)]
     settings = _with_recipes(settings, rows, folders)
@@ -68,12 +68,13 @@ def preset_from(config: Mapping[str, Any], source: str = "config", folders: Sequ
     # Before a protocol or method is looked up, since that imports the code that it names.
     code = outside_code(_documents(settings, rows, second.values(), source)) | outside_claims(settings.claims, source)
     check_code(code, source)
-    named = [settings.protocol, *(row.protocol for row in rows if row.protocol)]
-    protocols = {path: _read_protocol(path, settings, source) for path in dict.fromkeys(named)}
+    # A default second protocol depends on the name in the first one, so the first ones are read before.
+    first_paths = [settings.protocol, *(row.protocol for row in rows if row.protocol)]
+    protocols = {path: _read_protocol(path, settings, source) for path in dict.fromkeys(first_paths)}
     rows = [_with_second_protocol(row, settings, protocols, second) for row in rows]
-    others = dict.fromkeys(row.second_protocol for row in rows if row.second_protocol)
-    protocols |= {path: _read_protocol(path, settings, source) for path in others if path not in protocols}
-    preset = Preset(source, folders, settings, paths, {row.run: row for row in rows}, protocols, code)
+    second_paths = dict.fromkeys(row.second_protocol for row in rows if row.second_protocol)
+    protocols |= {path: _read_protocol(path, settings, source) for path in second_paths if path not in protocols}
+    preset = Preset(source, folders, settings, layout_paths, {row.run: row for row in rows}, protocols, code)
     preset = dataclasses.replace(preset, runs=_with_second_measurements(with_exposure(preset), preset.sheet))
     check_references(preset)
     return preset
@@ -81,23 +82,25 @@ def preset_from(config: Mapping[str, Any], source: str = "config", folders: Sequ
 
 def _by_product(layouts: Iterable[str], where: str) -> dict[str, str]:
     """Layouts as a preset names them, by the names of their products."""
-    named: dict[str, str] = {}
+    products: dict[str, str] = {}
     for layout in layouts:
         path = Path(layout)
         name = path.stem if path.suffix in SUFFIXES else path.name
         if not re.fullmatch(r"[\w.-]+", name):
             raise UserError(where, f"'{name}' cannot name a product", "use letters, digits, '.', '_' and '-'")
-        if name in named:
-            raise UserError(where, f"'{named[name]}' and '{layout}' would both make '{name}'", "rename or remove one")
-        named[name] = layout
-    return named
+        if name in products:
+            raise UserError(
+                where, f"'{products[name]}' and '{layout}' would both make '{name}'", "rename or remove one"
+            )
+        products[name] = layout
+    return products
 
 
 def _with_paths(
     settings: PresetSettings, layouts: Mapping[str, Mapping[str, str]], folders: Sequence[Path], source: str
 ) -> PresetSettings:
     """Settings with paths instead of names of files, so that they do not depend on the preset's folder."""
-    changes: dict[str, Any] = {kind: tuple(named) for kind, named in layouts.items()}
+    changes: dict[str, Any] = {kind: tuple(products) for kind, products in layouts.items()}
     for key, kind in _FILES.items():
         if (name := getattr(settings, key)) is not None:
             changes[key] = str(find_file(kind, name, folders, f"{source}: {key}"))
@@ -157,13 +160,13 @@ def _with_recipes(settings: PresetSettings, rows: Iterable[SheetRow], folders: S
 def _documents(
     settings: PresetSettings, rows: Sequence[SheetRow], second: Iterable[str], source: str
 ) -> dict[str, Any]:
-    """Files that may name code, by place: settings and recipes, rows, protocols, shared data sets in use."""
+    """Contents of files that may name code, by path: settings and recipes, rows, protocols, shared data sets in use."""
     documents: dict[str, Any] = {source: dataclasses.asdict(settings)}
     documents[settings.runs] = {f"run '{row.run}'": row.cells for row in rows}
     protocols = [settings.protocol, *second]
     protocols += [path for row in rows for path in (row.protocol, row.second_protocol) if path]
     documents |= {path: read_extended(Path(path), beside=True) for path in dict.fromkeys(protocols)}
-    datasets = {text for place in documents for key, text, _ in texts(documents[place], place) if key == "dataset"}
+    datasets = {text for path in documents for key, text, _ in texts(documents[path], path) if key == "dataset"}
     shared = load_yaml(path := find_file("", "datasets"))
     return documents | {f"{path}: {name}": entry for name, entry in shared.items() if name in datasets}
 

@@ -66,8 +66,8 @@ class MadeFrom(Settings):
         super().__post_init__()
         if (self.source is None) == (self.dataset is None):
             raise SettingError("source", "needs either source or dataset, not both")
-        others = (field.name for field in dataclasses.fields(self) if field.name != "dataset")
-        if self.dataset is not None and any(getattr(self, name) for name in others):
+        names = (field.name for field in dataclasses.fields(self) if field.name != "dataset")
+        if self.dataset is not None and any(getattr(self, name) for name in names):
             raise SettingError("dataset", "an encoded data set has no further settings", "remove them")
 
     @property

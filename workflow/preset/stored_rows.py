@@ -16,7 +16,7 @@ from workflow.preset.trainings import teacher_training, training
 
 
 @functools.cache
-def taken(preset: Preset) -> frozenset[str]:
+def taken_rows(preset: Preset) -> frozenset[str]:
     """Rows that are taken from stored results."""
     if not preset.stored:
         return frozenset()

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from sida.errors import UserError, suggestion
 from workflow.preset import Preset
 from workflow.preset.jobs import any_of
-from workflow.preset.measuring import sampled
+from workflow.preset.measuring import sampled_rows
 from workflow.preset.networks import generator, network_path, teacher_network
 from workflow.preset.products import layout_needs
-from workflow.preset.stored_rows import taken
+from workflow.preset.stored_rows import taken_rows
 
 #: Formats of the products.
 _TABLE, _FIGURE, _CLAIMS = ("tex", "csv", "md", "html", "json"), ("pdf", "png", "csv"), ("md", "json")
@@ -45,13 +45,15 @@ class Targets:
     def undrawn(self, figure: str) -> list[str]:
         """Rows that a figure draws images of, but whose networks are not stored."""
         needs, preset = layout_needs(self.preset, "figures", figure), self.preset
-        rows = [preset.runs[run] for run in needs.networks if needs.sampled and run in taken(preset)]
+        rows = [preset.runs[run] for run in needs.networks if needs.sampled and run in taken_rows(preset)]
         networks = {row.run: network_path(preset, generator(preset, row)) for row in rows}
         return [run for run, path in networks.items() if path and not os.path.exists(path)]
 
     def trials(self, runs: Iterable[str]) -> list[str]:
         """Measurements of rows, except those that are taken from stored results."""
-        pairs = itertools.product((run for run in runs if run not in taken(self.preset)), range(self.preset.trials))
+        pairs = itertools.product(
+            (run for run in runs if run not in taken_rows(self.preset)), range(self.preset.trials)
+        )
         return [f"{self.results}/measurements/{run}/trial-{trial}.json" for run, trial in pairs]
 
     @functools.cached_property
@@ -75,21 +77,21 @@ class Targets:
                 shown.update(needs.measured, needs.networks)
         return shown
 
-    def named(self, target: str) -> list[str]:
+    def paths_of(self, target: str) -> list[str]:
         """Products that a target names: a row, or a path or folder with or without the preset's folder before it.
 
         Raises:
             UserError: There is no such product, or a row is taken from stored results.
         """
         inside = target.removeprefix(f"{self.results}/").rstrip("/")
-        if inside in taken(self.preset):
+        if inside in taken_rows(self.preset):
             remedy = "name a product that shows it, or change its settings to run it"
             raise UserError(target, f"is taken from stored results ({self.preset.stored['folder']})", remedy)
         if inside in self.preset.runs:
             return self.trials([inside])
-        if found := [name for name in self.short if name == inside or name.startswith(f"{inside}/")]:
-            return [f"{self.results}/{name}" for name in found]
-        if re.fullmatch(f"samples/({any_of(sampled(self.preset))})/trial-[0-9]+", inside):
+        if paths := [path for path in self.short if path == inside or path.startswith(f"{inside}/")]:
+            return [f"{self.results}/{path}" for path in paths]
+        if re.fullmatch(f"samples/({any_of(sampled_rows(self.preset))})/trial-[0-9]+", inside):
             return [f"{self.results}/{inside}"]
         near = suggestion(inside, [*self.preset.runs, *self.short], f"; rows are in {self.preset.sheet}")
         raise UserError(target, f"no product and no row of {self.preset.source}{near}")

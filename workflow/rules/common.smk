@@ -5,7 +5,7 @@ import shlex
 
 from workflow.preset.archives import archive_flags, archive_needs, archives, made_from
 from workflow.preset.jobs import any_of
-from workflow.preset.measuring import measurement, parts, sampled, sampling
+from workflow.preset.measuring import measurement, measuring_parts, sampled_rows, sampling
 from workflow.preset.networks import imports
 from workflow.preset.products import collection, everything, product, verdicts
 from workflow.preset.trainings import teacher_training, training

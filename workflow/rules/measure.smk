@@ -12,7 +12,7 @@ MEASURED = of(
     "{files}",
 )
 
-for first, last, rows in parts(PRESET):
+for first, last, rows in measuring_parts(PRESET):
 
     rule:
         name:
@@ -54,7 +54,7 @@ rule sample:
     log:
         "<results>/logs/sample-{run}-{trial}.log",
     wildcard_constraints:
-        run=any_of(sampled(PRESET)),
+        run=any_of(sampled_rows(PRESET)),
     conda:
         "../../environment.yml"
     threads: SETTINGS.threads
