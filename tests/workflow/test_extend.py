@@ -61,7 +61,7 @@ def test_only_the_added_row_has_jobs(here):
     assert (here / results / "students/sida-a1.0/train.jsonl").is_file()
     assert targets.figures == ["convergence", "samples"]
     assert set(collection(targets.preset).needs["stored"]) == set(read_stored(STORED)["rows"])
-    refused("sida-a1.0: is taken from stored results", targets.named, "sida-a1.0")
+    refused("sida-a1.0: is taken from stored results", targets.paths_of, "sida-a1.0")
 
 
 def test_the_preset_of_a_run_at_work_stays(here):

@@ -185,8 +185,8 @@ def test_products_and_short_names():
     assert targets.paths_of("tables/main.tex") == targets.paths_of("results/demo/tables/main.tex")
     assert len(targets.paths_of("figures/")) == 6
     assert targets.paths_of("samples/sida-a1.0/trial-0") == ["results/demo/samples/sida-a1.0/trial-0"]
-    refused(r"^sida-b1: .*'sida-a1.0'", targets.named, "sida-b1")
-    refused(r"^samples/sida-b1/trial-0: no product", targets.named, "samples/sida-b1/trial-0")
+    refused(r"^sida-b1: .*'sida-a1.0'", targets.paths_of, "sida-b1")
+    refused(r"^samples/sida-b1/trial-0: no product", targets.paths_of, "samples/sida-b1/trial-0")
 
 
 def test_what_trainings_and_measurements_read():

@@ -89,9 +89,8 @@ def _by_product(layouts: Iterable[str], where: str) -> dict[str, str]:
         if not re.fullmatch(r"[\w.-]+", name):
             raise UserError(where, f"'{name}' cannot name a product", "use letters, digits, '.', '_' and '-'")
         if name in products:
-            raise UserError(
-                where, f"'{products[name]}' and '{layout}' would both make '{name}'", "rename or remove one"
-            )
+            fault = f"'{products[name]}' and '{layout}' would both make '{name}'"
+            raise UserError(where, fault, "rename or remove one")
         products[name] = layout
     return products
 

@@ -51,9 +51,8 @@ class Targets:
 
     def trials(self, runs: Iterable[str]) -> list[str]:
         """Measurements of rows, except those that are taken from stored results."""
-        pairs = itertools.product(
-            (run for run in runs if run not in taken_rows(self.preset)), range(self.preset.trials)
-        )
+        measured = [run for run in runs if run not in taken_rows(self.preset)]
+        pairs = itertools.product(measured, range(self.preset.trials))
         return [f"{self.results}/measurements/{run}/trial-{trial}.json" for run, trial in pairs]
 
     @functools.cached_property
