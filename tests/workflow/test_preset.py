@@ -3,6 +3,8 @@
 Each study stands alone: it may be removed, and nothing that is left misses it.
 """
 
+import copy
+import dataclasses
 import json
 import re
 
@@ -15,7 +17,7 @@ from eval.measuring.protocol import load_protocol
 from eval.results.sheet import read_runs
 from sida.config.lookup import ROOT
 from tests.refused import refused
-from tests.workflow.workspace import ROWS, TINY, Workspace, put, settings_of, shipped, study
+from tests.workflow.workspace import ROWS, TINY, Workspace, changed, put, settings_of, shipped, study
 from workflow.preset import load_preset, preset_from
 from workflow.preset.checks import check_preset
 from workflow.preset.measuring import measurement, measuring_parts, sampled_rows, sampling
@@ -174,6 +176,23 @@ def test_specs_carry_everything_and_are_plain_json():
     assert sampled_rows(preset) == list(preset.runs)
     assert (sample["seeds"], sample["class_labels"]) == ("5000-7499", "empirical")
     assert all(sample[key] == measure[key] for key in ("network", "sampler", "dataset"))
+
+
+def test_a_preset_is_read_once_and_does_not_change(tmp_path):
+    """Paths and recipes of files are in the preset, and the settings that it is read from stay as they are."""
+    settings = changed(settings_of(TINY), archives(a={"source": "pictures"}) | {"dataset": "digits", "claims": None})
+    put(tmp_path / "pictures/a.png")
+    put(tmp_path / "recipes/mine.yaml", yaml.safe_dump({"quick": settings["recipes"]["sida"]}))
+    sheet = (ROOT / "tests/workflow/tiny.tsv").read_text()
+    settings["runs"] = str(put(tmp_path / "runs.tsv", sheet.replace("\tsida\tone-step", "\tmine/quick\tone-step")))
+    settings |= {"tables": [], "figures": []}
+    before = copy.deepcopy(settings)
+    preset = preset_from(settings, "preset.yaml", [tmp_path])
+    assert settings == before
+    assert preset.settings.datasets["a"]["made_from"]["source"] == str(tmp_path / "pictures")
+    assert preset.settings.recipes["mine/quick"] == settings["recipes"]["sida"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        preset.runs = {}
 
 
 def test_many_steps_are_measured_in_parts():

@@ -47,7 +47,7 @@ def _judges(preset: Preset, row: SheetRow) -> tuple[str, ...] | None:
         return ()
     judges = [name for name in options_of(preset, row).met(resolution_of(preset, row)) if name != "pixels"]
     networks = [network_of(name) for name in judges]
-    # A custom judge may be any network.
+    # A custom judge can be any network.
     return None if None in networks else tuple(filter(None, networks))
 
 

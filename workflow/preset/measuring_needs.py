@@ -1,4 +1,4 @@
-"""What measuring a row reads besides its network: by its protocol, data set and sampler."""
+"""Files and downloads that measuring a row reads besides its network, by its protocol, data set and sampler."""
 
 from eval.features import extractor_entry
 from eval.results.sheet import SheetRow

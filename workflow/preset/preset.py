@@ -58,7 +58,7 @@ class Preset:
 
     @property
     def stored(self) -> Mapping[str, Any]:
-        """Stored results that rows are taken from; empty for a preset that is no extension."""
+        """Stored results that rows are taken from; empty for a preset that is not an extension."""
         return self.settings.stored or {}
 
     def layout(self, kind: str, name: str) -> Path:

@@ -66,7 +66,7 @@ def product(preset: Preset, kind: str, name: str) -> Job:
 
 
 def _table_facts(preset: Preset, path: Path, needs: Needs) -> dict[str, Any]:
-    """What a table's spec has besides its rows: settings of trainings, or the scatter of a repeated training."""
+    """Facts in a table's spec besides its rows: settings of trainings, or the scatter of a repeated training."""
     if not load_table_layout(path).shows_settings:
         retraining = preset.settings.retraining
         return {"retraining": dataclasses.asdict(load_retraining(retraining))} if retraining else {}

@@ -162,12 +162,16 @@ def dataset_named(preset: Preset, name: str | None, where: str = "") -> dict[str
     Raises:
         UserError: There is no such data set.
     """
-    return dict(_dataset(preset, name or preset.settings.dataset, where or preset.source))
+    specs, name = _datasets(preset), name or preset.settings.dataset
+    if name not in specs:
+        specs[name] = dataset_spec(name, where or preset.source, preset.settings.datasets)
+    return dict(specs[name])
 
 
 @functools.cache
-def _dataset(preset: Preset, name: str, where: str) -> dict[str, Any]:
-    return dataset_spec(name, where, preset.settings.datasets)
+def _datasets(preset: Preset) -> dict[str, dict[str, Any]]:
+    """Specs of data sets that were looked up so far, by name."""
+    return {}
 
 
 def dataset_of(preset: Preset, row: SheetRow) -> dict[str, Any]:

@@ -4,14 +4,13 @@ import dataclasses
 import functools
 from typing import Any
 
-from eval.measuring.protocol import load_protocol
 from eval.results.stored import read_stored, unchanged_rows
 from sida.config.lookup import ROOT
 from sida.files.atomic import sha256_json
 from workflow.preset.digests import deciding
 from workflow.preset.measuring import measurement
 from workflow.preset.preset import Preset
-from workflow.preset.rows import parents_of
+from workflow.preset.rows import parents_of, protocol_of
 from workflow.preset.trainings import teacher_training, training
 
 
@@ -31,14 +30,14 @@ def taken_rows(preset: Preset) -> frozenset[str]:
 def row_digest(preset: Preset, name: str) -> str:
     """SHA-256 of everything that decides a row's images: sampler, training, teacher, guide and parent rows.
 
-    Metrics are no part of it, since each value has an identity.
+    It does not hold metrics, since each value has an identity.
 
     Args:
         preset: The preset.
         name: A row of its sheet.
     """
     row, spec = preset.runs[name], measurement(preset, name).spec
-    images = load_protocol(spec["protocol"]).image_facts()
+    images = protocol_of(preset, row).image_facts()
     facts: dict[str, Any] = {"measure": {**spec, "protocol": images}}
     if (first := preset.runs[row.first]).trained_here:
         facts["student"] = deciding("students", training(preset, first.run).spec)

@@ -39,7 +39,7 @@ class Targets:
 
     @functools.cached_property
     def figures(self) -> list[str]:
-        """Figures that can be drawn: not those of images of stored rows whose networks are not stored."""
+        """Figures that can be drawn: their rows have networks here, or stored ones."""
         return [name for name in self.preset.settings.figures if not self.undrawn(name)]
 
     def undrawn(self, figure: str) -> list[str]:

@@ -27,7 +27,7 @@ from workflow.preset.rows import (
     training_data,
 )
 
-#: Settings of an evaluation about its times; the other settings are those of the monitor.
+#: Settings of an evaluation about its times; the monitor takes the other settings.
 _POINTS = {field.name for field in dataclasses.fields(EvaluationPoints)}
 
 
@@ -92,7 +92,7 @@ def _evaluation(
 
 @functools.cache
 def _watched(preset: Preset, path: str) -> dict[str, Any]:
-    """The part of a protocol that evaluations during training use; other changes are no reason to train again."""
+    """The part of a protocol that evaluations during training use; other changes start no new training."""
     protocol = preset.protocols[path]
     keys = tuple(metric.key for metric in protocol.watched)
     return (protocol.part(keys, keys) if keys else protocol).content()
@@ -112,7 +112,7 @@ def trainings_of(preset: Preset, needs: Mapping[str, list[str]]) -> list[Job]:
 
 
 def gpus_of(preset: Preset, job: Job) -> int:
-    """GPUs of a training: those of the preset, or fewer if micro-batches cannot be divided evenly."""
+    """GPUs of a training: as many as the preset has, or fewer if micro-batches cannot be divided evenly."""
     return most_gpus(preset.settings.gpus, job.spec["batch_size"], job.spec.get("batch_gpu"))
 
 
