@@ -1,6 +1,5 @@
 """Archives of data sets that the workflow makes for the rows of a preset."""
 
-import functools
 import itertools
 import os
 from collections.abc import Mapping
@@ -11,12 +10,13 @@ from sida.config.datasets import dataset_entry
 from sida.config.families import EDM2_LATENTS, LATENTS, Latents
 from sida.config.settings import from_mapping
 from sida.errors import UserError, suggestion
+from workflow.preset.once import once
 from workflow.preset.preset import Preset
 from workflow.preset.rows import dataset_named, protocol_of
 from workflow.preset.settings import MadeFrom
 
 
-@functools.cache
+@once
 def archives(preset: Preset) -> dict[str, str]:
     """Archives that the workflow can make for rows, teachers, protocols and their sources: path to data set.
 

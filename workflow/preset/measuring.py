@@ -1,6 +1,5 @@
 """Jobs that measure rows (``sida measure``) and write their images (``sida sample``)."""
 
-import functools
 from typing import Any
 
 from sida.config.samplers import SAMPLER_KINDS
@@ -8,12 +7,13 @@ from workflow.preset.archives import archive_of
 from workflow.preset.jobs import Job, common_settings, make_job, needs_of, source_of
 from workflow.preset.measuring_needs import drawn_from_data, with_protocol_needs
 from workflow.preset.networks import generator, network_path, sampler_guide
+from workflow.preset.once import once
 from workflow.preset.preset import Preset
 from workflow.preset.rows import class_counts, dataset_of, nfe_of, protocol_of, sampler_of
 from workflow.preset.trainings import trainings_of
 
 
-@functools.cache
+@once
 def measurement(preset: Preset, name: str) -> Job:
     """Measurement of a row: the generator, its sampler, and the protocol."""
     row, protocol = preset.runs[name], protocol_of(preset, preset.runs[name])

@@ -1,6 +1,5 @@
 """Networks of rows: trained here, imported from published files, or used in place."""
 
-import functools
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from typing import NamedTuple
 from eval.results.sheet import SheetRow
 from sida.assets.registry import find_asset, is_address
 from sida.config.families import NULL_LABEL
+from workflow.preset.once import once
 from workflow.preset.preset import Preset
 
 #: Folders of networks below the results, by the kinds of :class:`Network`.
@@ -72,7 +72,7 @@ def network_path(preset: Preset, network: Network | None) -> str | None:
     return f"{preset.results}/{FOLDERS[network.kind]}/{network.name}/network.safetensors"
 
 
-@functools.cache
+@once
 def imports(preset: Preset) -> dict[str, str]:
     """Published checkpoints that the preset imports: folder name to asset id, address or path."""
     used = {row.teacher for row in preset.runs.values() if row.trained_here or row.method == "teacher"}
@@ -83,7 +83,7 @@ def imports(preset: Preset) -> dict[str, str]:
     return {folders[name]: name for name in names if name in folders}
 
 
-@functools.cache
+@once
 def _import_folders(preset: Preset) -> dict[str, str]:
     # Teachers that no row uses count: a row that is added later renames no folder.
     teachers = (teacher.checkpoint for teacher in preset.settings.teachers.values())

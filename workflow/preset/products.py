@@ -1,7 +1,6 @@
 """Jobs that show measurements: tables, figures, claims, and the whole preset."""
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from sida.errors import UserError
 from workflow.preset.jobs import Job, make_job, needs_of
 from workflow.preset.measuring import measurement
 from workflow.preset.networks import generator, sampler_guide
+from workflow.preset.once import once
 from workflow.preset.preset import Preset
 from workflow.preset.rows import architecture_of
 from workflow.preset.stored_rows import taken_rows
@@ -39,13 +39,13 @@ def find_needs(kind: str, path: Path, runs: Mapping[str, SheetRow]) -> Needs:
     return dataclasses.replace(needs, measured=measured, networks=networks)
 
 
-@functools.cache
+@once
 def layout_needs(preset: Preset, kind: str, name: str, *, every: bool = False) -> Needs:
     """Needs of a table or figure (kind ``tables`` or ``figures``), of its measurable or of all rows."""
     return find_needs(kind, preset.layout(kind, name), preset.runs if every else preset.measurable)
 
 
-@functools.cache
+@once
 def product(preset: Preset, kind: str, name: str) -> Job:
     """A table or figure: only its own rows, so that it can be made alone."""
     path, every = preset.layout(kind, name), layout_needs(preset, kind, name, every=True)
@@ -96,14 +96,14 @@ def networks_read(preset: Preset, runs: Iterable[str]) -> dict[str, list[str]]:
     return needs_of(network for row in rows for network in (generator(preset, row), sampler_guide(preset, row)))
 
 
-@functools.cache
+@once
 def collection(preset: Preset) -> Job:
     """The file of all measurements."""
     above = [measurement(preset, run) for run in preset.measurable]
     return make_job(preset, "collected", {}, _collected(preset, preset.measurable), above)
 
 
-@functools.cache
+@once
 def verdicts(preset: Preset) -> Job:
     """The claims: measurements of all rows, and logs beside their networks."""
     files = filter(None, [preset.settings.claims, preset.settings.retraining, preset.judged_sheet])
@@ -111,7 +111,7 @@ def verdicts(preset: Preset) -> Job:
     return make_job(preset, "claims", {}, needs, [*trainings_of(preset, needs), collection(preset)], files)
 
 
-@functools.cache
+@once
 def everything(preset: Preset) -> Job:
     """The whole preset."""
     settings = preset.settings

@@ -3,7 +3,6 @@
 Functions of a preset and a row.
 """
 
-import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +17,7 @@ from sida.config.settings import names_object
 from sida.errors import UserError
 from sida.methods.method import Method
 from sida.methods.registry import find_method
+from workflow.preset.once import once
 from workflow.preset.preset import Preset
 
 
@@ -168,7 +168,7 @@ def dataset_named(preset: Preset, name: str | None, where: str = "") -> dict[str
     return dict(specs[name])
 
 
-@functools.cache
+@once
 def _datasets(preset: Preset) -> dict[str, dict[str, Any]]:
     """Specs of data sets that were looked up so far, by name."""
     return {}

@@ -1,7 +1,6 @@
 """Rows that are taken from stored results: those whose settings have the stored digest."""
 
 import dataclasses
-import functools
 from typing import Any
 
 from eval.results.stored import read_stored, unchanged_rows
@@ -9,12 +8,13 @@ from sida.config.lookup import ROOT
 from sida.files.atomic import sha256_json
 from workflow.preset.digests import deciding
 from workflow.preset.measuring import measurement
+from workflow.preset.once import once
 from workflow.preset.preset import Preset
 from workflow.preset.rows import parents_of, protocol_of
 from workflow.preset.trainings import teacher_training, training
 
 
-@functools.cache
+@once
 def taken_rows(preset: Preset) -> frozenset[str]:
     """Rows that are taken from stored results."""
     if not preset.stored:
@@ -26,7 +26,7 @@ def taken_rows(preset: Preset) -> frozenset[str]:
     return frozenset(unchanged_rows(preset.stored["folder"], {run: row_digest(original, run) for run in rows}))
 
 
-@functools.cache
+@once
 def row_digest(preset: Preset, name: str) -> str:
     """SHA-256 of everything that decides a row's images: sampler, training, teacher, guide and parent rows.
 

@@ -1,7 +1,6 @@
 """Jobs that train: teachers by ``sida train-teacher``, rows by ``sida distill``."""
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from workflow.preset.archives import archive_of
 from workflow.preset.jobs import Job, code_files, common_settings, make_job, needs_of
 from workflow.preset.measuring_needs import with_protocol_needs
 from workflow.preset.networks import generator, guide_of, network_path, teacher_network
+from workflow.preset.once import once
 from workflow.preset.preset import Preset
 from workflow.preset.rows import (
     from_scratch,
@@ -31,7 +31,7 @@ from workflow.preset.rows import (
 _POINTS = {field.name for field in dataclasses.fields(EvaluationPoints)}
 
 
-@functools.cache
+@once
 def teacher_training(preset: Preset, name: str) -> Job:
     """Training of a teacher."""
     teacher, dataset = preset.settings.teachers[name], teacher_data(preset, name)
@@ -52,7 +52,7 @@ def training(preset: Preset, name: str) -> Job:
     return jobs[name]
 
 
-@functools.cache
+@once
 def _trainings(preset: Preset) -> dict[str, Job]:
     """Trainings of a preset that were made so far, by row."""
     return {}
@@ -90,7 +90,7 @@ def _evaluation(
     return {**points, "monitor": MONITOR, "kwargs": kwargs}
 
 
-@functools.cache
+@once
 def _watched(preset: Preset, path: str) -> dict[str, Any]:
     """The part of a protocol that evaluations during training use; other changes start no new training."""
     protocol = preset.protocols[path]
