@@ -68,12 +68,7 @@ def preset_from(config: Mapping[str, Any], source: str = "config", folders: Sequ
     # Before a protocol or method is looked up, since that imports the code that it names.
     code = outside_code(_documents(settings, rows, second.values(), source)) | outside_claims(settings.claims, source)
     check_code(code, source)
-    # A default second protocol depends on the name in the first one, so the first ones are read before.
-    first_paths = [settings.protocol, *(row.protocol for row in rows if row.protocol)]
-    protocols = {path: _read_protocol(path, settings, source) for path in dict.fromkeys(first_paths)}
-    rows = [_with_second_protocol(row, settings, protocols, second) for row in rows]
-    second_paths = dict.fromkeys(row.second_protocol for row in rows if row.second_protocol)
-    protocols |= {path: _read_protocol(path, settings, source) for path in second_paths if path not in protocols}
+    rows, protocols = _with_protocols(rows, settings, second, source)
     preset = Preset(source, folders, settings, layout_paths, {row.run: row for row in rows}, protocols, code)
     preset = dataclasses.replace(preset, runs=_with_second_measurements(with_exposure(preset), preset.sheet))
     check_references(preset)
@@ -168,6 +163,19 @@ def _documents(
     datasets = {text for path in documents for key, text, _ in texts(documents[path], path) if key == "dataset"}
     shared = load_yaml(path := find_file("", "datasets"))
     return documents | {f"{path}: {name}": entry for name, entry in shared.items() if name in datasets}
+
+
+def _with_protocols(
+    rows: Sequence[SheetRow], settings: PresetSettings, second: Mapping[str, str], source: str
+) -> tuple[list[SheetRow], dict[str, Protocol]]:
+    """Rows with their second protocols, and the protocols of all rows by path."""
+    paths = [settings.protocol, *(row.protocol for row in rows if row.protocol)]
+    protocols = {path: _read_protocol(path, settings, source) for path in dict.fromkeys(paths)}
+    # A default second protocol depends on the name inside the first one.
+    rows = [_with_second_protocol(row, settings, protocols, second) for row in rows]
+    second_paths = dict.fromkeys(row.second_protocol for row in rows if row.second_protocol)
+    protocols |= {path: _read_protocol(path, settings, source) for path in second_paths if path not in protocols}
+    return rows, protocols
 
 
 def _read_protocol(path: str, settings: PresetSettings, source: str) -> Protocol:
