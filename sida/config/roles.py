@@ -70,7 +70,7 @@ def decisive(settings: Any) -> dict[str, Any]:
     """
     values = dataclasses.asdict(settings)
     for field in dataclasses.fields(settings):
-        role = roles(type(settings))[field.name]
+        role = roles(type(settings))[field.name]  # type: ignore[arg-type]
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         if not role.decides or (not role.always and values[field.name] == default):
             del values[field.name]

@@ -153,7 +153,7 @@ class Settings:
     """
 
     def __post_init__(self) -> None:
-        for field in _fields(type(self)).values():
+        for field in _fields(type(self)).values():  # type: ignore[arg-type]
             value = getattr(self, field.name)
             # Most settings have their default, which is converted once for the class.
             converted = field.converted if value is field.default else field.convert(value, field.name)
@@ -182,7 +182,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
     """
     if not isinstance(mapping, Mapping):
         raise SettingError(where.removesuffix(":"), f"must be a mapping of settings, got {_show(mapping)}")
-    fields = _fields(cls)
+    fields = _fields(cls)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     # The constructor of settings converts them.
     constructed = issubclass(cls, Settings)
@@ -191,7 +191,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
             raise SettingError(inside(where, key), f"unknown key{suggestion(str(key), fields)}")
         field = fields[key]
         values[field.name] = value if constructed else field.convert(value, inside(where, key))
-    for key in _required(cls):
+    for key in _required(cls):  # type: ignore[arg-type]
         if fields[key].name not in values:
             raise SettingError(inside(where, key), MISSING, "add it")
     with settings_in(where):

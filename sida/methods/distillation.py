@@ -81,7 +81,7 @@ def student_digest(
     if settings.get("evaluation") is not None:
         settings["evaluation"] = evaluation_facts(settings["evaluation"], config.dataset, f"{where}.evaluation")
     own = METHODS[config.method].official.get("edm", {}) if config.method in METHODS else {}
-    recorded = {name: role.recorded for name, role in roles(type(config)).items() if role.recorded is not None} | _GONE
+    recorded = {name: role.recorded for name, role in roles(StudentConfig).items() if role.recorded is not None} | _GONE
     settings |= {name: own.get(name, value) for name, value in recorded.items() if settings.get(name) is None}
     if config.method not in METHODS:
         source = code_sha256(*load_object(config.method, f"{where}.method", "method"))
