@@ -322,8 +322,9 @@ AUDIT_LEGEND = f"Δ = measured − published; {LEGEND}."
 
 def heading(column: ColumnSpec) -> Column:
     """Heading of a layout's column."""
-    direction = column.direction if column.arrow else None
-    return Column(column.head, direction, column.metric is not None or column.field == "nfe", column.field == "label")
+    direction, is_name = column.direction if column.arrow else None, column.field == "label"
+    is_number = column.metric is not None or column.field == "nfe"
+    return Column(column.head, direction, is_number, is_name, column.metric is None and not is_name)
 
 
 def grid(layout: TableLayout, lines: list[TableLine], mode: Mode, best: Best) -> tuple[list[Column], list[Row]]:

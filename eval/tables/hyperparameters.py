@@ -149,7 +149,7 @@ class _Builder:
         """The table, with its notes."""
         layout, audit = self.layout, self.mode == "audit"
         rows = [row for number in range(len(layout.rows)) for row in self._rows(number)]
-        heads = [Column("Method"), Column("Hyperparameters", name=True), *[Column("")] * audit]
+        heads = [Column("Method", about=True), Column("Hyperparameters", name=True), *[Column("")] * audit]
         columns = (*heads, *(Column(column.head) for column in layout.columns))
         notes = list(layout.notes)
         if self.mode != "paper":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from eval.results.published import bibliography_items, cited_label
 from eval.tables.model import Cell, Column, Table
-from eval.tables.render import template, terminal_text
+from eval.tables.render import spelled, template, terminal_text
 
 #: All Greek letters; TeX has no commands for letters that look like Latin ones.
 _GREEK = {
@@ -27,7 +27,7 @@ _MATH = {
     **_GREEK,
     "±": r"\pm", "×": r"\times", "−": "-", "∼": r"\sim", "≤": r"\le", "≥": r"\ge", "↓": r"\downarrow",
     "↑": r"\uparrow", "✗": r"\times", "△": r"\triangle", "√": r"\surd", "→": r"\to",
-    "∞": r"\infty", "≈": r"\approx", "≠": r"\ne",
+    "²": "^2", "∞": r"\infty", "≈": r"\approx", "≠": r"\ne",
 }  # fmt: skip
 #: ✓ of the AMS symbols by its font, so that a document that inputs a table needs no further package.
 CHECK_MARK = r"{\usefont{U}{msa}{m}{n}\char88}"
@@ -40,16 +40,16 @@ _SPECIAL = {
 #: Straight quotes that open: at the start, or after a space, bracket, dash or another quote.
 _OPENING = re.compile(r"(?<![^\s(\[{–—=/'\"])(['\"])(?=\S)")
 _DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-_WORDS = re.compile(rf"([{''.join(_GREEK)}])(?:_([A-Za-z]+)|([₀-₉]+))|SiD2A|10\^(\d)|\bt_max\b")
+_WORDS = re.compile(rf"([{''.join(_GREEK)}])(?:_([A-Za-z]+)|([₀-₉]+))|10\^(\d)|\bt_max\b")
 
 
 def escape(text: str) -> str:
-    r"""Turns plain Unicode text into LaTeX: special characters, Greek and arrows, ``σ_init``, ``β₁``, ``SiD2A``.
+    r"""Turns plain Unicode text into LaTeX: special characters, Greek and arrows, ``σ_init``, ``β₁``, ``SiD²A``.
 
     Nothing in the result is a command, neither by its characters nor by line ends nor by the text before it (``\\``
     takes a following bracket or star as its argument).
     """
-    text = _OPENING.sub(lambda quote: "‘" if quote[0] == "'" else "“", terminal_text(text)).replace('"', "”")
+    text = _OPENING.sub(lambda quote: "‘" if quote[0] == "'" else "“", terminal_text(spelled(text))).replace('"', "”")
     out = ["{}"] if text.lstrip()[:1] in ("[", "*") else []
     position = 0
     for match in _WORDS.finditer(text):
@@ -58,8 +58,7 @@ def escape(text: str) -> str:
             below = rf"\mathrm{{{match.group(2)}}}" if match.group(2) else str(match.group(3)).translate(_DIGITS)
             out.append(rf"${_GREEK[match.group(1)]}_{{{below}}}$")
         else:
-            word = r"$t_{\max}$" if match.group() == "t_max" else r"SiD$^2$A"
-            out.append(rf"$10^{match.group(4)}$" if match.group(4) else word)
+            out.append(rf"$10^{match.group(4)}$" if match.group(4) else r"$t_{\max}$")
         position = match.end()
     return "".join(out) + _characters(text[position:])
 

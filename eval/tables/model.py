@@ -57,12 +57,18 @@ BLANK, DASH = Cell(kind="blank"), Cell(kind="dash")
 
 @dataclass(frozen=True)
 class Column:
-    """A column with its heading; ``name`` marks the names of rows, which narrow screens keep in view."""
+    """A column with its heading.
+
+    Attributes:
+        name: Whether the column has the names of rows, which narrow screens keep in view.
+        about: Whether the column says more about the rows, such as their family; narrow screens show it below the name.
+    """
 
     head: str
     direction: Literal["lower", "higher"] | None = None
     number: bool = False
     name: bool = False
+    about: bool = False
 
     @property
     def title(self) -> str:

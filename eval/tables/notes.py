@@ -1,5 +1,6 @@
 """Notes below a table: origin of its numbers, values that are not compared, and what generators met."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from eval.results.identity import NO_DIGEST, UNKNOWN, Identity, barred, comparable, lacks_digest
@@ -106,9 +107,10 @@ def _seen_words(identity: Identity, ranks: bool) -> Iterator[tuple[str, str]]:
     why = barred(identity)
     if why and (why != UNKNOWN or ranks):
         mark = mark_of(identity) if identity.seen or identity.met("loss") else ""
-        yield f"{mark} ".lstrip(), f"{why}; not ranked"
+        # Without the column or option of a sheet that states it.
+        yield f"{mark} ".lstrip(), f"{re.sub(r' [(]`[^`]*`[)]', '', why)}: not ranked"
     if lacks_digest(identity) and why != NO_DIGEST:
-        yield "", f"{NO_DIGEST}, so that nobody knows whether its trials are comparable"
+        yield "", f"{NO_DIGEST}: unknown whether its trials are comparable"
     if related := identity.related:
         yield "§ ", f"trained by a network that learned from the same labels ({', '.join(sorted(related))})"
     if started := identity.met("start"):
@@ -134,7 +136,7 @@ def _how(rows: list[Measurement]) -> str:
     others = [f"{', '.join(names)}: {_trials(t)} of {n:,}" for (t, n), names in shapes.items() if (t, n) != common]
     text += f" ({'; '.join(others)})" if others else ""
     seeds = image_seeds(rows)
-    return text + (f"; image seeds {min(seeds)}–{max(seeds)}." if seeds else ".")
+    return text + (f"; image seeds {min(seeds):,}–{max(seeds):,}." if seeds else ".")
 
 
 def _kept_starts(lines: Sequence[TableLine], measured: list[Measurement]) -> list[str]:
