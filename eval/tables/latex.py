@@ -70,8 +70,8 @@ def _characters(text: str) -> str:
 
 
 _MARKS = {None: "", "agrees": r"\," + CHECK_MARK, "better": r"\,$\triangle$", "worse": r"\,$\times$"}
-#: Marks of what a generator met.
-_SEEN = {"": "", "‡": r"\,$\ddagger$", "§": r"\,\S", "¶": r"\,\P"}
+#: Marks of networks and images that a generator was exposed to.
+_EXPOSURE_MARKS = {"": "", "‡": r"\,$\ddagger$", "§": r"\,\S", "¶": r"\,\P"}
 _DECIMAL = re.compile(r"([+−-]?)(\d+)(?:\.(\d+))?")
 
 
@@ -99,8 +99,8 @@ def latex_cell(cell: Cell, column: Column, siunitx: bool = False, cite: bool = F
     Args:
         cell: The cell.
         column: Its column.
-        siunitx: Numbers for an ``S`` column in the place of mathematics, ``$4.73 \pm 0.16$``.
-        cite: ``\cite`` with a key of the bibliography in the place of the citation in a label.
+        siunitx: Numbers for an ``S`` column instead of mathematics, ``$4.73 \pm 0.16$``.
+        cite: ``\cite`` with a key of the bibliography instead of the citation in a label.
     """
     if cell.kind == "blank":
         return ""
@@ -110,7 +110,7 @@ def latex_cell(cell: Cell, column: Column, siunitx: bool = False, cite: bool = F
             return r"\bfseries " * cell.bold + text + (f" +- {cell.spread}" if cell.spread else "")
         text += rf" \pm {cell.spread}" if cell.spread else ""
         text = rf"\mathbf{{{text}}}" if cell.bold else text
-        shown = f"${text}${_MARKS[cell.agreement]}{_SEEN[cell.mark]}"
+        shown = f"${text}${_MARKS[cell.agreement]}{_EXPOSURE_MARKS[cell.mark]}"
     else:
         label, entry = cited_label(cell.text) if cite and column.name else (cell.plain, None)
         shown = "--" if cell.kind == "dash" else escape(label)
@@ -125,8 +125,8 @@ def tabular(table: Table, siunitx: bool = False, cite: bool = False) -> str:
     import pandas
 
     forms = [
-        ("l" if not column.number else number_column([row.cells[place] for row in table.rows]) if siunitx else "c")
-        for place, column in enumerate(table.columns)
+        ("l" if not column.number else number_column([row.cells[index] for row in table.rows]) if siunitx else "c")
+        for index, column in enumerate(table.columns)
     ]
     heads = [escape(c.title) for c in table.columns]
     heads = [f"{{{head}}}" if siunitx and c.number else head for head, c in zip(heads, table.columns)]
@@ -140,7 +140,7 @@ def tabular(table: Table, siunitx: bool = False, cite: bool = False) -> str:
 
 
 def to_latex(table: Table, siunitx: bool = False, cite: bool = False) -> str:
-    r"""The complete ``.tex`` file; ``cite`` puts ``\cite`` in the place of citations in labels."""
+    r"""The complete ``.tex`` file; ``cite`` puts ``\cite`` instead of citations in labels."""
     cite = cite or table.cite
     notes = [escape(note) for note in table.notes]
     if cite and table.cited:

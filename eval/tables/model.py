@@ -29,7 +29,7 @@ class Cell:
         kind: Origin of the content. A cell is *either* published *or* measured, never both.
         spread: Number after ``±``.
         bold: Whether the value is the best of the column by the layout's rule.
-        mark: Sign of a note about what the generator met.
+        mark: Sign of a note about networks or images that the generator was exposed to.
         agreement: For a difference: whether the numbers agree, see :mod:`eval.results.published`.
     """
 
