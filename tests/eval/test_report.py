@@ -146,6 +146,12 @@ def test_a_figure_without_curves_says_that_the_papers_print_none(tmp_path):
     assert not any("print no numbers" in captions[kinds] for kinds in captions if len(kinds) > 1)
 
 
+def test_the_page_of_the_working_folder_names_it(copied, monkeypatch):
+    monkeypatch.chdir(copied)
+    write_index(".", "index.html")
+    assert f"Results of the preset {copied.name}" in shown(copied)
+
+
 def test_a_search_without_tables_has_a_page_and_an_empty_folder_has_none(study, tmp_path, refusal):
     shutil.copy(study / "measurements.csv", tmp_path)
     words = shown(write_index(tmp_path, tmp_path / "index.html").parent)
