@@ -27,7 +27,9 @@ _MATH = {
     **_GREEK,
     "±": r"\pm", "×": r"\times", "−": "-", "∼": r"\sim", "≤": r"\le", "≥": r"\ge", "↓": r"\downarrow",
     "↑": r"\uparrow", "✗": r"\times", "△": r"\triangle", "√": r"\surd", "→": r"\to",
-    "²": "^2", "∞": r"\infty", "≈": r"\approx", "≠": r"\ne",
+    # Of mathematics: in text these come from a font that many installations have as a bitmap alone.
+    "§": r"\mathsection", "¶": r"\mathparagraph", "†": r"\dagger", "‡": r"\ddagger", "²": "^2",
+    "∞": r"\infty", "≈": r"\approx", "≠": r"\ne",
 }  # fmt: skip
 #: ✓ of the AMS symbols by its font, so that a document that inputs a table needs no further package.
 CHECK_MARK = r"{\usefont{U}{msa}{m}{n}\char88}"
@@ -71,7 +73,7 @@ def _characters(text: str) -> str:
 
 _MARKS = {None: "", "agrees": r"\," + CHECK_MARK, "better": r"\,$\triangle$", "worse": r"\,$\times$"}
 #: Marks of networks and images that a generator was exposed to.
-_EXPOSURE_MARKS = {"": "", "‡": r"\,$\ddagger$", "§": r"\,\S", "¶": r"\,\P"}
+_EXPOSURE_MARKS = {"": "", "‡": r"\,$\ddagger$", "§": r"\,$\mathsection$", "¶": r"\,$\mathparagraph$"}
 _DECIMAL = re.compile(r"([+−-]?)(\d+)(?:\.(\d+))?")
 
 

@@ -103,7 +103,7 @@ RANKED = [
         "§ fid of Met: trained by a network that learned from the same labels (vgg",
     ),
 ]
-LATEX = {"‡": r"\ddagger", "¶": r"\P", "§": r"\S", "": "0.700"}
+LATEX = {"‡": r"\ddagger", "¶": r"\mathparagraph", "§": r"\mathsection", "": "0.700"}
 
 
 @pytest.mark.parametrize(("row", "change", "best", "mark", "word"), RANKED)

@@ -341,6 +341,8 @@ def test_a_row_whose_training_kept_its_start_says_so(tmp_path, table, runs):
         ("SiD2A, α=1.0", r"SiD$^2$A, $\alpha$=1.0"),
         ("(λ_sid, λ_adv)", r"($\lambda_{\mathrm{sid}}$, $\lambda_{\mathrm{adv}}$)"),
         ("Adam β₂", r"Adam $\beta_{2}$"),
+        ("§ ¶ † ‡", r"$\mathsection$ $\mathparagraph$ $\dagger$ $\ddagger$"),
+        ("SiD²A", r"SiD$^2$A"),
         ("(10^4 k)", r"($10^4$ k)"),
         ("FID ↓ 32×32", r"FID $\downarrow$ 32$\times$32"),
         (r"a\b{c}", r"a\textbackslash{}b\{c\}"),
