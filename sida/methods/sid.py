@@ -328,7 +328,7 @@ SIDA = Method(
 SID2A = dataclasses.replace(
     SIDA,
     name="sid2a",
-    title="SiD2A",
+    title="SiD²A",
     about="the same from a distilled generator (--init)",
     start="generator",
     saw=SIDA.exposure,
