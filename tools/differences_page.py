@@ -14,8 +14,9 @@ from typing import Any
 
 from sida.config.families import EDM, EDM2, EDM2_S
 from sida.config.lookup import ROOT
+from sida.config.recipe import OFFICIAL
 from sida.files.atomic import write_text
-from sida.methods.registry import DEFAULTS, METHODS
+from sida.methods.registry import METHODS
 
 PAGE, ENTRIES = ROOT / "docs/differences.md", ROOT / "docs/differences.tsv"
 _HEADS = "| # | Disagreement | Here | Switch |\n|---|---|---|---|\n"
@@ -60,7 +61,7 @@ def defaults_table() -> str:
     """Official values of settings of SiD and SiDA by family of networks."""
     families, methods = (EDM, EDM2, EDM2_S), (METHODS["sid"], METHODS["sida"])
     columns = {
-        f"{method.title}, {family.title}": DEFAULTS | method.settings_of(family, "")
+        f"{method.title}, {family.title}": OFFICIAL | method.settings_of(family, "")
         for family in families
         for method in methods
     }
