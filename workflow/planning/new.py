@@ -34,6 +34,8 @@ STUDY_FILES = (
 #: File of an imported teacher.
 TEACHER = "teacher.safetensors"
 LATENTS = "a new study is of pictures, latents are a matter of custom presets"
+#: Largest share that the classes of pictures add to the least hours.
+UNREAD = 0.05
 #: Largest number of classes whose names are listed.
 _MOST_NAMES = 20
 
@@ -132,16 +134,19 @@ class _Fit:
         _write(self._part, {**values, **_shortened(self._full, share)})
         return _cost_of(self._part, self._card, self._workers)
 
-    def check_hours(self) -> None:
+    def check_hours(self, unread: float = 0.0) -> None:
         """Refuses hours in which the narrowest network, the shortest training and the fewest images do not fit.
+
+        Args:
+            unread: Largest share that pictures add that are not read yet, by their number of classes.
 
         Raises:
             UserError: So few hours, or an unknown card.
         """
         hours = self._cost(self._sizes(self._widths[-1], *self._full["measured"][-1]), self._least).hours
-        if hours > self._config.hours:
+        if hours * (1 + unread) > self._config.hours:
             fault = f"no network and length fit {self._where}: the shortest study takes {hours:.2g} hours by plan"
-            remedy = f"give --hours {math.ceil(100 * hours) / 100:g} or more"
+            remedy = f"give --hours {math.ceil(100 * hours * (1 + unread)) / 100:g} or more"
             raise UserError(f"--hours {self._config.hours:g}", fault, remedy)
 
     def fitted(self) -> tuple[dict[str, Any], list[str]]:
@@ -317,7 +322,7 @@ def _data_values(config: StudyConfig, part: Path, study: Path, teacher: Mapping[
         if (first := first_picture(config.data, config.resolution, teacher)) is not None:
             shown = {"kind": "zip", "path": '"data.zip"', "pictures": [], "class_names": "[]"}
             values = shown | _sized(config, first, []) | _teacher_values(config, first, teacher)
-            _Fit(config, part, {"name": "x", **values}).check_hours()
+            _Fit(config, part, {"name": "x", **values}).check_hours(UNREAD)
         made = prepared(from_mapping(PrepareConfig, flags, "sida new"))
         names = [visible(" ".join(name.split())) for name in made.class_names]
         pictures = [made.summary]
