@@ -169,7 +169,7 @@ class Rows:
     def _with_seen(self, run: SheetRow) -> SheetRow:
         more = Saw()
         if run.trained_here and run.method in METHODS and METHODS[run.method].has_judges:
-            judges = [name for name in self.options(run).met(self.resolution(run)) if name != "pixels"]
+            judges = [name for name in self.options(run).loss_networks(self.resolution(run)) if name != "pixels"]
             if None in (found := [network_of(name) for name in judges]):
                 return dataclasses.replace(run, saw="unknown")  # a custom judge may be any network
             more = Saw(loss=tuple(filter(None, found)))
