@@ -331,7 +331,7 @@ def open_guide(
     """Guiding network of a file, or the network ``net`` without a class for ``null``; None without a guide.
 
     Raises:
-        UserError: The file is no network, or the network has no null label.
+        UserError: The file is not a network, or the network has no null label.
     """
     if guide is None:
         return None

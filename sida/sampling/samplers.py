@@ -272,6 +272,7 @@ def heun(
     if guidance != 1 and gnet is None:
         raise SettingError("gnet", f"guidance {guidance} needs a guiding network")
     labels_of_guide = guide_labels(gnet, class_labels)
+    assert latents.ndim == 4
 
     def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
         x32, level = x.to(torch.float32), torch.full((), sigma, dtype=torch.float32, device=x.device)
@@ -362,7 +363,7 @@ def multi_step(
         init_sigma: σ_init.
         step_levels: See :func:`step_sigmas`.
         fixed: Whether further steps add the noise z of the first one; ``noise`` is not called.
-        steps_taken: Steps of the n that are taken, from the first on; None takes all.
+        steps_taken: Number of steps to take of the n, from the first on; None takes all.
         through_all: Whether the result has the gradients of all steps, or of the last step taken alone.
 
     Source: mingyuanzhou/SiD, branch sida (EDM2 generation), golden losses_edm2/generate_multistep; ``time``, ``fixed``
@@ -371,6 +372,7 @@ def multi_step(
     if num_steps < 1:
         raise SettingError("num_steps", f"must be at least 1, got {num_steps}")
     last = (num_steps if steps_taken is None else steps_taken) - 1
+    assert 0 <= last < num_steps
     learns = torch.is_grad_enabled()
     with torch.set_grad_enabled(learns and (through_all or last == 0)):
         images = one_step(net, z, class_labels, init_sigma)
@@ -420,7 +422,12 @@ def draw_batch(
     dtype = getattr(torch, sampler.dtype or family.sampler_dtype)
     if sampler.kind == "flow":
         labels, keys = guide_labels(gnet, class_labels), ("method", "last_step", *_GUIDANCE_KEYS)
-        arguments = {"noise": noise, "gnet": guide, "guide_labels": labels, **{key: getattr(sampler, key) for key in keys}}
+        arguments = {
+            "noise": noise,
+            "gnet": guide,
+            "guide_labels": labels,
+            **{key: getattr(sampler, key) for key in keys},
+        }
         return flow(network, latents, class_labels, steps, dtype=dtype, **arguments)
     return heun(
         network,
