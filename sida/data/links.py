@@ -76,5 +76,5 @@ class Tree(NamedTuple):
 
 
 def under(names: list[str], folder: str) -> list[str]:
-    """Those of sorted names that lie below a folder."""
+    """Returns the names below a folder, of sorted names."""
     return names[bisect.bisect_left(names, f"{folder}/") : bisect.bisect_left(names, f"{folder}0")]
