@@ -154,7 +154,7 @@ def duration(seconds: float) -> str:
 
 
 def visible(text: str, allowed: str = "\n\t") -> str:
-    """Text with escapes in place of characters without a glyph, some of which control a terminal; ``allowed`` ones stay."""
+    """Text with escapes for characters without a glyph, which may control a terminal, except the ``allowed`` ones."""
     return "".join(c if c.isprintable() or c in allowed else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -27,7 +27,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _HEAP_BLOCK, _KEEP_FREE = 32 << 20, 1 << 30
 
 
-def place() -> tuple[int, int, int]:
+def process_rank() -> tuple[int, int, int]:
     """Returns rank, world size and local rank as set by ``torchrun``, or 0, 1, 0 without it.
 
     Raises:
@@ -58,7 +58,7 @@ def take_device(name: str, where: str) -> torch.device:
     """
     if not re.fullmatch(r"(cpu|cuda)(:(0|[1-9]\d?))?", name, re.ASCII):
         raise UserError(f"{where}.device", f"'{name}' is not a device", "use cpu or cuda")
-    _, world_size, local_rank = place() if name == "cuda" else (0, 1, 0)
+    _, world_size, local_rank = process_rank() if name == "cuda" else (0, 1, 0)
     device = torch.device(f"cuda:{local_rank}" if world_size > 1 else name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"{where}.device", f"'{name}', but no GPU is available here", "use cpu")

@@ -1,4 +1,4 @@
-"""Download of one file over HTTP(S): resumes, retries, tries mirrors, checks the result, and ends answers that crawl.
+"""Download of one file over HTTP(S): resumes, retries, tries mirrors, checks the result, and aborts slow answers.
 
 The standard library reads the answers: it bounds the lines and the number of headers and the lines between chunks,
 where urllib3 (requests, pooch) reads on. pooch resumes nothing, and huggingface_hub resumes files of the Hub alone.
@@ -76,7 +76,7 @@ class Transfer:
 
 
 class Download:
-    """The download of an asset into ``<file>.part`` in the cache, which may hold its beginning from an earlier try.
+    """Download of an asset into ``<file>.part`` in the cache; continues a part of an earlier try.
 
     A note beside that file has the URL and version of its bytes. If the hash of the asset is unknown, a file joined
     from two versions could go unnoticed. Then a download is resumed only where the server names the version by a strong
@@ -273,7 +273,7 @@ class _Watch(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     def do_open(self, http_class: Any, req: Any, **http_conn_args: Any) -> Any:
-        """Opens a connection, whose socket is watched as soon as there is one."""
+        """Opens a connection and watches its socket."""
         sockets = self._sockets
 
         class Watched(http_class):

@@ -73,7 +73,7 @@ class Asset:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """All links, in the order in which they are tried."""
+        """All links, in order of use."""
         return ((self.url,) if self.url else ()) + self.mirrors
 
     @property

@@ -122,7 +122,7 @@ class Files:
         return names
 
     def _grids(self) -> set[int]:
-        """Indices of pictures with a grid's name that are larger than those of one size beside or below them."""
+        """Indices of grids of samples: pictures with a grid's name, larger than the equal-sized pictures near them."""
         named: dict[str, list[int]] = {}
         for index, name in enumerate(self.names):
             if _GRID.search(name) and name.lower().endswith(tuple(PICTURES)):
@@ -367,7 +367,7 @@ def _files_at_once() -> int:
 
 
 def common_folder(names: Sequence[str]) -> str:
-    """The folder, with ``/`` at its end, in which all names lie; empty for the root."""
+    """Common folder of all names, with a final ``/``; empty for the root."""
     folder = os.path.commonpath([os.path.dirname(name) for name in (min(names), max(names))])
     return f"{folder}/" if folder else ""
 

@@ -27,7 +27,7 @@ _PARTS = re.compile(r"x_(train|test|val|valid)|(train|test|val|valid)_images")
 
 
 class Arrays:
-    """Arrays of numbers of an ``.npz`` file, or the one of an ``.npy`` or idx file, whose name is empty.
+    """Arrays of numbers of an ``.npz`` file by name, or the array of an ``.npy`` or idx file under an empty name.
 
     Attributes:
         path: The file.
@@ -76,7 +76,7 @@ class ImageArrays:
 
     Args:
         path: The file. Classes are those of ``arr_1`` or ``labels`` of an npz, or of its part; those of an idx file,
-            and of KMNIST (``…-imgs.npz``), lie in a file beside it, named with ``labels`` instead of ``images``.
+            and of KMNIST (``…-imgs.npz``), lie in a file next to it, named with ``labels`` instead of ``images``.
         labels: Whether to read classes.
         subset: ``train`` or ``test``, of the parts of an npz; None refuses several.
 

@@ -37,7 +37,7 @@ _LEAST, _DIGITS, ALL = 1024, 16, "g"
 
 
 class Sketch:
-    """The least digests of different images of one shape, by which the images that two sets have in common are counted.
+    """Sketch of a set of images: its smallest digests, from which the images common to two sets are estimated.
 
     Two sets keep the least digests of their images. Below the smaller of both bounds each sketch is complete, so that
     the images there are a random sample of both sets (bottom-k sketch: Cohen and Kaplan, 2007). It finds a set within
@@ -62,7 +62,7 @@ class Sketch:
         return Sketch(images.shape[1:], self.least | digests, self.bound)
 
     def shared(self, other: Sketch) -> tuple[int, int] | None:
-        """How many of some images of another set are in this one: ``(found, looked for)``; None if that is unknown.
+        """Counts images of another set in this one: ``(found, looked for)``; None if that is unknown.
 
         A set of images of another shape may hold the same pictures, so that nothing is known.
         """
@@ -162,7 +162,7 @@ class Dataset(abc.ABC):
 
     @functools.cached_property
     def sketch(self) -> Sketch | None:
-        """Sketch of the images, mirrored copies apart, for which all of them are read once; None for latents."""
+        """Sketch of the images without mirrored copies, which reads all images once; None for latents."""
         if not self.is_pixels:
             return None
         joined, indices = Sketch(), np.unique(self.raw_indices)
@@ -189,7 +189,7 @@ class Dataset(abc.ABC):
 
     @functools.cached_property
     def class_indices(self) -> torch.Tensor:
-        """Class of every item, int64 ``(len,)``, from which an empirical label distribution draws.
+        """Class of every item, int64 ``(len,)``; the empirical label distribution draws from it.
 
         Raises:
             UserError: The data set has no labels.

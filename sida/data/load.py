@@ -59,7 +59,7 @@ def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset"
 
 
 def open_stored(config: DatasetConfig, **views: Any) -> ImageArchive:
-    """Opens an archive or folder, whose content decides which of the two it is."""
+    """Opens an archive or folder; its content decides the kind."""
     path = os.path.expanduser(str(config.path))
     return ImageArchive(path, cache=config.cache, latents=config.latents, **views)
 

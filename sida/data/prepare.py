@@ -349,7 +349,7 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> Classes:
 
 
 def _without_pictures(files: Files, folder: str, classes: set[str]) -> list[str]:
-    """Folders beside those of classes that are empty or hold pictures of other formats, sorted."""
+    """Sorted folders that are empty or hold pictures of other formats, next to the folders of classes."""
     others = [name for name in files.names if PurePosixPath(name).suffix.lower() in _UNREAD]
     inside = [f"{name}/".removeprefix(folder) for name in (*files.bare, *others) if f"{name}/".startswith(folder)]
     return sorted({top for name in inside if (top := name.partition("/")[0])} - classes)
@@ -361,7 +361,7 @@ def is_tools(folder: str) -> bool:
 
 
 def counted_by_tool(folders: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether folders hold the parts of one count, as those of tools do: equal sizes but the last, no name twice.
+    """Whether folders are numbered parts of one set, as tools write them: equal sizes but the last, no name twice.
 
     Args:
         folders: Folder of each picture.

@@ -182,7 +182,7 @@ class Reader:
         return value, {"images": images} if images else {}
 
     def headers(self, files: list[BinaryIO], members: Members) -> Answer:
-        """For each picture width, height and whether it has colours; 0 if it is damaged, which is reported later."""
+        """Width, height and whether there are colours, for each picture; 0 for damaged ones, reported later."""
         value = [[0, 0, 0] for _ in members]
         for index, facts in enumerate(value):
             with contextlib.suppress(UserError), _content(files, members, index) as content:
@@ -290,7 +290,7 @@ def _content(files: list[BinaryIO], members: Members, index: int) -> Iterator[by
 
 
 def _unpacked(handle: int, offset: int, packed: int, size: int, crc: int, method: int) -> bytes:
-    """Content of an archive's member; a zip's local header is read with it, which rarely exceeds 256 bytes."""
+    """Content of an archive's member, read together with a zip's local header, which rarely exceeds 256 bytes."""
     if crc < 0:
         content = os.pread(handle, size, offset)
     else:
@@ -332,7 +332,7 @@ def _zip_members(file: BinaryIO, tree: Tree) -> Iterator[tuple[str, int, int, in
 
 
 def same_name(name: str) -> str:
-    """A form of a file's name that is equal for all writings of it: Unicode composed, slashes, no roots."""
+    """Normal form of a file's name: composed Unicode, slashes, no roots."""
     return _relative(unicodedata.normalize("NFC", name).replace("\\", "/"))
 
 
@@ -387,7 +387,7 @@ def _tar_members(
 
 
 def _header(stream: Any, size: int | None) -> tuple[list[int], str, bool]:
-    """Shape, type and order of an array of numbers whose bytes are those that follow, from an npy or idx header."""
+    """Shape, type and order of an array of numbers, from an npy or idx header; its bytes follow."""
     try:
         if stream.peek(3)[:3] == b"\0\0\x08":  # bytes, in MNIST's format
             axes = stream.read(4)[3]

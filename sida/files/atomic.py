@@ -119,7 +119,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Gives the path to errors of a full disk, which name no file."""
+    """Adds the path to errors of a full disk, which do not name a file."""
     try:
         yield
     except OSError as error:

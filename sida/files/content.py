@@ -42,7 +42,7 @@ class Text(NamedTuple):
 
 
 def text_in_place(start: bytes) -> Text | None:
-    """Names the text with which a file begins, by its first bytes; None for binary content."""
+    """Classifies the text at the start of a file; None for binary content."""
     plain = start.removeprefix(b"\xef\xbb\xbf").decode(errors="replace").lstrip()
     if not plain or not plain[:16].isascii() or any(c < " " and c not in "\t\r\n\f" for c in plain):
         return None
@@ -69,7 +69,7 @@ def text_in_place(start: bytes) -> Text | None:
 
 
 def refuse_text(path: str | os.PathLike[str], start: bytes) -> None:
-    """Refuses a file whose first bytes are a text that stands for the file.
+    """Refuses a file that is a text instead of the file's content, by its first bytes.
 
     Raises:
         UserError: It is one; the message names it and says how to get the file itself.

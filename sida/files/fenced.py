@@ -64,7 +64,7 @@ _in_child = False
 
 
 class Child:
-    """A process with a reader, which answers one request after the other.
+    """A child process with a reader; it answers one request after the other.
 
     Args:
         reader: ``module:class``; requests name methods of an instance, whose first argument is the list of files. The
@@ -218,7 +218,7 @@ class Child:
 
 
 class Either(tuple[Any, ...]):
-    """Forms of which a value has one."""
+    """Alternative forms of a value."""
 
 
 def fits(value: Any, form: Any) -> bool:

@@ -191,7 +191,9 @@ class _View(NamedTuple):
 
 
 class _Object:
-    """An object whose class is not loaded; its type has the name of its class, of a library's class with the module."""
+    """Stand-in for an object of a class that is not loaded; its type has the name of that class (with the module, of a
+    library's class).
+    """
 
     source: str | None = None
     state: Any

@@ -216,7 +216,7 @@ def content_hash(record: Mapping[str, Any], position: str = "") -> str:
 
 
 def with_hash(record: Mapping[str, Any], position: str | None = None) -> dict[str, Any]:
-    """Adds the hash of its content to a record, which is converted to plain JSON values.
+    """Converts a record to plain JSON values and adds the hash of its content.
 
     Args:
         record: JSON values by key.

@@ -155,7 +155,7 @@ def check_null_label(network: Mapping[str, Any], where: str) -> None:
         raise UserError(where, "'null' is a network without its classes, and this one has none", "remove it")
     default = network_class(network, where).options_of(kwargs).get("label_dropout", (0.0,))[-1]
     if not kwargs.get("label_dropout", default):
-        fault = "the network learned from no dropped label (label_dropout 0), so that it has no null label"
+        fault = "the network was trained without dropped labels (label_dropout 0), so it has no null label"
         raise UserError(where, fault, "name a guiding network")
 
 

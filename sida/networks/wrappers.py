@@ -71,7 +71,7 @@ def unwrapped(
         named = ", ".join(one_line(prefix_name.rstrip("."), 60) or "(none)" for prefix_name in fitting[:8])
         raise UserError(path, f"holds {len(fitting)} networks, by the prefixes {named}", "name one with --key")
     if more := further[prefix]:
-        fault = f"has tensor '{one_line(more[0], 80)}', which the architecture has not ({len(more)} such tensors)"
+        fault = f"has tensor '{one_line(more[0], 80)}', which the architecture does not have ({len(more)} such tensors)"
         raise UserError(path, fault, OTHER)
     others = [name for name in bare if not name.startswith(prefix) or name.removeprefix(prefix) not in expected]
     names = {name: bare[prefix + name] for name in expected}

@@ -22,7 +22,7 @@ from sida.config.settings import from_mapping, load_spec
 from sida.data import Dataset, load_dataset
 from sida.data.dataset import Sketch, join_sketches, read_sketch
 from sida.errors import Progress, UserError, say
-from sida.machine import code_version, peak_memory, place, prepare_process, take_device
+from sida.machine import code_version, peak_memory, prepare_process, process_rank, take_device
 from sida.networks import architecture
 from sida.sampling.store import Pictures
 from sida.training import logs
@@ -464,7 +464,7 @@ class Run(Generic[AnyConfig]):
         try:
             return attempt(self.config)
         except TooLargeError as fault:
-            if self.config.checkpointing or place()[1] > 1:
+            if self.config.checkpointing or process_rank()[1] > 1:
                 raise
             say(f"{fault.fault}: resuming from the last state with checkpointing; the numbers stay the same")
         # Only here has the error released the memory of the first attempt.

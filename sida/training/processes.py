@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from sida.errors import EXIT_RETRY, Preempted, UserError
 from sida.late import torch
-from sida.machine import place
+from sida.machine import process_rank
 
 T = TypeVar("T")
 #: Timeouts: within a step, and while rank 0 works alone (for example, reads a state).
@@ -178,7 +178,7 @@ def joined(device: torch.device, facts: object = None) -> Iterator[Ranks]:
         UserError: The other processes cannot be reached, or the facts of one differ from rank 0's (raised in all).
     """
     global STORE
-    rank, world_size, _ = place()
+    rank, world_size, _ = process_rank()
     if world_size == 1:
         yield ALONE
         return
@@ -216,7 +216,7 @@ def rank_0_output() -> Iterator[None]:
     Raises:
         SystemExit: Replaces the error in ranks that do not report.
     """
-    rank, world_size, _ = place()
+    rank, world_size, _ = process_rank()
     if world_size == 1:
         yield
         return

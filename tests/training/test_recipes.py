@@ -262,7 +262,7 @@ FAULTS = [
     ("f-distill", {"options": {"noisy": False}}, "--spec.options.own_draws: f-distill needs"),
     ("f-distill", {"gamma": "snr", "sigma_data": 1}, "does not read gamma, sigma_data; remove it"),
     ("uni-instruct", {"options": {"divergence": "chi-square"}}, "--spec.options.divergence: the released code fails"),
-    ("uni-instruct", {"options": {"ratio": "logits", "variance_reduction": True}}, "variance_reduction: applies to the"),
+    ("uni-instruct", {"options": {"ratio": "logits", "variance_reduction": True}}, "variance_reduction: applies to"),
     ("realuid", {"options": {"uid_alpha": 1.0, "uid_beta": 0.9}}, "--spec.options.uid_beta: must be 1"),
     ("fd-loss", {"batch_gpu": 8}, "--spec.batch_gpu: "),
     ("fd-loss", {"options": {"judges": ["digits"], "statistics": "queue", "population": 12}}, "take 16"),
