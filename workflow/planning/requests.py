@@ -22,6 +22,8 @@ from sida.errors import UserError
 from sida.files.text_files import parse_yaml, read_text
 from workflow.planning.costs import SMALLER, STAGES, Cost, Costs, driver_cards, load_assumptions, too_large
 from workflow.preset import Preset
+from workflow.preset.specs import job_named
+from workflow.preset.trainings import gpus_of
 
 #: Environment variable that names another file.
 VARIABLE = "SIDA_SITE"
@@ -212,7 +214,7 @@ class Requests:
 
     def gpus(self, stage: str, wildcards: Any) -> int:
         """GPUs of a training."""
-        return self.preset.gpus(self.preset.job(stage, _name(wildcards)))
+        return gpus_of(self.preset, job_named(self.preset, stage, _name(wildcards)))
 
     def nodes(self, stage: str, wildcards: Any) -> int:
         """Smallest number of nodes with the GPUs of a training, equally many on each node."""
