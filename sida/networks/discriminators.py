@@ -138,7 +138,8 @@ class Backbone(nn.Module):
         mixing: Channels of the first mixed map; the next maps have 2, 4, ... times as many.
         widths: Channels of a head's maps by their nominal size.
         weights: File of the committed weights of a network that a script of tools/ made.
-        statistics: Mean and standard deviation of each channel of the network's images, if it wants them normalised.
+        statistics: Mean and standard deviation of each channel of the network's images, if the network needs them
+            normalised.
         levels: Layers that give one map each.
     """
 
@@ -307,15 +308,15 @@ def make_backbone(name: str, image_channels: int, resolution: int, where: str = 
     Raises:
         UserError: The backbone does not take such images, or a package or the weights are missing.
     """
-    found = _CLASSES[name]
-    if image_channels != found.image_channels or found.resolution not in (None, resolution):
-        size = f"{found.resolution}×{found.resolution}, " if found.resolution else ""
+    cls = _CLASSES[name]
+    if image_channels != cls.image_channels or cls.resolution not in (None, resolution):
+        size = f"{cls.resolution}×{cls.resolution}, " if cls.resolution else ""
         others = [other for other, asset in BACKBONES.items() if (asset is None) == (image_channels == 1)]
-        given = f"{resolution}×{resolution}, {image_channels}"
-        fault = f"'{name}' takes images of {size}{found.image_channels} channels, not {given}"
+        size_of_images = f"{resolution}×{resolution}, {image_channels}"
+        fault = f"'{name}' takes images of {size}{cls.image_channels} channels, not {size_of_images}"
         raise UserError(f"{where}.backbones", fault, f"for these name {' or '.join(others)}")
-    backbone, asset = found(), BACKBONES[name]
-    net, path = backbone.published(), found.weights if asset is None else fetch(asset)
+    backbone, asset = cls(), BACKBONES[name]
+    net, path = backbone.published(), cls.weights if asset is None else fetch(asset)
     state, own = read_state_dict(path), net.state_dict()
     try:
         net.load_state_dict({key: value for key, value in state.items() if key in own})
@@ -422,8 +423,8 @@ class Head(nn.Module):
         x = self.logits(self.down(x))
         if self.embedding is not None and self.projection is not None:
             assert class_labels is not None
-            wanted = self.projection(self.embedding(class_labels))
-            x = (x * wanted[:, :, None, None]).sum(1, keepdim=True) / math.sqrt(COMPARED)
+            class_vector = self.projection(self.embedding(class_labels))
+            x = (x * class_vector[:, :, None, None]).sum(1, keepdim=True) / math.sqrt(COMPARED)
         return x.flatten(1)
 
 

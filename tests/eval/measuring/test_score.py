@@ -122,7 +122,7 @@ def test_score_command(stand_ins, tmp_path, capsys, refusal):
     assert main([*command, "--num-samples", "30"]) == 0
     assert "protocol 'tiny-n30'" in capsys.readouterr().out
     faults = {
-        ("--device", "tpu"): "'tpu' is no device",
+        ("--device", "tpu"): "'tpu' is not a device",
         ("--reference", "fide=x"): "knows no 'fide'",
         ("--latex", str(tmp_path / "tiny.yaml" / "row.tex")): "is a file, not a folder",
     }
