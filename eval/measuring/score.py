@@ -1,7 +1,7 @@
 """Scores image files and generators under a protocol, with the code and checks of the workflow's measurements."""
 
+import contextlib
 import dataclasses
-import shutil
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,13 +17,13 @@ from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.sources import ImageFiles
 from eval.measuring.stores import ImageStore, open_images
 from eval.measuring.trial import cpu_threads, sized
+from eval.measuring.unfinished import forget_trials, trials_folder
 from eval.metrics.metric import Metric
 from eval.results.identity import Identity, read_saw
 from eval.results.measurements import read_measurement, record_identity, trial_path
 from eval.results.sheet import official_saw
 from eval.results.summary import Estimate
 from sida import machine
-from sida.assets.cache import cache_dir
 from sida.assets.registry import NETWORK_ENDS, is_address, load_registry
 from sida.config.datasets import dataset_spec
 from sida.config.samplers import Sampler
@@ -61,7 +61,7 @@ class Score:
     def forget_trials(self) -> None:
         """Removes the records of the trials, when the caller has the result where it should be."""
         if self.unfinished is not None:
-            shutil.rmtree(self.unfinished, ignore_errors=True)
+            forget_trials(self.unfinished)
 
     def values(self, key: str) -> list[float]:
         """Values of a metric over trials; empty if it could not be measured."""
@@ -260,11 +260,11 @@ def score_images(
         measurer.source = files
     # Python objects may change between two calls in a way that no digest shows; one trial has nothing to resume.
     once = callable(images) or count == 1
-    with cpu_threads(spec.threads), tempfile.TemporaryDirectory() as scratch:
-        folder = (None if once else _folder(measurer)) or Path(scratch) / "trials"
+    resumed = contextlib.nullcontext() if once else trials_folder(_digest(measurer))
+    with cpu_threads(spec.threads), tempfile.TemporaryDirectory() as scratch, resumed as cached:
+        folder = cached or Path(scratch) / "trials"
         kept = TrialRecords(measurer, range(count), folder)
         finished = [trial for trial in range(count) if trial not in kept.missing]
-        # Read at once: another score of the same images may end meanwhile, and remove them.
         records = {trial: read_measurement(trial_path(folder, trial)) for trial in finished}
         if finished:
             say(f"score: {len(finished)} of {count} trials are finished")
@@ -285,8 +285,8 @@ def score_images(
         official = official_saw(str(getattr(measurer.source, "metadata", {}).get("method")))
         saw = str(official) if official else None
     measured = [{**records[trial], **({"saw": saw} if saw else {})} for trial in range(count)]
-    other, unfinished = Path(against).name if against else None, None if once else folder
-    return Score(label, chosen, measured, remarks, spec.family, spec.nfe, other, unfinished)
+    other = Path(against).name if against else None
+    return Score(label, chosen, measured, remarks, spec.family, spec.nfe, other, cached)
 
 
 def _pair(
@@ -363,16 +363,10 @@ def _on_processor(extractor: str) -> str:
     return ON_PROCESSOR.get(extractor, (extractor,))[0]
 
 
-def _folder(measurer: Measurer) -> Path | None:
-    """Folder of the finished trials of a score, until its last one; None if the cache cannot be written."""
-    scores = cache_dir() / "scores"
-    try:
-        scores.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=scores).close()
-    except OSError:
-        return None
+def _digest(measurer: Measurer) -> str:
+    """Digest of everything that decides the records of a score, the code included."""
     facts = {"names": measurer.names(), "source": measurer.identity, "protocol": measurer.protocol.content()}
-    return scores / sha256_json({**facts, "code": machine.source_digest()})[:32]
+    return sha256_json({**facts, "code": machine.source_digest()})[:32]
 
 
 def _origin(images: Scored, allow_duplicates: bool) -> tuple[str, dict[str, Any]]:

@@ -20,9 +20,6 @@ from workflow.cli import main
 OPTIONS = ("--nfe", "4", "--family", "Two & More", "--saw", "loss:digits")
 SHEET = "run\tfamily\tlabel\tmethod\tsampler\ntheirs\tOne Step\tTheirs\texternal\t\n"
 
-# One worker makes the scores: of two that score equal images, the first to end removes the records of trials.
-pytestmark = pytest.mark.xdist_group("scores-in-tables")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
