@@ -40,12 +40,17 @@ class Measurer:
         spec: Spec of the measurement.
         where: Place named in errors.
         second: Opened images of a reference of kind ``given``; None opens its path.
+        source: Opened source of the images; None opens that of the spec.
     """
 
     def __init__(
-        self, spec: Mapping[str, Any] | MeasureSpec, where: str = "--spec", second: ImageStore | None = None
+        self,
+        spec: Mapping[str, Any] | MeasureSpec,
+        where: str = "--spec",
+        second: ImageStore | None = None,
+        source: Source | None = None,
     ) -> None:
-        self._second = second
+        self._second, self._opened = second, source
         self.spec = spec if isinstance(spec, MeasureSpec) else from_mapping(MeasureSpec, spec, where)
         self.protocol: Protocol = self.spec.protocol
         take_device(self.spec.device, where)
@@ -98,6 +103,8 @@ class Measurer:
     @functools.cached_property
     def source(self) -> Source:
         """Source of the images."""
+        if self._opened is not None:
+            return self._opened
         kind, sampler = self.spec.sampler["kind"], self.spec.sampler
         repeats = bool(sampler.get("allow_duplicates", False))
         if kind == "data":
