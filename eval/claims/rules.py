@@ -24,8 +24,8 @@ from typing import Any, Literal
 from eval.claims.evidence import Evidence, Side, Z
 from eval.claims.finding import UNDECIDED, Finding, Operand, Outcome, decided
 from eval.contrasts import NotMeasuredError, pooled_std
+from eval.results.agreement import agreement_of
 from eval.results.logs import Point, first_at_or_below
-from eval.results.published import agreement_of
 from eval.results.sheet import check_columns
 from eval.results.summary import Estimate
 

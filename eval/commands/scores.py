@@ -174,7 +174,7 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _table(args: argparse.Namespace) -> int:
     """Builds the table; writes or prints it."""
-    from eval.results.published import SUITE, bibliography
+    from eval.results.bibliography import SUITE, bibliography
     from eval.tables.build import make_table, table_paths, write_table
     from eval.tables.latex import cited_keys, to_latex
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from eval.contrasts import DECIDING, interval_of
+from eval.results.agreement import PUBLISHED_TRIALS
 from eval.results.identity import NO_DATA, NO_DIGEST, UNKNOWN, barred, comparable
-from eval.results.published import PUBLISHED_TRIALS
 from eval.results.retraining import Retraining
 from eval.tables.cells import Best, CellSource, Side, TableLine
 from eval.tables.layout import BoldSpec, ColumnSpec, Mode, TableLayout

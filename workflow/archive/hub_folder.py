@@ -23,8 +23,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from eval.measuring.functions import CallableSource, ProgramFile
 from eval.measuring.protocol import load_protocol
+from eval.results.bibliography import cited_label
 from eval.results.measurements import RESCORE, score_of
-from eval.results.published import cited_label
 from eval.results.summary import Measurement, Measurements, measured_in
 from eval.tables.build import make_table
 from eval.tables.render import markdown_cell, template, to_markdown

@@ -23,8 +23,9 @@ from typing import Any
 
 from eval.measuring.protocol import load_protocol
 from eval.metrics.kinds import METRIC_KINDS
+from eval.results.agreement import HIGHER_IS_BETTER
 from eval.results.eee import LINES, PRINTED, PRINTED_STD, SCHEMA_VERSION
-from eval.results.published import HIGHER_IS_BETTER, Published
+from eval.results.published import Published
 from eval.results.sheet import SheetRow, seen_by
 from eval.results.summary import Estimate, Measurement, Measurements
 from sida.errors import UserError

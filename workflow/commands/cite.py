@@ -34,7 +34,7 @@ def _cite(args: argparse.Namespace) -> int:
     if args.out:
         raise UserError("--out", "is for --checklist", "leave it out")
 
-    from eval.results.published import SUITE, bibliography, references
+    from eval.results.bibliography import SUITE, bibliography, references
     from eval.tables.build import make_table
     from eval.tables.latex import cited_keys
 

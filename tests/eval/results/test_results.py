@@ -15,10 +15,12 @@ import pytest
 from eval.claims.write import read_verdicts
 from eval.report.paper import training_time
 from eval.results import load
+from eval.results.agreement import agreement
+from eval.results.bibliography import SUITE, bibliography, cited_label, references
 from eval.results.exchange import exchanged, read_exchanged
 from eval.results.logs import kept_images, read_evaluations, read_log
 from eval.results.measurements import long_rows, read_measurement, read_score, write_csv
-from eval.results.published import SUITE, agreement, bibliography, cited_label, load_published, references
+from eval.results.published import load_published
 from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements, measurements_text
 from eval.tables.build import make_table
 from eval.tables.latex import to_latex
