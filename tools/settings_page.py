@@ -30,7 +30,7 @@ from sida.config.samplers import Sampler
 from sida.config.settings import CheckedAs, OneOf, Pattern, Variants, type_hints
 from sida.files.atomic import write_text
 from sida.methods.registry import METHODS
-from workflow.planning.requests import Site
+from workflow.planning.site import Site
 from workflow.preset.files import DatasetEntry, MadeFrom, PresetSettings, StoredRows, TeacherEntry
 
 _SIMPLE = {

@@ -26,7 +26,8 @@ import numpy as np
 
 from eval.features.registry import EXTRACTORS, extractor_entry
 from eval.measuring.protocol import Protocol, load_protocol, read_protocol
-from eval.results.sheet import read_extended, read_runs
+from eval.results.extended import read_extended
+from eval.results.sheet import read_runs
 from sida.assets.registry import ASSET_COLUMNS, Asset, load_registry
 from sida.config.datasets import dataset_entry
 from sida.config.families import DECODERS

@@ -24,8 +24,9 @@ from workflow.checks import (
 from workflow.commands.archive import show_results
 from workflow.interrupts import INTERRUPTS
 from workflow.launch import devices
-from workflow.planning.costs import check_card, driver_cards
-from workflow.planning.requests import Requests, load_site
+from workflow.planning.driver import check_card, driver_cards
+from workflow.planning.requests import Requests
+from workflow.planning.site import load_site
 from workflow.preset import Preset
 from workflow.preset.files import read_preset
 from workflow.preset.lock import PresetLock

@@ -13,11 +13,12 @@ from typing import Any
 from eval.claims.finding import Operand
 from eval.contrasts import DECIDING, Blocks, Interval, NotMeasuredError, difference, interval_of, mean_interval
 from eval.results.agreement import PUBLISHED_TRIALS
+from eval.results.conditions import matching
 from eval.results.identity import Identity, barred, comparable
 from eval.results.logs import Point, has_log, has_metric, logged, read_evaluations, read_log
 from eval.results.published import Published, published_number
 from eval.results.retraining import KNOWN, Retraining
-from eval.results.sheet import SheetRow, matching, seen_by
+from eval.results.sheet import SheetRow, seen_by
 from eval.results.summary import Estimate, Measurements
 from sida.errors import UserError
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from eval.contrasts import Interval
-from eval.results.sheet import check_columns
+from eval.results.conditions import check_columns
 
 Outcome = Literal["supported", "contradicted", "not decided here"]
 UNDECIDED: Outcome = "not decided here"

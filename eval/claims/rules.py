@@ -25,8 +25,8 @@ from eval.claims.evidence import Evidence, Side, Z
 from eval.claims.finding import UNDECIDED, Finding, Operand, Outcome, decided
 from eval.contrasts import NotMeasuredError, pooled_std
 from eval.results.agreement import agreement_of
+from eval.results.conditions import check_columns
 from eval.results.logs import Point, first_at_or_below
-from eval.results.sheet import check_columns
 from eval.results.summary import Estimate
 
 #: Share of the training seeds that must have a curve's form; at most the rest may have it where it is contradicted.

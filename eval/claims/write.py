@@ -15,7 +15,8 @@ from eval.claims.evidence import Evidence
 from eval.claims.finding import NO_RULE, UNDECIDED, Finding, Outcome
 from eval.claims.rules import RULES, rule_text
 from eval.contrasts import survivors
-from eval.results.sheet import SheetRow, matching, read_runs
+from eval.results.conditions import matching
+from eval.results.sheet import SheetRow, read_runs
 from eval.results.summary import Measurements, load_measurements
 from eval.tables.render import markdown, template
 from sida.errors import UserError

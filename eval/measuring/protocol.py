@@ -18,8 +18,8 @@ from eval.features import extractor_entry
 from eval.features.registry import registered_digest
 from eval.metrics.kinds import AnyMetric, Mean
 from eval.metrics.metric import Metric
+from eval.results.extended import read_extended
 from eval.results.identity import Identity, identity_of, joined
-from eval.results.sheet import read_extended
 from sida.assets.cache import cache_dir, registered
 from sida.assets.registry import is_counted, load_registry
 from sida.config.datasets import LabelCounts, find_labels, load_labels

@@ -185,7 +185,7 @@ def _spec(
 
 def _shown(preset: Preset) -> dict[str, tuple[int, float]]:
     """Printed decimals and factor of each metric, by the study's first table that has it."""
-    from eval.results.sheet import read_extended
+    from eval.results.extended import read_extended
 
     found: dict[str, tuple[int, float]] = {}
     for name in preset.settings.tables:

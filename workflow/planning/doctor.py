@@ -14,7 +14,8 @@ from sida.assets.cache import by_hand, cache_dir, check_pinned_code, check_reach
 from sida.config.lookup import how_to_install
 from sida.errors import UserError
 from workflow.checks import OPENING
-from workflow.planning.costs import SMALLER, SPARE, too_large, without_code
+from workflow.planning.costs import SMALLER, SPARE, too_large
+from workflow.planning.driver import without_code
 from workflow.planning.plan import LEFT_OUT, Plan, make_plan
 from workflow.preset.outside_code import NotAllowedError, origin
 

@@ -23,8 +23,10 @@ from typing import Any
 from eval.features import extractor_entry
 from eval.figures.layout import load_figure_layout
 from eval.measuring.protocol import OF_ALL_TRIALS, load_protocol
+from eval.results.conditions import Needs
+from eval.results.extended import read_extended
 from eval.results.retraining import load_retraining
-from eval.results.sheet import Needs, SheetRow, read_extended
+from eval.results.sheet import SheetRow
 from eval.results.stored import read_stored, unchanged_rows
 from eval.tables.layout import load_table_layout
 from sida.assets.registry import is_address, is_counted

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from eval.claims.claim import Claim, load_claims
 from eval.measuring.protocol import Protocol, load_protocol
+from eval.results.extended import read_extended
 from eval.results.identity import OTHER, network_of, read_saw
-from eval.results.sheet import SheetRow, read_extended, read_runs
+from eval.results.sheet import SheetRow, read_runs
 from sida import networks
 from sida.assets.registry import find_asset, is_address, is_counted, load_registry
 from sida.config.datasets import dataset_entry, dataset_spec, remedy

@@ -9,7 +9,8 @@ import yaml
 from eval.claims.claim import load_claims
 from sida.config.lookup import ROOT
 from tests.workflow.workspace import Workspace, forked_snakemake, shipped
-from workflow.planning.costs import Costs, driver_cards
+from workflow.planning.costs import Costs
+from workflow.planning.driver import driver_cards
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
 from workflow.preset.placeholders import check_preset
