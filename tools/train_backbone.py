@@ -70,8 +70,8 @@ def main(out: str) -> None:
     """Writes the weights, and says whether they are the committed ones to the bit."""
     state, metadata = train_backbone(BackboneTraining())
     write_tensors(out, state, metadata)
-    kept, _ = read_tensors(DigitsBackbone.weights)
-    equal = all(torch.equal(state[name], value) for name, value in kept.items())
+    stored, _ = read_tensors(DigitsBackbone.weights)
+    equal = all(torch.equal(state[name], value) for name, value in stored.items())
     print(f"{metadata['other_accuracy']:.4f} of {metadata['other_images']} other images are classified correctly")
     print("bit-equal to the committed weights" if equal else "not bit-equal to the committed weights")
 

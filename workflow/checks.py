@@ -25,10 +25,10 @@ def check_folder(folder: Path) -> None:
         UserError: The folder, or ``.snakemake`` in it, cannot be written.
     """
     records = folder / ".snakemake"
-    place = records if records.exists() else folder
-    if not os.access(place, os.W_OK | os.X_OK):
+    path = records if records.exists() else folder
+    if not os.access(path, os.W_OK | os.X_OK):
         raise UserError(
-            place,
+            path,
             "cannot be written, and Snakemake keeps its records there",
             "start it in a writable folder: snakemake -s CHECKOUT/Snakefile --configfile FILE",
         )

@@ -291,8 +291,8 @@ class Evidence:
         if before is None or self.students is None:
             return None
         paths = [self.students / name / log for log in ("train.jsonl", "evaluations.jsonl")]
-        seen = [int(record["nimg"]) for path in paths if has_log(path) for record in read_log(path)]
-        return before + max(seen) if seen else None
+        lengths = [int(record["nimg"]) for path in paths if has_log(path) for record in read_log(path)]
+        return before + max(lengths) if lengths else None
 
     def _named(self, operand: Operand) -> list[str]:
         if operand.run is not None:
@@ -338,8 +338,8 @@ class Evidence:
         )
 
     def _identity(self, run: str, metric: str) -> Identity:
-        seen = seen_by(self.measurements.of_run(run)[0], self.runs.get(run))
-        return dataclasses.replace(self.measurements.identity(run, metric), saw=seen)
+        exposure = seen_by(self.measurements.of_run(run)[0], self.runs.get(run))
+        return dataclasses.replace(self.measurements.identity(run, metric), saw=exposure)
 
     def noise_of_one(self, run: str, metric: str, point: Point) -> float | None:
         """Relative standard deviation of an evaluation of a run by the trials of its measurement.

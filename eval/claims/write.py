@@ -158,10 +158,9 @@ def _counted(verdicts: Sequence[Verdict]) -> str:
     tests = [finding.numbers for verdict in verdicts for finding in verdict.findings if "p" in finding.numbers]
     if not tests:
         return ""
-    below, kept = sum(test["p"] < 0.05 for test in tests), sum(test["survives"] for test in tests)
-    return (
-        f"{below} of {len(tests)} p values are below 0.05 and {kept} survive the correction of Benjamini and Hochberg"
-    )
+    below, surviving = sum(test["p"] < 0.05 for test in tests), sum(test["survives"] for test in tests)
+    correction = "the correction of Benjamini and Hochberg"
+    return f"{below} of {len(tests)} p values are below 0.05 and {surviving} survive {correction}"
 
 
 def marked(verdict: Mapping[str, Any]) -> str:

@@ -66,8 +66,8 @@ class Measurer:
                 if key not in names:
                     fault = f"protocol '{self.protocol.name}' knows no '{key}'{suggestion(key, names)}"
                     raise UserError(f"{where}.{field_}", fault, "name one of these")
-        given = [key for key, source in self.protocol.sources.items() if source.kind == "given"]
-        if given and not self.spec.references.keys() & {*given}:
+        second_sets = [key for key, source in self.protocol.sources.items() if source.kind == "given"]
+        if second_sets and not self.spec.references.keys() & {*second_sets}:
             raise UserError(where, f"protocol '{self.protocol.name}' compares two sets", "add --against FOLDER|ZIP|NPZ")
 
     @functools.cached_property
@@ -130,13 +130,13 @@ class Measurer:
     def identities(self) -> dict[str, Identity]:
         """Identity of each metric's values; a trial's value with the same identity is not measured again."""
         references = records_of(self.protocol.metrics, self.references)
-        found = {}
+        identities = {}
         for metric in self.protocol.metrics:
             reference = references.get(metric.key, {}).get("sha256", "")
             parts = [self.protocol.metric(key) for key in metric.of] if isinstance(metric, Mean) else [metric]
             extractor = joined([self.extractors[part.extractor].sha256 for part in parts])
-            found[metric.key] = self.protocol.identity(metric.key, reference, extractor)
-        return found
+            identities[metric.key] = self.protocol.identity(metric.key, reference, extractor)
+        return identities
 
     @property
     def batch_size(self) -> int:
@@ -213,12 +213,12 @@ class TrialRecords:
             # Identities need the feature networks, which a wrong image need not wait for.
             return {trial: [metric.key for metric in measurer.protocol.metrics] for trial in self._trials}
         asked = measurer.digest, measurer.identities, measurer.names()
-        found = {}
+        missing = {}
         for trial in self._trials:
             self._copy_back(trial)
             if keys := missing_metrics(trial_path(self._out, trial), *asked):
-                found[trial] = keys
-        return found
+                missing[trial] = keys
+        return missing
 
     def _copy_back(self, trial: int) -> None:
         """Writes a file that is missing from its copy, if the same code measured it."""
@@ -256,13 +256,13 @@ class TrialRecords:
                     pass
 
         def record(trial: int, sums: TrialSums, seconds: float, done: int) -> None:
-            found = {**self._measurer.record(trial, sums), "seconds": round(seconds, 3)}
+            measurement = {**self._measurer.record(trial, sums), "seconds": round(seconds, 3)}
             if len(self.missing[trial]) < len(protocol.metrics):
-                found = extended(trial_path(self._out, trial), found)
+                measurement = extended(trial_path(self._out, trial), measurement)
             for folder in filter(None, (self._copies, self._out)):
-                write_measurement(trial_path(folder, trial), found)
-            records[trial] = found
-            progress.update(done, _headline(protocol, found), force=done == total)
+                write_measurement(trial_path(folder, trial), measurement)
+            records[trial] = measurement
+            progress.update(done, _headline(protocol, measurement), force=done == total)
 
         # Metrics are computed while the next trial is drawn, and the setting is one of the whole process.
         with tf32(protocol.allow_tf32), _overlapped(self._measurer.spec) as submit:

@@ -86,8 +86,8 @@ def arranged(
         if (order := dealt_order(groups)) is None:
             continue
         blocks = np.minimum(np.arange(count) // plan.num_samples, max(1, count // plan.num_samples))
-        kept = plan.groups == "trials" or (classes is not None and _alike(groups, blocks))
-        if blocks[-1] == 0 or not kept:
+        keeps_order = plan.groups == "trials" or (classes is not None and _alike(groups, blocks))
+        if blocks[-1] == 0 or not keeps_order:
             return Order(order, "dealt, seed 0", _dealt_remark(by))
         order = np.concatenate([_within(part, groups) for part in _parts(blocks)])
         return Order(order, "dealt within trials, seed 0", f"{_dealt_remark(by)}, each within its trial{missing}")

@@ -345,8 +345,8 @@ class Protocol(Settings):
 
     def fixed_datasets(self) -> dict[str, str]:
         """Data sets that are references for every generator, by the setting that names them."""
-        place = f"protocol '{self.name}': references"
-        return {f"{place}.{key}": str(source.dataset) for key, source in self.sources.items() if source.fixed}
+        setting = f"protocol '{self.name}': references"
+        return {f"{setting}.{key}": str(source.dataset) for key, source in self.sources.items() if source.fixed}
 
     def held_out(self, metric: Metric) -> list[str]:
         """Keys of a metric's references with held-out images: ``heldout``, and those that its kind names."""

@@ -82,7 +82,7 @@ def _printed_numbers(
         score = result["score_details"]["score"]
         if isinstance(score, bool) or not isinstance(score, (int, float)):
             raise UserError(f"{part}: score", f"is {score!r:.40}, no number", "correct it")
-        found = Published(
+        printed = Published(
             id=f"{_text(record['evaluation_id'], f'{where}: evaluation_id')}#{number}",
             source=_text(source["source_organization_name"], f"{where}: source_organization_name"),
             row_label=_text(model["name"], f"{where}: model_info.name"),
@@ -96,10 +96,10 @@ def _printed_numbers(
             notes="",
             literal="",
         )
-        if beyond := found.fault:
+        if beyond := printed.fault:
             raise UserError(f"{part}: score", *beyond)
-        if (other := numbers.setdefault((name, found.metric_key), found)) is not found:
-            fault = f"is a second {found.metric} of '{name}' ({found.text} beside {other.text})"
+        if (other := numbers.setdefault((name, printed.metric_key), printed)) is not printed:
+            fault = f"is a second {printed.metric} of '{name}' ({printed.text} beside {other.text})"
             raise UserError(part, fault, "keep one of them")
     return list(numbers.values())
 

@@ -8,20 +8,20 @@ from sida.config.settings import load_yaml
 from sida.errors import UserError
 
 
-def read_extended(path: Path, seen: tuple[Path, ...] = (), beside: bool = False) -> dict[str, Any]:
+def read_extended(path: Path, extending: tuple[Path, ...] = (), beside: bool = False) -> dict[str, Any]:
     """Reads a YAML mapping; the file that ``extends`` names gives the keys that the mapping does not set.
 
     That file is in the same folder, or has the name of a file of ``config`` or of a study of the checkout.
 
     Args:
         path: The file.
-        seen: Files that extend this one.
+        extending: Files that extend this one.
         beside: Whether ``extends`` may only name a file in the same folder.
 
     Raises:
         UserError: Missing file, not a mapping, or files that extend each other.
     """
-    if path in seen:
+    if path in extending:
         raise UserError(path, "extends: goes in a circle", "remove one of them")
     mapping = load_yaml(path)
     base = mapping.pop("extends", None)
@@ -32,4 +32,4 @@ def read_extended(path: Path, seen: tuple[Path, ...] = (), beside: bool = False)
     neighbour = path.parent / base
     if path.parent.name in ("tables", "figures", "protocols") and (neighbour == path or not neighbour.is_file()):
         neighbour = find_file(path.parent.name, Path(base).stem, where=f"{path}: extends")
-    return read_extended(neighbour, (*seen, path), beside) | mapping
+    return read_extended(neighbour, (*extending, path), beside) | mapping

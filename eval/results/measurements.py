@@ -208,8 +208,8 @@ def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) 
 
 def measured_by(record: Mapping[str, Any], metric: str = "") -> Mapping[str, Any]:
     """Environment that measured a metric: its own if the metric was added later, else that of the trial."""
-    found: Mapping[str, Any] = record.get("added", {}).get(metric, record["environment"])
-    return found
+    environment: Mapping[str, Any] = record.get("added", {}).get(metric, record["environment"])
+    return environment
 
 
 def record_identity(record: Mapping[str, Any], metric: str) -> Identity:
@@ -232,8 +232,8 @@ def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for record in records:
         optional = {name: record.get(name) or 0 for name in ("nfe", "kept_at")}
         seeds = dict(zip(("first seed", "last seed"), record["seeds"]))
-        given = {"trial": record["trial"], "n": record["n"], **seeds, **optional, **record["metrics"]}
-        for name, value in given.items():
+        counts = {"trial": record["trial"], "n": record["n"], **seeds, **optional, **record["metrics"]}
+        for name, value in counts.items():
             if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 raise TypeError(f"{name} is {value!r:.40}, no number")
         images = {
@@ -297,12 +297,12 @@ def score_of(record: Mapping[str, Any], path: str) -> Measurements:
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Names of the fields in which two mappings differ, e.g. ``"sampler.num_steps: 18 != 10"``."""
-    found = []
+    texts = []
     for key in sorted({*first, *second}):
         mine, theirs = first.get(key, "absent"), second.get(key, "absent")
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-            found += differences(mine, theirs, f"{prefix}{key}.")
+            texts += differences(mine, theirs, f"{prefix}{key}.")
         elif mine != theirs:
             shown = ["a mapping" if isinstance(value, Mapping) else str(value) for value in (mine, theirs)]
-            found.append(f"{prefix}{key}: {' != '.join(shown)}")
-    return found
+            texts.append(f"{prefix}{key}: {' != '.join(shown)}")
+    return texts

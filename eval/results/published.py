@@ -53,12 +53,12 @@ def protocols() -> dict[str, dict[str, Identity]]:
 
     Names stand in the place of the digests of reference and feature network.
     """
-    found: dict[str, dict[str, Identity]] = {}
+    identities: dict[str, dict[str, Identity]] = {}
     for name, about in load_yaml(PUBLISHED / "protocols.yaml").items():
         for key, words in about.pop("metrics").items():
             network = words["settings"].partition("extractor=")[2].split()[0]
-            found.setdefault(name, {})[key] = Identity(protocol="", n=50_000, extractor=network, **about, **words)
-    return found
+            identities.setdefault(name, {})[key] = Identity(protocol="", n=50_000, extractor=network, **about, **words)
+    return identities
 
 
 @functools.cache

@@ -163,8 +163,8 @@ def _record(
 
 def _with_saw(line: Measurement, row: SheetRow | None) -> Measurement:
     # A method alone does not say what its training's monitor or start have met.
-    seen = None if row is None else seen_by(line, row)
-    return line if seen is None else dataclasses.replace(line, saw=str(seen))
+    exposure = None if row is None else seen_by(line, row)
+    return line if exposure is None else dataclasses.replace(line, saw=str(exposure))
 
 
 def _measured_result(measured: Measurements, run: str, key: str) -> dict[str, Any]:

@@ -136,8 +136,8 @@ class Costs:
         teacher, alike = self.preset.runs[run].teacher, self.preset.alike(self.preset.runs[run])
         network = self.preset.architecture_of(self.preset.runs[run]) or self.network(teacher)
         if network is None:
-            place = f"{self.preset.source}: teachers.{teacher}"
-            raise UserError(place, "has no network, so that its cost is unknown", "add it")
+            setting = f"{self.preset.source}: teachers.{teacher}"
+            raise UserError(setting, "has no network, so that its cost is unknown", "add it")
         if alike not in self._recipes:
             spec = self.preset.training(run).spec
             self._recipes[alike] = resolve_recipe(from_mapping(DistillConfig, spec, run), network, run)
@@ -264,14 +264,14 @@ class Costs:
 
 @functools.cache
 def _published_networks() -> dict[str, dict[str, Any] | None]:
-    found: dict[str, dict[str, Any] | None] = {}
+    networks: dict[str, dict[str, Any] | None] = {}
     for path in presets().values():
         # A faulty one of the working folder is reported where it is used.
         with contextlib.suppress(UserError):
             if "\n    checkpoint: " in read_text(path):
                 settings = from_mapping(PresetSettings, read_preset([path])[0], f"{path}:")
-                found |= {name: teacher.network for name, teacher in settings.teachers.items()}
-    return found
+                networks |= {name: teacher.network for name, teacher in settings.teachers.items()}
+    return networks
 
 
 def _evaluations(points: Mapping[str, Any], total_kimg: float) -> int:

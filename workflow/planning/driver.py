@@ -21,7 +21,7 @@ def without_code(capability: tuple[int, int], built: Iterable[str]) -> bool:
 def driver_cards() -> list[float]:
     """Memory in GB of each visible card, from the driver (importing torch takes seconds); empty without one."""
     count, card, size = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_size_t(0)
-    found = []
+    sizes = []
     with contextlib.suppress(OSError, AttributeError):
         driver = ctypes.CDLL("libcuda.so.1")
         driver.cuInit(0)
@@ -29,8 +29,8 @@ def driver_cards() -> list[float]:
         for index in range(count.value):
             driver.cuDeviceGet(ctypes.byref(card), index)
             driver.cuDeviceTotalMem_v2(ctypes.byref(size), card)
-            found.append(size.value / 1e9)
-    return found
+            sizes.append(size.value / 1e9)
+    return sizes
 
 
 def check_card(device: str, where: str) -> None:

@@ -63,8 +63,8 @@ def load_site(own: Iterable[Path] = ()) -> Site:
             path, "a site file, whose options go to the command that submits jobs", f"set {VARIABLE}={path}"
         )
     # The file may be empty or have comments only.
-    given = parse_yaml(read_text(path), str(path))
-    site = from_mapping(Site, {} if given is None else given, f"{path}:")
+    content = parse_yaml(read_text(path), str(path))
+    site = from_mapping(Site, {} if content is None else content, f"{path}:")
     if site.gpu is not None:
         load_assumptions(own).gpu(site.gpu, f"{path}: gpu:")
     return site
