@@ -60,7 +60,7 @@ PARTS: Mapping[str, tuple[str, Sequence[str], Sequence[str]]] = {
 }
 #: Changes that do not matter: path, function, code, changed code, reason.
 KNOWN = "tools/mutants.tsv"
-#: Seconds that a test may take, times those of the first run, before it counts as noticed.
+#: Time of a test as a multiple of its first run, above which the mutant counts as noticed.
 _PATIENCE = 10
 _OPERATORS: Mapping[type[ast.AST], type[Any]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -102,7 +102,7 @@ class Mutant:
 
 
 def changes(node: ast.AST) -> Iterator[ast.AST | str]:
-    """Changed nodes, or their text, that may stand instead of a node."""
+    """Changed nodes, or their text, that may replace a node."""
     match node:
         case ast.Compare(ops=[op, *rest]):
             yield ast.Compare(node.left, [_OPERATORS[type(op)](), *rest], node.comparators)

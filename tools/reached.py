@@ -2,7 +2,7 @@
 
     REACHED=lines.json REACHED_IN=/copy/sida/methods python -m pytest -p tools.reached tests/methods
 
-Lines that the set-up of a shared fixture reaches are those of each test with the fixture. Lines of other processes, and
+Lines that the set-up of a shared fixture reaches count for each test with the fixture. Lines of other processes, and
 of the bodies of modules and classes, are not seen.
 """
 

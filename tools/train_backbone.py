@@ -23,7 +23,7 @@ from tools.train_digits import Classified, FitSettings, fit
 
 @dataclasses.dataclass(frozen=True)
 class BackboneTraining(FitSettings):
-    """Settings of the training of the committed weights; the split is always that of seed 0.
+    """Settings of the training of the committed weights; the split is always made with seed 0.
 
     Attributes:
         images: Number of images, on none of which the feature network for measuring was trained.

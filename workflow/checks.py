@@ -128,7 +128,7 @@ def check_command() -> None:
 def closed_results(folder: str | Path) -> str | None:
     """Remark on a read-only results folder; None for a writable or missing folder.
 
-    This is no fault: finished products can be shown. Otherwise Snakemake reports its outputs as protected.
+    This is not a fault: finished products can be shown. Otherwise Snakemake reports its outputs as protected.
     """
     if not os.path.isdir(folder) or os.access(folder, os.W_OK | os.X_OK):
         return None

@@ -87,7 +87,7 @@ class Evidence:
     Attributes:
         by_published: Decide from the published numbers themselves instead of measurements.
         students: Folder with the training logs of each run.
-        retraining: Scatter of a single training; without that of a metric a single training decides nothing about it.
+        retraining: Scatter of a single training; a metric without it is not decided by a single training.
     """
 
     measurements: Measurements
@@ -106,7 +106,7 @@ class Evidence:
             metric: Key of the metric.
             seeds: Least number of training seeds.
             images: Evaluation during training that counts in place of the kept network, by the images seen.
-            scatter: Whether a single training stands for its method, so that the scatter of a repeated training counts.
+            scatter: Whether a single training represents its method, so that the scatter of a repeated training counts.
 
         Raises:
             NotMeasuredError: Not measured, not published, too few seeds, a single trial, or an unknown scatter.
@@ -170,7 +170,7 @@ class Evidence:
         return (std * mean) ** 2, df
 
     def _mean(self, run: str, metric: str, images: int | None) -> Estimate:
-        """Measured mean of the kept network, or that of an evaluation during training."""
+        """Measured mean of the kept network, or the mean of an evaluation during training."""
         if images is None:
             if not self.measurements.has(run, metric):
                 raise NotMeasuredError("", f"metric '{metric}' of run '{run}' was not measured")
@@ -300,7 +300,7 @@ class Evidence:
         return [run.run for run in matching(self.runs, operand.where)] if operand.where else []
 
     def identities(self, operands: Mapping[str, Operand], metric: str, across: str) -> dict[str, Identity]:
-        """Identities of the values that are compared, by operand; without ``across`` the first one stands for all.
+        """Identities of the values that are compared, by operand; without ``across`` the first one represents all.
 
         Args:
             operands: Operands by key.

@@ -148,7 +148,7 @@ def ratio(
         high: Largest value.
         quantity: Quantity of the training logs that is compared instead of a metric (``memory_reserved_gb`` is the most
             that was reserved), or ``nfe``.
-        gpus: Cards that a comparison of a logged quantity is about, ``8 × V100``; other cards decide nothing.
+        gpus: Cards that a comparison of a logged quantity is about, ``8 × V100``; runs on other cards are not compared.
         spread: Column of the sheet: compared are the relative spreads of the metric over its values.
         seeds: Least number of training seeds of both sides (with ``spread``, for each value); 1: single generators.
         alike: See the module.

@@ -83,7 +83,7 @@ def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") 
 def combined(findings: Sequence[Finding], ties: int = 0) -> Outcome:
     """Verdict from comparisons that must all hold, except for a number of ties.
 
-    A tie is a measured comparison within the noise. A comparison that was not measured is no tie.
+    A tie is a measured comparison within the noise. A comparison that was not measured is not a tie.
     """
     outcomes = [finding.outcome for finding in findings]
     if "contradicted" in outcomes:

@@ -142,4 +142,4 @@ def _array(value: Any, where: str) -> np.ndarray:
     try:
         return np.asarray(value)
     except (ValueError, TypeError) as error:
-        raise UserError(where, f"is no array ({error})", _WANTED) from None
+        raise UserError(where, f"is not an array ({error})", _WANTED) from None

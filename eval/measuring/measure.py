@@ -40,7 +40,7 @@ class Measurer:
         spec: Spec of the measurement.
         where: Place named in errors.
         second: Opened images of a reference of kind ``given``; None opens its path.
-        source: Opened source of the images; None opens that of the spec.
+        source: Opened source of the images; None opens the spec's.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Measurer:
         for field_, names in known.items():
             for key in getattr(self.spec, field_):
                 if key not in names:
-                    fault = f"protocol '{self.protocol.name}' knows no '{key}'{suggestion(key, names)}"
+                    fault = f"protocol '{self.protocol.name}' has no '{key}'{suggestion(key, names)}"
                     raise UserError(f"{where}.{field_}", fault, "name one of these")
         second_sets = [key for key, source in self.protocol.sources.items() if source.kind == "given"]
         if second_sets and not self.spec.references.keys() & {*second_sets}:
@@ -328,7 +328,7 @@ def _overlapped(spec: MeasureSpec) -> Iterator[Callable[[Callable[[], None]], No
 
 
 def default_batch_size(protocol: Protocol, small: int) -> int:
-    """Images per batch: ``small`` for small images, fewer for large images and those of any size."""
+    """Images per batch: ``small`` for small images, fewer for large images and for protocols of any size."""
     if protocol.rehearsal:
         # Networks of true size run on a processor there, beside other jobs.
         return 10

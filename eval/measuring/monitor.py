@@ -2,7 +2,7 @@
 
 The monitor measures like the trials of a protocol: all metrics that need no stored features, or the metrics of the
     protocol's key ``watch``. So curves over training show the same quantities as tables. The seeds of the monitor are
-    far from the seeds of trials, so the kept network is chosen on other images than those of the final measurement.
+    far from the seeds of trials, so the kept network is chosen on other images than the final measurement's.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def make_monitor(
 def monitor_facts(protocol: Any = "digits", dataset: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
     """Content that decides the numbers of :func:`make_monitor`, which has the same arguments.
 
-    Only the parts of the protocol that a monitor uses count: recall, or more trials, are no reason to train again.
+    Only the parts of the protocol that a monitor uses count: a new recall, or more trials, does not train again.
 
     Args:
         protocol: Name, path or content.

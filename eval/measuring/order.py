@@ -95,10 +95,10 @@ def arranged(
 
 
 def dealt_order(groups: np.ndarray) -> np.ndarray | None:
-    """A random order (seed 0) of images whose tenths differ in their classes more than those of a random order.
+    """A random order (seed 0) of images whose tenths differ in their classes more than in a random order.
 
     Args:
-        groups: Class of each image, or anything that stands for it, ``(N,)``.
+        groups: Class of each image, or a label like a class, ``(N,)``.
 
     Returns:
         Positions int64 ``(N,)``; None where the chi-squared test of tenths and classes has p ≥ 1e-6.

@@ -54,7 +54,7 @@ class ReferenceSource(Settings):
         fixed: Use ``dataset`` for every generator, e.g. for held-out images (a reference with the key ``heldout``).
         spec: Settings of a fixed ``dataset`` that a preset brings; the workflow adds them for its jobs.
         asset: Id in ``config/assets.tsv``; the file is fetched into the cache unless the command line names one.
-        file: Name of a file that is no registered asset and must be given on the command line.
+        file: Name of a file that is not a registered asset; an option of the command line names it.
         entry: Entry of an EDM2 ``.pkl``: ``fid`` or ``fd_dinov2``. ``adm``: the statistics in a guided-diffusion batch
             of reference images, which are those of its FID.
         num_images: Number of images behind the reference; None if unknown.

@@ -31,7 +31,7 @@ class ScorePlan:
         files: Opened images in files; None if images are drawn.
         second: Opened second set of a comparison; None takes the protocol's references.
         function: Source of a Python object that draws the images; None for others.
-        saw: Networks that the generator met, as the caller says; None takes those of a network's method.
+        saw: Networks that the generator met, as the caller says; None takes those that a network's method states.
     """
 
     spec: MeasureSpec

@@ -78,7 +78,7 @@ def frechet_distance(mu1: np.ndarray, cov1: np.ndarray, mu2: np.ndarray, cov2: n
         cov2: Covariance (d, d).
 
     Raises:
-        UserError: Shapes that do not fit, values that are not finite, or matrices that are no covariances.
+        UserError: Shapes that do not fit, values that are not finite, or matrices that are not covariances.
     """
     return frechet_report(mu1, cov1, mu2, cov2).value
 
@@ -171,7 +171,7 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
     """Factor of a covariance; it may have slightly negative eigenvalues or asymmetric rounding, e.g. as float32.
 
     Raises:
-        UserError: The matrix is no covariance.
+        UserError: The matrix is not a covariance.
     """
     diagonal = np.abs(np.diagonal(cov))
     scale = float(diagonal.max(initial=0))
@@ -204,7 +204,7 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
         raise UserError(
             "Fréchet distance",
             f"a covariance has an eigenvalue of {negative:.1e} relative to its largest",
-            "it is no covariance: make the statistics again",
+            "it is not a covariance: make the statistics again",
         )
     limit = max(len(cov) * _EPS * values[-1], rounding)
     keep, small = values > limit, np.abs(values) <= limit

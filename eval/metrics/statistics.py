@@ -134,7 +134,7 @@ class FeatureStatistics:
         """The inverse of :meth:`tensors`.
 
         Raises:
-            KeyError, ValueError: The tensors are no feature statistics.
+            KeyError, ValueError: The tensors are not feature statistics.
         """
         total, products = tensors["sum"], tensors["products"]
         width = total.numel()

@@ -156,7 +156,7 @@ def read_exchanged(path: str | Path) -> list[Measurement]:
         path: File with a JSON object for each line (``workflow/schemas/measurement.schema.json``).
 
     Raises:
-        UserError: Missing file, damaged line, wrong value, no origin, or a metric of a run that stands there twice.
+        UserError: Missing file, damaged line, wrong value, no origin, or a metric of a run that occurs twice.
     """
     if not Path(path).is_file():
         raise UserError(path, "no such file of measurements", "give the lines of `sida score --json`")
@@ -173,7 +173,7 @@ def read_exchanged(path: str | Path) -> list[Measurement]:
             remedy = 'say who measured it: sida score --json --origin "NAME, ADDRESS"'
             raise UserError(f"{where}: origin", "is empty or no plain text", remedy)
         if (metric.run, metric.metric) in keys:
-            raise UserError(where, f"metric '{metric.metric}' of run '{metric.run}' stands there twice", "remove one")
+            raise UserError(where, f"metric '{metric.metric}' of run '{metric.run}' occurs twice", "remove one")
         keys.add((metric.run, metric.metric))
         lines += checked_lines(metric.rows(), where)
     if not lines:

@@ -51,7 +51,7 @@ _NETWORKS = {
 def protocols() -> dict[str, dict[str, Identity]]:
     """Identities of published numbers, by protocol and metric (``results/published/protocols.yaml``).
 
-    Names stand in the place of the digests of reference and feature network.
+    Reference and feature network have names instead of digests.
     """
     identities: dict[str, dict[str, Identity]] = {}
     for name, about in load_yaml(PUBLISHED / "protocols.yaml").items():
@@ -136,7 +136,7 @@ class Published:
             pinned,
             saw=saw,
             protocol=self.protocol,
-            # The lowest of several runs is that of the first trials' seeds; other runs have unknown seeds.
+            # The lowest of several runs has the seeds of the first trials; seeds of other runs are unknown.
             seed0=0 if self.lowest_of else None,
             reference=registered(pinned.reference) if pinned.reference else "",
             extractor=registered_digest(pinned.extractor),

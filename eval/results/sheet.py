@@ -199,7 +199,7 @@ def check_cells(cells: Iterable[str], where: str) -> None:
     for cell in cells:
         hidden = next((character for character in cell if _hidden(character)), None)
         if hidden is not None:
-            raise UserError(where, f"a cell holds a character without a picture (U+{ord(hidden):04X})", "remove it")
+            raise UserError(where, f"a cell holds an invisible character (U+{ord(hidden):04X})", "remove it")
         if FORMULA.match(cell):
             raise UserError(where, f"a spreadsheet would run '{cell[:40]}' as a formula", "begin it with a letter")
 
@@ -211,9 +211,10 @@ def _hidden(character: str) -> bool:
 
 
 def official_saw(name: str) -> Saw | None:
-    """Networks that a method of this package meets; None if it says nothing.
+    """Networks that a method of this package meets; None if it does not state them.
 
-    A method that takes over the words of another (``dataclasses.replace``) with another loss or trainer says nothing.
+    A method that takes over the words of another (``dataclasses.replace``) with another loss or trainer has not stated
+    its own networks.
     """
     if name not in METHODS:
         return None

@@ -35,7 +35,7 @@ _PROFILES = {
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": ("Workflow RO-Crate", "1.0"),
 }
 _TERMS = "https://w3id.org/ro/terms/workflow-run/context"
-#: RO-Crate wants a licence, and takes a text.
+#: RO-Crate requires a licence, which may be a text.
 _NO_LICENCE = "not stated by the maker of these results"
 _SNAKEFILE, _RULES = "Snakefile", "workflow/rules/"
 #: Folders of the settings of jobs, and of the records of downloads.

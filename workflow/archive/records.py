@@ -1,6 +1,6 @@
 """Records of Every Eval Ever, an exchange schema of evaluations: a file for each generator, and back.
 
-A file has the values rounded by nobody, what decides them as text, and the lines of ``measurements.csv`` whole, so that
+A file has the values unrounded, their settings as text, and the lines of ``measurements.csv`` whole, so that
 this suite reads its own files without loss. The spread over trials is the ``standard_error`` of the mean: the schema's
 ``standard_deviation`` is one of samples.
 
@@ -56,7 +56,7 @@ def measured_records(
         developer: Name of who made the generators.
         sheet: Rows of the sample sheet by run, which say what a generator met where its lines do not.
     """
-    # A reader has no sheet: each line says what its generator met.
+    # A reader does not have the sheet, so each line states what its generator met.
     told = (_with_saw(line, (sheet or {}).get(line.run)) for line in measured.rows)
     measured = Measurements(told, measured.source)
     for run in measured.runs:
@@ -162,7 +162,7 @@ def _record(
 
 
 def _with_saw(line: Measurement, row: SheetRow | None) -> Measurement:
-    # A method alone does not say what its training's monitor or start have met.
+    # A method alone does not determine the networks of its training's monitor and start.
     exposure = None if row is None else seen_by(line, row)
     return line if exposure is None else dataclasses.replace(line, saw=str(exposure))
 

@@ -98,7 +98,7 @@ def list_files(report: Report) -> dict[str, int]:
         elif entry.is_file(follow_symlinks=False):
             sizes[name] = entry.stat(follow_symlinks=False).st_size
         else:
-            report.fault(name, "is no ordinary file; remove it")
+            report.fault(name, "is not an ordinary file; remove it")
     return sizes
 
 

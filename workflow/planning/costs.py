@@ -214,7 +214,7 @@ class Costs:
         return dataclasses.replace(every, name=f"samples/{name}", gpu_hours=hours, images=images)
 
     def like(self, checkpoint: str | None) -> dict[str, Any] | None:
-        """Architecture of a checkpoint: that of the teacher whose name is the beginning of the checkpoint's name.
+        """Architecture of a checkpoint, from the teacher whose name is the beginning of the checkpoint's name.
 
         Published teachers are described once, in the preset of the checkout that trains them.
         """

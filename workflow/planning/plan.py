@@ -230,7 +230,7 @@ def show_plan(plan: Plan, verbose: bool = False) -> str:
     return "\n".join(lines)
 
 
-#: Words before the rows of a preset that nobody can measure.
+#: Words before the rows of a preset that cannot be measured.
 LEFT_OUT = "rows that are left out, since their checkpoints have no public address (sida assets list)"
 
 

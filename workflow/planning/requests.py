@@ -38,7 +38,7 @@ class Executor:
     nodes: bool = False
 
 
-#: By the executor's name. Each reads its own resources, so a job carries those of all.
+#: By the executor's name. Each reads its own resources, so a job has the resources of all executors.
 EXECUTORS = {
     "slurm": Executor("slurm_partition", "slurm_account", "slurm_extra", nodes=True),
     # Its plugin has no resource for GPUs (0.3.3).

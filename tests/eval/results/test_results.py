@@ -252,7 +252,7 @@ def test_a_score_of_any_name_is_read_again(theirs, name):
 def test_no_run_has_two_origins(printed, theirs, tmp_path):
     rows = [*map(asdict, read_exchanged(theirs(printed[0])))]
     refused("two origins", write_csv, tmp_path / "a.csv", [], [*rows, {**rows[0], "origin": "Group B"}])
-    refused("stands there twice", read_exchanged, theirs(printed[0], printed[0]))
+    refused("occurs twice", read_exchanged, theirs(printed[0], printed[0]))
 
 
 FINDING = {"rule": "LT", "numbers": {}}
@@ -277,7 +277,7 @@ def changed(value, path, new):
 RECORDS = {
     "trial-0.json": (read_measurement, made_up.trial_record(), "measure this trial again"),
     "claims.json": (read_verdicts, {"preamble": "", "comparisons": "", "claims": [CLAIM]}, "decide the claims again"),
-    "score.json": (read_score, {"measurements": [made_up.trial_record()]}, "is no result of sida score"),
+    "score.json": (read_score, {"measurements": [made_up.trial_record()]}, "is not a result of sida score"),
 }
 
 
