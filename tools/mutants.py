@@ -50,7 +50,12 @@ PARTS: Mapping[str, tuple[str, Sequence[str], Sequence[str]]] = {
     "tables": (
         "eval/tables",
         ("tests/eval/tables", "tests/eval/results"),
-        (*_TABLES, "tests/eval/measuring/test_score.py", "tests/workflow/test_preset.py"),
+        (
+            *_TABLES,
+            "tests/eval/measuring/test_score.py",
+            "tests/workflow/test_preset.py",
+            "tests/workflow/test_records.py",
+        ),
     ),
     "identity": (
         "eval/results/identity.py",

@@ -21,29 +21,30 @@ from eval.results.summary import load_measurements, measurements_file, measureme
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, atomic_path, jsonl_text, write_hashed_json, write_text
 from workflow.preset import Preset
+from workflow.preset.extension import stored_results
 from workflow.preset.jobs import row_digest
 
 #: Size of ``measurements.csv`` in bytes from which it is compressed.
 LARGE = 200_000
 
 
-def store_study(results: Path, file: Path, study: Path, networks: bool = False) -> Path:
-    """Replaces the folder ``stored`` and the pictures of a study; returns that folder.
+def store_study(results: Path, file: Path, out: Path, networks: bool = False) -> Path:
+    """Replaces the stored results of a preset, and its pictures beside them; returns their folder.
 
     Args:
         results: Results of the preset.
         file: File of the preset.
-        study: Folder of the study.
+        out: Folder to write; :func:`~workflow.preset.extension.stored_results` names the one that ``--extend`` reads.
         networks: Whether networks are stored as well.
     """
-    preset, out = Preset.load(file), study / "stored"
+    preset = Preset.load(file)
     asked = {run: row_digest(preset, run) for run in preset.runs}
     store(results, out, {"preset": str(file), "title": preset.settings.title}, asked, networks=networks)
     for path in results.glob("claims.*"):
         shutil.copyfile(path, out / path.name)
     drawn = [name for name in preset.settings.figures if (results / "figures" / f"{name}.png").exists()]
     for name in drawn:
-        with atomic_path(study / f"{name}.png") as temporary:
+        with atomic_path(out.parent / f"{name}.png") as temporary:
             temporary.write_bytes(reduced_png(results / "figures" / f"{name}.png"))
     return out
 
@@ -134,4 +135,4 @@ if __name__ == "__main__":
     parser.add_argument("preset", type=Path, metavar="FILE")
     parser.add_argument("--networks", action="store_true", help="store the networks, too")
     args = parser.parse_args()
-    print(store_study(args.results, args.preset, args.preset.parent, args.networks))
+    print(store_study(args.results, args.preset, stored_results([args.preset]), args.networks))

@@ -265,6 +265,17 @@ def test_cmmd_of_the_public_codes():
         assert value == pytest.approx(float(found[f"out/{other}"]), abs=2e-4)
 
 
+def test_cmmd_divides_both_sets_of_features_by_their_lengths():
+    real, features = (random_probabilities(20, seed=seed) for seed in (0, 1))
+    gaussian, value = METRIC_KINDS["mmd"], {}
+    about = {"key": "cmmd", "kind": "mmd", "extractor": "clip", "reference": "train"}
+    for lengths in ((1, 1), (3, 1), (1, 3)):
+        sides = SimpleNamespace(real_features=lengths[0] * real, features=lengths[1] * features)
+        value[lengths] = [gaussian(**about, unit_length=unit).compute(sides)[0] for unit in (True, False)]
+    assert value[3, 1][0] == pytest.approx(value[1, 1][0]) == pytest.approx(value[1, 3][0])
+    assert len({round(plain, 6) for _, plain in value.values()}) == 3
+
+
 def test_mind_of_torch_fidelity():
     found, _ = load("measures/sliced")
     real, generated = found["in/real"], found["in/generated"]

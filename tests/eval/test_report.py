@@ -112,8 +112,9 @@ def test_published_and_measured_numbers_look_different(released, study):
 
 def test_a_search_without_tables_has_a_page_and_an_empty_folder_has_none(study, tmp_path, refusal):
     shutil.copy(study / "measurements.csv", tmp_path)
-    words = shown(write_index(tmp_path, tmp_path / "index.html").parent)
+    words = shown(write_index(tmp_path, tmp_path / "index.html", again="sida run mine").parent)
     assert "sida-a1.0" in words
+    assert "sida run mine" in words
     (tmp_path / "measurements.csv").unlink()
     assert str(tmp_path) in refusal("page", str(tmp_path), "--out", str(tmp_path / "index.html"))
 

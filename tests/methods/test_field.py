@@ -261,6 +261,13 @@ def test_ect(name):
     agree_at_weights(value.sum() / BATCH, arrays, info, 1e-3, student=net)
 
 
+def test_ects_default_levels_are_the_released_ones():
+    _, info = recorded("ect_stage0")
+    loss = ECTLoss()
+    assert (loss.P_mean, loss.stage) == (info["P_mean"], info["stage"])
+    assert loss.P_std == info["P_std"]
+
+
 def test_ect_levels_and_coefficients():
     arrays, _ = recorded("ect_schedule")
     t, labels, net = arrays["t"], arrays["in/labels"], network("student", cls="ECTPrecond")

@@ -160,6 +160,19 @@ def test_realsid_without_a_share_of_real_images_is_sid():
     agree({name: value.detach() for name, value in expected.items()}, FLOAT64, **found)
 
 
+@pytest.mark.parametrize("cls", [RealUIDLoss, RealSiDLoss])
+def test_the_term_of_real_images_needs_both_a_share_and_images(cls):
+    (_, weights), one, labels, _ = recorded("realuid_cond", "a1_b1")
+    fake, draws = denoiser(weights), {"t": one["t"], "noise": one["noise"], "sigma_normal": one["t"]}
+
+    def terms(alpha, real):
+        loss = cls(options=_options(alpha, alpha))
+        return {*loss.fake_score_loss(fake, one["generated"], labels, real, draws=draws)}
+
+    assert terms(1.0, one["real"]) == terms(1.0, None) == terms(0.92, None) == {"denoising"}
+    assert terms(0.92, one["real"]) == {"denoising", "real"}
+
+
 @pytest.mark.parametrize("space", SPACES)
 def test_generator_follows_the_best_value_of_the_fake_score(space):
     """At α_SiD = ½ the gradient at the best ψ is that of the best value: two points, one pixel, exact scores.

@@ -1,6 +1,7 @@
 """What published teachers were trained with: rates that rise and fall, post-hoc averages, ends."""
 
 import copy
+import dataclasses
 import math
 
 import numpy as np
@@ -149,6 +150,17 @@ def test_a_variance_head_is_trained_with_its_network():
     pairs = zip(trainer.network.net.named_parameters(), before.parameters(), strict=True)
     changed = {name for (name, after), start in pairs if not torch.equal(after, start)}
     assert any("logvar" in name for name in changed)
+
+
+def test_terms_of_a_step_without_weights_have_weight_one():
+    records = []
+    for weights in (None, lambda pixels: {"denoising": 1.0}):
+        torch.manual_seed(0)
+        trainer = teacher_trainer(NETWORK, augment=None)
+        trainer.steps = [dataclasses.replace(step, weights=weights) for step in trainer.steps]
+        record = trainer.iteration(0)
+        records.append((float(record.losses["denoising"]), float(record.grad_norms["teacher"])))
+    assert records[0] == pytest.approx(records[1], rel=1e-6)
 
 
 @pytest.mark.parametrize("batch_gpu", [None, 4])

@@ -143,7 +143,7 @@ def test_three_interruptions_end_with_the_same_numbers(finished, tmp_path, sign)
 def test_a_finished_run_is_stored_and_shown_from_what_is_stored(finished, tmp_path, capsys):
     """`python -m tools.store_study`: the table made from the stored files is that of the run."""
     results = finished.folder / "results/tiny"
-    stored = store_study(results, ROOT / "tests/workflow/tiny.yaml", tmp_path)
+    stored = store_study(results, ROOT / "tests/workflow/tiny.yaml", tmp_path / "stored")
     assert {path.name for path in tmp_path.glob("*.png")} == {"convergence.png", "samples.png"}
     assert (stored / "claims.json").read_bytes() == (results / "claims.json").read_bytes()
     table = ["table", "main", "--measurements", str(stored / "measurements.csv"), "--out", str(tmp_path / "main.tex")]

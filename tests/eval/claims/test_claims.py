@@ -7,12 +7,12 @@ import shutil
 import pytest
 
 from eval.claims.claim import STUDIES, load_claims
-from eval.claims.evidence import Evidence
+from eval.claims.evidence import Evidence, show
 from eval.claims.finding import Operand
 from eval.claims.write import comparisons, decide, decide_claims, named_rows, read_verdicts
 from eval.results.retraining import load_retraining
 from eval.results.sheet import SheetRow, read_runs
-from eval.results.summary import Measurements, load_measurements
+from eval.results.summary import Estimate, Measurements, load_measurements
 from sida.config.lookup import ALLOW, ROOT
 from tests.eval.claims.evidence import STILL, claim, curve, evidence, lines, made, rows_of, spread
 from tests.refused import refused
@@ -33,6 +33,14 @@ def of_demo():
 def evidence_of(preset, rows=None):
     measured = Measurements(rows) if rows else load_measurements(preset / "measurements.csv")
     return Evidence(measured, {run.run: run for run in read_runs(preset / "runs.tsv")}, preset / "students")
+
+
+@pytest.mark.parametrize(
+    ("std", "text"),
+    [(0.1, "4.08 ± 0.10"), (0.0123, "4.083 ± 0.012"), (12.0, "4 ± 12"), (0.0, "4.083"), (None, "4.083")],
+)
+def test_a_claims_number_has_two_digits_of_its_spread(std, text):
+    assert show(Estimate(4.083, std, 10)) == text
 
 
 def test_every_papers_claim_about_training_can_come_out_either_way(tmp_path, papers):

@@ -452,6 +452,7 @@ ROSE, FELL, RECOVERED = [6, 5, 9, 30], [6, 5, 4.5, 4], [6, 5, 30, 5]
         ([ROSE, ROSE, FELL, FELL], OPEN, OPEN),
         ([[6, 4, 7]] * 3, "contradicted", "contradicted"),  # the best is low, the end is not
         ([[6, 5, math.nan]] * 3, "supported", "contradicted"),
+        ([[6, 4, 12]] * 3, "contradicted", "contradicted"),  # the factor itself is not above the factor
         ([ROSE, ROSE], OPEN, OPEN),  # too few seeds
     ],
 )

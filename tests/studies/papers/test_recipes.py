@@ -364,6 +364,19 @@ def test_uni_instruct_has_the_values_of_its_script_and_the_defaults_of_sida(pape
     assert (config.init is not None) == run.endswith("-sid")
 
 
+def test_the_work_of_a_method_is_that_of_the_page():
+    """Column `work` of docs/methods.md, where an encoder is half a network."""
+    lines = (ROOT / "docs/methods.md").read_text().split("## Cost")[1].split("## ")[0].splitlines()
+    for names, _, steps, _, work in (line.strip("| ").split(" | ") for line in lines if line.startswith("| `")):
+        for name in re.findall(r"`(.+?)`", names):
+            if not (number := re.match(r"(\d+)(½?)$", work)):
+                continue
+            psi_steps, passes = METHODS[name].work(METHODS[name].options())
+            of_psi = psi_steps * (passes.fake_score + passes.fake_score_encoder / 2)
+            assert of_psi + passes.generator + passes.generator_encoder / 2 == int(number[1]) + bool(number[2]) / 2
+            assert (str(psi_steps) if psi_steps else "–") == steps, name
+
+
 def test_costs_are_those_of_the_methods_passes(paper):
     """In forward passes of the teacher's network for an image of the generator: docs/methods.md."""
     cost = {run: student_cost(*resolved(paper, run)).operations for run in STATED}
