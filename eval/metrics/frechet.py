@@ -98,10 +98,13 @@ def frechet_report(
     cov1, cov2 = (np.atleast_2d(np.asarray(cov, dtype=np.float64)) for cov in (cov1, cov2))
     _check(mu1, cov1, mu2, cov2)
     first, second = (_factor(cov, _rounding(mu, cov)) for mu, cov in ((mu1, cov1), (mu2, cov2)))
+    # tr (Σ₁Σ₂)^½ is the sum of the singular values of F₂ᵀF₁, which needs no root of a matrix that is not symmetric.
     cross = second.rows.T @ first.rows
+    assert cross.shape == (second.rank, first.rank)
     ranks, negative = (first.rank, second.rank), min(first.negative, second.negative)
     left_out = [first.left_out, second.left_out]
     del first, second  # two matrices less at the peak of memory
+    # Both products have the same eigenvalues besides zeros; the smaller one costs less.
     product = cross @ cross.T if len(cross) < cross.shape[1] else cross.T @ cross
     del cross
     eigenvalues = np.clip(np.linalg.eigvalsh(product), 0, None) if product.size else np.zeros(0)
@@ -184,6 +187,8 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
     if asymmetry > max(1e-3 * scale, rounding):
         raise UserError("Fréchet distance", "a covariance is not symmetric", "make the statistics again")
     if asymmetry <= 1e-10 * scale:
+        # A pivoted Cholesky decomposition takes a fraction of the time of eigenvalues, but needs symmetry. LAPACK reads
+        # columns: the transpose of a symmetric matrix saves a copy.
         limit = max(len(cov) * _EPS * scale, rounding)
         pivoted, order, rank, _ = dpstrf(cov.T, tol=limit, lower=1)
         rows, upper = np.empty((rank, len(cov))), pivoted.T

@@ -61,6 +61,8 @@ class InceptionScoreSums:
         """The score of all images."""
         counts = torch.tensor(self.bounds, dtype=torch.float64).diff()
         marginal = self._probabilities.cpu() / counts[:, None]
+        assert marginal.shape == (self.splits, self._probabilities.shape[1])
+        # A class without probability adds 0 · ln 0 = 0; the clamp keeps the branch that is not taken finite.
         logs = torch.where(marginal > 0, torch.log(marginal.clamp_min(1e-300)), 0.0)
         divergence = self._entropies.cpu() / counts - (marginal * logs).sum(1)
         scores = np.exp(divergence.numpy())

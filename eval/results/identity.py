@@ -112,8 +112,8 @@ class Identity:
 
         A custom extractor may be any network, so it counts as met if the generator met any.
         """
-        seen = {network_of(name) for name in getattr(self.saw, how, ())}
-        return self.networks & {*seen, *([OTHER] if seen else [])}
+        networks = {network_of(name) for name in getattr(self.saw, how, ())}
+        return self.networks & {*networks, *([OTHER] if networks else [])}
 
     @property
     def seen(self) -> str | None:
@@ -133,8 +133,8 @@ class Identity:
     def related(self) -> set[str]:
         """Networks that trained the generator and learned from the labels that a network of the value learned from."""
         labels = {NETWORKS.get(name) for name in self.networks} - {None, ""}
-        seen = {name for name in getattr(self.saw, "loss", ()) if NETWORKS.get(str(network_of(name))) in labels}
-        return seen if not self.met("loss") else set()
+        judges = {name for name in getattr(self.saw, "loss", ()) if NETWORKS.get(str(network_of(name))) in labels}
+        return judges if not self.met("loss") else set()
 
 
 def comparable(a: Identity, b: Identity) -> str | None:
@@ -177,8 +177,8 @@ def barred(identity: Identity) -> str | None:
         return UNKNOWN
     if lacks_digest(identity):
         return NO_DIGEST
-    met = ", ".join(sorted(identity.met("loss")))
-    return f"the generator was trained by the network of the metric ({met})" if met else None
+    judges = ", ".join(sorted(identity.met("loss")))
+    return f"the generator was trained by the network of the metric ({judges})" if judges else None
 
 
 def lacks_digest(identity: Identity) -> bool:
