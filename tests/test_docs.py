@@ -26,7 +26,7 @@ from tests.workflow.test_disturbed import KILLS
 from workflow.archive.verify import MOST_FILES
 from workflow.cli import VERBS
 from workflow.commands.archive import table_of
-from workflow.preset import Preset
+from workflow.preset import load_preset
 
 PAGES = [ROOT / name for name in subprocess.check_output(["git", "ls-files", "*.md"], cwd=ROOT, text=True).split()]
 page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -92,7 +92,7 @@ def cells(text: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("file", ["README.md", "studies/demo/README.md"])
 def test_the_demo_is_printed_as_stored(file):
-    table = table_of(Preset.load(ROOT / "studies/demo/preset.yaml"), "main", ROOT / "studies/demo/stored")
+    table = table_of(load_preset(ROOT / "studies/demo/preset.yaml"), "main", ROOT / "studies/demo/stored")
     printed, stored = cells((ROOT / file).read_text()), cells(to_markdown(table))
     assert len(stored) == 6
     assert all(row in printed for row in stored)

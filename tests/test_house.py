@@ -91,12 +91,13 @@ absent("torch", "numpy", "pandas", "scipy", "matplotlib")
 assert cli.main(["manifest", sys.argv[1], "--out", sys.argv[1] + "/manifest.json"]) == 0
 import eval.features
 from eval.measuring.protocol import load_protocol
-from workflow.preset import Preset
-from workflow.preset.placeholders import check_preset
+from workflow.preset import load_preset
+from workflow.preset.checks import check_preset
+from workflow.preset.products import everything
 load_protocol("digits")
-preset = Preset.load("studies/demo/preset.yaml")
+preset = load_preset("studies/demo/preset.yaml")
 check_preset(preset)
-assert preset.everything
+assert everything(preset)
 absent("torch")
 import eval.commands, eval.figures.layout, eval.report.paper, eval.tables.build
 absent("pandas", "jinja2")

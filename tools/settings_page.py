@@ -31,7 +31,7 @@ from sida.config.settings import CheckedAs, OneOf, Pattern, Variants, type_hints
 from sida.files.atomic import write_text
 from sida.methods.registry import METHODS
 from workflow.planning.site import Site
-from workflow.preset.files import DatasetEntry, MadeFrom, PresetSettings, StoredRows, TeacherEntry
+from workflow.preset.settings import DatasetEntry, MadeFrom, PresetSettings, StoredRows, TeacherEntry
 
 _SIMPLE = {
     bool: ("boolean", "true or false"),

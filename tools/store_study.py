@@ -20,9 +20,9 @@ from eval.results.stored import FROM_STORED, STORED, STORED_FORMAT, networks_of,
 from eval.results.summary import load_measurements, measurements_file, measurements_text
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, atomic_path, jsonl_text, write_hashed_json, write_text
-from workflow.preset import Preset
+from workflow.preset import load_preset
 from workflow.preset.extension import stored_results
-from workflow.preset.jobs import row_digest
+from workflow.preset.stored_rows import row_digest
 
 #: Size of ``measurements.csv`` in bytes from which it is compressed.
 LARGE = 200_000
@@ -37,7 +37,7 @@ def store_study(results: Path, file: Path, out: Path, networks: bool = False) ->
         out: Folder to write; :func:`~workflow.preset.extension.stored_results` names the one that ``--extend`` reads.
         networks: Whether networks are stored as well.
     """
-    preset = Preset.load(file)
+    preset = load_preset(file)
     asked = {run: row_digest(preset, run) for run in preset.runs}
     store(results, out, {"preset": str(file), "title": preset.settings.title}, asked, networks=networks)
     for path in results.glob("claims.*"):

@@ -36,8 +36,11 @@ from sida.errors import UserError, say
 from sida.files.atomic import atomic_path, sha256_file, write_json, write_text
 from sida.files.text_files import yaml_text
 from workflow.planning.costs import Costs
-from workflow.preset import Preset
-from workflow.preset.placeholders import check_preset
+from workflow.preset import Preset, load_preset
+from workflow.preset.checks import check_preset
+from workflow.preset.measuring import measurement
+from workflow.preset.networks import imports
+from workflow.preset.rows import dataset_of, protocol_of, protocol_path
 
 #: Images of a trial: of pixels, and of latents, whose decoder takes minutes for a hundred on a processor.
 IMAGES, DECODED = 100, 4
@@ -61,8 +64,8 @@ def write_rehearsal(files: Sequence[Path], targets: Sequence[str] = ()) -> tuple
     Raises:
         UserError: The preset trains or measures no network, or a published file has no stand-in.
     """
-    base = Preset.load(*files)
-    if base.students() or base.trained_teachers():
+    base = load_preset(*files)
+    if base.students or base.trained_teachers:
         raise UserError(f"--rehearse {base.name}", "trains networks", "rehearse a preset of published files")
     if not base.measurable:
         raise UserError(f"--rehearse {base.name}", "measures no network", "rehearse a preset of published files")
@@ -72,7 +75,7 @@ def write_rehearsal(files: Sequence[Path], targets: Sequence[str] = ()) -> tuple
     needed = dict.fromkeys(asset for row in rows for asset in _assets(base, row) if asset in registry)
     makers = [(registry[name], _maker(registry[name], base)) for name in needed]
     _write_preset(base, folder, _write_datasets(base, folder))
-    check_preset(Preset.load(*files, folder / "preset.yaml"))
+    check_preset(load_preset(*files, folder / "preset.yaml"))
     for asset, make in makers:
         path = folder / "cache" / asset.target
         if not path.exists():
@@ -86,8 +89,8 @@ def write_rehearsal(files: Sequence[Path], targets: Sequence[str] = ()) -> tuple
 
 def _assets(preset: Preset, row: str) -> list[str]:
     """Published files that the measurement of a row reads, with those of the networks that it imports."""
-    needs = preset.measurement(row).needs
-    return [*needs.get("downloads", []), *(preset.imports[name] for name in needs.get("imports", []))]
+    needs = measurement(preset, row).needs
+    return [*needs.get("downloads", []), *(imports(preset)[name] for name in needs.get("imports", []))]
 
 
 def _write_datasets(base: Preset, folder: Path) -> dict[str, dict[str, Any]]:
@@ -95,7 +98,9 @@ def _write_datasets(base: Preset, folder: Path) -> dict[str, dict[str, Any]]:
     from sida.data.pictures import encode_png
     from sida.data.prepare import write_archive
 
-    fixed = {name: at for row in base.measurable.values() for at, name in base.protocol(row).fixed_datasets().items()}
+    fixed = {
+        name: at for row in base.measurable.values() for at, name in protocol_of(base, row).fixed_datasets().items()
+    }
     made = {}
     for name, where in sorted(fixed.items()):
         entry = dict(dataset_entry(name, where, base.settings.datasets))
@@ -114,7 +119,7 @@ def _write_datasets(base: Preset, folder: Path) -> dict[str, dict[str, Any]]:
 
 def _write_preset(base: Preset, folder: Path, datasets: Mapping[str, Any]) -> None:
     """Writes preset, sheet, protocols and layouts, all marked."""
-    paths = dict.fromkeys([base.settings.protocol, *map(base.protocol_of, base.runs.values())])
+    paths = dict.fromkeys([base.settings.protocol, *(protocol_path(base, row) for row in base.runs.values())])
     marked = {path: os.fspath(folder / "protocols" / Path(path).name) for path in paths}
     for path in paths:
         protocol, content = load_protocol(path), read_protocol(Path(path))
@@ -143,7 +148,7 @@ def _write_preset(base: Preset, folder: Path, datasets: Mapping[str, Any]) -> No
     rows = []
     for row in read_runs(base.sheet):
         known = base.runs[row.run]
-        cells = row.cells | {"label": f"rehearsal: {row.label}", "protocol": marked[base.protocol_of(known)]}
+        cells = row.cells | {"label": f"rehearsal: {row.label}", "protocol": marked[protocol_path(base, known)]}
         # Also those that the preset names by the first protocol's name, which is another one now.
         rows.append(cells | ({"second_protocol": marked[known.second_protocol]} if known.second_protocol else {}))
     write_json(folder / "runs.json", {"runs": rows})
@@ -202,7 +207,7 @@ def _maker(asset: Asset, preset: Preset) -> Callable[[Path], None]:
         "dinov2-code": _write_dinov2_code,
         **dict.fromkeys(itertools.chain(*DECODERS.values()), _write_vae),
     }
-    protocols = [preset.protocol(row) for row in preset.measurable.values()]
+    protocols = [protocol_of(preset, row) for row in preset.measurable.values()]
     if judge := next((name for p in protocols for name in p.extractors() if _is_judge(name, asset.id)), None):
         return lambda path: _write_judge(path, judge)
     kinds: dict[str, Callable[[Path], None]] = {
@@ -463,7 +468,7 @@ def _write_batch(path: Path, asset: str, protocols: Sequence[Protocol]) -> None:
 
 def _write_labels(path: Path, asset: str, preset: Preset) -> None:
     """The class of each image, as many as the data set has."""
-    datasets = [preset.dataset_of(row) for row in preset.runs.values() if preset.protocol(row).labels == asset]
+    datasets = [dataset_of(preset, row) for row in preset.runs.values() if protocol_of(preset, row).labels == asset]
     images, classes = datasets[0]["num_images"], datasets[0]["label_dim"]
     with atomic_path(path) as part:
         part.write_text(

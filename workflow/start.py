@@ -27,10 +27,13 @@ from workflow.launch import devices
 from workflow.planning.driver import check_card, driver_cards
 from workflow.planning.requests import Requests
 from workflow.planning.site import load_site
-from workflow.preset import Preset
+from workflow.preset import preset_from
+from workflow.preset.checks import check_preset
 from workflow.preset.files import read_preset
 from workflow.preset.lock import PresetLock
-from workflow.preset.placeholders import check_preset, unshown_remark
+from workflow.preset.products import everything
+from workflow.preset.remarks import unshown_remark
+from workflow.preset.specs import write_specs
 from workflow.preset.targets import Targets
 
 
@@ -95,7 +98,7 @@ class Start:
             check_data(self.preset, sorted(inside))
             self._lock.take()
             check_results(self.preset.results)
-            self.preset.write(sorted(inside))
+            write_specs(self.preset, sorted(inside))
         for line in self.requests.warnings(jobs, self._workflow.execution_settings.retries):
             print(line, file=sys.stderr)
         if self._interrupts is not None:
@@ -134,13 +137,13 @@ class Start:
         check_folder(Path.cwd())
         self._files = [os.path.relpath(path) for path in self._workflow.configfiles]
         # The last file takes precedence, as in Snakemake.
-        self.preset = Preset(*read_preset(self._files, config))
+        self.preset = preset_from(*read_preset(self._files, config))
         check_preset(self.preset)
         # A faulty file that is part of a digest is reported here.
-        _ = self.preset.everything
+        _ = everything(self.preset)
         # Profiles of schedulers have a time limit for jobs; each job then requests its planned time.
         limited = "runtime" in (self._workflow.resource_settings.default_resources or {})
-        self._site = load_site(self.preset.own) if limited else None
+        self._site = load_site(self.preset.folders) if limited else None
         if self._site is None:
             self._share_gpus()
         else:

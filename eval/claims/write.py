@@ -18,7 +18,7 @@ from eval.contrasts import survivors
 from eval.results.conditions import matching
 from eval.results.sheet import SheetRow, read_runs
 from eval.results.summary import Measurements, load_measurements
-from eval.tables.render import markdown, template
+from eval.tables.render import markdown, spelled, template
 from sida.errors import UserError
 from sida.files.atomic import json_text, read_hashed_json, write_files
 from sida.files.text_files import with_hash
@@ -181,7 +181,7 @@ def verdicts_markdown(record: Mapping[str, Any]) -> str:
         marked=marked,
         signs=SIGNS,
     )
-    return markdown(text)
+    return markdown(spelled(text))
 
 
 def _for_pages(claims: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -102,7 +102,7 @@ class CurvesLayout(FigureKind):
         columns: Number of panels side by side.
         widths: Relative widths of the panels of a row; equal if optional panels are left out.
         share_y: Whether panels of a row have one vertical scale.
-        batch: Batch size: the horizontal axis then counts iterations in place of images.
+        batch: Batch size: the horizontal axis then counts iterations instead of images.
         colours: Whether colour and marker distinguish methods or values of α (see :mod:`eval.figures.style`).
         final: Whether the independent measurement of the kept generator is marked.
     """

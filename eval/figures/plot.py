@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NO_DATA = "no data here yet"
+NO_DATA, NO_CURVES = "no data here yet", "curves: printed without numbers"
 KEPT_LABEL = "hollow: kept generator, measured again"
 _EDGE_LABEL = "\n(on the left edge: its start)"
 _KEPT_LOOK: dict[str, Any] = {"marker": "o", "markersize": 5, "markerfacecolor": "white", "color": "#555555"}
@@ -57,8 +57,8 @@ def draw_curves(layout: CurvesLayout, panels: Sequence[Panel]) -> Figure:
             axes.set_xlim(panel.spec.x_min, panel.spec.x_max)
         _dress(axes, panel.spec, "iterations" if layout.batch else "training images")
     for axes, panel in zip(figure.axes, panels):
-        if panel.missing and not panel.curves:
-            _write_no_data(axes, panel.lines)
+        if not panel.curves:
+            _write_between(axes, panel.lines, NO_DATA if panel.missing else NO_CURVES)
     _legend_below(figure, _kept_entry(panels))
     return figure
 
@@ -194,8 +194,8 @@ def _legend_below(figure: Figure, more: Mapping[str, Any]) -> None:
         legend.remove()
 
 
-def _write_no_data(axes: Axes, lines: Sequence[ReferenceLine]) -> None:
-    """Writes 'no data' into the largest gap between the horizontal lines."""
+def _write_between(axes: Axes, lines: Sequence[ReferenceLine], text: str) -> None:
+    """Writes a text into the largest gap between the horizontal lines."""
     to_axes = axes.transData + axes.transAxes.inverted()
     low, _ = axes.get_xlim()
     heights = sorted(float(to_axes.transform((low, line.value))[1]) for line in lines)
@@ -203,7 +203,7 @@ def _write_no_data(axes: Axes, lines: Sequence[ReferenceLine]) -> None:
     size, start = max((upper - lower, lower) for lower, upper in itertools.pairwise(bounds))
     style: Any = {"transform": axes.transAxes, "ha": "center", "va": "center"}
     style["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # hides the grid behind it
-    axes.text(0.5, start + size / 2, NO_DATA, style="italic", color="#666666", **style)
+    axes.text(0.5, start + size / 2, text, style="italic", color="#666666", **style)
 
 
 def short_number(value: float) -> str:

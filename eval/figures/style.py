@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.results.logs import Curve
+from eval.tables.render import spelled
 from sida.files.atomic import write_files
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def import_matplotlib() -> Any:
 
 
 def literal(text: str) -> str:
-    """Escapes text of a sheet or layout for Matplotlib, where two dollar signs enclose a formula; SiD2A gets its ²."""
-    text = text.replace("SiD2A", "SiD²A")
+    """Text for readers, escaped for Matplotlib, where two dollar signs enclose a formula."""
+    text = spelled(text)
     return text.replace("$", r"\$") if text.count("$") > 1 else text
 
 

@@ -94,7 +94,7 @@ class BoardRow:
         text, spread: The number and its standard deviation, as printed or with four decimals.
         value: The number.
         higher: Whether higher values are better.
-        identity: Identity of the number, with the networks that the generator met.
+        identity: Identity of the number, with the networks used in training.
         teacher, data, date, address: As in :class:`About`; empty if not said.
         certainty: A key of :data:`CERTAINTIES`.
         origin: Who printed or measured it.
@@ -121,7 +121,7 @@ class BoardRow:
 
     @property
     def met(self) -> list[str]:
-        """Networks that the generator met, as ``how: name``; ``none``, or ``unknown``."""
+        """Networks used in the training, as ``how: name``; ``none``, or ``unknown``."""
         saw = self.identity.saw
         if saw is None:
             return ["unknown"]
@@ -132,12 +132,12 @@ class BoardRow:
 def printed_rows() -> list[BoardRow]:
     """Rows of the printed numbers: those of other methods, and of the SiD papers' own generators."""
     numbers = (number for number in load_published().values() if number.metric in _OF_IMAGES)
-    found = dict.fromkeys(
+    rows = dict.fromkeys(
         _printed_row(number)
         for number in numbers
         if re.match("board-|printed-", number.id) or (number.own and re.match("table[1-7]$", number.source))
     )
-    return list(found)
+    return list(rows)
 
 
 def _printed_row(number: Published) -> BoardRow:
@@ -220,7 +220,7 @@ def _sent(folder: Path, names: Sequence[str]) -> Sent:
 
 
 def _check(sent: Sent, path: Path) -> None:
-    """Requires one generator, by its digest, with known identities, and networks that it met.
+    """Requires one generator, by its digest, with known identities, and the networks used in its training.
 
     Raises:
         UserError: One of these is missing, or contradicts this suite's protocol or what the sender says.

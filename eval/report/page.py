@@ -20,7 +20,7 @@ from eval.report.paper import figure_caption, generators, in_order, origin
 from eval.results.summary import Measurements, measured_in, measurements_file
 from eval.tables.build import load_table
 from eval.tables.model import Table
-from eval.tables.render import html_text, page_of, template
+from eval.tables.render import html_text, page_of, spelled, template
 from sida.data.archive import ask_shared
 from sida.errors import UserError
 from sida.files.atomic import write_text
@@ -73,7 +73,11 @@ def write_index(
     folder, out = Path(results), Path(out)
     tables = {path.stem: load_table(path) for path in in_order(folder / "tables", ".json")}
     pictures = [
-        {"name": path.stem, "caption": figure_caption(path, own), "data": b64encode(reduced_png(path)).decode("ascii")}
+        {
+            "name": path.stem,
+            "caption": spelled(figure_caption(path, own)),
+            "data": b64encode(reduced_png(path)).decode("ascii"),
+        }
         for path in in_order(folder / "figures", ".png")
     ]
     measurements = measured_in(folder)
@@ -86,12 +90,13 @@ def write_index(
     decided = Counter(((not measurements.rows and claim["printed"]) or claim)["verdict"] for claim in claims)
     used = {finding["rule"] for claim in claims for finding in claim["findings"]}
     text = template(_FOLDER / "template.html", rich=_rich).render(
-        title=title or f"Results of the preset {folder.name}",
-        preset=folder.name,
+        title=spelled(title or f"Results of the preset {folder.absolute().name}"),
+        preset=folder.absolute().name,
         tables={name: page_of(table) for name, table in tables.items()},
         pictures=pictures,
         preamble=" ".join(filter(None, (verdicts.get("preamble"), verdicts.get("comparisons")))),
         claims=claims,
+        whose="the papers' claims" if any(claim["source"] for claim in claims) else "this study's statements",
         chance=_CHANCE,
         counts=[(verdict, decided[verdict]) for verdict in VERDICT_MARKS],
         marks=VERDICT_MARKS,

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def paper_source(
     stems = [_FIGURE_NUMBER.fullmatch(figure.stem) for figure in figures]
     page = template(Path(__file__).parent / "templates" / "paper.tex", tex=escape)
     return page.render(
-        title=title or f"Results of the preset {folder.name}",
+        title=title or f"Results of the preset {folder.absolute().name}",
         tables=[*zip(_numbers([escape(str(t.number)) if t.number else None for t in loaded]), tables)],
         figures=[*zip(_numbers([str(int(match[1])) if match else None for match in stems]), figures)],
         captions={figure.stem: figure_caption(figure, own) for figure in figures},
@@ -184,14 +185,17 @@ def figure_caption(figure: Path, own: str | Path | None = None) -> str:
     layout = load_figure_layout(find_file("figures", figure.stem, places))
     heading = layout.title.partition(". ")[2] or layout.title
     sentences = [heading.rstrip("."), layout.caption.rstrip(".")] if layout.caption else [heading]
-    if over := _bands_over(figure.with_suffix(".csv")):
+    data = figure.with_suffix(".csv")
+    rows = [row for _, row in read_csv(data)[1]] if data.is_file() else []
+    if over := _bands_over(rows):
         sentences.append(f"Bands: ± sample standard deviation over {over}")
+    if {row.get("kind") for row in rows} == {"line"}:
+        sentences.append("Without curves: the papers print no numbers of them, and nothing was trained here")
     return ". ".join(sentences) + "." * (len(sentences) > 1)
 
 
-def _bands_over(data: Path) -> str:
-    """Over what the evaluations of a figure's curves have a spread, by the data beside the figure; empty for none."""
-    rows = [row for _, row in read_csv(data)[1]] if data.is_file() else []
+def _bands_over(rows: Sequence[Mapping[str, str]]) -> str:
+    """Over what the evaluations of a figure's curves have a spread, by the figure's data; empty for none."""
     return " and ".join(dict.fromkeys(row["over"] for row in rows if row.get("kind") == "curve" and row.get("std")))
 
 
@@ -222,7 +226,7 @@ def generators(folder: Path, measurements: Measurements) -> dict[str, dict[str, 
             "run": run,
             "trials": len({row.trial for row in rows}),
             "n": f"{rows[0].n:,}",
-            "seeds": f"{min(seeds)}–{max(seeds)}" if seeds else "",
+            "seeds": f"{min(seeds):,}–{max(seeds):,}" if seeds else "",
             "network": rows[0].network_sha256[:16],
             "training": training_time(folder / "students" / run / "train.jsonl"),
         }

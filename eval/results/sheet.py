@@ -48,7 +48,7 @@ class SheetRow:
         sampler: Name in the preset's samplers; empty for external functions and images.
         family: Group in tables.
         teacher: Id in the preset's teachers.
-        init: Run whose generator SiD2A (or a restarted SiD) starts from.
+        init: Run whose generator SiD²A (or a restarted SiD) starts from.
         alpha: α of the SiD loss.
         recipe: Name in the preset's recipes, or ``FILE/NAME`` of ``recipes/``.
         seed: Own seed (default the preset's).

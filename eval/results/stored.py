@@ -50,7 +50,7 @@ def unchanged_rows(folder: str | Path, asked: Mapping[str, str]) -> list[str]:
 
     Args:
         folder: Stored results.
-        asked: Digest of each row's settings (:func:`workflow.preset.jobs.row_digest`).
+        asked: Digest of each row's settings (:func:`workflow.preset.stored_rows.row_digest`).
     """
     return [run for run, digest in read_stored(folder)["rows"].items() if asked.get(run) == digest]
 

@@ -1,36 +1,53 @@
 """The bold rule: the best printed values of a column, and the measured ones that the best one does not beat."""
 
-import functools
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from eval.contrasts import DECIDING, interval_of
 from eval.results.agreement import PUBLISHED_TRIALS
-from eval.results.identity import NO_DATA, NO_DIGEST, UNKNOWN, barred, comparable
+from eval.results.identity import NO_DATA, NO_DIGEST, UNKNOWN, Identity, barred, comparable
+from eval.results.published import Published
 from eval.results.retraining import Retraining
+from eval.results.summary import Estimate
 from eval.tables.cells import Best, CellSource, Side, TableLine
 from eval.tables.layout import BoldSpec, ColumnSpec, Mode, TableLayout
 
 #: Reason for a column of measured values without a best one.
-UNRANKED = "nothing says how much its values scatter over trials, or over trainings (`retraining` of a preset)"
+UNRANKED = "the scatter of its values over trials, or over repeated trainings, is unknown"
 
 
 @dataclass(frozen=True)
-class _Rival:
-    """A value that a column ranks.
+class _Candidate:
+    """A value of a column, which may be its best one.
 
     Attributes:
+        side: Whether the value is published or measured.
+        row: Number of its row.
+        identity: Identity of the value.
         value: The value in the unit of the column; a measured one is not rounded.
         shown: The value as printed.
         noise: Variances of the value with their degrees of freedom; None: unknown.
     """
 
+    side: Side
+    row: int
+    identity: Identity
     value: float
     shown: float
     noise: list[tuple[float, float]] | None
 
-    def beats(self, other: "_Rival") -> bool:
+    @property
+    def reason(self) -> str | None:
+        """Reason why the value cannot be bold; None without one."""
+        return barred(self.identity)
+
+    @property
+    def ranks(self) -> bool:
+        """Whether the column ranks the value, as it does one of an unknown generator, which is not bold itself."""
+        return self.reason in (None, UNKNOWN, NO_DIGEST, NO_DATA)
+
+    def beats(self, other: "_Candidate") -> bool:
         """Whether this value is the better one of the two beyond their noise; equal ones as printed are equal."""
         if self.shown == other.shown or self.noise is None or other.noise is None:
             return False
@@ -45,7 +62,7 @@ def best_values(
     Published numbers are ranked as the paper ranks them, by their printed values. A measured value is best unless the
     best value of the column, which may be a published number of a row that is not measured, beats it beyond the noise
     of evaluation and the scatter of training. Where that is unknown, no measured value is bold; neither if the measured
-    values are not comparable with each other. No value is bold that may decide nothing
+    values are not comparable with each other. A value is not bold if there is a reason against it
     (:func:`eval.results.identity.barred`).
 
     Args:
@@ -57,74 +74,90 @@ def best_values(
     Returns:
         The best values, and headings of the columns whose measured values are not ranked for an unknown scatter.
     """
-    best, unranked = set[tuple[Side, str, int]](), []
-    for column in layout.columns:
-        if layout.bold is None or column.metric is None or column.direction is None:
-            continue
-        if layout.bold.columns is not None and column.id not in layout.bold.columns:
-            continue
-        shown = {n: line.sources[column.id] for n, line in enumerate(lines) if _candidate(layout.bold, line)}
-        why = {("published", n): barred(s.published.identity) for n, s in shown.items() if s.published}
-        why |= {("measured", n): barred(s.identity) for n, s in shown.items() if s.identity}
-        # A value of a generator that the metric's network trained is no rival; one of an unknown generator is.
-        ranked = {key for key, reason in why.items() if reason in (None, UNKNOWN, NO_DIGEST, NO_DATA)}
-        printed = {n: _printed_rival(s, retraining) for n, s in shown.items() if ("published", n) in ranked}
-        values = {n: _rival(column, lines[n], s, retraining) for n, s in shown.items() if ("measured", n) in ranked}
-        measured = {n: rival for n, rival in values.items() if rival is not None}
-        winner = functools.partial(min if column.direction == "lower" else max, key=lambda rival: rival.value)
-        rivals = [*measured.values(), *(rival for n, rival in printed.items() if n not in measured)]
+    best, unranked = set[tuple[Side, str, int]](), list[str]()
+    if layout.bold is None:
+        return best, unranked
+    for column in (column for column in layout.columns if _is_ranked(layout.bold, column)):
+        values = [*_values(layout.bold, column, lines, retraining)]
+        measured = [one for one in values if one.side == "measured" and one.ranks]
+        printed = [one for one in values if one.side == "published" and one.ranks]
+        measured_rows = {one.row for one in measured}
+        rivals = [*measured, *(one for one in printed if one.row not in measured_rows)]
+        leaders: list[_Candidate] = []
         # A row alone is not the best of anything.
-        if measured and _comparable(shown[n] for n in measured) and _number_of_values(shown) > 1:
+        if measured and _alike(measured) and len({one.row for one in values}) > 1:
             if any(rival.noise is None for rival in rivals):
                 unranked.append(column.head)
             else:
-                first = winner(rivals)
-                best |= {("measured", column.id, n) for n, rival in measured.items() if not first.beats(rival)}
+                first = _first(column, rivals)
+                leaders += [one for one in measured if not first.beats(one)]
         if printed:
-            first, among = winner(printed.values()), rivals if mode == "paper" and measured else []
-            lead = {n for n, rival in printed.items() if rival.shown == first.shown}
-            best |= {("published", column.id, n) for n in lead if not (among and winner(among).beats(printed[n]))}
-        best -= {(side, column.id, n) for (side, n), reason in why.items() if reason}
+            lowest = _first(column, printed).shown
+            rival = _first(column, rivals) if mode == "paper" and measured else None
+            leaders += [one for one in printed if one.shown == lowest and not (rival and rival.beats(one))]
+        best |= {(one.side, column.id, one.row) for one in leaders if one.reason is None}
     return best, unranked
 
 
-def _comparable(sources: Iterable[CellSource]) -> bool:
+def _is_ranked(bold: BoldSpec, column: ColumnSpec) -> bool:
+    """Whether the bold rule marks the best value of a column."""
+    return bool(column.metric and column.direction) and (bold.columns is None or column.id in bold.columns)
+
+
+def _first(column: ColumnSpec, values: Sequence[_Candidate]) -> _Candidate:
+    """The best of some values by the column's direction, regardless of noise."""
+    choose = min if column.direction == "lower" else max
+    return choose(values, key=lambda one: one.value)
+
+
+def _alike(measured: Iterable[_Candidate]) -> bool:
     """Whether measured values may be compared: each with each, since unknown seeds are comparable with any."""
-    identities = {source.identity for source in sources if source.identity}
+    identities = {one.identity for one in measured}
     return not any(itertools.starmap(comparable, itertools.combinations(identities, 2)))
 
 
-def _number_of_values(shown: Mapping[int, CellSource]) -> int:
-    return sum(bool(source.estimate or source.published) for source in shown.values())
+def _values(
+    bold: BoldSpec, column: ColumnSpec, lines: Sequence[TableLine], retraining: Retraining | None
+) -> Iterator[_Candidate]:
+    """All numbers of a column in the rows that the bold rule is about."""
+    for row, line in enumerate(lines):
+        if not _is_about(bold, line):
+            continue
+        source = line.sources[column.id]
+        if (number := source.published) is not None:
+            noise = _printed_noise(source, number, retraining)
+            yield _Candidate("published", row, number.identity, number.value, number.value, noise)
+        if source.estimate is not None and source.identity is not None:
+            value = source.estimate.mean * column.scale
+            noise = _measured_noise(column, line, source, source.estimate, retraining)
+            yield _Candidate("measured", row, source.identity, value, round(value, column.decimals), noise)
 
 
-def _rival(column: ColumnSpec, line: TableLine, source: CellSource, retraining: Retraining | None) -> _Rival | None:
-    """A measured value with its noise; several trainings have their own scatter, given networks have none."""
-    estimate = source.estimate
-    if estimate is None:
-        return None
+def _measured_noise(
+    column: ColumnSpec, line: TableLine, source: CellSource, estimate: Estimate, retraining: Retraining | None
+) -> list[tuple[float, float]] | None:
+    """Noise of a measured value; several trainings have their own scatter, networks from elsewhere have none."""
     noise = None if estimate.std is None else [(estimate.std**2 / estimate.trials, estimate.trials - 1.0)]
-    is_given = line.run is not None and line.run.method in ("data", "teacher")
-    if noise is not None and len(source.runs) == 1 and not is_given:
+    from_elsewhere = line.run is not None and line.run.method in ("data", "teacher")
+    if noise is not None and len(source.runs) == 1 and not from_elsewhere:
         scatter = retraining.variance(source.keys, estimate.mean) if retraining else None
         noise = None if scatter is None else [*noise, scatter]
-    if noise is not None:
-        noise = [(column.scale**2 * variance, df) for variance, df in noise]
-    value = estimate.mean * column.scale
-    return _Rival(value, round(value, column.decimals), noise)
+    return None if noise is None else [(column.scale**2 * variance, df) for variance, df in noise]
 
 
-def _printed_rival(source: CellSource, retraining: Retraining | None) -> _Rival:
-    number = source.published
-    assert number is not None
-    noise: list[tuple[float, float]] | None = [(float(number.std or 0) ** 2 / PUBLISHED_TRIALS, PUBLISHED_TRIALS - 1)]
-    if noise is not None and not number.lowest_of:
-        scatter = retraining.variance([source.metric], number.value) if retraining else None
-        noise = None if scatter is None else [*noise, scatter]
-    return _Rival(number.value, number.value, noise)
+def _printed_noise(
+    source: CellSource, number: Published, retraining: Retraining | None
+) -> list[tuple[float, float]] | None:
+    """Noise of a printed value, with the scatter of training unless it is the lowest of several evaluations."""
+    noise = [(float(number.std or 0) ** 2 / PUBLISHED_TRIALS, PUBLISHED_TRIALS - 1.0)]
+    if number.lowest_of:
+        return noise
+    scatter = retraining.variance([source.metric], number.value) if retraining else None
+    return None if scatter is None else [*noise, scatter]
 
 
-def _candidate(bold: BoldSpec, line: TableLine) -> bool:
+def _is_about(bold: BoldSpec, line: TableLine) -> bool:
+    """Whether the bold rule is about a row, by its family and its number of evaluations."""
     # A score without a family stands beside the one-step rows if it says so.
     alone = line.spec.scored and not line.family and line.nfe == 1
     if not line.spec.candidate or not (bold.families is None or line.family in bold.families or alone):

@@ -40,11 +40,11 @@ from eval.tables.layout import ColumnSpec, Mode, TableLayout, TableSources, load
 from eval.tables.model import RECORD_FIELDS, Table, published_record
 from eval.tables.notes import (
     comparison_notes,
+    exposure_notes,
     held_out_notes,
     identity_notes,
     measured_lines,
     provenance_notes,
-    seen_notes,
 )
 from eval.tables.render import to_csv, to_html, to_markdown
 from eval.tables.scores import with_scores
@@ -117,10 +117,10 @@ class ResultsTable(TableLayout):
         if alone:
             columns = (replace(c, optional=c.optional or c.metric is not None) for c in layout.columns)
             layout = replace(layout, columns=tuple(columns))
-        found = with_scores(layout, measured, None if alone else sheet or {}, sources.scores)
+        table = with_scores(layout, measured, None if alone else sheet or {}, sources.scores)
         known = (sources.settings or {}).get("retraining")
         retraining = None if known is None else from_mapping(Retraining, known, "--spec: retraining")
-        return build_table(found.layout, found.measured, found.runs, mode, retraining, found.printed)
+        return build_table(table.layout, table.measured, table.runs, mode, retraining, table.printed)
 
 
 def build_table(
@@ -171,7 +171,7 @@ def build_table(
             *provenance_notes(lines, measurements),
             *comparison_notes(lines),
             *identity_notes(shown, lines),
-            *seen_notes(shown, lines),
+            *exposure_notes(shown, lines),
             *held_out_notes(shown, lines),
             *left_out,
             *([f"No measured value of {', '.join(unranked)} is bold: {UNRANKED}."] if unranked else []),
@@ -225,8 +225,8 @@ def table_records(
 
 
 def _record(layout: TableLayout, mode: Mode, row: int, column: ColumnSpec) -> dict[str, Any]:
-    place = {"table": Path(layout.source).stem, "mode": mode, "row": row, "column": column.id}
-    return dict.fromkeys(RECORD_FIELDS, "") | place
+    position = {"table": Path(layout.source).stem, "mode": mode, "row": row, "column": column.id}
+    return dict.fromkeys(RECORD_FIELDS, "") | position
 
 
 def _measured(source: CellSource, lines: list[Measurement]) -> dict[str, Any]:
@@ -274,11 +274,11 @@ def shown_columns(
         if column.optional and not known & {column.metric, *column.held_out}:
             continue
         if column.head.startswith("@"):
-            found = published_number(column.head[1:], f"{layout.source}: columns[{number}].head")
-            column = replace(column, head=found.literal)
+            heading = published_number(column.head[1:], f"{layout.source}: columns[{number}].head")
+            column = replace(column, head=heading.literal)
             if mode != "measured":
-                about = {"model": "heading", "metric": found.metric}
-                records.append(_record(layout, mode, -1, column) | about | published_record(found))
+                about = {"model": "heading", "metric": heading.metric}
+                records.append(_record(layout, mode, -1, column) | about | published_record(heading))
         columns.append(column)
     ids = {column.id for column in columns}
     rows = tuple(

@@ -100,14 +100,14 @@ class TableLine:
         if field in ("family", "label"):
             return str(getattr(self, field))
         if field == "seeds":
-            # Real images are no training.
+            # Real images have no training.
             return "" if self.run is not None and self.run.method == "data" else str(1 + len(self.spec.pool))
         if field == "saw":
-            found = next((i.saw for source in self.sources.values() for i in source.identities), None)
-            return "unknown" if found is None else found.words
-        given = getattr(self.spec, field)
-        if given is not None:
-            return str(given)
+            exposure = next((i.saw for source in self.sources.values() for i in source.identities), None)
+            return "unknown" if exposure is None else exposure.words
+        text = getattr(self.spec, field)
+        if text is not None:
+            return str(text)
         return nfe_text(self.nfe, self.trained) if field == "nfe" else ""
 
 
@@ -176,7 +176,7 @@ class _Data:
             lines = [line for name in runs for line in measurements.lines(name, metric)]
             trained = len(runs) if all(name in self.runs and self.runs[name].trained_here for name in runs) else 0
             compared = LATER if column.id in spec.later else agreement_of(pooled, lines, printed, trained)
-        identity = dataclasses.replace(self._identity(runs[0], keys), saw=self._seen(runs))
+        identity = dataclasses.replace(self._identity(runs[0], keys), saw=self._exposure(runs))
         for key in keys:
             self._require_alike(runs, key, where)
         return CellSource(metric, printed, runs, pooled, empty, compared, identity, keys)
@@ -188,25 +188,25 @@ class _Data:
         return {c.id: self._held_out(c) if c.held_out else (str(c.metric),) for c in columns}
 
     def _held_out(self, column: ColumnSpec) -> tuple[str, ...]:
-        """Metrics of a column's mean whose network no row met by loss or start; none if fewer than two are left."""
+        """Metrics of a column's mean whose network no row used as loss or start; none if fewer than two are left."""
         runs = [name for row in self.rows for name in self.layout.runs_of(row, column)]
         measured = [(key, name) for key in column.held_out for name in runs if self.measurements.has(name, key)]
-        found = {
-            (key, name): dataclasses.replace(self._identity(name, (key,)), saw=self._seen([name]))
+        identities = {
+            (key, name): dataclasses.replace(self._identity(name, (key,)), saw=self._exposure([name]))
             for key, name in measured
         }
-        if any(identity.saw is None for identity in found.values()):
+        if any(identity.saw is None for identity in identities.values()):
             return ()
-        met = {key for (key, _), identity in found.items() if identity.met("loss") or identity.met("start")}
-        kept = tuple(key for key in column.held_out if key not in met and any(key == one for one, _ in measured))
-        networks = {name for (key, _), identity in found.items() if key in kept for name in identity.networks}
-        return kept if len(networks) > 1 else ()
+        exposed = {key for (key, _), identity in identities.items() if identity.met("loss") or identity.met("start")}
+        judges = tuple(key for key in column.held_out if key not in exposed and any(key == one for one, _ in measured))
+        networks = {name for (key, _), identity in identities.items() if key in judges for name in identity.networks}
+        return judges if len(networks) > 1 else ()
 
     def _estimate(self, run: str, keys: Sequence[str], where: str) -> Estimate:
         """Mean and spread over trials of a metric, or of the mean of several metrics in each trial."""
-        found = [self.measurements.estimate(run, key, where) for key in keys]
+        estimates = [self.measurements.estimate(run, key, where) for key in keys]
         if len(keys) == 1:
-            return found[0]
+            return estimates[0]
         trials = zip(*([line.value for line in self.measurements.lines(run, key)] for key in keys))
         return Estimate.of([sum(values) / len(values) for values in trials])
 
@@ -215,10 +215,12 @@ class _Data:
         parts = [self.measurements.identity(run, key) for key in keys]
         if len(keys) == 1:
             return parts[0]
-        words = (f"of.{key}.{word}" for key, part in zip(keys, parts) for word in part.settings.split()[1:])
+        settings = {
+            f"of.{key}.{name}": value for key, part in zip(keys, parts) for name, value in _settings(part).items()
+        }
         return dataclasses.replace(
             parts[0],
-            settings=" ".join(["mean", *words]),
+            settings=" ".join(["mean", *(f"{name}={value}" for name, value in settings.items())]),
             reference=joined([part.reference for part in parts]),
             extractor=joined([part.extractor for part in parts]),
         )
@@ -230,14 +232,15 @@ class _Data:
             if reason := comparable(first[1], identity):
                 raise UserError(where, f"pools '{first[0]}' and '{name}', which are not comparable: {metric}: {reason}")
 
-    def _seen(self, names: Sequence[str]) -> Saw | None:
-        """Networks that the generators of some runs met; None if it is unknown of one."""
-        found = Saw()
+    def _exposure(self, names: Sequence[str]) -> Saw | None:
+        """Networks and images that the generators of some runs were exposed to; None if it is unknown of one."""
+        exposure = Saw()
         for name in names:
-            if (seen := seen_by(self.measurements.of_run(name)[0], self.runs.get(name))) is None:
+            run_exposure = seen_by(self.measurements.of_run(name)[0], self.runs.get(name))
+            if run_exposure is None:
                 return None
-            found |= seen
-        return found
+            exposure |= run_exposure
+        return exposure
 
     def _printed(self, spec: RowSpec, column: ColumnSpec, where: str) -> Published | None:
         if spec.published is None or column.run is not None or column.held_out:
@@ -261,34 +264,39 @@ class _Data:
                 raise UserError(where, f"unknown run '{run}': the sample sheet does not list it{near}")
 
 
+def _settings(identity: Identity) -> dict[str, str]:
+    """Settings of a metric by name, without its kind."""
+    return {name: value for name, _, value in (word.partition("=") for word in identity.settings.split()[1:])}
+
+
 def without_unlike(layout: TableLayout, lines: Sequence[TableLine]) -> tuple[list[TableLine], list[str]]:
     """Rows whose guests lack the values that are comparable with no value of their column, and notes about these.
 
     Raises:
         UserError: A score that was added has such a value.
     """
-    found, notes = list(lines), []
+    rows, notes = list(lines), []
     for column in layout.columns:
-        sources = {number: line.sources[column.id] for number, line in enumerate(found) if column.id in line.sources}
-        guests = [number for number in sources if found[number].spec.guest]
+        sources = {number: line.sources[column.id] for number, line in enumerate(rows) if column.id in line.sources}
+        guests = [number for number in sources if rows[number].spec.guest]
         beside = set(guests)
         known = {source.identity: 0 for number, source in sources.items() if source.identity and number not in beside}
         known |= {source.published.identity: 0 for source in sources.values() if source.published is not None}
         for number in guests:
-            line, source = found[number], sources[number]
+            line, source = rows[number], sources[number]
             if source.identity is None:
                 continue
             if line.spec.scored:
                 require_in_column(source.identity, known, f"--add: '{source.run}', column '{column.id}'")
             elif why := unlike(source.identity, known):
                 empty = dataclasses.replace(source, estimate=None, identity=None, empty=DASH)
-                found[number] = dataclasses.replace(line, sources={**line.sources, column.id: empty})
+                rows[number] = dataclasses.replace(line, sources={**line.sources, column.id: empty})
                 notes.append(
                     f"{column.head} of {line.label} is left out: it is not comparable with the others ({why})."
                 )
                 continue
             known[source.identity] = 0
-    return found, notes
+    return rows, notes
 
 
 def unlike(identity: Identity, known: Collection[Identity]) -> str | None:
@@ -323,8 +331,9 @@ AUDIT_LEGEND = f"Δ = measured − published; {LEGEND}."
 
 def heading(column: ColumnSpec) -> Column:
     """Heading of a layout's column."""
-    direction = column.direction if column.arrow else None
-    return Column(column.head, direction, column.metric is not None or column.field == "nfe", column.field == "label")
+    direction, is_name = column.direction if column.arrow else None, column.field == "label"
+    is_number = column.metric is not None or column.field == "nfe"
+    return Column(column.head, direction, is_number, is_name, column.metric is None and not is_name)
 
 
 def grid(layout: TableLayout, lines: list[TableLine], mode: Mode, best: Best) -> tuple[list[Column], list[Row]]:
@@ -333,10 +342,10 @@ def grid(layout: TableLayout, lines: list[TableLine], mode: Mode, best: Best) ->
     A row has one line; in audit mode an own row has three (published, measured, difference), named by a column.
     """
     columns = [heading(column) for column in layout.columns]
-    place = next((i for i, column in enumerate(layout.columns) if column.metric is not None), len(columns))
+    first_metric = next((i for i, column in enumerate(layout.columns) if column.metric is not None), len(columns))
     audit = mode == "audit" and any(line.ours for line in lines)
     if audit:
-        columns.insert(place, Column(""))
+        columns.insert(first_metric, Column(""))
     rows = []
     for number, line in enumerate(lines):
         differs = any(isinstance(source.compared, Agreement) for source in line.sources.values())
@@ -344,7 +353,7 @@ def grid(layout: TableLayout, lines: list[TableLine], mode: Mode, best: Best) ->
         for i, side in enumerate(sides):
             cells = [_cell(layout, column, lines, number, mode, side, best) for column in layout.columns]
             if audit:
-                cells.insert(place, Cell(side))
+                cells.insert(first_metric, Cell(side))
             beside_ours = audit and number > 0 and (line.ours or lines[number - 1].ours)
             family = number > 0 and (line.spec.rule or line.family != lines[number - 1].family)
             rows.append(Row(tuple(cells), i == 0 and (family or beside_ours), i > 0 or line.spec.continues))
@@ -374,7 +383,7 @@ def _cell(
 
 
 def mark_of(identity: Identity) -> str:
-    """Sign of what a generator met that makes its value special.
+    """Sign of a network or of images that a generator was exposed to, which make its value special.
 
     ¶: held-out images of the metric, or not stated; ‡: a network of the metric trained it; §: a network that learned
     from the same labels did.

@@ -126,8 +126,8 @@ class HyperLayout(TableKind):
         """Builds Table 8; without settings, cells say 'not configured'."""
         mode = sources.mode or self.mode or "audit"
         about = {"table": Path(self.source).stem, "mode": mode}
-        given = {key: value for key, value in (sources.settings or {}).items() if key in ("gpus", "students")}
-        trainings = None if sources.settings is None else from_mapping(Trainings, given, "--spec:")
+        settings = {key: value for key, value in (sources.settings or {}).items() if key in ("gpus", "students")}
+        trainings = None if sources.settings is None else from_mapping(Trainings, settings, "--spec:")
         return _Builder(self, trainings, sources.results, mode, about).table()
 
 
@@ -150,12 +150,12 @@ class _Builder:
         """The table, with its notes."""
         layout, audit = self.layout, self.mode == "audit"
         rows = [row for number in range(len(layout.rows)) for row in self._rows(number)]
-        heads = [Column("Method"), Column("Hyperparameters", name=True), *[Column("")] * audit]
+        heads = [Column("Method", about=True), Column("Hyperparameters", name=True), *[Column("")] * audit]
         columns = (*heads, *(Column(column.head) for column in layout.columns))
         notes = list(layout.notes)
         if self.mode != "paper":
-            given = self.trainings is not None
-            notes.append("Configured: settings of the preset." if given else "No settings were given (--spec).")
+            configured = self.trainings is not None
+            notes.append("Configured: settings of the preset." if configured else "No settings were given (--spec).")
             notes.append("Measured: medians (memory: maxima) over the training logs without their first record.")
         about = (self.about["table"], layout.title, layout.caption, self.mode)
         return Table(*about, columns, tuple(rows), tuple(notes), layout.number, tuple(self.records))
@@ -185,10 +185,10 @@ class _Builder:
         cells, where = [], f"{self.layout.source}: rows[{number}].published"
         for column in columns[:1] if spec.span else columns:
             ids = [key.replace("{column}", column.key) for key in spec.published]
-            found = [published_number(key, where) for key in ids]
-            text = spec.form.format(*(item.text for item in found))
+            numbers = [published_number(key, where) for key in ids]
+            text = spec.form.format(*(item.text for item in numbers))
             cells += [Cell(text, "published")] * (len(columns) if spec.span else 1)
-            for item in found:
+            for item in numbers:
                 self._record(number, "all" if spec.span else column.key, published_record(item))
         return cells
 
@@ -205,9 +205,9 @@ class _Builder:
 
     def _record(self, number: int, column: str, fields: Mapping[str, str]) -> None:
         spec = self.layout.rows[number]
-        place = {"row": number, "family": spec.group, "model": spec.label, "column": column}
-        place["metric"] = spec.log or " ".join(spec.setting)
-        self.records.append({**dict.fromkeys(RECORD_FIELDS, ""), **place, **fields, **self.about})
+        position = {"row": number, "family": spec.group, "model": spec.label, "column": column}
+        position["metric"] = spec.log or " ".join(spec.setting)
+        self.records.append({**dict.fromkeys(RECORD_FIELDS, ""), **position, **fields, **self.about})
 
     def _setting(self, spec: HyperRow, run: str) -> str | None:
         if self.trainings is None or run not in self.trainings.students:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from eval.results.bibliography import bibliography_items, cited_label
 from eval.tables.model import Cell, Column, Table
-from eval.tables.render import template, terminal_text
+from eval.tables.render import spelled, template, terminal_text
 
 #: All Greek letters; TeX has no commands for letters that look like Latin ones.
 _GREEK = {
@@ -27,6 +27,8 @@ _MATH = {
     **_GREEK,
     "±": r"\pm", "×": r"\times", "−": "-", "∼": r"\sim", "≤": r"\le", "≥": r"\ge", "↓": r"\downarrow",
     "↑": r"\uparrow", "✗": r"\times", "△": r"\triangle", "√": r"\surd", "→": r"\to",
+    # Of mathematics: in text these come from a font that many installations have as a bitmap alone.
+    "§": r"\mathsection", "¶": r"\mathparagraph", "†": r"\dagger", "‡": r"\ddagger", "²": "^2",
     "∞": r"\infty", "≈": r"\approx", "≠": r"\ne",
 }  # fmt: skip
 #: ✓ of the AMS symbols by its font, so that a document that inputs a table needs no further package.
@@ -40,16 +42,16 @@ _SPECIAL = {
 #: Straight quotes that open: at the start, or after a space, bracket, dash or another quote.
 _OPENING = re.compile(r"(?<![^\s(\[{–—=/'\"])(['\"])(?=\S)")
 _DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-_WORDS = re.compile(rf"([{''.join(_GREEK)}])(?:_([A-Za-z]+)|([₀-₉]+))|SiD2A|10\^(\d)|\bt_max\b")
+_WORDS = re.compile(rf"([{''.join(_GREEK)}])(?:_([A-Za-z]+)|([₀-₉]+))|10\^(\d)|\bt_max\b")
 
 
 def escape(text: str) -> str:
-    r"""Turns plain Unicode text into LaTeX: special characters, Greek and arrows, ``σ_init``, ``β₁``, ``SiD2A``.
+    r"""Turns plain Unicode text into LaTeX: special characters, Greek and arrows, ``σ_init``, ``β₁``, ``SiD²A``.
 
     Nothing in the result is a command, neither by its characters nor by line ends nor by the text before it (``\\``
     takes a following bracket or star as its argument).
     """
-    text = _OPENING.sub(lambda quote: "‘" if quote[0] == "'" else "“", terminal_text(text)).replace('"', "”")
+    text = _OPENING.sub(lambda quote: "‘" if quote[0] == "'" else "“", terminal_text(spelled(text))).replace('"', "”")
     out = ["{}"] if text.lstrip()[:1] in ("[", "*") else []
     position = 0
     for match in _WORDS.finditer(text):
@@ -58,8 +60,7 @@ def escape(text: str) -> str:
             below = rf"\mathrm{{{match.group(2)}}}" if match.group(2) else str(match.group(3)).translate(_DIGITS)
             out.append(rf"${_GREEK[match.group(1)]}_{{{below}}}$")
         else:
-            word = r"$t_{\max}$" if match.group() == "t_max" else r"SiD$^2$A"
-            out.append(rf"$10^{match.group(4)}$" if match.group(4) else word)
+            out.append(rf"$10^{match.group(4)}$" if match.group(4) else r"$t_{\max}$")
         position = match.end()
     return "".join(out) + _characters(text[position:])
 
@@ -71,8 +72,8 @@ def _characters(text: str) -> str:
 
 
 _MARKS = {None: "", "agrees": r"\," + CHECK_MARK, "better": r"\,$\triangle$", "worse": r"\,$\times$"}
-#: Marks of what a generator met.
-_SEEN = {"": "", "‡": r"\,$\ddagger$", "§": r"\,\S", "¶": r"\,\P"}
+#: Marks of networks and images that a generator was exposed to.
+_EXPOSURE_MARKS = {"": "", "‡": r"\,$\ddagger$", "§": r"\,$\mathsection$", "¶": r"\,$\mathparagraph$"}
 _DECIMAL = re.compile(r"([+−-]?)(\d+)(?:\.(\d+))?")
 
 
@@ -100,8 +101,8 @@ def latex_cell(cell: Cell, column: Column, siunitx: bool = False, cite: bool = F
     Args:
         cell: The cell.
         column: Its column.
-        siunitx: Numbers for an ``S`` column in the place of mathematics, ``$4.73 \pm 0.16$``.
-        cite: ``\cite`` with a key of the bibliography in the place of the citation in a label.
+        siunitx: Numbers for an ``S`` column instead of mathematics, ``$4.73 \pm 0.16$``.
+        cite: ``\cite`` with a key of the bibliography instead of the citation in a label.
     """
     if cell.kind == "blank":
         return ""
@@ -111,7 +112,7 @@ def latex_cell(cell: Cell, column: Column, siunitx: bool = False, cite: bool = F
             return r"\bfseries " * cell.bold + text + (f" +- {cell.spread}" if cell.spread else "")
         text += rf" \pm {cell.spread}" if cell.spread else ""
         text = rf"\mathbf{{{text}}}" if cell.bold else text
-        shown = f"${text}${_MARKS[cell.agreement]}{_SEEN[cell.mark]}"
+        shown = f"${text}${_MARKS[cell.agreement]}{_EXPOSURE_MARKS[cell.mark]}"
     else:
         label, entry = cited_label(cell.text) if cite and column.name else (cell.plain, None)
         shown = "--" if cell.kind == "dash" else escape(label)
@@ -126,8 +127,8 @@ def tabular(table: Table, siunitx: bool = False, cite: bool = False) -> str:
     import pandas
 
     forms = [
-        ("l" if not column.number else number_column([row.cells[place] for row in table.rows]) if siunitx else "c")
-        for place, column in enumerate(table.columns)
+        ("l" if not column.number else number_column([row.cells[index] for row in table.rows]) if siunitx else "c")
+        for index, column in enumerate(table.columns)
     ]
     heads = [escape(c.title) for c in table.columns]
     heads = [f"{{{head}}}" if siunitx and c.number else head for head, c in zip(heads, table.columns)]
@@ -141,7 +142,7 @@ def tabular(table: Table, siunitx: bool = False, cite: bool = False) -> str:
 
 
 def to_latex(table: Table, siunitx: bool = False, cite: bool = False) -> str:
-    r"""The complete ``.tex`` file; ``cite`` puts ``\cite`` in the place of citations in labels."""
+    r"""The complete ``.tex`` file; ``cite`` puts ``\cite`` instead of citations in labels."""
     cite = cite or table.cite
     notes = [escape(note) for note in table.notes]
     if cite and table.cited:

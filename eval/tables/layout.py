@@ -37,8 +37,8 @@ class ColumnSpec:
         run: Run of the cells instead of the row's run (``{run}`` in the text): a run measured under another protocol.
             Such a column shows no published numbers.
         optional: Whether the column is left out where no row of ``measurements.csv`` has its metric.
-        held_out: Metrics whose mean the column shows: of those whose network no row of the table met by loss or start;
-            there is no mean if fewer than two are left, or if it is unknown what a row met.
+        held_out: Metrics whose mean the column shows: of those whose network no row of the table used as loss or start;
+            there is no mean if fewer than two are left, or if it is unknown which networks a row used.
     """
 
     head: str
@@ -90,7 +90,7 @@ class RowSpec:
         dash: Columns (by id) whose cell is a dash in the paper.
         later: Columns (by id) whose released file is later than the printed number; such cells are not compared.
         guest: Whether the row was added to a finished table: its values that are not comparable with those of the other
-            rows are left out, with a note, in the place of an error. With ``scored`` such a value is an error.
+            rows are left out, with a note, instead of an error. With ``scored`` such a value is an error.
         scored: Whether the row is a score that was added (``--add``), which modes of published numbers show as well.
         candidate: Whether the row may be bold.
     """

@@ -30,7 +30,7 @@ class Cell:
         kind: Origin of the content. A cell is *either* published *or* measured, never both.
         spread: Number after ``±``.
         bold: Whether the value is the best of the column by the layout's rule.
-        mark: Sign of a note about what the generator met.
+        mark: Sign of a note about networks or images that the generator was exposed to.
         agreement: For a difference: whether the numbers agree, see :mod:`eval.results.agreement`.
     """
 
@@ -58,12 +58,18 @@ BLANK, DASH = Cell(kind="blank"), Cell(kind="dash")
 
 @dataclass(frozen=True)
 class Column:
-    """A column with its heading; ``name`` marks the names of rows, which narrow screens keep in view."""
+    """A column with its heading.
+
+    Attributes:
+        name: Whether the column has the names of rows, which narrow screens keep in view.
+        about: Whether the column says more about the rows, such as their family; narrow screens show it below the name.
+    """
 
     head: str
     direction: Literal["lower", "higher"] | None = None
     number: bool = False
     name: bool = False
+    about: bool = False
 
     @property
     def title(self) -> str:

@@ -1,5 +1,6 @@
-"""Notes below a table: origin of its numbers, values that are not compared, and what generators met."""
+"""Notes below a table: origin of its numbers, values that are not compared, and what generators were exposed to."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from eval.results.identity import NO_DIGEST, UNKNOWN, Identity, barred, comparable, lacks_digest
@@ -48,9 +49,9 @@ def identity_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]
     notes: dict[str, list[str]] = {}
     for column in layout.columns:
         kinds: list[tuple[Identity, list[str]]] = []
-        found = [(s.identity, str(s.run)) for line in lines if (s := line.sources.get(column.id)) and s.identity]
+        values = [(s.identity, str(s.run)) for line in lines if (s := line.sources.get(column.id)) and s.identity]
         # Values of unknown seeds come last: they would join values that differ in their seeds.
-        for mine, run in sorted(found, key=lambda pair: pair[0].seed0 is None):
+        for mine, run in sorted(values, key=lambda pair: pair[0].seed0 is None):
             for identity, runs in kinds:
                 if comparable(identity, mine) is None:
                     runs.append(run)
@@ -64,18 +65,18 @@ def identity_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]
     return [f"Not comparable with each other in {', '.join(heads)}: {why}." for why, heads in notes.items()]
 
 
-#: Largest number of rows that a note on what generators met names.
+#: Largest number of rows that a note on exposure names.
 _NAMED = 8
 
 
-def seen_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
-    """Notes on what the generators of the table met, by reason: columns and rows."""
+def exposure_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
+    """Notes on what the generators of the table were exposed to, by reason: columns and rows."""
     shown_by_note: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
     chosen: dict[str, dict[str, None]] = {}
     for column in layout.columns:
         for line in lines:
             for identity in line.sources[column.id].identities if column.id in line.sources else ():
-                for words in _seen_words(identity, layout.bold is not None):
+                for words in _exposure_words(identity, layout.bold is not None):
                     heads, rows = shown_by_note.setdefault(words, ({}, {}))
                     heads[column.head or column.id] = rows[line.label] = None
                 if identity.networks and identity.saw is not None and identity.saw.choice:
@@ -96,19 +97,22 @@ def held_out_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]
     for column in layout.columns:
         if column.held_out and any(line.ours for line in lines):
             judges = next((source.keys for line in lines if (source := line.sources[column.id]).estimate), ())
-            words = f"over {', '.join(judges)}" if judges else "fewer than two judges are left that no row met"
+            words = (
+                f"over {', '.join(judges)}" if judges else "fewer than two judges are left that no row used in training"
+            )
             notes.append(f"{column.head}: {words}.")
     return notes
 
 
-def _seen_words(identity: Identity, ranks: bool) -> Iterator[tuple[str, str]]:
-    """Mark and reason of each note on what the generator of a value met."""
+def _exposure_words(identity: Identity, ranks: bool) -> Iterator[tuple[str, str]]:
+    """Mark and reason of each note on what the generator of a value was exposed to."""
     why = barred(identity)
     if why and (why != UNKNOWN or ranks):
         mark = mark_of(identity) if identity.seen or identity.met("loss") else ""
-        yield f"{mark} ".lstrip(), f"{why}; not ranked"
+        # Without the column or option of a sheet that states it.
+        yield f"{mark} ".lstrip(), f"{re.sub(r' [(]`[^`]*`[)]', '', why)}: not ranked"
     if lacks_digest(identity) and why != NO_DIGEST:
-        yield "", f"{NO_DIGEST}, so that nobody knows whether its trials are comparable"
+        yield "", f"{NO_DIGEST}: unknown whether its trials are comparable"
     if related := identity.related:
         yield "§ ", f"trained by a network that learned from the same labels ({', '.join(sorted(related))})"
     if started := identity.met("start"):
@@ -134,7 +138,7 @@ def _how(rows: list[Measurement]) -> str:
     others = [f"{', '.join(names)}: {_trials(t)} of {n:,}" for (t, n), names in shapes.items() if (t, n) != common]
     text += f" ({'; '.join(others)})" if others else ""
     seeds = image_seeds(rows)
-    return text + (f"; image seeds {min(seeds)}–{max(seeds)}." if seeds else ".")
+    return text + (f"; image seeds {min(seeds):,}–{max(seeds):,}." if seeds else ".")
 
 
 def _kept_starts(lines: Sequence[TableLine], measured: list[Measurement]) -> list[str]:

@@ -47,9 +47,9 @@ def _grid(table: Table, text: Callable[[Cell], str], head: Callable[[str], str],
 
 def to_markdown(table: Table) -> str:
     """A pipe table (GitHub's dialect) with caption and notes."""
-    about = markdown(terminal_text(f"**{table.title}.** {table.caption}".strip()))
+    about = markdown(terminal_text(spelled(f"**{table.title}.** {table.caption}".strip())))
     body = _grid(table, _markdown_cell, markdown_cell, "pipe")
-    notes = (markdown(terminal_text(note)) for note in table.notes)
+    notes = (markdown(terminal_text(spelled(note))) for note in table.notes)
     parts = [*([about] if table.title or table.caption else []), body, *notes]
     return "\n\n".join(parts) + "\n"
 
@@ -65,13 +65,18 @@ def terminal_text(text: str) -> str:
     return _ENDS.sub(" ", text)
 
 
+def spelled(text: str) -> str:
+    """Text for readers: the method that is typed SiD2A is SiD²A, as the paper prints it."""
+    return text.replace("SiD2A", "SiD²A")
+
+
 def markdown_cell(text: str) -> str:
     """Text of a cell: one line."""
     return markdown(terminal_text(text)).replace("|", r"\|")
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = markdown_cell(cell.plain)
+    text = markdown_cell(spelled(cell.plain))
     if cell.kind == "missing":
         return f"*{text}*"
     return f"**{text}**" if cell.bold and text else text
@@ -86,7 +91,7 @@ def to_terminal(table: Table, colour: bool = False) -> str:
     """
 
     def shown(cell: Cell) -> str:
-        text = terminal_text(cell.plain).replace(" ± ", "±")
+        text = terminal_text(spelled(cell.plain)).replace(" ± ", "±")
         best = cell.bold and bool(text)
         return f"\033[1m{text}\033[0m" if best and colour else text + "*" * best
 
@@ -113,7 +118,7 @@ def template(path: Path, **filters: Callable[[str], Any]) -> Template:
 
     for_html = path.suffix == ".html"
     environment = Environment(
-        loader=FileSystemLoader(path.parent),
+        loader=FileSystemLoader([path.parent, _FOLDER]),
         autoescape=for_html,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -130,28 +135,36 @@ _FOLDER = Path(__file__).resolve().parent
 
 def to_html(table: Table) -> str:
     """A complete page, readable in light and dark mode and on narrow screens."""
-    title = table.title or table.name
+    title = spelled(table.title or table.name)
     return _template("page.html").render(title=title, page=page_of(table)) + "\n"
 
 
-def page_of(table: Table) -> dict[str, Markup]:
-    """Title, caption, ``table`` element and notes of a table, as HTML.
+def page_of(table: Table) -> dict[str, Any]:
+    """Title, caption, ``table`` element and notes of a table as HTML, and whether it is wide for a narrow screen.
 
-    In the element, the class ``num`` marks columns of numbers and ``part`` marks rows that continue the row above.
+    In the element, the class ``num`` marks columns of numbers, ``about`` those that narrow screens show below the name,
+    and ``part`` rows that continue the row above.
     """
     from markupsafe import Markup
 
     parts = {
-        "title": html.escape(terminal_text(table.title or table.name)),
+        "title": html_text(table.title or table.name),
         "caption": html_text(table.caption),
         "table": _template("table.html").render(table=table),
         "notes": "".join(f"<p>{html_text(note)}</p>" for note in table.notes),
     }
-    return {name: Markup(part) for name, part in parts.items()}
+    return {name: Markup(part) for name, part in parts.items()} | {"wide": _is_wide(table)}
+
+
+def _is_wide(table: Table) -> bool:
+    """Whether a screen of 400 pixels shows a part of the columns only, with 7 pixels a character and 16 beside it."""
+    beside = [number for number, column in enumerate(table.columns) if not (column.name or column.about)]
+    texts = ([table.columns[number].title, *(row.cells[number].plain for row in table.rows)] for number in beside)
+    return 150 + sum(16 + 7 * max(map(len, column)) for column in texts) > 400
 
 
 def _template(name: str) -> Template:
-    return template(_FOLDER / name, plain=_markup)
+    return template(_FOLDER / name, plain=_markup, spelled=spelled)
 
 
 def _markup(text: str) -> Markup:
@@ -161,6 +174,5 @@ def _markup(text: str) -> Markup:
 
 
 def html_text(text: str) -> str:
-    """Plain text as HTML, with the superscript of SiD2A and subscripts after Greek letters; no control characters."""
-    escaped = html.escape(terminal_text(text), quote=False).replace("SiD2A", "SiD<sup>2</sup>A")
-    return re.sub(r"([α-ω])_([A-Za-z]+)", r"\1<sub>\2</sub>", escaped)
+    """Text for readers as HTML, with subscripts after Greek letters."""
+    return re.sub(r"([α-ω])_([A-Za-z]+)", r"\1<sub>\2</sub>", html.escape(terminal_text(spelled(text)), quote=False))

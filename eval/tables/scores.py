@@ -131,22 +131,22 @@ def _added_runs(added: Added, path: str | Path) -> dict[str, SheetRow]:
     """The generators of a file as rows of a sheet; the label of a row that another group measured names the group.
 
     Raises:
-        UserError: A text that is no cell, or a comparison of two sets of images (``score --against``).
+        UserError: A text that cannot be a cell, or a comparison of two sets of images (``score --against``).
     """
     if added.against:
         raise UserError(
             path,
-            f"compares {added.against} (score --against), which is no row of a table",
+            f"compares {added.against} (score --against), which is not a row of a table",
             "score the images under the table's protocol (--like)",
         )
-    found = {}
+    rows = {}
     for name in added.measured.runs:
         row = added.measured.of_run(name)[0]
         stored = row.origin.startswith(FROM_STORED)
         label = f"{name} ({row.origin.split(',')[0].strip()})" if row.origin and not stored else name
         check_cells([name, label, added.family], str(path))
-        found[name] = SheetRow(name, label, row.method, family=added.family)
-    return found
+        rows[name] = SheetRow(name, label, row.method, family=added.family)
+    return rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,7 +222,7 @@ def with_scores(
 def _printed_rows(numbers: Sequence[Published], start: int, printed: dict[str, Published]) -> list[RowSpec]:
     """Rows for the printed numbers of a record, one for each evaluation; the numbers join ``printed`` by their ids."""
     evaluations = list(dict.fromkeys(number.dataset for number in numbers))
-    found = []
+    rows = []
     for number, evaluation in enumerate(evaluations, start=start):
         some = [one for one in numbers if one.dataset == evaluation]
         about = some[0]
@@ -230,10 +230,10 @@ def _printed_rows(numbers: Sequence[Published], start: int, printed: dict[str, P
         printed |= {key + one.metric_key.replace("_", "-"): one for one in some}
         named = f"{about.row_label}, {evaluation}" if len(evaluations) > 1 else about.row_label
         label = f"{named} ({about.source})"
-        found.append(
+        rows.append(
             RowSpec(published=key + "{metric}", label=label, nfe=about.nfe or None, scored=True, candidate=False)
         )
-    return found
+    return rows
 
 
 def _columns(layout: TableLayout, printed: Mapping[str, Published]) -> tuple[ColumnSpec, ...]:

@@ -326,7 +326,7 @@ SIDA = Method(
     passes=Passes(fake_score_encoder=3),
 )
 SID2A = dataclasses.replace(
-    SIDA, name="sid2a", title="SiD2A", about="the same from a distilled generator (--init)", start="generator"
+    SIDA, name="sid2a", title="SiD²A", about="the same from a distilled generator (--init)", start="generator"
 )
 
 

@@ -20,7 +20,7 @@ from tests.assets.fault_server import records
 from tests.data.test_archive import write_folder
 from tests.refused import command, refusal, refused
 from tests.test_python import NETWORK, write_network
-from workflow.preset.rows import import_folders
+from workflow.preset.networks import import_folders
 
 
 @pytest.fixture

@@ -12,13 +12,14 @@ from collections import Counter
 import pytest
 
 from eval.report.page import write_index
-from eval.report.paper import build_paper, compile_latex, missing_latex, paper_source
+from eval.report.paper import build_paper, compile_latex, figure_caption, missing_latex, paper_source
 from sida.config.lookup import ROOT
 from tests.eval.synthetic_output import inputs_of, write_released
 from tests.refused import refused
 from workflow.cli import main
 
 CSS = (ROOT / "eval" / "report" / "templates" / "template.css").read_text()
+TABLE_CSS = (ROOT / "eval/tables/table.css").read_text()
 
 
 class Reader(html.parser.HTMLParser):
@@ -70,8 +71,10 @@ def test_everything_is_shown_without_clicking(study):
         found += [claim["statement"], *claim["evidence"]]
     found += ["Made up & shown", "snakemake --cores 2", "LT A is better than B"]  # the rules that were used
     found += [f"{sum(claim['verdict'] == 'supported' for claim in claims)} supported"]
-    found += ["sida-a1.0", "10 × 5,000", "0–49999", "736964612d61312e30"[:12], "0.5 min", "0.0.0+test"]
-    assert [fact for fact in found if fact.replace("SiD2A", "SiD 2 A") not in text] == []
+    found += ["sida-a1.0", "10 × 5,000", "0–49,999", "736964612d61312e30"[:12], "0.5 min", "0.0.0+test"]
+    assert [fact for fact in found if fact.replace("SiD2A", "SiD²A") not in text] == []
+    assert "SiD2A" not in (study / "index.html").read_text() + (study / "claims.md").read_text()
+    assert "this study's statements" in text
 
 
 def test_the_page_needs_no_network_and_links_to_files_beside_it_or_places_within(study):
@@ -108,6 +111,45 @@ def test_published_and_measured_numbers_look_different(released, study):
     assert "published_id" in words  # where a published number comes from
     # A page of measurements alone has no published numbers.
     assert "as published" not in shown(study)
+
+
+def test_at_400_pixels_a_table_begins_with_its_metric_and_a_wide_one_says_that_it_goes_on(released):
+    text = (released / "index.html").read_text()
+    first = text[text.index('id="results"') :].partition("</table>")[0]
+    heads = re.findall(r"<th\b([^>]*)>([^<]*)", first)
+    narrow = [head for marks, head in heads if "about" not in marks]
+    assert narrow == ["Model", "", "FID ↓", "IS ↑"]
+    assert 'data-about="One Step · NFE 1"' in first
+    style = re.sub(r"/[*].*?[*]/", "", CSS + TABLE_CSS, flags=re.DOTALL)
+    narrow_style = style.partition("@media (max-width: 44rem)")[2]
+    assert "th.about, td.about { display: none; }" in narrow_style
+    # Four sizes of networks beside each other are wider than the screen.
+    more = text[text.index('id="table-table4"') :].partition("</table>")[0]
+    assert "The table goes on to the right." in more
+
+
+def test_rules_of_tables_have_one_colour(released):
+    """A border without a colour has that of its text, which is coloured where a number is published."""
+    for text in (CSS, TABLE_CSS, (released / "tables/table1.html").read_text()):
+        borders = re.findall(r"border(?:-top|-bottom|-inline)?: (?!0|collapse)([^;}]+)", text)
+        assert all("var(--line)" in border or "currentColor" in border for border in borders), borders
+
+
+def test_a_figure_without_curves_says_that_the_papers_print_none(tmp_path):
+    (tmp_path / "figures").mkdir()
+    figure = tmp_path / "figures/convergence.png"
+    captions = {}
+    for kinds in (("line",), ("line", "curve"), ("line", "missing")):
+        figure.with_suffix(".csv").write_text("".join(f"{word}\n" for word in ("kind", *kinds)))
+        captions[kinds] = figure_caption(figure)
+    assert "print no numbers" in captions["line",]
+    assert not any("print no numbers" in captions[kinds] for kinds in captions if len(kinds) > 1)
+
+
+def test_the_page_of_the_working_folder_names_it(copied, monkeypatch):
+    monkeypatch.chdir(copied)
+    write_index(".", "index.html")
+    assert f"Results of the preset {copied.name}" in shown(copied)
 
 
 def test_a_search_without_tables_has_a_page_and_an_empty_folder_has_none(study, tmp_path, refusal):

@@ -65,7 +65,7 @@ def tags(page):
     return found
 
 
-PLAIN = table("plain SiD2A α_x")
+PLAIN = table("plain SiD2A α_x, as wide as the others: " + 40 * "x")
 ESCAPES = {rf"\{character}" for character in "{}&%$#_ "} | {
     rf"\text{name}" for name in ("backslash", "asciitilde", "asciicircum", "bar")
 }

@@ -20,7 +20,9 @@ from tests.training.toy import NETWORK, SID_STUDENT, student_trainer
 from tests.workflow.test_guidance import GUIDED, HEUN, SIDA
 from tests.workflow.workspace import study
 from workflow.planning.costs import Costs
-from workflow.preset.placeholders import check_preset
+from workflow.preset.checks import check_preset
+from workflow.preset.measuring import measurement
+from workflow.preset.trainings import training
 
 FLOAT32 = {"dtype": torch.float32}
 
@@ -170,9 +172,9 @@ def test_a_sheet_names_the_null_label(tmp_path):
     changes = {key: value for key, value in GUIDED.items() if key != "teachers/uncond"}
     made = study(tmp_path, {**changes, **dropped}, rows)
     check_preset(made)
-    assert made.training("sida-guided").spec["guide"] == made.measurement("guided").spec["guide"] == "null"
-    assert made.measurement("guided").needs["teachers"] == ["digits-short"]
-    assert "null" not in [name for names in made.measurement("guided").needs.values() for name in names]
+    assert training(made, "sida-guided").spec["guide"] == measurement(made, "guided").spec["guide"] == "null"
+    assert measurement(made, "guided").needs["teachers"] == ["digits-short"]
+    assert "null" not in [name for names in measurement(made, "guided").needs.values() for name in names]
     costs = Costs(made)
     assert costs.student("sida-guided").gpu_hours > costs.student("sida").gpu_hours
     assert costs.measurement("guided").gpu_hours > 1.5 * costs.measurement("plain").gpu_hours

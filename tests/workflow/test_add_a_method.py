@@ -14,8 +14,11 @@ from eval.tables.render import to_markdown
 from sida.config.lookup import ROOT
 from tests.eval.metric_networks import write_network
 from tests.workflow.workspace import TINY, Workspace, settings_of, study
-from workflow.preset import Preset
-from workflow.preset.jobs import content_digest
+from workflow.preset import Preset, load_preset
+from workflow.preset.digests import content_digest
+from workflow.preset.measuring import measurement
+from workflow.preset.networks import generator, imports
+from workflow.preset.trainings import teacher_training, training
 
 EXAMPLES = ROOT / "docs" / "examples"
 PROTOCOL = "tests/workflow/tiny-protocol.yaml"
@@ -42,10 +45,10 @@ def test_python_function_and_stored_images_become_rows(workspace, monkeypatch):
     runpy.run_path(str(EXAMPLES / "noisy_digits.py"), run_name="__main__")
     with open("docs/examples/my-digits.tsv", "a") as sheet:
         sheet.write("stored\tMine\tThe same, stored\texternal\tmine.npz\t\t1\n")
-    preset = Preset.load(workspace.config("docs/examples/my-digits.yaml", protocol=PROTOCOL))
+    preset = load_preset(workspace.config("docs/examples/my-digits.yaml", protocol=PROTOCOL))
     values = {}
     for run in preset.runs:
-        records = measure(preset.measurement(run).spec, folder / "measurements" / run, [0, 1])
+        records = measure(measurement(preset, run).spec, folder / "measurements" / run, [0, 1])
         values[run] = {
             (record["trial"], key): record["metrics"][key] for record in records for key in record["metrics"]
         }
@@ -77,7 +80,7 @@ def test_changed_code_of_a_method_and_of_a_network_trains_again(tmp_path, monkey
                 source.write("# changed\n")
         content_digest.cache_clear()
         preset = study(tmp_path, changes)
-        return preset.teacher_training("digits-short").digest, preset.training("sid-a1.0").digest
+        return teacher_training(preset, "digits-short").digest, training(preset, "sid-a1.0").digest
 
     before = digests()
     teacher, student = digests("own_method.py")
@@ -96,7 +99,7 @@ def external(tmp_path, *rows, **cells) -> Preset:
 
 def test_network_file_with_a_sampler_is_measured(tmp_path):
     path = write_network(tmp_path / "mine.safetensors", settings_of(TINY)["teachers"]["digits-short"]["network"])
-    spec = external(tmp_path, sampler="one-step", checkpoint=path).measurement("mine").spec
+    spec = measurement(external(tmp_path, sampler="one-step", checkpoint=path), "mine").spec
     assert (spec["network"], spec["nfe"]) == (path, 1)
     (record,) = measure(spec, tmp_path / "out", [0])
     assert record["method"] == "external"
@@ -105,11 +108,11 @@ def test_network_file_with_a_sampler_is_measured(tmp_path):
 
 def test_pickled_networks_are_imported_first_and_those_of_one_name_apart(tmp_path):
     preset = external(tmp_path, sampler="one-step", checkpoint="downloads/mine.pkl")
-    assert preset.imports == {"mine": "downloads/mine.pkl"}
-    assert preset.measurement("mine").spec["network"] == "results/my-digits/checkpoints/mine/network.safetensors"
+    assert imports(preset) == {"mine": "downloads/mine.pkl"}
+    assert measurement(preset, "mine").spec["network"] == "results/my-digits/checkpoints/mine/network.safetensors"
     preset = external(tmp_path, *({"sampler": "one-step", "checkpoint": f"{x}/network-snapshot.pkl"} for x in "ab"))
-    folders = {preset.network(run).name: run.checkpoint for run in preset.runs.values()}
-    assert preset.imports == folders
+    folders = {generator(preset, run).name: run.checkpoint for run in preset.runs.values()}
+    assert imports(preset) == folders
     assert sorted(folders.values()) == ["a/network-snapshot.pkl", "b/network-snapshot.pkl"]
 
 
@@ -123,6 +126,6 @@ def test_pickled_networks_are_imported_first_and_those_of_one_name_apart(tmp_pat
 )
 def test_rows_without_a_network(tmp_path, cells, sampler):
     preset = external(tmp_path, **cells)
-    spec = preset.measurement("mine").spec
+    spec = measurement(preset, "mine").spec
     assert (spec["network"], spec["sampler"], spec["nfe"]) == (None, sampler, cells.get("nfe"))
-    assert preset.imports == {}
+    assert imports(preset) == {}

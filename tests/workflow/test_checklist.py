@@ -13,8 +13,9 @@ from sida.files.atomic import read_hashed_json, write_hashed_json
 from tests.eval.synthetic_output import trial_record
 from tests.eval.tables.test_tables import needs_latex, pdflatex, run
 from tests.refused import command, refused
-from workflow.preset import Preset
+from workflow.preset import load_preset
 from workflow.preset.files import find_preset
+from workflow.preset.trainings import training
 
 STORED = ROOT / "studies/demo/stored"
 
@@ -63,8 +64,8 @@ def test_all_settings_are_a_file_and_it_is_that_of_the_jobs(tmp_path):
     command("cite", "main", "--checklist", "demo", "--out", out)
     assert "c-settings.json" in out.read_text()
     settings = read_hashed_json(tmp_path / "c-settings.json")
-    preset = Preset.load(find_preset("demo"))
-    assert settings["jobs"]["students/sida-a1.0"] == json.loads(json.dumps(preset.training("sida-a1.0").spec))
+    preset = load_preset(find_preset("demo"))
+    assert settings["jobs"]["students/sida-a1.0"] == json.loads(json.dumps(training(preset, "sida-a1.0").spec))
     assert {"teachers/digits-short", "measurements/sida-a1.0", "tables/main"} <= settings["jobs"].keys()
 
 

@@ -10,7 +10,8 @@ from PIL import Image
 from sida.training import train_teacher
 from tests.training.toy import interrupt_after
 from tests.workflow.workspace import TINY, Workspace, kill_group, outcome, shipped, small, wait_for
-from workflow.preset.jobs import content_digest
+from workflow.preset.digests import content_digest
+from workflow.preset.trainings import teacher_training
 
 GENERATOR = """import numpy as np
 
@@ -128,7 +129,7 @@ def test_a_layout_counts_by_its_content_and_that_of_the_file_it_extends(tmp_path
 def test_an_unfinished_training_of_other_settings_is_kept(tmp_path):
     workspace = Workspace(tmp_path)
     folder = tmp_path / "results/tiny/teachers/digits-short"
-    spec = shipped(TINY).teacher_training("digits-short").spec
+    spec = teacher_training(shipped(TINY), "digits-short").spec
     interrupt_after(train_teacher, {**spec, "lr": 1e-3}, folder, 768)
     before = {path: path.read_bytes() for path in (folder / "state").glob("state-*")}
     assert len(before) == 4

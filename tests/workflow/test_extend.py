@@ -18,11 +18,13 @@ from tests.workflow.workspace import put
 from tools.store_study import store, write_stored
 from workflow.cli import main
 from workflow.commands.check import trial_agreement
-from workflow.preset import Preset
+from workflow.preset import load_preset
+from workflow.preset.checks import check_preset
 from workflow.preset.extension import write_extension
 from workflow.preset.lock import PresetLock
-from workflow.preset.placeholders import check_preset
+from workflow.preset.products import collection, networks_read
 from workflow.preset.targets import Targets
+from workflow.preset.trainings import training
 
 DEMO = ROOT / "studies/demo"
 STORED = DEMO / "stored"
@@ -38,7 +40,7 @@ def here(tmp_path, monkeypatch):
 
 def extended(sheet: Path | None, *changes: str) -> tuple[Targets, list[str]]:
     path, rows = write_extension([DEMO / "preset.yaml"], sheet and str(sheet), STORED)
-    preset = Preset.load(DEMO / "preset.yaml", path, *changes)
+    preset = load_preset(DEMO / "preset.yaml", path, *changes)
     check_preset(preset)
     return Targets(preset), rows
 
@@ -52,14 +54,14 @@ def test_only_the_added_row_has_jobs(here):
     results = "results/demo-my"
     trials = [f"{results}/measurements/mine/trial-{trial}.json" for trial in range(10)]
     assert targets.trials(targets.preset.measurable) == trials
-    assert targets.preset.networks(targets.preset.measurable)["students"] == ["mine"]
+    assert networks_read(targets.preset, targets.preset.measurable)["students"] == ["mine"]
     # The teacher is stored, so the added row trains from it.
-    teacher = here / targets.preset.training("mine").spec["teacher"]
+    teacher = here / training(targets.preset, "mine").spec["teacher"]
     assert teacher.read_bytes() == (STORED / "teachers/digits-short/network.safetensors").read_bytes()
     assert (here / results / "students/sida-a1.0/train.jsonl").is_file()
     assert targets.figures == ["convergence", "samples"]
-    assert set(targets.preset.collection.needs["stored"]) == set(read_stored(STORED)["rows"])
-    refused("sida-a1.0: is taken from stored results", targets.named, "sida-a1.0")
+    assert set(collection(targets.preset).needs["stored"]) == set(read_stored(STORED)["rows"])
+    refused("sida-a1.0: is taken from stored results", targets.paths_of, "sida-a1.0")
 
 
 def test_the_preset_of_a_run_at_work_stays(here):
@@ -107,7 +109,7 @@ def test_a_changed_row_and_its_children_run_again(here):
     (here / "changed.yaml").write_text(yaml.safe_dump({"recipes": {"sid": {"lr": 1e-3}}}))
     path, rows = write_extension([DEMO / "preset.yaml", here / "changed.yaml"], None, STORED)
     assert rows == ["sid-a1.0", "sid2a-a1.0"]
-    targets = Targets(Preset.load(DEMO / "preset.yaml", here / "changed.yaml", path))
+    targets = Targets(load_preset(DEMO / "preset.yaml", here / "changed.yaml", path))
     assert {path.split("/")[3] for path in targets.trials(targets.preset.measurable)} == {"sid-a1.0", "sid2a-a1.0"}
 
 
@@ -131,7 +133,7 @@ def test_a_stored_network_is_there_for_the_settings_that_it_has_alone(here):
 def test_pictures_of_networks_that_are_not_stored_are_left_out(here):
     shutil.copytree(STORED, here / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
     path, _ = write_extension([DEMO / "preset.yaml"], None, here / "bare")
-    targets = Targets(Preset.load(DEMO / "preset.yaml", path))
+    targets = Targets(load_preset(DEMO / "preset.yaml", path))
     assert targets.figures == ["convergence"]
     assert "sida-a1.0" in targets.undrawn("samples")
 

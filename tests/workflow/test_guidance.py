@@ -16,8 +16,12 @@ from tests.workflow.workspace import ROWS, TINY, changed, settings_of, study
 from workflow.planning.costs import Costs
 from workflow.planning.steps import network_cost
 from workflow.preset import Preset
-from workflow.preset.jobs import row_digest
-from workflow.preset.placeholders import check_preset
+from workflow.preset.checks import check_preset
+from workflow.preset.measuring import measurement, sampling
+from workflow.preset.products import networks_read
+from workflow.preset.specs import job_named
+from workflow.preset.stored_rows import row_digest
+from workflow.preset.trainings import teacher_training, training
 
 TEACHER = settings_of(TINY)["teachers"]["digits-short"]
 RECIPE = settings_of(TINY)["recipes"]["sida"]
@@ -44,28 +48,41 @@ def test_specs_name_the_guide_where_it_acts(tmp_path):
     made = preset(tmp_path)
     check_preset(made)
     guide, teacher = (f"results/tiny/teachers/{name}/network.safetensors" for name in ("uncond", "digits-short"))
-    student = made.training("sida-guided").spec
+    student = training(made, "sida-guided").spec
     assert (student["teacher"], student["guide"], student["guidance"]) == (teacher, guide, 1.5)
-    assert made.measurement("guided").spec["guide"] == made.sample("guided/trial-0").spec["gnet"] == guide
-    assert made.measurement("guided").spec["nfe"] == made.measurement("plain").spec["nfe"] == 5
+    assert measurement(made, "guided").spec["guide"] == sampling(made, "guided/trial-0").spec["gnet"] == guide
+    assert measurement(made, "guided").spec["nfe"] == measurement(made, "plain").spec["nfe"] == 5
     # The guide of a student ends with its training.
-    assert made.measurement("sida-guided").spec["guide"] is made.sample("sida-guided/trial-0").spec["gnet"] is None
+    assert measurement(made, "sida-guided").spec["guide"] is sampling(made, "sida-guided/trial-0").spec["gnet"] is None
     # Specs of rows without guidance say what they said before there was any.
-    assert not {"guide", "guidance"} & made.training("sida").spec.keys()
+    assert not {"guide", "guidance"} & training(made, "sida").spec.keys()
     other = preset(tmp_path / "plain", rows={run: row for run, row in GUIDED_ROWS.items() if "guide" not in row})
     for stage, run in (("students", "sida"), ("measurements", "plain")):
-        assert made.job(stage, run).digest == other.job(stage, run).digest
+        assert job_named(made, stage, run).digest == job_named(other, stage, run).digest
 
 
 def test_the_guide_is_an_input_of_what_uses_it(tmp_path):
     made = preset(tmp_path)
-    assert made.training("sida-guided").needs["teachers"] == ["digits-short", "uncond"]
-    assert made.training("sida").needs["teachers"] == made.measurement("plain").needs["teachers"] == ["digits-short"]
-    assert made.measurement("guided").needs["teachers"] == ["digits-short", "uncond"]
-    assert made.measurement("sida-guided").needs["teachers"] == []
+    assert training(made, "sida-guided").needs["teachers"] == ["digits-short", "uncond"]
+    assert training(made, "sida").needs["teachers"] == measurement(made, "plain").needs["teachers"] == ["digits-short"]
+    assert measurement(made, "guided").needs["teachers"] == ["digits-short", "uncond"]
+    assert measurement(made, "sida-guided").needs["teachers"] == []
     # A figure draws the samples of a guided teacher itself.
-    assert "uncond" in made.networks(["guided"])["teachers"]
-    assert "uncond" not in made.networks(["plain", "sida-guided"])["teachers"]
+    assert "uncond" in networks_read(made, ["guided"])["teachers"]
+    assert "uncond" not in networks_read(made, ["plain", "sida-guided"])["teachers"]
+
+
+def test_a_guide_is_compared_with_the_network_of_the_recipe(tmp_path):
+    """A row without a teacher has its network in the recipe."""
+    network = changed(TEACHER, {"network/kwargs/label_dim": 0})["network"]
+    recipe = {"total_kimg": 1, "batch_size": 32, "lr": 1e-3, "network": network}
+    row = {"label": "M", "method": "meanflow", "recipe": "mine", "sampler": "one-step", "guide": "null"}
+    alone = {"tables": [], "figures": [], "recipes/mine": recipe}
+    refused(r"run 'mine': guide: 'null' .*without its classes", study, tmp_path, alone, {"mine": row})
+    large = changed(TEACHER, {"network/kwargs/img_resolution": 16})
+    alone |= {"teachers/large": large}
+    told = r"run 'mine': guide 'large'.img_resolution: .*16"
+    refused(told, study, tmp_path, alone, {"mine": row | {"guide": "large"}})
 
 
 def test_another_guide_makes_another_row(tmp_path):
@@ -111,15 +128,15 @@ def test_it_runs(tmp_path, monkeypatch):
     made = preset(tmp_path, short)
     monkeypatch.chdir(tmp_path)
     folder = Path("results/tiny")
-    for name in made.trained_teachers():
-        train_teacher(made.teacher_training(name).spec, folder / "teachers" / name)
-    distill(made.training("sida-guided").spec, folder / "students/sida-guided")
+    for name in made.trained_teachers:
+        train_teacher(teacher_training(made, name).spec, folder / "teachers" / name)
+    distill(training(made, "sida-guided").spec, folder / "students/sida-guided")
     metadata = read_metadata(folder / "students/sida-guided/network.safetensors")
     assert metadata["guidance"] == 1.5
     assert metadata["parents"]["guide"] == sha256_file(folder / "teachers/uncond/network.safetensors")
     for run in ("plain", "guided", "sida-guided"):
-        measure(made.measurement(run).spec, folder / "measurements" / run, [0])
+        measure(measurement(made, run).spec, folder / "measurements" / run, [0])
     found = [json.loads(path.read_text())["metrics"]["fd"] for path in folder.glob("measurements/*/trial-0.json")]
     assert len(found) == len({str(value) for value in found}) == 3
-    config = SampleConfig(**made.sample("guided/trial-0").spec, out="samples.npz")
+    config = SampleConfig(**sampling(made, "guided/trial-0").spec, out="samples.npz")
     assert "200 images, 5 network evaluations each" in "".join(run_job(config))

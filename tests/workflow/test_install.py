@@ -1,6 +1,7 @@
 """Installing: locks and environment files agree and name no address; the wheel works away from the checkout."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import torch
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from eval.features.pixels import resized
@@ -283,3 +285,37 @@ def test_without_clean_fid_its_protocols_say_what_to_install(monkeypatch):
 
 def test_codemeta_is_what_pyproject_says():
     assert write_codemeta.PATH.read_text(encoding="utf-8") == write_codemeta.text()
+
+
+def test_the_container_is_pinned_and_names_what_is_here():
+    """The rules of a linter that hold for its lines, since neither a builder nor a linter is at hand."""
+    text = (ROOT / "Dockerfile").read_text()
+    lines = re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", text, flags=re.M)).splitlines()
+    words = [line.split(maxsplit=1) for line in lines if line.strip()]
+    assert {word for word, _ in words} <= {"FROM", "ARG", "RUN", "COPY", "WORKDIR", "ENV", "CMD"}
+    stages = dict(re.findall(r"^FROM (\S+) AS (\S+)$", text, re.M))
+    assert len(stages) == text.count("FROM ")
+    image, version = next(iter(stages)).split(":")  # a tag, and not `latest`
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert image == "python"
+    assert Version(version.removesuffix("-slim")) in SpecifierSet(project["requires-python"])
+    commands = " ".join(rest for word, rest in words if word == "RUN")
+    assert commands.count("apt-get install") == commands.count("--no-install-recommends") == commands.count("rm -rf")
+    assert "sudo" not in commands
+    assert " cd " not in commands
+    assert commands.count("pip install") == commands.count("--no-cache-dir") == commands.count("--constraint")
+    (extras,) = re.findall(r'"\.\[([a-z,]+)\]"', commands)
+    assert {*extras.split(",")} <= {*project["optional-dependencies"]}
+    # The versions of the lock, taken from it by sed.
+    script = re.findall(r"sed -n '(.*?)' ", commands)[0]
+    run = ["sed", "-n", script, ROOT / "requirements/main.lock"]
+    versions = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert dict(line.split("==") for line in versions.splitlines()) == locked()
+    assert "\nsetup:" in (ROOT / "Makefile").read_text()
+    assert "then make setup;" in commands
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+    assert (ROOT / ".devcontainer" / container["build"]["dockerfile"]).samefile(ROOT / "Dockerfile")
+    assert container["build"]["target"] in stages.values()
+    assert f"target={container['workspaceFolder']}," in container["workspaceMount"]
+    assert f"WORKDIR {container['workspaceFolder']}" in text
+    assert container["postCreateCommand"] == "make setup"

@@ -22,9 +22,17 @@ from sida.training import TeacherConfig
 from sida.training.run import teacher_digest
 from tests.refused import refused
 from tests.workflow.workspace import TINY, changed, put, settings_of, shipped, study
-from workflow.preset import Preset
-from workflow.preset.jobs import content_digest, find_needs, source_of
+from workflow.preset import load_preset, preset_from
+from workflow.preset.archives import archive_flags, archive_needs, archive_source
+from workflow.preset.digests import content_digest
+from workflow.preset.jobs import source_of
+from workflow.preset.measuring import measurement, sampled_rows, sampling
+from workflow.preset.measuring_needs import downloads
+from workflow.preset.products import find_needs, product
+from workflow.preset.rows import protocol_path
+from workflow.preset.specs import job_named, write_specs
 from workflow.preset.targets import Targets
+from workflow.preset.trainings import teacher_training, training
 
 DEMO = settings_of("demo")
 PROTOCOL = yaml.safe_load((ROOT / "config/protocols/digits.yaml").read_text())
@@ -32,12 +40,12 @@ PROTOCOL = yaml.safe_load((ROOT / "config/protocols/digits.yaml").read_text())
 
 def jobs(changes: dict) -> dict:
     """Jobs of the demo with changes, by name."""
-    made = Preset(changed(DEMO, changes), "demo.yaml")
-    named = [("teachers", name) for name in made.trained_teachers()]
-    named += [("students", run.run) for run in made.students()] + [("measurements", run) for run in made.runs]
-    named += [("samples", f"{run}/trial-0") for run in made.sampled]
+    made = preset_from(changed(DEMO, changes), "demo.yaml")
+    named = [("teachers", name) for name in made.trained_teachers]
+    named += [("students", run.run) for run in made.students] + [("measurements", run) for run in made.runs]
+    named += [("samples", f"{run}/trial-0") for run in sampled_rows(made)]
     named += [(kind, name) for kind in ("tables", "figures") for name in made.layouts[kind]]
-    return {"/".join(name): made.job(*name) for name in named}
+    return {"/".join(name): job_named(made, *name) for name in named}
 
 
 def touched(changes: dict, digest: str = "own", since: dict | None = None) -> set[str]:
@@ -89,9 +97,9 @@ def test_settings_that_change_no_result_are_no_reason_to_train_again(protocol):
     mine = {"kind": "zip", "path": "a.zip", "resolution": 8, "channels": 1, "label_dim": 10}
     since = {"datasets": {"mine": mine}, "dataset": "mine"}
     changes = since | {"datasets": {"mine": mine | {"cache": True}}}
-    for training in ("recipes/sida", "teachers/digits-short/training"):
+    for part in ("recipes/sida", "teachers/digits-short/training"):
         unseen = {"state_minutes": 7, "pictures": 0, "on_divergence": "stop"}
-        changes |= {f"{training}/{key}": value for key, value in unseen.items()}
+        changes |= {f"{part}/{key}": value for key, value in unseen.items()}
     assert {name.partition("/")[0] for name in touched(changes, since=since)} <= {"tables", "figures"}
     for changes in ({"trials": PROTOCOL["trials"] + 1}, {"ddof": 0}, {"is_spread": "splits"}):
         found = {name.partition("/")[0] for name in touched(protocol(**changes), "digest")}
@@ -103,51 +111,51 @@ def test_a_chain_of_rows_longer_than_pythons_stack(tmp_path):
     rows = {f"r{i}": common | {"method": "sid2a", "recipe": "sid2a", "init": f"r{i - 1}"} for i in range(1, 1500)}
     rows["r0"] = common | {"method": "sid", "recipe": "sid"}
     preset = study(tmp_path, {"tables": [], "figures": []}, rows)
-    assert preset.measurement("r1499").needs["students"] == ["r1499"]
+    assert measurement(preset, "r1499").needs["students"] == ["r1499"]
 
 
 def test_a_recipe_of_ones_own_goes_before_the_shared_ones(tmp_path):
     own = {"sida": {"total_kimg": 1, "batch_size": 8, "lr": 1}}
     changes = {"rows/sida-a1.0/recipe": "imagenet64/sida", "recipes/imagenet64.yaml": own}
-    assert study(tmp_path, changes | {"figures": []}).training("sida-a1.0").spec["total_kimg"] == 1
+    assert training(study(tmp_path, changes | {"figures": []}), "sida-a1.0").spec["total_kimg"] == 1
 
 
 @pytest.mark.parametrize("name", ["demo", "released"])
 def test_a_protocol_by_content_is_the_same_protocol(name):
     preset = shipped(name)
-    for path in {preset.protocol_of(run) for run in preset.runs.values()}:
+    for path in {protocol_path(preset, run) for run in preset.runs.values()}:
         protocol = load_protocol(path)
         content = json.loads(json.dumps(protocol.content()))
         assert load_protocol(content).facts() == protocol.facts()
-    for run in preset.students():
-        if (evaluation := preset.training(run.run).spec["evaluation"]) is not None:
+    for run in preset.students:
+        if (evaluation := training(preset, run.run).spec["evaluation"]) is not None:
             kwargs = evaluation["kwargs"]
-            by_path = {**kwargs, "protocol": preset.protocol_of(run), "dataset": None}
+            by_path = {**kwargs, "protocol": protocol_path(preset, run), "dataset": None}
             assert monitor_facts(**{**kwargs, "dataset": None}) == monitor_facts(**by_path)
 
 
 def test_digests_of_recorded_runs_stay():
     """Finished runs of the versions before are known as finished."""
     tiny = shipped(TINY)
-    teacher = from_mapping(TeacherConfig, tiny.teacher_training("digits-short").spec, "teacher")
+    teacher = from_mapping(TeacherConfig, teacher_training(tiny, "digits-short").spec, "teacher")
     assert teacher_digest(teacher, "data")[:16] == "015b279590057ae2"
     recorded = {"sid-a1.0": "d7619e5fbe91efb4", "sida-a1.0": "7d7210f943b294d9", "sid2a-a1.0": "aaebefb112bec467"}
     for run, digest in recorded.items():
-        student = from_mapping(DistillConfig, tiny.training(run).spec, run)
+        student = from_mapping(DistillConfig, training(tiny, run).spec, run)
         assert student_digest(student, "data", {"teacher": "t"})[:16] == digest
 
 
 def test_specs_are_written_where_they_say_something_new(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    preset, named = Preset(DEMO, "demo.yaml"), ["students/sida-a1.0", "samples/sida-a1.0/trial-3", "preset"]
+    preset, named = preset_from(DEMO, "demo.yaml"), ["students/sida-a1.0", "samples/sida-a1.0/trial-3", "preset"]
     path, other, _ = (tmp_path / f"results/demo/specs/{name}.json" for name in named)
-    preset.write(named)
+    write_specs(preset, named)
     assert json.loads(path.read_text())["method"] == "sida"
     assert json.loads(other.read_text())["seeds"] == "7500-9999"
     for file in (path, other):
         os.utime(file, (1, 1))
     other.write_text("{}")
-    preset.write(named)
+    write_specs(preset, named)
     assert path.stat().st_mtime == 1
     assert json.loads(other.read_text())["seeds"] == "7500-9999"
 
@@ -156,10 +164,10 @@ def test_tables_get_their_rows_and_are_the_same(tmp_path):
     preset, stored = shipped("afternoon"), ROOT / "studies/afternoon/stored"
     measured, own, every = next(stored.glob("measurements.csv*")), tmp_path / "own.json", tmp_path / "every.json"
     # The rows as the preset reads them: their options and starts say which networks they met.
-    shown = [row for name in preset.layouts["tables"] for row in preset.shown("tables", name).spec["runs"]]
-    every.write_text(json.dumps({"runs": [*{row["run"]: row for row in shown}.values()]}))
+    rows = [row for name in preset.layouts["tables"] for row in product(preset, "tables", name).spec["runs"]]
+    every.write_text(json.dumps({"runs": [*{row["run"]: row for row in rows}.values()]}))
     for name, layout in preset.layouts["tables"].items():
-        spec = preset.shown("tables", name).spec
+        spec = product(preset, "tables", name).spec
         own.write_text(json.dumps(spec))
         assert 0 < len(read_runs(own)) < len(preset.runs)
         sheets = (every, own)
@@ -173,31 +181,31 @@ def test_products_and_short_names():
     products = targets.tables_and_figures()
     assert len(products) == len(set(products)) == 1 + 5 + 2 * 3 + 2
     assert {"results/demo/tables/main.tex", "results/demo/figures/samples.png"} < set(products)
-    assert targets.named("data") == [f"results/demo/measurements/data/trial-{trial}.json" for trial in range(10)]
-    assert targets.named("tables/main.tex") == targets.named("results/demo/tables/main.tex")
-    assert len(targets.named("figures/")) == 6
-    assert targets.named("samples/sida-a1.0/trial-0") == ["results/demo/samples/sida-a1.0/trial-0"]
-    refused(r"^sida-b1: .*'sida-a1.0'", targets.named, "sida-b1")
-    refused(r"^samples/sida-b1/trial-0: no product", targets.named, "samples/sida-b1/trial-0")
+    assert targets.paths_of("data") == [f"results/demo/measurements/data/trial-{trial}.json" for trial in range(10)]
+    assert targets.paths_of("tables/main.tex") == targets.paths_of("results/demo/tables/main.tex")
+    assert len(targets.paths_of("figures/")) == 6
+    assert targets.paths_of("samples/sida-a1.0/trial-0") == ["results/demo/samples/sida-a1.0/trial-0"]
+    refused(r"^sida-b1: .*'sida-a1.0'", targets.paths_of, "sida-b1")
+    refused(r"^samples/sida-b1/trial-0: no product", targets.paths_of, "samples/sida-b1/trial-0")
 
 
 def test_what_trainings_and_measurements_read():
     demo, released, paper = map(shipped, ("demo", "released", "paper"))
-    needs = demo.training("sid2a-a1.0").needs
+    needs = training(demo, "sid2a-a1.0").needs
     found = {kind: names for kind, names in needs.items() if names}
     assert found == {"teachers": ["digits-short"], "students": ["sid-a1.0"]}
     assert demo.starts == {"sid-a1.0"}
-    assert demo.measurement("teacher-nfe35").needs["teachers"] == ["digits-short"]
-    assert not any(demo.measurement("data").needs.values())
+    assert measurement(demo, "teacher-nfe35").needs["teachers"] == ["digits-short"]
+    assert not any(measurement(demo, "data").needs.values())
     run = released.runs["cifar10-uncond-sida-a1"]
-    needs = released.measurement(run.run).needs
+    needs = measurement(released, run.run).needs
     assert (needs["imports"], needs["downloads"]) == ([run.checkpoint], ["fid-ref-cifar10", "inception"])
     needed = {"fid-ref-img512", "inception", "dinov2-vitl14", "dinov2-code", "sd-vae-ft-mse", "sd-vae-ft-mse-config"}
-    assert needed | {"labels-imagenet"} == set(released.downloads("edm2-xs-sida"))
+    assert needed | {"labels-imagenet"} == set(downloads(released, released.runs["edm2-xs-sida"]))
     # A method that sees no images needs counts of classes and no archive.
-    assert "labels-imagenet" in paper.training("edm2-xs-sid").needs["downloads"]
-    assert not paper.training("edm2-xs-sid").needs["files"]
-    assert paper.training("edm2-xs-sida").needs["files"]
+    assert "labels-imagenet" in training(paper, "edm2-xs-sid").needs["downloads"]
+    assert not training(paper, "edm2-xs-sid").needs["files"]
+    assert training(paper, "edm2-xs-sida").needs["files"]
 
 
 def test_an_archive_is_an_input_of_what_draws_its_classes(tmp_path):
@@ -209,8 +217,8 @@ def test_an_archive_is_an_input_of_what_draws_its_classes(tmp_path):
     changes = data | {"protocol": "p.yaml", "tables": [], "figures": []}
     for distribution, files in (("empirical", ["mine.zip"]), ("uniform", [])):
         preset = study(tmp_path, changes | {"p.yaml": asked | {"label_dist": distribution}})
-        assert preset.measurement("sid-a1.0").needs["files"] == files
-        assert preset.sample("sid-a1.0/trial-0").needs["files"] == files
+        assert measurement(preset, "sid-a1.0").needs["files"] == files
+        assert sampling(preset, "sid-a1.0/trial-0").needs["files"] == files
 
 
 def test_custom_code_is_an_input_and_counts_by_content(tmp_path, monkeypatch):
@@ -220,13 +228,13 @@ def test_custom_code_is_an_input_and_counts_by_content(tmp_path, monkeypatch):
     for text in ("def sample(seeds): ...\n", "def sample(seeds): pass\n"):
         (tmp_path / "mine.py").write_text(text)
         content_digest.cache_clear()
-        found.append(study(tmp_path, {"tables": [], "figures": []}, rows).measurement("mine"))
+        found.append(measurement(study(tmp_path, {"tables": [], "figures": []}, rows), "mine"))
     first, second = found
     assert first.needs["files"] == ["mine.py"]
     (tmp_path / "pictures").mkdir()
     rows["mine"]["checkpoint"] = "pictures"
     assert (
-        study(tmp_path, {"tables": [], "figures": []}, rows).measurement("mine").needs["files"][0].endswith("pictures")
+        measurement(study(tmp_path, {"tables": [], "figures": []}, rows), "mine").needs["files"][0].endswith("pictures")
     )
     assert (first.own, first.digest == second.digest) == (second.own, False)
     assert source_of("mine.nowhere:f") is None
@@ -277,17 +285,17 @@ def test_a_preset_carries_its_data_sets_protocol_and_layouts(tmp_path, monkeypat
     put(own / "tables/mine.yaml", "extends: main.yaml\n")
     put(own / "data/mine.zip", "")
     monkeypatch.chdir(elsewhere)
-    preset = Preset.load(preset_file)
-    spec = preset.measurement("sida-a1.0").spec
+    preset = load_preset(preset_file)
+    spec = measurement(preset, "sida-a1.0").spec
     place = {"name": "mine", "path": str(own / "data/mine.zip")}
     assert spec["dataset"] == document["datasets"]["mine"] | place
     assert load_protocol(spec["protocol"]).name == "digits"
     assert spec["protocol"]["references"]["heldout"]["spec"] == spec["dataset"]
-    assert Path(preset.protocol_of(preset.runs["sida-a1.0"])) == own / "protocols/mine.yaml"
+    assert Path(protocol_path(preset, preset.runs["sida-a1.0"])) == own / "protocols/mine.yaml"
     assert preset.layout("tables", "mine") == own / "tables/mine.yaml"
-    assert preset.origin("made").source == str(own / "pictures")
+    assert archive_source(preset, "made").source == str(own / "pictures")
     # Settings as JSON mean the same without the folder: the builder of Table 8 gets them so.
-    assert Preset(dataclasses.asdict(preset.settings)).runs == preset.runs
+    assert preset_from(dataclasses.asdict(preset.settings)).runs == preset.runs
 
 
 def test_a_layout_by_its_path_makes_a_product_of_its_name(tmp_path):
@@ -302,14 +310,14 @@ def test_an_archive_is_made_of_an_installed_folder_where_there_is_one_else_of_do
     origin = {"source": "fashion-mnist-train-images", "beside": ["fashion-mnist-train-labels"], "installed": "here"}
     shape = {"kind": "zip", "path": "mine.zip", "resolution": 28, "channels": 1, "label_dim": 10}
     preset = study(tmp_path, {"datasets": {"mine": {**shape, "made_from": origin}}, "dataset": "mine"})
-    assert preset.archive_needs("mine.zip")["downloads"] == [origin["source"], *origin["beside"]]
+    assert archive_needs(preset, "mine.zip")["downloads"] == [origin["source"], *origin["beside"]]
     targets = {load_registry()[name].target for name in (origin["source"], *origin["beside"])}
     assert len({Path(target).parent for target in targets}) == 1
-    assert preset.archive_flags("mine.zip")[:2] == ["--source", origin["source"]]
-    assert preset.archive_flags("mine.zip")[-2:] == ["--channels", "1"]
+    assert archive_flags(preset, "mine.zip")[:2] == ["--source", origin["source"]]
+    assert archive_flags(preset, "mine.zip")[-2:] == ["--channels", "1"]
     (tmp_path / "here").mkdir()
-    assert preset.archive_needs("mine.zip")["downloads"] == []
-    assert preset.archive_flags("mine.zip")[:2] == ["--source", "here"]
+    assert archive_needs(preset, "mine.zip")["downloads"] == []
+    assert archive_flags(preset, "mine.zip")[:2] == ["--source", "here"]
 
 
 def test_a_name_is_looked_for_in_the_presets_folder_then_here_then_in_the_checkout(tmp_path, monkeypatch):

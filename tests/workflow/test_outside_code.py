@@ -25,9 +25,9 @@ from tests.workflow.workspace import forked_snakemake, put
 from workflow.checks import check_profile
 from workflow.cli import main
 from workflow.planning.site import load_site
-from workflow.preset import Preset
+from workflow.preset import load_preset
+from workflow.preset.checks import check_preset
 from workflow.preset.files import find_preset
-from workflow.preset.placeholders import check_preset
 
 EVIL = "import pathlib\npathlib.Path('was-here').touch()\n\n\ndef sample(seeds):\n    raise SystemExit\n"
 ROW = {"run": "mine", "label": "Mine", "method": "external", "checkpoint": "evil:sample"}
@@ -134,9 +134,9 @@ def test_a_spec_runs_no_program_of_torchscript(study, tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", NAMED)
 def test_a_study_names_no_code_without_the_users_word_and_no_function_of_ours(study, kind):
     naming, where = NAMED[kind]
-    refused(rf"{where}: 'evil:it' .* \(evil.py\).*{ALLOW}=evil$", lambda: Preset.load(study(**naming("evil:it"))))
+    refused(rf"{where}: 'evil:it' .* \(evil.py\).*{ALLOW}=evil$", lambda: load_preset(study(**naming("evil:it"))))
     with refusing(rf"'sida.+:\w+' .* files may name.*{ALLOW}=sida"):
-        Preset.load(study(**naming(OURS)))
+        load_preset(study(**naming(OURS)))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_study_names_no_code_without_the_users_word_and_no_function_of_ours(st
 )
 def test_the_code_of_a_second_protocol_is_named(study, tmp_path, changes):
     put(tmp_path / "second.yaml", yaml.safe_dump({"name": "x", "metrics": [{**METRICS[0], "extractor": "evil:it"}]}))
-    refused(rf"second.yaml: metrics\[0\].extractor: 'evil:it'.*{ALLOW}=evil$", lambda: Preset.load(study(**changes)))
+    refused(rf"second.yaml: metrics\[0\].extractor: 'evil:it'.*{ALLOW}=evil$", lambda: load_preset(study(**changes)))
 
 
 CLAIMS = """
@@ -163,13 +163,13 @@ def test_a_file_of_claims_runs_with_permission_alone_and_then_its_faults_are_tol
     put(tmp_path / "claims.py", EVIL)
     command = ["claims", "--claims", "claims.py", "--out", "out.md"]
     where = rf"preset.yaml: claims: 'claims.py' .*{ALLOW}={tmp_path}/claims.py$"
-    refused(where, Preset.load, study(claims="claims.py"))
+    refused(where, load_preset, study(claims="claims.py"))
     monkeypatch.setenv(TYPED, "no")
     assert main(command) == 1
     assert not (tmp_path / "was-here").exists()
     put(tmp_path / "claims.py", CLAIMS)
     monkeypatch.setenv(ALLOW, f"{tmp_path}/")
-    preset = Preset.load(study(claims="claims.py"))
+    preset = load_preset(study(claims="claims.py"))
     assert refused("no published number 'table1-none'", check_preset, preset).place == "claims.py: Q"
     # What is typed is the user's word.
     monkeypatch.setenv(ALLOW, "")

@@ -18,8 +18,10 @@ from sida.config.settings import from_mapping
 from sida.networks import build_network
 from workflow.cli import main
 from workflow.planning.plan import make_plan, wall_hours
-from workflow.preset import Preset
-from workflow.preset.placeholders import check_preset
+from workflow.preset import load_preset
+from workflow.preset.checks import check_preset
+from workflow.preset.measuring import measurement
+from workflow.preset.trainings import teacher_training, training
 
 
 @pytest.fixture(autouse=True)
@@ -99,17 +101,17 @@ def test_sizes_and_rates_fit_the_pictures(tmp_path, monkeypatch, size, mode, opt
     data = pictures(tmp_path / "pictures", (size, size), mode, each=3)
     assert main(["new", str(tmp_path / "mine"), "--data", str(data), *options]) == 0
     monkeypatch.chdir(tmp_path / "mine")
-    preset = Preset.load("preset.yaml")
+    preset = load_preset("preset.yaml")
     check_preset(preset)
     assert (preset.settings.device, preset.settings.gpus) == (device, int(device == "cuda"))
     assert not re.search("[Mm]inutes", Path("preset.yaml").read_text())
-    teacher = from_mapping(TeacherConfig, preset.teacher_training("edm").spec, "teacher")
-    from_mapping(DistillConfig, preset.training("sid2a").spec, "student")
+    teacher = from_mapping(TeacherConfig, teacher_training(preset, "edm").spec, "teacher")
+    from_mapping(DistillConfig, training(preset, "sid2a").spec, "student")
     kwargs = dict(teacher.network["kwargs"])
     assert kwargs["img_channels"] == (1 if mode == "L" else 3)
     assert kwargs["label_dim"] == (0 if "none" in options else 2)
     build_network({"class": teacher.network["class"], "kwargs": kwargs | {"model_channels": 8}})
-    assert preset.measurement("data").spec["dataset"]["path"] == "data.zip"
+    assert measurement(preset, "data").spec["dataset"]["path"] == "data.zip"
     # Nobody predicted anything, and each point of a curve is one trial.
     assert not preset.claims
     assert "Bands" not in read_extended(preset.layout("figures", "convergence"))["caption"]
@@ -150,11 +152,11 @@ def test_a_teacher_of_diffusers_decides_size_and_classes_of_the_pictures(tmp_pat
     assert main([*new, "--hours", "0.1"]) == 0
     assert "teacher's" not in capsys.readouterr().out
     monkeypatch.chdir(tmp_path / "mine")
-    preset = Preset.load("preset.yaml")
+    preset = load_preset("preset.yaml")
     check_preset(preset)
     assert preset.settings.datasets["mine"].items() >= {"resolution": 8, "channels": 3, "label_dim": 0}.items()
-    assert preset.trained_teachers() == []
-    assert preset.training("sida").spec["teacher"] == "teacher.safetensors"
+    assert preset.trained_teachers == []
+    assert training(preset, "sida").spec["teacher"] == "teacher.safetensors"
     jobs = make_plan([Path("preset.yaml")], gpus=2).jobs
     assert not any(job.network_unknown for job in jobs.values())
     # A teacher that is a network file, for other classes and other pictures.
@@ -185,7 +187,7 @@ def test_a_prepared_data_set_stays_where_it_is(tmp_path, monkeypatch):
     assert main(["new", str(tmp_path / "mine"), "--data", str(tmp_path / "🌸.zip")]) == 0
     assert not (tmp_path / "mine/data.zip").exists()
     monkeypatch.chdir(tmp_path)
-    assert Preset.load("mine/preset.yaml").measurement("data").spec["dataset"]["path"] == "mine/../🌸.zip"
+    assert measurement(load_preset("mine/preset.yaml"), "data").spec["dataset"]["path"] == "mine/../🌸.zip"
 
 
 def test_an_array_is_prepared(tmp_path):
@@ -258,7 +260,7 @@ def test_pictures_are_summed_up_and_names_of_classes_kept_as_text(tmp_path, caps
     assert (said.out + said.err).replace("\n", "").isprintable()
     for text in ("18 images 8×8×1, 6 classes", "18 pictures read (18 grey)", "1 .txt", "größe"):
         assert text in said.out
-    preset = Preset.load("flowers/preset.yaml")
+    preset = load_preset("flowers/preset.yaml")
     check_preset(preset)
     shown = read_extended(preset.layout("figures", "samples"))["class_names"]
     assert len(set(shown)) == len(names)

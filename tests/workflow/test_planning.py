@@ -179,7 +179,7 @@ def test_a_recipe_is_resolved_once_for_all_its_rows(tmp_path, monkeypatch):
     expected, resolved = Costs(costs.preset).student(one), []
     resolve = lambda config, *rest: resolved.append(config.name) or resolve_recipe(config, *rest)
     monkeypatch.setattr("workflow.planning.costs.resolve_recipe", resolve)
-    for row in costs.preset.students():
+    for row in costs.preset.students:
         assert costs.student(row.run) == dataclasses.replace(expected, name=row.run)
     assert len(resolved) == 1
 

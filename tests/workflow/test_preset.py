@@ -3,6 +3,8 @@
 Each study stands alone: it may be removed, and nothing that is left misses it.
 """
 
+import copy
+import dataclasses
 import json
 import re
 
@@ -15,9 +17,15 @@ from eval.measuring.protocol import load_protocol
 from eval.results.sheet import read_runs
 from sida.config.lookup import ROOT
 from tests.refused import refused
-from tests.workflow.workspace import ROWS, TINY, Workspace, put, settings_of, shipped, study
-from workflow.preset import Preset
-from workflow.preset.placeholders import check_preset, search_remarks, unshown_remark
+from tests.workflow.workspace import ROWS, TINY, Workspace, changed, put, settings_of, shipped, study
+from workflow.preset import load_preset, preset_from
+from workflow.preset.checks import check_preset
+from workflow.preset.measuring import measurement, measuring_parts, sampled_rows, sampling
+from workflow.preset.measuring_needs import downloads
+from workflow.preset.products import layout_needs
+from workflow.preset.remarks import search_remarks, unshown_remark
+from workflow.preset.rows import dataset_of, nfe_of, protocol_path
+from workflow.preset.trainings import teacher_training, training
 
 
 def protocol(**changes) -> dict:
@@ -81,6 +89,7 @@ OWN = "docs.examples.matching:METHOD"
 FAULTS = [
     # Settings.
     ({"sede": 1}, r"preset.yaml: sede: .*'seed'"),
+    ({"preset": "board"}, r"^preset.yaml: preset: 'board' .*another name"),
     ({"dataset": "digit"}, r"preset.yaml: .*'digit'.*'digits'"),
     ({"datasets": {"x": {"kind": "zip", "path": "x.zip", "counts": "none"}}}, r"datasets.x.counts: .*channels"),
     ({"tables": ["mian"]}, r"tables: .*'mian' .*'main'"),
@@ -152,29 +161,46 @@ def test_comments_and_blank_lines_keep_line_numbers(tmp_path):
 
 def test_specs_carry_everything_and_are_plain_json():
     preset = shipped("demo")
-    teacher, student = preset.teacher_training("digits-short").spec, preset.training("sid2a-a1.0").spec
-    measure, sample = preset.measurement("teacher-nfe35").spec, preset.sample("teacher-nfe35/trial-2").spec
+    teacher, student = teacher_training(preset, "digits-short").spec, training(preset, "sid2a-a1.0").spec
+    measure, sample = measurement(preset, "teacher-nfe35").spec, sampling(preset, "teacher-nfe35/trial-2").spec
     for spec in (teacher, student, measure):
         assert json.loads(json.dumps(spec)) == spec
         assert spec["dataset"]["kind"] == "digits"
     assert student["teacher"] == "results/demo/teachers/digits-short/network.safetensors"
     assert student["init"] == "results/demo/students/sid-a1.0/network.safetensors"
     assert student["alpha"] == 1.0
-    assert [preset.nfe(run) for run in preset.runs.values()] == [None, measure["nfe"], 1, 1, 1]
+    assert [nfe_of(preset, run) for run in preset.runs.values()] == [None, measure["nfe"], 1, 1, 1]
     assert measure["nfe"] == 35
-    assert preset.measurement("data").spec["network"] is None
+    assert measurement(preset, "data").spec["network"] is None
     # Images of a trial are those that it measures.
-    assert preset.sampled == list(preset.runs)
+    assert sampled_rows(preset) == list(preset.runs)
     assert (sample["seeds"], sample["class_labels"]) == ("5000-7499", "empirical")
     assert all(sample[key] == measure[key] for key in ("network", "sampler", "dataset"))
+
+
+def test_a_preset_is_read_once_and_does_not_change(tmp_path):
+    """Paths and recipes of files are in the preset, and the settings that it is read from stay as they are."""
+    settings = changed(settings_of(TINY), archives(a={"source": "pictures"}) | {"dataset": "digits", "claims": None})
+    put(tmp_path / "pictures/a.png")
+    put(tmp_path / "recipes/mine.yaml", yaml.safe_dump({"quick": settings["recipes"]["sida"]}))
+    sheet = (ROOT / "tests/workflow/tiny.tsv").read_text()
+    settings["runs"] = str(put(tmp_path / "runs.tsv", sheet.replace("\tsida\tone-step", "\tmine/quick\tone-step")))
+    settings |= {"tables": [], "figures": []}
+    before = copy.deepcopy(settings)
+    preset = preset_from(settings, "preset.yaml", [tmp_path])
+    assert settings == before
+    assert preset.settings.datasets["a"]["made_from"]["source"] == str(tmp_path / "pictures")
+    assert preset.settings.recipes["mine/quick"] == settings["recipes"]["sida"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        preset.runs = {}
 
 
 def test_many_steps_are_measured_in_parts():
     preset, demo = shipped("demo"), settings_of("demo")
     one_step = ["data", "sid-a1.0", "sida-a1.0", "sid2a-a1.0"]
     slow = [(first, first + 1, ["teacher-nfe35"]) for first in range(0, 10, 2)]
-    assert preset.parts() == [(0, 9, one_step), *slow]
-    uneven, whole = (Preset(demo | {"trials_per_job": trials}).parts() for trials in (4, None))
+    assert measuring_parts(preset) == [(0, 9, one_step), *slow]
+    uneven, whole = (measuring_parts(preset_from(demo | {"trials_per_job": trials})) for trials in (4, None))
     assert [part[:2] for part in uneven] == [(0, 9), (0, 3), (4, 7), (8, 9)]
     assert whole == [(0, 9, list(preset.runs))]
 
@@ -182,10 +208,10 @@ def test_many_steps_are_measured_in_parts():
 def test_images_of_released_networks_need_no_data():
     released = shipped("released")
     # Latent networks need a decoder, and networks without classes no data.
-    assert not any(re.search(r"edm2-(?!img64)", run) for run in released.sampled)
-    unconditional = next(run for run in released.sampled if "afhq" in run)
-    assert released.sample(f"{unconditional}/trial-0").spec["dataset"] is None
-    conditional = released.sample("cifar10-cond-sida-a1/trial-0").spec
+    assert not any(re.search(r"edm2-(?!img64)", run) for run in sampled_rows(released))
+    unconditional = next(run for run in sampled_rows(released) if "afhq" in run)
+    assert sampling(released, f"{unconditional}/trial-0").spec["dataset"] is None
+    conditional = sampling(released, "cifar10-cond-sida-a1/trial-0").spec
     assert conditional["dataset"] is None
     assert conditional["class_labels"]["counts"] == (5_000,) * 10
 
@@ -193,10 +219,10 @@ def test_images_of_released_networks_need_no_data():
 def test_no_released_row_needs_an_archive_for_its_classes():
     released = shipped("released")
     for run in released.runs.values():
-        protocol = load_protocol(ROOT / released.protocol_of(run))
+        protocol = load_protocol(ROOT / protocol_path(released, run))
         assert not any(source.kind == "dataset" for source in protocol.sources.values())
-        if released.dataset_of(run)["label_dim"]:
-            assets = released.downloads(run.run)
+        if dataset_of(released, run)["label_dim"]:
+            assets = downloads(released, released.runs[run.run])
             counted = protocol.labels_asset in assets if protocol.labels_asset else protocol.label_counts
             assert counted if protocol.label_dist == "empirical" else run.method == "teacher", run.run
 
@@ -209,7 +235,7 @@ def test_class_counts_that_are_missing_are_told_before_the_first_job(tmp_path):
     (tmp_path / "sheet.tsv").write_text(sheet)
     settings, own = settings_of("released") | {"runs": str(tmp_path / "sheet.tsv")}, [ROOT / "studies/papers"]
     told = r"run 'imagenet64-sid-a1': .*'absent.json' .*write absent.json as config/labels"
-    refused(told, Preset, settings, own=own)
+    refused(told, preset_from, settings, folders=own)
 
 
 def test_the_example_passes_and_shows_what_it_measures():
@@ -229,7 +255,7 @@ def test_a_study_needs_no_other_study_and_shows_what_it_measures(study, tmp_path
     known = files.presets()
     assert known
     for path in known.values():
-        preset = Preset.load(path)
+        preset = load_preset(path)
         # A variant shows little that its base does not.
         if "\nbase: " not in path.read_text():
             check_preset(preset)
@@ -239,7 +265,7 @@ def test_a_study_needs_no_other_study_and_shows_what_it_measures(study, tmp_path
 def test_presets_that_change_each_other_are_one_line(tmp_path):
     for one, other in (("a", "b"), ("b", "a")):
         (tmp_path / f"{one}.yaml").write_text(f"base: {other}.yaml\n")
-    refused(r"a\.yaml: base: goes in a circle", Preset.load, tmp_path / "a.yaml")
+    refused(r"a\.yaml: base: goes in a circle", load_preset, tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize("methods", [{"data"}, {"teacher", "sida"}])
@@ -257,9 +283,9 @@ def test_default_layouts_show_methods_of_ones_own(tmp_path):
     preset = study(tmp_path, MINE)
     check_preset(preset)
     assert preset.runs["sida-a1.0"].method == OWN
-    assert "sida-a1.0" in preset.needs("tables", "main").measured
+    assert "sida-a1.0" in layout_needs(preset, "tables", "main").measured
     for figure in ("convergence", "samples"):
-        assert "sida-a1.0" in preset.needs("figures", figure).networks
+        assert "sida-a1.0" in layout_needs(preset, "figures", figure).networks
     assert unshown_remark(preset) is None
 
 

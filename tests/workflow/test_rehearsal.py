@@ -12,9 +12,10 @@ from eval.results.identity import comparable
 from tests.refused import refused
 from workflow import rehearsal
 from workflow.planning.doctor import examine
-from workflow.preset import Preset
+from workflow.preset import load_preset
+from workflow.preset.checks import check_preset
 from workflow.preset.files import find_preset
-from workflow.preset.placeholders import check_preset
+from workflow.preset.rows import protocol_of
 
 
 @pytest.fixture(autouse=True)
@@ -35,9 +36,9 @@ def rehearsed(monkeypatch):
 
 
 def test_a_rehearsal_is_marked_and_lacks_nothing(rehearsed):
-    preset = Preset.load(*rehearsed)
+    preset = load_preset(*rehearsed)
     check_preset(preset)
-    shown = [preset.settings.title, *(preset.protocol(row).title for row in preset.runs.values())]
+    shown = [preset.settings.title, *(protocol_of(preset, row).title for row in preset.runs.values())]
     for kind, names in preset.layouts.items():
         for name in names:
             layout = yaml.safe_load(preset.layout(kind, name).read_text())
@@ -56,8 +57,8 @@ def test_a_rehearsal_promises_no_best_value():
 
 
 def test_a_rehearsal_is_comparable_with_no_measurement(rehearsed):
-    preset = Preset.load(*rehearsed)
-    protocol = preset.protocol(preset.runs["cifar10-uncond-sida-a1"])
+    preset = load_preset(*rehearsed)
+    protocol = protocol_of(preset, preset.runs["cifar10-uncond-sida-a1"])
     real = load_protocol({**protocol.content(), "rehearsal": False})
     for metric in protocol.metrics:
         facts = ("reference", "extractor")
@@ -71,10 +72,10 @@ def test_protocols_named_by_path_and_second_ones_are_marked(monkeypatch):
     path, environment = rehearsal.write_rehearsal(files, ["cifar10-uncond-sida-a1"])
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    preset = Preset.load(*files, path)
+    preset = load_preset(*files, path)
     assert preset.trials == 1
     assert "cifar10-uncond-sida-a1.cifar10-clean" in preset.runs
-    assert all(preset.protocol(row).rehearsal for row in preset.runs.values())
+    assert all(protocol_of(preset, row).rehearsal for row in preset.runs.values())
 
 
 @pytest.mark.parametrize("name", ["demo", "published"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from argparse import Namespace
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,14 +11,21 @@ import jsonschema
 import pytest
 import yaml
 
+from eval.measuring.protocol import Protocol, ReferenceSource
+from eval.metrics.kinds import METRIC_KINDS
 from eval.results.csv_files import from_texts
+from eval.results.sheet import SheetRow
 from sida.cli.train import read_settings, read_spec
 from sida.config.lookup import ROOT
+from sida.config.recipe import Recipe
+from sida.config.samplers import Sampler
 from sida.config.settings import CheckedAs, Count, Fraction, OneOf, Positive, Settings, from_mapping
-from sida.methods.registry import DistillConfig
+from sida.methods.registry import METHODS, DistillConfig
 from tests.refused import refused
 from tests.workflow.workspace import PRESETS
+from tools import differences_page
 from tools.settings_page import SETTINGS, descriptions, json_schema, settings_table, written
+from workflow.preset.files import PresetSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,6 +135,24 @@ def test_a_wrong_setting_names_the_options_that_change_the_spec(tmp_path, monkey
 def test_the_page_and_the_schemas_are_current():
     for path, text in written().items():
         assert path.read_text() == text, f"{path}: run `python -m tools.settings_page`"
+
+
+def test_the_page_of_differences_is_current_and_its_switches_exist():
+    assert differences_page.page(differences_page.PAGE.read_text()) == differences_page.PAGE.read_text()
+    entries = differences_page.entries()
+    numbers = [entry["number"] for entry in entries]
+    assert len({*numbers}) == len(numbers) > 100
+    classes = {"recipe": [Recipe], "sheet": [SheetRow], "protocol": [Protocol], "reference": [ReferenceSource]}
+    classes |= {
+        "sampler": [Sampler],
+        "preset": [PresetSettings],
+        "metric": [METRIC_KINDS[name] for name in METRIC_KINDS],
+    }
+    classes |= {"options": [method.options for method in METHODS.values() if method.options]}
+    known = {kind: {f.name for c in some for f in dataclasses.fields(c)} for kind, some in classes.items()}
+    for entry in entries:
+        for kind, name in re.findall(r"`([a-z]+): (\w+)", entry["switch"]):
+            assert kind not in known or name in known[kind], entry
 
 
 @pytest.mark.parametrize("folder", [".", "protocols"])

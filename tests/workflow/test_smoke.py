@@ -22,6 +22,7 @@ from sida.networks.file import read_metadata, save_network
 from tests.data.test_archive import npy, png, write_zip
 from tests.workflow.workspace import shipped
 from workflow.cli import main
+from workflow.preset.trainings import training
 
 #: Tiny networks of each family, in place of the recipes' own.
 LEVELS = {"model_channels": 16, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4]}
@@ -51,7 +52,7 @@ def archive(path, latents, classes):
 def small_training(run):
     """A tiny network, and a row's spec with each setting as it is at true size, on the CPU, without files."""
     network = PAPER.settings.teachers[run.teacher].network
-    config = resolve_recipe(from_mapping(DistillConfig, PAPER.training(run.run).spec, run.run), network)
+    config = resolve_recipe(from_mapping(DistillConfig, training(PAPER, run.run).spec, run.run), network)
     shape = {"img_resolution": SIZE, **SMALL[network["class"]]}
     step = BATCH / 1000
     spec = {
@@ -95,7 +96,7 @@ def different(rows):
     return found.values()
 
 
-ROWS = different(run for run in PAPER.students() if run.method in ("sid", "sida", "sid2a"))
+ROWS = different(run for run in PAPER.students if run.method in ("sid", "sida", "sid2a"))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ import yaml
 from sida.config.lookup import ROOT, find_file
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors
-from workflow.preset import Preset
+from workflow.preset import Preset, load_preset, preset_from
 from workflow.preset.files import find_preset, presets, read_preset
 
 #: Shipped presets that change no other.
@@ -52,7 +52,7 @@ def heed_interrupts() -> None:
 @functools.cache
 def shipped(name: str) -> Preset:
     """A shipped preset by its name or path; nobody changes it."""
-    return Preset.load(find_preset(name))
+    return load_preset(find_preset(name))
 
 
 def settings_of(name: str | Path) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def study(
     for name, content in ({"runs.tsv": "".join("\t".join(line) + "\n" for line in lines)} | files).items():
         put(folder / name, content if isinstance(content, str) else yaml.safe_dump(content))
     settings = settings_of(base) | {"runs": "runs.tsv", "claims": None}
-    return Preset(changed(settings, changes), "preset.yaml", [folder])
+    return preset_from(changed(settings, changes), "preset.yaml", [folder])
 
 
 class Workspace:

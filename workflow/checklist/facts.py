@@ -27,7 +27,13 @@ from sida.errors import UserError
 from sida.files.atomic import read_hashed_json
 from workflow.planning.costs import Costs
 from workflow.preset import Preset
-from workflow.preset.jobs import row_digest
+from workflow.preset.archives import archives, made_from
+from workflow.preset.measuring import measurement
+from workflow.preset.networks import generator, guide_of, imports, teacher_network
+from workflow.preset.products import layout_needs, product
+from workflow.preset.rows import lineage, seed_of
+from workflow.preset.specs import job_named
+from workflow.preset.stored_rows import row_digest
 
 NOT_RECORDED = "not recorded"
 _SUITE = ("sida-repro", "code, embedded networks", "Apache-2.0", "this suite")
@@ -65,7 +71,7 @@ class Checklist:
 
     def __init__(self, preset: Preset, name: str, table: Table, results: Path, settings: str = "") -> None:
         self.preset, self.name, self.table, self.results, self.settings = preset, name, table, results, settings
-        needs = preset.needs("tables", name, every=True)
+        needs = layout_needs(preset, "tables", name, every=True)
         shown = {*needs.measured, *needs.networks}
         #: Rows of the sheet that the table shows, in the sheet's order.
         self.runs = [run for run in preset.runs if run in shown]
@@ -78,19 +84,19 @@ class Checklist:
         jobs: dict[tuple[str, str], None] = {}
         for run in self.runs:
             row = self.preset.runs[self.preset.runs[run].first]
-            for name in reversed([*self.preset.lineage(row.run)] if row.trained_here else [row.run]):
+            for name in reversed([*lineage(self.preset, row.run)] if row.trained_here else [row.run]):
                 each = self.preset.runs[name]
-                networks = [self.preset.guide(each), self.preset.network(each)]
+                networks = [guide_of(self.preset, each), generator(self.preset, each)]
                 if each.teacher and (each.trained_here or each.method == "teacher"):
-                    networks.insert(0, self.preset.teacher_network(each.teacher))
+                    networks.insert(0, teacher_network(self.preset, each.teacher))
                 jobs |= {(n.kind, n.name): None for n in networks if n and n.kind in ("teachers", "students")}
         return sorted(jobs, key=lambda job: job[0] != "teachers")
 
     def jobs(self) -> dict[str, Any]:
         """Settings of every job behind the table, by the name of its spec."""
-        specs = {f"{kind}/{name}": self.preset.job(kind, name).spec for kind, name in self.trainings}
-        specs |= {f"measurements/{run}": self.preset.measurement(run).spec for run in self.runs}
-        return specs | {f"tables/{self.name}": self.preset.shown("tables", self.name).spec}
+        specs = {f"{kind}/{name}": job_named(self.preset, kind, name).spec for kind, name in self.trainings}
+        specs |= {f"measurements/{run}": measurement(self.preset, run).spec for run in self.runs}
+        return specs | {f"tables/{self.name}": product(self.preset, "tables", self.name).spec}
 
     def answers(self) -> list[Answer]:
         """All answers, in order."""
@@ -146,7 +152,9 @@ class Checklist:
         rows = []
         for run in self.runs:
             row, lines = self.preset.runs[run], [line for line in self.lines if line.run == run]
-            seed = str(self.preset.seed_of(self.preset.runs[row.first])) if trained.get(row.first) == "students" else ""
+            seed = (
+                str(seed_of(self.preset, self.preset.runs[row.first])) if trained.get(row.first) == "students" else ""
+            )
             if row.method == "teacher" and trained.get(str(row.teacher)) == "teachers":
                 seed = f"that of teacher {row.teacher}"
             seeds = [seed for line in lines for seed in (line.seed_first, line.seed_last) if seed is not None]
@@ -154,7 +162,7 @@ class Checklist:
             rows.append((run, seed or elsewhere, f"{min(seeds)} to {max(seeds)}" if seeds else NOT_RECORDED))
         for kind, name in self.trainings:
             if kind == "teachers":
-                rows.append((f"teacher {name}", str(self.preset.job(kind, name).spec["seed"]), ""))
+                rows.append((f"teacher {name}", str(job_named(self.preset, kind, name).spec["seed"]), ""))
         line = (
             "An image is a function of its seed; a draw of a training is one of training seed, purpose, images seen, "
             "and position in the batch."
@@ -247,10 +255,10 @@ class Checklist:
         used: dict[tuple[str, ...], None] = {
             ("sida-repro", "code, embedded networks", "Apache-2.0", "this suite"): None
         }
-        jobs = [self.preset.job(kind, name) for kind, name in self.trainings]
-        jobs += [self.preset.measurement(run) for run in self.runs]
+        jobs = [job_named(self.preset, kind, name) for kind, name in self.trainings]
+        jobs += [measurement(self.preset, run) for run in self.runs]
         for job in jobs:
-            for name in (*job.needs["downloads"], *(self.preset.imports[folder] for folder in job.needs["imports"])):
+            for name in (*job.needs["downloads"], *(imports(self.preset)[folder] for folder in job.needs["imports"])):
                 used[self._asset(name)] = None
             used |= dict.fromkeys(self._dataset(job.spec.get("dataset")))
         used |= {
@@ -271,7 +279,7 @@ class Checklist:
         if spec is None:
             return
         path = spec.get("path")
-        origin = self.preset.made_from(path) if path in self.preset.archives else None
+        origin = made_from(self.preset, path) if path in archives(self.preset) else None
         sources = [name for name in (origin.source, *origin.beside) if name] if origin else []
         sources = [name for name in sources if name in self.registry]
         yield from map(self._asset, sources)

@@ -32,10 +32,10 @@ def _show_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _show(args: argparse.Namespace) -> int:
     """Prints a table of a preset's results, else of its stored results, and where the files are."""
-    from workflow.preset import Preset
+    from workflow.preset import load_preset
     from workflow.preset.files import find_preset
 
-    show_results(Preset.load(find_preset(args.preset)), args.table)
+    show_results(load_preset(find_preset(args.preset)), args.table)
     return 0
 
 
@@ -74,7 +74,7 @@ def measured_folder(preset: Preset) -> Path | None:
     """Folder with a preset's measurements: its results, else its stored results; None without any."""
     from eval.results.summary import measurements_file
 
-    folders = [Path(preset.results), *(folder / "stored" for folder in preset.own)]
+    folders = [Path(preset.results), *(folder / "stored" for folder in preset.folders)]
     return next((folder for folder in folders if measurements_file(folder).is_file()), None)
 
 
@@ -82,13 +82,14 @@ def table_of(preset: Preset, name: str, results: Path) -> Table:
     """A table of a preset from a results folder, which may hold no measurements (published numbers alone)."""
     from eval.results.summary import measurements_file
     from eval.tables.build import make_table
+    from workflow.preset.products import product
 
     measured = measurements_file(results)
     return make_table(
         preset.layout("tables", name),
         measured if measured.is_file() else None,
         preset.sheet,
-        spec=preset.shown("tables", name).spec,
+        spec=product(preset, "tables", name).spec,
         results=results,
     )
 
@@ -197,7 +198,7 @@ def _measurements(source: str) -> tuple[Measurements, Mapping[str, SheetRow]]:
     """Measurements of a file of ``sida score``, a training, a results folder, or a study, whose sheet comes along."""
     from eval.results.exchange import read_numbers
     from eval.results.summary import Measurements, load_measurements, measured_in, measurements_file
-    from workflow.preset import Preset
+    from workflow.preset import load_preset
     from workflow.preset.files import find_preset
 
     if os.path.isfile(source) and Path(source).suffix in (".json", ".jsonl"):
@@ -211,7 +212,7 @@ def _measurements(source: str) -> tuple[Measurements, Mapping[str, SheetRow]]:
         if not lines:
             raise UserError(source, "was not measured", "measure it, or name its score: sida score --out row.json")
         return Measurements(lines, measured.source), {}
-    preset = Preset.load(find_preset(source))
+    preset = load_preset(find_preset(source))
     if (results := measured_folder(preset)) is None:
         raise UserError(source, "has no results", f"run it: sida run {source}")
     return load_measurements(results), preset.runs

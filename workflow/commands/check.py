@@ -31,12 +31,12 @@ def _run(args: argparse.Namespace) -> int:
     from eval.measuring.protocol import load_protocol
     from eval.results.stored import read_stored
     from sida.machine import environment
-    from workflow.preset import Preset
+    from workflow.preset import load_preset
     from workflow.preset.files import find_preset
 
     folder = _stored_folder(args.stored)
     facts = read_stored(folder)
-    preset = Preset.load(find_preset(facts["preset"]))
+    preset = load_preset(find_preset(facts["preset"]))
     spec, stored = _spec(folder, preset, facts["rows"], args.row)
     known = sorted({int(row["trial"]) for row in stored})
     trials = known if args.trials == "all" else parse_trials(args.trials, load_protocol(spec["protocol"]).trials)
@@ -161,7 +161,8 @@ def _spec(
 ) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """Spec of the row's measurement with its stored network, and the stored lines of its measurements."""
     from eval.results.stored import stored_rows, unchanged_rows
-    from workflow.preset.jobs import row_digest
+    from workflow.preset.measuring import measurement
+    from workflow.preset.stored_rows import row_digest
 
     rows = stored_rows(folder)
     known = dict.fromkeys(line["run"] for line in rows)
@@ -169,7 +170,7 @@ def _spec(
         raise UserError(folder, f"no row '{row}'{suggestion(row, known)}", f"the rows are in {preset.sheet}")
     if digests.get(row) and row not in unchanged_rows(folder, {row: row_digest(preset, row)}):
         raise UserError(folder, f"row '{row}' was stored with other settings than {preset.source} has now", "run it")
-    spec = dict(preset.measurement(row).spec)
+    spec = dict(measurement(preset, row).spec)
     lines = [line for line in rows if line["run"] == row]
     for key in ("network", "guide"):
         path = spec[key]

@@ -52,13 +52,13 @@ def _checklist(args: argparse.Namespace) -> int:
     from workflow.checklist.facts import Checklist
     from workflow.checklist.text import to_latex, to_markdown
     from workflow.commands.archive import measured_folder, table_of
-    from workflow.preset import Preset
+    from workflow.preset import load_preset
     from workflow.preset.files import find_preset
 
     if len(args.names) != 1:
         raise UserError("--checklist", "is about one table", "sida cite TABLE --checklist PRESET")
     name = args.names[0]
-    preset = Preset.load(find_preset(args.checklist or _preset_with(name), "--checklist"))
+    preset = load_preset(find_preset(args.checklist or _preset_with(name), "--checklist"))
     if name not in preset.layouts["tables"]:
         raise UserError(name, f"is not a table of {preset.name}", f"name one of {', '.join(preset.layouts['tables'])}")
     if (results := measured_folder(preset)) is None:
@@ -84,7 +84,7 @@ def _preset_with(table: str) -> str:
         UserError: None or several have.
     """
     from workflow.commands.archive import measured_folder
-    from workflow.preset import Preset
+    from workflow.preset import load_preset
     from workflow.preset.files import presets, read_preset
 
     named = [
@@ -92,7 +92,7 @@ def _preset_with(table: str) -> str:
         for name, path in presets().items()
         if table in {Path(str(layout)).stem for layout in read_preset([path])[0].get("tables") or ()}
     ]
-    measured = [name for name in named if measured_folder(Preset.load(presets()[name])) is not None]
+    measured = [name for name in named if measured_folder(load_preset(presets()[name])) is not None]
     if len(measured) == 1:
         return measured[0]
     fault = "several presets with results have it" if measured else "no preset with results has it"

@@ -38,7 +38,7 @@ def _run(args: argparse.Namespace) -> int:
     """Becomes Snakemake, so signals and the exit status are Snakemake's; does not return."""
     from sida.config.lookup import CHECKOUT, ROOT
     from workflow.checks import check_folder, check_records
-    from workflow.preset import Preset
+    from workflow.preset import load_preset
     from workflow.preset.files import find_preset
     from workflow.preset.targets import Targets
 
@@ -66,8 +66,8 @@ def _run(args: argparse.Namespace) -> int:
         path, more = write_rehearsal(files, args.targets)
         files, environment = [*files, path], environment | more
         os.environ |= more
-    preset = Preset.load(*files)
-    targets = [path for target in args.targets for path in Targets(preset).named(target)]
+    preset = load_preset(*files)
+    targets = [path for target in args.targets for path in Targets(preset).paths_of(target)]
     print(f"preset {preset.name} ({preset.source}): {', '.join(args.targets) or 'the whole preset'}", flush=True)
     words = ["-s", os.path.relpath(ROOT / "Snakefile"), "--workflow-profile", str(profile or ROOT / "profiles/default")]
     words += ["--configfile", *map(str, files)]

@@ -17,8 +17,20 @@ from sida.methods.registry import DistillConfig, resolve_recipe
 from workflow.planning.assumptions import load_assumptions
 from workflow.planning.steps import CONTEXT_BYTES, StepCost, network_cost, student_cost, teacher_cost
 from workflow.preset import Preset
-from workflow.preset.files import PresetSettings, presets, read_preset
-from workflow.preset.jobs import most_gpus
+from workflow.preset.archives import archives, made_from
+from workflow.preset.files import presets, read_preset
+from workflow.preset.networks import imports, sampler_guide
+from workflow.preset.rows import (
+    alike_key,
+    architecture,
+    architecture_of,
+    dataset_named,
+    dataset_of,
+    nfe_of,
+    protocol_of,
+)
+from workflow.preset.settings import PresetSettings
+from workflow.preset.trainings import most_gpus, teacher_training, training
 
 #: Folder of the products of each rule with a cost, whose wildcards name a product there.
 STAGES = {
@@ -76,7 +88,7 @@ class Costs:
     """
 
     def __init__(self, preset: Preset, card: str | None = None, gpus: int = 1, fresh: bool = False) -> None:
-        self.preset, self.assumptions = preset, load_assumptions(preset.own)
+        self.preset, self.assumptions = preset, load_assumptions(preset.folders)
         self.gpu_name = card or ("CPU" if preset.settings.device == "cpu" else "H200")
         self.gpu = self.assumptions.gpu(self.gpu_name)
         self.width = max(1, min(gpus, preset.settings.gpus))
@@ -113,7 +125,7 @@ class Costs:
 
     def imported(self, name: str) -> Cost:
         """The import of a published checkpoint, given by its folder."""
-        named = self.preset.imports[name]
+        named = imports(self.preset)[name]
         if is_address(named):
             asset = find_asset(self.registry, named)
             disk = 2 * self.assumptions.gigabytes(asset)
@@ -123,7 +135,7 @@ class Costs:
 
     def network(self, teacher: str | None) -> dict[str, Any] | None:
         """Architecture of a teacher, from the preset or of a published teacher; None if unknown."""
-        return self.preset.architecture(teacher) or self.like(teacher)
+        return architecture(self.preset, teacher) or self.like(teacher)
 
     def resolved(self, run: str) -> tuple[Any, dict[str, Any]]:
         """Resolved settings of a student but for its name, α and seed, and the network of its teacher or recipe.
@@ -133,13 +145,13 @@ class Costs:
         Raises:
             UserError: The network is unknown.
         """
-        teacher, alike = self.preset.runs[run].teacher, self.preset.alike(self.preset.runs[run])
-        network = self.preset.architecture_of(self.preset.runs[run]) or self.network(teacher)
+        teacher, alike = self.preset.runs[run].teacher, alike_key(self.preset.runs[run])
+        network = architecture_of(self.preset, self.preset.runs[run]) or self.network(teacher)
         if network is None:
             setting = f"{self.preset.source}: teachers.{teacher}"
             raise UserError(setting, "has no network, so that its cost is unknown", "add it")
         if alike not in self._recipes:
-            spec = self.preset.training(run).spec
+            spec = training(self.preset, run).spec
             self._recipes[alike] = resolve_recipe(from_mapping(DistillConfig, spec, run), network, run)
         return self._recipes[alike], network
 
@@ -168,7 +180,7 @@ class Costs:
 
     def teacher(self, name: str) -> Cost:
         """The training of a teacher."""
-        teacher = self.preset.teacher_training(name).spec
+        teacher = teacher_training(self.preset, name).spec
         cost, images = teacher_cost(teacher, teacher["network"]), teacher["total_kimg"] * 1000
         seconds = images * cost.operations / self._rate(cost.fp16)
         return self._training("teacher", name, cost, seconds, images)
@@ -186,19 +198,19 @@ class Costs:
 
     def measurement(self, run: str) -> Cost:
         """All trials of a row."""
-        row, protocol = self.preset.runs[run], self.preset.protocol(self.preset.runs[run])
+        row, protocol = self.preset.runs[run], protocol_of(self.preset, self.preset.runs[run])
         first = self.preset.runs[row.first]
         images = self.preset.trials * protocol.num_samples
         networks = (
             []
             if row.without_network
-            else [self.preset.architecture_of(first) or self.network(row.teacher) or self.like(row.checkpoint)]
+            else [architecture_of(self.preset, first) or self.network(row.teacher) or self.like(row.checkpoint)]
         )
-        if networks and self.preset.sampler_guide(row) is not None:
+        if networks and sampler_guide(self.preset, row) is not None:
             networks.append(networks[0] if row.guide == NULL_LABEL else self.network(row.guide))
         known = [network for network in networks if network] if networks and networks[0] else []
         fp16 = bool(known and known[0]["kwargs"].get("use_fp16", False))
-        forward = sum((self.preset.nfe(row) or 1) * network_cost(network).forward for network in known)
+        forward = sum((nfe_of(self.preset, row) or 1) * network_cost(network).forward for network in known)
         hours = (images * self._measured(run, forward, fp16) + self._references(run)) / 3600
         weights = sum(4.0 * network_cost(network).parameters for network in known)
         files = [self.registry[name] for name in protocol.assets(drawn=True) if name in self.registry]
@@ -227,7 +239,7 @@ class Costs:
 
     def _measured(self, run: str, forward: float, fp16: bool) -> float:
         """Seconds per image for drawing, decoding and all feature networks."""
-        protocol, foreign = self.preset.protocol(self.preset.runs[run]), self.assumptions.gflop
+        protocol, foreign = protocol_of(self.preset, self.preset.runs[run]), self.assumptions.gflop
         seconds = forward / self._rate(fp16) if forward else 0.0
         others = sum(foreign.get(str(name), 0.0) for name in {*protocol.extractors()})
         others += foreign["vae_decode"] if protocol.decodes else 0.0
@@ -235,13 +247,15 @@ class Costs:
 
     def _references(self, run: str) -> float:
         """Seconds for the features of the data sets that a row's protocol takes as references, once for all trials."""
-        row, sources = self.preset.runs[run], self.preset.protocol(self.preset.runs[run]).sources
+        row, sources = self.preset.runs[run], protocol_of(self.preset, self.preset.runs[run]).sources
         seconds = 0.0
-        for key, extractor in {(key, m.extractor) for m in self.preset.protocol(row).metrics for key in m.references}:
+        for key, extractor in {
+            (key, m.extractor) for m in protocol_of(self.preset, row).metrics for key in m.references
+        }:
             gflop = self.assumptions.gflop.get(extractor, 0.0)
             if sources[key].kind == "dataset" and gflop:
-                named = self.preset.dataset(str(sources[key].dataset), run) if sources[key].fixed else None
-                data = named or self.preset.dataset_of(row)
+                named = dataset_named(self.preset, str(sources[key].dataset), run) if sources[key].fixed else None
+                data = named or dataset_of(self.preset, row)
                 images = min(filter(None, (data.get("num_images"), data.get("max_size"))), default=0)
                 seconds += images * gflop * 1e9 / self._rate(False)
         return seconds
@@ -252,10 +266,10 @@ class Costs:
 
     def archive(self, path: str) -> Cost:
         """An archive of a data set."""
-        dataset = self.preset.dataset(self.preset.archives[path], self.preset.source)
+        dataset = dataset_named(self.preset, archives(self.preset)[path], self.preset.source)
         images = dataset.get("num_images") or 0
         numbers = (dataset.get("channels") or 3) * (dataset.get("resolution") or 0) ** 2
-        if self.preset.made_from(path).dataset:
+        if made_from(self.preset, path).dataset:
             hours = images * self.assumptions.gflop["vae_encode"] * 1e9 / self._rate(False) / 3600
             return Cost("data", path, gpus=1, gpu_hours=hours, disk_gb=images * numbers * 4 / 1e9)
         hours = images / self.assumptions.pictures_per_second / 3600

@@ -18,6 +18,8 @@ from workflow.planning.costs import SMALLER, SPARE, too_large
 from workflow.planning.driver import without_code
 from workflow.planning.plan import LEFT_OUT, Plan, make_plan
 from workflow.preset.outside_code import NotAllowedError, origin
+from workflow.preset.rows import protocol_of
+from workflow.preset.specs import missing_data
 
 CheckVerdict = Literal["ok", "note", "missing"]
 
@@ -122,7 +124,7 @@ def _disk(plan: Plan) -> Iterator[Check]:
 
 def _packages(plan: Plan) -> Iterator[Check]:
     latents = any(job.name.startswith("sd-vae") for job in plan.jobs.values()) or any(
-        plan.preset.protocol(plan.preset.runs[job.name]).decodes
+        protocol_of(plan.preset, plan.preset.runs[job.name]).decodes
         for job in plan.jobs.values()
         if job.name in plan.preset.runs
     )
@@ -138,7 +140,7 @@ def _data(plan: Plan) -> Iterator[Check]:
     if made:
         yield Check("data", "note", f"{', '.join(made)}: made by the workflow from their sources")
     jobs = [job for job in plan.jobs if job.partition("/")[0] in OPENING]
-    missing = {path for job in jobs if (path := plan.preset.missing_data(job, made))}
+    missing = {path for job in jobs if (path := missing_data(plan.preset, job, made))}
     for path in sorted(missing):
         yield Check("data", "missing", f"{path} is not there", f"sida data prepare --source PICTURES --out {path}")
     if not made and not missing:

@@ -25,7 +25,7 @@ from sida.errors import UserError, settings_in, visible
 from sida.files.atomic import atomic_folder
 from workflow.planning.costs import Costs
 from workflow.planning.pictures import first_picture, prepared
-from workflow.preset import Preset
+from workflow.preset import load_preset
 
 STUDY_FILES = (
     *("preset.yaml", "runs.tsv", "README.md", "protocols/own.yaml", "tables/main.yaml"),
@@ -246,10 +246,10 @@ class _Cost:
 
 def _cost_of(part: Path, card: str, workers: int) -> _Cost:
     """Cost of a study by the costs of its jobs."""
-    preset = Preset.load(part / "preset.yaml")
+    preset = load_preset(part / "preset.yaml")
     costs = Costs(preset, card)
-    teachers = [costs.of("teachers", name) for name in preset.trained_teachers()]
-    students = {run.run: costs.of("students", run.run) for run in preset.students()}
+    teachers = [costs.of("teachers", name) for name in preset.trained_teachers]
+    students = {run.run: costs.of("students", run.run) for run in preset.students}
     measured = {run: costs.of("measurements", run) for run in preset.measurable}
     hours = lambda jobs: sum(job.gpu_hours + job.cpu_hours for job in jobs)
     total = hours([*teachers, *students.values(), *measured.values()])

@@ -12,9 +12,9 @@ from sida.config.lookup import CHECKOUT, ROOT
 from sida.errors import UserError
 from workflow.checks import PLANNING, give_cache
 from workflow.planning.costs import SMALLER, STAGES, Cost, Costs, too_large
-from workflow.preset import Preset
+from workflow.preset import Preset, load_preset
 from workflow.preset.outside_code import origin
-from workflow.preset.placeholders import search_remarks, unshown_remark
+from workflow.preset.remarks import search_remarks, unshown_remark
 from workflow.preset.targets import Targets
 
 #: Kinds of jobs in the order of the table, with their titles.
@@ -156,10 +156,10 @@ def make_plan(
     Raises:
         UserError: No such target, or an unknown network or rate.
     """
-    preset = Preset.load(*files)
+    preset = load_preset(*files)
     named, costs = Targets(preset), Costs(preset, card, gpus or 1, fresh=fresh)
     gpus = gpus or (os.cpu_count() or 1 if costs.gpu_name == "CPU" else 1)
-    paths = [path for target in targets for path in named.named(target)]
+    paths = [path for target in targets for path in named.paths_of(target)]
     jobs = planned_jobs(files, paths, fresh)
     made, totals = dict[str, str](), dict[str, Cost]()
     for job in jobs:

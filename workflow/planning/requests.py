@@ -17,6 +17,8 @@ from workflow.planning.costs import SMALLER, STAGES, Cost, Costs, too_large
 from workflow.planning.driver import driver_cards
 from workflow.planning.site import Site
 from workflow.preset import Preset
+from workflow.preset.specs import job_named
+from workflow.preset.trainings import gpus_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Requests:
 
     def gpus(self, stage: str, wildcards: Any) -> int:
         """GPUs of a training."""
-        return self.preset.gpus(self.preset.job(stage, _name(wildcards)))
+        return gpus_of(self.preset, job_named(self.preset, stage, _name(wildcards)))
 
     def nodes(self, stage: str, wildcards: Any) -> int:
         """Smallest number of nodes with the GPUs of a training, equally many on each node."""

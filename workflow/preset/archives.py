@@ -1,8 +1,8 @@
 """Archives of data sets that the workflow makes for the rows of a preset."""
 
-import functools
 import itertools
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from sida.assets.registry import load_registry
@@ -10,92 +10,104 @@ from sida.config.datasets import dataset_entry
 from sida.config.families import EDM2_LATENTS, LATENTS, Latents
 from sida.config.settings import from_mapping
 from sida.errors import UserError, suggestion
-from workflow.preset.files import MadeFrom
-from workflow.preset.rows import Rows
+from workflow.preset.once import once
+from workflow.preset.preset import Preset
+from workflow.preset.rows import dataset_named, protocol_of
+from workflow.preset.settings import MadeFrom
 
 
-class Archives(Rows):
-    """Rows of a preset, and the archives of their data sets; see :class:`workflow.preset.Preset`."""
+@once
+def archives(preset: Preset) -> dict[str, str]:
+    """Archives that the workflow can make for rows, teachers, protocols and their sources: path to data set.
 
-    @functools.cached_property
-    def archives(self) -> dict[str, str]:
-        """Archives that the workflow can make for rows, teachers, protocols and their sources: path to data set.
+    Raises:
+        UserError: A data set is made of itself, has no path, or its source is missing.
+    """
+    settings, rows = preset.settings, preset.runs.values()
+    fixed = itertools.chain(*(protocol_of(preset, row).fixed_datasets().items() for row in rows))
+    places = {name: where for where, name in fixed}
+    names = {*places, settings.dataset, *(row.dataset for row in rows)}
+    names |= {teacher.dataset for teacher in settings.teachers.values()}
+    paths: dict[str, str] = {}
+    # The list grows: the source of an archive may be an archive, which is made first.
+    waiting: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in sorted(filter(None, names))]
+    for name, children in waiting:
+        if not (source := archive_source(preset, name, places.get(name, ""))):
+            continue
+        where = f"{preset.source}: datasets.{name}.made_from"
+        if name in children:
+            circle = " of ".join([*children[children.index(name) :], name])
+            raise UserError(where, f"a data set cannot be made of itself ({circle})", "name another, or a source")
+        path = _archive_path(preset, name, where)
+        if not os.path.exists(path) and (os.path.isabs(path) or os.path.normpath(path).startswith("..")):
+            remedy = "give a path there, or make it with `sida data prepare`"
+            fault = f"'{path}': the workflow makes archives below the current folder alone"
+            raise UserError(f"{preset.source}: datasets.{name}.path", fault, remedy)
+        paths.setdefault(path, name)
+        if source.dataset:
+            _archive_path(preset, source.dataset, f"{where}.dataset")
+            waiting.append((source.dataset, (*children, name)))
+        elif not os.path.exists(path):
+            for file in (source.here, *source.beside):
+                _check_source(str(file), f"{where}.source")
+    return paths
 
-        Raises:
-            UserError: A data set is made of itself, has no path, or its source is missing.
-        """
-        fixed = itertools.chain(*(self.protocol(run).fixed_datasets().items() for run in self.runs.values()))
-        places = {name: where for where, name in fixed}
-        named = {*places, self.settings.dataset, *(run.dataset for run in self.runs.values())}
-        named |= {teacher.dataset for teacher in self.settings.teachers.values()}
-        found: dict[str, str] = {}
-        waiting: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in sorted(name for name in named if name)]
-        for name, children in waiting:
-            if not (origin := self.origin(name, places.get(name, self.source))):
-                continue
-            where = f"{self.source}: datasets.{name}.made_from"
-            if name in children:
-                circle = " of ".join([*children[children.index(name) :], name])
-                raise UserError(where, f"a data set cannot be made of itself ({circle})", "name another, or a source")
-            path = self._archive_path(name, where)
-            if not os.path.exists(path) and (os.path.isabs(path) or os.path.normpath(path).startswith("..")):
-                remedy = "give a path there, or make it with `sida data prepare`"
-                fault = f"'{path}': the workflow makes archives below the current folder alone"
-                raise UserError(f"{self.source}: datasets.{name}.path", fault, remedy)
-            found.setdefault(path, name)
-            if origin.dataset:
-                self._archive_path(origin.dataset, f"{where}.dataset")
-                waiting.append((origin.dataset, (*children, name)))
-            elif not os.path.exists(path):
-                for source in (origin.here, *origin.beside):
-                    _check_source(str(source), f"{where}.source")
-        return found
 
-    def origin(self, dataset: str, where: str = "") -> MadeFrom | None:
-        """Source of a data set's archive; None if unknown."""
-        where = where or self.source
-        origin = dataset_entry(dataset, where, self.settings.datasets).get("made_from")
-        return None if origin is None else from_mapping(MadeFrom, origin, f"{where}: {dataset}.made_from")
+def archive_source(preset: Preset, name: str, where: str = "") -> MadeFrom | None:
+    """Source of a data set's archive; None if unknown."""
+    where = where or preset.source
+    origin = dataset_entry(name, where, preset.settings.datasets).get("made_from")
+    return None if origin is None else from_mapping(MadeFrom, origin, f"{where}: {name}.made_from")
 
-    def made_from(self, archive: str) -> MadeFrom:
-        """Source of an archive that the workflow makes."""
-        found = self.origin(self.archives[archive])
-        assert found is not None  # archives have one
-        return found
 
-    def _archive_path(self, name: str, where: str) -> str:
-        path: str | None = self.dataset(name, where).get("path")
-        if path is None:
-            fault = f"data set '{name}' has no path and so is no archive"
-            raise UserError(where, fault, "give it one, or remove this")
-        return path
+def made_from(preset: Preset, archive: str) -> MadeFrom:
+    """Source of an archive that the workflow makes."""
+    source = archive_source(preset, archives(preset)[archive])
+    assert source is not None  # archives have one
+    return source
 
-    def archive_needs(self, archive: str) -> dict[str, list[str]]:
-        """Sources of an archive: another archive and the autoencoder, or a download."""
-        origin = self.made_from(archive)
-        if origin.dataset:
-            decoder = list(self._latents(archive).assets())
-            return {"files": [str(self.dataset(origin.dataset)["path"])], "downloads": decoder}
-        fetched = [origin.source, *origin.beside] if origin.here in load_registry() else []
-        return {"files": [], "downloads": [name for name in fetched if name]}
 
-    def _latents(self, archive: str) -> Latents:
-        """Kind of the latents of an encoded archive."""
-        return LATENTS[self.dataset(self.archives[archive]).get("latents") or EDM2_LATENTS.name]
+def archive_of(preset: Preset, spec: Mapping[str, Any]) -> list[str]:
+    """The archive of a data set, if the workflow makes it."""
+    return [path] if (path := spec.get("path")) in archives(preset) else []
 
-    def archive_flags(self, archive: str) -> list[str]:
-        """Options of ``sida data prepare`` or ``encode`` for an archive."""
-        origin, dataset = self.made_from(archive), self.dataset(self.archives[archive])
-        values: dict[str, Any] = {"source": origin.here or self.archive_needs(archive)["files"][0], "out": archive}
-        values |= {"resolution": origin.resolution, "transform": origin.transform, "labels": origin.labels}
-        values |= {"subset": origin.subset, "max-images": origin.images, "expect": dataset.get("num_images")}
-        if origin.dataset:
-            values["device"] = self.settings.device
-            if (latents := self._latents(archive)) != EDM2_LATENTS:
-                values["latents"] = latents.name
-        elif dataset.get("channels") == 1:
-            values["channels"] = 1
-        return [word for key, value in values.items() if value is not None for word in (f"--{key}", str(value))]
+
+def archive_needs(preset: Preset, archive: str) -> dict[str, list[str]]:
+    """Sources of an archive: another archive and the autoencoder, or a download."""
+    source = made_from(preset, archive)
+    if source.dataset:
+        autoencoder = list(_latents(preset, archive).assets())
+        return {"files": [str(dataset_named(preset, source.dataset)["path"])], "downloads": autoencoder}
+    fetched = [source.source, *source.beside] if source.here in load_registry() else []
+    return {"files": [], "downloads": [name for name in fetched if name]}
+
+
+def archive_flags(preset: Preset, archive: str) -> list[str]:
+    """Options of ``sida data prepare`` or ``encode`` for an archive."""
+    source, spec = made_from(preset, archive), dataset_named(preset, archives(preset)[archive])
+    values: dict[str, Any] = {"source": source.here or archive_needs(preset, archive)["files"][0], "out": archive}
+    values |= {"resolution": source.resolution, "transform": source.transform, "labels": source.labels}
+    values |= {"subset": source.subset, "max-images": source.images, "expect": spec.get("num_images")}
+    if source.dataset:
+        values["device"] = preset.settings.device
+        if (latents := _latents(preset, archive)) != EDM2_LATENTS:
+            values["latents"] = latents.name
+    elif spec.get("channels") == 1:
+        values["channels"] = 1
+    return [word for key, value in values.items() if value is not None for word in (f"--{key}", str(value))]
+
+
+def _archive_path(preset: Preset, name: str, where: str) -> str:
+    path: str | None = dataset_named(preset, name, where).get("path")
+    if path is None:
+        fault = f"data set '{name}' has no path, so that it has no archive"
+        raise UserError(where, fault, "give it one, or remove this")
+    return path
+
+
+def _latents(preset: Preset, archive: str) -> Latents:
+    """Kind of the latents of an encoded archive."""
+    return LATENTS[dataset_named(preset, archives(preset)[archive]).get("latents") or EDM2_LATENTS.name]
 
 
 def _check_source(source: str, where: str) -> None:

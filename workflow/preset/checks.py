@@ -1,122 +1,126 @@
-"""Checks between the parts of a preset: names in rows must exist and fit together."""
+"""Checks a whole preset before its first job, so that faults do not stop the run after the trainings."""
 
-from collections.abc import Iterable
+import os
+from pathlib import Path
 
+from eval.features import extractor_entry
+from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.sheet import SheetRow
-from sida import networks
-from sida.config.families import NULL_LABEL, check_guidance, check_guide_images
-from sida.config.lookup import load_object
-from sida.config.samplers import read_sampler
-from sida.config.settings import names_object
-from sida.errors import SettingError, UserError, settings_in, suggestion
-from sida.methods.registry import METHODS, find_method
-from workflow.preset.archives import Archives
-from workflow.preset.rows import Rows
+from sida.assets.registry import Asset, find_asset, is_address, load_registry
+from sida.config.datasets import dataset_spec
+from sida.config.families import NULL_LABEL, check_decoder
+from sida.errors import UserError, located, settings_in, suggestion
+from workflow.preset.networks import NETWORK_FILES
+from workflow.preset.placeholders import check_products
+from workflow.preset.preset import Preset
+from workflow.preset.rows import (
+    architecture_of,
+    dataset_of,
+    place_of,
+    protocol_of,
+    protocol_path,
+    sampler_of,
+)
+from workflow.preset.training_checks import check_trainings, network_latents
 
 
-def check_references(preset: Archives) -> None:
-    """Checks that teachers, recipes, samplers, data sets and parents of all rows exist and fit.
+def check_preset(preset: Preset) -> None:
+    """Checks protocols, assets, tables, figures and claims of a preset against its sample sheet.
+
+    Only the configuration is read: no data, network or image.
 
     Raises:
-        UserError: The first fault, with the run that has it.
+        UserError: The first fault, with its file and key.
     """
-    teachers, samplers = preset.settings.teachers, preset.settings.samplers
-    preset.dataset(preset.settings.dataset, f"{preset.source}: dataset")
-    for name, sampler in samplers.items():
-        read_sampler(sampler, f"{preset.source}: samplers.{name}")
-    for name, dataset in preset.settings.datasets.items():
-        check_object(dataset["kind"], f"{preset.source}: datasets.{name}.kind", "function")
-    for name, teacher in teachers.items():
-        check_object(
-            str((teacher.network or {}).get("class")), f"{preset.source}: teachers.{name}.network.class", "class"
-        )
-        if teacher.dataset:
-            preset.dataset(teacher.dataset, f"{preset.source}: teachers.{name}.dataset")
-    for run in preset.runs.values():
-        where = f"{preset.sheet}: run '{run.run}'"
-        if run.second:
-            preset.class_counts(run)
-            continue
-        if run.dataset:
-            preset.dataset(run.dataset, where)
-        if run.method == "external" and not run.checkpoint:
-            wanted = "module:function, stored images, or (with a sampler) a network file"
-            raise UserError(where, "column 'checkpoint' is empty", f"give {wanted}")
-        if run.method == "external" and run.without_network:
-            continue
-        check_sampler(preset, run, where)
-        if preset.from_scratch(run):
-            if run.teacher is not None:
-                raise UserError(where, f"column 'teacher': method '{run.method}' has none", "leave it empty")
-        elif run.trained_here or (run.method == "teacher" and run.checkpoint is None):
-            check_named(run, "teacher", teachers, preset.source, where)
-        if run.trained_here:
-            check_student(preset, run, where)
-        check_guide(preset, run, where)
-        # Checked now and not after the training.
-        preset.class_counts(run)
-    preset.archives  # noqa: B018 - finding them checks them
+    registry = load_registry()
+    for path in dict.fromkeys(protocol_path(preset, row) for row in preset.runs.values()):
+        _check_protocol(path, preset.protocols[path], registry)
+    for row in preset.runs.values():
+        _check_files(preset, row, registry)
+        _check_images(preset, row)
+    check_trainings(preset)
+    check_products(preset)
 
 
-def check_named(run: SheetRow, column: str, known: Iterable[str], source: str, where: str) -> None:
-    """Checks that a column of a row names something that the preset defines."""
-    if not (name := getattr(run, column)):
-        raise UserError(where, f"column '{column}' is empty", f"name one of {', '.join(known) or 'none defined'}")
-    if name not in known:
-        raise UserError(where, f"no {column} '{name}' in {source}{suggestion(name, known)}")
+def _check_protocol(path: str, protocol: Protocol, registry: dict[str, Asset]) -> None:
+    for metric in protocol.metrics:
+        where = f"{path}: metric '{metric.key}'"
+        for asset in _assets(metric.extractor, where):
+            with located(f"{where}: extractor '{metric.extractor}'"):
+                find_asset(registry, asset)
+        if fault := metric.fault(protocol.num_samples):
+            raise UserError(where, fault)
+        if metric.classifies and not extractor_entry(metric.extractor).classes:
+            raise UserError(
+                where, f"extractor '{metric.extractor}' has no classes for kind '{metric.kind}'", "name another"
+            )
+        for key in metric.references:
+            _check_reference(path, key, protocol.sources[key], where, registry)
 
 
-def check_object(name: str, where: str, kind: str) -> None:
-    """Imports a ``module:object`` of a preset, so that a wrong name is reported before the first job."""
-    if names_object(name):
-        load_object(name, where, kind)
-
-
-def check_sampler(preset: Rows, run: SheetRow, where: str) -> None:
-    """Checks the sampler of a row."""
-    check_named(run, "sampler", preset.settings.samplers, preset.source, where)
-    sampler = preset.sampler_of(run)
-    if (run.method == "data") != (sampler["kind"] == "data"):
-        raise UserError(where, "method 'data' and a sampler of kind 'data' belong together")
-    if run.trained_here and sampler.get("guidance", 1) != 1:
+def _check_reference(path: str, key: str, source: ReferenceSource, where: str, registry: dict[str, Asset]) -> None:
+    if source.kind == "dataset":
+        if source.fixed and source.spec is None:
+            dataset_spec(str(source.dataset), f"{path}: references.{key}")
+        return
+    if source.asset is None:
         raise UserError(
             where,
-            f"sampler '{run.sampler}' has guidance, but a distilled row has guidance in its recipe only",
-            "name another sampler",
+            f"its reference '{key}' is a file that only `sida score --reference` can be given",
+            "name an asset, or take the metric out of the preset's protocol",
         )
+    with located(f"{path}: references.{key}.asset"):
+        find_asset(registry, source.asset)
 
 
-def check_guide(preset: Rows, run: SheetRow, where: str) -> None:
-    """Checks that a sampler with guidance has a guiding network, and that it fits the guided one.
-
-    The guide of a training is checked with its other settings (:mod:`workflow.preset.placeholders`).
-    """
-    if not run.trained_here:
-        try:
-            check_guidance(float(preset.sampler_of(run).get("guidance", 1)), run.guide)
-        except SettingError as error:
-            raise error.inside(where if error.place == "guide" else f"{where}: sampler '{run.sampler}'") from None
-    ours = preset.architecture(run.teacher)
-    if run.guide == NULL_LABEL and ours:
-        networks.check_null_label(ours, f"{where}: guide")
-    if run.guide in preset.settings.teachers:
-        where = f"{where}: guide '{run.guide}'"
-        if run.guide == run.teacher and run.checkpoint is None:
-            raise UserError("", f"{where} is the teacher of the row, so guidance has no effect", "name another network")
-        guide = preset.architecture(run.guide)
-        if ours and guide:
-            with settings_in(where):
-                check_guide_images(ours["kwargs"], guide["kwargs"])
+def _assets(extractor: str, where: str) -> tuple[str, ...]:
+    """Downloads of a feature network."""
+    try:
+        return extractor_entry(extractor).assets
+    except UserError as error:
+        raise UserError(where, error) from None
 
 
-def check_student(preset: Rows, run: SheetRow, where: str) -> None:
-    """Checks that the recipe and the initial network of a distilled row exist."""
-    check_named(run, "recipe", preset.settings.recipes, preset.source, where)
-    if run.init is not None and run.init not in preset.runs:
-        raise UserError(where, f"column 'init': no run '{run.init}' in this sheet{suggestion(run.init, preset.runs)}")
-    find_method(run.method, f"{where}: method")
-    for parent in preset.parents(run):
-        if not METHODS.knows(preset.runs[parent].method):
-            raise UserError(where, f"init '{parent}' is not a one-step generator")
-        if run.run in preset.lineage(parent):
-            raise UserError(where, f"init goes in a circle through '{parent}'")
+def _check_files(preset: Preset, row: SheetRow, registry: dict[str, Asset]) -> None:
+    """Checks that the networks and images that a row names exist."""
+    where, teachers = place_of(preset, row), preset.settings.teachers
+    teacher = teachers.get(row.teacher or "") if row.trained_here else None
+    guide = teachers.get(row.guide or "")
+    files = {"guide": guide.checkpoint if guide else row.guide, "teacher": teacher.checkpoint if teacher else None}
+    if not row.without_network:
+        files["checkpoint"] = row.checkpoint
+    for column, name in files.items():
+        # A network of this preset's own results is made before it is read.
+        if name in (None, NULL_LABEL) or os.path.exists(name) or name.startswith(f"{preset.results}/"):
+            continue
+        if not is_address(name) and Path(name).suffix in NETWORK_FILES:
+            raise UserError(f"{where}: {column}", f"no such file '{name}'")
+        if column == "guide" and name not in registry and not is_address(name):
+            near = suggestion(name, teachers)
+            raise UserError(where, f"guide: no teacher of {preset.source} and no asset '{name}'{near}")
+        with located(f"{where}: {column}"):
+            find_asset(registry, name)
+    if row.method == "external" and row.without_network:
+        sampler = sampler_of(preset, row)
+        if sampler["kind"] == "images" and not os.path.exists(sampler["path"]):
+            fault = f"checkpoint: no such images '{sampler['path']}', and not of the form module:function"
+            raise UserError(where, fault)
+
+
+def _check_images(preset: Preset, row: SheetRow) -> None:
+    """Checks that a row's decoder fits its network, and that its images fit its protocol."""
+    where, protocol = place_of(preset, row), protocol_of(preset, row)
+    network = architecture_of(preset, row)
+    if network and not row.without_network:
+        decoder = sampler_of(preset, row).get("decoder")
+        with settings_in(f"{where}: sampler '{row.sampler}'"):
+            check_decoder(decoder, network_latents(network) if decoder else None)
+    dataset = dataset_of(preset, row)
+    for key in ("resolution", "channels") if not protocol.decodes else ():
+        expected, actual = getattr(protocol, key), dataset.get(key)
+        if expected and actual and expected != actual:
+            raise UserError(
+                where,
+                f"protocol '{protocol.name}' is for {key} {expected}, data set '{dataset['name']}' has {actual}",
+                "name another protocol or data set",
+            )

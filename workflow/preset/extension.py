@@ -13,8 +13,10 @@ from eval.results.stored import STORED, files_of
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_json, write_text
 from sida.files.text_files import yaml_text
-from workflow.preset import Preset
+from workflow.preset import Preset, load_preset
 from workflow.preset.lock import PresetLock
+from workflow.preset.rows import lineage, recipe_of
+from workflow.preset.stored_rows import taken_rows
 
 
 def stored_results(files: Sequence[Path]) -> Path:
@@ -44,38 +46,40 @@ def write_extension(
     """
     if not (stored / STORED).is_file():
         raise UserError("--extend", f"{stored / STORED} is missing", "a study is extended from its stored results")
-    base = Preset.load(*files)
+    base = load_preset(*files)
     added = read_runs(sheet) if sheet else []
-    for run in added:
-        if run.run.lower() in {name.lower() for name in base.runs}:
-            raise UserError(f"--extend {sheet}", f"run '{run.run}' is a row of {base.sheet}", "give it another id")
+    for row in added:
+        # Rows are names of folders, and some file systems ignore case.
+        if row.run.lower() in {name.lower() for name in base.runs}:
+            raise UserError(f"--extend {sheet}", f"run '{row.run}' is a row of {base.sheet}", "give it another id")
     beside = Path(sheet).parent if sheet else Path()
-    name = f"{base.name}-{_plain(Path(sheet).stem) if sheet else 'extended'}"
+    name = f"{base.name}-{_preset_name(Path(sheet).stem) if sheet else 'extended'}"
     folder = Path("results") / name / "extension"
     # A run at work reads these files.
     with PresetLock(folder.parent, sys.argv):
-        own = {"folder": os.fspath(stored), "preset": base.name, "beside": os.fspath(beside)}
+        origin = {"folder": os.fspath(stored), "preset": base.name, "beside": os.fspath(beside)}
         rows = [*read_runs(base.sheet), *added]
         write_json(folder / "runs.json", {"runs": [row.cells for row in rows]})
         path = folder / "preset.yaml"
-        changes = {"preset": name, "runs": os.fspath(folder / "runs.json"), "stored": own}
+        changes = {"preset": name, "runs": os.fspath(folder / "runs.json"), "stored": origin}
         write_text(path, yaml_text(changes))
-        preset = Preset.load(*files, path)
+        preset = load_preset(*files, path)
         if added and (table := _grown_table(base, preset, added)):
             # A layout beside the preset takes precedence over the study's of the same name.
             write_text(folder / "tables" / f"{table[0]}.yaml", yaml_text(table[1]))
-        here = [run for run in preset.runs if run not in preset.taken]
+        run_here = [run for run in preset.runs if run not in taken_rows(preset)]
         if added:
             # Rows of the study that are not stored wait; parents of added rows run nevertheless.
-            own |= {"added": " ".join(run.run for run in added), "sheet": base.sheet}
-            own["waiting"] = " ".join(run for run in here if run in base.runs)
+            origin |= {"added": " ".join(row.run for row in added), "sheet": base.sheet}
+            origin["waiting"] = " ".join(run for run in run_here if run in base.runs)
             write_text(path, yaml_text(changes))
-            here = [run.run for run in added]
+            run_here = [row.run for row in added]
         _take(stored, preset, take)
-        return path, here
+        return path, run_here
 
 
-def _plain(name: str) -> str:
+def _preset_name(name: str) -> str:
+    """A name with the characters that the name of a preset may have."""
     return "".join(c if c.isascii() and (c.isalnum() or c == "-") else "-" for c in name.lower()).strip("-") or "mine"
 
 
@@ -88,34 +92,36 @@ def _grown_table(base: Preset, preset: Preset, added: Sequence[SheetRow]) -> tup
     for name in base.settings.tables:
         path = base.layout("tables", name)
         layout = read_extended(path)
-        shown = [row for row in layout.get("rows", []) if row.get("run") in base.runs]
-        like = {base.runs[row["run"]].teacher: row for row in shown if base.runs[row["run"]].trained_here}
-        if not (wanted := {run.run: run for run in added if run.teacher in like}):
+        lines = [line for line in layout.get("rows", []) if line.get("run") in base.runs]
+        # The last line of a teacher's rows; added rows follow it.
+        models = {base.runs[line["run"]].teacher: line for line in lines if base.runs[line["run"]].trained_here}
+        if not (rows := {row.run: row for row in added if row.teacher in models}):
             continue
-        for run in wanted.values():
-            model = like[run.teacher]
-            if model.get("pool_seeds") and with_other_seeds(wanted, run.run)[0] != run.run:
+        for row in rows.values():
+            model = models[row.teacher]
+            if model.get("pool_seeds") and with_other_seeds(rows, row.run)[0] != row.run:
                 continue  # the row of its first seed shows it
-            row = {**model, "run": run.run, "label": run.label or run.run, "guest": True}
-            mates = [base.runs[row["run"]] for row in shown if base.runs[row["run"]].teacher == run.teacher]
-            if (facts := _trained_on(preset, run)) not in [_trained_on(preset, mate) for mate in mates]:
-                row |= _apart(f"{facts[1]:g} thousand images of {facts[0]}")
-            layout["rows"].insert(layout["rows"].index(model) + 1, row)
-        for run in (run for run in added if run.trained_here and run.teacher not in like):
-            row = {"run": run.run, "label": run.label or run.run, "guest": True}
-            layout["rows"].append(row | _apart(f"Teacher {run.teacher}" if run.teacher else "No teacher"))
+            line = {**model, "run": row.run, "label": row.label or row.run, "guest": True}
+            siblings = [base.runs[line["run"]] for line in lines if base.runs[line["run"]].teacher == row.teacher]
+            if (facts := _trained_on(preset, row)) not in [_trained_on(preset, sibling) for sibling in siblings]:
+                line |= _own_family(f"{facts[1]:g} thousand images of {facts[0]}")
+            layout["rows"].insert(layout["rows"].index(model) + 1, line)
+        for row in (row for row in added if row.trained_here and row.teacher not in models):
+            line = {"run": row.run, "label": row.label or row.run, "guest": True}
+            layout["rows"].append(line | _own_family(f"Teacher {row.teacher}" if row.teacher else "No teacher"))
         return name, {key: value for key, value in layout.items() if key != "extends"}
     return None
 
 
-def _apart(family: str) -> dict[str, Any]:
+def _own_family(family: str) -> dict[str, Any]:
+    """Settings of a table's line for a row that is not compared with the others."""
     return {"family": family, "rule": True, "candidate": False}
 
 
-def _trained_on(preset: Preset, run: SheetRow) -> tuple[str, float]:
+def _trained_on(preset: Preset, row: SheetRow) -> tuple[str, float]:
     """Data set of a row, and thousands of images of its training and of those that it starts from."""
-    kimg = sum(float(preset.recipe(preset.runs[name]).get("total_kimg") or 0) for name in preset.lineage(run.run))
-    return run.dataset or preset.settings.dataset, kimg
+    kimg = sum(float(recipe_of(preset, preset.runs[name]).get("total_kimg") or 0) for name in lineage(preset, row.run))
+    return row.dataset or preset.settings.dataset, kimg
 
 
 def _take(stored: Path, preset: Preset, copy: bool) -> None:
@@ -128,14 +134,15 @@ def _take(stored: Path, preset: Preset, copy: bool) -> None:
         preset: The extension.
         copy: Whether files that are missing, or of other settings, are copied.
     """
-    rows = [preset.runs[run] for run in preset.taken]
-    kept = {"students": preset.taken, "teachers": {name for row in rows for name in (row.teacher, row.guide)}}
-    for name, content in files_of(stored, preset.runs):
-        path, (kind, of, _) = Path(preset.results, name), name.split("/", 2)
+    students = taken_rows(preset)
+    teachers = {name for run in students for name in (preset.runs[run].teacher, preset.runs[run].guide)}
+    for file, content in files_of(stored, preset.runs):
+        path, (kind, name, _) = Path(preset.results, file), file.split("/", 2)
+        is_taken = name in (students if kind == "students" else teachers)
         same = path.is_file() and path.read_bytes() == content
-        if same and of not in kept[kind]:
+        if same and not is_taken:
             path.unlink()
-        elif copy and not same and of in kept[kind]:
+        elif copy and not same and is_taken:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as part:
                 part.write_bytes(content)

@@ -26,18 +26,20 @@ def outside_code(documents: Mapping[str, Any]) -> dict[str, str]:
     Returns:
         ``module:object`` of the code, with the place of the first mention.
     """
-    found: dict[str, str] = {}
-    for place, document in documents.items():
-        for key, value, where in texts(document, place):
+    mentions: dict[str, str] = {}
+    for path, document in documents.items():
+        for key, value, where in texts(document, path):
             if key in _KEYS and names_object(value):
-                found.setdefault(value, where)
-    return found
+                mentions.setdefault(value, where)
+    return mentions
 
 
 def outside_claims(claims: str | None, source: str) -> dict[str, str]:
     """A preset's file of claims, which is code, with the key that names it; empty for a study of this package."""
-    ours = claims is None or Path(claims).suffix != ".py" or is_shipped(claims)
-    return {} if ours else {str(claims): f"{source}: claims"}
+    # A file of another kind is refused where it is read.
+    if claims is None or Path(claims).suffix != ".py" or is_shipped(claims):
+        return {}
+    return {claims: f"{source}: claims"}
 
 
 def origin(name: str) -> str:
@@ -61,8 +63,8 @@ def check_code(code: Mapping[str, str], source: str) -> None:
     permission = {name: name.partition(":")[0] if names_object(name) else str(Path(name).resolve()) for name in refused}
     remedy = f"read it, and if you trust it, set {ALLOW}={','.join(dict.fromkeys(permission.values()))}"
     if len(refused) > 1:
-        named = ", ".join(f"'{name}' ({_file(name) or 'no such file'})" for name in refused)
-        fault = f"names code from outside this package, which is not run because a file names it: {named}"
+        files = ", ".join(f"'{name}' ({_file(name) or 'no such file'})" for name in refused)
+        fault = f"names code from outside this package, which is not run because a file names it: {files}"
         raise NotAllowedError(source, fault, remedy)
     (name,) = refused
     if names_object(name):
@@ -82,5 +84,5 @@ def texts(value: Any, where: str) -> Iterator[tuple[str, str, str]]:
         here = f"{where}.{key}" if ": " in where else f"{where}: {key}"
         listed = isinstance(item, list | tuple)
         parts = {f"{here}[{index}]": part for index, part in enumerate(item)} if listed else {here: item}
-        for place, part in parts.items():
-            yield from [(str(key), part, place)] if isinstance(part, str) else texts(part, place)
+        for path, part in parts.items():
+            yield from [(str(key), part, path)] if isinstance(part, str) else texts(part, path)

@@ -7,7 +7,12 @@ import re
 from collections.abc import Iterable
 
 from sida.errors import UserError, suggestion
-from workflow.preset.jobs import Preset, any_of
+from workflow.preset import Preset
+from workflow.preset.jobs import any_of
+from workflow.preset.measuring import sampled_rows
+from workflow.preset.networks import generator, network_path, teacher_network
+from workflow.preset.products import layout_needs
+from workflow.preset.stored_rows import taken_rows
 
 #: Formats of the products.
 _TABLE, _FIGURE, _CLAIMS = ("tex", "csv", "md", "html", "json"), ("pdf", "png", "csv"), ("md", "json")
@@ -34,28 +39,30 @@ class Targets:
 
     @functools.cached_property
     def figures(self) -> list[str]:
-        """Figures that can be drawn: not those of images of stored rows whose networks are not stored."""
+        """Figures that can be drawn: their rows have networks here, or stored ones."""
         return [name for name in self.preset.settings.figures if not self.undrawn(name)]
 
     def undrawn(self, figure: str) -> list[str]:
         """Rows that a figure draws images of, but whose networks are not stored."""
-        needs, preset = self.preset.needs("figures", figure), self.preset
-        rows = [preset.runs[run] for run in needs.networks if needs.sampled and run in preset.taken]
-        networks = {row.run: preset.place(preset.network(row)) for row in rows}
+        needs, preset = layout_needs(self.preset, "figures", figure), self.preset
+        rows = [preset.runs[run] for run in needs.networks if needs.sampled and run in taken_rows(preset)]
+        networks = {row.run: network_path(preset, generator(preset, row)) for row in rows}
         return [run for run, path in networks.items() if path and not os.path.exists(path)]
 
     def trials(self, runs: Iterable[str]) -> list[str]:
         """Measurements of rows, except those that are taken from stored results."""
-        pairs = itertools.product((run for run in runs if run not in self.preset.taken), range(self.preset.trials))
+        measured = [run for run in runs if run not in taken_rows(self.preset)]
+        pairs = itertools.product(measured, range(self.preset.trials))
         return [f"{self.results}/measurements/{run}/trial-{trial}.json" for run, trial in pairs]
 
     @functools.cached_property
     def short(self) -> list[str]:
         """Paths below the preset's folder that are targets without the folder's name."""
-        preset, networks = self.preset, dict.fromkeys(map(self.preset.network, self.preset.runs.values()))
-        teachers = map(preset.teacher_network, preset.settings.teachers)
+        preset = self.preset
+        networks = dict.fromkeys(generator(preset, row) for row in preset.runs.values())
+        teachers = [teacher_network(preset, name) for name in preset.settings.teachers]
         paths = [*self.tables_and_figures(), *self.trials(preset.measurable)]
-        paths += [path for network in (*networks, *teachers) if (path := preset.place(network))]
+        paths += [path for network in (*networks, *teachers) if (path := network_path(preset, network))]
         inside = [path.removeprefix(f"{self.results}/") for path in paths if path.startswith(f"{self.results}/")]
         return list(dict.fromkeys([*inside, "index.html", "paper.pdf", "manifest.json"]))
 
@@ -65,25 +72,25 @@ class Targets:
         for path in paths:
             kind, _, file = path.removeprefix(f"{self.results}/").partition("/")
             if kind in ("tables", "figures"):
-                needs = self.preset.needs(kind, os.path.splitext(file)[0], every=True)
+                needs = layout_needs(self.preset, kind, os.path.splitext(file)[0], every=True)
                 shown.update(needs.measured, needs.networks)
         return shown
 
-    def named(self, target: str) -> list[str]:
+    def paths_of(self, target: str) -> list[str]:
         """Products that a target names: a row, or a path or folder with or without the preset's folder before it.
 
         Raises:
             UserError: There is no such product, or a row is taken from stored results.
         """
         inside = target.removeprefix(f"{self.results}/").rstrip("/")
-        if inside in self.preset.taken:
+        if inside in taken_rows(self.preset):
             remedy = "name a product that shows it, or change its settings to run it"
             raise UserError(target, f"is taken from stored results ({self.preset.stored['folder']})", remedy)
         if inside in self.preset.runs:
             return self.trials([inside])
-        if found := [name for name in self.short if name == inside or name.startswith(f"{inside}/")]:
-            return [f"{self.results}/{name}" for name in found]
-        if re.fullmatch(f"samples/({any_of(self.preset.sampled)})/trial-[0-9]+", inside):
+        if paths := [path for path in self.short if path == inside or path.startswith(f"{inside}/")]:
+            return [f"{self.results}/{path}" for path in paths]
+        if re.fullmatch(f"samples/({any_of(sampled_rows(self.preset))})/trial-[0-9]+", inside):
             return [f"{self.results}/{inside}"]
         near = suggestion(inside, [*self.preset.runs, *self.short], f"; rows are in {self.preset.sheet}")
         raise UserError(target, f"no product and no row of {self.preset.source}{near}")

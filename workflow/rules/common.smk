@@ -3,7 +3,12 @@
 import os
 import shlex
 
+from workflow.preset.archives import archive_flags, archive_needs, archives, made_from
 from workflow.preset.jobs import any_of
+from workflow.preset.measuring import measurement, measuring_parts, sampled_rows, sampling
+from workflow.preset.networks import imports
+from workflow.preset.products import collection, everything, product, verdicts
+from workflow.preset.trainings import teacher_training, training
 from workflow.start import Start
 
 START = Start(workflow, config)
@@ -35,13 +40,13 @@ wildcard_constraints:
 ROWS, TRIALS = list(PRESET.measurable), range(PRESET.trials)
 #: Job that a rule's wildcards name, by the folder of its spec.
 JOBS = {
-    "teachers": lambda wildcards: PRESET.teacher_training(wildcards.teacher),
-    "students": lambda wildcards: PRESET.training(wildcards.run),
-    "measurements": lambda wildcards: PRESET.measurement(wildcards.run),
-    "samples": lambda wildcards: PRESET.sample(f"{wildcards.run}/trial-{wildcards.trial}"),
-    "tables": lambda wildcards: PRESET.shown("tables", wildcards.table),
-    "figures": lambda wildcards: PRESET.shown("figures", wildcards.figure),
-    "collected": lambda wildcards: PRESET.shown(wildcards.kind, wildcards.name),
+    "teachers": lambda wildcards: teacher_training(PRESET, wildcards.teacher),
+    "students": lambda wildcards: training(PRESET, wildcards.run),
+    "measurements": lambda wildcards: measurement(PRESET, wildcards.run),
+    "samples": lambda wildcards: sampling(PRESET, f"{wildcards.run}/trial-{wildcards.trial}"),
+    "tables": lambda wildcards: product(PRESET, "tables", wildcards.table),
+    "figures": lambda wildcards: product(PRESET, "figures", wildcards.figure),
+    "collected": lambda wildcards: product(PRESET, wildcards.kind, wildcards.name),
 }
 
 
@@ -62,7 +67,7 @@ def literal(value):
 
 def published(wildcards):
     """Asset behind an imported checkpoint; none for a file, and for an address, which its import fetches."""
-    source = PRESET.imports[wildcards.checkpoint]
+    source = imports(PRESET)[wildcards.checkpoint]
     return [] if "://" in source or os.path.exists(source) else [source]
 
 

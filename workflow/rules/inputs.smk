@@ -20,7 +20,7 @@ rule fetch:
 rule import_checkpoint:
     input:
         asset=lambda wildcards: expand("<results>/assets/{asset}.json", asset=published(wildcards)),
-        file=lambda wildcards: [path for path in [PRESET.imports[wildcards.checkpoint]] if os.path.exists(path)],
+        file=lambda wildcards: [path for path in [imports(PRESET)[wildcards.checkpoint]] if os.path.exists(path)],
     output:
         network="<results>/checkpoints/{checkpoint}/network.safetensors",
     log:
@@ -30,7 +30,7 @@ rule import_checkpoint:
     resources:
         **REQUESTS.of("checkpoints"),
     params:
-        source=lambda wildcards: PRESET.imports[wildcards.checkpoint],
+        source=lambda wildcards: imports(PRESET)[wildcards.checkpoint],
     message:
         "checkpoint {wildcards.checkpoint}: importing without executing it"
     shell:
@@ -41,21 +41,21 @@ rule import_checkpoint:
 rule prepare_data:
     input:
         lambda wildcards: ancient(
-            expand("<results>/assets/{downloads}.json", **PRESET.archive_needs(wildcards.archive))
+            expand("<results>/assets/{downloads}.json", **archive_needs(PRESET, wildcards.archive))
         ),
     output:
         "{archive}",
     log:
         "<results>/logs/prepare/{archive}.log",
     wildcard_constraints:
-        archive=any_of(path for path in PRESET.archives if PRESET.made_from(path).source),
+        archive=any_of(path for path in archives(PRESET) if made_from(PRESET, path).source),
     conda:
         "../../environment.yml"
     threads: SETTINGS.threads
     resources:
         **REQUESTS.of("archives"),
     params:
-        flags=lambda wildcards: PRESET.archive_flags(wildcards.archive),
+        flags=lambda wildcards: archive_flags(PRESET, wildcards.archive),
     message:
         "data {wildcards.archive}: preparing"
     shell:
@@ -64,21 +64,21 @@ rule prepare_data:
 
 rule encode_data:
     input:
-        pixels=lambda wildcards: ancient(PRESET.archive_needs(wildcards.archive)["files"]),
-        vae=lambda wildcards: expand("<results>/assets/{downloads}.json", **PRESET.archive_needs(wildcards.archive)),
+        pixels=lambda wildcards: ancient(archive_needs(PRESET, wildcards.archive)["files"]),
+        vae=lambda wildcards: expand("<results>/assets/{downloads}.json", **archive_needs(PRESET, wildcards.archive)),
     output:
         "{archive}",
     log:
         "<results>/logs/encode/{archive}.log",
     wildcard_constraints:
-        archive=any_of(path for path in PRESET.archives if PRESET.made_from(path).dataset),
+        archive=any_of(path for path in archives(PRESET) if made_from(PRESET, path).dataset),
     conda:
         "../../environment.yml"
     threads: SETTINGS.threads
     resources:
         **REQUESTS.of("archives", gpu=True),
     params:
-        flags=lambda wildcards: PRESET.archive_flags(wildcards.archive),
+        flags=lambda wildcards: archive_flags(PRESET, wildcards.archive),
     message:
         "data {wildcards.archive}: encoding"
     shell:

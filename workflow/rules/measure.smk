@@ -12,7 +12,7 @@ MEASURED = of(
     "{files}",
 )
 
-for first, last, rows in PRESET.parts():
+for first, last, rows in measuring_parts(PRESET):
 
     rule:
         name:
@@ -54,7 +54,7 @@ rule sample:
     log:
         "<results>/logs/sample-{run}-{trial}.log",
     wildcard_constraints:
-        run=any_of(PRESET.sampled),
+        run=any_of(sampled_rows(PRESET)),
     conda:
         "../../environment.yml"
     threads: SETTINGS.threads
@@ -72,7 +72,7 @@ rule sample:
 rule collect:
     input:
         collect(
-            "<results>/measurements/{run}/trial-{trial}.json", run=PRESET.collection.needs["measured"], trial=TRIALS
+            "<results>/measurements/{run}/trial-{trial}.json", run=collection(PRESET).needs["measured"], trial=TRIALS
         ),
     output:
         "<results>/measurements.csv",
@@ -82,9 +82,9 @@ rule collect:
         "../../environment.yml"
     params:
         folder=lambda wildcards: f"{RESULTS}/measurements",
-        digest=PRESET.collection.digest,
+        digest=collection(PRESET).digest,
         runs=ROWS,
-        stored=literal(stored_option(PRESET.collection.needs["stored"])),
+        stored=literal(stored_option(collection(PRESET).needs["stored"])),
     message:
         "measurements: collecting"
     shell:
@@ -96,7 +96,7 @@ rule collect_part:
     input:
         collect(
             "<results>/measurements/{run}/trial-{trial}.json",
-            run=lambda wildcards: PRESET.shown(wildcards.kind, wildcards.name).needs["measured"],
+            run=lambda wildcards: product(PRESET, wildcards.kind, wildcards.name).needs["measured"],
             trial=TRIALS,
         ),
     output:
@@ -110,8 +110,8 @@ rule collect_part:
     params:
         folder=lambda wildcards: f"{RESULTS}/measurements",
         digest=digest("collected"),
-        runs=lambda wildcards: PRESET.shown(wildcards.kind, wildcards.name).needs["rows"],
-        stored=lambda wildcards: stored_option(PRESET.shown(wildcards.kind, wildcards.name).needs["stored"]),
+        runs=lambda wildcards: product(PRESET, wildcards.kind, wildcards.name).needs["rows"],
+        stored=lambda wildcards: stored_option(product(PRESET, wildcards.kind, wildcards.name).needs["stored"]),
     message:
         "{wildcards.name}: collecting its measurements"
     shell:

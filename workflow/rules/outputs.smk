@@ -73,9 +73,9 @@ rule claims:
         claims=literal(SETTINGS.claims or []),
         measurements=["<results>/measurements.csv"] if ROWS else [],
         runs=literal(PRESET.judged_sheet),
-        students=collect("<results>/students/{run}/network.safetensors", run=PRESET.verdicts.needs["students"]),
-        teachers=collect("<results>/teachers/{name}/network.safetensors", name=PRESET.verdicts.needs["teachers"]),
-        imported=collect("<results>/checkpoints/{name}/network.safetensors", name=PRESET.verdicts.needs["imports"]),
+        students=collect("<results>/students/{run}/network.safetensors", run=verdicts(PRESET).needs["students"]),
+        teachers=collect("<results>/teachers/{name}/network.safetensors", name=verdicts(PRESET).needs["teachers"]),
+        imported=collect("<results>/checkpoints/{name}/network.safetensors", name=verdicts(PRESET).needs["imports"]),
     output:
         md=report("<results>/claims.md", category="Claims"),
         json="<results>/claims.json",
@@ -84,7 +84,7 @@ rule claims:
     conda:
         "../../environment.yml"
     params:
-        digest=PRESET.verdicts.digest,
+        digest=verdicts(PRESET).digest,
         measurements=measurements_option,
         results=subpath(output.md, parent=True),
     message:
@@ -107,9 +107,9 @@ rule paper:
     resources:
         **REQUESTS.of("build"),
     params:
-        digest=PRESET.everything.digest,
+        digest=everything(PRESET).digest,
         results=subpath(output.pdf, parent=True),
-        own=literal(["--own", str(PRESET.own[0])]),
+        own=literal(["--own", str(PRESET.folders[0])]),
     message:
         "paper: all tables and figures with their provenance"
     shell:
@@ -127,10 +127,10 @@ rule index:
     conda:
         "../../environment.yml"
     params:
-        digest=PRESET.everything.digest,
+        digest=everything(PRESET).digest,
         results=subpath(output[0], parent=True),
         title=literal(SETTINGS.title),
-        own=literal(["--own", str(PRESET.own[0])]),
+        own=literal(["--own", str(PRESET.folders[0])]),
         again=literal(shlex.join(START.command("--cores", "2"))),
     message:
         "index: everything on one page"
@@ -153,7 +153,7 @@ rule manifest:
         "../../environment.yml"
     params:
         spec=f"{RESULTS}/specs/preset.json",
-        digest=PRESET.everything.digest,
+        digest=everything(PRESET).digest,
         results=subpath(output[0], parent=True),
         again=literal(shlex.join(START.command())),
     message:

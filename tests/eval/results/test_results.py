@@ -135,6 +135,7 @@ def test_frames_hold_the_numbers_of_the_files(tmp_path):
         ("DMD2 (Yin et al., 2024a)", "DMD2", "yin2024dmd2"),
         ("G-distill (Meng et al., 2023) (w=0.3)", "G-distill (w=0.3)", "meng2022guided"),
         ("SiD2A, α=1.2 (ours)", "SiD2A, α=1.2 (ours)", "zhou2024sida"),
+        ("SiD²A, α=1.2 (ours)", "SiD²A, α=1.2 (ours)", "zhou2024sida"),
         ("GDD-I", "GDD-I", "zheng2024gdd"),
     ],
 )

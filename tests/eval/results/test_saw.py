@@ -82,8 +82,8 @@ RANKED = [
     (external(saw="none"), {"held_out": "40/40"}, HONEST, "¶", "40 of 40"),
     (external(saw="none"), {"held_out": "3/60"}, HONEST, "¶", "3 of 60"),
     (external(saw="data:none"), {"held_out": "40/40"}, HONEST, "¶", "40 of 40"),
-    (external(saw="data:held-out"), {"held_out": "unknown"}, HONEST, "¶", "data:held-out"),
-    (external(saw="data:held-out"), {"held_out": "0/60"}, HONEST, "¶", "data:held-out"),
+    (external(saw="data:held-out"), {"held_out": "unknown"}, HONEST, "¶", "has seen held-out images"),
+    (external(saw="data:held-out"), {"held_out": "0/60"}, HONEST, "¶", "has seen held-out images"),
     (external(saw="none"), {"held_out": "unknown"}, set(), "¶", "held-out images in training is not stated"),
     # Honest ones: data sets have pictures twice, and a metric may have no held-out images.
     (external(saw="data:none"), {"held_out": "unknown"}, MET, "", ""),
@@ -103,7 +103,7 @@ RANKED = [
         "§ fid of Met: trained by a network that learned from the same labels (vgg",
     ),
 ]
-LATEX = {"‡": r"\ddagger", "¶": r"\P", "§": r"\S", "": "0.700"}
+LATEX = {"‡": r"\ddagger", "¶": r"\mathparagraph", "§": r"\mathsection", "": "0.700"}
 
 
 @pytest.mark.parametrize(("row", "change", "best", "mark", "word"), RANKED)
@@ -116,6 +116,7 @@ def test_only_an_honest_row_is_bold_and_the_others_are_marked(tmp_path, row, cha
     assert f"0.700 ± 0.001 {mark}".strip() in to_markdown(made).replace("**", "")
     assert word in to_markdown(made)
     assert ("not ranked" in to_markdown(made)) == (best != MET)
+    assert "`" not in "".join(made.notes)
 
 
 @pytest.mark.parametrize("settings", [FID, "frechet cov_ddof=0 extractor=pixels"])

@@ -8,8 +8,10 @@ from eval.tables.build import make_table
 from sida.config.lookup import ROOT
 from tests.workflow.workspace import shipped
 from workflow.planning.plan import make_plan
-from workflow.preset.jobs import find_needs, row_digest
-from workflow.preset.placeholders import check_preset
+from workflow.preset.checks import check_preset
+from workflow.preset.products import find_needs, product
+from workflow.preset.rows import parents_of
+from workflow.preset.stored_rows import row_digest
 
 STUDY = ROOT / "studies/afternoon"
 
@@ -27,7 +29,7 @@ def test_each_table_and_figure_has_its_counterpart_and_each_row_is_shown(preset)
         for name in preset.layouts[kind]:
             needs = find_needs(kind, preset.layout(kind, name), preset.runs)
             shown |= {*needs.networks, *needs.measured}
-    assert set(preset.runs) - shown - {parent for run in preset.students() for parent in preset.parents(run)} == set()
+    assert set(preset.runs) - shown - {parent for run in preset.students for parent in parents_of(preset, run)} == set()
 
 
 def test_the_plan_takes_five_core_hours():
@@ -40,6 +42,6 @@ def test_stored_rows_are_those_of_today_s_settings_and_fill_every_cell(preset, t
     assert stored == {run: row_digest(preset, run) for run in preset.runs}
     for name in preset.layouts["tables"]:
         path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps(spec := preset.shown("tables", name).spec))
+        path.write_text(json.dumps(spec := product(preset, "tables", name).spec))
         table = make_table(preset.layout("tables", name), STUDY / "stored", path, spec=spec, results=STUDY / "stored")
         assert "not measured" not in str(table), name

@@ -8,9 +8,10 @@ import yaml
 
 from sida.config.lookup import ROOT
 from studies.fashion.bench import Search, best_of
-from workflow.preset import Preset
+from workflow.preset import load_preset
+from workflow.preset.checks import check_preset
 from workflow.preset.extension import write_extension
-from workflow.preset.placeholders import check_preset
+from workflow.preset.trainings import training
 
 STUDY = ROOT / "studies/fashion"
 
@@ -33,7 +34,7 @@ def measure(search, **values):
 
 @pytest.mark.parametrize("name", ["preset", "search", "teachers"])
 def test_the_presets_are_whole(name):
-    check_preset(Preset.load(STUDY / f"{name}.yaml"))
+    check_preset(load_preset(STUDY / f"{name}.yaml"))
 
 
 def test_files_of_the_search_follow_from_the_space_and_the_trials(search):
@@ -60,8 +61,8 @@ def test_the_best_trial_is_chosen_when_all_have_a_value(search):
 
 
 def test_rows_differ_in_the_method_teacher_and_seed_alone():
-    preset, frame = Preset.load(STUDY / "preset.yaml"), yaml.safe_load((STUDY / "space.yaml").read_text())["frame"]
-    rows = [run for run in preset.students() if run.family != "Parent"]
+    preset, frame = load_preset(STUDY / "preset.yaml"), yaml.safe_load((STUDY / "space.yaml").read_text())["frame"]
+    rows = [run for run in preset.students if run.family != "Parent"]
     named = {(run.teacher, run.method, run.seed) for run in rows}
     assert len(named) == len(rows) == 24
     for run in rows:
@@ -77,7 +78,7 @@ def test_a_method_from_outside_is_one_training_beside_the_stored_rows(tmp_path, 
     monkeypatch.setenv("SIDA_ALLOW_CODE", "docs.examples")
     path, rows = write_extension([STUDY / "preset.yaml"], str(STUDY / "mine.tsv"), STUDY / "stored")
     assert rows == ["one-matching-s1"]
-    check_preset(Preset.load(STUDY / "preset.yaml", path))
+    check_preset(load_preset(STUDY / "preset.yaml", path))
     table = yaml.safe_load((path.parent / "tables/fashion.yaml").read_text())
     assert rows[0] in [row.get("run") for row in table["rows"]]
 
@@ -107,8 +108,8 @@ def test_rows_and_trials_of_real_images_and_of_a_distance_as_loss(tmp_path):
     known = {"samplers": {"sida": {"init_sigma": 2.5}}, "recipes": {"sida": {"init_sigma": 2.5}}}
     (tmp_path / "trials.yaml").write_text(yaml.safe_dump(known))
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({"runs": str(sheet), **known}))
-    check_preset(Preset.load(STUDY / "real-search.yaml", tmp_path / "trials.yaml"))
-    preset = Preset.load(STUDY / "preset.yaml", tmp_path / "own.yaml")
+    check_preset(load_preset(STUDY / "real-search.yaml", tmp_path / "trials.yaml"))
+    preset = load_preset(STUDY / "preset.yaml", tmp_path / "own.yaml")
     check_preset(preset)
     assert str(preset.runs["one-fd-loss-s1"].seen) == "loss:clothes_plain"
-    assert preset.training("one-control-image-s1").spec["dataset"]["path"] == "datasets/fashion-28x28-by-one"
+    assert training(preset, "one-control-image-s1").spec["dataset"]["path"] == "datasets/fashion-28x28-by-one"

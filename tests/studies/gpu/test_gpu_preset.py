@@ -11,15 +11,18 @@ from sida.config.lookup import ROOT
 from tests.workflow.workspace import Workspace, forked_snakemake, shipped
 from workflow.planning.costs import Costs
 from workflow.planning.driver import driver_cards
-from workflow.preset import Preset
+from workflow.preset import load_preset
+from workflow.preset.archives import archives
+from workflow.preset.checks import check_preset
 from workflow.preset.files import find_preset
-from workflow.preset.placeholders import check_preset
+from workflow.preset.measuring import measurement
+from workflow.preset.rows import dataset_named, dataset_of, protocol_of
 
 
 def test_the_budget_is_half_an_hour_and_the_memory_of_a_4090():
     gpu = shipped("gpu")
     costs = Costs(gpu, "H200", fresh=True)
-    named = [("teachers", name) for name in gpu.trained_teachers()] + [("students", run.run) for run in gpu.students()]
+    named = [("teachers", name) for name in gpu.trained_teachers] + [("students", run.run) for run in gpu.students]
     found = [costs.of(*job) for job in [*named, *(("measurements", run) for run in gpu.measurable)]]
     assert sum(job.gpu_hours for job in found) < 25 / 60
     assert 10 < max(job.memory_gb or 0 for job in found) < 24
@@ -28,12 +31,12 @@ def test_the_budget_is_half_an_hour_and_the_memory_of_a_4090():
 def test_held_out_images_are_an_archive_of_their_own_that_measuring_waits_for():
     for preset in map(shipped, ("gpu", "gpu-small")):
         run = next(iter(preset.runs.values()))
-        train, heldout = (preset.protocol(run).sources[key] for key in ("train", "heldout"))
+        train, heldout = (protocol_of(preset, run).sources[key] for key in ("train", "heldout"))
         assert (train.fixed, heldout.fixed) == (False, True)
-        path = preset.dataset(heldout.dataset, "here")["path"]
-        assert path != preset.dataset_of(run)["path"]
-        assert path in preset.archives
-        assert path in preset.measurement("data").needs["files"]
+        path = dataset_named(preset, heldout.dataset, "here")["path"]
+        assert path != dataset_of(preset, run)["path"]
+        assert path in archives(preset)
+        assert path in measurement(preset, "data").needs["files"]
 
 
 def write_pictures(folder, **counts):
@@ -66,11 +69,11 @@ def test_the_small_form_has_its_own_results_data_and_no_gpu():
     gpu, small = map(shipped, ("gpu", "gpu-small"))
     check_preset(small)
     assert (small.settings.device, small.settings.gpus) == ("cpu", 0)
-    assert not {*gpu.archives} & {*small.archives}
+    assert not {*archives(gpu)} & {*archives(small)}
     assert gpu.results != small.results
-    assert [run.run for run in gpu.students()] == [run.run for run in small.students()]
+    assert [run.run for run in gpu.students] == [run.run for run in small.students]
     # Further files win as for the workflow.
-    assert Preset.load(find_preset("gpu"), find_preset("gpu-small")).settings == small.settings != gpu.settings
+    assert load_preset(find_preset("gpu"), find_preset("gpu-small")).settings == small.settings != gpu.settings
 
 
 @pytest.mark.slow

@@ -7,15 +7,18 @@ from sida.config.lookup import ROOT, find_file
 from tests.refused import refused
 from workflow import rehearsal
 from workflow.planning.costs import Costs
-from workflow.preset import Preset
+from workflow.preset import load_preset
+from workflow.preset.checks import check_preset
 from workflow.preset.files import find_preset
-from workflow.preset.placeholders import check_preset, unshown_remark
+from workflow.preset.measuring_needs import downloads
+from workflow.preset.remarks import unshown_remark
+from workflow.preset.rows import protocol_of, sampler_of
 
 NAMES = ("imagenet256", "imagenet256-train", "imagenet256-b2")
 
 
 def loaded(name, **changed):
-    return Preset.load(find_preset(name), changed=changed)
+    return load_preset(find_preset(name), changed=changed)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -25,13 +28,13 @@ def test_the_presets_are_whole_and_their_rows_are_measured_twice(name):
     # Seeds beside the first are shown in its row.
     assert unshown_remark(preset) is None
     rows = [row for row in preset.runs.values() if not row.second]
-    assert all({"fid", "precision", "recall"} <= {m.key for m in preset.protocol(row).metrics} for row in rows)
+    assert all({"fid", "precision", "recall"} <= {m.key for m in protocol_of(preset, row).metrics} for row in rows)
     for row in rows:
-        second = preset.protocol(preset.runs[f"{row.run}.balanced"])
-        assert (preset.protocol(row).label_dist, second.label_dist) == ("uniform", "balanced")
+        second = protocol_of(preset, preset.runs[f"{row.run}.balanced"])
+        assert (protocol_of(preset, row).label_dist, second.label_dist) == ("uniform", "balanced")
         assert "fdr6" in [metric.key for metric in second.metrics]
-        assert "sd-vae-ft-ema" in preset.downloads(row.run)
-        assert "sd-vae-ft-mse" not in preset.downloads(row.run)
+        assert "sd-vae-ft-ema" in downloads(preset, preset.runs[row.run])
+        assert "sd-vae-ft-mse" not in downloads(preset, preset.runs[row.run])
 
 
 def test_recipes_have_the_losses_of_their_sources():
@@ -54,7 +57,7 @@ def test_published_architectures_are_those_of_the_plans():
 def test_the_small_form_fits_a_card_of_24_gb():
     preset = loaded("imagenet256-b2")
     costs = Costs(preset, "RTX4090", fresh=True)
-    named = [("teachers", name) for name in preset.trained_teachers()] + [("students", "dmd"), ("students", "sida-s1")]
+    named = [("teachers", name) for name in preset.trained_teachers] + [("students", "dmd"), ("students", "sida-s1")]
     assert 8 < max(costs.of(*job).memory_gb for job in named) < 22
 
 
@@ -75,9 +78,9 @@ def changed_data(archive):
 def test_the_decoder_of_a_sampler_is_fetched():
     samplers = {"sde-250": {"kind": "flow", "num_steps": 250, "method": "euler_maruyama", "decoder": "sd-vae-ft-mse"}}
     preset = loaded("imagenet256", samplers=samplers)
-    assert {"sd-vae-ft-mse", "sd-vae-ft-mse-config"} <= {*preset.downloads("sit-xl")}
-    assert "sd-vae-ft-ema" not in preset.downloads("sit-xl")
-    assert "sd-vae-ft-ema" in preset.downloads("sit-xl-guided")
+    assert {"sd-vae-ft-mse", "sd-vae-ft-mse-config"} <= {*downloads(preset, preset.runs["sit-xl"])}
+    assert "sd-vae-ft-ema" not in downloads(preset, preset.runs["sit-xl"])
+    assert "sd-vae-ft-ema" in downloads(preset, preset.runs["sit-xl-guided"])
 
 
 def test_a_rehearsal_has_stand_ins_of_all_files_and_few_steps(tmp_path, monkeypatch):
@@ -87,11 +90,11 @@ def test_a_rehearsal_has_stand_ins_of_all_files_and_few_steps(tmp_path, monkeypa
     path, environment = rehearsal.write_rehearsal([find_preset("imagenet256")])
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    preset = Preset.load(find_preset("imagenet256"), path)
+    preset = load_preset(find_preset("imagenet256"), path)
     check_preset(preset)
     assert {"teacher-sit-xl-2", "sd-vae-ft-ema", "judge-mae-vitl16", "ref-batch-imagenet256"} <= {*made}
-    assert max(preset.sampler_of(row)["num_steps"] for row in preset.runs.values()) == 2
-    second = preset.protocol(preset.runs["repa-xl-guided.balanced"])
+    assert max(sampler_of(preset, row)["num_steps"] for row in preset.runs.values()) == 2
+    second = protocol_of(preset, preset.runs["repa-xl-guided.balanced"])
     for key in ("train", "heldout"):
         assert second.sources[key].spec["num_images"] == rehearsal.REFERENCES
         assert (tmp_path / second.sources[key].spec["path"]).is_file()

@@ -20,8 +20,11 @@ from tests.training.test_meanflow import RUNS, spec_of
 from tests.workflow.workspace import settings_of, shipped
 from workflow.planning.costs import Costs
 from workflow.planning.steps import student_cost
-from workflow.preset import Preset
-from workflow.preset.placeholders import check_preset
+from workflow.preset import preset_from
+from workflow.preset.checks import check_preset
+from workflow.preset.measuring import measurement
+from workflow.preset.rows import architecture_of, nfe_of
+from workflow.preset.trainings import training
 
 #: Steps, images of a step, rate, weight of a step in the evaluated average, β₂, options that differ from v1's.
 STATED = {
@@ -50,8 +53,8 @@ def preset():
 
 
 def resolved(preset, run):
-    network = preset.architecture_of(preset.runs[run])
-    return resolve_recipe(from_mapping(DistillConfig, preset.training(run).spec, run), network), network
+    network = architecture_of(preset, preset.runs[run])
+    return resolve_recipe(from_mapping(DistillConfig, training(preset, run).spec, run), network), network
 
 
 @pytest.mark.parametrize("run", STATED)
@@ -77,10 +80,10 @@ def test_every_value_is_stated(preset, run):
 
 def test_the_preset_fits_together_and_rows_draw_in_one_evaluation(preset):
     check_preset(preset)
-    assert {preset.nfe(row) for row in preset.runs.values()} == {1}
-    assert {preset.measurement(run).spec["nfe"] for run in preset.runs} == {1}
+    assert {nfe_of(preset, row) for row in preset.runs.values()} == {1}
+    assert {measurement(preset, run).spec["nfe"] for run in preset.runs} == {1}
     for run in preset.runs:
-        job = preset.training(run)
+        job = training(preset, run)
         assert job.needs["teachers"] == job.needs["imports"] == job.needs["students"] == []
         assert job.spec["teacher"] is None
 
@@ -94,7 +97,7 @@ def test_a_row_that_names_a_start_is_refused(column, value, told, tmp_path):
     sheet.write_text(f"run\tlabel\tmethod\trecipe\tsampler\t{column}\n")
     with sheet.open("a") as file:
         file.write(f"mine\tMine\tmeanflow\tmeanflow/cifar10-v1\tone-step\t{value}\n")
-    refused(told, Preset, settings_of("meanflow") | {"runs": str(sheet)}, own=[ROOT / "studies/papers"])
+    refused(told, preset_from, settings_of("meanflow") | {"runs": str(sheet)}, folders=[ROOT / "studies/papers"])
 
 
 def test_printed_numbers_stand_beside_the_rows():

@@ -30,9 +30,18 @@ from tests.files.made_pickles import MARK, write_genuine
 from tests.workflow.workspace import Workspace, forked_snakemake, jobs_in, settings_of, shipped
 from workflow.planning.costs import Costs
 from workflow.planning.plan import make_plan
-from workflow.preset import Preset
-from workflow.preset.jobs import most_gpus, row_digest
-from workflow.preset.placeholders import check_preset, placeholders, unshown_remark
+from workflow.preset import load_preset, preset_from
+from workflow.preset.archives import archives
+from workflow.preset.checks import check_preset
+from workflow.preset.measuring import measurement
+from workflow.preset.measuring_needs import downloads
+from workflow.preset.networks import checkpoint, generator
+from workflow.preset.placeholders import placeholders
+from workflow.preset.products import layout_needs
+from workflow.preset.remarks import unshown_remark
+from workflow.preset.rows import protocol_path
+from workflow.preset.stored_rows import row_digest
+from workflow.preset.trainings import gpus_of, most_gpus, training
 
 
 def dry_run(folder: Path, preset: str, *arguments: str) -> tuple[dict[str, int], str]:
@@ -47,7 +56,7 @@ def test_the_plan_of_the_paper_has_a_job_for_each_row_archive_and_download(paper
     monkeypatch.chdir(tmp_path)
     plan = make_plan([ROOT / "studies/papers/paper.yaml"], gpus=8, fresh=True)
     planned = collections.Counter(job.kind for job in plan.jobs.values())
-    assert planned["student"] == len(paper.students()) > 50
+    assert planned["student"] == len(paper.students) > 50
     assert (planned["measure"], planned["data"], planned["teacher"]) == (len(paper.runs), 6, 0)
     assert planned["fetch"] >= planned["import"] >= len(paper.settings.teachers)
     assert all(1 < job.gpu_hours < 20_000 for job in plan.jobs.values() if job.kind == "student")
@@ -58,23 +67,23 @@ def test_the_plan_of_the_paper_has_a_job_for_each_row_archive_and_download(paper
 
 def test_teachers_are_trained_if_the_preset_says_so():
     config, own = settings_of("paper"), [ROOT / "studies/papers"]
-    assert Preset(config, "paper.yaml", own).trained_teachers() == []
-    preset = Preset(config | {"train_teachers": True}, "paper.yaml", own)
-    students = preset.needs("tables", "table8").networks
+    assert preset_from(config, "paper.yaml", own).trained_teachers == []
+    preset = preset_from(config | {"train_teachers": True}, "paper.yaml", own)
+    students = layout_needs(preset, "tables", "table8").networks
     assert len(students) == 8
-    assert {preset.runs[run].teacher for run in students} <= {*preset.trained_teachers()}
+    assert {preset.runs[run].teacher for run in students} <= {*preset.trained_teachers}
 
 
 def test_every_table_and_figure_names_its_rows(paper):
     for kind in ("tables", "figures"):
         for name in paper.layouts[kind]:
-            needs = paper.needs(kind, name)
+            needs = layout_needs(paper, kind, name)
             rows = {*needs.measured, *needs.networks}
             assert 0 < len(rows) < len(paper.runs), name
-            for run in rows & {run.run for run in paper.students()}:
-                archives = {*paper.training(run).needs["files"]} & {*paper.archives}
-                assert bool(archives) == METHODS[paper.runs[run].method].real_images, run
-    assert {paper.runs[run].alpha for run in paper.needs("figures", "figure1").networks} >= {-0.25, 1.5}
+            for run in rows & {run.run for run in paper.students}:
+                made = {*training(paper, run).needs["files"]} & {*archives(paper)}
+                assert bool(made) == METHODS[paper.runs[run].method].real_images, run
+    assert {paper.runs[run].alpha for run in layout_needs(paper, "figures", "figure1").networks} >= {-0.25, 1.5}
 
 
 @pytest.fixture
@@ -118,9 +127,9 @@ def test_an_archive_that_is_missing_is_made_and_one_that_is_there_stays(pictures
 
 def test_each_training_takes_as_many_gpus_as_can_share_its_rounds(paper):
     preset, taken = paper, {}
-    for run in preset.students():
-        spec = preset.training(run.run).spec
-        taken[run.run] = preset.gpus(preset.training(run.run))
+    for run in preset.students:
+        spec = training(preset, run.run).spec
+        taken[run.run] = gpus_of(preset, training(preset, run.run))
         assert spec["batch_size"] % (taken[run.run] * spec.get("batch_gpu", 1)) == 0, run.run
     assert taken["cifar10-uncond-sida-a1"] == preset.settings.gpus == 8
     # Four rounds of 64 images.
@@ -148,15 +157,15 @@ STARTS = {
 def test_every_row_is_trained_as_in_the_paper_preset_and_starts_from_the_scripts_file(paper):
     sid2a = shipped("sid2a")
     registry = load_registry()
-    rows = {run.run for run in paper.students() if run.method == "sid2a" and run.family != "Ablation"}
-    assert {run.run for run in sid2a.students()} == rows
-    for run in sid2a.students():
+    rows = {run.run for run in paper.students if run.method == "sid2a" and run.family != "Ablation"}
+    assert {run.run for run in sid2a.students} == rows
+    for run in sid2a.students:
         assert run == dataclasses.replace(paper.runs[run.run], second_protocol=None)
-        ours, theirs = sid2a.training(run.run).spec, paper.training(run.run).spec
+        ours, theirs = training(sid2a, run.run).spec, training(paper, run.run).spec
         assert {key for key in ours if ours[key] != theirs[key]} == {"init", "teacher"}
         start = sid2a.runs[run.init].checkpoint
         assert registry[start].urls[0].endswith(STARTS[run.run.split("-sid2a")[0]])
-        assert sid2a.checkpoint(start).name in sid2a.training(run.run).needs["imports"]
+        assert checkpoint(sid2a, start).name in training(sid2a, run.run).needs["imports"]
 
 
 def test_a_plan_counts_the_published_networks_that_the_preset_does_not_describe():
@@ -210,29 +219,29 @@ PAPERS = ROOT / "studies" / "papers"
 
 @pytest.fixture(scope="module")
 def clean():
-    return Preset.load(PAPERS / "released.yaml", PAPERS / "clean.yaml")
+    return load_preset(PAPERS / "released.yaml", PAPERS / "clean.yaml")
 
 
 def test_the_preset_passes_its_check_and_shows_all_it_measures(clean):
     check_preset(clean)
     assert unshown_remark(clean) is None
     cifar10 = ["fid-ref-cifar10-clean", "inception"]
-    assert clean.downloads("cifar10-cond-sida-a1.cifar10-clean") == cifar10
+    assert downloads(clean, clean.runs["cifar10-cond-sida-a1.cifar10-clean"]) == cifar10
     # clean-fid has no statistics of these sets at 64×64: the images themselves are asked for.
-    assert clean.downloads("ffhq64-sida-a1.ffhq64-clean") == ["inception"]
-    assert "datasets/ffhq-64x64.zip" in clean.measurement("ffhq64-sida-a1.ffhq64-clean").needs["files"]
+    assert downloads(clean, clean.runs["ffhq64-sida-a1.ffhq64-clean"]) == ["inception"]
+    assert "datasets/ffhq-64x64.zip" in measurement(clean, "ffhq64-sida-a1.ffhq64-clean").needs["files"]
 
 
 def test_rows_are_measured_twice_and_the_first_time_as_before(clean):
     released = shipped("released")
     more = set(clean.runs) - set(released.runs)
     for second in (clean.runs[run] for run in more):
-        assert clean.network(second) == clean.network(clean.runs[second.first])
+        assert generator(clean, second) == generator(clean, clean.runs[second.first])
         assert second.method == released.runs[second.first].method
     for method in {run.method for run in released.runs.values()}:
         assert not {run.run for run in matching(clean.runs, {"method": method})} & more
     for run in released.runs:
-        assert clean.measurement(run).spec == released.measurement(run).spec
+        assert measurement(clean, run).spec == measurement(released, run).spec
 
 
 def test_clean_numbers_have_columns_without_a_published_side(clean):
@@ -252,18 +261,18 @@ def test_clean_numbers_have_columns_without_a_published_side(clean):
 
 def test_rows_that_are_trained_here_are_measured_twice_and_trained_once():
     preset = shipped("demo")
-    more = Preset(settings_of("demo") | {"second_protocols": {"digits": "digits-mini"}}, "d.yaml", preset.own)
+    more = preset_from(settings_of("demo") | {"second_protocols": {"digits": "digits-mini"}}, "d.yaml", preset.folders)
     networks = [name for name, run in preset.runs.items() if not run.without_network]
     assert set(more.runs) - set(preset.runs) == {f"{name}.digits-mini" for name in networks}
-    for run in preset.students():
+    for run in preset.students:
         assert more.runs[run.run] == dataclasses.replace(run, second_protocol=more.runs[run.run].second_protocol)
     check_preset(more)
     for name in networks:
         first, second = more.runs[name], more.runs[f"{name}.digits-mini"]
-        assert Path(more.protocol_of(second)).stem == "digits-mini" != Path(more.protocol_of(first)).stem
-        assert more.measurement(second.run).spec["network"] == more.measurement(name).spec["network"]
+        assert Path(protocol_path(more, second)).stem == "digits-mini" != Path(protocol_path(more, first)).stem
+        assert measurement(more, second.run).spec["network"] == measurement(more, name).spec["network"]
         assert row_digest(preset, name) == row_digest(more, name) != row_digest(more, second.run)
-    assert more.measurement("sida-a1.0.digits-mini").needs["students"] == ["sida-a1.0"]
+    assert measurement(more, "sida-a1.0.digits-mini").needs["students"] == ["sida-a1.0"]
 
 
 def test_leakage_passes_its_check_and_shares_the_papers_rows(paper):
@@ -279,12 +288,12 @@ def test_leakage_passes_its_check_and_shares_the_papers_rows(paper):
 
 
 def test_a_row_waits_for_its_student_its_set_and_both_feature_networks(paper):
-    needs = paper.measurement("imagenet64-gdd-i.imagenet64-leakage").needs
+    needs = measurement(paper, "imagenet64-gdd-i.imagenet64-leakage").needs
     assert needs["students"] == ["imagenet64-gdd-i"]
     assert "datasets/imagenet-64x64.zip" in needs["files"]
     wanted = ["dinov2-code", "dinov2-vitl14", "fid-ref-imagenet64", "inception", "labels-imagenet"]
-    assert paper.downloads("imagenet64-gdd-i.imagenet64-leakage") == wanted
-    assert shipped("leakage").downloads("imagenet64-sida-a1.imagenet64-leakage") == wanted
+    assert downloads(paper, paper.runs["imagenet64-gdd-i.imagenet64-leakage"]) == wanted
+    assert downloads(shipped("leakage"), shipped("leakage").runs["imagenet64-sida-a1.imagenet64-leakage"]) == wanted
 
 
 def test_a_plan_counts_the_images_of_a_reference_that_is_made_here(paper):

@@ -20,6 +20,8 @@ from tests.eval.synthetic_output import csv_rows
 from workflow.planning.assumptions import load_assumptions
 from workflow.planning.steps import student_cost
 from workflow.preset import Preset
+from workflow.preset.rows import dataset_named
+from workflow.preset.trainings import training
 
 DATASETS = {"afhqv2": "afhq64-v2", "cifar10": "cifar10-cond", "imagenet512-latents": "imagenet512"}
 OURS = {"sid": "SiD", "sida": "SiDA", "sid2a": "SiD2A"}
@@ -59,13 +61,13 @@ def recorded(file, *columns):
 def resolved(paper, run):
     """A row's settings with the official ones, and its teacher's network."""
     network = paper.settings.teachers[paper.runs[run].teacher].network
-    return resolve_recipe(from_mapping(DistillConfig, paper.training(run).spec, run), network), network
+    return resolve_recipe(from_mapping(DistillConfig, training(paper, run).spec, run), network), network
 
 
 @pytest.fixture(scope="module")
 def cases(paper):
     reference, found = recorded("hyperparameters.csv", "method", "dataset", "variant"), []
-    for run in paper.students():
+    for run in paper.students:
         if run.family == "Ablation" or run.method not in OURS or "-ddo-" in run.run:
             continue
         config, network = resolved(paper, run.run)
@@ -139,7 +141,7 @@ def noise(case, name):
 
 
 def archive(case, name):
-    path = case.preset.dataset(case.row.dataset, "test")["path"]
+    path = dataset_named(case.preset, case.row.dataset, "test")["path"]
     # The scripts' archive for AFHQ-v2 is FFHQ's by mistake; SiD on latents asks for labels alone.
     wanted = case.value(name)
     wanted = {"ffhq-64x64.zip (BUG)": "afhqv2-64x64.zip", "dataset.json (labels only)": "img512-sd.zip"}.get(
@@ -219,20 +221,20 @@ def test_both_values_of_alpha_are_rows(paper):
     for dataset in ("cifar10-uncond", "cifar10-cond", "imagenet64", "ffhq64", "afhq64"):
         of_method = lambda method, dataset=dataset: {
             run.alpha
-            for run in paper.students()
+            for run in paper.students
             if run.method == method and run.run.startswith(dataset) and "ablation" not in run.run
         }
         assert (of_method("sid"), of_method("sida"), of_method("sid2a")) == ({1.0, 1.2}, {1.0}, {1.0, 1.2})
     for method in ("sida", "sid2a"):
-        ablated = {run.alpha for run in paper.students() if run.recipe == f"cifar10/ablation-{method}"}
+        ablated = {run.alpha for run in paper.students if run.recipe == f"cifar10/ablation-{method}"}
         assert ablated == {-0.25, 0.0, 0.5, 0.75, 1.0, 1.2, 1.5}
 
 
 def test_rows_from_ddo_teachers_have_the_recipe_of_those_from_edm(paper):
-    found = [run.run for run in paper.students() if "-ddo-" in run.run]
+    found = [run.run for run in paper.students if "-ddo-" in run.run]
     assert found
     for run in found:
-        ours, base = (paper.training(name).spec for name in (run, run.replace("-ddo", "")))
+        ours, base = (training(paper, name).spec for name in (run, run.replace("-ddo", "")))
         assert {key for key in ours if ours[key] != base[key]} <= {"name", "seed", "teacher"}, run
         assert ours["teacher"] != base["teacher"]
 
@@ -244,7 +246,7 @@ BACKBONES |= {"DeiT-base distilled": "deit_base_distilled"}
 
 def test_every_value_of_gdd_is_its_codes(paper):
     registry, reference = load_registry(), recorded("hyperparameters_gdd.csv", "method", "dataset")
-    rows = [run for run in paper.students() if run.method in ("gdd", "gdd-i")]
+    rows = [run for run in paper.students if run.method in ("gdd", "gdd-i")]
     seen = set()
     for run in rows:
         teacher = paper.settings.teachers[run.teacher]
@@ -280,7 +282,7 @@ def test_every_value_of_gdd_is_its_codes(paper):
 
 
 def test_training_waits_for_the_downloads_of_its_discriminator(paper):
-    fetched = lambda run: {name for name in paper.training(run).needs["downloads"] if name.startswith("backbone-")}
+    fetched = lambda run: {name for name in training(paper, run).needs["downloads"] if name.startswith("backbone-")}
     lite = "backbone-efficientnet-lite0"
     assert fetched("cifar10-uncond-gdd-i") == {"backbone-vgg16-bn", lite}
     assert fetched("ffhq64-gdd") == {"backbone-deit-base-distilled", lite}

@@ -23,7 +23,10 @@ from tests.eval.conftest import _registered, recorded_cache  # noqa: F401
 from tests.eval.synthetic_output import csv_rows, measurement_lines, write_csv, write_released
 from tests.eval.tables.test_tables import assert_one_page, needs_latex, pdflatex, text_of
 from tests.refused import refused, refusing
-from workflow.preset import Preset
+from tests.workflow.workspace import shipped
+from workflow.preset import load_preset
+from workflow.preset.products import product
+from workflow.preset.trainings import training
 
 ROOT = Path(__file__).parents[3]
 PAPERS = ROOT / "studies/papers"
@@ -52,7 +55,7 @@ def records(table):
 
 @pytest.fixture(scope="module")
 def preset():
-    return Preset.load(PAPERS / "released.yaml")
+    return load_preset(PAPERS / "released.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -296,16 +299,16 @@ def test_tables_compile_on_one_page_with_every_digit(tmp_path, released, name, m
 
 
 def test_table_8_prints_the_settings_that_training_receives(tmp_path):
-    preset = Preset.load(ROOT / "studies/demo/preset.yaml")  # whose folders are changed
-    preset.own.append(tmp_path)
+    demo = shipped("demo")
+    preset = dataclasses.replace(demo, folders=(*demo.folders, tmp_path))
     (tmp_path / "tables").mkdir()
     layout, base = tmp_path / "tables" / "t8.yaml", ROOT / "config" / "tables" / "table8.yaml"
     columns = "columns: [{head: digits, key: cifar-10, sid: sid-a1.2, sida: sida-a1.0}]\n"
     layout.write_text(f"extends: {base}\n{columns}")
-    sources = TableSources(None, None, "measured", settings=preset.shown("tables", "t8").spec, results=tmp_path)
+    sources = TableSources(None, None, "measured", settings=product(preset, "tables", "t8").spec, results=tmp_path)
     table = load_table_layout(layout).build(sources)
     found = {row.cells[1].text: row.cells[2].text for row in table.rows if row.cells[1].text}
-    config = from_mapping(DistillConfig, preset.training("sida-a1.0").spec, "demo")
+    config = from_mapping(DistillConfig, training(preset, "sida-a1.0").spec, "demo")
     assert found["Batch size"] == str(config.batch_size)
     assert float(found["Learning rate of (ψ, θ)"]) == config.lr
     assert found["Loss scaling of (λ_sid, λ_adv)"] == f"({config.lambda_sid:g}, {config.lambda_adv:g})"

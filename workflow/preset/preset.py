@@ -1,0 +1,132 @@
+"""A preset with its sample sheet, read once: plain data, from which the other modules make jobs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.claims.claim import Claim, load_claims
+from eval.measuring.protocol import Protocol
+from eval.results.sheet import SheetRow
+from sida.assets.registry import load_registry
+from sida.config.lookup import find_file
+from sida.errors import UserError
+from workflow.preset.settings import PresetSettings
+
+
+# Two presets are never compared, and functions keep the jobs of a preset by its identity.
+@dataclass(frozen=True, eq=False)
+class Preset:
+    """A checked preset; :func:`workflow.preset.load_preset` reads one.
+
+    Attributes:
+        source: Files of the preset, as errors name them.
+        folders: Folders that are searched first for files that the preset or its sheet names
+            (:mod:`sida.config.lookup`).
+        settings: Keys of the files; names of files are paths, and recipes of other files are among ``recipes``.
+        layouts: Layouts by the names of their products, for ``tables`` and ``figures``.
+        runs: Rows of the sheet by name, then their second measurements.
+        protocols: Protocols of all rows, by path.
+        code: Code from outside the package that the files name, with the places.
+    """
+
+    source: str
+    folders: tuple[Path, ...]
+    settings: PresetSettings
+    layouts: Mapping[str, Mapping[str, Path]]
+    runs: Mapping[str, SheetRow]
+    protocols: Mapping[str, Protocol]
+    code: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """Name of the preset."""
+        return self.settings.preset
+
+    @property
+    def results(self) -> str:
+        """Folder of all products, relative to the working folder."""
+        return f"results/{self.name}"
+
+    @property
+    def sheet(self) -> str:
+        """Path of the sample sheet."""
+        return self.settings.runs
+
+    @property
+    def stored(self) -> Mapping[str, Any]:
+        """Stored results that rows are taken from; empty for a preset that is not an extension."""
+        return self.settings.stored or {}
+
+    def layout(self, kind: str, name: str) -> Path:
+        """Layout of a table or figure (kind ``tables`` or ``figures``), by the name of its product."""
+        if name in self.layouts[kind]:
+            return self.layouts[kind][name]
+        return find_file(kind, name, self.folders, f"{self.source}: {kind}")
+
+    @functools.cached_property
+    def trained_teachers(self) -> list[str]:
+        """Ids of the teachers that are trained and not downloaded."""
+        return [name for name, teacher in self.settings.teachers.items() if teacher.training]
+
+    @functools.cached_property
+    def students(self) -> list[SheetRow]:
+        """Rows that are distilled here."""
+        return [row for row in self.runs.values() if row.trained_here]
+
+    @functools.cached_property
+    def starts(self) -> set[str]:
+        """Rows that others start from."""
+        return {row.init for row in self.students if row.init and row.init in self.runs}
+
+    @functools.cached_property
+    def left_out(self) -> dict[str, str]:
+        """Rows whose checkpoint has no public address and is not in the cache: row to asset id.
+
+        Tables list them as not measured; they return when the file is in the cache (``sida assets list``).
+        """
+        registry = load_registry() if any(row.checkpoint for row in self.runs.values()) else {}
+        missing = {name for name, asset in registry.items() if not asset.urls and not asset.path.exists()}
+        return {row.run: str(row.checkpoint) for row in self.runs.values() if row.checkpoint in missing}
+
+    @functools.cached_property
+    def measurable(self) -> dict[str, SheetRow]:
+        """Rows that can be measured here: all but :attr:`left_out`, and those that an extension does not run."""
+        excluded = {*self.left_out, *self.stored.get("waiting", "").split()}
+        return {name: row for name, row in self.runs.items() if name not in excluded}
+
+    @functools.cached_property
+    def judged(self) -> dict[str, SheetRow]:
+        """Rows that claims speak about: all but those that an extension adds to a study."""
+        added = self.stored.get("added", "").split()
+        return {name: row for name, row in self.runs.items() if name not in added}
+
+    @property
+    def judged_sheet(self) -> str:
+        """Sample sheet of the rows that claims speak about."""
+        return str(self.stored.get("sheet") or self.sheet)
+
+    @functools.cached_property
+    def claims(self) -> list[Claim]:
+        """Claims of the preset's file; empty without such a file.
+
+        Raises:
+            UserError: A faulty file.
+        """
+        return load_claims(self.settings.claims).claims if self.settings.claims else []
+
+    @functools.cached_property
+    def trials(self) -> int:
+        """Number of evaluation trials of the preset's protocols.
+
+        Raises:
+            UserError: Protocols differ in it.
+        """
+        paths = {self.settings.protocol, *(row.protocol or self.settings.protocol for row in self.runs.values())}
+        counts = {path: self.protocols[path].trials for path in sorted(paths)}
+        if len(set(counts.values())) > 1:
+            raise UserError(self.sheet, f"protocols differ in trials: {counts}", "use one number within a preset")
+        return counts[self.settings.protocol]

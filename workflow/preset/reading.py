@@ -1,0 +1,223 @@
+"""Reads a preset: its files and sheet, the files that these name, and checks between them."""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.measuring.protocol import Protocol, load_protocol
+from eval.results.extended import read_extended
+from eval.results.sheet import SheetRow, read_runs
+from sida.config.datasets import dataset_spec
+from sida.config.families import NULL_LABEL
+from sida.config.lookup import SUFFIXES, find_file, found_path
+from sida.config.recipe import Recipe
+from sida.config.settings import from_mapping, load_yaml
+from sida.errors import UserError, suggestion
+from workflow.preset.exposure import with_exposure
+from workflow.preset.files import read_preset
+from workflow.preset.outside_code import check_code, outside_claims, outside_code, texts
+from workflow.preset.preset import Preset
+from workflow.preset.references import check_references
+from workflow.preset.settings import PresetSettings, TeacherEntry
+
+#: Settings that name a file, with the folder of ``config`` where such files are.
+_FILES = {"runs": "runs", "protocol": "protocols", "claims": "", "retraining": "retraining", "search": ""}
+
+
+def load_preset(*paths: str | Path, changed: Mapping[str, Any] | None = None) -> Preset:
+    """Loads preset files; keys of later files win, as with Snakemake's ``--configfile``.
+
+    Args:
+        paths: The files.
+        changed: Settings that win over those of all files.
+
+    Raises:
+        UserError: Any fault in a file, the sheet or between them.
+    """
+    return preset_from(*read_preset(paths, changed))
+
+
+def preset_from(config: Mapping[str, Any], source: str = "config", folders: Sequence[Path] = ()) -> Preset:
+    """Makes a preset of settings; arguments are as :func:`~workflow.preset.files.read_preset` returns them.
+
+    Args:
+        config: Settings, Snakemake's overrides included.
+        source: File named in errors.
+        folders: Folders of the preset, which are searched first for files, data sets, checkpoints, protocols and
+            layouts that the preset or its sheet names (:mod:`sida.config.lookup`).
+
+    Raises:
+        UserError: Any fault in the settings, the sheet or between them.
+    """
+    settings = from_mapping(PresetSettings, config, f"{source}:")
+    folders = (*folders, *([Path(settings.stored["beside"])] if settings.stored else []))
+    layouts = {kind: _by_product(getattr(settings, kind), f"{source}: {kind}") for kind in ("tables", "figures")}
+    settings = _with_paths(settings, layouts, folders, source)
+    folders = (*folders, Path(settings.runs).parent)
+    layout_paths = {
+        kind: {name: find_file(kind, layout, folders, f"{source}: {kind}") for name, layout in layouts[kind].items()}
+        for kind in layouts
+    }
+    rows = [_row_with_paths(row, settings, folders) for row in read_runs(settings.runs)]
+    settings = _with_recipes(settings, rows, folders)
+    second = {
+        first: str(find_file("protocols", name, folders, f"{source}: second_protocols.{first}"))
+        for first, name in settings.second_protocols.items()
+    }
+    # Before a protocol or method is looked up, since that imports the code that it names.
+    code = outside_code(_documents(settings, rows, second.values(), source)) | outside_claims(settings.claims, source)
+    check_code(code, source)
+    rows, protocols = _with_protocols(rows, settings, second, source)
+    preset = Preset(source, folders, settings, layout_paths, {row.run: row for row in rows}, protocols, code)
+    preset = dataclasses.replace(preset, runs=_with_second_measurements(with_exposure(preset), preset.sheet))
+    check_references(preset)
+    return preset
+
+
+def _by_product(layouts: Iterable[str], where: str) -> dict[str, str]:
+    """Layouts as a preset names them, by the names of their products."""
+    products: dict[str, str] = {}
+    for layout in layouts:
+        path = Path(layout)
+        name = path.stem if path.suffix in SUFFIXES else path.name
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise UserError(where, f"'{name}' cannot name a product", "use letters, digits, '.', '_' and '-'")
+        if name in products:
+            fault = f"'{products[name]}' and '{layout}' would both make '{name}'"
+            raise UserError(where, fault, "rename or remove one")
+        products[name] = layout
+    return products
+
+
+def _with_paths(
+    settings: PresetSettings, layouts: Mapping[str, Mapping[str, str]], folders: Sequence[Path], source: str
+) -> PresetSettings:
+    """Settings with paths instead of names of files, so that they do not depend on the preset's folder."""
+    changes: dict[str, Any] = {kind: tuple(products) for kind, products in layouts.items()}
+    for key, kind in _FILES.items():
+        if (name := getattr(settings, key)) is not None:
+            changes[key] = str(find_file(kind, name, folders, f"{source}: {key}"))
+    changes["teachers"] = {
+        name: _one_way(teacher, settings.train_teachers, folders) for name, teacher in settings.teachers.items()
+    }
+    changes["datasets"] = {name: _dataset_with_paths(entry, folders) for name, entry in settings.datasets.items()}
+    return dataclasses.replace(settings, **changes)
+
+
+def _one_way(teacher: TeacherEntry, train: bool, folders: Sequence[Path]) -> TeacherEntry:
+    """A teacher that is either trained or downloaded; an entry may describe both ways."""
+    if not teacher.checkpoint:
+        return teacher
+    if train and teacher.training:
+        return dataclasses.replace(teacher, checkpoint=None)
+    return dataclasses.replace(teacher, training=None, checkpoint=found_path(teacher.checkpoint, folders))
+
+
+def _dataset_with_paths(entry: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if entry.get("path"):
+        changes["path"] = found_path(entry["path"], folders)
+    if source := (origin := entry.get("made_from") or {}).get("source"):
+        changes["made_from"] = {**origin, "source": found_path(source, folders)}
+    return {**entry, **changes}
+
+
+def _row_with_paths(row: SheetRow, settings: PresetSettings, folders: Sequence[Path]) -> SheetRow:
+    """A row with paths instead of names of files."""
+    keys = ["checkpoint"] if row.guide in (*settings.teachers, NULL_LABEL) else ["checkpoint", "guide"]
+    changes: dict[str, Any] = {key: found_path(path, folders) for key in keys if (path := getattr(row, key))}
+    for key in ("protocol", "second_protocol"):
+        if name := getattr(row, key):
+            changes[key] = str(find_file("protocols", name, folders, f"{settings.runs}: run '{row.run}'"))
+    return dataclasses.replace(row, **changes)
+
+
+def _with_recipes(settings: PresetSettings, rows: Iterable[SheetRow], folders: Sequence[Path]) -> PresetSettings:
+    """Settings whose recipes include those of files in ``recipes/`` that rows name (``imagenet64/sida``)."""
+    recipes, files = dict(settings.recipes), dict[str, dict[str, Any]]()
+    for row in rows:
+        recipe = row.recipe or ""
+        file, slash, name = recipe.partition("/")
+        if not slash or recipe in recipes:
+            continue
+        where = f"{settings.runs}: run '{row.run}': recipe"
+        path = find_file("recipes", file, folders, where)
+        entries = files.setdefault(file, load_yaml(path))
+        if name not in entries:
+            raise UserError(where, f"no '{name}' in {path}{suggestion(name, entries)}")
+        from_mapping(Recipe, entries[name], f"{path}: {name}")
+        recipes[recipe] = entries[name]
+    return dataclasses.replace(settings, recipes=recipes)
+
+
+def _documents(
+    settings: PresetSettings, rows: Sequence[SheetRow], second: Iterable[str], source: str
+) -> dict[str, Any]:
+    """Contents of files that may name code, by path: settings and recipes, rows, protocols, shared data sets in use."""
+    documents: dict[str, Any] = {source: dataclasses.asdict(settings)}
+    documents[settings.runs] = {f"run '{row.run}'": row.cells for row in rows}
+    protocols = [settings.protocol, *second]
+    protocols += [path for row in rows for path in (row.protocol, row.second_protocol) if path]
+    documents |= {path: read_extended(Path(path), beside=True) for path in dict.fromkeys(protocols)}
+    datasets = {text for path in documents for key, text, _ in texts(documents[path], path) if key == "dataset"}
+    shared = load_yaml(path := find_file("", "datasets"))
+    return documents | {f"{path}: {name}": entry for name, entry in shared.items() if name in datasets}
+
+
+def _with_protocols(
+    rows: Sequence[SheetRow], settings: PresetSettings, second: Mapping[str, str], source: str
+) -> tuple[list[SheetRow], dict[str, Protocol]]:
+    """Rows with their second protocols, and the protocols of all rows by path."""
+    paths = [settings.protocol, *(row.protocol for row in rows if row.protocol)]
+    protocols = {path: _read_protocol(path, settings, source) for path in dict.fromkeys(paths)}
+    # A default second protocol depends on the name inside the first one.
+    rows = [_with_second_protocol(row, settings, protocols, second) for row in rows]
+    second_paths = dict.fromkeys(row.second_protocol for row in rows if row.second_protocol)
+    protocols |= {path: _read_protocol(path, settings, source) for path in second_paths if path not in protocols}
+    return rows, protocols
+
+
+def _read_protocol(path: str, settings: PresetSettings, source: str) -> Protocol:
+    """A protocol, whose fixed references have the specs of the preset's own data sets."""
+    protocol = load_protocol(path)
+    references = {
+        key: {**protocol.references[key], "spec": dataset_spec(reference.dataset, source, settings.datasets)}
+        for key, reference in protocol.sources.items()
+        if reference.fixed and reference.dataset in settings.datasets
+    }
+    return dataclasses.replace(protocol, references=protocol.references | references) if references else protocol
+
+
+def _with_second_protocol(
+    row: SheetRow, settings: PresetSettings, protocols: Mapping[str, Protocol], second: Mapping[str, str]
+) -> SheetRow:
+    """A row with its second protocol: its own, or the preset's for its first one; rows without a network have no such.
+
+    Raises:
+        UserError: It is the row's first protocol.
+    """
+    first = row.protocol or settings.protocol
+    path = row.second_protocol or (None if row.without_network else second.get(protocols[first].name))
+    if path == first:
+        where = f"{settings.runs}: run '{row.run}': second_protocol"
+        raise UserError(where, f"'{path}' is the row's first protocol", "name another one")
+    return dataclasses.replace(row, second_protocol=path)
+
+
+def _with_second_measurements(rows: Mapping[str, SheetRow], sheet: str) -> dict[str, SheetRow]:
+    """Rows, then those of second measurements.
+
+    Raises:
+        UserError: A second measurement has the name of a row.
+    """
+    both = dict(rows)
+    for row in rows.values():
+        if row.second_protocol is not None:
+            second = row.under_second()
+            if second.run in both:
+                where = f"{sheet}: run '{row.run}': second_protocol"
+                raise UserError(where, f"'{second.run}' is a row of its own", "rename or remove it")
+            both[second.run] = second
+    return both

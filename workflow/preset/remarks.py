@@ -1,0 +1,68 @@
+"""Remarks on a preset that is not faulty: rows that a search saw, rows that no product shows."""
+
+import json
+
+from eval.claims.evidence import Evidence
+from eval.claims.write import named_rows
+from eval.results.summary import Measurements
+from workflow.preset.preset import Preset
+from workflow.preset.products import layout_needs
+from workflow.preset.reading import load_preset
+from workflow.preset.rows import (
+    seed_of,
+)
+from workflow.preset.trainings import training
+
+#: Largest number of rows that a remark names.
+NAMED = 5
+
+
+def search_remarks(preset: Preset) -> list[str]:
+    """Remarks on rows that chose a recipe in a search: their report is not independent of the choice.
+
+    Raises:
+        UserError: A missing or faulty preset of the search.
+    """
+    if preset.settings.search is None:
+        return []
+    search = load_preset(preset.settings.search)
+    trials = {_training_of(search, row.run): row.run for row in search.students}
+    rows = [row.run for row in preset.students]
+    equal = {name: trials[facts] for name in rows if (facts := _training_of(preset, name)) in trials}
+    remarks = [f"run '{name}' is the search's trial '{trial}' (recipe, teacher, seed)" for name, trial in equal.items()]
+    seeds = {seed_of(search, row) for row in search.students}
+    shared = [name for name in rows if seed_of(preset, preset.runs[name]) in seeds and name not in equal]
+    if shared:
+        more = f" and {len(shared) - NAMED} more" if len(shared) > NAMED else ""
+        remarks.append(f"{', '.join(shared[:NAMED])}{more}: their seeds are those of trials of {search.source}")
+    return [f"{remark}; give rows that report seeds that no search used" for remark in remarks]
+
+
+def _training_of(preset: Preset, name: str) -> str:
+    """Everything that decides a training but its name, and the same of its start, as text."""
+    # Paths of networks have the preset's name in them, so that equal trainings differ there.
+    row, excluded = preset.runs[name], ("name", "evaluation", "teacher", "init")
+    facts = {key: value for key, value in training(preset, name).spec.items() if key not in excluded}
+    start = _training_of(preset, row.init) if row.init else None
+    return json.dumps([row.teacher, facts, start], sort_keys=True)
+
+
+def unshown_remark(preset: Preset) -> str | None:
+    """Remark on rows that no table, figure or claim shows, and that no other row starts from; None if there are none.
+
+    A preset without tables has none: its result is its measurements.
+    """
+    shown = set(preset.starts)
+    for kind, layouts in preset.layouts.items():
+        for needs in (layout_needs(preset, kind, name) for name in layouts):
+            shown.update(needs.measured, needs.networks)
+    nothing = Evidence(Measurements([]), preset.runs)
+    shown.update(row for claim in preset.claims for row in named_rows(claim.findings(nothing), preset.runs))
+    rows = [name for name in preset.measurable if name not in shown] if preset.settings.tables else []
+    if not rows:
+        return None
+    more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+    return (
+        f"{', '.join(rows[:NAMED])}{more}: measured, but no table, figure or claim of {preset.source} shows "
+        f"{'it' if len(rows) == 1 else 'them'}; add a line to a table's rows, e.g. - {{run: {rows[0]}}} (docs/add.md)"
+    )

@@ -1,0 +1,77 @@
+"""Checks of the settings of trainings before the first job, since a faulty student would fail after its teacher."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from eval.results.sheet import SheetRow
+from sida import networks
+from sida.config.families import EDM2_LATENTS, Latents, check_images, check_latents
+from sida.config.recipe import TeacherConfig
+from sida.config.settings import from_mapping
+from sida.errors import UserError, inside, settings_in
+from sida.methods.registry import DistillConfig, checked_method, resolve_recipe
+from workflow.preset.preset import Preset
+from workflow.preset.rows import (
+    alike_key,
+    architecture_of,
+    place_of,
+)
+from workflow.preset.trainings import teacher_training, training
+
+#: Settings of a training that the sheet gives; the others are of the recipe.
+_OF_A_ROW = ("alpha", "guide", "init")
+
+
+def check_trainings(preset: Preset) -> None:
+    """Builds the settings of all teachers and students, almost all without torch.
+
+    Raises:
+        UserError: The first fault that a training would report.
+    """
+    for name in preset.trained_teachers:
+        where = f"{preset.source}: teachers.{name}"
+        spec = teacher_training(preset, name).spec
+        from_mapping(TeacherConfig, spec, where)
+        _check_shapes(spec["network"], spec["dataset"], f"{where}.network.kwargs")
+    checked = set[tuple[Any, ...]]()
+    for row in preset.students:
+        if (key := alike_key(row)) not in checked:
+            checked.add(key)
+            _check_student(preset, row)
+
+
+def _check_student(preset: Preset, row: SheetRow) -> None:
+    where, place = f"{preset.source}: recipes.{row.recipe}", place_of(preset, row)
+    spec = training(preset, row.run).spec
+    try:
+        config = from_mapping(DistillConfig, spec, where)
+        checked_method(config, where)
+    except UserError as error:
+        key = error.place.removeprefix(f"{where}.")
+        raise UserError(inside(f"{place}:" if key in _OF_A_ROW else where, key), error.fault, error.remedy) from None
+    network = architecture_of(preset, row)
+    if network:
+        if config.weight_norm or config.fake_score_weight_norm or config.logvar:
+            # The check needs torch, whose import takes seconds; few recipes have such settings.
+            resolve_recipe(config, network, where)
+        source = f"{where}.network.kwargs" if row.teacher is None else f"{place}: teacher '{row.teacher}'"
+        _check_shapes(network, spec["dataset"], source)
+
+
+def _check_shapes(network: Mapping[str, Any], dataset: Mapping[str, Any], where: str) -> None:
+    """Compares images and classes of a network and a data set, as a training does."""
+    images = {f"img_{key}": dataset.get(key) for key in ("resolution", "channels")}
+    latents = dataset.get("latents") is not None or images["img_channels"] == 2 * EDM2_LATENTS.channels
+    if latents:
+        # Archives of latents have mean and deviation of each channel, but only the data show that they are latents.
+        images["img_channels"] = None
+    images["label_dim"] = 0 if dataset.get("labels") is False else dataset.get("label_dim")
+    with settings_in(where):
+        check_images(network.get("kwargs", {}), images, f"data set '{dataset['name']}'")
+        if latents and (own := network_latents(network)) is not None:
+            check_latents(own, dataset.get("latents") or EDM2_LATENTS.name, f"data set '{dataset['name']}'")
+
+
+def network_latents(network: Mapping[str, Any]) -> Latents | None:
+    """Latents of a network by its description."""
+    return networks.family_of(network).latents_of(int(network["kwargs"].get("img_channels") or 0))
