@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from eval.results.sheet import read_extended
+from eval.results.extended import read_extended
 from sida.config.lookup import ROOT
 from sida.config.settings import from_mapping
 from sida.networks import build_network

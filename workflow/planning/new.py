@@ -1,4 +1,4 @@
-"""Makes a new study: a folder with the files that those of `studies/` have, and its data.
+"""Makes a new study: a folder with the files of a study in `studies/`, and its data.
 
 The files are made from templates in ``config/new``, whose variables ``$name`` depend on the data; ``sizes.yaml`` there
 has the sizes, rates and metrics. Width, lengths, micro-batches and measured images are the largest that fit the time
@@ -77,7 +77,7 @@ def new_study(config: StudyConfig) -> list[str]:
         Lines for the user about written files and next steps.
 
     Raises:
-        UserError: The folder exists, its name is no name of a preset, or the data are unsuitable.
+        UserError: The folder exists, its name cannot name a preset, or the data are unsuitable.
     """
     study = Path(config.study)
     name = study.absolute().name.lower()
@@ -153,7 +153,7 @@ class _Fit:
         """Writes the files with the widest network, then the longest trainings, that fit.
 
         Returns:
-            Values of the template's variables, and lines about the card and what was given up.
+            Values of the template's variables, and lines about the card and what was reduced.
 
         Raises:
             UserError: Nothing fits, or an unknown card.
@@ -180,7 +180,7 @@ class _Fit:
         raise UserError("sida new", fault, "name a larger card (--gpu) or another teacher")
 
     def _lines(self, planned: _Cost, chosen: Mapping[str, Any]) -> Iterator[str]:
-        """Lines about the card, and what was given up."""
+        """Lines about the card, and what was reduced."""
         most, imported = self._config.hours, self._config.teacher is not None
         yield f"for {self._where}: {planned.hours:.1f} hours and {planned.memory:.0f} GB by plan (--hours {most:g})"
         named = {key: name for key, name in _GIVEN_UP.items() if not (imported and name.startswith("teacher"))}
