@@ -25,7 +25,7 @@ from tests.refused import refused
 from tests.workflow.workspace import PRESETS
 from tools import differences_page
 from tools.settings_page import SETTINGS, descriptions, json_schema, settings_table, written
-from workflow.preset.files import PresetSettings
+from workflow.preset.settings import PresetSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
