@@ -98,7 +98,7 @@ def _network_alone(path: Path, add: Callable[..., None]) -> float:
     eager = _rate(lambda: one_step(net, latents, None))
     add("network alone, kernel by kernel", eager)
     with fused_kernels(net):
-        called = Evaluations.on(latents.device).of(net, "network", 1000, "fused")
+        called = Evaluations.on(latents.device).evaluator(net, "network", 1000, "fused")
         alone = _rate(lambda: one_step(called, latents, None))
     add("network alone, fused kernels, CUDA graph", alone, times_eager=alone / eager)
     return alone

@@ -239,7 +239,7 @@ def _with_blocks(sides: Sequence[tuple[int, _Scatter]], shared: Sequence[str], c
     """Sum over independent sides of ``± mean of the blocks' means``."""
     means = [{name: statistics.fmean(cell.values()) for name, cell in side.blocks.items()} for _, side in sides]
     value = math.fsum(sign * statistics.fmean(mean.values()) for (sign, _), mean in zip(sides, means))
-    whole = interval_of(value, [side.mean for _, side in sides], confidence)
+    interval = interval_of(value, [side.mean for _, side in sides], confidence)
     blocks, apart = {}, []
     for name in shared:
         value = math.fsum(sign * mean[name] for (sign, _), mean in zip(sides, means))
@@ -249,9 +249,9 @@ def _with_blocks(sides: Sequence[tuple[int, _Scatter]], shared: Sequence[str], c
         parts = [(side.apart[0] / count, side.apart[1]) for (_, side), count in zip(sides, counts)]
         apart.append(interval_of(value, parts))
     crossed = any(side.design == "crossed" for _, side in sides)
-    df = apart[0].df if crossed and apart else whole.df
+    df = apart[0].df if crossed and apart else interval.df
     designs = tuple(side.design for _, side in sides)
-    return dataclasses.replace(whole, blocks=blocks, blocks_p=_equal_blocks(apart, df), designs=designs)
+    return dataclasses.replace(interval, blocks=blocks, blocks_p=_equal_blocks(apart, df), designs=designs)
 
 
 def _equal_blocks(blocks: Sequence[Interval], df: float) -> float | None:

@@ -16,7 +16,8 @@ from eval.measuring.arrays import as_pixels
 from eval.measuring.functions import CallableSource, callable_name
 from eval.measuring.order import Groups
 from eval.measuring.protocol import Protocol, load_protocol
-from eval.measuring.score import NetworkFile, Score, names_network, score_images
+from eval.measuring.score import Score, score_images
+from eval.measuring.scored import NetworkFile, names_network
 from eval.measuring.stores import open_images
 from eval.results.measurements import long_rows
 from eval.results.summary import MEASUREMENT_COLUMNS
@@ -41,7 +42,7 @@ class ScoreRow(Score):
         """One line per metric: ``mean``, ``std``, ``standard_error``, ``min``, ``max`` and ``trials``."""
         import pandas
 
-        lines = {key: {**found, "trials": len(found["values"])} for key, found in self.summary().items()}
+        lines = {key: {**numbers, "trials": len(numbers["values"])} for key, numbers in self.summary().items()}
         columns = ["mean", "std", "standard_error", "min", "max", "trials"]
         return pandas.DataFrame.from_dict(lines, orient="index", columns=columns).rename_axis("metric")
 
@@ -107,7 +108,7 @@ def score(
         references: Local files by reference key; others are fetched.
         extractors: Options by feature network, e.g. ``{"inception": {"path": ...}}``.
         allow_duplicates: Accept equal images.
-        against: Images in the place of the protocol's references, for a comparison of two sets (protocol ``pair``);
+        against: Images that replace the protocol's references, for a comparison of two sets (protocol ``pair``);
             files, images in memory, a function or a generator (seeds 0, 1, 2, …, as many as the first set has images).
         groups: ``trials`` or ``classes``: what folders of images or parts of their names are, where both readings fit.
         value_range: Values of floats in memory that stand for black and white, such as ``(-1, 1)``.
@@ -116,6 +117,8 @@ def score(
         UserError: Images that cannot be measured under this protocol.
     """
     settings: dict[str, Any] = {
+        "trials": trials,
+        "num_samples": num_samples,
         "device": None if device is None and isinstance(images, LoadedGenerator) else open_device(device),
         "batch_size": batch_size,
         "family": family,
@@ -133,9 +136,9 @@ def score(
                 against = _drawn(against, num_samples or _count(source, protocol), batch_size)
             settings["against"] = _filed(against, Path(folder) / "against.npz", value_range, "against")
         label = name or (None if source is images else "images")
-        found = score_images(source, protocol, trials, num_samples, label, **settings)
-        found.forget_trials()
-    return ScoreRow(**vars(found))
+        result = score_images(source, protocol, name=label, **settings)
+        result.forget_trials()
+    return ScoreRow(**vars(result))
 
 
 @contextlib.contextmanager
@@ -145,8 +148,8 @@ def _named_as_given(folder: str) -> Iterator[None]:
         yield
     except UserError as error:
         if error.place.startswith(folder):
-            place = re.sub(r"\.npz(\[arr_[01]\])?", "", error.place.removeprefix(f"{folder}{os.sep}"))
-            raise type(error)(place, error.fault, error.remedy) from None
+            name = re.sub(r"\.npz(\[arr_[01]\])?", "", error.place.removeprefix(f"{folder}{os.sep}"))
+            raise type(error)(name, error.fault, error.remedy) from None
         raise
 
 

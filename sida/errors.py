@@ -1,4 +1,4 @@
-"""What a user sees of a command: faults as one line (place, fault, remedy), other lines, and progress."""
+"""Output of commands for users: faults as one line (place, fault, remedy), other lines, and progress."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class UserError(Exception):
     Attributes:
         place: File and key, option or object with the fault; empty where the command as a whole is meant.
         fault: What is wrong there.
-        remedy: What helps; empty where the fault says it.
+        remedy: Action that helps; empty where the fault implies it.
     """
 
     #: Exit status.
@@ -106,7 +106,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def exact(number: float) -> str:
-    """The shortest text of a number that reads back as the same one, so that a message shows no bound as kept."""
+    """Shortest text that reads back as the same number, so that a rounded value does not look within a bound."""
     return str(number).removesuffix(".0")
 
 
@@ -116,7 +116,7 @@ def suggestion(word: str, known: Iterable[str], too_many: str | None = None) -> 
     Args:
         word: The unknown word.
         known: The known words.
-        too_many: Text in the place of a list that fills the screen.
+        too_many: Text instead of a list that fills the screen.
     """
     names = sorted(set(known))
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6) if len(word) <= LONGEST_WORD else []
@@ -135,8 +135,8 @@ def near_path(path: str | os.PathLike[str], others: Iterable[str] = ()) -> str:
     """
     folder, name = os.path.split(os.path.normpath(path))
     entries: dict[str, str] = {}
-    with contextlib.suppress(OSError), os.scandir(folder or ".") as found:
-        for entry in itertools.islice(found, MOST_ENTRIES):
+    with contextlib.suppress(OSError), os.scandir(folder or ".") as entries_of_folder:
+        for entry in itertools.islice(entries_of_folder, MOST_ENTRIES):
             entries[entry.name] = os.path.join(folder, entry.name) + ("/" if entry.is_dir() else "")
     words = dict.fromkeys(others) | entries
     near = difflib.get_close_matches(name, words, 1) if len(name) <= LONGEST_WORD else []
@@ -145,17 +145,17 @@ def near_path(path: str | os.PathLike[str], others: Iterable[str] = ()) -> str:
 
 def duration(seconds: float) -> str:
     """Formats seconds as ``45s``, ``3m05s`` or ``2h07m``."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    total = max(0, round(seconds))
+    if total < 60:
+        return f"{total}s"
+    if total < 3600:
+        return f"{total // 60}m{total % 60:02d}s"
+    return f"{total // 3600}h{total % 3600 // 60:02d}m"
 
 
-def visible(text: str, kept: str = "\n\t") -> str:
-    """Text with escapes in place of characters without a glyph, which a terminal may obey; ``kept`` ones stay."""
-    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
+def visible(text: str, allowed: str = "\n\t") -> str:
+    """Text with escapes for characters without a glyph, which may control a terminal, except the ``allowed`` ones."""
+    return "".join(c if c.isprintable() or c in allowed else c.encode("unicode_escape").decode() for c in text)
 
 
 def say(line: str, stream: TextIO | None = None) -> None:

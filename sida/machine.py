@@ -27,7 +27,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _HEAP_BLOCK, _KEEP_FREE = 32 << 20, 1 << 30
 
 
-def place() -> tuple[int, int, int]:
+def process_rank() -> tuple[int, int, int]:
     """Returns rank, world size and local rank as set by ``torchrun``, or 0, 1, 0 without it.
 
     Raises:
@@ -35,10 +35,10 @@ def place() -> tuple[int, int, int]:
     """
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         return 0, 1, 0
-    given = {name: os.environ.get(name, "0") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    rank, world_size, local_rank = (int(text) if text.isdecimal() else -1 for text in given.values())
+    variables = {name: os.environ.get(name, "0") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    rank, world_size, local_rank = (int(text) if text.isdecimal() else -1 for text in variables.values())
     if not (0 <= rank < world_size and local_rank >= 0):
-        words = ", ".join(f"{name}={text}" for name, text in given.items())
+        words = ", ".join(f"{name}={text}" for name, text in variables.items())
         raise UserError(words, "not what torchrun sets", "start the processes by torchrun, or unset RANK")
     return rank, world_size, local_rank
 
@@ -57,8 +57,8 @@ def take_device(name: str, where: str) -> torch.device:
         UserError: This machine does not have the device, or has fewer GPUs than processes.
     """
     if not re.fullmatch(r"(cpu|cuda)(:(0|[1-9]\d?))?", name, re.ASCII):
-        raise UserError(f"{where}.device", f"'{name}' is no device", "use cpu or cuda")
-    _, world_size, local_rank = place() if name == "cuda" else (0, 1, 0)
+        raise UserError(f"{where}.device", f"'{name}' is not a device", "use cpu or cuda")
+    _, world_size, local_rank = process_rank() if name == "cuda" else (0, 1, 0)
     device = torch.device(f"cuda:{local_rank}" if world_size > 1 else name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"{where}.device", f"'{name}', but no GPU is available here", "use cpu")
@@ -117,20 +117,20 @@ def prepare_process(threads: int = 1) -> None:
     keep_freed_memory()
 
 
-def keep_freed_memory(kept: bool = True) -> None:
+def keep_freed_memory(keep: bool = True) -> None:
     """Makes glibc keep freed memory, instead of returning every activation to the kernel; elsewhere it does nothing.
 
     A training step or a network that draws frees and allocates the same megabytes repeatedly; by default most of them
     are fresh pages that the kernel must clear (thousands of page faults per step).
 
     Args:
-        kept: False returns freed blocks of 16 MiB and more, such as batches of large images. By default blocks of up
+        keep: False returns freed blocks of 16 MiB and more, such as batches of large images. By default blocks of up
             to 32 MiB stay, between which later ones do not fit, so that a measurement's peak is up to 0.2 GB higher.
     """
     options = {_M_MMAP_THRESHOLD: _HEAP_BLOCK, _M_TRIM_THRESHOLD: _KEEP_FREE}
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
-        for option, value in (options if kept else {_M_MMAP_THRESHOLD: _HEAP_BLOCK // 2}).items():
+        for option, value in (options if keep else {_M_MMAP_THRESHOLD: _HEAP_BLOCK // 2}).items():
             libc.mallopt(option, value)
 
 
@@ -175,11 +175,11 @@ class RecordingError(Exception):
 def restored(tensors: Sequence[torch.Tensor]) -> Iterator[None]:
     """Restores the values of tensors at the end of the context."""
     # The copies lie on the CPU: a recording already takes the peak of the device's memory.
-    kept = [tensor.to("cpu", copy=True) for tensor in tensors]
+    copies = [tensor.to("cpu", copy=True) for tensor in tensors]
     try:
         yield
     finally:
-        for tensor, value in zip(tensors, kept):
+        for tensor, value in zip(tensors, copies):
             tensor.copy_(value)
 
 

@@ -44,15 +44,17 @@ def uniform_labels(number: torch.Tensor, classes: int) -> torch.Tensor:
     return torch.nn.functional.one_hot(index, classes).to(torch.float32)
 
 
-def complete_draws(kinds: Mapping[str, Draw], given: Draws | None, images: torch.Tensor) -> dict[str, torch.Tensor]:
+def complete_draws(
+    kinds: Mapping[str, Draw], replacements: Draws | None, images: torch.Tensor
+) -> dict[str, torch.Tensor]:
     """Returns all draws that a loss declares, with the type and device of the images.
 
     Args:
         kinds: Kind of each draw by its name, in the order of drawing.
-        given: Tensors that replace random ones; levels may have any shape of N numbers.
+        replacements: Tensors that replace random ones; levels may have any shape of N numbers.
         images: ``(N, C, H, W)``.
     """
-    draws = dict(given or {})
+    draws = dict(replacements or {})
     for name, draw in kinds.items():
         value = draws[name] if name in draws else draw(images.shape, device=images.device)
         draws[name] = value.to(images).reshape(images.shape if draw is unit_noise else (len(images), 1, 1, 1))

@@ -65,7 +65,7 @@ PARTS: Mapping[str, tuple[str, Sequence[str], Sequence[str]]] = {
 }
 #: Changes that do not matter: path, function, code, changed code, reason.
 KNOWN = "tools/mutants.tsv"
-#: Seconds that a test may take, times those of the first run, before it counts as noticed.
+#: Time of a test as a multiple of its first run, above which the mutant counts as noticed.
 _PATIENCE = 10
 _OPERATORS: Mapping[type[ast.AST], type[Any]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -107,7 +107,7 @@ class Mutant:
 
 
 def changes(node: ast.AST) -> Iterator[ast.AST | str]:
-    """Changed nodes, or their text, that may stand instead of a node."""
+    """Changed nodes, or their text, that may replace a node."""
     match node:
         case ast.Compare(ops=[op, *rest]):
             yield ast.Compare(node.left, [_OPERATORS[type(op)](), *rest], node.comparators)
@@ -154,15 +154,15 @@ def mutants_of(path: str, text: str) -> Iterator[Mutant]:
             lines = (node.lineno, max(node.lineno, body[0].lineno - 1) if body else last)
         if isinstance(node, _DEFINES):
             function = f"{function}.{node.name}".lstrip(".")
-        given: Any = node.test if isinstance(node, ast.If) else node
+        target: Any = node.test if isinstance(node, ast.If) else node
         for changed in changes(node):
             if isinstance(changed, ast.If):
                 changed = changed.test
             after = changed if isinstance(changed, str) else ast.unparse(ast.fix_missing_locations(changed))
             # Braces keep the order in which a changed operator is computed.
-            after = f"({after})" if isinstance(given, ast.expr) and not isinstance(changed, ast.Constant) else after
-            begin = starts[given.lineno - 1] + given.col_offset
-            end = starts[given.end_lineno - 1] + given.end_col_offset
+            after = f"({after})" if isinstance(target, ast.expr) and not isinstance(changed, ast.Constant) else after
+            begin = starts[target.lineno - 1] + target.col_offset
+            end = starts[target.end_lineno - 1] + target.end_col_offset
             yield Mutant(path, function, lines, (begin, end), source[begin:end].decode(), after)
         for name, value in ast.iter_fields(node):
             if name in ("annotation", "returns", "decorator_list") or _is_words(node, name):
@@ -224,10 +224,10 @@ class Copy:
             for test, (seconds, lines) in json.loads(result.read_text()).items()
         }
 
-    def survives(self, part: str, mutant: Mutant, found: Mapping[str, tuple[float, set[str]]]) -> bool:
+    def survives(self, part: str, mutant: Mutant, by_test: Mapping[str, tuple[float, set[str]]]) -> bool:
         """Whether the tests of a part pass with a mutant, and those of others; of its own, those that reach it."""
         _, own, others = PARTS[part]
-        reached = {test: of_test for test, of_test in found.items() if test.startswith(tuple(own))}
+        reached = {test: of_test for test, of_test in by_test.items() if test.startswith(tuple(own))}
         of_file = {
             test: lines
             for test, (_, lines) in reached.items()
@@ -266,7 +266,7 @@ def sampled(parts: Sequence[str], count: int, seed: int) -> tuple[list[tuple[str
             name = path.relative_to(ROOT).as_posix()
             every += [(part, mutant) for mutant in mutants_of(name, path.read_text(encoding="utf-8"))]
     places = random.Random(seed).sample(range(len(every)), min(count, len(every)))
-    return [every[place] for place in sorted(places)], len(every)
+    return [every[index] for index in sorted(places)], len(every)
 
 
 def known_reasons() -> dict[tuple[str, ...], str]:

@@ -2,7 +2,7 @@
 
     REACHED=lines.json REACHED_IN=/copy/sida/methods python -m pytest -p tools.reached tests/methods
 
-Lines that the set-up of a shared fixture reaches are those of each test with the fixture. Lines of other processes, and
+Lines that the set-up of a shared fixture reaches count for each test with the fixture. Lines of other processes, and
 of the bodies of modules and classes, are not seen.
 """
 
@@ -46,7 +46,7 @@ def _by_name(fixture: Any) -> str:
 def pytest_runtest_protocol(item: Any) -> Iterator[None]:
     """Traces a test."""
     shared = (item._fixtureinfo.name2fixturedefs.get(name, ()) for name in item.fixturenames)
-    _fixtures[item.nodeid] = [_by_name(one) for found in shared for one in found if one.scope != "function"]
+    _fixtures[item.nodeid] = [_by_name(one) for definitions in shared for one in definitions if one.scope != "function"]
     _now[0], start = item.nodeid, time.monotonic()
     threading.settrace(_trace)
     sys.settrace(_trace)
@@ -71,9 +71,9 @@ def pytest_fixture_setup(fixturedef: Any) -> Iterator[None]:
 
 def pytest_sessionfinish() -> None:
     """Writes ``{test: [seconds, [path:line, ...]]}``."""
-    found = {
+    reached = {
         test: [seconds, sorted(_lines[test].union(*(_lines[name] for name in _fixtures[test])))]
         for test, seconds in _seconds.items()
     }
     with open(os.environ["REACHED"], "w", encoding="utf-8") as file:
-        json.dump(found, file)
+        json.dump(reached, file)

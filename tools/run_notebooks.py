@@ -2,7 +2,7 @@
 
     python -m tools.run_notebooks
 
-The picture is that of the cell with the tag ``picture``. Needs `make extras`.
+The picture comes from the cell with the tag ``picture``. Needs `make extras`.
 """
 
 from __future__ import annotations

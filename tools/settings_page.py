@@ -30,7 +30,7 @@ from sida.config.samplers import Sampler
 from sida.config.settings import CheckedAs, OneOf, Pattern, Variants, type_hints
 from sida.files.atomic import write_text
 from sida.methods.registry import METHODS
-from workflow.planning.requests import Site
+from workflow.planning.site import Site
 from workflow.preset.settings import DatasetEntry, MadeFrom, PresetSettings, StoredRows, TeacherEntry
 
 _SIMPLE = {
@@ -239,8 +239,8 @@ def page() -> str:
         "(`python -m tools.settings_page`). A line `# yaml-language-server: "
         "$schema=../workflow/schemas/preset.schema.json` at the top of a file lets an editor check and complete it.",
     ]
-    for anchor, (cls, place) in SETTINGS.items():
-        parts += [f"## {anchor}", place, settings_table(cls, links)]
+    for anchor, (cls, about) in SETTINGS.items():
+        parts += [f"## {anchor}", about, settings_table(cls, links)]
     parts += ["## metric kinds", "\n".join(_of_kinds())]
     rules = (f"- `{name}` (`{rule.__name__}`): {rule_text(name)}" for name, rule in RULES.items())
     return (

@@ -23,7 +23,7 @@ from tools.train_digits import Classified, FitSettings, fit
 
 @dataclasses.dataclass(frozen=True)
 class BackboneTraining(FitSettings):
-    """Settings of the training of the committed weights; the split is always that of seed 0.
+    """Settings of the training of the committed weights; the split is always made with seed 0.
 
     Attributes:
         images: Number of images, on none of which the feature network for measuring was trained.
@@ -70,8 +70,8 @@ def main(out: str) -> None:
     """Writes the weights, and says whether they are the committed ones to the bit."""
     state, metadata = train_backbone(BackboneTraining())
     write_tensors(out, state, metadata)
-    kept, _ = read_tensors(DigitsBackbone.weights)
-    equal = all(torch.equal(state[name], value) for name, value in kept.items())
+    stored, _ = read_tensors(DigitsBackbone.weights)
+    equal = all(torch.equal(state[name], value) for name, value in stored.items())
     print(f"{metadata['other_accuracy']:.4f} of {metadata['other_images']} other images are classified correctly")
     print("bit-equal to the committed weights" if equal else "not bit-equal to the committed weights")
 

@@ -44,7 +44,7 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class DigitsTraining(FitSettings):
-    """Settings of the committed network; its seed is that of the split, too.
+    """Settings of the committed network; the split has the same seed.
 
     Attributes:
         held_out: Number of images that are not used for training.

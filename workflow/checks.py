@@ -27,10 +27,10 @@ def check_folder(folder: Path) -> None:
         UserError: The folder, or ``.snakemake`` in it, cannot be written.
     """
     records = folder / ".snakemake"
-    place = records if records.exists() else folder
-    if not os.access(place, os.W_OK | os.X_OK):
+    path = records if records.exists() else folder
+    if not os.access(path, os.W_OK | os.X_OK):
         raise UserError(
-            place,
+            path,
             "cannot be written, and Snakemake keeps its records there",
             "start it in a writable folder: snakemake -s CHECKOUT/Snakefile --configfile FILE",
         )
@@ -130,7 +130,7 @@ def check_command() -> None:
 def closed_results(folder: str | Path) -> str | None:
     """Remark on a read-only results folder; None for a writable or missing folder.
 
-    This is no fault: finished products can be shown. Otherwise Snakemake reports its outputs as protected.
+    This is not a fault: finished products can be shown. Otherwise Snakemake reports its outputs as protected.
     """
     if not os.path.isdir(folder) or os.access(folder, os.W_OK | os.X_OK):
         return None

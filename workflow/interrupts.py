@@ -25,7 +25,7 @@ class Interrupts(logging.Filter):
         self.interrupted, self._failed = False, False
 
     def take(self) -> None:
-        """Takes SIGINT, where nobody has told this process otherwise, such as a script that started it aside."""
+        """Takes SIGINT, unless the process ignores it, as one that a script starts in the background does."""
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._end)
 

@@ -105,12 +105,14 @@ def devices(pool: str) -> list[str]:
         if not names or len(set(names)) < len(names):
             raise UserError(f"SIDA_GPUS={pool}", "must be a number of GPUs, or different names such as 0,2")
         return names
-    seen, count = os.environ.get("CUDA_VISIBLE_DEVICES"), int(pool)
+    visible, count = os.environ.get("CUDA_VISIBLE_DEVICES"), int(pool)
     names = (
-        [name.strip() for name in seen.split(",") if name.strip()] if seen is not None else [*map(str, range(count))]
+        [name.strip() for name in visible.split(",") if name.strip()]
+        if visible is not None
+        else [*map(str, range(count))]
     )
     if not 0 < count <= len(names):
-        fault = f"{count} GPUs are to be shared, but CUDA_VISIBLE_DEVICES={seen} names {len(names)}"
+        fault = f"{count} GPUs are to be shared, but CUDA_VISIBLE_DEVICES={visible} names {len(names)}"
         raise UserError("", fault, "correct --resources gpu=N or SIDA_GPUS, where '0,' is device 0")
     return names[:count]
 

@@ -26,7 +26,8 @@ import numpy as np
 
 from eval.features.registry import EXTRACTORS, extractor_entry
 from eval.measuring.protocol import Protocol, load_protocol, read_protocol
-from eval.results.sheet import read_extended, read_runs
+from eval.results.extended import read_extended
+from eval.results.sheet import read_runs
 from sida.assets.registry import ASSET_COLUMNS, Asset, load_registry
 from sida.config.datasets import dataset_entry
 from sida.config.families import DECODERS
@@ -111,8 +112,8 @@ def _write_datasets(base: Preset, folder: Path) -> dict[str, dict[str, Any]]:
         labels = np.linspace(0, classes - 1, REFERENCES).astype(int).tolist() if classes else None
         path.parent.mkdir(parents=True, exist_ok=True)
         write_archive(path, map(encode_png, images), labels)
-        kept = ("kind", "resolution", "channels", "label_dim")
-        made[name] = {key: entry[key] for key in kept if key in entry} | {"path": str(path), "num_images": REFERENCES}
+        facts = ("kind", "resolution", "channels", "label_dim")
+        made[name] = {key: entry[key] for key in facts if key in entry} | {"path": str(path), "num_images": REFERENCES}
     return made
 
 
@@ -214,20 +215,21 @@ def _maker(asset: Asset, preset: Preset) -> Callable[[Path], None]:
         "reference-batch": lambda path: _write_batch(path, asset.id, protocols),
         "labels": lambda path: _write_labels(path, asset.id, preset),
     }
-    found = makers.get(asset.id) or kinds.get(asset.kind)
-    if found is None:
+    maker = makers.get(asset.id) or kinds.get(asset.kind)
+    if maker is None:
         raise UserError(f"--rehearse: asset '{asset.id}'", f"kind '{asset.kind}' has no stand-in", "name other rows")
-    return found
+    return maker
 
 
 def _architecture(asset: Asset, preset: Preset) -> dict[str, Any]:
     """Architecture of a published network, as plans know it."""
     costs = Costs(preset)
     rows = [row for row in preset.runs.values() if row.checkpoint == asset.id]
-    found = next((network for row in rows if (network := costs.network(row.teacher))), None) or costs.like(asset.id)
-    if found is None:
+    trained = (network for row in rows if (network := costs.network(row.teacher)))
+    architecture = next(trained, None) or costs.like(asset.id)
+    if architecture is None:
         raise UserError(f"--rehearse: asset '{asset.id}'", "its architecture is not known here", "name other rows")
-    return found
+    return architecture
 
 
 def _random_network(network: Mapping[str, Any]) -> Any:
@@ -299,9 +301,9 @@ class OfficialPickler(pickle.Pickler):
             return NotImplemented
         name, own = state
         # As in the originals, the state is one dictionary however often an object is met.
-        kept = self.states.setdefault(id(obj), own)
+        first = self.states.setdefault(id(obj), own)
         meta = EasyDict(type="class", version=6, module_src=self.source, class_name=self.renamed.get(name, name))
-        return _reconstruct_persistent_obj, (EasyDict(meta, state=kept),)
+        return _reconstruct_persistent_obj, (EasyDict(meta, state=first),)
 
     def persistent_state(self, obj: Any) -> tuple[str, dict[str, Any]] | None:
         """Class name and state of an object that the file holds as a persistent one; None for others."""
@@ -439,19 +441,19 @@ def _write_vae(path: Path) -> None:
 
 def _write_moments(path: Path, asset: str, protocols: Sequence[Protocol]) -> None:
     """Mean and covariance for each feature network whose distance reads the file."""
-    found: dict[str | None, dict[str, np.ndarray]] = {}
+    moments: dict[str | None, dict[str, np.ndarray]] = {}
     for protocol in protocols:
         for metric in protocol.metrics:
             source = protocol.sources.get(str(metric.reference))
             if source is not None and source.asset == asset:
                 size = 1024 if metric.extractor.startswith("dinov2") else 2048
                 rows = np.random.default_rng(0).standard_normal((2 * size, size))
-                found[source.entry] = {"mu": rows.mean(0), "sigma": np.cov(rows, rowvar=False)}
+                moments[source.entry] = {"mu": rows.mean(0), "sigma": np.cov(rows, rowvar=False)}
     with atomic_path(path) as part, open(part, "wb") as stream:
         if path.suffix == ".pkl":
-            pickle.dump(found, stream)
+            pickle.dump(moments, stream)
         else:
-            np.savez(stream, **found[None])  # type: ignore[arg-type]
+            np.savez(stream, **moments[None])  # type: ignore[arg-type]
 
 
 def _write_batch(path: Path, asset: str, protocols: Sequence[Protocol]) -> None:

@@ -24,8 +24,9 @@ from workflow.checks import (
 from workflow.commands.archive import show_results
 from workflow.interrupts import INTERRUPTS
 from workflow.launch import devices
-from workflow.planning.costs import check_card, driver_cards
-from workflow.planning.requests import Requests, load_site
+from workflow.planning.driver import check_card, driver_cards
+from workflow.planning.requests import Requests
+from workflow.planning.site import load_site
 from workflow.preset import preset_from
 from workflow.preset.checks import check_preset
 from workflow.preset.files import read_preset
@@ -74,10 +75,10 @@ class Start:
         """Command, as words, that starts this workflow again with these options and the current settings."""
         # In the checkout Snakemake finds the Snakefile without an option.
         snakefile = os.path.relpath(self._workflow.main_snakefile)
-        place = [] if snakefile == "Snakefile" else ["-s", snakefile]
+        file = [] if snakefile == "Snakefile" else ["-s", snakefile]
         changed = [str(word) for word in self._workflow.config_settings.config_args or []]
         settings = ["--configfile", *self._files, *(["--config", *changed] if changed else [])]
-        return ["snakemake", *place, *options, *settings]
+        return ["snakemake", *file, *options, *settings]
 
     def begin(self) -> None:
         """Takes the preset's lock and writes the specs; ends a second workflow with one line.

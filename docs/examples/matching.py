@@ -50,14 +50,14 @@ class MatchingLoss(SiDLoss):
         """Factors of both terms."""
         return {"matching": self.options.weight, "denoising": self.lambda_fake_score}
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> RawTerms:
+    def generator_terms(self, true_score: Net, fake_score: Net, batch: MicroBatch) -> RawTerms:
         """Term ``matching``, per element ``(N', C, H, W)``."""
-        x, labels, sigma = given.images, given.class_labels, self.generator_sigma(given.draws)
+        x, labels, sigma = batch.images, batch.class_labels, self.generator_sigma(batch.draws)
         with torch.no_grad():
-            noisy = x + sigma * given.draws["noise"]
+            noisy = x + sigma * batch.draws["noise"]
             true = true_score(noisy, sigma, labels)
             direction = (fake_score(noisy, sigma, labels) - true) / self.divisor(x, true, sigma)
-        direction, x = given.whole(direction, x)
+        direction, x = batch.drop_nan(direction, x)
         return {"matching": x * direction}
 
 

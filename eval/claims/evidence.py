@@ -12,11 +12,13 @@ from typing import Any
 
 from eval.claims.finding import Operand
 from eval.contrasts import DECIDING, Blocks, Interval, NotMeasuredError, difference, interval_of, mean_interval
+from eval.results.agreement import PUBLISHED_TRIALS
+from eval.results.conditions import matching
 from eval.results.identity import Identity, barred, comparable
 from eval.results.logs import Point, has_log, has_metric, logged, read_evaluations, read_log
-from eval.results.published import PUBLISHED_TRIALS, Published, published_number
+from eval.results.published import Published, published_number
 from eval.results.retraining import KNOWN, Retraining
-from eval.results.sheet import SheetRow, matching, seen_by
+from eval.results.sheet import SheetRow, seen_by
 from eval.results.summary import Estimate, Measurements
 from sida.errors import UserError
 
@@ -85,7 +87,7 @@ class Evidence:
     Attributes:
         by_published: Decide from the published numbers themselves instead of measurements.
         students: Folder with the training logs of each run.
-        retraining: Scatter of a single training; without that of a metric a single training decides nothing about it.
+        retraining: Scatter of a single training; a metric without it is not decided by a single training.
     """
 
     measurements: Measurements
@@ -104,7 +106,7 @@ class Evidence:
             metric: Key of the metric.
             seeds: Least number of training seeds.
             images: Evaluation during training that counts in place of the kept network, by the images seen.
-            scatter: Whether a single training stands for its method, so that the scatter of a repeated training counts.
+            scatter: Whether a single training represents its method, so that the scatter of a repeated training counts.
 
         Raises:
             NotMeasuredError: Not measured, not published, too few seeds, a single trial, or an unknown scatter.
@@ -168,7 +170,7 @@ class Evidence:
         return (std * mean) ** 2, df
 
     def _mean(self, run: str, metric: str, images: int | None) -> Estimate:
-        """Measured mean of the kept network, or that of an evaluation during training."""
+        """Measured mean of the kept network, or the mean of an evaluation during training."""
         if images is None:
             if not self.measurements.has(run, metric):
                 raise NotMeasuredError("", f"metric '{metric}' of run '{run}' was not measured")
@@ -289,8 +291,8 @@ class Evidence:
         if before is None or self.students is None:
             return None
         paths = [self.students / name / log for log in ("train.jsonl", "evaluations.jsonl")]
-        seen = [int(record["nimg"]) for path in paths if has_log(path) for record in read_log(path)]
-        return before + max(seen) if seen else None
+        lengths = [int(record["nimg"]) for path in paths if has_log(path) for record in read_log(path)]
+        return before + max(lengths) if lengths else None
 
     def _named(self, operand: Operand) -> list[str]:
         if operand.run is not None:
@@ -298,7 +300,7 @@ class Evidence:
         return [run.run for run in matching(self.runs, operand.where)] if operand.where else []
 
     def identities(self, operands: Mapping[str, Operand], metric: str, across: str) -> dict[str, Identity]:
-        """Identities of the values that are compared, by operand; without ``across`` the first one stands for all.
+        """Identities of the values that are compared, by operand; without ``across`` the first one represents all.
 
         Args:
             operands: Operands by key.
@@ -336,8 +338,8 @@ class Evidence:
         )
 
     def _identity(self, run: str, metric: str) -> Identity:
-        seen = seen_by(self.measurements.of_run(run)[0], self.runs.get(run))
-        return dataclasses.replace(self.measurements.identity(run, metric), saw=seen)
+        exposure = seen_by(self.measurements.of_run(run)[0], self.runs.get(run))
+        return dataclasses.replace(self.measurements.identity(run, metric), saw=exposure)
 
     def noise_of_one(self, run: str, metric: str, point: Point) -> float | None:
         """Relative standard deviation of an evaluation of a run by the trials of its measurement.

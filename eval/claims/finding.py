@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from eval.contrasts import Interval
-from eval.results.sheet import check_columns
+from eval.results.conditions import check_columns
 
 Outcome = Literal["supported", "contradicted", "not decided here"]
 UNDECIDED: Outcome = "not decided here"
-#: Name in the place of a rule's for a statement that no measurement decides.
+#: Name instead of a rule's for a statement that no measurement decides.
 NO_RULE = "no rule"
 
 

@@ -24,9 +24,9 @@ from typing import Any, Literal
 from eval.claims.evidence import Evidence, Side, Z
 from eval.claims.finding import UNDECIDED, Finding, Operand, Outcome, decided
 from eval.contrasts import NotMeasuredError, pooled_std
+from eval.results.agreement import agreement_of
+from eval.results.conditions import check_columns
 from eval.results.logs import Point, first_at_or_below
-from eval.results.published import agreement_of
-from eval.results.sheet import check_columns
 from eval.results.summary import Estimate
 
 #: Share of the training seeds that must have a curve's form; at most the rest may have it where it is contradicted.
@@ -148,7 +148,7 @@ def ratio(
         high: Largest value.
         quantity: Quantity of the training logs that is compared instead of a metric (``memory_reserved_gb`` is the most
             that was reserved), or ``nfe``.
-        gpus: Cards that a comparison of a logged quantity is about, ``8 × V100``; other cards decide nothing.
+        gpus: Cards that a comparison of a logged quantity is about, ``8 × V100``; runs on other cards are not compared.
         spread: Column of the sheet: compared are the relative spreads of the metric over its values.
         seeds: Least number of training seeds of both sides (with ``spread``, for each value); 1: single generators.
         alike: See the module.

@@ -15,7 +15,8 @@ from eval.claims.evidence import Evidence
 from eval.claims.finding import NO_RULE, UNDECIDED, Finding, Outcome
 from eval.claims.rules import RULES, rule_text
 from eval.contrasts import survivors
-from eval.results.sheet import SheetRow, matching, read_runs
+from eval.results.conditions import matching
+from eval.results.sheet import SheetRow, read_runs
 from eval.results.summary import Measurements, load_measurements
 from eval.tables.render import markdown, spelled, template
 from sida.errors import UserError
@@ -82,7 +83,7 @@ def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") 
 def combined(findings: Sequence[Finding], ties: int = 0) -> Outcome:
     """Verdict from comparisons that must all hold, except for a number of ties.
 
-    A tie is a measured comparison within the noise. A comparison that was not measured is no tie.
+    A tie is a measured comparison within the noise. A comparison that was not measured is not a tie.
     """
     outcomes = [finding.outcome for finding in findings]
     if "contradicted" in outcomes:
@@ -157,10 +158,9 @@ def _counted(verdicts: Sequence[Verdict]) -> str:
     tests = [finding.numbers for verdict in verdicts for finding in verdict.findings if "p" in finding.numbers]
     if not tests:
         return ""
-    below, kept = sum(test["p"] < 0.05 for test in tests), sum(test["survives"] for test in tests)
-    return (
-        f"{below} of {len(tests)} p values are below 0.05 and {kept} survive the correction of Benjamini and Hochberg"
-    )
+    below, surviving = sum(test["p"] < 0.05 for test in tests), sum(test["survives"] for test in tests)
+    correction = "the correction of Benjamini and Hochberg"
+    return f"{below} of {len(tests)} p values are below 0.05 and {surviving} survive {correction}"
 
 
 def marked(verdict: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ def extractor_options(texts: Sequence[str], used: Collection[str] | None = None)
     """Parses options: ``["inception.path=x.pt"]`` gives ``{"inception": {"path": "x.pt"}}``.
 
     Args:
-        texts: Options as given.
+        texts: Options of the command line.
         used: Feature networks, of which an option must be; None if the caller checks the names.
 
     Raises:

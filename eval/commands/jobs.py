@@ -22,8 +22,8 @@ def _measure(args: argparse.Namespace) -> int:
     spec = from_mapping(MeasureSpec, load_spec(args.spec), "--spec")
     trials = parse_trials(args.trials, spec.protocol.trials)
     measured = measure(spec, args.out, trials)
-    kept = len(trials) - len(measured)
-    print(f"{spec.run}: {len(measured)} trials measured, {kept} kept, in {args.out}")
+    unchanged = len(trials) - len(measured)
+    print(f"{spec.run}: {len(measured)} trials measured, {unchanged} kept, in {args.out}")
     return 0
 
 
@@ -90,8 +90,8 @@ def _claims(args: argparse.Namespace) -> int:
     from sida.config.lookup import allow_typed
 
     allow_typed((), [] if is_shipped(args.claims) else [args.claims])
-    given = {name: getattr(args, name) for name in ("measurements", "runs", "results")}
-    paths, counts = decide_claims(args.claims, args.out, **given)
+    inputs = {name: getattr(args, name) for name in ("measurements", "runs", "results")}
+    paths, counts = decide_claims(args.claims, args.out, **inputs)
     print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])}): {counts}")
     return 0
 

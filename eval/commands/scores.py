@@ -1,20 +1,25 @@
 """Verbs for a generator's numbers and their paper: ``sida score``, ``table``, ``cite`` and ``reference``."""
 
+from __future__ import annotations
+
 import argparse
 import functools
 import json
 import os
-import shlex
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from eval.commands._options import extractor_options, output, pairs, shared
-from sida.assets.registry import SCORED_ENDS, check_network, load_registry
-from sida.cli.main import Verb, add_whole, existing, whole
+from eval.commands._options import extractor_options, output, shared
+from eval.commands.score_options import ScoreOptions
+from sida.assets.registry import SCORED_ENDS, check_network
+from sida.cli.main import Verb, add_whole, existing
 from sida.config.lookup import TRACE, find_file
 from sida.config.settings import load_spec, names_object
 from sida.errors import UserError
 from sida.files.atomic import write_hashed_json, write_text
+
+if TYPE_CHECKING:
+    from eval.measuring.score import Score
 
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +38,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
         "--against",
         type=existing("--against"),
         metavar="PATH",
-        help="images in the place of the protocol's references (default protocol: pair)",
+        help="images that replace the protocol's references (default protocol: pair)",
     )
     add("--like", metavar="TABLE", help="a row for this table, with its protocol, columns and decimals")
     add_whole(parser, "--trials", "disjoint trials (default: all that fit)", 1, metavar="T")
@@ -66,101 +71,50 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _score(args: argparse.Namespace) -> int:
     """Scores the images and prints the result."""
-    if not (args.protocol or args.like or args.against):
-        fault = "name a table (--like table1) or a protocol (--protocol cifar10), or images (--against B)"
-        raise UserError("score", fault)
-
-    from eval.measuring.functions import ProgramFile, program_format
-    from eval.measuring.score import NetworkFile, TooFewError, chosen_protocol, names_network, score_images
-    from eval.results.exchange import exchanged
-    from eval.results.sheet import check_cells
-    from eval.tables.scores import latex_row, row_columns, table_protocol, unfitting
-    from sida.assets.cache import check_reachable
-    from sida.sampling.job import network_file, open_device, sampler_for
-
-    if args.origin is not None and (not args.json or not args.origin.strip() or not args.origin.isprintable()):
-        raise UserError("--origin", "is a line of text for --json", 'say --json --origin "NAME, ADDRESS"')
-    check_cells([args.name or "", args.family or ""], "--name, --family")
-    if args.verbose:
+    options = ScoreOptions(**vars(args))
+    if options.verbose:
         os.environ[TRACE] = "1"
-    network = args.source if names_network(args.source) else None
-    program = program_format(str(network)) if network and os.path.isfile(network) else ""
-    if str(network).endswith(".pt2") and not program:
-        raise UserError(network, "is no file of torch.export.save", "for weights alone see docs/score.md, 'A function'")
-    if program and not args.latent:
-        raise UserError(network, f"a file of {program} takes latents", "add --latent SHAPE, such as --latent 128")
-    if args.latent and not program:
-        raise UserError("--latent", "is for files of torch.export and TorchScript", "leave it out")
-    if args.sampler and (program or not network):
-        raise UserError("--sampler", "is for networks", "leave it out")
-    if args.against and (args.like or args.latex):
-        fault = "a comparison of two sets is no row of a table"
-        raise UserError("--against", fault, "leave --like and --latex out")
-    protocol = args.protocol or (table_protocol(args.like) if args.like else "pair")
-    fits = None
-    if not args.against:
-        chosen = chosen_protocol(protocol, args.num_samples, bool(args.fast))
-        try:
-            row_columns(chosen, args.like)
-        except UserError as error:
-            if args.like and args.num_samples:
-                error.remedy = f"leave --like out: {_own_number(args.source, str(protocol), args.num_samples)}"
-            raise
-        # Once more with all digests, before the first image: a row must not be refused after its measurement.
-        fits = lambda found: row_columns(chosen, args.like, found.get)
-    images, nfe, family = args.source, args.nfe, args.family
-    label, device = args.name, open_device(args.device)
-    if program:
-        shape = [whole("--latent", 1)(part) for part in args.latent.split("x")]
-        images, label = ProgramFile(str(network), shape, device), label or Path(str(network)).stem
-    elif network:
-        if network in load_registry() and not (args.against or args.reference or args.extractor_option):
-            check_reachable([network, *chosen.assets(drawn=True)])
-        path = network_file(network)
-        images = NetworkFile(str(path), sampler_for(path, args.sampler or "one_step", "--sampler"))
-        nfe = nfe or images.sampler.nfe
-    if args.like and family is None and (nfe or 1) == 1:
-        family, nfe = "One Step", 1
-    given = ("trials", "num_samples", "allow_duplicates", "fast", "against", "batch_size", "groups", "saw")
-    settings = {key: getattr(args, key) for key in given}
-    settings |= {"device": device, "family": family or "", "nfe": nfe}
-    settings["dataset"] = load_spec(args.dataset, "--dataset") if args.dataset else None
-    settings["references"] = pairs(args.reference, "--reference")
-    settings["extractors"] = extractor_options(args.extractor_option)
+
+    from eval.measuring.score import score_images
+    from eval.measuring.score_plan import TooFewError
+
+    fits, settings = options.table_check(), options.settings()
     try:
-        score = score_images(images, protocol, name=label, fits=fits, **settings)
+        score = score_images(options.images, options.protocol_name, fits=fits, **settings)
     except TooFewError as error:
-        if args.like and error.fits >= 2:
-            error.remedy = f"{error.more}, or without the table: {_own_number(args.source, str(protocol), error.fits)}"
+        if options.like and error.fits >= 2:
+            error.remedy = f"{error.more}, or without the table: {options.own_number(error.fits)}"
         raise
-    rows: list[str] = []
-    try:
-        # Files first: an error while printing must not lose the measurement.
-        if args.out:
-            write_hashed_json(args.out, score.record())
-        if not args.against:
-            rows = [latex_row(score, row_columns(score.protocol, args.like, score.identity))]
-        if args.latex:
-            write_text(args.latex, rows[0] + "\n")
-    finally:
-        # Nor must an error of a file or row lose the numbers.
-        if args.json:
-            origin = {} if args.origin is None else {"origin": args.origin}
-            print("\n".join(json.dumps({**line, **origin}) for line in exchanged(score.records)))
-        else:
-            unfit = [f"  note: {fault}" for fault in unfitting(score, args.like)]
-            print("\n".join([*score.lines(), *unfit]))
-    for line in () if args.json else [*rows, *filter(None, (args.out, args.latex))]:
-        print(line)
-    sys.stdout.flush()
+    _show(score, options)
     score.forget_trials()
     return 0
 
 
-def _own_number(source: str, protocol: str, num_samples: int) -> str:
-    """The command that scores fewer images than a table's protocol takes."""
-    words = ["sida", "score", source, "--protocol", protocol, "--num-samples", str(num_samples)]
-    return f"`{shlex.join(words)}` (numbers of their own, for no table)"
+def _show(score: Score, options: ScoreOptions) -> None:
+    """Writes the files, and prints the numbers and the row."""
+    from eval.results.exchange import exchanged
+    from eval.tables.scores import latex_row, row_columns, unfitting
+
+    rows: list[str] = []
+    try:
+        # Files first: an error while printing must not lose the measurement.
+        if options.out:
+            write_hashed_json(options.out, score.record())
+        if not options.against:
+            rows = [latex_row(score, row_columns(score.protocol, options.like, score.identity))]
+        if options.latex:
+            write_text(options.latex, rows[0] + "\n")
+    finally:
+        # Nor must an error of a file or row lose the numbers.
+        if options.json:
+            origin = {} if options.origin is None else {"origin": options.origin}
+            print("\n".join(json.dumps({**line, **origin}) for line in exchanged(score.records)))
+        else:
+            unfit = [f"  note: {fault}" for fault in unfitting(score, options.like)]
+            print("\n".join([*score.lines(), *unfit]))
+    for line in () if options.json else [*rows, *filter(None, (options.out, options.latex))]:
+        print(line)
+    sys.stdout.flush()
 
 
 def _source(text: str) -> str:
@@ -220,7 +174,7 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _table(args: argparse.Namespace) -> int:
     """Builds the table; writes or prints it."""
-    from eval.results.published import SUITE, bibliography
+    from eval.results.bibliography import SUITE, bibliography
     from eval.tables.build import make_table, table_paths, write_table
     from eval.tables.latex import cited_keys, to_latex
 

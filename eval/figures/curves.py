@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from eval.figures.layout import FigureKind, Inches, Runs, Sources, check_pick
+from eval.results.conditions import Needs, check_columns, matching
 from eval.results.csv_files import csv_text
 from eval.results.identity import comparable
 from eval.results.logs import Curve, pool
 from eval.results.published import load_published, published_number
-from eval.results.sheet import Needs, SheetRow, check_columns, matching
+from eval.results.sheet import SheetRow
 from eval.results.summary import Estimate, Measurement, require_comparable
 from sida.config.settings import Count, Positive
 from sida.errors import SettingError, UserError

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from eval.figures import style
+from eval.results.conditions import Needs, check_columns
+from eval.results.extended import read_extended
 from eval.results.logs import Point, has_log, has_metric, kept_images, read_evaluations
-from eval.results.sheet import Needs, SheetRow, check_columns, read_extended, read_runs
+from eval.results.sheet import SheetRow, read_runs
 from eval.results.summary import Measurements, measured_in
 from sida.config.lookup import Registry, RegistryEntry, find_file
 from sida.config.settings import Range, from_mapping, load_spec

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from eval.figures import style
 from eval.figures.layout import Drawing, FigureKind, Runs, Sources, check_pick
+from eval.results.conditions import Needs, matching
 from eval.results.csv_files import csv_text
-from eval.results.sheet import Needs, SheetRow, matching
+from eval.results.sheet import SheetRow
 from sida.config.settings import Count
 from sida.errors import UserError
 

@@ -58,8 +58,8 @@ def as_pixels(value: Any, value_range: tuple[float, float] | None = None, where:
     labelled = {part.classes is None for part in parts}
     if len(labelled) > 1:
         raise UserError(where, "only some batches have classes", "give classes with all batches, or with none")
-    found = [part.classes for part in parts if part.classes is not None]
-    return Pixels(np.concatenate([part.images for part in parts]), np.concatenate(found) if found else None)
+    labels = [part.classes for part in parts if part.classes is not None]
+    return Pixels(np.concatenate([part.images for part in parts]), np.concatenate(labels) if labels else None)
 
 
 def _part(value: Any, value_range: tuple[float, float] | None, where: str) -> Pixels:
@@ -142,4 +142,4 @@ def _array(value: Any, where: str) -> np.ndarray:
     try:
         return np.asarray(value)
     except (ValueError, TypeError) as error:
-        raise UserError(where, f"is no array ({error})", _WANTED) from None
+        raise UserError(where, f"is not an array ({error})", _WANTED) from None

@@ -59,7 +59,7 @@ def _tensor(value: Any, name: str, wanted: str) -> torch.Tensor:
 _CALLED = "name a function of a list of seeds that draws with the network (docs/score.md, 'A function')"
 #: Largest mean difference, in grey levels, of images that are drawn twice with the same seeds.
 _ROUNDING = 0.5
-#: Difference of an image that is drawn in another batch, as a share of that of two images, that is no rounding.
+#: Least difference of one image in two batches that is not rounding, as a share of the difference of two images.
 _LIKE_OTHERS = 0.1
 
 

@@ -30,7 +30,7 @@ class Judge:
 
 
 def make_judges(names: Sequence[str], dataset: Mapping[str, Any], device: torch.device) -> dict[str, Judge]:
-    """Makes judges; their moments are those of all images of a data set.
+    """Makes judges, with the moments of all images of a data set.
 
     Args:
         names: Extractors.

@@ -40,12 +40,17 @@ class Measurer:
         spec: Spec of the measurement.
         where: Place named in errors.
         second: Opened images of a reference of kind ``given``; None opens its path.
+        source: Opened source of the images; None opens the spec's.
     """
 
     def __init__(
-        self, spec: Mapping[str, Any] | MeasureSpec, where: str = "--spec", second: ImageStore | None = None
+        self,
+        spec: Mapping[str, Any] | MeasureSpec,
+        where: str = "--spec",
+        second: ImageStore | None = None,
+        source: Source | None = None,
     ) -> None:
-        self._second = second
+        self._second, self._opened = second, source
         self.spec = spec if isinstance(spec, MeasureSpec) else from_mapping(MeasureSpec, spec, where)
         self.protocol: Protocol = self.spec.protocol
         take_device(self.spec.device, where)
@@ -59,10 +64,10 @@ class Measurer:
         for field_, names in known.items():
             for key in getattr(self.spec, field_):
                 if key not in names:
-                    fault = f"protocol '{self.protocol.name}' knows no '{key}'{suggestion(key, names)}"
+                    fault = f"protocol '{self.protocol.name}' has no '{key}'{suggestion(key, names)}"
                     raise UserError(f"{where}.{field_}", fault, "name one of these")
-        given = [key for key, source in self.protocol.sources.items() if source.kind == "given"]
-        if given and not self.spec.references.keys() & {*given}:
+        second_sets = [key for key, source in self.protocol.sources.items() if source.kind == "given"]
+        if second_sets and not self.spec.references.keys() & {*second_sets}:
             raise UserError(where, f"protocol '{self.protocol.name}' compares two sets", "add --against FOLDER|ZIP|NPZ")
 
     @functools.cached_property
@@ -98,6 +103,8 @@ class Measurer:
     @functools.cached_property
     def source(self) -> Source:
         """Source of the images."""
+        if self._opened is not None:
+            return self._opened
         kind, sampler = self.spec.sampler["kind"], self.spec.sampler
         repeats = bool(sampler.get("allow_duplicates", False))
         if kind == "data":
@@ -123,13 +130,13 @@ class Measurer:
     def identities(self) -> dict[str, Identity]:
         """Identity of each metric's values; a trial's value with the same identity is not measured again."""
         references = records_of(self.protocol.metrics, self.references)
-        found = {}
+        identities = {}
         for metric in self.protocol.metrics:
             reference = references.get(metric.key, {}).get("sha256", "")
             parts = [self.protocol.metric(key) for key in metric.of] if isinstance(metric, Mean) else [metric]
             extractor = joined([self.extractors[part.extractor].sha256 for part in parts])
-            found[metric.key] = self.protocol.identity(metric.key, reference, extractor)
-        return found
+            identities[metric.key] = self.protocol.identity(metric.key, reference, extractor)
+        return identities
 
     @property
     def batch_size(self) -> int:
@@ -206,12 +213,12 @@ class TrialRecords:
             # Identities need the feature networks, which a wrong image need not wait for.
             return {trial: [metric.key for metric in measurer.protocol.metrics] for trial in self._trials}
         asked = measurer.digest, measurer.identities, measurer.names()
-        found = {}
+        missing = {}
         for trial in self._trials:
             self._copy_back(trial)
             if keys := missing_metrics(trial_path(self._out, trial), *asked):
-                found[trial] = keys
-        return found
+                missing[trial] = keys
+        return missing
 
     def _copy_back(self, trial: int) -> None:
         """Writes a file that is missing from its copy, if the same code measured it."""
@@ -249,13 +256,13 @@ class TrialRecords:
                     pass
 
         def record(trial: int, sums: TrialSums, seconds: float, done: int) -> None:
-            found = {**self._measurer.record(trial, sums), "seconds": round(seconds, 3)}
+            measurement = {**self._measurer.record(trial, sums), "seconds": round(seconds, 3)}
             if len(self.missing[trial]) < len(protocol.metrics):
-                found = extended(trial_path(self._out, trial), found)
+                measurement = extended(trial_path(self._out, trial), measurement)
             for folder in filter(None, (self._copies, self._out)):
-                write_measurement(trial_path(folder, trial), found)
-            records[trial] = found
-            progress.update(done, _headline(protocol, found), force=done == total)
+                write_measurement(trial_path(folder, trial), measurement)
+            records[trial] = measurement
+            progress.update(done, _headline(protocol, measurement), force=done == total)
 
         # Metrics are computed while the next trial is drawn, and the setting is one of the whole process.
         with tf32(protocol.allow_tf32), _overlapped(self._measurer.spec) as submit:
@@ -321,7 +328,7 @@ def _overlapped(spec: MeasureSpec) -> Iterator[Callable[[Callable[[], None]], No
 
 
 def default_batch_size(protocol: Protocol, small: int) -> int:
-    """Images per batch: ``small`` for small images, fewer for large images and those of any size."""
+    """Images per batch: ``small`` for small images, fewer for large images and for protocols of any size."""
     if protocol.rehearsal:
         # Networks of true size run on a processor there, beside other jobs.
         return 10

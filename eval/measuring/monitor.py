@@ -2,7 +2,7 @@
 
 The monitor measures like the trials of a protocol: all metrics that need no stored features, or the metrics of the
     protocol's key ``watch``. So curves over training show the same quantities as tables. The seeds of the monitor are
-    far from the seeds of trials, so the kept network is chosen on other images than those of the final measurement.
+    far from the seeds of trials, so the kept network is chosen on other images than the final measurement's.
 """
 
 from __future__ import annotations
@@ -70,14 +70,14 @@ def make_monitor(
     watched = dataclasses.replace(watched, num_samples=n, trials=trials, seed0=seed0)
     made = make_extractors(watched.extractors(), device, extractors)
     with cpu_threads(threads):
-        found = load_references(watched, made, references, lambda: load_dataset(dataset))
-    return Monitor(watched, made, found, batch_size or default_batch_size(watched, small=500), device, threads)
+        loaded = load_references(watched, made, references, lambda: load_dataset(dataset))
+    return Monitor(watched, made, loaded, batch_size or default_batch_size(watched, small=500), device, threads)
 
 
 def monitor_facts(protocol: Any = "digits", dataset: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
     """Content that decides the numbers of :func:`make_monitor`, which has the same arguments.
 
-    Only the parts of the protocol that a monitor uses count: recall, or more trials, are no reason to train again.
+    Only the parts of the protocol that a monitor uses count: a new recall, or more trials, does not train again.
 
     Args:
         protocol: Name, path or content.
@@ -92,7 +92,7 @@ def monitor_facts(protocol: Any = "digits", dataset: Mapping[str, Any] | None = 
     facts = {key: value for key, value in watched.recorded_facts().items() if key not in unused}
     facts["selection"] = watched.selection_key
     data = None if dataset is None else data_digest(load_dataset(dataset))
-    fixed = {"references": found} if (found := fixed_digests(watched)) else {}
+    fixed = {"references": digests} if (digests := fixed_digests(watched)) else {}
     return {**by_content(options), "protocol": facts, "dataset": data, **fixed}
 
 
@@ -160,10 +160,10 @@ class Monitor:
         return run_pass(batches, self.extractors, sums, first=number * size, skipped=(count - 1) * size)
 
     def _values(self, parts: Sequence[TrialSums]) -> dict[str, float]:
-        whole = parts[0]
+        total = parts[0]
         for part in parts[1:]:
-            whole.merge(part)
-        return compute_metrics(whole, self.references)[0]
+            total.merge(part)
+        return compute_metrics(total, self.references)[0]
 
 
 def _watched(protocol: Protocol) -> Protocol:

@@ -86,8 +86,8 @@ def arranged(
         if (order := dealt_order(groups)) is None:
             continue
         blocks = np.minimum(np.arange(count) // plan.num_samples, max(1, count // plan.num_samples))
-        kept = plan.groups == "trials" or (classes is not None and _alike(groups, blocks))
-        if blocks[-1] == 0 or not kept:
+        keeps_order = plan.groups == "trials" or (classes is not None and _alike(groups, blocks))
+        if blocks[-1] == 0 or not keeps_order:
             return Order(order, "dealt, seed 0", _dealt_remark(by))
         order = np.concatenate([_within(part, groups) for part in _parts(blocks)])
         return Order(order, "dealt within trials, seed 0", f"{_dealt_remark(by)}, each within its trial{missing}")
@@ -95,10 +95,10 @@ def arranged(
 
 
 def dealt_order(groups: np.ndarray) -> np.ndarray | None:
-    """A random order (seed 0) of images whose tenths differ in their classes more than those of a random order.
+    """A random order (seed 0) of images whose tenths differ in their classes more than in a random order.
 
     Args:
-        groups: Class of each image, or anything that stands for it, ``(N,)``.
+        groups: Class of each image, or a label like a class, ``(N,)``.
 
     Returns:
         Positions int64 ``(N,)``; None where the chi-squared test of tenths and classes has p ≥ 1e-6.

@@ -18,8 +18,8 @@ from eval.features import extractor_entry
 from eval.features.registry import registered_digest
 from eval.metrics.kinds import AnyMetric, Mean
 from eval.metrics.metric import Metric
+from eval.results.extended import read_extended
 from eval.results.identity import Identity, identity_of, joined
-from eval.results.sheet import read_extended
 from sida.assets.cache import cache_dir, registered
 from sida.assets.registry import is_counted, load_registry
 from sida.config.datasets import LabelCounts, find_labels, load_labels
@@ -54,7 +54,7 @@ class ReferenceSource(Settings):
         fixed: Use ``dataset`` for every generator, e.g. for held-out images (a reference with the key ``heldout``).
         spec: Settings of a fixed ``dataset`` that a preset brings; the workflow adds them for its jobs.
         asset: Id in ``config/assets.tsv``; the file is fetched into the cache unless the command line names one.
-        file: Name of a file that is no registered asset and must be given on the command line.
+        file: Name of a file that is not a registered asset; an option of the command line names it.
         entry: Entry of an EDM2 ``.pkl``: ``fid`` or ``fd_dinov2``. ``adm``: the statistics in a guided-diffusion batch
             of reference images, which are those of its FID.
         num_images: Number of images behind the reference; None if unknown.
@@ -345,8 +345,8 @@ class Protocol(Settings):
 
     def fixed_datasets(self) -> dict[str, str]:
         """Data sets that are references for every generator, by the setting that names them."""
-        place = f"protocol '{self.name}': references"
-        return {f"{place}.{key}": str(source.dataset) for key, source in self.sources.items() if source.fixed}
+        setting = f"protocol '{self.name}': references"
+        return {f"{setting}.{key}": str(source.dataset) for key, source in self.sources.items() if source.fixed}
 
     def held_out(self, metric: Metric) -> list[str]:
         """Keys of a metric's references with held-out images: ``heldout``, and those that its kind names."""

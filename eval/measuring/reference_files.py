@@ -117,7 +117,7 @@ class OwnReference:
 def write_own(path: str | os.PathLike[str], reference: OwnReference) -> None:
     """Writes a reference as safetensors, atomically."""
     named = ((name, sums.tensors()) for name, sums in reference.statistics.items())
-    tensors = {f"statistics/{name}/{key}": value for name, found in named for key, value in found.items()}
+    tensors = {f"statistics/{name}/{key}": value for name, moments in named for key, value in moments.items()}
     tensors |= {f"features/{name}": rows for name, rows in reference.features.items()}
     names = ("name", "extractors", "ddof", "allow_tf32")
     header: dict[str, Any] = {"format": _FORMAT, "dataset_sha256": reference.images_sha256}
@@ -144,7 +144,7 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
         own = OwnReference(
             name=header["name"],
             images_sha256=header["dataset_sha256"],
-            statistics={name: FeatureStatistics.from_tensors(found, ddof) for name, found in sums.items()},
+            statistics={name: FeatureStatistics.from_tensors(moments, ddof) for name, moments in sums.items()},
             features=within(tensors, "features/"),
             extractors=known,
             ddof=ddof,

@@ -73,15 +73,15 @@ class ImageSet:
     @classmethod
     def of_files(cls, store: ImageStore) -> ImageSet:
         """All images of a folder or file."""
-        seen: Counter[bytes] = Counter()
+        digests: Counter[bytes] = Counter()
 
         def read(begin: int, end: int) -> torch.Tensor:
             images = store.read(begin, end)
-            seen.update(hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images)
+            digests.update(hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images)
             return torch.from_numpy(images)
 
         def remarks() -> tuple[str, ...]:
-            repeats = seen.total() - len(seen)
+            repeats = digests.total() - len(digests)
             return (*store.remarks, *([f"{repeats:,} images equal another one"] if repeats else []))
 
         return cls(store.path.name, store.count, read, lambda: store.digest, remarks)
@@ -113,17 +113,17 @@ def features_of(
     """
     done, used = 0, {name: extractors[name] for name in dict.fromkeys([*moments, *rows])}
     statistics = {name: FeatureStatistics(ddof=ddof, device=extractors[name].device) for name in moments}
-    kept: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
+    parts_of: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
     for images in batches:
         features = {name: extractor(images) for name, extractor in used.items()}
         for name, sums in statistics.items():
             sums.update(features[name])
-        for name, parts in kept.items():
+        for name, parts in parts_of.items():
             parts.append(features[name].float().cpu())
         done += len(images)
         if progress is not None:
             progress(done)
-    return statistics, {name: torch.cat(parts) for name, parts in kept.items()}
+    return statistics, {name: torch.cat(parts) for name, parts in parts_of.items()}
 
 
 @dataclass
@@ -176,7 +176,7 @@ def load_references(
     extractors: Mapping[str, Extractor],
     files: Mapping[str, str] | None = None,
     dataset: Callable[[], Dataset] | None = None,
-    given: ImageStore | None = None,
+    second: ImageStore | None = None,
 ) -> dict[str, Reference]:
     """Loads or makes every reference that a protocol's metrics use.
 
@@ -185,7 +185,7 @@ def load_references(
         extractors: Networks by name, for references that are computed.
         files: Path by reference key.
         dataset: Opens the data set for references of kind ``dataset``.
-        given: Opened images of a reference of kind ``given``; None opens its path.
+        second: Opened images of a reference of kind ``given``; None opens its path.
 
     Raises:
         UserError: Missing file, wrong content, wrong digest or wrong size.
@@ -201,7 +201,7 @@ def load_references(
                 images = ImageSet.of_dataset(_open_dataset(source, key, where, dataset))
                 result[key] = _made(images, source, extractors, moments, rows)
             elif source.kind == "given":
-                images = ImageSet.of_files(given or open_images(files[key]))
+                images = ImageSet.of_files(second or open_images(files[key]))
                 if images.count < 2:
                     raise UserError(files[key], "holds one image", "a comparison takes two or more")
                 progress = Progress(f"features of {files[key]}", images.count, "img", interval=2)
@@ -404,8 +404,8 @@ def write_reference(
         )
     name, batches = network.name, _read_ahead(image_set, network.device)
     with tf32(allow_tf32):
-        kept = [name] if keep_features else []
-        sums, features = features_of(batches, {name: network}, [name], kept, ddof, progress.update)
+        featured = [name] if keep_features else []
+        sums, features = features_of(batches, {name: network}, [name], featured, ddof, progress.update)
     digests, sketch = {name: network.sha256}, image_set.sketch
     own = OwnReference(image_set.name, image_set.digest(), sums, features, digests, ddof, allow_tf32, sketch=sketch)
     write_own(out, own)

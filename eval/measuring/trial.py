@@ -121,6 +121,7 @@ def compute_metrics(sums: TrialSums, references: Mapping[str, Reference]) -> tup
     values: dict[str, float] = {}
     once: dict[Any, Any] = {("values",): values}
     details: dict[str, Any] = {}
+    # Means come last: they read the values of other metrics.
     for metric in sorted(sums.metrics, key=lambda metric: isinstance(metric, Mean)):
         value, detail = metric.compute(Sides(metric, sums, references, sums.device, once))
         if value is not None:

@@ -78,7 +78,7 @@ def frechet_distance(mu1: np.ndarray, cov1: np.ndarray, mu2: np.ndarray, cov2: n
         cov2: Covariance (d, d).
 
     Raises:
-        UserError: Shapes that do not fit, values that are not finite, or matrices that are no covariances.
+        UserError: Shapes that do not fit, values that are not finite, or matrices that are not covariances.
     """
     return frechet_report(mu1, cov1, mu2, cov2).value
 
@@ -98,10 +98,13 @@ def frechet_report(
     cov1, cov2 = (np.atleast_2d(np.asarray(cov, dtype=np.float64)) for cov in (cov1, cov2))
     _check(mu1, cov1, mu2, cov2)
     first, second = (_factor(cov, _rounding(mu, cov)) for mu, cov in ((mu1, cov1), (mu2, cov2)))
+    # tr (Σ₁Σ₂)^½ is the sum of the singular values of F₂ᵀF₁, which needs no root of a matrix that is not symmetric.
     cross = second.rows.T @ first.rows
+    assert cross.shape == (second.rank, first.rank)
     ranks, negative = (first.rank, second.rank), min(first.negative, second.negative)
     left_out = [first.left_out, second.left_out]
     del first, second  # two matrices less at the peak of memory
+    # Both products have the same eigenvalues besides zeros; the smaller one costs less.
     product = cross @ cross.T if len(cross) < cross.shape[1] else cross.T @ cross
     del cross
     eigenvalues = np.clip(np.linalg.eigvalsh(product), 0, None) if product.size else np.zeros(0)
@@ -171,7 +174,7 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
     """Factor of a covariance; it may have slightly negative eigenvalues or asymmetric rounding, e.g. as float32.
 
     Raises:
-        UserError: The matrix is no covariance.
+        UserError: The matrix is not a covariance.
     """
     diagonal = np.abs(np.diagonal(cov))
     scale = float(diagonal.max(initial=0))
@@ -184,6 +187,8 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
     if asymmetry > max(1e-3 * scale, rounding):
         raise UserError("Fréchet distance", "a covariance is not symmetric", "make the statistics again")
     if asymmetry <= 1e-10 * scale:
+        # A pivoted Cholesky decomposition takes a fraction of the time of eigenvalues, but needs symmetry. LAPACK reads
+        # columns: the transpose of a symmetric matrix saves a copy.
         limit = max(len(cov) * _EPS * scale, rounding)
         pivoted, order, rank, _ = dpstrf(cov.T, tol=limit, lower=1)
         rows, upper = np.empty((rank, len(cov))), pivoted.T
@@ -204,7 +209,7 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
         raise UserError(
             "Fréchet distance",
             f"a covariance has an eigenvalue of {negative:.1e} relative to its largest",
-            "it is no covariance: make the statistics again",
+            "it is not a covariance: make the statistics again",
         )
     limit = max(len(cov) * _EPS * values[-1], rounding)
     keep, small = values > limit, np.abs(values) <= limit

@@ -61,13 +61,15 @@ class InceptionScoreSums:
         """The score of all images."""
         counts = torch.tensor(self.bounds, dtype=torch.float64).diff()
         marginal = self._probabilities.cpu() / counts[:, None]
+        assert marginal.shape == (self.splits, self._probabilities.shape[1])
+        # A class without probability adds 0 · ln 0 = 0; the clamp keeps the branch that is not taken finite.
         logs = torch.where(marginal > 0, torch.log(marginal.clamp_min(1e-300)), 0.0)
         divergence = self._entropies.cpu() / counts - (marginal * logs).sum(1)
         scores = np.exp(divergence.numpy())
         return InceptionScoreResult(float(scores.mean()), float(scores.std()))
 
     def is_sorted(self) -> bool:
-        """Whether splits differ in their classes more than those of a random order (G test, p < 1e-6)."""
+        """Whether splits differ in their classes more than in a random order (G test, p < 1e-6)."""
         totals = self._probabilities.cpu().numpy()
         expected = np.outer(totals.sum(1), totals.sum(0)) / max(totals.sum(), 1e-300)
         present = totals > 0
@@ -87,7 +89,7 @@ def inception_score(probs: torch.Tensor | np.ndarray, splits: int = 10) -> Incep
         ``(mean, std)`` over the splits; std is the population one (ddof 0).
 
     Raises:
-        UserError: Wrong shape, rows that are no probabilities, or more splits than images.
+        UserError: Wrong shape, rows that are not probabilities, or more splits than images.
     """
     rows = torch.as_tensor(probs)
     if rows.ndim != 2:

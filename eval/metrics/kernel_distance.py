@@ -43,6 +43,7 @@ def kernel_distance(
         raise UserError("kernel distance", f"needs two samples of each set, got {len(fakes)} and {len(reals)}")
     random = np.random.RandomState(seed % (1 << 32))
     drawn = [[random.choice(len(rows), size, replace=False) for rows in (fakes, reals)] for _ in range(num_subsets)]
+    # Large subsets of small sets share most rows: all products once cost less than those of every subset.
     if (len(fakes) + len(reals)) ** 2 < num_subsets * (2 * size) ** 2:
         x, y = (_members(rows, [pair[side] for pair in drawn]) for side, rows in enumerate((fakes, reals)))
         within, across = _shared(fakes, fakes, x, x) + _shared(reals, reals, y, y), _shared(fakes, reals, x, y)
@@ -50,6 +51,7 @@ def kernel_distance(
     total = 0.0
     for of_fakes, of_reals in drawn:
         x, y = fakes[of_fakes], reals[of_reals]
+        assert x.shape == y.shape == (size, reals.shape[1])
         total += (_within(x) + _within(y)) / (size - 1) - 2 * _sum(x @ y.T, x.shape[1]) / size
     return total / num_subsets / size
 
@@ -96,6 +98,8 @@ def _shared(rows: np.ndarray, columns: np.ndarray, of_rows: np.ndarray, of_colum
 
     The kernel of a set with itself is computed above the diagonal, which does not count, and doubled.
     """
+    assert (len(of_rows), len(of_columns)) == (len(rows), len(columns))
+    assert of_rows.shape[1] == of_columns.shape[1]  # one column for each subset
     total, same = np.zeros(of_rows.shape[1]), rows is columns
     for first in range(0, len(rows), _BLOCK):
         part, begin = rows[first : first + _BLOCK], first if same else 0

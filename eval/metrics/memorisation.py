@@ -59,6 +59,7 @@ def memorisation(generated: torch.Tensor, training: torch.Tensor, held_out: torc
     farther = (len(real) - torch.searchsorted(real, theirs, right=True)).sum()
     ties = (torch.searchsorted(real, theirs, right=True) - torch.searchsorted(real, theirs)).sum()
     wins = float(farther) + 0.5 * float(ties)
+    # U of Mann and Whitney for two sets of one distribution: mean nm / 2, variance nm (n + m + 1) / 12.
     z = (wins - count / 2) / (count * (len(theirs) + len(real) + 1) / 12) ** 0.5
     median, median_real = float(theirs.quantile(0.5)), float(real.quantile(0.5))
     return MemorisationResult(
@@ -91,5 +92,6 @@ def nearest(rows: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, tor
     with torch.inference_mode():
         blocks = distance_blocks(rows - centre, others - centre)
         index = torch.cat([distances.argmin(1) for _, distances in blocks])
+        assert index.shape == (len(rows),)
         parts = zip(rows.split(4096), index.split(4096))
         return torch.cat([(part - others[nearest]).norm(dim=1) for part, nearest in parts]), index

@@ -150,7 +150,9 @@ def _limits(features: torch.Tensor, k: int, half: bool) -> torch.Tensor:
         index = torch.arange(len(distances), device=distances.device)
         distances[index, first + index] = 0
         parts.append(distances.to(torch.float32).topk(k + 1, dim=1, largest=False).values[:, -1].to(distances.dtype))
-    return torch.cat(parts)
+    limits = torch.cat(parts)
+    assert limits.shape == (len(features),)
+    return limits
 
 
 def _shares(real: torch.Tensor, generated: torch.Tensor, k: int, half: bool) -> NeighbourShares:

@@ -35,6 +35,8 @@ def sliced_distance(
     units /= units.norm(dim=1, keepdim=True)
     total = 0.0
     for part in units.to(sets[0].device).split(_AT_ONCE):
+        # In one dimension the best transport pairs sorted values.
         x, y = ((part @ rows.T).sort(dim=1).values for rows in sets)
+        assert x.shape == y.shape == (len(part), size)
         total += float((x - y).square().sum(dtype=torch.float64))
     return 3 * width * total / (directions * size)

@@ -100,6 +100,7 @@ class FeatureStatistics:
         while len(rows):
             take, rows = rows[: _BLOCK - self._open], rows[_BLOCK - self._open :]
             block = self._block[self._open :][: len(take)]
+            assert block.shape == take.shape
             if block.is_cuda:
                 block.copy_(take)
             else:  # by NumPy: threads of torch that wait would take cores from BLAS
@@ -134,7 +135,7 @@ class FeatureStatistics:
         """The inverse of :meth:`tensors`.
 
         Raises:
-            KeyError, ValueError: The tensors are no feature statistics.
+            KeyError, ValueError: The tensors are not feature statistics.
         """
         total, products = tensors["sum"], tensors["products"]
         width = total.numel()
@@ -143,6 +144,7 @@ class FeatureStatistics:
         result = cls(width, ddof, device)
         result._prepare(width)
         result._sum.copy_(total)
+        # Row i of the upper half has width − i numbers.
         rows = products.split([*range(width, 0, -1)])
         for number, row in enumerate(rows):
             result._products[number, number:] = row

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from eval.measuring.protocol import load_protocol
+from eval.results.agreement import HIGHER_IS_BETTER, agreement_of_two
 from eval.results.exchange import read_numbers
 from eval.results.identity import UNKNOWN, Identity, barred, comparable, lacks_digest
-from eval.results.published import HIGHER_IS_BETTER, PUBLISHED, Published, agreement_of_two, load_published
+from eval.results.published import PUBLISHED, Published, load_published
 from eval.results.sheet import seen_by
 from eval.results.summary import Measurements
 from sida.config.settings import Pattern, Settings, from_mapping, load_yaml

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.write import marked, read_verdicts
+from eval.results.bibliography import bibliography_items
 from eval.results.csv_files import read_csv
 from eval.results.logs import has_log, read_log
-from eval.results.published import bibliography_items
 from eval.results.summary import Measurements, image_seeds, measured_days, measured_in
 from eval.tables.build import load_table
 from eval.tables.latex import cited_keys, escape

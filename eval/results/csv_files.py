@@ -66,10 +66,10 @@ def parse_csv(text: str, path: str | os.PathLike[str]) -> tuple[list[str], list[
     if not is_hashed(columns):
         return columns, lines
     checked = []
-    for place, (line, row) in zip(line_places(len(lines)), lines):
+    for hash_place, (line, row) in zip(line_places(len(lines)), lines):
         if None in row:
             raise DamagedError(f"{path}:{line}")
-        checked.append((line, check_hash(row, f"{path}:{line}", accepted=[place])))
+        checked.append((line, check_hash(row, f"{path}:{line}", accepted=[hash_place])))
     return columns, checked
 
 
@@ -81,11 +81,11 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, [*columns, HASH_KEY], lineterminator="\n")
     writer.writeheader()
-    whole = list(rows)
-    for place, row in zip(line_places(len(whole)), whole):
+    records = list(rows)
+    for hash_place, row in zip(line_places(len(records)), records):
         cells = dict.fromkeys(columns, "") | {name: str(value) for name, value in row.items() if value is not None}
         cells = {name: f"'{text}" if FORMULA.match(text) else text for name, text in cells.items()}
-        writer.writerow(with_hash(cells, place))
+        writer.writerow(with_hash(cells, hash_place))
     return stream.getvalue()
 
 

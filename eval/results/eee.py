@@ -52,7 +52,7 @@ def read_record(record: Mapping[str, Any], where: str) -> tuple[list[Measurement
             return _own_lines(record, [texts[LINES] for texts in details], where), []
         return [], _printed_numbers(record, results, details, where)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        fault = f"is no record of the schema ({type(error).__name__}: {error})"
+        fault = f"is not a record of the schema ({type(error).__name__}: {error})"
         raise UserError(where, fault, "check it: every_eval_ever validate FILE") from None
 
 
@@ -81,8 +81,8 @@ def _printed_numbers(
         metric = _text(config.get("metric_id") or config.get("metric_name") or name, f"{part}: metric_id")
         score = result["score_details"]["score"]
         if isinstance(score, bool) or not isinstance(score, (int, float)):
-            raise UserError(f"{part}: score", f"is {score!r:.40}, no number", "correct it")
-        found = Published(
+            raise UserError(f"{part}: score", f"is {score!r:.40}, not a number", "correct it")
+        printed = Published(
             id=f"{_text(record['evaluation_id'], f'{where}: evaluation_id')}#{number}",
             source=_text(source["source_organization_name"], f"{where}: source_organization_name"),
             row_label=_text(model["name"], f"{where}: model_info.name"),
@@ -96,10 +96,10 @@ def _printed_numbers(
             notes="",
             literal="",
         )
-        if beyond := found.fault:
+        if beyond := printed.fault:
             raise UserError(f"{part}: score", *beyond)
-        if (other := numbers.setdefault((name, found.metric_key), found)) is not found:
-            fault = f"is a second {found.metric} of '{name}' ({found.text} beside {other.text})"
+        if (other := numbers.setdefault((name, printed.metric_key), printed)) is not printed:
+            fault = f"is a second {printed.metric} of '{name}' ({printed.text} beside {other.text})"
             raise UserError(part, fault, "keep one of them")
     return list(numbers.values())
 
@@ -113,6 +113,6 @@ def _digits(text: object, score: float | None = None) -> str:
 def _text(value: object, where: str) -> str:
     """A text for a cell: one line."""
     if not isinstance(value, str) or not 0 < len(value) <= _MOST_CHARACTERS:
-        raise UserError(where, f"is no text of 1 to {_MOST_CHARACTERS} characters", "correct it")
+        raise UserError(where, f"is not a text of 1 to {_MOST_CHARACTERS} characters", "correct it")
     check_cells([value], where)
     return value

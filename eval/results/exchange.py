@@ -87,10 +87,10 @@ def exchanged(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     metrics: dict[str, dict[str, Any]] = {}
     for row in long_rows(records):
-        given = {name: row[name] for name in _SHARED if row.get(name) is not None}
+        shared = {name: row[name] for name in _SHARED if row.get(name) is not None}
         # Ids name files; labels may have any characters, and be long.
-        given["run"] = re.sub(r"[^A-Za-z0-9._-]+", "-", row["run"]).strip("-._")[:100] or "images"
-        metrics.setdefault(row["metric"], {"format": "sida-metric/2", **given, "values": []})
+        shared["run"] = re.sub(r"[^A-Za-z0-9._-]+", "-", row["run"]).strip("-._")[:100] or "images"
+        metrics.setdefault(row["metric"], {"format": "sida-metric/2", **shared, "values": []})
         metrics[row["metric"]]["values"].append(float(row["value"]))
     return list(metrics.values())
 
@@ -156,26 +156,26 @@ def read_exchanged(path: str | Path) -> list[Measurement]:
         path: File with a JSON object for each line (``workflow/schemas/measurement.schema.json``).
 
     Raises:
-        UserError: Missing file, damaged line, wrong value, no origin, or a metric of a run that stands there twice.
+        UserError: Missing file, damaged line, wrong value, no origin, or a metric of a run that occurs twice.
     """
     if not Path(path).is_file():
         raise UserError(path, "no such file of measurements", "give the lines of `sida score --json`")
     text = read_text(path)
     check_amount(text, str(path), "\n", MOST_LINES, "lines")
     lines: list[Measurement] = []
-    seen: set[tuple[str, str]] = set()
+    keys: set[tuple[str, str]] = set()
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        found = from_mapping(ExchangedMetric, parse_json(line, where), where)
-        if not found.origin.strip() or not found.origin.isprintable():
+        metric = from_mapping(ExchangedMetric, parse_json(line, where), where)
+        if not metric.origin.strip() or not metric.origin.isprintable():
             remedy = 'say who measured it: sida score --json --origin "NAME, ADDRESS"'
             raise UserError(f"{where}: origin", "is empty or no plain text", remedy)
-        if (found.run, found.metric) in seen:
-            raise UserError(where, f"metric '{found.metric}' of run '{found.run}' stands there twice", "remove one")
-        seen.add((found.run, found.metric))
-        lines += checked_lines(found.rows(), where)
+        if (metric.run, metric.metric) in keys:
+            raise UserError(where, f"metric '{metric.metric}' of run '{metric.run}' occurs twice", "remove one")
+        keys.add((metric.run, metric.metric))
+        lines += checked_lines(metric.rows(), where)
     if not lines:
         raise UserError(path, "holds no measurements", "give the lines of `sida score --json`")
     return lines

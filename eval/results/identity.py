@@ -2,7 +2,7 @@
 
 Tables (Δ, bold), added rows, comparisons, figures and claims ask :func:`comparable` and nothing else. Networks that the
 generator met (:class:`sida.methods.method.Saw`, in words such as ``loss:vgg16 choice:inception``) belong to the
-identity: such a value may decide nothing.
+identity: such a value is shown, but never ranked or compared.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ _OF_IMAGES = ("quantisation", "channels", "allow_tf32", "rehearsal")
 class Identity:
     """Identity of a metric's value.
 
-    The other metrics of a protocol, its name, its number of trials, and the content of a cache are no part of it.
+    The other metrics of a protocol, its name, its number of trials, and the content of a cache do not belong to it.
 
     Attributes:
         protocol: Name of the protocol, for people; not compared.
@@ -62,7 +62,7 @@ class Identity:
         reference: Digest of the real side; empty for a metric without one.
         extractor: Digest of the feature network with its options; empty for a metric without one.
         quoted: Whether a paper quotes the number from another paper, whose protocol is not known here.
-        saw: Networks that the generator met, which decide no value but whether it may decide anything; None: unknown.
+        saw: Networks that the generator met, which change no value but may bar it from comparisons; None: unknown.
         held_out: Held-out images of the metric that the generator has seen, of those looked for (``3/50``), or
             ``unknown``; empty for a metric without held-out images.
     """
@@ -98,10 +98,10 @@ class Identity:
     def met(self, how: str) -> set[str]:
         """Networks of the value that the generator met in a way (``loss``, ``start`` or ``choice``).
 
-        A custom extractor may be any network, so that it is met by everything.
+        A custom extractor may be any network, so it counts as met if the generator met any.
         """
-        seen = {network_of(name) for name in getattr(self.saw, how, ())}
-        return self.networks & {*seen, *([OTHER] if seen else [])}
+        networks = {network_of(name) for name in getattr(self.saw, how, ())}
+        return self.networks & {*networks, *([OTHER] if networks else [])}
 
     @property
     def seen(self) -> str | None:
@@ -151,22 +151,22 @@ def comparable(a: Identity, b: Identity) -> str | None:
 
 
 def joined(digests: Sequence[str]) -> str:
-    """Digest of several digests; that of one is its own, and that of none, or with an unknown one, is unknown."""
+    """Digest of several digests: a single one as it is; empty (unknown) without one, or if one is unknown."""
     if not digests or not all(digests):
         return ""
     return digests[0] if len(digests) == 1 else sha256_json(digests)
 
 
 def barred(identity: Identity) -> str | None:
-    """Reason why a value decides nothing, not even which value is the best of a column; None if it may decide."""
+    """Reason why a value is neither compared nor ranked as the best of a column; None if it may be."""
     if identity.seen:
         return identity.seen
     if identity.networks and identity.saw is None:
         return UNKNOWN
     if lacks_digest(identity):
         return NO_DIGEST
-    met = ", ".join(sorted(identity.met("loss")))
-    return f"the generator was trained by the network of the metric ({met})" if met else None
+    judges = ", ".join(sorted(identity.met("loss")))
+    return f"the generator was trained by the network of the metric ({judges})" if judges else None
 
 
 def lacks_digest(identity: Identity) -> bool:
@@ -259,10 +259,10 @@ def read_saw(text: str) -> Saw | None:
     for word in [] if text.strip() == "none" else text.split():
         how, _, name = word.partition(":")
         if how not in exposure or not name:
-            fault = f"'{word}' is no word such as loss:inception"
+            fault = f"'{word}' is not a word such as loss:inception"
             raise SettingError("saw", fault, f"begin it with {', '.join(exposure)}, or write none")
         if how == "data" and name not in _DATA:
-            fault = f"'{word}' says nothing of held-out images"
+            fault = f"'{word}' does not state whether training used held-out images"
             raise SettingError("saw", fault, f"write data:{' or data:'.join(_DATA)}")
         meant = name if how == "data" else network_of(name)
         if meant is None:

@@ -110,7 +110,7 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Records of ``train.jsonl`` or ``evaluations.jsonl``, in the order of the file.
 
     Raises:
-        UserError: A damaged line, a line without the images seen, or a value that is no number.
+        UserError: A damaged line, a line without the images seen, or a value that is not a number.
     """
     records = read_jsonl(path) if os.path.isfile(path) else _packed(Path(path).parents[2]).get(_name_of(path))
     if records is None:

@@ -56,7 +56,7 @@ def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
         known = {*record["metrics"], *record.get("details", {})}
         missing = [key for key in wanted if key not in known] or ([] if wanted or known else ["*"])
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(path, f"is no measurement of a trial ({error})", _AGAIN) from None
+        raise UserError(path, f"is not a measurement of a trial ({error})", _AGAIN) from None
     if fault or missing:
         raise UserError(path, fault or f"metrics.{missing[0]}: was not measured", _AGAIN)
     return record
@@ -77,7 +77,7 @@ def contradiction(record: Mapping[str, Any]) -> str | None:
 def missing_metrics(
     path: str | os.PathLike[str], spec_sha256: str, identities: Mapping[str, Identity], names: Mapping[str, Any]
 ) -> list[str]:
-    """Metrics that a file does not have; all of them if the file is no valid measurement of these images.
+    """Metrics that a file does not have; all of them if the file is not a valid measurement of these images.
 
     Args:
         path: File of a trial, which may be missing.
@@ -86,7 +86,7 @@ def missing_metrics(
         names: Fields that decide no value (label, family, protocol, ...), which are updated in a file that is kept.
 
     Raises:
-        UnreadableError: The file cannot be read, which says nothing of its content: it is not measured again.
+        UnreadableError: The file cannot be read. Its content may be valid, so it is not measured again.
     """
     if not Path(path).is_file():
         return list(identities)
@@ -134,7 +134,7 @@ def _joined(earlier: Mapping[str, Any], later: Mapping[str, Any], names: Mapping
 
 
 def collect(folder: str | os.PathLike[str], runs: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Reads and checks all ``<folder>/<run>/trial-<t>.json``, in order of runs (as given, else by name) and trials.
+    """Reads and checks all ``<folder>/<run>/trial-<t>.json``, in order of runs (else by name) and trials.
 
     An empty list of runs gives no records, for presets that measure nothing.
 
@@ -207,9 +207,9 @@ def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) 
 
 
 def measured_by(record: Mapping[str, Any], metric: str = "") -> Mapping[str, Any]:
-    """Environment that measured a metric: its own if the metric was added later, else that of the trial."""
-    found: Mapping[str, Any] = record.get("added", {}).get(metric, record["environment"])
-    return found
+    """Environment that measured a metric: its own if the metric was added later, else the trial's."""
+    environment: Mapping[str, Any] = record.get("added", {}).get(metric, record["environment"])
+    return environment
 
 
 def record_identity(record: Mapping[str, Any], metric: str) -> Identity:
@@ -232,10 +232,10 @@ def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for record in records:
         optional = {name: record.get(name) or 0 for name in ("nfe", "kept_at")}
         seeds = dict(zip(("first seed", "last seed"), record["seeds"]))
-        given = {"trial": record["trial"], "n": record["n"], **seeds, **optional, **record["metrics"]}
-        for name, value in given.items():
+        counts = {"trial": record["trial"], "n": record["n"], **seeds, **optional, **record["metrics"]}
+        for name, value in counts.items():
             if isinstance(value, bool) or not isinstance(value, numbers.Real):
-                raise TypeError(f"{name} is {value!r:.40}, no number")
+                raise TypeError(f"{name} is {value!r:.40}, not a number")
         images = {
             name: record.get(name) for name in ("run", "method", "trial", "n", "nfe", "kept_at", "network_sha256")
         }
@@ -291,18 +291,18 @@ def score_of(record: Mapping[str, Any], path: str) -> Measurements:
     if fault:
         raise UserError(path, fault, RESCORE)
     if not rows:
-        raise UserError(path, "is no result of sida score", "give its --out, or a measurements.csv")
+        raise UserError(path, "is not a result of sida score", "give its --out, or a measurements.csv")
     return measurements_of(rows, path)
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Names of the fields in which two mappings differ, e.g. ``"sampler.num_steps: 18 != 10"``."""
-    found = []
+    texts = []
     for key in sorted({*first, *second}):
         mine, theirs = first.get(key, "absent"), second.get(key, "absent")
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-            found += differences(mine, theirs, f"{prefix}{key}.")
+            texts += differences(mine, theirs, f"{prefix}{key}.")
         elif mine != theirs:
             shown = ["a mapping" if isinstance(value, Mapping) else str(value) for value in (mine, theirs)]
-            found.append(f"{prefix}{key}: {' != '.join(shown)}")
-    return found
+            texts.append(f"{prefix}{key}: {' != '.join(shown)}")
+    return texts

@@ -17,7 +17,7 @@ class Retraining:
     """Scatter of a network that is trained again with another seed.
 
     Attributes:
-        std: Relative standard deviation by metric; single trainings decide nothing about a metric that is not listed.
+        std: Relative standard deviation by metric; single trainings are not compared by a metric that is not listed.
         source: Its source.
         df: Degrees of freedom of a measured scatter; 0 for one that is taken from a publication.
     """

@@ -1,14 +1,11 @@
-"""Sample sheets: tab-separated files with one row per generator to measure.
-
-Reads layouts from YAML: extended files, and conditions on rows.
-"""
+"""Sample sheets: tab-separated files with one row per generator to measure."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +13,6 @@ from typing import Annotated, Any
 from eval.results.csv_files import FORMULA, from_texts
 from eval.results.identity import read_saw
 from eval.results.summary import Measurement
-from sida.config.lookup import find_file
 from sida.config.settings import (
     Count,
     Finite,
@@ -25,10 +21,8 @@ from sida.config.settings import (
     OneOf,
     from_mapping,
     load_spec,
-    load_yaml,
-    names_object,
 )
-from sida.errors import SettingError, UserError, suggestion
+from sida.errors import UserError
 from sida.files.text_files import MOST_LINES, check_amount, first_double, read_text
 from sida.methods.method import Saw
 from sida.methods.registry import METHODS
@@ -205,7 +199,7 @@ def check_cells(cells: Iterable[str], where: str) -> None:
     for cell in cells:
         hidden = next((character for character in cell if _hidden(character)), None)
         if hidden is not None:
-            raise UserError(where, f"a cell holds a character without a picture (U+{ord(hidden):04X})", "remove it")
+            raise UserError(where, f"a cell holds an invisible character (U+{ord(hidden):04X})", "remove it")
         if FORMULA.match(cell):
             raise UserError(where, f"a spreadsheet would run '{cell[:40]}' as a formula", "begin it with a letter")
 
@@ -226,94 +220,3 @@ def seen_by(measured: Measurement, row: SheetRow | None) -> Saw | None:
     own = read_saw(measured.saw)
     listed = (row or SheetRow(measured.run, "", measured.method)).seen
     return listed if own is None else own if listed is None else own | listed
-
-
-#: Columns of the sample sheet that conditions may name.
-SELECTABLE = ("run", "family", "label", "method", "teacher", "init", "alpha", "recipe", "sampler", "seed", "dataset")
-
-
-def check_columns(key: str, names: Iterable[str]) -> None:
-    """Requires that a setting names columns of the sample sheet that conditions may name.
-
-    Raises:
-        SettingError: The setting ``key`` names another.
-    """
-    for name in names:
-        if name not in SELECTABLE:
-            raise SettingError(key, f"the sample sheet has no column '{name}'{suggestion(name, SELECTABLE)}")
-
-
-#: Condition on the column ``method`` for any custom method, ``module:object``.
-OWN = "own"
-
-
-@dataclass(frozen=True)
-class Needs:
-    """Rows of the sheet that a table or figure needs.
-
-    Attributes:
-        measured: Rows whose measurements are shown.
-        networks: Rows whose network or training log is read.
-        sampled: Whether images of these networks are drawn.
-    """
-
-    measured: Collection[str]
-    networks: Collection[str]
-    sampled: bool = False
-
-
-def read_extended(path: Path, seen: tuple[Path, ...] = (), beside: bool = False) -> dict[str, Any]:
-    """Reads a YAML mapping; the file that ``extends`` names gives the keys that the mapping does not set.
-
-    That file is in the same folder, or has the name of a file of ``config`` or of a study of the checkout.
-
-    Args:
-        path: The file.
-        seen: Files that extend this one.
-        beside: Whether ``extends`` may only name a file in the same folder.
-
-    Raises:
-        UserError: Missing file, not a mapping, or files that extend each other.
-    """
-    if path in seen:
-        raise UserError(path, "extends: goes in a circle", "remove one of them")
-    mapping = load_yaml(path)
-    base = mapping.pop("extends", None)
-    if base is None:
-        return mapping
-    if not isinstance(base, str) or (beside and Path(base).name != base):
-        raise UserError(path, f"extends: must be the name of a file beside this one{'' if beside else ' or in config'}")
-    neighbour = path.parent / base
-    if path.parent.name in ("tables", "figures", "protocols") and (neighbour == path or not neighbour.is_file()):
-        neighbour = find_file(path.parent.name, Path(base).stem, where=f"{path}: extends")
-    return read_extended(neighbour, (*seen, path), beside) | mapping
-
-
-def with_other_seeds(runs: Mapping[str, SheetRow], name: str) -> list[str]:
-    """Names of a run and the runs that differ from it in the training seed only (and in the seed of their start)."""
-    settings = _without_seed(runs[name])
-    return [row.run for row in runs.values() if _without_seed(row) == settings]
-
-
-def _without_seed(row: SheetRow) -> SheetRow:
-    return dataclasses.replace(row, run="", label="", seed=None, init=None, second_protocol=None, notes="")
-
-
-def matching(runs: Mapping[str, SheetRow], conditions: Mapping[str, Any]) -> list[SheetRow]:
-    """Runs of the sample sheet that meet conditions on columns.
-
-    A list of values means any of them; the method ``own`` means any custom method (``module:object``). Second
-    measurements are matched by ``run`` only.
-    """
-
-    def fits(run: SheetRow) -> bool:
-        return all(
-            _meets(run, key, wanted if isinstance(wanted, list) else [wanted]) for key, wanted in conditions.items()
-        )
-
-    return [run for run in runs.values() if fits(run) and (not run.second or "run" in conditions)]
-
-
-def _meets(run: SheetRow, column: str, wanted: list[Any]) -> bool:
-    own = column == "method" and OWN in wanted and names_object(run.method)
-    return own or getattr(run, column) in wanted

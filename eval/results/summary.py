@@ -129,10 +129,10 @@ def measured_days(rows: Iterable[Measurement]) -> str:
 
 def identity_mismatch(rows: Iterable[Measurement]) -> tuple[Measurement, Measurement, str] | None:
     """Two lines of one protocol and metric that are not comparable, with the reason, or None."""
-    seen: dict[tuple[str, str], Measurement] = {}
+    firsts: dict[tuple[str, str], Measurement] = {}
     # Unknown seeds come last: they are comparable with any.
     for row in sorted(rows, key=lambda row: row.seed_first is None):
-        first = seen.setdefault((row.protocol, row.metric), row)
+        first = firsts.setdefault((row.protocol, row.metric), row)
         if reason := comparable(first.identity, row.identity):
             return first, row, f"{row.metric}: {reason}"
     return None
@@ -144,8 +144,8 @@ def require_comparable(rows: Iterable[Measurement], where: str) -> None:
     Raises:
         UserError: Settings, references, or weights of a feature network differ.
     """
-    if found := identity_mismatch(rows):
-        first, second, why = found
+    if mismatch := identity_mismatch(rows):
+        first, second, why = mismatch
         raise UserError(
             where,
             f"runs '{first.run}' and '{second.run}' were both measured under protocol '{first.protocol}' but "

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from eval.contrasts import DECIDING, interval_of
+from eval.results.agreement import PUBLISHED_TRIALS
 from eval.results.identity import NO_DATA, NO_DIGEST, UNKNOWN, Identity, barred, comparable
-from eval.results.published import PUBLISHED_TRIALS, Published
+from eval.results.published import Published
 from eval.results.retraining import Retraining
 from eval.results.summary import Estimate
 from eval.tables.cells import Best, CellSource, Side, TableLine

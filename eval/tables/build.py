@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eval.results.published import PRINTED, Agreement, Published, metric_keys, published_number
+from eval.results.agreement import PRINTED, Agreement
+from eval.results.bibliography import metric_keys
+from eval.results.published import Published, published_number
 from eval.results.retraining import Retraining, load_retraining
 from eval.results.sheet import SheetRow, read_runs
 from eval.results.summary import (

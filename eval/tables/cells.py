@@ -10,8 +10,9 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
+from eval.results.agreement import LEGEND, Agreement, agreement_of
 from eval.results.identity import Identity, comparable, joined
-from eval.results.published import LEGEND, Agreement, Published, agreement_of, published_number
+from eval.results.published import Published, published_number
 from eval.results.sheet import SheetRow, seen_by
 from eval.results.summary import Estimate, Measurement, Measurements
 from eval.tables.layout import ColumnSpec, Mode, RowSpec, TableLayout, expand

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from eval.results.conditions import Needs
 from eval.results.logs import has_log, logged, read_log
 from eval.results.published import published_number
-from eval.results.sheet import Needs, SheetRow
+from eval.results.sheet import SheetRow
 from eval.tables.layout import Mode, TableKind, TableSources
 from eval.tables.model import RECORD_FIELDS, Cell, Column, Row, Table, published_record
 from sida.config.settings import Natural, OneOf, from_mapping

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.results.published import bibliography_items, cited_label
+from eval.results.bibliography import bibliography_items, cited_label
 from eval.tables.model import Cell, Column, Table
 from eval.tables.render import spelled, template, terminal_text
 

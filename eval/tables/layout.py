@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from eval.results.sheet import Needs, SheetRow, check_columns, matching, read_extended, with_other_seeds
+from eval.results.conditions import Needs, check_columns, matching, with_other_seeds
+from eval.results.extended import read_extended
+from eval.results.sheet import SheetRow
 from eval.results.summary import Measurements
 from eval.tables.model import Table
 from sida.config.lookup import Registry, RegistryEntry

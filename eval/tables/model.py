@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from eval.results.published import AGREEMENT_MARKS, AgreementOutcome, Published
+from eval.results.agreement import AGREEMENT_MARKS, AgreementOutcome
+from eval.results.published import Published
 
 #: Fields of a table's records, which are the columns of its CSV: one record per number cell, in full precision and with
 #: its provenance.
@@ -30,7 +31,7 @@ class Cell:
         spread: Number after ``±``.
         bold: Whether the value is the best of the column by the layout's rule.
         mark: Sign of a note about networks or images that the generator was exposed to.
-        agreement: For a difference: whether the numbers agree, see :mod:`eval.results.published`.
+        agreement: For a difference: whether the numbers agree, see :mod:`eval.results.agreement`.
     """
 
     text: str = ""

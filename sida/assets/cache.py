@@ -95,7 +95,7 @@ def write_record(target: str, record: dict[str, Any] | None) -> None:
     """Adds or replaces one entry of ``assets.lock``; None removes it."""
     with file_lock(LOCK_FILE):
         records = {**read_records(), target: record}
-        write_json(cache_dir() / LOCK_FILE, {name: kept for name, kept in records.items() if kept is not None})
+        write_json(cache_dir() / LOCK_FILE, {name: entry for name, entry in records.items() if entry is not None})
 
 
 def _find(asset_id: str) -> Asset:
@@ -154,8 +154,8 @@ def _download(asset: Asset, transfer: Transfer) -> None:
     if not asset.urls or (hub_offline() if asset.hub else offline()):
         raise by_hand(asset)
     asset.path.parent.mkdir(parents=True, exist_ok=True)
-    found, url = Download(asset, asset.sha256 or recorded(asset.target), transfer).run()
-    _record(asset, found, url)
+    path, url = Download(asset, asset.sha256 or recorded(asset.target), transfer).run()
+    _record(asset, path, url)
 
 
 def check_pinned_code(names: Iterable[str]) -> None:
@@ -235,9 +235,9 @@ def checked(path: str | os.PathLike[str]) -> Path:
         UserError: The hash differs.
     """
     path, cache = Path(os.path.expanduser(path)), cache_dir().resolve()
-    place = path.resolve()
-    for asset in load_registry().values() if place.is_relative_to(cache) and place.is_file() else ():
-        if place == cache / asset.target:
+    resolved = path.resolve()
+    for asset in load_registry().values() if resolved.is_relative_to(cache) and resolved.is_file() else ():
+        if resolved == cache / asset.target:
             fetch(asset.id)
     return path
 
@@ -256,12 +256,12 @@ def check_cached(asset: Asset, record: bool = True) -> str:
         UserError: The file has not the registered size, or not the registered or recorded hash.
     """
     known = read_records().get(asset.target, {})
-    found, fault = unfit(asset.path, asset, asset.sha256 or known.get("sha256", ""))
+    digest, fault = unfit(asset.path, asset, asset.sha256 or known.get("sha256", ""))
     if fault:
         raise UserError(asset.path, fault, "delete it, and fetch the file or put it there")
     if record:
-        _record(asset, found, known.get("url", asset.url), known.get("date"))
-    return found
+        _record(asset, digest, known.get("url", asset.url), known.get("date"))
+    return digest
 
 
 def by_hand(asset: Asset) -> UserError:
@@ -315,8 +315,8 @@ def _record(asset: Asset, sha256: str, url: str, date: str | None = None) -> Non
     record = {"sha256": sha256, "size": size, "url": url, "date": date or now(), "stamp": stamp, "checked": time.time()}
     write_record(asset.target, record)
     if new and not asset.sha256:
-        place = f" of {url}" if url else ""
-        say(f"[fetch {asset.id}] first use: recorded sha256 {sha256}, {size:,} bytes{place}; enforced from now on")
+        origin = f" of {url}" if url else ""
+        say(f"[fetch {asset.id}] first use: recorded sha256 {sha256}, {size:,} bytes{origin}; enforced from now on")
 
 
 def _stamp(path: Path) -> list[int]:
@@ -332,15 +332,15 @@ def fetch_many(asset_ids: Sequence[str], transfer: Transfer | None = None) -> di
             the last one's fault is raised, and the others are printed before.
     """
     check_reachable(asset_ids)
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     errors: list[UserError] = []
     for asset_id in dict.fromkeys(asset_ids):
         try:
-            found[asset_id] = fetch(asset_id, transfer)
+            paths[asset_id] = fetch(asset_id, transfer)
         except UserError as error:
             errors.append(error)
     for fault in errors[:-1]:
         say(str(fault))
     if errors:
         raise errors[-1]
-    return found
+    return paths

@@ -1,4 +1,4 @@
-"""Download of one file over HTTP(S): resumes, retries, tries mirrors, checks the result, and ends answers that crawl.
+"""Download of one file over HTTP(S): resumes, retries, tries mirrors, checks the result, and aborts slow answers.
 
 The standard library reads the answers: it bounds the lines and the number of headers and the lines between chunks,
 where urllib3 (requests, pooch) reads on. pooch resumes nothing, and huggingface_hub resumes files of the Hub alone.
@@ -76,7 +76,7 @@ class Transfer:
 
 
 class Download:
-    """The download of an asset into ``<file>.part`` in the cache, which may hold its beginning from an earlier try.
+    """Download of an asset into ``<file>.part`` in the cache; continues a part of an earlier try.
 
     A note beside that file has the URL and version of its bytes. If the hash of the asset is unknown, a file joined
     from two versions could go unnoticed. Then a download is resumed only where the server names the version by a strong
@@ -112,7 +112,7 @@ class Download:
         reasons = []
         for url in self.asset.urls:
             try:
-                found = self._from_url(url)
+                path = self._from_url(url)
             except HopelessError as error:
                 reasons.append(f"{url.split('/')[2]}: {error}")
                 continue
@@ -120,9 +120,9 @@ class Download:
                 os.fsync(stream.fileno())
             os.replace(self.part, self.target)
             self.remove()
-            return found, url
-        place = f"get {self.asset.urls[0]} elsewhere and put it at {self.target}"
-        remedy = f"run the command again to continue, or {place}"
+            return path, url
+        manual = f"get {self.asset.urls[0]} elsewhere and put it at {self.target}"
+        remedy = f"run the command again to continue, or {manual}"
         raise UserError("", f"asset '{self.asset.id}' could not be downloaded ({'; '.join(reasons)})", remedy)
 
     def _from_url(self, url: str) -> str:
@@ -132,9 +132,9 @@ class Download:
             before = self.arrived
             try:
                 resumed = self._attempt(url)
-                found, fault = unfit(self.part, self.asset, self.sha256)
+                digest, fault = unfit(self.part, self.asset, self.sha256)
                 if not fault:
-                    return found
+                    return digest
                 self.remove()
                 if not resumed:
                     raise HopelessError(f"the server's file {fault}")
@@ -152,7 +152,7 @@ class Download:
 
     def _attempt(self, url: str) -> bool:
         """One request that starts or continues the file; returns, when all has arrived, whether it was continued."""
-        if self.part.is_symlink() or not self.part.is_file():  # which would lead the bytes elsewhere
+        if self.part.is_symlink() or not self.part.is_file():  # a link would redirect the bytes
             self.part.unlink(missing_ok=True)
         version = self._version(url)
         done = self.arrived if self.sha256 else max(0, self.arrived - _COMPARED) if version else 0
@@ -193,12 +193,14 @@ class Download:
             raise HopelessError(f"the server answered {status}{remedy}")
         start, total = 0, _number(headers.get("Content-Length"))
         if status != 200:
-            place = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", headers.get("Content-Range", ""))
-            if not place or int(place[1]) != done or (version and headers.get("ETag") != version):
+            content_range = re.fullmatch(
+                r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", headers.get("Content-Range", "")
+            )
+            if not content_range or int(content_range[1]) != done or (version and headers.get("ETag") != version):
                 self.remove()
                 raise BrokenError("the server has another part or another version than asked for; starting over")
-            start, total = done, int(place[2])
-        # Such an answer would take the place of bytes that have arrived.
+            start, total = done, int(content_range[2])
+        # This answer would replace bytes that have already arrived.
         if headers.get("Content-Type", "").lower().startswith("text/html"):
             raise HopelessError("the server sent a web page instead of the file")
         packed = headers.get("Content-Encoding", "identity").strip().lower()
@@ -271,7 +273,7 @@ class _Watch(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     def do_open(self, http_class: Any, req: Any, **http_conn_args: Any) -> Any:
-        """Opens a connection, whose socket is watched as soon as there is one."""
+        """Opens a connection and watches its socket."""
         sockets = self._sockets
 
         class Watched(http_class):
@@ -289,7 +291,7 @@ class _Watch(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
         self._left.set()
         self._thread.join()
         broken = isinstance(error, (OSError, http.client.HTTPException, ValueError))
-        # An answer that was cut off may look hopeless.
+        # A cut-off answer may look like a permanent failure.
         if self.slow and (error is None or broken or isinstance(error, HopelessError)):
             least, window = self.transfer.least, self.transfer.window
             raise BrokenError(f"the server sends less than {least:,} bytes in {window:g} s") from None
@@ -330,8 +332,8 @@ def open_url(ask: Callable[..., Any], url: str, headers: Mapping[str, str], time
     """
     first = urlsplit(url)
     for _ in range(_REDIRECTS):
-        place = urlsplit(url)
-        token = hub_token(place.netloc) if (place.scheme, place.netloc) == ("https", first.netloc) else None
+        parts = urlsplit(url)
+        token = hub_token(parts.netloc) if (parts.scheme, parts.netloc) == ("https", first.netloc) else None
         sent = {"Accept-Encoding": "identity", "User-Agent": "sida", **headers}
         sent |= {"Authorization": f"Bearer {token}"} if token else {}
         answer = ask(urllib.request.Request(url, headers=sent), timeout=timeout)
@@ -342,7 +344,7 @@ def open_url(ask: Callable[..., Any], url: str, headers: Mapping[str, str], time
         url = urljoin(url, target).partition("#")[0]
         if fault := address_fault(url):
             raise HopelessError(f"the server leads to an address that {fault}")
-        if place.scheme == "https" and urlsplit(url).scheme != "https":
+        if parts.scheme == "https" and urlsplit(url).scheme != "https":
             raise HopelessError("the server leads from https to http, where nothing protects the file")
     raise HopelessError(f"more than {_REDIRECTS} redirects")
 
@@ -358,22 +360,22 @@ def unfit(path: Path, asset: Asset, sha256: str) -> tuple[str, str]:
     Returns:
         SHA-256 of the file, and its fault in words that follow its name; empty if it has none.
     """
-    size, found = path.stat().st_size, sha256_file(path)
-    if found == sha256:
-        return found, ""
+    size, digest = path.stat().st_size, sha256_file(path)
+    if digest == sha256:
+        return digest, ""
     with open(path, "rb") as stream:
         text = text_in_place(stream.read(START))
-    # A plain text may be the file, whose size and hash tell.
+    # A plain text may be the file itself; its size and hash decide.
     plain = ("a text", "JSON") if asset.target.endswith(".json") else ("a text",)
     if text is not None and not text.kind.startswith(plain):
-        return found, f"is {text.kind}, as servers send instead of a file"
+        return digest, f"is {text.kind}, as servers send instead of a file"
     if size != (asset.size or size) or not size:
-        return found, f"has {size:,} bytes" + (f", {asset.size:,} are registered" if asset.size else "")
+        return digest, f"has {size:,} bytes" + (f", {asset.size:,} are registered" if asset.size else "")
     if sha256:
         on_first_use = f"recorded in assets.lock (a wrong one: sida assets forget {asset.id})"
         known = "registered" if asset.sha256 else on_first_use
-        return found, f"has the sha256 {found[:12]}…, {sha256[:12]}… is {known}"
-    return found, ""
+        return digest, f"has the sha256 {digest[:12]}…, {sha256[:12]}… is {known}"
+    return digest, ""
 
 
 def _number(text: str | None) -> int | None:

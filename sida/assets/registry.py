@@ -73,7 +73,7 @@ class Asset:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """All links, in the order in which they are tried."""
+        """All links, in order of use."""
         return ((self.url,) if self.url else ()) + self.mirrors
 
     @property
@@ -133,9 +133,9 @@ def _parsed(text: str, path: Path) -> dict[str, Asset]:
             if asset.id in assets:
                 raise UserError("", f"id '{asset.id}' is used twice", "ids must differ")
             assets[asset.id] = asset
-    places: dict[str, Asset] = {}
+    by_target: dict[str, Asset] = {}
     for asset in assets.values():
-        other = places.setdefault(asset.target, asset)
+        other = by_target.setdefault(asset.target, asset)
         if other.url != asset.url:
             raise UserError(path, f"'{asset.id}' and '{other.id}' have the same target but different URLs")
     return assets
@@ -150,7 +150,7 @@ def check_network(source: str) -> str:
     """Returns a file, a folder, an id or an address if it names a network, without opening it.
 
     Raises:
-        UserError: The text is no address, nothing is at this path, and no registered network has this id.
+        UserError: The text is not an address, nothing is at this path, and no registered network has this id.
     """
     path = Path(os.path.expanduser(source))
     if is_address(source) or path.exists():
@@ -176,23 +176,23 @@ def asset_at(address: str) -> Asset:
     Raises:
         UserError: Not of that form.
     """
-    place, _, sha256 = address.partition("#sha256=")
-    hub = re.fullmatch(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?(?:/([\w.+-]+(?:/[\w.+-]+)*))?", place, re.ASCII)
-    url, named = place, None
-    if place.startswith("hf://"):
-        if not hub or (not hub[3] and hub[1].endswith(NETWORK_ENDS)) or {".", ".."} & set(re.split("[/@]", place)):
+    location, _, sha256 = address.partition("#sha256=")
+    hub = re.fullmatch(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?(?:/([\w.+-]+(?:/[\w.+-]+)*))?", location, re.ASCII)
+    url, revision_name = location, None
+    if location.startswith("hf://"):
+        if not hub or (not hub[3] and hub[1].endswith(NETWORK_ENDS)) or {".", ".."} & set(re.split("[/@]", location)):
             raise UserError(f"'{address}'", "must be hf://OWNER/REPOSITORY/FILE or hf://OWNER/REPOSITORY@REVISION/FILE")
-        named = (hub[1], hub[2] or "main", hub[3] or "")
-        url = f"{endpoint()}/{hub[1]}/resolve/{named[1]}/{named[2] or 'network'}"
+        revision_name = (hub[1], hub[2] or "main", hub[3] or "")
+        url = f"{endpoint()}/{hub[1]}/resolve/{revision_name[1]}/{revision_name[2] or 'network'}"
     if fault := address_fault(url):
         raise UserError(f"'{address}'", fault)
     if "#" in address and not re.fullmatch("[0-9a-f]{64}", sha256):
         raise UserError(f"'{address}'", "sha256 must be 64 lower-case hexadecimal digits")
-    if place.startswith("http://") and not sha256:
+    if location.startswith("http://") and not sha256:
         raise UserError(f"'{address}'", "nothing protects http://", "use https://, or add #sha256=DIGITS")
     name = re.sub(r"[^A-Za-z0-9._-]", "_", PurePosixPath(url.partition("?")[0]).name).lstrip(".")[-80:] or "file"
     target = f"addresses/{hashlib.sha256(url.encode()).hexdigest()[:16]}/{name}"
-    return Asset(id=address, kind="network", url=url, target=target, sha256=sha256, source=url, hub=named)
+    return Asset(id=address, kind="network", url=url, target=target, sha256=sha256, source=url, hub=revision_name)
 
 
 _HOST = r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)"
@@ -286,8 +286,8 @@ def cached_file(repository: str, revision: str, name: str) -> Path | None:
     """The file in the Hub's own cache, which other programs fill; None if it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repository, name, revision=revision)
-    return Path(found) if isinstance(found, str) else None
+    path = try_to_load_from_cache(repository, name, revision=revision)
+    return Path(path) if isinstance(path, str) else None
 
 
 def network_of(repository: str, revision: str) -> str:
@@ -296,14 +296,14 @@ def network_of(repository: str, revision: str) -> str:
     Raises:
         UserError: The repository cannot be listed, or has no network file or several.
     """
-    where = _named(repository, revision)
+    where = _repository_name(repository, revision)
     names = [name for name in names_on_hub(repository, revision) if name.endswith(NETWORK_ENDS)]
     if len(names) != 1:
         raise UserError(where, f"has {len(names)} network files{suggestion('', names[:10])}", f"name one: {where}/FILE")
     return names[0]
 
 
-def _named(repository: str, revision: str) -> str:
+def _repository_name(repository: str, revision: str) -> str:
     return f"hf://{repository}" + (f"@{revision}" if revision != "main" else "")
 
 
@@ -315,7 +315,7 @@ def names_on_hub(repository: str, revision: str) -> list[str]:
     """
     from huggingface_hub import HfApi
 
-    where = _named(repository, revision)
+    where = _repository_name(repository, revision)
     if hub_offline():
         # The Hub's cache has the files that were asked for, which may be one of several networks.
         raise UserError(where, "offline, so its files cannot be listed", f"name one: {where}/FILE")

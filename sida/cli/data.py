@@ -61,10 +61,10 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
 def _prepare(args: argparse.Namespace) -> int:
     from sida.data.prepare import PrepareConfig, prepare
 
-    given = {k: v for k, v in vars(args).items() if k in PrepareConfig.__dataclass_fields__ and v is not None}
+    settings = {k: v for k, v in vars(args).items() if k in PrepareConfig.__dataclass_fields__ and v is not None}
     if not Path(args.source).exists() and args.source in load_registry():
-        given["source"] = str(fetch(args.source))
-    made = prepare(from_mapping(PrepareConfig, given, "sida data prepare"))
+        settings["source"] = str(fetch(args.source))
+    made = prepare(from_mapping(PrepareConfig, settings, "sida data prepare"))
     classes = f"{made.label_dim} classes" if made.label_dim else "no labels"
     print(f"{args.out}: {made.images:,} images {made.resolution}×{made.resolution}, {classes}")
     print(made.summary)
@@ -75,8 +75,8 @@ def _check(args: argparse.Namespace) -> int:
     from sida.data import ImageArchive, load_dataset
     from sida.data.prepare import absent_classes
 
-    place = Path(args.dataset)
-    is_file = place.exists() or place.suffix
+    path = Path(args.dataset)
+    is_file = path.exists() or path.suffix
     dataset = ImageArchive(args.dataset) if is_file else load_dataset(dataset_spec(args.dataset, "dataset"))
     if isinstance(dataset, ImageArchive):
         dataset.files.workers = args.workers or os.cpu_count() or 1

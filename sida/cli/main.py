@@ -103,8 +103,8 @@ def _overview(about: str, groups: Mapping[str, Mapping[str, str]]) -> str:
     for heading, verbs in groups.items():
         lines += ["", f"{heading}:"]
         lines += [
-            textwrap.fill(our_object(place).help, 100, initial_indent=f"  {verb:<15}", subsequent_indent=" " * 17)
-            for verb, place in verbs.items()
+            textwrap.fill(our_object(address).help, 100, initial_indent=f"  {verb:<15}", subsequent_indent=" " * 17)
+            for verb, address in verbs.items()
         ]
     return "\n".join([*lines, "", "`sida COMMAND --help` shows arguments and examples."])
 
@@ -296,14 +296,14 @@ def check_output_path(path: str, option: str) -> None:
         # A shell replaces it at the start of a word, but not in --out=~/x.
         fault = "nothing can be written there, since the shell has not replaced '~'"
         raise UserError(f"{option} {path}", fault, "write the folder out")
-    place = Path(path).absolute()
+    target = Path(path).absolute()
     try:
-        parent = next(folder for folder in (place, *place.parents) if _exists(folder))
-        if parent == place and not place.is_dir():
-            parent = place.parent
+        parent = next(folder for folder in (target, *target.parents) if _exists(folder))
+        if parent == target and not target.is_dir():
+            parent = target.parent
         if not parent.is_dir():
             raise UserError(f"{option} {path}", f"{parent} is a file, not a folder", "choose another place")
-        # Permissions do not suffice: root has all of them in /proc too, and a disk may be mounted read-only.
+        # Permission bits do not decide: root has all of them in /proc too, and a disk may be mounted read-only.
         with tempfile.TemporaryFile(dir=parent):
             pass
     except OSError as error:

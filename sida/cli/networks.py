@@ -55,10 +55,10 @@ def _convert(args: argparse.Namespace) -> None:
     from sida.networks.official import find_source, import_network
 
     path, asset = find_source(args.source)
-    given = load_spec(args.network, "--network") if args.network else None
+    network_spec = load_spec(args.network, "--network") if args.network else None
     facts = {name: value for name in ("method", "dataset") if (value := getattr(args, name)) is not None}
     options = {name: getattr(args, name) for name in ("key", "network_class", "null_label")}
-    network = import_network(path, args.target, asset, network=given, metadata=facts, **options)["network"]
+    network = import_network(path, args.target, asset, network=network_spec, metadata=facts, **options)["network"]
     print(f"{args.target}: {network['class']} {network['kwargs'].get('model_type', '')}".rstrip())
 
 

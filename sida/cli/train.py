@@ -58,9 +58,9 @@ def read_settings(args: argparse.Namespace, cls: type[T], options: Mapping[str, 
         UserError: A setting is wrong; the message names the spec with everything that changes it.
     """
     spec, where = read_spec(args.spec, args.set)
-    given = {key: value for key, value in (options or {}).items() if value is not None}
-    changed = [f" --set {text}" for text in args.set] + [f" --{key} {value}" for key, value in given.items()]
-    return from_mapping(cls, spec | given, f"{where}{''.join(changed)}:" if changed else where), where
+    values = {key: value for key, value in (options or {}).items() if value is not None}
+    changed = [f" --set {text}" for text in args.set] + [f" --{key} {value}" for key, value in values.items()]
+    return from_mapping(cls, spec | values, f"{where}{''.join(changed)}:" if changed else where), where
 
 
 def read_spec(text: str, overrides: Sequence[str]) -> tuple[dict[str, Any], str]:

@@ -1,4 +1,5 @@
-"""Encoded pictures of anyone in a folder or an archive, read behind the fence (:mod:`sida.data.reader`).
+"""Reads encoded pictures of unknown origin from a folder or an archive, in a fenced child process
+(:mod:`sida.data.reader`).
 
 Data sets have the EDM format, images in a zip or folder with ``dataset.json``:
 
@@ -46,7 +47,7 @@ SECONDS, _EACH = 1 / 2e6, 0.02
 #: Bytes that any packed archive may unpack to, and largest plausible ratio: images hardly shrink, bombs shrink a lot.
 FREE_BYTES, MAX_RATIO = 64 << 20, 20
 READER = "sida.data.reader:Reader"
-#: Names of files that are no part of a set: those of macOS, Windows and network drives, and hidden ones.
+#: Names of files that do not belong to a data set: those of macOS, Windows and network drives, and hidden ones.
 _SYSTEM = re.compile(
     r"(^|/)((__MACOSX|@eaDir|\$RECYCLE\.BIN|System Volume Information)/|(Thumbs\.db|desktop\.ini|\.DS_Store)$)"
 )
@@ -83,7 +84,7 @@ class Files:
         self._archive: IO[bytes] | None = None
         self._idle: list[Child] = []
         if self.is_folder:
-            found, folders = _walk(Path(path))
+            member_names, folders = _walk(Path(path))
         else:
             self._archive = open_ordinary(path, "fetch or prepare the data set first (sida data prepare --help)")
             self._size = size_on_disk(self._archive)
@@ -92,12 +93,12 @@ class Files:
             if not kind:
                 refuse_text(path, start)
                 kind = kind_of_file(path)
-            # Whether torch's zip archives are programs is seen by their members.
+            # Only the members of a torch zip archive show whether it is a program.
             if kind and not (kind == NETWORK and start.startswith(b"PK")):
                 raise UserError(path, f"is {kind}, and no archive", _DRAW if kind == NETWORK else _EXPORT)
-            found, folders, places = self._index()
-        self.names = found
-        self._places = None if self.is_folder else places
+            member_names, folders, locations = self._index()
+        self.names = member_names
+        self._locations = None if self.is_folder else locations
         rules = {"of a system": _SYSTEM.search, "hidden": _HIDDEN.search}
         left = {
             reason: self._leave_out([i for i, n in enumerate(self.names) if rule(n)]) for reason, rule in rules.items()
@@ -115,18 +116,18 @@ class Files:
         out = {*indices}
         names = [self.names[index] for index in out]
         if out:
-            kept = [index for index in range(len(self)) if index not in out]
-            self.names = [self.names[index] for index in kept]
-            self._places = None if self._places is None else self._places[kept]
+            remaining = [index for index in range(len(self)) if index not in out]
+            self.names = [self.names[index] for index in remaining]
+            self._locations = None if self._locations is None else self._locations[remaining]
         return names
 
     def _grids(self) -> set[int]:
-        """Indices of pictures with a grid's name that are larger than those of one size beside or below them."""
+        """Indices of grids of samples: pictures with a grid's name, larger than the equal-sized pictures near them."""
         named: dict[str, list[int]] = {}
         for index, name in enumerate(self.names):
             if _GRID.search(name) and name.lower().endswith(tuple(PICTURES)):
                 named.setdefault(name.rpartition("/")[0], []).append(index)
-        found: set[int] = set()
+        grids: set[int] = set()
         for folder, suspects in named.items():
             below = [i for i in self._below(folder) if self.names[i].lower().endswith(tuple(PICTURES))]
             others = [index for index in below if not _GRID.search(self.names[index])]
@@ -135,10 +136,10 @@ class Files:
             sizes = self._sizes(others[:: -(-len(others) // _COMPARED)])
             if len({*sizes}) == 1:
                 (width, height), own = sizes[0], self._sizes(suspects)
-                found |= {
+                grids |= {
                     i for i, (w, h) in zip(suspects, own) if w >= width and h >= height and w + h > width + height
                 }
-        return found
+        return grids
 
     def _below(self, folder: str) -> range:
         """Indices of the files below a folder; of all, if it is empty."""
@@ -155,14 +156,14 @@ class Files:
         """Names, empty folders and places of an archive; a packed one is unpacked into a file without a name first."""
         # A directory of a million members takes half a gigabyte.
         with self._lent(1, min(1 << 30, self.size // 8)) as (child,):
-            found, arrays = child.ask("index", files=[self._opened()], seconds=self.size * SECONDS)
-            if found is None:
+            answer, arrays = child.ask("index", files=[self._opened()], seconds=self.size * SECONDS)
+            if answer is None:
                 self._archive = self._unpacked(child)
-                found, arrays = child.ask("index", files=[self._opened()], seconds=self.size * SECONDS)
-        places = arrays.get("places", np.empty((0, 5), np.int64))
-        check_answer(found is not None and places.shape == (len(found[0]), 5), self.path)
-        names, folders = found
-        return names, folders, places
+                answer, arrays = child.ask("index", files=[self._opened()], seconds=self.size * SECONDS)
+        locations = arrays.get("places", np.empty((0, 5), np.int64))
+        check_answer(answer is not None and locations.shape == (len(answer[0]), 5), self.path)
+        names, folders = answer
+        return names, folders, locations
 
     def _unpacked(self, child: Child) -> IO[bytes]:
         most = max(FREE_BYTES, MAX_RATIO * self.size)
@@ -170,7 +171,7 @@ class Files:
             while len(piece := child.ask("unpack")[1]["bytes"]):
                 plain.write(piece.tobytes())
                 if plain.tell() > most:
-                    raise UserError(self.path, f"unpacks to more than {most:,} bytes", "that is no data set")
+                    raise UserError(self.path, f"unpacks to more than {most:,} bytes", "that is not a data set")
             plain.flush()
             return open(f"/proc/self/fd/{plain.fileno()}", "rb")  # a child must not write
 
@@ -193,19 +194,19 @@ class Files:
             UserError: There are none, or archives among the files, whose pictures would be left out.
         """
         suffixes = (*PICTURES, ".npy") if arrays else tuple(PICTURES)
-        found = [index for index, name in enumerate(self.names) if name.lower().endswith(suffixes)]
+        indices = [index for index, name in enumerate(self.names) if name.lower().endswith(suffixes)]
         if inner := [name for name in self.names if name.lower().endswith(_ARCHIVES)]:
-            pictures = f"{len(found):,} pictures and" if found else "no pictures, but"
+            pictures = f"{len(indices):,} pictures and" if indices else "no pictures, but"
             fault = f"holds {pictures} {len(inner):,} archives, such as {inner[0]}"
             raise UserError(self.path, fault, _INNER if self.is_folder else "unpack it, and the archives in it")
-        if not found:
+        if not indices:
             kind = next(filter(None, map(kind_of_file, [self.path, *self.names])), "")
             fault = f"holds {kind}, and no pictures" if kind else f"holds no pictures ({', '.join(sorted(PICTURES))})"
             others = collections.Counter(PurePosixPath(name).suffix or name for name in self.names)
             listed = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(4))
             rest = "; ".join(filter(None, (self.left_out, f"other files: {listed}" if listed else "")))
             raise UserError(self.path, f"{fault}; {rest}" if rest else fault, _DRAW if kind == NETWORK else _EXPORT)
-        return np.array(found, dtype=np.int64)
+        return np.array(indices, dtype=np.int64)
 
     @property
     def size(self) -> int:
@@ -261,15 +262,15 @@ class Files:
 
     def _send(self, child: Child, method: str, part: Sequence[int] | np.ndarray, args: tuple[Any, ...]) -> None:
         names = [self.names[int(index)] for index in part]
-        places: Sequence[Sequence[int] | None]
-        if self._places is None:
-            places, files = [None] * len(names), [self._opened(name) for name in names]
+        locations: Sequence[Sequence[int] | None]
+        if self._locations is None:
+            locations, files = [None] * len(names), [self._opened(name) for name in names]
             size = sum(os.fstat(file.fileno()).st_size for file in files)
         else:
-            chosen = self._places[np.asarray(part, dtype=np.int64)]
-            places, files, size = chosen.tolist(), [self._opened()], int(chosen[:, 1].sum())
+            chosen = self._locations[np.asarray(part, dtype=np.int64)]
+            locations, files, size = chosen.tolist(), [self._opened()], int(chosen[:, 1].sum())
         seconds = len(part) * _EACH + size * SECONDS
-        child.send(method, [*zip(names, places)], *args, files=files, seconds=seconds)
+        child.send(method, [*zip(names, locations)], *args, files=files, seconds=seconds)
 
     def _opened(self, name: str = "") -> BinaryIO:
         """The archive or, of a folder, one of its files, for a child."""
@@ -293,7 +294,7 @@ class Files:
                 children.append(child)
         try:
             yield children
-        except BaseException:  # also of the caller: answers that nobody will take
+        except BaseException:  # also of the caller: the remaining answers are not needed
             for child in children:
                 child.close()
             raise
@@ -310,11 +311,11 @@ class Files:
             fits = PART // (math.prod(shape) * np.dtype(kind).itemsize)
             count = max(1, min(MEMBERS, fits, -(-len(members) // (2 * self.workers))))
         for part, facts, arrays in self.ask("images", members, count, shape, kind, only_pictures):
-            found = arrays.get("images")
+            answer = arrays.get("images")
             number = len(facts["lossy"])
-            fit = found is None if number == 0 else found is not None and [*found.shape] == [number, *facts["shape"]]
+            fit = answer is None if number == 0 else answer is not None and [*answer.shape] == [number, *facts["shape"]]
             check_answer(fit and number + (facts["odd"] is not None) <= len(part), self.path)
-            yield facts, found
+            yield facts, answer
 
     def labels(self, members: Sequence[int] | np.ndarray) -> np.ndarray | None:
         """Classes of members, int64 ``(N,)``, by ``dataset.json`` or a file ``NAME.cls`` for each picture (WebDataset).
@@ -323,17 +324,17 @@ class Files:
         neither, or its labels are null.
 
         Raises:
-            UserError: The file is broken, an image has no label, or a label is no class.
+            UserError: The file is broken, an image has no label, or a label is not a class.
         """
         wanted = [self.names[int(member)] for member in members]
         folder = PurePosixPath(common_folder(wanted))
-        for place in ("", *(f"{place}/" for place in (folder, *folder.parents) if place.name)):
-            if (index := self.find(f"{place}dataset.json")) is not None:
-                bare = [name.removeprefix(place) for name in wanted]
+        for prefix in ("", *(f"{prefix}/" for prefix in (folder, *folder.parents) if prefix.name)):
+            if (index := self.find(f"{prefix}dataset.json")) is not None:
+                bare = [name.removeprefix(prefix) for name in wanted]
                 ((_, _, arrays),) = self.ask("labels", [index], 1, bare)
-                found = arrays.get("labels")
-                check_answer(found is None or found.shape == (len(wanted),), self.where(index))
-                return found
+                rows = arrays.get("labels")
+                check_answer(rows is None or rows.shape == (len(wanted),), self.where(index))
+                return rows
         return self._classes(wanted) if any(name.endswith(CLASS) for name in self.names) else None
 
     def latents(self) -> str | None:
@@ -348,15 +349,15 @@ class Files:
         return str(kind)
 
     def _classes(self, pictures: Sequence[str]) -> np.ndarray:
-        found = []
+        classes = []
         indices = {same_name(name): index for index, name in enumerate(self.names) if name.endswith(CLASS)}
         for name in (os.path.splitext(picture)[0] + CLASS for picture in pictures):
             index = indices.get(same_name(name))
             if index is None or not re.fullmatch(rb"[0-9]{1,5}", text := self.read(index)[:20].strip()):
                 fault = f"{name} is missing or holds no class"
                 raise UserError(self.path, fault, "write a whole number, or say --labels none")
-            found.append(int(text))
-        return np.array(found, np.int64)
+            classes.append(int(text))
+        return np.array(classes, np.int64)
 
 
 def _files_at_once() -> int:
@@ -366,7 +367,7 @@ def _files_at_once() -> int:
 
 
 def common_folder(names: Sequence[str]) -> str:
-    """The folder, with ``/`` at its end, in which all names lie; empty for the root."""
+    """Common folder of all names, with a final ``/``; empty for the root."""
     folder = os.path.commonpath([os.path.dirname(name) for name in (min(names), max(names))])
     return f"{folder}/" if folder else ""
 
@@ -400,7 +401,7 @@ def _walk(folder: Path) -> tuple[list[str], list[str]]:
 
     A hidden folder counts as one file, whose name ends in a slash.
     """
-    seen: dict[tuple[int, int], str] = {}
+    visited: dict[tuple[int, int], str] = {}
     names: list[str] = []
     empty: list[str] = []
     for root, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
@@ -412,7 +413,7 @@ def _walk(folder: Path) -> tuple[list[str], list[str]]:
             empty.append(relative)
         # A link to a folder above would yield each image many times.
         status = os.stat(root)
-        other = seen.setdefault((status.st_dev, status.st_ino), root)
+        other = visited.setdefault((status.st_dev, status.st_ino), root)
         if other != root:
             raise UserError(root, f"is a link to, or from, {other}", "remove one, its images would count twice")
         for name in files:

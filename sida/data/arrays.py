@@ -1,4 +1,4 @@
-"""Images as arrays of anyone: pixels in ``.npz``, ``.npy`` and files of MNIST's format (idx), read behind the fence."""
+"""Reads images of unknown origin from ``.npz``, ``.npy`` and MNIST's format (idx), in a fenced child process."""
 
 import hashlib
 import math
@@ -27,7 +27,7 @@ _PARTS = re.compile(r"x_(train|test|val|valid)|(train|test|val|valid)_images")
 
 
 class Arrays:
-    """Arrays of numbers of an ``.npz`` file, or the one of an ``.npy`` or idx file, whose name is empty.
+    """Arrays of numbers of an ``.npz`` file by name, or the array of an ``.npy`` or idx file under an empty name.
 
     Attributes:
         path: The file.
@@ -42,9 +42,9 @@ class Arrays:
         self.path, stream = path, open_ordinary(path)
         refuse_text(path, os.pread(stream.fileno(), START, 0))
         self._size, self._child = size_on_disk(stream), Child(READER, path)
-        found, _ = self._child.ask("arrays", files=[stream], seconds=self._size * SECONDS)
-        self.shapes = {name: tuple(shape) for name, (shape, _, _) in found.items()}
-        self.kinds = {name: (np.dtype(kind), bool(fortran)) for name, (_, kind, fortran) in found.items()}
+        answer, _ = self._child.ask("arrays", files=[stream], seconds=self._size * SECONDS)
+        self.shapes = {name: tuple(shape) for name, (shape, _, _) in answer.items()}
+        self.kinds = {name: (np.dtype(kind), bool(fortran)) for name, (_, kind, fortran) in answer.items()}
 
     def elements(self, name: str, begin: int, end: int) -> np.ndarray:
         """Elements of an array in the file's order; reading forwards is fast."""
@@ -76,7 +76,7 @@ class ImageArrays:
 
     Args:
         path: The file. Classes are those of ``arr_1`` or ``labels`` of an npz, or of its part; those of an idx file,
-            and of KMNIST (``…-imgs.npz``), lie in a file beside it, named with ``labels`` in the place of ``images``.
+            and of KMNIST (``…-imgs.npz``), lie in a file next to it, named with ``labels`` instead of ``images``.
         labels: Whether to read classes.
         subset: ``train`` or ``test``, of the parts of an npz; None refuses several.
 
@@ -162,22 +162,22 @@ class ImageArrays:
         known = [name for name in names if name in self._arrays.shapes]
         beside = self.path.with_name(_NAMED.sub("labels", self.path.name).replace("idx3", "idx1"))
         if known:
-            found, where = self._arrays.read(known[0]), f"{self.path}[{known[0]}]"
+            classes, where = self._arrays.read(known[0]), f"{self.path}[{known[0]}]"
         elif _NAMED.search(self.path.name) and beside.is_file():
             other = Arrays(beside)
             if len(other.shapes) != 1:
                 raise UserError(beside, "holds several arrays, and no classes alone", "move it, or put 'arr_1' here")
             self._files.append(beside)
             self.remark = f"classes of {beside.name}"
-            found, where = other.read(next(iter(other.shapes))), str(beside)
+            classes, where = other.read(next(iter(other.shapes))), str(beside)
         else:
             return None
-        fit = found.shape[:1] == (self.count,) and found.size == self.count and found.dtype.kind in "iu"
-        if not fit or not 0 <= found.min() <= found.max() < MAX_CLASSES:
-            fault = f"holds {found.dtype} {found.shape} as classes of {self.count:,} images, or no class"
+        fit = classes.shape[:1] == (self.count,) and classes.size == self.count and classes.dtype.kind in "iu"
+        if not fit or not 0 <= classes.min() <= classes.max() < MAX_CLASSES:
+            fault = f"holds {classes.dtype} {classes.shape} as classes of {self.count:,} images, or no class"
             remedy = f"give a whole number below {MAX_CLASSES:,} for each image, or leave classes out (--labels none)"
             raise UserError(where, fault, remedy)
-        return found.reshape(-1).astype(np.int64)
+        return classes.reshape(-1).astype(np.int64)
 
 
 def find_arrays(path: str | Path, subset: str | None = None, labels: bool = True) -> ImageArrays | None:
@@ -193,12 +193,12 @@ def find_arrays(path: str | Path, subset: str | None = None, labels: bool = True
     """
     path = Path(path)
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if _IDX.search(file.name))
-        fitting = [file for file in found if subset is None or ("train" in file.name) == (subset == "train")]
-        if not found:
+        paths = sorted(file for file in path.iterdir() if _IDX.search(file.name))
+        fitting = [file for file in paths if subset is None or ("train" in file.name) == (subset == "train")]
+        if not paths:
             return None
         if len(fitting) != 1:
-            fault = f"holds {len(fitting)} files of {subset or 'its'} images ({', '.join(f.name for f in found[:4])})"
+            fault = f"holds {len(fitting)} files of {subset or 'its'} images ({', '.join(f.name for f in paths[:4])})"
             raise UserError(path, fault, "name one file")
         path = fitting[0]
     return ImageArrays(path, labels, subset) if path.suffix in (".npz", ".npy") or _IDX.search(path.name) else None

@@ -260,13 +260,13 @@ class AugmentPipe:
         for name, axis in (("xflip", 3), ("yflip", 2)):
             if name in self.multipliers:
                 flip = source.label(self._chosen(name, source.randint(2), source))
-                images = _where(flip == 1, images.flip(axis), images)
+                images = _replaced(flip == 1, images.flip(axis), images)
         if "rotate_int" in self.multipliers:
             turns = self._chosen("rotate_int", source.randint(4), source)
             source.label(torch.stack([(turns == 1) | (turns == 2), (turns == 2) | (turns == 3)], 1))
             options = [images.flip(3).transpose(2, 3), images.flip(2, 3), images.flip(2).transpose(2, 3)]
             for number, turned in enumerate(options, start=1):
-                images = _where(turns == number, turned, images)
+                images = _replaced(turns == number, turned, images)
         if "translate_int" in self.multipliers:
             share = self._chosen("translate_int", source.rand(2) * 2 - 1, source)
             limit_x, limit_y = width * _MOVE, height * _MOVE
@@ -352,8 +352,8 @@ class AugmentPipe:
         return torch.where(source.rand() < self.multipliers[name] * self.p, value, torch.zeros_like(value))
 
 
-def _where(chosen: torch.Tensor, changed: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """The changed images where chosen ``(N,)``, else the images."""
+def _replaced(chosen: torch.Tensor, changed: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Returns the images, with those chosen by a mask ``(N,)`` replaced by their changed versions."""
     return torch.where(to_device(chosen, images.device)[:, None, None, None], changed, images)
 
 

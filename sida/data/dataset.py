@@ -37,7 +37,7 @@ _LEAST, _DIGITS, ALL = 1024, 16, "g"
 
 
 class Sketch:
-    """The least digests of different images of one shape, by which the images that two sets have in common are counted.
+    """Sketch of a set of images: its smallest digests, from which the images common to two sets are estimated.
 
     Two sets keep the least digests of their images. Below the smaller of both bounds each sketch is complete, so that
     the images there are a random sample of both sets (bottom-k sketch: Cohen and Kaplan, 2007). It finds a set within
@@ -58,11 +58,11 @@ class Sketch:
 
     def with_images(self, images: np.ndarray) -> Sketch:
         """The sketch with further images uint8 ``(N, C, H, W)``."""
-        found = {hashlib.blake2b(image.tobytes(), digest_size=_DIGITS // 2).hexdigest() for image in images}
-        return Sketch(images.shape[1:], self.least | found, self.bound)
+        digests = {hashlib.blake2b(image.tobytes(), digest_size=_DIGITS // 2).hexdigest() for image in images}
+        return Sketch(images.shape[1:], self.least | digests, self.bound)
 
     def shared(self, other: Sketch) -> tuple[int, int] | None:
-        """How many of some images of another set are in this one: ``(found, looked for)``; None if that is unknown.
+        """Counts images of another set in this one: ``(found, looked for)``; None if that is unknown.
 
         A set of images of another shape may hold the same pictures, so that nothing is known.
         """
@@ -85,10 +85,10 @@ def read_sketch(record: Any) -> Sketch | None:
 
 def join_sketches(sketches: Iterable[Sketch | None]) -> Sketch | None:
     """Sketch of the images of several sets; None if one is unknown, or if their shapes differ."""
-    found = [*sketches]
-    known = [sketch for sketch in found if sketch is not None]
+    all_sketches = [*sketches]
+    known = [sketch for sketch in all_sketches if sketch is not None]
     shapes = {sketch.shape for sketch in known if sketch.shape}
-    if len(known) < len(found) or len(shapes) > 1:
+    if len(known) < len(all_sketches) or len(shapes) > 1:
         return None
     least = set[str]().union(*(sketch.least for sketch in known))
     return Sketch(next(iter(shapes), ()), least, min((sketch.bound for sketch in known), default=ALL))
@@ -162,13 +162,13 @@ class Dataset(abc.ABC):
 
     @functools.cached_property
     def sketch(self) -> Sketch | None:
-        """Sketch of the images, mirrored copies apart, for which all of them are read once; None for latents."""
+        """Sketch of the images without mirrored copies, which reads all images once; None for latents."""
         if not self.is_pixels:
             return None
-        found, indices = Sketch(), np.unique(self.raw_indices)
+        joined, indices = Sketch(), np.unique(self.raw_indices)
         for start in range(0, len(indices), _AT_ONCE):
-            found = found.with_images(self.raw_images(indices[start : start + _AT_ONCE]))
-        return found
+            joined = joined.with_images(self.raw_images(indices[start : start + _AT_ONCE]))
+        return joined
 
     def images(self, indices: Indices) -> torch.Tensor:
         """Images ``(N, C, H, W)`` at ``indices``: uint8 pixels in 0..255, or float32 VAE moments."""
@@ -189,7 +189,7 @@ class Dataset(abc.ABC):
 
     @functools.cached_property
     def class_indices(self) -> torch.Tensor:
-        """Class of every item, int64 ``(len,)``, from which an empirical label distribution draws.
+        """Class of every item, int64 ``(len,)``; the empirical label distribution draws from it.
 
         Raises:
             UserError: The data set has no labels.
@@ -321,7 +321,7 @@ class ImageArchive(Dataset):
         if not self.is_pixels and views.get("xflip"):
             raise UserError(path, "xflip has no meaning for latents", "leave it out")
         if not self.is_pixels and channels != 8:
-            fault = f"has {channels} channels, and is no archive of 4 means and 4 standard deviations"
+            fault = f"has {channels} channels, and is not an archive of 4 means and 4 standard deviations"
             raise UserError(path, fault, "encode the images again (sida data encode)")
         if not self.is_pixels:
             self.latents = self._kind_of_latents(latents)

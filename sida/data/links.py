@@ -1,4 +1,4 @@
-"""Folders and links of an archive, which have no bytes of their own; read behind the fence."""
+"""Folders and links of an archive, which have no content; read in a fenced child process."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Tree(NamedTuple):
             raise UserError(f": {dead[0]}", fault, "pack the files themselves (tar --dereference, zip without -y)")
 
     def _goal(self, name: str) -> str | None:
-        """The path to which a link leads, through other links."""
+        """Target of a link, through other links."""
         path: str | None = name
         for _ in range(_MOST_LINKS):
             parts = str(path).split("/")
@@ -76,5 +76,5 @@ class Tree(NamedTuple):
 
 
 def under(names: list[str], folder: str) -> list[str]:
-    """Those of sorted names that lie below a folder."""
+    """Returns the names below a folder, of sorted names."""
     return names[bisect.bisect_left(names, f"{folder}/") : bisect.bisect_left(names, f"{folder}0")]

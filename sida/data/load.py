@@ -51,15 +51,15 @@ def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset"
     renamed = {"num_images": "raw_count", "channels": "num_channels"}
     # The digest comes last and only if it is asked for, since it may read every byte.
     for key in ("num_images", "resolution", "channels", "label_dim", "sha256"):
-        wanted = getattr(config, key)
-        if wanted is not None and wanted != (found := getattr(dataset, renamed.get(key, key))):
-            fault = f"{config.path or config.name} has {found}, the spec says {wanted}"
+        expected = getattr(config, key)
+        if expected is not None and expected != (actual := getattr(dataset, renamed.get(key, key))):
+            fault = f"{config.path or config.name} has {actual}, the spec says {expected}"
             raise UserError(f"{where}.{key}", fault, "correct the spec, or fetch or prepare the data again")
     return dataset
 
 
 def open_stored(config: DatasetConfig, **views: Any) -> ImageArchive:
-    """Opens an archive or folder, whose content decides which of the two it is."""
+    """Opens an archive or folder; its content decides the kind."""
     path = os.path.expanduser(str(config.path))
     return ImageArchive(path, cache=config.cache, latents=config.latents, **views)
 
@@ -128,9 +128,9 @@ def check_labels(labels: LabelCounts, spec: Mapping[str, Any], where: str) -> No
     if (path is not None and not Path(os.path.expanduser(path)).exists()) or spec.get("label_dim") == 0:
         return
     dataset = load_dataset({**spec, "max_size": None, "xflip": False, "cache": False}, where)
-    found = np.bincount(dataset.class_indices.numpy(), minlength=len(labels.counts))
-    ours = np.pad(labels.counts, (0, len(found) - len(labels.counts)))
-    if len(wrong := np.flatnonzero(found != ours)):
+    counts = np.bincount(dataset.class_indices.numpy(), minlength=len(labels.counts))
+    ours = np.pad(labels.counts, (0, len(counts) - len(labels.counts)))
+    if len(wrong := np.flatnonzero(counts != ours)):
         fault = f"{path or dataset.name} has other numbers of {len(wrong)} classes than '{labels.name}' counts"
         raise UserError(where, f"{fault}, first of class {wrong[0]}", "is it the right and complete data set?")
 

@@ -1,6 +1,6 @@
 """Pictures as bytes become pixels, pixels become squares, and PNG is written.
 
-Pictures of strangers are opened behind the fence alone (:mod:`sida.data.reader`). By default Pillow tries all its
+Untrusted pictures are opened in a fenced child process alone (:mod:`sida.data.reader`). By default Pillow tries all its
 plugins on a file's content, and one of them starts Ghostscript. So this module allows a list of formats only.
 """
 
@@ -128,12 +128,12 @@ def _lossy(form: str, encoded: bytes) -> str | None:
     # MPO is Pillow's name of a JPEG with further pictures in the file.
     if form in ("JPEG", "MPO"):
         return "JPEG"
-    place = 12 if form == "WEBP" else len(encoded)
-    while place < len(encoded):  # the chunks of a RIFF file: name, size, content to an even length
-        if encoded[place : place + 4] == b"VP8 ":
+    offset = 12 if form == "WEBP" else len(encoded)
+    while offset < len(encoded):  # the chunks of a RIFF file: name, size, content to an even length
+        if encoded[offset : offset + 4] == b"VP8 ":
             return "lossy WebP"
-        size = int.from_bytes(encoded[place + 4 : place + 8], "little")
-        place += 8 + size + size % 2
+        size = int.from_bytes(encoded[offset + 4 : offset + 8], "little")
+        offset += 8 + size + size % 2
     return None
 
 

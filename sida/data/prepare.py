@@ -1,4 +1,5 @@
-"""Preparation of data sets in the EDM format, from pictures or arrays of anyone, or as latents of another data set.
+"""Preparation of data sets in the EDM format, from pictures or arrays of unknown origin, or as latents of another data
+set.
 
 An archive equals the official tool's: uncompressed PNG, ``00000/img00000000.png`` onwards in sorted order of the
 sources, ``dataset.json`` last, nothing deflated (NVlabs/edm:dataset_tool.py). Equal sources give equal bytes.
@@ -66,15 +67,15 @@ def read_cifar10(files: Files, batches: tuple[str, ...] = TRAINING) -> tuple[np.
     members = {PurePosixPath(name).name: index for index, name in enumerate(files.names)}
     if missing := [name for name in batches if name not in members]:
         raise UserError(files.path, f"has no member {missing[0]}", "fetch cifar-10-python.tar.gz again")
-    found = [_read_batch(files.read(members[name]), files.where(members[name])) for name in batches]
-    images, classes = (np.concatenate(parts) for parts in zip(*found))
+    batches_read = [_read_batch(files.read(members[name]), files.where(members[name])) for name in batches]
+    images, classes = (np.concatenate(parts) for parts in zip(*batches_read))
     return images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), classes
 
 
 def _read_batch(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     batch = parse_pickle(content, where)
-    found: Any = batch if isinstance(batch, dict) else {}
-    data, labels = found.get("data"), found.get("labels")
+    record: Any = batch if isinstance(batch, dict) else {}
+    data, labels = record.get("data"), record.get("labels")
     images = isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.shape[1:] == (3072,) and data.size
     classes = isinstance(labels, list) and all(type(label) is int and 0 <= label < 10 for label in labels)
     if not images or not classes or len(labels) != len(data):
@@ -183,8 +184,8 @@ def prepare(config: PrepareConfig) -> Prepared:
     labels, total = source.classes.labels, min(source.total, config.max_images or source.total)
     if config.expect is not None and total != config.expect:
         raise UserError(config.source, f"has {total:,} images, expected {config.expect:,}", "is the source complete?")
-    if labels is not None and (kept := len(np.unique(labels[:total]))) < (every := len(np.unique(labels))):
-        fault = f"its first {total:,} pictures have {kept} of {every} classes"
+    if labels is not None and (remaining := len(np.unique(labels[:total]))) < (every := len(np.unique(labels))):
+        fault = f"its first {total:,} pictures have {remaining} of {every} classes"
         raise UserError(config.source, fault, "leave out --max-images, or say --labels none")
     counts: collections.Counter[tuple[str, bool, int]] = collections.Counter()
     contents = _contents(config, source, total, counts)
@@ -245,8 +246,8 @@ def _source(config: PrepareConfig) -> Source:
     chosen = members[: config.max_images]
     channels = config.channels
     if channels is None:
-        found = itertools.chain.from_iterable(value for _, value, _ in files.ask("headers", chosen, MEMBERS))
-        channels = 3 if any(colours for *_, colours in found) else 1
+        headers = itertools.chain.from_iterable(value for _, value, _ in files.ask("headers", chosen, MEMBERS))
+        channels = 3 if any(colours for *_, colours in headers) else 1
     return Source(len(members), _squares(files, chosen, config, channels), labels, channels, remarks)
 
 
@@ -299,8 +300,8 @@ def _squares(files: Files, members: np.ndarray, config: PrepareConfig, channels:
             raise UserError(files.path, "its pictures unpack to far more bytes than it has", "give --resolution")
         for index, facts in enumerate(value):
             if len(facts) == 3:
-                place, fault, remedy = facts
-                yield UserError(f"{files.path}{place}", fault, remedy)
+                where, fault, remedy = facts
+                yield UserError(f"{files.path}{where}", fault, remedy)
             else:
                 kind, changed = facts
                 yield Picture(parts[str(index)].tobytes(), kind, changed, side)
@@ -319,8 +320,8 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> Classes:
     """
     if rule == "none":
         return Classes(None, (), "no classes (--labels none)")
-    if rule == "auto" and (found := files.labels(members)) is not None:
-        return _counted(found)
+    if rule == "auto" and (labels := files.labels(members)) is not None:
+        return _counted(labels)
     folder, tops = _top_folders(files, members)
     folders = _in_order({*tops})
     if rule == "auto":
@@ -348,7 +349,7 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> Classes:
 
 
 def _without_pictures(files: Files, folder: str, classes: set[str]) -> list[str]:
-    """Folders beside those of classes that are empty or hold pictures of other formats, sorted."""
+    """Sorted folders that are empty or hold pictures of other formats, next to the folders of classes."""
     others = [name for name in files.names if PurePosixPath(name).suffix.lower() in _UNREAD]
     inside = [f"{name}/".removeprefix(folder) for name in (*files.bare, *others) if f"{name}/".startswith(folder)]
     return sorted({top for name in inside if (top := name.partition("/")[0])} - classes)
@@ -360,7 +361,7 @@ def is_tools(folder: str) -> bool:
 
 
 def counted_by_tool(folders: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether folders hold the parts of one count, as those of tools do: equal sizes but the last, no name twice.
+    """Whether folders are numbered parts of one set, as tools write them: equal sizes but the last, no name twice.
 
     Args:
         folders: Folder of each picture.
@@ -389,8 +390,8 @@ def _doubt(files: Files, folder: str, folders: list[str], unclear: bool) -> str 
 
     ``unclear`` says that a tool may have numbered them.
     """
-    places = [name.removesuffix("dataset.json") for name in files.names if name.endswith("/dataset.json")]
-    if unread := [place for place in places if not folder.startswith(place)]:
+    prefixes = [name.removesuffix("dataset.json") for name in files.names if name.endswith("/dataset.json")]
+    if unread := [prefix for prefix in prefixes if not folder.startswith(prefix)]:
         return f"has a dataset.json in {unread[0]}, which is not the folder of all pictures"
     several_parts = sum(bool(_SPLIT.match(top)) for top in folders) > 1
     if len(folders) > 1 and ("" in folders or several_parts or unclear):
@@ -406,19 +407,19 @@ def _part_of(files: Files, members: np.ndarray, subset: str | None) -> tuple[np.
         UserError: None, or several, of the folders are the subset; or a subset is given and there are no parts.
     """
     _, tops = _top_folders(files, members)
-    found = sorted({*tops})
-    if len(found) < 2 or not {top.lower() for top in found} <= {"train", "training", *_HELD_OUT}:
+    folders = sorted({*tops})
+    if len(folders) < 2 or not {top.lower() for top in folders} <= {"train", "training", *_HELD_OUT}:
         if subset is not None:
             fault = f"has no folders named train and test, of which --subset {subset} takes one"
             raise UserError(files.path, fault, "leave out --subset, or name a folder")
         return members, ""
     subset = subset or "train"
-    wanted = [top for top in found if (top.lower() in _HELD_OUT) == (subset == "test")]
-    if len(wanted) != 1:
-        fault = f"its folders {', '.join(found)} are parts of a data set, {len(wanted)} of them {subset}"
+    matches = [top for top in folders if (top.lower() in _HELD_OUT) == (subset == "test")]
+    if len(matches) != 1:
+        fault = f"its folders {', '.join(folders)} are parts of a data set, {len(matches)} of them {subset}"
         raise UserError(files.path, fault, "unpack it, if it is an archive, and name one as the source")
-    taken = members[[top == wanted[0] for top in tops]]
-    return taken, f"part {wanted[0]} of {', '.join(found)} (--subset takes the other)"
+    taken = members[[top == matches[0] for top in tops]]
+    return taken, f"part {matches[0]} of {', '.join(folders)} (--subset takes the other)"
 
 
 def encode_dataset(

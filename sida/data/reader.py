@@ -1,4 +1,4 @@
-"""Archives, arrays, labels and pictures of strangers, as bytes become arrays: the readers behind the fence.
+"""Readers of untrusted archives, arrays, labels and pictures, for the fenced child process.
 
 They run in a child (:mod:`sida.files.fenced`), where endless and huge files end; here stand the checks of wrong data,
 which libraries read in silence. The other side is :mod:`sida.data.archive`.
@@ -78,7 +78,7 @@ class Reader:
     def __init__(self) -> None:
         only_in_child()
         self._packed: Any = None
-        # Nothing can be imported later: each format is written and read once.
+        # The fence forbids later imports, so each format is written and read once here.
         Image.preinit()
         wide = (f"utf-{bits}{order}" for bits in (16, 32) for order in ("", "-le", "-be"))
         for name in ("cp437", "ascii", "latin-1", "idna", "utf-8", "utf-8-sig", *wide):
@@ -111,9 +111,9 @@ class Reader:
         names: list[str] = []
         flat = array.array("q")
         tree = Tree([], {})
-        for name, *place in itertools.chain(read(archive, tree), tree.linked(names, flat)):
+        for name, *location in itertools.chain(read(archive, tree), tree.linked(names, flat)):
             names.append(name)
-            flat.extend(place)
+            flat.extend(location)
         order = sorted(range(len(names)), key=names.__getitem__)
         names = [names[index] for index in order]
         for name, after in itertools.pairwise(names):
@@ -127,7 +127,7 @@ class Reader:
         try:
             return None, {"bytes": np.frombuffer(self._packed.read(PIECE), np.uint8)}
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-            raise UserError("", f"is no whole packed archive ({error})", "make or fetch it again") from None
+            raise UserError("", f"is not a complete packed archive ({error})", "make or fetch it again") from None
 
     def intact(self, files: list[BinaryIO]) -> Answer:
         """Whether a zip archive has members, and all have the bytes of their checksums.
@@ -170,11 +170,11 @@ class Reader:
                 else:
                     size = None if shape is None else (shape[2], shape[1])
                     image, loss = decode_picture(content, size)
-            found = [list(image.shape), image.dtype.str]
+            layout = [list(image.shape), image.dtype.str]
             if shape is None:
-                shape, kind = found
-            if found != [shape, kind]:
-                odd = found
+                shape, kind = layout
+            if layout != [shape, kind]:
+                odd = layout
                 break
             images.append(image)
             lossy.append(loss)
@@ -182,7 +182,7 @@ class Reader:
         return value, {"images": images} if images else {}
 
     def headers(self, files: list[BinaryIO], members: Members) -> Answer:
-        """For each picture width, height and whether it has colours; 0 if it is damaged, which is reported later."""
+        """Width, height and whether there are colours, for each picture; 0 for damaged ones, reported later."""
         value = [[0, 0, 0] for _ in members]
         for index, facts in enumerate(value):
             with contextlib.suppress(UserError), _content(files, members, index) as content:
@@ -195,7 +195,7 @@ class Reader:
     ) -> Answer:
         """For each picture the description of its mode and whether it was cropped or scaled, and a PNG; or a fault.
 
-        With no resolution, pictures that are no squares of this side have a fault, unless it is 0.
+        With no resolution, pictures that are not squares of this side have a fault, unless it is 0.
         """
         value: list[list[Any]] = []
         parts: dict[str, np.ndarray] = {}
@@ -220,16 +220,16 @@ class Reader:
     def labels(self, files: list[BinaryIO], members: Members, wanted: Sequence[str] | None) -> Answer:
         """Classes int64 of the wanted pictures (all, if None) from a ``dataset.json``, if it has labels."""
         with _content(files, members, 0) as content:
-            found = _parsed_labels(content)
-            if found is None:
+            labels = _parsed_labels(content)
+            if labels is None:
                 return None, {}
             for name in wanted or ():
-                if found.get(same_name(name)) is None:
+                if labels.get(same_name(name)) is None:
                     raise UserError("", f"has no label for {name}", "add it, or set 'labels' to null there")
-            picked = [*found.values()] if wanted is None else [found[same_name(name)] for name in wanted]
+            picked = [*labels.values()] if wanted is None else [labels[same_name(name)] for name in wanted]
             # true is an integer of Python.
             if not all(type(label) is int and 0 <= label < MAX_CLASSES for label in picked):
-                fault = f"a label is no whole number from 0 to {MAX_CLASSES - 1:,}"
+                fault = f"a label is not a whole number from 0 to {MAX_CLASSES - 1:,}"
                 raise UserError("", fault, "number classes 0, 1, 2, …, or set 'labels' to null")
             return None, {"labels": np.array(picked, np.int64)}
 
@@ -251,16 +251,16 @@ class Reader:
         if start != b"PK":
             stream = gzip.GzipFile(fileobj=file) if start == b"\x1f\x8b" else file
             return {"": self._array("", stream, os.fstat(file.fileno()).st_size if stream is file else None)}, {}
-        found: dict[str, Any] = {}
+        arrays: dict[str, Any] = {}
         archive = zipfile.ZipFile(file)
         for info in archive.infolist():
             if info.filename.endswith(".npy"):
                 name = info.filename.removesuffix(".npy")
                 with located(f": array '{name}'"):
-                    if name in found:
+                    if name in arrays:
                         raise UserError("", "occurs twice", "make the file again")
-                    found[name] = self._array(name, archive.open(info), info.file_size)
-        return found, {}
+                    arrays[name] = self._array(name, archive.open(info), info.file_size)
+        return arrays, {}
 
     def _array(self, name: str, stream: Any, size: int | None) -> tuple[list[int], str, bool]:
         """Reads an array's header and keeps its stream."""
@@ -281,16 +281,16 @@ class Reader:
 @contextlib.contextmanager
 def _content(files: list[BinaryIO], members: Members, index: int) -> Iterator[bytes]:
     """Content of a member of a request; its errors, and those of the block, get the member's name, if it has one."""
-    name, place = members[index]
+    name, location = members[index]
     with located(f": {name}" if name else ""):
         try:
-            yield files[index].read() if place is None else _unpacked(files[0].fileno(), *place)
+            yield files[index].read() if location is None else _unpacked(files[0].fileno(), *location)
         except MemoryError:
             raise UserError("", "needs more memory than one picture may take", "remove it or make it smaller") from None
 
 
 def _unpacked(handle: int, offset: int, packed: int, size: int, crc: int, method: int) -> bytes:
-    """Content of an archive's member; a zip's local header is read with it, which rarely exceeds 256 bytes."""
+    """Content of an archive's member, read together with a zip's local header, which rarely exceeds 256 bytes."""
     if crc < 0:
         content = os.pread(handle, size, offset)
     else:
@@ -332,7 +332,7 @@ def _zip_members(file: BinaryIO, tree: Tree) -> Iterator[tuple[str, int, int, in
 
 
 def same_name(name: str) -> str:
-    """A form of a file's name that is equal for all writings of it: Unicode composed, slashes, no roots."""
+    """Normal form of a file's name: composed Unicode, slashes, no roots."""
     return _relative(unicodedata.normalize("NFC", name).replace("\\", "/"))
 
 
@@ -350,11 +350,11 @@ def _tar_members(
     """
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
-            place = -1
+            offset = -1
             for member in archive:
-                if archive.offset <= place or member.size < 0:
+                if archive.offset <= offset or member.size < 0:
                     raise tarfile.ReadError("its sizes are impossible")
-                place, archive.members = archive.offset, []  # type: ignore[attr-defined]
+                offset, archive.members = archive.offset, []  # type: ignore[attr-defined]
                 name = prefix + _relative(member.name)
                 begin = base + member.offset_data
                 if member.issparse():
@@ -387,7 +387,7 @@ def _tar_members(
 
 
 def _header(stream: Any, size: int | None) -> tuple[list[int], str, bool]:
-    """Shape, type and order of an array of numbers whose bytes are those that follow, from an npy or idx header."""
+    """Shape, type and order of an array of numbers, from an npy or idx header; its bytes follow."""
     try:
         if stream.peek(3)[:3] == b"\0\0\x08":  # bytes, in MNIST's format
             axes = stream.read(4)[3]
@@ -419,8 +419,8 @@ def read_array(content: bytes) -> np.ndarray:
 
 def _checked_array(array: np.ndarray) -> np.ndarray:
     if array.ndim != 3 or array.dtype not in (np.uint8, np.float32) or not array.size:
-        found = f"{'×'.join(map(str, array.shape))} {array.dtype}"
-        raise UserError("", f"npy must be (C, H, W) of uint8 or float32, got {found}")
+        actual = f"{'×'.join(map(str, array.shape))} {array.dtype}"
+        raise UserError("", f"npy must be (C, H, W) of uint8 or float32, got {actual}")
     if array.dtype != np.uint8 and not np.isfinite(array).all():
         raise UserError("", "holds NaN or infinities", "encode the image again")
     return array
@@ -439,6 +439,6 @@ def _parsed_labels(content: bytes) -> dict[str, Any] | None:
         raise UserError("", fault, "write it again") from None
     if pairs is None:
         return None
-    if len(found := dict(pairs)) < len(pairs):
+    if len(labels := dict(pairs)) < len(pairs):
         raise UserError("", "has two labels for one file", "remove one")
-    return found
+    return labels

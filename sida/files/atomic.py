@@ -119,7 +119,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Gives the path to errors of a full disk, which name no file."""
+    """Adds the path to errors of a full disk, which do not name a file."""
     try:
         yield
     except OSError as error:
@@ -172,7 +172,7 @@ def atomic_paths(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
 def _temporary(target: Path) -> Iterator[Path]:
     """Yields a locked temporary file beside a target, and removes it at the end."""
     if target.exists() and not target.is_file():
-        raise UserError(target, "is no ordinary file and will not be replaced", "name another file to write")
+        raise UserError(target, "is not an ordinary file and will not be replaced", "name another file to write")
     target.parent.mkdir(parents=True, exist_ok=True)
     if str(target.parent) not in _swept:
         _swept.add(str(target.parent))
@@ -264,7 +264,7 @@ def jsonl_text(records: Sequence[Mapping[str, Any]], final: bool) -> str:
         final: Whether no line will follow; the hashes then include the number of lines, so that a lost line is found.
     """
     known = line_places(len(records)) if final else [""] * len(records)
-    lines = (json.dumps(with_hash(record, place), sort_keys=True) for record, place in zip(records, known))
+    lines = (json.dumps(with_hash(record, position), sort_keys=True) for record, position in zip(records, known))
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -303,7 +303,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             raise DamagedError(where, reason="must be a JSON object")
         records.append((where, record))
     known = line_places(len(records))
-    return [check_hash(record, where, accepted=["", place]) for place, (where, record) in zip(known, records)]
+    return [check_hash(record, where, accepted=["", position]) for position, (where, record) in zip(known, records)]
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

@@ -1,6 +1,6 @@
 """The content of a file by its first bytes, for messages: another format, or a text that stands for the file.
 
-Servers and tools put texts in the place of a file: pointers of Git LFS, web pages, messages, lists of parts. Each door
+Servers and tools put texts instead of a file: pointers of Git LFS, web pages, messages, lists of parts. Each door
 for weights, arrays, references and archives asks here before it reads, and says how to get the file itself.
 """
 
@@ -30,7 +30,7 @@ _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 
 
 class Text(NamedTuple):
-    """A text in the place of a file: its kind, and how to get the file itself."""
+    """A text instead of a file: its kind, and how to get the file itself."""
 
     kind: str
     remedy: str
@@ -42,7 +42,7 @@ class Text(NamedTuple):
 
 
 def text_in_place(start: bytes) -> Text | None:
-    """Names the text with which a file begins, by its first bytes; None for binary content."""
+    """Classifies the text at the start of a file; None for binary content."""
     plain = start.removeprefix(b"\xef\xbb\xbf").decode(errors="replace").lstrip()
     if not plain or not plain[:16].isascii() or any(c < " " and c not in "\t\r\n\f" for c in plain):
         return None
@@ -69,13 +69,13 @@ def text_in_place(start: bytes) -> Text | None:
 
 
 def refuse_text(path: str | os.PathLike[str], start: bytes) -> None:
-    """Refuses a file whose first bytes are a text that stands for the file.
+    """Refuses a file that is a text instead of the file's content, by its first bytes.
 
     Raises:
         UserError: It is one; the message names it and says how to get the file itself.
     """
-    if (found := text_in_place(start[:START])) is not None:
-        raise UserError(path, f"is {found.kind}", found.remedy)
+    if (text := text_in_place(start[:START])) is not None:
+        raise UserError(path, f"is {text.kind}", text.remedy)
 
 
 def refuse_packed(path: str | os.PathLike[str], start: bytes) -> None:

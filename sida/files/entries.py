@@ -1,4 +1,4 @@
-"""Dictionaries of tensors in the value of a checkpoint, which may be nested; they are read behind the fence."""
+"""Finds dictionaries of tensors in the nested value of a checkpoint; runs in a fenced child process."""
 
 import itertools
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ def find_entry(value: Any, key: str | None) -> Any:
 
 
 def is_weights(value: Any, tensor: type) -> bool:
-    """Whether a value is a dictionary of tensors (of this type) by name, beside which there may be plain counters."""
+    """Whether a value is a dictionary of tensors (of this type) by name; plain counters may be among them."""
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         return False
     others = [entry for entry in value.values() if not isinstance(entry, tensor)]

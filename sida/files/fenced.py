@@ -1,4 +1,4 @@
-"""The fence: whatever parses a stranger's bytes runs in a child with limits, without secrets, with few system calls.
+"""The fence: untrusted bytes are parsed in a child process with limits, without secrets, with few system calls.
 
 The child gets open files and hands back JSON and the bytes of arrays. Nothing is pickled between the two: a child that
 a file took over could otherwise take over the parent. Such a child can still lie in its answer.
@@ -64,7 +64,7 @@ _in_child = False
 
 
 class Child:
-    """A process with a reader, which answers one request after the other.
+    """A child process with a reader; it answers one request after the other.
 
     Args:
         reader: ``module:class``; requests name methods of an instance, whose first argument is the list of files. The
@@ -117,7 +117,7 @@ class Child:
         """
         self._seconds += seconds
         self._asked.append(method)
-        # receive() tells these
+        # receive() reports these
         with contextlib.suppress(BrokenPipeError, ConnectionResetError, EOFError, TimeoutError):
             self._allow_time()
             self._line.settimeout(self._patience)
@@ -218,7 +218,7 @@ class Child:
 
 
 class Either(tuple[Any, ...]):
-    """Forms of which a value has one."""
+    """Alternative forms of a value."""
 
 
 def fits(value: Any, form: Any) -> bool:
@@ -271,10 +271,10 @@ def check_answer(holds: bool, where: object) -> None:
 
 
 def _safe_path() -> list[str]:
-    """Folders of modules without the working folder, which may be a stranger's unless this package lies there."""
+    """Folders of modules without the working folder, which may be untrusted unless this package lies there."""
     here, root = os.path.realpath("."), str(Path(__file__).resolve().parents[2])
-    places = [place for place in sys.path if os.path.isabs(place) and (here == root or os.path.realpath(place) != here)]
-    return [*places, root]
+    paths = [path for path in sys.path if os.path.isabs(path) and (here == root or os.path.realpath(path) != here)]
+    return [*paths, root]
 
 
 def _end(process: subprocess.Popen[bytes], line: socket.socket, owner: int) -> None:
@@ -291,7 +291,7 @@ def _end(process: subprocess.Popen[bytes], line: socket.socket, owner: int) -> N
 
 
 def only_in_child() -> None:
-    """Raises RuntimeError outside a child: its caller parses bytes that may be a stranger's."""
+    """Raises RuntimeError outside a child: its caller parses untrusted bytes."""
     if not _in_child:
         raise RuntimeError("this reader works behind the fence only (sida.files.fenced)")
 
@@ -334,7 +334,10 @@ def _fault(error: Exception, memory: int) -> tuple[str, str, str, bool]:
         return "", f"needs more than {memory >> 20} MiB of memory to be read", _REMEDY, True
     if isinstance(error, RecursionError):
         return "", "is nested too deeply", _REMEDY, False
-    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # which bytes cause by a wrong place
+    if isinstance(error, OSError) and error.errno not in (
+        None,
+        errno.EINVAL,
+    ):  # damaged bytes cause EINVAL by an invalid offset
         return "", f"cannot be read ({error.strerror})", "", True
     reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:300]
     return "", f"damaged ({reason})", "fetch or make it again", False

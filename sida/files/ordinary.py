@@ -1,4 +1,4 @@
-"""Ordinary files, which may be a stranger's: no pipes and no devices.
+"""Untrusted files, opened only if they are ordinary: no pipes and no devices.
 
 Links are followed to a file or folder that the user named, and refused below such a folder.
 """
@@ -42,7 +42,7 @@ def open_ordinary(path: str | os.PathLike[str], missing: str = "") -> BufferedRe
         raise UnreadableError(path, f"cannot be read ({error.strerror})") from None
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise UserError(path, "is no ordinary file", "give the path of a file")
+        raise UserError(path, "is not an ordinary file", "give the path of a file")
     return os.fdopen(handle, "rb")
 
 
@@ -79,7 +79,7 @@ def open_below(folder: str | os.PathLike[str], name: str, flags: int = os.O_RDON
     *folders, last = name.split("/")
     where = os.path.join(folder, name)
     if any(part in ("", ".", "..") or "\0" in part for part in (*folders, last)):
-        raise UserError(where, "is no name below the folder")
+        raise UserError(where, "is not a name below the folder")
     here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in folders:
@@ -95,37 +95,37 @@ def open_below(folder: str | os.PathLike[str], name: str, flags: int = os.O_RDON
     # A second hard link leads to a file elsewhere, which would be written to.
     if not stat.S_ISREG(status.st_mode) or (status.st_nlink > 1 and flags & (os.O_WRONLY | os.O_RDWR)):
         os.close(file)
-        raise UserError(where, "is no ordinary file", "remove it")
+        raise UserError(where, "is not an ordinary file", "remove it")
     return file
 
 
-def walk_below(folder: str | os.PathLike[str], most: float = math.inf) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def walk_below(folder: str | os.PathLike[str], limit: float = math.inf) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yields everything below a folder but folders, by its path there, in no order; no link is followed.
 
     Args:
         folder: The folder.
-        most: Largest number of files and folders.
+        limit: Largest number of files and folders.
 
     Raises:
         UserError: A folder cannot be read, or there are more files and folders.
     """
     # A list instead of recursion, since folders can be nested deeper than Python calls.
-    waiting, seen = [""], 0
+    waiting, count = [""], 0
     while waiting:
         inside = waiting.pop()
-        place = os.path.join(folder, inside)
+        path = os.path.join(folder, inside)
         try:
-            with os.scandir(place) as entries:
+            with os.scandir(path) as entries:
                 for entry in entries:
-                    seen += 1
-                    if seen > most:
-                        raise UserError(folder, f"has more than {most:,} files", "is it the right folder?")
+                    count += 1
+                    if count > limit:
+                        raise UserError(folder, f"has more than {limit:,} files", "is it the right folder?")
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(f"{inside}{entry.name}/")
                     else:
                         yield inside + entry.name, entry
         except OSError as error:
-            raise UserError(place, f"cannot be read ({error.strerror})") from None
+            raise UserError(path, f"cannot be read ({error.strerror})") from None
 
 
 def size_on_disk(stream: BinaryIO) -> int:

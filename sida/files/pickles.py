@@ -1,6 +1,6 @@
-"""Pickles of strangers: published networks, weights of ``torch.save``, reference statistics.
+"""Untrusted pickles: published networks, weights of ``torch.save``, reference statistics.
 
-Python's unpickler reads them in a child (:mod:`sida.files.fenced`), with an allow-list in the place of imports: a name
+Python's unpickler reads them in a child (:mod:`sida.files.fenced`), with an allow-list instead of imports: a name
 in a pickle is an inert object, or one of a dozen functions that make plain values. The parent gets facts as JSON, and
 tensors piece by piece. Neither side imports torch to read.
 
@@ -94,10 +94,10 @@ class PickleFile:
 
         values = np.empty(math.prod(self.shapes[name]), np.float32)
         for start in range(0, len(values), _PIECE):
-            place = values[start : start + _PIECE]
-            found = self._child.ask("piece", name, start, len(place))[1]["piece"]
-            check_answer(found.shape == place.shape, self.path)
-            place[:] = found
+            destination = values[start : start + _PIECE]
+            piece = self._child.ask("piece", name, start, len(destination))[1]["piece"]
+            check_answer(piece.shape == destination.shape, self.path)
+            destination[:] = piece
         return torch.from_numpy(values).reshape(self.shapes[name])
 
 
@@ -191,7 +191,9 @@ class _View(NamedTuple):
 
 
 class _Object:
-    """An object whose class is not loaded; its type has the name of its class, of a library's class with the module."""
+    """Stand-in for an object of a class that is not loaded; its type has the name of that class (with the module, of a
+    library's class).
+    """
 
     source: str | None = None
     state: Any
@@ -352,16 +354,16 @@ class Reader:
     def plain(self, files: list[BinaryIO]) -> tuple[Any, dict[str, np.ndarray]]:
         """The value as JSON, where ``{"": name}`` stands for an array."""
         arrays: dict[str, np.ndarray] = {}
-        return _plain(_read(files[0]), arrays), arrays
+        return _as_json(_read(files[0]), arrays), arrays
 
     def weights(self, files: list[BinaryIO], key: str | None) -> tuple[Any, dict[str, np.ndarray]]:
         """Names and shapes of a dictionary of tensors, or of such an entry."""
-        whole = _read(files[0])
-        value = find_entry(whole, key)
+        content = _read(files[0])
+        value = find_entry(content, key)
         if not is_weights(value, _View):
-            inside = [f"{name} ({len(entry)} tensors)" for name, entry in weights_in(whole, _View)]
-            if inside:
-                raise UserError("", f"holds weights in entries: {', '.join(inside[:8])}", "name one with --key")
+            listed = [f"{name} ({len(entry)} tensors)" for name, entry in weights_in(content, _View)]
+            if listed:
+                raise UserError("", f"holds weights in entries: {', '.join(listed[:8])}", "name one with --key")
             raise UserError("", "holds no dictionary of tensors", "give the published file of weights")
         self._views = {name: view for name, view in value.items() if isinstance(view, _View)}
         return self._tensors(), {}
@@ -391,7 +393,7 @@ class Reader:
                     if view is None or name in left_out:
                         continue
                     if not isinstance(view, _View):
-                        raise UserError("", f"'{prefix}{name}' is no tensor", "the file is damaged or foreign")
+                        raise UserError("", f"'{prefix}{name}' is not a tensor", "the file is damaged or foreign")
                     self._views[f"{prefix}{name}"] = view
             for method in _group(state, "_forward_pre_hooks").values():
                 bound = isinstance(method, _Object) and type(method).__name__.startswith(_METHOD)
@@ -406,7 +408,7 @@ class Reader:
         source = (network.source or "").encode("utf-8", "surrogatepass")
         return {
             "class": type(network).__name__, "source_sha256": hashlib.sha256(source).hexdigest(), "hook": hook,
-            "args": _plain(args), "kwargs": _plain(kwargs), **self._tensors(),
+            "args": _as_json(args), "kwargs": _as_json(kwargs), **self._tensors(),
             "entries": [str(name) for name in itertools.islice(value, 100)] if isinstance(value, dict) else [],
         }, {}  # fmt: skip
 
@@ -426,29 +428,34 @@ class Reader:
         return None, {"piece": part}
 
 
-def _plain(value: Any, arrays: dict[str, np.ndarray] | None = None) -> Any:
-    """A value as JSON; arrays are put aside."""
+def _as_json(value: Any, arrays: dict[str, np.ndarray] | None = None) -> Any:
+    """Converts a value to JSON.
+
+    Args:
+        value: Value of a pickle.
+        arrays: Gets the arrays of the value, each by a number that its text in the JSON names; None refuses arrays.
+    """
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, dict):
-        return {str(key): _plain(item, arrays) for key, item in value.items()}
+        return {str(key): _as_json(item, arrays) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item, arrays) for item in value]
+        return [_as_json(item, arrays) for item in value]
     if isinstance(value, bytes):
         return value.decode("latin-1")
     if isinstance(value, np.ndarray) and value.dtype.kind == "U":
         return value.tolist()
     if arrays is None or not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
-        fault = f"holds {_named(value)}, where only plain values and arrays may be"
+        fault = f"holds {_kind_of_value(value)}, where only plain values and arrays may be"
         raise UserError("", fault, "no published file needs it; use sida convert for networks")
     arrays[name := str(len(arrays))] = value.astype(value.dtype.newbyteorder("<"), copy=False)
     return {"": name}
 
 
-def _named(value: Any) -> str:
-    """Names the kind of a value, in words."""
+def _kind_of_value(value: Any) -> str:
+    """Returns words for the kind of a value, e.g. ``a tensor``."""
     if isinstance(value, _Object):
         return f"an object of class '{type(value).__name__}'"
     if isinstance(value, np.ndarray):
@@ -467,13 +474,13 @@ def _network(value: Any, key: str) -> _Object:
         raise UserError("", f"has no entry '{key}'{suggestion(key, known)}", "name the network's with --key")
     if isinstance(value, _Object) and value.source is not None:
         return value
-    raise UserError("", f"holds {_named(value)}, and no network with its class", SAVED_WHOLE)
+    raise UserError("", f"holds {_kind_of_value(value)}, and no network with its class", SAVED_WHOLE)
 
 
 def _modules(module: Any, prefix: str = "") -> Iterator[tuple[str, dict[Any, Any]]]:
     """Prefix of names and state of a module, then of those below it, in the order of a state dict."""
     if not isinstance(module, _Object) or not isinstance(module.state, dict):
-        raise UserError("", f"'{prefix.removesuffix('.')}' is no module", _OTHER)
+        raise UserError("", f"'{prefix.removesuffix('.')}' is not a module", _OTHER)
     yield prefix, module.state
     for name, child in _group(module.state, "_modules").items():
         if child is not None:
@@ -484,10 +491,10 @@ def _group(state: dict[Any, Any], group: str) -> Mapping[Any, Any]:
     """One of a module's dictionaries."""
     value = state.get(group, {})
     if not isinstance(value, dict):
-        raise UserError("", f"its {group} is no mapping", "the file is damaged or foreign")
+        raise UserError("", f"its {group} is not a mapping", "the file is damaged or foreign")
     return value
 
 
-for _name in ("latin-1", "utf-8", "ascii", "cp437"):  # nothing can be imported later
+for _name in ("latin-1", "utf-8", "ascii", "cp437"):  # the fence forbids later imports
     "".encode(_name)
 np.lib.stride_tricks.as_strided(np.zeros(2), (1,), (8,))

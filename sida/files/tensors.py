@@ -107,15 +107,15 @@ def write_tensors(
 
     names = {dtype: name for name, dtype in torch_dtypes().items()}
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    digest, places = hashlib.sha256(), set[int]()
+    digest, addresses = hashlib.sha256(), set[int]()
     for name, tensor in on_cpu.items():
         if tensor.dtype not in names:
             raise UserError(path, f"tensor '{name}' of type {tensor.dtype} cannot be stored", "use float32 or int64")
         digest.update(_facts(name, names[tensor.dtype], tensor.shape))
-        place = tensor.untyped_storage().data_ptr()
-        if place in places:  # the package refuses tensors that share memory
+        address = tensor.untyped_storage().data_ptr()
+        if address in addresses:  # the package refuses tensors that share memory
             on_cpu[name] = tensor.clone()
-        places.add(place)
+        addresses.add(address)
         if tensor.numel():
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     try:
@@ -139,7 +139,7 @@ def _system_error(error: Exception) -> int | None:
 
 
 def _facts(name: str, dtype: str, shape: tuple[int, ...]) -> bytes:
-    """What the hash of tensors takes of each beside its bytes, in the order of names."""
+    """Returns the facts of each tensor that its hash covers besides the bytes, in the order of names."""
     return json.dumps([name, dtype, list(shape)]).encode()
 
 
@@ -147,7 +147,7 @@ def starts_as_pickle(path: str | os.PathLike[str]) -> bool:
     """Whether a file of weights is a pickle, or torch's zip archive of a pickle, by its first bytes.
 
     Raises:
-        UserError: The file is missing, no ordinary file, packed, or a text in the place of a file.
+        UserError: The file is missing, not an ordinary file, packed, or a text instead of a file.
     """
     with open_ordinary(path, "check the path, or fetch it: sida assets fetch") as stream:
         start = stream.read(START)
@@ -167,7 +167,7 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
 
     Raises:
         TensorFileError: The file is missing, empty, a pickle, of another format, cut off, or has an inconsistent header
-            or a record that is no JSON mapping.
+            or a record that is not a JSON mapping.
         UnreadableError: The system cannot read the file, which says nothing of its content.
     """
     if not Path(path).is_file():
@@ -210,7 +210,7 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
         old = _old_data_hash(metadata, text)
         record = parse_json(metadata.get(RECORD_KEY, "null"), "")
         if not isinstance(record, dict | None):
-            raise TensorFileError("", f"its '{RECORD_KEY}' header is no JSON mapping", "make the file again")
+            raise TensorFileError("", f"its '{RECORD_KEY}' header is not a JSON mapping", "make the file again")
         record = record and check_hash(record, "", _AGAIN)
     new = record.pop(TENSORS_HASH, None) if record else None
     return TensorHeader(record, tuple(entries), len(text), old or new, old is not None)
@@ -228,9 +228,9 @@ def _old_data_hash(metadata: Mapping[str, str], text: bytes) -> str | None:
     """Hash of the data part in a file of an earlier version, whose header has a hash as well."""
     if _OLD_HEADER_HASH not in metadata and _OLD_DATA_HASH not in metadata:
         return None
-    found, field = metadata.get(_OLD_HEADER_HASH, ""), f'"{_OLD_HEADER_HASH}":"{{}}"'
-    blank = text.replace(field.format(found).encode(), field.format("0" * 64).encode())
-    if _OLD_DATA_HASH not in metadata or hashlib.sha256(blank).hexdigest() != found:
+    recorded, field = metadata.get(_OLD_HEADER_HASH, ""), f'"{_OLD_HEADER_HASH}":"{{}}"'
+    blank = text.replace(field.format(recorded).encode(), field.format("0" * 64).encode())
+    if _OLD_DATA_HASH not in metadata or hashlib.sha256(blank).hexdigest() != recorded:
         raise _damaged("header does")
     return metadata[_OLD_DATA_HASH]
 

@@ -76,9 +76,9 @@ def _decoded(content: bytes) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f":{line}", f"is not UTF-8 text (byte 0x{content[error.start]:02x})", _SAVE) from None
-    if found := _CONTROL.search(text):
-        line = text.count("\n", 0, found.start()) + 1
-        raise UserError(f":{line}", f"holds a control character (0x{ord(found[0]):02x})", _SAVE)
+    if match := _CONTROL.search(text):
+        line = text.count("\n", 0, match.start()) + 1
+        raise UserError(f":{line}", f"holds a control character (0x{ord(match[0]):02x})", _SAVE)
     return text
 
 
@@ -123,8 +123,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def first_double(keys: Iterable[Hashable]) -> Any:
     """The first key that occurs twice, or None."""
-    seen: set[Hashable] = set()
-    return next((key for key in keys if key in seen or seen.add(key)), None)  # type: ignore[func-returns-value]
+    earlier: set[Hashable] = set()
+    return next((key for key in keys if key in earlier or earlier.add(key)), None)  # type: ignore[func-returns-value]
 
 
 def _check_values(value: Any, most: int = MOST_JSON, levels: int = MOST_LEVELS) -> int:
@@ -203,28 +203,28 @@ class DamagedError(UserError):
         self.args = (where, remedy, reason)  # with which a copy from another process is made
 
 
-def content_hash(record: Mapping[str, Any], place: str = "") -> str:
+def content_hash(record: Mapping[str, Any], position: str = "") -> str:
     """SHA-256 of a record's canonical JSON without the hash field; 64 hexadecimal digits.
 
     Args:
         record: JSON values by key.
-        place: Number of the line in a file that was written as a whole, see :func:`line_places`.
+        position: Number of the line in a file that was written as a whole, see :func:`line_places`.
     """
-    plain = {key: value for key, value in record.items() if key != HASH_KEY}
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(f"{text}{place}".encode()).hexdigest()
+    values = {key: value for key, value in record.items() if key != HASH_KEY}
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(f"{text}{position}".encode()).hexdigest()
 
 
-def with_hash(record: Mapping[str, Any], place: str | None = None) -> dict[str, Any]:
-    """Adds the hash of its content to a record, which is converted to plain JSON values.
+def with_hash(record: Mapping[str, Any], position: str | None = None) -> dict[str, Any]:
+    """Converts a record to plain JSON values and adds the hash of its content.
 
     Args:
         record: JSON values by key.
-        place: See :func:`content_hash`, for a line or row, whose hash is short.
+        position: See :func:`content_hash`, for a line or row, whose hash is short.
     """
-    plain = json.loads(json.dumps(dict(record), allow_nan=False))
-    digest = content_hash(plain, place or "")
-    return {**plain, HASH_KEY: digest if place is None else digest[:_SHORT_DIGITS]}
+    values = json.loads(json.dumps(dict(record), allow_nan=False))
+    digest = content_hash(values, position or "")
+    return {**values, HASH_KEY: digest if position is None else digest[:_SHORT_DIGITS]}
 
 
 def check_hash(
@@ -243,15 +243,15 @@ def check_hash(
     """
     if not is_hashed(record):
         return dict(record)
-    plain = {key: value for key, value in record.items() if key != HASH_KEY}
+    values = {key: value for key, value in record.items() if key != HASH_KEY}
     digest = record.get(HASH_KEY)
     try:
         legible = isinstance(digest, str) and len(digest) >= _SHORT_DIGITS
-        if not legible or not any(content_hash(plain, place).startswith(str(digest)) for place in accepted):
+        if not legible or not any(content_hash(values, position).startswith(str(digest)) for position in accepted):
             raise DamagedError(where, remedy)
     except (TypeError, ValueError, RecursionError):
         raise DamagedError(where, remedy) from None
-    return plain
+    return values
 
 
 def line_places(count: int) -> list[str]:
@@ -324,8 +324,8 @@ def _constructed(text: str) -> Any:
         return None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, *_FAULTS) as error:
         # PyYAML's constructors fail on values that contradict their tags: `!!int x`, 5,000 digits.
-        place, problem = _line(getattr(error, "problem_mark", None)), getattr(error, "problem", None) or error
-        raise UserError(place, f"not valid YAML ({brief_reason(problem)})") from None
+        line, problem = _line(getattr(error, "problem_mark", None)), getattr(error, "problem", None) or error
+        raise UserError(line, f"not valid YAML ({brief_reason(problem)})") from None
 
 
 def _line(mark: Any) -> str:
@@ -337,8 +337,8 @@ def _too_many() -> UserError:
     return UserError("", f"its aliases stand for more than {MOST_VALUES:,} values", "write out what is needed")
 
 
-def _too_deep(place: str) -> UserError:
-    return UserError(place, f"nested more than {MOST_LEVELS} levels deep")
+def _too_deep(line: str) -> UserError:
+    return UserError(line, f"nested more than {MOST_LEVELS} levels deep")
 
 
 def _check_events(text: str) -> None:

@@ -49,11 +49,11 @@ class _PixelNorm(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         if all(grad is None for grad in grads):
             return None, None, None
-        kept, divisor = ctx.saved_tensors
-        dx = torch.empty_like(kept)
-        grid, sizes = _tiles(*kept.shape)
+        saved, divisor = ctx.saved_tensors
+        dx = torch.empty_like(saved)
+        grid, sizes = _tiles(*saved.shape)
         contiguous = (None if grad is None else grad.contiguous() for grad in grads)
-        _pixels_backward[grid](kept, divisor, *contiguous, dx, *kept.shape, *ctx.settings, **sizes)
+        _pixels_backward[grid](saved, divisor, *contiguous, dx, *saved.shape, *ctx.settings, **sizes)
         return dx, None, None
 
 
@@ -87,11 +87,11 @@ def _pixels_forward(x, y, s, divisor, total, C, eps, BLOCK: tl.constexpr, WIDTH:
 
 @triton.jit
 def _pixels_backward(
-    kept, divisor, of_y, of_s, dx, total, C, eps,
+    saved, divisor, of_y, of_s, dx, total, C, eps,
     NORMALISED: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     row, place, inside = _rows(total, C, BLOCK, WIDTH)
-    value = read(kept + place, inside)
+    value = read(saved + place, inside)
     by = tl.load(divisor + row, mask=row < total, other=1.0)
     if not NORMALISED:
         value = value / by[:, None]

@@ -174,10 +174,10 @@ def _encode_edm2(unet: EDM2UNet, x: Tensor, emb: Tensor) -> tuple[Tensor, list[T
     return type(unet).encode(unet, x.contiguous(memory_format=torch.channels_last), emb)
 
 
-def _keep(unet: UNet, x: Tensor, kept: list[Tensor]) -> Tensor:
+def _keep(unet: UNet, x: Tensor, skips: list[Tensor]) -> Tensor:
     """See :meth:`UNet.keep`; one kernel sums the gradients of both uses."""
     x, skip = fork(x)
-    kept.append(skip)
+    skips.append(skip)
     return x
 
 
@@ -199,14 +199,14 @@ def convert_frozen_weights(net: nn.Module) -> None:
     Args:
         net: Network that is not trained any more, changed in place; results do not change.
     """
-    for whole in net.modules():
-        if isinstance(whole, Precond) and whole.use_fp16 and next(whole.parameters()).is_cuda:
-            for block in whole.modules():
+    for precond in net.modules():
+        if isinstance(precond, Precond) and precond.use_fp16 and next(precond.parameters()).is_cuda:
+            for block in precond.modules():
                 for parameter in converted_parameters(block) if isinstance(block, UNetBlock) else ():
-                    parameter.data = parameter.data.to(whole.half_dtype)
+                    parameter.data = parameter.data.to(precond.half_dtype)
                 for conv in block.children() if isinstance(block, EDM2Block) else ():
                     if isinstance(conv, MPConv) and conv.kernel and conv.weight_norm != "always":
-                        conv.weight.data = _unit(conv, whole.half_dtype)
+                        conv.weight.data = _unit(conv, precond.half_dtype)
 
 
 def _edm_block(block: UNetBlock, x: Tensor, inputs: PartInputs) -> Tensor:

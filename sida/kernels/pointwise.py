@@ -112,8 +112,8 @@ def tiles(
     least. A row of channels is divided among tiles of 64 channels or more so that the fewest of their lanes are idle:
     192 channels are three tiles of 64 and not three quarters of one of 256.
     """
-    whole = max(4, int(triton.next_power_of_2(channels)))
-    widths = [whole >> halvings for halvings in range(10) if halvings == 0 or whole >> halvings >= _NARROWEST]
+    full_width = max(4, int(triton.next_power_of_2(channels)))
+    widths = [full_width >> halvings for halvings in range(10) if halvings == 0 or full_width >> halvings >= _NARROWEST]
     width = min(widths, key=lambda width: triton.cdiv(channels, width) * width)
     block = max(1, elements // width)
     grid = triton.cdiv(positions, block), triton.cdiv(channels, width)

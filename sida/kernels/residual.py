@@ -31,7 +31,7 @@ def residual(
         skip_bias: As ``bias``, which is then given too; the shares are equal.
         share: Factor of the branch and the biases.
         skip_share: Factor of the skip connection.
-        clip: Bound of the result's magnitude; None is no bound.
+        clip: Bound of the result's magnitude; None means no bound.
 
     Returns:
         Map of the same dtype in channels-last memory.

@@ -1,7 +1,7 @@
 """Regression: consistency tuning (ECT) and distillation (CD), and instance-based distillation.
 
 The generator starts from the teacher's weights and is the only optimized network. ECT and CD tune it on real images to
-one output for all levels of a path; the other one shows it the teacher's image of each latent.
+one output for all levels of a path; instance-based distillation trains it on the teacher's image of each latent.
 """
 
 from __future__ import annotations
@@ -76,24 +76,25 @@ class ECTLoss(Loss):
         step = options.q ** -(self.stage + 1) * (1 + options.k * torch.sigmoid(-options.b * t))
         return (t * (1 - step)).clamp_min(0)
 
-    def __call__(self, net: Net, given: training.MicroBatch) -> dict[str, Tensor]:
+    def __call__(self, net: Net, batch: training.MicroBatch) -> dict[str, Tensor]:
         """Term ``consistency``, float32 ``(N', 1, 1, 1)``.
 
         Args:
             net: The generator, in training mode.
-            given: Real images as ``images``; draws ``sigma_normal`` ``(N, 1, 1, 1)`` and ``noise`` ``(N, C, H, W)``.
+            batch: Real images as ``images``; draws ``sigma_normal`` ``(N, 1, 1, 1)`` and ``noise`` ``(N, C, H, W)``.
         """
-        y, draws = given.images, given.draws
+        y, draws = batch.images, batch.draws
         t = lognormal_sigma(draws["sigma_normal"], self.P_mean, self.P_std)
         r = self.lower_level(t)
-        # A network has no level 0; its output there is not used.
+        assert t.shape == r.shape == (len(y), 1, 1, 1)
+        # A network has no level 0; where r = 0, its output is replaced by y below.
         above = torch.addcmul(y, t, draws["noise"]), t
         below = torch.addcmul(y, r, draws["noise"]), torch.where(r > 0, r, t)
-        denoised, target = _outputs(net, above, below, given.class_labels)
+        denoised, target = _outputs(net, above, below, batch.class_labels)
         target = torch.where(r > 0, target, y)
         distance = (denoised - target).square().sum(dim=(1, 2, 3), keepdim=True)
         weight = 1 / (t - r) if self.options.weighting == "step" else edm_weight(t, self.sigma_data)
-        (value,) = given.whole(((distance + self.options.c**2).sqrt() - self.options.c) * weight)
+        (value,) = batch.drop_nan(((distance + self.options.c**2).sqrt() - self.options.c) * weight)
         return {"consistency": value}
 
 
@@ -110,11 +111,11 @@ def _outputs(
 def _step(parts: Parts, network: str, loss: ECTLoss | CDLoss) -> training.OptimizerStep:
     """Returns the step of the generator alone on real images, in the preconditioning ``network``."""
     net = parts.optimized(parts.copy(parts.initial_as(network)), optimizer=training.RAdam)
-    # No image is made of z, which recorded runs have drawn first.
+    # z is not used. Recorded runs drew it first, so the other draws of a step depend on it.
     draws = {"z": unit_noise, **loss.draws}
-    of_batch = functools.partial(loss, net.net)
+    batch_loss = functools.partial(loss, net.net)
     return training.OptimizerStep(
-        "generator", net, of_batch, "generator", draws=draws, real_images=True, generates=False
+        "generator", net, batch_loss, "generator", draws=draws, real_images=True, generates=False
     )
 
 
@@ -135,7 +136,7 @@ def make_ect(parts: Parts) -> training.StudentTrainer:
             loss.stage = stage_at(nimg, self.recipe.batch_size, stage_kimg)
             return super().iteration(nimg, *args, **kwargs)
 
-    # Both evaluations need the same dropout mask, which a CUDA graph cannot repeat; of CD, too.
+    # Both evaluations need the same dropout mask; a CUDA graph cannot rewind its generator in between (nor in CD).
     return ECTTrainer([_step(parts, "ECTPrecond", loss)], parts.schedule(), parts.config, graphs=False)
 
 
@@ -197,10 +198,11 @@ class CDLoss(Loss):
         index = (draw * steps).floor().clamp(max=steps - 1)
         return sigma_of_t(1 - index / steps), sigma_of_t(1 - (index + 1) / steps)
 
-    def __call__(self, net: Net, given: training.MicroBatch) -> dict[str, Tensor]:
+    def __call__(self, net: Net, batch: training.MicroBatch) -> dict[str, Tensor]:
         """Term ``consistency``, as :class:`ECTLoss`, but that the draw ``t`` decides the level."""
-        labels, (t, r) = given.class_labels, self.pair(given.draws["t"])
-        x = torch.addcmul(given.images, t, given.draws["noise"])
+        labels, (t, r) = batch.class_labels, self.pair(batch.draws["t"])
+        assert t.shape == (len(batch.images), 1, 1, 1)
+        x = torch.addcmul(batch.images, t, batch.draws["noise"])
         with torch.no_grad():
             slope = (x - self.true_score(x, t, labels)) / t
             euler = x + (r - t) * slope
@@ -209,7 +211,7 @@ class CDLoss(Loss):
         difference = denoised - target
         error = difference.square() if self.options.distance == "l2" else difference.abs()
         weight = 1 / t.square() + 1 if self.options.weighting == "snr+1" else 1.0
-        (value,) = given.whole(error.mean(dim=(1, 2, 3), keepdim=True) * weight)
+        (value,) = batch.drop_nan(error.mean(dim=(1, 2, 3), keepdim=True) * weight)
         return {"consistency": value}
 
 
@@ -259,10 +261,10 @@ def make_instance(parts: Parts) -> training.StudentTrainer:
     pairs computed before the training.
     """
 
-    def loss(given: training.MicroBatch) -> dict[str, Tensor]:
+    def loss(batch: training.MicroBatch) -> dict[str, Tensor]:
         with torch.no_grad():
-            wanted = sampling.heun(parts.true_score, given.draws["z"], given.class_labels, parts.options.num_steps)
-        (error,) = given.whole(given.images - wanted.to(torch.float32))
+            target = sampling.heun(parts.true_score, batch.draws["z"], batch.class_labels, parts.options.num_steps)
+        (error,) = batch.drop_nan(batch.images - target.to(torch.float32))
         return {"instance": error.square()}
 
     generator = parts.optimized(parts.copy(parts.initial, parts.config.weight_norm))
@@ -278,6 +280,6 @@ INSTANCE = Method(
     options=InstanceOptions,
     trainer=make_instance,
     reads=("guidance", "weight_norm"),
-    # It has no official code: the input σ_max · z of EDM's sampler, and GDD's settings, since tables compare the two.
+    # There is no official code: the input σ_max · z of EDM's sampler, and GDD's settings, since tables compare the two.
     official=GDD_OFFICIAL,
 )

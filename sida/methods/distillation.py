@@ -1,13 +1,14 @@
-"""Distillation of a teacher into a one-step generator, for all methods, its identity, and evaluations meanwhile.
+"""Distillation of a teacher into a one-step generator, for all methods, the run's digest, and its evaluations.
 
-The identity is the digest of everything that decides the result.
+The digest covers everything that decides the result.
 
 A monitor measures the generator. ``module:factory`` in the settings names a callable that makes it from keyword
-arguments. The identity has the value of ``monitor_facts(**arguments)`` of the same module: a JSON value with everything
-that decides the monitor's numbers. Without this function it has the arguments, with files by their content; for a
-module from outside this package also its source. ``RECORDED_AS`` is a moved module's former name, which digests keep.
+arguments. The digest contains the value of ``monitor_facts(**arguments)`` of the same module: a JSON value with
+everything that decides the monitor's numbers. Without this function the digest contains the arguments, with files by
+their content, and the source of a module from outside this package. ``RECORDED_AS`` is a moved module's former name,
+which digests keep.
 
-A monitor that can divide its work among processes has ``part(generate, number, count)`` and ``join(parts)``, which
+A monitor whose work can be divided among processes has ``part(generate, number, count)`` and ``join(parts)``, which
 together equal a call of the monitor. Any other monitor is called by rank 0 alone.
 """
 
@@ -116,33 +117,32 @@ def distill(
     Raises:
         UserError: Settings, data or networks are wrong; the run has too many NaNs; the state cannot be read, or belongs
             to an unfinished run of another configuration (without ``set_aside``).
-        KeyboardInterrupt: The process received SIGINT, or (:class:`sida.errors.Preempted`) SIGTERM or SIGUSR1; the
-            state is written, and the same call resumes.
+        KeyboardInterrupt: The process received SIGINT, or (:class:`sida.errors.Preempted`) SIGTERM or SIGUSR1. The
+            state is written, and the same call resumes the run.
     """
     run = Run.opened(DistillConfig, config, outdir, where)
-    given, dataset, device = run.config, run.dataset, run.device
-    checked_method(given, where)
-    guide = given.guide if given.guide != NULL_LABEL else None
-    paths = {"teacher": given.teacher, "init": given.init} | ({"guide": guide} if guide else {})
+    settings, dataset, device = run.config, run.dataset, run.device
+    checked_method(settings, where)
+    guide = settings.guide if settings.guide != NULL_LABEL else None
+    paths = {"teacher": settings.teacher, "init": settings.init} | ({"guide": guide} if guide else {})
     headers = {role: read_metadata(path) for role, path in paths.items() if path}
     parents = {role: path and sha256_file(path) for role, path in paths.items()}
     networks = {role: header["network"] for role, header in headers.items()}
-    networks |= {"network": given.network} if given.network is not None else {}
-    resolved = resolve_recipe(given, networks["network" if given.teacher is None else "teacher"], where)
+    networks |= {"network": settings.network} if settings.network is not None else {}
+    resolved = resolve_recipe(settings, networks["network" if settings.teacher is None else "teacher"], where)
     digest = student_digest(resolved, dataset.sha256, parents, where, networks)
 
     def start(ranks: Ranks, config: ResolvedConfig) -> StudentTrainer:
         trainer = make_trainer(config, dataset, device, where)
         trainer.batches = StepBatches(config, dataset, device, ranks, where)
         if config.evaluation is not None:
-            place = f"{where}.evaluation"
-            evaluation = Evaluation(config.evaluation, dataset, trainer.sampler, config.device, place)
+            evaluation = Evaluation(config.evaluation, dataset, trainer.sampler, config.device, f"{where}.evaluation")
             trainer.evaluate, trainer.evaluation = evaluation, evaluation.settings
         return trainer
 
-    whole = Run(resolved, run.folder, device, dataset)
-    seen = [read_sketch(header.get("images")) for header in headers.values()]
-    return whole.train(resolved.method, digest, start, parents, set_aside, seen)
+    resolved_run = Run(resolved, run.folder, device, dataset)
+    sketches = [read_sketch(header.get("images")) for header in headers.values()]
+    return resolved_run.train(resolved.method, digest, start, parents, set_aside, sketches)
 
 
 def make_trainer(
@@ -163,11 +163,11 @@ def make_trainer(
     if config.init_sigma == INFINITE and getattr(teacher, "noise_limit", None) is None:
         raise no_noise_level(teacher, f"{where}.init_sigma")
     for role, net in nets.items():
-        place = f"{where}.{role}: {paths.get(role)}"
+        network_place = f"{where}.{role}: {paths.get(role)}"
         if net is guide:
-            check_guide_fits(teacher, guide, place)
+            check_guide_fits(teacher, guide, network_place)
         else:
-            check_shapes(net, dataset, place)
+            check_shapes(net, dataset, network_place)
         if role != "init" and device.type == "cuda":
             net.use_fp16, net.half_dtype = config.fp16, getattr(torch, config.half)
         if net is not guide and config.network_options:

@@ -18,7 +18,7 @@ from sida.errors import SettingError
 from sida.late import Tensor, torch
 from sida.methods.levels import LeveledLoss, level_divisor
 from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, Saw, ScoreLoss
-from sida.methods.sid import RATIO_RANGE, SiDLoss, both_labels, density_ratio, of_each
+from sida.methods.sid import RATIO_RANGE, SiDLoss, both_labels, density_ratio, sample_means
 from sida.noise import SIGMA_MAX, SIGMA_MIN, Draw, Draws, indexed_sigma, lognormal_sigma, unit_noise
 
 
@@ -53,13 +53,13 @@ class DiffInstructLoss(ScoreLoss):
 
     fake_score_sigma = generator_sigma
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
+    def generator_terms(self, true_score: Net, fake_score: Net, batch: training.MicroBatch) -> RawTerms:
         """Term ``kl``, float32 ``(N', C, H, W)``."""
-        x, labels, sigma = given.images, given.class_labels, self.generator_sigma(given.draws)
+        x, labels, sigma = batch.images, batch.class_labels, self.generator_sigma(batch.draws)
         with torch.no_grad():
-            noisy = torch.addcmul(x, sigma, given.draws["noise"])
+            noisy = torch.addcmul(x, sigma, batch.draws["noise"])
             difference = fake_score(noisy, sigma, labels) - true_score(noisy, sigma, labels)
-        difference, x = given.whole(difference, x)
+        difference, x = batch.drop_nan(difference, x)
         return {"kl": x * difference}
 
 
@@ -102,10 +102,10 @@ class DMDOptions(Settings):
     error_eps: NotNegative = 0.0
 
     def check(self, config: StudentConfig) -> None:
-        """Refuses indices of levels beside another distribution of levels."""
-        given = {"generator_levels", "fake_score_levels"} & config.options.keys()
-        if config.level_distribution is not None and given:
-            raise SettingError(f"options.{min(given)}", "has no effect with level_distribution", "remove one of them")
+        """Refuses indices of levels together with another distribution of levels."""
+        indices = {"generator_levels", "fake_score_levels"} & config.options.keys()
+        if config.level_distribution is not None and indices:
+            raise SettingError(f"options.{min(indices)}", "has no effect with level_distribution", "remove one of them")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -153,24 +153,24 @@ class DMDLoss(LeveledLoss):
             return indexed_sigma(draws["t"], *indices)
         return self.chosen_sigma(draws, self.P_mean, self.P_std)
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
+    def generator_terms(self, true_score: Net, fake_score: Net, batch: training.MicroBatch) -> RawTerms:
         """Term ``kl``, float32 ``(N', C, H, W)``."""
-        x, sigma = given.images, self.generator_sigma(given.draws)
+        x, sigma = batch.images, self.generator_sigma(batch.draws)
         with torch.no_grad():
-            noisy = torch.addcmul(x, sigma, given.draws["noise"])
-        direction, x = given.whole(self.direction(true_score, fake_score, given, noisy, sigma), x)
+            noisy = torch.addcmul(x, sigma, batch.draws["noise"])
+        direction, x = batch.drop_nan(self.direction(true_score, fake_score, batch, noisy, sigma), x)
         return {"kl": halved_square(x, direction)}
 
     def direction(
-        self, true_score: Net, fake_score: Net, given: training.MicroBatch, noisy: Tensor, sigma: Tensor
+        self, true_score: Net, fake_score: Net, batch: training.MicroBatch, noisy: Tensor, sigma: Tensor
     ) -> Tensor:
         """Direction g at noisy images and their levels, float32 ``(N, C, H, W)``, without gradient."""
         with torch.no_grad():
-            true = true_score(noisy, sigma, given.class_labels)
-            fake = fake_score(noisy, sigma, given.class_labels)
+            true = true_score(noisy, sigma, batch.class_labels)
+            fake = fake_score(noisy, sigma, batch.class_labels)
             if self.score_weight != "error":
                 return (fake - true) / level_divisor(self.score_weight, sigma)
-            return (fake - true) / (of_each((given.images - true).abs()) + self.options.error_eps)
+            return (fake - true) / (sample_means((batch.images - true).abs()) + self.options.error_eps)
 
 
 def halved_square(images: Tensor, direction: Tensor) -> Tensor:
@@ -178,10 +178,10 @@ def halved_square(images: Tensor, direction: Tensor) -> Tensor:
     return (images - (images - direction).detach()).square() / 2
 
 
-def make_dmd(parts: Parts, **ways: Any) -> training.Distiller:
+def make_dmd(parts: Parts, **arguments: Any) -> training.Distiller:
     """Returns the trainer of teacher, fake score and generator, with decoupled weight decay (AdamW) of both.
 
-    ``ways`` are further arguments of :meth:`~sida.methods.method.Parts.distiller`.
+    ``arguments`` are further arguments of :meth:`~sida.methods.method.Parts.distiller`.
     """
     options = parts.options
     return parts.distiller(
@@ -189,7 +189,7 @@ def make_dmd(parts: Parts, **ways: Any) -> training.Distiller:
         weight_decay=0.01,
         clip_norm=options.clip_norm,
         fake_score_clip_norm=options.fake_score_clip_norm,
-        **ways,
+        **arguments,
     )
 
 
@@ -210,7 +210,7 @@ DMD = Method(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DMD2Options(DMDOptions):
-    """Discriminator of DMD2, beside levels and optimizer. Values left out are official (ImageNet 64).
+    """Discriminator of DMD2, in addition to levels and optimizer. Defaults are official (ImageNet 64).
 
     Attributes:
         features: ``fake-score``: heads judge by the fake score's encoder, which learns from them, too; ``teacher``: by
@@ -247,8 +247,9 @@ class DMD2Options(DMDOptions):
     @property
     def passes(self) -> Passes:
         """Work of a method with these options: the encoder judges a generated and a real image, and R1's."""
-        images, each = 3 if self.r1_weight else 2, 1 if self.features == "teacher" else 3
-        return Passes(generator=5, generator_encoder=2, fake_score_encoder=images * each)
+        # A frozen teacher's encoder has no backward pass, which counts as two more.
+        images, passes = 3 if self.r1_weight else 2, 1 if self.features == "teacher" else 3
+        return Passes(generator=5, generator_encoder=2, fake_score_encoder=images * passes)
 
 
 @dataclasses.dataclass(eq=False)
@@ -259,11 +260,10 @@ class DMD2Loss(DMDLoss):
         discriminator = mean [softplus(ℓ(x_σ)) + softplus(−ℓ(y_σ))]                    (with the fake score)
         r1            = mean (ℓ(y_σ) − ℓ(y + α n))²                                    (with the fake score, optional)
 
-    The other terms, ``kl`` and ``denoising``, are those of :class:`DMDLoss`; means are over an
-    image's heads.
+    The other terms, ``kl`` and ``denoising``, are as in :class:`DMDLoss`; means are over an image's heads.
 
     Attributes:
-        options: Weights of the terms, and what the discriminator sees.
+        options: Weights of the terms, and the discriminator's inputs.
 
     Source: DMD2 (arXiv:2405.14867), equation 5; tianweiy/DMD2:main/edm/edm_guidance.py. Shared draws and the penalty:
     NVlabs/FastGen:fastgen/methods/distribution_matching/dmd2.py.
@@ -274,32 +274,36 @@ class DMD2Loss(DMDLoss):
     options: DMD2Options = dataclasses.field(default_factory=DMD2Options)
 
     @property
-    def seen(self) -> tuple[str, str]:
-        """Prefixes of the names of the draws with which generated and real images are judged."""
+    def draw_prefixes(self) -> tuple[str, str]:
+        """Prefixes of the discriminator's draws for generated and for real images, e.g. ``fake_`` of ``fake_noise``."""
         fake = "fake_" if self.options.own_draws else ""
         return fake, fake if self.options.same_noise else "real_"
 
     def generator_draws(self) -> dict[str, Draw]:
         """See :meth:`~sida.methods.method.ScoreLoss.generator_draws`."""
-        prefixes = ("", self.seen[0]) if self.options.noisy else ("",)
-        return {f"{of}{name}": kind for of in prefixes for name, kind in self.level_draws().items()}
+        prefixes = ("", self.draw_prefixes[0]) if self.options.noisy else ("",)
+        return {f"{prefix}{name}": kind for prefix in prefixes for name, kind in self.level_draws().items()}
 
     def fake_score_draws(self) -> dict[str, Draw]:
         """See :meth:`~sida.methods.method.ScoreLoss.fake_score_draws`."""
-        real = {f"{self.seen[1]}{name}": kind for name, kind in self.level_draws().items()}
-        of_real = real if self.options.noisy else {}
-        return self.generator_draws() | of_real | ({"r1_noise": unit_noise} if self.options.r1_weight else {})
+        real = {f"{self.draw_prefixes[1]}{name}": kind for name, kind in self.level_draws().items()}
+        real = real if self.options.noisy else {}
+        return self.generator_draws() | real | ({"r1_noise": unit_noise} if self.options.r1_weight else {})
 
-    def judged(self, images: Tensor, of: str, sigma: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Images as the discriminator sees them, and their levels ``(N, 1, 1, 1)``.
+    def discriminator_input(self, images: Tensor, prefix: str, sigma: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Noisy images for the discriminator ``(N, C, H, W)``, and their levels ``(N, 1, 1, 1)``.
 
-        ``of`` says by which draws (:attr:`seen`); without a name by those of the scores, at their levels ``sigma``.
+        Args:
+            images: Generated or real images ``(N, C, H, W)``.
+            prefix: One of :attr:`draw_prefixes`; ``""`` takes the level and noise of the scores.
+            sigma: Levels of the scores ``(N, 1, 1, 1)``.
+            draws: All draws of the micro-batch.
         """
         if not self.options.noisy:
             return images, images.new_full((len(images), 1, 1, 1), SIGMA_MIN)
-        own = {name.removeprefix(of): draw for name, draw in draws.items() if name.startswith(of)}
-        level = self.fake_score_sigma(own) if of else sigma
-        return torch.addcmul(images, level, draws[f"{of}noise"]), level
+        named = {name.removeprefix(prefix): draw for name, draw in draws.items() if name.startswith(prefix)}
+        level = self.fake_score_sigma(named) if prefix else sigma
+        return torch.addcmul(images, level, draws[f"{prefix}noise"]), level
 
     def weights(self, pixels: int) -> dict[str, float]:
         """See :meth:`~sida.methods.method.ScoreLoss.weights`."""
@@ -311,52 +315,58 @@ class DMD2Loss(DMDLoss):
         """w(σ), the shape of ``sigma``."""
         return super().weight(sigma) if self.options.weighted else torch.ones_like(sigma)
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
+    def generator_terms(self, true_score: Net, fake_score: Net, batch: training.MicroBatch) -> RawTerms:
         """Terms ``kl``, float32 ``(N', C, H, W)``, and ``gan``, float32 ``(N',)``."""
-        x, sigma = given.images, self.generator_sigma(given.draws)
-        noisy = torch.addcmul(x, sigma, given.draws["noise"]).detach()
-        direction = self.direction(true_score, fake_score, given, noisy, sigma)
-        seen = self.judged(x, self.seen[0], sigma, given.draws)
-        logits = fake_score(*seen, given.class_labels, return_flag="logits")
-        direction, logits, x, sigma = given.whole(direction, logits, x, sigma)
-        direction = direction * self.image_weights(logits.detach(), sigma, given)
+        x, sigma = batch.images, self.generator_sigma(batch.draws)
+        noisy = torch.addcmul(
+            x, sigma, batch.draws["noise"]
+        ).detach()  # the discriminator's input below keeps its gradient
+        direction = self.direction(true_score, fake_score, batch, noisy, sigma)
+        views = self.discriminator_input(x, self.draw_prefixes[0], sigma, batch.draws)
+        logits = fake_score(*views, batch.class_labels, return_flag="logits")
+        direction, logits, x, sigma = batch.drop_nan(direction, logits, x, sigma)
+        direction = direction * self.image_weights(logits.detach(), sigma, batch)
         return {"kl": halved_square(x, direction), "gan": torch.nn.functional.softplus(-logits).mean(1)}
 
-    def image_weights(self, logits: Tensor, sigma: Tensor, given: training.MicroBatch) -> Tensor | float:
+    def image_weights(self, logits: Tensor, sigma: Tensor, batch: training.MicroBatch) -> Tensor | float:
         """Weight of each image's ``kl``, ``(N', 1, 1, 1)``: 1."""
         return 1.0
 
-    def fake_score_terms(self, fake_score: Net, given: training.MicroBatch) -> RawTerms:
+    def fake_score_terms(self, fake_score: Net, batch: training.MicroBatch) -> RawTerms:
         """Terms ``denoising`` ``(N', C, H, W)``, ``discriminator`` ``(N',)`` and, if weighted, ``r1`` ``(N',)``.
 
         Real and generated images pass the encoder together, which is exact because samples never interact.
         """
-        x, labels, real, draws = given.images, given.class_labels, given.real_images, given.draws
+        x, labels, real, draws = batch.images, batch.class_labels, batch.real_images, batch.draws
         assert real is not None
         sigma, softplus = self.fake_score_sigma(draws), torch.nn.functional.softplus
         noisy = torch.addcmul(x, sigma, draws["noise"])
+        assert real.shape == x.shape
         error = fake_score(noisy, sigma, labels) - self.target(x, noisy, sigma)
-        sides = [self.judged(images, of, sigma, draws) for images, of in zip((x, real), self.seen)]
-        seen, levels = (torch.cat(both) for both in zip(*sides))
-        logits = fake_score(seen, levels, both_labels(labels, labels), return_flag="logits")
+        sides = [
+            self.discriminator_input(images, prefix, sigma, draws)
+            for images, prefix in zip((x, real), self.draw_prefixes)
+        ]
+        views, levels = (torch.cat(both) for both in zip(*sides))
+        logits = fake_score(views, levels, both_labels(labels, labels), return_flag="logits")
         unmasked = logits.chunk(2)
-        error, of_fake, of_real, weight = given.whole(error, *unmasked, self.weight(sigma))
-        discriminator = (softplus(of_fake) + softplus(-of_real)).mean(1)
+        error, fake_logits, real_logits, weight = batch.drop_nan(error, *unmasked, self.weight(sigma))
+        discriminator = (softplus(fake_logits) + softplus(-real_logits)).mean(1)
         terms = {"denoising": weight * error.square(), "discriminator": discriminator}
         if self.options.r1_weight:
             near = real + self.options.r1_alpha * draws["r1_noise"]
             change = unmasked[1] - fake_score(near, sides[1][1], labels, return_flag="logits")
-            terms["r1"] = given.kept(change.square().mean(1))[0]
+            terms["r1"] = batch.select_valid(change.square().mean(1))[0]
         return terms
 
 
 def make_dmd2(parts: Parts, bins: int = 0) -> training.Distiller:
-    """Returns the trainer with heads beside the fake score, and a buffer ``ratios`` of this length; 0 is none."""
+    """Returns the trainer whose fake score has heads, and a buffer ``ratios`` of length ``bins`` (0: no buffer)."""
     options = parts.options
     teacher = parts.teacher if options.features == "teacher" else None
     with parts.seeded("discriminator"):
         score = networks.FakeScoreWithHeads(parts.copy(parts.teacher), teacher, options.heads == "all", bins)
-    # Ratios are added up over processes within a step, which a recorded graph should not do.
+    # Ratios are summed over processes inside the loss; a recorded CUDA graph must not contain that communication.
     return make_dmd(parts, fake_score=score, graphs=not bins)
 
 
@@ -407,11 +417,11 @@ class FDistillOptions(DMD2Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.own_draws or not self.noisy:
-            fault = "f-distill weighs the noisy images that the scores denoise"
+            fault = "f-distill needs logits of the same noisy images that the scores denoise"
             raise SettingError("own_draws", fault, "set it to false, and noisy to true")
 
 
-#: Added to what ratios and their weights are divided by.
+#: Added to the divisors of ratios and of their weights.
 _EPS = 1e-6
 
 
@@ -455,27 +465,28 @@ class FDistillLoss(DMD2Loss):
     means: Tensor = dataclasses.field(default_factory=lambda: torch.ones(10))
     add_up: Callable[[Tensor], object] | None = None
 
-    def image_weights(self, logits: Tensor, sigma: Tensor, given: training.MicroBatch) -> Tensor:
+    def image_weights(self, logits: Tensor, sigma: Tensor, batch: training.MicroBatch) -> Tensor:
         """Weight h / mean h of each image, float32 ``(N', 1, 1, 1)``; updates the running means."""
+        assert logits.shape[:-1] == (len(sigma),)  # (N', heads)
         with torch.no_grad():
             ratio = density_ratio(logits.mean(1), self.options.ratio_range)
             if self.options.normalised:
-                ratio = ratio / (self._running_means(ratio, sigma.flatten(), given) + _EPS)
+                ratio = ratio / (self._running_means(ratio, sigma.flatten(), batch) + _EPS)
             weight = divergence_weight(ratio, self.options.divergence)
-            return (weight / (given.mean(weight) + _EPS)).view(-1, 1, 1, 1)
+            return (weight / (batch.mean(weight) + _EPS)).view(-1, 1, 1, 1)
 
-    def _running_means(self, ratio: Tensor, sigma: Tensor, given: training.MicroBatch) -> Tensor:
+    def _running_means(self, ratio: Tensor, sigma: Tensor, batch: training.MicroBatch) -> Tensor:
         """Updates the running means; returns each image's mean ``(N',)``."""
         bins = len(self.means)
-        places = ((sigma - SIGMA_MIN) * (bins / (SIGMA_MAX - SIGMA_MIN))).long().clamp(0, bins - 1)
-        # A product gives the same sums in each run, index_add_ on a GPU does not.
-        inside = (places[:, None] == torch.arange(bins, device=places.device)).to(ratio.dtype)
-        sums = torch.stack([given.zeroed(ratio), given.zeroed(torch.ones_like(ratio))]) @ inside
+        bin_index = ((sigma - SIGMA_MIN) * (bins / (SIGMA_MAX - SIGMA_MIN))).long().clamp(0, bins - 1)
+        # A matrix product is deterministic; index_add_ on a GPU adds in another order each time.
+        one_hot = (bin_index[:, None] == torch.arange(bins, device=bin_index.device)).to(ratio.dtype)
+        sums = torch.stack([batch.zero_invalid(ratio), batch.zero_invalid(torch.ones_like(ratio))]) @ one_hot
         if self.add_up is not None:
             self.add_up(sums)
-        moved = self.means * self.options.decay + (sums[0] / (sums[1] + _EPS)) * (1 - self.options.decay)
-        self.means.copy_(torch.where(sums[1] > 0, moved, self.means))
-        return self.means[places]
+        updated = self.means * self.options.decay + (sums[0] / (sums[1] + _EPS)) * (1 - self.options.decay)
+        self.means.copy_(torch.where(sums[1] > 0, updated, self.means))
+        return self.means[bin_index]
 
 
 def make_f_distill(parts: Parts) -> training.Distiller:

@@ -1,7 +1,7 @@
-"""FD-Loss: a finished generator learns to lower its own Fréchet distance to real images, on chosen judges.
+"""FD-Loss: fine-tunes a finished generator on its Fréchet distance to real images, in the features of judges.
 
-A judge is a feature network with the mean and covariance of the real images' features. No teacher and no discriminator
-take part, and a judge that trained a generator is no judge of it any more.
+A judge is a feature network with the mean and covariance of the real images' features. There is no teacher and no
+discriminator. A metric in the features of a judge may favour a generator that this judge trained.
 
 Source: FD-Loss (arXiv:2604.28190); the first release of its code (commit 5c03b811 in cwhoaon/FD-Loss): main_fd.py,
 frechet_distance/losses.py, queue.py. Differences from that code: docs/differences.md.
@@ -23,8 +23,8 @@ from sida.late import Tensor, torch
 from sida.methods.method import Method, Parts, Passes, Saw
 from sida.noise import uniform, unit_noise
 
-#: Judges are the feature networks of the metrics, which lie above this package: functions that make them, tell their
-#: digests, and tell the downloads of one.
+#: Functions for judges, which are the metrics' feature networks in a package above this one: one makes judges, one
+#: gives their digests, and one gives a judge's downloads.
 MAKE_JUDGES, JUDGE_DIGESTS = "eval.measuring.judges:make_judges", "eval.measuring.judges:judge_digests"
 JUDGE_ENTRY = "eval.features.registry:extractor_entry"
 #: Added to a distance before a loss is divided by it.
@@ -48,7 +48,7 @@ class Judge(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FDLossOptions(Settings):
-    """Judges and statistics of FD-Loss. Defaults are those of the released recipes of its main table.
+    """Judges and statistics of FD-Loss. Defaults are from the released recipes of its main table.
 
     Attributes:
         judges: Extractors of the distances, by the names that protocols give them; their losses are added.
@@ -72,21 +72,21 @@ class FDLossOptions(Settings):
             raise SettingError("judges", "must name one extractor or more, each once")
 
     @staticmethod
-    def recorded(given: Mapping[str, Any]) -> dict[str, Any]:
+    def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
         """Options as they enter a run's digest: with the digests of the judges."""
-        judges = given.get("judges", FDLossOptions.judges)
-        return {**given, "judges": our_object(JUDGE_DIGESTS)(judges)}
+        judges = options.get("judges", FDLossOptions.judges)
+        return {**options, "judges": our_object(JUDGE_DIGESTS)(judges)}
 
     def assets(self, resolution: int) -> list[str]:
         """Registered downloads of a training."""
         return [asset for judge in self.judges for asset in our_object(JUDGE_ENTRY)(judge).assets]
 
-    def met(self, resolution: int) -> list[str]:
+    def loss_networks(self, resolution: int) -> list[str]:
         """Networks whose gradients train the generator."""
         return [*self.judges]
 
     def check(self, config: StudentConfig) -> None:
-        """Refuses settings of a run that do not fit: the distance is no sum over images.
+        """Refuses settings that do not fit a distance, which is not a sum over images.
 
         Raises:
             SettingError: A step has several micro-batches, or more images than a queue.
@@ -138,21 +138,22 @@ class FrechetTerm:
         """Takes the features of a step ``(N, F)`` into the statistics.
 
         Args:
-            features: Those of this process.
-            moments: Their :func:`moments`, averaged over all processes.
+            features: Features of this process's images.
+            moments: :func:`moments` of the features, averaged over all processes.
 
         Returns:
             The distance, float64 ``()``, and its gradient at ``features``, times the images of all processes.
         """
+        assert moments.shape == (1 + features.shape[1], features.shape[1])
         rows = features.detach().double()
         count, keep = len(rows), self.options.decay
         if self.options.statistics == "queue":
-            place = ((int(self.filled) + torch.arange(count)) % self.options.population).to(rows.device)
+            slots = ((int(self.filled) + torch.arange(count)) % self.options.population).to(rows.device)
             self.filled += count
-            self._kept["queue"][place] = rows.float()
-            whole = self._kept["queue"].double()
-            mean, shares = whole.mean(0), (count / len(whole), count / (len(whole) - 1))
-            cov = (whole - mean).T @ (whole - mean) / (len(whole) - 1)
+            self._kept["queue"][slots] = rows.float()
+            queue = self._kept["queue"].double()
+            mean, shares = queue.mean(0), (count / len(queue), count / (len(queue) - 1))
+            cov = (queue - mean).T @ (queue - mean) / (len(queue) - 1)
         else:
             self._average(moments, keep)
             mean, shares = self._kept["first"].clone(), (1 - keep, 1 - keep)
@@ -166,7 +167,7 @@ class FrechetTerm:
         inner = self._root @ cov @ self._root
         values, vectors = torch.linalg.eigh((inner + inner.T) / 2)
         roots = values.clamp(min=0).sqrt()
-        # Directions without variance have no slope of their own.
+        # The pseudo-inverse: a direction without variance would give 1/0.
         inverse = torch.where(values > values.amax() * len(values) * torch.finfo(values.dtype).eps, 1 / roots, 0.0)
         turned = self._root @ vectors
         slope = torch.eye(len(mean)).to(mean) - turned * inverse @ turned.T
@@ -193,7 +194,7 @@ def moments(features: Tensor) -> Tensor:
 
 
 class FrechetLoss:
-    """Loss of a generator: Σ FD / (stopgrad FD + 0.01) over judges, so just below their number, whatever its progress.
+    """Loss of a generator: Σ FD / (stopgrad FD + 0.01) over judges; its value stays just below the number of judges.
 
     Args:
         terms: Distances by the judges' names.
@@ -207,40 +208,40 @@ class FrechetLoss:
     ) -> None:
         self.terms, self._ranks, self._draw = terms, ranks, draw
 
-    def __call__(self, given: training.MicroBatch) -> dict[str, Tensor]:
+    def __call__(self, batch: training.MicroBatch) -> dict[str, Tensor]:
         """Terms by name, float32 ``(N,)`` each: the loss ``fd``, and each judge's distance, which has no gradient."""
         ranks = self._ranks()
         self._begin(ranks)
-        count, pixels = len(given.images), _bytes(given.images)
-        value, moved = given.images.new_zeros(count), given.images.new_zeros(count)
-        seen = {name: term.judge.features(pixels) for name, term in self.terms.items()}
-        together = {name: moments(features) for name, features in seen.items()}
-        for both in together.values():
+        count, pixels = len(batch.images), _bytes(batch.images)
+        value, pull = batch.images.new_zeros(count), batch.images.new_zeros(count)
+        features_by_judge = {name: term.judge.features(pixels) for name, term in self.terms.items()}
+        shared_moments = {name: moments(features) for name, features in features_by_judge.items()}
+        for both in shared_moments.values():
             ranks.average(both)
-        # No judge's statistics take a step that is dropped for another one's features.
-        finite = all(bool(both.isfinite().all()) for both in together.values())
+        # If one judge's features are not finite, the step is dropped for all judges, whose statistics stay in step.
+        finite = all(bool(both.isfinite().all()) for both in shared_moments.values())
         if not finite:
-            given.mask = given.images.new_zeros(count, dtype=torch.bool)
+            batch.mask = batch.images.new_zeros(count, dtype=torch.bool)
         distances = {}
-        for name, features in seen.items():
+        for name, features in features_by_judge.items():
             nothing = features.new_zeros(()), torch.zeros_like(features)
-            distance, gradient = self.terms[name](features, together[name]) if finite else nothing
+            distance, gradient = self.terms[name](features, shared_moments[name]) if finite else nothing
             scale = 1 / (distance + NORM_EPS)
             distances[f"fd_{name}"] = distance.to(value).expand(count)
             value = value + (distance * scale).to(value)
-            # Its gradient is that of the distance, its value is not.
-            moved = moved + (features * (scale * gradient).to(features)).sum(1)
-        terms = {"fd": value + (moved - moved.detach()), **distances}
-        return {name: given.kept(term)[0] for name, term in terms.items()}
+            # A surrogate with the distance's gradient; the line with `pull.detach()` below removes its value.
+            pull = pull + (features * (scale * gradient).to(features)).sum(1)
+        terms = {"fd": value + (pull - pull.detach()), **distances}
+        return {name: batch.select_valid(term)[0] for name, term in terms.items()}
 
     def _begin(self, ranks: training.Ranks) -> None:
         """Fills empty statistics.
 
         Raises:
-            UserError: A queue in several processes, whose states would not hold the queues of all.
+            UserError: There is a queue and more than one process; a state would hold the queue of rank 0 only.
         """
         options = [term.options for term in self.terms.values()]
-        if any(one.statistics == "queue" for one in options) and ranks.world_size > 1:
+        if any(term_options.statistics == "queue" for term_options in options) and ranks.world_size > 1:
             raise UserError("options.statistics", "a queue is for one process", "take average")
         if all(int(term.filled) for term in self.terms.values()):
             return
@@ -292,8 +293,8 @@ def make_fd_loss(parts: Parts) -> training.StudentTrainer:
     draws = {"z": unit_noise, "label": uniform}
     step = training.OptimizerStep("generator", generator, loss, "generator", draws=draws)
     schedule = CosineSchedule(**vars(parts.schedule(options.lr_rampup_kimg)))
-    kept = {f"judge-{name}": term for name, term in terms.items()}
-    return training.StudentTrainer([step], schedule, config, graphs=False, kept=kept)
+    statistics = {f"judge-{name}": term for name, term in terms.items()}
+    return training.StudentTrainer([step], schedule, config, graphs=False, resumable=statistics)
 
 
 FD_LOSS = Method(

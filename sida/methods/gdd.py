@@ -59,15 +59,15 @@ class GDDOptions(Settings):
             raise SettingError("backbones", "must name at least one", "null takes the official ones")
 
     @staticmethod
-    def recorded(given: Mapping[str, Any]) -> dict[str, Any]:
-        """Options as they enter a run's digest; without the key it is that of the discriminator before 2026-11-22."""
-        return {**given, "former": False}
+    def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options as they enter a run's digest; without ``former`` it is of the discriminator before 2026-11-22."""
+        return {**options, "former": False}
 
     def assets(self, resolution: int) -> list[str]:
         """Registered downloads of a training on images of a size."""
         return [asset for name in self.backbones or official_backbones(resolution) if (asset := BACKBONES[name].asset)]
 
-    def met(self, resolution: int) -> list[str]:
+    def loss_networks(self, resolution: int) -> list[str]:
         """Networks whose gradients train the generator."""
         names = self.backbones or official_backbones(resolution)
         return [BACKBONE_NETWORKS[name] for name in names]
@@ -110,17 +110,17 @@ class GDDLoss:
 
     def generator_loss(self, discriminator: Discriminator, images: Tensor, class_labels: Tensor | None) -> Tensor:
         """Loss of the generator, shape ``()``, of its images ``(N, C, H, W)`` with gradient."""
-        one = torch.nn.functional.softplus if self.form == "ns" else torch.Tensor.clone
-        return torch.stack([one(-logits).mean() for logits in discriminator(images, class_labels)]).sum()
+        penalise = torch.nn.functional.softplus if self.form == "ns" else torch.Tensor.clone
+        return torch.stack([penalise(-logits).mean() for logits in discriminator(images, class_labels)]).sum()
 
     def discriminator_loss(
         self, discriminator: Discriminator, images: Tensor, real_images: Tensor, class_labels: Tensor | None
     ) -> Tensor:
         """Loss of the discriminator, shape ``()``, of generated and real images ``(N, C, H, W)``."""
         functional = torch.nn.functional
-        one = functional.softplus if self.form == "ns" else lambda logits: functional.relu(1 + logits)
+        penalise = functional.softplus if self.form == "ns" else lambda logits: functional.relu(1 + logits)
         fake, real = discriminator(images, class_labels), discriminator(real_images, class_labels)
-        parts = [one(logits).mean() for logits in fake] + [one(-logits).mean() for logits in real]
+        parts = [penalise(logits).mean() for logits in fake] + [penalise(-logits).mean() for logits in real]
         return torch.stack(parts).sum()
 
     def r1_penalty(self, discriminator: Discriminator, real_images: Tensor, class_labels: Tensor | None) -> Tensor:
@@ -150,7 +150,7 @@ def make_gdd(parts: Parts) -> training.StudentTrainer:
     net = parts.copy(parts.initial_as("GDDPrecond"))
     if config.method == "gdd-i":
         share = freeze_innate(net)
-        say(f"{config.method}: {100 * share:.1f} % of the generator's parameters stay as the teacher's")
+        say(f"{config.method}: {100 * share:.1f} % of the generator's parameters stay equal to the teacher's")
     generator = parts.optimized(net)
     # With lazy regularisation the discriminator has a slightly smaller learning rate and a larger β₂. The official code
     # uses both even without a penalty.
@@ -165,15 +165,15 @@ def make_gdd(parts: Parts) -> training.StudentTrainer:
         logits: list[Tensor] = critic.net(images if pipe is None else pipe(images)[0], labels)
         return logits
 
-    def discriminator_loss(given: training.MicroBatch) -> dict[str, Tensor]:
-        value = loss.discriminator_loss(augmented, given.images, given.real[0], given.class_labels)
-        return {"real_or_fake": _summed(value, given)}
+    def discriminator_loss(batch: training.MicroBatch) -> dict[str, Tensor]:
+        value = loss.discriminator_loss(augmented, batch.images, batch.real[0], batch.class_labels)
+        return {"real_or_fake": _summed(value, batch)}
 
-    def penalty(given: training.MicroBatch) -> dict[str, Tensor]:
-        return {"r1": loss.r1_penalty(critic.net, given.real[0], given.class_labels)}
+    def penalty(batch: training.MicroBatch) -> dict[str, Tensor]:
+        return {"r1": loss.r1_penalty(critic.net, batch.real[0], batch.class_labels)}
 
-    def generator_loss(given: training.MicroBatch) -> dict[str, Tensor]:
-        return {"fooling": _summed(loss.generator_loss(augmented, given.images, given.class_labels), given)}
+    def generator_loss(batch: training.MicroBatch) -> dict[str, Tensor]:
+        return {"fooling": _summed(loss.generator_loss(augmented, batch.images, batch.class_labels), batch)}
 
     weights = {"real_or_fake": options.loss_images, "r1": float(options.r1_interval), "fooling": options.loss_images}
     step = functools.partial(training.OptimizerStep, weights=lambda pixels: weights)
@@ -183,25 +183,25 @@ def make_gdd(parts: Parts) -> training.StudentTrainer:
         # The penalty is a step of its own, on the same images.
         steps.append(judge(loss=penalty, every=options.r1_interval))
     steps.append(step("generator", generator, generator_loss, stream="generator"))
-    # _summed reads a value, which a recorded graph cannot.
+    # `_summed` reads a value on the CPU, which a recorded CUDA graph cannot.
     return training.StudentTrainer(steps, parts.schedule(), config, graphs=False)
 
 
-def _summed(value: Tensor, given: training.MicroBatch) -> Tensor:
+def _summed(value: Tensor, batch: training.MicroBatch) -> Tensor:
     """Converts a mean over a micro-batch to a sum over its images; after a NaN, all images count as dropped."""
-    count = len(given.images)
+    count = len(batch.images)
     if bool(value.isnan()):
-        given.mask = value.new_zeros(count, dtype=torch.bool)
+        batch.mask = value.new_zeros(count, dtype=torch.bool)
     return value * count
 
 
 def make_discriminator(parts: Parts) -> torch.nn.Module:
     """Returns the discriminator of a configuration on its device; the run's seed alone decides its random weights."""
     options, teacher = parts.options, cast(networks.Precond, parts.teacher)
-    of_images = teacher.img_channels, teacher.img_resolution, f"{parts.where}.options"
+    image_format = teacher.img_channels, teacher.img_resolution, f"{parts.where}.options"
     with parts.seeded("discriminator"):
         names = options.backbones or official_backbones(teacher.img_resolution)
-        backbones = [networks.make_backbone(name, *of_images) for name in names]
+        backbones = [networks.make_backbone(name, *image_format) for name in names]
         return networks.ProjectedDiscriminator(backbones, teacher.label_dim).to(parts.device)
 
 

@@ -17,7 +17,7 @@ from sida.late import Tensor, torch
 from sida.methods.method import ScoreLoss
 from sida.noise import Draw, Draws, lognormal_sigma, normal, sigma_of_time, uniform, unit_noise
 
-#: Floor of a divisor, as of a mean absolute error.
+#: Smallest divisor of a score term, for mean absolute errors and for functions of the level alike.
 ERROR_FLOOR = 1e-5
 #: Divisor of a score term by the name of its weight, as a function of σ.
 DIVISORS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -34,7 +34,7 @@ _INTERVALS = 2048
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class LeveledLoss(ScoreLoss):
-    """A score loss whose levels and weights are settings; None, or ``error``, are those of the method's paper.
+    """A score loss whose levels and weights are settings; None and ``error`` select those of the method's paper.
 
     Attributes:
         level_distribution: Distribution of the levels of both steps: ``lognormal``: ln σ ~ N(P_mean, P_std²) by the
@@ -78,12 +78,12 @@ class LeveledLoss(ScoreLoss):
         """Quantile of a uniform draw, of its shape and dtype, between neighbours of the table."""
         if not hasattr(self, "_quantiles"):
             self.begin(0)
-        # A recorded graph reads this memory again.
+        # A recorded CUDA graph reads this memory again, so `_set_quantiles` copies into it.
         self._quantiles: Tensor = self._quantiles.to(draw.device)
-        place = draw * _INTERVALS
-        below = place.floor().clamp(max=_INTERVALS - 1)
-        first, second = (self._quantiles[(below + step).long()].to(draw.dtype) for step in (0, 1))
-        return first + (second - first) * (place - below)
+        position = draw * _INTERVALS
+        below = position.floor().clamp(max=_INTERVALS - 1)
+        first, second = (self._quantiles[(below + offset).long()].to(draw.dtype) for offset in (0, 1))
+        return first + (second - first) * (position - below)
 
     def _set_quantiles(self, a: float, b: float) -> None:
         if getattr(self, "_set", None) == (a, b):

@@ -47,14 +47,14 @@ class MeanFlowOptions(Settings):
         norm_eps: ε of the adaptive weight.
         loss: ``u``: du is taken along the path's velocity, or the guided one (MeanFlow's). ``v``: along the network's
             own velocity u(z; t, 0), so that u + h sg[du] is regressed to the velocity (iMF's).
-        omega: ω of the guided velocity ω v + (1 − ω − κ) u(z; t, 0; no class) + κ u(z; t, 0; class) in the place of v.
+        omega: ω of the guided velocity ω v + (1 − ω − κ) u(z; t, 0; no class) + κ u(z; t, 0; class) instead of v.
         kappa: κ. The guidance's strength is ω / (1 − κ); iMF's target with strength w has ω = 1 and κ = 1 − 1/w.
         guided_times: Least and largest t of the guided velocity; outside it is v.
         label_dropout: Probability of dropping an image's class, which then has the velocity v.
         lr_rampup_kimg: Thousands of images over which the rate rises linearly from 0 (9,600 steps of 1,024 on
             CIFAR-10).
-        further_half_lives_kimg: Half-lives of further averages, which each kept network has beside it
-            (``snapshot_kimg``); evaluations see the first average alone.
+        further_half_lives_kimg: Half-lives of further averages, each written with every snapshot (``snapshot_kimg``);
+            evaluations use the first average alone.
     """
 
     times: Literal["capped", "sorted"] = "capped"
@@ -89,22 +89,22 @@ class MeanFlowOptions(Settings):
 
         torch's forward derivative of a convolution has three products, one of them for weights that do not change.
         """
-        own = self.loss == "v" or self.kappa != 0
-        return Passes(fake_score=0, generator=6 + self.guided + own)
+        evaluates_u = self.loss == "v" or self.kappa != 0
+        return Passes(fake_score=0, generator=6 + self.guided + evaluates_u)
 
     def check(self, config: StudentConfig) -> None:
-        """Refuses settings of a run that do not fit.
+        """Refuses settings that do not fit the method.
 
         Raises:
-            SettingError: Another start than pure noise, half precision, averages that nothing keeps, or guidance
+            SettingError: A start other than pure noise, half precision, further averages without snapshots, or guidance
                 without classes.
         """
         if config.init_sigma not in (None, INFINITE):
-            raise SettingError("init_sigma", "a mean velocity leads from pure noise alone", f"set it to {INFINITE}")
+            raise SettingError("init_sigma", "the mean velocity starts from pure noise alone", f"set it to {INFINITE}")
         if config.fp16:
             raise SettingError("fp16", "the derivative needs float32", "set it to false, or remove it")
         if self.further_half_lives_kimg and config.snapshot_kimg is None:
-            where, fault = "options.further_half_lives_kimg", "are of kept networks, and snapshot_kimg keeps none"
+            where, fault = "options.further_half_lives_kimg", "are written with snapshots, and snapshot_kimg is off"
             raise SettingError(where, fault, "set snapshot_kimg")
         classes = ((config.network or {}).get("kwargs") or {}).get("label_dim", 0)
         if self.guided and not classes:
@@ -113,7 +113,7 @@ class MeanFlowOptions(Settings):
 
 @dataclasses.dataclass(eq=False)
 class MeanFlowLoss(Loss):
-    """The losses of the module, with all that a recipe's options say.
+    """MeanFlow's losses, as the module's docstring defines them.
 
     Attributes:
         options: Times, weight and guidance.
@@ -133,67 +133,68 @@ class MeanFlowLoss(Loss):
         latest = torch.maximum(t, r) if options.times == "sorted" else t
         return latest, torch.where(draws["mask_t"] < 1 - options.apart, latest, torch.minimum(t, r))
 
-    def __call__(self, net: Any, given: training.MicroBatch) -> dict[str, Tensor]:
+    def __call__(self, net: Any, batch: training.MicroBatch) -> dict[str, Tensor]:
         """Terms ``mean_flow`` and, without gradient, ``squared_error``: ℓ over its number of values; ``(N', 1, 1, 1)``.
 
         Args:
             net: Network with :meth:`~sida.networks.mean_flow.MeanVelocity.mean_velocity`, in training mode.
-            given: Real images as ``images``; draws ``t_normal``, ``r_normal``, ``mask_t``, ``drop_t``
+            batch: Real images as ``images``; draws ``t_normal``, ``r_normal``, ``mask_t``, ``drop_t``
                 ``(N, 1, 1, 1)`` and ``noise`` ``(N, C, H, W)``.
         """
-        (y, augment_labels), draws = given.clean, given.draws
+        (y, augment_labels), draws = batch.clean, batch.draws
         t, r = self.pair(draws)
+        assert t.shape == r.shape == (len(y), 1, 1, 1)
         h, noise = t - r, draws["noise"]
         z, velocity = y.lerp(noise, t), noise - y
-        labels = given.class_labels if given.class_labels is not None and given.class_labels.shape[1] else None
-        of = functools.partial(net.mean_velocity, augment_labels=augment_labels)
-        along, velocity, labels = self._velocities(net, of, z, t, velocity, labels, draws)
-        mean = functools.partial(of, class_labels=labels)
+        labels = batch.class_labels if batch.class_labels is not None and batch.class_labels.shape[1] else None
+        velocity_of = functools.partial(net.mean_velocity, augment_labels=augment_labels)
+        along, velocity, labels = self._velocities(net, velocity_of, z, t, velocity, labels, draws)
+        mean = functools.partial(velocity_of, class_labels=labels)
         with torch.random.fork_rng(devices=[z.device] if z.is_cuda else []):
             u = mean(z, t, h)
         with torch.no_grad(), networks.forward_derivatives():
-            # h = t − r grows with t.
-            both: Any = torch.func.jvp(mean, (z, t, h), (along, torch.ones_like(t), torch.ones_like(h)))
-        error = (u - (velocity - h * both[1])).square().sum(dim=(1, 2, 3), keepdim=True)
+            # At a fixed r, h = t − r grows as fast as t: both have the derivative 1.
+            value_and_derivative: Any = torch.func.jvp(mean, (z, t, h), (along, torch.ones_like(t), torch.ones_like(h)))
+        error = (u - (velocity - h * value_and_derivative[1])).square().sum(dim=(1, 2, 3), keepdim=True)
         weighted = error / (error.detach() + self.options.norm_eps) ** self.options.norm_p
-        weighted, error = given.whole(weighted, error.detach() / y[0].numel())
+        weighted, error = batch.drop_nan(weighted, error.detach() / y[0].numel())
         return {"mean_flow": weighted, "squared_error": error}
 
     def _velocities(
-        self, net: Any, of: Any, z: Tensor, t: Tensor, velocity: Tensor, labels: Tensor | None, draws: Draws
+        self, net: Any, velocity_of: Any, z: Tensor, t: Tensor, velocity: Tensor, labels: Tensor | None, draws: Draws
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Velocity along which du is taken, that of the target, and the labels that the network sees.
+        """Velocity along which du is taken, velocity of the target, and the network's labels.
 
         Args:
             net: The network.
-            of: Its mean velocity.
+            velocity_of: Its mean velocity.
             z: Points.
             t: Times.
             velocity: v.
-            labels: Classes, or None without.
+            labels: Classes, or None.
             draws: Raw draws.
         """
         options, still = self.options, torch.zeros_like(t)
-        own, target = velocity, velocity
+        tangent, target = velocity, velocity
         with torch.no_grad(), _evaluating(net):
             if options.loss == "v" or options.kappa:
-                own = of(z, t, still, labels)
+                tangent = velocity_of(z, t, still, labels)
             if options.guided:
-                unlabelled = of(z, t, still, None)
+                unlabelled = velocity_of(z, t, still, None)
                 mixed = options.omega * velocity + (1 - options.omega - options.kappa) * unlabelled
-                mixed = mixed + options.kappa * own
+                mixed = mixed + options.kappa * tangent
                 first, last = options.guided_times
                 target = torch.where((t >= first) & (t <= last), mixed, velocity)
         if labels is not None and options.label_dropout:
             dropped = draws["drop_t"] < options.label_dropout
             labels = torch.where(dropped[:, :, 0, 0], 0.0, labels)
             target = torch.where(dropped, velocity, target)
-        return own if options.loss == "v" else target, target, labels
+        return tangent if options.loss == "v" else target, target, labels
 
 
 @contextlib.contextmanager
 def _evaluating(net: Any) -> Iterator[None]:
-    """Evaluation mode within, so that a target has no dropout."""
+    """Context with the network in evaluation mode, so that a target has no dropout."""
     before = net.training
     net.eval()
     try:
@@ -219,21 +220,27 @@ def make_meanflow(parts: Parts) -> training.StudentTrainer:
     class MeanFlowTrainer(training.StudentTrainer):
         @property
         def snapshots(self) -> dict[str, tuple[torch.nn.Module, dict[str, Any]]]:
-            beside = {f"-{kimg}": (average.net, {"average_kimg": float(kimg)}) for kimg, average in further.items()}
-            return super().snapshots | beside
+            averages = {f"-{kimg}": (average.net, {"average_kimg": float(kimg)}) for kimg, average in further.items()}
+            return super().snapshots | averages
 
         def update_averages(self, nimg: int, images: int) -> None:
             super().update_averages(nimg, images)
             for kimg, average in further.items():
                 average.update(training.ema_beta(nimg, images, float(kimg) * 1000, config.ema_rampup_ratio))
 
-    ways: dict[str, Any] = {"draws": MeanFlowLoss.draws, "real_images": True, "augment": augment, "generates": False}
     step = training.OptimizerStep(
-        "generator", network, functools.partial(parts.loss(), network.net), "generator", **ways
+        "generator",
+        network,
+        functools.partial(parts.loss(), network.net),
+        "generator",
+        draws=MeanFlowLoss.draws,
+        real_images=True,
+        augment=augment,
+        generates=False,
     )
-    kept = {f"ema-{kimg}": average for kimg, average in further.items()}
-    # Both evaluations need the same dropout mask, which a CUDA graph cannot repeat.
-    return MeanFlowTrainer([step], parts.schedule(options.lr_rampup_kimg), config, graphs=False, kept=kept)
+    resumable = {f"ema-{kimg}": average for kimg, average in further.items()}
+    # Both evaluations need the same dropout mask; a CUDA graph cannot rewind its generator in between.
+    return MeanFlowTrainer([step], parts.schedule(options.lr_rampup_kimg), config, graphs=False, resumable=resumable)
 
 
 #: Half-life of an average with the factor 0.9999 for each step of as many images.

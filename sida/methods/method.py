@@ -24,7 +24,7 @@ RawTerms = Mapping[str, Tensor]
 
 
 class Terms(dict[str, Any]):
-    """Terms of a loss by name, per element and unscaled, and the number of samples left out, ``nan_count``.
+    """Terms of a loss by name, per element and unscaled, and the number of dropped samples, ``nan_count``.
 
     A term is also an attribute, which is None if the loss has no such term in this call. The trainer sums each term's
     elements, multiplies by the term's weight (:meth:`ScoreLoss.weights`) and divides by the number of images of the
@@ -35,9 +35,9 @@ class Terms(dict[str, Any]):
         given: The micro-batch that they were computed on.
     """
 
-    def __init__(self, terms: RawTerms, given: training.MicroBatch) -> None:
-        super().__init__(given.finished(terms))
-        self.nan_count = given.dropped
+    def __init__(self, terms: RawTerms, batch: training.MicroBatch) -> None:
+        super().__init__(batch.finalize(terms))
+        self.nan_count = batch.dropped
 
     def __getattr__(self, name: str) -> Any:
         return self.get(name)
@@ -58,9 +58,9 @@ class Loss:
         return {name: field for name, field in fields.items() if name in METHOD_SETTINGS}
 
     @classmethod
-    def of(cls, recipe: ResolvedConfig, **own: Any) -> Self:
-        """Returns the loss with the settings of a recipe; ``own`` are values of its other fields."""
-        return cls(**{field.name: getattr(recipe, name) for name, field in cls.settings().items()}, **own)
+    def from_recipe(cls, recipe: ResolvedConfig, **fields: Any) -> Self:
+        """Returns the loss with the settings of a recipe; ``fields`` are the values of its other fields."""
+        return cls(**{field.name: getattr(recipe, name) for name, field in cls.settings().items()}, **fields)
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -70,7 +70,7 @@ class ScoreLoss(Loss):
         denoising = w(σ) (f_ψ(x + n; σ) − x)²
 
     A loss may have another target than x (:meth:`target`). A derived loss defines terms, their weights, levels and
-    draws, and sees no NaN beyond ``given.whole(...)``.
+    draws, and removes the samples with NaN by ``batch.drop_nan(...)``.
 
     Attributes:
         sigma_data: Standard deviation of the data, for the weight.
@@ -86,7 +86,7 @@ class ScoreLoss(Loss):
     lambda_fake_score: float = Recipe.lambda_fake_score
 
     def begin(self, nimg: int) -> None:
-        """Prepares for the iteration that begins after ``nimg`` images; its result depends on this number alone."""
+        """Prepares for the iteration after ``nimg`` images, by this number alone, so that a resumed run is equal."""
 
     def target(self, x: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
         """Image that ψ should return for noisy images of the generator, ``(N, C, H, W)``: x."""
@@ -120,18 +120,19 @@ class ScoreLoss(Loss):
         """w(σ) of the fake score's (and discriminator's) terms, the shape of ``sigma``."""
         return score_weight(sigma, self.sigma_data, self.gamma)
 
-    def fake_score_terms(self, fake_score: Net, given: training.MicroBatch) -> RawTerms:
+    def fake_score_terms(self, fake_score: Net, batch: training.MicroBatch) -> RawTerms:
         """Term ``denoising``, float32 ``(N', C, H, W)``; N' leaves out the samples with NaN."""
-        sigma = self.fake_score_sigma(given.draws)
-        clean, augment_labels = given.clean
-        noisy = torch.addcmul(clean, sigma, given.draws["noise"])
-        denoised = fake_score(noisy, sigma, given.class_labels, augment_labels=augment_labels)
+        sigma = self.fake_score_sigma(batch.draws)
+        clean, augment_labels = batch.clean
+        assert sigma.shape == (len(clean), 1, 1, 1)
+        noisy = torch.addcmul(clean, sigma, batch.draws["noise"])
+        denoised = fake_score(noisy, sigma, batch.class_labels, augment_labels=augment_labels)
         error = denoised - self.target(clean, noisy, sigma)
-        error, weight = given.whole(error, self.weight(sigma))
+        error, weight = batch.drop_nan(error, self.weight(sigma))
         return {"denoising": weight * error.square()}
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
-        """Terms of the generator; gradients flow through both networks into ``given.images``."""
+    def generator_terms(self, true_score: Net, fake_score: Net, batch: training.MicroBatch) -> RawTerms:
+        """Terms of the generator; gradients flow through both networks into ``batch.images``."""
         raise NotImplementedError
 
     def fake_score_loss(
@@ -151,15 +152,16 @@ class ScoreLoss(Loss):
             fake_score: ψ in training mode.
             images: The generator's images ``(N, C, H, W)``, without gradient.
             class_labels: ``(N, label_dim)`` or None.
-            real_images: ``(N, C, H, W)``; None leaves the discriminator term out. Not used by losses without one.
+            real_images: ``(N, C, H, W)``; None leaves the discriminator term out. Losses without that
+                term ignore it.
             augment: ``images -> (images, augment_labels)``, with its own random draws.
             draws: Raw tensors that replace random ones: ``sigma_normal`` ``(N, 1, 1, 1)`` and ``noise``
                 ``(N, C, H, W)``, both unit normal; see :meth:`fake_score_draws`.
         """
         drawn = complete_draws(self.fake_score_draws(), draws, images)
         drawn |= {} if augment is None else training.augmented(augment, images, real_images)
-        given = training.MicroBatch(images, class_labels, real_images, drawn)
-        return Terms(self.fake_score_terms(fake_score, given), given)
+        batch = training.MicroBatch(images, class_labels, real_images, drawn)
+        return Terms(self.fake_score_terms(fake_score, batch), batch)
 
     def generator_loss(
         self,
@@ -181,8 +183,8 @@ class ScoreLoss(Loss):
             draws: Raw tensors that replace random ones: ``t`` uniform in [0, 1) (before ``t_max``) and ``noise`` unit
                 normal; see :meth:`generator_draws`.
         """
-        given = training.MicroBatch(images, class_labels, draws=complete_draws(self.generator_draws(), draws, images))
-        return Terms(self.generator_terms(true_score, fake_score, given), given)
+        batch = training.MicroBatch(images, class_labels, draws=complete_draws(self.generator_draws(), draws, images))
+        return Terms(self.generator_terms(true_score, fake_score, batch), batch)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -221,7 +223,7 @@ class Saw:
         loss: Networks whose gradients trained the generator: a discriminator on its features, LPIPS, a distance.
         start: Networks that the generator, its teacher or its latents start from, or are aligned with.
         choice: Networks of the metrics that chose the checkpoint, seed or guidance (``inception``: by FID).
-        data: Whether the images that the generator has seen have held-out ones: ``none`` or ``held-out``.
+        data: Whether held-out images were among the generator's training images: ``none`` or ``held-out``.
     """
 
     loss: tuple[str, ...] = ()
@@ -238,9 +240,9 @@ class Saw:
 
     @property
     def words(self) -> str:
-        """The networks for people, e.g. ``loss vgg16, deit; choice inception``."""
-        met = (f"{how} {', '.join(names)}" for how, names in vars(self).items() if names and how != "data")
-        return "; ".join(met) or "none"
+        """The networks as text for readers, e.g. ``loss vgg16, deit; choice inception``."""
+        exposures = (f"{how} {', '.join(names)}" for how, names in vars(self).items() if names and how != "data")
+        return "; ".join(exposures) or "none"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -255,8 +257,8 @@ class Method:
         name: Name in sheets and specs.
         title: Name in tables.
         about: Line of help.
-        official: Official values, by name of the network family (:mod:`sida.config.families`). A family without an
-            entry is one that the method is not for.
+        official: Official values, by name of the network family (:mod:`sida.config.families`). The method does not
+            support families without an entry.
         start: Start of the generator: a copy of the ``teacher``, another distilled ``generator`` that the run must name
             (``init``), ``either``, or ``scratch``: a new ``network`` of the recipe, without a teacher.
         real_images: Whether the method uses real images.
@@ -266,11 +268,11 @@ class Method:
             :data:`sida.config.recipe.METHOD_SETTINGS`; every method reads the other settings.
         psi_steps: Steps of the fake score per step of the generator, without the option ``fake_score_steps``.
         passes: Work of these steps, for plans; without the property ``passes`` of the options.
-        options: Dataclass of settings that only this method has (``options`` of a recipe); no name may be that of a
-            setting that the method reads. If it has a method ``assets(resolution)``, a workflow downloads these assets
-            before it trains; a method ``recorded(given)`` returns the options as they enter a run's digest;
+        options: Dataclass of settings that only this method has (``options`` of a recipe); no name may equal that
+            of a setting that the method reads. If it has a method ``assets(resolution)``, a workflow downloads these
+            assets before it trains; a method ``recorded(given)`` returns the options as they enter a run's digest;
             ``check(config)`` refuses settings of a run; ``unread`` names settings that the method does not read with
-            these options; ``met(resolution)`` names the networks whose gradients train the generator.
+            these options; ``loss_networks(resolution)`` names the networks whose gradients train the generator.
         trainer: Makes the trainer from the parts: networks with their optimizers, losses and order. None makes
             :class:`sida.methods.Distiller` with teacher, fake score and generator.
         saw: Argument that becomes :attr:`exposure`.
@@ -299,7 +301,7 @@ class Method:
     @property
     def has_judges(self) -> bool:
         """Whether the options name networks whose gradients train the generator."""
-        return hasattr(self.options, "met")
+        return hasattr(self.options, "loss_networks")
 
     def loss_of(self, family: Family) -> type[Loss] | None:
         """Returns the class of the loss for networks of a family."""
@@ -313,18 +315,18 @@ class Method:
         """
         official = family.choose(self.official)
         if official is None:
-            known = ", ".join(self.official)
-            raise UserError(where, f"method '{self.name}' is for networks of {known}, this one is of {family.name}")
+            families = ", ".join(self.official)
+            raise UserError(where, f"method '{self.name}' supports networks of {families}, not of {family.name}")
         loss = self.loss_of(family) or Loss
         return {**{name: field.default for name, field in loss.settings().items()}, **official}
 
-    def read_options(self, given: Mapping[str, Any], where: str) -> Any:
+    def read_options(self, options: Mapping[str, Any], where: str) -> Any:
         """Returns the ``options`` of a recipe in the method's dataclass.
 
         Raises:
             UserError: An option does not exist or has a wrong value.
         """
-        return from_mapping(self.options, given, where)
+        return from_mapping(self.options, options, where)
 
     def work(self, options: Any) -> tuple[int, Passes]:
         """Returns the steps of the fake score per step of the generator, and the work of both, with these options."""
@@ -335,11 +337,11 @@ class Method:
         """Settings that this method reads, of those that only some methods read."""
         losses = self.loss.values() if isinstance(self.loss, Mapping) else [self.loss or Loss]
         read = frozenset(self.reads).union(*(loss.settings() for loss in losses))
-        # An adversarial term begins at some time.
+        # A recipe with an adversarial term says when the term begins; no loss reads that setting, the schedule does.
         return read | {"adversarial_kimg"} if "lambda_adv" in read else read
 
     def check(self, config: StudentConfig) -> None:
-        """Checks that a run names a start that the method has, and that the method reads all settings of the run.
+        """Checks the start of a run, and that the method reads all settings of the run.
 
         Raises:
             SettingError: The first fault.
@@ -351,18 +353,18 @@ class Method:
             if config.teacher is not None:
                 raise SettingError("teacher", f"method '{self.name}' has no teacher", "remove it")
             if config.network is None:
-                raise SettingError("network", f"method '{self.name}' trains a new one", "add its class and kwargs")
+                raise SettingError("network", f"is missing: '{self.name}' trains a new one", "add its class and kwargs")
         elif config.teacher is None:
             raise SettingError("teacher", f"is missing: '{self.name}' distils one", "name its network")
         if self.start == "generator" and config.init is None:
             raise SettingError("init", f"{self.name} starts from a distilled generator", "name one")
         if self.start in ("teacher", "scratch") and config.init is not None:
-            others, start = "sid2a (or sid: a restart)", "the teacher" if self.start == "teacher" else "scratch"
-            raise SettingError("init", f"'{self.name}' starts from {start}", f"remove it, or choose {others}")
+            alternatives, start = "sid2a (or sid: a restart)", "the teacher" if self.start == "teacher" else "scratch"
+            raise SettingError("init", f"'{self.name}' starts from {start}", f"remove it, or choose {alternatives}")
         unread = (METHOD_SETTINGS - self.settings) | getattr(options, "unread", frozenset())
         defaults = {field.name: field.default for field in dataclasses.fields(config) if field.name in unread}
-        if found := sorted(name for name, default in defaults.items() if getattr(config, name) != default):
-            raise SettingError(found[0], f"method '{self.name}' does not read {', '.join(found)}", "remove it")
+        if ignored := sorted(name for name, default in defaults.items() if getattr(config, name) != default):
+            raise SettingError(ignored[0], f"method '{self.name}' does not read {', '.join(ignored)}", "remove it")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -393,7 +395,7 @@ class Parts:
 
     @property
     def true_score(self) -> torch.nn.Module:
-        """Returns φ as the generator's loss uses it: the teacher, with guidance if the recipe has it."""
+        """The network φ of the generator's loss: the teacher, with guidance if the recipe has it."""
         if self.guide is None:
             return self.teacher
         return sampling.GuidedDenoiser(self.teacher, self.guide, self.config.guidance)
@@ -404,7 +406,7 @@ class Parts:
         configured = {"dropout": self.config.dropout, "use_fp16": fp16, "weight_norm": weight_norm}
         network = copy.deepcopy(networks.architecture(source))
         if not networks.has_option(network, "dropout"):
-            # The recipe has none, or `resolve_recipe` refuses it.
+            # The network's class has no dropout; `resolve_recipe` refuses a recipe that asks for some.
             del configured["dropout"]
         network["kwargs"] |= {name: value for name, value in configured.items() if value is not None}
         net = networks.build_network(network).to(self.device)
@@ -416,7 +418,7 @@ class Parts:
 
     @contextlib.contextmanager
     def seeded(self, purpose: str) -> Iterator[None]:
-        """Draws of the block come from the run's seed and a purpose; those outside of it stay as they are."""
+        """Context whose CPU draws depend on the run's seed and a purpose; later draws are as without the context."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.config.seed, purpose))
             yield
@@ -438,27 +440,27 @@ class Parts:
         net.load_state_dict(self.initial.state_dict())
         return net
 
-    def loss(self, **own: Any) -> Any:
-        """Returns the loss of the method; ``own`` are values of fields that are neither settings nor ``options``."""
+    def loss(self, **fields: Any) -> Any:
+        """Returns the method's loss; ``fields`` are the values of fields that are neither settings nor ``options``."""
         cls: Any = self.method.loss_of(self.family)
-        own |= {"options": self.options} if "options" in cls.__dataclass_fields__ else {}
-        return cls.of(self.config, **own)
+        fields |= {"options": self.options} if "options" in cls.__dataclass_fields__ else {}
+        return cls.from_recipe(self.config, **fields)
 
-    def optimized(self, net: torch.nn.Module, **ways: Any) -> training.OptimizedNetwork:
-        """Returns a generator with the configured optimizer; ``ways`` are further arguments of the class."""
+    def optimized(self, net: torch.nn.Module, **arguments: Any) -> training.OptimizedNetwork:
+        """Returns a generator with the configured optimizer; ``arguments`` are further arguments of the class."""
         config = self.config
         betas = config.generator_betas or config.betas
-        return training.OptimizedNetwork(net, config.lr, betas, config.eps, **ways)
+        return training.OptimizedNetwork(net, config.lr, betas, config.eps, **arguments)
 
     def schedule(self, lr_rampup_kimg: float = 0.0, sid_share: float = 0.5) -> training.Schedule:
-        """Returns the configured phases and rates; a method that does not read the setting has no adversarial phase."""
+        """Returns the configured phases and rates; the adversarial phase is for methods that read its setting."""
         config = self.config
         adversarial_kimg = config.adversarial_kimg if "adversarial_kimg" in self.method.settings else None
         lengths = config.total_kimg, config.lr_decay_start, config.lr_final, lr_rampup_kimg
         return training.Schedule(config.warmup_kimg, adversarial_kimg, sid_share, *lengths)
 
     def augment(self, *flags: Mapping[str, float]) -> data.AugmentPipe | None:
-        """Returns the configured augmentation, with flags of a method that has others than EDM."""
+        """Returns the configured augmentation, with the method's flags where they differ from EDM's."""
         settings = self.config.augment
         return None if settings is None else data.AugmentPipe.from_config(settings, f"{self.where}.augment", *flags)
 
@@ -467,7 +469,7 @@ class Parts:
         return (self.method.trainer or Parts.distiller)(self)
 
     def distiller(
-        self, loss: Any = None, schedule: training.Schedule | None = None, fake_score: Any = None, **ways: Any
+        self, loss: Any = None, schedule: training.Schedule | None = None, fake_score: Any = None, **arguments: Any
     ) -> training.Distiller:
         """Returns the trainer of teacher, fake score and generator.
 
@@ -475,11 +477,11 @@ class Parts:
             loss: Loss; None takes the configured one, as for ``schedule``.
             schedule: Phases and rates.
             fake_score: Fake score; None copies the teacher.
-            **ways: Further arguments of :class:`sida.methods.Distiller`.
+            **arguments: Further arguments of :class:`sida.methods.Distiller`.
         """
         method, config = self.method, self.config
         augment = self.augment() if "augment" in method.settings else None
         score = fake_score or self.copy(self.teacher, config.fake_score_weight_norm)
         nets = self.true_score, score, self.copy(self.initial, config.weight_norm)
-        ways = {"augment": augment, "psi_steps": method.work(self.options)[0]} | ways
-        return training.Distiller(*nets, loss or self.loss(), schedule or self.schedule(), config, **ways)
+        arguments = {"augment": augment, "psi_steps": method.work(self.options)[0]} | arguments
+        return training.Distiller(*nets, loss or self.loss(), schedule or self.schedule(), config, **arguments)

@@ -1,12 +1,11 @@
-"""RealUID, and RealSiD, which is SiD with the same real images: the fake score learns from them, too.
+"""RealUID and RealSiD: a fake score that learns from real images, too, without a discriminator.
 
-No discriminator is needed. Images are judged by their noisy versions y = x + n, n of level σ, and what the fake score
-should return for y is not x but
+RealSiD is SiD with such a fake score. For a noisy image y = x + n, n of level σ, the fake score's target is not x but
 
     c(x; κ) = κ x + (1 − κ) a,        a = y / (1 + σ) (velocity), 0 (image) or y (noise)
 
-with κ_g = β/α for generated and κ_d = (1 − β)/(1 − α) for real images. RealUID scales targets in a *space*: that of the
-velocity, of the image or of the noise. They are equal for α = β only. α and β are not SiD's α.
+with κ_g = β/α for generated and κ_d = (1 − β)/(1 − α) for real images. RealUID scales targets in a *space*: of
+velocities, of images or of noise. The spaces are equal for α = β only. α and β are not SiD's α.
 
 Source: RealUID (arXiv:2509.22459); David-cripto/RealUID:src/losses.py, train_distil.py, whose teachers are of flow
 matching. A flow's time t, image t x + (1 − t) n and velocity are y = x + σ n, σ = (1 − t)/t, and a denoiser, so its
@@ -76,7 +75,7 @@ class RealSiDOptions(RealUIDOptions):
 
 @dataclasses.dataclass(eq=False)
 class RealSiDLoss(SiDLoss):
-    """SiD's losses with real images r: SiD's levels, weights and α_SiD, and c in the place of x (ours).
+    """SiD's losses with real images r: SiD's levels, weights and α_SiD, and c instead of x (ours).
 
         denoising = α w(σ) (f_ψ(x + n) − c(x; κ_g))²                                          (fake score)
         real      = (1 − α) w(σ) (f_ψ(r + n) − c(r; κ_d))²                                    (fake score)
@@ -105,7 +104,7 @@ class RealSiDLoss(SiDLoss):
             x: Images ``(N, C, H, W)``.
             noisy: The images with noise.
             sigma: Noise levels ``(N, 1, 1, 1)``.
-            scale: κ; None takes that of generated images.
+            scale: κ; None takes κ_g, of generated images.
         """
         scale = self.options.scales[0] if scale is None else scale
         if self.options.space == "image":
@@ -113,20 +112,20 @@ class RealSiDLoss(SiDLoss):
         anchor = noisy / (1 + sigma) if self.options.space == "velocity" else noisy
         return scale * x + (1 - scale) * anchor
 
-    def fake_score_terms(self, fake_score: Net, given: training.MicroBatch) -> RawTerms:
+    def fake_score_terms(self, fake_score: Net, batch: training.MicroBatch) -> RawTerms:
         """Terms ``denoising`` and ``real``, float32 ``(N', C, H, W)`` each; both halves pass ψ together.
 
         Without real images, or with α = 1, there is no term ``real``.
         """
-        sigma, sides = self.fake_score_sigma(given.draws), [given.images]
-        if given.real_images is not None and self.options.uid_alpha < 1:
-            sides.append(given.real_images)
-        noisy = [torch.addcmul(images, sigma, given.draws["noise"]) for images in sides]
-        wanted = [self.target(x, y, sigma, scale) for x, y, scale in zip(sides, noisy, self.options.scales)]
-        labels = given.class_labels if len(sides) == 1 else both_labels(given.class_labels, given.class_labels)
-        error = fake_score(torch.cat(noisy), torch.cat([sigma] * len(sides)), labels) - torch.cat(wanted)
-        weight, *errors = given.whole(self.weight(sigma), *error.chunk(len(sides)))
-        return dict(zip(("denoising", "real"), (weight * one.square() for one in errors)))
+        sigma, sides = self.fake_score_sigma(batch.draws), [batch.images]
+        if batch.real_images is not None and self.options.uid_alpha < 1:
+            sides.append(batch.real_images)
+        noisy = [torch.addcmul(images, sigma, batch.draws["noise"]) for images in sides]
+        targets = [self.target(x, y, sigma, scale) for x, y, scale in zip(sides, noisy, self.options.scales)]
+        labels = batch.class_labels if len(sides) == 1 else both_labels(batch.class_labels, batch.class_labels)
+        error = fake_score(torch.cat(noisy), torch.cat([sigma] * len(sides)), labels) - torch.cat(targets)
+        weight, *errors = batch.drop_nan(self.weight(sigma), *error.chunk(len(sides)))
+        return dict(zip(("denoising", "real"), (weight * element_error.square() for element_error in errors)))
 
 
 @dataclasses.dataclass(eq=False)
@@ -135,8 +134,9 @@ class RealUIDLoss(RealSiDLoss):
 
         sid = 2 α w(σ) (f_φ − f_ψ) [(f_φ − c) − ½ (f_φ − f_ψ)] = α w(σ) [(f_φ − c)² − (f_ψ − c)²]
 
-    With t uniform, σ = (1 − t)/t; w = (1 + σ)²/σ² is a plain square of velocities (in ``noise`` 1/σ², that of the
-    noise). The generator's steepest descent lowers the fake score's best value, which SiD's at α = 1 does not.
+    With t uniform, σ = (1 − t)/t; w = (1 + σ)²/σ² is a plain square of velocities (in ``noise`` 1/σ²,
+    a plain square of the noise). The generator's steepest descent lowers the fake score's best value, which SiD's at α
+    = 1 does not.
 
     Attributes:
         options: α, β and the space.

@@ -36,8 +36,8 @@ def find_method(name: str, where: str = "method") -> Method:
     Raises:
         UserError: The method does not exist.
     """
-    found: Method = METHODS.find(name, where)
-    return found
+    method: Method = METHODS.find(name, where)
+    return method
 
 
 #: Adam's ε in float32 and in float16.
@@ -57,7 +57,7 @@ class DistillConfig(StudentConfig):
 
 
 def checked_method(config: StudentConfig, where: str) -> Method:
-    """Returns the method of a configuration, which it may be distilled by.
+    """Returns the method of a configuration after checking the configuration.
 
     Raises:
         UserError: The method does not exist, has another start, or does not read a setting.
@@ -73,7 +73,7 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
 
     Args:
         config: Settings; settings that are None get their default.
-        network: ``{class, kwargs}`` of the teacher; of a method without one, the recipe's.
+        network: ``{class, kwargs}`` of the teacher, or the recipe's ``network`` for a method without a teacher.
         where: Place named in errors.
 
     Raises:
@@ -85,15 +85,15 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
     family, kwargs = networks.family_of(network, teacher), network["kwargs"]
     head = family.has_variance_head(network)
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(StudentConfig)}
-    given = {name: value for name, value in fields.items() if value is not None}
+    explicit = {name: value for name, value in fields.items() if value is not None}
     values = {**fields, **OFFICIAL, **method.settings_of(family, teacher)}
     values["logvar"] = head and values["logvar"]
     # Only a GPU computes in float16; on a CPU the flag of a network has no effect.
     values["fp16"] = config.device.startswith("cuda") and bool(kwargs.get("use_fp16", family.fp16))
-    values["eps"] = EPS_FP16 if given.get("fp16", values["fp16"]) else EPS
-    values |= given
+    values["eps"] = EPS_FP16 if explicit.get("fp16", values["fp16"]) else EPS
+    values |= explicit
     with settings_in(where):
-        # Networks of some families do not have these settings.
+        # Not every network family has these settings.
         if config.augment is not None and not family.augmentation:
             raise SettingError("augment", f"{family.title} networks take no augmentation", "set it to null")
         for key in WEIGHT_NORMS:
@@ -109,23 +109,23 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
             raise SettingError("kernels", f"{network['class']} has no fused kernels", "set kernels to torch")
         if config.logvar and not head:
             raise SettingError("logvar", f"{config.teacher} has no log-variance head", "set it to false")
-        if left := [name for name in inspect.get_annotations(ResolvedConfig) if values[name] is None]:
-            fault = f"'{method.name}' has no default for {', '.join(left)} with {family.title} networks"
+        if undefined := [name for name in inspect.get_annotations(ResolvedConfig) if values[name] is None]:
+            fault = f"'{method.name}' has no default for {', '.join(undefined)} with {family.title} networks"
             raise SettingError("method", fault, "add it to the method's official values, or set it")
         return ResolvedConfig(**values)
 
 
-def recipe_of(method: str = "sida", network: str = "EDMPrecond", **given: Any) -> ResolvedConfig:
-    """Makes a resolved recipe without files, for networks that Python code puts together (:class:`Distiller`).
+def recipe_of(method: str = "sida", network: str = "EDMPrecond", **settings: Any) -> ResolvedConfig:
+    """Makes a resolved recipe without files, for networks built in Python (:class:`Distiller`).
 
     Args:
-        method: Name of the method whose defaults it has.
+        method: Name of the method whose defaults the recipe takes.
         network: Class of the networks.
-        **given: Settings with other values.
+        **settings: Values that replace defaults.
     """
     start = find_method(method).start
     init, teacher = "initial" if start == "generator" else None, None if start == "scratch" else "teacher"
     files = {"name": method, "teacher": teacher, "init": init, "dataset": {"name": "data", "kind": "digits"}}
-    rest = {"total_kimg": 1000.0, "batch_size": 1, "lr": 1e-5}
-    config = DistillConfig(method=method, **{**files, **rest, **given})
+    required = {"total_kimg": 1000.0, "batch_size": 1, "lr": 1e-5}
+    config = DistillConfig(method=method, **{**files, **required, **settings})
     return resolve_recipe(config, {"class": network, "kwargs": {}})

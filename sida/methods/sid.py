@@ -17,7 +17,7 @@ from sida.methods.levels import ERROR_FLOOR, LeveledLoss, level_divisor
 from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, Saw
 from sida.noise import Draws, lognormal_sigma, score_weight, sigma_of_t
 
-#: Bound of the generator's logits, without gradient outside; the discriminator's logits have no bound.
+#: Bound of the logits in the generator's loss; beyond it the gradient is zero. The discriminator's loss has no bound.
 LOGIT_LIMIT = 10.0
 
 
@@ -39,8 +39,7 @@ class SiDLoss(LeveledLoss):
         P_std: Standard deviation of ln σ in the fake score's loss.
         lambda_sid: Weight of the generator's term.
 
-    The other attributes are those of :class:`~sida.methods.levels.LeveledLoss` and
-    :class:`~sida.methods.method.ScoreLoss`.
+    Further attributes: :class:`~sida.methods.levels.LeveledLoss` and :class:`~sida.methods.method.ScoreLoss`.
 
     Source: SiD (arXiv:2404.04057), equation 23 and algorithm 1; facts 1-7 of tests/golden/README.md.
     """
@@ -67,23 +66,25 @@ class SiDLoss(LeveledLoss):
             return self.chosen_sigma(draws, self.P_mean, self.P_std)
         return lognormal_sigma(draws["sigma_normal"], self.P_mean, self.P_std)
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
+    def generator_terms(self, true_score: Net, fake_score: Net, batch: training.MicroBatch) -> RawTerms:
         """Term ``sid``, float32 ``(N', C, H, W)``."""
-        x, labels, sigma = given.images, given.class_labels, self.generator_sigma(given.draws)
-        noisy = torch.addcmul(x, sigma, given.draws["noise"])
+        x, labels, sigma = batch.images, batch.class_labels, self.generator_sigma(batch.draws)
+        assert sigma.shape == (len(x), 1, 1, 1)
+        noisy = torch.addcmul(x, sigma, batch.draws["noise"])
         true, fake = true_score(noisy, sigma, labels), fake_score(noisy, sigma, labels)
-        wanted = self.target(x, noisy, sigma)
-        (sid,) = given.whole(self.identity(wanted, true, fake) / self.divisor(x, true, sigma))
+        target = self.target(x, noisy, sigma)
+        (sid,) = batch.drop_nan(self.identity(target, true, fake) / self.divisor(x, true, sigma))
         return {"sid": sid}
 
     def divisor(self, x: Tensor, true: Tensor, sigma: Tensor) -> Tensor:
         """Divisor of each image's terms of the generator, ``(N, 1, 1, 1)``, without gradient."""
         return mean_error(x, true) if self.score_weight == "error" else level_divisor(self.score_weight, sigma)
 
-    def divided(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
+    def divided(self, true_score: Net, fake_score: Net, batch: training.MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
         """SiD's term, logits of ψ, and the divisor of the generator's terms, all with NaNs."""
-        x, labels, sigma = given.images, given.class_labels, self.generator_sigma(given.draws)
-        noisy = torch.addcmul(x, sigma, given.draws["noise"])
+        x, labels, sigma = batch.images, batch.class_labels, self.generator_sigma(batch.draws)
+        assert sigma.shape == (len(x), 1, 1, 1)
+        noisy = torch.addcmul(x, sigma, batch.draws["noise"])
         true = true_score(noisy, sigma, labels)
         fake, logits, logvar = self.evaluate(fake_score, noisy, sigma, labels)
         divisor = self.divisor(x, true, sigma)
@@ -105,7 +106,7 @@ class SiDLoss(LeveledLoss):
 def mean_error(x: Tensor, true: Tensor) -> Tensor:
     """Mean |x − f_φ| of each sample, ``(N, 1, 1, 1)``, without gradient."""
     with torch.no_grad():
-        return of_each((x - true).abs()).clamp_min(ERROR_FLOOR)
+        return sample_means((x - true).abs()).clamp_min(ERROR_FLOOR)
 
 
 @dataclasses.dataclass(eq=False)
@@ -124,7 +125,7 @@ class SiDALoss(SiDLoss):
             own mean.
         lambda_adv: Weight of the adversarial term, before the factor C·H·W.
         lambda_d: Weight of the discriminator term.
-        discriminator_gamma: The weight w(σ) of the discriminator term where it is another than ``gamma``.
+        discriminator_gamma: Weight w(σ) of the discriminator term; None takes ``gamma``.
 
     Source: SiDA (arXiv:2410.14919), equations 6-10 as the official code has them (mingyuanzhou/SiD, branch sida).
     """
@@ -143,71 +144,73 @@ class SiDALoss(SiDLoss):
         """See :meth:`~sida.methods.method.ScoreLoss.weights`; the adversarial scalar has the factor C·H·W."""
         return super().weights(pixels) | {"adversarial": self.lambda_adv * pixels, "discriminator": self.lambda_d}
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
+    def generator_terms(self, true_score: Net, fake_score: Net, batch: training.MicroBatch) -> RawTerms:
         """Terms ``sid`` and ``adversarial``, float32 ``(N', C, H, W)`` and ``(N', 1, 1, 1)``.
 
         On EDM networks a NaN in one sample's logits makes the whole adversarial term NaN, as in the official code (fact
         7): the batch's scalar pools all logits. Pooled per sample, or on EDM2 networks, the sample is dropped.
         """
-        sid, logits, divisor = self.divided(true_score, fake_score, given)
+        sid, logits, divisor = self.divided(true_score, fake_score, batch)
         if self.pool == "batch" and not self.drops_logits:
-            sid, divisor = given.whole(sid, divisor)
+            # Fact 7: the mean is over the logits of all samples, also of those that the SiD term drops.
+            sid, divisor = batch.drop_nan(sid, divisor)
             adversarial = fooling(logits).mean() / divisor
         else:
-            sid, divisor, logits = given.whole(sid, divisor, logits)
-            adversarial = self.averaged(fooling(logits), given) / divisor
-        return {"sid": sid, "adversarial": adversarial, **self.further_terms(sid, adversarial, logits, given)}
+            sid, divisor, logits = batch.drop_nan(sid, divisor, logits)
+            adversarial = self.averaged(fooling(logits), batch) / divisor
+        return {"sid": sid, "adversarial": adversarial, **self.further_terms(sid, adversarial, logits, batch)}
 
-    def further_terms(self, sid: Tensor, adversarial: Tensor, logits: Tensor, given: training.MicroBatch) -> RawTerms:
+    def further_terms(self, sid: Tensor, adversarial: Tensor, logits: Tensor, batch: training.MicroBatch) -> RawTerms:
         """Terms of the generator in addition to ``sid`` and ``adversarial``, for losses derived from this one; none.
 
         Args:
             sid: The SiD term ``(N', C, H, W)``.
             adversarial: The adversarial term ``(N', 1, 1, 1)``.
             logits: ``(N, 1, h, w)``, of all samples.
-            given: The micro-batch.
+            batch: The micro-batch.
         """
         return {}
 
-    def fake_score_terms(self, fake_score: Net, given: training.MicroBatch) -> RawTerms:
+    def fake_score_terms(self, fake_score: Net, batch: training.MicroBatch) -> RawTerms:
         """Terms ``denoising`` ``(N', C, H, W)`` and, with real images, ``discriminator`` ``(N', 1, 1, 1)``, float32.
 
         Fake and real image of a position share σ, noise and label, but not the augmentation. Both halves pass the
         encoder together, and only the fake half passes the decoder, which is exact because samples never interact. A
         NaN from either of the two images drops the position.
         """
-        if given.real_images is None:
-            return super().fake_score_terms(fake_score, given)
-        (clean, clean_labels), (real, real_labels) = given.clean, given.real
-        sigma = self.fake_score_sigma(given.draws)
-        noise = sigma * given.draws["noise"]
+        if batch.real_images is None:
+            return super().fake_score_terms(fake_score, batch)
+        (clean, clean_labels), (real, real_labels) = batch.clean, batch.real
+        assert real.shape == clean.shape
+        sigma = self.fake_score_sigma(batch.draws)
+        noise = sigma * batch.draws["noise"]
         noisy = clean + noise
         denoised, logits, logvar = self.evaluate(
             fake_score,
             torch.cat([noisy, real + noise]),
             torch.cat([sigma, sigma]),
-            both_labels(given.class_labels, given.class_labels),
+            both_labels(batch.class_labels, batch.class_labels),
             augment_labels=both_labels(clean_labels, real_labels),
             decode=len(clean),
         )
         weights = [self.weight(sigma), self.discriminator_weight(sigma)]
         weights = weights if logvar is None else [weight / logvar.exp() for weight in weights]
         error = denoised - self.target(clean, noisy, sigma)
-        error, weight, judging, of_fake, of_real = given.whole(error, *weights, *logits.chunk(2))
+        error, weight, judging, fake_logits, real_logits = batch.drop_nan(error, *weights, *logits.chunk(2))
         softplus = torch.nn.functional.softplus
-        apart = (self.averaged(softplus(of_fake), given) + self.averaged(softplus(-of_real), given)) / 2
+        cross_entropy = (self.averaged(softplus(fake_logits), batch) + self.averaged(softplus(-real_logits), batch)) / 2
         denoising = weight * error.square()
-        denoising = denoising if logvar is None else denoising + given.kept(logvar)[0]
-        return {"denoising": denoising, "discriminator": judging * apart}
+        denoising = denoising if logvar is None else denoising + batch.select_valid(logvar)[0]
+        return {"denoising": denoising, "discriminator": judging * cross_entropy}
 
     def discriminator_weight(self, sigma: Tensor) -> Tensor:
         """w(σ) of the discriminator's term, the shape of ``sigma``."""
         gamma = self.discriminator_gamma
         return self.weight(sigma) if gamma is None else score_weight(sigma, self.sigma_data, gamma)
 
-    def averaged(self, entropies: Tensor, given: training.MicroBatch) -> Tensor:
+    def averaged(self, entropies: Tensor, batch: training.MicroBatch) -> Tensor:
         """Mean of cross-entropies over the batch, ``()``, or over each sample, ``(N', 1, 1, 1)``."""
-        return given.mean(entropies) if self.pool == "batch" else of_each(entropies)
+        return batch.mean(entropies) if self.pool == "batch" else sample_means(entropies)
 
 
 def both_labels(first: Tensor | None, second: Tensor | None) -> Tensor | None:
@@ -220,7 +223,7 @@ def fooling(logits: Tensor) -> Tensor:
     return torch.nn.functional.softplus(-logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT))
 
 
-def of_each(values: Tensor) -> Tensor:
+def sample_means(values: Tensor) -> Tensor:
     """Mean of each sample, ``(N, 1, 1, 1)``."""
     return values.mean(dim=(1, 2, 3), keepdim=True)
 
@@ -245,20 +248,20 @@ class EDM2SiDLoss(SiDLoss):
     P_std: float = 1.0
     return_logvar: bool = True
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: training.MicroBatch) -> RawTerms:
+    def generator_terms(self, true_score: Net, fake_score: Net, batch: training.MicroBatch) -> RawTerms:
         """See :meth:`SiDLoss.generator_terms`."""
-        (sid,) = given.whole(self.divided(true_score, fake_score, given)[0])
+        (sid,) = batch.drop_nan(self.divided(true_score, fake_score, batch)[0])
         return {"sid": sid}
 
-    def fake_score_terms(self, fake_score: Net, given: training.MicroBatch) -> RawTerms:
+    def fake_score_terms(self, fake_score: Net, batch: training.MicroBatch) -> RawTerms:
         """Term ``denoising``, float32 ``(N', C, H, W)``."""
-        x, sigma = given.images, self.fake_score_sigma(given.draws)
-        noisy = x + sigma * given.draws["noise"]
-        # With ``decode`` the network takes the path of SiDA's step, which rounds in another way.
-        denoised, _, logvar = self.evaluate(fake_score, noisy, sigma, given.class_labels, decode=len(x))
+        x, sigma = batch.images, self.fake_score_sigma(batch.draws)
+        noisy = x + sigma * batch.draws["noise"]
+        # With ``decode`` the network takes the same path as in SiDA's step, so that both round alike.
+        denoised, _, logvar = self.evaluate(fake_score, noisy, sigma, batch.class_labels, decode=len(x))
         error = denoised - self.target(x, noisy, sigma)
-        error, weight = given.whole(error, self.weight(sigma) / logvar.exp())
-        return {"denoising": weight * error.square() + given.kept(logvar)[0]}
+        error, weight = batch.drop_nan(error, self.weight(sigma) / logvar.exp())
+        return {"denoising": weight * error.square() + batch.select_valid(logvar)[0]}
 
     def evaluate(
         self, fake_score: Net, noisy: Tensor, sigma: Tensor, class_labels: Tensor | None, **flags: Any
@@ -354,10 +357,10 @@ class UniInstructOptions(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.ratio == "released" and self.divergence not in ("forward-kl", "jeffreys"):
-            fault = f"the released code ends in an error at '{self.divergence}'"
+            fault = f"the released code fails at '{self.divergence}'"
             raise SettingError("divergence", fault, "set ratio to logits")
         if self.ratio == "logits" and self.variance_reduction:
-            raise SettingError("variance_reduction", "is of the released ratio alone", "remove it")
+            raise SettingError("variance_reduction", "applies to the released ratio alone", "remove it")
 
 
 def density_ratio(logits: Tensor, bounds: tuple[float, float]) -> Tensor:
@@ -395,7 +398,7 @@ class UniInstructLoss(SiDALoss):
 
     With the adversarial term L of an image, times C·H·W, and its logits l, averaged over positions:
 
-        released   r = L / (L − 1), without gradient          (−log D in the place of D: r is 1 unless D is above 0.999)
+        released   r = L / (L − 1), without gradient          (−log D instead of D: r ≈ 1 unless D is above 0.999)
         logits     r = clamp(exp l) / mean, then w / mean     (ours: means over the images, as in f-distill)
 
     Attributes:
@@ -403,7 +406,7 @@ class UniInstructLoss(SiDALoss):
         ratio: Estimate of the density ratio.
         variance_reduction: Whether a ``released`` ratio is divided by the sum over the micro-batch.
 
-    Neither α nor the pool of the logits is a setting of the method.
+    α and the pool of the logits are not settings of the method.
 
     Source: a-little-hoof/Uni_Instruct:fsim_training/fsim_training_loop.py (``released``); docs/differences.md.
     """
@@ -418,15 +421,15 @@ class UniInstructLoss(SiDALoss):
         """See :meth:`~sida.methods.method.ScoreLoss.weights`; ``weighted_sid`` has the factor of ``sid``."""
         return super().weights(pixels) | {"weighted_sid": self.lambda_sid}
 
-    def further_terms(self, sid: Tensor, adversarial: Tensor, logits: Tensor, given: training.MicroBatch) -> RawTerms:
+    def further_terms(self, sid: Tensor, adversarial: Tensor, logits: Tensor, batch: training.MicroBatch) -> RawTerms:
         """See :meth:`SiDALoss.further_terms`."""
         if self.ratio == "released":
-            ratio = self.released_ratio(given.zeroed(adversarial) * given.images[0].numel())
+            ratio = self.released_ratio(batch.zero_invalid(adversarial) * batch.images[0].numel())
             return {"weighted_sid": expansion_weight(ratio, self.divergence) * sid}
-        (ratio,) = given.kept(of_each(logits.detach()))
+        (ratio,) = batch.select_valid(sample_means(logits.detach()))
         ratio = density_ratio(ratio, RATIO_RANGE)
-        weight = expansion_weight(ratio / given.mean(ratio), self.divergence)
-        return {"weighted_sid": weight / given.mean(weight) * sid}
+        weight = expansion_weight(ratio / batch.mean(ratio), self.divergence)
+        return {"weighted_sid": weight / batch.mean(weight) * sid}
 
     def released_ratio(self, adversarial: Tensor) -> Tensor:
         """The released code's ratio, from the adversarial term times C·H·W; any shape."""
@@ -436,7 +439,7 @@ class UniInstructLoss(SiDALoss):
 
 
 def make_uni_instruct(parts: Parts) -> training.Distiller:
-    """Returns SiDA's trainer; in the adversarial phase ``weighted_sid`` is in the place of ``sid``."""
+    """Returns SiDA's trainer, with ``weighted_sid`` instead of ``sid`` in the adversarial phase."""
     return parts.distiller(loss=parts.loss(**vars(parts.options)), schedule=parts.schedule(sid_share=0.0))
 
 

@@ -20,7 +20,8 @@ from torch.utils.checkpoint import checkpoint
 
 from sida.config.settings import Range
 
-# Types of options. Files of strangers give them, too, and a network is built before a file's tensors are compared.
+# Types of options. Their ranges bound the memory of a network that an untrusted file describes, because the network is
+# built before the file's tensors are compared with it.
 Side = Annotated[int, Range(least=1, most=4096)]
 Size = Annotated[int, Range(least=1, most=65_536)]
 Few = Annotated[int, Range(least=1, most=64)]
@@ -61,12 +62,12 @@ def check_flags(return_flag: str, decode: int | None, samples: int) -> None:
     """Checks the arguments that say what a network computes; see :meth:`sida.networks.Precond.forward`.
 
     Raises:
-        ValueError: The flag is unknown, or ``decode`` has another flag or is no number of samples of the batch.
+        ValueError: The flag is unknown, or ``decode`` has another flag or is not a number of samples of the batch.
     """
     if return_flag not in RETURN_FLAGS:
         raise ValueError(f"return_flag must be one of {', '.join(RETURN_FLAGS)}, got {return_flag!r}")
     if decode is not None and not (return_flag == "encoder_decoder" and 0 <= decode <= samples):
-        raise ValueError(f"decode={decode} is no part of {samples} samples with return_flag='encoder_decoder'")
+        raise ValueError(f"decode={decode} is not a part of {samples} samples with return_flag='encoder_decoder'")
 
 
 def without_content() -> bool:

@@ -74,7 +74,7 @@ class DiffusersFiles(NamedTuple):
 
 
 def files_of(source: str | Path) -> DiffusersFiles | None:
-    """The files of a folder or of ``hf://OWNER/NAME[@REVISION]``, which are fetched; None if it is no pipeline.
+    """The files of a folder or of ``hf://OWNER/NAME[@REVISION]``, which are fetched; None if it is not a pipeline.
 
     Raises:
         UserError: It is a pipeline with other parts, or a file is missing.
@@ -87,8 +87,8 @@ def files_of(source: str | Path) -> DiffusersFiles | None:
         return _files(where, names_on_hub(*hub[:2]), lambda name: fetch(f"{where}/{name}"))
     folder = Path(source)
     known = [name for name in (_INDEX, *_CONFIGS, *_SCHEDULERS) if (folder / name).is_file()]
-    # Names of weights have variants, of which the message tells.
-    known += [str(path.relative_to(folder)) for place in ("", "unet/") for path in folder.glob(f"{place}diffusion_*")]
+    # Weights have several possible names, which the message lists.
+    known += [str(path.relative_to(folder)) for prefix in ("", "unet/") for path in folder.glob(f"{prefix}diffusion_*")]
     return _files(where, known, lambda name: folder / name)
 
 
@@ -105,7 +105,7 @@ def _files(where: str, names: Collection[str], path: Callable[[str], Path]) -> D
         raise UserError(where, fault, "a UNet2DModel of pixels is read")
     if scheduler is None:
         remedy = "name the folder of DDPMPipeline.save_pretrained, or copy the file of the training there"
-        raise UserError(where, f"no {_SCHEDULERS[0]}, which says the noise of each step", remedy)
+        raise UserError(where, f"no {_SCHEDULERS[0]}, which has the noise of each step", remedy)
     weights = config.removesuffix("config.json") + _WEIGHTS
     if weights not in names:
         other = sorted(name for name in names if name.startswith(weights.removesuffix(".safetensors")))
@@ -118,7 +118,7 @@ def _files(where: str, names: Collection[str], path: Callable[[str], Path]) -> D
 def _json(path: Path) -> dict[str, Any]:
     value = parse_json(read_text(path), str(path))
     if not isinstance(value, dict):
-        raise UserError(path, "is no JSON mapping")
+        raise UserError(path, "is not a JSON mapping")
     return value
 
 
@@ -135,8 +135,8 @@ def network_config(files: DiffusersFiles, null_label: bool = False) -> dict[str,
     unet, schedule = _json(files.config), _json(files.scheduler)
     _known(files.config, unet, ("UNet2DModel",))
     _known(files.scheduler, schedule, SCHEDULERS)
-    _plain(files.config, unet, _PLAIN)
-    _plain(files.scheduler, schedule, _PLAIN_SCHEDULE)
+    _check_values(files.config, unet, _PLAIN)
+    _check_values(files.scheduler, schedule, _PLAIN_SCHEDULE)
     kwargs = {name: schedule[name] for name in SCHEDULE if name in schedule}
     options = {
         key: value for key, value in unet.items() if key[:1] != "_" and key not in (*_PLAIN, *_IMAGES, *_AVERAGE)
@@ -177,8 +177,9 @@ def _known(path: Path, config: Mapping[str, Any], classes: Collection[str]) -> N
         raise UserError(path, f"_class_name: {_shown(name)}", f"read are {', '.join(classes)}")
 
 
-def _plain(path: Path, config: Mapping[str, Any], read: Mapping[str, Any]) -> None:
-    for key, value in read.items():
+def _check_values(path: Path, config: Mapping[str, Any], supported: Mapping[str, Any]) -> None:
+    """Refuses options of a file whose value is not the supported one."""
+    for key, value in supported.items():
         if config.get(key, value) != value:
             raise UserError(path, f"{key}: {_shown(config[key])}", f"read is {_shown(value)}")
 
@@ -187,7 +188,7 @@ def read_state(files: DiffusersFiles) -> dict[str, torch.Tensor]:
     """Tensors of the U-Net by the names of a :class:`DiffusersPrecond`.
 
     Raises:
-        UserError: The file is no safetensors or damaged.
+        UserError: The file is not safetensors, or is damaged.
     """
     names = "|".join(_OLD)
     renamed = lambda name: re.sub(rf"(?<=attentions\.)(\d+)\.({names})\.", lambda m: f"{m[1]}.{_OLD[m[2]]}.", name)

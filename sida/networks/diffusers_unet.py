@@ -239,7 +239,7 @@ def _diffusers() -> Any:
     return diffusers
 
 
-class _Stop(Exception):  # noqa: N818 - ends a pass, and is no error
+class _Stop(Exception):  # noqa: N818 - ends a pass, and is not an error
     """The rest of a pass is not wanted."""
 
 

@@ -138,7 +138,8 @@ class Backbone(nn.Module):
         mixing: Channels of the first mixed map; the next maps have 2, 4, ... times as many.
         widths: Channels of a head's maps by their nominal size.
         weights: File of the committed weights of a network that a script of tools/ made.
-        statistics: Mean and standard deviation of each channel of the network's images, if it wants them normalised.
+        statistics: Mean and standard deviation of each channel of the network's images, if the network needs them
+            normalised.
         levels: Layers that give one map each.
     """
 
@@ -414,8 +415,8 @@ class Head(nn.Module):
         x = self.logits(self.down(x))
         if self.embedding is not None and self.projection is not None:
             assert class_labels is not None
-            wanted = self.projection(self.embedding(class_labels))
-            x = (x * wanted[:, :, None, None]).sum(1, keepdim=True) / math.sqrt(COMPARED)
+            class_vector = self.projection(self.embedding(class_labels))
+            x = (x * class_vector[:, :, None, None]).sum(1, keepdim=True) / math.sqrt(COMPARED)
         return x.flatten(1)
 
 

@@ -116,7 +116,7 @@ class MPConv(nn.Module):
 
     def rewrite_weight(self) -> None:
         """Stores normalised weights if ``weight_norm`` demands it in the present mode."""
-        # A backward pass that computes a block again must meet the weights of the forward pass to the last bit.
+        # A backward pass that computes a block again needs the weights of the forward pass, equal to the last bit.
         if not is_computed_again() and (self.weight_norm == "always" or (self.weight_norm != "off" and self.training)):
             self.normalize_weight()
 

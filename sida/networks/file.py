@@ -40,7 +40,7 @@ _LONGEST = 32
 
 
 def checked_network(config: Any, where: str = "network") -> tuple[type[Precond], dict[str, Any]]:
-    """Checks a network's description; its class says which options there are (`Precond.options_of`).
+    """Checks a network's description; its class lists the options (`Precond.options_of`).
 
     Args:
         config: See `build_network`.
@@ -155,7 +155,7 @@ def check_null_label(network: Mapping[str, Any], where: str) -> None:
         raise UserError(where, "'null' is a network without its classes, and this one has none", "remove it")
     default = network_class(network, where).options_of(kwargs).get("label_dropout", (0.0,))[-1]
     if not kwargs.get("label_dropout", default):
-        fault = "the network learned from no dropped label (label_dropout 0), so that it has no null label"
+        fault = "the network was trained without dropped labels (label_dropout 0), so it has no null label"
         raise UserError(where, fault, "name a guiding network")
 
 
@@ -286,7 +286,7 @@ def build_on_meta(network: Mapping[str, Any], where: str) -> nn.Module:
 def fitting_network(
     path: Path,
     network: Mapping[str, Any],
-    found: Mapping[str, tuple[int, ...]],
+    shapes: Mapping[str, tuple[int, ...]],
     remedy: str = "convert the original again",
 ) -> nn.Module:
     """Builds a network by :func:`build_on_meta`, and checks that a file has exactly its tensors.
@@ -294,7 +294,7 @@ def fitting_network(
     Args:
         path: The file.
         network: ``{"class": ..., "kwargs": {...}}``.
-        found: Shapes of the file's tensors by name.
+        shapes: Shapes of the file's tensors by name.
         remedy: Remedy in the error of other tensors.
 
     Raises:
@@ -302,10 +302,10 @@ def fitting_network(
     """
     net = build_on_meta(network, str(path))
     expected = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-    differing = [name for name in {**expected, **found} if found.get(name) != expected.get(name)]
+    differing = [name for name in {**expected, **shapes} if shapes.get(name) != expected.get(name)]
     if differing:
         name, more = differing[0], f" ({len(differing)} tensors differ)" if len(differing) > 1 else ""
-        has, wanted = ("none" if name not in of else list(of[name]) for of in (found, expected))
+        has, wanted = ("none" if name not in of else list(of[name]) for of in (shapes, expected))
         fault = f"tensor '{name}': the file has {has}, its architecture {type(net).__name__} needs {wanted}{more}"
         raise UserError(path, fault, remedy)
     return net

@@ -118,18 +118,19 @@ class MeanFlowPrecond(MeanVelocity, UNetPrecond):
 
     @classmethod
     def read_state(cls, shapes: Mapping[str, tuple[int, ...]], kwargs: Mapping[str, Any]) -> StateReading:
-        """See `Precond.read_state`: a state dict of py-meanflow; options that nobody names are its CIFAR-10 form's.
+        """See `Precond.read_state`: a state dict of py-meanflow; options that are not named are those of its CIFAR-10
+        form.
 
         Of its networks the average 0.99995 is read, of which the authors draw, else the one with 0.9999, else the last.
         """
         prefix = next((name for name in cls.NETWORKS if f"{name}map_layer0.weight" in shapes), None)
         if prefix is None:
-            fault = "the file is no network of py-meanflow (map_layer0.weight)"
+            fault = "the file is not a network of py-meanflow (map_layer0.weight)"
             raise SettingError("network.class", fault, "name another class, or the entry with it (--key model)")
         names = {f"model.{name.removeprefix(prefix)}": name for name in shapes if name.startswith(prefix)}
         others = sorted({name.partition(".")[0] for name in shapes if not name.startswith(prefix)})
-        left_out = f"{len(shapes) - len(names)} tensors of {', '.join(others)} beside {prefix[:-1]}" if others else ""
-        return StateReading({**cls.CIFAR10, **kwargs}, names, left_out)
+        omitted = f"{len(shapes) - len(names)} tensors of {', '.join(others)} beside {prefix[:-1]}" if others else ""
+        return StateReading({**cls.CIFAR10, **kwargs}, names, omitted)
 
 
 class MeanFlowDiT(MeanVelocity, TransformerPrecond):

@@ -73,18 +73,18 @@ def network_config(file: PickleFile, network_class: str | None = None) -> dict[s
         raise UserError(file.path, fault, remedy)
     order = list(inspect.signature(NETWORKS[own]).parameters)
     # No limit, such as EDM's sigma_max, is None in settings.
-    given = {key: None if value == math.inf else value for key, value in {**dict(zip(order, args)), **kwargs}.items()}
-    family = family_of({"class": own, "kwargs": given})
+    options = {key: None if value == math.inf else value for key, value in {**dict(zip(order, args)), **kwargs}.items()}
+    family = family_of({"class": own, "kwargs": options})
     if family.variance_head and "logvar_linear.weight" not in file.shapes:
         # SiDA's generators have no such head, although their class takes the argument.
-        given[family.variance_head] = None
+        options[family.variance_head] = None
     if family.weight_norm:
-        given.pop("force_normalization", None)
-        given["weight_norm"] = weight_norm(bool(given.pop("use_gan", False)), file.facts["hook"])
+        options.pop("force_normalization", None)
+        options["weight_norm"] = weight_norm(bool(options.pop("use_gan", False)), file.facts["hook"])
     if own == "GDDPrecond":
         # GDD trained in mixed precision, but draws in float32 (Zyriix/GDD:generate.py).
-        given["use_fp16"] = False
-    return {"class": own, "kwargs": given}
+        options["use_fp16"] = False
+    return {"class": own, "kwargs": options}
 
 
 def weight_norm(use_gan: bool, hook: object) -> WeightNorm:
@@ -161,11 +161,11 @@ def import_network(
     """
     if isinstance(path, DiffusersFiles):
         if network or network_class:
-            raise UserError(path.where, "says its architecture itself", "leave out --network and --network-class")
+            raise UserError(path.where, "describes its architecture itself", "leave out --network and --network-class")
         return _import_diffusers(path, out, null_label, metadata or {})
     path = Path(path)
     if null_label:
-        raise UserError(path, "is no pipeline of diffusers, whose last class may be none", "leave out --null-label")
+        raise UserError(path, "is not a pipeline of diffusers, whose last class may be none", "leave out --null-label")
     refuse_same(path, out)
     if asset is not None:
         network_class = network_class or asset.network_class
@@ -187,8 +187,8 @@ def import_network(
                 facts = {"class": one_line(file.facts["class"]), "source_sha256": file.facts["source_sha256"]}
             facts["key"] = key
     else:
-        net, state, left_out = _network_of_state(path, key, network)
-        facts = {"left_out": left_out} if left_out else {}
+        net, state, omitted = _network_of_state(path, key, network)
+        facts = {"left_out": omitted} if omitted else {}
     origin = {"file": path.name, "url": asset and asset.url, "sha256": sha256_file(path), **facts}
     record = {**(metadata or {}), "network": net.init_config, "origin": origin}
     return write_state_dict({name: state[name] for name in net.state_dict()}, out, record)
@@ -201,7 +201,7 @@ def _network_of_state(
 
     A network that is only ``described`` has no state, and its class is not checked by a step.
     """
-    network, left_out, remark = check_network_config(network, str(path)), "", ""
+    network, omitted, remark = check_network_config(network, str(path)), "", ""
     with settings_in(f"{path}:"):
         cls = NETWORKS.find(network["class"], "class")
     with open_state_dict(path, key) as (stored, read):
@@ -209,21 +209,21 @@ def _network_of_state(
             bare = {bare_name(name): name for name in stored}
             with settings_in(f"{path}:"):
                 shapes = {short: tuple(stored[name]) for short, name in bare.items()}
-                kwargs, named, left_out = cls.read_state(shapes, network["kwargs"])
+                kwargs, named, omitted = cls.read_state(shapes, network["kwargs"])
             network = {**network, "kwargs": kwargs}
             names = {name: bare[short] for name, short in named.items()}
-            remark = f"without {left_out}, which no image needs" if left_out else ""
+            remark = f"without {omitted}, which no image needs" if omitted else ""
         else:
             net = build_on_meta(network, str(path))
-            wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-            names, remark = unwrapped(path, wanted, stored, key)
+            shapes_needed = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+            names, remark = unwrapped(path, shapes_needed, stored, key)
         net = fitting_network(path, network, {name: tuple(stored[old]) for name, old in names.items()}, OTHER)
         state = {} if described else {name: read(old) for name, old in names.items()}
     if cls.reads_states and not described:
         check_reading(path, network, state)
     if remark:
         say(f"{path.name}: {remark}")
-    return net, state, left_out
+    return net, state, omitted
 
 
 def _import_diffusers(
@@ -271,8 +271,8 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
     of_state = network_class in NETWORKS and NETWORKS[str(network_class)].reads_states
     if of_state and starts_as_pickle(path):
         network = {"class": str(network_class), "kwargs": {}}
-        net, _, left_out = _network_of_state(path, key, network, described=True)
-        facts |= {"format": "state dict", **({"left_out": left_out} if left_out else {})}
+        net, _, omitted = _network_of_state(path, key, network, described=True)
+        facts |= {"format": "state dict", **({"left_out": omitted} if omitted else {})}
     elif starts_as_pickle(path):
         with PickleFile(path, "network", key) as file:
             net = _network_of(file, network_class)

@@ -156,7 +156,7 @@ class Precond(nn.Module):
         Args:
             x: Images c_in·x, (N, C, H, W), in half precision or float32; the body computes in this precision.
             noise_labels: c_noise, float32 (N or 1,).
-            class_labels: float32 one-hot rows (N or 1, label_dim); a row of zeros is no class. None: unconditional.
+            class_labels: float32 one-hot rows (N or 1, label_dim); a row of zeros means no class. None: unconditional.
             augment_labels: float32 (N or 1, augment_dim), or None.
             return_flag: See :meth:`forward`; all four are computed, ``encoder`` and ``features`` without the decoder.
             decode: See :meth:`forward`.
@@ -284,7 +284,7 @@ class Precond(nn.Module):
         c_skip, c_out, c_in, _ = self.coefficients(sigma.reshape(-1, 1, 1, 1))
         scale = (1 / (1 + sigma)).reshape(-1, 1, 1, 1)
         pairs = ((c_skip, scale), (c_in, scale), (c_out, limit[1] * (1 - scale)))
-        return all(given is not None and torch.allclose(given.double(), wanted) for given, wanted in pairs)
+        return all(actual is not None and torch.allclose(actual.double(), expected) for actual, expected in pairs)
 
     def velocity(self, x: Tensor, time: float, class_labels: Tensor | None = None) -> Tensor:
         """Velocity n − y of a straight path x = (1 − t) y + t n from an image y to noise n, float32 (N, C, H, W).

@@ -15,10 +15,10 @@ import torch
 from sida.errors import UserError, say
 from sida.networks.file import NETWORKS, build_on_meta
 
-#: Levels, and at each the share of the noise from which on an output is no denoising. With the exact denoiser the share
-#: is the error's variance over σ²: below 1/(1 + σ²) for data of unit variance. At σ = 1 the times of SiT and REPA are
-#: equal and their denoised images add up to the input, so that the wrong class leaves what the right one takes away;
-#: a new network, whose output is zero, leaves half.
+#: Levels, and at each the share of the noise from which on an output is not a denoised image. With the exact denoiser
+#: the share is the error's variance over σ²: below 1/(1 + σ²) for data of unit variance. At σ = 1 the times of SiT and
+#: REPA are equal and their denoised images add up to the input, so that the wrong class leaves what the right one takes
+#: away; a new network, whose output is zero, leaves half.
 LEVELS = ((1.0, 0.45), (4.0, 0.25))
 #: Shares at σ = 1 above and below which a file is refused in favour of another class.
 CLEARLY_NOISE, CLEARLY_IMAGE = 0.65, 0.35
@@ -50,7 +50,8 @@ def noise_left(net: Any, sigma: float) -> float:
 
 
 def check_reading(path: Path, network: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> None:
-    """Draws one step at two levels with a network whose class the user chose, and says when it is no denoising.
+    """Draws one step at two levels with a network whose class the user chose, and reports when its output is not a
+    denoised image.
 
     Networks whose tensors have names of their own need no check.
 
@@ -70,7 +71,7 @@ def check_reading(path: Path, network: Mapping[str, Any], state: Mapping[str, to
     if denoises and own[1] < LITTLE:
         return
     for name in cls.same_names:
-        # Options of one class alone keep their defaults in the other.
+        # Options that only one of the classes has keep their defaults.
         options = NETWORKS[name].options_of({})
         kwargs = {key: value for key, value in network["kwargs"].items() if key in options}
         others[name] = _shares({"class": name, "kwargs": kwargs}, state)
@@ -78,7 +79,7 @@ def check_reading(path: Path, network: Mapping[str, Any], state: Mapping[str, to
     better = others[best][0] < own[0] and abs(others[best][1]) < own[1] / 2
     if denoises and not better:
         return
-    fault = f"read as {network['class']}, its output is no denoising: {_percent(own)} of the noise are left"
+    fault = f"read as {network['class']}, its output is not a denoised image: {_percent(own)} of the noise are left"
     remedy = "check the class, and that its weights are trained"
     if better:
         remedy = f"read it as {best} (--network-class), which leaves {_percent(others[best])}"
@@ -88,7 +89,7 @@ def check_reading(path: Path, network: Mapping[str, Any], state: Mapping[str, to
 
 
 def check_prediction(where: str, network: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> None:
-    """Draws one step at two levels with a network of diffusers, and says when it is no denoising.
+    """Draws one step at two levels with a network of diffusers, and reports when its output is not a denoised image.
 
     Args:
         where: Folder or address named in the message.
@@ -97,7 +98,7 @@ def check_prediction(where: str, network: Mapping[str, Any], state: Mapping[str,
     """
     own = _shares(network, state)
     if any(share >= most for share, (_, most) in zip(own, LEVELS)):
-        fault = f"{where}: read as {network['kwargs']['prediction_type']}, its output is no denoising"
+        fault = f"{where}: read as {network['kwargs']['prediction_type']}, its output is not a denoised image"
         say(f"{fault}: {_percent(own)} of the noise are left; check prediction_type, and that its weights are trained")
 
 

@@ -29,8 +29,8 @@ class NoiseSteps(nn.Module):
 
     def __init__(self, betas: Tensor, between: BetweenSteps = "log-linear") -> None:
         super().__init__()
-        kept = (1 - betas.double()).cumprod(0)
-        log_sigmas = ((1 - kept) / kept).log() / 2
+        alphas_cumprod = (1 - betas.double()).cumprod(0)
+        log_sigmas = ((1 - alphas_cumprod) / alphas_cumprod).log() / 2
         self.between = between
         self.sigma_min, self.sigma_max = log_sigmas[0].exp().item(), log_sigmas[-1].exp().item()
         # In float64: cosines of large steps would show the rounding of ln σ.

@@ -59,7 +59,7 @@ def position_table(width: int, side: int) -> Tensor:
         return torch.empty(1, side**2, width)
     rates = _PERIOD ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    angles = [places.reshape(-1, 1) * rates for places in (columns, rows)]
+    angles = [positions.reshape(-1, 1) * rates for positions in (columns, rows)]
     return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], 1)[None].float()
 
 
@@ -280,7 +280,7 @@ class TransformerPrecond(Precond):
         width, channels, patch, _ = of("x_embedder.proj.weight", 4)
         tokens, values = of("pos_embed", 3)[1], of("final_layer.linear.weight", 2)[0]
         if not (width and channels and patch and tokens):
-            fault = "the file is no transformer of SiT, REPA or DiT (pos_embed, x_embedder.proj.weight)"
+            fault = "the file is not a transformer of SiT, REPA or DiT (pos_embed, x_embedder.proj.weight)"
             raise SettingError("network.class", fault, "name another class")
         known: dict[str, Any] = {
             "img_resolution": math.isqrt(tokens) * patch,
@@ -299,8 +299,8 @@ class TransformerPrecond(Precond):
             fault = f"the file does not say it, and no published transformer has the width {width}"
             remedy = f'name it: --network \'{{"class": "{cls.__name__}", "kwargs": {{"num_heads": ...}}}}\''
             raise SettingError("network.kwargs.num_heads", fault, remedy)
-        left_out = f"{len(heads)} tensors of alignment heads (projectors)" if heads else ""
-        return StateReading({**known, **kwargs}, names, left_out)
+        omitted = f"{len(heads)} tensors of alignment heads (projectors)" if heads else ""
+        return StateReading({**known, **kwargs}, names, omitted)
 
     @property
     def encoder_blocks(self) -> int:
@@ -326,7 +326,7 @@ class TransformerPrecond(Precond):
         return embedded
 
     def classes_of(self, class_labels: Tensor | None, samples: int) -> Tensor:
-        """Rows of the label embedding, int64 (N or 1,); a row of zeros is no class."""
+        """Rows of the label embedding, int64 (N or 1,); a row of zeros means no class."""
         if class_labels is None:
             return torch.zeros(1, dtype=torch.int64, device=self.pos_embed.device)
         classes = class_labels.argmax(1).where(class_labels.any(1), self.label_dim)
@@ -347,6 +347,7 @@ class TransformerPrecond(Precond):
         """See `Precond.body`."""
         emb = self.embedding(noise_labels) + self.y_embedder(self.classes_of(class_labels, len(x)))
         emb, tokens = emb.to(x.dtype), self.x_embedder(x).float() + self.pos_embed
+        assert tokens.ndim == 3  # (N, h·w, hidden_size)
         if return_flag == "features":
             return self.features(tokens, emb)
         encoder = self.depth if self.logits == "tokens" else self.encoder_blocks

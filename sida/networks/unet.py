@@ -79,7 +79,7 @@ class UNet(nn.Module):
         self.enc, self.dec = enc, dec = nn.ModuleDict(), nn.ModuleDict()
         num_blocks, attention = self.options["num_blocks"], self.options["attn_resolutions"]
         width, image_width = cast(Tensor, stem.weight).shape[:2]
-        kept = [width]
+        skip_widths = [width]
         for level, outputs in enumerate(self.widths):
             side = self.img_resolution >> level
             at = f"{side}x{side}"
@@ -90,11 +90,11 @@ class UNet(nn.Module):
                 if image_down is not None:
                     enc[f"{at}_aux_residual"] = image_down(image_width, width)
                     image_width = width
-                kept.append(width)
+                skip_widths.append(width)
             for index in range(num_blocks):
                 enc[f"{at}_block{index}"] = block("enc", width, outputs, attention=side in attention)
                 width = outputs
-                kept.append(width)
+                skip_widths.append(width)
         for level, outputs in reversed(list(enumerate(self.widths))):
             side = self.img_resolution >> level
             at = f"{side}x{side}"
@@ -105,15 +105,15 @@ class UNet(nn.Module):
                 dec[f"{at}_up"] = block("dec", width, width, "up")
             for index in range(num_blocks + 1):
                 attends = side in attention and (not attend_once or index == num_blocks)
-                dec[f"{at}_block{index}"] = block("dec", width + kept.pop(), outputs, attention=attends)
+                dec[f"{at}_block{index}"] = block("dec", width + skip_widths.pop(), outputs, attention=attends)
                 width = outputs
 
     def drop_labels(self, class_labels: Tensor) -> Tensor:
         """In training mode, zeroes the label of a sample with probability ``label_dropout``."""
         if not (self.training and self.label_dropout):
             return class_labels
-        kept = torch.rand([class_labels.shape[0], 1], device=class_labels.device) >= self.label_dropout
-        return class_labels * kept.to(class_labels.dtype)
+        keeps_label = torch.rand([class_labels.shape[0], 1], device=class_labels.device) >= self.label_dropout
+        return class_labels * keeps_label.to(class_labels.dtype)
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """Returns the conditioning vector of each sample, (N or 1, emb_channels)."""
@@ -121,18 +121,18 @@ class UNet(nn.Module):
 
     def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Returns the encoder's last activation and the maps kept for the decoder, in order."""
-        kept: list[Tensor] = []
+        skips: list[Tensor] = []
         image = x
         for name, block in self.enc.items():
             if name.endswith("_aux_residual"):
-                x = kept[-1] = image = (x + block(image)) * SQRT_HALF
+                x = skips[-1] = image = (x + block(image)) * SQRT_HALF
             else:
-                x = self.keep(block(x) if name.endswith("_conv") else block(x, emb), kept)
-        return x, kept
+                x = self.keep(block(x) if name.endswith("_conv") else block(x, emb), skips)
+        return x, skips
 
-    def keep(self, x: Tensor, kept: list[Tensor]) -> Tensor:
+    def keep(self, x: Tensor, skips: list[Tensor]) -> Tensor:
         """Appends a map of the encoder to those for the decoder; returns the map for the next block."""
-        kept.append(x)
+        skips.append(x)
         return x
 
     def decode(self, x: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
@@ -140,6 +140,8 @@ class UNet(nn.Module):
         for name, block in self.dec.items():
             if isinstance(block, Block):
                 x = block(self.join(x, skips.pop()) if "_block" in name else x, emb)
+        # Each map of the encoder is joined once.
+        assert not skips
         return self.image(x)
 
     def join(self, x: Tensor, skip: Tensor) -> Tensor:

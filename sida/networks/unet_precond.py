@@ -67,10 +67,10 @@ class UNetPrecond(Precond):
         Raises:
             SettingError: The U-Net is unknown.
         """
-        given = str(kwargs.get("model_type", inspect.signature(cls).parameters["model_type"].default))
-        name = given.removesuffix("_EncoderDecoder")
+        model_type = str(kwargs.get("model_type", inspect.signature(cls).parameters["model_type"].default))
+        name = model_type.removesuffix("_EncoderDecoder")
         if name not in UNETS:
-            raise SettingError("model_type", f"unknown network '{given}'{suggestion(name, UNETS)}")
+            raise SettingError("model_type", f"unknown network '{model_type}'{suggestion(name, UNETS)}")
         return UNETS[name]
 
     @property

@@ -38,13 +38,13 @@ def bare_name(name: str) -> str:
 
 
 def unwrapped(
-    path: str | os.PathLike[str], wanted: Mapping[str, Shape], stored: Mapping[str, Shape], key: str | None = None
+    path: str | os.PathLike[str], expected: Mapping[str, Shape], stored: Mapping[str, Shape], key: str | None = None
 ) -> Unwrapped:
     """Finds a network's tensors by their names without wrappers.
 
     Args:
         path: The file, for errors.
-        wanted: Shapes of the network's tensors by name.
+        expected: Shapes of the network's tensors by name.
         stored: Shapes of the file's tensors by name.
         key: Prefix to take where several networks have these names.
 
@@ -55,26 +55,26 @@ def unwrapped(
     for name in stored:
         if bare.setdefault(short := _WRAPPERS.sub("", name), name) != name:
             raise UserError(path, f"holds tensor '{one_line(short, 80)}' with and without a wrapper", "keep one")
-    first = next(iter(wanted), "")
+    first = next(iter(expected), "")
     prefixes = [name.removesuffix(first) for name in bare if f".{name}".endswith(f".{first}")]
-    complete = [prefix for prefix in prefixes if all(prefix + name in bare for name in wanted)]
+    complete = [prefix for prefix in prefixes if all(prefix + name in bare for name in expected)]
     if not complete:
-        _refuse(path, wanted, bare)
-    further = {prefix: _further(prefix, complete, wanted, bare) for prefix in complete}
+        _refuse(path, expected, bare)
+    further = {prefix: _further(prefix, complete, expected, bare) for prefix in complete}
     fitting = [
         prefix
         for prefix, more in further.items()
-        if not more and all(tuple(stored[bare[prefix + name]]) == shape for name, shape in wanted.items())
+        if not more and all(tuple(stored[bare[prefix + name]]) == shape for name, shape in expected.items())
     ]
     prefix = f"{key}." if f"{key}." in complete else [*fitting, *complete][0]
     if len(fitting) > 1 and prefix != f"{key}.":
-        named = ", ".join(one_line(found.rstrip("."), 60) or "(none)" for found in fitting[:8])
+        named = ", ".join(one_line(prefix_name.rstrip("."), 60) or "(none)" for prefix_name in fitting[:8])
         raise UserError(path, f"holds {len(fitting)} networks, by the prefixes {named}", "name one with --key")
     if more := further[prefix]:
-        fault = f"has tensor '{one_line(more[0], 80)}', which the architecture has not ({len(more)} such tensors)"
+        fault = f"has tensor '{one_line(more[0], 80)}', which the architecture does not have ({len(more)} such tensors)"
         raise UserError(path, fault, OTHER)
-    others = [name for name in bare if not name.startswith(prefix) or name.removeprefix(prefix) not in wanted]
-    names = {name: bare[prefix + name] for name in wanted}
+    others = [name for name in bare if not name.startswith(prefix) or name.removeprefix(prefix) not in expected]
+    names = {name: bare[prefix + name] for name in expected}
     # As it is written, with the wrappers.
     taken = names[first].removesuffix(first) if first else ""
     parts = [f"prefix '{one_line(taken, 80)}' taken off"] if taken else []
@@ -82,21 +82,21 @@ def unwrapped(
     return Unwrapped(names, "; ".join(parts))
 
 
-def _further(prefix: str, complete: list[str], wanted: Mapping[str, Shape], bare: Mapping[str, str]) -> list[str]:
+def _further(prefix: str, complete: list[str], expected: Mapping[str, Shape], bare: Mapping[str, str]) -> list[str]:
     """Tensors under a prefix, and under no other network's, that the network has not."""
     inner = tuple(other for other in complete if other != prefix and other.startswith(prefix))
     under = [name for name in bare if name.startswith(prefix) and not name.startswith(inner)]
-    return [name for name in under if name.removeprefix(prefix) not in {*wanted, *_COUNTERS}]
+    return [name for name in under if name.removeprefix(prefix) not in {*expected, *_COUNTERS}]
 
 
-def _refuse(path: str | os.PathLike[str], wanted: Mapping[str, Shape], bare: Mapping[str, str]) -> NoReturn:
+def _refuse(path: str | os.PathLike[str], expected: Mapping[str, Shape], bare: Mapping[str, str]) -> NoReturn:
     """Raises the error of a file that has the network's names under no prefix."""
     if shard := _SHARD.search(os.path.basename(path)):
         fault = f"is part {int(shard[1])} of {int(shard[2])} of the weights"
         raise UserError(path, fault, "load all parts and save their tensors in one file first")
     begins = sorted({name.partition(".")[0] for name in bare})
-    absent = (name for name in wanted if not any(f".{other}".endswith(f".{name}") for other in bare))
-    missing = next(absent, next(iter(wanted)))
+    absent = (name for name in expected if not any(f".{other}".endswith(f".{name}") for other in bare))
+    missing = next(absent, next(iter(expected)))
     shown = ", ".join(one_line(begin, 40) for begin in begins[:8])
     fault = f"has no tensor '{missing}' of the architecture under any prefix (its names begin with {shown or 'none'})"
     raise UserError(path, fault, f"{OTHER}, or the entry with it (--key)")

@@ -90,7 +90,7 @@ def open_decoder(
 
 def row_classes(rows: int, columns: int, label_dim: int) -> list[int]:
     """Classes of a grid in reading order: row r shows class ``r mod label_dim``; empty without classes."""
-    return [(place // columns) % label_dim for place in range(rows * columns)] if label_dim else []
+    return [(index // columns) % label_dim for index in range(rows * columns)] if label_dim else []
 
 
 @dataclasses.dataclass
@@ -233,8 +233,8 @@ class Drawer:
                     if sampler.kernels == "fused":
                         stack.enter_context(require_fused().fused_kernels(network))
             coming = len(starts) * sampler.nfe
-            guide = None if gnet is None else self.evaluations.of(gnet, "guide", coming, sampler.kernels)
-            called = self.evaluations.of(net, "network", coming, sampler.kernels)
+            guide = None if gnet is None else self.evaluations.evaluator(gnet, "guide", coming, sampler.kernels)
+            called = self.evaluations.evaluator(net, "network", coming, sampler.kernels)
             for drawn in prefetched(draw, starts) if device.type == "cuda" else map(draw, starts):
                 with torch.no_grad():
                     labels = None
@@ -387,7 +387,7 @@ class Evaluations:
         """Returns evaluations by replayed graphs on a GPU, else kernel by kernel."""
         return cls(Recording if device.type == "cuda" else None)
 
-    def of(self, net: torch.nn.Module, role: str, coming: int, kernels: str = "torch") -> Any:
+    def evaluator(self, net: torch.nn.Module, role: str, coming: int, kernels: str = "torch") -> Any:
         """Returns a substitute for ``net`` with the same attributes, for a sampler to call.
 
         Args:
@@ -400,8 +400,8 @@ class Evaluations:
             return net
         # Equal for networks that run the same kernels on the same memory.
         settings = [getattr(net, name, None) for name in ("init_config", "use_fp16", "half_dtype")]
-        places = [tensor.data_ptr() for tensor in (*net.parameters(), *net.buffers())]
-        identity = (kernels, type(net), repr(settings), *places)
+        pointers = [tensor.data_ptr() for tensor in (*net.parameters(), *net.buffers())]
+        identity = (kernels, type(net), repr(settings), *pointers)
         replayed = self._replayed.get(role)
         if replayed is None or replayed.identity != identity:
             replayed = self._replayed[role] = _Replayed(self, identity)
@@ -443,5 +443,5 @@ class _Replayed:
         self._done = torch.cuda.current_stream(x.device).record_event() if x.is_cuda else None
         return images
 
-    def _evaluate(self, given: Tensors) -> Tensors:
-        return {"images": self.net(given["x"], given["sigma"], given.get("labels"))}
+    def _evaluate(self, tensors: Tensors) -> Tensors:
+        return {"images": self.net(tensors["x"], tensors["sigma"], tensors.get("labels"))}

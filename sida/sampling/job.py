@@ -24,7 +24,7 @@ from sida.data.load import counts_of
 from sida.errors import Progress, SettingError, UserError, one_line
 from sida.files.atomic import sha256_file
 from sida.files.tensors import starts_as_pickle
-from sida.machine import environment, keep_freed_memory, place, take_device, tf32
+from sida.machine import environment, keep_freed_memory, process_rank, take_device, tf32
 from sida.networks.diffusers_folder import DiffusersFiles
 from sida.networks.file import load_network, read_metadata
 from sida.networks.official import describe_file, find_source, import_network
@@ -94,7 +94,7 @@ def run_job(config: SampleConfig) -> Iterator[str]:
             has not all of them in the end.
     """
     with tf32(False):
-        rank, world, _ = place()
+        rank, world, _ = process_rank()
         seeds, (rows, columns) = parse_seeds(config.seeds), _grid_size(config.grid_size)
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -240,7 +240,7 @@ def open_device(name: str | None) -> str:
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":
-        name = f"cuda:{place()[2]}"
+        name = f"cuda:{process_rank()[2]}"
     return str(take_device(name, "sample"))
 
 
@@ -275,7 +275,7 @@ def network_file(source: str) -> Path:
         if existing is None:
             raise UserError(source, "is a folder without network.safetensors", "name the network's file")
         return existing
-    # The name at the end of an address says little.
+    # The last part of an address is rarely a telling name.
     pickled = starts_as_pickle(path) if is_address(source) else path.suffix in (".pkl", ".pt", ".pth")
     architecture = None if asset is None else asset.architecture
     if not pickled and architecture is None:
@@ -331,7 +331,7 @@ def open_guide(
     """Guiding network of a file, or the network ``net`` without a class for ``null``; None without a guide.
 
     Raises:
-        UserError: The file is no network, or the network has no null label.
+        UserError: The file is not a network, or the network has no null label.
     """
     if guide is None:
         return None

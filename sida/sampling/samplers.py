@@ -79,38 +79,38 @@ ClassRule = Callable[[SeedStreams, int], torch.Tensor]
 
 
 def class_rule_of(
-    label_dim: int, wanted: str | int | Sequence[int] | LabelCounts, dataset: Dataset | None, count: int
+    label_dim: int, rule: str | int | Sequence[int] | LabelCounts, dataset: Dataset | None, count: int
 ) -> ClassRule:
     """Returns the rule that draws classes; arguments and errors as for :meth:`sida.sampling.Drawer.draw`.
 
     Args:
         label_dim: Number of the network's classes.
-        wanted: ``class_labels`` of :meth:`sida.sampling.Drawer.draw`.
+        rule: ``class_labels`` of :meth:`sida.sampling.Drawer.draw`.
         dataset: Source of ``empirical`` labels.
         count: Number of seeds.
     """
-    if isinstance(wanted, str) and wanted not in ("uniform", "empirical", "balanced"):
-        raise UserError("class labels", f"must be uniform, balanced, empirical or a class, got '{wanted}'")
+    if isinstance(rule, str) and rule not in ("uniform", "empirical", "balanced"):
+        raise UserError("class labels", f"must be uniform, balanced, empirical or a class, got '{rule}'")
     if label_dim == 0:
-        if not isinstance(wanted, (str, LabelCounts)):
+        if not isinstance(rule, (str, LabelCounts)):
             raise UserError("class labels", "the network has no classes", "leave the class out")
         return lambda streams, start: torch.full((len(streams),), NO_CLASS)
-    if wanted == "uniform":
+    if rule == "uniform":
         return lambda streams, start: streams.randint(label_dim)
-    if wanted == "balanced":
+    if rule == "balanced":
 
         def in_turn(streams: SeedStreams, start: int) -> torch.Tensor:
             streams.randint(label_dim)  # Unused, as for given classes below.
             return streams.seeds % label_dim
 
         return in_turn
-    if isinstance(wanted, LabelCounts):
-        if len(wanted.counts) != label_dim:
-            fault = f"'{wanted.name}' counts {len(wanted.counts)} classes, the network has {label_dim}"
+    if isinstance(rule, LabelCounts):
+        if len(rule.counts) != label_dim:
+            fault = f"'{rule.name}' counts {len(rule.counts)} classes, the network has {label_dim}"
             raise UserError("class labels", fault, "give those of the data set that the network was trained on")
-        sorted_pool = torch.repeat_interleave(torch.arange(label_dim), torch.tensor(wanted.counts))
+        sorted_pool = torch.repeat_interleave(torch.arange(label_dim), torch.tensor(rule.counts))
         return lambda streams, start: sorted_pool[streams.randint(len(sorted_pool))]
-    if wanted == "empirical":
+    if rule == "empirical":
         if dataset is None or dataset.label_dim == 0:
             fault = "'empirical' draws from a data set with classes"
             raise UserError("class labels", fault, "give one, or use 'uniform'")
@@ -119,7 +119,7 @@ def class_rule_of(
             raise UserError("class labels", fault, "give the data set that the network was trained on")
         pool = dataset.class_indices
         return lambda streams, start: pool[streams.randint(len(pool))]
-    fixed = torch.full((count,), wanted) if isinstance(wanted, int) else torch.as_tensor(wanted, dtype=torch.int64)
+    fixed = torch.full((count,), rule) if isinstance(rule, int) else torch.as_tensor(rule, dtype=torch.int64)
     if len(fixed) != count:
         raise UserError("class labels", f"{len(fixed)} classes for {count} seeds", "give one class per seed")
     if count and not (int(fixed.min()) >= 0 and int(fixed.max()) < label_dim):
@@ -272,6 +272,7 @@ def heun(
     if guidance != 1 and gnet is None:
         raise SettingError("gnet", f"guidance {guidance} needs a guiding network")
     labels_of_guide = guide_labels(gnet, class_labels)
+    assert latents.ndim == 4
 
     def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
         x32, level = x.to(torch.float32), torch.full((), sigma, dtype=torch.float32, device=x.device)
@@ -348,7 +349,7 @@ def multi_step(
     *,
     step_levels: str = "sigma",
     fixed: bool = False,
-    taken: int | None = None,
+    steps_taken: int | None = None,
     through_all: bool = True,
 ) -> torch.Tensor:
     """Returns images after one step and further steps that add and remove noise of falling levels.
@@ -362,15 +363,16 @@ def multi_step(
         init_sigma: σ_init.
         step_levels: See :func:`step_sigmas`.
         fixed: Whether further steps add the noise z of the first one; ``noise`` is not called.
-        taken: Steps of the n that are taken, from the first on; None takes all.
+        steps_taken: Number of steps to take of the n, from the first on; None takes all.
         through_all: Whether the result has the gradients of all steps, or of the last step taken alone.
 
     Source: mingyuanzhou/SiD, branch sida (EDM2 generation), golden losses_edm2/generate_multistep; ``time``, ``fixed``
-    and ``taken``: apple-aiml-research/ml-sid-dit:training/sid_dit_util.py (SiD-DiT, arXiv:2509.25127).
+    and ``steps_taken``: apple-aiml-research/ml-sid-dit:training/sid_dit_util.py (SiD-DiT, arXiv:2509.25127).
     """
     if num_steps < 1:
         raise SettingError("num_steps", f"must be at least 1, got {num_steps}")
-    last = (num_steps if taken is None else taken) - 1
+    last = (num_steps if steps_taken is None else steps_taken) - 1
+    assert 0 <= last < num_steps
     learns = torch.is_grad_enabled()
     with torch.set_grad_enabled(learns and (through_all or last == 0)):
         images = one_step(net, z, class_labels, init_sigma)
@@ -420,8 +422,13 @@ def draw_batch(
     dtype = getattr(torch, sampler.dtype or family.sampler_dtype)
     if sampler.kind == "flow":
         labels, keys = guide_labels(gnet, class_labels), ("method", "last_step", *_GUIDANCE_KEYS)
-        ways = {"noise": noise, "gnet": guide, "guide_labels": labels, **{key: getattr(sampler, key) for key in keys}}
-        return flow(network, latents, class_labels, steps, dtype=dtype, **ways)
+        arguments = {
+            "noise": noise,
+            "gnet": guide,
+            "guide_labels": labels,
+            **{key: getattr(sampler, key) for key in keys},
+        }
+        return flow(network, latents, class_labels, steps, dtype=dtype, **arguments)
     return heun(
         network,
         latents,

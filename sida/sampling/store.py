@@ -2,11 +2,11 @@
 
 | target | while running | at the end |
 |---|---|---|
-| folder | PNG, and ``.parts/shard-….json`` when a shard is whole | PNG, ``dataset.json``: EDM's format |
+| folder | PNG, and ``.parts/shard-….json`` when a shard is complete | PNG, ``dataset.json``: EDM's format |
 | ``FILE.npz`` | ``FILE.npz.parts/shard-….npz`` | ``arr_0`` uint8 (N, H, W, C), ``arr_1`` classes, ``seeds`` |
 
-A shard file has ``images`` uint8 (N, C, H, W), ``seeds`` and ``classes`` int64 (N,). A record beside the samples says
-what they are; samples of different kinds never mix. Npz and PNG carry checksums of their content: a shard counts as
+A shard file has ``images`` uint8 (N, C, H, W), ``seeds`` and ``classes`` int64 (N,). A record beside the samples
+describes them; samples of different kinds never mix. Npz and PNG carry checksums of their content: a shard counts as
 finished when they agree, and a damaged one is made again.
 """
 
@@ -130,7 +130,7 @@ class SampleStore(abc.ABC):
             write_hashed_json(self.record_path, self.record)
 
     def _check_own(self, path: Path, is_kind: Callable[[Path], bool] = os.path.isfile) -> None:
-        """Refuses a link, pipe or device in the place of a file or folder that a job of sampling makes for itself.
+        """Refuses a link, pipe or device instead of a file or folder that a job of sampling makes for itself.
 
         Raises:
             UserError: There is one.
@@ -219,7 +219,7 @@ class SampleStore(abc.ABC):
         for path in self.shard_paths:
             path.unlink(missing_ok=True)
         sweep_temporaries(self.parts)
-        with contextlib.suppress(OSError):  # something else is there, which stays
+        with contextlib.suppress(OSError):  # a folder with other files stays
             self.parts.rmdir()
 
     @abc.abstractmethod

@@ -1,6 +1,6 @@
 """Images and random tensors of a step, as functions of the seed, the purpose and the image's number only.
 
-:class:`MicroBatch` is what a loss gets of them.
+A loss gets them as a :class:`MicroBatch`.
 Image k of a run (images seen before the step, plus the position in its batch) gets the same noise for any number of
 devices. Draws per micro-batch (augmentation, dropout) depend on the position of the micro-batch's first image.
 """
@@ -103,7 +103,7 @@ class StepBatches:
             remedy = "the last kept state is intact: make the data available, then run the same command to resume"
             raise UserError(f"data set {self.dataset.name}", error, remedy) from None
         next_nimg = nimg + self.per_device * self.world_size
-        # An order is not for several threads.
+        # Taken here, because an order is not safe in several threads.
         following = self._indices(purpose, next_nimg)
         self._ahead[purpose, next_nimg] = self._pool.submit(self._read, purpose, next_nimg, following)
         return images
@@ -113,7 +113,7 @@ class StepBatches:
         source = generator(self.seed, f"data-{purpose}", nimg, 0)
         noise = lambda x: _share(torch.randn, x.shape, source, self.rank, self.world_size)
         images = self.dataset.network_input(self.dataset.images(indices), noise)
-        # Python's global lock is released meanwhile.
+        # Pinned in this thread, which releases Python's global lock while it copies.
         return images.pin_memory() if self.device.type == "cuda" and not self.dataset.in_memory else images
 
 
@@ -142,8 +142,8 @@ def step_draws(
     """
     source = generator(seed, purpose, nimg, 0, device=device)
     counts = [shape[0] for shape in shapes]
-    whole = (sum(counts), *shapes[0][1:])
-    parts = {name: _share(draw, whole, source, ranks.rank, ranks.world_size) for name, draw in draws.items()}
+    full_shape = (sum(counts), *shapes[0][1:])
+    parts = {name: _share(draw, full_shape, source, ranks.rank, ranks.world_size) for name, draw in draws.items()}
     split = [part.split(counts) for part in parts.values()]
     return [dict(zip(parts, micro_batch)) for micro_batch in zip(*split)]
 
@@ -151,9 +151,9 @@ def step_draws(
 def _share(draw: Draw, shape: Shape, source: torch.Generator, rank: int, world_size: int) -> torch.Tensor:
     """Draws for the images of all devices and returns this device's part, which has the given shape."""
     count = shape[0]
-    of_all = draw((count * world_size, *shape[1:]), generator=source, device=source.device)
+    all_draws = draw((count * world_size, *shape[1:]), generator=source, device=source.device)
     # A copy of the part frees the memory of the other parts.
-    return of_all if world_size == 1 else of_all[rank * count : (rank + 1) * count].clone()
+    return all_draws if world_size == 1 else all_draws[rank * count : (rank + 1) * count].clone()
 
 
 def seed_layers(seed: int, purpose: str, nimg: int, position: int, device: torch.device) -> None:
@@ -196,6 +196,10 @@ class MicroBatch:
     draws: Draws = dataclasses.field(default_factory=dict)
     mask: torch.Tensor | None = None
 
+    def __post_init__(self) -> None:
+        assert self.class_labels is None or len(self.class_labels) == len(self.images)
+        assert self.real_images is None or self.real_images.shape == self.images.shape
+
     @property
     def clean(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Images that the fake score denoises, and their augmentation labels; without augmentation the images."""
@@ -212,31 +216,36 @@ class MicroBatch:
         """Whether dropped samples stay with other values."""
         return self.mask is not None and self.mask.device.type in ASYNC_DEVICES
 
-    def whole(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def drop_nan(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Drops the samples for which one of the tensors ``(N, ...)`` has a NaN; returns the tensors without them."""
+        assert len({len(tensor) for tensor in tensors}) == 1
         self.mask = finite_mask(*tensors)
-        return self.kept(*tensors)
+        return self.select_valid(*tensors)
 
-    def kept(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Selects the samples that :meth:`whole` kept; on :data:`ASYNC_DEVICES` the others become ones instead."""
+    def select_valid(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Selects the valid samples of :meth:`drop_nan`; on :data:`ASYNC_DEVICES` invalid ones become ones instead."""
         if self.mask is None:
             return tensors
         return tuple(_filled(self.mask, tensor, 1.0) if self._in_place else tensor[self.mask] for tensor in tensors)
 
-    def zeroed(self, values: torch.Tensor) -> torch.Tensor:
-        """Values of the kept samples, ``(N', ...)``; on :data:`ASYNC_DEVICES` dropped samples become zeros."""
+    def zero_invalid(self, values: torch.Tensor) -> torch.Tensor:
+        """Sets the samples that :meth:`select_valid` filled with ones on :data:`ASYNC_DEVICES` to zero.
+
+        Args:
+            values: Results of :meth:`select_valid`, ``(N', ...)``.
+        """
         return _filled(self.mask, values, 0.0) if self._in_place else values
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
-        """Mean over the kept samples of what :meth:`kept` returned; 0-dim."""
+        """Mean of a result of :meth:`select_valid` over the valid samples; 0-dim."""
         if self.mask is None or not self._in_place:
             return values.mean()
         count = self.mask.sum() * (values.numel() // len(values))
-        return self.zeroed(values).sum() / count.clamp_min(1)
+        return self.zero_invalid(values).sum() / count.clamp_min(1)
 
-    def finished(self, terms: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def finalize(self, terms: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Terms of a loss without the dropped samples."""
-        return {name: term if term.ndim == 0 else self.zeroed(term) for name, term in terms.items()}
+        return {name: term if term.ndim == 0 else self.zero_invalid(term) for name, term in terms.items()}
 
     @property
     def dropped(self) -> torch.Tensor | int:
@@ -249,11 +258,11 @@ class MicroBatch:
 
 def augmented(augment: Augment, images: torch.Tensor, real_images: torch.Tensor | None) -> dict[str, torch.Tensor]:
     """Augments the images of a micro-batch, and then its real ones; returns them and their labels by name."""
-    found = {}
+    by_name = {}
     for name, pictures in (("images", images), ("real images", real_images)):
         if pictures is not None:
-            found[f"augmented {name}"], found[f"labels of {name}"] = augment(pictures)
-    return found
+            by_name[f"augmented {name}"], by_name[f"labels of {name}"] = augment(pictures)
+    return by_name
 
 
 def finite_mask(*tensors: torch.Tensor) -> torch.Tensor | None:
@@ -270,5 +279,7 @@ def finite_mask(*tensors: torch.Tensor) -> torch.Tensor | None:
 
 
 def _filled(mask: torch.Tensor | None, tensor: torch.Tensor, value: float) -> torch.Tensor:
+    # torch.where, not a product: NaN · 0 is NaN, in the value and in its gradient.
     assert mask is not None
+    assert len(mask) == len(tensor)
     return torch.where(mask.view(-1, *[1] * (tensor.ndim - 1)), tensor, value)

@@ -1,8 +1,8 @@
 """The iteration of all trainings: optimizer steps one after another, and the averages.
 
 A step draws images and noise, adds up loss and gradient over its micro-batches, and changes one network. A method is a
-list of such steps: for most ψ's steps, then θ's. ψ is the fake score, or the discriminator in its place; θ is the
-generator. A teacher has one step.
+list of such steps: for most methods ψ's steps, then θ's. ψ is the fake score or a discriminator; θ is the generator.
+A teacher has one step.
 
 A GPU runs a small network's kernels faster than a CPU can launch them. :class:`GraphRunner` records the kernels of a
 micro-batch once for each step, phase and shape as a CUDA graph, and then launches all of them at once. The kernels are
@@ -34,8 +34,8 @@ from sida.training.schedule import Phase, Schedule
 #: ``batches(stream, nimg, with_images)``: micro-batches of one step; images that it does not see may be of the device
 #: ``meta``, with a shape alone.
 Batches = Callable[[str, int, bool], Sequence[Batch]]
-#: For each term of a loss by name: the factor of its sum, which logs show, and the schedule's weight in the gradient.
-#: Terms without weights of their own have those of the name ``""``.
+#: By term of a loss: the factor of its sum, which logs show, and the schedule's weight in the gradient. The key ``""``
+#: is for terms that are not listed, e.g. ``{"": (1 / 64, 1.0)}``.
 Scales = Mapping[str, tuple[float, float]]
 #: Losses of a micro-batch by term, times their factors, 0-dim; and ``nan_count``, the number of dropped samples.
 Outputs = dict[str, Any]
@@ -46,8 +46,8 @@ _Z: Mapping[str, Draw] = {"z": unit_noise}
 class OptimizerStep:
     """One kind of optimizer step of an iteration: the network that it changes, and the loss that it reduces.
 
-    Two steps may share a network (a penalty with a step of its own), under one name. State that a resumed run needs
-    beside parameters and optimizer is a buffer of the module.
+    Two steps may share a network under one name (GDD's penalty is a separate step). State that a resumed run needs, in
+    addition to parameters and optimizer, is a buffer of the module.
 
     Attributes:
         name: Of the network, in states and logs.
@@ -56,13 +56,12 @@ class OptimizerStep:
         stream: Name of its own order of images and draws.
         weights: Factor of each term by its name, given C·H·W; None weighs all terms 1.
         draws: Kind of each draw by name, in the order of drawing; the generator's images are those of ``z``, and
-            ``label`` draws uniform classes in the place of those of the data's order.
+            ``label`` draws uniform classes instead of the data's.
         real_images: Whether its loss sees real images.
         augment: Augmentation that its loss gets; None is off.
         repeats: Steps in an iteration, each on images and draws of its own.
         every: Iterations from one step to the next.
-        generates: Whether its loss sees the generator's images; else real images are in their place, and are augmented
-            once.
+        generates: Whether its loss sees the generator's images; else it sees real images instead, augmented once.
     """
 
     name: str
@@ -77,9 +76,9 @@ class OptimizerStep:
     every: int = 1
     generates: bool = True
 
-    def draws_for(self, taken: int, noise: str) -> dict[str, Draw]:
-        """Kind of each draw by name; those of the steps after the first that the generator takes come last."""
-        further = range(2, taken + 1) if self.generates and noise == "fresh" else ()
+    def draws_for(self, steps_taken: int, noise: str) -> dict[str, Draw]:
+        """Kind of each draw by name; noise of the generator's second and later steps comes last."""
+        further = range(2, steps_taken + 1) if self.generates and noise == "fresh" else ()
         return {**self.draws, **{f"noise of step {number}": unit_noise for number in further}}
 
     def streams(self) -> list[str]:
@@ -98,47 +97,52 @@ class EagerRunner:
 
     def __init__(self, generator: OptimizedNetwork, sampler: Sampler, through_all: bool = False) -> None:
         self.generator, self.sampler, self.through_all = generator, sampler, through_all
-        self.taken = 1
+        self.steps_taken = 1
 
     def __call__(
-        self, step: OptimizerStep, scales: Scales, given: Tensors, augment: Augment | None, taken: int = 1
+        self, step: OptimizerStep, scales: Scales, tensors: Tensors, augment: Augment | None, steps_taken: int = 1
     ) -> Outputs:
         """Computes the losses of a micro-batch, whose gradient is added to the network's.
 
         Args:
             step: The step.
             scales: Factors of its terms.
-            given: Tensors by name: draws, ``labels`` and ``real`` images if the step has them.
+            tensors: Tensors by name: draws, ``labels`` and ``real`` images if the step has them.
             augment: Augmentation with the draws of this micro-batch.
-            taken: Steps that the generator takes of those of the sampler, from the first on.
+            steps_taken: Steps that the generator takes of those of the sampler, from the first on.
         """
-        self.taken = taken
+        self.steps_taken = steps_taken
         if augment is not None:
-            images = self._run(self._images, step, scales, given)["images"]
-            others = given.get("real") if step.generates else None
-            given = {**given, "images": images, **augmented(augment, images, others)}
-        return self._run(self._losses, step, scales, given)
+            images = self._run(self._images, step, scales, tensors)["images"]
+            real_images = tensors.get("real") if step.generates else None
+            tensors = {**tensors, "images": images, **augmented(augment, images, real_images)}
+        return self._run(self._losses, step, scales, tensors)
 
-    def _run(self, function: Callable[..., Outputs], step: OptimizerStep, scales: Scales, given: Tensors) -> Outputs:
-        return function(step, scales, given)
+    def _run(self, function: Callable[..., Outputs], step: OptimizerStep, scales: Scales, tensors: Tensors) -> Outputs:
+        return function(step, scales, tensors)
 
-    def _images(self, step: OptimizerStep, scales: Scales, given: Tensors) -> Outputs:
+    def _images(self, step: OptimizerStep, scales: Scales, tensors: Tensors) -> Outputs:
         """The generator's images, with a gradient in its own step; real images for a step that sees those alone."""
         if not step.generates:
-            return {"images": given["real"]}
-        fresh = (given[f"noise of step {number}"] for number in range(2, self.taken + 1))
-        ways: dict[str, Any] = {"noise": lambda _: next(fresh), "taken": self.taken, "through_all": self.through_all}
+            return {"images": tensors["real"]}
+        fresh = (tensors[f"noise of step {number}"] for number in range(2, self.steps_taken + 1))
+        arguments: dict[str, Any] = {
+            "noise": lambda _: next(fresh),
+            "steps_taken": self.steps_taken,
+            "through_all": self.through_all,
+        }
         with torch.set_grad_enabled(step.network is self.generator):
-            ways |= self.sampler.of_steps
-            return {"images": multi_step(self.generator.net, given["z"], given.get("labels"), **ways)}
+            arguments |= self.sampler.of_steps
+            return {"images": multi_step(self.generator.net, tensors["z"], tensors.get("labels"), **arguments)}
 
-    def _losses(self, step: OptimizerStep, scales: Scales, given: Tensors) -> Outputs:
+    def _losses(self, step: OptimizerStep, scales: Scales, tensors: Tensors) -> Outputs:
         """Computes the losses and adds their gradient; a term with the weight 0 has no backward pass."""
-        images = given["images"] if "images" in given else self._images(step, scales, given)["images"]
-        micro_batch = MicroBatch(images, given.get("labels"), given.get("real"), given)
+        images = tensors["images"] if "images" in tensors else self._images(step, scales, tensors)["images"]
+        micro_batch = MicroBatch(images, tensors.get("labels"), tensors.get("real"), tensors)
         losses, weighted = {}, []
-        for name, per_element in micro_batch.finished(step.loss(micro_batch)).items():
+        for name, per_element in micro_batch.finalize(step.loss(micro_batch)).items():
             factor, weight = scales[name] if name in scales else scales[""]
+            # A sum, because dropped samples (zeros) and divided batches must not change the divisor.
             value = per_element.sum() * factor
             losses[name] = value.detach()
             if weight:
@@ -171,40 +175,42 @@ class GraphRunner(EagerRunner):
         self._given_up = False
 
     def __call__(
-        self, step: OptimizerStep, scales: Scales, given: Tensors, augment: Augment | None, taken: int = 1
+        self, step: OptimizerStep, scales: Scales, tensors: Tensors, augment: Augment | None, steps_taken: int = 1
     ) -> Outputs:
         """See :meth:`EagerRunner.__call__`."""
         try:
-            outputs = super().__call__(step, scales, given, augment, taken)
+            outputs = super().__call__(step, scales, tensors, augment, steps_taken)
         except RecordingError as reason:
             self._given_up = True
             self._recordings.clear()
             self._gradients.clear()
             step.network.flat.zero_grad()
             say(f"cuda_graphs: {reason}; the run continues kernel by kernel")
-            outputs = super().__call__(step, scales, given, augment, taken)
+            outputs = super().__call__(step, scales, tensors, augment, steps_taken)
         if "gradient" not in outputs:
             return outputs
         step.network.add_gradient(outputs.pop("gradient"))
         # A replay writes into the same memory again.
         return {name: value.clone() for name, value in outputs.items()}
 
-    def _run(self, function: Callable[..., Outputs], step: OptimizerStep, scales: Scales, given: Tensors) -> Outputs:
+    def _run(
+        self, function: Callable[..., Outputs], step: OptimizerStep, scales: Scales, batch_tensors: Tensors
+    ) -> Outputs:
         """Outputs of a function of a micro-batch's tensors, by a recording that is made at the first call."""
         if self._given_up:
-            return function(step, scales, given)
-        shapes = tuple((name, tuple(tensor.shape)) for name, tensor in given.items())
-        recordings = self._recordings.setdefault((id(step), self.taken, shapes), [])
+            return function(step, scales, batch_tensors)
+        shapes = tuple((name, tuple(tensor.shape)) for name, tensor in batch_tensors.items())
+        recordings = self._recordings.setdefault((id(step), self.steps_taken, shapes), [])
         for used, recording in recordings:
             if all(scales[name] == scale for name, scale in used.items()):
-                return dict(recording(given))
+                return dict(recording(batch_tensors))
         # A call of a network may change these: weights that it normalises, and buffers.
         changing = [value for network in self.networks for value in (network.flat.vector, *network.net.buffers())]
         recorded = lambda tensors: self._with_gradient(step, function(step, scales, tensors))
-        recording = Recording(recorded, given, self._pool, changing)
-        # Only now it is known which terms the loss has.
+        recording = Recording(recorded, batch_tensors, self._pool, changing)
+        # The recording is the first to know the loss's terms; only changes of their scales need another recording.
         recordings.append(({name: scale for name, scale in scales.items() if name in recording.outputs}, recording))
-        return dict(recording(given))
+        return dict(recording(batch_tensors))
 
     def _with_gradient(self, step: OptimizerStep, outputs: Outputs) -> Outputs:
         """Adds the gradient of losses to their outputs, and takes it from the parameters."""
@@ -231,7 +237,7 @@ class StepTrainer(Trainer):
         schedule: Phases by images seen.
         config: Seed and half-life of the average.
         averages: Averages by name; the first is the product of the run.
-        kept: Further parts by name whose state a resumed run needs.
+        resumable: Further parts by name whose state a resumed run needs.
 
     Attributes:
         sampler: Steps of the generator; of a teacher, the sampler of its pictures.
@@ -248,10 +254,10 @@ class StepTrainer(Trainer):
         schedule: Schedule,
         config: ResolvedConfig | TeacherConfig,
         averages: Mapping[str, Average],
-        kept: Mapping[str, Resumable] | None = None,
+        resumable: Mapping[str, Resumable] | None = None,
     ) -> None:
         self.steps, self.schedule, self.config, self.begun = list(steps), schedule, config, schedule.begun
-        super().__init__({step.name: step.network for step in steps}, averages, kept)
+        super().__init__({step.name: step.network for step in steps}, averages, resumable)
         self.device = steps[-1].network.flat.vector.device
         self._run = EagerRunner(steps[-1].network, self.sampler, self.through_all)
 
@@ -270,13 +276,13 @@ class StepTrainer(Trainer):
                 mapping are drawn.
         """
         self.begin(nimg)
-        phase, record, given = self.schedule.at(nimg), IterationRecord(), draws or {}
+        phase, record, replacements = self.schedule.at(nimg), IterationRecord(), draws or {}
         *_, last = self.steps
         images = self.ranks.world_size * sum(len(like) for like, _ in self.batches(last.stream, nimg, False))
         for step in self.steps:
             if nimg // images % step.every == 0 and (step is not last or phase.update_generator):
                 for stream in step.streams():
-                    self._take_step(step, stream, nimg, phase, given.get(stream, ()), record)
+                    self._take_step(step, stream, nimg, phase, replacements.get(stream, ()), record)
         self.update_averages(nimg, images)
         return record
 
@@ -289,24 +295,31 @@ class StepTrainer(Trainer):
         self.ema.update(ema_beta(nimg, images, half_life, self.config.ema_rampup_ratio))
 
     def _take_step(
-        self, step: OptimizerStep, stream: str, nimg: int, phase: Phase, given: Sequence[Draws], record: IterationRecord
+        self,
+        step: OptimizerStep,
+        stream: str,
+        nimg: int,
+        phase: Phase,
+        replacements: Sequence[Draws],
+        record: IterationRecord,
     ) -> None:
         """Adds up the gradients of a stream's micro-batches, and steps."""
         batches, seed = self.batches(stream, nimg, step.real_images), self.config.seed
-        taken, shapes = self.taken_steps(nimg), [images.shape for images, _ in batches]
-        kinds = step.draws_for(taken, self.sampler.noise)
+        assert all(images.shape[1:] == batches[0][0].shape[1:] for images, _ in batches)
+        steps_taken, shapes = self.taken_steps(nimg), [images.shape for images, _ in batches]
+        kinds = step.draws_for(steps_taken, self.sampler.noise)
         draws = step_draws(seed, stream, nimg, shapes, self.device, kinds, self.ranks)
         total = sum(len(images) for images, _ in batches)
         weights = {"": 1.0} if step.weights is None else step.weights(batches[0][0][0].numel())
         scales = {name: (weight / total, phase.weight(name)) for name, weight in weights.items()}
-        # The streams of first steps have a separate name, on which the draws of recorded runs depend.
+        # Without the suffix for the first streams, because recorded runs drew with these names.
         purpose = "augment" if stream in ("psi", "teacher") else f"augment-{stream}"
         for network in self.networks.values():
             network.set_training(network is step.network)
 
         position = self.ranks.rank * total
         for number, (images, labels) in enumerate(batches):
-            tensors = {**draws[number], **(given[number] if given else {})}
+            tensors = {**draws[number], **(replacements[number] if replacements else {})}
             if "label" in step.draws and labels is not None and labels.shape[1]:
                 labels = uniform_labels(tensors["label"], labels.shape[1]).to(labels)
             tensors |= {} if labels is None else {"labels": labels}
@@ -316,7 +329,7 @@ class StepTrainer(Trainer):
             if step.augment is not None:
                 source = generator(seed, purpose, nimg, position)
                 augment = functools.partial(step.augment, generator=source)
-            losses = self._run(step, scales, tensors, augment, taken)
+            losses = self._run(step, scales, tensors, augment, steps_taken)
             record.nan_samples += losses.pop("nan_count")
             for name, value in losses.items():
                 record.losses[name] = record.losses[name] + value if name in record.losses else value
@@ -337,7 +350,7 @@ class StudentTrainer(StepTrainer):
         schedule: Phases by images seen.
         recipe: Seed, noise level, average and CUDA graphs.
         graphs: Whether a step can be recorded and replayed as a CUDA graph.
-        kept: Further parts by name whose state a resumed run needs.
+        resumable: Further parts by name whose state a resumed run needs.
 
     Attributes:
         generator: The last of the networks.
@@ -349,19 +362,19 @@ class StudentTrainer(StepTrainer):
         schedule: Schedule,
         recipe: ResolvedConfig,
         graphs: bool = True,
-        kept: Mapping[str, Resumable] | None = None,
+        resumable: Mapping[str, Resumable] | None = None,
     ) -> None:
         self.recipe, self.generator = recipe, steps[-1].network
         self.through_all = recipe.gradient == "all"
-        several = {"num_steps": recipe.num_steps, "noise": recipe.noise, "step_levels": recipe.step_levels}
+        step_settings = {"num_steps": recipe.num_steps, "noise": recipe.noise, "step_levels": recipe.step_levels}
         #: Settings of the sampler, as the network's file has them.
-        self.given: dict[str, Any] = {
+        self.sampler_settings: dict[str, Any] = {
             "kind": "one_step",
             "init_sigma": recipe.init_sigma,
-            **(several if recipe.num_steps > 1 else {}),
+            **(step_settings if recipe.num_steps > 1 else {}),
         }
-        self.sampler = Sampler(**self.given)
-        super().__init__(steps, schedule, recipe, {"ema": Average(self.generator)}, kept)
+        self.sampler = Sampler(**self.sampler_settings)
+        super().__init__(steps, schedule, recipe, {"ema": Average(self.generator)}, resumable)
         if graphs and recipe.cuda_graphs and self.device.type == "cuda":
             self._run = GraphRunner([*self.networks.values()], self.generator, self.sampler, self.through_all)
 
@@ -370,7 +383,7 @@ class StudentTrainer(StepTrainer):
         """See :class:`sida.training.loop.Trainer`."""
         guidance: dict[str, Any] = {} if self.recipe.guidance == 1 else {"guidance": self.recipe.guidance}
         guidance |= {"guide": NULL_LABEL} if self.recipe.guide == NULL_LABEL else {}
-        return {**guidance, "sampler": self.given}
+        return {**guidance, "sampler": self.sampler_settings}
 
 
 class Distiller(StudentTrainer):
@@ -420,7 +433,7 @@ class Distiller(StudentTrainer):
         if fused:
             for net in (true_score, fake_score, generator):
                 require_fused().use_fused_kernels(net)
-            # The networks' convolutions use this layout; otherwise each call would convert the weights.
+            # Fused convolutions use this layout; without it each call would convert the weights.
             true_score.to(memory_format=torch.channels_last)
             require_fused().convert_frozen_weights(true_score)
         common: dict[str, Any] = {"eps": recipe.eps, "fused": fused, "weight_decay": weight_decay}
@@ -430,12 +443,21 @@ class Distiller(StudentTrainer):
         )  # fmt: skip
         betas = recipe.generator_betas or recipe.betas
         theta = OptimizedNetwork(generator, recipe.lr, betas, clip_norm=clip_norm, **common)
-        of_psi = functools.partial(loss.fake_score_terms, fake_score)
-        of_theta = functools.partial(loss.generator_terms, true_score, fake_score)
+        psi_loss = functools.partial(loss.fake_score_terms, fake_score)
+        theta_loss = functools.partial(loss.generator_terms, true_score, fake_score)
         psi_draws, theta_draws = {**_Z, **loss.fake_score_draws()}, {**_Z, **loss.generator_draws()}
-        ways: dict[str, Any] = {"real_images": loss.uses_real_images, "augment": augment, "repeats": psi_steps}
-        psi_step = OptimizerStep("fake_score", psi, of_psi, "psi", loss.weights, psi_draws, **ways)
-        theta_step = OptimizerStep("generator", theta, of_theta, "generator", loss.weights, theta_draws)
+        psi_step = OptimizerStep(
+            "fake_score",
+            psi,
+            psi_loss,
+            "psi",
+            loss.weights,
+            psi_draws,
+            real_images=loss.uses_real_images,
+            augment=augment,
+            repeats=psi_steps,
+        )
+        theta_step = OptimizerStep("generator", theta, theta_loss, "generator", loss.weights, theta_draws)
         super().__init__([psi_step, theta_step], schedule, recipe, graphs)
 
     def begin(self, nimg: int) -> None:

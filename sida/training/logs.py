@@ -188,10 +188,10 @@ class TickMeter:
                         entry[0] += number
                         entry[1] += 1
             bad, dropped = int(record.bad_gradients), int(record.nan_samples)
-            found = {"samples": record.samples, "nan_count": dropped, "bad_gradients": bad, "bad_steps": int(bad > 0)}
-            self._counts.update({"images": images, "steps": 1, **found})
+            counts = {"samples": record.samples, "nan_count": dropped, "bad_gradients": bad, "bad_steps": int(bad > 0)}
+            self._counts.update({"images": images, "steps": 1, **counts})
         self._pending.clear()
-        # Behind the values, for which a GPU may have had to work.
+        # After reading the values, which waits for the GPU: its work belongs to this tick.
         now = time.perf_counter()
         self._seconds, self._since = self._seconds + now - self._since, now
 
@@ -234,7 +234,7 @@ def unhealthy(ticks: Sequence[Mapping[str, Any]]) -> list[str]:
     now, before = _bad_shares(ticks[-1]), _bad_shares(ticks[-2]) if len(ticks) > 1 else (0.0, 0.0)
     kinds = ("of the samples were NaN", "of the steps had NaN or infinite gradients")
     faults = zip(kinds, BAD_SHARES, now, before)
-    return [f"{100 * share:.0f} % {kind}" for kind, most, share, earlier in faults if earlier <= most < share]
+    return [f"{100 * share:.0f} % {kind}" for kind, limit, share, earlier in faults if earlier <= limit < share]
 
 
 def selection(record: Mapping[str, Any]) -> tuple[str, Any]:
@@ -249,11 +249,11 @@ def selected(evaluations: LogRecords) -> list[tuple[int, float]]:
     return [(nimg, math.inf if value is None else value) for nimg, value in pairs]
 
 
-def since_best(values: Sequence[float], least: float) -> int:
-    """Number of values after the last one that was lower than all before it by more than the share ``least``."""
+def since_best(values: Sequence[float], min_share: float) -> int:
+    """Number of values after the last one that was lower than all before it by more than the share ``min_share``."""
     best, count = math.inf, 0
     for value in values:
-        best, count = (value, 0) if value < best * (1 - least) else (best, count + 1)
+        best, count = (value, 0) if value < best * (1 - min_share) else (best, count + 1)
     return count
 
 
@@ -282,11 +282,11 @@ def lost(losses: Sequence[float | None], values: int, uncertainty: bool = False)
         values: Numbers in an image.
         uncertainty: Whether the loss is the logarithm of an error, as with EDM2's uncertainty head.
     """
-    found = [loss for loss in losses if loss is not None] or [0.0]
-    last, least = found[-1], min(found)
-    far = last - least > values * math.log(FAR_ABOVE_BEST) if uncertainty else last > FAR_ABOVE_BEST * least > 0
+    known_losses = [loss for loss in losses if loss is not None] or [0.0]
+    last, lowest = known_losses[-1], min(known_losses)
+    far = last - lowest > values * math.log(FAR_ABOVE_BEST) if uncertainty else last > FAR_ABOVE_BEST * lowest > 0
     if far:
-        return f"its last loss per image is {last:.4g}, its lowest {least:.4g}"
+        return f"its last loss per image is {last:.4g}, its lowest {lowest:.4g}"
     if last > LOST_LOSS * values:
-        return f"its last loss is {last / values:.4g} for each value of an image, far above that of no network at all"
+        return f"its last loss is {last / values:.4g} for each value of an image, far above the loss without a network"
     return None

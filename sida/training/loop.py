@@ -22,7 +22,7 @@ from sida.config.settings import from_mapping, load_spec
 from sida.data import Dataset, load_dataset
 from sida.data.dataset import Sketch, join_sketches, read_sketch
 from sida.errors import Progress, UserError, say
-from sida.machine import code_version, peak_memory, place, prepare_process, take_device
+from sida.machine import code_version, peak_memory, prepare_process, process_rank, take_device
 from sida.networks import architecture
 from sida.sampling.store import Pictures
 from sida.training import logs
@@ -46,7 +46,7 @@ class Trainer(abc.ABC):
     Args:
         networks: Optimized networks by name.
         averages: Averages of networks by name; the first is the product of the run.
-        kept: Further parts by name whose state a resumed run needs.
+        resumable: Further parts by name whose state a resumed run needs.
 
     Attributes:
         ranks: Processes that train together.
@@ -68,10 +68,10 @@ class Trainer(abc.ABC):
         self,
         networks: Mapping[str, OptimizedNetwork],
         averages: Mapping[str, Average],
-        kept: Mapping[str, Resumable] | None = None,
+        resumable: Mapping[str, Resumable] | None = None,
     ) -> None:
         self.networks, self.averages = dict(networks), dict(averages)
-        self._parts: dict[str, Resumable] = {**networks, **averages, **(kept or {})}
+        self._parts: dict[str, Resumable] = {**networks, **averages, **(resumable or {})}
         self.ranks = ALONE
 
     @abc.abstractmethod
@@ -178,9 +178,9 @@ class TrainingLoop:
         try:
             record = self.trainer.iteration(self.nimg)
         except torch.OutOfMemoryError:
-            ways = "set checkpointing to true (the run resumes to the same numbers), or give a smaller batch_gpu"
+            remedies = "set checkpointing to true (the run resumes to the same numbers), or give a smaller batch_gpu"
             more = "(docs/differences.md, 20) or batch_size, a smaller network or a larger card"
-            raise TooLargeError("", f"out of memory at image {self.nimg:,}", f"{ways} {more}") from None
+            raise TooLargeError("", f"out of memory at image {self.nimg:,}", f"{remedies} {more}") from None
         self.meter.add(record, self.config.batch_size)
         self.nimg += self.config.batch_size
 
@@ -215,7 +215,7 @@ class TrainingLoop:
             return False
         if not self.config.state_minutes:
             return True
-        # A slow disk does not delay the run.
+        # While a slow disk is still writing, the next state waits, not the run.
         return not self.files.busy and time.monotonic() - self._saved >= self.config.state_minutes * 60
 
     def _due(self, event: str, every_kimg: float | None, per_decade: int | None = None) -> bool:
@@ -250,8 +250,8 @@ class TrainingLoop:
         for fault in faults:
             line = f"{self.stage}: diverging at image {self.nimg:,}: {fault}"
             if self.config.on_divergence == "stop":
-                ways = "lower lr or the loss weights, or resume from the last kept state with on_divergence: say"
-                raise UserError("", line, ways)
+                remedy = "lower lr or the loss weights, or resume from the last kept state with on_divergence: say"
+                raise UserError("", line, remedy)
             say(line)
         reason = self._reason_to_end()
         if reason and not self.ended:
@@ -274,7 +274,7 @@ class TrainingLoop:
         try:
             result = self.trainer.evaluate(self.trainer.ema.net, interruption, self.ranks)
         except (KeyboardInterrupt, RankLostError):
-            # No iteration is under way here: the state is whole, also without the other processes.
+            # Between iterations the state is complete, also without the other processes.
             self._save()
             self.files.wait()
             raise
@@ -306,8 +306,8 @@ class TrainingLoop:
 
     def _record(self) -> dict[str, Any]:
         """Values of a state other than tensors; copies, because the lists grow while the state is written."""
-        kept = {name: copy.copy(getattr(self, name)) for name in _KEPT}
-        return {**kept, "finished": False, "images": self.metadata.get("images"), "meter": self.meter.state()}
+        attributes = {name: copy.copy(getattr(self, name)) for name in _KEPT}
+        return {**attributes, "finished": False, "images": self.metadata.get("images"), "meter": self.meter.state()}
 
     def _save(self) -> None:
         self.files.save(self._record(), self.trainer.state(), self.best_tensors)
@@ -315,24 +315,24 @@ class TrainingLoop:
 
     def _resume(self) -> None:
         # The files' reference would keep the tensors in memory.
-        kept, self.files.kept = self.files.kept, None
-        assert kept is not None
-        with of_this_version(kept):
+        state, self.files.kept = self.files.kept, None
+        assert state is not None
+        with of_this_version(state):
             for name in _KEPT:
-                setattr(self, name, kept.record[name])
+                setattr(self, name, state.record[name])
             self._saved_nimg = self.nimg
             # The values that are read later are read here, too, so that those of another version are noticed.
             for tick in self.train:
                 _ = logs.hopeless(tick, self.trainer.max_nan_share), dict(tick["losses"])
             self.ended = self._reason_to_end() is not None
-            self.meter.load(kept.record["meter"])
-            best = {name: tensor for name, tensor in kept.tensors.items() if name.startswith(BEST)}
+            self.meter.load(state.record["meter"])
+            best = {name: tensor for name, tensor in state.tensors.items() if name.startswith(BEST)}
             if self.best is not None and best[f"{BEST}parameters"].shape != self.trainer.ema.vector.shape:
                 raise KeyError
-            self.trainer.load({name: tensor for name, tensor in kept.tensors.items() if name not in best})
+            self.trainer.load({name: tensor for name, tensor in state.tensors.items() if name not in best})
         if not self.ranks.rank:
             self.best_tensors = best
-            say(f"[{self.stage}] goes on at {self.nimg:,} of {self.total:,.0f} images")
+            say(f"[{self.stage}] resumes at {self.nimg:,} of {self.total:,.0f} images")
 
     def _finish(self) -> None:
         """Writes a small last state, from which the results can be written again, and then the results."""
@@ -390,10 +390,12 @@ class Run(Generic[AnyConfig]):
         if isinstance(config, (str, os.PathLike)):
             config = load_spec(os.fspath(config), where)
         if isinstance(config, Mapping):
-            named = config.get("outdir")
-            if named is not None and not (isinstance(named, (str, os.PathLike)) and str(named)):
-                raise UserError(f"{where}.outdir", f"must be the path of a folder, got {named!r}", "remove it")
-            outdir = named if outdir is None else outdir
+            outdir_setting = config.get("outdir")
+            if outdir_setting is not None and not (
+                isinstance(outdir_setting, (str, os.PathLike)) and str(outdir_setting)
+            ):
+                raise UserError(f"{where}.outdir", f"must be the path of a folder, got {outdir_setting!r}", "remove it")
+            outdir = outdir_setting if outdir is None else outdir
             config = from_mapping(kind, {key: value for key, value in config.items() if key != "outdir"}, where)
         device = take_device(config.device, where)
         if config.loggers and importlib.util.find_spec("tensorboard") is None:
@@ -411,7 +413,7 @@ class Run(Generic[AnyConfig]):
         start: Callable[[Ranks, AnyConfig], Trainer],
         parents: Mapping[str, str | None] | None = None,
         set_aside: bool = False,
-        seen: Iterable[Sketch | None] = (),
+        sketches: Iterable[Sketch | None] = (),
     ) -> Path:
         """Trains to the end, or writes the results of a finished run again.
 
@@ -421,7 +423,7 @@ class Run(Generic[AnyConfig]):
             start: Makes the trainer of these settings, once the folder is locked and the run is known to be unfinished.
             parents: SHA-256 of the networks from which a student starts.
             set_aside: Start a new run although the folder holds an unfinished run of another configuration.
-            seen: Sketches of the images that the parents have seen; None is unknown.
+            sketches: Sketches of the images that the parents have seen; None is unknown.
 
         Returns:
             Path of the network.
@@ -431,7 +433,7 @@ class Run(Generic[AnyConfig]):
 
         def attempt(config: AnyConfig) -> Path:
             with (
-                # on_divergence changes no number, but whether a process ends.
+                # on_divergence is not in the digest, but ranks that differ in it would end differently.
                 joined(self.device, (code, digest, config.on_divergence)) as ranks,
                 RunFiles(self.folder, digest, set_aside, ranks, config.loggers) as files,
             ):
@@ -441,8 +443,8 @@ class Run(Generic[AnyConfig]):
                 trainer = start(ranks, config)
                 trainer.join(ranks)
                 # A resumed run need not read all images again.
-                known = None if files.kept is None else read_sketch(files.kept.record.get("images"))
-                sketch = known or ranks.from_first(lambda: join_sketches([dataset.sketch, *seen]))
+                stored_sketch = None if files.kept is None else read_sketch(files.kept.record.get("images"))
+                sketch = stored_sketch or ranks.from_first(lambda: join_sketches([dataset.sketch, *sketches]))
                 # Without times and paths: equal runs give equal files.
                 metadata = {
                     "name": config.name,
@@ -462,8 +464,8 @@ class Run(Generic[AnyConfig]):
         try:
             return attempt(self.config)
         except TooLargeError as fault:
-            if self.config.checkpointing or place()[1] > 1:
+            if self.config.checkpointing or process_rank()[1] > 1:
                 raise
-            say(f"{fault.fault}: going on from the last state with checkpointing; the numbers stay the same")
+            say(f"{fault.fault}: resuming from the last state with checkpointing; the numbers stay the same")
         # Only here has the error released the memory of the first attempt.
         return attempt(dataclasses.replace(self.config, checkpointing=True))

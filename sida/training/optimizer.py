@@ -25,8 +25,8 @@ class Resumable(Protocol):
 class FlatParameters:
     """Moves a network's parameters into one contiguous float32 vector; the parameters become views of the vector.
 
-    Guarding, clipping, Adam, averaging, saving and reducing across devices then act on one tensor. The network's
-    results do not change. Parameters that do not require a gradient at this time are never trained.
+    Guarding, clipping, Adam, averaging, saving and reducing across devices then use one tensor. The network's results
+    do not change. Parameters that do not require a gradient at this time are never trained.
 
     Args:
         net: Network on its final device; do not move or deep-copy it while the views are in use.
@@ -68,9 +68,9 @@ class FlatParameters:
             return vector
         return torch.cat([part.reshape(-1) for part in self._parts(vector, True)])
 
-    def arranged(self, plain: torch.Tensor) -> torch.Tensor:
+    def arranged(self, stored: torch.Tensor) -> torch.Tensor:
         """Converts a vector from the plain order to this object's order; a copy if they differ."""
-        return self._joined(self._parts(plain, False)) if self.channels_last else plain
+        return self._joined(self._parts(stored, False)) if self.channels_last else stored
 
     def state(self) -> NamedTensors:
         """Returns ``parameters`` and persistent ``buffers/<name>``: references if possible."""
@@ -126,6 +126,7 @@ class Adam:
     @torch.no_grad()
     def step(self, gradient: torch.Tensor, lr: float) -> None:
         """One step against ``gradient`` ``(P,)``."""
+        assert gradient.shape == self.vector.shape
         (beta1, beta2), (count, mean) = self.betas, self._advance(gradient)
         divisor = self.square.sqrt().div_(math.sqrt(1 - beta2**count)).add_(self.eps)
         self.vector.addcdiv_(mean, divisor, value=-lr / (1 - beta1**count))
@@ -151,13 +152,13 @@ class RAdam(Adam):
     def step(self, gradient: torch.Tensor, lr: float) -> None:
         """See :meth:`Adam.step`."""
         (beta1, beta2), (count, mean) = self.betas, self._advance(gradient)
-        rate, most, decayed = lr / (1 - beta1**count), 2 / (1 - beta2) - 1, beta2**count
+        rate, max_length, decayed = lr / (1 - beta1**count), 2 / (1 - beta2) - 1, beta2**count
         # Length of the simple moving average that corresponds to the exponential average.
-        length = most - 2 * count * decayed / (1 - decayed)
+        length = max_length - 2 * count * decayed / (1 - decayed)
         if length <= 5:
             self.vector.add_(mean, alpha=-rate)
             return
-        ratio = (length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)
+        ratio = (length - 4) * (length - 2) * max_length / ((max_length - 4) * (max_length - 2) * length)
         self.vector.addcdiv_(mean, self.square.sqrt().add_(self.eps), value=-rate * math.sqrt(ratio * (1 - decayed)))
 
 
@@ -213,7 +214,7 @@ class OptimizedNetwork:
         betas: Adam's β₁ and β₂.
         eps: Adam's ε.
         clip_value: Value clip of the gradients after the guard; 0 is off.
-        fused: Take the step, and lay out the parameters, as fused kernels want (:mod:`sida.kernels`).
+        fused: Whether fused kernels (:mod:`sida.kernels`) take the step, which need channels-last parameters.
         infinity: Replacement of infinity in gradients.
         always_training: Keep the network in training mode while it is frozen, too.
         optimizer: Class of the optimizer.
@@ -268,8 +269,8 @@ class OptimizedNetwork:
         """Takes the gathered gradients: reduce, guard, clip, Adam; forgets them."""
         gradient, self._gathered = self._gathered, None
         if gradient is None or any(p.grad is not None for p in self.flat.parameters):
-            own = self.flat.gradient()
-            gradient = own if gradient is None else gradient + own
+            parameter_gradient = self.flat.gradient()
+            gradient = parameter_gradient if gradient is None else gradient + parameter_gradient
             self.flat.zero_grad()
         self.ranks.average(gradient)
         lr = self.lr * lr_factor
@@ -288,11 +289,11 @@ class OptimizedNetwork:
         from sida.kernels import pointwise as kernels
 
         adam, clip = self.adam, self.clip_value
-        seen = kernels.gradient_norm(gradient, self.infinity)
+        square_and_count = kernels.gradient_norm(gradient, self.infinity)
         adam.steps += 1
         state = (adam.vector, gradient, adam.mean, adam.square)
         kernels.adam_step(*state, lr, adam.betas, adam.eps, int(adam.steps), self.infinity, clip)
-        return GuardReport(seen[0].sqrt(), seen[1].long())
+        return GuardReport(square_and_count[0].sqrt(), square_and_count[1].long())
 
     def weight_rms(self) -> float | None:
         """Root mean square of the entries of all weights (parameters of two or more dimensions).

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from sida.errors import EXIT_RETRY, Preempted, UserError
 from sida.late import torch
-from sida.machine import place
+from sida.machine import process_rank
 
 T = TypeVar("T")
 #: Timeouts: within a step, and while rank 0 works alone (for example, reads a state).
@@ -77,7 +77,7 @@ class Interruption:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
-        # Only the main thread can set handlers in Python; in other threads signals keep their default handling.
+        # Python sets signal handlers in the main thread only; in other threads signals keep their default handling.
         if threading.current_thread() is threading.main_thread():
             signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGXCPU)
             self._previous = {number: signal.signal(number, self._handle) for number in signals}
@@ -139,8 +139,8 @@ class Ranks:
         result: list[Any] = [None if self.rank else task()]
         if self.world_size > 1:
             self._together(torch.distributed.broadcast_object_list, result, src=0, group=self._patient)
-        given: T = result[0]
-        return given
+        shared: T = result[0]
+        return shared
 
     def gather(self, value: T) -> list[T]:
         """Returns all ranks' values in order on rank 0, and an empty list on the others; for several ranks."""
@@ -178,7 +178,7 @@ def joined(device: torch.device, facts: object = None) -> Iterator[Ranks]:
         UserError: The other processes cannot be reached, or the facts of one differ from rank 0's (raised in all).
     """
     global STORE
-    rank, world_size, _ = place()
+    rank, world_size, _ = process_rank()
     if world_size == 1:
         yield ALONE
         return
@@ -216,12 +216,12 @@ def rank_0_output() -> Iterator[None]:
     Raises:
         SystemExit: Replaces the error in ranks that do not report.
     """
-    rank, world_size, _ = place()
+    rank, world_size, _ = process_rank()
     if world_size == 1:
         yield
         return
     with contextlib.suppress(OSError, AttributeError):
-        # Without its launcher a rank would go on, on a device that others may take.
+        # Otherwise a rank would outlive a killed launcher and keep its device busy.
         ctypes.CDLL("libc.so.6").prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     streams = sys.stdout, sys.stderr
     with open(os.devnull, "w") as nowhere:

@@ -49,9 +49,9 @@ def check_shapes(net: torch.nn.Module, dataset: Dataset, where: str) -> None:
         UserError: Resolution, channels, classes or the kind of latents differ.
     """
     channels, resolution, _ = dataset.network_shape
-    wanted = {"img_resolution": resolution, "img_channels": channels, "label_dim": dataset.label_dim}
+    data_shape = {"img_resolution": resolution, "img_channels": channels, "label_dim": dataset.label_dim}
     with settings_in(where):
-        check_images({option: getattr(net, option) for option in wanted}, wanted, f"data set '{dataset.name}'")
+        check_images({option: getattr(net, option) for option in data_shape}, data_shape, f"data set '{dataset.name}'")
         if not dataset.is_pixels:
             latents = family_of(net).latents_of(channels)
             check_latents(latents, dataset.latents, f"data set '{dataset.name}'")
@@ -86,8 +86,8 @@ def run_digest(kind: str, settings: Mapping[str, Any], dataset_sha256: str, pare
         parents: SHA-256 of the networks from which a student starts.
     """
     dataset = {key: value for key, value in settings["dataset"].items() if key not in ("path", "cache")}
-    plain = {**settings, "dataset": dataset}
-    return sha256_json({"kind": kind, "settings": plain, "dataset": dataset_sha256, "parents": dict(parents)})
+    recorded = {**settings, "dataset": dataset}
+    return sha256_json({"kind": kind, "settings": recorded, "dataset": dataset_sha256, "parents": dict(parents)})
 
 
 def class_source(network: Mapping[str, Any], where: str) -> dict[str, str | None]:
@@ -109,7 +109,7 @@ def teacher_digest(config: TeacherConfig, dataset_sha256: str, where: str = "spe
     """
     settings = decisive(config)
     if config.batch_gpu is None:
-        # As in the digests of stored teachers; those of students always have it.
+        # Digests of stored teachers do not contain it; digests of students always do.
         del settings["batch_gpu"]
     settings["network"] = {**settings["network"], **class_source(config.network, f"{where}.network")}
     return run_digest("teacher", settings, dataset_sha256, {})
@@ -146,7 +146,7 @@ class StateStore:
 
     def __init__(self, folder: Path, digest: str, set_aside: bool = False) -> None:
         self.folder, self.digest, self.set_aside = Path(folder), digest, set_aside
-        # Numbers of this configuration's states: those that are known to be intact come last.
+        # Numbers of this configuration's states; the intact ones come last.
         self._own: list[int] = []
 
     def load(self) -> KeptState | None:
@@ -159,25 +159,25 @@ class StateStore:
         try:
             return self._newest()
         except UnreadableError as error:
-            place, fault = error.place, error.fault
+            path, fault = error.place, error.fault
         except OSError as error:
-            place, fault = error.filename or str(self.folder), f"cannot be read ({error.strerror or error})"
-        raise UserError(place, fault, "nothing was changed: fix that, then run this again")
+            path, fault = error.filename or str(self.folder), f"cannot be read ({error.strerror or error})"
+        raise UserError(path, fault, "nothing was changed: fix that, then run this again")
 
     def _newest(self) -> KeptState | None:
         headers = {number: _intact(self._path(number, ".json"), _header) for number in self._numbers()}
-        own = [number for number, header in headers.items() if header is None or header["digest"] == self.digest]
-        for number in reversed(own):
+        owned = [number for number, header in headers.items() if header is None or header["digest"] == self.digest]
+        for number in reversed(owned):
             header, path = headers[number], self._path(number)
             tensors = _intact(self._path(number, ".safetensors"), read_tensors) if header else None
             if header and tensors:
-                if number != own[-1]:
-                    say(f"{self._path(own[-1])}: this state is damaged; going back to {path.name}")
-                self._own = [other for other in own if headers[other] and other != number] + [number]
+                if number != owned[-1]:
+                    say(f"{self._path(owned[-1])}: this state is damaged; going back to {path.name}")
+                self._own = [other for other in owned if headers[other] and other != number] + [number]
                 return KeptState(header["record"], tensors[0], path)
         if headers:
             newest = headers[max(headers)]
-            self._start_anew(own, max(headers), newest["record"] if newest else {})
+            self._start_anew(owned, max(headers), newest["record"] if newest else {})
         return None
 
     def _start_anew(self, damaged: Sequence[int], newest: int, record: Mapping[str, Any]) -> None:
@@ -188,8 +188,8 @@ class StateStore:
         if damaged:
             why = f"the kept state {self._path(damaged[-1])} is damaged, and there is none before it"
         if not (finished or self.set_aside):
-            ways = "go back to its settings to resume it, choose another --out, or start anew beside it"
-            raise UserError("", why, f"{ways} with --set-aside (it is kept)")
+            remedy = "go back to its settings to resume it, choose another --out, or start anew beside it"
+            raise UserError("", why, f"{remedy} with --set-aside (it is kept)")
         say(f"{why}; it is kept, and this run starts anew")
 
     def save(self, record: Mapping[str, Any], tensors: NamedTensors) -> None:
@@ -220,7 +220,7 @@ class StateStore:
     def _numbers(self) -> list[int]:
         """Numbers of the states that were completed, oldest first."""
         # Not glob, which takes a folder that cannot be read for an empty one.
-        return sorted(int(found[1]) for found in map(_NAME.fullmatch, os.listdir(self.folder)) if found)
+        return sorted(int(match[1]) for match in map(_NAME.fullmatch, os.listdir(self.folder)) if match)
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -232,7 +232,7 @@ def _header(path: Path) -> dict[str, Any]:
     header = parse_json(read_text(path), str(path))
     header = check_hash(header, path) if isinstance(header, dict) and HASH_KEY in header else {}
     if header.get("format") != STATE_FORMAT or not isinstance(header.get("record"), dict) or "digest" not in header:
-        raise UserError(path, f"is no {STATE_FORMAT}")
+        raise UserError(path, f"is not a {STATE_FORMAT} file")
     return header
 
 
@@ -253,7 +253,7 @@ def _intact(path: Path, read: Callable[[Path], T]) -> T | None:
 
 @contextlib.contextmanager
 def of_this_version(state: KeptState) -> Iterator[None]:
-    """Turns errors of reading an intact state, whose values are not those that its run keeps, into one line."""
+    """Turns errors caused by values of an intact state of another version into one line."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
@@ -303,16 +303,16 @@ class RunFiles:
         Raises:
             UserError: See :meth:`StateStore.load`; the folder does not change.
         """
-        found = self.ranks.from_first(self._find)
-        if found is not None and self.ranks.rank:
-            record, path = found
+        stored = self.ranks.from_first(self._find)
+        if stored is not None and self.ranks.rank:
+            record, path = stored
             self.kept = KeptState(record, read_tensors(path.with_suffix(".safetensors"))[0], path)
         return self
 
     def _find(self) -> tuple[dict[str, Any], Path] | None:
         """Locks the folder and reads its state; returns the state's record and path.
 
-        A process that works on the same run is waited for.
+        Waits for another process that trains the same run.
 
         Raises:
             UserError: The folder cannot be written, or its file system has no locks.
@@ -327,8 +327,8 @@ class RunFiles:
                     say(f"{folder}: another process is at work on this run; waiting for it to finish")
                     wait_for_lock(lock)
             except OSError as error:
-                ways = "use a file system with locks, or choose another --out"
-                raise UserError(folder, f"cannot be locked ({error.strerror})", ways) from None
+                remedy = "use a file system with locks, or choose another --out"
+                raise UserError(folder, f"cannot be locked ({error.strerror})", remedy) from None
             self.kept = self._store.load()
             # Unfinished files of killed processes.
             for swept in (self.folder, folder, self.folder / "snapshots"):
@@ -340,14 +340,14 @@ class RunFiles:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         try:
             self.logs.close()
-            # An insistent Ctrl-C waits for nothing.
+            # A second Ctrl-C ends at once, without waiting for a write.
             if kind is None or issubclass(kind, Exception):
                 fault = self._written.exception()
                 if fault is not None and fault is not error:
                     raise fault
         finally:
             self._writer.shutdown(wait=False)
-            # The lock is for as long as something is written, also when nobody waits for it.
+            # The lock stays until the last write has ended, also if this thread does not wait for it.
             self._written.add_done_callback(lambda _: self._lock.close())
 
     @property
@@ -377,7 +377,7 @@ class RunFiles:
         """Moves snapshots of other configurations to ``snapshots/<digest>/``, and this configuration's back.
 
         So a run that resumes after another run in the same folder finds its own snapshots, and neither overwrites those
-        of the other. A network that belongs to no run stays in place.
+        of the other. A network without a run stays where it is.
 
         Raises:
             UserError: A snapshot is damaged.
@@ -432,7 +432,7 @@ class RunFiles:
         """
         if self.ranks.rank:
             return
-        # Copies of two states never wait for a slow disk together.
+        # At most one copy of a state is in memory, however slow the disk.
         self.wait()
         self._written = self._writer.submit(self._store.save, record, {**copied(changing), **unchanging})
 

@@ -94,14 +94,15 @@ class EDMLoss:
         """
         drawn = complete_draws(self.DRAWS, draws, images)
         drawn |= {} if augment is None else augmented(augment, images, None)
-        return self.of(net, MicroBatch(images, class_labels, draws=drawn))
+        return self.batch_loss(net, MicroBatch(images, class_labels, draws=drawn))
 
-    def of(self, net: Callable[..., Any], given: MicroBatch) -> torch.Tensor:
+    def batch_loss(self, net: Callable[..., Any], batch: MicroBatch) -> torch.Tensor:
         """Loss of a micro-batch of real images, see :meth:`__call__`."""
-        (clean, augment_labels), labels = given.clean, given.class_labels
-        sigma = self.sigma(given.draws)
+        (clean, augment_labels), labels = batch.clean, batch.class_labels
+        sigma = self.sigma(batch.draws)
         weight = self.weight(sigma)
-        noisy = torch.addcmul(clean, sigma, given.draws["noise"])
+        assert sigma.shape == (len(clean), 1, 1, 1)
+        noisy = torch.addcmul(clean, sigma, batch.draws["noise"])
         if not self.return_logvar:
             return weight * (net(noisy, sigma, labels, augment_labels=augment_labels) - clean).square()
         denoised, logvar = net(noisy, sigma, labels, return_logvar=True)
@@ -180,8 +181,8 @@ class TeacherTrainer(StepTrainer):
         if has_logvar and config.loss != "edm":
             fault = f"'{config.loss}' does not train the log-variance head of the network"
             raise UserError("loss", fault, f"set {family.variance_head} of the network to null")
-        given = config.P_mean, config.P_std, config.sigma_data
-        self.loss = loss = LOSSES[config.loss](*given, return_logvar=has_logvar)
+        settings = config.P_mean, config.P_std, config.sigma_data
+        self.loss = loss = LOSSES[config.loss](*settings, return_logvar=has_logvar)
         infinity = family.infinite_gradient
         self.network = OptimizedNetwork(net, config.lr, config.betas, config.eps, infinity=infinity)
         self.widths = config.power_ema
@@ -190,7 +191,7 @@ class TeacherTrainer(StepTrainer):
         step = OptimizerStep(
             "teacher",
             self.network,
-            lambda given: {"denoising": loss.of(net, given).sum() / count},
+            lambda batch: {"denoising": loss.batch_loss(net, batch).sum() / count},
             "teacher",
             lambda pixels: {"denoising": count},
             loss.DRAWS,
@@ -217,8 +218,8 @@ class TeacherTrainer(StepTrainer):
         """See :class:`sida.training.loop.Trainer`."""
         if not self.widths:
             return super().snapshots
-        of_width = zip(self.widths, self.averages.values())
-        return {f"-{std:g}": (average.net, {"average_std": std}) for std, average in of_width}
+        averages = zip(self.widths, self.averages.values())
+        return {f"-{std:g}": (average.net, {"average_std": std}) for std, average in averages}
 
     def update_averages(self, nimg: int, images: int) -> None:
         """See :meth:`~sida.training.iteration.StepTrainer.update_averages`."""
@@ -317,9 +318,9 @@ def reconstruct_average(
     """
     if not 0 < std < 0.28:
         raise UserError("--std", f"must be above 0 and below 0.28, got {exact(std)}")
-    kept = sorted((_read_average(Path(source)) for source in sources), key=lambda one: one[:2])
-    times, stds, paths, records = zip(*kept)
-    for (*average, path, record), before in zip(kept, (None, *kept)):
+    averages = sorted((_read_average(Path(source)) for source in sources), key=lambda average_file: average_file[:2])
+    times, stds, paths, records = zip(*averages)
+    for (*average, path, record), before in zip(averages, (None, *averages)):
         if record["config_sha256"] != records[0]["config_sha256"]:
             raise UserError(path, f"belongs to another run than {paths[0]}", "give averages of one run")
         if before is not None and average == [*before[:2]]:
@@ -337,7 +338,7 @@ def reconstruct_average(
             combined[name] = combined.get(name, 0) + weight * value.detach().double()
     for name, value in net.named_parameters():
         value.data.copy_(combined[name])
-    parents = {f"average {time:.0f} {width:g}": sha256_file(path) for time, width, path, _ in kept}
+    parents = {f"average {time:.0f} {width:g}": sha256_file(path) for time, width, path, _ in averages}
     save_network(net, target, {**records[-1], "nimg": int(end), "average_std": std, "parents": parents})
     return _distance(np.array(times), np.array(stds), weights, end, std)
 
@@ -352,6 +353,6 @@ def _read_average(path: Path) -> tuple[float, float, Path, dict[str, Any]]:
 
 def _distance(times: np.ndarray, stds: np.ndarray, weights: np.ndarray, end: float, std: float) -> float:
     gram = inner_product(times[:, None], stds[:, None], times[None], stds[None])
-    wanted = float(inner_product(end, std, end, std))
+    target_square = float(inner_product(end, std, end, std))
     cross = weights @ inner_product(times, stds, end, std)
-    return float(np.sqrt(max(wanted - 2 * cross + weights @ gram @ weights, 0.0) / wanted))
+    return float(np.sqrt(max(target_square - 2 * cross + weights @ gram @ weights, 0.0) / target_square))

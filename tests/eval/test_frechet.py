@@ -205,7 +205,7 @@ def test_a_negative_eigenvalue_counts_by_its_share_of_the_largest(scale):
 
     report = frechet_report(zero, cov(-4e-4), zero, scale * np.eye(20))
     assert report.most_negative == pytest.approx(-1e-4, rel=1e-2)
-    refused("no covariance", frechet_distance, zero, cov(-4e-2), zero, scale * np.eye(20))
+    refused("not a covariance", frechet_distance, zero, cov(-4e-2), zero, scale * np.eye(20))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_negative_eigenvalue_counts_by_its_share_of_the_largest(scale):
         ({"mu1": np.zeros(4)}, "4 and 3 features"),
         ({"cov1": np.eye(4)}, "first covariance has shape"),
         ({"cov2": np.full((3, 3), np.nan)}, "second covariance has values that are not finite"),
-        ({"cov1": np.diag([1.0, 1.0, -1.0])}, "no covariance"),
+        ({"cov1": np.diag([1.0, 1.0, -1.0])}, "not a covariance"),
         ({"cov1": np.array([[1, 0.9, 0], [0.1, 1, 0], [0, 0, 1]])}, "not symmetric"),
     ],
 )

@@ -248,7 +248,7 @@ def test_the_paper_lists_what_the_published_numbers_alone_decide(tmp_path, monke
     (tmp_path / "claims.json").write_text("{}")
     source = paper_source(tmp_path, [], [], "")
     assert "claim & statement & as published" in source
-    assert "supported †" in source
+    assert r"supported $\dagger$" in source
     assert "not decided here" not in source
     assert "& --" not in source
     assert "1 of 2 claims" in source

@@ -105,7 +105,7 @@ def test_missing_files_and_strange_records(tmp_path):
     path.write_bytes(headed('{"__metadata__": null}', data=0))
     assert read_tensors(path) == ({}, {})
     safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"sida": "[1]"})
-    refused("no JSON mapping", read_tensor_header, path)
+    refused("not a JSON mapping", read_tensor_header, path)
 
 
 def test_what_cannot_be_written_leaves_no_file(tmp_path):

@@ -177,7 +177,7 @@ def test_levels_of_dmd2s_discriminator_are_those_of_the_settings():
     assert [*loss.generator_draws()] == wanted
     assert [*loss.fake_score_draws()] == [*wanted, "real_sigma_normal", "real_noise"]
     draws = {f"{of}{name}": torch.full((1, 1, 1, 1), 2.0) for of in ("", "real_") for name in ("sigma_normal", "noise")}
-    _, level = loss.judged(torch.zeros(1, 1, 2, 2), "real_", torch.ones(1), draws)
+    _, level = loss.discriminator_input(torch.zeros(1, 1, 2, 2), "real_", torch.ones(1), draws)
     assert float(level) == pytest.approx(2 * math.exp(3.2))
 
 

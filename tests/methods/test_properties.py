@@ -113,7 +113,7 @@ def test_pooling_over_the_batch_is_the_mean_of_pooling_per_sample():
 def test_infinities_are_no_nan():
     values = torch.tensor([[1.0, 2.0], [float("inf"), float("-inf")], [NAN, 0.0]])
     batch = MicroBatch(values[:2], None)
-    assert torch.equal(batch.whole(values[:2])[0], values[:2])
+    assert torch.equal(batch.drop_nan(values[:2])[0], values[:2])
     assert batch.dropped == 0
     assert finite_mask(values, torch.zeros(3, 1)).tolist() == [True, True, False]
 

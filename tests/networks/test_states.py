@@ -103,7 +103,7 @@ def test_earlier_names_of_repa():
 def test_a_file_of_the_other_axis_is_refused(file, read_as):
     path = saved(removing_noise(file).state_dict())
     network = {"class": read_as, "kwargs": HEADS}
-    told = f"weights.pt: read as {read_as}, its output is no denoising: .* at σ = 1 .*; read it as {file} "
+    told = f"weights.pt: read as {read_as}, its output is not a denoised image: .* at σ = 1 .*; read it as {file} "
     refused(told, import_network, path, "net.safetensors", network=network)
     assert not Path("net.safetensors").exists()
 
@@ -112,7 +112,7 @@ def test_an_output_that_is_no_denoising_is_said(capsys):
     state = removing_noise().state_dict()
     state["final_layer.linear.weight"].zero_()
     converted(saved(state), "SiTPrecond")
-    assert "weights.pt: read as SiTPrecond, its output is no denoising: 50% at" in capsys.readouterr().err
+    assert "weights.pt: read as SiTPrecond, its output is not a denoised image: 50% at" in capsys.readouterr().err
     converted(saved(removing_noise().state_dict()), "SiTPrecond")
     assert "denoising" not in capsys.readouterr().err
 
@@ -122,7 +122,7 @@ def test_an_output_that_is_no_denoising_is_said(capsys):
     [
         ({}, {"num_heads": None}, "num_heads: the file does not say it.*width 48.*name it"),
         ({"pos_embed": torch.zeros(1, 64, 48)}, {"img_resolution": 8}, r"pos_embed': the file has \[1, 64, 48\]"),
-        ({"pos_embed": torch.zeros(3)}, {}, "no transformer of SiT, REPA or DiT"),
+        ({"pos_embed": torch.zeros(3)}, {}, "not a transformer of SiT, REPA or DiT"),
         ({"blocks.0.attn.q_norm.weight": torch.zeros(3)}, {}, "q_norm.weight': the file has .* needs none"),
         ({"blocks.1.mlp.fc1.weight": torch.zeros(3, 48)}, {}, "blocks.1.mlp.fc1.weight': the file has"),
     ],

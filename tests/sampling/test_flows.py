@@ -138,7 +138,7 @@ def test_a_student_learns_from_a_teacher_guided_by_its_null_label(tmp_path):
 
 FAULTS = [
     ("one", "flow:4", None, "sampler.kind: 'flow' needs networks of velocities, not EDMPrecond; use heun"),
-    ("one", "heun:4,guidance=2", "null", "guide: the network learned from no dropped label"),
+    ("one", "heun:4,guidance=2", "null", "guide: the network was trained without dropped labels"),
     ("flow", "flow:4,guidance=2", None, "guidance: 2 needs a guiding network; name one as guide, or 'null'"),
     ("flow", "flow:1,method=euler_maruyama", None, "sampler.num_steps: must be at least 2"),
     ("flow", "flow:4,rho=7", None, "sampler.rho: a sampler of kind 'flow' does not read it"),
@@ -178,5 +178,5 @@ def test_a_sheet_names_the_null_label(tmp_path):
     costs = Costs(made)
     assert costs.student("sida-guided").gpu_hours > costs.student("sida").gpu_hours
     assert costs.measurement("guided").gpu_hours > 1.5 * costs.measurement("plain").gpu_hours
-    told = r"run 'guided': guide: the network learned from no dropped label"
+    told = r"run 'guided': guide: the network was trained without dropped labels"
     refused(told, lambda: check_preset(study(tmp_path / "other", changes, rows)))

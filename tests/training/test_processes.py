@@ -20,7 +20,7 @@ from sida.config.lookup import ROOT
 from sida.errors import EXIT_RETRY
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors
-from sida.machine import place
+from sida.machine import process_rank
 from sida.methods import distill
 from sida.methods.distillation import Evaluation
 from sida.sampling import Drawer
@@ -230,7 +230,7 @@ def test_a_process_that_does_not_answer_ends_the_others(tmp_path, spec, monkeypa
 def test_nonsense_of_the_launcher_is_one_line(monkeypatch):
     for name, value in {"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
-    refused("RANK=2, WORLD_SIZE=2, LOCAL_RANK=0: not what torchrun sets", place)
+    refused("RANK=2, WORLD_SIZE=2, LOCAL_RANK=0: not what torchrun sets", process_rank)
 
 
 def test_processes_share_an_evaluation(tmp_path, spec):

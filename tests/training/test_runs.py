@@ -98,7 +98,7 @@ def test_crashes_leave_no_trace(tmp_path, uninterrupted, student_spec, monkeypat
         interrupt_after(distill, student_spec, tmp_path, moment, state_minutes=minutes)
     capsys.readouterr()
     distill({**student_spec, "state_minutes": minutes}, tmp_path)
-    assert re.search(r"goes on at \d+ of \d+ images", capsys.readouterr().err)
+    assert re.search(r"resumes at \d+ of \d+ images", capsys.readouterr().err)
     assert results(tmp_path) == results(uninterrupted)
 
 
@@ -234,7 +234,7 @@ def running(teacher, monkeypatch):
 def test_a_training_goes_on_with_the_same_numbers(tmp_path, capfd, running, kind, call):
     running(kind, tmp_path / "plain", {})
     running(kind, tmp_path / "relieved", {call})
-    assert "going on from the last state with checkpointing" in capfd.readouterr().err
+    assert "resuming from the last state with checkpointing" in capfd.readouterr().err
     assert results(tmp_path / "relieved") == results(tmp_path / "plain")
 
 

@@ -70,7 +70,7 @@ def test_two_steps_by_hand(fixed, init_sigma, step_levels, second, through_all):
     torch.testing.assert_close(images, by_hand, rtol=1e-14, atol=1e-14)
     torch.testing.assert_close(gradients(net, images), gradients(net, by_hand), rtol=1e-13, atol=1e-13)
     # The first of the two steps alone learns, too.
-    first = multi_step(net, z, None, 2, lambda x: fresh, taken=1, **ways)
+    first = multi_step(net, z, None, 2, lambda x: fresh, steps_taken=1, **ways)
     torch.testing.assert_close(gradients(net, first), gradients(net, start), rtol=1e-14, atol=1e-14)
 
 

@@ -127,7 +127,7 @@ def test_a_checklist_needs_one_table_of_a_preset_with_results(tmp_path):
     for words, arguments in (
         ("one table", ["--checklist"]),
         ("no preset 'nothing'", ["main", "--checklist", "nothing"]),
-        ("no table of demo.*main", ["table1", "--checklist", "demo"]),
+        ("not a table of demo.*main", ["table1", "--checklist", "demo"]),
         ("table1.*no preset with results.*released", ["table1", "--checklist"]),
         ("no results.*sida run released", ["table1", "--checklist", "released"]),
         ("--out.*.md or .tex", ["main", "--checklist", "demo", "--out", tmp_path / "c.pdf"]),

@@ -24,7 +24,7 @@ from tests.refused import refused, refusing
 from tests.workflow.workspace import forked_snakemake, put
 from workflow.checks import check_profile
 from workflow.cli import main
-from workflow.planning.requests import load_site
+from workflow.planning.site import load_site
 from workflow.preset import load_preset
 from workflow.preset.checks import check_preset
 from workflow.preset.files import find_preset

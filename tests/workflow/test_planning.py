@@ -22,7 +22,8 @@ from tests.refused import refused
 from tests.workflow.workspace import ROWS, TINY, put, shipped, study
 from workflow.cli import main
 from workflow.planning import doctor, steps
-from workflow.planning.costs import Cost, Costs, Gpu, _published_networks, load_assumptions
+from workflow.planning.assumptions import Gpu, load_assumptions
+from workflow.planning.costs import Cost, Costs, _published_networks
 from workflow.planning.plan import Plan, Planned, make_plan, show_plan, wall_hours
 from workflow.planning.steps import student_cost
 from workflow.preset.files import find_preset

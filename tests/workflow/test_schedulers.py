@@ -12,8 +12,9 @@ from snakemake.iocontainers import Wildcards
 from sida.config.lookup import ROOT
 from tests.refused import refused
 from tests.workflow.workspace import TINY, forked_snakemake, heed_interrupts, put, shipped, small, wait_for
-from workflow.planning.costs import driver_cards
-from workflow.planning.requests import Requests, Site, load_site
+from workflow.planning.driver import driver_cards
+from workflow.planning.requests import Requests
+from workflow.planning.site import Site, load_site
 from workflow.preset.files import find_preset, presets
 
 
@@ -87,9 +88,9 @@ def test_the_driver_lists_the_cards(monkeypatch):
         def cuInit(self, flags):
             assert flags == 0
 
-    monkeypatch.setattr("workflow.planning.costs.ctypes.CDLL", lambda name: Driver())
+    monkeypatch.setattr("workflow.planning.driver.ctypes.CDLL", lambda name: Driver())
     assert driver_cards() == [80.0, 16.0]
-    monkeypatch.setattr("workflow.planning.costs.ctypes.CDLL", lambda name: object())
+    monkeypatch.setattr("workflow.planning.driver.ctypes.CDLL", lambda name: object())
     assert driver_cards() == []
 
 

@@ -234,7 +234,7 @@ def test_a_strangers_folder_leads_nowhere_else_and_ends_in_lines(folder, capsys,
     status, faults, _, _ = verified(folder, capsys)
     assert status == 1
     text = "\n".join(faults)
-    for name in ("tables/other.csv: is a link", "root: is a link", "pipe: is no ordinary file", "claims.json: damaged"):
+    for name in ("tables/other.csv: is a link", "root: is a link", "pipe: is not an ordinary", "claims.json: damaged"):
         assert name in text
     for name in ("../secret.txt", "/etc/passwd", "tables/../../secret.txt"):
         assert f"{name}: is missing; the manifest lists it" in text

@@ -35,7 +35,7 @@ _PROFILES = {
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": ("Workflow RO-Crate", "1.0"),
 }
 _TERMS = "https://w3id.org/ro/terms/workflow-run/context"
-#: RO-Crate wants a licence, and takes a text.
+#: RO-Crate requires a licence, which may be a text.
 _NO_LICENCE = "not stated by the maker of these results"
 _SNAKEFILE, _RULES = "Snakefile", "workflow/rules/"
 #: Folders of the settings of jobs, and of the records of downloads.
@@ -134,15 +134,15 @@ def _add_file(crate: ROCrate, name: str, digest: str, size: int) -> Entity:
 
 def _add_downloads(crate: ROCrate, record: Path) -> list[Entity]:
     """Adds the downloads of a record of ``sida assets fetch``, by their addresses."""
-    found = []
+    entities = []
     entries = parse_json(read_text(record), str(record))
     for entry in entries if isinstance(entries, list) else []:
         address, digest = str(entry.get("url") or ""), str(entry.get("sha256") or "")
         if address.startswith("https://") and digest and crate.get(address) is None:
             facts = {"name": str(entry.get("id")), "sha256": digest, "contentSize": str(entry.get("size") or "")}
             facts = {name: text for name, text in facts.items() if text}
-            found.append(crate.add_file(address, properties=facts))
-    return found
+            entities.append(crate.add_file(address, properties=facts))
+    return entities
 
 
 def _add_run(

@@ -23,8 +23,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from eval.measuring.functions import CallableSource, ProgramFile
 from eval.measuring.protocol import load_protocol
+from eval.results.bibliography import cited_label
 from eval.results.measurements import RESCORE, score_of
-from eval.results.published import cited_label
 from eval.results.summary import Measurement, Measurements, measured_in
 from eval.tables.build import make_table
 from eval.tables.render import markdown_cell, template, to_markdown
@@ -233,7 +233,7 @@ def write_generator_folder(
         benchmarks: See :func:`workflow.archive.hub_results.benchmark_entries`.
 
     Raises:
-        UserError: The measurements are of another generator, or the code is no single file.
+        UserError: The measurements are of another generator, or the code is not a single file.
     """
     record = read_hashed_json(row, RESCORE)
     measured = score_of(record, row)
@@ -273,7 +273,7 @@ def _opened(generator: str, scored: dict[str, Any], row: str) -> tuple[CallableS
         module, _, name = generator.partition(":")
         file = inspect.getsourcefile(source.module)
         if file is None or Path(file).name == "__init__.py" or "." in module:
-            raise UserError(generator, "is no function of a single file", "put it into a module of one file")
+            raise UserError(generator, "is not a function of a single file", "put it into a module of one file")
         made = getattr(source.module, name)
         call = f"{name}()" if inspect.isclass(made) else name
         call += ".eval()" if inspect.isclass(made) and issubclass(made, torch.nn.Module) else ""

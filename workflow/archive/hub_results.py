@@ -26,14 +26,14 @@ def read_benchmarks(texts: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     Raises:
         UserError: Not of that form.
     """
-    found = {}
+    benchmarks = {}
     for metric, text in texts.items():
         if not (match := _PLACE.fullmatch(text)):
             raise UserError(
                 f"--benchmark {metric}={text}", "is not METRIC=OWNER/DATASET:TASK", "name data set and task"
             )
-        found[metric] = match[1], match[2]
-    return found
+        benchmarks[metric] = match[1], match[2]
+    return benchmarks
 
 
 def benchmark_entries(results: Sequence[EvalResult], benchmarks: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:

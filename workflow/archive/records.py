@@ -1,6 +1,6 @@
 """Records of Every Eval Ever, an exchange schema of evaluations: a file for each generator, and back.
 
-A file has the values rounded by nobody, what decides them as text, and the lines of ``measurements.csv`` whole, so that
+A file has the values unrounded, their settings as text, and the lines of ``measurements.csv`` whole, so that
 this suite reads its own files without loss. The spread over trials is the ``standard_error`` of the mean: the schema's
 ``standard_deviation`` is one of samples.
 
@@ -23,8 +23,9 @@ from typing import Any
 
 from eval.measuring.protocol import load_protocol
 from eval.metrics.kinds import METRIC_KINDS
+from eval.results.agreement import HIGHER_IS_BETTER
 from eval.results.eee import LINES, PRINTED, PRINTED_STD, SCHEMA_VERSION
-from eval.results.published import HIGHER_IS_BETTER, Published
+from eval.results.published import Published
 from eval.results.sheet import SheetRow, seen_by
 from eval.results.summary import Estimate, Measurement, Measurements
 from sida.errors import UserError
@@ -55,7 +56,7 @@ def measured_records(
         developer: Name of who made the generators.
         sheet: Rows of the sample sheet by run, which say what a generator met where its lines do not.
     """
-    # A reader has no sheet: each line says what its generator met.
+    # A reader does not have the sheet, so each line states what its generator met.
     told = (_with_saw(line, (sheet or {}).get(line.run)) for line in measured.rows)
     measured = Measurements(told, measured.source)
     for run in measured.runs:
@@ -161,9 +162,9 @@ def _record(
 
 
 def _with_saw(line: Measurement, row: SheetRow | None) -> Measurement:
-    # A method alone does not say what its training's monitor or start have met.
-    seen = None if row is None else seen_by(line, row)
-    return line if seen is None else dataclasses.replace(line, saw=str(seen))
+    # A method alone does not determine the networks of its training's monitor and start.
+    exposure = None if row is None else seen_by(line, row)
+    return line if exposure is None else dataclasses.replace(line, saw=str(exposure))
 
 
 def _measured_result(measured: Measurements, run: str, key: str) -> dict[str, Any]:

@@ -91,15 +91,15 @@ def list_files(report: Report) -> dict[str, int]:
     Raises:
         UserError: There are more files and folders than :data:`MOST_FILES`, or a folder cannot be read.
     """
-    found = {}
+    sizes = {}
     for name, entry in sorted(walk_below(report.folder, MOST_FILES)):
         if entry.is_symlink():
             report.fault(name, "is a link, which may lead anywhere; put the file itself in its place")
         elif entry.is_file(follow_symlinks=False):
-            found[name] = entry.stat(follow_symlinks=False).st_size
+            sizes[name] = entry.stat(follow_symlinks=False).st_size
         else:
-            report.fault(name, "is no ordinary file; remove it")
-    return found
+            report.fault(name, "is not an ordinary file; remove it")
+    return sizes
 
 
 def check_own_hash(path: Path, name: str) -> bool:
@@ -188,12 +188,12 @@ def check_parents(report: Report, hashes: Mapping[str, str]) -> None:
 
 def _parents(folder: Path, name: str) -> Iterator[tuple[str, str, str]]:
     """Role and recorded hash of each network that a file was made from, and the spec that names it."""
-    parts, found = PurePosixPath(name).parts, dict[str, Any]()
+    parts, digests = PurePosixPath(name).parts, dict[str, Any]()
     if parts[0] in ("students", "teachers") and parts[2:] == (_NETWORK,):
-        found = (read_tensor_header(folder / name).record or {}).get("parents") or {}
+        digests = (read_tensor_header(folder / name).record or {}).get("parents") or {}
     elif parts[0] == "measurements" and len(parts) == 3 and name.endswith(".json"):
-        found = {"network": read_measurement(folder / name).get("network_sha256")}
-    for role, digest in found.items():
+        digests = {"network": read_measurement(folder / name).get("network_sha256")}
+    for role, digest in digests.items():
         if digest is not None:
             yield role, digest, f"specs/{parts[0]}/{parts[1]}.json"
 
@@ -312,8 +312,10 @@ def check_numbers(report: Report, names: Collection[str]) -> None:
         with report.checking(collected):
             measured = load_measurements(report.folder / collected)
             runs = {*measured.runs}
-            if found := identity_mismatch(measured.rows):
-                report.fault(collected, f"runs '{found[0].run}' and '{found[1].run}' are not comparable: {found[2]}")
+            if mismatch := identity_mismatch(measured.rows):
+                report.fault(
+                    collected, f"runs '{mismatch[0].run}' and '{mismatch[1].run}' are not comparable: {mismatch[2]}"
+                )
             # Cells and files may name one run again and again: each estimate is made once.
             estimate = functools.cache(measured.estimate)
             for name in names:
@@ -331,13 +333,13 @@ def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...],
     columns, rows = read_csv(report.folder / name)
     # A further column is missing where no row has a value in it.
     compared = [*(column for column in MEASUREMENT_COLUMNS if column in columns), *FURTHER]
-    seen = set()
+    keys = set()
     for line, row in rows:
         if row.get("origin"):
             report.counts["rows that are stored or of other groups, which have no trials here"] += 1
             continue
         key = _key(row)
-        seen.add(key)
+        keys.add(key)
         label = f"{key[2]} of trial {key[1]} of '{key[0]}'"
         if key not in trials and (report.folder / STORED).is_file():
             report.counts["rows whose trials are not stored"] += 1
@@ -347,8 +349,8 @@ def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...],
             report.fault(name, f"line {line}: {different[0]} of {label} is not that of its trial; collect again")
         else:
             report.counts["rows equal to their trials"] += 1
-    runs = {key[0] for key in seen}
-    if missing := sorted(key for key in trials if key[0] in runs and key not in seen):
+    runs = {key[0] for key in keys}
+    if missing := sorted(key for key in trials if key[0] in runs and key not in keys):
         run, trial, metric = missing[0]
         others = f" (and {len(missing) - 1:,} others)" if missing[1:] else ""
         report.fault(name, f"{metric} of trial {trial} of '{run}' is missing{others}; collect again")
@@ -361,9 +363,9 @@ def _check_table(report: Report, name: str, runs: Set[str], estimate: Callable[[
     for line, row in rows:
         if row["measured"] and runs >= {*str(row["run"]).split()}:
             estimates = [estimate(run, str(row["metric"])) for run in str(row["run"]).split()]
-            found = estimates[0] if len(estimates) == 1 else Estimate.of([estimate.mean for estimate in estimates])
-            std = "" if found.std is None else repr(found.std)
-            if (row["measured"], row["measured_std"]) != (repr(found.mean), std):
+            mean = estimates[0] if len(estimates) == 1 else Estimate.of([estimate.mean for estimate in estimates])
+            std = "" if mean.std is None else repr(mean.std)
+            if (row["measured"], row["measured_std"]) != (repr(mean.mean), std):
                 cell = f"{row['metric']} of '{row['run']}'"
                 report.fault(name, f"line {line}: {cell} is not what the measurements give; make the table again")
             else:

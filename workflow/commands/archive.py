@@ -157,8 +157,8 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
         "with --to hf: leaderboard of a metric, which gets an entry in .eval_results; PROTOCOL/METRIC where several "
         "protocols have the metric"
     )
-    place = "METRIC=OWNER/DATASET:TASK"
-    parser.add_argument("--benchmark", action="append", default=[], metavar=place, help=benchmark)
+    form = "METRIC=OWNER/DATASET:TASK"
+    parser.add_argument("--benchmark", action="append", default=[], metavar=form, help=benchmark)
     parser.add_argument("--origin", metavar="NAME", help="with --to eee: person or group who measured")
     parser.add_argument("--developer", default="unknown", metavar="NAME", help="with --to eee: who made the generators")
 

@@ -101,14 +101,14 @@ def _verify_assets(chosen: list[Asset], named: bool) -> int:
     faults = checked = 0
     for asset in chosen:
         try:
-            found = verify_asset(asset.id)
+            digest = verify_asset(asset.id)
         except UserError as error:
             print(f"WRONG    {error}")
             faults += 1
             continue
-        if found is not None:
+        if digest is not None:
             checked += 1
-            print(f"ok       {asset.id}  {found}")
+            print(f"ok       {asset.id}  {digest}")
         elif named:
             faults += 1
             print(f"MISSING  {asset.id}")

@@ -47,8 +47,8 @@ def _run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as out:
         records = measure(spec, out, trials)
     seconds = time.monotonic() - started
-    found, left_out = _compared(stored, records, trials, _shown(preset))
-    if not found:
+    compared, left_out = _compared(stored, records, trials, _shown(preset))
+    if not compared:
         raise UserError(
             f"row '{args.row}'", f"nothing to compare: {', '.join(left_out)}", "does its protocol still measure them?"
         )
@@ -56,10 +56,10 @@ def _run(args: argparse.Namespace) -> int:
     print(f"{folder}: row {args.row}, {images}, measured again in {seconds:.1f} s")
     here = environment(spec["device"])["device"]
     print(f"stored on {stored[0]['device']}, code {stored[0]['code_version']}; here on {here}")
-    print("\n".join(_lines(found)))
+    print("\n".join(_lines(compared)))
     if left_out:
         print(f"not compared: {', '.join(left_out)}")
-    return 0 if all(one.as_printed for one in found) else 1
+    return 0 if all(one.as_printed for one in compared) else 1
 
 
 class Comparison(NamedTuple):
@@ -93,16 +93,16 @@ def _compared(
     shown: Mapping[str, tuple[int, float]],
 ) -> tuple[list[Comparison], list[str]]:
     """Comparison of each metric with values on both sides, and what has none in a trial."""
-    found, left_out = [], []
+    comparisons, left_out = [], []
     for metric in dict.fromkeys(row["metric"] for row in stored):
         before = {int(row["trial"]): float(row["value"]) for row in stored if row["metric"] == metric}
         values = {record["trial"]: record["metrics"].get(metric) for record in records}
         here = {trial: value for trial, value in values.items() if value is not None and trial in before}
         if here:
-            found.append(trial_agreement(metric, before, here, *shown.get(metric, (4, 1))))
+            comparisons.append(trial_agreement(metric, before, here, *shown.get(metric, (4, 1))))
         if len(here) < len(trials):
             left_out.append(f"{metric} (has values stored and here in {len(here)} of {len(trials)} trials)")
-    return found, left_out
+    return comparisons, left_out
 
 
 def _stored_folder(study: str) -> Path:
@@ -115,11 +115,12 @@ def _stored_folder(study: str) -> Path:
     from workflow.preset.extension import stored_results
     from workflow.preset.files import find_preset
 
-    given = [Path(study), Path(study) / "stored"]
-    found = next((place for place in given if (place / STORED).is_file()), None) or stored_results([find_preset(study)])
-    if not (found / STORED).is_file():
-        raise UserError(study, f"has no stored results ({found / STORED})", "name a study that has, or their folder")
-    return found
+    folders = [Path(study), Path(study) / "stored"]
+    stored = next((folder for folder in folders if (folder / STORED).is_file()), None)
+    stored = stored or stored_results([find_preset(study)])
+    if not (stored / STORED).is_file():
+        raise UserError(study, f"has no stored results ({stored / STORED})", "name a study that has, or their folder")
+    return stored
 
 
 def trial_agreement(
@@ -145,14 +146,14 @@ def trial_agreement(
     return Comparison(metric, texts[0], texts[1], largest == 0, largest, largest / before.std if before.std else None)
 
 
-def _lines(found: list[Comparison]) -> list[str]:
+def _lines(comparisons: list[Comparison]) -> list[str]:
     lines = [f"{'metric':<16}{'printed':<20}{'measured here':<20}agreement"]
-    for one in found:
+    for one in comparisons:
         share = "" if one.share is None else f", {one.share:.1g} standard deviations over trials"
         words = "to the last digit" if one.same else f"a trial differs by up to {one.difference:.2g}{share}"
         lines.append(f"{one.metric:<16}{one.printed:<20}{one.here:<20}{words}")
-    same, printed = sum(one.same for one in found), sum(one.as_printed for one in found)
-    return [*lines, f"{same} of {len(found)} numbers agree to the last digit, {printed} as printed"]
+    same, printed = sum(one.same for one in comparisons), sum(one.as_printed for one in comparisons)
+    return [*lines, f"{same} of {len(comparisons)} numbers agree to the last digit, {printed} as printed"]
 
 
 def _spec(
@@ -186,14 +187,14 @@ def _spec(
 
 def _shown(preset: Preset) -> dict[str, tuple[int, float]]:
     """Printed decimals and factor of each metric, by the study's first table that has it."""
-    from eval.results.sheet import read_extended
+    from eval.results.extended import read_extended
 
-    found: dict[str, tuple[int, float]] = {}
+    formats: dict[str, tuple[int, float]] = {}
     for name in preset.settings.tables:
         for column in read_extended(preset.layout("tables", name)).get("columns", []):
             if "metric" in column and "decimals" in column:
-                found.setdefault(column["metric"], (column["decimals"], column.get("scale", 1)))
-    return found
+                formats.setdefault(column["metric"], (column["decimals"], column.get("scale", 1)))
+    return formats
 
 
 CHECK = Verb(

@@ -34,7 +34,7 @@ def _cite(args: argparse.Namespace) -> int:
     if args.out:
         raise UserError("--out", "is for --checklist", "leave it out")
 
-    from eval.results.published import SUITE, bibliography, references
+    from eval.results.bibliography import SUITE, bibliography, references
     from eval.tables.build import make_table
     from eval.tables.latex import cited_keys
 
@@ -60,7 +60,7 @@ def _checklist(args: argparse.Namespace) -> int:
     name = args.names[0]
     preset = load_preset(find_preset(args.checklist or _preset_with(name), "--checklist"))
     if name not in preset.layouts["tables"]:
-        raise UserError(name, f"is no table of {preset.name}", f"name one of {', '.join(preset.layouts['tables'])}")
+        raise UserError(name, f"is not a table of {preset.name}", f"name one of {', '.join(preset.layouts['tables'])}")
     if (results := measured_folder(preset)) is None:
         raise UserError(name, f"{preset.name} has no results to answer from", f"run it: sida run {preset.name}")
     out = Path(args.out) if args.out else None

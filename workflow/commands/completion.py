@@ -22,7 +22,7 @@ def _run(args: argparse.Namespace) -> None:
         import shtab
     except ImportError:
         raise UserError("sida completion", "needs shtab", how_to_install("shtab>=1.7")) from None
-    verbs = {verb: place for group in GROUPS.values() for verb, place in group.items()}
+    verbs = {verb: path for group in GROUPS.values() for verb, path in group.items()}
     print(shtab.complete(_whole_parser(verbs, shtab.FILE), shell=args.shell))
 
 
@@ -30,8 +30,8 @@ def _whole_parser(verbs: Mapping[str, str], files: Mapping[str, Any]) -> argpars
     """One parser of all verbs; values without a list of choices are completed as names of files."""
     top = argparse.ArgumentParser(prog="sida")
     group = top.add_subparsers(metavar="COMMAND")
-    for name, place in verbs.items():
-        verb: Verb = our_object(place)
+    for name, path in verbs.items():
+        verb: Verb = our_object(path)
         parser = group.add_parser(name, help=verb.help, description=verb.help)
         verb.arguments(parser)
         for action in parser._actions:

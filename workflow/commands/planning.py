@@ -35,13 +35,13 @@ def list_presets() -> dict[str, tuple[str, str]]:
     from sida.config.lookup import CHECKOUT
     from workflow.preset.files import presets, read_preset
 
-    found = {}
+    descriptions = {}
     for name, path in sorted(presets().items(), key=lambda item: _is_part(item[1])):
         lines = itertools.takewhile(re.compile("# [^ ]").match, path.read_text(encoding="utf-8").splitlines())
         about = " ".join(line.removeprefix("# ") for line in lines)
         needs = "a processor" if read_preset([path])[0].get("device", "cpu") == "cpu" else "a GPU"
-        found[name] = (about, needs if CHECKOUT else f"a checkout, {needs}")
-    return found
+        descriptions[name] = (about, needs if CHECKOUT else f"a checkout, {needs}")
+    return descriptions
 
 
 def _is_part(path: Path) -> bool:
@@ -160,8 +160,8 @@ def _new(args: argparse.Namespace) -> int:
     from sida.config.settings import from_mapping
     from workflow.planning.new import StudyConfig, new_study
 
-    given = {k: v for k, v in vars(args).items() if k in StudyConfig.__dataclass_fields__ and v is not None}
-    print("\n".join(new_study(from_mapping(StudyConfig, given, "sida new:"))))
+    settings = {k: v for k, v in vars(args).items() if k in StudyConfig.__dataclass_fields__ and v is not None}
+    print("\n".join(new_study(from_mapping(StudyConfig, settings, "sida new:"))))
     return 0
 
 

@@ -85,10 +85,10 @@ def _profile(name: str | None) -> Path | None:
     if name is None:
         return None
     ours = {path.parent.name: path.parent for path in (ROOT / "profiles").glob("*/config.yaml")}
-    place = Path(os.path.expanduser(name))
-    if not place.is_dir() and name not in ours:
+    folder = Path(os.path.expanduser(name))
+    if not folder.is_dir() and name not in ours:
         raise UserError(f"--profile {name}", f"no such folder and no such profile{suggestion(name, ours)}")
-    return ours.get(name, place)
+    return ours.get(name, folder)
 
 
 RUN = Verb(

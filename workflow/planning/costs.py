@@ -1,25 +1,20 @@
-"""Cost of one job: hours, memory, downloads and disk, counted on its networks at the rates of ``config/plan.yaml``.
-
-Limits of a GPU and its driver: trainings beyond its memory, and a torch without code for it.
-"""
+"""Cost of one job: hours, memory, downloads and disk, counted on its networks at the rates of ``config/plan.yaml``."""
 
 import contextlib
-import ctypes
 import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from eval.features import EXTRACTORS
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.families import NULL_LABEL
-from sida.config.lookup import MONITOR, find_file
-from sida.config.settings import NotNegative, Positive, Settings, from_mapping, load_yaml
-from sida.errors import UserError, suggestion
+from sida.config.lookup import MONITOR
+from sida.config.settings import from_mapping
+from sida.errors import UserError
 from sida.files.text_files import read_text
 from sida.methods.registry import DistillConfig, resolve_recipe
+from workflow.planning.assumptions import load_assumptions
 from workflow.planning.steps import CONTEXT_BYTES, StepCost, network_cost, student_cost, teacher_cost
 from workflow.preset import Preset
 from workflow.preset.archives import archives, made_from
@@ -49,83 +44,6 @@ STAGES = {
 }
 #: Number of states of a run that are kept.
 GENERATIONS = 2
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Gpu(Settings):
-    """A card.
-
-    Attributes:
-        memory_gb: Its memory.
-        watts: Its board power.
-        float16: TFLOP/s of training in float16; null: unknown.
-        float32: TFLOP/s of training in float32; null: unknown.
-        source: Source of the rates.
-    """
-
-    memory_gb: Positive
-    watts: Positive
-    float16: Positive | None = None
-    float32: Positive | None = None
-    source: str = ""
-
-    def rate(self, fp16: bool, name: str) -> float:
-        """Operations per second.
-
-        Raises:
-            UserError: The rate at this precision is unknown.
-        """
-        rate = self.float16 if fp16 else self.float32
-        if rate is None:
-            fault = f"gpus.{name} has no rate in {'float16' if fp16 else 'float32'}"
-            raise UserError("config/plan.yaml", fault, "add one")
-        return rate * 1e12
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Assumptions(Settings):
-    """Content of ``config/plan.yaml``.
-
-    Attributes:
-        gpus: Cards by name.
-        gflop: Operations of external networks, in GFLOP per image: ``vae_decode``, ``vae_encode``, and extractors from
-            outside; those of the suite are in the table of feature networks.
-        pictures_per_second: Number of pictures that one job prepares per second.
-        downloads_gb: Sizes of downloads in GB, by the beginning of their id.
-    """
-
-    gpus: dict[str, Gpu]
-    gflop: dict[str, NotNegative]
-    pictures_per_second: Positive
-    downloads_gb: dict[str, NotNegative]
-
-    def gpu(self, name: str, where: str = "--gpu") -> Gpu:
-        """A card by name; `where` names the setting in errors.
-
-        Raises:
-            UserError: No such card.
-        """
-        if name not in self.gpus:
-            near = suggestion(name, [card for card in self.gpus if name in card] or self.gpus)
-            raise UserError(f"{where} {name}", f"not in config/plan.yaml{near}", f"it has {', '.join(self.gpus)}")
-        return self.gpus[name]
-
-    def gflop_of(self, extractor: str) -> float:
-        """Operations of an extractor, in GFLOP per image; 0 if unknown."""
-        return self.gflop.get(extractor, EXTRACTORS[extractor].gflop if extractor in EXTRACTORS else 0.0)
-
-    def gigabytes(self, asset: Asset) -> float:
-        """Size of a download in GB: the registered size, else the assumed size; 0 if unknown."""
-        if asset.size is not None:
-            return asset.size / 1e9
-        known = [start for start in self.downloads_gb if asset.id.startswith(start)]
-        return self.downloads_gb[max(known, key=len)] if known else 0.0
-
-
-def load_assumptions(own: Iterable[Path] = ()) -> Assumptions:
-    """Reads ``plan.yaml`` from the preset's folder, else from ``config``."""
-    path = find_file("", "plan", own)
-    return from_mapping(Assumptions, load_yaml(path), f"{path}:")
 
 
 @dataclasses.dataclass
@@ -230,8 +148,8 @@ class Costs:
         teacher, alike = self.preset.runs[run].teacher, alike_key(self.preset.runs[run])
         network = architecture_of(self.preset, self.preset.runs[run]) or self.network(teacher)
         if network is None:
-            place = f"{self.preset.source}: teachers.{teacher}"
-            raise UserError(place, "has no network, so that its cost is unknown", "add it")
+            setting = f"{self.preset.source}: teachers.{teacher}"
+            raise UserError(setting, "has no network, so that its cost is unknown", "add it")
         if alike not in self._recipes:
             spec = training(self.preset, run).spec
             self._recipes[alike] = resolve_recipe(from_mapping(DistillConfig, spec, run), network, run)
@@ -308,7 +226,7 @@ class Costs:
         return dataclasses.replace(every, name=f"samples/{name}", gpu_hours=hours, images=images)
 
     def like(self, checkpoint: str | None) -> dict[str, Any] | None:
-        """Architecture of a checkpoint: that of the teacher whose name is the beginning of the checkpoint's name.
+        """Architecture of a checkpoint, from the teacher whose name is the beginning of the checkpoint's name.
 
         Published teachers are described once, in the preset of the checkout that trains them.
         """
@@ -360,14 +278,14 @@ class Costs:
 
 @functools.cache
 def _published_networks() -> dict[str, dict[str, Any] | None]:
-    found: dict[str, dict[str, Any] | None] = {}
+    networks: dict[str, dict[str, Any] | None] = {}
     for path in presets().values():
         # A faulty one of the working folder is reported where it is used.
         with contextlib.suppress(UserError):
             if "\n    checkpoint: " in read_text(path):
                 settings = from_mapping(PresetSettings, read_preset([path])[0], f"{path}:")
-                found |= {name: teacher.network for name, teacher in settings.teachers.items()}
-    return found
+                networks |= {name: teacher.network for name, teacher in settings.teachers.items()}
+    return networks
 
 
 def _evaluations(points: Mapping[str, Any], total_kimg: float) -> int:
@@ -393,40 +311,3 @@ def too_large(jobs: Iterable[Cost], memory_gb: float, card: str) -> str:
         return ""
     few = ", ".join(f"{job.name} ({job.memory_gb:.0f} GB)" for job in large[:3]) + (", ..." if len(large) > 3 else "")
     return f"{len(large)} of the trainings need more than the {memory_gb:.0f} GB of {card}: {few}"
-
-
-def without_code(capability: tuple[int, int], built: Iterable[str]) -> bool:
-    """Whether a build of torch has no code for a card: no code of the card's major capability up to its minor one.
-
-    Args:
-        capability: Compute capability of the card.
-        built: ``torch.cuda.get_arch_list()``; code for 8.0 runs on 8.9, but not on 9.0.
-    """
-    numbers = [int("".join(filter(str.isdigit, name.partition("_")[2]))) for name in built if name.startswith("sm_")]
-    return all(capability[0] != number // 10 or capability[1] < number % 10 for number in numbers)
-
-
-def driver_cards() -> list[float]:
-    """Memory in GB of each visible card, from the driver (importing torch takes seconds); empty without one."""
-    count, card, size = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_size_t(0)
-    found = []
-    with contextlib.suppress(OSError, AttributeError):
-        driver = ctypes.CDLL("libcuda.so.1")
-        driver.cuInit(0)
-        driver.cuDeviceGetCount(ctypes.byref(count))
-        for index in range(count.value):
-            driver.cuDeviceGet(ctypes.byref(card), index)
-            driver.cuDeviceTotalMem_v2(ctypes.byref(size), card)
-            found.append(size.value / 1e9)
-    return found
-
-
-def check_card(device: str, where: str) -> None:
-    """Refuses jobs of a GPU on a machine without one, before other jobs prepare data for them.
-
-    Raises:
-        UserError: The device is a GPU, and the driver shows none.
-    """
-    if device.startswith("cuda") and not driver_cards():
-        remedy = "run it on a machine with one or through a scheduler (docs/cluster.md), or choose another preset"
-        raise UserError(where, f"device: '{device}', but this machine has no GPU", f"{remedy} (sida presets)")

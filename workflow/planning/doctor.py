@@ -14,7 +14,8 @@ from sida.assets.cache import by_hand, cache_dir, check_pinned_code, check_reach
 from sida.config.lookup import how_to_install
 from sida.errors import UserError
 from workflow.checks import OPENING
-from workflow.planning.costs import SMALLER, SPARE, too_large, without_code
+from workflow.planning.costs import SMALLER, SPARE, too_large
+from workflow.planning.driver import without_code
 from workflow.planning.plan import LEFT_OUT, Plan, make_plan
 from workflow.preset.outside_code import NotAllowedError, origin
 from workflow.preset.rows import protocol_of
@@ -109,14 +110,14 @@ def _disk(plan: Plan) -> Iterator[Check]:
     needs, places = defaultdict[int, float](float), dict[int, Path]()
     for job in plan.jobs.values():
         path = cache_dir() if job.kind == "fetch" else Path(job.name if job.kind == "data" else plan.preset.results)
-        existing = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+        existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
         device = os.stat(existing).st_dev
         places.setdefault(device, existing)
         needs[device] += job.disk_gb
     for device, need in needs.items():
-        place = places[device]
-        free = shutil.disk_usage(place).free / 1e9
-        text = f"{free:,.0f} GB free at {place}, {need:,.1f} GB are needed"
+        folder = places[device]
+        free = shutil.disk_usage(folder).free / 1e9
+        text = f"{free:,.0f} GB free at {folder}, {need:,.1f} GB are needed"
         remedy = "free some, or work in another folder; SIDA_CACHE names the one of downloads"
         yield Check("disk", *(("missing", text, remedy) if free < need else ("ok", text)))
 

@@ -1,4 +1,4 @@
-"""Makes a new study: a folder with the files that those of `studies/` have, and its data.
+"""Makes a new study: a folder with the files of a study in `studies/`, and its data.
 
 The files are made from templates in ``config/new``, whose variables ``$name`` depend on the data; ``sizes.yaml`` there
 has the sizes, rates and metrics. Width, lengths, micro-batches and measured images are the largest that fit the time
@@ -34,6 +34,8 @@ STUDY_FILES = (
 #: File of an imported teacher.
 TEACHER = "teacher.safetensors"
 LATENTS = "a new study is of pictures, latents are a matter of custom presets"
+#: Largest share that the classes of pictures add to the least hours.
+UNREAD = 0.05
 #: Largest number of classes whose names are listed.
 _MOST_NAMES = 20
 
@@ -75,7 +77,7 @@ def new_study(config: StudyConfig) -> list[str]:
         Lines for the user about written files and next steps.
 
     Raises:
-        UserError: The folder exists, its name is no name of a preset, or the data are unsuitable.
+        UserError: The folder exists, its name cannot name a preset, or the data are unsuitable.
     """
     study = Path(config.study)
     name = study.absolute().name.lower()
@@ -132,23 +134,26 @@ class _Fit:
         _write(self._part, {**values, **_shortened(self._full, share)})
         return _cost_of(self._part, self._card, self._workers)
 
-    def check_hours(self) -> None:
+    def check_hours(self, unread: float = 0.0) -> None:
         """Refuses hours in which the narrowest network, the shortest training and the fewest images do not fit.
+
+        Args:
+            unread: Largest share that pictures add that are not read yet, by their number of classes.
 
         Raises:
             UserError: So few hours, or an unknown card.
         """
         hours = self._cost(self._sizes(self._widths[-1], *self._full["measured"][-1]), self._least).hours
-        if hours > self._config.hours:
+        if hours * (1 + unread) > self._config.hours:
             fault = f"no network and length fit {self._where}: the shortest study takes {hours:.2g} hours by plan"
-            remedy = f"give --hours {math.ceil(100 * hours) / 100:g} or more"
+            remedy = f"give --hours {math.ceil(100 * hours * (1 + unread)) / 100:g} or more"
             raise UserError(f"--hours {self._config.hours:g}", fault, remedy)
 
     def fitted(self) -> tuple[dict[str, Any], list[str]]:
         """Writes the files with the widest network, then the longest trainings, that fit.
 
         Returns:
-            Values of the template's variables, and lines about the card and what was given up.
+            Values of the template's variables, and lines about the card and what was reduced.
 
         Raises:
             UserError: Nothing fits, or an unknown card.
@@ -175,7 +180,7 @@ class _Fit:
         raise UserError("sida new", fault, "name a larger card (--gpu) or another teacher")
 
     def _lines(self, planned: _Cost, chosen: Mapping[str, Any]) -> Iterator[str]:
-        """Lines about the card, and what was given up."""
+        """Lines about the card, and what was reduced."""
         most, imported = self._config.hours, self._config.teacher is not None
         yield f"for {self._where}: {planned.hours:.1f} hours and {planned.memory:.0f} GB by plan (--hours {most:g})"
         named = {key: name for key, name in _GIVEN_UP.items() if not (imported and name.startswith("teacher"))}
@@ -317,7 +322,7 @@ def _data_values(config: StudyConfig, part: Path, study: Path, teacher: Mapping[
         if (first := first_picture(config.data, config.resolution, teacher)) is not None:
             shown = {"kind": "zip", "path": '"data.zip"', "pictures": [], "class_names": "[]"}
             values = shown | _sized(config, first, []) | _teacher_values(config, first, teacher)
-            _Fit(config, part, {"name": "x", **values}).check_hours()
+            _Fit(config, part, {"name": "x", **values}).check_hours(UNREAD)
         made = prepared(from_mapping(PrepareConfig, flags, "sida new"))
         names = [visible(" ".join(name.split())) for name in made.class_names]
         pictures = [made.summary]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class FirstPicture:
-    """What a data set has before its pictures are read; its costs are not above those of the data set.
+    """What a data set has before its pictures are read; at costs up to the data set's.
 
     Attributes:
         resolution: Height and width.

@@ -76,7 +76,7 @@ def planned_jobs(files: Sequence[Path], targets: Sequence[str], fresh: bool = Fa
     from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings, WorkflowSettings
 
     triggers = frozenset({RerunTrigger.MTIME, RerunTrigger.PARAMS, RerunTrigger.INPUT})
-    with _recorded() as found, SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+    with _recorded() as jobs, SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         try:
             workflow = api.workflow(
                 resource_settings=ResourceSettings(cores=1),
@@ -88,7 +88,7 @@ def planned_jobs(files: Sequence[Path], targets: Sequence[str], fresh: bool = Fa
             dag.execute_workflow(executor="dryrun")
         except WorkflowError as error:
             raise UserError("the plan", f"Snakemake: {error}") from None
-    return found
+    return jobs
 
 
 @contextlib.contextmanager
@@ -96,19 +96,19 @@ def _recorded() -> Iterator[list[Planned]]:
     """Records the jobs that Snakemake reports (event ``JOB_INFO`` of its logger plugins); the environment stays."""
     from snakemake.logging import LogEvent, get_event, logger
 
-    found: list[Planned] = []
+    jobs: list[Planned] = []
     environment, planning = dict(os.environ), PLANNING.set(True)
 
     def record(line: logging.LogRecord) -> bool:
         if get_event(line) == LogEvent.JOB_INFO:
-            given = vars(line)
-            files = [[*map(str, given[key] or [])] for key in ("input", "output")]
-            found.append(Planned(given["rule_name"], dict(given["wildcards"]), *files))
+            facts = vars(line)
+            files = [[*map(str, facts[key] or [])] for key in ("input", "output")]
+            jobs.append(Planned(facts["rule_name"], dict(facts["wildcards"]), *files))
         return False
 
     logger.addFilter(record)
     try:
-        yield found
+        yield jobs
     finally:
         logger.removeFilter(record)
         os.environ.clear()
@@ -161,17 +161,17 @@ def make_plan(
     gpus = gpus or (os.cpu_count() or 1 if costs.gpu_name == "CPU" else 1)
     paths = [path for target in targets for path in named.paths_of(target)]
     jobs = planned_jobs(files, paths, fresh)
-    made, found = dict[str, str](), dict[str, Cost]()
+    made, totals = dict[str, str](), dict[str, Cost]()
     for job in jobs:
         stage, name, share = _part(job, preset)
         key, cost = f"{stage}/{name}", costs.of(stage, name)
         made |= dict.fromkeys(job.outputs, key)
-        total = found.setdefault(key, dataclasses.replace(cost, gpu_hours=0.0, cpu_hours=0.0))
+        total = totals.setdefault(key, dataclasses.replace(cost, gpu_hours=0.0, cpu_hours=0.0))
         total.gpu_hours += share * cost.gpu_hours
         total.cpu_hours += share * cost.cpu_hours
         total.after = sorted({*total.after, *(made[path] for path in job.inputs if path in made)} - {key})
     out = [run for run in preset.left_out if not targets or run in named.rows(paths)]
-    return Plan(preset, targets, costs, gpus, {key: cost for key, cost in found.items() if key != "all/"}, out)
+    return Plan(preset, targets, costs, gpus, {key: cost for key, cost in totals.items() if key != "all/"}, out)
 
 
 def _part(job: Planned, preset: Preset) -> tuple[str, str, float]:
@@ -230,7 +230,7 @@ def show_plan(plan: Plan, verbose: bool = False) -> str:
     return "\n".join(lines)
 
 
-#: Words before the rows of a preset that nobody can measure.
+#: Words before the rows of a preset that cannot be measured.
 LEFT_OUT = "rows that are left out, since their checkpoints have no public address (sida assets list)"
 
 

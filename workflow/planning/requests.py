@@ -3,85 +3,22 @@
 Planned values are functions of Snakemake's ``wildcards`` and ``attempt``; each attempt requests an additional half of
 the first request, up to the site's limit. Trainings and measurements resume: one that is longer than the limit ends at
 it and goes on in its next attempt, as often as the profile's ``retries`` allow.
-
-Site file: a cluster's limits, cards and options, written by its users (``profiles/site.yaml``).
 """
 
 import contextlib
 import dataclasses
 import functools
 import math
-import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
-from sida.config.lookup import ROOT, check_code_path
-from sida.config.settings import Count, Positive, Settings, from_mapping
 from sida.errors import UserError
-from sida.files.text_files import parse_yaml, read_text
-from workflow.planning.costs import SMALLER, STAGES, Cost, Costs, driver_cards, load_assumptions, too_large
+from workflow.planning.costs import SMALLER, STAGES, Cost, Costs, too_large
+from workflow.planning.driver import driver_cards
+from workflow.planning.site import Site
 from workflow.preset import Preset
 from workflow.preset.specs import job_named
 from workflow.preset.trainings import gpus_of
-
-#: Environment variable that names another file.
-VARIABLE = "SIDA_SITE"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Site(Settings):
-    """Description of a cluster.
-
-    Attributes:
-        gpu: Name of the card in ``config/plan.yaml``; null: H200, or CPU for presets with ``device: cpu``.
-        gpus_per_node: Number of GPUs of a node; a training on more GPUs runs on several nodes.
-        partition: Partition or queue of jobs; null: the scheduler's default.
-        gpu_partition: Partition or queue of jobs with a GPU; null: ``partition``.
-        account: Account or project of the jobs; null: none.
-        extra: Further options of the submit command.
-        max_hours: Longest time that a job may request; a longer training resumes in its next attempt.
-        max_memory_gb: Largest memory that a job may request on a node.
-        margin: Requested time divided by planned time.
-    """
-
-    gpu: str | None = None
-    gpus_per_node: Count = 8
-    partition: str | None = None
-    gpu_partition: str | None = None
-    account: str | None = None
-    extra: str | None = None
-    max_hours: Positive = 24.0
-    max_memory_gb: Positive = 500.0
-    margin: Positive = 1.5
-
-
-def load_site(own: Iterable[Path] = ()) -> Site:
-    """Reads the file ``SIDA_SITE``, else ``profiles/site.yaml`` of the current folder, else of the checkout.
-
-    Args:
-        own: Folders of the preset, whose ``plan.yaml`` may define cards.
-
-    Raises:
-        UserError: A missing or faulty file, or a file of the current folder without the user's permission.
-    """
-    named = os.environ.get(VARIABLE)
-    if named and not Path(named).is_file():
-        raise UserError(f"{VARIABLE}={named}", "no such file", f"name your site file, or unset {VARIABLE}")
-    usual = [Path("profiles/site.yaml"), ROOT / "profiles/site.yaml"]
-    path = Path(named) if named else next((path for path in usual if path.is_file()), None)
-    if path is None:
-        return Site()
-    if not named and path.resolve() != usual[1].resolve():
-        check_code_path(
-            path, "a site file, whose options go to the command that submits jobs", f"set {VARIABLE}={path}"
-        )
-    # The file may be empty or have comments only.
-    given = parse_yaml(read_text(path), str(path))
-    site = from_mapping(Site, {} if given is None else given, f"{path}:")
-    if site.gpu is not None:
-        load_assumptions(own).gpu(site.gpu, f"{path}: gpu:")
-    return site
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +40,7 @@ class Executor:
     nodes: bool = False
 
 
-#: By the executor's name. Each reads its own resources, so a job carries those of all.
+#: By the executor's name. Each reads its own resources, so a job has the resources of all executors.
 EXECUTORS = {
     "slurm": Executor("slurm_partition", "slurm_account", "slurm_extra", nodes=True),
     # Its plugin has no resource for GPUs (0.3.3).

@@ -105,14 +105,14 @@ def _count(text: str) -> NetworkCost:
         # Storing normalised weights takes time and does not count.
         net.weight_norm = "off"
     try:
-        forward, kept, once = _evaluate(net)
+        forward, kept_bytes, once = _evaluate(net)
         net.requires_grad_(False)
         _, frozen, _ = _evaluate(net)
         encoder, _, _ = _evaluate(net, "encoder")
     except Exception as error:  # of torch, in a custom class
         remedy = "let its evaluation read no values of tensors, and keep constants as buffers"
         raise UserError("plan", f"the operations of {name} cannot be counted ({reason_of(error)})", remedy) from None
-    return NetworkCost(parameters, forward, encoder, kept, frozen, once)
+    return NetworkCost(parameters, forward, encoder, kept_bytes, frozen, once)
 
 
 def _evaluate(net: Any, part: str = "decoder") -> tuple[float, float, float]:
@@ -136,12 +136,12 @@ def _evaluate(net: Any, part: str = "decoder") -> tuple[float, float, float]:
             return out
 
     own = {parameter.untyped_storage()._cdata for parameter in net.parameters()}
-    kept: dict[int, torch.Tensor] = {}
+    tensors: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        place = tensor.untyped_storage()._cdata
-        if place not in own:
-            kept[place] = tensor
+        storage = tensor.untyped_storage()._cdata
+        if storage not in own:
+            tensors[storage] = tensor
         return tensor
 
     shape = (IMAGES, net.img_channels, net.img_resolution, net.img_resolution)
@@ -150,7 +150,7 @@ def _evaluate(net: Any, part: str = "decoder") -> tuple[float, float, float]:
     labels = torch.empty((IMAGES, net.label_dim), device="meta") if net.label_dim else None
     with Counter() as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         net(x, sigma, labels, return_flag=part)
-    sizes = [tensor.untyped_storage().nbytes() for tensor in kept.values()]
+    sizes = [tensor.untyped_storage().nbytes() for tensor in tensors.values()]
     of_images = sum(size for size in sizes if size // 4 % IMAGES == 0)
     return counter.total / IMAGES, of_images / IMAGES, float(sum(sizes) - of_images)
 
@@ -213,8 +213,8 @@ def student_cost(config: Any, network: Mapping[str, Any], guide: Mapping[str, An
         alone = teacher_cost({"batch_size": images}, network)
         return dataclasses.replace(alone, operations=operations, fp16=config.fp16)
     width = 2 if config.fp16 else BYTES
-    kept = cost.kept * (config.num_steps if through_all else 1)
-    activations = images * (kept + 2 * cost.kept_frozen) * width / BYTES + 3 * cost.kept_once * width / BYTES
+    kept_bytes = cost.kept * (config.num_steps if through_all else 1)
+    activations = images * (kept_bytes + 2 * cost.kept_frozen) * width / BYTES + 3 * cost.kept_once * width / BYTES
     if guiding is not None:
         activations += (images * guiding.kept_frozen + guiding.kept_once) * width / BYTES
     # φ, ψ, θ and θ's average; Adam's second moments of ψ and θ, and first ones with β₁; one gradient twice.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.measuring.protocol import OF_ALL_TRIALS
-from eval.results.sheet import read_extended
+from eval.results.extended import read_extended
 from sida.config.recipe import EXCLUDED_FROM_DIGEST
 from sida.files.atomic import sha256_file
 from sida.files.ordinary import open_ordinary

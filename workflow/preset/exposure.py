@@ -46,7 +46,7 @@ def _judges(preset: Preset, row: SheetRow) -> tuple[str, ...] | None:
     """Networks that the options of a row's method name as judges; None if one is unknown."""
     if not (row.trained_here and row.method in METHODS and METHODS[row.method].has_judges):
         return ()
-    judges = [name for name in options_of(preset, row).met(resolution_of(preset, row)) if name != "pixels"]
+    judges = [name for name in options_of(preset, row).loss_networks(resolution_of(preset, row)) if name != "pixels"]
     networks = [network_of(name) for name in judges]
     # A custom judge can be any network.
     return None if None in networks else tuple(filter(None, networks))

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.results.sheet import SheetRow, read_extended, read_runs, with_other_seeds
+from eval.results.conditions import with_other_seeds
+from eval.results.extended import read_extended
+from eval.results.sheet import SheetRow, read_runs
 from eval.results.stored import STORED, files_of
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_json, write_text

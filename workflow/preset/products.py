@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.figures.layout import load_figure_layout
+from eval.results.conditions import Needs
 from eval.results.retraining import load_retraining
-from eval.results.sheet import Needs, SheetRow
+from eval.results.sheet import SheetRow
 from eval.tables.layout import load_table_layout
 from sida.errors import UserError
 from workflow.preset.jobs import Job, make_job, needs_of

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.measuring.protocol import Protocol, load_protocol
-from eval.results.sheet import SheetRow, read_extended, read_runs
+from eval.results.extended import read_extended
+from eval.results.sheet import SheetRow, read_runs
 from sida.config.datasets import dataset_spec
 from sida.config.families import NULL_LABEL
 from sida.config.lookup import SUFFIXES, find_file, found_path

@@ -302,8 +302,8 @@ def test_an_object_that_is_called_counts_by_the_module_that_names_it():
         ({"sampler": {"kind": "one_step"}}, "network: must be a file"),
         ({"dataset": None}, "dataset: is missing"),
         ({"protocol": small_protocol(resolution=16)}, "8×8, protocol 'small' measures 1 channel of 16×16"),
-        ({"references": {"dta": "x"}}, "references: protocol 'small' knows no 'dta' .did you mean 'data'"),
-        ({"extractors": {"digts": {}}}, "extractors: .* knows no 'digts' .did you mean 'digits'"),
+        ({"references": {"dta": "x"}}, "references: protocol 'small' has no 'dta' .did you mean 'data'"),
+        ({"extractors": {"digts": {}}}, "extractors: .* has no 'digts' .did you mean 'digits'"),
     ],
 )
 def test_faults(tmp_path, network, changes, message):

@@ -15,10 +15,12 @@ import yaml
 from PIL import Image
 
 import eval
+from eval.commands.score_options import ScoreOptions
 from eval.features import get_extractor
 from eval.measuring.measure import Measurer, measure
 from eval.measuring.protocol import load_protocol
 from eval.measuring.score import Score, score_images
+from eval.measuring.score_plan import plan_score
 from eval.measuring.stores import open_images
 from eval.metrics.kernel_distance import kernel_distance
 from eval.results.identity import comparable
@@ -122,8 +124,8 @@ def test_score_command(stand_ins, tmp_path, capsys, refusal):
     assert main([*command, "--num-samples", "30"]) == 0
     assert "protocol 'tiny-n30'" in capsys.readouterr().out
     faults = {
-        ("--device", "tpu"): "'tpu' is no device",
-        ("--reference", "fide=x"): "knows no 'fide'",
+        ("--device", "tpu"): "'tpu' is not a device",
+        ("--reference", "fide=x"): "has no 'fide'",
         ("--latex", str(tmp_path / "tiny.yaml" / "row.tex")): "is a file, not a folder",
     }
     for wrong, message in faults.items():
@@ -137,6 +139,38 @@ def test_classes_that_the_network_does_not_have_are_no_accuracy_of_zero(tmp_path
     labels[13] = 77
     told = "class 77, extractor 'digits' has the classes 0-9"
     refused(told, score_images, saved(tmp_path / "b.npz", GREY, labels), "digits", **settings)
+
+
+def test_a_plan_has_the_protocol_trials_and_resumption_before_any_network_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("eval.measuring.measure.make_extractors", lambda *_: pytest.fail("loaded"))
+    path = saved(tmp_path / "a.npz", images(90, 8, 1))
+    plan = plan_score(path, "digits", num_samples=30, extractors={"inception": {"size": 1}}, fast=True)
+    assert (plan.protocol.name, plan.protocol.num_samples, plan.trials, plan.resumes) == ("digits-n30", 30, 3, True)
+    assert plan.spec.extractors == {"inception_cpu": {"size": 1}}
+    assert (plan.files.store.count, plan.second, plan.spec.label) == (90, None, "a.npz")
+    pair = plan_score(path, "pair", against=path)
+    assert (pair.protocol.num_samples, pair.trials, pair.resumes) == (90, 1, False)
+    assert pair.spec.references == {"against": str(path)}
+    # A Python object may change between two calls, so its trials are not kept.
+    drawn = plan_score(noise, "digits", num_samples=30, trials=2)
+    assert (drawn.trials, drawn.resumes, drawn.files) == (2, False, None)
+    refused("--trials", plan_score, path, "digits", trials=0)
+    refused("--groups", plan_score, noise, "digits", groups="trials")
+
+
+@pytest.mark.parametrize(
+    ("option", "options"),
+    [
+        ("--like", {}),
+        ("--origin", {"protocol": "digits", "origin": "Ada"}),
+        ("--latent", {"protocol": "digits", "latent": "128"}),
+        ("--sampler", {"protocol": "digits", "sampler": "heun:18"}),
+        ("--against", {"against": "b.npz", "like": "main"}),
+        ("--against", {"against": "b.npz", "latex": "row.tex"}),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused_together(tmp_path, option, options):
+    refused(option, ScoreOptions, source=str(saved(tmp_path / "a.npz", GREY)), **options)
 
 
 def test_files_are_written_before_anything_is_shown(tmp_path, monkeypatch):
@@ -273,6 +307,32 @@ def test_an_interrupted_score_resumes_with_its_finished_trials(tmp_path, monkeyp
     assert score_images(path, "digits", num_samples=30).summary() == whole.summary()
     assert drawn == [0, 1, 1, 2]
     score.forget_trials()
+    assert not any((tmp_path / "cache" / "scores").iterdir())
+
+
+def test_of_two_scores_of_equal_images_at_once_none_removes_trials_of_the_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    path, draw, other = saved(tmp_path / "a.npz", images(90, 8, 1)), Measurer.sums, []
+
+    def score(**options):
+        return score_images(path, "digits", num_samples=30, **options)
+
+    def beside(self, trial, *rest):
+        if trial == 2 and not other:
+            other.append(None)  # the second score draws as usual
+            other[0] = score()
+            other[0].forget_trials()
+        return draw(self, trial, *rest)
+
+    monkeypatch.setattr(Measurer, "sums", beside)
+    first = score()
+    assert first.summary() == other[0].summary()
+    assert "the same images are scored elsewhere" in capsys.readouterr().err
+    monkeypatch.setattr(Measurer, "sums", None)  # all trials of the first score are finished
+    # A score that ends leaves the trials to one that has begun with them.
+    again = score(fits=lambda _: first.forget_trials())
+    assert [*again.unfinished.iterdir()]
+    again.forget_trials()
     assert not any((tmp_path / "cache" / "scores").iterdir())
 
 

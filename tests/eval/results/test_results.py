@@ -15,10 +15,12 @@ import pytest
 from eval.claims.write import read_verdicts
 from eval.report.paper import training_time
 from eval.results import load
+from eval.results.agreement import agreement
+from eval.results.bibliography import SUITE, bibliography, cited_label, references
 from eval.results.exchange import exchanged, read_exchanged
 from eval.results.logs import kept_images, read_evaluations, read_log
 from eval.results.measurements import long_rows, read_measurement, read_score, write_csv
-from eval.results.published import SUITE, agreement, bibliography, cited_label, load_published, references
+from eval.results.published import load_published
 from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements, measurements_text
 from eval.tables.build import make_table
 from eval.tables.latex import to_latex
@@ -251,7 +253,7 @@ def test_a_score_of_any_name_is_read_again(theirs, name):
 def test_no_run_has_two_origins(printed, theirs, tmp_path):
     rows = [*map(asdict, read_exchanged(theirs(printed[0])))]
     refused("two origins", write_csv, tmp_path / "a.csv", [], [*rows, {**rows[0], "origin": "Group B"}])
-    refused("stands there twice", read_exchanged, theirs(printed[0], printed[0]))
+    refused("occurs twice", read_exchanged, theirs(printed[0], printed[0]))
 
 
 FINDING = {"rule": "LT", "numbers": {}}
@@ -276,7 +278,7 @@ def changed(value, path, new):
 RECORDS = {
     "trial-0.json": (read_measurement, made_up.trial_record(), "measure this trial again"),
     "claims.json": (read_verdicts, {"preamble": "", "comparisons": "", "claims": [CLAIM]}, "decide the claims again"),
-    "score.json": (read_score, {"measurements": [made_up.trial_record()]}, "is no result of sida score"),
+    "score.json": (read_score, {"measurements": [made_up.trial_record()]}, "is not a result of sida score"),
 }
 
 

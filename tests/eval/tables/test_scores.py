@@ -20,9 +20,6 @@ from workflow.cli import main
 OPTIONS = ("--nfe", "4", "--family", "Two & More", "--saw", "loss:digits")
 SHEET = "run\tfamily\tlabel\tmethod\tsampler\ntheirs\tOne Step\tTheirs\texternal\t\n"
 
-# One worker makes the scores: of two that score equal images, the first to end removes the records of trials.
-pytestmark = pytest.mark.xdist_group("scores-in-tables")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -159,7 +156,7 @@ def mine(folder, tmp_path):
         ({"extractor": "pixels"}, "metric: extractor=pixels != extractor=inception"),
         ({"reference": "asset fid-ref-cifar10"}, "mine.json: run 'Mine', trial 0: reference_sha256: must be a digest"),
         ({"seeds": [0, 49999]}, "seeds: [0, 49999] are not those of trial 1"),
-        ({"seeds": [], "seed0": None}, "is no result of sida score"),
+        ({"seeds": [], "seed0": None}, "is not a result of sida score"),
         ({"seeds": [0, 49999], "seed0": None}, "trials 0 and 1 have equal or overlapping seeds"),
         ({"step": 0}, "all 2 trials have the value 1.9"),
         ({"key": "fd"}, "none of the table's metrics (fid"),

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.report.paper import missing_latex
-from eval.results.published import bibliography
+from eval.results.bibliography import bibliography
 from eval.results.retraining import Retraining
 from eval.results.summary import Measurements, load_measurements
 from eval.tables.build import build_table, make_table, write_table

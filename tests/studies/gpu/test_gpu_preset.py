@@ -9,7 +9,8 @@ import yaml
 from eval.claims.claim import load_claims
 from sida.config.lookup import ROOT
 from tests.workflow.workspace import Workspace, forked_snakemake, shipped
-from workflow.planning.costs import Costs, driver_cards
+from workflow.planning.costs import Costs
+from workflow.planning.driver import driver_cards
 from workflow.preset import load_preset
 from workflow.preset.archives import archives
 from workflow.preset.checks import check_preset

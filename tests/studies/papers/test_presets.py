@@ -12,8 +12,8 @@ import pytest
 import torch
 import yaml
 
+from eval.results.conditions import matching
 from eval.results.published import load_published
-from eval.results.sheet import matching
 from eval.results.summary import Measurements
 from eval.tables.build import build_table
 from eval.tables.layout import load_layout

@@ -16,7 +16,7 @@ from sida.methods import METHODS
 from sida.methods.gdd import GDDOptions, official_backbones
 from sida.methods.registry import DistillConfig, resolve_recipe
 from tests.eval.synthetic_output import csv_rows
-from workflow.planning.costs import load_assumptions
+from workflow.planning.assumptions import load_assumptions
 from workflow.planning.steps import student_cost
 from workflow.preset import Preset
 from workflow.preset.rows import dataset_named

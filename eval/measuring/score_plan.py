@@ -1,0 +1,251 @@
+"""Plan of a score: its protocol, images and trials, decided and checked before a network is loaded."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.features.registry import ON_PROCESSOR
+from eval.measuring.functions import CallableSource
+from eval.measuring.measure import Measurer
+from eval.measuring.order import Groups, Trials
+from eval.measuring.protocol import Protocol, load_protocol
+from eval.measuring.scored import Scored, origin_of
+from eval.measuring.sources import ImageFiles, MeasureSpec
+from eval.measuring.stores import ImageStore, open_images
+from eval.measuring.trial import sized
+from eval.results.identity import read_saw
+from sida.config.datasets import dataset_spec
+from sida.config.settings import from_mapping
+from sida.errors import UserError
+
+
+@dataclass(frozen=True)
+class ScorePlan:
+    """The plan of a score.
+
+    Attributes:
+        spec: Spec of the measurement; its protocol has the images per trial and the feature networks of this score.
+        trials: Number of trials.
+        files: Opened images in files; None if images are drawn.
+        second: Opened second set of a comparison; None takes the protocol's references.
+        function: Source of a Python object that draws the images; None for others.
+        saw: Networks that the generator met, as the caller says; None takes those that a network's method states.
+    """
+
+    spec: MeasureSpec
+    trials: int
+    files: ImageFiles | None = None
+    second: ImageStore | None = None
+    function: CallableSource | None = None
+    saw: str | None = None
+
+    @property
+    def protocol(self) -> Protocol:
+        """Protocol of the measurement."""
+        protocol: Protocol = self.spec.protocol
+        return protocol
+
+    @property
+    def resumes(self) -> bool:
+        """Whether an interrupted score keeps its finished trials.
+
+        Python objects may change between two calls in a way that no digest shows; one trial has nothing to resume.
+        """
+        return self.function is None and self.trials > 1
+
+    def measurer(self) -> Measurer:
+        """The measurement, with the images that are open already."""
+        return Measurer(self.spec, "score", self.second, self.function or self.files)
+
+    def check_size(self) -> None:
+        """Refuses images in files of another size than the protocol's, by the first one."""
+        if self.files is not None:
+            _check_size(self.files)
+
+
+def plan_score(
+    images: Scored,
+    protocol: str | Path | Mapping[str, Any] | Protocol,
+    *,
+    trials: int | None = None,
+    num_samples: int | None = None,
+    name: str | None = None,
+    allow_duplicates: bool = False,
+    fast: bool | None = None,
+    against: str | Path | None = None,
+    groups: Groups | None = None,
+    saw: str | None = None,
+    **settings: Any,
+) -> ScorePlan:
+    """Plans a score.
+
+    Args:
+        images: Folder, zip, tar, npz or npy: trial t takes the images t·n … (t + 1)·n − 1 in the order of names, or the
+            first n of run t (:mod:`eval.measuring.order`). Or a function ``function(seeds)``, its name
+            ``module:function``, or a network: trial t takes the protocol's seeds.
+        protocol: Name, path or content.
+        trials: Number of disjoint trials; by default as many as the images allow, at most the protocol's number.
+        num_samples: Images per trial, if not the protocol's n; the result is then not comparable.
+        name: Label; by default the name of the path or function.
+        allow_duplicates: Accept equal images.
+        fast: Measure with ``inception_cpu`` where the protocol names ``inception``: by default on a processor, unless
+            a reference or the network's file is an option. The record names the variant; values of both are comparable.
+        against: Folder, zip, tar, npz or npy of images that replace the protocol's references: all images of both sets
+            are compared, and the values are comparable with those of the same second set alone.
+        groups: ``trials`` or ``classes``: what folders or parts of names are, where both readings fit.
+        saw: Networks that the generator met (``docs/score.md``); by default those of the method in the header of a
+            network file, if it is one of this suite, else unknown.
+        **settings: Other fields of :class:`~eval.measuring.sources.MeasureSpec` (dataset, references, device, ...).
+
+    Raises:
+        UserError: Images that cannot be measured under this protocol; the message names the file and the remedy.
+    """
+    if trials is not None and trials < 1:
+        raise UserError("--trials", f"must be at least 1, got {trials}")
+    if saw is not None:
+        read_saw(saw)
+    if against is not None and settings.get("references"):
+        raise UserError("--reference", "the second set is the reference of a comparison", "leave the option out")
+    if fast is None:
+        fast = _fast_by_default(images, settings)
+    label, fields = origin_of(images, allow_duplicates)
+    path = str(images) if fields["sampler"]["kind"] == "images" else None
+    if groups is not None:
+        if path is None or against is not None:
+            raise UserError("--groups", "is for the trials of images in files", "leave it out")
+        fields["sampler"]["groups"] = groups
+    if against is None:
+        second, chosen = None, chosen_protocol(protocol, num_samples, fast)
+        store = open_images(path, Trials(chosen.num_samples, chosen.trials, trials, groups)) if path else None
+    else:
+        second, store = open_images(against), open_images(path) if path else None
+        pair = _pair(store, second, load_protocol(protocol), trials, num_samples)
+        chosen, settings["references"] = chosen_protocol(pair, fast=fast), {"against": str(against)}
+    files = ImageFiles(store, chosen, allow_duplicates) if store else None
+    count = _trials(files, trials) if files else trials or chosen.trials
+    if count > chosen.trials:
+        chosen = dataclasses.replace(chosen, trials=count)
+    spec = _spec(name or label, chosen, fields, settings, fast)
+    drawn = CallableSource(spec.sampler["callable"], {}, allow_duplicates, images) if callable(images) else None
+    return ScorePlan(spec, count, files, second, drawn, saw)
+
+
+def _fast_by_default(images: Scored, settings: Mapping[str, Any]) -> bool:
+    """Whether a score uses feature networks for processors: on a processor, without files of the caller's own."""
+    own = settings.get("references") or ON_PROCESSOR.keys() & (settings.get("extractors") or {}).keys()
+    device = settings.get("device") or getattr(images, "device", "cpu")
+    return device == "cpu" and not own
+
+
+def _spec(
+    label: str, protocol: Protocol, fields: Mapping[str, Any], settings: Mapping[str, Any], fast: bool
+) -> MeasureSpec:
+    """Spec of the measurement from the fields of the images' origin and the caller's settings."""
+    nfe = fields.get("nfe")
+    if settings.get("nfe") is not None and nfe not in (None, settings["nfe"]):
+        fault = f"the sampler evaluates the network {nfe} times an image"
+        raise UserError(f"--nfe {settings['nfe']}", fault, "leave it out")
+    extractors = settings.get("extractors") or {}
+    if fast:
+        extractors = {_on_processor(extractor): options for extractor, options in extractors.items()}
+    stated = {key: value for key, value in settings.items() if value is not None}
+    values = {**fields, **stated, "extractors": extractors}
+    if "network" in values and "dataset" not in values:
+        names = [source.dataset for source in protocol.sources.values() if source.dataset]
+        values |= {"dataset": dataset_spec(names[0], "score")} if names else {}
+    return from_mapping(MeasureSpec, {"run": label, "protocol": protocol, "label": label, **values}, "score")
+
+
+def _pair(
+    first: ImageStore | None, second: ImageStore, protocol: Protocol, trials: int | None, num_samples: int | None
+) -> Protocol:
+    """Protocol of a comparison of two sets of images; all images of both are measured.
+
+    Raises:
+        UserError: Several trials, too few images, or a second set of another size than the protocol's.
+    """
+    if trials not in (None, 1):
+        raise UserError(f"--trials {trials}", "two sets are compared as a whole, in one trial", "leave the option out")
+    if num_samples is None and first is not None:
+        num_samples = first.count
+    where = str(first.path) if first else "--num-samples"
+    if num_samples is not None and num_samples < 2:
+        raise UserError(where, f"a comparison takes two images or more, got {num_samples}")
+    chosen = protocol.against(num_samples or protocol.num_samples)
+    _check_size(ImageFiles(second, chosen))
+    _check_count(chosen, chosen.num_samples, where)
+    _check_count(chosen, second.count, str(second.path))
+    return chosen
+
+
+def _check_count(protocol: Protocol, count: int, where: str) -> None:
+    """Refuses so few images that a metric cannot be computed."""
+    faults = [f"{metric.key}: {fault}" for metric in protocol.metrics if (fault := metric.fault(count))]
+    if faults:
+        raise UserError(where, f"has too few images ({faults[0]})", "give more images")
+
+
+def chosen_protocol(
+    protocol: str | Path | Mapping[str, Any] | Protocol, num_samples: int | None = None, fast: bool = False
+) -> Protocol:
+    """The protocol of a score: under another name if it has another n; with feature networks for processors if fast.
+
+    Raises:
+        UserError: An unknown or faulty protocol, or fewer than two images.
+    """
+    chosen = load_protocol(protocol)
+    if num_samples is not None and num_samples != chosen.num_samples:
+        if num_samples < 2:
+            raise UserError("--num-samples", f"must be at least 2, got {num_samples}")
+        fitting = tuple(metric.for_samples(num_samples) for metric in chosen.metrics)
+        name = f"{chosen.name}-n{num_samples}"
+        chosen = dataclasses.replace(chosen, name=name, num_samples=num_samples, metrics=fitting)
+        _check_count(chosen, num_samples, f"--num-samples {num_samples}")
+    if fast:
+        replaced = tuple(dataclasses.replace(m, extractor=_on_processor(m.extractor)) for m in chosen.metrics)
+        chosen = dataclasses.replace(chosen, metrics=replaced)
+    return chosen
+
+
+def _on_processor(extractor: str) -> str:
+    return ON_PROCESSOR.get(extractor, (extractor,))[0]
+
+
+class TooFewError(UserError):
+    """Fewer images than the trials of a protocol take.
+
+    Attributes:
+        more: Words for the images that are missing.
+        fits: Images of a trial for which the images suffice.
+    """
+
+    def __init__(self, place: object, fault: object, remedy: object, more: str, fits: int) -> None:
+        super().__init__(place, fault, remedy)
+        self.more, self.fits = more, fits
+
+
+def _trials(images: ImageFiles, wanted: int | None) -> int:
+    """Number of trials.
+
+    Raises:
+        UserError: Too few images, or images of a wrong size, which more of them would not mend.
+    """
+    n, present = images.protocol.num_samples, images.store.count
+    if images.trials < (wanted or 1):
+        _check_size(images)
+        count = wanted or 1
+        takes = f"{n:,} for each of {count} trials" if count > 1 else f"{n:,}"
+        fits = present // count
+        other = f", or give --num-samples {fits} (a number of its own, not comparable with the protocol's)"
+        fault = f"holds {present:,} images, protocol '{images.protocol.name}' takes {takes}"
+        more = f"generate {n * count - present:,} more"
+        raise TooFewError(images.store.path, fault, f"{more}{other if fits >= 2 else ''}", more, fits)
+    return wanted if wanted is not None else min(images.trials, images.protocol.trials)
+
+
+def _check_size(images: ImageFiles) -> None:
+    """Refuses images of another size than the protocol's, by the first one."""
+    seed0 = images.protocol.seed0
+    next(sized(images.batches(range(seed0, seed0 + 1), 1), images.protocol, str(images.store.path)))

@@ -1,0 +1,56 @@
+"""Images that can be scored: files, a Python function, a network; and how each is drawn or read."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eval.measuring.functions import callable_name
+from sida.assets.registry import NETWORK_ENDS, is_address, load_registry
+from sida.config.samplers import Sampler
+from sida.config.settings import names_object
+from sida.sampling.job import LoadedGenerator
+
+
+class NetworkFile(NamedTuple):
+    """A network to score: its file and how images are drawn from it."""
+
+    path: str
+    sampler: Sampler = Sampler(kind="one_step")
+    guide: str | None = None
+    vae: str | None = None
+
+
+def names_network(source: str) -> bool:
+    """Whether a text names a network: a file, the folder of a run or of ``sida export``, an id or an address."""
+    path = Path(source)
+    if path.is_dir():
+        return (path / "network.safetensors").is_file() or (path / "generator" / "network.safetensors").is_file()
+    return (
+        is_address(source)
+        or path.suffix in (*NETWORK_ENDS, ".pt2")
+        or (not path.exists() and source in load_registry())
+    )
+
+
+#: Images to score: files, a function (or its name, ``module:function``), a network file, a loaded generator.
+Scored = str | Path | Callable[..., Any] | NetworkFile | LoadedGenerator
+
+
+def origin_of(images: Scored, allow_duplicates: bool) -> tuple[str, dict[str, Any]]:
+    """Label of the images, and the fields of a :class:`MeasureSpec` that say how they are drawn or read."""
+    if isinstance(images, LoadedGenerator):
+        guide = None if images.guide is None else str(images.guide)
+        label, fields = origin_of(NetworkFile(str(images.path), images.sampler, guide, images.vae), allow_duplicates)
+        return label, fields | {"device": images.device}
+    if isinstance(images, NetworkFile):
+        path, sampler = Path(images.path), images.sampler
+        folder = path.parent.parent if path.parent.name == "generator" else path.parent  # that of `sida export`
+        label = folder.name if path.stem == "network" and folder.name else path.stem
+        fields = {"method": "external", "sampler": sampler.given(), "nfe": sampler.nfe}
+        return label, fields | {"network": str(path), "guide": images.guide, "vae": images.vae}
+    repeats = {"allow_duplicates": allow_duplicates}
+    name = callable_name(images) if callable(images) else str(images)
+    if callable(images) or (names_object(name) and not Path(name).exists()):
+        drawn = {"kind": "python", "callable": name, **repeats}
+        return name.rpartition(":")[2], {"method": "external", "sampler": drawn}
+    return Path(name).name, {"method": "images", "sampler": {"kind": "images", "path": name, **repeats}}

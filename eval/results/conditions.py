@@ -1,0 +1,73 @@
+"""Rows of a sample sheet that a table, figure or claim names: conditions on columns, and equal rows of other seeds."""
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from eval.results.sheet import SheetRow
+from sida.config.settings import names_object
+from sida.errors import SettingError, suggestion
+
+#: Columns of the sample sheet that conditions may name.
+SELECTABLE = ("run", "family", "label", "method", "teacher", "init", "alpha", "recipe", "sampler", "seed", "dataset")
+
+
+def check_columns(key: str, names: Iterable[str]) -> None:
+    """Requires that a setting names columns of the sample sheet that conditions may name.
+
+    Raises:
+        SettingError: The setting ``key`` names another.
+    """
+    for name in names:
+        if name not in SELECTABLE:
+            raise SettingError(key, f"the sample sheet has no column '{name}'{suggestion(name, SELECTABLE)}")
+
+
+#: Condition on the column ``method`` for any custom method, ``module:object``.
+OWN = "own"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Rows of the sheet that a table or figure needs.
+
+    Attributes:
+        measured: Rows whose measurements are shown.
+        networks: Rows whose network or training log is read.
+        sampled: Whether images of these networks are drawn.
+    """
+
+    measured: Collection[str]
+    networks: Collection[str]
+    sampled: bool = False
+
+
+def with_other_seeds(runs: Mapping[str, SheetRow], name: str) -> list[str]:
+    """Names of a run and the runs that differ from it in the training seed only (and in the seed of their start)."""
+    settings = _without_seed(runs[name])
+    return [row.run for row in runs.values() if _without_seed(row) == settings]
+
+
+def _without_seed(row: SheetRow) -> SheetRow:
+    return dataclasses.replace(row, run="", label="", seed=None, init=None, second_protocol=None, notes="")
+
+
+def matching(runs: Mapping[str, SheetRow], conditions: Mapping[str, Any]) -> list[SheetRow]:
+    """Runs of the sample sheet that meet conditions on columns.
+
+    A list of values means any of them; the method ``own`` means any custom method (``module:object``). Second
+    measurements are matched by ``run`` only.
+    """
+
+    def fits(run: SheetRow) -> bool:
+        return all(
+            _meets(run, key, wanted if isinstance(wanted, list) else [wanted]) for key, wanted in conditions.items()
+        )
+
+    return [run for run in runs.values() if fits(run) and (not run.second or "run" in conditions)]
+
+
+def _meets(run: SheetRow, column: str, wanted: list[Any]) -> bool:
+    own = column == "method" and OWN in wanted and names_object(run.method)
+    return own or getattr(run, column) in wanted
