@@ -132,7 +132,7 @@ def test_innate_training_changes_only_what_is_not_frozen(tmp_path, teacher, caps
     assert not any(frozen)
     assert changed["model.enc.8x8_conv.weight"]
     assert changed["model.enc.8x8_block0.norm0.weight"]
-    assert "% of the generator's parameters stay as the teacher's" in capsys.readouterr().err
+    assert "% of the generator's parameters stay equal to the teacher's" in capsys.readouterr().err
 
 
 def test_loss_of_instance_is_the_distance_to_what_the_teachers_sampler_draws(teacher):
