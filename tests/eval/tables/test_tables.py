@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from eval.report.paper import missing_latex
 from eval.results.bibliography import bibliography
 from eval.results.retraining import Retraining
+from eval.results.sheet import SheetRow
 from eval.results.summary import Measurements, load_measurements
 from eval.tables.build import build_table, make_table, write_table
 from eval.tables.latex import cited_keys, escape, latex_cell, number_column, to_latex
@@ -23,6 +24,7 @@ from eval.tables.layout import load_layout
 from eval.tables.model import Cell, Column
 from eval.tables.render import to_csv, to_html, to_markdown, to_terminal
 from sida.config.lookup import ROOT
+from tests.eval.claims.evidence import lines
 from tests.eval.synthetic_output import TRUTH, csv_rows, measurement_lines, write_csv
 from tests.refused import refused
 
@@ -137,6 +139,21 @@ def test_bold_are_all_rows_that_the_best_does_not_beat_beyond_scatter_and_noise(
     # Few degrees of freedom widen the scatter, and many seeds have their own.
     wide = Retraining(std={"fd": 0.05}, source="made up", df=1)
     assert {*bold_rows(build_table(layout, measured, runs, retraining=wide))["FD"]} == {*values}
+
+
+@pytest.mark.parametrize(("std", "is_bold"), [(1e-4, False), (0.0213, True)])
+def test_a_printed_rival_has_the_scatter_of_training_too(tmp_path, std, is_bold):
+    """SiDA's 1.516 ± 0.010 beside 1.616 of one training: 2.9 times its own scatter, 2.1 times that of both."""
+    rows = [{"run": "mine"}, {"label": "SiDA", "published": "table1-sida-a1.0-{metric}", "nfe": "1"}]
+    columns = [{"head": "Model", "field": "label"}, {"head": "FID", "metric": "fid", "direction": "lower"}]
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump({"columns": columns, "rows": rows, "bold": {}}))
+    known = {"reference_sha256": "a" * 64, "extractor_sha256": "b" * 64}
+    known["settings"] = "frechet cov_ddof=0 extractor=inception"
+    measured = Measurements(lines("mine", [1.616, 1.6161], "fid", **known))
+    runs = {"mine": SheetRow("mine", "Mine", "sida", checkpoint="x")}
+    again = Retraining(std={"fid": std}, source="made up")
+    table = build_table(load_layout(tmp_path / "t.yaml"), measured, runs, "audit", again)
+    assert any(record["measured_bold"] for record in table.records) == is_bold
 
 
 @pytest.mark.parametrize("known", [None, Retraining(std={"is": 0.01}, source="made up")])
