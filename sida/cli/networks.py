@@ -142,7 +142,7 @@ def _average_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _average(args: argparse.Namespace) -> None:
     """Reconstructs the average and prints two lines."""
-    from sida.training.teacher import reconstruct_average
+    from sida.training.averages import reconstruct_average
 
     distance = reconstruct_average(args.sources, args.std, args.out, args.nimg)
     print(f"{args.out}: average of width {args.std:g} from {len(args.sources)} stored ones")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sida.noise import sigma_of_t
-from sida.training import teacher
+from sida.training import averages
 from sida.training.optimizer import ema_beta, ema_half_life
 from sida.training.schedule import Schedule, linear_decay, teacher_learning_rate
 
@@ -62,10 +62,10 @@ def test_learning_rates_of_published_teachers(golden):
 
 def test_power_function_averages(golden):
     table, _ = golden("schedules/edm2_power_function_ema")
-    np.testing.assert_allclose(teacher.std_to_exponent(table["stds"]), table["std_to_exp"], rtol=1e-12)
-    betas = [[float(teacher.power_beta(s, n, 2048)) for n in table["beta_nimg"]] for s in table["stds"]]
+    np.testing.assert_allclose(averages.std_to_exponent(table["stds"]), table["std_to_exp"], rtol=1e-12)
+    betas = [[float(averages.power_beta(s, n, 2048)) for n in table["beta_nimg"]] for s in table["stds"]]
     np.testing.assert_allclose(betas, table["beta"], rtol=1e-12)
-    coefficients = teacher.posthoc_coefficients(table["in_ofs"], table["in_std"], table["out_ofs"], table["out_std"])
+    coefficients = averages.posthoc_coefficients(table["in_ofs"], table["in_std"], table["out_ofs"], table["out_std"])
     assert np.abs(coefficients - table["posthoc_coefficients"]).max() < 1e-8 * np.abs(coefficients).max()
 
 
