@@ -11,7 +11,7 @@ import torch
 
 from sida.config.settings import Positive
 from sida.methods import SID
-from sida.methods.method import Net, RawTerms, Saw
+from sida.methods.method import Exposure, Net, RawTerms
 from sida.methods.sid import SiDLoss
 from sida.training import MicroBatch
 
@@ -71,5 +71,5 @@ METHOD = dataclasses.replace(
     # The fake score must keep up with a generator that it does not judge in any other way.
     psi_steps=2,
     # No feature network trains it.
-    saw=Saw(),
+    saw=Exposure(),
 )

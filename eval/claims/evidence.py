@@ -14,11 +14,11 @@ from eval.claims.finding import Operand
 from eval.contrasts import DECIDING, Blocks, Interval, NotMeasuredError, difference, interval_of, mean_interval
 from eval.results.agreement import PUBLISHED_TRIALS
 from eval.results.conditions import matching
-from eval.results.identity import Identity, barred, comparable
+from eval.results.identity import Identity, comparable, reason_against
 from eval.results.logs import Point, has_log, has_metric, logged, read_evaluations, read_log
 from eval.results.published import Published, published_number
 from eval.results.retraining import KNOWN, Retraining
-from eval.results.sheet import SheetRow, seen_by
+from eval.results.sheet import SheetRow, exposure_of
 from eval.results.summary import Estimate, Measurements
 from sida.errors import UserError
 
@@ -313,7 +313,7 @@ class Evidence:
         identities: dict[str, tuple[str, Identity]] = {}
         for key, operand in operands.items():
             for name, one in self._identities(operand, metric, across):
-                if why := barred(one):
+                if why := reason_against(one):
                     raise NotMeasuredError("", f"not decided: {name}: {why}")
                 other, known = identities.setdefault(key if across else "", (name, one))
                 if known is not one and (reason := comparable(known, one)):
@@ -338,8 +338,8 @@ class Evidence:
         )
 
     def _identity(self, run: str, metric: str) -> Identity:
-        exposure = seen_by(self.measurements.of_run(run)[0], self.runs.get(run))
-        return dataclasses.replace(self.measurements.identity(run, metric), saw=exposure)
+        exposure = exposure_of(self.measurements.of_run(run)[0], self.runs.get(run))
+        return dataclasses.replace(self.measurements.identity(run, metric), exposure=exposure)
 
     def noise_of_one(self, run: str, metric: str, point: Point) -> float | None:
         """Relative standard deviation of an evaluation of a run by the trials of its measurement.

@@ -52,7 +52,9 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     add("--family", help="group of the row in tables (default: One Step with --like, else none)")
     add_whole(parser, "--nfe", "network evaluations per image, for tables", 1)
     add(
-        "--saw", metavar="WORDS", help="networks that the generator met, e.g. 'loss:inception', or none (docs/score.md)"
+        "--saw",
+        metavar="WORDS",
+        help="networks that the generator was exposed to, e.g. 'loss:inception', or none (docs/score.md)",
     )
     add("--allow-duplicates", action="store_true", help="accept equal images")
     add(

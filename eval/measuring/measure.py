@@ -15,7 +15,7 @@ from eval.features.registry import make_extractors
 from eval.measuring.functions import CallableSource
 from eval.measuring.order import Trials
 from eval.measuring.protocol import Protocol
-from eval.measuring.references import Reference, held_out_seen, load_references, records_of
+from eval.measuring.references import Reference, held_out_shares, load_references, records_of
 from eval.measuring.sources import DataSource, ImageFiles, MeasureSpec, NetworkSource, Source
 from eval.measuring.stores import ImageStore, open_images
 from eval.measuring.trial import TrialSums, compute_metrics, cpu_threads, run_pass, sized
@@ -168,7 +168,7 @@ class Measurer:
         """The measurement of a whole trial, with the metrics of its sums."""
         values, details = compute_metrics(sums, self.references)
         used = records_of(sums.protocol.metrics, self.references)
-        held_out = held_out_seen(sums.protocol, self.references, getattr(self.source, "seen", None))
+        held_out = held_out_shares(sums.protocol, self.references, getattr(self.source, "sketch", None))
         return {
             **self.names(),
             "trial": trial,

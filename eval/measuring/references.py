@@ -327,7 +327,7 @@ def records_of(metrics: Iterable[Metric], references: Mapping[str, Reference]) -
     return records
 
 
-def held_out_seen(protocol: Protocol, references: Mapping[str, Reference], seen: Sketch | None) -> dict[str, str]:
+def held_out_shares(protocol: Protocol, references: Mapping[str, Reference], seen: Sketch | None) -> dict[str, str]:
     """How many held-out images of each metric a generator has seen: ``found/looked for``, or ``unknown``.
 
     Args:

@@ -18,9 +18,9 @@ from eval.measuring.stores import ImageStore
 from eval.measuring.trial import cpu_threads
 from eval.measuring.unfinished import forget_trials, trials_folder
 from eval.metrics.metric import Metric
-from eval.results.identity import Identity, read_saw
+from eval.results.identity import Identity, read_exposure
 from eval.results.measurements import read_measurement, record_identity, trial_path
-from eval.results.sheet import official_saw
+from eval.results.sheet import official_exposure
 from eval.results.summary import Estimate
 from sida import machine
 from sida.data.dataset import Sketch
@@ -62,12 +62,12 @@ class Score:
         return [record["metrics"][key] for record in self.records if key in record["metrics"]]
 
     def identity(self, key: str) -> Identity | None:
-        """Identity of a metric's values, and what the generator met; None if it could not be measured."""
+        """Identity of a metric's values, and the exposure of its generator; None if it could not be measured."""
         if not self.values(key):
             return None
         record = self.records[0]
-        exposure, held_out = read_saw(record.get("saw", "")), record.get("held_out", {}).get(key, "")
-        return dataclasses.replace(record_identity(record, key), saw=exposure, held_out=held_out)
+        exposure, held_out = read_exposure(record.get("saw", "")), record.get("held_out", {}).get(key, "")
+        return dataclasses.replace(record_identity(record, key), exposure=exposure, held_out=held_out)
 
     def spread(self, metric: Metric) -> float | None:
         """Number after ±: spread over trials (the protocol's ddof), or over the splits of an inception score."""
@@ -200,7 +200,7 @@ def run_score(plan: ScorePlan, fits: CheckIdentities | None = None) -> Score:
 
 def _saw_of_method(measurer: Measurer) -> str | None:
     """Words for the networks that the method in a network's header meets; None if it is none of this suite."""
-    official = official_saw(str(getattr(measurer.source, "metadata", {}).get("method")))
+    official = official_exposure(str(getattr(measurer.source, "metadata", {}).get("method")))
     return str(official) if official else None
 
 
@@ -220,7 +220,7 @@ def _second_remarks(measurer: Measurer, first: ImageFiles | None, second: ImageS
     source = measurer.source
     for reference in measurer.references.values():
         yield from (f"second set: {remark}" for remark in reference.remarks)
-        share = (getattr(source, "seen", None) or Sketch()).shared(reference.sketch or Sketch())
+        share = (getattr(source, "sketch", None) or Sketch()).shared(reference.sketch or Sketch())
         if share and share[0]:
             yield f"the generator has seen {share[0]} of {share[1]} images of the second set that were looked for"
     if second.count < measurer.protocol.num_samples:

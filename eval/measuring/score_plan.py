@@ -15,7 +15,7 @@ from eval.measuring.scored import Scored, origin_of
 from eval.measuring.sources import ImageFiles, MeasureSpec
 from eval.measuring.stores import ImageStore, open_images
 from eval.measuring.trial import sized
-from eval.results.identity import read_saw
+from eval.results.identity import read_exposure
 from sida.config.datasets import dataset_spec
 from sida.config.settings import from_mapping
 from sida.errors import UserError
@@ -31,7 +31,7 @@ class ScorePlan:
         files: Opened images in files; None if images are drawn.
         second: Opened second set of a comparison; None takes the protocol's references.
         function: Source of a Python object that draws the images; None for others.
-        saw: Networks that the generator met, as the caller says; None takes those that a network's method states.
+        saw: Networks of the generator's exposure, as the caller says; None takes those that a network's method states.
     """
 
     spec: MeasureSpec
@@ -95,7 +95,7 @@ def plan_score(
         against: Folder, zip, tar, npz or npy of images that replace the protocol's references: all images of both sets
             are compared, and the values are comparable with those of the same second set alone.
         groups: ``trials`` or ``classes``: what folders or parts of names are, where both readings fit.
-        saw: Networks that the generator met (``docs/score.md``); by default those of the method in the header of a
+        saw: Networks of the generator's exposure (``docs/score.md``); by default those of the method in the header of a
             network file, if it is one of this suite, else unknown.
         **settings: Other fields of :class:`~eval.measuring.sources.MeasureSpec` (dataset, references, device, ...).
 
@@ -105,7 +105,7 @@ def plan_score(
     if trials is not None and trials < 1:
         raise UserError("--trials", f"must be at least 1, got {trials}")
     if saw is not None:
-        read_saw(saw)
+        read_exposure(saw)
     if against is not None and settings.get("references"):
         raise UserError("--reference", "the second set is the reference of a comparison", "leave the option out")
     if fast is None:

@@ -155,7 +155,7 @@ class DataSource:
         self.drawer = Drawer(sampler, dataset=dataset, vae=self.vae, device=self.device, rounded=self.rounded)
 
     @property
-    def seen(self) -> Sketch | None:
+    def sketch(self) -> Sketch | None:
         """Sketch of the images."""
         return self.dataset.sketch
 
@@ -191,7 +191,7 @@ class NetworkSource:
             raise UserError(self.path, fault, "choose another protocol")
 
     @property
-    def seen(self) -> Sketch | None:
+    def sketch(self) -> Sketch | None:
         """Sketch of the images that the network and its parents have seen, by the header; None: unknown."""
         return read_sketch(self.metadata.get("images"))
 

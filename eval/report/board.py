@@ -16,14 +16,14 @@ from typing import Annotated, Literal
 from eval.measuring.protocol import load_protocol
 from eval.results.agreement import HIGHER_IS_BETTER, agreement_of_two
 from eval.results.exchange import read_numbers
-from eval.results.identity import UNKNOWN, Identity, barred, comparable, lacks_digest
+from eval.results.identity import UNKNOWN, Identity, comparable, lacks_digest, reason_against
 from eval.results.published import PUBLISHED, Published, load_published
-from eval.results.sheet import seen_by
+from eval.results.sheet import exposure_of
 from eval.results.summary import Measurements
 from sida.config.settings import Pattern, Settings, from_mapping, load_yaml
 from sida.errors import UserError
 from sida.files.ordinary import walk_below
-from sida.methods.method import Saw
+from sida.methods.method import Exposure
 from sida.methods.registry import METHODS
 
 #: Folder of the rows that others send.
@@ -120,13 +120,13 @@ class BoardRow:
     notes: str
 
     @property
-    def met(self) -> list[str]:
+    def exposure(self) -> list[str]:
         """Networks used in the training, as ``how: name``; ``none``, or ``unknown``."""
-        saw = self.identity.saw
-        if saw is None:
+        exposure = self.identity.exposure
+        if exposure is None:
             return ["unknown"]
-        ways = (f for f in dataclasses.fields(Saw) if f.name != "data")
-        return [f"{way.name}: {name}" for way in ways for name in getattr(saw, way.name)] or ["none"]
+        ways = (f for f in dataclasses.fields(Exposure) if f.name != "data")
+        return [f"{way.name}: {name}" for way in ways for name in getattr(exposure, way.name)] or ["none"]
 
 
 def printed_rows() -> list[BoardRow]:
@@ -240,7 +240,7 @@ def _check(sent: Sent, path: Path) -> None:
             raise UserError(where, "its feature network or reference has no digest", "score it under a protocol")
         if why := _other_protocol(line.identity, line.metric):
             raise UserError(where, f"is not protocol '{line.protocol}' of this suite ({why})", "name another protocol")
-        if seen_by(line, None) is None:
+        if exposure_of(line, None) is None:
             raise UserError(where, UNKNOWN, "score it with --saw")
 
 
@@ -264,7 +264,7 @@ def sent_rows(sent: Sequence[Sent]) -> Iterator[BoardRow]:
 
 def _sent_row(one: Sent, metric: str, sent: Iterable[Sent]) -> BoardRow:
     line, estimate = one.measured.lines(one.run, metric)[0], one.measured.estimate(one.run, metric)
-    identity = dataclasses.replace(line.identity, saw=seen_by(line, None))
+    identity = dataclasses.replace(line.identity, exposure=exposure_of(line, None))
     others = {
         other.about.origin: agreement_of_two(estimate, other.measured.estimate(other.run, metric), metric).outcome
         for other in sent
@@ -313,11 +313,11 @@ def rank_groups(rows: Sequence[BoardRow]) -> list[list[int]]:
     """Groups of rows whose values may be ordered, as indices; a row that may stand beside none is in no group.
 
     Any two rows of a group have one data set and conditioning, and are comparable; a row that
-    :func:`barred` keeps from deciding anything is in no group.
+    :func:`reason_against` keeps from deciding anything is in no group.
     """
     groups: list[list[int]] = []
     for index, row in enumerate(rows):
-        if not row.conditioning or row.identity.quoted or not row.identity.settings or barred(row.identity):
+        if not row.conditioning or row.identity.quoted or not row.identity.settings or reason_against(row.identity):
             continue
         for group in groups:
             others = [rows[other] for other in group]

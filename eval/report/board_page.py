@@ -28,7 +28,7 @@ _FILTERS = {
     "steps": ("Steps", lambda row: [row.nfe or "?"]),
     "teacher": ("Teacher", lambda row: [row.teacher or _UNSAID]),
     "data": ("Real images", lambda row: [row.data or _UNSAID]),
-    "met": ("Networks used in training", lambda row: row.met),
+    "exposure": ("Networks used in training", lambda row: row.exposure),
     "year": ("Year", lambda row: [row.date[:4] or _UNSAID]),
     "certainty": ("Certainty", lambda row: [row.certainty]),
 }

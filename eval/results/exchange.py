@@ -40,7 +40,7 @@ class ExchangedMetric(Settings):
         network_sha256: Digest of the generator's network file.
         device: Kind of device.
         code_version: Program and version that measured.
-        saw: Networks that the generator met (docs/score.md), `none` or `unknown`; empty is unknown.
+        saw: Networks that the generator was exposed to (docs/score.md), `none` or `unknown`; empty is unknown.
         held_out: Held-out images of the metric that the generator has seen, of some that were looked for, as `3/50`, or
             `unknown`; empty for a metric without held-out images.
         order: Order of the images of files, such as `dealt, seed 0`; empty for the stored order, and for generators.

@@ -1,8 +1,8 @@
 """Identity of a value: everything that decides a metric's value besides the images; the one test of comparability.
 
 Tables (Δ, bold), added rows, comparisons, figures and claims ask :func:`comparable` and nothing else. Networks that the
-generator met (:class:`sida.methods.method.Saw`, in words such as ``loss:vgg16 choice:inception``) belong to the
-identity: such a value is shown, but never ranked or compared.
+generator was exposed to (:class:`sida.methods.method.Exposure`, in words such as ``loss:vgg16 choice:inception``)
+belong to the identity: such a value is shown, but never ranked or compared.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from eval.features.registry import EXTRACTORS, ON_PROCESSOR, variant_digest
 from sida.config.feature_networks import LABELS, OTHER, network_of
 from sida.errors import SettingError, suggestion
 from sida.files.atomic import sha256_json
-from sida.methods.method import Saw
+from sida.methods.method import Exposure
 
 #: Values of ``data``: a generator has seen no held-out image, or some.
 _DATA = ("none", "held-out")
@@ -62,7 +62,8 @@ class Identity:
         reference: Digest of the real side; empty for a metric without one.
         extractor: Digest of the feature network with its options; empty for a metric without one.
         quoted: Whether a paper quotes the number from another paper, whose protocol is not known here.
-        saw: Networks that the generator met, which change no value but may bar it from comparisons; None: unknown.
+        exposure: Networks that the generator was exposed to, which change no value but may exclude it from comparisons;
+            None: unknown.
         held_out: Held-out images of the metric that the generator has seen, of those looked for (``3/50``), or
             ``unknown``; empty for a metric without held-out images.
     """
@@ -76,7 +77,7 @@ class Identity:
     reference: str = ""
     extractor: str = ""
     quoted: bool = False
-    saw: Saw | None = field(default=None, compare=False)
+    exposure: Exposure | None = field(default=None, compare=False)
     held_out: str = field(default="", compare=False)
 
     def __str__(self) -> str:
@@ -95,18 +96,18 @@ class Identity:
         ours = {*EXTRACTORS, *LABELS}
         return {str(network_of(name)) if name in ours else OTHER for name in named}
 
-    def met(self, how: str) -> set[str]:
-        """Networks of the value that the generator met in a way (``loss``, ``start`` or ``choice``).
+    def exposed(self, how: str) -> set[str]:
+        """Networks of the value that the generator was exposed to in a way (``loss``, ``start`` or ``choice``).
 
-        A custom extractor may be any network, so it counts as met if the generator met any.
+        A custom extractor may be any network, so it counts where the generator was exposed to any.
         """
-        networks = {network_of(name) for name in getattr(self.saw, how, ())}
+        networks = {network_of(name) for name in getattr(self.exposure, how, ())}
         return self.networks & {*networks, *([OTHER] if networks else [])}
 
     @property
-    def seen(self) -> str | None:
+    def held_out_fault(self) -> str | None:
         """Reason against a value on held-out images: training used some, or the row does not state it; or None."""
-        said = getattr(self.saw, "data", ())
+        said = getattr(self.exposure, "data", ())
         if not self.held_out or (self.held_out == UNKNOWN_DATA and said == ("none",)):
             return None
         if "held-out" in said:
@@ -121,8 +122,8 @@ class Identity:
     def related(self) -> set[str]:
         """Networks that trained the generator and learned from the labels that a network of the value learned from."""
         labels = {LABELS.get(name) for name in self.networks} - {None, ""}
-        seen = {name for name in getattr(self.saw, "loss", ()) if LABELS.get(str(network_of(name))) in labels}
-        return seen if not self.met("loss") else set()
+        seen = {name for name in getattr(self.exposure, "loss", ()) if LABELS.get(str(network_of(name))) in labels}
+        return seen if not self.exposed("loss") else set()
 
 
 def comparable(a: Identity, b: Identity) -> str | None:
@@ -157,15 +158,15 @@ def joined(digests: Sequence[str]) -> str:
     return digests[0] if len(digests) == 1 else sha256_json(digests)
 
 
-def barred(identity: Identity) -> str | None:
+def reason_against(identity: Identity) -> str | None:
     """Reason why a value is neither compared nor ranked as the best of a column; None if it may be."""
-    if identity.seen:
-        return identity.seen
-    if identity.networks and identity.saw is None:
+    if identity.held_out_fault:
+        return identity.held_out_fault
+    if identity.networks and identity.exposure is None:
         return UNKNOWN
     if lacks_digest(identity):
         return NO_DIGEST
-    judges = ", ".join(sorted(identity.met("loss")))
+    judges = ", ".join(sorted(identity.exposed("loss")))
     return f"the generator was trained by the network of the metric ({judges})" if judges else None
 
 
@@ -244,7 +245,7 @@ def _short(value: str | int | None) -> str:
     return (value[:12] if len(value) == 64 else value) if value else "none"
 
 
-def read_saw(text: str) -> Saw | None:
+def read_exposure(text: str) -> Exposure | None:
     """Reads ``none``, ``unknown`` (None), or words such as ``loss:vgg16 choice:inception``.
 
     Args:
@@ -255,7 +256,7 @@ def read_saw(text: str) -> Saw | None:
     """
     if text.strip() in ("unknown", ""):
         return None
-    exposure: dict[str, list[str]] = {f.name: [] for f in dataclasses.fields(Saw)}
+    exposure: dict[str, list[str]] = {f.name: [] for f in dataclasses.fields(Exposure)}
     for word in [] if text.strip() == "none" else text.split():
         how, _, name = word.partition(":")
         if how not in exposure or not name:
@@ -269,4 +270,4 @@ def read_saw(text: str) -> Saw | None:
             near = suggestion(name, LABELS)
             raise SettingError("saw", f"no network '{name}'{near}", f"name one of {', '.join(LABELS)} or {OTHER}")
         exposure[how].append(meant)
-    return Saw(*(tuple(dict.fromkeys(names)) for names in exposure.values()))
+    return Exposure(*(tuple(dict.fromkeys(names)) for names in exposure.values()))

@@ -10,13 +10,13 @@ from typing import Any
 from eval.features.registry import registered_digest
 from eval.metrics.kinds import value_fault
 from eval.results.csv_files import read_csv
-from eval.results.identity import Identity, read_saw
+from eval.results.identity import Identity, read_exposure
 from sida.assets.cache import registered
 from sida.config.feature_networks import networks_of_metric
 from sida.config.lookup import ROOT
 from sida.config.settings import load_yaml
 from sida.errors import UserError, suggestion
-from sida.methods.method import Saw
+from sida.methods.method import Exposure
 
 #: Folder of the numbers and of what is said about them.
 PUBLISHED = ROOT / "results" / "published"
@@ -48,9 +48,9 @@ def protocols() -> dict[str, dict[str, Identity]]:
 
 
 @functools.cache
-def published_saw() -> dict[str, Saw | None]:
-    """Networks that the generators of published numbers met, by method (``results/published/saw.yaml``)."""
-    return {name: read_saw(str(words)) for name, words in load_yaml(PUBLISHED / "saw.yaml").items()}
+def published_exposures() -> dict[str, Exposure | None]:
+    """Networks that the generators of published numbers were exposed to, by method (``results/published/saw.yaml``)."""
+    return {name: read_exposure(str(words)) for name, words in load_yaml(PUBLISHED / "saw.yaml").items()}
 
 
 @dataclass(frozen=True)
@@ -114,14 +114,14 @@ class Published:
     def identity(self) -> Identity:
         """Identity of the number, with the registered reference and feature network."""
         key = self.metric_key
-        saw = published_saw().get(self.method)
+        exposure = published_exposures().get(self.method)
         pinned = protocols().get(self.protocol, {}).get(key)
         if pinned is None:
             words = (f"{name}.extractor={name}" for name in networks_of_metric(key))
-            return Identity(protocol="", quoted=True, settings=" ".join(words), saw=saw)
+            return Identity(protocol="", quoted=True, settings=" ".join(words), exposure=exposure)
         return dataclasses.replace(
             pinned,
-            saw=saw,
+            exposure=exposure,
             protocol=self.protocol,
             # The lowest of several runs has the seeds of the first trials; seeds of other runs are unknown.
             seed0=0 if self.lowest_of else None,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from eval.results.csv_files import FORMULA, from_texts
-from eval.results.identity import read_saw
+from eval.results.identity import read_exposure
 from eval.results.summary import Measurement
 from sida.config.settings import (
     Count,
@@ -24,7 +24,7 @@ from sida.config.settings import (
 )
 from sida.errors import UserError
 from sida.files.text_files import MOST_LINES, check_amount, first_double, read_text
-from sida.methods.method import Saw
+from sida.methods.method import Exposure
 from sida.methods.registry import METHODS
 
 #: Values of the column ``method`` for rows that are measured but not distilled here.
@@ -60,7 +60,7 @@ class SheetRow:
         guide: Guiding network (a teacher of the preset, an asset id or a path) if the sampler, or the recipe of a
             distilled row, has guidance; ``null`` is the guided network itself without a class.
         nfe: Network evaluations per image of an external generator.
-        saw: Networks that the generator met, e.g. ``loss:inception choice:inception`` (:mod:`eval.results.identity`),
+        saw: Networks of its exposure, e.g. ``loss:inception choice:inception`` (:mod:`eval.results.identity`),
             ``none`` or ``unknown``; empty takes the words of the method, and is unknown for a generator from outside.
         notes: Notes for readers of the sheet.
     """
@@ -86,7 +86,7 @@ class SheetRow:
 
     def __post_init__(self) -> None:
         if self.saw is not None:
-            read_saw(self.saw)
+            read_exposure(self.saw)
 
     @property
     def cells(self) -> dict[str, Any]:
@@ -99,20 +99,20 @@ class SheetRow:
         return METHODS.knows(self.method) and self.checkpoint is None and not self.second
 
     @property
-    def seen(self) -> Saw | None:
-        """Networks that the generator met; None if unknown. A cell of the sheet adds to the words of a known method."""
-        said = None if self.saw is None else read_saw(self.saw)
+    def exposure(self) -> Exposure | None:
+        """Networks of its exposure; None if unknown. A cell of the sheet adds to the words of a known method."""
+        said = None if self.saw is None else read_exposure(self.saw)
         if self.saw == "unknown":
             return None
         if self.method in ("data", "teacher"):
-            return said or Saw()
-        official = official_saw(self.method)
+            return said or Exposure()
+        official = official_exposure(self.method)
         if official is None:
             return said
         # Only released files were chosen as the authors choose; the cell of a method with optional judges names them.
         chosen = () if self.trained_here else official.choice
         judges = () if said is not None and said.loss and METHODS[self.method].has_judges else official.loss
-        return Saw(judges, official.start, chosen) | (said or Saw())
+        return Exposure(judges, official.start, chosen) | (said or Exposure())
 
     @property
     def second(self) -> bool:
@@ -210,13 +210,13 @@ def _hidden(character: str) -> bool:
     return kind in ("Cc", "Zl", "Zp") or (kind == "Cf" and unicodedata.bidirectional(character)[-1:] in "EOI")
 
 
-def official_saw(name: str) -> Saw | None:
+def official_exposure(name: str) -> Exposure | None:
     """Networks that a method of this package is exposed to; None if unknown."""
     return METHODS[name].exposure if name in METHODS else None
 
 
-def seen_by(measured: Measurement, row: SheetRow | None) -> Saw | None:
-    """Networks that a measured generator met, by its record or its row; None if unknown."""
-    own = read_saw(measured.saw)
-    listed = (row or SheetRow(measured.run, "", measured.method)).seen
+def exposure_of(measured: Measurement, row: SheetRow | None) -> Exposure | None:
+    """Networks that a measured generator was exposed to, by its record or its row; None if unknown."""
+    own = read_exposure(measured.saw)
+    listed = (row or SheetRow(measured.run, "", measured.method)).exposure
     return listed if own is None else own if listed is None else own | listed

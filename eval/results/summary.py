@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from eval.metrics.kinds import value_fault
 from eval.results.csv_files import csv_text, from_texts, parse_csv
-from eval.results.identity import Identity, comparable, read_saw
+from eval.results.identity import Identity, comparable, read_exposure
 from sida.config.settings import Finite, Natural, Pattern
 from sida.errors import SettingError, UserError, settings_in, suggestion
 from sida.files.text_files import read_text
@@ -56,7 +56,7 @@ class Measurement:
     code_version: str
     date: str
     origin: str = ""  # the group that measured it; empty for this suite
-    saw: str = ""  # networks that the generator met, where the record has them
+    saw: str = ""  # networks that the generator was exposed to, where the record has them
     held_out: _Share = ""
     order: str = ""  # order of images of files, where it is not the stored one
     trained: _Settings = ""  # steps of the generator's training where they are not those of the sampler
@@ -341,5 +341,5 @@ def _line(record: Mapping[str, str | None], where: str) -> Measurement:
         raise SettingError(f"{where}: value", *beyond)
     if line.saw:
         with settings_in(where):
-            read_saw(line.saw)
+            read_exposure(line.saw)
     return line

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from eval.contrasts import DECIDING, interval_of
 from eval.results.agreement import PUBLISHED_TRIALS
-from eval.results.identity import NO_DATA, NO_DIGEST, UNKNOWN, Identity, barred, comparable
+from eval.results.identity import NO_DATA, NO_DIGEST, UNKNOWN, Identity, comparable, reason_against
 from eval.results.published import Published
 from eval.results.retraining import Retraining
 from eval.results.summary import Estimate
@@ -40,7 +40,7 @@ class _Candidate:
     @property
     def reason(self) -> str | None:
         """Reason why the value cannot be bold; None without one."""
-        return barred(self.identity)
+        return reason_against(self.identity)
 
     @property
     def ranks(self) -> bool:
@@ -63,7 +63,7 @@ def best_values(
     best value of the column, which may be a published number of a row that is not measured, beats it beyond the noise
     of evaluation and the scatter of training. Where that is unknown, no measured value is bold; neither if the measured
     values are not comparable with each other. A value is not bold if there is a reason against it
-    (:func:`eval.results.identity.barred`).
+    (:func:`eval.results.identity.reason_against`).
 
     Args:
         layout: Columns and the bold rule.

@@ -13,12 +13,12 @@ from typing import Literal
 from eval.results.agreement import LEGEND, Agreement, agreement_of
 from eval.results.identity import Identity, comparable, joined
 from eval.results.published import Published, published_number
-from eval.results.sheet import SheetRow, seen_by
+from eval.results.sheet import SheetRow, exposure_of
 from eval.results.summary import Estimate, Measurement, Measurements
 from eval.tables.layout import ColumnSpec, Mode, RowSpec, TableLayout, expand
 from eval.tables.model import BLANK, DASH, Cell, Column, Row
 from sida.errors import UserError, suggestion
-from sida.methods.method import Saw
+from sida.methods.method import Exposure
 
 #: Reason for a cell without a comparison whose released file is later than the printed number.
 LATER = "what was measured is of a later version than the published number"
@@ -103,7 +103,7 @@ class TableLine:
             # Real images have no training.
             return "" if self.run is not None and self.run.method == "data" else str(1 + len(self.spec.pool))
         if field == "saw":
-            exposure = next((i.saw for source in self.sources.values() for i in source.identities), None)
+            exposure = next((i.exposure for source in self.sources.values() for i in source.identities), None)
             return "unknown" if exposure is None else exposure.words
         text = getattr(self.spec, field)
         if text is not None:
@@ -176,7 +176,7 @@ class _Data:
             lines = [line for name in runs for line in measurements.lines(name, metric)]
             trained = len(runs) if all(name in self.runs and self.runs[name].trained_here for name in runs) else 0
             compared = LATER if column.id in spec.later else agreement_of(pooled, lines, printed, trained)
-        identity = dataclasses.replace(self._identity(runs[0], keys), saw=self._exposure(runs))
+        identity = dataclasses.replace(self._identity(runs[0], keys), exposure=self._exposure(runs))
         for key in keys:
             self._require_alike(runs, key, where)
         return CellSource(metric, printed, runs, pooled, empty, compared, identity, keys)
@@ -192,12 +192,14 @@ class _Data:
         runs = [name for row in self.rows for name in self.layout.runs_of(row, column)]
         measured = [(key, name) for key in column.held_out for name in runs if self.measurements.has(name, key)]
         identities = {
-            (key, name): dataclasses.replace(self._identity(name, (key,)), saw=self._exposure([name]))
+            (key, name): dataclasses.replace(self._identity(name, (key,)), exposure=self._exposure([name]))
             for key, name in measured
         }
-        if any(identity.saw is None for identity in identities.values()):
+        if any(identity.exposure is None for identity in identities.values()):
             return ()
-        exposed = {key for (key, _), identity in identities.items() if identity.met("loss") or identity.met("start")}
+        exposed = {
+            key for (key, _), identity in identities.items() if identity.exposed("loss") or identity.exposed("start")
+        }
         judges = tuple(key for key in column.held_out if key not in exposed and any(key == one for one, _ in measured))
         networks = {name for (key, _), identity in identities.items() if key in judges for name in identity.networks}
         return judges if len(networks) > 1 else ()
@@ -232,11 +234,11 @@ class _Data:
             if reason := comparable(first[1], identity):
                 raise UserError(where, f"pools '{first[0]}' and '{name}', which are not comparable: {metric}: {reason}")
 
-    def _exposure(self, names: Sequence[str]) -> Saw | None:
+    def _exposure(self, names: Sequence[str]) -> Exposure | None:
         """Networks and images that the generators of some runs were exposed to; None if it is unknown of one."""
-        exposure = Saw()
+        exposure = Exposure()
         for name in names:
-            run_exposure = seen_by(self.measurements.of_run(name)[0], self.runs.get(name))
+            run_exposure = exposure_of(self.measurements.of_run(name)[0], self.runs.get(name))
             if run_exposure is None:
                 return None
             exposure |= run_exposure
@@ -388,7 +390,7 @@ def mark_of(identity: Identity) -> str:
     ¶: held-out images of the metric, or not stated; ‡: a network of the metric trained it; §: a network that learned
     from the same labels did.
     """
-    return "¶" if identity.seen else "‡" if identity.met("loss") else "§" if identity.related else ""
+    return "¶" if identity.held_out_fault else "‡" if identity.exposed("loss") else "§" if identity.related else ""
 
 
 def published_cell(source: CellSource, bold: bool = False) -> Cell:

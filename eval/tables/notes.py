@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from eval.results.identity import NO_DIGEST, UNKNOWN, Identity, barred, comparable, lacks_digest
+from eval.results.identity import NO_DIGEST, UNKNOWN, Identity, comparable, lacks_digest, reason_against
 from eval.results.stored import FROM_STORED
 from eval.results.summary import Measurement, Measurements, image_seeds, kept_at, measured_days
 from eval.tables.cells import TableLine, mark_of
@@ -79,8 +79,8 @@ def exposure_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]
                 for words in _exposure_words(identity, layout.bold is not None):
                     heads, rows = shown_by_note.setdefault(words, ({}, {}))
                     heads[column.head or column.id] = rows[line.label] = None
-                if identity.networks and identity.saw is not None and identity.saw.choice:
-                    chosen.setdefault(", ".join(identity.saw.choice), {})[line.label] = None
+                if identity.networks and identity.exposure is not None and identity.exposure.choice:
+                    chosen.setdefault(", ".join(identity.exposure.choice), {})[line.label] = None
     notes = []
     for (mark, why), (heads, rows) in shown_by_note.items():
         named = ", ".join(rows) if len(rows) <= _NAMED else f"{len(rows)} rows"
@@ -106,16 +106,16 @@ def held_out_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]
 
 def _exposure_words(identity: Identity, ranks: bool) -> Iterator[tuple[str, str]]:
     """Mark and reason of each note on what the generator of a value was exposed to."""
-    why = barred(identity)
+    why = reason_against(identity)
     if why and (why != UNKNOWN or ranks):
-        mark = mark_of(identity) if identity.seen or identity.met("loss") else ""
+        mark = mark_of(identity) if identity.held_out_fault or identity.exposed("loss") else ""
         # Without the column or option of a sheet that states it.
         yield f"{mark} ".lstrip(), f"{re.sub(r' [(]`[^`]*`[)]', '', why)}: not ranked"
     if lacks_digest(identity) and why != NO_DIGEST:
         yield "", f"{NO_DIGEST}: unknown whether its trials are comparable"
     if related := identity.related:
         yield "§ ", f"trained by a network that learned from the same labels ({', '.join(sorted(related))})"
-    if started := identity.met("start"):
+    if started := identity.exposed("start"):
         yield "", f"starts from, or is aligned with, the network of the metric ({', '.join(sorted(started))})"
 
 

@@ -14,7 +14,7 @@ from sida import sampling, training
 from sida.config.settings import NotNegative, Positive, Range, Settings
 from sida.late import Tensor, torch
 from sida.methods.gdd import GDD_OFFICIAL
-from sida.methods.method import Loss, Method, Net, Parts, Passes, Saw
+from sida.methods.method import Exposure, Loss, Method, Net, Parts, Passes
 from sida.noise import edm_weight, lognormal_sigma, normal, sigma_of_t, uniform, unit_noise
 
 
@@ -146,7 +146,7 @@ ECT = Method(
     title="ECT",
     about="consistency tuning on real images alone; starts from the teacher",
     real_images=True,
-    saw=Saw(),
+    saw=Exposure(),
     options=ECTOptions,
     trainer=make_ect,
     loss=ECTLoss,
@@ -227,7 +227,7 @@ CD = dataclasses.replace(
     title="CD without LPIPS",
     about="consistency distillation along the teacher's sampler, on real images; starts from the teacher",
     options=CDOptions,
-    saw=Saw(),
+    saw=Exposure(),
     trainer=make_cd,
     loss=CDLoss,
     passes=Passes(generator=6),
@@ -276,7 +276,7 @@ INSTANCE = Method(
     name="instance",
     title="Instance",
     about="squared error to the teacher's image of the same latent; starts from the teacher",
-    saw=Saw(),
+    saw=Exposure(),
     options=InstanceOptions,
     trainer=make_instance,
     reads=("guidance", "weight_norm"),

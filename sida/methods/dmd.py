@@ -17,7 +17,7 @@ from sida.config.settings import Count, Fraction, NotNegative, Positive, Range, 
 from sida.errors import SettingError
 from sida.late import Tensor, torch
 from sida.methods.levels import LeveledLoss, level_divisor
-from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, Saw, ScoreLoss
+from sida.methods.method import SCORE_TRAINING, Exposure, Method, Net, Parts, Passes, RawTerms, ScoreLoss
 from sida.methods.sid import RATIO_RANGE, SiDLoss, both_labels, density_ratio, sample_means
 from sida.noise import SIGMA_MAX, SIGMA_MIN, Draw, Draws, indexed_sigma, lognormal_sigma, unit_noise
 
@@ -67,7 +67,7 @@ DIFF_INSTRUCT = Method(
     name="diff-instruct",
     title="Diff-Instruct",
     about="the plain difference of the two scores; no real images; starts from the teacher",
-    saw=Saw(),
+    saw=Exposure(),
     loss=DiffInstructLoss,
     reads=(*SCORE_TRAINING, "augment", "fake_score_weight_norm", "grad_clip_value"),
     passes=Passes(generator=5),
@@ -197,7 +197,7 @@ DMD = Method(
     name="dmd",
     title="DMD without regression",
     about="the difference of the two scores, normalised for each image; no real images; starts from the teacher",
-    saw=Saw(),
+    saw=Exposure(),
     loss=DMDLoss,
     options=DMDOptions,
     reads=(*SCORE_TRAINING, "augment", "fake_score_weight_norm"),
@@ -376,7 +376,7 @@ DMD2 = dataclasses.replace(
     title="DMD2",
     about="distribution matching and a discriminator on the fake score's encoder; starts from the teacher",
     real_images=True,
-    saw=Saw(),
+    saw=Exposure(),
     loss=DMD2Loss,
     options=DMD2Options,
     reads=SCORE_TRAINING,
@@ -502,7 +502,7 @@ F_DISTILL = dataclasses.replace(
     name="f-distill",
     title="f-distill",
     about="DMD2 whose discriminator weighs the images for an f-divergence; starts from the teacher",
-    saw=Saw(),
+    saw=Exposure(),
     loss=FDistillLoss,
     options=FDistillOptions,
     trainer=make_f_distill,

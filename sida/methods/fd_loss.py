@@ -20,7 +20,7 @@ from sida.config.recipe import StudentConfig
 from sida.config.settings import Count, NotNegative, Range, Settings
 from sida.errors import SettingError, UserError
 from sida.late import Tensor, torch
-from sida.methods.method import Method, Parts, Passes, Saw
+from sida.methods.method import Exposure, Method, Parts, Passes
 from sida.noise import uniform, unit_noise
 
 #: Functions for judges, which are the metrics' feature networks in a package above this one: one makes judges, one
@@ -303,7 +303,7 @@ FD_LOSS = Method(
     about="a finished generator lowers its Fréchet distance on chosen judges; no score (--init)",
     start="generator",
     real_images=True,
-    saw=Saw(loss=("inception",)),
+    saw=Exposure(loss=("inception",)),
     options=FDLossOptions,
     trainer=make_fd_loss,
     reads=("weight_norm",),

@@ -17,7 +17,7 @@ from sida.config.feature_networks import BACKBONE_NETWORKS, BACKBONES
 from sida.config.settings import Count, NotNegative, OneOf, Positive, Settings
 from sida.errors import SettingError, say
 from sida.late import Tensor, torch
-from sida.methods.method import Method, Parts, Passes, Saw
+from sida.methods.method import Exposure, Method, Parts, Passes
 
 BackboneName = Annotated[str, OneOf(BACKBONES.keys)]
 #: Official pairs: up to 32×32 pixels, and above.
@@ -212,7 +212,7 @@ GDD = Method(
     title="GDD (D2O)",
     about="a discriminator on frozen features, no score; starts from the teacher",
     real_images=True,
-    saw=Saw(loss=tuple(dict.fromkeys((*SMALL, *LARGE))), choice=("inception",)),
+    saw=Exposure(loss=tuple(dict.fromkeys((*SMALL, *LARGE))), choice=("inception",)),
     options=GDDOptions,
     passes=Passes(fake_score_encoder=3),
     reads=("augment", "fake_score_lr"),

@@ -26,7 +26,7 @@ from sida.config.samplers import INFINITE
 from sida.config.settings import Finite, Fraction, NotNegative, Positive, Range, Settings
 from sida.errors import SettingError, UserError
 from sida.late import Tensor, torch
-from sida.methods.method import Loss, Method, Parts, Passes, Saw
+from sida.methods.method import Exposure, Loss, Method, Parts, Passes
 from sida.noise import Draws, normal, uniform, unit_noise
 
 #: py-meanflow's augmentation: EDM's without vertical flips and rotations.
@@ -251,7 +251,7 @@ MEANFLOW = Method(
     about="the mean velocity of a flow, from real images alone; no teacher (a recipe's network)",
     start="scratch",
     real_images=True,
-    saw=Saw(),
+    saw=Exposure(),
     options=MeanFlowOptions,
     trainer=make_meanflow,
     loss=MeanFlowLoss,

@@ -214,7 +214,7 @@ SCORE_TRAINING = ("fake_score_lr", "guidance", "kernels", "weight_norm", *STEPS)
 
 
 @dataclasses.dataclass(frozen=True)
-class Saw:
+class Exposure:
     """Networks that a generator was exposed to before it was measured: its values on such a network are not neutral.
 
     Each is a key of :data:`sida.config.feature_networks.LABELS`, a variant of one (``vgg16_bn``), or ``other``.
@@ -231,9 +231,9 @@ class Saw:
     choice: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
 
-    def __or__(self, other: Saw) -> Saw:
+    def __or__(self, other: Exposure) -> Exposure:
         pairs = zip(vars(self).values(), vars(other).values())
-        return Saw(*(tuple(dict.fromkeys(mine + theirs)) for mine, theirs in pairs))
+        return Exposure(*(tuple(dict.fromkeys(mine + theirs)) for mine, theirs in pairs))
 
     def __str__(self) -> str:
         return " ".join(f"{how}:{name}" for how, names in vars(self).items() for name in names) or "none"
@@ -249,9 +249,9 @@ class Saw:
 class Method:
     """A method that distils a teacher into a one-step generator.
 
-    ``dataclasses.replace(SID, name="mine", loss=MyLoss, saw=Saw())`` differs from SiD in its loss, which no feature
-    network judges. Each method states ``saw`` itself: ``dataclasses.replace`` without it raises an error, since another
-    loss or trainer may have other judges.
+    ``dataclasses.replace(SID, name="mine", loss=MyLoss, saw=Exposure())`` differs from SiD in its loss, which has no
+    feature network. Each method states ``saw`` itself: ``dataclasses.replace`` without it raises an error, since
+    another loss or trainer may have other judges.
 
     Attributes:
         name: Name in sheets and specs.
@@ -277,7 +277,7 @@ class Method:
             :class:`sida.methods.Distiller` with teacher, fake score and generator.
         saw: Argument that becomes :attr:`exposure`.
         exposure: Networks that its official training is exposed to besides its own: judges of the generator, and the
-            network whose metric chose the released files. None is unknown; ``Saw()`` is none.
+            network whose metric chose the released files. None is unknown; ``Exposure()`` is none.
     """
 
     name: str
@@ -292,10 +292,10 @@ class Method:
     passes: Passes = Passes()
     options: type = Settings
     trainer: Callable[[Parts], training.StudentTrainer] | None = None
-    saw: dataclasses.InitVar[Saw | None]
-    exposure: Saw | None = dataclasses.field(init=False)
+    saw: dataclasses.InitVar[Exposure | None]
+    exposure: Exposure | None = dataclasses.field(init=False)
 
-    def __post_init__(self, saw: Saw | None) -> None:
+    def __post_init__(self, saw: Exposure | None) -> None:
         object.__setattr__(self, "exposure", saw)
 
     @property

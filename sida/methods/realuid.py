@@ -21,7 +21,7 @@ from sida import networks, training
 from sida.config.settings import Count, Fraction, NotNegative, Range, Settings
 from sida.errors import SettingError
 from sida.late import Tensor, torch
-from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, Saw
+from sida.methods.method import SCORE_TRAINING, Exposure, Method, Net, Parts, Passes, RawTerms
 from sida.methods.sid import SiDLoss, both_labels
 from sida.noise import SIGMA_MAX, SIGMA_MIN, Draws, score_weight
 
@@ -193,7 +193,7 @@ REALSID = Method(
     about="SiD whose fake score learns from real images, too; no discriminator",
     start="either",
     real_images=True,
-    saw=Saw(choice=("inception",)),
+    saw=Exposure(choice=("inception",)),
     loss=RealSiDLoss,
     options=RealSiDOptions,
     reads=(*SCORE_TRAINING, "fake_score_weight_norm", "grad_clip_value"),
@@ -207,7 +207,7 @@ REALUID = dataclasses.replace(
     name="realuid",
     title="RealUID",
     about="the same with the losses, levels and optimizers of RealUID's code",
-    saw=Saw(choice=("inception",)),
+    saw=Exposure(choice=("inception",)),
     loss=RealUIDLoss,
     options=RealUIDOptions,
     reads=(*SCORE_TRAINING, "fake_score_weight_norm"),

@@ -14,7 +14,7 @@ from sida.config.settings import Settings
 from sida.errors import SettingError
 from sida.late import Tensor, torch
 from sida.methods.levels import ERROR_FLOOR, LeveledLoss, level_divisor
-from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, Saw
+from sida.methods.method import SCORE_TRAINING, Exposure, Method, Net, Parts, Passes, RawTerms
 from sida.noise import Draws, lognormal_sigma, score_weight, sigma_of_t
 
 #: Bound of the logits in the generator's loss; beyond it the gradient is zero. The discriminator's loss has no bound.
@@ -304,7 +304,7 @@ SID = Method(
     about="score identity distillation; no real images",
     start="either",
     loss={"edm": SiDLoss, "edm2": EDM2SiDLoss},
-    saw=Saw(choice=("inception",)),
+    saw=Exposure(choice=("inception",)),
     reads=_SID_READS,
     official={
         "edm": _EDM,
@@ -318,7 +318,7 @@ SIDA = Method(
     title="SiDA",
     about="with the adversarial term; starts from the teacher",
     real_images=True,
-    saw=Saw(choice=("inception",)),
+    saw=Exposure(choice=("inception",)),
     loss={"edm": SiDALoss, "edm2": EDM2SiDALoss},
     reads=_SID_READS,
     official={
@@ -449,7 +449,7 @@ UNI_INSTRUCT = dataclasses.replace(
     title="Uni-Instruct",
     about="SiDA, its SiD term weighted by a density ratio for an f-divergence",
     start="either",
-    saw=Saw(choice=("inception",)),
+    saw=Exposure(choice=("inception",)),
     loss=UniInstructLoss,
     official={"edm": _SIDA_EDM},
     options=UniInstructOptions,

@@ -74,7 +74,7 @@ def test_the_board_has_every_printed_number_with_its_place_and_certainty():
     for record in board:
         certainty = "authors" if record["measured_by_authors"] == "true" else "quoted"
         assert shown[record["row_label"], record["nfe"], record["metric"], record["value"], certainty] >= 1
-    assert all(row.address and row.met for row in rows)
+    assert all(row.address and row.exposure for row in rows)
     # One word for one fact.
     assert {row.data for row in rows} == {"yes", "no", ""}
     assert all(re.fullmatch(r"(20\d\d(-\d\d)?)?", row.date) for row in rows)

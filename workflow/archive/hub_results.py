@@ -87,5 +87,5 @@ def _notes(about: Mapping[str, Any]) -> str:
     return terminal_text(
         f"self-reported; mean of {about['trials']} trials of {about['images']:,} images{spread}; NFE {about['nfe']}; "
         f"protocol {about['protocol']} of sida-repro, identity {about['identity_sha256']}; "
-        f"networks that the generator met: {about['saw']}"
+        f"networks that the generator was exposed to: {about['saw']}"
     )

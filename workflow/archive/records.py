@@ -26,7 +26,7 @@ from eval.metrics.kinds import METRIC_KINDS
 from eval.results.agreement import HIGHER_IS_BETTER
 from eval.results.eee import LINES, PRINTED, PRINTED_STD, SCHEMA_VERSION
 from eval.results.published import Published
-from eval.results.sheet import SheetRow, seen_by
+from eval.results.sheet import SheetRow, exposure_of
 from eval.results.summary import Estimate, Measurement, Measurements
 from sida.errors import UserError
 from sida.machine import code_version
@@ -54,9 +54,9 @@ def measured_records(
         measured: Measurements, of any number of generators.
         origin: Person or group who measured.
         developer: Name of who made the generators.
-        sheet: Rows of the sample sheet by run, which say what a generator met where its lines do not.
+        sheet: Rows of the sample sheet by run, which state the exposure of a generator where its lines do not.
     """
-    # A reader does not have the sheet, so each line states what its generator met.
+    # A reader does not have the sheet, so each line states the exposure of its generator.
     told = (_with_saw(line, (sheet or {}).get(line.run)) for line in measured.rows)
     measured = Measurements(told, measured.source)
     for run in measured.runs:
@@ -163,7 +163,7 @@ def _record(
 
 def _with_saw(line: Measurement, row: SheetRow | None) -> Measurement:
     # A method alone does not determine the networks of its training's monitor and start.
-    exposure = None if row is None else seen_by(line, row)
+    exposure = None if row is None else exposure_of(line, row)
     return line if exposure is None else dataclasses.replace(line, saw=str(exposure))
 
 

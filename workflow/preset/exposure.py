@@ -3,10 +3,10 @@
 import dataclasses
 import itertools
 
-from eval.results.identity import read_saw
+from eval.results.identity import read_exposure
 from eval.results.sheet import SheetRow
 from sida.config.feature_networks import OTHER, network_of
-from sida.methods.method import Saw
+from sida.methods.method import Exposure
 from sida.methods.registry import METHODS
 from workflow.preset.preset import Preset
 from workflow.preset.rows import lineage, options_of, protocol_of, recipe_of, resolution_of
@@ -27,19 +27,19 @@ def with_exposure(preset: Preset) -> dict[str, SheetRow]:
 def _with_exposure(preset: Preset, row: SheetRow, start: SheetRow | None) -> SheetRow:
     """A row whose cell ``saw`` has its whole exposure; unchanged where its method or its cell say as much."""
     judges = _judges(preset, row)
-    if judges is None or (start is not None and start.seen is None):
+    if judges is None or (start is not None and start.exposure is None):
         return dataclasses.replace(row, saw="unknown")
-    added = Saw(loss=judges)
-    if start is not None and start.seen is not None:
+    added = Exposure(loss=judges)
+    if start is not None and start.exposure is not None:
         # The choice of the start's file does not choose this row's.
-        added |= Saw(start.seen.loss, start.seen.start)
-    if row.trained_here and row.seen is not None:
-        added |= Saw(choice=_selection(preset, row))
-    known = row.seen or added
+        added |= Exposure(start.exposure.loss, start.exposure.start)
+    if row.trained_here and row.exposure is not None:
+        added |= Exposure(choice=_selection(preset, row))
+    known = row.exposure or added
     if not added.loss and {*added.start} <= {*known.loss, *known.start} and {*added.choice} <= {*known.choice}:
         return row
-    cell = None if row.saw is None else read_saw(row.saw)
-    return dataclasses.replace(row, saw=str(added | (cell or Saw())))
+    cell = None if row.saw is None else read_exposure(row.saw)
+    return dataclasses.replace(row, saw=str(added | (cell or Exposure())))
 
 
 def _judges(preset: Preset, row: SheetRow) -> tuple[str, ...] | None:

@@ -1,4 +1,4 @@
-"""Values on a network that the generator met: marked, never bold, deciding nothing."""
+"""Values on a network to which the generator was exposed: marked, never bold, deciding nothing."""
 
 import dataclasses
 
@@ -7,8 +7,8 @@ import yaml
 
 from eval.claims.finding import Operand
 from eval.features import EXTRACTORS
-from eval.results.identity import read_saw
-from eval.results.sheet import SheetRow, official_saw, read_runs
+from eval.results.identity import read_exposure
+from eval.results.sheet import SheetRow, official_exposure, read_runs
 from eval.results.summary import Measurements
 from eval.tables.build import build_table
 from eval.tables.latex import to_latex
@@ -16,7 +16,7 @@ from eval.tables.layout import load_layout
 from eval.tables.render import to_html, to_markdown
 from sida.config.feature_networks import BACKBONES, network_of
 from sida.config.lookup import ROOT
-from sida.methods.method import Saw
+from sida.methods.method import Exposure
 from sida.methods.registry import METHODS
 from tests.eval.claims import evidence as made_up
 from tests.refused import refused
@@ -155,27 +155,29 @@ def test_training_seeds_that_are_pooled_with_one_that_met_it_are_not_bold(tmp_pa
 
 def test_published_numbers_follow_the_same_rule(tmp_path, monkeypatch):
     rows = [{"run": "honest"}, {"label": "GDD-I", "published": "table1-gdd-i-{metric}", "nfe": "1"}]
-    monkeypatch.setattr("eval.results.published.published_saw", lambda: {"GDD-I": read_saw("loss:inception")})
+    monkeypatch.setattr(
+        "eval.results.published.published_exposures", lambda: {"GDD-I": read_exposure("loss:inception")}
+    )
     for mode in ("paper", "audit"):
         assert bold(table(tmp_path, None, mode=mode, rows=rows)) <= {"2.000"}
-    monkeypatch.setattr("eval.results.published.published_saw", dict)
+    monkeypatch.setattr("eval.results.published.published_exposures", dict)
     for mode in ("paper", "audit"):
         assert not bold(table(tmp_path, None, mode=mode, rows=rows))
 
 
 def test_a_method_says_it_for_its_rows(monkeypatch, tmp_path):
-    monkeypatch.setitem(METHODS, "sida", dataclasses.replace(METHODS["sida"], saw=Saw(loss=("inception",))))
+    monkeypatch.setitem(METHODS, "sida", dataclasses.replace(METHODS["sida"], saw=Exposure(loss=("inception",))))
     for saw in (None, "none", "loss:clip", "choice:dinov2"):
         assert "0.700" not in bold(table(tmp_path, SheetRow("met", "Met", "sida", saw=saw)))
     for name, method in METHODS.items():
-        assert official_saw(name) is not None, name
+        assert official_exposure(name) is not None, name
         assert all(network_of(network) for network in method.exposure.loss)
     # A method with another loss has no networks of the method that it derives from.
     with pytest.raises(ValueError, match="saw"):
         dataclasses.replace(METHODS["dmd"], name="derived", loss=METHODS["sid"].loss)
     derived = dataclasses.replace(METHODS["dmd"], name="derived", loss=METHODS["sid"].loss, saw=None)
     monkeypatch.setitem(METHODS, "derived", derived)
-    assert SheetRow("met", "Met", "derived").seen is None
+    assert SheetRow("met", "Met", "derived").exposure is None
     assert "0.700" not in bold(table(tmp_path, SheetRow("met", "Met", "derived")))
     assert all(network_of(name) for name in {*EXTRACTORS, *BACKBONES} - {"pixels"})
 
@@ -184,7 +186,7 @@ def seen(tmp_path, rows, **changes):
     """What rows of the tiny preset met, by run."""
     plain = {"total_kimg": 1.0, "batch_size": 1, "lr": 1.0e-5}
     recipes = {"recipes/plain": plain, "recipes/gdd": plain | {"options": {"backbones": ["digits"]}}}
-    return {name: row.seen for name, row in study(tmp_path, recipes | changes, rows).runs.items()}
+    return {name: row.exposure for name, row in study(tmp_path, recipes | changes, rows).runs.items()}
 
 
 SID = ROWS["sid-a1.0"]

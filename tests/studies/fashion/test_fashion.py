@@ -111,5 +111,5 @@ def test_rows_and_trials_of_real_images_and_of_a_distance_as_loss(tmp_path):
     check_preset(load_preset(STUDY / "real-search.yaml", tmp_path / "trials.yaml"))
     preset = load_preset(STUDY / "preset.yaml", tmp_path / "own.yaml")
     check_preset(preset)
-    assert str(preset.runs["one-fd-loss-s1"].seen) == "loss:clothes_plain"
+    assert str(preset.runs["one-fd-loss-s1"].exposure) == "loss:clothes_plain"
     assert training(preset, "one-control-image-s1").spec["dataset"]["path"] == "datasets/fashion-28x28-by-one"
