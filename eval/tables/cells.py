@@ -406,9 +406,9 @@ def measured_cell(column: ColumnSpec, source: CellSource, bold: bool = False) ->
     if source.estimate is None:
         return Cell(kind="missing")
     mean, std = source.estimate.mean, source.estimate.std if column.spread else None
-    spread = None if std is None else f"{std * column.scale:.{column.decimals}f}"
+    spread = None if std is None else f"{std * column.scale:,.{column.decimals}f}"
     mark = mark_of(source.identity) if source.identity else ""
-    return Cell(f"{mean * column.scale:.{column.decimals}f}", "measured", spread, bold, mark=mark)
+    return Cell(f"{mean * column.scale:,.{column.decimals}f}", "measured", spread, bold, mark=mark)
 
 
 def difference_cell(column: ColumnSpec, source: CellSource) -> Cell:
@@ -416,5 +416,5 @@ def difference_cell(column: ColumnSpec, source: CellSource) -> Cell:
     compared = source.compared
     if not isinstance(compared, Agreement):
         return BLANK
-    text = f"{compared.difference * column.scale:+.{max(column.decimals, 2)}f}".replace("-", "−")
+    text = f"{compared.difference * column.scale:+,.{max(column.decimals, 2)}f}".replace("-", "−")
     return Cell(text, "difference", agreement=compared.outcome)

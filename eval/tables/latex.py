@@ -74,7 +74,10 @@ def _characters(text: str) -> str:
 _MARKS = {None: "", "agrees": r"\," + CHECK_MARK, "better": r"\,$\triangle$", "worse": r"\,$\times$"}
 #: Marks of networks and images that a generator was exposed to.
 _EXPOSURE_MARKS = {"": "", "‡": r"\,$\ddagger$", "§": r"\,$\mathsection$", "¶": r"\,$\mathparagraph$"}
-_DECIMAL = re.compile(r"([+−-]?)(\d+)(?:\.(\d+))?")
+#: A decimal number, also with commas between thousands.
+_DECIMAL = re.compile(r"([+−-]?)(\d{1,3}(?:,\d{3})+|\d+)(?:\.(\d+))?")
+#: Options of siunitx for numbers with thousands, which the others need not.
+_GROUPED = ",group-digits=integer,group-minimum-digits=4,group-separator={,}"
 
 
 def _is_number(cell: Cell) -> bool:
@@ -86,13 +89,14 @@ def _is_number(cell: Cell) -> bool:
 def number_column(cells: Sequence[Cell]) -> str:
     """Column type of siunitx for the cells of a column, such as ``S[table-format=2.3(3)]``; ``c`` without numbers."""
     numbers = [_DECIMAL.fullmatch(cell.text) for cell in cells if _is_number(cell)]
-    parts = [(match[1], match[2], match[3] or "") for match in numbers if match]
+    parts = [(match[1], match[2].replace(",", ""), match[3] or "") for match in numbers if match]
     if not parts:
         return "c"
     sign = "+" if any(sign for sign, _, _ in parts) else ""
     form = f"{sign}{max(len(whole) for _, whole, _ in parts)}.{max(len(after) for _, _, after in parts)}"
-    spreads = [len(re.sub(r"^0*\.?0*|\.", "", cell.spread)) for cell in cells if _is_number(cell) and cell.spread]
-    return f"S[table-format={form.removesuffix('.0')}{f'({max(1, *spreads)})' if spreads else ''}]"
+    spreads = [len(re.sub(r"^0*\.?0*|[.,]", "", cell.spread)) for cell in cells if _is_number(cell) and cell.spread]
+    grouped = _GROUPED if any("," in cell.text for cell in cells if _is_number(cell)) else ""
+    return f"S[table-format={form.removesuffix('.0')}{f'({max(1, *spreads)})' if spreads else ''}{grouped}]"
 
 
 def latex_cell(cell: Cell, column: Column, siunitx: bool = False, cite: bool = False) -> str:
@@ -107,10 +111,11 @@ def latex_cell(cell: Cell, column: Column, siunitx: bool = False, cite: bool = F
     if cell.kind == "blank":
         return ""
     if _is_number(cell) and (column.number or not siunitx):
-        text = cell.text.replace("−", "-")
+        text, spread = cell.text.replace("−", "-"), cell.spread or ""
         if siunitx and not cell.agreement and not cell.mark:
-            return r"\bfseries " * cell.bold + text + (f" +- {cell.spread}" if cell.spread else "")
-        text += rf" \pm {cell.spread}" if cell.spread else ""
+            return (r"\bfseries " * cell.bold + text + (f" +- {spread}" if spread else "")).replace(",", "")
+        # In mathematics a comma alone has a space after it.
+        text = (text + (rf" \pm {spread}" if spread else "")).replace(",", "{,}")
         text = rf"\mathbf{{{text}}}" if cell.bold else text
         shown = f"${text}${_MARKS[cell.agreement]}{_EXPOSURE_MARKS[cell.mark]}"
     else:

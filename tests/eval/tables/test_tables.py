@@ -21,7 +21,7 @@ from eval.results.summary import Measurements, load_measurements
 from eval.tables.build import build_table, make_table, write_table
 from eval.tables.latex import cited_keys, escape, latex_cell, number_column, to_latex
 from eval.tables.layout import load_layout
-from eval.tables.model import Cell, Column
+from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.render import to_csv, to_html, to_markdown, to_terminal
 from sida.config.lookup import ROOT
 from tests.eval.claims.evidence import lines
@@ -129,7 +129,7 @@ def test_bold_are_all_rows_that_the_best_does_not_beat_beyond_scatter_and_noise(
     columns += [{"head": "FD", "metric": "fd", "direction": "lower", "decimals": 3}]
     layout = layout_with(tmp_path, columns=columns)
     rows = [row for row in build_table(layout, measured, runs).rows if "teacher" not in row.cells[1].text]
-    values = {row.cells[1].text: float(row.cells[2].text) for row in rows[1:]}
+    values = {row.cells[1].text: float(row.cells[2].text.replace(",", "")) for row in rows[1:]}
     first, *others = sorted(values, key=values.get)
     for std, is_near in ((0.0, lambda gap, _: gap == 0), (0.05, lambda gap, size: gap < 2.6 * 0.05 * size)):
         again = Retraining(std={"fd": std}, source="made up")
@@ -401,7 +401,8 @@ NUMBER = Column("FID", number=True)
         (Cell(kind="blank"), "", ""),
         (Cell("<5", "published"), "$<$5", "{$<$5}"),
         (Cell("98 %", "published", bold=True), r"\textbf{98 \%}", r"{\textbf{98 \%}}"),
-        (Cell("10,000", "measured"), "10,000", "{10,000}"),
+        (Cell("1,496.440", "measured", "12.100"), r"$1{,}496.440 \pm 12.100$", "1496.440 +- 12.100"),
+        (Cell("1,0", "published"), "1,0", "{1,0}"),
     ],
 )
 def test_a_number_is_mathematics_or_a_cell_of_siunitx(cell, plain, siunitx):
@@ -417,6 +418,7 @@ def test_a_number_is_mathematics_or_a_cell_of_siunitx(cell, plain, siunitx):
         (["2.028 ± 0.020", "16.3"], "S[table-format=2.3(2)]"),
         (["−0.5 ± 0.1"], "S[table-format=+1.1(1)]"),
         (["<5", "–"], "c"),
+        (["1,496.4", "27.5"], "S[table-format=4.1,group-digits=integer,group-minimum-digits=4,group-separator={,}]"),
     ],
 )
 def test_a_column_of_siunitx_reserves_the_digits_of_its_numbers(texts, expected):
@@ -483,6 +485,29 @@ def test_a_table_compiles_alone_and_by_input_with_every_number(tmp_path, table, 
         text = text_of(tmp_path)
         for cell in (cell for row in table.rows for cell in row.cells if cell.kind == "measured"):
             assert all(text.count(number) >= 2 for number in (cell.text, cell.spread) if number)
+
+
+def test_measured_values_have_commas_between_thousands(measured, runs, tmp_path):
+    columns = [{"head": "Model", "field": "label"}]
+    columns += [{"head": "FD", "metric": "fd", "direction": "lower", "decimals": 1, "scale": 1000}]
+    shown = build_table(layout_with(tmp_path, columns=columns), measured, runs)
+    texts = [row.cells[1].text for row in shown.rows if row.cells[1].kind == "measured"]
+    assert any(len(text) > 5 for text in texts)
+    assert all(re.fullmatch(r"\d{1,3}(,\d{3})*\.\d", text) for text in texts)
+    assert "{,}" in to_latex(shown)
+    # Files for programs have plain numbers.
+    assert all("," not in str(record["measured"]) for record in shown.records)
+
+
+@needs_latex
+@pytest.mark.parametrize("siunitx", [False, True])
+def test_thousands_are_printed_with_a_comma(tmp_path, siunitx):
+    rows = [Row((Cell("a"), Cell("1,496.4", "measured", "12.0"))), Row((Cell("b"), Cell("27.5", "measured", "0.1")))]
+    table = Table("t", "", "", "measured", (Column("Model"), Column("FD", number=True)), tuple(rows))
+    write_table(table, tmp_path / "t.tex", functools.partial(to_latex, siunitx=siunitx))
+    assert_one_page(pdflatex(tmp_path, "host.tex", r"\input{t}", "booktabs,siunitx" if siunitx else "booktabs"))
+    if shutil.which("pdftotext"):
+        assert "1,496.4" in text_of(tmp_path)
 
 
 @needs_latex
