@@ -234,15 +234,20 @@ class Copy:
             if any(line.rpartition(":")[0] == mutant.path for line in lines)
         }
         wanted = {f"{mutant.path}:{line}" for line in range(mutant.lines[0], mutant.lines[1] + 1)}
-        # Lines of other processes, and those that run as a module is imported, are not seen: all tests of the file run.
-        tests = [test for test, lines in of_file.items() if wanted & lines] or [*of_file] or [*reached]
+        # Lines of other processes, and those that run as a module is imported, are not seen: all tests of the file run,
+        # and then all of the part, since a test of a default reaches no line of its file.
+        by_line = [test for test, lines in of_file.items() if wanted & lines]
+        tests = by_line or [*of_file] or [*reached]
+        further = [test for test in reached if test not in of_file] if not by_line and of_file else []
         path, listed = self.root / mutant.path, self.root / "tests-to-run"
         source, (begin, end) = path.read_bytes(), mutant.span
-        listed.write_text("\n".join(tests))
         try:
             path.write_bytes(source[:begin] + mutant.after.encode() + source[end:])
-            seconds = 60 + _PATIENCE * sum(reached[test][0] for test in tests)
-            return not (self.pytest(f"@{listed}", seconds=seconds) or self.pytest("-m", "not slow", *others))
+            for chosen in filter(None, (tests, further)):
+                listed.write_text("\n".join(chosen))
+                if self.pytest(f"@{listed}", seconds=60 + _PATIENCE * sum(reached[test][0] for test in chosen)):
+                    return False
+            return not self.pytest("-m", "not slow", *others)
         finally:
             path.write_bytes(source)
 

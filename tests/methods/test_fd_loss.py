@@ -6,6 +6,7 @@ import types
 import pytest
 import torch
 
+from sida.errors import SettingError
 from sida.methods.fd_loss import CosineSchedule, FDLossOptions, FrechetLoss, FrechetTerm, moments
 from sida.training.batches import MicroBatch
 from sida.training.processes import ALONE
@@ -26,6 +27,12 @@ def term_of(arrays, features=None, prefix="in/", **options):
 
 def agree(actual, expected, limit):
     assert relative_error(actual, expected) < limit
+
+
+@pytest.mark.parametrize("judges", [(), ("inception", "inception")])
+def test_judges_are_one_or_more_each_once(judges):
+    with pytest.raises(SettingError, match="judges"):
+        FDLossOptions(judges=judges)
 
 
 def test_distance_and_its_slope():

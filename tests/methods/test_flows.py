@@ -139,6 +139,10 @@ def test_a_derived_target_and_divisor_reach_all_terms(given):
         same(found, score_weight(sigma, 0.5) * (fake - wanted).square(), x)
 
 
+def test_a_beta_distribution_without_a_length_stays():
+    assert beta_at(9_000_000, 4.0, 1.5, 0.0) == (4.0, 1.5)
+
+
 @pytest.mark.parametrize("nimg", [0, 2_560_000, 5_120_000, 9_000_000])
 def test_times_follow_a_beta_distribution_that_becomes_uniform(nimg):
     loss = DMDLoss(level_distribution="beta", time_beta=(4.0, 1.5, 5120.0))
