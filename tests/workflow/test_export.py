@@ -185,7 +185,7 @@ def test_a_benchmark_gets_an_entry_by_the_hubs_own_types_and_none_is_the_default
     assert hub.eval_result_entries_to_yaml([parsed]) == [entry]
     assert (parsed.value, parsed.date) == (5.0, "2026-11-22")
     assert "3 trials of 100 images, standard deviation over trials 1.0; NFE 1; protocol digits" in parsed.notes
-    assert parsed.notes.endswith("met: unknown")
+    assert parsed.notes.endswith("exposed to: unknown")
     for wrong, words in (
         ("fd=some-one/one-step:fd", "more than once.*digits/fd"),
         ("fid=some-one/one-step:fid", "not measured"),
