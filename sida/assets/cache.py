@@ -32,12 +32,16 @@ class ReadOnlyCacheError(UserError):
 
 
 @contextlib.contextmanager
-def file_lock(name: str, announce: str | None = None) -> Iterator[None]:
+def file_lock(name: str, announce: str | None = None, wait: bool = True) -> Iterator[bool]:
     """Holds the lock ``name`` between processes; it is released when the process ends for any reason.
 
     Args:
         name: Any text, e.g. a target path.
         announce: Line printed once if another process holds the lock.
+        wait: Wait for another holder.
+
+    Yields:
+        Whether the lock is held; always true after waiting.
 
     Raises:
         ReadOnlyCacheError: The lock cannot be written or taken.
@@ -47,15 +51,16 @@ def file_lock(name: str, announce: str | None = None) -> Iterator[None]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             stream = stack.enter_context(open(path, "a+b"))
-            if not try_lock(stream):
+            if not (held := try_lock(stream)):
                 if announce:
                     say(announce)
-                wait_for_lock(stream)
+                if wait:
+                    wait_for_lock(stream)
         except OSError as error:
             fault = f"the cache cannot be written and locked ({error.strerror})"
             remedy = "set SIDA_CACHE to another folder, on a file system with locks"
             raise ReadOnlyCacheError(cache_dir(), fault, remedy) from None
-        yield
+        yield held or wait
 
 
 def read_records() -> dict[str, dict[str, Any]]:
