@@ -36,12 +36,10 @@ def sampling(preset: Preset, name: str) -> Job:
     row, above = preset.runs[run], measurement(preset, run)
     protocol, dataset = protocol_of(preset, row), dataset_of(preset, row)
     first, last = protocol.seeds(int(trial))
-    # The data set is not needed without classes, or if its classes are counted.
     classes = protocol.label_dist if dataset.get("label_dim") else "uniform"
-    with_data = row.method == "data" or (classes == "empirical" and protocol.labels is None)
     spec = {"network": above.spec["network"], "gnet": above.spec["guide"], "sampler": sampler_of(preset, row)}
     spec |= {"seeds": f"{first}-{last}", "class_labels": class_counts(preset, row) or classes}
-    spec |= {"dataset": dataset if with_data else None, **common_settings(preset)}
+    spec |= {"dataset": dataset if drawn_from_data(preset, row) else None, **common_settings(preset)}
     return make_job(preset, "samples", spec, above.needs, trainings_of(preset, above.needs))
 
 

@@ -33,5 +33,6 @@ def downloads(preset: Preset, row: SheetRow) -> list[str]:
 def drawn_from_data(preset: Preset, row: SheetRow) -> bool:
     """Whether a row's images, or their classes, are drawn from its data set."""
     protocol, classes = protocol_of(preset, row), bool(dataset_of(preset, row).get("label_dim"))
+    # A data set is not needed without classes, or if they are counted.
     counted = protocol.label_dist != "empirical" or protocol.labels is not None
     return row.method == "data" or (classes and not row.without_network and not counted)
