@@ -191,8 +191,8 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
             raise SettingError(inside(where, key), f"unknown key{suggestion(str(key), fields)}")
         field = fields[key]
         values[field.name] = value if constructed else field.convert(value, inside(where, key))
-    for key in _required(cls):  # type: ignore[arg-type]
-        if fields[key].name not in values:
+    for key, field in fields.items():
+        if field.required and field.name not in values:
             raise SettingError(inside(where, key), MISSING, "add it")
     with settings_in(where):
         return cls(**values)
@@ -286,12 +286,6 @@ def _fields(cls: type) -> dict[str, _Field]:
     return compiled
 
 
-@functools.cache
-def _required(cls: type) -> list[str]:
-    """Keys that a mapping must give."""
-    return [key for key, field in _fields(cls).items() if field.required]
-
-
 def _converter(hint: Any) -> _Converter:
     """Compiles a type hint (scalars, unions, tuples, mappings, dataclasses) once for all values of a field."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -364,7 +358,7 @@ def _union(args: tuple[Any, ...]) -> _Converter:
                 return option(value, where)
             except UserError:
                 continue
-        # The message is that of the last option.
+        # An error names the last option.
         return last(value, where)
 
     return convert
