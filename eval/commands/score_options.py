@@ -98,7 +98,7 @@ class ScoreOptions:
 
     @functools.cached_property
     def protocol_name(self) -> str:
-        """Name or file of the protocol: by default that of the table, or ``pair`` for a second set."""
+        """Name or file of the protocol: by default the table's, or ``pair`` for a second set."""
         from eval.tables.scores import table_protocol
 
         return self.protocol or (table_protocol(self.like) if self.like else "pair")
@@ -138,7 +138,7 @@ class ScoreOptions:
 
     @functools.cached_property
     def images(self) -> Scored:
-        """What is scored: the opened program, the file of the network, or the source itself."""
+        """Images to score: the opened program, the file of the network, or the source itself."""
         from eval.measuring.functions import ProgramFile
         from eval.measuring.scored import NetworkFile
         from sida.assets.cache import check_reachable

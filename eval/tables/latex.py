@@ -76,7 +76,7 @@ _MARKS = {None: "", "agrees": r"\," + CHECK_MARK, "better": r"\,$\triangle$", "w
 _EXPOSURE_MARKS = {"": "", "‡": r"\,$\ddagger$", "§": r"\,$\mathsection$", "¶": r"\,$\mathparagraph$"}
 #: A decimal number, also with commas between thousands.
 _DECIMAL = re.compile(r"([+−-]?)(\d{1,3}(?:,\d{3})+|\d+)(?:\.(\d+))?")
-#: Options of siunitx for numbers with thousands, which the others need not.
+#: Options of siunitx for a column with numbers from 1,000 on.
 _GROUPED = ",group-digits=integer,group-minimum-digits=4,group-separator={,}"
 
 

@@ -60,7 +60,7 @@ class FeatureNetwork:
         also: Names of metrics and losses that stand for the network where a row says what its generator was exposed
             to.
         quoted: Metrics of papers that are computed from its features.
-        extractors: Its extractors by name. A name begins with that of the network.
+        extractors: Its extractors by name. Each name begins with the network's name.
         backbones: Its backbones by name.
     """
 
@@ -190,7 +190,7 @@ LABELS = {name: network.labels for name, network in FEATURE_NETWORKS.items() if 
 #: Backbones of GDD's discriminator by name, and the network of each.
 BACKBONES = {name: entry for network in FEATURE_NETWORKS.values() for name, entry in network.backbones.items()}
 BACKBONE_NETWORKS = {name: key for key, network in FEATURE_NETWORKS.items() for name in network.backbones}
-#: A network that is no feature network of a metric here.
+#: Word for a network whose features no metric here uses.
 OTHER = "other"
 _ALSO = {name: key for key, network in FEATURE_NETWORKS.items() for name in network.also}
 

@@ -280,6 +280,6 @@ INSTANCE = Method(
     options=InstanceOptions,
     trainer=make_instance,
     reads=("guidance", "weight_norm"),
-    # There is no official code: the input σ_max · z of EDM's sampler, and GDD's settings, since tables compare the two.
+    # No official code exists: the input is σ_max · z as in EDM's sampler, the settings are GDD's, which tables compare.
     official=GDD_OFFICIAL,
 )

@@ -72,7 +72,7 @@ def reconstruct_average(
         sources: Stored averages of one run (``power_ema``), at several numbers of images and of one or more widths.
         std: Requested relative width, in (0, 0.28).
         target: Network file to write; its ``parents`` are the sources.
-        nimg: Images seen at the end of the requested profile; None takes that of the newest source.
+        nimg: Images seen at the end of the requested profile; None takes the newest source's.
 
     Returns:
         Relative error of the profile: norm of its difference from the requested profile over the norm of the latter.

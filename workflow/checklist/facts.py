@@ -36,7 +36,6 @@ from workflow.preset.specs import job_named
 from workflow.preset.stored_rows import row_digest
 
 NOT_RECORDED = "not recorded"
-_SUITE = ("sida-repro", "code, embedded networks", "Apache-2.0", "this suite")
 
 
 @dataclass(frozen=True)

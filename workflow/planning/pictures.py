@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class FirstPicture:
-    """What a data set has before its pictures are read; at costs up to the data set's.
+    """Facts of a data set by its first picture, before the others are read.
 
     Attributes:
         resolution: Height and width.
