@@ -1,0 +1,70 @@
+"""Numbers of small studies' pages are those of their stored measurements."""
+
+from statistics import mean, stdev
+
+import pytest
+
+from eval.results.stored import stored_rows
+from sida.config.lookup import ROOT
+
+STEPS = {
+    "one step": "n1",
+    "two steps": "n2",
+    "four steps": "n4",
+    "two steps, equal work": "n2-work",
+    "four steps, equal work": "n4-work",
+}
+OF_STEPS = {label: (f"{run}-s11", f"{run}-s12") for label, run in STEPS.items()}
+SCRATCH = {
+    "EDM teacher": "teacher-nfe35",
+    "SiD": "sid",
+    "SiDA": "sida",
+    "GDD §": "gdd",
+    "MeanFlow, equal images": "meanflow-images",
+    "MeanFlow, equal work": "meanflow-work",
+}
+#: Page, its section, stored results, decimals, and the runs of each row of the section's table.
+PAGES = [
+    ("steps", "Results on digits", "stored", 2, OF_STEPS),
+    ("steps", "Results on Fashion-MNIST", "steps-fashion/stored", 3, OF_STEPS),
+    ("scratch", "Results", "stored", 2, {label: (run, f"{run}-s1") for label, run in SCRATCH.items()}),
+]
+
+
+def cells_by_label(text):
+    rows = (line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| "))
+    return {row[0]: row[1:] for row in rows}
+
+
+def fds(folder):
+    """Values of all trials by run."""
+    values: dict[str, list[float]] = {}
+    for row in stored_rows(folder):
+        if row["metric"] == "fd":
+            values.setdefault(row["run"], []).append(float(row["value"]))
+    return values
+
+
+@pytest.mark.parametrize(("study", "section", "stored", "decimals", "runs_of"), PAGES)
+def test_a_pages_fds_are_those_of_its_stored_measurements(study, section, stored, decimals, runs_of):
+    folder = ROOT / "studies" / study
+    page = (folder / "README.md").read_text().split(f"## {section}\n")[1].split("\n## ")[0]
+    values, shown = fds(folder / stored), cells_by_label(page)
+    for label, runs in runs_of.items():
+        expected = [f"{mean(values[run]):.{decimals}f} ± {stdev(values[run]):.{decimals}f}" for run in runs]
+        assert [cell for cell in shown[label] if "±" in cell][:2] == expected, label
+
+
+def test_the_page_of_methods_has_the_rounded_fds_of_these_studies():
+    page = (ROOT / "docs/methods.md").read_text()
+    table = cells_by_label(page[page.index("FD of SiDA on 8×8 digits and on Fashion-MNIST") :].split("\n## ")[0])
+    places = [ROOT / "studies/steps" / stored for stored in ("stored", "steps-fashion/stored")]
+    for label, run in (("one step", "n1"), ("two steps", "n2"), ("four steps", "n4")):
+        equal_work = run if run == "n1" else f"{run}-work"
+        expected = [
+            ", ".join(f"{mean(fds(place)[f'{name}-s{seed}']):.2f}" for seed in (11, 12))
+            for place in places
+            for name in (run, equal_work)
+        ]
+        digits, work, _, fashion, fashion_work = table[label]
+        assert [digits, work, fashion, fashion_work] == expected, label
