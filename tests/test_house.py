@@ -39,6 +39,7 @@ FLOORS = {
     "workflow": (
         {"archive", "cli", "interrupts", "preset"},
         {"checks", "planning"},
+        {"stand_ins"},
         {"checklist", "rehearsal"},
         {"commands"},
         {"launch", "snakemake", "start"},

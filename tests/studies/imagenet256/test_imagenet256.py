@@ -86,7 +86,7 @@ def test_the_decoder_of_a_sampler_is_fetched():
 def test_a_rehearsal_has_stand_ins_of_all_files_and_few_steps(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = []
-    monkeypatch.setattr(rehearsal, "_maker", counted(rehearsal._maker, made))
+    monkeypatch.setattr(rehearsal, "maker", counted(rehearsal.maker, made))
     path, environment = rehearsal.write_rehearsal([find_preset("imagenet256")])
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
