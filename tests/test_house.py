@@ -38,7 +38,7 @@ FLOORS = {
     ),
     "workflow": (
         {"archive", "cli", "interrupts", "preset"},
-        {"checks", "planning"},
+        {"checks", "planning", "small"},
         {"stand_ins"},
         {"checklist", "rehearsal"},
         {"commands"},

@@ -1,9 +1,11 @@
-"""Rehearsal of a preset of published files: the way from files to tables at true size, with random networks.
+"""Rehearsal of a preset: the way from published files to tables, with random networks.
 
 The published files are replaced by stand-ins in the authors' formats: pickles and state dicts of networks of the same
 architecture, Inception and other judges, the decoder of latents, statistics, class lists and data sets of references.
 Networks have random weights; DINOv2 is one layer. A trial has few images, a sampler of hundreds of steps two. A wrong
-path, a missing package and a full disk show in minutes, before a card is rented.
+path, a missing package and a full disk show in minutes, before a card is rented. Networks have their true size, unless
+the preset trains some: then they are small transformers that take a few steps (:mod:`workflow.small`), the decoder is
+narrow, and large judges, which the preset of the teachers rehearses, are left out.
 No number means anything: titles, captions and rows say so, and the protocols are marked as a rehearsal, which is part
 of a value's identity, so that it is comparable with no measurement.
 """
@@ -21,6 +23,7 @@ from eval.results.extended import read_extended
 from eval.results.sheet import read_runs
 from sida.assets.registry import ASSET_COLUMNS, Asset, load_registry
 from sida.config.datasets import dataset_entry
+from sida.config.settings import load_spec
 from sida.errors import UserError, say
 from sida.files.atomic import sha256_file, write_json, write_text
 from sida.files.text_files import yaml_text
@@ -28,7 +31,16 @@ from workflow.preset import Preset, load_preset
 from workflow.preset.checks import check_preset
 from workflow.preset.measuring import measurement
 from workflow.preset.networks import imports
-from workflow.preset.rows import protocol_of, protocol_path
+from workflow.preset.rows import lineage, protocol_of, protocol_path
+from workflow.preset.trainings import training
+from workflow.small import (
+    encoded,
+    small_network,
+    small_trainings,
+    training_datasets,
+    trains,
+    without_judges,
+)
 from workflow.stand_ins import IMAGES, maker
 
 #: Images of a trial of latents, whose decoder takes minutes for a hundred on a processor; of pixels there are more.
@@ -52,46 +64,59 @@ def write_rehearsal(files: Sequence[Path], targets: Sequence[str] = ()) -> tuple
         UserError: The preset trains or measures no network, or a published file has no stand-in.
     """
     base = load_preset(*files)
-    if base.students or base.trained_teachers:
-        raise UserError(f"--rehearse {base.name}", "trains networks", "rehearse a preset of published files")
+    small = small_trainings(base) if trains(base) else None
     if not base.measurable:
         raise UserError(f"--rehearse {base.name}", "measures no network", "rehearse a preset of published files")
     folder = Path("results") / f"rehearsal-{base.name}" / "rehearsal"
     rows = [name for name in targets if name in base.measurable] or list(base.measurable)
     registry = load_registry()
-    needed = dict.fromkeys(asset for row in rows for asset in _assets(base, row) if asset in registry)
-    makers = [(registry[name], maker(registry[name], base)) for name in needed]
-    _write_preset(base, folder, _write_datasets(base, folder))
-    check_preset(load_preset(*files, folder / "preset.yaml"))
-    for asset, make in makers:
-        path = folder / "cache" / asset.target
-        if not path.exists():
+    makers = {name: maker(registry[name], base) for name in _assets(base, rows) if name in registry}
+    _write_preset(base, folder, _write_datasets(base, folder), small or {})
+    rehearsed = load_preset(*files, folder / "preset.yaml")
+    check_preset(rehearsed)
+    needed = _assets(rehearsed, rows)
+    for name, make in makers.items():
+        asset, path = registry[name], folder / "cache" / registry[name].target
+        if name in needed and not path.exists():
             say(f"[rehearsal] {asset.id}: random, in the format of {asset.source or asset.kind}")
             path.parent.mkdir(parents=True, exist_ok=True)
             make(path)
-    _write_registry(registry, folder)
+    _write_registry(registry, folder, small is not None)
     places = {"SIDA_CACHE": folder / "cache", "SIDA_ASSETS": folder / "assets.tsv"}
     return folder / "preset.yaml", {name: str(path.absolute()) for name, path in places.items()}
 
 
-def _assets(preset: Preset, row: str) -> list[str]:
-    """Published files that the measurement of a row reads, with those of the networks that it imports."""
-    needs = measurement(preset, row).needs
-    return [*needs.get("downloads", []), *(imports(preset)[name] for name in needs.get("imports", []))]
+def _assets(preset: Preset, rows: Sequence[str]) -> list[str]:
+    """Published files that measurements and trainings of rows read, with those of the networks that they import."""
+    trained = dict.fromkeys(name for row in rows for name in lineage(preset, preset.runs[row].first))
+    jobs = [measurement(preset, row) for row in rows]
+    jobs += [training(preset, name) for name in trained if preset.runs[name].trained_here]
+    assets = [name for job in jobs for name in job.needs.get("downloads", [])]
+    assets += [imports(preset)[name] for job in jobs for name in job.needs.get("imports", [])]
+    return [*dict.fromkeys(assets)]
 
 
 def _write_datasets(base: Preset, folder: Path) -> dict[str, dict[str, Any]]:
-    """Writes archives of random images for the data sets that are references of every row; returns their settings."""
+    """Writes archives of random images for data sets of references and trainings; returns their settings.
+
+    Archives of latents are not written: the workflow encodes them.
+    """
     from sida.data.pictures import encode_png
     from sida.data.prepare import write_archive
 
     fixed = {
         name: at for row in base.measurable.values() for at, name in protocol_of(base, row).fixed_datasets().items()
     }
-    made = {}
-    for name, where in sorted(fixed.items()):
+    waiting = sorted(fixed.items())
+    waiting += [(name, base.source) for name in sorted(training_datasets(base)) if trains(base)]
+    made = dict[str, dict[str, Any]]()
+    for name, where in waiting:
         entry = dict(dataset_entry(name, where, base.settings.datasets))
-        if entry.get("path") is None:
+        if entry.get("path") is None or name in made:
+            continue
+        if source := (entry.get("made_from") or {}).get("dataset"):
+            made[name] = encoded(entry, folder, name, REFERENCES)
+            waiting.append((source, where))
             continue
         path, classes = (folder / "datasets" / f"{name}.zip").absolute(), int(entry.get("label_dim") or 0)
         shape = (REFERENCES, entry["resolution"], entry["resolution"], entry["channels"])
@@ -104,8 +129,8 @@ def _write_datasets(base: Preset, folder: Path) -> dict[str, dict[str, Any]]:
     return made
 
 
-def _write_preset(base: Preset, folder: Path, datasets: Mapping[str, Any]) -> None:
-    """Writes preset, sheet, protocols and layouts, all marked."""
+def _write_preset(base: Preset, folder: Path, datasets: Mapping[str, Any], trainings: Mapping[str, Any]) -> None:
+    """Writes preset, sheet, protocols and layouts, all marked; ``trainings`` changes teachers and recipes."""
     paths = dict.fromkeys([base.settings.protocol, *(protocol_path(base, row) for row in base.runs.values())])
     marked = {path: os.fspath(folder / "protocols" / Path(path).name) for path in paths}
     for path in paths:
@@ -113,6 +138,8 @@ def _write_preset(base: Preset, folder: Path, datasets: Mapping[str, Any]) -> No
         count = DECODED if protocol.decodes else IMAGES
         content |= {"name": f"rehearsal of {protocol.name}", "title": f"{MARK}; {protocol.title}"}
         content |= {"num_samples": count, "trials": 1, "rehearsal": True}
+        if trainings:
+            content["metrics"] = without_judges(content["metrics"])
         for metric in content["metrics"]:
             if metric.get("splits", 1) > count:
                 metric["splits"] = 1
@@ -151,6 +178,7 @@ def _write_preset(base: Preset, folder: Path, datasets: Mapping[str, Any]) -> No
         "paper": False,
         "table_mode": "measured",
         "datasets": datasets,
+        **trainings,
         "samplers": {
             name: {**sampler, "num_steps": 2}
             for name, sampler in base.settings.samplers.items()
@@ -160,14 +188,21 @@ def _write_preset(base: Preset, folder: Path, datasets: Mapping[str, Any]) -> No
     write_text(folder / "preset.yaml", yaml_text(changes))
 
 
-def _write_registry(registry: Mapping[str, Asset], folder: Path) -> None:
-    """Writes the registry without sizes and hashes, but for code, whose hash is its permission."""
+def _write_registry(registry: Mapping[str, Asset], folder: Path, small: bool) -> None:
+    """Writes the registry without sizes and hashes, but for code, whose hash is its permission.
+
+    The architectures of small networks are files beside it.
+    """
     lines = ["\t".join(ASSET_COLUMNS)]
     for asset in registry.values():
         path = folder / "cache" / asset.target
         code = asset.kind == "code" and path.exists()
         cells = {name: str(getattr(asset, name)) for name in ASSET_COLUMNS if name not in ("size", "mirrors")}
-        cells |= {"kind": f"{asset.kind}:{asset.network}" if asset.network else asset.kind}
+        network = asset.network
+        if small and path.exists() and asset.architecture is not None:
+            network = str((folder / "networks" / f"{asset.network}.yaml").absolute())
+            write_text(network, yaml_text(small_network(load_spec(str(asset.architecture), asset.id), asset.id)))
+        cells |= {"kind": f"{asset.kind}:{network}" if network else asset.kind}
         cells |= {"mirrors": "", "size": "", "sha256": sha256_file(path) if code else "", "note": MARK}
         lines.append("\t".join(cells[name] for name in ASSET_COLUMNS))
     write_text(folder / "assets.tsv", "\n".join(lines) + "\n")

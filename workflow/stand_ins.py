@@ -9,6 +9,7 @@ import types
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,16 @@ from sida.files.atomic import atomic_path
 from workflow.planning.costs import Costs
 from workflow.preset import Preset
 from workflow.preset.rows import dataset_of, protocol_of
+from workflow.small import (
+    AUTOENCODER,
+    small_network,
+    trains,
+)
 
 #: Images of a batch of references, and of a trial of pixels.
 IMAGES = 100
+#: Widths of the published decoders of latents.
+VAE_WIDTHS = (128, 256, 512, 512)
 #: Names of the suite's classes in the authors' files.
 OFFICIAL_NAMES = {"EDM2Precond": "Precond", "EDM2UNet": "UNet"}
 
@@ -37,17 +45,20 @@ def maker(asset: Asset, preset: Preset) -> Callable[[Path], None]:
     Raises:
         UserError: There is none.
     """
+    small = trains(preset)
     if asset.architecture is not None:
         described = load_spec(str(asset.architecture), f"asset '{asset.id}'")
+        described = small_network(described, f"asset '{asset.id}'") if small else described
         return lambda path: _write_state_dict(path, _random_network(described))
     if asset.kind in ("network", "teacher"):
         network = _architecture(asset, preset)
+        network = small_network(network, f"asset '{asset.id}'") if small else network
         return lambda path: write_official(path, _random_network(network))
     makers: dict[str, Callable[[Path], None]] = {
         "inception": write_inception,
         "dinov2-vitl14": _write_dinov2_weights,
         "dinov2-code": _write_dinov2_code,
-        **dict.fromkeys(itertools.chain(*DECODERS.values()), _write_vae),
+        **dict.fromkeys(itertools.chain(*DECODERS.values()), partial(_write_vae, AUTOENCODER if small else VAE_WIDTHS)),
     }
     protocols = [protocol_of(preset, row) for row in preset.measurable.values()]
     if judge := next((name for p in protocols for name in p.extractors() if _is_judge(name, asset.id)), None):
@@ -263,18 +274,18 @@ def _write_judge(path: Path, extractor: str) -> None:
         save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, part)
 
 
-def _write_vae(path: Path) -> None:
+def _write_vae(widths: Sequence[int], path: Path) -> None:
     """Both files of the decoder of latents, by diffusers."""
     import torch
     from diffusers import AutoencoderKL
 
-    blocks = len(widths := (128, 256, 512, 512))
+    blocks = len(widths)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         vae = AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * blocks,
             up_block_types=("UpDecoderBlock2D",) * blocks,
-            block_out_channels=widths,
+            block_out_channels=tuple(widths),
             layers_per_block=2,
             sample_size=256,
         )
