@@ -37,8 +37,7 @@ from sida.networks import adjusted, architecture, family_of
 from sida.networks.file import load_network, read_metadata
 from sida.networks.precond import checkpoint_blocks, no_noise_level
 from sida.sampling import Drawer
-from sida.sampling.flows import Unlabelled
-from sida.sampling.samplers import check_guide_fits
+from sida.sampling.guidance import Unlabelled, check_guide_fits
 from sida.training.batches import StepBatches
 from sida.training.iteration import StudentTrainer
 from sida.training.loop import Run

@@ -30,16 +30,9 @@ from sida.kernels import require_fused
 from sida.machine import Recording, RecordingError, Tensors, to_device
 from sida.networks import family_of
 from sida.networks.precond import Precond, no_noise_level
-from sida.sampling.samplers import (
-    NO_CLASS,
-    ClassRule,
-    SeedStreams,
-    check_guide_fits,
-    class_rule_of,
-    draw_batch,
-    sigma_range,
-    to_uint8,
-)
+from sida.sampling.guidance import check_guide_fits
+from sida.sampling.samplers import draw_batch, sigma_range, to_uint8
+from sida.sampling.streams import NO_CLASS, ClassRule, SeedStreams, class_rule_of
 
 #: Number of batches in the queue of a GPU while the next batch is prepared.
 _FLYING = 2

@@ -41,7 +41,7 @@ from sida.files.atomic import (
 from sida.files.ordinary import UnreadableError, read_ordinary
 from sida.files.text_files import DamagedError
 from sida.sampling.generate import Drawer, Samples, prefetched
-from sida.sampling.samplers import NO_CLASS
+from sida.sampling.streams import NO_CLASS
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FAULTS = (ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
