@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import torch
 
 from sida.assets.cache import fetch_many
-from sida.config.datasets import LabelCounts
 from sida.config.families import DECODERS, EDM2_LATENTS, LATENTS, Latents, check_decoder, check_guidance
+from sida.config.labels import LabelCounts
 from sida.config.samplers import INFINITE, Sampler
 from sida.data.dataset import Dataset, LatentDecoder, load_vae
 from sida.errors import UserError, say, settings_in

@@ -14,8 +14,9 @@ import torch
 
 from sida.assets.cache import cache_dir, file_lock
 from sida.assets.registry import Asset, is_address, is_counted
-from sida.config.datasets import LabelCounts, dataset_spec
+from sida.config.datasets import dataset_spec
 from sida.config.families import NULL_LABEL
+from sida.config.labels import LabelCounts
 from sida.config.samplers import Sampler, read_sampler
 from sida.config.settings import Count, Settings, from_mapping, load_spec
 from sida.data import Dataset, load_dataset

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from sida.config.datasets import LabelCounts
+from sida.config.labels import LabelCounts
 from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.machine import to_device
