@@ -278,7 +278,7 @@ def draw_batch(
         }
         return flow(network, latents, class_labels, steps, dtype=dtype, **arguments)
     if sampler.kind == "ddpm":
-        guiding = {"gnet": guide, "guide_labels": guide_labels(gnet, class_labels)}
+        guiding: dict[str, Any] = {"gnet": guide, "guide_labels": guide_labels(gnet, class_labels)}
         guiding |= {key: getattr(sampler, key) for key in _GUIDANCE_KEYS}
         return ddpm(network, latents, class_labels, steps, dtype=dtype, noise=noise, **guiding)
     return heun(
