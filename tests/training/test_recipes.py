@@ -1,6 +1,7 @@
 """``method: ...`` alone is the official recipe of a family; a method reads what it names; faults are one line each."""
 
 import dataclasses
+import inspect
 import json
 from typing import Any
 
@@ -8,9 +9,9 @@ import pytest
 import torch
 
 from eval.features.inception import InceptionCleanExtractor
-from sida.config.recipe import METHOD_SETTINGS, ResolvedConfig
+from sida.config.recipe import METHOD_SETTINGS, OFFICIAL, ResolvedConfig, StudentConfig
 from sida.config.roles import setting
-from sida.config.settings import Fraction
+from sida.config.settings import Fraction, type_hints
 from sida.methods import METHODS, SID
 from sida.methods.distillation import student_digest
 from sida.methods.method import Parts
@@ -228,6 +229,16 @@ def test_a_setting_that_a_loss_alone_reads_is_one_field_of_the_loss(options, sha
     # A method derived from this one has the settings of its own loss.
     derived = dataclasses.replace(SHARED, loss=SiDLoss, saw=SID.exposure)
     refused("options.share: unknown key", derived.read_options, {"share": 1}, "options")
+
+
+def test_resolved_settings_have_their_type_without_null():
+    names, resolved, null = (
+        inspect.get_annotations(ResolvedConfig),
+        type_hints(ResolvedConfig),
+        type_hints(StudentConfig),
+    )
+    assert {name: resolved[name] | None for name in names} == {name: null[name] for name in names}
+    assert OFFICIAL.keys() <= names.keys()
 
 
 def test_a_setting_that_options_read_is_taken():
