@@ -192,6 +192,7 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
         limit = max(len(cov) * _EPS * scale, rounding)
         pivoted, order, rank, _ = dpstrf(cov.T, tol=limit, lower=1)
         rows, upper = np.empty((rank, len(cov))), pivoted.T
+        # LAPACK leaves the input in the other triangle, and counts pivots from 1.
         for number in range(rank):
             upper[number, :number] = 0
         rows[:, order - 1] = upper[:rank]

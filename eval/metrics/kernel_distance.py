@@ -41,6 +41,7 @@ def kernel_distance(
     size = min(len(reals), len(fakes), max_subset_size)
     if size < 2:
         raise UserError("kernel distance", f"needs two samples of each set, got {len(fakes)} and {len(reals)}")
+    # The old generator takes 32 bits of seed.
     random = np.random.RandomState(seed % (1 << 32))
     drawn = [[random.choice(len(rows), size, replace=False) for rows in (fakes, reals)] for _ in range(num_subsets)]
     # Large subsets of small sets share most rows: all products once cost less than those of every subset.

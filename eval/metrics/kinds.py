@@ -242,7 +242,7 @@ class Ratio(Metric):
 
     Attributes:
         held_out: Key of the reference with held-out real images.
-        normaliser: A printed distance of held-out images, in place of a measured one.
+        normaliser: A printed distance of held-out images, instead of a measured one.
     """
 
     held_out: str | None = None
@@ -271,8 +271,8 @@ class Ratio(Metric):
             return frechet_distance(statistics.mean, statistics.cov, mean, cov)
 
         def of_held_out() -> float:
-            theirs = sides.moments_of(str(self.held_out))
-            report = frechet_report(theirs[0], theirs[1], mean, cov)
+            held_out_mean, held_out_cov, _ = sides.moments_of(str(self.held_out))
+            report = frechet_report(held_out_mean, held_out_cov, mean, cov)
             # The distance of a set to itself is rounding.
             return report.value if report.value > report.numerical_error else 0.0
 

@@ -53,22 +53,25 @@ def memorisation(generated: torch.Tensor, training: torch.Tensor, held_out: torc
     Raises:
         UserError: Features of different widths, or none.
     """
-    theirs, real = nearest(generated, training)[0].double(), nearest(held_out, training)[0].double()
-    real, count = real.sort().values, len(theirs) * len(real)
+    distances, references = (nearest(rows, training)[0].double() for rows in (generated, held_out))
+    references, pairs = references.sort().values, len(distances) * len(references)
+    assert distances.shape == (len(generated),)
+    assert references.shape == (len(held_out),)
     # Pairs whose held-out image is farther, and ties.
-    farther = (len(real) - torch.searchsorted(real, theirs, right=True)).sum()
-    ties = (torch.searchsorted(real, theirs, right=True) - torch.searchsorted(real, theirs)).sum()
+    at_most = torch.searchsorted(references, distances, right=True)
+    farther = (len(references) - at_most).sum()
+    ties = (at_most - torch.searchsorted(references, distances)).sum()
     wins = float(farther) + 0.5 * float(ties)
     # U of Mann and Whitney for two sets of one distribution: mean nm / 2, variance nm (n + m + 1) / 12.
-    z = (wins - count / 2) / (count * (len(theirs) + len(real) + 1) / 12) ** 0.5
-    median, median_real = float(theirs.quantile(0.5)), float(real.quantile(0.5))
+    z = (wins - pairs / 2) / (pairs * (len(distances) + len(references) + 1) / 12) ** 0.5
+    median, median_held_out = float(distances.quantile(0.5)), float(references.quantile(0.5))
     return MemorisationResult(
-        share=wins / count,
-        ratio=median / median_real if median_real else float("inf") if median else 1.0,
-        tail=float((theirs < real.quantile(_TAIL)).double().mean()),
+        share=wins / pairs,
+        ratio=median / median_held_out if median_held_out else float("inf") if median else 1.0,
+        tail=float((distances < references.quantile(_TAIL)).double().mean()),
         z=z,
         median_generated=median,
-        median_held_out=median_real,
+        median_held_out=median_held_out,
     )
 
 

@@ -106,7 +106,7 @@ class Added:
 
     Attributes:
         measured: Measurements, of any number of generators.
-        printed: Numbers of a record that another tool wrote; nothing says what they may stand beside.
+        printed: Numbers of a record that another tool wrote; it is unknown which numbers they may be compared with.
         family: Group of the row in tables, where a file of ``sida score`` names one.
         against: For a comparison of two sets of images (``sida score --against``): the two sets.
     """

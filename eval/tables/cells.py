@@ -368,8 +368,8 @@ def _cell(
     """A cell of a row, in audit mode of one of its lines."""
     line, source = lines[number], lines[number].sources.get(column.id)
     if source is None:
-        again = column.field == "family" and number > 0 and line.family == lines[number - 1].family
-        hidden = again or (column.field == "label" and line.spec.continues) or side not in ("", SIDES[0])
+        repeats_family = column.field == "family" and number > 0 and line.family == lines[number - 1].family
+        hidden = repeats_family or (column.field == "label" and line.spec.continues) or side not in ("", SIDES[0])
         text = "" if hidden else line.text(str(column.field))
         return Cell(text) if text else BLANK
     if side == "Δ":

@@ -93,7 +93,7 @@ def number_column(cells: Sequence[Cell]) -> str:
     if not parts:
         return "c"
     sign = "+" if any(sign for sign, _, _ in parts) else ""
-    form = f"{sign}{max(len(whole) for _, whole, _ in parts)}.{max(len(after) for _, _, after in parts)}"
+    form = f"{sign}{max(len(integer) for _, integer, _ in parts)}.{max(len(fraction) for _, _, fraction in parts)}"
     spreads = [len(re.sub(r"^0*\.?0*|[.,]", "", cell.spread)) for cell in cells if _is_number(cell) and cell.spread]
     grouped = _GROUPED if any("," in cell.text for cell in cells if _is_number(cell)) else ""
     return f"S[table-format={form.removesuffix('.0')}{f'({max(1, *spreads)})' if spreads else ''}{grouped}]"

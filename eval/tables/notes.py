@@ -26,7 +26,7 @@ def provenance_notes(lines: Sequence[TableLine], measurements: Measurements) -> 
     used = measured_lines(lines, measurements)
     pooled = [_POOLED] if any(len(source.runs) > 1 and source.estimate for source in sources) else []
     pooled += [*_kept_starts(lines, used), *_of_others(used)]
-    return notes + ([_how(used), *pooled, _where(used)] if used else [])
+    return notes + ([_trials_sentence(used), *pooled, _origin_sentence(used)] if used else [])
 
 
 def comparison_notes(lines: Sequence[TableLine]) -> list[str]:
@@ -124,7 +124,7 @@ def measured_lines(lines: Iterable[TableLine], measurements: Measurements) -> li
     return [row for line in lines for source in line.sources.values() for row in source.lines(measurements)]
 
 
-def _how(rows: list[Measurement]) -> str:
+def _trials_sentence(rows: list[Measurement]) -> str:
     by_run: dict[str, list[Measurement]] = {}
     for row in rows:
         by_run.setdefault(row.run, []).append(row)
@@ -181,7 +181,7 @@ def _trials(number: int) -> str:
     return "1 trial" if number == 1 else f"{number} trials"
 
 
-def _where(rows: list[Measurement]) -> str:
+def _origin_sentence(rows: list[Measurement]) -> str:
     protocols = ", ".join(sorted({row.protocol for row in rows}))
     versions = ", ".join(sorted({row.code_version for row in rows}))
     devices = ", ".join(sorted({row.device for row in rows}))
