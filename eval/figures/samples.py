@@ -223,7 +223,7 @@ _BATCH = 64
 def draw_grid(layout: SamplesFigure, generator: Mapping[str, Any], title: str) -> Grid:
     """Draws the images of one generator's grid (:class:`SamplesFigure` describes seeds and classes).
 
-    Sampling, guidance and decoding are those of a measurement, so a seed and class give the same image.
+    A seed and class give the same image as in a measurement: sampling, guidance and decoding are the same.
 
     Args:
         layout: Rows, columns, seeds and classes.

@@ -1,8 +1,8 @@
-"""Order of images in files: their groups are trials or classes, and images that are sorted by class are dealt.
+"""Order of images in files: groups are trials or classes, and images that are sorted by class are put in random order.
 
-Trial t takes images t·n … (t + 1)·n − 1. Folders and parts of names may be runs of a generator; a trial that mixes runs
-has the value of none of them. They may be classes; a trial or a split of the inception score that holds few classes has
-a wrong value. Names and sizes tell; where both readings fit, nothing is guessed.
+Trial t takes images t·n … (t + 1)·n − 1. Folders and parts of names may be runs of a generator; a trial of images of
+several runs measures none of them. They may be classes; a trial or a split of the inception score with few classes has
+a wrong value. Names and sizes decide; where both readings fit, the user is asked.
 """
 
 import collections
@@ -18,7 +18,7 @@ from sida.data.prepare import counted_by_tool, is_tools
 from sida.errors import UserError
 
 Groups = Literal["trials", "classes"]
-_SAY = "say --groups trials or --groups classes"
+_SAY = "give --groups trials or --groups classes"
 #: Words with a number or letter that name a run of a generator, and those that name a class.
 _RUN = re.compile(
     r"(?<![a-z])(?:trial|seed|run|rep|repeat|repetition|replicate|replica|attempt|round)"

@@ -171,7 +171,7 @@ class PictureStore(ImageStore):
         for facts, images in self._files.images(self._members[begin:end], self._shape, "|u1", True):
             if images is not None:
                 parts.append(images)
-            # Judged by content: artefacts remain in a JPEG that is named .png.
+            # By content and not by name: artefacts remain in a JPEG that is named .png.
             self._lossy |= {at: lossy for at, lossy in enumerate(facts["lossy"], start=done) if lossy}
             done += len(facts["lossy"])
             if facts["odd"] is not None:

@@ -173,7 +173,7 @@ def run_pass(
     """
     position, done = first, 0
     waiting: tuple[Mapping[str, Features], torch.Tensor | None, int] | None = None
-    # The last layer of Inception is a product of 2048 × 1008; only kinds with sums of their own look at it.
+    # The last layer of Inception is a product of 2048 × 1008; only kinds with sums of their own use its logits.
     classes = {metric.extractor for metric in sums.metrics if type(metric).update is not Metric.update}
     with tf32(sums.protocol.allow_tf32):
         for batch in prefetch(batches, prefetched, sums.device) if prefetched else batches:

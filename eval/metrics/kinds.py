@@ -98,7 +98,7 @@ class InceptionScore(Metric):
         score = self._sums.score()
         details: dict[str, Any] = {"split_std": score.std}
         if self._sums.is_sorted():
-            fault = "splits differ in their classes more than those of a random order: the images seem to be sorted"
+            fault = "splits differ in their classes more than in a random order: the images seem to be sorted"
             details["warnings"] = [f"{fault} by class, which lowers the score; shuffle them"]
         return score.mean, details
 
@@ -238,7 +238,7 @@ class Sliced(Metric):
 
 @dataclass(kw_only=True)
 class Ratio(Metric):
-    """Fréchet distance over that of held-out real images, which is 1 for them (FDr); one of the two settings.
+    """Fréchet distance divided by the distance of held-out real images (FDr); one of the two settings.
 
     Attributes:
         held_out: Key of the reference with held-out real images.
@@ -288,7 +288,7 @@ class Mean(Metric):
     """Mean of further metrics of the same trial, such as FDr6.
 
     Attributes:
-        of: Keys of the metrics; their networks are those of the mean.
+        of: Keys of the metrics; their networks are the mean's networks.
     """
 
     of: tuple[str, ...]
@@ -309,8 +309,8 @@ class Memorisation(Metric):
     Attributes:
         held_out: Key of the reference with held-out real images; ``reference`` has the training images.
         statistic: ``share``: P(nearer than a held-out image), ties count half; ``ratio``: median distance of generated
-            over that of held-out images, 1 for new images; ``tail``: share nearer than 95 % of the held-out images,
-            0.05 for new images.
+            images divided by the median of held-out ones, 1 for new images; ``tail``: share nearer than 95 % of the
+            held-out images, 0.05 for new images.
     """
 
     held_out: str

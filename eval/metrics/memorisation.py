@@ -1,4 +1,4 @@
-"""Memorisation: distance of generated images to the training images, compared with that of held-out real images.
+"""Memorisation: distances to the training images, of generated images and of held-out real images.
 
 If a generator learned the distribution, its images are as far from the training images as new real images are; if it
 learned the training images, its images are nearer. Fréchet distance, precision and recall do not show the difference.
@@ -26,7 +26,7 @@ class MemorisationResult(NamedTuple):
     Attributes:
         share: P(generated nearer than held-out) over all pairs, ties counting half; 0.5 for new images, 1 for copies,
             below 0.5 where generated images lie farther away than real ones do.
-        ratio: Median distance of generated over that of held-out images; 1 for new images, 0 for copies.
+        ratio: ``median_generated / median_held_out``; 1 for new images, 0 for copies.
         tail: Share of generated images nearer than the 5 % quantile of the held-out distances; 0.05 for new images.
         z: The share's distance from 0.5 in standard errors of the Mann-Whitney test (images drawn independently);
             positive means copying.

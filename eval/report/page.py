@@ -64,7 +64,7 @@ def write_index(
         results: Folder of a preset.
         out: The page, e.g. ``results/demo/index.html``.
         title: Headline.
-        own: Folder of the preset; layouts in its ``figures`` (captions) take precedence over those of ``config``.
+        own: Folder of the preset; layouts in its ``figures`` (captions) take precedence over ``config``.
         again: Command that makes the results again; without it the page names none.
 
     Raises:

@@ -38,8 +38,8 @@ class Frames(NamedTuple):
 def load(folder: str | Path) -> Frames:
     """Reads the measurements, training logs and verdicts of a preset.
 
-    >>> found = load("results/demo").measurements
-    >>> found.groupby(["run", "metric"]).value.agg(["mean", "std"])
+    >>> measurements = load("results/demo").measurements
+    >>> measurements.groupby(["run", "metric"]).value.agg(["mean", "std"])
 
     Args:
         folder: Results of a preset.

@@ -1,7 +1,7 @@
 """Identity of a value: everything that decides a metric's value besides the images; the one test of comparability.
 
-Tables (Δ, bold), added rows, comparisons, figures and claims ask :func:`comparable` and nothing else. Networks that the
-generator was exposed to (:class:`sida.methods.method.Exposure`, in words such as ``loss:vgg16 choice:inception``)
+Tables (Δ, bold), added rows, comparisons, figures and claims use :func:`comparable` and no other test. Networks that
+the generator was exposed to (:class:`sida.methods.method.Exposure`, in words such as ``loss:vgg16 choice:inception``)
 belong to the identity: such a value is shown, but never ranked or compared.
 """
 
@@ -34,7 +34,7 @@ _COMPARED = {
 UNKNOWN = "networks used in training are not stated (`saw`)"
 #: Reason for a value whose feature network or reference is not known by its digest: two unknown ones are not equal.
 NO_DIGEST = "its feature network or reference has no digest"
-#: Word for what is unknown of held-out images, and the reason for a value of such a generator.
+#: Word for an unknown use of held-out images, and the reason for a value of such a generator.
 UNKNOWN_DATA = "unknown"
 NO_DATA = "use of the held-out images in training is not stated (`data:none`)"
 #: Largest share of held-out images that are in a training's data by chance: data sets have pictures twice.
@@ -198,7 +198,7 @@ def identity_of(
         settings=" ".join([words.pop("kind", ""), *(f"{name}={value}" for name, value in sorted(words.items()))]),
         n=fields.get("num_samples", 0),
         seed0=fields.get("seed0"),
-        # Counts are those of ``empirical`` classes, and no protocol has them beside another distribution.
+        # Only the distribution ``empirical`` has counts.
         classes=dist if dist in ("uniform", "balanced") else fields.get("labels") or ("data" if dist else ""),
         resolution=str(fields.get("resolution") or ""),
         reference=reference or "",

@@ -21,7 +21,7 @@ from sida.errors import UserError, suggestion
 from sida.methods.method import Exposure
 
 #: Reason for a cell without a comparison whose released file is later than the printed number.
-LATER = "what was measured is of a later version than the published number"
+LATER = "the measured file is of a later version than the published number"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class CellSource:
         empty: Cell for a column without a number by layout.
         compared: Comparison of measured and published number by rule EQ, or the reason why there is none.
         identity: Identity of the measured values.
-        keys: Metrics behind the value: the metric itself, or those whose mean the cell shows.
+        keys: Metrics behind the value: the metric itself, or several whose mean the cell shows.
     """
 
     metric: str

@@ -168,6 +168,6 @@ def to_latex(table: Table, siunitx: bool = False, cite: bool = False) -> str:
 
 
 def cited_keys(table: Table) -> list[str]:
-    """Keys of the bibliography that a table cites: those that its labels stand for, and those of added rows."""
+    """Keys of the bibliography that a table cites: of its labels and of added rows."""
     labels = [cell.text for row in table.rows for column, cell in zip(table.columns, row.cells) if column.name]
     return [*(entry.key for _, entry in map(cited_label, labels) if entry), *table.cited]

@@ -70,7 +70,7 @@ _NAMED = 8
 
 
 def exposure_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
-    """Notes on what the generators of the table were exposed to, by reason: columns and rows."""
+    """Notes on the exposure of the table's generators, by reason: columns and rows."""
     shown_by_note: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
     chosen: dict[str, dict[str, None]] = {}
     for column in layout.columns:
@@ -105,7 +105,7 @@ def held_out_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]
 
 
 def _exposure_words(identity: Identity, ranks: bool) -> Iterator[tuple[str, str]]:
-    """Mark and reason of each note on what the generator of a value was exposed to."""
+    """Mark and reason of each note on the exposure of a value's generator."""
     why = reason_against(identity)
     if why and (why != UNKNOWN or ranks):
         mark = mark_of(identity) if identity.held_out_fault or identity.exposed("loss") else ""
@@ -125,6 +125,7 @@ def measured_lines(lines: Iterable[TableLine], measurements: Measurements) -> li
 
 
 def _trials_sentence(rows: list[Measurement]) -> str:
+    """Sentence on trials, images and seeds: of most rows, then of the others."""
     by_run: dict[str, list[Measurement]] = {}
     for row in rows:
         by_run.setdefault(row.run, []).append(row)
@@ -182,6 +183,7 @@ def _trials(number: int) -> str:
 
 
 def _origin_sentence(rows: list[Measurement]) -> str:
+    """Sentence on protocol, code, device and days."""
     protocols = ", ".join(sorted({row.protocol for row in rows}))
     versions = ", ".join(sorted({row.code_version for row in rows}))
     devices = ", ".join(sorted({row.device for row in rows}))

@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 def row_columns(
     protocol: Protocol, table: str | None = None, identity: Callable[[str], Identity | None] | None = None
 ) -> tuple[ColumnSpec, ...]:
-    """Columns of a row for a table: those of the table, or by default those of ``main`` or of the protocol.
+    """Columns of a row for a table; by default of ``main``, else of the protocol.
 
     Args:
         protocol: Protocol of the images.
         table: Layout, a name or a file; None takes ``main`` if the protocol has its metrics, else the protocol's
             metrics.
-        identity: Identity of a metric's values, None for one without a value; by default that of the protocol, as far
-            as it is known before references and networks are loaded.
+        identity: Identity of a metric's values, None for one without a value; by default the protocol's, as far as it
+            is known before references and networks are loaded.
 
     Raises:
         UserError: No such layout, a layout without metrics of this protocol or with one number per model size, or a
