@@ -134,7 +134,7 @@ class PresetSettings:
         table_mode: ``paper``: published numbers as printed; ``audit``: published and measured numbers; ``measured``:
             measured numbers.
         paper: Build ``paper.pdf`` from all tables and figures (needs LaTeX).
-        device: Torch device of training, sampling and measuring: ``cpu``, ``cuda`` or ``cuda:N``.
+        device: Torch device of training, sampling and measuring.
         threads: CPU threads of each job; results depend on it.
         gpus: Number of GPUs of a training; sampling and measuring use one. 0 requests none from the scheduler.
         train_teachers: Train the teachers that have both ``training`` and ``checkpoint``; false downloads them.
