@@ -146,11 +146,13 @@ _SHORT = 4
 
 def settings_rows(cls: type, links: Mapping[type, str]) -> list[Cells]:
     """Rows of a class of settings; ``links`` has addresses of the tables of other classes."""
-    texts, hints = descriptions(cls), type_hints(cls)
-    return [
-        (f"`{field.name.rstrip('_')}`", _words(hints[field.name], links), _default(field), texts[field.name])
-        for field in dataclasses.fields(cls)
-    ]
+    texts, hints, rows = descriptions(cls), type_hints(cls), list[Cells]()
+    for field in dataclasses.fields(cls):
+        kind, default = _words(hints[field.name], links), _default(field)
+        # The page states once that such a key takes null.
+        kind = kind.removesuffix("; or null") if default == "null" else kind
+        rows.append((f"`{field.name.rstrip('_')}`", kind, default, texts[field.name]))
+    return rows
 
 
 def settings_table(rows: Sequence[Cells], earlier: Mapping[Cells, str]) -> str:
@@ -262,8 +264,8 @@ def page() -> str:
     parts = [
         "# Settings",
         "Every key of a preset and of the files that it names, written from the classes that check the keys "
-        "(`python -m tools.settings_page`). A line `# yaml-language-server: "
-        "$schema=../workflow/schemas/preset.schema.json` at the top of a file lets an editor check and complete it.",
+        "(`python -m tools.settings_page`). A key whose default is null takes null, too. A line "
+        "`# yaml-language-server: $schema=../workflow/schemas/preset.schema.json` at the top of a file lets an editor check and complete it.",
     ]
     earlier: dict[Cells, str] = {}
     for anchor, (cls, about) in SETTINGS.items():
