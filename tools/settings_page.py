@@ -264,8 +264,9 @@ def page() -> str:
     parts = [
         "# Settings",
         "Every key of a preset and of the files that it names, written from the classes that check the keys "
-        "(`python -m tools.settings_page`). A key whose default is null takes null, too. A line "
-        "`# yaml-language-server: $schema=../workflow/schemas/preset.schema.json` at the top of a file lets an editor check and complete it.",
+        "(`python -m tools.settings_page`). A key whose default is null takes null, too. "
+        "A line `# yaml-language-server: $schema=../workflow/schemas/preset.schema.json` at the top of a file lets an "
+        "editor check and complete it.",
     ]
     earlier: dict[Cells, str] = {}
     for anchor, (cls, about) in SETTINGS.items():

@@ -101,6 +101,7 @@ def _are_classes(images: Any, value: Any) -> bool:
         axes = np.ndim(_array(value, "classes"))
     except UserError:  # a second picture or batch with its classes
         return False
+    # Two axes beside images are one-hot classes, which the caller refuses by their shape.
     return axes == 1 or (axes == 2 and getattr(images, "ndim", 0) == 4)
 
 
@@ -115,6 +116,7 @@ def _check_range(value_range: Any) -> None:
 
 def _batch(value: np.ndarray | torch.Tensor, value_range: tuple[float, float] | None, where: str) -> np.ndarray:
     array = _array(value, where)
+    # Axes 1 and 3 are the channels of (N, C, H, W) and (N, H, W, C).
     if array.ndim != 4 or (1 not in array.shape[1::2] and 3 not in array.shape[1::2]):
         raise UserError(where, f"have shape {array.shape}", _WANTED)
     if np.issubdtype(array.dtype, np.floating):

@@ -127,6 +127,7 @@ class CallableSource:
             batch = self._draw(chosen)
             if not self._drawn_again:
                 self._drawn_again, self.shape = True, tuple(batch.images.shape[1:])
+                # A function may return one buffer in every call.
                 batch = batch._replace(images=batch.images.clone())
                 self._check_again(chosen, batch.images)
             if not self.allow_duplicates:
@@ -167,6 +168,7 @@ class CallableSource:
     def _number_taken(self) -> str:
         """Words for the number that the function takes instead of seeds; empty if it takes none."""
         try:
+            # Called with 2, a function of a count returns two images, and a function of one seed returns one.
             returned = self._function(2, **self.kwargs)
             shape = torch.as_tensor(returned[0] if isinstance(returned, tuple) else returned).shape
         except (Exception, SystemExit):

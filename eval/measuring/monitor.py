@@ -153,6 +153,7 @@ class Monitor:
     def _sums(self, generate: Generate, trial: int, number: int, count: int) -> TrialSums:
         first, last = self.protocol.seeds(trial)
         size = self.batch_size
+        # Batches are dealt to processes in turn, so an image's seed does not depend on their number.
         begins = range(first + number * size, last + 1, count * size)
         drawn = (generate(range(begin, min(begin + size, last + 1))) for begin in begins)
         batches = (ImageBatch.of(images, classes) for images, classes in drawn)

@@ -85,7 +85,8 @@ def arranged(
     for by, groups in [("its labels", classes)] if classes is not None else _class_groups(names):
         if (order := dealt_order(groups)) is None:
             continue
-        blocks = np.minimum(np.arange(count) // plan.num_samples, max(1, count // plan.num_samples))
+        blocks = np.arange(count) // plan.num_samples  # trial of each image; the last one may be a part
+        assert blocks.shape == groups.shape
         keeps_order = plan.groups == "trials" or (classes is not None and _alike(groups, blocks))
         if blocks[-1] == 0 or not keeps_order:
             return Order(order, "dealt, seed 0", _dealt_remark(by))
@@ -112,7 +113,7 @@ def dealt_order(groups: np.ndarray) -> np.ndarray | None:
 def _alike(groups: np.ndarray, parts: np.ndarray) -> bool:
     """Whether parts (numbers from 0, ``(N,)``) have classes as random parts have, by the chi-squared test (1e-6)."""
     count, (names, codes) = len(groups), np.unique(groups, return_inverse=True)
-    table = np.zeros((int(parts[-1]) + 1, len(names)))
+    table = np.zeros((int(parts[-1]) + 1, len(names)))  # images by part and class
     np.add.at(table, (parts, codes), 1)
     expected = np.outer(table.sum(1), table.sum(0)) / count
     # Fewer images than parts leave parts empty.

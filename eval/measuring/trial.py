@@ -93,8 +93,8 @@ class TrialSums:
             statistics.merge(other.statistics[name])
         for name, rows in self.rows.items():
             rows.extend(other.rows[name])
-        for mine, theirs in zip(self.metrics, other.metrics):
-            mine.merge(theirs)
+        for metric, further in zip(self.metrics, other.metrics, strict=True):
+            metric.merge(further)
         return self
 
     def features(self, name: str) -> torch.Tensor:
@@ -145,6 +145,7 @@ class ImageBatch(NamedTuple):
     @classmethod
     def of(cls, images: torch.Tensor, classes: torch.Tensor | None) -> ImageBatch:
         """Images of a generator; a network without classes gives None or :data:`sida.sampling.NO_CLASS`."""
+        # A network has classes or none, so one label stands for all.
         has_classes = classes is not None and len(classes) > 0 and int(classes[0]) != NO_CLASS
         return cls(images, classes if has_classes else None)
 

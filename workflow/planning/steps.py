@@ -135,6 +135,7 @@ def _evaluate(net: Any, part: str = "decoder") -> tuple[float, float, float]:
                 self.total += count(*args, **(kwargs or {}), out_val=out)
             return out
 
+    # Views of a parameter share its storage and are not kept again.
     own = {parameter.untyped_storage()._cdata for parameter in net.parameters()}
     tensors: dict[int, torch.Tensor] = {}
 
@@ -151,7 +152,8 @@ def _evaluate(net: Any, part: str = "decoder") -> tuple[float, float, float]:
     with Counter() as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         net(x, sigma, labels, return_flag=part)
     sizes = [tensor.untyped_storage().nbytes() for tensor in tensors.values()]
-    of_images = sum(size for size in sizes if size // 4 % IMAGES == 0)
+    # Only sizes that grow with the images have the prime as a factor.
+    of_images = sum(size for size in sizes if size // BYTES % IMAGES == 0)
     return counter.total / IMAGES, of_images / IMAGES, float(sum(sizes) - of_images)
 
 
