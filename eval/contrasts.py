@@ -234,8 +234,8 @@ class _Scatter:
         residual_df = free * (len(cells) - 1)
         residual = math.fsum(value**2 for value in residuals) / residual_df
         # Blocks that share their seeds scatter together, so that pooling them gives no further degrees of freedom.
-        mean = statistics.variance(seed_means) / len(seeds), free
-        return cls(blocks, design, mean, (std**2, free), (residual, residual_df))
+        of_mean = statistics.variance(seed_means) / len(seeds), free
+        return cls(blocks, design, of_mean, (std**2, free), (residual, residual_df))
 
 
 def _with_blocks(sides: Sequence[tuple[int, _Scatter]], shared: Sequence[str], confidence: float) -> Interval:

@@ -53,5 +53,3 @@ def test_a_pages_fds_are_those_of_its_stored_measurements(study, section, stored
     for label, runs in runs_of.items():
         expected = [f"{mean(values[run]):.{decimals}f} ± {stdev(values[run]):.{decimals}f}" for run in runs]
         assert [cell for cell in shown[label] if "±" in cell][:2] == expected, label
-
-
