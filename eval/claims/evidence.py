@@ -362,7 +362,7 @@ class Evidence:
 
         Raises:
             NotMeasuredError: The operand names none.
-            UserError: There is no such number.
+            UserError: No number has this id.
         """
         if operand.published is None:
             raise NotMeasuredError("", f"no published number for {operand}")

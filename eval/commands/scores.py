@@ -33,7 +33,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--latent", metavar="SHAPE", help="latents of a .pt2 or TorchScript file, such as 128 or 3x32x32")
     add("--sampler", metavar="TEXT", help="of a network, as for sida sample (default: one_step)")
-    add("--protocol", metavar="NAME", help="name or YAML file of a protocol (default: that of --like)")
+    add("--protocol", metavar="NAME", help="name or YAML file of a protocol (default: the table's)")
     add(
         "--against",
         type=existing("--against"),

@@ -166,10 +166,10 @@ def _by_run(by: str, runs: np.ndarray, names: Sequence[str], classes: np.ndarray
 def _runs(
     path: object, names: Sequence[str], classes: np.ndarray | None, plan: Trials
 ) -> tuple[str, np.ndarray] | None:
-    """Run of each picture with what tells it, where folders or parts of names are runs; None: they are none.
+    """Origin and run of each picture, where folders or parts of names are runs; else None.
 
     Raises:
-        UserError: They may be, or are and do not have the images of the trials.
+        UserError: They may be runs, or are runs without the images of the trials.
     """
     count, n = len(names), plan.num_samples
     trials = plan.asked or min(count // n, plan.most)

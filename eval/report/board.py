@@ -130,7 +130,7 @@ class BoardRow:
 
 
 def printed_rows() -> list[BoardRow]:
-    """Rows of the printed numbers: those of other methods, and of the SiD papers' own generators."""
+    """Rows of the printed numbers: of other methods, and of the SiD papers' own generators."""
     numbers = (number for number in load_published().values() if number.metric in _OF_IMAGES)
     rows = dict.fromkeys(
         _printed_row(number)

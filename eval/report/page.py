@@ -68,7 +68,7 @@ def write_index(
         again: Command that makes the results again; without it the page names none.
 
     Raises:
-        UserError: There are no results, or a file has another form.
+        UserError: The results are missing, or a file has another form.
     """
     folder, out = Path(results), Path(out)
     tables = {path.stem: load_table(path) for path in in_order(folder / "tables", ".json")}

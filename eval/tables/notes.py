@@ -40,7 +40,7 @@ def comparison_notes(lines: Sequence[TableLine]) -> list[str]:
             lowest.append(f"{source.run} {source.compared.lowest:.3f}")
     notes = [f"Not compared: {', '.join(dict.fromkeys(runs))} ({reason})." for reason, runs in apart.items()]
     if lowest:
-        notes.append(f"Δ of teachers is that of the lowest of trials 0 to 2, as they publish it: {', '.join(lowest)}.")
+        notes.append(f"Δ of teachers is for the lowest of trials 0 to 2, as they publish it: {', '.join(lowest)}.")
     return notes
 
 
@@ -149,7 +149,7 @@ def _kept_starts(lines: Sequence[TableLine], measured: list[Measurement]) -> lis
         runs = {run for source in line.sources.values() if source.estimate for run in source.runs}
         if count := len(runs & starts):
             named.append(line.label + (f" ({count} of {len(runs)} trainings)" if len(runs) > 1 else ""))
-    about = "Kept at the start of training, which no later evaluation improved on; the numbers are those of the start"
+    about = "Kept at the start of training, on which no later evaluation improved; the numbers are of the start"
     return [f"{about}: {'; '.join(named)}."] if named else []
 
 
