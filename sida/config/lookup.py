@@ -9,7 +9,8 @@ The module of a custom object is looked for in the working folder, then on Pytho
 it, and the author of a study, a spec or a network chooses the name. So a name is imported only with the user's
 permission, which no file can give: the environment variable ``SIDA_ALLOW_CODE``, or the name typed on the command line.
 The same holds for files and folders that are code. Functions of this package may also start programs or write files:
-files may name only :data:`MONITOR` and the short names of registries (methods, networks, kinds, extractors).
+files may name only the objects of :data:`FOR_FILES` and the short names of registries (methods, networks, kinds,
+extractors).
 """
 
 import contextlib
@@ -123,8 +124,9 @@ def how_to_install(*packages: str) -> str:
 #: Environment variable with the permitted modules, ``module:object`` names, and paths (with a slash), separated by
 #: commas; a module or folder includes those below it, ``*`` is all.
 ALLOW = "SIDA_ALLOW_CODE"
-#: The one object of this package that files name as ``module:object``.
-MONITOR = "eval.measuring.monitor:make_monitor"
+#: Objects of this package that files may name as ``module:object``, each with the dataclass that checks its arguments.
+#: A package registers its own when it is imported.
+FOR_FILES: dict[str, type] = {}
 #: Environment variable; "no": names on the command line give no permission. The workflow sets it for its jobs, whose
 #: command lines come from files.
 TYPED = "SIDA_TYPED_CODE"
@@ -137,10 +139,18 @@ _NAME = re.compile(r"(?<![\w.:/-])[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?![\w:/
 
 
 def allowed(name: str) -> bool:
-    """Whether ``module:object`` is the package's :data:`MONITOR`, or the user gave permission for it."""
+    """Whether files may name ``module:object`` (:data:`FOR_FILES`), or the user gave permission for it."""
     parts = name.partition(":")[0].split(".")
     names = {"*", name, *(".".join(parts[: count + 1]) for count in range(len(parts)))}
-    return (name == MONITOR and is_ours(name)) or bool(_entries() & names)
+    return arguments_of(name) is not None or bool(_entries() & names)
+
+
+def arguments_of(name: str) -> type | None:
+    """Dataclass of the arguments of an object in :data:`FOR_FILES`; None for any other name."""
+    if not is_ours(name):
+        return None
+    importlib.import_module(re.split("[.:]", name)[0])  # registers its objects
+    return FOR_FILES.get(name)
 
 
 def check_code_path(path: str | os.PathLike[str], kind: str, remedy: str = "") -> None:
@@ -189,7 +199,7 @@ def refusal(name: str) -> str:
     """Reason why a name is not imported, and the remedy, as text that follows the name."""
     source = source_file(name)
     lies = f" ({source})" if source else ""
-    own = f"not an object that files may name (only '{MONITOR}' is)"
+    own = f"not among the objects that files may name ({', '.join(FOR_FILES) or 'none'})"
     return (
         f"is {own if is_ours(name) else 'code from outside this package'}{lies}, which is not run because a file names "
         f"it; read it, and if you trust it, set {ALLOW}={name.partition(':')[0]}"

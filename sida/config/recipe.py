@@ -9,13 +9,12 @@ from typing import Annotated, Any, Literal
 
 from sida.config.datasets import DatasetConfig
 from sida.config.families import WeightNorm, check_guidance
-from sida.config.lookup import MONITOR
+from sida.config.lookup import arguments_of
 from sida.config.roles import roles, setting
 from sida.config.samplers import InitSigma, StepLevels, StepNoise, check_steps
 from sida.config.settings import (
     CheckedAs,
     Count,
-    Device,
     Finite,
     Fraction,
     Natural,
@@ -62,24 +61,8 @@ class EvaluationSettings(EvaluationPoints):
     kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.monitor == MONITOR:
-            from_mapping(MonitorArguments, self.kwargs, "kwargs")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MonitorArguments:
-    """Types of the arguments of :func:`eval.measuring.monitor.make_monitor`, where a file gives them."""
-
-    dataset: dict[str, Any]
-    protocol: str | dict[str, Any] = "digits"
-    num_samples: Annotated[int, Range(least=2)] | None = None
-    trials: Count = 1
-    seed0: Natural = 0
-    batch_size: Count | None = None
-    device: Device = "cpu"
-    threads: Natural = 0
-    references: dict[str, str] | None = None
-    extractors: dict[str, dict[str, Any]] | None = None
+        if (arguments := arguments_of(self.monitor)) is not None:
+            from_mapping(arguments, self.kwargs, "kwargs")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,15 @@
 """Roles of settings: methods that read one, official value, place in digests.
 
 A role is metadata of the setting's field, so that a new setting is one field with its description. Lists of settings
-are computed from the roles.
+are computed from the roles. A loss's own setting is a field with a role of the loss's class.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
+
+from sida.config.settings import type_hints
 
 _KEY = "role"
 
@@ -75,3 +77,30 @@ def decisive(settings: Any) -> dict[str, Any]:
         if not role.decides or (not role.always and values[field.name] == default):
             del values[field.name]
     return values
+
+
+def own_settings(cls: type) -> dict[str, dataclasses.Field[Any]]:
+    """Fields of a class that is not one of settings, such as a loss, that :func:`setting` writes, by name."""
+    return {field.name: field for field in dataclasses.fields(cls) if _KEY in field.metadata}
+
+
+@functools.cache
+def with_own_settings(settings: type[Any], classes: tuple[type, ...]) -> type[Any]:
+    """Returns a class of settings with the own settings of other classes, whose docstrings describe them.
+
+    Args:
+        settings: A frozen dataclass of settings; returned itself if there are no others.
+        classes: Classes with own settings; of equal names, the last one counts.
+    """
+    fields: dict[str, tuple[str, Any, Any]] = {}
+    for cls in classes:
+        for name, field in own_settings(cls).items():
+            default: Any = dataclasses.field(default=field.default, default_factory=field.default_factory)
+            fields[name] = (name, type_hints(cls)[name], default)
+    if not fields:
+        return settings
+    namespace = {"__doc__": settings.__doc__, "described_by": classes}
+    name, frozen = settings.__name__, settings.__dataclass_params__.frozen
+    return dataclasses.make_dataclass(
+        name, fields.values(), bases=(settings,), namespace=namespace, frozen=frozen, kw_only=True
+    )

@@ -7,11 +7,12 @@ import re
 import pytest
 import yaml
 
+from eval.measuring.monitor_settings import MONITOR
 from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
 from sida.cli.train import read_spec
 from sida.config import settings
-from sida.config.lookup import MONITOR, ROOT
+from sida.config.lookup import ROOT
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping, load_spec, load_yaml
 from sida.files.atomic import by_content

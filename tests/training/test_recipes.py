@@ -1,6 +1,7 @@
 """``method: ...`` alone is the official recipe of a family; a method reads what it names; faults are one line each."""
 
 import dataclasses
+import inspect
 import json
 from typing import Any
 
@@ -8,7 +9,9 @@ import pytest
 import torch
 
 from eval.features.inception import InceptionCleanExtractor
-from sida.config.recipe import METHOD_SETTINGS, ResolvedConfig
+from sida.config.recipe import METHOD_SETTINGS, OFFICIAL, ResolvedConfig, StudentConfig
+from sida.config.roles import setting
+from sida.config.settings import Fraction, type_hints
 from sida.methods import METHODS, SID
 from sida.methods.digest import student_digest
 from sida.methods.method import Parts
@@ -204,6 +207,38 @@ def test_a_method_reads_the_settings_that_it_names(name):
     known = METHOD_SETTINGS - ELSEWHERE
     assert method.settings & known <= read
     assert read & known - OF_THE_DISTILLER <= method.settings
+
+
+@dataclasses.dataclass(eq=False)
+class SharedLoss(SiDLoss):
+    """SiD's loss with a setting of its own."""
+
+    share: Fraction = setting(0.5)
+
+
+SHARED = dataclasses.replace(SID, name="shared", loss=SharedLoss, saw=SID.exposure)
+
+
+@pytest.mark.parametrize(("options", "share"), [({}, 0.5), ({"share": 1}, 1.0)])
+def test_a_setting_that_a_loss_alone_reads_is_one_field_of_the_loss(options, share):
+    teacher, config = build_network(NETWORK), resolve_recipe(config_for("t", "sid"), NETWORK)
+    read = SHARED.read_options(options, "options")
+    loss = Parts(SHARED, config, read, family_of(NETWORK), teacher, teacher, CPU, "student").loss()
+    assert (loss.share, loss.lambda_sid) == (share, config.lambda_sid)
+    refused("options.share: must be between 0 and 1, got 2", SHARED.read_options, {"share": 2}, "options")
+    # A method derived from this one has the settings of its own loss.
+    derived = dataclasses.replace(SHARED, loss=SiDLoss, saw=SID.exposure)
+    refused("options.share: unknown key", derived.read_options, {"share": 1}, "options")
+
+
+def test_resolved_settings_have_their_type_without_null():
+    names, resolved, null = (
+        inspect.get_annotations(ResolvedConfig),
+        type_hints(ResolvedConfig),
+        type_hints(StudentConfig),
+    )
+    assert {name: resolved[name] | None for name in names} == {name: null[name] for name in names}
+    assert OFFICIAL.keys() <= names.keys()
 
 
 def test_a_setting_that_options_read_is_taken():

@@ -11,9 +11,10 @@ import yaml
 from eval.features import get_extractor
 from eval.features.registry import make_extractors
 from eval.measuring.functions import CallableSource
+from eval.measuring.monitor_settings import MONITOR
 from eval.metrics.kinds import METRIC_KINDS
 from sida.assets.registry import load_registry
-from sida.config.lookup import ALLOW, MONITOR, ROOT, TYPED, allow_typed, allowed, load_object, source_file
+from sida.config.lookup import ALLOW, ROOT, TYPED, allow_typed, allowed, load_object, source_file
 from sida.config.samplers import Sampler
 from sida.data import load_dataset
 from sida.errors import UserError
