@@ -91,7 +91,7 @@ def _apply(spec: dict[str, Any], override: str) -> None:
     try:
         value = parse_yaml(text, f"--set {key}")
     except UserError as error:
-        raise UserError(error.place, error.fault, "quote the value") from None
+        raise UserError(error.where, error.fault, "quote the value") from None
     *outer, last = key.split(".")
     target: Any = spec
     for name in outer:

@@ -337,7 +337,7 @@ def _variants(base: type, variants: Variants) -> _Converter:
         try:
             cls = variants.pick(str(value[key]), place)
         except UserError as error:
-            if error.place != place:
+            if error.where != place:
                 raise
             # The settings around this one put their place before it.
             raise SettingError(place, error.fault, error.remedy) from None

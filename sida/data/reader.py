@@ -210,7 +210,7 @@ class Reader:
                 parts[str(index)] = np.frombuffer(encode_png(result, 0), np.uint8)
                 value.append([mode_words(picture), result.size != picture.size])
             except UserError as error:
-                value.append([error.place, error.fault, error.remedy])
+                value.append([error.where, error.fault, error.remedy])
         return value, parts
 
     def rgb(self, files: list[BinaryIO]) -> Answer:

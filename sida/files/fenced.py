@@ -329,7 +329,7 @@ def serve(reader: str, memory: int, line: int) -> None:
 def _fault(error: Exception, memory: int) -> tuple[str, str, str, bool]:
     """Place, fault, remedy, and whether the content is unknown: it could not be read for another reason than itself."""
     if isinstance(error, UserError):
-        return error.place, error.fault[:500], error.remedy, isinstance(error, UnreadableError)
+        return error.where, error.fault[:500], error.remedy, isinstance(error, UnreadableError)
     if isinstance(error, MemoryError):
         return "", f"needs more than {memory >> 20} MiB of memory to be read", _REMEDY, True
     if isinstance(error, RecursionError):

@@ -221,7 +221,7 @@ def _as_tensor_error() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise TensorFileError(error.place, error.fault, error.remedy) from None
+        raise TensorFileError(error.where, error.fault, error.remedy) from None
 
 
 def _old_data_hash(metadata: Mapping[str, str], text: bytes) -> str | None:

@@ -123,7 +123,7 @@ def test_a_place_is_given_once_and_copies_in_other_processes_keep_it(error):
     with pytest.raises(UserError), located("outer"), located("a.bin"):
         raise error
     copy = pickle.loads(pickle.dumps(error))
-    assert (type(copy), str(copy), copy.place) == (type(error), str(error), "a.bin")
+    assert (type(copy), str(copy), copy.where) == (type(error), str(error), "a.bin")
 
 
 def test_files_of_earlier_versions_are_read_and_their_hashes_checked(tmp_path):

@@ -116,7 +116,7 @@ def test_numbers_beyond_every_use():
         ("seed", 2**64, "at most 64 bits"),
         ("lr", 1e300, "number of 32 bits"),
     ):
-        assert refused(told, from_mapping, TeacherConfig, {**TEACHER, key: value}, "--spec").place == f"--spec.{key}"
+        assert refused(told, from_mapping, TeacherConfig, {**TEACHER, key: value}, "--spec").where == f"--spec.{key}"
 
 
 def test_settings_made_in_python_are_those_of_a_file():
