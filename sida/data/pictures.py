@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from sida.errors import UserError, reason_of
-from sida.files.content import START, text_in_place
+from sida.files.content import START, placeholder_in
 
 #: Pillow's name of the format by suffix. A picture's format may differ from its suffix (as a few of ImageNet's do), but
 #: must be one of these.
@@ -55,7 +55,7 @@ def open_picture(content: bytes, whole: bool = False, load: bool = True, size: t
     except (MemoryError, UserError):
         raise
     except UnidentifiedImageError:
-        if (text := text_in_place(content[:START])) is not None and not text.is_plain:
+        if (text := placeholder_in(content[:START])) is not None and not text.is_plain:
             raise UserError("", f"is {text.kind}, and no picture", text.remedy) from None
         reason = f"its content is none of {', '.join(_NAMES)}" if content else "it is empty"
     except Exception as error:  # of a decoder

@@ -34,7 +34,7 @@ from PIL import Image
 from sida.data.links import Tree, under
 from sida.data.pictures import GREY, decode_picture, encode_png, mode_words, on_white, open_picture, to_square
 from sida.errors import UserError, located, reason_of
-from sida.files.content import START, text_in_place
+from sida.files.content import START, placeholder_in
 from sida.files.fenced import ANY_ARRAY, BYTES, KINDS, SHAPE, Either, fits, only_in_child
 
 #: Largest number of classes: labels become one-hot rows of this width.
@@ -92,7 +92,7 @@ class Reader:
         stream = io.BytesIO()
         np.save(stream, np.zeros(1))
         read_array(stream.getvalue())
-        text_in_place(b"two\nlines")
+        placeholder_in(b"two\nlines")
 
     # Archives
 
@@ -432,7 +432,7 @@ def _parsed_labels(content: bytes) -> dict[str, Any] | None:
         entries = json.loads(content)["labels"]
         pairs = None if entries is None else [(same_name(str(name)), label) for name, label in entries]
     except (ValueError, KeyError, TypeError):
-        text = text_in_place(content[:START])
+        text = placeholder_in(content[:START])
         if text is not None and not text.is_plain:
             raise UserError("", f"is {text.kind}, and no list of labels", text.remedy) from None
         fault = "must be JSON with the key 'labels', of pairs [file name, label] or null"

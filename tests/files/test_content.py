@@ -5,7 +5,7 @@ import pytest
 
 from eval.measuring.reference_files import read_moments
 from eval.measuring.stores import open_images
-from sida.files.content import text_in_place
+from sida.files.content import placeholder_in
 from sida.networks.official import describe_file, import_network
 from tests.data.test_archive import png, write_folder
 from tests.refused import refused
@@ -59,4 +59,4 @@ def test_a_text_in_the_place_of_a_member_is_named(text, name, fault, tmp_path):
 def test_binary_files_are_no_texts():
     array = np.random.default_rng(0).integers(1, 256, 4096, np.uint8).tobytes()
     for start in (b"\x80\x02}q\0", b"PK\3\4", b"\x93NUMPY", b"(dp0\nS'mu'", b"\0\0\x08\3", b"\x1f\x8b", b"", array):
-        assert text_in_place(start) is None
+        assert placeholder_in(start) is None

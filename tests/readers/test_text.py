@@ -74,7 +74,7 @@ MANY = "[" * 500 + "]" * 500
         (load_yaml, "s.yaml", "a: b: c", ":1: not valid YAML"),
         (load_yaml, "s.yaml", "\x00a: 1", "control character"),
         (read_spec_file, "s.json", f'{{"a": {MANY}}}', "nested more than"),
-        (read_spec_file, "s.json", '{"a": NaN}', "no finite number"),
+        (read_spec_file, "s.json", '{"a": NaN}', "not a finite number"),
         (read_spec_file, "s.json", '{"a": 1, "a": 2}', "key 'a' occurs twice"),
         (read_spec_file, "s.json", f'{{"a": {"1" * 4000}}}', "too many digits"),
         (read_spec_file, "s.json", '{"a": "\\ud800"}', "half of a character"),
