@@ -49,7 +49,7 @@ def test_packed_weights_are_named(start, fault, tmp_path):
     refused(fault, weights, tmp_path / "net.pt")
 
 
-@pytest.mark.parametrize(("name", "fault"), [("0.png", "no picture"), ("dataset.json", "no list of labels")])
+@pytest.mark.parametrize(("name", "fault"), [("0.png", "not a picture"), ("dataset.json", "not a list of labels")])
 @pytest.mark.parametrize("text", [POINTER, PAGE], ids=["pointer", "page"])
 def test_a_text_in_the_place_of_a_member_is_named(text, name, fault, tmp_path):
     write_folder(tmp_path / "in", {"0.png": png(np.zeros((8, 8), np.uint8)), name: text})
