@@ -63,7 +63,7 @@ class Reader:
     """
 
     FORMS = {
-        "index": (Either((None, ([str], [str]))), Either((_NONE, {"places": ("<i8", (int, int))}))),
+        "index": (Either((None, ([str], [str]))), Either((_NONE, {"locations": ("<i8", (int, int))}))),
         "unpack": (None, {"bytes": BYTES}), "intact": (bool, _NONE), "content": (None, {"content": BYTES}),
         "images": (
             {"shape": SHAPE, "kind": _PIXELS, "odd": Either((None, (SHAPE, _PIXELS))), "lossy": [Either((None, str))]},
@@ -122,7 +122,7 @@ class Reader:
             if name == after:
                 raise UserError(f": {name}", "occurs twice", "make the archive again")
         empty = [folder for folder in tree.folders if folder and not under(names, folder)]
-        return [names, empty], {"places": np.frombuffer(flat, np.int64).reshape(-1, 5)[order]}
+        return [names, empty], {"locations": np.frombuffer(flat, np.int64).reshape(-1, 5)[order]}
 
     def unpack(self, files: list[BinaryIO]) -> Answer:
         """The next bytes of a packed archive."""
