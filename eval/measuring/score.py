@@ -115,12 +115,12 @@ class Score:
                 detail = self.records[0]["details"].get(metric.key, {})
                 lines.append(f"{label:<18} {detail.get('note', 'not measured')}")
                 continue
-            decimals, spread = metric.decimals, self.spread(metric)
-            text = f"{label:<18} {sum(values) / len(values):.{decimals}f}"
+            number, spread = f"{{:,.{metric.decimals}f}}".format, self.spread(metric)
+            text = f"{label:<18} {number(sum(values) / len(values))}"
             if spread is not None:
-                text += f" ± {spread:.{decimals}f}"
+                text += f" ± {number(spread)}"
             if len(values) > 1:
-                text += f"   (min {min(values):.{decimals}f}, max {max(values):.{decimals}f})"
+                text += f"   (min {number(min(values))}, max {number(max(values))})"
             identity = self.identity(metric.key)
             if self.against and identity:
                 text += f"   identity {identity.sha256[:12]}: reference {identity.reference[:12]}"
