@@ -56,7 +56,9 @@ EDM2_LATENTS = Latents(
     "edm2", "EDM2", (VAE_MSE,), signed=False, raw_mean=(5.81, 3.25, 0.12, -2.15), raw_std=(4.17, 4.62, 3.71, 3.28)
 )
 #: Latents of DiT, SiT and REPA: the autoencoder's times 0.18215 (facebookresearch/DiT:sample_ddp.py).
-SD_LATENTS = Latents("sd", "SiT, REPA and DiT", (VAE_EMA, VAE_MSE), True, (0.0,) * 4, (0.5 / 0.18215,) * 4)
+SD_LATENTS = Latents(
+    "sd", "SiT, REPA and DiT", (VAE_EMA, VAE_MSE), signed=True, raw_mean=(0.0,) * 4, raw_std=(0.5 / 0.18215,) * 4
+)
 #: Kinds of latents by name.
 LATENTS = {latents.name: latents for latents in (EDM2_LATENTS, SD_LATENTS)}
 

@@ -288,7 +288,7 @@ def _safe_path() -> list[str]:
 
 def _end(process: subprocess.Popen[bytes], line: socket.socket, owner: int) -> None:
     line.close()
-    if os.getpid() != owner:  # A fork inherits the finalizer, but the child is not its own.
+    if os.getpid() != owner:  # A fork inherits this finalizer, but not the child process.
         return
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):

@@ -56,6 +56,7 @@ def part_inputs(part: nn.ModuleDict, x: Tensor, emb: Tensor) -> PartInputs:
     prepared = dict(zip(vectors, _PerSample.apply(len(x), *vectors)))
     if weights:
         prepared |= dict(zip(weights, _Converted.apply(x.dtype, *weights)))
+    # All blocks multiply the same embedding, so that one product serves them.
     layers = [block.affine for block in blocks]
     weight = torch.cat([layer.weight for layer in layers])
     bias = torch.cat([cast(Tensor, layer.bias) for layer in layers])

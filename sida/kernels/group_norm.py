@@ -85,11 +85,15 @@ class _NormAct(torch.autograd.Function):
         n, c = x.shape[:2]
         # The kernels fill them. Per sample and channel: mean, and both factors of u = a x + b; per group: mean, 1/std.
         channel, group = x.new_empty((3, n, c), dtype=torch.float32), x.new_empty((2, n, groups), dtype=torch.float32)
+        # A tensor, since a CUDA graph would repeat a number in each replay.
         seed = torch.randint(2**31, (1,), device=x.device) if dropout else None
         y = _normalised(x, channel, group, _with_strides(vectors), eps, silu, seed, dropout)
+        # y tells which elements were dropped.
         ctx.save_for_backward(x, y if dropout else None, channel, group, *vectors)
         ctx.settings = silu, dropout
+        # Missing gradients stay None, so that no kernel reads zeros.
         ctx.set_materialize_grads(False)
+        # The view brings the gradients of all other uses of x to ``backward``.
         return y, x.view_as(x)
 
     @staticmethod

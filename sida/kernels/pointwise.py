@@ -208,6 +208,7 @@ class _ScaledSilu(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor | None, dropout: float) -> tuple[Tensor, Tensor]:
         x = channel_rows(x)
         scale = None if scale is None else scale.float().contiguous()
+        # A tensor, since a CUDA graph would repeat a number in each replay.
         seed = torch.randint(2**31, (1,), device=x.device) if dropout else None
         y = activate(x, scale, None, True, seed, dropout)
         ctx.save_for_backward(x, y if dropout else None, scale)
@@ -326,6 +327,7 @@ def _resampled(x: Tensor, up: bool, factor: float) -> Tensor:
     x, stride = like_map(x)
     n, c, height, width = x.shape
     y = empty_map(x, n, c, 2 * height, 2 * width) if up else empty_map(x, n, c, height // 2, width // 2)
+    # The kernel goes through the positions of the smaller map.
     _, _, height, width = (x if up else y).shape
     grid, sizes = tiles(n * height * width, c, elements=2048, warps=4)
     _resample_by_two[grid](x, y, n * height * width, width, c, stride, factor, up, **sizes)
@@ -362,6 +364,7 @@ def gradient_norm(gradient: Tensor, infinity: float) -> Tensor:
     programs = min(triton.cdiv(gradient.numel(), _ENTRIES), _PROGRAMS)
     partial = gradient.new_empty((2, programs), dtype=torch.float32)
     _gradient_norm[(programs,)](gradient, partial, gradient.numel(), infinity, programs, _ENTRIES)
+    # Partial sums may differ by many orders of magnitude.
     return partial.sum(1, dtype=torch.float64).float()
 
 
@@ -383,6 +386,7 @@ def adam_step(
     """
     total = vector.numel()
     assert gradient.numel() == square.numel() == total
+    # The corrections of both moments' bias are part of the rate and of a factor of the divisor.
     _step[(triton.cdiv(total, _ENTRIES),)](
         vector, gradient, mean, square, total, lr / (1 - betas[0] ** count), 1 - betas[0], 1 - betas[1],
         1 / math.sqrt(1 - betas[1] ** count), eps, infinity, math.inf if clip is None else clip, _ENTRIES,
