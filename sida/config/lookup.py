@@ -188,10 +188,10 @@ def allow_typed(arguments: Iterable[str], files: Iterable[str] = ()) -> None:
 def refusal(name: str) -> str:
     """Reason why a name is not imported, and the remedy, as text that follows the name."""
     source = source_file(name)
-    file = f" ({source})" if source else ""
+    lies = f" ({source})" if source else ""
     own = f"not an object that files may name (only '{MONITOR}' is)"
     return (
-        f"is {own if is_ours(name) else 'code from outside this package'}{file}, which is not run because a file names "
+        f"is {own if is_ours(name) else 'code from outside this package'}{lies}, which is not run because a file names "
         f"it; read it, and if you trust it, set {ALLOW}={name.partition(':')[0]}"
     )
 
