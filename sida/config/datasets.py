@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from sida.config.families import LATENTS
-from sida.config.lookup import Registry, RegistryEntry, find_file, found_path
+from sida.config.lookup import Registry, RegistryEntry, find_file, find_path
 from sida.config.settings import Count, Natural, OneOf, Settings, load_yaml
 from sida.errors import SettingError, UserError, suggestion
 
@@ -115,7 +115,7 @@ def dataset_spec(name: str, where: str, brought: Mapping[str, Mapping[str, Any]]
     spec.pop("made_from", None)
     if spec.get("kind") != "counts":
         spec.pop("counts", None)
-    return spec | ({"path": found_path(spec["path"])} if spec.get("path") else {})
+    return spec | ({"path": find_path(spec["path"])} if spec.get("path") else {})
 
 
 def dataset_entry(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | None = None) -> Mapping[str, Any]:

@@ -89,7 +89,7 @@ def find_file(kind: str, name: str | Path, own: Iterable[Path] = (), where: str 
     return chosen
 
 
-def found_path(path: str, own: Iterable[Path] = ()) -> str:
+def find_path(path: str, own: Iterable[Path] = ()) -> str:
     """A data path below a folder of the preset, the current folder or the checkout; unchanged if it exists nowhere."""
     candidates = (base / os.path.expanduser(path) for base in (*own, Path(), ROOT))
     return str(next((candidate for candidate in candidates if candidate.exists()), path))
