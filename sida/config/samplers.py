@@ -127,14 +127,14 @@ class Sampler(Settings):
         of_flow = FLOW_METHODS[self.method] * self.steps
         return {"one_step": self.steps, "heun": 2 * self.steps - 1, "flow": of_flow, "data": 0}[self.kind]
 
-    def given(self) -> dict[str, Any]:
+    def explicit_settings(self) -> dict[str, Any]:
         """Kind, steps and the settings that differ from their defaults, as :func:`read_sampler` takes them."""
         fields = {field.name: field.default for field in dataclasses.fields(self)}
         changed = {name: getattr(self, name) for name, default in fields.items() if getattr(self, name) != default}
         return changed | ({"num_steps": self.steps} if "num_steps" in SAMPLER_KINDS[self.kind] else {})
 
     def facts(self) -> dict[str, Any]:
-        """The settings that decide the images, as JSON values for records; the youngest where they are not default."""
+        """The settings that affect the images, as JSON values for records; younger ones only if not default."""
         return {name: value for name, value in decisive(self).items() if value != math.inf}
 
     @property
@@ -146,7 +146,7 @@ class Sampler(Settings):
         }  # fmt: skip
 
     def unlike(self, trained: "Sampler") -> str:
-        """Differences of a generator's steps in its training from these, such as ``num_steps=4``; empty without."""
+        """Steps of a generator's training that differ from these, such as ``num_steps=4``; empty if none do."""
         if self.kind != "one_step" or trained.kind != "one_step":
             return ""
         own, its = ({**one.of_steps, "noise": one.noise} for one in (self, trained))
@@ -159,7 +159,7 @@ def check_steps(num_steps: int, init_sigma: float | str, step_levels: StepLevels
     """Checks that a generator's steps after the first have levels.
 
     Raises:
-        SettingError: Equal parts of an infinite σ.
+        SettingError: An infinite σ cannot fall in equal parts.
     """
     if num_steps > 1 and init_sigma == INFINITE and step_levels == "sigma":
         raise SettingError("step_levels", "'sigma' has no levels below an infinite init_sigma", "set it to time")
@@ -175,8 +175,8 @@ def read_sampler(
     Args:
         value: The sampler.
         where: Place named in errors.
-        trained: Sampler of the generator's training, whose settings a sampler of the same kind takes where it does not
-            give others.
+        trained: Sampler of the generator's training; a sampler of the same kind takes its settings unless ``value`` has
+            others.
 
     Raises:
         UserError: The kind or a key is unknown, the kind does not read a key, or a value is out of range.

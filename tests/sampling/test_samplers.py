@@ -152,4 +152,4 @@ def test_samplers_are_read_from_text_and_mappings(text, expected):
     ],
 )  # fmt: skip
 def test_bad_samplers_are_errors_at_the_setting(value, place):
-    assert refused("", read_sampler, value).place == place
+    assert refused("", read_sampler, value).where == place

@@ -278,7 +278,7 @@ FAULTS = [
     ("sida", {"dataset": {**DATASET, "labels": False}}, "label_dim: 10, but data set 'digits'"),
     ("sida", {"total_kimg": 0.001}, "--spec.total_kimg: 0.001 is less than one batch"),
     ("sida", {"fp16": True}, "--spec.fp16: float16 needs device 'cuda'"),
-    ("sida", {"half": "bfloat16"}, "half: says which half precision, and there is none without fp16"),
+    ("sida", {"half": "bfloat16"}, "half: has no effect without fp16"),
     ("sida", {"kernels": "fused"}, "kernels: 'fused' needs device 'cuda'; set kernels to torch"),
     # Families of networks
     ("sida", {"weight_norm": "off"}, "weight_norm: EDM networks do not have it"),
@@ -287,7 +287,7 @@ FAULTS = [
     ("gdd", {"teacher": "vp"}, "starts from a network of class EDMPrecond, not VPPrecond"),
     # Other networks
     ("sida", {"guidance": 1.5}, "--spec.guidance: 1.5 needs a guiding network; name one as guide"),
-    ("sida", {"guide": "no classes"}, "--spec.guide: guides nothing with a guidance of 1"),
+    ("sida", {"guide": "no classes"}, "--spec.guide: has no effect with a guidance of 1"),
     ("sida", {"guidance": 2, "guide": "5 classes"}, "label_dim: 10, but the guide has 5"),
     # Methods and their options
     ("sida", {"method": "tests.training.toy:TIMES"}, "is no sida.methods.method.Method"),

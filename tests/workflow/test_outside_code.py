@@ -171,7 +171,7 @@ def test_a_file_of_claims_runs_with_permission_alone_and_then_its_faults_are_tol
     put(tmp_path / "claims.py", CLAIMS)
     monkeypatch.setenv(ALLOW, f"{tmp_path}/")
     preset = load_preset(study(claims="claims.py"))
-    assert refused("no published number 'table1-none'", check_preset, preset).place == "claims.py: Q"
+    assert refused("no published number 'table1-none'", check_preset, preset).where == "claims.py: Q"
     # What is typed is the user's word.
     monkeypatch.setenv(ALLOW, "")
     monkeypatch.setenv(TYPED, "")
