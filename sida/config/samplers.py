@@ -25,6 +25,9 @@ SAMPLER_KINDS = {
         "num_steps", "method", "last_step", "guidance", "guidance_channels", "guidance_min", "guidance_max", "dtype",
         "kernels", "decoder",
     },
+    "ddpm": {
+        "num_steps", "guidance", "guidance_channels", "guidance_min", "guidance_max", "dtype", "kernels", "decoder",
+    },
     "data": set[str](),
 }  # fmt: skip
 
@@ -47,11 +50,11 @@ class Sampler(Settings):
 
     Attributes:
         kind: ``one_step`` (with ``num_steps`` > 1: few steps), ``heun``, ``flow`` (equal steps of a flow's time from
-            noise to the image, for networks of velocities), or ``data`` (resampled real images, which give the lowest
-            distance that can be expected).
+            noise to the image, for networks of velocities), ``ddpm`` (random steps with the variance that DiT learned),
+            or ``data`` (resampled real images, which give the lowest distance that can be expected).
         init_sigma: σ_init of ``one_step``; ``infinite``: pure noise, for networks of flows, which have this level.
         num_steps: Steps n, which take 2n − 1 evaluations for ``heun`` and 2n for ``flow`` with the method ``heun``; by
-            default 1 for ``one_step``, 18 for ``heun``, 250 for ``flow``.
+            default 1 for ``one_step``, 18 for ``heun``, 250 for ``flow`` and ``ddpm``.
         noise: Noise that a step after the first adds (``one_step``): ``fresh``, or ``fixed``: always the first step's.
         step_levels: Levels of the steps i = 0 … n − 1 (``one_step``): ``sigma``: σ_init (1 − i/n); ``time``: t_init
             (1 − i/n) with a flow's time t = σ / (1 + σ), which is 1 for ``infinite``.
@@ -61,8 +64,8 @@ class Sampler(Settings):
         method: Method of ``flow``: ``euler``, ``heun``, or ``euler_maruyama``, the stochastic one of SiT and REPA with
             diffusion t, which takes n − 1 noisy steps to t = ``last_step`` and then one without noise.
         last_step: Length of that last step.
-        guidance: Strength of guidance (``heun``, ``flow``); values other than 1 need a guiding network, or the null
-            label of the network.
+        guidance: Strength of guidance (``heun``, ``flow``, ``ddpm``); values other than 1 need a guiding network, or
+            the null label of the network.
         guidance_channels: Number of leading channels that are guided; null is all. Published FIDs of DiT and SiT have 3
             of 4.
         guidance_min, guidance_max: Levels σ with guidance; a flow's time t is the level t / (1 − t).
@@ -97,7 +100,7 @@ class Sampler(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        least = 2 if self.kind == "heun" or (self.kind == "flow" and self.method == "euler_maruyama") else 1
+        least = 2 if self.kind in ("heun", "ddpm") or (self.kind == "flow" and self.method == "euler_maruyama") else 1
         if self.steps < least:
             raise SettingError("num_steps", f"must be at least 2, got {self.steps}")
         if self.kind == "one_step":
@@ -116,7 +119,7 @@ class Sampler(Settings):
     @property
     def steps(self) -> int:
         """Number of steps; the default if ``num_steps`` is None."""
-        return self.num_steps or {"heun": 18, "flow": 250}.get(self.kind, 1)
+        return self.num_steps or {"heun": 18, "flow": 250, "ddpm": 250}.get(self.kind, 1)
 
     @property
     def nfe(self) -> int:
@@ -125,7 +128,7 @@ class Sampler(Settings):
         Heun's method takes two per step, except one for the last step.
         """
         of_flow = FLOW_METHODS[self.method] * self.steps
-        return {"one_step": self.steps, "heun": 2 * self.steps - 1, "flow": of_flow, "data": 0}[self.kind]
+        return {"heun": 2 * self.steps - 1, "flow": of_flow, "data": 0}.get(self.kind, self.steps)
 
     def given(self) -> dict[str, Any]:
         """Kind, steps and the settings that differ from their defaults, as :func:`read_sampler` takes them."""

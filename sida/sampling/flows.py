@@ -47,6 +47,11 @@ class Unlabelled(torch.nn.Module):
         velocity: torch.Tensor = self.net.velocity(x, time, None)  # type: ignore[operator]
         return velocity
 
+    def at_step(self, x: torch.Tensor, step: int, class_labels: object = None) -> torch.Tensor:
+        """Noise at a step without a class, see :meth:`sida.networks.transformer.DiTPrecond.at_step`."""
+        outputs: torch.Tensor = self.net.at_step(x, step, None)  # type: ignore[operator]
+        return outputs
+
 
 def guided(own: torch.Tensor, guide: torch.Tensor, guidance: float, channels: int | None = None) -> torch.Tensor:
     """Extrapolation ``guide + guidance (own − guide)`` of outputs (N, C, H, W), of the first channels or of all."""

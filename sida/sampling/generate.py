@@ -30,6 +30,7 @@ from sida.kernels import require_fused
 from sida.machine import Recording, RecordingError, Tensors, to_device
 from sida.networks import family_of
 from sida.networks.precond import Precond, no_noise_level
+from sida.sampling.discrete import check_ddpm
 from sida.sampling.samplers import (
     NO_CLASS,
     ClassRule,
@@ -189,6 +190,8 @@ class Drawer:
             if network is not None and not getattr(getattr(network, "net", network), "is_flow", False):
                 fault = f"'flow' needs networks of velocities, not {type(network).__name__}"
                 raise UserError("sampler.kind", fault, "use heun")
+        if sampler.kind == "ddpm":
+            check_ddpm(net, self.guide, sampler.steps)
         with settings_in("sampler"):
             check_decoder(sampler.decoder, self.latents, self.vae)
         if self.guide is not None:

@@ -32,6 +32,7 @@ from sida.data.dataset import Dataset
 from sida.errors import SettingError, UserError, exact, settings_in
 from sida.machine import to_device
 from sida.networks import family_of
+from sida.sampling.discrete import ddpm
 from sida.sampling.flows import flow, guided
 
 #: Class of images from networks without classes.
@@ -429,6 +430,10 @@ def draw_batch(
             **{key: getattr(sampler, key) for key in keys},
         }
         return flow(network, latents, class_labels, steps, dtype=dtype, **arguments)
+    if sampler.kind == "ddpm":
+        guiding = {"gnet": guide, "guide_labels": guide_labels(gnet, class_labels)}
+        guiding |= {key: getattr(sampler, key) for key in _GUIDANCE_KEYS}
+        return ddpm(network, latents, class_labels, steps, dtype=dtype, noise=noise, **guiding)
     return heun(
         network,
         latents,
