@@ -17,7 +17,7 @@ from sida.config.settings import names_object
 FLOORS = {
     "sida": (
         {"errors", "late"},
-        {"files", "machine"},
+        {"files", "machine", "prefetch"},
         {"config"},
         {"assets", "noise"},
         {"networks"},

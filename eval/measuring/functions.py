@@ -20,7 +20,8 @@ from sida.config.lookup import check_code_path, code_sha256, foreign_faults, loa
 from sida.data.archive import Files
 from sida.errors import UserError, reason_of
 from sida.files.atomic import by_content, sha256_file
-from sida.sampling.samplers import SeedStreams, to_uint8
+from sida.sampling.samplers import to_uint8
+from sida.sampling.streams import SeedStreams
 
 
 def as_batch(returned: Any, count: int, name: str) -> ImageBatch:

@@ -155,7 +155,7 @@ class Measurer:
         with tf32(self.protocol.allow_tf32):
             images = itertools.chain([next(images)], images)
         extractors = {name: self.extractors[name] for name in protocol.extractors()}
-        sums, ahead = TrialSums(protocol, self.spec.device), 2 if self.spec.device.startswith("cuda") else 0
+        sums, ahead = TrialSums(protocol, self.spec.device), 3 if self.spec.device.startswith("cuda") else 0
         return run_pass(images, extractors, sums, 0, ahead, lambda count: progress.update(done + count))
 
     def names(self) -> dict[str, Any]:

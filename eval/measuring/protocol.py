@@ -22,8 +22,8 @@ from eval.results.extended import read_extended
 from eval.results.identity import Identity, identity_of, joined
 from sida.assets.cache import cache_dir, registered
 from sida.assets.registry import is_counted, load_registry
-from sida.config.datasets import LabelCounts, find_labels, load_labels
 from sida.config.families import EDM2_LATENTS
+from sida.config.labels import LabelCounts, find_labels, load_labels
 from sida.config.lookup import find_file
 from sida.config.settings import CheckedAs, Count, Natural, Range, Settings, from_mapping, load_yaml
 from sida.errors import SettingError, UserError, suggestion

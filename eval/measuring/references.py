@@ -25,7 +25,6 @@ from eval.features.registry import get_extractor
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
 from eval.measuring.stores import ImageStore, in_batches, open_images
-from eval.measuring.trial import prefetch
 from eval.metrics.kinds import Mean
 from eval.metrics.statistics import FeatureStatistics, Moments
 from eval.results.identity import UNKNOWN_DATA, joined
@@ -37,6 +36,7 @@ from sida.data.dataset import Sketch
 from sida.errors import Progress, UserError
 from sida.files.atomic import sha256_file, sha256_json
 from sida.machine import take_device, tf32
+from sida.prefetch import prefetch
 
 if TYPE_CHECKING:
     from eval.metrics.metric import Metric
@@ -416,4 +416,4 @@ def _read_ahead(images: ImageSet, device: torch.device) -> Iterator[torch.Tensor
     """Batches of images; for a GPU a thread reads the next ones."""
     small = images.read(0, 1).shape[-1] <= 64 if images.count else True
     batches = images.batches(_BATCH_OF_FILE if small else _BATCH_LARGE)
-    return batches if device.type == "cpu" else prefetch(batches, 2)
+    return batches if device.type == "cpu" else prefetch(batches, 3)

@@ -32,7 +32,7 @@ from sida.sampling import Drawer
 from sida.sampling.job import decoder_digest, guide_digest, open_guide, trained_sampler
 
 if TYPE_CHECKING:
-    from sida.config.datasets import LabelCounts
+    from sida.config.labels import LabelCounts
     from sida.data import Dataset
 
 

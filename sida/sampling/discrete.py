@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from sida.errors import UserError
-from sida.sampling.flows import guided
+from sida.sampling.guidance import guided
 
 
 def spaced_steps(num_steps: int, total: int) -> list[int]:

@@ -38,8 +38,9 @@ from sida.networks.diffusers_unet import DiffusersPrecond, make_scheduler, make_
 from sida.networks.file import NETWORKS, checked_network
 from sida.networks.official import describe_file
 from sida.sampling.job import load, sampler_for
-from sida.sampling.samplers import SeedStreams, multi_step, one_step, step_sigmas, to_uint8
+from sida.sampling.samplers import multi_step, one_step, step_sigmas, to_uint8
 from sida.sampling.store import save_grid
+from sida.sampling.streams import SeedStreams
 from workflow.archive.hub_results import benchmark_entries, write_entries
 
 #: Modules that stay behind, and the names by which the file does without them: its settings are checked here.

@@ -10,8 +10,9 @@ from eval.measuring.protocol import Protocol
 from eval.results.sheet import SheetRow
 from sida import networks
 from sida.assets.registry import is_counted
-from sida.config.datasets import dataset_entry, dataset_spec, remedy
+from sida.config.datasets import dataset_entry, dataset_spec
 from sida.config.families import EDM2_LATENTS, Latents
+from sida.config.labels import remedy
 from sida.config.samplers import SAMPLER_KINDS, read_sampler
 from sida.config.settings import names_object
 from sida.errors import UserError

@@ -21,7 +21,7 @@ from eval.metrics.precision_recall import precision_recall
 from eval.results.measurements import collect, long_rows, read_measurement, record_identity, trial_path
 from eval.results.summary import MEASUREMENT_COLUMNS
 from sida import machine
-from sida.config.datasets import load_labels
+from sida.config.labels import load_labels
 from sida.data import load_dataset
 from sida.data.archive import dataset_json
 from sida.files import text_files

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from sida.networks.precond import Precond
-from sida.sampling.samplers import SeedStreams, multi_step, to_uint8
+from sida.sampling.samplers import multi_step, to_uint8
+from sida.sampling.streams import SeedStreams
 
 
 class OneStepGenerator(torch.nn.Module):
