@@ -79,7 +79,7 @@ def ddpm(
         noise: ``noise(x)`` returns unit normal draws like ``x``; called in all steps but the last.
         gnet: Guiding network, evaluated in addition to ``net`` where there is guidance; its variance is not used.
         guide_labels: Labels for the guiding network.
-        guidance: Strength, see :func:`sida.sampling.flows.guided`; of ε.
+        guidance: Strength, see :func:`sida.sampling.guidance.guided`; of ε.
         guidance_channels: Number of leading channels that are guided; None is all.
         guidance_min: Lowest level σ = √((1 − ᾱ) / ᾱ) with guidance.
         guidance_max: Highest one.

@@ -10,7 +10,7 @@ from sida.config.samplers import read_sampler
 from sida.networks.steps import NoiseSteps, linear_betas
 from sida.sampling import Drawer, SeedStreams
 from sida.sampling.discrete import ddpm, spaced_steps
-from sida.sampling.flows import Unlabelled
+from sida.sampling.guidance import Unlabelled
 from sida.sampling.samplers import draw_batch
 from tests.golden.vectors import VALUE, load_tensors, relative_error
 from tests.networks.test_transformer import one_hot, recorded
