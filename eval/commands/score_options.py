@@ -1,4 +1,4 @@
-"""Options of ``sida score`` as one object, which refuses those that contradict each other."""
+"""Options of ``sida score`` as one object, which refuses contradictions between them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.commands._options import extractor_options, pairs
-from sida.cli.main import whole
+from sida.cli.main import integer
 from sida.config.settings import load_spec
 from sida.errors import UserError
 
@@ -148,7 +148,7 @@ class ScoreOptions:
         if self.network is None:
             return self.source
         if self.program:
-            shape = [whole("--latent", 1)(part) for part in str(self.latent).split("x")]
+            shape = [integer("--latent", 1)(part) for part in str(self.latent).split("x")]
             return ProgramFile(self.network, shape, self.torch_device)
         if self.network in load_registry() and not (self.against or self.reference or self.extractor_option):
             check_reachable([self.network, *self._row_protocol.assets(drawn=True)])
@@ -167,8 +167,8 @@ class ScoreOptions:
             label = label or Path(self.source).stem
         if self.like and family is None and (nfe or 1) == 1:
             family, nfe = "One Step", 1
-        same = ("trials", "num_samples", "allow_duplicates", "fast", "against", "batch_size", "groups", "saw")
-        return {key: getattr(self, key) for key in same} | {
+        unchanged = ("trials", "num_samples", "allow_duplicates", "fast", "against", "batch_size", "groups", "saw")
+        return {key: getattr(self, key) for key in unchanged} | {
             "name": label,
             "device": device,
             "family": family or "",

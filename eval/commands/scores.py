@@ -1,4 +1,4 @@
-"""Verbs for a generator's numbers and their paper: ``sida score``, ``table``, ``cite`` and ``reference``."""
+"""The verbs ``score``, ``table`` and ``reference``: a generator's numbers, and tables with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from eval.commands._options import extractor_options, output, shared
 from eval.commands.score_options import ScoreOptions
 from sida.assets.registry import SCORED_ENDS, check_network
-from sida.cli.main import Verb, add_whole, existing
+from sida.cli.main import Verb, add_integer, existing
 from sida.config.lookup import TRACE, find_file
 from sida.config.settings import load_spec, names_object
 from sida.errors import UserError
@@ -33,7 +33,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--latent", metavar="SHAPE", help="latents of a .pt2 or TorchScript file, such as 128 or 3x32x32")
     add("--sampler", metavar="TEXT", help="of a network, as for sida sample (default: one_step)")
-    add("--protocol", metavar="NAME", help="name or YAML file of a protocol (default: that of --like)")
+    add("--protocol", metavar="NAME", help="name or YAML file of a protocol (default: the table's)")
     add(
         "--against",
         type=existing("--against"),
@@ -41,16 +41,16 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
         help="images that replace the protocol's references (default protocol: pair)",
     )
     add("--like", metavar="TABLE", help="a row for this table, with its protocol, columns and decimals")
-    add_whole(parser, "--trials", "disjoint trials (default: all that fit)", 1, metavar="T")
-    groups = "what folders or parts of names are, where both readings fit"
+    add_integer(parser, "--trials", "disjoint trials (default: all that fit)", 1, metavar="T")
+    groups = "meaning of folders or parts of names, where both fit"
     add("--groups", choices=["trials", "classes"], help=groups)
-    add_whole(parser, "--num-samples", "images of a trial; another n than the protocol's is not comparable", 2)
+    add_integer(parser, "--num-samples", "images of a trial; another n than the protocol's is not comparable", 2)
     add("--dataset", metavar="JSON", help="data set for references made here (spec or file)")
     add("--reference", action="append", default=[], metavar="KEY=FILE", help="file of a reference")
     shared(parser, "--extractor-option")
     add("--name", help="label of the row (default: name of the path)")
     add("--family", help="group of the row in tables (default: One Step with --like, else none)")
-    add_whole(parser, "--nfe", "network evaluations per image, for tables", 1)
+    add_integer(parser, "--nfe", "network evaluations per image, for tables", 1)
     add(
         "--saw",
         metavar="WORDS",
@@ -63,7 +63,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
         help="inception_cpu for inception: other last digits (default: on a processor, with downloaded files)",
     )
     add("--device", help="cpu, cuda or cuda:1 (default: cuda if there is one)")
-    add_whole(parser, "--batch-size", "images per batch", 1, metavar="B")
+    add_integer(parser, "--batch-size", "images per batch", 1, metavar="B")
     add("--out", type=output("--out"), metavar="FILE", help="write everything as JSON")
     add("--json", action="store_true", help="print one line of JSON per metric, with digests, and no text")
     add("--origin", metavar="TEXT", help="who measured, for --json: NAME, ADDRESS")
@@ -112,18 +112,18 @@ def _show(score: Score, options: ScoreOptions) -> None:
             origin = {} if options.origin is None else {"origin": options.origin}
             print("\n".join(json.dumps({**line, **origin}) for line in exchanged(score.records)))
         else:
-            unfit = [f"  note: {fault}" for fault in unfitting(score, options.like)]
-            print("\n".join([*score.lines(), *unfit]))
+            notes = [f"  note: {fault}" for fault in unfitting(score, options.like)]
+            print("\n".join([*score.lines(), *notes]))
     for line in () if options.json else [*rows, *filter(None, (options.out, options.latex))]:
         print(line)
     sys.stdout.flush()
 
 
 def _source(text: str) -> str:
-    """Parses a source; a wrong name ends before the heavy imports."""
+    """Parses a source, and refuses a wrong name before the heavy imports."""
     if not names_object(text):
-        packed = text.endswith(SCORED_ENDS)
-        if "." in text and text.replace(".", "_").isidentifier() and not packed and not os.path.exists(text):
+        is_image_file = text.endswith(SCORED_ENDS)
+        if "." in text and text.replace(".", "_").isidentifier() and not is_image_file and not os.path.exists(text):
             module, _, name = text.rpartition(".")
             raise UserError(text, f"a function is named with a colon, module:function, such as {module}:{name}")
         check_network(text)

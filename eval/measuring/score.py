@@ -199,7 +199,7 @@ def run_score(plan: ScorePlan, fits: CheckIdentities | None = None) -> Score:
 
 
 def _saw_of_method(measurer: Measurer) -> str | None:
-    """Words for the networks that the method in a network's header meets; None if it is none of this suite."""
+    """Exposure by the method in a network's header, in words; None if the method is not one of this suite."""
     official = official_exposure(str(getattr(measurer.source, "metadata", {}).get("method")))
     return str(official) if official else None
 
@@ -216,7 +216,7 @@ def _remarks(plan: ScorePlan, measurer: Measurer) -> Iterator[str]:
 
 
 def _second_remarks(measurer: Measurer, first: ImageFiles | None, second: ImageStore) -> Iterator[str]:
-    """Remarks on the second of two sets, of the kinds that the first set gets."""
+    """Remarks on the second of two sets, as on the first set."""
     source = measurer.source
     for reference in measurer.references.values():
         yield from (f"second set: {remark}" for remark in reference.remarks)

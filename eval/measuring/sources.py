@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sida.data import Dataset
 
 
-NETWORK_SAMPLERS = [kind for kind in SAMPLER_KINDS if kind != "data"]
+NETWORK_SAMPLERS = [kind for kind, facts in SAMPLER_KINDS.items() if facts.network]
 SAMPLERS = (*SAMPLER_KINDS, "python", "images")
 
 
@@ -89,7 +89,7 @@ class MeasureSpec(Settings):
         if (kind in NETWORK_SAMPLERS) != (self.network is not None):
             needs = "a file" if kind in NETWORK_SAMPLERS else "null"
             raise SettingError("network", f"must be {needs} for sampler '{kind}'")
-        stepping = dict.fromkeys(("heun", "flow", "ddpm"), "num_steps")
+        stepping = {name: "num_steps" for name, facts in SAMPLER_KINDS.items() if facts.steps > 1}
         needed = {"python": "callable", "images": "path", **stepping}.get(str(kind))
         if needed and needed not in self.sampler:
             raise SettingError(f"sampler.{needed}", "is missing", f"sampler '{kind}' needs it")
@@ -137,7 +137,7 @@ class Source(Interface):
 
 @dataclass
 class DataSource:
-    """Resampled real images, whose distance is the noise floor: that of a perfect generator at this n.
+    """Resampled real images; their distance is the noise floor, the distance of a perfect generator at this n.
 
     Args:
         dataset: Data set of pixels or latents.
@@ -198,7 +198,7 @@ class NetworkSource:
 
     @property
     def trained(self) -> str:
-        """Steps of the generator's training where they are not those of the sampler, such as ``num_steps=4``."""
+        """Steps of the generator's training where the sampler takes others, such as ``num_steps=4``."""
         trained = trained_sampler(self.metadata, self.path)
         return "" if trained is None else self.drawer.sampler.unlike(trained)
 
@@ -267,7 +267,7 @@ class ImageFiles:
 
     def __post_init__(self) -> None:
         self.store.side = self.protocol.resolution
-        allowing = "or allow them (--allow-duplicates) if the generator really repeats itself"
+        allowing = "or allow them (--allow-duplicates) if the generator may draw equal images"
         self._duplicates = Duplicates(self.store.name, f"remove copies, {allowing}")
 
     @property

@@ -88,8 +88,8 @@ class TrialSums:
             statistics.merge(other.statistics[name])
         for name, rows in self.rows.items():
             rows.extend(other.rows[name])
-        for mine, theirs in zip(self.metrics, other.metrics):
-            mine.merge(theirs)
+        for metric, further in zip(self.metrics, other.metrics, strict=True):
+            metric.merge(further)
         return self
 
     def features(self, name: str) -> torch.Tensor:
@@ -140,6 +140,7 @@ class ImageBatch(NamedTuple):
     @classmethod
     def of(cls, images: torch.Tensor, classes: torch.Tensor | None) -> ImageBatch:
         """Images of a generator; a network without classes gives None or :data:`sida.sampling.NO_CLASS`."""
+        # A network has classes or none, so one label stands for all.
         has_classes = classes is not None and len(classes) > 0 and int(classes[0]) != NO_CLASS
         return cls(images, classes if has_classes else None)
 
@@ -168,7 +169,7 @@ def run_pass(
     """
     position, done = first, 0
     waiting: tuple[Mapping[str, Features], torch.Tensor | None, int] | None = None
-    # The last layer of Inception is a product of 2048 × 1008; only kinds with sums of their own look at it.
+    # The last layer of Inception is a product of 2048 × 1008; only kinds with sums of their own use its logits.
     classes = {metric.extractor for metric in sums.metrics if type(metric).update is not Metric.update}
     with tf32(sums.protocol.allow_tf32):
         for batch in prefetch(batches, prefetched, sums.device) if prefetched else batches:

@@ -69,7 +69,7 @@ def contradiction(record: Mapping[str, Any]) -> str | None:
     if n != size:
         return f"n: {n} images, and its protocol takes {size}"
     if seed0 is not None and record["seeds"] != [seed0 + trial * n, seed0 + (trial + 1) * n - 1]:
-        return f"seeds: {record['seeds']} are not those of trial {trial}, which start at {seed0 + trial * n}"
+        return f"seeds: {record['seeds']} do not belong to trial {trial}, whose seeds start at {seed0 + trial * n}"
     unknown = [key for key in record["metrics"] if metrics is not None and key not in metrics]
     return f"metrics.{unknown[0]}: its protocol has no such metric" if unknown else None
 
@@ -169,7 +169,7 @@ def _read_run(folder: Path) -> list[dict[str, Any]]:
             # A read-only folder keeps the file.
             with contextlib.suppress(OSError):
                 aside = f" (set aside as {set_aside(path).name}: the same workflow command measures it)"
-            raise UserError(error.place, error.fault, f"{error.remedy}{aside}") from None
+            raise UserError(error.where, error.fault, f"{error.remedy}{aside}") from None
         if record["run"] != folder.name or path.name != trial_path(folder, record["trial"]).name:
             raise UserError(
                 path, f"holds trial {record['trial']} of run '{record['run']}'", "was it copied? measure it again"

@@ -53,18 +53,3 @@ def test_a_pages_fds_are_those_of_its_stored_measurements(study, section, stored
     for label, runs in runs_of.items():
         expected = [f"{mean(values[run]):.{decimals}f} ± {stdev(values[run]):.{decimals}f}" for run in runs]
         assert [cell for cell in shown[label] if "±" in cell][:2] == expected, label
-
-
-def test_the_page_of_methods_has_the_rounded_fds_of_these_studies():
-    page = (ROOT / "docs/methods.md").read_text()
-    table = cells_by_label(page[page.index("FD of SiDA on 8×8 digits and on Fashion-MNIST") :].split("\n## ")[0])
-    places = [ROOT / "studies/steps" / stored for stored in ("stored", "steps-fashion/stored")]
-    for label, run in (("one step", "n1"), ("two steps", "n2"), ("four steps", "n4")):
-        equal_work = run if run == "n1" else f"{run}-work"
-        expected = [
-            ", ".join(f"{mean(fds(place)[f'{name}-s{seed}']):.2f}" for seed in (11, 12))
-            for place in places
-            for name in (run, equal_work)
-        ]
-        digits, work, _, fashion, fashion_work = table[label]
-        assert [digits, work, fashion, fashion_work] == expected, label

@@ -24,7 +24,7 @@ from sida.methods.registry import METHODS, DistillConfig
 from tests.refused import refused
 from tests.workflow.workspace import PRESETS
 from tools import differences_page
-from tools.settings_page import SETTINGS, descriptions, json_schema, settings_table, written
+from tools.settings_page import SETTINGS, descriptions, json_schema, page, settings_rows, settings_table, written
 from workflow.preset.settings import PresetSettings
 
 
@@ -97,8 +97,9 @@ def test_every_setting_has_a_description_from_its_docstring():
     assert share == {"type": "number", "minimum": 0, "maximum": 1, "description": "A `share`."}
     links = {cls: "" for cls, _ in SETTINGS.values()}
     for name, (cls, _) in SETTINGS.items():
-        lines = settings_table(cls, links).count("\n| `")
-        assert lines == len(dataclasses.fields(cls)) == len(descriptions(cls)), name
+        rows = settings_rows(cls, links)
+        lines = settings_table(rows, {}).count("\n| `")
+        assert lines == len(rows) == len(dataclasses.fields(cls)) == len(descriptions(cls)), name
 
 
 @pytest.mark.parametrize(
@@ -137,6 +138,15 @@ def test_the_page_and_the_schemas_are_current():
         assert path.read_text() == text, f"{path}: run `python -m tools.settings_page`"
 
 
+def test_each_section_of_the_page_names_all_its_keys_and_tells_none_twice():
+    sections = dict(part.split("\n", 1) for part in page().split("\n## ")[1:])
+    for name, (cls, _) in SETTINGS.items():
+        keys = [f"`{field.name.rstrip('_')}`" for field in dataclasses.fields(cls)]
+        assert all(key in sections[name] for key in keys), name
+    assert page().count(descriptions(Recipe)["state_minutes"]) == 1
+    assert "Equal to [recipe](#recipe): `total_kimg`" in sections["training"]
+
+
 def test_the_page_of_differences_is_current_and_its_switches_exist():
     assert differences_page.page(differences_page.PAGE.read_text()) == differences_page.PAGE.read_text()
     entries = differences_page.entries()
@@ -148,7 +158,7 @@ def test_the_page_of_differences_is_current_and_its_switches_exist():
         "preset": [PresetSettings],
         "metric": [METRIC_KINDS[name] for name in METRIC_KINDS],
     }
-    classes |= {"options": [method.options for method in METHODS.values() if method.options]}
+    classes |= {"options": [method.option_class for method in METHODS.values()]}
     known = {kind: {f.name for c in some for f in dataclasses.fields(c)} for kind, some in classes.items()}
     for entry in entries:
         for kind, name in re.findall(r"`([a-z]+): (\w+)", entry["switch"]):

@@ -11,7 +11,7 @@ from eval.results.extended import read_extended
 from eval.results.sheet import SheetRow, read_runs
 from sida.config.datasets import dataset_spec
 from sida.config.families import NULL_LABEL
-from sida.config.lookup import SUFFIXES, find_file, found_path
+from sida.config.lookup import SUFFIXES, find_file, find_path
 from sida.config.recipe import Recipe
 from sida.config.settings import from_mapping, load_yaml
 from sida.errors import UserError, suggestion
@@ -31,7 +31,7 @@ def load_preset(*paths: str | Path, changed: Mapping[str, Any] | None = None) ->
 
     Args:
         paths: The files.
-        changed: Settings that win over those of all files.
+        changed: Settings that win over all files.
 
     Raises:
         UserError: Any fault in a file, the sheet or between them.
@@ -112,22 +112,22 @@ def _one_way(teacher: TeacherEntry, train: bool, folders: Sequence[Path]) -> Tea
         return teacher
     if train and teacher.training:
         return dataclasses.replace(teacher, checkpoint=None)
-    return dataclasses.replace(teacher, training=None, checkpoint=found_path(teacher.checkpoint, folders))
+    return dataclasses.replace(teacher, training=None, checkpoint=find_path(teacher.checkpoint, folders))
 
 
 def _dataset_with_paths(entry: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if entry.get("path"):
-        changes["path"] = found_path(entry["path"], folders)
+        changes["path"] = find_path(entry["path"], folders)
     if source := (origin := entry.get("made_from") or {}).get("source"):
-        changes["made_from"] = {**origin, "source": found_path(source, folders)}
+        changes["made_from"] = {**origin, "source": find_path(source, folders)}
     return {**entry, **changes}
 
 
 def _row_with_paths(row: SheetRow, settings: PresetSettings, folders: Sequence[Path]) -> SheetRow:
     """A row with paths instead of names of files."""
     keys = ["checkpoint"] if row.guide in (*settings.teachers, NULL_LABEL) else ["checkpoint", "guide"]
-    changes: dict[str, Any] = {key: found_path(path, folders) for key in keys if (path := getattr(row, key))}
+    changes: dict[str, Any] = {key: find_path(path, folders) for key in keys if (path := getattr(row, key))}
     for key in ("protocol", "second_protocol"):
         if name := getattr(row, key):
             changes[key] = str(find_file("protocols", name, folders, f"{settings.runs}: run '{row.run}'"))
@@ -135,7 +135,7 @@ def _row_with_paths(row: SheetRow, settings: PresetSettings, folders: Sequence[P
 
 
 def _with_recipes(settings: PresetSettings, rows: Iterable[SheetRow], folders: Sequence[Path]) -> PresetSettings:
-    """Settings whose recipes include those of files in ``recipes/`` that rows name (``imagenet64/sida``)."""
+    """Settings with the recipes of files in ``recipes/`` that rows name (``imagenet64/sida``)."""
     recipes, files = dict(settings.recipes), dict[str, dict[str, Any]]()
     for row in rows:
         recipe = row.recipe or ""
@@ -193,7 +193,7 @@ def _read_protocol(path: str, settings: PresetSettings, source: str) -> Protocol
 def _with_second_protocol(
     row: SheetRow, settings: PresetSettings, protocols: Mapping[str, Protocol], second: Mapping[str, str]
 ) -> SheetRow:
-    """A row with its second protocol: its own, or the preset's for its first one; rows without a network have no such.
+    """A row with its second protocol: its own, or the preset's for its first one; rows without a network have none.
 
     Raises:
         UserError: It is the row's first protocol.
@@ -207,7 +207,7 @@ def _with_second_protocol(
 
 
 def _with_second_measurements(rows: Mapping[str, SheetRow], sheet: str) -> dict[str, SheetRow]:
-    """Rows, then those of second measurements.
+    """Rows, then the rows of second measurements.
 
     Raises:
         UserError: A second measurement has the name of a row.

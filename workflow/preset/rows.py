@@ -161,7 +161,7 @@ def dataset_named(preset: Preset, name: str | None, where: str = "") -> dict[str
         where: File and key named in errors; by default the preset's file.
 
     Raises:
-        UserError: There is no such data set.
+        UserError: The data set does not exist.
     """
     specs, name = _datasets(preset), name or preset.settings.dataset
     if name not in specs:

@@ -86,7 +86,7 @@ def test_the_papers_numbers_give_the_known_verdicts(papers):
     contradicted = "22 25 39 74"
     # 18 19 29 31 34: no number of SiDA's size XXL is published. 35: its lead is within the printed spreads.
     # 23 28 36 38 40 64: gaps that the scatter of one training covers. 01: a number does not reproduce itself.
-    # 20 21 30 32 33: nothing says how much FD-DINOv2, IS, precision and recall scatter over trainings.
+    # 20 21 30 32 33: the scatter of FD-DINOv2, IS, precision and recall over trainings is unknown.
     undecided = "01 16 18 19 20 21 23 28 29 30 31 32 33 34 35 36 37 38 40 54 55 56 57 58 59 60 64 65"
     for names, expected in ((supported, "supported"), (contradicted, "contradicted"), (undecided, "not decided here")):
         assert {n: verdicts[f"C-{n}"] for n in names.split()} == dict.fromkeys(names.split(), expected)
@@ -171,13 +171,13 @@ ENTRY = "@CLAIMS.claim({}'Q')\ndef q(evidence):\n    {}\n"
 def test_faulty_files_of_claims(tmp_path, monkeypatch, text, fault):
     path = put(tmp_path / "claims.py", text)
     monkeypatch.setenv(ALLOW, str(tmp_path))
-    assert refused(fault, load_claims, path).place.startswith(str(path))
+    assert refused(fault, load_claims, path).where.startswith(str(path))
 
 
 def test_a_scatter_that_no_training_has_is_refused(tmp_path):
     for number in (-0.05, 48):
         path = put(tmp_path / f"{number}.yaml", f"source: x\nstd: {{fd: {number}}}\n")
-        assert refused("between 0 and 10", load_retraining, path).place == f"{path}: std.fd"
+        assert refused("between 0 and 10", load_retraining, path).where == f"{path}: std.fd"
 
 
 BODIES = {"return 1 / 0": "line 6: ZeroDivisionError", "return []": "return findings", "return [1]": "return findings"}
@@ -189,7 +189,7 @@ def test_a_claim_that_fails_ends_with_its_id(tmp_path, monkeypatch, body):
     monkeypatch.setenv(ALLOW, str(tmp_path))
     (entry,) = load_claims(path).claims
     assert entry.statement == "s"
-    assert refused(BODIES[body], entry.findings, evidence(), str(path)).place == f"{path}: Q"
+    assert refused(BODIES[body], entry.findings, evidence(), str(path)).where == f"{path}: Q"
 
 
 def test_claims_are_code_that_only_studies_of_this_package_may_have_without_permission(tmp_path, monkeypatch):

@@ -281,7 +281,7 @@ def test_an_external_python_method(tmp_path):
     for callable_, message in [
         (f"{HERE}:broken", "must return uint8 images of shape"),
         (f"{HERE}:classes_of_few", r"must return classes as whole numbers of shape \(250,\), got torch.int64 \(2,\)"),
-        (f"{HERE}:DIGITS", r"is of type dict, no function"),
+        (f"{HERE}:DIGITS", r"is of type dict, not a function"),
         (f"{HERE}:nosy", "did you mean 'noisy'"),
     ]:
         refused(message, measure, spec | {"sampler": {"kind": "python", "callable": callable_}}, tmp_path / "x", [0])
