@@ -49,8 +49,10 @@ def check_ddpm(net: Any, guide: Any, num_steps: int) -> None:
     levels = net.steps.log_sigmas
     if num_steps > len(levels):
         raise UserError("sampler.num_steps", f"{num_steps} of the network's {len(levels)} steps", "take fewer")
-    steps = getattr(getattr(guide, "net", guide), "steps", None)
-    if guide is not None and not (hasattr(guide, "at_step") and torch.equal(steps.log_sigmas.to(levels), levels)):
+    if guide is None:
+        return
+    steps: Any = getattr(getattr(guide, "net", guide), "steps", None)
+    if not (hasattr(guide, "at_step") and torch.equal(steps.log_sigmas.to(levels), levels)):
         raise UserError("guiding network", "has other steps of noise than the network", "use heun, or another guide")
 
 
