@@ -51,8 +51,8 @@ def check_ddpm(net: Any, guide: Any, num_steps: int) -> None:
         raise UserError("sampler.num_steps", f"{num_steps} of the network's {len(levels)} steps", "take fewer")
     if guide is None:
         return
-    guiding: Any = getattr(guide, "net", guide)
-    if not (hasattr(guiding, "at_step") and torch.equal(guiding.steps.log_sigmas.to(levels), levels)):
+    steps: Any = getattr(getattr(guide, "net", guide), "steps", None)
+    if not (hasattr(guide, "at_step") and torch.equal(steps.log_sigmas.to(levels), levels)):
         raise UserError("guiding network", "has other steps of noise than the network", "use heun, or another guide")
 
 

@@ -88,6 +88,6 @@ def test_networks_without_a_learned_variance_are_refused_before_anything_is_draw
         ((net, other), 3, "guiding network"),
     ):
         drawer = Drawer(read_sampler(f"ddpm:{steps}" + ",guidance=2" * (len(networks) > 1)), *networks)
-        assert refused("ddpm|steps", drawer.draw, range(1), 1).place == place
+        assert refused("ddpm|steps", drawer.draw, range(1), 1).where == place
     refused(r"sampler\.num_steps: must be at least 2", read_sampler, "ddpm:1")
     refused(r"sampler\.rho", read_sampler, "ddpm:4,rho=7")

@@ -167,7 +167,8 @@ def test_each_kind_of_sampler_has_its_facts_and_its_computation():
         sampler = Sampler(kind=name)
         assert (sampler.steps, sampler.needs_network) == (kind.steps, kind.network)
         assert sampler.nfe == {"heun": 35, "flow": 500, "data": 0}.get(name, kind.steps)
-        assert read_sampler(sampler.explicit_settings()) == Sampler(kind=name, num_steps=sampler.explicit_settings().get("num_steps"))
+        explicit = sampler.explicit_settings()
+        assert read_sampler(explicit) == Sampler(kind=name, num_steps=explicit.get("num_steps"))
         for setting in read - {*kind.settings}:
             unread = {"kind": name, setting: getattr(sampler, setting)}
             refused(f"sampler.{setting}: .*'{name}' does not read", read_sampler, unread)
