@@ -143,7 +143,7 @@ def test_whole_discriminator_takes_a_step_at_true_size(resolution, label_dim):
     # The penalty goes twice through the backbones.
     loss.r1_penalty(judge.net, images, labels).mean().backward()
     loss.generator_loss(judge.net, images.flip(3), labels).backward()
-    report = judge.step()
+    report = judge.step(1.0)
     assert report.norm > 0
     assert report.replaced == 0
     assert not torch.equal(judge.flat.vector, before)
