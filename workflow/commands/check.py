@@ -55,7 +55,8 @@ def _run(args: argparse.Namespace) -> int:
     images = f"{len(trials)} × {int(stored[0]['n']):,} images"
     print(f"{folder}: row {args.row}, {images}, measured again in {seconds:.1f} s")
     here = environment(spec["device"])["device"]
-    print(f"stored on {stored[0]['device']}, code {stored[0]['code_version']}; here on {here}")
+    trained = f", trained on {on}" if (on := stored[0].get("trained_on")) else ""
+    print(f"stored on {stored[0]['device']}, code {stored[0]['code_version']}{trained}; here on {here}")
     print("\n".join(_lines(compared)))
     if left_out:
         print(f"not compared: {', '.join(left_out)}")
