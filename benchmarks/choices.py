@@ -67,7 +67,7 @@ def rows() -> list[dict[str, Any]]:
     fd = [metric for metric in digits["metrics"] if metric["key"] == "fd"]
     for run, (changes, trials) in RUNS.items():
         metrics = [*digits["metrics"], *({"key": key, **one} for key, one in OTHERS.items())]
-        protocol = {**digits, "metrics": metrics if run == "default" else fd, "watch": [], **changes}
+        protocol = {**digits, "metrics": metrics if run == "default" else fd, "watch": ["fd"], **changes}
         with tempfile.TemporaryDirectory() as out:
             records += measure({**spec, "run": run, "protocol": protocol}, out, [*trials])
     source = Measurer(spec).source

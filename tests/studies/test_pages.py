@@ -68,3 +68,18 @@ def test_the_page_of_methods_has_the_rounded_fds_of_these_studies():
         ]
         digits, work, _, fashion, fashion_work = table[label]
         assert [digits, work, fashion, fashion_work] == expected, label
+
+
+def test_the_demos_numbers_with_another_seed_are_stored_rows():
+    page = (ROOT / "docs/measurements.md").read_text()
+    table = cells_by_label(page.split("FD with another training seed")[1].split("\n\nProcessors")[0])
+    values, demo = fds(ROOT / "studies/scratch/stored"), fds(ROOT / "studies/demo/stored")
+    for label, run, first in (
+        ("EDM teacher, NFE 35", "teacher-nfe35", "teacher-nfe35"),
+        ("SiD, α = 1.0", "sid", "sid-a1.0"),
+        ("SiDA, α = 1.0", "sida", "sida-a1.0"),
+    ):
+        assert table[label] == [f"{mean(values[name]):.2f}" for name in (run, f"{run}-s1")], label
+        assert mean(values[run]) == pytest.approx(mean(demo[first]))
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"{mean(values[name]):.2f}" in readme for name in ("sid-s1", "sida-s1"))
