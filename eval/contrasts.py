@@ -1,9 +1,9 @@
 """Means and differences over training seeds in blocks, with Welch's t interval.
 
 A *block* is a teacher: seeds are compared within a block, and the differences of the blocks are averaged with equal
-weights. The interval is about the given blocks: it contains the scatter of training seeds, not that of other teachers.
-The two methods may scatter differently. An F test says whether the blocks differ from each other by more than the
-scatter of their seeds; an average over blocks that do would be an answer about none of them.
+weights. The interval is about these blocks: it contains the scatter of training seeds, not of other teachers. The two
+methods may scatter differently. An F test shows whether the blocks differ from each other by more than the scatter of
+their seeds; if they do, their average describes none of them.
 
 A training's draws depend on its seed and not on its teacher, so trainings of equal seeds from several teachers share
 their noise. The interval follows the design of the trainings:
@@ -89,8 +89,10 @@ class Interval:
         """Two-sided p value of a claimed true value by Student's t; 0 or 1 without any scatter."""
         from scipy.special import stdtr
 
-        far = abs(self.value - claimed)
-        return float(2 * stdtr(self.df, -far / self.standard_error)) if self.standard_error > 0 else float(far == 0)
+        distance = abs(self.value - claimed)
+        if not self.standard_error > 0:
+            return float(distance == 0)
+        return float(2 * stdtr(self.df, -distance / self.standard_error))
 
 
 def mean_interval(values: Blocks, confidence: float = CONFIDENCE) -> Interval:
@@ -221,18 +223,19 @@ class _Scatter:
             mean = std**2 * math.fsum(1 / len(cell) for cell in cells) / len(cells) ** 2
             return cls(blocks, design, (mean, df), (std**2, df), (std**2, df))
         seeds = list(next(iter(blocks.values())))
-        over = [statistics.fmean(cell[seed] for cell in blocks.values()) for seed in seeds]
+        seed_means = [statistics.fmean(cell[seed] for cell in blocks.values()) for seed in seeds]
         free = len(seeds) - 1
-        # What a training has beside its teacher's mean and its seed's.
-        rest = [
-            value - statistics.fmean(cell.values()) - one + statistics.fmean(over)
+        # Residuals of the two-way layout: without the teacher's mean and the seed's mean.
+        residuals = [
+            value - statistics.fmean(cell.values()) - seed_mean + statistics.fmean(seed_means)
             for cell in blocks.values()
-            for one, value in zip(over, (cell[seed] for seed in seeds))
+            for seed_mean, value in zip(seed_means, (cell[seed] for seed in seeds))
         ]
-        apart = free * (len(cells) - 1)
-        residual = math.fsum(value**2 for value in rest) / apart
+        residual_df = free * (len(cells) - 1)
+        residual = math.fsum(value**2 for value in residuals) / residual_df
         # Blocks that share their seeds scatter together, so that pooling them gives no further degrees of freedom.
-        return cls(blocks, design, (statistics.variance(over) / len(seeds), free), (std**2, free), (residual, apart))
+        of_mean = statistics.variance(seed_means) / len(seeds), free
+        return cls(blocks, design, of_mean, (std**2, free), (residual, residual_df))
 
 
 def _with_blocks(sides: Sequence[tuple[int, _Scatter]], shared: Sequence[str], confidence: float) -> Interval:

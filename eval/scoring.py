@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class ScoreRow(Score):
-    """A score that shows itself as a row: in a terminal, a notebook, a paper."""
+    """A score with forms for a terminal, a notebook and a paper."""
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -57,7 +57,7 @@ class ScoreRow(Score):
         """The row in LaTeX with the columns, decimals and units of a table such as ``table1``.
 
         Args:
-            table: Layout of the table; by default that of :func:`eval.tables.scores.row_columns`.
+            table: Layout of the table; for the default see :func:`eval.tables.scores.row_columns`.
 
         Raises:
             UserError: The row is not comparable with the table's published numbers.
@@ -110,7 +110,7 @@ def score(
         allow_duplicates: Accept equal images.
         against: Images that replace the protocol's references, for a comparison of two sets (protocol ``pair``);
             files, images in memory, a function or a generator (seeds 0, 1, 2, …, as many as the first set has images).
-        groups: ``trials`` or ``classes``: what folders of images or parts of their names are, where both readings fit.
+        groups: ``trials`` or ``classes``: meaning of folders of images or parts of their names, where both fit.
         value_range: Values of floats in memory that stand for black and white, such as ``(-1, 1)``.
 
     Raises:
@@ -129,12 +129,12 @@ def score(
         "allow_duplicates": allow_duplicates,
         "groups": groups,
     }
-    with tempfile.TemporaryDirectory() as folder, _named_as_given(folder):
-        source = _filed(images, Path(folder) / "images.npz", value_range, "images")
+    with tempfile.TemporaryDirectory() as folder, _argument_named(folder):
+        source = _as_file(images, Path(folder) / "images.npz", value_range, "images")
         if against is not None:
             if isinstance(against, LoadedGenerator) or callable(against):
-                against = _drawn(against, num_samples or _count(source, protocol), batch_size)
-            settings["against"] = _filed(against, Path(folder) / "against.npz", value_range, "against")
+                against = _draw(against, num_samples or _count(source, protocol), batch_size)
+            settings["against"] = _as_file(against, Path(folder) / "against.npz", value_range, "against")
         label = name or (None if source is images else "images")
         result = score_images(source, protocol, name=label, **settings)
         result.forget_trials()
@@ -142,8 +142,8 @@ def score(
 
 
 @contextlib.contextmanager
-def _named_as_given(folder: str) -> Iterator[None]:
-    """Names images in memory in errors, and not the file that holds them meanwhile."""
+def _argument_named(folder: str) -> Iterator[None]:
+    """Names the argument in errors, instead of the temporary file that holds images in memory."""
     try:
         yield
     except UserError as error:
@@ -160,16 +160,18 @@ def _count(source: Any, protocol: str | Path | Mapping[str, Any] | Protocol) -> 
     return load_protocol(protocol).num_samples
 
 
-def _drawn(generator: Any, count: int, batch_size: int | None) -> np.ndarray:
-    """Images of a function, module or generator for seeds 0, 1, 2, …"""
+def _draw(generator: Any, count: int, batch_size: int | None) -> np.ndarray:
+    """Images of a function, module or generator for seeds 0, 1, 2, …, uint8 (N, C, H, W)."""
     if isinstance(generator, LoadedGenerator):
         return generator.sample(count, seed=0)
     source = CallableSource(callable_name(generator), function=generator)
-    return np.concatenate([b.images.cpu().numpy() for b in source.batches(range(count), batch_size or 256)])
+    images = np.concatenate([b.images.cpu().numpy() for b in source.batches(range(count), batch_size or 256)])
+    assert len(images) == count
+    return images
 
 
-def _filed(images: Any, file: Path, value_range: tuple[float, float] | None, where: str) -> Any:
-    """The file of images in memory; anything that is read or called otherwise as it is."""
+def _as_file(images: Any, file: Path, value_range: tuple[float, float] | None, where: str) -> Any:
+    """A new file with images in memory; paths, networks and functions are returned as they are."""
     if isinstance(images, str | Path | NetworkFile | LoadedGenerator) or callable(images):
         return images
     pixels, classes = as_pixels(images, value_range, where)

@@ -16,7 +16,7 @@ from sida.config.lookup import ROOT
 FLOORS = {
     "sida": (
         {"errors", "late"},
-        {"files", "machine"},
+        {"files", "machine", "prefetch"},
         {"config"},
         {"assets", "noise"},
         {"networks"},

@@ -14,7 +14,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -138,20 +138,48 @@ def _rule(rule: Any) -> dict[str, Any]:
     return {word: bound for word, bound in words.items() if bound is not None}
 
 
-def settings_table(cls: type, links: Mapping[type, str]) -> str:
-    """Markdown table of a class of settings: key, type with range, default, meaning.
+#: Cells of a row of a table: key, type with range, default, meaning.
+Cells = tuple[str, str, str, str]
+#: Longest meaning, in words, that a table repeats.
+_SHORT = 4
+
+
+def settings_rows(cls: type, links: Mapping[type, str]) -> list[Cells]:
+    """Rows of a class of settings; ``links`` has addresses of the tables of other classes."""
+    texts, hints, rows = descriptions(cls), type_hints(cls), list[Cells]()
+    for field in dataclasses.fields(cls):
+        kind, default = _words(hints[field.name], links), _default(field)
+        # The page states once that such a key takes null.
+        kind = kind.removesuffix("; or null") if default == "null" else kind
+        rows.append((f"`{field.name.rstrip('_')}`", kind, default, texts[field.name]))
+    return rows
+
+
+def settings_table(rows: Sequence[Cells], earlier: Mapping[Cells, str]) -> str:
+    """Markdown table of rows, without repetition.
+
+    Rows that an earlier table has are named in a sentence below, and a long meaning that was told for this key, or
+    above in this table, is a link.
 
     Args:
-        cls: A class of settings.
-        links: Addresses of the tables of other classes.
+        rows: Rows of a class of settings.
+        earlier: Anchor of the first table with each row.
     """
-    texts, hints = descriptions(cls), type_hints(cls)
+    told = {(row[0], row[3]): f"as in [{anchor}](#{anchor})" for row, anchor in earlier.items()}
+    equal: dict[str, list[str]] = {}
+    first: dict[str, str] = {}
     lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
-    for field in dataclasses.fields(cls):
-        kind = _words(hints[field.name], links)
-        cells = (f"`{field.name.rstrip('_')}`", kind, _default(field), texts[field.name])
+    for row in rows:
+        key, kind, default, meaning = row
+        if row in earlier:
+            equal.setdefault(earlier[row], []).append(key)
+            continue
+        words = told.get((key, meaning)) or (f"as {first[meaning]}" if meaning in first else meaning)
+        first.setdefault(meaning, key)
+        cells = (key, kind, default, words if len(meaning.split()) > _SHORT else meaning)
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
-    return "\n".join(lines)
+    sentences = [f"Equal to [{anchor}](#{anchor}): {', '.join(keys)}." for anchor, keys in equal.items()]
+    return "\n\n".join(["\n".join(lines), *sentences])
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
@@ -209,11 +237,11 @@ SETTINGS: dict[str, tuple[type, str]] = {
     "sheet": (SheetRow, "Columns of a sample sheet (`runs` of a preset); an empty cell is null."),
     "teacher": (TeacherEntry, "An entry of a preset's `teachers`."),
     "network": (NetworkConfig, "`network` of a teacher, or of a recipe without one."),
-    "training": (TeacherTraining, "`training` of a teacher."),
     "recipe": (
         Recipe,
         "An entry of a preset's `recipes`; null takes the [official value](differences.md#defaults-of-a-recipe).",
     ),
+    "training": (TeacherTraining, "`training` of a teacher."),
     **{anchor: (cls, f"`options` of a recipe with method `{names}`.") for anchor, (cls, names) in _options().items()},
     "evaluation": (RecipeEvaluation, "`evaluation` of a recipe."),
     "augment": (AugmentConfig, "`augment` of a training or recipe."),
@@ -236,11 +264,15 @@ def page() -> str:
     parts = [
         "# Settings",
         "Every key of a preset and of the files that it names, written from the classes that check the keys "
-        "(`python -m tools.settings_page`). A line `# yaml-language-server: "
-        "$schema=../workflow/schemas/preset.schema.json` at the top of a file lets an editor check and complete it.",
+        "(`python -m tools.settings_page`). A key whose default is null takes null, too. "
+        "A line `# yaml-language-server: $schema=../workflow/schemas/preset.schema.json` at the top of a file lets an "
+        "editor check and complete it.",
     ]
+    earlier: dict[Cells, str] = {}
     for anchor, (cls, about) in SETTINGS.items():
-        parts += [f"## {anchor}", about, settings_table(cls, links)]
+        rows = settings_rows(cls, links)
+        parts += [f"## {anchor}", about, settings_table(rows, earlier)]
+        earlier = dict.fromkeys(rows, anchor) | earlier
     parts += ["## metric kinds", "\n".join(_of_kinds())]
     rules = (f"- `{name}` (`{rule.__name__}`): {rule_text(name)}" for name, rule in RULES.items())
     return (
@@ -249,14 +281,16 @@ def page() -> str:
 
 
 def _of_kinds() -> Iterator[str]:
-    """Table of the settings that metric kinds have besides those of every metric."""
+    """Table of the settings that metric kinds have besides the settings of every metric; kinds with equal ones join."""
     common = {field.name for field in dataclasses.fields(Metric)}
-    yield from ("| kind | key | default | meaning |", "|---|---|---|---|")
+    kinds: dict[str, list[str]] = {}
     for name, cls in METRIC_KINDS.items():
         texts = descriptions(cls)
         for field in dataclasses.fields(cls):
             if field.name not in common:
-                yield f"| `{name}` | `{field.name}` | {_default(field)} | {texts[field.name]} |"
+                kinds.setdefault(f"`{field.name}` | {_default(field)} | {texts[field.name]}", []).append(f"`{name}`")
+    yield from ("| kind | key | default | meaning |", "|---|---|---|---|")
+    yield from (f"| {', '.join(names)} | {cells} |" for cells, names in kinds.items())
 
 
 def written(root: Path = ROOT) -> dict[Path, str]:

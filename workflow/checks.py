@@ -16,7 +16,7 @@ from workflow.preset.archives import archives
 from workflow.preset.files import presets
 from workflow.preset.specs import missing_data
 
-#: Whether this process only plans: it has Snakemake's workflow without its command line, which alone reads profiles.
+#: Whether this process only plans; then no profile was read, since only Snakemake's command line reads profiles.
 PLANNING = contextvars.ContextVar("PLANNING", default=False)
 
 
@@ -51,7 +51,7 @@ def check_profile(arguments: Sequence[str]) -> None:
     if path is None or path.resolve() == ours or any(word.startswith("--workflow-p") for word in arguments):
         return
     remedy = f"type --workflow-profile {path}, else --workflow-profile {ours if ours.is_dir() else 'none'}"
-    check_code_path(path, "a profile of Snakemake, which says what it runs", remedy)
+    check_code_path(path, "a profile of Snakemake, which contains commands", remedy)
 
 
 def check_records(folder: Path) -> None:
@@ -75,11 +75,11 @@ def check_scheduler(executor: str) -> None:
         executor: Name of Snakemake's executor.
 
     Raises:
-        UserError: It is ``slurm``, and there is no ``sbatch``.
+        UserError: It is ``slurm``, and ``sbatch`` is missing.
     """
     if executor == "slurm" and shutil.which("sbatch") is None:
         remedy = "start it on a login node of the cluster, or leave the profile out to run jobs on this machine"
-        raise UserError("executor slurm", "there is no sbatch on this machine", remedy)
+        raise UserError("executor slurm", "this machine has no sbatch", remedy)
 
 
 #: Jobs that open data sets, by the folder of their specs.
@@ -122,8 +122,8 @@ def check_command() -> None:
     for name in parser.parse_known_args()[0].configfile:
         if not os.path.isfile(name):
             near = presets().get(name)
-            meant = f"this preset is {near}" if near else "put -- before targets, and see `sida presets`"
-            print(f"error: --configfile: no such file '{name}'; {meant}", file=sys.stderr)
+            hint = f"this preset is {near}" if near else "put -- before targets, and see `sida presets`"
+            print(f"error: --configfile: no such file '{name}'; {hint}", file=sys.stderr)
             sys.exit(1)
 
 

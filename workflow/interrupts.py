@@ -18,7 +18,7 @@ _FAILED = "stopped before the end; finished work is kept: run the same command a
 
 
 class Interrupts(logging.Filter):
-    """What a workflow's main process says last, and leaves out after SIGINT."""
+    """Filter of the lines of a workflow's main process, and its last line."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Interrupts(logging.Filter):
             signal.signal(signal.SIGINT, self._end)
 
     def begin(self) -> None:
-        """Filters what goes to the screen, when jobs begin."""
+        """Filters the lines on the screen, from the first job on."""
         from snakemake.logging import logger
 
         for handler in logger.handlers:
@@ -38,7 +38,7 @@ class Interrupts(logging.Filter):
                 handler.addFilter(self)
 
     def failed(self) -> None:
-        """Says at the end that work is left, for any reason."""
+        """Lets the last line be that work is left."""
         self._failed = True
         atexit.register(self._say_last)
 
@@ -78,5 +78,5 @@ def _prints(frame: FrameType | None) -> bool:
     return False
 
 
-#: Those of this process.
+#: The filter of this process.
 INTERRUPTS = Interrupts()

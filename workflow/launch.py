@@ -20,8 +20,8 @@ from pathlib import Path
 from sida.errors import UserError
 
 USAGE = "usage: python -m workflow.launch [--nodes N] GPUS MODULE ARGUMENTS ..."
-#: Environment of torchrun, of which versions ignore the parts that they do not know: signals that are passed on, and
-#: seconds that the processes have to write a state.
+#: Environment of torchrun: signals that it passes on, and seconds for its processes to write a state. Old versions
+#: ignore the newer ones.
 TORCHRUN = {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGUSR1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "120"}
 
 
@@ -64,7 +64,7 @@ def on_nodes(nodes: int, gpus: int, module: Sequence[str]) -> list[str]:
         free port of this node.
 
     Raises:
-        UserError: There is no allocation, or the GPUs cannot be divided evenly.
+        UserError: An allocation is missing, or the GPUs cannot be divided evenly.
     """
     torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={nodes}", f"--nproc-per-node={gpus // nodes}"]
     if nodes == 1:

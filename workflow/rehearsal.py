@@ -1,4 +1,4 @@
-"""Rehearsal of a preset of published files: the way from files to tables at true size, with random networks.
+"""Rehearsal of a preset of published files: all steps from files to tables at true size, with random networks.
 
 The published files are replaced by stand-ins in the authors' formats: pickles and state dicts of networks of the same
 architecture, Inception and other judges, the decoder of latents, statistics, class lists and data sets of references.
@@ -83,12 +83,12 @@ def write_rehearsal(files: Sequence[Path], targets: Sequence[str] = ()) -> tuple
             path.parent.mkdir(parents=True, exist_ok=True)
             make(path)
     _write_registry(registry, folder)
-    places = {"SIDA_CACHE": folder / "cache", "SIDA_ASSETS": folder / "assets.tsv"}
-    return folder / "preset.yaml", {name: str(path.absolute()) for name, path in places.items()}
+    paths = {"SIDA_CACHE": folder / "cache", "SIDA_ASSETS": folder / "assets.tsv"}
+    return folder / "preset.yaml", {name: str(path.absolute()) for name, path in paths.items()}
 
 
 def _assets(preset: Preset, row: str) -> list[str]:
-    """Published files that the measurement of a row reads, with those of the networks that it imports."""
+    """Published files for the measurement of a row, also of the networks that it imports."""
     needs = measurement(preset, row).needs
     return [*needs.get("downloads", []), *(imports(preset)[name] for name in needs.get("imports", []))]
 
@@ -142,14 +142,14 @@ def _write_preset(base: Preset, folder: Path, datasets: Mapping[str, Any]) -> No
                 layout |= {"rows": 1, "columns": 2}
             layout.pop("bold", None)  # no value is the best
             if kind == "tables" and "rows" in layout:
-                # Without rows that are only published, which a table of measured values does not know.
+                # Rows that are only published have no place in a table of measured values.
                 layout["rows"] = [row for row in layout["rows"] if row.get("run") in (None, *base.runs)]
             write_text(folder / kind / f"{name}.yaml", yaml_text(layout))
     rows = []
     for row in read_runs(base.sheet):
         known = base.runs[row.run]
         cells = row.cells | {"label": f"rehearsal: {row.label}", "protocol": marked[protocol_path(base, known)]}
-        # Also those that the preset names by the first protocol's name, which is another one now.
+        # The preset names second protocols by the name of the first one, which has changed.
         rows.append(cells | ({"second_protocol": marked[known.second_protocol]} if known.second_protocol else {}))
     write_json(folder / "runs.json", {"runs": rows})
     changes = {

@@ -57,7 +57,7 @@ class Start:
     def __init__(self, workflow: Any, config: dict[str, Any]) -> None:
         speak_plainly()
         self._workflow = workflow
-        # A profile may claim to be a job, but only jobs have this variable of their workflow.
+        # A profile may set the option of a job, but only jobs have this variable of their workflow.
         self._job = not workflow.is_main_process and "SIDA_RUN_STARTED" in os.environ
         self._interrupts = INTERRUPTS if workflow.is_main_process and not PLANNING.get() else None
         if self._interrupts is not None:
@@ -105,7 +105,7 @@ class Start:
             self._interrupts.begin()
 
     def fail(self) -> None:
-        """Lets the last line say that work is left."""
+        """Lets the last line be that work is left."""
         if self._interrupts is not None:
             self._interrupts.failed()
 
@@ -159,9 +159,9 @@ class Start:
             os.environ.setdefault("SIDA_GPUS", str(count))
 
     def _remark(self, missing: str | None) -> None:
-        """Prints what the preset names and this run does not make; ``missing``: what LaTeX needs for the paper."""
+        """Prints the products of the preset that this run does not make; ``missing``: missing parts of LaTeX."""
         preset = self.preset
-        if PLANNING.get():  # the plan says it after what was asked
+        if PLANNING.get():  # the plan prints it after its table
             return
         lines = [f"{preset.results}/paper.pdf is left out: {missing}"] if missing else []
         if preset.left_out:
@@ -174,7 +174,7 @@ class Start:
 
 
 def shared_gpus() -> int:
-    """Number of GPUs for the jobs of this machine, by default those of ``SIDA_GPUS``, or all visible ones.
+    """Number of GPUs for the jobs of this machine: by ``SIDA_GPUS``, else all visible ones.
 
     Raises:
         UserError: ``SIDA_GPUS`` names no GPUs.

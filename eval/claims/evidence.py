@@ -66,18 +66,17 @@ class Side:
             noise = [(interval.standard_error**2, interval.df)]
         return [(factor**2 * variance, df) for variance, df in noise]
 
-    def minus(self, other: Side, value: float, by: float, other_by: float) -> Interval:
-        """Interval of ``value``, which is ``by`` times this mean minus ``other_by`` times the other, up to a shift.
+    def minus(self, other: Side, value: float, factor: float, other_factor: float) -> Interval:
+        """Interval of ``value``, which is ``factor · mean − other_factor · other.mean`` up to a shift.
 
-        With training seeds of both sides it is Welch's within teachers.
+        With training seeds of both sides, the interval is Welch's within teachers.
         """
-        if self.seeds and other.seeds and by:
-            scaled = {
-                name: {seed: other_by / by * one for seed, one in cell.items()} for name, cell in other.seeds.items()
-            }
+        if self.seeds and other.seeds and factor:
+            scale = other_factor / factor
+            scaled = {name: {seed: scale * mean for seed, mean in cell.items()} for name, cell in other.seeds.items()}
             interval = difference(self.seeds, scaled, DECIDING)
-            return interval.moved(by, value - by * interval.value)
-        return interval_of(value, self.variances(by) + other.variances(other_by), DECIDING)
+            return interval.moved(factor, value - factor * interval.value)
+        return interval_of(value, self.variances(factor) + other.variances(other_factor), DECIDING)
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class Evidence:
             operand: The generator; with ``seeds`` above 1 all rows that meet its conditions.
             metric: Key of the metric.
             seeds: Least number of training seeds.
-            images: Evaluation during training that counts in place of the kept network, by the images seen.
+            images: Number of training images of the evaluation that counts instead of the kept network.
             scatter: Whether a single training represents its method, so that the scatter of a repeated training counts.
 
         Raises:
@@ -123,7 +122,7 @@ class Evidence:
                 raise UserError("", f"{operand} matches {', '.join(names[:9])}{more}", "pick one run")
             estimate = self._mean(names[0], metric, images)
             if estimate.std is None:
-                raise NotMeasuredError("", "a single trial says nothing about the noise; measure at least two")
+                raise NotMeasuredError("", "a single trial does not show the noise; measure at least two")
             noise = [
                 (estimate.std**2 / estimate.trials, max(1.0, len(self.measurements.trials(names[0], metric)) - 1.0))
             ]
@@ -133,10 +132,10 @@ class Evidence:
         self.require_alike(names)
         blocks: dict[str, dict[int, float]] = {}
         for name in names:
-            known = self.runs.get(name)
-            cell = blocks.setdefault((known and known.teacher) or "", {})
+            row = self.runs.get(name)
+            cell = blocks.setdefault((row and row.teacher) or "", {})
             # A row without a seed of its own has the preset's, as any other such row.
-            seed = -1 if known is None or known.seed is None else known.seed
+            seed = -1 if row is None or row.seed is None else row.seed
             if seed in cell:
                 raise NotMeasuredError("", f"{operand} names two trainings with one seed; run '{name}' is the second")
             cell[seed] = self._mean(name, metric, images).mean
@@ -161,8 +160,8 @@ class Evidence:
             NotMeasuredError: It is unknown.
         """
         if self.retraining is None or metric not in self.retraining.std:
-            fault = f"nothing says how much {metric} scatters when a network is trained again"
-            raise NotMeasuredError("", f"{fault}, so a single training decides nothing")
+            fault = f"it is unknown how much {metric} scatters when a network is trained again"
+            raise NotMeasuredError("", f"{fault}, so a single training is not enough")
         return self.retraining.std[metric], self.retraining.df or KNOWN
 
     def _retrained(self, metric: str, mean: float) -> tuple[float, float]:
@@ -228,7 +227,7 @@ class Evidence:
         """
         if not operand.named:
             raise NotMeasuredError("", f"no run here of {operand.published}")
-        measured = [name for name in self._named(operand) if name in self.measurements.runs]
+        measured = [name for name in self._row_ids(operand) if name in self.measurements.runs]
         if not measured:
             raise NotMeasuredError("", f"no measurement of {operand}")
         if len(measured) < seeds:
@@ -249,9 +248,9 @@ class Evidence:
         networks: dict[str, str] = {}
         facts = {name: {**self._settings(name), "length": self.length(name)} for name in names}
         for name in names:
-            first, mine = facts[names[0]], facts[name]
-            for key in first | mine:
-                if key != apart and first.get(key) != mine.get(key):
+            first, other_facts = facts[names[0]], facts[name]
+            for key in first | other_facts:
+                if key != apart and first.get(key) != other_facts.get(key):
                     raise NotMeasuredError("", f"not compared: rows '{names[0]}' and '{name}' differ in {key}")
             digest = self.measurements.of_run(name)[0].network_sha256
             if digest and (other := networks.setdefault(digest, name)) != name:
@@ -269,7 +268,7 @@ class Evidence:
             if differing := next((name for name, values in others if values != first[1]), None):
                 raise NotMeasuredError("", f"not compared: {first[0]} and {differing} differ in {column}")
             if None in first[1]:
-                raise NotMeasuredError("", f"nothing says which {column} {first[0]} has")
+                raise NotMeasuredError("", f"it is unknown which {column} {first[0]} has")
 
     def _values(self, operand: Operand, column: str) -> set[Any]:
         names = self.runs_of(operand)
@@ -294,7 +293,7 @@ class Evidence:
         lengths = [int(record["nimg"]) for path in paths if has_log(path) for record in read_log(path)]
         return before + max(lengths) if lengths else None
 
-    def _named(self, operand: Operand) -> list[str]:
+    def _row_ids(self, operand: Operand) -> list[str]:
         if operand.run is not None:
             return [operand.run]
         return [run.run for run in matching(self.runs, operand.where)] if operand.where else []
@@ -312,13 +311,13 @@ class Evidence:
         """
         identities: dict[str, tuple[str, Identity]] = {}
         for key, operand in operands.items():
-            for name, one in self._identities(operand, metric, across):
-                if why := reason_against(one):
-                    raise NotMeasuredError("", f"not decided: {name}: {why}")
-                other, known = identities.setdefault(key if across else "", (name, one))
-                if known is not one and (reason := comparable(known, one)):
+            for name, identity in self._identities(operand, metric, across):
+                if reason := reason_against(identity):
+                    raise NotMeasuredError("", f"not decided: {name}: {reason}")
+                other, first = identities.setdefault(key if across else "", (name, identity))
+                if first is not identity and (reason := comparable(first, identity)):
                     raise NotMeasuredError("", f"not compared: {other} and {name}: {reason}")
-        return {key: one for key, (_, one) in identities.items()}
+        return {key: identity for key, (_, identity) in identities.items()}
 
     def _identities(self, operand: Operand, metric: str, across: str) -> list[tuple[str, Identity]]:
         if operand.value is not None:
@@ -326,7 +325,7 @@ class Evidence:
         if operand.published is not None and (self.by_published or not operand.named):
             number = self.quoted(operand)
             return [(f"{number.row_label}, published", number.identity)]
-        names = [] if self.by_published else self._named(operand)
+        names = [] if self.by_published else self._row_ids(operand)
         measured = [name for name in names if self.measurements.has(name, metric)]
         identities = [(f"run '{name}'", self._identity(name, metric)) for name in measured]
         if not across or operand.published is None or not identities:
@@ -363,7 +362,7 @@ class Evidence:
 
         Raises:
             NotMeasuredError: The operand names none.
-            UserError: There is no such number.
+            UserError: No number has this id.
         """
         if operand.published is None:
             raise NotMeasuredError("", f"no published number for {operand}")
@@ -380,7 +379,7 @@ class Evidence:
             raise NotMeasuredError("", f"the training log of run '{run}' has no '{metric}'")
         points = read_evaluations(path, metric)
         if finite and (lost := [point.nimg for point in points if not math.isfinite(point.value)]):
-            raise NotMeasuredError("", f"{metric} of run '{run}' after {lost[0]:,} images is no number")
+            raise NotMeasuredError("", f"{metric} of run '{run}' after {lost[0]:,} images is not a number")
         return points
 
     def curves(self, runs: Sequence[str], metric: str, finite: bool = True) -> list[tuple[Point, ...]]:
@@ -435,7 +434,7 @@ class Evidence:
         self.require_gpus(run, gpus)
         estimate = logged_quantity(self.ticks(run), quantity, run)
         if estimate.std is None:
-            raise NotMeasuredError("", "a single record says nothing about the noise")
+            raise NotMeasuredError("", "a single record does not show the noise")
         return Side(self.label(run), estimate, [(estimate.std**2 / estimate.trials, max(1, estimate.trials - 1))])
 
 

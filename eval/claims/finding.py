@@ -99,10 +99,10 @@ def decided(
         high: Upper bound.
     """
 
-    def judge(one: Interval) -> Outcome:
-        if low <= one.low and one.high <= high:
+    def judge(estimate: Interval) -> Outcome:
+        if low <= estimate.low and estimate.high <= high:
             return "supported"
-        return "contradicted" if one.high < low or one.low > high else UNDECIDED
+        return "contradicted" if estimate.high < low or estimate.low > high else UNDECIDED
 
     ends = {"low": interval.low, "high": interval.high, "confidence": interval.confidence, "df": interval.df}
     known = {**numbers, **ends}
@@ -116,8 +116,8 @@ def decided(
         known["p"] = max(map(interval.p_value, bounds))
         text += " (p < 0.0001)" if known["p"] < 1e-4 else f" (p {known['p']:.2g})"
     if len(interval.blocks) > 1:
-        each = (f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}] ({name})" for name, one in interval.blocks.items())
-        text += f"; by teacher {', '.join(each)}"
-        if interval.blocks_differ and {judge(one) for one in interval.blocks.values()} != {outcome}:
+        blocks = (f"{b.value:.3g} [{b.low:.3g}, {b.high:.3g}] ({name})" for name, b in interval.blocks.items())
+        text += f"; by teacher {', '.join(blocks)}"
+        if interval.blocks_differ and {judge(block) for block in interval.blocks.values()} != {outcome}:
             return Finding(UNDECIDED, text + ", which differ by more than their seeds do", known)
     return Finding(outcome, text, known)

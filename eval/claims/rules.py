@@ -241,10 +241,10 @@ def reaches(
         if curve[-1].std is None:
             noise = evidence.noise_of_one(name, metric, curve[-1])
             if noise is None:
-                raise NotMeasuredError("", f"nothing says how much an evaluation of {evidence.label(name)} scatters")
+                raise NotMeasuredError("", f"it is unknown how much an evaluation of {evidence.label(name)} scatters")
             error = math.hypot(error, bound * noise)
-        again, _ = evidence.scatter(metric)
-        error = math.hypot(error, bound * again, bound * again if b else 0.0)
+        retraining_std, _ = evidence.scatter(metric)
+        error = math.hypot(error, bound * retraining_std, bound * retraining_std if b else 0.0)
         text, limit = f"{metric} {bound:.4g} ({meaning}): ", float(images or 0)
         numbers: dict[str, Any] = {"level": bound}
         if b is not None:
@@ -403,19 +403,19 @@ def _finding(
     alike: Sequence[str] = (),
 ) -> Finding:
     """Decides a comparison of operands that are alike and, with a metric, whose values are comparable."""
-    named = {key: operand for key, operand in operands.items() if operand is not None}
+    present = {key: operand for key, operand in operands.items() if operand is not None}
     try:
-        compared = evidence.identities(named, metric, across) if metric else {}
-        evidence.require_common(named.values(), alike)
+        compared = evidence.identities(present, metric, across) if metric else {}
+        evidence.require_common(present.values(), alike)
         finding = decide()
     except NotMeasuredError as reason:
         finding, across = Finding(UNDECIDED, str(reason)), ""
     except ZeroDivisionError:
-        finding, across = Finding(UNDECIDED, "there is no ratio to a value of 0"), ""
+        finding, across = Finding(UNDECIDED, "a ratio to 0 is not defined"), ""
     if across:
         sides = "; ".join(f"{key} under {identity}" for key, identity in compared.items())
         finding = dataclasses.replace(finding, evidence=f"{finding.evidence}; {sides} ({across})")
-    return dataclasses.replace(finding, rule=rule, operands=tuple(named.values()))
+    return dataclasses.replace(finding, rule=rule, operands=tuple(present.values()))
 
 
 #: Rules by name.

@@ -33,7 +33,7 @@ CHANCE = "†"
 def verdict_counts(outcomes: Iterable[str]) -> str:
     """Counts of verdicts as text: ``17 supported, 9 contradicted, 12 not decided here``."""
     counted = list(outcomes)
-    return ", ".join(f"{counted.count(one)} {one}" for one in SIGNS)
+    return ", ".join(f"{counted.count(outcome)} {outcome}" for outcome in SIGNS)
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") 
         rows = tuple(row for row in named_rows(findings, evidence.runs) if row in evidence.measurements.runs)
         verdicts.append(Verdict(claim, combined(findings, claim.ties), findings, rows))
     tests = [finding.numbers for verdict in verdicts for finding in verdict.findings if "p" in finding.numbers]
-    for test, stands in zip(tests, survivors([test["p"] for test in tests])):
-        test["survives"] = stands
+    for test, survives in zip(tests, survivors([test["p"] for test in tests])):
+        test["survives"] = survives
 
     def chance(verdict: Verdict) -> bool:
-        doubted = [not finding.numbers.get("survives", True) for finding in verdict.findings]
-        findings = [dataclasses.replace(f, outcome=UNDECIDED) if d else f for f, d in zip(verdict.findings, doubted)]
+        is_chance = [not finding.numbers.get("survives", True) for finding in verdict.findings]
+        findings = [dataclasses.replace(f, outcome=UNDECIDED) if d else f for f, d in zip(verdict.findings, is_chance)]
         return combined(findings, verdict.claim.ties) != verdict.outcome
 
     return [dataclasses.replace(verdict, chance=chance(verdict)) for verdict in verdicts]
@@ -96,8 +96,8 @@ def combined(findings: Sequence[Finding], ties: int = 0) -> Outcome:
 def named_rows(findings: Iterable[Finding], runs: Mapping[str, SheetRow]) -> list[str]:
     """Ids of the rows of the sheet that comparisons name, by id or by conditions."""
     operands = [operand for finding in findings for operand in finding.operands if operand.named]
-    named = (matching(runs, one.where or {"run": one.run}) for one in operands)
-    return list(dict.fromkeys(row.run for rows in named for row in rows))
+    matches = (matching(runs, operand.where or {"run": operand.run}) for operand in operands)
+    return list(dict.fromkeys(row.run for rows in matches for row in rows))
 
 
 def decide_claims(
@@ -123,20 +123,20 @@ def decide_claims(
     out = Path(out)
     if out.suffix != ".md":
         raise UserError(f"--out {out}", "must end in .md", ".json is written beside it")
-    known = load_claims(claims)
+    study = load_claims(claims)
     measured = load_measurements(measurements) if measurements else Measurements([], "no measurements")
     sheet = {run.run: run for run in read_runs(runs)} if runs else {}
     students = Path(results) / "students" if results else None
-    evidence = Evidence(measured, sheet, students, retraining=known.retraining)
-    verdicts = decide(known.claims, evidence, str(claims))
+    evidence = Evidence(measured, sheet, students, retraining=study.retraining)
+    verdicts = decide(study.claims, evidence, str(claims))
     by_published = dataclasses.replace(evidence, by_published=True)
-    printed = {v.claim.id: v for v in decide(known.claims, by_published, str(claims))} if known.printed else {}
+    printed = {v.claim.id: v for v in decide(study.claims, by_published, str(claims))} if study.printed else {}
     protocols = sorted({row.protocol for row in measured.rows})
     preamble = f"Measured under the protocol {', '.join(protocols)}" if protocols else "Nothing was measured"
-    preamble += f". The statements are about {known.about}."
-    if again := known.retraining:
-        listed = ", ".join(f"{metric} {100 * std:g} %" for metric, std in again.std.items())
-        preamble += f" Scatter of a repeated training: {listed} ({again.source})."
+    preamble += f". The statements are about {study.about}."
+    if retraining := study.retraining:
+        listed = ", ".join(f"{metric} {100 * std:g} %" for metric, std in retraining.std.items())
+        preamble += f" Scatter of a repeated training: {listed} ({retraining.source})."
     record = verdicts_record(verdicts, printed, preamble)
     write_files({out: verdicts_markdown(record), out.with_suffix(".json"): json_text(with_hash(record))})
     return [out, out.with_suffix(".json")], verdict_counts(v.outcome for v in verdicts)
@@ -158,9 +158,9 @@ def _counted(verdicts: Sequence[Verdict]) -> str:
     tests = [finding.numbers for verdict in verdicts for finding in verdict.findings if "p" in finding.numbers]
     if not tests:
         return ""
-    below, surviving = sum(test["p"] < 0.05 for test in tests), sum(test["survives"] for test in tests)
+    significant, surviving = sum(test["p"] < 0.05 for test in tests), sum(test["survives"] for test in tests)
     correction = "the correction of Benjamini and Hochberg"
-    return f"{below} of {len(tests)} p values are below 0.05 and {surviving} survive {correction}"
+    return f"{significant} of {len(tests)} p values are below 0.05 and {surviving} survive {correction}"
 
 
 def marked(verdict: Mapping[str, Any]) -> str:
@@ -185,13 +185,14 @@ def verdicts_markdown(record: Mapping[str, Any]) -> str:
 
 
 def _for_pages(claims: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Claims with ``origin``, and ``printed``: the verdict by published numbers, or None if these have no say."""
+    """Claims with ``origin``, and ``printed``: the verdict by published numbers, or None where there are none."""
     documents = []
     for claim in claims:
         origin = [f"source: {claim['source']}"] if claim["source"] else []
         origin += [f"mirrors {claim['counterpart']}"] if claim["counterpart"] else []
-        by = claim.get("by_published")
-        printed = by if by and any(finding["numbers"] for finding in by["findings"]) else None
+        by_published = claim.get("by_published")
+        # Without any number the published ones decide nothing.
+        printed = by_published if by_published and any(f["numbers"] for f in by_published["findings"]) else None
         documents.append({**claim, "origin": "; ".join(origin), "printed": printed})
     return documents
 
@@ -221,8 +222,8 @@ def verdicts_record(verdicts: Sequence[Verdict], printed: Mapping[str, Verdict],
             name: getattr(claim, name) for name in ("id", "statement", "source", "counterpart", "note")
         }
         record |= _decided(verdict) | {"rows": list(verdict.rows)}
-        if by := printed.get(claim.id):
-            record["by_published"] = _decided(by)
+        if by_published := printed.get(claim.id):
+            record["by_published"] = _decided(by_published)
         records.append(record)
     return {"preamble": preamble, "comparisons": comparisons(verdicts, printed), "claims": records}
 

@@ -30,10 +30,10 @@ def extractor_options(texts: Sequence[str], used: Collection[str] | None = None)
 
     Args:
         texts: Options of the command line.
-        used: Feature networks, of which an option must be; None if the caller checks the names.
+        used: Feature networks that may have options; None if the caller checks the names.
 
     Raises:
-        UserError: Not of that form, or an option of another feature network.
+        UserError: A text of another form, or an option of another feature network.
     """
     option = "--extractor-option"
     result: dict[str, dict[str, str]] = {}
@@ -48,7 +48,7 @@ def extractor_options(texts: Sequence[str], used: Collection[str] | None = None)
 
 
 def output(option: str, *suffixes: str) -> Callable[[str], str]:
-    """Returns a parser of output files: a folder, or a format that is not written, ends before the heavy imports.
+    """Parser of output files, which refuses a folder or a format that is not written before the heavy imports.
 
     Args:
         option: Option named in errors.
@@ -58,7 +58,7 @@ def output(option: str, *suffixes: str) -> Callable[[str], str]:
         UserError: Raised by the parser for a folder or another end.
     """
 
-    def read(text: str) -> str:
+    def parse(text: str) -> str:
         check_output_path(text, option)
         if suffixes and Path(text).suffix not in suffixes:
             raise UserError(f"{option} {text}", f"must end in {' or '.join(suffixes)}")
@@ -66,7 +66,7 @@ def output(option: str, *suffixes: str) -> Callable[[str], str]:
             raise UserError(f"{option} {text}", "is a folder", "give the name of a file")
         return text
 
-    return read
+    return parse
 
 
 #: Options that several verbs have.
@@ -95,7 +95,7 @@ def parse_trials(text: str | None, count: int) -> list[int]:
     """Parses trial numbers: ``"0-9"``, ``"3"`` or ``"0,2,5-7"``; None gives all ``count``.
 
     Raises:
-        UserError: Not of that form, empty, or beyond ``count``.
+        UserError: A text of another form, an empty range, or a trial beyond ``count``.
     """
     if text is None:
         return list(range(count))

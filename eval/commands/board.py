@@ -1,4 +1,4 @@
-"""The verb ``board``: checks the rows that others sent, and writes the board as a page."""
+"""The verb ``board``: checks sent rows, and writes the board as a page."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     page = output("OUT", ".html")
     parser.add_argument(
-        "out", nargs="?", type=page, metavar="PAGE", help="page to write (.html); without it, check alone"
+        "out", nargs="?", type=page, metavar="PAGE", help="page to write (.html); without it, rows are only checked"
     )
     parser.add_argument("--sent", metavar="FOLDER", help="rows that were sent (default: results/board of the checkout)")
 
@@ -35,7 +35,7 @@ def _board(args: argparse.Namespace) -> int:
 
 
 BOARD = Verb(
-    "Check rows that others sent, and write the board of printed and sent numbers as a page.",
+    "Check sent rows, and write the board of printed and sent numbers as a page.",
     """examples:
   sida board                                (checks results/board, as CI does)
   sida board board.html                     (one page, sorted and filtered in the browser)

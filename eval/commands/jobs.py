@@ -55,8 +55,8 @@ def _collect(args: argparse.Namespace) -> int:
     from eval.results.stored import taken
 
     stored = taken(*args.stored) if args.stored else []
-    here = None if args.runs is None else [run for run in args.runs if run not in args.stored[1:]]
-    records = collect(args.folder, here)
+    measured_here = None if args.runs is None else [run for run in args.runs if run not in args.stored[1:]]
+    records = collect(args.folder, measured_here)
     rows = write_csv(args.out, records, stored)
     runs = len({record["run"] for record in records})
     print(f"{args.out}: {rows - len(stored)} values of {len(records)} trials of {runs} generators")

@@ -1,4 +1,4 @@
-"""Options of ``sida score`` as one object, which refuses those that contradict each other."""
+"""Options of ``sida score`` as one object, which refuses contradictions between them."""
 
 from __future__ import annotations
 
@@ -167,8 +167,8 @@ class ScoreOptions:
             label = label or Path(self.source).stem
         if self.like and family is None and (nfe or 1) == 1:
             family, nfe = "One Step", 1
-        same = ("trials", "num_samples", "allow_duplicates", "fast", "against", "batch_size", "groups", "saw")
-        return {key: getattr(self, key) for key in same} | {
+        unchanged = ("trials", "num_samples", "allow_duplicates", "fast", "against", "batch_size", "groups", "saw")
+        return {key: getattr(self, key) for key in unchanged} | {
             "name": label,
             "device": device,
             "family": family or "",

@@ -1,4 +1,4 @@
-"""Verbs for a generator's numbers and their paper: ``sida score``, ``table``, ``cite`` and ``reference``."""
+"""The verbs ``score``, ``table`` and ``reference``: a generator's numbers, and tables with them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--latent", metavar="SHAPE", help="latents of a .pt2 or TorchScript file, such as 128 or 3x32x32")
     add("--sampler", metavar="TEXT", help="of a network, as for sida sample (default: one_step)")
-    add("--protocol", metavar="NAME", help="name or YAML file of a protocol (default: that of --like)")
+    add("--protocol", metavar="NAME", help="name or YAML file of a protocol (default: the table's)")
     add(
         "--against",
         type=existing("--against"),
@@ -42,7 +42,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--like", metavar="TABLE", help="a row for this table, with its protocol, columns and decimals")
     add_whole(parser, "--trials", "disjoint trials (default: all that fit)", 1, metavar="T")
-    groups = "what folders or parts of names are, where both readings fit"
+    groups = "meaning of folders or parts of names, where both fit"
     add("--groups", choices=["trials", "classes"], help=groups)
     add_whole(parser, "--num-samples", "images of a trial; another n than the protocol's is not comparable", 2)
     add("--dataset", metavar="JSON", help="data set for references made here (spec or file)")
@@ -112,18 +112,18 @@ def _show(score: Score, options: ScoreOptions) -> None:
             origin = {} if options.origin is None else {"origin": options.origin}
             print("\n".join(json.dumps({**line, **origin}) for line in exchanged(score.records)))
         else:
-            unfit = [f"  note: {fault}" for fault in unfitting(score, options.like)]
-            print("\n".join([*score.lines(), *unfit]))
+            notes = [f"  note: {fault}" for fault in unfitting(score, options.like)]
+            print("\n".join([*score.lines(), *notes]))
     for line in () if options.json else [*rows, *filter(None, (options.out, options.latex))]:
         print(line)
     sys.stdout.flush()
 
 
 def _source(text: str) -> str:
-    """Parses a source; a wrong name ends before the heavy imports."""
+    """Parses a source, and refuses a wrong name before the heavy imports."""
     if not names_object(text):
-        packed = text.endswith(SCORED_ENDS)
-        if "." in text and text.replace(".", "_").isidentifier() and not packed and not os.path.exists(text):
+        is_image_file = text.endswith(SCORED_ENDS)
+        if "." in text and text.replace(".", "_").isidentifier() and not is_image_file and not os.path.exists(text):
             module, _, name = text.rpartition(".")
             raise UserError(text, f"a function is named with a colon, module:function, such as {module}:{name}")
         check_network(text)

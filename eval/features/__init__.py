@@ -4,8 +4,8 @@
 >>> features = extractor(images)                        # images uint8 (N, 1, 8, 8) -> float32 (N, 256)
 >>> features, logits = extractor.features_and_logits(images)
 
-Variants that give other numbers (clean-fid's resize, DINOv2 with PIL resize) have separate
-names and are never mixed with the published networks.
+Variants that give other numbers (clean-fid's resize, DINOv2 with Pillow's resize) have names of their own, and are
+never compared with the published networks.
 """
 
 from eval.features.base import Extractor

@@ -25,7 +25,7 @@ class Extractor(abc.ABC):
         sha256: Digest of the weights and of everything else that decides the output.
         num_features: Width of the features.
         num_classes: Width of the logits; 0 for a network without classes.
-        at_once: Images of one pass on a processor, which bounds its memory; None takes whole batches.
+        at_once: Images of one pass on a processor, which bounds its memory; None: all images of a call.
         gradient: Whether features have a gradient with respect to the images (:meth:`differentiable`).
         device: Torch device of the features.
     """
@@ -61,7 +61,7 @@ class Extractor(abc.ABC):
     def differentiable(self, images: torch.Tensor) -> torch.Tensor:
         """Features with gradient, of images that are not rounded.
 
-        Features of whole numbers are those of a call, up to the rounding of resizing.
+        Images of whole numbers have the features of :meth:`__call__`, up to the rounding of resizing.
 
         Args:
             images: float (N, C, H, W) in 0..255, on ``device``; values outside are taken as they are.
@@ -81,18 +81,19 @@ class Extractor(abc.ABC):
         import torch
 
         with torch.inference_mode():
-            checked = self._checked(images)
-            if self.at_once is None or self.device.type != "cpu" or len(checked) <= self.at_once:
-                return self._forward(checked, logits)
-            parts = [self._forward(part, logits) for part in checked.split(self.at_once)]
-            features, classes = zip(*parts)
-            return torch.cat(features), None if classes[0] is None else torch.cat(classes)
+            batch = self._on_device(images)
+            if self.at_once is None or self.device.type != "cpu" or len(batch) <= self.at_once:
+                return self._forward(batch, logits)
+            parts = [self._forward(part, logits) for part in batch.split(self.at_once)]
+            features, logits_of_parts = zip(*parts)
+            return torch.cat(features), None if logits_of_parts[0] is None else torch.cat(logits_of_parts)
 
     @abc.abstractmethod
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Computes float32 features (and logits if asked and possible) of checked uint8 images on ``device``."""
 
-    def _checked(self, images: torch.Tensor) -> torch.Tensor:
+    def _on_device(self, images: torch.Tensor) -> torch.Tensor:
+        """Checked uint8 images (N, C, H, W) on the extractor's device."""
         import torch
 
         where = f"extractor '{self.name}'"

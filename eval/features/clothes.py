@@ -1,7 +1,7 @@
 """Feature networks for grey 28×28 pictures of clothes: two small classifiers whose weights are part of the package.
 
 `clothes_plain` has plain convolutions with batch normalisation and max pooling, `clothes_residual` residual blocks with
-group normalisation and convolutions of stride 2. Each learned from one half of Fashion-MNIST's training images; no
+group normalisation and convolutions of stride 2. Each was trained on one half of Fashion-MNIST's training images; no
 image is in both halves. ``tools/train_clothes.py`` trains both again.
 
 Features are 256 activations after the last block, averaged over quarters of the picture. Pictures of another
@@ -40,17 +40,17 @@ class Residual(nn.Module):
         return cast(Tensor, self.path(x) + self.skip(x))
 
 
-def _plain() -> list[nn.Module]:
+def _plain_layers() -> list[nn.Module]:
     pool = nn.MaxPool2d(2)
     return [*convolution_block(1, 32), pool, *convolution_block(32, 64), pool, *convolution_block(64, 64)]
 
 
-def _residual() -> list[nn.Module]:
+def _residual_layers() -> list[nn.Module]:
     blocks = [Residual(24, 32), Residual(32, 64)]
     return [nn.Conv2d(1, 24, 5, padding=2), *blocks, nn.GroupNorm(8, 64), nn.SiLU()]
 
 
-ARCHITECTURES = {"plain": _plain, "residual": _residual}
+ARCHITECTURES = {"plain": _plain_layers, "residual": _residual_layers}
 
 
 class ClothesNet(nn.Module):
@@ -68,6 +68,7 @@ class ClothesNet(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Returns features (N, 256) and logits (N, 10)."""
         features = self.convolutions(images)
+        assert features.shape == (len(images), NUM_FEATURES)
         return features, self.classifier(features)
 
 

@@ -7,7 +7,8 @@ weight was fitted to a real digit.
 Features are the 256 activations after the last convolution and pooling. The penultimate layer of the classifier is not
 used: it keeps little but the class, so that ten class means look almost like the data.
 
-Features of GDD's discriminator for digits, to compare with features that GDD did not train against.
+`digits_backbone` has the features of GDD's discriminator for digits, to compare them with features that GDD was not
+trained against.
 
 ``tools/train_digits.py`` trains the network `digits` again.
 """
@@ -65,7 +66,7 @@ def convolution_block(inputs: int, outputs: int) -> list[nn.Module]:
 
 
 def check_shape(images: torch.Tensor, shape: tuple[int, int, int], name: str) -> None:
-    """Refuses images of another shape than (N, *shape), which an extractor takes."""
+    """Refuses images of another shape than (N, *shape), the input of an extractor."""
     if tuple(images.shape[1:]) != shape:
         fault = f"images must have shape (N, {', '.join(map(str, shape))}), got {tuple(images.shape)}"
         raise UserError(f"extractor '{name}'", fault, "use 'inception' or 'pixels' for other images")
@@ -103,6 +104,7 @@ class SmallExtractor(Extractor):
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         features = self._net.convolutions(self._input(images))
+        assert features.shape == (len(images), self.num_features)
         return features, self._net.classifier(features) if logits else None
 
 
@@ -119,7 +121,7 @@ class DigitsExtractor(SmallExtractor):
 
 
 class GlyphsExtractor(DigitsExtractor):
-    """The network that learned from renderings of fonts."""
+    """The network that was trained on renderings of fonts."""
 
     name = "glyphs"
     num_features = 4 * GLYPHS_WIDTHS[-1]

@@ -3,7 +3,7 @@
 Images are resized to 224×224 by antialiased bicubic interpolation in float, divided by 255 and normalised with
 ImageNet's mean and std (NVlabs/edm2:calculate_metrics.py; algorithm.md, "Measuring").
 
-The code is that of a registered archive of one commit, with a ``hubconf.py``.
+The network's code comes from a registered archive of one commit, which has a ``hubconf.py``.
 """
 
 from pathlib import Path, PurePosixPath
@@ -47,15 +47,15 @@ def unpack_code(archive: Path) -> Path:
     """Writes the Python files of a GitHub archive into a folder beside it, where they are missing or differ.
 
     Raises:
-        UserError: The file is no such archive, or is too large.
+        UserError: The file is not such an archive, or is too large.
     """
     folder = archive.with_suffix("")
     files = Files(archive)
-    # Without the top folder that GitHub adds.
-    inside = {PurePosixPath(*PurePosixPath(name).parts[1:]): index for index, name in enumerate(files.names)}
-    chosen = {name: index for name, index in inside.items() if _used(name)}
+    # GitHub puts all files into a folder, which is left out here.
+    indices = {PurePosixPath(*PurePosixPath(name).parts[1:]): index for index, name in enumerate(files.names)}
+    chosen = {name: index for name, index in indices.items() if _used(name)}
     if PurePosixPath("hubconf.py") not in chosen or any(".." in name.parts for name in chosen):
-        raise UserError(archive, "is no archive of a repository with hubconf.py", "fetch it again")
+        raise UserError(archive, "is not an archive of a repository with hubconf.py", "fetch it again")
     contents: dict[Path, bytes] = {}
     for name, index in chosen.items():
         contents[folder / name] = files.read(index)
@@ -97,7 +97,7 @@ class DinoV2Extractor(Extractor):
         super().__init__(device)
         net, code = load_hub_model()
         self._net = net.to(self.device).eval().requires_grad_(False)
-        # The digest is of the weights, since two files with equal tensors may differ in bytes.
+        # Two files with equal tensors may differ in bytes, so the digest is of the tensors.
         self.sha256 = sha256_json([weights_digest(self._net.state_dict()), self.resize, code])
         self._mean = torch.tensor(_MEAN, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(_STD, device=self.device).view(1, 3, 1, 1)
@@ -106,8 +106,9 @@ class DinoV2Extractor(Extractor):
             self.num_features = self._forward(probe, logits=False)[0].shape[1]
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-        resized = self._resize(as_rgb(images, self.name)).to(self.device, torch.float32)
-        features: torch.Tensor = self._net((resized / 255 - self._mean) / self._std)
+        inputs = self._resize(as_rgb(images, self.name)).to(self.device, torch.float32)
+        assert inputs.shape == (len(images), 3, _SIZE, _SIZE)
+        features: torch.Tensor = self._net((inputs / 255 - self._mean) / self._std)
         return features.to(torch.float32), None
 
     def _resize(self, images: torch.Tensor) -> torch.Tensor:

@@ -89,11 +89,11 @@ class InceptionExtractor(Extractor):
         """Weight (K, C) of the last layer, checked: ``softmax(features @ weightᵀ)`` equals the file's probabilities."""
         shape = (probabilities.shape[1], features.shape[1])
         tensors = [*self._net.named_parameters(), *self._net.named_buffers()]
-        # First the layer's name in the published file; any other matrix of that shape must pass the same test.
+        # The layer's name in the published file is tried first; any other matrix of this shape must pass the same test.
         for _, tensor in sorted(tensors, key=lambda item: item[0] != "output.weight"):
             if tuple(tensor.shape) == shape:
-                ours = torch.softmax(features @ tensor.float().T, 1)
-                if bool((ours - probabilities).abs().max() <= _TOLERANCE * probabilities.abs().max()):
+                recomputed = torch.softmax(features @ tensor.float().T, 1)
+                if bool((recomputed - probabilities).abs().max() <= _TOLERANCE * probabilities.abs().max()):
                     return tensor.detach().float()
         fault = f"no matrix {shape} in it gives its own class probabilities from its features"
         raise UserError(self.path, fault, "use the published file")
@@ -114,9 +114,10 @@ class InceptionCleanExtractor(InceptionExtractor):
         with clean_fid():
             from cleanfid.inception_torchscript import InceptionV3W
 
-        self.num_classes, known = 0, Path(load_registry()[ASSET].target).name
-        if self.path.name != known or not hasattr(self._net, "layers"):
-            raise UserError(self.path, f"is no file '{known}' with 'layers'", "use the published file")
+        self.num_classes, name = 0, Path(load_registry()[ASSET].target).name
+        # clean-fid looks for the file by its name in a folder, and calls the layers of its program.
+        if self.path.name != name or not hasattr(self._net, "layers"):
+            raise UserError(self.path, f"is not the file '{name}' with 'layers'", "use the published file")
         self._net = InceptionV3W(str(self.path.parent), download=False).to(self.device)
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -140,14 +141,14 @@ class InceptionCPUExtractor(InceptionExtractor):
     def _prepare(self, published: torch.Tensor) -> None:
         self._folded = _Folded([*self._net.parameters(), *self._net.buffers()])
         with torch.inference_mode():
-            for _ in range(2):  # the first pass is for notes, the second one uses them
+            for _ in range(2):  # the first pass records the operations, the second one combines them
                 features = self._features(self._probe)
         if not bool((features - published).abs().max() <= _TOLERANCE * published.abs().max()):
             fault = "gives other features with folded convolutions"
             raise UserError(self.path, fault, "use 'inception' (score --no-fast)")
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
-        # TorchScript's own optimisation repeats for every shape, and would see none of the replaced operations.
+        # TorchScript's own optimisation repeats for every shape, and its fused operations would not be replaced.
         with torch.jit.optimized_execution(False), getattr(self, "_folded", contextlib.nullcontext()):  # type: ignore[attr-defined]
             return super()._features(images)
 
@@ -166,17 +167,17 @@ class _Convolution:
 class _Folded(TorchDispatchMode):
     """Runs a network with channels-last maps, each convolution with its batch normalisation and ReLU as one operation.
 
-    The network's program stays as it is: its operations are replaced while they run. The first pass notes which batch
-    normalisation and ReLU follow each convolution, later passes compute them with the convolution and skip them.
+    The network's program does not change: its operations are replaced while they run. The first pass records the batch
+    normalisation and ReLU that follow each convolution; later passes compute them with the convolution and skip them.
 
     Args:
-        tensors: Parameters and buffers; a convolution whose weight is none of them is not changed.
+        tensors: Parameters and buffers; convolutions with other weights are not changed.
     """
 
     def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
         super().__init__()
         self._own = {tensor.data_ptr() for tensor in tensors}
-        self._notes: dict[int, _Convolution] = {}
+        self._convolutions: dict[int, _Convolution] = {}  # by the address of the weight
         self._last: tuple[torch.Tensor | None, _Convolution | None] = (None, None)  # output of the latest operation
 
     @classmethod
@@ -215,34 +216,38 @@ class _Folded(TorchDispatchMode):
         groups: int = 1,
     ) -> torch.Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
-        made = self._notes.get(weight.data_ptr())
+        convolution = self._convolutions.get(weight.data_ptr())
         fuses = images.device.type == "cpu" and torch.backends.mkldnn.is_available()
         settings = (padding, stride, dilation, groups)
-        if made is None:
-            made = self._notes[weight.data_ptr()] = _Convolution(weight, bias)
-        elif made.norm is not None and not made.packed:
-            made.weight, made.bias = _fold(made)
-            made.packed = True
+        if convolution is None:
+            convolution = self._convolutions[weight.data_ptr()] = _Convolution(weight, bias)
+        elif convolution.norm is not None and not convolution.packed:
+            convolution.weight, convolution.bias = _fold(convolution)
+            convolution.packed = True
             if fuses:
-                made.weight = torch.ops.mkldnn._reorder_convolution_weight(made.weight, *settings, list(images.shape))
-        if made.packed and fuses:
-            after = "relu" if made.relu else "none"
-            result = torch.ops.mkldnn._convolution_pointwise(images, made.weight, made.bias, *settings, after, [], "")
+                shape = list(images.shape)
+                packed = torch.ops.mkldnn._reorder_convolution_weight(convolution.weight, *settings, shape)
+                convolution.weight = packed
+        weight, bias = convolution.weight, convolution.bias
+        if convolution.packed and fuses:
+            after = "relu" if convolution.relu else "none"
+            result = torch.ops.mkldnn._convolution_pointwise(images, weight, bias, *settings, after, [], "")
         else:
-            result = torch.conv2d(images, made.weight, made.bias, stride, padding, dilation, groups)
-            result = result.relu_() if made.packed and made.relu else result
-        self._last = (result, made)
+            result = torch.conv2d(images, weight, bias, stride, padding, dilation, groups)
+            result = result.relu_() if convolution.packed and convolution.relu else result
+        self._last = (result, convolution)
         return result
 
 
-def _fold(made: _Convolution) -> tuple[torch.Tensor, torch.Tensor]:
+def _fold(convolution: _Convolution) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight and bias of a convolution with its batch normalisation, computed in float64."""
-    assert made.norm is not None
-    gain, shift, mean, variance, _, _, eps, *_ = made.norm
+    assert convolution.norm is not None
+    gain, shift, mean, variance, _, _, eps, *_ = convolution.norm
+    assert mean.shape == variance.shape == (len(convolution.weight),)
     scale = (variance.double() + eps).rsqrt() * (1 if gain is None else gain.double())
-    bias = (0 if made.bias is None else made.bias.double()) - mean.double()
+    bias = (0 if convolution.bias is None else convolution.bias.double()) - mean.double()
     bias = bias * scale + (0 if shift is None else shift.double())
-    weight = (made.weight.double() * scale[:, None, None, None]).float()
+    weight = (convolution.weight.double() * scale[:, None, None, None]).float()
     return weight.contiguous(memory_format=torch.channels_last), bias.float()
 
 

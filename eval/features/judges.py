@@ -1,14 +1,14 @@
-"""Judges over timm: CLIP, MAE, SigLIP2, ConvNeXt-v2 and DINOv2, each with one way in which a picture becomes its input.
+"""Judges from timm: CLIP, MAE, SigLIP2, ConvNeXt-v2 and DINOv2, each with one preprocessing of pictures.
 
 :data:`sida.config.feature_networks.FEATURE_NETWORKS` has the network and side of each.
 
-The names end in that way, since one network has many: ``_fdr`` is that of FDr6 (FD-Loss, arXiv 2604.28190: in float
-from 0..1, torch's antialiased bicubic to the side, not clamped; transformers pad a side that is no multiple of their
-patches), ``_cmmd`` that of CMMD (Pillow's bicubic of the central square in bytes, projected features).
+Names end in the preprocessing, since a network can have several. ``_fdr`` is FDr6's (FD-Loss, arXiv 2604.28190): float
+in 0..1, torch's antialiased bicubic to the side, not clamped; transformers pad a side that their patch size does not
+divide. ``_cmmd`` is CMMD's: Pillow's bicubic of the central square in bytes, projected features.
 
-FDr6 runs CLIP with GELU, although its weights were trained with QuickGELU; so does ``clip_fdr``, whose numbers are
-comparable with printed ones for that reason. FD-Loss computes
-transformers and ConvNeXt in bfloat16 on a GPU, this module in float32.
+FDr6 runs CLIP with GELU, although its weights were trained with QuickGELU. ``clip_fdr`` does the same, so that its
+numbers are comparable with printed ones. FD-Loss computes transformers and ConvNeXt in bfloat16 on a GPU, this module
+in float32.
 """
 
 import pickle
@@ -31,14 +31,14 @@ class TimmExtractor(Extractor):
 
     Args:
         device: Torch device of the network.
-        weights: File of the weights; None takes the registered asset, ``random`` draws them, for trying out.
+        weights: File of the weights; None: the registered asset; ``random``: drawn with a fixed seed, for trials.
 
     Attributes:
         model: Name of the network in timm.
         side: Height and width of its input.
         kwargs: Further arguments of the network.
         projected: Whether the head's projection gives the features.
-        pipeline: The way of a picture, which is part of the digest.
+        pipeline: The preprocessing of pictures, which is part of the digest.
     """
 
     model: ClassVar[str]
@@ -65,9 +65,9 @@ class TimmExtractor(Extractor):
             remedy = f"`sida assets fetch {EXTRACTORS[self.name].assets[0]}`"
             raise UserError(weights or self.name, fault, remedy) from None
         self._net = net.to(self.device).eval().requires_grad_(False)
-        about: dict[str, Any] = self._net.pretrained_cfg
+        config: dict[str, Any] = self._net.pretrained_cfg
         self._mean, self._std = (
-            torch.tensor(about[key], device=self.device).view(1, 3, 1, 1) for key in ("mean", "std")
+            torch.tensor(config[key], device=self.device).view(1, 3, 1, 1) for key in ("mean", "std")
         )
         self.num_features = self._net.num_classes if self.projected else self._net.num_features
         facts = [weights_digest(self._net.state_dict()), self.model, self.side, self.pipeline, self.projected]
@@ -86,10 +86,11 @@ class TimmExtractor(Extractor):
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         net, inputs = self._net, self.inputs(images)
+        assert inputs.shape == (len(images), 3, self.side, self.side)
         if self.projected:
             return net(inputs).float(), None
         maps = net.forward_features(inputs)
-        if maps.ndim == 4:  # of a convolutional network: without the head's norm
+        if maps.ndim == 4:  # a convolutional network's (N, C, H, W): averaged without the head's norm
             return maps.mean((2, 3)).float(), None
         return (maps[:, 0] if net.num_prefix_tokens else net.pool(maps)).float(), None
 

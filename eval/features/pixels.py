@@ -32,7 +32,7 @@ class PixelExtractor(Extractor):
 
 @contextlib.contextmanager
 def clean_fid() -> Iterator[None]:
-    """Names the package clean-fid where an import within fails: an extra of the wheel, since it needs torchvision."""
+    """Turns a failed import of clean-fid into a message; it is an extra of the wheel, since it needs torchvision."""
     try:
         yield
     except ImportError as error:
@@ -41,7 +41,7 @@ def clean_fid() -> Iterator[None]:
 
 
 def resized(images: torch.Tensor, size: int, rounded: bool) -> torch.Tensor:
-    """Resizes by clean-fid's Pillow bicubic filter, images in threads: Pillow works without Python's lock.
+    """Resizes by clean-fid's Pillow bicubic filter, in threads: Pillow releases Python's lock.
 
     Args:
         images: uint8 (N, 3, H, W).

@@ -27,7 +27,7 @@ EXTRACTORS: Registry[ExtractorEntry] = Registry(
         name: dataclasses.replace(
             entry,
             made_by=f"eval.features.{entry.made_by}",
-            # A class that several extractors share has the name of none.
+            # A class that several extractors share cannot have their names.
             attributes={"name": name, **entry.attributes} if entry.attributes else {},
         )
         for network in FEATURE_NETWORKS.values()
@@ -56,8 +56,9 @@ def extractor_entry(name: str) -> ExtractorEntry:
 def registered_digest(name: str) -> str:
     """Digest of an extractor with its registered downloads, without loading it.
 
-    It is the registered digest of the file if this is the whole network, else the one recorded when the extractor was
-    first made here; ``asset NAME``, which is no digest, if neither is known; empty for extractors without downloads.
+    This is the registered digest of the file if the file is the whole network, else the digest that was recorded when
+    the extractor was first made here. If neither is known, it is ``asset NAME``, which never equals a digest. It is
+    empty for extractors without downloads.
     """
     assets = EXTRACTORS[name].assets if name in EXTRACTORS else ()
     if name in assets:
@@ -121,7 +122,7 @@ def make_extractors(
     made = {name: get_extractor(name, device, **(options or {}).get(name, {})) for name in names}
     for name, extractor in made.items():
         if not (options or {}).get(name) and registered_digest(name).startswith("asset "):
-            # A cache that cannot be written keeps no record, and the values no verdict beside published ones.
+            # Without the record, values have no known digest and are not compared with published ones.
             with contextlib.suppress(ReadOnlyCacheError):
                 write_record(_record_of(name), {"sha256": extractor.sha256, "size": 0, "url": ""})
     return made

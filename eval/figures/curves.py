@@ -27,7 +27,7 @@ class SeriesSpec:
         each: Conditions on the sample sheet; one curve per matching run.
         pool_seeds: Whether the matching runs with one label become one curve with a band over them: other training
             seeds, and other teachers where no label names them. A table pools training seeds only.
-        label: Name in the legend (default: that of the sheet); ``{alpha}`` stands for the run's α.
+        label: Name in the legend (default: the sheet's); ``{alpha}`` stands for the run's α.
         optional: Whether no match is allowed; the series is then reported as missing.
     """
 
@@ -59,8 +59,8 @@ class LineSpec:
     colour: Literal["grey", "purple", "green", "red", "cyan"] | None = None
 
     def __post_init__(self) -> None:
-        ways = ("where", "first", "start_of", "published")
-        check_pick(self, ways, "name a run (where, first or start_of) or a published number, one of them")
+        fields = ("where", "first", "start_of", "published")
+        check_pick(self, fields, "name a run (where, first or start_of) or a published number, one of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +255,7 @@ def _series(spec: PanelSpec, series: SeriesSpec, sources: Sources, where: str, m
             continue
         points = sources.points(run.run, spec.metric)
         label = (series.label or run.label).replace("{alpha}", f"{run.alpha or 0:g}".replace("-", "−"))
-        curve = Curve(run.run, label, points, "trials", (run.run,), sources.kept(run.run), run.method, run.alpha)
+        curve = Curve(run.run, label, points, "trials", (run.run,), sources.kept_at(run.run), run.method, run.alpha)
         groups.setdefault(label if series.pool_seeds else run.run, []).append(curve)
     return [pool(group, group[0].label) for group in groups.values()]
 

@@ -71,8 +71,8 @@ class Sources:
             raise UserError(path, f"no evaluation gave a number for {metric}", "leave the run out of the layout")
         return points
 
-    def kept(self, run: str) -> int | None:
-        """Images seen by the network that the training kept; None if unknown."""
+    def kept_at(self, run: str) -> int | None:
+        """Training images of the network that the training kept; None if unknown."""
         return kept_images(self._evaluations(run))
 
     def _evaluations(self, run: str) -> Path:
@@ -130,13 +130,13 @@ class FigureKind(abc.ABC):
         """
 
 
-def check_pick(spec: object, ways: tuple[str, ...], remedy: str) -> None:
-    """Requires that exactly one of the fields ``ways`` picks runs, with conditions on columns of the sample sheet.
+def check_pick(spec: object, fields: tuple[str, ...], remedy: str) -> None:
+    """Requires that exactly one of some fields picks runs, with conditions on columns of the sample sheet.
 
     Raises:
         ValueError: ``key: what is wrong``.
     """
-    named = [name for name in ways if getattr(spec, name) is not None]
+    named = [name for name in fields if getattr(spec, name) is not None]
     if len(named) != 1:
         raise SettingError("where", remedy)
     conditions = getattr(spec, named[0])

@@ -36,7 +36,7 @@ class CurvesFigure(CurvesLayout):
 
 
 def draw_curves(layout: CurvesLayout, panels: Sequence[Panel]) -> Figure:
-    """Draws the figure of a layout; looks are those of :mod:`eval.figures.style`. A panel without data says so."""
+    """Draws the figure of a layout; looks are in :mod:`eval.figures.style`. A panel without data has a text instead."""
     looks = looks_of([panel.curves for panel in panels], layout.colours == "alpha")
     figure = style.new_figure(layout.width, layout.height)
     across = min(layout.columns, len(panels))
@@ -133,7 +133,7 @@ def _draw_lines(axes: Axes, lines: Sequence[ReferenceLine], by_method: bool) -> 
 
 
 def _line_colour(line: ReferenceLine, by_method: bool) -> str:
-    """Colour of a reference line: that of the layout, else of the measured generator's method."""
+    """Colour of a reference line: the layout's, else the colour of the measured generator's method."""
     if line.colour is not None:
         return style.LINE_COLOURS[line.colour]
     if line.method == "teacher":

@@ -166,6 +166,7 @@ def picture(grid: Grid, columns: int, upscale: int) -> np.ndarray:
     from sida.sampling import tile
 
     images = grid.images.repeat_interleave(upscale, 2).repeat_interleave(upscale, 3)
+    assert images.shape[1] in (1, 3)
     # The gap is grey, since images may be white on black.
     fill = (91, 127, 166) if images.shape[1] == 1 else (255, 255, 255)
     rgb = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
@@ -223,7 +224,7 @@ _BATCH = 64
 def draw_grid(layout: SamplesFigure, generator: Mapping[str, Any], title: str) -> Grid:
     """Draws the images of one generator's grid (:class:`SamplesFigure` describes seeds and classes).
 
-    Sampling, guidance and decoding are those of a measurement, so a seed and class give the same image.
+    A seed and class give the same image as in a measurement: sampling, guidance and decoding are the same.
 
     Args:
         layout: Rows, columns, seeds and classes.
@@ -260,6 +261,7 @@ def draw_grid(layout: SamplesFigure, generator: Mapping[str, Any], title: str) -
     nfe = source.drawer.sampler.nfe if isinstance(source, NetworkSource) else spec.nfe
     classes = [int(label) for batch in batches if batch.classes is not None for label in batch.classes]
     images = torch.cat([batch.images.cpu() for batch in batches])
+    assert len(images) == count
     return Grid(title, spec.run, images, tuple(seeds), True, classes, rule if classes else "", nfe, digest)
 
 
@@ -276,6 +278,7 @@ def _real(layout: SamplesFigure, title: str, run: str, source: DataSource) -> Gr
         members = [np.flatnonzero(dataset.class_indices.numpy() == label) for label in range(dataset.label_dim)]
         indices: list[int | None] = []
         for i, label in enumerate(classes):
+            # A class returns after label_dim rows, and then shows its next images.
             nth = i // (layout.columns * dataset.label_dim) * layout.columns + i % layout.columns
             # The places of a class without images stay empty: after the trainings is too late for an error.
             indices.append(int(members[label][nth % len(members[label])]) if len(members[label]) else None)
@@ -286,6 +289,7 @@ def _real(layout: SamplesFigure, title: str, run: str, source: DataSource) -> Gr
         rule, indices = "evenly spaced", [*spaced]
     there = [i for i in indices if i is not None]
     real = real_images(dataset, there, SeedStreams(there), source.drawer.decode)
+    assert len(real) == len(there)
     images = real.new_zeros(count, *real.shape[1:])
     images[[position for position, i in enumerate(indices) if i is not None]] = real
     return Grid(title, run, images, tuple(indices), False, classes, rule, None, dataset.sha256)

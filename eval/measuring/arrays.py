@@ -1,4 +1,4 @@
-"""Images in memory, as Python people have them, to one array of pixels: arrays, tensors, pictures, batches."""
+"""Images in memory (arrays, tensors, pictures, batches) as one array of pixels."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ def as_pixels(value: Any, value_range: tuple[float, float] | None = None, where:
     """
     if value_range is not None:
         _check_range(value_range)
-    value = _named(value)
+    value = _without_names(value)
     if isinstance(value, np.ndarray | torch.Tensor):
         return Pixels(_batch(value[:, None] if value.ndim == 3 else value, value_range, where), None)
     if isinstance(value, tuple | list) and len(value) == 2 and _are_classes(*value):
@@ -64,7 +64,7 @@ def as_pixels(value: Any, value_range: tuple[float, float] | None = None, where:
 
 def _part(value: Any, value_range: tuple[float, float] | None, where: str) -> Pixels:
     """One picture or batch of an iterable."""
-    value = _named(value)
+    value = _without_names(value)
     if isinstance(value, tuple | list) and len(value) == 1:  # a batch of a TensorDataset
         value = value[0]
     if isinstance(value, Image.Image):
@@ -82,8 +82,8 @@ def _part(value: Any, value_range: tuple[float, float] | None, where: str) -> Pi
     raise UserError(where, f"cannot be read from {type(value).__name__}", _WANTED)
 
 
-def _named(value: Any) -> Any:
-    """The images, or ``(images, classes)``, of a mapping that names them; anything else as it is."""
+def _without_names(value: Any) -> Any:
+    """The images, or ``(images, classes)``, of a mapping that names them; other values are returned unchanged."""
     if not isinstance(value, Mapping):
         return value
     images = next((value[name] for name in ("images", "image", "img") if name in value), None)
@@ -94,13 +94,14 @@ def _named(value: Any) -> Any:
 
 
 def _are_classes(images: Any, value: Any) -> bool:
-    """Whether the second of two things is a number, or a vector, for each of the images."""
+    """Whether the second of two values is a number or a vector for each image."""
     if isinstance(value, str | bytes | Image.Image | Mapping):
         return False
     try:
         axes = np.ndim(_array(value, "classes"))
     except UserError:  # a second picture or batch with its classes
         return False
+    # Two axes beside images are one-hot classes, which the caller refuses by their shape.
     return axes == 1 or (axes == 2 and getattr(images, "ndim", 0) == 4)
 
 
@@ -115,15 +116,16 @@ def _check_range(value_range: Any) -> None:
 
 def _batch(value: np.ndarray | torch.Tensor, value_range: tuple[float, float] | None, where: str) -> np.ndarray:
     array = _array(value, where)
+    # Axes 1 and 3 are the channels of (N, C, H, W) and (N, H, W, C).
     if array.ndim != 4 or (1 not in array.shape[1::2] and 3 not in array.shape[1::2]):
         raise UserError(where, f"have shape {array.shape}", _WANTED)
     if np.issubdtype(array.dtype, np.floating):
         if value_range is None:
-            raise UserError(where, f"are {array.dtype}", "say their range, value_range=(-1, 1), or give uint8")
+            raise UserError(where, f"are {array.dtype}", "give their range, value_range=(-1, 1), or uint8")
         low, high = value_range
         if not (np.isfinite(array).all() and low <= array.min() and array.max() <= high):
             fault = f"have values {exact(array.min())} to {exact(array.max())}, range {exact(low)} to {exact(high)}"
-            raise UserError(where, fault, "clip them, or mend the range")
+            raise UserError(where, fault, "clip them, or correct the range")
         # One product and one sum, as x · 127.5 + 128 of the papers' samplers.
         scale = 255 / (high - low)
         return (

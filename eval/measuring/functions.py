@@ -20,7 +20,8 @@ from sida.config.lookup import check_code_path, code_sha256, foreign_faults, loa
 from sida.data.archive import Files
 from sida.errors import UserError, reason_of
 from sida.files.atomic import by_content, sha256_file
-from sida.sampling.samplers import SeedStreams, to_uint8
+from sida.sampling.samplers import to_uint8
+from sida.sampling.streams import SeedStreams
 
 
 def as_batch(returned: Any, count: int, name: str) -> ImageBatch:
@@ -88,10 +89,10 @@ class CallableSource:
             self.module, self._function = sys.modules[self.function.__module__], self.function
         if not callable(self._function):
             kind = type(self._function).__name__
-            raise UserError("sampler.callable", f"'{self.name}' is of type {kind}, no function")
+            raise UserError("sampler.callable", f"'{self.name}' is of type {kind}, not a function")
         if inspect.isclass(self._function):
             self._function = self._built(self._function)
-        allowing = "or say allow_duplicates: true in the spec's sampler if it really repeats itself"
+        allowing = "or set allow_duplicates: true in the spec's sampler if it may draw equal images"
         remedy = f"give each seed an image of its own, {allowing}"
         self._duplicates = Duplicates(lambda seed: f"seed {seed} of {self.name}", remedy)
         self._drawn_again = False
@@ -127,6 +128,7 @@ class CallableSource:
             batch = self._draw(chosen)
             if not self._drawn_again:
                 self._drawn_again, self.shape = True, tuple(batch.images.shape[1:])
+                # A function may return one buffer in every call.
                 batch = batch._replace(images=batch.images.clone())
                 self._check_again(chosen, batch.images)
             if not self.allow_duplicates:
@@ -152,7 +154,7 @@ class CallableSource:
             raise UserError(self.name, fault, remedy)
 
     def _draw(self, seeds: range) -> ImageBatch:
-        # A network is not a function of seeds by itself.
+        # A network is not a function of seeds.
         remedy = f"{_CALLED}, or fix it there" if isinstance(self._function, torch.nn.Module) else "fix it there"
         try:
             with foreign_faults(self.name, self.module, remedy):
@@ -167,6 +169,7 @@ class CallableSource:
     def _number_taken(self) -> str:
         """Words for the number that the function takes instead of seeds; empty if it takes none."""
         try:
+            # Called with 2, a function of a count returns two images, and a function of one seed returns one.
             returned = self._function(2, **self.kwargs)
             shape = torch.as_tensor(returned[0] if isinstance(returned, tuple) else returned).shape
         except (Exception, SystemExit):
@@ -194,12 +197,12 @@ def _is_needed(parameter: inspect.Parameter) -> bool:
 #: Formats of files that are programs of torch, by the ends of names of their members.
 _PROGRAMS = {"/archive_format": "torch.export", "serialized_exported_program.json": "torch.export"}
 _PROGRAMS |= {"/constants.pkl": "TorchScript"}
-#: What torch.export has to be told, so that a file draws any number of images.
+#: Setting of torch.export with which a file draws any number of images.
 _ANY_BATCH = "export it for any number of images: dynamic_shapes=({0: torch.export.Dim('batch')},)"
 
 
 def program_format(path: str | Path) -> str:
-    """``torch.export`` or ``TorchScript`` for a file of theirs, told by its members; empty for another file."""
+    """``torch.export`` or ``TorchScript`` for one of their files, by its members; empty for another file."""
     try:
         names = Files(path).names
     except UserError:

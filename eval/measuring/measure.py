@@ -155,7 +155,7 @@ class Measurer:
         with tf32(self.protocol.allow_tf32):
             images = itertools.chain([next(images)], images)
         extractors = {name: self.extractors[name] for name in protocol.extractors()}
-        sums, ahead = TrialSums(protocol, self.spec.device), 2 if self.spec.device.startswith("cuda") else 0
+        sums, ahead = TrialSums(protocol, self.spec.device), 3 if self.spec.device.startswith("cuda") else 0
         return run_pass(images, extractors, sums, 0, ahead, lambda count: progress.update(done + count))
 
     def names(self) -> dict[str, Any]:
@@ -210,7 +210,7 @@ class TrialRecords:
         """Metrics to measure, by trial; files of an earlier attempt are restored from copies."""
         measurer = self._measurer
         if not any(folder is not None and folder.is_dir() for folder in (self._out, self._copies)):
-            # Identities need the feature networks, which a wrong image need not wait for.
+            # Identities need the feature networks; a wrong image is refused before they are loaded.
             return {trial: [metric.key for metric in measurer.protocol.metrics] for trial in self._trials}
         asked = measurer.digest, measurer.identities, measurer.names()
         missing = {}
@@ -299,7 +299,7 @@ def measure(
     """
     measurer = Measurer(spec)
     with cpu_threads(measurer.spec.threads):
-        _ = measurer.references  # whose faults end the job before the first image is drawn
+        _ = measurer.references  # faulty ones end the job before the first image is drawn
         records = TrialRecords(measurer, trials, Path(out), Path(out) / "state")
         return [*records.measure(f"measure {measurer.spec.run}").values()]
 

@@ -1,4 +1,4 @@
-"""Periodic evaluation during a training, which names it ``eval.measuring.monitor:make_monitor``.
+"""Periodic evaluation during a training, whose settings name it ``eval.measuring.monitor:make_monitor``.
 
 The monitor measures like the trials of a protocol: all metrics that need no stored features, or the metrics of the
     protocol's key ``watch``. So curves over training show the same quantities as tables. The seeds of the monitor are
@@ -45,7 +45,7 @@ def make_monitor(
     references: Mapping[str, str] | None = None,
     extractors: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Monitor:
-    """Makes a monitor; reference statistics are those of all images of the data set, or the protocol's files.
+    """Makes a monitor; reference statistics are of all images of the data set, or in the protocol's files.
 
     Args:
         dataset: Data-set spec.
@@ -77,7 +77,7 @@ def make_monitor(
 def monitor_facts(protocol: Any = "digits", dataset: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
     """Content that decides the numbers of :func:`make_monitor`, which has the same arguments.
 
-    Only the parts of the protocol that a monitor uses count: a new recall, or more trials, does not train again.
+    Only the parts of the protocol that a monitor uses count: a new recall, or more trials, start no new training.
 
     Args:
         protocol: Name, path or content.
@@ -153,6 +153,7 @@ class Monitor:
     def _sums(self, generate: Generate, trial: int, number: int, count: int) -> TrialSums:
         first, last = self.protocol.seeds(trial)
         size = self.batch_size
+        # Batches are dealt to processes in turn, so an image's seed does not depend on their number.
         begins = range(first + number * size, last + 1, count * size)
         drawn = (generate(range(begin, min(begin + size, last + 1))) for begin in begins)
         batches = (ImageBatch.of(images, classes) for images, classes in drawn)

@@ -1,8 +1,8 @@
-"""Order of images in files: their groups are trials or classes, and images that are sorted by class are dealt.
+"""Order of images in files: groups are trials or classes, and images that are sorted by class are put in random order.
 
-Trial t takes images t·n … (t + 1)·n − 1. Folders and parts of names may be runs of a generator; a trial that mixes runs
-has the value of none of them. They may be classes; a trial or a split of the inception score that holds few classes has
-a wrong value. Names and sizes tell; where both readings fit, nothing is guessed.
+Trial t takes images t·n … (t + 1)·n − 1. Folders and parts of names may be runs of a generator; a trial of images of
+several runs measures none of them. They may be classes; a trial or a split of the inception score with few classes has
+a wrong value. Names and sizes decide; where both readings fit, the user is asked.
 """
 
 import collections
@@ -18,7 +18,7 @@ from sida.data.prepare import counted_by_tool, is_tools
 from sida.errors import UserError
 
 Groups = Literal["trials", "classes"]
-_SAY = "say --groups trials or --groups classes"
+_SAY = "give --groups trials or --groups classes"
 #: Words with a number or letter that name a run of a generator, and those that name a class.
 _RUN = re.compile(
     r"(?<![a-z])(?:trial|seed|run|rep|repeat|repetition|replicate|replica|attempt|round)"
@@ -85,7 +85,8 @@ def arranged(
     for by, groups in [("its labels", classes)] if classes is not None else _class_groups(names):
         if (order := dealt_order(groups)) is None:
             continue
-        blocks = np.minimum(np.arange(count) // plan.num_samples, max(1, count // plan.num_samples))
+        blocks = np.arange(count) // plan.num_samples  # trial of each image; the last one may be a part
+        assert blocks.shape == groups.shape
         keeps_order = plan.groups == "trials" or (classes is not None and _alike(groups, blocks))
         if blocks[-1] == 0 or not keeps_order:
             return Order(order, "dealt, seed 0", _dealt_remark(by))
@@ -112,7 +113,7 @@ def dealt_order(groups: np.ndarray) -> np.ndarray | None:
 def _alike(groups: np.ndarray, parts: np.ndarray) -> bool:
     """Whether parts (numbers from 0, ``(N,)``) have classes as random parts have, by the chi-squared test (1e-6)."""
     count, (names, codes) = len(groups), np.unique(groups, return_inverse=True)
-    table = np.zeros((int(parts[-1]) + 1, len(names)))
+    table = np.zeros((int(parts[-1]) + 1, len(names)))  # images by part and class
     np.add.at(table, (parts, codes), 1)
     expected = np.outer(table.sum(1), table.sum(0)) / count
     # Fewer images than parts leave parts empty.
@@ -165,10 +166,10 @@ def _by_run(by: str, runs: np.ndarray, names: Sequence[str], classes: np.ndarray
 def _runs(
     path: object, names: Sequence[str], classes: np.ndarray | None, plan: Trials
 ) -> tuple[str, np.ndarray] | None:
-    """Run of each picture with what tells it, where folders or parts of names are runs; None: they are none.
+    """Origin and run of each picture, where folders or parts of names are runs; else None.
 
     Raises:
-        UserError: They may be, or are and do not have the images of the trials.
+        UserError: They may be runs, or are runs without the images of the trials.
     """
     count, n = len(names), plan.num_samples
     trials = plan.asked or min(count // n, plan.most)

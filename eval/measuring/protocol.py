@@ -22,8 +22,8 @@ from eval.results.extended import read_extended
 from eval.results.identity import Identity, identity_of, joined
 from sida.assets.cache import cache_dir, registered
 from sida.assets.registry import is_counted, load_registry
-from sida.config.datasets import LabelCounts, find_labels, load_labels
 from sida.config.families import EDM2_LATENTS
+from sida.config.labels import LabelCounts, find_labels, load_labels
 from sida.config.lookup import find_file
 from sida.config.settings import CheckedAs, Count, Natural, Range, Settings, from_mapping, load_yaml
 from sida.errors import SettingError, UserError, suggestion
@@ -56,7 +56,7 @@ class ReferenceSource(Settings):
         asset: Id in ``config/assets.tsv``; the file is fetched into the cache unless the command line names one.
         file: Name of a file that is not a registered asset; an option of the command line names it.
         entry: Entry of an EDM2 ``.pkl``: ``fid`` or ``fd_dinov2``. ``adm``: the statistics in a guided-diffusion batch
-            of reference images, which are those of its FID.
+            of reference images, which its FID uses.
         num_images: Number of images behind the reference; None if unknown.
         sha256: Required digest of the file; None accepts any file and records its digest.
         cov_ddof: Divisor N - ddof of a covariance that is computed here.
@@ -335,7 +335,7 @@ class Protocol(Settings):
         """Registered downloads of a measurement: of the feature networks, and of the references.
 
         Args:
-            drawn: Also those of images that a network draws: classes, and the decoder of EDM2's latents.
+            drawn: Also for images that a network draws: classes, and the decoder of EDM2's latents.
         """
         networks = [asset for name in self.extractors() for asset in extractor_entry(name).assets]
         references = [source.asset for source in self.used_sources.values() if source.asset]

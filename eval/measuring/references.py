@@ -25,7 +25,6 @@ from eval.features.registry import get_extractor
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
 from eval.measuring.stores import ImageStore, in_batches, open_images
-from eval.measuring.trial import prefetch
 from eval.metrics.kinds import Mean
 from eval.metrics.statistics import FeatureStatistics, Moments
 from eval.results.identity import UNKNOWN_DATA, joined
@@ -37,11 +36,12 @@ from sida.data.dataset import Sketch
 from sida.errors import Progress, UserError
 from sida.files.atomic import sha256_file, sha256_json
 from sida.machine import take_device, tf32
+from sida.prefetch import prefetch
 
 if TYPE_CHECKING:
     from eval.metrics.metric import Metric
 
-#: Images per batch: of references that are made for a measurement; of a file's, up to 64 pixels wide, and wider.
+#: Images per batch: of references that are made for a measurement; of files up to 64 pixels wide; of wider ones.
 _BATCH, _BATCH_OF_FILE, _BATCH_LARGE = 256, 128, 32
 
 
@@ -304,7 +304,7 @@ def _find_file(source: ReferenceSource, key: str, where: str) -> Path:
     """File of a reference that the user does not name: the registered asset, fetched if necessary.
 
     Raises:
-        UserError: There is no such file.
+        UserError: The file does not exist.
     """
     if source.asset is not None:
         return fetch(source.asset)
@@ -327,23 +327,25 @@ def records_of(metrics: Iterable[Metric], references: Mapping[str, Reference]) -
     return records
 
 
-def held_out_shares(protocol: Protocol, references: Mapping[str, Reference], seen: Sketch | None) -> dict[str, str]:
-    """How many held-out images of each metric a generator has seen: ``found/looked for``, or ``unknown``.
+def held_out_shares(
+    protocol: Protocol, references: Mapping[str, Reference], training_images: Sketch | None
+) -> dict[str, str]:
+    """Held-out images of each metric that a training had: ``common/searched``, or ``unknown``.
 
     Args:
         protocol: The protocol; metrics without held-out images are left out.
         references: References by key.
-        seen: Sketch of the images that the generator has seen; None: unknown.
+        training_images: Sketch of the images that the generator was trained on; None: unknown.
     """
-    seen_by_metric = {}
+    share_by_metric = {}
     for metric in protocol.metrics:
         sketches = [references[key].sketch for key in protocol.held_out(metric)]
-        shares = [seen.shared(sketch) if seen and sketch else None for sketch in sketches]
+        shares = [training_images.shared(sketch) if training_images and sketch else None for sketch in sketches]
         if sketches:
             known = [share for share in shares if share is not None]
             sums = [sum(counts) for counts in zip(*known)]
-            seen_by_metric[metric.key] = "/".join(map(str, sums)) if len(known) == len(shares) else UNKNOWN_DATA
-    return seen_by_metric
+            share_by_metric[metric.key] = "/".join(map(str, sums)) if len(known) == len(shares) else UNKNOWN_DATA
+    return share_by_metric
 
 
 def fixed_digests(protocol: Protocol) -> dict[str, str]:
@@ -416,4 +418,4 @@ def _read_ahead(images: ImageSet, device: torch.device) -> Iterator[torch.Tensor
     """Batches of images; for a GPU a thread reads the next ones."""
     small = images.read(0, 1).shape[-1] <= 64 if images.count else True
     batches = images.batches(_BATCH_OF_FILE if small else _BATCH_LARGE)
-    return batches if device.type == "cpu" else prefetch(batches, 2)
+    return batches if device.type == "cpu" else prefetch(batches, 3)

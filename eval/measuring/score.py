@@ -115,12 +115,12 @@ class Score:
                 detail = self.records[0]["details"].get(metric.key, {})
                 lines.append(f"{label:<18} {detail.get('note', 'not measured')}")
                 continue
-            decimals, spread = metric.decimals, self.spread(metric)
-            text = f"{label:<18} {sum(values) / len(values):.{decimals}f}"
+            number, spread = f"{{:,.{metric.decimals}f}}".format, self.spread(metric)
+            text = f"{label:<18} {number(sum(values) / len(values))}"
             if spread is not None:
-                text += f" ± {spread:.{decimals}f}"
+                text += f" ± {number(spread)}"
             if len(values) > 1:
-                text += f"   (min {min(values):.{decimals}f}, max {max(values):.{decimals}f})"
+                text += f"   (min {number(min(values))}, max {number(max(values))})"
             identity = self.identity(metric.key)
             if self.against and identity:
                 text += f"   identity {identity.sha256[:12]}: reference {identity.reference[:12]}"
@@ -199,7 +199,7 @@ def run_score(plan: ScorePlan, fits: CheckIdentities | None = None) -> Score:
 
 
 def _saw_of_method(measurer: Measurer) -> str | None:
-    """Words for the networks that the method in a network's header meets; None if it is none of this suite."""
+    """Exposure by the method in a network's header, in words; None if the method is not one of this suite."""
     official = official_exposure(str(getattr(measurer.source, "metadata", {}).get("method")))
     return str(official) if official else None
 
@@ -216,7 +216,7 @@ def _remarks(plan: ScorePlan, measurer: Measurer) -> Iterator[str]:
 
 
 def _second_remarks(measurer: Measurer, first: ImageFiles | None, second: ImageStore) -> Iterator[str]:
-    """Remarks on the second of two sets, of the kinds that the first set gets."""
+    """Remarks on the second of two sets, as on the first set."""
     source = measurer.source
     for reference in measurer.references.values():
         yield from (f"second set: {remark}" for remark in reference.remarks)

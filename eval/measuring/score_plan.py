@@ -31,7 +31,7 @@ class ScorePlan:
         files: Opened images in files; None if images are drawn.
         second: Opened second set of a comparison; None takes the protocol's references.
         function: Source of a Python object that draws the images; None for others.
-        saw: Networks of the generator's exposure, as the caller says; None takes those that a network's method states.
+        saw: Networks of the generator's exposure by the caller; None takes them from a network's method.
     """
 
     spec: MeasureSpec
@@ -93,10 +93,10 @@ def plan_score(
         fast: Measure with ``inception_cpu`` where the protocol names ``inception``: by default on a processor, unless
             a reference or the network's file is an option. The record names the variant; values of both are comparable.
         against: Folder, zip, tar, npz or npy of images that replace the protocol's references: all images of both sets
-            are compared, and the values are comparable with those of the same second set alone.
-        groups: ``trials`` or ``classes``: what folders or parts of names are, where both readings fit.
-        saw: Networks of the generator's exposure (``docs/score.md``); by default those of the method in the header of a
-            network file, if it is one of this suite, else unknown.
+            are compared, and the values are comparable only with values of the same second set.
+        groups: ``trials`` or ``classes``: meaning of folders or parts of names, where both fit.
+        saw: Networks of the generator's exposure (``docs/score.md``); by default from the method in the header of a
+            network file, if it is a method of this suite, else unknown.
         **settings: Other fields of :class:`~eval.measuring.sources.MeasureSpec` (dataset, references, device, ...).
 
     Raises:
@@ -230,7 +230,7 @@ def _trials(images: ImageFiles, wanted: int | None) -> int:
     """Number of trials.
 
     Raises:
-        UserError: Too few images, or images of a wrong size, which more of them would not mend.
+        UserError: Too few images; or images of a wrong size, whose message comes first.
     """
     n, present = images.protocol.num_samples, images.store.count
     if images.trials < (wanted or 1):

@@ -37,14 +37,15 @@ Scored = str | Path | Callable[..., Any] | NetworkFile | LoadedGenerator
 
 
 def origin_of(images: Scored, allow_duplicates: bool) -> tuple[str, dict[str, Any]]:
-    """Label of the images, and the fields of a :class:`MeasureSpec` that say how they are drawn or read."""
+    """Label of the images, and the fields of a :class:`MeasureSpec` for drawing or reading them."""
     if isinstance(images, LoadedGenerator):
         guide = None if images.guide is None else str(images.guide)
         label, fields = origin_of(NetworkFile(str(images.path), images.sampler, guide, images.vae), allow_duplicates)
         return label, fields | {"device": images.device}
     if isinstance(images, NetworkFile):
         path, sampler = Path(images.path), images.sampler
-        folder = path.parent.parent if path.parent.name == "generator" else path.parent  # that of `sida export`
+        # `sida export` writes the network into a folder `generator`.
+        folder = path.parent.parent if path.parent.name == "generator" else path.parent
         label = folder.name if path.stem == "network" and folder.name else path.stem
         fields = {"method": "external", "sampler": sampler.given(), "nfe": sampler.nfe}
         return label, fields | {"network": str(path), "guide": images.guide, "vae": images.vae}

@@ -32,7 +32,7 @@ from sida.sampling import Drawer
 from sida.sampling.job import decoder_digest, guide_digest, open_guide, trained_sampler
 
 if TYPE_CHECKING:
-    from sida.config.datasets import LabelCounts
+    from sida.config.labels import LabelCounts
     from sida.data import Dataset
 
 
@@ -136,7 +136,7 @@ class Source(Interface):
 
 @dataclass
 class DataSource:
-    """Resampled real images, whose distance is the noise floor: that of a perfect generator at this n.
+    """Resampled real images; their distance is the noise floor, the distance of a perfect generator at this n.
 
     Args:
         dataset: Data set of pixels or latents.
@@ -197,7 +197,7 @@ class NetworkSource:
 
     @property
     def trained(self) -> str:
-        """Steps of the generator's training where they are not those of the sampler, such as ``num_steps=4``."""
+        """Steps of the generator's training where the sampler takes others, such as ``num_steps=4``."""
         trained = trained_sampler(self.metadata, self.path)
         return "" if trained is None else self.drawer.sampler.unlike(trained)
 
@@ -271,7 +271,7 @@ class ImageFiles:
 
     def __post_init__(self) -> None:
         self.store.side = self.protocol.resolution
-        allowing = "or allow them (--allow-duplicates) if the generator really repeats itself"
+        allowing = "or allow them (--allow-duplicates) if the generator may draw equal images"
         self._duplicates = Duplicates(self.store.name, f"remove copies, {allowing}")
 
     @property

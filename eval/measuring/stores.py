@@ -66,7 +66,7 @@ def in_batches(
 
     In between the decoders wait: on a processor a feature network that shares the cores with them waits longer.
     """
-    count = size
+    count = size  # the first read shows how large an image is
     while begin < end:
         images = torch.as_tensor(read(begin, min(begin + count, end)))
         yield from images.split(size)
@@ -165,13 +165,14 @@ class PictureStore(ImageStore):
             ((facts, _),) = self._files.images(self._members[begin : begin + 1], asked, "|u1", True)
             self._shape = facts["odd"][0] if facts["odd"] is not None else facts["shape"]
             if self.side is not None and self._shape[1:] != [self.side, self.side]:
+                # The caller refuses the image by its shape alone, so nothing is decoded.
                 shape, self._shape = self._shape, None
                 return np.zeros((1, *shape), np.uint8)
         parts, done = [], begin
         for facts, images in self._files.images(self._members[begin:end], self._shape, "|u1", True):
             if images is not None:
                 parts.append(images)
-            # Judged by content: artefacts remain in a JPEG that is named .png.
+            # By content and not by name: artefacts remain in a JPEG that is named .png.
             self._lossy |= {at: lossy for at, lossy in enumerate(facts["lossy"], start=done) if lossy}
             done += len(facts["lossy"])
             if facts["odd"] is not None:

@@ -12,27 +12,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import queue
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 
 from eval.features.base import Extractor
 from eval.features.registry import Features
 from eval.measuring.protocol import Protocol
+from eval.measuring.references import Reference
 from eval.metrics.kinds import Mean
 from eval.metrics.metric import Metric, Sides
 from eval.metrics.statistics import FeatureStatistics
 from sida.errors import UserError
 from sida.machine import tf32
+from sida.prefetch import prefetch
 from sida.sampling import NO_CLASS
-
-if TYPE_CHECKING:
-    from eval.measuring.references import Reference
-
-T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -93,8 +88,8 @@ class TrialSums:
             statistics.merge(other.statistics[name])
         for name, rows in self.rows.items():
             rows.extend(other.rows[name])
-        for mine, theirs in zip(self.metrics, other.metrics):
-            mine.merge(theirs)
+        for metric, further in zip(self.metrics, other.metrics, strict=True):
+            metric.merge(further)
         return self
 
     def features(self, name: str) -> torch.Tensor:
@@ -145,6 +140,7 @@ class ImageBatch(NamedTuple):
     @classmethod
     def of(cls, images: torch.Tensor, classes: torch.Tensor | None) -> ImageBatch:
         """Images of a generator; a network without classes gives None or :data:`sida.sampling.NO_CLASS`."""
+        # A network has classes or none, so one label stands for all.
         has_classes = classes is not None and len(classes) > 0 and int(classes[0]) != NO_CLASS
         return cls(images, classes if has_classes else None)
 
@@ -167,13 +163,13 @@ def run_pass(
         extractors: Networks by name.
         sums: Sums of the trial.
         first: Index of the first image within the trial.
-        prefetched: Number of batches that the source may prepare in advance (0: no thread).
+        prefetched: Number of batches that a thread prepares in advance; 0: no thread.
         progress: Called after each batch with the number of finished images.
         skipped: Number of images between two batches, which other processes add.
     """
     position, done = first, 0
     waiting: tuple[Mapping[str, Features], torch.Tensor | None, int] | None = None
-    # The last layer of Inception is a product of 2048 × 1008; only kinds with sums of their own look at it.
+    # The last layer of Inception is a product of 2048 × 1008; only kinds with sums of their own use its logits.
     classes = {metric.extractor for metric in sums.metrics if type(metric).update is not Metric.update}
     with tf32(sums.protocol.allow_tf32):
         for batch in prefetch(batches, prefetched, sums.device) if prefetched else batches:
@@ -218,66 +214,3 @@ def sized(items: Iterator[ImageBatch], protocol: Protocol, origin: str) -> Itera
                 why = "nothing is resized here, since that changes the numbers"
                 raise UserError(origin, f"{shape}, protocol '{protocol.name}' measures {expected}", f"{remedy} ({why})")
         yield batch
-
-
-def prefetch(items: Iterable[T], count: int, device: str | torch.device = "cpu") -> Iterator[T]:
-    """Yields ``items`` in order while a thread prepares up to ``count`` of them; raises the exceptions of the thread.
-
-    On a CUDA ``device`` the thread works on a separate stream; the consumer's stream waits for the event of each item.
-    """
-    device = torch.device(device)
-    channel: queue.Queue[_Ready[T]] = queue.Queue(maxsize=count)
-    stopped = threading.Event()
-
-    def put(ready: _Ready[T]) -> bool:
-        while not stopped.is_set():
-            try:
-                channel.put(ready, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def produce() -> None:
-        try:
-            stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-            with torch.cuda.stream(stream):
-                for item in items:
-                    if not put(_Ready(item, stream.record_event() if stream is not None else None)):
-                        return
-            put(_Ready(last=True))
-        except BaseException as error:
-            put(_Ready(error=error))
-
-    # A daemon: an interrupted run must not wait for the batch in preparation.
-    thread = threading.Thread(target=produce, name="image source", daemon=True)
-    thread.start()
-    try:
-        while not (ready := channel.get()).last:
-            if ready.error is not None:
-                raise ready.error
-            ready.wait()
-            yield ready.item  # type: ignore[misc]  # only the last one and errors have none
-    finally:
-        stopped.set()
-        thread.join(timeout=5)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Ready(Generic[T]):
-    """Message of the thread: an item with the event after which it may be read, an error, or the end."""
-
-    item: T | None = None
-    event: torch.cuda.Event | None = None
-    error: BaseException | None = None
-    last: bool = False
-
-    def wait(self) -> None:
-        """Makes the current stream wait for the item, and keeps the item's memory until that stream has read it."""
-        if self.event is None:
-            return
-        stream = torch.cuda.current_stream(self.event.device)
-        stream.wait_event(self.event)
-        for part in self.item if isinstance(self.item, tuple) else (self.item,):
-            if isinstance(part, torch.Tensor) and part.is_cuda:
-                part.record_stream(stream)

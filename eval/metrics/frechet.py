@@ -1,9 +1,9 @@
 """Fréchet distance between two Gaussians: ‖μ₁ − μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁Σ₂)^½.
 
-With Σ₁ = F₁F₁ᵀ and Σ₂ = F₂F₂ᵀ the eigenvalues of Σ₁Σ₂ are those of CᵀC, C = F₂ᵀF₁, so tr (Σ₁Σ₂)^½ = Σ √λ(CᵀC). The
-factors come from a Cholesky decomposition with pivots, which ends at the numerical rank: null directions drop out
-instead of adding √(rounding noise). Only a covariance with negative eigenvalues needs its eigenvectors. BLAS computes
-all of it on all cores.
+With Σ₁ = F₁F₁ᵀ, Σ₂ = F₂F₂ᵀ and C = F₂ᵀF₁, the products Σ₁Σ₂ and CᵀC have the same eigenvalues except zeros, so
+tr (Σ₁Σ₂)^½ = Σ √λ(CᵀC). The factors come from a Cholesky decomposition with pivots, which ends at the numerical rank:
+null directions drop out instead of adding √(rounding noise). Only a covariance with negative eigenvalues needs its
+eigenvectors. BLAS computes all of it on all cores.
 
 A covariance is a difference of sums, Σxxᵀ/n − μμᵀ, so its rounding error is relative to the size of the terms,
 tr Σ + ‖μ‖²: for identical images the covariance is rounding error only.
@@ -92,7 +92,7 @@ def frechet_report(
 ) -> FrechetReport:
     """Squared Fréchet distance with ranks, clipped eigenvalues and an estimate of the rounding error.
 
-    Arguments and errors are those of :func:`frechet_distance`; ``counts`` are the numbers of samples of both sides.
+    See :func:`frechet_distance` for the other arguments and errors; ``counts`` are the numbers of samples by side.
     """
     mu1, mu2 = (np.asarray(mu, dtype=np.float64).reshape(-1) for mu in (mu1, mu2))
     cov1, cov2 = (np.atleast_2d(np.asarray(cov, dtype=np.float64)) for cov in (cov1, cov2))
@@ -192,6 +192,7 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
         limit = max(len(cov) * _EPS * scale, rounding)
         pivoted, order, rank, _ = dpstrf(cov.T, tol=limit, lower=1)
         rows, upper = np.empty((rank, len(cov))), pivoted.T
+        # LAPACK leaves the input in the other triangle, and counts pivots from 1.
         for number in range(rank):
             upper[number, :number] = 0
         rows[:, order - 1] = upper[:rank]

@@ -30,7 +30,7 @@ def kernel_distance(
         generated: Features (M, C).
         num_subsets: Subsets to average over.
         max_subset_size: Size of each subset, at most N and M.
-        seed: Seed of the subsets, which are those of clean-fid after ``numpy.random.seed(seed)``.
+        seed: Seed of the subsets; clean-fid draws the same ones after ``numpy.random.seed(seed)``.
 
     Raises:
         UserError: Different widths or fewer than two samples.
@@ -41,9 +41,10 @@ def kernel_distance(
     size = min(len(reals), len(fakes), max_subset_size)
     if size < 2:
         raise UserError("kernel distance", f"needs two samples of each set, got {len(fakes)} and {len(reals)}")
+    # The old generator takes 32 bits of seed.
     random = np.random.RandomState(seed % (1 << 32))
     drawn = [[random.choice(len(rows), size, replace=False) for rows in (fakes, reals)] for _ in range(num_subsets)]
-    # Large subsets of small sets share most rows: all products once cost less than those of every subset.
+    # Large subsets of small sets share most rows, so all products once cost less than the products of every subset.
     if (len(fakes) + len(reals)) ** 2 < num_subsets * (2 * size) ** 2:
         x, y = (_members(rows, [pair[side] for pair in drawn]) for side, rows in enumerate((fakes, reals)))
         within, across = _shared(fakes, fakes, x, x) + _shared(reals, reals, y, y), _shared(fakes, reals, x, y)

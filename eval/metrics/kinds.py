@@ -98,7 +98,7 @@ class InceptionScore(Metric):
         score = self._sums.score()
         details: dict[str, Any] = {"split_std": score.std}
         if self._sums.is_sorted():
-            fault = "splits differ in their classes more than those of a random order: the images seem to be sorted"
+            fault = "splits differ in their classes more than in a random order: the images seem to be sorted"
             details["warnings"] = [f"{fault} by class, which lowers the score; shuffle them"]
         return score.mean, details
 
@@ -238,11 +238,11 @@ class Sliced(Metric):
 
 @dataclass(kw_only=True)
 class Ratio(Metric):
-    """Fréchet distance over that of held-out real images, which is 1 for them (FDr); one of the two settings.
+    """Fréchet distance divided by the distance of held-out real images (FDr); one of the two settings.
 
     Attributes:
         held_out: Key of the reference with held-out real images.
-        normaliser: A printed distance of held-out images, in place of a measured one.
+        normaliser: A printed distance of held-out images, instead of a measured one.
     """
 
     held_out: str | None = None
@@ -271,8 +271,8 @@ class Ratio(Metric):
             return frechet_distance(statistics.mean, statistics.cov, mean, cov)
 
         def of_held_out() -> float:
-            theirs = sides.moments_of(str(self.held_out))
-            report = frechet_report(theirs[0], theirs[1], mean, cov)
+            held_out_mean, held_out_cov, _ = sides.moments_of(str(self.held_out))
+            report = frechet_report(held_out_mean, held_out_cov, mean, cov)
             # The distance of a set to itself is rounding.
             return report.value if report.value > report.numerical_error else 0.0
 
@@ -288,7 +288,7 @@ class Mean(Metric):
     """Mean of further metrics of the same trial, such as FDr6.
 
     Attributes:
-        of: Keys of the metrics; their networks are those of the mean.
+        of: Keys of the metrics; their networks are the mean's networks.
     """
 
     of: tuple[str, ...]
@@ -309,8 +309,8 @@ class Memorisation(Metric):
     Attributes:
         held_out: Key of the reference with held-out real images; ``reference`` has the training images.
         statistic: ``share``: P(nearer than a held-out image), ties count half; ``ratio``: median distance of generated
-            over that of held-out images, 1 for new images; ``tail``: share nearer than 95 % of the held-out images,
-            0.05 for new images.
+            images divided by the median of held-out ones, 1 for new images; ``tail``: share nearer than 95 % of the
+            held-out images, 0.05 for new images.
     """
 
     held_out: str

@@ -1,4 +1,4 @@
-"""Memorisation: distance of generated images to the training images, compared with that of held-out real images.
+"""Memorisation: distances to the training images, of generated images and of held-out real images.
 
 If a generator learned the distribution, its images are as far from the training images as new real images are; if it
 learned the training images, its images are nearer. Fréchet distance, precision and recall do not show the difference.
@@ -26,7 +26,7 @@ class MemorisationResult(NamedTuple):
     Attributes:
         share: P(generated nearer than held-out) over all pairs, ties counting half; 0.5 for new images, 1 for copies,
             below 0.5 where generated images lie farther away than real ones do.
-        ratio: Median distance of generated over that of held-out images; 1 for new images, 0 for copies.
+        ratio: ``median_generated / median_held_out``; 1 for new images, 0 for copies.
         tail: Share of generated images nearer than the 5 % quantile of the held-out distances; 0.05 for new images.
         z: The share's distance from 0.5 in standard errors of the Mann-Whitney test (images drawn independently);
             positive means copying.
@@ -53,22 +53,25 @@ def memorisation(generated: torch.Tensor, training: torch.Tensor, held_out: torc
     Raises:
         UserError: Features of different widths, or none.
     """
-    theirs, real = nearest(generated, training)[0].double(), nearest(held_out, training)[0].double()
-    real, count = real.sort().values, len(theirs) * len(real)
+    distances, references = (nearest(rows, training)[0].double() for rows in (generated, held_out))
+    references, pairs = references.sort().values, len(distances) * len(references)
+    assert distances.shape == (len(generated),)
+    assert references.shape == (len(held_out),)
     # Pairs whose held-out image is farther, and ties.
-    farther = (len(real) - torch.searchsorted(real, theirs, right=True)).sum()
-    ties = (torch.searchsorted(real, theirs, right=True) - torch.searchsorted(real, theirs)).sum()
+    at_most = torch.searchsorted(references, distances, right=True)
+    farther = (len(references) - at_most).sum()
+    ties = (at_most - torch.searchsorted(references, distances)).sum()
     wins = float(farther) + 0.5 * float(ties)
     # U of Mann and Whitney for two sets of one distribution: mean nm / 2, variance nm (n + m + 1) / 12.
-    z = (wins - count / 2) / (count * (len(theirs) + len(real) + 1) / 12) ** 0.5
-    median, median_real = float(theirs.quantile(0.5)), float(real.quantile(0.5))
+    z = (wins - pairs / 2) / (pairs * (len(distances) + len(references) + 1) / 12) ** 0.5
+    median, median_held_out = float(distances.quantile(0.5)), float(references.quantile(0.5))
     return MemorisationResult(
-        share=wins / count,
-        ratio=median / median_real if median_real else float("inf") if median else 1.0,
-        tail=float((theirs < real.quantile(_TAIL)).double().mean()),
+        share=wins / pairs,
+        ratio=median / median_held_out if median_held_out else float("inf") if median else 1.0,
+        tail=float((distances < references.quantile(_TAIL)).double().mean()),
         z=z,
         median_generated=median,
-        median_held_out=median_real,
+        median_held_out=median_held_out,
     )
 
 

@@ -157,6 +157,7 @@ def _limits(features: torch.Tensor, k: int, half: bool) -> torch.Tensor:
 
 def _shares(real: torch.Tensor, generated: torch.Tensor, k: int, half: bool) -> NeighbourShares:
     real_limits, generated_limits = _limits(real, k, half), _limits(generated, k, half)
+    assert (len(real_limits), len(generated_limits)) == (len(real), len(generated))
     inside_real = nearer = 0
     inside_generated = torch.zeros(len(real), dtype=torch.bool, device=real.device)
     covered = torch.zeros_like(inside_generated)

@@ -1,7 +1,7 @@
 """Sliced Wasserstein distance: squared distances of the sorted projections on random directions, averaged.
 
-MIND (arXiv 2605.06797) is d times three times that average, 3d·SW₂², not its root. The form is that of torch-fidelity
-(toshas/torch-fidelity:metric_mind.py): one generator draws which rows of the larger set count, then the directions.
+MIND (arXiv 2605.06797) is 3d times this average, 3d·SW₂², not its root. As in torch-fidelity
+(toshas/torch-fidelity:metric_mind.py), one random stream draws the rows of the larger set, then the directions.
 """
 
 import numpy as np

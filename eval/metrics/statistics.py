@@ -162,6 +162,7 @@ class FeatureStatistics:
             self.num_features = width
             made = (torch.from_numpy(np.zeros(shape)).to(self.device) for shape in ((width,), (width, width)))
             self._sum, self._products = made
+        assert self._products.shape == (width, width)
 
     def _close(self) -> None:
         """Adds the open block to the sums."""

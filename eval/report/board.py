@@ -1,7 +1,7 @@
-"""The board: printed numbers of generators, and rows that others send to ``results/board``.
+"""The board: printed numbers of generators, and rows that other groups send to ``results/board``.
 
-:func:`rank_groups` puts rows together that :func:`comparable` allows to stand side by side; a row of an unknown
-protocol stands alone. The code that reads a row of a table reads the rows that others send.
+:func:`rank_groups` puts comparable rows together (:func:`comparable`); a row of an unknown protocol stands alone.
+Sent rows are read by the code that reads added rows of a table.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from sida.files.ordinary import walk_below
 from sida.methods.method import Exposure
 from sida.methods.registry import METHODS
 
-#: Folder of the rows that others send.
+#: Folder of sent rows.
 SENT = PUBLISHED.parent / "board"
-#: File with what a row cannot say of itself, beside the row.
+#: File with facts about a row that the row does not have, beside it.
 ABOUT = "about.yaml"
 #: Most files of a folder of rows.
 MOST_FILES = 10_000
@@ -37,7 +37,7 @@ _TEXT = r"[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*"
 #: Printed metrics of images; papers' settings and times are printed as well.
 _OF_IMAGES = ("FID", "FD-DINOv2", "CLIP-FID", "FDr3", "FDr6", "SW-r14", "IS", "precision", "recall")
 _NAMES = {name.lower().replace("-", "_"): name for name in _OF_IMAGES}
-#: Rows of the papers' tables are those of the papers' own generators; the month of arXiv 2410.14919.
+#: Month of arXiv 2410.14919, for the papers' own generators.
 _TABLES = {"date": "2024-10", "address": "arXiv 2410.14919"}
 _DATA_SETS = {
     "cifar10": "CIFAR-10 32×32", "ffhq64": "FFHQ 64×64", "afhqv2": "AFHQ-v2 64×64", "imagenet64": "ImageNet 64×64",
@@ -63,7 +63,7 @@ class About(Settings):
 
     Attributes:
         origin: Person or group who measured, with an address.
-        generator: Name on the board; empty takes that of the row.
+        generator: Name on the board; empty: the row's name.
         teacher: Teacher or start of the training, or `none`.
         data: Whether the training sees real images.
         date: Year, or year and month, of the generator's paper or page.
@@ -121,16 +121,16 @@ class BoardRow:
 
     @property
     def exposure(self) -> list[str]:
-        """Networks used in the training, as ``how: name``; ``none``, or ``unknown``."""
+        """Networks used in the training, as ``role: name``; ``none``, or ``unknown``."""
         exposure = self.identity.exposure
         if exposure is None:
             return ["unknown"]
-        ways = (f for f in dataclasses.fields(Exposure) if f.name != "data")
-        return [f"{way.name}: {name}" for way in ways for name in getattr(exposure, way.name)] or ["none"]
+        roles = (f.name for f in dataclasses.fields(Exposure) if f.name != "data")
+        return [f"{role}: {name}" for role in roles for name in getattr(exposure, role)] or ["none"]
 
 
 def printed_rows() -> list[BoardRow]:
-    """Rows of the printed numbers: those of other methods, and of the SiD papers' own generators."""
+    """Rows of the printed numbers: of other methods, and of the SiD papers' own generators."""
     numbers = (number for number in load_published().values() if number.metric in _OF_IMAGES)
     rows = dict.fromkeys(
         _printed_row(number)
@@ -168,7 +168,7 @@ def _printed_row(number: Published) -> BoardRow:
 
 @dataclass(frozen=True)
 class Sent:
-    """A row that somebody sent: its folder's name, what its sender says, and its measurements of one generator."""
+    """A sent row: its folder's name, the sender's facts, and the measurements of one generator."""
 
     name: str
     about: About
@@ -186,7 +186,7 @@ class Sent:
 
 
 def read_sent(folder: str | Path = SENT) -> list[Sent]:
-    """Reads and checks the rows that others sent.
+    """Reads and checks the sent rows.
 
     Args:
         folder: Folder with a folder for each row, which holds ``about.yaml`` and one file: ``row.json`` of
@@ -200,7 +200,7 @@ def read_sent(folder: str | Path = SENT) -> list[Sent]:
     for path, entry in sorted(walk_below(folder, MOST_FILES)) if folder.is_dir() else ():
         name, _, file = path.partition("/")
         if not entry.is_file(follow_symlinks=False):
-            raise UserError(folder / path, "is no ordinary file", "put the file itself there")
+            raise UserError(folder / path, "is not an ordinary file", "put the file itself there")
         if "/" in file or (not file and name != "README.md"):
             raise UserError(folder / path, "does not lie in the folder of a row", f"put it into {folder}/NAME/")
         if file:
@@ -223,7 +223,7 @@ def _check(sent: Sent, path: Path) -> None:
     """Requires one generator, by its digest, with known identities, and the networks used in its training.
 
     Raises:
-        UserError: One of these is missing, or contradicts this suite's protocol or what the sender says.
+        UserError: One of these is missing, or contradicts this suite's protocol or the sender's facts.
     """
     if len(sent.measured.runs) != 1:
         raise UserError(path, f"has {len(sent.measured.runs)} generators", "send a folder for each")
@@ -256,20 +256,20 @@ def _other_protocol(identity: Identity, metric: str) -> str | None:
 
 
 def sent_rows(sent: Sequence[Sent]) -> Iterator[BoardRow]:
-    """Rows of numbers that others sent, with what another group's scores of the same network say of them."""
-    for one in sent:
-        for metric in dict.fromkeys(line.metric for line in one.measured.of_run(one.run)):
-            yield _sent_row(one, metric, sent)
+    """Rows of sent numbers, with their agreement with other groups' scores of the same network."""
+    for sent_row in sent:
+        for metric in dict.fromkeys(line.metric for line in sent_row.measured.of_run(sent_row.run)):
+            yield _sent_row(sent_row, metric, sent)
 
 
-def _sent_row(one: Sent, metric: str, sent: Iterable[Sent]) -> BoardRow:
-    line, estimate = one.measured.lines(one.run, metric)[0], one.measured.estimate(one.run, metric)
+def _sent_row(sent_row: Sent, metric: str, sent: Iterable[Sent]) -> BoardRow:
+    line, estimate = sent_row.measured.lines(sent_row.run, metric)[0], sent_row.measured.estimate(sent_row.run, metric)
     identity = dataclasses.replace(line.identity, exposure=exposure_of(line, None))
     others = {
         other.about.origin: agreement_of_two(estimate, other.measured.estimate(other.run, metric), metric).outcome
         for other in sent
-        if other.network == one.network
-        and _plain(other.about.origin) != _plain(one.about.origin)
+        if other.network == sent_row.network
+        and _normalised(other.about.origin) != _normalised(sent_row.about.origin)
         and line.identity.seed0 is not None  # unknown seeds are not equal
         and other.measured.has(other.run, metric)
         and other.measured.identity(other.run, metric) == line.identity
@@ -280,14 +280,14 @@ def _sent_row(one: Sent, metric: str, sent: Iterable[Sent]) -> BoardRow:
     checks = [f"{name}: {outcome}" for name, outcome in others.items()]
     label, higher = metric, metric in HIGHER_IS_BETTER
     try:
-        about = load_protocol(line.protocol).metric(metric)
-        label, higher = _NAMES.get(metric) or about.label or metric, about.better == "higher"
+        known = load_protocol(line.protocol).metric(metric)
+        label, higher = _NAMES.get(metric) or known.label or metric, known.better == "higher"
     except UserError:
         pass  # a protocol of the sender
     return BoardRow(
-        generator=one.about.generator or one.run,
+        generator=sent_row.about.generator or sent_row.run,
         data_set=_DATA_SETS.get(line.protocol.partition("-")[0], line.protocol),
-        conditioning=one.about.conditioning,
+        conditioning=sent_row.about.conditioning,
         nfe=str(line.nfe or "") + (f" (trained with {line.trained})" if line.trained else ""),
         metric=label,
         text=f"{estimate.mean:.4f}",
@@ -295,17 +295,20 @@ def _sent_row(one: Sent, metric: str, sent: Iterable[Sent]) -> BoardRow:
         value=estimate.mean,
         higher=higher,
         identity=identity,
-        teacher=one.about.teacher,
-        data=one.about.data,
-        date=one.about.date,
-        address=one.about.address,
+        teacher=sent_row.about.teacher,
+        data=sent_row.about.data,
+        date=sent_row.about.date,
+        address=sent_row.about.address,
         certainty=certainty,
-        origin=one.about.origin,
-        notes="; ".join([f"{estimate.trials} trials of {line.n:,} images", f"network {one.network[:12]}", *checks]),
+        origin=sent_row.about.origin,
+        notes="; ".join(
+            [f"{estimate.trials} trials of {line.n:,} images", f"network {sent_row.network[:12]}", *checks]
+        ),
     )
 
 
-def _plain(name: str) -> str:
+def _normalised(name: str) -> str:
+    """A name without differences of case and spaces, so that a group is not another one by a capital."""
     return " ".join(name.casefold().split())
 
 

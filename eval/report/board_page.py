@@ -35,7 +35,7 @@ _FILTERS = {
 
 
 def board_rows(folder: str | Path = SENT) -> list[BoardRow]:
-    """All rows: those that others sent first, then the printed ones.
+    """All rows: the sent ones, then the printed ones.
 
     Raises:
         UserError: A row that was sent is refused (:func:`eval.report.board.read_sent`).
@@ -70,7 +70,7 @@ def write_board(out: str | Path, folder: str | Path = SENT) -> int:
 
     Args:
         out: The page, an HTML file.
-        folder: Folder of the rows that others sent.
+        folder: Folder of sent rows.
 
     Raises:
         UserError: As :func:`board_rows`.

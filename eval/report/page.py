@@ -64,11 +64,11 @@ def write_index(
         results: Folder of a preset.
         out: The page, e.g. ``results/demo/index.html``.
         title: Headline.
-        own: Folder of the preset; layouts in its ``figures`` (captions) take precedence over those of ``config``.
+        own: Folder of the preset; layouts in its ``figures`` (captions) take precedence over ``config``.
         again: Command that makes the results again; without it the page names none.
 
     Raises:
-        UserError: There are no results, or a file has another form.
+        UserError: The results are missing, or a file has another form.
     """
     folder, out = Path(results), Path(out)
     tables = {path.stem: load_table(path) for path in in_order(folder / "tables", ".json")}

@@ -101,8 +101,7 @@ def build_paper(results: str | Path, title: str = "", own: str | Path | None = N
     Args:
         results: Folder of a preset.
         title: Headline.
-        own: Folder of the preset; layouts in its ``figures`` (titles, captions) take precedence over those of
-            ``config``.
+        own: Folder of the preset; layouts in its ``figures`` (titles, captions) take precedence over ``config``.
 
     Returns:
         The paths; ``None`` instead of the PDF without LaTeX (:func:`~eval.report.paper.missing_latex`).
@@ -163,7 +162,7 @@ def paper_source(
 
 
 def _numbers(texts: list[str | None]) -> list[str]:
-    """Numbers of tables or figures: those of the paper (once each); the others are A1, A2, ... beside them."""
+    """Numbers of tables or figures: the paper's (once each), and A1, A2, ... for the others."""
     prefix = "A" if any(texts) else ""
     rest = (f"{prefix}{number}" for number in count(1))
     taken: set[str] = set()
@@ -177,12 +176,12 @@ def _numbers(texts: list[str | None]) -> list[str]:
 
 def figure_caption(figure: Path, own: str | Path | None = None) -> str:
     """Title and caption of a figure's layout; the name of the file without a layout of that name."""
-    places = [Path(own)] if own else []
-    if figure.stem not in file_names("figures", places):
+    folders = [Path(own)] if own else []
+    if figure.stem not in file_names("figures", folders):
         return figure.stem
     from eval.figures.layout import load_figure_layout
 
-    layout = load_figure_layout(find_file("figures", figure.stem, places))
+    layout = load_figure_layout(find_file("figures", figure.stem, folders))
     heading = layout.title.partition(". ")[2] or layout.title
     sentences = [heading.rstrip("."), layout.caption.rstrip(".")] if layout.caption else [heading]
     data = figure.with_suffix(".csv")
@@ -195,7 +194,7 @@ def figure_caption(figure: Path, own: str | Path | None = None) -> str:
 
 
 def _bands_over(rows: Sequence[Mapping[str, str]]) -> str:
-    """Over what the evaluations of a figure's curves have a spread, by the figure's data; empty for none."""
+    """Origin of the spread of a figure's curves (``trials``, ``seeds``), by the figure's data; empty without one."""
     return " and ".join(dict.fromkeys(row["over"] for row in rows if row.get("kind") == "curve" and row.get("std")))
 
 

@@ -38,14 +38,14 @@ class Frames(NamedTuple):
 def load(folder: str | Path) -> Frames:
     """Reads the measurements, training logs and verdicts of a preset.
 
-    >>> found = load("results/demo").measurements
-    >>> found.groupby(["run", "metric"]).value.agg(["mean", "std"])
+    >>> measurements = load("results/demo").measurements
+    >>> measurements.groupby(["run", "metric"]).value.agg(["mean", "std"])
 
     Args:
         folder: Results of a preset.
 
     Raises:
-        UserError: There are no measurements, or a file is damaged.
+        UserError: The measurements are missing, or a file is damaged.
     """
     import pandas
 
@@ -53,9 +53,9 @@ def load(folder: str | Path) -> Frames:
     rows = load_measurements(folder).rows
     records = [
         {"run": name.split("/")[1], "log": _LOGS[Path(name).name], **record}
-        for name, found in logs_of(folder)
+        for name, log in logs_of(folder)
         if name.startswith("students/")
-        for record in found
+        for record in log
     ]
     keys = ["run", "log", "nimg"]
     curves = pandas.json_normalize(records) if records else pandas.DataFrame(columns=keys)

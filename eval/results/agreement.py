@@ -78,10 +78,10 @@ def agreement_of(
         names = ", ".join(sorted({identity.protocol for identity in apart}))
         return f"measured under {names}, published under {printed}{why}"
     if measured.trials < 2:
-        return "a single trial says nothing about the noise"
+        return "a single trial does not show the noise"
     metric = published.metric.lower()
     if trainings and metric not in load_retraining(PRINTED).std:
-        return f"nothing says how much {published.metric} scatters when a network is trained again"
+        return f"it is unknown how much {published.metric} scatters when a network is trained again"
     if not published.lowest_of:
         return agreement(measured, published, trainings)
     first = [row.value for row in lines if row.trial < published.lowest_of]

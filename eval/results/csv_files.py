@@ -43,7 +43,7 @@ def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, d
 
     Raises:
         UserError: As :func:`sida.files.text_files.read_text`; the file has too many rows or cells, two columns have the
-            same name, a quotation mark is not closed, a cell is huge, a row's hash is not that of its cells, or rows
+            same name, a quotation mark is not closed, a cell is huge, a row's hash does not fit its cells, or rows
             are missing.
     """
     return parse_csv(read_text(path, newline=""), path)

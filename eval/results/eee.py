@@ -1,7 +1,7 @@
 """Reads records of Every Eval Ever, an exchange schema of evaluations.
 
-A record that this suite wrote holds the lines of its measurements. The scores of any other record are printed numbers:
-nothing in the schema decides what such a number may stand beside.
+A record that this suite wrote holds the lines of its measurements. The scores of any other record are printed numbers,
+since the schema does not have the fields by which numbers are comparable.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _printed_numbers(
 
 
 def _digits(text: object, score: float | None = None) -> str:
-    """A number with its printed digits, if it is a number, and that of the score; else empty."""
+    """A number with its printed digits, if the text is the score as a number; else empty."""
     value = number_in(text, float) if isinstance(text, str) else None
     return str(text) if value is not None and math.isfinite(value) and score in (None, value) else ""
 

@@ -106,7 +106,7 @@ class Added:
 
     Attributes:
         measured: Measurements, of any number of generators.
-        printed: Numbers of a record that another tool wrote; nothing says what they may stand beside.
+        printed: Numbers of a record that another tool wrote; it is unknown which numbers they may be compared with.
         family: Group of the row in tables, where a file of ``sida score`` names one.
         against: For a comparison of two sets of images (``sida score --against``): the two sets.
     """
@@ -144,7 +144,7 @@ def read_numbers(path: str | Path) -> Measurements:
     """
     added = read_added(path)
     if added.printed:
-        fault = "has no measurements of this suite, whose trials and digests decide what it may stand beside"
+        fault = "has no measurements of this suite, by whose trials and digests numbers are comparable"
         raise UserError(path, fault, "show its numbers in a table: sida table TABLE --add FILE")
     return added.measured
 
@@ -170,8 +170,8 @@ def read_exchanged(path: str | Path) -> list[Measurement]:
         where = f"{path}:{number}"
         metric = from_mapping(ExchangedMetric, parse_json(line, where), where)
         if not metric.origin.strip() or not metric.origin.isprintable():
-            remedy = 'say who measured it: sida score --json --origin "NAME, ADDRESS"'
-            raise UserError(f"{where}: origin", "is empty or no plain text", remedy)
+            remedy = 'name who measured it: sida score --json --origin "NAME, ADDRESS"'
+            raise UserError(f"{where}: origin", "is empty or not plain text", remedy)
         if (metric.run, metric.metric) in keys:
             raise UserError(where, f"metric '{metric.metric}' of run '{metric.run}' occurs twice", "remove one")
         keys.add((metric.run, metric.metric))

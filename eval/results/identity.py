@@ -1,7 +1,7 @@
 """Identity of a value: everything that decides a metric's value besides the images; the one test of comparability.
 
-Tables (Δ, bold), added rows, comparisons, figures and claims ask :func:`comparable` and nothing else. Networks that the
-generator was exposed to (:class:`sida.methods.method.Exposure`, in words such as ``loss:vgg16 choice:inception``)
+Tables (Δ, bold), added rows, comparisons, figures and claims use :func:`comparable` and no other test. Networks that
+the generator was exposed to (:class:`sida.methods.method.Exposure`, in words such as ``loss:vgg16 choice:inception``)
 belong to the identity: such a value is shown, but never ranked or compared.
 """
 
@@ -34,7 +34,7 @@ _COMPARED = {
 UNKNOWN = "networks used in training are not stated (`saw`)"
 #: Reason for a value whose feature network or reference is not known by its digest: two unknown ones are not equal.
 NO_DIGEST = "its feature network or reference has no digest"
-#: Word for what is unknown of held-out images, and the reason for a value of such a generator.
+#: Word for an unknown use of held-out images, and the reason for a value of such a generator.
 UNKNOWN_DATA = "unknown"
 NO_DATA = "use of the held-out images in training is not stated (`data:none`)"
 #: Largest share of held-out images that are in a training's data by chance: data sets have pictures twice.
@@ -92,38 +92,38 @@ class Identity:
     def networks(self) -> set[str]:
         """Networks whose features the value is computed from; ``other`` for a custom extractor."""
         pairs = (word.partition("=") for word in self.settings.split())
-        named = {value for key, _, value in pairs if key.rpartition(".")[2] == "extractor"} - {"pixels"}
+        extractors = {value for key, _, value in pairs if key.rpartition(".")[2] == "extractor"} - {"pixels"}
         ours = {*EXTRACTORS, *LABELS}
-        return {str(network_of(name)) if name in ours else OTHER for name in named}
+        return {str(network_of(name)) if name in ours else OTHER for name in extractors}
 
-    def exposed(self, how: str) -> set[str]:
+    def exposed(self, role: str) -> set[str]:
         """Networks of the value that the generator was exposed to in a way (``loss``, ``start`` or ``choice``).
 
         A custom extractor may be any network, so it counts where the generator was exposed to any.
         """
-        networks = {network_of(name) for name in getattr(self.exposure, how, ())}
+        networks = {network_of(name) for name in getattr(self.exposure, role, ())}
         return self.networks & {*networks, *([OTHER] if networks else [])}
 
     @property
     def held_out_fault(self) -> str | None:
         """Reason against a value on held-out images: training used some, or the row does not state it; or None."""
-        said = getattr(self.exposure, "data", ())
-        if not self.held_out or (self.held_out == UNKNOWN_DATA and said == ("none",)):
+        data = getattr(self.exposure, "data", ())
+        if not self.held_out or (self.held_out == UNKNOWN_DATA and data == ("none",)):
             return None
-        if "held-out" in said:
+        if "held-out" in data:
             return "the generator has seen held-out images, as its row says (`data:held-out`)"
         if self.held_out == UNKNOWN_DATA:
             return NO_DATA
-        common, sought = map(int, self.held_out.split("/"))
-        held = f"the generator has seen held-out images ({common} of {sought} that were looked for)"
-        return held if common > _TWICE * sought else None
+        common, searched = map(int, self.held_out.split("/"))
+        fault = f"the generator has seen held-out images ({common} of {searched} that were looked for)"
+        return fault if common > _TWICE * searched else None
 
     @property
     def related(self) -> set[str]:
         """Networks that trained the generator and learned from the labels that a network of the value learned from."""
         labels = {LABELS.get(name) for name in self.networks} - {None, ""}
-        seen = {name for name in getattr(self.exposure, "loss", ()) if LABELS.get(str(network_of(name))) in labels}
-        return seen if not self.exposed("loss") else set()
+        trainers = {name for name in getattr(self.exposure, "loss", ()) if LABELS.get(str(network_of(name))) in labels}
+        return trainers if not self.exposed("loss") else set()
 
 
 def comparable(a: Identity, b: Identity) -> str | None:
@@ -198,7 +198,7 @@ def identity_of(
         settings=" ".join([words.pop("kind", ""), *(f"{name}={value}" for name, value in sorted(words.items()))]),
         n=fields.get("num_samples", 0),
         seed0=fields.get("seed0"),
-        # Counts are those of ``empirical`` classes, and no protocol has them beside another distribution.
+        # Only the distribution ``empirical`` has counts.
         classes=dist if dist in ("uniform", "balanced") else fields.get("labels") or ("data" if dist else ""),
         resolution=str(fields.get("resolution") or ""),
         reference=reference or "",
@@ -258,16 +258,16 @@ def read_exposure(text: str) -> Exposure | None:
         return None
     exposure: dict[str, list[str]] = {f.name: [] for f in dataclasses.fields(Exposure)}
     for word in [] if text.strip() == "none" else text.split():
-        how, _, name = word.partition(":")
-        if how not in exposure or not name:
+        role, _, name = word.partition(":")
+        if role not in exposure or not name:
             fault = f"'{word}' is not a word such as loss:inception"
             raise SettingError("saw", fault, f"begin it with {', '.join(exposure)}, or write none")
-        if how == "data" and name not in _DATA:
+        if role == "data" and name not in _DATA:
             fault = f"'{word}' does not state whether training used held-out images"
             raise SettingError("saw", fault, f"write data:{' or data:'.join(_DATA)}")
-        meant = name if how == "data" else network_of(name)
-        if meant is None:
+        value = name if role == "data" else network_of(name)
+        if value is None:
             near = suggestion(name, LABELS)
             raise SettingError("saw", f"no network '{name}'{near}", f"name one of {', '.join(LABELS)} or {OTHER}")
-        exposure[how].append(meant)
+        exposure[role].append(value)
     return Exposure(*(tuple(dict.fromkeys(names)) for names in exposure.values()))

@@ -25,7 +25,7 @@ _NUMBERS = ("nimg", "num_samples", "seconds", "img_per_s", "memory_mb", "memory_
 
 @dataclass(frozen=True)
 class Point:
-    """One evaluation: images seen (or another place), mean, sample std over trials (or seeds), trials, samples each."""
+    """One evaluation: training images, mean, sample std over trials (or seeds), number of trials, samples of each."""
 
     nimg: int
     value: float

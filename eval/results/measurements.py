@@ -69,7 +69,7 @@ def contradiction(record: Mapping[str, Any]) -> str | None:
     if n != size:
         return f"n: {n} images, and its protocol takes {size}"
     if seed0 is not None and record["seeds"] != [seed0 + trial * n, seed0 + (trial + 1) * n - 1]:
-        return f"seeds: {record['seeds']} are not those of trial {trial}, which start at {seed0 + trial * n}"
+        return f"seeds: {record['seeds']} do not belong to trial {trial}, whose seeds start at {seed0 + trial * n}"
     unknown = [key for key in record["metrics"] if metrics is not None and key not in metrics]
     return f"metrics.{unknown[0]}: its protocol has no such metric" if unknown else None
 

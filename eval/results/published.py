@@ -18,7 +18,7 @@ from sida.config.settings import load_yaml
 from sida.errors import UserError, suggestion
 from sida.methods.method import Exposure
 
-#: Folder of the numbers and of what is said about them.
+#: Folder of the numbers and of facts about them.
 PUBLISHED = ROOT / "results" / "published"
 #: Day on which the list of printed numbers was last read at its sources.
 PUBLISHED_DAY = "2026-11-27"
@@ -61,11 +61,11 @@ class Published:
         text: The value exactly as printed, trailing zeros included.
         std: The printed standard deviation or an empty string.
         own: Whether the authors of the printing paper measured the number.
-        model_size: Size of the network; empty if not said.
+        model_size: Size of the network; empty if not stated.
         resolution, conditioning: Of the images, such as ``32x32`` and ``class-conditional``.
-        teacher: Teacher or start of the training; empty if not said.
-        data: Whether the training sees real images, ``yes`` or ``no``; empty if not said.
-        date: Year, or year and month, of the paper or page; empty if not said.
+        teacher: Teacher or start of the training; empty if not stated.
+        data: Whether the training sees real images, ``yes`` or ``no``; empty if not stated.
+        date: Year, or year and month, of the paper or page; empty if not stated.
         address: Place where the number was read.
         protocol: Protocol of ``results/published/protocols.yaml`` (column ``suite_protocol``); empty if the number was
             measured under another protocol.

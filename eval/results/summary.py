@@ -59,7 +59,7 @@ class Measurement:
     saw: str = ""  # networks that the generator was exposed to, where the record has them
     held_out: _Share = ""
     order: str = ""  # order of images of files, where it is not the stored one
-    trained: _Settings = ""  # steps of the generator's training where they are not those of the sampler
+    trained: _Settings = ""  # steps of the generator's training where the sampler takes others
     trained_on: str = ""  # device of the generator's training, as its network says; empty if unknown
 
     @functools.cached_property
@@ -308,7 +308,7 @@ def measured_in(path: str | Path | None) -> Measurements:
 
 
 def measurements_of(rows: Iterable[Mapping[str, Any]], source: str) -> Measurements:
-    """Checks rows by column as those of a ``measurements.csv``; see :func:`load_measurements`."""
+    """Checks rows by column as lines of a ``measurements.csv``; see :func:`load_measurements`."""
     return Measurements(checked_lines(rows, source), source)
 
 

@@ -78,24 +78,25 @@ def best_values(
     if layout.bold is None:
         return best, unranked
     for column in (column for column in layout.columns if _is_ranked(layout.bold, column)):
-        values = [*_values(layout.bold, column, lines, retraining)]
-        measured = [one for one in values if one.side == "measured" and one.ranks]
-        printed = [one for one in values if one.side == "published" and one.ranks]
-        measured_rows = {one.row for one in measured}
-        rivals = [*measured, *(one for one in printed if one.row not in measured_rows)]
+        candidates = [*_values(layout.bold, column, lines, retraining)]
+        measured = [candidate for candidate in candidates if candidate.side == "measured" and candidate.ranks]
+        printed = [candidate for candidate in candidates if candidate.side == "published" and candidate.ranks]
+        measured_rows = {candidate.row for candidate in measured}
+        rivals = [*measured, *(candidate for candidate in printed if candidate.row not in measured_rows)]
         leaders: list[_Candidate] = []
         # A row alone is not the best of anything.
-        if measured and _alike(measured) and len({one.row for one in values}) > 1:
+        if measured and _alike(measured) and len({candidate.row for candidate in candidates}) > 1:
             if any(rival.noise is None for rival in rivals):
                 unranked.append(column.head)
             else:
                 first = _first(column, rivals)
-                leaders += [one for one in measured if not first.beats(one)]
+                leaders += [candidate for candidate in measured if not first.beats(candidate)]
         if printed:
             lowest = _first(column, printed).shown
             rival = _first(column, rivals) if mode == "paper" and measured else None
-            leaders += [one for one in printed if one.shown == lowest and not (rival and rival.beats(one))]
-        best |= {(one.side, column.id, one.row) for one in leaders if one.reason is None}
+            lowest_printed = [candidate for candidate in printed if candidate.shown == lowest]
+            leaders += [candidate for candidate in lowest_printed if not (rival and rival.beats(candidate))]
+        best |= {(candidate.side, column.id, candidate.row) for candidate in leaders if candidate.reason is None}
     return best, unranked
 
 
@@ -104,15 +105,15 @@ def _is_ranked(bold: BoldSpec, column: ColumnSpec) -> bool:
     return bool(column.metric and column.direction) and (bold.columns is None or column.id in bold.columns)
 
 
-def _first(column: ColumnSpec, values: Sequence[_Candidate]) -> _Candidate:
+def _first(column: ColumnSpec, candidates: Sequence[_Candidate]) -> _Candidate:
     """The best of some values by the column's direction, regardless of noise."""
     choose = min if column.direction == "lower" else max
-    return choose(values, key=lambda one: one.value)
+    return choose(candidates, key=lambda candidate: candidate.value)
 
 
 def _alike(measured: Iterable[_Candidate]) -> bool:
     """Whether measured values may be compared: each with each, since unknown seeds are comparable with any."""
-    identities = {one.identity for one in measured}
+    identities = {candidate.identity for candidate in measured}
     return not any(itertools.starmap(comparable, itertools.combinations(identities, 2)))
 
 

@@ -77,7 +77,7 @@ def make_table(
         mode: Overrides the layout's mode; the default of both is ``measured``.
         spec: ``retraining``, the scatter of a repeated training; for a table of hyperparameters ``gpus``, and
             ``students`` with the settings of each row.
-        results: Folder with training logs for a table of hyperparameters; by default that of ``measurements``.
+        results: Folder with training logs for a table of hyperparameters; by default the folder of ``measurements``.
         scores: Files of ``sida score`` (``--out``, or lines of ``--json``), whose rows are added at the end: in mode
             ``paper``, which is the default for layouts of published numbers, below these and in their columns.
 
@@ -138,7 +138,8 @@ def build_table(
         measurements: Measured values; may be empty in ``paper`` mode.
         runs: The sample sheet.
         mode: Overrides the layout's mode; the default of both is ``measured``.
-        retraining: Scatter of a repeated training, for the bold rule; of published numbers that of printed ones.
+        retraining: Scatter of a repeated training, for the bold rule; None takes, for published numbers, the scatter of
+            printed metrics.
         printed: Printed numbers of rows that were added, by their ids in the layout.
 
     Raises:

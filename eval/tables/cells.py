@@ -21,7 +21,7 @@ from sida.errors import UserError, suggestion
 from sida.methods.method import Exposure
 
 #: Reason for a cell without a comparison whose released file is later than the printed number.
-LATER = "what was measured is of a later version than the published number"
+LATER = "the measured file is of a later version than the published number"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class CellSource:
         empty: Cell for a column without a number by layout.
         compared: Comparison of measured and published number by rule EQ, or the reason why there is none.
         identity: Identity of the measured values.
-        keys: Metrics behind the value: the metric itself, or those whose mean the cell shows.
+        keys: Metrics behind the value: the metric itself, or several whose mean the cell shows.
     """
 
     metric: str
@@ -368,8 +368,8 @@ def _cell(
     """A cell of a row, in audit mode of one of its lines."""
     line, source = lines[number], lines[number].sources.get(column.id)
     if source is None:
-        again = column.field == "family" and number > 0 and line.family == lines[number - 1].family
-        hidden = again or (column.field == "label" and line.spec.continues) or side not in ("", SIDES[0])
+        repeats_family = column.field == "family" and number > 0 and line.family == lines[number - 1].family
+        hidden = repeats_family or (column.field == "label" and line.spec.continues) or side not in ("", SIDES[0])
         text = "" if hidden else line.text(str(column.field))
         return Cell(text) if text else BLANK
     if side == "Δ":

@@ -65,7 +65,7 @@ class HyperRow:
         setting: Names in :data:`PRINTED_SETTINGS`, one or several.
         log: Name in :data:`LOGS`.
         text: Fixed text of a line without a number.
-        span: Whether one published value is that of all columns.
+        span: Whether one published value holds for all columns.
         form: Format of several values, with ``{}`` for each.
     """
 
@@ -90,7 +90,7 @@ class HyperRow:
 
 @dataclass(frozen=True)
 class Training:
-    """Settings of a training, and its network's architecture; None: that of its teacher's file."""
+    """Settings of a training, and its network's architecture; None: the teacher's file has it."""
 
     settings: Mapping[str, Any]
     network: Mapping[str, Any] | None = None
@@ -98,7 +98,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Trainings:
-    """Settings that the table prints: those of the trainings by row, and the number of GPUs."""
+    """Settings that the table prints: of the trainings, by row; and the number of GPUs."""
 
     gpus: Natural
     students: Mapping[str, Training]

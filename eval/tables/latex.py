@@ -93,7 +93,7 @@ def number_column(cells: Sequence[Cell]) -> str:
     if not parts:
         return "c"
     sign = "+" if any(sign for sign, _, _ in parts) else ""
-    form = f"{sign}{max(len(whole) for _, whole, _ in parts)}.{max(len(after) for _, _, after in parts)}"
+    form = f"{sign}{max(len(integer) for _, integer, _ in parts)}.{max(len(fraction) for _, _, fraction in parts)}"
     spreads = [len(re.sub(r"^0*\.?0*|[.,]", "", cell.spread)) for cell in cells if _is_number(cell) and cell.spread]
     grouped = _GROUPED if any("," in cell.text for cell in cells if _is_number(cell)) else ""
     return f"S[table-format={form.removesuffix('.0')}{f'({max(1, *spreads)})' if spreads else ''}{grouped}]"
@@ -168,6 +168,6 @@ def to_latex(table: Table, siunitx: bool = False, cite: bool = False) -> str:
 
 
 def cited_keys(table: Table) -> list[str]:
-    """Keys of the bibliography that a table cites: those that its labels stand for, and those of added rows."""
+    """Keys of the bibliography that a table cites: of its labels and of added rows."""
     labels = [cell.text for row in table.rows for column, cell in zip(table.columns, row.cells) if column.name]
     return [*(entry.key for _, entry in map(cited_label, labels) if entry), *table.cited]

@@ -38,7 +38,7 @@ class ColumnSpec:
             Such a column shows no published numbers.
         optional: Whether the column is left out where no row of ``measurements.csv`` has its metric.
         held_out: Metrics whose mean the column shows: of those whose network no row of the table used as loss or start;
-            there is no mean if fewer than two are left, or if it is unknown which networks a row used.
+            no mean if fewer than two are left, or if it is unknown which networks a row used.
     """
 
     head: str
@@ -71,26 +71,26 @@ class RowSpec:
     Attributes:
         run: Id of a run; ``{column}`` stands for the column's key.
         pool: Further runs with other training seeds. Cells then show the mean of the runs' means and, after ±, the
-            sample standard deviation of these means instead of that over trials.
+            sample standard deviation of these means, not of the trials.
         pool_seeds: Pools all runs that differ from ``run`` in the training seed only.
         each: Conditions that give one row per matching run, in the sheet's order.
         optional: Whether ``each`` may match no run.
         published: Id in ``results/published``; ``{metric}`` and ``{column}`` are replaced.
         family: Group (default the sheet's).
         label: Name (default the sheet's).
-        measured_label: Name in measured mode, for rows whose label is that of published numbers.
+        measured_label: Name in measured mode, where the label is for published numbers.
         nfe: Printed number of function evaluations (default the measured one).
         cfg: Whether guidance is used, for tables with such a column.
         data: Whether real images are used, for tables with such a column.
         network: Where the released network is, for tables with such a column.
-        needs: What the training needs (data, teacher, discriminator), for tables with such a column.
+        needs: Requirements of the training (data, teacher, discriminator), for tables with such a column.
         rule: Whether a line is drawn above the row, even within a family.
         continues: Whether the row continues the row above; its label is not printed again.
         blank: Columns (by id) whose cell is blank in the paper.
         dash: Columns (by id) whose cell is a dash in the paper.
         later: Columns (by id) whose released file is later than the printed number; such cells are not compared.
-        guest: Whether the row was added to a finished table: its values that are not comparable with those of the other
-            rows are left out, with a note, instead of an error. With ``scored`` such a value is an error.
+        guest: Whether the row was added to a finished table: values that are not comparable with the other rows are
+            left out, with a note, instead of an error. With ``scored`` such a value is an error.
         scored: Whether the row is a score that was added (``--add``), which modes of published numbers show as well.
         candidate: Whether the row may be bold.
     """
@@ -144,7 +144,7 @@ class TableSources:
     """Data of a table.
 
     Attributes:
-        measurements: All measurements; None if there is no file of them.
+        measurements: All measurements; None without a file of them.
         runs: Sample sheet by run id; None makes a row of each measured generator.
         mode: Overrides the layout's mode.
         scores: Files of ``sida score``, whose rows are added at the end.
@@ -219,7 +219,7 @@ class TableLayout(TableKind):
         bold: Bold rule; null for none.
         vars: Values of ``{name}`` in the rows' ``run`` ids, e.g. the data set.
         published_notes: Further lines about the published numbers, printed in modes that show these.
-        protocol: Protocol of a score for this table (``sida score --like``); by default that of its published numbers.
+        protocol: Protocol of a score for this table (``sida score --like``); by default its published numbers'.
         cite: Whether the LaTeX has ``\cite`` in labels; compiled alone it has the references.
     """
 
@@ -286,7 +286,7 @@ def load_table_layout(path: str | Path) -> TableKind:
 
 
 def load_layout(path: str | Path) -> TableLayout:
-    """Reads a layout of results; errors are those of :func:`load_table_layout`."""
+    """Reads a layout of results; for errors see :func:`load_table_layout`."""
     layout = load_table_layout(path)
     if not isinstance(layout, TableLayout):
         raise UserError(path, "kind: this layout is not one of results", "build it with `sida table`")

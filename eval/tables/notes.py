@@ -26,7 +26,7 @@ def provenance_notes(lines: Sequence[TableLine], measurements: Measurements) -> 
     used = measured_lines(lines, measurements)
     pooled = [_POOLED] if any(len(source.runs) > 1 and source.estimate for source in sources) else []
     pooled += [*_kept_starts(lines, used), *_of_others(used)]
-    return notes + ([_how(used), *pooled, _where(used)] if used else [])
+    return notes + ([_trials_sentence(used), *pooled, _origin_sentence(used)] if used else [])
 
 
 def comparison_notes(lines: Sequence[TableLine]) -> list[str]:
@@ -40,7 +40,7 @@ def comparison_notes(lines: Sequence[TableLine]) -> list[str]:
             lowest.append(f"{source.run} {source.compared.lowest:.3f}")
     notes = [f"Not compared: {', '.join(dict.fromkeys(runs))} ({reason})." for reason, runs in apart.items()]
     if lowest:
-        notes.append(f"Δ of teachers is that of the lowest of trials 0 to 2, as they publish it: {', '.join(lowest)}.")
+        notes.append(f"Δ of teachers is for the lowest of trials 0 to 2, as they publish it: {', '.join(lowest)}.")
     return notes
 
 
@@ -70,7 +70,7 @@ _NAMED = 8
 
 
 def exposure_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
-    """Notes on what the generators of the table were exposed to, by reason: columns and rows."""
+    """Notes on the exposure of the table's generators, by reason: columns and rows."""
     shown_by_note: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
     chosen: dict[str, dict[str, None]] = {}
     for column in layout.columns:
@@ -105,7 +105,7 @@ def held_out_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]
 
 
 def _exposure_words(identity: Identity, ranks: bool) -> Iterator[tuple[str, str]]:
-    """Mark and reason of each note on what the generator of a value was exposed to."""
+    """Mark and reason of each note on the exposure of a value's generator."""
     why = reason_against(identity)
     if why and (why != UNKNOWN or ranks):
         mark = mark_of(identity) if identity.held_out_fault or identity.exposed("loss") else ""
@@ -124,7 +124,8 @@ def measured_lines(lines: Iterable[TableLine], measurements: Measurements) -> li
     return [row for line in lines for source in line.sources.values() for row in source.lines(measurements)]
 
 
-def _how(rows: list[Measurement]) -> str:
+def _trials_sentence(rows: list[Measurement]) -> str:
+    """Sentence on trials, images and seeds: of most rows, then of the others."""
     by_run: dict[str, list[Measurement]] = {}
     for row in rows:
         by_run.setdefault(row.run, []).append(row)
@@ -148,7 +149,7 @@ def _kept_starts(lines: Sequence[TableLine], measured: list[Measurement]) -> lis
         runs = {run for source in line.sources.values() if source.estimate for run in source.runs}
         if count := len(runs & starts):
             named.append(line.label + (f" ({count} of {len(runs)} trainings)" if len(runs) > 1 else ""))
-    about = "Kept at the start of training, which no later evaluation improved on; the numbers are those of the start"
+    about = "Kept at the start of training, on which no later evaluation improved; the numbers are of the start"
     return [f"{about}: {'; '.join(named)}."] if named else []
 
 
@@ -181,7 +182,8 @@ def _trials(number: int) -> str:
     return "1 trial" if number == 1 else f"{number} trials"
 
 
-def _where(rows: list[Measurement]) -> str:
+def _origin_sentence(rows: list[Measurement]) -> str:
+    """Sentence on protocol, code, device and days."""
     protocols = ", ".join(sorted({row.protocol for row in rows}))
     versions = ", ".join(sorted({row.code_version for row in rows}))
     devices = ", ".join(sorted({row.device for row in rows}))

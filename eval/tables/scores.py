@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 def row_columns(
     protocol: Protocol, table: str | None = None, identity: Callable[[str], Identity | None] | None = None
 ) -> tuple[ColumnSpec, ...]:
-    """Columns of a row for a table: those of the table, or by default those of ``main`` or of the protocol.
+    """Columns of a row for a table; by default of ``main``, else of the protocol.
 
     Args:
         protocol: Protocol of the images.
         table: Layout, a name or a file; None takes ``main`` if the protocol has its metrics, else the protocol's
             metrics.
-        identity: Identity of a metric's values, None for one without a value; by default that of the protocol, as far
-            as it is known before references and networks are loaded.
+        identity: Identity of a metric's values, None for one without a value; by default the protocol's, as far as it
+            is known before references and networks are loaded.
 
     Raises:
         UserError: No such layout, a layout without metrics of this protocol or with one number per model size, or a
@@ -60,10 +60,10 @@ def row_columns(
     for column in columns:
         if column.metric in known:
             printed = [line.sources[column.id].published for line in lines]
-            mine = (identity or protocol.identity)(column.metric)
+            value_identity = (identity or protocol.identity)(column.metric)
             numbers = [number.identity for number in printed if number is not None]
-            if mine is not None:
-                require_in_column(mine, numbers, f"--like {table or 'main'}: column '{column.id}'")
+            if value_identity is not None:
+                require_in_column(value_identity, numbers, f"--like {table or 'main'}: column '{column.id}'")
     return columns
 
 
@@ -93,11 +93,11 @@ def unfitting(score: Score, table: str | None) -> list[str]:
         wanted = load_protocol(table_protocol(table))
     except UserError:  # a table without a protocol takes any
         return []
-    mine = score.protocol
-    if mine.num_samples != wanted.num_samples:
-        other = f"trials of {mine.num_samples:,} images, its protocol '{wanted.name}' has {wanted.num_samples:,}"
-    elif mine.name != wanted.name:
-        other = f"protocol '{mine.name}', its numbers have '{wanted.name}'"
+    protocol = score.protocol
+    if protocol.num_samples != wanted.num_samples:
+        other = f"trials of {protocol.num_samples:,} images, its protocol '{wanted.name}' has {wanted.num_samples:,}"
+    elif protocol.name != wanted.name:
+        other = f"protocol '{protocol.name}', its numbers have '{wanted.name}'"
     else:
         return []
     return [f"the row does not fit {table}: it has {other}"]
@@ -224,14 +224,14 @@ def _printed_rows(numbers: Sequence[Published], start: int, printed: dict[str, P
     evaluations = list(dict.fromkeys(number.dataset for number in numbers))
     rows = []
     for number, evaluation in enumerate(evaluations, start=start):
-        some = [one for one in numbers if one.dataset == evaluation]
-        about = some[0]
+        printed_together = [n for n in numbers if n.dataset == evaluation]
+        first = printed_together[0]
         key = f"added-{number}-"
-        printed |= {key + one.metric_key.replace("_", "-"): one for one in some}
-        named = f"{about.row_label}, {evaluation}" if len(evaluations) > 1 else about.row_label
-        label = f"{named} ({about.source})"
+        printed |= {key + n.metric_key.replace("_", "-"): n for n in printed_together}
+        name = f"{first.row_label}, {evaluation}" if len(evaluations) > 1 else first.row_label
+        label = f"{name} ({first.source})"
         rows.append(
-            RowSpec(published=key + "{metric}", label=label, nfe=about.nfe or None, scored=True, candidate=False)
+            RowSpec(published=key + "{metric}", label=label, nfe=first.nfe or None, scored=True, candidate=False)
         )
     return rows
 

@@ -1,22 +1,14 @@
-"""Settings of data sets, and lookup of data sets by name in ``config/datasets.yaml`` and presets.
-
-Number of images in each class of a data set: ``config/labels/<data set>.json``.
-
-Generators are measured on classes drawn with the data's frequencies; with these counts no archive is needed for it.
-"""
+"""Settings of data sets, and lookup of data sets by name in ``config/datasets.yaml`` and presets."""
 
 import dataclasses
 import functools
-import os
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from sida.config.families import LATENTS
 from sida.config.lookup import Registry, RegistryEntry, find_file, found_path
-from sida.config.settings import Count, Natural, OneOf, Settings, from_mapping, load_spec, load_yaml
+from sida.config.settings import Count, Natural, OneOf, Settings, load_yaml
 from sida.errors import SettingError, UserError, suggestion
-from sida.files.atomic import sha256_json
 
 #: Kinds of data sets: what opens them, see :func:`sida.data.load_dataset`.
 DATASET_KINDS: Registry[RegistryEntry] = Registry(
@@ -133,61 +125,3 @@ def dataset_entry(name: str, where: str, brought: Mapping[str, Mapping[str, Any]
     if not isinstance(entry := known[name], Mapping):
         raise UserError(f"{where}: {name}", "must be a mapping of settings", "give at least its kind")
     return entry
-
-
-@dataclasses.dataclass(frozen=True)
-class LabelCounts:
-    """Number of images in each class.
-
-    Attributes:
-        name: Name of the data set.
-        images: Number of all images: the sum of ``counts``.
-        counts: Images per class.
-        source: Source of the counts, for people.
-    """
-
-    name: str
-    images: int
-    counts: tuple[int, ...]
-    source: str = ""
-
-    def __post_init__(self) -> None:
-        if min(self.counts, default=-1) < 0 or not any(self.counts):
-            raise SettingError("counts", "must list the number of images of each class, in all at least 1")
-        if sum(self.counts) != self.images:
-            raise SettingError("images", f"says {self.images}, but the counts sum to {sum(self.counts)}", "count again")
-
-    @functools.cached_property
-    def sha256(self) -> str:
-        """Digest of the counts alone."""
-        return sha256_json(list(self.counts))
-
-
-def find_labels(name: str | os.PathLike[str], own: Iterable[Path] = ()) -> Path | None:
-    """The file of class counts, or None if it does not exist.
-
-    Args:
-        name: A data set of ``config/labels``, or a ``.json`` file.
-        own: Folders that are searched first, and their folders ``labels/``.
-    """
-    try:
-        return find_file("labels", Path(name), own)
-    except UserError:
-        return None
-
-
-def load_labels(name: str | os.PathLike[str]) -> LabelCounts:
-    """Reads counts by name or path (see :func:`find_labels`).
-
-    Raises:
-        UserError: Missing or broken file, or counts that contradict their sum.
-    """
-    if (path := find_labels(name)) is None:
-        raise UserError("", f"no class counts '{name}'", remedy(name))
-    return from_mapping(LabelCounts, load_spec(str(path)), str(path))
-
-
-def remedy(name: str | os.PathLike[str]) -> str:
-    """How to provide missing counts, for errors."""
-    file = f"{Path(name).stem}.json"
-    return f"write {file} as config/labels/cifar10.json, or take a protocol with labels: null or label_dist: uniform"

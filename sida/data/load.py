@@ -18,7 +18,8 @@ import torch
 
 from sida.assets.cache import fetch
 from sida.assets.registry import is_counted
-from sida.config.datasets import DATASET_KINDS, DatasetConfig, LabelCounts, Split, load_labels
+from sida.config.datasets import DATASET_KINDS, DatasetConfig, Split
+from sida.config.labels import LabelCounts, load_labels
 from sida.config.lookup import foreign_faults
 from sida.config.settings import from_mapping
 from sida.data.archive import ask_shared
@@ -100,7 +101,7 @@ class ClassesOnly(Dataset):
 
 
 def counts_of(name: str | os.PathLike[str]) -> LabelCounts:
-    """Class counts by name: from a file (:func:`sida.config.datasets.find_labels`), or those of an asset's labels.
+    """Class counts by name: from a file (:func:`sida.config.labels.find_labels`), or those of an asset's labels.
 
     Raises:
         UserError: There are no such counts, the file is broken, or the download fails.

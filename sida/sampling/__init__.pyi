@@ -3,12 +3,12 @@ from sida.config.samplers import read_sampler as read_sampler
 from sida.sampling.flows import flow as flow
 from sida.sampling.generate import Drawer as Drawer
 from sida.sampling.generate import row_classes as row_classes
-from sida.sampling.samplers import NO_CLASS as NO_CLASS
-from sida.sampling.samplers import GuidedDenoiser as GuidedDenoiser
-from sida.sampling.samplers import SeedStreams as SeedStreams
+from sida.sampling.guidance import GuidedDenoiser as GuidedDenoiser
 from sida.sampling.samplers import heun as heun
 from sida.sampling.samplers import multi_step as multi_step
 from sida.sampling.samplers import one_step as one_step
 from sida.sampling.samplers import sigma_steps as sigma_steps
 from sida.sampling.samplers import to_uint8 as to_uint8
 from sida.sampling.store import tile as tile
+from sida.sampling.streams import NO_CLASS as NO_CLASS
+from sida.sampling.streams import SeedStreams as SeedStreams

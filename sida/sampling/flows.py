@@ -1,4 +1,4 @@
-"""Samplers of flows on equal steps of time: Euler's and Heun's method, SiT's Euler–Maruyama; the null label as guide.
+"""Samplers of flows on equal steps of time: Euler's and Heun's method, SiT's Euler–Maruyama.
 
 A flow's time t is 1 for noise and 0 for the image, whichever way the network counts it, and x_t = (1 − t) y + t n. With
 the velocity v = n − y the ordinary equation is dx = v dt. The stochastic one with diffusion t has the same marginals:
@@ -15,43 +15,7 @@ from typing import Any
 
 import torch
 
-from sida.networks import architecture, check_null_label
-
-
-class Unlabelled(torch.nn.Module):
-    """A network without a class, which guides the network itself (classifier-free guidance, arXiv:2207.12598).
-
-    Args:
-        net: Network with classes that learned from dropped labels.
-        where: Place named in errors.
-
-    Raises:
-        UserError: The network has no class, or learned from no dropped label.
-    """
-
-    label_dim = 0
-
-    def __init__(self, net: torch.nn.Module, where: str = "guide") -> None:
-        super().__init__()
-        check_null_label(architecture(net), where)
-        self.net = net
-        self.img_channels, self.img_resolution = net.img_channels, net.img_resolution
-
-    def forward(self, x: torch.Tensor, sigma: torch.Tensor | float, class_labels: object = None) -> torch.Tensor:
-        """Denoised images without a class; arguments as of :meth:`sida.networks.Precond.forward`."""
-        denoised: torch.Tensor = self.net(x, sigma, None)
-        return denoised
-
-    def velocity(self, x: torch.Tensor, time: float, class_labels: object = None) -> torch.Tensor:
-        """Velocity without a class, see :meth:`sida.networks.Precond.velocity`."""
-        velocity: torch.Tensor = self.net.velocity(x, time, None)  # type: ignore[operator]
-        return velocity
-
-
-def guided(own: torch.Tensor, guide: torch.Tensor, guidance: float, channels: int | None = None) -> torch.Tensor:
-    """Extrapolation ``guide + guidance (own − guide)`` of outputs (N, C, H, W), of the first channels or of all."""
-    result = guide.lerp(own, guidance)
-    return result if channels is None else torch.cat([result[:, :channels], own[:, channels:]], 1)
+from sida.sampling.guidance import guided
 
 
 def flow(

@@ -15,14 +15,13 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 
 from sida.assets.cache import fetch_many
-from sida.config.datasets import LabelCounts
 from sida.config.families import DECODERS, EDM2_LATENTS, LATENTS, Latents, check_decoder, check_guidance
+from sida.config.labels import LabelCounts
 from sida.config.samplers import INFINITE, Sampler
 from sida.data.dataset import Dataset, LatentDecoder, load_vae
 from sida.errors import UserError, say, settings_in
@@ -30,21 +29,13 @@ from sida.kernels import require_fused
 from sida.machine import Recording, RecordingError, Tensors, to_device
 from sida.networks import family_of
 from sida.networks.precond import Precond, no_noise_level
-from sida.sampling.samplers import (
-    NO_CLASS,
-    ClassRule,
-    SeedStreams,
-    check_guide_fits,
-    class_rule_of,
-    draw_batch,
-    sigma_range,
-    to_uint8,
-)
+from sida.prefetch import prefetch
+from sida.sampling.guidance import check_guide_fits
+from sida.sampling.samplers import draw_batch, sigma_range, to_uint8
+from sida.sampling.streams import NO_CLASS, ClassRule, SeedStreams, class_rule_of
 
 #: Number of batches in the queue of a GPU while the next batch is prepared.
 _FLYING = 2
-T = TypeVar("T")
-R = TypeVar("R")
 #: Function from latents ``(N, C, H, W)`` to images uint8.
 Decode = Callable[[torch.Tensor], torch.Tensor]
 
@@ -235,7 +226,7 @@ class Drawer:
             coming = len(starts) * sampler.nfe
             guide = None if gnet is None else self.evaluations.evaluator(gnet, "guide", coming, sampler.kernels)
             called = self.evaluations.evaluator(net, "network", coming, sampler.kernels)
-            for drawn in prefetched(draw, starts) if device.type == "cuda" else map(draw, starts):
+            for drawn in prefetch(map(draw, starts)) if device.type == "cuda" else map(draw, starts):
                 with torch.no_grad():
                     labels = None
                     if self.label_dim:
@@ -274,18 +265,6 @@ class _Drawn(NamedTuple):
     streams: SeedStreams
     latents: torch.Tensor
     classes: torch.Tensor
-
-
-def prefetched(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """``map(function, items)``, with a thread that prefetches the next result."""
-    with ThreadPoolExecutor(1, "prefetched") as thread:
-        waiting: collections.deque[Future[R]] = collections.deque()
-        for item in items:
-            waiting.append(thread.submit(function, item))
-            if len(waiting) > 1:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _in_flight(

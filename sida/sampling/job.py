@@ -14,8 +14,9 @@ import torch
 
 from sida.assets.cache import cache_dir, file_lock
 from sida.assets.registry import Asset, is_address, is_counted
-from sida.config.datasets import LabelCounts, dataset_spec
+from sida.config.datasets import dataset_spec
 from sida.config.families import NULL_LABEL
+from sida.config.labels import LabelCounts
 from sida.config.samplers import Sampler, read_sampler
 from sida.config.settings import Count, Settings, from_mapping, load_spec
 from sida.data import Dataset, load_dataset
@@ -28,8 +29,8 @@ from sida.machine import environment, keep_freed_memory, process_rank, take_devi
 from sida.networks.diffusers_folder import DiffusersFiles
 from sida.networks.file import load_network, read_metadata
 from sida.networks.official import describe_file, find_source, import_network
-from sida.sampling.flows import Unlabelled
 from sida.sampling.generate import Drawer, Samples
+from sida.sampling.guidance import Unlabelled
 from sida.sampling.store import SampleStore, open_sample_store, save_grid, write_all
 
 _MOST_SEEDS, _MOST_LISTED = 1 << 32, 10_000_000

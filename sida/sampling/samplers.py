@@ -1,6 +1,4 @@
-"""Samplers: one step, several steps, and Heun's method for teachers, and the random streams of images.
-
-Each image has streams of its own, so that it is the same in any batch, shard or order.
+"""Samplers: one step, several steps, and Heun's method for teachers.
 
 Heun's method takes second-order steps along the probability-flow ODE:
 
@@ -8,132 +6,21 @@ Heun's method takes second-order steps along the probability-flow ODE:
 
 Source: Karras et al., "Elucidating the design space" (arXiv:2206.00364), eq. 5 and algorithm 2; details from
 NVlabs/edm:generate.py and NVlabs/edm2:generate_images.py, fact 23 of tests/golden/README.md.
-
-Guidance: extrapolation of a denoiser away from a weaker one, for samplers and distillation.
-
-    D_w(x; σ, c) = D_g(x; σ, c) + w (D(x; σ, c) − D_g(x; σ, c))
-
-w = 1 is D itself, w = 0 the guide. A guide without classes gives classifier-free guidance (arXiv:2207.12598).
-
-Source: NVlabs/edm2:generate_images.py, where the guide is a separate network.
 """
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from sida.config.datasets import LabelCounts
-from sida.config.families import IMAGE_OPTIONS, check_guide_images
 from sida.config.samplers import Sampler
-from sida.data.dataset import Dataset
-from sida.errors import SettingError, UserError, exact, settings_in
-from sida.machine import to_device
+from sida.errors import SettingError, UserError, exact
 from sida.networks import family_of
-from sida.sampling.flows import flow, guided
-
-#: Class of images from networks without classes.
-NO_CLASS = -1
-
-
-class SeedStreams:
-    """CPU generators, one per seed; each draw stacks one draw of every generator (fact 24 of tests/golden/README.md).
-
-    Args:
-        seeds: Image seeds, taken modulo 2^32 as in the official tools.
-
-    Source: NVlabs/edm:generate.py (``StackedRandomGenerator``); CPU generators on every device.
-    """
-
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self.seeds = torch.tensor([int(seed) for seed in seeds], dtype=torch.int64)
-        self._generators = [torch.Generator(device="cpu").manual_seed(int(seed) % (1 << 32)) for seed in seeds]
-
-    def __len__(self) -> int:
-        return len(self._generators)
-
-    def randn(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """Normal draws ``(N, *shape)`` on the CPU, one item per seed."""
-        result = torch.empty(len(self), *shape, dtype=dtype)
-        # Draws in place, row by row, which avoids a list of small tensors and a copy.
-        for row, generator in zip(result.unbind(), self._generators):
-            row.normal_(generator=generator)
-        return result
-
-    def randn_like(self, x: torch.Tensor) -> torch.Tensor:
-        """Normal draws with the shape, dtype and device of ``x`` (one item per seed)."""
-        return to_device(self.randn(x.shape[1:], dtype=x.dtype), x.device)
-
-    def randint(self, high: int) -> torch.Tensor:
-        """Integers in ``[0, high)``, int64 ``(N,)``."""
-        result = torch.empty(len(self), dtype=torch.int64)
-        for row, generator in zip(result.unbind(), self._generators):
-            row.random_(high, generator=generator)
-        return result
-
-
-#: Function from streams and the position of the first seed to classes int64 ``(N,)``.
-ClassRule = Callable[[SeedStreams, int], torch.Tensor]
-
-
-def class_rule_of(
-    label_dim: int, rule: str | int | Sequence[int] | LabelCounts, dataset: Dataset | None, count: int
-) -> ClassRule:
-    """Returns the rule that draws classes; arguments and errors as for :meth:`sida.sampling.Drawer.draw`.
-
-    Args:
-        label_dim: Number of the network's classes.
-        rule: ``class_labels`` of :meth:`sida.sampling.Drawer.draw`.
-        dataset: Source of ``empirical`` labels.
-        count: Number of seeds.
-    """
-    if isinstance(rule, str) and rule not in ("uniform", "empirical", "balanced"):
-        raise UserError("class labels", f"must be uniform, balanced, empirical or a class, got '{rule}'")
-    if label_dim == 0:
-        if not isinstance(rule, (str, LabelCounts)):
-            raise UserError("class labels", "the network has no classes", "leave the class out")
-        return lambda streams, start: torch.full((len(streams),), NO_CLASS)
-    if rule == "uniform":
-        return lambda streams, start: streams.randint(label_dim)
-    if rule == "balanced":
-
-        def in_turn(streams: SeedStreams, start: int) -> torch.Tensor:
-            streams.randint(label_dim)  # Unused, as for given classes below.
-            return streams.seeds % label_dim
-
-        return in_turn
-    if isinstance(rule, LabelCounts):
-        if len(rule.counts) != label_dim:
-            fault = f"'{rule.name}' counts {len(rule.counts)} classes, the network has {label_dim}"
-            raise UserError("class labels", fault, "give those of the data set that the network was trained on")
-        sorted_pool = torch.repeat_interleave(torch.arange(label_dim), torch.tensor(rule.counts))
-        return lambda streams, start: sorted_pool[streams.randint(len(sorted_pool))]
-    if rule == "empirical":
-        if dataset is None or dataset.label_dim == 0:
-            fault = "'empirical' draws from a data set with classes"
-            raise UserError("class labels", fault, "give one, or use 'uniform'")
-        if dataset.label_dim != label_dim:
-            fault = f"data set {dataset.name} has {dataset.label_dim} classes, the network {label_dim}"
-            raise UserError("class labels", fault, "give the data set that the network was trained on")
-        pool = dataset.class_indices
-        return lambda streams, start: pool[streams.randint(len(pool))]
-    fixed = torch.full((count,), rule) if isinstance(rule, int) else torch.as_tensor(rule, dtype=torch.int64)
-    if len(fixed) != count:
-        raise UserError("class labels", f"{len(fixed)} classes for {count} seeds", "give one class per seed")
-    if count and not (int(fixed.min()) >= 0 and int(fixed.max()) < label_dim):
-        fault = f"must be between 0 and {label_dim - 1}, got {int(fixed.min())}..{int(fixed.max())}"
-        raise UserError("class labels", fault)
-
-    def given(streams: SeedStreams, start: int) -> torch.Tensor:
-        # Draws a class without using it, as the original tools do, so that the fresh noise is the same for any class.
-        streams.randint(label_dim)
-        here = fixed[start : start + len(streams)]
-        return torch.cat([here, here[-1:].expand(len(streams) - len(here))])
-
-    return given
-
+from sida.sampling.flows import flow
+from sida.sampling.guidance import guide_labels, guided
+from sida.sampling.streams import SeedStreams
 
 NoiseSource = Callable[[torch.Tensor], torch.Tensor]
 
@@ -174,46 +61,6 @@ def sigma_range(net: torch.nn.Module, sigma_min: float, sigma_max: float) -> tup
         fault = f"noise levels {asked} lie outside the network's, {own}"
         raise UserError("sampler", fault, "choose others")
     return max(sigma_min, lowest), min(sigma_max, highest)
-
-
-class GuidedDenoiser(torch.nn.Module):
-    """The guided denoiser ``D_w``, which serves as true score for a student of a guided teacher.
-
-    Gradients flow through both networks. There is no encoder output for a discriminator.
-
-    Args:
-        net: D; called first.
-        guide: D_g; gets the class labels if it has classes.
-        guidance: w.
-    """
-
-    def __init__(self, net: torch.nn.Module, guide: torch.nn.Module, guidance: float) -> None:
-        super().__init__()
-        self.net, self.guide, self.guidance = net, guide, guidance
-
-    def forward(
-        self, x: torch.Tensor, sigma: torch.Tensor | float, class_labels: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """``D_w(x; σ)``, float32 ``(N, C, H, W)``; arguments as of :meth:`sida.networks.Precond.forward`."""
-        denoised = self.net(x, sigma, class_labels)
-        # Exactly D for w = 1.
-        return self.guide(x, sigma, guide_labels(self.guide, class_labels)).lerp(denoised, self.guidance)
-
-
-def guide_labels(guide: Any, class_labels: torch.Tensor | None) -> torch.Tensor | None:
-    """Class labels for a guide: None if it has no classes, such as EDM2's guides."""
-    return class_labels if getattr(guide, "label_dim", 0) else None
-
-
-def check_guide_fits(net: torch.nn.Module, guide: torch.nn.Module, where: str) -> None:
-    """Requires that ``guide`` can guide ``net``: equal pixels and channels, and equal classes or none.
-
-    Raises:
-        UserError: The guide does not fit.
-    """
-    guided, guiding = ({name: getattr(network, name, None) for name in IMAGE_OPTIONS} for network in (net, guide))
-    with settings_in(where):
-        check_guide_images(guided, guiding)
 
 
 def heun(
@@ -258,7 +105,7 @@ def heun(
             depend on the batch, pass ``SeedStreams(seeds).randn_like``.
         noise_every_step: Whether to draw noise at every step, used or not (EDM), or only if noise is added (EDM2).
         gnet: Guiding network, evaluated in addition to ``net`` if ``guidance`` is not 1, with labels if it has classes.
-        guidance: Extrapolation ``D_g + guidance (D − D_g)``, see the module's formula.
+        guidance: Extrapolation ``D_g + guidance (D − D_g)``, see :mod:`sida.sampling.guidance`.
         guidance_channels: Number of leading channels that are guided; None is all.
         guidance_min: Lowest level with guidance.
         guidance_max: Highest level with guidance.

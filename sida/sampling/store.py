@@ -40,8 +40,9 @@ from sida.files.atomic import (
 )
 from sida.files.ordinary import UnreadableError, read_ordinary
 from sida.files.text_files import DamagedError
-from sida.sampling.generate import Drawer, Samples, prefetched
-from sida.sampling.samplers import NO_CLASS
+from sida.prefetch import prefetch
+from sida.sampling.generate import Drawer, Samples
+from sida.sampling.streams import NO_CLASS
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FAULTS = (ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -269,7 +270,7 @@ class NpzFile(SampleStore):
                 header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(stream, header)
                 # The next shard is read while one is written.
-                for images in prefetched(_channels_last, self.shard_paths):
+                for images in prefetch(map(_channels_last, self.shard_paths)):
                     stream.write(images.data)
             for key, name in (("classes", "arr_1.npy"), ("seeds", "seeds.npy")):
                 content = io.BytesIO()

@@ -354,7 +354,7 @@ def test_a_wrong_first_hash_is_forgotten_by_name(registry, site, tmp_path):
     # What can be fetched again goes with its record; names are asked for.
     command(*FORGET)
     assert not path.exists()
-    assert "nothing is known of it" in command(*FORGET)
+    assert "without a record" in command(*FORGET)
     assert "name ids" in refusal(command, *FORGET[:-1])
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from sida.config.datasets import LabelCounts, dataset_spec, load_labels
+from sida.config.datasets import dataset_spec
+from sida.config.labels import LabelCounts, load_labels
 from sida.data import load, load_dataset
 from sida.data.archive import dataset_json
 from sida.data.load import check_labels, counts_of, digits_of_split

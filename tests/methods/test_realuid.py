@@ -73,6 +73,12 @@ def test_losses_and_gradients_of_both_steps(file, alpha, beta, dtype, limit):
     agree(given[-1], limit, **steps(RealUIDLoss(options=_options(alpha, beta)), given))
 
 
+def test_levels_end_where_edms_do():
+    """A time of 0 or 1 would be a level without end, or a division by 0."""
+    levels = RealUIDLoss().generator_sigma({"t": torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)})
+    torch.testing.assert_close(levels, torch.tensor([80.0, 1.0, 0.002], dtype=torch.float64), rtol=1e-9, atol=0)
+
+
 def _options(alpha, beta, space="velocity", cls=RealUIDOptions):
     return cls(uid_alpha=alpha, uid_beta=beta, space=space)
 

@@ -11,7 +11,8 @@ from sida.errors import UserError
 from sida.methods import SID
 from sida.networks import build_network, family_of
 from sida.sampling import Drawer
-from sida.sampling.samplers import SeedStreams, draw_batch
+from sida.sampling.samplers import draw_batch
+from sida.sampling.streams import SeedStreams
 from tests.networks.made import config
 
 

@@ -9,7 +9,8 @@ from sida.methods import distill
 from sida.networks import build_network
 from sida.networks.file import read_metadata, save_network
 from sida.sampling import SeedStreams, heun
-from sida.sampling.flows import Unlabelled, flow, guided
+from sida.sampling.flows import flow
+from sida.sampling.guidance import Unlabelled, guided
 from sida.sampling.samplers import draw_batch
 from sida.training.iteration import Distiller
 from tests.golden.vectors import load_tensors, relative_error

@@ -15,7 +15,7 @@ from sida.kernels import require_fused, unavailable_reason
 from sida.machine import RecordingError
 from sida.sampling import NO_CLASS, Drawer, Sampler, SeedStreams, one_step, to_uint8
 from sida.sampling.generate import Evaluations
-from sida.sampling.samplers import GuidedDenoiser
+from sida.sampling.guidance import GuidedDenoiser
 from tests.networks.made import CONFIGS, SMALL, random_network
 from tests.refused import refused
 from tests.sampling.images import collect, generate

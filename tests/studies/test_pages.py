@@ -55,21 +55,6 @@ def test_a_pages_fds_are_those_of_its_stored_measurements(study, section, stored
         assert [cell for cell in shown[label] if "±" in cell][:2] == expected, label
 
 
-def test_the_page_of_methods_has_the_rounded_fds_of_these_studies():
-    page = (ROOT / "docs/methods.md").read_text()
-    table = cells_by_label(page[page.index("FD of SiDA on 8×8 digits and on Fashion-MNIST") :].split("\n## ")[0])
-    places = [ROOT / "studies/steps" / stored for stored in ("stored", "steps-fashion/stored")]
-    for label, run in (("one step", "n1"), ("two steps", "n2"), ("four steps", "n4")):
-        equal_work = run if run == "n1" else f"{run}-work"
-        expected = [
-            ", ".join(f"{mean(fds(place)[f'{name}-s{seed}']):.2f}" for seed in (11, 12))
-            for place in places
-            for name in (run, equal_work)
-        ]
-        digits, work, _, fashion, fashion_work = table[label]
-        assert [digits, work, fashion, fashion_work] == expected, label
-
-
 def test_the_demos_numbers_with_another_seed_are_stored_rows():
     page = (ROOT / "docs/measurements.md").read_text()
     table = cells_by_label(page.split("FD with another training seed")[1].split("\n\nProcessors")[0])
@@ -81,5 +66,3 @@ def test_the_demos_numbers_with_another_seed_are_stored_rows():
     ):
         assert table[label] == [f"{mean(values[name]):.2f}" for name in (run, f"{run}-s1")], label
         assert mean(values[run]) == pytest.approx(mean(demo[first]))
-    readme = (ROOT / "README.md").read_text()
-    assert all(f"{mean(values[name]):.2f}" in readme for name in ("sid-s1", "sida-s1"))

@@ -11,7 +11,7 @@ from sida.config.settings import from_mapping
 from sida.data import load_dataset
 from sida.data.dataset import read_sketch
 from sida.methods import distill
-from sida.methods.distillation import student_digest
+from sida.methods.digest import student_digest
 from sida.methods.fd_loss import FD_LOSS
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks.file import load_network, read_metadata, save_network

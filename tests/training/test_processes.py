@@ -22,9 +22,9 @@ from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors
 from sida.machine import process_rank
 from sida.methods import distill
-from sida.methods.distillation import Evaluation
 from sida.sampling import Drawer
 from sida.training import processes, train_teacher
+from sida.training.evaluation import Evaluation
 from tests.refused import refused
 from tests.training.test_rivals import spec_of
 from tests.training.toy import STUDENT, TEACHER, CrashError, before_iterations, fork, raising, results, wait

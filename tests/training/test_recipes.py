@@ -10,13 +10,13 @@ import torch
 from eval.features.inception import InceptionCleanExtractor
 from sida.config.recipe import METHOD_SETTINGS, ResolvedConfig
 from sida.methods import METHODS, SID
-from sida.methods.distillation import student_digest
+from sida.methods.digest import student_digest
 from sida.methods.method import Parts
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.methods.sid import SiDALoss, SiDLoss
 from sida.networks import build_network, family_of
 from sida.networks.file import load_network, save_network
-from sida.sampling.samplers import GuidedDenoiser
+from sida.sampling.guidance import GuidedDenoiser
 from tests.networks.made import random_network
 from tests.refused import command, refusal, refused
 from tests.training.test_meanflow import UNET

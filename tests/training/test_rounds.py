@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sida.data import AugmentPipe
 from sida.machine import RecordingError, restored
 from sida.methods.sid import SiDALoss, SiDLoss
-from sida.sampling.samplers import GuidedDenoiser
+from sida.sampling.guidance import GuidedDenoiser
 from sida.training import batches as of_training
 from sida.training import iteration
 from sida.training.iteration import Distiller, OptimizerStep, StudentTrainer

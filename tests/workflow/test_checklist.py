@@ -53,7 +53,7 @@ def test_every_answer_is_that_of_a_file(tmp_path):
     assert {"train sid-a1.0", "train digits-short"} <= cells(said["Compute by row"]).keys()
     assert cells(said["Compute by row"])["measure sida-a1.0"][0].startswith("cpu (2 ×")
     assert cells(said["Seeds"])["sida-a1.0"] == ["0", "0 to 24999"]
-    assert cells(said["Seeds"])["teacher-nfe35"][0] == "that of teacher digits-short"
+    assert cells(said["Seeds"])["teacher-nfe35"][0] == "as teacher digits-short"
     assert "10 trials of one network" in said["Error bars and what they cover"]
     assert cells(said["Licences of the assets"])["digits"][:2] == ["data set", "not recorded"]
     assert "Every row of the table was measured" in said["Not run"]
@@ -107,7 +107,7 @@ def test_gaps_repetitions_and_unknown_settings_are_told(results):
     assert "damaged, set aside and made again: 1" in said["Compute by row"]
     assert "written on cpu (a machine)" in said["Compute by row"]
     assert "snakemake --cores 2" in said["Exact commands"]
-    assert "do not say that they have these settings" in said["All settings"]
+    assert "other settings, or no record of them" in said["All settings"]
 
 
 @needs_latex

@@ -187,7 +187,7 @@ def test_readers_of_results_read_stored_ones(here, capsys):
     assert main(["show", "demo", "--table", "mian"]) == 1
     assert re.fullmatch("error: show: demo has no .*\nerror: --table mian: .*'main'.*\n", capsys.readouterr().err)
     assert main(["verify", str(STORED), "--quiet"]) == 0
-    assert "4 parents that are here" in capsys.readouterr().out
+    assert "4 parents in the folder" in capsys.readouterr().out
 
 
 def test_a_stored_number_is_measured_again(capsys):

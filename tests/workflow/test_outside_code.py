@@ -18,7 +18,7 @@ from sida.config.samplers import Sampler
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.methods import find_method
-from sida.methods.distillation import Evaluation, evaluation_facts
+from sida.training.evaluation import Evaluation, evaluation_facts
 from tests.eval.metric_networks import write_inception
 from tests.refused import refused, refusing
 from tests.workflow.workspace import forked_snakemake, put

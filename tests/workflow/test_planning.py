@@ -272,7 +272,7 @@ def verdicts(monkeypatch):
         jobs = {f"students/{run}": costs.student(run)}
         jobs |= {f"assets/{name}": costs.fetch(name) for name in downloads}
         monkeypatch.setattr(doctor, "make_plan", lambda *args: Plan(PAPER, (), costs, 8, jobs))
-        return {finding.what: finding for finding in doctor.examine([], [])}
+        return {finding.subject: finding for finding in doctor.examine([], [])}
 
     return make
 

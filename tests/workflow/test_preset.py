@@ -305,7 +305,7 @@ def test_rows_with_the_seeds_of_a_search_are_told(tmp_path):
     changes = {"search": "search.yaml", "search.yaml": search, "trials.tsv": sheet}
     assert search_remarks(study(tmp_path, changes)) == []
     (line,) = search_remarks(study(tmp_path, changes | {"rows/sida-a1.0/alpha": "0.9", "rows/sida-a1.0/seed": "7"}))
-    assert re.match(r"sida-a1.0: their seeds are those of trials of .*search.yaml; give", line)
+    assert re.match(r"sida-a1.0: their seeds are also seeds of trials of .*search.yaml; give", line)
     (line,) = search_remarks(study(tmp_path, changes | {"rows/sida-a1.0/seed": "7"}))
     assert re.match(r"run 'sida-a1.0' is the search's trial 'sida-a1.0' \(recipe, teacher, seed\)", line)
     # The start of a training is part of it: SiD2A's has another seed.

@@ -46,7 +46,7 @@ def test_a_rehearsal_is_marked_and_lacks_nothing(rehearsed):
     assert all(rehearsal.MARK in text for text in shown)
     assert all(row.label.startswith("rehearsal") for row in preset.runs.values())
     # No file is missing, and no code waits for a permission.
-    assert [found.verdict for found in examine(rehearsed, []) if found.what in ("assets", "code")] == ["ok", "ok"]
+    assert [found.verdict for found in examine(rehearsed, []) if found.subject in ("assets", "code")] == ["ok", "ok"]
 
 
 def test_a_rehearsal_promises_no_best_value():

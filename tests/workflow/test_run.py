@@ -77,7 +77,7 @@ def test_the_finished_folder_is_whole(finished):
     report = verify(finished.folder / "results/tiny")
     assert report.faults == []
     # One more parent for each student that starts from another's generator.
-    assert report.counts["parents that are here"] > report.counts["rows equal to their trials"] / 20
+    assert report.counts["parents in the folder"] > report.counts["rows equal to their trials"] / 20
     assert report.counts["cells of tables computed again"] > 0
     manifest = json.loads((finished.folder / "results/tiny/manifest.json").read_text())
     assert manifest["preset"]["preset"] == "tiny"

@@ -24,7 +24,7 @@ from sida.methods.registry import METHODS, DistillConfig
 from tests.refused import refused
 from tests.workflow.workspace import PRESETS
 from tools import differences_page
-from tools.settings_page import SETTINGS, descriptions, json_schema, settings_table, written
+from tools.settings_page import SETTINGS, descriptions, json_schema, page, settings_rows, settings_table, written
 from workflow.preset.settings import PresetSettings
 
 
@@ -97,8 +97,9 @@ def test_every_setting_has_a_description_from_its_docstring():
     assert share == {"type": "number", "minimum": 0, "maximum": 1, "description": "A `share`."}
     links = {cls: "" for cls, _ in SETTINGS.values()}
     for name, (cls, _) in SETTINGS.items():
-        lines = settings_table(cls, links).count("\n| `")
-        assert lines == len(dataclasses.fields(cls)) == len(descriptions(cls)), name
+        rows = settings_rows(cls, links)
+        lines = settings_table(rows, {}).count("\n| `")
+        assert lines == len(rows) == len(dataclasses.fields(cls)) == len(descriptions(cls)), name
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,15 @@ def test_a_wrong_setting_names_the_options_that_change_the_spec(tmp_path, monkey
 def test_the_page_and_the_schemas_are_current():
     for path, text in written().items():
         assert path.read_text() == text, f"{path}: run `python -m tools.settings_page`"
+
+
+def test_each_section_of_the_page_names_all_its_keys_and_tells_none_twice():
+    sections = dict(part.split("\n", 1) for part in page().split("\n## ")[1:])
+    for name, (cls, _) in SETTINGS.items():
+        keys = [f"`{field.name.rstrip('_')}`" for field in dataclasses.fields(cls)]
+        assert all(key in sections[name] for key in keys), name
+    assert page().count(descriptions(Recipe)["state_minutes"]) == 1
+    assert "Equal to [recipe](#recipe): `total_kimg`" in sections["training"]
 
 
 def test_the_page_of_differences_is_current_and_its_switches_exist():

@@ -101,7 +101,7 @@ def test_a_profile_is_one_of_ours_or_a_folder(folder, started, capsys):
 
 def test_slurm_is_looked_for_before_jobs_wait_for_it(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    refused("no sbatch on this machine", check_scheduler, "slurm")
+    refused("has no sbatch", check_scheduler, "slurm")
     check_scheduler("local")
 
 

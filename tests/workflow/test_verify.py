@@ -95,7 +95,7 @@ def test_a_whole_folder_has_no_fault(folder, capsys):
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     status, faults, remarks, summary = verified(folder, capsys)
     assert (status, faults, remarks) == (0, [], [])
-    assert "13 files as the hash in them says, 15 files as the manifest lists them, 3 parents that are here" in summary
+    assert "13 files equal to their own hash, 15 files equal to the manifest, 3 parents in the folder" in summary
     assert "6 rows equal to their trials, 2 cells of tables computed again; 0 faults" in summary
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -167,12 +167,12 @@ def rewrite_rows(folder, change):
     [
         (
             lambda folder: edit(folder / "measurements/a/trial-0.json", metrics={"fd": 1.0}),
-            ["collected/tables/main.csv: line 2: value of fd of trial 0 of 'a' is not that of its trial",
-             "measurements.csv: line 2: value of fd of trial 0 of 'a' is not that of its trial"],
+            ["collected/tables/main.csv: line 2: value of fd of trial 0 of 'a' differs from its trial",
+             "measurements.csv: line 2: value of fd of trial 0 of 'a' differs from its trial"],
         ),
         (
             lambda folder: rewrite_rows(folder, lambda rows: rows[:-1]),
-            ["measurements.csv: fd of trial 1 of 'data' is missing", "tables/main.csv: line 3: fd of 'data' is"],
+            ["measurements.csv: fd of trial 1 of 'data' is missing", "tables/main.csv: line 3: fd of 'data' differs"],
         ),
         (
             lambda folder: rewrite_rows(folder, lambda rows: [row | {"saw": "none"} for row in rows]),
@@ -180,9 +180,9 @@ def rewrite_rows(folder, change):
         ),
         (
             lambda folder: edit(folder / "measurements/data/trial-1.json", held_out={"fd": "3/50"}),
-            ["measurements.csv: line 5: held_out of fd of trial 1 of 'data' is not that of its trial; collect again"],
+            ["measurements.csv: line 5: held_out of fd of trial 1 of 'data' differs from its trial; collect again"],
         ),
-        (rewrite_table, ["tables/main.csv: line 2: fd of 'a' is not what the measurements give; make the table again"]),
+        (rewrite_table, ["tables/main.csv: line 2: fd of 'a' differs from the measurements; make the table again"]),
         (retrain_teacher, [f"{STUDENT}: was made from another teacher than {TEACHER} is now"]),
         (
             lambda folder: (folder / STUDENT).unlink(),

@@ -2,7 +2,7 @@
 
 The crate is ``ro-crate-metadata.json`` in the folder, with the Snakefile and the rules of the run beside it: the files
 of the manifest with their hashes, the settings and downloads as inputs, the others as results of one run of the
-Snakefile. No person is named, since no file of a results folder knows one.
+Snakefile. No person is named, since no file of a results folder has one.
 
 Source: https://w3id.org/ro/wfrun/workflow/0.5 (ResearchObject/workflow-run-crate), on RO-Crate 1.1.
 """
@@ -54,8 +54,8 @@ def write_crate(folder: str | Path, license: str = "") -> int:
         license: Address or name of the licence of the results; empty says that none is stated.
 
     Raises:
-        UserError: rocrate is not installed, there is no manifest, a file is not the one that the manifest lists, or the
-            Snakefile of the run is not known.
+        UserError: rocrate is not installed, the manifest is missing, a file differs from the manifest, or the Snakefile
+            of the run is unknown.
     """
     try:
         from rocrate.rocrate import ROCrate
@@ -76,7 +76,7 @@ def write_crate(folder: str | Path, license: str = "") -> int:
     results: list[Entity] = []
     for name, facts in sorted(listed.items()):
         if not (folder / name).is_file() or sha256_file(folder / name) != facts["sha256"]:
-            raise UserError(folder / name, "is not the file that the manifest lists", "look closer: sida verify")
+            raise UserError(folder / name, "differs from the manifest", "look closer: sida verify")
         entity = _add_file(crate, name, facts["sha256"], (folder / name).stat().st_size)
         (inputs if name.startswith(_INPUTS) else results).append(entity)
         if name.startswith("assets/"):
@@ -113,7 +113,7 @@ def _add_context(crate: ROCrate, name: str, properties: dict[str, Any]) -> Entit
 
 
 def _add_workflow(crate: ROCrate, code: Mapping[str, bytes], version: str) -> Entity:
-    """Adds the Snakefile, as what the crate is about, and its rules."""
+    """Adds the Snakefile, as the main entity of the crate, and its rules."""
     workflow = None
     for name, content in code.items():
         facts = {"name": name, "version": version, "sha256": hashlib.sha256(content).hexdigest()}
@@ -168,14 +168,14 @@ def _workflow_files(version: str) -> dict[str, bytes]:
     """The Snakefile and the rules of a version of this repository, by path.
 
     Raises:
-        UserError: The version is not this one, and no commit of this checkout.
+        UserError: The version is neither this one nor a commit of this checkout.
     """
     if version == code_version() and (ROOT / _SNAKEFILE).is_file():
         paths = [ROOT / _SNAKEFILE, *sorted((ROOT / _RULES).glob("*.smk"))]
         return {str(path.relative_to(ROOT)): path.read_bytes() for path in paths}
     fault = f"the Snakefile of {version} is not in this checkout"
     remedy = "use the checkout that made the results, or run the workflow again"
-    # A version with changes has more than its commit.
+    # The commit of a version with changes does not have the changes.
     commit = re.fullmatch(r".*\+([0-9a-f]{7,40})", version)
     if commit is None or not (ROOT / ".git").exists():
         raise UserError(MANIFEST, fault, remedy)

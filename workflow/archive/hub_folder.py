@@ -38,11 +38,12 @@ from sida.networks.diffusers_unet import DiffusersPrecond, make_scheduler, make_
 from sida.networks.file import NETWORKS, checked_network
 from sida.networks.official import describe_file
 from sida.sampling.job import load, sampler_for
-from sida.sampling.samplers import SeedStreams, multi_step, one_step, step_sigmas, to_uint8
+from sida.sampling.samplers import multi_step, one_step, step_sigmas, to_uint8
 from sida.sampling.store import save_grid
+from sida.sampling.streams import SeedStreams
 from workflow.archive.hub_results import benchmark_entries, write_entries
 
-#: Modules that stay behind, and the names by which the file does without them: its settings are checked here.
+#: Modules that the file does without, and their replacement there: its settings are checked here.
 _LEFT_OUT = {"sida.config.settings": "def Range(**bounds: float) -> None:\n    return None"}
 _CODE = Path(__file__).parent / "hub"
 
@@ -313,7 +314,7 @@ def model_card(
     Args:
         name: Id of the run.
         facts: :func:`sida.networks.official.describe_file` of the network.
-        measured: Measurements of its preset; only those of this very file are taken, by its hash.
+        measured: Measurements of its preset; only measurements of this file are taken, by its hash.
         licence: Identifier of the licence.
         recipe: Whether ``recipe.json`` is there.
         pictured: Whether ``samples.png`` is there.
@@ -370,7 +371,7 @@ def _card(file: str, **facts: Any) -> str:
 def _papers(method: str) -> list[str]:
     """Tags of the method's paper, by which the Hub links it."""
     entry = cited_label(METHODS[method].title if method in METHODS else method)[1]
-    return [f"arxiv:{found}" for found in re.findall(r"\b\d{4}\.\d{5}\b", entry.bibtex)[:1]] if entry else []
+    return [f"arxiv:{identifier}" for identifier in re.findall(r"\b\d{4}\.\d{5}\b", entry.bibtex)[:1]] if entry else []
 
 
 def eval_results(lines: Iterable[Measurement], measured: Measurements, dataset: str) -> list[EvalResult]:

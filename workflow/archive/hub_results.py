@@ -1,6 +1,6 @@
 """Values of a generator for the leaderboard of a benchmark on the Hugging Face Hub: ``.eval_results/sida.yaml``.
 
-Source: huggingface/hub-docs:eval_results.yaml; the types are those of huggingface_hub.
+Source: huggingface/hub-docs:eval_results.yaml; huggingface_hub has the types.
 """
 
 import re
@@ -24,7 +24,7 @@ def read_benchmarks(texts: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Reads ``METRIC=OWNER/DATASET:TASK``, or ``PROTOCOL/METRIC=...``: data set and task by metric.
 
     Raises:
-        UserError: Not of that form.
+        UserError: A text of another form.
     """
     benchmarks = {}
     for metric, text in texts.items():
@@ -82,7 +82,7 @@ def _arguments(result: EvalResult) -> dict[str, Any]:
 
 
 def _notes(about: Mapping[str, Any]) -> str:
-    """What decides the value, and what its spread covers."""
+    """Note on the settings behind the value, and on its spread."""
     spread = "" if about["std"] is None else f", standard deviation over trials {about['std']}"
     return terminal_text(
         f"self-reported; mean of {about['trials']} trials of {about['images']:,} images{spread}; NFE {about['nfe']}; "

@@ -36,7 +36,7 @@ _UNKNOWN = "unknown"
 #: Printed metrics of images; papers' settings and times are printed as well.
 _OF_IMAGES = {"FID", "FD-DINOv2", "CLIP-FID", "FDr3", "FDr6", "SW-r14", "IS", "precision", "recall"}
 
-#: Texts behind sources that are named by a number; others name themselves, and the notes of each number say more.
+#: Texts behind sources with a number as their name; the notes of each number have details.
 _PRINTED_IN = {
     "abstract-000": "arXiv 2410.14919v4, abstract",
     "abstract-001": "arXiv 2404.04057, abstract",
@@ -139,10 +139,10 @@ def _record(
 ) -> dict[str, Any]:
     time = datetime.datetime.fromisoformat(date)
     stamp = str(time.replace(tzinfo=time.tzinfo or datetime.UTC).timestamp())
-    model = f"{_plain(developer)}/{_plain(name)}"
+    model = f"{_slug(developer)}/{_slug(name)}"
     return {
         "schema_version": SCHEMA_VERSION,
-        "evaluation_id": f"{_plain(benchmark)}/{model}/{stamp}",
+        "evaluation_id": f"{_slug(benchmark)}/{model}/{stamp}",
         "evaluation_timestamp": date,
         "retrieved_timestamp": stamp,
         "source_metadata": dict(source),
@@ -246,11 +246,12 @@ def _uncertainty(estimate: Estimate) -> dict[str, Any]:
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """Values as texts, as the schema wants details; those that are None or empty are left out."""
+    """Values as texts, which the schema requires of details, without None and empty ones."""
     return {name: str(value) for name, value in values.items() if value not in (None, "")}
 
 
-def _plain(text: str) -> str:
+def _slug(text: str) -> str:
+    """A text as part of a path: letters, digits, dots, hyphens and underscores."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:100] or _UNKNOWN
 
 

@@ -57,13 +57,13 @@ class Report:
     remarks: list[str] = dataclasses.field(default_factory=list)
     counts: Counter[str] = dataclasses.field(default_factory=Counter)
 
-    def fault(self, name: str, what: str) -> None:
+    def fault(self, name: str, text: str) -> None:
         """Adds a fault of a file, by its path in the folder."""
-        self.faults.append(f"{one_line(name, 200)}: {one_line(what, 400)}")
+        self.faults.append(f"{one_line(name, 200)}: {one_line(text, 400)}")
 
-    def remark(self, name: str, what: str) -> None:
+    def remark(self, name: str, text: str) -> None:
         """Adds a remark on a file."""
-        self.remarks.append(f"{one_line(name, 200)}: {one_line(what, 400)}")
+        self.remarks.append(f"{one_line(name, 200)}: {one_line(text, 400)}")
 
     @contextlib.contextmanager
     def checking(self, name: str) -> Iterator[None]:
@@ -75,12 +75,12 @@ class Report:
         except OSError as error:
             self.fault(name, f"cannot be read ({error.strerror or error})")
         except _UNUSABLE as error:
-            self.fault(name, f"its content is not what such a file holds ({type(error).__name__}); make it again")
+            self.fault(name, f"has the content of another kind of file ({type(error).__name__}); make it again")
 
     @property
     def summary(self) -> str:
         """Counts of comparisons and of faults in one line."""
-        compared = ", ".join(f"{count:,} {what}" for what, count in self.counts.items())
+        compared = ", ".join(f"{count:,} {description}" for description, count in self.counts.items())
         faults = f"{len(self.faults):,} fault{'s' * (len(self.faults) != 1)}"
         return f"{one_line(str(self.folder), 200)}: {compared or 'nothing to compare'}; {faults}"
 
@@ -94,7 +94,7 @@ def list_files(report: Report) -> dict[str, int]:
     sizes = {}
     for name, entry in sorted(walk_below(report.folder, MOST_FILES)):
         if entry.is_symlink():
-            report.fault(name, "is a link, which may lead anywhere; put the file itself in its place")
+            report.fault(name, "is a link, which may lead anywhere; replace it by the file")
         elif entry.is_file(follow_symlinks=False):
             sizes[name] = entry.stat(follow_symlinks=False).st_size
         else:
@@ -153,10 +153,10 @@ def check_manifest(report: Report, hashes: dict[str, str]) -> set[str]:
             elif hashes[name] != entry["sha256"]:
                 report.fault(name, "is not the file that the manifest lists: damaged, or made again since")
             else:
-                report.counts["files as the manifest lists them"] += 1
+                report.counts["files equal to the manifest"] += 1
         for name in hashes:
             if name not in listed and not is_unlisted(name):
-                report.fault(name, "is unknown to the manifest; remove it, or make the manifest again (sida manifest)")
+                report.fault(name, "is not in the manifest; remove it, or make the manifest again (sida manifest)")
     return listed
 
 
@@ -181,7 +181,7 @@ def check_parents(report: Report, hashes: Mapping[str, str]) -> None:
                 elif asked is not None and hashes[asked] != digest:
                     report.fault(name, f"was made from another {role} than {asked} is now; make it again")
                 elif digest in networks:
-                    report.counts["parents that are here"] += 1
+                    report.counts["parents in the folder"] += 1
                 else:
                     report.remark(name, f"its {role} ({digest[:12]}) is not in this folder: not compared")
 
@@ -224,7 +224,7 @@ def verify(folder: str | Path) -> Report:
     below = sorted(path.parent.name for path in report.folder.glob("*/manifest.json"))
     if below and not (report.folder / "manifest.json").exists():
         raise UserError(
-            folder, "holds results folders and is none", f"name one: sida verify {report.folder / below[0]}"
+            folder, "holds results folders, and is not one", f"name one: sida verify {report.folder / below[0]}"
         )
     sizes = list_files(report)
     progress = Progress(f"verify {report.folder.name}", sum(sizes.values()) / 1e6, "MB")
@@ -237,7 +237,7 @@ def verify(folder: str | Path) -> Report:
             hashes[name] = sha256_file(path)
             if check_own_hash(path, name):
                 own.add(name)
-                report.counts["files as the hash in them says"] += 1
+                report.counts["files equal to their own hash"] += 1
         done += size
         progress.update(done / 1e6)
     listed = check_manifest(report, hashes)
@@ -277,9 +277,9 @@ def check_crate(report: Report, hashes: Mapping[str, str], listed: Set[str]) -> 
                 elif hashes[name] != digest:
                     report.fault(name, "is not the file that the crate lists; make the crate again (sida crate)")
                 else:
-                    report.counts["files as the crate lists them"] += 1
+                    report.counts["files equal to the crate"] += 1
             for name in sorted(listed - described.keys()):
-                report.fault(name, "is unknown to the crate; make the crate again (sida crate)")
+                report.fault(name, "is not in the crate; make the crate again (sida crate)")
     for name in hashes:
         if CODE.fullmatch(name) and name not in described:
             report.fault(name, "is code that no crate lists; remove it")
@@ -346,7 +346,7 @@ def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...],
         elif key not in trials:
             report.fault(name, f"line {line}: no trial holds {label}")
         elif different := [column for column in compared if (row.get(column) or "") != trials[key][column]]:
-            report.fault(name, f"line {line}: {different[0]} of {label} is not that of its trial; collect again")
+            report.fault(name, f"line {line}: {different[0]} of {label} differs from its trial; collect again")
         else:
             report.counts["rows equal to their trials"] += 1
     runs = {key[0] for key in keys}
@@ -367,6 +367,6 @@ def _check_table(report: Report, name: str, runs: Set[str], estimate: Callable[[
             std = "" if mean.std is None else repr(mean.std)
             if (row["measured"], row["measured_std"]) != (repr(mean.mean), std):
                 cell = f"{row['metric']} of '{row['run']}'"
-                report.fault(name, f"line {line}: {cell} is not what the measurements give; make the table again")
+                report.fault(name, f"line {line}: {cell} differs from the measurements; make the table again")
             else:
                 report.counts["cells of tables computed again"] += 1

@@ -2,7 +2,7 @@
 
 The questions are those that venues ask about experiments (the checklists of NeurIPS and of the ML Reproducibility
 Challenge), in words of this suite. Every answer comes from a file: the preset, logs of trainings, measurements, the
-registry of downloads. An answer that no file has says so.
+registry of downloads. An answer that no file has is marked so.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Answer:
     """An answer.
 
     Attributes:
-        question: What it answers.
+        question: The question.
         lines: Sentences.
         heads: Headings of a list of facts; empty without one.
         rows: The facts.
@@ -131,7 +131,7 @@ class Checklist:
         return Answer("All settings", tuple(lines))
 
     def _unchanged(self) -> str:
-        """Whether the settings of today are those of the results."""
+        """Sentence that compares the preset's present settings with the results'."""
         changed = []
         if (self.results / STORED).is_file():
             asked = {run: row_digest(self.preset, run) for run in self.runs}
@@ -143,7 +143,7 @@ class Checklist:
                 if not path.is_file() or load_spec(str(path)) != spec:
                     changed.append(name)
         if changed:
-            return f"The results do not say that they have these settings for {_few(changed)}."
+            return f"The results have other settings, or no record of them, for {_few(changed)}."
         return "The results have the digests of these settings."
 
     def _seeds(self) -> Answer:
@@ -155,7 +155,7 @@ class Checklist:
                 str(seed_of(self.preset, self.preset.runs[row.first])) if trained.get(row.first) == "students" else ""
             )
             if row.method == "teacher" and trained.get(str(row.teacher)) == "teachers":
-                seed = f"that of teacher {row.teacher}"
+                seed = f"as teacher {row.teacher}"
             seeds = [seed for line in lines for seed in (line.seed_first, line.seed_last) if seed is not None]
             elsewhere = "no training" if row.method == "data" else "trained elsewhere"
             rows.append((run, seed or elsewhere, f"{min(seeds)} to {max(seeds)}" if seeds else NOT_RECORDED))
@@ -198,7 +198,7 @@ class Checklist:
         return Answer("Compute by row", tuple(lines), heads, tuple(rows))
 
     def _cards(self, unknown: bool) -> Iterator[str]:
-        """What is known of cards that no log names."""
+        """Sentence on the cards of jobs whose logs name none."""
         if unknown:
             settings = self.preset.settings
             asked = f"device {settings.device}" + (f", {settings.gpus} GPUs" if settings.gpus else "")
@@ -238,7 +238,7 @@ class Checklist:
             "Each ± is a sample standard deviation (divisor: number less one), not a standard error. Over trials it "
             "covers the draw of images and nothing else: no other training, no other choice of a checkpoint.",
         ]
-        lines += ["Over training seeds it is that of the seeds' means."] if pooled else []
+        lines += ["Over training seeds it is the standard deviation of the seeds' means."] if pooled else []
         if scatter := self.preset.settings.retraining:
             known = load_retraining(scatter)
             shares = ", ".join(f"{metric} {std:.1%}" for metric, std in known.std.items())
@@ -311,7 +311,7 @@ class Checklist:
         return len({line.trial for line in self.lines if line.run == run})
 
     def _measuring_hours(self, run: str) -> float | None:
-        """Hours of all trials of a row; None unless each trial's file is there and says its time."""
+        """Hours of all trials of a row; None unless each trial's file is there and has its time."""
         trials = {line.trial for line in self.lines if line.run == run}
         paths = [trial_path(self.results / "measurements" / run, trial) for trial in sorted(trials)]
         if not paths or not all(path.is_file() for path in paths):

@@ -28,7 +28,7 @@ def to_markdown(title: str, answers: Sequence[Answer]) -> str:
 
 def to_latex(title: str, answers: Sequence[Answer]) -> str:
     """The checklist as LaTeX, every text of it escaped."""
-    found = [
+    escaped = [
         {
             "question": escape(answer.question),
             "lines": [_breakable(escape(line)) for line in answer.lines],
@@ -39,7 +39,7 @@ def to_latex(title: str, answers: Sequence[Answer]) -> str:
         }
         for answer in answers
     ]
-    text: str = template(Path(__file__).with_name("checklist.tex")).render(title=escape(title), answers=found)
+    text: str = template(Path(__file__).with_name("checklist.tex")).render(title=escape(title), answers=escaped)
     return text + "\n"
 
 

@@ -1,1 +1,1 @@
-"""Verbs of presets and finished results; see :mod:`sida.cli.main` for what each provides."""
+"""Verbs of presets and finished results, each a :class:`sida.cli.main.Verb`."""

@@ -43,7 +43,7 @@ def show_results(preset: Preset, wanted: str | None = None) -> None:
     """Prints a table of a preset, its first by default, and where the files are.
 
     Raises:
-        UserError: There is no such table.
+        UserError: The preset has no such table.
     """
     from eval.results.summary import measurements_file
     from eval.tables.render import terminal_text, to_terminal
@@ -183,7 +183,7 @@ def _write_records(args: argparse.Namespace, out: Path) -> None:
     if args.run == "published":
         records = printed_records(load_published().values(), PUBLISHED_DAY)
     elif args.origin is None:
-        raise UserError("--origin", "is missing", "say who measured: --origin NAME")
+        raise UserError("--origin", "is missing", "name who measured: --origin NAME")
     else:
         measured, sheet = _measurements(args.run)
         records = measured_records(measured, args.origin, args.developer, sheet)

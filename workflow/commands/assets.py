@@ -37,7 +37,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Does the action for the chosen assets and those of the protocols."""
+    """Does the action for the chosen assets and the protocols' assets."""
     if args.protocol:
         from eval.measuring.protocol import load_protocol
 
@@ -50,7 +50,7 @@ def _run(args: argparse.Namespace) -> int:
             return 0
     registry = load_registry()
     if args.kind is not None and args.kind not in ASSET_KINDS:
-        raise UserError("--kind", f"there is no kind '{args.kind}'{suggestion(args.kind, ASSET_KINDS)}")
+        raise UserError("--kind", f"no kind '{args.kind}'{suggestion(args.kind, ASSET_KINDS)}")
     chosen = [find_asset(registry, asset_id) for asset_id in args.ids]
     if args.kind is not None or not args.ids:
         chosen += [a for a in registry.values() if args.kind in (None, a.kind) and a not in chosen]
@@ -64,7 +64,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.action == "forget":
         for asset in chosen:
             gone = forget(asset.id)
-            print(f"{asset.id}: forgotten: {', '.join(gone)}" if gone else f"{asset.id}: nothing is known of it")
+            text = f"forgotten: {', '.join(gone)}" if gone else "not in the cache, and without a record"
+            print(f"{asset.id}: {text}")
         return 0
     for path in fetch_many([asset.id for asset in chosen]).values():
         print(path)

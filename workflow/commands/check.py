@@ -93,7 +93,7 @@ def _compared(
     trials: list[int],
     shown: Mapping[str, tuple[int, float]],
 ) -> tuple[list[Comparison], list[str]]:
-    """Comparison of each metric with values on both sides, and what has none in a trial."""
+    """Comparison of each metric with values on both sides, and metrics without a value in a trial."""
     comparisons, left_out = [], []
     for metric in dict.fromkeys(row["metric"] for row in stored):
         before = {int(row["trial"]): float(row["value"]) for row in stored if row["metric"] == metric}

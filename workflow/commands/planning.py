@@ -87,7 +87,7 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def preset_argument(parser: argparse.ArgumentParser) -> None:
-    """Declares the preset and its targets, in the one way that all verbs name them."""
+    """Declares the preset and its targets, for all verbs alike."""
     parser.add_argument("preset", metavar="PRESET", help="name (`sida presets`), or file or folder of one")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="products or rows; none: the whole preset")
 
@@ -117,7 +117,7 @@ def _doctor(args: argparse.Namespace) -> int:
     findings = examine([file], args.targets)
     print(f"preset {file}: {', '.join(args.targets) or 'the whole preset'}")
     for finding in findings:
-        print(f"{finding.verdict:<7} {finding.what}: {finding.text}")
+        print(f"{finding.verdict:<7} {finding.subject}: {finding.text}")
         for item in finding.items:
             print(f"          {item}")
         if finding.remedy:
@@ -151,7 +151,7 @@ def _new_arguments(parser: argparse.ArgumentParser) -> None:
     teacher = "teacher instead of a trained one: folder or hf://OWNER/NAME of diffusers, or a network of `sida convert`"
     parser.add_argument("--teacher", type=check_network, metavar="NETWORK", help=teacher)
     parser.add_argument("--gpu", metavar="NAME", help="card of config/plan.yaml that the study has to fit (RTX4090)")
-    add_whole(parser, "--cores", "processor cores in place of a card (2)", 1, 10**4)
+    add_whole(parser, "--cores", "processor cores instead of a card (2)", 1, 10**4)
     parser.add_argument("--hours", type=float, help="hours until the table (default: 8, a night)")
 
 
@@ -177,7 +177,7 @@ NEW = Verb(
   cd flowers && sida run .
 
 Width, lengths, micro-batches and measured images are the largest that fit card and hours by the costs of `sida plan`;
-a line says what was given up (up to 16×16 on 2 cores, above on a card of 24 GB, unless you name others).
+a line names the reductions (up to 16×16 on 2 cores, above on a card of 24 GB, unless you name others).
 See docs/own-pictures.md.
 """,
     _new_arguments,

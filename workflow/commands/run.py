@@ -24,7 +24,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="TSV",
-        help="take unchanged rows from the study's stored results, and run those of a sheet and the changed ones",
+        help="take unchanged rows from the study's stored results, and run the rows of a sheet and the changed ones",
     )
     parser.add_argument(
         "--rehearse",

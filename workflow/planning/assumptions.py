@@ -49,7 +49,7 @@ class Assumptions(Settings):
     Attributes:
         gpus: Cards by name.
         gflop: Operations of external networks, in GFLOP per image: ``vae_decode``, ``vae_encode``, and extractors from
-            outside; those of the suite are in the table of feature networks.
+            outside; the table of feature networks has the suite's own.
         pictures_per_second: Number of pictures that one job prepares per second.
         downloads_gb: Sizes of downloads in GB, by the beginning of their id.
     """

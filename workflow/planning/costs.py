@@ -149,7 +149,7 @@ class Costs:
         network = architecture_of(self.preset, self.preset.runs[run]) or self.network(teacher)
         if network is None:
             setting = f"{self.preset.source}: teachers.{teacher}"
-            raise UserError(setting, "has no network, so that its cost is unknown", "add it")
+            raise UserError(setting, "has no network, so its cost is unknown", "add it")
         if alike not in self._recipes:
             spec = training(self.preset, run).spec
             self._recipes[alike] = resolve_recipe(from_mapping(DistillConfig, spec, run), network, run)
@@ -164,7 +164,7 @@ class Costs:
         (config, network), guide_name = self.resolved(run), self.preset.runs[run].guide
         guide = network if guide_name == NULL_LABEL else self.network(guide_name)
         if guide is None and config.guide is not None:
-            fault = f"guide '{guide_name}' is not known by its network, so that its cost is unknown"
+            fault = f"guide '{guide_name}' has no known network, so its cost is unknown"
             raise UserError(f"{self.preset.sheet}: run '{run}'", fault, "name a teacher of the preset")
         cost, images = student_cost(config, network, guide), config.total_kimg * 1000
         seconds = images * cost.operations / self._rate(cost.fp16)
@@ -280,7 +280,7 @@ class Costs:
 def _published_networks() -> dict[str, dict[str, Any] | None]:
     networks: dict[str, dict[str, Any] | None] = {}
     for path in presets().values():
-        # A faulty one of the working folder is reported where it is used.
+        # A faulty preset of the working folder is reported where it is used.
         with contextlib.suppress(UserError):
             if "\n    checkpoint: " in read_text(path):
                 settings = from_mapping(PresetSettings, read_preset([path])[0], f"{path}:")
@@ -305,7 +305,7 @@ SMALLER = (
 
 
 def too_large(jobs: Iterable[Cost], memory_gb: float, card: str) -> str:
-    """Message about jobs whose planned memory exceeds that of a card; empty if all fit."""
+    """Message about jobs whose planned memory exceeds a card's; empty if all fit."""
     large = sorted((job for job in jobs if job.memory_gb > memory_gb), key=lambda job: -job.memory_gb)
     if not large:
         return ""

@@ -29,14 +29,14 @@ class Check:
     """Result of one check.
 
     Attributes:
-        what: Subject: ``code``, ``GPU``, ``disk``, ``packages``, ``data``, ``assets`` or ``LaTeX``.
+        subject: ``code``, ``GPU``, ``disk``, ``packages``, ``data``, ``assets`` or ``LaTeX``.
         verdict: ``ok``; ``note``: not required; ``missing``: required and missing.
         text: Description of the result.
         remedy: Command or instruction that fixes it; empty if there is nothing to do.
-        items: What the text counts, a line each.
+        items: Things that the text counts, a line each.
     """
 
-    what: str
+    subject: str
     verdict: CheckVerdict
     text: str
     remedy: str = ""
@@ -107,15 +107,15 @@ def _gpu(plan: Plan) -> Iterator[Check]:
 
 def _disk(plan: Plan) -> Iterator[Check]:
     """Compares free and required space: cache, archives and results may be on different disks."""
-    needs, places = defaultdict[int, float](float), dict[int, Path]()
+    needs, folders = defaultdict[int, float](float), dict[int, Path]()
     for job in plan.jobs.values():
         path = cache_dir() if job.kind == "fetch" else Path(job.name if job.kind == "data" else plan.preset.results)
         existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
         device = os.stat(existing).st_dev
-        places.setdefault(device, existing)
+        folders.setdefault(device, existing)
         needs[device] += job.disk_gb
     for device, need in needs.items():
-        folder = places[device]
+        folder = folders[device]
         free = shutil.disk_usage(folder).free / 1e9
         text = f"{free:,.0f} GB free at {folder}, {need:,.1f} GB are needed"
         remedy = "free some, or work in another folder; SIDA_CACHE names the one of downloads"
@@ -148,7 +148,7 @@ def _data(plan: Plan) -> Iterator[Check]:
 
 
 def _assets(plan: Plan) -> Iterator[Check]:
-    """Asks what a run asks before its first job."""
+    """Runs the checks that a run makes before its first job."""
     names = [job.name for job in plan.jobs.values() if job.kind == "fetch"]
     missing = [asset for asset in map(plan.costs.registry.__getitem__, names) if not asset.path.exists()]
     for asset in (asset for asset in missing if not asset.urls):

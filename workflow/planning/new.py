@@ -51,11 +51,11 @@ class StudyConfig:
         teacher: Teacher instead of one that is trained: folder or ``hf://OWNER/NAME`` of a pipeline of diffusers, or
             any network that ``sida convert`` reads; converted to ``teacher.safetensors``. The pictures are cropped and
             scaled to its size, and have no classes if it has none.
-        resolution: Height and width to crop and scale to; null keeps those of the pictures.
+        resolution: Height and width to crop and scale to; null: the pictures' own.
         channels: 3 (RGB) or 1 (grey); null: grey if all pictures are grey, else RGB.
         labels: Labels as in ``sida data prepare``; null is ``auto``.
         gpu: Card of ``config/plan.yaml`` that everything has to fit; null: RTX4090, with 24 GB.
-        cores: Processor cores that everything has to fit, in place of a card; null: 2 for small pictures.
+        cores: Processor cores that everything has to fit, instead of a card; null: 2 for small pictures.
         hours: Hours until the table.
     """
 
@@ -216,7 +216,7 @@ def _filled(file: str, values: Mapping[str, Any]) -> str:
 
 
 def _shortened(values: Mapping[str, Any], share: float) -> dict[str, Any]:
-    """Lengths of trainings that are a share of the template's, and of the phases that depend on them."""
+    """Lengths of trainings and of their phases, as a share of the template's."""
     teacher, student = (_rounded(values[f"{kind}_kimg"] * share) for kind in ("teacher", "student"))
     return {
         "teacher_kimg": teacher,
@@ -282,7 +282,7 @@ def _imported(source: str, part: Path) -> dict[str, Any]:
     """Writes a teacher's ``teacher.safetensors``; returns its ``{class, kwargs}``.
 
     Raises:
-        UserError: There is no such network, or it draws latents.
+        UserError: The network does not exist, or draws latents.
     """
     from sida.networks.file import family_of
     from sida.networks.official import find_source, import_network
@@ -361,7 +361,7 @@ def _settings(config: StudyConfig, resolution: int) -> dict[str, Any]:
     """Sizes and rates for a resolution.
 
     Raises:
-        UserError: There are no sizes and rates for this resolution.
+        UserError: No sizes and rates fit this resolution.
     """
     sizes = _sizes()
     on_cpu = bool(config.cores) or (not config.gpu and resolution <= sizes["largest_on_cpu"])

@@ -39,7 +39,7 @@ class FirstPicture:
 
 
 def first_picture(data: str, resolution: int | None, teacher: Mapping[str, Any] | None) -> FirstPicture | None:
-    """The data set by its first picture; None where this picture cannot tell, as the reading of all will say.
+    """The data set by its first picture; None if the picture is unsuitable, which reading all of them reports.
 
     Args:
         data: Pictures, as of ``sida new``.

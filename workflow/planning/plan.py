@@ -29,7 +29,7 @@ KINDS = {
 }
 ASSUMED = (
     "hours: counted operations at the rate above, the same for every network and number of GPUs; evaluations during "
-    "training included; GDD and instance are counted like SiDA and SiD",
+    "training included; GDD is counted like SiDA",
     "memory: counted tensors of a round (batch_gpu) and 10 % gaps, of measuring the weights alone",
     "disk: two generations of a state, plain archives",
     "energy: the card's power while it works; without processors, cooling and downloads",

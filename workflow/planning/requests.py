@@ -2,7 +2,7 @@
 
 Planned values are functions of Snakemake's ``wildcards`` and ``attempt``; each attempt requests an additional half of
 the first request, up to the site's limit. Trainings and measurements resume: one that is longer than the limit ends at
-it and goes on in its next attempt, as often as the profile's ``retries`` allow.
+it and resumes in its next attempt, as often as the profile's ``retries`` allow.
 """
 
 import contextlib
@@ -82,7 +82,7 @@ class Requests:
         Args:
             stage: ``teachers, students, measurements, checkpoints, archives`` or ``build``.
             share: Share of the planned cost in one job.
-            gpu: Whether the job uses a GPU; trainings use those of the preset.
+            gpu: Whether the job uses a GPU; trainings use the preset's number.
         """
         asked: dict[str, Value] = {"gpu": min(1, self.preset.settings.gpus)} if gpu else {}
         if stage in TRAINED:

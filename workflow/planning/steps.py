@@ -81,7 +81,7 @@ def _counted(text: str) -> NetworkCost:
     return cost
 
 
-#: Seconds of counting from which on a line says which network is counted.
+#: Seconds of counting after which a line names the network.
 PATIENCE = 5.0
 
 
@@ -118,7 +118,7 @@ def _count(text: str) -> NetworkCost:
 def _evaluate(net: Any, part: str = "decoder") -> tuple[float, float, float]:
     """Operations and kept bytes of an evaluation per image, and kept bytes that do not grow with images.
 
-    Kept bytes are those for a backward pass, besides parameters.
+    Kept bytes are needed for a backward pass, besides parameters.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -135,6 +135,7 @@ def _evaluate(net: Any, part: str = "decoder") -> tuple[float, float, float]:
                 self.total += count(*args, **(kwargs or {}), out_val=out)
             return out
 
+    # Views of a parameter share its storage and are not kept again.
     own = {parameter.untyped_storage()._cdata for parameter in net.parameters()}
     tensors: dict[int, torch.Tensor] = {}
 
@@ -151,7 +152,8 @@ def _evaluate(net: Any, part: str = "decoder") -> tuple[float, float, float]:
     with Counter() as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         net(x, sigma, labels, return_flag=part)
     sizes = [tensor.untyped_storage().nbytes() for tensor in tensors.values()]
-    of_images = sum(size for size in sizes if size // 4 % IMAGES == 0)
+    # Only sizes that grow with the images have the prime as a factor.
+    of_images = sum(size for size in sizes if size // BYTES % IMAGES == 0)
     return counter.total / IMAGES, of_images / IMAGES, float(sum(sizes) - of_images)
 
 
@@ -209,7 +211,7 @@ def student_cost(config: Any, network: Mapping[str, Any], guide: Mapping[str, An
         operations += (3 if config.checkpointing else 2) * guiding.forward
     images = config.batch_gpu or config.batch_size
     if method.start == "scratch":
-        # There is no other network, and the tangents of a forward derivative are not kept.
+        # Such a method has no other network, and the tangents of a forward derivative are not kept.
         alone = teacher_cost({"batch_size": images}, network)
         return dataclasses.replace(alone, operations=operations, fp16=config.fp16)
     width = 2 if config.fp16 else BYTES

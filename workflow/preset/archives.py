@@ -25,14 +25,14 @@ def archives(preset: Preset) -> dict[str, str]:
     """
     settings, rows = preset.settings, preset.runs.values()
     fixed = itertools.chain(*(protocol_of(preset, row).fixed_datasets().items() for row in rows))
-    places = {name: where for where, name in fixed}
-    names = {*places, settings.dataset, *(row.dataset for row in rows)}
+    naming = {name: where for where, name in fixed}
+    names = {*naming, settings.dataset, *(row.dataset for row in rows)}
     names |= {teacher.dataset for teacher in settings.teachers.values()}
     paths: dict[str, str] = {}
     # The list grows: the source of an archive may be an archive, which is made first.
     waiting: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in sorted(filter(None, names))]
     for name, children in waiting:
-        if not (source := archive_source(preset, name, places.get(name, ""))):
+        if not (source := archive_source(preset, name, naming.get(name, ""))):
             continue
         where = f"{preset.source}: datasets.{name}.made_from"
         if name in children:

@@ -1,4 +1,4 @@
-"""Digests of a job: of the part of its spec that decides the result, and of the content of files that people give."""
+"""Digests of a job: of the part of its spec that decides the result, and of the content of the user's files."""
 
 import functools
 import hashlib
@@ -29,7 +29,7 @@ def deciding(stage: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
         spec = {key: value for key, value in spec.items() if key not in EXCLUDED_FROM_DIGEST}
     if stage == "students" and (evaluation := spec.get("evaluation")):
         kwargs = _without_cache(evaluation["kwargs"])
-        # An evaluation has its own number of trials, and its values are not those of the protocol's tables.
+        # An evaluation has its own number of trials, and no table shows its values.
         kwargs["protocol"] = {key: value for key, value in kwargs["protocol"].items() if key not in OF_ALL_TRIALS}
         spec = {**spec, "evaluation": {**evaluation, "kwargs": kwargs}}
     return _without_cache(spec) if stage in _WITH_DATA else spec
@@ -50,7 +50,7 @@ def own_digest(stage: str, spec: Mapping[str, Any]) -> str:
 
 @functools.cache
 def content_digest(path: str | Path) -> str:
-    """SHA-256 of a file that people give: of its bytes; of a YAML file's content with the files that it extends.
+    """SHA-256 of a user's file: of its bytes; of a YAML file's content with the files that it extends.
 
     For a folder: SHA-256 of names, sizes and times of its files, except hidden ones; fast for 50,000 files.
     """

@@ -1,4 +1,4 @@
-"""Networks that the generators of rows were exposed to, besides those that the sheet and the method name."""
+"""Exposure of rows beyond their sheet and method: judges in options, starts, and the choice of the kept network."""
 
 import dataclasses
 import itertools
@@ -25,7 +25,7 @@ def with_exposure(preset: Preset) -> dict[str, SheetRow]:
 
 
 def _with_exposure(preset: Preset, row: SheetRow, start: SheetRow | None) -> SheetRow:
-    """A row whose cell ``saw`` has its whole exposure; unchanged where its method or its cell say as much."""
+    """A row whose cell ``saw`` has its whole exposure; unchanged where its method or its cell has it already."""
     judges = _judges(preset, row)
     if judges is None or (start is not None and start.exposure is None):
         return dataclasses.replace(row, saw="unknown")

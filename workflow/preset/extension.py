@@ -28,7 +28,7 @@ def stored_results(files: Sequence[Path]) -> Path:
 def write_extension(
     files: Sequence[Path], sheet: str | None, stored: Path, take: bool = True
 ) -> tuple[Path, list[str]]:
-    """Writes a preset on top of a study's, which takes stored rows and adds those of a sheet.
+    """Writes a preset on top of a study's, which takes stored rows and adds the rows of a sheet.
 
     Args:
         files: Files of the study's preset.
@@ -36,7 +36,7 @@ def write_extension(
             stored, or whose settings have changed.
         stored: The study's stored results.
         take: Whether the stored files of taken rows are copied to the results now. Copies of rows that are no longer
-            taken go in any case, so that a dry run counts the jobs of these rows.
+            taken are removed in any case, so that a dry run counts the jobs of these rows.
 
     Returns:
         The file of the preset, to be given after the study's; and the rows that run.

@@ -55,11 +55,11 @@ def presets() -> dict[str, Path]:
 def read_preset(
     paths: Sequence[str | Path], changed: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, Any], str, list[Path]]:
-    """Reads files of a preset with those that they change (key ``base``).
+    """Reads files of a preset with the files that they change (key ``base``).
 
     Args:
         paths: The files; keys of later files win.
-        changed: Settings that win over those of all files, for example Snakemake's.
+        changed: Settings that win over all files, for example Snakemake's.
 
     Returns:
         Settings, files named in errors, and folders: the arguments of :func:`workflow.preset.preset_from`.
@@ -77,7 +77,7 @@ def read_preset(
 
 
 def _with_bases(path: Path) -> dict[Path, dict[str, Any]]:
-    """A file with those that it changes, the latest first."""
+    """A file with the files that it changes, the latest first."""
     settings: dict[Path, dict[str, Any]] = {}
     following: Path | None = path
     while following is not None:
@@ -90,7 +90,7 @@ def _with_bases(path: Path) -> dict[Path, dict[str, Any]]:
 
 
 def _merged(config: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with those of a later file, mapping by mapping."""
+    """Settings, replaced by the settings of a later file, mapping by mapping."""
     both = {
         key: _merged(config[key], value)
         for key, value in later.items()

@@ -1,8 +1,8 @@
-"""A job: its spec, the names of what it reads, and a digest that holds those of the jobs above it.
+"""A job: its spec, the names of its inputs, and a digest that contains the digests of the jobs above it.
 
 A job's spec is a file, ``results/<preset>/specs/<stage>/<name>.json``, with everything that decides its result; its
-command names the file. The job's digest is a parameter of its rule: it holds the spec, the digests of the jobs that
-make what the job reads, and the content of files that people give. So a changed setting reaches every product below
+command names the file. The job's digest is a parameter of its rule: it contains the spec, the digests of the jobs
+that make its inputs, and the content of the user's files. So a changed setting reaches every product below
 it, whatever was interrupted in between, and a setting that is changed back runs no job.
 """
 
@@ -21,7 +21,7 @@ from workflow.preset.digests import content_digest, own_digest
 from workflow.preset.networks import FOLDERS, Network, imports
 from workflow.preset.preset import Preset
 
-#: Kinds of things that jobs read; rules put their names into paths.
+#: Kinds of inputs; rules put their names into paths.
 KINDS = (*FOLDERS, "downloads", "files")
 
 
@@ -31,9 +31,9 @@ class Job:
 
     Attributes:
         spec: Everything that its command reads.
-        needs: Names of what it reads, by kind.
+        needs: Names of its inputs, by kind.
         own: SHA-256 of the part of the spec that can change the result.
-        digest: SHA-256 of that part, of the jobs above, and of the content of files that people give.
+        digest: SHA-256 of that part, of the jobs above, and of the content of the user's files.
     """
 
     spec: Mapping[str, Any]
@@ -56,9 +56,9 @@ def make_job(
         preset: The preset.
         stage: Folder of its spec.
         spec: Its spec.
-        needs: Names of what it reads.
-        above: Jobs that make what it reads.
-        raw: Files that people give, besides those in ``needs``.
+        needs: Names of its inputs.
+        above: Jobs that make its inputs.
+        raw: The user's files, besides the ones in ``needs``.
     """
     files = [path for path in needs.get("files", []) if path not in archives(preset)]
     files += [source for name in needs.get("imports", []) if not is_address(source := imports(preset)[name])]

@@ -77,7 +77,7 @@ class _Placeholders(Sources):
             return f"'{metric}' is not measured during training (it needs stored features, or is not in 'watch')"
         return f"its protocol has no metric '{metric}'{suggestion(metric, keys)}"
 
-    def kept(self, run: str) -> int | None:
+    def kept_at(self, run: str) -> int | None:
         return None
 
     def points(self, run: str, metric: str) -> tuple[Point, ...]:

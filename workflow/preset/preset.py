@@ -94,19 +94,19 @@ class Preset:
 
     @functools.cached_property
     def measurable(self) -> dict[str, SheetRow]:
-        """Rows that can be measured here: all but :attr:`left_out`, and those that an extension does not run."""
+        """Rows that can be measured here: without :attr:`left_out`, and without rows that an extension does not run."""
         excluded = {*self.left_out, *self.stored.get("waiting", "").split()}
         return {name: row for name, row in self.runs.items() if name not in excluded}
 
     @functools.cached_property
     def judged(self) -> dict[str, SheetRow]:
-        """Rows that claims speak about: all but those that an extension adds to a study."""
+        """Rows that claims are about: all but the rows that an extension adds to a study."""
         added = self.stored.get("added", "").split()
         return {name: row for name, row in self.runs.items() if name not in added}
 
     @property
     def judged_sheet(self) -> str:
-        """Sample sheet of the rows that claims speak about."""
+        """Sample sheet of the rows that claims are about."""
         return str(self.stored.get("sheet") or self.sheet)
 
     @functools.cached_property

@@ -31,7 +31,7 @@ def load_preset(*paths: str | Path, changed: Mapping[str, Any] | None = None) ->
 
     Args:
         paths: The files.
-        changed: Settings that win over those of all files.
+        changed: Settings that win over all files.
 
     Raises:
         UserError: Any fault in a file, the sheet or between them.
@@ -135,7 +135,7 @@ def _row_with_paths(row: SheetRow, settings: PresetSettings, folders: Sequence[P
 
 
 def _with_recipes(settings: PresetSettings, rows: Iterable[SheetRow], folders: Sequence[Path]) -> PresetSettings:
-    """Settings whose recipes include those of files in ``recipes/`` that rows name (``imagenet64/sida``)."""
+    """Settings with the recipes of files in ``recipes/`` that rows name (``imagenet64/sida``)."""
     recipes, files = dict(settings.recipes), dict[str, dict[str, Any]]()
     for row in rows:
         recipe = row.recipe or ""
@@ -193,7 +193,7 @@ def _read_protocol(path: str, settings: PresetSettings, source: str) -> Protocol
 def _with_second_protocol(
     row: SheetRow, settings: PresetSettings, protocols: Mapping[str, Protocol], second: Mapping[str, str]
 ) -> SheetRow:
-    """A row with its second protocol: its own, or the preset's for its first one; rows without a network have no such.
+    """A row with its second protocol: its own, or the preset's for its first one; rows without a network have none.
 
     Raises:
         UserError: It is the row's first protocol.
@@ -207,7 +207,7 @@ def _with_second_protocol(
 
 
 def _with_second_measurements(rows: Mapping[str, SheetRow], sheet: str) -> dict[str, SheetRow]:
-    """Rows, then those of second measurements.
+    """Rows, then the rows of second measurements.
 
     Raises:
         UserError: A second measurement has the name of a row.

@@ -34,7 +34,7 @@ def search_remarks(preset: Preset) -> list[str]:
     shared = [name for name in rows if seed_of(preset, preset.runs[name]) in seeds and name not in equal]
     if shared:
         more = f" and {len(shared) - NAMED} more" if len(shared) > NAMED else ""
-        remarks.append(f"{', '.join(shared[:NAMED])}{more}: their seeds are those of trials of {search.source}")
+        remarks.append(f"{', '.join(shared[:NAMED])}{more}: their seeds are also seeds of trials of {search.source}")
     return [f"{remark}; give rows that report seeds that no search used" for remark in remarks]
 
 

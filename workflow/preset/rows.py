@@ -10,8 +10,9 @@ from eval.measuring.protocol import Protocol
 from eval.results.sheet import SheetRow
 from sida import networks
 from sida.assets.registry import is_counted
-from sida.config.datasets import dataset_entry, dataset_spec, remedy
+from sida.config.datasets import dataset_entry, dataset_spec
 from sida.config.families import EDM2_LATENTS, Latents
+from sida.config.labels import remedy
 from sida.config.samplers import SAMPLER_KINDS, read_sampler
 from sida.config.settings import names_object
 from sida.errors import UserError
@@ -160,7 +161,7 @@ def dataset_named(preset: Preset, name: str | None, where: str = "") -> dict[str
         where: File and key named in errors; by default the preset's file.
 
     Raises:
-        UserError: There is no such data set.
+        UserError: The data set does not exist.
     """
     specs, name = _datasets(preset), name or preset.settings.dataset
     if name not in specs:

@@ -45,7 +45,7 @@ class MadeFrom(Settings):
         beside: Further assets that belong to the source and lie in its folder (labels).
         installed: Folder in which a package of the operating system keeps the source; if it exists, nothing is fetched.
         dataset: Data set of pixels to encode; not with ``source``.
-        resolution: Height and width; null keeps those of the images.
+        resolution: Height and width; null: the images' own.
         transform: Method of cropping images to squares, see ``sida data prepare``.
         labels: ``auto``, ``folders`` or ``none``.
         subset: ``train`` or ``test`` of CIFAR-10, of a folder of MNIST's format, or of folders that are named so.
@@ -96,7 +96,7 @@ class StoredRows:
         preset: The preset that they are results of.
         beside: Folder of the sheet with further rows.
         waiting: Rows that are neither taken nor run.
-        added: Further rows, of which no claim speaks.
+        added: Further rows, which no claim is about.
         sheet: The sheet without these.
     """
 
@@ -134,14 +134,14 @@ class PresetSettings:
         table_mode: ``paper``: published numbers as printed; ``audit``: published and measured numbers; ``measured``:
             measured numbers.
         paper: Build ``paper.pdf`` from all tables and figures (needs LaTeX).
-        device: Torch device of training, sampling and measuring: ``cpu``, ``cuda`` or ``cuda:N``.
+        device: Torch device of training, sampling and measuring.
         threads: CPU threads of each job; results depend on it.
         gpus: Number of GPUs of a training; sampling and measuring use one. 0 requests none from the scheduler.
         train_teachers: Train the teachers that have both ``training`` and ``checkpoint``; false downloads them.
         trials_per_job: Trials that one job measures for samplers of many steps, so that cores share them; null: all.
         samplers: Samplers by name; the sheet names one per row.
         teachers: Diffusion teachers by id, trained here or imported from a checkpoint.
-        recipes: Distillation settings by name, in addition to those of files in ``recipes/``; the sheet adds method,
+        recipes: Distillation settings by name, in addition to the files in ``recipes/``; the sheet adds method,
             teacher, alpha and seed.
     """
 
@@ -173,4 +173,4 @@ class PresetSettings:
 
     def __post_init__(self) -> None:
         if self.preset == "board":
-            raise SettingError("preset", "'board' would write among the rows that others sent", "choose another name")
+            raise SettingError("preset", "'board' would write among the sent rows", "choose another name")

@@ -19,7 +19,7 @@ def taken_rows(preset: Preset) -> frozenset[str]:
     """Rows that are taken from stored results."""
     if not preset.stored:
         return frozenset()
-    # Digests name networks below the folder of results that they were stored from.
+    # Digests contain paths of networks below the folder of results that they were stored from.
     settings = dataclasses.replace(preset.settings, preset=preset.stored["preset"])
     original = dataclasses.replace(preset, settings=settings)
     rows = [run for run in read_stored(preset.stored["folder"])["rows"] if run in preset.runs]

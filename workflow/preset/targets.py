@@ -1,4 +1,4 @@
-"""Products of a preset by name: what `sida run` and `sida plan` take as targets."""
+"""Products of a preset by name: the targets of `sida run` and `sida plan`."""
 
 import functools
 import itertools
@@ -80,7 +80,7 @@ class Targets:
         """Products that a target names: a row, or a path or folder with or without the preset's folder before it.
 
         Raises:
-            UserError: There is no such product, or a row is taken from stored results.
+            UserError: No product has this name, or a row is taken from stored results.
         """
         inside = target.removeprefix(f"{self.results}/").rstrip("/")
         if inside in taken_rows(self.preset):

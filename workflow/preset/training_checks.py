@@ -41,20 +41,21 @@ def check_trainings(preset: Preset) -> None:
 
 
 def _check_student(preset: Preset, row: SheetRow) -> None:
-    where, place = f"{preset.source}: recipes.{row.recipe}", place_of(preset, row)
+    where, row_place = f"{preset.source}: recipes.{row.recipe}", place_of(preset, row)
     spec = training(preset, row.run).spec
     try:
         config = from_mapping(DistillConfig, spec, where)
         checked_method(config, where)
     except UserError as error:
         key = error.place.removeprefix(f"{where}.")
-        raise UserError(inside(f"{place}:" if key in _OF_A_ROW else where, key), error.fault, error.remedy) from None
+        faulty = f"{row_place}:" if key in _OF_A_ROW else where
+        raise UserError(inside(faulty, key), error.fault, error.remedy) from None
     network = architecture_of(preset, row)
     if network:
         if config.weight_norm or config.fake_score_weight_norm or config.logvar:
             # The check needs torch, whose import takes seconds; few recipes have such settings.
             resolve_recipe(config, network, where)
-        source = f"{where}.network.kwargs" if row.teacher is None else f"{place}: teacher '{row.teacher}'"
+        source = f"{where}.network.kwargs" if row.teacher is None else f"{row_place}: teacher '{row.teacher}'"
         _check_shapes(network, spec["dataset"], source)
 
 

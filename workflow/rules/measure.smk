@@ -1,8 +1,7 @@
 # Ten-trial evaluation of every generator: a job measures all trials of a row, or some of them where its sampler has many
-# steps. Copies of finished trials are in `state`, which is no declared output: values that are still valid are not
-# measured again.
+# steps. Copies of finished trials are in `state`, an undeclared output, so that valid values are not measured again.
 
-#: What a measurement reads: the row's network and guide, downloads, archives and code.
+#: Inputs of a measurement: the row's network and guide, downloads, archives and code.
 MEASURED = of(
     "measurements",
     "<results>/teachers/{teachers}/network.safetensors",
@@ -44,7 +43,7 @@ for first, last, rows in measuring_parts(PRESET):
             " --trials {params.trials} 2>&1 | tee -i {log:q}"
 
 
-# Images of a generator on disk, those of a trial. No other product needs them (measuring streams its images), so they
+# Images of a trial on disk. No other product needs them (measuring streams its images), so they
 # are made only as a target: snakemake results/demo/samples/sida-a1.0/trial-0
 rule sample:
     input:

@@ -86,7 +86,7 @@ def test_the_papers_numbers_give_the_known_verdicts(papers):
     contradicted = "22 25 39 74"
     # 18 19 29 31 34: no number of SiDA's size XXL is published. 35: its lead is within the printed spreads.
     # 23 28 36 38 40 64: gaps that the scatter of one training covers. 01: a number does not reproduce itself.
-    # 20 21 30 32 33: nothing says how much FD-DINOv2, IS, precision and recall scatter over trainings.
+    # 20 21 30 32 33: the scatter of FD-DINOv2, IS, precision and recall over trainings is unknown.
     undecided = "01 16 18 19 20 21 23 28 29 30 31 32 33 34 35 36 37 38 40 54 55 56 57 58 59 60 64 65"
     for names, expected in ((supported, "supported"), (contradicted, "contradicted"), (undecided, "not decided here")):
         assert {n: verdicts[f"C-{n}"] for n in names.split()} == dict.fromkeys(names.split(), expected)

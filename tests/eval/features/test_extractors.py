@@ -277,7 +277,7 @@ def test_an_archive_without_a_registered_hash_needs_a_permission(cache, monkeypa
 @pytest.mark.parametrize(
     ("files", "fault"),
     [
-        ({"hubconf.py": HUBCONF, "../../../evil.py": "x"}, "no archive of a repository"),
+        ({"hubconf.py": HUBCONF, "../../../evil.py": "x"}, "not an archive of a repository"),
         ({"hubconf.py": "", **{f"p/{i}.py": "" for i in range(2001)}}, "holds more than"),
     ],
 )

@@ -21,7 +21,7 @@ from eval.metrics.precision_recall import precision_recall
 from eval.results.measurements import collect, long_rows, read_measurement, record_identity, trial_path
 from eval.results.summary import MEASUREMENT_COLUMNS
 from sida import machine
-from sida.config.datasets import load_labels
+from sida.config.labels import load_labels
 from sida.data import load_dataset
 from sida.data.archive import dataset_json
 from sida.files import text_files
@@ -281,7 +281,7 @@ def test_an_external_python_method(tmp_path):
     for callable_, message in [
         (f"{HERE}:broken", "must return uint8 images of shape"),
         (f"{HERE}:classes_of_few", r"must return classes as whole numbers of shape \(250,\), got torch.int64 \(2,\)"),
-        (f"{HERE}:DIGITS", r"is of type dict, no function"),
+        (f"{HERE}:DIGITS", r"is of type dict, not a function"),
         (f"{HERE}:nosy", "did you mean 'noisy'"),
     ]:
         refused(message, measure, spec | {"sampler": {"kind": "python", "callable": callable_}}, tmp_path / "x", [0])

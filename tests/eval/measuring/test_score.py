@@ -97,6 +97,8 @@ def test_whole_path_with_networks_of_the_published_call_signature(stand_ins, tmp
     assert fid["standard_error"] == pytest.approx(fid["std"] / 3**0.5)
     assert len(set(fid["values"])) == 3
     assert re.search(r"FID ↓ +\d+\.\d{3} ± \d+\.\d{3}", "\n".join(score.lines()))
+    large = [record | {"metrics": record["metrics"] | {"fid": 1234.5678}} for record in score.records]
+    assert "1,234.568 ± 0.000" in "\n".join(dataclasses.replace(score, records=large).lines())
     assert latex_row(score, row_columns(score.protocol)).splitlines()[1].count("&") == 6
     # Same images, read one by one and by a sheet's row: the same numbers.
     again = score_images(folder / "samples.npz", asked, batch_size=1, **settings)

@@ -155,7 +155,7 @@ def mine(folder, tmp_path):
     [
         ({"extractor": "pixels"}, "metric: extractor=pixels != extractor=inception"),
         ({"reference": "asset fid-ref-cifar10"}, "mine.json: run 'Mine', trial 0: reference_sha256: must be a digest"),
-        ({"seeds": [0, 49999]}, "seeds: [0, 49999] are not those of trial 1"),
+        ({"seeds": [0, 49999]}, "seeds: [0, 49999] do not belong to trial 1"),
         ({"seeds": [], "seed0": None}, "is not a result of sida score"),
         ({"seeds": [0, 49999], "seed0": None}, "trials 0 and 1 have equal or overlapping seeds"),
         ({"step": 0}, "all 2 trials have the value 1.9"),

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from sida.networks.precond import Precond
-from sida.sampling.samplers import SeedStreams, multi_step, to_uint8
+from sida.sampling.samplers import multi_step, to_uint8
+from sida.sampling.streams import SeedStreams
 
 
 class OneStepGenerator(torch.nn.Module):
@@ -44,7 +45,7 @@ class OneStepGenerator(torch.nn.Module):
         class_labels: int | Sequence[int] | None = None,
         batch_size: int = 64,
     ) -> torch.Tensor:
-        """Images uint8 ``(N, C, H, W)`` on the CPU, equal to those of ``sida sample``; or latents float32.
+        """Images uint8 ``(N, C, H, W)`` on the CPU, equal to the images of ``sida sample``; or latents float32.
 
         Args:
             count: Number of images, for the seeds ``seed … seed + count − 1``; or the seeds themselves.
@@ -52,7 +53,7 @@ class OneStepGenerator(torch.nn.Module):
             class_labels: One class for all, or one for each; None draws classes by seed.
             batch_size: Images per network call; other sizes may change single levels by 1.
         """
-        seeds = list(range(seed, seed + count)) if isinstance(count, int) else [int(one) for one in count]
+        seeds = list(range(seed, seed + count)) if isinstance(count, int) else [int(value) for value in count]
         classes = [class_labels] * len(seeds) if isinstance(class_labels, int) else class_labels
         if classes is not None and (not self.net.label_dim or len(classes) != len(seeds)):
             raise ValueError(f"class_labels: one class, or {len(seeds)} of them, of a network with classes")
@@ -62,20 +63,20 @@ class OneStepGenerator(torch.nn.Module):
         try:
             parts = []
             for start in range(0, len(seeds), batch_size):
-                here = seeds[start : start + batch_size]
-                # A whole batch, so that the last images do not depend on their number.
-                filled = here + here[-1:] * (batch_size - len(here))
+                batch = seeds[start : start + batch_size]
+                # The last batch is filled up, so that its images do not depend on their number.
+                filled = batch + batch[-1:] * (batch_size - len(batch))
                 streams = SeedStreams(filled)
                 latents = streams.randn((net.img_channels, net.img_resolution, net.img_resolution))
                 labels = None
                 if net.label_dim:
                     drawn = streams.randint(net.label_dim)
                     if classes is not None:
-                        given = [*classes[start : start + batch_size]]
-                        drawn = torch.tensor(given + given[-1:] * (batch_size - len(given)))
+                        batch_classes = [*classes[start : start + batch_size]]
+                        drawn = torch.tensor(batch_classes + batch_classes[-1:] * (batch_size - len(batch_classes)))
                     labels = torch.nn.functional.one_hot(drawn, net.label_dim).float().to(device)
                 noise = streams.randn_like
-                images = multi_step(net, latents.to(device), labels, noise=noise, **self.sampler)[: len(here)]
+                images = multi_step(net, latents.to(device), labels, noise=noise, **self.sampler)[: len(batch)]
                 parts.append((to_uint8(images) if net.img_channels in (1, 3) else images).cpu())
         finally:
             torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32

@@ -1,4 +1,4 @@
-"""A generator's images in the way of diffusers; `sida export --to hf` copies this file. Needs diffusers and Pillow."""
+"""A diffusers pipeline for a generator; `sida export --to hf` copies this file. Needs diffusers and Pillow."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from PIL import Image
 
 
 class OneStepPipeline(DiffusionPipeline):
-    """Draws the images of seeds, equal to those of ``sida sample``.
+    """Draws the images of seeds, equal to the images of ``sida sample``.
 
     >>> pipe = DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline=FOLDER, trust_remote_code=True)
     >>> images = pipe(batch_size=16, seed=0).images
@@ -33,8 +33,8 @@ class OneStepPipeline(DiffusionPipeline):
 
         Args:
             batch_size: Number of images.
-            generator: Source of the seeds in the place of ``seed``; one for all images, or one for each.
-            num_inference_steps: Steps of the generator, which has one number of them; None takes it.
+            generator: Source of the seeds instead of ``seed``; one for all images, or one for each.
+            num_inference_steps: The generator's own number of steps, or None.
             output_type: ``pil``; ``np`` for uint8 ``(N, H, W, C)``; ``pt`` for a tensor uint8 ``(N, C, H, W)``, or the
                 latents float32 of a latent network.
             return_dict: False returns a tuple.

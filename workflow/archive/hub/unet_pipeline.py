@@ -10,13 +10,13 @@ from PIL import Image
 
 
 class OneStepUNetPipeline(DiffusionPipeline):
-    """Draws the images of seeds, equal to those of ``sida sample`` but for rounding.
+    """Draws the images of seeds, equal to the images of ``sida sample`` but for rounding.
 
     >>> pipe = DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline=FOLDER, trust_remote_code=True)
     >>> images = pipe(batch_size=16, seed=0).images
 
     Args:
-        unet: The generator, which predicts as the scheduler says.
+        unet: The generator, with the scheduler's kind of prediction.
         scheduler: The schedule of its teacher's training; no steps of it are taken.
         init_sigma: Noise level of the one step, in images of [-1, 1].
         num_classes: Number of classes; 0 is none.
@@ -52,7 +52,7 @@ class OneStepUNetPipeline(DiffusionPipeline):
             return_dict: False returns a tuple.
             seed: First seed.
             class_labels: One class for all, or one for each; None draws classes by seed.
-            latents: Unit normal latents ``(batch_size, C, H, W)`` instead of those of the seeds.
+            latents: Unit normal latents ``(batch_size, C, H, W)`` instead of the seeds' latents.
         """
         if num_inference_steps != 1:
             raise ValueError(f"num_inference_steps: this generator takes one step, got {num_inference_steps}")
