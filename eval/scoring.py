@@ -147,8 +147,8 @@ def _argument_named(folder: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        if error.place.startswith(folder):
-            name = re.sub(r"\.npz(\[arr_[01]\])?", "", error.place.removeprefix(f"{folder}{os.sep}"))
+        if error.where.startswith(folder):
+            name = re.sub(r"\.npz(\[arr_[01]\])?", "", error.where.removeprefix(f"{folder}{os.sep}"))
             raise type(error)(name, error.fault, error.remedy) from None
         raise
 

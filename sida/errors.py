@@ -1,4 +1,4 @@
-"""Output of commands for users: faults as one line (place, fault, remedy), other lines, and progress."""
+"""Output of commands for users: faults as one line (where, fault, remedy), other lines, and progress."""
 
 from __future__ import annotations
 
@@ -22,54 +22,55 @@ MOST_ENTRIES = 10_000
 
 
 class UserError(Exception):
-    """Bad input or a broken environment, explained in one line: ``place: fault; remedy``.
+    """Bad input or a broken environment, explained in one line: ``where: fault; remedy``.
 
     The command lines print ``error: <message>`` without a traceback and exit with its status. Names in the message may
     come from an untrusted file: control characters are escaped, and the middle of a very long message is left out.
 
     Attributes:
-        place: File and key, option or object with the fault; empty where the command as a whole is meant.
-        fault: What is wrong there.
-        remedy: Action that helps; empty where the fault implies it.
+        where: File and key, option or object with the fault; empty if the fault concerns the whole command.
+        fault: Description of the fault, in words that follow ``where``.
+        remedy: Action that helps; empty if the fault implies it.
     """
 
     #: Exit status.
     status = 1
 
-    def __init__(self, place: object, fault: object, remedy: object = "") -> None:
-        self.place, self.fault, self.remedy = str(place), str(fault), str(remedy)
-        super().__init__(self.place, self.fault, self.remedy)
+    def __init__(self, where: object, fault: object, remedy: object = "") -> None:
+        self.where, self.fault, self.remedy = str(where), str(fault), str(remedy)
+        # Unpickling an error of another process calls the class with these arguments.
+        super().__init__(self.where, self.fault, self.remedy)
 
     def __str__(self) -> str:
-        message = f"{self.place}: {self.fault}" if self.place else self.fault
+        message = f"{self.where}: {self.fault}" if self.where else self.fault
         return one_line(f"{message}; {self.remedy}" if self.remedy else message)
 
 
 @contextlib.contextmanager
-def located(place: object) -> Iterator[None]:
-    """Gives a place to errors of the block that have none, or only a line (``:12``) of this place."""
+def located(where: object) -> Iterator[None]:
+    """Adds ``where`` to errors of the block that name no file or key, or only a line of it (``:12``)."""
     try:
         yield
     except UserError as error:
-        if not error.place or error.place.startswith(":"):
-            error.place = f"{place}{error.place}"
+        if not error.where or error.where.startswith(":"):
+            error.where = f"{where}{error.where}"
         raise
 
 
 class SettingError(UserError, ValueError):
-    """A setting that is wrong; ``place`` is its key, with the places around the key as far as known.
+    """A wrong setting; ``where`` is its key, after the file and the outer keys as far as they are known.
 
-    Constructors of settings raise it with the key alone.
+    Constructors of settings raise it with the key alone, and their callers add the rest.
     """
 
     def inside(self, where: str) -> SettingError:
-        """The same error with a place before the key."""
-        return SettingError(inside(where, self.place), self.fault, self.remedy)
+        """The same error with a file or outer key before its key."""
+        return SettingError(inside(where, self.where), self.fault, self.remedy)
 
 
 @contextlib.contextmanager
 def settings_in(where: str) -> Iterator[None]:
-    """Puts a place before the keys of the block's :class:`SettingError`."""
+    """Puts a file or outer key before the keys of the block's :class:`SettingError`."""
     try:
         yield
     except SettingError as error:
@@ -77,7 +78,7 @@ def settings_in(where: str) -> Iterator[None]:
 
 
 def inside(where: str, key: str) -> str:
-    """The place of a key: ``preset.yaml: seed`` in a file, ``recipes.sid.lr`` in a mapping."""
+    """The full name of a key: ``preset.yaml: seed`` in a file, ``recipes.sid.lr`` in a mapping."""
     joint = " " if where.endswith(":") else ": " if where.endswith((".yaml", ".yml", ".json")) else "."
     return f"{where}{joint}{key}"
 

@@ -6,6 +6,7 @@ import hypothesis
 import pytest
 import torch
 
+import eval  # noqa: F401 - registers what trainings need, as the command does
 from tests.golden import vectors
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

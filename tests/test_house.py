@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sida.config.lookup import ROOT
+from sida.config.settings import names_object
 
 #: Rooms of each package by floor, the ground floor first. Imports in functions and for type checking count, too.
 FLOORS = {
@@ -48,7 +49,7 @@ PACKAGES = [*FLOORS]
 
 
 def imports(path: Path) -> set[tuple[str, str]]:
-    """Packages of this repository and their rooms that a file imports anywhere."""
+    """Packages and their rooms that a file imports anywhere."""
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -56,6 +57,13 @@ def imports(path: Path) -> set[tuple[str, str]]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found += [f"{node.module}.{alias.name}" for alias in node.names]
     return {(package, name.partition(".")[0]) for package, _, name in (one.partition(".") for one in found)}
+
+
+def named_objects(path: Path) -> set[str]:
+    """Packages of the objects ``module:object`` that texts of a file name."""
+    texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+    names = [text for text in texts if isinstance(text, str) and names_object(text)]
+    return {name.partition(":")[0].partition(".")[0] for name in names}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -71,6 +79,7 @@ def test_imports_never_go_up(package):
             assert other not in above, f"{path} imports {other}"
             up = other == package and target in level and level[target] > level[room]
             assert not up, f"{path} imports {target}, which is on a higher floor"
+        assert not named_objects(path) & {*above}, f"{path} names an object of a package above"
 
 
 #: What starts in one process, one after another, without the packages that it must not import.

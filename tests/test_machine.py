@@ -67,7 +67,7 @@ def test_a_name_without_a_number_keeps_the_current_gpu(two_gpus):
 @pytest.mark.parametrize("name", ["cuda:01", "cpu:200", "cuda:\u0663", "cuda:2"])
 def test_other_names_are_no_devices(two_gpus, name):
     fault = "the last GPU is cuda:1" if name == "cuda:2" else "is not a device"
-    assert refused(fault, take_device, name, "spec").place == "spec.device"
+    assert refused(fault, take_device, name, "spec").where == "spec.device"
 
 
 def test_versions_are_those_of_the_packages():

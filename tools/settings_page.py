@@ -50,8 +50,9 @@ def descriptions(cls: type) -> dict[str, str]:
         KeyError: A field has no description.
     """
     meanings: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        meanings |= _attributes(base.__dict__.get("__doc__") or "")
+    for described in (*getattr(cls, "described_by", ()), cls):
+        for base in reversed(described.__mro__):
+            meanings |= _attributes(base.__dict__.get("__doc__") or "")
     return {name: meanings[name] for name in type_hints(cls)}
 
 
@@ -226,8 +227,8 @@ def _options() -> dict[str, tuple[type, str]]:
     """Options of methods, and the methods that have them, by the anchor of their table."""
     methods: dict[type, list[str]] = {}
     for method in METHODS.values():
-        if dataclasses.fields(method.options):
-            methods.setdefault(method.options, []).append(method.name)
+        if dataclasses.fields(method.option_class):
+            methods.setdefault(method.option_class, []).append(method.name)
     return {f"{names[0]}-options": (cls, "` or `".join(names)) for cls, names in methods.items()}
 
 

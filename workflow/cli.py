@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
+import eval  # noqa: F401 - registers what trainings of sida need
 from sida.cli.main import run_command_line
 
 ABOUT = "Train, measure and audit one-step generators distilled from diffusion models."

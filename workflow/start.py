@@ -10,7 +10,7 @@ from typing import Any
 
 from eval.report.paper import missing_latex
 from sida.assets.cache import check_pinned_code, check_reachable
-from sida.cli.main import speak_plainly
+from sida.cli.main import replace_unencodable
 from sida.errors import UserError
 from workflow.checks import (
     PLANNING,
@@ -55,7 +55,7 @@ class Start:
     """
 
     def __init__(self, workflow: Any, config: dict[str, Any]) -> None:
-        speak_plainly()
+        replace_unencodable()
         self._workflow = workflow
         # A profile may set the option of a job, but only jobs have this variable of their workflow.
         self._job = not workflow.is_main_process and "SIDA_RUN_STARTED" in os.environ

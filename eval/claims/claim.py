@@ -149,7 +149,7 @@ def load_claims(path: str | Path) -> Claims:
         # No import of the file's name: two studies' files have equal names, and a study's folder gets no compiled file.
         exec(compile(read_text(path), str(path), "exec"), module.__dict__)
     except UserError as error:
-        raise UserError(f"{path}: {error.place}" if error.place else path, error.fault, error.remedy) from None
+        raise UserError(f"{path}: {error.where}" if error.where else path, error.fault, error.remedy) from None
     except (Exception, SystemExit) as error:
         raise UserError(path, f"cannot be imported ({own_fault(error, path)})", "fix it there") from None
     claims = getattr(module, _NAME, None)

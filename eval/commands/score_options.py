@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.commands._options import extractor_options, pairs
-from sida.cli.main import whole
+from sida.cli.main import integer
 from sida.config.settings import load_spec
 from sida.errors import UserError
 
@@ -148,7 +148,7 @@ class ScoreOptions:
         if self.network is None:
             return self.source
         if self.program:
-            shape = [whole("--latent", 1)(part) for part in str(self.latent).split("x")]
+            shape = [integer("--latent", 1)(part) for part in str(self.latent).split("x")]
             return ProgramFile(self.network, shape, self.torch_device)
         if self.network in load_registry() and not (self.against or self.reference or self.extractor_option):
             check_reachable([self.network, *self._row_protocol.assets(drawn=True)])

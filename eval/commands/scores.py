@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from eval.commands._options import extractor_options, output, shared
 from eval.commands.score_options import ScoreOptions
 from sida.assets.registry import SCORED_ENDS, check_network
-from sida.cli.main import Verb, add_whole, existing
+from sida.cli.main import Verb, add_integer, existing
 from sida.config.lookup import TRACE, find_file
 from sida.config.settings import load_spec, names_object
 from sida.errors import UserError
@@ -41,16 +41,16 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
         help="images that replace the protocol's references (default protocol: pair)",
     )
     add("--like", metavar="TABLE", help="a row for this table, with its protocol, columns and decimals")
-    add_whole(parser, "--trials", "disjoint trials (default: all that fit)", 1, metavar="T")
+    add_integer(parser, "--trials", "disjoint trials (default: all that fit)", 1, metavar="T")
     groups = "meaning of folders or parts of names, where both fit"
     add("--groups", choices=["trials", "classes"], help=groups)
-    add_whole(parser, "--num-samples", "images of a trial; another n than the protocol's is not comparable", 2)
+    add_integer(parser, "--num-samples", "images of a trial; another n than the protocol's is not comparable", 2)
     add("--dataset", metavar="JSON", help="data set for references made here (spec or file)")
     add("--reference", action="append", default=[], metavar="KEY=FILE", help="file of a reference")
     shared(parser, "--extractor-option")
     add("--name", help="label of the row (default: name of the path)")
     add("--family", help="group of the row in tables (default: One Step with --like, else none)")
-    add_whole(parser, "--nfe", "network evaluations per image, for tables", 1)
+    add_integer(parser, "--nfe", "network evaluations per image, for tables", 1)
     add(
         "--saw",
         metavar="WORDS",
@@ -63,7 +63,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
         help="inception_cpu for inception: other last digits (default: on a processor, with downloaded files)",
     )
     add("--device", help="cpu, cuda or cuda:1 (default: cuda if there is one)")
-    add_whole(parser, "--batch-size", "images per batch", 1, metavar="B")
+    add_integer(parser, "--batch-size", "images per batch", 1, metavar="B")
     add("--out", type=output("--out"), metavar="FILE", help="write everything as JSON")
     add("--json", action="store_true", help="print one line of JSON per metric, with digests, and no text")
     add("--origin", metavar="TEXT", help="who measured, for --json: NAME, ADDRESS")

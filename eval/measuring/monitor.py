@@ -17,6 +17,7 @@ import torch
 from eval.features.base import Extractor
 from eval.features.registry import make_extractors
 from eval.measuring.measure import default_batch_size
+from eval.measuring.monitor_settings import MonitorSettings
 from eval.measuring.protocol import OF_ALL_TRIALS, Protocol, load_protocol
 from eval.measuring.references import Reference, data_digest, fixed_digests, load_references
 from eval.measuring.trial import ImageBatch, TrialSums, compute_metrics, cpu_threads, run_pass
@@ -26,55 +27,39 @@ from sida.files.atomic import by_content
 from sida.machine import tf32
 
 Generate = Callable[[Sequence[int]], tuple[torch.Tensor, torch.Tensor | None]]
-SEED0 = 1 << 31
 #: Name of the monitor in digests of runs: its module when the first stored runs were made.
 RECORDED_AS = "eval.monitor:make_monitor"
 #: Fields of a protocol that concern its trials only.
 _FINAL_ONLY = {*OF_ALL_TRIALS, "seed0"}
 
 
-def make_monitor(
-    dataset: Mapping[str, Any],
-    protocol: Any = "digits",
-    num_samples: int | None = None,
-    trials: int = 1,
-    seed0: int = SEED0,
-    batch_size: int | None = None,
-    device: str = "cpu",
-    threads: int = 0,
-    references: Mapping[str, str] | None = None,
-    extractors: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Monitor:
+def make_monitor(dataset: Mapping[str, Any], **options: Any) -> Monitor:
     """Makes a monitor; reference statistics are of all images of the data set, or in the protocol's files.
 
     Args:
         dataset: Data-set spec.
-        protocol: Name, path or content. Its Fréchet distances, inception scores and accuracies are measured, or the
-            metrics of ``watch``; its ``selection`` determines the kept network.
-        num_samples: Images per trial; by default the protocol's n.
-        trials: Number of trials, over which means are taken.
-        seed0: First image seed: trial r uses ``seed0 + r·n …``.
-        batch_size: Images per call of the generator; by default 500, fewer for large images.
-        device: Torch device of feature networks.
-        threads: CPU threads during an evaluation; 0 changes nothing.
-        references: Files by reference key.
-        extractors: Options by extractor name.
+        **options: The other arguments, see :class:`~eval.measuring.monitor_settings.MonitorSettings`; ``protocol`` may
+            be a :class:`~eval.measuring.protocol.Protocol`.
 
     Raises:
         UserError: Bad arguments, or references that cannot be found.
     """
-    watched = _watched(load_protocol(protocol))
-    n = watched.num_samples if num_samples is None else num_samples
-    if n < 2 or trials < 1 or (batch_size is not None and batch_size < 1):
+    asked = MonitorSettings(dataset=dict(dataset), **options)
+    watched = _watched(load_protocol(asked.protocol))
+    n = watched.num_samples if asked.num_samples is None else asked.num_samples
+    if n < 2 or asked.trials < 1 or (asked.batch_size is not None and asked.batch_size < 1):
         raise UserError("evaluation", "num_samples must be at least 2, trials and batch_size at least 1")
-    watched = dataclasses.replace(watched, num_samples=n, trials=trials, seed0=seed0)
-    made = make_extractors(watched.extractors(), device, extractors)
-    with cpu_threads(threads):
-        loaded = load_references(watched, made, references, lambda: load_dataset(dataset))
-    return Monitor(watched, made, loaded, batch_size or default_batch_size(watched, small=500), device, threads)
+    watched = dataclasses.replace(watched, num_samples=n, trials=asked.trials, seed0=asked.seed0)
+    extractors = make_extractors(watched.extractors(), asked.device, asked.extractors)
+    with cpu_threads(asked.threads):
+        references = load_references(watched, extractors, asked.references, lambda: load_dataset(dataset))
+    size = asked.batch_size or default_batch_size(watched, small=500)
+    return Monitor(watched, extractors, references, size, asked.device, asked.threads)
 
 
-def monitor_facts(protocol: Any = "digits", dataset: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+def monitor_facts(
+    protocol: Any = MonitorSettings.protocol, dataset: Mapping[str, Any] | None = None, **options: Any
+) -> dict[str, Any]:
     """Content that decides the numbers of :func:`make_monitor`, which has the same arguments.
 
     Only the parts of the protocol that a monitor uses count: a new recall, or more trials, start no new training.

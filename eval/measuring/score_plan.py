@@ -221,8 +221,8 @@ class TooFewError(UserError):
         fits: Images of a trial for which the images suffice.
     """
 
-    def __init__(self, place: object, fault: object, remedy: object, more: str, fits: int) -> None:
-        super().__init__(place, fault, remedy)
+    def __init__(self, where: object, fault: object, remedy: object, more: str, fits: int) -> None:
+        super().__init__(where, fault, remedy)
         self.more, self.fits = more, fits
 
 

@@ -47,7 +47,7 @@ def origin_of(images: Scored, allow_duplicates: bool) -> tuple[str, dict[str, An
         # `sida export` writes the network into a folder `generator`.
         folder = path.parent.parent if path.parent.name == "generator" else path.parent
         label = folder.name if path.stem == "network" and folder.name else path.stem
-        fields = {"method": "external", "sampler": sampler.given(), "nfe": sampler.nfe}
+        fields = {"method": "external", "sampler": sampler.explicit_settings(), "nfe": sampler.nfe}
         return label, fields | {"network": str(path), "guide": images.guide, "vae": images.vae}
     repeats = {"allow_duplicates": allow_duplicates}
     name = callable_name(images) if callable(images) else str(images)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sida.data import Dataset
 
 
-NETWORK_SAMPLERS = [kind for kind in SAMPLER_KINDS if kind != "data"]
+NETWORK_SAMPLERS = [kind for kind, facts in SAMPLER_KINDS.items() if facts.network]
 SAMPLERS = (*SAMPLER_KINDS, "python", "images")
 
 
@@ -89,7 +89,8 @@ class MeasureSpec(Settings):
         if (kind in NETWORK_SAMPLERS) != (self.network is not None):
             needs = "a file" if kind in NETWORK_SAMPLERS else "null"
             raise SettingError("network", f"must be {needs} for sampler '{kind}'")
-        needed = {"python": "callable", "images": "path", "heun": "num_steps", "flow": "num_steps"}.get(str(kind))
+        stepping = {name: "num_steps" for name, facts in SAMPLER_KINDS.items() if facts.steps > 1}
+        needed = {"python": "callable", "images": "path", **stepping}.get(str(kind))
         if needed and needed not in self.sampler:
             raise SettingError(f"sampler.{needed}", "is missing", f"sampler '{kind}' needs it")
         if self.sampler.get("groups") not in (None, "trials", "classes"):

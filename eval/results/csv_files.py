@@ -22,7 +22,7 @@ from sida.files.text_files import (
     check_hash,
     first_double,
     is_hashed,
-    line_places,
+    line_positions,
     number_in,
     read_text,
     with_hash,
@@ -66,7 +66,7 @@ def parse_csv(text: str, path: str | os.PathLike[str]) -> tuple[list[str], list[
     if not is_hashed(columns):
         return columns, lines
     checked = []
-    for hash_place, (line, row) in zip(line_places(len(lines)), lines):
+    for hash_place, (line, row) in zip(line_positions(len(lines)), lines):
         if None in row:
             raise DamagedError(f"{path}:{line}")
         checked.append((line, check_hash(row, f"{path}:{line}", accepted=[hash_place])))
@@ -82,7 +82,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     writer = csv.DictWriter(stream, [*columns, HASH_KEY], lineterminator="\n")
     writer.writeheader()
     records = list(rows)
-    for hash_place, row in zip(line_places(len(records)), records):
+    for hash_place, row in zip(line_positions(len(records)), records):
         cells = dict.fromkeys(columns, "") | {name: str(value) for name, value in row.items() if value is not None}
         cells = {name: f"'{text}" if FORMULA.match(text) else text for name, text in cells.items()}
         writer.writerow(with_hash(cells, hash_place))

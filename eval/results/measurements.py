@@ -169,7 +169,7 @@ def _read_run(folder: Path) -> list[dict[str, Any]]:
             # A read-only folder keeps the file.
             with contextlib.suppress(OSError):
                 aside = f" (set aside as {set_aside(path).name}: the same workflow command measures it)"
-            raise UserError(error.place, error.fault, f"{error.remedy}{aside}") from None
+            raise UserError(error.where, error.fault, f"{error.remedy}{aside}") from None
         if record["run"] != folder.name or path.name != trial_path(folder, record["trial"]).name:
             raise UserError(
                 path, f"holds trial {record['trial']} of run '{record['run']}'", "was it copied? measure it again"

@@ -14,7 +14,7 @@ from urllib.request import getproxies
 
 from sida.assets.download import Download, Transfer, unfit
 from sida.assets.registry import Asset, cached_file, find_asset, hub_offline, load_registry, network_of, offline
-from sida.assets.registry import cache_dir as cache_dir  # users of the cache look for it here
+from sida.assets.registry import cache_dir as cache_dir  # also offered to callers of this module
 from sida.config.lookup import check_code_path
 from sida.errors import UserError, say
 from sida.files.atomic import atomic_path, sha256_file, try_lock, wait_for_lock, write_json
@@ -85,7 +85,7 @@ def _is_record(value: Any) -> bool:
 
 
 def registered(asset: str) -> str:
-    """SHA-256 of an asset: the registered one, or the one recorded at its first use; else ``asset ID``, no digest."""
+    """SHA-256 of an asset, registered or recorded at its first use; the text ``asset ID`` if neither is known."""
     entry = load_registry().get(asset)
     known = entry.sha256 or recorded(entry.target) if entry else ""
     return known or f"asset {asset}"
@@ -119,16 +119,17 @@ def fetch(asset_id: str, transfer: Transfer | None = None) -> Path:
         the first use: once in a workflow or other command, and again if size, times or inode changed.
 
     Raises:
-        UserError: The id is unknown, the asset has no link or the network is forbidden (with the place for the file),
-            the download failed, or the content is not the registered or recorded one.
+        UserError: The id is unknown, the asset has no link or the network is forbidden (the message says where to put
+            the file), the download failed, or the content is not the registered or recorded one.
     """
     asset = _find(asset_id)
+    # An address without a file stands for the one network of its repository.
     if asset.hub and not asset.hub[2]:
         repository, mark, sha256 = asset_id.partition("#")
         asset = _find(f"{repository}/{network_of(*asset.hub[:2])}{mark}{sha256}")
     if not _is_checked(asset):
         with _locked(asset, f"[fetch {asset.id}] another job is fetching it; waiting") as writable:
-            if asset.path.exists():
+            if asset.path.exists():  # Another process may have fetched it meanwhile.
                 check_cached(asset, writable)
             else:
                 _download(asset, transfer or Transfer())
@@ -137,7 +138,7 @@ def fetch(asset_id: str, transfer: Transfer | None = None) -> Path:
 
 @contextlib.contextmanager
 def _locked(asset: Asset, announce: str | None = None) -> Iterator[bool]:
-    """Holds an asset's lock; a cache that may only be read, and has the file, needs none and takes no record."""
+    """Holds an asset's lock; yields whether the cache can be written. A read-only cache with the file needs no lock."""
     with contextlib.ExitStack() as stack:
         writable = True
         try:
@@ -151,6 +152,7 @@ def _locked(asset: Asset, announce: str | None = None) -> Iterator[bool]:
 
 def _download(asset: Asset, transfer: Transfer) -> None:
     """Downloads a missing asset, under its lock."""
+    # Another program may have fetched the file into the Hub's own cache.
     if asset.hub and (copy := cached_file(*asset.hub)):
         with atomic_path(asset.path) as temporary:
             shutil.copyfile(copy, temporary)
@@ -164,7 +166,7 @@ def _download(asset: Asset, transfer: Transfer) -> None:
 
 
 def check_pinned_code(names: Iterable[str]) -> None:
-    """Refuses archives of code in the cache that the registry has no hash of, without the user's permission.
+    """Refuses cached archives of code without a registered hash, unless the user gave permission.
 
     Args:
         names: Ids in the registry; other kinds of files, and missing ones, pass.
@@ -175,7 +177,7 @@ def check_pinned_code(names: Iterable[str]) -> None:
     for asset in map(_find, names):
         if asset.kind == "code" and not asset.sha256 and asset.path.is_file():
             digest = sha256_file(asset.path)
-            kind = f"the code of {asset.url or asset.source}, sha256 {digest}, of which none is registered"
+            kind = f"the code of {asset.url or asset.source}, sha256 {digest}, which is not registered"
             check_code_path(asset.path, kind)
 
 
@@ -220,8 +222,8 @@ def forget(asset_id: str) -> list[str]:
 def _is_checked(asset: Asset) -> bool:
     """Whether a file was checked in this run, had the expected hash, and has not changed since.
 
-    This needs no lock, since files and records are replaced atomically. Earlier checks do not count, since a disk's
-    faults change no stamps.
+    This needs no lock, since files and records are replaced atomically. Checks of earlier runs do not count, since a
+    fault of the disk changes no stamp.
     """
     try:
         stamp = _stamp(asset.path)
@@ -258,7 +260,7 @@ def check_cached(asset: Asset, record: bool = True) -> str:
         SHA-256 of the file.
 
     Raises:
-        UserError: The file has not the registered size, or not the registered or recorded hash.
+        UserError: The file does not have the registered size, or the registered or recorded hash.
     """
     known = read_records().get(asset.target, {})
     digest, fault = unfit(asset.path, asset, asset.sha256 or known.get("sha256", ""))
@@ -280,29 +282,30 @@ def by_hand(asset: Asset) -> UserError:
 
 #: Seconds in which a host must accept a connection.
 PATIENCE = 3.0
-#: Largest number of missing assets whose addresses and places stand in one line.
-_MOST_PLACES = 6
+#: Largest number of missing assets that one line lists with address and path.
+_MOST_LISTED = 6
 
 
 def check_reachable(names: Iterable[str]) -> None:
-    """Checks that missing assets can be asked for: some host of theirs accepts a connection, or there is a proxy.
+    """Checks that missing assets can be downloaded: one of their hosts accepts a connection, or there is a proxy.
 
     Raises:
-        UserError: The network is forbidden, or no host answers; the line names all missing assets, and for a few of
-            them the addresses and the places in the cache.
+        UserError: The network is forbidden, or no host answers; the line names all missing assets, and if they are few
+            their addresses and paths in the cache.
     """
     registry = load_registry()
     assets = [find_asset(registry, name) for name in names]
     missing = [asset for asset in assets if asset.urls and not asset.hub and not asset.path.exists()]
     parts = [urlsplit(url) for asset in missing for url in asset.urls]
     hosts = {(part.hostname or "", part.port or (80 if part.scheme == "http" else 443)) for part in parts}
+    # Behind a proxy no host can be reached directly, so that nothing is known before the download.
     if not missing or (not offline() and (getproxies() or any(_accepts(*host) for host in sorted(hosts)))):
         return
     why = "SIDA_OFFLINE is set" if offline() else "none of their hosts can be reached: is there a network?"
     missing = sorted(missing, key=lambda asset: asset.id)
     ids = " ".join(asset.id for asset in missing)
     remedy = f"run `sida assets fetch {ids}` on a computer with internet, and copy its cache here"
-    if len(missing) <= _MOST_PLACES:
+    if len(missing) <= _MOST_LISTED:
         remedy += f"; or put there {', '.join(f'{asset.urls[0]} as {asset.target}' for asset in missing)}"
     raise UserError(f"missing in {cache_dir()}", f"{ids} ({why})", remedy)
 
@@ -325,6 +328,7 @@ def _record(asset: Asset, sha256: str, url: str, date: str | None = None) -> Non
 
 
 def _stamp(path: Path) -> list[int]:
+    """Size, times and inode of a file: one of them changes when a program writes or replaces the file."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
@@ -333,8 +337,8 @@ def fetch_many(asset_ids: Sequence[str], transfer: Transfer | None = None) -> di
     """Fetches several assets, one after the other; see :func:`fetch`. All are tried even if one fails.
 
     Raises:
-        UserError: An asset is missing. Without a network all of them are named in one line, and nothing is tried. Else
-            the last one's fault is raised, and the others are printed before.
+        UserError: An asset is missing. Without a network one line names all missing assets, and nothing is tried.
+            Otherwise the last fault is raised, and the others are printed before.
     """
     check_reachable(asset_ids)
     paths: dict[str, Path] = {}

@@ -27,11 +27,12 @@ from urllib.parse import urljoin, urlsplit
 from sida.assets.registry import Asset, address_fault, hub_token
 from sida.errors import Progress, UserError, say
 from sida.files.atomic import sha256_file, write_text
-from sida.files.content import START, text_in_place
+from sida.files.content import START, placeholder_in
 from sida.files.ordinary import read_ordinary
 
 _CHUNK, _REDIRECTS, _ATTEMPTS, _LONGEST_PAUSE = 1 << 18, 10, 100, 30.0
-_AGAIN = {408, 425, 429, 500, 502, 503, 504}
+#: Statuses of answers after which another attempt may succeed.
+_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 #: Bytes before the first new one that are compared where the hash of a file is unknown.
 _COMPARED = 1 << 16
 #: Limit in bytes of a file whose size is not registered.
@@ -52,7 +53,7 @@ class NoHostError(BrokenError):
 
 
 class HopelessError(Exception):
-    """The URL does not give the file; a mirror may."""
+    """This URL cannot give the file; a mirror may."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +64,8 @@ class Transfer:
         attempts: Attempts in a row with fewer than ``least`` new bytes after which the next URL is tried.
         backoff: Seconds before the second attempt; doubled each time, at most 30.
         timeout: Seconds without any byte after which a connection counts as broken.
-        window: Seconds in each of which an answer must bring at least ``least`` bytes of the file; so a file takes at
-            most ``size / least`` windows.
+        window: Length in seconds of successive intervals; in each of them at least ``least`` bytes of the file must
+            arrive, so that a file takes at most ``size / least`` intervals.
         least: See ``attempts`` and ``window``.
     """
 
@@ -76,7 +77,7 @@ class Transfer:
 
 
 class Download:
-    """Download of an asset into ``<file>.part`` in the cache; continues a part of an earlier try.
+    """Download of an asset into ``<file>.part`` in the cache; continues the part that an earlier attempt left.
 
     A note beside that file has the URL and version of its bytes. If the hash of the asset is unknown, a file joined
     from two versions could go unnoticed. Then a download is resumed only where the server names the version by a strong
@@ -145,16 +146,18 @@ class Download:
                 idle = 0 if self.arrived - before >= transfer.least else idle + 1
                 if idle >= transfer.attempts:
                     raise HopelessError(f"{error} ({idle} attempts)") from None
+                # Random, so that jobs that failed at once do not try again at once.
                 wait = min(_LONGEST_PAUSE, transfer.backoff * 2**idle) * random.uniform(0.75, 1.25)
                 say(f"[fetch {self.asset.id}] {error}; trying again in {wait:.1f}s")
                 time.sleep(wait)
         raise HopelessError(f"no complete file in {_ATTEMPTS} attempts")
 
     def _attempt(self, url: str) -> bool:
-        """One request that starts or continues the file; returns, when all has arrived, whether it was continued."""
+        """Sends a request that starts or continues the file; returns whether it continued it, once all has arrived."""
         if self.part.is_symlink() or not self.part.is_file():  # a link would redirect the bytes
             self.part.unlink(missing_ok=True)
         version = self._version(url)
+        # Without a hash the last bytes are requested again, to compare them with the bytes that have arrived.
         done = self.arrived if self.sha256 else max(0, self.arrived - _COMPARED) if version else 0
         headers = {"Range": f"bytes={done}-"} if done else {}
         headers |= {"If-Range": version} if done and version else {}
@@ -162,6 +165,7 @@ class Download:
             _Watch(self.transfer) as watch,
             contextlib.closing(open_url(watch.open, url, headers, self.transfer.timeout)) as answer,
         ):
+            # There is nothing beyond the bytes that have arrived.
             if answer.status == 416 and answer.headers.get("Content-Range") == f"bytes */{done}":
                 return True
             start, total = self._accepted(answer, done, version)
@@ -176,7 +180,7 @@ class Download:
         return start > 0
 
     def _version(self, url: str) -> str:
-        """The version of the bytes that have arrived, if they are of this URL; empty if it is unknown."""
+        """Version of the bytes that have arrived, if they came from this URL; empty if it is unknown."""
         with contextlib.suppress(UserError, ValueError):
             noted, version = read_ordinary(self._note, 1 << 14).decode().split("\n")
             return version if noted == url and _STRONG.fullmatch(version) else ""
@@ -185,7 +189,7 @@ class Download:
     def _accepted(self, answer: Any, done: int, version: str) -> tuple[int, int | None]:
         """Checks status, form and announced length; returns ``(first byte of the body, total length or None)``."""
         status, headers, asset = answer.status, answer.headers, self.asset
-        if status in _AGAIN:
+        if status in _TRANSIENT:
             raise BrokenError(f"the server answered {status}")
         if status not in (200, 206, 416):
             private = asset.hub is not None and status in (401, 403)
@@ -200,7 +204,7 @@ class Download:
                 self.remove()
                 raise BrokenError("the server has another part or another version than asked for; starting over")
             start, total = done, int(content_range[2])
-        # This answer would replace bytes that have already arrived.
+        # An answer that cannot be the file must not replace the bytes that have arrived.
         if headers.get("Content-Type", "").lower().startswith("text/html"):
             raise HopelessError("the server sent a web page instead of the file")
         packed = headers.get("Content-Encoding", "identity").strip().lower()
@@ -247,7 +251,7 @@ class Download:
 
 @contextlib.contextmanager
 def _disk(path: Path) -> Iterator[None]:
-    """Errors of the block are those of the disk, and not of a connection."""
+    """Turns errors of the disk in the block into UserError; the caller takes other OSErrors for a broken connection."""
     try:
         yield
     except OSError as error:
@@ -255,7 +259,7 @@ def _disk(path: Path) -> Iterator[None]:
 
 
 class _Watch(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
-    """Connections that end when the file does not arrive, whatever else does.
+    """Opens connections, and ends them when the file arrives too slowly; headers and other bytes do not count.
 
     Errors of a connection leave the block as :class:`BrokenError`.
     """
@@ -263,14 +267,14 @@ class _Watch(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
     def __init__(self, transfer: Transfer) -> None:
         super().__init__(context=_certificates())
         self.transfer, self.arrived, self.slow = transfer, 0, False
-        # Without handlers of statuses, answers of every status come as they are.
+        # Without urllib's handlers of statuses, answers of every status are returned as they are.
         opener = urllib.request.OpenerDirector()
         for handler in (urllib.request.ProxyHandler(), self):
             opener.add_handler(handler)
         self.open: Callable[..., Any] = opener.open
         self._sockets: list[Any] = []
-        self._left = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._exited = threading.Event()
+        self._thread = threading.Thread(target=self._end_slow_connections, daemon=True)
 
     def do_open(self, http_class: Any, req: Any, **http_conn_args: Any) -> Any:
         """Opens a connection and watches its socket."""
@@ -288,7 +292,7 @@ class _Watch(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
         return self
 
     def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
-        self._left.set()
+        self._exited.set()
         self._thread.join()
         broken = isinstance(error, (OSError, http.client.HTTPException, ValueError))
         # A cut-off answer may look like a permanent failure.
@@ -301,13 +305,13 @@ class _Watch(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
                 raise NoHostError("this host is not known here: is there a network?") from None
             raise BrokenError(f"connection failed ({type(reason).__name__})") from None
 
-    def _look(self) -> None:
+    def _end_slow_connections(self) -> None:
         before = 0
-        while not self._left.wait(self.transfer.window):
+        while not self._exited.wait(self.transfer.window):
             self.slow |= self.arrived - before < self.transfer.least
             before = self.arrived
             for sock in self._sockets if self.slow else ():
-                with contextlib.suppress(OSError):  # a TLS socket's own shutdown would wait
+                with contextlib.suppress(OSError):  # A TLS socket's own shutdown would wait for the server.
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
@@ -328,7 +332,7 @@ def open_url(ask: Callable[..., Any], url: str, headers: Mapping[str, str], time
     The token of the Hub is sent to the Hub alone, over https.
 
     Raises:
-        HopelessError: A redirect leads from https to http, to no address, or to more redirects.
+        HopelessError: A redirect leads from https to http or to an invalid address, or there are too many.
     """
     first = urlsplit(url)
     for _ in range(_REDIRECTS):
@@ -350,7 +354,7 @@ def open_url(ask: Callable[..., Any], url: str, headers: Mapping[str, str], time
 
 
 def unfit(path: Path, asset: Asset, sha256: str) -> tuple[str, str]:
-    """Compares a file with what is known of an asset.
+    """Compares a file with the registered facts of an asset.
 
     Args:
         path: The file.
@@ -364,11 +368,11 @@ def unfit(path: Path, asset: Asset, sha256: str) -> tuple[str, str]:
     if digest == sha256:
         return digest, ""
     with open(path, "rb") as stream:
-        text = text_in_place(stream.read(START))
+        placeholder = placeholder_in(stream.read(START))
     # A plain text may be the file itself; its size and hash decide.
     plain = ("a text", "JSON") if asset.target.endswith(".json") else ("a text",)
-    if text is not None and not text.kind.startswith(plain):
-        return digest, f"is {text.kind}, as servers send instead of a file"
+    if placeholder is not None and not placeholder.kind.startswith(plain):
+        return digest, f"is {placeholder.kind}, as servers send instead of a file"
     if size != (asset.size or size) or not size:
         return digest, f"has {size:,} bytes" + (f", {asset.size:,} are registered" if asset.size else "")
     if sha256:

@@ -1,6 +1,6 @@
 """Files that can be downloaded: the registry ``config/assets.tsv`` with one row per file, addresses, files of the Hub.
 
-huggingface_hub does the work where the Hub is asked for more than a file: token, listing, its own cache.
+The package huggingface_hub gives the user's token, lists repositories, and finds files in the Hub's own cache.
 """
 
 import contextlib
@@ -18,17 +18,18 @@ from sida.errors import UserError, located, near_path, suggestion
 from sida.files.text_files import MOST_LINES, check_amount, read_text
 
 ASSET_COLUMNS = ("id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note")
-#: Kinds of files: generators (pickles; GDD's have a preconditioning of their own, of others only the weights are
-#: published, whose architecture is a file of config/networks: ``state-dict:NAME``), diffusion networks (of others:
-#: ``teacher:NAME``), statistics and images of a training set, feature networks and their code, frozen networks of GDD's
-#: discriminator, the autoencoder of latent models, raw files of a data set, and the class of each of its images.
+#: Kinds of files: generators (pickles; ``gdd-network`` for GDD's, which have another preconditioning;
+#: ``state-dict:NAME`` for weights alone, with the name of their architecture in config/networks), diffusion networks
+#: (``teacher:NAME`` for weights alone), statistics and images of a training set, feature networks and their code,
+#: frozen networks of GDD's discriminator, the autoencoder of latent models, raw files of a data set, the classes of
+#: its images.
 ASSET_KINDS = (
     *("network", "gdd-network", "state-dict", "teacher", "fid-reference", "reference-batch"),
     *("extractor", "code", "backbone", "vae", "dataset", "labels"),
 )
-#: Ends of the names of network files.
+#: Suffixes of network files.
 NETWORK_ENDS = (".safetensors", ".pkl", ".pt", ".pth")
-#: Ends of the names of files that are scored.
+#: Suffixes of files that ``sida score`` takes.
 SCORED_ENDS = (*NETWORK_ENDS, ".pt2", ".npz", ".npy", ".zip", ".tar", ".gz")
 
 
@@ -78,7 +79,7 @@ class Asset:
 
     @property
     def path(self) -> Path:
-        """Place in the cache."""
+        """Path in the cache."""
         return cache_dir() / self.target
 
     @property
@@ -116,7 +117,7 @@ def load_registry(path: str | os.PathLike[str] | None = None) -> dict[str, Asset
 
 @functools.lru_cache(4)
 def _parsed(text: str, path: Path) -> dict[str, Asset]:
-    """Caches parsed texts: the start of a workflow reads the registry hundreds of times."""
+    """Assets of a registry's text; cached, since the start of a workflow reads the registry hundreds of times."""
     check_amount(text, str(path), "\n", MOST_LINES, "lines")
     rows = [line.split("\t") for line in text.split("\n")]
     if tuple(rows[0]) != ASSET_COLUMNS:
@@ -133,6 +134,7 @@ def _parsed(text: str, path: Path) -> dict[str, Asset]:
             if asset.id in assets:
                 raise UserError("", f"id '{asset.id}' is used twice", "ids must differ")
             assets[asset.id] = asset
+    # Several ids may name one file, but one target cannot hold two files.
     by_target: dict[str, Asset] = {}
     for asset in assets.values():
         other = by_target.setdefault(asset.target, asset)
@@ -142,12 +144,12 @@ def _parsed(text: str, path: Path) -> dict[str, Asset]:
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is an address for :func:`asset_at`, and no id or path."""
+    """Whether a text is an address for :func:`asset_at`, not an id or path."""
     return text.startswith(("https://", "http://", "hf://"))
 
 
 def check_network(source: str) -> str:
-    """Returns a file, a folder, an id or an address if it names a network, without opening it.
+    """Returns ``source`` if it is an existing file or folder, a registered id or an address; opens nothing.
 
     Raises:
         UserError: The text is not an address, nothing is at this path, and no registered network has this id.
@@ -174,25 +176,26 @@ def asset_at(address: str) -> Asset:
             needs the hash.
 
     Raises:
-        UserError: Not of that form.
+        UserError: The address does not have that form.
     """
     location, _, sha256 = address.partition("#sha256=")
     hub = re.fullmatch(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?(?:/([\w.+-]+(?:/[\w.+-]+)*))?", location, re.ASCII)
-    url, revision_name = location, None
+    url, hub_file = location, None
     if location.startswith("hf://"):
         if not hub or (not hub[3] and hub[1].endswith(NETWORK_ENDS)) or {".", ".."} & set(re.split("[/@]", location)):
             raise UserError(f"'{address}'", "must be hf://OWNER/REPOSITORY/FILE or hf://OWNER/REPOSITORY@REVISION/FILE")
-        revision_name = (hub[1], hub[2] or "main", hub[3] or "")
-        url = f"{endpoint()}/{hub[1]}/resolve/{revision_name[1]}/{revision_name[2] or 'network'}"
+        hub_file = (hub[1], hub[2] or "main", hub[3] or "")
+        url = f"{endpoint()}/{hub[1]}/resolve/{hub_file[1]}/{hub_file[2] or 'network'}"
     if fault := address_fault(url):
         raise UserError(f"'{address}'", fault)
     if "#" in address and not re.fullmatch("[0-9a-f]{64}", sha256):
         raise UserError(f"'{address}'", "sha256 must be 64 lower-case hexadecimal digits")
     if location.startswith("http://") and not sha256:
-        raise UserError(f"'{address}'", "nothing protects http://", "use https://, or add #sha256=DIGITS")
+        raise UserError(f"'{address}'", "http:// does not protect a file", "use https://, or add #sha256=DIGITS")
+    # The file keeps a readable name, which other addresses may have as well.
     name = re.sub(r"[^A-Za-z0-9._-]", "_", PurePosixPath(url.partition("?")[0]).name).lstrip(".")[-80:] or "file"
     target = f"addresses/{hashlib.sha256(url.encode()).hexdigest()[:16]}/{name}"
-    return Asset(id=address, kind="network", url=url, target=target, sha256=sha256, source=url, hub=revision_name)
+    return Asset(id=address, kind="network", url=url, target=target, sha256=sha256, source=url, hub=hub_file)
 
 
 _HOST = r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)"
@@ -200,7 +203,7 @@ _ADDRESS = re.compile(rf"https?://{_HOST}(?:\.{_HOST})*(?::[0-9]{{1,5}})?/[!-\"$
 
 
 def address_fault(url: str) -> str | None:
-    """Reason why a URL can never be asked for, as words that follow it; None for a good one."""
+    """Fault of a URL, in words that follow it; None for a valid one."""
     with contextlib.suppress(ValueError):
         if _ADDRESS.fullmatch(url) and urlsplit(url).port != 0:
             return None
@@ -221,7 +224,7 @@ def find_asset(registry: dict[str, Asset], asset_id: str) -> Asset:
     return registry[asset_id]
 
 
-#: Form of a column, and its words.
+#: Regular expression of a column, and its description.
 _FORMS = {
     "id": (r"[a-z0-9][a-z0-9._-]*", "made of a-z, 0-9, '.', '_' and '-'"),
     "target": (r"(?!/)(?!(.*/)?\.\.(/|$)).+", "a relative path inside the cache"),
@@ -245,8 +248,8 @@ def _asset(row: dict[str, str]) -> Asset:
         if reason := address_fault(url):
             raise UserError("", f"'{url}' {reason}")
     size = int(row["size"]) if row["size"] else None
-    read: dict[str, Any] = {"kind": kind, "network": network, "mirrors": mirrors, "size": size}
-    return Asset(**{**row, **read})
+    converted: dict[str, Any] = {"kind": kind, "network": network, "mirrors": mirrors, "size": size}
+    return Asset(**{**row, **converted})
 
 
 def is_counted(name: Any) -> bool:
@@ -317,7 +320,7 @@ def names_on_hub(repository: str, revision: str) -> list[str]:
 
     where = _repository_name(repository, revision)
     if hub_offline():
-        # The Hub's cache has the files that were asked for, which may be one of several networks.
+        # The Hub's cache has only files that were fetched, perhaps one of several networks.
         raise UserError(where, "offline, so its files cannot be listed", f"name one: {where}/FILE")
     try:
         api = HfApi(endpoint(), token=hub_token(urlsplit(endpoint()).netloc) or False)

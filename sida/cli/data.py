@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sida.assets.cache import fetch, fetch_many
 from sida.assets.registry import load_registry
-from sida.cli.main import Verb, add_whole, existing
+from sida.cli.main import Verb, add_integer, existing
 from sida.config.datasets import dataset_spec
 from sida.config.families import EDM2_LATENTS, LATENTS
 from sida.config.settings import from_mapping
@@ -36,13 +36,13 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     prepare = actions.add_parser("prepare", help="pictures of any size to one zip")
     prepare.add_argument("--source", required=True, help="folder, zip, tar, npz, npy, idx or an asset's id")
     prepare.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
-    add_whole(prepare, "--resolution", "height and width", 1)
+    add_integer(prepare, "--resolution", "height and width", 1)
     prepare.add_argument("--transform", help="none, center-crop or center-crop-dhariwal (default: none)")
     prepare.add_argument("--channels", type=int, help="3: RGB (default), 1: grey")
     prepare.add_argument("--labels", help="auto (default), folders or none")
     part = "train or test, where a source has both (default: train; pictures with --labels none: both)"
     prepare.add_argument("--subset", help=part)
-    add_whole(prepare, "--max-images", "only the first N", 1)
+    add_integer(prepare, "--max-images", "only the first N", 1)
     check = actions.add_parser("check", help="read every image and describe the data set")
     check.add_argument("dataset", help="zip, folder, or name in config/datasets.yaml")
     encode = actions.add_parser("encode", help="pixels to moments of an autoencoder's latents")
@@ -50,12 +50,12 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     encode.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
     kinds = "networks that they are for: edm2 (default), or sd (SiT, REPA, DiT)"
     encode.add_argument("--latents", choices=[*LATENTS], default=EDM2_LATENTS.name, help=kinds)
-    add_whole(encode, "--batch", "images per call (default: 8)", 1, default=8)
+    add_integer(encode, "--batch", "images per call (default: 8)", 1, default=8)
     encode.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 (default: cpu)")
     for action, verb in ((prepare, _prepare), (check, _check), (encode, _encode)):
         action.set_defaults(verb=verb)
-        add_whole(action, "--expect", "fail unless there are N images")
-        add_whole(action, "--workers", "reading processes (default: one per processor)", 0, 4096)
+        add_integer(action, "--expect", "fail unless there are N images")
+        add_integer(action, "--workers", "reading processes (default: one per processor)", 0, 4096)
 
 
 def _prepare(args: argparse.Namespace) -> int:
@@ -64,10 +64,10 @@ def _prepare(args: argparse.Namespace) -> int:
     settings = {k: v for k, v in vars(args).items() if k in PrepareConfig.__dataclass_fields__ and v is not None}
     if not Path(args.source).exists() and args.source in load_registry():
         settings["source"] = str(fetch(args.source))
-    made = prepare(from_mapping(PrepareConfig, settings, "sida data prepare"))
-    classes = f"{made.label_dim} classes" if made.label_dim else "no labels"
-    print(f"{args.out}: {made.images:,} images {made.resolution}×{made.resolution}, {classes}")
-    print(made.summary)
+    prepared = prepare(from_mapping(PrepareConfig, settings, "sida data prepare"))
+    classes = f"{prepared.label_dim} classes" if prepared.label_dim else "no labels"
+    print(f"{args.out}: {prepared.images:,} images {prepared.resolution}×{prepared.resolution}, {classes}")
+    print(prepared.summary)
     return 0
 
 
@@ -82,6 +82,7 @@ def _check(args: argparse.Namespace) -> int:
         dataset.files.workers = args.workers or os.cpu_count() or 1
     progress = Progress(f"check {dataset.name}", len(dataset))
     for start in range(0, len(dataset), _AT_ONCE):
+        # Reading is the check: a damaged image raises an error.
         dataset.images(range(start, min(start + _AT_ONCE, len(dataset))))
         progress.update(start)
     print(f"{dataset.name}: {len(dataset):,} images {dataset.resolution}×{dataset.resolution}×{dataset.num_channels}")
@@ -107,6 +108,7 @@ def _encode(args: argparse.Namespace) -> int:
     from sida.files.ordinary import refuse_same
     from sida.machine import take_device
 
+    # Refused before the autoencoder is downloaded and loaded.
     refuse_same(args.source, args.out)
     take_device(args.device, "encode")
     dataset = ImageArchive(args.source)

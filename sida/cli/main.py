@@ -27,12 +27,12 @@ from sida.files.text_files import number_in
 from sida.machine import code_version
 
 #: Errors of paths and disks, which the user can fix.
-_PLACES = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG}
-_PLACES |= {errno.ENOLCK, errno.ENOSPC, errno.ENOTDIR, errno.ENOTSUP, errno.EPERM, errno.EROFS, errno.ESTALE}
-#: Means of the machine that a command lacks, with the limits of a shell.
+_PATH_ERRORS = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG}
+_PATH_ERRORS |= {errno.ENOLCK, errno.ENOSPC, errno.ENOTDIR, errno.ENOTSUP, errno.EPERM, errno.EROFS, errno.ESTALE}
+#: Resource that a command lacks, with the shell's limit of it, by the system's error.
 _SCARCE = {errno.ENOMEM: "memory (ulimit -v)", errno.EAGAIN: "processes (ulimit -u)"}
 _SCARCE |= dict.fromkeys((errno.EMFILE, errno.ENFILE), "open files (ulimit -n)")
-#: Words of the linker, of torch and of threads for no memory.
+#: Messages of the dynamic linker, torch and threading when memory runs out.
 _NO_MEMORY = re.compile("failed to map segment|[Cc]annot allocate memory|can't allocate memory|can't start new thread")
 
 
@@ -65,8 +65,8 @@ def run_command_line(
 
     Args:
         about: What the command does, for its help.
-        verbs: Places of all verbs.
-        argv: Words after the command's name; None takes those of the process.
+        verbs: ``module:object`` of each :class:`Verb` by its name.
+        argv: Words after the command's name; None takes the arguments of the process.
         groups: Verbs that the help lists, by the heading of their group.
 
     Returns:
@@ -81,20 +81,20 @@ def run_command_line(
         say(f"error: sida {verb}: no such option; `sida --help` lists the verbs")
         return 2
 
-    def answer() -> int | None:
+    def run() -> int | None:
         if not verb.startswith("-"):
             return _run(our_object(verbs[verb]), arguments)
         print(f"sida {code_version()}" if verb == "--version" else _overview(about, groups))
         return 0
 
-    speak_plainly()
-    _heed_time_limit()
+    replace_unencodable()
+    _stop_before_time_limit()
     try:
-        return _status(answer)
+        return _status(run)
     finally:
-        # A full disk under the output does not change the status from here on.
+        # Python flushes the streams at its exit, and would end with another status if that failed.
         for stream in (sys.stdout, sys.stderr):
-            let_go(stream)
+            flush_or_discard(stream)
 
 
 def _overview(about: str, groups: Mapping[str, Mapping[str, str]]) -> str:
@@ -126,7 +126,7 @@ def _parsed(verb: Verb, arguments: list[str]) -> argparse.Namespace:
 
 def _run(verb: Verb, arguments: list[str]) -> int | None:
     """Parses the arguments and runs the verb."""
-    # argparse removes the two hyphens and gives the verb an empty list.
+    # From `--option=--` argparse removes the two hyphens and gives the verb an empty list.
     if (empty := next((word for word in arguments if re.fullmatch("--.+=--", word)), None)) is not None:
         raise UserError(empty, "'--' is not a value", "give another value")
     args = _parsed(verb, arguments)
@@ -147,12 +147,12 @@ def _status(run: Callable[[], int | None]) -> int:
         say(f"error: {error}")
         return error.status
     except BrokenPipeError:
-        # The reader (head, less) has closed the pipe; that is not an error of the command.
+        # The reader of the output (head, less) has closed the pipe; that is not an error of the command.
         pass
     except OSError as error:
         if error.errno in _SCARCE:
             return _scarce(_SCARCE[error.errno])
-        if error.errno not in _PLACES:
+        if error.errno not in _PATH_ERRORS:
             raise
         named = f"{error.filename}: " if error.filename else ""
         say(f"error: {named}{error.strerror}; choose another place or make room there")
@@ -173,38 +173,39 @@ def _status(run: Callable[[], int | None]) -> int:
 
 
 class _TimeOver(KeyboardInterrupt):
-    """The processor time that the process may take is almost over."""
+    """The process has used almost all of its processor time."""
 
 
-def _heed_time_limit() -> None:
-    """Ends the command, where a limit of processor time is set, shortly before the system kills it without a word."""
+def _stop_before_time_limit() -> None:
+    """Ends the command with a message shortly before the system kills it at its limit of processor time, if any."""
     soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
     limit = soft if hard == resource.RLIM_INFINITY else hard
+    # Python sets signal handlers in the main thread alone.
     if limit == resource.RLIM_INFINITY or threading.current_thread() is not threading.main_thread():
         return
 
     def end(*_: object) -> None:
-        signal.signal(signal.SIGXCPU, signal.SIG_IGN)  # it comes every second
+        signal.signal(signal.SIGXCPU, signal.SIG_IGN)  # The system sends it again every second.
         raise _TimeOver
 
     signal.signal(signal.SIGXCPU, end)
     resource.setrlimit(resource.RLIMIT_CPU, (max(1, limit - max(2, min(60, limit // 10))), hard))
 
 
-def _scarce(what: str) -> int:
-    say(f"error: this needs more {what} than the system allows it")
+def _scarce(resource_name: str) -> int:
+    say(f"error: this needs more {resource_name} than the system allows it")
     return 1
 
 
-def speak_plainly() -> None:
-    """Makes output write a question mark for a character that its encoding does not have, instead of failing."""
+def replace_unencodable() -> None:
+    """Makes the output print a question mark instead of failing at a character that its encoding does not have."""
     for stream in (sys.stdout, sys.stderr):
-        # A stream put there by a caller may not support it.
+        # A stream that a caller put there may not support it.
         with contextlib.suppress(AttributeError, OSError, ValueError):
             cast(Any, stream).reconfigure(errors="replace")
 
 
-def let_go(stream: TextIO) -> None:
+def flush_or_discard(stream: TextIO) -> None:
     """Flushes a stream, or discards its content if that fails; otherwise the process would fail at its exit."""
     if stream is None:
         return
@@ -220,7 +221,7 @@ def let_go(stream: TextIO) -> None:
 _MOST = 2**63 - 1
 
 
-def whole(option: str, least: int = 0, most: int = _MOST) -> Callable[[str], int]:
+def integer(option: str, least: int = 0, most: int = _MOST) -> Callable[[str], int]:
     """Returns a parser of integers for an option of a verb.
 
     Args:
@@ -233,6 +234,7 @@ def whole(option: str, least: int = 0, most: int = _MOST) -> Callable[[str], int
     """
 
     def read(text: str) -> int:
+        # int() alone would also read 1_000 and other scripts' digits.
         value = number_in(text, int)
         if value is None:
             raise UserError(option, f"must be an integer, got '{text}'")
@@ -244,13 +246,13 @@ def whole(option: str, least: int = 0, most: int = _MOST) -> Callable[[str], int
     return read
 
 
-def add_whole(parser: Any, option: str, text: str, least: int = 0, most: int = _MOST, **more: Any) -> None:
-    """Adds an option with an integer to a parser of ``argparse``; bounds as of :func:`whole`, ``text`` is its help."""
-    parser.add_argument(option, type=whole(option, least, most), help=text, **{"metavar": "N", **more})
+def add_integer(parser: Any, option: str, text: str, least: int = 0, most: int = _MOST, **more: Any) -> None:
+    """Adds an option with an integer to an argparse parser; bounds as in :func:`integer`, ``text`` is its help."""
+    parser.add_argument(option, type=integer(option, least, most), help=text, **{"metavar": "N", **more})
 
 
 def existing(option: str = "") -> Callable[[str], str]:
-    """Returns a parser of paths that a verb reads: a wrong name ends before the heavy imports.
+    """Returns a parser of paths to read, which refuses a missing one before the heavy imports.
 
     Args:
         option: Option named in errors; empty for a positional argument.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.assets.registry import check_network
-from sida.cli.main import Verb, add_whole, existing
+from sida.cli.main import Verb, add_integer, existing
 from sida.config.families import NULL_LABEL
 from sida.config.settings import from_mapping, load_spec
 from sida.errors import one_line
@@ -39,14 +39,14 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network-class", metavar="NAME", help=named)
     architecture = "architecture of a plain state dict: JSON text or file with class and kwargs"
     parser.add_argument("--network", metavar="CONFIG", help=architecture)
-    null_label = "the last class of a network of diffusers stands for no class"
+    null_label = "the last class of a network of diffusers means 'no class'"
     parser.add_argument("--null-label", action="store_true", help=null_label)
     parser.add_argument("--method", help="recorded in the header, e.g. sid, sida, sid2a, teacher")
     parser.add_argument("--dataset", help="recorded in the header")
 
 
 def _guide(text: str) -> str:
-    """A network's name, or the word for the null label."""
+    """Returns a network's name, or the word for the null label."""
     return text if text == NULL_LABEL else check_network(text)
 
 
@@ -110,6 +110,7 @@ def _info(args: argparse.Namespace) -> None:
 
 
 def _lines(name: str, value: Any) -> list[str]:
+    """Lines for one fact; names and values come from files, so their lengths are limited."""
     if value in (None, [], {}):
         return []
     if isinstance(value, dict):
@@ -136,7 +137,7 @@ def _average_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("sources", nargs="+", type=existing(), metavar="NETWORK", help="stored averages of one run")
     parser.add_argument("--std", type=float, required=True, metavar="WIDTH", help="relative width wanted, e.g. 0.13")
-    add_whole(parser, "--nimg", "end of its profile (default: the newest's)", 1, metavar="IMAGES")
+    add_integer(parser, "--nimg", "end of its profile (default: the newest's)", 1, metavar="IMAGES")
     parser.add_argument("--out", required=True, metavar="OUT.safetensors", help="network to write")
 
 
@@ -198,9 +199,9 @@ def _sample_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vae", type=existing("--vae"), metavar="DIR", help=decoder)
     parser.add_argument("--grid", metavar="PNG", help="also write a picture: a row per class, seeds from the first one")
     parser.add_argument("--grid-size", metavar="RxC", help="rows and columns of the grid (default: 10x10)")
-    add_whole(parser, "--shard-size", "images per shard (default: 1024)", 1)
+    add_integer(parser, "--shard-size", "images per shard (default: 1024)", 1)
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: cuda if there is one)")
-    add_whole(parser, "--threads", "CPU threads (default: torch's)", 1, 4096)
+    add_integer(parser, "--threads", "CPU threads (default: torch's)", 1, 4096)
 
 
 def _sample(args: argparse.Namespace) -> None:

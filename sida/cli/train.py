@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sida.cli.main import Verb, let_go
+from sida.cli.main import Verb, flush_or_discard
 from sida.config.lookup import our_object
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping, load_spec
@@ -85,13 +85,14 @@ def read_spec(text: str, overrides: Sequence[str]) -> tuple[dict[str, Any], str]
 
 
 def _apply(spec: dict[str, Any], override: str) -> None:
+    """Applies one override to a spec, in place."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"--set {override}", "must be key=value, e.g. --set lr=1e-4")
     try:
         value = parse_yaml(text, f"--set {key}")
     except UserError as error:
-        raise UserError(error.place, error.fault, "quote the value") from None
+        raise UserError(error.where, error.fault, "quote the value") from None
     *outer, last = key.split(".")
     target: Any = spec
     for name in outer:
@@ -104,8 +105,8 @@ def _apply(spec: dict[str, Any], override: str) -> None:
 def limit_library_threads(threads: int) -> None:
     """Limits numpy, scipy and torch to the configured number of threads; call it before importing them.
 
-    If two students on two cores each used both cores for an eigendecomposition, their threads would wait for each other
-    for longer than the second thread saves.
+    The libraries read these variables once. If two students on two cores each used both cores for an
+    eigendecomposition, their threads would wait for each other for longer than the second thread saves.
     """
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(threads)
@@ -117,14 +118,14 @@ def _train(cls: type[Any], training: str, args: argparse.Namespace) -> None:
 
     Args:
         cls: Class of settings.
-        training: ``module:function``, imported when the number of threads is set.
+        training: ``module:function``, imported after the number of threads is set.
         args: Parsed arguments.
     """
     config, where = read_settings(args, cls, {key: getattr(args, key, None) for key in _OPTIONS})
     limit_library_threads(config.threads)
     say(str(our_object(training)(config, args.out, where=where, set_aside=args.set_aside)), sys.stdout)
-    # A closed output does not fail the training.
-    let_go(sys.stdout)
+    # The training is complete, also if nobody reads its path.
+    flush_or_discard(sys.stdout)
 
 
 _TEACHER_HELP = "Train a diffusion teacher (EDM, EDM2 or a custom network)."

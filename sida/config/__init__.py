@@ -1,1 +1,1 @@
-"""Settings classes and their checks, plugins, resources, label counts and network families, without torch."""
+"""Classes of settings and their checks, lookup of names, class counts, families of networks; nothing imports torch."""

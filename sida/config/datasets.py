@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from sida.config.families import LATENTS
-from sida.config.lookup import Registry, RegistryEntry, find_file, found_path
+from sida.config.lookup import Registry, RegistryEntry, find_file, find_path
 from sida.config.settings import Count, Natural, OneOf, Settings, load_yaml
 from sida.errors import SettingError, UserError, suggestion
 
@@ -49,7 +49,7 @@ class DatasetSettings(Settings):
             feature network ``digits`` was not trained on them either).
         cache: Keep images in memory once they are read (for data sets that fit).
         sha256: Expected digest; null accepts any.
-        counts: Class counts, with which methods that see no image need no archive: a name of ``config/labels``, a
+        counts: Class counts, for methods that need no image; they then need no archive. A name of ``config/labels``, a
             ``.json`` file, an asset, or ``none`` without classes; null: such methods read the archive.
         latents: Kind of an archive of latents: ``edm2``, or ``sd`` (SiT, REPA, DiT); null takes the recorded one, else
             EDM2's. A network takes latents of its own kind alone.
@@ -76,13 +76,14 @@ class DatasetSettings(Settings):
         sizes = (self.counts, self.resolution, self.channels, self.num_images)
         if (self.kind == "counts" or self.counts is not None) and None in sizes:
             raise SettingError("counts", "counting classes needs counts, resolution, channels and num_images")
-        place = f"a data set of kind '{self.kind}'"
+        subject = f"a data set of kind '{self.kind}'"
         if self.kind in _STORED and self.path is None:
-            raise SettingError("path", f"{place} needs one", "give the file or folder")
+            raise SettingError("path", f"{subject} needs one", "give the file or folder")
         if self.kind in _STORED and self.split != "all":
-            raise SettingError("split", f"{place} has none", "remove this key (max_size takes a part)")
+            raise SettingError("split", f"{subject} has none", "remove this key (max_size takes a part)")
+        # A custom kind may read a path.
         if self.kind in DATASET_KINDS and self.kind not in _STORED and self.path is not None:
-            raise SettingError("path", f"{place} is not read from a file", "remove this key")
+            raise SettingError("path", f"{subject} is not read from a file", "remove this key")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,13 +109,13 @@ def dataset_spec(name: str, where: str, brought: Mapping[str, Mapping[str, Any]]
         brought: Data sets of a preset, which take precedence.
 
     Raises:
-        UserError: No data set of that name, or its entry is no mapping.
+        UserError: There is no data set of that name, or its entry is not a mapping.
     """
     spec = {"name": name, **dataset_entry(name, where, brought)}
     spec.pop("made_from", None)
     if spec.get("kind") != "counts":
         spec.pop("counts", None)
-    return spec | ({"path": found_path(spec["path"])} if spec.get("path") else {})
+    return spec | ({"path": find_path(spec["path"])} if spec.get("path") else {})
 
 
 def dataset_entry(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | None = None) -> Mapping[str, Any]:

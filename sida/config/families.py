@@ -15,23 +15,23 @@ T = TypeVar("T")
 WeightNorm = Literal["off", "in_forward", "pre_hook", "always"]
 
 
-#: Autoencoders of Stable Diffusion, whose decoders differ: ids of their files in ``config/assets.tsv``, of each in one
-#: folder of the cache. Their encoders are one: only decoders were tuned.
+#: Autoencoders of Stable Diffusion: ids of their files in ``config/assets.tsv``, each in one folder of the cache. Their
+#: encoders are equal, since only the decoders were fine-tuned.
 VAE_MSE, VAE_EMA = "sd-vae-ft-mse", "sd-vae-ft-ema"
 DECODERS = {name: (name, f"{name}-config") for name in (VAE_MSE, VAE_EMA)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Latents:
-    """A kind of latents: the autoencoder's use of pixels, and the scales between its latents and a network's values.
+    """A kind of latents: the range of the autoencoder's pixels, and the scales between its latents and a network's.
 
     Attributes:
-        name: Name of the kind, which archives record and the key ``latents`` of a data set gives.
+        name: Name of the kind, in archives and as value of the key ``latents`` of a data set.
         title: Networks that draw them, for people.
         decoders: Names of :data:`DECODERS`, first the default.
         signed: Whether the autoencoder's pixels are in [-1, 1]; else in [0, 1].
-        raw_mean: Mean of each channel of the autoencoder's latents, which is 0 for a network.
-        raw_std: Standard deviation of each channel, which is 0.5 for a network.
+        raw_mean: Mean of each channel of the autoencoder's latents; a network's latents have mean 0.
+        raw_std: Standard deviation of each channel; a network's latents have 0.5.
     """
 
     name: str
@@ -47,16 +47,18 @@ class Latents:
         return len(self.raw_mean)
 
     def assets(self, decoder: str | None = None) -> tuple[str, ...]:
-        """Assets of a decoder by its name, or of the default."""
+        """Ids of the assets of a decoder, by default of the first one."""
         return DECODERS[decoder or self.decoders[0]]
 
 
-#: EDM2's, by its statistics over ImageNet 512 (NVlabs/edm2:training/encoders.py).
+#: EDM2's latents, with its statistics over ImageNet 512 (NVlabs/edm2:training/encoders.py).
 EDM2_LATENTS = Latents(
     "edm2", "EDM2", (VAE_MSE,), signed=False, raw_mean=(5.81, 3.25, 0.12, -2.15), raw_std=(4.17, 4.62, 3.71, 3.28)
 )
-#: Those of DiT, SiT and REPA: the autoencoder's times 0.18215 (facebookresearch/DiT:sample_ddp.py).
-SD_LATENTS = Latents("sd", "SiT, REPA and DiT", (VAE_EMA, VAE_MSE), True, (0.0,) * 4, (0.5 / 0.18215,) * 4)
+#: Latents of DiT, SiT and REPA: the autoencoder's times 0.18215 (facebookresearch/DiT:sample_ddp.py).
+SD_LATENTS = Latents(
+    "sd", "SiT, REPA and DiT", (VAE_EMA, VAE_MSE), signed=True, raw_mean=(0.0,) * 4, raw_std=(0.5 / 0.18215,) * 4
+)
 #: Kinds of latents by name.
 LATENTS = {latents.name: latents for latents in (EDM2_LATENTS, SD_LATENTS)}
 
@@ -67,32 +69,32 @@ def check_decoder(decoder: str | None, latents: Latents | None, vae: str | None 
     Args:
         decoder: Name of :data:`DECODERS`, or None.
         latents: The network's latents; None for pixels.
-        vae: Folder of another decoder, which cannot stand beside a name.
+        vae: Folder of a custom decoder, which excludes a name.
 
     Raises:
-        SettingError: It does not.
+        SettingError: The decoder is for other latents or for none, or there is also a folder.
     """
     if decoder is None:
         return
     if latents is None:
         raise SettingError("decoder", "decodes latents, and the network draws pixels", "remove it")
     if decoder not in latents.decoders:
-        fault = f"'{decoder}' decodes no latents of {latents.title} ('{latents.name}')"
+        fault = f"'{decoder}' is not a decoder for latents of {latents.title} ('{latents.name}')"
         raise SettingError("decoder", fault, f"use {' or '.join(latents.decoders)}")
     if vae is not None:
-        raise SettingError("decoder", "there is a folder of another one (vae)", "remove one of them")
+        raise SettingError("decoder", "vae also names a decoder", "remove one of them")
 
 
 def check_latents(ours: Latents | None, theirs: str, whose: str) -> None:
-    """Checks that a network's latents are those of a data set.
+    """Checks that a network and a data set have latents of one kind.
 
     Args:
-        ours: The network's; None for pixels.
+        ours: The network's latents; None for pixels.
         theirs: Name of the data set's kind.
-        whose: The data set in errors.
+        whose: Name of the data set in errors.
 
     Raises:
-        SettingError: They are of another kind.
+        SettingError: The kinds differ.
     """
     if ours is None or ours.name == theirs:
         return
@@ -133,7 +135,7 @@ class Family:
     latents: Latents | None = EDM2_LATENTS
 
     def choose(self, values: Mapping[str, T]) -> T | None:
-        """Value of the family in a mapping by names, or else of the family that it is like; None without both."""
+        """Value for the family in a mapping by names, else for the family that it is like; None without both."""
         return next((values[name] for name in (self.name, str(self.like)) if name in values), None)
 
     def has_variance_head(self, network: Mapping[str, Any]) -> bool:
@@ -145,7 +147,7 @@ class Family:
         return self.latents if self.latents is not None and channels == self.latents.channels else None
 
 
-#: Networks of a class from outside that names no family of its own.
+#: Networks of a custom class that does not name a family.
 CUSTOM = Family(name="custom", title="Custom", like="edm", augmentation=False)
 #: Networks with the preconditioning of EDM, VP, VE or GDD.
 EDM = Family(name="edm", title="EDM")
@@ -187,17 +189,17 @@ def check_images(network: Mapping[str, Any], other: Mapping[str, Any], whose: st
     """Checks that a network is for the images and classes of a data set, or of another network.
 
     Args:
-        network: Its :data:`IMAGE_OPTIONS`; unknown values are left out or None, here as in ``other``.
+        network: Its :data:`IMAGE_OPTIONS`; unknown values are missing or None, here as in ``other``.
         other: Values of the other side for these options.
-        whose: The other side in errors, e.g. ``data set 'digits'``.
+        whose: Name of the other side in errors, e.g. ``data set 'digits'``.
 
     Raises:
         SettingError: An option differs.
     """
     for option in IMAGE_OPTIONS:
-        mine, its = network.get(option), other.get(option)
-        if None not in (mine, its) and mine != its:
-            raise SettingError(option, f"{mine}, but {whose} has {its}", "make them equal")
+        value, expected = network.get(option), other.get(option)
+        if None not in (value, expected) and value != expected:
+            raise SettingError(option, f"{value}, but {whose} has {expected}", "make them equal")
 
 
 def check_guide_images(guided: Mapping[str, Any], guide: Mapping[str, Any]) -> None:
@@ -205,6 +207,7 @@ def check_guide_images(guided: Mapping[str, Any], guide: Mapping[str, Any]) -> N
 
     Arguments and errors are those of :func:`check_images`.
     """
+    # EDM2 guides conditional networks by an unconditional one.
     check_images(guided, {**guide, "label_dim": guide.get("label_dim") or None}, "the guide")
 
 
@@ -216,11 +219,11 @@ def check_guidance(guidance: float, guide: object) -> None:
     """Checks that a guiding network is named where there is guidance, and only there.
 
     Args:
-        guidance: Strength; 1 is none.
+        guidance: Strength; 1 is no guidance.
         guide: Name or path of the guiding network, or None.
 
     Raises:
-        SettingError: One comes without the other.
+        SettingError: There is guidance without a guide, or a guide without guidance.
     """
     if guidance != 1 and guide is None:
         raise SettingError(
@@ -229,4 +232,4 @@ def check_guidance(guidance: float, guide: object) -> None:
             f"name one as guide, or '{NULL_LABEL}' for its null label, or set 1",
         )
     if guidance == 1 and guide is not None:
-        raise SettingError("guide", "guides nothing with a guidance of 1", "set guidance, or remove the guide")
+        raise SettingError("guide", "has no effect with a guidance of 1", "set guidance, or remove the guide")

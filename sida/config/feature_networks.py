@@ -1,4 +1,4 @@
-"""Feature networks: one entry each, with its labels, its extractors for metrics and its use in GDD's discriminator.
+"""Feature networks: one entry each, with its labels, its extractors for metrics and its backbones for GDD.
 
 A new feature network is an entry of :data:`FEATURE_NETWORKS` and a row of ``config/assets.tsv``, which has the address,
 digest and licence of its weights. This module does not import torch, for presets, sheets and plans.
@@ -14,16 +14,17 @@ from sida.config.lookup import RegistryEntry
 
 @dataclass(frozen=True)
 class ExtractorEntry(RegistryEntry):
-    """An extractor: a network with one way in which a picture becomes its input, for metrics.
+    """An extractor of features for metrics: a network with one way to prepare its input.
 
     Attributes:
         made_by: ``module:class``; :mod:`eval.features.registry` looks for the module among its own.
         assets: Ids of its downloads in ``config/assets.tsv``; empty for weights of a package.
         classes: Whether it has class probabilities.
-        gflop: Operations for one picture in float32, in GFLOP, for plans; 0 is negligible, or not counted.
-        varies: Extractor that this one computes faster on a processor. The two differ by rounding, as two devices do.
-        difference: Words that the digest of such a variant adds to the digest of the network's file.
-        attributes: Class attributes of a class that several extractors share.
+        gflop: Operations for one picture in float32, in GFLOP, for plans; 0: negligible or not counted.
+        varies: Extractor of which this one is a faster variant for processors. The two differ by rounding, as two
+            devices do.
+        difference: Text that the digest of such a variant has besides the digest of the network's file.
+        attributes: Class attributes of this extractor, for a class that several extractors share.
     """
 
     assets: tuple[str, ...] = ()
@@ -55,10 +56,9 @@ class FeatureNetwork:
     """A network by whose features generators are measured or trained.
 
     Attributes:
-        labels: Data whose labels it learned; networks with equal labels see alike. Empty: it learned no labels that
-            another one learned. None: no network, but the pixels themselves.
-        also: Names of metrics and losses that stand for the network where a row says what its generator was exposed
-            to.
+        labels: Data set whose labels it learned; networks with equal labels count as alike. Empty: no other network
+            learned its labels. None: the pixels themselves, without a network.
+        also: Names of metrics and losses that mean the network in a row's exposure.
         quoted: Metrics of papers that are computed from its features.
         extractors: Its extractors by name. Each name begins with the network's name.
         backbones: Its backbones by name.
@@ -187,12 +187,14 @@ FEATURE_NETWORKS = {
     ),
     "pixels": FeatureNetwork(labels=None, extractors={"pixels": ExtractorEntry("pixels:PixelExtractor")}),
 }
+# network_of finds an extractor's network by this rule.
+assert all(name.startswith(key) for key, network in FEATURE_NETWORKS.items() for name in network.extractors)
 #: Labels that each network learned, by its name.
 LABELS = {name: network.labels for name, network in FEATURE_NETWORKS.items() if network.labels is not None}
 #: Backbones of GDD's discriminator by name, and the network of each.
 BACKBONES = {name: entry for network in FEATURE_NETWORKS.values() for name, entry in network.backbones.items()}
 BACKBONE_NETWORKS = {name: key for key, network in FEATURE_NETWORKS.items() for name in network.backbones}
-#: Word for a network whose features no metric here uses.
+#: Word for any network that is not in this list.
 OTHER = "other"
 _ALSO = {name: key for key, network in FEATURE_NETWORKS.items() for name in network.also}
 
@@ -207,7 +209,7 @@ def network_of(name: str) -> str | None:
     if text == OTHER:
         return OTHER
     text = _ALSO.get(text, text)
-    # The longest key first: 'digits_backbone' is not 'digits'.
+    # The longest key comes first: 'digits_backbone' is not 'digits'.
     return next((key for key in sorted(LABELS, key=len, reverse=True) if text.startswith(key)), None)
 
 

@@ -1,6 +1,6 @@
 """Number of images in each class of a data set: ``config/labels/<data set>.json``.
 
-Generators are measured on classes drawn with the data's frequencies; with these counts no archive is needed for it.
+Generators are measured on classes drawn with the data's frequencies; these counts suffice for that, without an archive.
 """
 
 import dataclasses
@@ -39,16 +39,16 @@ class LabelCounts:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Digest of the counts alone."""
+        """Digest of the counts, whatever their name and source are."""
         return sha256_json(list(self.counts))
 
 
 def find_labels(name: str | os.PathLike[str], own: Iterable[Path] = ()) -> Path | None:
-    """The file of class counts, or None if it does not exist.
+    """File of class counts, or None if it does not exist.
 
     Args:
         name: A data set of ``config/labels``, or a ``.json`` file.
-        own: Folders that are searched first, and their folders ``labels/``.
+        own: Folders that are searched first, with their folders ``labels/``.
     """
     try:
         return find_file("labels", Path(name), own)
@@ -60,7 +60,7 @@ def load_labels(name: str | os.PathLike[str]) -> LabelCounts:
     """Reads counts by name or path (see :func:`find_labels`).
 
     Raises:
-        UserError: Missing or broken file, or counts that contradict their sum.
+        UserError: The file is missing or broken, or the counts contradict their sum.
     """
     if (path := find_labels(name)) is None:
         raise UserError("", f"no class counts '{name}'", remedy(name))
@@ -68,6 +68,6 @@ def load_labels(name: str | os.PathLike[str]) -> LabelCounts:
 
 
 def remedy(name: str | os.PathLike[str]) -> str:
-    """How to provide missing counts, for errors."""
+    """Remedy for missing counts, for errors."""
     file = f"{Path(name).stem}.json"
     return f"write {file} as config/labels/cifar10.json, or take a protocol with labels: null or label_dist: uniform"

@@ -9,7 +9,8 @@ The module of a custom object is looked for in the working folder, then on Pytho
 it, and the author of a study, a spec or a network chooses the name. So a name is imported only with the user's
 permission, which no file can give: the environment variable ``SIDA_ALLOW_CODE``, or the name typed on the command line.
 The same holds for files and folders that are code. Functions of this package may also start programs or write files:
-files may name only :data:`MONITOR` and the short names of registries (methods, networks, kinds, extractors).
+files may name only the objects of :data:`FOR_FILES` and the short names of registries (methods, networks, kinds,
+extractors).
 """
 
 import contextlib
@@ -76,10 +77,10 @@ def find_file(kind: str, name: str | Path, own: Iterable[Path] = (), where: str 
     path, own = Path(os.path.expanduser(name)), list(own)
     prefix = f"{where}: " if where else ""
     is_name = len(path.parts) <= 1
-    # A name may have a dot, as in 'cifar10-v1.2'.
-    named = [place / kind / f"{name}{suffix}" for place in search_folders(own)] if is_name else []
+    # A name may have a dot, as in 'cifar10-v1.2', so that a suffix does not make it a path.
+    named = [folder / kind / f"{name}{suffix}" for folder in search_folders(own)] if is_name else []
     if kind == "runs" and is_name:
-        named += [place / name / "runs.tsv" for place in (Path("studies"), ROOT / "studies")]
+        named += [folder / name / "runs.tsv" for folder in (Path("studies"), ROOT / "studies")]
     relative = [base / path for base in (*own, Path(), ROOT)] if path.suffix or not is_name else []
     chosen = next((file for file in (*named, *relative) if os.path.isfile(file)), None)
     if chosen is None and is_name and path.suffix not in SUFFIXES:
@@ -89,16 +90,16 @@ def find_file(kind: str, name: str | Path, own: Iterable[Path] = (), where: str 
     return chosen
 
 
-def found_path(path: str, own: Iterable[Path] = ()) -> str:
+def find_path(path: str, own: Iterable[Path] = ()) -> str:
     """A data path below a folder of the preset, the current folder or the checkout; unchanged if it exists nowhere."""
-    places = (base / os.path.expanduser(path) for base in (*own, Path(), ROOT))
-    return str(next((place for place in places if place.exists()), path))
+    candidates = (base / os.path.expanduser(path) for base in (*own, Path(), ROOT))
+    return str(next((candidate for candidate in candidates if candidate.exists()), path))
 
 
 def file_names(kind: str, own: Iterable[Path] = ()) -> list[str]:
     """All names of a kind for :func:`find_file`, sorted."""
     suffix = _KINDS[kind][1]
-    names = {path.stem for place in search_folders(own) for path in (place / kind).glob(f"*{suffix}")}
+    names = {path.stem for folder in search_folders(own) for path in (folder / kind).glob(f"*{suffix}")}
     if kind == "runs":
         names |= {path.parent.name for path in (ROOT / "studies").glob("*/runs.tsv")}
     return sorted(names)
@@ -123,8 +124,9 @@ def how_to_install(*packages: str) -> str:
 #: Environment variable with the permitted modules, ``module:object`` names, and paths (with a slash), separated by
 #: commas; a module or folder includes those below it, ``*`` is all.
 ALLOW = "SIDA_ALLOW_CODE"
-#: The one object of this package that files name as ``module:object``.
-MONITOR = "eval.measuring.monitor:make_monitor"
+#: Objects of this package that files may name as ``module:object``, each with the dataclass that checks its arguments.
+#: A package registers its own when it is imported.
+FOR_FILES: dict[str, type] = {}
 #: Environment variable; "no": names on the command line give no permission. The workflow sets it for its jobs, whose
 #: command lines come from files.
 TYPED = "SIDA_TYPED_CODE"
@@ -132,15 +134,23 @@ TYPED = "SIDA_TYPED_CODE"
 TRACE = "SIDA_TRACE"
 _OURS = ("sida", "eval")
 #: Options of feature networks whose value is a path of code: a folder with ``hubconf.py``, a TorchScript file.
-_PLACE = re.compile(r"(?:dinov2|inception)\w*\.(?:repository|path)=(.+)")
+_CODE_PATH = re.compile(r"(?:dinov2|inception)\w*\.(?:repository|path)=(.+)")
 _NAME = re.compile(r"(?<![\w.:/-])[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?![\w:/.])")
 
 
 def allowed(name: str) -> bool:
-    """Whether ``module:object`` is the package's :data:`MONITOR`, or the user gave permission for it."""
+    """Whether files may name ``module:object`` (:data:`FOR_FILES`), or the user gave permission for it."""
     parts = name.partition(":")[0].split(".")
     names = {"*", name, *(".".join(parts[: count + 1]) for count in range(len(parts)))}
-    return (name == MONITOR and is_ours(name)) or bool(_entries() & names)
+    return arguments_of(name) is not None or bool(_entries() & names)
+
+
+def arguments_of(name: str) -> type | None:
+    """Dataclass of the arguments of an object in :data:`FOR_FILES`; None for any other name."""
+    if not is_ours(name):
+        return None
+    importlib.import_module(re.split("[.:]", name)[0])  # registers its objects
+    return FOR_FILES.get(name)
 
 
 def check_code_path(path: str | os.PathLike[str], kind: str, remedy: str = "") -> None:
@@ -172,14 +182,14 @@ def _entries() -> set[str]:
 def allow_typed(arguments: Iterable[str], files: Iterable[str] = ()) -> None:
     """Gives permission for names and code paths on a command line, in this process and its child processes.
 
-    Names inside files get none.
+    Names inside files get no permission.
 
     Args:
         arguments: All arguments of the command.
-        files: Those that are files of code.
+        files: The arguments that are files of code.
     """
     names = [name for argument in arguments for name in _NAME.findall(argument)]
-    paths = [place for argument in arguments for place in _PLACE.findall(argument)]
+    paths = [path for argument in arguments for path in _CODE_PATH.findall(argument)]
     names += [str(Path(path).resolve()) for path in (*paths, *files)]
     if names and os.environ.get(TYPED) != "no":
         os.environ[ALLOW] = ",".join(dict.fromkeys(filter(None, [*os.environ.get(ALLOW, "").split(","), *names])))
@@ -189,7 +199,7 @@ def refusal(name: str) -> str:
     """Reason why a name is not imported, and the remedy, as text that follows the name."""
     source = source_file(name)
     lies = f" ({source})" if source else ""
-    own = f"not an object that files may name (only '{MONITOR}' is)"
+    own = f"not among the objects that files may name ({', '.join(FOR_FILES) or 'none'})"
     return (
         f"is {own if is_ours(name) else 'code from outside this package'}{lies}, which is not run because a file names "
         f"it; read it, and if you trust it, set {ALLOW}={name.partition(':')[0]}"
@@ -197,13 +207,14 @@ def refusal(name: str) -> str:
 
 
 def source_file(name: str) -> str | None:
-    """The file that importing ``module:object`` would run, or None; found without running anything."""
-    places, spec = [*sys.path, str(Path.cwd())], None
+    """The file that importing ``module:object`` would run, or None; runs nothing."""
+    # importlib.util.find_spec would import the parent packages.
+    folders, spec = [*sys.path, str(Path.cwd())], None
     for part in name.partition(":")[0].split("."):
-        spec = importlib.machinery.PathFinder.find_spec(part, places)
+        spec = importlib.machinery.PathFinder.find_spec(part, folders)
         if spec is None:
             return None
-        places = list(spec.submodule_search_locations or [])
+        folders = list(spec.submodule_search_locations or [])
     if spec is None or spec.origin is None:
         return None
     path = Path(spec.origin)
@@ -230,7 +241,7 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
 
     Args:
         name: ``module:object``, the module with dots.
-        where: Place named in errors.
+        where: File and key named in errors.
         kind: Kind of the object, for errors: ``function``, ``factory``, ``method``.
 
     Returns:
@@ -264,29 +275,31 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
 
 
 def own_fault(error: BaseException, source: Path | None) -> str:
-    """Place and reason of an exception: the last place in the folder of a source file, ``FILE, line N: TYPE: words``.
+    """Line and reason of an exception, ``FILE, line N: TYPE: text``; without a source file the reason alone.
 
-    A library's exception is usually the fault of its caller. Without a source file it is the reason alone.
+    The line is the last one of the trace in the folder of the source file: an exception in a library is usually the
+    fault of its caller.
     """
-    words = " ".join(f"{type(error).__name__}: {error}".split())
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
     if source is None:
-        return words
-    places = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
+        return reason
+    lines = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
-        places.append((error.filename, error.lineno or 0))
-        words = f"{type(error).__name__}: {error.msg}"
+        # The trace ends where the file is compiled.
+        lines.append((error.filename, error.lineno or 0))
+        reason = f"{type(error).__name__}: {error.msg}"
     file, line = source, 1
-    for name, number in places:
-        place = Path(name).resolve()
-        if place.is_file() and place.is_relative_to(source.resolve().parent) and "site-packages" not in place.parts:
+    for name, number in lines:
+        path = Path(name).resolve()
+        if path.is_file() and path.is_relative_to(source.resolve().parent) and "site-packages" not in path.parts:
             file, line = Path(name), number
     shown = os.path.relpath(file) if file.is_relative_to(Path.cwd()) else str(file)
-    return f"{shown}, line {line}: {words}"
+    return f"{shown}, line {line}: {reason}"
 
 
 @contextlib.contextmanager
 def foreign_faults(name: str, module: ModuleType | None, remedy: str = "fix it there") -> Iterator[None]:
-    """Turns exceptions of somebody's code into one line with the place in that code; ``SIDA_TRACE=1`` shows the trace.
+    """Turns exceptions of custom code into one line with the file and line there; ``SIDA_TRACE=1`` shows the trace.
 
     Args:
         name: Name of the function, for the line.
@@ -294,7 +307,7 @@ def foreign_faults(name: str, module: ModuleType | None, remedy: str = "fix it t
         remedy: Remedy in the line.
 
     Raises:
-        UserError: The code raised anything but errors of this package.
+        UserError: The code raised an exception other than errors of this package.
     """
     try:
         yield
@@ -323,10 +336,10 @@ def code_sha256(module: ModuleType, target: Any) -> str | None:
     folders = [Path(folder) for folder in getattr(module, "__path__", [])]
     files = {file.resolve() for folder in folders for file in folder.rglob("*.py")}
     # Functions of a class are defined in the class's module, or were generated for it.
-    held = [target] if inspect.isclass(target) else [target, *getattr(target, "__dict__", {}).values()]
-    makers = [sys.modules.get(one.__module__) for one in held if inspect.isroutine(one) or inspect.isclass(one)]
-    for maker in [module, *(maker for maker in makers if maker is not None and not is_ours(maker.__name__))]:
-        source = inspect.getsourcefile(maker) if getattr(maker, "__file__", None) else None
+    parts = [target] if inspect.isclass(target) else [target, *getattr(target, "__dict__", {}).values()]
+    modules = [sys.modules.get(part.__module__) for part in parts if inspect.isroutine(part) or inspect.isclass(part)]
+    for code in [module, *(other for other in modules if other is not None and not is_ours(other.__name__))]:
+        source = inspect.getsourcefile(code) if getattr(code, "__file__", None) else None
         files |= {Path(source).resolve()} if source else set()
     digests = sorted(map(sha256_file, files))
     return digests[0] if len(digests) == 1 else sha256_json(digests) if digests else None
@@ -337,7 +350,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RegistryEntry:
-    """An object that is imported at first use, so that a start that only reads names does not import torch.
+    """An object that is imported when it is used, so that commands that need only its name do not import torch.
 
     Attributes:
         made_by: ``module:object`` of this package.
@@ -354,8 +367,8 @@ class Registry(dict[str, T]):
     """Objects by name, in the order in which help and documents list them.
 
     Args:
-        noun: Word for one of them, in errors and help.
-        base: ``module:class`` of which a custom object is an instance or a subclass; empty: any object.
+        noun: Word for one object, in errors and help.
+        base: ``module:class`` of which a custom object must be an instance or a subclass; empty: any object.
         entries: The objects of this package; an :class:`RegistryEntry` stands for the object that it imports.
     """
 
@@ -364,7 +377,7 @@ class Registry(dict[str, T]):
         self.noun, self.base = noun, base
 
     def knows(self, name: object) -> bool:
-        """Whether a name is registered or has the form of a custom object's, which is not imported."""
+        """Whether a name is registered or has the form ``module:object``; imports nothing."""
         return isinstance(name, str) and (name in self or names_object(name))
 
     def check(self, name: object, where: str) -> str:
@@ -393,5 +406,6 @@ class Registry(dict[str, T]):
             base = our_object(self.base)
             if not (isinstance(custom, base) or (isinstance(custom, type) and issubclass(custom, base))):
                 known = self.base.replace(":", ".")
-                raise UserError(where, f"'{name}' is no {known}", "make it an instance or a subclass of that")
+                fault = f"'{name}' is neither an instance nor a subclass of {known}"
+                raise UserError(where, fault, "derive it from that class")
         return custom

@@ -1,7 +1,7 @@
 """Settings of trainings: of teachers, of students (recipes), and of the evaluations during a training.
 
-:mod:`sida.training.run` says which of them decide a result. A setting of a recipe that is null takes the method's
-value; :func:`sida.methods.registry.resolve_recipe` makes the one object in which all have values.
+Their roles (:mod:`sida.config.roles`) say which of them affect a result. A setting of a recipe that is null takes the
+method's value; :func:`sida.methods.registry.resolve_recipe` makes the one object in which all have values.
 """
 
 import dataclasses
@@ -9,13 +9,12 @@ from typing import Annotated, Any, Literal
 
 from sida.config.datasets import DatasetConfig
 from sida.config.families import WeightNorm, check_guidance
-from sida.config.lookup import MONITOR
+from sida.config.lookup import arguments_of
 from sida.config.roles import roles, setting
 from sida.config.samplers import InitSigma, StepLevels, StepNoise, check_steps
 from sida.config.settings import (
     CheckedAs,
     Count,
-    Device,
     Finite,
     Fraction,
     Natural,
@@ -62,29 +61,13 @@ class EvaluationSettings(EvaluationPoints):
     kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.monitor == MONITOR:
-            from_mapping(MonitorArguments, self.kwargs, "kwargs")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MonitorArguments:
-    """Types of the arguments of :func:`eval.measuring.monitor.make_monitor`, where a file gives them."""
-
-    dataset: dict[str, Any]
-    protocol: str | dict[str, Any] = "digits"
-    num_samples: Annotated[int, Range(least=2)] | None = None
-    trials: Count = 1
-    seed0: Natural = 0
-    batch_size: Count | None = None
-    device: Device = "cpu"
-    threads: Natural = 0
-    references: dict[str, str] | None = None
-    extractors: dict[str, dict[str, Any]] | None = None
+        if (arguments := arguments_of(self.monitor)) is not None:
+            from_mapping(arguments, self.kwargs, "kwargs")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecipeEvaluation(EvaluationPoints):
-    """Evaluation of a student during its training with the preset's protocol, whose selection chooses the kept network.
+    """Evaluation of a student during its training, by the preset's protocol; its selection rule chooses the result.
 
     Attributes:
         num_samples: Images of one evaluation.
@@ -157,15 +140,14 @@ class TrainingSettings(Settings):
         snapshot_kimg: Thousands of images between two kept networks; null keeps only the last (or best).
         state_minutes: Minutes between two kept states, and so the work that a crash of the machine may lose. Further
             states are kept at evaluations, snapshots and signals. 0 keeps one after each iteration.
-            Decides nothing about the result.
+            Does not affect the result.
         pictures: Rows and columns of the picture beside each kept network, always of the same seeds; 0 draws none, null
-            takes 8, and 0 of latents, which only a decoder makes visible. Decides nothing about the result.
-        loggers: Trackers that get the numbers of the logs: ``tensorboard``. Decides nothing about the result.
+            is 8, or 0 for latents, which only a decoder makes visible. Does not affect the result.
+        loggers: Trackers that get the numbers of the logs: ``tensorboard``. Does not affect the result.
         on_divergence: Reaction when a run diverges by the rules of :mod:`sida.training.logs`: ``say`` prints one
             line, ``stop`` ends the run with that line. A teacher whose loss has diverged at its end gives no result.
-            ``publish`` prints the line and gives a result all the same, also of a run whose every step has NaN
-            gradients or whose evaluation has no number, for studies of settings that diverge. Decides nothing about
-            the result.
+            ``publish`` prints the line and gives a result nevertheless, also if every step has NaN gradients or an
+            evaluation has no number, for studies of settings that diverge. Does not affect the result.
         checkpointing: Keep only the activations between a network's blocks for the backward pass and recompute the
             others: less memory, more time, the same result.
     """
@@ -202,7 +184,7 @@ class RunConfig(TrainingSettings, JobSettings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TeacherTraining(TrainingSettings):
-    """How a preset's teacher is trained.
+    """Settings of the training of a preset's teacher.
 
     Attributes:
         loss: Loss: ``edm``: of denoised images at log-normal levels; ``velocity``: flow matching, of velocities at
@@ -217,7 +199,7 @@ class TeacherTraining(TrainingSettings):
         lr_ref_batches: Steps after which the rate falls as one over the square root of their number (35,000 to 70,000
             for EDM2's teachers); 0 keeps it.
         data_order: Order in which images are visited: ``shuffled`` (a new order for each epoch), or EDM2's ``edm2``.
-        power_ema: Relative widths of averages with a power-function profile (EDM2: 0.05 and 0.1), in place of the one
+        power_ema: Relative widths of averages with a power-function profile (EDM2: 0.05 and 0.1), instead of the one
             with a half-life. Each is in the kept networks, from which ``sida average`` makes others; the first is the
             result.
     """
@@ -248,7 +230,7 @@ class NetworkConfig:
     """A network to build, see :func:`sida.networks.build_network`.
 
     Attributes:
-        class_: Class of :mod:`sida.networks`, or your own as ``module:object``.
+        class_: Class of :mod:`sida.networks`, or a custom one as ``module:object``.
         kwargs: Keyword arguments as in the official networks.
     """
 
@@ -281,7 +263,7 @@ class Recipe(TrainingSettings):
     *Official* below is the method's value (:mod:`sida.methods`) for the teacher's network family.
 
     Attributes:
-        fake_score_lr: Learning rate of the fake score, or of the discriminator in its place; null takes ``lr``.
+        fake_score_lr: Learning rate of the fake score, or of the discriminator that replaces it; null takes ``lr``.
         betas: Adam's β₁ and β₂; null takes the official ones.
         generator_betas: The generator's β₁ and β₂ where they differ; null takes ``betas``.
         eps: Adam's ε; null takes 1e-8, or 1e-6 with float16.
@@ -293,7 +275,7 @@ class Recipe(TrainingSettings):
         gradient: Steps through which the generator learns: the ``last`` of those taken, or ``all``.
         step_levels: Levels of the steps: ``sigma``: σ_init (1 − i/n); ``time``: t_init (1 − i/n) with a flow's time
             t = σ / (1 + σ).
-        level_distribution: Distribution of the noise levels of both steps in place of the method's own:
+        level_distribution: Distribution of the noise levels of both steps, instead of the method's own:
             ``lognormal``: ln σ ~ N(P_mean, P_std²), a logit-normal time of a flow; ``beta``: a flow's time
             t = σ / (1 + σ) ~ Beta(a, b). null is the method's own.
         time_beta: a and b of ``beta`` at the beginning, and thousands of images over which both fall to 1 by half a
@@ -321,10 +303,10 @@ class Recipe(TrainingSettings):
         weight_norm: Forced weight normalisation of an EDM2 student; null takes the official mode.
         fake_score_weight_norm: Forced weight normalisation of an EDM2 fake score; null takes the official mode.
         logvar: Whether the losses are divided by the variance that an EDM2 fake score predicts; null takes the
-            official choice, which is false without the head that predicts it.
+            official choice: false without the head that predicts it.
         guidance: Strength w of the guidance of the teacher's score, ``D_g + w (D − D_g)``: the student learns from the
             teacher as a sampler with this guidance uses it; other than 1 it needs a guiding network (column ``guide``
-            of the sheet). The fake score and the start stay the plain teacher's.
+            of the sheet). The fake score and the generator start from the plain teacher.
         max_nan_share: Largest share of samples with NaN within a tick before the run stops.
         evaluation: null, or ``{every_kimg, num_samples, ...}``: measuring during training, which decides the network
             that is kept, and may end the run.
@@ -335,8 +317,8 @@ class Recipe(TrainingSettings):
         cuda_graphs: On a GPU, record a step's kernels once and replay them; the numbers stay the same.
         network: Network ``{class, kwargs}`` to train, of a method without a teacher (meanflow), see
             :func:`sida.networks.build_network`.
-        network_options: Options of the teacher, fake score and student that replace those of the teacher's file, of
-            those that no parameter depends on: where the discriminator of a transformer looks (``logits``,
+        network_options: Options of the teacher, fake score and student that replace those of the teacher's file. Only
+            options on which no parameter depends: the source of a transformer's discriminator (``logits``,
             ``encoder_depth``, ``feature_blocks``).
         options: Settings that only the method has, see :class:`sida.methods.Method`.
     """
@@ -384,6 +366,7 @@ class Recipe(TrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        # A step after the first reads these three settings.
         unread = {"noise": "fresh", "gradient": "last", "step_levels": "sigma"} if self.num_steps == 1 else {}
         for name, default in unread.items():
             if getattr(self, name) != default:
@@ -391,7 +374,7 @@ class Recipe(TrainingSettings):
         if self.init_sigma is not None:
             check_steps(self.num_steps, self.init_sigma, self.step_levels)
         if self.level_distribution != "beta" and self.time_beta != (1.0, 1.0, 0.0):
-            raise SettingError("time_beta", "is of level_distribution beta", "set that, or remove it")
+            raise SettingError("time_beta", "has no effect without level_distribution beta", "set that, or remove it")
         if self.level_distribution is not None and self.t_max != 800.0:
             raise SettingError("t_max", "has no effect with level_distribution", "remove one of them")
 
@@ -401,7 +384,7 @@ class StudentConfig(Recipe, RunConfig):
     """A generator of one step or a few to distil from a teacher.
 
     Attributes:
-        method: Name in :data:`sida.methods.METHODS` (docs/methods.md), or ``module:object`` of one's own.
+        method: Name in :data:`sida.methods.METHODS` (docs/methods.md), or a custom ``module:object``.
         teacher: Path of the teacher's network; methods without a teacher (meanflow) have none.
         init: Path of the generator to start from: needed by sid2a and fd-loss, allowed for sid (a *restart*: fresh fake
             score and optimizers without the adversarial term, the control for SiD2A), uni-instruct, realsid and
@@ -425,16 +408,16 @@ class StudentConfig(Recipe, RunConfig):
         if self.kernels == "fused" and not self.device.startswith("cuda"):
             raise SettingError("kernels", "'fused' needs device 'cuda'", "set kernels to torch")
         if self.half == "bfloat16" and (self.fp16 is False or not self.device.startswith("cuda")):
-            fault = "says which half precision, and there is none without fp16 on device 'cuda'"
+            fault = "has no effect without fp16 on device 'cuda'"
             raise SettingError("half", fault, "set fp16 to true there, or remove it")
 
 
 #: Settings that only some methods read (:attr:`sida.methods.Method.settings`); every method reads the other settings.
 METHOD_SETTINGS = frozenset(name for name, role in roles(StudentConfig).items() if role.some_methods)
-#: Settings that do not decide the result of a training.
+#: Settings that do not affect the result of a training.
 EXCLUDED_FROM_DIGEST = frozenset(name for name, role in roles(StudentConfig).items() if not role.decides)
-#: Official values of methods that have none of their own. Some are of settings that a method does not read, which
-#: digests hold nevertheless.
+#: Official values for methods without their own. Some belong to settings that a method does not read; digests hold them
+#: nevertheless.
 OFFICIAL = {name: role.official for name, role in roles(StudentConfig).items() if role.official is not None}
 
 

@@ -1,13 +1,15 @@
-"""Roles of settings: methods that read one, official value, place in digests.
+"""Roles of settings: whether all methods read a setting, its official value, and its use in digests.
 
 A role is metadata of the setting's field, so that a new setting is one field with its description. Lists of settings
-are computed from the roles.
+are computed from the roles. A loss's own setting is a field with a role of the loss's class.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
+
+from sida.config.settings import type_hints
 
 _KEY = "role"
 
@@ -18,11 +20,11 @@ class Role:
 
     Attributes:
         some_methods: Whether only some methods read it (:attr:`sida.methods.Method.settings`).
-        official: Value of a method that has no official value of its own; None: none.
-        recorded: Value that digests hold of a method that does not read it; None: they hold the setting's value.
-        decides: Whether it can change the result; digests leave out the others.
+        official: Value for methods without an official value of their own; None: there is none.
+        recorded: Value in digests if the method does not read the setting; None: the setting's value.
+        decides: Whether it can affect the result; digests leave out the others.
         always: Whether a digest always holds it, as the first recorded digests do. Digests hold a younger setting only
-            where it differs from its default, so that it changes no digest that is recorded.
+            if it differs from its default, so that a new setting changes no recorded digest.
     """
 
     some_methods: bool = False
@@ -52,7 +54,7 @@ def setting(default: Any = None, *, factory: Callable[[], Any] | None = None, **
 
 @functools.cache
 def roles(cls: type) -> dict[str, Role]:
-    """Roles of a class's settings by name; a class that narrows the type of a base's setting keeps its role."""
+    """Roles of a class's settings by name; a setting whose type a derived class narrows keeps its role."""
     stated: dict[str, Role] = {}
     for base in reversed(cls.__mro__):
         for field in getattr(base, "__dataclass_fields__", {}).values():
@@ -62,8 +64,9 @@ def roles(cls: type) -> dict[str, Role]:
 
 
 def decisive(settings: Any) -> dict[str, Any]:
-    """Values of settings by name as a digest or record holds them: without those that decide nothing, and younger ones
-    only where they differ from their default.
+    """Values of settings by name for a digest or record.
+
+    Settings that do not affect the result are left out, and younger ones that have their default.
 
     Args:
         settings: An instance of a class of settings; its values are copied.
@@ -75,3 +78,30 @@ def decisive(settings: Any) -> dict[str, Any]:
         if not role.decides or (not role.always and values[field.name] == default):
             del values[field.name]
     return values
+
+
+def own_settings(cls: type) -> dict[str, dataclasses.Field[Any]]:
+    """Fields of a class that is not one of settings, such as a loss, that :func:`setting` writes, by name."""
+    return {field.name: field for field in dataclasses.fields(cls) if _KEY in field.metadata}
+
+
+@functools.cache
+def with_own_settings(settings: type[Any], classes: tuple[type, ...]) -> type[Any]:
+    """Returns a class of settings with the own settings of other classes, whose docstrings describe them.
+
+    Args:
+        settings: A frozen dataclass of settings; returned itself if there are no others.
+        classes: Classes with own settings; of equal names, the last one counts.
+    """
+    fields: dict[str, tuple[str, Any, Any]] = {}
+    for cls in classes:
+        for name, field in own_settings(cls).items():
+            default: Any = dataclasses.field(default=field.default, default_factory=field.default_factory)
+            fields[name] = (name, type_hints(cls)[name], default)
+    if not fields:
+        return settings
+    namespace = {"__doc__": settings.__doc__, "described_by": classes}
+    name, frozen = settings.__name__, settings.__dataclass_params__.frozen
+    return dataclasses.make_dataclass(
+        name, fields.values(), bases=(settings,), namespace=namespace, frozen=frozen, kw_only=True
+    )

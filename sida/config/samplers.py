@@ -5,7 +5,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from sida.config.families import DECODERS
@@ -13,21 +13,6 @@ from sida.config.roles import decisive, setting
 from sida.config.settings import Count, Finite, NotNegative, OneOf, Positive, Range, Settings, from_mapping
 from sida.errors import SettingError, UserError
 from sida.files.text_files import number_in
-
-#: Settings that each kind of sampler reads; :func:`sida.sampling.samplers.draw_batch` draws with those of a network.
-SAMPLER_KINDS = {
-    "one_step": {"init_sigma", "num_steps", "noise", "step_levels", "kernels", "decoder"},
-    "heun": {
-        "num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance",
-        "guidance_channels", "guidance_min", "guidance_max", "dtype", "kernels", "decoder",
-    },
-    "flow": {
-        "num_steps", "method", "last_step", "guidance", "guidance_channels", "guidance_min", "guidance_max", "dtype",
-        "kernels", "decoder",
-    },
-    "data": set[str](),
-}  # fmt: skip
-
 
 #: Word for the level of pure noise, ``init_sigma`` = ∞.
 INFINITE = "infinite"
@@ -42,16 +27,68 @@ FLOW_METHODS = {"euler": 1, "heun": 2, "euler_maruyama": 1}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplerKind:
+    """A kind of sampler. Its computation is an entry of :data:`sida.sampling.samplers.DRAWINGS`, except for ``data``.
+
+    Attributes:
+        arguments: Settings that its function takes by name.
+        further: Other settings that it reads.
+        steps: Default of ``num_steps``; a record of a measurement states other numbers than 1.
+        least: Smallest number of steps, by the sampler.
+        nfe: Evaluations of the network per image, by the sampler.
+        network: Whether a network draws the images; they are real ones otherwise.
+    """
+
+    arguments: tuple[str, ...] = ()
+    further: tuple[str, ...] = ()
+    steps: int = 1
+    least: Callable[["Sampler"], int] = lambda sampler: 1
+    nfe: Callable[["Sampler"], int] = lambda sampler: sampler.steps
+    network: bool = True
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """All settings that it reads."""
+        return self.arguments + self.further
+
+
+#: Settings of guidance, and settings that samplers of several kinds read besides their function's arguments.
+_GUIDANCE = ("guidance", "guidance_channels", "guidance_min", "guidance_max")
+_NETWORK = ("kernels", "decoder")
+_TEACHER = ("num_steps", "dtype", *_NETWORK)
+SAMPLER_KINDS = {
+    "one_step": SamplerKind(further=("num_steps", "init_sigma", "noise", "step_levels", *_NETWORK)),
+    "heun": SamplerKind(
+        arguments=("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", *_GUIDANCE),
+        further=_TEACHER,
+        steps=18,
+        least=lambda sampler: 2,
+        # Two evaluations a step, except for the last one.
+        nfe=lambda sampler: 2 * sampler.steps - 1,
+    ),
+    "flow": SamplerKind(
+        arguments=("method", "last_step", *_GUIDANCE),
+        further=_TEACHER,
+        steps=250,
+        least=lambda sampler: 2 if sampler.method == "euler_maruyama" else 1,
+        nfe=lambda sampler: FLOW_METHODS[sampler.method] * sampler.steps,
+    ),
+    "ddpm": SamplerKind(arguments=_GUIDANCE, further=_TEACHER, steps=250, least=lambda sampler: 2),
+    "data": SamplerKind(nfe=lambda sampler: 0, network=False),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampler(Settings):
     """A sampler with its settings; keys as in :func:`sida.sampling.heun`.
 
     Attributes:
         kind: ``one_step`` (with ``num_steps`` > 1: few steps), ``heun``, ``flow`` (equal steps of a flow's time from
-            noise to the image, for networks of velocities), or ``data`` (resampled real images, which give the lowest
-            distance that can be expected).
+            noise to the image, for networks of velocities), ``ddpm`` (random steps with the variance that DiT learned),
+            or ``data`` (resampled real images, which give the lowest distance that can be expected).
         init_sigma: σ_init of ``one_step``; ``infinite``: pure noise, for networks of flows, which have this level.
         num_steps: Steps n, which take 2n − 1 evaluations for ``heun`` and 2n for ``flow`` with the method ``heun``; by
-            default 1 for ``one_step``, 18 for ``heun``, 250 for ``flow``.
+            default 1 for ``one_step``, 18 for ``heun``, 250 for ``flow`` and ``ddpm``.
         noise: Noise that a step after the first adds (``one_step``): ``fresh``, or ``fixed``: always the first step's.
         step_levels: Levels of the steps i = 0 … n − 1 (``one_step``): ``sigma``: σ_init (1 − i/n); ``time``: t_init
             (1 − i/n) with a flow's time t = σ / (1 + σ), which is 1 for ``infinite``.
@@ -61,8 +98,8 @@ class Sampler(Settings):
         method: Method of ``flow``: ``euler``, ``heun``, or ``euler_maruyama``, the stochastic one of SiT and REPA with
             diffusion t, which takes n − 1 noisy steps to t = ``last_step`` and then one without noise.
         last_step: Length of that last step.
-        guidance: Strength of guidance (``heun``, ``flow``); values other than 1 need a guiding network, or the null
-            label of the network.
+        guidance: Strength of guidance (``heun``, ``flow``, ``ddpm``); values other than 1 need a guiding network, or
+            the null label of the network.
         guidance_channels: Number of leading channels that are guided; null is all. Published FIDs of DiT and SiT have 3
             of 4.
         guidance_min, guidance_max: Levels σ with guidance; a flow's time t is the level t / (1 − t).
@@ -97,9 +134,8 @@ class Sampler(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        least = 2 if self.kind == "heun" or (self.kind == "flow" and self.method == "euler_maruyama") else 1
-        if self.steps < least:
-            raise SettingError("num_steps", f"must be at least 2, got {self.steps}")
+        if self.steps < (least := self.entry.least(self)):
+            raise SettingError("num_steps", f"must be at least {least}, got {self.steps}")
         if self.kind == "one_step":
             check_steps(self.steps, self.init_sigma, self.step_levels)
         if not self.guidance_min <= self.guidance_max:
@@ -109,32 +145,38 @@ class Sampler(Settings):
             raise SettingError("sigma_min", fault)
 
     @property
+    def entry(self) -> SamplerKind:
+        """The entry of the kind in :data:`SAMPLER_KINDS`."""
+        return SAMPLER_KINDS[self.kind]
+
+    @property
     def needs_network(self) -> bool:
         """Whether a network draws the images; they are real ones otherwise."""
-        return self.kind != "data"
+        return self.entry.network
 
     @property
     def steps(self) -> int:
         """Number of steps; the default if ``num_steps`` is None."""
-        return self.num_steps or {"heun": 18, "flow": 250}.get(self.kind, 1)
+        return self.num_steps or self.entry.steps
 
     @property
     def nfe(self) -> int:
-        """Evaluations of the network per image; as in the papers, those of a guiding network do not count.
+        """Evaluations of the network per image; as in the papers, those of a guiding network do not count."""
+        return self.entry.nfe(self)
 
-        Heun's method takes two per step, except one for the last step.
-        """
-        of_flow = FLOW_METHODS[self.method] * self.steps
-        return {"one_step": self.steps, "heun": 2 * self.steps - 1, "flow": of_flow, "data": 0}[self.kind]
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of the kind's function."""
+        return {name: getattr(self, name) for name in self.entry.arguments}
 
-    def given(self) -> dict[str, Any]:
+    def explicit_settings(self) -> dict[str, Any]:
         """Kind, steps and the settings that differ from their defaults, as :func:`read_sampler` takes them."""
         fields = {field.name: field.default for field in dataclasses.fields(self)}
         changed = {name: getattr(self, name) for name, default in fields.items() if getattr(self, name) != default}
-        return changed | ({"num_steps": self.steps} if "num_steps" in SAMPLER_KINDS[self.kind] else {})
+        return changed | ({"num_steps": self.steps} if "num_steps" in self.entry.settings else {})
 
     def facts(self) -> dict[str, Any]:
-        """The settings that decide the images, as JSON values for records; the youngest where they are not default."""
+        """The settings that affect the images, as JSON values for records; younger ones only if not default."""
         return {name: value for name, value in decisive(self).items() if value != math.inf}
 
     @property
@@ -146,7 +188,7 @@ class Sampler(Settings):
         }  # fmt: skip
 
     def unlike(self, trained: "Sampler") -> str:
-        """Differences of a generator's steps in its training from these, such as ``num_steps=4``; empty without."""
+        """Steps of a generator's training that differ from these, such as ``num_steps=4``; empty if none do."""
         if self.kind != "one_step" or trained.kind != "one_step":
             return ""
         own, its = ({**one.of_steps, "noise": one.noise} for one in (self, trained))
@@ -159,7 +201,7 @@ def check_steps(num_steps: int, init_sigma: float | str, step_levels: StepLevels
     """Checks that a generator's steps after the first have levels.
 
     Raises:
-        SettingError: Equal parts of an infinite σ.
+        SettingError: An infinite σ cannot fall in equal parts.
     """
     if num_steps > 1 and init_sigma == INFINITE and step_levels == "sigma":
         raise SettingError("step_levels", "'sigma' has no levels below an infinite init_sigma", "set it to time")
@@ -175,8 +217,8 @@ def read_sampler(
     Args:
         value: The sampler.
         where: Place named in errors.
-        trained: Sampler of the generator's training, whose settings a sampler of the same kind takes where it does not
-            give others.
+        trained: Sampler of the generator's training; a sampler of the same kind takes its settings unless ``value`` has
+            others.
 
     Raises:
         UserError: The kind or a key is unknown, the kind does not read a key, or a value is out of range.
@@ -188,7 +230,7 @@ def read_sampler(
         mapping = {**trained, **mapping}
     sampler = from_mapping(Sampler, mapping, where)
     for key in mapping:
-        if key not in {"kind", *SAMPLER_KINDS[sampler.kind]}:
+        if key not in {"kind", *sampler.entry.settings}:
             raise UserError(f"{where}.{key}", f"a sampler of kind '{sampler.kind}' does not read it", "remove it")
     return sampler
 

@@ -146,7 +146,7 @@ MAX_CACHED_TEXT = 1 << 16
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Base class of settings that Python code may construct: the constructor checks and converts values, too.
+    """Base class of settings whose constructor checks and converts the values, since Python code may call it.
 
     Raises:
         SettingError: A value is of another type or out of range.
@@ -184,7 +184,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
         raise SettingError(where.removesuffix(":"), f"must be a mapping of settings, got {_show(mapping)}")
     fields = _fields(cls)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
-    # The constructor of settings converts them.
+    # The constructor of Settings checks and converts the values; doing it here too would take twice the time.
     constructed = issubclass(cls, Settings)
     for key, value in mapping.items():
         if key not in fields:
@@ -237,7 +237,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 @functools.lru_cache(64)
 def _parsed(text: str, where: str) -> Any:
-    """Caches parsed texts: a plan reads the same layouts many times, and copying is far faster than parsing."""
+    """Parsed YAML; cached, since a plan reads the same layouts many times and copying is far faster than parsing."""
     return parse_yaml(text, where)
 
 
@@ -246,7 +246,7 @@ def _show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-#: Converts a value to a type; the text is the place named in errors.
+#: Converts a value to a type; the text names the file and key in errors.
 _Converter = Callable[[Any, str], Any]
 _NAMES = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
 
@@ -259,7 +259,7 @@ class _Field:
         name: Name of the attribute.
         convert: Checks a value and returns it in the field's type.
         required: Whether a mapping must give it.
-        default: Its default; a new object, which no value is, without one.
+        default: Its default; without one a new object, which is not identical to any value.
         converted: Its default in the field's type.
     """
 
@@ -280,7 +280,7 @@ def _fields(cls: type) -> dict[str, _Field]:
         try:
             converted = convert(default, field.name)
         except UserError:
-            # No default, or the one of a base class whose type this class narrows.
+            # There is no default, or this class narrows the type that a base class's default has.
             default = converted = object()
         compiled[field.name.rstrip("_")] = _Field(field.name, convert, required, default, converted)
     return compiled
@@ -331,16 +331,16 @@ def _variants(base: type, variants: Variants) -> _Converter:
     def convert(value: Any, where: str) -> Any:
         if isinstance(value, base) or not isinstance(value, Mapping):
             return plain(value, where)
-        place = inside(where, key)
+        full_key = inside(where, key)
         if key not in value:
-            raise SettingError(place, MISSING, "add it")
+            raise SettingError(full_key, MISSING, "add it")
         try:
-            cls = variants.pick(str(value[key]), place)
+            cls = variants.pick(str(value[key]), full_key)
         except UserError as error:
-            if error.place != place:
+            if error.where != full_key:
                 raise
-            # The settings around this one put their place before it.
-            raise SettingError(place, error.fault, error.remedy) from None
+            # To a SettingError the enclosing settings add file and outer keys.
+            raise SettingError(full_key, error.fault, error.remedy) from None
         return from_mapping(cls, value, where)
 
     return convert
@@ -358,7 +358,7 @@ def _union(args: tuple[Any, ...]) -> _Converter:
                 return option(value, where)
             except UserError:
                 continue
-        # An error names the last option.
+        # No option fits: the error describes the last one.
         return last(value, where)
 
     return convert
@@ -374,27 +374,28 @@ def _literal(args: tuple[Any, ...]) -> _Converter:
 
 
 def _tuple(args: tuple[Any, ...]) -> _Converter:
-    endless = len(args) == 2 and args[1] is Ellipsis
+    any_length = len(args) == 2 and args[1] is Ellipsis
     inner = [_converter(arg) for arg in args if arg is not Ellipsis]
 
     def convert(value: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise SettingError(where, f"must be a list, got {_show(value)}")
-        entries = inner * len(value) if endless else inner
-        if len(entries) != len(value):
-            raise SettingError(where, f"must have {len(entries)} entries, got {len(value)}")
-        return tuple(entry(one, f"{where}[{index}]") for index, (one, entry) in enumerate(zip(value, entries)))
+        converters = inner * len(value) if any_length else inner
+        if len(converters) != len(value):
+            raise SettingError(where, f"must have {len(converters)} entries, got {len(value)}")
+        return tuple(entry(item, f"{where}[{index}]") for index, (item, entry) in enumerate(zip(value, converters)))
 
     return convert
 
 
-def _mapping(of_key: Any, of_value: Any) -> _Converter:
-    keys, values = _converter(of_key), _converter(of_value)
+def _mapping(key_hint: Any, value_hint: Any) -> _Converter:
+    convert_key, convert_value = _converter(key_hint), _converter(value_hint)
 
     def convert(value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise SettingError(where, f"must be a mapping, got {_show(value)}")
-        return {keys(key, f"{where}.{key}"): values(one, f"{where}.{key}") for key, one in value.items()}
+        names = {key: f"{where}.{key}" for key in value}
+        return {convert_key(key, names[key]): convert_value(item, names[key]) for key, item in value.items()}
 
     return convert
 
@@ -405,6 +406,7 @@ def _scalar(hint: Any) -> _Converter:
     def convert(value: Any, where: str) -> Any:
         if number and isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise SettingError(where, f"must be an integer of at most 64 bits, got one of {value.bit_length()}")
+        # bool is a subclass of int, but true is not a number in a settings file.
         if hint is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if hint is float and isinstance(value, float) and math.isnan(value):

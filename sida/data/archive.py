@@ -42,17 +42,18 @@ _INNER = "unpack them, move them, or put all into one archive (tar -cf all.tar -
 _EXPORT = "give its pictures in a folder, zip or tar; sida data prepare also reads npz and npy"
 #: Members of a request, and bytes of the images of an answer.
 MEMBERS, PART = 64, RESULT // 4
-#: Processor time in seconds that a byte and a member explain.
+#: Processor time in seconds that a request may take for a byte and for a member.
 SECONDS, _EACH = 1 / 2e6, 0.02
-#: Bytes that any packed archive may unpack to, and largest plausible ratio: images hardly shrink, bombs shrink a lot.
+#: Bytes to which any packed archive may unpack, and largest ratio of larger ones: images hardly shrink, bombs shrink
+#: a lot.
 FREE_BYTES, MAX_RATIO = 64 << 20, 20
 READER = "sida.data.reader:Reader"
-#: Names of files that do not belong to a data set: those of macOS, Windows and network drives, and hidden ones.
+#: Names of files that do not belong to a data set: files of macOS, Windows and network drives, and hidden ones.
 _SYSTEM = re.compile(
     r"(^|/)((__MACOSX|@eaDir|\$RECYCLE\.BIN|System Volume Information)/|(Thumbs\.db|desktop\.ini|\.DS_Store)$)"
 )
 _HIDDEN = re.compile(r"(^|/)\.(?!\.?/)")
-#: Names that grids of pictures have, among others; and pictures whose size is that of a set.
+#: Usual names of grids of pictures; and number of pictures beside a grid whose sizes are compared with its size.
 _GRID = re.compile(r"(^|/)(([^/]*[-_])?grid([-_]?\d+)?|fakes(\d+|_init)|reals)\.\w+$")
 _COMPARED = 64
 _ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip", ".rar", ".7z")
@@ -61,22 +62,22 @@ _ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip", ".rar", "
 class Files:
     """Named byte strings of a folder, a zip or a tar (also packed, or with tars in it).
 
-    Hidden files, those of systems, and grids of pictures are left out. A grid has a usual name (``grid.png``) and lies
-    beside or above more pictures of one size, which is smaller than its own.
+    Hidden files, files of operating systems, and grids of pictures are left out. A grid has a usual name
+    (``grid.png``), and beside or below it lie more pictures, all of one size, which is smaller than the grid's.
 
     Args:
-        path: Archive or folder, whose content decides its kind.
-        workers: Children that read, at most.
+        path: Archive or folder; its content decides its kind.
+        workers: Largest number of children that read.
 
     Attributes:
         path: As given.
         names: Relative names with ``/``, sorted.
         left_out: Remark on files that were left out, with their number and reason, or an empty string.
-        bare: Folders in which no file is left, sorted.
+        bare: Folders that are empty or hold only hidden files, sorted.
         is_folder: Whether it is a folder.
 
     Raises:
-        UserError: The path is missing, of a format that is not read, or the archive is damaged.
+        UserError: The path is missing, of an unknown format, or the archive is damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str], workers: int = 1) -> None:
@@ -95,28 +96,28 @@ class Files:
                 kind = kind_of_file(path)
             # Only the members of a torch zip archive show whether it is a program.
             if kind and not (kind == NETWORK and start.startswith(b"PK")):
-                raise UserError(path, f"is {kind}, and no archive", _DRAW if kind == NETWORK else _EXPORT)
+                raise UserError(path, f"is {kind}, not an archive", _DRAW if kind == NETWORK else _EXPORT)
             member_names, folders, locations = self._index()
         self.names = member_names
         self._locations = None if self.is_folder else locations
         rules = {"of a system": _SYSTEM.search, "hidden": _HIDDEN.search}
-        left = {
+        omitted = {
             reason: self._leave_out([i for i, n in enumerate(self.names) if rule(n)]) for reason, rule in rules.items()
         }
-        left["grids of pictures"] = self._leave_out(self._grids())
-        parts = [f"{len(names):,} {reason}, such as {min(names)}" for reason, names in left.items() if names]
-        count = sum(map(len, left.values()))
+        omitted["grids of pictures"] = self._leave_out(self._grids())
+        parts = [f"{len(names):,} {reason}, such as {min(names)}" for reason, names in omitted.items() if names]
+        count = sum(map(len, omitted.values()))
         self.left_out = f"{count:,} file{'s' * (count > 1)} left out ({'; '.join(parts)})" if count else ""
-        emptied = {os.path.dirname(name.rstrip("/")) for name in left["hidden"]}
+        emptied = {os.path.dirname(name.rstrip("/")) for name in omitted["hidden"]}
         folders = [folder for folder in {*folders, *emptied} if not (_HIDDEN.search(folder) or _SYSTEM.search(folder))]
         self.bare = sorted(folder for folder in folders if not self._below(folder))
 
     def _leave_out(self, indices: Collection[int]) -> list[str]:
-        """Takes files out, and returns their names."""
-        out = {*indices}
-        names = [self.names[index] for index in out]
-        if out:
-            remaining = [index for index in range(len(self)) if index not in out]
+        """Removes files from the list, and returns their names."""
+        removed = {*indices}
+        names = [self.names[index] for index in removed]
+        if removed:
+            remaining = [index for index in range(len(self)) if index not in removed]
             self.names = [self.names[index] for index in remaining]
             self._locations = None if self._locations is None else self._locations[remaining]
         return names
@@ -133,6 +134,7 @@ class Files:
             others = [index for index in below if not _GRID.search(self.names[index])]
             if len(suspects) >= len(others):
                 continue
+            # A sample at equal distances suffices: one other size means that there is no set of equal pictures.
             sizes = self._sizes(others[:: -(-len(others) // _COMPARED)])
             if len({*sizes}) == 1:
                 (width, height), own = sizes[0], self._sizes(suspects)
@@ -142,25 +144,26 @@ class Files:
         return grids
 
     def _below(self, folder: str) -> range:
-        """Indices of the files below a folder; of all, if it is empty."""
+        """Indices of the files below a folder; of all files, if its name is empty."""
         if not folder:
             return range(len(self))
+        # Names are sorted, and "0" is the character after "/".
         return range(bisect.bisect_left(self.names, f"{folder}/"), bisect.bisect_left(self.names, f"{folder}0"))
 
     def _sizes(self, members: Sequence[int]) -> list[tuple[int, int]]:
-        """Width and height of pictures; 0 of a damaged one."""
+        """Width and height of pictures; zeros for a damaged one."""
         answers = self.ask("headers", members, MEMBERS)
         return [(int(width), int(height)) for _, value, _ in answers for width, height, _ in value]
 
     def _index(self) -> tuple[list[str], list[str], np.ndarray]:
-        """Names, empty folders and places of an archive; a packed one is unpacked into a file without a name first."""
+        """Names, empty folders and locations of members; a packed archive is first unpacked into a nameless file."""
         # A directory of a million members takes half a gigabyte.
         with self._lent(1, min(1 << 30, self.size // 8)) as (child,):
             answer, arrays = child.ask("index", files=[self._opened()], seconds=self.size * SECONDS)
             if answer is None:
                 self._archive = self._unpacked(child)
                 answer, arrays = child.ask("index", files=[self._opened()], seconds=self.size * SECONDS)
-        locations = arrays.get("places", np.empty((0, 5), np.int64))
+        locations = arrays.get("locations", np.empty((0, 5), np.int64))
         check_answer(answer is not None and locations.shape == (len(answer[0]), 5), self.path)
         names, folders = answer
         return names, folders, locations
@@ -173,7 +176,8 @@ class Files:
                 if plain.tell() > most:
                     raise UserError(self.path, f"unpacks to more than {most:,} bytes", "that is not a data set")
             plain.flush()
-            return open(f"/proc/self/fd/{plain.fileno()}", "rb")  # a child must not write
+            # Opened again for reading alone, since a child must not write. The file has no name to open.
+            return open(f"/proc/self/fd/{plain.fileno()}", "rb")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -201,7 +205,7 @@ class Files:
             raise UserError(self.path, fault, _INNER if self.is_folder else "unpack it, and the archives in it")
         if not indices:
             kind = next(filter(None, map(kind_of_file, [self.path, *self.names])), "")
-            fault = f"holds {kind}, and no pictures" if kind else f"holds no pictures ({', '.join(sorted(PICTURES))})"
+            fault = f"holds {kind}, not pictures" if kind else f"holds no pictures ({', '.join(sorted(PICTURES))})"
             others = collections.Counter(PurePosixPath(name).suffix or name for name in self.names)
             listed = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(4))
             rest = "; ".join(filter(None, (self.left_out, f"other files: {listed}" if listed else "")))
@@ -226,10 +230,10 @@ class Files:
         return arrays["content"].tobytes()
 
     def digest(self, members: Iterable[int] | None = None) -> str:
-        """SHA-256 that identifies the whole content.
+        """SHA-256 of an archive's bytes, or of names and contents of a folder's files, in order.
 
-        It is that of the archive's bytes; of a folder, it goes over names and contents, in order, of all members or of
-        the given ones.
+        Args:
+            members: Indices of the files of a folder; None: all files.
         """
         if not self.is_folder:
             return sha256_file(self.path)
@@ -243,19 +247,20 @@ class Files:
     def ask(
         self, method: str, members: Sequence[int] | np.ndarray, count: int, *args: Any
     ) -> Iterator[tuple[Sequence[int] | np.ndarray, Any, dict[str, np.ndarray]]]:
-        """Asks :class:`sida.data.reader.Reader` for members, so many at a time; yields members and answer in order.
+        """Asks :class:`sida.data.reader.Reader` for members, ``count`` at a time; yields members and answer in order.
 
         Several children work on several parts at a time.
         """
         if self.is_folder:
             count = min(count, _files_at_once())
-        parts = [members[at : at + count] for at in range(0, len(members), count)]
+        parts = [members[start : start + count] for start in range(0, len(members), count)]
         with self._lent(max(1, min(self.workers, len(parts)))) as children:
             for part, child in zip(parts, children):
                 self._send(child, method, part, args)
             for number, part in enumerate(parts):
                 child = children[number % len(children)]
                 value, arrays = child.receive()
+                # The child works on its next part while the caller uses this one.
                 if number + len(children) < len(parts):
                     self._send(child, method, parts[number + len(children)], args)
                 yield part, value, arrays
@@ -275,7 +280,8 @@ class Files:
     def _opened(self, name: str = "") -> BinaryIO:
         """The archive or, of a folder, one of its files, for a child."""
         if self._archive is not None:
-            # Of the file, and not of this stream's buffer. Members are read from their places.
+            # Children share the file's position. Only readers of a complete archive use it, from its start; members are
+            # read from their own offsets.
             os.lseek(self._archive.fileno(), 0, os.SEEK_SET)
             return os.fdopen(os.dup(self._archive.fileno()), "rb")
         with located(f"{self.path}: {name}"):
@@ -283,10 +289,10 @@ class Files:
 
     @contextlib.contextmanager
     def _lent(self, count: int, memory: int = 0) -> Iterator[list[Child]]:
-        """Children for one thread alone: idle ones of this process (a fork starts its own), and new ones."""
+        """Lends children to one thread: idle ones of this process (a fork starts its own), and new ones."""
         children: list[Child] = []
         while len(children) < count:
-            try:
+            try:  # Other threads take idle children as well.
                 child = self._idle.pop()
             except IndexError:
                 child = Child(READER, self.path, memory)
@@ -294,7 +300,7 @@ class Files:
                 children.append(child)
         try:
             yield children
-        except BaseException:  # also of the caller: the remaining answers are not needed
+        except BaseException:  # also from the caller: the children still have answers that nobody will read
             for child in children:
                 child.close()
             raise
@@ -308,20 +314,23 @@ class Files:
         count = 1
         if shape is not None:
             shape = [int(n) for n in shape]
-            fits = PART // (math.prod(shape) * np.dtype(kind).itemsize)
-            count = max(1, min(MEMBERS, fits, -(-len(members) // (2 * self.workers))))
+            per_answer = PART // (math.prod(shape) * np.dtype(kind).itemsize)
+            # Two parts or more for each worker, so that all of them work.
+            count = max(1, min(MEMBERS, per_answer, -(-len(members) // (2 * self.workers))))
         for part, facts, arrays in self.ask("images", members, count, shape, kind, only_pictures):
             answer = arrays.get("images")
             number = len(facts["lossy"])
-            fit = answer is None if number == 0 else answer is not None and [*answer.shape] == [number, *facts["shape"]]
-            check_answer(fit and number + (facts["odd"] is not None) <= len(part), self.path)
+            is_complete = (
+                answer is None if number == 0 else answer is not None and [*answer.shape] == [number, *facts["shape"]]
+            )
+            check_answer(is_complete and number + (facts["odd"] is not None) <= len(part), self.path)
             yield facts, answer
 
     def labels(self, members: Sequence[int] | np.ndarray) -> np.ndarray | None:
         """Classes of members, int64 ``(N,)``, by ``dataset.json`` or a file ``NAME.cls`` for each picture (WebDataset).
 
-        ``dataset.json`` lies at the root or in a folder that holds all members, whose names begin there. None: there is
-        neither, or its labels are null.
+        ``dataset.json`` lies at the root or in a folder that holds all members, and names them from there. None: there
+        are no such files, or the labels are null.
 
         Raises:
             UserError: The file is broken, an image has no label, or a label is not a class.
@@ -330,8 +339,8 @@ class Files:
         folder = PurePosixPath(common_folder(wanted))
         for prefix in ("", *(f"{prefix}/" for prefix in (folder, *folder.parents) if prefix.name)):
             if (index := self.find(f"{prefix}dataset.json")) is not None:
-                bare = [name.removeprefix(prefix) for name in wanted]
-                ((_, _, arrays),) = self.ask("labels", [index], 1, bare)
+                relative = [name.removeprefix(prefix) for name in wanted]
+                ((_, _, arrays),) = self.ask("labels", [index], 1, relative)
                 rows = arrays.get("labels")
                 check_answer(rows is None or rows.shape == (len(wanted),), self.where(index))
                 return rows
@@ -368,6 +377,7 @@ def _files_at_once() -> int:
 
 def common_folder(names: Sequence[str]) -> str:
     """Common folder of all names, with a final ``/``; empty for the root."""
+    # The least and the greatest name have the same beginning as all names between them.
     folder = os.path.commonpath([os.path.dirname(name) for name in (min(names), max(names))])
     return f"{folder}/" if folder else ""
 
@@ -376,13 +386,13 @@ def is_intact_zip(path: str | os.PathLike[str]) -> bool:
     """Whether a zip archive (or npz) has members, and all have the bytes of their checksums.
 
     Raises:
-        UserError: The file cannot be read, or a limit was exceeded, which says nothing of its content.
+        UserError: The file cannot be read, or a limit was exceeded; its content may be intact.
     """
     return ask_shared("intact", path)[0] is True
 
 
 def ask_shared(method: str, path: str | os.PathLike[str], *args: Any) -> tuple[Any, dict[str, np.ndarray]]:
-    """Asks a child of this process that reads one file after the other."""
+    """Asks a child of this process that reads many files, one after the other: starting a child takes long."""
     stream = open_ordinary(path)
     try:
         return _shared(os.getpid()).ask(method, *args, files=[stream], seconds=size_on_disk(stream) * SECONDS)

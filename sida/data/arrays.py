@@ -21,8 +21,9 @@ _IMAGES, _CLASSES = ("arr_0", "images", "samples"), ("arr_1", "labels")
 #: Images of a part that is read at a time.
 _AT_ONCE = 256
 _IDX = re.compile(r"images[-.]idx3-ubyte(\.gz)?$")
-#: Names of files of images with classes in a file beside them (MNIST, KMNIST), and of images in the parts of an npz.
-_NAMED = re.compile(r"images(?=[-.]idx3-ubyte)|(?<=[-_])(?:imgs|images)(?=\.np[yz]$)")
+#: The word "images" in names of files whose classes are in a file beside them (MNIST, KMNIST), and names of the images
+#: of an npz with parts.
+_IMAGES_WORD = re.compile(r"images(?=[-.]idx3-ubyte)|(?<=[-_])(?:imgs|images)(?=\.np[yz]$)")
 _PARTS = re.compile(r"x_(train|test|val|valid)|(train|test|val|valid)_images")
 
 
@@ -32,7 +33,7 @@ class Arrays:
     Attributes:
         path: The file.
         shapes: Shape by name.
-        kinds: Type, and whether the first index runs fastest, by name.
+        kinds: Type, and whether the first index runs fastest (Fortran's order), by name.
 
     Raises:
         UserError: The file is missing or damaged, or an array is not one of plain numbers.
@@ -49,9 +50,10 @@ class Arrays:
     def elements(self, name: str, begin: int, end: int) -> np.ndarray:
         """Elements of an array in the file's order; reading forwards is fast."""
         dtype, parts = self.kinds[name][0], [np.empty(0, self.kinds[name][0].newbyteorder("="))]
-        for at in range(begin, end, step := PART // dtype.itemsize):
-            count = min(step, end - at)
-            parts.append(self._child.ask("rows", name, at, count)[1].get("rows", parts[0]))
+        # An answer of the child is limited in size.
+        for start in range(begin, end, step := PART // dtype.itemsize):
+            count = min(step, end - start)
+            parts.append(self._child.ask("rows", name, start, count)[1].get("rows", parts[0]))
             check_answer(len(parts[-1]) == count, self.path)
         return np.concatenate(parts)
 
@@ -59,9 +61,10 @@ class Arrays:
         """A whole array.
 
         Raises:
-            UserError: It is cut off, or claims more than the file explains.
+            UserError: It is cut off, or claims far more bytes than the file has.
         """
         count, (dtype, fortran) = math.prod(self.shapes[name]), self.kinds[name]
+        # Zeros pack to a thousandth, so that a small npz could fill the memory.
         claimed = count * dtype.itemsize
         if claimed > max(1 << 30, MAX_RATIO * self._size):
             raise UserError(f"{self.path}[{name}]", f"claims {claimed:,} bytes in {self._size:,}", "make it again")
@@ -75,8 +78,8 @@ class ImageArrays:
     ``train_labels``) name them.
 
     Args:
-        path: The file. Classes are those of ``arr_1`` or ``labels`` of an npz, or of its part; those of an idx file,
-            and of KMNIST (``…-imgs.npz``), lie in a file next to it, named with ``labels`` instead of ``images``.
+        path: The file. An npz has classes in ``arr_1`` or ``labels``, or in its part; an idx file, and KMNIST
+            (``…-imgs.npz``), in a file next to it, named with ``labels`` instead of ``images``.
         labels: Whether to read classes.
         subset: ``train`` or ``test``, of the parts of an npz; None refuses several.
 
@@ -88,8 +91,8 @@ class ImageArrays:
         remark: Remark on the part that was taken, and on a file of classes; may be empty.
 
     Raises:
-        UserError: A damaged file, no array of images, several parts, values that are no bytes, or classes that do not
-            fit.
+        UserError: The file is damaged, has no array of images or several parts, values are not bytes, or classes do not
+            fit the images.
     """
 
     def __init__(self, path: str | Path, labels: bool = True, subset: str | None = None) -> None:
@@ -98,6 +101,7 @@ class ImageArrays:
         self._member = self._chosen(subset)
         self._where = f"{self.path}[{self._member or self.path.name}]"
         self._stored = self._arrays.shapes[self._member]
+        # Channels last, as most tools store images, unless the last axis cannot be channels.
         self._axis = 3 if len(self._stored) == 3 or self._stored[-1:] in ((1,), (3,)) else 1
         self._check()
         self.count, self.channels = self._stored[0], 1 if len(self._stored) == 3 else self._stored[self._axis]
@@ -105,8 +109,8 @@ class ImageArrays:
 
     def read(self, begin: int, end: int) -> np.ndarray:
         """Images ``begin … end − 1``, uint8 (N, C, H, W); a step backwards starts the stream again."""
-        each = math.prod(self._stored[1:])
-        images = self._arrays.elements(self._member, begin * each, end * each).reshape(-1, *self._stored[1:])
+        pixels = math.prod(self._stored[1:])
+        images = self._arrays.elements(self._member, begin * pixels, end * pixels).reshape(-1, *self._stored[1:])
         if images.ndim == 3:
             return images[:, None]
         return images.transpose(0, 3, 1, 2) if self._axis == 3 else images
@@ -132,6 +136,7 @@ class ImageArrays:
         return math.prod(self._stored)
 
     def _chosen(self, subset: str | None) -> str:
+        """Name of the array of images; sets part and remark."""
         arrays = [*self._arrays.shapes]
         others = [name for name in arrays if name not in _CLASSES]
         named = [name for name in _IMAGES if name in arrays]
@@ -149,6 +154,7 @@ class ImageArrays:
         raise UserError(self.path, fault, "name it so, and its classes 'arr_1'; a zip of pictures is named .zip")
 
     def _check(self) -> None:
+        """Refuses an array that cannot be uint8 images with 1 or 3 channels."""
         (dtype, fortran), axes = self._arrays.kinds[self._member], len(self._stored)
         if dtype != np.uint8:
             remedy = "save images as uint8 in 0..255, of [-1, 1] by (x * 127.5 + 128).clip(0, 255)"
@@ -158,18 +164,19 @@ class ImageArrays:
             raise UserError(self._where, fault, "images must be (N, H, W, C) in the order of C, with 1 or 3 channels")
 
     def _classes(self) -> np.ndarray | None:
+        """Class of every image, int64 ``(N,)``, from the file or the file of classes beside it."""
         names = (f"y_{self._part}", f"{self._part}_labels") if self._part else _CLASSES
         known = [name for name in names if name in self._arrays.shapes]
-        beside = self.path.with_name(_NAMED.sub("labels", self.path.name).replace("idx3", "idx1"))
+        label_file = self.path.with_name(_IMAGES_WORD.sub("labels", self.path.name).replace("idx3", "idx1"))
         if known:
             classes, where = self._arrays.read(known[0]), f"{self.path}[{known[0]}]"
-        elif _NAMED.search(self.path.name) and beside.is_file():
-            other = Arrays(beside)
+        elif _IMAGES_WORD.search(self.path.name) and label_file.is_file():
+            other = Arrays(label_file)
             if len(other.shapes) != 1:
-                raise UserError(beside, "holds several arrays, and no classes alone", "move it, or put 'arr_1' here")
-            self._files.append(beside)
-            self.remark = f"classes of {beside.name}"
-            classes, where = other.read(next(iter(other.shapes))), str(beside)
+                raise UserError(label_file, "holds several arrays, not only classes", "move it, or put 'arr_1' here")
+            self._files.append(label_file)
+            self.remark = f"classes of {label_file.name}"
+            classes, where = other.read(next(iter(other.shapes))), str(label_file)
         else:
             return None
         fit = classes.shape[:1] == (self.count,) and classes.size == self.count and classes.dtype.kind in "iu"

@@ -49,8 +49,8 @@ class Draws:
     ) -> None:
         self.count, self._generator = count, generator
         self._recorded = None if recorded is None else iter(recorded)
-        of_records = device if recorded is None else torch.device("cpu")
-        self.device = of_records if generator is None else generator.device
+        default = device if recorded is None else torch.device("cpu")
+        self.device = default if generator is None else generator.device
         self._columns = [torch.zeros(count, 0, device=self.device)]
 
     def rand(self, *rows: int) -> torch.Tensor:
@@ -131,6 +131,7 @@ def warp(images: torch.Tensor, linear: torch.Tensor, offset: torch.Tensor) -> to
         return images
     if len(moved) == len(images):
         return _warp_all(images, linear, offset)
+    # Other images must stay as they are to the bit, and warping takes time.
     rows = to_device(moved, images.device)
     result = images.clone()
     result[rows] = _warp_all(images[rows], linear[moved], offset[moved])
@@ -138,11 +139,15 @@ def warp(images: torch.Tensor, linear: torch.Tensor, offset: torch.Tensor) -> to
 
 
 def _warp_all(images: torch.Tensor, linear: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+    """The equation of the module; arguments and result are those of :func:`warp`."""
+    assert linear.shape == (len(images), 2, 2)
+    assert offset.shape == (len(images), 2)
     height, width = images.shape[-2:]
     left, top, right, bottom = _margins(linear, offset, width, height)
     up_x = _sent_to(_upsampling(width, left, right), images)
     up_y = _sent_to(_upsampling(height, top, bottom), images)
     fine = up_y @ images @ up_x.T
+    assert fine.shape[2:] == (2 * (height + top + bottom), 2 * (width + left + right))
 
     # Both grids have half-pixel steps; the filter's even length shifts the fine grid by half of such a step.
     out_size = torch.tensor([2.0 * (width + 2 * _REACH), 2.0 * (height + 2 * _REACH)], device=linear.device)
@@ -167,7 +172,7 @@ def _margins(linear: torch.Tensor, offset: torch.Tensor, width: int, height: int
     spread = linear.abs() @ reach  # largest |linear @ corner| along each axis
     lowest, highest = (offset - spread).amin(0), (offset + spread).amax(0)
     needed = torch.cat([-lowest, highest]) + 2 * _REACH - torch.cat([reach, reach])
-    # At least the filters' reach.
+    # At least the filters' reach, at most one mirrored image.
     low = torch.tensor([2.0 * _REACH], device=linear.device)
     high = torch.tensor([width - 1, height - 1] * 2, device=linear.device)
     left, top, right, bottom = torch.minimum(torch.maximum(needed, low), high).ceil().int().tolist()
@@ -188,6 +193,7 @@ def _upsampling(size: int, before: int, after: int) -> torch.Tensor:
     rows = 2 * np.arange(padded)[:, None] + np.arange(_TAPS) - _TAPS // 2 + 1
     columns = np.broadcast_to(np.arange(padded)[:, None], rows.shape)
     inside = (rows >= 0) & (rows < 2 * padded)
+    # Column j has the filter's taps around row 2j; taps beyond the border are dropped.
     filtering = np.zeros((2 * padded, padded))
     filtering[rows[inside], columns[inside]] = np.broadcast_to(SYM6, rows.shape)[inside]
     mirroring = np.zeros((padded, size))
@@ -206,7 +212,7 @@ def _downsampling(size: int) -> torch.Tensor:
 
 
 class AugmentPipe:
-    """Augmentation of a batch of images.
+    """Augments batches of images.
 
     Args:
         p: Probability of each transformation before its multiplier.
@@ -252,7 +258,9 @@ class AugmentPipe:
         source = Draws(len(images), images.device, generator, draws)
         for change in (self._move_pixels, self._warp, self._change_colours):
             images = change(images, source)
-        return images, to_device(source.labels(), images.device)
+        labels = source.labels()
+        assert labels.shape == (len(images), self.label_dim)
+        return images, to_device(labels, images.device)
 
     def _move_pixels(self, images: torch.Tensor, source: Draws) -> torch.Tensor:
         """Applies flips, quarter turns and moves by whole pixels, without interpolation."""
@@ -271,9 +279,9 @@ class AugmentPipe:
             share = self._chosen("translate_int", source.rand(2) * 2 - 1, source)
             limit_x, limit_y = width * _MOVE, height * _MOVE
             move_x, move_y = (share[0] * limit_x).round(), (share[1] * limit_y).round()
-            images = _take(images, move_x, 3)
+            images = _moved(images, move_x, 3)
             # Downward moves are negative, as in the original, since networks learnt the label's sign.
-            images = _take(images, -move_y, 2)
+            images = _moved(images, -move_y, 2)
             source.label(torch.stack([move_x / limit_x, move_y / limit_y], 1))
         return images
 
@@ -290,6 +298,7 @@ class AugmentPipe:
             source.label(torch.stack([angle.cos() - 1, angle.sin()], 1))
             steps.append(_rotation(angle))
         if "aniso" in self.multipliers:
+            # The order of draws is the official one: the strength is chosen after the direction is drawn.
             log_stretch = source.randn()
             direction = (source.rand() * 2 - 1) * math.pi
             log_stretch = self._chosen("aniso", log_stretch, source)
@@ -309,6 +318,7 @@ class AugmentPipe:
         if "translate_frac" in self.multipliers:
             share = source.label(self._chosen("translate_frac", source.randn(2), source).T)
             move = share * (torch.tensor([width, height], device=share.device) * _MOVE)
+            # The move is in output pixels; ``linear`` maps it to the input.
             offset = -(linear @ move[:, :, None])[:, :, 0]
         return warp(images, linear, offset)
 
@@ -349,11 +359,14 @@ class AugmentPipe:
 
     def _chosen(self, name: str, value: torch.Tensor, source: Draws) -> torch.Tensor:
         """Keeps parameters ``(…, N)`` with probability ``multiplier * p``, else sets them to 0 (no change)."""
+        assert value.shape[-1] == source.count
         return torch.where(source.rand() < self.multipliers[name] * self.p, value, torch.zeros_like(value))
 
 
 def _replaced(chosen: torch.Tensor, changed: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Returns the images, with those chosen by a mask ``(N,)`` replaced by their changed versions."""
+    """Takes the images that a mask ``(N,)`` chooses from ``changed`` and the others from ``images``."""
+    assert chosen.shape == (len(images),)
+    assert changed.shape == images.shape
     return torch.where(to_device(chosen, images.device)[:, None, None, None], changed, images)
 
 
@@ -363,7 +376,7 @@ def _rotation(angle: torch.Tensor) -> torch.Tensor:
     return torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
 
 
-def _take(images: torch.Tensor, move: torch.Tensor, axis: int) -> torch.Tensor:
+def _moved(images: torch.Tensor, move: torch.Tensor, axis: int) -> torch.Tensor:
     """Moves each image by its own whole number of pixels along an axis, mirrored at the borders."""
     size = images.shape[axis]
     positions = torch.arange(size, device=move.device) - move[:, None].long()

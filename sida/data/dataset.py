@@ -5,7 +5,7 @@ Latents: a stored item is the mean and standard deviation of the VAE's posterior
 file ``latents.json`` of the archive names the kind; EDM2's archives have none.
 Source: NVlabs/edm2:training/encoders.py; algorithm.md section EDM2; golden losses_edm2/latent_scaling.
 
-Orders are the suite's, which is counter-based, and the official one of EDM2.
+Orders: the suite's, which depends on counters alone, and EDM2's official one.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from sida.config.families import EDM2_LATENTS, LATENTS, Latents
 from sida.config.lookup import how_to_install
 from sida.data.archive import Files
 from sida.errors import UserError, one_line, reason_of, suggestion
+from sida.files.fenced import check_answer
 from sida.machine import derive_seed
 
 #: Images that a sketch reads at a time.
@@ -39,14 +40,14 @@ _LEAST, _DIGITS, ALL = 1024, 16, "g"
 class Sketch:
     """Sketch of a set of images: its smallest digests, from which the images common to two sets are estimated.
 
-    Two sets keep the least digests of their images. Below the smaller of both bounds each sketch is complete, so that
-    the images there are a random sample of both sets (bottom-k sketch: Cohen and Kaplan, 2007). It finds a set within
-    another, a part of one, and an archive of several, whatever their names, files and orders are.
+    A sketch keeps the least digests of its images. Below the smaller bound of two sketches both are complete, so that
+    the images there are a random sample of both sets (bottom-k sketch: Cohen and Kaplan, 2007). This detects a set
+    within another, a part of one, and an archive of several, whatever their names, files and orders are.
 
     Attributes:
         shape: ``(C, H, W)``; empty without images.
         least: The digests, in hexadecimal digits.
-        bound: Digest up to which none is left out; :data:`ALL` where none is.
+        bound: Digest up to which no digest is left out; :data:`ALL` if none is left out at all.
     """
 
     def __init__(self, shape: Iterable[int] = (), least: Iterable[str] = (), bound: str = ALL) -> None:
@@ -62,9 +63,9 @@ class Sketch:
         return Sketch(images.shape[1:], self.least | digests, self.bound)
 
     def shared(self, other: Sketch) -> tuple[int, int] | None:
-        """Counts images of another set in this one: ``(found, looked for)``; None if that is unknown.
+        """Counts images of another set in this one: ``(common, sampled)``; None if that is unknown.
 
-        A set of images of another shape may hold the same pictures, so that nothing is known.
+        Images of another shape may show the same pictures, so that their digests say nothing.
         """
         bound = min(self.bound, other.bound)
         sample = {digest for digest in other.least if digest <= bound}
@@ -104,7 +105,7 @@ class Dataset(abc.ABC):
         name: Short name for records, e.g. ``"cifar10"``.
         raw_shape: ``(N, C, H, W)`` of the underlying data.
         labels: Class indices int64 ``(N,)``, or None when unlabelled.
-        max_size: Number of images to keep: the first of a shuffled order, in their original order.
+        max_size: Number of images to keep: the first ones of a shuffled order, in their original order.
         random_seed: Seed of the shuffle for ``max_size``.
         xflip: Whether mirrored copies of all kept images follow them.
 
@@ -113,7 +114,8 @@ class Dataset(abc.ABC):
         raw_count: Number of images before ``max_size`` and ``xflip``.
         num_channels: Channels of ``images``.
         resolution: Height and width of ``images``.
-        label_dim: Width of the label rows: ``max + 1`` classes of the whole data, not of the subset; 0 without labels.
+        label_dim: Width of the label rows: ``max + 1`` over the labels of all data, not of the subset; 0 without
+            labels.
     """
 
     #: Whether items are pixels (uint8); else they are VAE moments (float32).
@@ -174,6 +176,7 @@ class Dataset(abc.ABC):
         """Images ``(N, C, H, W)`` at ``indices``: uint8 pixels in 0..255, or float32 VAE moments."""
         positions = np.asarray(indices, dtype=np.int64)
         batch = self.raw_images(self.raw_indices[positions])
+        assert batch.shape == (len(positions), self.num_channels, self.resolution, self.resolution)
         flipped = self._flipped[positions]
         if flipped.any():
             batch[flipped] = batch[flipped][..., ::-1]
@@ -249,7 +252,7 @@ class InMemory(Dataset):
 
 
 class LatentScaling:
-    """Raw latents of the VAE to network input of mean 0 and standard deviation 0.5 per channel, and back.
+    """Converts raw latents of the VAE to network input of mean 0 and standard deviation 0.5 per channel, and back.
 
     Args:
         latents: Kind of latents, with means and standard deviations of raw ones.
@@ -265,6 +268,7 @@ class LatentScaling:
 
     def sample(self, moments: torch.Tensor, noise: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Network input float32 ``(N, C, H, W)`` from moments ``(N, 2C, H, W)``; ``noise(x)`` is unit normal."""
+        assert moments.shape[1] == 2 * len(self.scale)
         mean, std = moments.to(torch.float32).chunk(2, dim=1)
         latents = mean + noise(mean) * std
         return latents * self._per_channel(self.scale, latents) + self._per_channel(self.bias, latents)
@@ -296,9 +300,9 @@ class ImageArchive(Dataset):
         dtype: uint8, or float32 for latents.
 
     Raises:
-        UserError: The archive is missing or broken, has no images or unreadable or incomplete labels, its first image
-            is neither square grey or RGB nor latents, or latents are to be mirrored or of another kind. Other images
-            are checked when they are read.
+        UserError: The archive is missing or broken, has no images, or unreadable or incomplete labels; its first image
+            is neither a square grey or RGB picture nor latents; or latents shall be mirrored or are of another kind.
+            Other images are checked when they are read.
     """
 
     def __init__(
@@ -326,7 +330,7 @@ class ImageArchive(Dataset):
         if not self.is_pixels:
             self.latents = self._kind_of_latents(latents)
         elif latents is not None:
-            raise UserError(path, f"has pixels, and no latents of kind '{latents}'", "encode it (sida data encode)")
+            raise UserError(path, f"has pixels, not latents of kind '{latents}'", "encode it (sida data encode)")
         labels = self.files.labels(self.members) if use_labels else None
         self._raw_shape = (len(self.members), channels, height, width)
         super().__init__(name or PurePath(path).stem, self._raw_shape, labels, **views)
@@ -334,7 +338,7 @@ class ImageArchive(Dataset):
         self._is_cached = np.zeros(len(self.members), dtype=bool)
 
     def _kind_of_latents(self, expected: str | None) -> str:
-        """Name of the recorded kind; without a record the expected one, else EDM2's, whose tool records none."""
+        """Name of the recorded kind, else the expected kind, else EDM2's, whose own tool records no kind."""
         recorded = self.files.latents()
         if recorded is not None and recorded not in LATENTS:
             fault = f"has latents of kind '{one_line(recorded, 40)}'{suggestion(recorded, LATENTS)}"
@@ -375,17 +379,19 @@ class ImageArchive(Dataset):
                 odd, usual = (f"{'×'.join(map(str, s))} {np.dtype(k)}" for s, k in (facts["odd"], (shape, self.dtype)))
                 remedy = "all images must be alike (sida data prepare makes them so)"
                 raise UserError(self.files.where(index), f"is {odd}, but {first} is {usual}", remedy)
+        # The child must not leave rows of the batch uninitialised.
+        check_answer(done == len(batch), self.files.path)
         return batch
 
 
 class LatentDecoder:
-    """Network output to pixels: un-scale, decode, and make bytes of u in [0, 1].
+    """Converts network output to pixels: undoes the scaling, decodes, and makes bytes of u in [0, 1].
 
     Args:
         vae: Autoencoder (diffusers' ``AutoencoderKL``): ``vae.decode(x)`` has ``sample`` ``(N, 3, H, W)``.
         latents: Their kind, which says whether samples are near [0, 1] or [-1, 1].
         batch_size: Images decoded at once (512×512 decoding needs about 1 GB per image in float32).
-        rounded: Whether bytes are 255 u + 0.5 (127.5 x + 128 for x in [-1, 1], as of SiT and DiT), or else 255 u (as of
+        rounded: Whether bytes are 255 u + 0.5 (127.5 x + 128 for x in [-1, 1], as in SiT and DiT), or else 255 u (as in
             EDM2 and REPA), both truncated.
     """
 
@@ -407,7 +413,7 @@ class LatentDecoder:
 
 
 class LatentEncoder:
-    """Pixels to the VAE moments that latent data sets store.
+    """Converts pixels to the VAE moments that latent data sets store.
 
     Args:
         vae: ``vae.encode(x).latent_dist`` has ``mean`` and ``std`` (diffusers' ``AutoencoderKL``).
@@ -422,7 +428,9 @@ class LatentEncoder:
         """Moments float32 ``(N, 2C, h, w)`` from uint8 images ``(N, 3, H, W)``."""
         pixels = images.to(torch.float32)
         posterior = self.vae.encode(pixels / 127.5 - 1 if self.latents.signed else pixels / 255).latent_dist
-        return torch.cat([posterior.mean, posterior.std], 1).to(torch.float32)
+        moments = torch.cat([posterior.mean, posterior.std], 1).to(torch.float32)
+        assert moments.shape[:2] == (len(images), 2 * self.latents.channels)
+        return moments
 
 
 def load_vae(path: str, device: str | torch.device = "cpu") -> Any:
@@ -449,10 +457,9 @@ def load_vae(path: str, device: str | torch.device = "cpu") -> Any:
 
 
 class InfiniteSampler:
-    """Endless order with a new permutation of a data set's items for each epoch; it depends on (seed, epoch) only.
+    """Endless order with a new permutation of a data set's items for each epoch, a function of (seed, purpose, epoch).
 
-    Resuming needs no saved state, only the next position. Several devices share one order by reading different
-    positions.
+    To resume, the next position suffices. Several devices share one order by reading different positions.
 
     Args:
         dataset_size: Number of items, at least 1.
@@ -484,13 +491,14 @@ class InfiniteSampler:
 
 
 class EDM2Order(InfiniteSampler):
-    """EDM2's order: permutations seeded by Python's hash of the pair (seed, epoch), the same for all purposes.
+    """EDM2's order: permutations seeded by Python's hash of the pair (seed, epoch), equal for all purposes.
 
     Source: NVlabs/edm2:torch_utils/misc.py (``InfiniteSampler``), fact 28 of tests/golden/README.md.
     """
 
     def generator(self, epoch: int) -> np.random.RandomState:
         """Random generator of an epoch's permutation."""
+        # Python randomises the hashes of texts alone; a tuple of integers has the same one in each process.
         return np.random.RandomState(hash((self.seed, epoch)) % (1 << 31))
 
 

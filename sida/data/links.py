@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sida.errors import UserError
 
-#: Links that a path may lead through.
+#: Links that a path may lead through, as in Linux; more are a circle.
 _MOST_LINKS = 40
 
 
@@ -19,7 +19,7 @@ class Tree(NamedTuple):
 
     Attributes:
         folders: Names of folders.
-        links: Path in the archive to which a link leads, by its name; None where it leads out.
+        links: Path in the archive to which a link leads, by its name; None if it leads out of the archive.
     """
 
     folders: list[str]
@@ -31,38 +31,40 @@ class Tree(NamedTuple):
         self.links[name] = None if path.startswith(("/", "..")) else path
 
     def linked(self, names: list[str], flat: array.array[int]) -> Iterator[tuple[str, int, int, int, int, int]]:
-        """Yields each link with the place of its file, and files below a link to a hidden folder.
+        """Yields each link with the location of its file, and files below a link to a hidden folder.
 
         Args:
-            names: Names of the files, complete once the first link is asked for.
-            flat: Their places.
+            names: Names of the files; complete when the first item is requested.
+            flat: Their locations, five numbers each.
 
         Raises:
             UserError: A link leads to no file, or to a folder whose files are listed themselves.
         """
         if not self.links:
             return
+        assert len(flat) == 5 * len(names)
         index = {posixpath.normpath(name): number for number, name in enumerate(names)}
         ordered, dead = sorted(index), []
         for name in self.links:
-            goal = self._goal(name)
-            below = [] if goal is None or goal in index else under(ordered, goal)
-            if below and not any(part.startswith(".") for part in str(goal).split("/")):
-                fault = f"is a link to {goal}, whose {len(below):,} files would count twice"
+            target = self._target(name)
+            below = [] if target is None or target in index else under(ordered, target)
+            # Files of hidden folders are left out, so that a link to one is the only way to them.
+            if below and not any(part.startswith(".") for part in str(target).split("/")):
+                fault = f"is a link to {target}, whose {len(below):,} files would count twice"
                 raise UserError(f": {name}", fault, "pack the archive without one of both")
-            if goal in index:
-                below = [str(goal)]
+            if target in index:
+                below = [str(target)]
             if not below and not posixpath.basename(name).startswith("."):
                 dead.append(name)
             for path in below:
-                at = 5 * index[path]
-                yield (name + path.removeprefix(str(goal)), *flat[at : at + 5])  # type: ignore[misc]
+                start = 5 * index[path]
+                yield (name + path.removeprefix(str(target)), *flat[start : start + 5])  # type: ignore[misc]
         if dead:
             fault = f"is a link to no file in the archive ({len(dead):,} of {len(self.links):,} links)"
             raise UserError(f": {dead[0]}", fault, "pack the files themselves (tar --dereference, zip without -y)")
 
-    def _goal(self, name: str) -> str | None:
-        """Target of a link, through other links."""
+    def _target(self, name: str) -> str | None:
+        """Path to which a link leads, also through other links; None if it leads out of the archive or in a circle."""
         path: str | None = name
         for _ in range(_MOST_LINKS):
             parts = str(path).split("/")
@@ -77,4 +79,5 @@ class Tree(NamedTuple):
 
 def under(names: list[str], folder: str) -> list[str]:
     """Returns the names below a folder, of sorted names."""
+    # "0" is the character after "/".
     return names[bisect.bisect_left(names, f"{folder}/") : bisect.bisect_left(names, f"{folder}0")]

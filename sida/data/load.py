@@ -1,7 +1,7 @@
-"""Opening of data sets from their specs, and their classes.
+"""Opens data sets from their specs, and counts their classes.
 
-Here are the data sets that no file holds, too: scikit-learn's digits (1797 images, 8×8 grey, without download), random
-images for timing a training, and classes without images.
+Two data sets need no archive: scikit-learn's digits (1797 images, 8×8 grey, part of that package), and classes without
+images.
 """
 
 import functools
@@ -42,15 +42,15 @@ def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset"
         UserError: The spec is wrong, a file is missing or broken, or the data contradict the spec.
     """
     config = spec if isinstance(spec, DatasetConfig) else from_mapping(DatasetConfig, spec, where)
-    opens = DATASET_KINDS.find(config.kind, f"{where}.kind")
+    open_kind = DATASET_KINDS.find(config.kind, f"{where}.kind")
     views = {name: getattr(config, name) for name in ("name", "max_size", "random_seed", "xflip")}
     views["use_labels"] = config.labels and config.label_dim != 0
-    with settings_in(where), foreign_faults(f"{where}.kind", inspect.getmodule(opens)):
-        dataset = opens(config, **views)
+    with settings_in(where), foreign_faults(f"{where}.kind", inspect.getmodule(open_kind)):
+        dataset = open_kind(config, **views)
     if not isinstance(dataset, Dataset):
         raise UserError(f"{where}.kind", f"'{config.kind}' returned {type(dataset).__name__}, not a sida.data.Dataset")
     renamed = {"num_images": "raw_count", "channels": "num_channels"}
-    # The digest comes last and only if it is asked for, since it may read every byte.
+    # The digest comes last and only if the spec has it, since computing it may read every byte.
     for key in ("num_images", "resolution", "channels", "label_dim", "sha256"):
         expected = getattr(config, key)
         if expected is not None and expected != (actual := getattr(dataset, renamed.get(key, key))):
@@ -96,7 +96,7 @@ class ClassesOnly(Dataset):
         return Sketch()
 
     def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
-        """Raises UserError, since there are no images."""
+        """Raises UserError: there are no images."""
         raise UserError(f"data set {self.name}", "has classes and no images", "use the archive")
 
 
@@ -130,8 +130,9 @@ def check_labels(labels: LabelCounts, spec: Mapping[str, Any], where: str) -> No
         return
     dataset = load_dataset({**spec, "max_size": None, "xflip": False, "cache": False}, where)
     counts = np.bincount(dataset.class_indices.numpy(), minlength=len(labels.counts))
-    ours = np.pad(labels.counts, (0, len(counts) - len(labels.counts)))
-    if len(wrong := np.flatnonzero(counts != ours)):
+    # bincount is at least as long as the counts: the archive may have classes beyond the last counted one.
+    expected = np.pad(labels.counts, (0, len(counts) - len(labels.counts)))
+    if len(wrong := np.flatnonzero(counts != expected)):
         fault = f"{path or dataset.name} has other numbers of {len(wrong)} classes than '{labels.name}' counts"
         raise UserError(where, f"{fault}, first of class {wrong[0]}", "is it the right and complete data set?")
 
@@ -182,9 +183,9 @@ def digits_of_split(split: Split) -> np.ndarray:
     """Indices of the images of a split, int64, ascending.
 
     ``held-out`` has 300 images: of each class the first 30 of :func:`shuffled_digits`. All are among the 360 images on
-    which the feature network was not trained, so neither a generator trained on ``train`` nor the network that selects
-    it has seen them; GDD's backbone has seen all 300. ``train`` has the other 1497. The classes have equal numbers,
-    since class frequencies that differ from the generator's would count as a distance.
+    which the feature network was not trained, so they are new both to a generator trained on ``train`` and to the
+    network that selects it; GDD's backbone was trained on all 300. ``train`` has the other 1497. The classes have equal
+    numbers, since class frequencies that differ from the generator's would count as a distance.
 
     Digits of one writer may be in both parts: the data set does not name writers.
     """
@@ -204,4 +205,5 @@ def _read_digits() -> tuple[np.ndarray, np.ndarray]:
     path = importlib.metadata.distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
     table = np.loadtxt(str(path), delimiter=",")
     pixels = np.minimum(255, np.round(table[:, :-1].reshape(-1, 8, 8) * (255 / 16))).astype(np.uint8)
+    assert pixels.shape == (1797, 8, 8)
     return pixels[:, None], table[:, -1].astype(np.int64)

@@ -1,4 +1,4 @@
-"""Pictures as bytes become pixels, pixels become squares, and PNG is written.
+"""Decodes pictures, crops and scales them to squares, and encodes PNG.
 
 Untrusted pictures are opened in a fenced child process alone (:mod:`sida.data.reader`). By default Pillow tries all its
 plugins on a file's content, and one of them starts Ghostscript. So this module allows a list of formats only.
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from sida.errors import UserError, reason_of
-from sida.files.content import START, text_in_place
+from sida.files.content import START, placeholder_in
 
 #: Pillow's name of the format by suffix. A picture's format may differ from its suffix (as a few of ImageNet's do), but
 #: must be one of these.
@@ -29,25 +29,26 @@ _MODES = {
 }  # fmt: skip
 
 
-def open_picture(content: bytes, whole: bool = False, load: bool = True, size: tuple[int, int] | None = None) -> Any:
+def open_picture(content: bytes, complete: bool = False, load: bool = True, size: tuple[int, int] | None = None) -> Any:
     """Decodes the first frame of a picture of one of :data:`FORMATS`.
 
     Args:
         content: The encoded picture.
-        whole: Whether to refuse a picture that Pillow would truncate to 8 bits per value or to one frame.
+        complete: Whether to refuse a picture that Pillow would truncate to 8 bits per value or to one frame.
         load: Whether to decode its pixels; else only the header is read.
-        size: Width and height of the pictures that are decoded; of others only the header is read.
+        size: Width and height of pictures to decode; only the header of other pictures is read. None decodes all.
 
     Returns:
         A ``PIL.Image.Image``; ``format`` is Pillow's name of the format.
 
     Raises:
-        UserError: The picture is damaged or of another format; with ``whole``, it has more than 8 bits or one frame.
+        UserError: The picture is damaged or of another format; with ``complete``, it has more than 8 bits a value or
+            more than one frame.
     """
     try:
         picture = Image.open(io.BytesIO(content), formats=_NAMES)
-        if whole and (lost := _lost(picture)):
-            raise UserError("", *lost)
+        if complete and (loss := _loss(picture)):
+            raise UserError("", *loss)
         if load and size in (None, picture.size):
             picture.load()
             picture = _upright(picture)
@@ -55,31 +56,32 @@ def open_picture(content: bytes, whole: bool = False, load: bool = True, size: t
     except (MemoryError, UserError):
         raise
     except UnidentifiedImageError:
-        if (text := text_in_place(content[:START])) is not None and not text.is_plain:
-            raise UserError("", f"is {text.kind}, and no picture", text.remedy) from None
+        if (text := placeholder_in(content[:START])) is not None and not text.is_plain:
+            raise UserError("", f"is {text.kind}, not a picture", text.remedy) from None
         reason = f"its content is none of {', '.join(_NAMES)}" if content else "it is empty"
-    except Exception as error:  # of a decoder
+    except Exception as error:  # Pillow's decoders raise many kinds for damaged bytes.
         reason = reason_of(error)
     raise UserError("", f"not a readable picture ({reason})", "replace or remove it")
 
 
 def _upright(picture: Any) -> Any:
-    """The picture as viewers show it, by its EXIF orientation; ``info["turned"]`` says that it was turned."""
-    way = Image.Transpose
+    """The picture as viewers show it, by its EXIF orientation; ``info["turned"]`` is set if it was turned."""
+    method = Image.Transpose
     turns = {
-        2: way.FLIP_LEFT_RIGHT, 3: way.ROTATE_180, 4: way.FLIP_TOP_BOTTOM, 5: way.TRANSPOSE, 6: way.ROTATE_270,
-        7: way.TRANSVERSE, 8: way.ROTATE_90,
+        2: method.FLIP_LEFT_RIGHT, 3: method.ROTATE_180, 4: method.FLIP_TOP_BOTTOM, 5: method.TRANSPOSE,
+        6: method.ROTATE_270, 7: method.TRANSVERSE, 8: method.ROTATE_90,
     }  # fmt: skip
     turn = turns.get(picture.getexif().get(0x0112, 1))
     if turn is None:
         return picture
     turned = picture.transpose(turn)
+    # Pillow's copy loses both.
     turned.format, turned.info = picture.format, {**picture.info, "turned": True}
     return turned
 
 
 def on_white(picture: Any) -> Any:
-    """A palette's picture with transparency on white, as viewers show it; others as they are."""
+    """Puts a palette picture with transparency on white, as viewers show it; returns other pictures unchanged."""
     if picture.mode != "P" or "transparency" not in picture.info:
         return picture
     white = Image.new("RGBA", picture.size, "white")
@@ -88,15 +90,15 @@ def on_white(picture: Any) -> Any:
 
 
 def mode_words(picture: Any) -> str:
-    """Description of a picture's mode, and of what was changed to store it."""
+    """Description of a picture's mode, and of the changes made to store it."""
     kind = _MODES.get(picture.mode, picture.mode)
     if "transparency" in picture.info:
         kind = f"{kind} with its transparency on white" if picture.mode == "P" else f"{kind} without its transparency"
     return f"{kind}, turned by its EXIF orientation" if picture.info.get("turned") else kind
 
 
-def _lost(picture: Any) -> tuple[str, str] | None:
-    """Loss when a picture is loaded, with the remedy, or None."""
+def _loss(picture: Any) -> tuple[str, str] | None:
+    """Fault and remedy of a picture that loses values when it is loaded, or None."""
     # Arguments of the decoder: the form of the values, and for PPM the largest value. BMP's ";16" are three values.
     words = [word for tile in picture.tile for word in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))]
     if picture.format == "PPM":
@@ -105,7 +107,7 @@ def _lost(picture: Any) -> tuple[str, str] | None:
         deep = picture.format != "BMP" and any(";16" in str(word) for word in words)
     if deep:
         return "has more than 8 bits a value", "convert all pictures to 8 bits first"
-    # Further pictures in a JPEG are previews. Counting frames would read all of them.
+    # Further pictures in a JPEG are previews. Counting the frames (n_frames) would read all of them.
     several = picture.format not in ("JPEG", "MPO") and getattr(picture, "is_animated", False)
     return ("holds several frames", "save each as a separate picture") if several else None
 
@@ -113,13 +115,14 @@ def _lost(picture: Any) -> tuple[str, str] | None:
 def decode_picture(content: bytes, size: tuple[int, int] | None) -> tuple[np.ndarray, str | None]:
     """Decodes a grey or RGB picture: uint8 ``(C, H, W)``, and the name of its lossy compression or None.
 
-    Of a picture of another width and height than ``size`` the array has the shape only.
+    A picture of another width and height than ``size`` is not decoded: its array has the shape alone.
     """
-    picture = open_picture(content, whole=True, size=size)
+    picture = open_picture(content, complete=True, size=size)
     if picture.mode not in ("L", "RGB"):
         remedy = "must be 8-bit grey or RGB: convert all pictures (sida data prepare does it)"
         raise UserError("", f"has mode {picture.mode}", remedy)
     if size not in (None, picture.size):
+        # Takes no memory, whatever size the header claims.
         return np.broadcast_to(np.uint8(0), (len(picture.mode), picture.height, picture.width)), None
     return np.stack([np.asarray(plane) for plane in picture.split()]), _lossy(picture.format, content)
 
@@ -129,7 +132,7 @@ def _lossy(form: str, encoded: bytes) -> str | None:
     if form in ("JPEG", "MPO"):
         return "JPEG"
     offset = 12 if form == "WEBP" else len(encoded)
-    while offset < len(encoded):  # the chunks of a RIFF file: name, size, content to an even length
+    while offset < len(encoded):  # chunks of a RIFF file: name, size, content padded to an even length
         if encoded[offset : offset + 4] == b"VP8 ":
             return "lossy WebP"
         size = int.from_bytes(encoded[offset + 4 : offset + 8], "little")
@@ -150,9 +153,11 @@ def to_square(picture: Image.Image, transform: str, resolution: int | None, chan
         RGB or grey, square.
 
     Raises:
-        UserError: Without cropping, the picture is not square and has no target size; or its values are no 8-bit RGB.
+        UserError: Without cropping, the picture is not square and has no target size; or its values are not 8-bit grey
+            or RGB.
     """
-    if picture.mode in ("LAB", "HSV") or picture.mode.startswith(("I", "F")):  # more than 8 bits a value
+    # LAB and HSV have other colours; I and F have more than 8 bits a value, which convert() would cut off.
+    if picture.mode in ("LAB", "HSV") or picture.mode.startswith(("I", "F")):
         raise UserError("", f"has mode {picture.mode}", "convert it to 8-bit grey or RGB first")
     mode = "RGB" if channels == 3 else "L"
     if picture.mode != mode:
@@ -173,7 +178,7 @@ def _shrink_then_crop(picture: Image.Image, resolution: int) -> Image.Image:
     while min(picture.size) >= 2 * resolution:
         picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
     scale = resolution / min(picture.size)
-    # The long side is rounded as in the original: Python's round, halves to even.
+    # The original rounds the long side by Python's round: halves to even.
     picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC)
     return _middle(picture, resolution)
 
@@ -192,7 +197,8 @@ def encode_png(pixels: np.ndarray | Image.Image, compress_level: int = -1) -> by
     """
     if isinstance(pixels, np.ndarray):
         pixels = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels))
-    pixels.info.clear()  # a profile or transparency of the source would be written, too
+    # A profile or transparency of the source would be written too, and equal pixels must give equal bytes.
+    pixels.info.clear()
     stream = io.BytesIO()
     pixels.save(stream, format="PNG", compress_level=compress_level)
     return stream.getvalue()

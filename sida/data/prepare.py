@@ -1,9 +1,8 @@
-"""Preparation of data sets in the EDM format, from pictures or arrays of unknown origin, or as latents of another data
-set.
+"""Prepares data sets in the EDM format from pictures, arrays or the images of another data set (as latents).
 
-An archive equals the official tool's: uncompressed PNG, ``00000/img00000000.png`` onwards in sorted order of the
-sources, ``dataset.json`` last, nothing deflated (NVlabs/edm:dataset_tool.py). Equal sources give equal bytes.
-CIFAR-10's python archive is a tar of pickles, which the allow-list reader reads without executing code.
+An archive has the form that the official tool writes: uncompressed PNG, ``00000/img00000000.png`` onwards in sorted
+order of the sources, ``dataset.json`` last, nothing deflated (NVlabs/edm:dataset_tool.py). Equal sources give equal
+bytes. CIFAR-10's python archive is a tar of pickles, which the allow-list reader reads without executing code.
 
 Source pictures become squares by the exact rules of the published data sets:
 
@@ -13,7 +12,7 @@ Source pictures become squares by the exact rules of the published data sets:
 | ``center-crop`` | largest centred square, then Lanczos | ImageNet 64×64 |
 | ``center-crop-dhariwal`` | halve with a box filter while ≥ 2×, bicubic to the target, centre crop | ImageNet 512×512 |
 
-Source: NVlabs/edm:dataset_tool.py, NVlabs/edm2:dataset_tool.py; the third is guided diffusion's (arXiv:2105.05233).
+Source: NVlabs/edm:dataset_tool.py, NVlabs/edm2:dataset_tool.py; the last is guided diffusion's (arXiv:2105.05233).
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ class Picture(NamedTuple):
 
 
 class Classes(NamedTuple):
-    """Class of every picture or None, folders of the classes in order, and a remark on how they were found."""
+    """Class of every picture or None, folders of the classes in order, and a remark on the source of the classes."""
 
     labels: np.ndarray | None
     folders: Sequence[str] = ()
@@ -104,7 +103,7 @@ class Classes(NamedTuple):
 class Source(NamedTuple):
     """Pictures to store or their faults, with their number, classes and channels.
 
-    ``remarks`` say what was taken and left out.
+    ``remarks`` list the parts that were taken and left out.
     """
 
     total: int
@@ -127,12 +126,13 @@ class Prepared(NamedTuple):
 
 Resolution = Annotated[Count, Range(most=8192)]
 _MOST_FAULTS = 20
-#: Names of folders with the images that no training sees, and of parts of data sets.
+#: Names of folders with images for testing, and of folders that are parts of a data set.
 _HELD_OUT = {"test", "testing", "val", "valid", "validation", "dev", "eval"}
 _SPLIT = re.compile(rf"(?i:train|training|{'|'.join(sorted(_HELD_OUT))})([^a-z].*)?$")
 #: Formats of pictures that are not read.
 _UNREAD = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".svg", ".tga", ".psd", ".dng", ".exr"}
-#: Bytes that any source's pictures may have, and for each of its bytes: flat drawings have a thousand.
+#: Bytes that the pictures of any source may unpack to, and further ones for each byte of the source: flat drawings
+#: unpack to a thousand times their size.
 FREE_BYTES, MOST_RATIO = 256 << 20, 1000
 
 
@@ -151,7 +151,7 @@ class PrepareConfig(Settings):
         subset: ``train`` or ``test`` of CIFAR-10, MNIST's format, parts of an npz, and folders that are named so; null:
             ``train``, but pictures without classes (``labels`` other than ``auto``) are taken from all folders.
         max_images: Largest number of images.
-        expect: Expected number of images; with another number nothing is written and the command fails.
+        expect: Expected number of images; if the source has another number, nothing is written and the command fails.
         workers: Reading processes; null: one per processor.
     """
 
@@ -181,6 +181,7 @@ def prepare(config: PrepareConfig) -> Prepared:
     """
     refuse_same(config.source, config.out)
     source = _source(config)
+    assert source.classes.labels is None or len(source.classes.labels) == source.total
     labels, total = source.classes.labels, min(source.total, config.max_images or source.total)
     if config.expect is not None and total != config.expect:
         raise UserError(config.source, f"has {total:,} images, expected {config.expect:,}", "is the source complete?")
@@ -224,7 +225,7 @@ def _contents(
 
 
 def _source(config: PrepareConfig) -> Source:
-    """Opens the source; of CIFAR-10 all batches are read (150 MB), so that a fault in the last one is found at once."""
+    """Opens the source; reads all batches of CIFAR-10 (150 MB), so that a fault in the last one ends the command."""
     arrays = find_arrays(config.source, config.subset or "train", config.labels != "none")
     if arrays is not None:
         source = _of_arrays(config, arrays, arrays.count, arrays.channels, arrays.classes)
@@ -233,13 +234,14 @@ def _source(config: PrepareConfig) -> Source:
     if {TRAINING[0], *TEST} & {PurePosixPath(name).name for name in files.names}:
         images, classes = read_cifar10(files, TEST if config.subset == "test" else TRAINING)
         return _of_arrays(config, images, len(images), 3, None if config.labels == "none" else classes)
+    # A set with parts is one data set with classes only if one part is taken.
     members, part = files.pictures(), ""
     if config.labels == "auto" or config.subset is not None:
         members, part = _part_of(files, members, config.subset)
     labels = picture_labels(files, members, config.labels)
     skipped = {*range(len(files))} - {*members.tolist()}
-    read = ("dataset.json", CLASS)
-    others = [name for index, name in enumerate(files.names) if index in skipped and not name.endswith(read)]
+    label_files = ("dataset.json", CLASS)
+    others = [name for index, name in enumerate(files.names) if index in skipped and not name.endswith(label_files)]
     counts = collections.Counter(PurePosixPath(name).suffix or name for name in others)
     listed = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.items())
     remarks = (part, files.left_out, f"other files skipped: {listed}" if listed else "")
@@ -252,25 +254,25 @@ def _source(config: PrepareConfig) -> Source:
 
 
 def _of_arrays(
-    config: PrepareConfig, images: Iterable[np.ndarray], count: int, own: int, labels: np.ndarray | None
+    config: PrepareConfig, images: Iterable[np.ndarray], count: int, own_channels: int, labels: np.ndarray | None
 ) -> Source:
     """Pixels ``(H, W[, 3])`` of 1 or 3 channels with their classes as a source."""
     if config.labels == "folders":
-        raise UserError(config.source, "holds pixels in no folders", "leave out --labels, or say --labels none")
-    channels = config.channels or own
+        raise UserError(config.source, "holds arrays, not folders", "leave out --labels, or say --labels none")
+    channels = config.channels or own_channels
 
-    def made(image: np.ndarray) -> Picture:
+    def to_picture(image: np.ndarray) -> Picture:
         with located(config.source):
             square = to_square(Image.fromarray(image), config.transform, config.resolution, channels)
         changed = square.size != image.shape[1::-1]
-        return Picture(encode_png(square, 0), "grey" if own == 1 else "RGB", changed, square.width)
+        return Picture(encode_png(square, 0), "grey" if own_channels == 1 else "RGB", changed, square.width)
 
     classes = Classes(None, (), "no classes") if labels is None else _counted(labels)
-    return Source(count, map(made, images), classes, channels)
+    return Source(count, map(to_picture, images), classes, channels)
 
 
 def _counted(labels: np.ndarray) -> Classes:
-    """Classes that have numbers and no names."""
+    """Classes with numbers instead of names."""
     counts = np.bincount(labels)
     without = f", {absent}" if (absent := absent_classes(counts)) else ""
     return Classes(labels, (), f"{len(counts):,} classes of {counts.min():,} to {counts.max():,} images{without}")
@@ -285,8 +287,9 @@ def absent_classes(counts: Sequence[int] | np.ndarray) -> str:
 def _squares(files: Files, members: np.ndarray, config: PrepareConfig, channels: int) -> Iterator[Picture | UserError]:
     """Squares of pictures as PNG, or their faults, in order."""
     side = config.resolution
+    # Bytes that all squares may still have: small pictures can claim to be huge.
     left = FREE_BYTES + MOST_RATIO * files.size + 2 * channels * (side or 0) ** 2 * len(members)
-    if side is None:  # that of the first picture; 0 if it is damaged
+    if side is None:  # the side of the first picture; 0 if that is damaged
         ((_, value, _),) = files.ask("headers", members[:1], 1)
         check_answer(len(value) == 1, files.path)
         *sides, _ = value[0]
@@ -316,7 +319,7 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> Classes:
         rule: ``auto``, ``folders`` or ``none``, as in :class:`PrepareConfig`.
 
     Raises:
-        UserError: The rule needs folders that are missing, or ``auto`` finds several readings.
+        UserError: The rule needs folders that are missing, or ``auto`` is ambiguous.
     """
     if rule == "none":
         return Classes(None, (), "no classes (--labels none)")
@@ -337,6 +340,7 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> Classes:
             raise UserError(files.path, "pictures are not in several folders", "use --labels none")
         bare = f" (empty folders: {', '.join(files.bare[:4])})" if files.bare else ""
         return Classes(None, (), f"no classes: the pictures are in one folder{bare}")
+    # Ranks count folders with pictures, so that an empty one would shift all later classes.
     if empty := _without_pictures(files, folder, {*folders}):
         fault = f"{len(empty)} class folders hold no pictures that are read ({', '.join(empty[:4])})"
         remedy = "fill or remove them, or say --labels none: the classes behind them would have other numbers"
@@ -356,12 +360,12 @@ def _without_pictures(files: Files, folder: str, classes: set[str]) -> list[str]
 
 
 def is_tools(folder: str) -> bool:
-    """Whether a tool may have numbered a folder: its name is of five digits and more."""
+    """Whether a tool may have numbered a folder: its name has five digits or more and nothing else."""
     return len(folder) > 4 and folder.isdecimal()
 
 
 def counted_by_tool(folders: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether folders are numbered parts of one set, as tools write them: equal sizes but the last, no name twice.
+    """Whether folders are numbered parts of one set as tools write them: all but the last of one size, no name twice.
 
     Args:
         folders: Folder of each picture.
@@ -373,22 +377,22 @@ def counted_by_tool(folders: Sequence[str], names: Sequence[str]) -> bool:
 
 
 def _top_folders(files: Files, members: np.ndarray) -> tuple[str, list[str]]:
-    """The folder of all pictures, and the folder within it of each picture, empty if there is none."""
+    """Common folder of all pictures, and for each picture its folder within that; empty without one."""
     names = [files.names[int(member)] for member in members]
     folder = common_folder(names)
     return folder, [name.removeprefix(folder).rpartition("/")[0].partition("/")[0] for name in names]
 
 
 def _in_order(folders: Collection[str]) -> list[str]:
-    """Folders in the order of their classes: by their numbers if the names differ in these alone, else by name."""
+    """Folders in the order of their classes: by their numbers if the names differ in numbers alone, else by name."""
     alike = len({re.sub(r"\d+", "#", top) for top in folders}) == 1
     return sorted(folders, key=lambda top: ([int(n) for n in re.findall(r"\d+", top)] if alike else [], top))
 
 
 def _doubt(files: Files, folder: str, folders: list[str], unclear: bool) -> str | None:
-    """Reason why folders may or may not be classes; None where there is one reading.
+    """Reason why folders may or may not be classes; None if they are unambiguous.
 
-    ``unclear`` says that a tool may have numbered them.
+    ``unclear``: whether a tool may have numbered them.
     """
     prefixes = [name.removesuffix("dataset.json") for name in files.names if name.endswith("/dataset.json")]
     if unread := [prefix for prefix in prefixes if not folder.startswith(prefix)]:
@@ -401,10 +405,12 @@ def _doubt(files: Files, folder: str, folders: list[str], unclear: bool) -> str 
 
 
 def _part_of(files: Files, members: np.ndarray, subset: str | None) -> tuple[np.ndarray, str]:
-    """Pictures of the subset where the top folders are parts of a data set, such as train and test; what was taken.
+    """Pictures of the subset, and a remark, if the top folders are parts of a data set such as train and test.
+
+    Otherwise all pictures, without a remark.
 
     Raises:
-        UserError: None, or several, of the folders are the subset; or a subset is given and there are no parts.
+        UserError: No folder or several ones are the subset; or a subset is asked for and there are no parts.
     """
     _, tops = _top_folders(files, members)
     folders = sorted({*tops})
@@ -432,7 +438,8 @@ def encode_dataset(
 ) -> tuple[int, ...]:
     """Writes ``00000/img-mean-std-00000000.npy`` … and ``dataset.json`` atomically to an archive.
 
-    A file ``latents.json`` names the kind of latents, but for EDM2's, whose archives have the bytes of EDM2's tool.
+    A file ``latents.json`` names the kind of latents. EDM2's archives have none, so that they equal those of EDM2's
+    tool to the byte.
 
     Args:
         dataset: Data set of RGB pixels.
@@ -456,7 +463,7 @@ def encode_dataset(
     shape: tuple[int, ...] = ()
 
     def moments() -> Iterator[bytes]:
-        nonlocal shape
+        nonlocal shape  # known only after the first batch is encoded
         for start in range(0, len(dataset), batch_size):
             part = range(start, min(start + batch_size, len(dataset)))
             for array in encode(dataset.images(part).to(device)).cpu().numpy():

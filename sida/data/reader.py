@@ -1,7 +1,7 @@
 """Readers of untrusted archives, arrays, labels and pictures, for the fenced child process.
 
-They run in a child (:mod:`sida.files.fenced`), where endless and huge files end; here stand the checks of wrong data,
-which libraries read in silence. The other side is :mod:`sida.data.archive`.
+The child (:mod:`sida.files.fenced`) has limits of time and memory; this module adds checks for wrong data that
+libraries accept silently. Its caller is :mod:`sida.data.archive`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import posixpath
 import stat
 import struct
 import tarfile
-import tokenize  # noqa: F401 - of headers that Python 2 wrote; nothing can be imported later
+import tokenize  # noqa: F401 - numpy needs it for headers that Python 2 wrote, and cannot import it later
 import unicodedata
 import zipfile
 import zlib
@@ -34,14 +34,14 @@ from PIL import Image
 from sida.data.links import Tree, under
 from sida.data.pictures import GREY, decode_picture, encode_png, mode_words, on_white, open_picture, to_square
 from sida.errors import UserError, located, reason_of
-from sida.files.content import START, text_in_place
+from sida.files.content import START, placeholder_in
 from sida.files.fenced import ANY_ARRAY, BYTES, KINDS, SHAPE, Either, fits, only_in_child
 
 #: Largest number of classes: labels become one-hot rows of this width.
 MAX_CLASSES = 100_000
 #: A value and arrays by name.
 Answer = tuple[Any, dict[str, Any]]
-#: Name and place of each member; no place in a folder.
+#: Name and location of each member; a folder's files have none.
 Members = Sequence[tuple[str, Sequence[int] | None]]
 _PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 _LONGEST_PATH = 4096
@@ -58,12 +58,12 @@ _NUMBERS = Either((*KINDS, *(kind.replace("<", ">") for kind in KINDS)))
 class Reader:
     """Answers for one archive, folder or array.
 
-    A request for members brings the name of each and, from :meth:`index`, its place in the one file that it brings; of
-    a folder it brings the files.
+    A request for members of an archive has the name and the location (see :meth:`index`) of each, and the archive as
+    its one file; a request for files of a folder has the names and the files.
     """
 
     FORMS = {
-        "index": (Either((None, ([str], [str]))), Either((_NONE, {"places": ("<i8", (int, int))}))),
+        "index": (Either((None, ([str], [str]))), Either((_NONE, {"locations": ("<i8", (int, int))}))),
         "unpack": (None, {"bytes": BYTES}), "intact": (bool, _NONE), "content": (None, {"content": BYTES}),
         "images": (
             {"shape": SHAPE, "kind": _PIXELS, "odd": Either((None, (SHAPE, _PIXELS))), "lossy": [Either((None, str))]},
@@ -92,15 +92,15 @@ class Reader:
         stream = io.BytesIO()
         np.save(stream, np.zeros(1))
         read_array(stream.getvalue())
-        text_in_place(b"two\nlines")
+        placeholder_in(b"two\nlines")
 
     # Archives
 
     def index(self, files: list[BinaryIO]) -> Answer:
-        """Names of an archive's members, sorted, its empty folders, and the members' places.
+        """Names of an archive's members, sorted, its empty folders, and the members' locations.
 
-        A place is offset, packed and whole size, CRC (-1: none) and method. A link has the place of its file. The value
-        is None for a packed archive, which :meth:`unpack` reads.
+        A location is offset, packed and unpacked size, CRC (-1: none) and method of compression. A link has the
+        location of its file. The value is None for a packed archive, which :meth:`unpack` reads.
         """
         (archive,) = files
         start = archive.peek(512)[:512]  # type: ignore[attr-defined]
@@ -108,19 +108,21 @@ class Reader:
             self._packed = _PACKED[start[:2]](archive)
             return None, {}
         read = _zip_members if start[:2] == b"PK" else _tar_members
+        # Five numbers a member: a list of tuples of a million members would take many times the memory.
         names: list[str] = []
         flat = array.array("q")
         tree = Tree([], {})
         for name, *location in itertools.chain(read(archive, tree), tree.linked(names, flat)):
             names.append(name)
             flat.extend(location)
+        assert len(flat) == 5 * len(names)
         order = sorted(range(len(names)), key=names.__getitem__)
         names = [names[index] for index in order]
         for name, after in itertools.pairwise(names):
             if name == after:
                 raise UserError(f": {name}", "occurs twice", "make the archive again")
         empty = [folder for folder in tree.folders if folder and not under(names, folder)]
-        return [names, empty], {"places": np.frombuffer(flat, np.int64).reshape(-1, 5)[order]}
+        return [names, empty], {"locations": np.frombuffer(flat, np.int64).reshape(-1, 5)[order]}
 
     def unpack(self, files: list[BinaryIO]) -> Answer:
         """The next bytes of a packed archive."""
@@ -133,7 +135,7 @@ class Reader:
         """Whether a zip archive has members, and all have the bytes of their checksums.
 
         Raises:
-            MemoryError, OSError: It cannot be read, which says nothing of its content.
+            MemoryError, OSError: It cannot be read; its content may be intact.
         """
         try:
             archive = zipfile.ZipFile(files[0])
@@ -144,7 +146,7 @@ class Reader:
             if error.errno not in (None, errno.EINVAL):
                 raise
             return False, {}
-        except Exception:  # bytes that are no zip archive raise many kinds
+        except Exception:  # The library raises many kinds for bytes that are not a zip archive.
             return False, {}
 
     def content(self, files: list[BinaryIO], members: Members) -> Answer:
@@ -157,10 +159,11 @@ class Reader:
     def images(self, files: list[BinaryIO], members: Members, shape: Any, kind: Any, only_pictures: bool) -> Answer:
         """Images ``(n, C, H, W)``, uint8, or float32 of arrays.
 
-        The first image that differs from shape and kind (those of the first image, where they are None) ends the
-        answer; it is not decoded if it is a picture. The value has its shape and kind, and those of the others.
+        ``shape`` and ``kind`` are the expected ones; None takes them from the first image. The first image that differs
+        ends the answer, which has its shape and kind as ``odd``; if it is a picture it is not decoded.
 
-        Pictures that lose values are refused, with ``only_pictures`` arrays as well; the value has what is lossy.
+        Pictures that lose values are refused, with ``only_pictures`` arrays as well; ``lossy`` of the value names the
+        lossy compression of each image.
         """
         images, lossy, odd = [], [], None
         for index in range(len(members)):
@@ -182,7 +185,7 @@ class Reader:
         return value, {"images": images} if images else {}
 
     def headers(self, files: list[BinaryIO], members: Members) -> Answer:
-        """Width, height and whether there are colours, for each picture; 0 for damaged ones, reported later."""
+        """Width, height and whether there are colours, for each picture; zeros for damaged ones, which fail later."""
         value = [[0, 0, 0] for _ in members]
         for index, facts in enumerate(value):
             with contextlib.suppress(UserError), _content(files, members, index) as content:
@@ -195,14 +198,14 @@ class Reader:
     ) -> Answer:
         """For each picture the description of its mode and whether it was cropped or scaled, and a PNG; or a fault.
 
-        With no resolution, pictures that are not squares of this side have a fault, unless it is 0.
+        A square of another side than ``side`` is a fault, unless ``side`` is 0.
         """
         value: list[list[Any]] = []
         parts: dict[str, np.ndarray] = {}
         for index in range(len(members)):
             try:
                 with _content(files, members, index) as content:
-                    picture = open_picture(content, whole=True)
+                    picture = open_picture(content, complete=True)
                     result = to_square(on_white(picture), transform, resolution, channels)
                     if side not in (0, result.width):
                         fault = f"is {result.width}×{result.width}, the first picture {side}×{side}"
@@ -210,7 +213,7 @@ class Reader:
                 parts[str(index)] = np.frombuffer(encode_png(result, 0), np.uint8)
                 value.append([mode_words(picture), result.size != picture.size])
             except UserError as error:
-                value.append([error.place, error.fault, error.remedy])
+                value.append([error.where, error.fault, error.remedy])
         return value, parts
 
     def rgb(self, files: list[BinaryIO]) -> Answer:
@@ -218,7 +221,7 @@ class Reader:
         return None, {"pixels": np.asarray(open_picture(files[0].read()).convert("RGB"))}
 
     def labels(self, files: list[BinaryIO], members: Members, wanted: Sequence[str] | None) -> Answer:
-        """Classes int64 of the wanted pictures (all, if None) from a ``dataset.json``, if it has labels."""
+        """Classes int64 of the wanted pictures (None: of all) from a ``dataset.json``; no array if it has no labels."""
         with _content(files, members, 0) as content:
             labels = _parsed_labels(content)
             if labels is None:
@@ -227,7 +230,7 @@ class Reader:
                 if labels.get(same_name(name)) is None:
                     raise UserError("", f"has no label for {name}", "add it, or set 'labels' to null there")
             picked = [*labels.values()] if wanted is None else [labels[same_name(name)] for name in wanted]
-            # true is an integer of Python.
+            # JSON's true is True, which is an int.
             if not all(type(label) is int and 0 <= label < MAX_CLASSES for label in picked):
                 fault = f"a label is not a whole number from 0 to {MAX_CLASSES - 1:,}"
                 raise UserError("", fault, "number classes 0, 1, 2, …, or set 'labels' to null")
@@ -244,7 +247,7 @@ class Reader:
     # Arrays
 
     def arrays(self, files: list[BinaryIO]) -> Answer:
-        """Shape, type and whether the first index runs fastest, by name, of the arrays of an npz, npy or idx file."""
+        """Shape, type and whether the first index runs fastest, by name, for the arrays of an npz, npy or idx file."""
         (file,) = files
         self._streams: dict[str, tuple[Any, int, np.dtype]] = {}
         start = file.peek(2)[:2]  # type: ignore[attr-defined]
@@ -280,7 +283,7 @@ class Reader:
 
 @contextlib.contextmanager
 def _content(files: list[BinaryIO], members: Members, index: int) -> Iterator[bytes]:
-    """Content of a member of a request; its errors, and those of the block, get the member's name, if it has one."""
+    """Content of a member of a request; errors here and in the block get the member's name, if it has one."""
     name, location = members[index]
     with located(f": {name}" if name else ""):
         try:
@@ -291,7 +294,7 @@ def _content(files: list[BinaryIO], members: Members, index: int) -> Iterator[by
 
 def _unpacked(handle: int, offset: int, packed: int, size: int, crc: int, method: int) -> bytes:
     """Content of an archive's member, read together with a zip's local header, which rarely exceeds 256 bytes."""
-    if crc < 0:
+    if crc < 0:  # of a tar, which has no checksums of contents
         content = os.pread(handle, size, offset)
     else:
         block = os.pread(handle, _LOCAL_HEADER.size + 256 + packed, offset)
@@ -303,6 +306,7 @@ def _unpacked(handle: int, offset: int, packed: int, size: int, crc: int, method
         if magic != b"PK\x03\x04" or len(content) < packed:
             raise UserError("", "damaged (cut off)", "fetch or prepare the archive again")
         if method == zipfile.ZIP_DEFLATED:
+            # A byte more than recorded is a fault, and the rest stays packed.
             content = zlib.decompressobj(-15).decompress(content, size + 1)
         elif method != zipfile.ZIP_STORED:
             raise UserError("", f"compression method {method} is not supported", "make the archive again, deflated")
@@ -352,8 +356,10 @@ def _tar_members(
         with tarfile.open(fileobj=file, mode="r:") as archive:
             offset = -1
             for member in archive:
+                # A header that leads backwards would be read for ever.
                 if archive.offset <= offset or member.size < 0:
                     raise tarfile.ReadError("its sizes are impossible")
+                # The library keeps all members, which may be millions.
                 offset, archive.members = archive.offset, []  # type: ignore[attr-defined]
                 name = prefix + _relative(member.name)
                 begin = base + member.offset_data
@@ -387,7 +393,10 @@ def _tar_members(
 
 
 def _header(stream: Any, size: int | None) -> tuple[list[int], str, bool]:
-    """Shape, type and order of an array of numbers, from an npy or idx header; its bytes follow."""
+    """Shape, type and order of an array of numbers, from an npy or idx header; the array's bytes follow in the stream.
+
+    ``size`` is the size of the file in bytes, or None if it is packed.
+    """
     try:
         if stream.peek(3)[:3] == b"\0\0\x08":  # bytes, in MNIST's format
             axes = stream.read(4)[3]
@@ -397,7 +406,7 @@ def _header(stream: Any, size: int | None) -> tuple[list[int], str, bool]:
             read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
             shape, fortran, dtype = read(stream)
     except (ValueError, TypeError, LookupError, SyntaxError, OverflowError, struct.error) as error:
-        raise UserError("", f"no npy or idx array, or a damaged one ({error})", "make or fetch it again") from None
+        raise UserError("", f"not an npy or idx array, or a damaged one ({error})", "make or fetch it again") from None
     if not fits(shape, SHAPE):
         raise UserError("", "damaged: its array has an impossible shape", "make or fetch it again")
     if dtype.kind not in "biuf":
@@ -432,9 +441,9 @@ def _parsed_labels(content: bytes) -> dict[str, Any] | None:
         entries = json.loads(content)["labels"]
         pairs = None if entries is None else [(same_name(str(name)), label) for name, label in entries]
     except (ValueError, KeyError, TypeError):
-        text = text_in_place(content[:START])
+        text = placeholder_in(content[:START])
         if text is not None and not text.is_plain:
-            raise UserError("", f"is {text.kind}, and no list of labels", text.remedy) from None
+            raise UserError("", f"is {text.kind}, not a list of labels", text.remedy) from None
         fault = "must be JSON with the key 'labels', of pairs [file name, label] or null"
         raise UserError("", fault, "write it again") from None
     if pairs is None:

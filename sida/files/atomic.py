@@ -21,7 +21,15 @@ from typing import Any, BinaryIO
 
 from sida.errors import UserError
 from sida.files.ordinary import UnreadableError, open_ordinary
-from sida.files.text_files import DamagedError, check_amount, check_hash, line_places, parse_json, read_text, with_hash
+from sida.files.text_files import (
+    DamagedError,
+    check_amount,
+    check_hash,
+    line_positions,
+    parse_json,
+    read_text,
+    with_hash,
+)
 
 
 def try_lock(file: int | BinaryIO, shared: bool = False) -> bool:
@@ -42,11 +50,11 @@ def try_lock(file: int | BinaryIO, shared: bool = False) -> bool:
 
 
 def wait_for_lock(file: int | BinaryIO) -> None:
-    """Waits for a file's lock and takes it; arguments and errors as of :func:`try_lock`."""
+    """Waits for a file's lock and takes it; arguments and errors are those of :func:`try_lock`."""
     fcntl.flock(file, fcntl.LOCK_EX)
 
 
-#: Seconds without a change after which a temporary file is that of a killed process, unless a process locks it.
+#: Seconds without a change after which an unlocked temporary file counts as left behind by a killed process.
 DAY = 86_400.0
 _MINUTE = 60.0
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -56,12 +64,12 @@ _swept: set[str] = set()
 
 
 def sweep_temporaries(folder: str | os.PathLike[str], age: float = 0, prefix: str = "") -> None:
-    """Removes temporary files and folders of killed processes from a folder; those that a process locks stay.
+    """Removes the temporary files and folders that killed processes left in a folder; locked ones stay.
 
     Args:
         folder: The folder; it may be missing.
-        age: Seconds without a change, after which one without a lock is that of a killed process. 0 needs a folder that
-            no other process writes to: a writer takes the lock only after it made the file.
+        age: Seconds without a change after which an unlocked file counts as left behind. 0 needs a folder to which no
+            other process writes: a writer makes its file before it can lock it.
         prefix: Beginning of the names.
     """
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
@@ -71,7 +79,7 @@ def sweep_temporaries(folder: str | os.PathLike[str], age: float = 0, prefix: st
                 continue
             if not (_NAME.fullmatch(entry.name) and entry.name.startswith(prefix)):
                 continue
-            # Without locks, all stays.
+            # On a file system without locks try_lock fails and all files stay, since any of them may be in use.
             with contextlib.suppress(OSError), _opened(entry.path) as handle:
                 if time.time() - os.fstat(handle).st_mtime >= age and try_lock(handle, shared=True):
                     shutil.rmtree(entry.path) if is_folder else os.unlink(entry.path)
@@ -79,6 +87,7 @@ def sweep_temporaries(folder: str | os.PathLike[str], age: float = 0, prefix: st
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[int]:
+    # Somebody may have put a link or a pipe there: neither follow the one nor wait for the other.
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         yield handle
@@ -95,10 +104,10 @@ os.umask(_UMASK)
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary folder beside ``path``; on success it is renamed to ``path``, which must not exist.
 
-    On any exception the temporary folder is removed; that of a killed process is removed by the next call.
+    An exception removes the temporary folder; the next call removes a folder that a killed process left.
 
     Raises:
-        OSError: The system's; that of a full disk names ``path``.
+        OSError: The system cannot write; the error of a full disk names ``path``.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +116,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
         handle = os.open(part, os.O_RDONLY)
         try:
+            # Without locks writing still works, and no sweep removes the folder.
             with contextlib.suppress(OSError):
                 try_lock(handle)
             yield part
@@ -137,7 +147,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         UserError: ``path`` is a folder or a device; a rename would fail late or replace the device.
-        OSError: The system's; that of a full disk names ``path``.
+        OSError: The system cannot write; the error of a full disk names ``path``.
     """
     with atomic_paths(path) as (temporary,):
         yield temporary
@@ -159,6 +169,7 @@ def atomic_paths(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
                     os.fsync(stream.fileno())
         for target, part in zip(targets, parts):
             os.replace(part, target)
+        # A rename changes the folder, which is flushed by itself; some file systems cannot flush folders.
         for folder in {target.parent for target in targets}:
             with contextlib.suppress(OSError):
                 directory = os.open(folder, os.O_RDONLY)
@@ -177,7 +188,7 @@ def _temporary(target: Path) -> Iterator[Path]:
     if str(target.parent) not in _swept:
         _swept.add(str(target.parent))
         sweep_temporaries(target.parent, DAY)
-    # A name has at most 255 bytes.
+    # A name has at most 255 bytes; mkstemp's letters and the suffix need some of them.
     start = os.fsencode(target.name)[:180].decode(errors="ignore")
     handle, name = tempfile.mkstemp(f".tmp{target.suffix}", f".{start}.", target.parent)
     temporary = Path(name)
@@ -246,7 +257,7 @@ def read_hashed_json(path: str | os.PathLike[str], remedy: str = DamagedError.RE
     try:
         record = parse_json(read_text(path), str(path))
     except UnreadableError:
-        raise
+        raise  # The content may be intact.
     except UserError as error:
         if not Path(path).is_file():
             raise
@@ -261,10 +272,10 @@ def jsonl_text(records: Sequence[Mapping[str, Any]], final: bool) -> str:
 
     Args:
         records: In order.
-        final: Whether no line will follow; the hashes then include the number of lines, so that a lost line is found.
+        final: Whether no line will follow; the hashes then include the number of lines, which reveals a lost line.
     """
-    known = line_places(len(records)) if final else [""] * len(records)
-    lines = (json.dumps(with_hash(record, position), sort_keys=True) for record, position in zip(records, known))
+    positions = line_positions(len(records)) if final else [""] * len(records)
+    lines = (json.dumps(with_hash(record, position), sort_keys=True) for record, position in zip(records, positions))
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -302,15 +313,16 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         if not isinstance(record, dict):
             raise DamagedError(where, reason="must be a JSON object")
         records.append((where, record))
-    known = line_places(len(records))
-    return [check_hash(record, where, accepted=["", position]) for position, (where, record) in zip(known, records)]
+    # Lines that were appended one by one have hashes without positions.
+    positions = line_positions(len(records))
+    return [check_hash(record, where, accepted=["", position]) for position, (where, record) in zip(positions, records)]
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's bytes as 64 hexadecimal digits.
 
     Raises:
-        UserError: It is missing, or no ordinary file.
+        UserError: The file is missing or not an ordinary file.
     """
     with open_ordinary(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

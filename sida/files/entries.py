@@ -6,7 +6,7 @@ from typing import Any
 
 
 def find_entry(value: Any, key: str | None) -> Any:
-    """The entry of a dictionary by its key, or by keys that dots join; the value itself if there is none."""
+    """Entry of a dictionary by its key, or by keys joined by dots; the value itself if there is no such entry."""
     entry, rest = value, key
     while rest:
         if not isinstance(entry, dict):
@@ -29,6 +29,7 @@ def is_weights(value: Any, tensor: type) -> bool:
 
 def weights_in(value: Any, tensor: type, levels: int = 3) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the dictionaries of tensors below a dictionary, with the keys that lead there, joined by dots."""
+    # Checkpoints have a few entries a level; the bounds end the search in a file made to prolong it.
     for name, entry in itertools.islice(value.items(), 100) if isinstance(value, dict) and levels else ():
         if is_weights(entry, tensor):
             yield f"{name!s:.60}", entry

@@ -15,10 +15,10 @@ from sida.errors import UserError
 
 
 class UnreadableError(UserError):
-    """A file that cannot be read now, and may be whole."""
+    """A file that cannot be read now; its content may be intact."""
 
 
-# Without O_NONBLOCK a pipe holds the process that opens it.
+# Opening a pipe without O_NONBLOCK waits until another process writes to it.
 _SAFE = os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -27,14 +27,14 @@ def open_ordinary(path: str | os.PathLike[str], missing: str = "") -> BufferedRe
 
     Args:
         path: The file.
-        missing: Remedy where there is no such file.
+        missing: Remedy if there is no such file.
 
     Raises:
         UserError: The file is missing, a folder, a pipe or a device, or cannot be read.
     """
     try:
         handle = os.open(path, os.O_RDONLY | _SAFE)
-    except ValueError:
+    except ValueError:  # a NUL in the path
         raise UserError(f"{path!r}", "is not a valid path") from None
     except FileNotFoundError:
         raise UserError(path, "no such file", missing) from None
@@ -47,7 +47,7 @@ def open_ordinary(path: str | os.PathLike[str], missing: str = "") -> BufferedRe
 
 
 def read_ordinary(path: str | os.PathLike[str], most: int) -> bytes:
-    """Content of a regular file of at most so many bytes.
+    """Content of a regular file of at most ``most`` bytes.
 
     Raises:
         UserError: As :func:`open_ordinary`, or the file is larger.
@@ -65,8 +65,8 @@ def read_ordinary(path: str | os.PathLike[str], most: int) -> bytes:
 def open_below(folder: str | os.PathLike[str], name: str, flags: int = os.O_RDONLY) -> int:
     """Descriptor of ``folder/name``, a regular file reached without a link.
 
-    Each part below the folder is opened from its parent's descriptor, so that nothing can be exchanged between a look
-    and its use.
+    Each part below the folder is opened from its parent's descriptor, so that nothing can be exchanged between the
+    check and the use.
 
     Args:
         folder: A folder, which may be a link.
@@ -100,7 +100,7 @@ def open_below(folder: str | os.PathLike[str], name: str, flags: int = os.O_RDON
 
 
 def walk_below(folder: str | os.PathLike[str], limit: float = math.inf) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yields everything below a folder but folders, by its path there, in no order; no link is followed.
+    """Yields path and entry of everything below a folder except folders, in no order, without following links.
 
     Args:
         folder: The folder.
@@ -129,7 +129,7 @@ def walk_below(folder: str | os.PathLike[str], limit: float = math.inf) -> Itera
 
 
 def size_on_disk(stream: BinaryIO) -> int:
-    """Bytes of a file up to its first hole: a file with holes claims more than it takes."""
+    """Bytes of a file up to its first hole: a sparse file claims more bytes than it occupies."""
     with contextlib.suppress(OSError):
         size = os.lseek(stream.fileno(), 0, os.SEEK_HOLE)
         os.lseek(stream.fileno(), 0, os.SEEK_SET)
@@ -141,9 +141,9 @@ def refuse_same(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
     """Refuses to write a file over its own source.
 
     Raises:
-        UserError: Both are one file.
+        UserError: Both paths lead to one file.
     """
-    # Resolved, since a folder on the way may be made only when the file is written.
+    # samefile alone would miss `new/../source`: the folder `new` is made only when the file is written.
     ends = [os.path.realpath(path) for path in (source, out)]
     if all(map(os.path.exists, ends)) and os.path.samefile(*ends):
         raise UserError(out, "is the source, which would be lost", "name another output file")

@@ -1,7 +1,7 @@
 """Untrusted pickles: published networks, weights of ``torch.save``, reference statistics.
 
-Python's unpickler reads them in a child (:mod:`sida.files.fenced`), with an allow-list instead of imports: a name
-in a pickle is an inert object, or one of a dozen functions that make plain values. The parent gets facts as JSON, and
+Python's unpickler reads them in a child (:mod:`sida.files.fenced`), with an allow-list instead of imports: a name in a
+pickle becomes an inert object, or one of a dozen functions that make plain values. The parent gets facts as JSON, and
 tensors piece by piece. Neither side imports torch to read.
 
 Formats: pytorch/pytorch:torch/serialization.py; the persistence layer of the published networks stores type, version,
@@ -49,20 +49,20 @@ _PIECE = RESULT // 8
 
 
 class PickleFile:
-    """Tensors in a pickle or a file of ``torch.save``; closing it ends its child.
+    """Tensors in a pickle or a file of ``torch.save``; leaving its context ends its child.
 
     Args:
         path: The file.
-        method: Method of :class:`Reader` that finds them, ``network`` or ``weights``.
+        method: Method of :class:`Reader` that lists the tensors, ``network`` or ``weights``.
         key: Entry that holds them.
 
     Attributes:
         path: The file.
-        facts: Facts that the method found.
+        facts: Value that the method returned.
         shapes: Shape of each tensor by name.
 
     Raises:
-        UserError: The file is missing, damaged, no pickle, outside the allow-list, or exceeds a limit.
+        UserError: The file is missing, damaged, not a pickle, outside the allow-list, or exceeds a limit.
     """
 
     def __init__(self, path: str | os.PathLike[str], method: str, key: str | None) -> None:
@@ -92,6 +92,7 @@ class PickleFile:
         """A tensor as float32; raises UserError for one of integers, or with NaN or infinity."""
         import torch
 
+        # An answer is limited in size, so a large tensor arrives in pieces.
         values = np.empty(math.prod(self.shapes[name]), np.float32)
         for start in range(0, len(values), _PIECE):
             destination = values[start : start + _PIECE]
@@ -142,16 +143,16 @@ def _plain_values(stream: Any, where: object) -> Any:
 
 @contextlib.contextmanager
 def answered(where: object) -> Iterator[None]:
-    """Makes one line of what a child's answer lacks."""
+    """Turns errors from using a child's answer, which may lack parts, into one line."""
     try:
         yield
     except (LookupError, TypeError, ValueError, RecursionError):
-        raise UserError(where, "its reader gave no value that can be used", AGAIN) from None
+        raise UserError(where, "its reader's answer cannot be used", AGAIN) from None
 
 
 # In the child
 
-#: Types of the elements by the names of PyTorch's storages; numpy has no BFloat16, of which the bits are read.
+#: Types of the elements by the names of PyTorch's storages; numpy has no bfloat16, so its bits are read as integers.
 _TYPES = {
     "Float": "<f4", "Half": "<f2", "Double": "<f8", "BFloat16": "<u2", "Long": "<i8", "Int": "<i4", "Short": "<i2",
     "Char": "|i1", "Byte": "|u1", "Bool": "|b1", "Untyped": "|u1",
@@ -186,13 +187,14 @@ class _View(NamedTuple):
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride))
         if math.prod(self.shape) and last >= len(flat):
             raise UserError("", "damaged: a tensor claims more elements than its storage holds", AGAIN)
+        # as_strided checks no bounds; the checks above keep it within the storage.
         strides = [step * flat.itemsize for step in self.stride]
         return np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides, writeable=False)
 
 
 class _Object:
-    """Stand-in for an object of a class that is not loaded; its type has the name of that class (with the module, of a
-    library's class).
+    """Inert object instead of one whose class is not loaded; its type has the name of that class, with the module for a
+    library's class.
     """
 
     source: str | None = None
@@ -200,9 +202,10 @@ class _Object:
     args: tuple[Any, ...]
 
     def __new__(cls, *args: Any) -> _Object:
-        made = super().__new__(cls)
-        made.args, made.state = args, {}
-        return made
+        # Pickles may make an object without calling __init__.
+        instance = super().__new__(cls)
+        instance.args, instance.state = args, {}
+        return instance
 
     def __init__(self, *args: Any) -> None:
         pass
@@ -212,7 +215,7 @@ class _Object:
 
 
 class _Settings(dict[Any, Any]):
-    """A dictionary that may be given attributes, which are ignored."""
+    """A dictionary that accepts attributes and ignores them."""
 
 
 def _inert(name: str) -> type[_Object]:
@@ -220,18 +223,19 @@ def _inert(name: str) -> type[_Object]:
 
 
 def _persistent(meta: dict[str, Any]) -> _Object:
-    made = _inert(meta["class_name"])()
-    made.source, made.state = str(meta["module_src"]), meta["state"]
-    return made
+    instance = _inert(meta["class_name"])()
+    instance.source, instance.state = str(meta["module_src"]), meta["state"]
+    return instance
 
 
 def _method(target: Any, name: str) -> _Object:
+    """Inert method of an inert object: pickles of modules name their hooks by getattr."""
     if not isinstance(target, _Object) or type(target).__name__.startswith(_METHOD):
         raise UserError("", f"refused: it asks for an attribute of a {type(target).__name__}", "no network needs it")
     return _inert(_METHOD + name)(target)
 
 
-_CORE: Any = np._core if hasattr(np, "_core") else np.core
+_CORE: Any = np._core if hasattr(np, "_core") else np.core  # numpy 2 renamed it
 _KNOWN: dict[str, Any] = {
     "collections.OrderedDict": OrderedDict, "dnnlib.util.EasyDict": _Settings, "torch.Size": tuple,
     "torch_utils.persistence._reconstruct_persistent_obj": _persistent,
@@ -260,7 +264,10 @@ _OTHER = "not a network of EDM, EDM2, SiD, SiDA or GDD"
 
 
 class _Unpickler(pickle.Unpickler):
-    """Python's unpickler with the allow-list; no fence of its own, since a file may set attributes of its objects."""
+    """Python's unpickler with the allow-list.
+
+    It is safe behind the fence only: a file can set any attribute of the objects that it makes.
+    """
 
     def __init__(self, file: Any, storage: Callable[[str, str], _Storage] | None = None) -> None:
         only_in_child()
@@ -268,7 +275,7 @@ class _Unpickler(pickle.Unpickler):
         self._storage = storage
 
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for a name of the file."""
+        """The function, type or inert class for a name of the file."""
         full = f"{module}.{name}"
         if full in _KNOWN:
             return _KNOWN[full]
@@ -276,7 +283,7 @@ class _Unpickler(pickle.Unpickler):
             return _inert(full)
         if module in ("torch", "torch.cuda", "torch.storage") and name.removesuffix("Storage") in _TYPES:
             return _Storage(name.removesuffix("Storage"))
-        raise UserError("", f"refused: it refers to {full!a:.80}", f"of a network that was saved whole, {SAVED_WHOLE}")
+        raise UserError("", f"refused: it refers to {full!a:.80}", f"if it is a pickled network, {SAVED_WHOLE}")
 
     def persistent_load(self, key: Any) -> Any:
         """The memory of a tensor."""
@@ -296,6 +303,7 @@ def _read(file: Any) -> Any:
     file.seek(0)
     if start[:4] == b"PK\3\4":
         return _read_zip(zipfile.ZipFile(file))
+    # After the protocol, the integer with which torch.save began its files before version 1.6.
     if start[2:].startswith(b"\x8a\x0a" + _LEGACY.to_bytes(10, "little")):
         return _read_legacy(file)
     if start[:1] != b"\x80":
@@ -323,6 +331,7 @@ def _read_legacy(file: Any) -> Any:
     memory: dict[str, bytes] = {}
 
     def storage(kind: str, name: str) -> _Storage:
+        # The memory follows the pickles, so it is read after them.
         kinds[name] = kind
         return _Storage(kind, lambda: memory[name])
 
@@ -386,6 +395,7 @@ class Reader:
         network = _network(value, key)
         hook: Any = None
         for prefix, state in _modules(network):
+            # A state dict leaves these buffers out.
             transient = state.get("_non_persistent_buffers_set")
             transient = transient if isinstance(transient, (set, frozenset)) else ()
             for group, left_out in (("_parameters", ()), ("_buffers", transient)):
@@ -415,14 +425,17 @@ class Reader:
     def piece(self, files: list[BinaryIO], name: str, start: int, count: int) -> tuple[Any, dict[str, np.ndarray]]:
         """Elements of a tensor as float32."""
         view = self._views[name]
-        brain = view.storage.kind == "BFloat16"
-        if view.storage.dtype.kind != "f" and not brain:
+        is_bfloat16 = view.storage.kind == "BFloat16"
+        if view.storage.dtype.kind != "f" and not is_bfloat16:
             fault = f"tensor '{name}' is of type {view.storage.kind}"
             raise UserError("", fault, "networks have floating-point tensors only")
+        # The pieces of one tensor are asked for in a row, and a storage may take long to unpack.
         if self._last[0] != name:
             self._last = (name, view.values())
         part = self._last[1].reshape(-1)[start : start + count]
-        part = np.ascontiguousarray((part.astype("<u4") << 16).view("<f4") if brain else part, dtype=np.float32)
+        if is_bfloat16:  # the upper half of a float32
+            part = (part.astype("<u4") << 16).view("<f4")
+        part = np.ascontiguousarray(part, dtype=np.float32)
         if not np.isfinite(part).all():
             raise UserError("", f"tensor '{name}' holds NaN or infinity", "take another snapshot")
         return None, {"piece": part}
@@ -433,7 +446,8 @@ def _as_json(value: Any, arrays: dict[str, np.ndarray] | None = None) -> Any:
 
     Args:
         value: Value of a pickle.
-        arrays: Gets the arrays of the value, each by a number that its text in the JSON names; None refuses arrays.
+        arrays: Receives the arrays of the value, each by a number; the JSON has ``{"": number}`` for it. None refuses
+            arrays.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -474,11 +488,11 @@ def _network(value: Any, key: str) -> _Object:
         raise UserError("", f"has no entry '{key}'{suggestion(key, known)}", "name the network's with --key")
     if isinstance(value, _Object) and value.source is not None:
         return value
-    raise UserError("", f"holds {_kind_of_value(value)}, and no network with its class", SAVED_WHOLE)
+    raise UserError("", f"holds {_kind_of_value(value)}, not a network with its class", SAVED_WHOLE)
 
 
 def _modules(module: Any, prefix: str = "") -> Iterator[tuple[str, dict[Any, Any]]]:
-    """Prefix of names and state of a module, then of those below it, in the order of a state dict."""
+    """Prefix of names and state of a module and of all modules below it, in the order of a state dict."""
     if not isinstance(module, _Object) or not isinstance(module.state, dict):
         raise UserError("", f"'{prefix.removesuffix('.')}' is not a module", _OTHER)
     yield prefix, module.state
@@ -495,6 +509,7 @@ def _group(state: dict[Any, Any], group: str) -> Mapping[Any, Any]:
     return value
 
 
-for _name in ("latin-1", "utf-8", "ascii", "cp437"):  # the fence forbids later imports
+# Both import modules at their first use, which the fence forbids later.
+for _name in ("latin-1", "utf-8", "ascii", "cp437"):
     "".encode(_name)
 np.lib.stride_tricks.as_strided(np.zeros(2), (1,), (8,))

@@ -19,11 +19,11 @@ def read_state_dict(path: str | os.PathLike[str], key: str | None = None) -> dic
 
     Args:
         path: The file.
-        key: Entry with the dictionary, where a file of ``torch.save`` has an entry of this name; ``a.b`` is entry b of
-            entry a.
+        key: Entry of a file of ``torch.save`` with the dictionary, if it has such an entry; ``a.b`` is entry b of entry
+            a.
 
     Returns:
-        Tensors by name: those of ``torch.save`` as float32, in the file's order.
+        Tensors by name in the file's order; a file of ``torch.save`` gives float32.
 
     Raises:
         UserError: As :func:`sida.files.tensors.read_tensors` or :class:`PickleFile`; or a file of ``torch.save`` holds

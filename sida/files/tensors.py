@@ -1,12 +1,12 @@
 """Tensor files with a JSON record: networks, training states, statistics, features, references.
 
 The files are safetensors, with the record as the only metadata, under the key ``sida``: with several keys the package
-safetensors writes them in any order. The record has two hashes, of the tensors and of its own content; read records are
-without them. Files of earlier versions have the hashes as metadata beside the record, of the data part and of the
-header. Files of other programs have none and are read as they are.
+safetensors writes them in any order. The record has two hashes, of the tensors and of its own content; readers return
+it without them. Files of earlier versions have the hashes as metadata beside the record, of the data part and of the
+header. Files of other programs have no hashes and are read as they are.
 
-The package checks types, sizes and places of tensors; this module finds the faults that it accepts: a name twice, an
-absurd header. Tensors are read and not mapped, because a mapping ends the process if the file is cut or changes.
+The package checks types, sizes and offsets of tensors; this module also finds a name that occurs twice and an absurd
+header. Tensors are read and not mapped, because a mapping ends the process if the file is cut or changes.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 #: Key of the record in the metadata, and of the hash of the tensors in the record.
 RECORD_KEY, TENSORS_HASH = "sida", "tensors_sha256"
-#: Limits of a header. That of a network of 2,000 tensors has 300,000 bytes and 20,000 values; parsed JSON takes up to
-#: 30 times its bytes.
+#: Limits of a header. A network of 2,000 tensors needs 300,000 bytes and 20,000 values; parsed JSON takes up to 30
+#: times the memory of its text.
 MAX_HEADER_BYTES = 16 << 20
 MAX_HEADER_VALUES = 500_000
 #: Metadata of earlier versions.
@@ -51,7 +51,7 @@ class TensorFileError(UserError):
 
 
 class TensorEntry(NamedTuple):
-    """Name, type, sizes and place of one tensor; the place is counted from the start of the data part."""
+    """Name, type, shape and byte range of one tensor; the range counts from the start of the data part."""
 
     name: str
     dtype: str
@@ -66,20 +66,20 @@ class TensorHeader(NamedTuple):
     Attributes:
         record: The record; None in a file of another program.
         entries: The tensors by name.
-        data_start: Place of the data part.
+        data_start: Offset of the data part in bytes.
         sha256: Recorded hash of the tensors; None without one.
-        of_data: Whether that is the hash of the data part alone, as in files of earlier versions.
+        is_data_hash: Whether the hash covers the data part alone, as in files of earlier versions.
     """
 
     record: dict[str, Any] | None
     entries: tuple[TensorEntry, ...]
     data_start: int
     sha256: str | None
-    of_data: bool
+    is_data_hash: bool
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Sizes of the tensors by name."""
+        """Shapes of the tensors by name."""
         return {entry.name: entry.shape for entry in self.entries}
 
 
@@ -97,7 +97,7 @@ def torch_dtypes() -> dict[str, torch.dtype]:
 def write_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], record: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes tensors (of any device) and a record of JSON values atomically. Equal content gives equal bytes.
+    """Writes tensors (on any device) and a record of JSON values atomically. Equal content gives equal bytes.
 
     Raises:
         UserError: The record is not JSON, or the format does not have a tensor's type.
@@ -133,13 +133,13 @@ def write_tensors(
 
 
 def _system_error(error: Exception) -> int | None:
-    """The number of the system's error that the package met; None for a fault of the content."""
+    """Number of the system's error in a message of the package; None if the content is at fault."""
     number = re.search(r"os error (\d+)", str(error))
     return None if number is None else int(number[1])
 
 
 def _facts(name: str, dtype: str, shape: tuple[int, ...]) -> bytes:
-    """Returns the facts of each tensor that its hash covers besides the bytes, in the order of names."""
+    """Name, type and shape of a tensor as bytes; the hash of the tensors covers them and the values."""
     return json.dumps([name, dtype, list(shape)]).encode()
 
 
@@ -168,7 +168,7 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
     Raises:
         TensorFileError: The file is missing, empty, a pickle, of another format, cut off, or has an inconsistent header
             or a record that is not a JSON mapping.
-        UnreadableError: The system cannot read the file, which says nothing of its content.
+        UnreadableError: The system cannot read the file; its content may be intact.
     """
     if not Path(path).is_file():
         raise TensorFileError(path, "no such file", "check the path, or make the file first")
@@ -178,7 +178,7 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
             refuse_text(path, start)
             refuse_packed(path, start)
         if (kind := kind_of_file(path, start)) not in ("", NETWORK):
-            raise TensorFileError(path, f"is {kind}, and no network", f"score pictures: sida score {path}")
+            raise TensorFileError(path, f"is {kind}, not a network", f"score pictures: sida score {path}")
         if _is_pickle(start[:9]):
             remedy = f"turn it into safetensors first: sida convert {path} OUT.safetensors"
             raise TensorFileError(path, "this is a pickle", remedy)
@@ -200,7 +200,7 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
         if isinstance(error, OSError):
             raise
         reason = str(error).rpartition("header: ")[2]
-        raise TensorFileError(path, f"cut off, damaged, or no safetensors file ({reason})", _AGAIN) from None
+        raise TensorFileError(path, f"cut off, damaged, or not a safetensors file ({reason})", _AGAIN) from None
     metadata = value.pop("__metadata__", None) or {}
     for name, tensor in value.items():
         if not fits(tensor["shape"], SHAPE):
@@ -221,7 +221,7 @@ def _as_tensor_error() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise TensorFileError(error.place, error.fault, error.remedy) from None
+        raise TensorFileError(error.where, error.fault, error.remedy) from None
 
 
 def _old_data_hash(metadata: Mapping[str, str], text: bytes) -> str | None:
@@ -253,13 +253,14 @@ def iterate_tensors(path: str | os.PathLike[str], header: TensorHeader) -> Itera
     """Yields ``(name, tensor)`` one at a time, in the order of names.
 
     Raises:
-        TensorFileError: The recorded hash is not that of the tensors, or the file became shorter.
+        TensorFileError: The tensors do not match the recorded hash, or the file became shorter.
         UnreadableError: A tensor is larger than the memory.
     """
     import torch
 
     dtypes = torch_dtypes()
     with located(path), open(path, "rb") as stream:
+        # All tensors are checked before the first one is used.
         _is_verified(stream, header)
         for entry in header.entries:
             if entry.dtype not in dtypes:
@@ -289,12 +290,17 @@ def verify_tensors(path: str | os.PathLike[str]) -> bool:
 
 
 def _is_verified(stream: BinaryIO, header: TensorHeader) -> bool:
-    """Whether the recorded hash is that of the tensors; False if there is none."""
+    """Whether the tensors have a hash and match it; False without one.
+
+    Raises:
+        TensorFileError: They do not match it.
+    """
     if header.sha256 is None:
         return False
     digest = hashlib.sha256()
-    for entry in sorted(header.entries, key=lambda entry: entry[3:]) if header.of_data else header.entries:
-        if not header.of_data:
+    # Earlier versions hashed the data part as it lies in the file; entries are sorted by name.
+    for entry in sorted(header.entries, key=lambda entry: entry[3:]) if header.is_data_hash else header.entries:
+        if not header.is_data_hash:
             digest.update(_facts(*entry[:3]))
         stream.seek(header.data_start + entry.begin)
         left = entry.end - entry.begin

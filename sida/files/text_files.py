@@ -1,12 +1,12 @@
 """Readers of untrusted text, JSON and YAML: plain values, or an error of one line; and hashes of records.
 
 A file is refused if it is a pipe, not in UTF-8, or too large, nests too deeply, or repeats a key; YAML also if it
-expands through aliases, or names Python types. Reading of regular files never waits for pipes or devices.
+expands through aliases, or names Python types. Readers never wait for a pipe or device.
 
-JSON files, lines of JSON and rows of CSV that this package writes have a hash of their content, which is checked
-whenever such a record is read. It finds damage (a flipped bit, a cut-off copy, an edited digit), and proves nothing
-about the author, since anyone can compute it. Records without a hash come from other programs and are read as they are.
-Tensor files have their hashes in the header (:mod:`sida.files.tensors`).
+JSON files, lines of JSON and rows of CSV that this package writes have a hash of their content, which every reader
+checks. It reveals damage (a flipped bit, a cut-off copy, an edited digit) and proves nothing about the author, since
+anyone can compute it. Records without a hash come from other programs and are read as they are. Tensor files have
+their hashes in the header (:mod:`sida.files.tensors`).
 """
 
 import functools
@@ -61,7 +61,7 @@ def read_text(path: str | os.PathLike[str], newline: str | None = None) -> str:
 def _decompressed(content: bytes) -> bytes:
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
-            # A small file can hold a huge text.
+            # A bound on what is unpacked: a small file can hold a huge text.
             text = stream.read(MOST_TEXT_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DamagedError("", reason=f"not a whole gzip file ({error})") from None
@@ -91,14 +91,16 @@ def parse_json(text: str | bytes, where: str) -> Any:
     check_amount(text, where)
     with located(where):
         try:
-            value = json.loads(text, object_pairs_hook=_once)
+            value = json.loads(text, object_pairs_hook=_without_repeats)
         except (ValueError, RecursionError) as error:
             raise UserError("", f"not valid JSON ({brief_reason(error)})") from None
         _check_values(value)
     return value
 
 
-def check_amount(text: str | bytes, where: str, marks: str = "[{,", most: int = MOST_JSON, of: str = "values") -> None:
+def check_amount(
+    text: str | bytes, where: str, marks: str = "[{,", most: int = MOST_JSON, noun: str = "values"
+) -> None:
     """Refuses a text with too many of some characters, before it is parsed.
 
     Args:
@@ -106,16 +108,16 @@ def check_amount(text: str | bytes, where: str, marks: str = "[{,", most: int = 
         where: Place named in errors.
         marks: Characters that are counted.
         most: Largest number of them.
-        of: Noun for the counted things, in errors.
+        noun: Word for the counted things, in errors.
 
     Raises:
         UserError: The text has more.
     """
     if sum(text.count(mark if isinstance(text, str) else mark.encode()) for mark in marks) > most:  # type: ignore[arg-type,misc]
-        raise UserError(where, f"has more than {most:,} {of}", _RIGHT_FILE)
+        raise UserError(where, f"has more than {most:,} {noun}", _RIGHT_FILE)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if (key := first_double([key for key, _ in pairs])) is not None:
         raise UserError("", f"key '{key}' occurs twice", "remove one of them")
     return dict(pairs)
@@ -131,7 +133,7 @@ def _check_values(value: Any, most: int = MOST_JSON, levels: int = MOST_LEVELS) 
     """Refuses values that settings cannot have: not plain, not finite, huge integers, too many values or levels.
 
     Returns:
-        Number of values; one that YAML's aliases name is counted at each place.
+        Number of values; a value that YAML's aliases repeat counts each time.
     """
     if levels < 0:
         raise _too_deep("")
@@ -139,6 +141,7 @@ def _check_values(value: Any, most: int = MOST_JSON, levels: int = MOST_LEVELS) 
         _check_plain(value, "value")
         return 1
     size = 1
+    # An alias is the same object again, so a short text can stand for a number of values that is exponential in it.
     for item in value:
         if isinstance(value, dict):
             _check_plain(item, "key")
@@ -153,7 +156,7 @@ def _check_plain(value: Any, what: str) -> None:
     if isinstance(value, str):
         fault = "" if value.isascii() or not _HALVES.search(value) else f"half of a character ({value!a})"
     elif isinstance(value, float):
-        fault = "" if math.isfinite(value) else f"{value}, no finite number"
+        fault = "" if math.isfinite(value) else f"{value}, not a finite number"
     elif isinstance(value, int):
         fault = "an integer of too many digits" if value.bit_length() > 1024 else ""
     elif value is not None:
@@ -169,7 +172,7 @@ _NUMBERS = {
 
 
 def number_in(text: str, kind: type[int] | type[float]) -> int | float | None:
-    """The number that a text is, written in ASCII digits; None for another text (``1_000``, ``１``, spaces)."""
+    """The number that a text states in ASCII digits; None for any other text (``1_000``, ``１``, spaces)."""
     return kind(text) if _NUMBERS[kind].fullmatch(text) else None
 
 
@@ -184,23 +187,23 @@ def brief_reason(error: object) -> str:
 HASH_KEY = "content_sha256"
 #: Hexadecimal digits of the hash of one line or row of many; that of a file has all 64.
 _SHORT_DIGITS = 16
-_REASON = "its content does not have the SHA-256 that it carries"
+_REASON = "its content does not match the SHA-256 in it"
 
 
 class DamagedError(UserError):
-    """A file or line whose content does not have the recorded hash.
+    """A file or line whose content does not match the hash in it.
 
     Args:
         where: File, and line if it has lines.
         remedy: Action that fixes the damage.
-        reason: Fault that was found.
+        reason: Description of the damage.
     """
 
     REMAKE = "delete it: the command that made it makes it again"
 
     def __init__(self, where: object, remedy: str = REMAKE, reason: str = _REASON) -> None:
         super().__init__(where, f"damaged: {reason}", remedy)
-        self.args = (where, remedy, reason)  # with which a copy from another process is made
+        self.args = (where, remedy, reason)  # Unpickling calls the class with them.
 
 
 def content_hash(record: Mapping[str, Any], position: str = "") -> str:
@@ -208,7 +211,7 @@ def content_hash(record: Mapping[str, Any], position: str = "") -> str:
 
     Args:
         record: JSON values by key.
-        position: Number of the line in a file that was written as a whole, see :func:`line_places`.
+        position: Number of the line in a file that was written as a whole, see :func:`line_positions`.
     """
     values = {key: value for key, value in record.items() if key != HASH_KEY}
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -220,7 +223,7 @@ def with_hash(record: Mapping[str, Any], position: str | None = None) -> dict[st
 
     Args:
         record: JSON values by key.
-        position: See :func:`content_hash`, for a line or row, whose hash is short.
+        position: See :func:`content_hash`; a line or row has one, and a short hash.
     """
     values = json.loads(json.dumps(dict(record), allow_nan=False))
     digest = content_hash(values, position or "")
@@ -236,10 +239,10 @@ def check_hash(
         record: JSON values by key, or a row of CSV: texts by column.
         where: File (and line) named in errors.
         remedy: Action that fixes damage, for errors.
-        accepted: Accepted places of the record, see :func:`content_hash`.
+        accepted: Accepted positions of the record, see :func:`content_hash`.
 
     Raises:
-        DamagedError: The hash is not that of the content.
+        DamagedError: The content does not match the hash.
     """
     if not is_hashed(record):
         return dict(record)
@@ -254,8 +257,8 @@ def check_hash(
     return values
 
 
-def line_places(count: int) -> list[str]:
-    """Places of a file's lines, such as ``1/3``, ``2/3``, ``3/3``; in the hashes they reveal a lost line."""
+def line_positions(count: int) -> list[str]:
+    """Positions of a file's lines, such as ``1/3``, ``2/3``, ``3/3``; in the hashes they reveal a lost line."""
     return [f"{number}/{count}" for number in range(1, count + 1)]
 
 
@@ -268,7 +271,7 @@ def is_hashed(keys: Iterable[str | None]) -> bool:
 
 # YAML
 
-#: Limits of YAML in characters (it is read slowly) and values, with aliases counted as the values they stand for.
+#: Limits of YAML in characters (parsing is slow) and values, with aliases counted as the values they stand for.
 MOST_YAML = 4 << 20
 MOST_VALUES = 100_000
 
@@ -301,8 +304,8 @@ def parse_yaml(text: str, where: str) -> Any:
     return value
 
 
-#: Values that are no texts without quotation marks, by the rules of YAML 1.2, and their first characters: 1e-4 is a
-#: number; off, yes, 24:00 and 2026-01-01 are texts, which PyYAML takes for false, true, 1440 and a date.
+#: Unquoted values that are not texts by the rules of YAML 1.2, and their first characters. 1e-4 is a number; off, yes,
+#: 24:00 and 2026-01-01 are texts, which PyYAML takes for false, true, 1440 and a date.
 _PLAIN_VALUES = (
     ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", "true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -329,7 +332,7 @@ def _constructed(text: str) -> Any:
 
 
 def _line(mark: Any) -> str:
-    """The place of a parser's mark, such as ``:12``."""
+    """Line of a parser's mark, such as ``:12``."""
     return f":{mark.line + 1}" if mark else ""
 
 
@@ -359,12 +362,13 @@ def _check_events(text: str) -> None:
 def _loader_class() -> Any:
     import yaml
 
-    # libyaml's parser takes a tenth of the time of PyYAML's own, which is the fall-back.
+    # libyaml's parser takes a tenth of the time of PyYAML's own, which serves where libyaml is missing.
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
         """PyYAML's safe loader, which refuses two equal keys instead of taking the last one."""
 
         def flatten_mapping(self, node: Any) -> None:
             """Merges ``<<`` before the mapping's own keys, which take precedence and must differ from each other."""
+            # A node that others merge is flattened more than once; then it also has the keys that it merged.
             if not hasattr(node, "flat"):
                 node.flat = True
                 double = first_double((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))

@@ -1,6 +1,6 @@
 """EDM2's normalisations: of pixels, optionally with SiLU, and of weights, times a gain, in the map's dtype.
 
-The channels of each position are scaled to root mean square one; the weights of each output to unit length.
+The channels of each position are scaled to a root mean square of one, the weights of each output to unit length.
 
 Source: EDM2 (arXiv:2312.02696), equations 30, 47 and 66, and section B.
 """
@@ -18,6 +18,7 @@ from sida.kernels.pointwise import read, silu, silu_slope
 
 def pixel_norm(x: Tensor, eps: float) -> Tensor:
     """``x / (rms + eps)`` of each row: ``(R, C)``, any float dtype."""
+    assert x.ndim == 2
     y, _ = _PixelNorm.apply(x, eps, False)
     return y
 
@@ -31,7 +32,10 @@ def pixel_norm_silu(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 class _PixelNorm(torch.autograd.Function):
-    """y of rows and, if wanted, its SiLU. Without that y is kept for the backward pass: attention keeps it anyway."""
+    """y of rows and, if wanted, its SiLU.
+
+    The backward pass needs x or y. With SiLU x is kept; without it y, which attention keeps anyway.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float, silu: bool) -> tuple[Tensor, Tensor | None]:
@@ -66,7 +70,7 @@ def _tiles(total: int, c: int) -> tuple[tuple[int], dict[str, int]]:
 
 @triton.jit
 def _rows(total, C, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
-    """Rows of a program, places of their elements, and which of these there are."""
+    """Rows of a program, indices of their elements, and whether these exist."""
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     col = tl.arange(0, WIDTH)[None, :]
     return row, row[:, None] * C + col, (row[:, None] < total) & (col < C)
@@ -74,36 +78,36 @@ def _rows(total, C, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def _pixels_forward(x, y, s, divisor, total, C, eps, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
-    row, place, inside = _rows(total, C, BLOCK, WIDTH)
-    value = read(x + place, inside)
-    by = tl.sqrt(tl.sum(value * value, 1) / C) + eps
-    value = value / by[:, None]
-    tl.store(divisor + row, by, mask=row < total)
+    row, index, inside = _rows(total, C, BLOCK, WIDTH)
+    value = read(x + index, inside)
+    denominator = tl.sqrt(tl.sum(value * value, 1) / C) + eps
+    value = value / denominator[:, None]
+    tl.store(divisor + row, denominator, mask=row < total)
     if y is not None:
-        tl.store(y + place, value, mask=inside)
+        tl.store(y + index, value, mask=inside)
     if s is not None:
-        tl.store(s + place, silu(value), mask=inside)
+        tl.store(s + index, silu(value), mask=inside)
 
 
 @triton.jit
 def _pixels_backward(
-    saved, divisor, of_y, of_s, dx, total, C, eps,
+    saved, divisor, y_grad, s_grad, dx, total, C, eps,
     NORMALISED: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    row, place, inside = _rows(total, C, BLOCK, WIDTH)
-    value = read(saved + place, inside)
-    by = tl.load(divisor + row, mask=row < total, other=1.0)
+    row, index, inside = _rows(total, C, BLOCK, WIDTH)
+    value = read(saved + index, inside)
+    denominator = tl.load(divisor + row, mask=row < total, other=1.0)
     if not NORMALISED:
-        value = value / by[:, None]
+        value = value / denominator[:, None]
     grad = tl.zeros_like(value)
-    if of_y is not None:
-        grad += read(of_y + place, inside)
-    if of_s is not None:
-        grad += read(of_s + place, inside) * silu_slope(value)
+    if y_grad is not None:
+        grad += read(y_grad + index, inside)
+    if s_grad is not None:
+        grad += read(s_grad + index, inside) * silu_slope(value)
     # d rms / dx = x / (C rms), taken as 0 for a row of zeros.
-    rms = by - eps
+    rms = denominator - eps
     along = tl.sum(grad * value, 1) / (C * tl.where(rms > 0, rms, 1.0))
-    tl.store(dx + place, grad / by[:, None] - value * along[:, None], mask=inside)
+    tl.store(dx + index, grad / denominator[:, None] - value * along[:, None], mask=inside)
 
 
 _BLOCK = 1024
@@ -137,12 +141,13 @@ class _UnitRows(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         weight, gain, lengths = ctx.saved_tensors
         grad = grads[0]
+        # The kernel walks through both by one index.
         if grad.stride() != weight.stride():
             grad = torch.empty_like(weight, dtype=grad.dtype).copy_(grad)
         dw, along = torch.empty_like(weight), torch.empty_like(lengths)
         _rows_backward[(len(weight),)](weight, grad, dw, lengths, along, gain, *ctx.settings, _BLOCK)
-        of_gain = (along / (lengths + ctx.settings[1])).sum() if ctx.needs_input_grad[1] else None
-        return dw, of_gain, None, None, None
+        gain_grad = (along / (lengths + ctx.settings[1])).sum() if ctx.needs_input_grad[1] else None
+        return dw, gain_grad, None, None, None
 
 
 @triton.jit
@@ -150,8 +155,8 @@ def _rows_forward(weight, y, lengths, gain, factor, offset, size, BLOCK: tl.cons
     base = tl.program_id(0).to(tl.int64) * size
     total = tl.zeros((BLOCK,), dtype=tl.float32)
     for start in range(0, size, BLOCK):
-        place = start + tl.arange(0, BLOCK)
-        value = read(weight + base + place, place < size)
+        index = start + tl.arange(0, BLOCK)
+        value = read(weight + base + index, index < size)
         total += value * value
     length = tl.sqrt(tl.sum(total, 0))
     tl.store(lengths + tl.program_id(0), length)
@@ -159,9 +164,9 @@ def _rows_forward(weight, y, lengths, gain, factor, offset, size, BLOCK: tl.cons
     if gain is not None:
         scale *= tl.load(gain)
     for start in range(0, size, BLOCK):
-        place = start + tl.arange(0, BLOCK)
-        value = read(weight + base + place, place < size)
-        tl.store(y + base + place, value * scale, mask=place < size)
+        index = start + tl.arange(0, BLOCK)
+        value = read(weight + base + index, index < size)
+        tl.store(y + base + index, value * scale, mask=index < size)
 
 
 @triton.jit
@@ -170,9 +175,9 @@ def _rows_backward(weight, grad, dw, lengths, along, gain, factor, offset, size,
     base = tl.program_id(0).to(tl.int64) * size
     total = tl.zeros((BLOCK,), dtype=tl.float32)
     for start in range(0, size, BLOCK):
-        place = start + tl.arange(0, BLOCK)
-        value = read(weight + base + place, place < size)
-        total += value * read(grad + base + place, place < size)
+        index = start + tl.arange(0, BLOCK)
+        value = read(weight + base + index, index < size)
+        total += value * read(grad + base + index, index < size)
     product = tl.sum(total, 0)
     tl.store(along + tl.program_id(0), product)
     length = tl.load(lengths + tl.program_id(0))
@@ -181,7 +186,7 @@ def _rows_backward(weight, grad, dw, lengths, along, gain, factor, offset, size,
         scale *= tl.load(gain)
     back = product * scale / (tl.where(length > 0, length, 1.0) * (length + offset))
     for start in range(0, size, BLOCK):
-        place = start + tl.arange(0, BLOCK)
-        value = read(weight + base + place, place < size)
-        beside = read(grad + base + place, place < size)
-        tl.store(dw + base + place, beside * scale - value * back, mask=place < size)
+        index = start + tl.arange(0, BLOCK)
+        value = read(weight + base + index, index < size)
+        grad_value = read(grad + base + index, index < size)
+        tl.store(dw + base + index, grad_value * scale - value * back, mask=index < size)

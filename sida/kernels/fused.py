@@ -32,10 +32,10 @@ class PartInputs(NamedTuple):
     """Inputs of the blocks of an encoder or decoder besides the map.
 
     Attributes:
-        prepared: For each weight that multiplies maps: it in the maps' dtype. For each γ and β, and in blocks with
-            adaptive scale the first convolution's bias: it for each sample, ``(N, C)``.
-        rows: For each block: its affine function of the embedding, ``(N, C or 2C)``, float32; in blocks without
-            adaptive scale plus the first convolution's bias.
+        prepared: Weights that multiply maps in the maps' dtype, by parameter; and ``(N, C)``, for each sample, every γ
+            and β, and in blocks with adaptive scale the first convolution's bias.
+        rows: By block, its affine function of the embedding, ``(N, C or 2C)``, float32; in blocks without adaptive
+            scale plus the first convolution's bias.
     """
 
     prepared: Mapping[Tensor, Tensor]
@@ -56,6 +56,7 @@ def part_inputs(part: nn.ModuleDict, x: Tensor, emb: Tensor) -> PartInputs:
     prepared = dict(zip(vectors, _PerSample.apply(len(x), *vectors)))
     if weights:
         prepared |= dict(zip(weights, _Converted.apply(x.dtype, *weights)))
+    # All blocks multiply the same embedding, so that one product serves them.
     layers = [block.affine for block in blocks]
     weight = torch.cat([layer.weight for layer in layers])
     bias = torch.cat([cast(Tensor, layer.bias) for layer in layers])
@@ -68,7 +69,7 @@ def part_inputs(part: nn.ModuleDict, x: Tensor, emb: Tensor) -> PartInputs:
 
 
 def converted_parameters(block: UNetBlock) -> list[nn.Parameter]:
-    """Parameters of a block that it uses in the dtype of the maps."""
+    """Parameters of a block that the block uses in the dtype of the maps."""
     layers = [layer for layer in block.children() if isinstance(layer, Conv2d)]
     biases = [cast(nn.Parameter, block.qkv.bias)] if block.num_heads else []
     return [*(layer.weight for layer in layers if layer.weight is not None), *biases]
@@ -80,7 +81,7 @@ def _vectors(block: UNetBlock) -> list[Tensor]:
 
 
 class _Converted(torch.autograd.Function):
-    """Tensors in another dtype; their gradients in the tensors' own."""
+    """Converts tensors to another dtype, and their gradients back."""
 
     @staticmethod
     def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -159,7 +160,7 @@ def _methods(module: nn.Module) -> dict[str, Callable[..., Any]]:
 
 
 def _encode_edm(unet: UNet, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """See :meth:`UNet.encode`; blocks get the prepared parameters in place of the embedding."""
+    """See :meth:`UNet.encode`; blocks get the prepared parameters instead of the embedding."""
     x = x.contiguous(memory_format=torch.channels_last)
     return type(unet).encode(unet, x, cast(Any, part_inputs(unet.enc, x, emb)))
 
@@ -212,30 +213,30 @@ def convert_frozen_weights(net: nn.Module) -> None:
 def _edm_block(block: UNetBlock, x: Tensor, inputs: PartInputs) -> Tensor:
     """See :meth:`UNetBlock.compute`. Biases of convolutions are added in the next pass over the map."""
     add = functools.partial(residual, share=block.skip_scale, skip_share=block.skip_scale)
-    of = lambda parameter: inputs.prepared.get(parameter, parameter)
+    prepared = lambda parameter: inputs.prepared.get(parameter, parameter)
     normed = lambda norm, x, silu=True: norm_act(
-        x, Affine(of(norm.weight), of(norm.bias)), norm.num_groups, norm.eps, silu
+        x, Affine(prepared(norm.weight), prepared(norm.bias)), norm.num_groups, norm.eps, silu
     )
     h, x = normed(block.norm0, x)
-    h = _convolved(block.conv0, h, of(block.conv0.weight))
-    vector, gamma, beta = inputs.rows[block], of(block.norm1.weight), of(block.norm1.bias)
+    h = _convolved(block.conv0, h, prepared(block.conv0.weight))
+    vector, gamma, beta = inputs.rows[block], prepared(block.norm1.weight), prepared(block.norm1.bias)
     if block.adaptive_scale:
         scale, shift = vector.chunk(2, dim=1)
-        affine = Affine(gamma, beta, of(block.conv0.bias), scale, shift)
+        affine = Affine(gamma, beta, prepared(block.conv0.bias), scale, shift)
     else:
         affine = Affine(gamma, beta, vector)
     dropout = block.dropout if block.training else 0.0
     h, _ = norm_act(h, affine, block.norm1.num_groups, block.norm1.eps, dropout=dropout)
     bias, skip_bias = block.conv1.bias, None
     if block.skip is not None:
-        x, skip_bias = _convolved(block.skip, x, of(block.skip.weight)), block.skip.bias
-    h = _convolved(block.conv1, h, of(block.conv1.weight))
+        x, skip_bias = _convolved(block.skip, x, prepared(block.skip.weight)), block.skip.bias
+    h = _convolved(block.conv1, h, prepared(block.conv1.weight))
     x = add(h, x, bias, skip_bias)
     if block.num_heads:
         h, x = normed(block.norm2, x, silu=False)
-        weight, order = of(block.qkv.weight).flatten(1), of(block.qkv.bias)
-        heads = _pointwise(h, _by_kind(weight, block.num_heads), _by_kind(order, block.num_heads))
-        h = _pointwise(_attended(heads, block.num_heads), of(block.proj.weight).flatten(1))
+        weight, qkv_bias = prepared(block.qkv.weight).flatten(1), prepared(block.qkv.bias)
+        heads = _pointwise(h, _by_kind(weight, block.num_heads), _by_kind(qkv_bias, block.num_heads))
+        h = _pointwise(_attended(heads, block.num_heads), prepared(block.proj.weight).flatten(1))
         x = add(h, x, block.proj.bias)
     return x
 
@@ -306,7 +307,7 @@ def _spatial(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class _FrozenConvolution(torch.autograd.Function):
-    """Same-size convolution whose weight gets no gradient. Unlike torch's it does not keep its input."""
+    """Same-size convolution whose weight gets no gradient. Unlike torch's convolution it does not keep its input."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -348,6 +349,7 @@ def _by_kind(parameters: Tensor, num_heads: int) -> Tensor:
 def _attended(heads: Tensor, num_heads: int) -> Tensor:
     """Attention over the positions of a map ``(N, 3C, H, W)`` whose channels are ordered kind, head, channel."""
     n, width, height, length = heads.shape
+    assert width % (3 * num_heads) == 0
     parts: tuple[Tensor, Tensor, Tensor] = _Kinds.apply(heads, num_heads)
     mixed = F.scaled_dot_product_attention(*parts)
     return mixed.transpose(1, 2).reshape(n, height, length, width // 3).permute(0, 3, 1, 2)

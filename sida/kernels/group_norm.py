@@ -2,12 +2,11 @@
 
     u = (1 + scale) (γ (x + before − mean) / std + β) + after;    y = dropout(silu(u))
 
-Maps are channels-last, so each position's channels are contiguous. Small maps take one kernel forward and one backward,
-in which a program reads the channels of some groups of a sample at all positions, once for the sums and once for the
-result; the second read hits the cache. The positions of large maps are shared among programs, in three passes each way:
-partial statistics, their combination per group, one pass that writes y; backward partial sums, their combination, one
-pass that writes dx. All gradients of the vectors follow from the sums. u, the normalised map and the mask are never
-stored.
+Maps are channels-last, so each position's channels are contiguous. Small maps take one kernel forward and one backward:
+a program reads the channels of some groups of a sample at all positions, once for the sums and once for the result; the
+second read hits the cache. The positions of large maps are divided among programs, in three passes each way: partial
+statistics, their combination per group, one pass that writes y; backward partial sums, their combination, one pass that
+writes dx. All gradients of the vectors follow from the sums. u, the normalised map and the mask are never stored.
 
 Source: group normalisation (arXiv:1803.08494); its use in U-Net blocks: EDM (arXiv:2206.00364), appendix F.
 """
@@ -22,10 +21,10 @@ from torch import Tensor
 from sida.kernels.pointwise import (
     activate,
     at,
-    beside_map,
     channel_rows,
     dropped,
     like_map,
+    optional_map,
     read,
     silu,
     silu_slope,
@@ -35,7 +34,7 @@ from sida.kernels.pointwise import (
     undropped,
 )
 
-#: Largest number of positions of a map that one kernel reads whole, twice.
+#: Largest number of positions of a map that one program reads completely, twice.
 MAX_WHOLE_POSITIONS = 1024
 
 
@@ -43,7 +42,7 @@ class Affine(NamedTuple):
     """Vectors of a normalisation; each but the first two may be None.
 
     Attributes:
-        gamma: Float32 ``(C,)``, or that expanded to ``(N, C)``, whose gradient is not summed over the samples.
+        gamma: Float32 ``(C,)``, or expanded to ``(N, C)``; then the gradient is not summed over the samples.
         beta: As ``gamma``.
         before: Shift of the map before normalisation, ``(N or 1, C)``: a convolution's bias, an embedding's shift.
         scale: Factor 1 + scale of the normalised map, ``(N or 1, C)``.
@@ -62,8 +61,8 @@ def norm_act(
 ) -> tuple[Tensor, Tensor]:
     """Normalises and activates a map ``(N, C, H, W)``: y as in the module's equation, and x itself.
 
-    y has the dtype of x and lies in channels-last memory. Compute everything else that depends on x from the second
-    result: both gradients are then summed in the last pass.
+    y has the dtype of x and channels-last memory. Compute everything else that depends on x from the second result: the
+    last pass then sums both gradients.
 
     Args:
         x: float16, bfloat16 or float32.
@@ -73,6 +72,8 @@ def norm_act(
         silu: Whether SiLU follows.
         dropout: Probability p of zeroing an element; the others are divided by 1 − p.
     """
+    assert x.ndim == 4
+    assert x.shape[1] % groups == 0
     return _NormAct.apply(x, *affine, groups, eps, silu, dropout)
 
 
@@ -82,24 +83,28 @@ class _NormAct(torch.autograd.Function):
         vectors, (groups, eps, silu, dropout) = [_rows(v) for v in rest[:5]], rest[5:]
         x = channel_rows(x)
         n, c = x.shape[:2]
-        # Per sample and channel: its mean, and the two factors of u = a x + b; per group: mean and 1/std.
+        # The kernels fill them. Per sample and channel: mean, and both factors of u = a x + b; per group: mean, 1/std.
         channel, group = x.new_empty((3, n, c), dtype=torch.float32), x.new_empty((2, n, groups), dtype=torch.float32)
+        # A tensor, since a CUDA graph would repeat a number in each replay.
         seed = torch.randint(2**31, (1,), device=x.device) if dropout else None
         y = _normalised(x, channel, group, _with_strides(vectors), eps, silu, seed, dropout)
+        # y tells which elements were dropped.
         ctx.save_for_backward(x, y if dropout else None, channel, group, *vectors)
         ctx.settings = silu, dropout
+        # Missing gradients stay None, so that no kernel reads zeros.
         ctx.set_materialize_grads(False)
+        # The view brings the gradients of all other uses of x to ``backward``.
         return y, x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        of_y, beside = grads
-        if of_y is None:
-            return beside, *[None] * 9
+        y_grad, other_grad = grads
+        if y_grad is None:
+            return other_grad, *[None] * 9
         x, y, channel, group, *vectors = ctx.saved_tensors
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        maps = (x, *like_map(of_y), y, *beside_map(beside), dx)
-        # No gradient depends on the last vector.
+        maps = (x, *like_map(y_grad), y, *optional_map(other_grad), dx)
+        # No gradient depends on the value of the last vector, ``after``.
         out = _gradients(maps, channel, group, _with_strides(vectors[:4]), *ctx.settings)
         return dx, *_vector_gradients(out, vectors, ctx.needs_input_grad[1:6]), None, None, None, None
 
@@ -118,7 +123,7 @@ def _with_strides(vectors: list[Any]) -> list[Any]:
 
 
 def _vector_gradients(out: Tensor, vectors: list[Any], wanted: tuple[bool, ...]) -> list[Tensor | None]:
-    """Gradients ``(5, N, C)`` in the vectors' shapes: those shared by the batch are summed over it, all at once."""
+    """Brings gradients ``(5, N, C)`` to the vectors' shapes: vectors that a batch shares get the sum over the batch."""
     shared = [want and (v.ndim == 1 or len(v) == 1) for v, want in zip(vectors, wanted)]
     summed = out.sum(1) if any(shared) else out
     return [
@@ -130,6 +135,7 @@ def _vector_gradients(out: Tensor, vectors: list[Any], wanted: tuple[bool, ...])
 def _part(c: int, groups: int) -> tuple[tuple[int, int], dict[str, int]]:
     """Channels of a group and of a program (whole groups, at least 16 and a multiple of 8), and the size of a tile."""
     size = c // groups
+    # 16 channels of half precision are one 32-byte sector of memory; 8 make one 16-byte load.
     step = next(count * size for count in range(1, 17) if count * size >= 16 and count * size % 8 == 0)
     width = int(triton.next_power_of_2(step))
     return (size, step), {"BLOCK": max(1, 2048 // width), "WIDTH": width, "num_warps": 4}
@@ -163,7 +169,7 @@ def _gradients(
     maps: tuple[Any, ...], channel: Tensor, group: Tensor, vectors: list[Any], silu: bool, dropout: float
 ) -> Tensor:
     """Gradients ``(5, N, C)`` of the vectors per sample: γ, β, before, scale, after; fills dx, the last map."""
-    *given, beside, beside_stride, dx = maps
+    *inputs, other_grad, other_stride, dx = maps
     n, c, height, width = maps[0].shape
     positions, groups = height * width, group.shape[2]
     out = channel.new_empty((5, n, c))
@@ -175,7 +181,7 @@ def _gradients(
         return out
     (chunks, parts), sizes = tiles(positions, c)
     partial = channel.new_empty((2, n, chunks, c))
-    norm_sums[(n, chunks, parts)](*given, channel, partial, positions, c, dropout, silu, **sizes)
+    norm_sums[(n, chunks, parts)](*inputs, channel, partial, positions, c, dropout, silu, **sizes)
     # Factors of dx = a du + p x + q.
     factors = channel.new_empty((2, n, c))
     combine_sums[(n, groups)](
@@ -184,7 +190,7 @@ def _gradients(
     )  # fmt: skip
     if dx is not None:
         input_gradient[(n, chunks, parts)](
-            *given, channel, factors, beside, beside_stride, dx, positions, c, dropout, silu, **sizes
+            *inputs, channel, factors, other_grad, other_stride, dx, positions, c, dropout, silu, **sizes
         )
     return out
 
@@ -193,9 +199,9 @@ def _powers(chunks: int, size: int) -> tuple[int, int]:
     return int(triton.next_power_of_2(chunks)), int(triton.next_power_of_2(size))
 
 
-# Kernels compute factors from sums over positions, for the channels of whole groups. A vector has one entry for each
-# channel of a program; ``kind`` numbers the channel's group, and ``valid`` is false for lanes without a channel.
-# Partial results of large maps have the shape ``(quantity, N, chunks, C)``.
+# The following kernels compute factors from sums over positions, for the channels of complete groups. A vector has one
+# entry for each channel of a program; ``kind`` is the number of the channel's group, and ``valid`` is false for lanes
+# without a channel. Partial results of large maps have the shape ``(quantity, N, chunks, C)``.
 
 
 @triton.jit
@@ -226,8 +232,8 @@ def forward_factors(
     """
     moved = tl.where(valid, mean + entries(before, before_stride, n, channels, valid), 0.0)
     centre = over_group(moved, kind) / size
-    off = tl.where(valid, moved - centre, 0.0)
-    variance = over_group(square + off * off * positions, kind) / (size * positions)
+    deviation = tl.where(valid, moved - centre, 0.0)
+    variance = over_group(square + deviation * deviation * positions, kind) / (size * positions)
     inverse = 1 / tl.sqrt(variance + eps)
     factor = 1 + entries(scale, scale_stride, n, channels, valid)
     slope = read(gamma + channels, valid) * factor
@@ -254,18 +260,18 @@ def backward_factors(
 ):  # fmt: skip
     """Computes p and q of ``dx = a du + p x + q`` from the sums of du and du (x − mean); stores vector gradients."""
     mean = tl.load(channel + n * C + channels, mask=valid, other=0.0)
-    place = group + n * (C // size) + channels // size
-    centre, inverse = tl.load(place, mask=valid, other=0.0), tl.load(place + N * (C // size), mask=valid, other=0.0)
+    source = group + n * (C // size) + channels // size
+    centre, inverse = tl.load(source, mask=valid, other=0.0), tl.load(source + N * (C // size), mask=valid, other=0.0)
     shift = entries(before, before_stride, n, channels, valid)
     # Sum of du times the normalised map.
     product = inverse * (moment + (mean + shift - centre) * total)
     factor = 1 + entries(scale, scale_stride, n, channels, valid)
     plain, bias = read(gamma + channels, valid), read(beta + channels, valid)
     slope = tl.where(valid, plain * factor, 0.0)
-    one = over_group(slope * total, kind) / (size * positions)
-    two = over_group(slope * product, kind) / (size * positions)
-    p = -inverse * inverse * two
-    q = -inverse * one - p * (centre - shift)
+    mean_du = over_group(slope * total, kind) / (size * positions)
+    mean_product = over_group(slope * product, kind) / (size * positions)
+    p = -inverse * inverse * mean_product
+    q = -inverse * mean_du - p * (centre - shift)
     target = out + n * C + channels
     tl.store(target, product * factor, mask=valid)
     tl.store(target + N * C, total * factor, mask=valid)
@@ -298,12 +304,12 @@ def moments(x, partial, positions, C, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
     count = tl.minimum(positions - chunk * BLOCK, BLOCK).to(tl.float32)
     # Deviations from a value of the same channel: one pass suffices, and a large mean costs no digits.
     pivot = read(x + n.to(tl.int64) * positions * C + chunk * BLOCK * C + channels, valid)
-    away = tl.where(inside, values - pivot[None, :], 0.0)
-    off = tl.sum(away, 0) / count
-    square = tl.maximum(tl.sum(away * away, 0) - off * off * count, 0.0)
-    place = partial + (n * chunks + chunk) * C + channels
-    tl.store(place, pivot + off, mask=valid)
-    tl.store(place + tl.num_programs(0) * chunks * C, square, mask=valid)
+    deviation = tl.where(inside, values - pivot[None, :], 0.0)
+    mean_deviation = tl.sum(deviation, 0) / count
+    square = tl.maximum(tl.sum(deviation * deviation, 0) - mean_deviation * mean_deviation * count, 0.0)
+    target = partial + (n * chunks + chunk) * C + channels
+    tl.store(target, pivot + mean_deviation, mask=valid)
+    tl.store(target + tl.num_programs(0) * chunks * C, square, mask=valid)
 
 
 @triton.jit
@@ -315,13 +321,13 @@ def combine_moments(
     n, N, size = tl.program_id(0), tl.num_programs(0), C // tl.num_programs(1)
     lane, chunk = tl.arange(0, WIDTH), tl.arange(0, CHUNKS)[:, None]
     channels, valid = tl.program_id(1) * size + lane, lane < size
-    place, inside = (n * chunks + chunk) * C + channels[None, :], (chunk < chunks) & valid[None, :]
+    index, inside = (n * chunks + chunk) * C + channels[None, :], (chunk < chunks) & valid[None, :]
     counts = tl.where(chunk < chunks, tl.minimum(positions - chunk * BLOCK, BLOCK), 0).to(tl.float32)
-    means = read(partial + place, inside)
-    squares = read(partial + N * chunks * C + place, inside)
+    means = read(partial + index, inside)
+    squares = read(partial + N * chunks * C + index, inside)
     mean = tl.sum(means * counts, 0) / positions
-    away = tl.where(inside, means - mean[None, :], 0.0)
-    square = tl.sum(squares + away * away * counts, 0)
+    deviation = tl.where(inside, means - mean[None, :], 0.0)
+    square = tl.sum(squares + deviation * deviation * counts, 0)
     forward_factors(
         mean, square, lane * 0, channels, valid, n, N, channel, group, gamma, beta, before, before_stride,
         scale, scale_stride, after, after_stride, positions, C, size, eps,
@@ -331,11 +337,11 @@ def combine_moments(
 @triton.jit
 def chunk_of_du(x, grad, stride, y, channel, n, row, channels, inside, positions, C, dropout, SILU: tl.constexpr):
     """See :func:`gradient_of_u`; also the slope."""
-    # Factors are loaded as rows in two dimensions, not by `row_of`: in the layout that tiles then get, sums over
-    # positions stay within a thread, which holds the factors of fewer channels (64 registers instead of 100).
-    place, there = channel + n * C + channels[None, :], channels[None, :] < C
+    # Factors are loaded as rows in two dimensions, not by `row_of`: tiles then get a layout in which sums over
+    # positions stay within a thread, and a thread holds the factors of fewer channels (64 registers instead of 100).
+    source, valid = channel + n * C + channels[None, :], channels[None, :] < C
     plane = tl.num_programs(0) * C
-    slope, level = read(place + plane, there), read(place + 2 * plane, there)
+    slope, level = read(source + plane, valid), read(source + 2 * plane, valid)
     du, values = gradient_of_u(
         x, grad, stride, y, n, row, channels, inside, slope, level, positions, C, dropout, SILU
     )  # fmt: skip
@@ -353,10 +359,10 @@ def norm_sums(
         x, grad, stride, y, channel, n, row, channels, inside, positions, C, dropout, SILU
     )  # fmt: skip
     mean = read(channel + n * C + channels[None, :], channels[None, :] < C)
-    place = partial + (n * tl.num_programs(1) + tl.program_id(1)) * C + channels
+    target = partial + (n * tl.num_programs(1) + tl.program_id(1)) * C + channels
     plane = tl.num_programs(0) * tl.num_programs(1) * C
-    tl.store(place, tl.sum(du, 0), mask=channels < C)
-    tl.store(place + plane, tl.sum(du * (values - mean), 0), mask=channels < C)
+    tl.store(target, tl.sum(du, 0), mask=channels < C)
+    tl.store(target + plane, tl.sum(du * (values - mean), 0), mask=channels < C)
 
 
 @triton.jit
@@ -368,9 +374,9 @@ def combine_sums(
     n, N, size = tl.program_id(0), tl.num_programs(0), C // tl.num_programs(1)
     lane, chunk = tl.arange(0, WIDTH), tl.arange(0, CHUNKS)[:, None]
     channels, valid = tl.program_id(1) * size + lane, lane < size
-    place, inside = (n * chunks + chunk) * C + channels[None, :], (chunk < chunks) & valid[None, :]
-    total = tl.sum(read(partial + place, inside), 0)
-    moment = tl.sum(read(partial + N * chunks * C + place, inside), 0)
+    index, inside = (n * chunks + chunk) * C + channels[None, :], (chunk < chunks) & valid[None, :]
+    total = tl.sum(read(partial + index, inside), 0)
+    moment = tl.sum(read(partial + N * chunks * C + index, inside), 0)
     p, q = backward_factors(
         total, moment, lane * 0, channels, valid, n, N, channel, group, out, gamma, beta, before, before_stride,
         scale, scale_stride, positions, C, size,
@@ -380,16 +386,16 @@ def combine_sums(
 
 
 @triton.jit
-def store_dx(dx, result, beside, beside_stride, n, row, channels, inside, positions, C):
-    """Stores the gradient of x at a tile, plus that from other operations."""
-    if beside is not None:
-        result += read(at(beside, n, row, channels, positions, beside_stride), inside)
+def store_dx(dx, result, other_grad, other_stride, n, row, channels, inside, positions, C):
+    """Stores the gradient of x at a tile, plus the gradient from other operations."""
+    if other_grad is not None:
+        result += read(at(other_grad, n, row, channels, positions, other_stride), inside)
     tl.store(at(dx, n, row, channels, positions, C), result, mask=inside)
 
 
 @triton.jit
 def input_gradient(
-    x, grad, stride, y, channel, factors, beside, beside_stride, dx, positions, C, dropout,
+    x, grad, stride, y, channel, factors, other_grad, other_stride, dx, positions, C, dropout,
     SILU: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Gradient of x at a chunk: ``a du + p x + q``."""
@@ -397,9 +403,9 @@ def input_gradient(
     du, values, slope = chunk_of_du(
         x, grad, stride, y, channel, n, row, channels, inside, positions, C, dropout, SILU
     )  # fmt: skip
-    place, there = factors + n * C + channels[None, :], channels[None, :] < C
-    result = slope * du + read(place, there) * values + read(place + tl.num_programs(0) * C, there)
-    store_dx(dx, result, beside, beside_stride, n, row, channels, inside, positions, C)
+    source, valid = factors + n * C + channels[None, :], channels[None, :] < C
+    result = slope * du + read(source, valid) * values + read(source + tl.num_programs(0) * C, valid)
+    store_dx(dx, result, other_grad, other_stride, n, row, channels, inside, positions, C)
 
 
 @triton.jit
@@ -419,11 +425,12 @@ def norm_whole(
     for start in range(0, positions, BLOCK):
         row = start + tl.arange(0, BLOCK)[:, None]
         inside = (row < positions) & valid[None, :]
-        away = tl.where(inside, read(at(x, n, row, channels, positions, C), inside) - pivot[None, :], 0.0)
-        total += away
-        square += away * away
-    off = tl.sum(total, 0) / positions
-    mean, spread = pivot + off, tl.maximum(tl.sum(square, 0) - off * off * positions, 0.0)
+        deviation = tl.where(inside, read(at(x, n, row, channels, positions, C), inside) - pivot[None, :], 0.0)
+        total += deviation
+        square += deviation * deviation
+    mean_deviation = tl.sum(total, 0) / positions
+    mean = pivot + mean_deviation
+    spread = tl.maximum(tl.sum(square, 0) - mean_deviation * mean_deviation * positions, 0.0)
     slope, level = forward_factors(
         mean, spread, lane // SIZE, channels, valid, n, tl.num_programs(1), channel, group, gamma, beta,
         before, before_stride, scale, scale_stride, after, after_stride, positions, C, SIZE, eps,
@@ -441,7 +448,7 @@ def norm_whole(
 
 @triton.jit
 def gradient_whole(
-    x, grad, stride, y, beside, beside_stride, dx, channel, group, out, gamma, beta, before, before_stride,
+    x, grad, stride, y, other_grad, other_stride, dx, channel, group, out, gamma, beta, before, before_stride,
     scale, scale_stride, positions, C, dropout,
     SILU: tl.constexpr, SIZE: tl.constexpr, STEP: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -473,4 +480,4 @@ def gradient_whole(
                 SILU,
             )  # fmt: skip
             result = slope[None, :] * du + p[None, :] * values + q[None, :]
-            store_dx(dx, result, beside, beside_stride, n, row, channels, inside, positions, C)
+            store_dx(dx, result, other_grad, other_stride, n, row, channels, inside, positions, C)

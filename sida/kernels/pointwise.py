@@ -1,7 +1,7 @@
-"""Kernels that map elements to elements, and the tiles and layouts that all kernels share.
+"""Elementwise kernels, and the tiles and layouts that all kernels share.
 
 SiLU with dropout, concatenation, resampling by two, and Adam's step. A feature map is a row of channels for each
-position. A kernel's optional tensor is None, and the compiled kernel then has no code for it.
+position. An optional tensor of a kernel may be None; the compiled kernel then has no code for it.
 """
 
 import math
@@ -27,9 +27,9 @@ def silu_slope(u):
 
 
 @triton.jit
-def read(place, inside):
+def read(pointers, inside):
     """Values in float32, and 0 where not ``inside``."""
-    return tl.load(place, mask=inside, other=0.0).to(tl.float32)
+    return tl.load(pointers, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -56,7 +56,8 @@ def tile_of(positions, C, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def at(pointer, n, row, channels, positions, stride):
-    """Places of the tile ``(row, channels)`` of a sample's map, whose positions are ``stride`` apart."""
+    """Pointers to the tile ``(row, channels)`` of a sample's map, whose positions are ``stride`` apart."""
+    # A batch of maps may have more than 2³¹ elements.
     return pointer + n.to(tl.int64) * positions * stride + row * stride + channels[None, :]
 
 
@@ -72,8 +73,8 @@ def flat_tile(total, C, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
 def dropped(u, seed, row, begin, C, probability, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
     """Dropout on a tile: zeroes elements at random and scales the others up.
 
-    Draws are functions of the seed and the element's place. One call of Philox gives draws for four channels; its
-    seven rounds cost more than the rest of a pass.
+    A draw is a function of the seed and the element's index. One call of Philox serves four channels, since its seven
+    rounds cost more than the rest of a pass.
 
     Args:
         u: ``(BLOCK, WIDTH)``.
@@ -86,8 +87,8 @@ def dropped(u, seed, row, begin, C, probability, BLOCK: tl.constexpr, WIDTH: tl.
         WIDTH: Channels of the tile; a multiple of 4.
     """
     quarter: tl.constexpr = WIDTH // 4
-    place = row * ((C + 3) // 4) + begin // 4 + tl.arange(0, quarter)[None, :]
-    a, b, c, d = tl.randint4x(tl.load(seed).to(tl.int32), place, n_rounds=7)
+    counter = row * ((C + 3) // 4) + begin // 4 + tl.arange(0, quarter)[None, :]
+    a, b, c, d = tl.randint4x(tl.load(seed).to(tl.int32), counter, n_rounds=7)
     bits = tl.join(tl.join(a, c), tl.join(b, d)).reshape(BLOCK, WIDTH).to(tl.uint32, bitcast=True)
     limit = (tl.full((), 4294967296.0, tl.float32) * probability).to(tl.uint32)
     return tl.where(bits < limit, 0.0, u / (1 - probability))
@@ -95,11 +96,11 @@ def dropped(u, seed, row, begin, C, probability, BLOCK: tl.constexpr, WIDTH: tl.
 
 @triton.jit
 def undropped(du, y, inside, probability):
-    """Gradient before dropout. An element with y = 0 was dropped, or its derivative is nearly 0."""
+    """Gradient before dropout; the mask is not stored. An element with y = 0 was dropped, or its slope is nearly 0."""
     return tl.where(tl.load(y, mask=inside, other=0.0) != 0, du / (1 - probability), 0.0)
 
 
-#: Least channels of a tile of a divided row: a cache line of half precision.
+#: Smallest number of channels of a tile if several tiles divide a row: a cache line of half precision.
 _NARROWEST = 64
 
 
@@ -109,8 +110,8 @@ def tiles(
     """Numbers of tiles along positions and channels, and the size of a tile as arguments of a kernel.
 
     A tile has 32 ``elements`` for each of the threads that work on it. Its sides are powers of two, four channels at
-    least. A row of channels is divided among tiles of 64 channels or more so that the fewest of their lanes are idle:
-    192 channels are three tiles of 64 and not three quarters of one of 256.
+    least. Tiles of 64 channels or more divide a row of channels such that the fewest lanes are idle: 192 channels are
+    three tiles of 64 instead of three quarters of one tile of 256.
     """
     full_width = max(4, int(triton.next_power_of_2(channels)))
     widths = [full_width >> halvings for halvings in range(10) if halvings == 0 or full_width >> halvings >= _NARROWEST]
@@ -146,8 +147,8 @@ def stride_of(rows: Tensor | None) -> int:
     return 0 if rows is None or len(rows) == 1 else rows.stride(0)
 
 
-def beside_map(gradient: Tensor | None) -> tuple[Tensor | None, int]:
-    """See :func:`like_map`, of a map's gradient from other operations, which may be missing."""
+def optional_map(gradient: Tensor | None) -> tuple[Tensor | None, int]:
+    """:func:`like_map` of a gradient, or None and 0 for a missing one."""
     return (None, 0) if gradient is None else like_map(gradient)
 
 
@@ -192,7 +193,7 @@ def _activate(
 def scaled_silu(x: Tensor, scale: Tensor | None = None, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
     """``dropout(silu(x · scale))`` of a map ``(N, C, H, W)``, in channels-last memory, and x.
 
-    Compute everything else that depends on x from the second result: both gradients are then summed in one pass.
+    Compute everything else that depends on x from the second result: one pass then sums both gradients.
 
     Args:
         x: float16, bfloat16 or float32.
@@ -207,6 +208,7 @@ class _ScaledSilu(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor | None, dropout: float) -> tuple[Tensor, Tensor]:
         x = channel_rows(x)
         scale = None if scale is None else scale.float().contiguous()
+        # A tensor, since a CUDA graph would repeat a number in each replay.
         seed = torch.randint(2**31, (1,), device=x.device) if dropout else None
         y = activate(x, scale, None, True, seed, dropout)
         ctx.save_for_backward(x, y if dropout else None, scale)
@@ -216,16 +218,16 @@ class _ScaledSilu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        of_y, beside = grads
-        if of_y is None:
-            return beside, None, None
+        y_grad, other_grad = grads
+        if y_grad is None:
+            return other_grad, None, None
         x, y, scale = ctx.saved_tensors
         n, c, height, width = x.shape
         grid, sizes = tiles(height * width, c)
         dx = torch.empty_like(x)
         partial = x.new_empty((n, grid[0], c), dtype=torch.float32) if ctx.needs_input_grad[1] else None
         _silu_backward[(n, *grid)](
-            x, *like_map(of_y), y, scale, stride_of(scale), *beside_map(beside), dx, partial, height * width, c,
+            x, *like_map(y_grad), y, scale, stride_of(scale), *optional_map(other_grad), dx, partial, height * width, c,
             ctx.dropout, **sizes,
         )  # fmt: skip
         if partial is None:
@@ -235,7 +237,7 @@ class _ScaledSilu(torch.autograd.Function):
 
 @triton.jit
 def _silu_backward(
-    x, grad, grad_stride, y, scale, stride, beside, beside_stride, dx, partial, positions, C, dropout,
+    x, grad, grad_stride, y, scale, stride, other_grad, other_stride, dx, partial, positions, C, dropout,
     BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     n, row, channels, inside = tile_of(positions, C, BLOCK, WIDTH)
@@ -248,12 +250,12 @@ def _silu_backward(
     if y is not None:
         du = undropped(du, at(y, n, row, channels, positions, C), inside, dropout)
     result = du * factor
-    if beside is not None:
-        result += read(at(beside, n, row, channels, positions, beside_stride), inside)
+    if other_grad is not None:
+        result += read(at(other_grad, n, row, channels, positions, other_stride), inside)
     tl.store(at(dx, n, row, channels, positions, C), result, mask=inside)
     if partial is not None:
-        place = partial + (n * tl.num_programs(1) + tl.program_id(1)) * C + channels
-        tl.store(place, tl.sum(du * value, 0), mask=channels < C)
+        target = partial + (n * tl.num_programs(1) + tl.program_id(1)) * C + channels
+        tl.store(target, tl.sum(du * value, 0), mask=channels < C)
 
 
 def concat(a: Tensor, b: Tensor, a_factor: float = 1.0, b_factor: float = 1.0) -> Tensor:
@@ -283,6 +285,7 @@ class _Concat(torch.autograd.Function):
 
 def _copy(source: Tensor, stride: int, target: Tensor, factor: float) -> Tensor:
     """Writes ``factor source`` into a map or a part of its channels, and returns that."""
+    assert source.shape == target.shape
     n, c, height, width = source.shape
     grid, sizes = tiles(n * height * width, c)
     _copied[grid](source, stride, target, target.stride(3), n * height * width, c, factor, **sizes)
@@ -303,6 +306,7 @@ def double(x: Tensor) -> Tensor:
 
 def halve(x: Tensor) -> Tensor:
     """Means of 2×2 positions: ``(N, C, H/2, W/2)``, channels-last; H and W are even."""
+    assert x.shape[2] % 2 == x.shape[3] % 2 == 0
     return _Resampled.apply(x, False, 0.25)
 
 
@@ -323,6 +327,7 @@ def _resampled(x: Tensor, up: bool, factor: float) -> Tensor:
     x, stride = like_map(x)
     n, c, height, width = x.shape
     y = empty_map(x, n, c, 2 * height, 2 * width) if up else empty_map(x, n, c, height // 2, width // 2)
+    # The kernel goes through the positions of the smaller map.
     _, _, height, width = (x if up else y).shape
     grid, sizes = tiles(n * height * width, c, elements=2048, warps=4)
     _resample_by_two[grid](x, y, n * height * width, width, c, stride, factor, up, **sizes)
@@ -342,11 +347,11 @@ def _resample_by_two(
     corner = (position // W) * 4 * W + (position % W) * 2
     for down in tl.static_range(2):
         for right in tl.static_range(2):
-            place = corner + down * 2 * W + right
+            index = corner + down * 2 * W + right
             if UP:
-                tl.store(y + place * C + channels[None, :], value, mask=inside)
+                tl.store(y + index * C + channels[None, :], value, mask=inside)
             else:
-                value += read(x + place * stride + channels[None, :], inside)
+                value += read(x + index * stride + channels[None, :], inside)
     if not UP:
         tl.store(y + position * C + channels[None, :], value * factor, mask=inside)
 
@@ -359,6 +364,7 @@ def gradient_norm(gradient: Tensor, infinity: float) -> Tensor:
     programs = min(triton.cdiv(gradient.numel(), _ENTRIES), _PROGRAMS)
     partial = gradient.new_empty((2, programs), dtype=torch.float32)
     _gradient_norm[(programs,)](gradient, partial, gradient.numel(), infinity, programs, _ENTRIES)
+    # Partial sums may differ by many orders of magnitude.
     return partial.sum(1, dtype=torch.float64).float()
 
 
@@ -379,6 +385,8 @@ def adam_step(
     All vectors are float32 ``(P,)``; ``vector`` and the moments are changed in place, the gradient is not.
     """
     total = vector.numel()
+    assert gradient.numel() == square.numel() == total
+    # The corrections of both moments' bias are part of the rate and of a factor of the divisor.
     _step[(triton.cdiv(total, _ENTRIES),)](
         vector, gradient, mean, square, total, lr / (1 - betas[0] ** count), 1 - betas[0], 1 - betas[1],
         1 / math.sqrt(1 - betas[1] ** count), eps, infinity, math.inf if clip is None else clip, _ENTRIES,
@@ -387,6 +395,7 @@ def adam_step(
 
 @triton.jit
 def _guarded(value, infinity):
+    """NaN as 0, and ±∞ as ±``infinity``."""
     value = tl.where(value != value, 0.0, value)
     value = tl.where(value == float("inf"), infinity, value)
     return tl.where(value == -float("inf"), -infinity, value)
@@ -396,8 +405,8 @@ def _guarded(value, infinity):
 def _gradient_norm(gradient, partial, total, infinity, programs, BLOCK: tl.constexpr):
     square, wrong = tl.zeros((BLOCK,), dtype=tl.float32), tl.zeros((BLOCK,), dtype=tl.float32)
     for start in range(tl.program_id(0) * BLOCK, total, programs * BLOCK):
-        place = (start + tl.arange(0, BLOCK)).to(tl.int64)
-        raw = tl.load(gradient + place, mask=place < total, other=0.0)
+        index = (start + tl.arange(0, BLOCK)).to(tl.int64)
+        raw = tl.load(gradient + index, mask=index < total, other=0.0)
         value = _guarded(raw, infinity)
         square += value * value
         wrong += tl.where((raw != raw) | (tl.abs(raw) == float("inf")), 1.0, 0.0)
@@ -410,17 +419,17 @@ def _step(
     vector, gradient, mean, square, total, rate, mean_share, square_share, divisor_factor, eps, infinity, clip,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = place < total
-    value = _guarded(tl.load(gradient + place, mask=inside, other=0.0), infinity)
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = index < total
+    value = _guarded(tl.load(gradient + index, mask=inside, other=0.0), infinity)
     value = tl.minimum(tl.maximum(value, -clip), clip)
-    second = tl.load(square + place, mask=inside, other=0.0)
+    second = tl.load(square + index, mask=inside, other=0.0)
     second += square_share * (value * value - second)
-    tl.store(square + place, second, mask=inside)
+    tl.store(square + index, second, mask=inside)
     if mean is not None:
-        first = tl.load(mean + place, mask=inside, other=0.0)
+        first = tl.load(mean + index, mask=inside, other=0.0)
         value = first + mean_share * (value - first)
-        tl.store(mean + place, value, mask=inside)
-    moved = tl.load(vector + place, mask=inside, other=0.0)
+        tl.store(mean + index, value, mask=inside)
+    moved = tl.load(vector + index, mask=inside, other=0.0)
     moved -= rate * value / (tl.sqrt(second) * divisor_factor + eps)
-    tl.store(vector + place, moved, mask=inside)
+    tl.store(vector + index, moved, mask=inside)

@@ -45,7 +45,8 @@ def fork(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sum(one: Tensor, other: Tensor, *rest: Any) -> Tensor:
-    """Computes the sum; ``rest`` as in :func:`residual`, with an infinite bound for none."""
+    """Computes the sum; ``rest`` as in :func:`residual`, with an infinite bound instead of None."""
+    assert one.shape == other.shape
     (one, one_stride), (other, stride) = like_map(one), like_map(other)
     n, c, height, width = one.shape
     y = empty_map(one, n, c, height, width)
@@ -71,19 +72,19 @@ class _Residual(torch.autograd.Function):
         n, c, height, width = grad.shape
         wanted = ctx.needs_input_grad[2:4]
         untouched = share == 1 and y is None and stride == c
-        of_branch = grad if untouched else empty_map(grad, n, c, height, width)
-        of_skip = of_branch if skip_share == share else empty_map(grad, n, c, height, width)
+        branch_grad = grad if untouched else empty_map(grad, n, c, height, width)
+        skip_grad = branch_grad if skip_share == share else empty_map(grad, n, c, height, width)
         (chunks, parts), sizes = tiles(n * height * width, c)
         programs = min(chunks, _PROGRAMS)
         partial = grad.new_empty((programs, c), dtype=torch.float32) if any(wanted) else None
-        targets = None if untouched else of_branch, None if of_skip is of_branch else of_skip, partial
+        targets = None if untouched else branch_grad, None if skip_grad is branch_grad else skip_grad, partial
         if any(target is not None for target in targets):
             _backward[(programs, parts)](
                 grad, stride, y, *targets, n * height * width, c, share, skip_share, limit, **sizes
             )
-        # Of both biases the same sums, in separate memory: gradients are added up in place.
+        # Both biases get the same sums, in separate memory, since gradients are added up in place.
         sums = iter(() if partial is None else partial.expand(sum(wanted), -1, -1).sum(1))
-        return of_branch, of_skip, *(next(sums) if want else None for want in wanted), None, None, None
+        return branch_grad, skip_grad, *(next(sums) if want else None for want in wanted), None, None, None
 
 
 class _Fork(torch.autograd.Function):
@@ -108,19 +109,19 @@ def _forward(
     row, channels, inside = flat_tile(total, C, BLOCK, WIDTH)
     value = read(branch + row * branch_stride + channels[None, :], inside)
     if bias is not None:
-        more = row_of(bias, channels, C)
+        shift = row_of(bias, channels, C)
         if skip_bias is not None:
-            more += row_of(skip_bias, channels, C)
-        value += more
+            shift += row_of(skip_bias, channels, C)
+        value += shift
     value = value * share + read(skip + row * stride + channels[None, :], inside) * skip_share
-    # A NaN stays one.
+    # These comparisons leave NaN as it is; minimum and maximum may drop it.
     value = tl.where(value > limit, limit, tl.where(value < -limit, -limit, value))
     tl.store(y + row * C + channels[None, :], value, mask=inside)
 
 
 @triton.jit
 def _backward(
-    grad, stride, y, of_branch, of_skip, partial, total, C, share, skip_share, limit,
+    grad, stride, y, branch_grad, skip_grad, partial, total, C, share, skip_share, limit,
     BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     channels = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
@@ -132,10 +133,10 @@ def _backward(
         value = read(grad + row * stride + col, inside)
         if y is not None:
             value = tl.where(tl.abs(read(y + row * C + col, inside)) < limit, value, 0.0)
-        if of_branch is not None:
-            tl.store(of_branch + row * C + col, value * share, mask=inside)
-        if of_skip is not None:
-            tl.store(of_skip + row * C + col, value * skip_share, mask=inside)
+        if branch_grad is not None:
+            tl.store(branch_grad + row * C + col, value * share, mask=inside)
+        if skip_grad is not None:
+            tl.store(skip_grad + row * C + col, value * skip_share, mask=inside)
         if partial is not None:
             sums += tl.sum(value * share, 0)
     if partial is not None:

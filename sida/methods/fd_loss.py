@@ -12,10 +12,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 from sida import sampling, training
-from sida.config.lookup import our_object
+from sida.config.needs import JUDGE_DIGESTS, JUDGE_ENTRY, MAKE_JUDGES, Judge
 from sida.config.recipe import StudentConfig
 from sida.config.settings import Count, NotNegative, Range, Settings
 from sida.errors import SettingError, UserError
@@ -23,27 +23,8 @@ from sida.late import Tensor, torch
 from sida.methods.method import Exposure, Method, Parts, Passes
 from sida.noise import uniform, unit_noise
 
-#: Functions for judges, which are the metrics' feature networks in a package above this one: one makes judges, one
-#: gives their digests, and one gives a judge's downloads.
-MAKE_JUDGES, JUDGE_DIGESTS = "eval.measuring.judges:make_judges", "eval.measuring.judges:judge_digests"
-JUDGE_ENTRY = "eval.features.registry:extractor_entry"
 #: Added to a distance before a loss is divided by it.
 NORM_EPS = 0.01
-
-
-class Judge(Protocol):
-    """A feature network, with moments of the real images' features.
-
-    Attributes:
-        mean: Mean of the features, float64 ``(F,)``.
-        cov: Covariance, float64 ``(F, F)``.
-    """
-
-    mean: Tensor
-    cov: Tensor
-
-    def features(self, images: Tensor) -> Tensor:
-        """Features ``(N, F)`` with gradient, of images in 0..255 that are not rounded, float ``(N, C, H, W)``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,11 +56,11 @@ class FDLossOptions(Settings):
     def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
         """Options as they enter a run's digest: with the digests of the judges."""
         judges = options.get("judges", FDLossOptions.judges)
-        return {**options, "judges": our_object(JUDGE_DIGESTS)(judges)}
+        return {**options, "judges": JUDGE_DIGESTS(judges)}
 
     def assets(self, resolution: int) -> list[str]:
         """Registered downloads of a training."""
-        return [asset for judge in self.judges for asset in our_object(JUDGE_ENTRY)(judge).assets]
+        return [asset for judge in self.judges for asset in JUDGE_ENTRY(judge).assets]
 
     def loss_networks(self, resolution: int) -> list[str]:
         """Networks whose gradients train the generator."""
@@ -275,7 +256,7 @@ def make_fd_loss(parts: Parts) -> training.StudentTrainer:
         UserError: A judge does not exist, has no gradient, or does not take the data's images.
     """
     config, options = parts.config, parts.options
-    judges = our_object(MAKE_JUDGES)(options.judges, config.dataset, parts.device)
+    judges = MAKE_JUDGES(options.judges, config.dataset, parts.device)
     terms = {name: FrechetTerm(judge, options) for name, judge in judges.items()}
     generator = parts.optimized(parts.copy(parts.initial, config.weight_norm))
 

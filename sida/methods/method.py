@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from sida import data, networks, sampling, training
 from sida.config.families import Family, WeightNorm
 from sida.config.recipe import METHOD_SETTINGS, Gamma, Recipe, ResolvedConfig, StudentConfig
+from sida.config.roles import own_settings, with_own_settings
 from sida.config.settings import Settings, from_mapping
 from sida.errors import SettingError, UserError
 from sida.late import Tensor, torch
@@ -32,7 +33,7 @@ class Terms(dict[str, Any]):
 
     Args:
         terms: Tensor by name.
-        given: The micro-batch that they were computed on.
+        batch: The micro-batch that they were computed on.
     """
 
     def __init__(self, terms: RawTerms, batch: training.MicroBatch) -> None:
@@ -49,7 +50,10 @@ _NAMES = {"pool": "adversarial_pool", "return_logvar": "logvar"}
 
 @dataclasses.dataclass(eq=False)
 class Loss:
-    """A loss of a method. Its fields are the settings that it reads, and ``options``."""
+    """A loss of a method. Its fields are the settings that it reads, and ``options``.
+
+    A field that :func:`sida.config.roles.setting` writes is the loss's own setting, a key of a recipe's ``options``.
+    """
 
     @classmethod
     def settings(cls) -> dict[str, dataclasses.Field[Any]]:
@@ -268,11 +272,11 @@ class Method:
             :data:`sida.config.recipe.METHOD_SETTINGS`; every method reads the other settings.
         psi_steps: Steps of the fake score per step of the generator, without the option ``fake_score_steps``.
         passes: Work of these steps, for plans; without the property ``passes`` of the options.
-        options: Dataclass of settings that only this method has (``options`` of a recipe); no name may equal that
-            of a setting that the method reads. If it has a method ``assets(resolution)``, a workflow downloads these
-            assets before it trains; a method ``recorded(given)`` returns the options as they enter a run's digest;
-            ``check(config)`` refuses settings of a run; ``unread`` names settings that the method does not read with
-            these options; ``loss_networks(resolution)`` names the networks whose gradients train the generator.
+        options: Dataclass of settings that only this method has (``options`` of a recipe), with other names than those
+            that it reads; the loss may have further ones. Of its methods, ``assets(resolution)`` names downloads before
+            a training; ``recorded(given)`` returns the options as they enter a digest; ``check(config)`` refuses
+            settings of a run; ``unread`` names settings that the method does not read with these options;
+            ``loss_networks(resolution)`` names the networks whose gradients train the generator.
         trainer: Makes the trainer from the parts: networks with their optimizers, losses and order. None makes
             :class:`sida.methods.Distiller` with teacher, fake score and generator.
         saw: Argument that becomes :attr:`exposure`.
@@ -303,6 +307,16 @@ class Method:
         """Whether the options name networks whose gradients train the generator."""
         return hasattr(self.options, "loss_networks")
 
+    @property
+    def losses(self) -> tuple[type[Loss], ...]:
+        """The classes of the loss, of all network families."""
+        return tuple(self.loss.values()) if isinstance(self.loss, Mapping) else (self.loss or Loss,)
+
+    @property
+    def option_class(self) -> type[Any]:
+        """Dataclass of a recipe's ``options``: :attr:`options` and the own settings of the losses."""
+        return with_own_settings(self.options, self.losses)
+
     def loss_of(self, family: Family) -> type[Loss] | None:
         """Returns the class of the loss for networks of a family."""
         return family.choose(self.loss) if isinstance(self.loss, Mapping) else self.loss
@@ -326,7 +340,7 @@ class Method:
         Raises:
             UserError: An option does not exist or has a wrong value.
         """
-        return from_mapping(self.options, options, where)
+        return from_mapping(self.option_class, options, where)
 
     def work(self, options: Any) -> tuple[int, Passes]:
         """Returns the steps of the fake score per step of the generator, and the work of both, with these options."""
@@ -335,8 +349,7 @@ class Method:
     @property
     def settings(self) -> frozenset[str]:
         """Settings that this method reads, of those that only some methods read."""
-        losses = self.loss.values() if isinstance(self.loss, Mapping) else [self.loss or Loss]
-        read = frozenset(self.reads).union(*(loss.settings() for loss in losses))
+        read = frozenset(self.reads).union(*(loss.settings() for loss in self.losses))
         # A recipe with an adversarial term says when the term begins; no loss reads that setting, the schedule does.
         return read | {"adversarial_kimg"} if "lambda_adv" in read else read
 
@@ -347,8 +360,7 @@ class Method:
             SettingError: The first fault.
         """
         options = self.read_options(config.options, "options")
-        if hasattr(options, "check"):
-            options.check(config)
+        getattr(options, "check", lambda config: None)(config)
         if self.start == "scratch":
             if config.teacher is not None:
                 raise SettingError("teacher", f"method '{self.name}' has no teacher", "remove it")
@@ -444,6 +456,7 @@ class Parts:
         """Returns the method's loss; ``fields`` are the values of fields that are neither settings nor ``options``."""
         cls: Any = self.method.loss_of(self.family)
         fields |= {"options": self.options} if "options" in cls.__dataclass_fields__ else {}
+        fields |= {name: getattr(self.options, name) for name in own_settings(cls)}
         return cls.from_recipe(self.config, **fields)
 
     def optimized(self, net: torch.nn.Module, **arguments: Any) -> training.OptimizedNetwork:

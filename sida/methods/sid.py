@@ -309,7 +309,7 @@ SID = Method(
     official={
         "edm": _EDM,
         # λ_D is not read; digests record it.
-        "edm2": {**_EDM2, **dict.fromkeys(WEIGHT_NORMS, "in_forward"), "lambda_d": 100.0},
+        "edm2": {**_EDM2, **dict.fromkeys(WEIGHT_NORMS, "in_forward"), "lambda_d": EDM2SiDALoss.lambda_d},
     },
 )
 

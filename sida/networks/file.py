@@ -140,7 +140,7 @@ def adjusted(network: Mapping[str, Any], options: Mapping[str, Any], where: str)
         build_on_meta(changed, where)
         kwargs = checked_network(changed, where)[1]
     except UserError as error:
-        raise SettingError(f"{where}.{error.place.rpartition('.')[2]}", error.fault, error.remedy) from None
+        raise SettingError(f"{where}.{error.where.rpartition('.')[2]}", error.fault, error.remedy) from None
     return changed, {name: kwargs[name] for name in options}
 
 

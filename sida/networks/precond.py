@@ -266,13 +266,9 @@ class Precond(nn.Module):
         limit = self.noise_limit
         if limit is None:
             raise no_noise_level(self)
-        _, class_labels = self._check(z, 1.0, class_labels, None)
         c_skip, c_out, c_noise = limit
-        half = self.use_fp16 and z.is_cuda
         level = torch.full((1,), c_noise, dtype=torch.float32, device=z.device)
-        scaled = z.to(self.half_dtype if half else torch.float32)
-        raw: Any = self.body(scaled, level, class_labels, None, "decoder", None)
-        return c_skip * z.float() + c_out * raw.float()
+        return c_skip * z.float() + c_out * self.raw(z, level, class_labels)
 
     @functools.cached_property
     def is_flow(self) -> bool:
@@ -300,15 +296,29 @@ class Precond(nn.Module):
         limit = self.noise_limit
         if limit is None or not self.is_flow:
             raise UserError("sampler", f"'flow' needs a network of velocities, not {type(self).__name__}", "use heun")
-        _, class_labels = self._check(x, 1.0, class_labels, None)
         level = torch.full((1,), limit[2], dtype=torch.float32, device=x.device)
         if time < 1:
             sigma = torch.full((1, 1, 1, 1), time / (1 - time), dtype=torch.float32, device=x.device)
             level = self.coefficients(sigma)[3].flatten()
+        return -limit[1] * self.raw(x, level, class_labels)
+
+    def raw(
+        self, x: Tensor, c_noise: Tensor, class_labels: Tensor | None = None, return_flag: str = "decoder"
+    ) -> Tensor:
+        """F(x; c_noise), computed in the precision of :meth:`forward`, float32 (N, C, H, W).
+
+        Args:
+            x: Scaled images c_in·x, (N, C, H, W).
+            c_noise: float32 (1,).
+            class_labels: See :meth:`forward`.
+            return_flag: ``decoder``, or a word of the subclass's body.
+        """
+        _, class_labels = self._check(x, 1.0, class_labels, None)
         half = self.use_fp16 and x.is_cuda
         scaled = x.to(self.half_dtype if half else torch.float32)
-        raw: Any = self.body(scaled, level, class_labels, None, "decoder", None)
-        return -limit[1] * raw.float()
+        output: Any = self.body(scaled, c_noise, class_labels, None, return_flag, None)
+        raw: Tensor = output.float()
+        return raw
 
     def logvar(self, c_noise: Tensor) -> Tensor:
         """Log-variance of the loss at encoded noise levels, float32 (N or 1, 1, 1, 1).

@@ -36,6 +36,11 @@ class NoiseSteps(nn.Module):
         # In float64: cosines of large steps would show the rounding of ln σ.
         self.register_buffer("log_sigmas", log_sigmas.to(constants_device()), persistent=False)
 
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """ᾱ of each step, float64 ``(steps,)``."""
+        return (-2 * self.log_sigmas).sigmoid()
+
     def forward(self, sigma: Tensor) -> Tensor:
         """Step of each level, float32 of the same shape; levels beyond the ends have the steps of the ends."""
         log, count = sigma.double().log(), len(self.log_sigmas)

@@ -193,7 +193,8 @@ class TransformerPrecond(Precond):
         depth: Number of blocks.
         num_heads: Heads of attention.
         mlp_ratio: Inner width of a perceptron in widths of a token.
-        learn_sigma: Whether the output has a second half, which is not used, as DiT's and SiT's published files have.
+        learn_sigma: Whether the output has a second half, as DiT's and SiT's published files have; a denoiser does not
+            use it.
         label_dropout: Probability of dropping a label, in the training of a teacher alone (`Precond.drops_labels`).
             No class, a row of zeros, always has an embedding of its own.
         logits: Discriminator's logits. ``maps``: the channel mean of the tokens after block ``encoder_depth`` (SiDA's
@@ -344,7 +345,7 @@ class TransformerPrecond(Precond):
         return_flag: str,
         decode: int | None,
     ) -> Output:
-        """See `Precond.body`."""
+        """See `Precond.body`; ``outputs`` is the raw image with the second half of a ``learn_sigma``."""
         emb = self.embedding(noise_labels) + self.y_embedder(self.classes_of(class_labels, len(x)))
         emb, tokens = emb.to(x.dtype), self.x_embedder(x).float() + self.pos_embed
         assert tokens.ndim == 3  # (N, h·w, hidden_size)
@@ -356,8 +357,8 @@ class TransformerPrecond(Precond):
         logits = None
         if self.logits == "tokens":
             tokens = self.final_layer.normed(tokens, emb)
-            logits = None if return_flag == "decoder" else tokens.mean(1)[:, :, None, None].float()
-        elif return_flag != "decoder":
+            logits = None if return_flag in ("decoder", "outputs") else tokens.mean(1)[:, :, None, None].float()
+        elif return_flag not in ("decoder", "outputs"):
             logits = self.map_of(tokens.mean(2, keepdim=True).float())
         if return_flag == "encoder" and logits is not None:
             return logits
@@ -366,7 +367,8 @@ class TransformerPrecond(Precond):
             for block in self.blocks[encoder:]:
                 tokens = block(tokens, emb)
             tokens = self.final_layer.normed(tokens, emb)
-        image = self.image(self.final_layer.linear(tokens.to(x.dtype)))
+        outputs = self.image(self.final_layer.linear(tokens.to(x.dtype)))
+        image = outputs if return_flag == "outputs" else outputs[:, : self.img_channels]
         return image if logits is None else (image, logits)
 
     def features(self, tokens: Tensor, emb: Tensor) -> tuple[Tensor, ...]:
@@ -383,10 +385,10 @@ class TransformerPrecond(Precond):
         return tokens.transpose(1, 2).unflatten(2, (self.side, self.side))
 
     def image(self, patches: Tensor) -> Tensor:
-        """Image (N, img_channels, H, W) of the values of its patches (N, T, values), without the unused half."""
+        """Image (N, outputs, H, W) of the values of its patches (N, T, values)."""
         side, patch = self.side, self.patch_size
         parts = patches.reshape(-1, side, side, patch, patch, self.outputs).permute(0, 5, 1, 3, 2, 4)
-        return parts.reshape(-1, self.outputs, side * patch, side * patch)[:, : self.img_channels]
+        return parts.reshape(-1, self.outputs, side * patch, side * patch)
 
 
 class SiTPrecond(TransformerPrecond):
@@ -430,7 +432,7 @@ class DiTPrecond(TransformerPrecond):
 
     Args:
         img_resolution, img_channels, label_dim, use_fp16: See `Precond`.
-        learn_sigma: Whether the output has a second half, the variance of a step, which is not used.
+        learn_sigma: Whether the output has a second half, the variance of a step, which the sampler ``ddpm`` takes.
         num_steps: Number of steps.
         beta_start: β of step 0.
         beta_end: β of the last step.
@@ -469,3 +471,17 @@ class DiTPrecond(TransformerPrecond):
     def coefficients(self, sigma: Tensor) -> tuple[None, Tensor, Tensor, Tensor]:
         """See `Precond.coefficients`."""
         return None, -sigma, (1 + sigma.square()).rsqrt(), self.steps(sigma)
+
+    def at_step(self, x: Tensor, step: int, class_labels: Tensor | None = None) -> Tensor:
+        """Predicted noise ε of ``x = √ᾱ y + √(1 − ᾱ) ε`` at a step, and after it the variance's share if it is learned.
+
+        Args:
+            x: (N, C, H, W).
+            step: Number of the step; 0 has the least noise.
+            class_labels: See `Precond.forward`.
+
+        Returns:
+            float32 (N, C, H, W), or (N, 2 C, H, W) with ``learn_sigma``.
+        """
+        level = torch.full((1,), float(step), dtype=torch.float32, device=x.device)
+        return self.raw(x, level, class_labels, "outputs")

@@ -15,7 +15,20 @@ from typing import Any
 
 import torch
 
+from sida.errors import UserError
 from sida.sampling.guidance import guided
+
+
+def check_flow(net: Any, guide: Any) -> None:
+    """Checks that networks, or None for no guide, have velocities.
+
+    Raises:
+        UserError: One has none.
+    """
+    for network in (net, guide):
+        if network is not None and not getattr(getattr(network, "net", network), "is_flow", False):
+            fault = f"'flow' needs networks of velocities, not {type(network).__name__}"
+            raise UserError("sampler.kind", fault, "use heun")
 
 
 def flow(
@@ -47,7 +60,7 @@ def flow(
         noise: ``noise(x)`` returns unit normal draws like ``x``; only ``euler_maruyama`` calls it.
         gnet: Guiding network, evaluated in addition to ``net`` where there is guidance.
         guide_labels: Labels for the guiding network.
-        guidance: Strength, see :func:`guided`.
+        guidance: Strength, see :func:`sida.sampling.guidance.guided`.
         guidance_channels: Number of leading channels that are guided; None is all.
         guidance_min: Lowest level σ = t / (1 − t) with guidance.
         guidance_max: Highest one.

@@ -31,7 +31,7 @@ from sida.networks import family_of
 from sida.networks.precond import Precond, no_noise_level
 from sida.prefetch import prefetch
 from sida.sampling.guidance import check_guide_fits
-from sida.sampling.samplers import draw_batch, sigma_range, to_uint8
+from sida.sampling.samplers import DRAWINGS, draw_batch, to_uint8
 from sida.sampling.streams import NO_CLASS, ClassRule, SeedStreams, class_rule_of
 
 #: Number of batches in the queue of a GPU while the next batch is prepared.
@@ -174,12 +174,7 @@ class Drawer:
             raise UserError("sampler", f"'{sampler.kind}' needs a network", "give one")
         if sampler.init_sigma == INFINITE and getattr(net, "noise_limit", None) is None:
             raise no_noise_level(net, "sampler.init_sigma")
-        if sampler.kind == "heun":
-            sigma_range(net, sampler.sigma_min, sampler.sigma_max)  # refuses before anything is drawn
-        for network in (net, self.guide) if sampler.kind == "flow" else ():
-            if network is not None and not getattr(getattr(network, "net", network), "is_flow", False):
-                fault = f"'flow' needs networks of velocities, not {type(network).__name__}"
-                raise UserError("sampler.kind", fault, "use heun")
+        DRAWINGS[sampler.kind].check(sampler, net, self.guide)
         with settings_in("sampler"):
             check_decoder(sampler.decoder, self.latents, self.vae)
         if self.guide is not None:

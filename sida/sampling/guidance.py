@@ -51,6 +51,11 @@ class Unlabelled(torch.nn.Module):
         velocity: torch.Tensor = self.net.velocity(x, time, None)  # type: ignore[operator]
         return velocity
 
+    def at_step(self, x: torch.Tensor, step: int, class_labels: object = None) -> torch.Tensor:
+        """Noise at a step without a class, see :meth:`sida.networks.transformer.DiTPrecond.at_step`."""
+        outputs: torch.Tensor = self.net.at_step(x, step, None)  # type: ignore[operator]
+        return outputs
+
 
 class GuidedDenoiser(torch.nn.Module):
     """The guided denoiser ``D_w``, which serves as true score for a student of a guided teacher.

@@ -305,7 +305,7 @@ def sampler_for(
         UserError: A setting is wrong, here or in the network's file.
     """
     said = None if network is None else trained_sampler(read_metadata(network), network)
-    trained = {} if said is None else said.given()
+    trained = {} if said is None else said.explicit_settings()
     if trained.get("num_steps") == 1:
         del trained["num_steps"]  # the default, which records do not name
     return read_sampler(sampler, where, trained)

@@ -8,17 +8,20 @@ Source: Karras et al., "Elucidating the design space" (arXiv:2206.00364), eq. 5 
 NVlabs/edm:generate.py and NVlabs/edm2:generate_images.py, fact 23 of tests/golden/README.md.
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from sida.config.families import Family
 from sida.config.samplers import Sampler
 from sida.errors import SettingError, UserError, exact
 from sida.networks import family_of
-from sida.sampling.flows import flow
+from sida.sampling.discrete import check_ddpm, ddpm
+from sida.sampling.flows import check_flow, flow
 from sida.sampling.guidance import guide_labels, guided
 from sida.sampling.streams import SeedStreams
 
@@ -238,8 +241,64 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
     return torch.nan_to_num(images * 127.5 + 128, nan=0.0).clamp(0, 255).to(torch.uint8)
 
 
-_GUIDANCE_KEYS = ("guidance", "guidance_channels", "guidance_min", "guidance_max")
-_HEUN_KEYS = ("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", *_GUIDANCE_KEYS)
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A batch to draw.
+
+    Attributes:
+        sampler: Sampler with a network.
+        networks: Network and guide, or their substitutes, which are called.
+        inputs: Latents, and class labels or None.
+        streams: Sources of fresh noise, one per image.
+        family: Family of the network.
+        guide_labels: Class labels for the guide.
+    """
+
+    sampler: Sampler
+    networks: tuple[Any, Any]
+    inputs: tuple[torch.Tensor, torch.Tensor | None]
+    streams: SeedStreams
+    family: Family
+    guide_labels: torch.Tensor | None
+
+    def of_steps(self, function: Callable[..., torch.Tensor], **arguments: Any) -> torch.Tensor:
+        """Images of a function with the kind's arguments and ``arguments``."""
+        net, guide = self.networks
+        dtype = getattr(torch, self.sampler.dtype or self.family.sampler_dtype)
+        arguments |= {"dtype": dtype, "noise": self.streams.randn_like, "gnet": guide, **self.sampler.arguments}
+        return function(net, *self.inputs, self.sampler.steps, **arguments)
+
+
+class Drawing(NamedTuple):
+    """Computation of a kind of sampler.
+
+    Attributes:
+        draw: Images or latents of about unit scale, ``(N, C, H, W)``.
+        check: ``check(sampler, network, guide)`` raises UserError before anything is drawn if they cannot draw.
+    """
+
+    draw: Callable[[Call], torch.Tensor]
+    check: Callable[[Sampler, Any, Any], object] = lambda sampler, net, guide: None
+
+
+#: Computations of the kinds of :data:`sida.config.samplers.SAMPLER_KINDS` that draw from a network.
+DRAWINGS = {
+    "one_step": Drawing(
+        lambda call: multi_step(call.networks[0], *call.inputs, noise=call.streams.randn_like, **call.sampler.of_steps),
+    ),
+    "heun": Drawing(
+        lambda call: call.of_steps(heun, noise_every_step=call.family.noise_every_step),
+        lambda sampler, net, guide: sigma_range(net, sampler.sigma_min, sampler.sigma_max),
+    ),
+    "flow": Drawing(
+        lambda call: call.of_steps(flow, guide_labels=call.guide_labels),
+        lambda sampler, net, guide: check_flow(net, guide),
+    ),
+    "ddpm": Drawing(
+        lambda call: call.of_steps(ddpm, guide_labels=call.guide_labels),
+        lambda sampler, net, guide: check_ddpm(net, guide, sampler.steps),
+    ),
+}
 
 
 def draw_batch(
@@ -262,28 +321,6 @@ def draw_batch(
         gnet: Guiding network.
         called: Substitutes for the two networks, see :meth:`sida.sampling.generate.Evaluations.of`.
     """
-    network, guide = called or (net, gnet)
-    steps, noise, family = sampler.steps, streams.randn_like, family_of(net)
-    if sampler.kind == "one_step":
-        return multi_step(network, latents, class_labels, noise=noise, **sampler.of_steps)
-    dtype = getattr(torch, sampler.dtype or family.sampler_dtype)
-    if sampler.kind == "flow":
-        labels, keys = guide_labels(gnet, class_labels), ("method", "last_step", *_GUIDANCE_KEYS)
-        arguments = {
-            "noise": noise,
-            "gnet": guide,
-            "guide_labels": labels,
-            **{key: getattr(sampler, key) for key in keys},
-        }
-        return flow(network, latents, class_labels, steps, dtype=dtype, **arguments)
-    return heun(
-        network,
-        latents,
-        class_labels,
-        steps,
-        dtype=dtype,
-        noise=noise,
-        noise_every_step=family.noise_every_step,
-        gnet=guide,
-        **{key: getattr(sampler, key) for key in _HEUN_KEYS},
-    )
+    labels = guide_labels(gnet, class_labels)
+    call = Call(sampler, called or (net, gnet), (latents, class_labels), streams, family_of(net), labels)
+    return DRAWINGS[sampler.kind].draw(call)

@@ -95,7 +95,7 @@ class EagerRunner:
         through_all: Whether it learns through all steps, or through the last one taken.
     """
 
-    def __init__(self, generator: OptimizedNetwork, sampler: Sampler, through_all: bool = False) -> None:
+    def __init__(self, generator: OptimizedNetwork, sampler: Sampler, through_all: bool) -> None:
         self.generator, self.sampler, self.through_all = generator, sampler, through_all
         self.steps_taken = 1
 

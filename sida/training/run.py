@@ -159,7 +159,7 @@ class StateStore:
         try:
             return self._newest()
         except UnreadableError as error:
-            path, fault = error.place, error.fault
+            path, fault = error.where, error.fault
         except OSError as error:
             path, fault = error.filename or str(self.folder), f"cannot be read ({error.strerror or error})"
         raise UserError(path, fault, "nothing was changed: fix that, then run this again")

@@ -83,7 +83,7 @@ def test_files_of_the_hubs_own_cache_need_no_network(network, cache, tmp_path, m
     write_folder(tmp_path / "hub" / "models--some--repo", kept)
     assert sida.load("hf://some/repo/network.safetensors").info["sha256"] == sha256_file(network)
     # The cache has what was asked for, and the repository may have other networks.
-    assert refused("offline.*name one", fetch, "hf://some/repo").place == "hf://some/repo"
+    assert refused("offline.*name one", fetch, "hf://some/repo").where == "hf://some/repo"
 
 
 @pytest.mark.parametrize(

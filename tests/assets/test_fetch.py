@@ -306,7 +306,7 @@ def test_files_of_the_cache_are_used_and_none_is_fetched_where_it_cannot_be_lock
 
 def test_a_damaged_lock_is_one_line(site, tmp_path):
     (tmp_path / LOCK_FILE).write_text('{"some/net.pkl": {"sha256": "x"}}')
-    assert refused("damaged", get, site.add("f", BODY), tmp_path).place == str(tmp_path / LOCK_FILE)
+    assert refused("damaged", get, site.add("f", BODY), tmp_path).where == str(tmp_path / LOCK_FILE)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ GOOD = {"id": "net", "kind": "network", "url": "https://example.org/net.pkl", "t
 )
 def test_mistakes_in_a_row_are_named_with_their_place(tmp_path, change, reason):
     path = write_registry(tmp_path / "assets.tsv", {**GOOD, "id": "other", "target": "other"}, {**GOOD, **change})
-    assert refused(reason, load_registry, path).place == (str(path) if "URLs" in reason else f"{path}:3")
+    assert refused(reason, load_registry, path).where == (str(path) if "URLs" in reason else f"{path}:3")
     path.write_text("id\tkind\turl\n")
     refused(f"{path}:1: the columns must be", load_registry, path)
 

@@ -59,7 +59,7 @@ def test_pixels_classes_and_splits_are_the_same_for_ever():
 
 def test_an_entry_may_say_that_it_has_no_path_and_must_say_something():
     assert dataset_spec("x", "here", {"x": {"kind": "digits", "path": None}})["path"] is None
-    assert refused("must be a mapping", dataset_spec, "x", "here", {"x": None}).place == "here: x"
+    assert refused("must be a mapping", dataset_spec, "x", "here", {"x": None}).where == "here: x"
 
 
 def test_no_held_out_digit_trained_the_measuring_network():

@@ -60,9 +60,9 @@ def test_a_latent_archive_gives_moments_and_samples_them(tmp_path):
     assert not torch.equal(data.network_input(batch), data.network_input(batch))
     # Neither mirrored nor those of another autoencoder.
     spec = {"name": "img512", "kind": "zip", "path": path}
-    assert refused("xflip has no meaning", load_dataset, spec | {"xflip": True}).place == path
+    assert refused("xflip has no meaning", load_dataset, spec | {"xflip": True}).where == path
     other = write_zip(tmp_path / "other.zip", {"0.npy": npy(np.zeros((32, 4, 4), np.float32))})
-    assert refused("32 channels.*sida data encode", load_dataset, spec | {"path": other}).place == other
+    assert refused("32 channels.*sida data encode", load_dataset, spec | {"path": other}).where == other
 
 
 def test_decode_and_encode_with_a_real_autoencoder_of_random_weights(tmp_path):
@@ -86,7 +86,7 @@ def test_decode_and_encode_with_a_real_autoencoder_of_random_weights(tmp_path):
     net.save_pretrained(tmp_path / "pickled", safe_serialization=False)
     for name in ("pickled", "missing"):
         error = refused(r"cannot load the VAE .*sida assets fetch", load_vae, str(tmp_path / name))
-        assert error.place == str(tmp_path / name)
+        assert error.where == str(tmp_path / name)
 
 
 class Halves:
@@ -138,7 +138,7 @@ def test_an_archive_records_the_latents_of_other_networks_than_edm2s(tmp_path):
 def test_latents_of_another_or_no_kind_are_refused(tmp_path, content, reason):
     members = {"0.npy": npy(np.zeros((8, 4, 4), np.float32)), "latents.json": content}
     spec = {"name": "x", "kind": "zip", "path": write_zip(tmp_path / "x.zip", members), "latents": "sd"}
-    assert spec["path"] in refused(reason, load_dataset, spec).place
+    assert spec["path"] in refused(reason, load_dataset, spec).where
 
 
 def test_pixels_are_no_latents(tmp_path):
@@ -181,7 +181,7 @@ def test_a_network_takes_latents_of_its_own_kind_alone(tmp_path, network, kind, 
         check_shapes(net, data, "teacher t")
         return
     error = refused(rf"has '{kind}'.*sida data encode --latents", check_shapes, net, data, "teacher t")
-    assert error.place == "teacher t.latents"
+    assert error.where == "teacher t.latents"
 
 
 def test_the_decoder_is_that_of_the_networks_latents_or_the_named_one_of_them(monkeypatch, tmp_path):
@@ -199,7 +199,7 @@ def test_the_decoder_is_that_of_the_networks_latents_or_the_named_one_of_them(mo
     unet = random_network("EDMPrecond", {**SMALL, "img_channels": 4})
     refused(r"decoder.*of EDM2.*use sd-vae-ft-mse", drawn, "one_step:decoder=sd-vae-ft-ema", unet)
     refused(r"decoder.*draws pixels", drawn, "one_step:decoder=sd-vae-ft-ema", random_network("EDMPrecond", SMALL))
-    refused(r"decoder.*another one \(vae\)", drawn, "flow:2,decoder=sd-vae-ft-mse", vae="folder")
+    refused(r"decoder.*vae also names a decoder", drawn, "flow:2,decoder=sd-vae-ft-mse", vae="folder")
     refused("sd-vae-ft-mse", read_sampler, "flow:2,decoder=sd-vae")
     assert len(fetched) == 2
 

@@ -504,7 +504,7 @@ def test_arrays_are_sources(tmp_path):
     refused("--max-images", made, tmp_path, tmp_path / "a.npz", max_images=3)
     refused("leave out --labels", made, tmp_path, tmp_path / "a.npz", labels="folders")
     np.save(tmp_path / "wide.npy", NOISE[:, :4])
-    assert refused("8×4; give --resolution", made, tmp_path, tmp_path / "wide.npy").place.endswith("wide.npy")
+    assert refused("8×4; give --resolution", made, tmp_path, tmp_path / "wide.npy").where.endswith("wide.npy")
 
 
 @pytest.mark.parametrize("action", ["prepare", "encode"])

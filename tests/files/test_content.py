@@ -5,7 +5,7 @@ import pytest
 
 from eval.measuring.reference_files import read_moments
 from eval.measuring.stores import open_images
-from sida.files.content import text_in_place
+from sida.files.content import placeholder_in
 from sida.networks.official import describe_file, import_network
 from tests.data.test_archive import png, write_folder
 from tests.refused import refused
@@ -49,7 +49,7 @@ def test_packed_weights_are_named(start, fault, tmp_path):
     refused(fault, weights, tmp_path / "net.pt")
 
 
-@pytest.mark.parametrize(("name", "fault"), [("0.png", "no picture"), ("dataset.json", "no list of labels")])
+@pytest.mark.parametrize(("name", "fault"), [("0.png", "not a picture"), ("dataset.json", "not a list of labels")])
 @pytest.mark.parametrize("text", [POINTER, PAGE], ids=["pointer", "page"])
 def test_a_text_in_the_place_of_a_member_is_named(text, name, fault, tmp_path):
     write_folder(tmp_path / "in", {"0.png": png(np.zeros((8, 8), np.uint8)), name: text})
@@ -59,4 +59,4 @@ def test_a_text_in_the_place_of_a_member_is_named(text, name, fault, tmp_path):
 def test_binary_files_are_no_texts():
     array = np.random.default_rng(0).integers(1, 256, 4096, np.uint8).tobytes()
     for start in (b"\x80\x02}q\0", b"PK\3\4", b"\x93NUMPY", b"(dp0\nS'mu'", b"\0\0\x08\3", b"\x1f\x8b", b"", array):
-        assert text_in_place(start) is None
+        assert placeholder_in(start) is None

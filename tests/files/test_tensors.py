@@ -76,11 +76,11 @@ def headed(header: str, length: int | None = None, data: int = 16) -> bytes:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "no safetensors file"),
+        (b"", "not a safetensors file"),
         (b"\x80\x04\x95" + b"x" * 40, "sida convert"),
-        (b"\x89PNG" + bytes(64), "is one picture, and no network; .*sida score"),
+        (b"\x89PNG" + bytes(64), "is one picture, not a network; .*sida score"),
         (headed("{}", 1 << 31, 0), "impossible header length"),
-        (headed("{}", data=1), "no safetensors file"),
+        (headed("{}", data=1), "not a safetensors file"),
         (headed(f'{{"a": {FOUR}, "a": {FOUR}}}'), "key 'a' occurs twice"),
         (headed(f'{{"a": {FOUR.replace("[4]", "[3]")}}}'), "cut off, damaged"),
         (headed(f'{{"a": {FOUR.replace("[0, 16]", "[4, 20]")}}}', data=20), "cut off, damaged"),
@@ -123,7 +123,7 @@ def test_a_place_is_given_once_and_copies_in_other_processes_keep_it(error):
     with pytest.raises(UserError), located("outer"), located("a.bin"):
         raise error
     copy = pickle.loads(pickle.dumps(error))
-    assert (type(copy), str(copy), copy.place) == (type(error), str(error), "a.bin")
+    assert (type(copy), str(copy), copy.where) == (type(error), str(error), "a.bin")
 
 
 def test_files_of_earlier_versions_are_read_and_their_hashes_checked(tmp_path):

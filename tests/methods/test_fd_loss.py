@@ -1,11 +1,14 @@
 """FD-Loss: distances, statistics and whole steps as recorded from its official code."""
 
 import copy
+import subprocess
+import sys
 import types
 
 import pytest
 import torch
 
+from sida.config.lookup import ROOT
 from sida.errors import SettingError
 from sida.methods.fd_loss import CosineSchedule, FDLossOptions, FrechetLoss, FrechetTerm, moments
 from sida.training.batches import MicroBatch
@@ -14,6 +17,39 @@ from tests.golden.vectors import load_tensors, relative_error
 
 #: Values went through float32 in the official code.
 VALUE, GRADIENT, STEP = 1.2e-7, 1e-10, 3e-6
+
+
+#: What a process that imports nothing of ``eval`` says about a judge and about a monitor, and then with ``eval``.
+ALONE_AND_TOGETHER = """
+import sys
+from sida.config.recipe import EvaluationSettings
+from sida.config.settings import from_mapping
+from sida.errors import UserError
+from sida.methods.fd_loss import FDLossOptions
+
+def told(call):
+    try:
+        print(call())
+    except UserError as error:
+        print(error)
+
+spec = {"every_kimg": 1, "monitor": "eval.measuring.monitor:make_monitor", "kwargs": {"trails": 2}}
+told(lambda: FDLossOptions().assets(32))
+assert "eval" not in sys.modules
+told(lambda: from_mapping(EvaluationSettings, spec, "spec.evaluation"))
+told(lambda: FDLossOptions().assets(32))
+assert "torch" not in sys.modules
+"""
+
+
+def test_judges_and_monitors_are_those_that_a_package_above_registers():
+    done = subprocess.run([sys.executable, "-c", ALONE_AND_TOGETHER], cwd=ROOT, capture_output=True, text=True)
+    alone, monitor, together = done.stdout.splitlines()
+    assert "import eval" in alone
+    # A monitor's name brings the package that registers its arguments.
+    assert monitor.startswith("spec.evaluation.kwargs.trails: ")
+    assert "trials" in monitor
+    assert together == "['inception']"
 
 
 def arrays_of(name):

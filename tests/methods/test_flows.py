@@ -249,7 +249,7 @@ def test_the_recipes_are_read_and_train(method, name, monkeypatch, tmp_path):
 
 
 FAULTS = [
-    ("sid", {"time_beta": [4, 1.5, 10]}, "--spec.time_beta: is of level_distribution beta"),
+    ("sid", {"time_beta": [4, 1.5, 10]}, "--spec.time_beta: has no effect without level_distribution beta"),
     ("sid", {"level_distribution": "beta", "t_max": 700}, "--spec.t_max: has no effect with level_distribution"),
     ("dmd", {"level_distribution": "lognormal", "options": {"generator_levels": [1, 9]}}, "options.generator_levels"),
     ("realuid", {"level_distribution": "lognormal"}, "method 'realuid' does not read level_distribution"),

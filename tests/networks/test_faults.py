@@ -26,7 +26,7 @@ from tests.refused import refused
 )
 def test_bad_options(name, changes, place, word):
     error = refused("", build_network, config(name, **changes), where="here")
-    assert error.place == f"here.{place}"
+    assert error.where == f"here.{place}"
     assert word in str(error)
 
 

@@ -7,11 +7,12 @@ import re
 import pytest
 import yaml
 
+from eval.measuring.monitor_settings import MONITOR
 from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
 from sida.cli.train import read_spec
 from sida.config import settings
-from sida.config.lookup import MONITOR, ROOT
+from sida.config.lookup import ROOT
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping, load_spec, load_yaml
 from sida.files.atomic import by_content
@@ -74,7 +75,7 @@ MANY = "[" * 500 + "]" * 500
         (load_yaml, "s.yaml", "a: b: c", ":1: not valid YAML"),
         (load_yaml, "s.yaml", "\x00a: 1", "control character"),
         (read_spec_file, "s.json", f'{{"a": {MANY}}}', "nested more than"),
-        (read_spec_file, "s.json", '{"a": NaN}', "no finite number"),
+        (read_spec_file, "s.json", '{"a": NaN}', "not a finite number"),
         (read_spec_file, "s.json", '{"a": 1, "a": 2}', "key 'a' occurs twice"),
         (read_spec_file, "s.json", f'{{"a": {"1" * 4000}}}', "too many digits"),
         (read_spec_file, "s.json", '{"a": "\\ud800"}', "half of a character"),
@@ -116,7 +117,7 @@ def test_numbers_beyond_every_use():
         ("seed", 2**64, "at most 64 bits"),
         ("lr", 1e300, "number of 32 bits"),
     ):
-        assert refused(told, from_mapping, TeacherConfig, {**TEACHER, key: value}, "--spec").place == f"--spec.{key}"
+        assert refused(told, from_mapping, TeacherConfig, {**TEACHER, key: value}, "--spec").where == f"--spec.{key}"
 
 
 def test_settings_made_in_python_are_those_of_a_file():

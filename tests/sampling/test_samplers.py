@@ -1,10 +1,14 @@
 """Samplers and random streams against golden vectors; samplers in words."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
+from sida.config.samplers import SAMPLER_KINDS, Sampler
 from sida.sampling import SeedStreams, heun, one_step, read_sampler, sigma_steps, to_uint8
+from sida.sampling.samplers import DRAWINGS
 from tests.golden.vectors import relative_error
 from tests.networks.made import SMALL, random_network, recorded_network
 from tests.refused import refused
@@ -152,4 +156,19 @@ def test_samplers_are_read_from_text_and_mappings(text, expected):
     ],
 )  # fmt: skip
 def test_bad_samplers_are_errors_at_the_setting(value, place):
-    assert refused("", read_sampler, value).place == place
+    assert refused("", read_sampler, value).where == place
+
+
+def test_each_kind_of_sampler_has_its_facts_and_its_computation():
+    assert [*DRAWINGS] == [name for name, kind in SAMPLER_KINDS.items() if kind.network]
+    read = {name for kind in SAMPLER_KINDS.values() for name in kind.settings}
+    assert read == {field.name for field in dataclasses.fields(Sampler)} - {"kind"}
+    for name, kind in SAMPLER_KINDS.items():
+        sampler = Sampler(kind=name)
+        assert (sampler.steps, sampler.needs_network) == (kind.steps, kind.network)
+        assert sampler.nfe == {"heun": 35, "flow": 500, "data": 0}.get(name, kind.steps)
+        explicit = sampler.explicit_settings()
+        assert read_sampler(explicit) == Sampler(kind=name, num_steps=explicit.get("num_steps"))
+        for setting in read - {*kind.settings}:
+            unread = {"kind": name, setting: getattr(sampler, setting)}
+            refused(f"sampler.{setting}: .*'{name}' does not read", read_sampler, unread)

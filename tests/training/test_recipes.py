@@ -1,6 +1,7 @@
 """``method: ...`` alone is the official recipe of a family; a method reads what it names; faults are one line each."""
 
 import dataclasses
+import inspect
 import json
 from typing import Any
 
@@ -8,7 +9,9 @@ import pytest
 import torch
 
 from eval.features.inception import InceptionCleanExtractor
-from sida.config.recipe import METHOD_SETTINGS, ResolvedConfig
+from sida.config.recipe import METHOD_SETTINGS, OFFICIAL, ResolvedConfig, StudentConfig
+from sida.config.roles import setting
+from sida.config.settings import Fraction, type_hints
 from sida.methods import METHODS, SID
 from sida.methods.digest import student_digest
 from sida.methods.method import Parts
@@ -206,6 +209,38 @@ def test_a_method_reads_the_settings_that_it_names(name):
     assert read & known - OF_THE_DISTILLER <= method.settings
 
 
+@dataclasses.dataclass(eq=False)
+class SharedLoss(SiDLoss):
+    """SiD's loss with a setting of its own."""
+
+    share: Fraction = setting(0.5)
+
+
+SHARED = dataclasses.replace(SID, name="shared", loss=SharedLoss, saw=SID.exposure)
+
+
+@pytest.mark.parametrize(("options", "share"), [({}, 0.5), ({"share": 1}, 1.0)])
+def test_a_setting_that_a_loss_alone_reads_is_one_field_of_the_loss(options, share):
+    teacher, config = build_network(NETWORK), resolve_recipe(config_for("t", "sid"), NETWORK)
+    read = SHARED.read_options(options, "options")
+    loss = Parts(SHARED, config, read, family_of(NETWORK), teacher, teacher, CPU, "student").loss()
+    assert (loss.share, loss.lambda_sid) == (share, config.lambda_sid)
+    refused("options.share: must be between 0 and 1, got 2", SHARED.read_options, {"share": 2}, "options")
+    # A method derived from this one has the settings of its own loss.
+    derived = dataclasses.replace(SHARED, loss=SiDLoss, saw=SID.exposure)
+    refused("options.share: unknown key", derived.read_options, {"share": 1}, "options")
+
+
+def test_resolved_settings_have_their_type_without_null():
+    names, resolved, null = (
+        inspect.get_annotations(ResolvedConfig),
+        type_hints(ResolvedConfig),
+        type_hints(StudentConfig),
+    )
+    assert {name: resolved[name] | None for name in names} == {name: null[name] for name in names}
+    assert OFFICIAL.keys() <= names.keys()
+
+
 def test_a_setting_that_options_read_is_taken():
     config_for("t", "dmd2", gamma="snr")
     config_for("t", "f-distill", gamma="snr", sigma_data=1.0, options={"weighted": True})
@@ -243,7 +278,7 @@ FAULTS = [
     ("sida", {"dataset": {**DATASET, "labels": False}}, "label_dim: 10, but data set 'digits'"),
     ("sida", {"total_kimg": 0.001}, "--spec.total_kimg: 0.001 is less than one batch"),
     ("sida", {"fp16": True}, "--spec.fp16: float16 needs device 'cuda'"),
-    ("sida", {"half": "bfloat16"}, "half: says which half precision, and there is none without fp16"),
+    ("sida", {"half": "bfloat16"}, "half: has no effect without fp16"),
     ("sida", {"kernels": "fused"}, "kernels: 'fused' needs device 'cuda'; set kernels to torch"),
     # Families of networks
     ("sida", {"weight_norm": "off"}, "weight_norm: EDM networks do not have it"),
@@ -252,7 +287,7 @@ FAULTS = [
     ("gdd", {"teacher": "vp"}, "starts from a network of class EDMPrecond, not VPPrecond"),
     # Other networks
     ("sida", {"guidance": 1.5}, "--spec.guidance: 1.5 needs a guiding network; name one as guide"),
-    ("sida", {"guide": "no classes"}, "--spec.guide: guides nothing with a guidance of 1"),
+    ("sida", {"guide": "no classes"}, "--spec.guide: has no effect with a guidance of 1"),
     ("sida", {"guidance": 2, "guide": "5 classes"}, "label_dim: 10, but the guide has 5"),
     # Methods and their options
     ("sida", {"method": "tests.training.toy:TIMES"}, "is no sida.methods.method.Method"),

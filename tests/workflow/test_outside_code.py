@@ -11,9 +11,10 @@ import yaml
 from eval.features import get_extractor
 from eval.features.registry import make_extractors
 from eval.measuring.functions import CallableSource
+from eval.measuring.monitor_settings import MONITOR
 from eval.metrics.kinds import METRIC_KINDS
 from sida.assets.registry import load_registry
-from sida.config.lookup import ALLOW, MONITOR, ROOT, TYPED, allow_typed, allowed, load_object, source_file
+from sida.config.lookup import ALLOW, ROOT, TYPED, allow_typed, allowed, load_object, source_file
 from sida.config.samplers import Sampler
 from sida.data import load_dataset
 from sida.errors import UserError
@@ -170,7 +171,7 @@ def test_a_file_of_claims_runs_with_permission_alone_and_then_its_faults_are_tol
     put(tmp_path / "claims.py", CLAIMS)
     monkeypatch.setenv(ALLOW, f"{tmp_path}/")
     preset = load_preset(study(claims="claims.py"))
-    assert refused("no published number 'table1-none'", check_preset, preset).place == "claims.py: Q"
+    assert refused("no published number 'table1-none'", check_preset, preset).where == "claims.py: Q"
     # What is typed is the user's word.
     monkeypatch.setenv(ALLOW, "")
     monkeypatch.setenv(TYPED, "")

@@ -158,7 +158,7 @@ def test_the_page_of_differences_is_current_and_its_switches_exist():
         "preset": [PresetSettings],
         "metric": [METRIC_KINDS[name] for name in METRIC_KINDS],
     }
-    classes |= {"options": [method.options for method in METHODS.values() if method.options]}
+    classes |= {"options": [method.option_class for method in METHODS.values()]}
     known = {kind: {f.name for c in some for f in dataclasses.fields(c)} for kind, some in classes.items()}
     for entry in entries:
         for kind, name in re.findall(r"`([a-z]+): (\w+)", entry["switch"]):

@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 
 from sida.assets.registry import check_network
-from sida.cli.main import Verb, add_whole, existing
+from sida.cli.main import Verb, add_integer, existing
 from workflow.cli import terminal_width
 
 
@@ -68,7 +68,7 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     preset_argument(parser)
     count = "number of GPUs, or of cores for a study without (default: 1 GPU, this machine's cores)"
-    add_whole(parser, "--gpus", count, 1, 10**6)
+    add_integer(parser, "--gpus", count, 1, 10**6)
     parser.add_argument(
         "--gpu", metavar="NAME", help="card, of config/plan.yaml (default: H200, for `device: cpu` CPU)"
     )
@@ -145,13 +145,13 @@ def _new_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("study", metavar="STUDY", help="folder to make; its name becomes the preset's")
     parser.add_argument("--data", required=True, type=existing("--data"), metavar="FOLDER|ZIP", help="your pictures")
-    add_whole(parser, "--resolution", "height and width (default: the pictures')", 1, 8192)
+    add_integer(parser, "--resolution", "height and width (default: the pictures')", 1, 8192)
     parser.add_argument("--channels", type=int, help="3: RGB, 1: grey (default: the pictures')")
     parser.add_argument("--labels", help="auto (default), folders or none: see `sida data prepare`")
     teacher = "teacher instead of a trained one: folder or hf://OWNER/NAME of diffusers, or a network of `sida convert`"
     parser.add_argument("--teacher", type=check_network, metavar="NETWORK", help=teacher)
     parser.add_argument("--gpu", metavar="NAME", help="card of config/plan.yaml that the study has to fit (RTX4090)")
-    add_whole(parser, "--cores", "processor cores instead of a card (2)", 1, 10**4)
+    add_integer(parser, "--cores", "processor cores instead of a card (2)", 1, 10**4)
     parser.add_argument("--hours", type=float, help="hours until the table (default: 8, a night)")
 
 

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from sida.cli.main import Verb, whole
+from sida.cli.main import Verb, integer
 from sida.errors import UserError, suggestion
 from workflow.commands.planning import preset_argument
 
@@ -47,7 +47,7 @@ def _run(args: argparse.Namespace) -> int:
             "sida run", "the workflow runs from a checkout", "clone the repository and run `make setup` there"
         )
     if args.cores and args.cores != "all":
-        whole("--cores", 1, 10**6)(args.cores)
+        integer("--cores", 1, 10**6)(args.cores)
     profile = _profile(args.profile)
     # Snakemake runs code of its settings and records as it starts: they are read first, as data.
     check_folder(Path.cwd())

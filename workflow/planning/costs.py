@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from eval.measuring.monitor_settings import MONITOR
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.families import NULL_LABEL
-from sida.config.lookup import MONITOR
 from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.files.text_files import read_text

@@ -56,7 +56,7 @@ def examine(files: Sequence[Path], targets: Sequence[str]) -> list[Check]:
     try:
         plan = make_plan(files, targets)
     except NotAllowedError as error:
-        code = Check("code", "missing", f"{error.place}: {error.fault}", error.remedy)
+        code = Check("code", "missing", f"{error.where}: {error.fault}", error.remedy)
         return [code, Check("preset", "note", "not checked: it cannot be read without its code")]
     checks = (_code, _gpu, _disk, _packages, _data, _assets, _latex, _rows)
     return [finding for check in checks for finding in check(plan)]
@@ -159,7 +159,7 @@ def _assets(plan: Plan) -> Iterator[Check]:
     try:
         check_pinned_code(names)
     except UserError as fault:
-        yield Check("assets", "missing", f"{fault.place}: {fault.fault}", fault.remedy)
+        yield Check("assets", "missing", f"{fault.where}: {fault.fault}", fault.remedy)
         loaded = []
     try:
         check_reachable(names)

@@ -11,7 +11,7 @@ from eval.results.extended import read_extended
 from eval.results.sheet import SheetRow, read_runs
 from sida.config.datasets import dataset_spec
 from sida.config.families import NULL_LABEL
-from sida.config.lookup import SUFFIXES, find_file, found_path
+from sida.config.lookup import SUFFIXES, find_file, find_path
 from sida.config.recipe import Recipe
 from sida.config.settings import from_mapping, load_yaml
 from sida.errors import UserError, suggestion
@@ -112,22 +112,22 @@ def _one_way(teacher: TeacherEntry, train: bool, folders: Sequence[Path]) -> Tea
         return teacher
     if train and teacher.training:
         return dataclasses.replace(teacher, checkpoint=None)
-    return dataclasses.replace(teacher, training=None, checkpoint=found_path(teacher.checkpoint, folders))
+    return dataclasses.replace(teacher, training=None, checkpoint=find_path(teacher.checkpoint, folders))
 
 
 def _dataset_with_paths(entry: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if entry.get("path"):
-        changes["path"] = found_path(entry["path"], folders)
+        changes["path"] = find_path(entry["path"], folders)
     if source := (origin := entry.get("made_from") or {}).get("source"):
-        changes["made_from"] = {**origin, "source": found_path(source, folders)}
+        changes["made_from"] = {**origin, "source": find_path(source, folders)}
     return {**entry, **changes}
 
 
 def _row_with_paths(row: SheetRow, settings: PresetSettings, folders: Sequence[Path]) -> SheetRow:
     """A row with paths instead of names of files."""
     keys = ["checkpoint"] if row.guide in (*settings.teachers, NULL_LABEL) else ["checkpoint", "guide"]
-    changes: dict[str, Any] = {key: found_path(path, folders) for key in keys if (path := getattr(row, key))}
+    changes: dict[str, Any] = {key: find_path(path, folders) for key in keys if (path := getattr(row, key))}
     for key in ("protocol", "second_protocol"):
         if name := getattr(row, key):
             changes[key] = str(find_file("protocols", name, folders, f"{settings.runs}: run '{row.run}'"))

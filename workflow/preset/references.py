@@ -110,7 +110,7 @@ def check_guide(preset: Preset, row: SheetRow, where: str) -> None:
         try:
             check_guidance(float(sampler_of(preset, row).get("guidance", 1)), row.guide)
         except SettingError as error:
-            raise error.inside(where if error.place == "guide" else f"{where}: sampler '{row.sampler}'") from None
+            raise error.inside(where if error.where == "guide" else f"{where}: sampler '{row.sampler}'") from None
     network = architecture_of(preset, row)
     if row.guide == NULL_LABEL and network:
         networks.check_null_label(network, f"{where}: guide")

@@ -47,7 +47,7 @@ def _check_student(preset: Preset, row: SheetRow) -> None:
         config = from_mapping(DistillConfig, spec, where)
         checked_method(config, where)
     except UserError as error:
-        key = error.place.removeprefix(f"{where}.")
+        key = error.where.removeprefix(f"{where}.")
         faulty = f"{row_place}:" if key in _OF_A_ROW else where
         raise UserError(inside(faulty, key), error.fault, error.remedy) from None
     network = architecture_of(preset, row)

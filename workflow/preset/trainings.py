@@ -5,9 +5,9 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+from eval.measuring.monitor_settings import MONITOR
 from eval.results.sheet import SheetRow
 from sida.assets.registry import is_counted
-from sida.config.lookup import MONITOR
 from sida.config.recipe import EvaluationPoints
 from workflow.preset.archives import archive_of
 from workflow.preset.jobs import Job, code_files, common_settings, make_job, needs_of

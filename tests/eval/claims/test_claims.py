@@ -171,13 +171,13 @@ ENTRY = "@CLAIMS.claim({}'Q')\ndef q(evidence):\n    {}\n"
 def test_faulty_files_of_claims(tmp_path, monkeypatch, text, fault):
     path = put(tmp_path / "claims.py", text)
     monkeypatch.setenv(ALLOW, str(tmp_path))
-    assert refused(fault, load_claims, path).place.startswith(str(path))
+    assert refused(fault, load_claims, path).where.startswith(str(path))
 
 
 def test_a_scatter_that_no_training_has_is_refused(tmp_path):
     for number in (-0.05, 48):
         path = put(tmp_path / f"{number}.yaml", f"source: x\nstd: {{fd: {number}}}\n")
-        assert refused("between 0 and 10", load_retraining, path).place == f"{path}: std.fd"
+        assert refused("between 0 and 10", load_retraining, path).where == f"{path}: std.fd"
 
 
 BODIES = {"return 1 / 0": "line 6: ZeroDivisionError", "return []": "return findings", "return [1]": "return findings"}
@@ -189,7 +189,7 @@ def test_a_claim_that_fails_ends_with_its_id(tmp_path, monkeypatch, body):
     monkeypatch.setenv(ALLOW, str(tmp_path))
     (entry,) = load_claims(path).claims
     assert entry.statement == "s"
-    assert refused(BODIES[body], entry.findings, evidence(), str(path)).place == f"{path}: Q"
+    assert refused(BODIES[body], entry.findings, evidence(), str(path)).where == f"{path}: Q"
 
 
 def test_claims_are_code_that_only_studies_of_this_package_may_have_without_permission(tmp_path, monkeypatch):

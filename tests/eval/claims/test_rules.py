@@ -562,4 +562,4 @@ def test_combination_of_comparisons(findings, ties, expected):
 )
 def test_a_faulty_comparison_ends_with_the_id_of_its_claim(part, fault):
     found = evidence(lines("a", spread(1, 0.1), "fid"), lines("b", spread(1, 0.1), "fid"))
-    assert refused(fault, outcome, found, **part).place.startswith("claims: X")
+    assert refused(fault, outcome, found, **part).where.startswith("claims: X")

@@ -10,7 +10,8 @@ import yaml
 
 from eval.features import get_extractor
 from eval.measuring.measure import Measurer, measure
-from eval.measuring.monitor import SEED0, make_monitor, monitor_facts
+from eval.measuring.monitor import make_monitor, monitor_facts
+from eval.measuring.monitor_settings import SEED0
 from eval.measuring.protocol import load_protocol
 from sida.config.lookup import find_file
 from sida.data import LatentDecoder, load_dataset

@@ -159,7 +159,7 @@ REFERENCES = [
     ],
 )
 def test_faults_name_the_key(place, changes):
-    assert refused("", lambda: load_protocol(content(**changes)).sources).place == f"protocol 'digits'.{place}"
+    assert refused("", lambda: load_protocol(content(**changes)).sources).where == f"protocol 'digits'.{place}"
 
 
 def test_files_and_names(tmp_path, monkeypatch):

@@ -83,7 +83,7 @@ def test_duplicate_rows_and_gaps_between_trials_are_refused(fault, lines):
 def test_cells_of_the_wrong_type_name_line_and_column(fault, lines, column, text, word):
     lines[0][column] = text
     error = fault(lines)
-    assert error.place.endswith(f"m.csv:2: {column}")
+    assert error.where.endswith(f"m.csv:2: {column}")
     assert word in error.fault
 
 
@@ -237,7 +237,7 @@ def test_numbers_of_others_are_collected_with_their_origin(printed, theirs, tmp_
 )  # fmt: skip
 def test_a_wrong_line_names_its_key(printed, theirs, key, value):
     path = theirs(printed[0], **{key.partition("[")[0]: value})
-    assert refused("", read_exchanged, path).place.replace(": ", ".") == f"{path}:1.{key}"
+    assert refused("", read_exchanged, path).where.replace(": ", ".") == f"{path}:1.{key}"
 
 
 @pytest.mark.parametrize("name", ["_mine", "x" * 101, "…"])

@@ -243,7 +243,7 @@ def row(**settings):
 )
 def test_a_faulty_layout_names_the_place(tmp_path, measured, runs, changes, place, word):
     error = refused("", lambda: build_table(layout_with(tmp_path, **changes), measured, runs))
-    assert str(error.place).endswith(f"layout.yaml: {place}")
+    assert str(error.where).endswith(f"layout.yaml: {place}")
     assert word in str(error)
 
 
@@ -325,7 +325,7 @@ def test_trainings_that_were_measured_unlike_are_not_pooled(measured, runs, tmp_
         for row in measured.rows
     ]
     error = refused("", build_table, layout_with(tmp_path, **POOLED), Measurements(other), runs)
-    assert "rows[1]" in str(error.place)
+    assert "rows[1]" in str(error.where)
     assert run in error.fault
     assert word in error.fault
 

@@ -64,7 +64,7 @@ def test_the_small_form_fits_a_card_of_24_gb():
 def test_faults_of_latents_and_decoders_end_before_the_first_job():
     archive = {**yaml.safe_load((ROOT / "config/datasets.yaml").read_text())["imagenet256-latents"], "latents": "edm2"}
     error = refused(r"has 'edm2'.*sida data encode", lambda: check_preset(changed_data(archive)))
-    assert error.place.endswith("latents")
+    assert error.where.endswith("latents")
     samplers = {"sde-250": {"kind": "flow", "num_steps": 250, "decoder": "sd-vae"}}
     refused(r"samplers\.sde-250\.decoder", loaded, "imagenet256", samplers=samplers)
     samplers = {"one-step": {"kind": "one_step", "init_sigma": 2.5, "decoder": "sd-vae-ft-mse"}}

@@ -1,0 +1,108 @@
+"""DDPM's random sampler on some steps of a discrete diffusion, with the variance that the network learned.
+
+The chosen steps k = 1 … n keep ᾱ_k of the diffusion, with ᾱ_0 = 1, so that β_k = 1 − ᾱ_k / ᾱ_{k−1}. With the noise ε
+and the image y = (x_k − √(1 − ᾱ_k) ε) / √ᾱ_k that the network predicts, and unit normal noise z,
+
+    x_{k−1} = [√ᾱ_{k−1} β_k y + √(1 − β_k) (1 − ᾱ_{k−1}) x_k] / (1 − ᾱ_k) + s_k z
+    ln s_k² = (1 + v)/2 · ln β_k + (1 − v)/2 · ln[β_k (1 − ᾱ_{k−1}) / (1 − ᾱ_k)]
+
+where v, about −1 to 1, is the second half of the network's output; x_0 = y of the last step, which adds no noise.
+
+Source: DDPM (arXiv:2006.11239), eq. 6 and 7; Improved DDPM (arXiv:2102.09672), eq. 15 and section 4;
+facebookresearch/DiT:diffusion/gaussian_diffusion.py, respace.py, models.py (``forward_with_cfg``).
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from sida.errors import UserError
+from sida.sampling.guidance import guided
+
+
+def spaced_steps(num_steps: int, total: int) -> list[int]:
+    """Numbers of ``num_steps`` about equally spaced steps of ``total``, ascending, with the first and the last.
+
+    Distances are summed, since the rounding of the sum decides a half in the source.
+    """
+    distances = itertools.repeat((total - 1) / (num_steps - 1), num_steps - 1)
+    return [round(position) for position in itertools.accumulate(distances, initial=0.0)]
+
+
+def check_ddpm(net: Any, guide: Any, num_steps: int) -> None:
+    """Checks that DDPM's sampler can draw from a network.
+
+    Args:
+        net: Network.
+        guide: Guiding network, or None.
+        num_steps: Number of steps.
+
+    Raises:
+        UserError: The network predicts no noise with a variance, has fewer steps, or the guide has other steps.
+    """
+    if not (hasattr(net, "at_step") and net.learn_sigma):
+        fault = f"'ddpm' needs a network of noise and its variance (DiTPrecond, learn_sigma), not {type(net).__name__}"
+        raise UserError("sampler.kind", fault, "use heun")
+    levels = net.steps.log_sigmas
+    if num_steps > len(levels):
+        raise UserError("sampler.num_steps", f"{num_steps} of the network's {len(levels)} steps", "take fewer")
+    if guide is None:
+        return
+    steps: Any = getattr(getattr(guide, "net", guide), "steps", None)
+    if not (hasattr(guide, "at_step") and torch.equal(steps.log_sigmas.to(levels), levels)):
+        raise UserError("guiding network", "has other steps of noise than the network", "use heun, or another guide")
+
+
+def ddpm(
+    net: Any,
+    latents: torch.Tensor,
+    class_labels: torch.Tensor | None,
+    num_steps: int = 250,
+    dtype: torch.dtype = torch.float64,
+    noise: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    gnet: Any = None,
+    guide_labels: torch.Tensor | None = None,
+    guidance: float = 1.0,
+    guidance_channels: int | None = None,
+    guidance_min: float = 0.0,
+    guidance_max: float = math.inf,
+) -> torch.Tensor:
+    """Returns images for unit normal latents, ``(N, C, H, W)`` in ``dtype``.
+
+    Args:
+        net: Network with ``learn_sigma`` and :meth:`sida.networks.transformer.DiTPrecond.at_step`.
+        latents: Unit normal ``(N, C, H, W)``: the state before the first step.
+        class_labels: One-hot rows ``(N, label_dim)`` or None.
+        num_steps: Number of steps n, at least 2.
+        dtype: Type of the state; networks compute on float32 input.
+        noise: ``noise(x)`` returns unit normal draws like ``x``; called in all steps but the last.
+        gnet: Guiding network, evaluated in addition to ``net`` where there is guidance; its variance is not used.
+        guide_labels: Labels for the guiding network.
+        guidance: Strength, see :func:`sida.sampling.guidance.guided`; of ε.
+        guidance_channels: Number of leading channels that are guided; None is all.
+        guidance_min: Lowest level σ = √((1 − ᾱ) / ᾱ) with guidance.
+        guidance_max: Highest one.
+    """
+    assert noise is not None
+    signals, channels = net.steps.alphas_cumprod.tolist(), latents.shape[1]
+
+    def predicted(x: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x32, signal = x.to(torch.float32), signals[step]
+        eps, share = net.at_step(x32, step, class_labels).to(dtype).split(channels, 1)
+        if guidance != 1 and gnet is not None and guidance_min <= math.sqrt(1 / signal - 1) <= guidance_max:
+            weaker = gnet.at_step(x32, step, guide_labels)[:, :channels].to(dtype)
+            eps = guided(eps, weaker, guidance, guidance_channels)
+        return (x - math.sqrt(1 - signal) * eps) / math.sqrt(signal), share
+
+    x, falling = latents.to(dtype), spaced_steps(num_steps, len(signals))[::-1]
+    for step, following in itertools.pairwise(falling):
+        image, share = predicted(x, step)
+        beta, remaining = 1 - signals[step] / signals[following], (1 - signals[following]) / (1 - signals[step])
+        weight = math.sqrt(signals[following]) * beta / (1 - signals[step])
+        mean = weight * image + math.sqrt(1 - beta) * remaining * x
+        log_variance = math.log(beta) + (1 - share) / 2 * math.log(remaining)
+        x = mean + (log_variance / 2).exp() * noise(x)
+    return predicted(x, falling[-1])[0]
