@@ -95,7 +95,7 @@ FEATURE_NETWORKS = {
                 "sida.networks.discriminators:EfficientNetLite0", "backbone-efficientnet-lite0"
             ),
             # The weights of the extractor's package instead of a download; grey and colour pictures.
-            "lite0_package": BackboneEntry("eval.features.lite:Lite0Backbone"),
+            "lite0_package": BackboneEntry("sida.networks.lite0:Lite0Backbone"),
         },
     ),
     "deit": FeatureNetwork(

@@ -8,10 +8,10 @@ import timm
 import torch
 
 from eval.features import get_extractor
-from eval.features.lite import published_network, weights_path
 from eval.measuring.score import score_images
 from sida.files.pickles import PickleFile
 from sida.networks.discriminators import make_backbone
+from sida.networks.lite0 import published_network, weights_path
 from tests.refused import refused
 
 NAME = "efficientnet_lite0"
