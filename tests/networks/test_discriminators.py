@@ -97,7 +97,12 @@ def test_heads_learn_and_frozen_parts_follow_the_module_and_never_change(data):
 
 @pytest.mark.parametrize(
     ("name", "channels", "size", "fitting"),
-    [("vgg16_bn", 1, 8, "digits"), ("digits", 3, 32, "vgg16_bn or efficientnet_lite0"), ("digits", 1, 16, "digits")],
+    [
+        ("vgg16_bn", 1, 8, "lite0_package or digits"),
+        ("digits", 3, 32, "vgg16_bn or efficientnet_lite0"),
+        ("digits", 1, 16, "lite0_package"),
+        ("vgg16_bn", 1, 28, "lite0_package or clothes"),
+    ],
 )
 def test_a_backbone_that_does_not_fit_names_those_that_do(name, channels, size, fitting):
     refused(rf"options\.backbones: .*these name {fitting}", make_backbone, name, channels, size)
