@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 #: Modules with ``main(out: Path, ...) -> bool`` (all bounds kept), and whether they run without being named.
-BENCHMARKS = {"step": True, "peers": False, "gpu_sampling": False}
+BENCHMARKS = {"step": True, "peers": False, "gpu_sampling": False, "choices": False}
 
 
 def main() -> int:

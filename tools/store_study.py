@@ -1,6 +1,7 @@
 """Stores the results of a run beside its study, as far as there are any: numbers, logs, verdicts, pictures, networks.
 
 python -m tools.store_study results/demo studies/demo/preset.yaml --networks
+python -m tools.store_study results/fashion-anew studies/fashion/fashion-anew.yaml --add --networks --half
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import argparse
 import gzip
 import re
 import shutil
+import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +19,21 @@ from typing import Any
 from eval.report.page import reduced_png
 from eval.results.logs import PACKED, logs_of
 from eval.results.measurements import collect, long_rows
-from eval.results.stored import FROM_STORED, STORED, STORED_FORMAT, networks_of, stored_rows
+from eval.results.stored import (
+    FROM_STORED,
+    STORED,
+    STORED_FORMAT,
+    networks_of,
+    read_stored,
+    stored_rows,
+    unchanged_rows,
+)
 from eval.results.summary import load_measurements, measurements_file, measurements_text
 from sida.errors import UserError
-from sida.files.atomic import atomic_folder, atomic_path, jsonl_text, write_hashed_json, write_text
-from workflow.preset import load_preset
+from sida.files.atomic import atomic_folder, atomic_path, jsonl_text, sha256_file, write_hashed_json, write_text
+from sida.files.tensors import read_tensors, write_tensors
+from workflow.commands.check import ORIGINAL, compared_again, stored_spec
+from workflow.preset import Preset, load_preset
 from workflow.preset.extension import stored_results
 from workflow.preset.stored_rows import row_digest
 
@@ -28,7 +41,9 @@ from workflow.preset.stored_rows import row_digest
 LARGE = 200_000
 
 
-def store_study(results: Path, file: Path, out: Path, networks: bool = False) -> Path:
+def store_study(
+    results: Path, file: Path, out: Path, networks: bool = False, *, add: bool = False, half: bool = False
+) -> Path:
     """Replaces the stored results of a preset, and its pictures beside them; returns their folder.
 
     Args:
@@ -36,10 +51,15 @@ def store_study(results: Path, file: Path, out: Path, networks: bool = False) ->
         file: File of the preset.
         out: Folder to write; :func:`~workflow.preset.extension.stored_results` names the one that ``--extend`` reads.
         networks: Whether networks are stored as well.
+        add: See :func:`store`; rows of which a trial is missing wait.
+        half: Whether networks of new rows become float16 where all numbers stay as printed (:func:`halve`).
     """
     preset = load_preset(file)
     asked = {run: row_digest(preset, run) for run in preset.runs}
-    store(results, out, {"preset": str(file), "title": preset.settings.title}, asked, networks=networks)
+    about = {"preset": str(file), "title": preset.settings.title}
+    new = store(results, out, about, asked, networks=networks, trials=preset.trials if add else None)
+    for run in [run for run in asked if half and run in new]:
+        print(f"{run}: {halve(out, preset, run)}", flush=True)
     for path in results.glob("claims.*"):
         shutil.copyfile(path, out / path.name)
     drawn = [name for name in preset.settings.figures if (results / "figures" / f"{name}.png").exists()]
@@ -50,9 +70,15 @@ def store_study(results: Path, file: Path, out: Path, networks: bool = False) ->
 
 
 def store(
-    results: str | Path, out: str | Path, about: Mapping[str, Any], asked: Mapping[str, str], *, networks: bool = False
-) -> None:
-    """Stores results.
+    results: str | Path,
+    out: str | Path,
+    about: Mapping[str, Any],
+    asked: Mapping[str, str],
+    *,
+    networks: bool = False,
+    trials: int | None = None,
+) -> set[str]:
+    """Stores results; returns the rows whose networks come from them and not from what was stored before.
 
     Args:
         results: Folder of a preset: ``measurements.csv`` (or trials below ``measurements/``) and training logs.
@@ -60,6 +86,8 @@ def store(
         about: Further facts for ``stored.json``: ``preset`` (its configuration file) and ``title``.
         asked: Digest of each row's settings.
         networks: Whether networks are stored as well.
+        trials: Number of trials of a whole row, for results that grow in pieces: whole rows join those that are stored
+            with the same settings, and others wait. None stores the results alone.
 
     Raises:
         UserError: The results have no measurements, or the folder holds something else than stored results.
@@ -67,18 +95,29 @@ def store(
     results, out = Path(results), Path(out)
     if out.exists() and not (out / STORED).is_file():
         raise UserError(out, f"holds no {STORED}, and would be replaced as a whole", "name another folder to write")
-    rows, logs = _measured(results), dict(logs_of(results))
-    here = {row["run"] for row in rows}
+    rows, logs = _measured(results, trials), dict(logs_of(results))
+    here = new = {row["run"] for row in rows}
+    sources = [(results, here)]
+    if trials is not None and (out / STORED).is_file():
+        earlier, order = stored_rows(out), {run: number for number, run in enumerate(asked)}
+        known = {(row["run"], row["network_sha256"]) for row in earlier}
+        new = {row["run"] for row in rows if (row["run"], row["network_sha256"]) not in known}
+        others = {*unchanged_rows(out, asked)} - here
+        rows = sorted(rows + [row for row in earlier if row["run"] in others], key=lambda row: order[row["run"]])
+        logs, here = dict(logs_of(out)) | logs, here | others
+        # A network that is stored already stays as it is, perhaps as float16.
+        sources = [(results, new), (out, here - new)]
     logs = {
         name: records for name, records in logs.items() if name.startswith("teachers") or name.split("/")[1] in here
     }
     seconds = {name: _seconds(records) for name, records in logs.items() if name.endswith("/train.jsonl")}
     teachers = {name.split("/")[1]: round(spent) for name, spent in seconds.items() if name.startswith("teachers")}
     with atomic_folder(out.with_name(f".{out.name}.new")) as part:
-        for name, stream in networks_of(results, here) if networks else ():
-            (part / name).parent.mkdir(parents=True, exist_ok=True)
-            with open(part / name, "wb") as copy:
-                shutil.copyfileobj(stream, copy)
+        for folder, runs in sources if networks else ():
+            for name, stream in networks_of(folder, runs):
+                (part / name).parent.mkdir(parents=True, exist_ok=True)
+                with open(part / name, "wb") as copy:
+                    shutil.copyfileobj(stream, copy)
         packed = [{"log": name, **record} for name, records in logs.items() for record in records]
         (part / PACKED).write_bytes(gzip_bytes(jsonl_text(packed, final=True)))
         facts = {"format": STORED_FORMAT, **about, "rows": {run: asked[run] for run in asked if run in here}}
@@ -86,6 +125,37 @@ def store(
         write_stored(part, facts, rows)
     shutil.rmtree(out, ignore_errors=True)
     out.with_name(f".{out.name}.new").rename(out)
+    return new
+
+
+def halve(folder: Path, preset: Preset, row: str) -> str:
+    """Stores a row's network as float16 if all of its numbers, measured again, stay as printed; returns what was done.
+
+    A network from which another row starts stays float32, so that a training from the stored file is the same.
+
+    Args:
+        folder: Stored results with networks.
+        preset: Their preset.
+        row: A stored row.
+    """
+    spec, stored = stored_spec(folder, preset, read_stored(folder)["rows"], row)
+    path = spec["network"]
+    if path is None or not Path(path).is_relative_to(folder):
+        return "has no network of its own"
+    if row in preset.starts:
+        return "float32, since another row starts from it"
+    tensors, record = read_tensors(path)
+    small = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+    with tempfile.TemporaryDirectory() as temporary:
+        written = Path(temporary, "network.safetensors")
+        write_tensors(written, small, {**(record or {}), ORIGINAL: sha256_file(path)})
+        trials = sorted({int(line["trial"]) for line in stored})
+        compared, left_out = compared_again({**spec, "network": str(written)}, preset, stored, trials)
+        if changed := [one.metric for one in compared if not one.as_printed] or left_out:
+            return f"float32, since float16 changes {', '.join(changed)}"
+        with atomic_path(path) as part:
+            part.write_bytes(written.read_bytes())
+    return "float16"
 
 
 def write_stored(folder: Path, facts: Mapping[str, Any], rows: list[dict[str, str]]) -> None:
@@ -104,16 +174,23 @@ def gzip_bytes(text: str) -> bytes:
     return gzip.compress(text.encode(), 9, mtime=0)
 
 
-def _measured(results: Path) -> list[dict[str, str]]:
-    """Rows of the measurements, each with the latest time of its run."""
+def _measured(results: Path, trials: int | None = None) -> list[dict[str, str]]:
+    """Rows of the measurements, each with the latest time of its run; with ``trials``, of whole runs alone."""
+    rows: list[dict[str, str]] = []
     if measurements_file(results).is_file():
         load_measurements(results)
         rows = stored_rows(results)
-    else:
-        rows = [
+    if not rows or trials is not None:
+        known = {row["run"] for row in rows}
+        records = collect(results / "measurements") if (results / "measurements").is_dir() or not rows else []
+        rows += [
             {key: "" if value is None else str(value) for key, value in row.items()}
-            for row in long_rows(collect(results / "measurements"))
+            for row in long_rows(records)
+            if row["run"] not in known
         ]
+    if trials is not None:
+        whole = Counter(run for run, _ in {(row["run"], row["trial"]) for row in rows})
+        rows = [row for row in rows if whole[row["run"]] == trials]
     if not rows:
         raise UserError(results, "holds no measurements", "measure first")
     latest: dict[str, str] = {}
@@ -134,5 +211,8 @@ if __name__ == "__main__":
     parser.add_argument("results", type=Path, metavar="DIR")
     parser.add_argument("preset", type=Path, metavar="FILE")
     parser.add_argument("--networks", action="store_true", help="store the networks, too")
+    parser.add_argument("--half", action="store_true", help="as float16 where measuring again prints the same numbers")
+    parser.add_argument("--add", action="store_true", help="keep stored rows of the same settings that DIR lacks")
     args = parser.parse_args()
-    print(store_study(args.results, args.preset, stored_results([args.preset]), args.networks))
+    options = {"networks": args.networks or args.half, "add": args.add, "half": args.half}
+    print(store_study(args.results, args.preset, stored_results([args.preset]), **options))

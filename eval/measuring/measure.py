@@ -181,7 +181,7 @@ class Measurer:
             "reference": next(iter(used.values()), {}),
             "metric_references": used,
             **({"held_out": held_out} if held_out else {}),
-            **({"trained": trained} if (trained := getattr(self.source, "trained", "")) else {}),
+            **{name: text for name in ("trained", "trained_on") if (text := getattr(self.source, name, ""))},
             "extractors": {name: self.extractors[name].sha256 for name in sums.protocol.extractors()},
             "network_sha256": getattr(self.source, "sha256", None),
             "spec_sha256": self.digest,

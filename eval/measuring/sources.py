@@ -202,6 +202,11 @@ class NetworkSource:
         trained = trained_sampler(self.metadata, self.path)
         return "" if trained is None else self.drawer.sampler.unlike(trained)
 
+    @property
+    def trained_on(self) -> str:
+        """Device of the generator's training, by the header; empty if unknown."""
+        return str(self.metadata.get("device", ""))
+
     @functools.cached_property
     def sha256(self) -> str:
         """Digest of the network file."""

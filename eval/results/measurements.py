@@ -240,7 +240,8 @@ def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             name: record.get(name) for name in ("run", "method", "trial", "n", "nfe", "kept_at", "network_sha256")
         }
         images |= {"seed_first": record["seeds"][0], "seed_last": record["seeds"][1], "saw": record.get("saw") or None}
-        images |= {"order": record.get("source", {}).get("order"), "trained": record.get("trained")}
+        images |= {"order": record.get("source", {}).get("order")}
+        images |= {name: record.get(name) for name in ("trained", "trained_on")}
         for metric, value in record["metrics"].items():
             identity, environment = record_identity(record, metric), measured_by(record, metric)
             measured = {name: environment.get(name) for name in ("device", "code_version", "date")}

@@ -60,6 +60,7 @@ class Measurement:
     held_out: _Share = ""
     order: str = ""  # order of images of files, where it is not the stored one
     trained: _Settings = ""  # steps of the generator's training where the sampler takes others
+    trained_on: str = ""  # device of the generator's training, as its network says; empty if unknown
 
     @functools.cached_property
     def identity(self) -> Identity:
@@ -78,7 +79,7 @@ class Measurement:
 
 
 #: Columns that follow where a line has a value in one of them.
-FURTHER = ("origin", "saw", "held_out", "order", "trained")
+FURTHER = ("origin", "saw", "held_out", "order", "trained", "trained_on")
 #: Columns of all measurements of this suite.
 MEASUREMENT_COLUMNS = tuple(column.name for column in fields(Measurement) if column.name not in FURTHER)
 _OPTIONAL = {"kept_at"}

@@ -45,7 +45,7 @@ class BackboneEntry(RegistryEntry):
     """A frozen backbone of GDD's discriminator.
 
     Attributes:
-        asset: Id of its weights in ``config/assets.tsv``; None for weights of this package.
+        asset: Id of its weights in ``config/assets.tsv``; None for weights that an installation has.
     """
 
     asset: str | None = None
@@ -93,7 +93,9 @@ FEATURE_NETWORKS = {
         backbones={
             "efficientnet_lite0": BackboneEntry(
                 "sida.networks.discriminators:EfficientNetLite0", "backbone-efficientnet-lite0"
-            )
+            ),
+            # The weights of the extractor's package instead of a download; grey and colour pictures.
+            "lite0_package": BackboneEntry("sida.networks.lite0:Lite0Backbone"),
         },
     ),
     "deit": FeatureNetwork(

@@ -147,6 +147,11 @@ def forward_derivatives() -> Iterator[None]:
         _FORWARD.reset(token)
 
 
+def has_forward_derivatives() -> bool:
+    """Whether this is within :func:`forward_derivatives`."""
+    return _FORWARD.get()
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention (N, heads, T, channels); torch's fused kernels have no forward derivatives."""
     if not _FORWARD.get():
@@ -183,7 +188,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, emb: Any) -> Tensor:
         """Maps an activation of N samples to the next one; ``emb`` is (N or 1, emb_channels)."""
-        if not self.checkpointed:
+        # Without a backward pass nothing is recomputed, and torch 2.5's checkpoints have no forward derivatives.
+        if not (self.checkpointed and torch.is_grad_enabled()):
             return self.compute(x, emb)
         contexts = lambda: (contextlib.nullcontext(), _again())
         return cast(Tensor, checkpoint(self.compute, x, emb, use_reentrant=False, context_fn=contexts))

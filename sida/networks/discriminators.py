@@ -131,7 +131,7 @@ class Backbone(nn.Module):
     autonomousvision/stylegan-xl:feature_networks/pretrained_builder.py.
 
     Attributes:
-        image_channels: Channels of the images.
+        image_channels: Channels of the images; None accepts grey and colour.
         resolution: Size of the images; None accepts any size.
         channels: Channels of each map.
         sizes: Nominal sizes of the maps after mixing, which doubles them; they decide the depth of the heads.
@@ -143,7 +143,7 @@ class Backbone(nn.Module):
         levels: Layers that give one map each.
     """
 
-    image_channels: ClassVar[int] = 3
+    image_channels: ClassVar[int | None] = 3
     resolution: ClassVar[int | None] = None
     channels: ClassVar[Sequence[int]]
     sizes: ClassVar[Sequence[int]] = (128, 64, 32, 16)
@@ -162,9 +162,31 @@ class Backbone(nn.Module):
             maps.append(x)
         return maps
 
+    @classmethod
+    def takes(cls, image_channels: int, resolution: int) -> bool:
+        """Whether the network takes images of a format."""
+        return cls.image_channels in (None, image_channels) and cls.resolution in (None, resolution)
+
     def published(self) -> nn.Module:
         """The part whose weights are published."""
         return self
+
+    def load_published(self, path: Path | None) -> None:
+        """Loads the published weights.
+
+        Args:
+            path: Downloaded file of the weights; None takes those of an installation.
+
+        Raises:
+            UserError: The file is missing or damaged, or holds other weights.
+        """
+        net, path = self.published(), path or self.weights
+        state, own = read_state_dict(path), net.state_dict()
+        try:
+            net.load_state_dict({key: value for key, value in state.items() if key in own})
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(path, f"does not hold this backbone's weights ({reason})", "fetch it again") from None
 
 
 class DigitsBackbone(Backbone):
@@ -301,20 +323,14 @@ def make_backbone(name: str, image_channels: int, resolution: int, where: str = 
     """
     entry = BACKBONES[name]
     cls: type[Backbone] = entry.load()
-    if image_channels != cls.image_channels or cls.resolution not in (None, resolution):
+    if not cls.takes(image_channels, resolution):
         size = f"{cls.resolution}×{cls.resolution}, " if cls.resolution else ""
-        others = [other for other, one in BACKBONES.items() if (one.asset is None) == (image_channels == 1)]
+        others = [other for other, one in BACKBONES.items() if one.load().takes(image_channels, resolution)]
         ours = f"{resolution}×{resolution}, {image_channels}"
         fault = f"'{name}' takes images of {size}{cls.image_channels} channels, not {ours}"
         raise UserError(f"{where}.backbones", fault, f"for these name {' or '.join(others)}")
     backbone = cls()
-    net, path = backbone.published(), cls.weights if entry.asset is None else fetch(entry.asset)
-    state, own = read_state_dict(path), net.state_dict()
-    try:
-        net.load_state_dict({key: value for key, value in state.items() if key in own})
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(path, f"does not hold this backbone's weights ({reason})", "fetch it again") from None
+    backbone.load_published(fetch(entry.asset) if entry.asset else None)
     return backbone.eval().requires_grad_(False)
 
 

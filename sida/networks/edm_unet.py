@@ -21,6 +21,7 @@ from sida.networks.body import (
     Side,
     Size,
     constants_device,
+    has_forward_derivatives,
 )
 from sida.networks.unet import SQRT_HALF, Mode, UNet, attend, attention_heads, resampled, split_heads
 
@@ -112,6 +113,9 @@ class GroupNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises (N, C, H, W)."""
+        if has_forward_derivatives():
+            # Attention leaves channels last, and torch 2.5's derivative views its input.
+            x = x.contiguous()
         return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
     def activated(self, x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from sida.config.settings import from_mapping, load_spec
 from sida.data import Dataset, load_dataset
 from sida.data.dataset import Sketch, join_sketches, read_sketch
 from sida.errors import Progress, UserError, say
-from sida.machine import code_version, peak_memory, prepare_process, process_rank, take_device
+from sida.machine import code_version, device_name, peak_memory, prepare_process, process_rank, take_device
 from sida.networks import architecture
 from sida.sampling.store import Pictures
 from sida.training import logs
@@ -38,6 +38,8 @@ AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 LOCAL_RESULTS = Path("results") / "local"
 #: Attributes of the loop that are kept in a state.
 _KEPT = ("nimg", "done", "train", "evaluations", "best")
+#: Device of a part of a training whose state does not name it.
+UNKNOWN_DEVICE = "unknown"
 
 
 class Trainer(abc.ABC):
@@ -138,6 +140,7 @@ class TrainingLoop:
     ) -> None:
         self.trainer, self.config, self.stage, self.files = trainer, config, stage, files
         self.metadata, self.ranks, self.total = dict(metadata), files.ranks, config.total_kimg * 1000
+        self.devices = [str(self.metadata.get("device", UNKNOWN_DEVICE))]
         self.picture = Pictures(trainer.sampler, config.pictures, config.device)
         self.publish_diverged = config.on_divergence == "publish"
         self.nimg = 0
@@ -307,7 +310,8 @@ class TrainingLoop:
     def _record(self) -> dict[str, Any]:
         """Values of a state other than tensors; copies, because the lists grow while the state is written."""
         attributes = {name: copy.copy(getattr(self, name)) for name in _KEPT}
-        return {**attributes, "finished": False, "images": self.metadata.get("images"), "meter": self.meter.state()}
+        facts = {"finished": False, "images": self.metadata.get("images"), "devices": list(self.devices)}
+        return {**attributes, **facts, "meter": self.meter.state()}
 
     def _save(self) -> None:
         self.files.save(self._record(), self.trainer.state(), self.best_tensors)
@@ -320,6 +324,9 @@ class TrainingLoop:
         with of_this_version(state):
             for name in _KEPT:
                 setattr(self, name, state.record[name])
+            # Every machine that trained the network is named.
+            self.devices = list(dict.fromkeys([*state.record.get("devices", [UNKNOWN_DEVICE]), *self.devices]))
+            self.metadata["device"] = " and ".join(self.devices)
             self._saved_nimg = self.nimg
             # The values that are read later are read here, too, so that those of another version are noticed.
             for tick in self.train:
@@ -455,6 +462,7 @@ class Run(Generic[AnyConfig]):
                     "seed": config.seed,
                     "parents": dict(parents or {}),
                     "code_version": code,
+                    "device": f"{ranks.world_size} × " * (ranks.world_size > 1) + device_name(str(self.device)),
                     "config_sha256": digest,
                     **trainer.provenance,
                 }

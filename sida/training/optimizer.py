@@ -265,8 +265,8 @@ class OptimizedNetwork:
         else:
             self._gathered += gradient
 
-    def step(self, lr_factor: float = 1.0) -> GuardReport:
-        """Takes the gathered gradients: reduce, guard, clip, Adam; forgets them."""
+    def step(self, lr_factor: float) -> GuardReport:
+        """Takes the gathered gradients at a factor of the learning rate: reduce, guard, clip, Adam; forgets them."""
         gradient, self._gathered = self._gathered, None
         if gradient is None or any(p.grad is not None for p in self.flat.parameters):
             parameter_gradient = self.flat.gradient()

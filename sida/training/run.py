@@ -169,8 +169,7 @@ class StateStore:
         owned = [number for number, header in headers.items() if header is None or header["digest"] == self.digest]
         for number in reversed(owned):
             header, path = headers[number], self._path(number)
-            tensors = _intact(self._path(number, ".safetensors"), read_tensors) if header else None
-            if header and tensors:
+            if header and (tensors := _intact(self._path(number, ".safetensors"), read_tensors)):
                 if number != owned[-1]:
                     say(f"{self._path(owned[-1])}: this state is damaged; going back to {path.name}")
                 self._own = [other for other in owned if headers[other] and other != number] + [number]
@@ -293,7 +292,7 @@ class RunFiles:
         self._store = StateStore(folder / "state", digest, set_aside)
         self.logs = Logs(folder, "tensorboard" in loggers, written=not ranks.rank)
         self._lock = contextlib.ExitStack()
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._writer = ThreadPoolExecutor(1)
         self._written: Future[None] = Future()
         self._written.set_result(None)
 

@@ -102,8 +102,11 @@ def main() -> None:
     for metric in JUDGES:
         mine = found[found["metric"] == metric]
         sure = mean_interval(by_seed(mine, "change"))
+        pairs = mean_interval({"all": dict(enumerate(mine["change"]))})
         print(f"{metric:20} {mine['before'].mean():8.3f} → {mine['after'].mean():8.3f}", end="  ")
-        print(f"{sure.value:+.1f} % ({sure.low:+.1f} to {sure.high:+.1f})")
+        print(
+            f"{sure.value:+.1f} % ({sure.low:+.1f} to {sure.high:+.1f}; by pairs {pairs.low:+.1f} to {pairs.high:+.1f})"
+        )
     draw(found)
 
 

@@ -1,15 +1,18 @@
 """Prints how much FD scatters by teacher, training seed and trial: ``python studies/fashion/scatter.py [FOLDER]``.
 
 The folder has the study's results (default: ``stored`` beside this file). For each method with two or more training
-seeds of a teacher: standard deviations as shares of the mean, each without the part of the level below it.
+seeds of a teacher: standard deviations as shares of the mean, each without the part of the level below it, and that of
+training seeds with its interval.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
 import pandas as pd
+from scipy.stats import chi2
 
 from eval.results import load
 
@@ -32,14 +35,21 @@ def scatter(values: pd.DataFrame) -> pd.DataFrame:
         parts = {"teacher": teacher, "training seed": between - trial / count, "trial": trial}
         shares = {name: 100 * max(part, 0.0) ** 0.5 / rows["value"].mean() for name, part in parts.items()}
         freedom = {"df of teachers": means.ngroups - 1, "df of seeds": int((means.size() - 1).sum())}
-        found[method] = {"mean": rows["value"].mean(), **shares, **freedom}
+        ends = dict(zip(("seed, low", "seed, high"), interval(shares["training seed"], freedom["df of seeds"])))
+        found[method] = {"mean": rows["value"].mean(), **shares, **freedom, **ends}
     return pd.DataFrame(found).T
+
+
+def interval(std: float, df: int) -> tuple[float, float]:
+    """The 95 % interval of a standard deviation with a number of degrees of freedom, of independent normal values."""
+    low, high = (std * math.sqrt(df / chi2.ppf(share, df)) for share in (0.975, 0.025))
+    return low, high
 
 
 def main() -> None:
     """Prints the table of metric ``fd``."""
     table = load(sys.argv[1] if len(sys.argv) > 1 else HERE / "stored").measurements
-    rows = table[(table["metric"] == "fd") & table["run"].str.fullmatch(r"\w+-(sid|sida|sid2a|gdd)-s\d")].copy()
+    rows = table[(table["metric"] == "fd") & table["run"].str.fullmatch(r"\w+-(sid|sida|sid2a|gdd)-s\d+")].copy()
     rows[["teacher", "method", "seed"]] = rows["run"].str.split("-", expand=True)
     pairs = rows.groupby(["method", "teacher"])["seed"].transform("nunique")
     if rows[pairs > 1].empty:

@@ -97,7 +97,12 @@ def test_heads_learn_and_frozen_parts_follow_the_module_and_never_change(data):
 
 @pytest.mark.parametrize(
     ("name", "channels", "size", "fitting"),
-    [("vgg16_bn", 1, 8, "digits"), ("digits", 3, 32, "vgg16_bn or efficientnet_lite0"), ("digits", 1, 16, "digits")],
+    [
+        ("vgg16_bn", 1, 8, "lite0_package or digits"),
+        ("digits", 3, 32, "vgg16_bn or efficientnet_lite0"),
+        ("digits", 1, 16, "lite0_package"),
+        ("vgg16_bn", 1, 28, "lite0_package or clothes"),
+    ],
 )
 def test_a_backbone_that_does_not_fit_names_those_that_do(name, channels, size, fitting):
     refused(rf"options\.backbones: .*these name {fitting}", make_backbone, name, channels, size)
@@ -143,7 +148,7 @@ def test_whole_discriminator_takes_a_step_at_true_size(resolution, label_dim):
     # The penalty goes twice through the backbones.
     loss.r1_penalty(judge.net, images, labels).mean().backward()
     loss.generator_loss(judge.net, images.flip(3), labels).backward()
-    report = judge.step()
+    report = judge.step(1.0)
     assert report.norm > 0
     assert report.replaced == 0
     assert not torch.equal(judge.flat.vector, before)

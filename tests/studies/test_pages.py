@@ -1,9 +1,10 @@
 """Numbers of small studies' pages are those of their stored measurements."""
 
-from statistics import mean, stdev
+from statistics import mean, pstdev, stdev
 
 import pytest
 
+from eval.results.csv_files import read_csv
 from eval.results.stored import stored_rows
 from sida.config.lookup import ROOT
 
@@ -53,3 +54,42 @@ def test_a_pages_fds_are_those_of_its_stored_measurements(study, section, stored
     for label, runs in runs_of.items():
         expected = [f"{mean(values[run]):.{decimals}f} ± {stdev(values[run]):.{decimals}f}" for run in runs]
         assert [cell for cell in shown[label] if "±" in cell][:2] == expected, label
+
+
+def test_the_demos_numbers_with_another_seed_are_stored_rows():
+    page = (ROOT / "docs/measurements.md").read_text()
+    table = cells_by_label(page.split("FD with another training seed")[1].split("\n\nProcessors")[0])
+    values, demo = fds(ROOT / "studies/scratch/stored"), fds(ROOT / "studies/demo/stored")
+    for label, run, first in (
+        ("EDM teacher, NFE 35", "teacher-nfe35", "teacher-nfe35"),
+        ("SiD, α = 1.0", "sid", "sid-a1.0"),
+        ("SiDA, α = 1.0", "sida", "sida-a1.0"),
+    ):
+        assert table[label] == [f"{mean(values[name]):.2f}" for name in (run, f"{run}-s1")], label
+        assert mean(values[run]) == pytest.approx(mean(demo[first]))
+
+
+def test_effects_of_a_protocols_choices_are_stored_measurements():
+    page = (ROOT / "docs/protocol.md").read_text().split("## Choices and their effects")[1].split("\n## ")[0]
+    table, rows = cells_by_label(page), [row for _, row in read_csv(ROOT / "benchmarks/choices.csv")[1]]
+    of = lambda run, metric="fd": [float(row["value"]) for row in rows if (row["run"], row["metric"]) == (run, metric)]
+    fd = of("default")
+    assert f"FD {mean(fd):.3f} ± {stdev(fd):.3f} " in page
+    digits = {label: cells[-1] for label, cells in table.items()}
+    few, more, most = (mean(of(run)) for run in ("n-500", "n-10000", "n-50000"))
+    assert digits["`num_samples`"].startswith(f"{few:.2f} at n = 500; {more:.2f} at 10,000")
+    assert f"{most:.2f} at 50,000" in digits["`num_samples`"]
+    expected = {
+        "`seed0`": f"{mean(of('seeds-later')):.3f}",
+        "`ddof`": f"{pstdev(fd):.3f}",
+        "aggregate": f"{min(fd[:3]):.3f}",
+        "resizing": f"{mean(of('resized')):.2f}",
+        "lossless images": f"{mean(of('jpeg-95')):.3f}",
+        "`cov_ddof`": f"{mean(of('cov-ddof-1')):.4f} for {mean(fd):.4f}",
+        "precision, recall `dtype`": f"recall {mean(of('default', 'recall_half')):.4f}",
+        "precision, recall `k`": f"recall {mean(of('default', 'recall_k5')):.3f}",
+        "`splits` of IS": f"{mean(of('default', 'is_one_split')):.3f} with 1 for {mean(of('default', 'is')):.3f}",
+    }
+    for label, text in expected.items():
+        assert digits[label].startswith(text), label
+    assert mean(fd) == pytest.approx(mean(fds(ROOT / "studies/demo/stored")["sida-a1.0"]), rel=0.01)

@@ -70,6 +70,7 @@ def test_student_files(uninterrupted, teacher):
     assert metadata["parents"] == {"teacher": sha256_file(teacher), "init": None}
     assert (metadata["method"], metadata["sampler"]) == ("sida", {"kind": "one_step", "init_sigma": 2.5})
     assert metadata["code_version"]
+    assert metadata["device"].startswith("cpu (")
     assert len(metadata["config_sha256"]) == 64
     # ψ alone, then SiD, then both; every tick carries what it must.
     assert "sid" not in ticks[0]["losses"]
@@ -100,6 +101,14 @@ def test_crashes_leave_no_trace(tmp_path, uninterrupted, student_spec, monkeypat
     distill({**student_spec, "state_minutes": minutes}, tmp_path)
     assert re.search(r"resumes at \d+ of \d+ images", capsys.readouterr().err)
     assert results(tmp_path) == results(uninterrupted)
+
+
+def test_a_network_names_every_machine_that_trained_it(tmp_path, student_spec, monkeypatch):
+    for name, moment in (("one", 96), ("two", 160), ("one", 192)):
+        monkeypatch.setattr("sida.training.loop.device_name", lambda _, name=name: name)
+        interrupt_after(distill, student_spec, tmp_path, moment)
+    distill(student_spec, tmp_path)
+    assert load_network(tmp_path / "network.safetensors")[1]["device"] == "one and two"
 
 
 @pytest.mark.parametrize("after", [False, True])

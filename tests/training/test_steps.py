@@ -171,6 +171,7 @@ def test_a_measurement_with_other_steps_says_so_in_its_row(several, tmp_path):
     assert (other["nfe"], other["trained"], rows.trained("x")) == (2, "num_steps=3", "num_steps=3")
     assert ("trained" in same, own.trained("x")) == (False, "")
     assert other["spec_sha256"] != same["spec_sha256"]
+    assert {row.trained_on for row in rows.rows} == {read_metadata(several)["device"]}
     assert nfe_text(rows.nfe("x"), rows.trained("x")).startswith("2 (")
     assert nfe_text(own.nfe("x"), own.trained("x")) == "3"
 

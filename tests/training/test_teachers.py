@@ -182,5 +182,5 @@ def test_infinite_gradients_become_what_the_familys_code_makes_of_them(network, 
     trained = teacher_trainer(network, augment=None, betas=(0.0, 0.5)).network
     for parameter in trained.net.parameters():
         parameter.grad = torch.full_like(parameter, -torch.inf)
-    trained.step()
+    trained.step(1.0)
     assert set((2 * trained.adam.square).tolist()) == {square}

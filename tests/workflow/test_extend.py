@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from eval.results import load
@@ -13,11 +14,12 @@ from eval.results.logs import has_log, logs_of, read_evaluations, read_log
 from eval.results.stored import FROM_STORED, read_stored, stored_rows, taken
 from eval.results.summary import load_measurements
 from sida.config.lookup import ROOT
+from sida.networks.file import load_network
 from tests.refused import refused
 from tests.workflow.workspace import put
-from tools.store_study import store, write_stored
+from tools.store_study import halve, store, write_stored
 from workflow.cli import main
-from workflow.commands.check import trial_agreement
+from workflow.commands.check import Comparison, trial_agreement
 from workflow.preset import load_preset
 from workflow.preset.checks import check_preset
 from workflow.preset.extension import write_extension
@@ -247,6 +249,47 @@ def test_storing_keeps_networks_where_asked(here):
     for networks, count in ((False, 0), (True, 4)):
         store(STORED, here / "a", {"preset": "demo", "title": ""}, {"sid-a1.0": "x"}, networks=networks)
         assert len([*(here / "a").rglob("*.safetensors")]) == count
+
+
+def test_rows_that_are_stored_stay_when_others_join_them(here):
+    digests, about = read_stored(STORED)["rows"], {"preset": str(DEMO / "preset.yaml"), "title": ""}
+    for run in ("sid-a1.0", "sida-a1.0"):
+        rows = [row for row in stored_rows(STORED) if row["run"] == run]
+        write_stored(here / run, {"format": "sida-stored/1", "rows": {}}, rows)
+        shutil.copytree(STORED / "students" / run, here / run / "students" / run)
+        assert store(here / run, here / "all", about, digests, networks=True, trials=10) == {run}
+    assert list(read_stored(here / "all")["rows"]) == [run for run in digests if run in ("sid-a1.0", "sida-a1.0")]
+    assert len([*(here / "all/students").iterdir()]) == 2
+    # A row of which trials are missing waits; one whose settings have changed leaves.
+    store(here / "sid-a1.0", here / "all", about, digests | {"sida-a1.0": "other"}, networks=True, trials=10)
+    assert list(read_stored(here / "all")["rows"]) == ["sid-a1.0"]
+    refused("holds no measurements", store, here / "sid-a1.0", here / "all", about, digests, trials=11)
+
+
+@pytest.mark.parametrize("printed", ["4.73", "4.74"])
+def test_a_network_becomes_float16_only_if_its_numbers_stay_as_printed(here, monkeypatch, capsys, printed):
+    shutil.copytree(STORED, here / "stored")
+    preset, asked = load_preset(DEMO / "preset.yaml"), []
+
+    def again(spec, *_):
+        asked.append(load_network(spec["network"])[0])
+        return [Comparison("fd", "4.73", printed, False, 0.01, None)], []
+
+    monkeypatch.setattr("tools.store_study.compared_again", again)
+    path = here / "stored/students/sida-a1.0/network.safetensors"
+    before, size = load_network(path)[0].state_dict(), path.stat().st_size
+    assert halve(here / "stored", preset, "sida-a1.0").startswith("float16" if printed == "4.73" else "float32")
+    assert path.stat().st_size < 0.6 * size if printed == "4.73" else path.stat().st_size == size
+    for name, tensor in load_network(path)[0].state_dict().items():
+        assert torch.equal(tensor, before[name].half().float() if printed == "4.73" else before[name])
+    # Others train from it.
+    assert halve(here / "stored", preset, "sid-a1.0").startswith("float32")
+    assert len(asked) == 1
+    assert main(["check", str(here), "sida-a1.0", "--trials", "99"]) == 1
+    assert "--trials" in capsys.readouterr().err  # the file counts as the network that was measured
+    shutil.copyfile(path, here / "stored/students/sid2a-a1.0/network.safetensors")
+    assert main(["check", str(here), "sid2a-a1.0"]) == 1
+    assert "is not the network that row 'sid2a-a1.0' was measured of" in capsys.readouterr().err
 
 
 def test_stored_logs_are_one_file_that_every_reader_takes(here):

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from sida.config.lookup import ROOT
+from sida.networks.file import load_network
 from tests.eval.synthetic_output import csv_rows
 from tests.workflow.workspace import Workspace, kill_group
 from tools.store_study import store_study
@@ -158,3 +159,17 @@ def test_a_finished_run_is_stored_and_shown_from_what_is_stored(finished, tmp_pa
     data.write_text(data.read_text().replace("sida-a1.0,sida,0,fd,", "sida-a1.0,sida,0,fd,1", 1))
     assert main(table) == 1
     assert "measurements.csv" in capsys.readouterr().err
+
+
+def test_stored_networks_are_measured_again_from_another_folder(finished, tmp_path, monkeypatch, capsys):
+    results, preset = finished.folder / "results/tiny", ROOT / "tests/workflow/tiny.yaml"
+    monkeypatch.chdir(tmp_path)
+    stored = store_study(results, preset, tmp_path / "stored", networks=True, add=True, half=True)
+    said = capsys.readouterr().out
+    for run in RUNS[2:]:
+        assert main(["check", str(stored), run]) == 0
+        half = load_network(stored / f"students/{run}/network.safetensors")[1].get("float16_of")
+        assert (half is not None) == (f"{run}: float16" in said)
+    lines = [row for row in csv_rows(stored / "measurements.csv") if row["run"] in RUNS[1:]]
+    assert all(row["trained_on"].startswith("cpu (") for row in lines)
+    assert "trained on cpu (" in capsys.readouterr().out

@@ -16,6 +16,9 @@ from sida.files.atomic import sha256_file
 if TYPE_CHECKING:
     from workflow.preset import Preset
 
+#: Key in the header of a network stored as float16: digest of the file that was measured.
+ORIGINAL = "float16_of"
+
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
@@ -27,7 +30,6 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Measures, compares and prints."""
     from eval.commands._options import parse_trials
-    from eval.measuring.measure import measure
     from eval.measuring.protocol import load_protocol
     from eval.results.stored import read_stored
     from sida.machine import environment
@@ -37,17 +39,15 @@ def _run(args: argparse.Namespace) -> int:
     folder = _stored_folder(args.stored)
     facts = read_stored(folder)
     preset = load_preset(find_preset(facts["preset"]))
-    spec, stored = _spec(folder, preset, facts["rows"], args.row)
+    spec, stored = stored_spec(folder, preset, facts["rows"], args.row)
     known = sorted({int(row["trial"]) for row in stored})
     trials = known if args.trials == "all" else parse_trials(args.trials, load_protocol(spec["protocol"]).trials)
     if unknown := sorted({*trials} - {*known}):
         fault = f"trial {unknown[0]} of row '{args.row}' is not stored"
         raise UserError("--trials", fault, f"stored are {', '.join(map(str, known))}")
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as out:
-        records = measure(spec, out, trials)
+    compared, left_out = compared_again(spec, preset, stored, trials)
     seconds = time.monotonic() - started
-    compared, left_out = _compared(stored, records, trials, _shown(preset))
     if not compared:
         raise UserError(
             f"row '{args.row}'", f"nothing to compare: {', '.join(left_out)}", "does its protocol still measure them?"
@@ -55,7 +55,8 @@ def _run(args: argparse.Namespace) -> int:
     images = f"{len(trials)} × {int(stored[0]['n']):,} images"
     print(f"{folder}: row {args.row}, {images}, measured again in {seconds:.1f} s")
     here = environment(spec["device"])["device"]
-    print(f"stored on {stored[0]['device']}, code {stored[0]['code_version']}; here on {here}")
+    trained = f", trained on {on}" if (on := stored[0].get("trained_on")) else ""
+    print(f"stored on {stored[0]['device']}, code {stored[0]['code_version']}{trained}; here on {here}")
     print("\n".join(_lines(compared)))
     if left_out:
         print(f"not compared: {', '.join(left_out)}")
@@ -156,10 +157,20 @@ def _lines(comparisons: list[Comparison]) -> list[str]:
     return [*lines, f"{same} of {len(comparisons)} numbers agree to the last digit, {printed} as printed"]
 
 
-def _spec(
+def stored_spec(
     folder: Path, preset: Preset, digests: Mapping[str, str], row: str
 ) -> tuple[dict[str, Any], list[dict[str, str]]]:
-    """Spec of the row's measurement with its stored network, and the stored lines of its measurements."""
+    """Spec of the row's measurement with its stored network, and the stored lines of its measurements.
+
+    Args:
+        folder: Stored results.
+        preset: Their preset.
+        digests: Digest of each row's settings when it was stored.
+        row: The row.
+
+    Raises:
+        UserError: The row or its network is not stored, or has other settings than the preset.
+    """
     from eval.results.stored import stored_rows, unchanged_rows
     from workflow.preset.measuring import measurement
     from workflow.preset.stored_rows import row_digest
@@ -180,9 +191,34 @@ def _spec(
         if not Path(spec[key]).is_file():
             again = f"`sida run {preset.name} {row}` trains and measures it again"
             raise UserError(spec[key], f"the network of row '{row}' is not stored", again)
-    if spec["network"] and sha256_file(spec["network"]) != lines[0]["network_sha256"]:
+    if spec["network"] and not _is_measured(spec["network"], lines[0]["network_sha256"]):
         raise UserError(spec["network"], f"is not the network that row '{row}' was measured of", "take both again")
     return spec, lines
+
+
+def _is_measured(network: str, digest: str) -> bool:
+    """Whether a file is the network with a digest, or was stored from it as float16."""
+    from sida.networks.file import read_metadata
+
+    return sha256_file(network) == digest or read_metadata(network).get(ORIGINAL) == digest
+
+
+def compared_again(
+    spec: dict[str, Any], preset: Preset, stored: list[dict[str, str]], trials: list[int]
+) -> tuple[list[Comparison], list[str]]:
+    """Measures trials again; returns the comparison of each metric, and metrics without one.
+
+    Args:
+        spec: Spec of the measurement.
+        preset: Its preset, whose tables say how numbers are printed.
+        stored: Stored lines of the row.
+        trials: The trials.
+    """
+    from eval.measuring.measure import measure
+
+    with tempfile.TemporaryDirectory() as out:
+        records = measure(spec, out, trials)
+    return _compared(stored, records, trials, _shown(preset))
 
 
 def _shown(preset: Preset) -> dict[str, tuple[int, float]]:

