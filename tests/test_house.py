@@ -39,7 +39,8 @@ FLOORS = {
     ),
     "workflow": (
         {"archive", "cli", "interrupts", "preset"},
-        {"checks", "planning"},
+        {"checks", "planning", "small"},
+        {"stand_ins"},
         {"checklist", "rehearsal"},
         {"commands"},
         {"launch", "snakemake", "start"},

@@ -22,7 +22,7 @@ from workflow.preset.rows import protocol_of
 def _stand_ins(tmp_path, monkeypatch):
     """A folder of the test's own, and empty stand-ins of large files."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(rehearsal, "_maker", lambda asset, preset: lambda path: path.write_bytes(b""))
+    monkeypatch.setattr(rehearsal, "maker", lambda asset, preset: lambda path: path.write_bytes(b""))
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rehearse",
         action="store_true",
-        help="measure random networks of the same size with few images: every step without a download or a GPU",
+        help="random networks and few images: every step without a download or a GPU (small ones if the preset trains)",
     )
     parser.add_argument("-n", "--dry-run", action="store_true", help="show the jobs and run none")
 

@@ -1,18 +1,24 @@
 """Presets of ImageNet 256: checks, plans, recipes, and the rehearsal of the released teachers."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
+from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT, find_file
+from sida.networks import build_network
 from tests.refused import refused
-from workflow import rehearsal
+from workflow import rehearsal, small
 from workflow.planning.costs import Costs
 from workflow.preset import load_preset
+from workflow.preset.archives import archive_needs, archives
 from workflow.preset.checks import check_preset
 from workflow.preset.files import find_preset
 from workflow.preset.measuring_needs import downloads
 from workflow.preset.remarks import unshown_remark
 from workflow.preset.rows import protocol_of, sampler_of
+from workflow.preset.trainings import teacher_training, training
 
 NAMES = ("imagenet256", "imagenet256-train", "imagenet256-b2")
 
@@ -86,7 +92,7 @@ def test_the_decoder_of_a_sampler_is_fetched():
 def test_a_rehearsal_has_stand_ins_of_all_files_and_few_steps(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = []
-    monkeypatch.setattr(rehearsal, "_maker", counted(rehearsal._maker, made))
+    monkeypatch.setattr(rehearsal, "maker", counted(rehearsal.maker, made))
     path, environment = rehearsal.write_rehearsal([find_preset("imagenet256")])
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -98,6 +104,48 @@ def test_a_rehearsal_has_stand_ins_of_all_files_and_few_steps(tmp_path, monkeypa
     for key in ("train", "heldout"):
         assert second.sources[key].spec["num_images"] == rehearsal.REFERENCES
         assert (tmp_path / second.sources[key].spec["path"]).is_file()
+
+
+@pytest.mark.parametrize("name", ["imagenet256-train", "imagenet256-b2"])
+def test_trainings_are_rehearsed_by_small_networks_in_a_few_steps(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = []
+    monkeypatch.setattr(rehearsal, "maker", counted(rehearsal.maker, made))
+    path, environment = rehearsal.write_rehearsal([find_preset(name)])
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    preset = load_preset(find_preset(name), path)
+    check_preset(preset)
+    specs = [training(preset, row.run).spec for row in preset.students]
+    specs += [teacher_training(preset, teacher).spec for teacher in preset.trained_teachers]
+    assert len(specs) == (9 if name == "imagenet256-train" else 10)
+    for spec in specs:
+        steps = spec["total_kimg"] * 1000 / spec["batch_size"]
+        assert (steps, spec["device"], spec.get("fp16", False)) == (small.STEPS, "cpu", False)
+        if spec.get("method") == "sida":  # Each phase of the trainer is met.
+            assert 0 < spec["warmup_kimg"] < spec["adversarial_kimg"] < spec["total_kimg"]
+        assert spec["dataset"]["num_images"] == rehearsal.REFERENCES
+        assert spec["dataset"]["latents"] == "sd"
+    # The latents are encoded by the workflow, from pictures that are there.
+    (archive,) = archives(preset)
+    assert [*tmp_path.glob("**/imagenet256.zip")] == [Path(archive_needs(preset, archive)["files"][0])]
+    for teacher in preset.settings.teachers.values():
+        assert teacher.network["kwargs"].items() >= {**small.SIZES, "img_resolution": 32, "label_dim": 1000}.items()
+    assert {"inception", "sd-vae-ft-ema"} <= {*made}
+    # Files are made of what the rehearsal reads alone, of the same architecture as in the preset.
+    assert not [*tmp_path.glob("**/cache/**/*mae*")]
+    balanced = protocol_of(preset, preset.runs["dmd.balanced"])
+    assert [metric.of for metric in balanced.metrics if metric.key == "fdr6"] == [("fdr_inception",)]
+    registered = load_registry(environment["SIDA_ASSETS"])["teacher-repa-sit-xl-2"]
+    if name == "imagenet256-train":
+        stored = yaml.safe_load(registered.architecture.read_text())
+        assert stored["kwargs"].items() >= preset.settings.teachers["teacher-repa-sit-xl-2"].network["kwargs"].items()
+
+
+def test_options_that_name_blocks_fit_a_small_transformer():
+    network = {"class": "SiTPrecond", "kwargs": {"img_resolution": 8, "img_channels": 4, "encoder_depth": 20}}
+    assert build_network(small.small_network(network, "teacher")).encoder_blocks == 1
+    refused("small transformers", small.small_network, {"class": "EDMPrecond", "kwargs": {}}, "teacher 'digits'")
 
 
 def counted(maker, made):
