@@ -5,7 +5,7 @@ from typing import Any
 from sida.config.samplers import SAMPLER_KINDS
 from workflow.preset.archives import archive_of
 from workflow.preset.jobs import Job, common_settings, make_job, needs_of, source_of
-from workflow.preset.measuring_needs import drawn_from_data, with_protocol_needs
+from workflow.preset.measuring_needs import add_protocol_needs, drawn_from_data
 from workflow.preset.networks import generator, network_path, sampler_guide
 from workflow.preset.once import once
 from workflow.preset.preset import Preset
@@ -26,7 +26,7 @@ def measurement(preset: Preset, name: str) -> Job:
     needs = needs_of([network, guide], archive_of(preset, dataset) if opened else [])
     if row.method == "external" and row.without_network and (source := source_of(str(row.checkpoint))):
         needs["files"].append(source)
-    with_protocol_needs(preset, row, needs)
+    add_protocol_needs(preset, row, protocol, needs)
     return make_job(preset, "measurements", spec, needs, trainings_of(preset, needs))
 
 
