@@ -33,14 +33,14 @@ def measurement(preset: Preset, name: str) -> Job:
 def sampling(preset: Preset, name: str) -> Job:
     """Images of a row's trial, ``<row>/trial-<t>``."""
     run, trial = name.rsplit("/trial-", 1)
-    row, above = preset.runs[run], measurement(preset, run)
+    row, measured = preset.runs[run], measurement(preset, run)
     protocol, dataset = protocol_of(preset, row), dataset_of(preset, row)
     first, last = protocol.seeds(int(trial))
     classes = protocol.label_dist if dataset.get("label_dim") else "uniform"
-    spec = {"network": above.spec["network"], "gnet": above.spec["guide"], "sampler": sampler_of(preset, row)}
+    spec = {"network": measured.spec["network"], "gnet": measured.spec["guide"], "sampler": sampler_of(preset, row)}
     spec |= {"seeds": f"{first}-{last}", "class_labels": class_counts(preset, row) or classes}
     spec |= {"dataset": dataset if drawn_from_data(preset, row) else None, **common_settings(preset)}
-    return make_job(preset, "samples", spec, above.needs, trainings_of(preset, above.needs))
+    return make_job(preset, "samples", spec, measured.needs, trainings_of(preset, measured.needs))
 
 
 def sampled_rows(preset: Preset) -> list[str]:
