@@ -166,7 +166,7 @@ class Download:
             contextlib.closing(open_url(watch.open, url, headers, self.transfer.timeout)) as answer,
         ):
             # There is nothing beyond the bytes that have arrived.
-            if answer.status == 416 and answer.headers.get("Content-Range") == f"bytes */{done}":
+            if done and answer.status == 416 and answer.headers.get("Content-Range") == f"bytes */{done}":
                 return True
             start, total = self._accepted(answer, done, version)
             if not start:
