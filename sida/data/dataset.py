@@ -388,7 +388,8 @@ class LatentDecoder:
     """Converts network output to pixels: undoes the scaling, decodes, and makes bytes of u in [0, 1].
 
     Args:
-        vae: Autoencoder (diffusers' ``AutoencoderKL``): ``vae.decode(x)`` has ``sample`` ``(N, 3, H, W)``.
+        vae: Autoencoder (diffusers' ``AutoencoderKL``): ``vae.decode(x)`` has ``sample`` ``(N, 3, H, W)``. Latents are
+            moved to its ``device``.
         latents: Their kind, which says whether samples are near [0, 1] or [-1, 1].
         batch_size: Images decoded at once (512×512 decoding needs about 1 GB per image in float32).
         rounded: Whether bytes are 255 u + 0.5 (127.5 x + 128 for x in [-1, 1], as in SiT and DiT), or else 255 u (as in
@@ -401,8 +402,8 @@ class LatentDecoder:
 
     @torch.no_grad()
     def __call__(self, latents: torch.Tensor) -> torch.Tensor:
-        """uint8 ``(N, 3, H, W)`` from network output ``(N, C, h, w)``."""
-        parts = self.scaling.to_raw(latents).split(self.batch_size)
+        """uint8 ``(N, 3, H, W)`` on the autoencoder's device, from network output ``(N, C, h, w)`` on any device."""
+        parts = self.scaling.to_raw(latents).to(_device_of(self.vae, latents)).split(self.batch_size)
         return torch.cat([self._bytes(self.vae.decode(part).sample) for part in parts])
 
     def _bytes(self, x: torch.Tensor) -> torch.Tensor:
@@ -416,7 +417,8 @@ class LatentEncoder:
     """Converts pixels to the VAE moments that latent data sets store.
 
     Args:
-        vae: ``vae.encode(x).latent_dist`` has ``mean`` and ``std`` (diffusers' ``AutoencoderKL``).
+        vae: ``vae.encode(x).latent_dist`` has ``mean`` and ``std`` (diffusers' ``AutoencoderKL``). Images are moved to
+            its ``device``.
         latents: Their kind, which says whether x is in [0, 1] or [-1, 1].
     """
 
@@ -426,11 +428,16 @@ class LatentEncoder:
     @torch.no_grad()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Moments float32 ``(N, 2C, h, w)`` from uint8 images ``(N, 3, H, W)``."""
-        pixels = images.to(torch.float32)
+        pixels = images.to(_device_of(self.vae, images), torch.float32)
         posterior = self.vae.encode(pixels / 127.5 - 1 if self.latents.signed else pixels / 255).latent_dist
         moments = torch.cat([posterior.mean, posterior.std], 1).to(torch.float32)
         assert moments.shape[:2] == (len(images), 2 * self.latents.channels)
         return moments
+
+
+def _device_of(vae: Any, tensor: torch.Tensor) -> torch.device:
+    """Device of an autoencoder; that of the tensor for one that is a plain function."""
+    return torch.device(getattr(vae, "device", tensor.device))
 
 
 def load_vae(path: str, device: str | torch.device = "cpu") -> Any:
