@@ -186,7 +186,7 @@ def _stop_before_time_limit() -> None:
     """Ends the command with a message shortly before the system kills it at its limit of processor time, if any."""
     soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
     limit = soft if hard == resource.RLIM_INFINITY else hard
-    # Python sets signal handlers in the main thread alone.
+    # Python sets signal handlers only in the main thread.
     if limit == resource.RLIM_INFINITY or threading.current_thread() is not threading.main_thread():
         return
 

@@ -5,7 +5,7 @@ Latents: a stored item is the mean and standard deviation of the VAE's posterior
 file ``latents.json`` of the archive names the kind; EDM2's archives have none.
 Source: NVlabs/edm2:training/encoders.py; algorithm.md section EDM2; golden losses_edm2/latent_scaling.
 
-Orders: the suite's, which depends on counters alone, and EDM2's official one.
+Orders: the suite's, which depends only on counters, and EDM2's official one.
 """
 
 from __future__ import annotations
@@ -301,7 +301,7 @@ class ImageArchive(Dataset):
 
     Raises:
         UserError: The archive is missing or broken, has no images, or unreadable or incomplete labels; its first image
-            is neither a square grey or RGB picture nor latents; or latents shall be mirrored or are of another kind.
+            is neither a square grey or RGB picture nor latents; or latents are to be mirrored or are of another kind.
             Other images are checked when they are read.
     """
 
@@ -374,6 +374,7 @@ class ImageArchive(Dataset):
             if images is not None:
                 batch[done : done + len(images)] = images
                 done += len(images)
+            # Shape and kind of the image after those in the answer, if it is unlike the first one.
             if facts["odd"] is not None:
                 index, first = int(self.members[raw_indices[done]]), self.files.names[int(self.members[0])]
                 odd, usual = (f"{'×'.join(map(str, s))} {np.dtype(k)}" for s, k in (facts["odd"], (shape, self.dtype)))
@@ -505,7 +506,7 @@ class EDM2Order(InfiniteSampler):
 
     def generator(self, epoch: int) -> np.random.RandomState:
         """Random generator of an epoch's permutation."""
-        # Python randomises the hashes of texts alone; a tuple of integers has the same one in each process.
+        # Python randomises only the hashes of texts; a tuple of integers has the same one in each process.
         return np.random.RandomState(hash((self.seed, epoch)) % (1 << 31))
 
 

@@ -130,15 +130,17 @@ def parse_pickle(content: bytes, where: str) -> Any:
 def _plain_values(stream: Any, where: object) -> Any:
     size = size_on_disk(stream)
 
-    def joined(value: Any) -> Any:
+    def with_arrays(value: Any) -> Any:
         if isinstance(value, dict):
-            return arrays[value[""]] if value.keys() == {""} else {key: joined(item) for key, item in value.items()}
-        return [joined(item) for item in value] if isinstance(value, list) else value
+            return (
+                arrays[value[""]] if value.keys() == {""} else {key: with_arrays(item) for key, item in value.items()}
+            )
+        return [with_arrays(item) for item in value] if isinstance(value, list) else value
 
     with Child(READER, where, 3 * size, size / 10e6) as child:
         value, arrays = child.ask("plain", files=[stream])
         with answered(where):
-            return joined(value)
+            return with_arrays(value)
 
 
 @contextlib.contextmanager

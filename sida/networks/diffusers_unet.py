@@ -51,6 +51,10 @@ class DiffusersPrecond(Precond):
             upsample_type, dropout, act_fn, attention_head_dim, norm_num_groups, attn_norm_num_groups, norm_eps,
             resnet_time_scale_shift, add_attention: Options of `UNet2DModel`, with its defaults.
 
+    Raises:
+        SettingError: Options contradict each other. Their ranges are checked by `checked_network`.
+        UserError: The package diffusers is not installed.
+
     Logits are the channel mean of the middle block's output, the encoder's last activation.
 
     State-dict names are those of ``huggingface/diffusers:src/diffusers/models/unets/unet_2d.py`` behind ``unet.``.

@@ -198,7 +198,7 @@ class Drawer:
         device, sampler, decode = device_of(net), self.sampler, self.decode
         # If an evaluation rewrote their weights, images would depend on earlier draws.
         constant = lambda one: one.evaluation_copy() if isinstance(one, Precond) else one
-        net, gnet = constant(net), constant(self.guide)
+        net, guide = constant(net), constant(self.guide)
         shape = (int(net.img_channels), int(net.img_resolution), int(net.img_resolution))
 
         def draw(start: int) -> _Drawn:
@@ -212,15 +212,16 @@ class Drawer:
         starts = range(0, len(seeds), batch_size)
         queue: collections.deque[Callable[[], Samples]] = collections.deque()
         with contextlib.ExitStack() as stack:
-            for network in (net, gnet):
+            for network in (net, guide):
                 if network is not None:
                     stack.callback(network.train, network.training)
                     network.eval()
                     if sampler.kernels == "fused":
                         stack.enter_context(require_fused().fused_kernels(network))
             calls = len(starts) * sampler.nfe
-            guide = None if gnet is None else self.evaluations.evaluator(gnet, "guide", calls, sampler.kernels)
-            called = self.evaluations.evaluator(net, "network", calls, sampler.kernels)
+            evaluator = functools.partial(self.evaluations.evaluator, evaluations=calls, kernels=sampler.kernels)
+            called_guide = None if guide is None else evaluator(guide, "guide")
+            called = evaluator(net, "network")
             for drawn in prefetch(map(draw, starts)) if device.type == "cuda" else map(draw, starts):
                 with torch.no_grad():
                     labels = None
@@ -228,7 +229,7 @@ class Drawer:
                         rows = torch.nn.functional.one_hot(drawn.classes, self.label_dim)
                         labels = to_device(rows.to(torch.float32), device)
                     latents = drawn.latents.to(device, non_blocking=True)
-                    values = draw_batch(sampler, net, latents, labels, drawn.streams, gnet, (called, guide))
+                    values = draw_batch(sampler, net, latents, labels, drawn.streams, guide, (called, called_guide))
                     images = to_uint8(values) if decode is None else decode(values)
                 queue.append(_queue_copies(drawn, images, values.flatten(1).isfinite().all(1), output))
                 if len(queue) > (_QUEUED if device.type == "cuda" else 0):
