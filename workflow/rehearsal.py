@@ -178,6 +178,8 @@ def _write_preset(base: Preset, folder: Path, datasets: Mapping[str, Any], train
         "paper": False,
         "table_mode": "measured",
         "datasets": datasets,
+        # By name, since a path would be that of the unmarked layout.
+        **{kind: list(layouts) for kind, layouts in base.layouts.items()},
         **trainings,
         "samplers": {
             name: {**sampler, "num_steps": 2}

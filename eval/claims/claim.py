@@ -5,7 +5,7 @@ come with this package are imported, and any other file only with the user's per
 """
 
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,13 +61,15 @@ class Claim:
         where = f"{source}: {self.id}"
         with located(where), settings_in(where):
             try:
-                made = self.decide(evidence)
-                findings = (made,) if isinstance(made, Finding) else tuple(made)
+                result = self.decide(evidence)
+                findings = tuple(result) if isinstance(result, Iterable) else (result,)
             except UserError:
                 raise
             except Exception as error:
-                file = Path(self.decide.__code__.co_filename)
-                raise UserError(where, f"fails ({own_fault(error, file)})", "fix it there") from error
+                # A partial has no code of its own.
+                code = getattr(self.decide, "__code__", None)
+                fault = own_fault(error, code and Path(code.co_filename))
+                raise UserError(where, f"fails ({fault})", "fix it there") from error
         if not findings or not all(isinstance(finding, Finding) for finding in findings):
             raise UserError(where, "must return findings", "return what a rule of eval.claims returns, or a list")
         return findings

@@ -179,7 +179,7 @@ def ratio(
 
 
 def _spread(evidence: Evidence, operand: Operand, metric: str, column: str, seeds: int) -> Side:
-    """(Largest − smallest) / mean of a metric over a column's values."""
+    """(Largest − smallest) / mean of a metric over a column's values, by the mean of their means, taken as exact."""
     groups: dict[Any, list[float]] = {}
     evidence.require_alike(evidence.runs_of(operand), column)
     for name in evidence.runs_of(operand):
@@ -189,8 +189,10 @@ def _spread(evidence: Evidence, operand: Operand, metric: str, column: str, seed
             raise NotMeasuredError("", f"metric '{metric}' of run '{name}' was not measured")
         mean = evidence.measurements.estimate(name, metric).mean
         groups.setdefault(getattr(evidence.runs[name], column), []).append(mean)
-    if len(groups) < 2 or min(map(len, groups.values())) < max(2, seeds):
-        raise NotMeasuredError("", f"fewer than {seeds} training seeds for each {column} of {operand}")
+    if len(groups) < 2:
+        raise NotMeasuredError("", f"fewer than 2 values of {column} of {operand}")
+    if min(map(len, groups.values())) < (least := max(2, seeds)):
+        raise NotMeasuredError("", f"fewer than {least} training seeds for each {column} of {operand}")
     cells = sorted(groups.values(), key=statistics.fmean)
     middle = statistics.fmean(map(statistics.fmean, cells))
     std, df = pooled_std(cells)

@@ -49,6 +49,16 @@ def test_a_rehearsal_is_marked_and_lacks_nothing(rehearsed):
     assert [found.verdict for found in examine(rehearsed, []) if found.subject in ("assets", "code")] == ["ok", "ok"]
 
 
+def test_a_layout_named_by_its_path_is_marked(tmp_path):
+    layout = load_preset(find_preset("imagenet256")).layout("tables", "teachers256")
+    (tmp_path / "mine.yaml").write_text(layout.read_text())
+    (tmp_path / "own.yaml").write_text(f"base: {find_preset('imagenet256')}\ntables: [mine.yaml]\n")
+    files = [tmp_path / "own.yaml"]
+    path, _ = rehearsal.write_rehearsal(files, ["sit-xl"])
+    shown = load_preset(*files, path).layout("tables", "mine")
+    assert rehearsal.MARK in yaml.safe_load(shown.read_text())["title"]
+
+
 def test_a_rehearsal_promises_no_best_value():
     path, _ = rehearsal.write_rehearsal([find_preset("released")], ["cifar10-uncond-sida-a1"])
     layouts = [yaml.safe_load(layout.read_text()) for layout in (path.parent / "tables").glob("*.yaml")]

@@ -1,12 +1,13 @@
 """Files of claims: what they may say, known verdicts, and that each claim about training can come out either way."""
 
 import dataclasses
+import functools
 import re
 import shutil
 
 import pytest
 
-from eval.claims.claim import STUDIES, load_claims
+from eval.claims.claim import STUDIES, Claim, load_claims
 from eval.claims.evidence import Evidence, show
 from eval.claims.finding import Operand
 from eval.claims.write import comparisons, decide, decide_claims, named_rows, read_verdicts
@@ -180,7 +181,12 @@ def test_a_scatter_that_no_training_has_is_refused(tmp_path):
         assert refused("between 0 and 10", load_retraining, path).where == f"{path}: std.fd"
 
 
-BODIES = {"return 1 / 0": "line 6: ZeroDivisionError", "return []": "return findings", "return [1]": "return findings"}
+BODIES = {
+    "return 1 / 0": "line 6: ZeroDivisionError",
+    "return []": "return findings",
+    "return [1]": "return findings",
+    "pass": "return findings",
+}
 
 
 @pytest.mark.parametrize("body", BODIES)
@@ -190,6 +196,11 @@ def test_a_claim_that_fails_ends_with_its_id(tmp_path, monkeypatch, body):
     (entry,) = load_claims(path).claims
     assert entry.statement == "s"
     assert refused(BODIES[body], entry.findings, evidence(), str(path)).where == f"{path}: Q"
+
+
+def test_a_claim_without_code_of_its_own_fails_with_its_id():
+    entry = Claim(id="Q", statement="s", decide=functools.partial(int, base="no base"))
+    assert refused("TypeError", entry.findings, evidence()).where == "claims: Q"
 
 
 def test_claims_are_code_that_only_studies_of_this_package_may_have_without_permission(tmp_path, monkeypatch):

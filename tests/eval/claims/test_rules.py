@@ -500,6 +500,12 @@ def test_spreads_over_a_column_are_compared():
     assert outcome(made(rows, sheet), **part, a=x, b=y) == "supported"
     assert outcome(made(rows, sheet), **part, a=y, b=x) == "contradicted"
     assert outcome(made(rows, sheet), **part | {"seeds": 4}, a=x, b=y) == OPEN
+    # The reason names the column with one value, or the seeds of which two are needed at least.
+    for fewer, seeds, words in (
+        ([row for row in sheet if row.alpha == 0.5], 3, "2 values of alpha"),
+        ([row for row in sheet if row.seed == 0], 1, "2 training seeds for each alpha"),
+    ):
+        assert words in verdict(made(rows, fewer), **part | {"seeds": seeds}, a=x, b=y).findings[0].evidence
     # A column of words, one without values, and rows that no sheet describes.
     assert outcome(made(rows, sheet), **part | {"spread": "teacher"}, a=x, b=y) == OPEN
     assert outcome(made(rows, sheet), **part | {"spread": "init"}, a=x, b=y) == OPEN

@@ -197,9 +197,8 @@ def test_own_sums_and_an_own_extractor_are_measured(tmp_path):
 
 
 def test_a_kind_that_streams_is_watched_and_is_in_the_digest():
-    monitor = make_monitor(
-        DIGITS, protocol(metric("ink", INK, reference=None), metric("coverage", COVERAGE)), num_samples=100
-    )
+    asked = protocol(metric("ink", INK, reference=None), metric("coverage", COVERAGE))
+    monitor = make_monitor(DIGITS, protocol=asked, num_samples=100)
     images = load_dataset(DIGITS).images(range(100))
     record = monitor(lambda seeds: (images[: len(seeds)], None))
     assert record["selection"] == "ink"

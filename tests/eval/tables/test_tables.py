@@ -234,6 +234,7 @@ def row(**settings):
         ({"columns": [{"head": "A"}]}, "columns[0].field", "either a field or a metric"),
         (row(run="sid-a1.3"), "rows[0].run", "did you mean 'sid-a1."),
         (row(each={"method": "gdd"}), "rows[0].each", "no run"),
+        (row(run="sid", each={"method": "sid"}), "rows[0]", "only one"),
         (row(run="a", blank=["kid"]), "rows[0]", "no column 'kid'"),
         (row(run="sid-a1.2", pool=["sid-a1.2"]), "rows[0].pool", "names a run twice"),
         (row(label="x", pool=["sid-a1.2"]), "rows[0].pool", "needs run"),
