@@ -60,7 +60,7 @@ def located(where: object) -> Iterator[None]:
 class SettingError(UserError, ValueError):
     """A wrong setting; ``where`` is its key, after the file and the outer keys as far as they are known.
 
-    Constructors of settings raise it with the key alone, and their callers add the rest.
+    Constructors of settings raise it with only the key, and their callers add the rest.
     """
 
     def inside(self, where: str) -> SettingError:

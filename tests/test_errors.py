@@ -16,7 +16,7 @@ import pytest
 
 from sida import errors
 from sida.cli import networks
-from sida.cli.main import Verb, run_command_line
+from sida.cli.main import Verb, existing, run_command_line
 from sida.config import lookup
 from sida.errors import EXIT_RETRY, Preempted, Progress, UserError, duration, one_line
 from tests.refused import command, refusal, refused
@@ -192,6 +192,41 @@ def test_a_wrong_name_ends_before_heavy_imports(tmp_path, monkeypatch, words, re
     *verb, name = words.split()
     line = str(refused(f"{name}.*{remedy}", command, *verb, name))
     assert len(line) < 160, "a list of all ids hides the remedy"
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        ("average circle --std 0.1 --out o.safetensors", ""),
+        ("sample --vae circle --out o.npz", "--vae "),
+        ("data encode --source circle --out b.zip", "--source "),
+        ("data prepare --source circle --out b.zip", ""),
+        ("verify circle", ""),
+        ("info circle", ""),
+    ],
+)
+def test_a_link_to_itself_is_one_line_with_its_path(tmp_path, monkeypatch, words, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "circle").symlink_to("circle")
+    refused(f"^{place}circle: .*(symbolic links|no such file)", command, *words.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["circle"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("Symlink loop from '/a/b'"), OSError(errno.ELOOP, "Too many levels of symbolic links", "/a/b")],
+    ids=["resolve", "open"],
+)
+def test_a_circle_of_links_that_is_met_later_is_one_line_with_its_path(monkeypatch, error):
+    monkeypatch.setattr(networks, "INFO", Verb("", "", lambda parser: None, Mock(side_effect=error)))
+    refused("^/a/b: .*symbolic links.*another place", command, "info")
+
+
+@pytest.mark.parametrize("name", ["circle", "x" * 5000], ids=["circle", "too long"])
+def test_a_path_that_cannot_be_followed_is_refused_where_it_is_parsed(tmp_path, name):
+    (tmp_path / "circle").symlink_to("circle")
+    path = str(tmp_path / name)
+    assert refused("cannot be read.*check the path", existing("--source"), path).where == f"--source {path}"
 
 
 def test_a_missing_package_has_a_remedy_that_works_where_it_is_read(monkeypatch):

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from sida.assets.download import Download, Transfer, unfit
+from sida.assets.download import Download, Transfer, hash_and_fault
 from sida.assets.registry import Asset, cached_file, find_asset, hub_offline, load_registry, network_of, offline
 from sida.assets.registry import cache_dir as cache_dir  # also offered to callers of this module
 from sida.config.lookup import check_code_path
@@ -263,7 +263,7 @@ def check_cached(asset: Asset, record: bool = True) -> str:
         UserError: The file does not have the registered size, or the registered or recorded hash.
     """
     known = read_records().get(asset.target, {})
-    digest, fault = unfit(asset.path, asset, asset.sha256 or known.get("sha256", ""))
+    digest, fault = hash_and_fault(asset.path, asset, asset.sha256 or known.get("sha256", ""))
     if fault:
         raise UserError(asset.path, fault, "delete it, and fetch the file or put it there")
     if record:

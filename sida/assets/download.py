@@ -1,7 +1,7 @@
 """Download of one file over HTTP(S): resumes, retries, tries mirrors, checks the result, and aborts slow answers.
 
 The standard library reads the answers: it bounds the lines and the number of headers and the lines between chunks,
-where urllib3 (requests, pooch) reads on. pooch resumes nothing, and huggingface_hub resumes files of the Hub alone.
+where urllib3 (requests, pooch) reads on. pooch resumes nothing, and huggingface_hub resumes only files of the Hub.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Download:
             before = self.arrived
             try:
                 resumed = self._attempt(url)
-                digest, fault = unfit(self.part, self.asset, self.sha256)
+                digest, fault = hash_and_fault(self.part, self.asset, self.sha256)
                 if not fault:
                     return digest
                 self.remove()
@@ -166,7 +166,7 @@ class Download:
             contextlib.closing(open_url(watch.open, url, headers, self.transfer.timeout)) as answer,
         ):
             # There is nothing beyond the bytes that have arrived.
-            if answer.status == 416 and answer.headers.get("Content-Range") == f"bytes */{done}":
+            if done and answer.status == 416 and answer.headers.get("Content-Range") == f"bytes */{done}":
                 return True
             start, total = self._accepted(answer, done, version)
             if not start:
@@ -329,7 +329,7 @@ def _certificates() -> ssl.SSLContext:
 def open_url(ask: Callable[..., Any], url: str, headers: Mapping[str, str], timeout: float) -> Any:
     """Sends a request by ``ask`` and follows its redirects; returns the answer with its body unread.
 
-    The token of the Hub is sent to the Hub alone, over https.
+    The token of the Hub is sent only to the Hub, over https.
 
     Raises:
         HopelessError: A redirect leads from https to http or to an invalid address, or there are too many.
@@ -353,11 +353,11 @@ def open_url(ask: Callable[..., Any], url: str, headers: Mapping[str, str], time
     raise HopelessError(f"more than {_REDIRECTS} redirects")
 
 
-def unfit(path: Path, asset: Asset, sha256: str) -> tuple[str, str]:
+def hash_and_fault(path: Path, asset: Asset, sha256: str) -> tuple[str, str]:
     """Compares a file with the registered facts of an asset.
 
     Args:
-        path: The file.
+        path: The file, which exists.
         asset: The asset.
         sha256: Its registered or recorded hash; empty if it is unknown.
 

@@ -28,12 +28,15 @@ from sida.machine import code_version
 
 #: Errors of paths and disks, which the user can fix.
 _PATH_ERRORS = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG}
-_PATH_ERRORS |= {errno.ENOLCK, errno.ENOSPC, errno.ENOTDIR, errno.ENOTSUP, errno.EPERM, errno.EROFS, errno.ESTALE}
+_PATH_ERRORS |= {errno.ELOOP, errno.ENOLCK, errno.ENOSPC, errno.ENOTDIR, errno.ENOTSUP, errno.EPERM, errno.EROFS}
+_PATH_ERRORS |= {errno.ESTALE}
 #: Resource that a command lacks, with the shell's limit of it, by the system's error.
 _SCARCE = {errno.ENOMEM: "memory (ulimit -v)", errno.EAGAIN: "processes (ulimit -u)"}
 _SCARCE |= dict.fromkeys((errno.EMFILE, errno.ENFILE), "open files (ulimit -n)")
 #: Messages of the dynamic linker, torch and threading when memory runs out.
 _NO_MEMORY = re.compile("failed to map segment|[Cc]annot allocate memory|can't allocate memory|can't start new thread")
+#: Message of :meth:`pathlib.Path.resolve` for a circle of links, before Python 3.13.
+_CIRCLE = re.compile("Symlink loop from '(.*)'")
 
 
 class Verb(NamedTuple):
@@ -158,6 +161,9 @@ def _status(run: Callable[[], int | None]) -> int:
         say(f"error: {named}{error.strerror}; choose another place or make room there")
         return 1
     except (MemoryError, ImportError, RuntimeError) as error:
+        if circle := _CIRCLE.fullmatch(str(error)):
+            say(f"error: {circle[1]}: {os.strerror(errno.ELOOP)}; choose another place")
+            return 1
         if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
             raise
         return _scarce(_SCARCE[errno.ENOMEM])
@@ -180,7 +186,7 @@ def _stop_before_time_limit() -> None:
     """Ends the command with a message shortly before the system kills it at its limit of processor time, if any."""
     soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
     limit = soft if hard == resource.RLIM_INFINITY else hard
-    # Python sets signal handlers in the main thread alone.
+    # Python sets signal handlers only in the main thread.
     if limit == resource.RLIM_INFINITY or threading.current_thread() is not threading.main_thread():
         return
 
@@ -258,13 +264,18 @@ def existing(option: str = "") -> Callable[[str], str]:
         option: Option named in errors; empty for a positional argument.
 
     Raises:
-        UserError: Raised by the parser if nothing is there; the message suggests the closest name in that folder.
+        UserError: Raised by the parser if nothing is there, where the message suggests the closest name in that folder,
+            or if the path cannot be followed.
     """
 
     def read(text: str) -> str:
-        path = Path(text)
-        if not _exists(path):
-            raise UserError(f"{option + ' ' if option else ''}{text}", "no such file or folder", near_path(path))
+        path, where = Path(text), f"{option + ' ' if option else ''}{text}"
+        try:
+            exists = _exists(path)
+        except OSError as error:
+            raise UserError(where, f"cannot be read ({error.strerror})", "check the path") from None
+        if not exists:
+            raise UserError(where, "no such file or folder", near_path(path))
         return text
 
     return read
@@ -313,7 +324,7 @@ def check_output_path(path: str, option: str) -> None:
 
 
 def _exists(path: Path) -> bool:
-    """Whether a path exists; raises OSError for an impossible path (too long, or a circle of links)."""
+    """Whether a path exists; raises OSError if it cannot be followed (too long, forbidden, or a circle of links)."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

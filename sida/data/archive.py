@@ -43,7 +43,7 @@ _EXPORT = "give its pictures in a folder, zip or tar; sida data prepare also rea
 #: Members of a request, and bytes of the images of an answer.
 MEMBERS, PART = 64, RESULT // 4
 #: Processor time in seconds that a request may take for a byte and for a member.
-SECONDS, _EACH = 1 / 2e6, 0.02
+SECONDS, _SECONDS_PER_FILE = 1 / 2e6, 0.02
 #: Bytes to which any packed archive may unpack, and largest ratio of larger ones: images hardly shrink, bombs shrink
 #: a lot.
 FREE_BYTES, MAX_RATIO = 64 << 20, 20
@@ -61,6 +61,9 @@ _ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip", ".rar", "
 
 class Files:
     """Named byte strings of a folder, a zip or a tar (also packed, or with tars in it).
+
+    Opening lists all members, for which a packed archive is unpacked, and reads headers of pictures if a name is that
+    of a grid; children end with the object.
 
     Hidden files, files of operating systems, and grids of pictures are left out. A grid has a usual name
     (``grid.png``), and beside or below it lie more pictures, all of one size, which is smaller than the grid's.
@@ -100,11 +103,12 @@ class Files:
             member_names, folders, locations = self._index()
         self.names = member_names
         self._locations = None if self.is_folder else locations
-        rules = {"of a system": _SYSTEM.search, "hidden": _HIDDEN.search}
+        rules = {"of an operating system": _SYSTEM.search, "hidden": _HIDDEN.search}
         omitted = {
             reason: self._leave_out([i for i, n in enumerate(self.names) if rule(n)]) for reason, rule in rules.items()
         }
-        omitted["grids of pictures"] = self._leave_out(self._grids())
+        grids = self._leave_out(self._grids())
+        omitted["grids of pictures" if len(grids) > 1 else "grid of pictures"] = grids
         parts = [f"{len(names):,} {reason}, such as {min(names)}" for reason, names in omitted.items() if names]
         count = sum(map(len, omitted.values()))
         self.left_out = f"{count:,} file{'s' * (count > 1)} left out ({'; '.join(parts)})" if count else ""
@@ -176,7 +180,7 @@ class Files:
                 if plain.tell() > most:
                     raise UserError(self.path, f"unpacks to more than {most:,} bytes", "that is not a data set")
             plain.flush()
-            # Opened again for reading alone, since a child must not write. The file has no name to open.
+            # Opened again read-only, since a child must not write. The file has no name to open.
             return open(f"/proc/self/fd/{plain.fileno()}", "rb")
 
     def __len__(self) -> int:
@@ -274,7 +278,7 @@ class Files:
         else:
             chosen = self._locations[np.asarray(part, dtype=np.int64)]
             locations, files, size = chosen.tolist(), [self._opened()], int(chosen[:, 1].sum())
-        seconds = len(part) * _EACH + size * SECONDS
+        seconds = len(part) * _SECONDS_PER_FILE + size * SECONDS
         child.send(method, [*zip(names, locations)], *args, files=files, seconds=seconds)
 
     def _opened(self, name: str = "") -> BinaryIO:

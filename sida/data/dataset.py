@@ -5,7 +5,7 @@ Latents: a stored item is the mean and standard deviation of the VAE's posterior
 file ``latents.json`` of the archive names the kind; EDM2's archives have none.
 Source: NVlabs/edm2:training/encoders.py; algorithm.md section EDM2; golden losses_edm2/latent_scaling.
 
-Orders: the suite's, which depends on counters alone, and EDM2's official one.
+Orders: the suite's, which depends only on counters, and EDM2's official one.
 """
 
 from __future__ import annotations
@@ -301,7 +301,7 @@ class ImageArchive(Dataset):
 
     Raises:
         UserError: The archive is missing or broken, has no images, or unreadable or incomplete labels; its first image
-            is neither a square grey or RGB picture nor latents; or latents shall be mirrored or are of another kind.
+            is neither a square grey or RGB picture nor latents; or latents are to be mirrored or are of another kind.
             Other images are checked when they are read.
     """
 
@@ -374,6 +374,7 @@ class ImageArchive(Dataset):
             if images is not None:
                 batch[done : done + len(images)] = images
                 done += len(images)
+            # Shape and kind of the image after those in the answer, if it is unlike the first one.
             if facts["odd"] is not None:
                 index, first = int(self.members[raw_indices[done]]), self.files.names[int(self.members[0])]
                 odd, usual = (f"{'×'.join(map(str, s))} {np.dtype(k)}" for s, k in (facts["odd"], (shape, self.dtype)))
@@ -388,7 +389,8 @@ class LatentDecoder:
     """Converts network output to pixels: undoes the scaling, decodes, and makes bytes of u in [0, 1].
 
     Args:
-        vae: Autoencoder (diffusers' ``AutoencoderKL``): ``vae.decode(x)`` has ``sample`` ``(N, 3, H, W)``.
+        vae: Autoencoder (diffusers' ``AutoencoderKL``): ``vae.decode(x)`` has ``sample`` ``(N, 3, H, W)``. Latents are
+            moved to its ``device``.
         latents: Their kind, which says whether samples are near [0, 1] or [-1, 1].
         batch_size: Images decoded at once (512×512 decoding needs about 1 GB per image in float32).
         rounded: Whether bytes are 255 u + 0.5 (127.5 x + 128 for x in [-1, 1], as in SiT and DiT), or else 255 u (as in
@@ -401,8 +403,8 @@ class LatentDecoder:
 
     @torch.no_grad()
     def __call__(self, latents: torch.Tensor) -> torch.Tensor:
-        """uint8 ``(N, 3, H, W)`` from network output ``(N, C, h, w)``."""
-        parts = self.scaling.to_raw(latents).split(self.batch_size)
+        """uint8 ``(N, 3, H, W)`` on the autoencoder's device, from network output ``(N, C, h, w)`` on any device."""
+        parts = self.scaling.to_raw(latents).to(_device_of(self.vae, latents)).split(self.batch_size)
         return torch.cat([self._bytes(self.vae.decode(part).sample) for part in parts])
 
     def _bytes(self, x: torch.Tensor) -> torch.Tensor:
@@ -416,7 +418,8 @@ class LatentEncoder:
     """Converts pixels to the VAE moments that latent data sets store.
 
     Args:
-        vae: ``vae.encode(x).latent_dist`` has ``mean`` and ``std`` (diffusers' ``AutoencoderKL``).
+        vae: ``vae.encode(x).latent_dist`` has ``mean`` and ``std`` (diffusers' ``AutoencoderKL``). Images are moved to
+            its ``device``.
         latents: Their kind, which says whether x is in [0, 1] or [-1, 1].
     """
 
@@ -426,11 +429,16 @@ class LatentEncoder:
     @torch.no_grad()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Moments float32 ``(N, 2C, h, w)`` from uint8 images ``(N, 3, H, W)``."""
-        pixels = images.to(torch.float32)
+        pixels = images.to(_device_of(self.vae, images), torch.float32)
         posterior = self.vae.encode(pixels / 127.5 - 1 if self.latents.signed else pixels / 255).latent_dist
         moments = torch.cat([posterior.mean, posterior.std], 1).to(torch.float32)
         assert moments.shape[:2] == (len(images), 2 * self.latents.channels)
         return moments
+
+
+def _device_of(vae: Any, tensor: torch.Tensor) -> torch.device:
+    """Device of an autoencoder; that of the tensor for one that is a plain function."""
+    return torch.device(getattr(vae, "device", tensor.device))
 
 
 def load_vae(path: str, device: str | torch.device = "cpu") -> Any:
@@ -498,7 +506,7 @@ class EDM2Order(InfiniteSampler):
 
     def generator(self, epoch: int) -> np.random.RandomState:
         """Random generator of an epoch's permutation."""
-        # Python randomises the hashes of texts alone; a tuple of integers has the same one in each process.
+        # Python randomises only the hashes of texts; a tuple of integers has the same one in each process.
         return np.random.RandomState(hash((self.seed, epoch)) % (1 << 31))
 
 

@@ -115,7 +115,7 @@ def _loss(picture: Any) -> tuple[str, str] | None:
 def decode_picture(content: bytes, size: tuple[int, int] | None) -> tuple[np.ndarray, str | None]:
     """Decodes a grey or RGB picture: uint8 ``(C, H, W)``, and the name of its lossy compression or None.
 
-    A picture of another width and height than ``size`` is not decoded: its array has the shape alone.
+    A picture of another width and height than ``size`` is not decoded: its array has only the shape.
     """
     picture = open_picture(content, complete=True, size=size)
     if picture.mode not in ("L", "RGB"):

@@ -384,7 +384,7 @@ def _top_folders(files: Files, members: np.ndarray) -> tuple[str, list[str]]:
 
 
 def _in_order(folders: Collection[str]) -> list[str]:
-    """Folders in the order of their classes: by their numbers if the names differ in numbers alone, else by name."""
+    """Folders in the order of their classes: by their numbers if the names differ only in numbers, else by name."""
     alike = len({re.sub(r"\d+", "#", top) for top in folders}) == 1
     return sorted(folders, key=lambda top: ([int(n) for n in re.findall(r"\d+", top)] if alike else [], top))
 

@@ -130,15 +130,17 @@ def parse_pickle(content: bytes, where: str) -> Any:
 def _plain_values(stream: Any, where: object) -> Any:
     size = size_on_disk(stream)
 
-    def joined(value: Any) -> Any:
+    def with_arrays(value: Any) -> Any:
         if isinstance(value, dict):
-            return arrays[value[""]] if value.keys() == {""} else {key: joined(item) for key, item in value.items()}
-        return [joined(item) for item in value] if isinstance(value, list) else value
+            return (
+                arrays[value[""]] if value.keys() == {""} else {key: with_arrays(item) for key, item in value.items()}
+            )
+        return [with_arrays(item) for item in value] if isinstance(value, list) else value
 
     with Child(READER, where, 3 * size, size / 10e6) as child:
         value, arrays = child.ask("plain", files=[stream])
         with answered(where):
-            return joined(value)
+            return with_arrays(value)
 
 
 @contextlib.contextmanager
@@ -179,7 +181,10 @@ class _View(NamedTuple):
     stride: tuple[int, ...]
 
     def values(self) -> np.ndarray:
-        """The elements, in memory of the storage."""
+        """The elements in memory of the storage, read-only; UserError for sizes outside it.
+
+        They may repeat elements of the storage: the parent bounds their number.
+        """
         flat = np.frombuffer(self.storage.read(), self.storage.dtype)
         numbers = (self.offset, *self.shape, *self.stride)
         if len(self.shape) != len(self.stride) or not all(type(n) is int and n >= 0 for n in numbers):
@@ -190,6 +195,10 @@ class _View(NamedTuple):
         # as_strided checks no bounds; the checks above keep it within the storage.
         strides = [step * flat.itemsize for step in self.stride]
         return np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides, writeable=False)
+
+
+def _is_view(value: Any) -> bool:
+    return isinstance(value, _View)
 
 
 class _Object:
@@ -366,15 +375,19 @@ class Reader:
         return _as_json(_read(files[0]), arrays), arrays
 
     def weights(self, files: list[BinaryIO], key: str | None) -> tuple[Any, dict[str, np.ndarray]]:
-        """Names and shapes of a dictionary of tensors, or of such an entry."""
+        """Names and shapes of the file's dictionary of tensors, or of its entry ``key`` if there is one.
+
+        Values that are not tensors are left out.
+        """
         content = _read(files[0])
         value = find_entry(content, key)
         if not is_weights(value, _View):
-            listed = [f"{name} ({len(entry)} tensors)" for name, entry in weights_in(content, _View)]
+            counts = {name: sum(map(_is_view, entry.values())) for name, entry in weights_in(content, _View)}
+            listed = [f"{name} ({count} tensor{'s' if count > 1 else ''})" for name, count in counts.items()]
             if listed:
                 raise UserError("", f"holds weights in entries: {', '.join(listed[:8])}", "name one with --key")
             raise UserError("", "holds no dictionary of tensors", "give the published file of weights")
-        self._views = {name: view for name, view in value.items() if isinstance(view, _View)}
+        self._views = {name: view for name, view in value.items() if _is_view(view)}
         return self._tensors(), {}
 
     def _tensors(self) -> dict[str, Any]:
@@ -389,7 +402,8 @@ class Reader:
 
         These are ``class``, ``source_sha256`` of its source text, ``args`` and ``kwargs`` of its constructor, names and
         shapes of its ``tensors`` (parameters and persistent buffers), and the ``entries`` of the file. ``hook`` is
-        "own" where a layer normalises its weights by a hook, the training flag where a detached copy does.
+        for layers with a hook before their pass: "own" if it is a method of the layer itself; else, of a detached copy,
+        whether a copy is in training mode. It is None without such hooks.
         """
         value = _read(files[0])
         network = _network(value, key)

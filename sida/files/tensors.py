@@ -68,7 +68,7 @@ class TensorHeader(NamedTuple):
         entries: The tensors by name.
         data_start: Offset of the data part in bytes.
         sha256: Recorded hash of the tensors; None without one.
-        is_data_hash: Whether the hash covers the data part alone, as in files of earlier versions.
+        is_data_hash: Whether the hash covers only the data part, as in files of earlier versions.
     """
 
     record: dict[str, Any] | None

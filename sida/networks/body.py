@@ -71,7 +71,7 @@ def check_flags(return_flag: str, decode: int | None, samples: int) -> None:
 
 
 def without_content() -> bool:
-    """Whether new tensors have a shape alone: random numbers and arithmetic then would import torch's compiler."""
+    """Whether new tensors have only a shape: random numbers and arithmetic then would import torch's compiler."""
     return torch.get_default_device().type == "meta"
 
 
@@ -97,7 +97,7 @@ class Init(NamedTuple):
     def parameters(self, shape: tuple[int, ...], bias: bool = True) -> tuple[nn.Parameter, nn.Parameter | None]:
         """Draws weights (out, in, ...) and biases (out,) from torch's global generator.
 
-        On the meta device they have a shape alone.
+        On the meta device they have only a shape.
         """
         outputs, inputs, area = *shape[:2], math.prod(shape[2:])
         variance = 2 / ((inputs + outputs) * area) if self.mode.startswith("xavier") else 1 / (inputs * area)
@@ -136,7 +136,7 @@ _FORWARD = contextvars.ContextVar("forward", default=False)
 
 @contextlib.contextmanager
 def forward_derivatives() -> Iterator[None]:
-    """Within, networks take operations alone that have forward derivatives (:func:`torch.func.jvp`)."""
+    """Within, networks take only operations that have forward derivatives (:func:`torch.func.jvp`)."""
     token = _FORWARD.set(True)
     try:
         with warnings.catch_warnings():

@@ -26,7 +26,7 @@ _INDEX = "model_index.json"
 _CONFIGS = ("unet/config.json", "config.json")
 _SCHEDULERS = ("scheduler/scheduler_config.json", "scheduler_config.json")
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
-#: Schedulers on discrete steps, all with the defaults of `DDPMScheduler`. The training alone counts, not the sampler.
+#: Schedulers on discrete steps, all with the defaults of `DDPMScheduler`. Only the training counts, not the sampler.
 SCHEDULERS = (
     *("DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"),
     *("DEISMultistepScheduler", "UniPCMultistepScheduler", "LMSDiscreteScheduler", "EulerDiscreteScheduler"),
@@ -34,7 +34,7 @@ SCHEDULERS = (
 )
 #: Settings of a sampler that would change the levels of the schedule, with the values that do not.
 _PLAIN_SCHEDULE = {"use_flow_sigmas": False, "timestep_type": "discrete"}
-#: Options of `UNet2DModel` that are read with these values alone; and what else its file may have.
+#: Options of `UNet2DModel` that are read only with these values; and what else its file may have.
 _PLAIN = {
     "center_input_sample": False,
     "time_embedding_type": "positional",
@@ -159,7 +159,7 @@ def network_config(files: DiffusersFiles, null_label: bool = False) -> dict[str,
     if options.get("class_embed_type") not in (None, "timestep") or (options.get("class_embed_type") and not classes):
         fault = f"class_embed_type: {_shown(options['class_embed_type'])}"
         raise UserError(
-            files.config, fault, "read are null, and 'timestep' with num_class_embeds, the number of classes"
+            files.config, fault, "null is read, and 'timestep' with num_class_embeds, the number of classes"
         )
     images = {"img_resolution": side, "img_channels": channels, "label_dim": classes}
     if null_label or (files.num_classes is not None and files.num_classes == classes - 1):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sida.config.families import DIFFUSERS, IMAGE_OPTIONS
 from sida.config.lookup import how_to_install
 from sida.config.settings import Finite, Range
-from sida.errors import SettingError, UserError
+from sida.errors import SettingError, UserError, reason_of
 from sida.networks.body import Classes, Few, Output, Share, Side, Size
 from sida.networks.precond import Precond
 from sida.networks.steps import NoiseSteps
@@ -43,12 +43,17 @@ class DiffusersPrecond(Precond):
             Without it such a row adds nothing to the embedding of the step.
         prediction_type: Output of the U-Net: the noise ε, the velocity ε/√(1 + σ²) − σ·image/√(1 + σ²), or the image.
         num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas, rescale_betas_zero_snr: The schedule,
-            as in the file of a scheduler. A last step without signal, whose σ is infinite, is left out.
-        class_embed_type: None: a table of classes; ``timestep``: the class's number, embedded like a step.
+            as in the file of a scheduler. A last step without signal (β = 1), whose σ is infinite, is left out.
+        class_embed_type: None: a table of classes; ``timestep``: the class's number, embedded like a step. A row of
+            zeros adds nothing, as in a table without ``null_label``.
         time_embedding_dim, center_input_sample, freq_shift, flip_sin_to_cos, down_block_types, up_block_types,
             block_out_channels, layers_per_block, mid_block_scale_factor, downsample_padding, downsample_type,
             upsample_type, dropout, act_fn, attention_head_dim, norm_num_groups, attn_norm_num_groups, norm_eps,
             resnet_time_scale_shift, add_attention: Options of `UNet2DModel`, with its defaults.
+
+    Raises:
+        SettingError: Options contradict each other. Their ranges are checked by `checked_network`.
+        UserError: The package diffusers is not installed.
 
     Logits are the channel mean of the middle block's output, the encoder's last activation.
 
@@ -101,8 +106,12 @@ class DiffusersPrecond(Precond):
             raise SettingError("label_dim", "no class, but null_label or class_embed_type", "set the number of classes")
         if null_label and class_embed_type:
             raise SettingError("null_label", "a class that is embedded by its number has no row for none", "remove it")
+        lengths = [len(down_block_types), len(up_block_types), len(block_out_channels)]
+        if not block_out_channels or len({*lengths}) > 1:
+            fault = "the blocks down and up and their channels have {}, {} and {} entries".format(*lengths)
+            raise SettingError("block_out_channels", fault, "give each block its entry in all three")
         halvings = len(block_out_channels) - 1
-        if halvings < 0 or img_resolution % 2**halvings:
+        if img_resolution % 2**halvings:
             fault = f"{img_resolution} cannot be halved {halvings} times"
             raise SettingError("img_resolution", fault, f"use a multiple of {2**halvings}")
         self.unet = make_unet(self)
@@ -133,14 +142,12 @@ class DiffusersPrecond(Precond):
         decode: int | None,
     ) -> Output:
         """See `Precond.body`."""
-        classes = None
-        if class_labels is not None:
-            classes = class_labels.expand(len(x), -1)
-            if not isinstance(self.unet.class_embedding, ClassTable):
-                classes = classes.argmax(1)
+        rows = classes = None if class_labels is None else class_labels.expand(len(x), -1)
+        if rows is not None and not isinstance(self.unet.class_embedding, ClassTable):
+            classes = rows.argmax(1)
         half = x.dtype != torch.float32
         precision = torch.autocast(x.device.type, x.dtype) if half else contextlib.nullcontext()
-        with _hooked(self.unet, return_flag, decode) as maps, precision, contextlib.suppress(_Stop):
+        with _hooked(self.unet, return_flag, decode, rows) as maps, precision, contextlib.suppress(_Stop):
             image = self.unet(x, noise_labels, class_labels=classes, return_dict=False)[0]
         if return_flag == "decoder":
             return cast(Tensor, image)
@@ -202,8 +209,14 @@ def make_unet(net: DiffusersPrecond) -> Any:
 
     Raises:
         UserError: The package is not installed.
+        SettingError: The options contradict each other.
     """
-    return _diffusers().UNet2DModel(**unet_options(net))
+    library = _diffusers()
+    try:
+        return library.UNet2DModel(**unet_options(net))
+    except ValueError as error:  # such as channels that are no multiple of the groups
+        fault = f"the options of UNet2DModel contradict each other ({reason_of(error)})"
+        raise SettingError("block_out_channels", fault, "compare it with the config.json of the U-Net") from None
 
 
 def make_scheduler(net: DiffusersPrecond) -> Any:
@@ -217,14 +230,18 @@ def make_scheduler(net: DiffusersPrecond) -> Any:
 
 
 def schedule_betas(net: DiffusersPrecond) -> Tensor:
-    """β of the steps with a signal, float64.
+    """β of the steps with a signal, float64 ``(steps,)``.
 
     Raises:
-        SettingError: There are not two.
+        SettingError: A step before the last one has β = 1, or fewer than two steps have a signal.
     """
     with torch.device("cpu"):
         betas: Tensor = make_scheduler(net).betas.double()
-        betas = betas[betas < 1]
+    if (betas[:-1] >= 1).any():
+        key = "beta_start" if net.init_config["kwargs"]["trained_betas"] is None else "trained_betas"
+        fault = f"β of step {int((betas >= 1).nonzero()[0])} is 1, so no later step has a signal"
+        raise SettingError(key, fault, "only the last β may be 1")
+    betas = betas[betas < 1]
     if len(betas) < 2:
         raise SettingError("num_train_timesteps", f"{len(betas)} steps have a signal", "at least two are needed")
     return betas
@@ -244,14 +261,20 @@ class _Stop(Exception):  # noqa: N818 - ends a pass, and is not an error
 
 
 @contextlib.contextmanager
-def _hooked(unet: Any, return_flag: str, decode: int | None) -> Iterator[list[Tensor]]:
-    """Lets a pass collect the encoder's maps, end behind the encoder, or go on with leading samples alone.
+def _hooked(unet: Any, return_flag: str, decode: int | None, rows: Tensor | None) -> Iterator[list[Tensor]]:
+    """Lets a pass collect the encoder's maps, end behind the encoder, or go on with leading samples only.
+
+    Rows of zeros add nothing to the embedding of the step where the class's number, which they have not, is embedded.
 
     Yields:
         The list in which the maps appear: those of all blocks for ``features``, and that of the middle block.
     """
     maps: list[Tensor] = []
     handles = []
+
+    def after_class(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        assert rows is not None
+        return torch.where(rows.any(1, keepdim=True), output, 0)
 
     def after_down(module: nn.Module, args: Any, output: Any) -> None:
         maps.extend(output[1])
@@ -265,6 +288,8 @@ def _hooked(unet: Any, return_flag: str, decode: int | None) -> Iterator[list[Te
     def before_up(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
         return _leading(args, decode), {name: _leading(value, decode) for name, value in kwargs.items()}
 
+    if rows is not None and not isinstance(unet.class_embedding, ClassTable):
+        handles.append(unet.class_embedding.register_forward_hook(after_class))
     if return_flag == "features":
         handles += [block.register_forward_hook(after_down) for block in unet.down_blocks]
     if return_flag != "decoder":

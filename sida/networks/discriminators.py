@@ -264,6 +264,7 @@ class EfficientNetLite0(Backbone):
         net = _package("timm").create_model("tf_efficientnet_lite0", pretrained=False)
         self.conv_stem, self.bn1, self.blocks = net.conv_stem, net.bn1, net.blocks
         first = nn.Sequential(self.conv_stem, self.bn1, *self.blocks[:2])
+        # A tuple, as in VGG16BN.
         self.levels = (first, self.blocks[2:3], self.blocks[3:5], self.blocks[5:7])
 
 

@@ -34,7 +34,7 @@ class Conv2d(nn.Module):
 
     Args:
         in_channels, out_channels: Channels of input and output.
-        kernel: Odd kernel size, or 0 for resampling alone.
+        kernel: Odd kernel size, or 0 for only resampling.
         init: Initial parameters.
         mode: Change of the resolution before the convolution.
         taps: Those of the one-dimensional filter; (1, 1) is nearest-neighbour up and box down.

@@ -145,7 +145,9 @@ def adjusted(network: Mapping[str, Any], options: Mapping[str, Any], where: str)
 
 
 def check_null_label(network: Mapping[str, Any], where: str) -> None:
-    """Checks that a network ``{class, kwargs}`` can guide itself: it has classes and learned from dropped labels.
+    """Checks that a network ``{class, kwargs}`` can guide itself: it has classes and a null label.
+
+    Networks that learned from dropped labels have one, and those whose table of classes has a row for no class.
 
     Raises:
         UserError: It has no null label.
@@ -153,10 +155,16 @@ def check_null_label(network: Mapping[str, Any], where: str) -> None:
     kwargs = network["kwargs"]
     if not kwargs.get("label_dim"):
         raise UserError(where, "'null' is a network without its classes, and this one has none", "remove it")
-    default = network_class(network, where).options_of(kwargs).get("label_dropout", (0.0,))[-1]
-    if not kwargs.get("label_dropout", default):
-        fault = "the network was trained without dropped labels (label_dropout 0), so it has no null label"
-        raise UserError(where, fault, "name a guiding network")
+    options = network_class(network, where).options_of(kwargs)
+    learned = {name: kwargs.get(name, options[name][-1]) for name in ("label_dropout", "null_label") if name in options}
+    if any(learned.values()):
+        return
+    if "null_label" in learned:
+        remedy = "name a guiding network; if its last class means 'no class', convert it again with --null-label"
+        raise UserError(where, "the network has no row for 'no class' (null_label false)", remedy)
+    reason = " (label_dropout 0)" if learned else ""
+    fault = f"the network was trained without dropped labels{reason}, so it has no null label"
+    raise UserError(where, fault, "name a guiding network")
 
 
 def family_of(network: Mapping[str, Any] | nn.Module, where: str = "network") -> Family:

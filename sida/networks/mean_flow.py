@@ -26,7 +26,7 @@ from sida.networks.unet_precond import UNetPrecond
 
 
 def both_times(times: Tensor) -> tuple[Tensor, Tensor]:
-    """Time t and length h, (N or 1,) each, of (N or 1, 2), or of times alone (N or 1,), whose length is 0."""
+    """Time t and length h, (N or 1,) each, of (N or 1, 2), or of only times (N or 1,), whose length is 0."""
     return (times, torch.zeros_like(times)) if times.ndim == 1 else (times[:, 0], times[:, 1])
 
 

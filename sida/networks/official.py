@@ -37,7 +37,7 @@ from sida.networks.file import (
 from sida.networks.readings import check_prediction, check_reading
 from sida.networks.wrappers import OTHER, bare_name, unwrapped
 
-# The suite's class for outermost classes of the released files with another name. SiDA's variants add outputs alone.
+# The suite's class for outermost classes of the released files with another name. SiDA's variants only add outputs.
 _CLASSES = {
     # mingyuanzhou/SiD@sida:sida_training/sida_networks.py
     "EDMPrecond_EncoderDecoder": "EDMPrecond",

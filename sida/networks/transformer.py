@@ -195,14 +195,14 @@ class TransformerPrecond(Precond):
         mlp_ratio: Inner width of a perceptron in widths of a token.
         learn_sigma: Whether the output has a second half, as DiT's and SiT's published files have; a denoiser does not
             use it.
-        label_dropout: Probability of dropping a label, in the training of a teacher alone (`Precond.drops_labels`).
+        label_dropout: Probability of dropping a label, only in the training of a teacher (`Precond.drops_labels`).
             No class, a row of zeros, always has an embedding of its own.
         logits: Discriminator's logits. ``maps``: the channel mean of the tokens after block ``encoder_depth`` (SiDA's
             rule), (N, 1, h, h). ``tokens``: the token mean of the last normalised tokens, (N, hidden_size, 1, 1), as
             in apple-aiml-research/ml-sid-dit; the encoder then is the network without its last layer.
         encoder_depth: Number of blocks before the logits; None is half of them.
         feature_blocks: Numbers of the blocks after which the tokens are maps (N, hidden_size, h, h) for heads of a
-            discriminator; empty is ``encoder_depth`` alone.
+            discriminator; empty is only ``encoder_depth``.
 
     Raises:
         SettingError: Sizes do not fit each other, or a block does not exist.

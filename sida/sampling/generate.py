@@ -35,7 +35,7 @@ from sida.sampling.samplers import DRAWINGS, draw_batch, to_uint8
 from sida.sampling.streams import NO_CLASS, ClassRule, SeedStreams, class_rule_of
 
 #: Number of batches in the queue of a GPU while the next batch is prepared.
-_FLYING = 2
+_QUEUED = 2
 #: Function from latents ``(N, C, H, W)`` to images uint8.
 Decode = Callable[[torch.Tensor], torch.Tensor]
 
@@ -197,8 +197,8 @@ class Drawer:
         """Yields batches; draws the next latents while the GPU works, so that the GPU never waits for the CPU."""
         device, sampler, decode = device_of(net), self.sampler, self.decode
         # If an evaluation rewrote their weights, images would depend on earlier draws.
-        unchanging = lambda one: one.evaluation_copy() if isinstance(one, Precond) else one
-        net, gnet = unchanging(net), unchanging(self.guide)
+        constant = lambda one: one.evaluation_copy() if isinstance(one, Precond) else one
+        net, guide = constant(net), constant(self.guide)
         shape = (int(net.img_channels), int(net.img_resolution), int(net.img_resolution))
 
         def draw(start: int) -> _Drawn:
@@ -210,17 +210,18 @@ class Drawer:
             return _Drawn(chosen, streams, latents, class_rule(streams, start))
 
         starts = range(0, len(seeds), batch_size)
-        flying: collections.deque[Callable[[], Samples]] = collections.deque()
+        queue: collections.deque[Callable[[], Samples]] = collections.deque()
         with contextlib.ExitStack() as stack:
-            for network in (net, gnet):
+            for network in (net, guide):
                 if network is not None:
                     stack.callback(network.train, network.training)
                     network.eval()
                     if sampler.kernels == "fused":
                         stack.enter_context(require_fused().fused_kernels(network))
-            coming = len(starts) * sampler.nfe
-            guide = None if gnet is None else self.evaluations.evaluator(gnet, "guide", coming, sampler.kernels)
-            called = self.evaluations.evaluator(net, "network", coming, sampler.kernels)
+            calls = len(starts) * sampler.nfe
+            evaluator = functools.partial(self.evaluations.evaluator, evaluations=calls, kernels=sampler.kernels)
+            called_guide = None if guide is None else evaluator(guide, "guide")
+            called = evaluator(net, "network")
             for drawn in prefetch(map(draw, starts)) if device.type == "cuda" else map(draw, starts):
                 with torch.no_grad():
                     labels = None
@@ -228,13 +229,13 @@ class Drawer:
                         rows = torch.nn.functional.one_hot(drawn.classes, self.label_dim)
                         labels = to_device(rows.to(torch.float32), device)
                     latents = drawn.latents.to(device, non_blocking=True)
-                    values = draw_batch(sampler, net, latents, labels, drawn.streams, gnet, (called, guide))
+                    values = draw_batch(sampler, net, latents, labels, drawn.streams, guide, (called, called_guide))
                     images = to_uint8(values) if decode is None else decode(values)
-                flying.append(_in_flight(drawn, images, values.flatten(1).isfinite().all(1), output))
-                if len(flying) > (_FLYING if device.type == "cuda" else 0):
-                    yield flying.popleft()()
-            while flying:
-                yield flying.popleft()()
+                queue.append(_queue_copies(drawn, images, values.flatten(1).isfinite().all(1), output))
+                if len(queue) > (_QUEUED if device.type == "cuda" else 0):
+                    yield queue.popleft()()
+            while queue:
+                yield queue.popleft()()
 
     def grid(self, rows: int, columns: int, first_seed: int, batch_size: int) -> torch.Tensor:
         """Returns the images uint8 ``(rows·columns, C, H, W)`` of a grid.
@@ -262,23 +263,30 @@ class _Drawn(NamedTuple):
     classes: torch.Tensor
 
 
-def _in_flight(
+def _queue_copies(
     drawn: _Drawn, images: torch.Tensor, finite: torch.Tensor, output: torch.device
 ) -> Callable[[], Samples]:
-    """Queues the copies of a batch to the CPU; returns what waits for them.
+    """Queues the copies of a batch to the CPU; returns a function that waits for them and gives the batch.
+
+    Args:
+        drawn: The batch's draws.
+        images: uint8 ``(B, C, H, W)`` for the whole batch size B.
+        finite: Whether each image's values are finite, bool ``(B,)``.
+        output: Device of the images of the result.
 
     Raises:
         UserError: Raised by the returned function if the network returned NaN or infinity.
     """
     count, event = len(drawn.seeds), None
+    # One event stands for both copies; a decoder may be on another device than the network.
+    finite = finite[:count].to(images.device)
     images = _to_pinned(images[:count]) if output.type == "cpu" and images.is_cuda else images[:count].to(output)
-    finite = finite[:count]
     if finite.is_cuda:
         # The copies are queued before the next batch's work; an event marks their end.
         stream, finite = torch.cuda.current_stream(finite.device), _to_pinned(finite)
         event = stream.record_event()
 
-    def land() -> Samples:
+    def wait() -> Samples:
         if event is not None:
             event.synchronize()
         if not bool(finite.all()):
@@ -287,7 +295,7 @@ def _in_flight(
             raise UserError("", fault, "its file or its training is broken")
         return Samples(drawn.seeds, images, drawn.classes[:count])
 
-    return land
+    return wait
 
 
 def _to_pinned(tensor: torch.Tensor) -> torch.Tensor:
@@ -339,7 +347,7 @@ def real_images(
 #: ``record(function, inputs)`` returns a replayable form of a function of tensors by name.
 RecordFunction = Callable[[Callable[[Tensors], Tensors], Tensors], Callable[[Tensors], Tensors]]
 #: Smallest number of evaluations worth a recording, which takes as long as about three.
-_WORTH = 8
+_LEAST_RECORDED = 8
 
 
 class Evaluations:
@@ -361,13 +369,13 @@ class Evaluations:
         """Returns evaluations by replayed graphs on a GPU, else kernel by kernel."""
         return cls(Recording if device.type == "cuda" else None)
 
-    def evaluator(self, net: torch.nn.Module, role: str, coming: int, kernels: str = "torch") -> Any:
+    def evaluator(self, net: torch.nn.Module, role: str, evaluations: int, kernels: str = "torch") -> Any:
         """Returns a substitute for ``net`` with the same attributes, for a sampler to call.
 
         Args:
             net: Network in evaluation mode. Two threads must not call the substitute at the same time.
             role: Role of the network in the draw; a role's new network replaces the network before.
-            coming: Number of evaluations in the draw.
+            evaluations: Their number in the draw.
             kernels: Kernels of the network, see :class:`sida.config.samplers.Sampler`.
         """
         if self.record is None:
@@ -379,8 +387,8 @@ class Evaluations:
         replayed = self._replayed.get(role)
         if replayed is None or replayed.identity != identity:
             replayed = self._replayed[role] = _Replayed(self, identity)
-        replayed.evaluations += coming
-        if replayed.evaluations < _WORTH:
+        replayed.evaluations += evaluations
+        if replayed.evaluations < _LEAST_RECORDED:
             return net
         replayed.net = net
         return replayed

@@ -26,11 +26,11 @@ class Unlabelled(torch.nn.Module):
     """A network without a class, which guides the network itself (classifier-free guidance, arXiv:2207.12598).
 
     Args:
-        net: Network with classes that learned from dropped labels.
+        net: Network with classes and a null label: it learned from dropped labels, or has a row for no class.
         where: Place named in errors.
 
     Raises:
-        UserError: The network has no class, or learned from no dropped label.
+        UserError: The network has no class, or no null label.
     """
 
     label_dim = 0

@@ -43,7 +43,7 @@ class SampleConfig(Settings):
     Attributes:
         network: File, asset id or address; null only for the ``data`` sampler.
         seeds: Text such as ``0-49999`` or ``3,8,100-163``.
-        out: Folder of PNG files, or ``.npz``; null writes the grid alone.
+        out: Folder of PNG files, or ``.npz``; null writes only the grid.
         sampler: Text or mapping, see :func:`sida.sampling.read_sampler`; σ_init: see :func:`sampler_for`.
         batch_size: Images per network call.
         class_labels: ``uniform``, ``balanced``, ``empirical``, class counts (a ``.json`` file as in ``config/labels``,

@@ -73,7 +73,7 @@ class StepBatches:
 
         Returns:
             Pairs of images float32 ``(N, C, H, W)`` and labels ``(N, label_dim)``. For a step without images they are
-            on the device ``meta``: they have a shape and no values.
+            on the meta device: they have a shape and no values.
         """
         indices = self._indices(purpose, nimg)
         labels = to_device(self.dataset.labels(indices), self.device)

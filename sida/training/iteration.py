@@ -161,7 +161,7 @@ class GraphRunner(EagerRunner):
 
     Args:
         networks: All networks: recording must not change them.
-        generator: See :class:`EagerRunner`; so are the others.
+        generator: See :class:`EagerRunner`, as for the further arguments.
     """
 
     def __init__(self, networks: Sequence[OptimizedNetwork], generator: OptimizedNetwork, *steps: Any) -> None:
@@ -348,7 +348,8 @@ class StudentTrainer(StepTrainer):
     Args:
         steps: Optimizer steps in the order of an iteration; the generator's comes last.
         schedule: Phases by images seen.
-        recipe: Seed, noise level, average and CUDA graphs.
+        recipe: Seed, noise level, steps (``num_steps``, ``noise``, ``step_levels``, ``gradient``), average and CUDA
+            graphs.
         graphs: Whether a step can be recorded and replayed as a CUDA graph.
         resumable: Further parts by name whose state a resumed run needs.
 
@@ -365,6 +366,7 @@ class StudentTrainer(StepTrainer):
         resumable: Mapping[str, Resumable] | None = None,
     ) -> None:
         self.recipe, self.generator = recipe, steps[-1].network
+        # StepTrainer's constructor reads `through_all` and `sampler`.
         self.through_all = recipe.gradient == "all"
         step_settings = {"num_steps": recipe.num_steps, "noise": recipe.noise, "step_levels": recipe.step_levels}
         #: Settings of the sampler, as the network's file has them.

@@ -151,6 +151,9 @@ def most(monkeypatch):
         ({"faults": [("stall", 0, 3)] * 2}, {}, {}, "connection failed"),
         ({"faults": [("slow", 64, 0.02)] * 2}, {}, {"window": 0.3, "least": 1 << 16}, r"less than .* \(2 attempts\)"),
         ({"body": b""}, {}, {}, "has 0 bytes"),
+        # Nothing was asked to continue.
+        ({"faults": [("status", 416, ("Content-Range", "bytes */0"))] * 2}, {}, {}, "another part"),
+        ({"faults": [("status", 416, ("Content-Range", "bytes */0"))] * 2}, {"sha256": "0" * 64}, {}, "another part"),
     ],
 )
 def test_hopeless_files_are_refused_in_one_line_and_nothing_is_left(

@@ -65,6 +65,33 @@ def test_a_latent_archive_gives_moments_and_samples_them(tmp_path):
     assert refused("32 channels.*sida data encode", load_dataset, spec | {"path": other}).where == other
 
 
+class OnMeta:
+    """An autoencoder on a device without content, which refuses tensors of another device."""
+
+    device = torch.device("meta")
+
+    def decode(self, x):
+        assert x.device == self.device
+        return SimpleNamespace(sample=x[:, :3])
+
+    def encode(self, x):
+        assert x.device == self.device
+        return SimpleNamespace(latent_dist=SimpleNamespace(mean=x[:, [0, 1, 2, 0]], std=x[:, [0, 1, 2, 0]]))
+
+
+def test_an_autoencoder_gets_its_input_on_its_own_device(tmp_path, monkeypatch):
+    assert LatentDecoder(OnMeta(), batch_size=2)(torch.zeros(3, 4, 2, 2)).device == OnMeta.device
+    assert LatentEncoder(OnMeta())(torch.zeros(3, 3, 2, 2, dtype=torch.uint8)).device == OnMeta.device
+    # Latents of a data set, which are on the processor.
+    moments = np.random.default_rng(0).normal(size=(3, 8, 4, 4)).astype(np.float32)
+    path = write_zip(tmp_path / "latents.zip", {f"{i}.npy": npy(item) for i, item in enumerate(moments)})
+    monkeypatch.setattr("sida.sampling.generate.load_vae", lambda path, device: OnMeta())
+    data = load_dataset({"name": "img512", "kind": "zip", "path": path})
+    drawer = Drawer(read_sampler("data"), dataset=lambda: data, vae="vae", device="meta")
+    (batch,) = drawer.draw(range(2), 2, output_device="meta")
+    assert batch.images.shape == (2, 3, 4, 4)
+
+
 def test_decode_and_encode_with_a_real_autoencoder_of_random_weights(tmp_path):
     from diffusers import AutoencoderKL
 

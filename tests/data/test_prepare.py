@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import pickle
+import re
 import stat
 import struct
 import tarfile
@@ -350,6 +351,18 @@ def test_classes_are_those_of_folders_or_files(names, labels, tmp_path):
     found, facts = made(tmp_path, packed(tmp_path / "in.zip", names))
     assert found == labels
     assert all(f"{rank} = {name}" in facts.summary for rank, name in enumerate(facts.class_names))
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["g_grid.png"], r"1 file left out \(1 grid of pictures, such as g_grid.png\)"),
+        (["a/grid.png", "g_grid.png", "a/Thumbs.db"], "3 files .*1 of an operating system, .*; 2 grids of pictures, "),
+    ],
+)
+def test_files_that_are_left_out_are_counted_by_their_reason(names, told, tmp_path):
+    folder = write_folder(tmp_path / "in", {f"a/{index}.png": PNG for index in range(4)} | dict.fromkeys(names, GRID))
+    assert re.search(told, Files(folder).left_out)
 
 
 def linked(links, kind=tarfile.SYMTYPE, files=("a/0.png", ".store/1.png", ".store/2.png")):

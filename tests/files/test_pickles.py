@@ -84,6 +84,11 @@ def test_weights_of_torch_save_are_read_exactly(tmp_path, zipped):
     ("value", "message"),
     [
         ({"a": torch.zeros(2), "b": [1]}, "holds no dictionary of tensors"),
+        # A counter is no tensor.
+        (
+            {"ema": {"a": torch.zeros(2), "step": 3, "lr": 0.1}, "net": {"a": torch.zeros(2), "b": torch.ones(1)}},
+            r"ema \(1 tensor\), net \(2 tensors\).*--key",
+        ),
         ({"a": torch.arange(3)}, "tensor 'a' is of type Long"),
         ({"a": torch.tensor([1.0, float("nan")])}, "tensor 'a' holds NaN"),
         ({"a": torch.zeros(1).expand(10**6)}, "its tensors claim 1,000,000 elements"),

@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save_file
 
 import sida
 from sida.networks import build_network, load_network
+from sida.networks.file import build_on_meta
 from sida.networks.official import find_source, import_network
+from sida.sampling.guidance import Unlabelled
 from tests.networks.pipelines import TINY, diffusers, write_pipeline
-from tests.refused import command, refusal, refusing
+from tests.refused import command, refusal, refused, refusing
 
 CLASSES = {"num_class_embeds": 3}
 
@@ -152,6 +154,68 @@ def test_a_null_label_is_the_last_row_and_no_class_without_one_adds_nothing(fold
             assert torch.equal(table(rows), table.weight[: net.label_dim])
             nothing = table(torch.zeros(1, net.label_dim))
             assert torch.equal(nothing, table.weight[2:] if null else torch.zeros_like(nothing))
+
+
+def test_a_null_label_guides_and_networks_without_one_are_told_how_to_get_it(folder):
+    net, plain = converted(folder, null_label=True), converted(folder)
+    x, guide = torch.randn(2, 1, 8, 8), Unlabelled(net)
+    with torch.no_grad():
+        classless = net(x, 1.0, torch.zeros(2, 2))
+        assert torch.equal(guide(x, 1.0, torch.eye(2)), classless)
+        assert not torch.equal(net(x, 1.0, torch.eye(2)), classless)
+    by_number = build_network({"class": "DiffusersPrecond", "kwargs": small_kwargs(**BY_NUMBER)})
+    for other in (plain, by_number):
+        error = refused("null_label.*--null-label", Unlabelled, other, "gnet")
+        assert error.where == "gnet"
+
+
+BY_NUMBER = {"label_dim": 3, "class_embed_type": "timestep"}
+
+
+def test_no_class_is_not_the_first_class_where_numbers_are_embedded():
+    torch.manual_seed(0)
+    net = build_network({"class": "DiffusersPrecond", "kwargs": small_kwargs(**BY_NUMBER)}).eval()
+    for parameter in net.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    x, rows = torch.randn(3, 1, 8, 8), torch.eye(3)
+    rows[1] = 0
+    with torch.no_grad():
+        classless, first, mixed = net(x, 1.0), net(x, 1.0, torch.eye(3)[:1]), net(x, 1.0, rows)
+        net.unet.class_embedding.linear_2.weight.zero_()
+        net.unet.class_embedding.linear_2.bias.zero_()
+        assert torch.equal(classless, net(x, 1.0, torch.eye(3)))
+    assert not torch.allclose(classless, first, atol=1e-4)
+    torch.testing.assert_close(mixed[0], first[0])
+    torch.testing.assert_close(mixed[1], classless[1])
+    assert not net.unet.class_embedding._forward_hooks
+
+
+LONGER = ("DownBlock2D", "DownBlock2D", "DownBlock2D")
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "told"),
+    [
+        ({"block_out_channels": []}, "block_out_channels", "0 entries"),
+        ({"block_out_channels": [], "down_block_types": [], "up_block_types": []}, "block_out_channels", "0 entries"),
+        ({"down_block_types": LONGER}, "block_out_channels", "3, 2 and 2 entries"),
+        ({"up_block_types": ("UpBlock2D",)}, "block_out_channels", "2, 1 and 2 entries"),
+        ({"norm_num_groups": 5}, "block_out_channels", "divisible"),
+        ({"trained_betas": (0.1, 1.0, 0.1, 0.1)}, "trained_betas", "step 1.*only the last"),
+        ({"trained_betas": (0.1, 0.1, 1.0, 1.0)}, "trained_betas", "step 2.*only the last"),
+        ({"beta_start": 1.0, "beta_end": 1.0}, "beta_start", "step 0.*only the last"),
+        ({"trained_betas": (0.1, 1.0)}, "num_train_timesteps", "at least two"),
+    ],
+)
+def test_options_that_contradict_each_other_are_one_line_at_every_door(tmp_path, options, key, told):
+    config = {"class": "DiffusersPrecond", "kwargs": small_kwargs(**options)}
+    assert refused(told, build_network, config, "here").where == f"here.kwargs.{key}"
+    refused(f"{key}.*{told}", build_on_meta, config, "file")
+
+
+def test_a_last_step_without_signal_is_left_out():
+    net = build_network({"class": "DiffusersPrecond", "kwargs": small_kwargs(trained_betas=(0.1, 0.2, 1.0))})
+    assert net.steps.alphas_cumprod.tolist() == pytest.approx([0.9, 0.72])
 
 
 def test_attention_layers_of_old_files_have_new_names(folder, tmp_path):

@@ -300,7 +300,7 @@ def test_a_reader_that_was_taken_over_and_lies_is_one_line(monkeypatch, lie):
     answer, checked = {"value": {"tensors": [], **lie}, "arrays": {}}, Child._checked
     lying = lambda child, text, deadline: checked(child, bytearray(json.dumps(answer).encode()), deadline)
     monkeypatch.setattr(Child, "_checked", lying)
-    not_imported(write_genuine("n.pkl", tiny()), "no (value|answer) that can be used")
+    not_imported(write_genuine("n.pkl", tiny()), "cannot be used")
 
 
 # The commands

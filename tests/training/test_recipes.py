@@ -290,7 +290,7 @@ FAULTS = [
     ("sida", {"guide": "no classes"}, "--spec.guide: has no effect with a guidance of 1"),
     ("sida", {"guidance": 2, "guide": "5 classes"}, "label_dim: 10, but the guide has 5"),
     # Methods and their options
-    ("sida", {"method": "tests.training.toy:TIMES"}, "is no sida.methods.method.Method"),
+    ("sida", {"method": "tests.training.toy:TIMES"}, "sida.methods.method.Method; derive"),
     ("sid", {"options": {"weight": 1}}, "--spec.options.weight: unknown key"),
     ("gdd", {"options": {"backbones": []}}, "--spec.options.backbones: must name at least one"),
     ("dmd", {"options": {"generator_levels": [9, 1]}}, "--spec.options.generator_levels: the first number must not"),
