@@ -114,6 +114,7 @@ def _show(score: Score, options: ScoreOptions) -> None:
         else:
             notes = [f"  note: {fault}" for fault in unfitting(score, options.like)]
             print("\n".join([*score.lines(), *notes]))
+    # With --against there is no row, and ScoreOptions refuses --latex.
     for line in () if options.json else [*rows, *filter(None, (options.out, options.latex))]:
         print(line)
     sys.stdout.flush()

@@ -11,7 +11,7 @@ from eval.figures.layout import FigureKind, Inches, Runs, Sources, check_pick
 from eval.results.conditions import Needs, check_columns, matching
 from eval.results.csv_files import csv_text
 from eval.results.identity import comparable
-from eval.results.logs import Curve, pool
+from eval.results.logs import Curve, Point, pool
 from eval.results.published import load_published, published_number
 from eval.results.sheet import SheetRow
 from eval.results.summary import Estimate, Measurement, require_comparable
@@ -184,7 +184,16 @@ class ReferenceLine:
 
 @dataclass(frozen=True)
 class Panel:
-    """Data of one pair of axes, and the names of missing series."""
+    """Data of one pair of axes, and the names of missing series.
+
+    Attributes:
+        spec: Its part of the layout.
+        curves: Curves of single runs and of pooled ones.
+        lines: Horizontal lines.
+        finals: Measurements of the kept generators of single runs; see :meth:`final`.
+        missing: Names of missing series.
+        notes: Notes for readers.
+    """
 
     spec: PanelSpec
     curves: tuple[Curve, ...]
@@ -192,6 +201,10 @@ class Panel:
     finals: Mapping[str, Estimate]
     missing: tuple[str, ...]
     notes: tuple[str, ...] = ()
+
+    def final(self, curve: Curve) -> Estimate | None:
+        """Measurement of a curve's kept generator; None if there is none, or for a pooled curve, which has several."""
+        return self.finals.get(curve.run) if curve.over == "trials" else None
 
 
 def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) -> Panel:
@@ -289,7 +302,10 @@ _COLUMNS = (
 
 
 def curves_csv(layout: CurvesLayout, panels: Sequence[Panel]) -> str:
-    """CSV of the figure: one line per evaluation, kept generator, reference line and missing series."""
+    """CSV of the figure: one line per evaluation, kept generator, reference line and missing series.
+
+    ``iterations`` has values only where the layout has a batch size.
+    """
     records: list[dict[str, Any]] = []
     for panel in panels:
         batch, own = layout.batch or 1, list[dict[str, Any]]()
@@ -297,17 +313,17 @@ def curves_csv(layout: CurvesLayout, panels: Sequence[Panel]) -> str:
             about = {"kind": "curve", "series": curve.label, "run": " ".join(curve.runs), "over": curve.over}
             own += [
                 {
-                    **about, "images": point.nimg, "value": point.value, "std": point.std, "count": point.trials,
-                    "iterations": f"{point.nimg / batch:g}" if layout.batch else "", "num_samples": point.num_samples,
-                    "source": "evaluations during training", "shown": panel.spec.shows(point.nimg / batch),
+                    **about, **_progress(layout, point), "value": point.value, "std": point.std, "count": point.trials,
+                    "num_samples": point.num_samples, "source": "evaluations during training",
+                    "shown": panel.spec.shows(point.nimg / batch),
                 }
                 for point in curve.points
             ]  # fmt: skip
-            if final := panel.finals.get(curve.run):
+            if final := panel.final(curve):
                 own.append({
-                    "kind": "kept generator", "series": curve.label, "run": curve.run, "images": curve.best.nimg,
-                    "value": final.mean, "std": final.std, "over": "trials", "count": final.trials,
-                    "source": "independent measurement", "shown": True,
+                    "kind": "kept generator", "series": curve.label, "run": curve.run,
+                    **_progress(layout, curve.best), "value": final.mean, "std": final.std, "over": "trials",
+                    "count": final.trials, "source": "independent measurement", "shown": True,
                 })  # fmt: skip
         for line in panel.lines:
             level = {"kind": "line", "series": line.label, "value": line.value, "std": line.std}
@@ -315,3 +331,8 @@ def curves_csv(layout: CurvesLayout, panels: Sequence[Panel]) -> str:
         own += [{"kind": "missing", "series": name, "shown": False} for name in panel.missing]
         records += [{"panel": panel.spec.title, "metric": panel.spec.metric, **record} for record in own]
     return csv_text(_COLUMNS, records)
+
+
+def _progress(layout: CurvesLayout, point: Point) -> dict[str, Any]:
+    """Columns that tell how far a training was at an evaluation."""
+    return {"images": point.nimg, "iterations": f"{point.nimg / layout.batch:g}" if layout.batch else ""}

@@ -69,7 +69,7 @@ def _kept_entry(panels: Sequence[Panel]) -> dict[str, Any]:
 
     if not any(panel.finals for panel in panels):
         return {}
-    edge = any(curve.best.nimg == 0 for panel in panels for curve in panel.curves if curve.run in panel.finals)
+    edge = any(curve.best.nimg == 0 for panel in panels for curve in panel.curves if panel.final(curve))
     return {KEPT_LABEL + _EDGE_LABEL * edge: Line2D([], [], linestyle="none", **_KEPT_LOOK)}
 
 
@@ -97,7 +97,7 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, lo
         drawn.set_dashes(look.dashes)
     if any(point.std for point in points):
         _draw_spread(axes, panel, x, points, look.colour)
-    final = panel.finals.get(curve.run)
+    final = panel.final(curve)
     if final is not None:
         anchor: dict[str, Any] = {}
         if curve.best.nimg == 0:  # the start, which a logarithmic axis shows at its left edge

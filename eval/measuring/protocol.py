@@ -397,7 +397,7 @@ def read_protocol(path: Path) -> dict[str, Any]:
     Raises:
         UserError: A missing or faulty file.
     """
-    mapping, own = read_extended(path, beside=True), load_yaml(path)
+    mapping, own = read_extended(path, by_name=True), load_yaml(path)
     if "metrics" in own and "watch" not in own:
         mapping.pop("watch", None)  # of the other file's metrics
     if isinstance(labels := mapping.get("labels"), str):
@@ -406,7 +406,9 @@ def read_protocol(path: Path) -> dict[str, Any]:
 
 
 def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol:
-    """Loads a protocol by name (``digits``), path of a YAML file, or mapping; a file may extend another one beside it.
+    """Loads a protocol by name (``digits``), path of a YAML file, or mapping.
+
+    A file may extend another one beside it, or in a folder ``protocols`` one of ``config`` or of a study.
 
     Raises:
         UserError: Unknown name, missing file, or a bad field (file and key are named).

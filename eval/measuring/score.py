@@ -138,7 +138,7 @@ class Score:
         ]
         fewer = len(self.records) < self.protocol.trials
         short = [f"{len(self.records)} of the protocol's {self.protocol.trials} trials were measured"] if fewer else []
-        return [*short, *self.remarks, *dict.fromkeys(of_metrics)]
+        return list(dict.fromkeys([*short, *self.remarks, *of_metrics]))
 
 
 #: Called with the identities of the values before the first image is drawn; raises an error where they do not fit.

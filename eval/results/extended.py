@@ -8,15 +8,16 @@ from sida.config.settings import load_yaml
 from sida.errors import UserError
 
 
-def read_extended(path: Path, extending: tuple[Path, ...] = (), beside: bool = False) -> dict[str, Any]:
+def read_extended(path: Path, extending: tuple[Path, ...] = (), by_name: bool = False) -> dict[str, Any]:
     """Reads a YAML mapping; the file that ``extends`` names gives the keys that the mapping does not set.
 
-    That file is in the same folder, or has the name of a file of ``config`` or of a study of the checkout.
+    That file is in the same folder. Where it is not, files in a folder ``tables``, ``figures`` or ``protocols`` extend
+    the one of that name and kind in ``config`` or in a study of the checkout.
 
     Args:
         path: The file.
         extending: Files that extend this one.
-        beside: Whether ``extends`` may only name a file in the same folder.
+        by_name: Whether ``extends`` must be a file's name, without a folder.
 
     Raises:
         UserError: Missing file, not a mapping, or files that extend each other.
@@ -27,9 +28,9 @@ def read_extended(path: Path, extending: tuple[Path, ...] = (), beside: bool = F
     base = mapping.pop("extends", None)
     if base is None:
         return mapping
-    if not isinstance(base, str) or (beside and Path(base).name != base):
-        raise UserError(path, f"extends: must be the name of a file beside this one{'' if beside else ' or in config'}")
+    if not isinstance(base, str) or (by_name and Path(base).name != base):
+        raise UserError(path, "extends: must be the name of a file beside this one or in config", "write it alone")
     neighbour = path.parent / base
     if path.parent.name in ("tables", "figures", "protocols") and (neighbour == path or not neighbour.is_file()):
         neighbour = find_file(path.parent.name, Path(base).stem, where=f"{path}: extends")
-    return read_extended(neighbour, (*extending, path), beside) | mapping
+    return read_extended(neighbour, (*extending, path), by_name) | mapping

@@ -83,6 +83,8 @@ FURTHER = ("origin", "saw", "held_out", "order", "trained", "trained_on")
 #: Columns of all measurements of this suite.
 MEASUREMENT_COLUMNS = tuple(column.name for column in fields(Measurement) if column.name not in FURTHER)
 _OPTIONAL = {"kept_at"}
+#: Columns about the generator, which all lines of a run have in common.
+_OF_GENERATOR = ("method", "nfe", "kept_at", "network_sha256", "trained", "saw")
 #: Columns whose cells may be empty: they have no value then.
 _NUMBERS = ("n", "seed_first", "seed_last", "nfe", "kept_at")
 
@@ -164,7 +166,8 @@ class Measurements:
 
     Raises:
         UserError: A duplicate (run, trial, metric), trials that are not 0, 1, 2, ... without a gap, or trials that
-            contradict each other (other settings, equal or overlapping seeds).
+            contradict each other (other settings, equal or overlapping seeds), or lines of one run about two
+            generators (another network, ``nfe`` or ``saw``).
     """
 
     def __init__(self, rows: Iterable[Measurement], source: str = "measurements.csv") -> None:
@@ -187,6 +190,9 @@ class Measurements:
                 raise UserError(source, f"{about}: trial {missing[0]} is missing", remedy)
             if fault := _contradiction([trials[trial] for trial in sorted(trials)]):
                 raise UserError(source, f"{about}: {fault}", "measure it again")
+        for run, lines in self._runs.items():
+            if fault := _two_generators(lines):
+                raise UserError(source, f"run '{run}': {fault}", "give each generator a run of its own, or correct it")
 
     @property
     def runs(self) -> list[str]:
@@ -282,6 +288,24 @@ def _contradiction(trials: Sequence[Measurement]) -> str | None:
     if len(trials) > 1 and first.settings.startswith("frechet") and len({row.value for row in trials}) == 1:
         return f"all {len(trials)} trials have the value {first.value!r}, which other images cannot give"
     return None
+
+
+def _two_generators(lines: Sequence[Measurement]) -> str | None:
+    """Reason why lines cannot be about one generator, or None; readers take such a column from one of them."""
+    first = lines[0]
+    for name, row in itertools.product(_OF_GENERATOR, lines):
+        mine, theirs = getattr(first, name), getattr(row, name)
+        if mine != theirs and not (name == "saw" and _networks(mine) == _networks(theirs)):
+            places = [f"trial {line.trial}, metric '{line.metric}'" for line in (first, row)]
+            sides = [f"'{'' if value is None else value}' in {at}" for value, at in zip((mine, theirs), places)]
+            return f"{name}: {' and '.join(sides)}"
+    return None
+
+
+def _networks(saw: str) -> list[set[str]] | None:
+    """Networks in words of the column ``saw``, in any order; None if unknown."""
+    exposure = read_exposure(saw)
+    return None if exposure is None else [set(names) for names in vars(exposure).values()]
 
 
 def load_measurements(path: str | Path) -> Measurements:

@@ -235,7 +235,7 @@ class _Data:
                 raise UserError(where, f"pools '{first[0]}' and '{name}', which are not comparable: {metric}: {reason}")
 
     def _exposure(self, names: Sequence[str]) -> Exposure | None:
-        """Networks and images that the generators of some runs were exposed to; None if it is unknown of one."""
+        """Exposure of the generators of measured runs, together; None if the exposure of one run is unknown."""
         exposure = Exposure()
         for name in names:
             run_exposure = exposure_of(self.measurements.of_run(name)[0], self.runs.get(name))
@@ -394,7 +394,7 @@ def mark_of(identity: Identity) -> str:
 
 
 def published_cell(source: CellSource, bold: bool = False) -> Cell:
-    """Cell of a published number exactly as printed; blank without one."""
+    """Cell of a published number exactly as printed; blank if there is no such number."""
     if source.published is None:
         return BLANK
     mark = mark_of(source.published.identity)

@@ -58,7 +58,7 @@ class FeatureNetwork:
     Attributes:
         labels: Data set whose labels it learned; networks with equal labels count as alike. Empty: no other network
             learned its labels. None: the pixels themselves, without a network.
-        also: Names of metrics and losses that mean the network in a row's exposure.
+        also: Names of metrics, losses and backbones that mean the network in a row's exposure and begin otherwise.
         quoted: Metrics of papers that are computed from its features.
         extractors: Its extractors by name. Each name begins with the network's name.
         backbones: Its backbones by name.
@@ -89,6 +89,7 @@ FEATURE_NETWORKS = {
     ),
     "efficientnet_lite0": FeatureNetwork(
         labels="ImageNet",
+        also=("lite0_package",),
         extractors={"efficientnet_lite0": ExtractorEntry("lite:Lite0Extractor", classes=True, gflop=0.8)},
         backbones={
             "efficientnet_lite0": BackboneEntry(

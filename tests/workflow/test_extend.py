@@ -137,7 +137,7 @@ def test_pictures_of_networks_that_are_not_stored_are_left_out(here):
     path, _ = write_extension([DEMO / "preset.yaml"], None, here / "bare")
     targets = Targets(load_preset(DEMO / "preset.yaml", path))
     assert targets.figures == ["convergence"]
-    assert "sida-a1.0" in targets.undrawn("samples")
+    assert "sida-a1.0" in targets.rows_without_network("samples")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,6 @@ from workflow.preset.archives import archive_flags, archive_needs, archive_sourc
 from workflow.preset.digests import content_digest
 from workflow.preset.jobs import source_of
 from workflow.preset.measuring import measurement, sampled_rows, sampling
-from workflow.preset.measuring_needs import downloads
 from workflow.preset.products import find_needs, product
 from workflow.preset.rows import protocol_path
 from workflow.preset.specs import job_named, write_specs
@@ -201,7 +200,7 @@ def test_what_trainings_and_measurements_read():
     needs = measurement(released, run.run).needs
     assert (needs["imports"], needs["downloads"]) == ([run.checkpoint], ["fid-ref-cifar10", "inception"])
     needed = {"fid-ref-img512", "inception", "dinov2-vitl14", "dinov2-code", "sd-vae-ft-mse", "sd-vae-ft-mse-config"}
-    assert needed | {"labels-imagenet"} == set(downloads(released, released.runs["edm2-xs-sida"]))
+    assert needed | {"labels-imagenet"} == {*measurement(released, "edm2-xs-sida").needs["downloads"]}
     # A method that sees no images needs counts of classes and no archive.
     assert "labels-imagenet" in training(paper, "edm2-xs-sid").needs["downloads"]
     assert not training(paper, "edm2-xs-sid").needs["files"]
@@ -238,6 +237,34 @@ def test_custom_code_is_an_input_and_counts_by_content(tmp_path, monkeypatch):
     )
     assert (first.own, first.digest == second.digest) == (second.own, False)
     assert source_of("mine.nowhere:f") is None
+
+
+JUDGE = """from eval.features.pixels import PixelExtractor
+
+
+class Judge(PixelExtractor):
+    assets = ("inception",)
+"""
+
+
+@pytest.mark.parametrize(("watch", "trained"), [(["fd"], False), (["fd", "own"], True)])
+def test_code_and_downloads_of_a_metric_reach_a_training_that_watches_it(tmp_path, monkeypatch, watch, trained):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("SIDA_ALLOW_CODE", "own_judge")
+    own = {"key": "own", "kind": "frechet", "extractor": "own_judge:Judge", "reference": "data"}
+    protocol = PROTOCOL | {"metrics": [*PROTOCOL["metrics"], own], "watch": watch}
+    made = {training: [], measurement: []}
+    for text in (JUDGE, f"{JUDGE}\n# edited\n"):
+        (tmp_path / "own_judge.py").write_text(text)
+        content_digest.cache_clear()
+        preset = study(tmp_path, {"tables": [], "figures": [], "protocol": "p.yaml", "p.yaml": protocol})
+        for maker, jobs_made in made.items():
+            jobs_made.append(maker(preset, "sid-a1.0"))
+    for maker, reads in ((training, trained), (measurement, True)):
+        first, second = made[maker]
+        assert ("own_judge.py" in first.needs["files"], "inception" in first.needs["downloads"]) == (reads, reads)
+        assert (first.digest != second.digest) == reads, maker
 
 
 CONFIG, PAPERS, AFTERNOON = ROOT / "config", ROOT / "studies/papers", ROOT / "studies/afternoon"

@@ -21,7 +21,6 @@ from tests.workflow.workspace import ROWS, TINY, Workspace, changed, put, settin
 from workflow.preset import load_preset, preset_from
 from workflow.preset.checks import check_preset
 from workflow.preset.measuring import measurement, measuring_parts, sampled_rows, sampling
-from workflow.preset.measuring_needs import downloads
 from workflow.preset.products import layout_needs
 from workflow.preset.remarks import search_remarks, unshown_remark
 from workflow.preset.rows import dataset_of, nfe_of, protocol_path
@@ -222,7 +221,7 @@ def test_no_released_row_needs_an_archive_for_its_classes():
         protocol = load_protocol(ROOT / protocol_path(released, run))
         assert not any(source.kind == "dataset" for source in protocol.sources.values())
         if dataset_of(released, run)["label_dim"]:
-            assets = downloads(released, released.runs[run.run])
+            assets = measurement(released, run.run).needs["downloads"]
             counted = protocol.labels_asset in assets if protocol.labels_asset else protocol.label_counts
             assert counted if protocol.label_dist == "empirical" else run.method == "teacher", run.run
 

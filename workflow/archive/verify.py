@@ -67,7 +67,7 @@ class Report:
 
     @contextlib.contextmanager
     def checking(self, name: str) -> Iterator[None]:
-        """Turns errors inside the context into a fault of the file."""
+        """Turns an error inside the context into a fault of the file, and ends the block."""
         try:
             yield
         except UserError as error:
@@ -75,7 +75,7 @@ class Report:
         except OSError as error:
             self.fault(name, f"cannot be read ({error.strerror or error})")
         except _UNUSABLE as error:
-            self.fault(name, f"has the content of another kind of file ({type(error).__name__}); make it again")
+            self.fault(name, f"is damaged, or a file of another kind ({type(error).__name__}); make it again")
 
     @property
     def summary(self) -> str:
@@ -130,7 +130,7 @@ def check_own_hash(path: Path, name: str) -> bool:
         read_measurement(path) if _TRIAL.fullmatch(name) else read_hashed_json(path)
         tensors = path.with_suffix(".safetensors")
         if _STATE.fullmatch(name) and (tensors.is_symlink() or not tensors.is_file()):
-            raise UserError(path, "its tensors are missing", "training resumes from an earlier state")
+            raise UserError(path, "its tensors are missing", "remove it: training then resumes from an earlier state")
     return f'"{HASH_KEY}"' in read_text(path)
 
 
@@ -175,11 +175,11 @@ def check_parents(report: Report, hashes: Mapping[str, str]) -> None:
     for name in hashes:
         with report.checking(name):
             for role, digest, spec in _parents(report.folder, name):
-                asked = _asked(report.folder, hashes, spec, role, preset)
-                if asked is not None and asked not in hashes:
-                    report.fault(name, f"was made from {asked}, which is missing; run the workflow again")
-                elif asked is not None and hashes[asked] != digest:
-                    report.fault(name, f"was made from another {role} than {asked} is now; make it again")
+                parent = _parent_file(report.folder, hashes, spec, role, preset)
+                if parent is not None and parent not in hashes:
+                    report.fault(name, f"was made from {parent}, which is missing; run the workflow again")
+                elif parent is not None and hashes[parent] != digest:
+                    report.fault(name, f"was made from another {role} than {parent} is now; make it again")
                 elif digest in networks:
                     report.counts["parents in the folder"] += 1
                 else:
@@ -198,12 +198,12 @@ def _parents(folder: Path, name: str) -> Iterator[tuple[str, str, str]]:
             yield role, digest, f"specs/{parts[0]}/{parts[1]}.json"
 
 
-def _asked(folder: Path, hashes: Mapping[str, str], spec: str, role: str, preset: str) -> str | None:
+def _parent_file(folder: Path, hashes: Mapping[str, str], spec: str, role: str, preset: str) -> str | None:
     """The file in this folder that a spec names, by the end of the path."""
     if spec not in hashes:
         return None
-    asked: Any = read_hashed_json(folder / spec).get(role)
-    parts = PurePosixPath(asked).parts if isinstance(asked, str) else ()
+    parent: Any = read_hashed_json(folder / spec).get(role)
+    parts = PurePosixPath(parent).parts if isinstance(parent, str) else ()
     end = "/".join(parts[-3:])
     # A missing file is outside this folder, unless the path leads through the preset's folder.
     return end if end in hashes or parts[:-3] == ("results", preset) else None
@@ -285,6 +285,11 @@ def check_crate(report: Report, hashes: Mapping[str, str], listed: Set[str]) -> 
             report.fault(name, "is code that no crate lists; remove it")
 
 
+def _ignoring_faults() -> contextlib.AbstractContextManager[None]:
+    """A block that the errors of :meth:`Report.checking` end without a fault; another check reports them."""
+    return contextlib.suppress(UserError, OSError, *_UNUSABLE)
+
+
 def check_numbers(report: Report, names: Collection[str]) -> None:
     """Compares trials with the CSV files of measurements, and these with the CSV files of tables.
 
@@ -296,7 +301,7 @@ def check_numbers(report: Report, names: Collection[str]) -> None:
     for name in names:
         if re.fullmatch(r"measurements/[^/]+/[^/]+\.json", name):
             # The comparison of hashes reports a fault of the trial itself.
-            with Report(report.folder).checking(name):
+            with _ignoring_faults():
                 record = read_measurement(report.folder / name)
                 if name != f"measurements/{record['run']}/trial-{record['trial']}.json":
                     report.fault(name, f"holds trial {record['trial']} of run '{record['run']}'; was it copied?")

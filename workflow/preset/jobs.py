@@ -1,9 +1,9 @@
-"""A job: its spec, the names of its inputs, and a digest that contains the digests of the jobs above it.
+"""A job: its spec, the names of its inputs, and a digest that contains the digests of the upstream jobs.
 
 A job's spec is a file, ``results/<preset>/specs/<stage>/<name>.json``, with everything that decides its result; its
-command names the file. The job's digest is a parameter of its rule: it contains the spec, the digests of the jobs
-that make its inputs, and the content of the user's files. So a changed setting reaches every product below
-it, whatever was interrupted in between, and a setting that is changed back runs no job.
+command names the file. The job's digest is a parameter of its rule: it contains the spec, the digests of its upstream
+jobs, which make its inputs, and the content of the user's files. So a changed setting reaches every product downstream,
+also after interruptions, and a setting that is changed back runs no job.
 """
 
 import os
@@ -33,7 +33,7 @@ class Job:
         spec: Everything that its command reads.
         needs: Names of its inputs, by kind.
         own: SHA-256 of the part of the spec that can change the result.
-        digest: SHA-256 of that part, of the jobs above, and of the content of the user's files.
+        digest: SHA-256 of that part, of its upstream jobs, and of the content of the user's files.
     """
 
     spec: Mapping[str, Any]
@@ -47,7 +47,7 @@ def make_job(
     stage: str,
     spec: Mapping[str, Any],
     needs: Mapping[str, list[str]],
-    above: Iterable[Job] = (),
+    upstream: Iterable[Job] = (),
     raw: Iterable[str | Path] = (),
 ) -> Job:
     """Makes a job with its digest.
@@ -57,14 +57,14 @@ def make_job(
         stage: Folder of its spec.
         spec: Its spec.
         needs: Names of its inputs.
-        above: Jobs that make its inputs.
+        upstream: Jobs that make its inputs.
         raw: The user's files, besides the ones in ``needs``.
     """
     files = [path for path in needs.get("files", []) if path not in archives(preset)]
     files += [source for name in needs.get("imports", []) if not is_address(source := imports(preset)[name])]
     contents = {str(path): content_digest(path) for path in (*files, *raw) if os.path.exists(path)}
     own = own_digest(stage, spec)
-    return Job(spec, needs, own, sha256_json([own, sorted({job.digest for job in above}), contents]))
+    return Job(spec, needs, own, sha256_json([own, sorted({job.digest for job in upstream}), contents]))
 
 
 def common_settings(preset: Preset) -> dict[str, Any]:

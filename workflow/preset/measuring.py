@@ -5,7 +5,7 @@ from typing import Any
 from sida.config.samplers import SAMPLER_KINDS
 from workflow.preset.archives import archive_of
 from workflow.preset.jobs import Job, common_settings, make_job, needs_of, source_of
-from workflow.preset.measuring_needs import drawn_from_data, with_protocol_needs
+from workflow.preset.measuring_needs import add_protocol_needs, drawn_from_data
 from workflow.preset.networks import generator, network_path, sampler_guide
 from workflow.preset.once import once
 from workflow.preset.preset import Preset
@@ -26,21 +26,21 @@ def measurement(preset: Preset, name: str) -> Job:
     needs = needs_of([network, guide], archive_of(preset, dataset) if opened else [])
     if row.method == "external" and row.without_network and (source := source_of(str(row.checkpoint))):
         needs["files"].append(source)
-    with_protocol_needs(preset, row, needs)
+    add_protocol_needs(preset, row, protocol, needs)
     return make_job(preset, "measurements", spec, needs, trainings_of(preset, needs))
 
 
 def sampling(preset: Preset, name: str) -> Job:
     """Images of a row's trial, ``<row>/trial-<t>``."""
     run, trial = name.rsplit("/trial-", 1)
-    row, above = preset.runs[run], measurement(preset, run)
+    row, measured = preset.runs[run], measurement(preset, run)
     protocol, dataset = protocol_of(preset, row), dataset_of(preset, row)
     first, last = protocol.seeds(int(trial))
     classes = protocol.label_dist if dataset.get("label_dim") else "uniform"
-    spec = {"network": above.spec["network"], "gnet": above.spec["guide"], "sampler": sampler_of(preset, row)}
+    spec = {"network": measured.spec["network"], "gnet": measured.spec["guide"], "sampler": sampler_of(preset, row)}
     spec |= {"seeds": f"{first}-{last}", "class_labels": class_counts(preset, row) or classes}
     spec |= {"dataset": dataset if drawn_from_data(preset, row) else None, **common_settings(preset)}
-    return make_job(preset, "samples", spec, above.needs, trainings_of(preset, above.needs))
+    return make_job(preset, "samples", spec, measured.needs, trainings_of(preset, measured.needs))
 
 
 def sampled_rows(preset: Preset) -> list[str]:

@@ -1,6 +1,7 @@
-"""Files and downloads that measuring a row reads besides its network, by its protocol, data set and sampler."""
+"""Files and downloads that measuring a row reads besides its network, by a protocol, its data set and sampler."""
 
 from eval.features import extractor_entry
+from eval.measuring.protocol import Protocol
 from eval.results.sheet import SheetRow
 from workflow.preset.archives import archive_of
 from workflow.preset.jobs import code_files
@@ -8,19 +9,23 @@ from workflow.preset.preset import Preset
 from workflow.preset.rows import class_counts, dataset_named, dataset_of, latents_of, protocol_of, sampler_of
 
 
-def with_protocol_needs(preset: Preset, row: SheetRow, needs: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Adds what a row's protocol reads: downloads, archives, and files of its custom kinds and extractors."""
-    protocol = protocol_of(preset, row)
+def add_protocol_needs(preset: Preset, row: SheetRow, protocol: Protocol, needs: dict[str, list[str]]) -> None:
+    """Adds what a protocol reads for a row: downloads, archives, and files of its custom kinds and extractors.
+
+    Args:
+        preset: The preset.
+        row: The row.
+        protocol: The row's protocol, or the part of it that is measured.
+        needs: Names of inputs by kind, as :func:`~workflow.preset.jobs.needs_of` returns them; changed in place.
+    """
     names = [name for metric in protocol.metrics for name in (metric.kind, metric.extractor)]
     references = [dataset_named(preset, name, where) for where, name in protocol.fixed_datasets().items()]
-    needs["downloads"] += downloads(preset, row)
+    needs["downloads"] += _downloads(preset, row, protocol)
     needs["files"] += [*code_files(names), *(path for spec in references for path in archive_of(preset, spec))]
-    return needs
 
 
-def downloads(preset: Preset, row: SheetRow) -> list[str]:
-    """Registered downloads for measuring a row, besides its network: references, extractors, a decoder."""
-    protocol = protocol_of(preset, row)
+def _downloads(preset: Preset, row: SheetRow, protocol: Protocol) -> list[str]:
+    """Registered downloads for measuring a row by a protocol, besides its network: references, extractors, decoder."""
     assets = [source.asset for source in protocol.sources.values()]
     assets += [asset for extractor in protocol.extractors() for asset in extractor_entry(extractor).assets]
     if protocol.decodes and not row.without_network:

@@ -62,8 +62,8 @@ def product(preset: Preset, kind: str, name: str) -> Job:
     collected = needs.measured or (kind == "tables" and preset.settings.table_mode == "measured")
     reads = {"collected": [name] if collected else [], **_collected(preset, needs.measured)}
     reads |= networks_read(preset, needs.networks)
-    above = [measurement(preset, run) for run in dict.fromkeys([*needs.measured, *needs.networks])]
-    return make_job(preset, kind, spec, reads, [*trainings_of(preset, reads), *above], [path])
+    upstream = [measurement(preset, run) for run in dict.fromkeys([*needs.measured, *needs.networks])]
+    return make_job(preset, kind, spec, reads, [*trainings_of(preset, reads), *upstream], [path])
 
 
 def _table_facts(preset: Preset, path: Path, needs: Needs) -> dict[str, Any]:
@@ -100,8 +100,8 @@ def networks_read(preset: Preset, runs: Iterable[str]) -> dict[str, list[str]]:
 @once
 def collection(preset: Preset) -> Job:
     """The file of all measurements."""
-    above = [measurement(preset, run) for run in preset.measurable]
-    return make_job(preset, "collected", {}, _collected(preset, preset.measurable), above)
+    upstream = [measurement(preset, run) for run in preset.measurable]
+    return make_job(preset, "collected", {}, _collected(preset, preset.measurable), upstream)
 
 
 @once
@@ -117,5 +117,5 @@ def everything(preset: Preset) -> Job:
     """The whole preset."""
     settings = preset.settings
     products = [product(preset, kind, name) for kind in ("tables", "figures") for name in getattr(settings, kind)]
-    above = [*products, collection(preset), verdicts(preset)]
-    return make_job(preset, "preset", dataclasses.asdict(settings), {}, above)
+    upstream = [*products, collection(preset), verdicts(preset)]
+    return make_job(preset, "preset", dataclasses.asdict(settings), {}, upstream)

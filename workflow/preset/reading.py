@@ -155,12 +155,16 @@ def _with_recipes(settings: PresetSettings, rows: Iterable[SheetRow], folders: S
 def _documents(
     settings: PresetSettings, rows: Sequence[SheetRow], second: Iterable[str], source: str
 ) -> dict[str, Any]:
-    """Contents of files that may name code, by path: settings and recipes, rows, protocols, shared data sets in use."""
+    """Contents of files that may name code, by path: settings and recipes, rows, protocols, shared data sets in use.
+
+    Names of files are paths already. Layouts are not among them: the kind of a table or figure is imported later, and
+    with the user's permission only.
+    """
     documents: dict[str, Any] = {source: dataclasses.asdict(settings)}
     documents[settings.runs] = {f"run '{row.run}'": row.cells for row in rows}
     protocols = [settings.protocol, *second]
     protocols += [path for row in rows for path in (row.protocol, row.second_protocol) if path]
-    documents |= {path: read_extended(Path(path), beside=True) for path in dict.fromkeys(protocols)}
+    documents |= {path: read_extended(Path(path), by_name=True) for path in dict.fromkeys(protocols)}
     datasets = {text for path in documents for key, text, _ in texts(documents[path], path) if key == "dataset"}
     shared = load_yaml(path := find_file("", "datasets"))
     return documents | {f"{path}: {name}": entry for name, entry in shared.items() if name in datasets}

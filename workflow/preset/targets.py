@@ -40,10 +40,10 @@ class Targets:
     @functools.cached_property
     def figures(self) -> list[str]:
         """Figures that can be drawn: their rows have networks here, or stored ones."""
-        return [name for name in self.preset.settings.figures if not self.undrawn(name)]
+        return [name for name in self.preset.settings.figures if not self.rows_without_network(name)]
 
-    def undrawn(self, figure: str) -> list[str]:
-        """Rows that a figure draws images of, but whose networks are not stored."""
+    def rows_without_network(self, figure: str) -> list[str]:
+        """Rows taken from stored results that a figure draws images of, but whose networks are not stored."""
         needs, preset = layout_needs(self.preset, "figures", figure), self.preset
         rows = [preset.runs[run] for run in needs.networks if needs.sampled and run in taken_rows(preset)]
         networks = {row.run: network_path(preset, generator(preset, row)) for row in rows}

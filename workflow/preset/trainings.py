@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from eval.measuring.monitor_settings import MONITOR
+from eval.measuring.protocol import Protocol
 from eval.results.sheet import SheetRow
 from sida.assets.registry import is_counted
 from sida.config.recipe import EvaluationPoints
 from workflow.preset.archives import archive_of
 from workflow.preset.jobs import Job, code_files, common_settings, make_job, needs_of
-from workflow.preset.measuring_needs import with_protocol_needs
+from workflow.preset.measuring_needs import add_protocol_needs
 from workflow.preset.networks import generator, guide_of, network_path, teacher_network
 from workflow.preset.once import once
 from workflow.preset.preset import Preset
@@ -73,7 +74,7 @@ def _training(preset: Preset, row: SheetRow) -> Job:
     needs = needs_of([teacher, guide, init], [*archive_of(preset, dataset), *code_files([row.method])])
     needs["downloads"] += _downloads(preset, row, dataset)
     if evaluation is not None:
-        with_protocol_needs(preset, row, needs)
+        add_protocol_needs(preset, row, _watched(preset, protocol_path(preset, row)), needs)
     return make_job(preset, "students", spec, needs, trainings_of(preset, needs))
 
 
@@ -83,7 +84,7 @@ def _evaluation(
     """Evaluation of a training as its spec has it: times, and the monitor with its arguments."""
     if settings is None:
         return None
-    kwargs: dict[str, Any] = {"dataset": dataset, "protocol": _watched(preset, protocol_path(preset, row))}
+    kwargs: dict[str, Any] = {"dataset": dataset, "protocol": _watched(preset, protocol_path(preset, row)).content()}
     kwargs |= {"device": preset.settings.device}
     kwargs |= {key: value for key, value in settings.items() if key not in _POINTS}
     points = {key: value for key, value in settings.items() if key in _POINTS}
@@ -91,11 +92,11 @@ def _evaluation(
 
 
 @once
-def _watched(preset: Preset, path: str) -> dict[str, Any]:
-    """The part of a protocol that evaluations during training use; other changes start no new training."""
+def _watched(preset: Preset, path: str) -> Protocol:
+    """The part of a protocol that evaluations during training use; changes of the rest start no new training."""
     protocol = preset.protocols[path]
     keys = tuple(metric.key for metric in protocol.watched)
-    return (protocol.part(keys, keys) if keys else protocol).content()
+    return protocol.part(keys, keys) if keys else protocol
 
 
 def _downloads(preset: Preset, row: SheetRow, dataset: Mapping[str, Any]) -> list[str]:

@@ -13,9 +13,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from eval.figures import style
-from eval.figures.curves import Panel, ReferenceLine, identities_on
+from eval.figures.curves import Panel, ReferenceLine, curves_csv, identities_on
 from eval.figures.layout import Sources, load_figure_layout
 from eval.figures.plot import KEPT_LABEL, NO_DATA, draw_curves
+from eval.results.csv_files import parse_csv
 from eval.results.logs import Curve, Point, pool, read_evaluations
 from eval.results.sheet import read_runs
 from eval.results.summary import Estimate, load_measurements
@@ -127,6 +128,20 @@ def test_any_logged_metric_is_plotted_and_the_kept_generator_is_the_selected_one
     assert "no recall in" in missing["series"]
     write_jsonl(log, (2,), [{"fid": 5.0, "num_samples": [2500]}])
     refused(":1: num_samples: must be a number", read_evaluations, log, "fid")
+
+
+def test_a_pooled_curve_has_no_kept_generator_beside_its_first_run_alone(tmp_path):
+    """The table of data counts the iterations of the kept generator as the axis does."""
+    one = curve("a", "sid", 1.0)
+    both = pool([one, dataclasses.replace(curve("b", "sid", 1.0), label="a")], "pooled")
+    (tmp_path / "l.yaml").write_text(yaml.safe_dump({"kind": "curves", "batch": 2, "panels": [{"series": []}]}))
+    layout = load_figure_layout(tmp_path / "l.yaml")
+    panels = [Panel(layout.panels[0], (both, one), (), {"a": Estimate(3.0, 0.1, 10)}, ())]
+    rows = [row for _, row in parse_csv(curves_csv(layout, panels), "f.csv")[1]]
+    kept = [row for row in rows if row["kind"] == "kept generator"]
+    assert [(row["series"], row["run"], row["images"], row["iterations"]) for row in kept] == [("a", "a", "2", "1")]
+    (axes,) = draw_curves(layout, panels).axes
+    assert [list(line.get_xdata()) for line in axes.get_lines() if line.get_markerfacecolor() == "white"] == [[1.0]]
 
 
 def test_seeds_are_pooled_where_all_were_evaluated():

@@ -221,6 +221,21 @@ def test_a_protocol_extends_one_beside_it(tmp_path):
     other = "{key: a, kind: frechet, extractor: digits, reference: data}"
     (tmp_path / "look.yaml").write_text(f"extends: base.yaml\nmetrics: [{other}]\n")
     assert [metric.key for metric in load_protocol(tmp_path / "look.yaml").watched] == ["a"]
-    for other, place in (("look.yaml", "circle"), ("../base.yaml", "beside this one"), ("none.yaml", "no such file")):
+    for other, place in (
+        ("look.yaml", "circle"), ("../base.yaml", "extends: .*beside this one"), ("cifar10.yaml", "no such file")
+    ):  # fmt: skip
         (tmp_path / "look.yaml").write_text(f"extends: {other}\nname: look\n")
         refused(f"yaml: .*{place}", load_protocol, tmp_path / "look.yaml")
+
+
+def test_a_protocol_in_a_folder_of_protocols_extends_one_of_config(tmp_path):
+    (folder := tmp_path / "protocols").mkdir()
+    (folder / "mine.yaml").write_text("extends: cifar10.yaml\nname: mine\n")
+    mine, base = load_protocol(folder / "mine.yaml"), load_protocol("cifar10")
+    assert mine.content() == base.content() | {"name": "mine"}
+    # The one beside it comes first; one of neither is refused by its key, and so is a path.
+    (folder / "cifar10.yaml").write_text(yaml.safe_dump(content()))
+    assert load_protocol(folder / "mine.yaml").num_samples == 2500
+    for other, told in (("cifar11.yaml", "extends: .*cifar11"), ("../cifar10.yaml", "extends: .*write it alone")):
+        (folder / "mine.yaml").write_text(f"extends: {other}\nname: mine\n")
+        refused(f"mine.yaml: {told}", load_protocol, folder / "mine.yaml")

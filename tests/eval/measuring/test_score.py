@@ -254,6 +254,10 @@ def test_lossy_pictures_and_fewer_trials_are_said(tmp_path):
     asked = TINY | {"metrics": [metric("fd", extractor="pixels")], "references": {"data": {"kind": "given"}}}
     score = score_images(tmp_path, asked, against=tmp_path)
     assert remark in score.warnings() == score.record()["warnings"]
+    # Both sets may have one remark, and both trials of a metric one warning.
+    twice = [score.records[0] | {"details": {"fd": {"warnings": ["few images"] * 2}}}] * 2
+    doubled = dataclasses.replace(score, records=twice, remarks=(remark, remark))
+    assert [line for line in doubled.warnings() if line == remark or "few" in line] == [remark, "fd: few images"]
 
 
 def test_spread_is_the_one_the_protocol_names(tmp_path):

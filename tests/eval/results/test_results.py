@@ -71,6 +71,31 @@ def test_duplicate_rows_and_gaps_between_trials_are_refused(fault, lines):
     assert "run 'sid-a1.2', metric 'fd': trial 1 is missing" in fault(kept).fault
 
 
+@pytest.mark.parametrize(("column", "texts"), [
+    ("saw", ("none", "loss:inception")),
+    ("saw", ("loss:inception", "")),
+    ("network_sha256", ("a" * 64, "")),
+    ("nfe", ("1", "2")),
+    ("method", ("sid", "sida")),
+])  # fmt: skip
+@pytest.mark.parametrize("apart", ["trial", "metric"])
+def test_lines_of_one_run_are_about_one_generator(fault, lines, column, texts, apart):
+    """A reader that takes the column from the first line would count one generator as another."""
+    mine = [line for line in lines if line["run"] == "sida-a1.0"]
+    first = mine[0][apart]
+    changed = [line | {column: texts[line[apart] != first]} for line in mine]
+    error = fault(changed, (*MEASUREMENT_COLUMNS, "saw"))
+    assert f"run 'sida-a1.0': {column}: '{texts[0]}' in trial 0, metric 'fd' and '{texts[1]}' in " in error.fault
+    assert "a run of its own" in error.remedy
+
+
+def test_networks_of_a_generator_have_no_order_and_several_names(lines, tmp_path):
+    words = ("loss:vgg16 loss:inception", "loss:FID loss:vgg16", "loss:inception loss:vgg16")
+    mine = [line | {"saw": words[line["trial"] % 3]} for line in lines if line["run"] == "sida-a1.0"]
+    path = made_up.write_csv(tmp_path / "m.csv", mine, (*MEASUREMENT_COLUMNS, "saw"))
+    assert load_measurements(path).trials("sida-a1.0") == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("column", "text", "word"),
     [

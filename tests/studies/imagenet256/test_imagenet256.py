@@ -15,7 +15,7 @@ from workflow.preset import load_preset
 from workflow.preset.archives import archive_needs, archives
 from workflow.preset.checks import check_preset
 from workflow.preset.files import find_preset
-from workflow.preset.measuring_needs import downloads
+from workflow.preset.measuring import measurement
 from workflow.preset.remarks import unshown_remark
 from workflow.preset.rows import protocol_of, sampler_of
 from workflow.preset.trainings import teacher_training, training
@@ -39,8 +39,8 @@ def test_the_presets_are_whole_and_their_rows_are_measured_twice(name):
         second = protocol_of(preset, preset.runs[f"{row.run}.balanced"])
         assert (protocol_of(preset, row).label_dist, second.label_dist) == ("uniform", "balanced")
         assert "fdr6" in [metric.key for metric in second.metrics]
-        assert "sd-vae-ft-ema" in downloads(preset, preset.runs[row.run])
-        assert "sd-vae-ft-mse" not in downloads(preset, preset.runs[row.run])
+        assert "sd-vae-ft-ema" in measurement(preset, row.run).needs["downloads"]
+        assert "sd-vae-ft-mse" not in measurement(preset, row.run).needs["downloads"]
 
 
 def test_recipes_have_the_losses_of_their_sources():
@@ -84,9 +84,9 @@ def changed_data(archive):
 def test_the_decoder_of_a_sampler_is_fetched():
     samplers = {"sde-250": {"kind": "flow", "num_steps": 250, "method": "euler_maruyama", "decoder": "sd-vae-ft-mse"}}
     preset = loaded("imagenet256", samplers=samplers)
-    assert {"sd-vae-ft-mse", "sd-vae-ft-mse-config"} <= {*downloads(preset, preset.runs["sit-xl"])}
-    assert "sd-vae-ft-ema" not in downloads(preset, preset.runs["sit-xl"])
-    assert "sd-vae-ft-ema" in downloads(preset, preset.runs["sit-xl-guided"])
+    assert {"sd-vae-ft-mse", "sd-vae-ft-mse-config"} <= {*measurement(preset, "sit-xl").needs["downloads"]}
+    assert "sd-vae-ft-ema" not in measurement(preset, "sit-xl").needs["downloads"]
+    assert "sd-vae-ft-ema" in measurement(preset, "sit-xl-guided").needs["downloads"]
 
 
 def test_a_rehearsal_has_stand_ins_of_all_files_and_few_steps(tmp_path, monkeypatch):

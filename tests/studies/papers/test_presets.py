@@ -34,7 +34,6 @@ from workflow.preset import load_preset, preset_from
 from workflow.preset.archives import archives
 from workflow.preset.checks import check_preset
 from workflow.preset.measuring import measurement
-from workflow.preset.measuring_needs import downloads
 from workflow.preset.networks import checkpoint, generator
 from workflow.preset.placeholders import placeholders
 from workflow.preset.products import layout_needs
@@ -226,9 +225,9 @@ def test_the_preset_passes_its_check_and_shows_all_it_measures(clean):
     check_preset(clean)
     assert unshown_remark(clean) is None
     cifar10 = ["fid-ref-cifar10-clean", "inception"]
-    assert downloads(clean, clean.runs["cifar10-cond-sida-a1.cifar10-clean"]) == cifar10
+    assert measurement(clean, "cifar10-cond-sida-a1.cifar10-clean").needs["downloads"] == cifar10
     # clean-fid has no statistics of these sets at 64×64: the images themselves are asked for.
-    assert downloads(clean, clean.runs["ffhq64-sida-a1.ffhq64-clean"]) == ["inception"]
+    assert measurement(clean, "ffhq64-sida-a1.ffhq64-clean").needs["downloads"] == ["inception"]
     assert "datasets/ffhq-64x64.zip" in measurement(clean, "ffhq64-sida-a1.ffhq64-clean").needs["files"]
 
 
@@ -292,8 +291,8 @@ def test_a_row_waits_for_its_student_its_set_and_both_feature_networks(paper):
     assert needs["students"] == ["imagenet64-gdd-i"]
     assert "datasets/imagenet-64x64.zip" in needs["files"]
     wanted = ["dinov2-code", "dinov2-vitl14", "fid-ref-imagenet64", "inception", "labels-imagenet"]
-    assert downloads(paper, paper.runs["imagenet64-gdd-i.imagenet64-leakage"]) == wanted
-    assert downloads(shipped("leakage"), shipped("leakage").runs["imagenet64-sida-a1.imagenet64-leakage"]) == wanted
+    assert measurement(paper, "imagenet64-gdd-i.imagenet64-leakage").needs["downloads"] == wanted
+    assert measurement(shipped("leakage"), "imagenet64-sida-a1.imagenet64-leakage").needs["downloads"] == wanted
 
 
 def test_a_plan_counts_the_images_of_a_reference_that_is_made_here(paper):
