@@ -24,11 +24,17 @@ SCRATCH = {
     "MeanFlow, equal images": "meanflow-images",
     "MeanFlow, equal work": "meanflow-work",
 }
+OF_SCRATCH = {
+    label: (f"{run}-s21", f"{run}-s22")
+    for label, run in SCRATCH.items()
+    if label not in ("EDM teacher", "MeanFlow, equal images")
+}
 #: Page, its section, stored results, decimals, and the runs of each row of the section's table.
 PAGES = [
     ("steps", "Results on digits", "stored", 2, OF_STEPS),
     ("steps", "Results on Fashion-MNIST", "steps-fashion/stored", 3, OF_STEPS),
-    ("scratch", "Results", "stored", 2, {label: (run, f"{run}-s1") for label, run in SCRATCH.items()}),
+    ("scratch", "Results on digits", "stored", 2, {label: (run, f"{run}-s1") for label, run in SCRATCH.items()}),
+    ("scratch", "Results on Fashion-MNIST", "scratch-fashion/stored", 3, OF_SCRATCH),
 ]
 
 
