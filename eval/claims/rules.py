@@ -214,10 +214,11 @@ def reaches(
     alike: Sequence[str] = (),
     across: str = "",
 ) -> Finding:
-    """Rule REACHES: A's curve of evaluations first falls to a level (times the factor) within the stated number of
-    images, or within B's number divided by the stated one, also when the noise of evaluation and the scatter of a
-    repeated training (2.6 standard errors), without which nothing is decided, count against it; contradicted where it
-    does not with both, and the distance of two evaluations, in its favour.
+    """Rule REACHES: A's curve of evaluations falls to a level (times the factor) within the stated number of images, or
+    within B's number divided by the stated one. The claim is supported if the curve does so even where the noise of
+    evaluation and the scatter of a repeated training (2.6 standard errors) count against it. It is contradicted if the
+    curve does not even where both, and the distance of two evaluations, count in its favour. Without a known scatter it
+    is undecided.
 
     Args:
         evidence: Measurements, training logs and published numbers.

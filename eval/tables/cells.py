@@ -67,7 +67,11 @@ class CellSource:
 
 @dataclass(frozen=True)
 class TableLine:
-    """A body row: its spec, its run in the sample sheet, and its sources by column id."""
+    """A body row: its spec, its run in the sample sheet, and its sources by column id.
+
+    A row is *ours* if it has a run of this suite; others have published numbers only. A *guest* was added to a finished
+    table. An *added* row is a guest with the numbers that a file of ``--add`` prints.
+    """
 
     spec: RowSpec
     run: SheetRow | None
@@ -272,7 +276,7 @@ def _settings(identity: Identity) -> dict[str, str]:
 
 
 def without_unlike(layout: TableLayout, lines: Sequence[TableLine]) -> tuple[list[TableLine], list[str]]:
-    """Rows whose guests lack the values that are comparable with no value of their column, and notes about these.
+    """Empties cells of guest rows whose value is not comparable with any other of its column; returns rows and notes.
 
     Raises:
         UserError: A score that was added has such a value.
@@ -341,7 +345,7 @@ def heading(column: ColumnSpec) -> Column:
 def grid(layout: TableLayout, lines: list[TableLine], mode: Mode, best: Best) -> tuple[list[Column], list[Row]]:
     """Columns and rows of a table.
 
-    A row has one line; in audit mode an own row has three (published, measured, difference), named by a column.
+    A row has one line; in audit mode a row of ours has three (published, measured, difference), named by a column.
     """
     columns = [heading(column) for column in layout.columns]
     first_metric = next((i for i, column in enumerate(layout.columns) if column.metric is not None), len(columns))
