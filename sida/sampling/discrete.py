@@ -103,6 +103,7 @@ def ddpm(
         beta, remaining = 1 - signals[step] / signals[following], (1 - signals[following]) / (1 - signals[step])
         weight = math.sqrt(signals[following]) * beta / (1 - signals[step])
         mean = weight * image + math.sqrt(1 - beta) * remaining * x
+        # The share (v above) takes ln s² from the posterior's variance (v = −1) to ln β (v = 1).
         log_variance = math.log(beta) + (1 - share) / 2 * math.log(remaining)
         x = mean + (log_variance / 2).exp() * noise(x)
     return predicted(x, falling[-1])[0]
