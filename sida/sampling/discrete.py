@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from sida.errors import UserError
-from sida.sampling.guidance import guided
+from sida.sampling.guidance import guided, guides
 
 
 def spaced_steps(num_steps: int, total: int) -> list[int]:
@@ -92,7 +92,7 @@ def ddpm(
     def predicted(x: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         x32, signal = x.to(torch.float32), signals[step]
         eps, share = net.at_step(x32, step, class_labels).to(dtype).split(channels, 1)
-        if guidance != 1 and gnet is not None and guidance_min <= math.sqrt(1 / signal - 1) <= guidance_max:
+        if guides(gnet, guidance, math.sqrt(1 / signal - 1), guidance_min, guidance_max):
             weaker = gnet.at_step(x32, step, guide_labels)[:, :channels].to(dtype)
             eps = guided(eps, weaker, guidance, guidance_channels)
         return (x - math.sqrt(1 - signal) * eps) / math.sqrt(signal), share

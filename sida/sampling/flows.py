@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from sida.errors import UserError
-from sida.sampling.guidance import guided
+from sida.sampling.guidance import guided, guides
 
 
 def check_flow(net: Any, guide: Any) -> None:
@@ -69,9 +69,9 @@ def flow(
     def velocity(x: torch.Tensor, time: float) -> torch.Tensor:
         x32, level = x.to(torch.float32), time / (1 - time) if time < 1 else math.inf
         own: torch.Tensor = net.velocity(x32, time, class_labels).to(dtype)
-        if guidance == 1 or gnet is None or not guidance_min <= level <= guidance_max:
-            return own
-        return guided(own, gnet.velocity(x32, time, guide_labels).to(dtype), guidance, guidance_channels)
+        if guides(gnet, guidance, level, guidance_min, guidance_max):
+            own = guided(own, gnet.velocity(x32, time, guide_labels).to(dtype), guidance, guidance_channels)
+        return own
 
     def drift(x: torch.Tensor, time: float) -> torch.Tensor:
         return (time - 2) * velocity(x, time) - x

@@ -7,7 +7,7 @@ w = 1 is D itself, w = 0 the guide. A guide without classes gives classifier-fre
 Source: NVlabs/edm2:generate_images.py, where the guide is a separate network.
 """
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -20,6 +20,11 @@ def guided(own: torch.Tensor, guide: torch.Tensor, guidance: float, channels: in
     """Extrapolation ``guide + guidance (own − guide)`` of outputs (N, C, H, W), of the first channels or of all."""
     result = guide.lerp(own, guidance)
     return result if channels is None else torch.cat([result[:, :channels], own[:, channels:]], 1)
+
+
+def guides(gnet: Any, guidance: float, level: float, lowest: float, highest: float) -> TypeGuard[Any]:
+    """Whether a sampler evaluates a guide at a level σ: it has one, its strength is not 1, and σ is in its interval."""
+    return guidance != 1 and gnet is not None and lowest <= level <= highest
 
 
 class Unlabelled(torch.nn.Module):

@@ -22,7 +22,7 @@ from sida.errors import SettingError, UserError, exact
 from sida.networks import family_of
 from sida.sampling.discrete import check_ddpm, ddpm
 from sida.sampling.flows import check_flow, flow
-from sida.sampling.guidance import guide_labels, guided
+from sida.sampling.guidance import guide_labels, guided, guides
 from sida.sampling.streams import SeedStreams
 
 NoiseSource = Callable[[torch.Tensor], torch.Tensor]
@@ -127,7 +127,7 @@ def heun(
     def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
         x32, level = x.to(torch.float32), torch.full((), sigma, dtype=torch.float32, device=x.device)
         denoised = net(x32, level, class_labels).to(dtype)
-        if guidance != 1 and gnet is not None and guidance_min <= sigma <= guidance_max:
+        if guides(gnet, guidance, sigma, guidance_min, guidance_max):
             denoised = guided(denoised, gnet(x32, level, labels_of_guide).to(dtype), guidance, guidance_channels)
         return denoised
 
