@@ -1,16 +1,16 @@
 """Means and differences over training seeds in blocks, with Welch's t interval.
 
 A *block* is a teacher: seeds are compared within a block, and the differences of the blocks are averaged with equal
-weights. The interval is about these blocks: it contains the scatter of training seeds, not of other teachers. The two
-methods may scatter differently. An F test shows whether the blocks differ from each other by more than the scatter of
-their seeds; if they do, their average describes none of them.
+weights. The interval is about these blocks: it contains the variance of training seeds, not that of other teachers.
+The two methods may have different variances. An F test shows whether the blocks differ from each other by more than
+their seeds do; if they do, their average describes none of them.
 
 A training's draws depend on its seed and not on its teacher, so trainings of equal seeds from several teachers share
 their noise. The interval follows the design of the trainings:
 
-- *one teacher*: the seeds of one block scatter independently;
-- *nested*: each training has a seed of its own, so that all trainings are independent; the scatter of a method is equal
-  in all blocks and pooled over them;
+- *one teacher*: the seeds of one block are independent;
+- *nested*: each training has a seed of its own, so that all trainings are independent; a method's variance is
+  equal in all blocks and pooled over them;
 - *crossed*: every teacher has the same seeds, so that only the means of the seeds over the teachers are independent.
 
 Source: B. L. Welch, The generalization of 'Student's' problem when several different population variances are involved,
@@ -52,7 +52,7 @@ class Interval:
         low: Lower end.
         high: Upper end.
         confidence: Coverage of the interval, 0..1.
-        blocks: The same within each block of training seeds, with intervals from the scatter of all blocks; of a
+        blocks: The same within each block of training seeds, with intervals from the pooled variance; of a
             difference only blocks that both methods have.
         blocks_p: p value of the F test that the blocks are equal; None with less than two blocks.
         designs: Designs of the trainings, of each side of a difference.
@@ -75,7 +75,7 @@ class Interval:
 
     @property
     def blocks_differ(self) -> bool:
-        """Whether the blocks differ beyond the scatter of their seeds."""
+        """Whether the blocks differ by more than their seeds do."""
         return self.blocks_p is not None and self.blocks_p < 1 - CONFIDENCE
 
     def moved(self, factor: float, shift: float) -> Interval:
@@ -86,7 +86,7 @@ class Interval:
         return dataclasses.replace(self, value=value, standard_error=error, low=low, high=high, blocks=blocks)
 
     def p_value(self, claimed: float = 0.0) -> float:
-        """Two-sided p value of a claimed true value by Student's t; 0 or 1 without any scatter."""
+        """Two-sided p value of a claimed true value by Student's t; 0 or 1 without any variance."""
         from scipy.special import stdtr
 
         distance = abs(self.value - claimed)
@@ -106,7 +106,7 @@ def mean_interval(values: Blocks, confidence: float = CONFIDENCE) -> Interval:
         NotMeasuredError: No value, one that is not finite, a single seed in every block, or seeds of which only some
             are common to the blocks.
     """
-    return _with_blocks([(1, _Scatter.of(values, "the mean"))], list(values), confidence)
+    return _with_blocks([(1, _Variances.of(values, "the mean"))], list(values), confidence)
 
 
 def difference(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Interval:
@@ -124,11 +124,11 @@ def difference(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Interval
         NotMeasuredError: No value, one that is not finite, a single seed in every block of a method, blocks of which
             only some are shared, or seeds of which only some are common to the blocks.
     """
-    sides = [(1, _Scatter.of(a, "A")), (-1, _Scatter.of(b, "B"))]
+    sides = [(1, _Variances.of(a, "A")), (-1, _Variances.of(b, "B"))]
     shared = [name for name in a if name in b]
-    if shared and (odd := sorted({*a, *b} - set(shared))):
+    if shared and (unpaired := sorted({*a, *b} - set(shared))):
         raise NotMeasuredError(
-            "", f"only one side of the difference has runs of {', '.join(odd)}", "compare equal teachers"
+            "", f"only one side of the difference has runs of {', '.join(unpaired)}", "compare equal teachers"
         )
     return _with_blocks(sides, shared, confidence)
 
@@ -149,8 +149,10 @@ def survivors(p_values: Sequence[float]) -> list[bool]:
 
     Source: Y. Benjamini and Y. Hochberg, Journal of the Royal Statistical Society B 57 (1995).
     """
-    ranked = sorted(p_values)
-    bound = max((p for rank, p in enumerate(ranked, 1) if p <= (1 - CONFIDENCE) * rank / len(ranked)), default=-1.0)
+    ordered_p = sorted(p_values)
+    bound = max(
+        (p for rank, p in enumerate(ordered_p, 1) if p <= (1 - CONFIDENCE) * rank / len(ordered_p)), default=-1.0
+    )
     return [p <= bound for p in p_values]
 
 
@@ -165,7 +167,7 @@ def interval_of(value: float, parts: Sequence[tuple[float, float]], confidence: 
     from scipy.special import stdtrit
 
     variance = math.fsum(part for part, _ in parts)
-    # Without any scatter the degrees of freedom add up.
+    # Without any variance the degrees of freedom add up.
     below = math.fsum(part**2 / df for part, df in parts)
     freedom = variance**2 / below if below > 0 else math.fsum(df for _, df in parts)
     error = math.sqrt(variance)
@@ -192,7 +194,7 @@ def design_of(blocks: Blocks) -> Design:
 
 
 @dataclass(frozen=True)
-class _Scatter:
+class _Variances:
     """Trainings of a method with the variances that their design gives.
 
     Attributes:
@@ -200,7 +202,7 @@ class _Scatter:
         design: Design of the trainings.
         mean: Variance of the mean of the blocks' means, and its degrees of freedom.
         block: Variance of one training within a block, and the degrees of freedom.
-        apart: Variance of one training by which blocks differ, without the scatter that they share.
+        apart: Variance of one training by which blocks differ, without the variance that they share.
     """
 
     blocks: Blocks
@@ -210,8 +212,8 @@ class _Scatter:
     apart: tuple[float, float]
 
     @classmethod
-    def of(cls, blocks: Blocks, side: str) -> _Scatter:
-        """The scatter of checked values.
+    def of(cls, blocks: Blocks, side: str) -> _Variances:
+        """The variances of checked values.
 
         Raises:
             NotMeasuredError: See :func:`difference`.
@@ -233,12 +235,12 @@ class _Scatter:
         ]
         residual_df = free * (len(cells) - 1)
         residual = math.fsum(value**2 for value in residuals) / residual_df
-        # Blocks that share their seeds scatter together, so that pooling them gives no further degrees of freedom.
+        # Blocks that share their seeds vary together, so that pooling them gives no further degrees of freedom.
         of_mean = statistics.variance(seed_means) / len(seeds), free
         return cls(blocks, design, of_mean, (std**2, free), (residual, residual_df))
 
 
-def _with_blocks(sides: Sequence[tuple[int, _Scatter]], shared: Sequence[str], confidence: float) -> Interval:
+def _with_blocks(sides: Sequence[tuple[int, _Variances]], shared: Sequence[str], confidence: float) -> Interval:
     """Sum over independent sides of ``± mean of the blocks' means``."""
     means = [{name: statistics.fmean(cell.values()) for name, cell in side.blocks.items()} for _, side in sides]
     value = math.fsum(sign * statistics.fmean(mean.values()) for (sign, _), mean in zip(sides, means))
@@ -251,8 +253,8 @@ def _with_blocks(sides: Sequence[tuple[int, _Scatter]], shared: Sequence[str], c
         blocks[name] = interval_of(value, parts, confidence)
         parts = [(side.apart[0] / count, side.apart[1]) for (_, side), count in zip(sides, counts)]
         apart.append(interval_of(value, parts))
-    crossed = any(side.design == "crossed" for _, side in sides)
-    df = apart[0].df if crossed and apart else interval.df
+    is_crossed = any(side.design == "crossed" for _, side in sides)
+    df = apart[0].df if is_crossed and apart else interval.df
     designs = tuple(side.design for _, side in sides)
     return dataclasses.replace(interval, blocks=blocks, blocks_p=_equal_blocks(apart, df), designs=designs)
 

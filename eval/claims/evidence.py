@@ -96,7 +96,7 @@ class Evidence:
     retraining: Retraining | None = None
 
     def side(
-        self, operand: Operand, metric: str, seeds: int = 1, images: int | None = None, *, scatter: bool = True
+        self, operand: Operand, metric: str, seeds: int = 1, images: int | None = None, *, retraining: bool = True
     ) -> Side:
         """A side of a comparison: its mean with the noise of evaluation and of training.
 
@@ -105,16 +105,18 @@ class Evidence:
             metric: Key of the metric.
             seeds: Least number of training seeds.
             images: Number of training images of the evaluation that counts instead of the kept network.
-            scatter: Whether a single training represents its method, so that the scatter of a repeated training counts.
+            retraining: Whether a single training represents its method, so that its noise contains that of a repeated
+                training.
 
         Raises:
-            NotMeasuredError: Not measured, not published, too few seeds, a single trial, or an unknown scatter.
+            NotMeasuredError: Not measured, not published, too few seeds, a single trial, or an unknown noise of
+                training.
             UserError: Conditions that match several runs where one counts.
         """
         if operand.value is not None:
             return Side(operand.label, Estimate(operand.value, 0.0, 1), [(0.0, 1)])
         if self.by_published or not operand.named:
-            return self._printed(operand, metric, seeds, scatter)
+            return self._published_side(operand, metric, seeds, retraining)
         names = self.runs_of(operand, seeds)
         if seeds == 1:
             if len(names) > 1:
@@ -126,8 +128,8 @@ class Evidence:
             noise = [
                 (estimate.std**2 / estimate.trials, max(1.0, len(self.measurements.trials(names[0], metric)) - 1.0))
             ]
-            if scatter and (names[0] not in self.runs or self.runs[names[0]].method not in ("data", "teacher")):
-                noise.append(self._retrained(metric, estimate.mean))
+            if retraining and (names[0] not in self.runs or self.runs[names[0]].method not in ("data", "teacher")):
+                noise.append(self._retraining_noise(metric, estimate.mean))
             return Side(self.label(names[0]), estimate, noise)
         self.require_alike(names)
         blocks: dict[str, dict[int, float]] = {}
@@ -142,18 +144,18 @@ class Evidence:
         name = f"{self.label(names[0])}; {len(names)} trainings"
         return Side(name, Estimate.of([value for cell in blocks.values() for value in cell.values()]), seeds=blocks)
 
-    def _printed(self, operand: Operand, metric: str, seeds: int, scatter: bool) -> Side:
+    def _published_side(self, operand: Operand, metric: str, seeds: int, retraining: bool) -> Side:
         if seeds > 1:
             raise NotMeasuredError("", "the papers report one training of each")
-        number = self.quoted(operand)
+        number = self.published(operand)
         estimate = Estimate(number.value, float(number.std) if number.std else 0.0, PUBLISHED_TRIALS)
         noise = [((estimate.std or 0.0) ** 2 / PUBLISHED_TRIALS, PUBLISHED_TRIALS - 1.0)]
-        # Teachers, of which the lowest of three runs is printed, are given networks.
-        if scatter and not number.lowest_of:
-            noise.append(self._retrained(metric, estimate.mean))
+        # Teachers, of which the lowest of three runs is published, are given networks.
+        if retraining and not number.lowest_of:
+            noise.append(self._retraining_noise(metric, estimate.mean))
         return Side(f"{number.row_label}, published", estimate, noise)
 
-    def scatter(self, metric: str) -> tuple[float, float]:
+    def retraining_std(self, metric: str) -> tuple[float, float]:
         """Relative standard deviation of a repeated training, and its degrees of freedom.
 
         Raises:
@@ -164,8 +166,8 @@ class Evidence:
             raise NotMeasuredError("", f"{fault}, so a single training is not enough")
         return self.retraining.std[metric], self.retraining.df or KNOWN
 
-    def _retrained(self, metric: str, mean: float) -> tuple[float, float]:
-        std, df = self.scatter(metric)
+    def _retraining_noise(self, metric: str, mean: float) -> tuple[float, float]:
+        std, df = self.retraining_std(metric)
         return (std * mean) ** 2, df
 
     def _mean(self, run: str, metric: str, images: int | None) -> Estimate:
@@ -227,13 +229,13 @@ class Evidence:
         """
         if not operand.named:
             raise NotMeasuredError("", f"no run here of {operand.published}")
-        measured = [name for name in self._row_ids(operand) if name in self.measurements.runs]
-        if not measured:
+        names = [name for name in self._row_ids(operand) if name in self.measurements.runs]
+        if not names:
             raise NotMeasuredError("", f"no measurement of {operand}")
-        if len(measured) < seeds:
-            have = f"{len(measured)} training seed{'s' * (len(measured) > 1)}"
+        if len(names) < seeds:
+            have = f"{len(names)} training seed{'s' * (len(names) > 1)}"
             raise NotMeasuredError("", f"{have}; this claim is about training and needs {seeds}")
-        return measured
+        return names
 
     def require_alike(self, names: Sequence[str], apart: str = "") -> None:
         """Requires that rows are trainings of one generator: equal settings and lengths, and different networks.
@@ -323,15 +325,15 @@ class Evidence:
         if operand.value is not None:
             return []
         if operand.published is not None and (self.by_published or not operand.named):
-            number = self.quoted(operand)
+            number = self.published(operand)
             return [(f"{number.row_label}, published", number.identity)]
         names = [] if self.by_published else self._row_ids(operand)
-        measured = [name for name in names if self.measurements.has(name, metric)]
-        identities = [(f"run '{name}'", self._identity(name, metric)) for name in measured]
+        names = [name for name in names if self.measurements.has(name, metric)]
+        identities = [(f"run '{name}'", self._identity(name, metric)) for name in names]
         if not across or operand.published is None or not identities:
             return identities
-        # A pair that is declared is one of printed numbers; each side must be measured like its own.
-        number = self.quoted(operand)
+        # A pair that is declared is one of published numbers; each side must be measured like its own.
+        number = self.published(operand)
         return (
             identities if number.identity.quoted else [(f"{number.row_label}, published", number.identity), *identities]
         )
@@ -343,7 +345,7 @@ class Evidence:
     def noise_of_one(self, run: str, metric: str, point: Point) -> float | None:
         """Relative standard deviation of an evaluation of a run by the trials of its measurement.
 
-        None without trials, or if these have another number of images: fewer images scatter more.
+        None without trials, or if these have another number of images: fewer images have more noise.
         """
         lines = self.measurements.lines(run, metric)
         if len(lines) < 2 or point.num_samples not in (None, lines[0].n):
@@ -357,7 +359,7 @@ class Evidence:
         text = self.runs[run].label if run in self.runs else run
         return f"{text}, NFE {nfe}" if nfe and nfe > 1 else text
 
-    def quoted(self, operand: Operand) -> Published:
+    def published(self, operand: Operand) -> Published:
         """The published number of an operand.
 
         Raises:
@@ -378,8 +380,8 @@ class Evidence:
         if not has_metric(path, metric):
             raise NotMeasuredError("", f"the training log of run '{run}' has no '{metric}'")
         points = read_evaluations(path, metric)
-        if finite and (lost := [point.nimg for point in points if not math.isfinite(point.value)]):
-            raise NotMeasuredError("", f"{metric} of run '{run}' after {lost[0]:,} images is not a number")
+        if finite and (not_finite := [point.nimg for point in points if not math.isfinite(point.value)]):
+            raise NotMeasuredError("", f"{metric} of run '{run}' after {not_finite[0]:,} images is not a number")
         return points
 
     def curves(self, runs: Sequence[str], metric: str, finite: bool = True) -> list[tuple[Point, ...]]:
@@ -390,8 +392,8 @@ class Evidence:
         """
         curves = [self.curve(run, metric, finite) for run in runs]
         if len(sizes := {point.num_samples for points in curves for point in points} - {None}) > 1:
-            used = " and ".join(f"{size:,}" for size in sorted(filter(None, sizes)))
-            raise NotMeasuredError("", f"not compared: evaluations of {', '.join(runs)} use {used} images")
+            counts = " and ".join(f"{size:,}" for size in sorted(filter(None, sizes)))
+            raise NotMeasuredError("", f"not compared: evaluations of {', '.join(runs)} use {counts} images")
         return curves
 
     def ticks(self, run: str) -> list[dict[str, Any]]:
@@ -416,9 +418,9 @@ class Evidence:
         Raises:
             NotMeasuredError: No row or several, a log without the quantity or its noise, or other cards than ``gpus``.
         """
-        printed = operand.published is not None and (self.by_published or not operand.named)
-        if printed:
-            number = self.quoted(operand)
+        is_published = operand.published is not None and (self.by_published or not operand.named)
+        if is_published:
+            number = self.published(operand)
             if quantity == "nfe" and not number.nfe.isdecimal():
                 raise NotMeasuredError("", f"no number of evaluations is printed of {number.row_label}")
             value = float(number.nfe) if quantity == "nfe" else number.value

@@ -105,19 +105,19 @@ def decided(
         return "contradicted" if estimate.high < low or estimate.low > high else UNDECIDED
 
     ends = {"low": interval.low, "high": interval.high, "confidence": interval.confidence, "df": interval.df}
-    known = {**numbers, **ends}
+    values = {**numbers, **ends}
     outcome = judge(interval)
     text += f", {100 * interval.confidence:.0f} % interval {interval.low:.3g} to {interval.high:.3g}"
     if interval.design:
-        known["design"] = interval.design
+        values["design"] = interval.design
         text += f" ({interval.design})"
     bounds = [bound for bound in (low, high) if math.isfinite(bound)]
     if interval.standard_error > 0 and bounds:
-        known["p"] = max(map(interval.p_value, bounds))
-        text += " (p < 0.0001)" if known["p"] < 1e-4 else f" (p {known['p']:.2g})"
+        values["p"] = max(map(interval.p_value, bounds))
+        text += " (p < 0.0001)" if values["p"] < 1e-4 else f" (p {values['p']:.2g})"
     if len(interval.blocks) > 1:
         blocks = (f"{b.value:.3g} [{b.low:.3g}, {b.high:.3g}] ({name})" for name, b in interval.blocks.items())
         text += f"; by teacher {', '.join(blocks)}"
         if interval.blocks_differ and {judge(block) for block in interval.blocks.values()} != {outcome}:
-            return Finding(UNDECIDED, text + ", which differ by more than their seeds do", known)
-    return Finding(outcome, text, known)
+            return Finding(UNDECIDED, text + ", which differ by more than their seeds do", values)
+    return Finding(outcome, text, values)

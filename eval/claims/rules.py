@@ -1,6 +1,6 @@
 """Rules that decide claims, as functions of the evidence and the generators that are compared.
 
-EQ (a printed number is reproduced), LT (A is better than B), RATIO (A/B lies in a range), REACHES (a curve falls to a
+EQ (a published number is reproduced), LT (A is better than B), RATIO (A/B lies in a range), REACHES (a curve falls to a
 level in time) and SHAPE (the form of a curve). Each returns a finding; without a measurement it is 'not decided here'
 with the reason. Arguments that all rules have:
 
@@ -30,7 +30,7 @@ from eval.results.logs import Point, first_at_or_below
 from eval.results.summary import Estimate
 
 #: Share of the training seeds that must have a curve's form; at most the rest may have it where it is contradicted.
-_MOST = 2 / 3
+_LARGE_SHARE = 2 / 3
 _WORDS = {"agrees": "agrees", "better": "better than printed", "worse": "worse than printed"}
 
 Form = Literal["exponential", "power", "diverging", "stable"]
@@ -45,25 +45,25 @@ def equal(evidence: Evidence, a: Operand, metric: str = "fid") -> Finding:
     """
 
     def decide() -> Finding:
-        number = evidence.quoted(a)
+        number = evidence.published(a)
         if evidence.by_published:
             raise NotMeasuredError("", "needs a measurement")
-        side = evidence.side(a, metric, scatter=False)
+        side = evidence.side(a, metric, retraining=False)
         run = evidence.runs_of(a)[0]
         trained_here = run in evidence.runs and evidence.runs[run].trained_here
-        agreed = agreement_of(side.estimate, evidence.measurements.lines(run, metric), number, int(trained_here))
-        if isinstance(agreed, str):
-            raise NotMeasuredError("", f"not compared: {agreed}")
-        value, shown = side.mean, side.text
-        if agreed.lowest is not None:
-            value = agreed.lowest
-            shown = f"{value:.4g} (the lowest of trials 0 to {number.lowest_of - 1}, {side.name})"
+        agreement = agreement_of(side.estimate, evidence.measurements.lines(run, metric), number, int(trained_here))
+        if isinstance(agreement, str):
+            raise NotMeasuredError("", f"not compared: {agreement}")
+        value, value_text = side.mean, side.text
+        if agreement.lowest is not None:
+            value = agreement.lowest
+            value_text = f"{value:.4g} (the lowest of trials 0 to {number.lowest_of - 1}, {side.name})"
         text = (
-            f"{metric} {shown}, published {number.text}{' ± ' + number.std if number.std else ''}; "
-            f"{_WORDS[agreed.outcome]} (Δ {agreed.difference:+.3g}, allowed {agreed.tolerance:.2g})"
+            f"{metric} {value_text}, published {number.text}{' ± ' + number.std if number.std else ''}; "
+            f"{_WORDS[agreement.outcome]} (Δ {agreement.difference:+.3g}, allowed {agreement.tolerance:.2g})"
         )
-        numbers = {"a": value, "published": number.value, "difference": agreed.difference}
-        return Finding("supported" if agreed.outcome == "agrees" else "contradicted", text, numbers)
+        numbers = {"a": value, "published": number.value, "difference": agreement.difference}
+        return Finding("supported" if agreement.outcome == "agrees" else "contradicted", text, numbers)
 
     # The agreement with the published number asks whether the two may be compared.
     return _finding("EQ", evidence, {"a": a}, decide)
@@ -85,7 +85,7 @@ def better(
     """Rule LT: A is better than B: the 99 % interval of the difference of the means (Welch's t) excludes 0. Of single
     generators it has the noise of evaluation and the scatter of a repeated training of each student, without which
     nothing is decided; over training seeds, which must be trainings of one generator, it follows their design, with
-    several teachers within each teacher. A quoted number b may be off by its rounding and by the stated slack.
+    several teachers within each teacher. A published number b may be off by its rounding and by the stated slack.
 
     Args:
         evidence: Measurements, training logs and published numbers.
@@ -93,7 +93,7 @@ def better(
         b: The generator, or published number of others, that A is compared with.
         metric: Key of the metric.
         direction: Whether lower or higher values are better.
-        slack: Allowance for a quoted number b that is the lowest of several evaluations.
+        slack: Allowance for a published number b that is the lowest of several evaluations.
         equal_images: Whether A and B are compared by their last evaluations during training after equally many images,
             instead of by the networks that the trainings kept.
         seeds: Least number of training seeds of both sides; 1: single generators.
@@ -106,7 +106,7 @@ def better(
         left, right = (evidence.side(operand, metric, seeds, images) for operand in (a, b))
         first, second = (right, left) if direction == "lower" else (left, right)
         gain = first.mean - second.mean
-        allowed = slack if b.named else slack + evidence.quoted(b).half_unit
+        allowed = slack if b.named else slack + evidence.published(b).half_unit
         # Rounding and the choice of the lowest may each have moved the number by as much as they can.
         sure = math.copysign(max(0.0, abs(gain) - allowed), gain)
         text = f"{metric} {left.text} against {right.text}"
@@ -114,7 +114,7 @@ def better(
         text += f"; gain {gain:.3g}" + (f", after {allowed:.2g} for rounding {sure:.3g}" if allowed else "")
         numbers = {"a": left.mean, "b": right.mean, "gain": gain}
         finding = decided(first.minus(second, sure, 1.0, 1.0), text, numbers)
-        # Without any scatter the interval of equal means ends at 0.
+        # Without any noise the interval of equal means ends at 0.
         return finding if sure else dataclasses.replace(finding, outcome=UNDECIDED)
 
     return _finding("LT", evidence, {"a": a, "b": b}, decide, metric, across, alike)
@@ -168,10 +168,10 @@ def ratio(
         if not bottom.mean or not math.isfinite(top.mean / bottom.mean):
             raise NotMeasuredError("", f"no ratio of {top.text} to {bottom.text}")
         value = top.mean / bottom.mean
-        compared = "" if a.value is not None else f"{quantity or metric} "
-        claimed = f"{low:g} to {high:g}" if low else f"at most {high:g}"
-        claimed = claimed if math.isfinite(high) else f"at least {low:g}"
-        text = f"{compared}{top.text} against {bottom.text}; ratio {value:.3f}, claimed {claimed}"
+        quantity_text = "" if a.value is not None else f"{quantity or metric} "
+        bounds_text = f"{low:g} to {high:g}" if low else f"at most {high:g}"
+        bounds_text = bounds_text if math.isfinite(high) else f"at least {low:g}"
+        text = f"{quantity_text}{top.text} against {bottom.text}; ratio {value:.3f}, claimed {bounds_text}"
         interval = top.minus(bottom, value, 1 / bottom.mean, value / bottom.mean)
         return decided(interval, text, {"a": top.mean, "b": bottom.mean, "ratio": value}, low, high)
 
@@ -246,7 +246,7 @@ def reaches(
             if noise is None:
                 raise NotMeasuredError("", f"it is unknown how much an evaluation of {evidence.label(name)} scatters")
             error = math.hypot(error, bound * noise)
-        retraining_std, _ = evidence.scatter(metric)
+        retraining_std, _ = evidence.retraining_std(metric)
         error = math.hypot(error, bound * retraining_std, bound * retraining_std if b else 0.0)
         text, limit = f"{metric} {bound:.4g} ({meaning}): ", float(images or 0)
         numbers: dict[str, Any] = {"level": bound}
@@ -256,18 +256,20 @@ def reaches(
                 raise NotMeasuredError("", f"{evidence.label(other)} never reaches {text[:-2]}")
             text += f"{evidence.label(other)} after {slow:,} images, "
             limit, numbers = slow / times, numbers | {"images_b": slow}
-        reached, late, early = (first_at_or_below(curve, bound - z * error, shift=z) for z in (0.0, Z, -Z))
-        before = max((p.nimg for p in curve if early is not None and p.nimg < early), default=0)
-        text += f"{evidence.label(name)} " + ("never" if reached is None else f"after {reached:,}")
+        crossing, latest, earliest = (first_at_or_below(curve, bound - z * error, shift=z) for z in (0.0, Z, -Z))
+        before = max((p.nimg for p in curve if earliest is not None and p.nimg < earliest), default=0)
+        text += f"{evidence.label(name)} " + ("never" if crossing is None else f"after {crossing:,}")
         text += f" of {curve[-1].nimg:,} (with noise after "
-        text += f"{'no' if early is None else f'{before:,}'} to {'no' if late is None else f'{late:,}'} images), "
+        text += (
+            f"{'no' if earliest is None else f'{before:,}'} to {'no' if latest is None else f'{latest:,}'} images), "
+        )
         text += f"claimed within {limit:,.0f}"
-        if early is None and curve[-1].nimg < limit:
+        if earliest is None and curve[-1].nimg < limit:
             raise NotMeasuredError("", f"{evidence.label(name)} has seen {curve[-1].nimg:,} images of {limit:,.0f}")
-        outcome: Outcome = "supported" if late is not None and late <= limit else UNDECIDED
-        outcome = "contradicted" if early is None or before > limit else outcome
-        speed = {"ratio": numbers["images_b"] / reached} if reached and b else {}
-        return Finding(outcome, text, numbers | {"images": reached, "claimed": limit} | speed)
+        outcome: Outcome = "supported" if latest is not None and latest <= limit else UNDECIDED
+        outcome = "contradicted" if earliest is None or before > limit else outcome
+        speed = {"ratio": numbers["images_b"] / crossing} if crossing and b else {}
+        return Finding(outcome, text, numbers | {"images": crossing, "claimed": limit} | speed)
 
     return _finding("REACHES", evidence, {"a": a, "b": b, "level": level}, decide, metric, across, alike)
 
@@ -280,14 +282,14 @@ def _level(
     if level is None:
         best = min(slow, key=lambda point: point.value)
         return factor * best.value, (best.std or 0.0) / math.sqrt(best.trials), f"{times}its lowest value"
-    side = evidence.side(level, metric, scatter=False)
+    side = evidence.side(level, metric, retraining=False)
     if not level.named:
         return factor * side.mean, 0.0, times + side.name
     # The Fréchet distance falls with the number of images: levels of another n are not comparable.
     sizes = {point.num_samples for point in slow} - {None}
-    measured = evidence.measurements.lines(evidence.runs_of(level)[0], metric)[0].n
-    if sizes - {measured}:
-        raise NotMeasuredError("", f"curves use {sizes} images per evaluation, the level {measured:,}")
+    num_samples = evidence.measurements.lines(evidence.runs_of(level)[0], metric)[0].n
+    if sizes - {num_samples}:
+        raise NotMeasuredError("", f"curves use {sizes} images per evaluation, the level {num_samples:,}")
     error = math.sqrt(math.fsum(variance for variance, _ in side.variances()))
     return factor * side.mean, factor * error, times + side.name
 
@@ -344,7 +346,9 @@ def shape(
         forms = [test(curve) for curve in curves[: len(names)]]
         holding = sum(holds for holds, _ in forms)
         share = holding / len(forms)
-        outcome: Outcome = "supported" if share >= _MOST else "contradicted" if share <= 1 - _MOST else UNDECIDED
+        outcome: Outcome = (
+            "supported" if share >= _LARGE_SHARE else "contradicted" if share <= 1 - _LARGE_SHARE else UNDECIDED
+        )
         text = (
             f"{metric} of {evidence.label(names[0])}: {holding} of {len(forms)} training seeds are {form} "
             f"({'; '.join(text for _, text in forms)})"
@@ -408,7 +412,7 @@ def _finding(
     """Decides a comparison of operands that are alike and, with a metric, whose values are comparable."""
     present = {key: operand for key, operand in operands.items() if operand is not None}
     try:
-        compared = evidence.identities(present, metric, across) if metric else {}
+        identities = evidence.identities(present, metric, across) if metric else {}
         evidence.require_common(present.values(), alike)
         finding = decide()
     except NotMeasuredError as reason:
@@ -416,7 +420,7 @@ def _finding(
     except ZeroDivisionError:
         finding, across = Finding(UNDECIDED, "a ratio to 0 is not defined"), ""
     if across:
-        sides = "; ".join(f"{key} under {identity}" for key, identity in compared.items())
+        sides = "; ".join(f"{key} under {identity}" for key, identity in identities.items())
         finding = dataclasses.replace(finding, evidence=f"{finding.evidence}; {sides} ({across})")
     return dataclasses.replace(finding, rule=rule, operands=tuple(present.values()))
 

@@ -32,8 +32,8 @@ CHANCE = "†"
 
 def verdict_counts(outcomes: Iterable[str]) -> str:
     """Counts of verdicts as text: ``17 supported, 9 contradicted, 12 not decided here``."""
-    counted = list(outcomes)
-    return ", ".join(f"{counted.count(outcome)} {outcome}" for outcome in SIGNS)
+    items = list(outcomes)
+    return ", ".join(f"{items.count(outcome)} {outcome}" for outcome in SIGNS)
 
 
 @dataclass(frozen=True)
@@ -130,21 +130,21 @@ def decide_claims(
     evidence = Evidence(measured, sheet, students, retraining=study.retraining)
     verdicts = decide(study.claims, evidence, str(claims))
     by_published = dataclasses.replace(evidence, by_published=True)
-    printed = {v.claim.id: v for v in decide(study.claims, by_published, str(claims))} if study.printed else {}
+    published = {v.claim.id: v for v in decide(study.claims, by_published, str(claims))} if study.printed else {}
     protocols = sorted({row.protocol for row in measured.rows})
     preamble = f"Measured under the protocol {', '.join(protocols)}" if protocols else "Nothing was measured"
     preamble += f". The statements are about {study.about}."
     if retraining := study.retraining:
-        listed = ", ".join(f"{metric} {100 * std:g} %" for metric, std in retraining.std.items())
-        preamble += f" Scatter of a repeated training: {listed} ({retraining.source})."
-    record = verdicts_record(verdicts, printed, preamble)
+        percentages = ", ".join(f"{metric} {100 * std:g} %" for metric, std in retraining.std.items())
+        preamble += f" Scatter of a repeated training: {percentages} ({retraining.source})."
+    record = verdicts_record(verdicts, published, preamble)
     write_files({out: verdicts_markdown(record), out.with_suffix(".json"): json_text(with_hash(record))})
     return [out, out.with_suffix(".json")], verdict_counts(v.outcome for v in verdicts)
 
 
-def comparisons(verdicts: Sequence[Verdict], printed: Mapping[str, Verdict]) -> str:
+def comparisons(verdicts: Sequence[Verdict], published: Mapping[str, Verdict]) -> str:
     """Sentences with the number of comparisons that have a p value, and the number that many comparisons leave."""
-    counts = {"Here": _counted(verdicts), "By the published numbers alone": _counted([*printed.values()])}
+    counts = {"Here": _counted(verdicts), "By the published numbers alone": _counted([*published.values()])}
     if not any(counts.values()):
         return ""
     sentences = "".join(f"{where}, {text}. " for where, text in counts.items() if text)
@@ -171,13 +171,13 @@ def marked(verdict: Mapping[str, Any]) -> str:
 def verdicts_markdown(record: Mapping[str, Any]) -> str:
     """Markdown page of a record: a summary table, each claim with its evidence, and the rules that were used."""
     claims = _for_pages(record["claims"])
-    used = {finding["rule"] for claim in claims for finding in claim["findings"]}
+    names = {finding["rule"] for claim in claims for finding in claim["findings"]}
     text = template(Path(__file__).with_name("claims.md.jinja")).render(
         record,
         claims=claims,
         counts=verdict_counts(claim["verdict"] for claim in claims),
         printed=any("by_published" in claim for claim in claims),
-        rules={name: rule_text(name) for name in sorted(used & RULES.keys())},
+        rules={name: rule_text(name) for name in sorted(names & RULES.keys())},
         marked=marked,
         signs=SIGNS,
     )
@@ -200,20 +200,20 @@ def _for_pages(claims: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _evidence(verdict: Verdict) -> list[str]:
     """One line per comparison; comparisons without a measurement share one line per reason."""
     lines: list[str] = []
-    absent: dict[str, list[str]] = {}
+    subjects_of: dict[str, list[str]] = {}
     for finding in verdict.findings:
         if finding.numbers or finding.rule == NO_RULE:
             lines.append(f"{SIGNS[finding.outcome]} {finding.rule}: {finding.evidence}")
         else:
             reason, _, subject = finding.evidence.partition(" of ")
-            absent.setdefault(f"{finding.rule}: {reason}", []).append(subject)
-    for reason, subjects in absent.items():
-        named = ", ".join(dict.fromkeys(filter(None, subjects)))
-        lines.append(f"– {reason}" + (f" of {named}" if named else ""))
+            subjects_of.setdefault(f"{finding.rule}: {reason}", []).append(subject)
+    for reason, subjects in subjects_of.items():
+        rows = ", ".join(dict.fromkeys(filter(None, subjects)))
+        lines.append(f"– {reason}" + (f" of {rows}" if rows else ""))
     return lines
 
 
-def verdicts_record(verdicts: Sequence[Verdict], printed: Mapping[str, Verdict], preamble: str) -> dict[str, Any]:
+def verdicts_record(verdicts: Sequence[Verdict], published: Mapping[str, Verdict], preamble: str) -> dict[str, Any]:
     """Verdicts as JSON values, with the evidence of each comparison, and the measured rows that they name."""
     records = []
     for verdict in verdicts:
@@ -222,10 +222,10 @@ def verdicts_record(verdicts: Sequence[Verdict], printed: Mapping[str, Verdict],
             name: getattr(claim, name) for name in ("id", "statement", "source", "counterpart", "note")
         }
         record |= _decided(verdict) | {"rows": list(verdict.rows)}
-        if by_published := printed.get(claim.id):
+        if by_published := published.get(claim.id):
             record["by_published"] = _decided(by_published)
         records.append(record)
-    return {"preamble": preamble, "comparisons": comparisons(verdicts, printed), "claims": records}
+    return {"preamble": preamble, "comparisons": comparisons(verdicts, published), "claims": records}
 
 
 def _decided(verdict: Verdict) -> dict[str, Any]:
@@ -245,10 +245,10 @@ def read_verdicts(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     record = read_hashed_json(path)
     try:
-        known = _are_texts([record["preamble"], record["comparisons"]]) and _all(_is_claim, record["claims"])
+        is_valid = _are_texts([record["preamble"], record["comparisons"]]) and _all(_is_claim, record["claims"])
     except (KeyError, TypeError, AttributeError):
-        known = False
-    if not known:
+        is_valid = False
+    if not is_valid:
         raise UserError(path, "holds something else than verdicts", "decide the claims again (sida claims)")
     return record | {"claims": _for_pages(record["claims"])}
 
@@ -259,8 +259,10 @@ def _is_claim(claim: Any) -> bool:
 
 
 def _is_decided(record: Any) -> bool:
-    known = record["verdict"] in SIGNS and isinstance(record["chance"], bool) and _are_texts(record["evidence"])
-    return known and _all(lambda f: isinstance(f["rule"], str) and isinstance(f["numbers"], dict), record["findings"])
+    is_valid = record["verdict"] in SIGNS and isinstance(record["chance"], bool) and _are_texts(record["evidence"])
+    return is_valid and _all(
+        lambda f: isinstance(f["rule"], str) and isinstance(f["numbers"], dict), record["findings"]
+    )
 
 
 def _are_texts(value: Any) -> bool:

@@ -25,7 +25,7 @@ PUBLISHED_TRIALS = 10
 #: Standard deviation of the lowest of three normal values, in standard deviations of one value.
 _SPREAD_OF_LOWEST = 0.748
 #: Scatter of printed metrics over trainings: a file of ``config/retraining``.
-PRINTED = "printed"
+RETRAINING = "printed"
 _COARSE = {"precision": 0.01, "recall": 0.01}
 #: Metrics of published tables and of the pages of which higher values are better.
 HIGHER_IS_BETTER = {"is", "precision", "recall", "accuracy"}
@@ -60,57 +60,59 @@ class Agreement:
 
 
 def agreement_of(
-    measured: Estimate, lines: Sequence[Measurement], published: Published, trainings: int = 0
+    estimate: Estimate, lines: Sequence[Measurement], published: Published, trainings: int = 0
 ) -> Agreement | str:
     """Compares a measurement with a published number of the same protocol; returns the reason if it cannot.
 
     Args:
-        measured: Mean over trials.
+        estimate: Mean over trials.
         lines: Lines of the trials behind the mean.
         published: Number as printed. For teachers this is the lowest of three runs; it is compared with the lowest of
             the first three trials, which have the seeds of these runs.
         trainings: Trainings of this suite that were measured; 0: the released network, whose number is printed.
     """
-    printed = published.identity
-    apart = {identity: why for identity in {row.identity for row in lines} if (why := comparable(identity, printed))}
+    of_published = published.identity
+    apart = {
+        identity: why for identity in {row.identity for row in lines} if (why := comparable(identity, of_published))
+    }
     if apart:
-        why = "" if printed.quoted else f": {next(iter(apart.values()))}"
+        why = "" if of_published.quoted else f": {next(iter(apart.values()))}"
         names = ", ".join(sorted({identity.protocol for identity in apart}))
-        return f"measured under {names}, published under {printed}{why}"
-    if measured.trials < 2:
+        return f"measured under {names}, published under {of_published}{why}"
+    if estimate.trials < 2:
         return "a single trial does not show the noise"
     metric = published.metric.lower()
-    if trainings and metric not in load_retraining(PRINTED).std:
+    if trainings and metric not in load_retraining(RETRAINING).std:
         return f"it is unknown how much {published.metric} scatters when a network is trained again"
     if not published.lowest_of:
-        return agreement(measured, published, trainings)
+        return agreement(estimate, published, trainings)
     first = [row.value for row in lines if row.trial < published.lowest_of]
     if len(first) < published.lowest_of:
         return f"published is the lowest of {published.lowest_of} runs, measured were {len(first)} trials"
-    spread = None if measured.std is None else _SPREAD_OF_LOWEST * measured.std
+    spread = None if estimate.std is None else _SPREAD_OF_LOWEST * estimate.std
     return dataclasses.replace(agreement(Estimate(min(first), spread, 1), published), lowest=min(first))
 
 
-def agreement(measured: Estimate, published: Published, trainings: int = 0) -> Agreement:
+def agreement(estimate: Estimate, published: Published, trainings: int = 0) -> Agreement:
     """Compares a measurement with a published number by rule EQ (see the docstring of the module).
 
     Args:
-        measured: Mean over trials; with a single trial its spread counts as unknown (0).
+        estimate: Mean over trials; with a single trial its spread counts as unknown (0).
         published: Number as printed, with its metric and the spread over 10 evaluations.
         trainings: See :func:`agreement_of`.
     """
     metric = published.metric.lower()
-    difference, higher = measured.mean - published.value, metric in HIGHER_IS_BETTER
+    difference, higher = estimate.mean - published.value, metric in HIGHER_IS_BETTER
     if metric in _COARSE:
         return Agreement(difference, _COARSE[metric], higher)
-    own = (measured.std or 0.0) ** 2 / measured.trials
+    variance = (estimate.std or 0.0) ** 2 / estimate.trials
     if trainings:
         # The printed generator is another training; the spread of several trainings here has their own scatter.
-        own += (load_retraining(PRINTED).std[metric] * published.value) ** 2 * (2 if trainings == 1 else 1)
+        variance += (load_retraining(RETRAINING).std[metric] * published.value) ** 2 * (2 if trainings == 1 else 1)
     if published.std:
-        error = math.sqrt(own + float(published.std) ** 2 / PUBLISHED_TRIALS)
+        error = math.sqrt(variance + float(published.std) ** 2 / PUBLISHED_TRIALS)
         return Agreement(difference, max(3 * error, 0.01 * abs(published.value)), higher)
-    return Agreement(difference, max(3 * math.sqrt(own), 0.02 * abs(published.value)), higher)
+    return Agreement(difference, max(3 * math.sqrt(variance), 0.02 * abs(published.value)), higher)
 
 
 def agreement_of_two(here: Estimate, there: Estimate, metric: str) -> Agreement:

@@ -43,8 +43,8 @@ def references() -> dict[str, BibEntry]:
     text = (PUBLISHED / "references.bib").read_text(encoding="utf-8")
     entries = {}
     for match in _ENTRY.finditer(text):
-        own = {name: tuple(value.split("; ")) for name, value in _OWN.findall(match[0])}
-        entries[match[1]] = BibEntry(match[1], _OWN.sub("", match[0]).rstrip(), **own)
+        fields = {name: tuple(value.split("; ")) for name, value in _OWN.findall(match[0])}
+        entries[match[1]] = BibEntry(match[1], _OWN.sub("", match[0]).rstrip(), **fields)
     return {SUITE: _suite(), **entries}
 
 
@@ -66,8 +66,8 @@ def _suite() -> BibEntry:
 
 def metric_keys(metrics: Iterable[str]) -> list[str]:
     """Keys of what a measurement of this suite cites: the suite, and the entries of its metrics."""
-    wanted = set(metrics)
-    return [SUITE, *(key for key, entry in references().items() if wanted & {*entry.metrics})]
+    names = set(metrics)
+    return [SUITE, *(key for key, entry in references().items() if names & {*entry.metrics})]
 
 
 def cited_label(label: str) -> tuple[str, BibEntry | None]:
@@ -87,9 +87,9 @@ def cited_label(label: str) -> tuple[str, BibEntry | None]:
 
 def bibliography_items(keys: Iterable[str]) -> str:
     """LaTeX of a list of references (``thebibliography``) in the order of the file; empty without keys."""
-    wanted, items = set(keys), []
+    cited_keys, items = set(keys), []
     for key, entry in references().items():
-        if key in wanted:
+        if key in cited_keys:
             field = dict(_FIELD.findall(entry.bibtex))
             where = field.get("journal") or field.get("howpublished", "")
             year = f", {field['year']}" if "year" in field else ""
@@ -104,7 +104,7 @@ def bibliography(keys: Iterable[str]) -> str:
     Raises:
         UserError: An unknown key.
     """
-    wanted = set(keys)
-    if unknown := sorted(wanted - references().keys()):
+    cited_keys = set(keys)
+    if unknown := sorted(cited_keys - references().keys()):
         raise UserError("results/published/references.bib", f"has no entry '{unknown[0]}'")
-    return "\n\n".join(entry.bibtex for key, entry in references().items() if key in wanted) + "\n"
+    return "\n\n".join(entry.bibtex for key, entry in references().items() if key in cited_keys) + "\n"

@@ -61,13 +61,11 @@ def matching(runs: Mapping[str, SheetRow], conditions: Mapping[str, Any]) -> lis
     """
 
     def fits(run: SheetRow) -> bool:
-        return all(
-            _meets(run, key, wanted if isinstance(wanted, list) else [wanted]) for key, wanted in conditions.items()
-        )
+        return all(_meets(run, key, value if isinstance(value, list) else [value]) for key, value in conditions.items())
 
     return [run for run in runs.values() if fits(run) and (not run.second or "run" in conditions)]
 
 
-def _meets(run: SheetRow, column: str, wanted: list[Any]) -> bool:
-    own = column == "method" and OWN in wanted and names_object(run.method)
-    return own or getattr(run, column) in wanted
+def _meets(run: SheetRow, column: str, values: list[Any]) -> bool:
+    is_own = column == "method" and OWN in values and names_object(run.method)
+    return is_own or getattr(run, column) in values

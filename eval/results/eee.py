@@ -50,7 +50,7 @@ def read_record(record: Mapping[str, Any], where: str) -> tuple[list[Measurement
         details = [{**result["score_details"].get("details", {})} for result in results]
         if any(LINES in texts for texts in details):
             return _own_lines(record, [texts[LINES] for texts in details], where), []
-        return [], _printed_numbers(record, results, details, where)
+        return [], _published_numbers(record, results, details, where)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         fault = f"is not a record of the schema ({type(error).__name__}: {error})"
         raise UserError(where, fault, "check it: every_eval_ever validate FILE") from None
@@ -69,7 +69,7 @@ def _own_lines(record: Mapping[str, Any], texts: list[str], where: str) -> list[
     return lines
 
 
-def _printed_numbers(
+def _published_numbers(
     record: Mapping[str, Any], results: list[dict[str, Any]], details: list[dict[str, Any]], where: str
 ) -> list[Published]:
     source, model = record["source_metadata"], record["model_info"]
@@ -82,7 +82,7 @@ def _printed_numbers(
         score = result["score_details"]["score"]
         if isinstance(score, bool) or not isinstance(score, (int, float)):
             raise UserError(f"{part}: score", f"is {score!r:.40}, not a number", "correct it")
-        printed = Published(
+        published = Published(
             id=f"{_text(record['evaluation_id'], f'{where}: evaluation_id')}#{number}",
             source=_text(source["source_organization_name"], f"{where}: source_organization_name"),
             row_label=_text(model["name"], f"{where}: model_info.name"),
@@ -96,10 +96,10 @@ def _printed_numbers(
             notes="",
             literal="",
         )
-        if beyond := printed.fault:
-            raise UserError(f"{part}: score", *beyond)
-        if (other := numbers.setdefault((name, printed.metric_key), printed)) is not printed:
-            fault = f"is a second {printed.metric} of '{name}' ({printed.text} beside {other.text})"
+        if reason := published.fault:
+            raise UserError(f"{part}: score", *reason)
+        if (other := numbers.setdefault((name, published.metric_key), published)) is not published:
+            fault = f"is a second {published.metric} of '{name}' ({published.text} beside {other.text})"
             raise UserError(part, fault, "keep one of them")
     return list(numbers.values())
 

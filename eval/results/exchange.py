@@ -87,10 +87,10 @@ def exchanged(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     metrics: dict[str, dict[str, Any]] = {}
     for row in long_rows(records):
-        shared = {name: row[name] for name in _SHARED if row.get(name) is not None}
+        fields = {name: row[name] for name in _SHARED if row.get(name) is not None}
         # Ids name files; labels may have any characters, and be long.
-        shared["run"] = re.sub(r"[^A-Za-z0-9._-]+", "-", row["run"]).strip("-._")[:100] or "images"
-        metrics.setdefault(row["metric"], {"format": "sida-metric/2", **shared, "values": []})
+        fields["run"] = re.sub(r"[^A-Za-z0-9._-]+", "-", row["run"]).strip("-._")[:100] or "images"
+        metrics.setdefault(row["metric"], {"format": "sida-metric/2", **fields, "values": []})
         metrics[row["metric"]]["values"].append(float(row["value"]))
     return list(metrics.values())
 
@@ -112,7 +112,7 @@ class Added:
     """
 
     measured: Measurements
-    printed: tuple[Published, ...] = ()
+    published: tuple[Published, ...] = ()
     family: str = ""
     against: str = ""
 
@@ -129,11 +129,11 @@ def read_added(path: str | Path) -> Added:
         return Added(Measurements(read_exchanged(path), source))
     content = read_hashed_json(path, RESCORE)
     if is_record(content):
-        lines, printed = read_record(content, source)
-        return Added(Measurements(lines, source), tuple(printed))
-    measured = score_of(content, source)
+        lines, numbers = read_record(content, source)
+        return Added(Measurements(lines, source), tuple(numbers))
+    scores = score_of(content, source)
     against = f"{content.get('name')} with {content['against']}" if content.get("against") else ""
-    return Added(measured, family=str(content["measurements"][0].get("family") or ""), against=against)
+    return Added(scores, family=str(content["measurements"][0].get("family") or ""), against=against)
 
 
 def read_numbers(path: str | Path) -> Measurements:
@@ -143,7 +143,7 @@ def read_numbers(path: str | Path) -> Measurements:
         UserError: As there, or the file holds printed numbers alone.
     """
     added = read_added(path)
-    if added.printed:
+    if added.published:
         fault = "has no measurements of this suite, by whose trials and digests numbers are comparable"
         raise UserError(path, fault, "show its numbers in a table: sida table TABLE --add FILE")
     return added.measured

@@ -114,9 +114,9 @@ class Identity:
             return "the generator has seen held-out images, as its row says (`data:held-out`)"
         if self.held_out == UNKNOWN_DATA:
             return NO_DATA
-        common, searched = map(int, self.held_out.split("/"))
-        fault = f"the generator has seen held-out images ({common} of {searched} that were looked for)"
-        return fault if common > _TWICE * searched else None
+        num_common, num_searched = map(int, self.held_out.split("/"))
+        fault = f"the generator has seen held-out images ({num_common} of {num_searched} that were looked for)"
+        return fault if num_common > _TWICE * num_searched else None
 
     @property
     def related(self) -> set[str]:
@@ -174,8 +174,8 @@ def lacks_digest(identity: Identity) -> bool:
     """Whether a value's feature network or reference is not known by its digest; two unknown ones are not equal."""
     kind = identity.settings.split(" ")[0]
     referring = kind not in _WITHOUT_REFERENCE and ":" not in kind  # a custom kind may have no reference
-    known = identity.extractor and (identity.reference or not referring)
-    return "extractor=" in identity.settings and not identity.quoted and not known
+    has_digests = identity.extractor and (identity.reference or not referring)
+    return "extractor=" in identity.settings and not identity.quoted and not has_digests
 
 
 def identity_of(
@@ -267,7 +267,7 @@ def read_exposure(text: str) -> Exposure | None:
             raise SettingError("saw", fault, f"write data:{' or data:'.join(_DATA)}")
         value = name if role == "data" else network_of(name)
         if value is None:
-            near = suggestion(name, LABELS)
-            raise SettingError("saw", f"no network '{name}'{near}", f"name one of {', '.join(LABELS)} or {OTHER}")
+            hint = suggestion(name, LABELS)
+            raise SettingError("saw", f"no network '{name}'{hint}", f"name one of {', '.join(LABELS)} or {OTHER}")
         exposure[role].append(value)
     return Exposure(*(tuple(dict.fromkeys(names)) for names in exposure.values()))

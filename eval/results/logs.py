@@ -61,8 +61,8 @@ class Curve:
     @property
     def best(self) -> Point:
         """Evaluation of the kept generator."""
-        chosen = [point for point in self.points if point.nimg == self.kept]
-        return chosen[0] if chosen else min(self.points, key=lambda point: point.value)
+        kept_points = [point for point in self.points if point.nimg == self.kept]
+        return kept_points[0] if kept_points else min(self.points, key=lambda point: point.value)
 
 
 def read_evaluations(path: str | Path, metric: str) -> tuple[Point, ...]:
@@ -74,9 +74,9 @@ def read_evaluations(path: str | Path, metric: str) -> tuple[Point, ...]:
     points = []
     for number, record in enumerate(read_log(path), start=1):
         if metric not in record or "nimg" not in record:
-            known = ", ".join(sorted(record))
+            keys = ", ".join(sorted(record))
             raise UserError(
-                f"{path}:{number}", f"no '{metric}' in this evaluation (it has {known})", "change the layout"
+                f"{path}:{number}", f"no '{metric}' in this evaluation (it has {keys})", "change the layout"
             )
         # JSON has no NaN; the log has null.
         where = f"{path}:{number}: {metric}"
@@ -102,8 +102,8 @@ def kept_images(path: Path) -> int | None:
     """Images seen by the kept network of a training: at the lowest value of the log's selection metric."""
     # Logs of custom monitors need not name the metric (see sida.training.loop).
     values = {int(record["nimg"]): record.get(str(record.get("selection", "fd"))) for record in read_log(path)}
-    known = {nimg: _number(value, f"{path}: selection") for nimg, value in values.items() if value is not None}
-    return min(known, key=lambda nimg: known[nimg]) if known else None
+    numbers = {nimg: _number(value, f"{path}: selection") for nimg, value in values.items() if value is not None}
+    return min(numbers, key=lambda nimg: numbers[nimg]) if numbers else None
 
 
 def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -118,8 +118,8 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     for number, record in enumerate(records, start=1):
         for key in _NUMBERS:
             if key in record or key == "nimg":
-                known = key != "nimg" and record[key] is None
-                value = 0.0 if known else _number(record.get(key), f"{path}:{number}: {key}")
+                is_null = key != "nimg" and record[key] is None
+                value = 0.0 if is_null else _number(record.get(key), f"{path}:{number}: {key}")
                 if not 0 <= value < 1e18:
                     raise UserError(f"{path}:{number}: {key}", f"cannot be {exact(value)}", "train the run again")
     return records
@@ -185,8 +185,8 @@ def pool(curves: list[Curve], label: str) -> Curve:
     by_run = [{point.nimg: point for point in curve.points} for curve in curves]
     points = []
     for nimg in sorted(set.intersection(*map(set, by_run))):
-        evaluated = [points_of[nimg] for points_of in by_run]
-        points.append(_mean_point(nimg, [point.value for point in evaluated], evaluated[0].num_samples))
+        evaluations = [points_of[nimg] for points_of in by_run]
+        points.append(_mean_point(nimg, [point.value for point in evaluations], evaluations[0].num_samples))
     names = tuple(curve.run for curve in curves)
     if not points:
         raise UserError("", f"runs {', '.join(names)} share no evaluation point", "use the same evaluation.every_kimg")

@@ -52,9 +52,9 @@ def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
         fault = contradiction(record)
         checked_lines(long_rows([record]), str(path))
         # A metric without a value has the reason in its details.
-        wanted = record["protocol"].get("fields", {}).get("metrics", {})
-        known = {*record["metrics"], *record.get("details", {})}
-        missing = [key for key in wanted if key not in known] or ([] if wanted or known else ["*"])
+        metrics = record["protocol"].get("fields", {}).get("metrics", {})
+        keys = {*record["metrics"], *record.get("details", {})}
+        missing = [key for key in metrics if key not in keys] or ([] if metrics or keys else ["*"])
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(path, f"is not a measurement of a trial ({error})", _AGAIN) from None
     if fault or missing:
@@ -99,8 +99,10 @@ def missing_metrics(
         return list(identities)
     if record["spec_sha256"] != spec_sha256:
         return list(identities)
-    known = {*record["metrics"], *record.get("details", {})}
-    missing = [key for key, wanted in identities.items() if key not in known or record_identity(record, key) != wanted]
+    keys = {*record["metrics"], *record.get("details", {})}
+    missing = [
+        key for key, identity in identities.items() if key not in keys or record_identity(record, key) != identity
+    ]
     if not missing and any(record.get(key) != value for key, value in names.items()):
         write_measurement(path, _joined(record, {}, names))
     return missing
@@ -121,13 +123,13 @@ def extended(path: str | os.PathLike[str], record: Mapping[str, Any]) -> dict[st
 
 def _joined(earlier: Mapping[str, Any], later: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
     """A measurement with the metrics of its protocol from two records, the later ones first."""
-    wanted, result = names["protocol"]["fields"]["metrics"], {**earlier, **names}
+    metrics, result = names["protocol"]["fields"]["metrics"], {**earlier, **names}
     for part in ("metrics", "details", "metric_references", "held_out", "added"):
         both = {**earlier.get(part, {}), **later.get(part, {})}
-        result[part] = {key: both[key] for key in wanted if key in both}
+        result[part] = {key: both[key] for key in metrics if key in both}
     extractors = {**earlier["extractors"], **later.get("extractors", {})}
     result["extractors"] = {
-        name: extractors[name] for name in {m["extractor"]: 0 for m in wanted.values() if "extractor" in m}
+        name: extractors[name] for name in {m["extractor"]: 0 for m in metrics.values() if "extractor" in m}
     }
     result["reference"] = next(iter(result["metric_references"].values()), {})
     return {key: value for key, value in result.items() if key not in ("held_out", "added") or value}
@@ -165,11 +167,11 @@ def _read_run(folder: Path) -> list[dict[str, Any]]:
         try:
             record = read_measurement(path)
         except DamagedError as error:
-            aside = ""
+            note = ""
             # A read-only folder keeps the file.
             with contextlib.suppress(OSError):
-                aside = f" (set aside as {set_aside(path).name}: the same workflow command measures it)"
-            raise UserError(error.where, error.fault, f"{error.remedy}{aside}") from None
+                note = f" (set aside as {set_aside(path).name}: the same workflow command measures it)"
+            raise UserError(error.where, error.fault, f"{error.remedy}{note}") from None
         if record["run"] != folder.name or path.name != trial_path(folder, record["trial"]).name:
             raise UserError(
                 path, f"holds trial {record['trial']} of run '{record['run']}'", "was it copied? measure it again"
@@ -182,26 +184,26 @@ def _read_run(folder: Path) -> list[dict[str, Any]]:
 def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) -> None:
     """Requires that trials of one run have equal metrics, generator, identities and (if known) version of the code."""
     metrics = [list(dict.fromkeys([*record["metrics"], *record.get("details", {})])) for record in (first, other)]
-    changed = []
+    changes = []
     for key in metrics[0] if first is not other else ():
         identity = record_identity(first, key)
         why = comparable(identity, record_identity(other, key)) or (NO_DIGEST if lacks_digest(identity) else None)
-        changed += [f"{key} ({why})"] if why and key in metrics[1] else []
-    changed += [f"metric '{key}'" for key in sorted({*metrics[0]} ^ {*metrics[1]})]
-    changed += ["network_sha256"] if first.get("network_sha256") != other.get("network_sha256") else []
+        changes += [f"{key} ({why})"] if why and key in metrics[1] else []
+    changes += [f"metric '{key}'" for key in sorted({*metrics[0]} ^ {*metrics[1]})]
+    changes += ["network_sha256"] if first.get("network_sha256") != other.get("network_sha256") else []
     # Old records do not have the version.
     for key in {**dict.fromkeys(first.get("added", {})), **dict.fromkeys(other.get("added", {})), "": None}:
         codes = [measured_by(record, key).get("code") for record in (first, other)]
         if all(codes) and codes[0] != codes[1]:
-            changed.append(f"the version of the code that measured {key or 'it'} ({codes[0]}, {codes[1]})")
+            changes.append(f"the version of the code that measured {key or 'it'} ({codes[0]}, {codes[1]})")
     # The remaining difference is the source of the images: sampler, guide, data, function or files.
-    if not changed and first["spec_sha256"] != other["spec_sha256"]:
+    if not changes and first["spec_sha256"] != other["spec_sha256"]:
         fields = differences(first.get("source", {}), other.get("source", {}), "source.")
-        changed.append("; ".join(fields) or "spec_sha256")
-    if changed:
+        changes.append("; ".join(fields) or "spec_sha256")
+    if changes:
         raise UserError(
             path,
-            f"differs from trial {first['trial']} of the same run in {', '.join(changed)}",
+            f"differs from trial {first['trial']} of the same run in {', '.join(changes)}",
             "delete the older trials and measure again",
         )
 
@@ -244,33 +246,33 @@ def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         images |= {name: record.get(name) for name in ("trained", "trained_on")}
         for metric, value in record["metrics"].items():
             identity, environment = record_identity(record, metric), measured_by(record, metric)
-            measured = {name: environment.get(name) for name in ("device", "code_version", "date")}
-            measured["held_out"] = record.get("held_out", {}).get(metric)
-            measured |= {name: getattr(identity, name) for name in ("protocol", "settings", "classes", "resolution")}
+            facts = {name: environment.get(name) for name in ("device", "code_version", "date")}
+            facts["held_out"] = record.get("held_out", {}).get(metric)
+            facts |= {name: getattr(identity, name) for name in ("protocol", "settings", "classes", "resolution")}
             files = {"reference_sha256": identity.reference or None, "extractor_sha256": identity.extractor or None}
-            rows.append({**images, "metric": metric, "value": repr(float(value)), **measured, **files})
+            rows.append({**images, "metric": metric, "value": repr(float(value)), **facts, **files})
     return rows
 
 
 def write_csv(
-    path: str | os.PathLike[str], records: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]] = ()
+    path: str | os.PathLike[str], records: Sequence[Mapping[str, Any]], more_rows: Sequence[Mapping[str, Any]] = ()
 ) -> int:
     """Writes the long table atomically; returns its number of rows.
 
     Args:
         path: CSV file.
         records: Measurements of this suite.
-        others: Rows from elsewhere (:func:`eval.results.stored.taken`), which the column ``origin`` marks.
+        more_rows: Rows from elsewhere (:func:`eval.results.stored.taken`), which the column ``origin`` marks.
 
     Raises:
         UserError: A run from elsewhere has the name of one of this suite, or of another origin.
     """
     rows, origins = long_rows(records), {record["run"]: "" for record in records}
-    for row in others:
+    for row in more_rows:
         if origins.setdefault(row["run"], row["origin"]) != row["origin"]:
             raise UserError(path, f"two origins have a run '{row['run']}'", f"rename one ('{row['origin']}')")
-    write_text(path, measurements_text([*rows, *others]))
-    return len(rows) + len(others)
+    write_text(path, measurements_text([*rows, *more_rows]))
+    return len(rows) + len(more_rows)
 
 
 def read_score(path: str | os.PathLike[str]) -> Measurements:
@@ -304,6 +306,6 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
             texts += differences(mine, theirs, f"{prefix}{key}.")
         elif mine != theirs:
-            shown = ["a mapping" if isinstance(value, Mapping) else str(value) for value in (mine, theirs)]
-            texts.append(f"{prefix}{key}: {' != '.join(shown)}")
+            values_text = ["a mapping" if isinstance(value, Mapping) else str(value) for value in (mine, theirs)]
+            texts.append(f"{prefix}{key}: {' != '.join(values_text)}")
     return texts

@@ -115,18 +115,18 @@ class Published:
         """Identity of the number, with the registered reference and feature network."""
         key = self.metric_key
         exposure = published_exposures().get(self.method)
-        pinned = protocols().get(self.protocol, {}).get(key)
-        if pinned is None:
+        of_protocol = protocols().get(self.protocol, {}).get(key)
+        if of_protocol is None:
             words = (f"{name}.extractor={name}" for name in networks_of_metric(key))
             return Identity(protocol="", quoted=True, settings=" ".join(words), exposure=exposure)
         return dataclasses.replace(
-            pinned,
+            of_protocol,
             exposure=exposure,
             protocol=self.protocol,
             # The lowest of several runs has the seeds of the first trials; seeds of other runs are unknown.
             seed0=0 if self.lowest_of else None,
-            reference=registered(pinned.reference) if pinned.reference else "",
-            extractor=registered_digest(pinned.extractor),
+            reference=registered(of_protocol.reference) if of_protocol.reference else "",
+            extractor=registered_digest(of_protocol.extractor),
         )
 
     @property
@@ -158,8 +158,8 @@ def load_published(folder: Path = PUBLISHED) -> Mapping[str, Published]:
             if number.protocol and number.protocol not in protocols():
                 fault = f"no protocol '{number.protocol}' in protocols.yaml{suggestion(number.protocol, protocols())}"
                 raise UserError(f"{path}:{line}: suite_protocol", fault)
-            if beyond := number.fault:
-                raise UserError(f"{path}:{line}: value of '{number.id}'", *beyond)
+            if reason := number.fault:
+                raise UserError(f"{path}:{line}: value of '{number.id}'", *reason)
             if number.id in numbers:
                 raise UserError(f"{path}:{line}", f"id '{number.id}' occurs twice", "ids must be unique")
             numbers[number.id] = number
@@ -179,10 +179,10 @@ def published_number(key: str, where: str) -> Published:
 
 
 def _published(record: Mapping[str, str]) -> Published:
-    printed: dict[str, Any] = {name: record[name] for name in _AS_PRINTED}
-    printed |= {name: record.get(name, "") for name in _ABOUT}
+    fields: dict[str, Any] = {name: record[name] for name in _AS_PRINTED}
+    fields |= {name: record.get(name, "") for name in _ABOUT}
     return Published(
-        **printed,
+        **fields,
         text=record["value"],
         own=record["measured_by_authors"] == "true",
         protocol=record.get("suite_protocol", ""),

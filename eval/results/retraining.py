@@ -1,4 +1,4 @@
-"""Scatter of a metric over trainings of one recipe: files ``config/retraining/*.yaml``."""
+"""Scatter of training: standard deviation over trainings of one recipe; files ``config/retraining/*.yaml``."""
 
 import functools
 from collections.abc import Iterable
@@ -14,12 +14,12 @@ KNOWN = 1e9
 
 @dataclass(frozen=True, kw_only=True)
 class Retraining:
-    """Scatter of a network that is trained again with another seed.
+    """Scatter of training: how far a metric differs when a network is trained again with another seed.
 
     Attributes:
         std: Relative standard deviation by metric; single trainings are not compared by a metric that is not listed.
         source: Its source.
-        df: Degrees of freedom of a measured scatter; 0 for one that is taken from a publication.
+        df: Degrees of freedom of a measured standard deviation; 0 for one that is taken from a publication.
     """
 
     std: dict[str, Annotated[float, Range(least=0, most=10)]]
@@ -33,10 +33,10 @@ class Retraining:
             metrics: The metric, or several of which the mean is taken: the one that scatters most counts.
             mean: Mean of the training.
         """
-        known = [self.std.get(metric) for metric in metrics]
-        if not known or None in known:
+        stds = [self.std.get(metric) for metric in metrics]
+        if not stds or None in stds:
             return None
-        return (max(filter(None, known), default=0.0) * mean) ** 2, self.df or KNOWN
+        return (max(filter(None, stds), default=0.0) * mean) ** 2, self.df or KNOWN
 
 
 @functools.cache

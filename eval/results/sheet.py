@@ -101,18 +101,18 @@ class SheetRow:
     @property
     def exposure(self) -> Exposure | None:
         """Networks of its exposure; None if unknown. A cell of the sheet adds to the words of a known method."""
-        said = None if self.saw is None else read_exposure(self.saw)
+        own = None if self.saw is None else read_exposure(self.saw)
         if self.saw == "unknown":
             return None
         if self.method in ("data", "teacher"):
-            return said or Exposure()
+            return own or Exposure()
         official = official_exposure(self.method)
         if official is None:
-            return said
+            return own
         # Only released files were chosen as the authors choose; the cell of a method with optional judges names them.
-        chosen = () if self.trained_here else official.choice
-        judges = () if said is not None and said.loss and METHODS[self.method].has_judges else official.loss
-        return Exposure(judges, official.start, chosen) | (said or Exposure())
+        choice = () if self.trained_here else official.choice
+        judges = () if own is not None and own.loss and METHODS[self.method].has_judges else official.loss
+        return Exposure(judges, official.start, choice) | (own or Exposure())
 
     @property
     def second(self) -> bool:
@@ -217,6 +217,6 @@ def official_exposure(name: str) -> Exposure | None:
 
 def exposure_of(measured: Measurement, row: SheetRow | None) -> Exposure | None:
     """Networks that a measured generator was exposed to, by its record or its row; None if unknown."""
-    own = read_exposure(measured.saw)
-    listed = (row or SheetRow(measured.run, "", measured.method)).exposure
-    return listed if own is None else own if listed is None else own | listed
+    of_record = read_exposure(measured.saw)
+    of_row = (row or SheetRow(measured.run, "", measured.method)).exposure
+    return of_row if of_record is None else of_record if of_row is None else of_record | of_row

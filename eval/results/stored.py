@@ -45,14 +45,14 @@ def read_stored(folder: str | Path) -> dict[str, Any]:
     return facts
 
 
-def unchanged_rows(folder: str | Path, asked: Mapping[str, str]) -> list[str]:
-    """Stored rows whose settings have the digests that are asked for.
+def unchanged_rows(folder: str | Path, digests: Mapping[str, str]) -> list[str]:
+    """Stored rows whose settings have these digests.
 
     Args:
         folder: Stored results.
-        asked: Digest of each row's settings (:func:`workflow.preset.stored_rows.row_digest`).
+        digests: Digest of each row's settings (:func:`workflow.preset.stored_rows.row_digest`).
     """
-    return [run for run, digest in read_stored(folder)["rows"].items() if asked.get(run) == digest]
+    return [run for run, digest in read_stored(folder)["rows"].items() if digests.get(run) == digest]
 
 
 def networks_of(folder: Path, runs: Collection[str]) -> Iterator[tuple[str, BinaryIO]]:

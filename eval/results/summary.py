@@ -246,8 +246,8 @@ class Measurements:
         if run not in self._runs:
             raise UserError(where, f"run '{run}' has no measurement in {self.source}{suggestion(run, self.runs)}")
         if not self.has(run, metric):
-            known = suggestion(metric, {row.metric for row in self.of_run(run)})
-            fault = f"metric '{metric}' was not measured for run '{run}' in {self.source}{known}"
+            hint = suggestion(metric, {row.metric for row in self.of_run(run)})
+            fault = f"metric '{metric}' was not measured for run '{run}' in {self.source}{hint}"
             raise UserError(where, fault, "add it to the protocol or remove it here")
         if gaps := sorted(set(self.trials(run)) - set(self.trials(run, metric))):
             fault = f"run '{run}': trial {gaps[0]} has no metric '{metric}' in {self.source}"
@@ -277,8 +277,8 @@ def _contradiction(trials: Sequence[Measurement]) -> str | None:
     for row in trials:
         if row.seed_first is not None and row.seed_last is not None and row.seed_last - row.seed_first + 1 != row.n:
             return f"trial {row.trial} has {row.n:,} images, and the seeds {row.seed_first} to {row.seed_last}"
-    known = [row for row in trials if row.seed_first is not None]
-    seeds = sorted((row.seed_first or 0, row.seed_last or row.seed_first or 0, row.trial) for row in known)
+    seed_rows = [row for row in trials if row.seed_first is not None]
+    seeds = sorted((row.seed_first or 0, row.seed_last or row.seed_first or 0, row.trial) for row in seed_rows)
     for (_, last, one), (start, _, other) in itertools.pairwise(seeds):
         if start <= last:
             return f"trials {one} and {other} have equal or overlapping seeds"
@@ -350,20 +350,22 @@ def checked_lines(rows: Iterable[Mapping[str, Any]], source: str) -> list[Measur
 def _parsed(text: str, path: str) -> tuple[Measurement, ...]:
     """Parses the text; cached, since pages read one file for each of their tables and figures."""
     columns, lines = parse_csv(text, path)
-    if absent := [name for name in MEASUREMENT_COLUMNS if name not in {*columns, *_OPTIONAL}]:
-        raise UserError(path, f"column '{absent[0]}' is missing", "collect the measurements again")
+    if missing := [name for name in MEASUREMENT_COLUMNS if name not in {*columns, *_OPTIONAL}]:
+        raise UserError(path, f"column '{missing[0]}' is missing", "collect the measurements again")
     return tuple(_line(record, f"{path}:{line}") for line, record in lines)
 
 
 def _line(record: Mapping[str, str | None], where: str) -> Measurement:
     cells = {name: record.get(name, "") for name in (*MEASUREMENT_COLUMNS, *FURTHER)}
-    if cut := [name for name in MEASUREMENT_COLUMNS if cells[name] is None]:
-        raise UserError(where, f"column '{cut[0]}' is missing in this line", "the file was cut off, collect it again")
+    if missing := [name for name in MEASUREMENT_COLUMNS if cells[name] is None]:
+        raise UserError(
+            where, f"column '{missing[0]}' is missing in this line", "the file was cut off, collect it again"
+        )
     texts = {name: (text or "").strip() for name, text in cells.items()}
-    known = {name: text for name, text in texts.items() if text or name not in _NUMBERS}
-    line = from_texts(Measurement, known, f"{where}:")
-    if beyond := value_fault(line.settings.partition(" ")[0], line.value):
-        raise SettingError(f"{where}: value", *beyond)
+    values = {name: text for name, text in texts.items() if text or name not in _NUMBERS}
+    line = from_texts(Measurement, values, f"{where}:")
+    if reason := value_fault(line.settings.partition(" ")[0], line.value):
+        raise SettingError(f"{where}: value", *reason)
     if line.saw:
         with settings_in(where):
             read_exposure(line.saw)

@@ -1,4 +1,4 @@
-"""The bold rule: the best printed values of a column, and the measured ones that the best one does not beat."""
+"""The bold rule: the best published values of a column, and the measured ones that the best one does not beat."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ class _Candidate:
         row: Number of its row.
         identity: Identity of the value.
         value: The value in the unit of the column; a measured one is not rounded.
-        shown: The value as printed.
+        rounded: The value with the decimals of the table; a published one as printed.
         noise: Variances of the value with their degrees of freedom; None: unknown.
     """
 
@@ -34,7 +34,7 @@ class _Candidate:
     row: int
     identity: Identity
     value: float
-    shown: float
+    rounded: float
     noise: list[tuple[float, float]] | None
 
     @property
@@ -49,7 +49,7 @@ class _Candidate:
 
     def beats(self, other: "_Candidate") -> bool:
         """Whether this value is the better one of the two beyond their noise; equal ones as printed are equal."""
-        if self.shown == other.shown or self.noise is None or other.noise is None:
+        if self.rounded == other.rounded or self.noise is None or other.noise is None:
             return False
         return interval_of(abs(self.value - other.value), self.noise + other.noise, DECIDING).low > 0
 
@@ -59,7 +59,7 @@ def best_values(
 ) -> tuple[Best, list[str]]:
     """Best values of the columns: in audit mode separately for published and measured numbers, else one for a column.
 
-    Published numbers are ranked as the paper ranks them, by their printed values. A measured value is best unless the
+    Published numbers are ranked as the paper ranks them, by their values. A measured value is best unless the
     best value of the column, which may be a published number of a row that is not measured, beats it beyond the noise
     of evaluation and the scatter of training. Where that is unknown, no measured value is bold; neither if the measured
     values are not comparable with each other. A value is not bold if there is a reason against it
@@ -80,9 +80,9 @@ def best_values(
     for column in (column for column in layout.columns if _is_ranked(layout.bold, column)):
         candidates = [*_values(layout.bold, column, lines, retraining)]
         measured = [candidate for candidate in candidates if candidate.side == "measured" and candidate.ranks]
-        printed = [candidate for candidate in candidates if candidate.side == "published" and candidate.ranks]
+        published = [candidate for candidate in candidates if candidate.side == "published" and candidate.ranks]
         measured_rows = {candidate.row for candidate in measured}
-        rivals = [*measured, *(candidate for candidate in printed if candidate.row not in measured_rows)]
+        rivals = [*measured, *(candidate for candidate in published if candidate.row not in measured_rows)]
         leaders: list[_Candidate] = []
         # A row alone is not the best of anything.
         if measured and _alike(measured) and len({candidate.row for candidate in candidates}) > 1:
@@ -91,11 +91,11 @@ def best_values(
             else:
                 first = _first(column, rivals)
                 leaders += [candidate for candidate in measured if not first.beats(candidate)]
-        if printed:
-            lowest = _first(column, printed).shown
+        if published:
+            lowest = _first(column, published).rounded
             rival = _first(column, rivals) if mode == "paper" and measured else None
-            lowest_printed = [candidate for candidate in printed if candidate.shown == lowest]
-            leaders += [candidate for candidate in lowest_printed if not (rival and rival.beats(candidate))]
+            lowest_published = [candidate for candidate in published if candidate.rounded == lowest]
+            leaders += [candidate for candidate in lowest_published if not (rival and rival.beats(candidate))]
         best |= {(candidate.side, column.id, candidate.row) for candidate in leaders if candidate.reason is None}
     return best, unranked
 
@@ -126,7 +126,7 @@ def _values(
             continue
         source = line.sources[column.id]
         if (number := source.published) is not None:
-            noise = _printed_noise(source, number, retraining)
+            noise = _published_noise(source, number, retraining)
             yield _Candidate("published", row, number.identity, number.value, number.value, noise)
         if source.estimate is not None and source.identity is not None:
             value = source.estimate.mean * column.scale
@@ -141,20 +141,20 @@ def _measured_noise(
     noise = None if estimate.std is None else [(estimate.std**2 / estimate.trials, estimate.trials - 1.0)]
     from_elsewhere = line.run is not None and line.run.method in ("data", "teacher")
     if noise is not None and len(source.runs) == 1 and not from_elsewhere:
-        scatter = retraining.variance(source.keys, estimate.mean) if retraining else None
-        noise = None if scatter is None else [*noise, scatter]
+        of_training = retraining.variance(source.keys, estimate.mean) if retraining else None
+        noise = None if of_training is None else [*noise, of_training]
     return None if noise is None else [(column.scale**2 * variance, df) for variance, df in noise]
 
 
-def _printed_noise(
+def _published_noise(
     source: CellSource, number: Published, retraining: Retraining | None
 ) -> list[tuple[float, float]] | None:
-    """Noise of a printed value, with the scatter of training unless it is the lowest of several evaluations."""
+    """Noise of a published value, with the scatter of training unless it is the lowest of several evaluations."""
     noise = [(float(number.std or 0) ** 2 / PUBLISHED_TRIALS, PUBLISHED_TRIALS - 1.0)]
     if number.lowest_of:
         return noise
-    scatter = retraining.variance([source.metric], number.value) if retraining else None
-    return None if scatter is None else [*noise, scatter]
+    of_training = retraining.variance([source.metric], number.value) if retraining else None
+    return None if of_training is None else [*noise, of_training]
 
 
 def _is_about(bold: BoldSpec, line: TableLine) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eval.results.agreement import PRINTED, Agreement
+from eval.results.agreement import RETRAINING, Agreement
 from eval.results.bibliography import metric_keys
 from eval.results.published import Published, published_number
 from eval.results.retraining import Retraining, load_retraining
@@ -84,11 +84,11 @@ def make_table(
     Raises:
         UserError: Any fault in a file, or ``measured`` mode without measurements or scores.
     """
-    shown = load_table_layout(find_file("tables", str(layout), where="table"))
+    table_layout = load_table_layout(find_file("tables", str(layout), where="table"))
     measured = None
-    if measurements is not None and (mode or shown.mode) != "paper" and not shown.shows_settings:
+    if measurements is not None and (mode or table_layout.mode) != "paper" and not table_layout.shows_settings:
         measured = load_measurements(measurements)
-    return shown.build(
+    return table_layout.build(
         TableSources(
             measured,
             None if runs is None else {run.run: run for run in read_runs(runs)},
@@ -111,16 +111,16 @@ class ResultsTable(TableLayout):
             mode = "paper"
         if mode == "measured" and sources.measurements is None and not sources.scores:
             raise UserError("", "mode measured needs --measurements or --add", "or use --mode paper")
-        measured, sheet = sources.measurements or Measurements([], "no measurements"), sources.runs
+        measurements, sheet = sources.measurements or Measurements([], "no measurements"), sources.runs
         # Without a sheet, collected numbers are rows of the table themselves, in the columns that they have.
         alone = sheet is None and mode == "measured"
         if alone:
             columns = (replace(c, optional=c.optional or c.metric is not None) for c in layout.columns)
             layout = replace(layout, columns=tuple(columns))
-        table = with_scores(layout, measured, None if alone else sheet or {}, sources.scores)
-        known = (sources.settings or {}).get("retraining")
-        retraining = None if known is None else from_mapping(Retraining, known, "--spec: retraining")
-        return build_table(table.layout, table.measured, table.runs, mode, retraining, table.printed)
+        table = with_scores(layout, measurements, None if alone else sheet or {}, sources.scores)
+        settings = (sources.settings or {}).get("retraining")
+        retraining = None if settings is None else from_mapping(Retraining, settings, "--spec: retraining")
+        return build_table(table.layout, table.measured, table.runs, mode, retraining, table.published)
 
 
 def build_table(
@@ -129,7 +129,7 @@ def build_table(
     runs: Mapping[str, SheetRow],
     mode: Mode | None = None,
     retraining: Retraining | None = None,
-    printed: Mapping[str, Published] | None = None,
+    published: Mapping[str, Published] | None = None,
 ) -> Table:
     """Builds a table of results.
 
@@ -138,26 +138,30 @@ def build_table(
         measurements: Measured values; may be empty in ``paper`` mode.
         runs: The sample sheet.
         mode: Overrides the layout's mode; the default of both is ``measured``.
-        retraining: Scatter of a repeated training, for the bold rule; None takes, for published numbers, the scatter of
-            printed metrics.
-        printed: Printed numbers of rows that were added, by their ids in the layout.
+        retraining: Scatter of a repeated training, for the bold rule; None takes, for published numbers, that
+            of published metrics.
+        published: Published numbers of rows that were added, by their ids in the layout.
 
     Raises:
         UserError: Unknown run, metric or published id, a missing measurement of an own row, values that must not stand
             in one column.
     """
     mode = mode or layout.mode or "measured"
-    shown, printed_heads = shown_columns(layout, measurements, mode)
-    lines, left_out = without_unlike(shown, resolve(shown, measurements, runs, mode, printed))
+    table_layout, head_records = shown_columns(layout, measurements, mode)
+    lines, left_out = without_unlike(table_layout, resolve(table_layout, measurements, runs, mode, published))
     if mode == "measured" and lines:
         _require_measured(layout, measurements)
     require_comparable(measured_lines(lines, measurements), layout.source)
     if retraining is None and mode != "measured":
-        retraining = load_retraining(PRINTED)
-    best, unranked = best_values(shown, lines, mode, retraining)
-    columns, rows = grid(shown, lines, mode, best)
+        retraining = load_retraining(RETRAINING)
+    best, unranked = best_values(table_layout, lines, mode, retraining)
+    columns, rows = grid(table_layout, lines, mode, best)
     scored = [
-        column.metric for line in lines if line.spec.scored and line.ours for column in shown.columns if column.metric
+        column.metric
+        for line in lines
+        if line.spec.scored and line.ours
+        for column in table_layout.columns
+        if column.metric
     ]
     return Table(
         name=Path(layout.source).stem,
@@ -171,28 +175,28 @@ def build_table(
             *(layout.published_notes if mode != "measured" else ()),
             *provenance_notes(lines, measurements),
             *comparison_notes(lines),
-            *identity_notes(shown, lines),
-            *exposure_notes(shown, lines),
-            *held_out_notes(shown, lines),
+            *identity_notes(table_layout, lines),
+            *exposure_notes(table_layout, lines),
+            *held_out_notes(table_layout, lines),
             *left_out,
             *([f"No measured value of {', '.join(unranked)} is bold: {UNRANKED}."] if unranked else []),
             *([AUDIT_LEGEND] if mode == "audit" else []),
         ),
         number=layout.number,
         cite=layout.cite,
-        records=(*printed_heads, *table_records(shown, lines, measurements, mode, best)),
+        records=(*head_records, *table_records(table_layout, lines, measurements, mode, best)),
         cited=tuple(metric_keys(scored)) if scored else (),
     )
 
 
 def _require_measured(layout: TableLayout, measurements: Measurements) -> None:
     """Refuses columns of metrics that were measured for no row."""
-    known = measurements.metrics
+    metrics = measurements.metrics
     for number, column in enumerate(layout.columns):
-        if known and column.metric and not (column.optional or column.held_out) and column.metric not in known:
+        if metrics and column.metric and not (column.optional or column.held_out) and column.metric not in metrics:
             raise UserError(
                 f"{layout.source}: columns[{number}].metric",
-                f"'{column.metric}' was not measured in {measurements.source}{suggestion(column.metric, known)}",
+                f"'{column.metric}' was not measured in {measurements.source}{suggestion(column.metric, metrics)}",
                 "add it to the protocol or remove the column",
             )
 
@@ -247,12 +251,12 @@ def _measured(source: CellSource, lines: list[Measurement]) -> dict[str, Any]:
         record[name] = " ".join(sorted({str(getattr(line, name)) for line in lines}))
     if isinstance(source.compared, str):
         record["not_compared"] = source.compared
-    if isinstance(compared := source.compared, Agreement):
+    if isinstance(agreement := source.compared, Agreement):
         record |= {
-            "measured_lowest": "" if compared.lowest is None else repr(compared.lowest),
-            "difference": repr(compared.difference),
-            "tolerance": repr(compared.tolerance),
-            "agreement": compared.outcome,
+            "measured_lowest": "" if agreement.lowest is None else repr(agreement.lowest),
+            "difference": repr(agreement.difference),
+            "tolerance": repr(agreement.tolerance),
+            "agreement": agreement.outcome,
         }
     return record
 
@@ -270,9 +274,9 @@ def shown_columns(
     Raises:
         UserError: Unknown id.
     """
-    columns, records, known = [], [], {*measurements.metrics}
+    columns, records, metrics = [], [], {*measurements.metrics}
     for number, column in enumerate(layout.columns):
-        if column.optional and not known & {column.metric, *column.held_out}:
+        if column.optional and not metrics & {column.metric, *column.held_out}:
             continue
         if column.head.startswith("@"):
             heading = published_number(column.head[1:], f"{layout.source}: columns[{number}].head")

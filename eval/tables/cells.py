@@ -51,8 +51,8 @@ class CellSource:
     @property
     def identities(self) -> list[Identity]:
         """Identities of the values that the cell can show."""
-        printed = None if self.published is None else self.published.identity
-        return [identity for identity in (printed, self.identity) if identity is not None]
+        of_published = None if self.published is None else self.published.identity
+        return [identity for identity in (of_published, self.identity) if identity is not None]
 
     @property
     def run(self) -> str | None:
@@ -61,8 +61,8 @@ class CellSource:
 
     def lines(self, measurements: Measurements) -> list[Measurement]:
         """Lines of ``measurements.csv`` behind a measured cell; none without a measurement."""
-        named = [(run, key) for run in self.runs for key in self.keys] if self.estimate else []
-        return [row for run, key in named for row in measurements.lines(run, key)]
+        run_keys = [(run, key) for run in self.runs for key in self.keys] if self.estimate else []
+        return [row for run, key in run_keys for row in measurements.lines(run, key)]
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,12 @@ class TableLine:
 
     @property
     def ours(self) -> bool:
-        """Whether the row is about a run of this suite, and not only a quoted number."""
+        """Whether the row is about a run of this suite, and not only a published number."""
         return self.spec.run is not None
 
     @property
     def added(self) -> bool:
-        """Whether the row shows printed numbers of a file that was added (``--add``)."""
+        """Whether the row shows published numbers of a file that was added (``--add``)."""
         return self.spec.scored and not self.ours
 
     def text(self, field: str) -> str:
@@ -127,7 +127,7 @@ def resolve(
     mode: Mode,
     added: Mapping[str, Published] | None = None,
 ) -> list[TableLine]:
-    """All rows of a layout with the data of their cells; ``added`` has the printed numbers of added rows by id.
+    """All rows of a layout with the data of their cells; ``added`` has the published numbers of added rows by id.
 
     Raises:
         UserError: Unknown run, metric or published id.
@@ -164,26 +164,26 @@ class _Data:
         measurements, metric, empty = self.measurements, str(column.metric), None
         if self.mode != "measured":  # blank cells of the paper may have measurements
             empty = DASH if column.id in spec.dash else BLANK if column.id in spec.blank else None
-        printed = self._printed(spec, column, where) if empty is None else None
-        absent = DASH if column.held_out else empty
+        published = self._published(spec, column, where) if empty is None else None
+        no_value = DASH if column.held_out else empty
         runs = self.layout.runs_of(spec, column) if self.mode != "paper" or spec.scored else ()
         if not runs:
-            return CellSource(metric, printed, empty=absent)
+            return CellSource(metric, published, empty=no_value)
         self._require_listed(runs, where, self.mode == "measured" and not column.held_out)
         keys = self._keys[column.id]
         if not keys or not all(measurements.has(name, key) for name in runs for key in keys):
-            return CellSource(metric, printed, runs, None, absent)
+            return CellSource(metric, published, runs, None, no_value)
         estimates = [self._estimate(name, keys, where) for name in runs]
         pooled = Estimate.of([estimate.mean for estimate in estimates]) if len(runs) > 1 else estimates[0]
-        compared: Agreement | str | None = None
-        if printed is not None:
+        agreement: Agreement | str | None = None
+        if published is not None:
             lines = [line for name in runs for line in measurements.lines(name, metric)]
-            trained = len(runs) if all(name in self.runs and self.runs[name].trained_here for name in runs) else 0
-            compared = LATER if column.id in spec.later else agreement_of(pooled, lines, printed, trained)
+            trainings = len(runs) if all(name in self.runs and self.runs[name].trained_here for name in runs) else 0
+            agreement = LATER if column.id in spec.later else agreement_of(pooled, lines, published, trainings)
         identity = dataclasses.replace(self._identity(runs[0], keys), exposure=self._exposure(runs))
         for key in keys:
             self._require_alike(runs, key, where)
-        return CellSource(metric, printed, runs, pooled, empty, compared, identity, keys)
+        return CellSource(metric, published, runs, pooled, empty, agreement, identity, keys)
 
     @functools.cached_property
     def _keys(self) -> dict[str, tuple[str, ...]]:
@@ -194,17 +194,17 @@ class _Data:
     def _held_out(self, column: ColumnSpec) -> tuple[str, ...]:
         """Metrics of a column's mean whose network no row used as loss or start; none if fewer than two are left."""
         runs = [name for row in self.rows for name in self.layout.runs_of(row, column)]
-        measured = [(key, name) for key in column.held_out for name in runs if self.measurements.has(name, key)]
+        run_keys = [(key, name) for key in column.held_out for name in runs if self.measurements.has(name, key)]
         identities = {
             (key, name): dataclasses.replace(self._identity(name, (key,)), exposure=self._exposure([name]))
-            for key, name in measured
+            for key, name in run_keys
         }
         if any(identity.exposure is None for identity in identities.values()):
             return ()
         exposed = {
             key for (key, _), identity in identities.items() if identity.exposed("loss") or identity.exposed("start")
         }
-        judges = tuple(key for key in column.held_out if key not in exposed and any(key == one for one, _ in measured))
+        judges = tuple(key for key in column.held_out if key not in exposed and any(key == one for one, _ in run_keys))
         networks = {name for (key, _), identity in identities.items() if key in judges for name in identity.networks}
         return judges if len(networks) > 1 else ()
 
@@ -248,7 +248,7 @@ class _Data:
             exposure |= run_exposure
         return exposure
 
-    def _printed(self, spec: RowSpec, column: ColumnSpec, where: str) -> Published | None:
+    def _published(self, spec: RowSpec, column: ColumnSpec, where: str) -> Published | None:
         if spec.published is None or column.run is not None or column.held_out:
             return None
         slug = str(column.metric).replace("_", "-")
@@ -266,8 +266,8 @@ class _Data:
                 fault = f"'{run}' has a name in braces that is neither 'column' nor a key of vars"
                 raise UserError(where, fault, "set it")
             if in_sheet and run not in self.runs:
-                near = suggestion(run, self.runs)
-                raise UserError(where, f"unknown run '{run}': the sample sheet does not list it{near}")
+                hint = suggestion(run, self.runs)
+                raise UserError(where, f"unknown run '{run}': the sample sheet does not list it{hint}")
 
 
 def _settings(identity: Identity) -> dict[str, str]:
@@ -286,39 +286,41 @@ def without_unlike(layout: TableLayout, lines: Sequence[TableLine]) -> tuple[lis
         sources = {number: line.sources[column.id] for number, line in enumerate(rows) if column.id in line.sources}
         guests = [number for number in sources if rows[number].spec.guest]
         beside = set(guests)
-        known = {source.identity: 0 for number, source in sources.items() if source.identity and number not in beside}
-        known |= {source.published.identity: 0 for source in sources.values() if source.published is not None}
+        identities = {
+            source.identity: 0 for number, source in sources.items() if source.identity and number not in beside
+        }
+        identities |= {source.published.identity: 0 for source in sources.values() if source.published is not None}
         for number in guests:
             line, source = rows[number], sources[number]
             if source.identity is None:
                 continue
             if line.spec.scored:
-                require_in_column(source.identity, known, f"--add: '{source.run}', column '{column.id}'")
-            elif why := unlike(source.identity, known):
+                require_in_column(source.identity, identities, f"--add: '{source.run}', column '{column.id}'")
+            elif why := unlike(source.identity, identities):
                 empty = dataclasses.replace(source, estimate=None, identity=None, empty=DASH)
                 rows[number] = dataclasses.replace(line, sources={**line.sources, column.id: empty})
                 notes.append(
                     f"{column.head} of {line.label} is left out: it is not comparable with the others ({why})."
                 )
                 continue
-            known[source.identity] = 0
+            identities[source.identity] = 0
     return rows, notes
 
 
-def unlike(identity: Identity, known: Collection[Identity]) -> str | None:
+def unlike(identity: Identity, identities: Collection[Identity]) -> str | None:
     """Reason why a value is comparable with none of a column's known values; None if it is, or if none is known."""
-    reasons = [comparable(identity, other) for other in known if not other.quoted]
+    reasons = [comparable(identity, other) for other in identities if not other.quoted]
     return min(map(str, reasons), key=len) if reasons and None not in reasons else None
 
 
-def require_in_column(identity: Identity, known: Collection[Identity], where: str) -> None:
+def require_in_column(identity: Identity, identities: Collection[Identity], where: str) -> None:
     """Refuses a value that is comparable with none of a column's known values.
 
     Raises:
         UserError: The message has the reason, and the protocol to score under.
     """
-    if why := unlike(identity, known):
-        protocols = " or ".join(dict.fromkeys(f"'{other.protocol}'" for other in known if not other.quoted))
+    if why := unlike(identity, identities):
+        protocols = " or ".join(dict.fromkeys(f"'{other.protocol}'" for other in identities if not other.quoted))
         raise UserError(
             where,
             f"measured under {identity}, which is not comparable with the column's numbers ({why})",
@@ -373,17 +375,17 @@ def _cell(
     line, source = lines[number], lines[number].sources.get(column.id)
     if source is None:
         repeats_family = column.field == "family" and number > 0 and line.family == lines[number - 1].family
-        hidden = repeats_family or (column.field == "label" and line.spec.continues) or side not in ("", SIDES[0])
-        text = "" if hidden else line.text(str(column.field))
+        is_hidden = repeats_family or (column.field == "label" and line.spec.continues) or side not in ("", SIDES[0])
+        text = "" if is_hidden else line.text(str(column.field))
         return Cell(text) if text else BLANK
     if side == "Δ":
         return difference_cell(column, source)
-    own = side == "measured" or (not side and line.ours and (mode == "measured" or line.spec.scored))
+    is_measured = side == "measured" or (not side and line.ours and (mode == "measured" or line.spec.scored))
     # Quoted rows are never measured here, so the cell is blank and not 'not measured'.
-    if own and (source.estimate or not side or source.published or column.run):
+    if is_measured and (source.estimate or not side or source.published or column.run):
         bold = ("measured", column.id, number) in best
         return source.empty if source.empty and not source.estimate else measured_cell(column, source, bold)
-    if own:
+    if is_measured:
         return BLANK
     return source.empty or published_cell(source, ("published", column.id, number) in best)
 
@@ -417,8 +419,8 @@ def measured_cell(column: ColumnSpec, source: CellSource, bold: bool = False) ->
 
 def difference_cell(column: ColumnSpec, source: CellSource) -> Cell:
     """Cell of measured − published with the verdict of rule EQ; blank if they are not compared."""
-    compared = source.compared
-    if not isinstance(compared, Agreement):
+    agreement = source.compared
+    if not isinstance(agreement, Agreement):
         return BLANK
-    text = f"{compared.difference * column.scale:+,.{max(column.decimals, 2)}f}".replace("-", "−")
-    return Cell(text, "difference", agreement=compared.outcome)
+    text = f"{agreement.difference * column.scale:+,.{max(column.decimals, 2)}f}".replace("-", "−")
+    return Cell(text, "difference", agreement=agreement.outcome)

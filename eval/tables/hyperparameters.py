@@ -198,8 +198,8 @@ class _Builder:
         for column in self.layout.columns:
             run = _run(spec, column)
             text = self._setting(spec, run) if spec.setting else self._logged(spec, run)
-            absent = Cell("not configured" if spec.setting else "", "missing")
-            cells.append(absent if text is None else Cell(text, "measured"))
+            empty_cell = Cell("not configured" if spec.setting else "", "missing")
+            cells.append(empty_cell if text is None else Cell(text, "measured"))
             self._record(number, column.key, {"run": run, "measured": text or ""})
         return cells
 
@@ -235,7 +235,7 @@ def _run(spec: HyperRow, column: DatasetColumn) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, float):
-        short = f"{value:g}"
-        mantissa, sign, exponent = short.partition("e")
-        return f"{mantissa}e{int(exponent)}" if sign else short
+        digits = f"{value:g}"
+        mantissa, sign, exponent = digits.partition("e")
+        return f"{mantissa}e{int(exponent)}" if sign else digits
     return str(value)

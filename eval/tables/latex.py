@@ -82,8 +82,8 @@ _GROUPED = ",group-digits=integer,group-minimum-digits=4,group-separator={,}"
 
 def _is_number(cell: Cell) -> bool:
     """Whether mathematics or siunitx print the cell without a change of digits."""
-    printed = cell.kind not in ("dash", "missing", "blank") and bool(_DECIMAL.fullmatch(cell.text))
-    return printed and bool(cell.spread is None or _DECIMAL.fullmatch(cell.spread))
+    has_number = cell.kind not in ("dash", "missing", "blank") and bool(_DECIMAL.fullmatch(cell.text))
+    return has_number and bool(cell.spread is None or _DECIMAL.fullmatch(cell.spread))
 
 
 def number_column(cells: Sequence[Cell]) -> str:
@@ -117,14 +117,14 @@ def latex_cell(cell: Cell, column: Column, siunitx: bool = False, cite: bool = F
         # In mathematics a comma alone has a space after it.
         text = (text + (rf" \pm {spread}" if spread else "")).replace(",", "{,}")
         text = rf"\mathbf{{{text}}}" if cell.bold else text
-        shown = f"${text}${_MARKS[cell.agreement]}{_EXPOSURE_MARKS[cell.mark]}"
+        latex = f"${text}${_MARKS[cell.agreement]}{_EXPOSURE_MARKS[cell.mark]}"
     else:
         label, entry = cited_label(cell.text) if cite and column.name else (cell.plain, None)
-        shown = "--" if cell.kind == "dash" else escape(label)
-        shown += rf"~\cite{{{entry.key}}}" if entry else ""
-        shown = rf"{{\itshape {shown}}}" if cell.kind == "missing" else shown
-        shown = rf"\textbf{{{shown}}}" if cell.bold and shown else shown
-    return f"{{{shown}}}" if siunitx and column.number else shown
+        latex = "--" if cell.kind == "dash" else escape(label)
+        latex += rf"~\cite{{{entry.key}}}" if entry else ""
+        latex = rf"{{\itshape {latex}}}" if cell.kind == "missing" else latex
+        latex = rf"\textbf{{{latex}}}" if cell.bold and latex else latex
+    return f"{{{latex}}}" if siunitx and column.number else latex
 
 
 def tabular(table: Table, siunitx: bool = False, cite: bool = False) -> str:

@@ -234,14 +234,14 @@ class TableLayout(TableKind):
     def __post_init__(self) -> None:
         if not self.columns:
             raise SettingError("columns", "must not be empty")
-        known = [column.id for column in self.columns]
-        double = next((name for name in known if known.count(name) > 1), None)
+        ids = [column.id for column in self.columns]
+        double = next((name for name in ids if ids.count(name) > 1), None)
         if double is not None:
             raise SettingError("columns", f"'{double}' occurs twice", "give one of them another key")
         for number, row in enumerate(self.rows):
             for key in (*row.blank, *row.dash, *row.later):
-                if key not in known:
-                    raise SettingError(f"rows[{number}]", f"no column '{key}'{suggestion(key, known)}")
+                if key not in ids:
+                    raise SettingError(f"rows[{number}]", f"no column '{key}'{suggestion(key, ids)}")
 
     def runs_of(self, row: RowSpec, column: ColumnSpec) -> tuple[str, ...]:
         """Ids of the runs whose mean a column shows in a row, with the values of the names in braces."""

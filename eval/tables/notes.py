@@ -19,14 +19,14 @@ def provenance_notes(lines: Sequence[TableLine], measurements: Measurements) -> 
     sources = [source for line in lines for source in line.sources.values()]
     notes = []
     here = (source for line in lines if not line.added for source in line.sources.values())
-    printed = sorted({source.published.source for source in here if source.published})
-    if printed:
-        notes.append(f"Published numbers as printed ({', '.join(printed)} in results/published).")
+    papers = sorted({source.published.source for source in here if source.published})
+    if papers:
+        notes.append(f"Published numbers as printed ({', '.join(papers)} in results/published).")
     notes += _printed_elsewhere(lines)
-    used = measured_lines(lines, measurements)
+    rows = measured_lines(lines, measurements)
     pooled = [_POOLED] if any(len(source.runs) > 1 and source.estimate for source in sources) else []
-    pooled += [*_kept_starts(lines, used), *_of_others(used)]
-    return notes + ([_trials_sentence(used), *pooled, _origin_sentence(used)] if used else [])
+    pooled += [*_kept_starts(lines, rows), *_of_others(rows)]
+    return notes + ([_trials_sentence(rows), *pooled, _origin_sentence(rows)] if rows else [])
 
 
 def comparison_notes(lines: Sequence[TableLine]) -> list[str]:
@@ -72,7 +72,7 @@ _NAMED = 8
 def exposure_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
     """Notes on the exposure of the table's generators, by reason: columns and rows."""
     shown_by_note: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
-    chosen: dict[str, dict[str, None]] = {}
+    rows_of_choice: dict[str, dict[str, None]] = {}
     for column in layout.columns:
         for line in lines:
             for identity in line.sources[column.id].identities if column.id in line.sources else ():
@@ -80,13 +80,13 @@ def exposure_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]
                     heads, rows = shown_by_note.setdefault(words, ({}, {}))
                     heads[column.head or column.id] = rows[line.label] = None
                 if identity.networks and identity.exposure is not None and identity.exposure.choice:
-                    chosen.setdefault(", ".join(identity.exposure.choice), {})[line.label] = None
+                    rows_of_choice.setdefault(", ".join(identity.exposure.choice), {})[line.label] = None
     notes = []
     for (mark, why), (heads, rows) in shown_by_note.items():
-        named = ", ".join(rows) if len(rows) <= _NAMED else f"{len(rows)} rows"
-        notes.append(f"{mark}{', '.join(heads)} of {named}: {why}.")
-    if len(chosen) > 1:
-        groups = "; ".join(f"{name} ({', '.join(rows)})" for name, rows in chosen.items())
+        row_names = ", ".join(rows) if len(rows) <= _NAMED else f"{len(rows)} rows"
+        notes.append(f"{mark}{', '.join(heads)} of {row_names}: {why}.")
+    if len(rows_of_choice) > 1:
+        groups = "; ".join(f"{name} ({', '.join(rows)})" for name, rows in rows_of_choice.items())
         notes.append(f"Files were chosen by metrics on different networks, so that rows are not equal: {groups}.")
     return notes
 
@@ -113,10 +113,10 @@ def _exposure_words(identity: Identity, ranks: bool) -> Iterator[tuple[str, str]
         yield f"{mark} ".lstrip(), f"{re.sub(r' [(]`[^`]*`[)]', '', why)}: not ranked"
     if lacks_digest(identity) and why != NO_DIGEST:
         yield "", f"{NO_DIGEST}: unknown whether its trials are comparable"
-    if related := identity.related:
-        yield "§ ", f"trained by a network that learned from the same labels ({', '.join(sorted(related))})"
-    if started := identity.exposed("start"):
-        yield "", f"starts from, or is aligned with, the network of the metric ({', '.join(sorted(started))})"
+    if related_networks := identity.related:
+        yield "§ ", f"trained by a network that learned from the same labels ({', '.join(sorted(related_networks))})"
+    if start_networks := identity.exposed("start"):
+        yield "", f"starts from, or is aligned with, the network of the metric ({', '.join(sorted(start_networks))})"
 
 
 def measured_lines(lines: Iterable[TableLine], measurements: Measurements) -> list[Measurement]:
@@ -142,26 +142,28 @@ def _trials_sentence(rows: list[Measurement]) -> str:
     return text + (f"; image seeds {min(seeds):,}–{max(seeds):,}." if seeds else ".")
 
 
-def _kept_starts(lines: Sequence[TableLine], measured: list[Measurement]) -> list[str]:
+def _kept_starts(lines: Sequence[TableLine], rows: list[Measurement]) -> list[str]:
     """Note on rows whose training kept its initial network; empty without such rows."""
-    starts, named = {run for run, at in kept_at(measured).items() if at == 0}, []
+    starts, labels = {run for run, at in kept_at(rows).items() if at == 0}, []
     for line in lines:
         runs = {run for source in line.sources.values() if source.estimate for run in source.runs}
         if count := len(runs & starts):
-            named.append(line.label + (f" ({count} of {len(runs)} trainings)" if len(runs) > 1 else ""))
+            labels.append(line.label + (f" ({count} of {len(runs)} trainings)" if len(runs) > 1 else ""))
     about = "Kept at the start of training, on which no later evaluation improved; the numbers are of the start"
-    return [f"{about}: {'; '.join(named)}."] if named else []
+    return [f"{about}: {'; '.join(labels)}."] if labels else []
 
 
-def _of_others(measured: Sequence[Measurement]) -> list[str]:
+def _of_others(rows: Sequence[Measurement]) -> list[str]:
     """Notes on the rows that other groups measured, or that were taken from stored results."""
     runs: dict[str, list[str]] = {}
-    for row in measured:
+    for row in rows:
         if row.origin and row.run not in runs.setdefault(row.origin, []):
             runs[row.origin].append(row.run)
-    stored = [origin for origin in runs if origin.startswith(FROM_STORED)]
-    here = ", ".join(dict.fromkeys(row.run for row in measured if not row.origin)) or "none"
-    notes = [f"Taken from {origin}: {len(runs.pop(origin))} rows. Measured here: {here}." for origin in stored]
+    stored_origins = [origin for origin in runs if origin.startswith(FROM_STORED)]
+    run_names = ", ".join(dict.fromkeys(row.run for row in rows if not row.origin)) or "none"
+    notes = [
+        f"Taken from {origin}: {len(runs.pop(origin))} rows. Measured here: {run_names}." for origin in stored_origins
+    ]
     return notes + [f"Measured by {origin}, not by this suite: {', '.join(names)}." for origin, names in runs.items()]
 
 

@@ -38,9 +38,9 @@ def _grid(table: Table, text: Callable[[Cell], str], head: Callable[[str], str],
     heads = [head(column.title) for column in table.columns]
     lines = [[text(cell) for cell in row.cells] for row in table.rows]
     sides = ["right" if column.number else "left" for column in table.columns]
-    plain = form == "plain"  # which would make room beside headings
-    cells = pandas.DataFrame([heads, *lines] if plain else lines, columns=heads)
-    options: dict[str, Any] = {"tablefmt": form, "disable_numparse": True, "headers": () if plain else "keys"}
+    is_plain = form == "plain"  # which would make room beside headings
+    cells = pandas.DataFrame([heads, *lines] if is_plain else lines, columns=heads)
+    options: dict[str, Any] = {"tablefmt": form, "disable_numparse": True, "headers": () if is_plain else "keys"}
     text_of: str = cells.to_markdown(None, index=False, colalign=sides, **options)
     return text_of
 
@@ -92,8 +92,8 @@ def to_terminal(table: Table, colour: bool = False) -> str:
 
     def shown(cell: Cell) -> str:
         text = terminal_text(spelled(cell.plain)).replace(" ± ", "±")
-        best = cell.bold and bool(text)
-        return f"\033[1m{text}\033[0m" if best and colour else text + "*" * best
+        is_bold = cell.bold and bool(text)
+        return f"\033[1m{text}\033[0m" if is_bold and colour else text + "*" * is_bold
 
     heading, *lines = _grid(table, shown, terminal_text, "plain").splitlines()
     return "\n".join([heading, "─" * len(heading), *lines])

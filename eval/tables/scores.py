@@ -43,25 +43,25 @@ def row_columns(
         UserError: No such layout, a layout without metrics of this protocol or with one number per model size, or a
             column whose published numbers are not comparable with the row.
     """
-    known = {metric.key for metric in protocol.metrics}
+    metrics = {metric.key for metric in protocol.metrics}
     layout = load_layout(find_file("tables", table or "main", where="--like"))
     columns = layout.columns
-    shown = {column.metric for column in columns if column.metric}
-    if table is None and not shown <= known:
-        own = [ColumnSpec(m.label or m.key, metric=m.key, decimals=m.decimals) for m in protocol.metrics]
-        return (ColumnSpec("Model", field="label"), *own)
-    if not shown & known or any(column.key for column in columns):
+    column_metrics = {column.metric for column in columns if column.metric}
+    if table is None and not column_metrics <= metrics:
+        metric_columns = [ColumnSpec(m.label or m.key, metric=m.key, decimals=m.decimals) for m in protocol.metrics]
+        return (ColumnSpec("Model", field="label"), *metric_columns)
+    if not column_metrics & metrics or any(column.key for column in columns):
         raise UserError(
             f"--like {table}",
-            f"has no columns for the metrics of protocol '{protocol.name}' ({', '.join(sorted(known))})",
+            f"has no columns for the metrics of protocol '{protocol.name}' ({', '.join(sorted(metrics))})",
             "name another layout",
         )
     lines = resolve(layout, Measurements([]), {}, "audit")
     for column in columns:
-        if column.metric in known:
-            printed = [line.sources[column.id].published for line in lines]
+        if column.metric in metrics:
+            published = [line.sources[column.id].published for line in lines]
             value_identity = (identity or protocol.identity)(column.metric)
-            numbers = [number.identity for number in printed if number is not None]
+            numbers = [number.identity for number in published if number is not None]
             if value_identity is not None:
                 require_in_column(value_identity, numbers, f"--like {table or 'main'}: column '{column.id}'")
     return columns
@@ -77,8 +77,8 @@ def table_protocol(table: str) -> str:
     if layout.protocol:
         return layout.protocol
     lines = resolve(layout, Measurements([]), {}, "paper")
-    printed = [source.published for line in lines for source in line.sources.values() if source.published]
-    names = {number.protocol for number in printed if number.protocol}
+    numbers = [source.published for line in lines for source in line.sources.values() if source.published]
+    names = {number.protocol for number in numbers if number.protocol}
     if len(names) != 1:
         several = f"several protocols ({', '.join(sorted(names))})" if names else "no protocol of this suite"
         raise UserError(f"--like {table}", f"its numbers have {several}", "name a --protocol")
@@ -90,14 +90,16 @@ def unfitting(score: Score, table: str | None) -> list[str]:
     if table is None:
         return []
     try:
-        wanted = load_protocol(table_protocol(table))
+        of_table = load_protocol(table_protocol(table))
     except UserError:  # a table without a protocol takes any
         return []
     protocol = score.protocol
-    if protocol.num_samples != wanted.num_samples:
-        other = f"trials of {protocol.num_samples:,} images, its protocol '{wanted.name}' has {wanted.num_samples:,}"
-    elif protocol.name != wanted.name:
-        other = f"protocol '{protocol.name}', its numbers have '{wanted.name}'"
+    if protocol.num_samples != of_table.num_samples:
+        other = (
+            f"trials of {protocol.num_samples:,} images, its protocol '{of_table.name}' has {of_table.num_samples:,}"
+        )
+    elif protocol.name != of_table.name:
+        other = f"protocol '{protocol.name}', its numbers have '{of_table.name}'"
     else:
         return []
     return [f"the row does not fit {table}: it has {other}"]
@@ -142,8 +144,8 @@ def _added_runs(added: Added, path: str | Path) -> dict[str, SheetRow]:
     rows = {}
     for name in added.measured.runs:
         row = added.measured.of_run(name)[0]
-        stored = row.origin.startswith(FROM_STORED)
-        label = f"{name} ({row.origin.split(',')[0].strip()})" if row.origin and not stored else name
+        is_stored = row.origin.startswith(FROM_STORED)
+        label = f"{name} ({row.origin.split(',')[0].strip()})" if row.origin and not is_stored else name
         check_cells([name, label, added.family], str(path))
         rows[name] = SheetRow(name, label, row.method, family=added.family)
     return rows
@@ -157,13 +159,13 @@ class WithScores:
         layout: The layout with further rows.
         measured: All measurements.
         runs: Rows of measurements by id.
-        printed: Printed numbers of added rows by their id in the layout.
+        published: Published numbers of added rows by their id in the layout.
     """
 
     layout: TableLayout
     measured: Measurements
     runs: dict[str, SheetRow]
-    printed: dict[str, Published]
+    published: dict[str, Published]
 
 
 def with_scores(
@@ -183,18 +185,18 @@ def with_scores(
     rows, runs = list(measured.rows), dict(sheet or {})
     if sheet is None:
         runs, sheet = _added_runs(Added(measured), measured.source), {}
-    wanted = {column.metric: None for column in layout.columns if column.metric}
-    # Nothing says whether a printed number of a column of per cents is one.
+    column_metrics = {column.metric: None for column in layout.columns if column.metric}
+    # Nothing says whether a published number of a column of per cents is one.
     in_own_unit = {column.metric for column in layout.columns if column.scale == 1}
-    printed, printed_rows = dict[str, Published](), list[RowSpec]()
+    numbers_by_id, published_rows = dict[str, Published](), list[RowSpec]()
     for path in paths:
         added = read_added(path)
-        printed_metrics = {number.metric_key: None for number in added.printed}
-        metrics = [*added.measured.metrics, *printed_metrics]
-        if wanted and not {*wanted} & {*added.measured.metrics} | in_own_unit & {*printed_metrics}:
+        published_metrics = {number.metric_key: None for number in added.published}
+        metrics = [*added.measured.metrics, *published_metrics]
+        if column_metrics and not {*column_metrics} & {*added.measured.metrics} | in_own_unit & {*published_metrics}:
             raise UserError(
                 path,
-                f"none of the table's metrics ({', '.join(wanted)}), but {', '.join(metrics) or 'no number'}",
+                f"none of the table's metrics ({', '.join(column_metrics)}), but {', '.join(metrics) or 'no number'}",
                 "score the images under the protocol of the table",
             )
         for name, run in _added_runs(added, path).items():
@@ -202,32 +204,34 @@ def with_scores(
                 raise UserError(path, f"a row is already called '{name}'", "score the images under another --name")
             runs[name] = dataclasses.replace(run, method="external")
         rows += added.measured.rows
-        numbers = [number for number in added.printed if number.metric_key in in_own_unit]
+        numbers = [number for number in added.published if number.metric_key in in_own_unit]
         if numbers and any(column.key for column in layout.columns):
             raise UserError(
-                path, "holds printed numbers, and the table has a column for each size", "name another table"
+                path, "holds published numbers, and the table has a column for each size", "name another table"
             )
-        printed_rows += _printed_rows(numbers, len(printed), printed)
+        published_rows += _published_rows(numbers, len(numbers_by_id), numbers_by_id)
     # A layout may select external rows itself.
     rows_shown = [row for _, row in expand(layout, runs)]
-    listed = {*sheet, *(row.run for row in rows_shown)}
-    rows_shown += [RowSpec(run=name) for name in runs if name not in listed]
+    row_ids = {*sheet, *(row.run for row in rows_shown)}
+    rows_shown += [RowSpec(run=name) for name in runs if name not in row_ids]
     scored = {row.run for row in rows[len(measured.rows) :]}
-    shown = [dataclasses.replace(row, guest=True, scored=True) if row.run in scored else row for row in rows_shown]
-    if len(runs) > len(sheet) or printed_rows:
-        layout = dataclasses.replace(layout, rows=(*shown, *printed_rows), columns=_columns(layout, printed))
-    return WithScores(layout, Measurements(rows, measured.source), runs, printed)
+    row_specs = [dataclasses.replace(row, guest=True, scored=True) if row.run in scored else row for row in rows_shown]
+    if len(runs) > len(sheet) or published_rows:
+        layout = dataclasses.replace(
+            layout, rows=(*row_specs, *published_rows), columns=_columns(layout, numbers_by_id)
+        )
+    return WithScores(layout, Measurements(rows, measured.source), runs, numbers_by_id)
 
 
-def _printed_rows(numbers: Sequence[Published], start: int, printed: dict[str, Published]) -> list[RowSpec]:
-    """Rows for the printed numbers of a record, one for each evaluation; the numbers join ``printed`` by their ids."""
+def _published_rows(numbers: Sequence[Published], start: int, numbers_by_id: dict[str, Published]) -> list[RowSpec]:
+    """Rows for the published numbers of a record, one for each evaluation; adds the numbers to ``numbers_by_id``."""
     evaluations = list(dict.fromkeys(number.dataset for number in numbers))
     rows = []
     for number, evaluation in enumerate(evaluations, start=start):
-        printed_together = [n for n in numbers if n.dataset == evaluation]
-        first = printed_together[0]
+        numbers_together = [n for n in numbers if n.dataset == evaluation]
+        first = numbers_together[0]
         key = f"added-{number}-"
-        printed |= {key + n.metric_key.replace("_", "-"): n for n in printed_together}
+        numbers_by_id |= {key + n.metric_key.replace("_", "-"): n for n in numbers_together}
         name = f"{first.row_label}, {evaluation}" if len(evaluations) > 1 else first.row_label
         label = f"{name} ({first.source})"
         rows.append(
@@ -236,7 +240,7 @@ def _printed_rows(numbers: Sequence[Published], start: int, printed: dict[str, P
     return rows
 
 
-def _columns(layout: TableLayout, printed: Mapping[str, Published]) -> tuple[ColumnSpec, ...]:
-    """Columns of the layout; one with a printed number is not left out for want of measurements."""
-    shown = {number.metric_key for number in printed.values()}
-    return tuple(dataclasses.replace(c, optional=c.optional and c.metric not in shown) for c in layout.columns)
+def _columns(layout: TableLayout, numbers_by_id: Mapping[str, Published]) -> tuple[ColumnSpec, ...]:
+    """Columns of the layout; one with a published number is not left out for want of measurements."""
+    metrics = {number.metric_key for number in numbers_by_id.values()}
+    return tuple(dataclasses.replace(c, optional=c.optional and c.metric not in metrics) for c in layout.columns)

@@ -59,14 +59,14 @@ class FeatureNetwork:
         labels: Data set whose labels it learned; networks with equal labels count as alike. Empty: no other network
             learned its labels. None: the pixels themselves, without a network.
         also: Names of metrics, losses and backbones that mean the network in a row's exposure and begin otherwise.
-        quoted: Metrics of papers that are computed from its features.
+        paper_metrics: Metrics of papers that are computed from its features.
         extractors: Its extractors by name. Each name begins with the network's name.
         backbones: Its backbones by name.
     """
 
     labels: str | None
     also: tuple[str, ...] = ()
-    quoted: tuple[str, ...] = ()
+    paper_metrics: tuple[str, ...] = ()
     extractors: Mapping[str, ExtractorEntry] = field(default_factory=dict)
     backbones: Mapping[str, BackboneEntry] = field(default_factory=dict)
 
@@ -110,7 +110,7 @@ FEATURE_NETWORKS = {
     "inception": FeatureNetwork(
         labels="ImageNet",
         also=("fid", "kid"),
-        quoted=("fid", "is", "precision", "recall", *_SIX),
+        paper_metrics=("fid", "is", "precision", "recall", *_SIX),
         extractors={
             "inception": ExtractorEntry("inception:InceptionExtractor", ("inception",), classes=True, gflop=11),
             "inception_clean": ExtractorEntry("inception:InceptionCleanExtractor", ("inception",)),
@@ -125,7 +125,7 @@ FEATURE_NETWORKS = {
     ),
     "convnext": FeatureNetwork(
         labels="ImageNet",
-        quoted=("fdr3", *_SIX),
+        paper_metrics=("fdr3", *_SIX),
         extractors={
             # ConvNeXt-v2-B, spatial mean of the last map.
             "convnext_fdr": _timm(
@@ -136,7 +136,7 @@ FEATURE_NETWORKS = {
     "dinov2": FeatureNetwork(
         labels="",
         also=("fd_dinov2",),
-        quoted=("fd_dinov2", "fdr3", *_SIX),
+        paper_metrics=("fd_dinov2", "fdr3", *_SIX),
         extractors={
             "dinov2": ExtractorEntry("dinov2:DinoV2Extractor", _DINOV2, gflop=156),
             "dinov2_pil": ExtractorEntry("dinov2:DinoV2PillowExtractor", _DINOV2),
@@ -146,14 +146,14 @@ FEATURE_NETWORKS = {
     ),
     "mae": FeatureNetwork(
         labels="",
-        quoted=_SIX,
+        paper_metrics=_SIX,
         # MAE ViT-L/16, class token.
         extractors={"mae_fdr": _timm("judge-mae-vitl16", "vit_large_patch16_224.mae", 224, gflop=120)},
     ),
     "siglip2": FeatureNetwork(
         labels="",
         also=("siglip",),
-        quoted=_SIX,
+        paper_metrics=_SIX,
         extractors={
             # SigLIP2 SO400M/16, attention pool, at 224 and not at its 256.
             "siglip2_fdr": _timm("judge-siglip2-so400m", "vit_so400m_patch16_siglip_256.v2_webli", 224, gflop=162)
@@ -161,7 +161,7 @@ FEATURE_NETWORKS = {
     ),
     "clip": FeatureNetwork(
         labels="",
-        quoted=("clip_fid", "fdr3", *_SIX),
+        paper_metrics=("clip_fid", "fdr3", *_SIX),
         extractors={
             # CLIP ViT-L/14, class token after the norm.
             "clip_fdr": _timm("judge-clip-vitl14", "vit_large_patch14_clip_224.openai", 256, gflop=219),
@@ -216,4 +216,4 @@ def network_of(name: str) -> str | None:
 
 def networks_of_metric(metric: str) -> list[str]:
     """Networks from whose features papers compute a metric, by its key (``fdr3``); empty if unknown."""
-    return [name for name, network in FEATURE_NETWORKS.items() if metric in network.quoted]
+    return [name for name, network in FEATURE_NETWORKS.items() if metric in network.paper_metrics]
