@@ -50,17 +50,17 @@ class FrechetReport:
     def warnings(self) -> list[str]:
         """Warnings as sentences; empty if the distance is sound."""
         faults = []
-        for which, rank, count in zip(("first", "second"), self.ranks, self.counts):
+        for name, rank, count in zip(("first", "second"), self.ranks, self.counts):
             if rank == 0:
-                faults.append(f"{which} set: no feature varies; its images are all alike")
+                faults.append(f"{name} set: no feature varies; its images are all alike")
             elif count is not None and count <= self.num_features:
                 faults.append(
-                    f"{which} set: {count} images for {self.num_features} features; the covariance is singular and "
+                    f"{name} set: {count} images for {self.num_features} features; the covariance is singular and "
                     "the distance biased upwards: compare only with equal n"
                 )
             elif count is None and rank < self.num_features:
                 # With enough samples a lower rank only means features without variance, e.g. constant pixels.
-                faults.append(f"{which} set: covariance has rank {rank} of {self.num_features}")
+                faults.append(f"{name} set: covariance has rank {rank} of {self.num_features}")
         if self.most_negative < -1e-8:
             faults.append(f"an eigenvalue of {self.most_negative:.1e} relative to the largest was set to 0")
         if self.numerical_error > 1e-4 * max(abs(self.value), 1e-4):
@@ -139,9 +139,9 @@ def _check(mu1: np.ndarray, cov1: np.ndarray, mu2: np.ndarray, cov2: np.ndarray)
         raise UserError(
             "Fréchet distance", f"means have {len(mu1)} and {len(mu2)} features", "both sides need the same extractor"
         )
-    for which, cov in (("first", cov1), ("second", cov2)):
+    for side, cov in (("first", cov1), ("second", cov2)):
         if cov.shape != (len(mu1), len(mu1)):
-            raise UserError("Fréchet distance", f"{which} covariance has shape {cov.shape} for {len(mu1)} features")
+            raise UserError("Fréchet distance", f"{side} covariance has shape {cov.shape} for {len(mu1)} features")
     arrays = {"first mean": mu1, "first covariance": cov1, "second mean": mu2, "second covariance": cov2}
     for name, array in arrays.items():
         if not np.isfinite(array).all():

@@ -43,14 +43,14 @@ def kernel_distance(
         raise UserError("kernel distance", f"needs two samples of each set, got {len(fakes)} and {len(reals)}")
     # The old generator takes 32 bits of seed.
     random = np.random.RandomState(seed % (1 << 32))
-    drawn = [[random.choice(len(rows), size, replace=False) for rows in (fakes, reals)] for _ in range(num_subsets)]
+    subsets = [[random.choice(len(rows), size, replace=False) for rows in (fakes, reals)] for _ in range(num_subsets)]
     # Large subsets of small sets share most rows, so all products once cost less than the products of every subset.
     if (len(fakes) + len(reals)) ** 2 < num_subsets * (2 * size) ** 2:
-        x, y = (_members(rows, [pair[side] for pair in drawn]) for side, rows in enumerate((fakes, reals)))
+        x, y = (_members(rows, [pair[side] for pair in subsets]) for side, rows in enumerate((fakes, reals)))
         within, across = _shared(fakes, fakes, x, x) + _shared(reals, reals, y, y), _shared(fakes, reals, x, y)
         return float((within / (size - 1) - 2 * across / size).mean() / size)
     total = 0.0
-    for of_fakes, of_reals in drawn:
+    for of_fakes, of_reals in subsets:
         x, y = fakes[of_fakes], reals[of_reals]
         assert x.shape == y.shape == (size, reals.shape[1])
         total += (_within(x) + _within(y)) / (size - 1) - 2 * _sum(x @ y.T, x.shape[1]) / size
@@ -79,8 +79,8 @@ def gaussian_distance(
     def mean(rows: torch.Tensor, columns: torch.Tensor) -> float:
         norms, total = columns.square().sum(1), 0.0
         for part in rows.split(_BLOCK):
-            squared = (part @ columns.T).mul_(-2).add_(norms).add_(part.square().sum(1)[:, None])
-            total += float(squared.mul_(-0.5 / sigma**2).exp_().sum())
+            squares = (part @ columns.T).mul_(-2).add_(norms).add_(part.square().sum(1)[:, None])
+            total += float(squares.mul_(-0.5 / sigma**2).exp_().sum())
         return total / (len(rows) * len(columns))
 
     return mean(fakes, fakes) + mean(reals, reals) - 2 * mean(fakes, reals)

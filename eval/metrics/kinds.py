@@ -276,11 +276,11 @@ class Ratio(Metric):
             # The distance of a set to itself is rounding.
             return report.value if report.value > report.numerical_error else 0.0
 
-        measured = sides.once(("distance", self.extractor, self.reference), distance)
+        distances = sides.once(("distance", self.extractor, self.reference), distance)
         floor = self.normaliser or sides.once(("floor", self.extractor, self.references), of_held_out)
         if not floor:
             return None, {"note": "not measured: the held-out images are the reference"}
-        return measured / floor, {"distance": measured, "normaliser": floor}
+        return distances / floor, {"distance": distances, "normaliser": floor}
 
 
 @dataclass(kw_only=True)

@@ -130,8 +130,8 @@ def distance_blocks(
     norms = _norms(columns)
     for first in range(0, len(rows), block):
         part = rows[first : first + block]
-        squared = (part @ columns.T).mul_(-2).add_(norms).add_(_norms(part)[:, None]).clamp_(min=0)
-        yield first, squared.sqrt_().to(torch.float16) if half else squared
+        squares = (part @ columns.T).mul_(-2).add_(norms).add_(_norms(part)[:, None]).clamp_(min=0)
+        yield first, squares.sqrt_().to(torch.float16) if half else squares
 
 
 def _norms(rows: torch.Tensor) -> torch.Tensor:

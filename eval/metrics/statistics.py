@@ -160,8 +160,8 @@ class FeatureStatistics:
             raise UserError("feature statistics", fault, "use one feature network for all")
         if not len(self._sum):
             self.num_features = width
-            made = (torch.from_numpy(np.zeros(shape)).to(self.device) for shape in ((width,), (width, width)))
-            self._sum, self._products = made
+            sums = (torch.from_numpy(np.zeros(shape)).to(self.device) for shape in ((width,), (width, width)))
+            self._sum, self._products = sums
         assert self._products.shape == (width, width)
 
     def _close(self) -> None:

@@ -47,9 +47,9 @@ def student_digest(
             settings.pop(path, None)
     if settings.get("evaluation") is not None:
         settings["evaluation"] = evaluation_facts(settings["evaluation"], config.dataset, f"{where}.evaluation")
-    own = METHODS[config.method].official.get("edm", {}) if config.method in METHODS else {}
-    recorded = {name: role.recorded for name, role in roles(StudentConfig).items() if role.recorded is not None} | _GONE
-    settings |= {name: own.get(name, value) for name, value in recorded.items() if settings.get(name) is None}
+    official = METHODS[config.method].official.get("edm", {}) if config.method in METHODS else {}
+    defaults = {name: role.recorded for name, role in roles(StudentConfig).items() if role.recorded is not None} | _GONE
+    settings |= {name: official.get(name, value) for name, value in defaults.items() if settings.get(name) is None}
     if config.method not in METHODS:
         source = code_sha256(*load_object(config.method, f"{where}.method", "method"))
         settings["method"] = {"name": config.method, "source_sha256": source}

@@ -301,15 +301,19 @@ class DMD2Loss(DMDLoss):
         """
         if not self.options.noisy:
             return images, images.new_full((len(images), 1, 1, 1), SIGMA_MIN)
-        named = {name.removeprefix(prefix): draw for name, draw in draws.items() if name.startswith(prefix)}
-        level = self.fake_score_sigma(named) if prefix else sigma
+        own_draws = {name.removeprefix(prefix): draw for name, draw in draws.items() if name.startswith(prefix)}
+        level = self.fake_score_sigma(own_draws) if prefix else sigma
         return torch.addcmul(images, level, draws[f"{prefix}noise"]), level
 
     def weights(self, pixels: int) -> dict[str, float]:
         """See :meth:`~sida.methods.method.ScoreLoss.weights`."""
         options = self.options
-        more = {"gan": options.gan_weight, "discriminator": options.discriminator_weight, "r1": options.r1_weight}
-        return super().weights(pixels) | more
+        extra_weights = {
+            "gan": options.gan_weight,
+            "discriminator": options.discriminator_weight,
+            "r1": options.r1_weight,
+        }
+        return super().weights(pixels) | extra_weights
 
     def weight(self, sigma: Tensor) -> Tensor:
         """w(σ), the shape of ``sigma``."""
@@ -354,8 +358,8 @@ class DMD2Loss(DMDLoss):
         discriminator = (softplus(fake_logits) + softplus(-real_logits)).mean(1)
         terms = {"denoising": weight * error.square(), "discriminator": discriminator}
         if self.options.r1_weight:
-            near = real + self.options.r1_alpha * draws["r1_noise"]
-            change = unmasked[1] - fake_score(near, sides[1][1], labels, return_flag="logits")
+            noisy_real = real + self.options.r1_alpha * draws["r1_noise"]
+            change = unmasked[1] - fake_score(noisy_real, sides[1][1], labels, return_flag="logits")
             terms["r1"] = batch.select_valid(change.square().mean(1))[0]
         return terms
 

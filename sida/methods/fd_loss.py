@@ -108,11 +108,11 @@ class FrechetTerm:
 
     def fill(self, features: Tensor) -> None:
         """Adds features ``(N, F)`` of the starting generator, until there are ``population``."""
-        done = int(self.filled)
+        begin = int(self.filled)
         if self.options.statistics == "queue":
-            self._kept["queue"][done : done + len(features)] = features
+            self._kept["queue"][begin : begin + len(features)] = features
         else:
-            self._average(moments(features), done / (done + len(features)))
+            self._average(moments(features), begin / (begin + len(features)))
         self.filled += len(features)
 
     def __call__(self, features: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,8 +150,8 @@ class FrechetTerm:
         roots = values.clamp(min=0).sqrt()
         # The pseudo-inverse: a direction without variance would give 1/0.
         inverse = torch.where(values > values.amax() * len(values) * torch.finfo(values.dtype).eps, 1 / roots, 0.0)
-        turned = self._root @ vectors
-        slope = torch.eye(len(mean)).to(mean) - turned * inverse @ turned.T
+        root_vectors = self._root @ vectors
+        slope = torch.eye(len(mean)).to(mean) - root_vectors * inverse @ root_vectors.T
         return (mean - self.mean).square().sum() + cov.trace() + self._trace - 2 * roots.sum(), slope
 
     def _average(self, moments: Tensor, keep: float) -> None:
@@ -245,8 +245,8 @@ class CosineSchedule(training.Schedule):
         """See :meth:`~sida.training.schedule.Schedule.lr_factor`."""
         assert self.total_kimg is not None
         begin, end = self.lr_rampup_kimg * 1000, self.total_kimg * 1000
-        done = min(max((nimg - begin) / max(end - begin, 1), 0), 1)
-        return super().lr_factor(nimg) * (1 + math.cos(math.pi * done)) / 2
+        share = min(max((nimg - begin) / max(end - begin, 1), 0), 1)
+        return super().lr_factor(nimg) * (1 + math.cos(math.pi * share)) / 2
 
 
 def make_fd_loss(parts: Parts) -> training.StudentTrainer:

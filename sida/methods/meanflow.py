@@ -180,15 +180,15 @@ class MeanFlowLoss(Loss):
             if options.loss == "v" or options.kappa:
                 tangent = velocity_of(z, t, still, labels)
             if options.guided:
-                unlabelled = velocity_of(z, t, still, None)
-                mixed = options.omega * velocity + (1 - options.omega - options.kappa) * unlabelled
+                unlabelled_velocity = velocity_of(z, t, still, None)
+                mixed = options.omega * velocity + (1 - options.omega - options.kappa) * unlabelled_velocity
                 mixed = mixed + options.kappa * tangent
                 first, last = options.guided_times
                 target = torch.where((t >= first) & (t <= last), mixed, velocity)
         if labels is not None and options.label_dropout:
-            dropped = draws["drop_t"] < options.label_dropout
-            labels = torch.where(dropped[:, :, 0, 0], 0.0, labels)
-            target = torch.where(dropped, velocity, target)
+            is_dropped = draws["drop_t"] < options.label_dropout
+            labels = torch.where(is_dropped[:, :, 0, 0], 0.0, labels)
+            target = torch.where(is_dropped, velocity, target)
         return tangent if options.loss == "v" else target, target, labels
 
 

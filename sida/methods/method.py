@@ -162,9 +162,9 @@ class ScoreLoss(Loss):
             draws: Raw tensors that replace random ones: ``sigma_normal`` ``(N, 1, 1, 1)`` and ``noise``
                 ``(N, C, H, W)``, both unit normal; see :meth:`fake_score_draws`.
         """
-        drawn = complete_draws(self.fake_score_draws(), draws, images)
-        drawn |= {} if augment is None else training.augmented(augment, images, real_images)
-        batch = training.MicroBatch(images, class_labels, real_images, drawn)
+        all_draws = complete_draws(self.fake_score_draws(), draws, images)
+        all_draws |= {} if augment is None else training.augmented(augment, images, real_images)
+        batch = training.MicroBatch(images, class_labels, real_images, all_draws)
         return Terms(self.fake_score_terms(fake_score, batch), batch)
 
     def generator_loss(
@@ -240,12 +240,12 @@ class Exposure:
         return Exposure(*(tuple(dict.fromkeys(mine + theirs)) for mine, theirs in pairs))
 
     def __str__(self) -> str:
-        return " ".join(f"{how}:{name}" for how, names in vars(self).items() for name in names) or "none"
+        return " ".join(f"{role}:{name}" for role, names in vars(self).items() for name in names) or "none"
 
     @property
     def words(self) -> str:
         """The networks as text for readers, e.g. ``loss vgg16, deit; choice inception``."""
-        exposures = (f"{how} {', '.join(names)}" for how, names in vars(self).items() if names and how != "data")
+        exposures = (f"{role} {', '.join(names)}" for role, names in vars(self).items() if names and role != "data")
         return "; ".join(exposures) or "none"
 
 
@@ -349,9 +349,9 @@ class Method:
     @property
     def settings(self) -> frozenset[str]:
         """Settings that this method reads, of those that only some methods read."""
-        read = frozenset(self.reads).union(*(loss.settings() for loss in self.losses))
+        names = frozenset(self.reads).union(*(loss.settings() for loss in self.losses))
         # A recipe with an adversarial term says when the term begins; no loss reads that setting, the schedule does.
-        return read | {"adversarial_kimg"} if "lambda_adv" in read else read
+        return names | {"adversarial_kimg"} if "lambda_adv" in names else names
 
     def check(self, config: StudentConfig) -> None:
         """Checks the start of a run, and that the method reads all settings of the run.
@@ -415,12 +415,12 @@ class Parts:
     def copy(self, source: torch.nn.Module, weight_norm: WeightNorm | None = None) -> torch.nn.Module:
         """Returns a trainable copy of a network with the configured dropout, precision and weight normalisation."""
         fp16 = self.config.fp16 if self.device.type == "cuda" else None
-        configured = {"dropout": self.config.dropout, "use_fp16": fp16, "weight_norm": weight_norm}
+        overrides = {"dropout": self.config.dropout, "use_fp16": fp16, "weight_norm": weight_norm}
         network = copy.deepcopy(networks.architecture(source))
         if not networks.has_option(network, "dropout"):
             # The network's class has no dropout; `resolve_recipe` refuses a recipe that asks for some.
-            del configured["dropout"]
-        network["kwargs"] |= {name: value for name, value in configured.items() if value is not None}
+            del overrides["dropout"]
+        network["kwargs"] |= {name: value for name, value in overrides.items() if value is not None}
         net = networks.build_network(network).to(self.device)
         net.load_state_dict(source.state_dict())
         if self.config.checkpointing:

@@ -109,8 +109,8 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
             raise SettingError("kernels", f"{network['class']} has no fused kernels", "set kernels to torch")
         if config.logvar and not head:
             raise SettingError("logvar", f"{config.teacher} has no log-variance head", "set it to false")
-        if undefined := [name for name in inspect.get_annotations(ResolvedConfig) if values[name] is None]:
-            fault = f"'{method.name}' has no default for {', '.join(undefined)} with {family.title} networks"
+        if missing := [name for name in inspect.get_annotations(ResolvedConfig) if values[name] is None]:
+            fault = f"'{method.name}' has no default for {', '.join(missing)} with {family.title} networks"
             raise SettingError("method", fault, "add it to the method's official values, or set it")
         return ResolvedConfig(**values)
 

@@ -96,13 +96,13 @@ def reconstruct_average(
         raise UserError("--nimg", fault, f"got {nimg}")
     weights = posthoc_coefficients(times, stds, [end], [std])[:, 0]
     # Double precision, because the coefficients are large and have both signs.
-    combined: dict[str, Any] = {}
+    sums: dict[str, Any] = {}
     for path, weight in zip(paths, weights.tolist()):
         net, _ = load_network(path)
         for name, value in net.named_parameters():
-            combined[name] = combined.get(name, 0) + weight * value.detach().double()
+            sums[name] = sums.get(name, 0) + weight * value.detach().double()
     for name, value in net.named_parameters():
-        value.data.copy_(combined[name])
+        value.data.copy_(sums[name])
     parents = {f"average {time:.0f} {width:g}": sha256_file(path) for time, width, path, _ in averages}
     save_network(net, target, {**records[-1], "nimg": int(end), "average_std": std, "parents": parents})
     return _distance(np.array(times), np.array(stds), weights, end, std)

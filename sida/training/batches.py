@@ -53,8 +53,8 @@ class StepBatches:
     ) -> None:
         size, batch_gpu, number = config.batch_size, config.batch_gpu, ranks.world_size
         if size % (number * (batch_gpu or 1)):
-            cut = f" in micro-batches of {batch_gpu}" if batch_gpu else ""
-            fault = f"{size} images{cut} cannot be shared by {number} processes"
+            in_micro_batches = f" in micro-batches of {batch_gpu}" if batch_gpu else ""
+            fault = f"{size} images{in_micro_batches} cannot be shared by {number} processes"
             raise UserError(f"{where}.batch_size", fault, "start a number that divides them, or change batch_gpu")
         self.dataset, self.seed, self.device, self.order = dataset, config.seed, device, order
         self.rank, self.world_size, self.per_device = ranks.rank, number, size // number

@@ -139,16 +139,16 @@ class EagerRunner:
         """Computes the losses and adds their gradient; a term with the weight 0 has no backward pass."""
         images = tensors["images"] if "images" in tensors else self._images(step, scales, tensors)["images"]
         micro_batch = MicroBatch(images, tensors.get("labels"), tensors.get("real"), tensors)
-        losses, weighted = {}, []
+        losses, terms = {}, []
         for name, per_element in micro_batch.finalize(step.loss(micro_batch)).items():
             factor, weight = scales[name] if name in scales else scales[""]
             # A sum, because dropped samples (zeros) and divided batches must not change the divisor.
             value = per_element.sum() * factor
             losses[name] = value.detach()
             if weight:
-                weighted.append(value if weight == 1 else weight * value)
-        if weighted:
-            sum(weighted[1:], weighted[0]).backward()
+                terms.append(value if weight == 1 else weight * value)
+        if terms:
+            sum(terms[1:], terms[0]).backward()
         return {**losses, "nan_count": micro_batch.dropped}
 
 
@@ -201,13 +201,13 @@ class GraphRunner(EagerRunner):
             return function(step, scales, batch_tensors)
         shapes = tuple((name, tuple(tensor.shape)) for name, tensor in batch_tensors.items())
         recordings = self._recordings.setdefault((id(step), self.steps_taken, shapes), [])
-        for used, recording in recordings:
-            if all(scales[name] == scale for name, scale in used.items()):
+        for recorded_scales, recording in recordings:
+            if all(scales[name] == scale for name, scale in recorded_scales.items()):
                 return dict(recording(batch_tensors))
         # A call of a network may change these: weights that it normalises, and buffers.
         changing = [value for network in self.networks for value in (network.flat.vector, *network.net.buffers())]
-        recorded = lambda tensors: self._with_gradient(step, function(step, scales, tensors))
-        recording = Recording(recorded, batch_tensors, self._pool, changing)
+        with_gradient = lambda tensors: self._with_gradient(step, function(step, scales, tensors))
+        recording = Recording(with_gradient, batch_tensors, self._pool, changing)
         # The recording is the first to know the loss's terms; only changes of their scales need another recording.
         recordings.append(({name: scale for name, scale in scales.items() if name in recording.outputs}, recording))
         return dict(recording(batch_tensors))

@@ -182,8 +182,8 @@ class TrainingLoop:
             record = self.trainer.iteration(self.nimg)
         except torch.OutOfMemoryError:
             remedies = "set checkpointing to true (the run resumes to the same numbers), or give a smaller batch_gpu"
-            more = "(docs/differences.md, 20) or batch_size, a smaller network or a larger card"
-            raise TooLargeError("", f"out of memory at image {self.nimg:,}", f"{remedies} {more}") from None
+            alternatives = "(docs/differences.md, 20) or batch_size, a smaller network or a larger card"
+            raise TooLargeError("", f"out of memory at image {self.nimg:,}", f"{remedies} {alternatives}") from None
         self.meter.add(record, self.config.batch_size)
         self.nimg += self.config.batch_size
 
@@ -200,11 +200,11 @@ class TrainingLoop:
             if self._at_end() and self._due("tick", config.tick_kimg):
                 # Writes the last record of a run that ends here.
                 self._tick()
-        if shown := self._due("snapshot", config.snapshot_kimg):
+        if snapshot := self._due("snapshot", config.snapshot_kimg):
             metadata = {**self.metadata, "nimg": self.nimg, "last_nimg": self.nimg}
             self.files.write_snapshot(metadata, self.trainer.snapshots, self.picture)
             self.done["snapshot"] = self.nimg
-        save = (evaluated or shown or self._state_is_old()) and not self._at_end()
+        save = (evaluated or snapshot or self._state_is_old()) and not self._at_end()
         request = self.ranks.agree(max(interruption.request, StopRequest.SAVE if save else StopRequest.NONE))
         if request >= StopRequest.SAVE:
             self._save()
@@ -302,9 +302,9 @@ class TrainingLoop:
             self.best_tensors = copied({f"{BEST}{name}": value for name, value in self.trainer.ema.state().items()})
 
     def _show(self, progress: Progress, force: bool = False) -> None:
-        measured = dict([logs.selection(self.evaluations[-1])]) if self.evaluations else {}
-        shown = measured | (self.train[-1]["losses"] if self.train else {})
-        facts = {name: value for name, value in shown.items() if value is not None}
+        metrics = dict([logs.selection(self.evaluations[-1])]) if self.evaluations else {}
+        values = metrics | (self.train[-1]["losses"] if self.train else {})
+        facts = {name: value for name, value in values.items() if value is not None}
         progress.update(min(self.nimg, self.total), facts, force)
 
     def _record(self) -> dict[str, Any]:

@@ -68,9 +68,9 @@ class FlatParameters:
             return vector
         return torch.cat([part.reshape(-1) for part in self._parts(vector, True)])
 
-    def arranged(self, stored: torch.Tensor) -> torch.Tensor:
+    def arranged(self, tensor: torch.Tensor) -> torch.Tensor:
         """Converts a vector from the plain order to this object's order; a copy if they differ."""
-        return self._joined(self._parts(stored, False)) if self.channels_last else stored
+        return self._joined(self._parts(tensor, False)) if self.channels_last else tensor
 
     def state(self) -> NamedTensors:
         """Returns ``parameters`` and persistent ``buffers/<name>``: references if possible."""
@@ -88,8 +88,8 @@ class FlatParameters:
             value.copy_(state[name])
 
     def _buffers(self) -> NamedTensors:
-        learned = dict(self.net.named_parameters())
-        return {f"buffers/{name}": value for name, value in self.net.state_dict().items() if name not in learned}
+        parameters = dict(self.net.named_parameters())
+        return {f"buffers/{name}": value for name, value in self.net.state_dict().items() if name not in parameters}
 
     def gradient(self, out: torch.Tensor | None = None) -> torch.Tensor:
         """Gradients as one vector like ``vector``; zeros for parameters without a gradient.
@@ -152,14 +152,14 @@ class RAdam(Adam):
     def step(self, gradient: torch.Tensor, lr: float) -> None:
         """See :meth:`Adam.step`."""
         (beta1, beta2), (count, mean) = self.betas, self._advance(gradient)
-        rate, max_length, decayed = lr / (1 - beta1**count), 2 / (1 - beta2) - 1, beta2**count
+        rate, max_length, power = lr / (1 - beta1**count), 2 / (1 - beta2) - 1, beta2**count
         # Length of the simple moving average that corresponds to the exponential average.
-        length = max_length - 2 * count * decayed / (1 - decayed)
+        length = max_length - 2 * count * power / (1 - power)
         if length <= 5:
             self.vector.add_(mean, alpha=-rate)
             return
         ratio = (length - 4) * (length - 2) * max_length / ((max_length - 4) * (max_length - 2) * length)
-        self.vector.addcdiv_(mean, self.square.sqrt().add_(self.eps), value=-rate * math.sqrt(ratio * (1 - decayed)))
+        self.vector.addcdiv_(mean, self.square.sqrt().add_(self.eps), value=-rate * math.sqrt(ratio * (1 - power)))
 
 
 #: Replacement of infinite gradients in EDM, SiD, SiDA and GDD.

@@ -139,8 +139,8 @@ class Ranks:
         result: list[Any] = [None if self.rank else task()]
         if self.world_size > 1:
             self._together(torch.distributed.broadcast_object_list, result, src=0, group=self._patient)
-        shared: T = result[0]
-        return shared
+        value: T = result[0]
+        return value
 
     def gather(self, value: T) -> list[T]:
         """Returns all ranks' values in order on rank 0, and an empty list on the others; for several ranks."""

@@ -86,8 +86,8 @@ def run_digest(kind: str, settings: Mapping[str, Any], dataset_sha256: str, pare
         parents: SHA-256 of the networks from which a student starts.
     """
     dataset = {key: value for key, value in settings["dataset"].items() if key not in ("path", "cache")}
-    recorded = {**settings, "dataset": dataset}
-    return sha256_json({"kind": kind, "settings": recorded, "dataset": dataset_sha256, "parents": dict(parents)})
+    all_settings = {**settings, "dataset": dataset}
+    return sha256_json({"kind": kind, "settings": all_settings, "dataset": dataset_sha256, "parents": dict(parents)})
 
 
 def class_source(network: Mapping[str, Any], where: str) -> dict[str, str | None]:
@@ -166,17 +166,17 @@ class StateStore:
 
     def _newest(self) -> KeptState | None:
         headers = {number: _intact(self._path(number, ".json"), _header) for number in self._numbers()}
-        owned = [number for number, header in headers.items() if header is None or header["digest"] == self.digest]
-        for number in reversed(owned):
+        numbers = [number for number, header in headers.items() if header is None or header["digest"] == self.digest]
+        for number in reversed(numbers):
             header, path = headers[number], self._path(number)
             if header and (tensors := _intact(self._path(number, ".safetensors"), read_tensors)):
-                if number != owned[-1]:
-                    say(f"{self._path(owned[-1])}: this state is damaged; going back to {path.name}")
-                self._own = [other for other in owned if headers[other] and other != number] + [number]
+                if number != numbers[-1]:
+                    say(f"{self._path(numbers[-1])}: this state is damaged; going back to {path.name}")
+                self._own = [other for other in numbers if headers[other] and other != number] + [number]
                 return KeptState(header["record"], tensors[0], path)
         if headers:
             newest = headers[max(headers)]
-            self._start_anew(owned, max(headers), newest["record"] if newest else {})
+            self._start_anew(numbers, max(headers), newest["record"] if newest else {})
         return None
 
     def _start_anew(self, damaged: Sequence[int], newest: int, record: Mapping[str, Any]) -> None:

@@ -80,9 +80,9 @@ class EDMLoss:
             draws: ``sigma_normal`` ``(N, 1, 1, 1)`` and ``noise`` ``(N, C, H, W)``, both unit normal, replace the
                 random ones.
         """
-        drawn = complete_draws(self.DRAWS, draws, images)
-        drawn |= {} if augment is None else augmented(augment, images, None)
-        return self.batch_loss(net, MicroBatch(images, class_labels, draws=drawn))
+        all_draws = complete_draws(self.DRAWS, draws, images)
+        all_draws |= {} if augment is None else augmented(augment, images, None)
+        return self.batch_loss(net, MicroBatch(images, class_labels, draws=all_draws))
 
     def batch_loss(self, net: Callable[..., Any], batch: MicroBatch) -> torch.Tensor:
         """Loss of a micro-batch of real images, see :meth:`__call__`."""
@@ -143,8 +143,8 @@ class TeacherSchedule(Schedule):
     def lr_factor(self, nimg: int) -> float:
         """See :meth:`~sida.training.schedule.Schedule.lr_factor`."""
         config, rampup = self.config, self.config.lr_rampup_kimg * 1000
-        published = teacher_learning_rate(nimg, config.batch_size, 1.0, rampup, config.lr_ref_batches)
-        return super().lr_factor(nimg) * published
+        factor = teacher_learning_rate(nimg, config.batch_size, 1.0, rampup, config.lr_ref_batches)
+        return super().lr_factor(nimg) * factor
 
 
 class TeacherTrainer(StepTrainer):
