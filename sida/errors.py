@@ -123,8 +123,8 @@ def suggestion(word: str, known: Iterable[str], too_many: str | None = None) -> 
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6) if len(word) <= LONGEST_WORD else []
     if close:
         return f" (did you mean '{close[0]}'?)"
-    listed = f" (known: {', '.join(names)})" if names else ""
-    return listed if too_many is None or len(listed) < LONGEST_LIST else too_many
+    names_text = f" (known: {', '.join(names)})" if names else ""
+    return names_text if too_many is None or len(names_text) < LONGEST_LIST else too_many
 
 
 def near_path(path: str | os.PathLike[str], others: Iterable[str] = ()) -> str:

@@ -266,10 +266,10 @@ def code_version() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        commit, changed = git("rev-parse", "--short=12", "HEAD"), git("status", "--porcelain", "--", "sida", "eval")
+        commit, changes = git("rev-parse", "--short=12", "HEAD"), git("status", "--porcelain", "--", "sida", "eval")
     except (OSError, subprocess.CalledProcessError):
         return f"{sida.__version__}+nogit.{source_digest()}"
-    return f"{sida.__version__}+{commit}" + (f".dirty.{source_digest()}" if changed else "")
+    return f"{sida.__version__}+{commit}" + (f".dirty.{source_digest()}" if changes else "")
 
 
 def _installed_version() -> str | None:

@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def terminal_colour() -> bool:
     """Whether standard output is a terminal with colours (``NO_COLOR`` and ``TERM=dumb`` are not set)."""
-    wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return wanted and sys.stdout is not None and sys.stdout.isatty()
+    allows_colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return allows_colour and sys.stdout is not None and sys.stdout.isatty()
 
 
 def terminal_width() -> int:

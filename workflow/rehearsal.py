@@ -74,10 +74,10 @@ def write_rehearsal(files: Sequence[Path], targets: Sequence[str] = ()) -> tuple
     _write_preset(base, folder, _write_datasets(base, folder), small or {})
     rehearsed = load_preset(*files, folder / "preset.yaml")
     check_preset(rehearsed)
-    needed = _assets(rehearsed, rows)
+    asset_names = _assets(rehearsed, rows)
     for name, make in makers.items():
         asset, path = registry[name], folder / "cache" / registry[name].target
-        if name in needed and not path.exists():
+        if name in asset_names and not path.exists():
             say(f"[rehearsal] {asset.id}: random, in the format of {asset.source or asset.kind}")
             path.parent.mkdir(parents=True, exist_ok=True)
             make(path)
@@ -88,9 +88,9 @@ def write_rehearsal(files: Sequence[Path], targets: Sequence[str] = ()) -> tuple
 
 def _assets(preset: Preset, rows: Sequence[str]) -> list[str]:
     """Published files that measurements and trainings of rows read, with those of the networks that they import."""
-    trained = dict.fromkeys(name for row in rows for name in lineage(preset, preset.runs[row].first))
+    training_names = dict.fromkeys(name for row in rows for name in lineage(preset, preset.runs[row].first))
     jobs = [measurement(preset, row) for row in rows]
-    jobs += [training(preset, name) for name in trained if preset.runs[name].trained_here]
+    jobs += [training(preset, name) for name in training_names if preset.runs[name].trained_here]
     assets = [name for job in jobs for name in job.needs.get("downloads", [])]
     assets += [imports(preset)[name] for job in jobs for name in job.needs.get("imports", [])]
     return [*dict.fromkeys(assets)]
@@ -109,13 +109,13 @@ def _write_datasets(base: Preset, folder: Path) -> dict[str, dict[str, Any]]:
     }
     waiting = sorted(fixed.items())
     waiting += [(name, base.source) for name in sorted(training_datasets(base)) if trains(base)]
-    made = dict[str, dict[str, Any]]()
+    entries = dict[str, dict[str, Any]]()
     for name, where in waiting:
         entry = dict(dataset_entry(name, where, base.settings.datasets))
-        if entry.get("path") is None or name in made:
+        if entry.get("path") is None or name in entries:
             continue
         if source := (entry.get("made_from") or {}).get("dataset"):
-            made[name] = encoded(entry, folder, name, REFERENCES)
+            entries[name] = encoded(entry, folder, name, REFERENCES)
             waiting.append((source, where))
             continue
         path, classes = (folder / "datasets" / f"{name}.zip").absolute(), int(entry.get("label_dim") or 0)
@@ -125,8 +125,11 @@ def _write_datasets(base: Preset, folder: Path) -> dict[str, dict[str, Any]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_archive(path, map(encode_png, images), labels)
         facts = ("kind", "resolution", "channels", "label_dim")
-        made[name] = {key: entry[key] for key in facts if key in entry} | {"path": str(path), "num_images": REFERENCES}
-    return made
+        entries[name] = {key: entry[key] for key in facts if key in entry} | {
+            "path": str(path),
+            "num_images": REFERENCES,
+        }
+    return entries
 
 
 def _write_preset(base: Preset, folder: Path, datasets: Mapping[str, Any], trainings: Mapping[str, Any]) -> None:
@@ -161,10 +164,10 @@ def _write_preset(base: Preset, folder: Path, datasets: Mapping[str, Any], train
             write_text(folder / kind / f"{name}.yaml", yaml_text(layout))
     rows = []
     for row in read_runs(base.sheet):
-        known = base.runs[row.run]
-        cells = row.cells | {"label": f"rehearsal: {row.label}", "protocol": marked[protocol_path(base, known)]}
+        base_row = base.runs[row.run]
+        cells = row.cells | {"label": f"rehearsal: {row.label}", "protocol": marked[protocol_path(base, base_row)]}
         # The preset names second protocols by the name of the first one, which has changed.
-        rows.append(cells | ({"second_protocol": marked[known.second_protocol]} if known.second_protocol else {}))
+        rows.append(cells | ({"second_protocol": marked[base_row.second_protocol]} if base_row.second_protocol else {}))
     write_json(folder / "runs.json", {"runs": rows})
     changes = {
         "preset": f"rehearsal-{base.name}",

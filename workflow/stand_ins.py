@@ -78,8 +78,8 @@ def _architecture(asset: Asset, preset: Preset) -> dict[str, Any]:
     """Architecture of a published network, as plans know it."""
     costs = Costs(preset)
     rows = [row for row in preset.runs.values() if row.checkpoint == asset.id]
-    trained = (network for row in rows if (network := costs.network(row.teacher)))
-    architecture = next(trained, None) or costs.like(asset.id)
+    networks = (network for row in rows if (network := costs.network(row.teacher)))
+    architecture = next(networks, None) or costs.like(asset.id)
     if architecture is None:
         raise UserError(f"--rehearse: asset '{asset.id}'", "its architecture is not known here", "name other rows")
     return architecture

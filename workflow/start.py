@@ -76,8 +76,8 @@ class Start:
         # In the checkout Snakemake finds the Snakefile without an option.
         snakefile = os.path.relpath(self._workflow.main_snakefile)
         file = [] if snakefile == "Snakefile" else ["-s", snakefile]
-        changed = [str(word) for word in self._workflow.config_settings.config_args or []]
-        settings = ["--configfile", *self._files, *(["--config", *changed] if changed else [])]
+        config_args = [str(word) for word in self._workflow.config_settings.config_args or []]
+        settings = ["--configfile", *self._files, *(["--config", *config_args] if config_args else [])]
         return ["snakemake", *file, *options, *settings]
 
     def begin(self) -> None:
@@ -93,8 +93,8 @@ class Start:
                 check_card(self.preset.settings.device, self.preset.source)
             check_reachable(job.wildcards.asset for job in jobs if job.rule.name == "fetch")
             check_pinned_code(job.wildcards.asset for job in self._workflow.dag.jobs if job.rule.name == "fetch")
-            named = {str(job.params.get("spec")) for job in jobs if job.params.get("spec")}
-            inside = [path.removeprefix(f"{self.preset.results}/specs/").removesuffix(".json") for path in named]
+            specs = {str(job.params.get("spec")) for job in jobs if job.params.get("spec")}
+            inside = [path.removeprefix(f"{self.preset.results}/specs/").removesuffix(".json") for path in specs]
             check_data(self.preset, sorted(inside))
             self._lock.take()
             check_results(self.preset.results)

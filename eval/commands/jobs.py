@@ -21,9 +21,9 @@ def _measure(args: argparse.Namespace) -> int:
 
     spec = from_mapping(MeasureSpec, load_spec(args.spec), "--spec")
     trials = parse_trials(args.trials, spec.protocol.trials)
-    measured = measure(spec, args.out, trials)
-    unchanged = len(trials) - len(measured)
-    print(f"{spec.run}: {len(measured)} trials measured, {unchanged} kept, in {args.out}")
+    new_trials = measure(spec, args.out, trials)
+    unchanged = len(trials) - len(new_trials)
+    print(f"{spec.run}: {len(new_trials)} trials measured, {unchanged} kept, in {args.out}")
     return 0
 
 
@@ -54,14 +54,14 @@ def _collect(args: argparse.Namespace) -> int:
     from eval.results.measurements import collect, write_csv
     from eval.results.stored import taken
 
-    stored = taken(*args.stored) if args.stored else []
+    stored_rows = taken(*args.stored) if args.stored else []
     measured_here = None if args.runs is None else [run for run in args.runs if run not in args.stored[1:]]
     records = collect(args.folder, measured_here)
-    rows = write_csv(args.out, records, stored)
+    rows = write_csv(args.out, records, stored_rows)
     runs = len({record["run"] for record in records})
-    print(f"{args.out}: {rows - len(stored)} values of {len(records)} trials of {runs} generators")
-    if stored:
-        print(f"  and {len(stored)} values of {len(args.stored) - 1} generators, stored in {args.stored[0]}")
+    print(f"{args.out}: {rows - len(stored_rows)} values of {len(records)} trials of {runs} generators")
+    if stored_rows:
+        print(f"  and {len(stored_rows)} values of {len(args.stored) - 1} generators, stored in {args.stored[0]}")
     return 0
 
 

@@ -53,11 +53,11 @@ def unpack_code(archive: Path) -> Path:
     files = Files(archive)
     # GitHub puts all files into a folder, which is left out here.
     indices = {PurePosixPath(*PurePosixPath(name).parts[1:]): index for index, name in enumerate(files.names)}
-    chosen = {name: index for name, index in indices.items() if _used(name)}
-    if PurePosixPath("hubconf.py") not in chosen or any(".." in name.parts for name in chosen):
+    members = {name: index for name, index in indices.items() if _used(name)}
+    if PurePosixPath("hubconf.py") not in members or any(".." in name.parts for name in members):
         raise UserError(archive, "is not an archive of a repository with hubconf.py", "fetch it again")
     contents: dict[Path, bytes] = {}
-    for name, index in chosen.items():
+    for name, index in members.items():
         contents[folder / name] = files.read(index)
         if len(contents) > _FILES or sum(map(len, contents.values())) > _BYTES:
             raise UserError(archive, f"holds more than {_FILES:,} Python files or {_BYTES:,} bytes of them")

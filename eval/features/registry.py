@@ -119,10 +119,10 @@ def make_extractors(
     names: Sequence[str], device: str | torch.device = "cpu", options: Mapping[str, Mapping[str, Any]] | None = None
 ) -> dict[str, Extractor]:
     """Makes each named extractor once; ``options`` maps names to keyword arguments such as ``path``."""
-    made = {name: get_extractor(name, device, **(options or {}).get(name, {})) for name in names}
-    for name, extractor in made.items():
+    extractors = {name: get_extractor(name, device, **(options or {}).get(name, {})) for name in names}
+    for name, extractor in extractors.items():
         if not (options or {}).get(name) and registered_digest(name).startswith("asset "):
             # Without the record, values have no known digest and are not compared with published ones.
             with contextlib.suppress(ReadOnlyCacheError):
                 write_record(_record_of(name), {"sha256": extractor.sha256, "size": 0, "url": ""})
-    return made
+    return extractors

@@ -212,15 +212,15 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
     missing: list[str] = []
     for number, series in enumerate(spec.series):
         curves += _series(spec, series, sources, f"{where}.series[{number}].each", missing)
-    drawn = (_line(layout, spec, line, sources, f"{where}.lines[{n}]") for n, line in enumerate(spec.lines))
-    lines = tuple(line for line in drawn if line is not None)
+    optional_lines = (_line(layout, spec, line, sources, f"{where}.lines[{n}]") for n, line in enumerate(spec.lines))
+    lines = tuple(line for line in optional_lines if line is not None)
     finals = {
         curve.run: sources.measurements.estimate(curve.run, spec.metric)
         for curve in curves
         if layout.final and curve.over == "trials" and sources.measurements.has(curve.run, spec.metric)
     }
-    shown = [*finals, *(line.run for line in lines if line.run is not None)]
-    rows = [row for run in shown for row in sources.measurements.lines(run, spec.metric)]
+    runs = [*finals, *(line.run for line in lines if line.run is not None)]
+    rows = [row for run in runs for row in sources.measurements.lines(run, spec.metric)]
     require_comparable(rows, where)
     notes = (*_sizes(spec, curves, finals, sources), *identities_on(rows, lines))
     # With an empty sheet the figure shows published numbers only, and no curve is missing.
@@ -229,14 +229,14 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
 
 def identities_on(rows: Iterable[Measurement], lines: Iterable[ReferenceLine]) -> tuple[str, ...]:
     """Note that names the protocols of an axis if its measured values are not all comparable, also with its lines."""
-    named = {row.identity: row.run for row in rows}
-    if named:
+    names = {row.identity: row.run for row in rows}
+    if names:
         numbers = [(line.label, load_published()[line.published]) for line in lines if line.published]
-        named |= {number.identity: label for label, number in numbers}
-    identities = list(named)
+        names |= {number.identity: label for label, number in numbers}
+    identities = list(names)
     reasons = [reason for other in identities[1:] if (reason := comparable(identities[0], other))]
-    shown = "; ".join(f"{name}: {identity}" for identity, name in named.items())
-    return (f"not comparable with each other: {shown} ({reasons[0]})",) if reasons else ()
+    identities_text = "; ".join(f"{name}: {identity}" for identity, name in names.items())
+    return (f"not comparable with each other: {identities_text} ({reasons[0]})",) if reasons else ()
 
 
 def _sizes(spec: PanelSpec, curves: list[Curve], finals: Mapping[str, Estimate], sources: Sources) -> tuple[str, ...]:
@@ -258,8 +258,8 @@ def _series(spec: PanelSpec, series: SeriesSpec, sources: Sources, where: str, m
             raise UserError(where, f"no run of the sample sheet matches {dict(series.each)}", "change or remove it")
         missing.append(series.label or f"no run with {', '.join(f'{k} {v}' for k, v in series.each.items())}")
         return []
-    named = series.each.get("run")
-    for name in named if isinstance(named, list) else []:
+    run_names = series.each.get("run")
+    for name in run_names if isinstance(run_names, list) else []:
         missing += [] if name in sources.runs else [f"{name} (not in the sample sheet)"]
     groups: dict[str, list[Curve]] = {}
     for run in rows:

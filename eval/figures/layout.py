@@ -136,11 +136,11 @@ def check_pick(spec: object, fields: tuple[str, ...], remedy: str) -> None:
     Raises:
         ValueError: ``key: what is wrong``.
     """
-    named = [name for name in fields if getattr(spec, name) is not None]
-    if len(named) != 1:
+    set_fields = [name for name in fields if getattr(spec, name) is not None]
+    if len(set_fields) != 1:
         raise SettingError("where", remedy)
-    conditions = getattr(spec, named[0])
-    check_columns(named[0], conditions if isinstance(conditions, Mapping) else ())
+    conditions = getattr(spec, set_fields[0])
+    check_columns(set_fields[0], conditions if isinstance(conditions, Mapping) else ())
 
 
 #: Figure kinds by the ``kind`` of a layout.
@@ -163,8 +163,8 @@ def load_figure_layout(path: str | Path) -> FigureKind:
     path = Path(path)
     mapping = read_extended(path)
     kind = FIGURE_KINDS.find(mapping.pop("kind", None), f"{path}: kind")
-    shown: FigureKind = from_mapping(kind, mapping | {"source": str(path)}, f"{path}:")
-    return shown
+    layout: FigureKind = from_mapping(kind, mapping | {"source": str(path)}, f"{path}:")
+    return layout
 
 
 def build_figure(
@@ -192,11 +192,11 @@ def build_figure(
     out = Path(out)
     if out.suffix != ".pdf":
         raise UserError(f"--out {out}", "must end in .pdf", ".png and .csv are written beside it")
-    shown = load_figure_layout(find_file("figures", str(layout), where="--layout"))
+    figure_layout = load_figure_layout(find_file("figures", str(layout), where="--layout"))
     sheet = {run.run: run for run in read_runs(runs)}
     generators = load_spec(spec).get("generators", False) if spec else None
     sources = Sources(measured_in(measurements), sheet, Path(results), generators=generators)
-    figure, data, missing, notes = shown.build(sources)
-    paths = style.save(figure, out, shown.title, data)
+    figure, data, missing, notes = figure_layout.build(sources)
+    paths = style.save(figure, out, figure_layout.title, data)
     remarks = [f"not shown, no data yet: {name}" for name in missing]
     return paths, [*remarks, *dict.fromkeys(f"note: {note}" for note in notes)]

@@ -40,10 +40,10 @@ def draw_curves(layout: CurvesLayout, panels: Sequence[Panel]) -> Figure:
     looks = looks_of([panel.curves for panel in panels], layout.colours == "alpha")
     figure = style.new_figure(layout.width, layout.height)
     across = min(layout.columns, len(panels))
-    shared: Any = "row" if layout.share_y else False
+    share_y: Any = "row" if layout.share_y else False
     # Without the panels that are left out the others are equally wide.
     widths = layout.widths if len(panels) == len(layout.panels) else None
-    grid = figure.subplots(-(-len(panels) // across), across, squeeze=False, width_ratios=widths, sharey=shared).flat
+    grid = figure.subplots(-(-len(panels) // across), across, squeeze=False, width_ratios=widths, sharey=share_y).flat
     for axes, panel in itertools.zip_longest(grid, panels):
         if panel is None:
             axes.set_axis_off()
@@ -82,7 +82,7 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, lo
     x = [p.nimg / unit for p in points]
     # A white rim separates a curve from the lines that it crosses.
     rim = [patheffects.Stroke(linewidth=2.6, foreground="white"), patheffects.Normal()]
-    (drawn,) = axes.plot(
+    (line,) = axes.plot(
         x,
         [p.value for p in points],
         marker=look.marker,
@@ -92,9 +92,9 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, lo
         color=look.colour,
     )
     if len(points) > 25:
-        drawn.set_markevery(0.09)
+        line.set_markevery(0.09)
     if look.dashes is not None:
-        drawn.set_dashes(look.dashes)
+        line.set_dashes(look.dashes)
     if any(point.std for point in points):
         _draw_spread(axes, panel, x, points, look.colour)
     final = panel.final(curve)

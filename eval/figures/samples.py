@@ -76,16 +76,16 @@ class SamplesFigure(FigureKind):
         Raises:
             UserError: ``where`` does not pick exactly one run, or nothing is left to draw.
         """
-        shown: list[tuple[SamplesPanel, SheetRow]] = []
+        panels: list[tuple[SamplesPanel, SheetRow]] = []
         for number, panel in enumerate(self.panels):
             rows = self.panel_rows(panel, runs)
             if panel.where is not None and len(rows) != 1:
                 where = f"{self.source}: panels[{number}].where"
                 raise UserError(where, f"{len(rows)} runs match {dict(panel.where)}", "it must pick exactly one")
-            shown += [(panel, run) for run in rows]
-        if not shown:
+            panels += [(panel, run) for run in rows]
+        if not panels:
             raise UserError(self.source, "nothing to draw: none of its runs is in the sample sheet")
-        return shown
+        return panels
 
     def needs(self, runs: Runs) -> Needs:
         """Needs the networks to sample."""
@@ -109,11 +109,11 @@ class SamplesFigure(FigureKind):
         if not isinstance(sources.generators, list) or not all(isinstance(one, dict) for one in sources.generators):
             raise UserError("--spec", "key 'generators' is missing or no list of specs", "give a list of measure specs")
         generators = {str(generator.get("run")): generator for generator in sources.generators}
-        shown = self.grids(sources.runs)
-        for _, run in shown:
+        panels = self.grids(sources.runs)
+        for _, run in panels:
             if run.run not in generators:
                 raise UserError(self.source, f"run '{run.run}' is not among the generators of --spec", "add it")
-        grids = [draw_grid(self, generators[run.run], panel.title or run.label) for panel, run in shown]
+        grids = [draw_grid(self, generators[run.run], panel.title or run.label) for panel, run in panels]
         return Drawing(draw_grids(self, grids), samples_csv(grids, self.columns))
 
 

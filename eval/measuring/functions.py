@@ -36,25 +36,25 @@ def as_batch(returned: Any, count: int, name: str) -> ImageBatch:
         UserError: The returned value is anything else.
     """
     images, classes = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
-    wanted = f"must return uint8 images of shape ({count}, C, H, W), or (images, classes)"
-    pixels = _tensor(images, name, wanted)
+    rule = f"must return uint8 images of shape ({count}, C, H, W), or (images, classes)"
+    pixels = _tensor(images, name, rule)
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or len(pixels) != count:
         remedy = "from [-1, 1]: (x * 127.5 + 128).clamp(0, 255).to(torch.uint8)" if pixels.is_floating_point() else ""
-        raise UserError(name, f"{wanted}, got {pixels.dtype} {tuple(pixels.shape)}", remedy)
+        raise UserError(name, f"{rule}, got {pixels.dtype} {tuple(pixels.shape)}", remedy)
     if classes is None:
         return ImageBatch(pixels, None)
-    wanted = f"must return classes as whole numbers of shape ({count},)"
-    labels = _tensor(classes, name, wanted)
+    rule = f"must return classes as whole numbers of shape ({count},)"
+    labels = _tensor(classes, name, rule)
     if labels.shape != (count,) or labels.is_floating_point():
-        raise UserError(name, f"{wanted}, got {labels.dtype} {tuple(labels.shape)}")
+        raise UserError(name, f"{rule}, got {labels.dtype} {tuple(labels.shape)}")
     return ImageBatch(pixels, labels.to(torch.int64))
 
 
-def _tensor(value: Any, name: str, wanted: str) -> torch.Tensor:
+def _tensor(value: Any, name: str, rule: str) -> torch.Tensor:
     try:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
-        raise UserError(name, f"{wanted}, got {type(value).__name__}") from None
+        raise UserError(name, f"{rule}, got {type(value).__name__}") from None
 
 
 _CALLED = "name a function of a list of seeds that draws with the network (docs/score.md, 'A function')"
@@ -101,8 +101,8 @@ class CallableSource:
 
     def _built(self, kind: type) -> Callable[..., Any]:
         """An object of a class without arguments; a module is in evaluation mode."""
-        if needed := [p.name for p in inspect.signature(kind).parameters.values() if _is_needed(p)]:
-            fault = f"is a class that needs {', '.join(needed)}"
+        if parameters := [p.name for p in inspect.signature(kind).parameters.values() if _is_needed(p)]:
+            fault = f"is a class that needs {', '.join(parameters)}"
             raise UserError(self.name, fault, "name an object of it, or a function that draws with one")
         with foreign_faults(self.name, self.module):
             built = kind()
@@ -124,15 +124,15 @@ class CallableSource:
                 two seeds.
         """
         for start in range(0, len(seeds), batch_size):
-            chosen = seeds[start : start + batch_size]
-            batch = self._draw(chosen)
+            batch_seeds = seeds[start : start + batch_size]
+            batch = self._draw(batch_seeds)
             if not self._drawn_again:
                 self._drawn_again, self.shape = True, tuple(batch.images.shape[1:])
                 # A function may return one buffer in every call.
                 batch = batch._replace(images=batch.images.clone())
-                self._check_again(chosen, batch.images)
+                self._check_again(batch_seeds, batch.images)
             if not self.allow_duplicates:
-                self._duplicates.check(batch.images.cpu().numpy(), chosen[0])
+                self._duplicates.check(batch.images.cpu().numpy(), batch_seeds[0])
             yield batch
 
     def _check_again(self, seeds: range, images: torch.Tensor) -> None:

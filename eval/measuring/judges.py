@@ -40,16 +40,16 @@ def make_judges(names: Sequence[str], dataset: Mapping[str, Any], device: torch.
     Raises:
         UserError: An extractor that does not exist or has no gradient, or a data set that cannot be read.
     """
-    made = make_extractors(names, device)
-    for extractor in made.values():
+    extractors = make_extractors(names, device)
+    for extractor in extractors.values():
         extractor.check_gradient()
     images = ImageSet.of_dataset(load_dataset(dataset))
     with tf32(False):
-        statistics, _ = features_of(images.batches(_BATCH), made, [*made], [])
+        statistics, _ = features_of(images.batches(_BATCH), extractors, [*extractors], [])
     moments = {name: (torch.from_numpy(sums.mean), torch.from_numpy(sums.cov)) for name, sums in statistics.items()}
     return {
         name: Judge(extractor.differentiable, *(part.to(device) for part in moments[name]))
-        for name, extractor in made.items()
+        for name, extractor in extractors.items()
     }
 
 

@@ -57,11 +57,11 @@ class Measurer:
         # Networks that draw need the same activations again and again; ready images need their batches once.
         keep_freed_memory(self.spec.sampler["kind"] not in ("data", "images"))
         # With a misspelt key the published file would be fetched instead of the given one.
-        known = {
+        names_of = {
             "references": [*self.protocol.references],
             "extractors": self.protocol.extractors(),
         }
-        for field_, names in known.items():
+        for field_, names in names_of.items():
             for key in getattr(self.spec, field_):
                 if key not in names:
                     fault = f"protocol '{self.protocol.name}' has no '{key}'{suggestion(key, names)}"
@@ -167,7 +167,7 @@ class Measurer:
     def record(self, trial: int, sums: TrialSums) -> dict[str, Any]:
         """The measurement of a whole trial, with the metrics of its sums."""
         values, details = compute_metrics(sums, self.references)
-        used = records_of(sums.protocol.metrics, self.references)
+        reference_records = records_of(sums.protocol.metrics, self.references)
         held_out = held_out_shares(sums.protocol, self.references, getattr(self.source, "sketch", None))
         return {
             **self.names(),
@@ -178,8 +178,8 @@ class Measurer:
             "source": self.identity,
             "metrics": values,
             "details": details,
-            "reference": next(iter(used.values()), {}),
-            "metric_references": used,
+            "reference": next(iter(reference_records.values()), {}),
+            "metric_references": reference_records,
             **({"held_out": held_out} if held_out else {}),
             **{name: text for name in ("trained", "trained_on") if (text := getattr(self.source, name, ""))},
             "extractors": {name: self.extractors[name].sha256 for name in sums.protocol.extractors()},
@@ -212,11 +212,11 @@ class TrialRecords:
         if not any(folder is not None and folder.is_dir() for folder in (self._out, self._copies)):
             # Identities need the feature networks; a wrong image is refused before they are loaded.
             return {trial: [metric.key for metric in measurer.protocol.metrics] for trial in self._trials}
-        asked = measurer.digest, measurer.identities, measurer.names()
+        criteria = measurer.digest, measurer.identities, measurer.names()
         missing = {}
         for trial in self._trials:
             self._copy_back(trial)
-            if keys := missing_metrics(trial_path(self._out, trial), *asked):
+            if keys := missing_metrics(trial_path(self._out, trial), *criteria):
                 missing[trial] = keys
         return missing
 

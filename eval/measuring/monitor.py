@@ -44,17 +44,17 @@ def make_monitor(dataset: Mapping[str, Any], **options: Any) -> Monitor:
     Raises:
         UserError: Bad arguments, or references that cannot be found.
     """
-    asked = MonitorSettings(dataset=dict(dataset), **options)
-    watched = _watched(load_protocol(asked.protocol))
-    n = watched.num_samples if asked.num_samples is None else asked.num_samples
-    if n < 2 or asked.trials < 1 or (asked.batch_size is not None and asked.batch_size < 1):
+    settings = MonitorSettings(dataset=dict(dataset), **options)
+    watched = _watched(load_protocol(settings.protocol))
+    n = watched.num_samples if settings.num_samples is None else settings.num_samples
+    if n < 2 or settings.trials < 1 or (settings.batch_size is not None and settings.batch_size < 1):
         raise UserError("evaluation", "num_samples must be at least 2, trials and batch_size at least 1")
-    watched = dataclasses.replace(watched, num_samples=n, trials=asked.trials, seed0=asked.seed0)
-    extractors = make_extractors(watched.extractors(), asked.device, asked.extractors)
-    with cpu_threads(asked.threads):
-        references = load_references(watched, extractors, asked.references, lambda: load_dataset(dataset))
-    size = asked.batch_size or default_batch_size(watched, small=500)
-    return Monitor(watched, extractors, references, size, asked.device, asked.threads)
+    watched = dataclasses.replace(watched, num_samples=n, trials=settings.trials, seed0=settings.seed0)
+    extractors = make_extractors(watched.extractors(), settings.device, settings.extractors)
+    with cpu_threads(settings.threads):
+        references = load_references(watched, extractors, settings.references, lambda: load_dataset(dataset))
+    size = settings.batch_size or default_batch_size(watched, small=500)
+    return Monitor(watched, extractors, references, size, settings.device, settings.threads)
 
 
 def monitor_facts(
@@ -140,8 +140,8 @@ class Monitor:
         size = self.batch_size
         # Batches are dealt to processes in turn, so an image's seed does not depend on their number.
         begins = range(first + number * size, last + 1, count * size)
-        drawn = (generate(range(begin, min(begin + size, last + 1))) for begin in begins)
-        batches = (ImageBatch.of(images, classes) for images, classes in drawn)
+        draws = (generate(range(begin, min(begin + size, last + 1))) for begin in begins)
+        batches = (ImageBatch.of(images, classes) for images, classes in draws)
         sums = TrialSums(self.protocol, self.device)
         return run_pass(batches, self.extractors, sums, first=number * size, skipped=(count - 1) * size)
 

@@ -164,8 +164,8 @@ class Protocol(Settings):
                 self._check_mean(metric, keys)
         for key, name in [(metric.key, name) for metric in possible for name in metric.references]:
             if name not in self.references:
-                known = suggestion(name, self.references)
-                raise SettingError("metrics", f"'{key}' names no reference '{name}'{known}")
+                hint = suggestion(name, self.references)
+                raise SettingError("metrics", f"'{key}' names no reference '{name}'{hint}")
         for key in self.watch or ():
             if key not in keys:
                 raise SettingError("watch", f"no metric '{key}'{suggestion(key, keys)}")
@@ -217,8 +217,8 @@ class Protocol(Settings):
     @property
     def used_sources(self) -> dict[str, ReferenceSource]:
         """The references that metrics use, by key."""
-        used = {key for metric in self.metrics for key in metric.references}
-        return {key: source for key, source in self.sources.items() if key in used}
+        names = {key for metric in self.metrics for key in metric.references}
+        return {key: source for key, source in self.sources.items() if key in names}
 
     @functools.cached_property
     def label_counts(self) -> LabelCounts | None:
@@ -273,8 +273,8 @@ class Protocol(Settings):
             references[key] = {"kind": source.kind, **(made if source.kind == "dataset" else file)}
         metrics = {}
         for metric in self.metrics:
-            named = {"reference": metric.reference} if metric.real is not None else {}
-            metrics[metric.key] = {**metric.facts(), **named}
+            reference = {"reference": metric.reference} if metric.real is not None else {}
+            metrics[metric.key] = {**metric.facts(), **reference}
         return facts | {"cov_ddof": self.cov_ddof, "references": references, "metrics": metrics}
 
     def _metric_facts(self, metric: Metric) -> dict[str, Any]:
@@ -357,8 +357,8 @@ class Protocol(Settings):
         """The protocol with only some of its metrics, their references, and another ``watch``."""
         keys = {*keys, *(part for m in self.metrics if m.key in keys and isinstance(m, Mean) for part in m.of)}
         metrics = tuple(metric for metric in self.metrics if metric.key in keys)
-        used = {reference for metric in metrics for reference in metric.references}
-        references = {key: source for key, source in self.references.items() if key in used}
+        names = {reference for metric in metrics for reference in metric.references}
+        references = {key: source for key, source in self.references.items() if key in names}
         selection = self.selection if self.selection in keys else None
         return dataclasses.replace(self, metrics=metrics, references=references, selection=selection, watch=watch)
 
@@ -385,10 +385,10 @@ class Protocol(Settings):
 
     def metric(self, key: str) -> Metric:
         """A metric by its key."""
-        known = {metric.key: metric for metric in self.metrics}
-        if key not in known:
-            raise UserError(f"protocol '{self.name}'", f"no metric '{key}'{suggestion(key, known)}")
-        return known[key]
+        metrics = {metric.key: metric for metric in self.metrics}
+        if key not in metrics:
+            raise UserError(f"protocol '{self.name}'", f"no metric '{key}'{suggestion(key, metrics)}")
+        return metrics[key]
 
 
 def read_protocol(path: Path) -> dict[str, Any]:

@@ -64,8 +64,8 @@ def _read_pickle(path: Path, entry: str | None) -> Mapping[str, Any]:
     if "mu" in content:
         return content
     if entry is None or not isinstance(content.get(entry), Mapping):
-        known = ", ".join(map(str, content))
-        raise UserError(path, f"has no statistics '{entry}' (known: {known})", "set 'entry' of the reference")
+        entries = ", ".join(map(str, content))
+        raise UserError(path, f"has no statistics '{entry}' (known: {entries})", "set 'entry' of the reference")
     return content[entry]
 
 
@@ -116,8 +116,8 @@ class OwnReference:
 
 def write_own(path: str | os.PathLike[str], reference: OwnReference) -> None:
     """Writes a reference as safetensors, atomically."""
-    named = ((name, sums.tensors()) for name, sums in reference.statistics.items())
-    tensors = {f"statistics/{name}/{key}": value for name, moments in named for key, value in moments.items()}
+    moments_by_name = ((name, sums.tensors()) for name, sums in reference.statistics.items())
+    tensors = {f"statistics/{name}/{key}": value for name, moments in moments_by_name for key, value in moments.items()}
     tensors |= {f"features/{name}": rows for name, rows in reference.features.items()}
     names = ("name", "extractors", "ddof", "allow_tf32")
     header: dict[str, Any] = {"format": _FORMAT, "dataset_sha256": reference.images_sha256}
@@ -139,22 +139,22 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
         tensors, header = read_tensors(path)
         if header.get("format") != _FORMAT:
             raise ValueError("made by another program or version")
-        known, ddof = header["extractors"], header["ddof"]
-        sums = {name: within(tensors, f"statistics/{name}/") for name in known}
+        digests, ddof = header["extractors"], header["ddof"]
+        sums = {name: within(tensors, f"statistics/{name}/") for name in digests}
         own = OwnReference(
             name=header["name"],
             images_sha256=header["dataset_sha256"],
             statistics={name: FeatureStatistics.from_tensors(moments, ddof) for name, moments in sums.items()},
             features=within(tensors, "features/"),
-            extractors=known,
+            extractors=digests,
             ddof=ddof,
             allow_tf32=bool(header["allow_tf32"]),
             sketch=read_sketch(header.get("sketch")),
         )
     for wanted, digest in extractors.items():
-        if wanted not in known:
-            raise UserError(path, f"holds features of extractor '{', '.join(known)}', not of '{wanted}'")
-        if digest != known[wanted]:
+        if wanted not in digests:
+            raise UserError(path, f"holds features of extractor '{', '.join(digests)}', not of '{wanted}'")
+        if digest != digests[wanted]:
             raise UserError(path, f"was made with other weights of extractor '{wanted}'", "make it again")
     return own
 

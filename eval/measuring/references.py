@@ -111,18 +111,18 @@ def features_of(
         ddof: Divisor N − ddof of covariances.
         progress: Called after each batch with the number of images.
     """
-    done, used = 0, {name: extractors[name] for name in dict.fromkeys([*moments, *rows])}
+    count, used_extractors = 0, {name: extractors[name] for name in dict.fromkeys([*moments, *rows])}
     statistics = {name: FeatureStatistics(ddof=ddof, device=extractors[name].device) for name in moments}
     parts_of: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
     for images in batches:
-        features = {name: extractor(images) for name, extractor in used.items()}
+        features = {name: extractor(images) for name, extractor in used_extractors.items()}
         for name, sums in statistics.items():
             sums.update(features[name])
         for name, parts in parts_of.items():
             parts.append(features[name].float().cpu())
-        done += len(images)
+        count += len(images)
         if progress is not None:
-            progress(done)
+            progress(count)
     return statistics, {name: torch.cat(parts) for name, parts in parts_of.items()}
 
 
@@ -242,8 +242,8 @@ def _read(
         if source.num_images is not None and len(images) != source.num_images:
             raise UserError(path, f"holds {len(images)} images, {where} says {source.num_images}")
         batch = ImageSet(path.name, len(images), lambda a, b: images[a:b], lambda: digest)
-        made = _made(batch, source, extractors, [], rows)
-        reference._features, reference.sketch = made._features, made.sketch
+        new_reference = _made(batch, source, extractors, [], rows)
+        reference._features, reference.sketch = new_reference._features, new_reference.sketch
     return reference
 
 
@@ -267,10 +267,10 @@ def _check_fits(reference: Reference, users: Sequence[Metric], extractors: Mappi
     for metric in users:
         if metric.real == "moments":
             # 0: known after the first batch only.
-            wanted = getattr(extractors[metric.extractor], "num_features", 0)
+            num_features = getattr(extractors[metric.extractor], "num_features", 0)
             width = len(reference.moments(metric.extractor)[0])
-            if wanted not in (0, width):
-                fault = f"has {width} features, extractor '{metric.extractor}' gives {wanted} ({where})"
+            if num_features not in (0, width):
+                fault = f"has {width} features, extractor '{metric.extractor}' gives {num_features} ({where})"
                 raise UserError(f"reference '{reference.name}'", fault, "give statistics of that extractor")
         elif metric.real == "features":
             count = len(reference.features(metric.extractor))
@@ -315,10 +315,10 @@ def records_of(metrics: Iterable[Metric], references: Mapping[str, Reference]) -
     """Descriptions of references in a measurement, by key of the metric."""
     records, metrics = {}, list(metrics)
     for metric in metrics:
-        used = [references[key].record() for key in metric.references]
-        if used:
-            names = ", ".join(record["name"] for record in used)
-            records[metric.key] = {"name": names, "sha256": joined([record["sha256"] for record in used])}
+        reference_records = [references[key].record() for key in metric.references]
+        if reference_records:
+            names = ", ".join(record["name"] for record in reference_records)
+            records[metric.key] = {"name": names, "sha256": joined([record["sha256"] for record in reference_records])}
     for metric in metrics:
         if isinstance(metric, Mean):
             parts = [records[key] for key in metric.of if key in records]
@@ -342,9 +342,11 @@ def held_out_shares(
         sketches = [references[key].sketch for key in protocol.held_out(metric)]
         shares = [training_images.shared(sketch) if training_images and sketch else None for sketch in sketches]
         if sketches:
-            known = [share for share in shares if share is not None]
-            sums = [sum(counts) for counts in zip(*known)]
-            share_by_metric[metric.key] = "/".join(map(str, sums)) if len(known) == len(shares) else UNKNOWN_DATA
+            counts_of_part = [share for share in shares if share is not None]
+            sums = [sum(counts) for counts in zip(*counts_of_part)]
+            share_by_metric[metric.key] = (
+                "/".join(map(str, sums)) if len(counts_of_part) == len(shares) else UNKNOWN_DATA
+            )
     return share_by_metric
 
 

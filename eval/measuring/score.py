@@ -185,11 +185,11 @@ def run_score(plan: ScorePlan, fits: CheckIdentities | None = None) -> Score:
             fits(measurer.identities)
         records |= job.measure(f"score {plan.spec.label}", interval=2)
     saw = _saw_of_method(measurer) if plan.saw is None else plan.saw
-    measured = [{**records[trial], **({"saw": saw} if saw else {})} for trial in trials]
+    trial_records = [{**records[trial], **({"saw": saw} if saw else {})} for trial in trials]
     return Score(
         plan.spec.label,
         plan.protocol,
-        measured,
+        trial_records,
         tuple(_remarks(plan, measurer)),
         plan.spec.family,
         plan.spec.nfe,

@@ -117,19 +117,23 @@ def plan_score(
             raise UserError("--groups", "is for the trials of images in files", "leave it out")
         fields["sampler"]["groups"] = groups
     if against is None:
-        second, chosen = None, chosen_protocol(protocol, num_samples, fast)
-        store = open_images(path, Trials(chosen.num_samples, chosen.trials, trials, groups)) if path else None
+        second, score_protocol = None, chosen_protocol(protocol, num_samples, fast)
+        store = (
+            open_images(path, Trials(score_protocol.num_samples, score_protocol.trials, trials, groups))
+            if path
+            else None
+        )
     else:
         second, store = open_images(against), open_images(path) if path else None
         pair = _pair(store, second, load_protocol(protocol), trials, num_samples)
-        chosen, settings["references"] = chosen_protocol(pair, fast=fast), {"against": str(against)}
-    files = ImageFiles(store, chosen, allow_duplicates) if store else None
-    count = _trials(files, trials) if files else trials or chosen.trials
-    if count > chosen.trials:
-        chosen = dataclasses.replace(chosen, trials=count)
-    spec = _spec(name or label, chosen, fields, settings, fast)
-    drawn = CallableSource(spec.sampler["callable"], {}, allow_duplicates, images) if callable(images) else None
-    return ScorePlan(spec, count, files, second, drawn, saw)
+        score_protocol, settings["references"] = chosen_protocol(pair, fast=fast), {"against": str(against)}
+    files = ImageFiles(store, score_protocol, allow_duplicates) if store else None
+    count = _trials(files, trials) if files else trials or score_protocol.trials
+    if count > score_protocol.trials:
+        score_protocol = dataclasses.replace(score_protocol, trials=count)
+    spec = _spec(name or label, score_protocol, fields, settings, fast)
+    source = CallableSource(spec.sampler["callable"], {}, allow_duplicates, images) if callable(images) else None
+    return ScorePlan(spec, count, files, second, source, saw)
 
 
 def _fast_by_default(images: Scored, settings: Mapping[str, Any]) -> bool:
@@ -173,11 +177,11 @@ def _pair(
     where = str(first.path) if first else "--num-samples"
     if num_samples is not None and num_samples < 2:
         raise UserError(where, f"a comparison takes two images or more, got {num_samples}")
-    chosen = protocol.against(num_samples or protocol.num_samples)
-    _check_size(ImageFiles(second, chosen))
-    _check_count(chosen, chosen.num_samples, where)
-    _check_count(chosen, second.count, str(second.path))
-    return chosen
+    pair_protocol = protocol.against(num_samples or protocol.num_samples)
+    _check_size(ImageFiles(second, pair_protocol))
+    _check_count(pair_protocol, pair_protocol.num_samples, where)
+    _check_count(pair_protocol, second.count, str(second.path))
+    return pair_protocol
 
 
 def _check_count(protocol: Protocol, count: int, where: str) -> None:
@@ -195,18 +199,18 @@ def chosen_protocol(
     Raises:
         UserError: An unknown or faulty protocol, or fewer than two images.
     """
-    chosen = load_protocol(protocol)
-    if num_samples is not None and num_samples != chosen.num_samples:
+    new_protocol = load_protocol(protocol)
+    if num_samples is not None and num_samples != new_protocol.num_samples:
         if num_samples < 2:
             raise UserError("--num-samples", f"must be at least 2, got {num_samples}")
-        fitting = tuple(metric.for_samples(num_samples) for metric in chosen.metrics)
-        name = f"{chosen.name}-n{num_samples}"
-        chosen = dataclasses.replace(chosen, name=name, num_samples=num_samples, metrics=fitting)
-        _check_count(chosen, num_samples, f"--num-samples {num_samples}")
+        fitting = tuple(metric.for_samples(num_samples) for metric in new_protocol.metrics)
+        name = f"{new_protocol.name}-n{num_samples}"
+        new_protocol = dataclasses.replace(new_protocol, name=name, num_samples=num_samples, metrics=fitting)
+        _check_count(new_protocol, num_samples, f"--num-samples {num_samples}")
     if fast:
-        replaced = tuple(dataclasses.replace(m, extractor=_on_processor(m.extractor)) for m in chosen.metrics)
-        chosen = dataclasses.replace(chosen, metrics=replaced)
-    return chosen
+        replaced = tuple(dataclasses.replace(m, extractor=_on_processor(m.extractor)) for m in new_protocol.metrics)
+        new_protocol = dataclasses.replace(new_protocol, metrics=replaced)
+    return new_protocol
 
 
 def _on_processor(extractor: str) -> str:
@@ -226,23 +230,23 @@ class TooFewError(UserError):
         self.more, self.fits = more, fits
 
 
-def _trials(images: ImageFiles, wanted: int | None) -> int:
+def _trials(images: ImageFiles, trials: int | None) -> int:
     """Number of trials.
 
     Raises:
         UserError: Too few images; or images of a wrong size, whose message comes first.
     """
     n, present = images.protocol.num_samples, images.store.count
-    if images.trials < (wanted or 1):
+    if images.trials < (trials or 1):
         _check_size(images)
-        count = wanted or 1
+        count = trials or 1
         takes = f"{n:,} for each of {count} trials" if count > 1 else f"{n:,}"
         fits = present // count
         other = f", or give --num-samples {fits} (a number of its own, not comparable with the protocol's)"
         fault = f"holds {present:,} images, protocol '{images.protocol.name}' takes {takes}"
         more = f"generate {n * count - present:,} more"
         raise TooFewError(images.store.path, fault, f"{more}{other if fits >= 2 else ''}", more, fits)
-    return wanted if wanted is not None else min(images.trials, images.protocol.trials)
+    return trials if trials is not None else min(images.trials, images.protocol.trials)
 
 
 def _check_size(images: ImageFiles) -> None:

@@ -90,9 +90,9 @@ class MeasureSpec(Settings):
             needs = "a file" if kind in NETWORK_SAMPLERS else "null"
             raise SettingError("network", f"must be {needs} for sampler '{kind}'")
         stepping = {name: "num_steps" for name, facts in SAMPLER_KINDS.items() if facts.steps > 1}
-        needed = {"python": "callable", "images": "path", **stepping}.get(str(kind))
-        if needed and needed not in self.sampler:
-            raise SettingError(f"sampler.{needed}", "is missing", f"sampler '{kind}' needs it")
+        key = {"python": "callable", "images": "path", **stepping}.get(str(kind))
+        if key and key not in self.sampler:
+            raise SettingError(f"sampler.{key}", "is missing", f"sampler '{kind}' needs it")
         if self.sampler.get("groups") not in (None, "trials", "classes"):
             raise SettingError("sampler.groups", f"is {self.sampler['groups']!r}", "give trials or classes")
         if self.dataset is None and kind == "data":
@@ -167,7 +167,7 @@ class DataSource:
 
     def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
         """Real images drawn with replacement; their classes are the true ones."""
-        return (ImageBatch.of(drawn.images, drawn.classes) for drawn in self.drawer.draw(seeds, batch_size))
+        return (ImageBatch.of(batch.images, batch.classes) for batch in self.drawer.draw(seeds, batch_size))
 
 
 class NetworkSource:
@@ -199,8 +199,8 @@ class NetworkSource:
     @property
     def trained(self) -> str:
         """Steps of the generator's training where the sampler takes others, such as ``num_steps=4``."""
-        trained = trained_sampler(self.metadata, self.path)
-        return "" if trained is None else self.drawer.sampler.unlike(trained)
+        training_sampler = trained_sampler(self.metadata, self.path)
+        return "" if training_sampler is None else self.drawer.sampler.unlike(training_sampler)
 
     @property
     def trained_on(self) -> str:
@@ -224,8 +224,10 @@ class NetworkSource:
 
     @functools.cached_property
     def _label_data(self) -> Dataset | None:
-        drawn = self.drawer.label_dim and self._protocol.label_dist == "empirical" and self._protocol.labels is None
-        return self._dataset() if drawn else None
+        needs_data = (
+            self.drawer.label_dim and self._protocol.label_dist == "empirical" and self._protocol.labels is None
+        )
+        return self._dataset() if needs_data else None
 
     @property
     def _labels_digest(self) -> str | None:
@@ -252,8 +254,8 @@ class NetworkSource:
     ) -> Iterator[ImageBatch]:
         """Samples and quantises; ``class_labels`` (see :meth:`sida.sampling.Drawer.draw`) overrides the protocol."""
         rule = class_labels if class_labels is not None else self._counts or self._protocol.label_dist
-        drawn = self.drawer.draw(seeds, batch_size, rule, self._spec.device)
-        return (ImageBatch.of(batch.images, batch.classes) for batch in drawn)
+        samples = self.drawer.draw(seeds, batch_size, rule, self._spec.device)
+        return (ImageBatch.of(batch.images, batch.classes) for batch in samples)
 
 
 @dataclass
@@ -298,7 +300,7 @@ class ImageFiles:
         for images in in_batches(self.store.read, begin, end, batch_size):
             if not self.allow_duplicates:
                 self._duplicates.check(images.numpy(), begin)
-            known = self.store.classes
-            classes = None if known is None else torch.from_numpy(known[begin : begin + len(images)])
+            all_classes = self.store.classes
+            classes = None if all_classes is None else torch.from_numpy(all_classes[begin : begin + len(images)])
             yield ImageBatch(images, classes)
             begin += len(images)

@@ -168,15 +168,15 @@ class PictureStore(ImageStore):
                 # The caller refuses the image by its shape alone, so nothing is decoded.
                 shape, self._shape = self._shape, None
                 return np.zeros((1, *shape), np.uint8)
-        parts, done = [], begin
+        parts, index = [], begin
         for facts, images in self._files.images(self._members[begin:end], self._shape, "|u1", True):
             if images is not None:
                 parts.append(images)
             # By content and not by name: artefacts remain in a JPEG that is named .png.
-            self._lossy |= {at: lossy for at, lossy in enumerate(facts["lossy"], start=done) if lossy}
-            done += len(facts["lossy"])
+            self._lossy |= {at: lossy for at, lossy in enumerate(facts["lossy"], start=index) if lossy}
+            index += len(facts["lossy"])
             if facts["odd"] is not None:
-                _refuse_other(self.name(done), facts["odd"][0], self._shape)
+                _refuse_other(self.name(index), facts["odd"][0], self._shape)
         if self._lossy:
             kinds = Counter(self._lossy.values()).items()
             counts = ", ".join(f"{count:,} pictures are {kind}" for kind, count in kinds)

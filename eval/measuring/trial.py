@@ -111,8 +111,8 @@ def compute_metrics(sums: TrialSums, references: Mapping[str, Reference]) -> tup
     Raises:
         UserError: A trial with missing or further images, or a reference that does not fit.
     """
-    if sums.count != (wanted := sums.protocol.num_samples):
-        raise UserError("trial", f"has {sums.count} images, not {wanted}", "measure the trial again")
+    if sums.count != (size := sums.protocol.num_samples):
+        raise UserError("trial", f"has {sums.count} images, not {size}", "measure the trial again")
     values: dict[str, float] = {}
     once: dict[Any, Any] = {("values",): values}
     details: dict[str, Any] = {}
@@ -167,7 +167,7 @@ def run_pass(
         progress: Called after each batch with the number of finished images.
         skipped: Number of images between two batches, which other processes add.
     """
-    position, done = first, 0
+    position, count = first, 0
     waiting: tuple[Mapping[str, Features], torch.Tensor | None, int] | None = None
     # The last layer of Inception is a product of 2048 × 1008; only kinds with sums of their own use its logits.
     classes = {metric.extractor for metric in sums.metrics if type(metric).update is not Metric.update}
@@ -177,10 +177,10 @@ def run_pass(
             if waiting is not None:
                 sums.update(*waiting)
             waiting = outputs, batch.classes, position
-            done += len(batch.images)
+            count += len(batch.images)
             position += len(batch.images) + skipped
             if progress is not None:
-                progress(done)
+                progress(count)
         if waiting is not None:
             sums.update(*waiting)
     return sums

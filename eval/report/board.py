@@ -280,8 +280,8 @@ def _sent_row(sent_row: Sent, metric: str, sent: Iterable[Sent]) -> BoardRow:
     checks = [f"{name}: {outcome}" for name, outcome in others.items()]
     label, higher = metric, metric in HIGHER_IS_BETTER
     try:
-        known = load_protocol(line.protocol).metric(metric)
-        label, higher = _NAMES.get(metric) or known.label or metric, known.better == "higher"
+        protocol_metric = load_protocol(line.protocol).metric(metric)
+        label, higher = _NAMES.get(metric) or protocol_metric.label or metric, protocol_metric.better == "higher"
     except UserError:
         pass  # a protocol of the sender
     return BoardRow(

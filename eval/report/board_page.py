@@ -47,7 +47,7 @@ def board_fragment(rows: Sequence[BoardRow]) -> str:
     """The board as an element of a page, with its own style and script."""
     groups = rank_groups(rows)
     group_of = {index: number for number, group in enumerate(groups) for index in group}
-    shown = [
+    page_rows = [
         {
             "row": row,
             "group": group_of.get(index),
@@ -58,11 +58,11 @@ def board_fragment(rows: Sequence[BoardRow]) -> str:
     ]
     heads = [_head(rows[group[0]], len(group)) for group in groups]
     filters = [
-        (name, label, _ordered({value for row in shown for value in row["values"][name]}))  # type: ignore[index]
+        (name, label, _ordered({value for row in page_rows for value in row["values"][name]}))  # type: ignore[index]
         for name, (label, _) in _FILTERS.items()
     ]
     page = template(_FOLDER / "board.html", linked=_linked, plain=_markup)
-    return page.render(rows=shown, heads=heads, filters=filters, certainties=CERTAINTIES, unsaid=_UNSAID)
+    return page.render(rows=page_rows, heads=heads, filters=filters, certainties=CERTAINTIES, unsaid=_UNSAID)
 
 
 def write_board(out: str | Path, folder: str | Path = SENT) -> int:

@@ -35,15 +35,15 @@ _CHANCE = f"{CHANCE} The verdict needs a comparison that does not survive the co
 
 def _generators(folder: Path, measurements: Measurements, tables: Mapping[str, Table]) -> list[dict[str, Any]]:
     """Facts about the measurements of each run, with its row of the tables and their names."""
-    shown: dict[str, list[str]] = {}
+    tables_of: dict[str, list[str]] = {}
     labels: dict[str, str] = {}
     for name, table in tables.items():
         for record in table.records:
             for run in str(record.get("run") or "").split() if record.get("measured") else []:
-                shown.setdefault(run, []).append(name)
+                tables_of.setdefault(run, []).append(name)
                 labels.setdefault(run, str(record.get("model") or ""))
     return [
-        {**facts, "label": labels.get(run, ""), "tables": ", ".join(dict.fromkeys(shown.get(run, [])))}
+        {**facts, "label": labels.get(run, ""), "tables": ", ".join(dict.fromkeys(tables_of.get(run, [])))}
         for run, facts in generators(folder, measurements).items()
     ]
 
@@ -88,7 +88,7 @@ def write_index(
     verdicts: dict[str, Any] = read_verdicts(path) if path.is_file() else {"claims": []}
     claims = verdicts["claims"]
     decided = Counter(((not measurements.rows and claim["printed"]) or claim)["verdict"] for claim in claims)
-    used = {finding["rule"] for claim in claims for finding in claim["findings"]}
+    rule_names = {finding["rule"] for claim in claims for finding in claim["findings"]}
     text = template(_FOLDER / "template.html", rich=_rich).render(
         title=spelled(title or f"Results of the preset {folder.absolute().name}"),
         preset=folder.absolute().name,
@@ -100,7 +100,7 @@ def write_index(
         chance=_CHANCE,
         counts=[(verdict, decided[verdict]) for verdict in VERDICT_MARKS],
         marks=VERDICT_MARKS,
-        rules={name: rule_text(name) for name in RULES if name in used},
+        rules={name: rule_text(name) for name in RULES if name in rule_names},
         kinds={cell.kind for table in tables.values() for row in table.rows for cell in row.cells},
         measured=bool(measurements.rows),
         runs=len(measurements.runs),
@@ -121,7 +121,7 @@ def _rich(text: str) -> Markup:
 
 def _files(folder: Path, base: Path) -> list[tuple[str, list[tuple[str, str]]]]:
     """Further files of the results: descriptions, and names with addresses."""
-    listed = {
+    files = {
         "Tables": [path for suffix in (".tex", ".csv", ".md") for path in in_order(folder / "tables", suffix)],
         "Figures": [path for suffix in (".pdf", ".csv") for path in in_order(folder / "figures", suffix)],
         "Verdicts": sorted(folder.glob("claims.*")),
@@ -130,7 +130,7 @@ def _files(folder: Path, base: Path) -> list[tuple[str, list[tuple[str, str]]]]:
         "Run": [folder / "manifest.json"],
     }
     return [
-        (word, [(path.name, os.path.relpath(path, base)) for path in paths]) for word, paths in listed.items() if paths
+        (word, [(path.name, os.path.relpath(path, base)) for path in paths]) for word, paths in files.items() if paths
     ]
 
 

@@ -69,7 +69,7 @@ def compile_latex(source: Path) -> Path:
         environment |= {"openin_any": "p", "openout_any": "p", "TEXMFOUTPUT": scratch}
         for _ in range(2):
             try:
-                done = subprocess.run(
+                process = subprocess.run(
                     ["pdflatex", *options, source.name],
                     cwd=work,
                     env=environment,
@@ -80,8 +80,10 @@ def compile_latex(source: Path) -> Path:
                 )
             except subprocess.TimeoutExpired:
                 raise UserError(source, "pdflatex did not finish within ten minutes") from None
-            if done.returncode != 0:
-                fault = next((line[2:] for line in done.stdout.splitlines() if line.startswith("! ")), "unknown error")
+            if process.returncode != 0:
+                fault = next(
+                    (line[2:] for line in process.stdout.splitlines() if line.startswith("! ")), "unknown error"
+                )
                 raise UserError(source, f"LaTeX stopped: {fault.strip()} (packages needed: {PACKAGES})")
         pdf = source.with_suffix(".pdf")
         with atomic_path(pdf) as temporary:
@@ -168,9 +170,9 @@ def _numbers(texts: list[str | None]) -> list[str]:
     taken: set[str] = set()
     numbers = []
     for number in texts:
-        chosen = number if number and number not in taken else next(rest)
-        taken.add(chosen)
-        numbers.append(chosen)
+        unique = number if number and number not in taken else next(rest)
+        taken.add(unique)
+        numbers.append(unique)
     return numbers
 
 
@@ -198,13 +200,13 @@ def _bands_over(rows: Sequence[Mapping[str, str]]) -> str:
     return " and ".join(dict.fromkeys(row["over"] for row in rows if row.get("kind") == "curve" and row.get("std")))
 
 
-def _claims(path: Path, measured: bool) -> dict[str, Any]:
+def _claims(path: Path, has_measured: bool) -> dict[str, Any]:
     """Preamble, heads and rows of the verdicts, from measurements and from published numbers as far as they exist."""
     if not path.is_file():
         return {"claims": None}
     record = read_verdicts(path)
-    printed = any("by_published" in claim for claim in record["claims"])
-    heads = ["here"] * (measured or not printed) + ["as published"] * printed
+    has_published = any("by_published" in claim for claim in record["claims"])
+    heads = ["here"] * (has_measured or not has_published) + ["as published"] * has_published
     rows = []
     for claim in record["claims"]:
         by = marked(claim["printed"]) if claim["printed"] else "--"

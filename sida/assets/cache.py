@@ -87,8 +87,8 @@ def _is_record(value: Any) -> bool:
 def registered(asset: str) -> str:
     """SHA-256 of an asset, registered or recorded at its first use; the text ``asset ID`` if neither is known."""
     entry = load_registry().get(asset)
-    known = entry.sha256 or recorded(entry.target) if entry else ""
-    return known or f"asset {asset}"
+    sha256 = entry.sha256 or recorded(entry.target) if entry else ""
+    return sha256 or f"asset {asset}"
 
 
 def recorded(target: str) -> str:
@@ -262,12 +262,12 @@ def check_cached(asset: Asset, record: bool = True) -> str:
     Raises:
         UserError: The file does not have the registered size, or the registered or recorded hash.
     """
-    known = read_records().get(asset.target, {})
-    digest, fault = hash_and_fault(asset.path, asset, asset.sha256 or known.get("sha256", ""))
+    entry = read_records().get(asset.target, {})
+    digest, fault = hash_and_fault(asset.path, asset, asset.sha256 or entry.get("sha256", ""))
     if fault:
         raise UserError(asset.path, fault, "delete it, and fetch the file or put it there")
     if record:
-        _record(asset, digest, known.get("url", asset.url), known.get("date"))
+        _record(asset, digest, entry.get("url", asset.url), entry.get("date"))
     return digest
 
 

@@ -158,17 +158,17 @@ class Download:
             self.part.unlink(missing_ok=True)
         version = self._version(url)
         # Without a hash the last bytes are requested again, to compare them with the bytes that have arrived.
-        done = self.arrived if self.sha256 else max(0, self.arrived - _COMPARED) if version else 0
-        headers = {"Range": f"bytes={done}-"} if done else {}
-        headers |= {"If-Range": version} if done and version else {}
+        begin = self.arrived if self.sha256 else max(0, self.arrived - _COMPARED) if version else 0
+        headers = {"Range": f"bytes={begin}-"} if begin else {}
+        headers |= {"If-Range": version} if begin and version else {}
         with (
             _Watch(self.transfer) as watch,
             contextlib.closing(open_url(watch.open, url, headers, self.transfer.timeout)) as answer,
         ):
             # There is nothing beyond the bytes that have arrived.
-            if done and answer.status == 416 and answer.headers.get("Content-Range") == f"bytes */{done}":
+            if begin and answer.status == 416 and answer.headers.get("Content-Range") == f"bytes */{begin}":
                 return True
-            start, total = self._accepted(answer, done, version)
+            start, total = self._accepted(answer, begin, version)
             if not start:
                 with _disk(self.part):
                     self.part.write_bytes(b"")
@@ -186,7 +186,7 @@ class Download:
             return version if noted == url and _STRONG.fullmatch(version) else ""
         return ""
 
-    def _accepted(self, answer: Any, done: int, version: str) -> tuple[int, int | None]:
+    def _accepted(self, answer: Any, begin: int, version: str) -> tuple[int, int | None]:
         """Checks status, form and announced length; returns ``(first byte of the body, total length or None)``."""
         status, headers, asset = answer.status, answer.headers, self.asset
         if status in _TRANSIENT:
@@ -200,18 +200,18 @@ class Download:
             content_range = re.fullmatch(
                 r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", headers.get("Content-Range", "")
             )
-            if not content_range or int(content_range[1]) != done or (version and headers.get("ETag") != version):
+            if not content_range or int(content_range[1]) != begin or (version and headers.get("ETag") != version):
                 self.remove()
                 raise BrokenError("the server has another part or another version than asked for; starting over")
-            start, total = done, int(content_range[2])
+            start, total = begin, int(content_range[2])
         # An answer that cannot be the file must not replace the bytes that have arrived.
         if headers.get("Content-Type", "").lower().startswith("text/html"):
             raise HopelessError("the server sent a web page instead of the file")
         packed = headers.get("Content-Encoding", "identity").strip().lower()
         if packed not in ("", "identity") and not asset.target.endswith(".gz"):
             raise HopelessError(f"the server sends it compressed (Content-Encoding: {packed}), which was not asked for")
-        known = asset.size or self.sha256 or "chunked" in headers.get("Transfer-Encoding", "")
-        if total is None and not known:
+        has_limit = asset.size or self.sha256 or "chunked" in headers.get("Transfer-Encoding", "")
+        if total is None and not has_limit:
             raise HopelessError("the length of the file is unknown, so a cut-off copy would go unnoticed")
         if total is not None and (total > (asset.size or MOST) or total != (asset.size or total)):
             raise self._other_size(f"the file has {total:,} bytes there")
@@ -237,9 +237,9 @@ class Download:
         progress = Progress(f"fetch {self.asset.id}", megabytes, "MB", done=start / 1e6, interval=5)
         # read1 returns the bytes that have arrived; a larger read would lose them when the connection breaks.
         while chunk := answer.read1(_CHUNK):
-            needed = _ROOM if total is None else total - start - watch.arrived
-            if (free := shutil.disk_usage(path.parent).free) < needed:
-                raise UserError(path, f"{free:,} bytes are free, {needed:,} are needed", _SPACE)
+            size = _ROOM if total is None else total - start - watch.arrived
+            if (free := shutil.disk_usage(path.parent).free) < size:
+                raise UserError(path, f"{free:,} bytes are free, {size:,} are needed", _SPACE)
             watch.arrived += len(chunk)
             if start + watch.arrived > limit:
                 self.remove()
@@ -377,8 +377,8 @@ def hash_and_fault(path: Path, asset: Asset, sha256: str) -> tuple[str, str]:
         return digest, f"has {size:,} bytes" + (f", {asset.size:,} are registered" if asset.size else "")
     if sha256:
         on_first_use = f"recorded in assets.lock (a wrong one: sida assets forget {asset.id})"
-        known = "registered" if asset.sha256 else on_first_use
-        return digest, f"has the sha256 {digest[:12]}…, {sha256[:12]}… is {known}"
+        source = "registered" if asset.sha256 else on_first_use
+        return digest, f"has the sha256 {digest[:12]}…, {sha256[:12]}… is {source}"
     return digest, ""
 
 

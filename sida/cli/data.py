@@ -88,8 +88,8 @@ def _check(args: argparse.Namespace) -> int:
     print(f"{dataset.name}: {len(dataset):,} images {dataset.resolution}×{dataset.resolution}×{dataset.num_channels}")
     counts = dataset.class_indices.bincount(minlength=dataset.label_dim).tolist() if dataset.label_dim else []
     print(f"  {len(counts)} classes of {min(counts):,} to {max(counts):,} images" if counts else "  no class labels")
-    if absent := absent_classes(counts):
-        print(f"  {absent}")
+    if remark := absent_classes(counts):
+        print(f"  {remark}")
     if isinstance(dataset, ImageArchive) and dataset.files.left_out:
         print(f"  {dataset.files.left_out}")
     print(f"  sha256 {dataset.sha256}")

@@ -157,8 +157,8 @@ def _status(run: Callable[[], int | None]) -> int:
             return _scarce(_SCARCE[error.errno])
         if error.errno not in _PATH_ERRORS:
             raise
-        named = f"{error.filename}: " if error.filename else ""
-        say(f"error: {named}{error.strerror}; choose another place or make room there")
+        prefix = f"{error.filename}: " if error.filename else ""
+        say(f"error: {prefix}{error.strerror}; choose another place or make room there")
         return 1
     except (MemoryError, ImportError, RuntimeError) as error:
         if circle := _CIRCLE.fullmatch(str(error)):

@@ -35,8 +35,8 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=check_network, metavar="IN", help=source)
     parser.add_argument("target", metavar="OUT.safetensors", help="file to write")
     parser.add_argument("--key", default="ema", help="entry with the network, or prefix of its names (default: ema)")
-    named = "class to use instead of the class named in the file; of a state dict of SiT, REPA or DiT: its class"
-    parser.add_argument("--network-class", metavar="NAME", help=named)
+    text = "class to use instead of the class named in the file; of a state dict of SiT, REPA or DiT: its class"
+    parser.add_argument("--network-class", metavar="NAME", help=text)
     architecture = "architecture of a plain state dict: JSON text or file with class and kwargs"
     parser.add_argument("--network", metavar="CONFIG", help=architecture)
     null_label = "the last class of a network of diffusers means 'no class'"

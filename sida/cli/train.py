@@ -59,8 +59,8 @@ def read_settings(args: argparse.Namespace, cls: type[T], options: Mapping[str, 
     """
     spec, where = read_spec(args.spec, args.set)
     values = {key: value for key, value in (options or {}).items() if value is not None}
-    changed = [f" --set {text}" for text in args.set] + [f" --{key} {value}" for key, value in values.items()]
-    return from_mapping(cls, spec | values, f"{where}{''.join(changed)}:" if changed else where), where
+    flags = [f" --set {text}" for text in args.set] + [f" --{key} {value}" for key, value in values.items()]
+    return from_mapping(cls, spec | values, f"{where}{''.join(flags)}:" if flags else where), where
 
 
 def read_spec(text: str, overrides: Sequence[str]) -> tuple[dict[str, Any], str]:

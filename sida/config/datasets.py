@@ -120,9 +120,9 @@ def dataset_spec(name: str, where: str, brought: Mapping[str, Mapping[str, Any]]
 
 def dataset_entry(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | None = None) -> Mapping[str, Any]:
     """A data set's settings as they are written; arguments and errors are those of :func:`dataset_spec`."""
-    known = {**_shared(find_file("", "datasets").absolute()), **(brought or {})}
-    if name not in known:
-        raise UserError(where, f"no data set '{name}' in config/datasets.yaml{suggestion(name, known)}")
-    if not isinstance(entry := known[name], Mapping):
+    entries = {**_shared(find_file("", "datasets").absolute()), **(brought or {})}
+    if name not in entries:
+        raise UserError(where, f"no data set '{name}' in config/datasets.yaml{suggestion(name, entries)}")
+    if not isinstance(entry := entries[name], Mapping):
         raise UserError(f"{where}: {name}", "must be a mapping of settings", "give at least its kind")
     return entry

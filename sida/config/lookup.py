@@ -78,16 +78,16 @@ def find_file(kind: str, name: str | Path, own: Iterable[Path] = (), where: str 
     prefix = f"{where}: " if where else ""
     is_name = len(path.parts) <= 1
     # A name may have a dot, as in 'cifar10-v1.2', so that a suffix does not make it a path.
-    named = [folder / kind / f"{name}{suffix}" for folder in search_folders(own)] if is_name else []
+    candidates = [folder / kind / f"{name}{suffix}" for folder in search_folders(own)] if is_name else []
     if kind == "runs" and is_name:
-        named += [folder / name / "runs.tsv" for folder in (Path("studies"), ROOT / "studies")]
+        candidates += [folder / name / "runs.tsv" for folder in (Path("studies"), ROOT / "studies")]
     relative = [base / path for base in (*own, Path(), ROOT)] if path.suffix or not is_name else []
-    chosen = next((file for file in (*named, *relative) if os.path.isfile(file)), None)
-    if chosen is None and is_name and path.suffix not in SUFFIXES:
+    match = next((file for file in (*candidates, *relative) if os.path.isfile(file)), None)
+    if match is None and is_name and path.suffix not in SUFFIXES:
         raise UserError("", f"{prefix}no {noun} '{name}'{suggestion(str(name), file_names(kind, own))}")
-    if chosen is None:
+    if match is None:
         raise UserError("", f"{prefix}no such file '{name}'", f"give a {noun} by its name or path")
-    return chosen
+    return match
 
 
 def find_path(path: str, own: Iterable[Path] = ()) -> str:
@@ -256,16 +256,16 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
     if not allowed(name):
         raise UserError(where, f"'{name}' {refusal(name)}")
     module_name, _, attribute = name.partition(":")
-    here = str(Path.cwd())
+    folder = str(Path.cwd())
     # The working folder comes last, and only for permitted code: a file there named as a library is not imported.
-    if not is_ours(name) and here not in sys.path and "" not in sys.path:
-        sys.path.append(here)
+    if not is_ours(name) and folder not in sys.path and "" not in sys.path:
+        sys.path.append(folder)
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         source = source_file(name)
-        missing = f"({error}); is the module in this folder or on PYTHONPATH?"
-        fault = missing if source is None else f"({own_fault(error, Path(source))}); fix it there"
+        reason = f"({error}); is the module in this folder or on PYTHONPATH?"
+        fault = reason if source is None else f"({own_fault(error, Path(source))}); fix it there"
         raise UserError(where, f"cannot import '{name}' {fault}") from None
     if not hasattr(module, attribute):
         public = [key for key in vars(module) if key[0] != "_"]
@@ -293,8 +293,8 @@ def own_fault(error: BaseException, source: Path | None) -> str:
         path = Path(name).resolve()
         if path.is_file() and path.is_relative_to(source.resolve().parent) and "site-packages" not in path.parts:
             file, line = Path(name), number
-    shown = os.path.relpath(file) if file.is_relative_to(Path.cwd()) else str(file)
-    return f"{shown}, line {line}: {reason}"
+    text = os.path.relpath(file) if file.is_relative_to(Path.cwd()) else str(file)
+    return f"{text}, line {line}: {reason}"
 
 
 @contextlib.contextmanager
@@ -405,7 +405,7 @@ class Registry(dict[str, T]):
         if self.base:
             base = our_object(self.base)
             if not (isinstance(custom, base) or (isinstance(custom, type) and issubclass(custom, base))):
-                known = self.base.replace(":", ".")
-                fault = f"'{name}' is neither an instance nor a subclass of {known}"
+                class_name = self.base.replace(":", ".")
+                fault = f"'{name}' is neither an instance nor a subclass of {class_name}"
                 raise UserError(where, fault, "derive it from that class")
         return custom

@@ -172,8 +172,8 @@ class Sampler(Settings):
     def explicit_settings(self) -> dict[str, Any]:
         """Kind, steps and the settings that differ from their defaults, as :func:`read_sampler` takes them."""
         fields = {field.name: field.default for field in dataclasses.fields(self)}
-        changed = {name: getattr(self, name) for name, default in fields.items() if getattr(self, name) != default}
-        return changed | ({"num_steps": self.steps} if "num_steps" in self.entry.settings else {})
+        settings = {name: getattr(self, name) for name, default in fields.items() if getattr(self, name) != default}
+        return settings | ({"num_steps": self.steps} if "num_steps" in self.entry.settings else {})
 
     def facts(self) -> dict[str, Any]:
         """The settings that affect the images, as JSON values for records; younger ones only if not default."""
@@ -187,13 +187,13 @@ class Sampler(Settings):
             "num_steps": self.steps, "init_sigma": self.init_sigma, "step_levels": self.step_levels, "fixed": fixed,
         }  # fmt: skip
 
-    def unlike(self, trained: "Sampler") -> str:
+    def unlike(self, other: "Sampler") -> str:
         """Steps of a generator's training that differ from these, such as ``num_steps=4``; empty if none do."""
-        if self.kind != "one_step" or trained.kind != "one_step":
+        if self.kind != "one_step" or other.kind != "one_step":
             return ""
-        own, its = ({**one.of_steps, "noise": one.noise} for one in (self, trained))
+        own, its = ({**one.of_steps, "noise": one.noise} for one in (self, other))
         # One step adds no noise and has no second level.
-        names = ("num_steps", "noise", "step_levels") if max(self.steps, trained.steps) > 1 else ()
+        names = ("num_steps", "noise", "step_levels") if max(self.steps, other.steps) > 1 else ()
         return ",".join(f"{name}={its[name]}" for name in names if own[name] != its[name])
 
 
@@ -244,8 +244,8 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
             key, number = "num_steps", key
         if key in mapping:
             raise UserError(f"{where}.{key}", "is given twice", "remove one of them")
-        known = (number_in(number, kind) for kind in (int, float))
-        mapping[key] = next((value for value in known if value is not None), number)
+        numbers = (number_in(number, kind) for kind in (int, float))
+        mapping[key] = next((value for value in numbers if value is not None), number)
     if mapping["kind"] not in SAMPLER_KINDS:
         raise UserError(where, f"unknown sampler '{text}'", f"use {', '.join(SAMPLER_KINDS)}, e.g. heun:18,S_churn=40")
     return mapping

@@ -75,8 +75,8 @@ class OneOf:
 
     def fault(self, value: str) -> str | None:
         """Fault of a text, or None."""
-        known = value in self.names() or (self.or_object and names_object(value))
-        return None if known else f"must be {self.words}"
+        is_valid = value in self.names() or (self.or_object and names_object(value))
+        return None if is_valid else f"must be {self.words}"
 
 
 @dataclasses.dataclass(frozen=True)

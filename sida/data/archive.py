@@ -128,12 +128,12 @@ class Files:
 
     def _grids(self) -> set[int]:
         """Indices of grids of samples: pictures with a grid's name, larger than the equal-sized pictures near them."""
-        named: dict[str, list[int]] = {}
+        by_folder: dict[str, list[int]] = {}
         for index, name in enumerate(self.names):
             if _GRID.search(name) and name.lower().endswith(tuple(PICTURES)):
-                named.setdefault(name.rpartition("/")[0], []).append(index)
+                by_folder.setdefault(name.rpartition("/")[0], []).append(index)
         grids: set[int] = set()
-        for folder, suspects in named.items():
+        for folder, suspects in by_folder.items():
             below = [i for i in self._below(folder) if self.names[i].lower().endswith(tuple(PICTURES))]
             others = [index for index in below if not _GRID.search(self.names[index])]
             if len(suspects) >= len(others):
@@ -211,8 +211,8 @@ class Files:
             kind = next(filter(None, map(kind_of_file, [self.path, *self.names])), "")
             fault = f"holds {kind}, not pictures" if kind else f"holds no pictures ({', '.join(sorted(PICTURES))})"
             others = collections.Counter(PurePosixPath(name).suffix or name for name in self.names)
-            listed = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(4))
-            rest = "; ".join(filter(None, (self.left_out, f"other files: {listed}" if listed else "")))
+            counts = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(4))
+            rest = "; ".join(filter(None, (self.left_out, f"other files: {counts}" if counts else "")))
             raise UserError(self.path, f"{fault}; {rest}" if rest else fault, _DRAW if kind == NETWORK else _EXPORT)
         return np.array(indices, dtype=np.int64)
 
@@ -276,8 +276,8 @@ class Files:
             locations, files = [None] * len(names), [self._opened(name) for name in names]
             size = sum(os.fstat(file.fileno()).st_size for file in files)
         else:
-            chosen = self._locations[np.asarray(part, dtype=np.int64)]
-            locations, files, size = chosen.tolist(), [self._opened()], int(chosen[:, 1].sum())
+            rows = self._locations[np.asarray(part, dtype=np.int64)]
+            locations, files, size = rows.tolist(), [self._opened()], int(rows[:, 1].sum())
         seconds = len(part) * _SECONDS_PER_FILE + size * SECONDS
         child.send(method, [*zip(names, locations)], *args, files=files, seconds=seconds)
 
@@ -339,16 +339,16 @@ class Files:
         Raises:
             UserError: The file is broken, an image has no label, or a label is not a class.
         """
-        wanted = [self.names[int(member)] for member in members]
-        folder = PurePosixPath(common_folder(wanted))
+        names = [self.names[int(member)] for member in members]
+        folder = PurePosixPath(common_folder(names))
         for prefix in ("", *(f"{prefix}/" for prefix in (folder, *folder.parents) if prefix.name)):
             if (index := self.find(f"{prefix}dataset.json")) is not None:
-                relative = [name.removeprefix(prefix) for name in wanted]
+                relative = [name.removeprefix(prefix) for name in names]
                 ((_, _, arrays),) = self.ask("labels", [index], 1, relative)
                 rows = arrays.get("labels")
-                check_answer(rows is None or rows.shape == (len(wanted),), self.where(index))
+                check_answer(rows is None or rows.shape == (len(names),), self.where(index))
                 return rows
-        return self._classes(wanted) if any(name.endswith(CLASS) for name in self.names) else None
+        return self._classes(names) if any(name.endswith(CLASS) for name in self.names) else None
 
     def latents(self) -> str | None:
         """Kind of latents that a file ``latents.json`` at the root names; None without one.

@@ -139,9 +139,9 @@ class ImageArrays:
         """Name of the array of images; sets part and remark."""
         arrays = [*self._arrays.shapes]
         others = [name for name in arrays if name not in _CLASSES]
-        named = [name for name in _IMAGES if name in arrays]
-        if named or len(others) == 1:
-            return [*named, *others][0]
+        image_arrays = [name for name in _IMAGES if name in arrays]
+        if image_arrays or len(others) == 1:
+            return [*image_arrays, *others][0]
         parts = {(match[1] or match[2]): name for name in arrays if (match := _PARTS.fullmatch(name))}
         if subset in parts or len(parts) == 1:
             self._part = str(subset) if subset in parts else next(iter(parts))
@@ -166,10 +166,10 @@ class ImageArrays:
     def _classes(self) -> np.ndarray | None:
         """Class of every image, int64 ``(N,)``, from the file or the file of classes beside it."""
         names = (f"y_{self._part}", f"{self._part}_labels") if self._part else _CLASSES
-        known = [name for name in names if name in self._arrays.shapes]
+        class_arrays = [name for name in names if name in self._arrays.shapes]
         label_file = self.path.with_name(_IMAGES_WORD.sub("labels", self.path.name).replace("idx3", "idx1"))
-        if known:
-            classes, where = self._arrays.read(known[0]), f"{self.path}[{known[0]}]"
+        if class_arrays:
+            classes, where = self._arrays.read(class_arrays[0]), f"{self.path}[{class_arrays[0]}]"
         elif _IMAGES_WORD.search(self.path.name) and label_file.is_file():
             other = Arrays(label_file)
             if len(other.shapes) != 1:

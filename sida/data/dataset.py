@@ -339,14 +339,14 @@ class ImageArchive(Dataset):
 
     def _kind_of_latents(self, expected: str | None) -> str:
         """Name of the recorded kind, else the expected kind, else EDM2's, whose own tool records no kind."""
-        recorded = self.files.latents()
-        if recorded is not None and recorded not in LATENTS:
-            fault = f"has latents of kind '{one_line(recorded, 40)}'{suggestion(recorded, LATENTS)}"
+        kind = self.files.latents()
+        if kind is not None and kind not in LATENTS:
+            fault = f"has latents of kind '{one_line(kind, 40)}'{suggestion(kind, LATENTS)}"
             raise UserError(self.files.path, fault, "encode its pixels again (sida data encode)")
-        if None not in (recorded, expected) and recorded != expected:
-            fault = f"has latents of kind '{recorded}', the spec says '{expected}'"
+        if None not in (kind, expected) and kind != expected:
+            fault = f"has latents of kind '{kind}', the spec says '{expected}'"
             raise UserError(self.files.path, fault, f"encode its pixels again: sida data encode --latents {expected}")
-        return recorded or expected or EDM2_LATENTS.name
+        return kind or expected or EDM2_LATENTS.name
 
     def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
         """Images ``(N, C, H, W)``.
@@ -356,10 +356,10 @@ class ImageArchive(Dataset):
         """
         if self._cached is None:
             return self._read(raw_indices)
-        missing = np.unique(raw_indices[~self._is_cached[raw_indices]])
-        if len(missing):
-            self._cached[missing] = self._read(missing)
-            self._is_cached[missing] = True
+        indices = np.unique(raw_indices[~self._is_cached[raw_indices]])
+        if len(indices):
+            self._cached[indices] = self._read(indices)
+            self._is_cached[indices] = True
         return self._cached[raw_indices]
 
     @functools.cached_property
@@ -368,20 +368,20 @@ class ImageArchive(Dataset):
         return self.files.digest()
 
     def _read(self, raw_indices: np.ndarray) -> np.ndarray:
-        shape, done = self._raw_shape[1:], 0
+        shape, count = self._raw_shape[1:], 0
         batch = np.empty((len(raw_indices), *shape), dtype=self.dtype)
         for facts, images in self.files.images(self.members[raw_indices], shape, self.dtype.str):
             if images is not None:
-                batch[done : done + len(images)] = images
-                done += len(images)
+                batch[count : count + len(images)] = images
+                count += len(images)
             # Shape and kind of the image after those in the answer, if it is unlike the first one.
             if facts["odd"] is not None:
-                index, first = int(self.members[raw_indices[done]]), self.files.names[int(self.members[0])]
+                index, first = int(self.members[raw_indices[count]]), self.files.names[int(self.members[0])]
                 odd, usual = (f"{'×'.join(map(str, s))} {np.dtype(k)}" for s, k in (facts["odd"], (shape, self.dtype)))
                 remedy = "all images must be alike (sida data prepare makes them so)"
                 raise UserError(self.files.where(index), f"is {odd}, but {first} is {usual}", remedy)
         # The child must not leave rows of the batch uninitialised.
-        check_answer(done == len(batch), self.files.path)
+        check_answer(count == len(batch), self.files.path)
         return batch
 
 
@@ -487,14 +487,14 @@ class InfiniteSampler:
     def indices(self, start: int, count: int) -> np.ndarray:
         """Indices int64 ``(count,)`` at positions ``start … start + count - 1``."""
         result = np.empty(count, dtype=np.int64)
-        done = 0
-        while done < count:
-            epoch, offset = divmod(start + done, self.dataset_size)
-            take = min(count - done, self.dataset_size - offset)
+        position = 0
+        while position < count:
+            epoch, offset = divmod(start + position, self.dataset_size)
+            take = min(count - position, self.dataset_size - offset)
             if epoch != self._epoch:
                 self._permutation, self._epoch = self.generator(epoch).permutation(self.dataset_size), epoch
-            result[done : done + take] = self._permutation[offset : offset + take]
-            done += take
+            result[position : position + take] = self._permutation[offset : offset + take]
+            position += take
         return result
 
 

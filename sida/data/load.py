@@ -155,8 +155,8 @@ class Digits(InMemory):
         pixels, self._classes = _read_digits()
         # The whole set must not be copied: a copy has another memory layout, and training then rounds differently.
         if split != "all":
-            chosen = digits_of_split(split)
-            pixels, self._classes = pixels[chosen], self._classes[chosen]
+            indices = digits_of_split(split)
+            pixels, self._classes = pixels[indices], self._classes[indices]
         super().__init__(name, pixels, self._classes if use_labels else None, **views)
 
     @functools.cached_property

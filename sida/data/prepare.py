@@ -196,9 +196,9 @@ def prepare(config: PrepareConfig) -> Prepared:
         kinds[kind] += count
     resized = sum(count for (_, changed, _), count in counts.items() if changed)
     *_, side = next(iter(counts))
-    listed = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
+    kinds_text = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
     form = "RGB" if source.channels == 3 else "grey"
-    line = f"{total:,} pictures read ({listed}), stored as {form}; {resized:,} cropped or scaled"
+    line = f"{total:,} pictures read ({kinds_text}), stored as {form}; {resized:,} cropped or scaled"
     summary = visible("; ".join([line, *filter(None, (source.classes.remark, *source.remarks))]))
     label_dim = 0 if labels is None else int(labels.max()) + 1
     return Prepared(total, side, source.channels, label_dim, source.classes.folders, summary)
@@ -243,14 +243,14 @@ def _source(config: PrepareConfig) -> Source:
     label_files = ("dataset.json", CLASS)
     others = [name for index, name in enumerate(files.names) if index in skipped and not name.endswith(label_files)]
     counts = collections.Counter(PurePosixPath(name).suffix or name for name in others)
-    listed = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.items())
-    remarks = (part, files.left_out, f"other files skipped: {listed}" if listed else "")
-    chosen = members[: config.max_images]
+    suffixes = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.items())
+    remarks = (part, files.left_out, f"other files skipped: {suffixes}" if suffixes else "")
+    pictures = members[: config.max_images]
     channels = config.channels
     if channels is None:
-        headers = itertools.chain.from_iterable(value for _, value, _ in files.ask("headers", chosen, MEMBERS))
+        headers = itertools.chain.from_iterable(value for _, value, _ in files.ask("headers", pictures, MEMBERS))
         channels = 3 if any(colours for *_, colours in headers) else 1
-    return Source(len(members), _squares(files, chosen, config, channels), labels, channels, remarks)
+    return Source(len(members), _squares(files, pictures, config, channels), labels, channels, remarks)
 
 
 def _of_arrays(
@@ -264,8 +264,8 @@ def _of_arrays(
     def to_picture(image: np.ndarray) -> Picture:
         with located(config.source):
             square = to_square(Image.fromarray(image), config.transform, config.resolution, channels)
-        changed = square.size != image.shape[1::-1]
-        return Picture(encode_png(square, 0), "grey" if own_channels == 1 else "RGB", changed, square.width)
+        is_resized = square.size != image.shape[1::-1]
+        return Picture(encode_png(square, 0), "grey" if own_channels == 1 else "RGB", is_resized, square.width)
 
     classes = Classes(None, (), "no classes") if labels is None else _counted(labels)
     return Source(count, map(to_picture, images), classes, channels)
@@ -274,21 +274,21 @@ def _of_arrays(
 def _counted(labels: np.ndarray) -> Classes:
     """Classes with numbers instead of names."""
     counts = np.bincount(labels)
-    without = f", {absent}" if (absent := absent_classes(counts)) else ""
+    without = f", {remark}" if (remark := absent_classes(counts)) else ""
     return Classes(labels, (), f"{len(counts):,} classes of {counts.min():,} to {counts.max():,} images{without}")
 
 
 def absent_classes(counts: Sequence[int] | np.ndarray) -> str:
     """Remark on classes below the largest one that have no images; empty if there are none."""
-    absent = np.flatnonzero(np.asarray(counts) == 0).tolist()
-    return f"none of class {', '.join(map(str, absent[:8]))}{', …' if len(absent) > 8 else ''}" if absent else ""
+    classes = np.flatnonzero(np.asarray(counts) == 0).tolist()
+    return f"none of class {', '.join(map(str, classes[:8]))}{', …' if len(classes) > 8 else ''}" if classes else ""
 
 
 def _squares(files: Files, members: np.ndarray, config: PrepareConfig, channels: int) -> Iterator[Picture | UserError]:
     """Squares of pictures as PNG, or their faults, in order."""
     side = config.resolution
     # Bytes that all squares may still have: small pictures can claim to be huge.
-    left = FREE_BYTES + MOST_RATIO * files.size + 2 * channels * (side or 0) ** 2 * len(members)
+    budget = FREE_BYTES + MOST_RATIO * files.size + 2 * channels * (side or 0) ** 2 * len(members)
     if side is None:  # the side of the first picture; 0 if that is damaged
         ((_, value, _),) = files.ask("headers", members[:1], 1)
         check_answer(len(value) == 1, files.path)
@@ -298,16 +298,16 @@ def _squares(files: Files, members: np.ndarray, config: PrepareConfig, channels:
     for _, value, parts in files.ask("squares", members, count, config.transform, config.resolution, side, channels):
         pictures = [str(index) for index, facts in enumerate(value) if len(facts) == 2]
         check_answer(len(value) <= count and [*parts] == pictures, files.path)
-        left -= sum(png.nbytes for png in parts.values())
-        if left < 0:
+        budget -= sum(png.nbytes for png in parts.values())
+        if budget < 0:
             raise UserError(files.path, "its pictures unpack to far more bytes than it has", "give --resolution")
         for index, facts in enumerate(value):
             if len(facts) == 3:
                 where, fault, remedy = facts
                 yield UserError(f"{files.path}{where}", fault, remedy)
             else:
-                kind, changed = facts
-                yield Picture(parts[str(index)].tobytes(), kind, changed, side)
+                kind, is_resized = facts
+                yield Picture(parts[str(index)].tobytes(), kind, is_resized, side)
 
 
 def picture_labels(files: Files, members: np.ndarray, rule: str) -> Classes:
@@ -345,11 +345,11 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> Classes:
         fault = f"{len(empty)} class folders hold no pictures that are read ({', '.join(empty[:4])})"
         remedy = "fill or remove them, or say --labels none: the classes behind them would have other numbers"
         raise UserError(files.path, fault, remedy)
-    named = [top or "(no folder)" for top in folders]
-    shown = [f"{rank} = {name}" for rank, name in enumerate(named)]
-    remark = f"classes: {', '.join(shown if len(shown) < 13 else [*shown[:12], '…', shown[-1]])}"
+    class_names = [top or "(no folder)" for top in folders]
+    lines = [f"{rank} = {name}" for rank, name in enumerate(class_names)]
+    remark = f"classes: {', '.join(lines if len(lines) < 13 else [*lines[:12], '…', lines[-1]])}"
     ranks = {top: rank for rank, top in enumerate(folders)}
-    return Classes(np.array([ranks[top] for top in tops], np.int64), named, remark)
+    return Classes(np.array([ranks[top] for top in tops], np.int64), class_names, remark)
 
 
 def _without_pictures(files: Files, folder: str, classes: set[str]) -> list[str]:
@@ -399,8 +399,8 @@ def _doubt(files: Files, folder: str, folders: list[str], unclear: bool) -> str 
         return f"has a dataset.json in {unread[0]}, which is not the folder of all pictures"
     several_parts = sum(bool(_SPLIT.match(top)) for top in folders) > 1
     if len(folders) > 1 and ("" in folders or several_parts or unclear):
-        named = ", ".join(top or "(no folder)" for top in folders[:4])
-        return f"has pictures in folders ({named}) that may be classes, parts of a data set or a tool's"
+        names = ", ".join(top or "(no folder)" for top in folders[:4])
+        return f"has pictures in folders ({names}) that may be classes, parts of a data set or a tool's"
     return None
 
 

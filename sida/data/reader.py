@@ -220,16 +220,16 @@ class Reader:
         """Pixels ``(H, W, 3)`` of one picture."""
         return None, {"pixels": np.asarray(open_picture(files[0].read()).convert("RGB"))}
 
-    def labels(self, files: list[BinaryIO], members: Members, wanted: Sequence[str] | None) -> Answer:
+    def labels(self, files: list[BinaryIO], members: Members, names: Sequence[str] | None) -> Answer:
         """Classes int64 of the wanted pictures (None: of all) from a ``dataset.json``; no array if it has no labels."""
         with _content(files, members, 0) as content:
             labels = _parsed_labels(content)
             if labels is None:
                 return None, {}
-            for name in wanted or ():
+            for name in names or ():
                 if labels.get(same_name(name)) is None:
                     raise UserError("", f"has no label for {name}", "add it, or set 'labels' to null there")
-            picked = [*labels.values()] if wanted is None else [labels[same_name(name)] for name in wanted]
+            picked = [*labels.values()] if names is None else [labels[same_name(name)] for name in names]
             # JSON's true is True, which is an int.
             if not all(type(label) is int and 0 <= label < MAX_CLASSES for label in picked):
                 fault = f"a label is not a whole number from 0 to {MAX_CLASSES - 1:,}"

@@ -101,5 +101,5 @@ def kind_of_file(name: str | os.PathLike[str], start: bytes = b"") -> str:
         name: Name of the file.
         start: Its first bytes; a known beginning takes precedence over the suffix.
     """
-    known = next((kind for mark, kind in _STARTS.items() if start.startswith(mark)), "")
-    return known or _SUFFIXES.get(os.path.splitext(os.fspath(name))[1].lower(), "")
+    by_start = next((kind for mark, kind in _STARTS.items() if start.startswith(mark)), "")
+    return by_start or _SUFFIXES.get(os.path.splitext(os.fspath(name))[1].lower(), "")

@@ -180,12 +180,12 @@ class Child:
             raise (UnreadableError if may_be_intact else UserError)(*(text[:_LONGEST_WORDS] for text in texts))
         if not fits(answer, {"value": form[0], "arrays": form[1]}):
             raise ValueError
-        arrays, left = {}, RESULT
+        arrays, budget = {}, RESULT
         for name, (kind, shape) in answer["arrays"].items():
             size = math.prod(shape) * KINDS[kind]
-            if size > left:
+            if size > budget:
                 raise ValueError
-            left -= size
+            budget -= size
             arrays[name] = np.frombuffer(self._take(size, deadline), kind).reshape(shape)
         return answer["value"], arrays
 
@@ -194,16 +194,16 @@ class Child:
         return 2 * self._seconds + WAIT
 
     def _take(self, size: int, deadline: float) -> bytearray:
-        content, done = bytearray(size), 0
-        while done < size:
+        content, count = bytearray(size), 0
+        while count < size:
             # The socket's own timeout starts again with every byte, so that a slow child could hold this process.
-            if (left := deadline - time.monotonic()) <= 0:
+            if (seconds := deadline - time.monotonic()) <= 0:
                 raise TimeoutError
-            self._line.settimeout(left)
-            got = self._line.recv_into(memoryview(content)[done:])
+            self._line.settimeout(seconds)
+            got = self._line.recv_into(memoryview(content)[count:])
             if not got:
                 raise EOFError
-            done += got
+            count += got
         return content
 
     def _cause(self) -> tuple[str, str]:
@@ -281,8 +281,8 @@ def check_answer(holds: bool, where: object) -> None:
 
 def _safe_path() -> list[str]:
     """Search path of modules without the working folder, which may be untrusted unless it holds this package."""
-    here, root = os.path.realpath("."), str(Path(__file__).resolve().parents[2])
-    paths = [path for path in sys.path if os.path.isabs(path) and (here == root or os.path.realpath(path) != here)]
+    folder, root = os.path.realpath("."), str(Path(__file__).resolve().parents[2])
+    paths = [path for path in sys.path if os.path.isabs(path) and (folder == root or os.path.realpath(path) != folder)]
     return [*paths, root]
 
 
@@ -313,8 +313,8 @@ def serve(reader: str, memory: int, line: int) -> None:
     module, _, name = reader.partition(":")
     instance = getattr(importlib.import_module(module), name)()  # imports all that reading needs
     _limit(memory)
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    peer.sendall(struct.pack("<d", used.ru_utime + used.ru_stime))
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    peer.sendall(struct.pack("<d", usage.ru_utime + usage.ru_stime))
     while True:
         size, files, _, _ = socket.recv_fds(peer, 8, 253)  # the kernel's limit of descriptors in a message
         if not size:
@@ -322,7 +322,7 @@ def serve(reader: str, memory: int, line: int) -> None:
         method, seconds, *args = json.loads(peer.recv(struct.unpack("<q", size)[0], socket.MSG_WAITALL))
         if not hasattr(resource, "prlimit"):  # With it, the parent sets the limit.
             _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-            limit = _capped(math.ceil(used.ru_utime + used.ru_stime + seconds), hard)
+            limit = _capped(math.ceil(usage.ru_utime + usage.ru_stime + seconds), hard)
             resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
         try:
             answer = getattr(instance, method)([os.fdopen(file, "rb") for file in files], *args)

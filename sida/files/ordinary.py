@@ -80,17 +80,17 @@ def open_below(folder: str | os.PathLike[str], name: str, flags: int = os.O_RDON
     where = os.path.join(folder, name)
     if any(part in ("", ".", "..") or "\0" in part for part in (*folders, last)):
         raise UserError(where, "is not a name below the folder")
-    here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in folders:
-            before, here = here, os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | _SAFE, dir_fd=here)
+            before, fd = fd, os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | _SAFE, dir_fd=fd)
             os.close(before)
-        file = os.open(last, flags | os.O_NOFOLLOW | _SAFE, 0o666, dir_fd=here)
+        file = os.open(last, flags | os.O_NOFOLLOW | _SAFE, 0o666, dir_fd=fd)
     except OSError as error:
         reason = "a link, a pipe, a device or no file"
         raise UserError(where, f"cannot be opened ({error.strerror})", f"it is {reason}: remove it") from None
     finally:
-        os.close(here)
+        os.close(fd)
     status = os.fstat(file)
     # A second hard link leads to a file elsewhere, which would be written to.
     if not stat.S_ISREG(status.st_mode) or (status.st_nlink > 1 and flags & (os.O_WRONLY | os.O_RDWR)):

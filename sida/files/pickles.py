@@ -383,9 +383,9 @@ class Reader:
         value = find_entry(content, key)
         if not is_weights(value, _View):
             counts = {name: sum(map(_is_view, entry.values())) for name, entry in weights_in(content, _View)}
-            listed = [f"{name} ({count} tensor{'s' if count > 1 else ''})" for name, count in counts.items()]
-            if listed:
-                raise UserError("", f"holds weights in entries: {', '.join(listed[:8])}", "name one with --key")
+            entries = [f"{name} ({count} tensor{'s' if count > 1 else ''})" for name, count in counts.items()]
+            if entries:
+                raise UserError("", f"holds weights in entries: {', '.join(entries[:8])}", "name one with --key")
             raise UserError("", "holds no dictionary of tensors", "give the published file of weights")
         self._views = {name: view for name, view in value.items() if _is_view(view)}
         return self._tensors(), {}
@@ -498,8 +498,8 @@ def _network(value: Any, key: str) -> _Object:
     if isinstance(value, dict) and key in value:
         value = value[key]
     elif isinstance(value, dict) and not any(isinstance(entry, _View) for entry in value.values()):
-        known = [str(name)[:40] for name in itertools.islice(value, 100)]
-        raise UserError("", f"has no entry '{key}'{suggestion(key, known)}", "name the network's with --key")
+        keys = [str(name)[:40] for name in itertools.islice(value, 100)]
+        raise UserError("", f"has no entry '{key}'{suggestion(key, keys)}", "name the network's with --key")
     if isinstance(value, _Object) and value.source is not None:
         return value
     raise UserError("", f"holds {_kind_of_value(value)}, not a network with its class", SAVED_WHOLE)

@@ -228,9 +228,9 @@ def _old_data_hash(metadata: Mapping[str, str], text: bytes) -> str | None:
     """Hash of the data part in a file of an earlier version, whose header has a hash as well."""
     if _OLD_HEADER_HASH not in metadata and _OLD_DATA_HASH not in metadata:
         return None
-    recorded, field = metadata.get(_OLD_HEADER_HASH, ""), f'"{_OLD_HEADER_HASH}":"{{}}"'
-    blank = text.replace(field.format(recorded).encode(), field.format("0" * 64).encode())
-    if _OLD_DATA_HASH not in metadata or hashlib.sha256(blank).hexdigest() != recorded:
+    digest, field = metadata.get(_OLD_HEADER_HASH, ""), f'"{_OLD_HEADER_HASH}":"{{}}"'
+    blank = text.replace(field.format(digest).encode(), field.format("0" * 64).encode())
+    if _OLD_DATA_HASH not in metadata or hashlib.sha256(blank).hexdigest() != digest:
         raise _damaged("header does")
     return metadata[_OLD_DATA_HASH]
 
@@ -303,10 +303,10 @@ def _is_verified(stream: BinaryIO, header: TensorHeader) -> bool:
         if not header.is_data_hash:
             digest.update(_facts(*entry[:3]))
         stream.seek(header.data_start + entry.begin)
-        left = entry.end - entry.begin
-        while left and (chunk := stream.read(min(left, _CHUNK))):
+        size = entry.end - entry.begin
+        while size and (chunk := stream.read(min(size, _CHUNK))):
             digest.update(chunk)
-            left -= len(chunk)
+            size -= len(chunk)
     if digest.hexdigest() != header.sha256:
         raise _damaged("tensors do")
     return True

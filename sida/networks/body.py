@@ -50,8 +50,8 @@ def plain(value: Any) -> Any:
 def option_fields(cls: type) -> dict[str, Any]:
     """Options of a constructor as fields of a dataclass: name, type and default."""
     hints = typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
-    named = [p for p in inspect.signature(cls).parameters.values() if p.kind != p.VAR_KEYWORD]
-    return {p.name: (p.name, hints[p.name], *([] if p.default is p.empty else [p.default])) for p in named}
+    parameters = [p for p in inspect.signature(cls).parameters.values() if p.kind != p.VAR_KEYWORD]
+    return {p.name: (p.name, hints[p.name], *([] if p.default is p.empty else [p.default])) for p in parameters}
 
 
 RETURN_FLAGS = ("decoder", "encoder", "encoder_decoder", "features")

@@ -86,10 +86,10 @@ def files_of(source: str | Path) -> DiffusersFiles | None:
             return None
         return _files(where, names_on_hub(*hub[:2]), lambda name: fetch(f"{where}/{name}"))
     folder = Path(source)
-    known = [name for name in (_INDEX, *_CONFIGS, *_SCHEDULERS) if (folder / name).is_file()]
+    names = [name for name in (_INDEX, *_CONFIGS, *_SCHEDULERS) if (folder / name).is_file()]
     # Weights have several possible names, which the message lists.
-    known += [str(path.relative_to(folder)) for prefix in ("", "unet/") for path in folder.glob(f"{prefix}diffusion_*")]
-    return _files(where, known, lambda name: folder / name)
+    names += [str(path.relative_to(folder)) for prefix in ("", "unet/") for path in folder.glob(f"{prefix}diffusion_*")]
+    return _files(where, names, lambda name: folder / name)
 
 
 def _files(where: str, names: Collection[str], path: Callable[[str], Path]) -> DiffusersFiles | None:

@@ -133,15 +133,15 @@ def adjusted(network: Mapping[str, Any], options: Mapping[str, Any], where: str)
         if name not in allowed:
             fault = f"{network['class']} {f'has {sorted(allowed)} to change' if allowed else 'has none to change'}"
             raise SettingError(f"{where}.{name}", fault, "remove it")
-    changed = {**network, "kwargs": {**network["kwargs"], **options}}
+    adjusted_network = {**network, "kwargs": {**network["kwargs"], **options}}
     if not options:
-        return changed, {}
+        return adjusted_network, {}
     try:
-        build_on_meta(changed, where)
-        kwargs = checked_network(changed, where)[1]
+        build_on_meta(adjusted_network, where)
+        kwargs = checked_network(adjusted_network, where)[1]
     except UserError as error:
         raise SettingError(f"{where}.{error.where.rpartition('.')[2]}", error.fault, error.remedy) from None
-    return changed, {name: kwargs[name] for name in options}
+    return adjusted_network, {name: kwargs[name] for name in options}
 
 
 def check_null_label(network: Mapping[str, Any], where: str) -> None:
@@ -313,8 +313,8 @@ def fitting_network(
     differing = [name for name in {**expected, **shapes} if shapes.get(name) != expected.get(name)]
     if differing:
         name, more = differing[0], f" ({len(differing)} tensors differ)" if len(differing) > 1 else ""
-        has, wanted = ("none" if name not in of else list(of[name]) for of in (shapes, expected))
-        fault = f"tensor '{name}': the file has {has}, its architecture {type(net).__name__} needs {wanted}{more}"
+        has, needs = ("none" if name not in of else list(of[name]) for of in (shapes, expected))
+        fault = f"tensor '{name}': the file has {has}, its architecture {type(net).__name__} needs {needs}{more}"
         raise UserError(path, fault, remedy)
     return net
 

@@ -204,20 +204,20 @@ def _network_of_state(
     network, omitted, remark = check_network_config(network, str(path)), "", ""
     with settings_in(f"{path}:"):
         cls = NETWORKS.find(network["class"], "class")
-    with open_state_dict(path, key) as (stored, read):
+    with open_state_dict(path, key) as (tensors, read):
         if cls.reads_states:
-            bare = {bare_name(name): name for name in stored}
+            bare = {bare_name(name): name for name in tensors}
             with settings_in(f"{path}:"):
-                shapes = {short: tuple(stored[name]) for short, name in bare.items()}
-                kwargs, named, omitted = cls.read_state(shapes, network["kwargs"])
+                shapes = {short: tuple(tensors[name]) for short, name in bare.items()}
+                kwargs, short_names, omitted = cls.read_state(shapes, network["kwargs"])
             network = {**network, "kwargs": kwargs}
-            names = {name: bare[short] for name, short in named.items()}
+            names = {name: bare[short] for name, short in short_names.items()}
             remark = f"without {omitted}, which no image needs" if omitted else ""
         else:
             net = build_on_meta(network, str(path))
             shapes_needed = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-            names, remark = unwrapped(path, shapes_needed, stored, key)
-        net = fitting_network(path, network, {name: tuple(stored[old]) for name, old in names.items()}, OTHER)
+            names, remark = unwrapped(path, shapes_needed, tensors, key)
+        net = fitting_network(path, network, {name: tuple(tensors[old]) for name, old in names.items()}, OTHER)
         state = {} if described else {name: read(old) for name, old in names.items()}
     if cls.reads_states and not described:
         check_reading(path, network, state)

@@ -283,7 +283,7 @@ class TransformerPrecond(Precond):
         if not (width and channels and patch and tokens):
             fault = "the file is not a transformer of SiT, REPA or DiT (pos_embed, x_embedder.proj.weight)"
             raise SettingError("network.class", fault, "name another class")
-        known: dict[str, Any] = {
+        sizes: dict[str, Any] = {
             "img_resolution": math.isqrt(tokens) * patch,
             "img_channels": channels,
             "label_dim": max(0, of("y_embedder.embedding_table.weight", 2)[0] - 1),
@@ -295,13 +295,13 @@ class TransformerPrecond(Precond):
         }
         number_of_heads = {inner: number for _, inner, number in SIZES.values()}
         if width in number_of_heads:
-            known["num_heads"] = number_of_heads[width]
+            sizes["num_heads"] = number_of_heads[width]
         elif "num_heads" not in kwargs:
             fault = f"the file does not say it, and no published transformer has the width {width}"
             remedy = f'name it: --network \'{{"class": "{cls.__name__}", "kwargs": {{"num_heads": ...}}}}\''
             raise SettingError("network.kwargs.num_heads", fault, remedy)
         omitted = f"{len(heads)} tensors of alignment heads (projectors)" if heads else ""
-        return StateReading({**known, **kwargs}, names, omitted)
+        return StateReading({**sizes, **kwargs}, names, omitted)
 
     @property
     def encoder_blocks(self) -> int:
@@ -373,10 +373,10 @@ class TransformerPrecond(Precond):
 
     def features(self, tokens: Tensor, emb: Tensor) -> tuple[Tensor, ...]:
         """Maps (N, hidden_size, h, h) after the chosen blocks."""
-        chosen, maps = self.feature_blocks or (self.encoder_blocks,), []
-        for number, block in enumerate(self.blocks[: chosen[-1]], start=1):
+        numbers, maps = self.feature_blocks or (self.encoder_blocks,), []
+        for number, block in enumerate(self.blocks[: numbers[-1]], start=1):
             tokens = block(tokens, emb)
-            if number in chosen:
+            if number in numbers:
                 maps.append(self.map_of(tokens))
         return tuple(maps)
 

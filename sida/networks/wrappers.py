@@ -38,21 +38,21 @@ def bare_name(name: str) -> str:
 
 
 def unwrapped(
-    path: str | os.PathLike[str], expected: Mapping[str, Shape], stored: Mapping[str, Shape], key: str | None = None
+    path: str | os.PathLike[str], expected: Mapping[str, Shape], tensors: Mapping[str, Shape], key: str | None = None
 ) -> Unwrapped:
     """Finds a network's tensors by their names without wrappers.
 
     Args:
         path: The file, for errors.
         expected: Shapes of the network's tensors by name.
-        stored: Shapes of the file's tensors by name.
+        tensors: Shapes of the file's tensors by name.
         key: Prefix to take where several networks have these names.
 
     Raises:
         UserError: The file has all names under several prefixes, or under none.
     """
     bare: dict[str, str] = {}
-    for name in stored:
+    for name in tensors:
         if bare.setdefault(short := _WRAPPERS.sub("", name), name) != name:
             raise UserError(path, f"holds tensor '{one_line(short, 80)}' with and without a wrapper", "keep one")
     first = next(iter(expected), "")
@@ -64,12 +64,12 @@ def unwrapped(
     fitting = [
         prefix
         for prefix, more in further.items()
-        if not more and all(tuple(stored[bare[prefix + name]]) == shape for name, shape in expected.items())
+        if not more and all(tuple(tensors[bare[prefix + name]]) == shape for name, shape in expected.items())
     ]
     prefix = f"{key}." if f"{key}." in complete else [*fitting, *complete][0]
     if len(fitting) > 1 and prefix != f"{key}.":
-        named = ", ".join(one_line(prefix_name.rstrip("."), 60) or "(none)" for prefix_name in fitting[:8])
-        raise UserError(path, f"holds {len(fitting)} networks, by the prefixes {named}", "name one with --key")
+        prefix_names = ", ".join(one_line(prefix_name.rstrip("."), 60) or "(none)" for prefix_name in fitting[:8])
+        raise UserError(path, f"holds {len(fitting)} networks, by the prefixes {prefix_names}", "name one with --key")
     if more := further[prefix]:
         fault = f"has tensor '{one_line(more[0], 80)}', which the architecture does not have ({len(more)} such tensors)"
         raise UserError(path, fault, OTHER)
@@ -95,8 +95,8 @@ def _refuse(path: str | os.PathLike[str], expected: Mapping[str, Shape], bare: M
         fault = f"is part {int(shard[1])} of {int(shard[2])} of the weights"
         raise UserError(path, fault, "load all parts and save their tensors in one file first")
     begins = sorted({name.partition(".")[0] for name in bare})
-    absent = (name for name in expected if not any(f".{other}".endswith(f".{name}") for other in bare))
-    missing = next(absent, next(iter(expected)))
-    shown = ", ".join(one_line(begin, 40) for begin in begins[:8])
-    fault = f"has no tensor '{missing}' of the architecture under any prefix (its names begin with {shown or 'none'})"
+    missing_names = (name for name in expected if not any(f".{other}".endswith(f".{name}") for other in bare))
+    missing = next(missing_names, next(iter(expected)))
+    texts = ", ".join(one_line(begin, 40) for begin in begins[:8])
+    fault = f"has no tensor '{missing}' of the architecture under any prefix (its names begin with {texts or 'none'})"
     raise UserError(path, fault, f"{OTHER}, or the entry with it (--key)")

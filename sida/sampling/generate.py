@@ -202,12 +202,12 @@ class Drawer:
         shape = (int(net.img_channels), int(net.img_resolution), int(net.img_resolution))
 
         def draw(start: int) -> _Drawn:
-            chosen = tuple(int(seed) for seed in seeds[start : start + batch_size])
-            streams = SeedStreams(chosen + chosen[-1:] * (batch_size - len(chosen)))
+            batch_seeds = tuple(int(seed) for seed in seeds[start : start + batch_size])
+            streams = SeedStreams(batch_seeds + batch_seeds[-1:] * (batch_size - len(batch_seeds)))
             latents = streams.randn(shape)
             # This thread pins the memory; the computing thread copies it to the GPU, on its own stream.
             latents = latents.pin_memory() if device.type == "cuda" else latents
-            return _Drawn(chosen, streams, latents, class_rule(streams, start))
+            return _Drawn(batch_seeds, streams, latents, class_rule(streams, start))
 
         starts = range(0, len(seeds), batch_size)
         queue: collections.deque[Callable[[], Samples]] = collections.deque()
@@ -222,16 +222,16 @@ class Drawer:
             evaluator = functools.partial(self.evaluations.evaluator, evaluations=calls, kernels=sampler.kernels)
             called_guide = None if guide is None else evaluator(guide, "guide")
             called = evaluator(net, "network")
-            for drawn in prefetch(map(draw, starts)) if device.type == "cuda" else map(draw, starts):
+            for batch in prefetch(map(draw, starts)) if device.type == "cuda" else map(draw, starts):
                 with torch.no_grad():
                     labels = None
                     if self.label_dim:
-                        rows = torch.nn.functional.one_hot(drawn.classes, self.label_dim)
+                        rows = torch.nn.functional.one_hot(batch.classes, self.label_dim)
                         labels = to_device(rows.to(torch.float32), device)
-                    latents = drawn.latents.to(device, non_blocking=True)
-                    values = draw_batch(sampler, net, latents, labels, drawn.streams, guide, (called, called_guide))
+                    latents = batch.latents.to(device, non_blocking=True)
+                    values = draw_batch(sampler, net, latents, labels, batch.streams, guide, (called, called_guide))
                     images = to_uint8(values) if decode is None else decode(values)
-                queue.append(_queue_copies(drawn, images, values.flatten(1).isfinite().all(1), output))
+                queue.append(_queue_copies(batch, images, values.flatten(1).isfinite().all(1), output))
                 if len(queue) > (_QUEUED if device.type == "cuda" else 0):
                     yield queue.popleft()()
             while queue:
@@ -264,12 +264,12 @@ class _Drawn(NamedTuple):
 
 
 def _queue_copies(
-    drawn: _Drawn, images: torch.Tensor, finite: torch.Tensor, output: torch.device
+    batch: _Drawn, images: torch.Tensor, finite: torch.Tensor, output: torch.device
 ) -> Callable[[], Samples]:
     """Queues the copies of a batch to the CPU; returns a function that waits for them and gives the batch.
 
     Args:
-        drawn: The batch's draws.
+        batch: The batch's draws.
         images: uint8 ``(B, C, H, W)`` for the whole batch size B.
         finite: Whether each image's values are finite, bool ``(B,)``.
         output: Device of the images of the result.
@@ -277,7 +277,7 @@ def _queue_copies(
     Raises:
         UserError: Raised by the returned function if the network returned NaN or infinity.
     """
-    count, event = len(drawn.seeds), None
+    count, event = len(batch.seeds), None
     # One event stands for both copies; a decoder may be on another device than the network.
     finite = finite[:count].to(images.device)
     images = _to_pinned(images[:count]) if output.type == "cpu" and images.is_cuda else images[:count].to(output)
@@ -290,10 +290,10 @@ def _queue_copies(
         if event is not None:
             event.synchronize()
         if not bool(finite.all()):
-            seed = drawn.seeds[int(finite.logical_not().nonzero()[0])]
+            seed = batch.seeds[int(finite.logical_not().nonzero()[0])]
             fault = f"the network gives NaN or infinity for seed {seed}"
             raise UserError("", fault, "its file or its training is broken")
-        return Samples(drawn.seeds, images, drawn.classes[:count])
+        return Samples(batch.seeds, images, batch.classes[:count])
 
     return wait
 
@@ -311,12 +311,12 @@ def _resample(
 ) -> Iterator[Samples]:
     """Real images drawn with replacement: the result of a perfect generator with equally many images."""
     for start in range(0, len(seeds), batch_size):
-        chosen = tuple(int(seed) for seed in seeds[start : start + batch_size])
-        streams = SeedStreams(chosen)
+        batch_seeds = tuple(int(seed) for seed in seeds[start : start + batch_size])
+        streams = SeedStreams(batch_seeds)
         indices = streams.randint(len(dataset))
         images = real_images(dataset, indices, streams, decode)
-        classes = dataset.class_indices[indices] if dataset.label_dim else torch.full((len(chosen),), NO_CLASS)
-        yield Samples(chosen, images.to(output), classes)
+        classes = dataset.class_indices[indices] if dataset.label_dim else torch.full((len(batch_seeds),), NO_CLASS)
+        yield Samples(batch_seeds, images.to(output), classes)
 
 
 def real_images(

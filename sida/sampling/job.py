@@ -199,15 +199,15 @@ def _fill(store: SampleStore, source: _Source, config: SampleConfig, rank: int, 
         return
     mine = range(rank, store.num_shards, world)
     todo = [shard for shard in mine if not store.is_done(shard)]
-    missing = [seed for shard in todo for seed in store.shard_seeds(shard)]
+    seeds = [seed for shard in todo for seed in store.shard_seeds(shard)]
     total = sum(len(store.shard_seeds(shard)) for shard in mine)
-    done = total - len(missing)
+    done = total - len(seeds)
     progress = Progress(f"sample {Path(str(config.out)).name}", total, done=done)
 
     def watched() -> Iterator[Samples]:
         nonlocal done
         # A single draw for all shards, so that the device does not wait between shards.
-        for batch in source.drawer.draw(missing, config.batch_size, source.class_labels):
+        for batch in source.drawer.draw(seeds, config.batch_size, source.class_labels):
             done += len(batch.seeds)
             progress.update(done)
             yield batch
@@ -305,10 +305,10 @@ def sampler_for(
         UserError: A setting is wrong, here or in the network's file.
     """
     said = None if network is None else trained_sampler(read_metadata(network), network)
-    trained = {} if said is None else said.explicit_settings()
-    if trained.get("num_steps") == 1:
-        del trained["num_steps"]  # the default, which records do not name
-    return read_sampler(sampler, where, trained)
+    settings = {} if said is None else said.explicit_settings()
+    if settings.get("num_steps") == 1:
+        del settings["num_steps"]  # the default, which records do not name
+    return read_sampler(sampler, where, settings)
 
 
 def trained_sampler(metadata: Mapping[str, Any], network: str | Path) -> Sampler | None:
@@ -407,14 +407,14 @@ class LoadedGenerator:
             UserError: A number, seed or class that is not whole, no image asked for, a negative seed, a class that the
                 network does not have, or a broken network.
         """
-        asked = _whole(count)
-        seeds = range(seed, seed + asked) if isinstance(asked, int) else asked
+        number = _whole(count)
+        seeds = range(seed, seed + number) if isinstance(number, int) else number
         if not seeds or min(seeds) < 0:
             raise UserError("sample", f"takes at least one image and no negative seed, got {count} from seed {seed}")
         self._drawer.device = str(next(self.net.parameters()).device)
-        chosen = "uniform" if classes is None else _whole(classes)
+        class_rule = "uniform" if classes is None else _whole(classes)
         with tf32(False):
-            return torch.cat([part.images for part in self._drawer.draw(seeds, batch_size, chosen)]).numpy()
+            return torch.cat([part.images for part in self._drawer.draw(seeds, batch_size, class_rule)]).numpy()
 
 
 def _whole(value: Any) -> Any:

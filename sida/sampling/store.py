@@ -300,10 +300,10 @@ def write_all(store: SampleStore, shards: Sequence[int], batches: Iterator[Sampl
     waiting: collections.deque[Future[Any]] = collections.deque()
     with ThreadPoolExecutor(workers) as encoders, ThreadPoolExecutor(1) as writer:
         for shard in shards:
-            missing, encoded = len(store.shard_seeds(shard)), []
-            while missing:
+            count, encoded = len(store.shard_seeds(shard)), []
+            while count:
                 batch = next(batches)
-                missing -= len(batch.seeds)
+                count -= len(batch.seeds)
                 encoded.append(encoders.submit(store.encode, batch))
                 waiting.append(encoded[-1])
                 if len(waiting) > 2 * workers:

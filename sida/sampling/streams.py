@@ -107,7 +107,7 @@ def class_rule_of(
     def given(streams: SeedStreams, start: int) -> torch.Tensor:
         # Draws a class without using it, as the original tools do, so that the fresh noise is the same for any class.
         streams.randint(label_dim)
-        here = fixed[start : start + len(streams)]
-        return torch.cat([here, here[-1:].expand(len(streams) - len(here))])
+        rows = fixed[start : start + len(streams)]
+        return torch.cat([rows, rows[-1:].expand(len(streams) - len(rows))])
 
     return given

@@ -71,10 +71,10 @@ def write_crate(folder: str | Path, license: str = "") -> int:
     crate.metadata.extra_contexts.append(_TERMS)
     _describe_root(crate, folder.resolve().name, manifest, license)
     workflow = _add_workflow(crate, code, version)
-    listed = {**manifest["files"], MANIFEST: {"sha256": sha256_file(folder / MANIFEST)}}
+    files = {**manifest["files"], MANIFEST: {"sha256": sha256_file(folder / MANIFEST)}}
     inputs: list[Entity] = []
     results: list[Entity] = []
-    for name, facts in sorted(listed.items()):
+    for name, facts in sorted(files.items()):
         if not (folder / name).is_file() or sha256_file(folder / name) != facts["sha256"]:
             raise UserError(folder / name, "differs from the manifest", "look closer: sida verify")
         entity = _add_file(crate, name, facts["sha256"], (folder / name).stat().st_size)
@@ -85,7 +85,7 @@ def write_crate(folder: str | Path, license: str = "") -> int:
     # The crate is last: it names the other files.
     write_files({folder / path: content for path, content in code.items()})
     write_files({folder / CRATE: json_text(crate.metadata.generate())})
-    return len(listed) + len(code)
+    return len(files) + len(code)
 
 
 def _describe_root(crate: ROCrate, name: str, manifest: Mapping[str, Any], license: str) -> None:
@@ -97,8 +97,8 @@ def _describe_root(crate: ROCrate, name: str, manifest: Mapping[str, Any], licen
     )
     root["datePublished"] = manifest["environment"]["date"]
     is_address = license.startswith(("https://", "http://"))
-    named = {"@type": "CreativeWork", "name": license, "description": "Licence of the results"}
-    root["license"] = _add_context(crate, license, named) if is_address else license or _NO_LICENCE
+    licence = {"@type": "CreativeWork", "name": license, "description": "Licence of the results"}
+    root["license"] = _add_context(crate, license, licence) if is_address else license or _NO_LICENCE
     profiles = []
     for address, (title, version) in _PROFILES.items():
         properties = {"@type": "CreativeWork", "name": title, "version": version}

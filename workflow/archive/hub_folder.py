@@ -75,12 +75,12 @@ def model_source(network: Mapping[str, Any], where: Path, sampler: Sampler) -> s
     )
     text = f"{head}from __future__ import annotations\n\n{imports}\n\n"
     parts_of_sampler: tuple[Any, ...] = (to_device, SeedStreams, one_step, step_sigmas, multi_step, to_uint8)
-    made = "\n\n".join(map(inspect.getsource, parts_of_sampler)) + "\n\n"
-    made += f"#: Number of steps and their noise levels.\nSTEPS = {sampler.of_steps!r}\n\n\n"
-    made += f"def build() -> Precond:\n    net = {cls.__name__}({_arguments(arguments)})\n"
-    made += f"    net.half_dtype = torch.{half}\n" if half else ""
-    made += "    return net"
-    return text + "\n\n\n".join([*parts, f"# {'-' * 20} this network\n\n\n{made}", _body(tail)]) + "\n"
+    source = "\n\n".join(map(inspect.getsource, parts_of_sampler)) + "\n\n"
+    source += f"#: Number of steps and their noise levels.\nSTEPS = {sampler.of_steps!r}\n\n\n"
+    source += f"def build() -> Precond:\n    net = {cls.__name__}({_arguments(arguments)})\n"
+    source += f"    net.half_dtype = torch.{half}\n" if half else ""
+    source += "    return net"
+    return text + "\n\n\n".join([*parts, f"# {'-' * 20} this network\n\n\n{source}", _body(tail)]) + "\n"
 
 
 def _visit(name: str, order: list[str]) -> None:
@@ -109,14 +109,14 @@ def _source(name: str) -> str:
 def _imports(texts: Iterable[str]) -> str:
     """Import statements of modules for other packages, each name once."""
     plain: set[str] = set()
-    named: dict[str, set[str]] = {}
+    names_of: dict[str, set[str]] = {}
     for node in (node for text in texts for node in ast.parse(text).body):
         if isinstance(node, ast.Import):
             plain |= {ast.unparse(node)}
         elif isinstance(node, ast.ImportFrom) and not str(node.module).startswith(("sida", "__future__")):
-            named.setdefault(str(node.module), set()).update(ast.unparse(alias) for alias in node.names)
+            names_of.setdefault(str(node.module), set()).update(ast.unparse(alias) for alias in node.names)
     return "\n".join(
-        [*sorted(plain), *(f"from {name} import {', '.join(sorted(named[name]))}" for name in sorted(named))]
+        [*sorted(plain), *(f"from {name} import {', '.join(sorted(names_of[name]))}" for name in sorted(names_of))]
     )
 
 
@@ -170,8 +170,8 @@ def write_hub_folder(run: Path, out: Path, licence: str, benchmarks: Mapping[str
     # Results of its preset: results/demo of results/demo/students/x/network.safetensors.
     results = (network.resolve().parents[2:3] or [network.parent])[0]
     spec = results / "specs" / "students" / f"{name}.json"
-    measured = measured_in(results)
-    own = eval_results(_of_file(measured, facts), measured, _dataset(facts))
+    measurements = measured_in(results)
+    own = eval_results(_of_file(measurements, facts), measurements, _dataset(facts))
     entries = benchmark_entries(own, benchmarks)
     with atomic_folder(out) as folder:
         generator, sampler = load(network), sampler_for(network)
@@ -185,7 +185,7 @@ def write_hub_folder(run: Path, out: Path, licence: str, benchmarks: Mapping[str
             _save_samples(folder, torch.from_numpy(generator.sample(PICTURED)))
         if spec.is_file():
             write_text(folder / "recipe.json", json.dumps(load_spec(str(spec)), indent=1, sort_keys=True) + "\n")
-        card = model_card(name, facts, measured, licence, spec.is_file(), pictured, generator.sampler.steps, unet)
+        card = model_card(name, facts, measurements, licence, spec.is_file(), pictured, generator.sampler.steps, unet)
         write_text(folder / "README.md", card)
         write_entries(folder, entries)
 
@@ -237,13 +237,13 @@ def write_generator_folder(
         UserError: The measurements are of another generator, or the code is not a single file.
     """
     record = read_hashed_json(row, RESCORE)
-    measured = score_of(record, row)
-    name, scored = measured.runs[0], record["measurements"][0].get("source", {})
+    measurements = score_of(record, row)
+    name, scored = measurements.runs[0], record["measurements"][0].get("source", {})
     source, code, use = _opened(generator, scored, row)
     if different := [key for key, value in source.identity().items() if scored.get(key, value) != value]:
         raise UserError(row, f"was measured with another generator than {generator} ({different[0]})", "score it again")
-    shown = None if table is None else _row(table, row, name)
-    results = eval_results(measured.rows, measured, "unknown")
+    table_row = None if table is None else _row(table, row, name)
+    results = eval_results(measurements.rows, measurements, "unknown")
     entries = benchmark_entries(results, benchmarks)
     with atomic_folder(out) as part:
         shutil.copyfile(code, part / code.name)
@@ -260,7 +260,7 @@ def write_generator_folder(
             pictured=pictured,
             results=results,
             table=table,
-            row=shown,
+            row=table_row,
             licence=licence,
         )
         write_text(part / "README.md", card)
@@ -275,9 +275,9 @@ def _opened(generator: str, scored: dict[str, Any], row: str) -> tuple[CallableS
         file = inspect.getsourcefile(source.module)
         if file is None or Path(file).name == "__init__.py" or "." in module:
             raise UserError(generator, "is not a function of a single file", "put it into a module of one file")
-        made = getattr(source.module, name)
-        call = f"{name}()" if inspect.isclass(made) else name
-        call += ".eval()" if inspect.isclass(made) and issubclass(made, torch.nn.Module) else ""
+        source_object = getattr(source.module, name)
+        call = f"{name}()" if inspect.isclass(source_object) else name
+        call += ".eval()" if inspect.isclass(source_object) and issubclass(source_object, torch.nn.Module) else ""
         return source, Path(file), {"module": module, "function": name, "call": call}
     if not scored.get("latent"):
         raise UserError(row, f"has no measurements of the program {generator}", "score it: sida score FILE")
@@ -302,7 +302,7 @@ def _save_samples(folder: Path, images: torch.Tensor) -> None:
 def model_card(
     name: str,
     facts: Mapping[str, Any],
-    measured: Measurements,
+    measurements: Measurements,
     licence: str,
     recipe: bool,
     pictured: bool,
@@ -314,7 +314,7 @@ def model_card(
     Args:
         name: Id of the run.
         facts: :func:`sida.networks.official.describe_file` of the network.
-        measured: Measurements of its preset; only measurements of this file are taken, by its hash.
+        measurements: Measurements of its preset; only measurements of this file are taken, by its hash.
         licence: Identifier of the licence.
         recipe: Whether ``recipe.json`` is there.
         pictured: Whether ``samples.png`` is there.
@@ -322,7 +322,7 @@ def model_card(
         unet: Whether the network is a U-Net of diffusers.
     """
     parents, dataset = facts.get("parents"), _dataset(facts)
-    results = eval_results(_of_file(measured, facts), measured, dataset)
+    results = eval_results(_of_file(measurements, facts), measurements, dataset)
     method, pace = plain(facts.get("method")), "one-step" if steps == 1 else "few-step"
     head = ModelCardData(
         license=licence,
@@ -354,9 +354,9 @@ def _dataset(facts: Mapping[str, Any]) -> str:
     return plain(data.get("name") if isinstance(data, Mapping) else data)
 
 
-def _of_file(measured: Measurements, facts: Mapping[str, Any]) -> list[Measurement]:
+def _of_file(measurements: Measurements, facts: Mapping[str, Any]) -> list[Measurement]:
     """Lines of a network's very file, by its hash."""
-    return [row for row in measured.rows if row.network_sha256 == facts["sha256"]]
+    return [row for row in measurements.rows if row.network_sha256 == facts["sha256"]]
 
 
 #: Facts of a network that the card shows.
@@ -374,18 +374,21 @@ def _papers(method: str) -> list[str]:
     return [f"arxiv:{identifier}" for identifier in re.findall(r"\b\d{4}\.\d{5}\b", entry.bibtex)[:1]] if entry else []
 
 
-def eval_results(lines: Iterable[Measurement], measured: Measurements, dataset: str) -> list[EvalResult]:
+def eval_results(lines: Iterable[Measurement], measurements: Measurements, dataset: str) -> list[EvalResult]:
     """Values of the runs and metrics of some lines, rounded as in tables."""
     rows = {(row.run, row.metric): row for row in lines}
     results = []
     for (run, key), row in rows.items():
-        estimate, label, decimals = measured.estimate(run, key), key, 4
+        estimate, label, decimals = measurements.estimate(run, key), key, 4
         with contextlib.suppress(UserError):
             metric = load_protocol(row.protocol).metric(key)
             label, decimals = metric.label or key, metric.decimals
         args: dict[str, Any] = {"trials": estimate.trials, "images": row.n, "nfe": row.nfe, "protocol": row.protocol}
         args |= {"std": None if estimate.std is None else round(estimate.std, decimals)}
-        args |= {"identity_sha256": row.identity.sha256, "date": max(line.date for line in measured.lines(run, key))}
+        args |= {
+            "identity_sha256": row.identity.sha256,
+            "date": max(line.date for line in measurements.lines(run, key)),
+        }
         args |= {"saw": row.saw or "unknown"}
         value = round(estimate.mean, decimals)
         task: dict[str, Any] = {

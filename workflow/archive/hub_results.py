@@ -55,13 +55,13 @@ def benchmark_entries(results: Sequence[EvalResult], benchmarks: Mapping[str, tu
     entries = []
     for name, (dataset, task) in benchmarks.items():
         protocol, _, metric = name.rpartition("/")
-        named = [result for result in results if result.metric_type == metric]
-        named = [result for result in named if protocol in ("", _arguments(result)["protocol"])]
-        if len(named) != 1:
-            known = [f"{_arguments(result)['protocol']}/{result.metric_type}" for result in named or results]
-            fault = "was measured more than once" if named else "was not measured for this generator"
-            raise UserError(f"--benchmark {name}", fault, f"name one of {', '.join(known) or 'a measured generator'}")
-        result, about = named[0], _arguments(named[0])
+        matches = [result for result in results if result.metric_type == metric]
+        matches = [result for result in matches if protocol in ("", _arguments(result)["protocol"])]
+        if len(matches) != 1:
+            names = [f"{_arguments(result)['protocol']}/{result.metric_type}" for result in matches or results]
+            fault = "was measured more than once" if matches else "was not measured for this generator"
+            raise UserError(f"--benchmark {name}", fault, f"name one of {', '.join(names) or 'a measured generator'}")
+        result, about = matches[0], _arguments(matches[0])
         entries.append(
             EvalResultEntry(
                 dataset_id=dataset, task_id=task, value=result.metric_value, date=about["date"], notes=_notes(about)

@@ -46,23 +46,25 @@ _PRINTED_IN = {
 
 
 def measured_records(
-    measured: Measurements, origin: str, developer: str, sheet: Mapping[str, SheetRow] | None = None
+    measurements: Measurements, origin: str, developer: str, sheet: Mapping[str, SheetRow] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Yields a record for each generator of some measurements.
 
     Args:
-        measured: Measurements, of any number of generators.
+        measurements: Measurements, of any number of generators.
         origin: Person or group who measured.
         developer: Name of who made the generators.
         sheet: Rows of the sample sheet by run, which state the exposure of a generator where its lines do not.
     """
     # A reader does not have the sheet, so each line states the exposure of its generator.
-    told = (_with_saw(line, (sheet or {}).get(line.run)) for line in measured.rows)
-    measured = Measurements(told, measured.source)
-    for run in measured.runs:
-        lines = measured.of_run(run)
+    told = (_with_saw(line, (sheet or {}).get(line.run)) for line in measurements.rows)
+    measurements = Measurements(told, measurements.source)
+    for run in measurements.runs:
+        lines = measurements.of_run(run)
         first = lines[0]
-        results = [_measured_result(measured, run, metric) for metric in dict.fromkeys(line.metric for line in lines)]
+        results = [
+            _measured_result(measurements, run, metric) for metric in dict.fromkeys(line.metric for line in lines)
+        ]
         about = {"method": first.method, "nfe": first.nfe, "network_sha256": first.network_sha256}
         about |= {"saw": first.saw or _UNKNOWN}
         yield _record(
@@ -167,8 +169,8 @@ def _with_saw(line: Measurement, row: SheetRow | None) -> Measurement:
     return line if exposure is None else dataclasses.replace(line, saw=str(exposure))
 
 
-def _measured_result(measured: Measurements, run: str, key: str) -> dict[str, Any]:
-    lines, estimate = measured.lines(run, key), measured.estimate(run, key)
+def _measured_result(measurements: Measurements, run: str, key: str) -> dict[str, Any]:
+    lines, estimate = measurements.lines(run, key), measurements.estimate(run, key)
     first = lines[0]
     kind = first.settings.split(" ")[0]
     label, higher = key, False
@@ -223,11 +225,11 @@ def _printed_result(number: Published) -> dict[str, Any]:
 
 def _metric(key: str, label: str, kind: str, higher: bool) -> dict[str, Any]:
     least, most = (None, None) if kind not in METRIC_KINDS else (METRIC_KINDS[kind].least, METRIC_KINDS[kind].most)
-    named = {"metric_kind": kind} if kind else {}
+    kind_fields = {"metric_kind": kind} if kind else {}
     return {
         "metric_id": key,
         "metric_name": label,
-        **named,
+        **kind_fields,
         "lower_is_better": not higher,
         "score_type": "continuous",
         "min_score": "-Infinity" if least is None else least,

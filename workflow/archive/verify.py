@@ -80,9 +80,9 @@ class Report:
     @property
     def summary(self) -> str:
         """Counts of comparisons and of faults in one line."""
-        compared = ", ".join(f"{count:,} {description}" for description, count in self.counts.items())
+        counts = ", ".join(f"{count:,} {description}" for description, count in self.counts.items())
         faults = f"{len(self.faults):,} fault{'s' * (len(self.faults) != 1)}"
-        return f"{one_line(str(self.folder), 200)}: {compared or 'nothing to compare'}; {faults}"
+        return f"{one_line(str(self.folder), 200)}: {counts or 'nothing to compare'}; {faults}"
 
 
 def list_files(report: Report) -> dict[str, int]:
@@ -144,10 +144,10 @@ def check_manifest(report: Report, hashes: dict[str, str]) -> set[str]:
     if MANIFEST not in hashes:
         report.remark(MANIFEST, "is missing: missing files, and damage in files without a hash, are not noticed")
         return set()
-    listed: set[str] = set()
+    names: set[str] = set()
     with report.checking(MANIFEST):
         for name, entry in read_hashed_json(report.folder / MANIFEST)["files"].items():
-            listed.add(name)
+            names.add(name)
             if name not in hashes:
                 report.fault(name, "is missing; the manifest lists it")
             elif hashes[name] != entry["sha256"]:
@@ -155,9 +155,9 @@ def check_manifest(report: Report, hashes: dict[str, str]) -> set[str]:
             else:
                 report.counts["files equal to the manifest"] += 1
         for name in hashes:
-            if name not in listed and not is_unlisted(name):
+            if name not in names and not is_unlisted(name):
                 report.fault(name, "is not in the manifest; remove it, or make the manifest again (sida manifest)")
-    return listed
+    return names
 
 
 def check_parents(report: Report, hashes: Mapping[str, str]) -> None:
@@ -230,7 +230,7 @@ def verify(folder: str | Path) -> Report:
     progress = Progress(f"verify {report.folder.name}", sum(sizes.values()) / 1e6, "MB")
     hashes: dict[str, str] = {}
     own: set[str] = set()
-    done = 0
+    num_bytes = 0
     for name, size in sizes.items():
         path = report.folder / name
         with report.checking(name):
@@ -238,16 +238,16 @@ def verify(folder: str | Path) -> Report:
             if check_own_hash(path, name):
                 own.add(name)
                 report.counts["files equal to their own hash"] += 1
-        done += size
-        progress.update(done / 1e6)
-    listed = check_manifest(report, hashes)
-    known = own | listed | {fault.split(": ")[0] for fault in report.faults}
+        num_bytes += size
+        progress.update(num_bytes / 1e6)
+    manifest_files = check_manifest(report, hashes)
+    known_files = own | manifest_files | {fault.split(": ")[0] for fault in report.faults}
     for name in hashes:
-        if name not in known and not is_unlisted(name):
+        if name not in known_files and not is_unlisted(name):
             report.remark(name, "no hash: written by hand or by another program, and listed nowhere")
     check_parents(report, hashes)
     check_numbers(report, hashes)
-    check_crate(report, hashes, listed)
+    check_crate(report, hashes, manifest_files)
     return report
 
 
@@ -256,13 +256,13 @@ def is_unlisted(name: str) -> bool:
     return bool(UNLISTED.fullmatch(name) or CODE.fullmatch(name))
 
 
-def check_crate(report: Report, hashes: Mapping[str, str], listed: Set[str]) -> None:
+def check_crate(report: Report, hashes: Mapping[str, str], manifest_files: Set[str]) -> None:
     """Compares the files of the folder with its crate.
 
     Args:
         report: Report for the faults.
         hashes: SHA-256 of each file of the folder.
-        listed: Files that the manifest lists.
+        manifest_files: Files that the manifest lists.
     """
     described: dict[str, str] = {}
     if CRATE in hashes:
@@ -278,7 +278,7 @@ def check_crate(report: Report, hashes: Mapping[str, str], listed: Set[str]) -> 
                     report.fault(name, "is not the file that the crate lists; make the crate again (sida crate)")
                 else:
                     report.counts["files equal to the crate"] += 1
-            for name in sorted(listed - described.keys()):
+            for name in sorted(manifest_files - described.keys()):
                 report.fault(name, "is not in the crate; make the crate again (sida crate)")
     for name in hashes:
         if CODE.fullmatch(name) and name not in described:
@@ -315,14 +315,14 @@ def check_numbers(report: Report, names: Collection[str]) -> None:
         if collected not in names:
             continue
         with report.checking(collected):
-            measured = load_measurements(report.folder / collected)
-            runs = {*measured.runs}
-            if mismatch := identity_mismatch(measured.rows):
+            measurements = load_measurements(report.folder / collected)
+            runs = {*measurements.runs}
+            if mismatch := identity_mismatch(measurements.rows):
                 report.fault(
                     collected, f"runs '{mismatch[0].run}' and '{mismatch[1].run}' are not comparable: {mismatch[2]}"
                 )
             # Cells and files may name one run again and again: each estimate is made once.
-            estimate = functools.cache(measured.estimate)
+            estimate = functools.cache(measurements.estimate)
             for name in names:
                 if name.startswith("tables/") and name.endswith(".csv"):
                     with report.checking(name):
@@ -337,7 +337,7 @@ def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...],
     """Requires that a file has exactly the rows of the trials of its runs."""
     columns, rows = read_csv(report.folder / name)
     # A further column is missing where no row has a value in it.
-    compared = [*(column for column in MEASUREMENT_COLUMNS if column in columns), *FURTHER]
+    column_names = [*(column for column in MEASUREMENT_COLUMNS if column in columns), *FURTHER]
     keys = set()
     for line, row in rows:
         if row.get("origin"):
@@ -350,7 +350,7 @@ def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...],
             report.counts["rows whose trials are not stored"] += 1
         elif key not in trials:
             report.fault(name, f"line {line}: no trial holds {label}")
-        elif different := [column for column in compared if (row.get(column) or "") != trials[key][column]]:
+        elif different := [column for column in column_names if (row.get(column) or "") != trials[key][column]]:
             report.fault(name, f"line {line}: {different[0]} of {label} differs from its trial; collect again")
         else:
             report.counts["rows equal to their trials"] += 1

@@ -71,10 +71,10 @@ class Checklist:
     def __init__(self, preset: Preset, name: str, table: Table, results: Path, settings: str = "") -> None:
         self.preset, self.name, self.table, self.results, self.settings = preset, name, table, results, settings
         needs = layout_needs(preset, "tables", name, every=True)
-        shown = {*needs.measured, *needs.networks}
+        names = {*needs.measured, *needs.networks}
         #: Rows of the sheet that the table shows, in the sheet's order.
-        self.runs = [run for run in preset.runs if run in shown]
-        self.lines = [line for line in measured_in(results).rows if line.run in shown]
+        self.runs = [run for run in preset.runs if run in names]
+        self.lines = [line for line in measured_in(results).rows if line.run in names]
         self.registry = load_registry()
 
     @functools.cached_property
@@ -132,29 +132,27 @@ class Checklist:
 
     def _unchanged(self) -> str:
         """Sentence that compares the preset's present settings with the results'."""
-        changed = []
+        changed_rows = []
         if (self.results / STORED).is_file():
-            asked = {run: row_digest(self.preset, run) for run in self.runs}
-            same = {*unchanged_rows(self.results, asked)}
-            changed = [run for run in self.runs if run not in same and not self.preset.runs[run].second]
+            digests = {run: row_digest(self.preset, run) for run in self.runs}
+            same = {*unchanged_rows(self.results, digests)}
+            changed_rows = [run for run in self.runs if run not in same and not self.preset.runs[run].second]
         else:
             for name, spec in self.jobs().items():
                 path = self.results / "specs" / f"{name}.json"
                 if not path.is_file() or load_spec(str(path)) != spec:
-                    changed.append(name)
-        if changed:
-            return f"The results have other settings, or no record of them, for {_few(changed)}."
+                    changed_rows.append(name)
+        if changed_rows:
+            return f"The results have other settings, or no record of them, for {_few(changed_rows)}."
         return "The results have the digests of these settings."
 
     def _seeds(self) -> Answer:
-        trained = {name: kind for kind, name in self.trainings}
+        kinds = {name: kind for kind, name in self.trainings}
         rows = []
         for run in self.runs:
             row, lines = self.preset.runs[run], [line for line in self.lines if line.run == run]
-            seed = (
-                str(seed_of(self.preset, self.preset.runs[row.first])) if trained.get(row.first) == "students" else ""
-            )
-            if row.method == "teacher" and trained.get(str(row.teacher)) == "teachers":
+            seed = str(seed_of(self.preset, self.preset.runs[row.first])) if kinds.get(row.first) == "students" else ""
+            if row.method == "teacher" and kinds.get(str(row.teacher)) == "teachers":
                 seed = f"as teacher {row.teacher}"
             seeds = [seed for line in lines for seed in (line.seed_first, line.seed_last) if seed is not None]
             elsewhere = "no training" if row.method == "data" else "trained elsewhere"
@@ -179,17 +177,17 @@ class Checklist:
             wall, cards = wall + (hours or 0), cards + (hours or 0) * _number_of_cards(card)
             if steps := sum(tick.get("bad_steps") or 0 for tick in log):
                 bad.append(f"{name} ({steps:,} of {sum(tick.get('steps') or 0 for tick in log):,})")
-            shown = f"{memory:.1f}" if memory else NOT_RECORDED
-            rows.append((f"train {name}", card, _number(hours), _planned(costs, kind, name), shown))
+            memory_text = f"{memory:.1f}" if memory else NOT_RECORDED
+            rows.append((f"train {name}", card, _number(hours), _planned(costs, kind, name), memory_text))
         for run in self.runs:
             hours = self._measuring_hours(run)
             wall, cards = wall + (hours or 0), cards + (hours or 0)
             devices = sorted({line.device for line in self.lines if line.run == run and line.device})
             card = "; ".join(devices) or NOT_RECORDED
             rows.append((f"measure {run}", card, _number(hours), _planned(costs, "measurements", run), NOT_RECORDED))
-        known = sum(row[2] != NOT_RECORDED for row in rows)
+        count = sum(row[2] != NOT_RECORDED for row in rows)
         lines = [
-            f"Recorded in all: {wall:.2f} hours of wall time, {cards:.2f} hours of cards or processes, of {known} of "
+            f"Recorded in all: {wall:.2f} hours of wall time, {cards:.2f} hours of cards or processes, of {count} of "
             f"{len(rows)} jobs.",
             *self._cards(NOT_RECORDED in {row[1] for row in rows}),
             *self._failures(bad),
@@ -201,10 +199,10 @@ class Checklist:
         """Sentence on the cards of jobs whose logs name none."""
         if unknown:
             settings = self.preset.settings
-            asked = f"device {settings.device}" + (f", {settings.gpus} GPUs" if settings.gpus else "")
+            request = f"device {settings.device}" + (f", {settings.gpus} GPUs" if settings.gpus else "")
             machine = (self._manifest() or {}).get("environment", {}).get("device")
             wrote = f"; the manifest was written on {machine}" if machine else ""
-            yield f"Where no log names the card, the preset asks for {asked}{wrote}."
+            yield f"Where no log names the card, the preset asks for {request}{wrote}."
 
     def _failures(self, bad: list[str]) -> Iterator[str]:
         if self.trainings:
@@ -240,9 +238,9 @@ class Checklist:
         ]
         lines += ["Over training seeds it is the standard deviation of the seeds' means."] if pooled else []
         if scatter := self.preset.settings.retraining:
-            known = load_retraining(scatter)
-            shares = ", ".join(f"{metric} {std:.1%}" for metric, std in known.std.items())
-            lines.append(f"Another training, as the bold rule counts it: relative std {shares} ({known.source}).")
+            training = load_retraining(scatter)
+            shares = ", ".join(f"{metric} {std:.1%}" for metric, std in training.std.items())
+            lines.append(f"Another training, as the bold rule counts it: relative std {shares} ({training.source}).")
         else:
             lines.append(
                 "Nothing is recorded about the scatter of another training, so that no single training is ranked."
@@ -251,21 +249,25 @@ class Checklist:
         return Answer("Error bars and what they cover", tuple(lines), ("rows", "± over", "images a trial"), rows)
 
     def _licences(self) -> Answer:
-        used: dict[tuple[str, ...], None] = {
+        licence_rows: dict[tuple[str, ...], None] = {
             ("sida-repro", "code, embedded networks", "Apache-2.0", "this suite"): None
         }
         jobs = [job_named(self.preset, kind, name) for kind, name in self.trainings]
         jobs += [measurement(self.preset, run) for run in self.runs]
         for job in jobs:
             for name in (*job.needs["downloads"], *(imports(self.preset)[folder] for folder in job.needs["imports"])):
-                used[self._asset(name)] = None
-            used |= dict.fromkeys(self._dataset(job.spec.get("dataset")))
-        used |= {
+                licence_rows[self._asset(name)] = None
+            licence_rows |= dict.fromkeys(self._dataset(job.spec.get("dataset")))
+        licence_rows |= {
             (name, "code from outside", NOT_RECORDED, str(where)): None for name, where in self.preset.code.items()
         }
-        lines = [] if not any(row[2] == NOT_RECORDED for row in used) else ["No file records some licences: add them."]
+        lines = (
+            []
+            if not any(row[2] == NOT_RECORDED for row in licence_rows)
+            else ["No file records some licences: add them."]
+        )
         heads = ("asset", "kind", "licence", "source")
-        return Answer("Licences of the assets", tuple(lines), heads, tuple(used))
+        return Answer("Licences of the assets", tuple(lines), heads, tuple(licence_rows))
 
     def _asset(self, name: str) -> tuple[str, ...]:
         if not is_address(name) and name not in self.registry:
@@ -287,17 +289,17 @@ class Checklist:
 
     def _not_run(self) -> Answer:
         lines = []
-        measured = {line.run for line in self.lines}
-        absent = [run for run in self.runs if run not in measured]
-        for run in absent:
+        measured_runs = {line.run for line in self.lines}
+        missing_runs = [run for run in self.runs if run not in measured_runs]
+        for run in missing_runs:
             gone = self.preset.left_out.get(run)
             lines.append(f"Row {run} was not measured{f': {gone} has no public address' if gone else ''}.")
         empty: dict[str, list[str]] = {}
         for record in self.table.records:
-            if record["run"] and not record["measured"] and record["run"] not in absent:
+            if record["run"] and not record["measured"] and record["run"] not in missing_runs:
                 empty.setdefault(record["run"], []).append(record["metric"])
         lines += [f"Row {run} was not measured by {', '.join(dict.fromkeys(keys))}." for run, keys in empty.items()]
-        few = {run: trials for run in measured if (trials := self._trials(run)) < self.preset.trials}
+        few = {run: trials for run in measured_runs if (trials := self._trials(run)) < self.preset.trials}
         lines += [f"Row {run} has {trials} of {self.preset.trials} trials." for run, trials in sorted(few.items())]
         others = sorted({line.origin for line in self.lines if line.origin})
         lines += [f"Rows were measured elsewhere: {origin}." for origin in others]
@@ -330,8 +332,8 @@ class Checklist:
 
 def _hours(records: Iterable[Mapping[str, Any]]) -> float | None:
     seconds = [record.get("seconds") for record in records]
-    known = [float(value) for value in seconds if value is not None]
-    return sum(known) / 3600 if known else None
+    numbers = [float(value) for value in seconds if value is not None]
+    return sum(numbers) / 3600 if numbers else None
 
 
 def _number_of_cards(text: str) -> int:

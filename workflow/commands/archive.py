@@ -39,7 +39,7 @@ def _show(args: argparse.Namespace) -> int:
     return 0
 
 
-def show_results(preset: Preset, wanted: str | None = None) -> None:
+def show_results(preset: Preset, table_name: str | None = None) -> None:
     """Prints a table of a preset, its first by default, and where the files are.
 
     Raises:
@@ -50,12 +50,12 @@ def show_results(preset: Preset, wanted: str | None = None) -> None:
 
     results = measured_folder(preset) or Path(preset.results)
     tables = list(preset.layouts["tables"])
-    name = wanted or next(iter(tables), "")
+    name = table_name or next(iter(tables), "")
     if not tables:
         raise UserError("show", f"{preset.name} has no tables", "add 'tables' to the preset")
     if name not in tables:
         raise UserError(f"--table {name}", f"{preset.name} has no such table{suggestion(name, tables)}")
-    measured, table = measurements_file(results), table_of(preset, name, results)
+    path, table = measurements_file(results), table_of(preset, name, results)
     colour, width = terminal_colour(), terminal_width()
     text = to_terminal(table, colour)
     print(f"preset    {preset.name}\n\n{text}")
@@ -64,7 +64,7 @@ def show_results(preset: Preset, wanted: str | None = None) -> None:
         *(["* not beaten by the best"] if not colour and "*" in text else []),
     ]:
         print(textwrap.fill(terminal_text(note), width, break_long_words=False, break_on_hyphens=False))
-    print(f"\nnumbers   {measured if measured.is_file() else 'none measured: published ones alone'}")
+    print(f"\nnumbers   {path if path.is_file() else 'none measured: published ones alone'}")
     for label, file in (("page", "index.html"), ("figures", "figures"), ("tables", "tables"), ("claims", "claims.md")):
         if (results / file).exists():
             print(f"{label:<9} {results / file}")
@@ -84,10 +84,10 @@ def table_of(preset: Preset, name: str, results: Path) -> Table:
     from eval.tables.build import make_table
     from workflow.preset.products import product
 
-    measured = measurements_file(results)
+    path = measurements_file(results)
     return make_table(
         preset.layout("tables", name),
-        measured if measured.is_file() else None,
+        path if path.is_file() else None,
         preset.sheet,
         spec=product(preset, "tables", name).spec,
         results=results,
@@ -185,8 +185,8 @@ def _write_records(args: argparse.Namespace, out: Path) -> None:
     elif args.origin is None:
         raise UserError("--origin", "is missing", "name who measured: --origin NAME")
     else:
-        measured, sheet = _measurements(args.run)
-        records = measured_records(measured, args.origin, args.developer, sheet)
+        measurements, sheet = _measurements(args.run)
+        records = measured_records(measurements, args.origin, args.developer, sheet)
     with atomic_folder(out) as folder:
         for record in records:
             path = folder / record_path(record)
@@ -207,11 +207,11 @@ def _measurements(source: str) -> tuple[Measurements, Mapping[str, SheetRow]]:
         return load_measurements(source), {}
     if (network := Path(source, "network.safetensors")).is_file():
         # The results folder of results/demo/students/x; a network is told by its hash, as on its card.
-        measured, digest = measured_in(network.resolve().parents[2]), sha256_file(network)
-        lines = [line for line in measured.rows if line.network_sha256 == digest]
+        measurements, digest = measured_in(network.resolve().parents[2]), sha256_file(network)
+        lines = [line for line in measurements.rows if line.network_sha256 == digest]
         if not lines:
             raise UserError(source, "was not measured", "measure it, or name its score: sida score --out row.json")
-        return Measurements(lines, measured.source), {}
+        return Measurements(lines, measurements.source), {}
     preset = load_preset(find_preset(source))
     if (results := measured_folder(preset)) is None:
         raise UserError(source, "has no results", f"run it: sida run {source}")

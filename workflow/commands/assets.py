@@ -31,8 +31,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("fetch", "verify", "forget", "list"))
     parser.add_argument("ids", nargs="*", metavar="ID", help="ids of the registry")
     parser.add_argument("--kind", help="all assets of a kind (network, teacher, fid-reference, extractor, ...)")
-    needed = "all downloads that a score under it needs"
-    parser.add_argument("--protocol", action="append", default=[], metavar="NAME", help=needed)
+    text = "all downloads that a score under it needs"
+    parser.add_argument("--protocol", action="append", default=[], metavar="NAME", help=text)
     parser.add_argument("--record", metavar="FILE.json", help="fetch: also write what was fetched, with hashes")
 
 
@@ -42,35 +42,35 @@ def _run(args: argparse.Namespace) -> int:
         from eval.measuring.protocol import load_protocol
 
         for name in args.protocol:
-            needed = load_protocol(name).assets(drawn=True)
-            args.ids += [asset for asset in needed if asset not in args.ids]
-            if not needed:
+            protocol_assets = load_protocol(name).assets(drawn=True)
+            args.ids += [asset for asset in protocol_assets if asset not in args.ids]
+            if not protocol_assets:
                 say(f"protocol '{name}': needs no download")
         if not args.ids and args.kind is None:
             return 0
     registry = load_registry()
     if args.kind is not None and args.kind not in ASSET_KINDS:
         raise UserError("--kind", f"no kind '{args.kind}'{suggestion(args.kind, ASSET_KINDS)}")
-    chosen = [find_asset(registry, asset_id) for asset_id in args.ids]
+    assets = [find_asset(registry, asset_id) for asset_id in args.ids]
     if args.kind is not None or not args.ids:
-        chosen += [a for a in registry.values() if args.kind in (None, a.kind) and a not in chosen]
+        assets += [a for a in registry.values() if args.kind in (None, a.kind) and a not in assets]
     if args.action == "list":
-        return _list_assets(chosen)
+        return _list_assets(assets)
     if args.action == "verify":
-        return _verify_assets(chosen, bool(args.ids))
+        return _verify_assets(assets, bool(args.ids))
     if not args.ids and (args.action == "forget" or args.kind is None):
         remedy = "everything would be tens of gigabytes; a hash that was recorded once is given up for good"
         raise UserError(f"sida assets {args.action}", "name ids, or a --kind to fetch", remedy)
     if args.action == "forget":
-        for asset in chosen:
+        for asset in assets:
             gone = forget(asset.id)
             text = f"forgotten: {', '.join(gone)}" if gone else "not in the cache, and without a record"
             print(f"{asset.id}: {text}")
         return 0
-    for path in fetch_many([asset.id for asset in chosen]).values():
+    for path in fetch_many([asset.id for asset in assets]).values():
         print(path)
     if args.record:
-        write_json(args.record, [describe_asset(asset) for asset in chosen])
+        write_json(args.record, [describe_asset(asset) for asset in assets])
     return 0
 
 
@@ -84,11 +84,11 @@ def describe_asset(asset: Asset) -> dict[str, Any]:
     return facts | {name: record[name] for name in ("sha256", "size", "url")}
 
 
-def _list_assets(chosen: list[Asset]) -> int:
-    recorded = read_records()
+def _list_assets(assets: list[Asset]) -> int:
+    records = read_records()
     print(f"{'id':<32} {'kind':<15} {'bytes':>14}  state    sha256     note or link")
-    for asset in chosen:
-        pinned = "registry" if asset.sha256 else "lock" if asset.target in recorded else "first use"
+    for asset in assets:
+        pinned = "registry" if asset.sha256 else "lock" if asset.target in records else "first use"
         path = asset.path
         state = "here" if path.exists() else "link" if asset.urls else "by hand"
         size = path.stat().st_size if path.exists() else asset.size
@@ -98,9 +98,9 @@ def _list_assets(chosen: list[Asset]) -> int:
     return 0
 
 
-def _verify_assets(chosen: list[Asset], named: bool) -> int:
+def _verify_assets(assets: list[Asset], by_id: bool) -> int:
     faults = checked = 0
-    for asset in chosen:
+    for asset in assets:
         try:
             digest = verify_asset(asset.id)
         except UserError as error:
@@ -110,7 +110,7 @@ def _verify_assets(chosen: list[Asset], named: bool) -> int:
         if digest is not None:
             checked += 1
             print(f"ok       {asset.id}  {digest}")
-        elif named:
+        elif by_id:
             faults += 1
             print(f"MISSING  {asset.id}")
     print(f"{checked} verified, {faults} wrong or missing")

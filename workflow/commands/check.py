@@ -39,28 +39,30 @@ def _run(args: argparse.Namespace) -> int:
     folder = _stored_folder(args.stored)
     facts = read_stored(folder)
     preset = load_preset(find_preset(facts["preset"]))
-    spec, stored = stored_spec(folder, preset, facts["rows"], args.row)
-    known = sorted({int(row["trial"]) for row in stored})
-    trials = known if args.trials == "all" else parse_trials(args.trials, load_protocol(spec["protocol"]).trials)
-    if unknown := sorted({*trials} - {*known}):
+    spec, lines = stored_spec(folder, preset, facts["rows"], args.row)
+    stored_trials = sorted({int(row["trial"]) for row in lines})
+    trials = (
+        stored_trials if args.trials == "all" else parse_trials(args.trials, load_protocol(spec["protocol"]).trials)
+    )
+    if unknown := sorted({*trials} - {*stored_trials}):
         fault = f"trial {unknown[0]} of row '{args.row}' is not stored"
-        raise UserError("--trials", fault, f"stored are {', '.join(map(str, known))}")
+        raise UserError("--trials", fault, f"stored are {', '.join(map(str, stored_trials))}")
     started = time.monotonic()
-    compared, left_out = compared_again(spec, preset, stored, trials)
+    comparisons, left_out = compared_again(spec, preset, lines, trials)
     seconds = time.monotonic() - started
-    if not compared:
+    if not comparisons:
         raise UserError(
             f"row '{args.row}'", f"nothing to compare: {', '.join(left_out)}", "does its protocol still measure them?"
         )
-    images = f"{len(trials)} × {int(stored[0]['n']):,} images"
+    images = f"{len(trials)} × {int(lines[0]['n']):,} images"
     print(f"{folder}: row {args.row}, {images}, measured again in {seconds:.1f} s")
-    here = environment(spec["device"])["device"]
-    trained = f", trained on {on}" if (on := stored[0].get("trained_on")) else ""
-    print(f"stored on {stored[0]['device']}, code {stored[0]['code_version']}{trained}; here on {here}")
-    print("\n".join(_lines(compared)))
+    device = environment(spec["device"])["device"]
+    trained_on = f", trained on {on}" if (on := lines[0].get("trained_on")) else ""
+    print(f"stored on {lines[0]['device']}, code {lines[0]['code_version']}{trained_on}; here on {device}")
+    print("\n".join(_lines(comparisons)))
     if left_out:
         print(f"not compared: {', '.join(left_out)}")
-    return 0 if all(one.as_printed for one in compared) else 1
+    return 0 if all(one.as_printed for one in comparisons) else 1
 
 
 class Comparison(NamedTuple):
@@ -88,21 +90,21 @@ class Comparison(NamedTuple):
 
 
 def _compared(
-    stored: list[dict[str, str]],
+    lines: list[dict[str, str]],
     records: list[dict[str, Any]],
     trials: list[int],
-    shown: Mapping[str, tuple[int, float]],
+    formats: Mapping[str, tuple[int, float]],
 ) -> tuple[list[Comparison], list[str]]:
     """Comparison of each metric with values on both sides, and metrics without a value in a trial."""
     comparisons, left_out = [], []
-    for metric in dict.fromkeys(row["metric"] for row in stored):
-        before = {int(row["trial"]): float(row["value"]) for row in stored if row["metric"] == metric}
+    for metric in dict.fromkeys(row["metric"] for row in lines):
+        before = {int(row["trial"]): float(row["value"]) for row in lines if row["metric"] == metric}
         values = {record["trial"]: record["metrics"].get(metric) for record in records}
-        here = {trial: value for trial, value in values.items() if value is not None and trial in before}
-        if here:
-            comparisons.append(trial_agreement(metric, before, here, *shown.get(metric, (4, 1))))
-        if len(here) < len(trials):
-            left_out.append(f"{metric} (has values stored and here in {len(here)} of {len(trials)} trials)")
+        after = {trial: value for trial, value in values.items() if value is not None and trial in before}
+        if after:
+            comparisons.append(trial_agreement(metric, before, after, *formats.get(metric, (4, 1))))
+        if len(after) < len(trials):
+            left_out.append(f"{metric} (has values stored and here in {len(after)} of {len(trials)} trials)")
     return comparisons, left_out
 
 
@@ -117,11 +119,13 @@ def _stored_folder(study: str) -> Path:
     from workflow.preset.files import find_preset
 
     folders = [Path(study), Path(study) / "stored"]
-    stored = next((folder for folder in folders if (folder / STORED).is_file()), None)
-    stored = stored or stored_results([find_preset(study)])
-    if not (stored / STORED).is_file():
-        raise UserError(study, f"has no stored results ({stored / STORED})", "name a study that has, or their folder")
-    return stored
+    stored_folder = next((folder for folder in folders if (folder / STORED).is_file()), None)
+    stored_folder = stored_folder or stored_results([find_preset(study)])
+    if not (stored_folder / STORED).is_file():
+        raise UserError(
+            study, f"has no stored results ({stored_folder / STORED})", "name a study that has, or their folder"
+        )
+    return stored_folder
 
 
 def trial_agreement(
@@ -153,8 +157,8 @@ def _lines(comparisons: list[Comparison]) -> list[str]:
         share = "" if one.share is None else f", {one.share:.1g} standard deviations over trials"
         words = "to the last digit" if one.same else f"a trial differs by up to {one.difference:.2g}{share}"
         lines.append(f"{one.metric:<16}{one.printed:<20}{one.here:<20}{words}")
-    same, printed = sum(one.same for one in comparisons), sum(one.as_printed for one in comparisons)
-    return [*lines, f"{same} of {len(comparisons)} numbers agree to the last digit, {printed} as printed"]
+    num_same, num_printed = sum(one.same for one in comparisons), sum(one.as_printed for one in comparisons)
+    return [*lines, f"{num_same} of {len(comparisons)} numbers agree to the last digit, {num_printed} as printed"]
 
 
 def stored_spec(
@@ -176,9 +180,9 @@ def stored_spec(
     from workflow.preset.stored_rows import row_digest
 
     rows = stored_rows(folder)
-    known = dict.fromkeys(line["run"] for line in rows)
-    if row not in known or row not in preset.runs:
-        raise UserError(folder, f"no row '{row}'{suggestion(row, known)}", f"the rows are in {preset.sheet}")
+    names = dict.fromkeys(line["run"] for line in rows)
+    if row not in names or row not in preset.runs:
+        raise UserError(folder, f"no row '{row}'{suggestion(row, names)}", f"the rows are in {preset.sheet}")
     if digests.get(row) and row not in unchanged_rows(folder, {row: row_digest(preset, row)}):
         raise UserError(folder, f"row '{row}' was stored with other settings than {preset.source} has now", "run it")
     spec = dict(measurement(preset, row).spec)
@@ -204,21 +208,21 @@ def _is_measured(network: str, digest: str) -> bool:
 
 
 def compared_again(
-    spec: dict[str, Any], preset: Preset, stored: list[dict[str, str]], trials: list[int]
+    spec: dict[str, Any], preset: Preset, lines: list[dict[str, str]], trials: list[int]
 ) -> tuple[list[Comparison], list[str]]:
     """Measures trials again; returns the comparison of each metric, and metrics without one.
 
     Args:
         spec: Spec of the measurement.
         preset: Its preset, whose tables say how numbers are printed.
-        stored: Stored lines of the row.
+        lines: Stored lines of the row.
         trials: The trials.
     """
     from eval.measuring.measure import measure
 
     with tempfile.TemporaryDirectory() as out:
         records = measure(spec, out, trials)
-    return _compared(stored, records, trials, _shown(preset))
+    return _compared(lines, records, trials, _shown(preset))
 
 
 def _shown(preset: Preset) -> dict[str, tuple[int, float]]:

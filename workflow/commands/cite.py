@@ -87,17 +87,17 @@ def _preset_with(table: str) -> str:
     from workflow.preset import load_preset
     from workflow.preset.files import presets, read_preset
 
-    named = [
+    names = [
         name
         for name, path in presets().items()
         if table in {Path(str(layout)).stem for layout in read_preset([path])[0].get("tables") or ()}
     ]
-    measured = [name for name in named if measured_folder(load_preset(presets()[name])) is not None]
-    if len(measured) == 1:
-        return measured[0]
-    fault = "several presets with results have it" if measured else "no preset with results has it"
-    known = ", ".join(measured or named)
-    raise UserError(f"{table}: --checklist", fault, f"name one: {known}" if known else "name its preset")
+    with_results = [name for name in names if measured_folder(load_preset(presets()[name])) is not None]
+    if len(with_results) == 1:
+        return with_results[0]
+    fault = "several presets with results have it" if with_results else "no preset with results has it"
+    choices = ", ".join(with_results or names)
+    raise UserError(f"{table}: --checklist", fault, f"name one: {choices}" if choices else "name its preset")
 
 
 CITE = Verb(

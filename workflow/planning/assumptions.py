@@ -78,8 +78,8 @@ class Assumptions(Settings):
         """Size of a download in GB: the registered size, else the assumed size; 0 if unknown."""
         if asset.size is not None:
             return asset.size / 1e9
-        known = [start for start in self.downloads_gb if asset.id.startswith(start)]
-        return self.downloads_gb[max(known, key=len)] if known else 0.0
+        prefixes = [start for start in self.downloads_gb if asset.id.startswith(start)]
+        return self.downloads_gb[max(prefixes, key=len)] if prefixes else 0.0
 
 
 def load_assumptions(own: Iterable[Path] = ()) -> Assumptions:

@@ -125,12 +125,12 @@ class Costs:
 
     def imported(self, name: str) -> Cost:
         """The import of a published checkpoint, given by its folder."""
-        named = imports(self.preset)[name]
-        if is_address(named):
-            asset = find_asset(self.registry, named)
+        location = imports(self.preset)[name]
+        if is_address(location):
+            asset = find_asset(self.registry, location)
             disk = 2 * self.assumptions.gigabytes(asset)
             return Cost("import", name, download_gb=self._download(asset), disk_gb=disk)
-        source = self.registry.get(named)
+        source = self.registry.get(location)
         return Cost("import", name, disk_gb=self.assumptions.gigabytes(source) if source else 0.0)
 
     def network(self, teacher: str | None) -> dict[str, Any] | None:
@@ -170,9 +170,9 @@ class Costs:
         seconds = images * cost.operations / self._rate(cost.fp16)
         if config.evaluation is not None and config.evaluation["monitor"] == MONITOR:
             watched = config.evaluation["kwargs"]
-            drawn = watched["num_samples"] * watched.get("trials", 1)
-            drawn *= _evaluations(config.evaluation, config.total_kimg)
-            seconds += drawn * self._measured(run, network_cost(network).forward, cost.fp16)
+            num_images = watched["num_samples"] * watched.get("trials", 1)
+            num_images *= _evaluations(config.evaluation, config.total_kimg)
+            seconds += num_images * self._measured(run, network_cost(network).forward, cost.fp16)
         job = self._training("student", run, cost, seconds, images)
         # A smaller micro-batch would change the batch over which the adversarial scalar is pooled.
         job.gpus = most_gpus(job.gpus, config.batch_size, config.batch_gpu)
@@ -208,11 +208,11 @@ class Costs:
         )
         if networks and sampler_guide(self.preset, row) is not None:
             networks.append(networks[0] if row.guide == NULL_LABEL else self.network(row.guide))
-        known = [network for network in networks if network] if networks and networks[0] else []
-        fp16 = bool(known and known[0]["kwargs"].get("use_fp16", False))
-        forward = sum((nfe_of(self.preset, row) or 1) * network_cost(network).forward for network in known)
+        networks_known = [network for network in networks if network] if networks and networks[0] else []
+        fp16 = bool(networks_known and networks_known[0]["kwargs"].get("use_fp16", False))
+        forward = sum((nfe_of(self.preset, row) or 1) * network_cost(network).forward for network in networks_known)
         hours = (images * self._measured(run, forward, fp16) + self._references(run)) / 3600
-        weights = sum(4.0 * network_cost(network).parameters for network in known)
+        weights = sum(4.0 * network_cost(network).parameters for network in networks_known)
         files = [self.registry[name] for name in protocol.assets(drawn=True) if name in self.registry]
         weights += sum(1e9 * self.assumptions.gigabytes(each) for each in files if each.kind in ("extractor", "vae"))
         memory = (CONTEXT_BYTES + weights) / 1e9 if self.preset.settings.gpus else 0.0
@@ -254,8 +254,8 @@ class Costs:
         }:
             gflop = self.assumptions.gflop_of(str(extractor))
             if sources[key].kind == "dataset" and gflop:
-                named = dataset_named(self.preset, str(sources[key].dataset), run) if sources[key].fixed else None
-                data = named or dataset_of(self.preset, row)
+                fixed_data = dataset_named(self.preset, str(sources[key].dataset), run) if sources[key].fixed else None
+                data = fixed_data or dataset_of(self.preset, row)
                 images = min(filter(None, (data.get("num_images"), data.get("max_size"))), default=0)
                 seconds += images * gflop * 1e9 / self._rate(False)
         return seconds

@@ -75,12 +75,12 @@ def _gpu(plan: Plan) -> Iterator[Check]:
         return
     import torch
 
-    wanted, count = plan.preset.settings.gpus, torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpus, count = plan.preset.settings.gpus, torch.cuda.device_count() if torch.cuda.is_available() else 0
     need = max((job.memory_gb for job in plan.jobs.values()), default=0.0)
     if not count:
         size = f" with {need:.0f} GB each" if need >= 1 else ""
         built = torch.version.cuda and f"built for CUDA {torch.version.cuda}"
-        text = f"none that torch sees; the preset asks for {wanted}{size}; torch is {built or 'built without CUDA'}"
+        text = f"none that torch sees; the preset asks for {gpus}{size}; torch is {built or 'built without CUDA'}"
         remedy = "install a driver of NVIDIA's for this CUDA, run on another machine, or through a scheduler"
         remedy = f"{remedy} (docs/cluster.md)" if built else how_to_install("torch>=2.5,<3")
         yield Check("GPU", "missing", text, remedy)
@@ -99,8 +99,8 @@ def _gpu(plan: Plan) -> Iterator[Check]:
         close = need <= SPARE * memory
         text = f"{large}; plans lie up to a quarter above what is reserved" if close else large
         yield Check("GPU", "note" if close else "missing", text, SMALLER)
-    elif count < wanted:
-        yield Check("GPU", "note", f"{count} of {wanted}; the results are the same", f"--config gpus={count}")
+    elif count < gpus:
+        yield Check("GPU", "note", f"{count} of {gpus}; the results are the same", f"--config gpus={count}")
     else:
         yield Check("GPU", "ok", f"{count} × {memory:.0f} GB, {need:.0f} GB are needed")
 
@@ -136,14 +136,14 @@ def _packages(plan: Plan) -> Iterator[Check]:
 
 
 def _data(plan: Plan) -> Iterator[Check]:
-    made = [job.name for job in plan.jobs.values() if job.kind == "data"]
-    if made:
-        yield Check("data", "note", f"{', '.join(made)}: made by the workflow from their sources")
+    archives = [job.name for job in plan.jobs.values() if job.kind == "data"]
+    if archives:
+        yield Check("data", "note", f"{', '.join(archives)}: made by the workflow from their sources")
     jobs = [job for job in plan.jobs if job.partition("/")[0] in OPENING]
-    missing = {path for job in jobs if (path := missing_data(plan.preset, job, made))}
+    missing = {path for job in jobs if (path := missing_data(plan.preset, job, archives))}
     for path in sorted(missing):
         yield Check("data", "missing", f"{path} is not there", f"sida data prepare --source PICTURES --out {path}")
-    if not made and not missing:
+    if not archives and not missing:
         yield Check("data", "ok", "all there")
 
 

@@ -161,30 +161,30 @@ class _Fit:
         self.check_hours()
         full, least, cost, most = self._full, self._least, self._cost, self._config.hours
         for width, (num_samples, trials) in itertools.product(self._widths, full["measured"]):
-            chosen = self._sizes(width, num_samples, trials)
-            chosen |= _micro_batches(chosen, lambda values: cost(values, least))
-            planned = cost(chosen, least)
+            sizes = self._sizes(width, num_samples, trials)
+            sizes |= _micro_batches(sizes, lambda values: cost(values, least))
+            planned = cost(sizes, least)
             fewest = [num_samples, trials] == full["measured"][-1]
             if planned.hours > most or planned.memory > planned.card_memory:
                 continue
             if planned.measuring > MEASURING * most and not fewest:
                 continue
-            low, high = (1.0, 1.0) if cost(chosen, 1.0).hours <= most else (least, 0.99)
+            low, high = (1.0, 1.0) if cost(sizes, 1.0).hours <= most else (least, 0.99)
             while high / low > 1.02:
                 share = (low * high) ** 0.5
-                low, high = (share, high) if cost(chosen, share).hours <= most else (low, share)
-            planned = cost(chosen, low)
-            chosen |= _shortened(full, low)
-            return chosen, [*self._lines(planned, chosen)]
+                low, high = (share, high) if cost(sizes, share).hours <= most else (low, share)
+            planned = cost(sizes, low)
+            sizes |= _shortened(full, low)
+            return sizes, [*self._lines(planned, sizes)]
         fault = f"no network fits the {planned.card_memory:.0f} GB of {self._where}"
         raise UserError("sida new", fault, "name a larger card (--gpu) or another teacher")
 
-    def _lines(self, planned: _Cost, chosen: Mapping[str, Any]) -> Iterator[str]:
+    def _lines(self, planned: _Cost, sizes: Mapping[str, Any]) -> Iterator[str]:
         """Lines about the card, and what was reduced."""
         most, imported = self._config.hours, self._config.teacher is not None
         yield f"for {self._where}: {planned.hours:.1f} hours and {planned.memory:.0f} GB by plan (--hours {most:g})"
-        named = {key: name for key, name in _GIVEN_UP.items() if not (imported and name.startswith("teacher"))}
-        changes = ((name, self._full[key], chosen[key]) for key, name in named.items())
+        names = {key: name for key, name in _GIVEN_UP.items() if not (imported and name.startswith("teacher"))}
+        changes = ((name, self._full[key], sizes[key]) for key, name in names.items())
         given_up = [f"{name} {before:,g} → {after:,g}" for name, before, after in changes if before != after]
         if given_up:
             yield f"given up for that: {', '.join(given_up)}"
@@ -255,14 +255,14 @@ def _cost_of(part: Path, card: str, workers: int) -> _Cost:
     costs = Costs(preset, card)
     teachers = [costs.of("teachers", name) for name in preset.trained_teachers]
     students = {run.run: costs.of("students", run.run) for run in preset.students}
-    measured = {run: costs.of("measurements", run) for run in preset.measurable}
+    measurement_hours = {run: costs.of("measurements", run) for run in preset.measurable}
     hours = lambda jobs: sum(job.gpu_hours + job.cpu_hours for job in jobs)
-    total = hours([*teachers, *students.values(), *measured.values()])
+    total = hours([*teachers, *students.values(), *measurement_hours.values()])
     # SiD2A waits for the teacher and for SiD.
-    chain = hours([*teachers, *(students[run] for run in ("sid", "sid2a")), measured["sid2a"]])
+    chain = hours([*teachers, *(students[run] for run in ("sid", "sid2a")), measurement_hours["sid2a"]])
     memory = {"teacher": max((job.memory_gb for job in teachers), default=0.0)}
     memory["student"] = max(job.memory_gb for job in students.values())
-    return _Cost(max(total / workers, chain), hours(measured.values()) / workers, memory, costs.gpu.memory_gb)
+    return _Cost(max(total / workers, chain), hours(measurement_hours.values()) / workers, memory, costs.gpu.memory_gb)
 
 
 def _micro_batches(values: Mapping[str, Any], cost: Callable[[Mapping[str, Any]], _Cost]) -> dict[str, int]:
@@ -320,12 +320,12 @@ def _data_values(config: StudyConfig, part: Path, study: Path, teacher: Mapping[
         crop = "center-crop" if "resolution" in wishes else "none"
         flags = {"source": config.data, "out": str(part / "data.zip"), "transform": crop, "channels": None, **wishes}
         if (first := first_picture(config.data, config.resolution, teacher)) is not None:
-            shown = {"kind": "zip", "path": '"data.zip"', "pictures": [], "class_names": "[]"}
-            values = shown | _sized(config, first, []) | _teacher_values(config, first, teacher)
+            defaults = {"kind": "zip", "path": '"data.zip"', "pictures": [], "class_names": "[]"}
+            values = defaults | _sized(config, first, []) | _teacher_values(config, first, teacher)
             _Fit(config, part, {"name": "x", **values}).check_hours(UNREAD)
-        made = prepared(from_mapping(PrepareConfig, flags, "sida new"))
-        names = [visible(" ".join(name.split())) for name in made.class_names]
-        pictures = [made.summary]
+        preparation = prepared(from_mapping(PrepareConfig, flags, "sida new"))
+        names = [visible(" ".join(name.split())) for name in preparation.class_names]
+        pictures = [preparation.summary]
         path, kind, dataset = "data.zip", "zip", ImageArchive(str(part / "data.zip"))
     if not dataset.is_pixels:
         raise UserError(config.data, "holds latents", LATENTS)
@@ -368,14 +368,14 @@ def _settings(config: StudyConfig, resolution: int) -> dict[str, Any]:
     device = "cpu" if on_cpu else "cuda"
     scales = sizes[device]
     scale = next((scale for scale in scales if resolution <= scale["largest"]), scales[-1] if config.teacher else None)
-    shown, most = f"{resolution}×{resolution}", scales[-1]["largest"]
+    size, most = f"{resolution}×{resolution}", scales[-1]["largest"]
     if scale is None:
         remedy = "train on latents (sida data encode) with a custom preset"
-        raise UserError(config.data, f"{shown} is more than {most}×{most}", f"give --resolution {most}, or {remedy}")
+        raise UserError(config.data, f"{size} is more than {most}×{most}", f"give --resolution {most}, or {remedy}")
     levels = 2 ** scale["channel_mult"].count(",")
     if resolution % levels and not config.teacher:
         near = resolution - resolution % levels or levels
-        raise UserError(config.data, f"{shown} must be a multiple of {levels}", f"give --resolution {near}")
+        raise UserError(config.data, f"{size} must be a multiple of {levels}", f"give --resolution {near}")
     return {**sizes["bases"][scale["base"]], **scale, "device": device}
 
 
@@ -390,7 +390,7 @@ def _sized(config: StudyConfig, dataset: Any, names: list[str]) -> dict[str, Any
         values[key] = min(values[key], len(dataset))
         values[f"{key}_gpu"] = values[key]
     values["gpus"] = int(values["device"] != "cpu")
-    listed = f": {', '.join(names)}" if 0 < len(names) <= _MOST_NAMES else ""
+    class_list = f": {', '.join(names)}" if 0 < len(names) <= _MOST_NAMES else ""
     rows, columns = (10, 6) if dataset.label_dim else (8, 8)
     return values | {
         "resolution": resolution,
@@ -398,7 +398,7 @@ def _sized(config: StudyConfig, dataset: Any, names: list[str]) -> dict[str, Any
         "label_dim": dataset.label_dim,
         "images": len(dataset),
         "size": f"{resolution}×{resolution}×{dataset.num_channels}",
-        "classes": f"{dataset.label_dim} classes{listed}" if dataset.label_dim else "no classes",
+        "classes": f"{dataset.label_dim} classes{class_list}" if dataset.label_dim else "no classes",
         "title": f"{Path(config.study).name}, {resolution}×{resolution}",
         "rows": rows,
         "columns_of_images": columns,

@@ -78,21 +78,21 @@ def prepared(config: PrepareConfig) -> Prepared:
     record = folder / f"{sha256_json(facts)}.json"
     archive = record.with_suffix(".zip")
     with contextlib.suppress(OSError, UserError, KeyError, TypeError):
-        stored = read_hashed_json(record)
+        record_content = read_hashed_json(record)
         shutil.copyfile(archive, config.out)
-        if sha256_file(config.out) == stored.pop("zip_sha256"):
-            made = Prepared(**stored["prepared"])
+        if sha256_file(config.out) == record_content.pop("zip_sha256"):
+            result = Prepared(**record_content["prepared"])
             say(f"the pictures are unchanged since they were prepared: {archive}")
-            return made
-    made = prepare(config)
+            return result
+    result = prepare(config)
     if os.path.getsize(config.out) <= _MOST_KEPT:
         with contextlib.suppress(OSError):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             with atomic_path(archive) as temporary:
                 shutil.copyfile(config.out, temporary)
-            write_hashed_json(record, {"prepared": made._asdict(), "zip_sha256": sha256_file(config.out)})
-    return made
+            write_hashed_json(record, {"prepared": result._asdict(), "zip_sha256": sha256_file(config.out)})
+    return result
 
 
 def _stamps(source: str) -> list[list[Any]]:

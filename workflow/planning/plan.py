@@ -157,20 +157,20 @@ def make_plan(
         UserError: No such target, or an unknown network or rate.
     """
     preset = load_preset(*files)
-    named, costs = Targets(preset), Costs(preset, card, gpus or 1, fresh=fresh)
+    target_paths, costs = Targets(preset), Costs(preset, card, gpus or 1, fresh=fresh)
     gpus = gpus or (os.cpu_count() or 1 if costs.gpu_name == "CPU" else 1)
-    paths = [path for target in targets for path in named.paths_of(target)]
+    paths = [path for target in targets for path in target_paths.paths_of(target)]
     jobs = planned_jobs(files, paths, fresh)
-    made, totals = dict[str, str](), dict[str, Cost]()
+    key_of_path, totals = dict[str, str](), dict[str, Cost]()
     for job in jobs:
         stage, name, share = _part(job, preset)
         key, cost = f"{stage}/{name}", costs.of(stage, name)
-        made |= dict.fromkeys(job.outputs, key)
+        key_of_path |= dict.fromkeys(job.outputs, key)
         total = totals.setdefault(key, dataclasses.replace(cost, gpu_hours=0.0, cpu_hours=0.0))
         total.gpu_hours += share * cost.gpu_hours
         total.cpu_hours += share * cost.cpu_hours
-        total.after = sorted({*total.after, *(made[path] for path in job.inputs if path in made)} - {key})
-    out = [run for run in preset.left_out if not targets or run in named.rows(paths)]
+        total.after = sorted({*total.after, *(key_of_path[path] for path in job.inputs if path in key_of_path)} - {key})
+    out = [run for run in preset.left_out if not targets or run in target_paths.rows(paths)]
     return Plan(preset, targets, costs, gpus, {key: cost for key, cost in totals.items() if key != "all/"}, out)
 
 

@@ -84,17 +84,17 @@ class Requests:
             share: Share of the planned cost in one job.
             gpu: Whether the job uses a GPU; trainings use the preset's number.
         """
-        asked: dict[str, Value] = {"gpu": min(1, self.preset.settings.gpus)} if gpu else {}
+        request: dict[str, Value] = {"gpu": min(1, self.preset.settings.gpus)} if gpu else {}
         if stage in TRAINED:
-            asked = {"gpu": lambda wildcards: self.gpus(stage, wildcards), "nodes": 1}
+            request = {"gpu": lambda wildcards: self.gpus(stage, wildcards), "nodes": 1}
         if not self.scheduled:
-            return asked
+            return request
         for executor in EXECUTORS.values():
-            asked |= self._options(executor, stage, gpu)
+            request |= self._options(executor, stage, gpu)
         if not self.inside:
-            asked["runtime"] = lambda wildcards, attempt: self.minutes(stage, wildcards, attempt, share)
-            asked["mem_mb"] = lambda wildcards, attempt: self.memory_mb(stage, wildcards, attempt)
-        return asked | (self._nodes(stage) if stage in TRAINED else {})
+            request["runtime"] = lambda wildcards, attempt: self.minutes(stage, wildcards, attempt, share)
+            request["mem_mb"] = lambda wildcards, attempt: self.memory_mb(stage, wildcards, attempt)
+        return request | (self._nodes(stage) if stage in TRAINED else {})
 
     def _options(self, executor: Executor, stage: str, gpu: bool) -> dict[str, Value]:
         """Resources that an executor reads; without a value an empty text, which a submit command can name."""
@@ -164,8 +164,8 @@ class Requests:
 
     def minutes(self, stage: str, wildcards: Any, attempt: int, share: float = 1.0) -> int:
         """Minutes that a job requests; without a plan the site's maximum."""
-        wanted = lambda: (START_MINUTES + self._computing(stage, wildcards, share)) * _grown(attempt)
-        return _at_most(60 * self.site.max_hours, wanted)
+        minutes = lambda: (START_MINUTES + self._computing(stage, wildcards, share)) * _grown(attempt)
+        return _at_most(60 * self.site.max_hours, minutes)
 
     def _computing(self, stage: str, wildcards: Any, share: float = 1.0) -> float:
         """Planned minutes of a job besides its start, with the site's margin."""
@@ -177,16 +177,16 @@ class Requests:
         """Attempts that a training needs because of the site's limit; 0 without a plan."""
         most = 60 * self.site.max_hours
         try:
-            wanted = self._computing(stage, wildcards)
+            minutes = self._computing(stage, wildcards)
         except UserError:
             return 0
         # At least half of the limit remains for computing.
-        return 1 if START_MINUTES + wanted <= most else math.ceil(wanted / max(most - START_MINUTES, most / 2))
+        return 1 if START_MINUTES + minutes <= most else math.ceil(minutes / max(most - START_MINUTES, most / 2))
 
     def memory_mb(self, stage: str, wildcards: Any, attempt: int) -> int:
         """MB of main memory that a job requests on each node."""
-        wanted = lambda: 1000 * self._memory(stage, wildcards) * _grown(attempt)
-        return _at_most(1000 * self.site.max_memory_gb, wanted)
+        megabytes = lambda: 1000 * self._memory(stage, wildcards) * _grown(attempt)
+        return _at_most(1000 * self.site.max_memory_gb, megabytes)
 
     def _memory(self, stage: str, wildcards: Any) -> float:
         """Planned GB on one node: processes, a copy of the kept states, and on a CPU the networks."""
@@ -206,25 +206,25 @@ class Requests:
             jobs: Snakemake's jobs to run.
             retries: Number of times that Snakemake sends a failed job again.
         """
-        trained = [(stage, job.wildcards) for job in jobs if (stage := STAGES.get(job.rule.name)) in TRAINED]
-        lines = [self._too_large(trained)] if self.preset.settings.device != "cpu" else []
+        trainings = [(stage, job.wildcards) for job in jobs if (stage := STAGES.get(job.rule.name)) in TRAINED]
+        lines = [self._too_large(trainings)] if self.preset.settings.device != "cpu" else []
         if self.scheduled:
-            needed = {_name(wildcards): self.attempts(stage, wildcards) for stage, wildcards in trained}
-            unknown = [name for name, attempts in needed.items() if not attempts]
+            counts = {_name(wildcards): self.attempts(stage, wildcards) for stage, wildcards in trainings}
+            unknown = [name for name, attempts in counts.items() if not attempts]
             if unknown:
                 lines.append(f"trainings without a plan (no rate of their card): {len(unknown)}, {unknown[0]} first")
-            longest = max(needed, key=lambda name: needed[name], default="")
-            if longest and needed[longest] > retries + 1:
+            longest = max(counts, key=lambda name: counts[name], default="")
+            if longest and counts[longest] > retries + 1:
                 lines.append(
-                    f"{longest} is planned for {needed[longest]} attempts of max_hours of the site file, each of which "
-                    f"resumes, and --retries is {retries}: give --retries {needed[longest] + retries}"
+                    f"{longest} is planned for {counts[longest]} attempts of max_hours of the site file, each of which "
+                    f"resumes, and --retries is {retries}: give --retries {counts[longest] + retries}"
                 )
         return [line for line in lines if line]
 
-    def _too_large(self, trained: Iterable[tuple[str, Any]]) -> str:
+    def _too_large(self, trainings: Iterable[tuple[str, Any]]) -> str:
         memory = self._costs.gpu.memory_gb if self.scheduled else min(driver_cards(), default=math.inf)
         planned = list[Cost]()
-        for stage, wildcards in trained if memory < math.inf else []:
+        for stage, wildcards in trainings if memory < math.inf else []:
             with contextlib.suppress(UserError):
                 planned.append(self._planned(stage, wildcards))
         large = too_large(planned, memory, self._costs.gpu_name if self.scheduled else "a GPU here")
@@ -246,16 +246,16 @@ class Requests:
 
 def _name(wildcards: Any) -> str:
     """Name of a job below the folder of its products."""
-    named = dict(wildcards.items())
-    return str(next(named[key] for key in ("run", "teacher", "checkpoint", "archive") if key in named))
+    values = dict(wildcards.items())
+    return str(next(values[key] for key in ("run", "teacher", "checkpoint", "archive") if key in values))
 
 
 def _grown(attempt: int) -> float:
     return 1 + GROWTH * (attempt - 1)
 
 
-def _at_most(most: float, wanted: Callable[[], float]) -> int:
+def _at_most(most: float, request: Callable[[], float]) -> int:
     """A planned amount up to the site's most, which a job without a plan requests."""
     with contextlib.suppress(UserError):
-        most = min(most, wanted())
+        most = min(most, request())
     return math.ceil(most)

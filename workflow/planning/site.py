@@ -51,14 +51,14 @@ def load_site(own: Iterable[Path] = ()) -> Site:
     Raises:
         UserError: A missing or faulty file, or a file of the current folder without the user's permission.
     """
-    named = os.environ.get(VARIABLE)
-    if named and not Path(named).is_file():
-        raise UserError(f"{VARIABLE}={named}", "no such file", f"name your site file, or unset {VARIABLE}")
+    path_of_variable = os.environ.get(VARIABLE)
+    if path_of_variable and not Path(path_of_variable).is_file():
+        raise UserError(f"{VARIABLE}={path_of_variable}", "no such file", f"name your site file, or unset {VARIABLE}")
     usual = [Path("profiles/site.yaml"), ROOT / "profiles/site.yaml"]
-    path = Path(named) if named else next((path for path in usual if path.is_file()), None)
+    path = Path(path_of_variable) if path_of_variable else next((path for path in usual if path.is_file()), None)
     if path is None:
         return Site()
-    if not named and path.resolve() != usual[1].resolve():
+    if not path_of_variable and path.resolve() != usual[1].resolve():
         check_code_path(
             path, "a site file, whose options go to the command that submits jobs", f"set {VARIABLE}={path}"
         )

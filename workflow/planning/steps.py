@@ -198,8 +198,8 @@ def student_cost(config: Any, network: Mapping[str, Any], guide: Mapping[str, An
         guide: ``{class, kwargs}`` of the guiding network; None without guidance.
     """
     guiding = None if guide is None else network_cost(guide)
-    used = {**network, "kwargs": {**network["kwargs"], **config.network_options}}
-    cost, method = network_cost(used), find_method(config.method)
+    trained_network = {**network, "kwargs": {**network["kwargs"], **config.network_options}}
+    cost, method = network_cost(trained_network), find_method(config.method)
     psi_steps, passes = method.work(method.read_options(config.options, "options"))
     again = cost.forward if config.checkpointing else 0.0
     psi = passes.fake_score * cost.forward + passes.fake_score_encoder * cost.encoder

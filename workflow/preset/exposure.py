@@ -14,13 +14,13 @@ from workflow.preset.rows import lineage, options_of, protocol_of, recipe_of, re
 
 def with_exposure(preset: Preset) -> dict[str, SheetRow]:
     """Rows of a preset with their exposure: judges in their options, the exposure of their start, their choice."""
-    rows, done = dict(preset.runs), set[str]()
+    rows, resolved_names = dict(preset.runs), set[str]()
     for name in preset.runs:
         # A start comes before the rows that inherit from it.
-        for link in reversed([*itertools.takewhile(lambda link: link not in done, lineage(preset, name))]):
+        for link in reversed([*itertools.takewhile(lambda link: link not in resolved_names, lineage(preset, name))]):
             row = rows[link]
             rows[link] = _with_exposure(preset, row, rows.get(row.init or ""))
-            done.add(link)
+            resolved_names.add(link)
     return rows
 
 
@@ -29,17 +29,21 @@ def _with_exposure(preset: Preset, row: SheetRow, start: SheetRow | None) -> She
     judges = _judges(preset, row)
     if judges is None or (start is not None and start.exposure is None):
         return dataclasses.replace(row, saw="unknown")
-    added = Exposure(loss=judges)
+    own_exposure = Exposure(loss=judges)
     if start is not None and start.exposure is not None:
         # The choice of the start's file does not choose this row's.
-        added |= Exposure(start.exposure.loss, start.exposure.start)
+        own_exposure |= Exposure(start.exposure.loss, start.exposure.start)
     if row.trained_here and row.exposure is not None:
-        added |= Exposure(choice=_selection(preset, row))
-    known = row.exposure or added
-    if not added.loss and {*added.start} <= {*known.loss, *known.start} and {*added.choice} <= {*known.choice}:
+        own_exposure |= Exposure(choice=_selection(preset, row))
+    exposure = row.exposure or own_exposure
+    if (
+        not own_exposure.loss
+        and {*own_exposure.start} <= {*exposure.loss, *exposure.start}
+        and {*own_exposure.choice} <= {*exposure.choice}
+    ):
         return row
     cell = None if row.saw is None else read_exposure(row.saw)
-    return dataclasses.replace(row, saw=str(added | (cell or Exposure())))
+    return dataclasses.replace(row, saw=str(own_exposure | (cell or Exposure())))
 
 
 def _judges(preset: Preset, row: SheetRow) -> tuple[str, ...] | None:

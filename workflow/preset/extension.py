@@ -47,8 +47,8 @@ def write_extension(
     if not (stored / STORED).is_file():
         raise UserError("--extend", f"{stored / STORED} is missing", "a study is extended from its stored results")
     base = load_preset(*files)
-    added = read_runs(sheet) if sheet else []
-    for row in added:
+    new_rows = read_runs(sheet) if sheet else []
+    for row in new_rows:
         # Rows are names of folders, and some file systems ignore case.
         if row.run.lower() in {name.lower() for name in base.runs}:
             raise UserError(f"--extend {sheet}", f"run '{row.run}' is a row of {base.sheet}", "give it another id")
@@ -58,22 +58,22 @@ def write_extension(
     # A run at work reads these files.
     with PresetLock(folder.parent, sys.argv):
         origin = {"folder": os.fspath(stored), "preset": base.name, "beside": os.fspath(beside)}
-        rows = [*read_runs(base.sheet), *added]
+        rows = [*read_runs(base.sheet), *new_rows]
         write_json(folder / "runs.json", {"runs": [row.cells for row in rows]})
         path = folder / "preset.yaml"
         changes = {"preset": name, "runs": os.fspath(folder / "runs.json"), "stored": origin}
         write_text(path, yaml_text(changes))
         preset = load_preset(*files, path)
-        if added and (table := _grown_table(base, preset, added)):
+        if new_rows and (table := _grown_table(base, preset, new_rows)):
             # A layout beside the preset takes precedence over the study's of the same name.
             write_text(folder / "tables" / f"{table[0]}.yaml", yaml_text(table[1]))
         run_here = [run for run in preset.runs if run not in taken_rows(preset)]
-        if added:
+        if new_rows:
             # Rows of the study that are not stored wait; parents of added rows run nevertheless.
-            origin |= {"added": " ".join(row.run for row in added), "sheet": base.sheet}
+            origin |= {"added": " ".join(row.run for row in new_rows), "sheet": base.sheet}
             origin["waiting"] = " ".join(run for run in run_here if run in base.runs)
             write_text(path, yaml_text(changes))
-            run_here = [row.run for row in added]
+            run_here = [row.run for row in new_rows]
         _take(stored, preset, take)
         return path, run_here
 
@@ -83,7 +83,7 @@ def _preset_name(name: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c == "-") else "-" for c in name.lower()).strip("-") or "mine"
 
 
-def _grown_table(base: Preset, preset: Preset, added: Sequence[SheetRow]) -> tuple[str, dict[str, Any]] | None:
+def _grown_table(base: Preset, preset: Preset, new_rows: Sequence[SheetRow]) -> tuple[str, dict[str, Any]] | None:
     """Name and layout of the study's first table that names a row with the teacher of an added one, with these rows.
 
     Rows that were trained on other data or for another number of images than all rows of their teacher, and rows with
@@ -95,7 +95,7 @@ def _grown_table(base: Preset, preset: Preset, added: Sequence[SheetRow]) -> tup
         lines = [line for line in layout.get("rows", []) if line.get("run") in base.runs]
         # The last line of a teacher's rows; added rows follow it.
         models = {base.runs[line["run"]].teacher: line for line in lines if base.runs[line["run"]].trained_here}
-        if not (rows := {row.run: row for row in added if row.teacher in models}):
+        if not (rows := {row.run: row for row in new_rows if row.teacher in models}):
             continue
         for row in rows.values():
             model = models[row.teacher]
@@ -106,7 +106,7 @@ def _grown_table(base: Preset, preset: Preset, added: Sequence[SheetRow]) -> tup
             if (facts := _trained_on(preset, row)) not in [_trained_on(preset, sibling) for sibling in siblings]:
                 line |= _own_family(f"{facts[1]:g} thousand images of {facts[0]}")
             layout["rows"].insert(layout["rows"].index(model) + 1, line)
-        for row in (row for row in added if row.trained_here and row.teacher not in models):
+        for row in (row for row in new_rows if row.trained_here and row.teacher not in models):
             line = {"run": row.run, "label": row.label or row.run, "guest": True}
             layout["rows"].append(line | _own_family(f"Teacher {row.teacher}" if row.teacher else "No teacher"))
         return name, {key: value for key, value in layout.items() if key != "extends"}
@@ -124,19 +124,19 @@ def _trained_on(preset: Preset, row: SheetRow) -> tuple[str, float]:
     return row.dataset or preset.settings.dataset, kimg
 
 
-def _take(stored: Path, preset: Preset, copy: bool) -> None:
+def _take(folder: Path, preset: Preset, copy: bool) -> None:
     """Gives the results the logs and networks of taken rows and their teachers, and no copies of others.
 
     A copy has no record of its settings: Snakemake would take it for the network of a row whose settings have changed.
 
     Args:
-        stored: The study's stored results.
+        folder: The study's stored results.
         preset: The extension.
         copy: Whether files that are missing, or of other settings, are copied.
     """
     students = taken_rows(preset)
     teachers = {name for run in students for name in (preset.runs[run].teacher, preset.runs[run].guide)}
-    for file, content in files_of(stored, preset.runs):
+    for file, content in files_of(folder, preset.runs):
         path, (kind, name, _) = Path(preset.results, file), file.split("/", 2)
         is_taken = name in (students if kind == "students" else teachers)
         same = path.is_file() and path.read_bytes() == content

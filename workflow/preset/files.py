@@ -24,15 +24,15 @@ def find_preset(name: str | Path, where: str = "preset") -> Path:
     Raises:
         UserError: No such preset; the message suggests the closest one.
     """
-    path, known = Path(os.path.expanduser(name)), presets()
+    path, preset_paths = Path(os.path.expanduser(name)), presets()
     is_name = len(path.parts) == 1 and not path.suffix
-    if is_name and str(name) in known:
-        return known[str(name)]
+    if is_name and str(name) in preset_paths:
+        return preset_paths[str(name)]
     candidates = [base / file for base in (path, ROOT / path) for file in ("", "preset.yaml")]
     for candidate in candidates:
         if os.path.isfile(candidate):
             return candidate
-    raise UserError(where, f"no preset '{name}'{suggestion(path.stem, known)}")
+    raise UserError(where, f"no preset '{name}'{suggestion(path.stem, preset_paths)}")
 
 
 def presets() -> dict[str, Path]:

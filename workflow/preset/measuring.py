@@ -33,14 +33,18 @@ def measurement(preset: Preset, name: str) -> Job:
 def sampling(preset: Preset, name: str) -> Job:
     """Images of a row's trial, ``<row>/trial-<t>``."""
     run, trial = name.rsplit("/trial-", 1)
-    row, measured = preset.runs[run], measurement(preset, run)
+    row, measurement_job = preset.runs[run], measurement(preset, run)
     protocol, dataset = protocol_of(preset, row), dataset_of(preset, row)
     first, last = protocol.seeds(int(trial))
     classes = protocol.label_dist if dataset.get("label_dim") else "uniform"
-    spec = {"network": measured.spec["network"], "gnet": measured.spec["guide"], "sampler": sampler_of(preset, row)}
+    spec = {
+        "network": measurement_job.spec["network"],
+        "gnet": measurement_job.spec["guide"],
+        "sampler": sampler_of(preset, row),
+    }
     spec |= {"seeds": f"{first}-{last}", "class_labels": class_counts(preset, row) or classes}
     spec |= {"dataset": dataset if drawn_from_data(preset, row) else None, **common_settings(preset)}
-    return make_job(preset, "samples", spec, measured.needs, trainings_of(preset, measured.needs))
+    return make_job(preset, "samples", spec, measurement_job.needs, trainings_of(preset, measurement_job.needs))
 
 
 def sampled_rows(preset: Preset) -> list[str]:

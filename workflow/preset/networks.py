@@ -75,10 +75,10 @@ def network_path(preset: Preset, network: Network | None) -> str | None:
 @once
 def imports(preset: Preset) -> dict[str, str]:
     """Published checkpoints that the preset imports: folder name to asset id, address or path."""
-    used = {row.teacher for row in preset.runs.values() if row.trained_here or row.method == "teacher"}
-    used |= {row.guide for row in preset.runs.values()}
+    network_names = {row.teacher for row in preset.runs.values() if row.trained_here or row.method == "teacher"}
+    network_names |= {row.guide for row in preset.runs.values()}
     names = _checkpoints(preset)
-    names += [teacher.checkpoint for name, teacher in preset.settings.teachers.items() if name in used]
+    names += [teacher.checkpoint for name, teacher in preset.settings.teachers.items() if name in network_names]
     folders = _import_folders(preset)
     return {folders[name]: name for name in names if name in folders}
 
@@ -104,9 +104,9 @@ def import_folders(checkpoints: Iterable[str | None]) -> dict[str, str]:
     (``a/network-snapshot.pkl``, ``b/network-snapshot.pkl``) get a digest of their path at the end.
     """
     names = {name: _folder_name(name) for name in checkpoints if name and not _used_in_place(name)}
-    shared = Counter(names.values())
+    counts = Counter(names.values())
     return {
-        name: folder if shared[folder] == 1 else f"{folder}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        name: folder if counts[folder] == 1 else f"{folder}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
         for name, folder in names.items()
     }
 

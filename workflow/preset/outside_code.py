@@ -81,8 +81,8 @@ def texts(value: Any, where: str) -> Iterator[tuple[str, str, str]]:
     """Yields key, text and place of all texts in a document."""
     items = value.items() if isinstance(value, Mapping) else ()
     for key, item in items:
-        here = f"{where}.{key}" if ": " in where else f"{where}: {key}"
-        listed = isinstance(item, list | tuple)
-        parts = {f"{here}[{index}]": part for index, part in enumerate(item)} if listed else {here: item}
+        key_path = f"{where}.{key}" if ": " in where else f"{where}: {key}"
+        is_list = isinstance(item, list | tuple)
+        parts = {f"{key_path}[{index}]": part for index, part in enumerate(item)} if is_list else {key_path: item}
         for path, part in parts.items():
             yield from [(str(key), part, path)] if isinstance(part, str) else texts(part, path)

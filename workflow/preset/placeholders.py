@@ -73,7 +73,7 @@ class _Placeholders(Sources):
         keys = [watched.key for watched in protocol.watched]
         if metric in keys:
             return ""
-        if metric in [measured.key for measured in protocol.metrics]:
+        if metric in [protocol_metric.key for protocol_metric in protocol.metrics]:
             return f"'{metric}' is not measured during training (it needs stored features, or is not in 'watch')"
         return f"its protocol has no metric '{metric}'{suggestion(metric, keys)}"
 

@@ -101,8 +101,8 @@ class Preset:
     @functools.cached_property
     def judged(self) -> dict[str, SheetRow]:
         """Rows that claims are about: all but the rows that an extension adds to a study."""
-        added = self.stored.get("added", "").split()
-        return {name: row for name, row in self.runs.items() if name not in added}
+        new_names = self.stored.get("added", "").split()
+        return {name: row for name, row in self.runs.items() if name not in new_names}
 
     @property
     def judged_sheet(self) -> str:

@@ -54,8 +54,8 @@ def product(preset: Preset, kind: str, name: str) -> Job:
     rows = {*every.measured, *every.networks}
     spec: dict[str, Any] = {"runs": [row.cells for name, row in preset.runs.items() if name in rows]}
     if kind == "figures":
-        drawn = every.networks if every.sampled else []
-        spec["generators"] = [measurement(preset, run).spec for run in drawn]
+        networks = every.networks if every.sampled else []
+        spec["generators"] = [measurement(preset, run).spec for run in networks]
     else:
         spec |= _table_facts(preset, path, every)
     # A table of measurements needs the file even if none of its rows can be measured.
@@ -80,10 +80,10 @@ def _table_facts(preset: Preset, path: Path, needs: Needs) -> dict[str, Any]:
 
 def _collected(preset: Preset, runs: Iterable[str]) -> dict[str, list[str]]:
     """Rows whose trials are measured here, and those that are taken from stored results."""
-    rows, stored = list(runs), taken_rows(preset)
+    rows, stored_rows = list(runs), taken_rows(preset)
     return {
-        "measured": [run for run in rows if run not in stored],
-        "stored": [run for run in rows if run in stored],
+        "measured": [run for run in rows if run not in stored_rows],
+        "stored": [run for run in rows if run in stored_rows],
         "rows": rows,
     }
 

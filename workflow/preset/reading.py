@@ -166,8 +166,8 @@ def _documents(
     protocols += [path for row in rows for path in (row.protocol, row.second_protocol) if path]
     documents |= {path: read_extended(Path(path), by_name=True) for path in dict.fromkeys(protocols)}
     datasets = {text for path in documents for key, text, _ in texts(documents[path], path) if key == "dataset"}
-    shared = load_yaml(path := find_file("", "datasets"))
-    return documents | {f"{path}: {name}": entry for name, entry in shared.items() if name in datasets}
+    entries = load_yaml(path := find_file("", "datasets"))
+    return documents | {f"{path}: {name}": entry for name, entry in entries.items() if name in datasets}
 
 
 def _with_protocols(

@@ -73,12 +73,12 @@ def _check_row(preset: Preset, row: SheetRow, where: str) -> None:
     class_counts(preset, row)
 
 
-def check_named(row: SheetRow, column: str, known: Iterable[str], source: str, where: str) -> None:
+def check_named(row: SheetRow, column: str, names: Iterable[str], source: str, where: str) -> None:
     """Checks that a column of a row names something that the preset defines."""
     if not (name := getattr(row, column)):
-        raise UserError(where, f"column '{column}' is empty", f"name one of {', '.join(known) or 'none defined'}")
-    if name not in known:
-        raise UserError(where, f"no {column} '{name}' in {source}{suggestion(name, known)}")
+        raise UserError(where, f"column '{column}' is empty", f"name one of {', '.join(names) or 'none defined'}")
+    if name not in names:
+        raise UserError(where, f"no {column} '{name}' in {source}{suggestion(name, names)}")
 
 
 def check_object(name: str, where: str, kind: str) -> None:

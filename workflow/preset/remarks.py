@@ -31,10 +31,12 @@ def search_remarks(preset: Preset) -> list[str]:
     equal = {name: trials[facts] for name in rows if (facts := _training_of(preset, name)) in trials}
     remarks = [f"run '{name}' is the search's trial '{trial}' (recipe, teacher, seed)" for name, trial in equal.items()]
     seeds = {seed_of(search, row) for row in search.students}
-    shared = [name for name in rows if seed_of(preset, preset.runs[name]) in seeds and name not in equal]
-    if shared:
-        more = f" and {len(shared) - NAMED} more" if len(shared) > NAMED else ""
-        remarks.append(f"{', '.join(shared[:NAMED])}{more}: their seeds are also seeds of trials of {search.source}")
+    overlapping = [name for name in rows if seed_of(preset, preset.runs[name]) in seeds and name not in equal]
+    if overlapping:
+        more = f" and {len(overlapping) - NAMED} more" if len(overlapping) > NAMED else ""
+        remarks.append(
+            f"{', '.join(overlapping[:NAMED])}{more}: their seeds are also seeds of trials of {search.source}"
+        )
     return [f"{remark}; give rows that report seeds that no search used" for remark in remarks]
 
 
@@ -52,13 +54,13 @@ def unshown_remark(preset: Preset) -> str | None:
 
     A preset without tables has none: its result is its measurements.
     """
-    shown = set(preset.starts)
+    row_names = set(preset.starts)
     for kind, layouts in preset.layouts.items():
         for needs in (layout_needs(preset, kind, name) for name in layouts):
-            shown.update(needs.measured, needs.networks)
+            row_names.update(needs.measured, needs.networks)
     nothing = Evidence(Measurements([]), preset.runs)
-    shown.update(row for claim in preset.claims for row in named_rows(claim.findings(nothing), preset.runs))
-    rows = [name for name in preset.measurable if name not in shown] if preset.settings.tables else []
+    row_names.update(row for claim in preset.claims for row in named_rows(claim.findings(nothing), preset.runs))
+    rows = [name for name in preset.measurable if name not in row_names] if preset.settings.tables else []
     if not rows:
         return None
     more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""

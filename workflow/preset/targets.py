@@ -68,13 +68,13 @@ class Targets:
 
     def rows(self, paths: Iterable[str]) -> set[str]:
         """Rows of the tables and figures among paths of products, also those that cannot be measured."""
-        shown: set[str] = set()
+        rows: set[str] = set()
         for path in paths:
             kind, _, file = path.removeprefix(f"{self.results}/").partition("/")
             if kind in ("tables", "figures"):
                 needs = layout_needs(self.preset, kind, os.path.splitext(file)[0], every=True)
-                shown.update(needs.measured, needs.networks)
-        return shown
+                rows.update(needs.measured, needs.networks)
+        return rows
 
     def paths_of(self, target: str) -> list[str]:
         """Products that a target names: a row, or a path or folder with or without the preset's folder before it.

@@ -117,7 +117,7 @@ def gpus_of(preset: Preset, job: Job) -> int:
     return most_gpus(preset.settings.gpus, job.spec["batch_size"], job.spec.get("batch_gpu"))
 
 
-def most_gpus(wanted: int, batch_size: int, batch_gpu: int | None) -> int:
+def most_gpus(gpus: int, batch_size: int, batch_gpu: int | None) -> int:
     """Largest number of GPUs up to ``wanted`` with equal numbers of whole micro-batches; 0 for 0."""
     rounds = batch_size if batch_gpu is None else batch_size // batch_gpu
-    return max((number for number in range(1, wanted + 1) if rounds % number == 0), default=0)
+    return max((number for number in range(1, gpus + 1) if rounds % number == 0), default=0)

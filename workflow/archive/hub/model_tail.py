@@ -33,9 +33,9 @@ class OneStepGenerator(torch.nn.Module):
     @classmethod
     def from_pretrained(cls, folder: str, **_: Any) -> OneStepGenerator:
         """Reads ``network.safetensors`` of the folder; the settings of diffusers do not apply."""
-        made = cls(build())  # type: ignore[name-defined]  # noqa: F821 - stands above this class
-        made.net.load_state_dict(load_file(os.path.join(folder, "network.safetensors")))
-        return made.eval()
+        generator = cls(build())  # type: ignore[name-defined]  # noqa: F821 - stands above this class
+        generator.net.load_state_dict(load_file(os.path.join(folder, "network.safetensors")))
+        return generator.eval()
 
     @torch.no_grad()
     def sample(

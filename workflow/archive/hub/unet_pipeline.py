@@ -65,8 +65,8 @@ class OneStepUNetPipeline(DiffusionPipeline):
         streams = self._streams(batch_size, generator, seed)
         side = unet.config.sample_size
         shape = (unet.config.in_channels, side, side)
-        drawn = torch.stack([torch.randn(shape, generator=one) for one in streams])
-        z = (drawn if latents is None else latents).to(unet.device, torch.float32)
+        draws = torch.stack([torch.randn(shape, generator=one) for one in streams])
+        z = (draws if latents is None else latents).to(unet.device, torch.float32)
         classes = None
         if config.num_classes:
             by_seed = torch.cat([torch.randint(config.num_classes, (1,), generator=one) for one in streams])
