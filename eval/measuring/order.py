@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.special import chdtrc
 
-from sida.data.prepare import counted_by_tool, is_tools
+from sida.data.folders import counted_by_tool, is_tools
 from sida.errors import UserError
 
 Groups = Literal["trials", "classes"]

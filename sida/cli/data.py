@@ -73,7 +73,7 @@ def _prepare(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from sida.data import ImageArchive, load_dataset
-    from sida.data.prepare import absent_classes
+    from sida.data.folders import absent_classes
 
     path = Path(args.dataset)
     is_file = path.exists() or path.suffix

@@ -2,10 +2,10 @@ from sida.config.datasets import DatasetConfig as DatasetConfig
 from sida.data.augment import AugmentPipe as AugmentPipe
 from sida.data.dataset import Dataset as Dataset
 from sida.data.dataset import ImageArchive as ImageArchive
-from sida.data.dataset import InfiniteSampler as InfiniteSampler
-from sida.data.dataset import LatentDecoder as LatentDecoder
-from sida.data.dataset import LatentEncoder as LatentEncoder
-from sida.data.dataset import LatentScaling as LatentScaling
-from sida.data.dataset import load_vae as load_vae
+from sida.data.latents import LatentDecoder as LatentDecoder
+from sida.data.latents import LatentEncoder as LatentEncoder
+from sida.data.latents import LatentScaling as LatentScaling
+from sida.data.latents import load_vae as load_vae
 from sida.data.load import Digits as Digits
 from sida.data.load import load_dataset as load_dataset
+from sida.data.order import InfiniteSampler as InfiniteSampler

@@ -1,12 +1,4 @@
-"""Data sets in memory and in archives, sketches of their images, latents with their autoencoder, orders in a training.
-
-Latents: a stored item is the mean and standard deviation of the VAE's posterior, 8 channels. A latent is
-``mean + std · N(0, I)``, then ``x · scale + bias`` per channel by its kind (:data:`sida.config.families.LATENTS`). A
-file ``latents.json`` of the archive names the kind; EDM2's archives have none.
-Source: NVlabs/edm2:training/encoders.py; algorithm.md section EDM2; golden losses_edm2/latent_scaling.
-
-Orders: the suite's, which depends only on counters, and EDM2's official one.
-"""
+"""Data sets in memory and in archives, of pictures or latents, and sketches of their images."""
 
 from __future__ import annotations
 
@@ -21,12 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from sida.config.families import EDM2_LATENTS, LATENTS, Latents
-from sida.config.lookup import how_to_install
+from sida.config.families import EDM2_LATENTS, LATENTS
 from sida.data.archive import Files
-from sida.errors import UserError, one_line, reason_of, suggestion
+from sida.data.latents import LatentScaling
+from sida.errors import UserError, one_line, suggestion
 from sida.files.fenced import check_answer
-from sida.machine import derive_seed
 
 #: Images that a sketch reads at a time.
 _AT_ONCE = 512
@@ -251,38 +242,6 @@ class InMemory(Dataset):
         return hashlib.sha256(self.pixels.tobytes()).hexdigest()
 
 
-class LatentScaling:
-    """Converts raw latents of the VAE to network input of mean 0 and standard deviation 0.5 per channel, and back.
-
-    Args:
-        latents: Kind of latents, with means and standard deviations of raw ones.
-
-    Attributes:
-        scale: Factor per channel, float32 ``(C,)``.
-        bias: Shift per channel, float32 ``(C,)``.
-    """
-
-    def __init__(self, latents: Latents = EDM2_LATENTS) -> None:
-        mean, std = torch.tensor([latents.raw_mean, latents.raw_std], dtype=torch.float64)
-        self.scale, self.bias = (0.5 / std).float(), (-mean * 0.5 / std).float()
-
-    def sample(self, moments: torch.Tensor, noise: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Network input float32 ``(N, C, H, W)`` from moments ``(N, 2C, H, W)``; ``noise(x)`` is unit normal."""
-        assert moments.shape[1] == 2 * len(self.scale)
-        mean, std = moments.to(torch.float32).chunk(2, dim=1)
-        latents = mean + noise(mean) * std
-        return latents * self._per_channel(self.scale, latents) + self._per_channel(self.bias, latents)
-
-    def to_raw(self, latents: torch.Tensor) -> torch.Tensor:
-        """Converts network output to the VAE's raw latents, float32."""
-        values = latents.to(torch.float32)
-        return (values - self._per_channel(self.bias, values)) / self._per_channel(self.scale, values)
-
-    @staticmethod
-    def _per_channel(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        return values.to(like.device)[:, None, None]
-
-
 class ImageArchive(Dataset):
     """Data set that reads images on demand from an archive or folder: pixels, or latents where they are float32 arrays.
 
@@ -383,132 +342,3 @@ class ImageArchive(Dataset):
         # The child must not leave rows of the batch uninitialised.
         check_answer(count == len(batch), self.files.path)
         return batch
-
-
-class LatentDecoder:
-    """Converts network output to pixels: undoes the scaling, decodes, and makes bytes of u in [0, 1].
-
-    Args:
-        vae: Autoencoder (diffusers' ``AutoencoderKL``): ``vae.decode(x)`` has ``sample`` ``(N, 3, H, W)``. Latents are
-            moved to its ``device``.
-        latents: Their kind, which says whether samples are near [0, 1] or [-1, 1].
-        batch_size: Images decoded at once (512×512 decoding needs about 1 GB per image in float32).
-        rounded: Whether bytes are 255 u + 0.5 (127.5 x + 128 for x in [-1, 1], as in SiT and DiT), or else 255 u (as in
-            EDM2 and REPA), both truncated.
-    """
-
-    def __init__(self, vae: Any, latents: Latents = EDM2_LATENTS, batch_size: int = 8, rounded: bool = False) -> None:
-        self.vae, self.latents, self.batch_size, self.rounded = vae, latents, batch_size, rounded
-        self.scaling = LatentScaling(latents)
-
-    @torch.no_grad()
-    def __call__(self, latents: torch.Tensor) -> torch.Tensor:
-        """uint8 ``(N, 3, H, W)`` on the autoencoder's device, from network output ``(N, C, h, w)`` on any device."""
-        parts = self.scaling.to_raw(latents).to(_device_of(self.vae, latents)).split(self.batch_size)
-        return torch.cat([self._bytes(self.vae.decode(part).sample) for part in parts])
-
-    def _bytes(self, x: torch.Tensor) -> torch.Tensor:
-        if self.rounded:
-            levels = x * 127.5 + 128 if self.latents.signed else x * 255 + 0.5
-            return levels.clamp(0, 255).to(torch.uint8)
-        return ((x + 1) / 2 if self.latents.signed else x).clamp(0, 1).mul(255).to(torch.uint8)
-
-
-class LatentEncoder:
-    """Converts pixels to the VAE moments that latent data sets store.
-
-    Args:
-        vae: ``vae.encode(x).latent_dist`` has ``mean`` and ``std`` (diffusers' ``AutoencoderKL``). Images are moved to
-            its ``device``.
-        latents: Their kind, which says whether x is in [0, 1] or [-1, 1].
-    """
-
-    def __init__(self, vae: Any, latents: Latents = EDM2_LATENTS) -> None:
-        self.vae, self.latents = vae, latents
-
-    @torch.no_grad()
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Moments float32 ``(N, 2C, h, w)`` from uint8 images ``(N, 3, H, W)``."""
-        pixels = images.to(_device_of(self.vae, images), torch.float32)
-        posterior = self.vae.encode(pixels / 127.5 - 1 if self.latents.signed else pixels / 255).latent_dist
-        moments = torch.cat([posterior.mean, posterior.std], 1).to(torch.float32)
-        assert moments.shape[:2] == (len(images), 2 * self.latents.channels)
-        return moments
-
-
-def _device_of(vae: Any, tensor: torch.Tensor) -> torch.device:
-    """Device of an autoencoder; that of the tensor for one that is a plain function."""
-    return torch.device(getattr(vae, "device", tensor.device))
-
-
-def load_vae(path: str, device: str | torch.device = "cpu") -> Any:
-    """Loads diffusers' ``AutoencoderKL`` in evaluation mode, from local files only.
-
-    Args:
-        path: Folder with ``config.json`` and weights, or a name on the Hugging Face hub.
-        device: Device of the autoencoder.
-
-    Raises:
-        UserError: The optional package is not installed, or the model does not exist.
-    """
-    try:
-        from diffusers import AutoencoderKL
-    except ImportError:
-        fault, remedy = "the package diffusers is not installed", how_to_install("diffusers>=0.27")
-        raise UserError("latent diffusion", fault, remedy) from None
-    try:
-        vae = AutoencoderKL.from_pretrained(path, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        fault = f"cannot load the VAE ({reason_of(error)})"
-        raise UserError(path, fault, "fetch it with 'sida assets fetch'") from None
-    return vae.eval().requires_grad_(False).to(device)
-
-
-class InfiniteSampler:
-    """Endless order with a new permutation of a data set's items for each epoch, a function of (seed, purpose, epoch).
-
-    To resume, the next position suffices. Several devices share one order by reading different positions.
-
-    Args:
-        dataset_size: Number of items, at least 1.
-        seed: Seed of all permutations.
-        purpose: Name of one of several independent streams of a seed, e.g. ``"psi"`` and ``"generator"``.
-    """
-
-    def __init__(self, dataset_size: int, seed: int, purpose: str = "order") -> None:
-        self.dataset_size, self.seed, self.purpose = dataset_size, seed, purpose
-        self._epoch = -1
-        self._permutation = np.empty(0, dtype=np.int64)
-
-    def generator(self, epoch: int) -> np.random.RandomState:
-        """Random generator of an epoch's permutation."""
-        return np.random.RandomState(np.random.MT19937(derive_seed(self.seed, self.purpose, epoch)))
-
-    def indices(self, start: int, count: int) -> np.ndarray:
-        """Indices int64 ``(count,)`` at positions ``start … start + count - 1``."""
-        result = np.empty(count, dtype=np.int64)
-        position = 0
-        while position < count:
-            epoch, offset = divmod(start + position, self.dataset_size)
-            take = min(count - position, self.dataset_size - offset)
-            if epoch != self._epoch:
-                self._permutation, self._epoch = self.generator(epoch).permutation(self.dataset_size), epoch
-            result[position : position + take] = self._permutation[offset : offset + take]
-            position += take
-        return result
-
-
-class EDM2Order(InfiniteSampler):
-    """EDM2's order: permutations seeded by Python's hash of the pair (seed, epoch), equal for all purposes.
-
-    Source: NVlabs/edm2:torch_utils/misc.py (``InfiniteSampler``), fact 28 of tests/golden/README.md.
-    """
-
-    def generator(self, epoch: int) -> np.random.RandomState:
-        """Random generator of an epoch's permutation."""
-        # Python randomises only the hashes of texts; a tuple of integers has the same one in each process.
-        return np.random.RandomState(hash((self.seed, epoch)) % (1 << 31))
-
-
-#: Orders by name.
-ORDERS: dict[str, type[InfiniteSampler]] = {"shuffled": InfiniteSampler, "edm2": EDM2Order}

@@ -14,7 +14,8 @@ from sida.config.recipe import OFFICIAL, WEIGHT_NORMS, ResolvedConfig, StudentCo
 from sida.config.settings import OneOf
 from sida.errors import SettingError, settings_in
 from sida.methods.consistency import CD, ECT, INSTANCE
-from sida.methods.dmd import DIFF_INSTRUCT, DMD, DMD2, F_DISTILL
+from sida.methods.dmd import DIFF_INSTRUCT, DMD, DMD2
+from sida.methods.f_distill import F_DISTILL
 from sida.methods.fd_loss import FD_LOSS
 from sida.methods.gdd import GDD, GDD_I
 from sida.methods.meanflow import MEANFLOW

@@ -17,8 +17,8 @@ from sida.config.families import EDM, Family
 from sida.config.lookup import Registry
 from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError, reason_of, settings_in
-from sida.files.pickles import FOREIGN_WEIGHTS
 from sida.files.tensors import RECORD_KEY, TensorHeader, iterate_tensors, read_tensor_header, write_tensors
+from sida.files.unpickler import FOREIGN_WEIGHTS
 from sida.networks.diffusers_unet import DiffusersPrecond
 from sida.networks.mean_flow import MeanFlowDiT, MeanFlowPrecond
 from sida.networks.precond import Precond

@@ -23,7 +23,8 @@ from sida.assets.cache import fetch_many
 from sida.config.families import DECODERS, EDM2_LATENTS, LATENTS, Latents, check_decoder, check_guidance
 from sida.config.labels import LabelCounts
 from sida.config.samplers import INFINITE, Sampler
-from sida.data.dataset import Dataset, LatentDecoder, load_vae
+from sida.data.dataset import Dataset
+from sida.data.latents import LatentDecoder, load_vae
 from sida.errors import UserError, say, settings_in
 from sida.kernels import require_fused
 from sida.machine import Recording, RecordingError, Tensors, to_device

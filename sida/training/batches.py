@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from sida.config.recipe import RunConfig
-from sida.data.dataset import ORDERS, Dataset, InfiniteSampler
+from sida.data.dataset import Dataset
+from sida.data.order import ORDERS, InfiniteSampler
 from sida.errors import UserError
 from sida.machine import derive_seed, generator, to_device
 from sida.noise import Draw, Draws
@@ -33,7 +34,7 @@ class StepBatches:
         device: Device of the batches.
         ranks: Processes that share the batches.
         where: Place named in errors.
-        order: Order of the images, a name in :data:`sida.data.dataset.ORDERS`.
+        order: Order of the images, a name in :data:`sida.data.order.ORDERS`.
 
     Attributes:
         per_device: Images per step on this device; a trainer divides its losses by this number.

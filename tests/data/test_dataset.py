@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sida.data import InfiniteSampler
-from sida.data.dataset import ORDERS, EDM2Order, InMemory, Sketch, join_sketches, read_sketch
+from sida.data.dataset import InMemory, Sketch, join_sketches, read_sketch
+from sida.data.order import ORDERS, EDM2Order
 
 
 @settings(max_examples=25)

@@ -21,8 +21,9 @@ from PIL import Image
 
 from eval.measuring.stores import open_images
 from sida.data.archive import Files
+from sida.data.folders import picture_labels
 from sida.data.pictures import FORMATS, PICTURES, open_picture, to_square
-from sida.data.prepare import TEST, PrepareConfig, encode_dataset, picture_labels, prepare, read_cifar10
+from sida.data.prepare import TEST, PrepareConfig, encode_dataset, prepare, read_cifar10
 from tests.assets.fault_server import use_registry
 from tests.data.test_archive import members, open_zip, pictures, png, tar_of, write_folder, write_zip
 from tests.golden.vectors import GOLDEN

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from sida.files.pickles import _Unpickler, read_pickle
+from sida.files.pickles import read_pickle
 from sida.files.state_dicts import read_state_dict
+from sida.files.unpickler import _Unpickler
 from tests.data.test_archive import zip_of as archive
 from tests.files.made_pickles import MARK, write_genuine
 from tests.networks.made import SMALL, random_network

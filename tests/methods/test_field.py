@@ -10,10 +10,8 @@ from sida.methods.dmd import (
     DMD2Loss,
     DMD2Options,
     DMDLoss,
-    FDistillLoss,
-    FDistillOptions,
-    divergence_weight,
 )
+from sida.methods.f_distill import FDistillLoss, FDistillOptions, divergence_weight
 from sida.methods.sid import UniInstructLoss, expansion_weight
 from sida.networks.discriminators import FakeScoreWithHeads
 from sida.sampling import one_step

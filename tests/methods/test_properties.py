@@ -5,7 +5,8 @@ import torch
 
 from sida.methods import METHODS
 from sida.methods.consistency import ECTLoss
-from sida.methods.dmd import DMD2Loss, FDistillLoss
+from sida.methods.dmd import DMD2Loss
+from sida.methods.f_distill import FDistillLoss
 from sida.methods.realuid import RealSiDLoss, RealUIDLoss
 from sida.methods.sid import EDM2SiDALoss, EDM2SiDLoss, SiDALoss, SiDLoss, UniInstructLoss
 from sida.noise import edm_weight, lognormal_sigma, score_weight
