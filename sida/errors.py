@@ -47,7 +47,7 @@ class UserError(Exception):
 
 
 @contextlib.contextmanager
-def located(where: object) -> Iterator[None]:
+def errors_at(where: object) -> Iterator[None]:
     """Adds ``where`` to errors of the block that name no file or key, or only a line of it (``:12``)."""
     try:
         yield

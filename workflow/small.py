@@ -60,9 +60,9 @@ def small_trainings(preset: Preset) -> dict[str, Any]:
             raise UserError(f"--rehearse: teacher '{name}'", "has no network", "name its class and kwargs")
         teachers[name] = {"network": small_network(teacher.network, f"teacher '{name}'")}
         if teacher.training is not None:
-            teachers[name]["training"] = _short(teacher.training)
+            teachers[name]["training"] = _short_lengths(teacher.training)
     for name, recipe in settings.recipes.items():
-        recipes[name] = _short(recipe) | {"fp16": False, "half": "float16"}
+        recipes[name] = _short_lengths(recipe) | {"fp16": False, "half": "float16"}
         recipes[name]["network_options"] = _without_blocks(recipe.get("network_options") or {})
         if recipe.get("network") is not None:
             recipes[name]["network"] = small_network(recipe["network"], f"recipe '{name}'")
@@ -72,7 +72,7 @@ def small_trainings(preset: Preset) -> dict[str, Any]:
     return {"teachers": teachers, "recipes": recipes}
 
 
-def _short(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _short_lengths(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Lengths and batches of a short training."""
     total = STEPS * BATCH / 1000
     short = {"total_kimg": total, "batch_size": BATCH, "batch_gpu": MICRO_BATCH, "tick_kimg": total / 4}

@@ -13,7 +13,7 @@ from eval.claims.evidence import Evidence
 from eval.claims.finding import Finding
 from eval.results.retraining import Retraining
 from sida.config.lookup import ROOT, check_code_path, own_fault
-from sida.errors import UserError, located, settings_in
+from sida.errors import UserError, errors_at, settings_in
 from sida.files.text_files import read_text
 
 #: Studies that come with this package and have claims.
@@ -59,7 +59,7 @@ class Claim:
                 function fails.
         """
         where = f"{source}: {self.id}"
-        with located(where), settings_in(where):
+        with errors_at(where), settings_in(where):
             try:
                 result = self.decide(evidence)
                 findings = tuple(result) if isinstance(result, Iterable) else (result,)

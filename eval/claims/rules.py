@@ -160,7 +160,7 @@ def ratio(
         if quantity and operand.value is None:
             return evidence.quantity(operand, quantity, gpus)
         if spread and not evidence.by_published:
-            return _spread(evidence, operand, metric, spread, seeds)
+            return _spread_side(evidence, operand, metric, spread, seeds)
         return evidence.side(operand, metric, seeds)
 
     def decide() -> Finding:
@@ -178,7 +178,7 @@ def ratio(
     return _finding("RATIO", evidence, {"a": a, "b": b}, decide, "" if quantity else metric, across, alike)
 
 
-def _spread(evidence: Evidence, operand: Operand, metric: str, column: str, seeds: int) -> Side:
+def _spread_side(evidence: Evidence, operand: Operand, metric: str, column: str, seeds: int) -> Side:
     """(Largest − smallest) / mean of a metric over a column's values, by the mean of their means, taken as exact."""
     groups: dict[Any, list[float]] = {}
     evidence.require_alike(evidence.runs_of(operand), column)

@@ -144,7 +144,10 @@ def decide_claims(
 
 def comparisons(verdicts: Sequence[Verdict], published: Mapping[str, Verdict]) -> str:
     """Sentences with the number of comparisons that have a p value, and the number that many comparisons leave."""
-    counts = {"Here": _counted(verdicts), "By the published numbers alone": _counted([*published.values()])}
+    counts = {
+        "Here": _p_value_counts(verdicts),
+        "By the published numbers alone": _p_value_counts([*published.values()]),
+    }
     if not any(counts.values()):
         return ""
     sentences = "".join(f"{where}, {text}. " for where, text in counts.items() if text)
@@ -154,7 +157,7 @@ def comparisons(verdicts: Sequence[Verdict], published: Mapping[str, Verdict]) -
     )
 
 
-def _counted(verdicts: Sequence[Verdict]) -> str:
+def _p_value_counts(verdicts: Sequence[Verdict]) -> str:
     tests = [finding.numbers for verdict in verdicts for finding in verdict.findings if "p" in finding.numbers]
     if not tests:
         return ""
@@ -221,14 +224,14 @@ def verdicts_record(verdicts: Sequence[Verdict], published: Mapping[str, Verdict
         record: dict[str, Any] = {
             name: getattr(claim, name) for name in ("id", "statement", "source", "counterpart", "note")
         }
-        record |= _decided(verdict) | {"rows": list(verdict.rows)}
+        record |= _verdict_record(verdict) | {"rows": list(verdict.rows)}
         if by_published := published.get(claim.id):
-            record["by_published"] = _decided(by_published)
+            record["by_published"] = _verdict_record(by_published)
         records.append(record)
     return {"preamble": preamble, "comparisons": comparisons(verdicts, published), "claims": records}
 
 
-def _decided(verdict: Verdict) -> dict[str, Any]:
+def _verdict_record(verdict: Verdict) -> dict[str, Any]:
     findings = [
         {"rule": f.rule, "verdict": f.outcome, "evidence": f.evidence, "numbers": f.numbers} for f in verdict.findings
     ]

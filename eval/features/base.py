@@ -119,7 +119,7 @@ def as_rgb(images: torch.Tensor, name: str) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def explained(path: str | os.PathLike[str], complaint: str, remedy: str) -> Iterator[None]:
+def read_errors(path: str | os.PathLike[str], complaint: str, remedy: str) -> Iterator[None]:
     """Turns errors of reading a file into ``UserError("path: complaint (reason); remedy")``.
 
     These are :class:`~sida.files.tensors.TensorFileError`, ``OSError``, the ``KeyError`` and ``ValueError`` of

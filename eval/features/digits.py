@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from eval.features.base import Extractor, explained
+from eval.features.base import Extractor, read_errors
 from sida.errors import UserError
 from sida.files.tensors import read_tensors
 from sida.networks.discriminators import make_backbone
@@ -86,7 +86,7 @@ class SmallExtractor(Extractor):
     def __init__(self, device: str | torch.device = "cpu", path: str | Path | None = None) -> None:
         super().__init__(device)
         path = path or Path(__file__).with_name(f"{self.name}.safetensors")
-        with explained(path, f"holds no weights of the network '{self.name}'", "leave the option out"):
+        with read_errors(path, f"holds no weights of the network '{self.name}'", "leave the option out"):
             state, metadata = read_tensors(path)
             net = self.network(metadata)
             net.load_state_dict(state)

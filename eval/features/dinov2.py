@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from eval.features.base import Extractor, as_rgb, explained
+from eval.features.base import Extractor, as_rgb, read_errors
 from eval.features.digits import weights_digest
 from eval.features.pixels import resized
 from eval.features.registry import EXTRACTORS
@@ -37,10 +37,10 @@ def load_hub_model() -> tuple[torch.nn.Module, str]:
         net: torch.nn.Module = torch.hub.load(str(folder), MODEL, source="local", verbose=False, pretrained=False)
     except Exception as error:  # the repository's code may raise anything
         raise UserError(folder, f"cannot load '{MODEL}' ({reason_of(error)})", "fetch the archive again") from None
-    with explained(weights, f"does not hold the weights of '{MODEL}'", "fetch it again"):
+    with read_errors(weights, f"does not hold the weights of '{MODEL}'", "fetch it again"):
         net.load_state_dict(read_state_dict(weights))
     code = {file.relative_to(folder).as_posix(): sha256_file(file) for file in folder.rglob("*.py")}
-    return net, sha256_json({name: digest for name, digest in code.items() if _used(PurePosixPath(name))})
+    return net, sha256_json({name: digest for name, digest in code.items() if _is_used(PurePosixPath(name))})
 
 
 def unpack_code(archive: Path) -> Path:
@@ -53,7 +53,7 @@ def unpack_code(archive: Path) -> Path:
     files = Files(archive)
     # GitHub puts all files into a folder, which is left out here.
     indices = {PurePosixPath(*PurePosixPath(name).parts[1:]): index for index, name in enumerate(files.names)}
-    members = {name: index for name, index in indices.items() if _used(name)}
+    members = {name: index for name, index in indices.items() if _is_used(name)}
     if PurePosixPath("hubconf.py") not in members or any(".." in name.parts for name in members):
         raise UserError(archive, "is not an archive of a repository with hubconf.py", "fetch it again")
     contents: dict[Path, bytes] = {}
@@ -68,7 +68,7 @@ def unpack_code(archive: Path) -> Path:
     return folder
 
 
-def _used(name: PurePosixPath) -> bool:
+def _is_used(name: PurePosixPath) -> bool:
     """Whether a file is ``hubconf.py`` or in a package; other files, such as ``setup.py``, are not needed."""
     return name.suffix == ".py" and (len(name.parts) > 1 or name.name == "hubconf.py")
 

@@ -162,8 +162,8 @@ def load_figure_layout(path: str | Path) -> FigureKind:
     """
     path = Path(path)
     mapping = read_extended(path)
-    kind = FIGURE_KINDS.find(mapping.pop("kind", None), f"{path}: kind")
-    layout: FigureKind = from_mapping(kind, mapping | {"source": str(path)}, f"{path}:")
+    layout_class = FIGURE_KINDS.find(mapping.pop("kind", None), f"{path}: kind")
+    layout: FigureKind = from_mapping(layout_class, mapping | {"source": str(path)}, f"{path}:")
     return layout
 
 

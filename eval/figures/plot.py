@@ -157,14 +157,14 @@ def _dress(axes: Axes, spec: PanelSpec, x_label: str) -> None:
         if scale == "log":
             low, high = axis.get_view_interval()
             # Numbers below the axis stand side by side and need more room.
-            multiples = _labelled(low, high, 3 if axis is axes.xaxis else 4)
+            multiples = _tick_multiples(low, high, 3 if axis is axes.xaxis else 4)
             axis.set_major_locator(
                 LogLocator(subs=multiples) if multiples else MaxNLocator(7, steps=[1, 2, 2.5, 5, 10])
             )
             axis.set_minor_formatter(NullFormatter())
 
 
-def _labelled(low: float, high: float, least: int) -> tuple[float, ...]:
+def _tick_multiples(low: float, high: float, least: int) -> tuple[float, ...]:
     """Fewest multiples of each power of ten that give an axis ``least`` numbers; empty if all give too few."""
     powers = [10.0**n for n in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
     for multiples in _MULTIPLES:

@@ -250,7 +250,7 @@ def draw_grid(layout: SamplesFigure, generator: Mapping[str, Any], title: str) -
     batch_size = min(_BATCH, measurer.batch_size, count)
     with cpu_threads(spec.threads), tf32(measurer.protocol.allow_tf32):
         if isinstance(source, DataSource):
-            return _real(layout, title, spec.run, source)
+            return _real_grid(layout, title, spec.run, source)
         if isinstance(source, NetworkSource):
             asked = row_classes(layout.rows, layout.columns, source.drawer.label_dim) if layout.by_class else []
             batches = list(source.batches(seeds, batch_size, asked or "uniform"))
@@ -265,7 +265,7 @@ def draw_grid(layout: SamplesFigure, generator: Mapping[str, Any], title: str) -
     return Grid(title, spec.run, images, tuple(seeds), True, classes, rule if classes else "", nfe, digest)
 
 
-def _real(layout: SamplesFigure, title: str, run: str, source: DataSource) -> Grid:
+def _real_grid(layout: SamplesFigure, title: str, run: str, source: DataSource) -> Grid:
     """Grid of real images: the first ones of each class in the data set's order, or evenly spaced without classes."""
     import numpy as np
 

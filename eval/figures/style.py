@@ -158,10 +158,10 @@ def own_look(method: str, alpha: float | None, by_alpha: bool = False) -> Look |
     colour, marker = METHOD_LOOKS[method]
     if alpha is None or alpha == 1:
         return Look(colour, marker)
-    return Look(_mixed(colour, 255 if alpha > 1 else 0, 0.4), marker, DASHED if alpha > 1 else DOTTED)
+    return Look(_mix(colour, 255 if alpha > 1 else 0, 0.4), marker, DASHED if alpha > 1 else DOTTED)
 
 
-def _mixed(colour: str, level: int, share: float) -> str:
+def _mix(colour: str, level: int, share: float) -> str:
     """A colour mixed with a share of grey ``level``."""
     parts = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return "#" + "".join(f"{round(part + share * (level - part)):02X}" for part in parts)

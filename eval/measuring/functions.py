@@ -91,7 +91,7 @@ class CallableSource:
             kind = type(self._function).__name__
             raise UserError("sampler.callable", f"'{self.name}' is of type {kind}, not a function")
         if inspect.isclass(self._function):
-            self._function = self._built(self._function)
+            self._function = self._instance_of(self._function)
         allowing = "or set allow_duplicates: true in the spec's sampler if it may draw equal images"
         remedy = f"give each seed an image of its own, {allowing}"
         self._duplicates = Duplicates(lambda seed: f"seed {seed} of {self.name}", remedy)
@@ -99,7 +99,7 @@ class CallableSource:
         #: Shape (C, H, W) of the images drawn so far.
         self.shape: tuple[int, ...] | None = None
 
-    def _built(self, kind: type) -> Callable[..., Any]:
+    def _instance_of(self, kind: type) -> Callable[..., Any]:
         """An object of a class without arguments; a module is in evaluation mode."""
         if parameters := [p.name for p in inspect.signature(kind).parameters.values() if _is_needed(p)]:
             fault = f"is a class that needs {', '.join(parameters)}"

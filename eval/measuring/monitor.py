@@ -45,7 +45,7 @@ def make_monitor(dataset: Mapping[str, Any], **options: Any) -> Monitor:
         UserError: Bad arguments, or references that cannot be found.
     """
     settings = MonitorSettings(dataset=dict(dataset), **options)
-    watched = _watched(load_protocol(settings.protocol))
+    watched = _watched_protocol(load_protocol(settings.protocol))
     n = watched.num_samples if settings.num_samples is None else settings.num_samples
     if n < 2 or settings.trials < 1 or (settings.batch_size is not None and settings.batch_size < 1):
         raise UserError("evaluation", "num_samples must be at least 2, trials and batch_size at least 1")
@@ -73,7 +73,7 @@ def monitor_facts(
         UserError: A protocol or data set that cannot be read.
     """
     unused = _FINAL_ONLY | ({"num_samples"} if options.get("num_samples") is not None else set())
-    watched = _watched(load_protocol(protocol))
+    watched = _watched_protocol(load_protocol(protocol))
     facts = {key: value for key, value in watched.recorded_facts().items() if key not in unused}
     facts["selection"] = watched.selection_key
     data = None if dataset is None else data_digest(load_dataset(dataset))
@@ -152,7 +152,7 @@ class Monitor:
         return compute_metrics(total, self.references)[0]
 
 
-def _watched(protocol: Protocol) -> Protocol:
+def _watched_protocol(protocol: Protocol) -> Protocol:
     """The protocol with only the metrics that a monitor measures, and their references.
 
     Raises:

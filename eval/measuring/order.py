@@ -87,7 +87,7 @@ def arranged(
             continue
         blocks = np.arange(count) // plan.num_samples  # trial of each image; the last one may be a part
         assert blocks.shape == groups.shape
-        keeps_order = plan.groups == "trials" or (classes is not None and _alike(groups, blocks))
+        keeps_order = plan.groups == "trials" or (classes is not None and _are_alike(groups, blocks))
         if blocks[-1] == 0 or not keeps_order:
             return Order(order, "dealt, seed 0", _dealt_remark(by))
         order = np.concatenate([_within(part, groups) for part in _parts(blocks)])
@@ -105,12 +105,12 @@ def dealt_order(groups: np.ndarray) -> np.ndarray | None:
         Positions int64 ``(N,)``; None where the chi-squared test of tenths and classes has p ≥ 1e-6.
     """
     count = len(groups)
-    if not 2 <= len(np.unique(groups)) <= count // 2 or _alike(groups, np.arange(count) * 10 // count):
+    if not 2 <= len(np.unique(groups)) <= count // 2 or _are_alike(groups, np.arange(count) * 10 // count):
         return None
     return np.random.default_rng(0).permutation(count)
 
 
-def _alike(groups: np.ndarray, parts: np.ndarray) -> bool:
+def _are_alike(groups: np.ndarray, parts: np.ndarray) -> bool:
     """Whether parts (numbers from 0, ``(N,)``) have classes as random parts have, by the chi-squared test (1e-6)."""
     count, (names, codes) = len(groups), np.unique(groups, return_inverse=True)
     table = np.zeros((int(parts[-1]) + 1, len(names)))  # images by part and class

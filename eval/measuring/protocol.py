@@ -310,12 +310,12 @@ class Protocol(Settings):
 
     def content(self) -> dict[str, Any]:
         """The protocol as a mapping for :func:`load_protocol`: counts instead of a file, no title and notes."""
-        content = _given(self, "title", "notes")
-        content["metrics"] = [_given(metric, "label", "better", "decimals") for metric in self.metrics]
+        content = _non_defaults(self, "title", "notes")
+        content["metrics"] = [_non_defaults(metric, "label", "better", "decimals") for metric in self.metrics]
         if self.watch is not None:
             content["watch"] = list(self.watch)
         if self._labels_here and (counts := self.label_counts):
-            content["labels"] = _given(counts, "source")
+            content["labels"] = _non_defaults(counts, "source")
         return content
 
     def record(self) -> dict[str, Any]:
@@ -423,18 +423,18 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
         path = find_file("protocols", source)
         where, mapping = f"{path}:", read_protocol(path)
     protocol = from_mapping(Protocol, mapping, where)
-    cached = tuple(metric for metric in protocol.if_cached if _cached(metric.extractor))
+    cached = tuple(metric for metric in protocol.if_cached if _is_cached(metric.extractor))
     return dataclasses.replace(protocol, metrics=protocol.metrics + cached, if_cached=())
 
 
-def _cached(extractor: str) -> bool:
+def _is_cached(extractor: str) -> bool:
     """Whether all downloads of a feature network are in the cache."""
     registry = load_registry()
     assets = extractor_entry(extractor).assets
     return all(asset in registry and (cache_dir() / registry[asset].target).exists() for asset in assets)
 
 
-def _given(settings: Any, *without: str) -> dict[str, Any]:
+def _non_defaults(settings: Any, *without: str) -> dict[str, Any]:
     """Fields whose values differ from the defaults."""
     fields = {f.name: f.default for f in dataclasses.fields(settings) if f.name not in without}
     return {name: value for name, default in fields.items() if (value := getattr(settings, name)) not in (default, {})}

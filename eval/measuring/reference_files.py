@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.features.base import explained
+from eval.features.base import read_errors
 from eval.metrics.statistics import FeatureStatistics
 from sida.data.arrays import Arrays
 from sida.data.dataset import Sketch, read_sketch
@@ -135,7 +135,7 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
     Raises:
         UserError: Broken file, or features of another network.
     """
-    with explained(path, "no reference", "make it with `sida reference`"):
+    with read_errors(path, "no reference", "make it with `sida reference`"):
         tensors, header = read_tensors(path)
         if header.get("format") != _FORMAT:
             raise ValueError("made by another program or version")

@@ -199,13 +199,13 @@ def load_references(
             where = f"protocol '{protocol.name}': references.{key}"
             if source.kind == "dataset" and key not in files:
                 images = ImageSet.of_dataset(_open_dataset(source, key, where, dataset))
-                result[key] = _made(images, source, extractors, moments, rows)
+                result[key] = _reference_of(images, source, extractors, moments, rows)
             elif source.kind == "given":
                 images = ImageSet.of_files(second or open_images(files[key]))
                 if images.count < 2:
                     raise UserError(files[key], "holds one image", "a comparison takes two or more")
                 progress = Progress(f"features of {files[key]}", images.count, "img", interval=2)
-                result[key] = _made(images, source, extractors, moments, rows, progress.update)
+                result[key] = _reference_of(images, source, extractors, moments, rows, progress.update)
             else:
                 path = checked(files[key] if key in files else _find_file(source, key, where))
                 result[key] = _read(path, source, where, extractors, moments, rows, protocol.allow_tf32)
@@ -242,12 +242,12 @@ def _read(
         if source.num_images is not None and len(images) != source.num_images:
             raise UserError(path, f"holds {len(images)} images, {where} says {source.num_images}")
         batch = ImageSet(path.name, len(images), lambda a, b: images[a:b], lambda: digest)
-        new_reference = _made(batch, source, extractors, [], rows)
+        new_reference = _reference_of(batch, source, extractors, [], rows)
         reference._features, reference.sketch = new_reference._features, new_reference.sketch
     return reference
 
 
-def _made(
+def _reference_of(
     images: ImageSet,
     source: ReferenceSource,
     extractors: Mapping[str, Extractor],

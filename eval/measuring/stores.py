@@ -163,7 +163,7 @@ class PictureStore(ImageStore):
         if self._shape is None:
             asked = None if self.side is None else [1, self.side, self.side]
             ((facts, _),) = self._files.images(self._members[begin : begin + 1], asked, "|u1", True)
-            self._shape = facts["odd"][0] if facts["odd"] is not None else facts["shape"]
+            self._shape = facts["differing"][0] if facts["differing"] is not None else facts["shape"]
             if self.side is not None and self._shape[1:] != [self.side, self.side]:
                 # The caller refuses the image by its shape alone, so nothing is decoded.
                 shape, self._shape = self._shape, None
@@ -175,8 +175,8 @@ class PictureStore(ImageStore):
             # By content and not by name: artefacts remain in a JPEG that is named .png.
             self._lossy |= {at: lossy for at, lossy in enumerate(facts["lossy"], start=index) if lossy}
             index += len(facts["lossy"])
-            if facts["odd"] is not None:
-                _refuse_other(self.name(index), facts["odd"][0], self._shape)
+            if facts["differing"] is not None:
+                _refuse_other(self.name(index), facts["differing"][0], self._shape)
         if self._lossy:
             kinds = Counter(self._lossy.values()).items()
             counts = ", ".join(f"{count:,} pictures are {kind}" for kind, count in kinds)

@@ -205,10 +205,10 @@ def read_sent(folder: str | Path = SENT) -> list[Sent]:
             raise UserError(folder / path, "does not lie in the folder of a row", f"put it into {folder}/NAME/")
         if file:
             files.setdefault(name, []).append(file)
-    return [_sent(folder / name, names) for name, names in files.items()]
+    return [_read_sent(folder / name, names) for name, names in files.items()]
 
 
-def _sent(folder: Path, names: Sequence[str]) -> Sent:
+def _read_sent(folder: Path, names: Sequence[str]) -> Sent:
     rows = [name for name in names if name != ABOUT]
     if ABOUT not in names or len(rows) != 1 or not rows[0].endswith((".json", ".jsonl")):
         holds = ", ".join(names)
@@ -269,7 +269,7 @@ def _sent_row(sent_row: Sent, metric: str, sent: Iterable[Sent]) -> BoardRow:
         other.about.origin: agreement_of_two(estimate, other.measured.estimate(other.run, metric), metric).outcome
         for other in sent
         if other.network == sent_row.network
-        and _normalised(other.about.origin) != _normalised(sent_row.about.origin)
+        and _name_key(other.about.origin) != _name_key(sent_row.about.origin)
         and line.identity.seed0 is not None  # unknown seeds are not equal
         and other.measured.has(other.run, metric)
         and other.measured.identity(other.run, metric) == line.identity
@@ -307,7 +307,7 @@ def _sent_row(sent_row: Sent, metric: str, sent: Iterable[Sent]) -> BoardRow:
     )
 
 
-def _normalised(name: str) -> str:
+def _name_key(name: str) -> str:
     """A name without differences of case and spaces, so that a group is not another one by a capital."""
     return " ".join(name.casefold().split())
 

@@ -58,10 +58,10 @@ def board_fragment(rows: Sequence[BoardRow]) -> str:
     ]
     heads = [_head(rows[group[0]], len(group)) for group in groups]
     filters = [
-        (name, label, _ordered({value for row in page_rows for value in row["values"][name]}))  # type: ignore[index]
+        (name, label, _in_order({value for row in page_rows for value in row["values"][name]}))  # type: ignore[index]
         for name, (label, _) in _FILTERS.items()
     ]
-    page = template(_FOLDER / "board.html", linked=_linked, plain=_markup)
+    page = template(_FOLDER / "board.html", linked=_with_links, plain=_markup)
     return page.render(rows=page_rows, heads=heads, filters=filters, certainties=CERTAINTIES, unsaid=_UNSAID)
 
 
@@ -91,11 +91,11 @@ def _leading_number(text: str) -> float:
     return float(match[0]) if match else 1e9
 
 
-def _ordered(values: Iterable[str]) -> list[str]:
+def _in_order(values: Iterable[str]) -> list[str]:
     return sorted(values, key=lambda value: (_leading_number(value), value.casefold()))
 
 
-def _linked(text: str) -> Markup:
+def _with_links(text: str) -> Markup:
     """Text with links to arXiv."""
     return _safe(_ARXIV.sub(r'<a href="https://arxiv.org/abs/\1">arXiv \1</a>', html_text(text)))
 

@@ -146,8 +146,8 @@ def comparable(a: Identity, b: Identity) -> str | None:
         if mine == theirs or (name == "seed0" and None in (mine, theirs)):
             continue
         if name == "settings":
-            mine, theirs = _apart(mine, theirs)
-        reasons.append(f"{word}: {_short(mine)} != {_short(theirs)}")
+            mine, theirs = _own_settings(mine, theirs)
+        reasons.append(f"{word}: {_short_text(mine)} != {_short_text(theirs)}")
     return "; ".join(reasons) or None
 
 
@@ -191,7 +191,7 @@ def identity_of(
     """
     fields = protocol.get("fields", {})
     facts = dict(fields.get("metrics", {}).get(metric, {}))
-    words = _flat(facts | {name: fields.get(name) for name in _OF_IMAGES})
+    words = _flat_settings(facts | {name: fields.get(name) for name in _OF_IMAGES})
     dist = fields.get("label_dist", "")
     return Identity(
         protocol=str(protocol.get("name", "")),
@@ -217,26 +217,26 @@ def _for_processors(identity: Identity) -> Identity:
     return identity
 
 
-def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def _flat_settings(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested settings as ``outer.inner``, with values as text without spaces; settings that are None are left out."""
     words: dict[str, str] = {}
     for name, value in facts.items():
         if isinstance(value, Mapping):
-            words |= _flat(value, f"{prefix}{name}.")
+            words |= _flat_settings(value, f"{prefix}{name}.")
         elif value is not None:
             text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
             words[prefix + name] = "_".join(text.split())
     return words
 
 
-def _apart(mine: str, theirs: str) -> tuple[str, str]:
+def _own_settings(mine: str, theirs: str) -> tuple[str, str]:
     """The settings that only one side has."""
     sides = [text.split() for text in (mine, theirs)]
     mine, theirs = (" ".join(word for word in one if word not in other) for one, other in (sides, sides[::-1]))
     return mine, theirs
 
 
-def _short(value: str | int | None) -> str:
+def _short_text(value: str | int | None) -> str:
     """A field for people: numbers with separators, digests by their first digits."""
     if isinstance(value, int):
         return f"{value:,}"

@@ -112,7 +112,7 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Raises:
         UserError: A damaged line, a line without the images seen, or a value that is not a number.
     """
-    records = read_jsonl(path) if os.path.isfile(path) else _packed(Path(path).parents[2]).get(_name_of(path))
+    records = read_jsonl(path) if os.path.isfile(path) else _packed_logs(Path(path).parents[2]).get(_name_of(path))
     if records is None:
         raise UserError(path, "no such log", "train the run, for evaluations with an 'evaluation' in its recipe")
     for number, record in enumerate(records, start=1):
@@ -132,13 +132,13 @@ def logged(ticks: Sequence[Mapping[str, Any]], key: str) -> list[float]:
 
 def has_log(path: str | os.PathLike[str]) -> bool:
     """Whether a log is a file, or in the ``logs.jsonl.gz`` of its folder."""
-    return os.path.isfile(path) or _name_of(path) in _packed(Path(path).parents[2])
+    return os.path.isfile(path) or _name_of(path) in _packed_logs(Path(path).parents[2])
 
 
 def logs_of(folder: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Yields all logs of a folder by their paths in it, with their records."""
     names = [path.relative_to(folder).as_posix() for pattern in _LOGS for path in sorted(folder.glob(pattern))]
-    for name in names or _packed(folder):
+    for name in names or _packed_logs(folder):
         yield name, read_log(folder / name)
 
 
@@ -146,7 +146,7 @@ def _name_of(path: str | os.PathLike[str]) -> str:
     return "/".join(Path(path).parts[-3:])
 
 
-def _packed(folder: Path) -> Mapping[str, list[dict[str, Any]]]:
+def _packed_logs(folder: Path) -> Mapping[str, list[dict[str, Any]]]:
     """Records by log of a folder's ``logs.jsonl.gz``; empty without one."""
     path = folder / PACKED
     return _unpacked(path, path.stat().st_mtime_ns) if path.is_file() else {}

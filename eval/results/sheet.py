@@ -197,14 +197,14 @@ def check_cells(cells: Iterable[str], where: str) -> None:
         UserError: A cell has such a text.
     """
     for cell in cells:
-        hidden = next((character for character in cell if _hidden(character)), None)
+        hidden = next((character for character in cell if _is_hidden(character)), None)
         if hidden is not None:
             raise UserError(where, f"a cell holds an invisible character (U+{ord(hidden):04X})", "remove it")
         if FORMULA.match(cell):
             raise UserError(where, f"a spreadsheet would run '{cell[:40]}' as a formula", "begin it with a letter")
 
 
-def _hidden(character: str) -> bool:
+def _is_hidden(character: str) -> bool:
     """Whether a character is a control, a line end, or a mark that changes the direction of text."""
     kind = unicodedata.category(character)
     return kind in ("Cc", "Zl", "Zp") or (kind == "Cf" and unicodedata.bidirectional(character)[-1:] in "EOI")

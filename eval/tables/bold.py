@@ -85,15 +85,15 @@ def best_values(
         rivals = [*measured, *(candidate for candidate in published if candidate.row not in measured_rows)]
         leaders: list[_Candidate] = []
         # A row alone is not the best of anything.
-        if measured and _alike(measured) and len({candidate.row for candidate in candidates}) > 1:
+        if measured and _are_comparable(measured) and len({candidate.row for candidate in candidates}) > 1:
             if any(rival.noise is None for rival in rivals):
                 unranked.append(column.head)
             else:
-                first = _first(column, rivals)
+                first = _best_of(column, rivals)
                 leaders += [candidate for candidate in measured if not first.beats(candidate)]
         if published:
-            lowest = _first(column, published).rounded
-            rival = _first(column, rivals) if mode == "paper" and measured else None
+            lowest = _best_of(column, published).rounded
+            rival = _best_of(column, rivals) if mode == "paper" and measured else None
             lowest_published = [candidate for candidate in published if candidate.rounded == lowest]
             leaders += [candidate for candidate in lowest_published if not (rival and rival.beats(candidate))]
         best |= {(candidate.side, column.id, candidate.row) for candidate in leaders if candidate.reason is None}
@@ -105,13 +105,13 @@ def _is_ranked(bold: BoldSpec, column: ColumnSpec) -> bool:
     return bool(column.metric and column.direction) and (bold.columns is None or column.id in bold.columns)
 
 
-def _first(column: ColumnSpec, candidates: Sequence[_Candidate]) -> _Candidate:
+def _best_of(column: ColumnSpec, candidates: Sequence[_Candidate]) -> _Candidate:
     """The best of some values by the column's direction, regardless of noise."""
     choose = min if column.direction == "lower" else max
     return choose(candidates, key=lambda candidate: candidate.value)
 
 
-def _alike(measured: Iterable[_Candidate]) -> bool:
+def _are_comparable(measured: Iterable[_Candidate]) -> bool:
     """Whether measured values may be compared: each with each, since unknown seeds are comparable with any."""
     identities = {candidate.identity for candidate in measured}
     return not any(itertools.starmap(comparable, itertools.combinations(identities, 2)))

@@ -223,7 +223,7 @@ def table_records(
                 record |= published_record(source.published)
                 record["published_bold"] = ("published", column.id, number) in best
             if source.estimate is not None:
-                record |= _measured(source, source.lines(measurements))
+                record |= _measured_record(source, source.lines(measurements))
                 record["measured_bold"] = ("measured", column.id, number) in best
             records.append(record)
     return records
@@ -234,7 +234,7 @@ def _record(layout: TableLayout, mode: Mode, row: int, column: ColumnSpec) -> di
     return dict.fromkeys(RECORD_FIELDS, "") | position
 
 
-def _measured(source: CellSource, lines: list[Measurement]) -> dict[str, Any]:
+def _measured_record(source: CellSource, lines: list[Measurement]) -> dict[str, Any]:
     assert source.estimate is not None
     first, seeds = lines[0], image_seeds(lines)
     record: dict[str, Any] = {
@@ -287,13 +287,18 @@ def shown_columns(
         columns.append(column)
     ids = {column.id for column in columns}
     rows = tuple(
-        replace(row, blank=_known(row.blank, ids), dash=_known(row.dash, ids), later=_known(row.later, ids))
+        replace(
+            row,
+            blank=_listed_only(row.blank, ids),
+            dash=_listed_only(row.dash, ids),
+            later=_listed_only(row.later, ids),
+        )
         for row in layout.rows
     )
     return replace(layout, columns=tuple(columns), rows=rows), records
 
 
-def _known(names: Sequence[str], ids: Container[str]) -> tuple[str, ...]:
+def _listed_only(names: Sequence[str], ids: Container[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name in ids)
 
 

@@ -168,7 +168,7 @@ class _Builder:
         if self.mode != "measured" and (spec.published or spec.text is not None):
             lines.append(("published", self._published(number)))
         if self.mode != "paper" and spec.text is None and (spec.setting or spec.log):
-            lines.append(("configured" if spec.setting else "measured", self._own(number)))
+            lines.append(("configured" if spec.setting else "measured", self._own_cells(number)))
         if self.mode == "measured" and spec.text is not None:
             lines.append(("", [Cell(spec.text)] * len(self.layout.columns)))
         rows = []
@@ -192,12 +192,12 @@ class _Builder:
                 self._record(number, "all" if spec.span else column.key, published_record(item))
         return cells
 
-    def _own(self, number: int) -> list[Cell]:
+    def _own_cells(self, number: int) -> list[Cell]:
         """Configured or measured values."""
         spec, cells = self.layout.rows[number], []
         for column in self.layout.columns:
-            run = _run(spec, column)
-            text = self._setting(spec, run) if spec.setting else self._logged(spec, run)
+            run = _run_of(spec, column)
+            text = self._setting(spec, run) if spec.setting else self._log_text(spec, run)
             empty_cell = Cell("not configured" if spec.setting else "", "missing")
             cells.append(empty_cell if text is None else Cell(text, "measured"))
             self._record(number, column.key, {"run": run, "measured": text or ""})
@@ -222,14 +222,14 @@ class _Builder:
         form = spec.form if spec.form.count("{}") == len(values) else "{}"
         return form.format(*values)
 
-    def _logged(self, spec: HyperRow, run: str) -> str | None:
+    def _log_text(self, spec: HyperRow, run: str) -> str | None:
         key, summarise = LOGS[str(spec.log)]
         path = self.results / "students" / run / "train.jsonl" if self.results else None
         values = logged(read_log(path), key) if path and has_log(path) else []
         return f"{summarise(values):.3g}" if values else None
 
 
-def _run(spec: HyperRow, column: DatasetColumn) -> str:
+def _run_of(spec: HyperRow, column: DatasetColumn) -> str:
     return column.sid if spec.group == METHODS["sid"].title else column.sida
 
 

@@ -280,8 +280,8 @@ def load_table_layout(path: str | Path) -> TableKind:
             other.
     """
     mapping = read_extended(Path(path))
-    kind = TABLE_KINDS.find(mapping.pop("kind", "results"), f"{path}: kind")
-    layout: TableKind = from_mapping(kind, mapping | {"source": str(path)}, str(path))
+    layout_class = TABLE_KINDS.find(mapping.pop("kind", "results"), f"{path}: kind")
+    layout: TableKind = from_mapping(layout_class, mapping | {"source": str(path)}, str(path))
     return layout
 
 

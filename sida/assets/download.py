@@ -36,7 +36,7 @@ _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 #: Bytes before the first new one that are compared where the hash of a file is unknown.
 _COMPARED = 1 << 16
 #: Limit in bytes of a file whose size is not registered.
-MOST = 64 * 10**9
+SIZE_LIMIT = 64 * 10**9
 #: Free bytes of the disk that the body of a file of unknown length needs.
 _ROOM = 1 << 30
 _SPACE = "free some space or set SIDA_CACHE to another folder"
@@ -213,13 +213,13 @@ class Download:
         has_limit = asset.size or self.sha256 or "chunked" in headers.get("Transfer-Encoding", "")
         if total is None and not has_limit:
             raise HopelessError("the length of the file is unknown, so a cut-off copy would go unnoticed")
-        if total is not None and (total > (asset.size or MOST) or total != (asset.size or total)):
+        if total is not None and (total > (asset.size or SIZE_LIMIT) or total != (asset.size or total)):
             raise self._other_size(f"the file has {total:,} bytes there")
         return start, total
 
     def _other_size(self, fault: str) -> HopelessError:
         size = self.asset.size
-        rule = f"{size:,} are registered" if size else f"and without a registered size at most {MOST:,}"
+        rule = f"{size:,} are registered" if size else f"and without a registered size at most {SIZE_LIMIT:,}"
         return HopelessError(f"{fault}, {rule}")
 
     def _compare(self, answer: Any, start: int) -> None:
@@ -232,7 +232,7 @@ class Download:
                     raise BrokenError("the server's file is not the one whose beginning has arrived; starting over")
 
     def _receive(self, answer: Any, start: int, total: int | None, watch: _Watch) -> None:
-        path, limit = self.part, total or self.asset.size or MOST
+        path, limit = self.part, total or self.asset.size or SIZE_LIMIT
         megabytes = (total or self.asset.size or 0) / 1e6
         progress = Progress(f"fetch {self.asset.id}", megabytes, "MB", done=start / 1e6, interval=5)
         # read1 returns the bytes that have arrived; a larger read would lose them when the connection breaks.

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sida.config.lookup import ROOT, find_file
-from sida.errors import UserError, located, near_path, suggestion
+from sida.errors import UserError, errors_at, near_path, suggestion
 from sida.files.text_files import MOST_LINES, check_amount, read_text
 
 ASSET_COLUMNS = ("id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note")
@@ -129,7 +129,7 @@ def _parsed(text: str, path: Path) -> dict[str, Asset]:
         if len(row) != len(ASSET_COLUMNS):
             fault = f"{len(row)} fields instead of {len(ASSET_COLUMNS)}"
             raise UserError(f"{path}:{number}", fault, "separate them by single tabs")
-        with located(f"{path}:{number}"):
+        with errors_at(f"{path}:{number}"):
             asset = _asset(dict(zip(ASSET_COLUMNS, row)))
             if asset.id in assets:
                 raise UserError("", f"id '{asset.id}' is used twice", "ids must differ")

@@ -224,10 +224,10 @@ def flush_or_discard(stream: TextIO) -> None:
 
 # Arguments of verbs: integers, and paths that they read or write. An error is one line that names the option.
 
-_MOST = 2**63 - 1
+_INT64_MAX = 2**63 - 1
 
 
-def integer(option: str, least: int = 0, most: int = _MOST) -> Callable[[str], int]:
+def integer(option: str, least: int = 0, most: int = _INT64_MAX) -> Callable[[str], int]:
     """Returns a parser of integers for an option of a verb.
 
     Args:
@@ -252,7 +252,7 @@ def integer(option: str, least: int = 0, most: int = _MOST) -> Callable[[str], i
     return read
 
 
-def add_integer(parser: Any, option: str, text: str, least: int = 0, most: int = _MOST, **more: Any) -> None:
+def add_integer(parser: Any, option: str, text: str, least: int = 0, most: int = _INT64_MAX, **more: Any) -> None:
     """Adds an option with an integer to an argparse parser; bounds as in :func:`integer`, ``text`` is its help."""
     parser.add_argument(option, type=integer(option, least, most), help=text, **{"metavar": "N", **more})
 

@@ -74,7 +74,7 @@ _INFO_EXAMPLES = """examples:
   sida info network.safetensors --json
 """
 #: Longest line, and most entries of a list or mapping.
-_WIDTH, _MOST = 300, 100
+_WIDTH, _MAX_ITEMS = 300, 100
 _FIRST = ("file", "bytes", "sha256", "format", "class_in_file", "entries", "method", "dataset", "nimg", "parameters",
           "tensors")  # fmt: skip
 _LAST = ("architecture", "arguments")
@@ -114,10 +114,10 @@ def _lines(name: str, value: Any) -> list[str]:
     if value in (None, [], {}):
         return []
     if isinstance(value, dict):
-        inner = [key for key in sorted(value)[:_MOST] if value[key] is not None]
+        inner = [key for key in sorted(value)[:_MAX_ITEMS] if value[key] is not None]
         return [one_line(name, 80), *(f"  {one_line(key, 80):<20} {value[key]}" for key in inner)]
     text = f"{value:,}" if isinstance(value, int) else value
-    text = ", ".join(map(str, value[:_MOST])) if isinstance(value, list) else text
+    text = ", ".join(map(str, value[:_MAX_ITEMS])) if isinstance(value, list) else text
     return [f"{one_line(name, 80):<14} {text}"]
 
 

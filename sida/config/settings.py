@@ -23,7 +23,7 @@ from sida.errors import SettingError, UserError, inside, settings_in, suggestion
 from sida.files.text_files import parse_json, parse_yaml, read_text
 
 #: Networks and optimisers compute in float32.
-_MOST = 3.4e38
+_FLOAT32_MAX = 3.4e38
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Range:
         """Fault of a number, or None."""
         if not math.isfinite(value):
             return "must be a finite number"
-        if isinstance(value, float) and abs(value) >= _MOST:
-            return f"must be below {_MOST:.1e}, the largest number of 32 bits"
+        if isinstance(value, float) and abs(value) >= _FLOAT32_MAX:
+            return f"must be below {_FLOAT32_MAX:.1e}, the largest number of 32 bits"
         low = (self.least is None or value >= self.least) and (self.above is None or value > self.above)
         high = (self.most is None or value <= self.most) and (self.below is None or value < self.below)
         return None if low and high else f"must be {self.words}"

@@ -27,7 +27,7 @@ import numpy as np
 
 from sida.data.pictures import PICTURES
 from sida.data.reader import same_name
-from sida.errors import UserError, located
+from sida.errors import UserError, errors_at
 from sida.files.atomic import sha256_file
 from sida.files.content import NETWORK, START, kind_of_file, refuse_text
 from sida.files.fenced import RESULT, Child, check_answer
@@ -288,7 +288,7 @@ class Files:
             # read from their own offsets.
             os.lseek(self._archive.fileno(), 0, os.SEEK_SET)
             return os.fdopen(os.dup(self._archive.fileno()), "rb")
-        with located(f"{self.path}: {name}"):
+        with errors_at(f"{self.path}: {name}"):
             return open_ordinary(os.path.join(self.path, name))
 
     @contextlib.contextmanager
@@ -327,7 +327,7 @@ class Files:
             is_complete = (
                 answer is None if number == 0 else answer is not None and [*answer.shape] == [number, *facts["shape"]]
             )
-            check_answer(is_complete and number + (facts["odd"] is not None) <= len(part), self.path)
+            check_answer(is_complete and number + (facts["differing"] is not None) <= len(part), self.path)
             yield facts, answer
 
     def labels(self, members: Sequence[int] | np.ndarray) -> np.ndarray | None:

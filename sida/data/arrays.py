@@ -98,7 +98,7 @@ class ImageArrays:
     def __init__(self, path: str | Path, labels: bool = True, subset: str | None = None) -> None:
         self.path, self._files, self.remark = Path(path), [Path(path)], ""
         self._arrays, self._part = Arrays(self.path), ""
-        self._member = self._chosen(subset)
+        self._member = self._image_array(subset)
         self._where = f"{self.path}[{self._member or self.path.name}]"
         self._stored = self._arrays.shapes[self._member]
         # Channels last, as most tools store images, unless the last axis cannot be channels.
@@ -135,7 +135,7 @@ class ImageArrays:
         """Bytes of all images."""
         return math.prod(self._stored)
 
-    def _chosen(self, subset: str | None) -> str:
+    def _image_array(self, subset: str | None) -> str:
         """Name of the array of images; sets part and remark."""
         arrays = [*self._arrays.shapes]
         others = [name for name in arrays if name not in _CLASSES]

@@ -334,11 +334,12 @@ class ImageArchive(Dataset):
                 batch[count : count + len(images)] = images
                 count += len(images)
             # Shape and kind of the image after those in the answer, if it is unlike the first one.
-            if facts["odd"] is not None:
+            if facts["differing"] is not None:
                 index, first = int(self.members[raw_indices[count]]), self.files.names[int(self.members[0])]
-                odd, usual = (f"{'×'.join(map(str, s))} {np.dtype(k)}" for s, k in (facts["odd"], (shape, self.dtype)))
+                layouts = (facts["differing"], (shape, self.dtype))
+                differing, usual = (f"{'×'.join(map(str, sides))} {np.dtype(kind)}" for sides, kind in layouts)
                 remedy = "all images must be alike (sida data prepare makes them so)"
-                raise UserError(self.files.where(index), f"is {odd}, but {first} is {usual}", remedy)
+                raise UserError(self.files.where(index), f"is {differing}, but {first} is {usual}", remedy)
         # The child must not leave rows of the batch uninitialised.
         check_answer(count == len(batch), self.files.path)
         return batch

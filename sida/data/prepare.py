@@ -38,7 +38,7 @@ from sida.data.archive import CLASS, LATENTS_FILE, MEMBERS, PART, Files, dataset
 from sida.data.arrays import find_arrays
 from sida.data.folders import Classes, counted_classes, part_of, picture_labels
 from sida.data.pictures import encode_png, to_square
-from sida.errors import Progress, SettingError, UserError, located, visible
+from sida.errors import Progress, SettingError, UserError, errors_at, visible
 from sida.files.atomic import atomic_path, zip_member
 from sida.files.fenced import check_answer
 from sida.files.ordinary import refuse_same
@@ -249,7 +249,7 @@ def _of_arrays(
     channels = config.channels or own_channels
 
     def to_picture(image: np.ndarray) -> Picture:
-        with located(config.source):
+        with errors_at(config.source):
             square = to_square(Image.fromarray(image), config.transform, config.resolution, channels)
         is_resized = square.size != image.shape[1::-1]
         return Picture(encode_png(square, 0), "grey" if own_channels == 1 else "RGB", is_resized, square.width)

@@ -33,7 +33,7 @@ from PIL import Image
 
 from sida.data.links import Tree, under
 from sida.data.pictures import GREY, decode_picture, encode_png, mode_words, on_white, open_picture, to_square
-from sida.errors import UserError, located, reason_of
+from sida.errors import UserError, errors_at, reason_of
 from sida.files.content import START, placeholder_in
 from sida.files.fenced import ANY_ARRAY, BYTES, KINDS, SHAPE, Either, fits, only_in_child
 
@@ -66,7 +66,10 @@ class Reader:
         "index": (Either((None, ([str], [str]))), Either((_NONE, {"locations": ("<i8", (int, int))}))),
         "unpack": (None, {"bytes": BYTES}), "intact": (bool, _NONE), "content": (None, {"content": BYTES}),
         "images": (
-            {"shape": SHAPE, "kind": _PIXELS, "odd": Either((None, (SHAPE, _PIXELS))), "lossy": [Either((None, str))]},
+            {
+                "shape": SHAPE, "kind": _PIXELS, "lossy": [Either((None, str))],
+                "differing": Either((None, (SHAPE, _PIXELS))),
+            },
             Either((_NONE, {"images": (_PIXELS, (int, int, int, int))})),
         ),
         "headers": ([(int, int, int)], _NONE), "squares": ([Either(((str, bool), (str, str, str)))], {str: BYTES}),
@@ -160,12 +163,12 @@ class Reader:
         """Images ``(n, C, H, W)``, uint8, or float32 of arrays.
 
         ``shape`` and ``kind`` are the expected ones; None takes them from the first image. The first image that differs
-        ends the answer, which has its shape and kind as ``odd``; if it is a picture it is not decoded.
+        ends the answer, which has its shape and kind as ``differing``; if it is a picture it is not decoded.
 
         Pictures that lose values are refused, with ``only_pictures`` arrays as well; ``lossy`` of the value names the
         lossy compression of each image.
         """
-        images, lossy, odd = [], [], None
+        images, lossy, differing = [], [], None
         for index in range(len(members)):
             with _content(files, members, index) as content:
                 if content.startswith(np.lib.format.MAGIC_PREFIX) and not only_pictures:
@@ -177,11 +180,11 @@ class Reader:
             if shape is None:
                 shape, kind = layout
             if layout != [shape, kind]:
-                odd = layout
+                differing = layout
                 break
             images.append(image)
             lossy.append(loss)
-        value = {"shape": shape, "kind": kind, "odd": odd, "lossy": lossy}
+        value = {"shape": shape, "kind": kind, "differing": differing, "lossy": lossy}
         return value, {"images": images} if images else {}
 
     def headers(self, files: list[BinaryIO], members: Members) -> Answer:
@@ -259,7 +262,7 @@ class Reader:
         for info in archive.infolist():
             if info.filename.endswith(".npy"):
                 name = info.filename.removesuffix(".npy")
-                with located(f": array '{name}'"):
+                with errors_at(f": array '{name}'"):
                     if name in arrays:
                         raise UserError("", "occurs twice", "make the file again")
                     arrays[name] = self._array(name, archive.open(info), info.file_size)
@@ -285,7 +288,7 @@ class Reader:
 def _content(files: list[BinaryIO], members: Members, index: int) -> Iterator[bytes]:
     """Content of a member of a request; errors here and in the block get the member's name, if it has one."""
     name, location = members[index]
-    with located(f": {name}" if name else ""):
+    with errors_at(f": {name}" if name else ""):
         try:
             yield files[index].read() if location is None else _unpacked(files[0].fileno(), *location)
         except MemoryError:

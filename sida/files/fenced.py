@@ -30,7 +30,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from sida.errors import UserError, located
+from sida.errors import UserError, errors_at
 from sida.files.ordinary import UnreadableError
 
 #: Memory in bytes that a reader may take in addition to its imports, and processor time in seconds in addition to the
@@ -153,7 +153,7 @@ class Child:
             UnreadableError: The reader exceeded a limit, could not read, or died; the content may be intact.
         """
         deadline = time.monotonic() + self._patience
-        with located(self.where):
+        with errors_at(self.where):
             try:
                 size = struct.unpack("<q", self._take(8, deadline))[0]
                 if not 0 <= size <= _MOST_TEXT:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sida.errors import UserError, located
+from sida.errors import UserError, errors_at
 from sida.files.content import START, refuse_text
 from sida.files.fenced import RESULT, Child, check_answer
 from sida.files.ordinary import open_ordinary, size_on_disk
@@ -48,7 +48,7 @@ class PickleFile:
 
     def __init__(self, path: str | os.PathLike[str], method: str, key: str | None) -> None:
         self.path = path
-        with located(path), open_ordinary(path, "check the path, or fetch it: sida assets fetch") as stream:
+        with errors_at(path), open_ordinary(path, "check the path, or fetch it: sida assets fetch") as stream:
             size = size_on_disk(stream)
             self._child = Child(READER, path, 3 * size, size / 10e6)
             try:
@@ -120,12 +120,12 @@ def _plain_values(stream: Any, where: object) -> Any:
 
     with Child(READER, where, 3 * size, size / 10e6) as child:
         value, arrays = child.ask("plain", files=[stream])
-        with answered(where):
+        with errors_of_answer(where):
             return with_arrays(value)
 
 
 @contextlib.contextmanager
-def answered(where: object) -> Iterator[None]:
+def errors_of_answer(where: object) -> Iterator[None]:
     """Turns errors from using a child's answer, which may lack parts, into one line."""
     try:
         yield

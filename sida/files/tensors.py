@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import safetensors
 
-from sida.errors import UserError, located
+from sida.errors import UserError, errors_at
 from sida.files.atomic import atomic_path
 from sida.files.content import NETWORK, START, kind_of_file, refuse_packed, refuse_text
 from sida.files.fenced import SHAPE, fits
@@ -206,7 +206,7 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
         if not fits(tensor["shape"], SHAPE):
             raise TensorFileError(path, f"damaged: tensor '{name:.80}' has an impossible shape", _AGAIN)
     entries = (TensorEntry(n, t["dtype"], tuple(t["shape"]), *t["data_offsets"]) for n, t in sorted(value.items()))
-    with located(path):
+    with errors_at(path):
         old = _old_data_hash(metadata, text)
         record = parse_json(metadata.get(RECORD_KEY, "null"), "")
         if not isinstance(record, dict | None):
@@ -231,11 +231,11 @@ def _old_data_hash(metadata: Mapping[str, str], text: bytes) -> str | None:
     digest, field = metadata.get(_OLD_HEADER_HASH, ""), f'"{_OLD_HEADER_HASH}":"{{}}"'
     blank = text.replace(field.format(digest).encode(), field.format("0" * 64).encode())
     if _OLD_DATA_HASH not in metadata or hashlib.sha256(blank).hexdigest() != digest:
-        raise _damaged("header does")
+        raise _damage_error("header does")
     return metadata[_OLD_DATA_HASH]
 
 
-def _damaged(part: str) -> TensorFileError:
+def _damage_error(part: str) -> TensorFileError:
     return TensorFileError("", f"damaged: its {part} not have the recorded SHA-256", _AGAIN)
 
 
@@ -259,7 +259,7 @@ def iterate_tensors(path: str | os.PathLike[str], header: TensorHeader) -> Itera
     import torch
 
     dtypes = torch_dtypes()
-    with located(path), open(path, "rb") as stream:
+    with errors_at(path), open(path, "rb") as stream:
         # All tensors are checked before the first one is used.
         _is_verified(stream, header)
         for entry in header.entries:
@@ -285,7 +285,7 @@ def verify_tensors(path: str | os.PathLike[str]) -> bool:
         TensorFileError: As :func:`read_tensors`.
     """
     header = read_tensor_header(path)
-    with located(path), open(path, "rb") as stream:
+    with errors_at(path), open(path, "rb") as stream:
         return _is_verified(stream, header)
 
 
@@ -308,5 +308,5 @@ def _is_verified(stream: BinaryIO, header: TensorHeader) -> bool:
             digest.update(chunk)
             size -= len(chunk)
     if digest.hexdigest() != header.sha256:
-        raise _damaged("tensors do")
+        raise _damage_error("tensors do")
     return True

@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-from sida.errors import UserError, located
+from sida.errors import UserError, errors_at
 from sida.files.ordinary import read_ordinary
 
 #: Limit of a text file in bytes; the largest files (measurements of the paper) have a few million.
@@ -53,7 +53,7 @@ def read_text(path: str | os.PathLike[str], newline: str | None = None) -> str:
             control characters.
     """
     content = read_ordinary(path, MOST_TEXT_BYTES)
-    with located(path):
+    with errors_at(path):
         text = _decoded(_decompressed(content) if os.fspath(path).endswith(".gz") else content)
     return text if newline == "" else text.replace("\r\n", "\n").replace("\r", "\n")
 
@@ -89,7 +89,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
         UserError: The text is not JSON or too large, repeats a key, has NaN or infinity, or nests too deeply.
     """
     check_amount(text, where)
-    with located(where):
+    with errors_at(where):
         try:
             value = json.loads(text, object_pairs_hook=_without_repeats)
         except (ValueError, RecursionError) as error:
@@ -296,7 +296,7 @@ def parse_yaml(text: str, where: str) -> Any:
         UserError: The text has a syntax error (with its line), names a Python type, repeats a key, has NaN, nests too
             deeply, or has aliases that stand for more than :data:`MOST_VALUES` values.
     """
-    with located(where):
+    with errors_at(where):
         if len(text) > MOST_YAML:
             raise UserError("", f"is longer than {MOST_YAML >> 20} million characters", _RIGHT_FILE)
         value = _constructed(text)

@@ -56,7 +56,7 @@ def distill(
         KeyboardInterrupt: The process received SIGINT, or (:class:`sida.errors.Preempted`) SIGTERM or SIGUSR1. The
             state is written, and the same call resumes the run.
     """
-    run = Run.opened(DistillConfig, config, outdir, where)
+    run = Run.from_settings(DistillConfig, config, outdir, where)
     settings, dataset, device = run.config, run.dataset, run.device
     checked_method(settings, where)
     guide = settings.guide if settings.guide != NULL_LABEL else None

@@ -167,13 +167,13 @@ def make_gdd(parts: Parts) -> training.StudentTrainer:
 
     def discriminator_loss(batch: training.MicroBatch) -> dict[str, Tensor]:
         value = loss.discriminator_loss(augmented, batch.images, batch.real[0], batch.class_labels)
-        return {"real_or_fake": _summed(value, batch)}
+        return {"real_or_fake": _sum_over_images(value, batch)}
 
     def penalty(batch: training.MicroBatch) -> dict[str, Tensor]:
         return {"r1": loss.r1_penalty(critic.net, batch.real[0], batch.class_labels)}
 
     def generator_loss(batch: training.MicroBatch) -> dict[str, Tensor]:
-        return {"fooling": _summed(loss.generator_loss(augmented, batch.images, batch.class_labels), batch)}
+        return {"fooling": _sum_over_images(loss.generator_loss(augmented, batch.images, batch.class_labels), batch)}
 
     weights = {"real_or_fake": options.loss_images, "r1": float(options.r1_interval), "fooling": options.loss_images}
     step = functools.partial(training.OptimizerStep, weights=lambda pixels: weights)
@@ -183,11 +183,11 @@ def make_gdd(parts: Parts) -> training.StudentTrainer:
         # The penalty is a step of its own, on the same images.
         steps.append(judge(loss=penalty, every=options.r1_interval))
     steps.append(step("generator", generator, generator_loss, stream="generator"))
-    # `_summed` reads a value on the CPU, which a recorded CUDA graph cannot.
+    # `_sum_over_images` reads a value on the CPU, which a recorded CUDA graph cannot.
     return training.StudentTrainer(steps, parts.schedule(), config, graphs=False)
 
 
-def _summed(value: Tensor, batch: training.MicroBatch) -> Tensor:
+def _sum_over_images(value: Tensor, batch: training.MicroBatch) -> Tensor:
     """Converts a mean over a micro-batch to a sum over its images; after a NaN, all images count as dropped."""
     count = len(batch.images)
     if bool(value.isnan()):

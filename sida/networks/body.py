@@ -169,7 +169,7 @@ def is_computed_again() -> bool:
 
 
 @contextlib.contextmanager
-def _again() -> Iterator[None]:
+def _repetition() -> Iterator[None]:
     token = _AGAIN.set(True)
     try:
         yield
@@ -191,7 +191,7 @@ class Block(nn.Module):
         # Without a backward pass nothing is recomputed, and torch 2.5's checkpoints have no forward derivatives.
         if not (self.checkpointed and torch.is_grad_enabled()):
             return self.compute(x, emb)
-        contexts = lambda: (contextlib.nullcontext(), _again())
+        contexts = lambda: (contextlib.nullcontext(), _repetition())
         return cast(Tensor, checkpoint(self.compute, x, emb, use_reentrant=False, context_fn=contexts))
 
     def compute(self, x: Tensor, emb: Any) -> Tensor:

@@ -133,8 +133,8 @@ def network_config(files: DiffusersFiles, null_label: bool = False) -> dict[str,
         UserError: Another class, or a setting that is not read.
     """
     unet, schedule = _json(files.config), _json(files.scheduler)
-    _known(files.config, unet, ("UNet2DModel",))
-    _known(files.scheduler, schedule, SCHEDULERS)
+    _check_class(files.config, unet, ("UNet2DModel",))
+    _check_class(files.scheduler, schedule, SCHEDULERS)
     _check_values(files.config, unet, _PLAIN)
     _check_values(files.scheduler, schedule, _PLAIN_SCHEDULE)
     kwargs = {name: schedule[name] for name in SCHEDULE if name in schedule}
@@ -147,17 +147,17 @@ def network_config(files: DiffusersFiles, null_label: bool = False) -> dict[str,
     if isinstance(side, list) and len(side) == 2 and side[0] == side[1]:
         side = side[0]
     if not isinstance(side, int):
-        fault = f"sample_size: {_shown(side)}"
+        fault = f"sample_size: {_json_line(side)}"
         raise UserError(files.config, fault, "images are square: give the number of pixels of a side")
     channels = unet.get("in_channels", 3)
     if unet.get("out_channels", 3) != channels:
-        fault = f"out_channels: {_shown(unet.get('out_channels', 3))}, but in_channels is {_shown(channels)}"
+        fault = f"out_channels: {_json_line(unet.get('out_channels', 3))}, but in_channels is {_json_line(channels)}"
         raise UserError(files.config, fault, "a U-Net that also predicts a variance is not read")
     classes = unet.get("num_class_embeds") or 0
     if not isinstance(classes, int):
-        raise UserError(files.config, f"num_class_embeds: {_shown(classes)}", "give the number of classes")
+        raise UserError(files.config, f"num_class_embeds: {_json_line(classes)}", "give the number of classes")
     if options.get("class_embed_type") not in (None, "timestep") or (options.get("class_embed_type") and not classes):
-        fault = f"class_embed_type: {_shown(options['class_embed_type'])}"
+        fault = f"class_embed_type: {_json_line(options['class_embed_type'])}"
         raise UserError(
             files.config, fault, "null is read, and 'timestep' with num_class_embeds, the number of classes"
         )
@@ -167,21 +167,21 @@ def network_config(files: DiffusersFiles, null_label: bool = False) -> dict[str,
     return {"class": DiffusersPrecond.__name__, "kwargs": {**images, **kwargs, **options}}
 
 
-def _shown(value: Any) -> str:
+def _json_line(value: Any) -> str:
     return one_line(json.dumps(value), 80)
 
 
-def _known(path: Path, config: Mapping[str, Any], classes: Collection[str]) -> None:
+def _check_class(path: Path, config: Mapping[str, Any], classes: Collection[str]) -> None:
     name = config.get("_class_name")
     if name not in classes:
-        raise UserError(path, f"_class_name: {_shown(name)}", f"read are {', '.join(classes)}")
+        raise UserError(path, f"_class_name: {_json_line(name)}", f"read are {', '.join(classes)}")
 
 
 def _check_values(path: Path, config: Mapping[str, Any], supported: Mapping[str, Any]) -> None:
     """Refuses options of a file whose value is not the supported one."""
     for key, value in supported.items():
         if config.get(key, value) != value:
-            raise UserError(path, f"{key}: {_shown(config[key])}", f"read is {_shown(value)}")
+            raise UserError(path, f"{key}: {_json_line(config[key])}", f"read is {_json_line(value)}")
 
 
 def read_state(files: DiffusersFiles) -> dict[str, torch.Tensor]:

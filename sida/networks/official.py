@@ -19,7 +19,7 @@ from sida.config.settings import load_spec
 from sida.errors import UserError, one_line, say, settings_in, suggestion
 from sida.files.atomic import atomic_path, sha256_file
 from sida.files.ordinary import refuse_same
-from sida.files.pickles import PickleFile, answered
+from sida.files.pickles import PickleFile, errors_of_answer
 from sida.files.state_dicts import open_state_dict
 from sida.files.tensors import read_tensor_header, starts_as_pickle
 from sida.networks.diffusers_folder import DiffusersFiles, files_of, read_state
@@ -183,7 +183,7 @@ def import_network(
         with PickleFile(path, "network", key) as file:
             net = _network_of(file, network_class)
             state = {name: file.tensor(name) for name in net.state_dict()}
-            with answered(path):
+            with errors_of_answer(path):
                 facts = {"class": one_line(file.facts["class"]), "source_sha256": file.facts["source_sha256"]}
             facts["key"] = key
     else:
@@ -244,7 +244,7 @@ def _import_diffusers(
 
 def _network_of(file: PickleFile, network_class: str | None) -> Any:
     """The network of a pickle, without memory, whose tensors are those of the file."""
-    with answered(file.path):
+    with errors_of_answer(file.path):
         config = network_config(file, network_class)
     return fitting_network(Path(file.path), config, file.shapes)
 
@@ -276,7 +276,7 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
     elif starts_as_pickle(path):
         with PickleFile(path, "network", key) as file:
             net = _network_of(file, network_class)
-            with answered(path):
+            with errors_of_answer(path):
                 entries = sorted(one_line(name, 40) for name in file.facts["entries"])
                 facts |= {"format": "pickle", "entries": entries, "class_in_file": one_line(file.facts["class"])}
     else:

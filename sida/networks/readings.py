@@ -25,7 +25,7 @@ CLEARLY_NOISE, CLEARLY_IMAGE = 0.65, 0.35
 #: Share at σ = 4 up to which a class is not compared with others: a trained network leaves about 0.02.
 LITTLE = 0.05
 #: Numbers in all test images together: the share's random error is about 0.01.
-_NUMBERS, _MOST = 8192, 128
+_NUMBERS, _MAX_COUNT = 8192, 128
 
 
 @torch.no_grad()
@@ -39,7 +39,7 @@ def noise_left(net: Any, sigma: float) -> float:
         sigma: Level.
     """
     channels, side = net.img_channels, net.img_resolution
-    count = min(_MOST, max(2, -(-_NUMBERS // (channels * side**2))))
+    count = min(_MAX_COUNT, max(2, -(-_NUMBERS // (channels * side**2))))
     rng = torch.Generator().manual_seed(0)
     coarse = torch.randn(count, channels, 2, 2, generator=rng) / 2
     clean = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear", align_corners=True)

@@ -269,7 +269,7 @@ def network_file(source: str) -> Path:
     """
     path, asset = find_source(source)
     if isinstance(path, DiffusersFiles):
-        return _converted(f"{path.sha256}-diffusers", path)
+        return _convert_cached(f"{path.sha256}-diffusers", path)
     if path.is_dir():
         files = [path / name for name in ("network.safetensors", "generator/network.safetensors")]
         existing = next((file for file in files if file.is_file()), None)
@@ -282,10 +282,10 @@ def network_file(source: str) -> Path:
     if not pickled and architecture is None:
         return path
     variant = (asset and asset.network_class) or (architecture and architecture.stem)
-    return _converted(f"{sha256_file(path)}{f'-{variant}' if variant else ''}", path, asset)
+    return _convert_cached(f"{sha256_file(path)}{f'-{variant}' if variant else ''}", path, asset)
 
 
-def _converted(digest: str, source: Path | DiffusersFiles, asset: Asset | None = None) -> Path:
+def _convert_cached(digest: str, source: Path | DiffusersFiles, asset: Asset | None = None) -> Path:
     """A network's file in the cache, converted at its first use."""
     name = f"converted/{digest}.safetensors"
     target = cache_dir() / name
@@ -407,17 +407,17 @@ class LoadedGenerator:
             UserError: A number, seed or class that is not whole, no image asked for, a negative seed, a class that the
                 network does not have, or a broken network.
         """
-        number = _whole(count)
+        number = _integers(count)
         seeds = range(seed, seed + number) if isinstance(number, int) else number
         if not seeds or min(seeds) < 0:
             raise UserError("sample", f"takes at least one image and no negative seed, got {count} from seed {seed}")
         self._drawer.device = str(next(self.net.parameters()).device)
-        class_rule = "uniform" if classes is None else _whole(classes)
+        class_rule = "uniform" if classes is None else _integers(classes)
         with tf32(False):
             return torch.cat([part.images for part in self._drawer.draw(seeds, batch_size, class_rule)]).numpy()
 
 
-def _whole(value: Any) -> Any:
+def _integers(value: Any) -> Any:
     """A whole number, or a list of them, of Python, numpy or torch."""
     numbers = np.asarray(value)
     if numbers.size and numbers.dtype.kind not in "iu":

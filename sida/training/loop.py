@@ -29,7 +29,7 @@ from sida.training import logs
 from sida.training.logs import IterationRecord, LogRecords, TickMeter
 from sida.training.optimizer import Average, NamedTensors, OptimizedNetwork, Resumable
 from sida.training.processes import ALONE, Interruption, RankLostError, Ranks, StopRequest, joined
-from sida.training.run import BEST, RunFiles, copied, of_this_version
+from sida.training.run import BEST, RunFiles, copied, version_errors
 from sida.training.schedule import points_passed
 
 T = TypeVar("T")
@@ -321,7 +321,7 @@ class TrainingLoop:
         # The files' reference would keep the tensors in memory.
         state, self.files.kept = self.files.kept, None
         assert state is not None
-        with of_this_version(state):
+        with version_errors(state):
             for name in _KEPT:
                 setattr(self, name, state.record[name])
             # Every machine that trained the network is named.
@@ -374,9 +374,9 @@ class Run(Generic[AnyConfig]):
     dataset: Dataset
 
     @classmethod
-    def opened(
+    def from_settings(
         cls,
-        kind: type[AnyConfig],
+        config_class: type[AnyConfig],
         config: AnyConfig | Mapping[str, Any] | str | os.PathLike[str],
         outdir: str | os.PathLike[str] | None,
         where: str,
@@ -384,7 +384,7 @@ class Run(Generic[AnyConfig]):
         """Reads the settings and prepares this process.
 
         Args:
-            kind: Class of the settings.
+            config_class: Class of the settings.
             config: Settings; or a mapping of them, or a YAML or JSON file with one, which may have ``outdir``: that key
                 does not decide the result.
             outdir: Folder; takes precedence over the key. Without both it is ``results/local/teachers/<name>`` or
@@ -403,7 +403,7 @@ class Run(Generic[AnyConfig]):
             ):
                 raise UserError(f"{where}.outdir", f"must be the path of a folder, got {outdir_setting!r}", "remove it")
             outdir = outdir_setting if outdir is None else outdir
-            config = from_mapping(kind, {key: value for key, value in config.items() if key != "outdir"}, where)
+            config = from_mapping(config_class, {key: value for key, value in config.items() if key != "outdir"}, where)
         device = take_device(config.device, where)
         if config.loggers and importlib.util.find_spec("tensorboard") is None:
             remedy = f"install it ({how_to_install('tensorboard>=2.16')}) or leave tensorboard out"

@@ -251,7 +251,7 @@ def _intact(path: Path, read: Callable[[Path], T]) -> T | None:
 
 
 @contextlib.contextmanager
-def of_this_version(state: KeptState) -> Iterator[None]:
+def version_errors(state: KeptState) -> Iterator[None]:
     """Turns errors caused by values of an intact state of another version into one line."""
     try:
         yield
@@ -453,7 +453,7 @@ class RunFiles:
         """Writes all results of a finished run from its state, and reports it."""
         assert self.kept is not None
         say(f"[{stage}] already trained; writing its files")
-        with of_this_version(self.kept):
+        with version_errors(self.kept):
             build_on_meta(self.kept.record["metadata"]["network"], str(self.kept.path.with_suffix(".json")))
             self.publish(self.kept.record, self.kept.tensors)
 

@@ -229,7 +229,7 @@ def train_teacher(
     Arguments, result and errors are those of :func:`sida.methods.distill`. The default folder is
     ``results/local/teachers/<name>``. There are no evaluations: the network is the last average.
     """
-    run = Run.opened(TeacherConfig, config, outdir, where)
+    run = Run.from_settings(TeacherConfig, config, outdir, where)
     dataset = run.dataset
 
     def start(ranks: Ranks, config: TeacherConfig) -> TeacherTrainer:

@@ -131,7 +131,7 @@ UNKNOWN, CHUNKED = ({"headers": {"Content-Length": None, "Transfer-Encoding": ki
 @pytest.fixture(autouse=True)
 def most(monkeypatch):
     """The limit of a file without registered size."""
-    monkeypatch.setattr(download, "MOST", 400_000)
+    monkeypatch.setattr(download, "SIZE_LIMIT", 400_000)
 
 
 @pytest.mark.parametrize(

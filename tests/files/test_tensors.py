@@ -10,9 +10,9 @@ import safetensors
 import safetensors.torch
 import torch
 
-from eval.features.base import explained
+from eval.features.base import read_errors
 from sida.config.lookup import ROOT
-from sida.errors import UserError, located
+from sida.errors import UserError, errors_at
 from sida.files.tensors import read_tensor_header, read_tensors, torch_dtypes, verify_tensors, write_tensors
 from sida.files.text_files import DamagedError
 from tests.refused import refused, refusing
@@ -95,7 +95,7 @@ def test_other_and_wrong_files_are_explained_in_the_readers_words(tmp_path, cont
     own = refused(reason, read_tensors, path)
     assert str(own).startswith(f"{path}: {own.fault}; ")
     told = re.escape(f"{path}: no shard ({own.fault}); measure it again")
-    with refusing(f"^{told}$"), explained(path, "no shard", "measure it again"):
+    with refusing(f"^{told}$"), read_errors(path, "no shard", "measure it again"):
         read_tensors(path)
 
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_written_leaves_no_file(tmp_path):
 
 @pytest.mark.parametrize("error", [DamagedError(""), UserError("", "x")])
 def test_a_place_is_given_once_and_copies_in_other_processes_keep_it(error):
-    with pytest.raises(UserError), located("outer"), located("a.bin"):
+    with pytest.raises(UserError), errors_at("outer"), errors_at("a.bin"):
         raise error
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), copy.where) == (type(error), str(error), "a.bin")

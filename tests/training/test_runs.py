@@ -53,7 +53,7 @@ def test_teacher_files(teacher):
 
 
 def test_settings_name_the_folder_of_a_run():
-    opened = lambda kind, spec, outdir=None: str(Run.opened(kind, spec, outdir, "spec").folder)
+    opened = lambda kind, spec, outdir=None: str(Run.from_settings(kind, spec, outdir, "spec").folder)
     assert opened(TeacherConfig, TEACHER) == "results/local/teachers/toy"
     assert opened(DistillConfig, {**STUDENT, "teacher": "t"}) == "results/local/students/toy"
     assert opened(TeacherConfig, {**TEACHER, "outdir": "here"}) == "here"

@@ -55,7 +55,7 @@ def test_trainings_beyond_the_memory_of_their_card_are_named_before_they_run(mon
         assert named in "".join(lines)
         assert bool(lines) == bool(named)
     # Without a training on a GPU nothing is planned.
-    monkeypatch.setattr(Requests, "_planned", lambda *args: pytest.fail("planned"))
+    monkeypatch.setattr(Requests, "_planned_cost", lambda *args: pytest.fail("planned"))
     assert Requests(PAPER, None).warnings([to_run("fetch"), to_run("measure_0_9", run="edm2-xs-sid")]) == []
     demo = shipped("demo")
     assert Requests(demo, None).warnings([to_run("distill", run="sid-a1.0")]) == []
@@ -95,7 +95,7 @@ def test_the_driver_lists_the_cards(monkeypatch):
 
 
 def test_time_is_the_planned_one_with_a_margin_and_grows_with_attempts():
-    cost = Requests(PAPER, Site(gpu="H100"))._planned("students", SIDA)
+    cost = Requests(PAPER, Site(gpu="H100"))._planned_cost("students", SIDA)
     planned = cost.gpu_hours / cost.gpus
     first, second, third = (asked("students", SIDA, attempt, max_hours=1000)["runtime"] for attempt in (1, 2, 3))
     assert first == pytest.approx(30 + 90 * planned, abs=1)

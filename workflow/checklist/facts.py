@@ -126,11 +126,11 @@ class Checklist:
         where = f"in {self.settings}" if self.settings else "in a file that --out writes beside its own"
         lines = [
             f"Every setting of every job is {where}; its sources are {', '.join(files)}.",
-            self._unchanged(),
+            self._settings_sentence(),
         ]
         return Answer("All settings", tuple(lines))
 
-    def _unchanged(self) -> str:
+    def _settings_sentence(self) -> str:
         """Sentence that compares the preset's present settings with the results'."""
         changed_rows = []
         if (self.results / STORED).is_file():
@@ -143,7 +143,7 @@ class Checklist:
                 if not path.is_file() or load_spec(str(path)) != spec:
                     changed_rows.append(name)
         if changed_rows:
-            return f"The results have other settings, or no record of them, for {_few(changed_rows)}."
+            return f"The results have other settings, or no record of them, for {_names_text(changed_rows)}."
         return "The results have the digests of these settings."
 
     def _seeds(self) -> Answer:
@@ -178,13 +178,15 @@ class Checklist:
             if steps := sum(tick.get("bad_steps") or 0 for tick in log):
                 bad.append(f"{name} ({steps:,} of {sum(tick.get('steps') or 0 for tick in log):,})")
             memory_text = f"{memory:.1f}" if memory else NOT_RECORDED
-            rows.append((f"train {name}", card, _number(hours), _planned(costs, kind, name), memory_text))
+            rows.append((f"train {name}", card, _number(hours), _planned_hours(costs, kind, name), memory_text))
         for run in self.runs:
             hours = self._measuring_hours(run)
             wall, cards = wall + (hours or 0), cards + (hours or 0)
             devices = sorted({line.device for line in self.lines if line.run == run and line.device})
             card = "; ".join(devices) or NOT_RECORDED
-            rows.append((f"measure {run}", card, _number(hours), _planned(costs, "measurements", run), NOT_RECORDED))
+            rows.append(
+                (f"measure {run}", card, _number(hours), _planned_hours(costs, "measurements", run), NOT_RECORDED)
+            )
         count = sum(row[2] != NOT_RECORDED for row in rows)
         lines = [
             f"Recorded in all: {wall:.2f} hours of wall time, {cards:.2f} hours of cards or processes, of {count} of "
@@ -245,7 +247,7 @@ class Checklist:
             lines.append(
                 "Nothing is recorded about the scatter of another training, so that no single training is ranked."
             )
-        rows = tuple((_few(runs, 99), spread, n) for (spread, n), runs in shapes.items())
+        rows = tuple((_names_text(runs, 99), spread, n) for (spread, n), runs in shapes.items())
         return Answer("Error bars and what they cover", tuple(lines), ("rows", "± over", "images a trial"), rows)
 
     def _licences(self) -> Answer:
@@ -304,9 +306,9 @@ class Checklist:
         others = sorted({line.origin for line in self.lines if line.origin})
         lines += [f"Rows were measured elsewhere: {origin}." for origin in others]
         unlogged = [name for kind, name in self.trainings if not self._log(kind, name)]
-        lines += [f"No log is here of the trainings {_few(unlogged)}."] if unlogged else []
+        lines += [f"No log is here of the trainings {_names_text(unlogged)}."] if unlogged else []
         elsewhere = [run for run in self.runs if (row := self.preset.runs[run]).checkpoint and row.method != "data"]
-        lines += [f"Networks of others, which were not trained here: {_few(elsewhere)}."] if elsewhere else []
+        lines += [f"Networks of others, which were not trained here: {_names_text(elsewhere)}."] if elsewhere else []
         return Answer("Not run", tuple(lines or ["Every row of the table was measured by every metric."]))
 
     def _trials(self, run: str) -> int:
@@ -342,7 +344,7 @@ def _number_of_cards(text: str) -> int:
     return int(number) if number.isdecimal() else 1
 
 
-def _planned(costs: Costs, kind: str, name: str) -> str:
+def _planned_hours(costs: Costs, kind: str, name: str) -> str:
     """Hours of a plan on its card; unknown without rates or networks."""
     try:
         return f"{costs.of(kind, name).gpu_hours:.2f}"
@@ -354,5 +356,5 @@ def _number(hours: float | None) -> str:
     return NOT_RECORDED if hours is None else f"{hours:.2f}"
 
 
-def _few(names: list[str], most: int = 12) -> str:
+def _names_text(names: list[str], most: int = 12) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -8,7 +8,7 @@ from eval.tables.render import markdown, markdown_cell, template
 from workflow.checklist.facts import Answer
 
 #: Longest and shortest text, in characters, by which the widths of columns are shared.
-_LEAST, _MOST = 8, 60
+_SHORTEST, _LONGEST = 8, 60
 
 
 def to_markdown(title: str, answers: Sequence[Answer]) -> str:
@@ -51,5 +51,5 @@ def _breakable(text: str) -> str:
 def _widths(answer: Answer) -> list[str]:
     """Shares of the line's width, by the longest texts of the columns."""
     columns = zip(answer.heads, *answer.rows)
-    longest = [min(max(max(map(len, column)), _LEAST), _MOST) for column in columns]
+    longest = [min(max(max(map(len, column)), _SHORTEST), _LONGEST) for column in columns]
     return [f"{size / sum(longest):.3f}" for size in longest]

@@ -89,7 +89,7 @@ class Comparison(NamedTuple):
         return self.same or self.printed == self.here
 
 
-def _compared(
+def _compare(
     lines: list[dict[str, str]],
     records: list[dict[str, Any]],
     trials: list[int],
@@ -222,10 +222,10 @@ def compared_again(
 
     with tempfile.TemporaryDirectory() as out:
         records = measure(spec, out, trials)
-    return _compared(lines, records, trials, _shown(preset))
+    return _compare(lines, records, trials, _formats(preset))
 
 
-def _shown(preset: Preset) -> dict[str, tuple[int, float]]:
+def _formats(preset: Preset) -> dict[str, tuple[int, float]]:
     """Printed decimals and factor of each metric, by the study's first table that has it."""
     from eval.results.extended import read_extended
 

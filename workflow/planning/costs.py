@@ -172,7 +172,7 @@ class Costs:
             watched = config.evaluation["kwargs"]
             num_images = watched["num_samples"] * watched.get("trials", 1)
             num_images *= _evaluations(config.evaluation, config.total_kimg)
-            seconds += num_images * self._measured(run, network_cost(network).forward, cost.fp16)
+            seconds += num_images * self._measuring_seconds(run, network_cost(network).forward, cost.fp16)
         job = self._training("student", run, cost, seconds, images)
         # A smaller micro-batch would change the batch over which the adversarial scalar is pooled.
         job.gpus = most_gpus(job.gpus, config.batch_size, config.batch_gpu)
@@ -211,7 +211,7 @@ class Costs:
         networks_known = [network for network in networks if network] if networks and networks[0] else []
         fp16 = bool(networks_known and networks_known[0]["kwargs"].get("use_fp16", False))
         forward = sum((nfe_of(self.preset, row) or 1) * network_cost(network).forward for network in networks_known)
-        hours = (images * self._measured(run, forward, fp16) + self._references(run)) / 3600
+        hours = (images * self._measuring_seconds(run, forward, fp16) + self._references(run)) / 3600
         weights = sum(4.0 * network_cost(network).parameters for network in networks_known)
         files = [self.registry[name] for name in protocol.assets(drawn=True) if name in self.registry]
         weights += sum(1e9 * self.assumptions.gigabytes(each) for each in files if each.kind in ("extractor", "vae"))
@@ -237,7 +237,7 @@ class Costs:
                 return networks[max(like, key=len)]
         return None
 
-    def _measured(self, run: str, forward: float, fp16: bool) -> float:
+    def _measuring_seconds(self, run: str, forward: float, fp16: bool) -> float:
         """Seconds per image for drawing, decoding and all feature networks."""
         protocol = protocol_of(self.preset, self.preset.runs[run])
         seconds = forward / self._rate(fp16) if forward else 0.0

@@ -88,7 +88,7 @@ def new_study(config: StudyConfig) -> list[str]:
     if config.gpu and config.cores:
         raise UserError("sida new --gpu", "does not go with --cores", "give one of them")
     with atomic_folder(study) as part:
-        teacher = None if config.teacher is None else _imported(config.teacher, part)
+        teacher = None if config.teacher is None else _import_teacher(config.teacher, part)
         values = {"name": name, **_data_values(config, part, study, teacher)}
         values, remarks = _Fit(config, part, values).fitted()
     return [
@@ -131,7 +131,7 @@ class _Fit:
         return {**self._full, "model_channels": width, "num_samples": num_samples, "trials": trials, **metrics}
 
     def _cost(self, values: Mapping[str, Any], share: float) -> _Cost:
-        _write(self._part, {**values, **_shortened(self._full, share)})
+        _write(self._part, {**values, **_short_lengths(self._full, share)})
         return _cost_of(self._part, self._card, self._workers)
 
     def check_hours(self, unread: float = 0.0) -> None:
@@ -174,7 +174,7 @@ class _Fit:
                 share = (low * high) ** 0.5
                 low, high = (share, high) if cost(sizes, share).hours <= most else (low, share)
             planned = cost(sizes, low)
-            sizes |= _shortened(full, low)
+            sizes |= _short_lengths(full, low)
             return sizes, [*self._lines(planned, sizes)]
         fault = f"no network fits the {planned.card_memory:.0f} GB of {self._where}"
         raise UserError("sida new", fault, "name a larger card (--gpu) or another teacher")
@@ -204,33 +204,33 @@ _GIVEN_UP = {
 
 def _write(part: Path, values: Mapping[str, Any]) -> None:
     """Writes the files of the study."""
-    values = {**values, "teacher": _filled(f"teacher-{values['teacher_kind']}.yaml", values)}
+    values = {**values, "teacher": _fill_template(f"teacher-{values['teacher_kind']}.yaml", values)}
     for file in STUDY_FILES:
         (part / file).parent.mkdir(exist_ok=True)
-        (part / file).write_text(_filled(file, values), encoding="utf-8")
+        (part / file).write_text(_fill_template(file, values), encoding="utf-8")
 
 
-def _filled(file: str, values: Mapping[str, Any]) -> str:
+def _fill_template(file: str, values: Mapping[str, Any]) -> str:
     """A template of ``config/new`` with its values."""
     return string.Template(find_file("", f"config/new/{file}").read_text(encoding="utf-8")).substitute(values)
 
 
-def _shortened(values: Mapping[str, Any], share: float) -> dict[str, Any]:
+def _short_lengths(values: Mapping[str, Any], share: float) -> dict[str, Any]:
     """Lengths of trainings and of their phases, as a share of the template's."""
-    teacher, student = (_rounded(values[f"{kind}_kimg"] * share) for kind in ("teacher", "student"))
+    teacher, student = (_two_digits(values[f"{kind}_kimg"] * share) for kind in ("teacher", "student"))
     return {
         "teacher_kimg": teacher,
         "student_kimg": student,
-        "lr_rampup_kimg": min(values["lr_rampup_kimg"], _rounded(teacher / 10)),
-        "warmup_kimg": min(values["warmup_kimg"], _rounded(student / 20)),
-        "adversarial_kimg": min(values["adversarial_kimg"], _rounded(student / 10)),
-        "teacher_tick": min(values["teacher_tick"], _rounded(teacher / 20)),
-        "student_tick": min(values["student_tick"], _rounded(student / 20)),
-        "every_kimg": _rounded(student / 10),
+        "lr_rampup_kimg": min(values["lr_rampup_kimg"], _two_digits(teacher / 10)),
+        "warmup_kimg": min(values["warmup_kimg"], _two_digits(student / 20)),
+        "adversarial_kimg": min(values["adversarial_kimg"], _two_digits(student / 10)),
+        "teacher_tick": min(values["teacher_tick"], _two_digits(teacher / 20)),
+        "student_tick": min(values["student_tick"], _two_digits(student / 20)),
+        "every_kimg": _two_digits(student / 10),
     }
 
 
-def _rounded(kimg: float) -> float:
+def _two_digits(kimg: float) -> float:
     """Two digits."""
     return float(f"{kimg:.2g}")
 
@@ -278,7 +278,7 @@ def _micro_batches(values: Mapping[str, Any], cost: Callable[[Mapping[str, Any]]
     return batches
 
 
-def _imported(source: str, part: Path) -> dict[str, Any]:
+def _import_teacher(source: str, part: Path) -> dict[str, Any]:
     """Writes a teacher's ``teacher.safetensors``; returns its ``{class, kwargs}``.
 
     Raises:
@@ -321,7 +321,7 @@ def _data_values(config: StudyConfig, part: Path, study: Path, teacher: Mapping[
         flags = {"source": config.data, "out": str(part / "data.zip"), "transform": crop, "channels": None, **wishes}
         if (first := first_picture(config.data, config.resolution, teacher)) is not None:
             defaults = {"kind": "zip", "path": '"data.zip"', "pictures": [], "class_names": "[]"}
-            values = defaults | _sized(config, first, []) | _teacher_values(config, first, teacher)
+            values = defaults | _size_values(config, first, []) | _teacher_values(config, first, teacher)
             _Fit(config, part, {"name": "x", **values}).check_hours(UNREAD)
         preparation = prepared(from_mapping(PrepareConfig, flags, "sida new"))
         names = [visible(" ".join(name.split())) for name in preparation.class_names]
@@ -334,7 +334,7 @@ def _data_values(config: StudyConfig, part: Path, study: Path, teacher: Mapping[
         "path": json.dumps(path, ensure_ascii=False),
         "pictures": pictures,
         "class_names": json.dumps(names, ensure_ascii=False),
-        **_sized(config, dataset, names),
+        **_size_values(config, dataset, names),
         **_teacher_values(config, dataset, teacher),
     }
 
@@ -383,7 +383,7 @@ def _sizes() -> dict[str, Any]:
     return load_yaml(find_file("", "config/new/sizes.yaml"))
 
 
-def _sized(config: StudyConfig, dataset: Any, names: list[str]) -> dict[str, Any]:
+def _size_values(config: StudyConfig, dataset: Any, names: list[str]) -> dict[str, Any]:
     resolution = dataset.resolution
     values = _settings(config, resolution)
     for key in ("teacher_batch", "student_batch"):

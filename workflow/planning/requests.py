@@ -164,12 +164,12 @@ class Requests:
 
     def minutes(self, stage: str, wildcards: Any, attempt: int, share: float = 1.0) -> int:
         """Minutes that a job requests; without a plan the site's maximum."""
-        minutes = lambda: (START_MINUTES + self._computing(stage, wildcards, share)) * _grown(attempt)
+        minutes = lambda: (START_MINUTES + self._computing(stage, wildcards, share)) * _growth(attempt)
         return _at_most(60 * self.site.max_hours, minutes)
 
     def _computing(self, stage: str, wildcards: Any, share: float = 1.0) -> float:
         """Planned minutes of a job besides its start, with the site's margin."""
-        cost = self._planned(stage, wildcards)
+        cost = self._planned_cost(stage, wildcards)
         hours = (cost.gpu_hours + cost.cpu_hours) / (max(1, cost.gpus) if stage in TRAINED else 1)
         return 60 * hours * share * self.site.margin
 
@@ -185,18 +185,18 @@ class Requests:
 
     def memory_mb(self, stage: str, wildcards: Any, attempt: int) -> int:
         """MB of main memory that a job requests on each node."""
-        megabytes = lambda: 1000 * self._memory(stage, wildcards) * _grown(attempt)
+        megabytes = lambda: 1000 * self._memory(stage, wildcards) * _growth(attempt)
         return _at_most(1000 * self.site.max_memory_gb, megabytes)
 
     def _memory(self, stage: str, wildcards: Any) -> float:
         """Planned GB on one node: processes, a copy of the kept states, and on a CPU the networks."""
         on_cpu = self.preset.settings.device == "cpu"
         if stage in TRAINED:
-            cost = self._planned(stage, wildcards)
+            cost = self._planned_cost(stage, wildcards)
             own = PROCESS_GB + (cost.memory_gb if on_cpu else 0.0)
             return self._on_a_node(stage, wildcards) * own + cost.disk_gb
         if stage == "checkpoints":
-            return PROCESS_GB + IMPORT_GB * self._planned(stage, wildcards).disk_gb
+            return PROCESS_GB + IMPORT_GB * self._planned_cost(stage, wildcards).disk_gb
         return MEASURE_GB if stage in ("measurements", "archives") and not on_cpu else PROCESS_GB
 
     def warnings(self, jobs: Iterable[Any], retries: int = 0) -> list[str]:
@@ -226,11 +226,11 @@ class Requests:
         planned = list[Cost]()
         for stage, wildcards in trainings if memory < math.inf else []:
             with contextlib.suppress(UserError):
-                planned.append(self._planned(stage, wildcards))
+                planned.append(self._planned_cost(stage, wildcards))
         large = too_large(planned, memory, self._costs.gpu_name if self.scheduled else "a GPU here")
         return f"warning: {large}; {SMALLER}" if large else ""
 
-    def _planned(self, stage: str, wildcards: Any) -> Cost:
+    def _planned_cost(self, stage: str, wildcards: Any) -> Cost:
         """The planned cost of a job.
 
         Raises:
@@ -250,7 +250,7 @@ def _name(wildcards: Any) -> str:
     return str(next(values[key] for key in ("run", "teacher", "checkpoint", "archive") if key in values))
 
 
-def _grown(attempt: int) -> float:
+def _growth(attempt: int) -> float:
     return 1 + GROWTH * (attempt - 1)
 
 

@@ -9,7 +9,7 @@ from eval.results.sheet import SheetRow
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.datasets import dataset_spec
 from sida.config.families import NULL_LABEL, check_decoder
-from sida.errors import UserError, located, settings_in, suggestion
+from sida.errors import UserError, errors_at, settings_in, suggestion
 from workflow.preset.networks import NETWORK_FILES
 from workflow.preset.placeholders import check_products
 from workflow.preset.preset import Preset
@@ -46,7 +46,7 @@ def _check_protocol(path: str, protocol: Protocol, registry: dict[str, Asset]) -
     for metric in protocol.metrics:
         where = f"{path}: metric '{metric.key}'"
         for asset in _assets(metric.extractor, where):
-            with located(f"{where}: extractor '{metric.extractor}'"):
+            with errors_at(f"{where}: extractor '{metric.extractor}'"):
                 find_asset(registry, asset)
         if fault := metric.fault(protocol.num_samples):
             raise UserError(where, fault)
@@ -69,7 +69,7 @@ def _check_reference(path: str, key: str, source: ReferenceSource, where: str, r
             f"its reference '{key}' is a file that only `sida score --reference` can be given",
             "name an asset, or take the metric out of the preset's protocol",
         )
-    with located(f"{path}: references.{key}.asset"):
+    with errors_at(f"{path}: references.{key}.asset"):
         find_asset(registry, source.asset)
 
 
@@ -98,7 +98,7 @@ def _check_files(preset: Preset, row: SheetRow, registry: dict[str, Asset]) -> N
         if column == "guide" and name not in registry and not is_address(name):
             near = suggestion(name, teachers)
             raise UserError(where, f"guide: no teacher of {preset.source} and no asset '{name}'{near}")
-        with located(f"{where}: {column}"):
+        with errors_at(f"{where}: {column}"):
             find_asset(registry, name)
     if row.method == "external" and row.without_network:
         sampler = sampler_of(preset, row)

@@ -70,7 +70,7 @@ def read_preset(
     files: dict[Path, dict[str, Any]] = {}
     for path in map(Path, paths):
         files |= dict(reversed(_with_bases(path).items()))
-    config: dict[str, Any] = functools.reduce(_merged, [*files.values(), changed or {}], {})
+    config: dict[str, Any] = functools.reduce(_merge, [*files.values(), changed or {}], {})
     config.pop("base", None)
     folders = dict.fromkeys(file.parent for file in reversed(files))
     return config, ", ".join(map(str, paths)) or "config", list(folders)
@@ -89,10 +89,10 @@ def _with_bases(path: Path) -> dict[Path, dict[str, Any]]:
     return settings
 
 
-def _merged(config: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(config: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
     """Settings, replaced by the settings of a later file, mapping by mapping."""
     both = {
-        key: _merged(config[key], value)
+        key: _merge(config[key], value)
         for key, value in later.items()
         if isinstance(value, Mapping) and isinstance(config.get(key), Mapping)
     }

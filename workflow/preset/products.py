@@ -60,7 +60,7 @@ def product(preset: Preset, kind: str, name: str) -> Job:
         spec |= _table_facts(preset, path, every)
     # A table of measurements needs the file even if none of its rows can be measured.
     collected = needs.measured or (kind == "tables" and preset.settings.table_mode == "measured")
-    reads = {"collected": [name] if collected else [], **_collected(preset, needs.measured)}
+    reads = {"collected": [name] if collected else [], **_collected_rows(preset, needs.measured)}
     reads |= networks_read(preset, needs.networks)
     upstream = [measurement(preset, run) for run in dict.fromkeys([*needs.measured, *needs.networks])]
     return make_job(preset, kind, spec, reads, [*trainings_of(preset, reads), *upstream], [path])
@@ -78,7 +78,7 @@ def _table_facts(preset: Preset, path: Path, needs: Needs) -> dict[str, Any]:
     return {"gpus": preset.settings.gpus, "students": students}
 
 
-def _collected(preset: Preset, runs: Iterable[str]) -> dict[str, list[str]]:
+def _collected_rows(preset: Preset, runs: Iterable[str]) -> dict[str, list[str]]:
     """Rows whose trials are measured here, and those that are taken from stored results."""
     rows, stored_rows = list(runs), taken_rows(preset)
     return {
@@ -101,7 +101,7 @@ def networks_read(preset: Preset, runs: Iterable[str]) -> dict[str, list[str]]:
 def collection(preset: Preset) -> Job:
     """The file of all measurements."""
     upstream = [measurement(preset, run) for run in preset.measurable]
-    return make_job(preset, "collected", {}, _collected(preset, preset.measurable), upstream)
+    return make_job(preset, "collected", {}, _collected_rows(preset, preset.measurable), upstream)
 
 
 @once

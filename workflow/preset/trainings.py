@@ -74,7 +74,7 @@ def _training(preset: Preset, row: SheetRow) -> Job:
     needs = needs_of([teacher, guide, init], [*archive_of(preset, dataset), *code_files([row.method])])
     needs["downloads"] += _downloads(preset, row, dataset)
     if evaluation is not None:
-        add_protocol_needs(preset, row, _watched(preset, protocol_path(preset, row)), needs)
+        add_protocol_needs(preset, row, _watched_part(preset, protocol_path(preset, row)), needs)
     return make_job(preset, "students", spec, needs, trainings_of(preset, needs))
 
 
@@ -84,7 +84,10 @@ def _evaluation(
     """Evaluation of a training as its spec has it: times, and the monitor with its arguments."""
     if settings is None:
         return None
-    kwargs: dict[str, Any] = {"dataset": dataset, "protocol": _watched(preset, protocol_path(preset, row)).content()}
+    kwargs: dict[str, Any] = {
+        "dataset": dataset,
+        "protocol": _watched_part(preset, protocol_path(preset, row)).content(),
+    }
     kwargs |= {"device": preset.settings.device}
     kwargs |= {key: value for key, value in settings.items() if key not in _POINTS}
     points = {key: value for key, value in settings.items() if key in _POINTS}
@@ -92,7 +95,7 @@ def _evaluation(
 
 
 @once
-def _watched(preset: Preset, path: str) -> Protocol:
+def _watched_part(preset: Preset, path: str) -> Protocol:
     """The part of a protocol that evaluations during training use; changes of the rest start no new training."""
     protocol = preset.protocols[path]
     keys = tuple(metric.key for metric in protocol.watched)

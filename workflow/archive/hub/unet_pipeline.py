@@ -72,7 +72,7 @@ class OneStepUNetPipeline(DiffusionPipeline):
             by_seed = torch.cat([torch.randint(config.num_classes, (1,), generator=one) for one in streams])
             classes = by_seed if class_labels is None else torch.as_tensor(class_labels).expand(batch_size)
             classes = classes.to(unet.device)
-        images: Any = self._denoised(z, classes)
+        images: Any = self._denoise(z, classes)
         if output_type in ("pil", "np", "pt"):
             images = torch.nan_to_num(images * 127.5 + 128, nan=0.0).clamp(0, 255).to(torch.uint8).cpu()
         if output_type in ("pil", "np"):
@@ -91,7 +91,7 @@ class OneStepUNetPipeline(DiffusionPipeline):
             seeds = [int(torch.randint(2**32, (), generator=one, device=one.device)) for one in sources]
         return [torch.Generator().manual_seed(one % 2**32) for one in seeds]
 
-    def _denoised(self, z: torch.Tensor, classes: torch.Tensor | None) -> torch.Tensor:
+    def _denoise(self, z: torch.Tensor, classes: torch.Tensor | None) -> torch.Tensor:
         """Images of unit normal latents: the U-Net's image of noise of level σ_init."""
         scheduler: Any = self.scheduler  # type: ignore[attr-defined]
         sigma = float(self.config.init_sigma)  # type: ignore[attr-defined]
