@@ -118,11 +118,8 @@ def plan_score(
         fields["sampler"]["groups"] = groups
     if against is None:
         second, score_protocol = None, chosen_protocol(protocol, num_samples, fast)
-        store = (
-            open_images(path, Trials(score_protocol.num_samples, score_protocol.trials, trials, groups))
-            if path
-            else None
-        )
+        parts = Trials(score_protocol.num_samples, score_protocol.trials, trials, groups)
+        store = open_images(path, parts) if path else None
     else:
         second, store = open_images(against), open_images(path) if path else None
         pair = _pair(store, second, load_protocol(protocol), trials, num_samples)

@@ -174,24 +174,33 @@ def import_network(
     if network is None and network_class in NETWORKS and NETWORKS[str(network_class)].reads_states:
         network = {"class": str(network_class), "kwargs": {}}
     if network is None and not starts_as_pickle(path):
-        copied = read_metadata(path)
-        with atomic_path(out) as temporary:
-            shutil.copyfile(path, temporary)
-        return copied
-    facts: dict[str, Any] = {}
+        return _copy(path, out)
     if network is None:
-        with PickleFile(path, "network", key) as file:
-            net = _network_of(file, network_class)
-            state = {name: file.tensor(name) for name in net.state_dict()}
-            with errors_of_answer(path):
-                facts = {"class": one_line(file.facts["class"]), "source_sha256": file.facts["source_sha256"]}
-            facts["key"] = key
+        net, state, facts = _network_of_pickle(path, key, network_class)
     else:
         net, state, omitted = _network_of_state(path, key, network)
         facts = {"left_out": omitted} if omitted else {}
     origin = {"file": path.name, "url": asset and asset.url, "sha256": sha256_file(path), **facts}
     record = {**(metadata or {}), "network": net.init_config, "origin": origin}
     return write_state_dict({name: state[name] for name in net.state_dict()}, out, record)
+
+
+def _copy(path: Path, out: str | os.PathLike[str]) -> dict[str, Any]:
+    """Copies a network file of this package; returns its metadata."""
+    metadata = read_metadata(path)
+    with atomic_path(out) as temporary:
+        shutil.copyfile(path, temporary)
+    return metadata
+
+
+def _network_of_pickle(path: Path, key: str, network_class: str | None) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """A pickled network without memory, its state, and facts about its origin."""
+    with PickleFile(path, "network", key) as file:
+        net = _network_of(file, network_class)
+        state = {name: file.tensor(name) for name in net.state_dict()}
+        with errors_of_answer(path):
+            facts = {"class": one_line(file.facts["class"]), "source_sha256": file.facts["source_sha256"]}
+    return net, state, {**facts, "key": key}
 
 
 def _network_of_state(

@@ -435,7 +435,7 @@ class Run(Generic[AnyConfig]):
         Returns:
             Path of the network.
         """
-        dataset, code = self.dataset, code_version()
+        code = code_version()
         stage = f"{'teacher' if method == 'teacher' else 'distill'} {self.config.name}"
 
         def attempt(config: AnyConfig) -> Path:
@@ -451,15 +451,9 @@ class Run(Generic[AnyConfig]):
                 trainer.join(ranks)
                 # A resumed run need not read all images again.
                 stored_sketch = None if files.kept is None else read_sketch(files.kept.record.get("images"))
-                sketch = stored_sketch or ranks.from_first(lambda: join_sketches([dataset.sketch, *sketches]))
-                # Without times and paths: equal runs give equal files.
+                sketch = stored_sketch or ranks.from_first(lambda: join_sketches([self.dataset.sketch, *sketches]))
                 metadata = {
-                    "name": config.name,
-                    "method": method,
-                    "network": architecture(trainer.ema.net),
-                    "dataset": {**dataset.describe(), "sha256": dataset.sha256},
-                    **({} if sketch is None else {"images": sketch.record()}),
-                    "seed": config.seed,
+                    **self._metadata(trainer, method, sketch),
                     "parents": dict(parents or {}),
                     "code_version": code,
                     "device": f"{ranks.world_size} × " * (ranks.world_size > 1) + device_name(str(self.device)),
@@ -477,3 +471,14 @@ class Run(Generic[AnyConfig]):
             say(f"{fault.fault}: resuming from the last state with checkpointing; the numbers stay the same")
         # Only here has the error released the memory of the first attempt.
         return attempt(dataclasses.replace(self.config, checkpointing=True))
+
+    def _metadata(self, trainer: Trainer, method: str, sketch: Sketch | None) -> dict[str, Any]:
+        """Settings, network and data for the network's file, without times and paths: equal runs give equal files."""
+        return {
+            "name": self.config.name,
+            "method": method,
+            "network": architecture(trainer.ema.net),
+            "dataset": {**self.dataset.describe(), "sha256": self.dataset.sha256},
+            **({} if sketch is None else {"images": sketch.record()}),
+            "seed": self.config.seed,
+        }
