@@ -140,8 +140,8 @@ def near_path(path: str | os.PathLike[str], others: Iterable[str] = ()) -> str:
         for entry in itertools.islice(entries_of_folder, MOST_ENTRIES):
             entries[entry.name] = os.path.join(folder, entry.name) + ("/" if entry.is_dir() else "")
     words = dict.fromkeys(others) | entries
-    near = difflib.get_close_matches(name, words, 1) if len(name) <= LONGEST_WORD else []
-    return f"did you mean '{words[near[0]] or near[0]}'?" if near else "check the path"
+    matches = difflib.get_close_matches(name, words, 1) if len(name) <= LONGEST_WORD else []
+    return f"did you mean '{words[matches[0]] or matches[0]}'?" if matches else "check the path"
 
 
 def duration(seconds: float) -> str:

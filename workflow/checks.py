@@ -121,8 +121,8 @@ def check_command() -> None:
     parser.add_argument("--configfile", "--configfiles", nargs="+", action="extend", default=[])
     for name in parser.parse_known_args()[0].configfile:
         if not os.path.isfile(name):
-            near = presets().get(name)
-            hint = f"this preset is {near}" if near else "put -- before targets, and see `sida presets`"
+            preset_path = presets().get(name)
+            hint = f"this preset is {preset_path}" if preset_path else "put -- before targets, and see `sida presets`"
             print(f"error: --configfile: no such file '{name}'; {hint}", file=sys.stderr)
             sys.exit(1)
 

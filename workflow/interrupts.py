@@ -57,9 +57,9 @@ class Interrupts(logging.Filter):
             self.interrupted = True
             atexit.register(self._say_last)
         if _prints(frame):  # where Snakemake's handler drops the exception
-            again = threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, number))
-            again.daemon = True
-            again.start()
+            timer = threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, number))
+            timer.daemon = True
+            timer.start()
             return
         # Snakemake takes this as it takes KeyboardInterrupt while jobs run, and ends without a trace at other times.
         sys.exit(128 + number)

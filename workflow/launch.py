@@ -144,21 +144,21 @@ def take(pool: str, count: int, folder: Path | None = None) -> list[str]:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         line = _open(folder / "line.lock")
         wait_for_lock(line)
-        held = _collect(folder, names, count)
+        device_names = _collect(folder, names, count)
     except OSError as error:
         raise UserError(folder, error.strerror, "name another folder for locks in SIDA_GPU_LOCKS") from None
     os.close(line)
-    return held
+    return device_names
 
 
 def _collect(folder: Path, names: Sequence[str], count: int) -> list[str]:
     """Locks devices as they become free, until there are enough; the caller must hold the lock of the queue."""
     from sida.files.atomic import try_lock
 
-    held: dict[str, int] = {}
+    locks: dict[str, int] = {}
     while True:
         for name in names:
-            if name in held:
+            if name in locks:
                 continue
             lock = _open(folder / f"gpu-{name.replace('/', '-')}.lock")
             if not try_lock(lock):
@@ -166,9 +166,9 @@ def _collect(folder: Path, names: Sequence[str], count: int) -> list[str]:
                 continue
             # The command that replaces this process keeps the descriptor, and so the lock.
             os.set_inheritable(lock, True)
-            held[name] = lock
-            if len(held) == count:
-                return sorted(held, key=names.index)
+            locks[name] = lock
+            if len(locks) == count:
+                return sorted(locks, key=names.index)
         time.sleep(PAUSE)
 
 

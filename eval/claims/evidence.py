@@ -120,8 +120,8 @@ class Evidence:
         names = self.runs_of(operand, seeds)
         if seeds == 1:
             if len(names) > 1:
-                more = f" and {len(names) - 9:,} more" if len(names) > 9 else ""
-                raise UserError("", f"{operand} matches {', '.join(names[:9])}{more}", "pick one run")
+                others = f" and {len(names) - 9:,} more" if len(names) > 9 else ""
+                raise UserError("", f"{operand} matches {', '.join(names[:9])}{others}", "pick one run")
             estimate = self._mean(names[0], metric, images)
             if estimate.std is None:
                 raise NotMeasuredError("", "a single trial does not show the noise; measure at least two")

@@ -371,11 +371,11 @@ def _is_stable(curve: tuple[Point, ...], factor: float, images: int) -> tuple[bo
     values = [point.value for point in curve]
     rises = (later / least for least, later in zip(accumulate(values, min), values[1:]))
     rise = max((rise if math.isfinite(rise) else math.inf for rise in rises), default=1.0)
-    late = [p.value for p in curve if p.nimg >= images] if images else values[-1:]
-    if not late:
+    last_values = [p.value for p in curve if p.nimg >= images] if images else values[-1:]
+    if not last_values:
         raise NotMeasuredError("", f"no evaluation from {images:,} images on")
-    text = f"rises to {rise:.2f} × its lowest, ends {values[0] - max(late):.3g} below its start"
-    return rise <= factor and max(late) < values[0], text
+    text = f"rises to {rise:.2f} × its lowest, ends {values[0] - max(last_values):.3g} below its start"
+    return rise <= factor and max(last_values) < values[0], text
 
 
 def _is_straight(curve: tuple[Point, ...], form: Form, low: float) -> tuple[bool, str]:

@@ -84,10 +84,10 @@ def get_extractor(name: str, device: str | torch.device = "cpu", **options: Any)
         UserError: Unknown name, or weights that are missing or broken.
     """
     cls = _class(name)
-    known = [key for key in inspect.signature(cls).parameters if key != "device"]
+    option_names = [key for key in inspect.signature(cls).parameters if key != "device"]
     for option in options:
-        if option not in known:
-            raise UserError(f"extractor '{name}'", f"no option '{option}'{suggestion(option, known)}")
+        if option not in option_names:
+            raise UserError(f"extractor '{name}'", f"no option '{option}'{suggestion(option, option_names)}")
     extractor = cls(device=device, **options)
     if name not in EXTRACTORS:
         extractor.name = name

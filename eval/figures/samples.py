@@ -252,9 +252,9 @@ def draw_grid(layout: SamplesFigure, generator: Mapping[str, Any], title: str) -
         if isinstance(source, DataSource):
             return _real_grid(layout, title, spec.run, source)
         if isinstance(source, NetworkSource):
-            asked = row_classes(layout.rows, layout.columns, source.drawer.label_dim) if layout.by_class else []
-            batches = list(source.batches(seeds, batch_size, asked or "uniform"))
-            rule, digest = "class by row" if asked else "random classes", source.sha256
+            row_labels = row_classes(layout.rows, layout.columns, source.drawer.label_dim) if layout.by_class else []
+            batches = list(source.batches(seeds, batch_size, row_labels or "uniform"))
+            rule, digest = "class by row" if row_labels else "random classes", source.sha256
         else:
             batches = list(source.batches(seeds, batch_size))
             rule, digest = OWN_CLASSES, ""

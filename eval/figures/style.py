@@ -121,20 +121,20 @@ def looks_of(panels: Sequence[Sequence[Curve]], by_alpha: bool = False) -> dict[
     """
     looks: dict[Key, Look] = {}
     variants = 0
-    taken: dict[Look, str] = {}
+    label_of: dict[Look, str] = {}
     for curves in panels:
-        taken = {} if by_alpha else taken
+        label_of = {} if by_alpha else label_of
         for curve in curves:
             key = (curve.label, curve.method, curve.alpha)
             look = looks.get(key)
             if look is None:
                 look = own_look(curve.method, curve.alpha, by_alpha)
-                if look is None or taken.get(look, curve.label) != curve.label:
-                    again, number = divmod(variants, len(VARIANTS))
-                    look = Look(*VARIANTS[number], (SOLID, DASHED, DOTTED)[again % 3])
+                if look is None or label_of.get(look, curve.label) != curve.label:
+                    round_number, number = divmod(variants, len(VARIANTS))
+                    look = Look(*VARIANTS[number], (SOLID, DASHED, DOTTED)[round_number % 3])
                     variants += 1
                 looks[key] = look
-            taken.setdefault(look, curve.label)
+            label_of.setdefault(look, curve.label)
     return looks
 
 

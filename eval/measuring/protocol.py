@@ -423,8 +423,8 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
         path = find_file("protocols", source)
         where, mapping = f"{path}:", read_protocol(path)
     protocol = from_mapping(Protocol, mapping, where)
-    cached = tuple(metric for metric in protocol.if_cached if _is_cached(metric.extractor))
-    return dataclasses.replace(protocol, metrics=protocol.metrics + cached, if_cached=())
+    cached_metrics = tuple(metric for metric in protocol.if_cached if _is_cached(metric.extractor))
+    return dataclasses.replace(protocol, metrics=protocol.metrics + cached_metrics, if_cached=())
 
 
 def _is_cached(extractor: str) -> bool:

@@ -258,8 +258,8 @@ def _reference_of(
     """A reference of all images of a set, in one pass for all extractors."""
     batches, ddof = images.batches(_BATCH), source.cov_ddof
     statistics, features = features_of(batches, extractors, moments, rows, ddof, progress)
-    known = {name: sums.moments for name, sums in statistics.items()}
-    return Reference(images.name, images.digest(), known, features, images.remarks(), images.sketch)
+    moments_by_name = {name: sums.moments for name, sums in statistics.items()}
+    return Reference(images.name, images.digest(), moments_by_name, features, images.remarks(), images.sketch)
 
 
 def _check_fits(reference: Reference, users: Sequence[Metric], extractors: Mapping[str, Extractor], where: str) -> None:
@@ -274,8 +274,8 @@ def _check_fits(reference: Reference, users: Sequence[Metric], extractors: Mappi
                 raise UserError(f"reference '{reference.name}'", fault, "give statistics of that extractor")
         elif metric.real == "features":
             count = len(reference.features(metric.extractor))
-            if few := metric.fault(count):
-                fault = f"has too few images ({metric.key}: {few}; {where})"
+            if shortage := metric.fault(count):
+                fault = f"has too few images ({metric.key}: {shortage}; {where})"
                 raise UserError(f"reference '{reference.name}'", fault, "give more images")
 
 

@@ -52,6 +52,6 @@ def origin_of(images: Scored, allow_duplicates: bool) -> tuple[str, dict[str, An
     repeats = {"allow_duplicates": allow_duplicates}
     name = callable_name(images) if callable(images) else str(images)
     if callable(images) or (names_object(name) and not Path(name).exists()):
-        drawn = {"kind": "python", "callable": name, **repeats}
-        return name.rpartition(":")[2], {"method": "external", "sampler": drawn}
+        sampler_spec = {"kind": "python", "callable": name, **repeats}
+        return name.rpartition(":")[2], {"method": "external", "sampler": sampler_spec}
     return Path(name).name, {"method": "images", "sampler": {"kind": "images", "path": name, **repeats}}

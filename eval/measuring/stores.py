@@ -161,8 +161,8 @@ class PictureStore(ImageStore):
         A picture of another side than the protocol's is not decoded, and no further one is read.
         """
         if self._shape is None:
-            asked = None if self.side is None else [1, self.side, self.side]
-            ((facts, _),) = self._files.images(self._members[begin : begin + 1], asked, "|u1", True)
+            expected_shape = None if self.side is None else [1, self.side, self.side]
+            ((facts, _),) = self._files.images(self._members[begin : begin + 1], expected_shape, "|u1", True)
             self._shape = facts["differing"][0] if facts["differing"] is not None else facts["shape"]
             if self.side is not None and self._shape[1:] != [self.side, self.side]:
                 # The caller refuses the image by its shape alone, so nothing is decoded.

@@ -167,11 +167,11 @@ def _numbers(texts: list[str | None]) -> list[str]:
     """Numbers of tables or figures: the paper's (once each), and A1, A2, ... for the others."""
     prefix = "A" if any(texts) else ""
     rest = (f"{prefix}{number}" for number in count(1))
-    taken: set[str] = set()
+    used_numbers: set[str] = set()
     numbers = []
     for number in texts:
-        unique = number if number and number not in taken else next(rest)
-        taken.add(unique)
+        unique = number if number and number not in used_numbers else next(rest)
+        used_numbers.add(unique)
         numbers.append(unique)
     return numbers
 

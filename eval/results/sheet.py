@@ -197,9 +197,9 @@ def check_cells(cells: Iterable[str], where: str) -> None:
         UserError: A cell has such a text.
     """
     for cell in cells:
-        hidden = next((character for character in cell if _is_hidden(character)), None)
-        if hidden is not None:
-            raise UserError(where, f"a cell holds an invisible character (U+{ord(hidden):04X})", "remove it")
+        invisible = next((character for character in cell if _is_hidden(character)), None)
+        if invisible is not None:
+            raise UserError(where, f"a cell holds an invisible character (U+{ord(invisible):04X})", "remove it")
         if FORMULA.match(cell):
             raise UserError(where, f"a spreadsheet would run '{cell[:40]}' as a formula", "begin it with a letter")
 

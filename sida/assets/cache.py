@@ -208,15 +208,15 @@ def forget(asset_id: str) -> list[str]:
     asset = _find(asset_id)
     with file_lock(asset.target):
         unfinished = Download(asset)
-        gone = ["the unfinished download"] if unfinished.arrived else []
+        removed_parts = ["the unfinished download"] if unfinished.arrived else []
         unfinished.remove()
         if asset.path.exists() and asset.urls:
             asset.path.unlink()
-            gone.append("the file")
+            removed_parts.append("the file")
         if recorded(asset.target):
             write_record(asset.target, None)
-            gone.append("its hash")
-    return gone
+            removed_parts.append("its hash")
+    return removed_parts
 
 
 def _is_checked(asset: Asset) -> bool:

@@ -108,8 +108,8 @@ def file_names(kind: str, own: Iterable[Path] = ()) -> list[str]:
 def search_folders(own: Iterable[Path] = ()) -> list[Path]:
     """Folders in which names are looked for, in order: without a preset, also those of the checkout's studies."""
     own, studies = list(own), ROOT / "studies"
-    more = () if own or not studies.is_dir() else sorted(path for path in studies.iterdir() if path.is_dir())
-    return list(dict.fromkeys([*own, Path("config"), ROOT / "config", *more]))
+    study_folders = () if own or not studies.is_dir() else sorted(path for path in studies.iterdir() if path.is_dir())
+    return list(dict.fromkeys([*own, Path("config"), ROOT / "config", *study_folders]))
 
 
 def how_to_install(*packages: str) -> str:

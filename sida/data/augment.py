@@ -171,11 +171,11 @@ def _margins(linear: torch.Tensor, offset: torch.Tensor, width: int, height: int
     reach = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=linear.device)
     spread = linear.abs() @ reach  # largest |linear @ corner| along each axis
     lowest, highest = (offset - spread).amin(0), (offset + spread).amax(0)
-    needed = torch.cat([-lowest, highest]) + 2 * _REACH - torch.cat([reach, reach])
+    margins = torch.cat([-lowest, highest]) + 2 * _REACH - torch.cat([reach, reach])
     # At least the filters' reach, at most one mirrored image.
     low = torch.tensor([2.0 * _REACH], device=linear.device)
     high = torch.tensor([width - 1, height - 1] * 2, device=linear.device)
-    left, top, right, bottom = torch.minimum(torch.maximum(needed, low), high).ceil().int().tolist()
+    left, top, right, bottom = torch.minimum(torch.maximum(margins, low), high).ceil().int().tolist()
     return left, top, right, bottom
 
 

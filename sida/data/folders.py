@@ -156,5 +156,5 @@ def part_of(files: Files, members: np.ndarray, subset: str | None) -> tuple[np.n
     if len(matches) != 1:
         fault = f"its folders {', '.join(folders)} are parts of a data set, {len(matches)} of them {subset}"
         raise UserError(files.path, fault, "unpack it, if it is an archive, and name one as the source")
-    taken = members[[top == matches[0] for top in tops]]
-    return taken, f"part {matches[0]} of {', '.join(folders)} (--subset takes the other)"
+    part = members[[top == matches[0] for top in tops]]
+    return part, f"part {matches[0]} of {', '.join(folders)} (--subset takes the other)"

@@ -200,10 +200,10 @@ class Child:
             if (seconds := deadline - time.monotonic()) <= 0:
                 raise TimeoutError
             self._line.settimeout(seconds)
-            got = self._line.recv_into(memoryview(content)[count:])
-            if not got:
+            num_bytes = self._line.recv_into(memoryview(content)[count:])
+            if not num_bytes:
                 raise EOFError
-            count += got
+            count += num_bytes
         return content
 
     def _cause(self) -> tuple[str, str]:

@@ -76,8 +76,8 @@ def unwrapped(
     others = [name for name in bare if not name.startswith(prefix) or name.removeprefix(prefix) not in expected]
     names = {name: bare[prefix + name] for name in expected}
     # As it is written, with the wrappers.
-    taken = names[first].removesuffix(first) if first else ""
-    parts = [f"prefix '{one_line(taken, 80)}' taken off"] if taken else []
+    wrapper = names[first].removesuffix(first) if first else ""
+    parts = [f"prefix '{one_line(wrapper, 80)}' taken off"] if wrapper else []
     parts += [f"{len(others)} other tensors left out (such as {one_line(others[0], 80)})"] if others else []
     return Unwrapped(names, "; ".join(parts))
 

@@ -304,8 +304,8 @@ def sampler_for(
     Raises:
         UserError: A setting is wrong, here or in the network's file.
     """
-    said = None if network is None else trained_sampler(read_metadata(network), network)
-    settings = {} if said is None else said.explicit_settings()
+    trained = None if network is None else trained_sampler(read_metadata(network), network)
+    settings = {} if trained is None else trained.explicit_settings()
     if settings.get("num_steps") == 1:
         del settings["num_steps"]  # the default, which records do not name
     return read_sampler(sampler, where, settings)
@@ -317,8 +317,8 @@ def trained_sampler(metadata: Mapping[str, Any], network: str | Path) -> Sampler
     Raises:
         UserError: The header is wrong.
     """
-    said = metadata.get("sampler")
-    return read_sampler(said, f"{network}: sampler") if isinstance(said, dict) else None
+    sampler = metadata.get("sampler")
+    return read_sampler(sampler, f"{network}: sampler") if isinstance(sampler, dict) else None
 
 
 def guide_file(guide: str | Path | None) -> str | Path | None:

@@ -60,8 +60,10 @@ def sigma_range(net: torch.nn.Module, sigma_min: float, sigma_max: float) -> tup
     """
     lowest, highest = float(getattr(net, "sigma_min", 0.0)), float(getattr(net, "sigma_max", math.inf))
     if sigma_min >= highest or sigma_max <= lowest:
-        asked, own = (f"{exact(low)} to {exact(high)}" for low, high in ((sigma_min, sigma_max), (lowest, highest)))
-        fault = f"noise levels {asked} lie outside the network's, {own}"
+        fault = (
+            f"noise levels {exact(sigma_min)} to {exact(sigma_max)} lie outside the network's, "
+            f"{exact(lowest)} to {exact(highest)}"
+        )
         raise UserError("sampler", fault, "choose others")
     return max(sigma_min, lowest), min(sigma_max, highest)
 

@@ -111,16 +111,16 @@ class SampleStore(abc.ABC):
             UserError: The target holds other samples.
         """
         # Looked at before the record, which another process of the same job writes before anything else.
-        taken = self.path.exists()
-        if taken and self.path.is_dir():
-            taken = any(not entry.name.startswith(".") for entry in self.path.iterdir())
+        occupied = self.path.exists()
+        if occupied and self.path.is_dir():
+            occupied = any(not entry.name.startswith(".") for entry in self.path.iterdir())
         if self.record_path.exists():
             existing = read_hashed_json(self.record_path, f"remove it and {self.path}, then sample again")
             different = sorted(k for k in self.record if k != "info" and existing.get(k) != self.record[k])
             if different:
                 fault = f"holds samples with other {', '.join(different)} (see {self.record_path})"
                 raise UserError(self.path, fault, "choose another --out or remove it")
-        elif taken:
+        elif occupied:
             raise UserError(self.path, "exists and was not written by sida sample", "choose another --out or remove it")
         if self.path.is_file() and not is_intact_zip(self.path):
             say(f"{self.path}: damaged; set aside as {set_aside(self.path).name} and made again")

@@ -317,11 +317,11 @@ class RunFiles:
             UserError: The folder cannot be written, or its file system has no locks.
         """
         folder = self.folder / "state"
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as stack:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-                held.callback(os.close, lock)
+                stack.callback(os.close, lock)
                 if not try_lock(lock):
                     say(f"{folder}: another process is at work on this run; waiting for it to finish")
                     wait_for_lock(lock)
@@ -333,7 +333,7 @@ class RunFiles:
             for swept in (self.folder, folder, self.folder / "snapshots"):
                 sweep_temporaries(swept)
             self._sort_snapshots()
-            self._lock = held.pop_all()
+            self._lock = stack.pop_all()
         return None if self.kept is None else (self.kept.record, self.kept.path)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:

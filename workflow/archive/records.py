@@ -57,8 +57,8 @@ def measured_records(
         sheet: Rows of the sample sheet by run, which state the exposure of a generator where its lines do not.
     """
     # A reader does not have the sheet, so each line states the exposure of its generator.
-    told = (_with_saw(line, (sheet or {}).get(line.run)) for line in measurements.rows)
-    measurements = Measurements(told, measurements.source)
+    lines_with_exposure = (_with_saw(line, (sheet or {}).get(line.run)) for line in measurements.rows)
+    measurements = Measurements(lines_with_exposure, measurements.source)
     for run in measurements.runs:
         lines = measurements.of_run(run)
         first = lines[0]

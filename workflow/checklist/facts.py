@@ -168,7 +168,7 @@ class Checklist:
 
     def _compute(self) -> Answer:
         costs = Costs(self.preset)
-        rows, bad, wall, cards = [], list[str](), 0.0, 0.0
+        rows, steps_by_training, wall, cards = [], list[str](), 0.0, 0.0
         for kind, name in self.trainings:
             log = self._log(kind, name)
             hours = _hours([*log, *self._log(kind, name, "evaluations.jsonl")]) if log else None
@@ -176,7 +176,7 @@ class Checklist:
             card = next((str(tick["gpus"]) for tick in log if tick.get("gpus")), NOT_RECORDED)
             wall, cards = wall + (hours or 0), cards + (hours or 0) * _number_of_cards(card)
             if steps := sum(tick.get("bad_steps") or 0 for tick in log):
-                bad.append(f"{name} ({steps:,} of {sum(tick.get('steps') or 0 for tick in log):,})")
+                steps_by_training.append(f"{name} ({steps:,} of {sum(tick.get('steps') or 0 for tick in log):,})")
             memory_text = f"{memory:.1f}" if memory else NOT_RECORDED
             rows.append((f"train {name}", card, _number(hours), _planned_hours(costs, kind, name), memory_text))
         for run in self.runs:
@@ -192,7 +192,7 @@ class Checklist:
             f"Recorded in all: {wall:.2f} hours of wall time, {cards:.2f} hours of cards or processes, of {count} of "
             f"{len(rows)} jobs.",
             *self._cards(NOT_RECORDED in {row[1] for row in rows}),
-            *self._failures(bad),
+            *self._failures(steps_by_training),
         ]
         heads = ("job", "card", "hours", f"planned hours ({costs.gpu_name})", "memory (GB)")
         return Answer("Compute by row", tuple(lines), heads, tuple(rows))
@@ -206,9 +206,9 @@ class Checklist:
             wrote = f"; the manifest was written on {machine}" if machine else ""
             yield f"Where no log names the card, the preset asks for {request}{wrote}."
 
-    def _failures(self, bad: list[str]) -> Iterator[str]:
+    def _failures(self, steps_by_training: list[str]) -> Iterator[str]:
         if self.trainings:
-            yield f"Logged training steps with gradients that are not finite: {', '.join(bad) or 'none'}."
+            yield f"Logged training steps with gradients that are not finite: {', '.join(steps_by_training) or 'none'}."
         aside = len([*self.results.rglob("*.damaged")])
         if aside:
             yield f"Files that were damaged, set aside and made again: {aside}; the time of the first try is not known."
@@ -294,15 +294,17 @@ class Checklist:
         measured_runs = {line.run for line in self.lines}
         missing_runs = [run for run in self.runs if run not in measured_runs]
         for run in missing_runs:
-            gone = self.preset.left_out.get(run)
-            lines.append(f"Row {run} was not measured{f': {gone} has no public address' if gone else ''}.")
+            source = self.preset.left_out.get(run)
+            lines.append(f"Row {run} was not measured{f': {source} has no public address' if source else ''}.")
         empty: dict[str, list[str]] = {}
         for record in self.table.records:
             if record["run"] and not record["measured"] and record["run"] not in missing_runs:
                 empty.setdefault(record["run"], []).append(record["metric"])
         lines += [f"Row {run} was not measured by {', '.join(dict.fromkeys(keys))}." for run, keys in empty.items()]
-        few = {run: trials for run in measured_runs if (trials := self._trials(run)) < self.preset.trials}
-        lines += [f"Row {run} has {trials} of {self.preset.trials} trials." for run, trials in sorted(few.items())]
+        incomplete_rows = {run: trials for run in measured_runs if (trials := self._trials(run)) < self.preset.trials}
+        lines += [
+            f"Row {run} has {trials} of {self.preset.trials} trials." for run, trials in sorted(incomplete_rows.items())
+        ]
         others = sorted({line.origin for line in self.lines if line.origin})
         lines += [f"Rows were measured elsewhere: {origin}." for origin in others]
         unlogged = [name for kind, name in self.trainings if not self._log(kind, name)]

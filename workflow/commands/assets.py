@@ -63,8 +63,8 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError(f"sida assets {args.action}", "name ids, or a --kind to fetch", remedy)
     if args.action == "forget":
         for asset in assets:
-            gone = forget(asset.id)
-            text = f"forgotten: {', '.join(gone)}" if gone else "not in the cache, and without a record"
+            parts = forget(asset.id)
+            text = f"forgotten: {', '.join(parts)}" if parts else "not in the cache, and without a record"
             print(f"{asset.id}: {text}")
         return 0
     for path in fetch_many([asset.id for asset in assets]).values():

@@ -193,8 +193,8 @@ def stored_spec(
             continue
         spec[key] = str(folder / Path(path).relative_to(preset.results))
         if not Path(spec[key]).is_file():
-            again = f"`sida run {preset.name} {row}` trains and measures it again"
-            raise UserError(spec[key], f"the network of row '{row}' is not stored", again)
+            remedy = f"`sida run {preset.name} {row}` trains and measures it again"
+            raise UserError(spec[key], f"the network of row '{row}' is not stored", remedy)
     if spec["network"] and not _is_measured(spec["network"], lines[0]["network_sha256"]):
         raise UserError(spec["network"], f"is not the network that row '{row}' was measured of", "take both again")
     return spec, lines

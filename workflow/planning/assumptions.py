@@ -66,8 +66,8 @@ class Assumptions(Settings):
             UserError: No such card.
         """
         if name not in self.gpus:
-            near = suggestion(name, [card for card in self.gpus if name in card] or self.gpus)
-            raise UserError(f"{where} {name}", f"not in config/plan.yaml{near}", f"it has {', '.join(self.gpus)}")
+            hint = suggestion(name, [card for card in self.gpus if name in card] or self.gpus)
+            raise UserError(f"{where} {name}", f"not in config/plan.yaml{hint}", f"it has {', '.join(self.gpus)}")
         return self.gpus[name]
 
     def gflop_of(self, extractor: str) -> float:

@@ -309,5 +309,7 @@ def too_large(jobs: Iterable[Cost], memory_gb: float, card: str) -> str:
     large = sorted((job for job in jobs if job.memory_gb > memory_gb), key=lambda job: -job.memory_gb)
     if not large:
         return ""
-    few = ", ".join(f"{job.name} ({job.memory_gb:.0f} GB)" for job in large[:3]) + (", ..." if len(large) > 3 else "")
-    return f"{len(large)} of the trainings need more than the {memory_gb:.0f} GB of {card}: {few}"
+    examples = ", ".join(f"{job.name} ({job.memory_gb:.0f} GB)" for job in large[:3]) + (
+        ", ..." if len(large) > 3 else ""
+    )
+    return f"{len(large)} of the trainings need more than the {memory_gb:.0f} GB of {card}: {examples}"

@@ -374,8 +374,8 @@ def _settings(config: StudyConfig, resolution: int) -> dict[str, Any]:
         raise UserError(config.data, f"{size} is more than {most}×{most}", f"give --resolution {most}, or {remedy}")
     levels = 2 ** scale["channel_mult"].count(",")
     if resolution % levels and not config.teacher:
-        near = resolution - resolution % levels or levels
-        raise UserError(config.data, f"{size} must be a multiple of {levels}", f"give --resolution {near}")
+        multiple = resolution - resolution % levels or levels
+        raise UserError(config.data, f"{size} must be a multiple of {levels}", f"give --resolution {multiple}")
     return {**sizes["bases"][scale["base"]], **scale, "device": device}
 
 

@@ -220,8 +220,10 @@ def show_plan(plan: Plan, verbose: bool = False) -> str:
     for name, where in plan.preset.code.items():
         lines.append(f"code from outside the package: {origin(name)} ({where}; allowed)")
     if unknown := [job.name for job in jobs if job.network_unknown]:
-        few = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-        lines.append(f"without the evaluations of {len(unknown)} networks that the preset does not describe: {few}")
+        examples = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        lines.append(
+            f"without the evaluations of {len(unknown)} networks that the preset does not describe: {examples}"
+        )
     every = [*plan.preset.left_out]
     if out := every if verbose else plan.asked:
         lines += ["", f"{LEFT_OUT}:", *(f"  {run}" for run in out)]

@@ -201,12 +201,14 @@ def student_cost(config: Any, network: Mapping[str, Any], guide: Mapping[str, An
     trained_network = {**network, "kwargs": {**network["kwargs"], **config.network_options}}
     cost, method = network_cost(trained_network), find_method(config.method)
     psi_steps, passes = method.work(method.read_options(config.options, "options"))
-    again = cost.forward if config.checkpointing else 0.0
+    recomputation = cost.forward if config.checkpointing else 0.0
     psi = passes.fake_score * cost.forward + passes.fake_score_encoder * cost.encoder
     theta = passes.generator * cost.forward + passes.generator_encoder * cost.encoder
     further, through_all = (config.num_steps - 1) / 2, config.gradient == "all"
-    own = 3 * cost.forward + again if through_all else cost.forward
-    operations = psi_steps * (psi + again) + theta + 3 * again + further * (psi_steps * cost.forward + own)
+    own = 3 * cost.forward + recomputation if through_all else cost.forward
+    operations = (
+        psi_steps * (psi + recomputation) + theta + 3 * recomputation + further * (psi_steps * cost.forward + own)
+    )
     if guiding is not None:
         operations += (3 if config.checkpointing else 2) * guiding.forward
     images = config.batch_gpu or config.batch_size

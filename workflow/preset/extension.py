@@ -26,7 +26,7 @@ def stored_results(files: Sequence[Path]) -> Path:
 
 
 def write_extension(
-    files: Sequence[Path], sheet: str | None, stored: Path, take: bool = True
+    files: Sequence[Path], sheet: str | None, stored_folder: Path, take: bool = True
 ) -> tuple[Path, list[str]]:
     """Writes a preset on top of a study's, which takes stored rows and adds the rows of a sheet.
 
@@ -34,7 +34,7 @@ def write_extension(
         files: Files of the study's preset.
         sheet: Sample sheet (TSV) with further rows, which run alone; None runs the rows of the study that are not
             stored, or whose settings have changed.
-        stored: The study's stored results.
+        stored_folder: The study's stored results.
         take: Whether the stored files of taken rows are copied to the results now. Copies of rows that are no longer
             taken are removed in any case, so that a dry run counts the jobs of these rows.
 
@@ -44,8 +44,10 @@ def write_extension(
     Raises:
         UserError: Nothing is stored, a row of the sheet has the name of one of the study, or a run is at work there.
     """
-    if not (stored / STORED).is_file():
-        raise UserError("--extend", f"{stored / STORED} is missing", "a study is extended from its stored results")
+    if not (stored_folder / STORED).is_file():
+        raise UserError(
+            "--extend", f"{stored_folder / STORED} is missing", "a study is extended from its stored results"
+        )
     base = load_preset(*files)
     new_rows = read_runs(sheet) if sheet else []
     for row in new_rows:
@@ -57,7 +59,7 @@ def write_extension(
     folder = Path("results") / name / "extension"
     # A run at work reads these files.
     with PresetLock(folder.parent, sys.argv):
-        origin = {"folder": os.fspath(stored), "preset": base.name, "beside": os.fspath(beside)}
+        origin = {"folder": os.fspath(stored_folder), "preset": base.name, "beside": os.fspath(beside)}
         rows = [*read_runs(base.sheet), *new_rows]
         write_json(folder / "runs.json", {"runs": [row.cells for row in rows]})
         path = folder / "preset.yaml"
@@ -74,7 +76,7 @@ def write_extension(
             origin["waiting"] = " ".join(run for run in run_here if run in base.runs)
             write_text(path, yaml_text(changes))
             run_here = [row.run for row in new_rows]
-        _take(stored, preset, take)
+        _take(stored_folder, preset, take)
         return path, run_here
 
 

@@ -33,9 +33,9 @@ def search_remarks(preset: Preset) -> list[str]:
     seeds = {seed_of(search, row) for row in search.students}
     overlapping = [name for name in rows if seed_of(preset, preset.runs[name]) in seeds and name not in equal]
     if overlapping:
-        more = f" and {len(overlapping) - NAMED} more" if len(overlapping) > NAMED else ""
+        others = f" and {len(overlapping) - NAMED} more" if len(overlapping) > NAMED else ""
         remarks.append(
-            f"{', '.join(overlapping[:NAMED])}{more}: their seeds are also seeds of trials of {search.source}"
+            f"{', '.join(overlapping[:NAMED])}{others}: their seeds are also seeds of trials of {search.source}"
         )
     return [f"{remark}; give rows that report seeds that no search used" for remark in remarks]
 
@@ -63,8 +63,8 @@ def unshown_remark(preset: Preset) -> str | None:
     rows = [name for name in preset.measurable if name not in row_names] if preset.settings.tables else []
     if not rows:
         return None
-    more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+    others = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
     return (
-        f"{', '.join(rows[:NAMED])}{more}: measured, but no table, figure or claim of {preset.source} shows "
+        f"{', '.join(rows[:NAMED])}{others}: measured, but no table, figure or claim of {preset.source} shows "
         f"{'it' if len(rows) == 1 else 'them'}; add a line to a table's rows, e.g. - {{run: {rows[0]}}} (docs/add.md)"
     )
