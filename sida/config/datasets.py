@@ -51,7 +51,7 @@ class DatasetSettings(Settings):
         sha256: Expected digest; null accepts any.
         counts: Class counts, for methods that need no image and then no archive: a name of ``config/labels``, a
             ``.json`` file, an asset, or ``none`` without classes; null: such methods read the archive.
-        latents: Kind of an archive of latents, the only one that its networks take: ``edm2``, or ``sd`` (SiT, REPA,
+        latents: Kind of an archive of latents, which only networks of that kind take: ``edm2``, or ``sd`` (SiT, REPA,
             DiT); null takes the recorded one, else EDM2's.
     """
 

@@ -184,8 +184,8 @@ class TeacherTraining(TrainingSettings):
     """Settings of the training of a preset's teacher.
 
     Attributes:
-        loss: ``edm``: of denoised images at log-normal levels; ``velocity``: flow matching, of velocities at uniform
-            times (SiT's), for networks of flows and any others.
+        loss: Loss of denoised images at log-normal levels (``edm``), or of velocities at uniform times (``velocity``:
+            flow matching, as SiT's), for networks of flows and any others.
         betas: Adam's β₁ and β₂.
         eps: Adam's ε.
         P_mean: Mean of ln σ.
@@ -297,8 +297,8 @@ class Recipe(TrainingSettings):
             :class:`sida.methods.sid.SiDALoss`.
         weight_norm: Forced weight normalisation of an EDM2 student.
         fake_score_weight_norm: Forced weight normalisation of an EDM2 fake score.
-        logvar: Whether the losses are divided by the variance that an EDM2 fake score predicts; false without the head
-            that predicts it.
+        logvar: Whether the losses are divided by the variance that an EDM2 fake score predicts; null is false without
+            the head that predicts it.
         guidance: Strength w of the guidance of the teacher's score, ``D_g + w (D − D_g)``; other than 1 it needs a
             guiding network (column ``guide`` of the sheet). The fake score and the generator start from the plain
             teacher.
@@ -308,8 +308,7 @@ class Recipe(TrainingSettings):
         fp16: Run networks in half precision on CUDA; null keeps what the teacher's file says.
         half: Half precision of ``fp16``: ``float16`` (as the published runs of SiD and SiDA) or ``bfloat16`` (as
             GDD's). The network's file records it for sampling.
-        kernels: Kernels of the networks; ``fused`` are several times faster on a GPU and round differently
-            (docs/measurements.md).
+        kernels: Kernels of the networks; ``fused`` is faster on a GPU and rounds differently (docs/measurements.md).
         cuda_graphs: On a GPU, record a step's kernels once and replay them; the numbers stay the same.
         network: Network ``{class, kwargs}`` of a method without a teacher (meanflow), see
             :func:`sida.networks.build_network`.
