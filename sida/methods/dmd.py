@@ -86,10 +86,9 @@ class DMDOptions(Settings):
             to 80.
         fake_score_levels: Smallest and largest index of the fake score's noise levels.
         fake_score_steps: Steps of the fake score (and of DMD2's heads) for each step of the generator.
-        clip_norm: Largest norm of the generator's gradient; 0 means no clipping.
-        fake_score_clip_norm: Largest norm of the gradient of the fake score and its heads; 0 means no clipping.
-        lr_rampup_kimg: Thousands of images over which the rates rise linearly from 0 (500 steps in the official code);
-            0 means no ramp-up.
+        clip_norm: Largest norm of the generator's gradient; 0 is off.
+        fake_score_clip_norm: Largest norm of the gradient of the fake score and its heads; 0 is off.
+        lr_rampup_kimg: Thousands of images over which the rates rise linearly from 0 (500 steps in the official code).
         error_eps: Added to the teacher's error that the difference of the scores is divided by.
     """
 
@@ -392,7 +391,7 @@ class FDistillOptions(DMD2Options):
         divergence: ``rkl`` (reverse KL, which is DMD2), ``kl``, ``js`` (Jensen-Shannon), ``sf`` (softened reverse KL),
             ``sh`` (squared Hellinger), ``neyman`` or ``jf`` (Jeffreys).
         normalised: Whether to divide ratios by their running mean at similar noise levels.
-        bins: Number of intervals of noise levels, each with its own running mean.
+        bins: Intervals of noise levels, each with its own running mean.
         decay: Share that a running mean keeps in a step; 0 takes the batch's mean.
         ratio_range: Smallest and largest ratio, before the division.
     """
