@@ -159,28 +159,31 @@ def settings_rows(cls: type, links: Mapping[type, str]) -> list[Cells]:
 def settings_table(rows: Sequence[Cells], earlier: Mapping[Cells, str]) -> str:
     """Markdown table of rows, without repetition.
 
-    Rows that an earlier table has are named in a sentence below, and a long meaning that was told for this key, or
-    above in this table, is a link.
+    Keys that an earlier table has are named in a sentence below, with their default where it differs; a long meaning
+    that stands above in this table is a reference.
 
     Args:
         rows: Rows of a class of settings.
         earlier: Anchor of the first table with each row.
     """
-    told = {(row[0], row[3]): f"as in [{anchor}](#{anchor})" for row, anchor in earlier.items()}
+    told = {(key, kind, meaning): anchor for (key, kind, _, meaning), anchor in earlier.items()}
     equal: dict[str, list[str]] = {}
     first: dict[str, str] = {}
-    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    lines = []
     for row in rows:
         key, kind, default, meaning = row
         if row in earlier:
-            equal.setdefault(earlier[row], []).append(key)
-            continue
-        words = told.get((key, meaning)) or (f"as {first[meaning]}" if meaning in first else meaning)
-        first.setdefault(meaning, key)
-        cells = (key, kind, default, words if len(meaning.split()) > _SHORT else meaning)
-        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
-    sentences = [f"Equal to [{anchor}](#{anchor}): {', '.join(keys)}." for anchor, keys in equal.items()]
-    return "\n\n".join(["\n".join(lines), *sentences])
+            equal.setdefault(f"Equal to [{earlier[row]}](#{earlier[row]})", []).append(key)
+        elif anchor := told.get((key, kind, meaning)):
+            equal.setdefault(f"As in [{anchor}](#{anchor}), with other defaults", []).append(f"{key} {default}")
+        else:
+            words = f"as {first[meaning]}" if meaning in first and len(meaning.split()) > _SHORT else meaning
+            first.setdefault(meaning, key)
+            cells = (key, kind, default, words)
+            lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    sentences = [f"{title}: {', '.join(keys)}." for title, keys in equal.items()]
+    heads = ["| key | type | default | meaning |", "|---|---|---|---|"] if lines else []
+    return "\n\n".join(["\n".join([*heads, *lines]), *sentences]).lstrip()
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
@@ -240,7 +243,8 @@ SETTINGS: dict[str, tuple[type, str]] = {
     "network": (NetworkConfig, "`network` of a teacher, or of a recipe without one."),
     "recipe": (
         Recipe,
-        "An entry of a preset's `recipes`; null takes the [official value](differences.md#defaults-of-a-recipe).",
+        "An entry of a preset's `recipes`. null takes the [official value](differences.md#defaults-of-a-recipe) "
+        "where the key names no other.",
     ),
     "training": (TeacherTraining, "`training` of a teacher."),
     **{anchor: (cls, f"`options` of a recipe with method `{names}`.") for anchor, (cls, names) in _options().items()},

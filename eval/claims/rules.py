@@ -39,9 +39,9 @@ Quantity = Literal["img_per_s", "seconds_per_kimg", "memory_mb", "memory_reserve
 
 def equal(evidence: Evidence, a: Operand, metric: str = "fid") -> Finding:
     """Rule EQ: a published number is reproduced: |m − p| within three standard errors of the difference (at least 1 %
-    of p; 2 % where no spread was published; 0.01 for precision and recall); outside of that it is better or worse than
-    printed, and not reproduced either way: a leak or a wrong reference makes numbers better. A generator that is
-    trained here is another training than the printed one: the scatter of both counts, 1.3 % each for FID.
+    of p; 2 % where no spread was published; 0.01 for precision and recall). A better number is not reproduced either: a
+    leak or a wrong reference makes numbers better. For a generator that is trained here the scatter of both trainings
+    counts, 1.3 % each for FID.
     """
 
     def decide() -> Finding:
@@ -135,9 +135,9 @@ def ratio(
     alike: Sequence[str] = (),
     across: str = "",
 ) -> Finding:
-    """Rule RATIO: the 99 % interval of the ratio of A to B lies in the given range as a whole, and outside of it as a
-    whole where it is contradicted: over trials, training and seeds as in rule LT, or over the records of a log; of
-    spreads (largest − smallest mean over a column's values, by their mean) over training seeds.
+    """Rule RATIO: the whole 99 % interval of the ratio of A to B lies in the given range; contradicted if the whole
+    interval lies outside. The interval is over trials, training and seeds as in rule LT, over the records of a log, or
+    for spreads (largest − smallest mean over a column's values, by their mean) over training seeds.
 
     Args:
         evidence: Measurements, training logs and published numbers.

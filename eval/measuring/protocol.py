@@ -46,10 +46,10 @@ class ReferenceSource(Settings):
     """Source of a reference: the images that a metric compares generated images with, or their statistics.
 
     Attributes:
-        kind: ``dataset`` (computed from all images of the generator's data set), ``statistics`` (a file with mean and
-            covariance: published ``.npz``, EDM2 ``.pkl`` or ``.safetensors`` of this suite) or ``images`` (a batch of
-            reference images as ``.npz`` with ``arr_0``, or features of this suite), or ``given`` (all images that
-            ``score --against`` names; values are comparable with such values alone).
+        kind: ``dataset`` (all images of the generator's data set), ``statistics`` (a file with mean and covariance:
+            published ``.npz``, EDM2 ``.pkl`` or ``.safetensors`` of this suite), ``images`` (reference images as
+            ``.npz`` with ``arr_0``, or features of this suite), or ``given`` (all images that ``score --against``
+            names; values are comparable with such values alone).
         dataset: Key of ``config/datasets.yaml``, used if the caller names no data set (kind ``dataset``).
         fixed: Use ``dataset`` for every generator, e.g. for held-out images (a reference with the key ``heldout``).
         spec: Settings of a fixed ``dataset`` that a preset brings; the workflow adds them for its jobs.
@@ -57,8 +57,8 @@ class ReferenceSource(Settings):
         file: Name of a file that is not a registered asset; an option of the command line names it.
         entry: Entry of an EDM2 ``.pkl``: ``fid`` or ``fd_dinov2``. ``adm``: the statistics in a guided-diffusion batch
             of reference images, which its FID uses.
-        num_images: Number of images behind the reference; None if unknown.
-        sha256: Required digest of the file; None accepts any file and records its digest.
+        num_images: Number of images behind the reference; null if unknown.
+        sha256: Required digest of the file; null accepts any file and records its digest.
         cov_ddof: Divisor N - ddof of a covariance that is computed here.
     """
 
@@ -93,17 +93,17 @@ class Protocol(Settings):
 
     Attributes:
         name: Short name, for people.
-        resolution: Height and width of images; None takes any.
-        channels: 1 or 3; None takes either.
+        resolution: Height and width of images; null takes any.
+        channels: 1 or 3; null takes either.
         num_samples: Number of images of one trial, n.
         trials: Number of trials; trial t uses the seeds ``seed0 + t·n … seed0 + (t + 1)·n − 1``.
         seed0: First seed of trial 0.
         label_dist: Distribution of the classes of generated images: ``empirical`` (frequencies of the data, as in the
-            published FID code), ``uniform`` (as in the generation scripts; difference 63) or ``balanced`` (the
-            classes in turn: each equally often).
-        labels: Frequencies for ``empirical``: a data set of ``config/labels``, a ``.json`` file or
-            its content, or an asset that lists the class of each image. The counts, or the name of the asset,
-            are part of identities. None reads the classes of the data set itself.
+            published FID code), ``uniform`` (as in the generation scripts; difference 63) or ``balanced`` (each equally
+            often).
+        labels: Frequencies for ``empirical``: a data set of ``config/labels``, a ``.json`` file or its content, or an
+            asset that lists the class of each image; null reads the classes of the data set itself. The counts, or the
+            name of the asset, are part of identities.
         quantisation: ``truncate``: x·127.5 + 128 clamped and truncated (pixels); ``truncate_unit``: decoder output
             u clamped to 0..1, 255 u truncated (latents of EDM2 and REPA; difference 68); ``round_unit``: 255 u + 0.5
             truncated, which is 127.5 x + 128 for x in -1..1 (latents of SiT and DiT).
@@ -113,11 +113,11 @@ class Protocol(Settings):
         ddof: Divisor of the standard deviation over trials (difference 61).
         references: References by key.
         metrics: Metrics to compute.
-        if_cached: Further metrics, each computed if the downloads of its extractor are in the cache. A loaded protocol
-            has these among ``metrics``, or leaves them out.
-        selection: Key of the Fréchet distance whose lowest value determines the kept network of a training; None takes
+        if_cached: Further metrics, each computed if the downloads of its extractor are in the cache; otherwise a loaded
+            protocol leaves it out.
+        selection: Key of the Fréchet distance whose lowest value determines the kept network of a training; null takes
             the first one. It changes no measured number.
-        watch: Keys of the metrics that evaluations during training log. None takes the one of ``selection`` alone. It
+        watch: Keys of the metrics that evaluations during training log; null takes the one of ``selection`` alone. It
             changes no measured number.
         rehearsal: Whether networks and references are random stand-ins (`sida run --rehearse`); such a number is
             comparable with no measurement.

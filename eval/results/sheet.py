@@ -56,7 +56,7 @@ class SheetRow:
             ``module:function`` or stored images.
         dataset: Name of a data set of the preset or of ``config/datasets.yaml`` (default the preset's).
         protocol: Protocol file (default: the preset's).
-        second_protocol: Second protocol: the row's generator is measured under it, too, as ``<run>.<protocol>``.
+        second_protocol: Second protocol, under which the row's generator is measured, too, as ``<run>.<protocol>``.
         guide: Guiding network (a teacher of the preset, an asset id or a path) if the sampler, or the recipe of a
             distilled row, has guidance; ``null`` is the guided network itself without a class.
         nfe: Network evaluations per image of an external generator.

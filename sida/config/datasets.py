@@ -36,23 +36,23 @@ class DatasetSettings(Settings):
     Attributes:
         kind: ``digits`` (embedded), ``zip`` (EDM format), ``folder`` (an unpacked ``zip``), ``counts`` (classes without
             images), or a custom ``module:function``.
-        path: Archive or folder; not for ``digits`` and ``counts``. Relative to the preset's folder.
+        path: Archive or folder, relative to the preset's folder; not for ``digits`` and ``counts``.
         resolution: Expected height and width; null accepts any.
         channels: Expected channels; null accepts any number.
         label_dim: Expected number of classes; null accepts any number, 0 leaves labels out.
-        num_images: Expected number of images in the file; null accepts any number.
+        num_images: Expected number of images; null accepts any number.
         labels: False leaves labels out (an unconditional data set).
         max_size: Largest number of images to keep, drawn by ``random_seed``.
         random_seed: Seed of the draw of ``max_size``.
         xflip: Append mirrored copies.
         split: Part of the digits: ``all`` (1797 images), ``train`` (1497), or ``held-out`` (300, 30 of each class; the
             feature network ``digits`` was not trained on them either).
-        cache: Keep images in memory once they are read (for data sets that fit).
+        cache: Keep images in memory once they are read.
         sha256: Expected digest; null accepts any.
-        counts: Class counts, for methods that need no image; they then need no archive. A name of ``config/labels``, a
+        counts: Class counts, for methods that need no image and then no archive: a name of ``config/labels``, a
             ``.json`` file, an asset, or ``none`` without classes; null: such methods read the archive.
-        latents: Kind of an archive of latents: ``edm2``, or ``sd`` (SiT, REPA, DiT); null takes the recorded one, else
-            EDM2's. A network takes latents of its own kind alone.
+        latents: Kind of an archive of latents, which only networks of that kind take: ``edm2``, or ``sd`` (SiT, REPA,
+            DiT); null takes the recorded one, else EDM2's.
     """
 
     kind: KindName

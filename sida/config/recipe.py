@@ -34,11 +34,10 @@ class EvaluationPoints:
 
     Attributes:
         every_kimg: Thousands of images between two evaluations; with ``per_decade``, before the first.
-        per_decade: Number of evaluations in each factor of ten of images, for curves over a logarithmic axis; null
-            spaces evaluations evenly.
-        patience: Number of evaluations in a row without improvement that ends the training: until the Fréchet distance
-            plateaus, as in algorithm 1 of the paper. Evaluations in the warm-up, and before the adversarial term joins,
-            do not count. null trains to the end.
+        per_decade: Evaluations in each factor of ten of images, for curves over a logarithmic axis; null spaces them
+            evenly.
+        patience: Evaluations in a row without improvement that end the training, as in algorithm 1 of the paper; those
+            in the warm-up, and before the adversarial term joins, do not count. null trains to the end.
         min_improvement: Share of the best value by which a new value must be lower to count as an improvement.
     """
 
@@ -130,26 +129,24 @@ class TrainingSettings(Settings):
         batch_gpu: Images of a micro-batch on a device; null takes all of the device's images at once. A student's
             adversarial scalar is pooled over a micro-batch.
         lr: Adam's learning rate (of a student: the generator's).
-        lr_decay_start: Fraction of the run where linear decay of the rates begins; 1 keeps them constant.
+        lr_decay_start: Fraction of the run where linear decay of the rates begins.
         lr_final: Factor on the rates at the end of the run.
-        sigma_data: Standard deviation of the data the losses are weighted for.
+        sigma_data: Standard deviation of the data that the losses are weighted for.
         ema_rampup_ratio: The half-life is at most this share of the images seen; null is no limit.
-        augment: null, or ``{p}``, see :class:`sida.data.AugmentPipe`; of a student, it acts on the
-            fake score's batches.
+        augment: ``{p}``, see :class:`sida.data.AugmentPipe`; of a student, it acts on the fake score's batches.
         tick_kimg: Thousands of images between two log records.
         snapshot_kimg: Thousands of images between two kept networks; null keeps only the last (or best).
-        state_minutes: Minutes between two kept states, and so the work that a crash of the machine may lose. Further
-            states are kept at evaluations, snapshots and signals. 0 keeps one after each iteration.
-            Does not affect the result.
-        pictures: Rows and columns of the picture beside each kept network, always of the same seeds; 0 draws none, null
-            is 8, or 0 for latents, which only a decoder makes visible. Does not affect the result.
-        loggers: Trackers that get the numbers of the logs: ``tensorboard``. Does not affect the result.
-        on_divergence: Reaction when a run diverges by the rules of :mod:`sida.training.logs`: ``say`` prints one
-            line, ``stop`` ends the run with that line. A teacher whose loss has diverged at its end gives no result.
-            ``publish`` prints the line and gives a result nevertheless, also if every step has NaN gradients or an
-            evaluation has no number, for studies of settings that diverge. Does not affect the result.
-        checkpointing: Keep only the activations between a network's blocks for the backward pass and recompute the
-            others: less memory, more time, the same result.
+        state_minutes: Minutes between two kept states, the most work that a crash of the machine loses; evaluations,
+            snapshots and signals keep one, too. 0 keeps one after each iteration. Does not affect the result.
+        pictures: Rows and columns of the picture beside each kept network, always of the same seeds; null is 8, or 0
+            (none) for latents, which only a decoder makes visible. Does not affect the result.
+        loggers: Trackers that get the numbers of the logs. Does not affect the result.
+        on_divergence: Reaction when a run diverges (:mod:`sida.training.logs`): ``say`` prints one line, ``stop`` ends
+            the run with that line. A teacher whose loss has diverged at its end gives no result. ``publish``, for
+            studies of settings that diverge, prints the line and gives a result even if every step has NaN gradients or
+            an evaluation has no number. Does not affect the result.
+        checkpointing: Recompute the activations within a network's blocks in the backward pass: less memory, more time,
+            the same result.
     """
 
     total_kimg: Positive
@@ -187,21 +184,21 @@ class TeacherTraining(TrainingSettings):
     """Settings of the training of a preset's teacher.
 
     Attributes:
-        loss: Loss: ``edm``: of denoised images at log-normal levels; ``velocity``: flow matching, of velocities at
-            uniform times (SiT's), for networks of flows and any others.
+        loss: Loss of denoised images at log-normal levels (``edm``), or of velocities at uniform times (``velocity``:
+            flow matching, as SiT's), for networks of flows and any others.
         betas: Adam's β₁ and β₂.
         eps: Adam's ε.
         P_mean: Mean of ln σ.
         P_std: Standard deviation of ln σ.
         ema_half_life_kimg: Half-life of the average of the weights.
         lr_rampup_kimg: Thousands of images over which the rate rises linearly from 0 (10,000 for the published EDM and
-            EDM2 teachers); 0 is none.
+            EDM2 teachers).
         lr_ref_batches: Steps after which the rate falls as one over the square root of their number (35,000 to 70,000
             for EDM2's teachers); 0 keeps it.
-        data_order: Order in which images are visited: ``shuffled`` (a new order for each epoch), or EDM2's ``edm2``.
+        data_order: Order of the images: ``shuffled`` (a new order for each epoch), or EDM2's ``edm2``.
         power_ema: Relative widths of averages with a power-function profile (EDM2: 0.05 and 0.1), instead of the one
-            with a half-life. Each is in the kept networks, from which ``sida average`` makes others; the first is the
-            result.
+            with a half-life; the first is the result. Kept networks have all, and ``sida average`` makes others from
+            them.
     """
 
     loss: Literal["edm", "velocity"] = setting("edm")
@@ -264,62 +261,60 @@ class Recipe(TrainingSettings):
 
     Attributes:
         fake_score_lr: Learning rate of the fake score, or of the discriminator that replaces it; null takes ``lr``.
-        betas: Adam's β₁ and β₂; null takes the official ones.
+        betas: Adam's β₁ and β₂.
         generator_betas: The generator's β₁ and β₂ where they differ; null takes ``betas``.
         eps: Adam's ε; null takes 1e-8, or 1e-6 with float16.
         t_max: Largest generator time, of 1000.
-        init_sigma: σ_init of the generator; null takes the official one, ``infinite`` is pure noise (flows).
+        init_sigma: σ_init of the generator; ``infinite`` is pure noise (flows).
         num_steps: Steps n of the generator. In each iteration their number is drawn uniformly from 1 to n; the fake
-            score learns from the images after that many steps, and so does the generator.
+            score and the generator learn from the images after that many steps.
         noise: Noise that a step after the first adds: ``fresh``, or ``fixed``: always the first step's.
         gradient: Steps through which the generator learns: the ``last`` of those taken, or ``all``.
-        step_levels: Levels of the steps: ``sigma``: σ_init (1 − i/n); ``time``: t_init (1 − i/n) with a flow's time
-            t = σ / (1 + σ).
-        level_distribution: Distribution of the noise levels of both steps, instead of the method's own:
-            ``lognormal``: ln σ ~ N(P_mean, P_std²), a logit-normal time of a flow; ``beta``: a flow's time
-            t = σ / (1 + σ) ~ Beta(a, b). null is the method's own.
+        step_levels: Levels of the steps i = 0 … n − 1: ``sigma``: σ_init (1 − i/n); ``time``: t_init (1 − i/n) with a
+            flow's time t = σ / (1 + σ), which is 1 for ``infinite``.
+        level_distribution: Distribution of the noise levels of both steps: ``lognormal``: ln σ ~ N(P_mean, P_std²), a
+            logit-normal time of a flow; ``beta``: a flow's time t = σ / (1 + σ) ~ Beta(a, b). null is the method's own.
         time_beta: a and b of ``beta`` at the beginning, and thousands of images over which both fall to 1 by half a
             cosine (0: never); [1, 1, 0] is a uniform time.
         score_weight: Weight of the generator's score term, and of its adversarial one in SiDA: ``error``: one over the
             teacher's mean error of the image; ``one_minus_t`` (SiD-DiT's), ``one_minus_t_squared``, ``inverse_t``,
             ``inverse_t_squared``, ``snr`` ((1 − t)²/t²), ``snr_sqrt``: functions of a flow's time.
-        P_mean: Mean of ln σ in the fake score's loss; null takes the official one.
-        P_std: Standard deviation of ln σ; null takes the official one.
+        P_mean: Mean of ln σ in the fake score's loss.
+        P_std: Standard deviation of ln σ.
         lambda_sid: Weight of the SiD term.
         lambda_adv: Weight of the generator's adversarial term.
-        lambda_d: Weight of the discriminator term; null takes the official one.
+        lambda_d: Weight of the discriminator term.
         lambda_fake_score: Weight of the fake score's denoising term.
-        warmup_kimg: Thousands of images for which the fake score learns alone; null takes the official number.
+        warmup_kimg: Thousands of images for which the fake score learns alone.
         adversarial_kimg: Thousands of images after which the adversarial term joins (sida, sid2a, uni-instruct).
-        ema_half_life_kimg: Half-life of the average of the generator's weights; null takes the official one.
-        grad_clip_value: Value clip of the fake score's gradients; 0 is off, null takes the official value.
+        ema_half_life_kimg: Half-life of the average of the generator's weights.
+        grad_clip_value: Value clip of the fake score's gradients; 0 is off.
         dropout: Dropout of student and fake score; null keeps the teacher's.
-        gamma: Weight over noise levels of the fake score's and discriminator's terms: ``edm`` (the official code),
-            ``snr``, ``constant``, ``min-snr`` or ``velocity`` (a square of velocities), see
-            :func:`sida.noise.score_weight`.
+        gamma: Weight over noise levels of the fake score's and discriminator's terms (:func:`sida.noise.score_weight`);
+            ``edm`` is the official code's, ``velocity`` that of a square of velocities.
         discriminator_gamma: Weight over noise levels of the discriminator's term; null takes ``gamma``.
         adversarial_pool: ``batch`` (the paper's in-batch fakeness) or ``sample``, see
             :class:`sida.methods.sid.SiDALoss`.
-        weight_norm: Forced weight normalisation of an EDM2 student; null takes the official mode.
-        fake_score_weight_norm: Forced weight normalisation of an EDM2 fake score; null takes the official mode.
-        logvar: Whether the losses are divided by the variance that an EDM2 fake score predicts; null takes the
-            official choice: false without the head that predicts it.
-        guidance: Strength w of the guidance of the teacher's score, ``D_g + w (D − D_g)``: the student learns from the
-            teacher as a sampler with this guidance uses it; other than 1 it needs a guiding network (column ``guide``
-            of the sheet). The fake score and the generator start from the plain teacher.
+        weight_norm: Forced weight normalisation of an EDM2 student.
+        fake_score_weight_norm: Forced weight normalisation of an EDM2 fake score.
+        logvar: Whether the losses are divided by the variance that an EDM2 fake score predicts; null is false without
+            the head that predicts it.
+        guidance: Strength w of the guidance of the teacher's score, ``D_g + w (D − D_g)``; other than 1 it needs a
+            guiding network (column ``guide`` of the sheet). The fake score and the generator start from the plain
+            teacher.
         max_nan_share: Largest share of samples with NaN within a tick before the run stops.
-        evaluation: null, or ``{every_kimg, num_samples, ...}``: measuring during training, which decides the network
-            that is kept, and may end the run.
+        evaluation: ``{every_kimg, num_samples, ...}``: measuring during training, which decides the network that is
+            kept, and may end the run.
         fp16: Run networks in half precision on CUDA; null keeps what the teacher's file says.
         half: Half precision of ``fp16``: ``float16`` (as the published runs of SiD and SiDA) or ``bfloat16`` (as
-            GDD's). The network's file records it, and sampling uses it.
-        kernels: ``torch``, or ``fused``: several times faster on a GPU, with other rounding (docs/measurements.md).
+            GDD's). The network's file records it for sampling.
+        kernels: Kernels of the networks; ``fused`` is faster on a GPU and rounds differently (docs/measurements.md).
         cuda_graphs: On a GPU, record a step's kernels once and replay them; the numbers stay the same.
-        network: Network ``{class, kwargs}`` to train, of a method without a teacher (meanflow), see
+        network: Network ``{class, kwargs}`` of a method without a teacher (meanflow), see
             :func:`sida.networks.build_network`.
-        network_options: Options of the teacher, fake score and student that replace those of the teacher's file. Only
-            options on which no parameter depends: the source of a transformer's discriminator (``logits``,
-            ``encoder_depth``, ``feature_blocks``).
+        network_options: Options of the teacher, fake score and student that replace those of the teacher's file: the
+            source of a transformer's discriminator (``logits``, ``encoder_depth``, ``feature_blocks``), on which no
+            parameter depends.
         options: Settings that only the method has, see :class:`sida.methods.Method`.
     """
 

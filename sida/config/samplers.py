@@ -83,31 +83,31 @@ class Sampler(Settings):
     """A sampler with its settings; keys as in :func:`sida.sampling.heun`.
 
     Attributes:
-        kind: ``one_step`` (with ``num_steps`` > 1: few steps), ``heun``, ``flow`` (equal steps of a flow's time from
-            noise to the image, for networks of velocities), ``ddpm`` (random steps with the variance that DiT learned),
-            or ``data`` (resampled real images, which give the lowest distance that can be expected).
+        kind: ``one_step`` (few steps by ``num_steps``, ``noise`` and ``step_levels``), ``heun``, ``flow`` (equal steps
+            of a flow's time from noise to the image, for networks of velocities), ``ddpm`` (random steps with the
+            variance that DiT learned), or ``data`` (resampled real images, which give the lowest distance that can be
+            expected).
         init_sigma: σ_init of ``one_step``; ``infinite``: pure noise, for networks of flows, which have this level.
-        num_steps: Steps n, which take 2n − 1 evaluations for ``heun`` and 2n for ``flow`` with the method ``heun``; by
-            default 1 for ``one_step``, 18 for ``heun``, 250 for ``flow`` and ``ddpm``.
-        noise: Noise that a step after the first adds (``one_step``): ``fresh``, or ``fixed``: always the first step's.
-        step_levels: Levels of the steps i = 0 … n − 1 (``one_step``): ``sigma``: σ_init (1 − i/n); ``time``: t_init
-            (1 − i/n) with a flow's time t = σ / (1 + σ), which is 1 for ``infinite``.
+        num_steps: Steps n, which take 2n − 1 evaluations for ``heun`` and 2n for ``flow`` with the method ``heun``;
+            null is 1 for ``one_step``, 18 for ``heun``, 250 for ``flow`` and ``ddpm``.
+        noise: Noise that a step after the first adds: ``fresh``, or ``fixed``: always the first step's.
+        step_levels: Levels of the steps i = 0 … n − 1: ``sigma``: σ_init (1 − i/n); ``time``: t_init (1 − i/n) with a
+            flow's time t = σ / (1 + σ), which is 1 for ``infinite``.
         sigma_min, sigma_max: Range of the noise levels of ``heun``.
         rho: Exponent of the noise levels of ``heun``.
         S_churn, S_min, S_max, S_noise: Fresh noise in each step of ``heun``: amount, range of noise levels, strength.
-        method: Method of ``flow``: ``euler``, ``heun``, or ``euler_maruyama``, the stochastic one of SiT and REPA with
-            diffusion t, which takes n − 1 noisy steps to t = ``last_step`` and then one without noise.
+        method: Method of ``flow``; ``euler_maruyama`` is the stochastic one of SiT and REPA with diffusion t: n − 1
+            noisy steps to t = ``last_step`` and then one without noise.
         last_step: Length of that last step.
-        guidance: Strength of guidance (``heun``, ``flow``, ``ddpm``); values other than 1 need a guiding network, or
-            the null label of the network.
+        guidance: Strength of guidance (``heun``, ``flow``, ``ddpm``); other than 1 it needs a guiding network, or the
+            null label of the network.
         guidance_channels: Number of leading channels that are guided; null is all. Published FIDs of DiT and SiT have 3
             of 4.
         guidance_min, guidance_max: Levels σ with guidance; a flow's time t is the level t / (1 − t).
-        dtype: ``float64`` or ``float32``; null takes the type of the original tools for the network's family.
-        kernels: Kernels of the networks: ``torch``, or ``fused`` (several times faster on a GPU, with other rounding;
-            docs/measurements.md).
-        decoder: Decoder of a network of latents; null takes the first of its kind: ``sd-vae-ft-ema`` for SiT, REPA and
-            DiT, which ``sd-vae-ft-mse`` decodes, too, and ``sd-vae-ft-mse`` for EDM2.
+        dtype: Type of the sampler's state; null takes that of the original tools for the network's family.
+        kernels: Kernels of the networks; ``fused`` is faster on a GPU and rounds differently (docs/measurements.md).
+        decoder: Decoder of a network of latents; null takes ``sd-vae-ft-ema`` for SiT, REPA and DiT, which take either,
+            and ``sd-vae-ft-mse`` for EDM2.
     """
 
     kind: Annotated[str, OneOf(SAMPLER_KINDS.keys)]

@@ -85,10 +85,9 @@ class DMDOptions(Settings):
             to 80.
         fake_score_levels: Smallest and largest index of the fake score's noise levels.
         fake_score_steps: Steps of the fake score (and of DMD2's heads) for each step of the generator.
-        clip_norm: Largest norm of the generator's gradient; 0 means no clipping.
-        fake_score_clip_norm: Largest norm of the gradient of the fake score and its heads; 0 means no clipping.
-        lr_rampup_kimg: Thousands of images over which the rates rise linearly from 0 (500 steps in the official code);
-            0 means no ramp-up.
+        clip_norm: Largest norm of the generator's gradient; 0 is off.
+        fake_score_clip_norm: Largest norm of the gradient of the fake score and its heads; 0 is off.
+        lr_rampup_kimg: Thousands of images over which the rates rise linearly from 0 (500 steps in the official code).
         error_eps: Added to the teacher's error that the difference of the scores is divided by.
     """
 

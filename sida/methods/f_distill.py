@@ -24,7 +24,7 @@ class FDistillOptions(DMD2Options):
         divergence: ``rkl`` (reverse KL, which is DMD2), ``kl``, ``js`` (Jensen-Shannon), ``sf`` (softened reverse KL),
             ``sh`` (squared Hellinger), ``neyman`` or ``jf`` (Jeffreys).
         normalised: Whether to divide ratios by their running mean at similar noise levels.
-        bins: Number of intervals of noise levels, each with its own running mean.
+        bins: Intervals of noise levels, each with its own running mean.
         decay: Share that a running mean keeps in a step; 0 takes the batch's mean.
         ratio_range: Smallest and largest ratio, before the division.
     """

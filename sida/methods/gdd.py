@@ -40,10 +40,10 @@ class GDDOptions(Settings):
     Attributes:
         backbones: Frozen feature networks; null takes VGG16-BN and EfficientNet-lite0 up to 32×32 pixels, DeiT-base
             (distilled) and EfficientNet-lite0 above.
-        form: ``ns`` (non-saturating) or ``hinge``.
+        form: Non-saturating (``ns``) or ``hinge``.
         r1_gamma: γ of the R1 penalty on real images; 0 leaves it out.
         r1_interval: Iterations between two penalties; each counts this many times.
-        loss_images: Factor on the adversarial terms, not on R1. The official code sums over the images of a device, 64,
+        loss_images: Factor on the adversarial terms, not on R1; the official code sums over the images of a device, 64,
             instead of averaging.
     """
 

@@ -45,15 +45,15 @@ class MeanFlowOptions(Settings):
         apart: Probability that r differs from t; with r = t an image teaches the velocity alone.
         norm_p: Exponent p of the adaptive weight; 0 is none, and with 1 the loss of an image is just below 1.
         norm_eps: ε of the adaptive weight.
-        loss: ``u``: du is taken along the path's velocity, or the guided one (MeanFlow's). ``v``: along the network's
-            own velocity u(z; t, 0), so that u + h sg[du] is regressed to the velocity (iMF's).
+        loss: Direction of du: ``u``: the path's velocity, or the guided one (MeanFlow's). ``v``: the network's own
+            velocity u(z; t, 0), so that u + h sg[du] is regressed to the velocity (iMF's).
         omega: ω of the guided velocity ω v + (1 − ω − κ) u(z; t, 0; no class) + κ u(z; t, 0; class) instead of v.
         kappa: κ. The guidance's strength is ω / (1 − κ); iMF's target with strength w has ω = 1 and κ = 1 − 1/w.
         guided_times: Least and largest t of the guided velocity; outside it is v.
         label_dropout: Probability of dropping an image's class, which then has the velocity v.
         lr_rampup_kimg: Thousands of images over which the rate rises linearly from 0 (9,600 steps of 1,024 on
             CIFAR-10).
-        further_half_lives_kimg: Half-lives of further averages, each written with every snapshot (``snapshot_kimg``);
+        further_half_lives_kimg: Half-lives of further averages, written with every snapshot (``snapshot_kimg``);
             evaluations use the first average alone.
     """
 

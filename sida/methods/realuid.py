@@ -34,13 +34,13 @@ class RealUIDOptions(Settings):
         uid_alpha: α: weight of generated images in the fake score's loss; real images have 1 − α. 1 is SiD without
             real images.
         uid_beta: β: as α, of the targets.
-        space: Space in which targets are scaled: ``velocity`` (the released code), ``image`` or ``noise``.
+        space: Space in which targets are scaled; ``velocity`` is the released code's.
         fake_score_steps: Steps of the fake score for each step of the generator.
         fake_score_start: Start of the fake score: ``random``, as in the released distillations, or ``teacher``, as in
             their fine-tuning and in SiD.
-        clip_norm: Largest norm of the gradients of fake score and generator; 0 means no clipping.
+        clip_norm: Largest norm of the gradients of fake score and generator; 0 is off.
         lr_rampup_kimg: Thousands of images over which the rates rise linearly from 0 (500 steps of 256 in the released
-            code); 0 means no ramp-up.
+            code).
     """
 
     uid_alpha: Annotated[float, Range(above=0, most=1)] = 0.92

@@ -343,8 +343,7 @@ class UniInstructOptions(Settings):
     """Divergence and density ratio of Uni-Instruct.
 
     Attributes:
-        divergence: f-divergence between data and generator: ``forward-kl``, ``reverse-kl`` (SiDA's terms doubled),
-            ``jeffreys``, ``chi-square`` or ``jensen-shannon``.
+        divergence: f-divergence between data and generator; ``reverse-kl`` doubles SiDA's terms.
         ratio: ``released``: from the adversarial loss, as in the released code, where it is 1 in practice; ``logits``
             (ours): from the discriminator's mean logit of each image, clamped and normalised as f-distill's.
         variance_reduction: Whether a ``released`` ratio is divided by its sum over the micro-batch.

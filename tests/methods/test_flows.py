@@ -252,7 +252,24 @@ FAULTS = [
     ("sid", {"time_beta": [4, 1.5, 10]}, "--spec.time_beta: has no effect without level_distribution beta"),
     ("sid", {"level_distribution": "beta", "t_max": 700}, "--spec.t_max: has no effect with level_distribution"),
     ("dmd", {"level_distribution": "lognormal", "options": {"generator_levels": [1, 9]}}, "options.generator_levels"),
-    ("realuid", {"level_distribution": "lognormal"}, "method 'realuid' does not read level_distribution"),
+    (
+        "realuid",
+        {
+            "P_mean": 0,
+            "P_std": 2,
+            "alpha": 1,
+            "gamma": "snr",
+            "score_weight": "one_minus_t",
+            "sigma_data": 1,
+            "t_max": 700,
+        },
+        "method 'realuid' does not read P_mean, P_std, alpha, gamma, score_weight, sigma_data, t_max; remove",
+    ),
+    (
+        "realuid",
+        {"level_distribution": "beta", "time_beta": [4, 1.5, 10]},
+        "method 'realuid' does not read level_distribution, time_beta; remove",
+    ),
     ("sid", {"score_weight": "error2"}, "--spec.score_weight: must be one of error, one_minus_t"),
 ]
 

@@ -24,7 +24,7 @@ class Site(Settings):
         gpus_per_node: Number of GPUs of a node; a training on more GPUs runs on several nodes.
         partition: Partition or queue of jobs; null: the scheduler's default.
         gpu_partition: Partition or queue of jobs with a GPU; null: ``partition``.
-        account: Account or project of the jobs; null: none.
+        account: Account or project of the jobs.
         extra: Further options of the submit command.
         max_hours: Longest time that a job may request; a longer training resumes in its next attempt.
         max_memory_gb: Largest memory that a job may request on a node.

@@ -47,8 +47,8 @@ class MadeFrom(Settings):
         dataset: Data set of pixels to encode; not with ``source``.
         resolution: Height and width; null: the images' own.
         transform: Method of cropping images to squares, see ``sida data prepare``.
-        labels: ``auto``, ``folders`` or ``none``.
-        subset: ``train`` or ``test`` of CIFAR-10, of a folder of MNIST's format, or of folders that are named so.
+        labels: Source of the classes, see ``sida data prepare``.
+        subset: Part of CIFAR-10, of a folder of MNIST's format, or of folders that are named so.
         images: Number of images to stop after; null takes all.
     """
 
@@ -113,26 +113,25 @@ class PresetSettings:
     """Keys of a preset file.
 
     Attributes:
-        base: File beside this one with the keys that this file does not set, for a variant of a preset.
+        base: File beside this one with the keys that this file does not set.
         preset: Name of the preset; results go to ``results/<preset>/``.
         title: Headline of the report.
         seed: Base seed, from which all random numbers of the run derive.
         runs: Sample sheet (TSV): one row per generator to measure.
         dataset: Name of a data set of the preset or of ``config/datasets.yaml``; a row of the sheet may name another.
         datasets: Further data sets by name; paths are relative to the preset's folder.
-        protocol: Evaluation protocol, a name or a file: n, trials, metrics, references.
+        protocol: Evaluation protocol, a name or a file.
         second_protocols: Second protocols by the name of the first: a row with a network is measured under both, the
             second time as ``<run>.<protocol>``; a row's own ``second_protocol`` comes first.
-        claims: File of claims to decide, which is code (``claims.py``); null for none.
+        claims: File of claims to decide (``claims.py``), which is code.
         retraining: Scatter of a repeated training, a name in ``config/retraining`` or a file, by which a table says
-            whether single trainings differ; null: unknown, so that none of them is bold.
+            whether single trainings differ; without it none of them is bold.
         search: Preset whose trainings chose the recipes, a file beside this one; ``sida plan`` names the rows that have
             its seeds.
         stored: Stored results that unchanged rows are taken from, as `sida run --extend` writes it.
         tables: Layouts of ``config/tables`` to build.
         figures: Layouts of ``config/figures`` to build.
-        table_mode: ``paper``: published numbers as printed; ``audit``: published and measured numbers; ``measured``:
-            measured numbers.
+        table_mode: Numbers as published (``paper``), published and measured (``audit``), or measured.
         paper: Build ``paper.pdf`` from all tables and figures (needs LaTeX).
         device: Torch device of training, sampling and measuring.
         threads: CPU threads of each job; results depend on it.
@@ -140,7 +139,7 @@ class PresetSettings:
         train_teachers: Train the teachers that have both ``training`` and ``checkpoint``; false downloads them.
         trials_per_job: Trials that one job measures for samplers of many steps, so that cores share them; null: all.
         samplers: Samplers by name; the sheet names one per row.
-        teachers: Diffusion teachers by id, trained here or imported from a checkpoint.
+        teachers: Diffusion teachers by id.
         recipes: Distillation settings by name, in addition to the files in ``recipes/``; the sheet adds method,
             teacher, alpha and seed.
     """
