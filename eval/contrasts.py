@@ -34,7 +34,7 @@ class NotMeasuredError(UserError):
 
 
 #: Values of trainings by block and seed, e.g. ``{"t30": {1: 5.4, 2: 5.3}, "t30b": {3: 5.5, 4: 5.2}}``.
-Blocks = Mapping[str, Mapping[int, float]]
+Blocks = Mapping[str, Mapping[int | None, float]]
 Design = Literal["one teacher", "nested", "crossed"]
 CONFIDENCE = 0.95
 #: Coverage of intervals that decide: of two equal generators one in a hundred comparisons decides wrongly.

@@ -132,15 +132,14 @@ class Evidence:
                 noise.append(self._retraining_noise(metric, estimate.mean))
             return Side(self.label(names[0]), estimate, noise)
         self.require_alike(names)
-        blocks: dict[str, dict[int, float]] = {}
+        blocks: dict[str, dict[int | None, float]] = {}
         for name in names:
-            row = self.runs.get(name)
-            cell = blocks.setdefault((row and row.teacher) or "", {})
+            row = self.runs[name]
+            cell = blocks.setdefault(row.teacher or "", {})
             # A row without a seed of its own has the preset's, as any other such row.
-            seed = -1 if row is None or row.seed is None else row.seed
-            if seed in cell:
+            if row.seed in cell:
                 raise NotMeasuredError("", f"{operand} names two trainings with one seed; run '{name}' is the second")
-            cell[seed] = self._mean(name, metric, images).mean
+            cell[row.seed] = self._mean(name, metric, images).mean
         name = f"{self.label(names[0])}; {len(names)} trainings"
         return Side(name, Estimate.of([value for cell in blocks.values() for value in cell.values()]), seeds=blocks)
 

@@ -80,7 +80,7 @@ def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") 
     return [dataclasses.replace(verdict, chance=chance(verdict)) for verdict in verdicts]
 
 
-def combined(findings: Sequence[Finding], ties: int = 0) -> Outcome:
+def combined(findings: Sequence[Finding], ties: int) -> Outcome:
     """Verdict from comparisons that must all hold, except for a number of ties.
 
     A tie is a measured comparison within the noise. A comparison that was not measured is not a tie.

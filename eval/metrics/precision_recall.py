@@ -58,7 +58,7 @@ def precision_recall(
 def neighbour_shares(
     real: torch.Tensor | np.ndarray,
     generated: torch.Tensor | np.ndarray,
-    k: int = 3,
+    k: int,
     dtype: Literal["float32", "float16"] = "float32",
 ) -> NeighbourShares:
     """Precision, recall, density and coverage of generated against real features.
@@ -83,7 +83,7 @@ def neighbour_shares(
         return _shares(reals, fakes, k, half=dtype == "float16")
 
 
-def radii(features: torch.Tensor | np.ndarray, k: int = 3) -> torch.Tensor:
+def radii(features: torch.Tensor | np.ndarray, k: int) -> torch.Tensor:
     """Distance of every sample (N, C) to its k-th nearest neighbour in the same set, float32 (N,)."""
     rows = torch.as_tensor(features)
     _check(rows, rows, k)

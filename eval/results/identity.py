@@ -178,9 +178,7 @@ def lacks_digest(identity: Identity) -> bool:
     return "extractor=" in identity.settings and not identity.quoted and not has_digests
 
 
-def identity_of(
-    protocol: Mapping[str, Any], metric: str, reference: str | None = "", extractor: str | None = ""
-) -> Identity:
+def identity_of(protocol: Mapping[str, Any], metric: str, reference: str | None, extractor: str | None) -> Identity:
     """Identity of a metric under a protocol.
 
     Args:

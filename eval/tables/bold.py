@@ -55,7 +55,7 @@ class _Candidate:
 
 
 def best_values(
-    layout: TableLayout, lines: list[TableLine], mode: Mode, retraining: Retraining | None = None
+    layout: TableLayout, lines: list[TableLine], mode: Mode, retraining: Retraining | None
 ) -> tuple[Best, list[str]]:
     """Best values of the columns: in audit mode separately for published and measured numbers, else one for a column.
 

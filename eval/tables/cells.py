@@ -115,7 +115,7 @@ class TableLine:
         return nfe_text(self.nfe, self.trained) if field == "nfe" else ""
 
 
-def nfe_text(nfe: int | None, trained: str = "") -> str:
+def nfe_text(nfe: int | None, trained: str) -> str:
     """Network evaluations per image, with the steps of the training where they are others."""
     return "" if not nfe else f"{nfe} (trained with {trained})" if trained else str(nfe)
 
@@ -399,7 +399,7 @@ def mark_of(identity: Identity) -> str:
     return "¶" if identity.held_out_fault else "‡" if identity.exposed("loss") else "§" if identity.related else ""
 
 
-def published_cell(source: CellSource, bold: bool = False) -> Cell:
+def published_cell(source: CellSource, bold: bool) -> Cell:
     """Cell of a published number exactly as printed; blank if there is no such number."""
     if source.published is None:
         return BLANK

@@ -127,7 +127,7 @@ def latex_cell(cell: Cell, column: Column, siunitx: bool = False, cite: bool = F
     return f"{{{latex}}}" if siunitx and column.number else latex
 
 
-def tabular(table: Table, siunitx: bool = False, cite: bool = False) -> str:
+def tabular(table: Table, siunitx: bool, cite: bool) -> str:
     """The ``tabular`` of a table, by pandas."""
     import pandas
 

@@ -64,7 +64,7 @@ def posthoc_coefficients(
 
 
 def reconstruct_average(
-    sources: Sequence[str | os.PathLike[str]], std: float, target: str | os.PathLike[str], nimg: int | None = None
+    sources: Sequence[str | os.PathLike[str]], std: float, target: str | os.PathLike[str], nimg: int | None
 ) -> float:
     """Writes the network of a power-function average with another width.
 

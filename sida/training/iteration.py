@@ -97,10 +97,9 @@ class EagerRunner:
 
     def __init__(self, generator: OptimizedNetwork, sampler: Sampler, through_all: bool) -> None:
         self.generator, self.sampler, self.through_all = generator, sampler, through_all
-        self.steps_taken = 1
 
     def __call__(
-        self, step: OptimizerStep, scales: Scales, tensors: Tensors, augment: Augment | None, steps_taken: int = 1
+        self, step: OptimizerStep, scales: Scales, tensors: Tensors, augment: Augment | None, steps_taken: int
     ) -> Outputs:
         """Computes the losses of a micro-batch, whose gradient is added to the network's.
 
@@ -175,7 +174,7 @@ class GraphRunner(EagerRunner):
         self._given_up = False
 
     def __call__(
-        self, step: OptimizerStep, scales: Scales, tensors: Tensors, augment: Augment | None, steps_taken: int = 1
+        self, step: OptimizerStep, scales: Scales, tensors: Tensors, augment: Augment | None, steps_taken: int
     ) -> Outputs:
         """See :meth:`EagerRunner.__call__`."""
         try:

@@ -345,7 +345,6 @@ class TrainingLoop:
         """Writes a small last state, from which the results can be written again, and then the results."""
         if not self.publish_diverged and (fault := self.trainer.lost(self.train)):
             self._save()
-            self.files.wait()
             remedy = "lower lr, or take it as it is with on_divergence: publish"
             raise UserError(self.stage, f"has diverged and is not published: {fault}", remedy)
         if self.best is None:

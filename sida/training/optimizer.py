@@ -179,7 +179,7 @@ class GuardReport(NamedTuple):
 
 
 def guard_gradient(
-    gradient: torch.Tensor, clip_value: float | None = None, infinity: float = INFINITY_REPLACEMENT
+    gradient: torch.Tensor, clip_value: float | None, infinity: float = INFINITY_REPLACEMENT
 ) -> GuardReport:
     """In place: NaN → 0, ±∞ → ±``infinity``, then clipped by value; the official order.
 

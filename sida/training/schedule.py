@@ -108,7 +108,7 @@ def teacher_learning_rate(nimg: int, batch_size: int, lr: float, rampup_nimg: fl
     return lr / decay * (min(nimg / rampup_nimg, 1.0) if rampup_nimg else 1.0)
 
 
-def points_passed(nimg: int, every: float, per_decade: int | None = None) -> int:
+def points_passed(nimg: int, every: float, per_decade: int | None) -> int:
     """Number of events at or before ``nimg`` images: at multiples of ``every``, or at ``every · 10^(k / per_decade)``.
 
     Args:

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from eval.claims.claim import STUDIES, Claim, load_claims
+from eval.claims.claim import STUDIES, Claim, check_permission, load_claims
 from eval.claims.evidence import Evidence, show
 from eval.claims.finding import Operand
 from eval.claims.write import comparisons, decide, decide_claims, named_rows, read_verdicts
@@ -211,6 +211,10 @@ def test_claims_are_code_that_only_studies_of_this_package_may_have_without_perm
     refused("not a Python file", load_claims, put(tmp_path / "claims.yaml"))
     assert not (tmp_path / "was-here").exists()
     assert {path.parent.name for path in (ROOT / "studies").glob("*/claims.py")} == {*STUDIES}
+    for study in STUDIES:
+        check_permission(ROOT / f"studies/{study}/claims.py")
+    # A user's study may lie beside them.
+    refused(f"claims.py: is .* permission.*{ALLOW}=", check_permission, ROOT / "studies/mine/claims.py")
 
 
 def test_rows_of_claims_are_those_of_every_operand():
