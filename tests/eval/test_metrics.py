@@ -134,7 +134,7 @@ def test_features_that_are_not_finite_have_no_neighbours(value, dtype):
     bad[3, 2] = value
     for sides in ((good, bad), (bad, good)):
         refused("features have values that are not finite; make them again", precision_recall, *sides, dtype=dtype)
-    refused("not finite", radii, bad)
+    refused("not finite", radii, bad, 3)
     good, bad = torch.from_numpy(good), torch.from_numpy(bad)
     for sets in ((bad, good, good), (good, bad, good), (good, good, bad)):
         refused("not finite", memorisation, *sets)
