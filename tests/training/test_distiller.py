@@ -157,3 +157,21 @@ def test_optimizers_equal_torchs(name, optimizer, decay, clip_norm, betas):
         theirs.step()
         assert float(ours.step(1 / (step + 1)).norm) == pytest.approx(float(norm), rel=1e-5)
     torch.testing.assert_close(vector(net), vector(other), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("recorded", [(True, True), (True, False), (False, True), (False, False)])
+def test_gradients_of_recorded_and_of_eager_micro_batches_add_up(recorded):
+    """A recorded micro-batch brings a vector, an eager one leaves its gradient in the parameters."""
+    net = torch.nn.Linear(7, 5)
+    gradients = [torch.full((40,), 3.0), torch.full((40,), 4.0)]
+    network = OptimizedNetwork(net, 1e-2, optimizer=Adam)
+    for gradient, as_vector in zip(gradients, recorded):
+        if as_vector:
+            network.add_gradient(gradient)
+            continue
+        for p, part in zip(net.parameters(), gradient.split([35, 5]), strict=True):
+            p.grad = part.view_as(p) if p.grad is None else p.grad + part.view_as(p)
+    assert float(network.step(1.0).norm) == pytest.approx(math.sqrt(40) * 7)
+    # Nothing stays for the next step.
+    network.add_gradient(gradients[0])
+    assert float(network.step(1.0).norm) == pytest.approx(math.sqrt(40) * 3)
