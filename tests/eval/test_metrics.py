@@ -1,5 +1,6 @@
 """Metrics against golden vectors of the public implementations, brute force and properties; a panel of judges."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from eval.measuring.measure import measure
 from eval.measuring.protocol import load_protocol
 from eval.measuring.references import Reference
 from eval.metrics.inception_score import InceptionScoreSums, inception_score
-from eval.metrics.kernel_distance import gaussian_distance, kernel_distance
+from eval.metrics.kernel_distance import kernel_distance
 from eval.metrics.kinds import METRIC_KINDS
 from eval.metrics.memorisation import memorisation, nearest
 from eval.metrics.metric import Sides
@@ -259,7 +260,9 @@ def test_z_is_dgm_evals_with_the_other_sign_and_without_its_continuity_correctio
 
 def test_cmmd_of_the_public_codes():
     found, _ = load("measures/cmmd")
-    value = 1000 * gaussian_distance(found["in/embeddings_real"], found["in/embeddings_generated"], 10.0)
+    settings = {"key": "cmmd", "kind": "mmd", "extractor": "clip", "reference": "train", "unit_length": False}
+    real, features = (torch.from_numpy(found[f"in/embeddings_{side}"]) for side in ("real", "generated"))
+    value, _ = METRIC_KINDS["mmd"](**settings).compute(SimpleNamespace(real_features=real, features=features))
     assert value == pytest.approx(float(found["out/cmmd_pytorch_float64"]), rel=1e-9)
     for other in ("cmmd_pytorch", "cmmd_jax", "fdloss_sigma10_scale1000"):  # in float32
         assert value == pytest.approx(float(found[f"out/{other}"]), abs=2e-4)
@@ -313,9 +316,11 @@ def test_held_out_images_that_are_training_images_give_no_memorisation():
     kind = METRIC_KINDS["memorisation"](key="c", kind="memorisation", extractor="x", reference="r", held_out="h")
     for held_out, known in ((rows, False), (fresh, True)):
         found = dict(memorisation(draw(20, 2), rows, held_out)._asdict())
+        assert math.isfinite(found["ratio"]) == known
         value, detail = kind.compute(Sides(kind, None, {}, "cpu", {("memorisation", "x", ("r", "h")): found}))
         assert (value is not None, "note" not in detail) == (known, known)
         assert json_text(detail)
+    assert memorisation(rows, rows, rows).ratio == 1
 
 
 def test_fdr6_of_fd_loss():
