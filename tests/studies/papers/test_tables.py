@@ -1,6 +1,7 @@
 """The paper's tables: every published number as printed, and never mixed with measurements."""
 
 import dataclasses
+import itertools
 import re
 import shutil
 from collections import Counter
@@ -316,6 +317,21 @@ def test_table_8_prints_the_settings_that_training_receives(tmp_path):
     assert found["Loss scaling of (λ_sid, λ_adv)"] == f"({config.lambda_sid:g}, {config.lambda_adv:g})"
     assert found["∼seconds per 1k images"] == ""  # the cell is marked instead
     assert {row.cells[2].plain for row in table.rows if row.cells[2].kind == "missing"} == {"not measured"}
+
+
+def test_table_8_has_the_papers_settings():
+    """Settings of the preset, cell by cell beside the printed ones; the paper names the GPU and a second α."""
+    sources = TableSources(None, None, "audit", settings=product(shipped("paper"), "tables", "table8").spec)
+    table = load_table_layout(PAPERS / "tables/table8.yaml").build(sources)
+    rows = [[cell.text for cell in row.cells] for row in table.rows]
+    pairs = {a[1]: (a[3:], b[3:]) for a, b in itertools.pairwise(rows) if (a[2], b[2]) == ("published", "configured")}
+    assert len(pairs) == 14
+    names, ours = pairs.pop("Number of GPUs")
+    assert [name.partition("x")[0] for name in names] == [name.partition(" ")[0] for name in ours]
+    printed, ours = pairs.pop("α (SiDA; SiD2A)")
+    assert [text.partition(".")[0] for text in printed] == ours
+    assert pairs["Gradient accumulation rounds"] == (["1", "32", "1", "1"],) * 2
+    assert all(printed == ours for printed, ours in pairs.values())
 
 
 @pytest.mark.parametrize("form", ["{} {}", "{x}", "{"])
