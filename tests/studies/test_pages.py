@@ -24,10 +24,8 @@ SCRATCH = {
     "MeanFlow, equal images": "meanflow-images",
     "MeanFlow, equal work": "meanflow-work",
 }
-OF_SCRATCH = {
-    label: (f"{run}-s21", f"{run}-s22")
-    for label, run in SCRATCH.items()
-    if label not in ("EDM teacher", "MeanFlow, equal images")
+OF_SCRATCH = {label: (f"{run}-s21", f"{run}-s22") for label, run in SCRATCH.items()} | {
+    "EDM teacher": ("teacher-s21", "teacher-s22")
 }
 #: Page, its section, stored results, decimals, and the runs of each row of the section's table.
 PAGES = [
