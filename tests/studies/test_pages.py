@@ -60,6 +60,18 @@ def test_a_pages_fds_are_those_of_its_stored_measurements(study, section, stored
         assert [cell for cell in shown[label] if "±" in cell][:2] == expected, label
 
 
+def test_the_rows_of_the_bench_anew_are_its_stored_measurements():
+    folder = ROOT / "studies/fashion"
+    table = cells_by_label((folder / "anew.md").read_text().split("## Measured so far\n")[1].split("\n## ")[0])
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in stored_rows(folder / "fashion-anew/stored"):
+        values.setdefault(row["run"], {}).setdefault(row["metric"], []).append(float(row["value"]))
+    for run, by_metric in values.items():
+        columns = [("fd", 3), ("fd_pixel", 1), ("fd_lite0", 1)]
+        expected = [f"{mean(by_metric[m]):.{digits}f} ± {stdev(by_metric[m]):.{digits}f}" for m, digits in columns]
+        assert table[f"`{run}`"] == [*expected, f"{mean(by_metric['recall']):.2f}"], run
+
+
 def test_the_demos_numbers_with_another_seed_are_stored_rows():
     page = (ROOT / "docs/measurements.md").read_text()
     table = cells_by_label(page.split("FD with another training seed")[1].split("\n\nProcessors")[0])
