@@ -26,7 +26,7 @@ from eval.tables.latex import cited_keys, escape
 from eval.tables.render import template
 from sida.config.lookup import file_names, find_file
 from sida.errors import UserError
-from sida.files.atomic import atomic_path, write_text
+from sida.files.atomic import copy_file, write_text
 from sida.files.ordinary import open_below
 
 PACKAGES = "texlive-latex-recommended"
@@ -86,8 +86,7 @@ def compile_latex(source: Path) -> Path:
                 )
                 raise UserError(source, f"LaTeX stopped: {fault.strip()} (packages needed: {PACKAGES})")
         pdf = source.with_suffix(".pdf")
-        with atomic_path(pdf) as temporary:
-            shutil.copyfile(Path(scratch) / pdf.name, temporary)
+        copy_file(Path(scratch) / pdf.name, pdf)
     return pdf
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +16,7 @@ from sida.assets.registry import Asset, cached_file, find_asset, hub_offline, lo
 from sida.assets.registry import cache_dir as cache_dir  # also offered to callers of this module
 from sida.config.lookup import check_code_path
 from sida.errors import UserError, say
-from sida.files.atomic import atomic_path, sha256_file, try_lock, wait_for_lock, write_json
+from sida.files.atomic import copy_file, sha256_file, try_lock, wait_for_lock, write_json
 from sida.files.text_files import parse_json, read_text
 from sida.machine import now
 
@@ -154,8 +153,7 @@ def _download(asset: Asset, transfer: Transfer) -> None:
     """Downloads a missing asset, under its lock."""
     # Another program may have fetched the file into the Hub's own cache.
     if asset.hub and (copy := cached_file(*asset.hub)):
-        with atomic_path(asset.path) as temporary:
-            shutil.copyfile(copy, temporary)
+        copy_file(copy, asset.path)
         check_cached(asset)
         return
     if not asset.urls or (hub_offline() if asset.hub else offline()):

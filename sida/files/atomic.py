@@ -153,6 +153,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
 
 
+def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Copies a file's content; errors are those of :func:`atomic_path`."""
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 @contextlib.contextmanager
 def atomic_paths(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
     """As :func:`atomic_path`, for files that belong together: none is renamed before all of them are on the disk."""

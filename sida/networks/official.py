@@ -7,7 +7,6 @@ network file where the user or the registry names their architecture.
 import inspect
 import math
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from sida.assets.registry import Asset, check_network, find_asset, is_address, l
 from sida.config.families import WeightNorm
 from sida.config.settings import load_spec
 from sida.errors import UserError, one_line, say, settings_in, suggestion
-from sida.files.atomic import atomic_path, sha256_file
+from sida.files.atomic import copy_file, sha256_file
 from sida.files.ordinary import refuse_same
 from sida.files.pickles import PickleFile, errors_of_answer
 from sida.files.state_dicts import open_state_dict
@@ -174,7 +173,10 @@ def import_network(
     if network is None and network_class in NETWORKS and NETWORKS[str(network_class)].reads_states:
         network = {"class": str(network_class), "kwargs": {}}
     if network is None and not starts_as_pickle(path):
-        return _copy(path, out)
+        # A file that is no network is refused before anything is written.
+        file_metadata = read_metadata(path)
+        copy_file(path, out)
+        return file_metadata
     if network is None:
         net, state, facts = _network_of_pickle(path, key, network_class)
     else:
@@ -183,14 +185,6 @@ def import_network(
     origin = {"file": path.name, "url": asset and asset.url, "sha256": sha256_file(path), **facts}
     record = {**(metadata or {}), "network": net.init_config, "origin": origin}
     return write_state_dict({name: state[name] for name in net.state_dict()}, out, record)
-
-
-def _copy(path: Path, out: str | os.PathLike[str]) -> dict[str, Any]:
-    """Copies a network file of this package; returns its metadata."""
-    metadata = read_metadata(path)
-    with atomic_path(out) as temporary:
-        shutil.copyfile(path, temporary)
-    return metadata
 
 
 def _network_of_pickle(path: Path, key: str, network_class: str | None) -> tuple[Any, dict[str, Any], dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sida.assets.registry import cache_dir
 from sida.errors import UserError, say
-from sida.files.atomic import atomic_path, read_hashed_json, sha256_file, sha256_json, write_hashed_json
+from sida.files.atomic import copy_file, read_hashed_json, sha256_file, sha256_json, write_hashed_json
 from sida.files.ordinary import walk_below
 from sida.machine import source_digest
 
@@ -89,8 +89,7 @@ def prepared(config: PrepareConfig) -> Prepared:
         with contextlib.suppress(OSError):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            with atomic_path(archive) as temporary:
-                shutil.copyfile(config.out, temporary)
+            copy_file(config.out, archive)
             write_hashed_json(record, {"prepared": result._asdict(), "zip_sha256": sha256_file(config.out)})
     return result
 
