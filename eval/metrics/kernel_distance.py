@@ -57,9 +57,7 @@ def kernel_distance(
     return total / num_subsets / size
 
 
-def gaussian_distance(
-    real: torch.Tensor | np.ndarray, generated: torch.Tensor | np.ndarray, sigma: float = 10.0
-) -> float:
+def gaussian_distance(real: torch.Tensor | np.ndarray, generated: torch.Tensor | np.ndarray, sigma: float) -> float:
     """Squared MMD with the Gaussian kernel exp(−‖a − b‖² / 2σ²), means over all pairs, as in CMMD (biased).
 
     The kernel is nearly linear on vectors of unit length, so that the terms cancel: products and sums are float64.

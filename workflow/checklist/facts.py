@@ -263,11 +263,8 @@ class Checklist:
         licence_rows |= {
             (name, "code from outside", NOT_RECORDED, str(where)): None for name, where in self.preset.code.items()
         }
-        lines = (
-            []
-            if not any(row[2] == NOT_RECORDED for row in licence_rows)
-            else ["No file records some licences: add them."]
-        )
+        is_missing = any(row[2] == NOT_RECORDED for row in licence_rows)
+        lines = ["No file records some licences: add them."] if is_missing else []
         heads = ("asset", "kind", "licence", "source")
         return Answer("Licences of the assets", tuple(lines), heads, tuple(licence_rows))
 
