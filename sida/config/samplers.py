@@ -104,7 +104,7 @@ class Sampler(Settings):
         guidance_channels: Number of leading channels that are guided; null is all. Published FIDs of DiT and SiT have 3
             of 4.
         guidance_min, guidance_max: Levels σ with guidance; a flow's time t is the level t / (1 − t).
-        dtype: Type of the sampler's state; null takes that of the original tools for the network's family.
+        dtype: Type of the sampler's state; null takes the one that the original tools have for the network's family.
         kernels: Kernels of the networks; ``fused`` is faster on a GPU and rounds differently (docs/measurements.md).
         decoder: Decoder of a network of latents; null takes ``sd-vae-ft-ema`` for SiT, REPA and DiT, which take either,
             and ``sd-vae-ft-mse`` for EDM2.

@@ -102,7 +102,7 @@ class LatentEncoder:
 
 
 def _device_of(vae: Any, tensor: torch.Tensor) -> torch.device:
-    """Device of an autoencoder; that of the tensor for one that is a plain function."""
+    """Device of an autoencoder; for a plain function, the device of the tensor."""
     return torch.device(getattr(vae, "device", tensor.device))
 
 
