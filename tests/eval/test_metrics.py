@@ -258,11 +258,16 @@ def test_z_is_dgm_evals_with_the_other_sign_and_without_its_continuity_correctio
         assert found == pytest.approx(float(expected), abs=1e-3)
 
 
+def cmmd(real, features, unit_length):
+    """Value of the metric kind for two sets of features."""
+    about = {"key": "cmmd", "kind": "mmd", "extractor": "clip", "reference": "train"}
+    metric = METRIC_KINDS["mmd"](**about, unit_length=unit_length)
+    return metric.compute(SimpleNamespace(real_features=real, features=features))[0]
+
+
 def test_cmmd_of_the_public_codes():
     found, _ = load("measures/cmmd")
-    settings = {"key": "cmmd", "kind": "mmd", "extractor": "clip", "reference": "train", "unit_length": False}
-    real, features = (torch.from_numpy(found[f"in/embeddings_{side}"]) for side in ("real", "generated"))
-    value, _ = METRIC_KINDS["mmd"](**settings).compute(SimpleNamespace(real_features=real, features=features))
+    value = cmmd(*(torch.from_numpy(found[f"in/embeddings_{side}"]) for side in ("real", "generated")), False)
     assert value == pytest.approx(float(found["out/cmmd_pytorch_float64"]), rel=1e-9)
     for other in ("cmmd_pytorch", "cmmd_jax", "fdloss_sigma10_scale1000"):  # in float32
         assert value == pytest.approx(float(found[f"out/{other}"]), abs=2e-4)
@@ -270,11 +275,9 @@ def test_cmmd_of_the_public_codes():
 
 def test_cmmd_divides_both_sets_of_features_by_their_lengths():
     real, features = (random_probabilities(20, seed=seed) for seed in (0, 1))
-    gaussian, value = METRIC_KINDS["mmd"], {}
-    about = {"key": "cmmd", "kind": "mmd", "extractor": "clip", "reference": "train"}
+    value = {}
     for lengths in ((1, 1), (3, 1), (1, 3)):
-        sides = SimpleNamespace(real_features=lengths[0] * real, features=lengths[1] * features)
-        value[lengths] = [gaussian(**about, unit_length=unit).compute(sides)[0] for unit in (True, False)]
+        value[lengths] = [cmmd(lengths[0] * real, lengths[1] * features, unit) for unit in (True, False)]
     assert value[3, 1][0] == pytest.approx(value[1, 1][0]) == pytest.approx(value[1, 3][0])
     assert len({round(plain, 6) for _, plain in value.values()}) == 3
 

@@ -41,11 +41,11 @@ def cells_by_label(text):
     return {row[0]: row[1:] for row in rows}
 
 
-def fds(folder):
-    """Values of all trials by run."""
+def values_of(folder, metric="fd"):
+    """Values of a metric in all trials, by run."""
     values: dict[str, list[float]] = {}
     for row in stored_rows(folder):
-        if row["metric"] == "fd":
+        if row["metric"] == metric:
             values.setdefault(row["run"], []).append(float(row["value"]))
     return values
 
@@ -54,7 +54,7 @@ def fds(folder):
 def test_a_pages_fds_are_those_of_its_stored_measurements(study, section, stored, decimals, runs_of):
     folder = ROOT / "studies" / study
     page = (folder / "README.md").read_text().split(f"## {section}\n")[1].split("\n## ")[0]
-    values, shown = fds(folder / stored), cells_by_label(page)
+    values, shown = values_of(folder / stored), cells_by_label(page)
     for label, runs in runs_of.items():
         expected = [f"{mean(values[run]):.{decimals}f} ± {stdev(values[run]):.{decimals}f}" for run in runs]
         assert [cell for cell in shown[label] if "±" in cell][:2] == expected, label
@@ -63,19 +63,21 @@ def test_a_pages_fds_are_those_of_its_stored_measurements(study, section, stored
 def test_the_rows_of_the_bench_anew_are_its_stored_measurements():
     folder = ROOT / "studies/fashion"
     table = cells_by_label((folder / "anew.md").read_text().split("## Measured so far\n")[1].split("\n## ")[0])
-    values: dict[str, dict[str, list[float]]] = {}
-    for row in stored_rows(folder / "fashion-anew/stored"):
-        values.setdefault(row["run"], {}).setdefault(row["metric"], []).append(float(row["value"]))
-    for run, by_metric in values.items():
-        columns = [("fd", 3), ("fd_pixel", 1), ("fd_lite0", 1)]
-        expected = [f"{mean(by_metric[m]):.{digits}f} ± {stdev(by_metric[m]):.{digits}f}" for m, digits in columns]
-        assert table[f"`{run}`"] == [*expected, f"{mean(by_metric['recall']):.2f}"], run
+    columns = [("fd", 3), ("fd_pixel", 1), ("fd_lite0", 1)]
+    trials = {
+        metric: values_of(folder / "fashion-anew/stored", metric) for metric in ("fd", "fd_pixel", "fd_lite0", "recall")
+    }
+    assert table.keys() - {"row"} == {f"`{run}`" for run in trials["fd"]}
+    for run, recalls in trials["recall"].items():
+        values = [(trials[metric][run], digits) for metric, digits in columns]
+        expected = [f"{mean(value):.{digits}f} ± {stdev(value):.{digits}f}" for value, digits in values]
+        assert table[f"`{run}`"] == [*expected, f"{mean(recalls):.2f}"], run
 
 
 def test_the_demos_numbers_with_another_seed_are_stored_rows():
     page = (ROOT / "docs/measurements.md").read_text()
     table = cells_by_label(page.split("FD with another training seed")[1].split("\n\nProcessors")[0])
-    values, demo = fds(ROOT / "studies/scratch/stored"), fds(ROOT / "studies/demo/stored")
+    values, demo = values_of(ROOT / "studies/scratch/stored"), values_of(ROOT / "studies/demo/stored")
     for label, run, first in (
         ("EDM teacher, NFE 35", "teacher-nfe35", "teacher-nfe35"),
         ("SiD, α = 1.0", "sid", "sid-a1.0"),
@@ -108,4 +110,4 @@ def test_effects_of_a_protocols_choices_are_stored_measurements():
     }
     for label, text in expected.items():
         assert digits[label].startswith(text), label
-    assert mean(fd) == pytest.approx(mean(fds(ROOT / "studies/demo/stored")["sida-a1.0"]), rel=0.01)
+    assert mean(fd) == pytest.approx(mean(values_of(ROOT / "studies/demo/stored")["sida-a1.0"]), rel=0.01)
