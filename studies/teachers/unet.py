@@ -1,8 +1,8 @@
-"""Trains the U-Net of diffusers that is a teacher here, by the library's own classes: ``python studies/teachers/unet.py``.
+"""Trains the teacher here that is a U-Net of diffusers by the library's own classes: ``python studies/teachers/unet.py``.
 
 Loss, optimizer, warm-up, average and their settings are those of huggingface/diffusers:
-examples/unconditional_image_generation/train_unconditional.py with ``--use_ema``, except for classes, the rate (1e-3) and
-the length. The folder that it writes becomes a network file by ``sida convert``.
+examples/unconditional_image_generation/train_unconditional.py, except for classes, the rate (1e-3), the length, and
+pictures that are not mirrored. ``sida convert`` makes a network file of the folder that it writes.
 """
 
 from __future__ import annotations
