@@ -1,4 +1,4 @@
-"""Trains the teacher here that is a U-Net of diffusers by the library's own classes: ``python studies/teachers/unet.py``.
+"""Trains a U-Net of diffusers by the library's own classes, as a teacher: ``python studies/teachers/unet.py``.
 
 Loss, optimizer, warm-up, average and their settings are those of huggingface/diffusers:
 examples/unconditional_image_generation/train_unconditional.py, except for classes, the rate (1e-3), the length, and
