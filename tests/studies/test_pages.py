@@ -27,12 +27,23 @@ SCRATCH = {
 OF_SCRATCH = {label: (f"{run}-s21", f"{run}-s22") for label, run in SCRATCH.items()} | {
     "EDM teacher": ("teacher-s21", "teacher-s22")
 }
+OF_TEACHERS = {
+    "teacher, transformer": ("teacher-sit",),
+    "teacher, U-Net": ("teacher-unet",),
+    "SiD, transformer": ("sit-sid-s201", "sit-sid-s202"),
+    "SiDA maps, transformer": ("sit-sida-s203", "sit-sida-s204"),
+    "SiDA tokens, transformer": ("sit-sida-tokens-s205", "sit-sida-tokens-s206"),
+    "DMD2 heads, transformer": ("sit-dmd2-s208",),
+    "SiD, U-Net": ("unet-sid-s209", "unet-sid-s210"),
+    "SiDA maps, U-Net": ("unet-sida-s211", "unet-sida-s212"),
+}
 #: Page, its section, stored results, decimals, and the runs of each row of the section's table.
 PAGES = [
     ("steps", "Results on digits", "stored", 2, OF_STEPS),
     ("steps", "Results on Fashion-MNIST", "steps-fashion/stored", 3, OF_STEPS),
     ("scratch", "Results on digits", "stored", 2, {label: (run, f"{run}-s1") for label, run in SCRATCH.items()}),
     ("scratch", "Results on Fashion-MNIST", "scratch-fashion/stored", 3, OF_SCRATCH),
+    ("teachers", "Results", "stored", 3, OF_TEACHERS),
 ]
 
 
