@@ -43,7 +43,7 @@ PAGES = [
     ("steps", "Results on Fashion-MNIST", "steps-fashion/stored", 3, OF_STEPS),
     ("scratch", "Results on digits", "stored", 2, {label: (run, f"{run}-s1") for label, run in SCRATCH.items()}),
     ("scratch", "Results on Fashion-MNIST", "scratch-fashion/stored", 3, OF_SCRATCH),
-    ("teachers", "Results", "stored", 3, OF_TEACHERS),
+    ("other-teachers", "Results", "stored", 3, OF_TEACHERS),
 ]
 
 

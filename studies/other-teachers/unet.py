@@ -1,4 +1,4 @@
-"""Trains a U-Net of diffusers by the library's own classes, as a teacher: ``python studies/teachers/unet.py``.
+"""Trains a U-Net of diffusers by the library's own classes, as a teacher: ``python studies/other-teachers/unet.py``.
 
 Loss, optimizer, warm-up, average and their settings are those of huggingface/diffusers:
 examples/unconditional_image_generation/train_unconditional.py, except for classes, the rate (1e-3), the length, and
@@ -36,7 +36,7 @@ PARTS = {
 def main() -> None:
     """Trains, with a line for every hundred steps, and writes the folder of the pipeline."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("results/teachers-unet"), help="folder to write")
+    parser.add_argument("--out", type=Path, default=Path("results/unet"), help="folder to write")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
