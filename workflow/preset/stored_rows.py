@@ -1,6 +1,7 @@
 """Rows that are taken from stored results: those whose settings have the stored digest."""
 
 import dataclasses
+import os
 from typing import Any
 
 from eval.results.stored import read_stored, unchanged_rows
@@ -57,4 +58,7 @@ def _relative(value: Any) -> Any:
         return {_relative(key): _relative(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_relative(item) for item in value]
-    return value.removeprefix(f"{ROOT}/") if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    # The workflow reads presets by their paths from the current folder, other commands by absolute ones.
+    return value.removeprefix(f"{ROOT}/").removeprefix(f"{os.path.relpath(ROOT)}/")
