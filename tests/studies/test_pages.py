@@ -45,6 +45,13 @@ PAGES = [
     ("scratch", "Results on Fashion-MNIST", "scratch-fashion/stored", 3, OF_SCRATCH),
     ("other-teachers", "Results", "stored", 3, OF_TEACHERS),
 ]
+#: Further columns of these sections by their place: metric and decimals; a cell has the mean of each of the row's runs.
+FURTHER_COLUMNS = {
+    ("scratch", "Results on digits"): {-1: ("recall", 2)},
+    ("scratch", "Results on Fashion-MNIST"): {-2: ("recall", 2)},
+    ("steps", "Results on Fashion-MNIST"): {-1: ("fd_pixel", 1)},
+    ("other-teachers", "Results"): {-3: ("fd_pixel", 1), -2: ("recall", 2), -1: ("precision", 2)},
+}
 
 
 def cells_by_label(text):
@@ -62,13 +69,17 @@ def values_of(folder, metric="fd"):
 
 
 @pytest.mark.parametrize(("study", "section", "stored", "decimals", "runs_of"), PAGES)
-def test_a_pages_fds_are_those_of_its_stored_measurements(study, section, stored, decimals, runs_of):
+def test_a_pages_numbers_are_those_of_its_stored_measurements(study, section, stored, decimals, runs_of):
     folder = ROOT / "studies" / study
     page = (folder / "README.md").read_text().split(f"## {section}\n")[1].split("\n## ")[0]
     values, shown = values_of(folder / stored), cells_by_label(page)
     for label, runs in runs_of.items():
         expected = [f"{mean(values[run]):.{decimals}f} ± {stdev(values[run]):.{decimals}f}" for run in runs]
         assert [cell for cell in shown[label] if "±" in cell][:2] == expected, label
+    for column, (metric, digits) in FURTHER_COLUMNS.get((study, section), {}).items():
+        values = values_of(folder / stored, metric)
+        for label, runs in runs_of.items():
+            assert shown[label][column] == ", ".join(f"{mean(values[run]):.{digits}f}" for run in runs), (label, metric)
 
 
 def test_the_rows_of_the_bench_anew_are_its_stored_measurements():
