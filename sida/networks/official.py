@@ -173,7 +173,7 @@ def import_network(
     if network is None and network_class in NETWORKS and NETWORKS[str(network_class)].reads_states:
         network = {"class": str(network_class), "kwargs": {}}
     if network is None and not starts_as_pickle(path):
-        # A file that is no network is refused before anything is written.
+        # Metadata first: a file that is not a network must not be copied.
         file_metadata = read_metadata(path)
         copy_file(path, out)
         return file_metadata

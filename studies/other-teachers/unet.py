@@ -2,7 +2,8 @@
 
 Loss, optimizer, warm-up, average and their settings are those of huggingface/diffusers:
 examples/unconditional_image_generation/train_unconditional.py, except for classes, the rate (1e-3), the length, and
-pictures that are not mirrored. ``sida convert`` makes a network file of the folder that it writes.
+pictures that are not mirrored. ``sida convert`` makes a network file of the folder that the script writes. An
+interrupted training starts anew.
 """
 
 from __future__ import annotations
@@ -43,11 +44,12 @@ def main() -> None:
     data = load_dataset(dataset_spec("fashion", "studies"))
     images, classes = data.network_input(data.images(torch.arange(len(data)))), data.class_indices
     net, schedule = UNet2DModel(**PARTS), DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
-    steps = EPOCHS * (len(images) // BATCH)
+    whole_batches = len(images) // BATCH
+    steps = EPOCHS * whole_batches
     average = EMAModel(net.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
     rates = get_scheduler("cosine", optimizer=optimizer, num_warmup_steps=500, num_training_steps=steps)
-    order = torch.cat([torch.randperm(len(images))[: steps // EPOCHS * BATCH] for _ in range(EPOCHS)])
+    order = torch.cat([torch.randperm(len(images))[: whole_batches * BATCH] for _ in range(EPOCHS)])
     for step, batch in enumerate(order.split(BATCH), 1):
         noise, times = torch.randn_like(images[batch]), torch.randint(0, 1000, (BATCH,))
         noisy = schedule.add_noise(images[batch], noise, times)
