@@ -122,7 +122,8 @@ def load_vae(path: str, device: str | torch.device = "cpu") -> Any:
         fault, remedy = "the package diffusers is not installed", how_to_install("diffusers>=0.27")
         raise UserError("latent diffusion", fault, remedy) from None
     try:
-        vae = AutoencoderKL.from_pretrained(path, local_files_only=True, use_safetensors=True)
+        # low_cpu_mem_usage: the default without accelerate; stated, diffusers prints no advice to install that package.
+        vae = AutoencoderKL.from_pretrained(path, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False)
     except (OSError, ValueError) as error:
         fault = f"cannot load the VAE ({reason_of(error)})"
         raise UserError(path, fault, "fetch it with 'sida assets fetch'") from None
