@@ -33,7 +33,7 @@ OF_TEACHERS = {
     "SiD, transformer": ("sit-sid-s201", "sit-sid-s202"),
     "SiDA maps, transformer": ("sit-sida-s203", "sit-sida-s204"),
     "SiDA tokens, transformer": ("sit-sida-tokens-s205", "sit-sida-tokens-s206"),
-    "DMD2 heads, transformer": ("sit-dmd2-s208",),
+    "DMD2 heads, transformer": ("sit-dmd2-s207", "sit-dmd2-s208"),
     "SiD, U-Net": ("unet-sid-s209", "unet-sid-s210"),
     "SiDA maps, U-Net": ("unet-sida-s211", "unet-sida-s212"),
 }
