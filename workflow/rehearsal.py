@@ -50,12 +50,15 @@ MOST_STEPS, REFERENCES = 100, 8
 MARK = "REHEARSAL with random networks: no number means anything"
 
 
-def write_rehearsal(files: Sequence[Path], targets: Sequence[str] = ()) -> tuple[Path, dict[str, str]]:
+def write_rehearsal(
+    files: Sequence[Path], targets: Sequence[str] = (), dry_run: bool = False
+) -> tuple[Path, dict[str, str]]:
     """Writes stand-ins of the published files, and a preset on top of another one that measures them.
 
     Args:
         files: Files of the preset.
         targets: Rows, of which alone the files are made; none or other targets: all rows.
+        dry_run: Write the files that decide the jobs, and no weights, which have gigabytes.
 
     Returns:
         The file of the preset, to be given after the others, and environment variables for its run.
@@ -77,11 +80,11 @@ def write_rehearsal(files: Sequence[Path], targets: Sequence[str] = ()) -> tuple
     asset_names = _assets(rehearsed, rows)
     for name, make in makers.items():
         asset, path = registry[name], folder / "cache" / registry[name].target
-        if name in asset_names and not path.exists():
+        if name in asset_names and not path.exists() and (asset.kind == "code" or not dry_run):
             say(f"[rehearsal] {asset.id}: random, in the format of {asset.source or asset.kind}")
             path.parent.mkdir(parents=True, exist_ok=True)
             make(path)
-    _write_registry(registry, folder, small is not None)
+    _write_registry(registry, folder, asset_names if small is not None else [])
     paths = {"SIDA_CACHE": folder / "cache", "SIDA_ASSETS": folder / "assets.tsv"}
     return folder / "preset.yaml", {name: str(path.absolute()) for name, path in paths.items()}
 
@@ -193,10 +196,10 @@ def _write_preset(base: Preset, folder: Path, datasets: Mapping[str, Any], train
     write_text(folder / "preset.yaml", yaml_text(changes))
 
 
-def _write_registry(registry: Mapping[str, Asset], folder: Path, small: bool) -> None:
+def _write_registry(registry: Mapping[str, Asset], folder: Path, small: Sequence[str]) -> None:
     """Writes the registry without sizes and hashes, but for code, whose hash is its permission.
 
-    The architectures of small networks are files beside it.
+    The architectures of ``small`` networks are files beside it.
     """
     lines = ["\t".join(ASSET_COLUMNS)]
     for asset in registry.values():
@@ -204,7 +207,7 @@ def _write_registry(registry: Mapping[str, Asset], folder: Path, small: bool) ->
         code = asset.kind == "code" and path.exists()
         cells = {name: str(getattr(asset, name)) for name in ASSET_COLUMNS if name not in ("size", "mirrors")}
         network = asset.network
-        if small and path.exists() and asset.architecture is not None:
+        if small and (asset.id in small or path.exists()) and asset.architecture is not None:
             network = str((folder / "networks" / f"{asset.network}.yaml").absolute())
             write_text(network, yaml_text(small_network(load_spec(str(asset.architecture), asset.id), asset.id)))
         cells |= {"kind": f"{asset.kind}:{network}" if network else asset.kind}

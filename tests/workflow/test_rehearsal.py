@@ -92,3 +92,14 @@ def test_protocols_named_by_path_and_second_ones_are_marked(monkeypatch):
 def test_a_preset_without_published_files_is_refused_before_anything_is_written(name, tmp_path):
     refused("published files", lambda: rehearsal.write_rehearsal([find_preset(name)]))
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_dry_run_writes_no_weights_and_decides_the_same_jobs(tmp_path):
+    path, _ = rehearsal.write_rehearsal([find_preset("first-look")], dry_run=True)
+    written = {file.relative_to(path.parent): file.read_bytes() for file in path.parent.rglob("*") if file.is_file()}
+    rehearsal.write_rehearsal([find_preset("first-look")])
+    after = {file.relative_to(path.parent): file.read_bytes() for file in path.parent.rglob("*") if file.is_file()}
+    assert {name: after[name] for name in written} == written
+    weights = {name for name in after if name not in written}
+    assert weights
+    assert all(name.parts[0] == "cache" for name in weights)

@@ -63,7 +63,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.rehearse:
         from workflow.rehearsal import write_rehearsal
 
-        path, more = write_rehearsal(files, args.targets)
+        path, more = write_rehearsal(files, args.targets, args.dry_run)
         files, environment = [*files, path], environment | more
         os.environ |= more
     preset = load_preset(*files)
