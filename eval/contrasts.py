@@ -175,6 +175,15 @@ def interval_of(value: float, parts: Sequence[tuple[float, float]], confidence: 
     return Interval(value, error, freedom, value - half, value + half, confidence)
 
 
+def joint(parts: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Variances that are multiples of one estimate, as one part: it has the degrees of freedom of that estimate once.
+
+    Args:
+        parts: Variance and degrees of freedom, which are equal; may be empty.
+    """
+    return [(math.fsum(variance for variance, _ in parts), parts[0][1])] if parts else []
+
+
 def design_of(blocks: Blocks) -> Design:
     """The design of trainings; see the module.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.finding import Operand
-from eval.contrasts import DECIDING, Blocks, Interval, NotMeasuredError, difference, interval_of, mean_interval
+from eval.contrasts import DECIDING, Blocks, Interval, NotMeasuredError, difference, interval_of, joint, mean_interval
 from eval.results.agreement import PUBLISHED_TRIALS
 from eval.results.conditions import matching
 from eval.results.identity import Identity, comparable, reason_against
@@ -38,12 +38,15 @@ class Side:
         name: The generator, for texts.
         estimate: Mean and spread.
         noise: Variances of the mean with their degrees of freedom.
+        retraining: Variance of a repeated training, of a single one that represents its method. All sides have it from
+            one estimate.
         seeds: Values of training seeds by teacher; empty for a single training.
     """
 
     name: str
     estimate: Estimate
     noise: Sequence[tuple[float, float]] = ()
+    retraining: Sequence[tuple[float, float]] = ()
     seeds: Blocks = field(default_factory=dict)
 
     @property
@@ -59,7 +62,7 @@ class Side:
         return f"{show(dataclasses.replace(self.estimate, mean=self.mean))} ({self.name})"
 
     def variances(self, factor: float = 1.0) -> list[tuple[float, float]]:
-        """Variances of ``factor`` times the mean with their degrees of freedom."""
+        """Variances of ``factor`` times the mean with their degrees of freedom, without that of a repeated training."""
         noise = self.noise
         if self.seeds:
             interval = mean_interval(self.seeds)
@@ -76,7 +79,10 @@ class Side:
             scaled = {name: {seed: scale * mean for seed, mean in cell.items()} for name, cell in other.seeds.items()}
             interval = difference(self.seeds, scaled, DECIDING)
             return interval.moved(factor, value - factor * interval.value)
-        return interval_of(value, self.variances(factor) + other.variances(other_factor), DECIDING)
+        parts = self.variances(factor) + other.variances(other_factor)
+        retraining = [(factor**2 * variance, df) for variance, df in self.retraining]
+        retraining += [(other_factor**2 * variance, df) for variance, df in other.retraining]
+        return interval_of(value, parts + joint(retraining), DECIDING)
 
 
 @dataclass(frozen=True)
@@ -128,9 +134,10 @@ class Evidence:
             noise = [
                 (estimate.std**2 / estimate.trials, max(1.0, len(self.measurements.trials(names[0], metric)) - 1.0))
             ]
-            if retraining and (names[0] not in self.runs or self.runs[names[0]].method not in ("data", "teacher")):
-                noise.append(self._retraining_noise(metric, estimate.mean))
-            return Side(self.label(names[0]), estimate, noise)
+            if names[0] in self.runs and self.runs[names[0]].method in ("data", "teacher"):
+                retraining = False
+            of_training = [self._retraining_noise(metric, estimate.mean)] if retraining else []
+            return Side(self.label(names[0]), estimate, noise, of_training)
         self.require_alike(names)
         blocks: dict[str, dict[int | None, float]] = {}
         for name in names:
@@ -150,9 +157,9 @@ class Evidence:
         estimate = Estimate(number.value, float(number.std) if number.std else 0.0, PUBLISHED_TRIALS)
         noise = [((estimate.std or 0.0) ** 2 / PUBLISHED_TRIALS, PUBLISHED_TRIALS - 1.0)]
         # Teachers, of which the lowest of three runs is published, are given networks.
-        if retraining and not number.lowest_of:
-            noise.append(self._retraining_noise(metric, estimate.mean))
-        return Side(f"{number.row_label}, published", estimate, noise)
+        retraining = retraining and not number.lowest_of
+        of_training = [self._retraining_noise(metric, estimate.mean)] if retraining else []
+        return Side(f"{number.row_label}, published", estimate, noise, of_training)
 
     def retraining_std(self, metric: str) -> tuple[float, float]:
         """Relative standard deviation of a repeated training, and its degrees of freedom.
@@ -246,16 +253,14 @@ class Evidence:
         Raises:
             NotMeasuredError: Two of them differ in more than teacher and seed, or have one network.
         """
-        networks: dict[str, str] = {}
         facts = {name: {**self._settings(name), "length": self.length(name)} for name in names}
         for name in names:
             first, other_facts = facts[names[0]], facts[name]
             for key in first | other_facts:
                 if key != apart and first.get(key) != other_facts.get(key):
                     raise NotMeasuredError("", f"not compared: rows '{names[0]}' and '{name}' differ in {key}")
-            digest = self.measurements.of_run(name)[0].network_sha256
-            if digest and (other := networks.setdefault(digest, name)) != name:
-                raise NotMeasuredError("", f"not compared: rows '{other}' and '{name}' are one network")
+        if pair := self.measurements.one_network(names):
+            raise NotMeasuredError("", f"not compared: rows '{pair[0]}' and '{pair[1]}' are one network")
 
     def require_common(self, operands: Iterable[Operand], columns: Sequence[str]) -> None:
         """Requires that operands have equal values of columns, or ``length``: images of the trainings.

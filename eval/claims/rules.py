@@ -23,10 +23,11 @@ from typing import Any, Literal
 
 from eval.claims.evidence import Evidence, Side, Z
 from eval.claims.finding import UNDECIDED, Finding, Operand, Outcome, decided
-from eval.contrasts import NotMeasuredError, pooled_std
-from eval.results.agreement import agreement_of
+from eval.contrasts import DECIDING, NotMeasuredError, interval_of, joint, pooled_std
+from eval.results.agreement import agreement_of, trainings_of
 from eval.results.conditions import check_columns
 from eval.results.logs import Point, first_at_or_below
+from eval.results.retraining import KNOWN
 from eval.results.summary import Estimate
 
 #: Share of the training seeds that must have a curve's form; at most the rest may have it where it is contradicted.
@@ -49,9 +50,8 @@ def equal(evidence: Evidence, a: Operand, metric: str = "fid") -> Finding:
         if evidence.by_published:
             raise NotMeasuredError("", "needs a measurement")
         side = evidence.side(a, metric, retraining=False)
-        run = evidence.runs_of(a)[0]
-        trained_here = run in evidence.runs and evidence.runs[run].trained_here
-        agreement = agreement_of(side.estimate, evidence.measurements.lines(run, metric), number, int(trained_here))
+        lines = evidence.measurements.lines(evidence.runs_of(a)[0], metric)
+        agreement = agreement_of(side.estimate, lines, number, trainings_of(evidence.runs, lines))
         if isinstance(agreement, str):
             raise NotMeasuredError("", f"not compared: {agreement}")
         value, value_text = side.mean, side.text
@@ -216,7 +216,7 @@ def reaches(
 ) -> Finding:
     """Rule REACHES: A's curve of evaluations falls to a level (times the factor) within the stated number of images, or
     within B's number divided by the stated one. The claim is supported if the curve does so even where the noise of
-    evaluation and the scatter of a repeated training (2.6 standard errors) count against it. It is contradicted if the
+    evaluation and the scatter of a repeated training (their 99 % interval) count against it. It is contradicted if the
     curve does not even where both, and the distance of two evaluations, count in its favour. Without a known scatter it
     is undecided.
 
@@ -246,8 +246,9 @@ def reaches(
             if noise is None:
                 raise NotMeasuredError("", f"it is unknown how much an evaluation of {evidence.label(name)} scatters")
             error = math.hypot(error, bound * noise)
-        retraining_std, _ = evidence.retraining_std(metric)
-        error = math.hypot(error, bound * retraining_std, bound * retraining_std if b else 0.0)
+        retraining_std, df = evidence.retraining_std(metric)
+        of_training = joint([((bound * retraining_std) ** 2, df)] * (2 if b else 1))
+        margin = interval_of(0.0, [(error**2, KNOWN), *of_training], DECIDING).high
         text, limit = f"{metric} {bound:.4g} ({meaning}): ", float(images or 0)
         numbers: dict[str, Any] = {"level": bound}
         if b is not None:
@@ -256,7 +257,9 @@ def reaches(
                 raise NotMeasuredError("", f"{evidence.label(other)} never reaches {text[:-2]}")
             text += f"{evidence.label(other)} after {slow:,} images, "
             limit, numbers = slow / times, numbers | {"images_b": slow}
-        crossing, latest, earliest = (first_at_or_below(curve, bound - z * error, shift=z) for z in (0.0, Z, -Z))
+        crossing, latest, earliest = (
+            first_at_or_below(curve, bound - sign * margin, shift=sign * Z) for sign in (0.0, 1.0, -1.0)
+        )
         before = max((p.nimg for p in curve if earliest is not None and p.nimg < earliest), default=0)
         text += f"{evidence.label(name)} " + ("never" if crossing is None else f"after {crossing:,}")
         text += f" of {curve[-1].nimg:,} (with noise after "

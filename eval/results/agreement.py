@@ -11,13 +11,14 @@ samples, or a wrong reference, make numbers better.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from eval.results.identity import comparable
 from eval.results.published import Published
 from eval.results.retraining import load_retraining
+from eval.results.sheet import SheetRow
 from eval.results.summary import Estimate, Measurement
 
 #: Evaluations behind a printed spread.
@@ -90,7 +91,20 @@ def agreement_of(
     if len(first) < published.lowest_of:
         return f"published is the lowest of {published.lowest_of} runs, measured were {len(first)} trials"
     spread = None if estimate.std is None else _SPREAD_OF_LOWEST * estimate.std
-    return dataclasses.replace(agreement(Estimate(min(first), spread, 1), published), lowest=min(first))
+    return dataclasses.replace(agreement(Estimate(min(first), spread, 1), published, trainings), lowest=min(first))
+
+
+def trainings_of(rows: Mapping[str, SheetRow], lines: Sequence[Measurement]) -> int:
+    """Number of trainings of this suite behind measured lines; 0 if one of them is of another network.
+
+    The sheet says so of generators, and the header of its network of any other one, such as a teacher.
+
+    Args:
+        rows: Rows of the sheet by run.
+        lines: Lines of one or more runs.
+    """
+    here = {line.run: bool(line.trained_on) or (line.run in rows and rows[line.run].trained_here) for line in lines}
+    return len(here) if all(here.values()) else 0
 
 
 def agreement(estimate: Estimate, published: Published, trainings: int = 0) -> Agreement:

@@ -212,6 +212,16 @@ class Measurements:
         """All lines of a run."""
         return list(self._runs.get(run, ()))
 
+    def one_network(self, runs: Iterable[str]) -> tuple[str, str] | None:
+        """Two of some runs whose network is one file, so that they are one training; None without such a pair."""
+        networks: dict[str, str] = {}
+        for run in runs:
+            digests = {line.network_sha256 for line in self.of_run(run)} - {""}
+            if (other := next((networks[digest] for digest in digests if digest in networks), None)) is not None:
+                return other, run
+            networks |= dict.fromkeys(digests, run)
+        return None
+
     def trials(self, run: str, metric: str | None = None) -> list[int]:
         """Trials of a run (of one metric, or of any)."""
         if metric is not None:

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from eval.contrasts import DECIDING, interval_of
+from eval.contrasts import DECIDING, interval_of, joint
 from eval.results.agreement import PUBLISHED_TRIALS
 from eval.results.identity import NO_DATA, NO_DIGEST, UNKNOWN, Identity, comparable, reason_against
 from eval.results.published import Published
@@ -28,6 +28,7 @@ class _Candidate:
         value: The value in the unit of the column; a measured one is not rounded.
         rounded: The value with the decimals of the table; a published one as printed.
         noise: Variances of the value with their degrees of freedom; None: unknown.
+        retraining: Variance of a repeated training, of which all candidates have one estimate; empty without one.
     """
 
     side: Side
@@ -36,6 +37,7 @@ class _Candidate:
     value: float
     rounded: float
     noise: list[tuple[float, float]] | None
+    retraining: list[tuple[float, float]]
 
     @property
     def reason(self) -> str | None:
@@ -51,7 +53,8 @@ class _Candidate:
         """Whether this value is the better one of the two beyond their noise; equal ones as printed are equal."""
         if self.rounded == other.rounded or self.noise is None or other.noise is None:
             return False
-        return interval_of(abs(self.value - other.value), self.noise + other.noise, DECIDING).low > 0
+        parts = self.noise + other.noise + joint(self.retraining + other.retraining)
+        return interval_of(abs(self.value - other.value), parts, DECIDING).low > 0
 
 
 def best_values(
@@ -126,35 +129,42 @@ def _values(
             continue
         source = line.sources[column.id]
         if (number := source.published) is not None:
-            noise = _published_noise(source, number, retraining)
-            yield _Candidate("published", row, number.identity, number.value, number.value, noise)
+            parts = _published_noise(source, number, retraining)
+            yield _Candidate("published", row, number.identity, number.value, number.value, *parts)
         if source.estimate is not None and source.identity is not None:
             value = source.estimate.mean * column.scale
-            noise = _measured_noise(column, line, source, source.estimate, retraining)
-            yield _Candidate("measured", row, source.identity, value, round(value, column.decimals), noise)
+            parts = _measured_noise(column, line, source, source.estimate, retraining)
+            yield _Candidate("measured", row, source.identity, value, round(value, column.decimals), *parts)
+
+
+#: Variances of a value with their degrees of freedom (None: unknown), and that of a repeated training.
+_Parts = tuple[list[tuple[float, float]] | None, list[tuple[float, float]]]
 
 
 def _measured_noise(
     column: ColumnSpec, line: TableLine, source: CellSource, estimate: Estimate, retraining: Retraining | None
-) -> list[tuple[float, float]] | None:
+) -> _Parts:
     """Noise of a measured value; several trainings have their own scatter, networks from elsewhere have none."""
-    noise = None if estimate.std is None else [(estimate.std**2 / estimate.trials, estimate.trials - 1.0)]
+    if estimate.std is None:
+        return None, []
+    noise = [(column.scale**2 * estimate.std**2 / estimate.trials, estimate.trials - 1.0)]
     from_elsewhere = line.run is not None and line.run.method in ("data", "teacher")
-    if noise is not None and len(source.runs) == 1 and not from_elsewhere:
-        of_training = retraining.variance(source.keys, estimate.mean) if retraining else None
-        noise = None if of_training is None else [*noise, of_training]
-    return None if noise is None else [(column.scale**2 * variance, df) for variance, df in noise]
+    if len(source.runs) > 1 or from_elsewhere:
+        return noise, []
+    return _with_retraining(noise, source.keys, column.scale * estimate.mean, retraining)
 
 
-def _published_noise(
-    source: CellSource, number: Published, retraining: Retraining | None
-) -> list[tuple[float, float]] | None:
+def _published_noise(source: CellSource, number: Published, retraining: Retraining | None) -> _Parts:
     """Noise of a published value, with the scatter of training unless it is the lowest of several evaluations."""
     noise = [(float(number.std or 0) ** 2 / PUBLISHED_TRIALS, PUBLISHED_TRIALS - 1.0)]
-    if number.lowest_of:
-        return noise
-    of_training = retraining.variance([source.metric], number.value) if retraining else None
-    return None if of_training is None else [*noise, of_training]
+    return (noise, []) if number.lowest_of else _with_retraining(noise, [source.metric], number.value, retraining)
+
+
+def _with_retraining(
+    noise: list[tuple[float, float]], keys: Sequence[str], value: float, retraining: Retraining | None
+) -> _Parts:
+    of_training = retraining.variance(keys, value) if retraining else None
+    return (None, []) if of_training is None else (noise, [of_training])
 
 
 def _is_about(bold: BoldSpec, line: TableLine) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
-from eval.results.agreement import LEGEND, Agreement, agreement_of
+from eval.results.agreement import LEGEND, Agreement, agreement_of, trainings_of
 from eval.results.identity import Identity, comparable, joined
 from eval.results.published import Published, published_number
 from eval.results.sheet import SheetRow, exposure_of
@@ -178,7 +178,7 @@ class _Data:
         agreement: Agreement | str | None = None
         if published is not None:
             lines = [line for name in runs for line in measurements.lines(name, metric)]
-            trainings = len(runs) if all(name in self.runs and self.runs[name].trained_here for name in runs) else 0
+            trainings = trainings_of(self.runs, lines)
             agreement = LATER if column.id in spec.later else agreement_of(pooled, lines, published, trainings)
         identity = dataclasses.replace(self._identity(runs[0], keys), exposure=self._exposure(runs))
         for key in keys:
@@ -232,7 +232,9 @@ class _Data:
         )
 
     def _require_alike(self, names: Sequence[str], metric: str, where: str) -> None:
-        """Refuses to pool runs whose values are not comparable."""
+        """Refuses to pool runs whose values are not comparable, or that are one network."""
+        if pair := self.measurements.one_network(names):
+            raise UserError(where, f"pools '{pair[0]}' and '{pair[1]}', which are one network", "train one again")
         first, *others = ((name, self.measurements.identity(name, metric)) for name in names)
         for name, identity in others:
             if reason := comparable(first[1], identity):

@@ -79,8 +79,8 @@ def test_the_scatter_of_training_widens_verdicts_on_students_but_not_on_their_te
     one, wide, unknown = (verdict(evidence(*rows, retraining=known), **LT) for known in (STILL, again, None))
     assert (one.outcome, wide.outcome, unknown.outcome) == ("supported", OPEN, OPEN)
     assert "trained again" in unknown.findings[0].evidence
-    # By hand: 4 % of both, and Student's t for 99 % at twelve degrees of freedom each.
-    half = 2.80 * 0.04 * math.hypot(4.0, 4.4)
+    # By hand: 4 % of both, and Student's t for 99 % at twelve degrees of freedom, since both are one estimate.
+    half = 3.055 * 0.04 * math.hypot(4.0, 4.4)
     assert wide.findings[0].numbers["high"] == pytest.approx(0.4 + half, rel=0.01)
     sheet = [SheetRow("a", "a", "sid", "x"), SheetRow("b", "b", "teacher", "x")]
     given = verdict(made([line for row in rows for line in row], sheet, retraining=again), **LT)
