@@ -301,12 +301,12 @@ def test_rows_with_the_seeds_of_a_search_are_told(tmp_path):
     study(tmp_path)
     sheet = (tmp_path / "runs.tsv").read_text()
     search = settings_of(TINY) | {"preset": "trials", "runs": "trials.tsv", "claims": None, "seed": 7}
-    changes = {"search": "search.yaml", "search.yaml": search, "trials.tsv": sheet}
+    changes = {"search": ["search.yaml"], "search.yaml": search, "trials.tsv": sheet}
     assert search_remarks(study(tmp_path, changes)) == []
     (line,) = search_remarks(study(tmp_path, changes | {"rows/sida-a1.0/alpha": "0.9", "rows/sida-a1.0/seed": "7"}))
     assert re.match(r"sida-a1.0: their seeds are also seeds of trials of .*search.yaml; give", line)
     (line,) = search_remarks(study(tmp_path, changes | {"rows/sida-a1.0/seed": "7"}))
-    assert re.match(r"run 'sida-a1.0' is the search's trial 'sida-a1.0' \(recipe, teacher, seed\)", line)
+    assert re.match(r"run 'sida-a1.0' is trial 'sida-a1.0' of .*search.yaml \(recipe, teacher, seed\)", line)
     # The start of a training is part of it: SiD2A's has another seed.
     lines = search_remarks(study(tmp_path, changes | {"rows/sid2a-a1.0/seed": "7"}))
     assert [line.partition(":")[0] for line in lines] == ["sid2a-a1.0"]
@@ -314,8 +314,9 @@ def test_rows_with_the_seeds_of_a_search_are_told(tmp_path):
 
 
 def test_the_bench_says_that_its_search_saw_rows():
-    first, second = search_remarks(shipped("fashion"))
-    assert first.startswith("run 'one-sida-s1' is the search's trial 'long-sida-3'")
+    first, second, third, _ = search_remarks(shipped("fashion"))
+    assert first.startswith("run 'one-sida-s1' is trial 'long-sida-3'")
+    assert third.startswith("run 'one-sida-s1' is trial 'trial-sida'")
     assert second.startswith("one-half-s1, one-sid-s1, ")
 
 

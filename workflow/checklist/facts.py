@@ -214,7 +214,7 @@ class Checklist:
             yield f"Files that were damaged, set aside and made again: {aside}; the time of the first try is not known."
         if self.preset.settings.search:
             yield (
-                f"The recipes were chosen by trainings of {self.preset.settings.search}, whose compute is "
+                f"The recipes were chosen by trainings of {', '.join(self.preset.settings.search)}, whose compute is "
                 "not listed here."
             )
         yield (

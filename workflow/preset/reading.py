@@ -23,7 +23,7 @@ from workflow.preset.references import check_references
 from workflow.preset.settings import PresetSettings, TeacherEntry
 
 #: Settings that name a file, with the folder of ``config`` where such files are.
-_FILES = {"runs": "runs", "protocol": "protocols", "claims": "", "retraining": "retraining", "search": ""}
+_FILES = {"runs": "runs", "protocol": "protocols", "claims": "", "retraining": "retraining"}
 
 
 def load_preset(*paths: str | Path, changed: Mapping[str, Any] | None = None) -> Preset:
@@ -99,6 +99,7 @@ def _with_paths(
     for key, kind in _FILES.items():
         if (name := getattr(settings, key)) is not None:
             changes[key] = str(find_file(kind, name, folders, f"{source}: {key}"))
+    changes["search"] = tuple(str(find_file("", name, folders, f"{source}: search")) for name in settings.search)
     changes["teachers"] = {
         name: _one_way(teacher, settings.train_teachers, folders) for name, teacher in settings.teachers.items()
     }

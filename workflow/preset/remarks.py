@@ -21,15 +21,17 @@ def search_remarks(preset: Preset) -> list[str]:
     """Remarks on rows that chose a recipe in a search: their report is not independent of the choice.
 
     Raises:
-        UserError: A missing or faulty preset of the search.
+        UserError: A missing or faulty preset of a search.
     """
-    if preset.settings.search is None:
-        return []
-    search = load_preset(preset.settings.search)
+    return [remark for path in preset.settings.search for remark in _remarks_of(load_preset(path), preset)]
+
+
+def _remarks_of(search: Preset, preset: Preset) -> list[str]:
     trials = {_training_of(search, row.run): row.run for row in search.students}
     rows = [row.run for row in preset.students]
     equal = {name: trials[facts] for name in rows if (facts := _training_of(preset, name)) in trials}
-    remarks = [f"run '{name}' is the search's trial '{trial}' (recipe, teacher, seed)" for name, trial in equal.items()]
+    same = f"of {search.source} (recipe, teacher, seed)"
+    remarks = [f"run '{name}' is trial '{trial}' {same}" for name, trial in equal.items()]
     seeds = {seed_of(search, row) for row in search.students}
     overlapping = [name for name in rows if seed_of(preset, preset.runs[name]) in seeds and name not in equal]
     if overlapping:

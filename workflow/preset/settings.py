@@ -126,7 +126,7 @@ class PresetSettings:
         claims: File of claims to decide (``claims.py``), which is code.
         retraining: Scatter of a repeated training, a name in ``config/retraining`` or a file, by which a table says
             whether single trainings differ; without it none of them is bold.
-        search: Preset whose trainings chose the recipes, a file beside this one; ``sida plan`` names the rows that have
+        search: Presets whose trainings chose the recipes, files beside this one; ``sida plan`` names the rows that have
             its seeds.
         stored: Stored results that unchanged rows are taken from, as `sida run --extend` writes it.
         tables: Layouts of ``config/tables`` to build.
@@ -155,7 +155,7 @@ class PresetSettings:
     second_protocols: dict[Name, str] = dataclasses.field(default_factory=dict)
     claims: str | None = None
     retraining: str | None = None
-    search: str | None = None
+    search: tuple[str, ...] = ()
     stored: Annotated[dict[str, Any], CheckedAs(StoredRows)] | None = None
     tables: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()

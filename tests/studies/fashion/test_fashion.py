@@ -226,6 +226,10 @@ def test_the_page_names_every_training_again_and_bounds_copies(values):
     assert f"at most {most / 100:.1f} % for any generator, against {100 * drawn_again:.0f} % of training images" in PAGE
 
 
+def test_the_page_can_be_read_in_minutes():
+    assert sum(any(map(str.isalnum, word)) for word in PAGE.split()) <= 1250
+
+
 def test_scatter_of_training_seeds_has_its_interval():
     low, high = interval(15.04, 3)
     assert (round(low, 1), round(high)) == (8.5, 56)
