@@ -284,6 +284,7 @@ class Recipe(TrainingSettings):
         lambda_sid: Weight of the SiD term.
         lambda_adv: Weight of the generator's adversarial term.
         lambda_d: Weight of the discriminator term.
+        discriminator_pixels: Whether ``lambda_d`` has the factor C·H·W, which ``lambda_adv`` always has (SiD-DiT's).
         lambda_fake_score: Weight of the fake score's denoising term.
         warmup_kimg: Thousands of images for which the fake score learns alone.
         adversarial_kimg: Thousands of images after which the adversarial term joins (sida, sid2a, uni-instruct).
@@ -336,6 +337,7 @@ class Recipe(TrainingSettings):
     lambda_sid: NotNegative = setting(100.0, some_methods=True, always=True)
     lambda_adv: NotNegative = setting(0.01, some_methods=True, always=True)
     lambda_d: NotNegative | None = setting(None, some_methods=True, official=1.0, always=True)
+    discriminator_pixels: bool = setting(False, some_methods=True)
     lambda_fake_score: NotNegative = setting(1.0, some_methods=True, always=True)
     warmup_kimg: NotNegative | None = setting(None, official=0.0, always=True)
     adversarial_kimg: NotNegative = setting(200.0, some_methods=True, always=True)

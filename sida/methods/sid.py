@@ -125,6 +125,7 @@ class SiDALoss(SiDLoss):
             own mean.
         lambda_adv: Weight of the adversarial term, before the factor C·H·W.
         lambda_d: Weight of the discriminator term.
+        discriminator_pixels: Whether that weight has the factor C·H·W, too, as in SiD-DiT's code.
         discriminator_gamma: Weight w(σ) of the discriminator term; None takes ``gamma``.
 
     Source: SiDA (arXiv:2410.14919), equations 6-10 as the official code has them (mingyuanzhou/SiD, branch sida).
@@ -138,11 +139,13 @@ class SiDALoss(SiDLoss):
     pool: Pool = Recipe.adversarial_pool
     lambda_adv: float = Recipe.lambda_adv
     lambda_d: float = OFFICIAL["lambda_d"]
+    discriminator_pixels: bool = False
     discriminator_gamma: Gamma | None = None
 
     def weights(self, pixels: int) -> dict[str, float]:
         """See :meth:`~sida.methods.method.ScoreLoss.weights`; the adversarial scalar has the factor C·H·W."""
-        return super().weights(pixels) | {"adversarial": self.lambda_adv * pixels, "discriminator": self.lambda_d}
+        lambda_d = self.lambda_d * (pixels if self.discriminator_pixels else 1)
+        return super().weights(pixels) | {"adversarial": self.lambda_adv * pixels, "discriminator": lambda_d}
 
     def generator_terms(self, true_score: Net, fake_score: Net, batch: training.MicroBatch) -> RawTerms:
         """Terms ``sid`` and ``adversarial``, float32 ``(N', C, H, W)`` and ``(N', 1, 1, 1)``.

@@ -246,6 +246,10 @@ def test_the_recipes_are_read_and_train(method, name, monkeypatch, tmp_path):
         same = {"level_distribution", "P_std", "gamma", "score_weight"}
         assert {key: getattr(loss, key) for key in same} == {key: SID_DIT[key] for key in same}
         assert (loss.P_mean, loss.alpha, loss.lambda_sid) == (math.log(2), {"sid": 1.2, "sida": 1.0}[method], 100)
+    if method == "sida":
+        # The code multiplies both adversarial losses by C·H·W, where the score terms are sums.
+        weights = loss.weights(4096)
+        assert (weights["adversarial"], weights["discriminator"]) == (4096, 4096)
 
 
 FAULTS = [

@@ -249,7 +249,8 @@ def test_a_setting_that_options_read_is_taken():
 
 def test_a_custom_method_with_networks_of_its_own_names_what_it_reads():
     adversarial = dataclasses.replace(SID, name="own", loss=SiDALoss, saw=None)
-    more = {"lambda_adv", "lambda_d", "adversarial_pool", "adversarial_kimg", "discriminator_gamma"}
+    more = {"lambda_adv", "lambda_d", "adversarial_pool", "adversarial_kimg"}
+    more |= {"discriminator_gamma", "discriminator_pixels"}
     assert adversarial.settings - SID.settings == more
     own = dataclasses.replace(SID, name="own", loss=None, reads=(), trainer=lambda parts: None, saw=None)
     config = config_for("t", "sid", gamma="snr")
