@@ -202,13 +202,25 @@ def check_images(network: Mapping[str, Any], other: Mapping[str, Any], whose: st
             raise SettingError(option, f"{value}, but {whose} has {expected}", "make them equal")
 
 
-def check_guide_images(guided: Mapping[str, Any], guide: Mapping[str, Any]) -> None:
-    """Checks that one network can guide another: equal pixels and channels, and equal classes or none.
+def check_guide_images(
+    guided: Mapping[str, Any], guide: Mapping[str, Any], latents: Latents | None, guide_latents: Latents | None
+) -> None:
+    """Checks that one network can guide another: equal images and channels, and equal classes or none.
 
-    Arguments and errors are those of :func:`check_images`.
+    Args:
+        guided: As ``network`` of :func:`check_images`.
+        guide: The same of the guide.
+        latents: Latents of the guided network; None for pixels.
+        guide_latents: Those of the guide.
+
+    Raises:
+        SettingError: An option or the latents differ.
     """
     # EDM2 guides conditional networks by an unconditional one.
     check_images(guided, {**guide, "label_dim": guide.get("label_dim") or None}, "the guide")
+    if latents != guide_latents:
+        ours, theirs = (f"latents of {kind.title}" if kind else "pixels" for kind in (latents, guide_latents))
+        raise SettingError("latents", f"{ours}, but the guide has {theirs}", "name a guide with the same images")
 
 
 #: Word for a guide: the guided network itself without a class (classifier-free guidance).

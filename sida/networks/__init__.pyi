@@ -14,6 +14,7 @@ from sida.networks.file import family_of as family_of
 from sida.networks.file import has_option as has_option
 from sida.networks.file import load_network as load_network
 from sida.networks.file import network_class as network_class
+from sida.networks.file import network_latents as network_latents
 from sida.networks.file import save_network as save_network
 from sida.networks.mean_flow import MeanFlowDiT as MeanFlowDiT
 from sida.networks.mean_flow import MeanFlowPrecond as MeanFlowPrecond

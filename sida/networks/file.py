@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
-from sida.config.families import EDM, Family
+from sida.config.families import EDM, Family, Latents
 from sida.config.lookup import Registry
 from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError, reason_of, settings_in
@@ -178,6 +178,19 @@ def family_of(network: Mapping[str, Any] | nn.Module, where: str = "network") ->
         return EDM
     cls = type(network) if isinstance(network, Precond) else network_class(config, where)
     return cls.family_of(config["kwargs"])
+
+
+def network_latents(network: Mapping[str, Any] | nn.Module) -> Latents | None:
+    """Latents that a network, or one of ``{class, kwargs}``, draws; None for pixels.
+
+    Raises:
+        UserError: The class is unknown or not permitted.
+    """
+    if isinstance(network, nn.Module):
+        channels = getattr(network, "img_channels", 0)
+    else:
+        channels = network["kwargs"].get("img_channels")
+    return family_of(network).latents_of(int(channels or 0))
 
 
 NETWORK_FORMAT = "sida-network-1"

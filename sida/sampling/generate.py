@@ -28,7 +28,7 @@ from sida.data.latents import LatentDecoder, load_vae
 from sida.errors import UserError, say, settings_in
 from sida.kernels import require_fused
 from sida.machine import Recording, RecordingError, Tensors, to_device
-from sida.networks import family_of
+from sida.networks import network_latents
 from sida.networks.precond import Precond, no_noise_level
 from sida.prefetch import prefetch
 from sida.sampling.guidance import check_guide_fits
@@ -120,7 +120,7 @@ class Drawer:
     def latents(self) -> Latents | None:
         """Kind of latents of the samples, which need a decoder; None for pixels."""
         if self.net is not None:
-            return family_of(self.net).latents_of(int(getattr(self.net, "img_channels", 0)))
+            return network_latents(self.net)
         dataset = self.dataset()
         return None if dataset is None or dataset.is_pixels else LATENTS[dataset.latents]
 

@@ -13,7 +13,7 @@ import torch
 
 from sida.config.families import IMAGE_OPTIONS, check_guide_images
 from sida.errors import settings_in
-from sida.networks import architecture, check_null_label
+from sida.networks import architecture, check_null_label, network_latents
 
 
 def guided(own: torch.Tensor, guide: torch.Tensor, guidance: float, channels: int | None = None) -> torch.Tensor:
@@ -92,11 +92,11 @@ def guide_labels(guide: Any, class_labels: torch.Tensor | None) -> torch.Tensor 
 
 
 def check_guide_fits(net: torch.nn.Module, guide: torch.nn.Module, where: str) -> None:
-    """Requires that ``guide`` can guide ``net``: equal pixels and channels, and equal classes or none.
+    """Requires that ``guide`` can guide ``net``: equal images and channels, and equal classes or none.
 
     Raises:
         UserError: The guide does not fit.
     """
     of_net, of_guide = ({name: getattr(network, name, None) for name in IMAGE_OPTIONS} for network in (net, guide))
     with settings_in(where):
-        check_guide_images(of_net, of_guide)
+        check_guide_images(of_net, of_guide, network_latents(net), network_latents(guide))

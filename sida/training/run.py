@@ -28,7 +28,14 @@ from sida.files.ordinary import UnreadableError, open_ordinary
 from sida.files.tensors import read_tensors, write_tensors
 from sida.files.text_files import HASH_KEY, check_hash, parse_json, read_text, with_hash
 from sida.machine import derive_seed
-from sida.networks.file import build_network, build_on_meta, family_of, read_metadata, save_network, write_state_dict
+from sida.networks.file import (
+    build_network,
+    build_on_meta,
+    network_latents,
+    read_metadata,
+    save_network,
+    write_state_dict,
+)
 from sida.networks.precond import Precond
 from sida.training.logs import Logs
 from sida.training.optimizer import FlatParameters, NamedTensors
@@ -53,8 +60,7 @@ def check_shapes(net: torch.nn.Module, dataset: Dataset, where: str) -> None:
     with settings_in(where):
         check_images({option: getattr(net, option) for option in data_shape}, data_shape, f"data set '{dataset.name}'")
         if not dataset.is_pixels:
-            latents = family_of(net).latents_of(channels)
-            check_latents(latents, dataset.latents, f"data set '{dataset.name}'")
+            check_latents(network_latents(net), dataset.latents, f"data set '{dataset.name}'")
 
 
 def new_network(network: Mapping[str, Any], seed: int, dataset: Dataset, device: torch.device, where: str) -> Precond:

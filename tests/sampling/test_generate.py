@@ -15,7 +15,7 @@ from sida.kernels import require_fused, unavailable_reason
 from sida.machine import RecordingError
 from sida.sampling import NO_CLASS, Drawer, Sampler, SeedStreams, one_step, to_uint8
 from sida.sampling.generate import Evaluations
-from sida.sampling.guidance import GuidedDenoiser
+from sida.sampling.guidance import GuidedDenoiser, check_guide_fits
 from tests.networks.made import CONFIGS, SMALL, random_network
 from tests.refused import refused
 from tests.sampling.images import collect, generate
@@ -247,3 +247,12 @@ def test_one_is_the_network_and_zero_the_guide_to_the_last_bit():
     for value in (along, lambda network: network(x, sigma, labels)):
         expected = value(guide) + 1.7 * (value(net) - value(guide))
         torch.testing.assert_close(value(GuidedDenoiser(net, guide, 1.7)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_guide_draws_the_same_kind_of_images():
+    shape = {"img_resolution": 8, "img_channels": 4, "label_dim": 3}
+    sd = random_network("SiTPrecond", shape | {"patch_size": 2, "hidden_size": 16, "depth": 1, "num_heads": 2})
+    edm2 = random_network("EDM2Precond", EDM2 | shape)
+    error = refused("EDM2", check_guide_fits, sd, edm2, "gnet")
+    assert error.where == "gnet.latents"
+    check_guide_fits(sd, sd, "gnet")

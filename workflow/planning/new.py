@@ -284,12 +284,12 @@ def _import_teacher(source: str, part: Path) -> dict[str, Any]:
     Raises:
         UserError: The network does not exist, or draws latents.
     """
-    from sida.networks.file import family_of
+    from sida.networks.file import network_latents
     from sida.networks.official import find_source, import_network
 
     path, asset = find_source(source)
     network: dict[str, Any] = import_network(path, part / TEACHER, asset)["network"]
-    if family_of(network).latents_of(network["kwargs"]["img_channels"]) is not None:
+    if network_latents(network) is not None:
         raise UserError(source, "draws latents", LATENTS)
     return network
 

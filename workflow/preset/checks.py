@@ -6,6 +6,7 @@ from pathlib import Path
 from eval.features import extractor_entry
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.sheet import SheetRow
+from sida import networks
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.datasets import dataset_spec
 from sida.config.families import NULL_LABEL, check_decoder
@@ -21,7 +22,7 @@ from workflow.preset.rows import (
     protocol_path,
     sampler_of,
 )
-from workflow.preset.training_checks import check_trainings, network_latents
+from workflow.preset.training_checks import check_trainings
 
 
 def check_preset(preset: Preset) -> None:
@@ -114,7 +115,7 @@ def _check_images(preset: Preset, row: SheetRow) -> None:
     if network and not row.without_network:
         decoder = sampler_of(preset, row).get("decoder")
         with settings_in(f"{where}: sampler '{row.sampler}'"):
-            check_decoder(decoder, network_latents(network) if decoder else None)
+            check_decoder(decoder, networks.network_latents(network) if decoder else None)
     dataset = dataset_of(preset, row)
     for key in ("resolution", "channels") if not protocol.decodes else ():
         expected, actual = getattr(protocol, key), dataset.get(key)

@@ -121,7 +121,10 @@ def check_guide(preset: Preset, row: SheetRow, where: str) -> None:
         guide = architecture(preset, row.guide)
         if network and guide:
             with settings_in(where):
-                check_guide_images(network["kwargs"], guide["kwargs"])
+                # Networks of one class have one kind; the others' kinds are in modules with torch.
+                apart = network["class"] != guide["class"]
+                latents = tuple(networks.network_latents(each) if apart else None for each in (network, guide))
+                check_guide_images(network["kwargs"], guide["kwargs"], *latents)
 
 
 def check_student(preset: Preset, row: SheetRow, where: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from eval.results.sheet import SheetRow
 from sida import networks
-from sida.config.families import EDM2_LATENTS, Latents, check_images, check_latents
+from sida.config.families import EDM2_LATENTS, check_images, check_latents
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping
 from sida.errors import UserError, inside, settings_in
@@ -69,10 +69,5 @@ def _check_shapes(network: Mapping[str, Any], dataset: Mapping[str, Any], where:
     images["label_dim"] = 0 if dataset.get("labels") is False else dataset.get("label_dim")
     with settings_in(where):
         check_images(network.get("kwargs", {}), images, f"data set '{dataset['name']}'")
-        if latents and (own := network_latents(network)) is not None:
+        if latents and (own := networks.network_latents(network)) is not None:
             check_latents(own, dataset.get("latents") or EDM2_LATENTS.name, f"data set '{dataset['name']}'")
-
-
-def network_latents(network: Mapping[str, Any]) -> Latents | None:
-    """Latents of a network by its description."""
-    return networks.family_of(network).latents_of(int(network["kwargs"].get("img_channels") or 0))
