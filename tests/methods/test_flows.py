@@ -20,7 +20,7 @@ from sida.networks.file import read_metadata, save_network
 from sida.noise import score_weight, sigma_of_time
 from sida.training import train_teacher
 from sida.training.teacher import EDMLoss, VelocityLoss
-from tests.golden.vectors import GRADIENT, load_tensors, relative_error
+from tests.golden.vectors import VALUE, load_tensors, relative_error
 from tests.networks.made import random_network
 from tests.networks.test_transformer import one_hot, recorded
 from tests.refused import command, refusal, refused
@@ -209,7 +209,7 @@ def test_its_gradient_equals_sits():
     names = load_tensors("sit/sit_train_net")[1]["grad_norm_names"]
     gradients = dict(net.named_parameters())
     found = torch.tensor([float(gradients[name].grad.norm()) for name in names])
-    assert relative_error(found, arrays["grad_norm"]) < GRADIENT
+    assert relative_error(found, arrays["grad_norm"]) < VALUE
 
 
 def test_levels_of_times_at_the_ends_are_finite():
