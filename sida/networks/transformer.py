@@ -266,6 +266,7 @@ class TransformerPrecond(Precond):
     def read_state(cls, shapes: Mapping[str, tuple[int, ...]], kwargs: Mapping[str, Any]) -> StateReading:
         """See `Precond.read_state`: sizes follow from the tensors, and heads from a published width.
 
+        The last row of the label table is taken as that of no class, as training with a label dropout makes it.
         REPA's alignment heads are left out, and its earlier ``decoder_blocks`` follow ``blocks``.
 
         Source: sihyun-yu/REPA:utils.py (``load_legacy_checkpoints``).
@@ -283,10 +284,15 @@ class TransformerPrecond(Precond):
         if not (width and channels and patch and tokens):
             fault = "the file is not a transformer of SiT, REPA or DiT (pos_embed, x_embedder.proj.weight)"
             raise SettingError("network.class", fault, "name another class")
+        rows = of("y_embedder.embedding_table.weight", 2)[0]
+        if kwargs.get("label_dim", max(0, rows - 1)) != max(0, rows - 1):
+            fault = f"{kwargs['label_dim']}, but the file's label table has {rows} rows, of which the last is no class"
+            remedy = f"give {rows - 1}; a table without that row (training with a label dropout of 0) is not read"
+            raise SettingError("network.kwargs.label_dim", fault, remedy)
         sizes: dict[str, Any] = {
             "img_resolution": math.isqrt(tokens) * patch,
             "img_channels": channels,
-            "label_dim": max(0, of("y_embedder.embedding_table.weight", 2)[0] - 1),
+            "label_dim": max(0, rows - 1),
             "patch_size": patch,
             "hidden_size": width,
             "depth": len({name.split(".")[1] for name in names if name.startswith("blocks.")}),

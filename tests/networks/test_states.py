@@ -88,6 +88,12 @@ def test_recorded_states_become_the_official_networks(name, cls, capsys):
     assert ("without 6 tensors of alignment heads" in capsys.readouterr().err) == (name == "repa")
 
 
+def test_a_label_table_without_a_row_for_no_class_is_told():
+    path = saved(removing_noise().state_dict())
+    error = refused("4 rows.*give 3", converted, path, "SiTPrecond", label_dim=4)
+    assert error.where.endswith("network.kwargs.label_dim")
+
+
 def test_earlier_names_of_repa():
     state = removing_noise("REPAPrecond").state_dict()
     old = {}
