@@ -331,6 +331,16 @@ def test_trainings_that_were_measured_unlike_are_not_pooled(measured, runs, tmp_
     assert word in error.fault
 
 
+def test_one_network_under_two_names_is_not_pooled(measured, runs, tmp_path):
+    digest = measured.of_run("sid-a1.0")[0].network_sha256
+    other = [
+        dataclasses.replace(row, network_sha256=digest) if row.run == "sida-a1.0" else row for row in measured.rows
+    ]
+    error = refused("one network", build_table, layout_with(tmp_path, **POOLED), Measurements(other), runs)
+    assert "rows[1]" in str(error.where)
+    assert {"'sid-a1.0'", "'sida-a1.0'"} <= {*re.findall(r"'[^']+'", error.fault)}
+
+
 def test_a_row_whose_training_kept_its_start_says_so(tmp_path, table, runs):
     """In the note below the table in every form and in its data."""
     lines = list(measurement_lines())
