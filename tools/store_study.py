@@ -113,7 +113,8 @@ def store(
     seconds = {name: _seconds(records) for name, records in logs.items() if name.endswith("/train.jsonl")}
     teachers = {name.split("/")[1]: round(spent) for name, spent in seconds.items() if name.startswith("teachers")}
     with atomic_folder(out.with_name(f".{out.name}.new")) as part:
-        for folder, runs in sources if networks else ():
+        # Those that are stored already stay in any case.
+        for folder, runs in sources if networks else sources[1:]:
             for name, stream in networks_of(folder, runs):
                 (part / name).parent.mkdir(parents=True, exist_ok=True)
                 with open(part / name, "wb") as copy:

@@ -260,6 +260,9 @@ def test_rows_that_are_stored_stay_when_others_join_them(here):
         assert store(here / run, here / "all", about, digests, networks=True, trials=10) == {run}
     assert list(read_stored(here / "all")["rows"]) == [run for run in digests if run in ("sid-a1.0", "sida-a1.0")]
     assert len([*(here / "all/students").iterdir()]) == 2
+    # Stored networks stay, whether or not those of new rows are stored.
+    store(here / "sid-a1.0", here / "all", about, digests, trials=10)
+    assert len([*(here / "all/students").iterdir()]) == 2
     # A row of which trials are missing waits; one whose settings have changed leaves.
     store(here / "sid-a1.0", here / "all", about, digests | {"sida-a1.0": "other"}, networks=True, trials=10)
     assert list(read_stored(here / "all")["rows"]) == ["sid-a1.0"]
