@@ -98,5 +98,6 @@ def check_guide_fits(net: torch.nn.Module, guide: torch.nn.Module, where: str) -
         UserError: The guide does not fit.
     """
     of_net, of_guide = ({name: getattr(network, name, None) for name in IMAGE_OPTIONS} for network in (net, guide))
+    guide_latents = network_latents(guide.net if isinstance(guide, Unlabelled) else guide)
     with settings_in(where):
-        check_guide_images(of_net, of_guide, network_latents(net), network_latents(guide))
+        check_guide_images(of_net, of_guide, network_latents(net), guide_latents)

@@ -15,7 +15,7 @@ from sida.kernels import require_fused, unavailable_reason
 from sida.machine import RecordingError
 from sida.sampling import NO_CLASS, Drawer, Sampler, SeedStreams, one_step, to_uint8
 from sida.sampling.generate import Evaluations
-from sida.sampling.guidance import GuidedDenoiser, check_guide_fits
+from sida.sampling.guidance import GuidedDenoiser, Unlabelled, check_guide_fits
 from tests.networks.made import CONFIGS, SMALL, random_network
 from tests.refused import refused
 from tests.sampling.images import collect, generate
@@ -255,4 +255,5 @@ def test_a_guide_draws_the_same_kind_of_images():
     edm2 = random_network("EDM2Precond", EDM2 | shape)
     error = refused("EDM2", check_guide_fits, sd, edm2, "gnet")
     assert error.where == "gnet.latents"
-    check_guide_fits(sd, sd, "gnet")
+    for guide in (sd, Unlabelled(sd)):
+        check_guide_fits(sd, guide, "gnet")
