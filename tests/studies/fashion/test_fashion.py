@@ -227,7 +227,7 @@ def test_the_page_names_every_training_again_and_bounds_copies(values):
 
 
 def test_the_page_can_be_read_in_minutes():
-    assert sum(any(map(str.isalnum, word)) for word in PAGE.split()) <= 1250
+    assert sum(any(map(str.isalnum, word)) for word in PAGE.split()) <= 1200
 
 
 def test_scatter_of_training_seeds_has_its_interval():
