@@ -67,7 +67,7 @@ class Side:
         if self.seeds:
             interval = mean_interval(self.seeds)
             noise = [(interval.standard_error**2, interval.df)]
-        return [(factor**2 * variance, df) for variance, df in noise]
+        return _scaled(noise, factor)
 
     def minus(self, other: Side, value: float, factor: float, other_factor: float) -> Interval:
         """Interval of ``value``, which is ``factor · mean − other_factor · other.mean`` up to a shift.
@@ -80,9 +80,13 @@ class Side:
             interval = difference(self.seeds, scaled, DECIDING)
             return interval.moved(factor, value - factor * interval.value)
         parts = self.variances(factor) + other.variances(other_factor)
-        retraining = [(factor**2 * variance, df) for variance, df in self.retraining]
-        retraining += [(other_factor**2 * variance, df) for variance, df in other.retraining]
+        retraining = _scaled(self.retraining, factor) + _scaled(other.retraining, other_factor)
         return interval_of(value, parts + joint(retraining), DECIDING)
+
+
+def _scaled(parts: Sequence[tuple[float, float]], factor: float) -> list[tuple[float, float]]:
+    """Variances of ``factor`` times a value."""
+    return [(factor**2 * variance, df) for variance, df in parts]
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,8 @@ Quantity = Literal["img_per_s", "seconds_per_kimg", "memory_mb", "memory_reserve
 def equal(evidence: Evidence, a: Operand, metric: str = "fid") -> Finding:
     """Rule EQ: a published number is reproduced: |m − p| within three standard errors of the difference (at least 1 %
     of p; 2 % where no spread was published; 0.01 for precision and recall). A better number is not reproduced either: a
-    leak or a wrong reference makes numbers better. For a generator that is trained here the scatter of both trainings
-    counts, 1.3 % each for FID.
+    leak or a wrong reference makes numbers better. For a generator or teacher that is trained here the scatter of
+    both trainings counts, 1.3 % each for FID.
     """
 
     def decide() -> Finding:

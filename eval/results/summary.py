@@ -216,10 +216,10 @@ class Measurements:
         """Two of some runs whose network is one file, so that they are one training; None without such a pair."""
         networks: dict[str, str] = {}
         for run in runs:
-            digests = {line.network_sha256 for line in self.of_run(run)} - {""}
-            if (other := next((networks[digest] for digest in digests if digest in networks), None)) is not None:
+            # All lines of a run have one network.
+            digest = self._runs[run][0].network_sha256
+            if digest and (other := networks.setdefault(digest, run)) != run:
                 return other, run
-            networks |= dict.fromkeys(digests, run)
         return None
 
     def trials(self, run: str, metric: str | None = None) -> list[int]:

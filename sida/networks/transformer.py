@@ -285,9 +285,11 @@ class TransformerPrecond(Precond):
             fault = "the file is not a transformer of SiT, REPA or DiT (pos_embed, x_embedder.proj.weight)"
             raise SettingError("network.class", fault, "name another class")
         rows = of("y_embedder.embedding_table.weight", 2)[0]
-        if kwargs.get("label_dim", max(0, rows - 1)) != max(0, rows - 1):
-            fault = f"{kwargs['label_dim']}, but the file's label table has {rows} rows, of which the last is no class"
-            remedy = f"give {rows - 1}; a table without that row (training with a label dropout of 0) is not read"
+        if rows and kwargs.get("label_dim", rows - 1) != rows - 1:
+            fault = (
+                f"{kwargs['label_dim']}, but the label table has {rows} rows: one for each class, and one for no class"
+            )
+            remedy = f"give {rows - 1}; a table without the last row (training with a label dropout of 0) is not read"
             raise SettingError("network.kwargs.label_dim", fault, remedy)
         sizes: dict[str, Any] = {
             "img_resolution": math.isqrt(tokens) * patch,

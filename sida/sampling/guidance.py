@@ -44,7 +44,6 @@ class Unlabelled(torch.nn.Module):
         super().__init__()
         check_null_label(architecture(net), where)
         self.net = net
-        self.img_channels, self.img_resolution = net.img_channels, net.img_resolution
 
     def forward(self, x: torch.Tensor, sigma: torch.Tensor | float, class_labels: object = None) -> torch.Tensor:
         """Denoised images without a class; arguments as of :meth:`sida.networks.Precond.forward`."""
@@ -97,7 +96,7 @@ def check_guide_fits(net: torch.nn.Module, guide: torch.nn.Module, where: str) -
     Raises:
         UserError: The guide does not fit.
     """
+    guide = guide.net if isinstance(guide, Unlabelled) else guide
     of_net, of_guide = ({name: getattr(network, name, None) for name in IMAGE_OPTIONS} for network in (net, guide))
-    guide_latents = network_latents(guide.net if isinstance(guide, Unlabelled) else guide)
     with settings_in(where):
-        check_guide_images(of_net, of_guide, network_latents(net), guide_latents)
+        check_guide_images(of_net, of_guide, network_latents(net), network_latents(guide))

@@ -94,11 +94,12 @@ def test_a_preset_without_published_files_is_refused_before_anything_is_written(
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_dry_run_writes_no_weights_and_decides_the_same_jobs(tmp_path):
-    path, _ = rehearsal.write_rehearsal([find_preset("first-look")], dry_run=True)
-    written = {file.relative_to(path.parent): file.read_bytes() for file in path.parent.rglob("*") if file.is_file()}
-    rehearsal.write_rehearsal([find_preset("first-look")])
-    after = {file.relative_to(path.parent): file.read_bytes() for file in path.parent.rglob("*") if file.is_file()}
+@pytest.mark.parametrize("name", ["first-look", "imagenet256-train"])
+def test_a_dry_run_writes_no_weights_and_decides_the_same_jobs(name):
+    written, after = (
+        {file.relative_to(path.parent): file.read_bytes() for file in path.parent.rglob("*") if file.is_file()}
+        for path, _ in (rehearsal.write_rehearsal([find_preset(name)], dry_run=dry_run) for dry_run in (True, False))
+    )
     assert {name: after[name] for name in written} == written
     weights = {name for name in after if name not in written}
     assert weights
