@@ -46,9 +46,11 @@ class BackboneEntry(RegistryEntry):
 
     Attributes:
         asset: Id of its weights in ``config/assets.tsv``; None for weights that an installation has.
+        gflop: Operations of an iteration in it and in its heads, in GFLOP per image, for plans, without R1.
     """
 
     asset: str | None = None
+    gflop: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ FEATURE_NETWORKS = {
     "vgg16": FeatureNetwork(
         labels="ImageNet",
         also=("lpips",),
-        backbones={"vgg16_bn": BackboneEntry("sida.networks.discriminators:VGG16BN", "backbone-vgg16-bn")},
+        backbones={"vgg16_bn": BackboneEntry("sida.networks.discriminators:VGG16BN", "backbone-vgg16-bn", 198)},
     ),
     "efficientnet_lite0": FeatureNetwork(
         labels="ImageNet",
@@ -93,17 +95,17 @@ FEATURE_NETWORKS = {
         extractors={"efficientnet_lite0": ExtractorEntry("lite:Lite0Extractor", classes=True, gflop=0.8)},
         backbones={
             "efficientnet_lite0": BackboneEntry(
-                "sida.networks.discriminators:EfficientNetLite0", "backbone-efficientnet-lite0"
+                "sida.networks.discriminators:EfficientNetLite0", "backbone-efficientnet-lite0", 20.7
             ),
             # The weights of the extractor's package instead of a download; grey and colour pictures.
-            "lite0_package": BackboneEntry("sida.networks.lite0:Lite0Backbone"),
+            "lite0_package": BackboneEntry("sida.networks.lite0:Lite0Backbone", gflop=20.7),
         },
     ),
     "deit": FeatureNetwork(
         labels="ImageNet",
         backbones={
             "deit_base_distilled": BackboneEntry(
-                "sida.networks.discriminators:DeiTBaseDistilled", "backbone-deit-base-distilled"
+                "sida.networks.discriminators:DeiTBaseDistilled", "backbone-deit-base-distilled", 165
             )
         },
     ),
@@ -175,10 +177,11 @@ FEATURE_NETWORKS = {
     "digits_backbone": FeatureNetwork(
         labels="digits",
         extractors={"digits_backbone": ExtractorEntry("digits:DigitsBackboneExtractor")},
-        backbones={"digits": BackboneEntry("sida.networks.discriminators:DigitsBackbone")},
+        backbones={"digits": BackboneEntry("sida.networks.discriminators:DigitsBackbone", gflop=0.027)},
     ),
     "clothes": FeatureNetwork(
-        labels="clothes", backbones={"clothes": BackboneEntry("sida.networks.discriminators:ClothesBackbone")}
+        labels="clothes",
+        backbones={"clothes": BackboneEntry("sida.networks.discriminators:ClothesBackbone", gflop=0.19)},
     ),
     "clothes_plain": FeatureNetwork(
         labels="clothes", extractors={"clothes_plain": ExtractorEntry("clothes:PlainExtractor", classes=True)}

@@ -66,6 +66,10 @@ class FDLossOptions(Settings):
         """Networks whose gradients train the generator."""
         return [*self.judges]
 
+    def feature_gflop(self, resolution: int) -> float:
+        """Operations of an iteration in the judges, forward and backward, in GFLOP per image."""
+        return sum(2 * JUDGE_ENTRY(judge).gflop for judge in self.judges)
+
     def check(self, config: StudentConfig) -> None:
         """Refuses settings that do not fit a distance, which is not a sum over images.
 

@@ -72,6 +72,10 @@ class GDDOptions(Settings):
         names = self.backbones or official_backbones(resolution)
         return [BACKBONE_NETWORKS[name] for name in names]
 
+    def feature_gflop(self, resolution: int) -> float:
+        """Operations of an iteration in the backbones and their heads, in GFLOP per image."""
+        return sum(BACKBONES[name].gflop for name in self.backbones or official_backbones(resolution))
+
 
 def freeze_innate(generator: torch.nn.Module) -> float:
     """Freezes the parameters that GDD-I does not train; returns their share of all parameters."""
@@ -214,7 +218,7 @@ GDD = Method(
     real_images=True,
     saw=Exposure(loss=tuple(dict.fromkeys((*SMALL, *LARGE))), choice=("inception",)),
     options=GDDOptions,
-    passes=Passes(fake_score_encoder=3),
+    passes=Passes(fake_score=1, generator=3),
     reads=("augment", "fake_score_lr"),
     trainer=make_gdd,
     official=GDD_OFFICIAL,

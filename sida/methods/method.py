@@ -276,7 +276,8 @@ class Method:
             that it reads; the loss may have further ones. Of its methods, ``assets(resolution)`` names downloads before
             a training; ``recorded(given)`` returns the options as they enter a digest; ``check(config)`` refuses
             settings of a run; ``unread`` names settings that the method does not read with these options;
-            ``loss_networks(resolution)`` names the networks whose gradients train the generator.
+            ``loss_networks(resolution)`` names the networks whose gradients train the generator, and
+            ``feature_gflop(resolution)`` gives their operations.
         trainer: Makes the trainer from the parts: networks with their optimizers, losses and order. None makes
             :class:`sida.methods.Distiller` with teacher, fake score and generator.
         saw: Argument that becomes :attr:`exposure`.

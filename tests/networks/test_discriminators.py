@@ -7,8 +7,10 @@ import sys
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils.flop_counter import FlopCounterMode
 
 from eval.features import get_extractor
+from sida.config.feature_networks import BACKBONES
 from sida.data import load_dataset
 from sida.data.load import shuffled_digits
 from sida.files.tensors import read_tensors
@@ -155,6 +157,20 @@ def test_whole_discriminator_takes_a_step_at_true_size(resolution, label_dim):
     # Maps of 7 × 7 give 4 × 4 patches for each of four heads; VGG's are twice as wide, 14 × 14 and 11 × 11.
     patches = {"vgg16_bn": 4 * 121, "efficientnet_lite0": 4 * 16, "deit_base_distilled": 4 * 16}
     assert [x.shape for x in judge.net(images, labels)] == [(1, patches[name]) for name in names]
+
+
+@needs_timm
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name != "lite0_package"])
+def test_plans_have_the_operations_of_each_backbone(name):
+    entry = BACKBONES[name]
+    cls = entry.load()
+    channels, side, loss = cls.image_channels or 3, cls.resolution or 32, GDDLoss()
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        judge = ProjectedDiscriminator([cls().eval().requires_grad_(False)], 10)
+        images, labels = torch.empty(1, channels, side, side), torch.empty(1, 10)
+        loss.discriminator_loss(judge, images, images, labels).backward()
+        loss.generator_loss(judge.requires_grad_(False), images.requires_grad_(), labels).backward()
+    assert counter.get_total_flops() / 1e9 == pytest.approx(entry.gflop, rel=0.02)
 
 
 @needs_timm

@@ -96,6 +96,7 @@ NETWORKS = {
         ("custom", "sida", False, {}),
         ("edm", "dmd", False, {"of recipe": {"num_steps": 5}}),
         ("edm", "sid", True, {"of recipe": {"num_steps": 3, "gradient": "all"}}),
+        ("edm", "gdd", False, {"backbones": ["lite0_package"], "r1_gamma": 0}),
     ],
 )
 def test_a_real_step_takes_the_counted_operations(family, method, checkpointing, options, monkeypatch):
@@ -118,8 +119,8 @@ def test_a_real_step_takes_the_counted_operations(family, method, checkpointing,
         trainer.batches = lambda stream, nimg, with_images: batch
         trainer.iteration(500_000)
     # What checkpointing does not evaluate again (layers outside of blocks) weighs more in so small a network.
-    counted, tolerance = student_cost(config, NETWORKS[family]).operations, 0.1 if checkpointing else 0.05
-    assert counter.get_total_flops() / 2 == pytest.approx(counted, rel=tolerance)
+    cost, tolerance = student_cost(config, NETWORKS[family]), 0.1 if checkpointing else 0.05
+    assert counter.get_total_flops() / 2 == pytest.approx(cost.operations + cost.features, rel=tolerance)
 
 
 @pytest.mark.parametrize(("gpus", "hours"), [(8, 1 + 3 + 2), (4, 1 + 6 + 2), (1, 1 + 24 + 2 + 1)])

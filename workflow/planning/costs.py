@@ -167,7 +167,7 @@ class Costs:
             fault = f"guide '{guide_name}' has no known network, so its cost is unknown"
             raise UserError(f"{self.preset.sheet}: run '{run}'", fault, "name a teacher of the preset")
         cost, images = student_cost(config, network, guide), config.total_kimg * 1000
-        seconds = images * cost.operations / self._rate(cost.fp16)
+        seconds = images * (cost.operations / self._rate(cost.fp16) + cost.features / self._rate(False))
         if config.evaluation is not None and config.evaluation["monitor"] == MONITOR:
             watched = config.evaluation["kwargs"]
             num_images = watched["num_samples"] * watched.get("trials", 1)

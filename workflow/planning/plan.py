@@ -29,8 +29,9 @@ KINDS = {
 }
 ASSUMED = (
     "hours: counted operations at the rate above, the same for every network and number of GPUs; evaluations during "
-    "training included; GDD is counted like SiDA",
-    "memory: counted tensors of a round (batch_gpu) and 10 % gaps, of measuring the weights alone",
+    "training included",
+    "memory: counted tensors of a round (batch_gpu) and 10 % gaps, no networks of features; of measuring the weights "
+    "alone",
     "disk: two generations of a state, plain archives",
     "energy: the card's power while it works; without processors, cooling and downloads",
     "wall time: the longest chain of jobs, or all GPU hours on these GPUs; without downloads and queues",

@@ -168,11 +168,12 @@ class StepCost:
     """Cost of a training.
 
     Attributes:
-        operations: Operations per image in all networks and passes.
+        operations: Operations per image in networks of the teacher's kind, all passes.
         memory: Bytes on each GPU.
         state: Bytes of a kept state.
         network: Bytes of the resulting network.
         fp16: Whether networks compute in float16.
+        features: Operations per image in networks of features, which compute in float32.
     """
 
     operations: float
@@ -180,6 +181,7 @@ class StepCost:
     state: float
     network: float
     fp16: bool
+    features: float = 0.0
 
 
 def student_cost(config: Any, network: Mapping[str, Any], guide: Mapping[str, Any] | None = None) -> StepCost:
@@ -188,9 +190,10 @@ def student_cost(config: Any, network: Mapping[str, Any], guide: Mapping[str, An
     In score distillation a step of the fake score takes 1 forward pass (images) + 3 (its own passes), and 3 of the
     encoder for real images. A step of the generator takes 3 (its own passes) and 2 each through the frozen teacher and
     fake score. Other methods have other :class:`~sida.methods.method.Passes`. Gradient checkpointing repeats the
-    forward pass of networks with a backward pass; the saved memory is not counted. A guiding network costs the same as
-    the teacher. A generator of several steps takes (n + 1) / 2 on average; those before the last are forward passes, or
-    of the generator's own images forward and backward ones (``gradient: all``), whose maps it keeps.
+    forward pass of networks with a backward pass; neither the saved memory nor that of networks of features is counted.
+    A guiding network costs the same as the teacher. A generator of several steps takes (n + 1) / 2 on average; those
+    before the last are forward passes, or of the generator's own images forward and backward ones (``gradient: all``),
+    whose maps it keeps.
 
     Args:
         config: :class:`sida.config.recipe.ResolvedConfig`.
@@ -200,7 +203,8 @@ def student_cost(config: Any, network: Mapping[str, Any], guide: Mapping[str, An
     guiding = None if guide is None else network_cost(guide)
     trained_network = {**network, "kwargs": {**network["kwargs"], **config.network_options}}
     cost, method = network_cost(trained_network), find_method(config.method)
-    psi_steps, passes = method.work(method.read_options(config.options, "options"))
+    options = method.read_options(config.options, "options")
+    psi_steps, passes = method.work(options)
     recomputation = cost.forward if config.checkpointing else 0.0
     psi = passes.fake_score * cost.forward + passes.fake_score_encoder * cost.encoder
     theta = passes.generator * cost.forward + passes.generator_encoder * cost.encoder
@@ -228,7 +232,8 @@ def student_cost(config: Any, network: Mapping[str, Any], guide: Mapping[str, An
     # ψ, θ, the average and the kept network, with the moments.
     state = (4 + moments) * BYTES * cost.parameters
     memory = CONTEXT_BYTES + GAPS * (weights + activations)
-    return StepCost(operations, memory, state, BYTES * cost.parameters, config.fp16)
+    gflop = options.feature_gflop(network["kwargs"]["img_resolution"]) if hasattr(options, "feature_gflop") else 0.0
+    return StepCost(operations, memory, state, BYTES * cost.parameters, config.fp16, 1e9 * gflop)
 
 
 def teacher_cost(training: Mapping[str, Any], network: Mapping[str, Any]) -> StepCost:
