@@ -364,7 +364,7 @@ class StudentTrainer(StepTrainer):
         graphs: bool = True,
         resumable: Mapping[str, Resumable] | None = None,
     ) -> None:
-        self.recipe, self.generator = recipe, steps[-1].network
+        self.recipe, self.generator, self.max_nan_share = recipe, steps[-1].network, recipe.max_nan_share
         # StepTrainer's constructor reads `through_all` and `sampler`.
         self.through_all = recipe.gradient == "all"
         step_settings = {"num_steps": recipe.num_steps, "noise": recipe.noise, "step_levels": recipe.step_levels}

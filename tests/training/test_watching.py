@@ -114,7 +114,11 @@ def test_a_diverging_run_says_so_or_stops(teacher, tmp_path, capsys):
 
 
 def test_a_nan_storm_stops_a_run_or_is_its_result(teacher, tmp_path, capsys):
-    spec = following(teacher, FALLING, lr=1e25, max_nan_share=1.0, state_minutes=1e6)
+    spec = following(teacher, FALLING, lr=1e25, state_minutes=1e6)
+    refused(r"[1-9]\d* % of the samples .*max_nan_share: 0.1", distill, spec, tmp_path / "share")
+    GIVEN.clear()
+    spec |= {"max_nan_share": 1.0}
+    capsys.readouterr()
     refused(r"every step up to image \d+ had NaN or infinite gradients", distill, spec, tmp_path / "stopped")
     assert "distill toy: diverging at image" in capsys.readouterr().err
     GIVEN.clear()
