@@ -126,7 +126,7 @@ def ratio(
     b: Operand,
     metric: str = "fid",
     *,
-    low: float = 0.0,
+    low: float = -math.inf,
     high: float = math.inf,
     quantity: Quantity | None = None,
     gpus: str = "",
@@ -169,7 +169,7 @@ def ratio(
             raise NotMeasuredError("", f"no ratio of {top.text} to {bottom.text}")
         value = top.mean / bottom.mean
         quantity_text = "" if a.value is not None else f"{quantity or metric} "
-        bounds_text = f"{low:g} to {high:g}" if low else f"at most {high:g}"
+        bounds_text = f"{low:g} to {high:g}" if math.isfinite(low) else f"at most {high:g}"
         bounds_text = bounds_text if math.isfinite(high) else f"at least {low:g}"
         text = f"{quantity_text}{top.text} against {bottom.text}; ratio {value:.3f}, claimed {bounds_text}"
         interval = top.minus(bottom, value, 1 / bottom.mean, value / bottom.mean)
@@ -240,12 +240,9 @@ def reaches(
         name = evidence.run_of(a)
         other = evidence.run_of(b) if b else name
         curve, slow_curve = evidence.curves([name, other], metric)
-        bound, error, meaning = _level(evidence, slow_curve, level, metric, factor)
+        bound, error, meaning = _level(evidence, other, slow_curve, level, metric, factor)
         if curve[-1].std is None:
-            noise = evidence.noise_of_one(name, metric, curve[-1])
-            if noise is None:
-                raise NotMeasuredError("", f"it is unknown how much an evaluation of {evidence.label(name)} scatters")
-            error = math.hypot(error, bound * noise)
+            error = math.hypot(error, bound * _noise_of_one(evidence, name, metric, curve[-1]))
         retraining_std, df = evidence.retraining_std(metric)
         of_training = joint([((bound * retraining_std) ** 2, df)] * (2 if b else 1))
         margin = interval_of(0.0, [(error**2, KNOWN), *of_training], DECIDING).high
@@ -277,22 +274,32 @@ def reaches(
     return _finding("REACHES", evidence, {"a": a, "b": b, "level": level}, decide, metric, across, alike)
 
 
+def _noise_of_one(evidence: Evidence, run: str, metric: str, point: Point) -> float:
+    """Relative standard deviation of an evaluation with one trial."""
+    noise = evidence.noise_of_one(run, metric, point)
+    if noise is None:
+        raise NotMeasuredError("", f"it is unknown how much an evaluation of {evidence.label(run)} scatters")
+    return noise
+
+
 def _level(
-    evidence: Evidence, slow: tuple[Point, ...], level: Operand | None, metric: str, factor: float
+    evidence: Evidence, slow_run: str, slow: tuple[Point, ...], level: Operand | None, metric: str, factor: float
 ) -> tuple[float, float, str]:
     """Level times factor, its standard error, and its description."""
     times = f"{factor:g} × " if factor != 1 else ""
     if level is None:
         best = min(slow, key=lambda point: point.value)
-        return factor * best.value, (best.std or 0.0) / math.sqrt(best.trials), f"{times}its lowest value"
+        noise = _noise_of_one(evidence, slow_run, metric, best) * best.value if best.std is None else best.std
+        return factor * best.value, factor * noise / math.sqrt(best.trials), f"{times}its lowest value"
     side = evidence.side(level, metric, retraining=False)
-    if not level.named:
+    if not level.named and level.published is None:
         return factor * side.mean, 0.0, times + side.name
     # The Fréchet distance falls with the number of images: levels of another n are not comparable.
     sizes = {point.num_samples for point in slow} - {None}
-    num_samples = evidence.measurements.lines(evidence.runs_of(level)[0], metric)[0].n
+    lines = evidence.measurements.lines(evidence.runs_of(level)[0], metric) if level.named else ()
+    num_samples = lines[0].n if lines else evidence.published(level).identity.n
     if sizes - {num_samples}:
-        raise NotMeasuredError("", f"curves use {sizes} images per evaluation, the level {num_samples:,}")
+        raise NotMeasuredError("", f"curves use {sizes} images per evaluation, the level {num_samples or 'unknown'}")
     error = math.sqrt(math.fsum(variance for variance, _ in side.variances()))
     return factor * side.mean, factor * error, times + side.name
 

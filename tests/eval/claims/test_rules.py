@@ -109,6 +109,8 @@ GDD = {"rule": "LT", "metric": "fid", "a": A, "b": Operand(published="table1-gdd
         ((1.0, 0.05), (1.0, 0.05), RATIO | {"low": 1 - 1.01 * LIMIT}, "supported"),
         ((1.0, 0.05), (1.0, 0.05), RATIO | {"low": 1 + 1.01 * LIMIT}, "contradicted"),
         ((1.0, 0.05), (1.0, 0.05), RATIO | {"high": 1 - 1.01 * LIMIT}, "contradicted"),
+        # "At most" has no other bound: the interval reaches below 0.
+        ((0.04, 0.06), (2.0, 0.01), RATIO | {"high": 0.9}, "supported"),
     ],
 )
 def test_rules_on_single_generators_count_noise_and_rounding(a, b, part, expected):
@@ -353,6 +355,27 @@ def test_reaches_compares_the_images_until_a_level_with_a_number(tmp_path):
     low = part | {"a": B, "level": Operand(run="low")}
     assert outcome(found, **low, images=30000) == "contradicted"
     assert outcome(found, **low, images=90000) == OPEN
+
+
+@pytest.mark.parametrize(("n", "expected"), [(500, OPEN), (50_000, "supported")])
+def test_a_published_level_is_one_of_its_own_number_of_images(tmp_path, n, expected):
+    records = [{"nimg": 1000 * i, "fid": 6.0 - i, "fid_std": 0.001, "fid_trials": [0] * 3} for i in range(1, 6)]
+    log(tmp_path, "a", "evaluations.jsonl", [record | {"num_samples": n} for record in records])
+    part = REACHES | {"metric": "fid", "level": Operand(published="table1-sida-a1.0-fid"), "images": 5000}
+    found = evidence(lines("a", spread(1.0, 0.001), "fid", **under("cifar10", "fid")), students=tmp_path)
+    assert outcome(found, **part) == expected
+
+
+@pytest.mark.parametrize(("std", "expected"), [(0.01, "supported"), (1.0, OPEN)])
+@pytest.mark.parametrize("trials", [1, 3])
+def test_the_level_of_another_curve_scatters(tmp_path, std, expected, trials):
+    """B is at its lowest, 5, after 40,000 images, and A after 10,000; the noise is that of B's evaluations."""
+    for run, slope, stop, noise in (("a", 0.5, 19, 1e-3), ("b", 0.125, 41, std)):
+        points = [{"nimg": 1000 * n, "fd": 10 - slope * n, "num_samples": 5000} for n in range(1, stop)]
+        of_trials = {"fd_std": noise, "fd_trials": [0] * trials} if trials > 1 else {}
+        log(tmp_path, run, "evaluations.jsonl", [point | of_trials for point in points])
+    found = evidence(lines("a", spread(1.0, 1e-4)), lines("b", spread(5.0, std)), students=tmp_path)
+    assert outcome(found, **REACHES, b=B, times=3.5) == expected
 
 
 def test_both_trainings_of_a_speed_scatter(tmp_path):
