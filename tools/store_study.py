@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +104,12 @@ def store(
         new = {row["run"] for row in rows if (row["run"], row["network_sha256"]) not in known}
         others = {*unchanged_rows(out, asked)} - here
         rows = sorted(rows + [row for row in earlier if row["run"] in others], key=lambda row: order[row["run"]])
+        # A stored row that is trained again there keeps its log until it is measured.
+        logs = {name: records for name, records in logs.items() if _is_of(name, here)}
         logs, here = dict(logs_of(out)) | logs, here | others
         # A network that is stored already stays as it is, perhaps as float16.
         sources = [(results, new), (out, here - new)]
-    logs = {
-        name: records for name, records in logs.items() if name.startswith("teachers") or name.split("/")[1] in here
-    }
+    logs = {name: records for name, records in logs.items() if _is_of(name, here)}
     seconds = {name: _seconds(records) for name, records in logs.items() if name.endswith("/train.jsonl")}
     teachers = {name.split("/")[1]: round(spent) for name, spent in seconds.items() if name.startswith("teachers")}
     with atomic_folder(out.with_name(f".{out.name}.new")) as part:
@@ -132,7 +132,8 @@ def store(
 def halve(folder: Path, preset: Preset, row: str) -> str:
     """Stores a row's network as float16 if all of its numbers, measured again, stay as printed; returns what was done.
 
-    A network from which another row starts stays float32, so that a training from the stored file is the same.
+    A network from which another row learns or starts stays float32, so that a training from the stored file is the
+    same.
 
     Args:
         folder: Stored results with networks.
@@ -143,9 +144,11 @@ def halve(folder: Path, preset: Preset, row: str) -> str:
     path = spec["network"]
     if path is None or not Path(path).is_relative_to(folder):
         return "has no network of its own"
-    if row in preset.starts:
+    if preset.runs[row].first in preset.starts or Path(path).relative_to(folder).parts[0] == "teachers":
         return "float32, since another row starts from it"
     tensors, record = read_tensors(path)
+    if record and ORIGINAL in record:
+        return "float16 already"
     small = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
     with tempfile.TemporaryDirectory() as temporary:
         written = Path(temporary, "network.safetensors")
@@ -157,6 +160,11 @@ def halve(folder: Path, preset: Preset, row: str) -> str:
         with atomic_path(path) as part:
             part.write_bytes(written.read_bytes())
     return "float16"
+
+
+def _is_of(log: str, runs: Collection[str]) -> bool:
+    """Whether a log is that of a teacher or of one of the rows."""
+    return log.startswith("teachers") or log.split("/")[1] in runs
 
 
 def write_stored(folder: Path, facts: Mapping[str, Any], rows: list[dict[str, str]]) -> None:

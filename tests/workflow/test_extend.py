@@ -14,6 +14,7 @@ from eval.results.logs import has_log, logs_of, read_evaluations, read_log
 from eval.results.stored import FROM_STORED, read_stored, stored_rows, taken
 from eval.results.summary import load_measurements
 from sida.config.lookup import ROOT
+from sida.files.atomic import jsonl_text
 from sida.networks.file import load_network
 from tests.refused import refused
 from tests.workflow.workspace import put
@@ -257,12 +258,17 @@ def test_rows_that_are_stored_stay_when_others_join_them(here):
         rows = [row for row in stored_rows(STORED) if row["run"] == run]
         write_stored(here / run, {"format": "sida-stored/1", "rows": {}}, rows)
         shutil.copytree(STORED / "students" / run, here / run / "students" / run)
+        name = f"students/{run}/train.jsonl"
+        (here / run / name).write_text(jsonl_text(dict(logs_of(STORED))[name], final=True))
         assert store(here / run, here / "all", about, digests, networks=True, trials=10) == {run}
     assert list(read_stored(here / "all")["rows"]) == [run for run in digests if run in ("sid-a1.0", "sida-a1.0")]
     assert len([*(here / "all/students").iterdir()]) == 2
-    # Stored networks stay, whether or not those of new rows are stored.
+    # A stored row that is trained again keeps its log. Stored networks stay, whether or not those of new rows are.
+    (here / "sid-a1.0/students/sida-a1.0").mkdir()
+    (here / "sid-a1.0" / name).write_text(jsonl_text(dict(logs_of(STORED))[name][:2], final=True))
     store(here / "sid-a1.0", here / "all", about, digests, trials=10)
     assert len([*(here / "all/students").iterdir()]) == 2
+    assert dict(logs_of(here / "all"))[name] == dict(logs_of(STORED))[name]
     # A row of which trials are missing waits; one whose settings have changed leaves.
     store(here / "sid-a1.0", here / "all", about, digests | {"sida-a1.0": "other"}, networks=True, trials=10)
     assert list(read_stored(here / "all")["rows"]) == ["sid-a1.0"]
@@ -285,8 +291,9 @@ def test_a_network_becomes_float16_only_if_its_numbers_stay_as_printed(here, mon
     assert path.stat().st_size < 0.6 * size if printed == "4.73" else path.stat().st_size == size
     for name, tensor in load_network(path)[0].state_dict().items():
         assert torch.equal(tensor, before[name].half().float() if printed == "4.73" else before[name])
-    # Others train from it.
-    assert halve(here / "stored", preset, "sid-a1.0").startswith("float32")
+    # Others train from these.
+    for row in ("sid-a1.0", "teacher-nfe35"):
+        assert halve(here / "stored", preset, row).startswith("float32")
     assert len(asked) == 1
     assert main(["check", str(here), "sida-a1.0", "--trials", "99"]) == 1
     assert "--trials" in capsys.readouterr().err  # the file counts as the network that was measured
