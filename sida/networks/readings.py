@@ -79,13 +79,14 @@ def check_reading(path: Path, network: Mapping[str, Any], state: Mapping[str, to
     better = others[best][0] < own[0] and abs(others[best][1]) < own[1] / 2
     if denoises and not better:
         return
-    fault = f"read as {network['class']}, its output is not a denoised image: {_percent(own)} of the noise are left"
+    word = "hardly" if denoises else "not"
+    fault = f"read as {network['class']}, its output is {word} a denoised image: {_percent(own)} of the noise are left"
     remedy = "check the class, and that its weights are trained"
     if better:
         remedy = f"read it as {best} (--network-class), which leaves {_percent(others[best])}"
     if better and own[0] > CLEARLY_NOISE and others[best][0] < CLEARLY_IMAGE:
         raise UserError(path, fault, remedy)
-    say(f"{path}: {fault.replace('no denoising', 'hardly a denoising') if denoises else fault}; {remedy}")
+    say(f"{path}: {fault}; {remedy}")
 
 
 def check_prediction(where: str, network: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> None:

@@ -120,7 +120,7 @@ def test_an_output_that_is_no_denoising_is_said(capsys):
     converted(saved(state), "SiTPrecond")
     assert "weights.pt: read as SiTPrecond, its output is not a denoised image: 50% at" in capsys.readouterr().err
     converted(saved(removing_noise().state_dict()), "SiTPrecond")
-    assert "denoising" not in capsys.readouterr().err
+    assert "denoised" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
