@@ -9,7 +9,6 @@ import torch
 
 from sida.config.families import NULL_LABEL
 from sida.config.recipe import ResolvedConfig
-from sida.config.samplers import INFINITE
 from sida.data import Dataset
 from sida.data.dataset import read_sketch
 from sida.errors import UserError
@@ -19,8 +18,9 @@ from sida.methods.method import Parts
 from sida.methods.registry import DistillConfig, checked_method, find_method, resolve_recipe
 from sida.networks import adjusted, architecture, family_of
 from sida.networks.file import load_network, read_metadata
-from sida.networks.precond import checkpoint_blocks, no_noise_level
+from sida.networks.precond import checkpoint_blocks
 from sida.sampling.guidance import Unlabelled, check_guide_fits
+from sida.sampling.samplers import check_one_step
 from sida.training.batches import StepBatches
 from sida.training.evaluation import Evaluation
 from sida.training.iteration import StudentTrainer
@@ -96,8 +96,7 @@ def make_trainer(
     if config.network is not None:
         nets["network"] = new_network(config.network, config.seed, dataset, device, f"{where}.network")
     teacher, guide = nets["network" if config.teacher is None else "teacher"], nets.get("guide")
-    if config.init_sigma == INFINITE and getattr(teacher, "noise_limit", None) is None:
-        raise no_noise_level(teacher, f"{where}.init_sigma")
+    check_one_step(teacher, config.num_steps, config.init_sigma, where)
     for role, net in nets.items():
         network_place = f"{where}.{role}: {paths.get(role)}"
         if net is guide:

@@ -100,10 +100,14 @@ class DMDOptions(Settings):
     error_eps: NotNegative = 0.0
 
     def check(self, config: StudentConfig) -> None:
-        """Refuses indices of levels together with another distribution of levels."""
+        """Refuses indices of levels together with another distribution of levels, and settings of one without it."""
         indices = {"generator_levels", "fake_score_levels"} & config.options.keys()
         if config.level_distribution is not None and indices:
             raise SettingError(f"options.{min(indices)}", "has no effect with level_distribution", "remove one of them")
+        for name in ("P_mean", "P_std"):
+            if config.level_distribution is None and getattr(config, name) is not None:
+                remedy = "set level_distribution: lognormal, or remove it"
+                raise SettingError(name, "has no effect on levels by indices", remedy)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -236,6 +240,11 @@ class DMD2Options(DMDOptions):
     noisy: bool = True
     r1_weight: NotNegative = 0.0
     r1_alpha: Positive = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.r1_weight and self.r1_alpha != DMD2Options.r1_alpha:
+            raise SettingError("r1_alpha", "has no effect without r1_weight", "set that, or remove it")
 
     @property
     def unread(self) -> frozenset[str]:

@@ -374,6 +374,9 @@ class Method:
         if self.start in ("teacher", "scratch") and config.init is not None:
             alternatives, start = "sid2a (or sid: a restart)", "the teacher" if self.start == "teacher" else "scratch"
             raise SettingError("init", f"'{self.name}' starts from {start}", f"remove it, or choose {alternatives}")
+        for name in ("P_mean", "P_std"):
+            if config.level_distribution == "beta" and getattr(config, name) is not None:
+                raise SettingError(name, "has no effect with level_distribution beta", "remove one of them")
         unread = (METHOD_SETTINGS - self.settings) | getattr(options, "unread", frozenset())
         defaults = {field.name: field.default for field in dataclasses.fields(config) if field.name in unread}
         if ignored := sorted(name for name, default in defaults.items() if getattr(config, name) != default):

@@ -22,14 +22,14 @@ import torch
 from sida.assets.cache import fetch_many
 from sida.config.families import DECODERS, EDM2_LATENTS, LATENTS, Latents, check_decoder, check_guidance
 from sida.config.labels import LabelCounts
-from sida.config.samplers import INFINITE, Sampler
+from sida.config.samplers import Sampler
 from sida.data.dataset import Dataset
 from sida.data.latents import LatentDecoder, load_vae
 from sida.errors import UserError, say, settings_in
 from sida.kernels import require_fused
 from sida.machine import Recording, RecordingError, Tensors, to_device
 from sida.networks import network_latents
-from sida.networks.precond import Precond, no_noise_level
+from sida.networks.precond import Precond
 from sida.prefetch import prefetch
 from sida.sampling.guidance import check_guide_fits
 from sida.sampling.samplers import DRAWINGS, draw_batch, to_uint8
@@ -173,8 +173,6 @@ class Drawer:
             return _resample(dataset, seeds, batch_size, self.decode, output)
         if net is None:
             raise UserError("sampler", f"'{sampler.kind}' needs a network", "give one")
-        if sampler.init_sigma == INFINITE and getattr(net, "noise_limit", None) is None:
-            raise no_noise_level(net, "sampler.init_sigma")
         DRAWINGS[sampler.kind].check(sampler, net, self.guide)
         with settings_in("sampler"):
             check_decoder(sampler.decoder, self.latents, self.vae)

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import torch
 
 from sida.config.families import Family
-from sida.config.samplers import Sampler
+from sida.config.samplers import INFINITE, Sampler
 from sida.errors import SettingError, UserError, exact
 from sida.networks import family_of
+from sida.networks.precond import no_noise_level
 from sida.sampling.discrete import check_ddpm, ddpm
 from sida.sampling.flows import check_flow, flow
 from sida.sampling.guidance import guide_labels, guided, guides
@@ -176,6 +177,19 @@ def one_step(
     return images
 
 
+def check_one_step(net: Any, num_steps: int, init_sigma: float | str, where: str = "sampler") -> None:
+    """Checks that a network draws in one step, or in several, from a level.
+
+    Raises:
+        UserError: It has no level of pure noise, or its further steps would need velocities of another length.
+    """
+    if init_sigma == INFINITE and getattr(net, "noise_limit", None) is None:
+        raise no_noise_level(net, f"{where}.init_sigma")
+    if init_sigma == INFINITE and num_steps > 1 and hasattr(net, "mean_velocity"):
+        fault = f"{type(net).__name__} draws from pure noise in one step, not {num_steps}"
+        raise UserError(f"{where}.num_steps", fault, "set it to 1, or draw with kind flow")
+
+
 def step_sigmas(num_steps: int, init_sigma: float | str = 2.5, step_levels: str = "sigma") -> list[float]:
     """Levels of the steps of a generator after the first, ``num_steps − 1`` falling numbers.
 
@@ -287,6 +301,7 @@ class Drawing(NamedTuple):
 DRAWINGS = {
     "one_step": Drawing(
         lambda call: multi_step(call.networks[0], *call.inputs, noise=call.streams.randn_like, **call.sampler.of_steps),
+        lambda sampler, net, guide: check_one_step(net, sampler.steps, sampler.init_sigma),
     ),
     "heun": Drawing(
         lambda call: call.of_steps(heun, noise_every_step=call.family.noise_every_step),

@@ -255,6 +255,9 @@ def test_the_recipes_are_read_and_train(method, name, monkeypatch, tmp_path):
 FAULTS = [
     ("sid", {"time_beta": [4, 1.5, 10]}, "--spec.time_beta: has no effect without level_distribution beta"),
     ("sid", {"level_distribution": "beta", "t_max": 700}, "--spec.t_max: has no effect with level_distribution"),
+    ("sid", {"level_distribution": "beta", "P_mean": 0}, "--spec.P_mean: has no effect with level_distribution beta"),
+    ("dmd", {"P_std": 1}, "--spec.P_std: has no effect on levels by indices"),
+    ("dmd2", {"options": {"r1_alpha": 0.2}}, "--spec.options.r1_alpha: has no effect without r1_weight"),
     ("dmd", {"level_distribution": "lognormal", "options": {"generator_levels": [1, 9]}}, "options.generator_levels"),
     (
         "realuid",

@@ -8,10 +8,11 @@ from sida.networks import build_network, checkpoint_blocks, family_of
 from sida.networks.body import forward_derivatives
 from sida.networks.file import load_network
 from sida.networks.official import import_network
-from sida.sampling import one_step
+from sida.sampling import Drawer, Sampler, one_step
 from sida.sampling.flows import flow
 from tests.golden.vectors import VALUE, below, load_tensors, relative_error
 from tests.networks.made import random_network
+from tests.refused import refused
 
 UNET = {
     "img_resolution": 8, "img_channels": 2, "label_dim": 3, "augment_dim": 6, "model_channels": 8,
@@ -89,6 +90,8 @@ def test_a_network_denoises_with_its_velocity_and_steps_with_its_mean_velocity(n
     assert torch.equal(net.from_noise(z, labels), z - far)
     # One Euler step of the flow has the velocity at noise, not the mean one.
     assert relative_error(flow(net, z, labels, 1, "euler", dtype=torch.float32), z - far) > 1e-4
+    several = {"kind": "one_step", "init_sigma": "infinite", "num_steps": 2, "step_levels": "time"}
+    refused("sampler.num_steps: .*set it to 1", Drawer(Sampler(**several), net).draw, [0], 1)
     # Lengths count.
     assert relative_error(net.mean_velocity(z, t, t, labels), net.mean_velocity(z, t, t / 2, labels)) > 1e-4
 
