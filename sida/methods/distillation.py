@@ -1,5 +1,6 @@
 """Distillation of a teacher into a one-step generator, for all methods."""
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.methods.digest import student_digest
 from sida.methods.method import Parts
-from sida.methods.registry import DistillConfig, checked_method, find_method, resolve_recipe
+from sida.methods.registry import DistillConfig, checked_method, faults_of, find_method, resolve_recipe
 from sida.networks import adjusted, architecture, family_of
 from sida.networks.file import load_network, read_metadata
 from sida.networks.precond import checkpoint_blocks
@@ -69,7 +70,9 @@ def distill(
     digest = student_digest(resolved, dataset.sha256, parents, where, networks)
 
     def start(ranks: Ranks, config: ResolvedConfig) -> StudentTrainer:
-        trainer = make_trainer(config, dataset, device, where)
+        with faults_of(config.method):
+            trainer = make_trainer(config, dataset, device, where)
+        trainer.faults = functools.partial(faults_of, config.method)
         trainer.batches = StepBatches(config, dataset, device, ranks, where)
         if config.evaluation is not None:
             evaluation = Evaluation(config.evaluation, dataset, trainer.sampler, config.device, f"{where}.evaluation")

@@ -302,6 +302,10 @@ class Method:
 
     def __post_init__(self, saw: Exposure | None) -> None:
         object.__setattr__(self, "exposure", saw)
+        for loss in self.losses:
+            fields, own = vars(loss).get("__annotations__"), "__dataclass_fields__" in vars(loss)
+            if not dataclasses.is_dataclass(loss) or (fields and not own):
+                raise TypeError(f"loss {loss.__name__} is not a dataclass: write @dataclasses.dataclass above it")
 
     @property
     def has_judges(self) -> bool:

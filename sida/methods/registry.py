@@ -3,15 +3,18 @@
 A custom method is also a :class:`~sida.methods.method.Method`, named ``module:object``.
 """
 
+import contextlib
 import dataclasses
 import inspect
-from collections.abc import Mapping
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from sida import networks
-from sida.config.lookup import Registry
+from sida.config.lookup import Registry, foreign_faults
 from sida.config.recipe import OFFICIAL, WEIGHT_NORMS, ResolvedConfig, StudentConfig
-from sida.config.settings import OneOf
+from sida.config.settings import OneOf, names_object
 from sida.errors import SettingError, settings_in
 from sida.methods.consistency import CD, ECT, INSTANCE
 from sida.methods.dmd import DIFF_INSTRUCT, DMD, DMD2
@@ -39,6 +42,20 @@ def find_method(name: str, where: str = "method") -> Method:
     """
     method: Method = METHODS.find(name, where)
     return method
+
+
+@contextlib.contextmanager
+def faults_of(name: str) -> Iterator[None]:
+    """Turns exceptions of a custom method's code into one line with the file and line there."""
+    try:
+        yield
+    except Exception as error:
+        module = sys.modules.get(name.partition(":")[0])
+        frames = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
+        if not names_object(name) or getattr(module, "__file__", None) not in frames:
+            raise
+        with foreign_faults(name, module):
+            raise
 
 
 #: Adam's ε in float32 and in float16.

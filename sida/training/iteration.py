@@ -20,7 +20,7 @@ from sida.config.families import NULL_LABEL
 from sida.config.recipe import ResolvedConfig, TeacherConfig
 from sida.config.samplers import Sampler
 from sida.data.augment import AugmentPipe
-from sida.errors import say
+from sida.errors import UserError, say
 from sida.kernels import require_fused
 from sida.machine import Recording, RecordingError, Tensors, generator
 from sida.noise import Draw, Draws, uniform_labels, unit_noise
@@ -139,7 +139,7 @@ class EagerRunner:
         images = tensors["images"] if "images" in tensors else self._images(step, scales, tensors)["images"]
         micro_batch = MicroBatch(images, tensors.get("labels"), tensors.get("real"), tensors)
         losses, terms = {}, []
-        for name, per_element in micro_batch.finalize(step.loss(micro_batch)).items():
+        for name, per_element in micro_batch.finalize(_named_terms(step, micro_batch, scales)).items():
             factor, weight = scales[name] if name in scales else scales[""]
             # A sum, because dropped samples (zeros) and divided batches must not change the divisor.
             value = per_element.sum() * factor
@@ -147,8 +147,28 @@ class EagerRunner:
             if weight:
                 terms.append(value if weight == 1 else weight * value)
         if terms:
-            sum(terms[1:], terms[0]).backward()
+            total = sum(terms[1:], terms[0])
+            if not total.requires_grad:
+                fault = f"no term depends on the parameters of '{step.name}': {', '.join(losses)}"
+                raise UserError("loss", fault, "compute them with gradients")
+            total.backward()
         return {**losses, "nan_count": micro_batch.dropped}
+
+
+def _named_terms(step: OptimizerStep, batch: MicroBatch, scales: Scales) -> Mapping[str, torch.Tensor]:
+    """Terms of a step's loss, each of which has a weight.
+
+    Raises:
+        UserError: The loss of a custom method returns something else.
+    """
+    terms = step.loss(batch)
+    if not isinstance(terms, Mapping):
+        fault = f"the step of '{step.name}' returns {type(terms).__name__}, not terms by name"
+        raise UserError("loss", fault, "return {name: tensor}")
+    if unweighted := [name for name in terms if name not in scales and "" not in scales]:
+        fault = f"the step of '{step.name}' returns '{unweighted[0]}', which weights() does not name"
+        raise UserError("loss", fault, f"weights() names {', '.join(scales)}: use equal names")
+    return terms
 
 
 class GraphRunner(EagerRunner):

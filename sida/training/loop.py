@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import copy
 import dataclasses
 import importlib.util
@@ -58,6 +59,7 @@ class Trainer(abc.ABC):
         evaluation: Times of evaluations.
         max_nan_share: Largest permitted share of samples dropped for a NaN.
         begun: Images after which all phases of the method have begun, and evaluations count for ``patience``.
+        faults: Context of an iteration, in which exceptions of a method from outside become one line.
     """
 
     sampler: Sampler
@@ -65,6 +67,7 @@ class Trainer(abc.ABC):
     evaluation: EvaluationPoints | None = None
     max_nan_share = 1.0
     begun = 0.0
+    faults: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
 
     def __init__(
         self,
@@ -178,12 +181,15 @@ class TrainingLoop:
             self._show(progress, force=True)
 
     def _iterate(self) -> None:
-        try:
-            record = self.trainer.iteration(self.nimg)
-        except torch.OutOfMemoryError:
-            remedies = "set checkpointing to true (the run resumes to the same numbers), or give a smaller batch_gpu"
-            alternatives = "(docs/differences.md, 20) or batch_size, a smaller network or a larger card"
-            raise TooLargeError("", f"out of memory at image {self.nimg:,}", f"{remedies} {alternatives}") from None
+        with self.trainer.faults():
+            try:
+                record = self.trainer.iteration(self.nimg)
+            except torch.OutOfMemoryError:
+                remedies = (
+                    "set checkpointing to true (the run resumes to the same numbers), or give a smaller batch_gpu"
+                )
+                alternatives = "(docs/differences.md, 20) or batch_size, a smaller network or a larger card"
+                raise TooLargeError("", f"out of memory at image {self.nimg:,}", f"{remedies} {alternatives}") from None
         self.meter.add(record, self.config.batch_size)
         self.nimg += self.config.batch_size
 
