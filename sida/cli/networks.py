@@ -95,7 +95,7 @@ def _info(args: argparse.Namespace) -> None:
     from sida.sampling.job import network_file
 
     path, asset = find_source(args.file)
-    if not isinstance(path, Path) or path.is_dir() or (asset and asset.architecture):
+    if not isinstance(path, Path) or (asset and asset.architecture):
         path = network_file(args.file)
     facts = describe_file(path, args.key, args.network_class or (asset.network_class if asset else None))
     if args.json:

@@ -59,6 +59,8 @@ def read_settings(args: argparse.Namespace, cls: type[T], options: Mapping[str, 
     """
     spec, where = read_spec(args.spec, args.set)
     values = {key: value for key, value in (options or {}).items() if value is not None}
+    if twice := [key for key in values if any(text.partition("=")[0] == key for text in args.set)]:
+        raise UserError(f"--set {twice[0]}", f"is given beside --{twice[0]}", "give one of them")
     flags = [f" --set {text}" for text in args.set] + [f" --{key} {value}" for key, value in values.items()]
     return from_mapping(cls, spec | values, f"{where}{''.join(flags)}:" if flags else where), where
 

@@ -199,7 +199,9 @@ def check_images(network: Mapping[str, Any], other: Mapping[str, Any], whose: st
     for option in IMAGE_OPTIONS:
         value, expected = network.get(option), other.get(option)
         if None not in (value, expected) and value != expected:
-            raise SettingError(option, f"{value}, but {whose} has {expected}", "make them equal")
+            remedy = "make them equal"
+            remedy += " (pictures: one folder for each class)" if option == "label_dim" and value else ""
+            raise SettingError(option, f"{value}, but {whose} has {expected}", remedy)
 
 
 def check_guide_images(

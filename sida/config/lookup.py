@@ -13,6 +13,7 @@ files may name only the objects of :data:`FOR_FILES` and the short names of regi
 extractors).
 """
 
+import ast
 import contextlib
 import importlib
 import importlib.machinery
@@ -221,6 +222,28 @@ def source_file(name: str) -> str | None:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def check_bound(name: str, where: str) -> None:
+    """Checks by the text of its source file that a module has the object of ``module:object``; runs nothing.
+
+    Raises:
+        UserError: The file binds no such name. Modules that bind names in other ways than by statements pass.
+    """
+    source, attribute = source_file(name), name.partition(":")[2]
+    if source is None or not source.endswith(".py"):
+        return
+    try:
+        nodes = list(ast.walk(ast.parse(Path(source).read_bytes())))
+    except (OSError, SyntaxError, ValueError):
+        return  # The import says it.
+    aliases = [alias for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
+    names = {alias.asname or alias.name.partition(".")[0] for alias in aliases}
+    names |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    names |= {node.id for node in nodes if isinstance(node, ast.Name)}
+    if attribute not in names and not names & {"*", "__getattr__", "globals", "setattr"}:
+        public = [name for name in names if name[0] != "_"]
+        raise UserError(where, f"'{name}': {source} has no '{attribute}'{suggestion(attribute, public, '')}")
+
+
 def is_ours(name: str) -> bool:
     """Whether ``module:object`` belongs to this package, not to a folder of the same name that came with a study."""
     package = re.split("[.:]", name)[0]
@@ -256,6 +279,8 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
     if not allowed(name):
         raise UserError(where, f"'{name}' {refusal(name)}")
     module_name, _, attribute = name.partition(":")
+    if module_name.endswith(".py") and Path(module_name).is_file():
+        raise UserError(where, f"'{name}' names a file", f"name its module: {module_name[:-3]}:{attribute}")
     folder = str(Path.cwd())
     # The working folder comes last, and only for permitted code: a file there named as a library is not imported.
     if not is_ours(name) and folder not in sys.path and "" not in sys.path:

@@ -49,6 +49,8 @@ _CLASSES = {
     "ECMPrecond": "ECTPrecond",
 }
 _SHARED_ARGUMENTS = 3
+#: Network of a folder: of a run, or of `sida export`.
+_OF_FOLDER = ("network.safetensors", "generator/network.safetensors")
 
 
 def network_config(file: PickleFile, network_class: str | None = None) -> dict[str, Any]:
@@ -109,19 +111,33 @@ def weight_norm(use_gan: bool, hook: object) -> WeightNorm:
 def find_source(source: str) -> tuple[Path | DiffusersFiles, Asset | None]:
     """Finds a network by its path, its id in ``config/assets.tsv`` or its address, and downloads it if need be.
 
+    The path is of a file, of the folder of a run or of ``sida export``, or of a pipeline of diffusers.
+
     Returns:
-        The path, or the files of a pipeline of diffusers, and the asset of an id or an address.
+        The path of a file, or the files of a pipeline of diffusers, and the asset of an id or an address.
 
     Raises:
-        UserError: The source is neither a path nor a known id, or cannot be downloaded.
+        UserError: The source is neither a path nor a known id, has no network, or cannot be downloaded.
     """
     path = checked(source)
     if (path.is_dir() or source.startswith("hf://")) and (files := files_of(source)):
         return files, None
+    if path.is_dir():
+        existing = next((path / name for name in _OF_FOLDER if (path / name).is_file()), None)
+        if existing is None:
+            fault = f"is a folder without {_OF_FOLDER[0]} and not a pipeline of diffusers (unet/ and scheduler/)"
+            raise UserError(source, fault, "name the network's file, or the folder of DDPMPipeline.save_pretrained")
+        return existing, None
     if path.exists() and not is_address(source):
         return path, None
     check_network(source)
     return fetch(source), find_asset(load_registry(), source)
+
+
+def _check_class(name: str | None) -> None:
+    if name is not None and name not in NETWORKS:
+        fault = f"no network class '{one_line(name, 100)}'{suggestion(name, NETWORKS)}"
+        raise UserError("--network-class", fault, "names are in docs/methods.md")
 
 
 def import_network(
@@ -163,6 +179,7 @@ def import_network(
             raise UserError(path.where, "describes its architecture itself", "leave out --network and --network-class")
         return _import_diffusers(path, out, null_label, metadata or {})
     path = Path(path)
+    _check_class(network_class)
     if null_label:
         raise UserError(path, "is not a pipeline of diffusers, whose last class may be none", "leave out --null-label")
     refuse_same(path, out)
@@ -270,6 +287,7 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
         UserError: As :func:`sida.networks.file.load_network` and :func:`import_network`.
     """
     path = Path(path)
+    _check_class(network_class)
     facts: dict[str, Any] = {}
     of_state = network_class in NETWORKS and NETWORKS[str(network_class)].reads_states
     if of_state and starts_as_pickle(path):

@@ -270,12 +270,6 @@ def network_file(source: str) -> Path:
     path, asset = find_source(source)
     if isinstance(path, DiffusersFiles):
         return _convert_cached(f"{path.sha256}-diffusers", path)
-    if path.is_dir():
-        files = [path / name for name in ("network.safetensors", "generator/network.safetensors")]
-        existing = next((file for file in files if file.is_file()), None)
-        if existing is None:
-            raise UserError(source, "is a folder without network.safetensors", "name the network's file")
-        return existing
     # The last part of an address is rarely a telling name.
     pickled = starts_as_pickle(path) if is_address(source) else path.suffix in (".pkl", ".pt", ".pth")
     architecture = None if asset is None else asset.architecture

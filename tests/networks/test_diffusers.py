@@ -302,6 +302,10 @@ def test_options_that_do_not_go_with_a_pipeline_are_refused(folder, tmp_path):
     assert "--network" in refusal(command, "convert", folder, tmp_path / "out", "--network-class", "EDMPrecond")
 
 
+def test_a_folder_of_a_unet_alone_is_not_taken_for_a_file(folder, tmp_path):
+    assert "DDPMPipeline.save_pretrained" in refusal(command, "convert", folder / "unet", tmp_path / "out.safetensors")
+
+
 def test_the_package_is_named_where_it_is_not_installed(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
     assert "make setup" in refusal(command, "convert", folder, tmp_path / "out.safetensors")

@@ -147,6 +147,8 @@ def test_the_command_takes_the_class_alone_for_a_published_width():
     saved(net.state_dict())
     said = command("convert", "weights.pt", "out.safetensors", "--network-class", "DiTPrecond")
     assert said == "out.safetensors: DiTPrecond\n"
+    for verb in (["convert", "weights.pt", "other.safetensors"], ["info", "weights.pt"]):
+        refused("--network-class: .*'DiTPrecnd' .*'DiTPrecond'", command, *verb, "--network-class", "DiTPrecnd")
     assert load_network("out.safetensors")[1]["network"] == net.init_config
 
 

@@ -206,6 +206,7 @@ def test_command_line_overrides(tmp_path, student_spec, teacher, capsys):
     _, metadata = load_network(tmp_path / "run" / "network.safetensors")
     assert (metadata["method"], metadata["nimg"]) == ("sida", 48)
     refused("--set lr: must be key=value", command, *run, "--set", "lr")
+    refused("--set method: .*--method; give one", command, *run, "--set", "method=gdd")
     refused(r"--set lrr=2 .*: lrr: unknown key \(did you mean 'lr'\?\)", command, *run, "--set", "lrr=2")
 
 

@@ -110,6 +110,7 @@ def test_no_file_of_the_working_folder_takes_the_name_of_a_library(study, tmp_pa
     assert sys.path == before
     monkeypatch.setenv(ALLOW, "evil,fractions")
     assert load_object("evil:sample", "sampler.callable")[1] == 1
+    refused("names a file; name its module: evil:sample", load_object, "evil.py:sample", "x")
     assert sys.path == [*before, str(tmp_path)]
     # A permitted name is that of the library, and the message of a refusal names the same file.
     assert Path(load_object("fractions:Fraction", "x")[0].__file__).resolve() != (tmp_path / "fractions.py").resolve()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.claim import is_shipped
-from sida.config.lookup import ALLOW, allowed, path_allowed, refusal, source_file
+from sida.config.lookup import ALLOW, allowed, check_bound, path_allowed, refusal, source_file
 from sida.config.settings import names_object
 from sida.errors import UserError
 
@@ -56,9 +56,12 @@ def check_code(code: Mapping[str, str], source: str) -> None:
 
     Raises:
         NotAllowedError: There is such code; the message has the names, the files, and how to allow them.
+        UserError: A module does not have the object.
     """
     refused = [name for name in code if not (allowed(name) if names_object(name) else path_allowed(name))]
     if not refused:
+        for name in filter(names_object, code):
+            check_bound(name, code[name])
         return
     permission = {name: name.partition(":")[0] if names_object(name) else str(Path(name).resolve()) for name in refused}
     remedy = f"read it, and if you trust it, set {ALLOW}={','.join(dict.fromkeys(permission.values()))}"
