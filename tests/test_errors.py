@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from unittest.mock import Mock
@@ -47,6 +48,34 @@ def test_a_place_where_nothing_can_be_written_is_told_first(verb, tmp_path, monk
         error = refusal(command, verb, *WRITING[verb], place)
         assert "writ" in error or "is a file" in error, error
     assert sorted(os.listdir(tmp_path)) == ["circle", "file"]
+
+
+@pytest.mark.parametrize(
+    ("words", "lost"),
+    [
+        (["score", "x.npz", "--protocol", "digits", "--out", "./x.npz"], "x.npz"),
+        (["score", "x.npz", "--protocol", "digits", "--latex", "x.npz"], "x.npz"),
+        (["score", "y.npz", "--against", "x.npz", "--out", "x.npz"], "x.npz"),
+        (["score", "y.npz", "--like", "main", "--out", "new", "--latex", "new"], "new"),
+        (["score", "y.npz", "--protocol", "digits", "--reference", "train=x.json", "--out", "x.json"], "x.json"),
+        (["table", "main", "--add", "y.npz", "--add", "x.json", "--out", "x.tex"], "x.json"),
+        (["table", "main", "--runs", "x.csv", "--out", "x.tex"], "x.csv"),
+        (["table", "main", "--bib", "new.tex", "--out", "new.md"], "new.tex"),
+        (["table", "main", "--measurements", "x.csv", "--bib", "x.csv"], "x.csv"),
+        (["sample", "--network", "x.npz", "--grid", "x.npz"], "x.npz"),
+        (["sample", "--spec", '{"network": "x.npz", "grid": "x.npz"}'], "x.npz"),
+        (["average", "y.npz", "x.npz", "--std", "0.1", "--out", "x.npz"], "x.npz"),
+        (["claims", "--claims", "y.npz", "--runs", "x.json", "--out", "x.md"], "x.json"),
+        (["figure", "--layout", "samples", "--runs", "y.npz", "--results", ".", "--measurements", "x.csv",
+          "--out", "x.pdf"], "x.csv"),
+    ],
+)  # fmt: skip
+def test_no_output_is_written_over_an_input_or_another_output(words, lost, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("x.npz", "x.json", "x.csv", "y.npz"):
+        (tmp_path / name).write_text("kept")
+    assert re.search(f"{lost}: .*lost; name another", refusal(command, *words))
+    assert {file.read_text() for file in tmp_path.iterdir()} == {"kept"}
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """Verbs of the workflow's jobs: measure, collect, claims, figure, page and paper."""
 
 import argparse
+import os
 
 from eval.commands._options import output, parse_trials, shared
-from sida.cli.main import Verb, existing
+from sida.cli.main import Verb, existing, refuse_lost
 from sida.config.settings import from_mapping, load_spec
 
 
@@ -89,6 +90,7 @@ def _claims(args: argparse.Namespace) -> int:
     from eval.claims.write import decide_claims
     from sida.config.lookup import allow_typed
 
+    refuse_lost(vars(args), os.path.splitext(args.out)[0] + ".json")
     allow_typed((), [] if is_shipped(args.claims) else [args.claims])
     inputs = {name: getattr(args, name) for name in ("measurements", "runs", "results")}
     paths, counts = decide_claims(args.claims, args.out, **inputs)
@@ -121,6 +123,7 @@ def _figure(args: argparse.Namespace) -> int:
     """Builds and writes the figure."""
     from eval.figures.layout import build_figure
 
+    refuse_lost(vars(args), *(os.path.splitext(args.out)[0] + suffix for suffix in (".png", ".csv")))
     settings = {key: getattr(args, key) for key in ("measurements", "spec")}
     paths, remarks = build_figure(args.layout, args.runs, args.results, args.out, **settings)
     print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])})")

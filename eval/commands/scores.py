@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from eval.commands._options import extractor_options, output, shared
 from eval.commands.score_options import ScoreOptions
 from sida.assets.registry import SCORED_ENDS, check_network
-from sida.cli.main import Verb, add_integer, existing
+from sida.cli.main import Verb, add_integer, existing, refuse_lost
 from sida.config.lookup import TRACE, find_file
 from sida.config.settings import load_spec, names_object
 from sida.errors import UserError
@@ -181,8 +181,10 @@ def _table(args: argparse.Namespace) -> int:
     from eval.tables.build import make_table, table_paths, write_table
     from eval.tables.latex import cited_keys, to_latex
 
-    for path in table_paths(args.out) if args.out else ():
+    paths = table_paths(args.out) if args.out else []
+    for path in paths:
         output("--out")(str(path))
+    refuse_lost(vars(args), *paths, *filter(None, [args.bib]))
     table = make_table(
         args.table,
         args.measurements,
@@ -196,7 +198,7 @@ def _table(args: argparse.Namespace) -> int:
     if args.bib:
         write_text(args.bib, bibliography([SUITE, *cited_keys(table)]))
     if args.out:
-        paths = write_table(table, args.out, latex)
+        write_table(table, args.out, latex)
         print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])})")
     else:
         print(latex(table), end="")

@@ -9,6 +9,7 @@ seconds.
 import argparse
 import contextlib
 import errno
+import itertools
 import os
 import re
 import resource
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple, TextIO, cast
 
 from sida.config.lookup import allow_typed, our_object
 from sida.errors import EXIT_RETRY, Preempted, UserError, near_path, say, suggestion
+from sida.files.ordinary import refuse_same
 from sida.files.text_files import number_in
 from sida.machine import code_version
 
@@ -283,13 +285,36 @@ def existing(option: str = "") -> Callable[[str], str]:
 
 #: Arguments of verbs that name an output file or folder, with their names in errors.
 _WRITTEN = {"out": "--out", "grid": "--grid", "record": "--record", "target": "OUT", "study": "STUDY"}
+_WRITTEN |= {"bib": "--bib", "latex": "--latex"}
+#: Arguments of verbs that name files to read, some as ``KEY=FILE``.
+_READ = ("source", "sources", "network", "gnet", "dataset", "images", "against", "reference", "extractor_option", "add")
+_READ += ("spec", "table", "measurements", "runs", "claims", "layout", "row", "run")
 
 
 def check_output_paths(arguments: Mapping[str, Any]) -> None:
-    """Checks the output paths among a verb's arguments; see :func:`check_output_path`."""
-    for name, option in _WRITTEN.items():
-        if isinstance(arguments.get(name), str):
-            check_output_path(arguments[name], option)
+    """Checks the output paths among a verb's arguments; see :func:`check_output_path` and :func:`refuse_lost`."""
+    written = {name: arguments[name] for name in _WRITTEN if isinstance(arguments.get(name), str)}
+    for name, path in written.items():
+        check_output_path(path, _WRITTEN[name])
+    refuse_lost(arguments, *written.values())
+
+
+def refuse_lost(arguments: Mapping[str, Any], *outputs: str | os.PathLike[str]) -> None:
+    """Refuses to write a file over an input among a verb's arguments, or over another output.
+
+    Raises:
+        UserError: An output is such an input, or two outputs are one file.
+    """
+    ends = [os.path.realpath(path) for path in outputs]
+    for number, path in enumerate(outputs):
+        if ends[number] in ends[:number]:
+            raise UserError(path, "is two outputs, one of which would be lost", "name another file for one of them")
+    for value in map(arguments.get, _READ):
+        for text in value if isinstance(value, list) else [value]:
+            # In a spec each of them may be another thing than text.
+            files = {text, text.partition("=")[2]} - {""} if isinstance(text, str) else ()
+            for source, path in itertools.product(files, outputs):
+                refuse_same(source, path)
 
 
 def check_output_path(path: str, option: str) -> None:

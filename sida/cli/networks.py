@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.assets.registry import check_network
-from sida.cli.main import Verb, add_integer, existing
+from sida.cli.main import Verb, add_integer, check_output_paths, existing
 from sida.config.families import NULL_LABEL
 from sida.config.settings import from_mapping, load_spec
 from sida.errors import one_line
@@ -210,7 +210,9 @@ def _sample(args: argparse.Namespace) -> None:
 
     spec = load_spec(args.spec) if args.spec else {}
     flags = {k: v for k, v in vars(args).items() if k in SampleConfig.__dataclass_fields__ and v is not None}
-    for line in run_job(from_mapping(SampleConfig, spec | flags, "--spec" if args.spec else "sida sample:")):
+    config = from_mapping(SampleConfig, spec | flags, "--spec" if args.spec else "sida sample:")
+    check_output_paths(vars(config))
+    for line in run_job(config):
         print(line, flush=True)
 
 
