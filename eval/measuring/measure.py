@@ -4,7 +4,7 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +31,13 @@ from sida.errors import Progress, UserError, suggestion
 from sida.files.atomic import sha256_json
 from sida.files.ordinary import UnreadableError
 from sida.machine import keep_freed_memory, take_device, tf32
+
+
+def check_second(protocol: Protocol, references: Container[str], where: str) -> None:
+    """Refuses a protocol of two sets without the second one among the keys of the given references."""
+    second_sets = [key for key, source in protocol.sources.items() if source.kind == "given"]
+    if second_sets and not any(key in references for key in second_sets):
+        raise UserError(where, f"protocol '{protocol.name}' compares two sets", "add --against FOLDER|ZIP|NPZ")
 
 
 class Measurer:
@@ -66,9 +73,7 @@ class Measurer:
                 if key not in names:
                     fault = f"protocol '{self.protocol.name}' has no '{key}'{suggestion(key, names)}"
                     raise UserError(f"{where}.{field_}", fault, "name one of these")
-        second_sets = [key for key, source in self.protocol.sources.items() if source.kind == "given"]
-        if second_sets and not self.spec.references.keys() & {*second_sets}:
-            raise UserError(where, f"protocol '{self.protocol.name}' compares two sets", "add --against FOLDER|ZIP|NPZ")
+        check_second(self.protocol, self.spec.references, where)
 
     @functools.cached_property
     def dataset(self) -> Dataset:

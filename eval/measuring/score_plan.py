@@ -8,7 +8,7 @@ from typing import Any
 
 from eval.features.registry import ON_PROCESSOR
 from eval.measuring.functions import CallableSource
-from eval.measuring.measure import Measurer
+from eval.measuring.measure import Measurer, check_second
 from eval.measuring.order import Groups, Trials
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.scored import Scored, origin_of
@@ -118,6 +118,8 @@ def plan_score(
         fields["sampler"]["groups"] = groups
     if against is None:
         second, score_protocol = None, chosen_protocol(protocol, num_samples, fast)
+        # Before the number of images is: a second set is measured with all images of both.
+        check_second(score_protocol, settings.get("references") or {}, "score")
         parts = Trials(score_protocol.num_samples, score_protocol.trials, trials, groups)
         store = open_images(path, parts) if path else None
     else:
