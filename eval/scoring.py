@@ -147,8 +147,8 @@ def _argument_named(folder: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        if error.where.startswith(folder):
-            name = re.sub(r"\.npz(\[arr_[01]\])?", "", error.where.removeprefix(f"{folder}{os.sep}"))
+        if folder in error.where:
+            name = re.sub(rf"{re.escape(folder)}{os.sep}(\w+)\.npz(\[arr_[01]\])?", r"\1", error.where)
             raise type(error)(name, error.fault, error.remedy) from None
         raise
 

@@ -92,9 +92,7 @@ class CallableSource:
             raise UserError("sampler.callable", f"'{self.name}' is of type {kind}, not a function")
         if inspect.isclass(self._function):
             self._function = self._instance_of(self._function)
-        allowing = "or set allow_duplicates: true in the spec's sampler if it may draw equal images"
-        remedy = f"give each seed an image of its own, {allowing}"
-        self._duplicates = Duplicates(lambda seed: f"seed {seed} of {self.name}", remedy)
+        self._duplicates = Duplicates(lambda seed: f"seed {seed} of {self.name}", "give each seed an image of its own")
         self._drawn_again = False
         #: Shape (C, H, W) of the images drawn so far.
         self.shape: tuple[int, ...] | None = None

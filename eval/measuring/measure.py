@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.features.base import Extractor
+from eval.features.pixels import PixelExtractor
 from eval.features.registry import make_extractors
 from eval.measuring.functions import CallableSource
 from eval.measuring.order import Trials
@@ -144,6 +145,31 @@ class Measurer:
         return identities
 
     @property
+    def _origin(self) -> str:
+        """Name of the images in errors, which name files by path, and generators by the id of the row."""
+        sampler = self.spec.sampler
+        return str(sampler["path"]) if sampler["kind"] == "images" else f"run '{self.spec.run}'"
+
+    def unlike(self, shape: Sequence[int]) -> str:
+        """Words for a second set whose images have another shape than (C, H, W); empty without such a set."""
+        theirs = shape if self._second is None else self._second.read(0, 1).shape[1:]
+        sides = [f"{height}×{width} in {channels} channels" for channels, height, width in (shape, theirs)]
+        return f"the sets differ in size or channels: {sides[0]}, {sides[1]}" if tuple(shape) != tuple(theirs) else ""
+
+    def check_alike(self, shape: Sequence[int]) -> None:
+        """Refuses images (C, H, W) whose pixels cannot be compared with those of the second set.
+
+        Raises:
+            UserError: The shapes differ, and pixels are features.
+        """
+        if PixelExtractor.name in self.protocol.extractors() and (fault := self.unlike(shape)):
+            raise UserError(
+                f"{self._origin} and {self.spec.references['against']}",
+                fault,
+                "make them alike (sida data prepare), or say --protocol pair-quick",
+            )
+
+    @property
     def batch_size(self) -> int:
         """Images per batch."""
         return self.spec.batch_size or default_batch_size(self.protocol, small=250)
@@ -153,12 +179,12 @@ class Measurer:
         protocol = self.protocol.part(metrics)
         first, last = self.protocol.seeds(trial)
         seeds = range(first, last + 1)
-        # Messages name files by path, and generators by the id of the row.
-        origin = self.spec.sampler["path"] if self.spec.sampler["kind"] == "images" else f"run '{self.spec.run}'"
-        images = sized(self.source.batches(seeds, self.batch_size), self.protocol, origin)
+        images = sized(self.source.batches(seeds, self.batch_size), self.protocol, self._origin)
         # The first batch is drawn before feature networks load: a wrong size must not wait for a download.
         with tf32(self.protocol.allow_tf32):
-            images = itertools.chain([next(images)], images)
+            batch = next(images)
+        self.check_alike(batch.images.shape[1:])
+        images = itertools.chain([batch], images)
         extractors = {name: self.extractors[name] for name in protocol.extractors()}
         sums, ahead = TrialSums(protocol, self.spec.device), 3 if self.spec.device.startswith("cuda") else 0
         return run_pass(images, extractors, sums, 0, ahead, lambda count: progress.update(done + count))

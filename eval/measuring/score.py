@@ -180,6 +180,8 @@ def run_score(plan: ScorePlan, fits: CheckIdentities | None = None) -> Score:
         if job.missing:
             # Faults of files, networks and references end the command before the first image is drawn or read.
             plan.check_size()
+            if plan.files is not None:
+                measurer.check_alike(plan.files.store.read(0, 1).shape[1:])
             _ = measurer.extractors, measurer.references
         if fits is not None:
             fits(measurer.identities)
@@ -227,11 +229,9 @@ def _second_remarks(measurer: Measurer, first: ImageFiles | None, second: ImageS
         yield f"second set: {second.count:,} images, fewer than the first set's {measurer.protocol.num_samples:,}"
     if first is not None and second.digest == first.store.digest:
         yield "both sets are the same images"
-    theirs = second.read(0, 1).shape[1:]
-    ours = getattr(source, "shape", None) if first is None else first.store.read(0, 1).shape[1:]
-    if ours is not None and tuple(ours) != tuple(theirs):
-        sides = [f"{shape[1]}×{shape[2]} in {shape[0]} channels" for shape in (ours, theirs)]
-        yield f"the sets differ in size or channels: {sides[0]}, {sides[1]}"
+    shape = getattr(source, "shape", None) if first is None else first.store.read(0, 1).shape[1:]
+    if shape is not None and (remark := measurer.unlike(shape)):
+        yield remark
 
 
 def _digest(measurer: Measurer) -> str:

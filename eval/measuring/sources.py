@@ -105,11 +105,12 @@ class Duplicates:
 
     Args:
         name: Gives the name of the image at a position, for the error.
-        remedy: Remedy in the error.
+        remedy: Remedy in the error, beside that of allowing them.
     """
 
     def __init__(self, name: Callable[[int], str], remedy: str) -> None:
-        self._name, self._remedy = name, remedy
+        allowing = "or allow them (--allow-duplicates; in a spec allow_duplicates: true of the sampler)"
+        self._name, self._remedy = name, f"{remedy}, {allowing} if the generator may draw equal images"
         self._seen: dict[bytes, int] = {}
 
     def check(self, images: Iterable[np.ndarray], first: int) -> None:
@@ -274,8 +275,7 @@ class ImageFiles:
 
     def __post_init__(self) -> None:
         self.store.side = self.protocol.resolution
-        allowing = "or allow them (--allow-duplicates) if the generator may draw equal images"
-        self._duplicates = Duplicates(self.store.name, f"remove copies, {allowing}")
+        self._duplicates = Duplicates(self.store.name, "remove copies")
 
     @property
     def trials(self) -> int:

@@ -257,7 +257,8 @@ def test_a_collapsed_generator_is_measured_with_a_warning(tmp_path):
     asked["metrics"] += [metric("kid", "kernel")]
     sampler = {"kind": "python", "callable": f"{HERE}:collapsed"}
     spec = data_spec(run="one", method="x", sampler=sampler, protocol=asked)
-    refused("seed 1 of .*:collapsed: is the same image as seed 0 of .*; give each seed", measure, spec, tmp_path, [0])
+    told = "seed 1 of .*:collapsed: is the same image as seed 0 of .*; give each seed.*--allow-dup.* allow_duplicates: "
+    refused(told, measure, spec, tmp_path, [0])
     (record,) = measure(spec | {"sampler": sampler | {"allow_duplicates": True}}, tmp_path, [0])
     data, extractor = load_dataset(DIGITS), get_extractor("digits", "cpu")
     features = extractor(data.images(range(len(data)))).double().numpy()

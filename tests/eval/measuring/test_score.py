@@ -503,6 +503,12 @@ def test_a_function_is_the_second_set(digits):
         refused("k: 3 neighbours among 2", eval.score, sets[0], "digits", against=sets[1])
 
 
+@pytest.mark.parametrize("first", [noise, images(40, 8, 1)], ids=["function", "images"])
+def test_pixels_of_sets_that_differ_in_size_or_channels_are_refused_with_both(first):
+    told = r"(run 'noise'|images) and against: .*8×8 in 1 channels, 16×16 in 3 channels; .*data prepare.*pair-quick"
+    refused(told, eval.score, first, "pair-pixels", num_samples=40, against=images(40, 16))
+
+
 def test_subsets_of_the_kernel_distance_follow_the_protocols_first_seed(digits):
     kid = metric("kid", "kernel", "pixels", subsets=3, subset_size=20)
     reals, rows = (get_extractor("pixels")(torch.from_numpy(images)) for images in (digits[0], digits[0][:60]))
