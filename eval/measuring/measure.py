@@ -204,7 +204,8 @@ class Measurer:
             **self.names(),
             "trial": trial,
             "n": self.protocol.num_samples,
-            "seeds": list(self.protocol.seeds(trial)),
+            # The position of a file's image is no seed.
+            **({} if self.spec.sampler["kind"] == "images" else {"seeds": list(self.protocol.seeds(trial))}),
             "sampler": self.spec.sampler,
             "source": self.identity,
             "metrics": values,

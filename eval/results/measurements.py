@@ -68,10 +68,16 @@ def contradiction(record: Mapping[str, Any]) -> str | None:
     size, seed0, metrics = fields.get("num_samples", n), fields.get("seed0"), fields.get("metrics")
     if n != size:
         return f"n: {n} images, and its protocol takes {size}"
-    if seed0 is not None and record["seeds"] != [seed0 + trial * n, seed0 + (trial + 1) * n - 1]:
+    has_seeds = seed0 is not None and not _is_of_files(record)
+    if has_seeds and record["seeds"] != [seed0 + trial * n, seed0 + (trial + 1) * n - 1]:
         return f"seeds: {record['seeds']} do not belong to trial {trial}, whose seeds start at {seed0 + trial * n}"
     unknown = [key for key in record["metrics"] if metrics is not None and key not in metrics]
     return f"metrics.{unknown[0]}: its protocol has no such metric" if unknown else None
+
+
+def _is_of_files(record: Mapping[str, Any]) -> bool:
+    """Whether a trial has images in files, whose seeds are unknown; earlier records have their positions as seeds."""
+    return record.get("sampler", {}).get("kind") == "images"
 
 
 def missing_metrics(
@@ -233,7 +239,8 @@ def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for record in records:
         optional = {name: record.get(name) or 0 for name in ("nfe", "kept_at")}
-        seeds = dict(zip(("first seed", "last seed"), record["seeds"]))
+        first, last = (None, None) if _is_of_files(record) else record["seeds"]
+        seeds = {} if _is_of_files(record) else {"first seed": first, "last seed": last}
         counts = {"trial": record["trial"], "n": record["n"], **seeds, **optional, **record["metrics"]}
         for name, value in counts.items():
             if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -241,7 +248,7 @@ def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         images = {
             name: record.get(name) for name in ("run", "method", "trial", "n", "nfe", "kept_at", "network_sha256")
         }
-        images |= {"seed_first": record["seeds"][0], "seed_last": record["seeds"][1], "saw": record.get("saw") or None}
+        images |= {"seed_first": first, "seed_last": last, "saw": record.get("saw") or None}
         images |= {"order": record.get("source", {}).get("order")}
         images |= {name: record.get(name) for name in ("trained", "trained_on")}
         for metric, value in record["metrics"].items():

@@ -138,8 +138,11 @@ def _trials_sentence(rows: list[Measurement]) -> str:
         text = f"Mean ± sample standard deviation over {text}"
     others = [f"{', '.join(names)}: {_trials(t)} of {n:,}" for (t, n), names in shapes.items() if (t, n) != common]
     text += f" ({'; '.join(others)})" if others else ""
-    seeds = image_seeds(rows)
-    return text + (f"; image seeds {min(seeds):,}–{max(seeds):,}." if seeds else ".")
+    if not (seeds := image_seeds(rows)):
+        return f"{text}."
+    unknown = ", ".join(run for run, lines in by_run.items() if not image_seeds(lines))
+    text += f"; image seeds {min(seeds):,}–{max(seeds):,}"
+    return f"{text} ({unknown}: unknown)." if unknown else f"{text}."
 
 
 def _kept_starts(lines: Sequence[TableLine], rows: list[Measurement]) -> list[str]:

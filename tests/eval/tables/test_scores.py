@@ -140,7 +140,7 @@ def mine(folder, tmp_path):
             number, value = trial["trial"], change.get("value", 1.9)
             seeds = change.get("seeds", [number * n, (number + 1) * n - 1])
             trial |= {"n": change.get("n", n), "seeds": seeds, "nfe": 1, "details": {}, "family": "One Step"}
-            trial |= {"saw": change.get("saw", "none")}
+            trial |= {"saw": change.get("saw", "none"), "sampler": {"kind": change.get("kind", "one_step")}}
             trial |= {"metrics": {key: value + change.get("step", 0.001) * (number - 0.5)}}
             trial |= {"protocol": {"name": "cifar10", "fields": fields}, "extractors": {name: weights}}
             trial |= {"metric_references": {key: reference}, "reference": reference}
@@ -167,6 +167,24 @@ def test_invented_records_find_no_place_in_table_1(mine, tmp_path, capsys, chang
     done = main(["table", "table1", "--add", str(mine(**change)), "--out", str(out)])
     assert (done, out.exists()) == (1, False)
     assert words in capsys.readouterr().err
+
+
+def test_positions_of_files_are_no_seeds(mine, folder, tmp_path):
+    """Nor those that earlier records have; the note on seeds names the rows that have none."""
+    assert "seeds" not in load_spec(str(folder / "theirs.json"))["measurements"][0]
+    for kind, told in (("one_step", "image seeds 0–99,999"), ("images", "50,000 images.")):
+        assert main(["table", "table1", "--add", str(mine(kind=kind)), "--out", str(tmp_path / "t.md")]) == 0
+        assert told in (tmp_path / "t.md").read_text()
+        (line,) = [row for row in csv_rows(tmp_path / "t.csv") if row["model"] == "Mine" and row["measured"]]
+        assert (line["seed_first"] == "") == (kind == "images")
+    drawn = mine().rename(tmp_path / "drawn.json")
+    record = load_spec(str(mine(kind="images")))
+    write_hashed_json(
+        tmp_path / "files.json", record | {"measurements": [m | {"run": "F"} for m in record["measurements"]]}
+    )
+    added = ["--add", str(drawn), "--add", str(tmp_path / "files.json")]
+    assert main(["table", "table1", *added, "--out", str(tmp_path / "t.md")]) == 0
+    assert "image seeds 0–99,999 (F: unknown)." in (tmp_path / "t.md").read_text()
 
 
 def test_scores_that_cannot_stand_there_are_told(folder, tmp_path, refusal):
