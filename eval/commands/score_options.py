@@ -155,6 +155,14 @@ class ScoreOptions:
         path = network_file(self.network)
         return NetworkFile(str(path), sampler_for(path, self.sampler or "one_step", "--sampler"))
 
+    @property
+    def assumption(self) -> str:
+        """Note on NFE and family of a table's row where nothing states them; empty elsewhere."""
+        from eval.measuring.scored import NetworkFile
+
+        stated = self.nfe is not None or self.family is not None or isinstance(self.images, NetworkFile)
+        return "" if stated or not self.like else "NFE 1 and family One Step are assumed (--nfe, --family)"
+
     def settings(self) -> dict[str, Any]:
         """Keywords of :func:`eval.measuring.score_plan.plan_score`."""
         from eval.measuring.scored import NetworkFile

@@ -49,8 +49,9 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     add("--reference", action="append", default=[], metavar="KEY=FILE", help="file of a reference")
     shared(parser, "--extractor-option")
     add("--name", help="label of the row (default: name of the path)")
-    add("--family", help="group of the row in tables (default: One Step with --like, else none)")
-    add_integer(parser, "--nfe", "network evaluations per image, for tables", 1)
+    add("--family", help="group of the row in tables (default: One Step with --like and NFE 1, else none)")
+    nfe = "network evaluations per image, for tables (default: the network file's; with --like and no --family: 1)"
+    add_integer(parser, "--nfe", nfe, 1)
     add(
         "--saw",
         metavar="WORDS",
@@ -112,7 +113,7 @@ def _show(score: Score, options: ScoreOptions) -> None:
             origin = {} if options.origin is None else {"origin": options.origin}
             print("\n".join(json.dumps({**line, **origin}) for line in exchanged(score.records)))
         else:
-            notes = [f"  note: {fault}" for fault in unfitting(score, options.like)]
+            notes = [f"  note: {note}" for note in filter(None, [*unfitting(score, options.like), options.assumption])]
             print("\n".join([*score.lines(), *notes]))
     # With --against there is no row, and ScoreOptions refuses --latex.
     for line in () if options.json else [*rows, *filter(None, (options.out, options.latex))]:

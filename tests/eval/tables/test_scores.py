@@ -58,6 +58,13 @@ def test_a_score_with_fewer_images_says_that_it_does_not_fit_its_table(folder, c
     assert told in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("stated", [[], ["--nfe", "1"], ["--family", "Mine"]], ids=["nothing", "nfe", "family"])
+def test_nfe_and_family_that_nobody_states_are_noted(folder, capsys, stated):
+    command = ["score", str(folder / "images.npz"), "--like", "main", "--num-samples", "20", *stated]
+    assert main(command) == 0
+    assert re.findall("note: .*(--nfe).*(--family)", capsys.readouterr().out) == [("--nfe", "--family")] * (not stated)
+
+
 def test_a_score_asks_for_a_table_or_a_protocol_and_a_function_for_a_colon(folder, refusal):
     for arguments, told in (
         ([str(folder / "images.npz")], "--like"),
