@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from eval.commands._options import extractor_options, pairs
 from sida.cli.main import integer
+from sida.config.families import EDM2_LATENTS
+from sida.config.samplers import read_sampler
 from sida.config.settings import load_spec
 from sida.errors import UserError
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from eval.measuring.protocol import Protocol
     from eval.measuring.scored import Scored
     from eval.results.identity import Identity
+    from sida.assets.registry import Asset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +154,17 @@ class ScoreOptions:
             shape = [integer("--latent", 1)(part) for part in str(self.latent).split("x")]
             return ProgramFile(self.network, shape, self.torch_device)
         if self.network in load_registry() and not (self.against or self.reference or self.extractor_option):
-            check_reachable([self.network, *self._row_protocol.assets(drawn=True)])
+            check_reachable([self.network, *self._row_protocol.assets(self._decoder(load_registry()[self.network]))])
         path = network_file(self.network)
         return NetworkFile(str(path), sampler_for(path, self.sampler or "one_step", "--sampler"))
+
+    def _decoder(self, asset: Asset) -> tuple[str, ...]:
+        """Files of the decoder that a registered network needs if it draws latents: EDM2's, if it is a pickle."""
+        from sida.networks.file import network_latents
+
+        path, sampler = asset.architecture, read_sampler(self.sampler or "one_step", "--sampler")
+        latents = network_latents(load_spec(str(path))) if path else None
+        return (latents or EDM2_LATENTS).assets(sampler.decoder)
 
     @property
     def assumption(self) -> str:

@@ -22,7 +22,6 @@ from eval.results.extended import read_extended
 from eval.results.identity import Identity, identity_of, joined
 from sida.assets.cache import cache_dir, registered
 from sida.assets.registry import is_counted, load_registry
-from sida.config.families import EDM2_LATENTS
 from sida.config.labels import LabelCounts, find_labels, load_labels
 from sida.config.lookup import find_file
 from sida.config.settings import CheckedAs, Count, Natural, Range, Settings, from_mapping, load_yaml
@@ -331,17 +330,18 @@ class Protocol(Settings):
         """Names of the feature networks, in order of first use."""
         return list(dict.fromkeys(metric.extractor for metric in self.metrics))
 
-    def assets(self, drawn: bool = False) -> list[str]:
+    def assets(self, decoder: Collection[str] | None = None) -> list[str]:
         """Registered downloads of a measurement: of the feature networks, and of the references.
 
         Args:
-            drawn: Also for images that a network draws: classes, and the decoder of EDM2's latents.
+            decoder: For images that a network draws: files of its latents' decoder, which count where the protocol
+                decodes, as the classes do; None for ready images.
         """
         networks = [asset for name in self.extractors() for asset in extractor_entry(name).assets]
         references = [source.asset for source in self.used_sources.values() if source.asset]
-        drawing = [self.labels_asset] if self.labels_asset else []
-        drawing += EDM2_LATENTS.assets() if self.decodes else ()
-        return list(dict.fromkeys([*networks, *references, *(drawing if drawn else ())]))
+        drawing = [self.labels_asset] if self.labels_asset and decoder is not None else []
+        drawing += decoder or () if self.decodes else ()
+        return list(dict.fromkeys([*networks, *references, *drawing]))
 
     def fixed_datasets(self) -> dict[str, str]:
         """Data sets that are references for every generator, by the setting that names them."""

@@ -40,9 +40,12 @@ def _run(args: argparse.Namespace) -> int:
     """Does the action for the chosen assets and the protocols' assets."""
     if args.protocol:
         from eval.measuring.protocol import load_protocol
+        from sida.config.families import DECODERS
 
+        # A protocol does not know the network, which decides the decoder.
+        decoders = [file for files in DECODERS.values() for file in files]
         for name in args.protocol:
-            protocol_assets = load_protocol(name).assets(drawn=True)
+            protocol_assets = load_protocol(name).assets(decoders)
             args.ids += [asset for asset in protocol_assets if asset not in args.ids]
             if not protocol_assets:
                 say(f"protocol '{name}': needs no download")

@@ -19,6 +19,7 @@ from workflow.planning.steps import CONTEXT_BYTES, StepCost, network_cost, stude
 from workflow.preset import Preset
 from workflow.preset.archives import archives, made_from
 from workflow.preset.files import presets, read_preset
+from workflow.preset.measuring_needs import downloads_of
 from workflow.preset.networks import imports, sampler_guide
 from workflow.preset.rows import (
     alike_key,
@@ -213,7 +214,7 @@ class Costs:
         forward = sum((nfe_of(self.preset, row) or 1) * network_cost(network).forward for network in networks_known)
         hours = (images * self._measuring_seconds(run, forward, fp16) + self._references(run)) / 3600
         weights = sum(4.0 * network_cost(network).parameters for network in networks_known)
-        files = [self.registry[name] for name in protocol.assets(drawn=True) if name in self.registry]
+        files = [self.registry[name] for name in downloads_of(self.preset, row, protocol) if name in self.registry]
         weights += sum(1e9 * self.assumptions.gigabytes(each) for each in files if each.kind in ("extractor", "vae"))
         memory = (CONTEXT_BYTES + weights) / 1e9 if self.preset.settings.gpus else 0.0
         unknown = None in networks

@@ -20,11 +20,11 @@ def add_protocol_needs(preset: Preset, row: SheetRow, protocol: Protocol, needs:
     """
     names = [name for metric in protocol.metrics for name in (metric.kind, metric.extractor)]
     references = [dataset_named(preset, name, where) for where, name in protocol.fixed_datasets().items()]
-    needs["downloads"] += _downloads(preset, row, protocol)
+    needs["downloads"] += downloads_of(preset, row, protocol)
     needs["files"] += [*code_files(names), *(path for spec in references for path in archive_of(preset, spec))]
 
 
-def _downloads(preset: Preset, row: SheetRow, protocol: Protocol) -> list[str]:
+def downloads_of(preset: Preset, row: SheetRow, protocol: Protocol) -> list[str]:
     """Registered downloads for measuring a row by a protocol, besides its network: references, extractors, decoder."""
     assets = [source.asset for source in protocol.sources.values()]
     assets += [asset for extractor in protocol.extractors() for asset in extractor_entry(extractor).assets]

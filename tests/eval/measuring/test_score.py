@@ -381,9 +381,17 @@ def test_all_missing_downloads_are_named_at_once(tmp_path, capsys):
     assert all(f"{asset.urls[0]} as {asset.target}" in str(line) for asset in needed)
     line = refused("fetch fid-ref-cifar10 inception`", score_images, path, "cifar10", num_samples=30)
     assert all(f"{asset.urls[0]} as {asset.target}" in str(line) for asset in needed[:2])
-    named = [asset for name in ("imagenet64", "imagenet512") for asset in load_protocol(name).assets(drawn=True)]
-    for asset in ("labels-imagenet", "sd-vae-ft-mse", "dinov2-code", "ref-batch-imagenet64"):
+    named = [asset for name in ("imagenet64", "imagenet512") for asset in load_protocol(name).assets(["decoder"])]
+    for asset in ("labels-imagenet", "decoder", "dinov2-code", "ref-batch-imagenet64"):
         assert asset in named
+    latent = ["score", "teacher-sit-xl-2", "--protocol", "imagenet256-rounded", "--sampler"]
+    for sampler, ours, other in (("flow:2", "ema", "mse"), ("flow:2,decoder=sd-vae-ft-mse", "mse", "ema")):
+        line = str(refused("missing in", command, *latent, sampler))
+        assert f"sd-vae-ft-{ours}" in line
+        assert f"sd-vae-ft-{other}" not in line
+    line = str(refused("missing in", command, "assets", "fetch", "--protocol", "imagenet256-rounded"))
+    assert "sd-vae-ft-ema" in line
+    assert "sd-vae-ft-mse" in line
     faults = {"cifar10": "cifar10-32x32.npz", "digit": "did you mean 'digits'"}
     for name, told in faults.items():
         assert main(["assets", "fetch", "--protocol", name]) == 1
