@@ -287,8 +287,10 @@ def existing(option: str = "") -> Callable[[str], str]:
 _WRITTEN = {"out": "--out", "grid": "--grid", "record": "--record", "target": "OUT", "study": "STUDY"}
 _WRITTEN |= {"bib": "--bib", "latex": "--latex"}
 #: Arguments of verbs that name files to read, some as ``KEY=FILE``.
-_READ = ("source", "sources", "network", "gnet", "dataset", "images", "against", "reference", "extractor_option", "add")
-_READ += ("spec", "table", "measurements", "runs", "claims", "layout", "row", "run")
+_READ = (
+    *("source", "sources", "network", "gnet", "dataset", "images", "against", "reference", "extractor_option", "add"),
+    *("spec", "table", "measurements", "runs", "claims", "layout", "row", "run"),
+)
 
 
 def check_output_paths(arguments: Mapping[str, Any]) -> None:
