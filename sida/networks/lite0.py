@@ -11,6 +11,7 @@ import itertools
 from pathlib import Path
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -44,6 +45,10 @@ class PaddedConvolution(nn.Conv2d):
         """Maps ``(N, inputs, h, w)`` to ``(N, outputs, ⌈h/stride⌉, ⌈w/stride⌉)``."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         height, width = (max(kernel - stride - (-size % stride), 0) for size in x.shape[2:])
+        if height % 2 == width % 2 == 0:
+            # Padding inside of the convolution saves a copy of the maps.
+            even = height // 2, width // 2
+            return functional.conv2d(x, self.weight, self.bias, stride, even, groups=self.groups)
         padding = (width // 2, width - width // 2, height // 2, height - height // 2)
         return super().forward(functional.pad(x, padding))
 
@@ -116,7 +121,8 @@ class Lite0Backbone(Backbone):
         net, _ = published_network(path)
         first = (net._conv_stem, net._bn0, nn.ReLU6(), *net._blocks[:3])
         parts = (first, net._blocks[3:5], net._blocks[5:11], net._blocks[11:])
-        self.levels = nn.ModuleList(nn.Sequential(*part) for part in parts)
+        levels = nn.ModuleList(nn.Sequential(*part) for part in parts)
+        self.levels = levels.to(memory_format=torch.channels_last)
 
 
 def published_network(path: str | Path | None = None) -> tuple[Lite0Network, dict[str, Tensor]]:
