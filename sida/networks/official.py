@@ -134,10 +134,10 @@ def find_source(source: str) -> tuple[Path | DiffusersFiles, Asset | None]:
     return fetch(source), find_asset(load_registry(), source)
 
 
-def _check_class(name: str | None) -> None:
+def _check_class(path: Path, name: str | None) -> None:
     if name is not None and name not in NETWORKS:
-        fault = f"no network class '{one_line(name, 100)}'{suggestion(name, NETWORKS)}"
-        raise UserError("--network-class", fault, "names are in docs/methods.md")
+        fault = f"--network-class: no network class '{one_line(name, 100)}'{suggestion(name, NETWORKS)}"
+        raise UserError(path, fault, "names are in docs/methods.md")
 
 
 def import_network(
@@ -179,7 +179,7 @@ def import_network(
             raise UserError(path.where, "describes its architecture itself", "leave out --network and --network-class")
         return _import_diffusers(path, out, null_label, metadata or {})
     path = Path(path)
-    _check_class(network_class)
+    _check_class(path, network_class)
     if null_label:
         raise UserError(path, "is not a pipeline of diffusers, whose last class may be none", "leave out --null-label")
     refuse_same(path, out)
@@ -287,7 +287,7 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
         UserError: As :func:`sida.networks.file.load_network` and :func:`import_network`.
     """
     path = Path(path)
-    _check_class(network_class)
+    _check_class(path, network_class)
     facts: dict[str, Any] = {}
     of_state = network_class in NETWORKS and NETWORKS[str(network_class)].reads_states
     if of_state and starts_as_pickle(path):

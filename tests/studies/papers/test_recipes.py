@@ -17,7 +17,7 @@ from sida.methods.gdd import GDDOptions, official_backbones
 from sida.methods.registry import DistillConfig, resolve_recipe
 from tests.eval.synthetic_output import csv_rows
 from workflow.planning.assumptions import load_assumptions
-from workflow.planning.steps import student_cost
+from workflow.planning.steps import network_cost, student_cost
 from workflow.preset import Preset
 from workflow.preset.rows import dataset_named
 from workflow.preset.trainings import training
@@ -387,8 +387,11 @@ def test_costs_are_those_of_the_methods_passes(paper):
     assert cost["cifar10-uncond-diff-instruct"] == pytest.approx(9 * one)
     assert cost["cifar10-uncond-ect"] == pytest.approx(4 * one)
     assert cost["cifar10-uncond-cd"] == pytest.approx(6 * one)
-    # A plan says so: GDD's feature networks are not counted.
-    assert METHODS["gdd"].passes == METHODS["gdd-i"].passes == METHODS["sida"].passes
+    # GDD's two networks of features and their heads are beside the generator's four passes.
+    config, network = resolved(paper, "cifar10-uncond-gdd")
+    gdd = student_cost(config, network)
+    assert gdd.operations == pytest.approx(4 * network_cost(network).forward)
+    assert gdd.features == pytest.approx(1e9 * GDDOptions().feature_gflop(32))
 
 
 #: FIDs that papers print of rows, by the table that has them beside ours.
