@@ -95,8 +95,9 @@ def store(
     results, out = Path(results), Path(out)
     if out.exists() and not (out / STORED).is_file():
         raise UserError(out, f"holds no {STORED}, and would be replaced as a whole", "name another folder to write")
-    rows, logs = _measured(results, trials), dict(logs_of(results))
+    rows = _measured(results, trials)
     here = new = {row["run"] for row in rows}
+    logs = _logs(results, here)
     sources = [(results, here)]
     if trials is not None and (out / STORED).is_file():
         earlier, order = stored_rows(out), {run: number for number, run in enumerate(asked)}
@@ -104,12 +105,11 @@ def store(
         new = {row["run"] for row in rows if (row["run"], row["network_sha256"]) not in known}
         others = {*unchanged_rows(out, asked)} - here
         rows = sorted(rows + [row for row in earlier if row["run"] in others], key=lambda row: order[row["run"]])
+        here = here | others
         # A stored row that is trained again there keeps its log until it is measured.
-        logs = {name: records for name, records in logs.items() if _is_of(name, here)}
-        logs, here = dict(logs_of(out)) | logs, here | others
+        logs = _logs(out, here) | logs
         # A network that is stored already stays as it is, perhaps as float16.
         sources = [(results, new), (out, here - new)]
-    logs = {name: records for name, records in logs.items() if _is_of(name, here)}
     seconds = {name: _seconds(records) for name, records in logs.items() if name.endswith("/train.jsonl")}
     teachers = {name.split("/")[1]: round(spent) for name, spent in seconds.items() if name.startswith("teachers")}
     with atomic_folder(out.with_name(f".{out.name}.new")) as part:
@@ -162,9 +162,10 @@ def halve(folder: Path, preset: Preset, row: str) -> str:
     return "float16"
 
 
-def _is_of(log: str, runs: Collection[str]) -> bool:
-    """Whether a log is that of a teacher or of one of the rows."""
-    return log.startswith("teachers") or log.split("/")[1] in runs
+def _logs(folder: Path, runs: Collection[str]) -> dict[str, Any]:
+    """Logs of a folder's teachers and of some of its rows, by name."""
+    logs = dict(logs_of(folder)).items()
+    return {name: records for name, records in logs if name.startswith("teachers") or name.split("/")[1] in runs}
 
 
 def write_stored(folder: Path, facts: Mapping[str, Any], rows: list[dict[str, str]]) -> None:

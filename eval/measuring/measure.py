@@ -204,7 +204,7 @@ class Measurer:
             **self.names(),
             "trial": trial,
             "n": self.protocol.num_samples,
-            # The position of a file's image is no seed.
+            # Images in files have positions, not seeds.
             **({} if self.spec.sampler["kind"] == "images" else {"seeds": list(self.protocol.seeds(trial))}),
             "sampler": self.spec.sampler,
             "source": self.identity,
