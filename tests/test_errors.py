@@ -65,6 +65,7 @@ def test_a_place_where_nothing_can_be_written_is_told_first(verb, tmp_path, monk
         (["sample", "--network", "x.npz", "--grid", "x.npz"], "x.npz"),
         (["sample", "--spec", '{"network": "x.npz", "grid": "x.npz"}'], "x.npz"),
         (["average", "y.npz", "x.npz", "--std", "0.1", "--out", "x.npz"], "x.npz"),
+        (["collect", "new", "--stored", ".", "run", "--out", "measurements.csv"], "measurements.csv"),
         (["claims", "--claims", "y.npz", "--runs", "x.json", "--out", "x.md"], "x.json"),
         (["figure", "--layout", "samples", "--runs", "y.npz", "--results", ".", "--measurements", "x.csv",
           "--out", "x.pdf"], "x.csv"),
@@ -72,7 +73,7 @@ def test_a_place_where_nothing_can_be_written_is_told_first(verb, tmp_path, monk
 )  # fmt: skip
 def test_no_output_is_written_over_an_input_or_another_output(words, lost, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("x.npz", "x.json", "x.csv", "y.npz"):
+    for name in ("x.npz", "x.json", "x.csv", "y.npz", "measurements.csv"):
         (tmp_path / name).write_text("kept")
     assert re.search(f"{lost}: .*lost; name another", refusal(command, *words))
     assert {file.read_text() for file in tmp_path.iterdir()} == {"kept"}

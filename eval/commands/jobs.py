@@ -54,7 +54,11 @@ def _collect(args: argparse.Namespace) -> int:
     """Collects the measurements and prints their number."""
     from eval.results.measurements import collect, write_csv
     from eval.results.stored import taken
+    from eval.results.summary import measurements_file
+    from sida.files.ordinary import refuse_same
 
+    for folder in args.stored[:1]:
+        refuse_same(measurements_file(folder), args.out)
     stored_rows = taken(*args.stored) if args.stored else []
     measured_here = None if args.runs is None else [run for run in args.runs if run not in args.stored[1:]]
     records = collect(args.folder, measured_here)
