@@ -1,31 +1,35 @@
 """``method: ...`` alone is the official recipe of a family; a method reads what it names; faults are one line each."""
 
+import collections
 import dataclasses
 import inspect
 import json
+import sys
 from typing import Any
 
 import pytest
 import torch
 
 from eval.features.inception import InceptionCleanExtractor
-from sida.config.recipe import METHOD_SETTINGS, OFFICIAL, ResolvedConfig, StudentConfig
+from sida.config.recipe import METHOD_SETTINGS, OFFICIAL, ResolvedConfig, RunConfig, StudentConfig, TeacherConfig
 from sida.config.roles import setting
 from sida.config.settings import Fraction, type_hints
-from sida.methods import METHODS, SID
+from sida.methods import METHODS, SID, distill
 from sida.methods.digest import student_digest
-from sida.methods.method import Parts
+from sida.methods.method import Method, Parts
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.methods.sid import SiDALoss, SiDLoss
 from sida.networks import build_network, family_of
 from sida.networks.file import load_network, save_network
 from sida.sampling.guidance import GuidedDenoiser
+from sida.training import train_teacher
 from tests.networks.made import random_network
 from tests.refused import command, refusal, refused
 from tests.training.test_meanflow import UNET
-from tests.training.toy import DATASET, EDM2, NETWORK, iterate, student_trainer, vector
+from tests.training.toy import DATASET, EDM2, NETWORK, TEACHER, iterate, student_trainer, vector
 
 CPU = torch.device("cpu")
+CHECKING = ("sida.methods.digest", "sida.methods.registry")
 OPTIONS = {"gdd": {"backbones": ["digits"]}, "gdd-i": {"backbones": ["digits"]}, "fd-loss": {"judges": ["digits"]}}
 KWARGS = EDM2["kwargs"]
 TEACHERS = {
@@ -325,3 +329,24 @@ def test_fd_loss_takes_images_without_classes(teachers):
 
 def test_a_judge_without_gradient_is_refused():
     refused("'inception_clean'.*has no gradient", InceptionCleanExtractor.check_gradient, InceptionCleanExtractor)
+
+
+def test_each_setting_reaches_the_training(teachers, tmp_path, monkeypatch):
+    read = collections.defaultdict(set)
+
+    def recorded(config, name):
+        module = sys._getframe(1).f_globals["__name__"]
+        # Checks, digests and what resolves a recipe read settings that may have no effect.
+        if module.startswith("sida.training.") or (module.startswith("sida.methods.") and module not in CHECKING):
+            read[isinstance(config, TeacherConfig)].add(name)
+        return object.__getattribute__(config, name)
+
+    monkeypatch.setattr(RunConfig, "__getattribute__", recorded, raising=False)
+    monkeypatch.setattr(Method, "check", lambda method, config: None)
+    few = {"total_kimg": 0.032}
+    train_teacher({**TEACHER, **few}, tmp_path / "teacher")
+    distill(spec_of(teachers("edm2"), "sida", **few), tmp_path / "sida")
+    distill(spec_of(teachers("edm"), "dmd2", **few), tmp_path / "dmd2")
+    distill(spec_of("", "meanflow", **few), tmp_path / "meanflow")
+    for cls in (TeacherConfig, ResolvedConfig):
+        assert {field.name for field in dataclasses.fields(cls)} - read[cls is TeacherConfig] == set()
