@@ -35,6 +35,7 @@ from sida.files.tensors import read_tensors, write_tensors
 from workflow.commands.check import ORIGINAL, compared_again, stored_spec
 from workflow.preset import Preset, load_preset
 from workflow.preset.extension import stored_results
+from workflow.preset.rows import lineage
 from workflow.preset.stored_rows import row_digest
 
 #: Size of ``measurements.csv`` in bytes from which it is compressed.
@@ -57,7 +58,8 @@ def store_study(
     preset = load_preset(file)
     asked = {run: row_digest(preset, run) for run in preset.runs}
     about = {"preset": str(file), "title": preset.settings.title}
-    new = store(results, out, about, asked, networks=networks, trials=preset.trials if add else None)
+    before = {run: [*lineage(preset, run)][1:] for run in asked}
+    new = store(results, out, about, asked, networks=networks, trials=preset.trials if add else None, before=before)
     for run in [run for run in asked if half and run in new]:
         print(f"{run}: {halve(out, preset, run)}", flush=True)
     for path in results.glob("claims.*"):
@@ -77,6 +79,7 @@ def store(
     *,
     networks: bool = False,
     trials: int | None = None,
+    before: Mapping[str, Collection[str]] | None = None,
 ) -> set[str]:
     """Stores results; returns the rows whose networks come from them and not from what was stored before.
 
@@ -88,6 +91,7 @@ def store(
         networks: Whether networks are stored as well.
         trials: Number of trials of a whole row, for results that grow in pieces: whole rows join those that are stored
             with the same settings, and others wait. None stores the results alone.
+        before: Rows that each row starts from; their logs, which say how long they were, are stored beside its own.
 
     Raises:
         UserError: The results have no measurements, or the folder holds something else than stored results.
@@ -97,7 +101,7 @@ def store(
         raise UserError(out, f"holds no {STORED}, and would be replaced as a whole", "name another folder to write")
     rows = _measured(results, trials)
     here = new = {row["run"] for row in rows}
-    logs = _logs(results, here)
+    logs = _logs(results, here, before)
     sources = [(results, here)]
     if trials is not None and (out / STORED).is_file():
         earlier, order = stored_rows(out), {run: number for number, run in enumerate(asked)}
@@ -107,7 +111,7 @@ def store(
         rows = sorted(rows + [row for row in earlier if row["run"] in others], key=lambda row: order[row["run"]])
         here = here | others
         # A stored row that is trained again there keeps its log until it is measured.
-        logs = _logs(out, here) | logs
+        logs = _logs(out, here, before) | logs
         # A network that is stored already stays as it is, perhaps as float16.
         sources = [(results, new), (out, here - new)]
     seconds = {name: _seconds(records) for name, records in logs.items() if name.endswith("/train.jsonl")}
@@ -162,10 +166,11 @@ def halve(folder: Path, preset: Preset, row: str) -> str:
     return "float16"
 
 
-def _logs(folder: Path, runs: Collection[str]) -> dict[str, Any]:
-    """Logs of a folder's teachers and of some of its rows, by name."""
+def _logs(folder: Path, runs: Collection[str], before: Mapping[str, Collection[str]] | None) -> dict[str, Any]:
+    """Logs of a folder's teachers, of some of its rows and of those that these start from, by name."""
+    names = {*runs}.union(*((before or {}).get(run, ()) for run in runs))
     logs = dict(logs_of(folder)).items()
-    return {name: records for name, records in logs if name.startswith("teachers") or name.split("/")[1] in runs}
+    return {name: records for name, records in logs if name.startswith("teachers") or name.split("/")[1] in names}
 
 
 def write_stored(folder: Path, facts: Mapping[str, Any], rows: list[dict[str, str]]) -> None:

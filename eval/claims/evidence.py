@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 from eval.claims.finding import Operand
 from eval.contrasts import DECIDING, Blocks, Interval, NotMeasuredError, difference, interval_of, joint, mean_interval
-from eval.results.agreement import PUBLISHED_TRIALS
+from eval.results.agreement import PUBLISHED_TRIALS, trainings_of
 from eval.results.conditions import matching
 from eval.results.identity import Identity, comparable, reason_against
 from eval.results.logs import Point, has_log, has_metric, logged, read_evaluations, read_log
@@ -106,7 +107,14 @@ class Evidence:
     retraining: Retraining | None = None
 
     def side(
-        self, operand: Operand, metric: str, seeds: int = 1, images: int | None = None, *, retraining: bool = True
+        self,
+        operand: Operand,
+        metric: str,
+        seeds: int = 1,
+        images: int | None = None,
+        *,
+        other: Operand | None = None,
+        retraining: bool = True,
     ) -> Side:
         """A side of a comparison: its mean with the noise of evaluation and of training.
 
@@ -115,6 +123,7 @@ class Evidence:
             metric: Key of the metric.
             seeds: Least number of training seeds.
             images: Number of training images of the evaluation that counts instead of the kept network.
+            other: The generator that it is compared with; its own teacher is a given network, like a released file.
             retraining: Whether a single training represents its method, so that its noise contains that of a repeated
                 training.
 
@@ -138,21 +147,41 @@ class Evidence:
             noise = [
                 (estimate.std**2 / estimate.trials, max(1.0, len(self.measurements.trials(names[0], metric)) - 1.0))
             ]
-            if names[0] in self.runs and self.runs[names[0]].method in ("data", "teacher"):
-                retraining = False
-            of_training = [self._retraining_noise(metric, estimate.mean)] if retraining else []
+            represents = retraining and not self._is_given(names[0], other)
+            of_training = [self._retraining_noise(metric, estimate.mean)] if represents else []
             return Side(self.label(names[0]), estimate, noise, of_training)
         self.require_alike(names)
+        self._require_seeds(names)
         blocks: dict[str, dict[int | None, float]] = {}
         for name in names:
             row = self.runs[name]
             cell = blocks.setdefault(row.teacher or "", {})
-            # A row without a seed of its own has the preset's, as any other such row.
             if row.seed in cell:
                 raise NotMeasuredError("", f"{operand} names two trainings with one seed; run '{name}' is the second")
             cell[row.seed] = self._mean(name, metric, images).mean
         name = f"{self.label(names[0])}; {len(names)} trainings"
         return Side(name, Estimate.of([value for cell in blocks.values() for value in cell.values()]), seeds=blocks)
+
+    def _require_seeds(self, names: Sequence[str]) -> None:
+        """Requires that all rows have a written seed or none has: a row without one has the preset's."""
+        blank, written = (
+            [name for name in names if (self.runs[name].seed is None) is empty] for empty in (True, False)
+        )
+        if blank and written:
+            fault = f"whether rows '{blank[0]}', without a seed, and '{written[0]}' have different ones"
+            raise NotMeasuredError("", f"it is unknown {fault}; write each seed into the sheet")
+
+    def _is_given(self, run: str, other: Operand | None) -> bool:
+        """Whether a row is real images, a released teacher, or the teacher of each row that it is compared with."""
+        row = self.runs.get(run)
+        if row is None or row.method not in ("data", "teacher"):
+            return False
+        if row.method == "data" or not trainings_of(self.runs, self.measurements.of_run(run)):
+            return True
+        others = [self.runs.get(name) for name in self._row_ids(other)] if other else []
+        return bool(others) and all(
+            student is not None and student.method != "teacher" and student.teacher == row.teacher for student in others
+        )
 
     def _published_side(self, operand: Operand, metric: str, seeds: int, retraining: bool) -> Side:
         if seeds > 1:
@@ -239,7 +268,7 @@ class Evidence:
         """
         if not operand.named:
             raise NotMeasuredError("", f"no run here of {operand.published}")
-        names = [name for name in self._row_ids(operand) if name in self.measurements.runs]
+        names = self.measured(operand)
         if not names:
             raise NotMeasuredError("", f"no measurement of {operand}")
         if len(names) < seeds:
@@ -263,8 +292,32 @@ class Evidence:
             for key in first | other_facts:
                 if key != apart and first.get(key) != other_facts.get(key):
                     raise NotMeasuredError("", f"not compared: rows '{names[0]}' and '{name}' differ in {key}")
-        if pair := self.measurements.one_network(names):
-            raise NotMeasuredError("", f"not compared: rows '{pair[0]}' and '{pair[1]}' are one network")
+            if apart != "length" and len(names) > 1 and first["length"] is None:
+                raise NotMeasuredError("", f"it is unknown how many images the training of row '{name}' had")
+        self.require_apart(names)
+        for one, other in [] if apart else itertools.combinations(names, 2):
+            # A network that was saved again has another digest and the same values.
+            if self._teacher(one) == self._teacher(other) and self.measurements.are_equal(one, other):
+                raise NotMeasuredError("", f"not compared: rows '{one}' and '{other}' have equal values")
+
+    def require_apart(self, names: Iterable[str]) -> None:
+        """Requires that measured rows under one protocol, whose images are drawn alike, are different networks.
+
+        Raises:
+            NotMeasuredError: Two of them are one network.
+        """
+        alike: dict[tuple[Any, ...], list[str]] = {}
+        for name in dict.fromkeys(names):
+            row = self.runs.get(name)
+            key = tuple(getattr(row, column, None) for column in ("sampler", "guide", "protocol"))
+            alike.setdefault(key, []).append(name)
+        for group in alike.values():
+            if pair := self.measurements.one_network(group):
+                raise NotMeasuredError("", f"not compared: rows '{pair[0]}' and '{pair[1]}' are one network")
+
+    def measured(self, operand: Operand) -> list[str]:
+        """Ids of the measured rows that an operand names; empty for a decision by published numbers."""
+        return [] if self.by_published else [n for n in self._row_ids(operand) if n in self.measurements.runs]
 
     def require_common(self, operands: Iterable[Operand], columns: Sequence[str]) -> None:
         """Requires that operands have equal values of columns, or ``length``: images of the trainings.
@@ -292,6 +345,10 @@ class Evidence:
             return {}
         start = {f"{key} of its start": value for key, value in self._settings(row.init).items()} if row.init else {}
         return {column: getattr(row, column) for column in _SETTINGS} | start
+
+    def _teacher(self, name: str) -> str | None:
+        row = self.runs.get(name)
+        return row.teacher if row else None
 
     def length(self, name: str) -> int | None:
         """Images of a training and of the one that it starts from; None without their logs."""

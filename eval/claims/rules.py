@@ -17,7 +17,7 @@ import dataclasses
 import inspect
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -34,6 +34,8 @@ from eval.results.summary import Estimate
 _LARGE_SHARE = 2 / 3
 _WORDS = {"agrees": "agrees", "better": "better than printed", "worse": "worse than printed"}
 
+#: Whether a curve has a form, or None within the noise of a bound; and its numbers in words.
+_Tested = tuple[bool | None, str]
 Form = Literal["exponential", "power", "diverging", "stable"]
 Quantity = Literal["img_per_s", "seconds_per_kimg", "memory_mb", "memory_reserved_mb", "memory_reserved_gb", "nfe"]
 
@@ -103,7 +105,7 @@ def better(
 
     def decide() -> Finding:
         images = evidence.equal_images((a, b), metric, seeds) if equal_images else None
-        left, right = (evidence.side(operand, metric, seeds, images) for operand in (a, b))
+        left, right = (evidence.side(one, metric, seeds, images, other=other) for one, other in ((a, b), (b, a)))
         first, second = (right, left) if direction == "lower" else (left, right)
         gain = first.mean - second.mean
         allowed = slack if b.named else slack + evidence.published(b).half_unit
@@ -156,15 +158,15 @@ def ratio(
     """
     check_columns("spread", [spread] if spread is not None else [])
 
-    def side(operand: Operand) -> Side:
+    def side(operand: Operand, other: Operand) -> Side:
         if quantity and operand.value is None:
             return evidence.quantity(operand, quantity, gpus)
         if spread and not evidence.by_published:
             return _spread_side(evidence, operand, metric, spread, seeds)
-        return evidence.side(operand, metric, seeds)
+        return evidence.side(operand, metric, seeds, other=other)
 
     def decide() -> Finding:
-        top, bottom = side(a), side(b)
+        top, bottom = side(a, b), side(b, a)
         if not bottom.mean or not math.isfinite(top.mean / bottom.mean):
             raise NotMeasuredError("", f"no ratio of {top.text} to {bottom.text}")
         value = top.mean / bottom.mean
@@ -244,7 +246,8 @@ def reaches(
         if curve[-1].std is None:
             error = math.hypot(error, bound * _noise_of_one(evidence, name, metric, curve[-1]))
         retraining_std, df = evidence.retraining_std(metric)
-        of_training = joint([((bound * retraining_std) ** 2, df)] * (2 if b else 1))
+        trainings = 1 + bool(b) + _is_another_training(evidence, level, metric, {name, other})
+        of_training = joint([((bound * retraining_std) ** 2, df)] * trainings)
         margin = interval_of(0.0, [(error**2, KNOWN), *of_training], DECIDING).high
         text, limit = f"{metric} {bound:.4g} ({meaning}): ", float(images or 0)
         numbers: dict[str, Any] = {"level": bound}
@@ -272,6 +275,13 @@ def reaches(
         return Finding(outcome, text, numbers | {"images": crossing, "claimed": limit} | speed)
 
     return _finding("REACHES", evidence, {"a": a, "b": b, "level": level}, decide, metric, across, alike)
+
+
+def _is_another_training(evidence: Evidence, level: Operand | None, metric: str, runs: Collection[str]) -> bool:
+    """Whether a level is the value of a training that represents its method and is none of some runs."""
+    if level is None or level.value is not None or {*evidence.measured(level)} & {*runs}:
+        return False
+    return bool(evidence.side(level, metric).retraining)
 
 
 def _noise_of_one(evidence: Evidence, run: str, metric: str, point: Point) -> float:
@@ -319,8 +329,9 @@ def shape(
     across: str = "",
 ) -> Finding:
     """Rule SHAPE: each training seed's curve of evaluations has the form or not: supported where two of three seeds
-    have it, contradicted where at most one of three has it. A straight line needs the least R² and a higher one than
-    the other form; a value that is not finite is above every factor.
+    have it, contradicted where at most one of three may have it; a curve that the noise of evaluation, and beside B the
+    scatter of a repeated training, brings to a bound may have it. A straight line needs the least R² and a higher one
+    than the other form; a value that is not finite is above every factor.
 
     Args:
         evidence: Measurements, training logs and published numbers.
@@ -346,18 +357,26 @@ def shape(
         evidence.require_alike(names, "length")
         evidence.require_alike(others, "length")
         curves = evidence.curves([*names, *others], metric, finite=False)
-        ends = [curve[-1].value for curve in curves[len(names) :]]
+        forms: list[_Tested]
+        tested, ends = curves[: len(names)], [curve[-1].value for curve in curves[len(names) :]]
         limit = high * statistics.fmean(ends) if ends else math.inf
-        tests = {
-            "diverging": lambda curve: _diverges(curve, factor, limit),
-            "stable": lambda curve: _is_stable(curve, factor, images),
-        }
-        test = tests.get(form, lambda curve: _is_straight(curve, form, low))
-        forms = [test(curve) for curve in curves[: len(names)]]
-        holding = sum(holds for holds, _ in forms)
+        if form in ("exponential", "power"):
+            forms = [_is_straight(curve, form, low) for curve in tested]
+        else:
+            noise = max(_curve_noise(evidence, name, metric, curve) for name, curve in zip([*names, *others], curves))
+            room = Z * math.sqrt(2) * noise
+            margin = _margin_of_end(evidence, metric, noise, len(ends)) if ends else 0.0
+            forms = [
+                _diverges(curve, factor, room, limit, margin)
+                if form == "diverging"
+                else _is_stable(curve, factor, room, images)
+                for curve in tested
+            ]
+        holding = sum(holds is True for holds, _ in forms)
         share = holding / len(forms)
+        largest_share = sum(holds is not False for holds, _ in forms) / len(forms)
         outcome: Outcome = (
-            "supported" if share >= _LARGE_SHARE else "contradicted" if share <= 1 - _LARGE_SHARE else UNDECIDED
+            "supported" if share >= _LARGE_SHARE else "contradicted" if largest_share <= 1 - _LARGE_SHARE else UNDECIDED
         )
         text = (
             f"{metric} of {evidence.label(names[0])}: {holding} of {len(forms)} training seeds are {form} "
@@ -368,24 +387,49 @@ def shape(
     return _finding("SHAPE", evidence, {"a": a, "b": b}, decide, metric, across)
 
 
-def _diverges(curve: tuple[Point, ...], factor: float, limit: float) -> tuple[bool, str]:
-    """Whether a curve ends high, and its numbers in words."""
+def _curve_noise(evidence: Evidence, run: str, metric: str, curve: Sequence[Point]) -> float:
+    """Largest relative standard deviation of a run's evaluations; 0 where none of them is finite."""
+    stds = []
+    for point in curve:
+        if not math.isfinite(point.value) or not point.value:
+            continue
+        if point.std is None or point.trials < 2:
+            stds.append(_noise_of_one(evidence, run, metric, point))
+        else:
+            stds.append(point.std / point.value / math.sqrt(point.trials))
+    return max(stds, default=0.0)
+
+
+def _margin_of_end(evidence: Evidence, metric: str, noise: float, count: int) -> float:
+    """Relative distance from the mean end of so many trainings that the end of an equal training hardly exceeds."""
+    std, df = evidence.retraining_std(metric)
+    variances = [(variance * (1 + 1 / count), freedom) for variance, freedom in ((noise**2, KNOWN), (std**2, df))]
+    return interval_of(0.0, variances, DECIDING).high
+
+
+def _diverges(curve: tuple[Point, ...], factor: float, room: float, limit: float, margin: float) -> _Tested:
+    """Whether a curve ends above ``factor`` times its lowest value or above a limit, each with its relative noise."""
     values = [point.value for point in curve]
     lowest, end = min(values), values[-1]
-    above = not math.isfinite(end) or end > factor * lowest or end > limit
-    return above, f"lowest {lowest:.4g}, end {end:.4g}"
+    bounds = [(factor * lowest, room), (limit, margin)]
+    above = not math.isfinite(end) or any(end > bound * (1 + noise) for bound, noise in bounds)
+    below = all(end <= bound * (1 - noise) for bound, noise in bounds)
+    return above or (False if below else None), f"lowest {lowest:.4g}, end {end:.4g}"
 
 
-def _is_stable(curve: tuple[Point, ...], factor: float, images: int) -> tuple[bool, str]:
-    """Whether a curve stays low and ends below its start, and its numbers in words."""
+def _is_stable(curve: tuple[Point, ...], factor: float, room: float, images: int) -> _Tested:
+    """Whether a curve stays low and ends below its start; ``room`` is the relative noise of a ratio of two values."""
     values = [point.value for point in curve]
     rises = (later / least for least, later in zip(accumulate(values, min), values[1:]))
     rise = max((rise if math.isfinite(rise) else math.inf for rise in rises), default=1.0)
     last_values = [p.value for p in curve if p.nimg >= images] if images else values[-1:]
     if not last_values:
         raise NotMeasuredError("", f"no evaluation from {images:,} images on")
-    text = f"rises to {rise:.2f} × its lowest, ends {values[0] - max(last_values):.3g} below its start"
-    return rise <= factor and max(last_values) < values[0], text
+    bounds, last = ((rise, factor), (max(last_values), values[0])), max(last_values)
+    stable = all(value <= bound * (1 - room) for value, bound in bounds) and last < values[0]
+    unstable = any(value > bound * (1 + room) for value, bound in bounds) or not math.isfinite(last)
+    text = f"rises to {rise:.2f} × its lowest, ends {values[0] - last:.3g} below its start"
+    return stable or (False if unstable else None), text
 
 
 def _is_straight(curve: tuple[Point, ...], form: Form, low: float) -> tuple[bool, str]:
@@ -424,6 +468,7 @@ def _finding(
     try:
         identities = evidence.identities(present, metric, across) if metric else {}
         evidence.require_common(present.values(), alike)
+        evidence.require_apart(name for operand in present.values() for name in evidence.measured(operand))
         finding = decide()
     except NotMeasuredError as reason:
         finding, across = Finding(UNDECIDED, str(reason)), ""

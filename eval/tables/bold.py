@@ -1,6 +1,8 @@
 """The bold rule: the best published values of a column, and the measured ones that the best one does not beat."""
 
+import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +31,8 @@ class _Candidate:
         rounded: The value with the decimals of the table; a published one as printed.
         noise: Variances of the value with their degrees of freedom; None: unknown.
         retraining: Variance of a repeated training, of which all candidates have one estimate; empty without one.
+        students_of: Teacher that the row is; beside its students it is a given network.
+        teacher: Teacher that the row learned from.
     """
 
     side: Side
@@ -38,6 +42,8 @@ class _Candidate:
     rounded: float
     noise: list[tuple[float, float]] | None
     retraining: list[tuple[float, float]]
+    students_of: str | None = None
+    teacher: str | None = None
 
     @property
     def reason(self) -> str | None:
@@ -49,12 +55,23 @@ class _Candidate:
         """Whether the column ranks the value, as it does one of an unknown generator, which is not bold itself."""
         return self.reason in (None, UNKNOWN, NO_DIGEST, NO_DATA)
 
-    def beats(self, other: "_Candidate") -> bool:
-        """Whether this value is the better one of the two beyond their noise; equal ones as printed are equal."""
+    def retraining_beside(self, other: "_Candidate") -> list[tuple[float, float]]:
+        """Variance of a repeated training where the value is compared with another one."""
+        return [] if self.students_of and self.students_of == other.teacher else self.retraining
+
+    def beats(self, other: "_Candidate", candidates: int) -> bool:
+        """Whether this value is the better one of the two beyond their noise; equal ones as printed are equal.
+
+        Args:
+            other: Another value.
+            candidates: Number of values of which this is the best: one in a hundred columns of equal generators has a
+                pair of values that differ (Bonferroni).
+        """
         if self.rounded == other.rounded or self.noise is None or other.noise is None:
             return False
-        parts = self.noise + other.noise + joint(self.retraining + other.retraining)
-        return interval_of(abs(self.value - other.value), parts, DECIDING).low > 0
+        parts = self.noise + other.noise + joint(self.retraining_beside(other) + other.retraining_beside(self))
+        confidence = 1 - (1 - DECIDING) / math.comb(candidates, 2)
+        return interval_of(abs(self.value - other.value), parts, confidence).low > 0
 
 
 def best_values(
@@ -93,12 +110,14 @@ def best_values(
                 unranked.append(column.head)
             else:
                 first = _best_of(column, rivals)
-                leaders += [candidate for candidate in measured if not first.beats(candidate)]
+                leaders += [candidate for candidate in measured if not first.beats(candidate, len(rivals))]
         if published:
             lowest = _best_of(column, published).rounded
             rival = _best_of(column, rivals) if mode == "paper" and measured else None
             lowest_published = [candidate for candidate in published if candidate.rounded == lowest]
-            leaders += [candidate for candidate in lowest_published if not (rival and rival.beats(candidate))]
+            leaders += [
+                candidate for candidate in lowest_published if not (rival and rival.beats(candidate, len(rivals)))
+            ]
         best |= {(candidate.side, column.id, candidate.row) for candidate in leaders if candidate.reason is None}
     return best, unranked
 
@@ -134,7 +153,14 @@ def _values(
         if source.estimate is not None and source.identity is not None:
             value = source.estimate.mean * column.scale
             parts = _measured_noise(column, line, source, source.estimate, retraining)
-            yield _Candidate("measured", row, source.identity, value, round(value, column.decimals), *parts)
+            candidate = _Candidate("measured", row, source.identity, value, round(value, column.decimals), *parts)
+            teacher = line.run.teacher if line.run else None
+            is_teacher = line.run is not None and line.run.method == "teacher"
+            yield (
+                dataclasses.replace(candidate, students_of=teacher)
+                if is_teacher
+                else dataclasses.replace(candidate, teacher=teacher)
+            )
 
 
 #: Variances of a value with their degrees of freedom (None: unknown), and that of a repeated training.
@@ -148,8 +174,8 @@ def _measured_noise(
     if estimate.std is None:
         return None, []
     noise = [(column.scale**2 * estimate.std**2 / estimate.trials, estimate.trials - 1.0)]
-    from_elsewhere = line.run is not None and line.run.method in ("data", "teacher")
-    if len(source.runs) > 1 or from_elsewhere:
+    is_given = line.run is not None and line.run.method in ("data", "teacher") and not source.trainings
+    if len(source.runs) > 1 or is_given:
         return noise, []
     return _with_retraining(noise, source.keys, column.scale * estimate.mean, retraining)
 

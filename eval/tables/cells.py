@@ -37,6 +37,7 @@ class CellSource:
         compared: Comparison of measured and published number by rule EQ, or the reason why there is none.
         identity: Identity of the measured values.
         keys: Metrics behind the value: the metric itself, or several whose mean the cell shows.
+        trainings: Number of trainings of this suite behind the measurement; 0 for other networks.
     """
 
     metric: str
@@ -47,6 +48,7 @@ class CellSource:
     compared: Agreement | str | None = None
     identity: Identity | None = None
     keys: tuple[str, ...] = ()
+    trainings: int = 0
 
     @property
     def identities(self) -> list[Identity]:
@@ -176,14 +178,14 @@ class _Data:
         estimates = [self._estimate(name, keys, where) for name in runs]
         pooled = Estimate.of([estimate.mean for estimate in estimates]) if len(runs) > 1 else estimates[0]
         agreement: Agreement | str | None = None
+        trainings = trainings_of(self.runs, [line for name in runs for line in measurements.of_run(name)])
         if published is not None:
             lines = [line for name in runs for line in measurements.lines(name, metric)]
-            trainings = trainings_of(self.runs, lines)
             agreement = LATER if column.id in spec.later else agreement_of(pooled, lines, published, trainings)
         identity = dataclasses.replace(self._identity(runs[0], keys), exposure=self._exposure(runs))
         for key in keys:
             self._require_alike(runs, key, where)
-        return CellSource(metric, published, runs, pooled, empty, agreement, identity, keys)
+        return CellSource(metric, published, runs, pooled, empty, agreement, identity, keys, trainings)
 
     @functools.cached_property
     def _keys(self) -> dict[str, tuple[str, ...]]:

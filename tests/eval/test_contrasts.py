@@ -80,21 +80,22 @@ DESIGNS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(("seeds", "most"), [(3, 0.97), (2, 0.985)])
 @pytest.mark.parametrize("name", DESIGNS)
-def test_intervals_cover_what_they_say_in_each_design(name):
+def test_intervals_cover_what_they_say_in_each_design(name, seeds, most):
     teachers, share, design = DESIGNS[name]
     noise, covered = random.Random(1), 0
     for _ in range(1200):
 
         def trainings(mean, std):
-            common = [noise.gauss(0, std * math.sqrt(share)) for _ in range(3)]
+            common = [noise.gauss(0, std * math.sqrt(share)) for _ in range(seeds)]
             own = std * math.sqrt(1 - share)
             return {t: [mean + 3.0 * n + one + noise.gauss(0, own) for one in common] for n, t in enumerate(teachers)}
 
         effect = difference(trainings(1.0, 0.1), trainings(1.3, 0.3), design)
         covered += effect.low <= -0.3 <= effect.high
     assert effect.design == name.partition(" 0")[0].partition(" 1")[0]
-    assert 0.93 <= covered / 1200 <= 0.97
+    assert 0.93 <= covered / 1200 <= most
 
 
 def test_crossed_trainings_that_count_as_nested_would_cover_too_little():

@@ -14,7 +14,7 @@ from eval.results.logs import has_log, logs_of, read_evaluations, read_log
 from eval.results.stored import FROM_STORED, read_stored, stored_rows, taken
 from eval.results.summary import load_measurements
 from sida.config.lookup import ROOT
-from sida.files.atomic import jsonl_text
+from sida.files.atomic import jsonl_text, write_hashed_json
 from sida.networks.file import load_network
 from tests.refused import refused
 from tests.workflow.workspace import put
@@ -233,6 +233,17 @@ def test_a_check_from_another_folder_says_what_is_missing(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     assert main(["check", str(ROOT / "studies/fashion"), "one-gdd-s1"]) == 1
     assert "the network of row 'one-gdd-s1' is not stored" in capsys.readouterr().err
+    # The study of a user, which was stored from another folder.
+    shutil.copytree(DEMO, tmp_path / "mine")
+    facts = read_stored(tmp_path / "mine/stored") | {"preset": "mine/preset.yaml"}
+    write_hashed_json(tmp_path / "mine/stored/stored.json", facts)
+    sheet = tmp_path / "mine/runs.tsv"
+    row = next(line for line in sheet.read_text().splitlines() if line.startswith("sid-a1.0"))
+    sheet.write_text(f"{sheet.read_text()}{row.replace('sid-a1.0', 'further', 1)}\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["check", "../mine", "further"]) == 1
+    assert "row 'further' is not stored; `sida run" in capsys.readouterr().err
 
 
 def test_agreement_tells_the_last_digit_from_the_printed_ones():
@@ -273,6 +284,19 @@ def test_rows_that_are_stored_stay_when_others_join_them(here):
     store(here / "sid-a1.0", here / "all", about, digests | {"sida-a1.0": "other"}, networks=True, trials=10)
     assert list(read_stored(here / "all")["rows"]) == ["sid-a1.0"]
     refused("holds no measurements", store, here / "sid-a1.0", here / "all", about, digests, trials=11)
+
+
+def test_the_log_of_a_start_is_stored_beside_the_row_that_needs_it(here):
+    digests, about = read_stored(STORED)["rows"], {"preset": str(DEMO / "preset.yaml"), "title": ""}
+    logs = dict(logs_of(STORED))
+    rows = [row for row in stored_rows(STORED) if row["run"] == "sid2a-a1.0"]
+    write_stored(here / "run", {"format": "sida-stored/1", "rows": {}}, rows)
+    names = [f"students/{run}/train.jsonl" for run in ("sid2a-a1.0", "sid-a1.0", "sida-a1.0")]
+    for name in names:
+        (here / "run" / name).parent.mkdir(parents=True)
+        (here / "run" / name).write_text(jsonl_text(logs[name], final=True))
+    store(here / "run", here / "all", about, digests, trials=10, before={"sid2a-a1.0": ["sid-a1.0"]})
+    assert {*dict(logs_of(here / "all"))} == {*names[:2]}
 
 
 @pytest.mark.parametrize("printed", ["4.73", "4.74"])

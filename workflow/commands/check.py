@@ -34,11 +34,10 @@ def _run(args: argparse.Namespace) -> int:
     from eval.results.stored import read_stored
     from sida.machine import environment
     from workflow.preset import load_preset
-    from workflow.preset.files import find_preset
 
     folder = _stored_folder(args.stored)
     facts = read_stored(folder)
-    preset = load_preset(find_preset(facts["preset"]))
+    preset = load_preset(_preset_file(folder, facts["preset"]))
     spec, lines = stored_spec(folder, preset, facts["rows"], args.row)
     stored_trials = sorted({int(row["trial"]) for row in lines})
     trials = (
@@ -128,6 +127,20 @@ def _stored_folder(study: str) -> Path:
     return stored_folder
 
 
+def _preset_file(folder: Path, preset: str) -> Path:
+    """Preset of stored results: the path or name that they record, else the file of that name beside their folder."""
+    from workflow.preset.files import find_preset
+
+    try:
+        return find_preset(preset)
+    except UserError:
+        # A study of the user was stored from the folder above it.
+        for above in list(folder.absolute().parents)[:2]:
+            if (above / Path(preset).name).is_file():
+                return above / Path(preset).name
+        raise
+
+
 def trial_agreement(
     metric: str, stored: dict[int, float], here: dict[int, float], decimals: int = 4, scale: float = 1
 ) -> Comparison:
@@ -181,7 +194,9 @@ def stored_spec(
 
     rows = stored_rows(folder)
     names = dict.fromkeys(line["run"] for line in rows)
-    if row not in names or row not in preset.runs:
+    if row in preset.runs and row not in names:
+        raise UserError(folder, f"row '{row}' is not stored", f"`sida run {preset.name} {row}` trains and measures it")
+    if row not in preset.runs:
         raise UserError(folder, f"no row '{row}'{suggestion(row, names)}", f"the rows are in {preset.sheet}")
     if digests.get(row) and row not in unchanged_rows(folder, {row: row_digest(preset, row)}):
         raise UserError(folder, f"row '{row}' was stored with other settings than {preset.source} has now", "run it")

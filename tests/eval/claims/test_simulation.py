@@ -15,7 +15,7 @@ from eval.results.retraining import Retraining, load_retraining
 from eval.results.sheet import SheetRow
 from eval.tables.build import build_table
 from eval.tables.layout import load_layout
-from tests.eval.claims.evidence import PUBLISHED, A, B, lines, made, outcome, rows_of
+from tests.eval.claims.evidence import PUBLISHED, A, B, Logged, lines, made, outcome, rows_of
 from tests.eval.claims.test_rules import under
 
 #: Scatter of retraining, of an evaluation of 5,000 images, and trials of a measurement.
@@ -26,7 +26,7 @@ FREEDOM = (3, 54)
 
 
 @dataclasses.dataclass(frozen=True)
-class Invented(Evidence):
+class Invented(Logged):
     """Evidence with curves of trainings."""
 
     curves_by_run: dict = dataclasses.field(default_factory=dict)
@@ -41,10 +41,10 @@ def scatter(noise: random.Random, df: int) -> Retraining:
     return Retraining(std={"fd": std}, source="invented", df=df)
 
 
-def table(noise: random.Random, seeds: int = 1, teachers: str = "t", df: int = 54) -> Evidence:
-    """Trainings of two equal generators with their measurements and curves; each training has a seed of its own."""
+def table(noise: random.Random, seeds: int = 1, teachers: str = "t", df: int = 54, methods: str = "ab") -> Evidence:
+    """Trainings of equal generators with their measurements and curves; each training has a seed of its own."""
     measured, sheet, curves = [], [], {}
-    for method in "ab":
+    for method in methods:
         for number, teacher in enumerate(teachers):
             for seed in range(seeds):
                 run = method if seeds == 1 else f"{method}{teacher}{seed}"
@@ -69,7 +69,25 @@ EQUAL = {
     "RATIO": ({"rule": "RATIO", **ONE, "high": 1.0}, {}, {"supported", "contradicted"}),
     "RATIO over seeds": ({"rule": "RATIO", **OVER_SEEDS, "high": 1.0}, {"seeds": 3}, {"supported", "contradicted"}),
     "REACHES": ({"rule": "REACHES", **ONE}, {}, {"supported", "contradicted"}),
+    "REACHES another's level": (
+        {"rule": "REACHES", "a": A, "level": B, "images": 40_000},
+        {},
+        {"supported", "contradicted"},
+    ),
     "REACHES in half the images": ({"rule": "REACHES", **ONE, "times": 2.0}, {}, {"supported"}),
+}
+
+
+#: Rows of three training seeds whose curves have the form of the others but for noise.
+SHAPE = {"rule": "SHAPE", "a": rows_of(recipe="a"), "seeds": 3}
+WRONG = {"supported", "contradicted"}
+EQUAL |= {
+    "SHAPE beside equal ones": (
+        SHAPE | {"form": "diverging", "b": rows_of(recipe="b"), "factor": 3, "high": 1.0},
+        {"seeds": 3},
+        WRONG,
+    ),
+    "SHAPE at its factor": (SHAPE | {"form": "stable", "factor": 1.03}, {"seeds": 3}, {"contradicted"}),
 }
 
 
@@ -83,16 +101,44 @@ def test_equal_generators_get_a_wrong_verdict_in_at_most_one_of_fifty_tables(nam
 
 
 @pytest.mark.parametrize("df", FREEDOM)
-def test_of_two_equal_generators_one_alone_is_bold_in_at_most_one_of_fifty_tables(df, tmp_path):
+@pytest.mark.parametrize("number", [2, 8])
+def test_all_of_some_equal_generators_are_bold_but_in_one_of_fifty_tables(number, df, tmp_path):
     columns = [{"head": "Model", "field": "label"}, {"head": "FD", "metric": "fd", "direction": "lower", "decimals": 3}]
-    rows = [{"run": "a"}, {"run": "b"}]
-    (tmp_path / "t.yaml").write_text(json.dumps({"columns": columns, "rows": rows, "bold": {}}))
-    layout, noise, alone = load_layout(tmp_path / "t.yaml"), random.Random(df), 0
+    methods = "abcdefgh"[:number]
+    (tmp_path / "t.yaml").write_text(
+        json.dumps({"columns": columns, "rows": [{"run": m} for m in methods], "bold": {}})
+    )
+    layout, noise, without = load_layout(tmp_path / "t.yaml"), random.Random(df), 0
     for _ in range(TABLES):
-        drawn = table(noise, df=df)
+        drawn = table(noise, df=df, methods=methods)
         bold = build_table(layout, drawn.measurements, drawn.runs, retraining=drawn.retraining).records
-        alone += sum(record["measured_bold"] for record in bold) == 1
-    assert alone <= 0.02 * TABLES
+        without += sum(record["measured_bold"] for record in bold) < number
+    assert without <= 0.02 * TABLES
+
+
+@pytest.mark.parametrize(("trained_on", "given"), [("cpu", False), ("", True)])
+def test_teachers_that_are_trained_here_scatter_like_any_training(trained_on, given, tmp_path):
+    """Two teachers 8 % apart: of released files the noise of evaluation decides, of trainings their scatter does not.
+
+    A student is compared with its own teacher as that network is.
+    """
+    rows = lines("t", [4.0, 4.01, 3.99], trained_on=trained_on) + lines("u", [4.32, 4.33, 4.31], trained_on=trained_on)
+    sheet = [SheetRow(name, name, "teacher", "x", teacher=name) for name in "tu"]
+    known = Retraining(std={"fd": TRAINING}, source="invented")
+    columns = [{"head": "Model", "field": "label"}, {"head": "FD", "metric": "fd", "direction": "lower", "decimals": 2}]
+    (tmp_path / "t.yaml").write_text(json.dumps({"columns": columns, "rows": [{"run": n} for n in "tu"], "bold": {}}))
+    found = made(rows, sheet, retraining=known)
+    part = {"rule": "LT", "metric": "fd", "b": Operand(run="u")}
+    assert outcome(found, **part, a=Operand(run="t")) == ("supported" if given else "not decided here")
+    records = build_table(load_layout(tmp_path / "t.yaml"), found.measurements, found.runs, retraining=known).records
+    assert [record["measured_bold"] for record in records] == ([True, False] if given else [True, True])
+    # 18 % are more than the noise of one training, and not of two.
+    student = lines("s", [4.72, 4.73, 4.71])
+    for teacher, expected in (("t", "supported"), ("u", "supported" if given else "not decided here")):
+        row = SheetRow("s", "s", "sid", "x", teacher=teacher)
+        compared = made([*rows, *student], [*sheet, row], retraining=known)
+        verdict = outcome(compared, **part | {"b": Operand(run="s")}, a=Operand(run="t"))
+        assert verdict == expected
 
 
 def test_a_lead_is_seen():

@@ -85,7 +85,7 @@ def test_a_method_from_outside_is_one_training_beside_the_stored_rows(tmp_path, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SIDA_ALLOW_CODE", "docs.examples")
     path, rows = write_extension([STUDY / "preset.yaml"], str(STUDY / "mine.tsv"), STUDY / "stored")
-    assert rows == ["one-matching-s1"]
+    assert rows == ["one-matching-s3"]
     check_preset(load_preset(STUDY / "preset.yaml", path))
     table = yaml.safe_load((path.parent / "tables/fashion.yaml").read_text())
     assert rows[0] in [row.get("run") for row in table["rows"]]
