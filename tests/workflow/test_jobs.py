@@ -220,6 +220,26 @@ def test_an_archive_is_an_input_of_what_draws_its_classes(tmp_path):
         assert sampling(preset, "sid-a1.0/trial-0").needs["files"] == files
 
 
+def test_an_own_archive_is_an_input_of_what_opens_it_and_counts_by_size_and_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = {"kind": "zip", "path": "mine.zip", "resolution": 8, "channels": 1, "label_dim": 10}
+    changes = {"datasets": {"mine": own}, "dataset": "mine", "tables": [], "figures": []}
+    made = []
+    for content in ("", "a", "a"):
+        put(tmp_path / "mine.zip", content)
+        os.utime(tmp_path / "mine.zip", ns=(7, 7))
+        preset = study(tmp_path, changes)
+        made.append(
+            [teacher_training(preset, "digits-short"), *(job(preset, "sid-a1.0") for job in (training, measurement))]
+        )
+    for first, second, same in zip(*made, strict=True):
+        assert [Path(path).name for path in first.needs["files"]] == ["mine.zip"]
+        assert first.digest != second.digest == same.digest
+        assert first.own == second.own
+    (tmp_path / "mine.zip").unlink()
+    assert not training(study(tmp_path, changes), "sid-a1.0").needs["files"]
+
+
 def test_custom_code_is_an_input_and_counts_by_content(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SIDA_ALLOW_CODE", "mine")

@@ -104,3 +104,12 @@ def test_a_dry_run_writes_no_weights_and_decides_the_same_jobs(name):
     weights = {name for name in after if name not in written}
     assert weights
     assert all(name.parts[0] == "cache" for name in weights)
+
+
+def test_a_second_rehearsal_leaves_the_archives_as_they_are_so_that_no_job_runs_again():
+    files = [find_preset("imagenet256-train")]
+    folder = rehearsal.write_rehearsal(files)[0].parent / "datasets"
+    found = {path: path.stat().st_ino for path in folder.iterdir()}
+    assert found
+    rehearsal.write_rehearsal(files)
+    assert {path: path.stat().st_ino for path in folder.iterdir()} == found

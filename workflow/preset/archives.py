@@ -1,4 +1,4 @@
-"""Archives of data sets that the workflow makes for the rows of a preset."""
+"""Archives of data sets: those that the workflow makes for the rows of a preset, and the user's own."""
 
 import itertools
 import os
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sida.assets.registry import load_registry
-from sida.config.datasets import dataset_entry
+from sida.config.datasets import DATASET_KINDS, dataset_entry
 from sida.config.families import EDM2_LATENTS, LATENTS, Latents
 from sida.config.settings import from_mapping
 from sida.errors import UserError, suggestion
@@ -23,14 +23,10 @@ def archives(preset: Preset) -> dict[str, str]:
     Raises:
         UserError: A data set is made of itself, has no path, or its source is missing.
     """
-    settings, rows = preset.settings, preset.runs.values()
-    fixed = itertools.chain(*(protocol_of(preset, row).fixed_datasets().items() for row in rows))
-    naming = {name: where for where, name in fixed}
-    names = {*naming, settings.dataset, *(row.dataset for row in rows)}
-    names |= {teacher.dataset for teacher in settings.teachers.values()}
+    naming = _data_sets(preset)
     paths: dict[str, str] = {}
     # The list grows: the source of an archive may be an archive, which is made first.
-    waiting: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in sorted(filter(None, names))]
+    waiting: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in naming]
     for name, children in waiting:
         if not (source := archive_source(preset, name, naming.get(name, ""))):
             continue
@@ -53,6 +49,32 @@ def archives(preset: Preset) -> dict[str, str]:
     return paths
 
 
+def _data_sets(preset: Preset) -> dict[str, str]:
+    """Data sets of rows, teachers and protocols, sorted, each with the place in a protocol that names it, or empty."""
+    settings, rows = preset.settings, preset.runs.values()
+    fixed = itertools.chain(*(protocol_of(preset, row).fixed_datasets().items() for row in rows))
+    naming = {name: where for where, name in fixed}
+    names = {*naming, settings.dataset, *(row.dataset for row in rows)}
+    names |= {teacher.dataset for teacher in settings.teachers.values()}
+    return {name: naming.get(name, "") for name in sorted(filter(None, names))}
+
+
+@once
+def own_archives(preset: Preset) -> frozenset[str]:
+    """Archives and folders of the user: existing data of rows, teachers and protocols that the workflow does not make.
+
+    Of a kind from outside the package files alone count: its folder may be anything, also one that holds the results.
+    """
+    specs = [dataset_named(preset, name, where) for name, where in _data_sets(preset).items()]
+    paths = {spec["path"]: spec["kind"] in DATASET_KINDS for spec in specs if spec.get("path")}
+    made = archives(preset)
+    return frozenset(
+        path
+        for path, ours in paths.items()
+        if path not in made and (os.path.isfile(path) or (ours and os.path.isdir(path)))
+    )
+
+
 def archive_source(preset: Preset, name: str, where: str = "") -> MadeFrom | None:
     """Source of a data set's archive; None if unknown."""
     where = where or preset.source
@@ -68,8 +90,8 @@ def made_from(preset: Preset, archive: str) -> MadeFrom:
 
 
 def archive_of(preset: Preset, spec: Mapping[str, Any]) -> list[str]:
-    """The archive of a data set, if the workflow makes it."""
-    return [path] if (path := spec.get("path")) in archives(preset) else []
+    """The archive of a data set that is an input of jobs: the workflow makes it, or it is there."""
+    return [path] if (path := spec.get("path")) in archives(preset) or path in own_archives(preset) else []
 
 
 def archive_needs(preset: Preset, archive: str) -> dict[str, list[str]]:

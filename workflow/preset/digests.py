@@ -70,11 +70,12 @@ def _folder_digest(folder: str | Path) -> str:
         digest.update(f"{os.path.relpath(parent, folder)}/\n".encode(errors="surrogateescape"))
         for name in sorted(files):
             if not name.startswith("."):
-                digest.update(f"{name} {_file_state(os.path.join(parent, name))}\n".encode(errors="surrogateescape"))
+                digest.update(f"{name} {file_state(os.path.join(parent, name))}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
-def _file_state(path: str) -> str:
+def file_state(path: str | Path) -> str:
+    """Size and time of a file."""
     try:
         status = os.stat(path)
     except OSError:

@@ -16,8 +16,8 @@ from typing import Any
 from sida.assets.registry import is_address
 from sida.config.families import NULL_LABEL
 from sida.files.atomic import sha256_json
-from workflow.preset.archives import archives
-from workflow.preset.digests import content_digest, own_digest
+from workflow.preset.archives import archives, own_archives
+from workflow.preset.digests import content_digest, file_state, own_digest
 from workflow.preset.networks import FOLDERS, Network, imports
 from workflow.preset.preset import Preset
 
@@ -62,9 +62,14 @@ def make_job(
     """
     files = [path for path in needs.get("files", []) if path not in archives(preset)]
     files += [source for name in needs.get("imports", []) if not is_address(source := imports(preset)[name])]
-    contents = {str(path): content_digest(path) for path in (*files, *raw) if os.path.exists(path)}
+    contents = {str(path): _content(preset, path) for path in (*files, *raw) if os.path.exists(path)}
     own = own_digest(stage, spec)
     return Job(spec, needs, own, sha256_json([own, sorted({job.digest for job in upstream}), contents]))
+
+
+def _content(preset: Preset, path: str | Path) -> str:
+    """Content of a user's file for a digest; an archive of images, which may have terabytes, by its size and time."""
+    return file_state(path) if path in own_archives(preset) and not os.path.isdir(path) else content_digest(path)
 
 
 def common_settings(preset: Preset) -> dict[str, Any]:
