@@ -8,6 +8,7 @@ also after interruptions, and a setting that is changed back runs no job.
 
 import os
 import re
+import sysconfig
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,18 @@ from typing import Any
 
 from sida.assets.registry import is_address
 from sida.config.families import NULL_LABEL
+from sida.config.lookup import source_file
+from sida.config.settings import names_object
 from sida.files.atomic import sha256_json
-from workflow.preset.archives import archives, own_archives
+from workflow.preset.archives import archive_of, archives, own_archives
 from workflow.preset.digests import content_digest, file_state, own_digest
 from workflow.preset.networks import FOLDERS, Network, imports
 from workflow.preset.preset import Preset
 
 #: Kinds of inputs; rules put their names into paths.
 KINDS = (*FOLDERS, "downloads", "files")
+#: Folders of installed packages.
+_PACKAGES = {"site-packages", "dist-packages"}
 
 
 @dataclass(frozen=True)
@@ -89,14 +94,25 @@ def needs_of(networks: Iterable[Network | None] = (), files: Iterable[str] = ())
 
 
 def source_of(name: str) -> str | None:
-    """File behind a name: stored images, or the source of a ``module:object``."""
-    module = name.partition(":")[0].replace(".", "/")
-    return next((path for path in (name, f"{module}.py", f"{module}/__init__.py") if os.path.exists(path)), None)
+    """File behind a name: stored images, or the source of a ``module:object``, wherever Python finds the module.
+
+    Modules of Python and of installed packages have none: a new version of a package would run everything again.
+    """
+    if os.path.exists(name) or not names_object(name):
+        return name if os.path.exists(name) else None
+    path = source_file(name)
+    installed = path and (_PACKAGES & {*Path(path).parts} or Path(path).is_relative_to(sysconfig.get_path("stdlib")))
+    return None if installed else path
 
 
 def code_files(names: Iterable[str]) -> list[str]:
     """Source files of custom objects among names."""
     return [path for name in dict.fromkeys(names) if ":" in name and (path := source_of(name))]
+
+
+def data_files(preset: Preset, spec: Mapping[str, Any]) -> list[str]:
+    """Files behind a data set that are inputs of jobs: its archive, and the source of a custom kind."""
+    return [*archive_of(preset, spec), *code_files([str(spec.get("kind"))])]
 
 
 def any_of(names: Iterable[str]) -> str:

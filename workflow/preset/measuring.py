@@ -3,8 +3,7 @@
 from typing import Any
 
 from sida.config.samplers import SAMPLER_KINDS
-from workflow.preset.archives import archive_of
-from workflow.preset.jobs import Job, common_settings, make_job, needs_of, source_of
+from workflow.preset.jobs import Job, common_settings, data_files, make_job, needs_of, source_of
 from workflow.preset.measuring_needs import add_protocol_needs, drawn_from_data
 from workflow.preset.networks import generator, network_path, sampler_guide
 from workflow.preset.once import once
@@ -23,7 +22,7 @@ def measurement(preset: Preset, name: str) -> Job:
     spec |= {"sampler": sampler_of(preset, row), "nfe": nfe_of(preset, row), "dataset": dataset}
     spec |= {"protocol": protocol.content(), **common_settings(preset)}
     opened = drawn_from_data(preset, row) or any(source.kind == "dataset" for source in protocol.sources.values())
-    needs = needs_of([network, guide], archive_of(preset, dataset) if opened else [])
+    needs = needs_of([network, guide], data_files(preset, dataset) if opened else [])
     if row.method == "external" and row.without_network and (source := source_of(str(row.checkpoint))):
         needs["files"].append(source)
     add_protocol_needs(preset, row, protocol, needs)

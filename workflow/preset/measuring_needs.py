@@ -3,8 +3,7 @@
 from eval.features import extractor_entry
 from eval.measuring.protocol import Protocol
 from eval.results.sheet import SheetRow
-from workflow.preset.archives import archive_of
-from workflow.preset.jobs import code_files
+from workflow.preset.jobs import code_files, data_files
 from workflow.preset.preset import Preset
 from workflow.preset.rows import class_counts, dataset_named, dataset_of, latents_of, protocol_of, sampler_of
 
@@ -21,7 +20,7 @@ def add_protocol_needs(preset: Preset, row: SheetRow, protocol: Protocol, needs:
     names = [name for metric in protocol.metrics for name in (metric.kind, metric.extractor)]
     references = [dataset_named(preset, name, where) for where, name in protocol.fixed_datasets().items()]
     needs["downloads"] += downloads_of(preset, row, protocol)
-    needs["files"] += [*code_files(names), *(path for spec in references for path in archive_of(preset, spec))]
+    needs["files"] += [*code_files(names), *(path for spec in references for path in data_files(preset, spec))]
 
 
 def downloads_of(preset: Preset, row: SheetRow, protocol: Protocol) -> list[str]:

@@ -10,11 +10,11 @@ from eval.measuring.protocol import Protocol
 from eval.results.sheet import SheetRow
 from sida.assets.registry import is_counted
 from sida.config.recipe import EvaluationPoints
-from workflow.preset.archives import archive_of
-from workflow.preset.jobs import Job, code_files, common_settings, make_job, needs_of
+from workflow.preset.jobs import Job, code_files, common_settings, data_files, make_job, needs_of
 from workflow.preset.measuring_needs import add_protocol_needs
 from workflow.preset.networks import generator, guide_of, network_path, teacher_network
 from workflow.preset.once import once
+from workflow.preset.outside_code import outside_code
 from workflow.preset.preset import Preset
 from workflow.preset.rows import (
     from_scratch,
@@ -40,7 +40,7 @@ def teacher_training(preset: Preset, name: str) -> Job:
     assert teacher.training is not None
     spec = {"name": name, "dataset": dataset, "network": teacher.network, **teacher.training}
     spec |= {"seed": preset.settings.seed if teacher.seed is None else teacher.seed, **common_settings(preset)}
-    files = [*archive_of(preset, dataset), *code_files([teacher.network["class"]])]
+    files = [*data_files(preset, dataset), *code_files([teacher.network["class"]])]
     return make_job(preset, "teachers", spec, needs_of(files=files))
 
 
@@ -71,7 +71,8 @@ def _training(preset: Preset, row: SheetRow) -> Job:
     # A key without a value would change the digests of finished trainings.
     optional = {"alpha": row.alpha, "guide": network_path(preset, guide)}
     spec |= {key: value for key, value in optional.items() if value is not None}
-    needs = needs_of([teacher, guide, init], [*archive_of(preset, dataset), *code_files([row.method])])
+    code = code_files([row.method, *outside_code({"recipe": recipe})])
+    needs = needs_of([teacher, guide, init], [*data_files(preset, dataset), *code])
     needs["downloads"] += _downloads(preset, row, dataset)
     if evaluation is not None:
         add_protocol_needs(preset, row, _watched_part(preset, protocol_path(preset, row)), needs)
