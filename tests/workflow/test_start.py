@@ -1,5 +1,6 @@
 """The start of a workflow: its words and preset, what is checked before the first job, and its lock."""
 
+import hashlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from sida.config.lookup import ALLOW, ROOT
+from tests.assets.fault_server import use_registry
 from tests.disks import make_read_only, small_disk
 from tests.eval.synthetic_output import write_preset
 from tests.refused import refused, refusing
@@ -346,3 +348,22 @@ def test_a_second_workflow_ends_before_any_job(tmp_path):
 def contents(results):
     """What a results holds beside the lock; that one is touched now and then."""
     return {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.name != NAME and path.is_file()}
+
+
+def test_an_entry_of_the_registry_that_names_another_file_is_fetched_again(tmp_path, monkeypatch):
+    def register(content, url):
+        put(tmp_path / "cache/a.npz", content)
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        use_registry(
+            monkeypatch, tmp_path, {"id": "a", "kind": "labels", "url": url, "sha256": digest, "target": "a.npz"}
+        )
+
+    workspace = Workspace(tmp_path)
+    arguments = ("--configfile", "tests/workflow/tiny.yaml", "--", "results/tiny/assets/a.json")
+    register("one", "https://example.org/a.npz")
+    workspace.made(*arguments)
+    # The place of a file with a hash is no other file.
+    register("one", "https://example.com/a.npz")
+    assert workspace.planned(*arguments) == {}
+    register("two", "https://example.org/a.npz")
+    assert workspace.planned(*arguments) == {"fetch": 1}

@@ -3,6 +3,7 @@
 import os
 import shlex
 
+from sida.assets.registry import load_registry
 from workflow.preset.archives import archive_flags, archive_needs, archives, made_from
 from workflow.preset.jobs import any_of
 from workflow.preset.measuring import measurement, measuring_parts, sampled_rows, sampling
@@ -69,6 +70,13 @@ def published(wildcards):
     """Asset behind an imported checkpoint; none for a file, and for an address, which its import fetches."""
     source = imports(PRESET)[wildcards.checkpoint]
     return [] if "://" in source or os.path.exists(source) else [source]
+
+
+def registered(wildcards):
+    """Facts of the registry that decide which file an asset is; with a hash its address does not count."""
+    # The fetch says that a name is unknown.
+    asset = load_registry().get(wildcards.asset)
+    return [asset.target, str(asset.size), asset.sha256 or asset.url] if asset else []
 
 
 def stored_option(stored):

@@ -11,6 +11,8 @@ rule fetch:
         "../../environment.yml"
     resources:
         download=1,
+    params:
+        registered=registered,
     message:
         "asset {wildcards.asset}: fetching"
     shell:
