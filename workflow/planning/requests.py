@@ -2,7 +2,7 @@
 
 Planned values are functions of Snakemake's ``wildcards`` and ``attempt``; each attempt requests an additional half of
 the first request, up to the site's limit. Trainings and measurements resume: one that is longer than the limit ends at
-it and resumes in its next attempt, as often as the profile's ``retries`` allow.
+it and resumes in its next attempt, as often as the profile's ``retries`` allow; a measurement by whole trials.
 """
 
 import contextlib
@@ -183,6 +183,18 @@ class Requests:
         # At least half of the limit remains for computing.
         return 1 if START_MINUTES + minutes <= most else math.ceil(minutes / max(most - START_MINUTES, most / 2))
 
+    def _measuring_attempts(self, wildcards: Any, trials: int) -> float:
+        """Attempts that measuring trials needs, each of which ends whole trials, since an interrupted one begins anew.
+
+        0 without a plan, and infinity if one trial is beyond the site's limit.
+        """
+        try:
+            minutes = self._computing("measurements", wildcards, 1 / self.preset.trials)
+        except UserError:
+            return 0
+        at_once = (60 * self.site.max_hours - START_MINUTES) / minutes if minutes else trials
+        return math.ceil(trials / math.floor(at_once)) if at_once >= 1 else math.inf
+
     def memory_mb(self, stage: str, wildcards: Any, attempt: int) -> int:
         """MB of main memory that a job requests on each node."""
         megabytes = lambda: 1000 * self._memory(stage, wildcards) * _growth(attempt)
@@ -200,12 +212,13 @@ class Requests:
         return MEASURE_GB if stage in ("measurements", "archives") and not on_cpu else PROCESS_GB
 
     def warnings(self, jobs: Iterable[Any], retries: int = 0) -> list[str]:
-        """Lines about trainings beyond the memory of their card, or beyond the site's limit.
+        """Lines about trainings beyond the memory of their card, and about jobs beyond the site's limit.
 
         Args:
             jobs: Snakemake's jobs to run.
             retries: Number of times that Snakemake sends a failed job again.
         """
+        jobs = list(jobs)
         trainings = [(stage, job.wildcards) for job in jobs if (stage := STAGES.get(job.rule.name)) in TRAINED]
         lines = [self._too_large(trainings)] if self.preset.settings.device != "cpu" else []
         if self.scheduled:
@@ -219,7 +232,25 @@ class Requests:
                     f"{longest} is planned for {counts[longest]} attempts of max_hours of the site file, each of which "
                     f"resumes, and --retries is {retries}: give --retries {counts[longest] + retries}"
                 )
+            lines.append(self._too_long(jobs, retries))
         return [line for line in lines if line]
+
+    def _too_long(self, jobs: Iterable[Any], retries: int) -> str:
+        """Line about the longest measurement, if it is beyond the site's limit in all attempts."""
+        measuring = [(job.wildcards, count) for job in jobs if (count := _trials(job.rule.name))]
+        attempts = [(self._measuring_attempts(wildcards, count), _name(wildcards)) for wildcards, count in measuring]
+        most, longest = max(attempts, default=(0, ""))
+        if most <= retries + 1:
+            return ""
+        if most == math.inf:
+            return (
+                f"measuring {longest}: one trial is planned for longer than max_hours of the site file, and an "
+                "interrupted trial begins anew: raise max_hours"
+            )
+        return (
+            f"measuring {longest} is planned for {most} attempts of max_hours of the site file, each of which resumes "
+            f"by whole trials, and --retries is {retries}: give --retries {most + retries}, or set trials_per_job"
+        )
 
     def _too_large(self, trainings: Iterable[tuple[str, Any]]) -> str:
         memory = self._costs.gpu.memory_gb if self.scheduled else min(driver_cards(), default=math.inf)
@@ -248,6 +279,13 @@ def _name(wildcards: Any) -> str:
     """Name of a job below the folder of its products."""
     values = dict(wildcards.items())
     return str(next(values[key] for key in ("run", "teacher", "checkpoint", "archive") if key in values))
+
+
+def _trials(rule: str) -> int:
+    """Trials of a job by its rule (measure_FIRST_LAST); 0 for another rule."""
+    name, *numbers = rule.split("_")
+    first, last = map(int, numbers) if name == "measure" else (1, 0)
+    return 1 if rule == "sample" else last - first + 1
 
 
 def _growth(attempt: int) -> float:
