@@ -11,7 +11,7 @@ from snakemake.iocontainers import Wildcards
 
 from sida.config.lookup import ROOT
 from tests.refused import refused
-from tests.workflow.workspace import TINY, forked_snakemake, heed_interrupts, put, shipped, small, wait_for
+from tests.workflow.workspace import TINY, forked_snakemake, heed_interrupts, put, shipped, small, study, wait_for
 from workflow.planning.driver import driver_cards
 from workflow.planning.requests import Requests
 from workflow.planning.site import Site, load_site
@@ -188,6 +188,20 @@ def test_a_preset_for_processors_asks_for_the_memory_of_its_networks():
     assert 4000 < words["mem_mb"] < 6000
     assert words["runtime"] == 31
     assert words["nodes"] == words["cpus_per_task"] == 1
+
+
+def test_images_that_a_data_set_keeps_are_in_the_memory_of_each_process(tmp_path):
+    data = {"kind": "zip", "path": "x.zip", "resolution": 100, "channels": 3, "label_dim": 10, "num_images": 100_000}
+    common = {"dataset": "mine", "tables": [], "figures": [], "device": "cuda", "gpus": 2}
+    asked_memory = []
+    for more in ({}, {"cache": True}, {"cache": True, "channels": 8}, {"cache": True, "num_images": None}):
+        preset = study(tmp_path, common | {"datasets": {"mine": data | more}})
+        jobs = (("students", {"run": "sid-a1.0"}), ("measurements", {"run": "sid-a1.0"}))
+        asked_memory.append([asked(stage, wildcards(**named), preset=preset)["mem_mb"] for stage, named in jobs])
+    plain, kept, latents, unknown = asked_memory
+    assert [after - before for before, after in zip(plain, kept, strict=True)] == [6000, 3000]
+    assert [after - before for before, after in zip(plain, latents, strict=True)] == [64000, 32000]
+    assert unknown == plain
 
 
 def test_the_site_is_one_file(tmp_path, monkeypatch):

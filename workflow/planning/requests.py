@@ -201,15 +201,25 @@ class Requests:
         return _at_most(1000 * self.site.max_memory_gb, megabytes)
 
     def _memory(self, stage: str, wildcards: Any) -> float:
-        """Planned GB on one node: processes, a copy of the kept states, and on a CPU the networks."""
+        """Planned GB on one node: processes with kept images, a copy of the kept states, and on a CPU the networks."""
         on_cpu = self.preset.settings.device == "cpu"
         if stage in TRAINED:
             cost = self._planned_cost(stage, wildcards)
-            own = PROCESS_GB + (cost.memory_gb if on_cpu else 0.0)
+            own = PROCESS_GB + (cost.memory_gb if on_cpu else 0.0) + self._kept_images(stage, wildcards)
             return self._on_a_node(stage, wildcards) * own + cost.disk_gb
         if stage == "checkpoints":
             return PROCESS_GB + IMPORT_GB * self._planned_cost(stage, wildcards).disk_gb
-        return MEASURE_GB if stage in ("measurements", "archives") and not on_cpu else PROCESS_GB
+        process = MEASURE_GB if stage in ("measurements", "archives") and not on_cpu else PROCESS_GB
+        return process + (self._kept_images(stage, wildcards) if stage == "measurements" else 0.0)
+
+    def _kept_images(self, stage: str, wildcards: Any) -> float:
+        """GB of the images that each process keeps (``cache`` of the data set); 0 where their number is unknown."""
+        data = job_named(self.preset, stage, _name(wildcards)).spec["dataset"]
+        sizes = [data.get(key) or 0 for key in ("num_images", "channels", "resolution")]
+        if not data.get("cache"):
+            return 0.0
+        # Latents, which alone have eight channels, are float32.
+        return math.prod(sizes) * sizes[2] * (4 if sizes[1] == 8 else 1) / 1e9
 
     def warnings(self, jobs: Iterable[Any], retries: int = 0) -> list[str]:
         """Lines about trainings beyond the memory of their card, and about jobs beyond the site's limit.
