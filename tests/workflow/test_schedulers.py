@@ -70,8 +70,10 @@ def test_a_training_beyond_the_sites_limit_names_the_retries_that_it_needs():
     assert line.startswith(f"edm2-xxl-sid is planned for {needed} attempts")
     assert line.endswith(f"give --retries {needed + 5}")
     assert requests.warnings(jobs, retries=needed) == []
-    (line,) = Requests(PAPER, Site(gpu="V100")).warnings([to_run("distill", run="edm2-xs-sid")], retries=5)
-    assert line.startswith("trainings without a plan")
+    large, unknown = Requests(PAPER, Site(gpu="V100")).warnings([to_run("distill", run="edm2-xs-sid")], retries=5)
+    assert unknown.startswith("trainings without a plan")
+    # Memory needs no rate.
+    assert "16 GB of V100" in large
 
 
 def test_a_measurement_beyond_the_sites_limit_is_named_since_it_resumes_by_whole_trials():
@@ -125,7 +127,9 @@ def test_no_job_asks_for_more_than_the_site_has():
     assert asked("students", long, 9, max_hours=2.5, max_memory_gb=64)["runtime"] == 150
     assert asked("students", long, 9, max_memory_gb=64)["mem_mb"] == 64_000
     # Without a plan it asks for the most: the V100 has no rate in float16, in which EDM2's networks are trained.
-    assert asked("students", wildcards(run="edm2-xs-sid"), gpu="V100", max_hours=7)["runtime"] == 420
+    slow = asked("students", wildcards(run="edm2-xs-sid"), gpu="V100", max_hours=7)
+    assert slow["runtime"] == 420
+    assert slow["mem_mb"] == asked("students", wildcards(run="edm2-xs-sid"))["mem_mb"] < 100_000
 
 
 @pytest.mark.parametrize(("per_node", "nodes"), [(8, 1), (3, 4)])

@@ -86,10 +86,13 @@ class Costs:
         card: Card of the jobs; None: H200, or CPU for a preset without a GPU.
         gpus: Number of available GPUs; a training uses as many of them as the preset requests.
         fresh: Whether downloads that are in the cache count.
+        timed: Whether hours count; without them a card needs no rate.
     """
 
-    def __init__(self, preset: Preset, card: str | None = None, gpus: int = 1, fresh: bool = False) -> None:
-        self.preset, self.assumptions = preset, load_assumptions(preset.folders)
+    def __init__(
+        self, preset: Preset, card: str | None = None, gpus: int = 1, fresh: bool = False, timed: bool = True
+    ) -> None:
+        self.preset, self.assumptions, self.timed = preset, load_assumptions(preset.folders), timed
         self.gpu_name = card or ("CPU" if preset.settings.device == "cpu" else "H200")
         self.gpu = self.assumptions.gpu(self.gpu_name)
         self.width = max(1, min(gpus, preset.settings.gpus))
@@ -262,6 +265,8 @@ class Costs:
         return seconds
 
     def _rate(self, fp16: bool) -> float:
+        if not self.timed:
+            return math.inf
         # Processors compute in float32.
         return self.gpu.rate(fp16 and self.preset.settings.device != "cpu", self.gpu_name)
 

@@ -196,7 +196,7 @@ class Requests:
         return math.ceil(trials / math.floor(at_once)) if at_once >= 1 else math.inf
 
     def memory_mb(self, stage: str, wildcards: Any, attempt: int) -> int:
-        """MB of main memory that a job requests on each node."""
+        """MB of main memory that a job requests on each node; with an unknown network the site's maximum."""
         megabytes = lambda: 1000 * self._memory(stage, wildcards) * _growth(attempt)
         return _at_most(1000 * self.site.max_memory_gb, megabytes)
 
@@ -204,7 +204,7 @@ class Requests:
         """Planned GB on one node: processes with kept images, a copy of the kept states, and on a CPU the networks."""
         on_cpu = self.preset.settings.device == "cpu"
         if stage in TRAINED:
-            cost = self._planned_cost(stage, wildcards)
+            cost = self._sizes(stage, wildcards)
             own = PROCESS_GB + (cost.memory_gb if on_cpu else 0.0) + self._kept_images(stage, wildcards)
             return self._on_a_node(stage, wildcards) * own + cost.disk_gb
         if stage == "checkpoints":
@@ -267,7 +267,7 @@ class Requests:
         planned = list[Cost]()
         for stage, wildcards in trainings if memory < math.inf else []:
             with contextlib.suppress(UserError):
-                planned.append(self._planned_cost(stage, wildcards))
+                planned.append(self._sizes(stage, wildcards))
         large = too_large(planned, memory, self._costs.gpu_name if self.scheduled else "a GPU here")
         return f"warning: {large}; {SMALLER}" if large else ""
 
@@ -279,10 +279,28 @@ class Requests:
         """
         return Cost("build", "") if stage == "build" else self._costs.of(stage, _name(wildcards))
 
+    def _sizes(self, stage: str, wildcards: Any) -> Cost:
+        """The planned cost of a job, whose hours may be missing: memory and disk need no rate of the card.
+
+        Raises:
+            UserError: A network is unknown.
+        """
+        try:
+            return self._planned_cost(stage, wildcards)
+        except UserError:
+            return self._untimed.of(stage, _name(wildcards))
+
     @functools.cached_property
     def _costs(self) -> Costs:
+        return self._make_costs()
+
+    @functools.cached_property
+    def _untimed(self) -> Costs:
+        return self._make_costs(timed=False)
+
+    def _make_costs(self, timed: bool = True) -> Costs:
         card = self.site.gpu if self.preset.settings.device != "cpu" else None
-        return Costs(self.preset, card, max(1, self.preset.settings.gpus), fresh=True)
+        return Costs(self.preset, card, max(1, self.preset.settings.gpus), fresh=True, timed=timed)
 
 
 def _name(wildcards: Any) -> str:
