@@ -177,6 +177,16 @@ def test_an_executor_that_would_drop_what_a_job_needs_is_one_line():
     Requests(PAPER, None).check_executor("local", [job(gpu=8)])
 
 
+def test_jobs_for_a_card_that_ask_for_none_are_one_line(tmp_path):
+    job = SimpleNamespace(wildcards=SIDA, resources={"gpu": 0})
+    requests = lambda **changes: Requests(study(tmp_path, {"tables": [], "figures": [], **changes}), Site())
+    refused(r"preset.yaml: gpus.*cuda:0.*set gpus", requests(device="cuda:0").check_executor, "slurm", [job])
+    requests(device="cuda", gpus=1).check_executor("slurm", [job])
+    requests(device="cpu").check_executor("slurm", [job])
+    requests(device="cuda").check_executor("local", [job])
+    requests(device="cuda").check_executor("slurm", [])
+
+
 def test_without_a_scheduler_gpus_alone_are_asked_for_and_a_job_does_not_plan_itself_again():
     alone = Requests(PAPER, None)
     assert alone.of("students").keys() == {"gpu", "nodes"}

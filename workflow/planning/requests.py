@@ -112,17 +112,22 @@ class Requests:
         }
 
     def check_executor(self, name: str, jobs: Iterable[Any]) -> None:
-        """Refuses an executor that would drop an option of the site file or a job's GPUs, or gives a job one node.
+        """Refuses jobs for a card that ask for none, and an executor that would drop what jobs or the site ask for.
 
         Args:
             name: Name of Snakemake's executor.
             jobs: Snakemake's jobs to run.
 
         Raises:
-            UserError: The executor drops one of these.
+            UserError: The preset's device is a card and it asks for none, or the executor drops an option of the site
+                file or a job's GPUs, or gives a job one node.
         """
         if not self.scheduled or name in HERE:
             return
+        settings, on_gpu = self.preset.settings, any(job.resources.get("gpu") is not None for job in jobs)
+        if settings.device.startswith("cuda") and not settings.gpus and on_gpu:
+            fault = f"is 0 with device '{settings.device}', so that jobs would get no GPU from the scheduler"
+            raise UserError(f"{self.preset.source}: gpus", fault, "set gpus (at the command's end: -- --config gpus=1)")
         executor, remedy = EXECUTORS.get(name), f"use one of {', '.join(EXECUTORS)} (docs/cluster.md)"
         if executor is None:
             options = [key for key in ("partition", "gpu_partition", "account", "extra") if getattr(self.site, key)]
