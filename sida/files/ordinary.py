@@ -4,6 +4,7 @@ Links are followed to a file or folder that the user named, and refused below su
 """
 
 import contextlib
+import errno
 import math
 import os
 import stat
@@ -20,6 +21,9 @@ class UnreadableError(UserError):
 
 # Opening a pipe without O_NONBLOCK waits until another process writes to it.
 _SAFE = os.O_CLOEXEC | os.O_NONBLOCK
+#: Numbers of errors for a missing permission, and the remedy.
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+NO_PERMISSION = "work where you may write; the owner of a shared folder sets umask 002 and gives chmod g+w"
 
 
 def open_ordinary(path: str | os.PathLike[str], missing: str = "") -> BufferedReader:
@@ -74,7 +78,8 @@ def open_below(folder: str | os.PathLike[str], name: str, flags: int = os.O_RDON
         flags: Flags of ``os.open`` except O_TRUNC, which would empty a file elsewhere before it is refused.
 
     Raises:
-        UserError: The name leads out of the folder, or something on the way is a link, a pipe or a device.
+        UserError: The name leads out of the folder, something on the way is a link, a pipe or a device, or the user has
+            no permission.
     """
     *folders, last = name.split("/")
     where = os.path.join(folder, name)
@@ -87,6 +92,8 @@ def open_below(folder: str | os.PathLike[str], name: str, flags: int = os.O_RDON
             os.close(before)
         file = os.open(last, flags | os.O_NOFOLLOW | _SAFE, 0o666, dir_fd=fd)
     except OSError as error:
+        if error.errno in DENIED:
+            raise UserError(where, f"cannot be opened ({error.strerror})", NO_PERMISSION) from None
         reason = "a link, a pipe, a device or no file"
         raise UserError(where, f"cannot be opened ({error.strerror})", f"it is {reason}: remove it") from None
     finally:

@@ -24,7 +24,7 @@ from sida.config.settings import names_object
 from sida.data import Dataset
 from sida.errors import UserError, say, settings_in
 from sida.files.atomic import sha256_json, sweep_temporaries, try_lock, wait_for_lock, write_text
-from sida.files.ordinary import UnreadableError, open_ordinary
+from sida.files.ordinary import DENIED, NO_PERMISSION, UnreadableError, open_ordinary
 from sida.files.tensors import read_tensors, write_tensors
 from sida.files.text_files import HASH_KEY, check_hash, parse_json, read_text, with_hash
 from sida.machine import derive_seed
@@ -332,7 +332,8 @@ class RunFiles:
                     say(f"{folder}: another process is at work on this run; waiting for it to finish")
                     wait_for_lock(lock)
             except OSError as error:
-                remedy = "use a file system with locks, or choose another --out"
+                remedy = NO_PERMISSION if error.errno in DENIED else "use a file system with locks"
+                remedy += ", or choose another --out"
                 raise UserError(folder, f"cannot be locked ({error.strerror})", remedy) from None
             self.kept = self._store.load()
             # Unfinished files of killed processes.

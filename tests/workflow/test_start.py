@@ -1,5 +1,6 @@
 """The start of a workflow: its words and preset, what is checked before the first job, and its lock."""
 
+import errno
 import hashlib
 import json
 import os
@@ -13,11 +14,12 @@ import pytest
 import yaml
 
 from sida.config.lookup import ALLOW, ROOT
+from sida.training import train_teacher
 from tests.assets.fault_server import use_registry
 from tests.disks import make_read_only, small_disk
 from tests.eval.synthetic_output import write_preset
 from tests.refused import refused, refusing
-from tests.training.toy import fork, wait
+from tests.training.toy import TEACHER, fork, wait
 from tests.workflow.workspace import Workspace, forked_snakemake, put, study
 from workflow.checks import check_data, check_folder, check_results, check_scheduler, closed_results
 from workflow.cli import main
@@ -262,6 +264,22 @@ def test_results_with_links_or_pipes_are_refused_before_a_job(tmp_path, kind, na
     with refusing(rf"results/demo/{name}: is a link, a pipe or a device; remove it"):
         check_results(results)
     assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.EACCES, "chmod g\\+w"), (errno.EROFS, "chmod g\\+w"), (errno.ELOOP, "remove it")]
+)
+def test_a_lock_that_may_not_be_written_is_not_to_be_removed(tmp_path, monkeypatch, number, remedy):
+    def refuse(path, *arguments, **words):
+        if path in (NAME, tmp_path / "student/state/.lock"):
+            raise OSError(number, os.strerror(number))
+        return opened(path, *arguments, **words)
+
+    opened = os.open
+    monkeypatch.setattr(os, "open", refuse)
+    refused(f"{NAME}: cannot be opened .*{remedy}", PresetLock(str(tmp_path / "results"), []).take)
+    if number != errno.ELOOP:
+        refused(f"state: cannot be locked .*{remedy}", train_teacher, TEACHER, tmp_path / "student")
 
 
 COMMAND = ["snakemake", "--cores", "2"]
