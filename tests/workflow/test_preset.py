@@ -266,6 +266,9 @@ def test_presets_that_change_each_other_are_one_line(tmp_path):
     for one, other in (("a", "b"), ("b", "a")):
         (tmp_path / f"{one}.yaml").write_text(f"base: {other}.yaml\n")
     refused(r"a\.yaml: base: goes in a circle", load_preset, tmp_path / "a.yaml")
+    # Each turn through the parent folder makes a longer path.
+    circle = put(tmp_path / "d/c.yaml", "base: ../d/c.yaml\n")
+    assert len(str(refused("base: goes in a circle", load_preset, circle))) < 2 * len(str(circle)) + 100
 
 
 @pytest.mark.parametrize("methods", [{"data"}, {"teacher", "sida"}])

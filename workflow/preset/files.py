@@ -79,10 +79,13 @@ def read_preset(
 def _with_bases(path: Path) -> dict[Path, dict[str, Any]]:
     """A file with the files that it changes, the latest first."""
     settings: dict[Path, dict[str, Any]] = {}
+    # A path through a parent folder differs each time.
+    seen = set[str]()
     following: Path | None = path
     while following is not None:
-        if following in settings:
+        if (real := os.path.realpath(following)) in seen:
             raise UserError(following, "base: goes in a circle", "remove one of them")
+        seen.add(real)
         settings[following] = load_yaml(following)
         base = settings[following].get("base")
         following = None if base is None else following.parent / str(base)
