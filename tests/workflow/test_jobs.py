@@ -185,6 +185,8 @@ def test_products_and_short_names():
     assert len(targets.paths_of("figures/")) == 6
     assert targets.paths_of("samples/sida-a1.0/trial-0") == ["results/demo/samples/sida-a1.0/trial-0"]
     refused(r"^sida-b1: .*'sida-a1.0'", targets.paths_of, "sida-b1")
+    refused(r"^samples/sida-a1.0/trial-10: .*trial-0 to trial-9$", targets.paths_of, "samples/sida-a1.0/trial-10")
+    refused(r"^samples/sida-a1.0/trial-01: no product", targets.paths_of, "samples/sida-a1.0/trial-01")
     refused(r"^samples/sida-b1/trial-0: no product", targets.paths_of, "samples/sida-b1/trial-0")
 
 

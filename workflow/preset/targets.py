@@ -90,7 +90,10 @@ class Targets:
             return self.trials([inside])
         if paths := [path for path in self.short if path == inside or path.startswith(f"{inside}/")]:
             return [f"{self.results}/{path}" for path in paths]
-        if re.fullmatch(f"samples/({any_of(sampled_rows(self.preset))})/trial-[0-9]+", inside):
+        if found := re.fullmatch(f"samples/({any_of(sampled_rows(self.preset))})/trial-(0|[1-9][0-9]*)", inside):
+            if int(found[2]) >= self.preset.trials:
+                remedy = f"name one of trial-0 to trial-{self.preset.trials - 1}"
+                raise UserError(target, f"the protocol has {self.preset.trials} trials", remedy)
             return [f"{self.results}/{inside}"]
         near = suggestion(inside, [*self.preset.runs, *self.short], f"; rows are in {self.preset.sheet}")
         raise UserError(target, f"no product and no row of {self.preset.source}{near}")

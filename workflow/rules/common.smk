@@ -34,7 +34,7 @@ wildcard_constraints:
     teacher=any_of(SETTINGS.teachers),
     table=any_of(SETTINGS.tables),
     figure=any_of(SETTINGS.figures),
-    trial=r"\d+",
+    trial=any_of(map(str, range(PRESET.trials))),
 
 
 #: Rows of the preset that are measured here, with the numbers of their trials.
