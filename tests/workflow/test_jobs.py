@@ -187,6 +187,9 @@ def test_products_and_short_names():
     refused(r"^sida-b1: .*'sida-a1.0'", targets.paths_of, "sida-b1")
     refused(r"^samples/sida-a1.0/trial-10: .*trial-0 to trial-9$", targets.paths_of, "samples/sida-a1.0/trial-10")
     refused(r"^samples/sida-a1.0/trial-01: no product", targets.paths_of, "samples/sida-a1.0/trial-01")
+    for path in ("./results/demo/tables/main.tex", str(Path("results/demo/tables/main.tex").absolute())):
+        assert targets.paths_of(path) == ["results/demo/tables/main.tex"]
+    refused(r"^/results/demo/tables/main.tex: no product", targets.paths_of, "/results/demo/tables/main.tex")
     refused(r"^samples/sida-b1/trial-0: no product", targets.paths_of, "samples/sida-b1/trial-0")
 
 

@@ -82,7 +82,8 @@ class Targets:
         Raises:
             UserError: No product has this name, or a row is taken from stored results.
         """
-        inside = target.removeprefix(f"{self.results}/").rstrip("/")
+        place = os.path.relpath(target) if target.startswith((".", "/")) else target
+        inside = place.removeprefix(f"{self.results}/").rstrip("/")
         if inside in taken_rows(self.preset):
             remedy = "name a product that shows it, or change its settings to run it"
             raise UserError(target, f"is taken from stored results ({self.preset.stored['folder']})", remedy)
