@@ -157,12 +157,13 @@ def read_runs(path: str | Path) -> list[SheetRow]:
     if not lines:
         raise UserError(path, "the sample sheet is empty", "it needs a header line and one row per generator")
     where, header = lines[0]
+    header = header[: _filled(header)]
     if (double := first_double(header)) is not None:
         raise UserError(where, f"two columns are called '{double}'", "remove or rename one")
     runs: dict[str, SheetRow] = {}
     for where, cells in lines[1:]:
-        if len(cells) > len(header):
-            raise UserError(where, f"{len(cells)} cells but {len(header)} columns", "separate cells by single tabs")
+        if _filled(cells) > len(header):
+            raise UserError(where, f"{_filled(cells)} cells but {len(header)} columns", "separate cells by single tabs")
         cells_by_column = {key: cell for key, cell in zip(header, cells) if cell}
         run = from_texts(SheetRow, cells_by_column, f"{where}:")
         # Runs are names of folders, and some file systems ignore case.
@@ -171,6 +172,11 @@ def read_runs(path: str | Path) -> list[SheetRow]:
             differing = "" if other.run == run.run else f", but for its case, as '{other.run}'"
             raise UserError(where, f"run '{run.run}' appears twice{differing}", "give each row its own id")
     return list(runs.values())
+
+
+def _filled(cells: list[str]) -> int:
+    """Number of cells up to the last filled one: spreadsheets write tabs behind it."""
+    return max((number for number, cell in enumerate(cells, start=1) if cell), default=0)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:

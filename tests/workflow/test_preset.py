@@ -262,6 +262,13 @@ def test_a_study_needs_no_other_study_and_shows_what_it_measures(study, tmp_path
             assert unshown_remark(preset) is None, path
 
 
+def test_tabs_that_a_spreadsheet_leaves_behind_the_last_column_are_no_columns(tmp_path):
+    sheet = put(tmp_path / "runs.tsv", "run\tlabel\tmethod\t\t\na\tA\tdata\t\t\t\t\nb\tB\tdata\n")
+    assert [row.label for row in read_runs(sheet)] == ["A", "B"]
+    put(sheet, "run\tlabel\tmethod\t\t\na\tA\tdata\t\tx\n")
+    refused("runs.tsv:2: 5 cells but 3 columns", read_runs, sheet)
+
+
 def test_presets_that_change_each_other_are_one_line(tmp_path):
     for one, other in (("a", "b"), ("b", "a")):
         (tmp_path / f"{one}.yaml").write_text(f"base: {other}.yaml\n")
