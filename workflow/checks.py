@@ -2,6 +2,7 @@
 
 import argparse
 import contextvars
+import getpass
 import os
 import shutil
 import sys
@@ -103,9 +104,19 @@ def check_data(preset: Preset, jobs: Iterable[str]) -> None:
 
 
 def give_cache() -> None:
-    """Gives Snakemake a cache in this folder where the home cannot be written; without one it ends in a traceback."""
+    """Gives Snakemake a user's name, and a cache in this folder where the home cannot be written.
+
+    Without them it ends in a traceback: a container's user may be a number without a name and a home.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = f"user-{os.getuid()}"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     try:
+        # Without a home the path begins with ~ still.
+        if cache.parts[0] == "~":
+            raise FileNotFoundError(cache)
         cache.mkdir(parents=True, exist_ok=True)
         if os.access(cache, os.W_OK | os.X_OK):
             return

@@ -1,9 +1,11 @@
 """The start of a workflow: its words and preset, what is checked before the first job, and its lock."""
 
 import errno
+import getpass
 import hashlib
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -19,9 +21,9 @@ from tests.assets.fault_server import use_registry
 from tests.disks import make_read_only, small_disk
 from tests.eval.synthetic_output import write_preset
 from tests.refused import refused, refusing
-from tests.training.toy import TEACHER, fork, wait
+from tests.training.toy import TEACHER, fork, raising, wait
 from tests.workflow.workspace import Workspace, forked_snakemake, put, study
-from workflow.checks import check_data, check_folder, check_results, check_scheduler, closed_results
+from workflow.checks import check_data, check_folder, check_results, check_scheduler, closed_results, give_cache
 from workflow.cli import main
 from workflow.commands.planning import list_presets
 from workflow.preset.files import find_preset, presets
@@ -245,6 +247,16 @@ def test_references_that_are_missing_are_told_before_the_trainings(tmp_path):
     preset = study(tmp_path, changes)
     check_data(preset, ["teachers/digits-short", "students/sid-a1.0", "preset"])
     refused("^gone.zip: no such file .*sid-a1.0 is measured with it", check_data, preset, ["measurements/sid-a1.0"])
+
+
+def test_a_user_without_a_name_and_a_home_gets_a_name_and_a_cache_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(pwd, "getpwuid", raising(KeyError("getpwuid(): uid not found")))
+    give_cache()
+    assert getpass.getuser()
+    assert os.environ["XDG_CACHE_HOME"] == str(tmp_path / ".snakemake/cache")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_folder_nested_deeper_than_calls_is_read(tmp_path):
