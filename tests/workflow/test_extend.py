@@ -1,8 +1,10 @@
 """A study with stored results is extended by a row, and a stored row is measured again."""
 
 import gzip
+import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,13 +69,21 @@ def test_only_the_added_row_has_jobs(here):
     refused("sida-a1.0: is taken from stored results", targets.paths_of, "sida-a1.0")
 
 
+def test_a_dry_run_takes_the_stored_files_so_that_its_jobs_are_those_of_the_run(here, monkeypatch):
+    put(here / "my.tsv", SHEET + MINE.format("sida"))
+    monkeypatch.setattr(os, "execve", lambda *arguments: sys.exit(0))
+    with pytest.raises(SystemExit):
+        main(["run", str(DEMO / "preset.yaml"), "--extend", "my.tsv", "-n"])
+    assert (here / "results/demo-my/students/sida-a1.0/train.jsonl").is_file()
+
+
 def test_the_preset_of_a_run_at_work_stays(here):
     put(here / "my.tsv", SHEET + MINE.format("sida"))
-    path, _ = write_extension([DEMO / "preset.yaml"], "my.tsv", STORED, take=False)
+    path, _ = write_extension([DEMO / "preset.yaml"], "my.tsv", STORED)
     before = [file.read_bytes() for file in sorted(path.parent.rglob("*.*"))]
     put(here / "my.tsv", SHEET + MINE.format("sid"))
     with PresetLock(path.parents[1], ["sida", "run"]):
-        refused("demo-my: another workflow", write_extension, [DEMO / "preset.yaml"], "my.tsv", STORED, take=False)
+        refused("demo-my: another workflow", write_extension, [DEMO / "preset.yaml"], "my.tsv", STORED)
     assert [file.read_bytes() for file in sorted(path.parent.rglob("*.*"))] == before
 
 

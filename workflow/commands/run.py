@@ -56,7 +56,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.extend is not None:
         from workflow.preset.extension import stored_results, write_extension
 
-        path, rows = write_extension(files, args.extend, stored_folder := stored_results(files), take=not args.dry_run)
+        path, rows = write_extension(files, args.extend, stored_folder := stored_results(files))
         print(f"rows  run here: {', '.join(rows) or 'none'}; all others from {stored_folder}", flush=True)
         files = [*files, path]
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}

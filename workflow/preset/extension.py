@@ -25,9 +25,7 @@ def stored_results(files: Sequence[Path]) -> Path:
     return last.parent / "stored" if last.stem == "preset" else last.parent / last.stem / "stored"
 
 
-def write_extension(
-    files: Sequence[Path], sheet: str | None, stored_folder: Path, take: bool = True
-) -> tuple[Path, list[str]]:
+def write_extension(files: Sequence[Path], sheet: str | None, stored_folder: Path) -> tuple[Path, list[str]]:
     """Writes a preset on top of a study's, which takes stored rows and adds the rows of a sheet.
 
     Args:
@@ -35,8 +33,6 @@ def write_extension(
         sheet: Sample sheet (TSV) with further rows, which run alone; None runs the rows of the study that are not
             stored, or whose settings have changed.
         stored_folder: The study's stored results.
-        take: Whether the stored files of taken rows are copied to the results now. Copies of rows that are no longer
-            taken are removed in any case, so that a dry run counts the jobs of these rows.
 
     Returns:
         The file of the preset, to be given after the study's; and the rows that run.
@@ -76,7 +72,7 @@ def write_extension(
             origin["waiting"] = " ".join(run for run in run_here if run in base.runs)
             write_text(path, yaml_text(changes))
             run_here = [row.run for row in new_rows]
-        _take(stored_folder, preset, take)
+        _take(stored_folder, preset)
         return path, run_here
 
 
@@ -126,7 +122,7 @@ def _trained_on(preset: Preset, row: SheetRow) -> tuple[str, float]:
     return row.dataset or preset.settings.dataset, kimg
 
 
-def _take(folder: Path, preset: Preset, copy: bool) -> None:
+def _take(folder: Path, preset: Preset) -> None:
     """Gives the results the logs and networks of taken rows and their teachers, and no copies of others.
 
     A copy has no record of its settings: Snakemake would take it for the network of a row whose settings have changed.
@@ -134,7 +130,6 @@ def _take(folder: Path, preset: Preset, copy: bool) -> None:
     Args:
         folder: The study's stored results.
         preset: The extension.
-        copy: Whether files that are missing, or of other settings, are copied.
     """
     students = taken_rows(preset)
     teachers = {name for run in students for name in (preset.runs[run].teacher, preset.runs[run].guide)}
@@ -144,7 +139,7 @@ def _take(folder: Path, preset: Preset, copy: bool) -> None:
         same = path.is_file() and path.read_bytes() == content
         if same and not is_taken:
             path.unlink()
-        elif copy and not same and is_taken:
+        elif not same and is_taken:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as part:
                 part.write_bytes(content)
