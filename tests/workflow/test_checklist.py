@@ -130,6 +130,8 @@ def test_a_checklist_needs_one_table_of_a_preset_with_results(tmp_path):
         ("not a table of demo.*main", ["table1", "--checklist", "demo"]),
         ("table1.*no preset with results.*released", ["table1", "--checklist"]),
         ("no results.*sida run released", ["table1", "--checklist", "released"]),
+        # It shares the results of `released`, and another name finds it.
+        ("released has no results.*sida run clean$", ["clean-table1", "--checklist", "clean"]),
         ("--out.*.md or .tex", ["main", "--checklist", "demo", "--out", tmp_path / "c.pdf"]),
         ("--out.*--checklist", ["main", "--out", tmp_path / "c.tex"]),
     ):

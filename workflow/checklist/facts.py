@@ -28,6 +28,7 @@ from sida.files.atomic import read_hashed_json
 from workflow.planning.costs import Costs
 from workflow.preset import Preset
 from workflow.preset.archives import archives, made_from
+from workflow.preset.files import called
 from workflow.preset.measuring import measurement
 from workflow.preset.networks import generator, guide_of, imports, teacher_network
 from workflow.preset.products import layout_needs, product
@@ -110,8 +111,10 @@ class Checklist:
         ]
 
     def _commands(self) -> Answer:
-        name = self.preset.name
-        commands = [f"sida run {name} tables/{self.name}.tex", f"sida verify {self.preset.results}"]
+        commands = [
+            f"sida run {called(self.preset.source)} tables/{self.name}.tex",
+            f"sida verify {self.preset.results}",
+        ]
         lines = ["The first command trains, measures and builds the table; the second compares every file by its hash."]
         versions = sorted({line.code_version for line in self.lines if line.code_version})
         lines.append(f"The numbers were measured by sida-repro {', '.join(versions) or NOT_RECORDED}.")
