@@ -28,7 +28,7 @@ from sida.files.atomic import read_hashed_json
 from workflow.planning.costs import Costs
 from workflow.preset import Preset
 from workflow.preset.archives import archives, made_from
-from workflow.preset.files import called
+from workflow.preset.files import listed_name
 from workflow.preset.measuring import measurement
 from workflow.preset.networks import generator, guide_of, imports, teacher_network
 from workflow.preset.products import layout_needs, product
@@ -112,7 +112,7 @@ class Checklist:
 
     def _commands(self) -> Answer:
         commands = [
-            f"sida run {called(self.preset.source)} tables/{self.name}.tex",
+            f"sida run {listed_name(self.preset.source)} tables/{self.name}.tex",
             f"sida verify {self.preset.results}",
         ]
         lines = ["The first command trains, measures and builds the table; the second compares every file by its hash."]

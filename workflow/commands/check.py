@@ -189,14 +189,18 @@ def stored_spec(
         UserError: The row or its network is not stored, or has other settings than the preset.
     """
     from eval.results.stored import stored_rows, unchanged_rows
-    from workflow.preset.files import called
+    from workflow.preset.files import listed_name
     from workflow.preset.measuring import measurement
     from workflow.preset.stored_rows import row_digest
 
     rows = stored_rows(folder)
     names = dict.fromkeys(line["run"] for line in rows)
     if row in preset.runs and row not in names:
-        raise UserError(folder, f"row '{row}' is not stored", f"`sida run {preset.name} {row}` trains and measures it")
+        raise UserError(
+            folder,
+            f"row '{row}' is not stored",
+            f"`sida run {listed_name(preset.source)} {row}` trains and measures it",
+        )
     if row not in preset.runs:
         raise UserError(folder, f"no row '{row}'{suggestion(row, names)}", f"the rows are in {preset.sheet}")
     if digests.get(row) and row not in unchanged_rows(folder, {row: row_digest(preset, row)}):
@@ -209,7 +213,7 @@ def stored_spec(
             continue
         spec[key] = str(folder / Path(path).relative_to(preset.results))
         if not Path(spec[key]).is_file():
-            remedy = f"`sida run {called(preset.source)} {row}` trains and measures it again"
+            remedy = f"`sida run {listed_name(preset.source)} {row}` trains and measures it again"
             raise UserError(spec[key], f"the network of row '{row}' is not stored", remedy)
     if spec["network"] and not _is_measured(spec["network"], lines[0]["network_sha256"]):
         raise UserError(spec["network"], f"is not the network that row '{row}' was measured of", "take both again")

@@ -53,7 +53,7 @@ def _checklist(args: argparse.Namespace) -> int:
     from workflow.checklist.text import to_latex, to_markdown
     from workflow.commands.archive import measured_folder, table_of
     from workflow.preset import load_preset
-    from workflow.preset.files import called, find_preset
+    from workflow.preset.files import find_preset, listed_name
 
     if len(args.names) != 1:
         raise UserError("--checklist", "is about one table", "sida cite TABLE --checklist PRESET")
@@ -63,7 +63,7 @@ def _checklist(args: argparse.Namespace) -> int:
         raise UserError(name, f"is not a table of {preset.name}", f"name one of {', '.join(preset.layouts['tables'])}")
     if (results := measured_folder(preset)) is None:
         raise UserError(
-            name, f"{preset.name} has no results to answer from", f"run it: sida run {called(preset.source)}"
+            name, f"{preset.name} has no results to answer from", f"run it: sida run {listed_name(preset.source)}"
         )
     out = Path(args.out) if args.out else None
     settings = out.with_name(f"{out.stem}-settings.json") if out else None

@@ -52,7 +52,7 @@ def presets() -> dict[str, Path]:
     return dict(sorted(paths.items()))
 
 
-def called(source: str) -> str:
+def listed_name(source: str) -> str:
     """The name by which :func:`find_preset` finds a preset's file, else its path; its own name may be another."""
     files = presets().items() if os.path.isfile(source) else ()
     return next((name for name, path in files if os.path.samefile(path, source)), source)

@@ -91,8 +91,8 @@ class Targets:
             return self.trials([inside])
         if paths := [path for path in self.short if path == inside or path.startswith(f"{inside}/")]:
             return [f"{self.results}/{path}" for path in paths]
-        if found := re.fullmatch(f"samples/({any_of(sampled_rows(self.preset))})/trial-(0|[1-9][0-9]*)", inside):
-            if int(found[2]) >= self.preset.trials:
+        if match := re.fullmatch(f"samples/({any_of(sampled_rows(self.preset))})/trial-(0|[1-9][0-9]*)", inside):
+            if int(match[2]) >= self.preset.trials:
                 remedy = f"name one of trial-0 to trial-{self.preset.trials - 1}"
                 raise UserError(target, f"the protocol has {self.preset.trials} trials", remedy)
             return [f"{self.results}/{inside}"]
