@@ -185,11 +185,17 @@ def _check_values(path: Path, config: Mapping[str, Any], supported: Mapping[str,
 
 
 def read_state(files: DiffusersFiles) -> dict[str, torch.Tensor]:
-    """Tensors of the U-Net by the names of a :class:`DiffusersPrecond`.
+    """Tensors of the U-Net in float32, by the names of a :class:`DiffusersPrecond`.
 
     Raises:
-        UserError: The file is not safetensors, or is damaged.
+        UserError: The file is not safetensors, or is damaged, or a tensor is not of floating point.
     """
     names = "|".join(_OLD)
     renamed = lambda name: re.sub(rf"(?<=attentions\.)(\d+)\.({names})\.", lambda m: f"{m[1]}.{_OLD[m[2]]}.", name)
-    return {f"unet.{renamed(name)}": tensor for name, tensor in read_state_dict(files.weights).items()}
+    state = {}
+    for name, tensor in read_state_dict(files.weights).items():
+        if not tensor.is_floating_point():
+            fault = f"tensor '{one_line(name, 80)}' has the type {str(tensor.dtype).removeprefix('torch.')}"
+            raise UserError(files.weights, fault, "weights are floats: save them without quantization")
+        state[f"unet.{renamed(name)}"] = tensor.float()
+    return state

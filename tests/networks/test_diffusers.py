@@ -232,6 +232,26 @@ def test_attention_layers_of_old_files_have_new_names(folder, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(converted(old).parameters(), new.parameters()))
 
 
+def retyped(folder, path, dtype):
+    other = shutil.copytree(folder, path)
+    save_file({name: tensor.to(dtype) for name, tensor in load_file(other / WEIGHTS).items()}, other / WEIGHTS)
+    return other
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_read_as_float32(folder, tmp_path, dtype):
+    exact, net = converted(folder).state_dict(), converted(retyped(folder, tmp_path / "other", dtype)).state_dict()
+    assert all(torch.equal(net[name], tensor.to(dtype).float()) for name, tensor in exact.items() if "unet." in name)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "bool", "float8_e4m3fn"])
+def test_weights_that_are_not_of_floating_point_are_one_line(folder, tmp_path, dtype):
+    other = retyped(folder, tmp_path / "other", getattr(torch, dtype))
+    with refusing(WEIGHTS, "tensor 'class_embedding.weight'", rf"type {dtype}; |type F8_E4M3; "):
+        command("convert", other, tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
 def test_a_folder_without_folders_is_read_alike(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     (tmp_path / "flat").mkdir()
