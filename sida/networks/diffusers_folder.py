@@ -21,6 +21,7 @@ from sida.files.atomic import sha256_file, sha256_json
 from sida.files.state_dicts import read_state_dict
 from sida.files.text_files import parse_json, read_text
 from sida.networks.diffusers_unet import SCHEDULE, UNET_OPTIONS, DiffusersPrecond
+from sida.networks.file import check_finite
 
 _INDEX = "model_index.json"
 _CONFIGS = ("unet/config.json", "config.json")
@@ -188,7 +189,7 @@ def read_state(files: DiffusersFiles) -> dict[str, torch.Tensor]:
     """Tensors of the U-Net in float32, by the names of a :class:`DiffusersPrecond`.
 
     Raises:
-        UserError: The file is not safetensors, or is damaged, or a tensor is not of floating point.
+        UserError: The file is not safetensors, or is damaged, or a tensor is not of floating point or holds NaN.
     """
     names = "|".join(_OLD)
     renamed = lambda name: re.sub(rf"(?<=attentions\.)(\d+)\.({names})\.", lambda m: f"{m[1]}.{_OLD[m[2]]}.", name)
@@ -198,4 +199,5 @@ def read_state(files: DiffusersFiles) -> dict[str, torch.Tensor]:
             fault = f"tensor '{one_line(name, 80)}' has the type {str(tensor.dtype).removeprefix('torch.')}"
             raise UserError(files.weights, fault, "weights are floats: save them without quantization")
         state[f"unet.{renamed(name)}"] = tensor.float()
+        check_finite(files.weights, name, state[f"unet.{renamed(name)}"], "take another snapshot")
     return state

@@ -229,12 +229,13 @@ def write_state_dict(
     tensors = {}
     for name, tensor in state.items():
         tensors[name] = tensor.detach().to(torch.float32 if tensor.is_floating_point() else tensor.dtype)
-        _check_finite(path, name, tensors[name], "resume from an earlier state")
+        check_finite(path, name, tensors[name], "resume from an earlier state")
     write_tensors(path, tensors, record)
     return record
 
 
-def _check_finite(path: str | os.PathLike[str], name: str, tensor: torch.Tensor, remedy: str) -> None:
+def check_finite(path: str | os.PathLike[str], name: str, tensor: torch.Tensor, remedy: str) -> None:
+    """Refuses a tensor with NaN or infinity, naming file and tensor."""
     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
         raise UserError(path, f"tensor '{name}' holds NaN or infinity", remedy)
 
@@ -261,7 +262,7 @@ def load_network(
     net = fitting_network(path, metadata["network"], header.shapes)
     state, loaded = net.state_dict(), {}
     for name, tensor in iterate_tensors(path, header):
-        _check_finite(path, name, tensor, "use an earlier snapshot")
+        check_finite(path, name, tensor, "use an earlier snapshot")
         loaded[name] = tensor.to(state[name].dtype)
     net.load_state_dict(loaded, strict=True, assign=True)
     for parameter in net.parameters():

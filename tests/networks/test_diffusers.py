@@ -252,6 +252,16 @@ def test_weights_that_are_not_of_floating_point_are_one_line(folder, tmp_path, d
     assert not (tmp_path / "out.safetensors").exists()
 
 
+@pytest.mark.parametrize("value", [float("nan"), 1e300])
+def test_weights_that_are_not_finite_are_told_of_their_file(folder, tmp_path, value):
+    other = retyped(folder, tmp_path / "other", torch.float64)
+    state = load_file(other / WEIGHTS)
+    state["conv_in.bias"][0] = value
+    save_file(state, other / WEIGHTS)
+    with refusing(WEIGHTS, "tensor 'conv_in.bias'", "another snapshot"):
+        command("convert", other, tmp_path / "out.safetensors")
+
+
 def test_a_folder_without_folders_is_read_alike(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     (tmp_path / "flat").mkdir()
