@@ -110,7 +110,10 @@ def _files(where: str, names: Collection[str], path: Callable[[str], Path]) -> D
     weights = config.removesuffix("config.json") + _WEIGHTS
     if weights not in names:
         other = sorted(name for name in names if name.startswith(weights.removesuffix(".safetensors")))
-        remedy = "write it: UNet2DModel.from_pretrained(FOLDER, subfolder='unet').save_pretrained('FOLDER/unet')"
+        # Without its variant from_pretrained does not find the file.
+        variant = re.search(r"model\.(\w+)\.(safetensors|bin)$", other[0]) if other else None
+        options = f"subfolder='unet'{f', variant={variant[1]!r}' if variant else ''}"
+        remedy = f"write it: UNet2DModel.from_pretrained(FOLDER, {options}).save_pretrained('FOLDER/unet')"
         raise UserError(where, f"no {weights}{f', but {one_line(other[0])}' if other else ''}", remedy)
     exported = index.get("init_sigma"), index.get("num_classes")
     return DiffusersFiles(where, path(config), path(scheduler), path(weights), *exported)

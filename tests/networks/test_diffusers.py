@@ -314,7 +314,13 @@ UNET, SCHEDULER, WEIGHTS = (
         (edited(UNET, secret=1), UNET, "secret"),
         (edited("model_index.json", vqvae=["diffusers", "VQModel"]), "", "vqvae"),
         (renamed(SCHEDULER, ""), "", "scheduler_config.json.*save_pretrained"),
-        (renamed(WEIGHTS, "unet/diffusion_pytorch_model.bin"), "", r"diffusion_pytorch_model.bin.*save_pretrained"),
+        (
+            renamed(WEIGHTS, "unet/diffusion_pytorch_model.bin"),
+            "",
+            r"diffusion_pytorch_model.bin.*subfolder='unet'\).*save_pretrained",
+        ),
+        (renamed(WEIGHTS, "unet/diffusion_pytorch_model.fp16.safetensors"), "", "subfolder='unet', variant='fp16'"),
+        (renamed(WEIGHTS, "unet/diffusion_pytorch_model.ema.bin"), "", "subfolder='unet', variant='ema'"),
         (renamed(WEIGHTS, ""), "", "no unet/diffusion_pytorch_model.safetensors"),
     ],
 )
