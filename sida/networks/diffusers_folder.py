@@ -134,7 +134,7 @@ def network_config(files: DiffusersFiles, null_label: bool = False) -> dict[str,
         null_label: Whether the last class stands for no class.
 
     Raises:
-        UserError: Another class, or a setting that is not read.
+        UserError: Another class, a setting that is not read, or a label for no class where there are no classes.
     """
     unet, schedule = _json(files.config), _json(files.scheduler)
     _check_class(files.config, unet, ("UNet2DModel",))
@@ -165,6 +165,8 @@ def network_config(files: DiffusersFiles, null_label: bool = False) -> dict[str,
         raise UserError(
             files.config, fault, "null is read, and 'timestep' with num_class_embeds, the number of classes"
         )
+    if null_label and not classes:
+        raise UserError(files.where, "has no classes", "leave out --null-label")
     images = {"img_resolution": side, "img_channels": channels, "label_dim": classes}
     if null_label or (files.num_classes is not None and files.num_classes == classes - 1):
         images |= {"label_dim": classes - 1, "null_label": True}

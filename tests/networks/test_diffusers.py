@@ -334,7 +334,9 @@ def test_what_is_not_read_is_refused_by_one_line_and_nothing_is_written(folder, 
 
 def test_options_that_do_not_go_with_a_pipeline_are_refused(folder, tmp_path):
     other = write_pipeline(tmp_path / "classless") and tmp_path / "classless"
-    assert "label_dim" in refusal(command, "convert", other, tmp_path / "out", "--null-label")
+    assert "classless: has no classes; leave out" in refusal(
+        command, "convert", other, tmp_path / "out", "--null-label"
+    )
     assert "--network" in refusal(command, "convert", folder, tmp_path / "out", "--network-class", "EDMPrecond")
 
 
