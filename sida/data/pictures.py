@@ -20,6 +20,8 @@ FORMATS = {
     ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
 }  # fmt: skip
 PICTURES = frozenset(FORMATS)
+#: Remedy for pictures that are not squares of one size.
+ONE_SIZE = "give --resolution N"
 _NAMES = tuple(dict.fromkeys(FORMATS.values()))
 #: Pillow's modes of pictures without colours.
 GREY = ("1", "L", "LA", "La")
@@ -168,7 +170,7 @@ def to_square(picture: Image.Image, transform: str, resolution: int | None, chan
         picture = _middle(picture, min(picture.size))
     width, height = picture.size
     if resolution is None and width != height:
-        raise UserError("", f"is {width}×{height}", "give --resolution or --transform center-crop")
+        raise UserError("", f"is {width}×{height}", ONE_SIZE)
     if resolution is not None and (width, height) != (resolution, resolution):
         picture = picture.resize((resolution, resolution), Image.Resampling.LANCZOS)
     return picture

@@ -37,7 +37,7 @@ from sida.config.settings import Count, Range, Settings
 from sida.data.archive import CLASS, LATENTS_FILE, MEMBERS, PART, Files, dataset_json, image_name
 from sida.data.arrays import find_arrays
 from sida.data.folders import Classes, counted_classes, part_of, picture_labels
-from sida.data.pictures import encode_png, to_square
+from sida.data.pictures import ONE_SIZE, encode_png, to_square
 from sida.errors import Progress, SettingError, UserError, errors_at, visible
 from sida.files.atomic import atomic_path, zip_member
 from sida.files.fenced import check_answer
@@ -196,19 +196,26 @@ def _contents(
 ) -> Iterator[bytes]:
     """Yields the PNG of each picture and counts kinds, changes and sides; all faults are raised together at the end."""
     progress = Progress(f"prepare {Path(config.out).name}", total)
-    faults: list[str] = []
+    faults: list[UserError] = []
     for index, picture in enumerate(itertools.islice(source.pictures, total), start=1):
         if isinstance(picture, UserError):
-            faults.append(str(picture))
+            faults.append(picture)
             if len(faults) == _MOST_FAULTS:
-                faults.append("reading stopped there")
                 break
             continue
         counts[picture[1:]] += 1
         progress.update(index, force=index == total)
         yield picture.png
     if faults:
-        raise UserError("", "; ".join(dict.fromkeys(faults)))
+        stopped = len(faults) == _MOST_FAULTS
+        unlike = [fault for fault in faults if fault.remedy == ONE_SIZE]
+        if unlike[1:]:
+            # Their one remedy is said once.
+            noun = "picture" if len(unlike) == 2 else "pictures"
+            fault = f"{unlike[0].fault}, and {len(unlike) - 1} further {noun} of unlike size"
+            faults = [one for one in faults if one.remedy != ONE_SIZE] + [UserError(unlike[0].where, fault, ONE_SIZE)]
+        told = [str(fault) for fault in faults] + ["reading stopped there"] * stopped
+        raise UserError("", "; ".join(dict.fromkeys(told)))
 
 
 def _source(config: PrepareConfig) -> Source:

@@ -32,7 +32,16 @@ import numpy as np
 from PIL import Image
 
 from sida.data.links import Tree, under
-from sida.data.pictures import GREY, decode_picture, encode_png, mode_words, on_white, open_picture, to_square
+from sida.data.pictures import (
+    GREY,
+    ONE_SIZE,
+    decode_picture,
+    encode_png,
+    mode_words,
+    on_white,
+    open_picture,
+    to_square,
+)
 from sida.errors import UserError, errors_at, reason_of
 from sida.files.content import START, placeholder_in
 from sida.files.fenced import ANY_ARRAY, BYTES, KINDS, SHAPE, Either, fits, only_in_child
@@ -212,7 +221,7 @@ class Reader:
                     result = to_square(on_white(picture), transform, resolution, channels)
                     if side not in (0, result.width):
                         fault = f"is {result.width}×{result.width}, the first picture {side}×{side}"
-                        raise UserError("", fault, "give --resolution to make them alike")
+                        raise UserError("", fault, ONE_SIZE)
                 parts[str(index)] = np.frombuffer(encode_png(result, 0), np.uint8)
                 value.append([mode_words(picture), result.size != picture.size])
             except UserError as error:

@@ -155,8 +155,11 @@ def test_only_sets_that_are_all_grey_stay_grey(tmp_path, other, channels):
     ("flags", "message"),
     [
         (["--expect", 5, "--resolution", 8], "has 4 images, expected 5"),
-        ([], "n01/b.png: is 9×30; give --resolution"),
-        (["--transform", "center-crop"], "n01/b.png: is 9×9, the first picture 10×10; give --resolution"),
+        ([], "n01/b.png: is 9×30, and 2 further pictures of unlike size; give --resolution N"),
+        (
+            ["--transform", "center-crop"],
+            "n01/b.png: is 9×9, the first picture 10×10, and 2 further pictures of unlike size; give --resolution N",
+        ),
         (["--transform", "crop"], "transform: must be one of none, center-crop"),
         (["--out", "x.tar"], "out: must end in .zip"),
     ],

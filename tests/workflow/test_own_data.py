@@ -201,7 +201,7 @@ def test_an_array_is_prepared(tmp_path):
     [
         ("Flow_ers", (8, 8), [], "a-z, 0-9 and '-'"),
         ("pictures", (8, 8), [], "exists already"),
-        ("mine", (8, 9), [], "give --resolution"),
+        ("mine", (8, 9), [], "is 8×9, and 3 further pictures of unlike size; give --resolution N$"),
         ("mine", (96, 96), [], "give --resolution 64"),
         ("mine", None, ["--resolution", "17"], "give --resolution 16"),
         ("mine", (16, 16), ["--hours", "0.001"], r"--hours 0.001: .* 2 cores: .* takes [\d.]+ hours .*give --hours 0"),
