@@ -84,11 +84,20 @@ def _read_batch(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Picture(NamedTuple):
-    """A picture to store: PNG, description of its mode, whether it was cropped or scaled, height and width."""
+    """A picture to store.
+
+    Attributes:
+        png: Its PNG.
+        kind: Description of its mode.
+        changed: Whether it was cropped or scaled.
+        squeezed: Whether it was scaled to other proportions.
+        side: Height and width.
+    """
 
     png: bytes
     kind: str
     changed: bool
+    squeezed: bool
     side: int
 
 
@@ -175,24 +184,27 @@ def prepare(config: PrepareConfig) -> Prepared:
     if labels is not None and (remaining := len(np.unique(labels[:total]))) < (every := len(np.unique(labels))):
         fault = f"its first {total:,} pictures have {remaining} of {every} classes"
         raise UserError(config.source, fault, "leave out --max-images, or say --labels none")
-    counts: collections.Counter[tuple[str, bool, int]] = collections.Counter()
+    counts: collections.Counter[tuple[str, bool, bool, int]] = collections.Counter()
     contents = _contents(config, source, total, counts)
     write_archive(config.out, contents, None if labels is None else labels[:total].tolist())
     kinds: collections.Counter[str] = collections.Counter()
     for (kind, *_), count in counts.items():
         kinds[kind] += count
-    resized = sum(count for (_, changed, _), count in counts.items() if changed)
+    resized = sum(count for (_, changed, *_), count in counts.items() if changed)
+    squeezed = sum(count for (*_, squeezed, _), count in counts.items() if squeezed)
     *_, side = next(iter(counts))
     kinds_text = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
     form = "RGB" if source.channels == 3 else "grey"
     line = f"{total:,} pictures read ({kinds_text}), stored as {form}; {resized:,} cropped or scaled"
+    if squeezed:
+        line += f" ({squeezed:,} squeezed: not square; --transform center-crop keeps proportions)"
     summary = visible("; ".join([line, *filter(None, (source.classes.remark, *source.remarks))]))
     label_dim = 0 if labels is None else int(labels.max()) + 1
     return Prepared(total, side, source.channels, label_dim, source.classes.folders, summary)
 
 
 def _contents(
-    config: PrepareConfig, source: Source, total: int, counts: collections.Counter[tuple[str, bool, int]]
+    config: PrepareConfig, source: Source, total: int, counts: collections.Counter[tuple[str, bool, bool, int]]
 ) -> Iterator[bytes]:
     """Yields the PNG of each picture and counts kinds, changes and sides; all faults are raised together at the end."""
     progress = Progress(f"prepare {Path(config.out).name}", total)
@@ -258,8 +270,11 @@ def _of_arrays(
     def to_picture(image: np.ndarray) -> Picture:
         with errors_at(config.source):
             square = to_square(Image.fromarray(image), config.transform, config.resolution, channels)
-        is_resized = square.size != image.shape[1::-1]
-        return Picture(encode_png(square, 0), "grey" if own_channels == 1 else "RGB", is_resized, square.width)
+        is_resized, squeezed = square.size != image.shape[1::-1], image.shape[0] != image.shape[1]
+        squeezed = squeezed and config.transform == "none"
+        return Picture(
+            encode_png(square, 0), "grey" if own_channels == 1 else "RGB", is_resized, squeezed, square.width
+        )
 
     classes = Classes(None, (), "no classes") if labels is None else counted_classes(labels)
     return Source(count, map(to_picture, images), classes, channels)
@@ -277,18 +292,18 @@ def _squares(files: Files, members: np.ndarray, config: PrepareConfig, channels:
         side = min(sides)
     count = min(MEMBERS, max(1, PART // (channels * side**2))) if side else 1
     for _, value, parts in files.ask("squares", members, count, config.transform, config.resolution, side, channels):
-        pictures = [str(index) for index, facts in enumerate(value) if len(facts) == 2]
+        pictures = [str(index) for index, facts in enumerate(value) if isinstance(facts[1], bool)]
         check_answer(len(value) <= count and [*parts] == pictures, files.path)
         budget -= sum(png.nbytes for png in parts.values())
         if budget < 0:
             raise UserError(files.path, "its pictures unpack to far more bytes than it has", "give --resolution")
         for index, facts in enumerate(value):
-            if len(facts) == 3:
+            if isinstance(facts[1], bool):
+                kind, is_resized, squeezed = facts
+                yield Picture(parts[str(index)].tobytes(), kind, is_resized, squeezed, side)
+            else:
                 where, fault, remedy = facts
                 yield UserError(f"{files.path}{where}", fault, remedy)
-            else:
-                kind, is_resized = facts
-                yield Picture(parts[str(index)].tobytes(), kind, is_resized, side)
 
 
 def encode_dataset(

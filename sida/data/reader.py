@@ -81,7 +81,8 @@ class Reader:
             },
             Either((_NONE, {"images": (_PIXELS, (int, int, int, int))})),
         ),
-        "headers": ([(int, int, int)], _NONE), "squares": ([Either(((str, bool), (str, str, str)))], {str: BYTES}),
+        "headers": ([(int, int, int)], _NONE),
+        "squares": ([Either(((str, bool, bool), (str, str, str)))], {str: BYTES}),
         "rgb": (None, {"pixels": ("|u1", (int, int, int))}),
         "labels": (None, Either((_NONE, {"labels": ("<i8", (int,))}))), "latents": (str, _NONE),
         "arrays": ({str: (SHAPE, _NUMBERS, bool)}, _NONE), "rows": (None, {"rows": (ANY_ARRAY[0], (int,))}),
@@ -208,7 +209,7 @@ class Reader:
     def squares(
         self, files: list[BinaryIO], members: Members, transform: str, resolution: int | None, side: int, channels: int
     ) -> Answer:
-        """For each picture the description of its mode and whether it was cropped or scaled, and a PNG; or a fault.
+        """For each picture a PNG, the description of its mode, and whether it was changed and squeezed; or a fault.
 
         A square of another side than ``side`` is a fault, unless ``side`` is 0.
         """
@@ -223,7 +224,8 @@ class Reader:
                         fault = f"is {result.width}×{result.width}, the first picture {side}×{side}"
                         raise UserError("", fault, ONE_SIZE)
                 parts[str(index)] = np.frombuffer(encode_png(result, 0), np.uint8)
-                value.append([mode_words(picture), result.size != picture.size])
+                squeezed = transform == "none" and picture.width != picture.height
+                value.append([mode_words(picture), result.size != picture.size, squeezed])
             except UserError as error:
                 value.append([error.where, error.fault, error.remedy])
         return value, parts

@@ -129,6 +129,16 @@ def test_a_folder_of_classes_becomes_a_data_set(folder, tmp_path):
         assert (expected.mode, to_square(expected, "none", None, 1).mode) == ("RGB", "L")
 
 
+@pytest.mark.parametrize(
+    ("transform", "squeezed"), [("none", "(2 squeezed: not square; --transform center-crop "), ("center-crop", "")]
+)
+def test_pictures_that_lose_their_proportions_are_counted(folder, tmp_path, transform, squeezed):
+    np.save(tmp_path / "x.npy", np.zeros((2, 8, 9), np.uint8))
+    for source in (folder, tmp_path / "x.npy"):
+        summary = made(tmp_path, source, resolution=6, transform=transform)[1].summary
+        assert squeezed in summary if squeezed else "squeezed" not in summary
+
+
 def test_dataset_json_comes_before_folders(folder, tmp_path):
     names = ["n01/a.png", "n01/b.png", "n02/a.png", "n03/c.png"]
     (folder / "dataset.json").write_text(json.dumps({"labels": [[name, 7 - i] for i, name in enumerate(names)]}))
