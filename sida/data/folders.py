@@ -158,3 +158,29 @@ def part_of(files: Files, members: np.ndarray, subset: str | None) -> tuple[np.n
         raise UserError(files.path, fault, "unpack it, if it is an archive, and name one as the source")
     part = members[[top == matches[0] for top in tops]]
     return part, f"part {matches[0]} of {', '.join(folders)} (--subset takes the other)"
+
+
+def check_part(files: Files, part: np.ndarray) -> None:
+    """Checks that a part of a data set has all class folders of the others, so that ranks are classes of them all.
+
+    Args:
+        files: The source.
+        part: Indices of the part's pictures.
+
+    Raises:
+        UserError: It has only some of the folders. A part without classes is not compared.
+    """
+    members = files.pictures()
+    _, tops = _top_folders(files, members)
+    classes = {}
+    for name in sorted({*tops}):
+        folder, folders = _top_folders(files, members[[top == name for top in tops]])
+        classes[name] = {*folders} if len({*folders}) > 1 else {PurePosixPath(folder).name} - {name}
+    own = tops[members.tolist().index(part[0])]
+    every = {name for names in classes.values() if len(names) > 1 for name in names}
+    if all(map(is_tools, every)) or not classes[own] & every:
+        return
+    if missing := _in_order(every - classes[own]):
+        other = next(other for other, its in classes.items() if missing[0] in its)
+        fault = f"class folder {missing[0] or '(none)'} is in {other} and not in {own}: later classes would shift"
+        raise UserError(files.path, fault, f"make the folders of all parts equal, or name {own} as the source")

@@ -36,7 +36,7 @@ from sida.config.families import EDM2_LATENTS, Latents
 from sida.config.settings import Count, Range, Settings
 from sida.data.archive import CLASS, LATENTS_FILE, MEMBERS, PART, Files, dataset_json, image_name
 from sida.data.arrays import find_arrays
-from sida.data.folders import Classes, counted_classes, part_of, picture_labels
+from sida.data.folders import Classes, check_part, counted_classes, part_of, picture_labels
 from sida.data.pictures import ONE_SIZE, encode_png, to_square
 from sida.errors import Progress, SettingError, UserError, errors_at, visible
 from sida.files.atomic import atomic_path, zip_member
@@ -245,6 +245,8 @@ def _source(config: PrepareConfig) -> Source:
     if config.labels == "auto" or config.subset is not None:
         members, part = part_of(files, members, config.subset)
     labels = picture_labels(files, members, config.labels)
+    if part and config.labels != "none" and (labels.folders or labels.labels is None):
+        check_part(files, members)
     skipped = {*range(len(files))} - {*members.tolist()}
     label_files = ("dataset.json", CLASS)
     others = [name for index, name in enumerate(files.names) if index in skipped and not name.endswith(label_files)]

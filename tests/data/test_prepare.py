@@ -27,7 +27,7 @@ from sida.data.prepare import TEST, PrepareConfig, encode_dataset, prepare, read
 from tests.assets.fault_server import use_registry
 from tests.data.test_archive import members, open_zip, pictures, png, tar_of, write_folder, write_zip
 from tests.golden.vectors import GOLDEN
-from tests.refused import command, refusal, refused
+from tests.refused import command, refusal, refused, refusing
 
 
 def noise(width, height, channels=3, seed=0):
@@ -106,6 +106,26 @@ def test_deep_pictures_are_refused():
 def test_preparing_the_golden_archive_gives_the_golden_members(tmp_path, name):
     made(tmp_path, GOLDEN / "dataset" / f"{name}.zip")
     assert [*content(tmp_path / "out.zip").items()] == [*content(GOLDEN / "dataset" / f"{name}.zip").items()]
+
+
+def test_a_part_has_all_classes_of_the_others(tmp_path):
+    names = [f"{part}/{name}/a.png" for part in ("train", "test") for name in ("ant", "cat", "dog")]
+    whole = write_folder(tmp_path / "in", dict.fromkeys(names, PNG))
+    for few in (("test/cat/a.png",), ("test/ant/a.png", "test/dog/a.png")):
+        source = write_folder(tmp_path / few[0][5:8], dict.fromkeys([*names[:3], *few], PNG))
+        assert made(tmp_path, source)[0] == [0, 1, 2]
+        with refusing("class folder (ant|cat) is in train and not in test", "name test as the source"):
+            made(tmp_path, source, subset="test")
+        assert made(tmp_path, source, subset="test", labels="none")[0] is None
+    assert made(tmp_path, whole, subset="test")[0] == [0, 1, 2]
+
+
+def test_a_part_without_classes_is_none_with_others(tmp_path):
+    names = ["train/ant/a.png", "train/cat/a.png", "test/b.png", "val/images/c.png"]
+    source = write_folder(tmp_path / "in", dict.fromkeys(names[:3], PNG))
+    assert made(tmp_path, source)[0] == [0, 1]
+    source = write_folder(tmp_path / "other", dict.fromkeys([*names[:2], names[3]], PNG))
+    assert made(tmp_path, source)[0] == [0, 1]
 
 
 @pytest.fixture
