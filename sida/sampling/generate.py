@@ -174,6 +174,8 @@ class Drawer:
         if net is None:
             raise UserError("sampler", f"'{sampler.kind}' needs a network", "give one")
         DRAWINGS[sampler.kind].check(sampler, net, self.guide)
+        if self.vae is not None and self.latents is None:
+            raise UserError("vae", "decodes latents, and the network draws pixels", "remove it")
         with settings_in("sampler"):
             check_decoder(sampler.decoder, self.latents, self.vae)
         if self.guide is not None:

@@ -226,6 +226,7 @@ def test_the_decoder_is_that_of_the_networks_latents_or_the_named_one_of_them(mo
     unet = random_network("EDMPrecond", {**SMALL, "img_channels": 4})
     refused(r"decoder.*of EDM2.*use sd-vae-ft-mse", drawn, "one_step:decoder=sd-vae-ft-ema", unet)
     refused(r"decoder.*draws pixels", drawn, "one_step:decoder=sd-vae-ft-ema", random_network("EDMPrecond", SMALL))
+    refused(r"^vae: .*draws pixels", drawn, "one_step", random_network("EDMPrecond", SMALL), vae="folder")
     refused(r"decoder.*vae also names a decoder", drawn, "flow:2,decoder=sd-vae-ft-mse", vae="folder")
     refused("sd-vae-ft-mse", read_sampler, "flow:2,decoder=sd-vae")
     assert len(fetched) == 2
