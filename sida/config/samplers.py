@@ -226,7 +226,7 @@ def read_sampler(
     if isinstance(value, Sampler):
         return value
     mapping = _parsed(value, where) if isinstance(value, str) else value
-    if trained is not None and trained.get("kind") == mapping.get("kind"):
+    if trained is not None and isinstance(mapping, Mapping) and trained.get("kind") == mapping.get("kind"):
         mapping = {**trained, **mapping}
     sampler = from_mapping(Sampler, mapping, where)
     for key in mapping:

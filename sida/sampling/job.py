@@ -1,5 +1,6 @@
 """Sampling from named networks: the job of ``sida sample``, and a generator for Python."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -398,25 +399,33 @@ class LoadedGenerator:
             uint8 ``(N, C, H, W)``, in the order of the seeds.
 
         Raises:
-            UserError: A number, seed or class that is not whole, no image asked for, a negative seed, a class that the
-                network does not have, or a broken network.
+            UserError: A number, seed or class that is not whole, no image asked for, a seed that is negative or beyond
+                2^32 − 1, a class that the network does not have, or a broken network.
         """
-        number = _integers(count)
-        seeds = range(seed, seed + number) if isinstance(number, int) else number
-        if not seeds or min(seeds) < 0:
-            raise UserError("sample", f"takes at least one image and no negative seed, got {count} from seed {seed}")
+        number, first, size = (
+            _integers("count", count),
+            _integers("seed", seed, 0),
+            _integers("batch_size", batch_size, 0),
+        )
+        seeds = range(first, first + number) if isinstance(number, int) else number
+        if not seeds or min(seeds) < 0 or max(seeds) >= _MOST_SEEDS:
+            got = one_line(f"{number} from seed {first}", 100)
+            raise UserError("sample", f"takes at least one image, and seeds from 0 to 2^32 - 1, got {got}")
         self._drawer.device = str(next(self.net.parameters()).device)
-        class_rule = "uniform" if classes is None else _integers(classes)
+        class_rule = "uniform" if classes is None else _integers("classes", classes)
         with tf32(False):
-            return torch.cat([part.images for part in self._drawer.draw(seeds, batch_size, class_rule)]).numpy()
+            return torch.cat([part.images for part in self._drawer.draw(seeds, size, class_rule)]).numpy()
 
 
-def _integers(value: Any) -> Any:
-    """A whole number, or a list of them, of Python, numpy or torch."""
-    numbers = np.asarray(value)
-    if numbers.size and numbers.dtype.kind not in "iu":
-        raise UserError("sample", f"takes whole numbers of images, seeds and classes, got {one_line(repr(value), 100)}")
-    return numbers.tolist()
+def _integers(name: str, value: Any, axes: int = 1) -> Any:
+    """A whole number, or a list of them if there may be an axis, of Python, numpy or torch."""
+    with contextlib.suppress(ValueError, TypeError, RuntimeError):  # of lists that are no array
+        numbers = np.asarray(value)
+        whole = numbers.size == 0 or (numbers.dtype.kind in "iu" and int(numbers.max()) < 1 << 63)
+        if whole and numbers.ndim <= axes:
+            return numbers.tolist()
+    form = "a whole number or a list of them" if axes else "a whole number"
+    raise UserError(f"sample: {name}", f"must be {form}, got {one_line(repr(value), 100)}")
 
 
 def load(

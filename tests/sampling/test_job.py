@@ -275,6 +275,26 @@ def test_bad_input_is_one_line(network, flags, told, tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 1, "a corrected command must find its target free"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"seed": 1.5}, "seed"), ({"seed": "1"}, "seed"), ({"seed": None}, "seed"), ({"seed": [1, 2]}, "seed"),
+        ({"seed": 1 << 70}, "seed"), ({"seed": 1 << 32}, "2.32 - 1"), ({"count": [-1, 2]}, "seeds from 0"),
+        ({"count": [[0, 1], [2, 3]]}, "count"), ({"count": [[0], [1, 2]]}, "count"), ({"count": "3"}, "count"),
+        ({"count": 0}, "at least one image"), ({"count": True}, "count"), ({"batch_size": 1.5}, "batch_size"),
+        ({"batch_size": None}, "batch_size"), ({"batch_size": 0}, "batch size"), ({"classes": [[0, 1]]}, "classes"),
+        ({"classes": [0, [1]]}, "classes"), ({"classes": 1 << 63}, "classes"), ({"classes": 0.5}, "classes"),
+    ],
+)  # fmt: skip
+def test_wrong_numbers_of_a_drawing_are_one_line_of_python_too(network, arguments, name):
+    refused(name, sida.load(network).sample, **{"count": 2, **arguments})
+
+
+@pytest.mark.parametrize("sampler", [None, 3, ["heun"]])
+def test_a_sampler_of_another_type_is_one_line(network, sampler):
+    assert refused("mapping", sida.load, network, sampler).where == "sampler"
+
+
 def test_pictures_have_tiles_in_reading_order_and_colours(tmp_path):
     images = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 3, 2, 2)
     picture = tile(images, 3, gap=1)
