@@ -140,6 +140,8 @@ class Sampler(Settings):
             check_steps(self.steps, self.init_sigma, self.step_levels)
         if not self.guidance_min <= self.guidance_max:
             raise SettingError("guidance_min", f"{self.guidance_min} is above guidance_max = {self.guidance_max}")
+        if not self.S_min <= self.S_max:
+            raise SettingError("S_min", f"{self.S_min} is above S_max = {self.S_max}")
         if not self.sigma_min < self.sigma_max:
             fault = f"must lie between 0 and sigma_max = {self.sigma_max}, got {self.sigma_min}"
             raise SettingError("sigma_min", fault)

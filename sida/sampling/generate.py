@@ -174,6 +174,10 @@ class Drawer:
         if net is None:
             raise UserError("sampler", f"'{sampler.kind}' needs a network", "give one")
         DRAWINGS[sampler.kind].check(sampler, net, self.guide)
+        guided, channels = sampler.guidance_channels, getattr(net, "img_channels", None)
+        if guided is not None and channels is not None and guided > channels:
+            fault = f"{guided}, but the network draws {channels}"
+            raise UserError("sampler.guidance_channels", fault, "give fewer, or leave it out to guide all")
         if self.vae is not None and self.latents is None:
             raise UserError("vae", "decodes latents, and the network draws pixels", "remove it")
         with settings_in("sampler"):

@@ -151,6 +151,10 @@ def test_resampled_data_are_real_images_with_their_classes(digits):
     ("kwargs", "told"),
     [
         ({"sampler": "heun:3,guidance=2"}, "^sampler.guidance: .*guiding network"),
+        (
+            {"sampler": "heun:3,guidance=2,guidance_channels=9", "gnet": make()},
+            "^sampler.guidance_channels: 9.*draws 1",
+        ),
         ({"sampler": "heun:3", "gnet": make()}, "^sampler.guide: .*guidance of 1"),
         ({"net": make(label_dim=0), "sampler": "heun:3,guidance=2", "gnet": make()}, "^guiding network.label_dim: "),
         ({"sampler": "data"}, "^sampler: .*data set"),

@@ -152,6 +152,7 @@ def test_samplers_are_read_from_text_and_mappings(text, expected):
         ("huen:18", "sampler"), ("heun:1", "sampler.num_steps"), ("heun:18,sigma_min=100", "sampler.sigma_min"),
         ("heun:18,init_sigma=2", "sampler.init_sigma"), ("one_step,init_sigma=nan", "sampler.init_sigma"),
         ("one_step:" + "9" * 30, "sampler.num_steps"), ("one_step:kernels=fast", "sampler.kernels"),
+        ("heun:18,S_churn=40,S_min=5,S_max=1", "sampler.S_min"),
         ({"kind": "data", "kernels": "fused"}, "sampler.kernels"),
     ],
 )  # fmt: skip
