@@ -210,7 +210,7 @@ class TeacherTraining(TrainingSettings):
     lr_rampup_kimg: NotNegative = setting(0.0)
     lr_ref_batches: NotNegative = setting(0.0)
     data_order: Literal["shuffled", "edm2"] = setting("shuffled")
-    power_ema: tuple[Annotated[float, Range(above=0, below=0.28)], ...] = setting(())
+    power_ema: tuple[Annotated[float, Range(least=1e-6, below=0.28)], ...] = setting(())
 
     def __post_init__(self) -> None:
         super().__post_init__()

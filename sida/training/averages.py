@@ -70,7 +70,7 @@ def reconstruct_average(
 
     Args:
         sources: Stored averages of one run (``power_ema``), at several numbers of images and of one or more widths.
-        std: Requested relative width, in (0, 0.28).
+        std: Requested relative width, at least 10⁻⁶ and below 0.28.
         target: Network file to write; its ``parents`` are the sources.
         nimg: Images seen at the end of the requested profile; None takes the newest source's.
 
@@ -81,8 +81,9 @@ def reconstruct_average(
     Raises:
         UserError: A file is not such an average, the files are of several runs, or the profile ends after all of them.
     """
-    if not 0 < std < 0.28:
-        raise UserError("--std", f"must be above 0 and below 0.28, got {exact(std)}")
+    # Narrower profiles are less than an image wide, and far narrower ones have no finite exponent.
+    if not 1e-6 <= std < 0.28:
+        raise UserError("--std", f"must be at least 1e-06 and below 0.28, got {exact(std)}")
     averages = sorted((_read_average(Path(source)) for source in sources), key=lambda average_file: average_file[:2])
     times, stds, paths, records = zip(*averages)
     for (*average, path, record), before in zip(averages, (None, *averages)):

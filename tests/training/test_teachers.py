@@ -100,6 +100,7 @@ def test_averages_of_other_runs_or_kinds_are_one_line(kept, tmp_path):
         ([*kept, plain], f"{plain}: .*train with power_ema"),
         ([kept[0], foreign], f"another run than {foreign}; give averages of one run"),
         ([kept[0], kept[0]], f"{kept[0]}: .*give each once"),
+        ([*kept, "--std", "1e-160"], "--std: .*at least 1e-06"),
         ([*kept, "--std", "0.2800000001"], "--std: .*below 0.28, got 0.2800000001"),
         ([*kept, "--nimg", "401"], "--nimg: .*at most 400"),
     ):
