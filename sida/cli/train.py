@@ -24,7 +24,7 @@ T = TypeVar("T")
 #: Options that override single settings of a student: placeholder and help.
 _OPTIONS = {
     "method": ("METHOD", "name, or a custom module:object; overrides the spec's"),
-    "teacher": ("PATH", "network of the teacher; overrides the spec's"),
+    "teacher": ("PATH", "network of the teacher: file, folder, id or address; overrides the spec's"),
     "guide": (
         "PATH",
         "guiding network of the teacher, or null: the teacher without a class (with guidance in the recipe)",

@@ -382,11 +382,12 @@ class StudentConfig(Recipe, RunConfig):
 
     Attributes:
         method: Name in :data:`sida.methods.METHODS` (docs/methods.md), or a custom ``module:object``.
-        teacher: Path of the teacher's network; methods without a teacher (meanflow) have none.
-        init: Path of the generator to start from: needed by sid2a and fd-loss, allowed for sid (a *restart*: fresh fake
-            score and optimizers without the adversarial term, the control for SiD2A), uni-instruct, realsid and
+        teacher: The teacher's network, named as for ``sida sample``: file, folder of a run or a pipeline of diffusers,
+            id or address; methods without a teacher (meanflow) have none.
+        init: Generator to start from, named alike: needed by sid2a and fd-loss, allowed for sid (a *restart*: fresh
+            fake score and optimizers without the adversarial term, the control for SiD2A), uni-instruct, realsid and
             realuid, refused by the others.
-        guide: Path of the guiding network, with ``guidance`` other than 1: for as many pixels and channels as the
+        guide: Guiding network, named alike, with ``guidance`` other than 1: for as many pixels and channels as the
             teacher, with as many classes or none. ``null``: the teacher itself without a class.
         alpha: α of the SiD term; null takes the official one.
         evaluation: null, or ``{every_kimg, monitor: "module:factory", kwargs, ...}``; decides the network that is kept.

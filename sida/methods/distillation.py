@@ -1,5 +1,6 @@
 """Distillation of a teacher into a one-step generator, for all methods."""
 
+import dataclasses
 import functools
 import os
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from sida.networks import adjusted, architecture, family_of
 from sida.networks.file import load_network, read_metadata
 from sida.networks.precond import checkpoint_blocks
 from sida.sampling.guidance import Unlabelled, check_guide_fits
+from sida.sampling.job import network_file
 from sida.sampling.samplers import check_one_step
 from sida.training.batches import StepBatches
 from sida.training.evaluation import Evaluation
@@ -58,8 +60,9 @@ def distill(
             state is written, and the same call resumes the run.
     """
     run = Run.from_settings(DistillConfig, config, outdir, where)
-    settings, dataset, device = run.config, run.dataset, run.device
-    checked_method(settings, where)
+    dataset, device = run.dataset, run.device
+    checked_method(run.config, where)
+    settings = _with_files(run.config)
     guide = settings.guide if settings.guide != NULL_LABEL else None
     paths = {"teacher": settings.teacher, "init": settings.init} | ({"guide": guide} if guide else {})
     headers = {role: read_metadata(path) for role, path in paths.items() if path}
@@ -82,6 +85,19 @@ def distill(
     resolved_run = Run(resolved, run.folder, device, dataset)
     sketches = [read_sketch(header.get("images")) for header in headers.values()]
     return resolved_run.train(resolved.method, digest, start, parents, set_aside, sketches)
+
+
+def _with_files(config: DistillConfig) -> DistillConfig:
+    """The settings with the files of networks that are named by a folder, an id or an address, or are converted.
+
+    Raises:
+        UserError: As :func:`sida.sampling.job.network_file`.
+    """
+    sources = {role: source for role in ("teacher", "init", "guide") if (source := getattr(config, role)) is not None}
+    files: dict[str, Any] = {
+        role: str(network_file(source)) for role, source in sources.items() if source != NULL_LABEL
+    }
+    return dataclasses.replace(config, **files)
 
 
 def make_trainer(

@@ -184,6 +184,14 @@ def test_a_seed_decides_the_result_which_is_the_last_network_without_evaluations
     assert all("fd" not in metadata and metadata["nimg"] == 32 for _, metadata in nets)
 
 
+def test_a_teacher_is_named_by_its_folder_too_and_decides_the_same_run(tmp_path, teacher, student_spec):
+    short = {**student_spec, "total_kimg": 0.016, "warmup_kimg": 0.0, "evaluation": None, "snapshot_kimg": None}
+    named = {"file": teacher, "folder": str(Path(teacher).parent)}
+    networks = {kind: distill({**short, "teacher": name}, tmp_path / kind) for kind, name in named.items()}
+    assert networks["file"].read_bytes() == networks["folder"].read_bytes()
+    refused("folder without network.safetensors", distill, {**short, "teacher": str(tmp_path)}, tmp_path / "other")
+
+
 def test_a_network_that_cannot_be_read_once_is_one_line(tmp_path, teacher, student_spec, monkeypatch):
     """As when a file was renamed over on another machine while this one had it open."""
     original, stale = builtins.open, os.strerror(errno.ESTALE)
