@@ -19,7 +19,7 @@ from sida.methods.digest import student_digest
 from sida.methods.method import Parts
 from sida.methods.registry import DistillConfig, checked_method, faults_of, find_method, resolve_recipe
 from sida.networks import adjusted, architecture, family_of
-from sida.networks.file import load_network, read_metadata
+from sida.networks.file import build_on_meta, load_network, read_metadata
 from sida.networks.precond import checkpoint_blocks
 from sida.sampling.guidance import Unlabelled, check_guide_fits
 from sida.sampling.job import network_file
@@ -72,6 +72,11 @@ def distill(
     resolved = resolve_recipe(settings, networks["network" if settings.teacher is None else "teacher"], where)
     digest = student_digest(resolved, dataset.sha256, parents, where, networks)
 
+    if settings.teacher is not None:
+        # Before the folder exists.
+        nets = {role: build_on_meta(header["network"], str(paths[role])) for role, header in headers.items()}
+        _check_networks(nets, resolved, dataset, where)
+
     def start(ranks: Ranks, config: ResolvedConfig) -> StudentTrainer:
         with faults_of(config.method):
             trainer = make_trainer(config, dataset, device, where)
@@ -100,6 +105,22 @@ def _with_files(config: DistillConfig) -> DistillConfig:
     return dataclasses.replace(config, **files)
 
 
+def _check_networks(nets: Mapping[str, Any], config: ResolvedConfig, dataset: Dataset, where: str) -> None:
+    """Checks that networks by role fit the data set and each other.
+
+    Raises:
+        UserError: They do not, or do not draw in the steps of the configuration.
+    """
+    teacher, guide = nets["network" if config.teacher is None else "teacher"], nets.get("guide")
+    check_one_step(teacher, config.num_steps, config.init_sigma, where)
+    for role, net in nets.items():
+        place = f"{where}.network.kwargs" if role == "network" else f"{where}.{role}: {getattr(config, role)}"
+        if net is guide:
+            check_guide_fits(teacher, guide, place)
+        else:
+            check_shapes(net, dataset, place)
+
+
 def make_trainer(
     config: ResolvedConfig, dataset: Dataset, device: torch.device, where: str = "student"
 ) -> StudentTrainer:
@@ -114,14 +135,9 @@ def make_trainer(
     nets: dict[str, Any] = {role: load_network(path, device)[0] for role, path in paths.items() if path != NULL_LABEL}
     if config.network is not None:
         nets["network"] = new_network(config.network, config.seed, dataset, device, f"{where}.network")
+    _check_networks(nets, config, dataset, where)
     teacher, guide = nets["network" if config.teacher is None else "teacher"], nets.get("guide")
-    check_one_step(teacher, config.num_steps, config.init_sigma, where)
     for role, net in nets.items():
-        network_place = f"{where}.{role}: {paths.get(role)}"
-        if net is guide:
-            check_guide_fits(teacher, guide, network_place)
-        else:
-            check_shapes(net, dataset, network_place)
         if role != "init" and device.type == "cuda":
             net.use_fp16, net.half_dtype = config.fp16, getattr(torch, config.half)
         if net is not guide and config.network_options:

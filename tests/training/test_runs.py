@@ -192,6 +192,12 @@ def test_a_teacher_is_named_by_its_folder_too_and_decides_the_same_run(tmp_path,
     refused("folder without network.safetensors", distill, {**short, "teacher": str(tmp_path)}, tmp_path / "other")
 
 
+def test_a_teacher_that_does_not_fit_leaves_no_folder(tmp_path, student_spec):
+    unlabelled = {**student_spec, "dataset": {**student_spec["dataset"], "labels": False}}
+    refused("teacher.*label_dim", distill, unlabelled, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_network_that_cannot_be_read_once_is_one_line(tmp_path, teacher, student_spec, monkeypatch):
     """As when a file was renamed over on another machine while this one had it open."""
     original, stale = builtins.open, os.strerror(errno.ESTALE)
