@@ -104,7 +104,7 @@ def _expect_images(args: argparse.Namespace, where: str, images: int) -> None:
 
 def _encode(args: argparse.Namespace) -> int:
     from sida.data import ImageArchive, LatentEncoder, load_vae
-    from sida.data.prepare import encode_dataset
+    from sida.data.prepare import check_encodable, encode_dataset
     from sida.files.ordinary import refuse_same
     from sida.machine import take_device
 
@@ -114,6 +114,7 @@ def _encode(args: argparse.Namespace) -> int:
     dataset = ImageArchive(args.source)
     dataset.files.workers = args.workers or os.cpu_count() or 1
     _expect_images(args, args.source, len(dataset))
+    check_encodable(dataset)
     latents = LATENTS[args.latents]
     vae = next(iter(fetch_many(list(latents.assets())).values())).parent
     encoder = LatentEncoder(load_vae(str(vae), args.device), latents)

@@ -308,6 +308,18 @@ def _squares(files: Files, members: np.ndarray, config: PrepareConfig, channels:
                 yield UserError(f"{files.path}{where}", fault, remedy)
 
 
+def check_encodable(dataset: Dataset) -> None:
+    """Checks that a data set is RGB pixels, which autoencoders take.
+
+    Raises:
+        UserError: It is not.
+    """
+    if not dataset.is_pixels or dataset.num_channels != 3:
+        fault = f"must be RGB pixels to be encoded, has {dataset.num_channels} channels"
+        remedy = "prepare the pictures with --channels 3" if dataset.is_pixels else "give the pictures"
+        raise UserError(dataset.name, fault, remedy)
+
+
 def encode_dataset(
     dataset: Dataset,
     out: str,
@@ -337,8 +349,7 @@ def encode_dataset(
 
     Source: NVlabs/edm2:dataset_tool.py (``encode``).
     """
-    if not dataset.is_pixels or dataset.num_channels != 3:
-        raise UserError(dataset.name, f"must be RGB pixels to be encoded, has {dataset.num_channels} channels")
+    check_encodable(dataset)
     progress = Progress(f"encode {dataset.name}", len(dataset))
     shape: tuple[int, ...] = ()
 

@@ -243,6 +243,12 @@ def test_cifar_as_python_2_wrote_it_is_read_in_its_order(tmp_path):
 # ---- check and encode
 
 
+def test_grey_pictures_are_refused_before_the_autoencoder_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setattr("sida.cli.data.fetch_many", lambda ids: pytest.fail("fetched"))
+    made(tmp_path, packed(tmp_path / "in.zip", ["a.png"]), channels=1)
+    refused("RGB pixels.*--channels 3", command, "data", "encode", "--source", tmp_path / "out.zip", "--out", "l.zip")
+
+
 def test_check_describes_a_data_set_and_names_a_bad_image(tmp_path):
     content = members(NOISE[:5], [0, 2, 0, 2, 0])
     path = write_zip(tmp_path / "a.zip", content)
