@@ -15,6 +15,7 @@ from PIL import Image
 from eval.results.extended import read_extended
 from sida.config.lookup import ROOT
 from sida.config.settings import from_mapping
+from sida.data import ImageArchive
 from sida.networks import build_network
 from workflow.cli import main
 from workflow.planning.plan import make_plan, wall_hours
@@ -159,6 +160,12 @@ def test_a_teacher_of_diffusers_decides_size_and_classes_of_the_pictures(tmp_pat
     assert training(preset, "sida").spec["teacher"] == "teacher.safetensors"
     jobs = make_plan([Path("preset.yaml")], gpus=2).jobs
     assert not any(job.network_unknown for job in jobs.values())
+    # A prepared data set with classes is not used as it is.
+    assert main(["data", "prepare", "--source", str(data), "--resolution", "8", "--out", "ready.zip"]) == 0
+    ready = ["new", "../ready", "--data", "ready.zip", "--teacher", "teacher.safetensors", "--cores", "2"]
+    assert main([*ready, "--hours", "0.1"]) == 0
+    assert load_preset("../ready/preset.yaml").settings.datasets["ready"]["label_dim"] == 0
+    assert ImageArchive("../ready/data.zip").label_dim == 0
     # A teacher that is a network file, for other classes and other pictures.
     for options, told in ((["--resolution", "4"], "img_resolution"), (["--labels", "folders"], "label_dim")):
         other = ["new", "../other", "--data", str(data), "--teacher", "teacher.safetensors", *options]

@@ -47,7 +47,7 @@ class StudyConfig:
     Attributes:
         study: Folder to make; its name becomes the preset's.
         data: Pictures in a folder or zip, copied to ``data.zip``. A data set in the EDM format (with ``dataset.json``)
-            is used in place unless resolution, channels or labels are given.
+            is used in place unless resolution, channels or labels are given, or it has classes and the teacher none.
         teacher: Teacher instead of one that is trained: folder or ``hf://OWNER/NAME`` of a pipeline of diffusers, or
             any network that ``sida convert`` reads; converted to ``teacher.safetensors``. The pictures are cropped and
             scaled to its size, and have no classes if it has none.
@@ -304,6 +304,9 @@ def _data_values(config: StudyConfig, part: Path, study: Path, teacher: Mapping[
     wishes = {key: value for key in ("resolution", "channels", "labels") if (value := getattr(config, key)) is not None}
     packed = find_arrays(config.data, "train", labels=False) is not None
     ready = not (wishes or packed) and Files(config.data).find("dataset.json") is not None
+    if ready and teacher is not None and not teacher["kwargs"].get("label_dim"):
+        # Pictures for a teacher without classes have none.
+        ready = not ImageArchive(config.data).label_dim
     if teacher is not None and not ready:
         kwargs = teacher["kwargs"]
         wishes = {"resolution": kwargs["img_resolution"], "channels": kwargs["img_channels"], **wishes}
