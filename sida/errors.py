@@ -111,6 +111,11 @@ def exact(number: float) -> str:
     return str(number).removesuffix(".0")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, e.g. ``1 image`` or ``2,000 images``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def suggestion(word: str, known: Iterable[str], too_many: str | None = None) -> str:
     """Returns ``" (did you mean 'x'?)"`` for the closest known word, or the list of known words.
 

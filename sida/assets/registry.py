@@ -328,5 +328,7 @@ def names_on_hub(repository: str, revision: str) -> list[str]:
     except Exception as error:  # of several libraries
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"[:200]
         remedy = "check the name; for a private one set HF_TOKEN or run `hf auth login`"
+        if getattr(error, "response", None) is None and not isinstance(error, ValueError):
+            remedy = "check the connection, then run it again"
         raise UserError(where, f"cannot be listed ({reason})", remedy) from None
     return sorted(file.rfilename for file in files)

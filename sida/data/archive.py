@@ -27,7 +27,7 @@ import numpy as np
 
 from sida.data.pictures import PICTURES
 from sida.data.reader import same_name
-from sida.errors import UserError, errors_at
+from sida.errors import UserError, counted, errors_at
 from sida.files.atomic import sha256_file
 from sida.files.content import NETWORK, START, kind_of_file, refuse_text
 from sida.files.fenced import RESULT, Child, check_answer
@@ -204,8 +204,8 @@ class Files:
         suffixes = (*PICTURES, ".npy") if arrays else tuple(PICTURES)
         indices = [index for index, name in enumerate(self.names) if name.lower().endswith(suffixes)]
         if inner := [name for name in self.names if name.lower().endswith(_ARCHIVES)]:
-            pictures = f"{len(indices):,} pictures and" if indices else "no pictures, but"
-            fault = f"holds {pictures} {len(inner):,} archives, such as {inner[0]}"
+            pictures = f"{counted(len(indices), 'picture')} and" if indices else "no pictures, but"
+            fault = f"holds {pictures} {counted(len(inner), 'archive')}, such as {inner[0]}"
             raise UserError(self.path, fault, _INNER if self.is_folder else "unpack it, and the archives in it")
         if not indices:
             kind = next(filter(None, map(kind_of_file, [self.path, *self.names])), "")
@@ -288,8 +288,11 @@ class Files:
             # read from their own offsets.
             os.lseek(self._archive.fileno(), 0, os.SEEK_SET)
             return os.fdopen(os.dup(self._archive.fileno()), "rb")
+        path = os.path.join(self.path, name)
+        if os.path.islink(path) and not os.path.exists(path):
+            raise UserError(path, "is a link to a missing file", "remove it")
         with errors_at(f"{self.path}: {name}"):
-            return open_ordinary(os.path.join(self.path, name))
+            return open_ordinary(path)
 
     @contextlib.contextmanager
     def _lent(self, count: int, memory: int = 0) -> Iterator[list[Child]]:

@@ -38,7 +38,7 @@ from sida.data.archive import CLASS, LATENTS_FILE, MEMBERS, PART, Files, dataset
 from sida.data.arrays import find_arrays
 from sida.data.folders import Classes, check_part, counted_classes, part_of, picture_labels
 from sida.data.pictures import ONE_SIZE, encode_png, to_square
-from sida.errors import Progress, SettingError, UserError, errors_at, visible
+from sida.errors import Progress, SettingError, UserError, counted, errors_at, visible
 from sida.files.atomic import atomic_path, zip_member
 from sida.files.fenced import check_answer
 from sida.files.ordinary import refuse_same
@@ -195,7 +195,7 @@ def prepare(config: PrepareConfig) -> Prepared:
     *_, side = next(iter(counts))
     kinds_text = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
     form = "RGB" if source.channels == 3 else "grey"
-    line = f"{total:,} pictures read ({kinds_text}), stored as {form}; {resized:,} cropped or scaled"
+    line = f"{counted(total, 'picture')} read ({kinds_text}), stored as {form}; {resized:,} cropped or scaled"
     if squeezed:
         line += f" ({squeezed:,} squeezed: not square; --transform center-crop keeps proportions)"
     summary = visible("; ".join([line, *filter(None, (source.classes.remark, *source.remarks))]))

@@ -23,7 +23,7 @@ from sida.config.settings import Count, Settings, from_mapping, load_spec
 from sida.data import Dataset, load_dataset
 from sida.data.archive import Files
 from sida.data.load import counts_of
-from sida.errors import Progress, SettingError, UserError, one_line
+from sida.errors import Progress, SettingError, UserError, counted, one_line
 from sida.files.atomic import sha256_file
 from sida.files.tensors import starts_as_pickle
 from sida.machine import environment, keep_freed_memory, process_rank, take_device, tf32
@@ -108,7 +108,8 @@ def run_job(config: SampleConfig) -> Iterator[str]:
             store = open_sample_store(config.out, seeds, config.whole_shard_size, source.record(config))
             _fill(store, source, config, rank, world)
             if store.finish():
-                yield f"{config.out}: {len(seeds):,} images, {source.sampler.nfe} network evaluations each"
+                evaluations = counted(source.sampler.nfe, "network evaluation")
+                yield f"{config.out}: {counted(len(seeds), 'image')}, {evaluations} each"
             elif world == 1:
                 fault = f"its shards in {store.parts} are not all there, although they were written"
                 raise UserError(config.out, fault, "look whether something removes or damages them, then run it again")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from eval.results.sheet import read_runs
-from sida.assets.registry import load_registry
+from sida.assets.registry import load_registry, names_on_hub
 from sida.config.lookup import ROOT
 from tests.assets.fault_server import use_registry, write_registry
 from tests.refused import command, refused
@@ -105,3 +105,14 @@ def test_autoguided_teachers_have_a_less_trained_guide_and_the_strength_of_edm2(
         assert REGISTRY[row.checkpoint].url.endswith(f"/edm2-{network}.pkl")
         assert REGISTRY[row.guide].url.endswith(f"/edm2-{guide}.pkl")
         assert row.sampler == f"heun-32-guidance-{strength:g}"
+
+
+def test_a_hub_that_is_not_reached_is_told_as_such(monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+
+    def unreached(*arguments, **options):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(hub.HfApi, "model_info", unreached)
+    monkeypatch.setattr("sida.assets.registry.hub_offline", lambda: False)
+    refused("check the connection", names_on_hub, "owner/name", None)

@@ -159,6 +159,11 @@ def test_pictures_that_lose_their_proportions_are_counted(folder, tmp_path, tran
         assert squeezed in summary if squeezed else "squeezed" not in summary
 
 
+def test_a_link_to_a_missing_file_is_told_as_such(folder, tmp_path):
+    (folder / "n02" / "b.png").symlink_to(tmp_path / "gone.png")
+    refused("n02/b.png: is a link to a missing file; remove it", made, tmp_path, folder, resolution=8)
+
+
 def test_dataset_json_comes_before_folders(folder, tmp_path):
     names = ["n01/a.png", "n01/b.png", "n02/a.png", "n03/c.png"]
     (folder / "dataset.json").write_text(json.dumps({"labels": [[name, 7 - i] for i, name in enumerate(names)]}))
@@ -451,7 +456,7 @@ def test_links_in_a_zip_are_followed(tmp_path):
         (linked({"b": "../../pictures"}), "b: .*1 of 1 links"),
         (linked({"b": "c", "c": "b"}), "2 of 2 links"),
         (linked({"b": "a"}), "b: is a link to a, whose 1 files"),
-        (tar_of({"a/0.png": PNG, "b/in.tar.gz": b"x", "b/in.zip": b"x"}), "1 pictures and 2 archives"),
+        (tar_of({"a/0.png": PNG, "b/in.tar.gz": b"x", "b/in.zip": b"x"}), "1 picture and 2 archives"),
         (
             tar_of({"a.tar": tar_of({"0.png": PNG}), "b.tar": tar_of({}), "c.tar": tar_of({"0.png": PNG})}),
             "1 class folders .*b",

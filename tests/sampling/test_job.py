@@ -63,7 +63,7 @@ def whole(network, tmp_path_factory):
     """A folder with the samples of seeds 0..99 in both forms."""
     folder = tmp_path_factory.mktemp("whole")
     for name in ("samples.npz", "png"):
-        assert job(network, folder / name) == [f"{folder / name}: 100 images, 1 network evaluations each"]
+        assert job(network, folder / name) == [f"{folder / name}: 100 images, 1 network evaluation each"]
     return folder
 
 

@@ -88,7 +88,7 @@ def new_study(config: StudyConfig) -> list[str]:
     if config.gpu and config.cores:
         raise UserError("sida new --gpu", "does not go with --cores", "give one of them")
     with atomic_folder(study) as part:
-        teacher = None if config.teacher is None else _import_teacher(config.teacher, part)
+        teacher = None if config.teacher is None else _import_teacher(config, config.teacher, part)
         values = {"name": name, **_data_values(config, part, study, teacher)}
         values, remarks = _Fit(config, part, values).fitted()
     return [
@@ -278,11 +278,11 @@ def _micro_batches(values: Mapping[str, Any], cost: Callable[[Mapping[str, Any]]
     return batches
 
 
-def _import_teacher(source: str, part: Path) -> dict[str, Any]:
+def _import_teacher(config: StudyConfig, source: str, part: Path) -> dict[str, Any]:
     """Writes a teacher's ``teacher.safetensors``; returns its ``{class, kwargs}``.
 
     Raises:
-        UserError: The network does not exist, or draws latents.
+        UserError: The network does not exist, draws latents, or is for another size or colour than the options.
     """
     from sida.networks.file import network_latents
     from sida.networks.official import find_source, import_network
@@ -291,6 +291,9 @@ def _import_teacher(source: str, part: Path) -> dict[str, Any]:
     network: dict[str, Any] = import_network(path, part / TEACHER, asset)["network"]
     if network_latents(network) is not None:
         raise UserError(source, "draws latents", LATENTS)
+    for key, option in (("resolution", "img_resolution"), ("channels", "img_channels")):
+        if (value := getattr(config, key)) not in (None, own := network["kwargs"].get(option)):
+            raise UserError(f"--{key} {value}", f"the teacher {source} has {own}", "leave the option out")
     return network
 
 
