@@ -101,6 +101,11 @@ def run_job(config: SampleConfig) -> Iterator[str]:
         if config.threads:
             torch.set_num_threads(config.threads)
         keep_freed_memory()
+        if config.grid is not None and Path(config.grid).suffix.lower() != ".png":
+            raise UserError("grid", f"must end in .png, got '{config.grid}'")
+        if config.grid is not None and seeds[0] + rows * columns > _MOST_SEEDS:
+            fault = f"its seeds {seeds[0]}–{seeds[0] + rows * columns - 1} go beyond 2^32 - 1"
+            raise UserError("grid", fault, "begin with a smaller seed")
         source = _Source(config)
         # Refuses contradicting settings before the target exists.
         source.drawer.draw(seeds[:1], config.batch_size, source.class_labels)

@@ -260,6 +260,8 @@ def test_one_step_takes_the_noise_level_that_the_network_learned(network, tmp_pa
     [
         (["--out", "x", "--seeds", "5-1"], "^seeds: "),
         (["--out", "x", "--grid", "g.png", "--grid-size", "0x3"], "^grid_size: "),
+        (["--grid", "g.jpg"], "^grid: must end in .png"),
+        (["--grid", "g.png", "--seeds", "4294967290"], "^grid: .*2.32 - 1"),
         (["--out", "x", "--dataset", "digitz"], "^dataset: "),
         ([], "^sida sample: out: "),
         (["--spec", '{"netwrk": "x"}', "--out", "x"], "^--spec.netwrk: "),
