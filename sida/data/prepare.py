@@ -176,8 +176,6 @@ def prepare(config: PrepareConfig) -> Prepared:
             not the expected one; or the source is the archive to write.
     """
     refuse_same(config.source, config.out)
-    if Path(config.out).resolve().is_relative_to(Path(config.source).resolve()):
-        raise UserError(config.out, f"lies in the source {config.source}", "name a file outside it")
     source = _source(config)
     assert source.classes.labels is None or len(source.classes.labels) == source.total
     labels, total = source.classes.labels, min(source.total, config.max_images or source.total)

@@ -109,10 +109,9 @@ def _check_networks(nets: Mapping[str, Any], config: ResolvedConfig, dataset: Da
     """Checks that networks by role fit the data set and each other.
 
     Raises:
-        UserError: They do not, or do not draw in the steps of the configuration.
+        UserError: They do not.
     """
     teacher, guide = nets["network" if config.teacher is None else "teacher"], nets.get("guide")
-    check_one_step(teacher, config.num_steps, config.init_sigma, where)
     for role, net in nets.items():
         place = f"{where}.network.kwargs" if role == "network" else f"{where}.{role}: {getattr(config, role)}"
         if net is guide:
@@ -137,6 +136,7 @@ def make_trainer(
         nets["network"] = new_network(config.network, config.seed, dataset, device, f"{where}.network")
     _check_networks(nets, config, dataset, where)
     teacher, guide = nets["network" if config.teacher is None else "teacher"], nets.get("guide")
+    check_one_step(teacher, config.num_steps, config.init_sigma, where)
     for role, net in nets.items():
         if role != "init" and device.type == "cuda":
             net.use_fp16, net.half_dtype = config.fp16, getattr(torch, config.half)

@@ -159,12 +159,6 @@ def test_pictures_that_lose_their_proportions_are_counted(folder, tmp_path, tran
         assert squeezed in summary if squeezed else "squeezed" not in summary
 
 
-def test_an_archive_is_not_written_among_its_pictures(folder, tmp_path):
-    out = folder / "out.zip"
-    refused("lies in the source", command, "data", "prepare", "--source", folder, "--resolution", 8, "--out", out)
-    assert not out.exists()
-
-
 def test_a_link_to_a_missing_file_is_told_as_such(folder, tmp_path):
     (folder / "n02" / "b.png").symlink_to(tmp_path / "gone.png")
     refused("n02/b.png: is a link to a missing file; remove it", made, tmp_path, folder, resolution=8)

@@ -268,17 +268,17 @@ def test_code_of_data_methods_and_networks_is_an_input_wherever_python_finds_it(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.syspath_prepend(tmp_path / "lib")
-    monkeypatch.setenv("SIDA_ALLOW_CODE", "own_data,own_method,own_network")
+    monkeypatch.setenv("SIDA_ALLOW_CODE", "path_data,path_method,path_network")
     lines = {
-        "own_data": "def opened(config, **views): ...",
-        "own_method": "from sida.methods.meanflow import MEANFLOW as METHOD",
-        "own_network": "from sida.networks.precond import Precond\n\n\nclass Net(Precond): ...",
+        "path_data": "def opened(config, **views): ...",
+        "path_method": "from sida.methods.meanflow import MEANFLOW as METHOD",
+        "path_network": "from sida.networks.precond import Precond\n\n\nclass Net(Precond): ...",
     }
     for name, text in lines.items():
         put(tmp_path / f"lib/{name}.py", f"{text}\n")
-    recipe = {"total_kimg": 1, "batch_size": 32, "lr": 1e-3, "network": {"class": "own_network:Net", "kwargs": {}}}
-    row = {"label": "M", "method": "own_method:METHOD", "recipe": "mine", "sampler": "one-step"}
-    data = {"kind": "own_data:opened", "resolution": 8, "channels": 1, "label_dim": 10}
+    recipe = {"total_kimg": 1, "batch_size": 32, "lr": 1e-3, "network": {"class": "path_network:Net", "kwargs": {}}}
+    row = {"label": "M", "method": "path_method:METHOD", "recipe": "mine", "sampler": "one-step"}
+    data = {"kind": "path_data:opened", "resolution": 8, "channels": 1, "label_dim": 10}
     changes = {"tables": [], "figures": [], "recipes/mine": recipe, "datasets": {"mine": data}, "dataset": "mine"}
     made = []
     for edited in ("", *lines):
@@ -288,7 +288,7 @@ def test_code_of_data_methods_and_networks_is_an_input_wherever_python_finds_it(
         preset = study(tmp_path, changes, {"mine": row})
         made.append((training(preset, "mine"), measurement(preset, "mine")))
     assert {Path(path).stem for path in made[0][0].needs["files"]} == {*lines}
-    assert [Path(path).stem for path in made[0][1].needs["files"]] == ["own_data"]
+    assert [Path(path).stem for path in made[0][1].needs["files"]] == ["path_data"]
     assert all(len({job.digest for job in each}) == 4 for each in zip(*made, strict=True))
     assert source_of("json:dumps") is source_of("numpy:load") is None
 
