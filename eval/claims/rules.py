@@ -246,7 +246,7 @@ def reaches(
         if curve[-1].std is None:
             error = math.hypot(error, bound * _noise_of_one(evidence, name, metric, curve[-1]))
         retraining_std, df = evidence.retraining_std(metric)
-        trainings = 1 + bool(b) + _is_another_training(evidence, level, metric, {name, other})
+        trainings = 1 + bool(b) + _is_another_training(evidence, level, a, metric, {name, other})
         of_training = joint([((bound * retraining_std) ** 2, df)] * trainings)
         margin = interval_of(0.0, [(error**2, KNOWN), *of_training], DECIDING).high
         text, limit = f"{metric} {bound:.4g} ({meaning}): ", float(images or 0)
@@ -277,11 +277,13 @@ def reaches(
     return _finding("REACHES", evidence, {"a": a, "b": b, "level": level}, decide, metric, across, alike)
 
 
-def _is_another_training(evidence: Evidence, level: Operand | None, metric: str, runs: Collection[str]) -> bool:
-    """Whether a level is the value of a training that represents its method and is none of some runs."""
+def _is_another_training(
+    evidence: Evidence, level: Operand | None, a: Operand, metric: str, runs: Collection[str]
+) -> bool:
+    """Whether a level is the value of a training beside A that represents its method, and is none of some runs."""
     if level is None or level.value is not None or {*evidence.measured(level)} & {*runs}:
         return False
-    return bool(evidence.side(level, metric).retraining)
+    return bool(evidence.side(level, metric, other=a).retraining)
 
 
 def _noise_of_one(evidence: Evidence, run: str, metric: str, point: Point) -> float:

@@ -401,6 +401,12 @@ def test_both_trainings_of_a_speed_scatter(tmp_path):
     ):
         found = evidence(*rows, students=tmp_path, retraining=Retraining(std={"fd": std}, source="x"))
         assert outcome(found, **against[name]) == expected, (name, std)
+    # The level of a teacher that was trained here is another training but for its own student.
+    rows[-1] = [dataclasses.replace(line, trained_on="cpu") for line in rows[-1]]
+    for teacher, expected in (("t", "supported"), ("u", OPEN)):
+        sheet = [SheetRow("t", "t", "teacher", "x", teacher="t"), SheetRow("a", "a", "sid", "x", teacher=teacher)]
+        found = made([line for row in rows for line in row], sheet, tmp_path, Retraining(std={"fd": 0.06}, source="x"))
+        assert outcome(found, **another["a row's level"]) == expected, teacher
 
 
 @pytest.mark.parametrize(("n", "expected"), [(5000, "supported"), (500, OPEN)])
