@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 from eval.claims.finding import Operand
 from eval.contrasts import DECIDING, Blocks, Interval, NotMeasuredError, difference, interval_of, joint, mean_interval
-from eval.results.agreement import PUBLISHED_TRIALS, trainings_of
+from eval.results.agreement import PUBLISHED_TRIALS, is_given, trainings_of
 from eval.results.conditions import matching
 from eval.results.identity import Identity, comparable, reason_against
 from eval.results.logs import Point, has_log, has_metric, logged, read_evaluations, read_log
@@ -147,8 +146,10 @@ class Evidence:
             noise = [
                 (estimate.std**2 / estimate.trials, max(1.0, len(self.measurements.trials(names[0], metric)) - 1.0))
             ]
-            represents = retraining and not self._is_given(names[0], other)
-            of_training = [self._retraining_noise(metric, estimate.mean)] if represents else []
+            trainings = trainings_of(self.runs, self.measurements.of_run(names[0]))
+            rivals = [self.runs.get(name) for name in self._row_ids(other)] if other else []
+            counts = retraining and not is_given(self.runs.get(names[0]), trainings, rivals)
+            of_training = [self._retraining_noise(metric, estimate.mean)] if counts else []
             return Side(self.label(names[0]), estimate, noise, of_training)
         self.require_alike(names)
         self._require_seeds(names)
@@ -170,18 +171,6 @@ class Evidence:
         if blank and written:
             fault = f"whether rows '{blank[0]}', without a seed, and '{written[0]}' have different ones"
             raise NotMeasuredError("", f"it is unknown {fault}; write each seed into the sheet")
-
-    def _is_given(self, run: str, other: Operand | None) -> bool:
-        """Whether a row is real images, a released teacher, or the teacher of each row that it is compared with."""
-        row = self.runs.get(run)
-        if row is None or row.method not in ("data", "teacher"):
-            return False
-        if row.method == "data" or not trainings_of(self.runs, self.measurements.of_run(run)):
-            return True
-        others = [self.runs.get(name) for name in self._row_ids(other)] if other else []
-        return bool(others) and all(
-            student is not None and student.method != "teacher" and student.teacher == row.teacher for student in others
-        )
 
     def _published_side(self, operand: Operand, metric: str, seeds: int, retraining: bool) -> Side:
         if seeds > 1:
@@ -287,18 +276,20 @@ class Evidence:
             NotMeasuredError: Two of them differ in more than teacher and seed, or have one network.
         """
         facts = {name: {**self._settings(name), "length": self.length(name)} for name in names}
+        if apart != "length" and len(names) > 1 and facts[names[0]]["length"] is None:
+            raise NotMeasuredError("", f"it is unknown how many images the training of row '{names[0]}' had")
         for name in names:
             first, other_facts = facts[names[0]], facts[name]
             for key in first | other_facts:
                 if key != apart and first.get(key) != other_facts.get(key):
                     raise NotMeasuredError("", f"not compared: rows '{names[0]}' and '{name}' differ in {key}")
-            if apart != "length" and len(names) > 1 and first["length"] is None:
-                raise NotMeasuredError("", f"it is unknown how many images the training of row '{name}' had")
         self.require_apart(names)
-        for one, other in [] if apart else itertools.combinations(names, 2):
+        known: dict[Any, str] = {}
+        for name in names if not apart else []:
             # A network that was saved again has another digest and the same values.
-            if self._teacher(one) == self._teacher(other) and self.measurements.are_equal(one, other):
-                raise NotMeasuredError("", f"not compared: rows '{one}' and '{other}' have equal values")
+            result = getattr(self.runs.get(name), "teacher", None), self.measurements.values(name)
+            if (other := known.setdefault(result, name)) != name:
+                raise NotMeasuredError("", f"not compared: rows '{other}' and '{name}' have equal values")
 
     def require_apart(self, names: Iterable[str]) -> None:
         """Requires that measured rows under one protocol, whose images are drawn alike, are different networks.
@@ -345,10 +336,6 @@ class Evidence:
             return {}
         start = {f"{key} of its start": value for key, value in self._settings(row.init).items()} if row.init else {}
         return {column: getattr(row, column) for column in _SETTINGS} | start
-
-    def _teacher(self, name: str) -> str | None:
-        row = self.runs.get(name)
-        return row.teacher if row else None
 
     def length(self, name: str) -> int | None:
         """Images of a training and of the one that it starts from; None without their logs."""

@@ -294,6 +294,12 @@ def _noise_of_one(evidence: Evidence, run: str, metric: str, point: Point) -> fl
     return noise
 
 
+def _noise_of_mean(evidence: Evidence, run: str, metric: str, point: Point) -> float:
+    """Standard error of an evaluation, the mean of its trials."""
+    std = _noise_of_one(evidence, run, metric, point) * point.value if point.std is None else point.std
+    return std / math.sqrt(point.trials)
+
+
 def _level(
     evidence: Evidence, slow_run: str, slow: tuple[Point, ...], level: Operand | None, metric: str, factor: float
 ) -> tuple[float, float, str]:
@@ -301,8 +307,8 @@ def _level(
     times = f"{factor:g} × " if factor != 1 else ""
     if level is None:
         best = min(slow, key=lambda point: point.value)
-        noise = _noise_of_one(evidence, slow_run, metric, best) * best.value if best.std is None else best.std
-        return factor * best.value, factor * noise / math.sqrt(best.trials), f"{times}its lowest value"
+        noise = _noise_of_mean(evidence, slow_run, metric, best)
+        return factor * best.value, factor * noise, f"{times}its lowest value"
     side = evidence.side(level, metric, retraining=False)
     if not level.named and level.published is None:
         return factor * side.mean, 0.0, times + side.name
@@ -391,15 +397,8 @@ def shape(
 
 def _curve_noise(evidence: Evidence, run: str, metric: str, curve: Sequence[Point]) -> float:
     """Largest relative standard deviation of a run's evaluations; 0 where none of them is finite."""
-    stds = []
-    for point in curve:
-        if not math.isfinite(point.value) or not point.value:
-            continue
-        if point.std is None or point.trials < 2:
-            stds.append(_noise_of_one(evidence, run, metric, point))
-        else:
-            stds.append(point.std / point.value / math.sqrt(point.trials))
-    return max(stds, default=0.0)
+    points = [point for point in curve if math.isfinite(point.value) and point.value]
+    return max((_noise_of_mean(evidence, run, metric, point) / point.value for point in points), default=0.0)
 
 
 def _margin_of_end(evidence: Evidence, metric: str, noise: float, count: int) -> float:

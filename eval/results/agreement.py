@@ -107,6 +107,25 @@ def trainings_of(rows: Mapping[str, SheetRow], lines: Sequence[Measurement]) -> 
     return len(here) if all(here.values()) else 0
 
 
+def is_given(row: SheetRow | None, trainings: int, others: Sequence[SheetRow | None] = ()) -> bool:
+    """Whether a row is one network and represents no training: real images, or a teacher that is given.
+
+    A released teacher always is, and one that was trained here beside its own students.
+
+    Args:
+        row: The row; None: unknown.
+        trainings: Number of trainings of this suite behind it (:func:`trainings_of`).
+        others: Rows that it is compared with.
+    """
+    if row is None or row.method not in ("data", "teacher"):
+        return False
+    if row.method == "data" or not trainings:
+        return True
+    return bool(others) and all(
+        other is not None and other.method != "teacher" and other.teacher == row.teacher is not None for other in others
+    )
+
+
 def agreement(estimate: Estimate, published: Published, trainings: int = 0) -> Agreement:
     """Compares a measurement with a published number by rule EQ (see the docstring of the module).
 

@@ -222,10 +222,9 @@ class Measurements:
                 return other, run
         return None
 
-    def are_equal(self, run: str, other: str) -> bool:
-        """Whether two measured runs have the same values."""
-        one, two = ({(row.metric, row.trial, row.value) for row in self._runs[name]} for name in (run, other))
-        return one == two
+    def values(self, run: str) -> frozenset[tuple[str, int, float]]:
+        """Metric, trial and value of each line of a measured run."""
+        return frozenset((row.metric, row.trial, row.value) for row in self._runs[run])
 
     def trials(self, run: str, metric: str | None = None) -> list[int]:
         """Trials of a run (of one metric, or of any)."""

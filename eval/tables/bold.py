@@ -1,16 +1,16 @@
 """The bold rule: the best published values of a column, and the measured ones that the best one does not beat."""
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from eval.contrasts import DECIDING, interval_of, joint
-from eval.results.agreement import PUBLISHED_TRIALS
+from eval.results.agreement import PUBLISHED_TRIALS, is_given
 from eval.results.identity import NO_DATA, NO_DIGEST, UNKNOWN, Identity, comparable, reason_against
 from eval.results.published import Published
 from eval.results.retraining import Retraining
+from eval.results.sheet import SheetRow
 from eval.results.summary import Estimate
 from eval.tables.cells import Best, CellSource, Side, TableLine
 from eval.tables.layout import BoldSpec, ColumnSpec, Mode, TableLayout
@@ -31,8 +31,8 @@ class _Candidate:
         rounded: The value with the decimals of the table; a published one as printed.
         noise: Variances of the value with their degrees of freedom; None: unknown.
         retraining: Variance of a repeated training, of which all candidates have one estimate; empty without one.
-        students_of: Teacher that the row is; beside its students it is a given network.
-        teacher: Teacher that the row learned from.
+        source: Row of the sheet behind a measured value.
+        trainings: Number of trainings of this suite behind it.
     """
 
     side: Side
@@ -42,8 +42,8 @@ class _Candidate:
     rounded: float
     noise: list[tuple[float, float]] | None
     retraining: list[tuple[float, float]]
-    students_of: str | None = None
-    teacher: str | None = None
+    source: SheetRow | None = None
+    trainings: int = 0
 
     @property
     def reason(self) -> str | None:
@@ -57,7 +57,7 @@ class _Candidate:
 
     def retraining_beside(self, other: "_Candidate") -> list[tuple[float, float]]:
         """Variance of a repeated training where the value is compared with another one."""
-        return [] if self.students_of and self.students_of == other.teacher else self.retraining
+        return [] if is_given(self.source, self.trainings, [other.source]) else self.retraining
 
     def beats(self, other: "_Candidate", candidates: int) -> bool:
         """Whether this value is the better one of the two beyond their noise; equal ones as printed are equal.
@@ -153,14 +153,8 @@ def _values(
         if source.estimate is not None and source.identity is not None:
             value = source.estimate.mean * column.scale
             parts = _measured_noise(column, line, source, source.estimate, retraining)
-            candidate = _Candidate("measured", row, source.identity, value, round(value, column.decimals), *parts)
-            teacher = line.run.teacher if line.run else None
-            is_teacher = line.run is not None and line.run.method == "teacher"
-            yield (
-                dataclasses.replace(candidate, students_of=teacher)
-                if is_teacher
-                else dataclasses.replace(candidate, teacher=teacher)
-            )
+            shown = round(value, column.decimals)
+            yield _Candidate("measured", row, source.identity, value, shown, *parts, line.run, source.trainings)
 
 
 #: Variances of a value with their degrees of freedom (None: unknown), and that of a repeated training.
@@ -174,8 +168,7 @@ def _measured_noise(
     if estimate.std is None:
         return None, []
     noise = [(column.scale**2 * estimate.std**2 / estimate.trials, estimate.trials - 1.0)]
-    is_given = line.run is not None and line.run.method in ("data", "teacher") and not source.trainings
-    if len(source.runs) > 1 or is_given:
+    if len(source.runs) > 1 or is_given(line.run, source.trainings):
         return noise, []
     return _with_retraining(noise, source.keys, column.scale * estimate.mean, retraining)
 

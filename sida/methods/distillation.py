@@ -98,9 +98,9 @@ def _with_files(config: DistillConfig) -> DistillConfig:
     Raises:
         UserError: As :func:`sida.sampling.job.network_file`.
     """
-    sources = {role: source for role in ("teacher", "init", "guide") if (source := getattr(config, role)) is not None}
+    sources = {role: getattr(config, role) for role in ("teacher", "init", "guide")}
     files: dict[str, Any] = {
-        role: str(network_file(source)) for role, source in sources.items() if source != NULL_LABEL
+        role: str(network_file(source)) for role, source in sources.items() if source not in (None, NULL_LABEL)
     }
     return dataclasses.replace(config, **files)
 

@@ -203,6 +203,6 @@ def read_state(files: DiffusersFiles) -> dict[str, torch.Tensor]:
         if not tensor.is_floating_point():
             fault = f"tensor '{one_line(name, 80)}' has the type {str(tensor.dtype).removeprefix('torch.')}"
             raise UserError(files.weights, fault, "weights are floats: save them without quantization")
-        state[f"unet.{renamed(name)}"] = tensor.float()
-        check_finite(files.weights, name, state[f"unet.{renamed(name)}"], "take another snapshot")
+        state[f"unet.{renamed(name)}"] = weights = tensor.float()
+        check_finite(files.weights, name, weights, "take another snapshot")
     return state

@@ -408,11 +408,8 @@ class LoadedGenerator:
             UserError: A number, seed or class that is not whole, no image asked for, a seed that is negative or beyond
                 2^32 − 1, a class that the network does not have, or a broken network.
         """
-        number, first, size = (
-            _integers("count", count),
-            _integers("seed", seed, 0),
-            _integers("batch_size", batch_size, 0),
-        )
+        number, first = _integers("count", count), _integers("seed", seed, axes=0)
+        size = _integers("batch_size", batch_size, axes=0)
         seeds = range(first, first + number) if isinstance(number, int) else number
         if not seeds or min(seeds) < 0 or max(seeds) >= _MOST_SEEDS:
             got = one_line(f"{number} from seed {first}", 100)

@@ -291,8 +291,9 @@ def _import_teacher(config: StudyConfig, source: str, part: Path) -> dict[str, A
     network: dict[str, Any] = import_network(path, part / TEACHER, asset)["network"]
     if network_latents(network) is not None:
         raise UserError(source, "draws latents", LATENTS)
-    for key, option in (("resolution", "img_resolution"), ("channels", "img_channels")):
-        if (value := getattr(config, key)) not in (None, own := network["kwargs"].get(option)):
+    for key in ("resolution", "channels"):
+        value, own = getattr(config, key), network["kwargs"].get(f"img_{key}")
+        if value not in (None, own):
             raise UserError(f"--{key} {value}", f"the teacher {source} has {own}", "leave the option out")
     return network
 
