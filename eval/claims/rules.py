@@ -21,6 +21,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Literal
 
+import numpy as np
+
 from eval.claims.evidence import Evidence, Side, Z
 from eval.claims.finding import UNDECIDED, Finding, Operand, Outcome, decided
 from eval.contrasts import DECIDING, NotMeasuredError, interval_of, joint, pooled_std
@@ -32,6 +34,8 @@ from eval.results.summary import Estimate
 
 #: Share of the training seeds that must have a curve's form; at most the rest may have it where it is contradicted.
 _LARGE_SHARE = 2 / 3
+#: Curves, with the noise of evaluation, by which a straight line is told.
+_CURVES = 2000
 _WORDS = {"agrees": "agrees", "better": "better than printed", "worse": "worse than printed"}
 
 #: Whether a curve has a form, or None within the noise of a bound; and its numbers in words.
@@ -339,7 +343,8 @@ def shape(
     """Rule SHAPE: each training seed's curve of evaluations has the form or not: supported where two of three seeds
     have it, contradicted where at most one of three may have it; a curve that the noise of evaluation, and beside B the
     scatter of a repeated training, brings to a bound may have it. A straight line needs the least R² and a higher one
-    than the other form; a value that is not finite is above every factor.
+    than the other form, also in 99 % of the curves that differ by that noise; a value that is not finite is above every
+    factor.
 
     Args:
         evidence: Measurements, training logs and published numbers.
@@ -368,10 +373,11 @@ def shape(
         forms: list[_Tested]
         tested, ends = curves[: len(names)], [curve[-1].value for curve in curves[len(names) :]]
         limit = high * statistics.fmean(ends) if ends else math.inf
+        errors_of = [_relative_errors(evidence, name, metric, curve) for name, curve in zip([*names, *others], curves)]
         if form in ("exponential", "power"):
-            forms = [_is_straight(curve, form, low) for curve in tested]
+            forms = [_is_straight(curve, form, low, errors) for curve, errors in zip(tested, errors_of)]
         else:
-            noise = max(_curve_noise(evidence, name, metric, curve) for name, curve in zip([*names, *others], curves))
+            noise = max(map(max, errors_of))
             room = Z * math.sqrt(2) * noise
             margin = _margin_of_end(evidence, metric, noise, len(ends)) if ends else 0.0
             forms = [
@@ -395,10 +401,10 @@ def shape(
     return _finding("SHAPE", evidence, {"a": a, "b": b}, decide, metric, across)
 
 
-def _curve_noise(evidence: Evidence, run: str, metric: str, curve: Sequence[Point]) -> float:
-    """Largest relative standard deviation of a run's evaluations; 0 where none of them is finite."""
-    points = [point for point in curve if math.isfinite(point.value) and point.value]
-    return max((_noise_of_mean(evidence, run, metric, point) / point.value for point in points), default=0.0)
+def _relative_errors(evidence: Evidence, run: str, metric: str, curve: Sequence[Point]) -> list[float]:
+    """Relative standard error of each evaluation of a run; 0 where its value is not finite, or 0."""
+    usable = [math.isfinite(point.value) and point.value != 0 for point in curve]
+    return [_noise_of_mean(evidence, run, metric, p) / p.value if use else 0.0 for p, use in zip(curve, usable)]
 
 
 def _margin_of_end(evidence: Evidence, metric: str, noise: float, count: int) -> float:
@@ -433,17 +439,35 @@ def _is_stable(curve: tuple[Point, ...], factor: float, room: float, images: int
     return stable or (False if unstable else None), text
 
 
-def _is_straight(curve: tuple[Point, ...], form: Form, low: float) -> tuple[bool, str]:
-    """Whether a falling curve is a straight line of its logarithm, and R² of both forms in words."""
-    points = [point for point in curve if point.nimg > 0 and 0 < point.value < math.inf]
-    falling = points[: 1 + min(range(len(points)), key=lambda i: points[i].value, default=0)]
+def _is_straight(curve: tuple[Point, ...], form: Form, low: float, errors: Sequence[float]) -> _Tested:
+    """Whether a falling curve is a straight line of its logarithm, and R² of both forms in words.
+
+    Args:
+        curve: Evaluations.
+        form: See :func:`shape`.
+        low: See :func:`shape`.
+        errors: Relative standard error of each evaluation.
+    """
+    points = [(point, error) for point, error in zip(curve, errors) if point.nimg > 0 and 0 < point.value < math.inf]
+    falling = points[: 1 + min(range(len(points)), key=lambda i: points[i][0].value, default=0)]
     if len(falling) < 4:
         raise NotMeasuredError("", "fewer than four evaluations until the lowest")
-    heights = [math.log(point.value) for point in falling]
-    widths = {"exponential": [float(p.nimg) for p in falling], "power": [math.log(p.nimg) for p in falling]}
-    fits = {name: statistics.correlation(x, heights) ** 2 for name, x in widths.items()}
-    straight = fits[form] == max(fits.values()) and fits[form] >= low
-    return straight, f"R² exponential {fits['exponential']:.3f}, power {fits['power']:.3f}"
+    heights = np.array([math.log(point.value) for point, _ in falling])
+    images = np.array([float(point.nimg) for point, _ in falling])
+    noise = np.random.default_rng(0).normal(size=(_CURVES, len(falling))) * [error for _, error in falling]
+    # The first curve is the measured one, the others are those that evaluations with other samples could have given.
+    noise[0] = 0
+    fits = {"exponential": _r_squared(images, heights + noise), "power": _r_squared(np.log(images), heights + noise)}
+    straight = (fits[form] == np.maximum(*fits.values())) & (fits[form] >= low)
+    holds = True if straight.mean() >= DECIDING else False if straight.mean() <= 1 - DECIDING else None
+    return holds, f"R² exponential {fits['exponential'][0]:.3f}, power {fits['power'][0]:.3f}"
+
+
+def _r_squared(x: np.ndarray, curves: np.ndarray) -> np.ndarray:
+    """R² of the straight line of x (N,) through each curve of (M, N), float64 (M,)."""
+    x, y = x - x.mean(), curves - curves.mean(axis=1, keepdims=True)
+    squares: np.ndarray = (y @ x) ** 2 / (np.square(x).sum() * np.square(y).sum(axis=1))
+    return squares
 
 
 def no_rule(reason: str) -> Finding:

@@ -100,8 +100,8 @@ def curve(folder, run, points, std=0.0, metric="fd") -> None:
     log(folder, run, "evaluations.jsonl", records)
 
 
-def trained(folder, recipe, *curves):
+def trained(folder, recipe, *curves, std=0.0):
     """Runs of one recipe with these curves, evaluated every thousand images; returns their measurements."""
     for seed, values in enumerate(curves):
-        curve(folder, f"{recipe}-s{seed}", [(1000 * i, value) for i, value in enumerate(values)])
+        curve(folder, f"{recipe}-s{seed}", [(1000 * i, value) for i, value in enumerate(values)], std)
     return [lines(f"{recipe}-s{seed}", spread(min(values), 0.01)) for seed, values in enumerate(curves)]

@@ -527,6 +527,13 @@ def test_shape_tells_an_exponential_from_a_power(tmp_path, value, exponential, p
     assert outcome(found, **X, form="power", low=0.98, seeds=4) == OPEN
 
 
+@pytest.mark.parametrize(("std", "expected"), [(0.001, "supported"), (1.0, OPEN)])
+def test_a_straight_line_beyond_the_noise_of_its_evaluations_alone_is_told(tmp_path, std, expected):
+    curves = [[40, *(9 * math.exp(-x / 2) for x in range(1, 6)), 20 + seed] for seed in range(3)]
+    found = evidence(*trained(tmp_path, "x", *curves, std=std), students=tmp_path)
+    assert outcome(found, **X, form="exponential", low=0.9) == expected
+
+
 def test_spreads_over_a_column_are_compared():
     rows, sheet = [], []
     for recipe, slope in (("x", 0.1), ("y", 2.0)):
