@@ -97,6 +97,7 @@ class OwnReference:
         ddof: Covariance divisor N − ddof.
         allow_tf32: Whether TF32 was allowed.
         sketch: Sketch of the images; None in older files.
+        made_by: Code and libraries that computed the features; empty where any may use them.
     """
 
     name: str
@@ -107,6 +108,7 @@ class OwnReference:
     ddof: int
     allow_tf32: bool
     sketch: Sketch | None = None
+    made_by: str = ""
 
     @property
     def sha256(self) -> str:
@@ -122,6 +124,7 @@ def write_own(path: str | os.PathLike[str], reference: OwnReference) -> None:
     names = ("name", "extractors", "ddof", "allow_tf32")
     header: dict[str, Any] = {"format": _FORMAT, "dataset_sha256": reference.images_sha256}
     header |= {} if reference.sketch is None else {"sketch": reference.sketch.record()}
+    header |= {"made_by": reference.made_by} if reference.made_by else {}
     write_tensors(path, tensors, header | {name: getattr(reference, name) for name in names})
 
 
@@ -150,6 +153,7 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
             ddof=ddof,
             allow_tf32=bool(header["allow_tf32"]),
             sketch=read_sketch(header.get("sketch")),
+            made_by=str(header.get("made_by", "")),
         )
     for wanted, digest in extractors.items():
         if wanted not in digests:

@@ -22,6 +22,7 @@ import torch
 
 from eval.features.base import Extractor
 from eval.features.registry import get_extractor
+from eval.measuring.kept_features import KeptFeatures
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
 from eval.measuring.stores import ImageStore, in_batches, open_images
@@ -199,7 +200,7 @@ def load_references(
             where = f"protocol '{protocol.name}': references.{key}"
             if source.kind == "dataset" and key not in files:
                 images = ImageSet.of_dataset(_open_dataset(source, key, where, dataset))
-                result[key] = _reference_of(images, source, extractors, moments, rows)
+                result[key] = _reference_of_dataset(images, source, extractors, moments, rows, protocol.allow_tf32)
             elif source.kind == "given":
                 images = ImageSet.of_files(second or open_images(files[key]))
                 if images.count < 2:
@@ -260,6 +261,29 @@ def _reference_of(
     statistics, features = features_of(batches, extractors, moments, rows, ddof, progress)
     moments_by_name = {name: sums.moments for name, sums in statistics.items()}
     return Reference(images.name, images.digest(), moments_by_name, features, images.remarks(), images.sketch)
+
+
+def _reference_of_dataset(
+    images: ImageSet,
+    source: ReferenceSource,
+    extractors: Mapping[str, Extractor],
+    moments: Sequence[str],
+    rows: Sequence[str],
+    allow_tf32: bool,
+) -> Reference:
+    """A reference of a data set, with the features that the cache keeps of it."""
+    digest, ddof = images.digest(), source.cov_ddof
+    used_extractors = {name: extractors[name] for name in dict.fromkeys([*moments, *rows])}
+
+    def compute(names: Sequence[str]) -> OwnReference:
+        featured = [name for name in names if name in rows]
+        sums, features = features_of(images.batches(_BATCH), extractors, names, featured, ddof)
+        digests = {name: extractors[name].sha256 for name in names}
+        return OwnReference(images.name, digest, sums, features, digests, ddof, allow_tf32, sketch=images.sketch)
+
+    own = KeptFeatures(images.name, digest, used_extractors, rows, ddof, allow_tf32).get(compute)
+    moments_by_name = {name: own.statistics[name].moments for name in moments}
+    return Reference(images.name, digest, moments_by_name, own.features, images.remarks(), own.sketch)
 
 
 def _check_fits(reference: Reference, users: Sequence[Metric], extractors: Mapping[str, Extractor], where: str) -> None:

@@ -157,3 +157,49 @@ def test_a_reference_of_ones_own_must_be_made_as_the_protocol_says(tmp_path):
     refused(r"has a covariance of ddof 0, .*; make it again with --ddof 1", load)
     load("recall")  # needs no covariance
     load(cov_ddof=0)
+
+
+def test_features_of_a_data_set_that_took_long_serve_later_measurements(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    asked, extractors = load_protocol(protocol(metric("fd"), metric("recall", "recall"))), make_extractors(["digits"])
+    run, images = type(extractors["digits"]).__call__, []
+
+    def counted(self, batch):
+        images.append(len(batch))
+        return run(self, batch)
+
+    monkeypatch.setattr(type(extractors["digits"]), "__call__", counted)
+
+    def load(asked=asked) -> tuple[Reference, int]:
+        images.clear()
+        reference = load_references(asked, extractors, {}, lambda: load_dataset(DIGITS))["data"]
+        return reference, sum(images)
+
+    computed, count = load()
+    assert count == 1797
+    assert not (tmp_path / "cache" / "references").exists()  # a second of work is no file
+    monkeypatch.setattr("eval.measuring.kept_features._SHORTEST", 0)
+    assert load()[1] == 1797
+    (kept,) = (tmp_path / "cache" / "references").iterdir()
+    read, count = load()
+    assert count == 0
+    assert (read.name, read.record(), read.sketch.record()) == ("digits", computed.record(), computed.sketch.record())
+    for one, two in zip(computed.moments("digits"), read.moments("digits")):
+        assert np.array_equal(one, two)
+    assert np.array_equal(computed.features("digits"), read.features("digits"))
+    # Other needs, code or a damaged file compute again.
+    for change in ({"references": {"data": {"kind": "dataset", "cov_ddof": 0}}}, {"allow_tf32": True}):
+        assert load(load_protocol(protocol(metric("fd"), metric("recall", "recall"), **change)))[1] == 1797
+    before = len([*kept.parent.iterdir()])
+    with monkeypatch.context() as patch:
+        patch.setattr("eval.measuring.kept_features.source_digest", lambda: "other")
+        assert [load()[1], load()[1]] == [1797, 0]
+    kept.write_bytes(kept.read_bytes()[:-100])
+    capsys.readouterr()
+    assert [load()[1], load()[1]] == [1797, 0]
+    assert str(kept) in capsys.readouterr().err
+    assert len([*kept.parent.iterdir()]) == before
+    # Without a cache that can be written a measurement takes its time.
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "file" / "cache"))
+    assert load()[1] == 1797
