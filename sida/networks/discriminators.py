@@ -140,6 +140,7 @@ class Backbone(nn.Module):
         weights: File of the committed weights of a network that a script of tools/ made.
         statistics: Mean and standard deviation of each channel of the network's images, if the network needs them
             normalised.
+        memory_format: Memory format of the weights and maps, and of the layers that take these.
         levels: Layers that give one map each.
     """
 
@@ -152,6 +153,7 @@ class Backbone(nn.Module):
     widths: ClassVar[Mapping[int, int]] = {8: 512, 16: 256, 32: 128, 64: 64, 128: 64, 256: 32}
     weights: ClassVar[Path]
     statistics: ClassVar[tuple[Sequence[float], Sequence[float]] | None] = None
+    memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
     levels: Any
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -461,7 +463,9 @@ class ProjectedDiscriminator(nn.Module):
         for net, mixing in zip(backbones, mixings):
             end = min(8, net.sizes[-1])
             maps = zip(mixing.channels, net.sizes)
-            self.heads.append(nn.ModuleList(Head(c, size, end, net.widths, label_dim) for c, size in maps))
+            heads = nn.ModuleList(Head(c, size, end, net.widths, label_dim) for c, size in maps)
+            self.heads.append(heads.to(memory_format=net.memory_format))
+            mixing.to(memory_format=net.memory_format)
 
     def forward(self, images: Tensor, class_labels: Tensor | None = None) -> list[Tensor]:
         """Computes logits.

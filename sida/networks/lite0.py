@@ -115,6 +115,8 @@ class Lite0Backbone(Backbone):
     image_channels = None
     channels = (24, 40, 112, 320)
     statistics = (127 / 255,) * 3, (128 / 255,) * 3
+    # A pass with gradient takes three quarters of the time on a processor.
+    memory_format = torch.channels_last
 
     def load_published(self, path: Path | None) -> None:
         """See :meth:`sida.networks.discriminators.Backbone.load_published`; None is the package's file."""
@@ -122,7 +124,7 @@ class Lite0Backbone(Backbone):
         first = (net._conv_stem, net._bn0, nn.ReLU6(), *net._blocks[:3])
         parts = (first, net._blocks[3:5], net._blocks[5:11], net._blocks[11:])
         levels = nn.ModuleList(nn.Sequential(*part) for part in parts)
-        self.levels = levels.to(memory_format=torch.channels_last)
+        self.levels = levels.to(memory_format=self.memory_format)
 
 
 def published_network(path: str | Path | None = None) -> tuple[Lite0Network, dict[str, Tensor]]:
