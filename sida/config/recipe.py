@@ -5,6 +5,7 @@ method's value; :func:`sida.methods.registry.resolve_recipe` makes the one objec
 """
 
 import dataclasses
+import math
 from typing import Annotated, Any, Literal
 
 from sida.config.datasets import DatasetConfig
@@ -119,6 +120,10 @@ class JobSettings(Settings):
     device: str = "cpu"
 
 
+#: Log records of a run. A state holds all of them, and a longer text of JSON is not read again.
+MOST_RECORDS = 100_000
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSettings(Settings):
     """Settings of teachers and students that people choose.
@@ -134,7 +139,7 @@ class TrainingSettings(Settings):
         sigma_data: Standard deviation of the data that the losses are weighted for.
         ema_rampup_ratio: The half-life is at most this share of the images seen; null is no limit.
         augment: ``{p}``, see :class:`sida.data.AugmentPipe`; of a student, it acts on the fake score's batches.
-        tick_kimg: Thousands of images between two log records.
+        tick_kimg: Thousands of images between two log records; a run has at most 100,000 of them.
         snapshot_kimg: Thousands of images between two kept networks; null keeps only the last (or best).
         state_minutes: Minutes between two kept states, the most work that a crash of the machine loses; evaluations,
             snapshots and signals keep one, too. 0 keeps one after each iteration. Does not affect the result.
@@ -170,6 +175,12 @@ class TrainingSettings(Settings):
         super().__post_init__()
         if self.total_kimg * 1000 < self.batch_size:
             raise SettingError("total_kimg", f"{self.total_kimg} is less than one batch of {self.batch_size} images")
+        # An iteration has at most one record.
+        records = self.total_kimg / max(self.tick_kimg, self.batch_size / 1000)
+        if records > MOST_RECORDS:
+            least = math.ceil(self.total_kimg / MOST_RECORDS * 1000) / 1000
+            fault = f"{self.tick_kimg} gives {records:,.0f} log records, more than {MOST_RECORDS:,}"
+            raise SettingError("tick_kimg", fault, f"set it to {least:g} or more")
         if self.batch_gpu is not None and self.batch_size % self.batch_gpu:
             raise SettingError("batch_gpu", f"must divide batch_size ({self.batch_size}), got {self.batch_gpu}")
 

@@ -16,7 +16,7 @@ from sida.files.atomic import try_lock, wait_for_lock
 from sida.files.text_files import with_hash
 from sida.networks import build_network
 from sida.networks.file import save_network
-from sida.training import run, train_teacher
+from sida.training import TeacherConfig, run, train_teacher
 from sida.training.run import StateStore
 from tests import disks
 from tests.refused import command, refused
@@ -150,6 +150,13 @@ def test_starting_anew_needs_the_users_word_and_going_back_goes_on(unfinished, u
     for spec, expected in ((OTHER, alone), (TEACHER, uninterrupted)):
         assert first_image(spec, unfinished) == -1
         assert results(unfinished) == results(expected)
+
+
+def test_a_log_that_no_state_can_hold_is_refused_before_the_training():
+    long = {**TEACHER, "total_kimg": 2000, "tick_kimg": 0.01}
+    told = "tick_kimg: 0.01 gives 125,000 log records, more than 100,000; set it to 0.02 or more"
+    refused(told, TeacherConfig, **long)
+    TeacherConfig(**{**long, "tick_kimg": 0.02})
 
 
 def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch):
