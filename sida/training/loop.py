@@ -283,6 +283,8 @@ class TrainingLoop:
         try:
             result = self.trainer.evaluate(self.trainer.ema.net, interruption, self.ranks)
         except (KeyboardInterrupt, RankLostError):
+            # The state's tick is without the time of the evaluation, which is repeated.
+            self.meter.start()
             # Between iterations the state is complete, also without the other processes.
             self._save()
             self.files.wait()

@@ -96,6 +96,31 @@ def test_the_time_of_a_tick_ends_behind_its_values_for_which_a_gpu_works():
     assert meter.finish()["seconds"] >= 0.1
 
 
+def make_interrupted():
+    """A monitor whose second evaluation is interrupted."""
+
+    def monitor(generate):
+        GIVEN.append(1.0)
+        if len(GIVEN) == 2:
+            raise KeyboardInterrupt
+        return {"fd": 1.0}
+
+    return monitor
+
+
+def test_the_time_of_an_interrupted_evaluation_is_none_of_a_tick(teacher, tmp_path, monkeypatch):
+    clock = time.perf_counter
+    # The second evaluation takes an hour.
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + 3600 * (len(GIVEN) > 1))
+    monitor = {"monitor": f"{__name__}:make_interrupted", "kwargs": {}}
+    spec = following(teacher, [], evaluation=monitor, tick_kimg=0.064, total_kimg=0.064)
+    with pytest.raises(KeyboardInterrupt):
+        distill(spec, tmp_path)
+    distill(spec, tmp_path)
+    (tick,) = read_jsonl(tmp_path / "train.jsonl")
+    assert tick["seconds"] < 3600
+
+
 def test_a_diverging_run_says_so_or_stops(teacher, tmp_path, capsys):
     # 5.6 is less than three times the best value, 31 is not the first above.
     values = [5.0, 4.0, 2.0, 5.6, 6.4, 31.0, 2.5, 40.0, *[1.0] * 8]
