@@ -62,7 +62,8 @@ class StepBatches:
         self.micro_batch = batch_gpu or self.per_device
         self._orders: dict[str, InfiniteSampler] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="data")
-        self._ahead: dict[tuple[str, int], Future[torch.Tensor]] = {}
+        # By purpose: images seen before the step whose images are read ahead, and those images.
+        self._ahead: dict[str, tuple[int, Future[torch.Tensor]]] = {}
 
     def __call__(self, purpose: str, nimg: int, with_images: bool = True) -> list[Batch]:
         """Returns the micro-batches of one step.
@@ -97,7 +98,10 @@ class StepBatches:
         """
         if self.dataset.in_memory:
             return self._read(purpose, nimg, indices)
-        future = self._ahead.pop((purpose, nimg), None) or self._pool.submit(self._read, purpose, nimg, indices)
+        # A step that is not taken in each iteration leaves its images unused.
+        ahead, future = self._ahead.pop(purpose, (None, None))
+        if future is None or ahead != nimg:
+            future = self._pool.submit(self._read, purpose, nimg, indices)
         try:
             images = future.result()
         except (OSError, UserError) as error:
@@ -106,7 +110,7 @@ class StepBatches:
         next_nimg = nimg + self.per_device * self.world_size
         # Taken here, because an order is not safe in several threads.
         following = self._indices(purpose, next_nimg)
-        self._ahead[purpose, next_nimg] = self._pool.submit(self._read, purpose, next_nimg, following)
+        self._ahead[purpose] = next_nimg, self._pool.submit(self._read, purpose, next_nimg, following)
         return images
 
     def _read(self, purpose: str, nimg: int, indices: np.ndarray) -> torch.Tensor:

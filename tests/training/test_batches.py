@@ -1,6 +1,8 @@
 """Images of a step: read and decoded by a thread beside the step (shared by devices: test_processes.py)."""
 
+import gc
 import threading
+import weakref
 
 import torch
 
@@ -13,10 +15,32 @@ from tests.refused import refused
 from tests.training.toy import TEACHER
 
 
+def folder_of_pictures(folder):
+    """Spec of a data set that is read from its files."""
+    write_folder(folder, members(pictures(48, channels=1), [number % 10 for number in range(48)]))
+    return {"name": "mine", "kind": "folder", "path": str(folder), "resolution": 8, "channels": 1, "label_dim": 10}
+
+
+def test_a_step_of_some_iterations_keeps_no_images_that_it_does_not_use(tmp_path, monkeypatch):
+    dataset, kept = load_dataset(folder_of_pictures(tmp_path / "pictures")), []
+    read = ImageArchive.network_input
+
+    def watched(self, *arguments):
+        images = read(self, *arguments)
+        kept.append(weakref.ref(images))
+        return images
+
+    monkeypatch.setattr(ImageArchive, "network_input", watched)
+    batches = StepBatches(TeacherConfig(**TEACHER), dataset, torch.device("cpu"))
+    for step in range(0, 40, 4):
+        batches("penalty", 16 * step)
+    gc.collect()
+    assert sum(images() is not None for images in kept) <= 2
+
+
 def test_same_images_read_beside_the_step_also_after_they_were_gone(tmp_path, monkeypatch):
     folder, readers, read = tmp_path / "pictures", [], ImageArchive.raw_images
-    write_folder(folder, members(pictures(48, channels=1), [number % 10 for number in range(48)]))
-    spec = {"name": "mine", "kind": "folder", "path": str(folder), "resolution": 8, "channels": 1, "label_dim": 10}
+    spec = folder_of_pictures(folder)
     config = TeacherConfig(**{**TEACHER, "seed": 3, "batch_gpu": 8})
     made = lambda: StepBatches(config, load_dataset(spec), torch.device("cpu"))
     watched = lambda self, indices: readers.append(threading.current_thread().name) or read(self, indices)
