@@ -93,6 +93,8 @@ def compile_latex(source: Path) -> Path:
 _NATURAL = re.compile(r"(\d+)")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FIGURE_NUMBER = re.compile(r"figure(\d+)")
+#: Number at the start of a figure's title, which the document gives itself.
+_NUMBER_OF_TITLE = re.compile(r"^Figure \d+\. ")
 _NUMBERED = re.compile(r"(?:table|figure)\d")
 
 
@@ -176,15 +178,15 @@ def _numbers(texts: list[str | None]) -> list[str]:
 
 
 def figure_caption(figure: Path, own: str | Path | None = None) -> str:
-    """Title and caption of a figure's layout; the name of the file without a layout of that name."""
+    """Title (without its number) and caption of a figure's layout; the name of the file without these."""
     folders = [Path(own)] if own else []
     if figure.stem not in file_names("figures", folders):
         return figure.stem
     from eval.figures.layout import load_figure_layout
 
     layout = load_figure_layout(find_file("figures", figure.stem, folders))
-    heading = layout.title.partition(". ")[2] or layout.title
-    sentences = [heading.rstrip("."), layout.caption.rstrip(".")] if layout.caption else [heading]
+    parts = [_NUMBER_OF_TITLE.sub("", layout.title), layout.caption]
+    sentences = [part.rstrip(".") for part in parts if part] or [figure.stem]
     data = figure.with_suffix(".csv")
     rows = [row for _, row in read_csv(data)[1]] if data.is_file() else []
     if over := _bands_over(rows):

@@ -146,6 +146,22 @@ def test_a_figure_without_curves_says_that_the_papers_print_none(tmp_path):
     assert not any("print no numbers" in captions[kinds] for kinds in captions if len(kinds) > 1)
 
 
+@pytest.mark.parametrize(
+    ("layout", "expected"),
+    [
+        ({"title": "FD vs. training images"}, "FD vs. training images"),
+        ({"title": "Figure 12. FD vs. images", "caption": "On digits."}, "FD vs. images. On digits."),
+        ({"caption": "On digits"}, "On digits"),
+        ({}, "mine"),
+    ],
+)
+def test_a_caption_has_all_words_of_the_title_but_its_number(tmp_path, layout, expected):
+    (tmp_path / "figures").mkdir()
+    text = json.dumps({"kind": "curves", "panels": [{"series": []}], **layout})
+    (tmp_path / "figures/mine.yaml").write_text(text)
+    assert figure_caption(tmp_path / "results/figures/mine.png", tmp_path) == expected
+
+
 def test_the_page_of_the_working_folder_names_it(copied, monkeypatch):
     monkeypatch.chdir(copied)
     write_index(".", "index.html")
