@@ -10,7 +10,15 @@ import pytest
 from eval.claims.claim import STUDIES, Claim, check_permission, load_claims
 from eval.claims.evidence import Evidence, show
 from eval.claims.finding import Operand
-from eval.claims.write import comparisons, decide, decide_claims, named_rows, read_verdicts
+from eval.claims.write import (
+    comparisons,
+    decide,
+    decide_claims,
+    named_rows,
+    read_verdicts,
+    verdicts_markdown,
+    verdicts_record,
+)
 from eval.results.retraining import load_retraining
 from eval.results.sheet import SheetRow, read_runs
 from eval.results.summary import Estimate, Measurements, load_measurements
@@ -109,6 +117,14 @@ def test_demo_claims_are_decided_on_the_demo_and_written(tmp_path, of_demo, pres
                                ("supported", "contradicted", "not decided here"))  # fmt: skip
     assert found[0]["findings"][0]["numbers"].keys() >= {"a", "b", "gain", "low", "high", "p", "df"}
     refused("must end in .md", decide_claims, ROOT / "studies/demo/claims.py", tmp_path / "claims.txt")
+
+
+def test_a_bar_in_a_statement_begins_no_column():
+    about = claim("T-1", {"rule": "LT", "metric": "fd", "a": Operand(run="a"), "b": Operand(run="b")})
+    verdicts = decide([dataclasses.replace(about, statement="|a| is below b")], evidence())
+    page = verdicts_markdown(verdicts_record(verdicts, {}, "Made up"))
+    (row,) = [line for line in page.splitlines() if line.startswith("| T-1 ")]
+    assert row == "| T-1 | &#124;a&#124; is below b | – not decided here |"
 
 
 def test_removing_a_run_turns_its_claims_undecided_and_never_into_a_verdict(of_demo, preset, tmp_path):
