@@ -73,13 +73,17 @@ def metric_keys(metrics: Iterable[str]) -> list[str]:
 def cited_label(label: str) -> tuple[str, BibEntry | None]:
     """The label of a row without its citation, and the entry that the citation or the method's name stands for.
 
+    A citation without an entry stays in the label.
+
     Args:
         label: E.g. ``DDPM (Ho et al., 2020)`` or ``SiD, α=1.0``.
     """
     citation = _CITATION.search(label)
     if citation:
         matches = (entry for entry in references().values() if citation[1] in entry.cited)
-        return label[: citation.start()] + label[citation.end() :], next(matches, None)
+        if (entry := next(matches, None)) is None:
+            return label, None
+        return label[: citation.start()] + label[citation.end() :], entry
     # Longest name first: 'GDD-I' is not 'GDD'.
     names = sorted(((name, entry) for entry in references().values() for name in entry.names), key=lambda n: -len(n[0]))
     return label, next((entry for name, entry in names if re.match(rf"{re.escape(name)}(?![\w-])", label)), None)

@@ -180,6 +180,8 @@ def test_entries_are_whole_and_citations_unique():
         assert "names =" not in entry.bibtex
     # A label of nobody has no entry.
     assert cited_label("Class mean and noise") == ("Class mean and noise", None)
+    # A citation of a paper that is not in the file is the only origin of its row.
+    assert cited_label("SiD of ours (Nobody et al., 2031)") == ("SiD of ours (Nobody et al., 2031)", None)
     # An unknown key is refused, and a table that there is not.
     refused("nobody2024", bibliography, ["nobody2024"])
     refused("^table: no layout of a table 'nobody'", make_table, "nobody")
