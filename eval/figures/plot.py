@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NO_DATA, NO_CURVES = "no data here yet", "curves: printed without numbers"
+#: Letters of a label in the legend that fit side by side into an inch of the figure's width, beside their marker.
+_LETTERS_PER_INCH = 16
 KEPT_LABEL = "hollow: kept generator, measured again"
 _EDGE_LABEL = "\n(on the left edge: its start)"
 _KEPT_LOOK: dict[str, Any] = {"marker": "o", "markersize": 5, "markerfacecolor": "white", "color": "#555555"}
@@ -183,13 +186,15 @@ def _legend_below(figure: Figure, more: Mapping[str, Any]) -> None:
             handles.setdefault(label, handle)
     handles |= more
     renderer = FigureCanvasAgg(figure).get_renderer()
+    line = int(_LETTERS_PER_INCH * figure.get_figwidth())
+    labels = ["\n".join(textwrap.fill(part, line) for part in label.split("\n")) for label in handles]
     for most in range(min(6, len(handles)), 0, -1):
         # Rows of nearly equal length.
         across = -(-len(handles) // -(-len(handles) // most))
         legend = figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=across, frameon=False, handlelength=2.4
+            handles.values(), labels, loc="outside lower center", ncols=across, frameon=False, handlelength=2.4
         )
-        if legend.get_window_extent(renderer).width <= figure.bbox.width:
+        if most == 1 or legend.get_window_extent(renderer).width <= figure.bbox.width:
             return
         legend.remove()
 

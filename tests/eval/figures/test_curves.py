@@ -163,6 +163,14 @@ def test_a_legend_below_fits_the_figure(tmp_path):
     assert box.width <= figure.bbox.width
 
 
+def test_a_label_wider_than_the_figure_is_broken(tmp_path):
+    name = "a generator with a name as long as the settings that it was trained with, which fill lines, " * 2
+    figure = drawn(tmp_path, [[Curve("a", name.strip(), (Point(1, 5.0), Point(2, 4.0)))]], columns=1, width=3.3)
+    (legend,) = figure.legends
+    assert legend.get_window_extent(FigureCanvasAgg(figure).get_renderer()).width <= figure.bbox.width
+    assert legend.get_texts()[0].get_text().split() == name.split()
+
+
 def curve(label, method, alpha, values=(5.0, 4.0), std=None):
     points = tuple(Point(n + 1, value, std, 3) for n, value in enumerate(values))
     return Curve(label, label, points, "trials", (label,), None, method, alpha)
