@@ -6,6 +6,7 @@ is escaped: nothing in the result is a command.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +29,9 @@ _MATH = {
     "±": r"\pm", "×": r"\times", "−": "-", "∼": r"\sim", "≤": r"\le", "≥": r"\ge", "↓": r"\downarrow",
     "↑": r"\uparrow", "✗": r"\times", "△": r"\triangle", "√": r"\surd", "→": r"\to",
     # Of mathematics: in text these come from a font that many installations have as a bitmap alone.
-    "§": r"\mathsection", "¶": r"\mathparagraph", "†": r"\dagger", "‡": r"\ddagger", "²": "^2",
+    "§": r"\mathsection", "¶": r"\mathparagraph", "†": r"\dagger", "‡": r"\ddagger",
+    **{letter: f"^{digit}" for digit, letter in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
+    **{letter: f"_{digit}" for digit, letter in enumerate("₀₁₂₃₄₅₆₇₈₉")},
     "∞": r"\infty", "≈": r"\approx", "≠": r"\ne",
 }  # fmt: skip
 #: ✓ of the AMS symbols by its font, so that a document that inputs a table needs no further package.
@@ -51,7 +54,9 @@ def escape(text: str) -> str:
     Nothing in the result is a command, neither by its characters nor by line ends nor by the text before it (``\\``
     takes a following bracket or star as its argument).
     """
-    text = _OPENING.sub(lambda quote: "‘" if quote[0] == "'" else "“", terminal_text(spelled(text))).replace('"', "”")
+    # Names of files may have accents behind their letters, which pdfLaTeX does not know.
+    text = unicodedata.normalize("NFC", terminal_text(spelled(text)))
+    text = _OPENING.sub(lambda quote: "‘" if quote[0] == "'" else "“", text).replace('"', "”")
     out = ["{}"] if text.lstrip()[:1] in ("[", "*") else []
     position = 0
     for match in _WORDS.finditer(text):

@@ -383,6 +383,8 @@ def test_a_row_whose_training_kept_its_start_says_so(tmp_path, table, runs):
         ("'a', the \"best\" EDM's", "`a', the ``best'' EDM's"),
         ("A|B", r"A\textbar{}B"),
         ("+∞ ≈ n ≠ 0", r"+$\infty$ $\approx$ n $\ne$ 0"),
+        ("x₀, 10⁴", r"x$_0$, 10$^4$"),
+        ("Poincare\u0301", "Poincar\u00e9"),
     ],
 )
 def test_latex_escaping(text, expected):
