@@ -47,7 +47,7 @@ def _grid(table: Table, text: Callable[[Cell], str], head: Callable[[str], str],
 
 def to_markdown(table: Table) -> str:
     """A pipe table (GitHub's dialect) with caption and notes."""
-    about = markdown(terminal_text(spelled(f"**{table.title}.** {table.caption}".strip())))
+    about = markdown(terminal_text(spelled(f"{f'**{table.title}.** ' * bool(table.title)}{table.caption}".strip())))
     body = _grid(table, _markdown_cell, markdown_cell, "pipe")
     notes = (markdown(terminal_text(spelled(note))) for note in table.notes)
     parts = [*([about] if table.title or table.caption else []), body, *notes]

@@ -208,6 +208,12 @@ def test_a_table_is_rectangular_as_markdown_well_formed_as_html_and_fits_termina
     assert "\033[1m" in to_terminal(table, colour=True)
 
 
+def test_a_caption_without_a_title_stands_alone(table):
+    untitled = dataclasses.replace(table, title="", caption="On digits.")
+    assert to_markdown(untitled).startswith("On digits.\n\n|")
+    assert to_markdown(dataclasses.replace(untitled, title="Mine")).startswith("**Mine.** On digits.\n\n|")
+
+
 def test_a_missing_number_is_marked_and_never_best(measured, runs):
     kept = [row for row in measured.rows if row.run != "sida-a1.0" and (row.run, row.metric) != ("sid-a1.2", "is")]
     rest = type(measured)(kept, "m.csv")
