@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from eval.claims.rules import RULES, rule_text
 from eval.claims.write import CHANCE, VERDICT_MARKS, read_verdicts
@@ -130,7 +131,9 @@ def _files(folder: Path, base: Path) -> list[tuple[str, list[tuple[str, str]]]]:
         "Run": [folder / "manifest.json"],
     }
     return [
-        (word, [(path.name, os.path.relpath(path, base)) for path in paths]) for word, paths in files.items() if paths
+        (word, [(path.name, quote(os.path.relpath(path, base))) for path in paths])
+        for word, paths in files.items()
+        if paths
     ]
 
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -96,6 +97,16 @@ def test_the_page_needs_no_network_and_links_to_files_beside_it_or_places_within
             assert f'id="{link[1:]}"' in text
         elif link != "manifest.json":  # made after the page
             assert (study / link).is_file(), link
+
+
+def test_links_lead_to_files_whatever_their_names_are(copied):
+    folder = copied.rename(copied.with_name("50%25 of #1"))
+    (folder / "tables/main.tex").rename(folder / "tables/best?.tex")
+    text = write_index(folder, folder.parent / "index.html").read_text()
+    links = [link for link in re.findall(r'href="([^#"][^"]*)"', text) if not link.endswith("manifest.json")]
+    files = [folder.parent / unquote(urlsplit(link).path) for link in links]
+    assert folder / "tables/best?.tex" in files
+    assert [file for file in files if not file.is_file()] == []
 
 
 def test_published_and_measured_numbers_look_different(released, study):
