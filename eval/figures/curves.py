@@ -87,9 +87,13 @@ class PanelSpec:
     x_max: Positive | None = None
     optional: bool = False
 
-    def shows(self, x: float) -> bool:
-        """Whether the axis shows a value; a logarithmic one has none for the evaluation before training."""
-        return 0 < x <= (math.inf if self.x_max is None else self.x_max)
+    def shows(self, x: float, value: float) -> bool:
+        """Whether the axes show a point; the logarithmic one has no place for the evaluation before training."""
+        return 0 < x <= (math.inf if self.x_max is None else self.x_max) and self.has_level(value)
+
+    def has_level(self, value: float) -> bool:
+        """Whether the vertical axis has a place for a value: a logarithmic one has none up to 0."""
+        return value > 0 or self.y_scale == "linear"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +226,9 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
     runs = [*finals, *(line.run for line in lines if line.run is not None)]
     rows = [row for run in runs for row in sources.measurements.lines(run, spec.metric)]
     require_comparable(rows, where)
-    notes = (*_sizes(spec, curves, finals, sources), *identities_on(rows, lines))
+    values = [point.value for curve in curves for point in curve.points if point.nimg > 0]
+    values += [estimate.mean for estimate in finals.values()] + [line.value for line in lines]
+    notes = (*_sizes(spec, curves, finals, sources), *_without_place(spec, values), *identities_on(rows, lines))
     # With an empty sheet the figure shows published numbers only, and no curve is missing.
     return Panel(spec, tuple(curves), lines, finals, tuple(missing) if sources.runs else (), notes)
 
@@ -237,6 +243,13 @@ def identities_on(rows: Iterable[Measurement], lines: Iterable[ReferenceLine]) -
     reasons = [reason for other in identities[1:] if (reason := comparable(identities[0], other))]
     identities_text = "; ".join(f"{name}: {identity}" for identity, name in names.items())
     return (f"not comparable with each other: {identities_text} ({reasons[0]})",) if reasons else ()
+
+
+def _without_place(spec: PanelSpec, values: Iterable[float]) -> tuple[str, ...]:
+    """Note on values up to 0, for which a logarithmic axis has no place."""
+    left_out = sum(not spec.has_level(value) for value in values)
+    fault = f"values of {spec.metric} up to 0 have no place on a logarithmic axis: {left_out} (set y_scale: linear)"
+    return (fault,) if left_out else ()
 
 
 def _sizes(spec: PanelSpec, curves: list[Curve], finals: Mapping[str, Estimate], sources: Sources) -> tuple[str, ...]:
@@ -315,7 +328,7 @@ def curves_csv(layout: CurvesLayout, panels: Sequence[Panel]) -> str:
                 {
                     **about, **_progress(layout, point), "value": point.value, "std": point.std, "count": point.trials,
                     "num_samples": point.num_samples, "source": "evaluations during training",
-                    "shown": panel.spec.shows(point.nimg / batch),
+                    "shown": panel.spec.shows(point.nimg / batch, point.value),
                 }
                 for point in curve.points
             ]  # fmt: skip
@@ -323,11 +336,12 @@ def curves_csv(layout: CurvesLayout, panels: Sequence[Panel]) -> str:
                 own.append({
                     "kind": "kept generator", "series": curve.label, "run": curve.run,
                     **_progress(layout, curve.best), "value": final.mean, "std": final.std, "over": "trials",
-                    "count": final.trials, "source": "independent measurement", "shown": True,
+                    "count": final.trials, "source": "independent measurement",
+                    "shown": panel.spec.has_level(final.mean),
                 })  # fmt: skip
         for line in panel.lines:
             level = {"kind": "line", "series": line.label, "value": line.value, "std": line.std}
-            own.append({**level, "source": line.source, "shown": True})
+            own.append({**level, "source": line.source, "shown": panel.spec.has_level(line.value)})
         own += [{"kind": "missing", "series": name, "shown": False} for name in panel.missing]
         records += [{"panel": panel.spec.title, "metric": panel.spec.metric, **record} for record in own]
     return csv_text(_COLUMNS, records)

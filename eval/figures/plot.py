@@ -81,7 +81,7 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, lo
 
     unit = layout.batch or 1
     # The CSV has the others as well.
-    points = [p for p in curve.points if panel.spec.shows(p.nimg / unit)]
+    points = [p for p in curve.points if panel.spec.shows(p.nimg / unit, p.value)]
     x = [p.nimg / unit for p in points]
     # A white rim separates a curve from the lines that it crosses.
     rim = [patheffects.Stroke(linewidth=2.6, foreground="white"), patheffects.Normal()]
