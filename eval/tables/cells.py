@@ -266,10 +266,12 @@ class _Data:
     def _require_listed(self, runs: Sequence[str], where: str, in_sheet: bool) -> None:
         """Refuses ids with a name in braces that has no value, and with ``in_sheet`` rows that are not in the sheet."""
         for run in runs:
+            if run in self.runs:
+                continue
             if "{" in run:
                 fault = f"'{run}' has a name in braces that is neither 'column' nor a key of vars"
                 raise UserError(where, fault, "set it")
-            if in_sheet and run not in self.runs:
+            if in_sheet:
                 hint = suggestion(run, self.runs)
                 raise UserError(where, f"unknown run '{run}': the sample sheet does not list it{hint}")
 

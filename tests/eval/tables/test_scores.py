@@ -97,6 +97,16 @@ def test_an_added_row_stands_in_the_papers_columns_and_is_bold_where_it_is_best(
         assert {"sida_repro", "heusel2017fid", "zhou2024sida"} <= set(re.findall(r"@\w+{(\w+),", bib.read_text()))
 
 
+def test_a_score_may_have_braces_in_its_name(folder, tmp_path):
+    record = load_spec(str(folder / "Mine.json"))
+    record["measurements"] = [line | {"run": "Mine {small}"} for line in record["measurements"]]
+    write_hashed_json(tmp_path / "row.json", record)
+    for inputs in ([], inputs_of(folder)):
+        command = ["table", "main", *inputs, "--add", str(tmp_path / "row.json"), "--out", str(tmp_path / "t.md")]
+        assert main(command) == 0
+        assert "| Mine {small} " in (tmp_path / "t.md").read_text()
+
+
 def test_numbers_of_another_group_are_rows_with_their_origin_and_need_no_sheet(folder, tmp_path, capsys, refusal):
     lines = exchanged(load_spec(str(folder / "Mine.json"))["measurements"])
     theirs = tmp_path / "theirs.jsonl"
