@@ -181,8 +181,9 @@ def test_text_of_a_row_is_no_markup(send, tmp_path):
 @needs_chromium
 @pytest.mark.slow
 def test_the_page_is_used_in_a_browser(send, tmp_path):
-    folder = send()
-    send("bob", about={"origin": "Bob, bob.example"})
+    teacher = "EDM | of  ours"
+    folder = send(about={"teacher": teacher})
+    send("bob", about={"origin": "Bob, bob.example", "teacher": teacher})
     count = write_board(tmp_path / "board.html", folder)
     visible = (
         "[...document.querySelectorAll('tbody tr:not(.group)')].filter((row) => row.offsetParent).map((row) => row."
@@ -200,8 +201,9 @@ def test_the_page_is_used_in_a_browser(send, tmp_path):
                 <= width
             )
             # Filters narrow the rows, and the number above them says so.
-            for name, value in (("certainty", "reproduced"), ("data", "yes"), ("steps", "1")):
-                page.run(f"document.querySelector('[name={name}]').value = '{value}'")
+            for name, value in (("certainty", "reproduced"), ("data", "yes"), ("teacher", teacher), ("steps", "1")):
+                chosen = f"document.querySelector('[name={name}]')"
+                assert page.run(f"{chosen}.value = '{value}'; {chosen}.value") == value
             page.run("document.querySelector('form').dispatchEvent(new Event('input', {bubbles: true}))")
             assert page.run(f"{visible}dataset.name)") == ["Mine", "Mine"]
             assert page.run("document.querySelector('output').value") == "2"

@@ -24,7 +24,7 @@
   function update() {
     const key = sort.value, words = form.elements.text.value.toLowerCase().split(/\s+/);
     rows.forEach((row, index) => {
-      const fits = filters.every(({ name, value }) => !value || row.dataset[name].split("|").includes(value));
+      const fits = filters.every(({ name, value }) => !value || `|${row.dataset[name]}|`.includes(`|${value}|`));
       row.hidden = !(fits && words.every((word) => texts[index].includes(word)));
     });
     const order = orders[key] || ((a, b) => byText(a.dataset[key], b.dataset[key]));
