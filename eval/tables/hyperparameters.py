@@ -14,6 +14,7 @@ from eval.results.published import published_number
 from eval.results.sheet import SheetRow
 from eval.tables.layout import Mode, TableKind, TableSources
 from eval.tables.model import RECORD_FIELDS, Cell, Column, Row, Table, published_record
+from eval.tables.notes import papers_notes
 from sida.config.settings import Natural, OneOf, from_mapping
 from sida.errors import SettingError
 from sida.methods.registry import METHODS, DistillConfig, resolve_recipe
@@ -152,7 +153,7 @@ class _Builder:
         rows = [row for number in range(len(layout.rows)) for row in self._rows(number)]
         heads = [Column("Method", about=True), Column("Hyperparameters", name=True), *[Column("")] * audit]
         columns = (*heads, *(Column(column.head) for column in layout.columns))
-        notes = list(layout.notes)
+        notes = [*layout.notes, *papers_notes(str(record["published_source"]) for record in self.records)]
         if self.mode != "paper":
             configured = self.trainings is not None
             notes.append("Configured: settings of the preset." if configured else "No settings were given (--spec).")

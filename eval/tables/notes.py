@@ -17,16 +17,19 @@ _POOLED = (
 def provenance_notes(lines: Sequence[TableLine], measurements: Measurements) -> list[str]:
     """Notes on trials, n, seeds, protocol, code version, device and date of the measured cells, and on sources."""
     sources = [source for line in lines for source in line.sources.values()]
-    notes = []
     here = (source for line in lines if not line.added for source in line.sources.values())
-    papers = sorted({source.published.source for source in here if source.published})
-    if papers:
-        notes.append(f"Published numbers as printed ({', '.join(papers)} in results/published).")
+    notes = papers_notes(source.published.source for source in here if source.published)
     notes += _printed_elsewhere(lines)
     rows = measured_lines(lines, measurements)
     pooled = [_POOLED] if any(len(source.runs) > 1 and source.estimate for source in sources) else []
     pooled += [*_kept_starts(lines, rows), *_of_others(rows)]
     return notes + ([_trials_sentence(rows), *pooled, _origin_sentence(rows)] if rows else [])
+
+
+def papers_notes(sources: Iterable[str]) -> list[str]:
+    """Note on the origin of published numbers; none without sources."""
+    papers = sorted({*sources} - {""})
+    return [f"Published numbers as printed ({', '.join(papers)} in results/published)."] if papers else []
 
 
 def comparison_notes(lines: Sequence[TableLine]) -> list[str]:

@@ -85,6 +85,7 @@ def test_a_table_has_every_published_number_once_as_printed_and_nothing_else(nam
     found = [tuple(record[column] for column in columns) for record in records(table)]
     assert len(found) == len(expected)
     assert set(found) == expected
+    assert f"Published numbers as printed ({name} in results/published)." in table.notes
     titles, rows, bold = PRINTED[name]
     assert ([column.title for column in table.columns], len(table.rows)) == (titles, rows)
     cells = [cell for row in table.rows for cell in row.cells]
