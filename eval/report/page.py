@@ -90,6 +90,7 @@ def write_index(
     claims = verdicts["claims"]
     decided = Counter(((not measurements.rows and claim["printed"]) or claim)["verdict"] for claim in claims)
     rule_names = {finding["rule"] for claim in claims for finding in claim["findings"]}
+    cells = [cell for table in tables.values() for row in table.rows for cell in row.cells]
     text = template(_FOLDER / "template.html", rich=_rich).render(
         title=spelled(title or f"Results of the preset {folder.absolute().name}"),
         preset=folder.absolute().name,
@@ -102,7 +103,8 @@ def write_index(
         counts=[(verdict, decided[verdict]) for verdict in VERDICT_MARKS],
         marks=VERDICT_MARKS,
         rules={name: rule_text(name) for name in RULES if name in rule_names},
-        kinds={cell.kind for table in tables.values() for row in table.rows for cell in row.cells},
+        kinds={cell.kind for cell in cells},
+        bold=any(cell.bold for cell in cells),
         measured=bool(measurements.rows),
         runs=len(measurements.runs),
         origin=origin(measurements),
