@@ -84,7 +84,9 @@ def compile_latex(source: Path) -> Path:
                 fault = next(
                     (line[2:] for line in process.stdout.splitlines() if line.startswith("! ")), "unknown error"
                 )
-                raise UserError(source, f"LaTeX stopped: {fault.strip()} (packages needed: {PACKAGES})")
+                unknown_letter = "Unicode character" in fault
+                remedy = "use Latin letters in labels" if unknown_letter else f"packages needed: {PACKAGES}"
+                raise UserError(source, f"LaTeX stopped: {fault.strip()}", remedy)
         pdf = source.with_suffix(".pdf")
         copy_file(Path(scratch) / pdf.name, pdf)
     return pdf

@@ -252,7 +252,9 @@ def test_paper_compiles_to_the_same_bytes_and_leaves_nothing_else(copied):
     assert build_paper(copied, "Made-up numbers & 100 %")[1].read_bytes() == first
     assert {path.name for path in copied.iterdir()} - before == {"paper.tex", "paper.pdf"}
     (copied / "tables" / "main.tex").write_text(r"\undefinedcommand")
-    refused(r"paper\.tex: LaTeX stopped: Undefined control sequence", build_paper, copied)
+    refused(r"paper\.tex: LaTeX stopped: Undefined control sequence\.?; packages needed", build_paper, copied)
+    (copied / "tables" / "main.tex").write_text("中")
+    refused(r"paper\.tex: LaTeX stopped: .*中.*; use Latin letters", build_paper, copied)
     assert pdf.read_bytes() == first
 
 
@@ -271,11 +273,13 @@ def test_latex_of_a_results_folder_reads_no_file_outside_it(tmp_path, name):
 def test_the_paper_lists_what_the_published_numbers_alone_decide(tmp_path, monkeypatch):
     claim = {"id": "C", "statement": "s", "verdict": "not decided here", "chance": False, "by_published": {}}
     claims = [claim | {"printed": {"verdict": "supported", "chance": True}}, claim | {"printed": None}]
-    monkeypatch.setattr("eval.report.paper.read_verdicts", lambda path: {"preamble": "", "claims": claims})
+    record = {"preamble": "", "comparisons": "† marks verdicts of chance.", "claims": claims}
+    monkeypatch.setattr("eval.report.paper.read_verdicts", lambda path: record)
     (tmp_path / "claims.json").write_text("{}")
     source = paper_source(tmp_path, [], [], "")
     assert "claim & statement & as published" in source
     assert r"supported $\dagger$" in source
+    assert r"$\dagger$ marks verdicts of chance." in source
     assert "not decided here" not in source
     assert "& --" not in source
     assert "1 of 2 claims" in source
