@@ -252,6 +252,10 @@ class Drawer:
         return torch.cat([batch.images for batch in self.draw(seeds, batch_size, classes)])
 
 
+class NotFiniteError(UserError):
+    """A network gives NaN or infinity."""
+
+
 class _Drawn(NamedTuple):
     """Draws of the CPU's generators for a batch, filled up to the batch size.
 
@@ -280,7 +284,7 @@ def _queue_copies(
         output: Device of the images of the result.
 
     Raises:
-        UserError: Raised by the returned function if the network returned NaN or infinity.
+        NotFiniteError: Raised by the returned function if the network returned NaN or infinity.
     """
     count, event = len(batch.seeds), None
     # One event stands for both copies; a decoder may be on another device than the network.
@@ -297,7 +301,7 @@ def _queue_copies(
         if not bool(finite.all()):
             seed = batch.seeds[int(finite.logical_not().nonzero()[0])]
             fault = f"the network gives NaN or infinity for seed {seed}"
-            raise UserError("", fault, "its file or its training is broken")
+            raise NotFiniteError("", fault, "its file or its training is broken")
         return Samples(batch.seeds, images, batch.classes[:count])
 
     return wait

@@ -12,7 +12,7 @@ together equal a call of the monitor. Any other monitor is called by rank 0 alon
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,7 +24,10 @@ from sida.data import Dataset
 from sida.errors import UserError
 from sida.files.atomic import by_content
 from sida.sampling import Drawer
+from sida.sampling.generate import NotFiniteError
 from sida.training.processes import Interruption, Ranks
+
+T = TypeVar("T")
 
 
 class Evaluation:
@@ -72,6 +75,7 @@ class Evaluation:
 
         Raises:
             KeyboardInterrupt: This rank was asked to end.
+            NotFiniteError: An image of any rank has NaN or infinity; raised on all ranks.
         """
         self.drawer.net, monitor = net, self.monitor
         self.drawer.rounded = bool(getattr(monitor, "rounds", False))
@@ -82,9 +86,22 @@ class Evaluation:
             return batch.images, batch.classes
 
         if ranks.world_size == 1 or not (hasattr(monitor, "part") and hasattr(monitor, "join")):
-            return ranks.from_first(lambda: dict(monitor(images)))
-        parts = ranks.gather(monitor.part(images, ranks.rank, ranks.world_size))
-        return ranks.from_first(lambda: dict(monitor.join(parts)))
+            record = ranks.from_first(lambda: _attempt(lambda: dict(monitor(images))))
+        else:
+            parts = ranks.gather(_attempt(lambda: monitor.part(images, ranks.rank, ranks.world_size)))
+            errors = [part for part in parts if isinstance(part, NotFiniteError)]
+            record = ranks.from_first(lambda: errors[0] if errors else dict(monitor.join(parts)))
+        if isinstance(record, NotFiniteError):
+            raise record
+        return record
+
+
+def _attempt(task: Callable[[], T]) -> T | NotFiniteError:
+    """Result of a task, or the error of an image, which all ranks must learn of."""
+    try:
+        return task()
+    except NotFiniteError as error:
+        return error
 
 
 def evaluation_facts(evaluation: Mapping[str, Any], dataset: Mapping[str, Any], where: str) -> dict[str, Any]:

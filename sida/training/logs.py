@@ -243,6 +243,12 @@ def selection(record: Mapping[str, Any]) -> tuple[str, Any]:
     return key, record.get(key)
 
 
+def without_numbers(record: Mapping[str, Any]) -> dict[str, Any]:
+    """An evaluation with the metrics of a record, whose values are NaN, of images that are not finite."""
+    kept = {key: record[key] for key in ("selection", "num_samples") if key in record}
+    return dict.fromkeys(record.keys() - {"nimg", "seconds"}, math.nan) | kept
+
+
 def selected(evaluations: LogRecords) -> list[tuple[int, float]]:
     """Images seen and selection value of each evaluation; infinite if the value is not a number."""
     pairs = [(record["nimg"], selection(record)[1]) for record in evaluations]

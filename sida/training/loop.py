@@ -25,6 +25,7 @@ from sida.data.dataset import Sketch, join_sketches, read_sketch
 from sida.errors import Progress, UserError, say
 from sida.machine import code_version, device_name, peak_memory, prepare_process, process_rank, take_device
 from sida.networks import architecture
+from sida.sampling.generate import NotFiniteError
 from sida.sampling.store import Pictures
 from sida.training import logs
 from sida.training.logs import IterationRecord, LogRecords, TickMeter
@@ -208,7 +209,7 @@ class TrainingLoop:
                 self._tick()
         if snapshot := self._due("snapshot", config.snapshot_kimg):
             metadata = {**self.metadata, "nimg": self.nimg, "last_nimg": self.nimg}
-            self.files.write_snapshot(metadata, self.trainer.snapshots, self.picture)
+            self.files.write_snapshot(metadata, self.trainer.snapshots, self._draw)
             self.done["snapshot"] = self.nimg
         save = (evaluated or snapshot or self._state_is_old()) and not self._at_end()
         request = self.ranks.agree(max(interruption.request, StopRequest.SAVE if save else StopRequest.NONE))
@@ -282,6 +283,10 @@ class TrainingLoop:
         assert self.trainer.evaluate is not None
         try:
             result = self.trainer.evaluate(self.trainer.ema.net, interruption, self.ranks)
+        except NotFiniteError:
+            if not self.publish_diverged or not self.evaluations:
+                raise
+            result = logs.without_numbers(self.evaluations[-1])
         except (KeyboardInterrupt, RankLostError):
             # The state's tick is without the time of the evaluation, which is repeated.
             self.meter.start()
@@ -302,6 +307,14 @@ class TrainingLoop:
             self._keep({"nimg": self.nimg, key: value})
         self._judge(logs.rising(logs.selected(self.evaluations), key))
         self.meter.start()
+
+    def _draw(self, net: torch.nn.Module, path: Path) -> None:
+        """Draws the picture of a snapshot; one that diverged, and is wanted nevertheless, has none."""
+        try:
+            self.picture(net, path)
+        except NotFiniteError:
+            if not self.publish_diverged:
+                raise
 
     def _keep(self, best: dict[str, Any]) -> None:
         """Makes the present average the run's result."""

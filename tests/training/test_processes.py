@@ -23,6 +23,7 @@ from sida.files.tensors import read_tensors
 from sida.machine import process_rank
 from sida.methods import distill
 from sida.sampling import Drawer
+from sida.sampling.generate import NotFiniteError
 from sida.training import processes, train_teacher
 from sida.training.evaluation import Evaluation
 from tests.refused import refused
@@ -233,11 +234,16 @@ def test_nonsense_of_the_launcher_is_one_line(monkeypatch):
     refused("RANK=2, WORLD_SIZE=2, LOCAL_RANK=0: not what torchrun sets", process_rank)
 
 
-def test_processes_share_an_evaluation(tmp_path, spec):
-    """Each draws its share of the images; the first joins them, and all know the best network."""
+def with_shared_evaluations(spec):
+    """A spec with two evaluations of six batches."""
     kwargs = {"dataset": STUDENT["dataset"], "num_samples": 96, "batch_size": 16, "threads": 1}
     evaluation = {"every_kimg": 0.032, "monitor": "eval.measuring.monitor:make_monitor", "kwargs": kwargs}
-    run = {**spec, "total_kimg": 0.032, "evaluation": evaluation}
+    return {**spec, "total_kimg": 0.032, "evaluation": evaluation}
+
+
+def test_processes_share_an_evaluation(tmp_path, spec):
+    """Each draws its share of the images; the first joins them, and all know the best network."""
+    run = with_shared_evaluations(spec)
     distill(run, tmp_path / "alone")
 
     def task(rank):
@@ -253,6 +259,27 @@ def test_processes_share_an_evaluation(tmp_path, spec):
         assert here["nimg"] == there["nimg"]
         assert here["fd"] == pytest.approx(there["fd"], rel=1e-3)
     assert_same(tmp_path / "run", tmp_path / "alone")
+
+
+def test_all_processes_learn_that_images_of_one_are_not_finite(tmp_path, spec):
+    run = with_shared_evaluations(spec) | {"pictures": 0, "on_divergence": "publish"}
+
+    def task(rank):
+        drawn, original = [], Drawer.draw
+
+        def draw(self, seeds, *given):
+            drawn.append(seeds)
+            if rank == 1 and len(drawn) > 3:
+                raise NotFiniteError("", "NaN")
+            return original(self, seeds, *given)
+
+        Drawer.draw = draw
+        return distill(run, tmp_path / "run") and 0
+
+    assert together(task, 2, tmp_path) == [0, 0], said(tmp_path)
+    first, last = read_jsonl(tmp_path / "run" / "evaluations.jsonl")
+    assert first["fd"] > 0
+    assert last["fd"] is None
 
 
 # The true command, started by torchrun

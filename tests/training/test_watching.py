@@ -175,6 +175,21 @@ def test_an_evaluation_without_a_number_stops_a_run_or_is_part_of_its_result(tea
     assert read_metadata(distill(nothing, tmp_path / "nothing"))["nimg"] == 64
 
 
+def test_images_that_are_not_finite_stop_a_run_or_are_an_evaluation_without_a_number(teacher, tmp_path, monkeypatch):
+    # The average's weights become so large that its images overflow.
+    monkeypatch.setattr("sida.training.iteration.ema_beta", lambda nimg, *more: -1e30 if nimg == 16 else 1.0)
+    spec = {**STUDENT, "teacher": teacher, "total_kimg": 0.064, "snapshot_kimg": 0.032, "warmup_kimg": 0.0}
+    spec["evaluation"] = {**STUDENT["evaluation"], "every_kimg": 0.032}
+    refused("gives NaN or infinity for seed", distill, spec, tmp_path / "stopped")
+    metadata = read_metadata(distill({**spec, "on_divergence": "publish"}, tmp_path / "run"))
+    assert (metadata["nimg"], metadata["last_nimg"]) == (0, 64)
+    first, *others = read_jsonl(tmp_path / "run/evaluations.jsonl")
+    assert [record["nimg"] for record in others] == [32, 64]
+    assert isinstance(first["fd"], float)
+    assert all(record.keys() == first.keys() and record["fd"] is None for record in others)
+    assert {path.suffix for path in (tmp_path / "run/snapshots").iterdir()} == {".safetensors"}
+
+
 def test_pictures_of_fixed_seeds_beside_each_snapshot(teacher, tmp_path):
     spec = {**STUDENT, "teacher": teacher, "evaluation": None, "total_kimg": 0.096, "snapshot_kimg": 0.048}
     for name, pictures in (("with", None), ("without", 0)):
