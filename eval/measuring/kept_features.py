@@ -6,7 +6,7 @@ since others differ in last digits; the next one of these replaces it.
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import torch
 from eval.features.base import Extractor
 from eval.features.pixels import PixelExtractor
 from eval.measuring.reference_files import OwnReference, read_own, write_own
-from sida.assets.cache import ReadOnlyCacheError, cache_dir, file_lock
+from sida.assets.cache import cache_dir
 from sida.errors import UserError, say
 from sida.files.atomic import sha256_json
 from sida.machine import device_name, source_digest
@@ -50,28 +50,18 @@ class KeptFeatures:
 
         Args:
             compute: Computes those of some extractors; called once with the names of those that the cache does not
-                have, while other processes wait for them.
+                have.
         """
-        with self._locked():
-            kept = self._read()
-            missing = [name for name in self.extractors if name not in kept]
-            start = time.monotonic()
-            parts = [*kept.values(), *([compute(missing)] if missing else [])]
-            if missing and time.monotonic() - start >= _SHORTEST:
-                self._write(parts[-1])
+        kept = self._read()
+        missing = [name for name in self.extractors if name not in kept]
+        start = time.monotonic()
+        parts = [*kept.values(), *([compute(missing)] if missing else [])]
+        if missing and time.monotonic() - start >= _SHORTEST:
+            self._write(parts[-1])
         statistics = {name: sums for part in parts for name, sums in part.statistics.items()}
         features = {name: rows for part in parts for name, rows in part.features.items()}
         extractors = {name: extractor.sha256 for name, extractor in self.extractors.items()}
         return replace(parts[-1], name=self.name, statistics=statistics, features=features, extractors=extractors)
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Waits while another process computes features of these images, unless the cache cannot be locked."""
-        with contextlib.ExitStack() as stack:
-            announcement = f"another process computes features of '{self.name}'; this one waits for them"
-            with contextlib.suppress(ReadOnlyCacheError):
-                stack.enter_context(file_lock(f"references/{self.images_sha256}", announcement))
-            yield
 
     def _read(self) -> dict[str, OwnReference]:
         """The kept sums and features by extractor."""

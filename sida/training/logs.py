@@ -245,8 +245,8 @@ def selection(record: Mapping[str, Any]) -> tuple[str, Any]:
 
 def without_numbers(record: Mapping[str, Any]) -> dict[str, Any]:
     """An evaluation with the metrics of a record, whose values are NaN, of images that are not finite."""
-    kept = {key: record[key] for key in ("selection", "num_samples") if key in record}
-    return dict.fromkeys(record.keys() - {"nimg", "seconds"}, math.nan) | kept
+    metrics = {key: value for key, value in record.items() if key not in ("nimg", "seconds")}
+    return {key: value if key in ("selection", "num_samples") else math.nan for key, value in metrics.items()}
 
 
 def selected(evaluations: LogRecords) -> list[tuple[int, float]]:

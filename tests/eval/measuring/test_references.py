@@ -194,6 +194,11 @@ def test_features_of_a_data_set_that_took_long_serve_later_measurements(tmp_path
     with monkeypatch.context() as patch:
         patch.setattr("eval.measuring.kept_features.source_digest", lambda: "other")
         assert [load()[1], load()[1]] == [1797, 0]
+    # Another device has files of its own, and large features none.
+    with monkeypatch.context() as patch:
+        patch.setattr("eval.measuring.kept_features.device_name", lambda device: "other")
+        patch.setattr("eval.measuring.kept_features._LARGEST", 1000)
+        assert [load()[1], load()[1]] == [1797, 1797]
     kept.write_bytes(kept.read_bytes()[:-100])
     capsys.readouterr()
     assert [load()[1], load()[1]] == [1797, 0]
