@@ -40,8 +40,10 @@ AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 LOCAL_RESULTS = Path("results") / "local"
 #: Attributes of the loop that are kept in a state.
 _KEPT = ("nimg", "done", "train", "evaluations", "best")
-#: Device of a part of a training whose state does not name it.
-UNKNOWN_DEVICE = "unknown"
+#: Names of provenance that may change when a training resumes, and of their lists in a state.
+_ORIGINS = {"device": "devices", "code_version": "code_versions"}
+#: Device or code of a part of a training whose state does not name it.
+UNKNOWN_ORIGIN = "unknown"
 
 
 class Trainer(abc.ABC):
@@ -144,7 +146,7 @@ class TrainingLoop:
     ) -> None:
         self.trainer, self.config, self.stage, self.files = trainer, config, stage, files
         self.metadata, self.ranks, self.total = dict(metadata), files.ranks, config.total_kimg * 1000
-        self.devices = [str(self.metadata.get("device", UNKNOWN_DEVICE))]
+        self.origins = {kept: [str(self.metadata.get(name, UNKNOWN_ORIGIN))] for name, kept in _ORIGINS.items()}
         self.picture = Pictures(trainer.sampler, config.pictures, config.device)
         self.publish_diverged = config.on_divergence == "publish"
         self.nimg = 0
@@ -331,8 +333,8 @@ class TrainingLoop:
     def _record(self) -> dict[str, Any]:
         """Values of a state other than tensors; copies, because the lists grow while the state is written."""
         attributes = {name: copy.copy(getattr(self, name)) for name in _KEPT}
-        facts = {"finished": False, "images": self.metadata.get("images"), "devices": list(self.devices)}
-        return {**attributes, **facts, "meter": self.meter.state()}
+        facts = {"finished": False, "images": self.metadata.get("images")}
+        return {**attributes, **facts, **copy.deepcopy(self.origins), "meter": self.meter.state()}
 
     def _save(self) -> None:
         self.files.save(self._record(), self.trainer.state(), self.best_tensors)
@@ -345,9 +347,11 @@ class TrainingLoop:
         with version_errors(state):
             for name in _KEPT:
                 setattr(self, name, state.record[name])
-            # Every machine that trained the network is named.
-            self.devices = list(dict.fromkeys([*state.record.get("devices", [UNKNOWN_DEVICE]), *self.devices]))
-            self.metadata["device"] = " and ".join(self.devices)
+            # Every machine and every code that trained the network is named.
+            for name, kept in _ORIGINS.items():
+                earlier = state.record.get(kept, [UNKNOWN_ORIGIN])
+                self.origins[kept] = list(dict.fromkeys([*earlier, *self.origins[kept]]))
+                self.metadata[name] = " and ".join(self.origins[kept])
             self._saved_nimg = self.nimg
             # The values that are read later are read here, too, so that those of another version are noticed.
             for tick in self.train:

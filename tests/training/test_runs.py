@@ -103,12 +103,14 @@ def test_crashes_leave_no_trace(tmp_path, uninterrupted, student_spec, monkeypat
     assert results(tmp_path) == results(uninterrupted)
 
 
-def test_a_network_names_every_machine_that_trained_it(tmp_path, student_spec, monkeypatch):
-    for name, moment in (("one", 96), ("two", 160), ("one", 192)):
-        monkeypatch.setattr("sida.training.loop.device_name", lambda _, name=name: name)
+def test_a_network_names_every_machine_and_every_code_that_trained_it(tmp_path, student_spec, monkeypatch):
+    for device, code, moment in (("one", "a", 96), ("two", "a", 160), ("one", "b", 192)):
+        monkeypatch.setattr("sida.training.loop.device_name", lambda _, name=device: name)
+        monkeypatch.setattr("sida.training.loop.code_version", lambda name=code: name)
         interrupt_after(distill, student_spec, tmp_path, moment)
     distill(student_spec, tmp_path)
-    assert load_network(tmp_path / "network.safetensors")[1]["device"] == "one and two"
+    facts = load_network(tmp_path / "network.safetensors")[1]
+    assert (facts["device"], facts["code_version"]) == ("one and two", "a and b")
 
 
 @pytest.mark.parametrize("after", [False, True])
