@@ -46,15 +46,24 @@ def interval(std: float, df: int) -> tuple[float, float]:
     return low, high
 
 
-def main() -> None:
-    """Prints the table of metric ``fd``."""
-    table = load(sys.argv[1] if len(sys.argv) > 1 else HERE / "stored").measurements
+def values_of(folder: Path | str = HERE / "stored") -> pd.DataFrame:
+    """FDs of the methods of which a teacher has two or more training seeds, for :func:`scatter`.
+
+    Raises:
+        SystemExit: No teacher has two.
+    """
+    table = load(folder).measurements
     rows = table[(table["metric"] == "fd") & table["run"].str.fullmatch(r"\w+-(sid|sida|sid2a|gdd)-s\d+")].copy()
     rows[["teacher", "method", "seed"]] = rows["run"].str.split("-", expand=True)
     pairs = rows.groupby(["method", "teacher"])["seed"].transform("nunique")
     if rows[pairs > 1].empty:
         sys.exit("no teacher has two training seeds of a method yet")
-    print(scatter(rows[pairs > 1]).round(2).to_markdown())
+    return rows[pairs > 1]
+
+
+def main() -> None:
+    """Prints the table of metric ``fd``."""
+    print(scatter(values_of(*sys.argv[1:2])).round(2).to_markdown())
 
 
 if __name__ == "__main__":

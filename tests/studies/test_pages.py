@@ -82,20 +82,6 @@ def test_a_pages_numbers_are_those_of_its_stored_measurements(study, section, st
             assert shown[label][column] == ", ".join(f"{mean(values[run]):.{digits}f}" for run in runs), (label, metric)
 
 
-def test_the_rows_of_the_bench_anew_are_its_stored_measurements():
-    folder = ROOT / "studies/fashion"
-    table = cells_by_label((folder / "anew.md").read_text().split("## Measured so far\n")[1].split("\n## ")[0])
-    columns = [("fd", 3), ("fd_pixel", 1), ("fd_lite0", 1)]
-    trials = {
-        metric: values_of(folder / "fashion-anew/stored", metric) for metric in ("fd", "fd_pixel", "fd_lite0", "recall")
-    }
-    assert table.keys() - {"row"} == {f"`{run}`" for run in trials["fd"]}
-    for run, recalls in trials["recall"].items():
-        values = [(trials[metric][run], digits) for metric, digits in columns]
-        expected = [f"{mean(value):.{digits}f} ± {stdev(value):.{digits}f}" for value, digits in values]
-        assert table[f"`{run}`"] == [*expected, f"{mean(recalls):.2f}"], run
-
-
 def test_the_demos_numbers_with_another_seed_are_stored_rows():
     page = (ROOT / "docs/measurements.md").read_text()
     table = cells_by_label(page.split("FD with another training seed")[1].split("\n\nProcessors")[0])

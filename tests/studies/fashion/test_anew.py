@@ -1,0 +1,137 @@
+"""The page of `fashion-anew`: its tables and verdicts are those of the stored rows."""
+
+from math import log
+from statistics import mean, stdev
+
+import pytest
+
+from eval.claims.claim import load_claims
+from eval.claims.evidence import Evidence
+from eval.claims.finding import UNDECIDED
+from eval.claims.write import decide
+from eval.results.logs import logs_of
+from eval.results.sheet import read_runs
+from eval.results.stored import files_of
+from eval.results.summary import load_measurements
+from sida.config.lookup import ROOT
+from studies.fashion import differences, scatter
+from tests.studies.test_pages import cells_by_label, values_of
+
+STUDY = ROOT / "studies/fashion"
+STORED = STUDY / "fashion-anew/stored"
+PAGE = (STUDY / "anew.md").read_text()
+THREE, GDDS = differences.PAIRS[:3], differences.PAIRS[3:6]
+
+
+def section(name):
+    return PAGE.split(f"## {name}\n")[1].split("\n## ")[0]
+
+
+def test_the_rows_of_the_bench_anew_are_its_stored_measurements():
+    table = cells_by_label(section("Measured"))
+    columns = [("fd", 3), ("fd_pixel", 1), ("fd_lite0", 1)]
+    trials = {metric: values_of(STORED, metric) for metric in ("fd", "fd_pixel", "fd_lite0", "recall")}
+    assert table.keys() - {"row"} == {f"`{run}`" for run in trials["fd"]}
+    for run, recalls in trials["recall"].items():
+        values = [(trials[metric][run], digits) for metric, digits in columns]
+        expected = [f"{mean(value):.{digits}f} ± {stdev(value):.{digits}f}" for value, digits in values]
+        assert table[f"`{run}`"] == [*expected, f"{mean(recalls):.2f}"], run
+
+
+def test_the_tables_of_verdicts_are_those_that_the_study_prints(capsys):
+    differences.main()
+    printed, shown = cells_by_label(capsys.readouterr().out), cells_by_label(section("Verdicts"))
+    cells = {label.strip(): [cell.strip() for cell in row] for label, row in printed.items()}
+    names = differences.METHODS
+    for label in [*names.values(), *(f"{names[method]} − {names[other]}" for method, other in differences.PAIRS)]:
+        assert shown[label] == cells[label]
+
+
+@pytest.fixture(scope="module")
+def gaps():
+    """Differences by judge and pair."""
+    values = {metric: differences.values_of(metric) for metric in differences.JUDGES}
+    return {
+        metric: {pair: differences.compare(values[metric], *pair) for pair in differences.PAIRS} for metric in values
+    }
+
+
+def test_predictions_about_intervals_and_orders_came_out_as_the_page_says(gaps):
+    text = section("Verdicts")
+    assert "1. holds" in text
+    assert all(gap.low < 0 < gap.high for of_pairs in gaps.values() for gap in map(of_pairs.get, THREE))
+    assert "2. holds" in text
+    assert all(gap.high < 0 for of_pairs in gaps.values() for gap in map(of_pairs.get, GDDS))
+    assert all(gap.designs == ("nested", "nested") for of_pairs in gaps.values() for gap in of_pairs.values())
+    means = {metric: differences.means_of(metric) for metric in differences.JUDGES}
+    orders = {metric: sorted(("sid", "sida", "sid2a", "gdd"), key=value.get) for metric, value in means.items()}
+    assert "6. fails" in text
+    assert orders["fd_pixel"] == ["gdd", "sida", "sid", "sid2a"]
+    assert orders["fd_lite0"] == ["gdd", "sid2a", "sid", "sida"]
+
+
+def test_training_seeds_scatter_as_the_page_says():
+    table = scatter.scatter(scatter.values_of(STORED))
+    (line,) = (line for line in section("Verdicts").splitlines() if line.startswith("3. "))
+    for method, row in table.iterrows():
+        text = f"{row['training seed']:.0f} % ({row['seed, low']:.0f} to {row['seed, high']:.0f})"
+        assert text in line, (method, text)
+
+
+def test_accuracies_and_near_copies_are_those_of_the_page():
+    accuracy, tails = values_of(STORED, "accuracy"), values_of(STORED, "copies_tail")
+    of = lambda part: [100 * mean(values) for run, values in accuracy.items() if part in run]
+    text = section("Verdicts")
+    for name in ("-gdd-s", "-lite0-"):
+        assert f"{min(of(name)):.1f} to {max(of(name)):.1f} %" in text
+    assert min(of("-gdd-s")) > 100 * mean(accuracy["data"]) > max(of("-lite0-"))
+    most = max(mean(values) for run, values in tails.items() if run != "data")
+    assert f"at most {100 * most:.2f} % for any generator" in text
+
+
+def test_the_network_of_imagenet_taught_little_at_first():
+    logs = {name: list(records) for name, records in logs_of(STORED) if "-gdd-" in name and "train" in name}
+    imagenet, clothes = (
+        [ticks for name, ticks in logs.items() if ("lite0" in name) is asked] for asked in (True, False)
+    )
+    peaks = lambda logs, loss: [max(tick["losses"][loss] for tick in ticks) for ticks in logs]
+    spans = [
+        (peaks(imagenet, "r1"), 0),
+        (peaks(imagenet, "real_or_fake"), 1),
+        ([ticks[-1]["losses"]["real_or_fake"] for ticks in imagenet], 2),
+        ([mean(values) for run, values in values_of(STORED).items() if "lite0" in run], 1),
+        ([mean(values) for run, values in values_of(STORED, "recall").items() if "lite0" in run], 2),
+    ]
+    for values, digits in spans:
+        assert len(values) == 4
+        assert f"{min(values):.{digits}f} to {max(values):.{digits}f}" in section("Verdicts"), values
+    assert all(max(ticks, key=lambda tick: tick["losses"]["r1"])["nimg"] <= 4096 for ticks in imagenet)
+    assert f"at most {max(peaks(clothes, 'r1')):.1f})" in section("Verdicts")
+    assert f"above the {2 * log(2):.2f} of guessing" in section("Verdicts")
+
+
+def test_claims_came_out_as_the_page_says(tmp_path):
+    sheet = {run.run: run for run in read_runs(STUDY / "anew.tsv")}
+    for name, content in files_of(STORED, sheet):
+        if name.endswith(".jsonl"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(content)
+    evidence = Evidence(load_measurements(STORED), sheet, tmp_path / "students")
+    verdicts = decide(load_claims(STUDY / "anew.py").claims, evidence)
+    assert {verdict.claim.id: verdict.outcome for verdict in verdicts} == dict.fromkeys(
+        ["N-01", "N-02", "N-03", "N-04"], UNDECIDED
+    )
+    (n_03,) = (verdict for verdict in verdicts if verdict.claim.id == "N-03")
+    assert [finding.outcome for finding in n_03.findings].count("supported") == 5
+
+
+def test_the_first_page_quotes_this_one(gaps):
+    text, (value, other) = (
+        (STUDY / "README.md").read_text(),
+        (differences.means_of("fd")[name] for name in ("sida", "sid")),
+    )
+    gap = gaps["fd"]["sida", "sid"]
+    assert f"{value:.3f} against {other:.3f}, {gap.low:.2f} to {gap.high:.2f}".replace("-", "−") in text
+    share = {metric: -100 * gaps[metric]["gdd", "sid"].value / differences.means_of(metric)["sid"] for metric in gaps}
+    assert f"in ImageNet's features, too, by {share['fd_lite0']:.0f} %" in text
+    assert f"by {share['fd_lite0']:.0f} % in ImageNet's features and by {share['fd_pixel']:.0f} % in pixels" in PAGE
