@@ -26,7 +26,7 @@ def n_02(evidence):
 
 @CLAIMS.claim("N-03")
 def n_03(evidence):
-    """GDD has a lower FD than SiD, SiDA and SiD2A, by the judges that know no clothes."""
+    """GDD has a lower FD than SiD, SiDA and SiD2A, by the two judges that were not trained on this data set."""
     judges = ("fd_pixel", "fd_lite0")
     return [better(evidence, GDD, other, metric, **TEACHERS) for metric in judges for other in (SID, SIDA, SID2A)]
 

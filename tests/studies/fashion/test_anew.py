@@ -11,7 +11,7 @@ from eval.claims.finding import UNDECIDED
 from eval.claims.write import decide
 from eval.results.logs import logs_of
 from eval.results.sheet import read_runs
-from eval.results.stored import files_of
+from eval.results.stored import files_of, stored_rows
 from eval.results.summary import load_measurements
 from sida.config.lookup import ROOT
 from studies.fashion import differences, scatter
@@ -63,8 +63,16 @@ def test_predictions_about_intervals_and_orders_came_out_as_the_page_says(gaps):
     assert "2. holds" in text
     assert all(gap.high < 0 for of_pairs in gaps.values() for gap in map(of_pairs.get, GDDS))
     assert all(gap.designs == ("nested", "nested") for of_pairs in gaps.values() for gap in of_pairs.values())
-    means = {metric: differences.means_of(metric) for metric in differences.JUDGES}
-    orders = {metric: sorted(("sid", "sida", "sid2a", "gdd"), key=value.get) for metric, value in means.items()}
+    values = {metric: differences.means_of(metric) for metric in differences.JUDGES}
+    orders = {metric: sorted(("sid", "sida", "sid2a", "gdd"), key=value.get) for metric, value in values.items()}
+    sid, gdd = (gaps["fd"]["gdd-lite0", other] for other in ("sid", "gdd"))
+    means = (
+        f"{sid.value:.1f} above SiD's (predicted: 0.15 below) and {gdd.value:.1f} above GDD's (predicted: 0.43 above)"
+    )
+    assert means in text
+    assert sid.low < -0.15
+    assert max(-0.15, 0.43) < min(sid.high, gdd.high)
+    assert all(gaps[metric]["gdd-lite0", "gdd"].low < 0 for metric in ("fd", "fd_pixel"))
     assert "6. fails" in text
     assert orders["fd_pixel"] == ["gdd", "sida", "sid", "sid2a"]
     assert orders["fd_lite0"] == ["gdd", "sid2a", "sid", "sida"]
@@ -74,7 +82,7 @@ def test_training_seeds_scatter_as_the_page_says():
     table = scatter.scatter(scatter.values_of(STORED))
     (line,) = (line for line in section("Verdicts").splitlines() if line.startswith("3. "))
     for method, row in table.iterrows():
-        text = f"{row['training seed']:.0f} % ({row['seed, low']:.0f} to {row['seed, high']:.0f})"
+        text = f"{row['training seed']:.1f} % ({row['seed, low']:.1f} to {row['seed, high']:.1f})"
         assert text in line, (method, text)
 
 
@@ -107,7 +115,9 @@ def test_the_network_of_imagenet_taught_little_at_first():
         assert f"{min(values):.{digits}f} to {max(values):.{digits}f}" in section("Verdicts"), values
     assert all(max(ticks, key=lambda tick: tick["losses"]["r1"])["nimg"] <= 4096 for ticks in imagenet)
     assert f"at most {max(peaks(clothes, 'r1')):.1f})" in section("Verdicts")
-    assert f"above the {2 * log(2):.2f} of guessing" in section("Verdicts")
+    assert f"where guessing has {2 * log(2):.2f}" in section("Verdicts")
+    ends = [ticks[-1]["losses"]["real_or_fake"] for ticks in clothes]
+    assert f"(GDD: {min(ends):.2f} to {max(ends):.2f})" in section("Verdicts")
 
 
 def test_claims_came_out_as_the_page_says(tmp_path):
@@ -131,7 +141,23 @@ def test_the_first_page_quotes_this_one(gaps):
         (differences.means_of("fd")[name] for name in ("sida", "sid")),
     )
     gap = gaps["fd"]["sida", "sid"]
-    assert f"{value:.3f} against {other:.3f}, {gap.low:.2f} to {gap.high:.2f}".replace("-", "−") in text
+    assert f"{value:.3f} against {other:.3f}, difference {gap.low:.2f} to {gap.high:.2f}".replace("-", "−") in text
     share = {metric: -100 * gaps[metric]["gdd", "sid"].value / differences.means_of(metric)["sid"] for metric in gaps}
-    assert f"in ImageNet's features, too, by {share['fd_lite0']:.0f} %" in text
-    assert f"by {share['fd_lite0']:.0f} % in ImageNet's features and by {share['fd_pixel']:.0f} % in pixels" in PAGE
+    assert f"by {share['fd_pixel']:.0f} %, and by {share['fd_lite0']:.0f} % in EfficientNet-Lite0's features" in text
+    features = "EfficientNet-Lite0's features"
+    assert f"by {share['fd_lite0']:.0f} % in {features} and by {share['fd_pixel']:.0f} % in pixels" in PAGE
+
+
+def test_pairs_of_seeds_on_two_processors_are_counted():
+    of, values = {}, values_of(STORED)
+    for row in stored_rows(STORED):
+        of[row["run"]] = row["trained_on"].split("model ")[-1].split(",")[0]
+    pairs = {}
+    for run in of:
+        if "lite0" not in run and "half" not in run and run != "data":
+            pairs.setdefault(run.rsplit("-s", 1)[0], []).append((of[run], mean(values[run])))
+    mixed = [sorted(pair) for pair in pairs.values() if len({model for model, _ in pair}) == 2]
+    assert len(pairs) == 12
+    assert all([model for model, _ in pair] == ["167", "207"] for pair in mixed)
+    higher = sum(first > second for (_, first), (_, second) in mixed)
+    assert (len(mixed), higher) == (8, 6)
