@@ -160,7 +160,8 @@ class Evidence:
             if row.seed in cell:
                 raise NotMeasuredError("", f"{operand} names two trainings with one seed; run '{name}' is the second")
             cell[row.seed] = self._mean(name, metric, images).mean
-        name = f"{self.label(names[0])}; {len(names)} trainings"
+        several = f" from {len(blocks)} teachers" * (len(blocks) > 1)
+        name = f"{self.label(names[0])} and {len(names) - 1} more trainings{several}"
         return Side(name, Estimate.of([value for cell in blocks.values() for value in cell.values()]), seeds=blocks)
 
     def _require_seeds(self, names: Sequence[str]) -> None:

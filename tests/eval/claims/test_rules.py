@@ -311,6 +311,7 @@ def test_teachers_that_disagree_are_not_averaged(leads, expected):
     found = verdict(made(rows, sheet), **BETTER)
     assert found.outcome == expected
     assert "by teacher" in found.findings[0].evidence
+    assert "5 more trainings from 2 teachers" in found.findings[0].evidence
     assert found.findings[0].numbers["low"] > 0  # the average would be decided
 
 
