@@ -1,5 +1,6 @@
 """The page of `fashion-anew`: its tables and verdicts are those of the stored rows."""
 
+import json
 from math import log
 from statistics import mean, stdev
 
@@ -19,7 +20,7 @@ from tests.studies.test_pages import cells_by_label, values_of
 
 STUDY = ROOT / "studies/fashion"
 STORED = STUDY / "fashion-anew/stored"
-PAGE = (STUDY / "anew.md").read_text()
+PAGE, CLAIMS = (STUDY / "anew.md").read_text(), (STORED / "claims.json").read_text()
 THREE, GDDS = differences.PAIRS[:3], differences.PAIRS[3:6]
 
 
@@ -131,6 +132,8 @@ def test_claims_came_out_as_the_page_says(tmp_path):
     assert {verdict.claim.id: verdict.outcome for verdict in verdicts} == dict.fromkeys(
         ["N-01", "N-02", "N-03", "N-04"], UNDECIDED
     )
+    stored = {claim["id"]: [part["evidence"] for part in claim["findings"]] for claim in json.loads(CLAIMS)["claims"]}
+    assert stored == {verdict.claim.id: [part.evidence for part in verdict.findings] for verdict in verdicts}
     (n_03,) = (verdict for verdict in verdicts if verdict.claim.id == "N-03")
     assert [finding.outcome for finding in n_03.findings].count("supported") == 5
 
