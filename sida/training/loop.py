@@ -333,8 +333,8 @@ class TrainingLoop:
     def _record(self) -> dict[str, Any]:
         """Values of a state other than tensors; copies, because the lists grow while the state is written."""
         attributes = {name: copy.copy(getattr(self, name)) for name in _KEPT}
-        facts = {"finished": False, "images": self.metadata.get("images")}
-        return {**attributes, **facts, **copy.deepcopy(self.origins), "meter": self.meter.state()}
+        facts = {"finished": False, "images": self.metadata.get("images"), **self.origins}
+        return {**attributes, **facts, "meter": self.meter.state()}
 
     def _save(self) -> None:
         self.files.save(self._record(), self.trainer.state(), self.best_tensors)
