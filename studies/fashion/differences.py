@@ -66,12 +66,9 @@ def values_of(metric: str) -> Values:
     return values
 
 
-def means_of(metric: str) -> dict[str, float]:
+def means_of(values: Values) -> dict[str, float]:
     """Means over the teachers and their seeds, by recipe."""
-    return {
-        method: fmean(fmean(cell.values()) for cell in teachers.values())
-        for method, teachers in values_of(metric).items()
-    }
+    return {method: fmean(fmean(cell.values()) for cell in teachers.values()) for method, teachers in values.items()}
 
 
 def compare(values: Values, method: str, other: str) -> Interval:
@@ -83,11 +80,11 @@ def compare(values: Values, method: str, other: str) -> Interval:
 
 def main() -> None:
     """Prints both tables."""
+    values = {metric: values_of(metric) for metric in COLUMNS}
     means: dict[str, dict[str, str]] = {label: {} for label in METHODS.values()}
     for metric, (head, digits, factor) in COLUMNS.items():
-        for method, value in means_of(metric).items():
+        for method, value in means_of(values[metric]).items():
             means[METHODS[method]][head] = f"{factor * value:.{digits}f}{MARKS.get((method, metric), '')}"
-    values = {metric: values_of(metric) for metric in JUDGES}
     gaps: dict[str, dict[str, str]] = {}
     for method, other in PAIRS:
         cells = gaps[f"{METHODS[method]} − {METHODS[other]}"] = {}

@@ -17,6 +17,7 @@ from eval.results.summary import load_measurements
 from sida.config.lookup import ROOT
 from studies.fashion import differences, scatter
 from tests.studies.test_pages import cells_by_label, values_of
+from workflow.preset.extension import write_extension
 
 STUDY = ROOT / "studies/fashion"
 STORED = STUDY / "fashion-anew/stored"
@@ -49,30 +50,38 @@ def test_the_tables_of_verdicts_are_those_that_the_study_prints(capsys):
 
 
 @pytest.fixture(scope="module")
-def gaps():
+def values():
+    """Values by judge, recipe, teacher and seed."""
+    return {metric: differences.values_of(metric) for metric in differences.JUDGES}
+
+
+@pytest.fixture(scope="module")
+def means(values):
+    """Means by judge and recipe."""
+    return {metric: differences.means_of(values[metric]) for metric in values}
+
+
+@pytest.fixture(scope="module")
+def gaps(values):
     """Differences by judge and pair."""
-    values = {metric: differences.values_of(metric) for metric in differences.JUDGES}
     return {
         metric: {pair: differences.compare(values[metric], *pair) for pair in differences.PAIRS} for metric in values
     }
 
 
-def test_predictions_about_intervals_and_orders_came_out_as_the_page_says(gaps):
+def test_predictions_about_intervals_and_orders_came_out_as_the_page_says(gaps, means):
     text = section("Verdicts")
     assert "1. holds" in text
     assert all(gap.low < 0 < gap.high for of_pairs in gaps.values() for gap in map(of_pairs.get, THREE))
     assert "2. holds" in text
     assert all(gap.high < 0 for of_pairs in gaps.values() for gap in map(of_pairs.get, GDDS))
     assert all(gap.designs == ("nested", "nested") for of_pairs in gaps.values() for gap in of_pairs.values())
-    values = {metric: differences.means_of(metric) for metric in differences.JUDGES}
-    orders = {metric: sorted(("sid", "sida", "sid2a", "gdd"), key=value.get) for metric, value in values.items()}
+    orders = {metric: sorted(("sid", "sida", "sid2a", "gdd"), key=value.get) for metric, value in means.items()}
     sid, gdd = (gaps["fd"]["gdd-lite0", other] for other in ("sid", "gdd"))
-    means = (
-        f"{sid.value:.1f} above SiD's (predicted: 0.15 below) and {gdd.value:.1f} above GDD's (predicted: 0.43 above)"
-    )
-    assert means in text
-    assert sid.low < -0.15
-    assert max(-0.15, 0.43) < min(sid.high, gdd.high)
+    assert f"{sid.value:.1f} above SiD's (predicted: 0.15 below)" in text
+    assert f"{gdd.value:.1f} above GDD's (predicted: 0.43 above)" in text
+    assert sid.low < -0.15 < sid.high
+    assert gdd.low < 0.43 < gdd.high
     assert all(gaps[metric]["gdd-lite0", "gdd"].low < 0 for metric in ("fd", "fd_pixel"))
     assert "6. fails" in text
     assert orders["fd_pixel"] == ["gdd", "sida", "sid", "sid2a"]
@@ -138,14 +147,11 @@ def test_claims_came_out_as_the_page_says(tmp_path):
     assert [finding.outcome for finding in n_03.findings].count("supported") == 5
 
 
-def test_the_first_page_quotes_this_one(gaps):
-    text, (value, other) = (
-        (STUDY / "README.md").read_text(),
-        (differences.means_of("fd")[name] for name in ("sida", "sid")),
-    )
-    gap = gaps["fd"]["sida", "sid"]
+def test_the_first_page_quotes_this_one(gaps, means):
+    text = (STUDY / "README.md").read_text()
+    value, other, gap = means["fd"]["sida"], means["fd"]["sid"], gaps["fd"]["sida", "sid"]
     assert f"{value:.3f} against {other:.3f}, difference {gap.low:.2f} to {gap.high:.2f}".replace("-", "−") in text
-    share = {metric: -100 * gaps[metric]["gdd", "sid"].value / differences.means_of(metric)["sid"] for metric in gaps}
+    share = {metric: -100 * gaps[metric]["gdd", "sid"].value / means[metric]["sid"] for metric in gaps}
     assert f"by {share['fd_pixel']:.0f} %, and by {share['fd_lite0']:.0f} % in EfficientNet-Lite0's features" in text
     features = "EfficientNet-Lite0's features"
     assert f"by {share['fd_lite0']:.0f} % in {features} and by {share['fd_pixel']:.0f} % in pixels" in PAGE
@@ -164,3 +170,38 @@ def test_pairs_of_seeds_on_two_processors_are_counted():
     assert all([model for model, _ in pair] == ["167", "207"] for pair in mixed)
     higher = sum(first > second for (_, first), (_, second) in mixed)
     assert (len(mixed), higher) == (8, 6)
+
+
+def test_the_blocks_differ_as_the_page_says(means):
+    first = {metric: values_of(STUDY / "stored", metric) for metric in ("fd", "fd_pixel")}
+    shifts = {
+        metric: {
+            method: means[metric][method] - mean(mean(trials) for run, trials in of.items() if f"-{method}-" in run)
+            for method in ("sid", "sida", "sid2a", "gdd")
+        }
+        for metric, of in first.items()
+    }
+    assert f"by at most {max(map(abs, shifts['fd'].values())):.2f}; in pixels SiD²A's" in PAGE
+    assert f"SiD²A's differs by {shifts['fd_pixel']['sid2a']:.1f} (" in PAGE
+
+
+def test_times_of_trainings_are_those_of_the_logs():
+    minutes = {}
+    for name, ticks in logs_of(STORED):
+        if name.startswith("students") and name.endswith("train.jsonl"):
+            method = name.split("/")[1].split("-", 1)[1].rsplit("-", 1)[0]
+            minutes.setdefault(method, []).append(sum(tick["seconds"] for tick in ticks) / 60)
+    for methods, text in (
+        (["sid", "sida"], "SiD and SiDA took {} minutes"),
+        (["sid2a"], "SiD²A {} after its half"),
+        (["gdd"], "GDD {}, of"),
+        (["gdd-lite0"], "EfficientNet-Lite0 {} minutes"),
+    ):
+        times = [time for method in methods for time in minutes[method]]
+        assert text.format(f"{min(times):.0f} to {max(times):.0f}") in PAGE
+    assert f"all took {sum(map(sum, minutes.values())) / 60:.1f} hours" in PAGE
+
+
+def test_all_rows_are_stored_so_that_an_extension_trains_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert write_extension([STUDY / "fashion-anew.yaml"], None, STORED)[1] == []
