@@ -603,13 +603,6 @@ def c_49(evidence):
     )
 
 
-@CLAIMS.claim("C-50", source=V2, note="Counted again by tests/studies/papers/test_claims.py.")
-def c_50(evidence):
-    """SiDA adds no parameters."""
-    sida = number(3709186, "parameters that SiDA trains on a small network")
-    return ratio(evidence, sida, number(3709186, "parameters that SiD trains on it"), low=1, high=1)
-
-
 @CLAIMS.claim(
     "C-51",
     source=GDD_ABSTRACT,
@@ -802,32 +795,10 @@ def c_70(evidence):
     return no_rule("A statement about procedure; our protocols do the same and say so under every table.")
 
 
-@CLAIMS.claim("C-71", source=V2)
-def c_71(evidence):
-    """The mean of ten evaluations is more rigorous than the best of several: the best of ten is expected 1.54
-    standard deviations below the mean.
-    """
-    lead = number(1.5388, "expected lead of the best of ten normal values in standard deviations")
-    return ratio(evidence, lead, number(1.54, "as stated"), low=0.997, high=1.003)
-
-
 @CLAIMS.claim("C-72", source=V2)
 def c_72(evidence):
     """Precision and recall follow guided-diffusion."""
     return no_rule("Our implementation is tested against vectors of that evaluator in tests/.")
-
-
-@CLAIMS.claim("C-73", source="abstract pages")
-def c_73(evidence):
-    """Version 4 has 10 pages, 34 figures and 10 tables; GDD has 9 pages, 4 figures and 4 tables."""
-    return no_rule("Metadata; nothing to measure.")
-
-
-@CLAIMS.claim("C-74", source=SUMMARY)
-def c_74(evidence):
-    """The paper has 40 references."""
-    listed = number(88, "entries of the reference list of version 2")
-    return ratio(evidence, listed, number(40, "as the summary says"), low=1, high=1)
 
 
 @CLAIMS.claim("C-75", source=V2)
