@@ -5,7 +5,7 @@ import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from sida.config.families import LATENTS
+from sida.config.families import LATENTS, Spread
 from sida.config.lookup import Registry, RegistryEntry, find_file, find_path
 from sida.config.settings import Count, Natural, OneOf, Settings, load_yaml
 from sida.errors import SettingError, UserError, suggestion
@@ -53,6 +53,8 @@ class DatasetSettings(Settings):
             ``.json`` file, an asset, or ``none`` without classes; null: such methods read the archive.
         latents: Kind of an archive of latents, which only networks of that kind take: ``edm2``, or ``sd`` (SiT, REPA,
             DiT); null takes the recorded one, else EDM2's.
+        spread: Second half of an archive of latents: ``std``, standard deviations, or ``logvar``, logarithms of
+            variances (U-ViT, MaskDiT, LDM); null takes the recorded one, else ``std``.
     """
 
     kind: KindName
@@ -70,6 +72,7 @@ class DatasetSettings(Settings):
     sha256: str | None = None
     counts: str | None = None
     latents: Annotated[str, OneOf(LATENTS.keys)] | None = None
+    spread: Spread | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

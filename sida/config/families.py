@@ -59,6 +59,9 @@ EDM2_LATENTS = Latents(
 SD_LATENTS = Latents(
     "sd", "SiT, REPA and DiT", (VAE_EMA, VAE_MSE), signed=True, raw_mean=(0.0,) * 4, raw_std=(0.5 / 0.18215,) * 4
 )
+#: How an archive of latents describes their scatter: standard deviations, or logarithms of variances as U-ViT's,
+#: MaskDiT's and LDM's tools write them.
+Spread = Literal["std", "logvar"]
 #: Kinds of latents by name.
 LATENTS = {latents.name: latents for latents in (EDM2_LATENTS, SD_LATENTS)}
 

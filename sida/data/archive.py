@@ -33,7 +33,7 @@ from sida.files.content import NETWORK, START, kind_of_file, refuse_text
 from sida.files.fenced import RESULT, Child, check_answer
 from sida.files.ordinary import open_ordinary, size_on_disk
 
-#: File that names the kind of an archive's latents.
+#: File that describes an archive's latents.
 LATENTS_FILE = "latents.json"
 #: Suffix of a file with the class of the picture of its name.
 CLASS = ".cls"
@@ -353,16 +353,18 @@ class Files:
                 return rows
         return self._classes(names) if any(name.endswith(CLASS) for name in self.names) else None
 
-    def latents(self) -> str | None:
-        """Kind of latents that a file ``latents.json`` at the root names; None without one.
+    def latents(self) -> dict[str, str]:
+        """Facts of a file ``latents.json`` at the root: ``kind`` of the latents, and their ``spread`` if it is there.
+
+        Empty without the file.
 
         Raises:
             UserError: The file is broken.
         """
         if (index := self.find(LATENTS_FILE)) is None:
-            return None
-        ((_, kind, _),) = self.ask("latents", [index], 1)
-        return str(kind)
+            return {}
+        ((_, facts, _),) = self.ask("latents", [index], 1)
+        return dict(facts)
 
     def _classes(self, pictures: Sequence[str]) -> np.ndarray:
         classes = []

@@ -8,19 +8,23 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
-from sida.config.families import EDM2_LATENTS, LATENTS
-from sida.data.archive import Files
+from sida.config.families import EDM2_LATENTS, LATENTS, Spread
+from sida.data.archive import LATENTS_FILE, Files
 from sida.data.latents import LatentScaling
-from sida.errors import UserError, one_line, suggestion
+from sida.errors import UserError, exact, one_line, say, suggestion
 from sida.files.fenced import check_answer
 
 #: Images that a sketch reads at a time.
 _AT_ONCE = 512
+#: Scatter of an autoencoder's latents of photographs is 4 to 5.5; those of a network, which are scaled, have up to 1.
+_LEAST_SCATTER, _SAMPLED = 2.0, 64
+#: Logarithms of variances at which diffusers cuts them (``DiagonalGaussianDistribution``).
+_LOGVAR_RANGE = (-30.0, 20.0)
 Indices = Sequence[int] | np.ndarray | torch.Tensor | range
 
 
@@ -245,13 +249,14 @@ class InMemory(Dataset):
 class ImageArchive(Dataset):
     """Data set that reads images on demand from an archive or folder: pixels, or latents where they are float32 arrays.
 
-    Latents are VAE moments: 4 means and 4 standard deviations.
+    Latents are VAE moments: 4 means and 4 standard deviations, or logarithms of variances, which become deviations.
 
     Args:
         path: Archive or folder.
         name: Name for records.
         use_labels: False makes the data set unconditional.
         latents: Expected kind of latents; None takes the recorded one, else EDM2's.
+        spread: Expected second half of latents; None takes the recorded one, else ``std``.
         cache: Whether to keep images in memory (of each process) once they are read; for data sets that fit.
         views: See :class:`Dataset`.
 
@@ -261,7 +266,7 @@ class ImageArchive(Dataset):
     Raises:
         UserError: The archive is missing or broken, has no images, or unreadable or incomplete labels; its first image
             is neither a square grey or RGB picture nor latents; or latents are to be mirrored or are of another kind.
-            Other images are checked when they are read.
+            Other images, and that deviations are positive, are checked when they are read.
     """
 
     def __init__(
@@ -271,6 +276,7 @@ class ImageArchive(Dataset):
         use_labels: bool = True,
         cache: bool = False,
         latents: str | None = None,
+        spread: Spread | None = None,
         **views: Any,
     ) -> None:
         self.files = Files(path)
@@ -287,25 +293,40 @@ class ImageArchive(Dataset):
             fault = f"has {channels} channels, and is not an archive of 4 means and 4 standard deviations"
             raise UserError(path, fault, "encode the images again (sida data encode)")
         if not self.is_pixels:
-            self.latents = self._kind_of_latents(latents)
-        elif latents is not None:
-            raise UserError(path, f"has pixels, not latents of kind '{latents}'", "encode it (sida data encode)")
+            self.latents, self.spread = self._kind_of_latents(latents, spread)
+        elif latents is not None or spread is not None:
+            raise UserError(path, "has pixels, not latents", "encode it (sida data encode)")
         labels = self.files.labels(self.members) if use_labels else None
         self._raw_shape = (len(self.members), channels, height, width)
         super().__init__(name or PurePath(path).stem, self._raw_shape, labels, **views)
         self._cached = np.empty(self._raw_shape, dtype=self.dtype) if cache else None
         self._is_cached = np.zeros(len(self.members), dtype=bool)
+        if not self.is_pixels:
+            self._tell_scale()
 
-    def _kind_of_latents(self, expected: str | None) -> str:
-        """Name of the recorded kind, else the expected kind, else EDM2's, whose own tool records no kind."""
-        kind = self.files.latents()
+    def _kind_of_latents(self, expected: str | None, spread: str | None) -> tuple[str, str]:
+        """Kind and spread: those recorded, else those expected, else EDM2's, whose own tool records neither."""
+        facts = self.files.latents()
+        kind, own = facts.get("kind"), facts.get("spread")
+        if own not in (None, *get_args(Spread)) or (None not in (own, spread) and own != spread):
+            fault = f"has the spread '{one_line(str(own), 40)}'{f', the spec says {spread!r}' if spread else ''}"
+            raise UserError(self.files.path, fault, f"it is one of {', '.join(get_args(Spread))}")
         if kind is not None and kind not in LATENTS:
             fault = f"has latents of kind '{one_line(kind, 40)}'{suggestion(kind, LATENTS)}"
             raise UserError(self.files.path, fault, "encode its pixels again (sida data encode)")
         if None not in (kind, expected) and kind != expected:
             fault = f"has latents of kind '{kind}', the spec says '{expected}'"
             raise UserError(self.files.path, fault, f"encode its pixels again: sida data encode --latents {expected}")
-        return kind or expected or EDM2_LATENTS.name
+        return kind or expected or EDM2_LATENTS.name, own or spread or "std"
+
+    def _tell_scale(self) -> None:
+        """Says that latents look as if they were scaled for a network already, which would scale them twice."""
+        sample = np.linspace(0, len(self.members) - 1, min(_SAMPLED, len(self.members))).astype(np.int64)
+        means = self._read(sample)[:, : self.num_channels // 2]
+        scatter = float(means.std(axis=(0, 2, 3)).mean())
+        if scatter < _LEAST_SCATTER:
+            fault = f"its latents scatter by {scatter:.2g}, those of an autoencoder by 4 to 5.5 on photographs"
+            say(f"{self.files.path}: {fault}: if they are scaled for a network already, store them without the scale")
 
     def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
         """Images ``(N, C, H, W)``.
@@ -342,4 +363,26 @@ class ImageArchive(Dataset):
                 raise UserError(self.files.where(index), f"is {differing}, but {first} is {usual}", remedy)
         # The child must not leave rows of the batch uninitialised.
         check_answer(count == len(batch), self.files.path)
+        if not self.is_pixels:
+            self._make_deviations(batch[:, shape[0] // 2 :], raw_indices)
         return batch
+
+    def _make_deviations(self, spread: np.ndarray, raw_indices: np.ndarray) -> None:
+        """Turns the second half of moments into standard deviations, in place.
+
+        Raises:
+            UserError: A deviation is not positive, or all logarithms of an item's variances are.
+        """
+        positive = (spread > 0).all(axis=(1, 2, 3))
+        fitting = ~positive if self.spread == "logvar" else positive
+        if not fitting.all():
+            first = int(np.argmin(fitting))
+            where, least = self.files.where(int(self.members[raw_indices[first]])), exact(spread[first].min())
+            if self.spread == "logvar":
+                fault, other = f"has no logarithm of a variance below {least}, as if they were deviations", "std"
+            else:
+                fault, other = f"has a standard deviation of {least}, and deviations are positive", "logvar"
+            remedy = f"say spread: {other} in the data set (or in {LATENTS_FILE}), or encode the pictures again"
+            raise UserError(where, fault, remedy)
+        if self.spread == "logvar":
+            spread[:] = np.exp(spread.clip(*_LOGVAR_RANGE) / 2)

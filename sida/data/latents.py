@@ -1,8 +1,8 @@
 """Latents of images: their scaling, and the autoencoder that makes and decodes them.
 
-A stored item is the mean and standard deviation of the VAE's posterior, 8 channels. A latent is
-``mean + std · N(0, I)``, then ``x · scale + bias`` per channel by its kind (:data:`sida.config.families.LATENTS`). A
-file ``latents.json`` of the archive names the kind; EDM2's archives have none.
+A stored item is the mean and standard deviation of the VAE's posterior, 8 channels; other programs store the logarithm
+of the variance. A latent is ``mean + std · N(0, I)``, then ``x · scale + bias`` per channel by its kind
+(:data:`sida.config.families.LATENTS`). A file ``latents.json`` of the archive says both; EDM2's archives have none.
 Source: NVlabs/edm2:training/encoders.py; algorithm.md section EDM2; golden losses_edm2/latent_scaling.
 """
 

@@ -62,7 +62,7 @@ def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset"
 def open_stored(config: DatasetConfig, **views: Any) -> ImageArchive:
     """Opens an archive or folder; its content decides the kind."""
     path = os.path.expanduser(str(config.path))
-    return ImageArchive(path, cache=config.cache, latents=config.latents, **views)
+    return ImageArchive(path, cache=config.cache, latents=config.latents, spread=config.spread, **views)
 
 
 class ClassesOnly(Dataset):

@@ -330,7 +330,7 @@ def encode_dataset(
 ) -> tuple[int, ...]:
     """Writes ``00000/img-mean-std-00000000.npy`` … and ``dataset.json`` atomically to an archive.
 
-    A file ``latents.json`` names the kind of latents. EDM2's archives have none, so that they equal those of EDM2's
+    A file ``latents.json`` describes the latents. EDM2's archives have none, so that they equal those of EDM2's
     tool to the byte.
 
     Args:
@@ -365,7 +365,7 @@ def encode_dataset(
             progress.update(part.stop, force=part.stop == len(dataset))
 
     labels = dataset.class_indices.tolist() if dataset.label_dim else None
-    kind = {} if latents == EDM2_LATENTS else {LATENTS_FILE: json.dumps({"kind": latents.name})}
+    kind = {} if latents == EDM2_LATENTS else {LATENTS_FILE: json.dumps({"kind": latents.name, "spread": "std"})}
     write_archive(out, moments(), labels, ".npy", "img-mean-std-", further=kind)
     return shape
 

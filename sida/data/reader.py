@@ -84,7 +84,7 @@ class Reader:
         "headers": ([(int, int, int)], _NONE),
         "squares": ([Either(((str, bool, bool), (str, str, str)))], {str: BYTES}),
         "rgb": (None, {"pixels": ("|u1", (int, int, int))}),
-        "labels": (None, Either((_NONE, {"labels": ("<i8", (int,))}))), "latents": (str, _NONE),
+        "labels": (None, Either((_NONE, {"labels": ("<i8", (int,))}))), "latents": ({str: str}, _NONE),
         "arrays": ({str: (SHAPE, _NUMBERS, bool)}, _NONE), "rows": (None, {"rows": (ANY_ARRAY[0], (int,))}),
     }  # fmt: skip
 
@@ -251,10 +251,11 @@ class Reader:
             return None, {"labels": np.array(picked, np.int64)}
 
     def latents(self, files: list[BinaryIO], members: Members) -> Answer:
-        """Kind of latents in a ``latents.json``."""
+        """Kind and spread of latents in a ``latents.json``."""
         with _content(files, members, 0) as content:
             try:
-                return str(json.loads(content)["kind"]), {}
+                facts = json.loads(content)
+                return {"kind": str(facts["kind"])} | {k: str(facts[k]) for k in ("spread",) if k in facts}, {}
             except (ValueError, KeyError, TypeError):
                 raise UserError("", "must be JSON with the key 'kind'", "encode the pixels again") from None
 

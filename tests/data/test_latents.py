@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import sys
 import zipfile
 from types import SimpleNamespace
@@ -48,8 +49,15 @@ def test_decoded_bytes_follow_the_official_rule(golden):
         np.testing.assert_array_equal(decode(values)[0, 0, 0], arrays[f"{name}/uint8_latent_decoder"])
 
 
+def made_moments(count: int, spread: str = "std") -> np.ndarray:
+    """Moments with the scatter of an autoencoder's, whose deviations are positive."""
+    rng = np.random.default_rng(0)
+    second = rng.uniform(0.01, 0.4, (count, 4, 4, 4)) if spread == "std" else rng.normal(-6, 3, (count, 4, 4, 4))
+    return np.concatenate([rng.normal(0, 4.5, (count, 4, 4, 4)), second], 1).astype(np.float32)
+
+
 def test_a_latent_archive_gives_moments_and_samples_them(tmp_path):
-    moments = np.random.default_rng(0).normal(size=(3, 8, 4, 4)).astype(np.float32)
+    moments = made_moments(3)
     path = write_zip(tmp_path / "latents.zip", {f"{i}.npy": npy(item) for i, item in enumerate(moments)})
     data = load_dataset({"name": "img512", "kind": "zip", "path": path, "channels": 8, "resolution": 4})
     assert not data.is_pixels
@@ -83,8 +91,7 @@ def test_an_autoencoder_gets_its_input_on_its_own_device(tmp_path, monkeypatch):
     assert LatentDecoder(OnMeta(), batch_size=2)(torch.zeros(3, 4, 2, 2)).device == OnMeta.device
     assert LatentEncoder(OnMeta())(torch.zeros(3, 3, 2, 2, dtype=torch.uint8)).device == OnMeta.device
     # Latents of a data set, which are on the processor.
-    moments = np.random.default_rng(0).normal(size=(3, 8, 4, 4)).astype(np.float32)
-    path = write_zip(tmp_path / "latents.zip", {f"{i}.npy": npy(item) for i, item in enumerate(moments)})
+    path = write_zip(tmp_path / "latents.zip", {f"{i}.npy": npy(item) for i, item in enumerate(made_moments(3))})
     monkeypatch.setattr("sida.sampling.generate.load_vae", lambda path, device: OnMeta())
     data = load_dataset({"name": "img512", "kind": "zip", "path": path})
     drawer = Drawer(read_sampler("data"), dataset=lambda: data, vae="vae", device="meta")
@@ -163,9 +170,63 @@ def test_an_archive_records_the_latents_of_other_networks_than_edm2s(tmp_path):
     ],
 )
 def test_latents_of_another_or_no_kind_are_refused(tmp_path, content, reason):
-    members = {"0.npy": npy(np.zeros((8, 4, 4), np.float32)), "latents.json": content}
+    members = {"0.npy": npy(made_moments(1)[0]), "latents.json": content}
     spec = {"name": "x", "kind": "zip", "path": write_zip(tmp_path / "x.zip", members), "latents": "sd"}
     assert spec["path"] in refused(reason, load_dataset, spec).where
+
+
+def stored_moments(path, moments, facts=None):
+    """Spec of an archive of moments."""
+    members = {f"{i}.npy": npy(item) for i, item in enumerate(moments)}
+    record = {} if facts is None else {"latents.json": json.dumps(facts).encode()}
+    return {"name": "x", "kind": "zip", "path": write_zip(path, members | record)}
+
+
+@pytest.mark.parametrize("said", ["recorded", "asked"])
+def test_log_variances_are_read_as_deviations_where_the_archive_or_the_spec_says_so(tmp_path, said, capsys):
+    stored = made_moments(5, "logvar")
+    stored[0, 4:] = -200  # of a pixel without any noise
+    facts = {"kind": "sd", "spread": "logvar"} if said == "recorded" else None
+    spec = stored_moments(tmp_path / "x.zip", stored, facts)
+    if said == "asked":
+        spec |= {"latents": "sd", "spread": "logvar"}
+    moments = load_dataset(spec).images(range(5)).numpy()
+    np.testing.assert_array_equal(moments[:, :4], stored[:, :4])
+    np.testing.assert_array_equal(moments[1:, 4:], np.exp(stored[1:, 4:] / 2))
+    assert 0 < moments[0, 4:].max() < 1e-6
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("spread", "second", "told"),
+    [
+        ("std", lambda a: np.log(a), r"deviation of -\d.*spread: logvar"),
+        ("std", lambda a: a * (np.arange(a.size).reshape(a.shape) != 37), "deviation of 0.*spread: logvar"),
+        ("logvar", lambda a: a, "no logarithm of a variance below 0.01.*spread: std"),
+    ],
+    ids=["logarithms", "a zero", "deviations"],
+)
+def test_moments_of_the_other_form_are_named_with_their_image(tmp_path, spread, second, told):
+    moments = made_moments(70)
+    moments[69, 4:] = second(moments[69, 4:])
+    spec = stored_moments(tmp_path / "x.zip", moments if spread == "std" else np.repeat(moments[69:], 70, 0))
+    error = refused(told, lambda: load_dataset({**spec, "spread": spread}).images(range(70)))
+    assert error.where.startswith(spec["path"])
+    assert spread == "logvar" or error.where.endswith("69.npy")
+
+
+@pytest.mark.parametrize("facts", [{"kind": "sd", "spread": "std"}, {"kind": "sd", "spread": "variance"}])
+def test_a_record_of_another_spread_is_refused(tmp_path, facts):
+    spec = stored_moments(tmp_path / "x.zip", made_moments(2), facts)
+    refused(f"spread '{facts['spread']}'.*spec says 'logvar'.*std, logvar", load_dataset, {**spec, "spread": "logvar"})
+
+
+def test_latents_that_are_scaled_already_are_told(tmp_path, capsys):
+    moments = made_moments(9)
+    load_dataset(stored_moments(tmp_path / "raw.zip", moments))
+    assert not capsys.readouterr().err
+    load_dataset(stored_moments(tmp_path / "scaled.zip", moments * np.float32(0.18215)))
+    assert "scaled.zip: its latents scatter by 0.78" in capsys.readouterr().err
 
 
 def test_pixels_are_no_latents(tmp_path):

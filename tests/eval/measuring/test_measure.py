@@ -387,7 +387,7 @@ def test_trials_of_an_unknown_digest_are_no_row(tmp_path, unknown):
 
 def test_a_decoder_and_a_callables_files_count_by_content(tmp_path):
     """Edited under the same path they make another measurement; moved elsewhere they do not."""
-    moments = npy(np.zeros((8, 4, 4), np.float32))
+    moments = npy(np.ones((8, 4, 4), np.float32))
     write_zip(tmp_path / "latents.zip", {"00000/img-mean-std-00000000.npy": moments})
     latents = load_dataset({"name": "latents", "kind": "zip", "path": str(tmp_path / "latents.zip")})
 
