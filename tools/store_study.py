@@ -35,7 +35,6 @@ from sida.files.tensors import read_tensors, write_tensors
 from workflow.commands.check import ORIGINAL, compared_again, stored_spec
 from workflow.preset import Preset, load_preset
 from workflow.preset.extension import stored_results
-from workflow.preset.rows import lineage
 from workflow.preset.stored_rows import row_digest
 
 #: Size of ``measurements.csv`` in bytes from which it is compressed.
@@ -58,7 +57,7 @@ def store_study(
     preset = load_preset(file)
     asked = {run: row_digest(preset, run) for run in preset.runs}
     about = {"preset": str(file), "title": preset.settings.title}
-    before = {run: [*lineage(preset, run)][1:] for run in asked}
+    before = {run: [row.run for row in preset.rows[run].lineage()][1:] for run in asked}
     new = store(results, out, about, asked, networks=networks, trials=preset.trials if add else None, before=before)
     for run in [run for run in asked if half and run in new]:
         print(f"{run}: {halve(out, preset, run)}", flush=True)

@@ -13,7 +13,6 @@ from sida.config.lookup import ALLOW, ROOT, check_code_path
 from sida.errors import UserError
 from sida.files.ordinary import walk_below
 from workflow.preset import Preset
-from workflow.preset.archives import archives
 from workflow.preset.files import presets
 from workflow.preset.specs import missing_data
 
@@ -98,7 +97,7 @@ def check_data(preset: Preset, jobs: Iterable[str]) -> None:
         UserError: One does not exist.
     """
     for stage, _, name in (job.partition("/") for job in jobs):
-        if stage in OPENING and (path := missing_data(preset, f"{stage}/{name}", archives(preset))):
+        if stage in OPENING and (path := missing_data(preset, f"{stage}/{name}", preset.archives.made)):
             remedy = "fetch or prepare the data set first (sida data prepare --help)"
             raise UserError(path, f"no such file or folder, and {name} {OPENING[stage]}", remedy)
 

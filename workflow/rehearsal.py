@@ -11,6 +11,7 @@ of a value's identity, so that it is comparable with no measurement.
 """
 
 import filecmp
+import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -31,8 +32,6 @@ from sida.files.text_files import yaml_text
 from workflow.preset import Preset, load_preset
 from workflow.preset.checks import check_preset
 from workflow.preset.measuring import measurement
-from workflow.preset.networks import imports
-from workflow.preset.rows import lineage, protocol_of, protocol_path
 from workflow.preset.trainings import training
 from workflow.small import (
     encoded,
@@ -92,11 +91,12 @@ def write_rehearsal(
 
 def _assets(preset: Preset, rows: Sequence[str]) -> list[str]:
     """Published files that measurements and trainings of rows read, with those of the networks that they import."""
-    training_names = dict.fromkeys(name for row in rows for name in lineage(preset, preset.runs[row].first))
+    lineages = [preset.rows[preset.runs[row].first].lineage() for row in rows]
+    training_names = dict.fromkeys(row.run for row in itertools.chain(*lineages) if row.method is not None)
     jobs = [measurement(preset, row) for row in rows]
-    jobs += [training(preset, name) for name in training_names if preset.runs[name].trained_here]
+    jobs += [training(preset, name) for name in training_names]
     assets = [name for job in jobs for name in job.needs.get("downloads", [])]
-    assets += [imports(preset)[name] for job in jobs for name in job.needs.get("imports", [])]
+    assets += [preset.imports[name] for job in jobs for name in job.needs.get("imports", [])]
     return [*dict.fromkeys(assets)]
 
 
@@ -108,9 +108,7 @@ def _write_datasets(base: Preset, folder: Path) -> dict[str, dict[str, Any]]:
     from sida.data.pictures import encode_png
     from sida.data.prepare import write_archive
 
-    fixed = {
-        name: at for row in base.measurable.values() for at, name in protocol_of(base, row).fixed_datasets().items()
-    }
+    fixed = {name: at for run in base.measurable for at, name in base.rows[run].protocol.fixed_datasets().items()}
     waiting = sorted(fixed.items())
     waiting += [(name, base.source) for name in sorted(training_datasets(base)) if trains(base)]
     entries = dict[str, dict[str, Any]]()
@@ -144,7 +142,7 @@ def _write_datasets(base: Preset, folder: Path) -> dict[str, dict[str, Any]]:
 
 def _write_preset(base: Preset, folder: Path, datasets: Mapping[str, Any], trainings: Mapping[str, Any]) -> None:
     """Writes preset, sheet, protocols and layouts, all marked; ``trainings`` changes teachers and recipes."""
-    paths = dict.fromkeys([base.settings.protocol, *(protocol_path(base, row) for row in base.runs.values())])
+    paths = dict.fromkeys([base.settings.protocol, *(row.protocol_path for row in base.rows.values())])
     marked = {path: os.fspath(folder / "protocols" / Path(path).name) for path in paths}
     for path in paths:
         protocol, content = load_protocol(path), read_protocol(Path(path))
@@ -174,10 +172,10 @@ def _write_preset(base: Preset, folder: Path, datasets: Mapping[str, Any], train
             write_text(folder / kind / f"{name}.yaml", yaml_text(layout))
     rows = []
     for row in read_runs(base.sheet):
-        base_row = base.runs[row.run]
-        cells = row.cells | {"label": f"rehearsal: {row.label}", "protocol": marked[protocol_path(base, base_row)]}
+        base_row = base.rows[row.run]
+        cells = row.cells | {"label": f"rehearsal: {row.label}", "protocol": marked[base_row.protocol_path]}
         # The preset names second protocols by the name of the first one, which has changed.
-        rows.append(cells | ({"second_protocol": marked[base_row.second_protocol]} if base_row.second_protocol else {}))
+        rows.append(cells | ({"second_protocol": marked[second]} if (second := base_row.cells.second_protocol) else {}))
     write_json(folder / "runs.json", {"runs": rows})
     changes = {
         "preset": f"rehearsal-{base.name}",

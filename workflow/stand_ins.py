@@ -24,7 +24,6 @@ from sida.errors import UserError
 from sida.files.atomic import atomic_path
 from workflow.planning.costs import Costs
 from workflow.preset import Preset
-from workflow.preset.rows import dataset_of, protocol_of
 from workflow.small import (
     AUTOENCODER,
     small_network,
@@ -60,7 +59,7 @@ def maker(asset: Asset, preset: Preset) -> Callable[[Path], None]:
         "dinov2-code": _write_dinov2_code,
         **dict.fromkeys(itertools.chain(*DECODERS.values()), partial(_write_vae, AUTOENCODER if small else VAE_WIDTHS)),
     }
-    protocols = [protocol_of(preset, row) for row in preset.measurable.values()]
+    protocols = [preset.rows[run].protocol for run in preset.measurable]
     if judge := next((name for p in protocols for name in p.extractors() if _is_judge(name, asset.id)), None):
         return lambda path: _write_judge(path, judge)
     kinds: dict[str, Callable[[Path], None]] = {
@@ -321,7 +320,7 @@ def _write_batch(path: Path, asset: str, protocols: Sequence[Protocol]) -> None:
 
 def _write_labels(path: Path, asset: str, preset: Preset) -> None:
     """The class of each image, as many as the data set has."""
-    datasets = [dataset_of(preset, row) for row in preset.runs.values() if protocol_of(preset, row).labels == asset]
+    datasets = [row.data for row in preset.rows.values() if row.protocol.labels == asset]
     images, classes = datasets[0]["num_images"], datasets[0]["label_dim"]
     with atomic_path(path) as part:
         part.write_text(

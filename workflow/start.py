@@ -31,9 +31,8 @@ from workflow.preset import preset_from
 from workflow.preset.checks import check_preset
 from workflow.preset.files import read_preset
 from workflow.preset.lock import PresetLock
-from workflow.preset.products import everything
 from workflow.preset.remarks import unshown_remark
-from workflow.preset.specs import write_specs
+from workflow.preset.specs import Jobs, write_specs
 from workflow.preset.targets import Targets
 
 
@@ -44,6 +43,7 @@ class Start:
 
     Attributes:
         preset: The checked preset.
+        jobs: Its jobs with their digests.
         targets: Its products.
         makes_paper: Whether ``paper.pdf`` is one of them.
         requests: Requests of jobs to a scheduler.
@@ -140,7 +140,8 @@ class Start:
         self.preset = preset_from(*read_preset(self._files, config))
         check_preset(self.preset)
         # A faulty file that is part of a digest is reported here.
-        _ = everything(self.preset)
+        self.jobs = Jobs(self.preset)
+        self.jobs.digest("preset")
         # Profiles of schedulers have a time limit for jobs; each job then requests its planned time.
         limited = "runtime" in (self._workflow.resource_settings.default_resources or {})
         self._site = load_site(self.preset.folders) if limited else None

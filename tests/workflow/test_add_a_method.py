@@ -17,8 +17,7 @@ from tests.workflow.workspace import TINY, Workspace, settings_of, study
 from workflow.preset import Preset, load_preset
 from workflow.preset.digests import content_digest
 from workflow.preset.measuring import measurement
-from workflow.preset.networks import generator, imports
-from workflow.preset.trainings import teacher_training, training
+from workflow.preset.specs import Jobs
 
 EXAMPLES = ROOT / "docs" / "examples"
 PROTOCOL = "tests/workflow/tiny-protocol.yaml"
@@ -79,8 +78,8 @@ def test_changed_code_of_a_method_and_of_a_network_trains_again(tmp_path, monkey
             with open(edited, "a") as source:
                 source.write("# changed\n")
         content_digest.cache_clear()
-        preset = study(tmp_path, changes)
-        return teacher_training(preset, "digits-short").digest, training(preset, "sid-a1.0").digest
+        jobs = Jobs(study(tmp_path, changes))
+        return jobs.digest("teachers", "digits-short"), jobs.digest("students", "sid-a1.0")
 
     before = digests()
     teacher, student = digests("own_method.py")
@@ -108,11 +107,11 @@ def test_network_file_with_a_sampler_is_measured(tmp_path):
 
 def test_pickled_networks_are_imported_first_and_those_of_one_name_apart(tmp_path):
     preset = external(tmp_path, sampler="one-step", checkpoint="downloads/mine.pkl")
-    assert imports(preset) == {"mine": "downloads/mine.pkl"}
+    assert preset.imports == {"mine": "downloads/mine.pkl"}
     assert measurement(preset, "mine").spec["network"] == "results/my-digits/checkpoints/mine/network.safetensors"
     preset = external(tmp_path, *({"sampler": "one-step", "checkpoint": f"{x}/network-snapshot.pkl"} for x in "ab"))
-    folders = {generator(preset, run).name: run.checkpoint for run in preset.runs.values()}
-    assert imports(preset) == folders
+    folders = {row.network.name: row.cells.checkpoint for row in preset.rows.values()}
+    assert preset.imports == folders
     assert sorted(folders.values()) == ["a/network-snapshot.pkl", "b/network-snapshot.pkl"]
 
 
@@ -128,4 +127,4 @@ def test_rows_without_a_network(tmp_path, cells, sampler):
     preset = external(tmp_path, **cells)
     spec = measurement(preset, "mine").spec
     assert (spec["network"], spec["sampler"], spec["nfe"]) == (None, sampler, cells.get("nfe"))
-    assert imports(preset) == {}
+    assert preset.imports == {}

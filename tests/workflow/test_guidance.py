@@ -19,7 +19,7 @@ from workflow.preset import Preset
 from workflow.preset.checks import check_preset
 from workflow.preset.measuring import measurement, sampling
 from workflow.preset.products import networks_read
-from workflow.preset.specs import job_named
+from workflow.preset.specs import Jobs
 from workflow.preset.stored_rows import row_digest
 from workflow.preset.trainings import teacher_training, training
 
@@ -58,7 +58,7 @@ def test_specs_name_the_guide_where_it_acts(tmp_path):
     assert not {"guide", "guidance"} & training(made, "sida").spec.keys()
     other = preset(tmp_path / "plain", rows={run: row for run, row in GUIDED_ROWS.items() if "guide" not in row})
     for stage, run in (("students", "sida"), ("measurements", "plain")):
-        assert job_named(made, stage, run).digest == job_named(other, stage, run).digest
+        assert Jobs(made).digest(stage, run) == Jobs(other).digest(stage, run)
 
 
 def test_the_guide_is_an_input_of_what_uses_it(tmp_path):

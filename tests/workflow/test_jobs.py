@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import yaml
@@ -23,18 +24,31 @@ from sida.training.run import teacher_digest
 from tests.refused import refused
 from tests.workflow.workspace import TINY, changed, put, settings_of, shipped, study
 from workflow.preset import load_preset, preset_from
-from workflow.preset.archives import archive_flags, archive_needs, archive_source
-from workflow.preset.digests import content_digest
+from workflow.preset.digests import content_digest, own_digest
 from workflow.preset.jobs import source_of
 from workflow.preset.measuring import measurement, sampled_rows, sampling
 from workflow.preset.products import find_needs, product
-from workflow.preset.rows import protocol_path
-from workflow.preset.specs import job_named, write_specs
+from workflow.preset.specs import Jobs, write_specs
 from workflow.preset.targets import Targets
 from workflow.preset.trainings import teacher_training, training
 
 DEMO = settings_of("demo")
 PROTOCOL = yaml.safe_load((ROOT / "config/protocols/digits.yaml").read_text())
+
+
+class Made(NamedTuple):
+    """A job with its digests at the time when it was made."""
+
+    spec: dict
+    needs: dict
+    own: str
+    digest: str
+
+
+def made_job(preset, stage: str, name: str, jobs: Jobs | None = None) -> Made:
+    jobs = jobs or Jobs(preset)
+    job = jobs.named(stage, name)
+    return Made(job.spec, job.needs, own_digest(stage, job.spec), jobs.digest(stage, name))
 
 
 def jobs(changes: dict) -> dict:
@@ -44,7 +58,8 @@ def jobs(changes: dict) -> dict:
     named += [("students", run.run) for run in made.students] + [("measurements", run) for run in made.runs]
     named += [("samples", f"{run}/trial-0") for run in sampled_rows(made)]
     named += [(kind, name) for kind in ("tables", "figures") for name in made.layouts[kind]]
-    return {"/".join(name): job_named(made, *name) for name in named}
+    each = Jobs(made)
+    return {"/".join(name): made_job(made, *name, each) for name in named}
 
 
 def touched(changes: dict, digest: str = "own", since: dict | None = None) -> set[str]:
@@ -110,7 +125,7 @@ def test_a_chain_of_rows_longer_than_pythons_stack(tmp_path):
     rows = {f"r{i}": common | {"method": "sid2a", "recipe": "sid2a", "init": f"r{i - 1}"} for i in range(1, 1500)}
     rows["r0"] = common | {"method": "sid", "recipe": "sid"}
     preset = study(tmp_path, {"tables": [], "figures": []}, rows)
-    assert measurement(preset, "r1499").needs["students"] == ["r1499"]
+    assert made_job(preset, "measurements", "r1499").needs["students"] == ["r1499"]
 
 
 def test_a_recipe_of_ones_own_goes_before_the_shared_ones(tmp_path):
@@ -122,14 +137,14 @@ def test_a_recipe_of_ones_own_goes_before_the_shared_ones(tmp_path):
 @pytest.mark.parametrize("name", ["demo", "released"])
 def test_a_protocol_by_content_is_the_same_protocol(name):
     preset = shipped(name)
-    for path in {protocol_path(preset, run) for run in preset.runs.values()}:
+    for path in {row.protocol_path for row in preset.rows.values()}:
         protocol = load_protocol(path)
         content = json.loads(json.dumps(protocol.content()))
         assert load_protocol(content).facts() == protocol.facts()
     for run in preset.students:
         if (evaluation := training(preset, run.run).spec["evaluation"]) is not None:
             kwargs = evaluation["kwargs"]
-            by_path = {**kwargs, "protocol": protocol_path(preset, run), "dataset": None}
+            by_path = {**kwargs, "protocol": preset.rows[run.run].protocol_path, "dataset": None}
             assert monitor_facts(**{**kwargs, "dataset": None}) == monitor_facts(**by_path)
 
 
@@ -234,9 +249,8 @@ def test_an_own_archive_is_an_input_of_what_opens_it_and_counts_by_size_and_time
         put(tmp_path / "mine.zip", content)
         os.utime(tmp_path / "mine.zip", ns=(7, 7))
         preset = study(tmp_path, changes)
-        made.append(
-            [teacher_training(preset, "digits-short"), *(job(preset, "sid-a1.0") for job in (training, measurement))]
-        )
+        names = {"teachers": "digits-short", "students": "sid-a1.0", "measurements": "sid-a1.0"}
+        made.append([made_job(preset, *name) for name in names.items()])
     for first, second, same in zip(*made, strict=True):
         assert [Path(path).name for path in first.needs["files"]] == ["mine.zip"]
         assert first.digest != second.digest == same.digest
@@ -252,7 +266,7 @@ def test_custom_code_is_an_input_and_counts_by_content(tmp_path, monkeypatch):
     for text in ("def sample(seeds): ...\n", "def sample(seeds): pass\n"):
         (tmp_path / "mine.py").write_text(text)
         content_digest.cache_clear()
-        found.append(measurement(study(tmp_path, {"tables": [], "figures": []}, rows), "mine"))
+        found.append(made_job(study(tmp_path, {"tables": [], "figures": []}, rows), "measurements", "mine"))
     first, second = found
     assert first.needs["files"] == ["mine.py"]
     (tmp_path / "pictures").mkdir()
@@ -286,7 +300,7 @@ def test_code_of_data_methods_and_networks_is_an_input_wherever_python_finds_it(
             put(tmp_path / f"lib/{edited}.py", f"{lines[edited]}\n# edited\n")
         content_digest.cache_clear()
         preset = study(tmp_path, changes, {"mine": row})
-        made.append((training(preset, "mine"), measurement(preset, "mine")))
+        made.append([made_job(preset, stage, "mine") for stage in ("students", "measurements")])
     assert {Path(path).stem for path in made[0][0].needs["files"]} == {*lines}
     assert [Path(path).stem for path in made[0][1].needs["files"]] == ["path_data"]
     assert all(len({job.digest for job in each}) == 4 for each in zip(*made, strict=True))
@@ -308,17 +322,17 @@ def test_code_and_downloads_of_a_metric_reach_a_training_that_watches_it(tmp_pat
     monkeypatch.setenv("SIDA_ALLOW_CODE", "own_judge")
     own = {"key": "own", "kind": "frechet", "extractor": "own_judge:Judge", "reference": "data"}
     protocol = PROTOCOL | {"metrics": [*PROTOCOL["metrics"], own], "watch": watch}
-    made = {training: [], measurement: []}
+    made = {"students": [], "measurements": []}
     for text in (JUDGE, f"{JUDGE}\n# edited\n"):
         (tmp_path / "own_judge.py").write_text(text)
         content_digest.cache_clear()
         preset = study(tmp_path, {"tables": [], "figures": [], "protocol": "p.yaml", "p.yaml": protocol})
-        for maker, jobs_made in made.items():
-            jobs_made.append(maker(preset, "sid-a1.0"))
-    for maker, reads in ((training, trained), (measurement, True)):
-        first, second = made[maker]
+        for stage, jobs_made in made.items():
+            jobs_made.append(made_job(preset, stage, "sid-a1.0"))
+    for stage, reads in (("students", trained), ("measurements", True)):
+        first, second = made[stage]
         assert ("own_judge.py" in first.needs["files"], "inception" in first.needs["downloads"]) == (reads, reads)
-        assert (first.digest != second.digest) == reads, maker
+        assert (first.digest != second.digest) == reads, stage
 
 
 CONFIG, PAPERS, AFTERNOON = ROOT / "config", ROOT / "studies/papers", ROOT / "studies/afternoon"
@@ -372,9 +386,9 @@ def test_a_preset_carries_its_data_sets_protocol_and_layouts(tmp_path, monkeypat
     assert spec["dataset"] == document["datasets"]["mine"] | place
     assert load_protocol(spec["protocol"]).name == "digits"
     assert spec["protocol"]["references"]["heldout"]["spec"] == spec["dataset"]
-    assert Path(protocol_path(preset, preset.runs["sida-a1.0"])) == own / "protocols/mine.yaml"
+    assert Path(preset.rows["sida-a1.0"].protocol_path) == own / "protocols/mine.yaml"
     assert preset.layout("tables", "mine") == own / "tables/mine.yaml"
-    assert archive_source(preset, "made").source == str(own / "pictures")
+    assert preset.data.origin("made").source == str(own / "pictures")
     # Settings as JSON mean the same without the folder: the builder of Table 8 gets them so.
     assert preset_from(dataclasses.asdict(preset.settings)).runs == preset.runs
 
@@ -391,14 +405,14 @@ def test_an_archive_is_made_of_an_installed_folder_where_there_is_one_else_of_do
     origin = {"source": "fashion-mnist-train-images", "beside": ["fashion-mnist-train-labels"], "installed": "here"}
     shape = {"kind": "zip", "path": "mine.zip", "resolution": 28, "channels": 1, "label_dim": 10}
     preset = study(tmp_path, {"datasets": {"mine": {**shape, "made_from": origin}}, "dataset": "mine"})
-    assert archive_needs(preset, "mine.zip")["downloads"] == [origin["source"], *origin["beside"]]
+    assert preset.archives.needs("mine.zip")["downloads"] == [origin["source"], *origin["beside"]]
     targets = {load_registry()[name].target for name in (origin["source"], *origin["beside"])}
     assert len({Path(target).parent for target in targets}) == 1
-    assert archive_flags(preset, "mine.zip")[:2] == ["--source", origin["source"]]
-    assert archive_flags(preset, "mine.zip")[-2:] == ["--channels", "1"]
+    assert preset.archives.flags("mine.zip")[:2] == ["--source", origin["source"]]
+    assert preset.archives.flags("mine.zip")[-2:] == ["--channels", "1"]
     (tmp_path / "here").mkdir()
-    assert archive_needs(preset, "mine.zip")["downloads"] == []
-    assert archive_flags(preset, "mine.zip")[:2] == ["--source", "here"]
+    assert preset.archives.needs("mine.zip")["downloads"] == []
+    assert preset.archives.flags("mine.zip")[:2] == ["--source", "here"]
 
 
 def test_a_name_is_looked_for_in_the_presets_folder_then_here_then_in_the_checkout(tmp_path, monkeypatch):

@@ -23,7 +23,6 @@ from workflow.preset.checks import check_preset
 from workflow.preset.measuring import measurement, measuring_parts, sampled_rows, sampling
 from workflow.preset.products import layout_needs
 from workflow.preset.remarks import search_remarks, unshown_remark
-from workflow.preset.rows import dataset_of, nfe_of, protocol_path
 from workflow.preset.trainings import teacher_training, training
 
 
@@ -169,7 +168,7 @@ def test_specs_carry_everything_and_are_plain_json():
     assert student["teacher"] == "results/demo/teachers/digits-short/network.safetensors"
     assert student["init"] == "results/demo/students/sid-a1.0/network.safetensors"
     assert student["alpha"] == 1.0
-    assert [nfe_of(preset, run) for run in preset.runs.values()] == [None, measure["nfe"], 1, 1, 1]
+    assert [row.nfe for row in preset.rows.values()] == [None, measure["nfe"], 1, 1, 1]
     assert measure["nfe"] == 35
     assert measurement(preset, "data").spec["network"] is None
     # Images of a trial are those that it measures.
@@ -219,9 +218,9 @@ def test_images_of_released_networks_need_no_data():
 def test_no_released_row_needs_an_archive_for_its_classes():
     released = shipped("released")
     for run in released.runs.values():
-        protocol = load_protocol(ROOT / protocol_path(released, run))
+        protocol = load_protocol(ROOT / released.rows[run.run].protocol_path)
         assert not any(source.kind == "dataset" for source in protocol.sources.values())
-        if dataset_of(released, run)["label_dim"]:
+        if released.rows[run.run].data["label_dim"]:
             assets = measurement(released, run.run).needs["downloads"]
             counted = protocol.labels_asset in assets if protocol.labels_asset else protocol.label_counts
             assert counted if protocol.label_dist == "empirical" else run.method == "teacher", run.run

@@ -15,7 +15,6 @@ from workflow.planning.doctor import examine
 from workflow.preset import load_preset
 from workflow.preset.checks import check_preset
 from workflow.preset.files import find_preset
-from workflow.preset.rows import protocol_of
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +37,7 @@ def rehearsed(monkeypatch):
 def test_a_rehearsal_is_marked_and_lacks_nothing(rehearsed):
     preset = load_preset(*rehearsed)
     check_preset(preset)
-    shown = [preset.settings.title, *(protocol_of(preset, row).title for row in preset.runs.values())]
+    shown = [preset.settings.title, *(row.protocol.title for row in preset.rows.values())]
     for kind, names in preset.layouts.items():
         for name in names:
             layout = yaml.safe_load(preset.layout(kind, name).read_text())
@@ -68,7 +67,7 @@ def test_a_rehearsal_promises_no_best_value():
 
 def test_a_rehearsal_is_comparable_with_no_measurement(rehearsed):
     preset = load_preset(*rehearsed)
-    protocol = protocol_of(preset, preset.runs["cifar10-uncond-sida-a1"])
+    protocol = preset.rows["cifar10-uncond-sida-a1"].protocol
     real = load_protocol({**protocol.content(), "rehearsal": False})
     for metric in protocol.metrics:
         facts = ("reference", "extractor")
@@ -85,7 +84,7 @@ def test_protocols_named_by_path_and_second_ones_are_marked(monkeypatch):
     preset = load_preset(*files, path)
     assert preset.trials == 1
     assert "cifar10-uncond-sida-a1.cifar10-clean" in preset.runs
-    assert all(protocol_of(preset, row).rehearsal for row in preset.runs.values())
+    assert all(row.protocol.rehearsal for row in preset.rows.values())
 
 
 @pytest.mark.parametrize("name", ["demo", "published"])

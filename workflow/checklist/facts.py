@@ -27,12 +27,9 @@ from sida.errors import UserError
 from sida.files.atomic import read_hashed_json
 from workflow.planning.costs import Costs
 from workflow.preset import Preset
-from workflow.preset.archives import archives, made_from
 from workflow.preset.files import listed_name
 from workflow.preset.measuring import measurement
-from workflow.preset.networks import generator, guide_of, imports, teacher_network
 from workflow.preset.products import layout_needs, product
-from workflow.preset.rows import lineage, seed_of
 from workflow.preset.specs import job_named
 from workflow.preset.stored_rows import row_digest
 
@@ -83,12 +80,10 @@ class Checklist:
         """Folder and name of each training behind the table, teachers and earlier generators first."""
         jobs: dict[tuple[str, str], None] = {}
         for run in self.runs:
-            row = self.preset.runs[self.preset.runs[run].first]
-            for name in reversed([*lineage(self.preset, row.run)] if row.trained_here else [row.run]):
-                each = self.preset.runs[name]
-                networks = [guide_of(self.preset, each), generator(self.preset, each)]
-                if each.teacher and (each.trained_here or each.method == "teacher"):
-                    networks.insert(0, teacher_network(self.preset, each.teacher))
+            for row in reversed([*self.preset.rows[self.preset.runs[run].first].lineage()]):
+                networks = [row.guide, row.network]
+                if row.cells.teacher and (row.method is not None or row.cells.method == "teacher"):
+                    networks.insert(0, self.preset.teachers[row.cells.teacher].network)
                 jobs |= {(n.kind, n.name): None for n in networks if n and n.kind in ("teachers", "students")}
         return sorted(jobs, key=lambda job: job[0] != "teachers")
 
@@ -154,7 +149,7 @@ class Checklist:
         rows = []
         for run in self.runs:
             row, lines = self.preset.runs[run], [line for line in self.lines if line.run == run]
-            seed = str(seed_of(self.preset, self.preset.runs[row.first])) if kinds.get(row.first) == "students" else ""
+            seed = str(self.preset.rows[run].seed) if kinds.get(row.first) == "students" else ""
             if row.method == "teacher" and kinds.get(str(row.teacher)) == "teachers":
                 seed = f"as teacher {row.teacher}"
             seeds = [seed for line in lines for seed in (line.seed_first, line.seed_last) if seed is not None]
@@ -260,7 +255,7 @@ class Checklist:
         jobs = [job_named(self.preset, kind, name) for kind, name in self.trainings]
         jobs += [measurement(self.preset, run) for run in self.runs]
         for job in jobs:
-            for name in (*job.needs["downloads"], *(imports(self.preset)[folder] for folder in job.needs["imports"])):
+            for name in (*job.needs["downloads"], *(self.preset.imports[folder] for folder in job.needs["imports"])):
                 licence_rows[self._asset(name)] = None
             licence_rows |= dict.fromkeys(self._dataset(job.spec.get("dataset")))
         licence_rows |= {
@@ -282,7 +277,8 @@ class Checklist:
         if spec is None:
             return
         path = spec.get("path")
-        origin = made_from(self.preset, path) if path in archives(self.preset) else None
+        archives = self.preset.archives
+        origin = archives.made_from(path) if path in archives.made else None
         sources = [name for name in (origin.source, *origin.beside) if name] if origin else []
         sources = [name for name in sources if name in self.registry]
         yield from map(self._asset, sources)

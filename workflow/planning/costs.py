@@ -17,19 +17,8 @@ from sida.methods.registry import DistillConfig, resolve_recipe
 from workflow.planning.assumptions import load_assumptions
 from workflow.planning.steps import CONTEXT_BYTES, StepCost, network_cost, student_cost, teacher_cost
 from workflow.preset import Preset
-from workflow.preset.archives import archives, made_from
 from workflow.preset.files import presets, read_preset
-from workflow.preset.measuring_needs import downloads_of
-from workflow.preset.networks import imports, sampler_guide
-from workflow.preset.rows import (
-    alike_key,
-    architecture,
-    architecture_of,
-    dataset_named,
-    dataset_of,
-    nfe_of,
-    protocol_of,
-)
+from workflow.preset.measuring import downloads_of
 from workflow.preset.settings import PresetSettings
 from workflow.preset.trainings import most_gpus, teacher_training, training
 
@@ -129,7 +118,7 @@ class Costs:
 
     def imported(self, name: str) -> Cost:
         """The import of a published checkpoint, given by its folder."""
-        location = imports(self.preset)[name]
+        location = self.preset.imports[name]
         if is_address(location):
             asset = find_asset(self.registry, location)
             disk = 2 * self.assumptions.gigabytes(asset)
@@ -139,7 +128,8 @@ class Costs:
 
     def network(self, teacher: str | None) -> dict[str, Any] | None:
         """Architecture of a teacher, from the preset or of a published teacher; None if unknown."""
-        return architecture(self.preset, teacher) or self.like(teacher)
+        described = self.preset.teachers.get(teacher or "")
+        return (described and described.entry.network) or self.like(teacher)
 
     def resolved(self, run: str) -> tuple[Any, dict[str, Any]]:
         """Resolved settings of a student but for its name, α and seed, and the network of its teacher or recipe.
@@ -149,15 +139,15 @@ class Costs:
         Raises:
             UserError: The network is unknown.
         """
-        teacher, alike = self.preset.runs[run].teacher, alike_key(self.preset.runs[run])
-        network = architecture_of(self.preset, self.preset.runs[run]) or self.network(teacher)
+        row = self.preset.rows[run]
+        network = row.architecture or self.network(row.cells.teacher)
         if network is None:
-            setting = f"{self.preset.source}: teachers.{teacher}"
+            setting = f"{self.preset.source}: teachers.{row.cells.teacher}"
             raise UserError(setting, "has no network, so its cost is unknown", "add it")
-        if alike not in self._recipes:
+        if row.alike not in self._recipes:
             spec = training(self.preset, run).spec
-            self._recipes[alike] = resolve_recipe(from_mapping(DistillConfig, spec, run), network, run)
-        return self._recipes[alike], network
+            self._recipes[row.alike] = resolve_recipe(from_mapping(DistillConfig, spec, run), network, run)
+        return self._recipes[row.alike], network
 
     def student(self, run: str) -> Cost:
         """A distillation.
@@ -202,22 +192,21 @@ class Costs:
 
     def measurement(self, run: str) -> Cost:
         """All trials of a row."""
-        row, protocol = self.preset.runs[run], protocol_of(self.preset, self.preset.runs[run])
-        first = self.preset.runs[row.first]
-        images = self.preset.trials * protocol.num_samples
+        row, cells = self.preset.rows[run], self.preset.runs[run]
+        images = self.preset.trials * row.protocol.num_samples
         networks = (
             []
-            if row.without_network
-            else [architecture_of(self.preset, first) or self.network(row.teacher) or self.like(row.checkpoint)]
+            if cells.without_network
+            else [row.architecture or self.network(cells.teacher) or self.like(cells.checkpoint)]
         )
-        if networks and sampler_guide(self.preset, row) is not None:
-            networks.append(networks[0] if row.guide == NULL_LABEL else self.network(row.guide))
+        if networks and row.sampler_guide is not None:
+            networks.append(networks[0] if cells.guide == NULL_LABEL else self.network(cells.guide))
         networks_known = [network for network in networks if network] if networks and networks[0] else []
         fp16 = bool(networks_known and networks_known[0]["kwargs"].get("use_fp16", False))
-        forward = sum((nfe_of(self.preset, row) or 1) * network_cost(network).forward for network in networks_known)
+        forward = sum((row.nfe or 1) * network_cost(network).forward for network in networks_known)
         hours = (images * self._measuring_seconds(run, forward, fp16) + self._references(run)) / 3600
         weights = sum(4.0 * network_cost(network).parameters for network in networks_known)
-        files = [self.registry[name] for name in downloads_of(self.preset, row, protocol) if name in self.registry]
+        files = [self.registry[name] for name in downloads_of(row, row.protocol) if name in self.registry]
         weights += sum(1e9 * self.assumptions.gigabytes(each) for each in files if each.kind in ("extractor", "vae"))
         memory = (CONTEXT_BYTES + weights) / 1e9 if self.preset.settings.gpus else 0.0
         unknown = None in networks
@@ -243,7 +232,7 @@ class Costs:
 
     def _measuring_seconds(self, run: str, forward: float, fp16: bool) -> float:
         """Seconds per image for drawing, decoding and all feature networks."""
-        protocol = protocol_of(self.preset, self.preset.runs[run])
+        protocol = self.preset.rows[run].protocol
         seconds = forward / self._rate(fp16) if forward else 0.0
         others = sum(self.assumptions.gflop_of(str(name)) for name in {*protocol.extractors()})
         others += self.assumptions.gflop["vae_decode"] if protocol.decodes else 0.0
@@ -251,15 +240,12 @@ class Costs:
 
     def _references(self, run: str) -> float:
         """Seconds for the features of the data sets that a row's protocol takes as references, once for all trials."""
-        row, sources = self.preset.runs[run], protocol_of(self.preset, self.preset.runs[run]).sources
-        seconds = 0.0
-        for key, extractor in {
-            (key, m.extractor) for m in protocol_of(self.preset, row).metrics for key in m.references
-        }:
+        row = self.preset.rows[run]
+        sources, seconds = row.protocol.sources, 0.0
+        for key, extractor in {(key, metric.extractor) for metric in row.protocol.metrics for key in metric.references}:
             gflop = self.assumptions.gflop_of(str(extractor))
             if sources[key].kind == "dataset" and gflop:
-                fixed_data = dataset_named(self.preset, str(sources[key].dataset), run) if sources[key].fixed else None
-                data = fixed_data or dataset_of(self.preset, row)
+                data = self.preset.data.named(str(sources[key].dataset), run) if sources[key].fixed else row.data
                 images = min(filter(None, (data.get("num_images"), data.get("max_size"))), default=0)
                 seconds += images * gflop * 1e9 / self._rate(False)
         return seconds
@@ -272,10 +258,11 @@ class Costs:
 
     def archive(self, path: str) -> Cost:
         """An archive of a data set."""
-        dataset = dataset_named(self.preset, archives(self.preset)[path], self.preset.source)
+        archives = self.preset.archives
+        dataset = self.preset.data.named(archives.made[path], self.preset.source)
         images = dataset.get("num_images") or 0
         numbers = (dataset.get("channels") or 3) * (dataset.get("resolution") or 0) ** 2
-        if made_from(self.preset, path).dataset:
+        if archives.made_from(path).dataset:
             hours = images * self.assumptions.gflop["vae_encode"] * 1e9 / self._rate(False) / 3600
             return Cost("data", path, gpus=1, gpu_hours=hours, disk_gb=images * numbers * 4 / 1e9)
         hours = images / self.assumptions.pictures_per_second / 3600

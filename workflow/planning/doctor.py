@@ -18,7 +18,6 @@ from workflow.planning.costs import SMALLER, SPARE, too_large
 from workflow.planning.driver import without_code
 from workflow.planning.plan import LEFT_OUT, Plan, make_plan
 from workflow.preset.outside_code import NotAllowedError, origin
-from workflow.preset.rows import protocol_of
 from workflow.preset.specs import missing_data
 
 CheckVerdict = Literal["ok", "note", "missing"]
@@ -124,9 +123,7 @@ def _disk(plan: Plan) -> Iterator[Check]:
 
 def _packages(plan: Plan) -> Iterator[Check]:
     latents = any(job.name.startswith("sd-vae") for job in plan.jobs.values()) or any(
-        protocol_of(plan.preset, plan.preset.runs[job.name]).decodes
-        for job in plan.jobs.values()
-        if job.name in plan.preset.runs
+        plan.preset.rows[job.name].protocol.decodes for job in plan.jobs.values() if job.name in plan.preset.runs
     )
     # The plan has used torch and Snakemake.
     if latents and importlib.util.find_spec("diffusers") is None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from eval.features import extractor_entry
 from eval.measuring.protocol import Protocol, ReferenceSource
-from eval.results.sheet import SheetRow
 from sida import networks
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.datasets import dataset_spec
@@ -14,14 +13,7 @@ from sida.errors import UserError, errors_at, settings_in, suggestion
 from workflow.preset.networks import NETWORK_FILES
 from workflow.preset.placeholders import check_products
 from workflow.preset.preset import Preset
-from workflow.preset.rows import (
-    architecture_of,
-    dataset_of,
-    place_of,
-    protocol_of,
-    protocol_path,
-    sampler_of,
-)
+from workflow.preset.rows import Row
 from workflow.preset.training_checks import check_trainings
 
 
@@ -34,11 +26,11 @@ def check_preset(preset: Preset) -> None:
         UserError: The first fault, with its file and key.
     """
     registry = load_registry()
-    for path in dict.fromkeys(protocol_path(preset, row) for row in preset.runs.values()):
-        _check_protocol(path, preset.protocols[path], registry)
-    for row in preset.runs.values():
+    for path, protocol in {row.protocol_path: row.protocol for row in preset.rows.values()}.items():
+        _check_protocol(path, protocol, registry)
+    for row in preset.rows.values():
         _check_files(preset, row, registry)
-        _check_images(preset, row)
+        _check_images(row)
     check_trainings(preset)
     check_products(preset)
 
@@ -82,14 +74,14 @@ def _assets(extractor: str, where: str) -> tuple[str, ...]:
         raise UserError(where, error) from None
 
 
-def _check_files(preset: Preset, row: SheetRow, registry: dict[str, Asset]) -> None:
+def _check_files(preset: Preset, row: Row, registry: dict[str, Asset]) -> None:
     """Checks that the networks and images that a row names exist."""
-    where, teachers = place_of(preset, row), preset.settings.teachers
-    teacher = teachers.get(row.teacher or "") if row.trained_here else None
-    guide = teachers.get(row.guide or "")
-    files = {"guide": guide.checkpoint if guide else row.guide, "teacher": teacher.checkpoint if teacher else None}
-    if not row.without_network:
-        files["checkpoint"] = row.checkpoint
+    where, cells, teachers = row.where, row.cells, preset.settings.teachers
+    teacher = teachers.get(cells.teacher or "") if cells.trained_here else None
+    guide = teachers.get(cells.guide or "")
+    files = {"guide": guide.checkpoint if guide else cells.guide, "teacher": teacher.checkpoint if teacher else None}
+    if not cells.without_network:
+        files["checkpoint"] = cells.checkpoint
     for column, name in files.items():
         # A network of this preset's own results is made before it is read.
         if name in (None, NULL_LABEL) or os.path.exists(name) or name.startswith(f"{preset.results}/"):
@@ -101,27 +93,23 @@ def _check_files(preset: Preset, row: SheetRow, registry: dict[str, Asset]) -> N
             raise UserError(where, f"guide: no teacher of {preset.source} and no asset '{name}'{near}")
         with errors_at(f"{where}: {column}"):
             find_asset(registry, name)
-    if row.method == "external" and row.without_network:
-        sampler = sampler_of(preset, row)
-        if sampler["kind"] == "images" and not os.path.exists(sampler["path"]):
-            fault = f"checkpoint: no such images '{sampler['path']}', and not of the form module:function"
-            raise UserError(where, fault)
+    if row.sampler["kind"] == "images" and not os.path.exists(row.sampler["path"]):
+        fault = f"checkpoint: no such images '{row.sampler['path']}', and not of the form module:function"
+        raise UserError(where, fault)
 
 
-def _check_images(preset: Preset, row: SheetRow) -> None:
+def _check_images(row: Row) -> None:
     """Checks that a row's decoder fits its network, and that its images fit its protocol."""
-    where, protocol = place_of(preset, row), protocol_of(preset, row)
-    network = architecture_of(preset, row)
-    if network and not row.without_network:
-        decoder = sampler_of(preset, row).get("decoder")
-        with settings_in(f"{where}: sampler '{row.sampler}'"):
+    protocol, network = row.protocol, row.architecture
+    if network and not row.cells.without_network:
+        decoder = row.sampler.get("decoder")
+        with settings_in(f"{row.where}: sampler '{row.cells.sampler}'"):
             check_decoder(decoder, networks.network_latents(network) if decoder else None)
-    dataset = dataset_of(preset, row)
     for key in ("resolution", "channels") if not protocol.decodes else ():
-        expected, actual = getattr(protocol, key), dataset.get(key)
+        expected, actual = getattr(protocol, key), row.data.get(key)
         if expected and actual and expected != actual:
             raise UserError(
-                where,
-                f"protocol '{protocol.name}' is for {key} {expected}, data set '{dataset['name']}' has {actual}",
+                row.where,
+                f"protocol '{protocol.name}' is for {key} {expected}, data set '{row.data['name']}' has {actual}",
                 "name another protocol or data set",
             )

@@ -15,8 +15,6 @@ from sida.files.atomic import atomic_path, write_json, write_text
 from sida.files.text_files import yaml_text
 from workflow.preset import Preset, load_preset
 from workflow.preset.lock import PresetLock
-from workflow.preset.rows import lineage, recipe_of
-from workflow.preset.stored_rows import taken_rows
 
 
 def stored_results(files: Sequence[Path]) -> Path:
@@ -65,7 +63,7 @@ def write_extension(files: Sequence[Path], sheet: str | None, stored_folder: Pat
         if new_rows and (table := _grown_table(base, preset, new_rows)):
             # A layout beside the preset takes precedence over the study's of the same name.
             write_text(folder / "tables" / f"{table[0]}.yaml", yaml_text(table[1]))
-        run_here = [run for run in preset.runs if run not in taken_rows(preset)]
+        run_here = [run for run in preset.runs if run not in preset.taken]
         if new_rows:
             # Rows of the study that are not stored wait; parents of added rows run nevertheless.
             origin |= {"added": " ".join(row.run for row in new_rows), "sheet": base.sheet}
@@ -100,8 +98,8 @@ def _grown_table(base: Preset, preset: Preset, new_rows: Sequence[SheetRow]) -> 
             if model.get("pool_seeds") and with_other_seeds(rows, row.run)[0] != row.run:
                 continue  # the row of its first seed shows it
             line = {**model, "run": row.run, "label": row.label or row.run, "guest": True}
-            siblings = [base.runs[line["run"]] for line in lines if base.runs[line["run"]].teacher == row.teacher]
-            if (facts := _trained_on(preset, row)) not in [_trained_on(preset, sibling) for sibling in siblings]:
+            siblings = [line["run"] for line in lines if base.runs[line["run"]].teacher == row.teacher]
+            if (facts := _trained_on(preset, row.run)) not in [_trained_on(preset, each) for each in siblings]:
                 line |= _own_family(f"{facts[1]:g} thousand images of {facts[0]}")
             layout["rows"].insert(layout["rows"].index(model) + 1, line)
         for row in (row for row in new_rows if row.trained_here and row.teacher not in models):
@@ -116,10 +114,11 @@ def _own_family(family: str) -> dict[str, Any]:
     return {"family": family, "rule": True, "candidate": False}
 
 
-def _trained_on(preset: Preset, row: SheetRow) -> tuple[str, float]:
+def _trained_on(preset: Preset, run: str) -> tuple[str, float]:
     """Data set of a row, and thousands of images of its training and of those that it starts from."""
-    kimg = sum(float(recipe_of(preset, preset.runs[name]).get("total_kimg") or 0) for name in lineage(preset, row.run))
-    return row.dataset or preset.settings.dataset, kimg
+    row = preset.rows[run]
+    kimg = sum(float(each.recipe.get("total_kimg") or 0) for each in row.lineage())
+    return row.cells.dataset or preset.settings.dataset, kimg
 
 
 def _take(folder: Path, preset: Preset) -> None:
@@ -131,7 +130,7 @@ def _take(folder: Path, preset: Preset) -> None:
         folder: The study's stored results.
         preset: The extension.
     """
-    students = taken_rows(preset)
+    students = preset.taken
     teachers = {name for run in students for name in (preset.runs[run].teacher, preset.runs[run].guide)}
     for file, content in files_of(folder, preset.runs):
         path, (kind, name, _) = Path(preset.results, file), file.split("/", 2)

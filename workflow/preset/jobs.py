@@ -1,9 +1,9 @@
-"""A job: its spec, the names of its inputs, and a digest that contains the digests of the upstream jobs.
+"""A job: its spec, the names of its inputs, and what its digest reads.
 
 A job's spec is a file, ``results/<preset>/specs/<stage>/<name>.json``, with everything that decides its result; its
-command names the file. The job's digest is a parameter of its rule: it contains the spec, the digests of its upstream
-jobs, which make its inputs, and the content of the user's files. So a changed setting reaches every product downstream,
-also after interruptions, and a setting that is changed back runs no job.
+command names the file. The job's digest (:mod:`workflow.preset.specs`) is a parameter of its rule: it contains the
+spec, the digests of its upstream jobs, which make its inputs, and the content of the user's files. So a changed
+setting reaches every product downstream, also after interruptions, and a setting that is changed back runs no job.
 """
 
 import os
@@ -14,14 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sida.assets.registry import is_address
 from sida.config.families import NULL_LABEL
 from sida.config.lookup import source_file
 from sida.config.settings import names_object
-from sida.files.atomic import sha256_json
-from workflow.preset.archives import archive_of, archives, own_archives
-from workflow.preset.digests import content_digest, file_state, own_digest
-from workflow.preset.networks import FOLDERS, Network, imports
+from workflow.preset.networks import FOLDERS, Network
 from workflow.preset.preset import Preset
 
 #: Kinds of inputs; rules put their names into paths.
@@ -35,46 +31,18 @@ class Job:
     """A job of the workflow.
 
     Attributes:
+        stage: Folder of its spec.
         spec: Everything that its command reads.
-        needs: Names of its inputs, by kind.
-        own: SHA-256 of the part of the spec that can change the result.
-        digest: SHA-256 of that part, of its upstream jobs, and of the content of the user's files.
+        needs: Names of its inputs, by kind. The trainings of ``teachers`` and ``students`` are upstream jobs.
+        upstream: Its other upstream jobs, each by stage and name.
+        files: The user's files that its digest reads, besides the ones in ``needs``.
     """
 
+    stage: str
     spec: Mapping[str, Any]
     needs: Mapping[str, list[str]]
-    own: str
-    digest: str
-
-
-def make_job(
-    preset: Preset,
-    stage: str,
-    spec: Mapping[str, Any],
-    needs: Mapping[str, list[str]],
-    upstream: Iterable[Job] = (),
-    raw: Iterable[str | Path] = (),
-) -> Job:
-    """Makes a job with its digest.
-
-    Args:
-        preset: The preset.
-        stage: Folder of its spec.
-        spec: Its spec.
-        needs: Names of its inputs.
-        upstream: Jobs that make its inputs.
-        raw: The user's files, besides the ones in ``needs``.
-    """
-    files = [path for path in needs.get("files", []) if path not in archives(preset)]
-    files += [source for name in needs.get("imports", []) if not is_address(source := imports(preset)[name])]
-    contents = {str(path): _content(preset, path) for path in (*files, *raw) if os.path.exists(path)}
-    own = own_digest(stage, spec)
-    return Job(spec, needs, own, sha256_json([own, sorted({job.digest for job in upstream}), contents]))
-
-
-def _content(preset: Preset, path: str | Path) -> str:
-    """Content of a user's file for a digest; an archive of images, which may have terabytes, by its size and time."""
-    return file_state(path) if path in own_archives(preset) and not os.path.isdir(path) else content_digest(path)
+    upstream: tuple[tuple[str, str], ...] = ()
+    files: tuple[str | Path, ...] = ()
 
 
 def common_settings(preset: Preset) -> dict[str, Any]:
@@ -85,10 +53,10 @@ def common_settings(preset: Preset) -> dict[str, Any]:
 def needs_of(networks: Iterable[Network | None] = (), files: Iterable[str] = ()) -> dict[str, list[str]]:
     """Names of networks and files by kind; a network is named once."""
     needs: dict[str, list[str]] = {kind: [] for kind in KINDS}
-    for kind, name in dict.fromkeys(filter(None, networks)):
+    for network in dict.fromkeys(filter(None, networks)):
         # The null label is a guide without a file.
-        if name != NULL_LABEL:
-            needs[kind].append(name)
+        if network.name != NULL_LABEL:
+            needs[network.kind].append(network.name)
     needs["files"] += files
     return needs
 
@@ -112,7 +80,7 @@ def code_files(names: Iterable[str]) -> list[str]:
 
 def data_files(preset: Preset, spec: Mapping[str, Any]) -> list[str]:
     """Files behind a data set that are inputs of jobs: its archive, and the source of a custom kind."""
-    return [*archive_of(preset, spec), *code_files([str(spec.get("kind"))])]
+    return [*preset.archives.of(spec), *code_files([str(spec.get("kind"))])]
 
 
 def any_of(names: Iterable[str]) -> str:

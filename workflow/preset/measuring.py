@@ -2,56 +2,72 @@
 
 from typing import Any
 
+from eval.features import extractor_entry
+from eval.measuring.protocol import Protocol
 from sida.config.samplers import SAMPLER_KINDS
-from workflow.preset.jobs import Job, common_settings, data_files, make_job, needs_of, source_of
-from workflow.preset.measuring_needs import add_protocol_needs, drawn_from_data
-from workflow.preset.networks import generator, network_path, sampler_guide
-from workflow.preset.once import once
+from workflow.preset.jobs import Job, code_files, common_settings, data_files, needs_of, source_of
 from workflow.preset.preset import Preset
-from workflow.preset.rows import class_counts, dataset_of, nfe_of, protocol_of, sampler_of
-from workflow.preset.trainings import trainings_of
+from workflow.preset.rows import Row
 
 
-@once
 def measurement(preset: Preset, name: str) -> Job:
     """Measurement of a row: the generator, its sampler, and the protocol."""
-    row, protocol = preset.runs[name], protocol_of(preset, preset.runs[name])
-    network, guide, dataset = generator(preset, row), sampler_guide(preset, row), dataset_of(preset, row)
-    spec: dict[str, Any] = {"run": name, "method": row.method}
-    spec |= {"network": network_path(preset, network), "guide": network_path(preset, guide)}
-    spec |= {"sampler": sampler_of(preset, row), "nfe": nfe_of(preset, row), "dataset": dataset}
-    spec |= {"protocol": protocol.content(), **common_settings(preset)}
-    opened = drawn_from_data(preset, row) or any(source.kind == "dataset" for source in protocol.sources.values())
-    needs = needs_of([network, guide], data_files(preset, dataset) if opened else [])
-    if row.method == "external" and row.without_network and (source := source_of(str(row.checkpoint))):
+    row = preset.rows[name]
+    network, guide, cells = row.network, row.sampler_guide, row.cells
+    spec: dict[str, Any] = {"run": name, "method": cells.method}
+    spec |= {"network": network and network.path, "guide": guide and guide.path}
+    spec |= {"sampler": row.sampler, "nfe": row.nfe, "dataset": row.data}
+    spec |= {"protocol": row.protocol.content(), **common_settings(preset)}
+    opened = row.drawn_from_data or any(source.kind == "dataset" for source in row.protocol.sources.values())
+    needs = needs_of([network, guide], data_files(preset, row.data) if opened else [])
+    if cells.method == "external" and cells.without_network and (source := source_of(str(cells.checkpoint))):
         needs["files"].append(source)
-    add_protocol_needs(preset, row, protocol, needs)
-    return make_job(preset, "measurements", spec, needs, trainings_of(preset, needs))
+    add_protocol_needs(preset, row, row.protocol, needs)
+    return Job("measurements", spec, needs)
 
 
 def sampling(preset: Preset, name: str) -> Job:
     """Images of a row's trial, ``<row>/trial-<t>``."""
     run, trial = name.rsplit("/trial-", 1)
-    row, measurement_job = preset.runs[run], measurement(preset, run)
-    protocol, dataset = protocol_of(preset, row), dataset_of(preset, row)
-    first, last = protocol.seeds(int(trial))
-    classes = protocol.label_dist if dataset.get("label_dim") else "uniform"
-    spec = {
-        "network": measurement_job.spec["network"],
-        "gnet": measurement_job.spec["guide"],
-        "sampler": sampler_of(preset, row),
-    }
-    spec |= {"seeds": f"{first}-{last}", "class_labels": class_counts(preset, row) or classes}
-    spec |= {"dataset": dataset if drawn_from_data(preset, row) else None, **common_settings(preset)}
-    return make_job(preset, "samples", spec, measurement_job.needs, trainings_of(preset, measurement_job.needs))
+    row, measured = preset.rows[run], measurement(preset, run)
+    first, last = row.protocol.seeds(int(trial))
+    classes = row.protocol.label_dist if row.data.get("label_dim") else "uniform"
+    spec = {"network": measured.spec["network"], "gnet": measured.spec["guide"], "sampler": row.sampler}
+    spec |= {"seeds": f"{first}-{last}", "class_labels": row.class_counts or classes}
+    spec |= {"dataset": row.data if row.drawn_from_data else None, **common_settings(preset)}
+    return Job("samples", spec, measured.needs)
+
+
+def add_protocol_needs(preset: Preset, row: Row, protocol: Protocol, needs: dict[str, list[str]]) -> None:
+    """Adds what a protocol reads for a row: downloads, archives, and files of its custom kinds and extractors.
+
+    Args:
+        preset: The preset.
+        row: The row.
+        protocol: The row's protocol, or the part of it that is measured.
+        needs: Names of inputs by kind, as :func:`~workflow.preset.jobs.needs_of` returns them; changed in place.
+    """
+    names = [name for metric in protocol.metrics for name in (metric.kind, metric.extractor)]
+    references = [preset.data.named(name, where) for where, name in protocol.fixed_datasets().items()]
+    needs["downloads"] += downloads_of(row, protocol)
+    needs["files"] += [*code_files(names), *(path for spec in references for path in data_files(preset, spec))]
+
+
+def downloads_of(row: Row, protocol: Protocol) -> list[str]:
+    """Registered downloads for measuring a row by a protocol, besides its network: references, extractors, decoder."""
+    assets = [source.asset for source in protocol.sources.values()]
+    assets += [asset for extractor in protocol.extractors() for asset in extractor_entry(extractor).assets]
+    if protocol.decodes and not row.cells.without_network:
+        assets += row.latents.assets(row.sampler.get("decoder"))
+    if isinstance(row.class_counts, str):
+        assets.append(row.class_counts)
+    return sorted({asset for asset in assets if asset})
 
 
 def sampled_rows(preset: Preset) -> list[str]:
     """Rows whose images ``sida sample`` can write: rows with a sampler of this package and without a decoder."""
     return [
-        name
-        for name, row in preset.runs.items()
-        if not protocol_of(preset, row).decodes and sampler_of(preset, row)["kind"] in SAMPLER_KINDS
+        name for name, row in preset.rows.items() if not row.protocol.decodes and row.sampler["kind"] in SAMPLER_KINDS
     ]
 
 
@@ -60,7 +76,7 @@ def measuring_parts(preset: Preset) -> list[tuple[int, int, list[str]]]:
     trials = preset.trials
     size, slow = preset.settings.trials_per_job or trials, list[str]()
     if size < trials:
-        slow = [name for name, row in preset.runs.items() if (nfe_of(preset, row) or 1) > 1]
-    quick = list(preset.runs) if not slow else [name for name in preset.runs if name not in {*slow}]
+        slow = [name for name, row in preset.rows.items() if (row.nfe or 1) > 1]
+    quick = list(preset.rows) if not slow else [name for name in preset.rows if name not in {*slow}]
     together = [(0, trials - 1, quick)] if quick else []
     return together + [(first, min(first + size, trials) - 1, slow) for first in range(0, trials, size) if slow]

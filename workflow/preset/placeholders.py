@@ -16,11 +16,6 @@ from eval.results.summary import Measurement, Measurements
 from eval.tables.layout import TableSources, load_table_layout
 from sida.errors import UserError, suggestion
 from workflow.preset.preset import Preset
-from workflow.preset.rows import (
-    protocol_of,
-    protocol_path,
-    recipe_of,
-)
 
 
 def check_products(preset: Preset) -> None:
@@ -43,13 +38,13 @@ def check_products(preset: Preset) -> None:
 def placeholders(preset: Preset) -> Iterator[Measurement]:
     """Yields a placeholder value for every metric of every measurable row."""
     identities: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in preset.measurable.values():
-        protocol = protocol_of(preset, row)
-        common = {"run": row.run, "method": row.method, "n": protocol.num_samples, "nfe": row.nfe}
+    for row in (preset.rows[run] for run in preset.measurable):
+        protocol = row.protocol
+        common = {"run": row.run, "method": row.cells.method, "n": protocol.num_samples, "nfe": row.cells.nfe}
         common |= {"seed_first": None, "seed_last": None, "protocol": protocol.name, "device": "", "date": ""}
         common |= {"network_sha256": "", "code_version": ""}
         for metric in protocol.metrics:
-            if (key := (protocol_path(preset, row), metric.key)) not in identities:
+            if (key := (row.protocol_path, metric.key)) not in identities:
                 identity = protocol.identity(metric.key)
                 identities[key] = {name: getattr(identity, name) for name in ("settings", "classes", "resolution")}
             facts = {**common, **identities[key], "metric": metric.key, "reference_sha256": ""}
@@ -64,12 +59,12 @@ class _Placeholders(Sources):
     preset: Preset = field(kw_only=True)
 
     def reason_missing(self, run: str, metric: str) -> str:
-        row = self.preset.runs[run]
-        if not row.trained_here:
+        row = self.preset.rows[run]
+        if not row.cells.trained_here:
             return "it is not trained here"
-        if not recipe_of(self.preset, row).get("evaluation"):
-            return f"recipe '{row.recipe}' has no key 'evaluation'"
-        protocol = protocol_of(self.preset, row)
+        if not row.recipe.get("evaluation"):
+            return f"recipe '{row.cells.recipe}' has no key 'evaluation'"
+        protocol = row.protocol
         keys = [watched.key for watched in protocol.watched]
         if metric in keys:
             return ""

@@ -1,4 +1,4 @@
-"""A preset with its sample sheet, read once: plain data, from which the other modules make jobs."""
+"""A preset with its sample sheet, read and resolved once: plain data, from which the other modules make jobs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from eval.results.sheet import SheetRow
 from sida.assets.registry import load_registry
 from sida.config.lookup import find_file
 from sida.errors import UserError
+from workflow.preset.data_sets import Archives, DataSets
+from workflow.preset.rows import Row, Teacher
 from workflow.preset.settings import PresetSettings
 
 
-# Two presets are never compared, and functions keep the jobs of a preset by its identity.
 @dataclass(frozen=True, eq=False)
 class Preset:
     """A checked preset; :func:`workflow.preset.load_preset` reads one.
@@ -28,18 +29,33 @@ class Preset:
             (:mod:`sida.config.lookup`).
         settings: Keys of the files; names of files are paths, and recipes of other files are among ``recipes``.
         layouts: Layouts by the names of their products, for ``tables`` and ``figures``.
-        runs: Rows of the sheet by name, then their second measurements.
-        protocols: Protocols of all rows, by path.
+        rows: Rows of the sheet by name, then their second measurements.
+        teachers: Teachers by name.
+        protocol: Protocol of rows that name none.
+        data: Data sets by name.
+        archives: Archives of the data sets.
+        imports: Published checkpoints that the preset imports: folder name to asset id, address or path.
         code: Code from outside the package that the files name, with the places.
+        taken: Rows that are taken from stored results.
     """
 
     source: str
     folders: tuple[Path, ...]
     settings: PresetSettings
     layouts: Mapping[str, Mapping[str, Path]]
-    runs: Mapping[str, SheetRow]
-    protocols: Mapping[str, Protocol]
+    rows: Mapping[str, Row]
+    teachers: Mapping[str, Teacher]
+    protocol: Protocol
+    data: DataSets
+    archives: Archives
+    imports: Mapping[str, str]
     code: Mapping[str, str]
+    taken: frozenset[str] = frozenset()
+
+    @functools.cached_property
+    def runs(self) -> dict[str, SheetRow]:
+        """Cells of all rows by name, as builders of tables, figures and claims take them."""
+        return {name: row.cells for name, row in self.rows.items()}
 
     @property
     def name(self) -> str:
@@ -74,13 +90,13 @@ class Preset:
 
     @functools.cached_property
     def students(self) -> list[SheetRow]:
-        """Rows that are distilled here."""
+        """Cells of the rows that are distilled here."""
         return [row for row in self.runs.values() if row.trained_here]
 
     @functools.cached_property
     def starts(self) -> set[str]:
         """Rows that others start from."""
-        return {row.init for row in self.students if row.init and row.init in self.runs}
+        return {row.start.run for row in self.rows.values() if row.start}
 
     @functools.cached_property
     def left_out(self) -> dict[str, str]:
@@ -125,8 +141,9 @@ class Preset:
         Raises:
             UserError: Protocols differ in it.
         """
-        paths = {self.settings.protocol, *(row.protocol or self.settings.protocol for row in self.runs.values())}
-        counts = {path: self.protocols[path].trials for path in sorted(paths)}
+        counts = {row.protocol_path: row.protocol.trials for row in self.rows.values()}
+        counts[self.settings.protocol] = self.protocol.trials
         if len(set(counts.values())) > 1:
-            raise UserError(self.sheet, f"protocols differ in trials: {counts}", "use one number within a preset")
-        return counts[self.settings.protocol]
+            fault = f"protocols differ in trials: {dict(sorted(counts.items()))}"
+            raise UserError(self.sheet, fault, "use one number within a preset")
+        return self.protocol.trials

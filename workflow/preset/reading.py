@@ -15,12 +15,15 @@ from sida.config.lookup import SUFFIXES, find_file, find_path
 from sida.config.recipe import Recipe
 from sida.config.settings import from_mapping, load_yaml
 from sida.errors import UserError, suggestion
-from workflow.preset.exposure import with_exposure
+from workflow.preset.data_sets import Archives, DataSets
 from workflow.preset.files import read_preset
+from workflow.preset.networks import NetworkFiles
 from workflow.preset.outside_code import check_code, outside_claims, outside_code, texts
 from workflow.preset.preset import Preset
-from workflow.preset.references import check_references
+from workflow.preset.resolving import Resolver, check_objects
+from workflow.preset.rows import Row
 from workflow.preset.settings import PresetSettings, TeacherEntry
+from workflow.preset.stored_rows import stored_rows
 
 #: Settings that name a file, with the folder of ``config`` where such files are.
 _FILES = {"runs": "runs", "protocol": "protocols", "claims": "", "retraining": "retraining"}
@@ -70,10 +73,51 @@ def preset_from(config: Mapping[str, Any], source: str = "config", folders: Sequ
     code = outside_code(_documents(settings, rows, second.values(), source)) | outside_claims(settings.claims, source)
     check_code(code, source)
     rows, protocols = _with_protocols(rows, settings, second, source)
-    preset = Preset(source, folders, settings, layout_paths, {row.run: row for row in rows}, protocols, code)
-    preset = dataclasses.replace(preset, runs=_with_second_measurements(with_exposure(preset), preset.sheet))
-    check_references(preset)
-    return preset
+    data = DataSets(settings, source)
+    data.named(settings.dataset, f"{source}: dataset")
+    check_objects(settings, source)
+    checkpoints = _checkpoints(settings, rows)
+    files = NetworkFiles(
+        f"results/{settings.preset}", [*checkpoints, *(each.checkpoint for each in settings.teachers.values())]
+    )
+    resolver = Resolver(settings, source, data, protocols, files)
+    resolved = resolver.rows(rows)
+    preset = Preset(
+        source=source,
+        folders=folders,
+        settings=settings,
+        layouts=layout_paths,
+        rows=resolved,
+        teachers=resolver.teachers,
+        protocol=protocols[settings.protocol],
+        data=data,
+        archives=Archives(data, _data_sets(settings, resolved.values())),
+        imports=files.imports([*checkpoints, *_teacher_checkpoints(settings, rows)]),
+        code=code,
+    )
+    return dataclasses.replace(preset, taken=stored_rows(preset))
+
+
+def _checkpoints(settings: PresetSettings, rows: Iterable[SheetRow]) -> list[str | None]:
+    """Checkpoints that rows name for themselves and as guides."""
+    names = [row.checkpoint for row in rows if not row.without_network]
+    not_checkpoints = (*settings.teachers, NULL_LABEL)
+    return names + [row.guide for row in rows if row.guide not in not_checkpoints]
+
+
+def _teacher_checkpoints(settings: PresetSettings, rows: Iterable[SheetRow]) -> list[str | None]:
+    """Checkpoints of the teachers that rows use."""
+    names = {row.teacher for row in rows if row.trained_here or row.method == "teacher"} | {row.guide for row in rows}
+    return [teacher.checkpoint for name, teacher in settings.teachers.items() if name in names]
+
+
+def _data_sets(settings: PresetSettings, rows: Iterable[Row]) -> dict[str, str]:
+    """Data sets of rows, teachers and protocols, sorted, each with the place in a protocol that names it, or empty."""
+    rows = list(rows)
+    places = {name: where for row in rows for where, name in row.protocol.fixed_datasets().items()}
+    names = {*places, settings.dataset, *(row.cells.dataset for row in rows)}
+    names |= {teacher.dataset for teacher in settings.teachers.values()}
+    return {name: places.get(name, "") for name in sorted(filter(None, names))}
 
 
 def _by_product(layouts: Iterable[str], where: str) -> dict[str, str]:
@@ -209,20 +253,3 @@ def _with_second_protocol(
         where = f"{settings.runs}: run '{row.run}': second_protocol"
         raise UserError(where, f"'{path}' is the row's first protocol", "name another one")
     return dataclasses.replace(row, second_protocol=path)
-
-
-def _with_second_measurements(rows: Mapping[str, SheetRow], sheet: str) -> dict[str, SheetRow]:
-    """Rows, then the rows of second measurements.
-
-    Raises:
-        UserError: A second measurement has the name of a row.
-    """
-    both = dict(rows)
-    for row in rows.values():
-        if row.second_protocol is not None:
-            second = row.under_second()
-            if second.run in both:
-                where = f"{sheet}: run '{row.run}': second_protocol"
-                raise UserError(where, f"'{second.run}' is a row of its own", "rename or remove it")
-            both[second.run] = second
-    return both

@@ -8,9 +8,6 @@ from eval.results.summary import Measurements
 from workflow.preset.preset import Preset
 from workflow.preset.products import layout_needs
 from workflow.preset.reading import load_preset
-from workflow.preset.rows import (
-    seed_of,
-)
 from workflow.preset.trainings import training
 
 #: Largest number of rows that a remark names.
@@ -32,8 +29,8 @@ def _remarks_of(search: Preset, preset: Preset) -> list[str]:
     equal = {name: trials[facts] for name in rows if (facts := _training_of(preset, name)) in trials}
     same = f"of {search.source} (recipe, teacher, seed)"
     remarks = [f"run '{name}' is trial '{trial}' {same}" for name, trial in equal.items()]
-    seeds = {seed_of(search, row) for row in search.students}
-    overlapping = [name for name in rows if seed_of(preset, preset.runs[name]) in seeds and name not in equal]
+    seeds = {search.rows[row.run].seed for row in search.students}
+    overlapping = [name for name in rows if preset.rows[name].seed in seeds and name not in equal]
     if overlapping:
         others = f" and {len(overlapping) - NAMED} more" if len(overlapping) > NAMED else ""
         remarks.append(
@@ -45,10 +42,10 @@ def _remarks_of(search: Preset, preset: Preset) -> list[str]:
 def _training_of(preset: Preset, name: str) -> str:
     """Everything that decides a training but its name, and the same of its start, as text."""
     # Paths of networks have the preset's name in them, so that equal trainings differ there.
-    row, excluded = preset.runs[name], ("name", "evaluation", "teacher", "init")
+    row, excluded = preset.rows[name], ("name", "evaluation", "teacher", "init")
     facts = {key: value for key, value in training(preset, name).spec.items() if key not in excluded}
-    start = _training_of(preset, row.init) if row.init else None
-    return json.dumps([row.teacher, facts, start], sort_keys=True)
+    start = _training_of(preset, row.start.run) if row.start else None
+    return json.dumps([row.cells.teacher, facts, start], sort_keys=True)
 
 
 def unshown_remark(preset: Preset) -> str | None:

@@ -1,18 +1,18 @@
-"""Specs of jobs as files, and jobs by the names of these files."""
+"""Jobs by the names of their specs, the digests of these jobs, and the specs as files."""
 
 import json
 import os
 from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 
+from sida.assets.registry import is_address
 from sida.errors import UserError
-from sida.files.atomic import write_text
+from sida.files.atomic import sha256_json, write_text
+from workflow.preset.digests import content_digest, file_state, own_digest
 from workflow.preset.jobs import Job
 from workflow.preset.measuring import measurement, sampling
-from workflow.preset.measuring_needs import drawn_from_data
 from workflow.preset.preset import Preset
-from workflow.preset.products import everything, product
-from workflow.preset.rows import dataset_named, protocol_of
+from workflow.preset.products import collection, everything, product, verdicts
 from workflow.preset.trainings import teacher_training, training
 
 #: Functions of a preset and a name that make jobs, by the folder of their specs.
@@ -21,14 +21,65 @@ MAKERS: dict[str, Callable[[Preset, str], Job]] = {
     "students": training,
     "measurements": measurement,
     "samples": sampling,
+    "tables": lambda preset, name: product(preset, "tables", name),
+    "figures": lambda preset, name: product(preset, "figures", name),
+    "collected": lambda preset, name: collection(preset),
+    "claims": lambda preset, name: verdicts(preset),
+    "preset": lambda preset, name: everything(preset),
 }
+
+
+class Jobs:
+    """Jobs of a preset with their digests, each made when it is first asked for.
+
+    Args:
+        preset: The preset.
+    """
+
+    def __init__(self, preset: Preset) -> None:
+        self.preset = preset
+        self._jobs: dict[tuple[str, str], Job] = {}
+        self._digests: dict[tuple[str, str], str] = {}
+
+    def named(self, stage: str, name: str = "") -> Job:
+        """A job by the folder of its spec and its name there."""
+        if (stage, name) not in self._jobs:
+            self._jobs[stage, name] = MAKERS[stage](self.preset, name)
+        return self._jobs[stage, name]
+
+    def digest(self, stage: str, name: str = "") -> str:
+        """SHA-256 of what decides a job's result: of its spec, its upstream jobs, and the content of the user's files.
+
+        A setting that cannot change the result does not count.
+        """
+        # Starts come first: Python's stack is shorter than a long chain of rows.
+        for key in reversed([(stage, name), *self._starts(stage, name)]):
+            if key not in self._digests:
+                self._digests[key] = self._digest(*key)
+        return self._digests[stage, name]
+
+    def _starts(self, stage: str, name: str) -> list[tuple[str, str]]:
+        rows = [*self.preset.rows[name].lineage()][1:] if stage == "students" else []
+        return [("students", row.run) for row in rows if row.method is not None]
+
+    def _digest(self, stage: str, name: str) -> str:
+        job, preset = self.named(stage, name), self.preset
+        files = [path for path in job.needs.get("files", []) if path not in preset.archives.made]
+        files += [source for folder in job.needs.get("imports", []) if not is_address(source := preset.imports[folder])]
+        contents = {str(path): self._content(path) for path in (*files, *job.files) if os.path.exists(path)}
+        trainings = [(kind, each) for kind in ("teachers", "students") for each in job.needs.get(kind, [])]
+        upstream = sorted({self.digest(*key) for key in (*trainings, *job.upstream)})
+        return sha256_json([own_digest(stage, job.spec), upstream, contents])
+
+    def _content(self, path: str | Path) -> str:
+        """Content of a user's file; an archive of images, which may have terabytes, by its size and time."""
+        is_archive = path in self.preset.archives.own and not os.path.isdir(path)
+        return file_state(path) if is_archive else content_digest(path)
 
 
 def job_named(preset: Preset, stage: str, name: str) -> Job:
     """A job by the folder of its spec and its name there."""
-    if stage in ("tables", "figures"):
-        return product(preset, stage, name)
-    return everything(preset) if stage == "preset" else MAKERS[stage](preset, name)
+    return MAKERS[stage](preset, name)
 
 
 def write_specs(preset: Preset, names: Iterable[str]) -> None:
@@ -60,12 +111,11 @@ def missing_data(preset: Preset, spec_name: str, made: Container[str]) -> str | 
     stage, _, name = spec_name.partition("/")
     datasets = [job_named(preset, stage, name).spec["dataset"]]
     if stage == "measurements":
-        row = preset.runs[name]
-        sources = protocol_of(preset, row).used_sources.values()
-        references = [source for source in sources if source.kind == "dataset"]
-        opened = drawn_from_data(preset, row) or not all(source.fixed for source in references)
+        row = preset.rows[name]
+        references = [source for source in row.protocol.used_sources.values() if source.kind == "dataset"]
+        opened = row.drawn_from_data or not all(source.fixed for source in references)
         datasets = datasets if opened else []
-        datasets += [dataset_named(preset, source.dataset) for source in references if source.fixed]
+        datasets += [preset.data.named(source.dataset) for source in references if source.fixed]
     # A kind from outside may mean something else by its path.
     paths = (spec.get("path") for spec in datasets if ":" not in spec.get("kind", ""))
     return next((path for path in paths if path and path not in made and not os.path.exists(path)), None)

@@ -10,9 +10,7 @@ from sida.errors import UserError, suggestion
 from workflow.preset import Preset
 from workflow.preset.jobs import any_of
 from workflow.preset.measuring import sampled_rows
-from workflow.preset.networks import generator, network_path, teacher_network
 from workflow.preset.products import layout_needs
-from workflow.preset.stored_rows import taken_rows
 
 #: Formats of the products.
 _TABLE, _FIGURE, _CLAIMS = ("tex", "csv", "md", "html", "json"), ("pdf", "png", "csv"), ("md", "json")
@@ -45,13 +43,12 @@ class Targets:
     def rows_without_network(self, figure: str) -> list[str]:
         """Rows taken from stored results that a figure draws images of, but whose networks are not stored."""
         needs, preset = layout_needs(self.preset, "figures", figure), self.preset
-        rows = [preset.runs[run] for run in needs.networks if needs.sampled and run in taken_rows(preset)]
-        networks = {row.run: network_path(preset, generator(preset, row)) for row in rows}
-        return [run for run, path in networks.items() if path and not os.path.exists(path)]
+        rows = [preset.rows[run] for run in needs.networks if needs.sampled and run in preset.taken]
+        return [row.run for row in rows if row.network and not os.path.exists(row.network.path)]
 
     def trials(self, runs: Iterable[str]) -> list[str]:
         """Measurements of rows, except those that are taken from stored results."""
-        measured = [run for run in runs if run not in taken_rows(self.preset)]
+        measured = [run for run in runs if run not in self.preset.taken]
         pairs = itertools.product(measured, range(self.preset.trials))
         return [f"{self.results}/measurements/{run}/trial-{trial}.json" for run, trial in pairs]
 
@@ -59,10 +56,10 @@ class Targets:
     def short(self) -> list[str]:
         """Paths below the preset's folder that are targets without the folder's name."""
         preset = self.preset
-        networks = dict.fromkeys(generator(preset, row) for row in preset.runs.values())
-        teachers = [teacher_network(preset, name) for name in preset.settings.teachers]
+        networks = dict.fromkeys(row.network for row in preset.rows.values() if row.network)
+        teachers = [teacher.network for teacher in preset.teachers.values()]
         paths = [*self.tables_and_figures(), *self.trials(preset.measurable)]
-        paths += [path for network in (*networks, *teachers) if (path := network_path(preset, network))]
+        paths += [network.path for network in (*networks, *teachers)]
         inside = [path.removeprefix(f"{self.results}/") for path in paths if path.startswith(f"{self.results}/")]
         return list(dict.fromkeys([*inside, "index.html", "paper.pdf", "manifest.json"]))
 
@@ -84,7 +81,7 @@ class Targets:
         """
         place = os.path.relpath(target) if target.startswith((".", "/")) else target
         inside = place.removeprefix(f"{self.results}/").rstrip("/")
-        if inside in taken_rows(self.preset):
+        if inside in self.preset.taken:
             remedy = "name a product that shows it, or change its settings to run it"
             raise UserError(target, f"is taken from stored results ({self.preset.stored['folder']})", remedy)
         if inside in self.preset.runs:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from eval.results.sheet import SheetRow
 from sida import networks
 from sida.config.families import EDM2_LATENTS, check_images, check_latents
 from sida.config.recipe import TeacherConfig
@@ -11,11 +10,7 @@ from sida.config.settings import from_mapping
 from sida.errors import UserError, inside, settings_in
 from sida.methods.registry import DistillConfig, checked_method, resolve_recipe
 from workflow.preset.preset import Preset
-from workflow.preset.rows import (
-    alike_key,
-    architecture_of,
-    place_of,
-)
+from workflow.preset.rows import Row
 from workflow.preset.trainings import teacher_training, training
 
 #: Settings of a training that the sheet gives; the others are of the recipe.
@@ -29,33 +24,33 @@ def check_trainings(preset: Preset) -> None:
         UserError: The first fault that a training would report.
     """
     for name in preset.trained_teachers:
-        where = f"{preset.source}: teachers.{name}"
+        where = preset.teachers[name].where
         spec = teacher_training(preset, name).spec
         from_mapping(TeacherConfig, spec, where)
         _check_shapes(spec["network"], spec["dataset"], f"{where}.network.kwargs")
     checked = set[tuple[Any, ...]]()
-    for row in preset.students:
-        if (key := alike_key(row)) not in checked:
-            checked.add(key)
+    for row in (preset.rows[student.run] for student in preset.students):
+        if row.alike not in checked:
+            checked.add(row.alike)
             _check_student(preset, row)
 
 
-def _check_student(preset: Preset, row: SheetRow) -> None:
-    where, row_place = f"{preset.source}: recipes.{row.recipe}", place_of(preset, row)
+def _check_student(preset: Preset, row: Row) -> None:
+    where = f"{preset.source}: recipes.{row.cells.recipe}"
     spec = training(preset, row.run).spec
     try:
         config = from_mapping(DistillConfig, spec, where)
         checked_method(config, where)
     except UserError as error:
         key = error.where.removeprefix(f"{where}.")
-        faulty = f"{row_place}:" if key in _OF_A_ROW else where
+        faulty = f"{row.where}:" if key in _OF_A_ROW else where
         raise UserError(inside(faulty, key), error.fault, error.remedy) from None
-    network = architecture_of(preset, row)
+    network = row.architecture
     if network:
         if config.weight_norm or config.fake_score_weight_norm or config.logvar:
             # The check needs torch, whose import takes seconds; few recipes have such settings.
             resolve_recipe(config, network, where)
-        source = f"{where}.network.kwargs" if row.teacher is None else f"{row_place}: teacher '{row.teacher}'"
+        source = f"{where}.network.kwargs" if row.teacher is None else f"{row.where}: teacher '{row.teacher.name}'"
         _check_shapes(network, spec["dataset"], source)
 
 

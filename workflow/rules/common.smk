@@ -4,17 +4,13 @@ import os
 import shlex
 
 from sida.assets.registry import load_registry
-from workflow.preset.archives import archive_flags, archive_needs, archives, made_from
 from workflow.preset.jobs import any_of
-from workflow.preset.measuring import measurement, measuring_parts, sampled_rows, sampling
-from workflow.preset.networks import imports
-from workflow.preset.products import collection, everything, product, verdicts
-from workflow.preset.trainings import teacher_training, training
+from workflow.preset.measuring import measuring_parts, sampled_rows
 from workflow.start import Start
 
 START = Start(workflow, config)
-PRESET, REQUESTS = START.preset, START.requests
-RESULTS, SETTINGS = PRESET.results, PRESET.settings
+PRESET, JOBS, REQUESTS = START.preset, START.jobs, START.requests
+RESULTS, SETTINGS, ARCHIVES = PRESET.results, PRESET.settings, PRESET.archives
 # Snakemake removes this variable from jobs in a conda environment, so their commands set it again.
 shell.prefix("set -euo pipefail; export PYTHONPATH={START.import_path:q}; ")
 
@@ -39,26 +35,25 @@ wildcard_constraints:
 
 #: Rows of the preset that are measured here, with the numbers of their trials.
 ROWS, TRIALS = list(PRESET.measurable), range(PRESET.trials)
-#: Job that a rule's wildcards name, by the folder of its spec.
-JOBS = {
-    "teachers": lambda wildcards: teacher_training(PRESET, wildcards.teacher),
-    "students": lambda wildcards: training(PRESET, wildcards.run),
-    "measurements": lambda wildcards: measurement(PRESET, wildcards.run),
-    "samples": lambda wildcards: sampling(PRESET, f"{wildcards.run}/trial-{wildcards.trial}"),
-    "tables": lambda wildcards: product(PRESET, "tables", wildcards.table),
-    "figures": lambda wildcards: product(PRESET, "figures", wildcards.figure),
-    "collected": lambda wildcards: product(PRESET, wildcards.kind, wildcards.name),
+#: Name of the job that a rule's wildcards name, by the folder of its spec.
+NAMES = {
+    "teachers": lambda wildcards: wildcards.teacher,
+    "students": lambda wildcards: wildcards.run,
+    "measurements": lambda wildcards: wildcards.run,
+    "samples": lambda wildcards: f"{wildcards.run}/trial-{wildcards.trial}",
+    "tables": lambda wildcards: wildcards.table,
+    "figures": lambda wildcards: wildcards.figure,
 }
 
 
 def of(stage, *paths):
     """Input function: paths with the names of what a job reads, one for each; none where it reads nothing of the kind."""
-    return lambda wildcards: expand(paths, **JOBS[stage](wildcards).needs)
+    return lambda wildcards: expand(paths, **JOBS.named(stage, NAMES[stage](wildcards)).needs)
 
 
 def digest(stage):
     """Parameter of a job: another value makes Snakemake run the job again."""
-    return lambda wildcards: JOBS[stage](wildcards).digest
+    return lambda wildcards: JOBS.digest(stage, NAMES[stage](wildcards))
 
 
 def literal(value):
@@ -68,7 +63,7 @@ def literal(value):
 
 def published(wildcards):
     """Asset behind an imported checkpoint; none for a file, and for an address, which its import fetches."""
-    source = imports(PRESET)[wildcards.checkpoint]
+    source = PRESET.imports[wildcards.checkpoint]
     return [] if "://" in source or os.path.exists(source) else [source]
 
 

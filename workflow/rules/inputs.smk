@@ -22,7 +22,7 @@ rule fetch:
 rule import_checkpoint:
     input:
         asset=lambda wildcards: expand("<results>/assets/{asset}.json", asset=published(wildcards)),
-        file=lambda wildcards: [path for path in [imports(PRESET)[wildcards.checkpoint]] if os.path.exists(path)],
+        file=lambda wildcards: [path for path in [PRESET.imports[wildcards.checkpoint]] if os.path.exists(path)],
     output:
         network="<results>/checkpoints/{checkpoint}/network.safetensors",
     log:
@@ -32,7 +32,7 @@ rule import_checkpoint:
     resources:
         **REQUESTS.of("checkpoints"),
     params:
-        source=lambda wildcards: imports(PRESET)[wildcards.checkpoint],
+        source=lambda wildcards: PRESET.imports[wildcards.checkpoint],
     message:
         "checkpoint {wildcards.checkpoint}: importing without executing it"
     shell:
@@ -42,22 +42,20 @@ rule import_checkpoint:
 # An existing archive is used even if its sources have changed.
 rule prepare_data:
     input:
-        lambda wildcards: ancient(
-            expand("<results>/assets/{downloads}.json", **archive_needs(PRESET, wildcards.archive))
-        ),
+        lambda wildcards: ancient(expand("<results>/assets/{downloads}.json", **ARCHIVES.needs(wildcards.archive))),
     output:
         "{archive}",
     log:
         "<results>/logs/prepare/{archive}.log",
     wildcard_constraints:
-        archive=any_of(path for path in archives(PRESET) if made_from(PRESET, path).source),
+        archive=any_of(path for path in ARCHIVES.made if ARCHIVES.made_from(path).source),
     conda:
         "../../environment.yml"
     threads: SETTINGS.threads
     resources:
         **REQUESTS.of("archives"),
     params:
-        flags=lambda wildcards: archive_flags(PRESET, wildcards.archive),
+        flags=lambda wildcards: ARCHIVES.flags(wildcards.archive),
     message:
         "data {wildcards.archive}: preparing"
     shell:
@@ -66,21 +64,21 @@ rule prepare_data:
 
 rule encode_data:
     input:
-        pixels=lambda wildcards: ancient(archive_needs(PRESET, wildcards.archive)["files"]),
-        vae=lambda wildcards: expand("<results>/assets/{downloads}.json", **archive_needs(PRESET, wildcards.archive)),
+        pixels=lambda wildcards: ancient(ARCHIVES.needs(wildcards.archive)["files"]),
+        vae=lambda wildcards: expand("<results>/assets/{downloads}.json", **ARCHIVES.needs(wildcards.archive)),
     output:
         "{archive}",
     log:
         "<results>/logs/encode/{archive}.log",
     wildcard_constraints:
-        archive=any_of(path for path in archives(PRESET) if made_from(PRESET, path).dataset),
+        archive=any_of(path for path in ARCHIVES.made if ARCHIVES.made_from(path).dataset),
     conda:
         "../../environment.yml"
     threads: SETTINGS.threads
     resources:
         **REQUESTS.of("archives", gpu=True),
     params:
-        flags=lambda wildcards: archive_flags(PRESET, wildcards.archive),
+        flags=lambda wildcards: ARCHIVES.flags(wildcards.archive),
     message:
         "data {wildcards.archive}: encoding"
     shell:

@@ -71,7 +71,9 @@ rule sample:
 rule collect:
     input:
         collect(
-            "<results>/measurements/{run}/trial-{trial}.json", run=collection(PRESET).needs["measured"], trial=TRIALS
+            "<results>/measurements/{run}/trial-{trial}.json",
+            run=JOBS.named("collected").needs["measured"],
+            trial=TRIALS,
         ),
     output:
         "<results>/measurements.csv",
@@ -81,9 +83,9 @@ rule collect:
         "../../environment.yml"
     params:
         folder=lambda wildcards: f"{RESULTS}/measurements",
-        digest=collection(PRESET).digest,
+        digest=JOBS.digest("collected"),
         runs=ROWS,
-        stored=literal(stored_option(collection(PRESET).needs["stored"])),
+        stored=literal(stored_option(JOBS.named("collected").needs["stored"])),
     message:
         "measurements: collecting"
     shell:
@@ -95,7 +97,7 @@ rule collect_part:
     input:
         collect(
             "<results>/measurements/{run}/trial-{trial}.json",
-            run=lambda wildcards: product(PRESET, wildcards.kind, wildcards.name).needs["measured"],
+            run=lambda wildcards: JOBS.named(wildcards.kind, wildcards.name).needs["measured"],
             trial=TRIALS,
         ),
     output:
@@ -108,9 +110,9 @@ rule collect_part:
         "../../environment.yml"
     params:
         folder=lambda wildcards: f"{RESULTS}/measurements",
-        digest=digest("collected"),
-        runs=lambda wildcards: product(PRESET, wildcards.kind, wildcards.name).needs["rows"],
-        stored=lambda wildcards: stored_option(product(PRESET, wildcards.kind, wildcards.name).needs["stored"]),
+        digest=lambda wildcards: JOBS.digest(wildcards.kind, wildcards.name),
+        runs=lambda wildcards: JOBS.named(wildcards.kind, wildcards.name).needs["rows"],
+        stored=lambda wildcards: stored_option(JOBS.named(wildcards.kind, wildcards.name).needs["stored"]),
     message:
         "{wildcards.name}: collecting its measurements"
     shell:

@@ -73,9 +73,9 @@ rule claims:
         claims=literal(SETTINGS.claims or []),
         measurements=["<results>/measurements.csv"] if ROWS else [],
         runs=literal(PRESET.judged_sheet),
-        students=collect("<results>/students/{run}/network.safetensors", run=verdicts(PRESET).needs["students"]),
-        teachers=collect("<results>/teachers/{name}/network.safetensors", name=verdicts(PRESET).needs["teachers"]),
-        imported=collect("<results>/checkpoints/{name}/network.safetensors", name=verdicts(PRESET).needs["imports"]),
+        students=collect("<results>/students/{run}/network.safetensors", run=JOBS.named("claims").needs["students"]),
+        teachers=collect("<results>/teachers/{name}/network.safetensors", name=JOBS.named("claims").needs["teachers"]),
+        imported=collect("<results>/checkpoints/{name}/network.safetensors", name=JOBS.named("claims").needs["imports"]),
     output:
         md=report("<results>/claims.md", category="Claims"),
         json="<results>/claims.json",
@@ -84,7 +84,7 @@ rule claims:
     conda:
         "../../environment.yml"
     params:
-        digest=verdicts(PRESET).digest,
+        digest=JOBS.digest("claims"),
         measurements=measurements_option,
         results=subpath(output.md, parent=True),
     message:
@@ -107,7 +107,7 @@ rule paper:
     resources:
         **REQUESTS.of("build"),
     params:
-        digest=everything(PRESET).digest,
+        digest=JOBS.digest("preset"),
         results=subpath(output.pdf, parent=True),
         own=literal(["--own", str(PRESET.folders[0])]),
     message:
@@ -127,7 +127,7 @@ rule index:
     conda:
         "../../environment.yml"
     params:
-        digest=everything(PRESET).digest,
+        digest=JOBS.digest("preset"),
         results=subpath(output[0], parent=True),
         title=literal(SETTINGS.title),
         own=literal(["--own", str(PRESET.folders[0])]),
@@ -153,7 +153,7 @@ rule manifest:
         "../../environment.yml"
     params:
         spec=f"{RESULTS}/specs/preset.json",
-        digest=everything(PRESET).digest,
+        digest=JOBS.digest("preset"),
         results=subpath(output[0], parent=True),
         again=literal(shlex.join(START.command())),
     message:

@@ -10,7 +10,6 @@ from tests.workflow.workspace import shipped
 from workflow.planning.plan import make_plan
 from workflow.preset.checks import check_preset
 from workflow.preset.products import find_needs, product
-from workflow.preset.rows import parents_of
 from workflow.preset.stored_rows import row_digest
 
 STUDY = ROOT / "studies/afternoon"
@@ -29,7 +28,7 @@ def test_each_table_and_figure_has_its_counterpart_and_each_row_is_shown(preset)
         for name in preset.layouts[kind]:
             needs = find_needs(kind, preset.layout(kind, name), preset.runs)
             shown |= {*needs.networks, *needs.measured}
-    assert set(preset.runs) - shown - {parent for run in preset.students for parent in parents_of(preset, run)} == set()
+    assert set(preset.runs) - shown - preset.starts == set()
 
 
 def test_the_plan_takes_five_core_hours():

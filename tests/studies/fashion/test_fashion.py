@@ -18,7 +18,6 @@ from workflow.preset import load_preset
 from workflow.preset.checks import check_preset
 from workflow.preset.extension import write_extension
 from workflow.preset.remarks import search_remarks
-from workflow.preset.rows import seed_of
 from workflow.preset.trainings import training
 
 STUDY = ROOT / "studies/fashion"
@@ -127,7 +126,7 @@ def test_trainings_anew_have_seeds_of_their_own_and_the_settings_of_the_first_bl
     first, anew = (load_preset(STUDY / f"{name}.yaml") for name in ("preset", "fashion-anew"))
     assert search_remarks(anew) == []
     rows = [run for run in anew.students if run.family == "One Step"]
-    known = {seed_of(first, run) for run in first.students}
+    known = {first.rows[run.run].seed for run in first.students}
     assert len({run.seed for run in rows}) == len(rows) == 24
     others = [run for run in anew.students if run.recipe == "gdd-lite0"]
     assert len({run.seed for run in rows + others} - known) == 28

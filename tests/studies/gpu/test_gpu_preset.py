@@ -12,11 +12,9 @@ from tests.workflow.workspace import Workspace, forked_snakemake, shipped
 from workflow.planning.costs import Costs
 from workflow.planning.driver import driver_cards
 from workflow.preset import load_preset
-from workflow.preset.archives import archives
 from workflow.preset.checks import check_preset
 from workflow.preset.files import find_preset
 from workflow.preset.measuring import measurement
-from workflow.preset.rows import dataset_named, dataset_of, protocol_of
 
 
 def test_the_budget_is_half_an_hour_and_the_memory_of_a_4090():
@@ -30,12 +28,12 @@ def test_the_budget_is_half_an_hour_and_the_memory_of_a_4090():
 
 def test_held_out_images_are_an_archive_of_their_own_that_measuring_waits_for():
     for preset in map(shipped, ("gpu", "gpu-small")):
-        run = next(iter(preset.runs.values()))
-        train, heldout = (protocol_of(preset, run).sources[key] for key in ("train", "heldout"))
+        row = next(iter(preset.rows.values()))
+        train, heldout = (row.protocol.sources[key] for key in ("train", "heldout"))
         assert (train.fixed, heldout.fixed) == (False, True)
-        path = dataset_named(preset, heldout.dataset, "here")["path"]
-        assert path != dataset_of(preset, run)["path"]
-        assert path in archives(preset)
+        path = preset.data.named(heldout.dataset)["path"]
+        assert path != row.data["path"]
+        assert path in preset.archives.made
         assert path in measurement(preset, "data").needs["files"]
 
 
@@ -69,7 +67,7 @@ def test_the_small_form_has_its_own_results_data_and_no_gpu():
     gpu, small = map(shipped, ("gpu", "gpu-small"))
     check_preset(small)
     assert (small.settings.device, small.settings.gpus) == ("cpu", 0)
-    assert not {*archives(gpu)} & {*archives(small)}
+    assert not {*gpu.archives.made} & {*small.archives.made}
     assert gpu.results != small.results
     assert [run.run for run in gpu.students] == [run.run for run in small.students]
     # Further files win as for the workflow.

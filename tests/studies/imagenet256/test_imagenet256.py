@@ -12,12 +12,10 @@ from tests.refused import refused
 from workflow import rehearsal, small
 from workflow.planning.costs import Costs
 from workflow.preset import load_preset
-from workflow.preset.archives import archive_needs, archives
 from workflow.preset.checks import check_preset
 from workflow.preset.files import find_preset
 from workflow.preset.measuring import measurement
 from workflow.preset.remarks import unshown_remark
-from workflow.preset.rows import protocol_of, sampler_of
 from workflow.preset.trainings import teacher_training, training
 
 NAMES = ("imagenet256", "imagenet256-train", "imagenet256-b2")
@@ -33,11 +31,11 @@ def test_the_presets_are_whole_and_their_rows_are_measured_twice(name):
     check_preset(preset)
     # Seeds beside the first are shown in its row.
     assert unshown_remark(preset) is None
-    rows = [row for row in preset.runs.values() if not row.second]
-    assert all({"fid", "precision", "recall"} <= {m.key for m in protocol_of(preset, row).metrics} for row in rows)
+    rows = [row for row in preset.rows.values() if not row.cells.second]
+    assert all({"fid", "precision", "recall"} <= {m.key for m in row.protocol.metrics} for row in rows)
     for row in rows:
-        second = protocol_of(preset, preset.runs[f"{row.run}.balanced"])
-        assert (protocol_of(preset, row).label_dist, second.label_dist) == ("uniform", "balanced")
+        second = preset.rows[f"{row.run}.balanced"].protocol
+        assert (row.protocol.label_dist, second.label_dist) == ("uniform", "balanced")
         assert "fdr6" in [metric.key for metric in second.metrics]
         assert "sd-vae-ft-ema" in measurement(preset, row.run).needs["downloads"]
         assert "sd-vae-ft-mse" not in measurement(preset, row.run).needs["downloads"]
@@ -99,8 +97,8 @@ def test_a_rehearsal_has_stand_ins_of_all_files_and_few_steps(tmp_path, monkeypa
     preset = load_preset(find_preset("imagenet256"), path)
     check_preset(preset)
     assert {"teacher-sit-xl-2", "sd-vae-ft-ema", "judge-mae-vitl16", "ref-batch-imagenet256"} <= {*made}
-    assert max(sampler_of(preset, row)["num_steps"] for row in preset.runs.values()) == 2
-    second = protocol_of(preset, preset.runs["repa-xl-guided.balanced"])
+    assert max(row.sampler["num_steps"] for row in preset.rows.values()) == 2
+    second = preset.rows["repa-xl-guided.balanced"].protocol
     specs = [second.sources[key].spec for key in ("train", "heldout")]
     assert {spec["num_images"] for spec in specs} == {rehearsal.REFERENCES}
     # FDr divides by the distance of held-out images.
@@ -128,14 +126,14 @@ def test_trainings_are_rehearsed_by_small_networks_in_a_few_steps(name, tmp_path
         assert spec["dataset"]["num_images"] == rehearsal.REFERENCES
         assert spec["dataset"]["latents"] == "sd"
     # The latents are encoded by the workflow, from pictures that are there.
-    (archive,) = archives(preset)
-    assert [*tmp_path.glob("**/imagenet256.zip")] == [Path(archive_needs(preset, archive)["files"][0])]
+    (archive,) = preset.archives.made
+    assert [*tmp_path.glob("**/imagenet256.zip")] == [Path(preset.archives.needs(archive)["files"][0])]
     for teacher in preset.settings.teachers.values():
         assert teacher.network["kwargs"].items() >= {**small.SIZES, "img_resolution": 32, "label_dim": 1000}.items()
     assert {"inception", "sd-vae-ft-ema"} <= {*made}
     # Files are made of what the rehearsal reads alone, of the same architecture as in the preset.
     assert not [*tmp_path.glob("**/cache/**/*mae*")]
-    balanced = protocol_of(preset, preset.runs["dmd.balanced"])
+    balanced = preset.rows["dmd.balanced"].protocol
     assert [metric.of for metric in balanced.metrics if metric.key == "fdr6"] == [("fdr_inception",)]
     registered = load_registry(environment["SIDA_ASSETS"])["teacher-repa-sit-xl-2"]
     if name == "imagenet256-train":

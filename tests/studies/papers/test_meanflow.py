@@ -23,7 +23,6 @@ from workflow.planning.steps import student_cost
 from workflow.preset import preset_from
 from workflow.preset.checks import check_preset
 from workflow.preset.measuring import measurement
-from workflow.preset.rows import architecture_of, nfe_of
 from workflow.preset.trainings import training
 
 #: Steps, images of a step, rate, weight of a step in the evaluated average, β₂, options that differ from v1's.
@@ -53,7 +52,7 @@ def preset():
 
 
 def resolved(preset, run):
-    network = architecture_of(preset, preset.runs[run])
+    network = preset.rows[run].architecture
     return resolve_recipe(from_mapping(DistillConfig, training(preset, run).spec, run), network), network
 
 
@@ -80,7 +79,7 @@ def test_every_value_is_stated(preset, run):
 
 def test_the_preset_fits_together_and_rows_draw_in_one_evaluation(preset):
     check_preset(preset)
-    assert {nfe_of(preset, row) for row in preset.runs.values()} == {1}
+    assert {row.nfe for row in preset.rows.values()} == {1}
     assert {measurement(preset, run).spec["nfe"] for run in preset.runs} == {1}
     for run in preset.runs:
         job = training(preset, run)

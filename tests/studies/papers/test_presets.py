@@ -31,14 +31,11 @@ from tests.workflow.workspace import Workspace, forked_snakemake, jobs_in, setti
 from workflow.planning.costs import Costs
 from workflow.planning.plan import make_plan
 from workflow.preset import load_preset, preset_from
-from workflow.preset.archives import archives
 from workflow.preset.checks import check_preset
 from workflow.preset.measuring import measurement
-from workflow.preset.networks import checkpoint, generator
 from workflow.preset.placeholders import placeholders
 from workflow.preset.products import layout_needs
 from workflow.preset.remarks import unshown_remark
-from workflow.preset.rows import protocol_path
 from workflow.preset.stored_rows import row_digest
 from workflow.preset.trainings import gpus_of, most_gpus, training
 
@@ -80,7 +77,7 @@ def test_every_table_and_figure_names_its_rows(paper):
             rows = {*needs.measured, *needs.networks}
             assert 0 < len(rows) < len(paper.runs), name
             for run in rows & {run.run for run in paper.students}:
-                made = {*training(paper, run).needs["files"]} & {*archives(paper)}
+                made = {*training(paper, run).needs["files"]} & {*paper.archives.made}
                 assert bool(made) == METHODS[paper.runs[run].method].real_images, run
     assert {paper.runs[run].alpha for run in layout_needs(paper, "figures", "figure1").networks} >= {-0.25, 1.5}
 
@@ -164,7 +161,7 @@ def test_every_row_is_trained_as_in_the_paper_preset_and_starts_from_the_scripts
         assert {key for key in ours if ours[key] != theirs[key]} == {"init", "teacher"}
         start = sid2a.runs[run.init].checkpoint
         assert registry[start].urls[0].endswith(STARTS[run.run.split("-sid2a")[0]])
-        assert checkpoint(sid2a, start).name in training(sid2a, run.run).needs["imports"]
+        assert sid2a.rows[run.init].network.name in training(sid2a, run.run).needs["imports"]
 
 
 def test_a_plan_counts_the_published_networks_that_the_preset_does_not_describe():
@@ -235,7 +232,7 @@ def test_rows_are_measured_twice_and_the_first_time_as_before(clean):
     released = shipped("released")
     more = set(clean.runs) - set(released.runs)
     for second in (clean.runs[run] for run in more):
-        assert generator(clean, second) == generator(clean, clean.runs[second.first])
+        assert clean.rows[second.run].network == clean.rows[second.first].network
         assert second.method == released.runs[second.first].method
     for method in {run.method for run in released.runs.values()}:
         assert not {run.run for run in matching(clean.runs, {"method": method})} & more
@@ -267,8 +264,8 @@ def test_rows_that_are_trained_here_are_measured_twice_and_trained_once():
         assert more.runs[run.run] == dataclasses.replace(run, second_protocol=more.runs[run.run].second_protocol)
     check_preset(more)
     for name in networks:
-        first, second = more.runs[name], more.runs[f"{name}.digits-mini"]
-        assert Path(protocol_path(more, second)).stem == "digits-mini" != Path(protocol_path(more, first)).stem
+        first, second = more.rows[name], more.rows[f"{name}.digits-mini"]
+        assert Path(second.protocol_path).stem == "digits-mini" != Path(first.protocol_path).stem
         assert measurement(more, second.run).spec["network"] == measurement(more, name).spec["network"]
         assert row_digest(preset, name) == row_digest(more, name) != row_digest(more, second.run)
     assert measurement(more, "sida-a1.0.digits-mini").needs["students"] == ["sida-a1.0"]

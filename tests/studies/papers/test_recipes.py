@@ -19,7 +19,6 @@ from tests.eval.synthetic_output import csv_rows
 from workflow.planning.assumptions import load_assumptions
 from workflow.planning.steps import network_cost, student_cost
 from workflow.preset import Preset
-from workflow.preset.rows import dataset_named
 from workflow.preset.trainings import training
 
 DATASETS = {"afhqv2": "afhq64-v2", "cifar10": "cifar10-cond", "imagenet512-latents": "imagenet512"}
@@ -140,7 +139,7 @@ def noise(case, name):
 
 
 def archive(case, name):
-    path = dataset_named(case.preset, case.row.dataset, "test")["path"]
+    path = case.preset.data.named(case.row.dataset)["path"]
     # The scripts' archive for AFHQ-v2 is FFHQ's by mistake; SiD on latents asks for labels alone.
     wanted = case.value(name)
     wanted = {"ffhq-64x64.zip (BUG)": "afhqv2-64x64.zip", "dataset.json (labels only)": "img512-sd.zip"}.get(

@@ -1,0 +1,270 @@
+"""Resolves the rows of a preset once, and tells a faulty row when the preset is loaded."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from eval.measuring.protocol import Protocol
+from eval.results.sheet import SheetRow
+from sida import networks
+from sida.assets.registry import is_counted
+from sida.config.families import NULL_LABEL, check_guidance, check_guide_images
+from sida.config.labels import remedy
+from sida.config.lookup import load_object
+from sida.config.samplers import SAMPLER_KINDS, read_sampler
+from sida.config.settings import names_object
+from sida.errors import SettingError, UserError, settings_in, suggestion
+from sida.methods.method import Method
+from sida.methods.registry import METHODS, find_method
+from workflow.preset.data_sets import DataSets
+from workflow.preset.exposure import with_exposure
+from workflow.preset.networks import NULL_NETWORK, Network, NetworkFiles
+from workflow.preset.rows import Row, Teacher
+from workflow.preset.settings import PresetSettings, TeacherEntry
+
+
+class Resolver:
+    """Resolves the rows of a preset and checks what they refer to.
+
+    Args:
+        settings: The preset's settings, with paths instead of names of files.
+        source: File of the preset, for errors.
+        data: Its data sets.
+        protocols: Protocols of all rows, by path.
+        files: Its network files.
+    """
+
+    def __init__(
+        self,
+        settings: PresetSettings,
+        source: str,
+        data: DataSets,
+        protocols: Mapping[str, Protocol],
+        files: NetworkFiles,
+    ) -> None:
+        self._settings, self._source, self._data = settings, source, data
+        self._protocols, self._files = protocols, files
+        self.teachers = {name: self._teacher(name, entry) for name, entry in settings.teachers.items()}
+
+    def _teacher(self, name: str, entry: TeacherEntry) -> Teacher:
+        where = f"{self._source}: teachers.{name}"
+        _check_object(str((entry.network or {}).get("class")), f"{where}.network.class", "class")
+        data = self._data.named(entry.dataset, f"{where}.dataset" if entry.dataset else where)
+        published = entry.checkpoint
+        network = self._files.published(published) if published else self._files.made("teachers", name)
+        seed = self._settings.seed if entry.seed is None else entry.seed
+        return Teacher(name, where, entry, data, seed, network)
+
+    def rows(self, sheet: Iterable[SheetRow]) -> dict[str, Row]:
+        """Rows of the sheet, then their second measurements.
+
+        Raises:
+            UserError: The first fault, with the row that has it.
+        """
+        cells = {row.run: row for row in sheet}
+        rows: dict[str, Row] = {}
+        for run in cells:
+            # A start comes before the rows that start from it.
+            for link in reversed(self._unresolved(run, cells, rows)):
+                rows[link] = self._row(cells[link], cells, rows)
+        rows = {run: rows[run] for run in cells}
+        for first in [row for row in rows.values() if row.cells.second_protocol is not None]:
+            second = self._second(first)
+            if second.run in rows:
+                where = f"{first.where}: second_protocol"
+                raise UserError(where, f"'{second.run}' is a row of its own", "rename or remove it")
+            rows[second.run] = second
+        return rows
+
+    def _unresolved(self, run: str, cells: Mapping[str, SheetRow], rows: Mapping[str, Row]) -> list[str]:
+        """A row and the rows that it starts from, the nearest first, without those that are resolved."""
+        chain: dict[str, None] = {}
+        while run in cells and run not in rows:
+            row = cells[run]
+            if run in chain:
+                raise UserError(self._where(row), f"init goes in a circle through '{row.init}'")
+            chain[run] = None
+            run = row.init or "" if row.trained_here else ""
+        return [*chain]
+
+    def _where(self, row: SheetRow) -> str:
+        return f"{self._settings.runs}: run '{row.run}'"
+
+    def _row(self, row: SheetRow, cells: Mapping[str, SheetRow], rows: Mapping[str, Row]) -> Row:
+        settings, where = self._settings, self._where(row)
+        data = self._data.named(row.dataset, where)
+        if row.method == "external" and not row.checkpoint:
+            fix = "give module:function, stored images, or (with a sampler) a network file"
+            raise UserError(where, "column 'checkpoint' is empty", fix)
+        sampler = self._sampler(row, where)
+        method = find_method(row.method, f"{where}: method") if row.trained_here else None
+        scratch = method is not None and method.start == "scratch"
+        if scratch and row.teacher is not None:
+            raise UserError(where, f"column 'teacher': method '{row.method}' has none", "leave it empty")
+        if (method is not None and not scratch) or (row.method == "teacher" and row.checkpoint is None):
+            self._check_named(row, "teacher", settings.teachers, where)
+        if method is not None:
+            self._check_named(row, "recipe", settings.recipes, where)
+            _check_start(row, cells, where)
+        teacher, recipe = self.teachers.get(row.teacher or ""), settings.recipes.get(row.recipe or "", {})
+        described = teacher.entry.network if teacher else None
+        architecture = recipe.get("network") if scratch else described
+        if not (row.method == "external" and row.without_network):
+            self._check_guide(row, sampler, architecture, where)
+        path = row.protocol or settings.protocol
+        protocol = self._protocols[path]
+        nfe = read_sampler(sampler).nfe or None if sampler["kind"] in SAMPLER_KINDS else None
+        resolved = Row(
+            cells=row,
+            where=where,
+            protocol_path=path,
+            protocol=protocol,
+            data=data,
+            sampler=sampler,
+            nfe=nfe or row.nfe,
+            network=self._generator(row),
+            guide=self._guide(row.guide),
+            architecture=architecture,
+            seed=settings.seed if row.seed is None else row.seed,
+            class_counts=_class_counts(row, protocol, data, where),
+            recipe=recipe,
+        )
+        if method is not None:
+            options_place = f"{self._source}: recipes.{row.recipe}.options"
+            resolved = dataclasses.replace(
+                resolved,
+                method=method,
+                options=method.read_options(recipe.get("options") or {}, options_place),
+                training_data=self._training_data(resolved, method),
+                teacher=None if scratch else teacher,
+                start=rows[row.init] if row.init else None,
+            )
+        return with_exposure(resolved)
+
+    def _second(self, first: Row) -> Row:
+        """The second measurement of a row's generator."""
+        cells = first.cells.under_second()
+        path, where = str(cells.protocol), self._where(cells)
+        protocol = self._protocols[path]
+        counts = _class_counts(cells, protocol, first.data, where)
+        return dataclasses.replace(
+            first, cells=cells, where=where, protocol_path=path, protocol=protocol, class_counts=counts
+        )
+
+    def _check_named(self, row: SheetRow, column: str, names: Iterable[str], where: str) -> None:
+        """Checks that a column of a row names something that the preset defines."""
+        if not (name := getattr(row, column)):
+            raise UserError(where, f"column '{column}' is empty", f"name one of {', '.join(names) or 'none defined'}")
+        if name not in names:
+            raise UserError(where, f"no {column} '{name}' in {self._source}{suggestion(name, names)}")
+
+    def _sampler(self, row: SheetRow, where: str) -> dict[str, Any]:
+        """Settings of a row's sampler; an external row without one is a Python callable or stored images."""
+        if row.method == "external" and row.without_network:
+            source = str(row.checkpoint)
+            return (
+                {"kind": "python", "callable": source} if names_object(source) else {"kind": "images", "path": source}
+            )
+        self._check_named(row, "sampler", self._settings.samplers, where)
+        sampler = dict(self._settings.samplers[str(row.sampler)])
+        if (row.method == "data") != (sampler["kind"] == "data"):
+            raise UserError(where, "method 'data' and a sampler of kind 'data' belong together")
+        if row.trained_here and sampler.get("guidance", 1) != 1:
+            raise UserError(
+                where,
+                f"sampler '{row.sampler}' has guidance, but a distilled row has guidance in its recipe only",
+                "name another sampler",
+            )
+        return sampler
+
+    def _check_guide(
+        self, row: SheetRow, sampler: Mapping[str, Any], network: Mapping[str, Any] | None, where: str
+    ) -> None:
+        """Checks that a sampler with guidance has a guiding network, and that it fits the guided one.
+
+        The guide of a training is checked with its other settings (:mod:`workflow.preset.training_checks`).
+        """
+        if not row.trained_here:
+            try:
+                check_guidance(float(sampler.get("guidance", 1)), row.guide)
+            except SettingError as error:
+                raise error.inside(where if error.where == "guide" else f"{where}: sampler '{row.sampler}'") from None
+        if row.guide == NULL_LABEL and network:
+            networks.check_null_label(network, f"{where}: guide")
+        if row.guide in self.teachers:
+            where, guide = f"{where}: guide '{row.guide}'", self.teachers[row.guide].entry.network
+            if row.guide == row.teacher and row.checkpoint is None:
+                raise UserError(
+                    "", f"{where} is the teacher of the row, so guidance has no effect", "name another network"
+                )
+            if network and guide:
+                with settings_in(where):
+                    # Networks of one class have one kind; the others' kinds are in modules with torch.
+                    differ = network["class"] != guide["class"]
+                    latents = tuple(networks.network_latents(each) if differ else None for each in (network, guide))
+                    check_guide_images(network["kwargs"], guide["kwargs"], *latents)
+
+    def _generator(self, row: SheetRow) -> Network | None:
+        if row.without_network:
+            return None
+        if row.checkpoint is not None:
+            return self._files.published(row.checkpoint)
+        return (
+            self.teachers[str(row.teacher)].network
+            if row.method == "teacher"
+            else self._files.made("students", row.run)
+        )
+
+    def _guide(self, name: str | None) -> Network | None:
+        """A guiding network: a teacher of the preset, a checkpoint or the null label; None without one."""
+        if name is None or name == NULL_LABEL:
+            return None if name is None else NULL_NETWORK
+        return self.teachers[name].network if name in self.teachers else self._files.published(name)
+
+    def _training_data(self, row: Row, method: Method) -> dict[str, Any]:
+        """Data of a training: only classes if the data set has counts and nothing reads its images."""
+        counts = self._data.entry(row.cells.dataset, row.where).get("counts")
+        references = any(source.kind == "dataset" for source in row.protocol.sources.values())
+        # A reference of the data set's images is measured during the training, so the archive is read in any case.
+        if counts is None or references or method.real_images:
+            return row.data
+        keys = ("name", "resolution", "channels", "label_dim", "num_images")
+        classes = {key: row.data[key] for key in keys if key in row.data}
+        # Latents are stored with mean and standard deviation: two stored channels are one channel of networks.
+        classes["channels"] //= 2 if row.protocol.decodes else 1
+        return classes | {"kind": "counts", "counts": counts}
+
+
+def _check_start(row: SheetRow, cells: Mapping[str, SheetRow], where: str) -> None:
+    """Checks that the initial generator of a distilled row is a row with a one-step generator."""
+    if row.init is None:
+        return
+    if row.init not in cells:
+        raise UserError(where, f"column 'init': no run '{row.init}' in this sheet{suggestion(row.init, cells)}")
+    if not METHODS.knows(cells[row.init].method):
+        raise UserError(where, f"init '{row.init}' is not a one-step generator")
+
+
+def _class_counts(
+    row: SheetRow, protocol: Protocol, data: Mapping[str, Any], where: str
+) -> dict[str, Any] | str | None:
+    """Images per class for a row's class frequencies; missing ones are told now and not after the training."""
+    labels = protocol.content().get("labels")
+    if labels is None or row.without_network or not data.get("label_dim"):
+        return None
+    if isinstance(labels, str) and not is_counted(labels):
+        raise UserError(where, f"no class counts '{labels}' for its protocol", remedy(labels))
+    return labels
+
+
+def check_objects(settings: PresetSettings, source: str) -> None:
+    """Reads samplers and imports the data sets' functions, so that a wrong one is reported before the first job."""
+    for name, sampler in settings.samplers.items():
+        read_sampler(sampler, f"{source}: samplers.{name}")
+    for name, entry in settings.datasets.items():
+        _check_object(entry["kind"], f"{source}: datasets.{name}.kind", "function")
+
+
+def _check_object(name: str, where: str, kind: str) -> None:
+    if names_object(name):
+        load_object(name, where, kind)
