@@ -55,11 +55,11 @@ class SamplerKind:
 #: Settings of guidance, and settings that samplers of several kinds read besides their function's arguments.
 _GUIDANCE = ("guidance", "guidance_channels", "guidance_min", "guidance_max")
 _NETWORK = ("kernels", "decoder")
-_TEACHER = ("num_steps", "dtype", *_NETWORK)
+_TEACHER = ("num_steps", "dtype", *_GUIDANCE, *_NETWORK)
 SAMPLER_KINDS = {
     "one_step": SamplerKind(further=("num_steps", "init_sigma", "noise", "step_levels", *_NETWORK)),
     "heun": SamplerKind(
-        arguments=("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", *_GUIDANCE),
+        arguments=("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise"),
         further=_TEACHER,
         steps=18,
         least=lambda sampler: 2,
@@ -67,13 +67,13 @@ SAMPLER_KINDS = {
         nfe=lambda sampler: 2 * sampler.steps - 1,
     ),
     "flow": SamplerKind(
-        arguments=("method", "last_step", *_GUIDANCE),
+        arguments=("method", "last_step"),
         further=_TEACHER,
         steps=250,
         least=lambda sampler: 2 if sampler.method == "euler_maruyama" else 1,
         nfe=lambda sampler: FLOW_METHODS[sampler.method] * sampler.steps,
     ),
-    "ddpm": SamplerKind(arguments=_GUIDANCE, further=_TEACHER, steps=250, least=lambda sampler: 2),
+    "ddpm": SamplerKind(further=_TEACHER, steps=250, least=lambda sampler: 2),
     "data": SamplerKind(nfe=lambda sampler: 0, network=False),
 }
 
@@ -170,6 +170,11 @@ class Sampler(Settings):
     def arguments(self) -> dict[str, Any]:
         """Arguments of the kind's function."""
         return {name: getattr(self, name) for name in self.entry.arguments}
+
+    @property
+    def guiding(self) -> tuple[Any, ...]:
+        """Strength, channels and levels of guidance."""
+        return tuple(getattr(self, name) for name in _GUIDANCE)
 
     def explicit_settings(self) -> dict[str, Any]:
         """Kind, steps and the settings that differ from their defaults, as :func:`read_sampler` takes them."""

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from sida.errors import UserError
-from sida.sampling.guidance import guided, guides
+from sida.sampling.guidance import Guide
 
 
 def spaced_steps(num_steps: int, total: int) -> list[int]:
@@ -63,12 +63,7 @@ def ddpm(
     num_steps: int = 250,
     dtype: torch.dtype = torch.float64,
     noise: Callable[[torch.Tensor], torch.Tensor] | None = None,
-    gnet: Any = None,
-    guide_labels: torch.Tensor | None = None,
-    guidance: float = 1.0,
-    guidance_channels: int | None = None,
-    guidance_min: float = 0.0,
-    guidance_max: float = math.inf,
+    guide: Guide | None = None,
 ) -> torch.Tensor:
     """Returns images for unit normal latents, ``(N, C, H, W)`` in ``dtype``.
 
@@ -79,12 +74,7 @@ def ddpm(
         num_steps: Number of steps n, at least 2.
         dtype: Type of the state; networks compute on float32 input.
         noise: ``noise(x)`` returns unit normal draws like ``x``; called in all steps but the last.
-        gnet: Guiding network, evaluated in addition to ``net`` where there is guidance; its variance is not used.
-        guide_labels: Labels for the guiding network.
-        guidance: Strength, see :func:`sida.sampling.guidance.guided`; of ε.
-        guidance_channels: Number of leading channels that are guided; None is all.
-        guidance_min: Lowest level σ = √((1 − ᾱ) / ᾱ) with guidance.
-        guidance_max: Highest one.
+        guide: Guidance of ε, see :class:`sida.sampling.guidance.Guide`; the guide's variance is not used.
     """
     assert noise is not None
     signals, channels = net.steps.alphas_cumprod.tolist(), latents.shape[1]
@@ -92,9 +82,9 @@ def ddpm(
     def predicted(x: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         x32, signal = x.to(torch.float32), signals[step]
         eps, share = net.at_step(x32, step, class_labels).to(dtype).split(channels, 1)
-        if guides(gnet, guidance, math.sqrt(1 / signal - 1), guidance_min, guidance_max):
-            weaker = gnet.at_step(x32, step, guide_labels)[:, :channels].to(dtype)
-            eps = guided(eps, weaker, guidance, guidance_channels)
+        if guide:
+            weaker = lambda network, labels: network.at_step(x32, step, labels)[:, :channels].to(dtype)
+            eps = guide(eps, math.sqrt(1 / signal - 1), weaker)
         return (x - math.sqrt(1 - signal) * eps) / math.sqrt(signal), share
 
     x, falling = latents.to(dtype), spaced_steps(num_steps, len(signals))[::-1]

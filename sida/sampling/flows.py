@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from sida.errors import UserError
-from sida.sampling.guidance import guided, guides
+from sida.sampling.guidance import Guide
 
 
 def check_flow(net: Any, guide: Any) -> None:
@@ -40,12 +40,7 @@ def flow(
     last_step: float = 0.04,
     dtype: torch.dtype = torch.float64,
     noise: Callable[[torch.Tensor], torch.Tensor] | None = None,
-    gnet: Any = None,
-    guide_labels: torch.Tensor | None = None,
-    guidance: float = 1.0,
-    guidance_channels: int | None = None,
-    guidance_min: float = 0.0,
-    guidance_max: float = math.inf,
+    guide: Guide | None = None,
 ) -> torch.Tensor:
     """Returns images for unit normal latents, ``(N, C, H, W)`` in ``dtype``.
 
@@ -58,20 +53,14 @@ def flow(
         last_step: Length of the last step of ``euler_maruyama``, which has no noise.
         dtype: Type of the state; networks compute on float32 input.
         noise: ``noise(x)`` returns unit normal draws like ``x``; only ``euler_maruyama`` calls it.
-        gnet: Guiding network, evaluated in addition to ``net`` where there is guidance.
-        guide_labels: Labels for the guiding network.
-        guidance: Strength, see :func:`sida.sampling.guidance.guided`.
-        guidance_channels: Number of leading channels that are guided; None is all.
-        guidance_min: Lowest level σ = t / (1 − t) with guidance.
-        guidance_max: Highest one.
+        guide: Guidance, see :class:`sida.sampling.guidance.Guide`.
     """
 
     def velocity(x: torch.Tensor, time: float) -> torch.Tensor:
         x32, level = x.to(torch.float32), time / (1 - time) if time < 1 else math.inf
-        own: torch.Tensor = net.velocity(x32, time, class_labels).to(dtype)
-        if guides(gnet, guidance, level, guidance_min, guidance_max):
-            own = guided(own, gnet.velocity(x32, time, guide_labels).to(dtype), guidance, guidance_channels)
-        return own
+        output = lambda network, labels: network.velocity(x32, time, labels).to(dtype)
+        own: torch.Tensor = output(net, class_labels)
+        return guide(own, level, output) if guide else own
 
     def drift(x: torch.Tensor, time: float) -> torch.Tensor:
         return (time - 2) * velocity(x, time) - x

@@ -7,7 +7,10 @@ w = 1 is D itself, w = 0 the guide. A guide without classes gives classifier-fre
 Source: NVlabs/edm2:generate_images.py, where the guide is a separate network.
 """
 
-from typing import Any, TypeGuard
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -16,15 +19,31 @@ from sida.errors import settings_in
 from sida.networks import architecture, check_null_label, network_latents
 
 
-def guided(own: torch.Tensor, guide: torch.Tensor, guidance: float, channels: int | None = None) -> torch.Tensor:
-    """Extrapolation ``guide + guidance (own − guide)`` of outputs (N, C, H, W), of the first channels or of all."""
-    result = guide.lerp(own, guidance)
-    return result if channels is None else torch.cat([result[:, :channels], own[:, channels:]], 1)
+@dataclass(frozen=True)
+class Guide:
+    """A guiding network for a sampler, with the channels and levels that it guides.
 
+    Attributes:
+        net: D_g.
+        class_labels: Its one-hot rows ``(N, label_dim)``; None if it has no classes.
+        strength: w.
+        channels: Number of leading channels that are guided; None is all.
+        lowest, highest: Levels σ with guidance; a flow's time t is the level t / (1 − t).
+    """
 
-def guides(gnet: Any, guidance: float, level: float, lowest: float, highest: float) -> TypeGuard[Any]:
-    """Whether a sampler evaluates a guide at a level σ: it has one, its strength is not 1, and σ is in its interval."""
-    return guidance != 1 and gnet is not None and lowest <= level <= highest
+    net: Any
+    class_labels: torch.Tensor | None = None
+    strength: float = 1.0
+    channels: int | None = None
+    lowest: float = 0.0
+    highest: float = math.inf
+
+    def __call__(self, own: torch.Tensor, level: float, output: Callable[[Any, Any], torch.Tensor]) -> torch.Tensor:
+        """Extrapolated output ``(N, C, H, W)``; ``output(net, class_labels)`` is one like ``own``, called if needed."""
+        if self.strength == 1 or not self.lowest <= level <= self.highest:
+            return own
+        result = output(self.net, self.class_labels).lerp(own, self.strength)
+        return result if self.channels is None else torch.cat([result[:, : self.channels], own[:, self.channels :]], 1)
 
 
 class Unlabelled(torch.nn.Module):

@@ -23,7 +23,7 @@ from sida.networks import family_of
 from sida.networks.precond import no_noise_level
 from sida.sampling.discrete import check_ddpm, ddpm
 from sida.sampling.flows import check_flow, flow
-from sida.sampling.guidance import guide_labels, guided, guides
+from sida.sampling.guidance import Guide, guide_labels
 from sida.sampling.streams import SeedStreams
 
 NoiseSource = Callable[[torch.Tensor], torch.Tensor]
@@ -84,11 +84,7 @@ def heun(
     dtype: torch.dtype = torch.float64,
     noise: NoiseSource | None = None,
     noise_every_step: bool = True,
-    gnet: torch.nn.Module | None = None,
-    guidance: float = 1.0,
-    guidance_channels: int | None = None,
-    guidance_min: float = 0.0,
-    guidance_max: float = math.inf,
+    guide: Guide | None = None,
 ) -> torch.Tensor:
     """Returns images for unit normal latents, ``(N, C, H, W)`` in ``dtype``, about [-1, 1].
 
@@ -110,11 +106,7 @@ def heun(
         noise: ``noise(x)`` returns unit normal draws like ``x``; required if ``S_churn`` > 0. For results that do not
             depend on the batch, pass ``SeedStreams(seeds).randn_like``.
         noise_every_step: Whether to draw noise at every step, used or not (EDM), or only if noise is added (EDM2).
-        gnet: Guiding network, evaluated in addition to ``net`` if ``guidance`` is not 1, with labels if it has classes.
-        guidance: Extrapolation ``D_g + guidance (D − D_g)``, see :mod:`sida.sampling.guidance`.
-        guidance_channels: Number of leading channels that are guided; None is all.
-        guidance_min: Lowest level with guidance.
-        guidance_max: Highest level with guidance.
+        guide: Guidance, see :class:`sida.sampling.guidance.Guide`.
 
     Raises:
         SettingError: An argument is out of range or missing.
@@ -122,17 +114,13 @@ def heun(
     """
     if S_churn > 0 and noise is None:
         raise SettingError("noise", "S_churn > 0 needs a source of noise")
-    if guidance != 1 and gnet is None:
-        raise SettingError("gnet", f"guidance {guidance} needs a guiding network")
-    labels_of_guide = guide_labels(gnet, class_labels)
     assert latents.ndim == 4
 
     def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
         x32, level = x.to(torch.float32), torch.full((), sigma, dtype=torch.float32, device=x.device)
-        denoised = net(x32, level, class_labels).to(dtype)
-        if guides(gnet, guidance, sigma, guidance_min, guidance_max):
-            denoised = guided(denoised, gnet(x32, level, labels_of_guide).to(dtype), guidance, guidance_channels)
-        return denoised
+        output = lambda network, labels: network(x32, level, labels).to(dtype)
+        denoised: torch.Tensor = output(net, class_labels)
+        return guide(denoised, sigma, output) if guide else denoised
 
     levels = sigma_steps(num_steps, *sigma_range(net, sigma_min, sigma_max), rho, dtype).tolist()
     x = latents.to(dtype) * levels[0]
@@ -263,26 +251,25 @@ class Call:
 
     Attributes:
         sampler: Sampler with a network.
-        networks: Network and guide, or their substitutes, which are called.
+        net: The network, or its substitute, which is called.
+        guide: Guidance; None without a guiding network.
         inputs: Latents, and class labels or None.
         streams: Sources of fresh noise, one per image.
         family: Family of the network.
-        guide_labels: Class labels for the guide.
     """
 
     sampler: Sampler
-    networks: tuple[Any, Any]
+    net: Any
+    guide: Guide | None
     inputs: tuple[torch.Tensor, torch.Tensor | None]
     streams: SeedStreams
     family: Family
-    guide_labels: torch.Tensor | None
 
     def of_steps(self, function: Callable[..., torch.Tensor], **arguments: Any) -> torch.Tensor:
         """Images of a function with the kind's arguments and ``arguments``."""
-        net, guide = self.networks
         dtype = getattr(torch, self.sampler.dtype or self.family.sampler_dtype)
-        arguments |= {"dtype": dtype, "noise": self.streams.randn_like, "gnet": guide, **self.sampler.arguments}
-        return function(net, *self.inputs, self.sampler.steps, **arguments)
+        arguments |= {"dtype": dtype, "noise": self.streams.randn_like, "guide": self.guide, **self.sampler.arguments}
+        return function(self.net, *self.inputs, self.sampler.steps, **arguments)
 
 
 class Drawing(NamedTuple):
@@ -300,7 +287,7 @@ class Drawing(NamedTuple):
 #: Computations of the kinds of :data:`sida.config.samplers.SAMPLER_KINDS` that draw from a network.
 DRAWINGS = {
     "one_step": Drawing(
-        lambda call: multi_step(call.networks[0], *call.inputs, noise=call.streams.randn_like, **call.sampler.of_steps),
+        lambda call: multi_step(call.net, *call.inputs, noise=call.streams.randn_like, **call.sampler.of_steps),
         lambda sampler, net, guide: check_one_step(net, sampler.steps, sampler.init_sigma),
     ),
     "heun": Drawing(
@@ -308,11 +295,11 @@ DRAWINGS = {
         lambda sampler, net, guide: sigma_range(net, sampler.sigma_min, sampler.sigma_max),
     ),
     "flow": Drawing(
-        lambda call: call.of_steps(flow, guide_labels=call.guide_labels),
+        lambda call: call.of_steps(flow),
         lambda sampler, net, guide: check_flow(net, guide),
     ),
     "ddpm": Drawing(
-        lambda call: call.of_steps(ddpm, guide_labels=call.guide_labels),
+        lambda call: call.of_steps(ddpm),
         lambda sampler, net, guide: check_ddpm(net, guide, sampler.steps),
     ),
 }
@@ -324,7 +311,7 @@ def draw_batch(
     latents: torch.Tensor,
     class_labels: torch.Tensor | None,
     streams: SeedStreams,
-    gnet: torch.nn.Module | None = None,
+    guide: torch.nn.Module | None = None,
     called: tuple[Any, Any] | None = None,
 ) -> torch.Tensor:
     """Returns images or latents of about unit scale, ``(N, C, H, W)``.
@@ -335,9 +322,12 @@ def draw_batch(
         latents: Unit normal ``(N, C, H, W)`` on the network's device.
         class_labels: One-hot rows or None.
         streams: Sources of fresh noise, one per image.
-        gnet: Guiding network.
+        guide: Guiding network.
         called: Substitutes for the two networks, see :meth:`sida.sampling.generate.Evaluations.of`.
     """
-    labels = guide_labels(gnet, class_labels)
-    call = Call(sampler, called or (net, gnet), (latents, class_labels), streams, family_of(net), labels)
+    called_net, called_guide = called or (net, guide)
+    guidance = None
+    if guide is not None:
+        guidance = Guide(called_guide, guide_labels(guide, class_labels), *sampler.guiding)
+    call = Call(sampler, called_net, guidance, (latents, class_labels), streams, family_of(net))
     return DRAWINGS[sampler.kind].draw(call)

@@ -10,7 +10,7 @@ from sida.config.samplers import read_sampler
 from sida.networks.steps import NoiseSteps, linear_betas
 from sida.sampling import Drawer, SeedStreams
 from sida.sampling.discrete import ddpm, spaced_steps
-from sida.sampling.guidance import Unlabelled
+from sida.sampling.guidance import Guide, Unlabelled
 from sida.sampling.samplers import draw_batch
 from tests.golden.vectors import VALUE, load_tensors, relative_error
 from tests.networks.test_transformer import one_hot, recorded
@@ -37,7 +37,7 @@ def test_samples_equal_dits(dit, guidance, name, dtype):
     """With and without guidance, which the official code has on three of four channels and not on the variance."""
     net, arrays = dit
     fresh, labels = iter(arrays["draw/ddpm_8"]), one_hot(net, arrays["in/z_y"])
-    guiding = {"gnet": Unlabelled(net), "guidance": guidance, "guidance_channels": 3}
+    guiding = {"guide": Guide(Unlabelled(net), None, guidance, 3)}
     noise = lambda x: next(fresh).to(x.dtype)
     images = ddpm(net, arrays["in/z"], labels, 8, dtype, noise, **guiding)
     assert (images.dtype, relative_error(images, arrays[f"out/{name}"]) < VALUE) == (dtype, True)

@@ -10,7 +10,7 @@ from sida.networks import build_network
 from sida.networks.file import read_metadata, save_network
 from sida.sampling import SeedStreams, heun
 from sida.sampling.flows import flow
-from sida.sampling.guidance import Unlabelled, guided
+from sida.sampling.guidance import Guide, Unlabelled
 from sida.sampling.samplers import draw_batch
 from sida.training.iteration import Distiller
 from tests.golden.vectors import load_tensors, relative_error
@@ -84,10 +84,11 @@ def test_guidance_of_three_channels_equals_the_official_one():
     labels = one_hot(net, arrays["in/guided_y"])
     for row in range(half):
         x, time = arrays["in/guided_x"][row : row + 1], 1 - float(arrays["in/guided_t"][row])
-        own, guide = net.velocity(x, time, labels[row : row + 1]), Unlabelled(net).velocity(x, time)
+        own, weaker = net.velocity(x, time, labels[row : row + 1]), Unlabelled(net).velocity(x, time)
+        three, every = (Guide(net, None, 1.5, n)(own, 1.0, lambda *_, out=weaker: out) for n in (3, None))
         official = -arrays["out/guided_1.5"][row : row + 1]
-        assert relative_error(guided(own, guide, 1.5, 3), official) < 1e-5
-        assert relative_error(guided(own, guide, 1.5), official) > 1e-3
+        assert relative_error(three, official) < 1e-5
+        assert relative_error(every, official) > 1e-3
 
 
 @torch.no_grad()
@@ -116,7 +117,7 @@ def test_the_null_label_is_a_guide_for_heun_as_another_network(tmp_path):
     with torch.no_grad():
         denoised = net(z, 1.0), net(z, 1.0, labels)
         assert torch.equal(Unlabelled(net)(z, 1.0, labels), denoised[0])
-        ways = {"num_steps": 3, "guidance": 1.5, "gnet": Unlabelled(net)}
+        ways = {"num_steps": 3, "guide": Guide(Unlabelled(net), strength=1.5)}
         assert torch.isfinite(heun(net, z, labels, **ways)).all()
     save_network(net, tmp_path / "sit.safetensors", {})
     given = read_sampler("flow:3,guidance=1.5")

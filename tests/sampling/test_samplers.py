@@ -8,6 +8,7 @@ import torch
 
 from sida.config.samplers import SAMPLER_KINDS, Sampler
 from sida.sampling import SeedStreams, heun, one_step, read_sampler, sigma_steps, to_uint8
+from sida.sampling.guidance import Guide
 from sida.sampling.samplers import DRAWINGS
 from tests.golden.vectors import relative_error
 from tests.networks.made import SMALL, random_network, recorded_network
@@ -51,7 +52,12 @@ def test_trajectories_match_the_golden_ones(golden, family, name):
         net = load(info["net_kwargs"], arrays, "net/", "EDM2Precond")
         gnet = load(info["gnet_kwargs"], arrays, "gnet/", "EDM2Precond")
         dtype = torch.float64 if "dtype" in settings else torch.float32
-        settings |= {"dtype": dtype, "gnet": gnet, "noise_every_step": False}
+        labels_g = torch.from_numpy(arrays["in/labels"]) if gnet.label_dim else None
+        settings |= {
+            "dtype": dtype,
+            "guide": Guide(gnet, labels_g, settings.pop("guidance", 1.0)),
+            "noise_every_step": False,
+        }
     recorded = iter(torch.from_numpy(arrays[f"{name}/noise"]) if f"{name}/noise" in arrays else ())
     latents, labels, calls = torch.from_numpy(arrays[given]), torch.from_numpy(arrays["in/labels"]), calls_of(net)
     final = heun(net, latents, labels, noise=lambda x: next(recorded), **settings)
