@@ -147,6 +147,22 @@ def peak_memory(processes: int = 1) -> dict[str, float | str]:
     return {"memory_mb": peak / 2**20 if sys.platform == "darwin" else peak / 2**10}
 
 
+def available_memory(device: str | torch.device = "cpu") -> int:
+    """Bytes that a process may take: free memory of a GPU, else the least of the machine's memory and its limits."""
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    if (limit := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
+        limits.append(limit)
+    # A cluster or container limits a group of processes, or one above it.
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        group = Path("/sys/fs/cgroup") / next(line for line in lines if line.startswith("0::")).removeprefix("0::/")
+        texts = [path.read_text() for parent in (group, *group.parents) if (path := parent / "memory.max").is_file()]
+        limits += [int(text) for text in texts if text.strip() != "max"]
+    return min(limits)
+
+
 # Every draw is a function of (seed, purpose, counters), never of earlier draws. So a resumed run equals an
 # uninterrupted one, and draws do not depend on ranks, shards or batch sizes.
 

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from unittest.mock import Mock
@@ -160,9 +161,12 @@ def test_a_reader_that_leaves_at_the_last_line_changes_no_status(monkeypatch, ca
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value,
 )  # fmt: skip
-def test_a_limit_of_the_shell_is_one_line(monkeypatch, error, limit):
+def test_a_limit_of_the_shell_is_one_line_that_names_it_where_it_is_set(monkeypatch, error, limit):
     monkeypatch.setattr(networks, "INFO", Verb("", "", lambda parser: None, Mock(side_effect=error)))
-    refused(limit, command, "info")
+    for soft in (10**9, resource.RLIM_INFINITY):
+        monkeypatch.setattr(resource, "getrlimit", Mock(return_value=(soft, soft)))
+        told = refused("more .* than the system allows", command, "info")
+        assert (limit in str(told)) == (soft == 10**9)
 
 
 def test_processor_time_ends_in_one_line_before_the_system_kills():

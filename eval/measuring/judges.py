@@ -45,7 +45,7 @@ def make_judges(names: Sequence[str], dataset: Mapping[str, Any], device: torch.
         extractor.check_gradient()
     images = ImageSet.of_dataset(load_dataset(dataset))
     with tf32(False):
-        statistics, _ = features_of(images.batches(_BATCH), extractors, [*extractors], [])
+        statistics, _ = features_of(images.batches(_BATCH), images.count, extractors, [*extractors], [])
     moments = {name: (torch.from_numpy(sums.mean), torch.from_numpy(sums.cov)) for name, sums in statistics.items()}
     return {
         name: Judge(extractor.differentiable, *(part.to(device) for part in moments[name]))

@@ -96,6 +96,7 @@ class ImageSet:
 
 def features_of(
     batches: Iterable[torch.Tensor],
+    expected: int,
     extractors: Mapping[str, Extractor],
     moments: Collection[str],
     rows: Collection[str],
@@ -106,6 +107,7 @@ def features_of(
 
     Args:
         batches: Images uint8 (N, C, H, W).
+        expected: Number of all images.
         extractors: Networks by name.
         moments: Networks whose features are summed.
         rows: Networks whose features are kept, float32 (N, C).
@@ -113,7 +115,7 @@ def features_of(
         progress: Called after each batch with the number of images.
     """
     count, used_extractors = 0, {name: extractors[name] for name in dict.fromkeys([*moments, *rows])}
-    statistics = {name: FeatureStatistics(ddof=ddof, device=extractors[name].device) for name in moments}
+    statistics = {name: FeatureStatistics(None, ddof, extractors[name].device, expected) for name in moments}
     parts_of: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
     for images in batches:
         features = {name: extractor(images) for name, extractor in used_extractors.items()}
@@ -146,7 +148,7 @@ class Reference:
     sketch: Sketch | None = None
 
     def moments(self, extractor: str) -> Moments:
-        """``(mean, covariance, number of images or None)``.
+        """Mean, covariance and number of images.
 
         Raises:
             UserError: The reference has no statistics of this extractor.
@@ -237,7 +239,7 @@ def _read(
     reference = Reference(path.name, digest)
     if moments:
         mean, cov = read_moments(path, source.entry)
-        reference._moments |= dict.fromkeys(moments, (mean, cov, source.num_images))
+        reference._moments |= dict.fromkeys(moments, Moments(mean, source.num_images, lambda: cov))
     if rows:
         images = read_batch(path)
         if source.num_images is not None and len(images) != source.num_images:
@@ -258,7 +260,7 @@ def _reference_of(
 ) -> Reference:
     """A reference of all images of a set, in one pass for all extractors."""
     batches, ddof = images.batches(_BATCH), source.cov_ddof
-    statistics, features = features_of(batches, extractors, moments, rows, ddof, progress)
+    statistics, features = features_of(batches, images.count, extractors, moments, rows, ddof, progress)
     moments_by_name = {name: sums.moments for name, sums in statistics.items()}
     return Reference(images.name, images.digest(), moments_by_name, features, images.remarks(), images.sketch)
 
@@ -277,7 +279,7 @@ def _reference_of_dataset(
 
     def compute(names: Sequence[str]) -> OwnReference:
         featured = [name for name in names if name in rows]
-        sums, features = features_of(images.batches(_BATCH), extractors, names, featured, ddof)
+        sums, features = features_of(images.batches(_BATCH), images.count, extractors, names, featured, ddof)
         digests = {name: extractors[name].sha256 for name in names}
         return OwnReference(images.name, digest, sums, features, digests, ddof, allow_tf32, sketch=images.sketch)
 
@@ -292,7 +294,7 @@ def _check_fits(reference: Reference, users: Sequence[Metric], extractors: Mappi
         if metric.real == "moments":
             # 0: known after the first batch only.
             num_features = getattr(extractors[metric.extractor], "num_features", 0)
-            width = len(reference.moments(metric.extractor)[0])
+            width = len(reference.moments(metric.extractor).mean)
             if num_features not in (0, width):
                 fault = f"has {width} features, extractor '{metric.extractor}' gives {num_features} ({where})"
                 raise UserError(f"reference '{reference.name}'", fault, "give statistics of that extractor")
@@ -433,7 +435,8 @@ def write_reference(
     name, batches = network.name, _read_ahead(image_set, network.device)
     with tf32(allow_tf32):
         featured = [name] if keep_features else []
-        sums, features = features_of(batches, {name: network}, [name], featured, ddof, progress.update)
+        count, networks = image_set.count, {name: network}
+        sums, features = features_of(batches, count, networks, [name], featured, ddof, progress.update)
     digests, sketch = {name: network.sha256}, image_set.sketch
     own = OwnReference(image_set.name, image_set.digest(), sums, features, digests, ddof, allow_tf32, sketch=sketch)
     write_own(out, own)

@@ -57,7 +57,7 @@ class TrialSums:
         self.count = 0
         self.metrics = [dataclasses.replace(metric) for metric in protocol.metrics]
         self.statistics = {
-            metric.extractor: FeatureStatistics(ddof=protocol.cov_ddof, device=device)
+            metric.extractor: FeatureStatistics(None, protocol.cov_ddof, device, protocol.num_samples)
             for metric in self.metrics
             if metric.generated == "moments"
         }

@@ -5,22 +5,30 @@ tr (Σ₁Σ₂)^½ = Σ √λ(CᵀC). The factors come from a Cholesky decomposi
 null directions drop out instead of adding √(rounding noise). Only a covariance with negative eigenvalues needs its
 eigenvectors. BLAS computes all of it on all cores.
 
+Two sets of fewer images than features need no matrix of d × d: with F = Aᵀ for centred features A / √(n − ddof) the
+distance follows from the products of rows, A₁A₁ᵀ, A₂A₂ᵀ and C = A₂A₁ᵀ, and Σ √λ(CᵀC) is the sum of C's singular values.
+
 A covariance is a difference of sums, Σxxᵀ/n − μμᵀ, so its rounding error is relative to the size of the terms,
 tr Σ + ‖μ‖²: for identical images the covariance is rounding error only.
 """
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg.lapack import dpstrf
 
 from sida.errors import UserError
 
+if TYPE_CHECKING:
+    from eval.metrics.statistics import Moments
+
 _EPS = float(np.finfo(np.float64).eps)
 # Relative rounding of a sum of blocks of 1024 terms (eval.metrics.statistics).
 _SUM_EPS = 512 * _EPS
 _PANEL = 64  # rows that the processor's cache holds
+_COLUMNS = 4096  # features of a product of rows that are in float64 at a time
 
 
 @dataclass(frozen=True)
@@ -49,18 +57,19 @@ class FrechetReport:
     @property
     def warnings(self) -> list[str]:
         """Warnings as sentences; empty if the distance is sound."""
-        faults = []
+        faults, few = [], {}
         for name, rank, count in zip(("first", "second"), self.ranks, self.counts):
             if rank == 0:
                 faults.append(f"{name} set: no feature varies; its images are all alike")
             elif count is not None and count <= self.num_features:
-                faults.append(
-                    f"{name} set: {count} images for {self.num_features} features; the covariance is singular and "
-                    "the distance biased upwards: compare only with equal n"
-                )
+                few[name] = f"{count:,}"
             elif count is None and rank < self.num_features:
                 # With enough samples a lower rank only means features without variance, e.g. constant pixels.
                 faults.append(f"{name} set: covariance has rank {rank} of {self.num_features}")
+        if few:
+            sets = f"{' and '.join(few)} set: {' and '.join(few.values())} images for {self.num_features:,} features"
+            bias = "the covariance is singular and the distance biased upwards: compare only with equal n"
+            faults.append(f"{sets}; {bias}")
         if self.most_negative < -1e-8:
             faults.append(f"an eigenvalue of {self.most_negative:.1e} relative to the largest was set to 0")
         if self.numerical_error > 1e-4 * max(abs(self.value), 1e-4):
@@ -127,6 +136,51 @@ def frechet_report(
         most_negative=negative,
         numerical_error=2 * float(slack.sum()) + 2 * missing + 8 * _EPS * traces,
     )
+
+
+def moments_report(first: "Moments", second: "Moments") -> FrechetReport:
+    """Squared Fréchet distance of two sets of features; errors as of :func:`frechet_distance`."""
+    if first.mean.shape == second.mean.shape and first.rows and second.rows:
+        return _report_of_rows(first, second)
+    return frechet_report(first.mean, first.cov, second.mean, second.cov, (first.count, second.count))
+
+
+def _report_of_rows(first: "Moments", second: "Moments") -> FrechetReport:
+    """The distance of two sets with fewer images than features, in the space of the images."""
+    sides, width = (first, second), len(first.mean)
+    counts = [sum(map(len, side.rows)) for side in sides]
+    products = np.zeros((sum(counts),) * 2)
+    for start in range(0, width, _COLUMNS):
+        columns = slice(start, start + _COLUMNS)
+        parts = [(rows[:, columns] - side.mean[columns]) for side in sides for rows in side.rows]
+        panel = np.concatenate(parts)
+        products += panel @ panel.T
+    scales = np.repeat([1 / math.sqrt(side.divisor) for side in sides], counts)
+    products *= scales
+    products *= scales[:, None]
+    split = counts[0]
+    own = products[:split, :split], products[split:, split:]
+    singular = np.linalg.svd(products[split:, :split], compute_uv=False)
+    mean_term, traces = float(np.square(first.mean - second.mean).sum()), sum(float(np.trace(part)) for part in own)
+    return FrechetReport(
+        value=max(mean_term + traces - 2 * float(singular.sum()), 0.0),
+        mean_term=mean_term,
+        num_features=width,
+        ranks=(_rank(own[0], first.mean), _rank(own[1], second.mean)),
+        counts=(first.count, second.count),
+        most_negative=0.0,
+        # Each singular value is known to about eps times the largest.
+        numerical_error=8 * _EPS * (len(singular) * float(singular.max(initial=0)) + traces),
+    )
+
+
+def _rank(products: np.ndarray, mean: np.ndarray) -> int:
+    """Numerical rank of a covariance by the products of its rows, which have the same eigenvalues besides zeros."""
+    scale, rounding = float(np.diagonal(products).max()), _rounding(mean, products)
+    if scale <= rounding:
+        return 0
+    _, _, rank, _ = dpstrf(products, tol=max(len(products) * _EPS * scale, rounding), lower=1)
+    return int(rank)
 
 
 def _rounding(mu: np.ndarray, cov: np.ndarray) -> float:

@@ -36,10 +36,9 @@ class Frechet(Metric):
 
     def compute(self, sides: Sides) -> MetricValue:
         """The distance, with ranks and rounding error as details."""
-        from eval.metrics.frechet import frechet_report
+        from eval.metrics.frechet import moments_report
 
-        statistics, (mean, cov, count) = sides.statistics, sides.real_moments
-        report = frechet_report(statistics.mean, statistics.cov, mean, cov, counts=(statistics.count, count))
+        report = moments_report(sides.statistics.moments, sides.real_moments)
         detail = {"mean_term": report.mean_term, "ranks": list(report.ranks)}
         detail["numerical_error"] = report.numerical_error
         return report.value, detail | ({"warnings": report.warnings} if report.warnings else {})
@@ -263,16 +262,13 @@ class Ratio(Metric):
 
     def compute(self, sides: Sides) -> MetricValue:
         """The ratio, with both distances as details."""
-        from eval.metrics.frechet import frechet_distance, frechet_report
-
-        statistics, (mean, cov, _) = sides.statistics, sides.real_moments
+        from eval.metrics.frechet import moments_report
 
         def distance() -> float:
-            return frechet_distance(statistics.mean, statistics.cov, mean, cov)
+            return moments_report(sides.statistics.moments, sides.real_moments).value
 
         def of_held_out() -> float:
-            held_out_mean, held_out_cov, _ = sides.moments_of(str(self.held_out))
-            report = frechet_report(held_out_mean, held_out_cov, mean, cov)
+            report = moments_report(sides.moments_of(str(self.held_out)), sides.real_moments)
             # The distance of a set to itself is rounding.
             return report.value if report.value > report.numerical_error else 0.0
 

@@ -149,7 +149,7 @@ class Sides:
 
     @property
     def real_moments(self) -> Moments:
-        """Mean (C,), covariance (C, C) and number of real images or None (``real = "moments"``)."""
+        """Mean (C,), covariance (C, C) and number of the real images (``real = "moments"``)."""
         return self.moments_of(str(self.metric.reference))
 
     @property
@@ -162,7 +162,7 @@ class Sides:
         return self.references[reference].features(self.metric.extractor).to(self.device)
 
     def moments_of(self, reference: str) -> Moments:
-        """Mean, covariance and number of real images of a further reference of the metric."""
+        """Mean, covariance and number of the images of a further reference of the metric."""
         moments: Moments = self.references[reference].moments(self.metric.extractor)
         return moments
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO, cast
 
 from sida.config.lookup import allow_typed, our_object
-from sida.errors import EXIT_RETRY, Preempted, UserError, near_path, say, suggestion
+from sida.errors import EXIT_RETRY, Preempted, UserError, near_path, reason_of, say, suggestion
 from sida.files.ordinary import refuse_same
 from sida.files.text_files import number_in
 from sida.machine import code_version
@@ -32,9 +32,9 @@ from sida.machine import code_version
 _PATH_ERRORS = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG}
 _PATH_ERRORS |= {errno.ELOOP, errno.ENOLCK, errno.ENOSPC, errno.ENOTDIR, errno.ENOTSUP, errno.EPERM, errno.EROFS}
 _PATH_ERRORS |= {errno.ESTALE}
-#: Resource that a command lacks, with the shell's limit of it, by the system's error.
-_SCARCE = {errno.ENOMEM: "memory (ulimit -v)", errno.EAGAIN: "processes (ulimit -u)"}
-_SCARCE |= dict.fromkeys((errno.EMFILE, errno.ENFILE), "open files (ulimit -n)")
+#: Resource that a command lacks by the system's error: its name, its limit, and the shell's option for that limit.
+_SCARCE = {errno.ENOMEM: ("memory", resource.RLIMIT_AS, "-v"), errno.EAGAIN: ("processes", resource.RLIMIT_NPROC, "-u")}
+_SCARCE |= dict.fromkeys((errno.EMFILE, errno.ENFILE), ("open files", resource.RLIMIT_NOFILE, "-n"))
 #: Messages of the dynamic linker, torch and threading when memory runs out.
 _NO_MEMORY = re.compile("failed to map segment|[Cc]annot allocate memory|can't allocate memory|can't start new thread")
 #: Message of :meth:`pathlib.Path.resolve` for a circle of links, before Python 3.13.
@@ -156,7 +156,7 @@ def _status(run: Callable[[], int | None]) -> int:
         pass
     except OSError as error:
         if error.errno in _SCARCE:
-            return _scarce(_SCARCE[error.errno])
+            return _scarce(*_SCARCE[error.errno])
         if error.errno not in _PATH_ERRORS:
             raise
         prefix = f"{error.filename}: " if error.filename else ""
@@ -168,9 +168,10 @@ def _status(run: Callable[[], int | None]) -> int:
             return 1
         if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
             raise
-        return _scarce(_SCARCE[errno.ENOMEM])
+        # NumPy and torch name the size that they asked for.
+        return _scarce(*_SCARCE[errno.ENOMEM], reason_of(error) if str(error) else "")
     except _TimeOver:
-        return _scarce("processor time (ulimit -t)")
+        return _scarce("processor time", resource.RLIMIT_CPU, "-t")
     except Preempted:
         say("preempted; the state is kept: run the same command again to resume")
         return EXIT_RETRY
@@ -200,8 +201,15 @@ def _stop_before_time_limit() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (max(1, limit - max(2, min(60, limit // 10))), hard))
 
 
-def _scarce(resource_name: str) -> int:
-    say(f"error: this needs more {resource_name} than the system allows it")
+def _scarce(name: str, limit: int, option: str, reason: str = "") -> int:
+    """Says which resource is missing; the shell's limit is named only where one is set."""
+    limited = resource.getrlimit(limit)[0] != resource.RLIM_INFINITY
+    remedy = (
+        f"raise the limit (ulimit {option})"
+        if limited
+        else "take less at once (images, batches, jobs), or end other programs"
+    )
+    say(f"error: this needs more {name} than the system allows it{f' ({reason})' if reason else ''}; {remedy}")
     return 1
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.metrics.frechet import frechet_distance, frechet_report
+from eval.metrics.frechet import frechet_distance, frechet_report, moments_report
 from eval.metrics.statistics import FeatureStatistics
 from tests.golden.vectors import relative_error
 from tests.refused import refused
@@ -221,3 +221,44 @@ def test_a_negative_eigenvalue_counts_by_its_share_of_the_largest(scale):
 def test_faults(changes, message):
     arguments = {"mu1": np.zeros(3), "cov1": np.eye(3), "mu2": np.zeros(3), "cov2": np.eye(3)} | changes
     refused(message, frechet_distance, **arguments)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.tuples(st.integers(2, 30), st.integers(2, 30)),
+    st.integers(31, 90),
+    st.sampled_from([0.0, 1.0, 300.0]),
+    st.integers(0, 1),
+    st.booleans(),
+    st.integers(0, 9),
+)
+def test_few_images_give_the_distance_of_their_covariances(counts, width, far, ddof, repeats, seed):
+    """Also with equal rows, whose covariance has a lower rank, and in any batches."""
+    sets = [(features(n, width, seed + i) + far).astype(np.float32) for i, n in enumerate(counts)]
+    if repeats:
+        sets[0][1:] = sets[0][:1]
+    first, second = (FeatureStatistics(ddof=ddof) for _ in sets)
+    for statistics, rows in zip((first, second), sets):
+        for part in np.array_split(rows, 1 + seed % 3):
+            statistics.update(part)
+    moments = [m for x in sets for m in (x.mean(0, dtype=np.float64), np.cov(x.astype(np.float64).T, ddof=ddof))]
+    exact, report = frechet_report(*moments, counts), moments_report(first.moments, second.moments)
+    size = report.mean_term + np.trace(moments[1]) + np.trace(moments[3])
+    assert report.value == pytest.approx(exact.value, rel=1e-9, abs=1e-7 * size)
+    assert report.ranks == (0 if repeats else counts[0] - 1, counts[1] - 1)
+    assert all(name in " ".join(report.warnings) for name in ("first", "second"))
+    assert moments_report(second.moments, second.moments).value <= 1e-12 * size
+
+
+def test_pixels_of_large_pictures_need_no_covariance():
+    """A covariance of 786,432 features would take 5 TB."""
+    rows = np.random.default_rng(0).random((12, 3 * 512 * 512), np.float32)
+    first, second = (FeatureStatistics(expected=6).update(part) for part in (rows[:6], rows[6:]))
+    report = moments_report(first.moments, second.moments)
+    # Independent values of variance 1/12: both sets lie far from each other and from their means.
+    assert report.value == pytest.approx(rows.shape[1] / 12 * (2 / 6 + 2), rel=0.02)
+    assert report.ranks == (5, 5)
+    again = FeatureStatistics.from_tensors(first.tensors())
+    assert moments_report(again.moments, second.moments) == report
+    many = FeatureStatistics(expected=10**6)
+    refused("features", many.update, rows)

@@ -72,7 +72,7 @@ def test_the_two_references_of_imagenet_cannot_be_mixed_up(tmp_path, inception):
     asked = load_protocol(image_protocol(**sources))
     right = {"stats": str(tmp_path / "stats.npz"), "batch": str(tmp_path / "batch.npz")}
     references = load_references(asked, inception, right)
-    assert np.array_equal(references["stats"].moments("inception")[0], mean)
+    assert np.array_equal(references["stats"].moments("inception").mean, mean)
     expected = inception["inception"](pictures(30))
     assert np.allclose(references["batch"].features("inception").numpy(), expected.numpy(), rtol=1e-5, atol=1e-6)
     refused("batch of reference images", load_references, asked, inception, right | {"stats": right["batch"]})
@@ -117,7 +117,7 @@ def test_registered_assets_come_from_the_cache(tmp_path, monkeypatch, inception)
     target.parent.mkdir(parents=True)
     mean, cov = moments()
     np.savez(target, mu=mean, sigma=cov)
-    assert np.array_equal(load_references(asked, inception)["edm"].moments("inception")[1], cov)
+    assert np.array_equal(load_references(asked, inception)["edm"].moments("inception").cov, cov)
 
 
 def test_a_reference_of_ones_own_equals_the_data_set(tmp_path, capsys, refusal):
@@ -131,8 +131,10 @@ def test_a_reference_of_ones_own_equals_the_data_set(tmp_path, capsys, refusal):
     made = load_references(asked, extractors, {}, lambda: load_dataset(DIGITS))["data"]
     read = load_references(asked, extractors, {"data": str(out)})["data"]
     assert read.name == made.name == "digits"
-    for one, two in zip(made.moments("digits"), read.moments("digits")):
-        assert np.allclose(one, two, rtol=1e-5, atol=1e-6)
+    one, two = (reference.moments("digits") for reference in (made, read))
+    assert one.count == two.count
+    for values, again in ((one.mean, two.mean), (one.cov, two.cov)):
+        assert np.allclose(values, again, rtol=1e-5, atol=1e-6)
     assert np.allclose(made.features("digits"), read.features("digits"), rtol=1e-4, atol=1e-5)
     pixels = load_protocol(protocol(metric("fd", extractor="pixels")))
     refused("not of 'pixels'", load_references, pixels, make_extractors(["pixels"]), {"data": str(out)})
@@ -184,8 +186,10 @@ def test_features_of_a_data_set_that_took_long_serve_later_measurements(tmp_path
     read, count = load()
     assert count == 0
     assert (read.name, read.record(), read.sketch.record()) == ("digits", computed.record(), computed.sketch.record())
-    for one, two in zip(computed.moments("digits"), read.moments("digits")):
-        assert np.array_equal(one, two)
+    one, two = (reference.moments("digits") for reference in (computed, read))
+    assert one.count == two.count
+    assert np.array_equal(one.mean, two.mean)
+    assert np.array_equal(one.cov, two.cov)
     assert np.array_equal(computed.features("digits"), read.features("digits"))
     # Other needs, code or a damaged file compute again.
     for change in ({"references": {"data": {"kind": "dataset", "cov_ddof": 0}}}, {"allow_tf32": True}):
