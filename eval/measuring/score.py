@@ -107,25 +107,28 @@ class Score:
         lines = [f"{self.name}: protocol '{self.protocol.name}', {trials} of {n:,} images"]
         if self.against:
             lines = [f"{self.name} against {self.against}: protocol '{self.protocol.name}', {n:,} images"]
+        arrows = {"lower": "↓", "higher": "↑"}
+        labels = {m.key: f"  {m.label or m.key} {arrows[m.better]}" for m in self.protocol.metrics}
+        width, compared = max(18, *map(len, labels.values())), dict[str, None]()
         for metric in self.protocol.metrics:
-            values = self.values(metric.key)
-            arrow = "↓" if metric.better == "lower" else "↑"
-            label = f"  {metric.label or metric.key} {arrow}"
+            values, label = self.values(metric.key), f"{labels[metric.key]:<{width}}"
             if not values:
                 detail = self.records[0]["details"].get(metric.key, {})
-                lines.append(f"{label:<18} {detail.get('note', 'not measured')}")
+                lines.append(f"{label} {detail.get('note', 'not measured')}")
                 continue
             number, spread = f"{{:,.{metric.decimals}f}}".format, self.spread(metric)
-            text = f"{label:<18} {number(sum(values) / len(values))}"
+            text = f"{label} {number(sum(values) / len(values))}"
             if spread is not None:
                 text += f" ± {number(spread)}"
             if len(values) > 1:
                 text += f"   (min {number(min(values))}, max {number(max(values))})"
             identity = self.identity(metric.key)
             if self.against and identity:
-                text += f"   identity {identity.sha256[:12]}: reference {identity.reference[:12]}"
-                text += f", feature network {metric.extractor} {identity.extractor[:12]}"
+                text += f"   identity {identity.sha256[:12]}"
+                network = f"feature network {metric.extractor} {identity.extractor[:12]}"
+                compared[f"  {network}, reference {identity.reference[:12]}"] = None
             lines.append(text)
+        lines += compared
         return lines + [f"  note: {warning}" for warning in self.warnings()]
 
     def warnings(self) -> list[str]:
