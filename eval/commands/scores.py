@@ -44,7 +44,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     add_integer(parser, "--trials", "disjoint trials (default: all that fit)", 1, metavar="T")
     groups = "meaning of folders or parts of names, where both fit"
     add("--groups", choices=["trials", "classes"], help=groups)
-    add_integer(parser, "--num-samples", "images of a trial; another n than the protocol's is not comparable", 2)
+    add_integer(parser, "--num-samples", "images of a trial (with --against: default as many as there)", 2)
     add("--dataset", metavar="JSON", help="data set for references made here (spec or file)")
     add("--reference", action="append", default=[], metavar="KEY=FILE", help="file of a reference")
     shared(parser, "--extractor-option")

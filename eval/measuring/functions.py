@@ -41,6 +41,9 @@ def as_batch(returned: Any, count: int, name: str) -> ImageBatch:
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or len(pixels) != count:
         remedy = "from [-1, 1]: (x * 127.5 + 128).clamp(0, 255).to(torch.uint8)" if pixels.is_floating_point() else ""
         raise UserError(name, f"{rule}, got {pixels.dtype} {tuple(pixels.shape)}", remedy)
+    if pixels.shape[3] in (1, 3) and pixels.shape[1] not in (1, 3):
+        fault = f"{rule}, got {tuple(pixels.shape)}, which looks like (N, H, W, C)"
+        raise UserError(name, fault, "return images.transpose(0, 3, 1, 2), in torch images.permute(0, 3, 1, 2)")
     if classes is None:
         return ImageBatch(pixels, None)
     rule = f"must return classes as whole numbers of shape ({count},)"

@@ -19,7 +19,7 @@ from eval.measuring.protocol import Protocol
 from eval.measuring.references import Reference, held_out_shares, load_references, records_of
 from eval.measuring.sources import DataSource, ImageFiles, MeasureSpec, NetworkSource, Source
 from eval.measuring.stores import ImageStore, open_images
-from eval.measuring.trial import TrialSums, compute_metrics, cpu_threads, run_pass, sized
+from eval.measuring.trial import ImageBatch, TrialSums, compute_metrics, cpu_threads, run_pass, sized
 from eval.metrics.kinds import Mean
 from eval.results.identity import Identity, joined
 from eval.results.measurements import extended, missing_metrics, read_measurement, trial_path, write_measurement
@@ -59,6 +59,7 @@ class Measurer:
         source: Source | None = None,
     ) -> None:
         self._second, self._opened = second, source
+        self._begun: dict[int, Iterator[ImageBatch]] = {}
         self.spec = spec if isinstance(spec, MeasureSpec) else from_mapping(MeasureSpec, spec, where)
         self.protocol: Protocol = self.spec.protocol
         take_device(self.spec.device, where)
@@ -163,28 +164,37 @@ class Measurer:
             UserError: The shapes differ, and pixels are features.
         """
         if PixelExtractor.name in self.protocol.extractors() and (fault := self.unlike(shape)):
-            raise UserError(
-                f"{self._origin} and {self.spec.references['against']}",
-                fault,
-                "make them alike (sida data prepare), or say --protocol pair-quick",
-            )
+            in_files = self.spec.sampler["kind"] == "images"
+            remedy = "make them alike (sida data prepare)" if in_files else "let it draw images like the second set's"
+            where = f"{self._origin} and {self.spec.references['against']}"
+            raise UserError(where, fault, f"{remedy}, or say --protocol pair-quick")
 
     @property
     def batch_size(self) -> int:
         """Images per batch."""
         return self.spec.batch_size or default_batch_size(self.protocol, small=250)
 
-    def sums(self, trial: int, metrics: Collection[str], progress: Progress, done: int) -> TrialSums:
-        """Sums over the images of a trial for some metrics; ``progress`` counts from ``done`` images on."""
-        protocol = self.protocol.part(metrics)
+    def begin(self, trial: int) -> None:
+        """Draws or reads the first batch of a trial, which :meth:`sums` then takes.
+
+        A wrong size or type must not wait for a download, nor for the features of another set.
+
+        Raises:
+            UserError: Images that the protocol does not measure, or a generator that fails.
+        """
         first, last = self.protocol.seeds(trial)
-        seeds = range(first, last + 1)
-        images = sized(self.source.batches(seeds, self.batch_size), self.protocol, self._origin)
-        # The first batch is drawn before feature networks load: a wrong size must not wait for a download.
+        images = sized(self.source.batches(range(first, last + 1), self.batch_size), self.protocol, self._origin)
         with tf32(self.protocol.allow_tf32):
             batch = next(images)
         self.check_alike(batch.images.shape[1:])
-        images = itertools.chain([batch], images)
+        self._begun[trial] = itertools.chain([batch], images)
+
+    def sums(self, trial: int, metrics: Collection[str], progress: Progress, done: int) -> TrialSums:
+        """Sums over the images of a trial for some metrics; ``progress`` counts from ``done`` images on."""
+        protocol = self.protocol.part(metrics)
+        if trial not in self._begun:
+            self.begin(trial)
+        images = self._begun.pop(trial)
         extractors = {name: self.extractors[name] for name in protocol.extractors()}
         sums, ahead = TrialSums(protocol, self.spec.device), 3 if self.spec.device.startswith("cuda") else 0
         return run_pass(images, extractors, sums, 0, ahead, lambda count: progress.update(done + count))

@@ -181,10 +181,8 @@ def run_score(plan: ScorePlan, fits: CheckIdentities | None = None) -> Score:
         if finished:
             say(f"score: {len(finished)} of {plan.trials} trials are finished")
         if job.missing:
-            # Faults of files, networks and references end the command before the first image is drawn or read.
-            plan.check_size()
-            if plan.files is not None:
-                measurer.check_alike(plan.files.store.read(0, 1).shape[1:])
+            # Faults of files, networks and references end the command before the second batch is drawn or read.
+            measurer.begin(min(job.missing))
             _ = measurer.extractors, measurer.references
         if fits is not None:
             fits(measurer.identities)

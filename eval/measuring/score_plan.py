@@ -59,11 +59,6 @@ class ScorePlan:
         """The measurement, with the images that are open already."""
         return Measurer(self.spec, "score", self.second, self.function or self.files)
 
-    def check_size(self) -> None:
-        """Refuses images in files of another size than the protocol's, by the first one."""
-        if self.files is not None:
-            _check_size(self.files)
-
 
 def plan_score(
     images: Scored,
@@ -87,7 +82,8 @@ def plan_score(
             ``module:function``, or a network: trial t takes the protocol's seeds.
         protocol: Name, path or content.
         trials: Number of disjoint trials; by default as many as the images allow, at most the protocol's number.
-        num_samples: Images per trial, if not the protocol's n; the result is then not comparable.
+        num_samples: Images per trial, if not the protocol's n; the result is then not comparable. In a comparison the
+            default is the number of images in files, of the second set if a function or network draws the first.
         name: Label; by default the name of the path or function.
         allow_duplicates: Accept equal images.
         fast: Measure with ``inception_cpu`` where the protocol names ``inception``: by default on a processor, unless
@@ -171,12 +167,13 @@ def _pair(
     """
     if trials not in (None, 1):
         raise UserError(f"--trials {trials}", "two sets are compared as a whole, in one trial", "leave the option out")
-    if num_samples is None and first is not None:
-        num_samples = first.count
+    if num_samples is None:
+        # A function or network draws as many images as the second set has.
+        num_samples = first.count if first is not None else min(second.count, protocol.num_samples)
     where = str(first.path) if first else "--num-samples"
-    if num_samples is not None and num_samples < 2:
+    if num_samples < 2:
         raise UserError(where, f"a comparison takes two images or more, got {num_samples}")
-    pair_protocol = protocol.against(num_samples or protocol.num_samples)
+    pair_protocol = protocol.against(num_samples)
     _check_size(ImageFiles(second, pair_protocol))
     _check_count(pair_protocol, pair_protocol.num_samples, where)
     _check_count(pair_protocol, second.count, str(second.path))

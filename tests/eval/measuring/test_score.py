@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -511,10 +512,41 @@ def test_a_function_is_the_second_set(digits):
         refused("k: 3 neighbours among 2", eval.score, sets[0], "digits", against=sets[1])
 
 
-@pytest.mark.parametrize("first", [noise, images(40, 8, 1)], ids=["function", "images"])
-def test_pixels_of_sets_that_differ_in_size_or_channels_are_refused_with_both(first):
-    told = r"(run 'noise'|images) and against: .*8×8 in 1 channels, 16×16 in 3 channels; .*data prepare.*pair-quick"
+@pytest.mark.parametrize(
+    ("first", "remedy"), [(noise, "draw"), (images(40, 8, 1), "data prepare")], ids=["function", "images"]
+)
+def test_pixels_of_sets_that_differ_in_size_or_channels_are_refused_with_both(first, remedy):
+    told = rf"(run 'noise'|images) and against: .*8×8 in 1 channels, 16×16 in 3 channels; .*{remedy}.*pair-quick"
     refused(told, eval.score, first, "pair-pixels", num_samples=40, against=images(40, 16))
+
+
+def test_a_functions_first_batch_is_checked_before_features_of_the_second_set(digits, monkeypatch, capsys):
+    """They take half an hour for 50,000 pictures."""
+    monkeypatch.setattr("eval.measuring.references.features_of", Mock(side_effect=AssertionError("features")))
+
+    def channels_last(seeds):
+        return np.stack([np.full((12, 20, 3), seed % 256, np.uint8) for seed in seeds])
+
+    def floats(seeds):
+        return noise(seeds) / 127.5 - 1
+
+    def of_a_number(n):
+        return noise(range(int(n)))
+
+    for function, told in ((channels_last, "N, H, W, C"), (floats, "uint8"), (of_a_number, "a number of images")):
+        refused(told, eval.score, function, "pair-quick", against=images(30, 16))
+
+
+def test_a_function_draws_as_many_images_as_the_second_set_has():
+    drawn = set()
+
+    def counted(seeds):
+        drawn.update(seeds)
+        return noise(seeds)
+
+    score = eval.score(counted, "pair-pixels", against=images(37, 8, 1))
+    assert (score.records[0]["n"], drawn) == (37, set(range(37)))
+    assert eval.score(noise, "pair-pixels", num_samples=41, against=images(37, 8, 1)).records[0]["n"] == 41
 
 
 def test_subsets_of_the_kernel_distance_follow_the_protocols_first_seed(digits):
