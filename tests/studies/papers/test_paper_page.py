@@ -1,0 +1,52 @@
+"""docs/paper.md: each table and figure of the paper has a command that makes it, with the plan's hours."""
+
+import re
+
+import pytest
+
+from sida.config.lookup import ROOT
+from tests.workflow.workspace import shipped
+from workflow.planning.costs import Costs
+from workflow.preset.products import layout_needs
+from workflow.preset.targets import Targets
+
+PAGE = (ROOT / "docs/paper.md").read_text()
+#: Cells of a line of the page: number of the table or figure, content, command, hours, ...
+LINES = [
+    [cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if re.match(r"\| \d", line)
+]
+TABLES, FIGURES = LINES[:8], LINES[8:]
+
+
+@pytest.fixture(scope="module")
+def costs():
+    return {name: Costs(shipped(name), "H200", gpus=8, fresh=True) for name in ("released", "paper")}
+
+
+def trainings(costs, kind, name):
+    preset, needs = costs.preset, layout_needs(costs.preset, kind, name)
+    rows = [run for run in dict.fromkeys([*needs.measured, *needs.networks]) if preset.runs[run].trained_here]
+    return sum(costs.of("students", run).gpu_hours for run in rows)
+
+
+def test_all_tables_and_figures_have_a_command():
+    assert [line[0] for line in LINES] == [*"12345678", *"12345", "6 to 10"]
+    for _, _, command, *_ in LINES:
+        preset, target = re.match(r"`sida run (\w+) ([\w./-]+)`", command).groups()
+        assert Targets(shipped(preset)).paths_of(target)
+
+
+def test_hours_are_the_plans(costs):
+    released, paper = costs["released"], costs["paper"]
+    for number, _, _, measure, train, *_ in TABLES:
+        if measure:
+            rows = layout_needs(released.preset, "tables", f"table{number}").measured
+            quick = [run for run in rows if released.preset.rows[run].nfe == 1]
+            hours = sum(released.of("measurements", run).gpu_hours for run in quick)
+            assert f"{hours:,.1f}" == measure, number
+        assert f"{trainings(paper, 'tables', f'table{number}'):,.0f}" == train, number
+    for number, _, _, train, *_ in FIGURES[:-1]:
+        assert f"{trainings(paper, 'figures', f'figure{number}'):,.0f}" == train, number
+    slow = [run for run, row in released.preset.rows.items() if row.nfe and row.nfe > 1]
+    teachers = {*layout_needs(released.preset, "tables", "teachers").measured} & {*slow}
+    assert f"{sum(released.of('measurements', run).gpu_hours for run in teachers):,.0f} further hours" in PAGE
