@@ -13,7 +13,7 @@ from eval.commands._options import extractor_options, output, shared
 from eval.commands.score_options import ScoreOptions
 from sida.assets.registry import SCORED_ENDS, check_network
 from sida.cli.main import Verb, add_integer, existing, refuse_lost
-from sida.config.lookup import TRACE, find_file
+from sida.config.lookup import TRACE, find_file, typed_object
 from sida.config.settings import load_spec, names_object
 from sida.errors import UserError
 from sida.files.atomic import write_hashed_json, write_text
@@ -129,7 +129,7 @@ def _source(text: str) -> str:
             module, _, name = text.rpartition(".")
             raise UserError(text, f"a function is named with a colon, module:function, such as {module}:{name}")
         check_network(text)
-    return text
+    return typed_object(text)
 
 
 SCORE = Verb(
@@ -230,7 +230,7 @@ def _reference_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--dataset", metavar="JSON", help="data-set spec or file")
     images = existing("--images")
     source.add_argument("--images", type=images, metavar="PATH", help="folder, .zip, .tar, .npz or .npy")
-    parser.add_argument("--extractor", required=True, help="feature network")
+    parser.add_argument("--extractor", required=True, type=typed_object, help="feature network, or module:class")
     parser.add_argument("--allow-tf32", action="store_true", help="allow TF32, like a protocol's allow_tf32")
     shared(parser, "--extractor-option")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")

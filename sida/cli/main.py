@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, cast
 
-from sida.config.lookup import allow_typed, our_object
+from sida.config.lookup import our_object
 from sida.errors import EXIT_RETRY, Preempted, UserError, near_path, reason_of, say, suggestion
 from sida.files.ordinary import refuse_same
 from sida.files.text_files import number_in
@@ -135,7 +135,6 @@ def _run(verb: Verb, arguments: list[str]) -> int | None:
     if (empty := next((word for word in arguments if re.fullmatch("--.+=--", word)), None)) is not None:
         raise UserError(empty, "'--' is not a value", "give another value")
     args = _parsed(verb, arguments)
-    allow_typed(arguments)
     check_output_paths(vars(args))
     return verb.run(args)
 

@@ -7,12 +7,12 @@ import argparse
 import functools
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sida.cli.main import Verb, flush_or_discard
-from sida.config.lookup import our_object
+from sida.config.lookup import our_object, typed_object
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping, load_spec
 from sida.errors import UserError, say
@@ -21,15 +21,16 @@ from sida.methods.registry import METHODS, DistillConfig
 from sida.training.processes import rank_0_output
 
 T = TypeVar("T")
-#: Options that override single settings of a student: placeholder and help.
-_OPTIONS = {
-    "method": ("METHOD", "name, or a custom module:object; overrides the spec's"),
-    "teacher": ("PATH", "network of the teacher: file, folder, id or address; overrides the spec's"),
+#: Options that override single settings of a student: type, placeholder and help.
+_OPTIONS: dict[str, tuple[Callable[[str], str], str, str]] = {
+    "method": (typed_object, "METHOD", "name, or a custom module:object; overrides the spec's"),
+    "teacher": (str, "PATH", "network of the teacher: file, folder, id or address; overrides the spec's"),
     "guide": (
+        str,
         "PATH",
         "guiding network of the teacher, or null: the teacher without a class (with guidance in the recipe)",
     ),
-    "init": ("PATH", "generator to start from (sid2a); overrides the spec's"),
+    "init": (str, "PATH", "generator to start from (sid2a); overrides the spec's"),
 }
 
 
@@ -177,8 +178,8 @@ finished run only writes its files again.
 def _distill_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     _training_arguments(parser)
-    for option, (metavar, text) in _OPTIONS.items():
-        parser.add_argument(f"--{option}", metavar=metavar, help=text)
+    for option, (kind, metavar, text) in _OPTIONS.items():
+        parser.add_argument(f"--{option}", type=kind, metavar=metavar, help=text)
 
 
 DISTILL = Verb(

@@ -7,10 +7,10 @@ also in the checkout's studies.
 
 The module of a custom object is looked for in the working folder, then on Python's search path. Importing a module runs
 it, and the author of a study, a spec or a network chooses the name. So a name is imported only with the user's
-permission, which no file can give: the environment variable ``SIDA_ALLOW_CODE``, or the name typed on the command line.
-The same holds for files and folders that are code. Functions of this package may also start programs or write files:
-files may name only the objects of :data:`FOR_FILES` and the short names of registries (methods, networks, kinds,
-extractors).
+permission, which no file can give: the environment variable ``SIDA_ALLOW_CODE``, or the whole value of an argument that
+takes an object, whose type in the parser is :func:`typed_object`. The same holds for files and folders that are code.
+Functions of this package may also start programs or write files: files may name only the objects of :data:`FOR_FILES`
+and the short names of registries (methods, networks, kinds, extractors).
 """
 
 import ast
@@ -128,15 +128,12 @@ ALLOW = "SIDA_ALLOW_CODE"
 #: Objects of this package that files may name as ``module:object``, each with the dataclass that checks its arguments.
 #: A package registers its own when it is imported.
 FOR_FILES: dict[str, type] = {}
-#: Environment variable; "no": names on the command line give no permission. The workflow sets it for its jobs, whose
-#: command lines come from files.
+#: Environment variable; "no": arguments give no permission. The workflow sets it for its jobs, whose command lines come
+#: from files.
 TYPED = "SIDA_TYPED_CODE"
 #: Environment variable; 1: exceptions of custom code are shown whole (``sida score --verbose``).
 TRACE = "SIDA_TRACE"
 _OURS = ("sida", "eval")
-#: Options of feature networks whose value is a path of code: a folder with ``hubconf.py``, a TorchScript file.
-_CODE_PATH = re.compile(r"(?:dinov2|inception)\w*\.(?:repository|path)=(.+)")
-_NAME = re.compile(r"(?<![\w.:/-])[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?![\w:/.])")
 
 
 def allowed(name: str) -> bool:
@@ -180,20 +177,36 @@ def _entries() -> set[str]:
     return {entry.strip() for entry in os.environ.get(ALLOW, "").split(",")}
 
 
-def allow_typed(arguments: Iterable[str], files: Iterable[str] = ()) -> None:
-    """Gives permission for names and code paths on a command line, in this process and its child processes.
+def typed_object(text: str) -> str:
+    """Type of an argument that takes an object: its whole value, if it is not an existing path, is permission for it.
 
-    Names inside files get no permission.
-
-    Args:
-        arguments: All arguments of the command.
-        files: The arguments that are files of code.
+    Returns:
+        The text. The permission is for this process and its child processes.
     """
-    names = [name for argument in arguments for name in _NAME.findall(argument)]
-    paths = [path for argument in arguments for path in _CODE_PATH.findall(argument)]
-    names += [str(Path(path).resolve()) for path in (*paths, *files)]
-    if names and os.environ.get(TYPED) != "no":
-        os.environ[ALLOW] = ",".join(dict.fromkeys(filter(None, [*os.environ.get(ALLOW, "").split(","), *names])))
+    if names_object(text) and not os.path.lexists(text):
+        _permit(text)
+    return text
+
+
+def typed_code(text: str) -> str:
+    """Type of an argument that takes a file of code: its whole value is permission for the file.
+
+    Returns:
+        The text. The permission is for this process and its child processes.
+
+    Raises:
+        UserError: :data:`ALLOW` cannot hold the path.
+    """
+    path = str(Path(text).resolve())
+    if "," in path:
+        raise UserError(text, f"has a comma in its path, which separates names in {ALLOW}", "rename it")
+    _permit(path)
+    return text
+
+
+def _permit(entry: str) -> None:
+    if os.environ.get(TYPED) != "no":
+        os.environ[ALLOW] = ",".join(dict.fromkeys(filter(None, [*os.environ.get(ALLOW, "").split(","), entry])))
 
 
 def refusal(name: str) -> str:

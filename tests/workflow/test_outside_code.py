@@ -14,7 +14,7 @@ from eval.measuring.functions import CallableSource
 from eval.measuring.monitor_settings import MONITOR
 from eval.metrics.kinds import METRIC_KINDS
 from sida.assets.registry import load_registry
-from sida.config.lookup import ALLOW, ROOT, TYPED, allow_typed, allowed, load_object, source_file
+from sida.config.lookup import ALLOW, ROOT, TYPED, allowed, load_object, our_object, path_allowed, source_file
 from sida.config.samplers import Sampler
 from sida.data import load_dataset
 from sida.errors import UserError
@@ -126,11 +126,6 @@ def test_a_spec_runs_no_program_of_torchscript(study, tmp_path, monkeypatch):
             make_extractors([name], options={name: {"path": script}})
     monkeypatch.setenv(ALLOW, f"evil,{tmp_path}/pt")
     assert get_extractor("inception", path=script).num_features == 12
-    monkeypatch.setenv(ALLOW, "")
-    # A place that is typed is the user's own choice.
-    monkeypatch.chdir(tmp_path / "pt")
-    allow_typed(["--extractor-option", "inception.path=inception.pt"])
-    assert get_extractor("inception", path="inception.pt").num_features == 12
 
 
 @pytest.mark.parametrize("kind", NAMED)
@@ -234,15 +229,96 @@ def test_a_fault_of_a_module_is_one_line_with_its_place(study, tmp_path, monkeyp
     refused(f"^here: cannot import 'faulty:sample' {fault}; fix it there$", load_object, "faulty:sample", "here")
 
 
-def test_what_is_typed_is_the_users_word_but_not_in_a_job(study, monkeypatch):
+TYPED_OBJECTS = {
+    "score": ["score", "evil:Net", "--protocol", "digits"],
+    "export": ["export", "evil:Net", "out", "--to", "hf", "--row", "row.json"],
+    "method": ["distill", "--spec", "{}", "--out", "out", "--method", "evil:Net"],
+    "method with =": ["distill", "--spec", "{}", "--out", "out", "--method=evil:Net"],
+    "extractor": ["reference", "--images", "images", "--extractor", "evil:Net", "--out", "x.safetensors"],
+}
+#: Words in which a name is a part of a value, or the value of an argument that takes no object.
+UNTYPED = {
+    "part of a file": ["score", "net,evil:Net,1.safetensors", "--protocol", "digits"],
+    "file with blanks": ["score", "my evil:Net.npz", "--protocol", "digits"],
+    "existing file": ["score", "there:Net", "--protocol", "digits"],
+    "existing folder": ["export", "study:Net", "out", "--to", "eee", "--origin", "me"],
+    "broken link": ["score", "link:Net", "--protocol", "digits"],
+    "part of a path": ["score", "images/evil:Net", "--protocol", "digits"],
+    "address": ["score", "https://example.org/net.safetensors?v=evil:Net", "--protocol", "digits"],
+    "fragment": ["score", "hf://owner/name/net.safetensors#evil:Net", "--protocol", "digits"],
+    "label": ["score", "images", "--protocol", "digits", "--name", "evil:Net"],
+    "exposure": ["score", "images", "--protocol", "digits", "--saw", "evil:Net"],
+    "reference": ["score", "images", "--protocol", "digits", "--reference", "edm=evil:Net"],
+    "extractor's option": ["score", "images", "--protocol", "digits", "--extractor-option", "inception.path=evil:Net"],
+    "info": ["info", "evil:Net.safetensors"],
+    "sample": ["sample", "--network", "net,evil:Net,1.safetensors", "--out", "out"],
+    "sampler": ["sample", "--network", "net.safetensors", "--sampler", "evil:Net", "--out", "out"],
+    "study": ["plan", "study,evil:Net,1"],
+    "study alone": ["plan", "evil:Net"],
+    "study as a path of code": ["plan", "inception.path=."],
+    "target": ["plan", "demo", "evil:Net"],
+    "title": ["page", "images", "--out", "page.html", "--title=evil:Net"],
+    "setting": ["train-teacher", "--spec", "{}", "--out", "out", "--set", "network.class=evil:Net"],
+    "JSON": ["distill", "--out", "out", "--spec", '{"method": "evil:Net"}'],
+    "data set": ["reference", "--extractor", "pixels", "--dataset", '{"kind": "evil:Net"}', "--out", "x.safetensors"],
+    "teacher": ["distill", "--spec", "{}", "--out", "out", "--teacher", "evil:Net"],
+    "recorded method": ["convert", "net.safetensors", "out.safetensors", "--method", "evil:Net"],
+    "passed to Snakemake": ["run", "demo", "--", "--config", "x=evil:Net"],
+}
+assert len(UNTYPED) >= 20
+
+
+def _parse(words, monkeypatch):
+    """Parses the words of a command line and runs no verb."""
+    verbs = {}
+
+    def without_work(address):
+        verbs[address] = our_object(address)._replace(run=lambda args: None)
+        return verbs[address]
+
+    monkeypatch.setattr("sida.cli.main.our_object", without_work)
+    status = main(words)
+    assert verbs
+    return status
+
+
+@pytest.fixture
+def typed_in(study, tmp_path, monkeypatch):
+    """A working folder with what the words name."""
     study()
-    typed = ["--method", "a.b:c", "--set", "network.class=d:E", '--dataset={"kind": "f.g:h"}', "C:/x", "http://y:80"]
-    allow_typed(typed)
-    assert [allowed(name) for name in ("a.b:c", "a.b:d", "d:E", "f.g:h", "http:y")] == [True, False, True, True, False]
+    for name in ("row.json", "net.safetensors", "evil:Net.safetensors", "net,evil:Net,1.safetensors", "there:Net"):
+        (tmp_path / name).write_text("{}")
+    for name in ("images", "study:Net"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link:Net").symlink_to("nowhere")
+    return tmp_path
+
+
+@pytest.mark.parametrize("words", TYPED_OBJECTS.values(), ids=TYPED_OBJECTS)
+def test_the_whole_value_of_an_argument_that_takes_an_object_is_permission_but_not_in_a_job(
+    typed_in, monkeypatch, words
+):
+    assert _parse(words, monkeypatch) == 0
+    assert os.environ[ALLOW] == "evil:Net"
     monkeypatch.setenv(ALLOW, "")
     monkeypatch.setenv(TYPED, "no")
-    allow_typed(typed)
-    assert not allowed("a.b:c")
+    assert _parse(words, monkeypatch) == 0
+    assert os.environ[ALLOW] == ""
+
+
+@pytest.mark.parametrize("words", UNTYPED.values(), ids=UNTYPED)
+def test_no_other_text_of_a_command_line_is_permission(typed_in, monkeypatch, words):
+    _parse(words, monkeypatch)
+    assert os.environ[ALLOW] == ""
+
+
+def test_a_typed_file_of_code_is_permission_for_itself_alone(typed_in, monkeypatch):
+    assert _parse(["claims", "--claims", "evil.py", "--out", "out.md"], monkeypatch) == 0
+    assert path_allowed("evil.py")
+    assert not path_allowed("there:Net")
+    monkeypatch.setenv(ALLOW, "")
+    assert _parse(["claims", "--claims", "x,*", "--out", "out.md"], monkeypatch) == 1
+    assert os.environ[ALLOW] == ""
 
 
 def test_doctor_and_plan_name_the_code_and_its_file_before_a_run(study, monkeypatch, capsys):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from eval.commands._options import pairs
 from sida.cli.main import Verb, existing
+from sida.config.lookup import typed_object
 from sida.config.settings import load_spec, names_object
 from sida.errors import UserError, suggestion
 from sida.files.atomic import atomic_folder, sha256_file, sha256_json, write_hashed_json, write_json
@@ -147,7 +148,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
         "folder of a training, network file, or a generator of your own (module:function, file of torch.export or "
         "TorchScript); with --to eee a file of sida score, a results folder, a study with results, or `published`"
     )
-    parser.add_argument("run", metavar="RUN", help=run)
+    parser.add_argument("run", type=typed_object, metavar="RUN", help=run)
     parser.add_argument("--row", type=existing("--row"), metavar="FILE", help="sida score --out of your own generator")
     parser.add_argument("--like", metavar="TABLE", help="show the row with the columns of this table")
     parser.add_argument("--to", required=True, choices=("hf", "eee"), help="form of the folder")
