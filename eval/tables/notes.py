@@ -1,7 +1,8 @@
 """Notes below a table: origin of its numbers, values that are not compared, and what generators were exposed to."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from eval.results.identity import NO_DIGEST, UNKNOWN, Identity, comparable, lacks_digest, reason_against
 from eval.results.stored import FROM_STORED
@@ -24,6 +25,28 @@ def provenance_notes(lines: Sequence[TableLine], measurements: Measurements) -> 
     pooled = [_POOLED] if any(len(source.runs) > 1 and source.estimate for source in sources) else []
     pooled += [*_kept_starts(lines, rows), *_of_others(rows)]
     return notes + ([_trials_sentence(rows), *pooled, _origin_sentence(rows)] if rows else [])
+
+
+def summary_sentence(records: Sequence[Mapping[str, Any]]) -> str | None:
+    """Sentence on the first column of a table with a bold measured value: the best row of its family, and those beaten.
+
+    None without such a column, or where a row that is not bold has the best value.
+    """
+    bold = {record["column"] for record in records if record["measured_bold"]}
+    column = next((record["column"] for record in records if record["column"] in bold), None)
+    rows = [record for record in records if record["column"] == column and record["measured"] != ""]
+    family = next((record["family"] for record in rows if record["measured_bold"]), None)
+    rows = sorted((r for r in rows if r["family"] == family), key=lambda record: float(record["measured"]))
+    if len(rows) < 2:
+        return None
+    lowest = rows[0]["direction"] == "lower"
+    best, *others = rows if lowest else rows[::-1]
+    if not best["measured_bold"]:
+        return None
+    level, beaten = ([row["model"] for row in others if row["measured_bold"] is bold] for bold in (True, False))
+    sentence = f"{best['model']} has the {'lowest' if lowest else 'highest'} {best['metric'].upper()} of {family}"
+    sentence += f" and beats {'; '.join(beaten)} beyond noise and retraining" if beaten else ""
+    return sentence + (f", but not {'; '.join(level)}." if level else ".")
 
 
 def papers_notes(sources: Iterable[str]) -> list[str]:

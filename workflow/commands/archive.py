@@ -47,7 +47,8 @@ def show_results(preset: Preset, table_name: str | None = None) -> None:
         UserError: The preset has no such table.
     """
     from eval.results.summary import measurements_file
-    from eval.tables.render import terminal_text, to_terminal
+    from eval.tables.notes import summary_sentence
+    from eval.tables.render import spelled, terminal_text, to_terminal
 
     results = measured_folder(preset) or Path(preset.results)
     tables = list(preset.layouts["tables"])
@@ -63,6 +64,7 @@ def show_results(preset: Preset, table_name: str | None = None) -> None:
     for note in [
         *table.notes,
         *(["* not beaten by the best"] if not colour and "*" in text else []),
+        *([spelled(sentence)] if (sentence := summary_sentence(table.records)) else []),
     ]:
         print(textwrap.fill(terminal_text(note), width, break_long_words=False, break_on_hyphens=False))
     print(f"\nnumbers   {path if path.is_file() else 'none measured: published ones alone'}")

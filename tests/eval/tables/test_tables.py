@@ -22,6 +22,7 @@ from eval.tables.build import build_table, make_table, write_table
 from eval.tables.latex import cited_keys, escape, latex_cell, number_column, to_latex
 from eval.tables.layout import load_layout
 from eval.tables.model import Cell, Column, Row, Table
+from eval.tables.notes import summary_sentence
 from eval.tables.render import to_csv, to_html, to_markdown, to_terminal
 from sida.config.lookup import ROOT
 from tests.eval.claims.evidence import lines
@@ -206,6 +207,24 @@ def test_a_table_is_rectangular_as_markdown_well_formed_as_html_and_fits_termina
     assert max(map(len, to_terminal(table).splitlines())) <= 100
     assert "*" in to_terminal(table)
     assert "\033[1m" in to_terminal(table, colour=True)
+
+
+def test_one_sentence_says_what_a_table_shows(table):
+    sentence = summary_sentence(table.records)
+    values = {row["model"]: float(row["measured"]) for row in table.records if row["column"] == "fd"}
+    bold = {row["model"]: row["measured_bold"] for row in table.records if row["column"] == "fd"}
+    one_step = {row["model"] for row in table.records if row["family"] == "One Step"}
+    assert sentence.startswith(f"{min(one_step, key=values.get)} has the lowest FD of One Step")
+    beaten, _, level = sentence.partition(" and beats ")[2].partition(", but not ")
+    assert {*beaten.split(" beyond")[0].split("; ")} == {model for model in one_step if not bold[model]}
+    assert {*filter(None, level.rstrip(".").split("; "))} == {model for model in one_step if bold[model]} - {
+        sentence.split(" has")[0]
+    }
+    # Where nothing is bold, or a row with a better value cannot be, nothing is said.
+    none = [{**row, "measured_bold": False} for row in table.records]
+    assert summary_sentence(none) is None
+    worst = max(one_step, key=values.get)
+    assert summary_sentence([{**row, "measured_bold": row["model"] == worst} for row in none]) is None
 
 
 def test_a_caption_without_a_title_stands_alone(table):
