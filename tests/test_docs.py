@@ -17,13 +17,13 @@ from eval.results.csv_files import MOST_CELLS
 from eval.tables.render import to_markdown
 from sida.config.lookup import ROOT
 from sida.files import fenced
+from sida.files.ordinary import MOST_FILES
 from sida.files.tensors import MAX_HEADER_BYTES, MAX_HEADER_VALUES
 from sida.files.text_files import MOST_JSON, MOST_LEVELS, MOST_VALUES, MOST_YAML
 from tests.files.escapes import ENDS, TRIES
 from tests.files.test_fence import LIES
 from tests.readers.test_damage import HOSTILE
 from tests.workflow.test_disturbed import KILLS
-from workflow.archive.verify import MOST_FILES
 from workflow.cli import VERBS
 from workflow.commands.archive import table_of
 from workflow.preset import load_preset

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from sida.config.lookup import ALLOW, ROOT, check_code_path
 from sida.errors import UserError
-from sida.files.ordinary import walk_below
 from workflow.preset import Preset
 from workflow.preset.files import presets
 from workflow.preset.specs import missing_data
@@ -145,14 +144,3 @@ def closed_results(folder: str | Path) -> str | None:
     if not os.path.isdir(folder) or os.access(folder, os.W_OK | os.X_OK):
         return None
     return f"{folder}: is read-only, so nothing can be made there; start in a writable folder to make more"
-
-
-def check_results(folder: str | os.PathLike[str]) -> None:
-    """Refuses links, pipes and devices in a preset's results: jobs would write through a link, and wait for a pipe.
-
-    Raises:
-        UserError: There is a link, a pipe or a device.
-    """
-    for _, entry in walk_below(folder):
-        if not entry.is_file(follow_symlinks=False):
-            raise UserError(entry.path, "is a link, a pipe or a device", "remove it")

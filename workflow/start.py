@@ -1,6 +1,7 @@
 """Starts a workflow in the process of Snakemake: environment of jobs, preset, lines on the screen."""
 
 import contextlib
+import math
 import os
 import sys
 import time
@@ -12,12 +13,12 @@ from eval.report.paper import missing_latex
 from sida.assets.cache import check_pinned_code, check_reachable
 from sida.cli.main import replace_unencodable
 from sida.errors import UserError
+from sida.files.ordinary import ordinary_files
 from workflow.checks import (
     PLANNING,
     check_data,
     check_folder,
     check_profile,
-    check_results,
     check_scheduler,
     closed_results,
 )
@@ -97,7 +98,8 @@ class Start:
             inside = [path.removeprefix(f"{self.preset.results}/specs/").removesuffix(".json") for path in specs]
             check_data(self.preset, sorted(inside))
             self._lock.take()
-            check_results(self.preset.results)
+            # Jobs would write through a link, and wait for a pipe.
+            ordinary_files(self.preset.results, math.inf)
             write_specs(self.preset, sorted(inside))
         for line in self.requests.warnings(jobs, self._workflow.execution_settings.retries):
             print(line, file=sys.stderr)

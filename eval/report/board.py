@@ -22,7 +22,7 @@ from eval.results.sheet import exposure_of
 from eval.results.summary import Measurements
 from sida.config.settings import Pattern, Settings, from_mapping, load_yaml
 from sida.errors import UserError
-from sida.files.ordinary import walk_below
+from sida.files.ordinary import ordinary_files
 from sida.methods.method import Exposure
 from sida.methods.registry import METHODS
 
@@ -197,10 +197,8 @@ def read_sent(folder: str | Path = SENT) -> list[Sent]:
     """
     folder = Path(folder)
     files: dict[str, list[str]] = {}
-    for path, entry in sorted(walk_below(folder, MOST_FILES)) if folder.is_dir() else ():
+    for path in ordinary_files(folder, MOST_FILES) if folder.is_dir() else ():
         name, _, file = path.partition("/")
-        if not entry.is_file(follow_symlinks=False):
-            raise UserError(folder / path, "is not an ordinary file", "put the file itself there")
         if "/" in file or (not file and name != "README.md"):
             raise UserError(folder / path, "does not lie in the folder of a row", f"put it into {folder}/NAME/")
         if file:

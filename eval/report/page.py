@@ -72,14 +72,14 @@ def write_index(
         UserError: The results are missing, or a file has another form.
     """
     folder, out = Path(results), Path(out)
-    tables = {path.stem: load_table(path) for path in in_order(folder / "tables", ".json")}
+    tables = {path.stem: load_table(path) for path in in_order(folder, "tables", ".json")}
     pictures = [
         {
             "name": path.stem,
             "caption": spelled(figure_caption(path, own)),
             "data": b64encode(reduced_png(path)).decode("ascii"),
         }
-        for path in in_order(folder / "figures", ".png")
+        for path in in_order(folder, "figures", ".png")
     ]
     measurements = measured_in(folder)
     # A search has trials and no tables.
@@ -125,8 +125,8 @@ def _rich(text: str) -> Markup:
 def _files(folder: Path, base: Path) -> list[tuple[str, list[tuple[str, str]]]]:
     """Further files of the results: descriptions, and names with addresses."""
     files = {
-        "Tables": [path for suffix in (".tex", ".csv", ".md") for path in in_order(folder / "tables", suffix)],
-        "Figures": [path for suffix in (".pdf", ".csv") for path in in_order(folder / "figures", suffix)],
+        "Tables": [path for suffix in (".tex", ".csv", ".md") for path in in_order(folder, "tables", suffix)],
+        "Figures": [path for suffix in (".pdf", ".csv") for path in in_order(folder, "figures", suffix)],
         "Verdicts": sorted(folder.glob("claims.*")),
         "Paper": sorted(folder.glob("paper.*")),
         "Numbers": [path for path in (measurements_file(folder),) if path.is_file()],

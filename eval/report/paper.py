@@ -27,7 +27,7 @@ from eval.tables.render import template
 from sida.config.lookup import file_names, find_file
 from sida.errors import UserError
 from sida.files.atomic import copy_file, write_text
-from sida.files.ordinary import open_below
+from sida.files.ordinary import open_below, ordinary_files
 
 PACKAGES = "texlive-latex-recommended"
 INSTALL = f"apt-get install --no-install-recommends {PACKAGES}"
@@ -52,7 +52,7 @@ def compile_latex(source: Path) -> Path:
         UserError: LaTeX fails; the message has its first error.
     """
     folder = source.parent
-    tables, figures = in_order(folder / "tables", ".tex"), in_order(folder / "figures", ".pdf")
+    tables, figures = in_order(folder, "tables", ".tex"), in_order(folder, "figures", ".pdf")
     with tempfile.TemporaryDirectory() as scratch:
         # LaTeX would follow links and wait for pipes, which a stranger's table may name: it gets copies of files.
         work = Path(scratch) / "work"
@@ -115,7 +115,7 @@ def build_paper(results: str | Path, title: str = "", own: str | Path | None = N
         UserError: There are neither tables nor figures, or LaTeX fails (the message has its first error).
     """
     folder = Path(results)
-    tables, figures = in_order(folder / "tables", ".tex"), in_order(folder / "figures", ".pdf")
+    tables, figures = in_order(folder, "tables", ".tex"), in_order(folder, "figures", ".pdf")
     if not tables and not figures:
         raise UserError(folder, "no tables and no figures there yet", "run the workflow first")
     for path in [*tables, *figures]:
@@ -127,11 +127,16 @@ def build_paper(results: str | Path, title: str = "", own: str | Path | None = N
     return source, None if missing_latex() else compile_latex(source)
 
 
-def in_order(folder: Path, suffix: str) -> list[Path]:
-    """Files by name: main first, then the numbered ones in numeric order (table2 before table10), then the others.
+def in_order(folder: Path, kind: str, suffix: str) -> list[Path]:
+    """Tables or figures: main first, then the numbered ones in numeric order (table2 before table10), then the others.
+
+    Args:
+        folder: Folder of a preset.
+        kind: ``tables`` or ``figures``.
+        suffix: Suffix of the files.
 
     Raises:
-        UserError: The folder or a file is a link, a pipe or a device.
+        UserError: There is a link, a pipe or a device in the folder.
     """
 
     def key(path: Path) -> list[str | int]:
@@ -139,10 +144,8 @@ def in_order(folder: Path, suffix: str) -> list[Path]:
         parts: list[str | int] = [rank]
         return parts + [int(part) if part.isdecimal() else part for part in _NATURAL.split(path.stem)]
 
-    paths = sorted(folder.glob(f"*{suffix}"), key=key) if folder.is_dir() else []
-    for path in paths:
-        os.close(open_below(folder.parent, f"{folder.name}/{path.name}"))
-    return paths
+    names = [name for name in ordinary_files(folder) if name.startswith(f"{kind}/") and name.endswith(suffix)]
+    return sorted((folder / name for name in names if name.count("/") == 1), key=key)
 
 
 def paper_source(

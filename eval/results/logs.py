@@ -8,6 +8,7 @@ Readers take the path of a log in both.
 import functools
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,10 +16,11 @@ from typing import Any
 
 from sida.errors import UserError, exact
 from sida.files.atomic import read_jsonl
+from sida.files.ordinary import ordinary_files
 
 #: Logs of a folder of stored results, together.
 PACKED = "logs.jsonl.gz"
-_LOGS = ("students/*/evaluations.jsonl", "students/*/train.jsonl", "teachers/*/train.jsonl")
+_LOG = re.compile(r"students/[^/]+/(evaluations|train)\.jsonl|teachers/[^/]+/train\.jsonl")
 #: Numeric fields of a record besides metrics and losses.
 _NUMBERS = ("nimg", "num_samples", "seconds", "img_per_s", "memory_mb", "memory_reserved_mb")
 
@@ -137,7 +139,8 @@ def has_log(path: str | os.PathLike[str]) -> bool:
 
 def logs_of(folder: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Yields all logs of a folder by their paths in it, with their records."""
-    names = [path.relative_to(folder).as_posix() for pattern in _LOGS for path in sorted(folder.glob(pattern))]
+    # Evaluations come first.
+    names = sorted(filter(_LOG.fullmatch, ordinary_files(folder)), key=lambda name: (name[0], Path(name).name, name))
     for name in names or _packed_logs(folder):
         yield name, read_log(folder / name)
 

@@ -9,7 +9,7 @@
 - ``claims.json`` and ``claims.md``.
 """
 
-import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +20,7 @@ from eval.results.summary import load_measurements, measurements_file
 from sida.config.lookup import ROOT
 from sida.errors import UserError
 from sida.files.atomic import jsonl_text, read_hashed_json
-from sida.files.ordinary import open_below
+from sida.files.ordinary import open_ordinary, ordinary_files
 
 STORED = "stored.json"
 #: Beginning of the origin of rows that were taken from stored results.
@@ -57,13 +57,11 @@ def unchanged_rows(folder: str | Path, digests: Mapping[str, str]) -> list[str]:
 
 def networks_of(folder: Path, runs: Collection[str]) -> Iterator[tuple[str, BinaryIO]]:
     """Yields the networks of all teachers, then of rows, in a results folder, by path."""
-    for kind in ("teachers", "students"):
-        for path in sorted(folder.glob(f"{kind}/*/network.safetensors")):
-            if kind == "teachers" or path.parent.name in runs:
-                name = path.relative_to(folder).as_posix()
-                # A link would copy another file of the user.
-                with os.fdopen(open_below(folder, name), "rb") as stream:
-                    yield name, stream
+    for name in sorted(ordinary_files(folder), key=lambda name: (not name.startswith("teachers/"), name)):
+        match = re.fullmatch(r"(teachers|students)/([^/]+)/network\.safetensors", name)
+        if match and (match[1] == "teachers" or match[2] in runs):
+            with open_ordinary(folder / name) as stream:
+                yield name, stream
 
 
 def files_of(folder: Path, runs: Collection[str]) -> Iterator[tuple[str, bytes]]:

@@ -8,7 +8,7 @@ import errno
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BufferedReader
 from typing import BinaryIO
 
@@ -133,6 +133,51 @@ def walk_below(folder: str | os.PathLike[str], limit: float = math.inf) -> Itera
                         yield inside + entry.name, entry
         except OSError as error:
             raise UserError(path, f"cannot be read ({error.strerror})") from None
+
+
+#: Largest number of files and folders in a results folder.
+MOST_FILES = 500_000
+
+
+def ordinary_files(
+    folder: str | os.PathLike[str], limit: float = MOST_FILES, fault: Callable[[str, str], object] | None = None
+) -> dict[str, int]:
+    """Sizes of the ordinary files below a folder, by name, sorted: the one walk of results folders.
+
+    Readers and writers of a folder that may be a stranger's take these names and no others. Such a name has neither
+    ``..`` nor a slash at its start, and no part of it is a link.
+
+    Args:
+        folder: The folder, which may be a link itself.
+        limit: Largest number of files and folders.
+        fault: Called with name and fault of each link, pipe and device; by default the first one raises.
+
+    Raises:
+        UserError: A folder cannot be read, there are more files and folders, or something is not an ordinary file.
+    """
+    sizes: dict[str, int] = {}
+    for name, entry in sorted(walk_below(folder, limit)):
+        if entry.is_symlink():
+            reason = "is a link, which may lead anywhere", "replace it by the file"
+        elif not entry.is_file(follow_symlinks=False):
+            reason = "is not an ordinary file", "remove it"
+        elif not _is_text(name):
+            reason = "has a name that is not UTF-8", "rename it"
+        else:
+            with contextlib.suppress(FileNotFoundError):  # a temporary file, gone since
+                sizes[name] = entry.stat(follow_symlinks=False).st_size
+            continue
+        if fault is None:
+            raise UserError(os.path.join(folder, name), *reason)
+        fault(name, "; ".join(reason))
+    return sizes
+
+
+def _is_text(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def size_on_disk(stream: BinaryIO) -> int:

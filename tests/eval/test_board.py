@@ -161,7 +161,7 @@ def test_files_that_do_not_belong_to_a_row_are_refused(send, tmp_path):
     (folder / "stray.json").unlink()
     (folder / "ada/record.json").rename(tmp_path / "away.json")
     (folder / "ada/record.json").symlink_to(tmp_path / "away.json")
-    refused("record.json: is not an ordinary file", command, "board", "--sent", folder)
+    refused("record.json: is a link", command, "board", "--sent", folder)
 
 
 def test_the_rows_of_this_repository_pass_and_the_page_shows_how_to_send_one():

@@ -6,16 +6,21 @@ contexts from the network, so that these tests check what it asks for.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 import sys
 
 import pytest
 from rocrate.rocrate import ROCrate
 
 from sida.config.lookup import ROOT
+from sida.errors import UserError
 from sida.files.atomic import read_hashed_json, sha256_file, write_hashed_json, write_json
-from tests.eval.synthetic_output import write_preset
 from tests.refused import command, refused
+from tests.workflow.results_folder import write_results
+from tests.workflow.workspace import put
 from workflow.archive.verify import verify
 
 CRATE = "ro-crate-metadata.json"
@@ -25,7 +30,8 @@ DOWNLOAD = {"id": "inception", "sha256": "ab" * 32, "size": 3, "url": "https://e
 @pytest.fixture
 def folder(tmp_path):
     """A results folder with its manifest and crate."""
-    folder = write_preset(tmp_path / "made-up")
+    folder = tmp_path / "made-up"
+    write_results(folder)
     write_json(folder / "specs/preset.json", {"preset": "made-up"})
     write_json(folder / "assets/inception.json", [DOWNLOAD, {"id": "code", "url": "git://example.org/x"}])
     settings = json.dumps({"preset": "made-up", "title": "Made up"})
@@ -37,8 +43,7 @@ def folder(tmp_path):
 
 
 def faults(folder):
-    """Faults of the crate and of code; the made-up results have no trials."""
-    return "\n".join(fault for fault in verify(folder).faults if not fault.startswith("measurements.csv: line"))
+    return "\n".join(verify(folder).faults)
 
 
 def test_the_crate_has_each_file_of_the_manifest_as_input_or_result_of_one_run(folder):
@@ -64,7 +69,9 @@ def test_the_crate_has_each_file_of_the_manifest_as_input_or_result_of_one_run(f
 
     manifest = read_hashed_json(folder / "manifest.json")["files"]
     made, used = ({one["@id"] for one in run[key]} for key in ("result", "object"))
-    assert used == {"specs/preset.json", "assets/inception.json", DOWNLOAD["url"]}
+    assert used == {
+        "assets/inception.json", DOWNLOAD["url"], *(name for name in manifest if name.startswith("specs/"))
+    }  # fmt: skip
     assert made == {*manifest, "manifest.json"} - used
     for name, facts in manifest.items():
         assert graph[name]["sha256"] == facts["sha256"]
@@ -123,7 +130,7 @@ def test_what_no_crate_can_say_is_refused_before_anything_is_written(folder, mon
     path = folder / "measurements.csv"
     text = path.read_text()
     path.write_text(text + "\n")
-    refused("measurements.csv: differs from the manifest.*sida verify", command, "crate", folder)
+    refused("measurements.csv: is not the file that the manifest lists.*sida verify", command, "crate", folder)
     path.write_text(text)
     assert sha256_file(path) == manifest["files"]["measurements.csv"]["sha256"]
     with monkeypatch.context() as context:
@@ -132,3 +139,115 @@ def test_what_no_crate_can_say_is_refused_before_anything_is_written(folder, mon
     (folder / "manifest.json").unlink()
     refused("manifest.json: is missing.*sida manifest", command, "crate", folder)
     assert not (folder / CRATE).exists()
+
+
+NAME = "tables/main.csv"
+#: Changes of a folder by someone who makes the hashes again, and the answer of `sida crate`.
+HOSTILE = {
+    "rules": (lambda folder, mine: (folder / "workflow").symlink_to(ROOT / "workflow"), "workflow: is a link"),
+    "rule": (lambda folder, mine: link(folder / "workflow/rules/train.smk", mine), "train.smk: is a link"),
+    "snakefile": (lambda folder, mine: link(folder / "Snakefile", mine), "Snakefile: is a link"),
+    "crate": (lambda folder, mine: link(folder / CRATE, mine), f"{CRATE}: is a link"),
+    "manifest": (lambda folder, mine: link(folder / "manifest.json", mine), "manifest.json: is a link"),
+    "folder": (lambda folder, mine: (folder / "more").symlink_to(mine.parent), "more: is a link"),
+    "loop": (lambda folder, mine: (folder / "more").symlink_to("."), "more: is a link"),
+    "broken link": (lambda folder, mine: (folder / "specs/x.json").symlink_to("none"), "specs/x.json: is a link"),
+    "pipe": (lambda folder, mine: os.mkfifo(folder / "assets/x.json"), "assets/x.json: is not an ordinary file"),
+    "file for a folder": (lambda folder, mine: put(folder / "workflow", "x"), "workflow/rules: Not a directory"),
+    "folder for a file": (lambda folder, mine: put(folder / "Snakefile/x", "x"), "Snakefile: is not an ordinary file"),
+    "folder for the crate": (lambda folder, mine: put(folder / CRATE / "x", "x"), f"{CRATE}: is not an ordinary file"),
+    "another rule": (lambda folder, mine: put(folder / "workflow/rules/x.smk", "x"), "x.smk: is code that does not"),
+    "no UTF-8": (lambda folder, mine: put(folder / "a\udcff.txt", "x"), "UTF-8"),
+    "deep": (lambda folder, mine: put(folder / ("a/" * 50 + "x.txt"), "x"), None),
+    "signs": (lambda folder, mine: put(folder / "tables/#é %41 ?x&<b>.txt", "x"), None),
+    "address": (lambda folder, mine: put(folder / "https:/example.org/x", "x"), None),
+    "line end": (lambda folder, mine: put(folder / "a\nb.txt", "x"), None),
+    "assets no list": (lambda folder, mine: put(folder / "assets/x.json", "3"), r"assets/x.json: \[0\]"),
+    "assets of numbers": (lambda folder, mine: put(folder / "assets/x.json", "[[1]]"), r"assets/x.json: \[0\]"),
+    "address of lists": (lambda folder, mine: downloads(folder, url=[1]), r"x.json: \[0\].url"),
+    "no address": (lambda folder, mine: downloads(folder, url="https://a b/<x>"), None),
+    "no digest": (lambda folder, mine: downloads(folder, sha256=None), None),
+    "size": (lambda folder, mine: downloads(folder, size=-1), r"x.json: \[0\].size"),
+    "assets folder": (lambda folder, mine: put(folder / "assets/x/y.json", "[1]"), None),
+    "no files": (lambda folder, mine: manifest(folder, files=None), "manifest.json: files"),
+    "files in a list": (lambda folder, mine: manifest(folder, files=[NAME]), "manifest.json: files"),
+    "way out": (lambda folder, mine: entry(folder, f"../{mine.name}"), "is not the name of a file"),
+    "absolute": (lambda folder, mine: entry(folder, str(mine)), "is not the name of a file"),
+    "dots": (lambda folder, mine: entry(folder, f"tables/.././../{mine.name}"), "is not the name of a file"),
+    "twice a slash": (lambda folder, mine: entry(folder, "tables//main.csv"), "is not the name of a file"),
+    "code": (lambda folder, mine: entry(folder, "Snakefile"), "Snakefile: is a file that a manifest leaves out"),
+    "itself": (lambda folder, mine: entry(folder, "manifest.json"), "is a file that a manifest leaves out"),
+    "empty name": (lambda folder, mine: entry(folder, ""), "is not the name of a file"),
+    "null": (lambda folder, mine: entry(folder, "a\0b"), "b: is missing"),
+    "digest": (lambda folder, mine: manifest(folder, files={NAME: {"sha256": 1, "bytes": 1}}), "sha256"),
+    "entry": (lambda folder, mine: manifest(folder, files={NAME: "0" * 64}), "must be a mapping"),
+    "no environment": (lambda folder, mine: manifest(folder, environment=None), "manifest.json: environment"),
+    "date": (lambda folder, mine: environment(folder, date="yesterday"), "manifest.json: environment"),
+    "date of numbers": (lambda folder, mine: environment(folder, date=2035), "environment.date"),
+    "version": (lambda folder, mine: environment(folder, code_version=None), "environment.code_version"),
+    "options": (lambda folder, mine: environment(folder, code_version="1+--output=x"), "not in this checkout"),
+    "no commit": (lambda folder, mine: environment(folder, code_version="1+0000000"), "not in this checkout"),
+    "command": (lambda folder, mine: manifest(folder, command=["rm"]), "manifest.json: command"),
+    "preset": (lambda folder, mine: manifest(folder, preset=[1]), "manifest.json: preset"),
+    "title": (lambda folder, mine: manifest(folder, preset={"title": {"@id": "./"}, "preset": [1]}), None),
+    "JSON": (lambda folder, mine: put(folder / "manifest.json", "[" * 99_999), "manifest.json: damaged"),
+    "a list": (lambda folder, mine: put(folder / "manifest.json", "[]"), "manifest.json: damaged"),
+}  # fmt: skip
+
+
+def link(path, target):
+    path.unlink(missing_ok=True)
+    put(path).unlink()
+    path.symlink_to(target)
+
+
+def downloads(folder, **change):
+    write_json(folder / "assets/x.json", [DOWNLOAD | change])
+
+
+def manifest(folder, **change):
+    record = read_hashed_json(folder / "manifest.json")
+    write_hashed_json(folder / "manifest.json", record | change)
+
+
+def environment(folder, **change):
+    manifest(folder, environment=read_hashed_json(folder / "manifest.json")["environment"] | change)
+
+
+def entry(folder, name):
+    files = read_hashed_json(folder / "manifest.json")["files"]
+    manifest(folder, files=files | {name: {"sha256": "0" * 64, "bytes": 6}})
+
+
+def contents(folder):
+    """Files, and links with their targets, of a folder."""
+    return {
+        path: os.readlink(path) if path.is_symlink() else path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_strangers_folder_is_described_or_refused_and_nothing_else_is_written(folder, tmp_path, case):
+    change, told = HOSTILE[case]
+    mine = put(tmp_path / "mine.txt", "secret")
+    (folder / CRATE).unlink()
+    shutil.rmtree(folder / "workflow")
+    (folder / "Snakefile").unlink()
+    listed = (folder / "manifest.json").read_bytes()
+    before_rules = contents(ROOT / "workflow")
+    change(folder, mine)
+    if (folder / "manifest.json").read_bytes() == listed:
+        # As someone does who knows how to make it again.
+        with contextlib.suppress(UserError):
+            command("manifest", folder, "--out", folder / "manifest.json")
+    before = contents(folder)
+    if told is None:
+        command("crate", folder)
+        assert faults(folder) == ""
+    else:
+        refused(told, command, "crate", folder)
+        assert contents(folder) == before
+    assert mine.read_text() == "secret"
+    assert contents(ROOT / "workflow") == before_rules

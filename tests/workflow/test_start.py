@@ -23,7 +23,7 @@ from tests.eval.synthetic_output import write_preset
 from tests.refused import refused, refusing
 from tests.training.toy import TEACHER, fork, raising, wait
 from tests.workflow.workspace import Workspace, forked_snakemake, put, study
-from workflow.checks import check_data, check_folder, check_results, check_scheduler, closed_results, give_cache
+from workflow.checks import check_data, check_folder, check_scheduler, closed_results, give_cache
 from workflow.cli import main
 from workflow.commands.planning import list_presets
 from workflow.preset.files import find_preset, presets
@@ -257,25 +257,6 @@ def test_a_user_without_a_name_and_a_home_gets_a_name_and_a_cache_here(tmp_path,
     assert getpass.getuser()
     assert os.environ["XDG_CACHE_HOME"] == str(tmp_path / ".snakemake/cache")
     assert not [*tmp_path.iterdir()]
-
-
-def test_a_folder_nested_deeper_than_calls_is_read(tmp_path):
-    results = tmp_path / "results"
-    subprocess.run(["mkdir", "-p", results / ("a/" * 1200)], check=True)
-    check_results(results)
-    subprocess.run(["rm", "-r", results], check=True)  # Python removes by calls
-
-
-@pytest.mark.parametrize(("name", "kind"), [("students", "link"), ("tables/main.tex", "link"), ("logs", "pipe")])
-def test_results_with_links_or_pipes_are_refused_before_a_job(tmp_path, kind, name):
-    results, elsewhere = tmp_path / "results/demo", tmp_path / "of the user"
-    elsewhere.mkdir()
-    place = results / name
-    place.parent.mkdir(parents=True)
-    place.symlink_to(elsewhere) if kind == "link" else os.mkfifo(place)
-    with refusing(rf"results/demo/{name}: is a link, a pipe or a device; remove it"):
-        check_results(results)
-    assert list(elsewhere.iterdir()) == []
 
 
 @pytest.mark.parametrize(

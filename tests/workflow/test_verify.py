@@ -1,70 +1,24 @@
 """`sida verify` on a results folder: whole, damaged, inconsistent, hostile; a line for each fault, exit status 1."""
 
+import functools
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pytest
-import torch
 
 from eval.results.csv_files import csv_text, read_csv
-from eval.results.measurements import collect, read_measurement, write_csv, write_measurement
-from eval.results.summary import Estimate
-from eval.tables.model import RECORD_FIELDS
-from sida.files.atomic import read_hashed_json, sha256_file, write_hashed_json, write_json, write_text
+from eval.results.measurements import read_measurement, write_measurement
+from sida.files.atomic import read_hashed_json, write_hashed_json, write_json, write_text
+from sida.files.ordinary import ordinary_files
 from sida.files.text_files import HASH_KEY
 from sida.networks import build_network
 from sida.networks.file import save_network
-from sida.training.logs import Logs
 from tests.disks import flip
-from tests.eval.synthetic_output import trial_record
 from tests.training.toy import NETWORK
+from tests.workflow.results_folder import STUDENT, TEACHER, VALUES, write_manifest, write_results, write_table
 from workflow.archive import verify
 from workflow.cli import main
-
-TEACHER, STUDENT = "teachers/t/network.safetensors", "students/a/network.safetensors"
-VALUES = {"a": [7.25, 7.5], "data": [3.0, 3.125]}
-
-
-def write_results(folder: Path) -> None:
-    """Networks, logs, specs, trials, collected values, a table, claims and the manifest."""
-    torch.manual_seed(0)
-    save_network(build_network(NETWORK), folder / TEACHER, {"method": "teacher", "parents": {}})
-    parents = {"teacher": sha256_file(folder / TEACHER), "init": None}
-    save_network(build_network(NETWORK), folder / STUDENT, {"method": "sid", "parents": parents})
-    ticks = [{"nimg": nimg, "seconds": 0.5} for nimg in (10, 20)]
-    Logs(folder / "students/a").restart(ticks, [{"nimg": 20, "fd": 7.4}], final=True)
-    # As specs name files: from the folder in which the workflow was started.
-    write_json(folder / "specs/students/a.json", {"teacher": f"results/tiny/{TEACHER}", "init": None})
-    write_json(folder / "specs/measurements/a.json", {"network": f"results/tiny/{STUDENT}"})
-    for run, values in VALUES.items():
-        network = sha256_file(folder / STUDENT) if run == "a" else None
-        for trial, value in enumerate(values):
-            record = trial_record(run, trial, value, network_sha256=network)
-            write_measurement(folder / f"measurements/{run}/trial-{trial}.json", record)
-    write_csv(folder / "measurements.csv", collect(folder / "measurements"))
-    write_csv(folder / "collected/tables/main.csv", collect(folder / "measurements", ["a"]))
-    write_table(folder)
-    write_text(folder / "tables/main.tex", "7.38\n")
-    write_hashed_json(folder / "claims.json", {"preamble": "", "claims": []})
-    write_manifest(folder)
-
-
-def write_table(folder: Path, values: Mapping[str, Sequence[float]] = VALUES) -> None:
-    """The CSV of the table."""
-    rows = []
-    for run, found in values.items():
-        mean = Estimate.of(found)
-        numbers = {"measured": repr(mean.mean), "measured_std": repr(mean.std), "trials": 2}
-        rows.append({"table": "main", "run": run, "metric": "fd", **numbers})
-    write_text(folder / "tables/main.csv", csv_text(RECORD_FIELDS, rows))
-
-
-def write_manifest(folder: Path) -> None:
-    """The manifest of what is there."""
-    assert main(["manifest", str(folder), "--out", str(folder / "manifest.json")]) == 0
 
 
 @pytest.fixture(scope="module")
@@ -220,10 +174,6 @@ def test_a_strangers_folder_leads_nowhere_else_and_ends_in_lines(folder, capsys,
     os.symlink(tmp_path / "secret.txt", folder / "tables/other.csv")
     os.symlink("/", folder / "root")
     os.mkfifo(folder / "pipe")
-    manifest = read_hashed_json(folder / "manifest.json")
-    entry = {"sha256": sha256_file(tmp_path / "secret.txt"), "bytes": 6}
-    manifest["files"] |= {"../secret.txt": entry, "/etc/passwd": entry, "tables/../../secret.txt": entry}
-    write_hashed_json(folder / "manifest.json", manifest)
     write_json(folder / "specs/students/a.json", ["no mapping"])
     write_json(folder / "specs/measurements/a.json", {"network": "../../../../../etc/passwd"})
     (folder / "claims.json").write_text("[" * 100_000)
@@ -236,16 +186,35 @@ def test_a_strangers_folder_leads_nowhere_else_and_ends_in_lines(folder, capsys,
     text = "\n".join(faults)
     for name in ("tables/other.csv: is a link", "root: is a link", "pipe: is not an ordinary", "claims.json: damaged"):
         assert name in text
-    for name in ("../secret.txt", "/etc/passwd", "tables/../../secret.txt"):
-        assert f"{name}: is missing; the manifest lists it" in text
     assert "\x1b" not in text
     assert "measurements/a/trial-0.json: " in text
     assert "measurements/a/trial-1.json: " in text
     assert "students/a/network.safetensors: " in text
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"files": {"../secret.txt": {"sha256": "0" * 64, "bytes": 6}}}, "files.../secret.txt: is not the name of a"),
+        ({"files": {"/etc/passwd": {"sha256": "0" * 64, "bytes": 6}}}, "files./etc/passwd: is not the name of a file"),
+        ({"files": {"tables/../../x": {"sha256": "0" * 64, "bytes": 6}}}, "files.tables/../../x: is not the name"),
+        ({"files": {"Snakefile": {"sha256": "0" * 64, "bytes": 6}}}, "files.Snakefile: is a file that a manifest"),
+        ({"files": {"a.csv": {"sha256": "../x", "bytes": 6}}}, "files.a.csv.sha256: must be 64"),
+        ({"files": [1]}, "files: must be a mapping"),
+        ({"environment": {"code_version": "1", "date": ["2035"]}}, "environment.date: must be"),
+        ({"environment": {}}, "environment: must have code_version and date"),
+        ({"more": 1}, "more: unknown key"),
+    ],
+)
+def test_a_manifest_names_files_of_the_folder_by_their_hashes(folder, capsys, change, told):
+    write_hashed_json(folder / "manifest.json", read_hashed_json(folder / "manifest.json") | change)
+    status, faults, _, _ = verified(folder, capsys)
+    assert status == 1
+    assert any(fault.startswith(f"manifest.json: {told}") for fault in faults), faults
+
+
 def test_a_folder_of_more_files_than_any_is_one_line(folder, capsys, monkeypatch):
-    monkeypatch.setattr(verify, "MOST_FILES", 10)
+    monkeypatch.setattr(verify, "ordinary_files", functools.partial(ordinary_files, limit=10))
     assert main(["verify", str(folder)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("tiny: has more than 10 files; is it the right folder?")

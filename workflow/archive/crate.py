@@ -13,22 +13,23 @@ import hashlib
 import re
 import subprocess
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sida.config.lookup import ROOT
+from sida.config.settings import Natural, from_mapping
 from sida.errors import UserError
-from sida.files.atomic import json_text, read_hashed_json, sha256_file, write_files
+from sida.files.atomic import json_text, write_files
 from sida.files.text_files import parse_json, read_text
 from sida.machine import code_version
+from workflow.archive.manifest import CODE, CRATE, MANIFEST, Manifest
+from workflow.archive.verify import check_results
 
 if TYPE_CHECKING:
     from rocrate.model.entity import Entity
     from rocrate.rocrate import ROCrate
 
-#: Files of a results folder: the manifest, the crate, and the code of the run beside it.
-MANIFEST, CRATE = "manifest.json", "ro-crate-metadata.json"
-CODE = re.compile(r"Snakefile|workflow/rules/[^/]+\.smk")
 _PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": ("Process Run Crate", "0.5"),
     "https://w3id.org/ro/wfrun/workflow/0.5": ("Workflow Run Crate", "0.5"),
@@ -38,12 +39,28 @@ _TERMS = "https://w3id.org/ro/terms/workflow-run/context"
 #: RO-Crate requires a licence, which may be a text.
 _NO_LICENCE = "not stated by the maker of these results"
 _SNAKEFILE, _RULES = "Snakefile", "workflow/rules/"
+_ADDRESS = r"https://[^\s<>\"{}|\\^`]{1,2000}"
 #: Folders of the settings of jobs, and of the records of downloads.
 _INPUTS = ("specs/", "assets/")
 _TYPES = {
     ".json": "application/json", ".csv": "text/csv", ".md": "text/markdown", ".html": "text/html",
     ".pdf": "application/pdf", ".png": "image/png", ".tex": "application/x-tex", ".jsonl": "application/jsonl",
 }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Download:
+    """An entry of the records of ``sida assets fetch``."""
+
+    id: str
+    url: str | None = ""
+    sha256: str | None = ""
+    size: Natural | None = None
+    kind: str | None = ""
+    target: str | None = ""
+    license: str | None = ""
+    source: str | None = ""
+    note: str | None = ""
 
 
 def write_crate(folder: str | Path, license: str = "") -> int:
@@ -54,48 +71,50 @@ def write_crate(folder: str | Path, license: str = "") -> int:
         license: Address or name of the licence of the results; empty says that none is stated.
 
     Raises:
-        UserError: rocrate is not installed, the manifest is missing, a file differs from the manifest, or the Snakefile
-            of the run is unknown.
+        UserError: rocrate is not installed, the folder has a fault or no manifest, or the Snakefile of the run is
+            unknown.
     """
     try:
         from rocrate.rocrate import ROCrate
     except ImportError:
         raise UserError("rocrate", "is not installed", "pip install 'sida-repro[crate]'") from None
     folder = Path(folder)
-    if not (folder / MANIFEST).is_file():
+    report = check_results(folder)
+    if report.faults:
+        others = f" (and {len(report.faults) - 1:,} other faults)" if report.faults[1:] else ""
+        raise UserError(folder, f"{report.faults[0]}{others}", f"look closer: sida verify {folder}")
+    if (manifest := report.manifest) is None:
         raise UserError(folder / MANIFEST, "is missing", "finish the run, or make it: sida manifest")
-    manifest = read_hashed_json(folder / MANIFEST)
-    version = str(manifest["environment"]["code_version"])
+    version = manifest.environment["code_version"]
     code = _workflow_files(version)
+    if other := next((name for name in report.hashes if CODE.fullmatch(name) and name not in code), None):
+        raise UserError(folder / other, "is code that does not belong to the run", "remove it")
     crate = ROCrate(version="1.1")
     crate.metadata.extra_contexts.append(_TERMS)
     _describe_root(crate, folder.resolve().name, manifest, license)
     workflow = _add_workflow(crate, code, version)
-    files = {**manifest["files"], MANIFEST: {"sha256": sha256_file(folder / MANIFEST)}}
+    files = {name: entry.sha256 for name, entry in manifest.files.items()} | {MANIFEST: report.hashes[MANIFEST]}
     inputs: list[Entity] = []
     results: list[Entity] = []
-    for name, facts in sorted(files.items()):
-        if not (folder / name).is_file() or sha256_file(folder / name) != facts["sha256"]:
-            raise UserError(folder / name, "differs from the manifest", "look closer: sida verify")
-        entity = _add_file(crate, name, facts["sha256"], (folder / name).stat().st_size)
+    for name, digest in sorted(files.items()):
+        entity = _add_file(crate, name, digest, (folder / name).stat().st_size)
         (inputs if name.startswith(_INPUTS) else results).append(entity)
-        if name.startswith("assets/"):
+        if re.fullmatch(r"assets/[^/]+\.json", name):
             inputs += _add_downloads(crate, folder / name)
     _add_run(crate, workflow, inputs, results, manifest)
-    # The crate is last: it names the other files.
-    write_files({folder / path: content for path, content in code.items()})
-    write_files({folder / CRATE: json_text(crate.metadata.generate())})
+    # No link is in the folder, which the report says.
+    contents: dict[str, str | bytes] = {**code, CRATE: json_text(crate.metadata.generate())}
+    write_files({folder / path: content for path, content in contents.items()})
     return len(files) + len(code)
 
 
-def _describe_root(crate: ROCrate, name: str, manifest: Mapping[str, Any], license: str) -> None:
+def _describe_root(crate: ROCrate, name: str, manifest: Manifest, license: str) -> None:
     root = crate.root_dataset
-    preset = manifest["preset"] or {}
-    root["name"] = str(preset.get("title") or preset.get("preset") or name)
-    root["description"] = (
-        f"Results of the preset {preset.get('preset') or name} of sida-repro, with a hash of each file."
-    )
-    root["datePublished"] = manifest["environment"]["date"]
+    preset = manifest.preset or {}
+    title, preset_name = (text if isinstance(text, str) else "" for text in map(preset.get, ("title", "preset")))
+    root["name"] = title or preset_name or name
+    root["description"] = f"Results of the preset {preset_name or name} of sida-repro, with a hash of each file."
+    root["datePublished"] = manifest.environment["date"]
     is_address = license.startswith(("https://", "http://"))
     licence = {"@type": "CreativeWork", "name": license, "description": "Licence of the results"}
     root["license"] = _add_context(crate, license, licence) if is_address else license or _NO_LICENCE
@@ -136,26 +155,30 @@ def _add_downloads(crate: ROCrate, record: Path) -> list[Entity]:
     """Adds the downloads of a record of ``sida assets fetch``, by their addresses."""
     entities = []
     entries = parse_json(read_text(record), str(record))
-    for entry in entries if isinstance(entries, list) else []:
-        address, digest = str(entry.get("url") or ""), str(entry.get("sha256") or "")
-        if address.startswith("https://") and digest and crate.get(address) is None:
-            facts = {"name": str(entry.get("id")), "sha256": digest, "contentSize": str(entry.get("size") or "")}
-            facts = {name: text for name, text in facts.items() if text}
-            entities.append(crate.add_file(address, properties=facts))
+    for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
+        download = from_mapping(_Download, entry, f"{record}: [{number}]")
+        # Only these addresses are known to be public.
+        if re.fullmatch(_ADDRESS, download.url or "") and download.sha256 and crate.get(download.url) is None:
+            facts = {
+                "name": download.id,
+                "sha256": download.sha256,
+                "contentSize": download.size and str(download.size),
+            }
+            entities.append(crate.add_file(download.url, properties={key: fact for key, fact in facts.items() if fact}))
     return entities
 
 
 def _add_run(
-    crate: ROCrate, workflow: Entity, inputs: Iterable[Entity], results: Iterable[Entity], manifest: Mapping[str, Any]
+    crate: ROCrate, workflow: Entity, inputs: Iterable[Entity], results: Iterable[Entity], manifest: Manifest
 ) -> None:
     """Adds the run: the Snakefile made the results from the inputs."""
-    environment = manifest["environment"]
+    environment = manifest.environment
     facts = {key: environment.get(key) for key in ("code_version", "device", "python", "torch", "numpy")}
     properties = {
         "@type": "CreateAction",
         "name": "Run of the workflow",
         "description": "; ".join(
-            filter(None, [manifest["command"], *(f"{key} {value}" for key, value in facts.items() if value)])
+            filter(None, [manifest.command, *(f"{key} {value}" for key, value in facts.items() if value)])
         ),
         "endTime": environment["date"].replace("Z", "+00:00"),
     }

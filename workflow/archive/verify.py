@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -21,16 +21,12 @@ from eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, Estimate, identit
 from sida.data.archive import is_intact_zip
 from sida.errors import Progress, UserError, one_line
 from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
-from sida.files.ordinary import walk_below
+from sida.files.ordinary import ordinary_files
 from sida.files.tensors import read_tensor_header, verify_tensors
 from sida.files.text_files import HASH_KEY, is_hashed, parse_json, read_text
 from sida.sampling.store import intact_png
-from workflow.archive.crate import CODE, CRATE, MANIFEST
+from workflow.archive.manifest import CODE, CRATE, MANIFEST, Manifest, is_unlisted, read_manifest
 
-#: Files that may be missing in the manifest: they change while a workflow runs, or are made after the manifest.
-UNLISTED = re.compile(r"((.*/)?(state|logs)/.*|(.*/)?\.[^/]*(/.*)?|manifest\.json|ro-crate-metadata\.json)")
-#: Largest number of files and folders in a results folder.
-MOST_FILES = 500_000
 _NETWORK = "network.safetensors"
 _MEASUREMENTS = ("measurements.csv", "measurements.csv.gz")
 _TRIAL = re.compile(r"measurements/[^/]+/trial-\d+\.json")
@@ -50,12 +46,16 @@ class Report:
         faults: Faults that were found.
         remarks: Files that could not be compared, or have no hash.
         counts: Numbers of comparisons, by description.
+        hashes: SHA-256 of each ordinary file that can be read, by name.
+        manifest: The manifest; None without an intact one.
     """
 
     folder: Path
     faults: list[str] = dataclasses.field(default_factory=list)
     remarks: list[str] = dataclasses.field(default_factory=list)
     counts: Counter[str] = dataclasses.field(default_factory=Counter)
+    hashes: dict[str, str] = dataclasses.field(default_factory=dict)
+    manifest: Manifest | None = None
 
     def fault(self, name: str, text: str) -> None:
         """Adds a fault of a file, by its path in the folder."""
@@ -83,23 +83,6 @@ class Report:
         counts = ", ".join(f"{count:,} {description}" for description, count in self.counts.items())
         faults = f"{len(self.faults):,} fault{'s' * (len(self.faults) != 1)}"
         return f"{one_line(str(self.folder), 200)}: {counts or 'nothing to compare'}; {faults}"
-
-
-def list_files(report: Report) -> dict[str, int]:
-    """Sizes of all ordinary files by their path in the folder, sorted; links and devices are faults.
-
-    Raises:
-        UserError: There are more files and folders than :data:`MOST_FILES`, or a folder cannot be read.
-    """
-    sizes = {}
-    for name, entry in sorted(walk_below(report.folder, MOST_FILES)):
-        if entry.is_symlink():
-            report.fault(name, "is a link, which may lead anywhere; replace it by the file")
-        elif entry.is_file(follow_symlinks=False):
-            sizes[name] = entry.stat(follow_symlinks=False).st_size
-        else:
-            report.fault(name, "is not an ordinary file; remove it")
-    return sizes
 
 
 def check_own_hash(path: Path, name: str) -> bool:
@@ -134,42 +117,31 @@ def check_own_hash(path: Path, name: str) -> bool:
     return f'"{HASH_KEY}"' in read_text(path)
 
 
-def check_manifest(report: Report, hashes: dict[str, str]) -> set[str]:
-    """Compares files with the manifest; returns the names that the manifest lists.
-
-    Args:
-        report: Report for the faults.
-        hashes: SHA-256 of each file of the folder.
-    """
-    if MANIFEST not in hashes:
+def check_manifest(report: Report) -> None:
+    """Compares files with the manifest."""
+    if MANIFEST not in report.hashes:
         report.remark(MANIFEST, "is missing: missing files, and damage in files without a hash, are not noticed")
-        return set()
-    names: set[str] = set()
+        return
     with report.checking(MANIFEST):
-        for name, entry in read_hashed_json(report.folder / MANIFEST)["files"].items():
-            names.add(name)
-            if name not in hashes:
+        report.manifest = read_manifest(report.folder)
+        for name, entry in report.manifest.files.items():
+            if name not in report.hashes:
                 report.fault(name, "is missing; the manifest lists it")
-            elif hashes[name] != entry["sha256"]:
+            elif report.hashes[name] != entry.sha256:
                 report.fault(name, "is not the file that the manifest lists: damaged, or made again since")
             else:
                 report.counts["files equal to the manifest"] += 1
-        for name in hashes:
-            if name not in names and not is_unlisted(name):
+        for name in report.hashes:
+            if name not in report.manifest.files and not is_unlisted(name):
                 report.fault(name, "is not in the manifest; remove it, or make the manifest again (sida manifest)")
-    return names
 
 
-def check_parents(report: Report, hashes: Mapping[str, str]) -> None:
-    """Compares the parents that networks and trials record with the networks of the folder.
-
-    Args:
-        report: Report for the faults.
-        hashes: SHA-256 of each file of the folder, by path.
-    """
+def check_parents(report: Report) -> None:
+    """Compares the parents that networks and trials record with the networks of the folder."""
+    hashes = report.hashes
     networks = {digest for name, digest in hashes.items() if name.endswith(".safetensors")}
     preset = report.folder.resolve().name
-    with contextlib.suppress(UserError):
+    with _ignoring_faults():
         # Its name, even if the folder was renamed.
         preset = str(read_hashed_json(report.folder / "specs/preset.json").get("preset") or preset)
     for name in hashes:
@@ -210,7 +182,7 @@ def _parent_file(folder: Path, hashes: Mapping[str, str], spec: str, role: str, 
 
 
 def verify(folder: str | Path) -> Report:
-    """Checks a results folder: each file's own hash, the manifest, parents, and numbers.
+    """Checks a results folder: each file's own hash, the manifest, parents, numbers, and the crate.
 
     Args:
         folder: ``results/<preset>``.
@@ -218,69 +190,66 @@ def verify(folder: str | Path) -> Report:
     Raises:
         UserError: No such folder, or too many files.
     """
+    report = check_results(folder)
+    check_crate(report)
+    return report
+
+
+def check_results(folder: str | Path) -> Report:
+    """Checks a results folder without its crate, which may be about to be made; see :func:`verify`."""
     report = Report(Path(folder))
     if not report.folder.is_dir():
         raise UserError(folder, "no such results folder", "name one, for example results/demo")
-    below = sorted(path.parent.name for path in report.folder.glob("*/manifest.json"))
-    if below and not (report.folder / "manifest.json").exists():
+    sizes = ordinary_files(report.folder, fault=report.fault)
+    below = [name for name in sizes if name.count("/") == 1 and name.endswith(f"/{MANIFEST}")]
+    if below and MANIFEST not in sizes:
         raise UserError(
-            folder, "holds results folders, and is not one", f"name one: sida verify {report.folder / below[0]}"
+            folder,
+            "holds results folders, and is not one",
+            f"name one: sida verify {(report.folder / below[0]).parent}",
         )
-    sizes = list_files(report)
     progress = Progress(f"verify {report.folder.name}", sum(sizes.values()) / 1e6, "MB")
-    hashes: dict[str, str] = {}
     own: set[str] = set()
     num_bytes = 0
     for name, size in sizes.items():
         path = report.folder / name
         with report.checking(name):
-            hashes[name] = sha256_file(path)
+            report.hashes[name] = sha256_file(path)
             if check_own_hash(path, name):
                 own.add(name)
                 report.counts["files equal to their own hash"] += 1
         num_bytes += size
         progress.update(num_bytes / 1e6)
-    manifest_files = check_manifest(report, hashes)
-    known_files = own | manifest_files | {fault.split(": ")[0] for fault in report.faults}
-    for name in hashes:
+    check_manifest(report)
+    listed = report.manifest.files if report.manifest else ()
+    known_files = {*own, *listed, *(fault.split(": ")[0] for fault in report.faults)}
+    for name in report.hashes:
         if name not in known_files and not is_unlisted(name):
             report.remark(name, "no hash: written by hand or by another program, and listed nowhere")
-    check_parents(report, hashes)
-    check_numbers(report, hashes)
-    check_crate(report, hashes, manifest_files)
+    check_parents(report)
+    check_numbers(report)
     return report
 
 
-def is_unlisted(name: str) -> bool:
-    """Whether a file may be missing in the manifest; the crate lists the code of the run."""
-    return bool(UNLISTED.fullmatch(name) or CODE.fullmatch(name))
-
-
-def check_crate(report: Report, hashes: Mapping[str, str], manifest_files: Set[str]) -> None:
-    """Compares the files of the folder with its crate.
-
-    Args:
-        report: Report for the faults.
-        hashes: SHA-256 of each file of the folder.
-        manifest_files: Files that the manifest lists.
-    """
+def check_crate(report: Report) -> None:
+    """Compares the files of the folder with its crate."""
     described: dict[str, str] = {}
-    if CRATE in hashes:
+    if CRATE in report.hashes:
         with report.checking(CRATE):
             graph = parse_json(read_text(report.folder / CRATE), CRATE)["@graph"]
             described = {unquote(entity["@id"]): str(entity["sha256"]) for entity in graph if "sha256" in entity}
             for name, digest in described.items():
                 if "://" in name:
                     report.counts["downloads that the crate names, which are not compared"] += 1
-                elif name not in hashes:
+                elif name not in report.hashes:
                     report.fault(name, "is missing; the crate lists it")
-                elif hashes[name] != digest:
+                elif report.hashes[name] != digest:
                     report.fault(name, "is not the file that the crate lists; make the crate again (sida crate)")
                 else:
                     report.counts["files equal to the crate"] += 1
-            for name in sorted(manifest_files - described.keys()):
+            for name in sorted({*(report.manifest.files if report.manifest else ())} - described.keys()):
                 report.fault(name, "is not in the crate; make the crate again (sida crate)")
-    for name in hashes:
+    for name in report.hashes:
         if CODE.fullmatch(name) and name not in described:
             report.fault(name, "is code that no crate lists; remove it")
 
@@ -290,13 +259,9 @@ def _ignoring_faults() -> contextlib.AbstractContextManager[None]:
     return contextlib.suppress(UserError, OSError, *_UNUSABLE)
 
 
-def check_numbers(report: Report, names: Collection[str]) -> None:
-    """Compares trials with the CSV files of measurements, and these with the CSV files of tables.
-
-    Args:
-        report: Report for the faults.
-        names: Files of the folder.
-    """
+def check_numbers(report: Report) -> None:
+    """Compares trials with the CSV files of measurements, and these with the CSV files of tables."""
+    names = report.hashes
     trials: dict[tuple[str, ...], dict[str, str]] = {}
     for name in names:
         if re.fullmatch(r"measurements/[^/]+/[^/]+\.json", name):
@@ -346,7 +311,7 @@ def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...],
         key = _key(row)
         keys.add(key)
         label = f"{key[2]} of trial {key[1]} of '{key[0]}'"
-        if key not in trials and (report.folder / STORED).is_file():
+        if key not in trials and STORED in report.hashes:
             report.counts["rows whose trials are not stored"] += 1
         elif key not in trials:
             report.fault(name, f"line {line}: no trial holds {label}")

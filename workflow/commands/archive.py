@@ -14,8 +14,7 @@ from sida.cli.main import Verb, existing
 from sida.config.lookup import typed_object
 from sida.config.settings import load_spec, names_object
 from sida.errors import UserError, suggestion
-from sida.files.atomic import atomic_folder, sha256_file, sha256_json, write_hashed_json, write_json
-from sida.machine import environment
+from sida.files.atomic import atomic_folder, sha256_file, write_hashed_json, write_json
 from workflow.cli import terminal_colour, terminal_width
 
 if TYPE_CHECKING:
@@ -271,28 +270,13 @@ def _manifest_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _manifest(args: argparse.Namespace) -> None:
     """Writes the manifest."""
-    from workflow.archive.crate import CODE, CRATE
+    from workflow.archive.manifest import manifest_of
 
     folder = Path(args.folder)
     if not folder.is_dir():
         raise UserError(folder, "no such results folder", "run the preset first")
-    out = Path(args.out).resolve()
-    skipped = {"state", "logs"}
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and path.resolve() != out
-        and not path.name.startswith(".")
-        and not skipped & set(path.relative_to(folder).parts[:-1])
-        and path != folder / CRATE
-        and not CODE.fullmatch(str(path.relative_to(folder)))
-    ]
     preset = load_spec(args.preset, "--preset") if args.preset else None
-    facts = {str(p.relative_to(folder)): {"sha256": sha256_file(p), "bytes": p.stat().st_size} for p in files}
-    manifest = {"environment": environment(None), "command": args.command, "preset": preset, "files": facts}
-    manifest["preset_sha256"] = None if preset is None else sha256_json(preset)
-    write_hashed_json(out, manifest)
+    write_hashed_json(args.out, manifest_of(folder, preset, args.command))
 
 
 MANIFEST = Verb(

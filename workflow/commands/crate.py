@@ -15,10 +15,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _crate(args: argparse.Namespace) -> int:
     """Writes the crate."""
-    from workflow.archive import crate
+    from workflow.archive.crate import write_crate
+    from workflow.archive.manifest import CRATE
 
-    count = crate.write_crate(args.folder, args.license)
-    print(f"{args.folder}/{crate.CRATE}: {count} files")
+    count = write_crate(args.folder, args.license)
+    print(f"{args.folder}/{CRATE}: {count} files")
     return 0
 
 
@@ -28,7 +29,8 @@ CRATE = Verb(
   sida crate results/demo --license https://spdx.org/licenses/CC-BY-4.0
   sida verify results/demo                  (compares the files with the crate, too)
 
-Writes ro-crate-metadata.json, and the Snakefile and rules of the run, into the folder. Needs: pip install '.[crate]'
+Checks the folder as sida verify does, then writes ro-crate-metadata.json, and the Snakefile and rules of the run, into
+it; a folder with a fault stays as it is. Needs: pip install '.[crate]'
 """,
     _arguments,
     _crate,
