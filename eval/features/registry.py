@@ -45,12 +45,12 @@ def variant_digest(sha256: str, words: str) -> str:
 
 
 def extractor_entry(name: str) -> ExtractorEntry:
-    """Downloads of an extractor, and whether it has classes, which is assumed of a custom one.
+    """Downloads of an extractor, and the number of its classes, which is unknown of a custom one.
 
     Raises:
         UserError: No such extractor.
     """
-    return EXTRACTORS.get(name) or ExtractorEntry(name, _class(name).assets, classes=True)
+    return EXTRACTORS.get(name) or ExtractorEntry(name, _class(name).assets, classes=None)
 
 
 def registered_digest(name: str) -> str:

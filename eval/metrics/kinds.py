@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from eval.metrics.metric import Direction, Metric, MetricValue, Sides
+from sida.config.feature_networks import FEATURE_NETWORKS
 from sida.config.lookup import Registry
 from sida.config.settings import Count, Natural, Positive, Range, Variants
 from sida.errors import SettingError, UserError, exact
@@ -400,12 +401,23 @@ METRIC_KINDS: Registry[type[Metric]] = Registry(
 _ROUNDED = 1e-6
 
 
-def value_fault(kind: object, value: float) -> tuple[str, str] | None:
-    """Fault and remedy of a value that a kind of metric cannot have; None for a possible one, and for custom kinds."""
-    metric_kind = METRIC_KINDS.get(kind) if isinstance(kind, str) else None
+def value_fault(settings: str, value: float) -> tuple[str, str] | None:
+    """Fault and remedy of a value that a metric cannot have; None for a possible one, and for custom kinds.
+
+    Args:
+        settings: Kind and settings, as in :attr:`eval.results.identity.Identity.settings`.
+        value: The value.
+    """
+    kind, *words = settings.split() or [""]
+    metric_kind = METRIC_KINDS.get(kind)
     if metric_kind is None:
         return None
     least, most, slack = metric_kind.least, metric_kind.most, _ROUNDED * max(1.0, abs(value))
+    if most is None and metric_kind.classifies:
+        # A score of classes is at most their number.
+        names = [word.removeprefix("extractor=") for word in words]
+        entries = [entry for network in FEATURE_NETWORKS.values() for entry in network.extractors.items()]
+        most = next((classes for name, entry in entries if name in names and (classes := entry.classes)), None)
     if (least is None or value >= least - slack) and (most is None or value <= most + slack):
         return None
     limits = f"{least:g} to {most:g}" if most is not None else f"{least:g} or more"

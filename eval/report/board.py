@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from eval.measuring.protocol import load_protocol
-from eval.results.agreement import HIGHER_IS_BETTER, agreement_of_two
+from eval.results.agreement import HIGHER_IS_BETTER, Agreement, agreement_of_two
 from eval.results.exchange import read_numbers
 from eval.results.identity import UNKNOWN, Identity, comparable, lacks_digest, reason_against
 from eval.results.published import PUBLISHED, Published, load_published
 from eval.results.sheet import exposure_of
 from eval.results.summary import Measurements
 from sida.config.settings import Pattern, Settings, from_mapping, load_yaml
-from sida.errors import UserError
+from sida.errors import SettingError, UserError
 from sida.files.ordinary import ordinary_files
 from sida.methods.method import Exposure
 from sida.methods.registry import METHODS
@@ -33,6 +34,7 @@ ABOUT = "about.yaml"
 #: Most files of a folder of rows.
 MOST_FILES = 10_000
 _SHA = r"([0-9a-f]{64})?"
+_ACCOUNT = r"(github|gitlab|huggingface|orcid):[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _TEXT = r"[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*"
 #: Printed metrics of images; papers' settings and times are printed as well.
 _OF_IMAGES = ("FID", "FD-DINOv2", "CLIP-FID", "FDr3", "FDr6", "SW-r14", "IS", "precision", "recall")
@@ -52,8 +54,8 @@ CERTAINTIES: dict[Certainty, str] = {
     "authors": "printed, read at the authors' own place",
     "quoted": "printed, quoted by others",
     "self-reported": "measured by this suite's code, sent by one group",
-    "reproduced": "sent, and another group's score of equal identity agrees",
-    "not reproduced": "sent, and another group's score of equal identity differs",
+    "reproduced": "sent, and most other groups' scores of equal identity agree",
+    "not reproduced": "sent, and other groups' scores of equal identity differ, at least half of them",
 }
 
 
@@ -62,7 +64,8 @@ class About(Settings):
     """``about.yaml`` of a row that somebody sends.
 
     Attributes:
-        origin: Person or group who measured, with an address.
+        origin: Person or group who measured, with an address: ``NAME, ADDRESS``.
+        account: Where the group is known by one name, such as ``github:NAME``.
         generator: Name on the board; empty: the row's name.
         teacher: Teacher or start of the training, or `none`.
         data: Whether the training sees real images.
@@ -73,6 +76,7 @@ class About(Settings):
     """
 
     origin: Annotated[str, Pattern(_TEXT, "a name with an address")]
+    account: Annotated[str, Pattern(_ACCOUNT, "an account such as github:NAME or orcid:0000-0002-1825-0097")]
     generator: Annotated[str, Pattern(r"[^\x00-\x1f\x7f]{0,100}", "a name of at most 100 characters")] = ""
     teacher: Annotated[str, Pattern(_TEXT, "a name, or none")]
     data: Literal["yes", "no"]
@@ -80,6 +84,23 @@ class About(Settings):
     address: Annotated[str, Pattern(_TEXT, "an address")]
     conditioning: Literal["", "unconditional", "class-conditional"] = ""
     network_sha256: Annotated[str, Pattern(_SHA, "64 lower-case hexadecimal digits")] = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not _letters(self.origin.partition(",")[0]):
+            raise SettingError("origin", "must begin with a name of letters", "write NAME, ADDRESS")
+
+    @property
+    def group(self) -> frozenset[str]:
+        """Name, address and account of the group; rows that have one of them in common are of one group."""
+        name, _, address = map(_letters, self.origin.partition(","))
+        return frozenset(filter(None, (f"name {name}", address and f"address {address}", self.account.casefold())))
+
+
+def _letters(text: str) -> str:
+    """Letters and digits of a name, without differences of form, accents, case and invisible characters."""
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    return "".join(letter for letter in folded if unicodedata.category(letter)[0] in "LN")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,19 +284,11 @@ def sent_rows(sent: Sequence[Sent]) -> Iterator[BoardRow]:
 def _sent_row(sent_row: Sent, metric: str, sent: Iterable[Sent]) -> BoardRow:
     line, estimate = sent_row.measured.lines(sent_row.run, metric)[0], sent_row.measured.estimate(sent_row.run, metric)
     identity = dataclasses.replace(line.identity, exposure=exposure_of(line, None))
-    others = {
-        other.about.origin: agreement_of_two(estimate, other.measured.estimate(other.run, metric), metric).outcome
-        for other in sent
-        if other.network == sent_row.network
-        and _name_key(other.about.origin) != _name_key(sent_row.about.origin)
-        and line.identity.seed0 is not None  # unknown seeds are not equal
-        and other.measured.has(other.run, metric)
-        and other.measured.identity(other.run, metric) == line.identity
-    }
     certainty: Certainty = "self-reported"
-    if others:
-        certainty = "reproduced" if "agrees" in others.values() else "not reproduced"
-    checks = [f"{name}: {outcome}" for name, outcome in others.items()]
+    checks, votes = _compared(sent_row, metric, sent)
+    if votes:
+        certainty = "reproduced" if 2 * sum(votes) > len(votes) else "not reproduced"
+    facts = f"{estimate.trials} trials of {line.n:,} images"
     label, higher = metric, metric in HIGHER_IS_BETTER
     try:
         protocol_metric = load_protocol(line.protocol).metric(metric)
@@ -299,15 +312,43 @@ def _sent_row(sent_row: Sent, metric: str, sent: Iterable[Sent]) -> BoardRow:
         address=sent_row.about.address,
         certainty=certainty,
         origin=sent_row.about.origin,
-        notes="; ".join(
-            [f"{estimate.trials} trials of {line.n:,} images", f"network {sent_row.network[:12]}", *checks]
-        ),
+        notes="; ".join([facts, f"network {sent_row.network[:12]}", sent_row.about.account, *checks]),
     )
 
 
-def _name_key(name: str) -> str:
-    """A name without differences of case and spaces, so that a group is not another one by a capital."""
-    return " ".join(name.casefold().split())
+def _compared(sent_row: Sent, metric: str, sent: Iterable[Sent]) -> tuple[list[str], list[bool]]:
+    """Comparisons of a value with other groups' scores of the same images.
+
+    Returns:
+        A sentence for each score, and for each group that can be compared whether all its scores agree.
+    """
+    estimate, sentences = sent_row.measured.estimate(sent_row.run, metric), list[str]()
+    groups: list[tuple[frozenset[str], bool]] = []
+    for other in sent:
+        if other.about.group & sent_row.about.group or not _of_same_images(sent_row, other, metric):
+            continue
+        # The generator and the seeds are equal, but not the machine: a copy of the numbers is no second measurement.
+        values = [{line.value for line in row.measured.lines(row.run, metric)} for row in (sent_row, other)]
+        compared: Agreement | str = "has a value with the same bits, so that it may be a copy"
+        if not values[0] & values[1]:
+            compared = agreement_of_two(estimate, other.measured.estimate(other.run, metric), metric)
+        if isinstance(compared, str):
+            sentences.append(f"{other.about.origin}: not compared: {compared}")
+            continue
+        sentences.append(f"{other.about.origin}: {compared.outcome}")
+        group, agrees = other.about.group, compared.outcome == "agrees"
+        same = [known for known in groups if known[0] & group]
+        groups = [known for known in groups if known not in same]
+        groups.append((group.union(*(keys for keys, _ in same)), agrees and all(all_agree for _, all_agree in same)))
+    return sentences, [agrees for _, agrees in groups]
+
+
+def _of_same_images(one: Sent, other: Sent, metric: str) -> bool:
+    """Whether two values have one network, and equal identities; unknown seeds are not equal."""
+    if one.network != other.network or not other.measured.has(other.run, metric):
+        return False
+    identities = [row.measured.identity(row.run, metric) for row in (one, other)]
+    return identities[0] == identities[1] and identities[0].seed0 is not None
 
 
 def rank_groups(rows: Sequence[BoardRow]) -> list[list[int]]:

@@ -24,7 +24,8 @@ PUBLISHED = ROOT / "results" / "published"
 PUBLISHED_DAY = "2026-11-27"
 #: Kinds of printed metrics, whose values have bounds.
 _KINDS = {
-    "fid": "frechet", "fd-dinov2": "frechet", "is": "inception_score", "precision": "precision", "recall": "recall",
+    "fid": "frechet", "fd-dinov2": "frechet", "is": "inception_score extractor=inception", "precision": "precision",
+    "recall": "recall",
 }  # fmt: skip
 #: Columns that are taken as they are, and those that a file may lack.
 _AS_PRINTED = (

@@ -378,7 +378,7 @@ def _line(record: Mapping[str, str | None], where: str) -> Measurement:
     texts = {name: (text or "").strip() for name, text in cells.items()}
     values = {name: text for name, text in texts.items() if text or name not in _NUMBERS}
     line = from_texts(Measurement, values, f"{where}:")
-    if reason := value_fault(line.settings.partition(" ")[0], line.value):
+    if reason := value_fault(line.settings, line.value):
         raise SettingError(f"{where}: value", *reason)
     if line.saw:
         with settings_in(where):

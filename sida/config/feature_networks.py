@@ -19,7 +19,7 @@ class ExtractorEntry(RegistryEntry):
     Attributes:
         made_by: ``module:class``; :mod:`eval.features.registry` looks for the module among its own.
         assets: Ids of its downloads in ``config/assets.tsv``; empty for weights of a package.
-        classes: Whether it has class probabilities.
+        classes: Number of its class probabilities; None: unknown.
         gflop: Operations for one picture in float32, in GFLOP, for plans; 0: negligible or not counted.
         varies: Extractor of which this one is a faster variant for processors. The two differ by rounding, as two
             devices do.
@@ -28,7 +28,7 @@ class ExtractorEntry(RegistryEntry):
     """
 
     assets: tuple[str, ...] = ()
-    classes: bool = False
+    classes: int | None = 0
     gflop: float = 0.0
     varies: str | None = None
     difference: str = ""
@@ -92,7 +92,7 @@ FEATURE_NETWORKS = {
     "efficientnet_lite0": FeatureNetwork(
         labels="ImageNet",
         also=("lite0_package",),
-        extractors={"efficientnet_lite0": ExtractorEntry("lite:Lite0Extractor", classes=True, gflop=0.8)},
+        extractors={"efficientnet_lite0": ExtractorEntry("lite:Lite0Extractor", classes=1000, gflop=0.8)},
         backbones={
             "efficientnet_lite0": BackboneEntry(
                 "sida.networks.discriminators:EfficientNetLite0", "backbone-efficientnet-lite0", 20.7
@@ -114,12 +114,12 @@ FEATURE_NETWORKS = {
         also=("fid", "kid"),
         paper_metrics=("fid", "is", "precision", "recall", *_SIX),
         extractors={
-            "inception": ExtractorEntry("inception:InceptionExtractor", ("inception",), classes=True, gflop=11),
+            "inception": ExtractorEntry("inception:InceptionExtractor", ("inception",), classes=1008, gflop=11),
             "inception_clean": ExtractorEntry("inception:InceptionCleanExtractor", ("inception",)),
             "inception_cpu": ExtractorEntry(
                 "inception:InceptionCPUExtractor",
                 ("inception",),
-                classes=True,
+                classes=1008,
                 varies="inception",
                 difference="channels last, batch normalisation folded into convolutions",
             ),
@@ -171,9 +171,9 @@ FEATURE_NETWORKS = {
         },
     ),
     "digits": FeatureNetwork(
-        labels="digits", extractors={"digits": ExtractorEntry("digits:DigitsExtractor", classes=True)}
+        labels="digits", extractors={"digits": ExtractorEntry("digits:DigitsExtractor", classes=10)}
     ),
-    "glyphs": FeatureNetwork(labels="", extractors={"glyphs": ExtractorEntry("digits:GlyphsExtractor", classes=True)}),
+    "glyphs": FeatureNetwork(labels="", extractors={"glyphs": ExtractorEntry("digits:GlyphsExtractor", classes=10)}),
     "digits_backbone": FeatureNetwork(
         labels="digits",
         extractors={"digits_backbone": ExtractorEntry("digits:DigitsBackboneExtractor")},
@@ -184,10 +184,10 @@ FEATURE_NETWORKS = {
         backbones={"clothes": BackboneEntry("sida.networks.discriminators:ClothesBackbone", gflop=0.19)},
     ),
     "clothes_plain": FeatureNetwork(
-        labels="clothes", extractors={"clothes_plain": ExtractorEntry("clothes:PlainExtractor", classes=True)}
+        labels="clothes", extractors={"clothes_plain": ExtractorEntry("clothes:PlainExtractor", classes=10)}
     ),
     "clothes_residual": FeatureNetwork(
-        labels="clothes", extractors={"clothes_residual": ExtractorEntry("clothes:ResidualExtractor", classes=True)}
+        labels="clothes", extractors={"clothes_residual": ExtractorEntry("clothes:ResidualExtractor", classes=10)}
     ),
     "pixels": FeatureNetwork(labels=None, extractors={"pixels": ExtractorEntry("pixels:PixelExtractor")}),
 }

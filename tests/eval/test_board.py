@@ -20,12 +20,13 @@ from sida.config.settings import from_mapping
 from tests.browser import browser, needs_chromium
 from tests.eval.claims.evidence import lines
 from tests.eval.synthetic_output import digest_of
-from tests.refused import command, refused
+from tests.refused import command, refused, refusing
 
 ABOUT = {
-    "origin": "Ada L., ada.example", "generator": "Mine", "teacher": "EDM", "data": "yes", "date": "2026-11",
-    "address": "arXiv 2410.14919", "conditioning": "unconditional",
+    "origin": "Ada L., ada.example", "account": "github:ada", "generator": "Mine", "teacher": "EDM", "data": "yes",
+    "date": "2026-11", "address": "arXiv 2410.14919", "conditioning": "unconditional",
 }  # fmt: skip
+BOB = {"origin": "Bob, bob.example", "account": "github:bob"}
 NETWORK = "c" * 64
 
 
@@ -33,18 +34,19 @@ NETWORK = "c" * 64
 def send(tmp_path):
     """Sends a score of CIFAR-10 with some changes as an exchanged record; returns the folder of all rows."""
 
-    def write(name="ada", value=1.9, about=None, root="sent", **change):
-        pinned = protocols()["cifar10"]["fid"]
+    def write(name="ada", value=1.9, about=None, root="sent", values=None, metric="fid", **change):
+        pinned = protocols()["cifar10"][metric]
         n = change.get("n", 50_000)
         facts = {
             "n": n, "protocol": "cifar10", "settings": pinned.settings, "classes": pinned.classes, "resolution": "32",
-            "reference_sha256": digest_of(pinned.reference), "extractor_sha256": load_registry()["inception"].sha256,
+            "reference_sha256": digest_of(pinned.reference) if pinned.reference else "",
+            "extractor_sha256": load_registry()["inception"].sha256,
             "network_sha256": NETWORK, "saw": "none", "date": "2026-11-27",
         } | change  # fmt: skip
         first = facts.pop("seed0", 0)
         rows = [
             dataclasses.asdict(line) | {"seed_first": first + trial * n, "seed_last": first + (trial + 1) * n - 1}
-            for trial, line in enumerate(lines("mine", [value, value + 0.001], "fid", **facts))
+            for trial, line in enumerate(lines("mine", values or [value, value + 0.001], metric, **facts))
         ]
         measured, records = tmp_path / root / f"measured-{name}", tmp_path / root / f"records-{name}"
         measured.mkdir(parents=True)
@@ -102,30 +104,116 @@ def test_only_comparable_rows_are_put_into_an_order(send):
 
 
 def test_a_row_is_reproduced_by_another_groups_score_of_equal_identity(send):
-    ada, bob = ABOUT["origin"], {"origin": "Bob, bob.example"}
+    ada = ABOUT["origin"]
     folder = send()
     assert certainties(folder) == {ada: "self-reported"}
-    # The same group again, other images, and another network say nothing.
-    send("again", about={"origin": "ada l.,  Ada.example"})
-    send("seeds", seed0=10**6, protocol="other-seeds", about=bob)
-    send("network", network_sha256="e" * 64, about={"origin": "Cy, cy.example"})
+    # Other images and another network say nothing.
+    send("seeds", seed0=10**6, protocol="other-seeds", about=BOB)
+    send("network", network_sha256="e" * 64, about={"origin": "Cy, cy.example", "account": "github:cy"})
     assert set(certainties(folder).values()) == {"self-reported"}
-    send("bob", value=1.905, about=bob)
+    send("bob", value=1.905, about=BOB)
     assert certainties(folder)[ada] == "reproduced"
 
 
 def test_a_row_that_another_group_cannot_repeat_is_marked(send):
     send()
-    folder = send("bob", value=2.1, about={"origin": "Bob, bob.example"})
+    folder = send("bob", value=2.1, about=BOB)
     assert certainties(folder) == {ABOUT["origin"]: "not reproduced", "Bob, bob.example": "not reproduced"}
     (row, _) = sent_rows(read_sent(folder))
     assert "Bob, bob.example: better" in row.notes
 
 
 @pytest.mark.parametrize(
+    "about",
+    [
+        {},
+        {"origin": "ada l.,  Ada.example"},
+        {"origin": "Ada\u200b L\u00ad., elsewhere.example"},  # without width
+        {"origin": "\u202eAda L\u2069, elsewhere.example"},  # from right to left
+        {"origin": "Ａｄａ Ⅼ., elsewhere.example"},  # full width, a Roman numeral
+        {"origin": "Ádá Ĺ, elsewhere.example"},  # accents
+        {"origin": "𝐀𝐝𝐚-𝓛, elsewhere.example"},  # letters of mathematics
+        {"origin": "ADA_L!, elsewhere.example"},
+        {"origin": "The bench, ADA.EXAMPLE"},
+        {"origin": "Аda Ł., elsewhere.example", "account": "github:ADA"},  # Cyrillic
+        {"origin": "Somebody else, elsewhere.example", "account": "github:ada"},
+    ],
+)
+def test_a_group_does_not_reproduce_its_own_row(send, about):
+    send()
+    other = {"account": "github:other"} if set(about) == {"origin"} else {}
+    assert "reproduced" not in certainties(send("again", value=1.905, about=about | other)).values()
+
+
+def test_a_look_alike_name_of_another_account_is_another_group_which_the_page_names(send):
+    """Cyrillic and Latin letters are different ones: people see the account."""
+    folder = send()
+    send("again", value=1.905, about={"origin": "Аda L., elsewhere.example", "account": "orcid:0000-0002-1825-0097"})
+    (row, _) = sent_rows(read_sent(folder))
+    assert (row.certainty, "github:ada" in row.notes) == ("reproduced", True)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "reason"),
+    [
+        ([1.5, 1.501], [0.1, 900.0], "standard error above 5 %"),
+        ([0.1, 900.0], [1.5, 1.501], "standard error above 5 %"),
+        ([1.5, 1.501], [1.0, 2.1], "standard error above 5 %"),
+        ([1.5], [1.501], "a single trial"),
+        ([1.5, 1.501], [1.501, 1.5], "the same bits"),
+        ([1.5, 1.501, 1.502], [1.49, 1.501, 1.503], "the same bits"),
+    ],
+)
+def test_a_score_confirms_by_bounded_errors_and_other_bytes(send, ours, theirs, reason):
+    send(values=ours)
+    folder = send("bob", values=theirs, about=BOB)
+    assert set(certainties(folder).values()) == {"self-reported"}
+    for row in sent_rows(read_sent(folder)):
+        assert reason in row.notes
+
+
+@pytest.mark.parametrize(
+    ("others", "certainty"),
+    [
+        ([1.905, 2.3, 2.4, 2.5, 2.6], "not reproduced"),
+        ([1.905, 1.906, 2.3, 2.4], "not reproduced"),
+        ([1.905, 1.906, 1.907, 2.3], "reproduced"),
+    ],
+)
+def test_a_majority_of_groups_decides(send, others, certainty):
+    folder = send()
+    for number, value in enumerate(others):
+        about = {"origin": f"Group {number}, g{number}.example", "account": f"gitlab:g{number}"}
+        send(f"g{number}", value=value, about=about)
+    assert certainties(folder)[ABOUT["origin"]] == certainty
+
+
+def test_a_group_has_one_vote(send):
+    folder = send()
+    send("bob", value=2.3, about=BOB)
+    for number in range(3):
+        # The second and third have the account of the first, and other names.
+        about = {"origin": f"Cy {number}, c{number}.example", "account": "github:cy"}
+        send(f"cy-{number}", value=1.905 + number / 1000, about=about)
+    assert certainties(folder)[ABOUT["origin"]] == "not reproduced"
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "limit"),
+    [("is", 1e6, "1 to 1008"), ("is", 1008.5, "1 to 1008"), ("is", 0.5, "1 to 1008"), ("fid", -0.5, "0 or more")],
+)
+def test_no_value_is_beyond_the_range_of_its_metric(send, metric, value, limit):
+    with refusing(rf"value.* is {limit}"):
+        read_sent(send(values=[value, value], metric=metric))
+
+
+@pytest.mark.parametrize(
     ("change", "told"),
     [
         ({"about": {"origin": ""}}, r"about.yaml: origin: .*a name"),
+        ({"about": {"origin": "\u200b\u200b., x.example"}}, r"about.yaml: origin: must begin with a name"),
+        ({"about": {"account": "ada"}}, r"about.yaml: account: .*github:NAME"),
+        ({"about": {"account": None}}, r"about.yaml: .*account.*missing"),
         ({"about": {"date": "27.11.2026"}}, r"about.yaml: date: .*2026-11"),
         ({"about": {"teacher": None}}, r"about.yaml: .*teacher.*missing"),
         ({"network_sha256": ""}, r"record.json: names no network by its digest.*network_sha256"),
@@ -183,7 +271,7 @@ def test_text_of_a_row_is_no_markup(send, tmp_path):
 def test_the_page_is_used_in_a_browser(send, tmp_path):
     teacher = "EDM | of  ours"
     folder = send(about={"teacher": teacher})
-    send("bob", about={"origin": "Bob, bob.example", "teacher": teacher})
+    send("bob", value=1.905, about={**BOB, "teacher": teacher})
     count = write_board(tmp_path / "board.html", folder)
     visible = (
         "[...document.querySelectorAll('tbody tr:not(.group)')].filter((row) => row.offsetParent).map((row) => row."

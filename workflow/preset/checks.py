@@ -43,7 +43,7 @@ def _check_protocol(path: str, protocol: Protocol, registry: dict[str, Asset]) -
                 find_asset(registry, asset)
         if fault := metric.fault(protocol.num_samples):
             raise UserError(where, fault)
-        if metric.classifies and not extractor_entry(metric.extractor).classes:
+        if metric.classifies and extractor_entry(metric.extractor).classes == 0:
             raise UserError(
                 where, f"extractor '{metric.extractor}' has no classes for kind '{metric.kind}'", "name another"
             )
