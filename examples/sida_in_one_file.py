@@ -41,7 +41,7 @@ def generate(theta, z, labels, init_sigma):
 
 
 def fake_score_loss(c, psi, fake, real, labels, draws):
-    """ψ learns to denoise what θ draws, and to tell it from real images (equations 10 and 14)."""
+    """ψ learns to denoise what θ draws, and to tell it from real images."""
     sigma = (c.P_mean + c.P_std * draws["sigma_normal"]).exp()
     weight = (sigma**2 + c.sigma_data**2) / (sigma * c.sigma_data) ** 2
     noise = sigma * draws["noise"]  # the same noise for both: only the images differ
@@ -61,7 +61,7 @@ def fake_score_loss(c, psi, fake, real, labels, draws):
 
 
 def generator_loss(c, phi, psi, fake, labels, draws, share):
-    """θ lowers the score identity loss and fools ψ (equations 8 and 13); ``share`` is the adversarial part."""
+    """θ lowers the score identity loss and fools ψ; ``share`` is the adversarial part."""
     t = draws["t"] * c.t_max
     low, high = SIGMA_MIN ** (1 / RHO), SIGMA_MAX ** (1 / RHO)
     sigma = (high + (1 - t) * (low - high)) ** RHO

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import re
 import shutil
@@ -67,9 +69,54 @@ def test_links_and_names_of_files_exist(path):
             assert name.rstrip("/") in files(), name
 
 
+#: Names that code and registry give to modules and objects of this package, and pages.
+OBJECT = r"\b(?:sida|eval|workflow)(?:\.[A-Za-z_]\w*)+"
+ROLE = r":(?:mod|class|func|meth|data|attr):`~?(" + OBJECT + ")`"
+
+
+def grep(pattern: str, *paths: str) -> set[str]:
+    """Matches of a Perl pattern in files of the repository."""
+    found = subprocess.run(["git", "grep", "-hoP", pattern, "--", *paths], cwd=ROOT, text=True, stdout=subprocess.PIPE)
+    return {*found.stdout.splitlines()}
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a module of the package, or an object in one."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        with contextlib.suppress(ModuleNotFoundError):
+            found: object = importlib.import_module(".".join(parts[:length]))
+            for part in parts[length:]:
+                if not hasattr(found, part):
+                    return part in getattr(found, "__annotations__", {})
+                found = getattr(found, part)
+            return True
+    return False
+
+
 def test_pages_that_the_code_names_exist():
-    found = subprocess.check_output(["git", "grep", "-hoE", r"docs/[a-z/-]+\.md", "--", ":!*.md"], cwd=ROOT, text=True)
-    assert {name for name in found.split() if name not in files()} == set()
+    found = grep(r"docs/[a-z/-]+\.md", ":!*.md")
+    assert len(found) > 5
+    assert {name for name in found if name not in files()} == set()
+
+
+def test_objects_that_code_and_registry_name_exist():
+    named = {re.search(OBJECT, role)[0] for role in grep(ROLE, "sida", "eval", "workflow")}
+    named |= grep(OBJECT, "config/*.tsv", "config/*.yaml")
+    assert len(named) > 100
+    assert {name for name in named if not exists(name)} == set()
+
+
+def test_pages_in_docstrings_exist():
+    pages = {Path(name).name for name in files() if name.endswith(".md")}
+    named = grep(
+        r"(?<![\w/<{.*-])[a-z][a-z-]*\.md(?=[,;) ]|$)",
+        "sida/*.py",
+        "eval/features",
+        "eval/metrics",
+        "config/assets.tsv",
+    )
+    assert named <= pages
 
 
 @page

@@ -1,7 +1,7 @@
 """DINOv2 ViT-L/14 for FD-DINOv2: the normalised class token, 1024 features.
 
 Images are resized to 224×224 by antialiased bicubic interpolation in float, divided by 255 and normalised with
-ImageNet's mean and std (NVlabs/edm2:calculate_metrics.py; algorithm.md, "Measuring").
+ImageNet's mean and std (NVlabs/edm2:calculate_metrics.py).
 
 The network's code comes from a registered archive of one commit, which has a ``hubconf.py``.
 """

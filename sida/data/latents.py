@@ -3,7 +3,7 @@
 A stored item is the mean and standard deviation of the VAE's posterior, 8 channels; other programs store the logarithm
 of the variance. A latent is ``mean + std · N(0, I)``, then ``x · scale + bias`` per channel by its kind
 (:data:`sida.config.families.LATENTS`). A file ``latents.json`` of the archive says both; EDM2's archives have none.
-Source: NVlabs/edm2:training/encoders.py; algorithm.md section EDM2; golden losses_edm2/latent_scaling.
+Source: NVlabs/edm2:training/encoders.py; golden losses_edm2/latent_scaling.
 """
 
 from __future__ import annotations

@@ -323,7 +323,7 @@ def draw_batch(
         class_labels: One-hot rows or None.
         streams: Sources of fresh noise, one per image.
         guide: Guiding network.
-        called: Substitutes for the two networks, see :meth:`sida.sampling.generate.Evaluations.of`.
+        called: Substitutes for the two networks, see :meth:`sida.sampling.generate.Evaluations.evaluator`.
     """
     called_net, called_guide = called or (net, guide)
     guidance = None

@@ -149,7 +149,7 @@ def make_plan(
 
     Args:
         files: Files of the preset; later ones win.
-        targets: Rows or products (:meth:`workflow.preset.targets.Targets.named`).
+        targets: Rows or products (:meth:`workflow.preset.targets.Targets.paths_of`).
         card: See :class:`~workflow.planning.costs.Costs`.
         gpus: Number of GPUs, or of cores that run jobs side by side; None: one GPU, or this machine's cores.
         fresh: Whether products that are up to date, and downloads in the cache, count.
