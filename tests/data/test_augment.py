@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from sida.data import AugmentPipe
 from tests.golden.vectors import load
+from tests.near import assert_near
 
 ARRAYS, CASES = load("augment/augment_pipe")
 EXACT = {
@@ -24,11 +25,11 @@ def test_images_and_labels_match_the_golden_ones(name):
     actual, labels = pipe(images, draws)
     assert next(draws, None) is None, "not all recorded draws were used"
     assert torch.equal(images, before)
-    torch.testing.assert_close(actual, expected, atol=0 if name in EXACT else 1e-5, rtol=0)
-    torch.testing.assert_close(labels, expected_labels, atol=1e-6, rtol=0)
+    assert_near(actual, expected, 0 if name in EXACT else None)
+    assert_near(labels, expected_labels)
     assert labels.shape == (len(images), pipe.label_dim)
     generator = torch.Generator().manual_seed(CASES[name]["torch_manual_seed"])
-    torch.testing.assert_close(pipe(images, generator=generator)[0], expected, atol=1e-5, rtol=0)
+    assert_near(pipe(images, generator=generator)[0], expected)
 
 
 @settings(max_examples=10)

@@ -20,6 +20,7 @@ from sida.networks import build_network
 from sida.sampling import Drawer
 from sida.training.run import check_shapes
 from tests.data.test_archive import npy, write_zip
+from tests.near import assert_near
 from tests.networks.made import SMALL, random_network
 from tests.refused import refused
 
@@ -30,12 +31,12 @@ STAND_IN = SimpleNamespace(decode=lambda x: SimpleNamespace(sample=x[:, :3] * 0.
 def test_scaling_and_decoding_match_the_golden_ones(golden):
     arrays, _ = golden("losses_edm2/latent_scaling")
     scaling = LatentScaling()
-    np.testing.assert_allclose(scaling.scale, arrays["scale"], rtol=1e-6)
-    np.testing.assert_allclose(scaling.bias, arrays["bias"], rtol=1e-6)
+    assert_near(scaling.scale, arrays["scale"])
+    assert_near(scaling.bias, arrays["bias"])
     noise = torch.from_numpy(arrays["draw/00_randn_like"])
     latents = scaling.sample(torch.from_numpy(arrays["in/raw_mean_std"]), lambda x: noise)
-    np.testing.assert_allclose(latents, arrays["out/latents"], atol=1e-5)
-    np.testing.assert_allclose(scaling.to_raw(latents), arrays["fake_vae_input"], atol=1e-4)
+    assert_near(latents, arrays["out/latents"])
+    assert_near(scaling.to_raw(latents), arrays["fake_vae_input"])
     pixels = LatentDecoder(STAND_IN, batch_size=2)(torch.from_numpy(arrays["out/latents"]))
     np.testing.assert_array_equal(pixels, arrays["out/decoded_uint8_with_fake_vae"])
 
@@ -113,7 +114,7 @@ def test_decode_and_encode_with_a_real_autoencoder_of_random_weights(tmp_path):
         raw = net.decode(LatentScaling().to_raw(latents)).sample
         moments = net.encode(images.float() / 255).latent_dist
     assert torch.equal(images, (raw.clamp(0, 1) * 255).to(torch.uint8))
-    torch.testing.assert_close(LatentEncoder(vae)(images), torch.cat([moments.mean, moments.std], 1))
+    assert_near(LatentEncoder(vae)(images), torch.cat([moments.mean, moments.std], 1))
     assert not vae.training
     assert not any(p.requires_grad for p in vae.parameters())
     # A folder from elsewhere may hold pickles, which are not read.
@@ -146,15 +147,15 @@ def encoded(folder, kind):
 
 def test_an_archive_records_the_latents_of_other_networks_than_edm2s(tmp_path):
     path, pixels, given = encoded(tmp_path, "sd")
-    torch.testing.assert_close(given, pixels / 127.5 - 1)
+    assert_near(given, pixels / 127.5 - 1)
     data = load_dataset({"name": "x", "kind": "zip", "path": path, "latents": "sd"})
     assert data.latents == load_dataset({"name": "x", "kind": "zip", "path": path}).latents == "sd"
     batch = data.images([0, 2])
     expected = (batch[:, :4] + batch[:, 4:]) * 0.18215  # facebookresearch/DiT:train.py
-    torch.testing.assert_close(data.network_input(batch, torch.ones_like), expected)
+    assert_near(data.network_input(batch, torch.ones_like), expected)
     # EDM2's archives have the bytes of EDM2's tool; without a record the data set's settings say the kind.
     path, pixels, given = encoded(tmp_path, "edm2")
-    torch.testing.assert_close(given, pixels / 255)
+    assert_near(given, pixels / 255)
     assert not any("latents" in name for name in zipfile.ZipFile(path).namelist())
     assert load_dataset({"name": "x", "kind": "zip", "path": path}).latents == "edm2"
     assert load_dataset({"name": "x", "kind": "zip", "path": path, "latents": "sd"}).latents == "sd"

@@ -27,6 +27,7 @@ from eval.results.measurements import record_identity
 from sida.config.datasets import dataset_spec
 from sida.files.atomic import json_text
 from tests.golden.vectors import load
+from tests.near import assert_near
 from tests.refused import refused
 
 
@@ -40,7 +41,7 @@ def test_inception_score_golden(golden):
     expected, _ = golden("metrics/sid")
     for n, splits in ((500, 1), (500, 7), (500, 10), (497, 10)):
         score = inception_score(probs[:n], splits)
-        assert np.allclose(score, expected[f"sid/is_n{n}_splits{splits}"], rtol=1e-6, atol=1e-9)
+        assert_near(score, expected[f"sid/is_n{n}_splits{splits}"], 1e-6)
 
 
 @settings(max_examples=20, deadline=None)

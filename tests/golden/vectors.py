@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from tests.near import assert_near
+
 GOLDEN = Path(__file__).resolve().parent
-#: Limits of the relative errors of values, and of gradients of losses.
-VALUE, GRADIENT = 1e-5, 2e-4
 
 
 def load(name: str) -> tuple[dict[str, np.ndarray], dict]:
@@ -49,18 +49,7 @@ def draws(arrays: Mapping[str, Any], **numbers: int) -> dict[str, Any]:
     return {name: draw(arrays, number) for name, number in numbers.items()}
 
 
-def relative_error(actual, expected) -> float:
-    """Largest absolute difference divided by the largest magnitude of ``expected``; both have the same NaNs."""
-    actual = actual.detach().cpu().numpy() if hasattr(actual, "detach") else np.asarray(actual)
-    expected = np.asarray(expected)
-    assert actual.shape == expected.shape, f"shape {actual.shape} != {expected.shape}"
-    wrong = np.isnan(expected)
-    assert np.array_equal(np.isnan(actual), wrong), "other values are NaN"
-    actual, expected = (np.where(wrong, 0, values).astype(np.float64) for values in (actual, expected))
-    return float(np.abs(actual - expected).max()) / (float(np.abs(expected).max()) or 1.0)
-
-
-def agree(arrays: Mapping[str, Any], limit: float = VALUE, **named: Any) -> None:
+def agree(arrays: Mapping[str, Any], limit: float | None = None, **named: Any) -> None:
     """Each value equals the array of its name, ``__`` standing for ``/``."""
     for name, value in named.items():
-        assert relative_error(value, arrays[name.replace("__", "/")]) < limit, name
+        assert_near(value, arrays[name.replace("__", "/")], limit, name=name)

@@ -15,8 +15,8 @@ from sida.kernels.pointwise import concat, double, halve, scaled_silu
 from sida.kernels.residual import fork, residual
 from sida.networks.edm2_unet import NORM_EPS, normalize
 from sida.training.optimizer import INFINITY_REPLACEMENT, Adam, guard_gradient
+from tests.near import assert_near
 
-TOLERANCE = 2e-6
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -33,14 +33,9 @@ def part(n: int, c: int, height: int, width: int) -> Tensor:
 def agree(ours: Callable[..., Tensor], plain: Callable[..., Tensor], *inputs: Tensor) -> None:
     a, b = ours(*inputs), plain(*inputs)
     towards = torch.randn(b.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE)
-    close(a, b)
+    assert_near(a, b)
     for one, other in zip(torch.autograd.grad(a, inputs, towards), torch.autograd.grad(b, inputs, towards)):
-        close(one, other)
-
-
-def close(one: Tensor, other: Tensor) -> None:
-    assert one.shape == other.shape
-    assert float((one - other).detach().norm()) <= TOLERANCE * float(other.detach().norm()) + 1e-12
+        assert_near(one, other)
 
 
 #: Ways to normalise maps: most positions of a map in one kernel, and the least width of a part of a row of channels.
@@ -117,7 +112,7 @@ def test_all_ways_drop_the_same(monkeypatch):
         results.append(torch.cat([norm_act(x, affine, 3, 1e-5, dropout=0.4)[0], scaled_silu(x, None, 0.4)[0]]))
     for one in results[1:]:
         assert torch.equal(results[0] == 0, one == 0)
-        close(results[0], one)
+        assert_near(results[0], one)
 
 
 @pytest.mark.parametrize("kind", ["norm_act", "scaled_silu"])
@@ -134,7 +129,7 @@ def test_group_norm_of_a_channel_without_spread_and_without_activation():
     gamma, beta = leaf(8), leaf(8, seed=1)
     ours = norm_act(x, Affine(gamma, beta), 2, 1e-5, silu=False)[0]
     # a x + b with a = 1/sqrt(eps): some digits are lost here, in torch as well.
-    torch.testing.assert_close(ours, F.group_norm(x, 2, gamma, beta, 1e-5), rtol=0, atol=5e-4)
+    assert_near(ours, F.group_norm(x, 2, gamma, beta, 1e-5), 5e-4)
 
 
 @pytest.mark.parametrize("channels", [1, 8, 12])
@@ -145,10 +140,10 @@ def test_dropout_drops_its_share_and_passes_gradients_where_it_kept(channels):
     y, _ = scaled_silu(x, None, probability)
     kept = y != 0
     assert abs(float(kept.float().mean()) - (1 - probability)) < 0.02
-    torch.testing.assert_close(y[kept], (F.silu(x) / (1 - probability))[kept])
+    assert_near(y[kept], (F.silu(x) / (1 - probability))[kept])
     (gradient,) = torch.autograd.grad(y.sum(), x)
     (whole,) = torch.autograd.grad(F.silu(x).sum() / (1 - probability), x)
-    torch.testing.assert_close(gradient, torch.where(kept, whole, 0.0))
+    assert_near(gradient, torch.where(kept, whole, 0.0))
 
 
 def test_dropout_of_neighbours_is_independent():
@@ -216,5 +211,5 @@ def test_guard_and_step(betas):
         norm, wrong = pointwise.gradient_norm(gradient, INFINITY_REPLACEMENT)
         pointwise.adam_step(moved, gradient, mean, square, 1e-2, betas, 1e-8, count, INFINITY_REPLACEMENT, 1.0)
         assert int(wrong) == int(report.replaced) == 3
-        torch.testing.assert_close(norm.sqrt(), report.norm)
-    close(moved - vector, plain.vector - vector)
+        assert_near(norm.sqrt(), report.norm)
+    assert_near(moved - vector, plain.vector - vector)

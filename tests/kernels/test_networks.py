@@ -15,6 +15,7 @@ from sida.networks import checkpoint_blocks
 from sida.training.iteration import Distiller
 from sida.training.optimizer import FlatParameters
 from sida.training.schedule import Schedule
+from tests.near import assert_near
 from tests.networks.made import config, random_network
 from tests.training.toy import iterate, recipe
 
@@ -54,13 +55,13 @@ def with_gradients(net, one_level=False):
     return [output.detach() for output in outputs], gradients
 
 
-def assert_near(ours, plain, limit):
-    """Relative to the size of each, or to a thousandth of the largest; the same ones are missing."""
-    largest = max(other.norm() for other in plain if other is not None)
+def assert_all_near(ours, plain, bound=None):
+    """Against the largest value of each, or a thousandth of the largest of all; the same ones are missing."""
+    largest = max(float(other.abs().max()) for other in plain if other is not None)
     for one, other in zip(ours, plain, strict=True):
         assert (one is None) == (other is None)
         if other is not None:
-            assert float((one - other).norm()) <= limit * float(max(other.norm(), largest / 1000))
+            assert_near(one, other, bound, scale=max(float(other.abs().max()), largest / 1000))
 
 
 @pytest.mark.parametrize("name", ["ddpmpp", "ncsnpp", "edm2", ADM])
@@ -69,8 +70,8 @@ def test_fused_network_computes_the_same(name):
     # As a network lays the parameters out.
     FlatParameters(fused, channels_last=True)
     (outputs, gradients), (expected, wanted) = with_gradients(fused), with_gradients(plain)
-    torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-5)
-    assert_near(gradients, wanted, 1e-4)
+    assert_all_near(outputs, expected)
+    assert_all_near(gradients, wanted, 1e-4)
     assert fused.state_dict().keys() == plain.state_dict().keys()
 
 
@@ -85,8 +86,8 @@ def test_fused_network_in_half_precision(half, name):
     """Weights are converted together, and their gradients back; one level is shared by the images."""
     plain, fused = network(name, use_fp16=True), network(name, True, use_fp16=True)
     (outputs, gradients), (expected, wanted) = (with_gradients(net, True) for net in (fused, plain))
-    assert_near(outputs, expected, 3e-3)
-    assert_near(gradients, wanted, 3e-2)
+    assert_all_near(outputs, expected, 2e-2)
+    assert_all_near(gradients, wanted, 5e-2)
     assert {gradient.dtype for gradient in gradients if gradient is not None} == {torch.float32}
 
 
@@ -108,7 +109,7 @@ def test_fused_training_takes_the_same_steps_and_its_state_fits_either():
     batch = (torch.randn(2, 2, 4, 4, device=DEVICE), torch.eye(3, device=DEVICE)[:2])
     records = [iterate(one, 2, [batch]) for one in (plain, fused)]
     for name, value in records[0].losses.items():
-        torch.testing.assert_close(records[1].losses[name], value, rtol=2e-3, atol=1e-4)
+        assert_near(records[1].losses[name], value, 2e-3)
     state, other = plain.state(), fused.state()
     assert [(name, value.shape) for name, value in state.items()] == [(n, value.shape) for n, value in other.items()]
     start = torch.cat([p.detach().flatten() for p in nets[1].parameters()])
@@ -128,7 +129,7 @@ def test_gradients_of_two_passes_add_up():
     first = [parameter.grad.clone() for parameter in net.parameters()]
     net(*inputs(net)).square().sum().backward()
     for parameter, gradient in zip(net.parameters(), first, strict=True):
-        torch.testing.assert_close(parameter.grad, 2 * gradient, rtol=1e-6, atol=0)
+        assert_near(parameter.grad, 2 * gradient)
 
 
 def test_a_frozen_network_gives_the_same_gradient_without_the_inputs_of_its_convolutions(monkeypatch):

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 
-import numpy as np
 import pytest
 import torch
 from scipy.stats import beta
@@ -20,7 +19,8 @@ from sida.networks.file import read_metadata, save_network
 from sida.noise import score_weight, sigma_of_time
 from sida.training import train_teacher
 from sida.training.teacher import EDMLoss, VelocityLoss
-from tests.golden.vectors import VALUE, load_tensors, relative_error
+from tests.golden.vectors import load_tensors
+from tests.near import assert_near
 from tests.networks.made import random_network
 from tests.networks.test_transformer import one_hot, recorded
 from tests.refused import command, refusal, refused
@@ -30,7 +30,6 @@ DOUBLE = {"dtype": torch.float64}
 SHAPE = (5, 2, 4, 4)
 LEVELS = {"level_distribution": "lognormal", "P_mean": math.log(2), "P_std": 1.6}
 SID_DIT = {**LEVELS, "gamma": "velocity", "score_weight": "one_minus_t"}
-EQUAL = {"rtol": 1e-13, "atol": 1e-13}
 
 
 def velocity(seed):
@@ -78,9 +77,9 @@ def by_hand(x, draws, t, alpha, weight):
 
 
 def same(found, expected, x):
-    torch.testing.assert_close(found, expected, **EQUAL)
+    assert_near(found, expected)
     gradients = (torch.autograd.grad(value.sum(), x, retain_graph=True)[0] for value in (found, expected))
-    torch.testing.assert_close(*gradients, **EQUAL)
+    assert_near(*gradients)
 
 
 @pytest.mark.parametrize("alpha", [1.0, 1.2])
@@ -114,7 +113,7 @@ def test_weights_are_those_of_sid_dits_script(given, name):
     }[name]  # fmt: skip
     loss = SiDLoss(alpha=1.0, **LEVELS, score_weight=name)
     found = loss.generator_loss(TRUE, FAKE, x, None, draws=draws).sid
-    torch.testing.assert_close(found, by_hand(x, draws, t, 1.0, weight), rtol=1e-12, atol=1e-12)
+    assert_near(found, by_hand(x, draws, t, 1.0, weight))
 
 
 def test_a_derived_target_and_divisor_reach_all_terms(given):
@@ -153,7 +152,7 @@ def test_times_follow_a_beta_distribution_that_becomes_uniform(nimg):
     draws = torch.linspace(0.001, 0.999, 999, **DOUBLE).reshape(-1, 1, 1, 1)
     for sigma in (loss.generator_sigma({"t": draws}), loss.fake_score_sigma({"t": draws})):
         found = (sigma / (1 + sigma)).flatten().numpy()
-        np.testing.assert_allclose(found, beta(*expected).ppf(draws.flatten().numpy()), atol=2e-4)
+        assert_near(found, beta(*expected).ppf(draws.flatten().numpy()), 2e-4)
 
 
 def test_dmdrs_recipe_is_one_of_dmd(given):
@@ -168,8 +167,8 @@ def test_dmdrs_recipe_is_one_of_dmd(given):
     true, fake = denoised(TRUE, x_t, t).detach(), denoised(FAKE, x_t, t).detach()
     direction = (fake - true) / ((x - true).abs().mean(dim=(1, 2, 3), keepdim=True) + 1e-8).detach()
     found = loss.generator_loss(TRUE, FAKE, x, None, draws=draws).kl
-    torch.testing.assert_close(found, direction.square() / 2, **EQUAL)
-    torch.testing.assert_close(torch.autograd.grad(found.sum(), x)[0], direction, **EQUAL)
+    assert_near(found, direction.square() / 2)
+    assert_near(torch.autograd.grad(found.sum(), x)[0], direction)
     error = FAKE.velocity(x_t, t) - (draws["noise"] - x)
     same(loss.fake_score_loss(FAKE, x, None, draws=draws).denoising, error.square(), x)
     assert loss.weights(32) == {"kl": 1 / 32, "denoising": 1 / 32}
@@ -191,11 +190,11 @@ def test_a_teachers_velocity_loss_equals_sits():
     y, noise, share = arrays["in/x1"], arrays["draw/noise"], arrays["draw/t"].reshape(-1, 1, 1, 1)
 
     def net(x, sigma, labels, augment_labels):
-        torch.testing.assert_close(x / (1 + sigma), share * y + (1 - share) * noise, rtol=1e-5, atol=1e-5)
+        assert_near(x / (1 + sigma), share * y + (1 - share) * noise)
         return share * y + (1 - share) * noise + (1 - share) * arrays["out/pred"]
 
     found = VelocityLoss()(net, y, None, draws={"t": 1 - share, "noise": noise})
-    torch.testing.assert_close(found.mean(dim=(1, 2, 3)), arrays["out/loss"], rtol=1e-5, atol=1e-6)
+    assert_near(found.mean(dim=(1, 2, 3)), arrays["out/loss"])
     assert [*VelocityLoss.DRAWS] == ["t", "noise"]
     assert [*EDMLoss.DRAWS] == ["sigma_normal", "noise"]
 
@@ -209,7 +208,7 @@ def test_its_gradient_equals_sits():
     names = load_tensors("sit/sit_train_net")[1]["grad_norm_names"]
     gradients = dict(net.named_parameters())
     found = torch.tensor([float(gradients[name].grad.norm()) for name in names])
-    assert relative_error(found, arrays["grad_norm"]) < VALUE
+    assert_near(found, arrays["grad_norm"])
 
 
 def test_levels_of_times_at_the_ends_are_finite():

@@ -12,6 +12,7 @@ from sida.methods.sid import EDM2SiDALoss, EDM2SiDLoss, SiDALoss, SiDLoss, UniIn
 from sida.noise import edm_weight, lognormal_sigma, score_weight
 from sida.training.batches import MicroBatch, finite_mask
 from sida.training.teacher import EDMLoss
+from tests.near import assert_near
 
 NAN = float("nan")
 BAD = 2
@@ -74,16 +75,16 @@ def test_edm_loss_augments_with_the_pipes_labels():
     denoiser = lambda noisy, *_, augment_labels: seen.append(augment_labels.shape) or noisy
     loss = EDMLoss()(denoiser, x, None, lambda x: (x.flip(3), torch.ones(len(x), 9)), given)
     sigma = lognormal_sigma(given["sigma_normal"], -1.2, 1.2)
-    torch.testing.assert_close(loss, edm_weight(sigma, 0.5) * (sigma * given["noise"]) ** 2)
+    assert_near(loss, edm_weight(sigma, 0.5) * (sigma * given["noise"]) ** 2)
     assert seen == [(4, 9)]
 
 
 def test_weights_over_levels():
     """EDM's weight is that of the signal-to-noise ratio and a constant; ``min-snr`` cuts the ratio at five."""
     parts = score_weight(LEVELS, 0.5, "snr") + score_weight(LEVELS, 0.5, "constant")
-    torch.testing.assert_close(score_weight(LEVELS, 0.5), parts)
+    assert_near(score_weight(LEVELS, 0.5), parts)
     snr, cut = score_weight(LEVELS, 0.5, "snr") * 0.25, score_weight(LEVELS, 0.5, "min-snr") * 0.25
-    torch.testing.assert_close(cut, snr.clamp(max=5))
+    assert_near(cut, snr.clamp(max=5))
     assert (snr > 5).tolist() == [True, True, False, False, False]
 
 
@@ -93,8 +94,8 @@ def test_gamma_weighs_both_terms_of_the_fake_score_alone():
     sigma = usual.fake_score_sigma(draws)
     ratio = score_weight(sigma, 0.5, "min-snr") / score_weight(sigma, 0.5)
     one, two = (loss.fake_score_loss(score, x, None, real, draws=draws) for loss in (usual, other))
-    torch.testing.assert_close(two.denoising, one.denoising * ratio)
-    torch.testing.assert_close(two.discriminator, one.discriminator * ratio)
+    assert_near(two.denoising, one.denoising * ratio)
+    assert_near(two.discriminator, one.discriminator * ratio)
     one, two = (loss.generator_loss(score, score, x, None, draws) for loss in (usual, other))
     assert torch.equal(one.sid, two.sid)
 
@@ -108,7 +109,7 @@ def test_pooling_over_the_batch_is_the_mean_of_pooling_per_sample():
     )
     assert each.shape == (4, 1, 1, 1)
     assert each.std() > 0
-    torch.testing.assert_close(pooled, each.mean().expand(4, 1, 1, 1))
+    assert_near(pooled, each.mean().expand(4, 1, 1, 1))
 
 
 def test_infinities_are_no_nan():
@@ -173,4 +174,4 @@ def test_a_sample_with_nan_is_left_out_of_all_terms(monkeypatch, loss, where):
                     assert not term[BAD].any(), name
                     term = term[others]
                 if not (pooled and name == "adversarial"):
-                    torch.testing.assert_close(term, wanted)
+                    assert_near(term, wanted)

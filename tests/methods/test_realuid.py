@@ -10,9 +10,9 @@ from sida.methods.sid import SiDLoss
 from sida.training.optimizer import Average, OptimizedNetwork
 from sida.training.schedule import Schedule
 from tests.golden.vectors import agree, below, load_tensors
+from tests.near import FLOAT32, assert_near
 
 #: Relative to the largest magnitude of an array.
-FLOAT64, FLOAT32 = 1e-11, 2e-5
 ROLES = ("teacher", "fake")
 SPACES = ("velocity", "image", "noise")
 
@@ -67,16 +67,16 @@ def steps(loss, given):
 
 @pytest.mark.parametrize("file", ["realuid_cond", "realuid_uncond"])
 @pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (0.92, 0.94), (0.94, 1.0)])
-@pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, FLOAT64), (torch.float32, FLOAT32)])
-def test_losses_and_gradients_of_both_steps(file, alpha, beta, dtype, limit):
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_losses_and_gradients_of_both_steps(file, alpha, beta, dtype):
     given = recorded(file, f"a{alpha:g}_b{beta:g}", dtype)
-    agree(given[-1], limit, **steps(RealUIDLoss(options=_options(alpha, beta)), given))
+    agree(given[-1], **steps(RealUIDLoss(options=_options(alpha, beta)), given))
 
 
 def test_levels_end_where_edms_do():
     """A time of 0 or 1 would be a level without end, or a division by 0."""
     levels = RealUIDLoss().generator_sigma({"t": torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)})
-    torch.testing.assert_close(levels, torch.tensor([80.0, 1.0, 0.002], dtype=torch.float64), rtol=1e-9, atol=0)
+    assert_near(levels, torch.tensor([80.0, 1.0, 0.002], dtype=torch.float64), each=True)
 
 
 def _options(alpha, beta, space="velocity", cls=RealUIDOptions):
@@ -163,7 +163,7 @@ def test_spaces_are_three_methods_unless_alpha_is_beta(cls):
 def test_realsid_without_a_share_of_real_images_is_sid():
     losses = RealSiDLoss(options=_options(1.0, 1.0, cls=RealSiDOptions)), SiDLoss()
     found, expected = (steps(loss, recorded("realuid_cond", "a1_b1")) for loss in losses)
-    agree({name: value.detach() for name, value in expected.items()}, FLOAT64, **found)
+    agree({name: value.detach() for name, value in expected.items()}, **found)
 
 
 @pytest.mark.parametrize("cls", [RealUIDLoss, RealSiDLoss])
@@ -214,4 +214,4 @@ def test_generator_follows_the_best_value_of_the_fake_score(space):
     product = loss.identity(wanted, teacher.expand_as(wanted), best.expand_as(wanted))
     # The scores are functions of the noisy image, whose density moves with the points.
     (found,) = torch.autograd.grad(2 * options.uid_alpha * (fake * product).sum(), points)
-    assert torch.allclose(found, exact, rtol=1e-9)
+    assert_near(found, exact)

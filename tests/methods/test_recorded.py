@@ -12,13 +12,15 @@ from sida.methods.gdd import GDDLoss, lazy_regularisation
 from sida.methods.sid import EDM2SiDALoss, SiDALoss, SiDLoss
 from sida.sampling import one_step
 from sida.training.teacher import EDMLoss
-from tests.golden.vectors import GOLDEN, GRADIENT, agree, below, draw, draws, load_tensors, relative_error
+from tests.golden.vectors import GOLDEN, agree, below, draw, draws, load_tensors
+from tests.near import GRADIENT, assert_near
 from tests.networks.made import recorded_network
 
 
-def cases(role):
-    """Recorded cases of a role, as ``family/name``."""
+def cases(role, number):
+    """Recorded cases of a role, as ``family/name``, and how many there are."""
     files = sorted(GOLDEN.glob(f"losses_*/*_{role}*.npz"))
+    assert len(files) == number
     return [f"{path.parent.name.removeprefix('losses_')}/{path.stem}" for path in files]
 
 
@@ -64,10 +66,10 @@ def compare_gradients(net, arrays, prefix):
             assert name.endswith("map_augment.weight"), name
             assert not expected[name].nan_to_num().any(), name
         else:
-            assert relative_error(gradient, expected[name]) < GRADIENT, name
+            assert_near(gradient, expected[name], GRADIENT, name=name)
 
 
-@pytest.mark.parametrize("name", cases("generator"))
+@pytest.mark.parametrize("name", cases("generator", 13))
 def test_generator(name):
     case, info = load_tensors(f"losses_{name}")
     phi, psi, generator = networks(name.split("/")[0])
@@ -111,7 +113,7 @@ def recorded_augment(case, info):
     return lambda images: pipe(images, draws=[draw(case, n) for n in next(calls)])
 
 
-@pytest.mark.parametrize("name", [*cases("fakescore"), "edm2/edm2_plain_loss"])
+@pytest.mark.parametrize("name", [*cases("fakescore", 11), "edm2/edm2_plain_loss"])
 def test_fake_score(name):
     """Also EDM2's denoising loss, that of a teacher."""
     case, info = load_tensors(f"losses_{name}")

@@ -8,9 +8,8 @@ import torch
 
 from sida.networks.official import weight_norm
 from tests.golden.vectors import agree, load_tensors
+from tests.near import GRADIENT, assert_near
 from tests.networks.made import inputs, recorded_network
-
-GRADIENT = 1e-4
 
 
 @pytest.fixture(
@@ -75,7 +74,7 @@ def test_gdd_preconditioning():
         agree(arrays, **{f"sigma{sigma}/gdd_D_x": gdd(*given), f"sigma{sigma}/edm_D_x": edm(*given)})
         found = torch.stack([c.flatten()[0] for c in gdd.coefficients(torch.full([1, 1, 1, 1], sigma))])
         expected = arrays[f"sigma{sigma}/c_skip_c_out_c_in_c_noise"]
-        torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-6)
+        assert_near(found, expected.float())
 
 
 # EDM2: its U-Net, its log-variance head, and the rewriting of weights

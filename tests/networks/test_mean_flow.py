@@ -10,7 +10,8 @@ from sida.networks.file import load_network
 from sida.networks.official import import_network
 from sida.sampling import Drawer, Sampler, one_step
 from sida.sampling.flows import flow
-from tests.golden.vectors import VALUE, below, load_tensors, relative_error
+from tests.golden.vectors import below, load_tensors
+from tests.near import assert_near, relative_error
 from tests.networks.made import random_network
 from tests.refused import refused
 
@@ -51,9 +52,9 @@ def batch(net, n=5):
 def test_outputs_equal_those_of_the_official_network():
     net, arrays = official_network()
     given, labels = [arrays[f"in/{name}"] for name in ("x", "t", "h")], arrays["in/augment_labels"]
-    assert relative_error(net.mean_velocity(*given, augment_labels=labels), arrays["out/u"]) < VALUE
-    assert relative_error(net.mean_velocity(*given), arrays["out/u_plain"]) < VALUE
-    assert relative_error(one_step(net, arrays["sample/noise"], None, "infinite"), arrays["sample/images"]) < VALUE
+    assert_near(net.mean_velocity(*given, augment_labels=labels), arrays["out/u"])
+    assert_near(net.mean_velocity(*given), arrays["out/u_plain"])
+    assert_near(one_step(net, arrays["sample/noise"], None, "infinite"), arrays["sample/images"])
 
 
 @pytest.mark.parametrize("recomputed", [False, True])
@@ -67,8 +68,8 @@ def test_forward_derivatives_are_those_of_differences(name, recomputed):
     with torch.no_grad(), forward_derivatives():
         u, du = torch.func.jvp(of, (z, t, h), (tangent, torch.ones_like(t), torch.ones_like(t)))
         ends = [of(z + step * tangent, t + step, h + step) for step in (1e-2, -1e-2)]
-    assert relative_error(u, of(z, t, h).detach()) < VALUE
-    assert relative_error(du, (ends[0] - ends[1]) / 2e-2) < 2e-2
+    assert_near(u, of(z, t, h).detach())
+    assert_near(du, (ends[0] - ends[1]) / 2e-2, 2e-2)
     assert not u.requires_grad
 
 
@@ -79,13 +80,8 @@ def test_a_network_denoises_with_its_velocity_and_steps_with_its_mean_velocity(n
     z, t, _, labels, _ = batch(net)
     sigma, scale = t / (1 - t), (1 - t).reshape(-1, 1, 1, 1)
     velocity = net.mean_velocity(z * scale, t, torch.zeros_like(t), labels)
-    assert relative_error(net(z, sigma, labels), z * scale - (1 - scale) * velocity) < VALUE
-    assert (
-        relative_error(
-            net.velocity(z, 0.25, labels), net.mean_velocity(z, torch.tensor(0.25), torch.tensor(0.0), labels)
-        )
-        < VALUE
-    )
+    assert_near(net(z, sigma, labels), z * scale - (1 - scale) * velocity)
+    assert_near(net.velocity(z, 0.25, labels), net.mean_velocity(z, torch.tensor(0.25), torch.tensor(0.0), labels))
     far = net.mean_velocity(z, torch.ones(1), torch.ones(1), labels)
     assert torch.equal(net.from_noise(z, labels), z - far)
     # One Euler step of the flow has the velocity at noise, not the mean one.

@@ -8,6 +8,7 @@ import torch
 from sida.errors import UserError
 from sida.networks import build_network, checkpoint_blocks
 from sida.networks.unet import attend
+from tests.near import assert_near
 from tests.networks.made import CONFIGS, config, random_network
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -52,7 +53,7 @@ def test_partial_decoding_is_exact(net):
     assert torch.equal(image, evaluate(net, data))
     for decode in (1, 3, 5):
         part, same = evaluate(net, data, return_flag="encoder_decoder", decode=decode)
-        torch.testing.assert_close(part, image[:decode], rtol=1e-5, atol=2e-6)
+        assert_near(part, image[:decode])
         assert torch.equal(same, logits)
     # The encoder's logits take no decoder.
     with pytest.MonkeyPatch.context() as patch:
@@ -76,9 +77,9 @@ def test_inputs_in_other_forms(net):
     row = None if labels is None else labels[:1]
     expected = net(x, torch.full([5], 0.7), None if labels is None else row.expand(5, -1))
     for shared in (0.7, torch.tensor(0.7), torch.tensor([0.7]), torch.full([5, 1, 1, 1], 0.7)):
-        torch.testing.assert_close(net(x, shared, row), expected, rtol=1e-5, atol=2e-6)
+        assert_near(net(x, shared, row), expected)
     part, _ = net(x, 0.7, row, return_flag="encoder_decoder", decode=2)
-    torch.testing.assert_close(part, expected[:2], rtol=1e-5, atol=2e-6)
+    assert_near(part, expected[:2])
 
 
 @torch.no_grad()
@@ -113,7 +114,7 @@ def test_a_new_network_is_in_training_mode_and_begins_at_the_skip_path(name):
     x, sigma, labels, _ = batch(net)
     c_skip = net.coefficients(sigma.reshape(-1, 1, 1, 1))[0]
     with torch.no_grad():
-        torch.testing.assert_close(net.eval()(x, sigma, labels), c_skip * x, rtol=1e-3, atol=1e-3)
+        assert_near(net.eval()(x, sigma, labels), c_skip * x, 1e-3)
 
 
 def test_initial_scales():
@@ -136,14 +137,14 @@ def test_initial_scales():
 def test_preconditioning_of_vp_and_ve():
     sigma = torch.tensor([0.01, 0.5, 3.0, 50.0])
     vp, ve = make("vp"), make("ve")
-    torch.testing.assert_close(vp.sigma(vp.sigma_inv(sigma)), sigma, rtol=1e-4, atol=1e-5)
+    assert_near(vp.sigma(vp.sigma_inv(sigma)), sigma, 1e-4, each=True)
     assert vp.sigma_max == pytest.approx(152.17, abs=0.01)
     assert 0 < vp.sigma_min < 0.002
     assert vp.coefficients(torch.tensor(vp.sigma_max))[3].item() == pytest.approx(999, rel=1e-4)
     x = torch.zeros([1, 2, 8, 8])
     with torch.no_grad():
         raw = ve.model(x, (0.5 * sigma[2:3]).log())
-        torch.testing.assert_close(ve(x, sigma[2:3]), 3 * raw)
+        assert_near(ve(x, sigma[2:3]), 3 * raw)
     assert (ve.sigma_min, ve.sigma_max) == (0.02, 100)
 
 
@@ -171,7 +172,7 @@ def test_attention_of_small_and_large_maps_equals_its_definition(side):
     heads = torch.randn([2, 3, 4, 3, side**2], generator=torch.Generator().manual_seed(0))
     query, key, value = heads.double().unbind(3)
     weight = (query.mT @ key / 4**0.5).softmax(dim=-1)
-    torch.testing.assert_close(attend(heads).double(), (value @ weight.mT).flatten(1, 2), rtol=1e-5, atol=1e-5)
+    assert_near(attend(heads), (value @ weight.mT).flatten(1, 2))
 
 
 # Blocks that compute their activations again

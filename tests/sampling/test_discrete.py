@@ -12,7 +12,8 @@ from sida.sampling import Drawer, SeedStreams
 from sida.sampling.discrete import ddpm, spaced_steps
 from sida.sampling.guidance import Guide, Unlabelled
 from sida.sampling.samplers import draw_batch
-from tests.golden.vectors import VALUE, load_tensors, relative_error
+from tests.golden.vectors import load_tensors
+from tests.near import FLOAT32, assert_near
 from tests.networks.test_transformer import one_hot, recorded
 from tests.refused import refused
 
@@ -40,7 +41,8 @@ def test_samples_equal_dits(dit, guidance, name, dtype):
     guiding = {"guide": Guide(Unlabelled(net), None, guidance, 3)}
     noise = lambda x: next(fresh).to(x.dtype)
     images = ddpm(net, arrays["in/z"], labels, 8, dtype, noise, **guiding)
-    assert (images.dtype, relative_error(images, arrays[f"out/{name}"]) < VALUE) == (dtype, True)
+    assert images.dtype == dtype
+    assert_near(images, arrays[f"out/{name}"])
     assert len([*fresh]) == 1  # The last step adds no noise; the official code draws it without use.
 
 
@@ -55,7 +57,7 @@ def test_all_250_steps_of_a_formula_equal_the_official_ones(dit):
     fresh = iter(arrays["draw/formula_250"])
     net = SimpleNamespace(steps=STEPS, at_step=formula)
     images = ddpm(net, arrays["in/formula_z"], None, 250, torch.float32, noise=lambda x: next(fresh))
-    assert relative_error(images, arrays["out/formula_250"]) < VALUE
+    assert_near(images, arrays["out/formula_250"])
 
 
 @torch.no_grad()
@@ -63,7 +65,7 @@ def test_draws_depend_on_their_seeds_alone_and_guidance_on_its_interval(dit):
     net = dit[0]
     drawn = functools.partial(drawn_with, net)
     plain, full = drawn(), drawn(guidance=2.0)
-    assert relative_error(drawn(seeds=[1])[0], plain[1]) < VALUE
+    assert_near(drawn(seeds=[1])[0], plain[1], FLOAT32)
     assert not torch.equal(plain, full)
     assert torch.equal(drawn(guidance=2.0, guidance_min=200.0), plain)
     assert torch.equal(drawn(guidance=2.0, guidance_max=200.0, guidance_channels=4), full)

@@ -16,6 +16,7 @@ from sida.machine import RecordingError
 from sida.sampling import NO_CLASS, Drawer, Sampler, SeedStreams, one_step, to_uint8
 from sida.sampling.generate import Evaluations
 from sida.sampling.guidance import GuidedDenoiser, Unlabelled, check_guide_fits
+from tests.near import assert_near
 from tests.networks.made import CONFIGS, SMALL, random_network
 from tests.refused import refused
 from tests.sampling.images import collect, generate
@@ -250,7 +251,7 @@ def test_one_is_the_network_and_zero_the_guide_to_the_last_bit():
     along = lambda network: torch.autograd.grad(network(y := x.clone().requires_grad_(), sigma, labels).sum(), y)[0]
     for value in (along, lambda network: network(x, sigma, labels)):
         expected = value(guide) + 1.7 * (value(net) - value(guide))
-        torch.testing.assert_close(value(GuidedDenoiser(net, guide, 1.7)), expected, atol=1e-5, rtol=1e-5)
+        assert_near(value(GuidedDenoiser(net, guide, 1.7)), expected)
 
 
 def test_a_guide_draws_the_same_kind_of_images():

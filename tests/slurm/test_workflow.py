@@ -8,10 +8,10 @@ import re
 import signal
 import time
 
-import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests.near import assert_near
 from tests.slurm.cluster import ClusterWorkspace, fields_of, wait_for
 from tests.workflow.workspace import kill_group
 
@@ -142,4 +142,4 @@ def test_two_processes_are_one_job_on_one_node_or_on_two(cluster, tmp_path_facto
         assert run.ticks("digits-short") > 1
     one, two = (load_file(run.folder / TEACHER) for run in found.values())
     for name, tensor in one.items():
-        np.testing.assert_allclose(tensor, two[name], rtol=1e-4, atol=1e-5, err_msg=name)
+        assert_near(tensor, two[name], 1e-4, scale=1.0, name=name)

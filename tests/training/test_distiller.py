@@ -15,6 +15,7 @@ from sida.networks.body import blocks_of
 from sida.training.iteration import Distiller
 from sida.training.optimizer import Adam, OptimizedNetwork, RAdam, guard_gradient
 from sida.training.schedule import Schedule
+from tests.near import assert_near
 from tests.networks.made import SMALL, random_network, recorded_network
 from tests.training.toy import iterate, recipe, vector
 
@@ -73,7 +74,7 @@ def test_plain_blocks_run_and_compute_the_same(kind, monkeypatch):
     suite, plain = (random_network("EDMPrecond", {**SMALL, "channel_mult": [1, 2], **kind}) for _ in range(2))
     use_plain_blocks(plain)
     x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(plain(x, 0.5), suite(x, 0.5), rtol=1e-4, atol=1e-4)
+    assert_near(plain(x, 0.5), suite(x, 0.5))
     assert run == blocks_of(plain)
 
 
@@ -156,7 +157,7 @@ def test_optimizers_equal_torchs(name, optimizer, decay, clip_norm, betas):
         theirs.param_groups[0]["lr"] = 1e-2 / (step + 1)
         theirs.step()
         assert float(ours.step(1 / (step + 1)).norm) == pytest.approx(float(norm), rel=1e-5)
-    torch.testing.assert_close(vector(net), vector(other), rtol=1e-5, atol=1e-6)
+    assert_near(vector(net), vector(other))
 
 
 @pytest.mark.parametrize("recorded", [(True, True), (True, False), (False, True), (False, False)])

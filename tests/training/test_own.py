@@ -15,6 +15,7 @@ from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks import family_of
 from sida.networks.file import load_network
 from sida.training import train_teacher
+from tests.near import assert_near
 from tests.refused import refused
 from tests.training.toy import NETWORK, SID_STUDENT, STUDENT, TEACHER, of_method
 from workflow.cli import main
@@ -36,8 +37,8 @@ def test_exact_velocities_give_the_clean_image():
     clean, noise = torch.randn(2, 4, 1, 2, 2)
     c_skip, c_out, c_in, c_noise = FlowPrecond(**KWARGS).coefficients(sigma)
     noisy = clean + sigma * noise
-    assert torch.allclose(c_skip * noisy + c_out * (noise - clean), clean, atol=1e-4)
-    assert torch.allclose(c_in * noisy, (1 - c_noise) * clean + c_noise * noise, atol=1e-5)
+    assert_near(c_skip * noisy + c_out * (noise - clean), clean)
+    assert_near(c_in * noisy, (1 - c_noise) * clean + c_noise * noise)
 
 
 def test_own_family_is_distilled_and_drawn_from(flow, tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Schedules against the golden tables and their properties."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -8,6 +7,7 @@ from sida.noise import sigma_of_t
 from sida.training import averages
 from sida.training.optimizer import ema_beta, ema_half_life
 from sida.training.schedule import Schedule, linear_decay, teacher_learning_rate
+from tests.near import assert_near
 
 
 def test_phases_equal_the_official_ones(golden):
@@ -32,41 +32,41 @@ def test_ema_equals_the_official_one(golden):
         half_life, ratio = settings["ema_halflife_kimg"] * 1000, settings["ema_rampup_ratio"]
         nimg = table[f"{case}/nimg_before_step"].tolist()
         half_lives = [ema_half_life(n, half_life, ratio) for n in nimg]
-        np.testing.assert_allclose(half_lives, table[f"{case}/halflife_nimg"], rtol=1e-12)
+        assert_near(half_lives, table[f"{case}/halflife_nimg"], each=True)
         betas = [ema_beta(n, settings["batch_size"], half_life, ratio) for n in nimg]
-        np.testing.assert_allclose(betas, table[f"{case}/beta"], rtol=1e-12)
+        assert_near(betas, table[f"{case}/beta"], each=True)
     assert any(case.startswith("bs") for case in info)
 
 
 def test_noise_level_of_time(golden):
     table, _ = golden("schedules/sid_sigma_of_t")
     sigma = sigma_of_t(torch.from_numpy(table["t"]).float() / 1000)
-    np.testing.assert_allclose(sigma, table["sigma_f32"], rtol=1e-6)
+    assert_near(sigma, table["sigma_f32"], each=True)
     exact = sigma_of_t(torch.from_numpy(table["t"]).double() / 1000)
-    np.testing.assert_allclose(exact, table["sigma_f64_formula"], rtol=1e-12)
+    assert_near(exact, table["sigma_f64_formula"], each=True)
     for t_max in (400, 600, 800, 1000):
         sigma = sigma_of_t(torch.from_numpy(table["u"]) * t_max / 1000)
-        np.testing.assert_allclose(sigma, table[f"sigma_f32_tmax{t_max}"], rtol=1e-6)
+        assert_near(sigma, table[f"sigma_f32_tmax{t_max}"], each=True)
 
 
 def test_learning_rates_of_published_teachers(golden):
     table, _ = golden("schedules/edm_learning_rate")
     rates = [teacher_learning_rate(n, 512, 10e-4, 10e6, 0) for n in table["nimg"]]
-    np.testing.assert_allclose(rates, table["edm_teacher_lr10e4_rampup10000k"], rtol=1e-12)
+    assert_near(rates, table["edm_teacher_lr10e4_rampup10000k"], each=True)
     table, info = golden("schedules/edm2_learning_rate")
     for case, s in info.items():
         given = s["batch_size"], s["ref_lr"], s["rampup_Mimg"] * 1e6, s["ref_batches"]
         rates = [teacher_learning_rate(n, *given) for n in table["nimg"]]
-        np.testing.assert_allclose(rates, table[case], rtol=1e-12)
+        assert_near(rates, table[case], each=True)
 
 
 def test_power_function_averages(golden):
     table, _ = golden("schedules/edm2_power_function_ema")
-    np.testing.assert_allclose(averages.std_to_exponent(table["stds"]), table["std_to_exp"], rtol=1e-12)
+    assert_near(averages.std_to_exponent(table["stds"]), table["std_to_exp"], each=True)
     betas = [[float(averages.power_beta(s, n, 2048)) for n in table["beta_nimg"]] for s in table["stds"]]
-    np.testing.assert_allclose(betas, table["beta"], rtol=1e-12)
+    assert_near(betas, table["beta"], each=True)
     coefficients = averages.posthoc_coefficients(table["in_ofs"], table["in_std"], table["out_ofs"], table["out_std"])
-    assert np.abs(coefficients - table["posthoc_coefficients"]).max() < 1e-8 * np.abs(coefficients).max()
+    assert_near(coefficients, table["posthoc_coefficients"], 1e-8)
 
 
 @pytest.mark.parametrize(("progress", "expected"), [(0, 1), (0.5, 1), (0.75, 0.55), (1, 0.1), (1.2, 0.1)])

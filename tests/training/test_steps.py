@@ -21,6 +21,7 @@ from sida.sampling.samplers import multi_step, one_step, step_sigmas
 from sida.training.iteration import Distiller
 from sida.training.schedule import Schedule
 from tests.eval.measuring.test_measure import data_spec
+from tests.near import assert_near
 from tests.networks.made import random_network
 from tests.refused import command, refusal, refused
 from tests.training.test_identity import digest
@@ -67,11 +68,11 @@ def test_two_steps_by_hand(fixed, init_sigma, step_levels, second, through_all):
     by_hand = net(before + second * noise, torch.tensor(second, **DOUBLE))
     ways = {"init_sigma": init_sigma, "step_levels": step_levels, "fixed": fixed, "through_all": through_all}
     images = multi_step(net, z, None, 2, lambda x: fresh, **ways)
-    torch.testing.assert_close(images, by_hand, rtol=1e-14, atol=1e-14)
-    torch.testing.assert_close(gradients(net, images), gradients(net, by_hand), rtol=1e-13, atol=1e-13)
+    assert_near(images, by_hand)
+    assert_near(gradients(net, images), gradients(net, by_hand))
     # The first of the two steps alone learns, too.
     first = multi_step(net, z, None, 2, lambda x: fresh, steps_taken=1, **ways)
-    torch.testing.assert_close(gradients(net, first), gradients(net, start), rtol=1e-14, atol=1e-14)
+    assert_near(gradients(net, first), gradients(net, start))
 
 
 def test_levels_fall_in_equal_parts_of_sigma_or_time():
@@ -217,10 +218,10 @@ def test_an_infinite_level_is_pure_noise_of_flows_alone(tmp_path, monkeypatch):
     time = torch.ones(1)
     velocity = flow.body(z, time, labels, None, "decoder", None)
     with torch.no_grad():
-        torch.testing.assert_close(one_step(flow, z, labels, "infinite"), z - velocity, rtol=0, atol=0)
+        assert_near(one_step(flow, z, labels, "infinite"), z - velocity)
         # A large number comes near.
         far = one_step(flow, z, labels, 1e5)
-        assert (far - one_step(flow, z, labels, "infinite")).abs().max() < 0.01
+        assert_near(far, one_step(flow, z, labels, "infinite"), 0.01)
     for name, net in (("flow", flow), ("other", other)):
         save_network(net, tmp_path / f"{name}.safetensors", {})
     assert sida.load(tmp_path / "flow.safetensors", "one_step:2,init_sigma=infinite,step_levels=time").sample(2).any()

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import math
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,6 +17,7 @@ from sida.training import TeacherConfig, train_teacher
 from sida.training.batches import StepBatches
 from sida.training.logs import FAR_ABOVE_BEST, lost
 from sida.training.teacher import TeacherTrainer
+from tests.near import assert_near
 from tests.refused import command, refused
 from tests.training.toy import EDM2, NETWORK, TEACHER, interrupt_after, results, vector
 from workflow.cli import main
@@ -69,7 +69,7 @@ def test_a_rate_that_has_not_risen_changes_nothing_and_one_that_falls_changes_le
     )
     torch.manual_seed(derive_seed(TEACHER.get("seed", 0), "initialisation"))
     start = vector(build_network(TEACHER["network"]))
-    assert (still - start).abs().max() < 1e-6
+    assert_near(still, start)
     assert 0 < (falling - start).norm() < 0.8 * (steady - start).norm()
 
 
@@ -89,7 +89,7 @@ def test_an_average_made_afterwards_is_the_one_that_training_would_have_kept(kep
     # One that was kept comes back as it was.
     nimg = read_metadata(kept[4])["nimg"]
     assert main(["average", *kept, "--std", "0.1", "--nimg", str(nimg), "--out", str(made)]) == 0
-    np.testing.assert_allclose(weights(made), weights(kept[4]), rtol=1e-4, atol=1e-5)
+    assert_near(weights(made), weights(kept[4]), 1e-4)
 
 
 def test_averages_of_other_runs_or_kinds_are_one_line(kept, tmp_path):

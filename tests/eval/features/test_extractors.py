@@ -26,7 +26,7 @@ from tests.eval.metric_networks import (
     pictures,
     write_inception,
 )
-from tests.golden.vectors import relative_error
+from tests.near import assert_near, relative_error
 from tests.refused import refused
 from tools.train_digits import DigitsTraining, split, train_digits
 
@@ -59,7 +59,7 @@ def test_digits_network_has_the_recorded_held_out_accuracy(digits):
 def test_digits_features_do_not_depend_on_the_batch(digits):
     extractor, images = get_extractor("digits"), digits.images(range(40))
     whole = extractor(images)
-    assert relative_error(torch.cat([extractor(part) for part in images.split(7)]), whole) < 1e-5
+    assert_near(torch.cat([extractor(part) for part in images.split(7)]), whole)
     assert torch.equal(whole, extractor.features_and_logits(images)[0])
 
 
@@ -73,7 +73,7 @@ def test_training_the_digits_network_is_deterministic():
 def test_pixels():
     images = torch.tensor([[[[0, 255], [51, 204]]]], dtype=torch.uint8)
     extractor = get_extractor("pixels")
-    assert torch.allclose(extractor(images), torch.tensor([[-1.0, 1.0, -0.6, 0.6]]))
+    assert_near(extractor(images), torch.tensor([[-1.0, 1.0, -0.6, 0.6]]))
     assert extractor.features_and_logits(images)[1] is None
 
 
@@ -91,7 +91,7 @@ def test_networks_of_clothes_take_grey_pictures_of_any_size():
     assert features.shape == (1, 256)
     assert logits.shape == (1, 10)
     twice = torch.nn.functional.interpolate(ramp, scale_factor=2, mode="bilinear").to(torch.uint8)
-    assert relative_error(extractor(twice), features) < 0.1
+    assert_near(extractor(twice), features, 0.1)
     refused(r"shape \(N, 1, ", extractor, torch.zeros(1, 3, 28, 28, dtype=torch.uint8))
 
 
@@ -102,7 +102,7 @@ def test_inception_gives_the_same_from_one_pass_as_from_two(script, monkeypatch)
     net = load_script(script)
     assert torch.equal(features, net(images, return_features=True))
     expected = net(images, no_output_bias=True)
-    assert relative_error(torch.softmax(logits, 1), expected) < 1e-6
+    assert_near(torch.softmax(logits, 1), expected)
     assert (one.num_features, one.num_classes) == (12, 7)
     biased = net(images)
     assert relative_error(biased, expected) > 1e-3  # the bias matters, so the test above can fail
@@ -121,7 +121,7 @@ def test_float_images_have_the_features_of_bytes_and_a_gradient(name, script, di
     images = pictures(6) if name in ("inception", "dinov2") else digits.images(range(6))
     real = images.float().requires_grad_()
     features = extractor.differentiable(real)
-    assert relative_error(features, extractor(images)) < 1e-5
+    assert_near(features, extractor(images))
     features.square().sum().backward()
     # Half a byte in the direction of the gradient moves the features as it says.
     step = 0.05 * real.grad / real.grad.abs().max()
@@ -179,7 +179,7 @@ def test_dinov2_resizes_in_float_and_its_variant_by_pillow():
     resized = torch.nn.functional.interpolate(images.float(), size=(224, 224), mode="bicubic", antialias=True) / 255
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     expected = extractor._net((resized - mean[:, None, None]) / std[:, None, None])
-    assert relative_error(features, expected) < 1e-6
+    assert_near(features, expected)
     pillow = get_extractor("dinov2_pil")
     difference = relative_error(pillow(images), expected)
     assert 1e-6 < difference < 0.1
@@ -209,8 +209,8 @@ def test_inception_on_a_processor_folds_what_follows_a_convolution(tmp_path):
     expected, logits = plain.features_and_logits(images)
     features, found = folded.features_and_logits(images)
     assert features.shape == expected.shape
-    assert relative_error(features, expected) < 1e-6
-    assert relative_error(found, logits) < 1e-6
+    assert_near(features, expected)
+    assert_near(found, logits)
     # 16 images at a time, so that memory does not grow with the batch.
     assert torch.equal(features[:16], folded(images[:16]))
 

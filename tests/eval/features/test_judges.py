@@ -11,6 +11,7 @@ from eval.features import EXTRACTORS, get_extractor
 from sida.config.feature_networks import network_of
 from sida.data.pictures import to_square
 from tests.golden.vectors import load
+from tests.near import assert_near
 from tests.refused import refused
 
 JUDGES = [name for name, entry in EXTRACTORS.items() if entry.made_by.startswith("eval.features.judges")]
@@ -103,4 +104,4 @@ def test_features_of_the_true_architectures(name):
     images = torch.from_numpy(pictures["in/3"]).permute(2, 0, 1)[None]
     features = extractor(images)[0].numpy()
     expected = found[f"out/{name.removesuffix('_fdr')}/3/first"]
-    assert np.abs(features - expected).max() <= 2e-4 * np.abs(expected).max()
+    assert_near(features, expected, 2e-4)

@@ -12,6 +12,7 @@ from eval.measuring.score import score_images
 from sida.files.pickles import PickleFile
 from sida.networks.discriminators import make_backbone
 from sida.networks.lite0 import published_network, weights_path
+from tests.near import assert_near
 from tests.refused import refused
 
 NAME = "efficientnet_lite0"
@@ -26,10 +27,6 @@ def pictures(n, side, channels=3):
     return torch.from_numpy(np.random.default_rng(side).integers(0, 256, (n, channels, side, side), np.uint8))
 
 
-def close(values, expected):
-    assert (values - expected).abs().max() < 1e-5 * expected.abs().max()
-
-
 def test_features_and_logits_are_those_of_timm_with_the_packages_weights(extractor):
     with PickleFile(weights_path(), "weights", None) as file:
         tensors = [file.tensor(name) for name in file.shapes if "num_batches" not in name]
@@ -40,16 +37,16 @@ def test_features_and_logits_are_those_of_timm_with_the_packages_weights(extract
     features, logits = extractor.features_and_logits(images)
     with torch.inference_mode():
         expected = net.forward_features((images.float() - 127) / 128).mean((2, 3))
-        close(features, expected)
-        close(logits, net.get_classifier()(expected))
+        assert_near(features, expected)
+        assert_near(logits, net.get_classifier()(expected))
 
 
 def test_pictures_of_any_size_are_taken_and_have_a_gradient(extractor):
     grey = pictures(2, 20, channels=1)
-    close(extractor(grey), extractor(grey.expand(-1, 3, -1, -1)))
+    assert_near(extractor(grey), extractor(grey.expand(-1, 3, -1, -1)))
     images = pictures(1, 24).float().requires_grad_()
     features = extractor.differentiable(images)
-    close(features.detach(), extractor(images.detach().to(torch.uint8)))
+    assert_near(features.detach(), extractor(images.detach().to(torch.uint8)))
     (gradient,) = torch.autograd.grad(features.sum(), images)
     assert gradient.abs().max() > 0
 
@@ -62,7 +59,7 @@ def test_maps_of_the_backbone_lead_to_the_features_and_have_a_penalty(extractor)
     assert [tuple(one.shape[1:]) for one in maps] == [(24, 56, 56), (40, 28, 28), (112, 14, 14), (320, 7, 7)]
     net, _ = published_network()
     with torch.inference_mode():
-        close(torch.relu(net._conv_head(maps[-1])).clamp(max=6).mean((2, 3)), extractor(images))
+        assert_near(torch.relu(net._conv_head(maps[-1])).clamp(max=6).mean((2, 3)), extractor(images))
     (gradient,) = torch.autograd.grad(maps[-1].square().sum(), x, create_graph=True)
     gradient.square().sum().backward()
     assert x.grad.abs().max() > 0

@@ -14,6 +14,7 @@ from eval.metrics.statistics import FeatureStatistics
 from sida.data import load_dataset
 from tests.eval.measuring.specs import DIGITS, metric, protocol
 from tests.eval.metric_networks import images, pictures, write_inception
+from tests.near import assert_near
 from tests.refused import refused
 from workflow.cli import main
 
@@ -43,8 +44,8 @@ def test_published_statistics_of_every_form_are_read(tmp_path):
     np.savez(tmp_path / "clean.npz", mu=mean.astype(np.float32), sigma=cov.astype(np.float32), extra=1)
     for name, tolerance in (("edm.npz", 0), ("clean.npz", 1e-6)):
         read = read_moments(tmp_path / name)
-        assert np.allclose(read[0], mean, atol=tolerance)
-        assert np.allclose(read[1], cov, atol=tolerance)
+        assert_near(read[0], mean, tolerance)
+        assert_near(read[1], cov, tolerance)
         assert read[1].dtype == np.float64
     # Pkl of edm2.
     fid, dino = moments(12, 1), moments(9, 2)
@@ -74,7 +75,7 @@ def test_the_two_references_of_imagenet_cannot_be_mixed_up(tmp_path, inception):
     references = load_references(asked, inception, right)
     assert np.array_equal(references["stats"].moments("inception").mean, mean)
     expected = inception["inception"](pictures(30))
-    assert np.allclose(references["batch"].features("inception").numpy(), expected.numpy(), rtol=1e-5, atol=1e-6)
+    assert_near(references["batch"].features("inception").numpy(), expected.numpy())
     refused("batch of reference images", load_references, asked, inception, right | {"stats": right["batch"]})
     refused("no 'arr_0'", load_references, asked, inception, right | {"batch": right["stats"]})
     # A wrong digest or size is refused.
@@ -134,8 +135,8 @@ def test_a_reference_of_ones_own_equals_the_data_set(tmp_path, capsys, refusal):
     one, two = (reference.moments("digits") for reference in (made, read))
     assert one.count == two.count
     for values, again in ((one.mean, two.mean), (one.cov, two.cov)):
-        assert np.allclose(values, again, rtol=1e-5, atol=1e-6)
-    assert np.allclose(made.features("digits"), read.features("digits"), rtol=1e-4, atol=1e-5)
+        assert_near(values, again)
+    assert_near(made.features("digits"), read.features("digits"))
     pixels = load_protocol(protocol(metric("fd", extractor="pixels")))
     refused("not of 'pixels'", load_references, pixels, make_extractors(["pixels"]), {"data": str(out)})
     refused("other weights", read_own, out, {"digits": "0" * 64})
