@@ -287,23 +287,14 @@ def test_codemeta_is_what_pyproject_says():
     assert write_codemeta.PATH.read_text(encoding="utf-8") == write_codemeta.text()
 
 
-def test_the_container_is_pinned_and_names_what_is_here():
-    """The rules of a linter that hold for its lines, since neither a builder nor a linter is at hand."""
+def test_the_container_installs_the_lock_and_names_what_is_here():
+    """It is not built here."""
     text = (ROOT / "Dockerfile").read_text()
-    lines = re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", text, flags=re.M)).splitlines()
-    words = [line.split(maxsplit=1) for line in lines if line.strip()]
-    assert {word for word, _ in words} <= {"FROM", "ARG", "RUN", "COPY", "WORKDIR", "ENV", "CMD"}
-    stages = dict(re.findall(r"^FROM (\S+) AS (\S+)$", text, re.M))
-    assert len(stages) == text.count("FROM ")
-    image, version = next(iter(stages)).split(":")  # a tag, and not `latest`
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    image, version = re.search(r"^FROM (\S+):(\S+) AS ", text, re.M).groups()
     assert image == "python"
     assert Version(version.removesuffix("-slim")) in SpecifierSet(project["requires-python"])
-    commands = " ".join(rest for word, rest in words if word == "RUN")
-    assert commands.count("apt-get install") == commands.count("--no-install-recommends") == commands.count("rm -rf")
-    assert "sudo" not in commands
-    assert " cd " not in commands
-    assert commands.count("pip install") == commands.count("--no-cache-dir") == commands.count("--constraint")
+    commands = " ".join(re.findall(r"^RUN (.*)$", re.sub(r"\\\n", " ", text), re.M))
     (extras,) = re.findall(r'"\.\[([a-z,]+)\]"', commands)
     assert {*extras.split(",")} <= {*project["optional-dependencies"]}
     # The versions of the lock, taken from it by sed.
@@ -315,7 +306,7 @@ def test_the_container_is_pinned_and_names_what_is_here():
     assert "then make setup;" in commands
     container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
     assert (ROOT / ".devcontainer" / container["build"]["dockerfile"]).samefile(ROOT / "Dockerfile")
-    assert container["build"]["target"] in stages.values()
+    assert f" AS {container['build']['target']}\n" in text
     assert f"target={container['workspaceFolder']}," in container["workspaceMount"]
     assert f"WORKDIR {container['workspaceFolder']}" in text
     assert container["postCreateCommand"] == "make setup"

@@ -38,19 +38,20 @@ TABLE8 = (
 )
 
 
-def test_hours_and_memory_agree_with_table_8():
-    """One rate a card and precision explains all printed hours: the counts have the right proportions."""
-    published = load_published()
+def test_counted_work_has_the_proportions_of_the_hours_in_table_8_and_memory_is_enough():
+    """The rates of plan.yaml come from these hours: what the test holds is one rate of a card for all of its rows."""
+    published, rates = load_published(), {}
     for column, sid, sida, card in TABLE8:
         costs = Costs(PAPER, card, 8)
         for method, run in (("sid", sid), ("sida", sida)):
             cost = student_cost(*costs.resolved(run))
-            hours = 1e7 * cost.operations / costs.gpu.rate(cost.fp16, card) / 8 / 3600
-            printed = published[f"table8-{method}-hours-per-10m-10-4-k-images-{column}-hours-per-10m"].value
-            assert hours == pytest.approx(printed, rel=0.08), run
+            hours = published[f"table8-{method}-hours-per-10m-10-4-k-images-{column}-hours-per-10m"].value
+            rates.setdefault((card, cost.fp16), []).append(1e7 * cost.operations / 8 / 3600 / hours)
             reserved = published[f"table8-{method}-max-memory-in-gb-reserved-per-gpu-{column}-mem-reserved-gb"].value
             # Enough, and not far too much.
             assert 0.99 < cost.memory / 2**30 / reserved < 1.25, run
+    assert sorted(map(len, rates.values())) == [2, 6]
+    assert all(max(measured) < 1.16 * min(measured) for measured in rates.values())
 
 
 MIXER = "docs.examples.mixer:MixerPrecond"

@@ -29,13 +29,14 @@ DOUBTFUL = "file named"
 
 @dataclasses.dataclass
 class Case:
-    """A row of the sheet with its settings, and what the reference says of its data set and size."""
+    """A row of the sheet with its settings, and what the reference says of its data set and size, also of SiD's row."""
 
     preset: Preset
     run: str
     config: object
     network: dict
     reference: dict[str, tuple[str, str]]
+    sid: dict[str, tuple[str, str]]
 
     def value(self, name):
         """The code's value, or the paper's where the code has none; the paper's for the batch of a GPU."""
@@ -71,7 +72,7 @@ def cases(paper):
         config, network = resolved(paper, run.run)
         size = run.recipe.split("/")[1].split("-")[0].upper() if "imagenet512" in run.recipe else ""
         key = (OURS[run.method], DATASETS.get(run.dataset, run.dataset), size)
-        found.append(Case(paper, run.run, config, network, reference[key]))
+        found.append(Case(paper, run.run, config, network, reference[key], reference["SiD", *key[1:]]))
     assert len({id(case.reference) for case in found}) == len(reference) == 33
     return found
 
@@ -94,17 +95,18 @@ def budget(case, name):
 
 
 def start(case, name):
-    """From the teacher, or the SiD generator of that length (the script's own name for a doubtful file)."""
+    """From the teacher, or the SiD generator of that length (of SiD's script for a doubtful file)."""
     code = case.value(name)
     if code == "teacher":
         return case.row.init, None
     parent = case.preset.runs[case.row.init]
-    kimg = int(re.search(r"\d{5,}", code)[0])
+    is_doubtful = DOUBTFUL in code
+    kimg = 1000 * float(case.sid["duration (Mimg)"][1]) if is_doubtful else int(re.search(r"\d{5,}", code)[0])
     alpha = re.search(r"alpha ([\d.]+)", code)
     trained = case.preset.settings.recipes[parent.recipe]["total_kimg"]
     return (
         (parent.method, parent.teacher, parent.alpha, trained),
-        ("sid", case.row.teacher, float(alpha[1]) if alpha else 1.0, trained if DOUBTFUL in code else kimg),
+        ("sid", case.row.teacher, float(alpha[1]) if alpha else 1.0, kimg),
     )
 
 
@@ -157,7 +159,7 @@ kimg = lambda name: (
     lambda case, key: (getattr(case.config, name), float(re.search(r"100k|100,000", case.value(key)) and 100))
 )
 CHECKS: dict[str, Callable] = {
-    "alpha": lambda case, name: (f"{case.config.alpha:.1f}" in case.reference[name][0], True),
+    "alpha": lambda case, name: (case.config.alpha in map(float, re.findall(r"[\d.]+", case.reference[name][0])), True),
     "batch size": number(lambda c: c.batch_size),
     "batch size per GPU": number(lambda c: c.batch_gpu),
     "learning rate psi": number(lambda c: c.lr if c.fake_score_lr is None else c.fake_score_lr),

@@ -1,5 +1,6 @@
 """The paper's tables: every published number as printed, and never mixed with measurements."""
 
+import csv
 import dataclasses
 import itertools
 import re
@@ -75,6 +76,21 @@ PRINTED = {
     "table7": (["Method", "CFG", "NFE", *SIZES], 5, None),
     "table8": (["Method", "Hyperparameters", *SETS], 25, None),
 }
+
+
+#: Number of values of each table: the paper's cells, and in tables 4 and 7 six numbers of parameters in their headers.
+VALUES = {
+    "table1": 22 + 14, "table2": 17, "table3": 32 + 14 + 18, "table4": 46 + 6, "table5": 9, "table6": 6,
+    "table7": 26 + 6, "table8": 8 * 4 + 9 + 2 * 5 * 4,
+}  # fmt: skip
+
+
+def test_published_numbers_are_those_that_the_paper_prints():
+    """``printed_tables.csv`` was transcribed from Tables 1 to 8 of arXiv:2410.14919v2, without the suite's columns."""
+    with (ROOT / "tests/studies/papers/printed_tables.csv").open() as file:
+        printed = {row["id"]: (row["value"], row["std"]) for row in csv.DictReader(file)}
+    assert {name: sum(id.startswith(f"{name}-") for id in printed) for name in VALUES} == VALUES
+    assert {p.id: (p.text, p.std) for p in PUBLISHED.values() if p.source in VALUES} == printed
 
 
 @pytest.mark.parametrize("name", PRINTED)
