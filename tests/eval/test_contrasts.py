@@ -5,6 +5,7 @@ import math
 import random
 import statistics
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -172,3 +173,19 @@ def test_blocks_are_equal_by_the_f_test_of_the_interaction():
     assert found.blocks_p == pytest.approx(stats.f.sf(interaction / within, 1, found.df))
     assert found.blocks_differ
     assert difference({"t": [1.0, 2.0]}, {"t": [2.0, 3.0]}).blocks_p is None
+
+
+def test_crossed_blocks_are_equal_by_the_f_test_of_the_two_way_layout():
+    """Without repetition: three teachers by four seeds, whose residuals have (3 − 1)(4 − 1) degrees of freedom."""
+    cells = np.array([[1.0, 1.3, 0.8, 1.1], [1.4, 1.6, 1.1, 1.7], [1.2, 1.3, 1.2, 1.5]])
+    of_teachers, of_seeds, all_mean = cells.mean(1, keepdims=True), cells.mean(0, keepdims=True), cells.mean()
+    residual = ((cells - of_teachers - of_seeds + all_mean) ** 2).sum() / 6
+    between = 4 * ((of_teachers - all_mean) ** 2).sum() / 2
+    found = mean_interval(dict(zip("tuv", cells.tolist())), crossed)
+    assert found.blocks_p == pytest.approx(stats.f.sf(between / residual, 2, 6))
+
+
+@pytest.mark.parametrize("design", [nested, crossed])
+@pytest.mark.parametrize(("last", "p"), [(2.0, 0.0), (1.0, 1.0)])
+def test_blocks_that_do_not_scatter_are_equal_where_their_values_are(design, last, p):
+    assert mean_interval({"t": [1.0, 1.0], "u": [last, last]}, design).blocks_p == p

@@ -88,6 +88,14 @@ def test_weights_over_levels():
     assert (snr > 5).tolist() == [True, True, False, False, False]
 
 
+def test_an_image_that_the_teacher_leaves_as_it_is_has_the_smallest_divisor():
+    """x = f_φ, so that the mean error is 0: (f_φ − f_ψ)((f_φ − x) − α (f_φ − f_ψ)) / 1e-5."""
+    x, _, draws = inputs()
+    (teacher, fake), flat = (lambda noisy, *_, shift=shift, **__: 0 * noisy + x + shift for shift in (0.0, 0.25)), 1e-5
+    found = SiDLoss(alpha=1.2).generator_loss(teacher, fake, x, None, draws).sid
+    assert_near(found, torch.full_like(x, -1.2 * 0.25**2 / flat))
+
+
 def test_gamma_weighs_both_terms_of_the_fake_score_alone():
     x, real, draws = inputs()
     score, usual, other = Score(), SiDALoss(), SiDALoss(gamma="min-snr")

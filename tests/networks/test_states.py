@@ -11,7 +11,8 @@ from sida.networks import build_network
 from sida.networks.file import load_network
 from sida.networks.official import import_network
 from sida.networks.readings import noise_left
-from tests.golden.vectors import VALUE, below, load_tensors, relative_error
+from tests.golden.vectors import below, load_tensors
+from tests.near import assert_near
 from tests.refused import command, refused
 
 SIZES = {"img_resolution": 8, "img_channels": 4, "label_dim": 3, "hidden_size": 48, "depth": 3, "num_heads": 4}
@@ -83,7 +84,7 @@ def test_recorded_states_become_the_official_networks(name, cls, capsys):
     labels = torch.eye(net.label_dim + 1)[arrays["in/y"]][:, :-1]
     raw = net.body(arrays["in/x"], arrays["in/t"].float(), labels, None, "decoder", None)
     expected = arrays["out/eps_and_variance"][:, :4] if cls == "DiTPrecond" else arrays["out/velocity"]
-    assert relative_error(raw, expected) < VALUE
+    assert_near(raw, expected)
     assert ("projectors" in record["origin"].get("left_out", "")) == (name == "repa")
     assert ("without 6 tensors of alignment heads" in capsys.readouterr().err) == (name == "repa")
 
@@ -102,7 +103,9 @@ def test_earlier_names_of_repa():
         old[name.replace(f"blocks.{number}.", f"decoder_blocks.{number - 1}.") if number else name] = value
     assert "decoder_blocks.1.attn.qkv.weight" in old
     net, _ = converted(saved(old), "REPAPrecond")
-    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    converted_state = net.state_dict()
+    assert converted_state.keys() == state.keys()
+    assert all(torch.equal(value, converted_state[name]) for name, value in state.items())
 
 
 @pytest.mark.parametrize(("file", "read_as"), [("SiTPrecond", "REPAPrecond"), ("REPAPrecond", "SiTPrecond")])

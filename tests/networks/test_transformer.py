@@ -145,6 +145,11 @@ def test_partial_passes_are_exact(cls, logits):
     assert_near(shared[0], net(x, 0.7, labels[:1].expand(5, -1))[:2])
 
 
+@pytest.mark.parametrize(("depth", "expected"), [(1, 1), (3, 2), (4, 2), (5, 3)])
+def test_the_encoder_is_half_of_the_blocks_and_the_middle_one(depth, expected):
+    assert random_net(depth=depth).encoder_blocks == expected
+
+
 def test_encoder_runs_no_block_behind_it():
     net = random_net(encoder_depth=1, feature_blocks=[1, 2])
     net.blocks[2].compute = None

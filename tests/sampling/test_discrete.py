@@ -72,6 +72,19 @@ def test_draws_depend_on_their_seeds_alone_and_guidance_on_its_interval(dit):
     assert (read_sampler("ddpm:3").nfe, read_sampler("ddpm").nfe) == (3, 250)
 
 
+def test_the_interval_of_guidance_is_one_of_levels():
+    """σ = √((1 − ᾱ) / ᾱ), which grows to 157, and not the noise's share √(1 − ᾱ) below 1."""
+    steps = []
+    weaker = SimpleNamespace(at_step=lambda x, step, labels: steps.append(step) or formula(x, step))
+    net, z = SimpleNamespace(steps=STEPS, at_step=formula), torch.randn(1, 1, 2, 2)
+    guide = Guide(weaker, strength=2.0, lowest=0.9, highest=20.0)
+    ddpm(net, z, None, 10, noise=torch.randn_like, guide=guide)
+    levels = ((1 - STEPS.alphas_cumprod) / STEPS.alphas_cumprod).sqrt()
+    expected = [step for step in spaced_steps(10, 1000)[::-1] if 0.9 <= float(levels[step]) <= 20]
+    assert steps == expected
+    assert 0 < len(expected) < 9
+
+
 def drawn_with(net, seeds=(0, 1), **given):
     sampler, streams = read_sampler({"kind": "ddpm", "num_steps": 3, **given}), SeedStreams(seeds)
     labels = one_hot(net, torch.tensor([1, 2])[[*seeds]])

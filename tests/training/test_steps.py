@@ -1,5 +1,6 @@
 """Generators of several steps: their images and gradients by hand, the drawn number of steps, and what is refused."""
 
+import copy
 import json
 
 import pytest
@@ -128,6 +129,27 @@ def test_the_number_of_steps_is_uniform_and_a_function_of_seed_and_images(distil
     assert drawn == [again.taken_steps(16 * number) for number in range(2000)]
     alone = distiller(seed=1)
     assert {alone.taken_steps(16 * number) for number in range(20)} == {1}
+
+
+@pytest.mark.parametrize("given", [{}, {"gradient": "last"}, {"gradient": "all"}], ids=["default", "last", "all"])
+def test_the_trainer_learns_through_the_last_step_or_all(distiller, given):
+    """The norm of the generator's gradient by hand; by default, the first step's images are constants."""
+    made, source = distiller(num_steps=2, grad_clip_value=None, **given), torch.Generator().manual_seed(0)
+    labels = torch.eye(10)[:4]
+    draws = {name: torch.randn(4, 1, 8, 8, generator=source) for name in ("z", "noise", "noise of step 2")}
+    draws["sigma_normal"], draws["t"] = (torch.rand(4, 1, 1, 1, generator=source) for _ in range(2))
+    nimg = next(nimg for nimg in range(0, 4000, 4) if made.taken_steps(nimg) == 2)
+    net = copy.deepcopy(made.generator.net).eval().requires_grad_()
+    # The fake score learns first, also from images of two steps.
+    record = iterate(made, nimg, [(torch.zeros(4, 1, 8, 8), labels)], draws={"psi": [draws], "generator": [draws]})
+    first = net(2.5 * draws["z"], 2.5, labels)
+    first = first if given == {"gradient": "all"} else first.detach()
+    images = net(first + 1.25 * draws["noise of step 2"], 1.25, labels)
+    terms = made.loss.generator_loss(made.true_score, made.fake_score.net, images, labels, draws=draws)
+    (100 * terms.sid.sum() / 4).backward()
+    gradients = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
+    expected = sum(float(gradient.square().sum()) for gradient in gradients) ** 0.5
+    assert float(record.grad_norms["generator"]) == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("ways", [{}, {"noise": "fixed", "gradient": "all", "step_levels": "time"}])

@@ -110,6 +110,9 @@ GDD = {"rule": "LT", "metric": "fid", "a": A, "b": Operand(published="table1-gdd
         ((1.0, 0.05), (1.0, 0.05), RATIO | {"low": 1 - 1.01 * LIMIT}, "supported"),
         ((1.0, 0.05), (1.0, 0.05), RATIO | {"low": 1 + 1.01 * LIMIT}, "contradicted"),
         ((1.0, 0.05), (1.0, 0.05), RATIO | {"high": 1 - 1.01 * LIMIT}, "contradicted"),
+        # Where A is four times B, B's noise counts four times: 0.2 beside A's 0.1.
+        ((4.0, 0.1), (1.0, 0.05), RATIO | {"low": 4 - 1.001 * WELCH}, "supported"),
+        ((4.0, 0.1), (1.0, 0.05), RATIO | {"low": 4 - 0.999 * WELCH}, OPEN),
         # "At most" has no other bound: the interval reaches below 0.
         ((0.04, 0.06), (2.0, 0.01), RATIO | {"high": 0.9}, "supported"),
     ],
@@ -157,6 +160,9 @@ def test_after_equally_many_images_the_curves_decide_and_not_the_kept_networks(t
         found = verdict(evidence(*rows, students=tmp_path), **part)
         assert found.outcome == OPEN
         assert "use 500 and 5,000 images" in found.findings[0].evidence
+    # Untrained networks are equal images of all curves, and no result.
+    curve(tmp_path, "b", [(0, 60.0), (1500, 8.0)])
+    assert outcome(evidence(*rows, students=tmp_path), **LT, equal_images=True) == OPEN
     # The untrained networks at 0 are no result, and without logs nothing is decided.
     curve(tmp_path, "b", [(0, 30.0), (1500, 5.0)])
     for students in (tmp_path, None):
@@ -372,6 +378,15 @@ def test_a_published_level_is_one_of_its_own_number_of_images(tmp_path, n, expec
     part = REACHES | {"metric": "fid", "level": Operand(published="table1-sida-a1.0-fid"), "images": 5000}
     found = evidence(lines("a", spread(1.0, 0.001), "fid", **under("cifar10", "fid")), students=tmp_path)
     assert outcome(found, **part) == expected
+
+
+@pytest.mark.parametrize(("images", "expected"), [(10_000, OPEN), (11_000, "supported")])
+def test_the_noise_of_a_single_evaluation_is_a_share_of_the_level(tmp_path, images, expected):
+    """2 % of the measurement is 2 at the level 100, and 2.6 times that half of the way to the next evaluation."""
+    records = [{"nimg": 1000 * n, "fd": 200.0 - 10 * n, "num_samples": 5000} for n in range(1, 20)]
+    log(tmp_path, "a", "evaluations.jsonl", records)
+    found = evidence(lines("a", spread(10.0, 0.2)), students=tmp_path)
+    assert outcome(found, **REACHES, level=Operand(value=100.0, label="100"), images=images) == expected
 
 
 @pytest.mark.parametrize(("std", "expected"), [(0.01, "supported"), (1.0, OPEN)])

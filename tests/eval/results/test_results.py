@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import json
+import math
 import re
 import statistics
 from dataclasses import asdict
@@ -15,12 +16,13 @@ import pytest
 from eval.claims.write import read_verdicts
 from eval.report.paper import training_time
 from eval.results import load
-from eval.results.agreement import agreement
+from eval.results.agreement import RETRAINING, agreement, agreement_of_two
 from eval.results.bibliography import SUITE, bibliography, cited_label, references
 from eval.results.exchange import exchanged, read_exchanged
 from eval.results.logs import kept_images, read_evaluations, read_log
 from eval.results.measurements import long_rows, read_measurement, read_score, write_csv
 from eval.results.published import load_published
+from eval.results.retraining import Retraining, load_retraining
 from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements, measurements_text
 from eval.tables.build import make_table
 from eval.tables.latex import to_latex
@@ -136,6 +138,29 @@ def test_rule_eq_has_the_published_tolerances():
     assert agreement(Estimate(2.0, 0.001, 10), teacher).tolerance == pytest.approx(0.02 * 1.97)
     for mean, outcome in ((0.75, "agrees"), (0.7501, "better"), (0.7299, "worse")):
         assert agreement(Estimate(mean, 0.001, 10), numbers["table3-sid-a1.2-precision"]).outcome == outcome
+
+
+@pytest.mark.parametrize(("trainings", "networks"), [(0, 0), (1, 2), (3, 1)])
+def test_a_training_scatters_as_the_printed_one_does_and_several_show_their_own_scatter(trainings, networks):
+    """fid scatters by 2.1 % (config/retraining)."""
+    fid, std = load_published()["table1-sida-a1.0-fid"], load_retraining(RETRAINING).std["fid"]
+    error = math.sqrt((0.02**2 + 0.010**2) / 10 + networks * (std * fid.value) ** 2)
+    found = agreement(Estimate(1.520, 0.02, 10), fid, trainings)
+    assert found.tolerance == pytest.approx(max(3 * error, 0.01516))
+
+
+def test_two_groups_agree_within_the_noise_of_both():
+    few, many = Estimate(2.0, 0.1, 4), Estimate(2.2, 0.3, 9)  # standard errors 0.05 and 0.1
+    for here, there in ((few, many), (many, few)):
+        found = agreement_of_two(here, there, "fid")
+        assert found.tolerance == pytest.approx(3 * math.hypot(0.05, 0.1))
+        assert found.outcome == "agrees"
+
+
+def test_a_mean_of_metrics_scatters_as_the_one_that_scatters_most():
+    retraining = Retraining(std={"fd": 0.04, "is": 0.01}, source="x", df=5)
+    assert retraining.variance(["is", "fd"], 2.0) == (pytest.approx(0.08**2), 5)
+    assert retraining.variance(["fd", "recall"], 2.0) is None
 
 
 def test_frames_hold_the_numbers_of_the_files(tmp_path):
