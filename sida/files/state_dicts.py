@@ -5,13 +5,27 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sida.files.pickles import PickleFile
 from sida.files.tensors import read_tensors, starts_as_pickle
 
 if TYPE_CHECKING:
     import torch
+
+
+class StateDict(NamedTuple):
+    """An open dictionary of tensors.
+
+    Attributes:
+        shapes: Shapes by name, in the file's order.
+        read: Function that reads one tensor.
+        arguments: Plain arguments of the training that a file of ``torch.save`` has beside the weights.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    read: Callable[[str], torch.Tensor]
+    arguments: Mapping[str, Any]
 
 
 def read_state_dict(path: str | os.PathLike[str], key: str | None = None) -> dict[str, torch.Tensor]:
@@ -29,18 +43,16 @@ def read_state_dict(path: str | os.PathLike[str], key: str | None = None) -> dic
         UserError: As :func:`sida.files.tensors.read_tensors` or :class:`PickleFile`; or a file of ``torch.save`` holds
             something else, or tensors of integers or with NaN.
     """
-    with open_state_dict(path, key) as (shapes, read):
-        return {name: read(name) for name in shapes}
+    with open_state_dict(path, key) as state:
+        return {name: state.read(name) for name in state.shapes}
 
 
 @contextlib.contextmanager
-def open_state_dict(
-    path: str | os.PathLike[str], key: str | None = None
-) -> Iterator[tuple[Mapping[str, tuple[int, ...]], Callable[[str], torch.Tensor]]]:
-    """Opens a dictionary of tensors as :func:`read_state_dict`: their shapes by name, and a function that reads one."""
+def open_state_dict(path: str | os.PathLike[str], key: str | None = None) -> Iterator[StateDict]:
+    """Opens a dictionary of tensors as :func:`read_state_dict`."""
     if starts_as_pickle(path):
         with PickleFile(path, "weights", key) as file:
-            yield file.shapes, file.tensor
+            yield StateDict(file.shapes, file.tensor, file.facts["arguments"])
     else:
         tensors = read_tensors(path)[0]
-        yield {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors.__getitem__
+        yield StateDict({name: tuple(t.shape) for name, t in tensors.items()}, tensors.__getitem__, {})

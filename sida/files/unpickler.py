@@ -1,6 +1,7 @@
 """Reads pickles in a child by an allow-list, so that no code of theirs runs.
 
-A name in a pickle becomes an inert object instead of an import, or one of a dozen functions that make plain values.
+A name in a pickle becomes an inert class instead of an import, or one of a dozen functions that make plain values. An
+object of an inert class is refused only where its value is needed.
 
 Formats: pytorch/pytorch:torch/serialization.py; the persistence layer of the published networks stores type, version,
 module source, class name and state.
@@ -48,6 +49,8 @@ class _Storage(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        if self.kind not in _TYPES:
+            raise UserError("", f"holds numbers of type {self.kind:.40}", "save them as float32")
         return np.dtype(_TYPES[self.kind])
 
 
@@ -89,17 +92,22 @@ class _Object:
     state: Any
     args: tuple[Any, ...]
 
-    def __new__(cls, *args: Any) -> _Object:
+    def __new__(cls, *args: Any, **kwargs: Any) -> _Object:
         # Pickles may make an object without calling __init__.
         instance = super().__new__(cls)
         instance.args, instance.state = args, {}
         return instance
 
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
+
+    def _ignore(self, *items: Any) -> None:
+        """Takes an item of an object that is a list, a set or a dictionary."""
+
+    append = extend = add = __setitem__ = _ignore
 
 
 class _Settings(dict[Any, Any]):
@@ -123,15 +131,24 @@ def _method(target: Any, name: str) -> _Object:
     return _inert(_METHOD + name)(target)
 
 
+def _with_attributes(make: Any, kind: Any, args: Any) -> Any:
+    """A tensor with attributes, such as ``nn.Buffer``, without them; an inert object of any other subclass."""
+    plain = ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
+    name = getattr(kind, "__name__", "")
+    return make(*args) if name in plain else _inert(f"torch._tensor{_REBUILD}from_type_v2 ({name})")()
+
+
 _CORE: Any = np._core if hasattr(np, "_core") else np.core  # numpy 2 renamed it
 _KNOWN: dict[str, Any] = {
-    "collections.OrderedDict": OrderedDict, "dnnlib.util.EasyDict": _Settings, "torch.Size": tuple,
+    "collections.OrderedDict": OrderedDict, "collections.Counter": dict, "dnnlib.util.EasyDict": _Settings,
+    "torch.Size": tuple,
     "torch_utils.persistence._reconstruct_persistent_obj": _persistent,
     "torch.storage._load_from_bytes": lambda data: _read(io.BytesIO(data)),
     **dict.fromkeys(("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"),
                     lambda storage, offset, shape, stride, *_: _View(storage, offset, tuple(shape), tuple(stride))),
     **dict.fromkeys(("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"),
                     lambda data, *_: data),
+    "torch._tensor._rebuild_from_type_v2": lambda make, kind, args, state: _with_attributes(make, kind, args),
     "_codecs.encode": lambda text, encoding: text.encode({"latin1": "latin-1", "latin-1": "latin-1"}[encoding]),
     "numpy.ndarray": np.ndarray, "numpy.dtype": np.dtype,
     **{f"numpy.{core}.multiarray.{name}": getattr(_CORE.multiarray, name)
@@ -141,12 +158,8 @@ _KNOWN: dict[str, Any] = {
        {"set": set, "frozenset": frozenset, "complex": complex, "bytearray": bytes, "bytes": bytes,
         "getattr": _method}.items()},
 }  # fmt: skip
-_INERT = ("torch.nn.modules.", "torch.nn.parameter.Parameter", "torch.device", "torch.serialization._get_layout",
-          "torch.utils.hooks.RemovableHandle", "argparse.Namespace")  # fmt: skip
-_CONSTANTS = (
-    "float32", "float16", "float64", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool", "bool_", "strided",
-    "contiguous_format", "channels_last", "preserve_format",
-)  # fmt: skip
+#: Part of the names of torch's functions that make tensors, of which two kinds are read.
+_REBUILD = "._rebuild_"
 _LEGACY, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _OTHER = "not a network of EDM, EDM2, SiD, SiDA or GDD"
 
@@ -167,11 +180,9 @@ class _Unpickler(pickle.Unpickler):
         full = f"{module}.{name}"
         if full in _KNOWN:
             return _KNOWN[full]
-        if full.startswith(_INERT) or (module in ("torch", "numpy") and name in _CONSTANTS):
-            return _inert(full)
         if module in ("torch", "torch.cuda", "torch.storage") and name.removesuffix("Storage") in _TYPES:
             return _Storage(name.removesuffix("Storage"))
-        raise UserError("", f"refused: it refers to {full!a:.80}", f"if it is a pickled network, {SAVED_WHOLE}")
+        return _inert(full)
 
     def persistent_load(self, key: Any) -> Any:
         """The memory of a tensor."""
@@ -182,7 +193,8 @@ class _Unpickler(pickle.Unpickler):
         _, storage, name, _, _, *views = key
         if any(views):
             raise UserError("", "refused: it holds storage views of PyTorch before 0.4", "save it again")
-        return self._storage(storage.kind, str(name))
+        kind = storage.kind if isinstance(storage, _Storage) else getattr(storage, "__name__", "")
+        return self._storage(kind, str(name))
 
 
 def _read(file: Any) -> Any:
@@ -228,11 +240,16 @@ def _read_legacy(file: Any) -> Any:
         raise UserError("", "a torch stream of an unknown version, or big-endian", "save it again with torch.save")
     for name in map(str, keys):
         count = int.from_bytes(file.read(8), "little")
-        memory[name] = file.read(count * np.dtype(_TYPES[kinds[name]]).itemsize)
+        memory[name] = file.read(count * _Storage(kinds[name]).dtype.itemsize)
     return value
 
 
 _TENSORS = {"tensors": [(str, SHAPE)]}
+#: Entries of a checkpoint with the arguments of its training, and the largest number of arguments.
+_ARGUMENTS, _MOST_ARGUMENTS = (
+    ("args", "config", "cfg", "hparams", "hyper_parameters", "model_args", "model_config"),
+    1000,
+)
 _NETWORK = {"class": str, "source_sha256": str, "hook": Either((None, bool, str)), "args": list, "kwargs": dict}
 
 
@@ -240,7 +257,9 @@ class Reader:
     """Answers for one file: facts about its value, then pieces of its tensors."""
 
     FORMS = {
-        "plain": (object, {str: ANY_ARRAY}), "weights": (_TENSORS, {}), "piece": (None, {"piece": ("<f4", (int,))}),
+        "plain": (object, {str: ANY_ARRAY}),
+        "weights": ({**_TENSORS, "arguments": {str: Either((None, bool, int, float, str))}}, {}),
+        "piece": (None, {"piece": ("<f4", (int,))}),
         "network": ({**_NETWORK, **_TENSORS, "entries": [str]}, {}),
     }  # fmt: skip
 
@@ -254,7 +273,8 @@ class Reader:
         return _as_json(_read(files[0]), arrays), arrays
 
     def weights(self, files: list[BinaryIO], key: str | None) -> tuple[Any, dict[str, np.ndarray]]:
-        """Names and shapes of the file's dictionary of tensors, or of its entry ``key`` if there is one.
+        """Names and shapes of the file's dictionary of tensors, or of its entry ``key`` if there is one, and the plain
+        ``arguments`` of the training beside them.
 
         Values that are not tensors are left out.
         """
@@ -267,7 +287,11 @@ class Reader:
                 raise UserError("", f"holds weights in entries: {', '.join(entries[:8])}", "name one with --key")
             raise UserError("", "holds no dictionary of tensors", "give the published file of weights")
         self._views = {name: view for name, view in value.items() if _is_view(view)}
-        return self._tensors(), {}
+        for name, entry in value.items():
+            if isinstance(entry, _Object) and _REBUILD in (made_by := type(entry).__name__):
+                fault = f"'{name:.80}' is a tensor of a kind that is not read ({made_by:.80})"
+                raise UserError("", fault, "save it as an ordinary tensor of floats")
+        return {**self._tensors(), "arguments": _arguments(content)}, {}
 
     def _tensors(self) -> dict[str, Any]:
         """Names and shapes of the tensors."""
@@ -365,11 +389,37 @@ def _kind_of_value(value: Any) -> str:
     """Returns words for the kind of a value, e.g. ``a tensor``."""
     if isinstance(value, _Object):
         return f"an object of class '{type(value).__name__}'"
+    if isinstance(value, type):
+        return f"the class '{value.__name__}'"
     if isinstance(value, np.ndarray):
         return f"a numpy array of type {value.dtype!s:.40}"
     if isinstance(value, dict):
         return "plain values or tensors"
     return "a tensor" if isinstance(value, _View) else f"a {type(value).__name__}"
+
+
+def _arguments(content: Any) -> dict[str, Any]:
+    """Plain arguments of a training by their own names, also of nested groups; names with two values are left out."""
+    waiting = [content[name] for name in _ARGUMENTS if name in content] if isinstance(content, dict) else []
+    arguments: dict[str, set[Any]] = {}
+    groups = set[int]()  # they may hold each other
+    while waiting and len(groups) < _MOST_ARGUMENTS:
+        group = waiting.pop()
+        group = group.state if isinstance(group, _Object) else group
+        if id(group) in groups:
+            continue
+        groups.add(id(group))
+        for name, value in itertools.islice(group.items(), _MOST_ARGUMENTS) if isinstance(group, dict) else ():
+            if isinstance(value, (dict, _Object)):
+                waiting.append(value)
+            elif isinstance(name, str) and (value is None or type(value) in (bool, float, str) or _is_small(value)):
+                arguments.setdefault(name[:80], set()).add(value[:200] if isinstance(value, str) else value)
+    single = {name: next(iter(values)) for name, values in arguments.items() if len(values) == 1}
+    return dict(itertools.islice(single.items(), _MOST_ARGUMENTS))
+
+
+def _is_small(value: Any) -> bool:
+    return type(value) is int and abs(value) < 1 << 62
 
 
 def _network(value: Any, key: str) -> _Object:
