@@ -96,7 +96,6 @@ class MeanFlowPrecond(MeanVelocity, UNetPrecond):
 
     family: ClassVar[Family] = MEAN_FLOW
     fused = False
-    reads_states = True
     #: py-meanflow's network for CIFAR-10.
     CIFAR10: ClassVar[Mapping[str, Any]] = {
         "img_resolution": 32, "img_channels": 3, "label_dim": 0, "augment_dim": 6, "model_channels": 128,
@@ -104,6 +103,7 @@ class MeanFlowPrecond(MeanVelocity, UNetPrecond):
     }  # fmt: skip
     #: Networks of py-meanflow's state dict; the first one that a file has is read. Its images are of ``net_ema1``.
     NETWORKS: ClassVar[tuple[str, ...]] = ("net_ema1.", "net_ema.", "net.", "")
+    landmarks = tuple(f"{name}map_layer0.weight" for name in ("net_ema1.", "net_ema.", "net.", ""))
 
     def __init__(
         self, img_resolution: Side, img_channels: Size, label_dim: Classes = 0, use_fp16: bool = False,
@@ -117,7 +117,9 @@ class MeanFlowPrecond(MeanVelocity, UNetPrecond):
         return TwoTimeUNet
 
     @classmethod
-    def read_state(cls, shapes: Mapping[str, tuple[int, ...]], kwargs: Mapping[str, Any]) -> StateReading:
+    def read_state(
+        cls, shapes: Mapping[str, tuple[int, ...]], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]
+    ) -> StateReading:
         """See `Precond.read_state`: a state dict of py-meanflow; options that are not named are those of its CIFAR-10
         form.
 
@@ -141,7 +143,7 @@ class MeanFlowDiT(MeanVelocity, TransformerPrecond):
     """
 
     family: ClassVar[Family] = MEAN_FLOW_DIT
-    reads_states = False
+    landmarks = ()
 
     def __init__(
         self, img_resolution: Side, img_channels: Size, label_dim: Classes = 0, use_fp16: bool = False, **options: Any

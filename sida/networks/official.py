@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch.nn.functional import pad
+
 from sida.assets.cache import checked, fetch
 from sida.assets.registry import Asset, check_network, find_asset, is_address, load_registry
 from sida.config.families import WeightNorm
@@ -34,7 +36,7 @@ from sida.networks.file import (
     write_state_dict,
 )
 from sida.networks.readings import check_prediction, check_reading
-from sida.networks.wrappers import OTHER, bare_name, unwrapped
+from sida.networks.wrappers import OTHER, unprefixed, unwrapped
 
 # The suite's class for outermost classes of the released files with another name. SiDA's variants only add outputs.
 _CLASSES = {
@@ -160,7 +162,7 @@ def import_network(
         asset: The registry's or the address's facts, for arguments that are not given.
         key: Entry of the pickle with the network or state dict (``a.b`` is entry b of a), or prefix of its names.
         network_class: The suite's class of a pickled network, which overrides the name in the file; or the class of a
-            state dict that completes its arguments from the tensors (`Precond.reads_states`).
+            state dict that completes its arguments from the tensors (`Precond.landmarks`).
         network: Architecture ``{"class": ..., "kwargs": {...}}`` of a state dict; such a class needs some ``kwargs`` at
             most.
         null_label: Whether the last class of a pipeline of diffusers stands for no class.
@@ -187,7 +189,7 @@ def import_network(
         network_class = network_class or asset.network_class
         if network is None and asset.architecture is not None:
             network = load_spec(str(asset.architecture), f"asset '{asset.id}'")
-    if network is None and network_class in NETWORKS and NETWORKS[str(network_class)].reads_states:
+    if network is None and network_class in NETWORKS and NETWORKS[str(network_class)].landmarks:
         network = {"class": str(network_class), "kwargs": {}}
     if network is None and not starts_as_pickle(path):
         # Metadata first: a file that is not a network must not be copied.
@@ -221,28 +223,34 @@ def _network_of_state(
 
     A network that is only ``described`` has no state, and its class is not checked by a step.
     """
-    network, omitted, remark = check_network_config(network, str(path)), "", ""
+    network, omitted, remarks = check_network_config(network, str(path)), "", list[str]()
+    zero_rows: Mapping[str, int] = {}
     with settings_in(f"{path}:"):
         cls = NETWORKS.find(network["class"], "class")
-    with open_state_dict(path, key) as (tensors, read):
-        if cls.reads_states:
-            bare = {bare_name(name): name for name in tensors}
+    with open_state_dict(path, key) as (tensors, read, arguments):
+        if cls.landmarks:
+            bare, remark = unprefixed(path, cls.landmarks, tensors, key)
+            shapes = {short: tuple(tensors[name]) for short, name in bare.items()}
             with settings_in(f"{path}:"):
-                shapes = {short: tuple(tensors[name]) for short, name in bare.items()}
-                kwargs, short_names, omitted = cls.read_state(shapes, network["kwargs"])
-            network = {**network, "kwargs": kwargs}
-            names = {name: bare[short] for name, short in short_names.items()}
-            remark = f"without {omitted}, which no image needs" if omitted else ""
+                reading = cls.read_state(shapes, network["kwargs"], arguments)
+            network, omitted, zero_rows = {**network, "kwargs": reading.kwargs}, reading.left_out, reading.zero_rows
+            names = {name: bare[short] for name, short in reading.names.items()}
+            remarks = [f"without {omitted}, which no image needs"] if omitted else []
+            remarks += [remark, *reading.remarks]
         else:
             net = build_on_meta(network, str(path))
             shapes_needed = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
             names, remark = unwrapped(path, shapes_needed, tensors, key)
-        net = fitting_network(path, network, {name: tuple(tensors[old]) for name, old in names.items()}, OTHER)
+            remarks = [remark]
+        shapes = {name: tuple(tensors[old]) for name, old in names.items()}
+        shapes |= {name: (shapes[name][0] + rows, *shapes[name][1:]) for name, rows in zero_rows.items()}
+        net = fitting_network(path, network, shapes, OTHER)
         state = {} if described else {name: read(old) for name, old in names.items()}
-    if cls.reads_states and not described:
+    state |= {name: pad(state[name], (0, 0, 0, rows)) for name, rows in zero_rows.items() if name in state}
+    if cls.landmarks and not described:
         check_reading(path, network, state)
-    if remark:
-        say(f"{path.name}: {remark}")
+    if text := "; ".join(filter(None, remarks)):
+        say(f"{path.name}: {text}")
     return net, state, omitted
 
 
@@ -289,7 +297,7 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
     path = Path(path)
     _check_class(path, network_class)
     facts: dict[str, Any] = {}
-    of_state = network_class in NETWORKS and NETWORKS[str(network_class)].reads_states
+    of_state = network_class in NETWORKS and bool(NETWORKS[str(network_class)].landmarks)
     if of_state and starts_as_pickle(path):
         network = {"class": str(network_class), "kwargs": {}}
         net, _, omitted = _network_of_state(path, key, network, described=True)

@@ -22,11 +22,15 @@ class StateReading(NamedTuple):
         kwargs: Constructor arguments.
         names: Name in the file of each tensor by its name in the network.
         left_out: Words for tensors of the file that the network does not need; empty if there are none.
+        zero_rows: Number of rows of zeros by which the network's tensors are longer than the file's, by name.
+        remarks: Words for arguments that neither the file nor the user gave, or that differ between the two.
     """
 
     kwargs: dict[str, Any]
     names: dict[str, str]
     left_out: str = ""
+    zero_rows: Mapping[str, int] = {}
+    remarks: tuple[str, ...] = ()
 
 
 class Precond(nn.Module):
@@ -56,7 +60,8 @@ class Precond(nn.Module):
         family: Family, with the defaults of methods and samplers.
         fused: Whether :mod:`sida.kernels` has kernels for the body.
         adjustable: Options that no parameter depends on; a recipe changes them (``network_options``).
-        reads_states: Whether :meth:`read_state` completes the constructor arguments from a state dict.
+        landmarks: Names of tensors of which one marks the network in a state dict, from which :meth:`read_state`
+            completes the constructor arguments; the first that is there counts. Empty: the arguments are given.
         same_names: Other classes whose state dicts have the same names, so that a file does not say which it is.
         long_options: Largest lengths of options that may be longer lists than the shape of a network needs.
     """
@@ -75,7 +80,7 @@ class Precond(nn.Module):
     family: ClassVar[Family] = CUSTOM
     fused: ClassVar[bool] = False
     adjustable: ClassVar[frozenset[str]] = frozenset()
-    reads_states: ClassVar[bool] = False
+    landmarks: ClassVar[tuple[str, ...]] = ()
     same_names: ClassVar[tuple[str, ...]] = ()
     long_options: ClassVar[Mapping[str, int]] = {}
 
@@ -126,15 +131,18 @@ class Precond(nn.Module):
         return option_fields(cls)
 
     @classmethod
-    def read_state(cls, shapes: Mapping[str, tuple[int, ...]], kwargs: Mapping[str, Any]) -> StateReading:
+    def read_state(
+        cls, shapes: Mapping[str, tuple[int, ...]], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]
+    ) -> StateReading:
         """How the state dict of another program becomes a network of this class.
 
         Args:
-            shapes: Shapes of the tensors by the names of the file.
+            shapes: Shapes of the tensors by the names of the file, without a prefix before the landmark.
             kwargs: Constructor arguments that the user names.
+            arguments: Arguments of the training that the file has beside the weights.
 
         Raises:
-            SettingError: An argument is neither in the file nor named.
+            SettingError: An argument is neither in the file nor named, or the file's arguments are of another network.
         """
         return StateReading(dict(kwargs), {name: name for name in shapes})
 

@@ -33,9 +33,8 @@ from sida.networks.body import (
 )
 from sida.networks.precond import Precond, StateReading
 from sida.networks.steps import BetweenSteps, NoiseSteps, linear_betas
+from sida.networks.transformer_states import read_transformer
 
-#: Depth, width and attention heads of the published sizes (DiT, arXiv:2212.09748, table 1).
-SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
 Depth = Annotated[int, Range(least=1, most=256)]
 Ratio = Annotated[float, Range(above=0, most=64)]
 #: Form of a discriminator's logits, see `TransformerPrecond`.
@@ -220,7 +219,9 @@ class TransformerPrecond(Precond):
     feature_blocks: tuple[int, ...]
     family: ClassVar[Family] = FLOW
     adjustable = frozenset({"logits", "encoder_depth", "feature_blocks"})
-    reads_states = True
+    landmarks: ClassVar[tuple[str, ...]] = ("x_embedder.proj.weight",)
+    #: Values of arguments of a training that make the output another quantity, by name; in lower case.
+    trained_as: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     pos_embed: Tensor
 
     def __init__(
@@ -263,53 +264,11 @@ class TransformerPrecond(Precond):
         return option_fields(TransformerPrecond) | option_fields(cls)
 
     @classmethod
-    def read_state(cls, shapes: Mapping[str, tuple[int, ...]], kwargs: Mapping[str, Any]) -> StateReading:
-        """See `Precond.read_state`: sizes follow from the tensors, and heads from a published width.
-
-        The last row of the label table is taken as that of no class, as training with a label dropout makes it.
-        REPA's alignment heads are left out, and its earlier ``decoder_blocks`` follow ``blocks``.
-
-        Source: sihyun-yu/REPA:utils.py (``load_legacy_checkpoints``).
-        """
-        first = len({name.split(".")[1] for name in shapes if name.startswith("blocks.")})
-        names, heads = {}, [name for name in shapes if name.startswith("projectors.")]
-        for name in shapes.keys() - {*heads}:
-            part, _, rest = name.partition(".")
-            number, _, inner = rest.partition(".")
-            legacy = part == "decoder_blocks" and number.isdecimal()
-            names[f"blocks.{first + int(number)}.{inner}" if legacy else name] = name
-        of = lambda name, rank: shape if len(shape := shapes.get(names.get(name, ""), ())) == rank else (0,) * rank
-        width, channels, patch, _ = of("x_embedder.proj.weight", 4)
-        tokens, values = of("pos_embed", 3)[1], of("final_layer.linear.weight", 2)[0]
-        if not (width and channels and patch and tokens):
-            fault = "the file is not a transformer of SiT, REPA or DiT (pos_embed, x_embedder.proj.weight)"
-            raise SettingError("network.class", fault, "name another class")
-        rows = of("y_embedder.embedding_table.weight", 2)[0]
-        if rows and kwargs.get("label_dim", rows - 1) != rows - 1:
-            fault = (
-                f"{kwargs['label_dim']}, but the label table has {rows} rows: one for each class, and one for no class"
-            )
-            remedy = f"give {rows - 1}; a table without the last row (training with a label dropout of 0) is not read"
-            raise SettingError("network.kwargs.label_dim", fault, remedy)
-        sizes: dict[str, Any] = {
-            "img_resolution": math.isqrt(tokens) * patch,
-            "img_channels": channels,
-            "label_dim": max(0, rows - 1),
-            "patch_size": patch,
-            "hidden_size": width,
-            "depth": len({name.split(".")[1] for name in names if name.startswith("blocks.")}),
-            "mlp_ratio": of("blocks.0.mlp.fc1.weight", 2)[0] / width,
-            "learn_sigma": values == 2 * channels * patch**2,
-        }
-        number_of_heads = {inner: number for _, inner, number in SIZES.values()}
-        if width in number_of_heads:
-            sizes["num_heads"] = number_of_heads[width]
-        elif "num_heads" not in kwargs:
-            fault = f"the file does not say it, and no published transformer has the width {width}"
-            remedy = f'name it: --network \'{{"class": "{cls.__name__}", "kwargs": {{"num_heads": ...}}}}\''
-            raise SettingError("network.kwargs.num_heads", fault, remedy)
-        omitted = f"{len(heads)} tensors of alignment heads (projectors)" if heads else ""
-        return StateReading({**sizes, **kwargs}, names, omitted)
+    def read_state(
+        cls, shapes: Mapping[str, tuple[int, ...]], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]
+    ) -> StateReading:
+        """See :func:`sida.networks.transformer_states.read_transformer`."""
+        return read_transformer(cls.__name__, cls.trained_as, shapes, kwargs, arguments)
 
     @property
     def encoder_blocks(self) -> int:
@@ -399,6 +358,10 @@ class TransformerPrecond(Precond):
         return parts.reshape(-1, self.outputs, side * patch, side * patch)
 
 
+#: Arguments of SiT's and REPA's trainings on straight paths.
+_STRAIGHT = {"path_type": ("linear",), "prediction": ("v", "velocity")}
+
+
 class SiTPrecond(TransformerPrecond):
     """SiT's velocity v = y − n on straight paths x_t = t y + (1 − t) n, at t = 1/(1 + σ): ``D = x_t + (1 − t) v``.
 
@@ -410,6 +373,7 @@ class SiTPrecond(TransformerPrecond):
     """
 
     same_names = ("REPAPrecond", "DiTPrecond")
+    trained_as = _STRAIGHT
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Precond.coefficients`."""
@@ -428,6 +392,7 @@ class REPAPrecond(TransformerPrecond):
     """
 
     same_names = ("SiTPrecond", "DiTPrecond")
+    trained_as = _STRAIGHT
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Precond.coefficients`."""

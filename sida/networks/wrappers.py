@@ -7,7 +7,7 @@ beside the weights.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 from sida.errors import UserError, one_line
@@ -32,9 +32,31 @@ class Unwrapped(NamedTuple):
     remark: str
 
 
-def bare_name(name: str) -> str:
-    """A tensor's name without the parts that wrappers put before it."""
-    return _WRAPPERS.sub("", name.removeprefix("module."))
+def unprefixed(
+    path: str | os.PathLike[str], landmarks: Iterable[str], tensors: Iterable[str], key: str | None = None
+) -> Unwrapped:
+    """Finds all tensors of a network of which a few names are known.
+
+    Args:
+        path: The file, for errors.
+        landmarks: Names of which one is in the network; the first that the file has under any prefix counts.
+        tensors: Names of the file's tensors.
+        key: Prefix to take where several networks have the landmark.
+
+    Returns:
+        The tensors under the landmark's prefix by their names behind it; all tensors if there is no landmark.
+
+    Raises:
+        UserError: The landmark is there under several prefixes.
+    """
+    bare = _without_wrappers(path, tensors)
+    prefixes = next((found for landmark in landmarks if (found := _prefixes([landmark], bare))), None)
+    if prefixes is None:
+        _refuse_part(path)
+    prefix = _chosen(path, prefixes or [""], prefixes or [], key)
+    under = [name for name in bare if name.startswith(prefix) and name.removeprefix(prefix) not in _COUNTERS]
+    names = {name.removeprefix(prefix): bare[name] for name in under}
+    return Unwrapped(names, _remark(next(iter(names.items()), ("", "")), [name for name in bare if name not in under]))
 
 
 def unwrapped(
@@ -51,13 +73,8 @@ def unwrapped(
     Raises:
         UserError: The file has all names under several prefixes, or under none.
     """
-    bare: dict[str, str] = {}
-    for name in tensors:
-        if bare.setdefault(short := _WRAPPERS.sub("", name), name) != name:
-            raise UserError(path, f"holds tensor '{one_line(short, 80)}' with and without a wrapper", "keep one")
-    first = next(iter(expected), "")
-    prefixes = [name.removesuffix(first) for name in bare if f".{name}".endswith(f".{first}")]
-    complete = [prefix for prefix in prefixes if all(prefix + name in bare for name in expected)]
+    bare = _without_wrappers(path, tensors)
+    complete = _prefixes(list(expected), bare)
     if not complete:
         _refuse(path, expected, bare)
     further = {prefix: _further(prefix, complete, expected, bare) for prefix in complete}
@@ -66,20 +83,47 @@ def unwrapped(
         for prefix, more in further.items()
         if not more and all(tuple(tensors[bare[prefix + name]]) == shape for name, shape in expected.items())
     ]
-    prefix = f"{key}." if f"{key}." in complete else [*fitting, *complete][0]
-    if len(fitting) > 1 and prefix != f"{key}.":
-        prefix_names = ", ".join(one_line(prefix_name.rstrip("."), 60) or "(none)" for prefix_name in fitting[:8])
-        raise UserError(path, f"holds {len(fitting)} networks, by the prefixes {prefix_names}", "name one with --key")
+    prefix = _chosen(path, complete, fitting, key)
     if more := further[prefix]:
         fault = f"has tensor '{one_line(more[0], 80)}', which the architecture does not have ({len(more)} such tensors)"
         raise UserError(path, fault, OTHER)
     others = [name for name in bare if not name.startswith(prefix) or name.removeprefix(prefix) not in expected]
     names = {name: bare[prefix + name] for name in expected}
-    # As it is written, with the wrappers.
-    wrapper = names[first].removesuffix(first) if first else ""
-    parts = [f"prefix '{one_line(wrapper, 80)}' taken off"] if wrapper else []
+    return Unwrapped(names, _remark(next(iter(names.items()), ("", "")), others))
+
+
+def _without_wrappers(path: str | os.PathLike[str], tensors: Iterable[str]) -> dict[str, str]:
+    """Names in a file by the names without the parts of wrappers."""
+    bare: dict[str, str] = {}
+    for name in tensors:
+        if bare.setdefault(short := _WRAPPERS.sub("", name), name) != name:
+            raise UserError(path, f"holds tensor '{one_line(short, 80)}' with and without a wrapper", "keep one")
+    return bare
+
+
+def _prefixes(expected: Sequence[str], bare: Mapping[str, str]) -> list[str]:
+    """Prefixes under which a file has all expected names."""
+    first = expected[0] if expected else ""
+    prefixes = [name.removesuffix(first) for name in bare if f".{name}".endswith(f".{first}")]
+    return [prefix for prefix in prefixes if all(prefix + name in bare for name in expected)]
+
+
+def _chosen(path: str | os.PathLike[str], complete: list[str], fitting: list[str], key: str | None) -> str:
+    """The prefix that the user names, else the one that fits, else the first."""
+    if f"{key}." in complete:
+        return f"{key}."
+    if len(fitting) > 1:
+        prefix_names = ", ".join(one_line(prefix.rstrip("."), 60) or "(none)" for prefix in fitting[:8])
+        raise UserError(path, f"holds {len(fitting)} networks, by the prefixes {prefix_names}", "name one with --key")
+    return [*fitting, *complete][0]
+
+
+def _remark(named: tuple[str, str], others: Sequence[str]) -> str:
+    """Words for the prefix of a name in the network and the file, with the wrappers, and for tensors left out."""
+    wrapper = named[1].removesuffix(named[0])
+    parts = [f"prefix '{one_line(wrapper, 80)}' taken off"] if wrapper and named[0] else []
     parts += [f"{len(others)} other tensors left out (such as {one_line(others[0], 80)})"] if others else []
-    return Unwrapped(names, "; ".join(parts))
+    return "; ".join(parts)
 
 
 def _further(prefix: str, complete: list[str], expected: Mapping[str, Shape], bare: Mapping[str, str]) -> list[str]:
@@ -89,11 +133,15 @@ def _further(prefix: str, complete: list[str], expected: Mapping[str, Shape], ba
     return [name for name in under if name.removeprefix(prefix) not in {*expected, *_COUNTERS}]
 
 
-def _refuse(path: str | os.PathLike[str], expected: Mapping[str, Shape], bare: Mapping[str, str]) -> NoReturn:
-    """Raises the error of a file that has the network's names under no prefix."""
+def _refuse_part(path: str | os.PathLike[str]) -> None:
     if shard := _SHARD.search(os.path.basename(path)):
         fault = f"is part {int(shard[1])} of {int(shard[2])} of the weights"
         raise UserError(path, fault, "load all parts and save their tensors in one file first")
+
+
+def _refuse(path: str | os.PathLike[str], expected: Mapping[str, Shape], bare: Mapping[str, str]) -> NoReturn:
+    """Raises the error of a file that has the network's names under no prefix."""
+    _refuse_part(path)
     begins = sorted({name.partition(".")[0] for name in bare})
     missing_names = (name for name in expected if not any(f".{other}".endswith(f".{name}") for other in bare))
     missing = next(missing_names, next(iter(expected)))

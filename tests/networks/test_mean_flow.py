@@ -118,11 +118,12 @@ def type_of(name):
 
 
 @pytest.mark.parametrize("networks", [("",), ("net.", "net_ema."), ("net.", "net_ema.", "net_ema1.", "net_ema2.")])
-def test_a_file_of_the_authors_gives_the_average_that_they_draw_with(networks, tmp_path, capsys):
+@pytest.mark.parametrize("wrapper", ["", "module.model."])
+def test_a_file_of_the_authors_gives_the_average_that_they_draw_with(wrapper, networks, tmp_path, capsys):
     arrays, kwargs = recorded()
     state = {}
     for number, prefix in enumerate(networks):
-        state |= {f"{prefix}{name}": value + number for name, value in below(arrays, "param/").items()}
+        state |= {f"{wrapper}{prefix}{name}": value + number for name, value in below(arrays, "param/").items()}
     torch.save(
         {"model": {**state, **({"num_updates": torch.tensor(7.0)} if len(networks) > 1 else {})}, "epoch": 3},
         tmp_path / "checkpoint.pth",
@@ -137,7 +138,9 @@ def test_a_file_of_the_authors_gives_the_average_that_they_draw_with(networks, t
     taken = next(name for name in ("net_ema1.", "net_ema.", "net.", "") if name in networks)
     expected = arrays["param/map_layer0.weight"] + networks.index(taken)
     assert torch.equal(net.model.map_layer0.weight, expected)
-    assert ("beside net_ema" in capsys.readouterr().err) == (len(networks) > 1)
+    said = capsys.readouterr().err
+    assert ("beside net_ema" in said) == (len(networks) > 1)
+    assert ("prefix 'module.model.' taken off" in said) == bool(wrapper)
 
 
 def test_another_file_is_one_line(tmp_path):

@@ -1,6 +1,7 @@
 """State dicts of SiT, REPA and DiT: the class is the user's, sizes are the file's, and a wrong axis is noticed."""
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ import torch
 from safetensors.torch import save_file
 
 from sida.networks import build_network
-from sida.networks.file import load_network
+from sida.networks.file import check_null_label, load_network
 from sida.networks.official import import_network
 from sida.networks.readings import noise_left
+from sida.networks.transformer_states import SIZES as SIZES_BY_NAME
+from sida.networks.transformer_states import read_transformer
 from tests.golden.vectors import below, load_tensors
 from tests.near import assert_near
 from tests.refused import command, refused
@@ -89,10 +92,81 @@ def test_recorded_states_become_the_official_networks(name, cls, capsys):
     assert ("without 6 tensors of alignment heads" in capsys.readouterr().err) == (name == "repa")
 
 
-def test_a_label_table_without_a_row_for_no_class_is_told():
-    path = saved(removing_noise().state_dict())
-    error = refused("4 rows.*give 3", converted, path, "SiTPrecond", label_dim=4)
+@pytest.mark.parametrize(
+    ("arguments", "kwargs", "classes", "told"),
+    [
+        ({"num_classes": 4}, {}, 4, ""),
+        ({"num_classes": 3}, {}, 3, ""),
+        ({"model": {"cfg_prob": 0.0}}, {}, 4, ""),
+        ({"class_dropout_prob": 0.2}, {}, 3, ""),
+        ({}, {}, 3, "3 classes, the last of 4 rows .* name label_dim 4"),
+        ({}, {"label_dim": 4}, 4, ""),
+        ({"num_classes": 3}, {"label_dim": 4}, 4, "label_dim 4 as named; the file's arguments say 3"),
+    ],
+)
+def test_a_label_table_is_read_by_the_files_arguments_or_the_user(arguments, kwargs, classes, told, capsys):
+    """A table without a row for no class gets one of zeros, and no guidance by it."""
+    state = removing_noise().state_dict()
+    table = state["y_embedder.embedding_table.weight"].normal_().clone()
+    net, record = converted(saved({"ema": state, "config": arguments}), "SiTPrecond", **kwargs)
+    rows = torch.cat([table, torch.zeros(classes - 3, 48)])
+    assert torch.equal(net.y_embedder.embedding_table.weight, rows)
+    assert net.label_dim == classes
+    if classes == 4:
+        refused("label_dropout 0.*guiding network", check_null_label, record["network"], "guide")
+    said = capsys.readouterr().err
+    assert re.search(told, said) if told else "classes" not in said
+
+
+def test_a_label_table_for_another_number_of_classes_is_refused():
+    path = saved({"ema": removing_noise().state_dict(), "args": argparse.Namespace(num_classes=7)})
+    error = refused("7, but .* 4 rows.*give 3, or 4", converted, path, "SiTPrecond")
     assert error.where.endswith("network.kwargs.label_dim")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kwargs", "heads", "told"),
+    [
+        ({"num_heads": 12}, {}, 12, ""),
+        ({"model": "SiT-S/2"}, {}, 8, ""),
+        ({"model": "SiT-XL/2"}, {}, 8, "8 heads, as in the published"),
+        ({"num_heads": 12}, {"num_heads": 3}, 3, "num_heads 3 as named; the file's arguments say 12"),
+    ],
+)
+def test_heads_are_those_of_the_files_arguments_or_of_a_published_size(arguments, kwargs, heads, told, monkeypatch):
+    monkeypatch.setitem(SIZES_BY_NAME, "S", (3, 48, 8))
+    shapes = {name: tuple(value.shape) for name, value in removing_noise().state_dict().items()}
+    reading = read_transformer("SiTPrecond", {}, shapes, kwargs, {"num_classes": 3, **arguments})
+    assert reading.kwargs["num_heads"] == heads
+    assert told in "; ".join(reading.remarks)
+    assert bool(told) == bool(reading.remarks)
+
+
+@pytest.mark.parametrize("cls", ["SiTPrecond", "REPAPrecond"])
+def test_a_training_on_other_paths_is_refused(cls):
+    path = saved({"ema": removing_noise(cls).state_dict(), "args": argparse.Namespace(path_type="Linear")})
+    converted(path, cls)
+    path = saved({"ema": removing_noise(cls).state_dict(), "args": argparse.Namespace(path_type="GVP")})
+    refused("trained with path_type GVP.*linear", converted, path, cls)
+
+
+@pytest.mark.parametrize("prefix", ["module._orig_mod.", "net.", "generator.module.", "_forward_module.model."])
+@pytest.mark.parametrize("cls", ["REPAPrecond", "DiTPrecond"])
+def test_prefixes_are_taken_off(cls, prefix, capsys):
+    state = build_network({"class": cls, "kwargs": SIZES}).state_dict()
+    other = {"loss.weight": torch.zeros(2), f"{prefix}step": torch.tensor(3.0)}
+    net, _ = converted(saved({prefix + name: value for name, value in state.items()} | other), cls)
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    assert f"prefix '{prefix}' taken off; 2 other tensors left out" in capsys.readouterr().err
+
+
+def test_one_of_two_transformers_is_named_by_its_prefix():
+    state = removing_noise().state_dict()
+    both = {f"{who}.{name}": value + (who == "old") for who in ("old", "new") for name, value in state.items()}
+    path = saved(both)
+    refused("2 networks, by the prefixes old, new; .*--key", converted, path, "SiTPrecond")
+    import_network(path, "net.safetensors", network={"class": "SiTPrecond", "kwargs": HEADS}, key="new")
+    assert torch.equal(load_network("net.safetensors")[0].pos_embed, state["pos_embed"])
 
 
 def test_earlier_names_of_repa():
@@ -129,7 +203,7 @@ def test_an_output_that_is_no_denoising_is_said(capsys):
 @pytest.mark.parametrize(
     ("changes", "kwargs", "told"),
     [
-        ({}, {"num_heads": None}, "num_heads: the file does not say it.*width 48.*name it"),
+        ({}, {"num_heads": None}, 'num_heads: the file does not say it.*width 48.*name it.*"num_heads"'),
         ({"pos_embed": torch.zeros(1, 64, 48)}, {"img_resolution": 8}, r"pos_embed': the file has \[1, 64, 48\]"),
         ({"pos_embed": torch.zeros(3)}, {}, "not a transformer of SiT, REPA or DiT"),
         ({"blocks.0.attn.q_norm.weight": torch.zeros(3)}, {}, "q_norm.weight': the file has .* needs none"),
@@ -144,21 +218,22 @@ def test_a_file_that_does_not_fit_is_one_line(changes, kwargs, told):
     assert not Path("net.safetensors").exists()
 
 
-def test_the_command_takes_the_class_alone_for_a_published_width():
-    """A tiny network with the width of a published one, whose number of heads is known."""
-    net = build_network({"class": "DiTPrecond", "kwargs": {**SIZES, "hidden_size": 384, "num_heads": 6, "depth": 1}})
+def test_the_command_takes_the_class_alone_for_a_published_size(monkeypatch):
+    """A tiny network with a published size, whose number of heads is known; others are asked for."""
+    net = build_network({"class": "DiTPrecond", "kwargs": SIZES})
     saved(net.state_dict())
-    said = command("convert", "weights.pt", "out.safetensors", "--network-class", "DiTPrecond")
-    assert said == "out.safetensors: DiTPrecond\n"
+    words = ["convert", "weights.pt", "out.safetensors", "--network-class", "DiTPrecond"]
+    refused("num_heads: the file does not say it", command, *words)
+    monkeypatch.setitem(SIZES_BY_NAME, "B", (3, 48, 4))
+    assert command(*words) == "out.safetensors: DiTPrecond\n"
     for verb in (["convert", "weights.pt", "other.safetensors"], ["info", "weights.pt"]):
         refused("--network-class: .*'DiTPrecnd' .*'DiTPrecond'", command, *verb, "--network-class", "DiTPrecnd")
     assert load_network("out.safetensors")[1]["network"] == net.init_config
 
 
 def test_a_state_dict_is_described_without_a_conversion():
-    sizes = {**SIZES, "hidden_size": 384, "num_heads": 6, "depth": 1}
-    net = build_network({"class": "SiTPrecond", "kwargs": sizes})
-    path = saved({"ema": net.state_dict(), "opt": {}})
+    net = build_network({"class": "SiTPrecond", "kwargs": SIZES})
+    path = saved({"ema": net.state_dict(), "opt": {}, "args": argparse.Namespace(num_heads=4)})
     said = command("info", path, "--network-class", "SiTPrecond")
     assert f"{sum(p.numel() for p in net.parameters()):,}" in said
     assert "state dict" in said

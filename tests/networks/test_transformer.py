@@ -10,7 +10,7 @@ from sida.errors import UserError
 from sida.networks import SiTPrecond, build_network, checkpoint_blocks
 from sida.networks.file import network_class
 from sida.networks.steps import NoiseSteps, linear_betas
-from sida.networks.transformer import SIZES
+from sida.networks.transformer_states import SIZES
 from tests.golden.vectors import below, load_tensors
 from tests.near import assert_near
 

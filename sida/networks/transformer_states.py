@@ -1,0 +1,137 @@
+"""State dicts of SiT, REPA and DiT: the network's arguments by the tensors, and by the arguments of its training.
+
+The files of all three have tensors of the same names, and none describes its architecture.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sida.errors import SettingError, one_line
+from sida.networks.precond import StateReading
+
+#: Depth, width and attention heads of the published sizes (DiT, arXiv:2212.09748, table 1).
+SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
+#: Name of the label table, and the classes of the published networks.
+_LABELS, _IMAGENET = "y_embedder.embedding_table.weight", 1000
+
+
+def read_transformer(
+    cls: str,
+    trained_as: Mapping[str, tuple[str, ...]],
+    shapes: Mapping[str, tuple[int, ...]],
+    kwargs: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+) -> StateReading:
+    """How a state dict becomes a network: its tensors say the sizes, the user or the file says classes and heads.
+
+    Depth and width of a published size also say its heads. Where nothing says the number of classes, the last row of
+    the label table is that of no class, as the default of all three trainings makes it, and a remark says so. A table
+    without that row gets one of zeros, which no training knows. REPA's alignment heads are left out, and its earlier
+    ``decoder_blocks`` follow ``blocks``.
+
+    Args:
+        cls: Name of the network's class.
+        trained_as: See `TransformerPrecond.trained_as`.
+        shapes: Shapes of the tensors, see `Precond.read_state`.
+        kwargs: Constructor arguments that the user names.
+        arguments: Arguments of the training in the file.
+
+    Raises:
+        SettingError: See `Precond.read_state`.
+
+    Source: sihyun-yu/REPA:utils.py (``load_legacy_checkpoints``).
+    """
+    first = len({name.split(".")[1] for name in shapes if name.startswith("blocks.")})
+    names, projectors = {}, [name for name in shapes if name.startswith("projectors.")]
+    for name in shapes.keys() - {*projectors}:
+        part, _, rest = name.partition(".")
+        number, _, inner = rest.partition(".")
+        legacy = part == "decoder_blocks" and number.isdecimal()
+        names[f"blocks.{first + int(number)}.{inner}" if legacy else name] = name
+    of = lambda name, rank: shape if len(shape := shapes.get(names.get(name, ""), ())) == rank else (0,) * rank
+    width, channels, patch, _ = of("x_embedder.proj.weight", 4)
+    tokens, values = of("pos_embed", 3)[1], of("final_layer.linear.weight", 2)[0]
+    if not (width and channels and patch and tokens):
+        fault = "the file is not a transformer of SiT, REPA or DiT (pos_embed, x_embedder.proj.weight)"
+        raise SettingError("network.class", fault, "name another class")
+    for name, values_read in trained_as.items():
+        if str(arguments.get(name, values_read[0])).lower() not in values_read:
+            fault = f"the file was trained with {name} {one_line(str(arguments[name]), 40)}"
+            raise SettingError("network.class", fault, f"{cls} is for {' or '.join(values_read)}")
+    depth = len({name.split(".")[1] for name in names if name.startswith("blocks.")})
+    rows = of(_LABELS, 2)[0]
+    classes, more_rows, labels = _classes_of(rows, kwargs, arguments)
+    heads, remark = _heads_of(cls, depth, width, kwargs, arguments)
+    sizes = {
+        "img_resolution": math.isqrt(tokens) * patch,
+        "img_channels": channels,
+        "label_dim": classes,
+        "patch_size": patch,
+        "hidden_size": width,
+        "depth": depth,
+        "num_heads": heads,
+        "mlp_ratio": of("blocks.0.mlp.fc1.weight", 2)[0] / width,
+        "learn_sigma": values == 2 * channels * patch**2,
+        **({"label_dropout": 0.0} if more_rows else {}),
+    }
+    omitted = f"{len(projectors)} tensors of alignment heads (projectors)" if projectors else ""
+    zero_rows = {_LABELS: more_rows} if more_rows else {}
+    return StateReading({**sizes, **kwargs}, names, omitted, zero_rows, tuple(filter(None, (labels, remark))))
+
+
+def _classes_of(rows: int, kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[int, int, str]:
+    """Number of classes of a label table, rows for no class that it lacks, and a remark.
+
+    Raises:
+        SettingError: The table has other rows than the named or recorded classes.
+    """
+    if rows < 2:
+        return 0, 0, ""
+    dropped = next((arguments[name] for name in ("class_dropout_prob", "cfg_prob") if name in arguments), None)
+    own = arguments.get("num_classes")
+    own = own if type(own) is int else None
+    if own is None and isinstance(dropped, int | float):
+        own = rows - 1 if dropped else rows
+    named = kwargs.get("label_dim", own)
+    if named is None:
+        every = f" (if each row is a class, name label_dim {rows})" if rows != _IMAGENET + 1 else ""
+        return rows - 1, 0, f"{rows - 1:,} classes, the last of {rows:,} rows is that of no class{every}"
+    if named not in (rows, rows - 1):
+        fault = f"{named}, but the label table has {rows} rows: one for each class, and mostly one for no class"
+        raise SettingError("network.kwargs.label_dim", fault, f"give {rows - 1}, or {rows} without a row for no class")
+    differs = f"label_dim {named} as named; the file's arguments say {own}" if own not in (None, named) else ""
+    return named, named + 1 - rows, differs
+
+
+def _heads_of(
+    cls: str, depth: int, width: int, kwargs: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> tuple[int, str]:
+    """Number of attention heads, and a remark.
+
+    Raises:
+        SettingError: Neither the user nor the file says it, and the sizes are not published ones.
+    """
+    size = re.match(r"\w+-(S|B|L|XL)\b", str(arguments.get("model", "")))
+    own = arguments.get("num_heads") or (SIZES[size[1]][2] if size and SIZES[size[1]][:2] == (depth, width) else None)
+    if "num_heads" in kwargs:
+        named = kwargs["num_heads"]
+        return named, f"num_heads {named} as named; the file's arguments say {own}" if own not in (None, named) else ""
+    if isinstance(own, int):
+        return own, ""
+    published = next((number for *sizes, number in SIZES.values() if sizes == [depth, width]), None)
+    if published is None:
+        fault = f"the file does not say it, and no published transformer has depth {depth} and width {width}"
+        raise SettingError(
+            "network.kwargs.num_heads", fault, f"name it: {_to_name(cls, {**kwargs, 'num_heads': '...'})}"
+        )
+    return published, f"{published} heads, as in the published network of this size"
+
+
+def _to_name(cls: str, kwargs: Mapping[str, Any]) -> str:
+    """The option of the command that names arguments."""
+    return f"--network '{json.dumps({'class': cls, 'kwargs': kwargs})}'"
