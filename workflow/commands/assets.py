@@ -1,6 +1,7 @@
 """``sida assets``: downloads of the registry."""
 
 import argparse
+import itertools
 from typing import Any
 
 from sida.assets.cache import cache_dir, fetch_many, forget, read_records, verify_asset
@@ -28,7 +29,7 @@ environment:
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("action", choices=("fetch", "verify", "forget", "list"))
+    parser.add_argument("action", choices=tuple(_ACTIONS))
     parser.add_argument("ids", nargs="*", metavar="ID", help="ids of the registry")
     parser.add_argument("--kind", help="all assets of a kind (network, teacher, fid-reference, extractor, ...)")
     text = "all downloads that a score under it needs"
@@ -39,16 +40,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Does the action for the chosen assets and the protocols' assets."""
     if args.protocol:
-        from eval.measuring.protocol import load_protocol
-        from sida.config.families import DECODERS
-
-        # A protocol does not know the network, which decides the decoder.
-        decoders = [file for files in DECODERS.values() for file in files]
-        for name in args.protocol:
-            protocol_assets = load_protocol(name).assets(decoders)
-            args.ids += [asset for asset in protocol_assets if asset not in args.ids]
-            if not protocol_assets:
-                say(f"protocol '{name}': needs no download")
+        args.ids += [asset for asset in _assets_of(args.protocol) if asset not in args.ids]
         if not args.ids and args.kind is None:
             return 0
     registry = load_registry()
@@ -57,23 +49,39 @@ def _run(args: argparse.Namespace) -> int:
     assets = [find_asset(registry, asset_id) for asset_id in args.ids]
     if args.kind is not None or not args.ids:
         assets += [a for a in registry.values() if args.kind in (None, a.kind) and a not in assets]
-    if args.action == "list":
-        return _list_assets(assets)
-    if args.action == "verify":
-        return _verify_assets(assets, bool(args.ids))
-    if not args.ids and (args.action == "forget" or args.kind is None):
-        remedy = "everything would be tens of gigabytes; a hash that was recorded once is given up for good"
-        raise UserError(f"sida assets {args.action}", "name ids, or a --kind to fetch", remedy)
-    if args.action == "forget":
-        for asset in assets:
-            parts = forget(asset.id)
-            text = f"forgotten: {', '.join(parts)}" if parts else "not in the cache, and without a record"
-            print(f"{asset.id}: {text}")
-        return 0
+    return _ACTIONS[args.action](assets, args)
+
+
+def _assets_of(protocols: list[str]) -> list[str]:
+    """Ids of all downloads that scores under some protocols need."""
+    from eval.measuring.protocol import load_protocol
+    from sida.config.families import DECODERS
+
+    # A protocol does not know the network, which decides the decoder.
+    decoders = [file for files in DECODERS.values() for file in files]
+    assets = {name: load_protocol(name).assets(decoders) for name in protocols}
+    for name in (name for name in assets if not assets[name]):
+        say(f"protocol '{name}': needs no download")
+    return list(dict.fromkeys(itertools.chain(*assets.values())))
+
+
+def _fetch_assets(assets: list[Asset], args: argparse.Namespace) -> int:
+    if not args.ids and args.kind is None:
+        raise UserError("sida assets fetch", "name ids, or a --kind", "everything would be tens of gigabytes")
     for path in fetch_many([asset.id for asset in assets]).values():
         print(path)
     if args.record:
         write_json(args.record, [describe_asset(asset) for asset in assets])
+    return 0
+
+
+def _forget_assets(assets: list[Asset], args: argparse.Namespace) -> int:
+    if not args.ids:
+        raise UserError("sida assets forget", "name ids", "a hash that was recorded once is given up for good")
+    for asset in assets:
+        parts = forget(asset.id)
+        text = f"forgotten: {', '.join(parts)}" if parts else "not in the cache, and without a record"
+        print(f"{asset.id}: {text}")
     return 0
 
 
@@ -87,7 +95,7 @@ def describe_asset(asset: Asset) -> dict[str, Any]:
     return facts | {name: record[name] for name in ("sha256", "size", "url")}
 
 
-def _list_assets(assets: list[Asset]) -> int:
+def _list_assets(assets: list[Asset], args: argparse.Namespace) -> int:
     records = read_records()
     print(f"{'id':<32} {'kind':<15} {'bytes':>14}  state    sha256     note or link")
     for asset in assets:
@@ -101,7 +109,7 @@ def _list_assets(assets: list[Asset]) -> int:
     return 0
 
 
-def _verify_assets(assets: list[Asset], by_id: bool) -> int:
+def _verify_assets(assets: list[Asset], args: argparse.Namespace) -> int:
     faults = checked = 0
     for asset in assets:
         try:
@@ -113,11 +121,12 @@ def _verify_assets(assets: list[Asset], by_id: bool) -> int:
         if digest is not None:
             checked += 1
             print(f"ok       {asset.id}  {digest}")
-        elif by_id:
+        elif args.ids:
             faults += 1
             print(f"MISSING  {asset.id}")
     print(f"{checked} verified, {faults} wrong or missing")
     return 1 if faults else 0
 
 
+_ACTIONS = {"fetch": _fetch_assets, "verify": _verify_assets, "forget": _forget_assets, "list": _list_assets}
 ASSETS = Verb(_HELP, _EXAMPLES, _arguments, _run)
