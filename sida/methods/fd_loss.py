@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from sida import sampling, training
-from sida.config.needs import JUDGE_DIGESTS, JUDGE_ENTRY, MAKE_JUDGES, Judge
+from sida.config.judges import JUDGE_DIGESTS, JUDGE_ENTRY, MAKE_JUDGES, Judge
 from sida.config.recipe import StudentConfig
 from sida.config.settings import Count, NotNegative, Range, Settings
 from sida.errors import SettingError, UserError

@@ -1,4 +1,4 @@
-"""Functions that trainings need from a package above this one, which registers them when it is imported.
+"""Judges of trainings: functions that a package above this one provides, registered when it is imported.
 
 ``sida`` measures nothing. A training whose loss is a distance of metrics calls the functions below; the package of
 metrics registers its own (``eval/__init__.py``), and the command line imports that package. A monitor, which a spec
@@ -19,8 +19,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Need(Generic[P, R]):
-    """A function that this package declares and a package above registers.
+class Provided(Generic[P, R]):
+    """A function that this package declares and a package above provides.
 
     Args:
         purpose: Description of the function, for errors.
@@ -63,8 +63,8 @@ class Judge(Protocol):
 
 
 #: ``make(names, dataset, device)``: judges by extractor, with the moments of all images of a data-set spec.
-MAKE_JUDGES: Need[[Sequence[str], Mapping[str, Any], Any], Mapping[str, Judge]] = Need("the maker of judges")
+MAKE_JUDGES: Provided[[Sequence[str], Mapping[str, Any], Any], Mapping[str, Judge]] = Provided("the maker of judges")
 #: ``digests(names)``: digest of each judge, which decides its features.
-JUDGE_DIGESTS: Need[[Sequence[str]], Mapping[str, str]] = Need("the digest of judges")
+JUDGE_DIGESTS: Provided[[Sequence[str]], Mapping[str, str]] = Provided("the digest of judges")
 #: ``entry(name)``: entry of a judge's extractor, with its downloads.
-JUDGE_ENTRY: Need[[str], ExtractorEntry] = Need("the table of judges")
+JUDGE_ENTRY: Provided[[str], ExtractorEntry] = Provided("the table of judges")
