@@ -6,8 +6,8 @@ trainings of ``sida`` need of this package, since ``sida`` does not import it.
 
 from eval.measuring.monitor_settings import MONITOR, MonitorSettings
 from sida import late_names
-from sida.config.lookup import FOR_FILES
 from sida.config.judges import JUDGE_DIGESTS, JUDGE_ENTRY, MAKE_JUDGES
+from sida.config.lookup import FOR_FILES
 
 FOR_FILES[MONITOR] = MonitorSettings
 MAKE_JUDGES.register("eval.measuring.judges:make_judges")
