@@ -1,4 +1,4 @@
-"""Resolves the rows of a preset once, and tells a faulty row when the preset is loaded."""
+"""Resolves the rows of a preset once, and refuses a faulty row when the preset is loaded."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -248,7 +248,7 @@ def _check_start(row: SheetRow, cells: Mapping[str, SheetRow], where: str) -> No
 def _class_counts(
     row: SheetRow, protocol: Protocol, data: Mapping[str, Any], where: str
 ) -> dict[str, Any] | str | None:
-    """Images per class for a row's class frequencies; missing ones are told now and not after the training."""
+    """Images per class for a row's class frequencies; missing ones are refused before the training."""
     labels = protocol.content().get("labels")
     if labels is None or row.without_network or not data.get("label_dim"):
         return None
