@@ -103,10 +103,11 @@ def _expect_images(args: argparse.Namespace, where: str, images: int) -> None:
 
 
 def _encode(args: argparse.Namespace) -> int:
-    from sida.data import ImageArchive, LatentEncoder, load_vae
+    from sida.data import ImageArchive, LatentEncoder
     from sida.data.prepare import check_encodable, encode_dataset
     from sida.files.ordinary import refuse_same
     from sida.machine import take_device
+    from sida.networks.autoencoder import load_vae
 
     # Refused before the autoencoder is downloaded and loaded.
     refuse_same(args.source, args.out)

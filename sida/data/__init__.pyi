@@ -5,7 +5,6 @@ from sida.data.dataset import ImageArchive as ImageArchive
 from sida.data.latents import LatentDecoder as LatentDecoder
 from sida.data.latents import LatentEncoder as LatentEncoder
 from sida.data.latents import LatentScaling as LatentScaling
-from sida.data.latents import load_vae as load_vae
 from sida.data.load import Digits as Digits
 from sida.data.load import load_dataset as load_dataset
 from sida.data.order import InfiniteSampler as InfiniteSampler

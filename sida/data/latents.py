@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from sida.config.families import EDM2_LATENTS, Latents
-from sida.config.lookup import how_to_install
-from sida.errors import UserError, reason_of
+from sida.errors import UserError
 
 
 class LatentScaling:
@@ -68,15 +67,28 @@ class LatentDecoder:
 
     @torch.no_grad()
     def __call__(self, latents: torch.Tensor) -> torch.Tensor:
-        """uint8 ``(N, 3, H, W)`` on the autoencoder's device, from network output ``(N, C, h, w)`` on any device."""
+        """uint8 ``(N, 3, H, W)`` on the autoencoder's device, from network output ``(N, C, h, w)`` on any device.
+
+        Raises:
+            UserError: The autoencoder gives NaN or infinity for latents without any.
+        """
         parts = self.scaling.to_raw(latents).to(_device_of(self.vae, latents)).split(self.batch_size)
-        return torch.cat([self._bytes(self.vae.decode(part).sample) for part in parts])
+        return torch.cat([self._bytes(self._decoded(part)) for part in parts])
+
+    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
+        """Images of raw latents, in which NaN comes from the generator alone."""
+        images = self.vae.decode(latents).sample
+        finite = latents.flatten(1).isfinite().all(1)
+        if not (finite.device.type == "meta" or images[finite].isfinite().all()):
+            raise UserError("vae", "decodes latents without NaN to NaN or infinity", "use another autoencoder")
+        return images
 
     def _bytes(self, x: torch.Tensor) -> torch.Tensor:
         if self.rounded:
             levels = x * 127.5 + 128 if self.latents.signed else x * 255 + 0.5
-            return levels.clamp(0, 255).to(torch.uint8)
-        return ((x + 1) / 2 if self.latents.signed else x).clamp(0, 1).mul(255).to(torch.uint8)
+        else:
+            levels = ((x + 1) / 2 if self.latents.signed else x).clamp(0, 1).mul(255)
+        return levels.nan_to_num(nan=0.0).clamp(0, 255).to(torch.uint8)
 
 
 class LatentEncoder:
@@ -104,27 +116,3 @@ class LatentEncoder:
 def _device_of(vae: Any, tensor: torch.Tensor) -> torch.device:
     """Device of an autoencoder; for a plain function, the device of the tensor."""
     return torch.device(getattr(vae, "device", tensor.device))
-
-
-def load_vae(path: str, device: str | torch.device = "cpu") -> Any:
-    """Loads diffusers' ``AutoencoderKL`` in evaluation mode, from local files only.
-
-    Args:
-        path: Folder with ``config.json`` and weights, or a name on the Hugging Face hub.
-        device: Device of the autoencoder.
-
-    Raises:
-        UserError: The optional package is not installed, or the model does not exist.
-    """
-    try:
-        from diffusers import AutoencoderKL
-    except ImportError:
-        fault, remedy = "the package diffusers is not installed", how_to_install("diffusers>=0.27")
-        raise UserError("latent diffusion", fault, remedy) from None
-    try:
-        # low_cpu_mem_usage: the default without accelerate; stated, diffusers prints no advice to install that package.
-        vae = AutoencoderKL.from_pretrained(path, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False)
-    except (OSError, ValueError) as error:
-        fault = f"cannot load the VAE ({reason_of(error)})"
-        raise UserError(path, fault, "fetch it with 'sida assets fetch'") from None
-    return vae.eval().requires_grad_(False).to(device)

@@ -26,7 +26,8 @@ from sida.networks.file import check_finite
 _INDEX = "model_index.json"
 _CONFIGS = ("unet/config.json", "config.json")
 _SCHEDULERS = ("scheduler/scheduler_config.json", "scheduler_config.json")
-_WEIGHTS = "diffusion_pytorch_model.safetensors"
+#: File of a model's weights.
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 #: Schedulers on discrete steps, all with the defaults of `DDPMScheduler`. Only the training counts, not the sampler.
 SCHEDULERS = (
     *("DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"),
@@ -95,7 +96,7 @@ def files_of(source: str | Path) -> DiffusersFiles | None:
 
 def _files(where: str, names: Collection[str], path: Callable[[str], Path]) -> DiffusersFiles | None:
     config, scheduler = (next((name for name in kind if name in names), None) for kind in (_CONFIGS, _SCHEDULERS))
-    index = _json(path(_INDEX)) if _INDEX in names else {}
+    index = read_config(path(_INDEX)) if _INDEX in names else {}
     if config is None or (config == _CONFIGS[1] and not index and scheduler is None):
         return None
     parts = [
@@ -107,7 +108,7 @@ def _files(where: str, names: Collection[str], path: Callable[[str], Path]) -> D
     if scheduler is None:
         remedy = "name the folder of DDPMPipeline.save_pretrained, or copy the file of the training there"
         raise UserError(where, f"no {_SCHEDULERS[0]}, which has the noise of each step", remedy)
-    weights = config.removesuffix("config.json") + _WEIGHTS
+    weights = config.removesuffix("config.json") + WEIGHTS
     if weights not in names:
         other = sorted(name for name in names if name.startswith(weights.removesuffix(".safetensors")))
         # Without its variant from_pretrained does not find the file.
@@ -119,7 +120,12 @@ def _files(where: str, names: Collection[str], path: Callable[[str], Path]) -> D
     return DiffusersFiles(where, path(config), path(scheduler), path(weights), *exported)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """Content of a file of settings.
+
+    Raises:
+        UserError: It is not a JSON mapping.
+    """
     value = parse_json(read_text(path), str(path))
     if not isinstance(value, dict):
         raise UserError(path, "is not a JSON mapping")
@@ -136,11 +142,11 @@ def network_config(files: DiffusersFiles, null_label: bool = False) -> dict[str,
     Raises:
         UserError: Another class, a setting that is not read, or a label for no class where there are no classes.
     """
-    unet, schedule = _json(files.config), _json(files.scheduler)
-    _check_class(files.config, unet, ("UNet2DModel",))
-    _check_class(files.scheduler, schedule, SCHEDULERS)
-    _check_values(files.config, unet, _PLAIN)
-    _check_values(files.scheduler, schedule, _PLAIN_SCHEDULE)
+    unet, schedule = read_config(files.config), read_config(files.scheduler)
+    check_class(files.config, unet, ("UNet2DModel",))
+    check_class(files.scheduler, schedule, SCHEDULERS)
+    check_values(files.config, unet, _PLAIN)
+    check_values(files.scheduler, schedule, _PLAIN_SCHEDULE)
     kwargs = {name: schedule[name] for name in SCHEDULE if name in schedule}
     options = {
         key: value for key, value in unet.items() if key[:1] != "_" and key not in (*_PLAIN, *_IMAGES, *_AVERAGE)
@@ -177,21 +183,22 @@ def _json_line(value: Any) -> str:
     return one_line(json.dumps(value), 80)
 
 
-def _check_class(path: Path, config: Mapping[str, Any], classes: Collection[str]) -> None:
+def check_class(path: Path, config: Mapping[str, Any], classes: Collection[str]) -> None:
+    """Refuses settings of other classes."""
     name = config.get("_class_name")
     if name not in classes:
         raise UserError(path, f"_class_name: {_json_line(name)}", f"read are {', '.join(classes)}")
 
 
-def _check_values(path: Path, config: Mapping[str, Any], supported: Mapping[str, Any]) -> None:
+def check_values(path: Path, config: Mapping[str, Any], supported: Mapping[str, Any]) -> None:
     """Refuses options of a file whose value is not the supported one."""
     for key, value in supported.items():
         if config.get(key, value) != value:
             raise UserError(path, f"{key}: {_json_line(config[key])}", f"read is {_json_line(value)}")
 
 
-def read_state(files: DiffusersFiles) -> dict[str, torch.Tensor]:
-    """Tensors of the U-Net in float32, by the names of a :class:`DiffusersPrecond`.
+def read_state(weights: Path, prefix: str = "") -> dict[str, torch.Tensor]:
+    """Tensors of a model in float32, by the names of the current library behind a prefix.
 
     Raises:
         UserError: The file is not safetensors, or is damaged, or a tensor is not of floating point or holds NaN.
@@ -199,10 +206,10 @@ def read_state(files: DiffusersFiles) -> dict[str, torch.Tensor]:
     names = "|".join(_OLD)
     renamed = lambda name: re.sub(rf"(?<=attentions\.)(\d+)\.({names})\.", lambda m: f"{m[1]}.{_OLD[m[2]]}.", name)
     state = {}
-    for name, tensor in read_state_dict(files.weights).items():
+    for name, tensor in read_state_dict(weights).items():
         if not tensor.is_floating_point():
             fault = f"tensor '{one_line(name, 80)}' has the type {str(tensor.dtype).removeprefix('torch.')}"
-            raise UserError(files.weights, fault, "weights are floats: save them without quantization")
-        state[f"unet.{renamed(name)}"] = weights = tensor.float()
-        check_finite(files.weights, name, weights, "take another snapshot")
+            raise UserError(weights, fault, "weights are floats: save them without quantization")
+        state[f"{prefix}{renamed(name)}"] = values = tensor.float()
+        check_finite(weights, name, values, "take another snapshot")
     return state

@@ -6,7 +6,7 @@ Files are safetensors; reading them executes no code.
 import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -294,15 +294,31 @@ def build_on_meta(network: Mapping[str, Any], where: str) -> nn.Module:
         where: File named in errors.
     """
     network = check_network_config(network, where)
-    memory = torch.device("meta") if network["class"] in NETWORKS else contextlib.nullcontext()
+    with building_on_meta(where, network["class"], network["class"] in NETWORKS):
+        return build_network(network, f"{where}: network")
+
+
+@contextlib.contextmanager
+def building_on_meta(where: str, name: str, on_meta: bool = True) -> Iterator[None]:
+    """Within, networks are built without memory, and a failure is one of the architecture that a file describes.
+
+    Args:
+        where: File named in errors.
+        name: Class named in errors.
+        on_meta: False builds in real memory.
+
+    Raises:
+        UserError: The network cannot be built.
+    """
+    memory = torch.device("meta") if on_meta else contextlib.nullcontext()
     try:
         # Loading must not change the draws of the caller.
         with torch.random.fork_rng(devices=[]), memory:
-            return build_network(network, f"{where}: network")
+            yield
     except UserError:
         raise
-    except Exception as error:  # of torch for absurd sizes, or of a custom class
-        raise UserError(where, f"architecture '{network['class']}' cannot be built ({reason_of(error)})") from None
+    except Exception as error:  # of torch for absurd sizes, of another library, or of a custom class
+        raise UserError(where, f"architecture '{name}' cannot be built ({reason_of(error)})") from None
 
 
 def fitting_network(
@@ -320,9 +336,25 @@ def fitting_network(
         remedy: Remedy in the error of other tensors.
 
     Raises:
-        UserError: The network cannot be built, or has other tensors.
+        UserError: As :func:`build_on_meta` and :func:`check_tensors`.
     """
     net = build_on_meta(network, str(path))
+    check_tensors(path, net, shapes, remedy)
+    return net
+
+
+def check_tensors(path: Path, net: nn.Module, shapes: Mapping[str, tuple[int, ...]], remedy: str) -> None:
+    """Checks that a file has exactly the tensors of a network.
+
+    Args:
+        path: The file.
+        net: The network; its tensors may be without content.
+        shapes: Shapes of the file's tensors by name.
+        remedy: Remedy in the error of other tensors.
+
+    Raises:
+        UserError: A tensor is missing, is more, or has another shape.
+    """
     expected = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     differing = [name for name in {**expected, **shapes} if shapes.get(name) != expected.get(name)]
     if differing:
@@ -330,7 +362,6 @@ def fitting_network(
         has, needs = ("none" if name not in of else list(of[name]) for of in (shapes, expected))
         fault = f"tensor '{name}': the file has {has}, its architecture {type(net).__name__} needs {needs}{more}"
         raise UserError(path, fault, remedy)
-    return net
 
 
 def _metadata(path: Path, header: TensorHeader) -> dict[str, Any]:

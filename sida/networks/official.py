@@ -259,7 +259,7 @@ def _import_diffusers(
 ) -> dict[str, Any]:
     """Writes the network of a pipeline of diffusers; see :func:`import_network`."""
     refuse_same(files.weights, out)
-    config, state = diffusers_config(files, null_label), read_state(files)
+    config, state = diffusers_config(files, null_label), read_state(files.weights, "unet.")
     net = fitting_network(Path(files.where), config, {name: tuple(tensor.shape) for name, tensor in state.items()})
     check_prediction(files.where, architecture(net), state)
     sampler = {} if files.init_sigma is None else {"sampler": {"kind": "one_step", "init_sigma": files.init_sigma}}

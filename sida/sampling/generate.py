@@ -24,11 +24,12 @@ from sida.config.families import DECODERS, EDM2_LATENTS, LATENTS, Latents, check
 from sida.config.labels import LabelCounts
 from sida.config.samplers import Sampler
 from sida.data.dataset import Dataset
-from sida.data.latents import LatentDecoder, load_vae
+from sida.data.latents import LatentDecoder
 from sida.errors import UserError, say, settings_in
 from sida.kernels import require_fused
 from sida.machine import Recording, RecordingError, Tensors, to_device
 from sida.networks import network_latents
+from sida.networks.autoencoder import load_vae
 from sida.networks.precond import Precond
 from sida.prefetch import prefetch
 from sida.sampling.guidance import check_guide_fits

@@ -349,7 +349,7 @@ def decoder_digest(vae: str | None) -> str | None:
     """Identity of a decoder: the digest of its folder's files; None for the registered decoder.
 
     Args:
-        vae: As for :class:`sida.sampling.Drawer`. If it is not a folder, it is a model's name, which is returned.
+        vae: As for :class:`sida.sampling.Drawer`. A name of a registered decoder is returned.
     """
     return Files(vae).digest() if vae is not None and Path(vae).is_dir() else vae
 

@@ -12,7 +12,7 @@ from eval.measuring.protocol import load_protocol
 from eval.results.identity import comparable
 from sida.config.families import EDM2_LATENTS, LATENTS, SD_LATENTS
 from sida.config.samplers import read_sampler
-from sida.data import LatentDecoder, LatentEncoder, LatentScaling, load_dataset, load_vae
+from sida.data import LatentDecoder, LatentEncoder, LatentScaling, load_dataset
 from sida.data.dataset import InMemory
 from sida.data.pictures import encode_png
 from sida.data.prepare import encode_dataset
@@ -98,30 +98,6 @@ def test_an_autoencoder_gets_its_input_on_its_own_device(tmp_path, monkeypatch):
     drawer = Drawer(read_sampler("data"), dataset=lambda: data, vae="vae", device="meta")
     (batch,) = drawer.draw(range(2), 2, output_device="meta")
     assert batch.images.shape == (2, 3, 4, 4)
-
-
-def test_decode_and_encode_with_a_real_autoencoder_of_random_weights(tmp_path):
-    from diffusers import AutoencoderKL
-
-    torch.manual_seed(0)
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    net = AutoencoderKL(**blocks, block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4).eval()
-    net.save_pretrained(tmp_path / "vae")
-    vae = load_vae(str(tmp_path / "vae"))
-    latents = torch.randn(9, 4, 4, 4)
-    images = LatentDecoder(vae)(latents)
-    with torch.no_grad():
-        raw = net.decode(LatentScaling().to_raw(latents)).sample
-        moments = net.encode(images.float() / 255).latent_dist
-    assert torch.equal(images, (raw.clamp(0, 1) * 255).to(torch.uint8))
-    assert_near(LatentEncoder(vae)(images), torch.cat([moments.mean, moments.std], 1))
-    assert not vae.training
-    assert not any(p.requires_grad for p in vae.parameters())
-    # A folder from elsewhere may hold pickles, which are not read.
-    net.save_pretrained(tmp_path / "pickled", safe_serialization=False)
-    for name in ("pickled", "missing"):
-        error = refused(r"cannot load the VAE .*sida assets fetch", load_vae, str(tmp_path / name))
-        assert error.where == str(tmp_path / name)
 
 
 class Halves:
