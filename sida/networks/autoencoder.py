@@ -70,7 +70,7 @@ def load_vae(path: str, device: str | torch.device = "cpu") -> Any:
             raise UserError(file, "no such file", "name a folder of AutoencoderKL.save_pretrained")
     options = _options(config_file)
     with building_on_meta(path, AutoencoderKL.__name__):
-        vae = AutoencoderKL(**dataclasses.asdict(options))
+        vae: Any = AutoencoderKL(**dataclasses.asdict(options))
     state = read_state(weights)
     check_tensors(weights, vae, {name: tuple(tensor.shape) for name, tensor in state.items()}, "save it again")
     vae.load_state_dict(state, strict=True, assign=True)
