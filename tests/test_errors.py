@@ -10,6 +10,7 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 from unittest.mock import Mock
@@ -21,6 +22,7 @@ from sida.cli import networks
 from sida.cli.main import Verb, existing, run_command_line
 from sida.config import lookup
 from sida.errors import EXIT_RETRY, Preempted, Progress, UserError, duration, one_line
+from sida.training.processes import Interruption
 from tests.refused import command, refusal, refused
 from tests.training.toy import TEACHER
 from workflow import cli
@@ -167,6 +169,38 @@ def test_a_limit_of_the_shell_is_one_line_that_names_it_where_it_is_set(monkeypa
         monkeypatch.setattr(resource, "getrlimit", Mock(return_value=(soft, soft)))
         told = refused("more .* than the system allows", command, "info")
         assert (limit in str(told)) == (soft == 10**9)
+
+
+def test_a_message_of_onednn_means_memory_only_where_it_is_limited(monkeypatch):
+    error = RuntimeError("could not create a primitive descriptor for a convolution forward propagation primitive")
+    monkeypatch.setattr(networks, "INFO", Verb("", "", lambda parser: None, Mock(side_effect=error)))
+    monkeypatch.setattr(resource, "getrlimit", Mock(return_value=(10**9, 10**9)))
+    refused("more memory than .*ulimit -v", command, "info")
+    monkeypatch.setattr(resource, "getrlimit", Mock(return_value=(resource.RLIM_INFINITY,) * 2))
+    with pytest.raises(RuntimeError, match="primitive"):
+        command("info")
+
+
+def test_a_stop_at_the_limit_of_processor_time_keeps_its_status(monkeypatch, capsys):
+    """The system sends its signal again every second, also when the command has ended."""
+
+    def train(args):
+        with Interruption() as interruption:
+            for _ in range(3):
+                signal.raise_signal(signal.SIGXCPU)
+            assert interruption.request
+        signal.raise_signal(signal.SIGXCPU)
+        raise Preempted("")
+
+    monkeypatch.setattr(networks, "INFO", Verb("", "", lambda parser: None, train))
+    monkeypatch.setattr(resource, "getrlimit", Mock(return_value=(resource.RLIM_INFINITY, 1000)))
+    monkeypatch.setattr(resource, "setrlimit", Mock())
+    before = signal.getsignal(signal.SIGXCPU)
+    try:
+        assert run_command_line("", {"info": "sida.cli.networks:INFO"}, ["info"], {}) == 75
+        signal.raise_signal(signal.SIGXCPU)
+    finally:
+        signal.signal(signal.SIGXCPU, before)
 
 
 def test_processor_time_ends_in_one_line_before_the_system_kills():

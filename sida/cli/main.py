@@ -18,7 +18,7 @@ import sys
 import tempfile
 import textwrap
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, cast
 
@@ -37,6 +37,8 @@ _SCARCE = {errno.ENOMEM: ("memory", resource.RLIMIT_AS, "-v"), errno.EAGAIN: ("p
 _SCARCE |= dict.fromkeys((errno.EMFILE, errno.ENFILE), ("open files", resource.RLIMIT_NOFILE, "-n"))
 #: Messages of the dynamic linker, torch and threading when memory runs out.
 _NO_MEMORY = re.compile("failed to map segment|[Cc]annot allocate memory|can't allocate memory|can't start new thread")
+#: Messages of oneDNN, which also stand for other faults than a limit of memory.
+_NO_PRIMITIVE = re.compile("could not (?:create|execute|initialize) a (?:primitive|memory)")
 #: Message of :meth:`pathlib.Path.resolve` for a circle of links, before Python 3.13.
 _CIRCLE = re.compile("Symlink loop from '(.*)'")
 
@@ -93,9 +95,9 @@ def run_command_line(
         return 0
 
     replace_unencodable()
-    _stop_before_time_limit()
     try:
-        return _status(run)
+        with _stopped_before_time_limit():
+            return _status(run)
     finally:
         # Python flushes the streams at its exit, and would end with another status if that failed.
         for stream in (sys.stdout, sys.stderr):
@@ -165,7 +167,7 @@ def _status(run: Callable[[], int | None]) -> int:
         if circle := _CIRCLE.fullmatch(str(error)):
             say(f"error: {circle[1]}: {os.strerror(errno.ELOOP)}; choose another place")
             return 1
-        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+        if not isinstance(error, MemoryError) and not _tells_no_memory(str(error)):
             raise
         # NumPy and torch name the size that they asked for.
         return _scarce(*_SCARCE[errno.ENOMEM], reason_of(error) if str(error) else "")
@@ -180,24 +182,39 @@ def _status(run: Callable[[], int | None]) -> int:
     return status
 
 
+def _tells_no_memory(message: str) -> bool:
+    is_limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    return bool(_NO_MEMORY.search(message) or (is_limited and _NO_PRIMITIVE.search(message)))
+
+
 class _TimeOver(KeyboardInterrupt):
     """The process has used almost all of its processor time."""
 
 
-def _stop_before_time_limit() -> None:
-    """Ends the command with a message shortly before the system kills it at its limit of processor time, if any."""
+@contextlib.contextmanager
+def _stopped_before_time_limit() -> Iterator[None]:
+    """Ends the command with a message shortly before the system kills it at its limit of processor time, if any.
+
+    The system sends the signal again every second. It is ignored after the first one and after the command, so that the
+    exit status is the command's.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
     limit = soft if hard == resource.RLIM_INFINITY else hard
     # Python sets signal handlers only in the main thread.
     if limit == resource.RLIM_INFINITY or threading.current_thread() is not threading.main_thread():
+        yield
         return
 
     def end(*_: object) -> None:
-        signal.signal(signal.SIGXCPU, signal.SIG_IGN)  # The system sends it again every second.
+        signal.signal(signal.SIGXCPU, signal.SIG_IGN)
         raise _TimeOver
 
     signal.signal(signal.SIGXCPU, end)
     resource.setrlimit(resource.RLIMIT_CPU, (max(1, limit - max(2, min(60, limit // 10))), hard))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGXCPU, signal.SIG_IGN)
 
 
 def _scarce(name: str, limit: int, option: str, reason: str = "") -> int:

@@ -56,28 +56,30 @@ def wait_for_lock(file: int | BinaryIO) -> None:
 
 #: Seconds without a change after which an unlocked temporary file counts as left behind by a killed process.
 DAY = 86_400.0
-_MINUTE = 60.0
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME = re.compile(r"\..+?\.[a-z0-9_]{8}\.tmp(?:\.[^.]+)?")
 #: Folders that this process has swept.
 _swept: set[str] = set()
 
 
-def sweep_temporaries(folder: str | os.PathLike[str], age: float = 0, prefix: str = "") -> None:
+def sweep_temporaries(folder: str | os.PathLike[str], age: float = 0, folders_of: str | None = None) -> None:
     """Removes the temporary files and folders that killed processes left in a folder; locked ones stay.
 
     Args:
         folder: The folder; it may be missing.
         age: Seconds without a change after which an unlocked file counts as left behind. 0 needs a folder to which no
             other process writes: a writer makes its file before it can lock it.
-        prefix: Beginning of the names.
+        folders_of: Name of the only target whose temporary folders are removed, and no files: :func:`atomic_folder`
+            makes another one if its folder is removed before it is locked.
     """
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             is_folder = entry.is_dir(follow_symlinks=False)
             if not (is_folder or entry.is_file(follow_symlinks=False)):
                 continue
-            if not (_NAME.fullmatch(entry.name) and entry.name.startswith(prefix)):
+            if not _NAME.fullmatch(entry.name):
+                continue
+            if folders_of is not None and not (is_folder and entry.name.startswith(f".{folders_of}.")):
                 continue
             # On a file system without locks try_lock fails and all files stay, since any of them may be in use.
             with contextlib.suppress(OSError), _opened(entry.path) as handle:
@@ -107,24 +109,43 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     An exception removes the temporary folder; the next call removes a folder that a killed process left.
 
     Raises:
+        UserError: Another process made a folder ``path`` meanwhile; it stays as it is.
         OSError: The system cannot write; the error of a full disk names ``path``.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    sweep_temporaries(target.parent, _MINUTE, f".{target.name}.")
+    sweep_temporaries(target.parent, folders_of=target.name)
     with _naming(target):
-        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-        handle = os.open(part, os.O_RDONLY)
+        part, handle = _locked_folder(target)
         try:
-            # Without locks writing still works, and no sweep removes the folder.
-            with contextlib.suppress(OSError):
-                try_lock(handle)
             yield part
             part.chmod(0o777 & ~_UMASK)
-            part.rename(target)
+            try:
+                part.rename(target)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+                fault = "was made by another process meanwhile"
+                raise UserError(target, fault, "name another folder, or remove it") from None
         finally:
             os.close(handle)
             shutil.rmtree(part, ignore_errors=True)
+
+
+def _locked_folder(target: Path) -> tuple[Path, int]:
+    """A temporary folder beside a target, and the handle that holds its lock."""
+    while True:
+        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        with contextlib.suppress(FileNotFoundError):
+            handle = os.open(part, os.O_RDONLY)
+            try:
+                is_locked = try_lock(handle)
+            except OSError:
+                return part, handle  # Without locks writing still works, and no sweep removes the folder.
+            if is_locked and part.exists():
+                return part, handle
+            # Another process sweeps it, which came between.
+            os.close(handle)
 
 
 @contextlib.contextmanager
@@ -286,10 +307,8 @@ def jsonl_text(records: Sequence[Mapping[str, Any]], final: bool) -> str:
 
 
 def append_jsonl(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
-    """Appends one JSON object as a line, without buffering it in this process."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with open(target, "a", encoding="utf-8") as stream:
+    """Appends one JSON object as a line, without buffering it in this process; the folder must exist."""
+    with open(path, "a", encoding="utf-8") as stream:
         stream.write(jsonl_text([record], final=False))
 
 

@@ -96,8 +96,11 @@ def torch_dtypes() -> dict[str, torch.dtype]:
 
 def write_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], record: Mapping[str, Any] | None = None
-) -> None:
+) -> str:
     """Writes tensors (on any device) and a record of JSON values atomically. Equal content gives equal bytes.
+
+    Returns:
+        SHA-256 of the tensors, as recorded in the file.
 
     Raises:
         UserError: The record is not JSON, or the format does not have a tensor's type.
@@ -130,6 +133,7 @@ def write_tensors(
             if (number := _system_error(error)) is None:
                 raise
             raise OSError(number, os.strerror(number), str(path)) from None
+    return digest.hexdigest()
 
 
 def _system_error(error: Exception) -> int | None:

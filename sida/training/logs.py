@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from sida.errors import UserError
 from sida.files.atomic import append_jsonl, jsonl_text, write_text
 from sida.training.processes import ALONE, Ranks
 
@@ -43,10 +44,17 @@ class Logs:
         self._last = max((record["nimg"] for record in [*train[-1:], *evaluations[-1:]]), default=-1)
 
     def add(self, name: str, record: Mapping[str, Any]) -> None:
-        """Adds a record to ``train`` or ``evaluations``."""
+        """Adds a record to ``train`` or ``evaluations``.
+
+        Raises:
+            UserError: The folder is gone.
+        """
         if not self.written:
             return
-        append_jsonl(self.folder / f"{name}.jsonl", dict(record))
+        try:
+            append_jsonl(self.folder / f"{name}.jsonl", dict(record))
+        except FileNotFoundError:
+            raise gone(self.folder) from None
         if not self.tensorboard:
             return
         if self._board is None:
@@ -61,6 +69,12 @@ class Logs:
         """Writes the records that TensorBoard's library has buffered."""
         if self._board is not None:
             self._board.close()
+
+
+def gone(folder: Path) -> UserError:
+    """The error of a run's folder that was renamed or removed while its run was trained."""
+    remedy = "rename it back, or give its new place as --out, and run the same command again"
+    return UserError(folder, "is gone: it was renamed or removed during the training, which ends here", remedy)
 
 
 def without_nan(value: Any) -> Any:

@@ -25,7 +25,7 @@ from sida.data import Dataset
 from sida.errors import UserError, say, settings_in
 from sida.files.atomic import sha256_json, sweep_temporaries, try_lock, wait_for_lock, write_text
 from sida.files.ordinary import DENIED, NO_PERMISSION, UnreadableError, open_ordinary
-from sida.files.tensors import read_tensors, write_tensors
+from sida.files.tensors import iterate_tensors, read_tensor_header, read_tensors, write_tensors
 from sida.files.text_files import HASH_KEY, check_hash, parse_json, read_text, with_hash
 from sida.machine import derive_seed
 from sida.networks.file import (
@@ -37,7 +37,7 @@ from sida.networks.file import (
     write_state_dict,
 )
 from sida.networks.precond import Precond
-from sida.training.logs import Logs
+from sida.training.logs import Logs, gone
 from sida.training.optimizer import FlatParameters, NamedTensors
 from sida.training.processes import ALONE, Ranks
 
@@ -138,10 +138,10 @@ class KeptState(NamedTuple):
 class StateStore:
     """The ``state/`` folder of a run, to be used under the run's lock.
 
-    A state is a tensor file and, written after it, a JSON file with the digest of its configuration; each has the hash
-    of its own content. A process killed at any moment leaves the previous state intact. States of several
-    configurations lie side by side; a configuration resumes from its own states. A state is removed only when its own
-    configuration has two newer ones.
+    A state is a tensor file and, written after it, a JSON file with the digests of its configuration and its tensors;
+    each has the hash of its own content. A process killed at any moment leaves the previous state intact. States of
+    several configurations lie side by side; a configuration resumes from its own states. A state is removed only when
+    its own configuration has two newer ones.
 
     Args:
         folder: Folder of the states.
@@ -175,11 +175,11 @@ class StateStore:
         numbers = [number for number, header in headers.items() if header is None or header["digest"] == self.digest]
         for number in reversed(numbers):
             header, path = headers[number], self._path(number)
-            if header and (tensors := _intact(self._path(number, ".safetensors"), read_tensors)):
+            if header and (tensors := _intact(self._path(number, ".safetensors"), _tensors_of(header))):
                 if number != numbers[-1]:
                     say(f"{self._path(numbers[-1])}: this state is damaged; going back to {path.name}")
                 self._own = [other for other in numbers if headers[other] and other != number] + [number]
-                return KeptState(header["record"], tensors[0], path)
+                return KeptState(header["record"], tensors, path)
         if headers:
             newest = headers[max(headers)]
             self._start_anew(numbers, max(headers), newest["record"] if newest else {})
@@ -205,9 +205,10 @@ class StateStore:
         """
         try:
             number = max(self._numbers(), default=0) + 1
-            write_tensors(self._path(number, ".safetensors"), tensors)
+            tensors_sha256 = write_tensors(self._path(number, ".safetensors"), tensors)
             # On one line: an indented one is made by Python code, which would slow down the training meanwhile.
-            header = with_hash({"format": STATE_FORMAT, "digest": self.digest, "record": record})
+            facts = {"format": STATE_FORMAT, "digest": self.digest, "tensors_sha256": tensors_sha256}
+            header = with_hash({**facts, "record": record})
             write_text(self._path(number, ".json"), f"{json.dumps(header, sort_keys=True)}\n")
             self._own.append(number)
             while len(self._own) > KEPT_STATES:
@@ -215,6 +216,8 @@ class StateStore:
                 for suffix in (".safetensors", ".json"):
                     self._path(self._own[0], suffix).unlink(missing_ok=True)
                 del self._own[0]
+        except FileNotFoundError:
+            raise gone(self.folder.parent) from None
         except OSError as error:
             fault = f"the state cannot be written ({error})"
             raise UserError(self.folder, fault, "make room, then run the same command again") from None
@@ -239,6 +242,19 @@ def _header(path: Path) -> dict[str, Any]:
     if header.get("format") != STATE_FORMAT or not isinstance(header.get("record"), dict) or "digest" not in header:
         raise UserError(path, f"is not a {STATE_FORMAT} file")
     return header
+
+
+def _tensors_of(header: Mapping[str, Any]) -> Callable[[Path], NamedTensors]:
+    """A reader of the tensors that a state's JSON names."""
+
+    def read(path: Path) -> NamedTensors:
+        tensor_header = read_tensor_header(path)
+        # Earlier states name no tensors.
+        if header.get("tensors_sha256", tensor_header.sha256) != tensor_header.sha256:
+            raise UserError(path, "has the tensors of another state")
+        return dict(iterate_tensors(path, tensor_header))
+
+    return read
 
 
 def _intact(path: Path, read: Callable[[Path], T]) -> T | None:

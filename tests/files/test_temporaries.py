@@ -133,6 +133,39 @@ def test_the_folder_of_a_killed_writer_is_removed_by_the_next_one_and_that_of_a_
         writer.kill()
     with atomic_folder(tmp_path / "out2"):
         assert left.exists()
-    with pytest.raises(OSError, match=r"exist|empty"), atomic_folder(tmp_path / "out"):
-        pass
+    os.utime(left)  # killed and run at once
+    with pytest.raises(UserError) as caught, atomic_folder(tmp_path / "out") as folder:
+        (folder / "file").write_text("y")
+    assert caught.value.where == str(tmp_path / "out")
+    assert (tmp_path / "out/file").read_text() == "x"
     assert {*tmp_path.iterdir()} == {mine, tmp_path / "out", tmp_path / "out2"}
+
+
+@pytest.mark.parametrize("moment", ["before it is opened", "before it is locked"])
+def test_a_sweep_between_making_and_locking_a_folder_harms_no_writer(tmp_path, monkeypatch, moment):
+    owner, name = (os, "open") if moment == "before it is opened" else (temporaries, "try_lock")
+    original, swept = getattr(owner, name), []
+
+    def sweeps_first(*given, **options):
+        if not swept:
+            swept.extend(tmp_path.iterdir())
+            monkeypatch.undo()
+            sweep_temporaries(tmp_path, folders_of="out")
+        return original(*given, **options)
+
+    context = atomic_folder(tmp_path / "out")
+    monkeypatch.setattr(owner, name, sweeps_first)
+    with context as folder:
+        (folder / "file").write_text("x")
+    assert len(swept) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_sweep_for_a_folder_leaves_files_and_folders_of_other_targets(tmp_path):
+    for name in (".out.abcd1234.tmp", ".out.json.abcd1234.tmp.json"):
+        (tmp_path / name).write_text("half")
+    (tmp_path / ".out2.abcd1234.tmp").mkdir()
+    (tmp_path / ".out.abcd1235.tmp").mkdir()
+    sweep_temporaries(tmp_path, folders_of="out")
+    names = {".out.abcd1234.tmp", ".out.json.abcd1234.tmp.json", ".out2.abcd1234.tmp"}
+    assert {path.name for path in tmp_path.iterdir()} == names

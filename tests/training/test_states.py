@@ -13,7 +13,8 @@ import safetensors
 import torch
 
 from sida.files.atomic import try_lock, wait_for_lock
-from sida.files.text_files import with_hash
+from sida.files.tensors import write_tensors
+from sida.files.text_files import HASH_KEY, with_hash
 from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.training import TeacherConfig, run, train_teacher
@@ -72,6 +73,45 @@ def loaded(folder: Path, **options) -> int:
     """Number of images at which a run would begin."""
     state = StateStore(folder, "digest", **options).load()
     return 0 if state is None else state.record["nimg"]
+
+
+@pytest.mark.parametrize("source", ["state-000001", "other"])
+def test_tensors_of_another_state_are_not_taken(kept, tmp_path, source, capsys):
+    """Each file is intact by itself."""
+    StateStore(kept, "digest").load()
+    if source == "other":
+        write_tensors(kept / "other.safetensors", {"x": torch.ones(99)})
+    else:
+        store = StateStore(kept, "digest")
+        store.load()
+        store.save({"nimg": 336}, {"x": torch.ones(99)})
+    newest = sorted(kept.glob("state-*.safetensors"))[-1]
+    before = loaded(kept)
+    older = kept / "other.safetensors" if source == "other" else kept / "state-000002.safetensors"
+    newest.write_bytes(older.read_bytes())
+    assert loaded(kept) < before
+    assert newest.stem in capsys.readouterr().err
+
+
+def test_a_state_of_an_earlier_version_names_no_tensors_and_is_read(kept):
+    path = kept / "state-000002.json"
+    header = {
+        key: value for key, value in json.loads(path.read_text()).items() if key not in (HASH_KEY, "tensors_sha256")
+    }
+    path.write_text(json.dumps(with_hash(header)))
+    assert loaded(kept) == 320
+
+
+def test_a_folder_that_is_renamed_during_a_training_is_told_and_the_run_resumes_there(
+    tmp_path, uninterrupted, monkeypatch
+):
+    folder, moved = tmp_path / "run", tmp_path / "moved"
+    with before_iterations(lambda nimg: nimg == 160 and folder.rename(moved)):
+        error = refused("is gone.*--out", train_teacher, TEACHER, folder)
+    assert error.where == str(folder)
+    assert not list(folder.rglob("*.jsonl"))
+    train_teacher(TEACHER, moved)
+    assert results(moved) == results(uninterrupted)
 
 
 @pytest.mark.parametrize("name", ["state-000002.json", "state-000002.safetensors"])
