@@ -29,7 +29,7 @@ from sida.training.batches import Augment, Batch, MicroBatch, augmented, seed_la
 from sida.training.logs import IterationRecord
 from sida.training.loop import Trainer
 from sida.training.optimizer import Average, OptimizedNetwork, Resumable, ema_beta
-from sida.training.schedule import Phase, Schedule
+from sida.training.schedule import Phase, Schedule, points_passed
 
 #: ``batches(stream, nimg, with_images)``: micro-batches of one step; images that it does not see may be of the device
 #: ``meta``, with a shape alone.
@@ -37,8 +37,10 @@ Batches = Callable[[str, int, bool], Sequence[Batch]]
 #: By term of a loss: the factor of its sum, which logs show, and the schedule's weight in the gradient. The key ``""``
 #: is for terms that are not listed, e.g. ``{"": (1 / 64, 1.0)}``.
 Scales = Mapping[str, tuple[float, float]]
-#: Losses of a micro-batch by term, times their factors, 0-dim; and ``nan_count``, the number of dropped samples.
+#: Losses of a micro-batch by term, times their factors, 0-dim; ``nan_count``, the number of dropped samples; and for a
+#: measured micro-batch the norms of the terms' gradients with the prefix :data:`_NORM`.
 Outputs = dict[str, Any]
+_NORM = "norm of "
 _Z: Mapping[str, Draw] = {"z": unit_noise}
 
 
@@ -99,7 +101,13 @@ class EagerRunner:
         self.generator, self.sampler, self.through_all = generator, sampler, through_all
 
     def __call__(
-        self, step: OptimizerStep, scales: Scales, tensors: Tensors, augment: Augment | None, steps_taken: int
+        self,
+        step: OptimizerStep,
+        scales: Scales,
+        tensors: Tensors,
+        augment: Augment | None,
+        steps_taken: int,
+        norms: bool = False,
     ) -> Outputs:
         """Computes the losses of a micro-batch, whose gradient is added to the network's.
 
@@ -109,8 +117,9 @@ class EagerRunner:
             tensors: Tensors by name: draws, ``labels`` and ``real`` images if the step has them.
             augment: Augmentation with the draws of this micro-batch.
             steps_taken: Steps that the generator takes of those of the sampler, from the first on.
+            norms: Whether the gradient's norm is returned for each of several terms; the network has no gradient yet.
         """
-        self.steps_taken = steps_taken
+        self.steps_taken, self.norms = steps_taken, norms
         if augment is not None:
             images = self._run(self._images, step, scales, tensors)["images"]
             real_images = tensors.get("real") if step.generates else None
@@ -138,21 +147,31 @@ class EagerRunner:
         """Computes the losses and adds their gradient; a term with the weight 0 has no backward pass."""
         images = tensors["images"] if "images" in tensors else self._images(step, scales, tensors)["images"]
         micro_batch = MicroBatch(images, tensors.get("labels"), tensors.get("real"), tensors)
-        losses, terms = {}, []
+        losses, terms = {}, {}
         for name, per_element in micro_batch.finalize(_named_terms(step, micro_batch, scales)).items():
             factor, weight = scales[name] if name in scales else scales[""]
             # A sum, because dropped samples (zeros) and divided batches must not change the divisor.
             value = per_element.sum() * factor
             losses[name] = value.detach()
             if weight:
-                terms.append(value if weight == 1 else weight * value)
+                terms[name] = value if weight == 1 else weight * value
+        norms = {}
         if terms:
-            total = sum(terms[1:], terms[0])
+            first, *others = terms.values()
+            total = sum(others, first)
             if not total.requires_grad:
                 fault = f"no term depends on the parameters of '{step.name}': {', '.join(losses)}"
                 raise UserError("loss", fault, "compute them with gradients")
-            total.backward()
-        return {**losses, "nan_count": micro_batch.dropped}
+            if not (self.norms and others):
+                total.backward()
+            else:
+                # The first term's gradient is that of all terms without the others', which saves its own backward pass.
+                flat = step.network.flat
+                gradients = [flat.gradient_of(term) for term in others]
+                total.backward()
+                gradients.insert(0, flat.gradient() - torch.stack(gradients).sum(0))
+                norms = {f"{_NORM}{name}": gradient.norm() for name, gradient in zip(terms, gradients)}
+        return {**losses, **norms, "nan_count": micro_batch.dropped}
 
 
 def _named_terms(step: OptimizerStep, batch: MicroBatch, scales: Scales) -> Mapping[str, torch.Tensor]:
@@ -186,7 +205,7 @@ class GraphRunner(EagerRunner):
     def __init__(self, networks: Sequence[OptimizedNetwork], generator: OptimizedNetwork, *steps: Any) -> None:
         super().__init__(generator, *steps)
         self.networks = networks
-        # By step, steps of the generator and shapes: recordings, each with the scales of the terms that it computes.
+        # By step, steps of the generator, norms and shapes: recordings, each with the scales of its terms.
         self._recordings: dict[object, list[tuple[Scales, Recording]]] = {}
         # By length: a micro-batch's gradient is gathered before the next one writes its own.
         self._gradients: dict[int, torch.Tensor] = {}
@@ -194,18 +213,24 @@ class GraphRunner(EagerRunner):
         self._given_up = False
 
     def __call__(
-        self, step: OptimizerStep, scales: Scales, tensors: Tensors, augment: Augment | None, steps_taken: int
+        self,
+        step: OptimizerStep,
+        scales: Scales,
+        tensors: Tensors,
+        augment: Augment | None,
+        steps_taken: int,
+        norms: bool = False,
     ) -> Outputs:
         """See :meth:`EagerRunner.__call__`."""
         try:
-            outputs = super().__call__(step, scales, tensors, augment, steps_taken)
+            outputs = super().__call__(step, scales, tensors, augment, steps_taken, norms)
         except RecordingError as reason:
             self._given_up = True
             self._recordings.clear()
             self._gradients.clear()
             step.network.flat.zero_grad()
             say(f"cuda_graphs: {reason}; the run continues kernel by kernel")
-            outputs = super().__call__(step, scales, tensors, augment, steps_taken)
+            outputs = super().__call__(step, scales, tensors, augment, steps_taken, norms)
         if "gradient" not in outputs:
             return outputs
         step.network.add_gradient(outputs.pop("gradient"))
@@ -219,7 +244,7 @@ class GraphRunner(EagerRunner):
         if self._given_up:
             return function(step, scales, batch_tensors)
         shapes = tuple((name, tuple(tensor.shape)) for name, tensor in batch_tensors.items())
-        recordings = self._recordings.setdefault((id(step), self.steps_taken, shapes), [])
+        recordings = self._recordings.setdefault((id(step), self.steps_taken, self.norms, shapes), [])
         for recorded_scales, recording in recordings:
             if all(scales[name] == scale for name, scale in recorded_scales.items()):
                 return dict(recording(batch_tensors))
@@ -298,10 +323,14 @@ class StepTrainer(Trainer):
         phase, record, replacements = self.schedule.at(nimg), IterationRecord(), draws or {}
         *_, last = self.steps
         images = self.ranks.world_size * sum(len(like) for like, _ in self.batches(last.stream, nimg, False))
+        tick = (self.config.tick_kimg * 1000, None)
+        first = nimg == 0 or points_passed(nimg, *tick) > points_passed(nimg - images, *tick)
         for step in self.steps:
             if nimg // images % step.every == 0 and (step is not last or phase.update_generator):
                 for stream in step.streams():
-                    self._take_step(step, stream, nimg, phase, replacements.get(stream, ()), record)
+                    self._take_step(
+                        step, stream, nimg, phase, replacements.get(stream, ()), record, first and step is last
+                    )
         self.update_averages(nimg, images)
         return record
 
@@ -321,8 +350,9 @@ class StepTrainer(Trainer):
         phase: Phase,
         replacements: Sequence[Draws],
         record: IterationRecord,
+        norms: bool,
     ) -> None:
-        """Adds up the gradients of a stream's micro-batches, and steps."""
+        """Adds up the gradients of a stream's micro-batches, and steps; ``norms`` measures the first one's terms."""
         batches, seed = self.batches(stream, nimg, step.real_images), self.config.seed
         assert all(images.shape[1:] == batches[0][0].shape[1:] for images, _ in batches)
         steps_taken, shapes = self.taken_steps(nimg), [images.shape for images, _ in batches]
@@ -348,9 +378,12 @@ class StepTrainer(Trainer):
             if step.augment is not None:
                 source = generator(seed, purpose, nimg, position)
                 augment = functools.partial(step.augment, generator=source)
-            losses = self._run(step, scales, tensors, augment, steps_taken)
+            losses = self._run(step, scales, tensors, augment, steps_taken, norms and number == 0)
             record.nan_samples += losses.pop("nan_count")
             for name, value in losses.items():
+                if name.startswith(_NORM):
+                    record.term_norms[name.removeprefix(_NORM)] = value
+                    continue
                 record.losses[name] = record.losses[name] + value if name in record.losses else value
             position += len(images)
         record.samples += total

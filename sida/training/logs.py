@@ -102,6 +102,8 @@ class IterationRecord:
     Attributes:
         losses: Losses as back-propagated, without the schedule's weights; 0-dim.
         grad_norms: Gradient norm before clipping of each network that took a step; 0-dim.
+        term_norms: Gradient norm of each term of the product's loss on one micro-batch, 0-dim; empty where it was not
+            measured, or with one term.
         samples: Number of samples in the losses.
         nan_samples: Number of samples dropped for a NaN.
         bad_gradients: Number of gradient entries that are NaN or infinite.
@@ -109,6 +111,7 @@ class IterationRecord:
 
     losses: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     grad_norms: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    term_norms: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     samples: int = 0
     nan_samples: torch.Tensor | int = 0
     bad_gradients: torch.Tensor | int = 0
@@ -117,8 +120,8 @@ class IterationRecord:
 def share_records(records: Sequence[IterationRecord], ranks: Ranks) -> None:
     """Combines the records of all ranks, in place.
 
-    Losses are averaged over ranks, as gradients are, and samples are added. Norms and bad entries already belong to the
-    averaged gradients.
+    Losses and norms of terms are averaged over ranks, and samples are added. Norms of networks and bad entries already
+    belong to the averaged gradients.
 
     Args:
         records: Records of the same iterations on all ranks.
@@ -126,13 +129,16 @@ def share_records(records: Sequence[IterationRecord], ranks: Ranks) -> None:
     """
     if ranks.world_size == 1 or not records:
         return
-    rows = [[*record.losses.values(), record.samples, record.nan_samples] for record in records]
+    rows = [
+        [*record.losses.values(), *record.term_norms.values(), record.samples, record.nan_samples] for record in records
+    ]
     device = next((value.device for row in rows for value in row if isinstance(value, torch.Tensor)), None)
     values = torch.stack([torch.as_tensor(value, device=device).double() for row in rows for value in row])
     ranks.add_up(values)
     sums = iter(values.tolist())
     for record in records:
         record.losses = {name: torch.tensor(next(sums) / ranks.world_size) for name in record.losses}
+        record.term_norms = {name: torch.tensor(next(sums) / ranks.world_size) for name in record.term_norms}
         record.samples, record.nan_samples = int(next(sums)), int(next(sums))
 
 
@@ -154,7 +160,7 @@ class TickMeter:
 
     def _clear(self) -> None:
         # Sum and number of the values of each name.
-        self._means: dict[str, dict[str, list[float]]] = {"losses": {}, "grad_norm": {}}
+        self._means: dict[str, dict[str, list[float]]] = {"losses": {}, "grad_norm": {}, "share": {}}
         self._counts, self._seconds = Counter[str](), 0.0
 
     def add(self, record: IterationRecord, images: int) -> None:
@@ -168,14 +174,16 @@ class TickMeter:
     def finish(self) -> dict[str, Any]:
         """Returns the tick's log values and empties the meter.
 
-        Means are over finite values, and null without any. ``nan_count`` counts dropped samples, ``bad_gradients``
-        entries, and ``bad_steps`` iterations with such entries.
+        Means are over finite values, and null without any. ``share`` has each term's norm as a share of the sum of all
+        terms' norms, where they were measured. ``nan_count`` counts dropped samples, ``bad_gradients`` entries, and
+        ``bad_steps`` iterations with such entries.
         """
         self.flush()
         counts, seconds = self._counts, self._seconds
         means = {
             group: {name: total / count if count else None for name, (total, count) in values.items()}
             for group, values in self._means.items()
+            if values or group != "share"
         }
         self._clear()
         images = counts.pop("images", 0)
@@ -188,13 +196,19 @@ class TickMeter:
 
     def load(self, state: dict[str, Any]) -> None:
         """Restores a :meth:`state`."""
-        self._means, self._counts, self._seconds = state["means"], Counter(state["counts"]), state["seconds"]
+        # A state of an earlier version has no shares.
+        self._means |= state["means"]
+        self._counts, self._seconds = Counter(state["counts"]), state["seconds"]
 
     def flush(self) -> None:
         """Adds up the records so far, and the time."""
         share_records([record for record, _ in self._pending], self._ranks)
         for record, images in self._pending:
-            for group, values in (("losses", record.losses), ("grad_norm", record.grad_norms)):
+            # Without a finite norm above 0 the shares are NaN, which no mean counts.
+            total = sum(record.term_norms.values())
+            shares = {name: norm / total for name, norm in record.term_norms.items()}
+            groups = {"losses": record.losses, "grad_norm": record.grad_norms, "share": shares}
+            for group, values in groups.items():
                 for name, value in values.items():
                     entry = self._means[group].setdefault(name, [0.0, 0])
                     number = float(value)

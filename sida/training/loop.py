@@ -33,6 +33,7 @@ from sida.training.optimizer import Average, NamedTensors, OptimizedNetwork, Res
 from sida.training.processes import ALONE, Interruption, RankLostError, Ranks, StopRequest, joined
 from sida.training.run import BEST, RunFiles, copied, version_errors
 from sida.training.schedule import points_passed
+from sida.training.shares import first_shares, negligible, share_remark
 
 T = TypeVar("T")
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
@@ -278,6 +279,9 @@ class TrainingLoop:
         self.train.append(record)
         self.files.logs.add("train", record)
         self._judge(logs.unhealthy(self.train))
+        if (first := first_shares(self.train)) and first[-1] is record:
+            for term, share in negligible(first).items():
+                say(f"[{self.stage}] {share_remark(term, share)}")
 
     def _evaluate(self, interruption: Interruption) -> None:
         self.meter.flush()

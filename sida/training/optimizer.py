@@ -100,6 +100,14 @@ class FlatParameters:
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
         return self._joined(parts, out)
 
+    def gradient_of(self, loss: torch.Tensor) -> torch.Tensor:
+        """Gradient of a loss as a vector like ``vector``; its graph and the gradients of the parameters stay."""
+        parts = torch.autograd.grad(loss, self.learning, retain_graph=True, allow_unused=True)
+        gradients = dict(zip(self.learning, parts))
+        return self._joined(
+            [torch.zeros_like(p) if gradients.get(p) is None else gradients[p] for p in self.parameters]
+        )
+
     def zero_grad(self) -> None:
         """Removes all gradients."""
         for p in self.parameters:

@@ -98,6 +98,19 @@ def test_rounds_add_up_but_for_the_adversarial_scalar(networks):
             assert_same_parameters(whole.generator.net, parts.generator.net, 1)
 
 
+def test_norms_of_terms_are_those_of_their_own_trainings_and_change_no_number(networks):
+    def iterated(tick_kimg, **weights):
+        distiller = Distiller(*networks(), SiDALoss(**weights), Schedule(0, 0), recipe(lr=LR, tick_kimg=tick_kimg))
+        return distiller, iterate(distiller, 12, [batch(4, 0)], [batch(4, 1)])
+
+    (measured, record), (plain, without) = iterated(0.012, lambda_adv=10.0), iterated(1, lambda_adv=10.0)
+    assert torch.equal(vector(measured.generator.net), vector(plain.generator.net))
+    assert without.term_norms == {}
+    for term, others in {"sid": {"lambda_adv": 0.0}, "adversarial": {"lambda_adv": 10.0, "lambda_sid": 0.0}}.items():
+        alone = iterated(1, **others)[1].grad_norms["generator"]
+        assert float(record.term_norms[term]) == pytest.approx(float(alone), rel=1e-3)
+
+
 def test_teacher_never_changes_and_modes_are_the_official_ones(networks, monkeypatch):
     seen, loss, nets = [], SiDALoss(), networks()
 

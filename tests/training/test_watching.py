@@ -85,6 +85,15 @@ def test_unhealthy_records_are_noticed_once_by_each_rule():
     assert unhealthy([tick(bad_steps=11)]) == ["11 % of the steps had NaN or infinite gradients"]
 
 
+@pytest.mark.parametrize("lambda_adv", [1e-4, 1.0])
+def test_a_term_without_effect_is_named_once(teacher, tmp_path, capsys, lambda_adv):
+    spec = {**STUDENT, "teacher": teacher, "lambda_adv": lambda_adv, "tick_kimg": 0.016, "evaluation": None}
+    distill(spec, tmp_path / "run")
+    shares = [tick["share"] for tick in read_jsonl(tmp_path / "run" / "train.jsonl") if "share" in tick]
+    assert all(sum(share.values()) == pytest.approx(1) for share in shares)
+    assert capsys.readouterr().err.count("'adversarial'") == (lambda_adv < 1)
+
+
 def test_the_time_of_a_tick_ends_behind_its_values_for_which_a_gpu_works():
     class Late(float):
         def __float__(self):

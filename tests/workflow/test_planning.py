@@ -15,6 +15,7 @@ from eval.results.published import load_published
 from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT
 from sida.config.settings import from_mapping
+from sida.files.atomic import jsonl_text
 from sida.methods.method import Parts
 from sida.methods.registry import DistillConfig, find_method, resolve_recipe
 from sida.networks import build_network, family_of
@@ -26,6 +27,7 @@ from workflow.planning.assumptions import Gpu, load_assumptions
 from workflow.planning.costs import Cost, Costs, _published_networks
 from workflow.planning.plan import Plan, Planned, make_plan, show_plan, wall_hours
 from workflow.planning.steps import student_cost
+from workflow.preset import load_preset
 from workflow.preset.files import find_preset
 
 PAPER = shipped("paper")
@@ -148,6 +150,16 @@ def planned(monkeypatch):
         return make_plan([find_preset(preset)], **more)
 
     return make
+
+
+@pytest.mark.parametrize("share", [0.001, 0.1])
+def test_a_plan_names_rows_whose_training_says_little_of_a_term(planned, tmp_path, monkeypatch, share):
+    monkeypatch.chdir(tmp_path)
+    preset = load_preset(ROOT / TINY)
+    ticks = [{"nimg": nimg, "share": {"sid": 1 - share, "adversarial": share}} for nimg in range(3)]
+    put(tmp_path / preset.results / "students" / "sida-a1.0" / "train.jsonl", jsonl_text(ticks, final=True))
+    warned = [line for line in show_plan(planned(str(ROOT / TINY))).splitlines() if "'adversarial'" in line]
+    assert [line.startswith("warning: sida-a1.0:") for line in warned] == ([True] if share < 0.01 else [])
 
 
 def test_a_plan_has_costs(planned):

@@ -14,7 +14,7 @@ from workflow.checks import PLANNING, give_cache
 from workflow.planning.costs import SMALLER, STAGES, Cost, Costs, too_large
 from workflow.preset import Preset, load_preset
 from workflow.preset.outside_code import origin
-from workflow.preset.remarks import search_remarks, unshown_remark
+from workflow.preset.remarks import search_remarks, share_remarks, unshown_remark
 from workflow.preset.targets import Targets
 
 #: Kinds of jobs in the order of the table, with their titles.
@@ -128,6 +128,7 @@ class Plan:
         gpus: Number of cards.
         jobs: Costs by product; each precedes the costs of jobs that wait for it.
         asked: Rows of the targets that are left out, since their checkpoints have no public address.
+        remarks: Remarks on the preset.
     """
 
     preset: Preset
@@ -136,6 +137,7 @@ class Plan:
     gpus: int
     jobs: dict[str, Cost]
     asked: Sequence[str] = ()
+    remarks: Sequence[str] = ()
 
 
 def make_plan(
@@ -172,7 +174,10 @@ def make_plan(
         total.cpu_hours += share * cost.cpu_hours
         total.after = sorted({*total.after, *(key_of_path[path] for path in job.inputs if path in key_of_path)} - {key})
     out = [run for run in preset.left_out if not targets or run in target_paths.rows(paths)]
-    return Plan(preset, targets, costs, gpus, {key: cost for key, cost in totals.items() if key != "all/"}, out)
+    unshown = unshown_remark(preset)
+    remarks = [*search_remarks(preset), *([unshown] if unshown else []), *share_remarks(preset, files)]
+    jobs_by_product = {key: cost for key, cost in totals.items() if key != "all/"}
+    return Plan(preset, targets, costs, gpus, jobs_by_product, out, remarks)
 
 
 def _part(job: Planned, preset: Preset) -> tuple[str, str, float]:
@@ -217,7 +222,7 @@ def show_plan(plan: Plan, verbose: bool = False) -> str:
     ]
     if large := too_large(jobs, costs.gpu.memory_gb, costs.gpu_name):
         lines.append(f"warning: {large}; {SMALLER}")
-    lines += [f"warning: {remark}" for remark in (*search_remarks(plan.preset), unshown_remark(plan.preset)) if remark]
+    lines += [f"warning: {remark}" for remark in plan.remarks]
     for name, where in plan.preset.code.items():
         lines.append(f"code from outside the package: {origin(name)} ({where}; allowed)")
     if unknown := [job.name for job in jobs if job.network_unknown]:
