@@ -18,20 +18,24 @@ from sida.files.atomic import sha256_json
 from sida.files.tensors import read_tensors, write_tensors
 
 _FORMAT = "sida-reference/2"
+_ARRAYS = (".npz", ".npy")
 
 
 def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Mean (C,) and covariance (C, C), float64, of a published file.
 
     Args:
-        path: ``.npz`` with ``mu`` and ``sigma``, or EDM2's ``.pkl``.
-        entry: ``fid`` or ``fd_dinov2`` of a ``.pkl``; ``adm``: the statistics in a batch of reference images.
+        path: ``.npz`` with ``mu`` and ``sigma``; or a pickle or a file of ``torch.save`` with both, with entries of
+            both (EDM2's), or with the sums of StyleGAN3's cache (``raw_mean``, ``raw_cov``, ``num_items``).
+        entry: ``fid`` or ``fd_dinov2`` of EDM2's; ``adm``: the statistics in a batch of reference images.
+
+    Source: NVlabs/stylegan3:metrics/metric_utils.py (``FeatureStats``), whose covariance has the divisor N.
 
     Raises:
         UserError: Broken file or other content.
     """
     path = Path(path)
-    content: Mapping[str, Any] = _read_pickle(path, entry) if path.suffix == ".pkl" else _read_npz(path, entry)
+    content: Mapping[str, Any] = _read_npz(path, entry) if path.suffix in _ARRAYS else _read_pickle(path, entry)
     missing = [name for name in ("mu", "sigma") if name not in content]
     if missing:
         raise UserError(path, f"has no '{missing[0]}'", "it must hold mu and sigma")
@@ -49,10 +53,12 @@ def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tupl
 
 def _read_npz(path: Path, entry: str | None) -> dict[str, np.ndarray]:
     file = Arrays(path)
+    if "" in file.shapes:
+        raise UserError(path, "is one array, not statistics", "save both: numpy.savez(FILE, mu=mu, sigma=sigma)")
     if "arr_0" in file.shapes and entry != "adm":
         fault = "is a batch of reference images with statistics of another network, for precision and recall"
         raise UserError(path, fault, "the FID reference is EDM's .npz with mu and sigma alone")
-    return {name: file.read(name) for name in file.shapes if name in ("mu", "sigma")}
+    return {name: file.read(name) for name in ("mu", "sigma") if file.first([name])}
 
 
 def _read_pickle(path: Path, entry: str | None) -> Mapping[str, Any]:
@@ -63,6 +69,12 @@ def _read_pickle(path: Path, entry: str | None) -> Mapping[str, Any]:
         raise UserError(path, f"must hold a mapping of statistics, got {type(content).__name__}")
     if "mu" in content:
         return content
+    if content.keys() >= {"raw_mean", "raw_cov", "num_items"}:
+        try:
+            mean = np.asarray(content["raw_mean"], np.float64) / content["num_items"]
+            return {"mu": mean, "sigma": np.asarray(content["raw_cov"]) / content["num_items"] - np.outer(mean, mean)}
+        except (TypeError, ValueError):
+            raise UserError(path, "its sums of features are not numbers", "make the cache again") from None
     if entry is None or not isinstance(content.get(entry), Mapping):
         entries = ", ".join(map(str, content))
         raise UserError(path, f"has no statistics '{entry}' (known: {entries})", "set 'entry' of the reference")
@@ -76,7 +88,7 @@ def read_batch(path: str | os.PathLike[str]) -> torch.Tensor:
         UserError: Broken file or other content.
     """
     file = Arrays(path)
-    if "arr_0" not in file.shapes:
+    if file.first(["arr_0"]) is None:
         raise UserError(path, "has no 'arr_0' with reference images", "precision and recall need images")
     images = file.read("arr_0")
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:

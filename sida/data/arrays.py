@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from sida.files.content import START, refuse_text
 from sida.files.fenced import Child, check_answer
 from sida.files.ordinary import open_ordinary, size_on_disk
 
-_IMAGES, _CLASSES = ("arr_0", "images", "samples"), ("arr_1", "labels")
+_IMAGES, _CLASSES = ("arr_0", "images", "samples"), ("arr_1", "labels", "y", "classes")
 #: Images of a part that is read at a time.
 _AT_ONCE = 256
 _IDX = re.compile(r"images[-.]idx3-ubyte(\.gz)?$")
@@ -30,13 +30,15 @@ _PARTS = re.compile(r"x_(train|test|val|valid)|(train|test|val|valid)_images")
 class Arrays:
     """Arrays of numbers of an ``.npz`` file by name, or the array of an ``.npy`` or idx file under an empty name.
 
+    Other arrays of an npz, such as texts and objects, are refused where they are needed.
+
     Attributes:
         path: The file.
         shapes: Shape by name.
         kinds: Type, and whether the first index runs fastest (Fortran's order), by name.
 
     Raises:
-        UserError: The file is missing or damaged, or an array is not one of plain numbers.
+        UserError: The file is missing or damaged, or the array of an npy is not one of plain numbers.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -44,8 +46,20 @@ class Arrays:
         refuse_text(path, os.pread(stream.fileno(), START, 0))
         self._size, self._child = size_on_disk(stream), Child(READER, path)
         answer, _ = self._child.ask("arrays", files=[stream], seconds=self._size * SECONDS)
-        self.shapes = {name: tuple(shape) for name, (shape, _, _) in answer.items()}
-        self.kinds = {name: (np.dtype(kind), bool(fortran)) for name, (_, kind, fortran) in answer.items()}
+        numbers, self._unread = answer["numbers"], answer["unread"]
+        self.shapes = {name: tuple(shape) for name, (shape, _, _) in numbers.items()}
+        self.kinds = {name: (np.dtype(kind), bool(fortran)) for name, (_, kind, fortran) in numbers.items()}
+
+    def first(self, names: Iterable[str]) -> str | None:
+        """The first of some names that the file has; None without any.
+
+        Raises:
+            UserError: The array is not one of plain numbers, or is damaged.
+        """
+        name = next((name for name in names if name in self.shapes or name in self._unread), None)
+        if name in self._unread:
+            raise UserError(f"{self.path}: array '{name}'", self._unread[name], "save an array of numbers")
+        return name
 
     def elements(self, name: str, begin: int, end: int) -> np.ndarray:
         """Elements of an array in the file's order; reading forwards is fast."""
@@ -78,8 +92,8 @@ class ImageArrays:
     ``train_labels``) name them.
 
     Args:
-        path: The file. An npz has classes in ``arr_1`` or ``labels``, or in its part; an idx file, and KMNIST
-            (``…-imgs.npz``), in a file next to it, named with ``labels`` instead of ``images``.
+        path: The file. An npz has classes in ``arr_1``, ``labels``, ``y`` or ``classes``, or in its part; an idx file,
+            and KMNIST (``…-imgs.npz``), in a file next to it, named with ``labels`` instead of ``images``.
         labels: Whether to read classes.
         subset: ``train`` or ``test``, of the parts of an npz; None refuses several.
 
@@ -139,9 +153,10 @@ class ImageArrays:
         """Name of the array of images; sets part and remark."""
         arrays = [*self._arrays.shapes]
         others = [name for name in arrays if name not in _CLASSES]
-        image_arrays = [name for name in _IMAGES if name in arrays]
-        if image_arrays or len(others) == 1:
-            return [*image_arrays, *others][0]
+        if (image_array := self._arrays.first(_IMAGES)) is not None:
+            return image_array
+        if len(others) == 1:
+            return others[0]
         parts = {(match[1] or match[2]): name for name in arrays if (match := _PARTS.fullmatch(name))}
         if subset in parts or len(parts) == 1:
             self._part = str(subset) if subset in parts else next(iter(parts))
@@ -150,7 +165,7 @@ class ImageArrays:
         if parts:
             remedy = "make an archive of one first: sida data prepare --subset train or test"
             raise UserError(self.path, f"holds the parts {', '.join(parts)} of a data set", remedy)
-        fault = f"has no array 'arr_0' of images (arrays: {', '.join(arrays) or 'none'})"
+        fault = f"has no array 'arr_0' of images (arrays of numbers: {', '.join(arrays) or 'none'})"
         raise UserError(self.path, fault, "name it so, and its classes 'arr_1'; a zip of pictures is named .zip")
 
     def _check(self) -> None:
@@ -166,10 +181,10 @@ class ImageArrays:
     def _classes(self) -> np.ndarray | None:
         """Class of every image, int64 ``(N,)``, from the file or the file of classes beside it."""
         names = (f"y_{self._part}", f"{self._part}_labels") if self._part else _CLASSES
-        class_arrays = [name for name in names if name in self._arrays.shapes]
+        class_array = self._arrays.first(names)
         label_file = self.path.with_name(_IMAGES_WORD.sub("labels", self.path.name).replace("idx3", "idx1"))
-        if class_arrays:
-            classes, where = self._arrays.read(class_arrays[0]), f"{self.path}[{class_arrays[0]}]"
+        if class_array is not None:
+            classes, where = self._arrays.read(class_array), f"{self.path}[{class_array}]"
         elif _IMAGES_WORD.search(self.path.name) and label_file.is_file():
             other = Arrays(label_file)
             if len(other.shapes) != 1:

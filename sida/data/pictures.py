@@ -8,7 +8,7 @@ import io
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from sida.errors import UserError, reason_of
 from sida.files.content import START, placeholder_in
@@ -22,6 +22,8 @@ FORMATS = {
 PICTURES = frozenset(FORMATS)
 #: Remedy for pictures that are not squares of one size.
 ONE_SIZE = "give --resolution N"
+# Texts in PNG files (settings of a program, a history) are not read; the reader's limits bound their memory.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 256 << 20
 _NAMES = tuple(dict.fromkeys(FORMATS.values()))
 #: Pillow's modes of pictures without colours.
 GREY = ("1", "L", "LA", "La")

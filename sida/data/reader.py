@@ -85,7 +85,8 @@ class Reader:
         "squares": ([Either(((str, bool, bool), (str, str, str)))], {str: BYTES}),
         "rgb": (None, {"pixels": ("|u1", (int, int, int))}),
         "labels": (None, Either((_NONE, {"labels": ("<i8", (int,))}))), "latents": ({str: str}, _NONE),
-        "arrays": ({str: (SHAPE, _NUMBERS, bool)}, _NONE), "rows": (None, {"rows": (ANY_ARRAY[0], (int,))}),
+        "arrays": ({"numbers": {str: (SHAPE, _NUMBERS, bool)}, "unread": {str: str}}, _NONE),
+        "rows": (None, {"rows": (ANY_ARRAY[0], (int,))}),
     }  # fmt: skip
 
     def __init__(self) -> None:
@@ -262,23 +263,30 @@ class Reader:
     # Arrays
 
     def arrays(self, files: list[BinaryIO]) -> Answer:
-        """Shape, type and whether the first index runs fastest, by name, for the arrays of an npz, npy or idx file."""
+        """Shape, type and whether the first index runs fastest, by name, for the arrays of an npz, npy or idx file.
+
+        Arrays of an npz that are not numbers are ``unread``, with the fault of each.
+        """
         (file,) = files
         self._streams: dict[str, tuple[Any, int, np.dtype]] = {}
         start = file.peek(2)[:2]  # type: ignore[attr-defined]
         if start != b"PK":
             stream = gzip.GzipFile(fileobj=file) if start == b"\x1f\x8b" else file
-            return {"": self._array("", stream, os.fstat(file.fileno()).st_size if stream is file else None)}, {}
+            single = self._array("", stream, os.fstat(file.fileno()).st_size if stream is file else None)
+            return {"numbers": {"": single}, "unread": {}}, {}
         arrays: dict[str, Any] = {}
+        unread: dict[str, str] = {}
         archive = zipfile.ZipFile(file)
         for info in archive.infolist():
             if info.filename.endswith(".npy"):
                 name = info.filename.removesuffix(".npy")
-                with errors_at(f": array '{name}'"):
-                    if name in arrays:
-                        raise UserError("", "occurs twice", "make the file again")
+                if name in arrays or name in unread:
+                    raise UserError(f": array '{name}'", "occurs twice", "make the file again")
+                try:
                     arrays[name] = self._array(name, archive.open(info), info.file_size)
-        return arrays, {}
+                except UserError as error:
+                    unread[name] = error.fault
+        return {"numbers": arrays, "unread": unread}, {}
 
     def _array(self, name: str, stream: Any, size: int | None) -> tuple[list[int], str, bool]:
         """Reads an array's header and keeps its stream."""

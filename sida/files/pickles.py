@@ -84,16 +84,17 @@ class PickleFile:
 
 
 def read_pickle(path: str | os.PathLike[str]) -> Any:
-    """Reads a pickle of plain values and numpy arrays, e.g. reference statistics, without executing anything.
+    """Reads a pickle of plain values, arrays and tensors, e.g. reference statistics, without executing anything.
 
     Args:
-        path: A pickle of dictionaries, lists, tuples, numbers, texts and numpy arrays.
+        path: A pickle, or a file of ``torch.save``, of dictionaries, lists, tuples, numbers, texts, numpy arrays and
+            tensors.
 
     Returns:
-        The same structure; tuples and sets as lists, bytes as text of latin-1.
+        The same structure; tensors as numpy arrays, tuples and sets as lists, bytes as text of latin-1.
 
     Raises:
-        UserError: As :class:`PickleFile`, or the file holds tensors or objects (for networks: ``sida convert``).
+        UserError: As :class:`PickleFile`, or the file holds objects (for networks: ``sida convert``).
     """
     with open_ordinary(path, "check the path, or fetch it: sida assets fetch") as stream:
         refuse_text(path, os.pread(stream.fileno(), START, 0))

@@ -79,6 +79,11 @@ class _View(NamedTuple):
         return np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides, writeable=False)
 
 
+def _as_numbers(values: np.ndarray, kind: str) -> np.ndarray:
+    """Elements of a storage; float32 for bfloat16, which is its upper half and which numpy does not have."""
+    return (values.astype("<u4") << 16).view("<f4") if kind == "BFloat16" else values
+
+
 def _is_view(value: Any) -> bool:
     return isinstance(value, _View)
 
@@ -342,16 +347,13 @@ class Reader:
     def piece(self, files: list[BinaryIO], name: str, start: int, count: int) -> tuple[Any, dict[str, np.ndarray]]:
         """Elements of a tensor as float32."""
         view = self._views[name]
-        is_bfloat16 = view.storage.kind == "BFloat16"
-        if view.storage.dtype.kind != "f" and not is_bfloat16:
+        if view.storage.dtype.kind != "f" and view.storage.kind != "BFloat16":
             fault = f"tensor '{name}' is of type {view.storage.kind}"
             raise UserError("", fault, "networks have floating-point tensors only")
         # The pieces of one tensor are asked for in a row, and a storage may take long to unpack.
         if self._last[0] != name:
             self._last = (name, view.values())
-        part = self._last[1].reshape(-1)[start : start + count]
-        if is_bfloat16:  # the upper half of a float32
-            part = (part.astype("<u4") << 16).view("<f4")
+        part = _as_numbers(self._last[1].reshape(-1)[start : start + count], view.storage.kind)
         part = np.ascontiguousarray(part, dtype=np.float32)
         if not np.isfinite(part).all():
             raise UserError("", f"tensor '{name}' holds NaN or infinity", "take another snapshot")
@@ -368,6 +370,8 @@ def _as_json(value: Any, arrays: dict[str, np.ndarray] | None = None) -> Any:
     """
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, _View) and arrays is not None:
+        value = _as_numbers(value.values(), value.storage.kind)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, dict):

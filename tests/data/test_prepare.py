@@ -17,7 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from eval.measuring.stores import open_images
 from sida.data.archive import Files
@@ -563,6 +563,33 @@ def test_arrays_are_sources(tmp_path):
     refused("leave out --labels", made, tmp_path, tmp_path / "a.npz", labels="folders")
     np.save(tmp_path / "wide.npy", NOISE[:, :4])
     assert refused("8×4; give --resolution", made, tmp_path, tmp_path / "wide.npy").where.endswith("wide.npy")
+
+
+@pytest.mark.parametrize("name", ["arr_1", "labels", "y", "classes"])
+def test_arrays_of_texts_and_objects_beside_the_images_are_not_read(tmp_path, name):
+    beside = {
+        "captions": np.array([f"no. {index}" for index in range(64)]),
+        "settings": np.array({"guidance": 1.5, "seeds": range(64)}, object),
+        "finished": np.array("2026-11-28", "datetime64[D]"),
+    }
+    np.savez(tmp_path / "a.npz", images=NOISE, **{name: np.arange(64) % 3}, **beside)
+    assert made(tmp_path, tmp_path / "a.npz")[0] == [index % 3 for index in range(64)]
+    # Classes that are texts are needed, unless they are left out; images are needed at any time.
+    np.savez(tmp_path / "b.npz", images=NOISE, **{name: beside["captions"]})
+    refused(f"array '{name}': its array does not hold plain numbers", made, tmp_path, tmp_path / "b.npz")
+    assert made(tmp_path, tmp_path / "b.npz", labels="none")[0] is None
+    np.savez(tmp_path / "c.npz", images=beside["captions"], masks=NOISE)
+    refused("array 'images': its array does not hold plain numbers", made, tmp_path, tmp_path / "c.npz")
+
+
+def test_a_png_with_a_long_text_is_read(tmp_path):
+    """Such as the workflow of a program that drew it."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text("workflow", "node " * 600_000, zip=True)
+    text.add_itxt("prompt", "a picture " * 300_000, zip=True)
+    (tmp_path / "x").mkdir()
+    Image.fromarray(NOISE[0]).save(tmp_path / "x" / "0.png", pnginfo=text)
+    assert made(tmp_path, tmp_path / "x", labels="none")[1].images == 1
 
 
 @pytest.mark.parametrize("action", ["prepare", "encode"])

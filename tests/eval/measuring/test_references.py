@@ -2,9 +2,11 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from eval.features.registry import make_extractors
 from eval.measuring.protocol import load_protocol
@@ -62,6 +64,41 @@ def test_published_statistics_of_every_form_are_read(tmp_path):
     ):
         np.savez(tmp_path / "wrong.npz", **arrays)
         refused(fault, read, tmp_path / "wrong.npz")
+
+
+def test_statistics_of_torch_and_of_stylegan3_are_read(tmp_path):
+    mean, cov = moments(6, 3)
+    tensors = {"mu": torch.from_numpy(mean), "sigma": torch.from_numpy(cov)}
+    torch.save({**tensors, "number": 5}, tmp_path / "tensors.pt")
+    torch.save({"fid": {"mu": mean, "sigma": cov}}, tmp_path / "entry.pth", _use_new_zipfile_serialization=False)
+    (tmp_path / "tensors.pkl").write_bytes(pickle.dumps(tensors))
+    sums = {"raw_mean": mean * 7, "raw_cov": (cov + np.outer(mean, mean)) * 7, "num_items": 7, "all_features": None}
+    (tmp_path / "cache.pkl").write_bytes(pickle.dumps(sums))
+    for name, entry in (("tensors.pt", None), ("entry.pth", "fid"), ("tensors.pkl", None), ("cache.pkl", None)):
+        for ours, theirs in zip(read_moments(tmp_path / name, entry), (mean, cov)):
+            assert_near(ours, theirs)
+    half = {"mu": tensors["mu"].bfloat16(), "sigma": tensors["sigma"].bfloat16()}
+    torch.save(half, tmp_path / "half.pt")
+    assert np.array_equal(read_moments(tmp_path / "half.pt")[1], half["sigma"].double().numpy())
+
+
+def test_arrays_beside_statistics_are_not_read_and_other_files_are_named(tmp_path):
+    mean, cov = moments(6, 3)
+    beside = {
+        "dataset": np.array("cifar10"),
+        "made": np.array({"by": Path("a")}, object),
+        "names": np.array(["a", "b"]),
+    }
+    np.savez(tmp_path / "beside.npz", mu=mean, sigma=cov, **beside)
+    assert np.array_equal(read_moments(tmp_path / "beside.npz")[1], cov)
+    np.savez(tmp_path / "text.npz", mu=np.array(["a"]), sigma=cov)
+    refused("array 'mu': its array does not hold plain numbers", read_moments, tmp_path / "text.npz")
+    np.save(tmp_path / "one.npy", cov)
+    refused("is one array, not statistics.*numpy.savez", read_moments, tmp_path / "one.npy")
+    np.save(tmp_path / "dictionary.npy", {"mu": mean, "sigma": cov})
+    refused("Object arrays cannot be loaded", read_moments, tmp_path / "dictionary.npy")
+    (tmp_path / "cache.pkl").write_bytes(pickle.dumps({"raw_mean": "a", "raw_cov": cov, "num_items": 3}))
+    refused("sums of features are not numbers", read_moments, tmp_path / "cache.pkl")
 
 
 def test_the_two_references_of_imagenet_cannot_be_mixed_up(tmp_path, inception):
