@@ -380,10 +380,10 @@ def test_a_published_level_is_one_of_its_own_number_of_images(tmp_path, n, expec
     assert outcome(found, **part) == expected
 
 
-@pytest.mark.parametrize(("images", "expected"), [(10_000, OPEN), (11_000, "supported")])
+@pytest.mark.parametrize(("images", "expected"), [(105_000, OPEN), (107_000, "supported")])
 def test_the_noise_of_a_single_evaluation_is_a_share_of_the_level(tmp_path, images, expected):
-    """2 % of the measurement is 2 at the level 100, and 2.6 times that half of the way to the next evaluation."""
-    records = [{"nimg": 1000 * n, "fd": 200.0 - 10 * n, "num_samples": 5000} for n in range(1, 20)]
+    """2 % of the measurement is 2 at the level 100, and 2.58 times that are six evaluations."""
+    records = [{"nimg": 1000 * n, "fd": 200.0 - n, "num_samples": 5000} for n in range(1, 121)]
     log(tmp_path, "a", "evaluations.jsonl", records)
     found = evidence(lines("a", spread(10.0, 0.2)), students=tmp_path)
     assert outcome(found, **REACHES, level=Operand(value=100.0, label="100"), images=images) == expected
