@@ -18,7 +18,13 @@ QUICK := tests/methods tests/networks tests/kernels tests/sampling tests/files t
   tests/training/test_runs.py tests/workflow/test_smoke.py tests/workflow/test_digests.py \
   tests/studies/papers/test_presets.py
 
-.PHONY: help setup demo test test-slow test-all test-slurm test-versions mutants extras docs publish peers audit lint format bench lock clean
+# Tests of `make test-kernels`, and other processors: variables of torch, oneDNN, MKL and NumPy's OpenBLAS.
+NUMERICAL := tests/networks tests/methods tests/sampling tests/training tests/kernels tests/eval/features \
+  tests/eval/test_frechet.py tests/eval/test_metrics.py
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell
+DEFAULT := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem
+
+.PHONY: help setup demo test test-slow test-kernels test-all test-slurm test-versions mutants extras docs publish peers audit lint format bench lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,7 +50,11 @@ test: $(STAMP) ## the test-suite (about 6 minutes on two cores)
 test-slow: $(STAMP) ## the slow tests alone, but for those on SLURM (about 10 minutes on two cores)
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow --ignore tests/slurm $(PYTEST_ARGS)
 
-test-all: $(STAMP) ## both
+test-kernels: $(STAMP) ## the numerical tests with the kernels of processors with AVX2 and without
+	@$(AVX2) $(BIN)/python -m pytest -n 2 --dist loadgroup -m "numerical and not slow" $(NUMERICAL) $(PYTEST_ARGS)
+	@$(DEFAULT) $(BIN)/python -m pytest -n 2 --dist loadgroup -m "numerical and not slow" $(NUMERICAL) $(PYTEST_ARGS)
+
+test-all: $(STAMP) ## `make test` and `make test-slow`
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 test-slurm: $(STAMP) ## the workflow on a real SLURM on this machine (installs it by apt-get, as root)

@@ -1,6 +1,8 @@
 """Fixtures of all tests: golden vectors and quiet single-threaded torch."""
 
+import inspect
 import os
+import types
 
 import hypothesis
 import pytest
@@ -27,6 +29,32 @@ hypothesis.settings.load_profile("busy machine")
 def pytest_make_parametrize_id(val):
     """Bytes by their number: archives have the time in them, and workers that name a test differently do not start."""
     return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
+#: Functions that compare numbers.
+COMPARISONS = {"approx", "assert_near", "relative_error", "agree"}
+
+
+def pytest_collection_modifyitems(items):
+    """Marks tests that compare numbers, themselves or by functions of their module, as ``numerical``."""
+    for item in items:
+        if COMPARISONS & used_names(item.function):
+            item.add_marker(pytest.mark.numerical)
+
+
+def used_names(function):
+    """Names that a function uses, and those that functions of its module use for it."""
+    function = inspect.unwrap(getattr(getattr(function, "hypothesis", None), "inner_test", function))
+    names, codes = set(), [function.__code__]
+    while codes:
+        code = codes.pop()
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+        for name in {*code.co_names} - names:
+            names.add(name)
+            used = function.__globals__.get(name)
+            if isinstance(used, types.FunctionType) and used.__module__ == function.__module__:
+                codes.append(used.__code__)
+    return names
 
 
 @pytest.fixture(scope="session", autouse=True)
