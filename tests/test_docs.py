@@ -206,6 +206,7 @@ def run(command: list[str], folder: Path, text: str | None = None) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_diffs_do_what_they_say(checkout):
     """All in one copy."""
     for addition in ADDITIONS.values():

@@ -65,7 +65,8 @@ def launch_all(whole: bool) -> None:
     adam_step(flat, flat, flat if whole else None, flat, 1e-3, (0.9, 0.9), 1e-8, 1, 1e5, None)
 
 
-@pytest.mark.parametrize("parts", [[], pytest.param(["plain"], marks=pytest.mark.slow)], ids=["whole", "plain"])
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [[], ["plain"]], ids=["whole", "plain"])
 def test_all_kernels_compile(parts):
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "tests.kernels.test_compile", *parts]

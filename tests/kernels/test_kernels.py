@@ -49,7 +49,7 @@ def take(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert pointwise.tiles(1, 12)[0] == (1, 12 // narrowest or 1)
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=["one kernel", "passes", pytest.param("passes over divided rows", marks=pytest.mark.slow)])
 def way(request, monkeypatch):
     """All ways, whatever the size of the maps."""
     take(request.param, monkeypatch)

@@ -27,7 +27,8 @@ CHANGES = {
     "adm": {"model_channels": 32, "channel_mult": [2], "attn_resolutions": [4]},
     "edm2": {"channel_mult": [1], "attn_resolutions": [4], "clip_act": 2.0, "weight_norm": "off"},
 }
-ADM = pytest.param("adm", marks=pytest.mark.slow)
+#: Triton's interpreter takes seconds for a network; the quick tests run one of them, and each kernel alone.
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ncsnpp", "edm2", "adm")]
 
 
 def network(name: str, fused: bool = False, seed: int = 0, **more: object) -> torch.nn.Module:
@@ -64,7 +65,7 @@ def assert_all_near(ours, plain, bound=None):
             assert_near(one, other, bound, scale=max(float(other.abs().max()), largest / 1000))
 
 
-@pytest.mark.parametrize("name", ["ddpmpp", "ncsnpp", "edm2", ADM])
+@pytest.mark.parametrize("name", ["ddpmpp", *SLOW])
 def test_fused_network_computes_the_same(name):
     plain, fused = network(name), network(name, True)
     # As a network lays the parameters out.
@@ -81,7 +82,8 @@ def half(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda tensor: True))
 
 
-@pytest.mark.parametrize("name", ["ddpmpp", ADM])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ddpmpp", "adm"])
 def test_fused_network_in_half_precision(half, name):
     """Weights are converted together, and their gradients back; one level is shared by the images."""
     plain, fused = network(name, use_fp16=True), network(name, True, use_fp16=True)
@@ -91,6 +93,7 @@ def test_fused_network_in_half_precision(half, name):
     assert {gradient.dtype for gradient in gradients if gradient is not None} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_fused_blocks_that_are_computed_again_give_the_same_gradients():
     plain = network("ddpmpp", dropout=0.4, **ONE_LEVEL).train()
     use_fused_kernels(plain)
@@ -100,6 +103,7 @@ def test_fused_blocks_that_are_computed_again_give_the_same_gradients():
         assert (one is None and other is None) or torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_fused_training_takes_the_same_steps_and_its_state_fits_either():
     nets = [network("ddpmpp", seed=seed, **ONE_LEVEL) for seed in range(3)]
     options = {"lr": 1e-3, "lambda_adv": 1.0, "grad_clip_value": 1.0, "seed": 1}
@@ -122,6 +126,7 @@ def test_fused_training_takes_the_same_steps_and_its_state_fits_either():
         assert torch.equal(value, state[name]), name
 
 
+@pytest.mark.slow
 def test_gradients_of_two_passes_add_up():
     # Gradients that share memory would be added twice.
     net = network("ddpmpp", True, augment_dim=0, **ONE_LEVEL)
@@ -132,6 +137,7 @@ def test_gradients_of_two_passes_add_up():
         assert_near(parameter.grad, 2 * gradient)
 
 
+@pytest.mark.slow
 def test_a_frozen_network_gives_the_same_gradient_without_the_inputs_of_its_convolutions(monkeypatch):
     net, seen = network("ddpmpp", True, label_dim=0, **ONE_LEVEL), []
     x, sigma, _ = inputs(net)
@@ -152,6 +158,7 @@ def test_a_frozen_network_gives_the_same_gradient_without_the_inputs_of_its_conv
     assert torch.equal(*gradients)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddpmpp", "edm2"])
 def test_frozen_weights_in_half_precision_give_the_same_image(half, name):
     net = network(name, True, label_dim=0, use_fp16=True, channel_mult=[1]).requires_grad_(False)

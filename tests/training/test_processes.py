@@ -112,7 +112,13 @@ def assert_same(folder, other, close=CLOSE):
 
 # Ratios are a round's, and heads need no batch; with equal rounds both orders of adding agree.
 @pytest.mark.parametrize(
-    ("method", "close"), [("teacher", CLOSE), ("dmd", 1e-3), ("f-distill", 0.02), ("fd-loss", 1e-3)]
+    ("method", "close"),
+    [
+        ("teacher", CLOSE),
+        ("dmd", 1e-3),
+        pytest.param("f-distill", 0.02, marks=pytest.mark.slow),
+        pytest.param("fd-loss", 1e-3, marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_train_as_one(tmp_path, teacher, method, close):
     if method == "teacher":
@@ -152,7 +158,8 @@ def kill_after(delay):
     timer.start()
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [2, 30])
 def test_kills_of_a_rank(tmp_path, spec, kills):
     """kill -9 of one process at a random moment: the other ends, and both resume; the result does not show it.
 
@@ -206,6 +213,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_image(tmp_path, spec):
     assert newest_image(tmp_path / "run") == 64
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_interrupted_stops_all_and_is_repeated(tmp_path, spec, alone):
     """Only the first measures; the others learn from it that it was asked to make room, and go on the same way."""
     original = Evaluation.__call__
@@ -308,6 +316,7 @@ def wait_for_image(folder, process, behind=0):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_training_by_torchrun_stops_at_a_signal_or_a_kill_resumes_and_ends_with_it(tmp_path):
     run = start(tmp_path)
     wait_for_image(tmp_path, run)

@@ -18,6 +18,8 @@ from sida.training.batches import MicroBatch
 from tests.golden.vectors import load
 from tests.training.toy import STUDENT, interrupt_after, iterate, of_method, results, student_trainer
 
+SLOW = pytest.mark.slow
+
 COMMON = {
     **{key: value for key, value in STUDENT.items() if key not in ("augment", "grad_clip_value")},
     "total_kimg": 0.048, "warmup_kimg": 0, "adversarial_kimg": 0, "evaluation": None, "snapshot_kimg": None,
@@ -42,6 +44,8 @@ RUNS = {
     "fd-loss": ({**FD_OPTIONS, "population": 40, "lr_rampup_kimg": 0.032}, {"fd", "fd_digits", "fd_glyphs"}),
     "docs.examples.matching:METHOD": ({}, {"matching", "denoising"}),
 }
+#: Marks of a method: quick tests take one with a fake score and a discriminator, with the latter alone, with neither.
+MARKS = {method: [] if method in ("dmd2", "gdd", "ect") else [SLOW] for method in RUNS}
 CLASSES = {"cd": "GDDPrecond", "ect": "ECTPrecond", "gdd": "GDDPrecond", "gdd-i": "GDDPrecond"}
 RECIPES = load_yaml(ROOT / "studies/papers/recipes/rivals.yaml")
 
@@ -95,7 +99,7 @@ def test_a_method_says_whether_it_sees_real_images(teacher, method):
     assert METHODS[method].real_images == expected
 
 
-@pytest.mark.parametrize("method", RUNS)
+@pytest.mark.parametrize("method", [pytest.param(method, marks=marks) for method, marks in MARKS.items()])
 def test_the_generator_may_have_betas_of_its_own(teacher, method):
     others = {}
     for given in (None, (0.25, 0.75)):
@@ -147,9 +151,9 @@ def test_loss_of_instance_is_the_distance_to_what_the_teachers_sampler_draws(tea
 @pytest.mark.parametrize(
     ("method", "more"),
     [
-        *((method, {}) for method in RUNS),
-        ("fd-loss", {"options": {"statistics": "queue"}}),
-        ("gdd", {"augment": {"p": 0.1}}),
+        *(pytest.param(method, {}, marks=marks) for method, marks in MARKS.items()),
+        pytest.param("fd-loss", {"options": {"statistics": "queue"}}, marks=SLOW),
+        pytest.param("gdd", {"augment": {"p": 0.1}}, marks=SLOW),
     ],
 )
 def test_run_resumes_bit_by_bit(tmp_path, teacher, monkeypatch, method, more):

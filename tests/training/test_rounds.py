@@ -127,7 +127,11 @@ def assert_replayed_like_plain(loss, augment=None, networks=nets, **more):
 
 @pytest.mark.parametrize(
     ("loss", "augment", "networks"),
-    [(SiDALoss(), AUGMENT, counting), (SiDALoss(), None, guided), (SiDLoss(), None, nets)],
+    [
+        (SiDALoss(), AUGMENT, counting),
+        pytest.param(SiDALoss(), None, guided, marks=pytest.mark.slow),
+        pytest.param(SiDLoss(), None, nets, marks=pytest.mark.slow),
+    ],
     ids=["sida augmented", "sida guided", "sid"],
 )
 def test_replayed_rounds_give_the_same_numbers(recordings, loss, augment, networks):
@@ -137,7 +141,7 @@ def test_replayed_rounds_give_the_same_numbers(recordings, loss, augment, networ
         assert recordings.made == (2 if augment else 1) + 2
 
 
-@pytest.mark.parametrize("noise", ["fresh", "fixed"])
+@pytest.mark.parametrize("noise", ["fresh", pytest.param("fixed", marks=pytest.mark.slow)])
 def test_rounds_of_generators_of_several_steps_are_replayed(recordings, noise):
     assert_replayed_like_plain(SiDLoss(), num_steps=2, noise=noise)
     if recordings is not None:

@@ -85,7 +85,7 @@ def test_student_files(uninterrupted, teacher):
     assert {path.name for path in (uninterrupted / "snapshots").iterdir()} == names
 
 
-@pytest.mark.parametrize("minutes", [0, 1e9])
+@pytest.mark.parametrize("minutes", [0, pytest.param(1e9, marks=pytest.mark.slow)])
 def test_crashes_leave_no_trace(tmp_path, uninterrupted, student_spec, monkeypatch, capsys, minutes):
     """With a state after each iteration, and with states at evaluations only.
 
@@ -103,6 +103,7 @@ def test_crashes_leave_no_trace(tmp_path, uninterrupted, student_spec, monkeypat
     assert results(tmp_path) == results(uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_network_names_every_machine_and_every_code_that_trained_it(tmp_path, student_spec, monkeypatch):
     for device, code, moment in (("one", "a", 96), ("two", "a", 160), ("one", "b", 192)):
         monkeypatch.setattr("sida.training.loop.device_name", lambda _, name=device: name)
@@ -113,6 +114,7 @@ def test_a_network_names_every_machine_and_every_code_that_trained_it(tmp_path, 
     assert (facts["device"], facts["code_version"]) == ("one and two", "a and b")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_a_kill_at_each_step_of_a_save(tmp_path, uninterrupted, student_spec, after):
     """Before or after the tensors' file gets its name, and before or after the record's does."""
@@ -140,7 +142,14 @@ def test_a_kill_at_each_step_of_a_save(tmp_path, uninterrupted, student_spec, af
     assert [path for path in run.rglob(".*") if path.name != ".lock"] == []
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGXCPU, 75)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        (signal.SIGTERM, 75),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGXCPU, 75, marks=pytest.mark.slow),
+    ],
+)
 def test_signals_keep_the_state(tmp_path, uninterrupted, student_spec, capsys, number, status):
     with before_iterations(lambda nimg: nimg == 96 and signal.raise_signal(number)):
         assert main(["distill", "--spec", json.dumps(student_spec), "--out", str(tmp_path)]) == status
@@ -165,6 +174,7 @@ def test_only_an_insistent_ctrl_c_ends_a_run_at_once(monkeypatch):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_second_process_waits_and_takes_over_the_result(tmp_path, uninterrupted, student_spec, capsys):
     def slow():
         with before_iterations(lambda nimg: time.sleep(0.05)):

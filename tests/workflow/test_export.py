@@ -238,7 +238,12 @@ class Scripted(torch.nn.Module):
 
 @pytest.mark.parametrize(
     ("name", "more"),
-    [("own_g:sample", []), ("own_g:Plain", []), ("g.pt", ["--latent", "64"]), ("g.pt2", ["--latent", "64"])],
+    [
+        ("own_g:sample", []),
+        pytest.param("own_g:Plain", [], marks=pytest.mark.slow),
+        pytest.param("g.pt", ["--latent", "64"], marks=pytest.mark.slow),
+        pytest.param("g.pt2", ["--latent", "64"], marks=pytest.mark.slow),
+    ],
 )
 def test_a_generator_of_ones_own_is_exported_with_its_row(name, more, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

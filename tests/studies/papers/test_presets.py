@@ -337,6 +337,7 @@ def published(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob(MARK))
 
 
+@pytest.mark.slow
 def test_rows_are_fetched_imported_and_measured(published):
     workspace, site = published
     workspace.made("--configfile", "standin.yaml", "--", "results/standin/measurements.csv")
