@@ -223,7 +223,7 @@ class Measurer:
             "reference": next(iter(reference_records.values()), {}),
             "metric_references": reference_records,
             **({"held_out": held_out} if held_out else {}),
-            **{name: text for name in ("trained", "trained_on") if (text := getattr(self.source, name, ""))},
+            **{name: text for name in ("trained", "trained_on", "saw") if (text := getattr(self.source, name, ""))},
             "extractors": {name: self.extractors[name].sha256 for name in sums.protocol.extractors()},
             "network_sha256": getattr(self.source, "sha256", None),
             "spec_sha256": self.digest,

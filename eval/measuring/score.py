@@ -187,8 +187,10 @@ def run_score(plan: ScorePlan, fits: CheckIdentities | None = None) -> Score:
         if fits is not None:
             fits(measurer.identities)
         records |= job.measure(f"score {plan.spec.label}", interval=2)
-    saw = _saw_of_method(measurer) if plan.saw is None else plan.saw
-    trial_records = [{**records[trial], **({"saw": saw} if saw else {})} for trial in trials]
+    known = {"saw": saw} if (saw := _saw_of_method(measurer)) else {}
+    # The caller's words are about all parts; the method's are about the generator alone.
+    said = {} if plan.saw is None else {"saw": plan.saw}
+    trial_records = [{**known, **records[trial], **said} for trial in trials]
     return Score(
         plan.spec.label,
         plan.protocol,

@@ -29,7 +29,7 @@ from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import sha256_file
 from sida.networks.file import load_network
 from sida.sampling import Drawer
-from sida.sampling.job import decoder_digest, guide_digest, open_guide, trained_sampler
+from sida.sampling.job import decoder_digest, guide_digest, is_registered_decoder, open_guide, trained_sampler
 
 if TYPE_CHECKING:
     from sida.config.labels import LabelCounts
@@ -136,6 +136,14 @@ class Source(Interface):
         """The images of consecutive seeds, in their order, ``batch_size`` at a time."""
 
 
+def exposure_of_decoder(drawer: Drawer) -> str:
+    """``unknown`` for a decoder from elsewhere, which may be trained on the networks that measure; else empty.
+
+    The word makes the exposure of the whole row unknown, whatever its generator was exposed to.
+    """
+    return "" if drawer.latents is None or is_registered_decoder(drawer.vae) else "unknown"
+
+
 @dataclass
 class DataSource:
     """Resampled real images; their distance is the noise floor, the distance of a perfect generator at this n.
@@ -160,6 +168,11 @@ class DataSource:
     def sketch(self) -> Sketch | None:
         """Sketch of the images."""
         return self.dataset.sketch
+
+    @property
+    def saw(self) -> str:
+        """See :func:`exposure_of_decoder`."""
+        return exposure_of_decoder(self.drawer)
 
     def identity(self) -> dict[str, Any]:
         """Digest of the data, and of the decoder of latents."""
@@ -207,6 +220,11 @@ class NetworkSource:
     def trained_on(self) -> str:
         """Device of the generator's training, by the header; empty if unknown."""
         return str(self.metadata.get("device", ""))
+
+    @property
+    def saw(self) -> str:
+        """See :func:`exposure_of_decoder`."""
+        return exposure_of_decoder(self.drawer)
 
     @functools.cached_property
     def sha256(self) -> str:

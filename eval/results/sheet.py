@@ -222,7 +222,12 @@ def official_exposure(name: str) -> Exposure | None:
 
 
 def exposure_of(measured: Measurement, row: SheetRow | None) -> Exposure | None:
-    """Networks that a measured generator was exposed to, by its record or its row; None if unknown."""
+    """Networks that a measured generator was exposed to, by its record and its row; None if unknown.
+
+    A record that says ``unknown`` has a part of unknown origin, on which only the words of the sheet decide.
+    """
+    if measured.saw.strip() == "unknown" and (row is None or row.saw is None):
+        return None
     of_record = read_exposure(measured.saw)
     of_row = (row or SheetRow(measured.run, "", measured.method)).exposure
     return of_row if of_record is None else of_record if of_row is None else of_record | of_row

@@ -7,16 +7,16 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
 
 from sida.assets.cache import cache_dir, file_lock
-from sida.assets.registry import Asset, is_address, is_counted
+from sida.assets.registry import Asset, is_address, is_counted, load_registry
 from sida.config.datasets import dataset_spec
-from sida.config.families import NULL_LABEL
+from sida.config.families import DECODERS, NULL_LABEL
 from sida.config.labels import LabelCounts
 from sida.config.samplers import Sampler, read_sampler
 from sida.config.settings import Count, Settings, from_mapping, load_spec
@@ -352,6 +352,24 @@ def decoder_digest(vae: str | None) -> str | None:
         vae: As for :class:`sida.sampling.Drawer`. A name of a registered decoder is returned.
     """
     return Files(vae).digest() if vae is not None and Path(vae).is_dir() else vae
+
+
+def is_registered_decoder(vae: str | None) -> bool:
+    """Whether a decoder's weights are registered ones, byte for byte; nobody knows what trained any other.
+
+    Args:
+        vae: As for :class:`sida.sampling.Drawer`.
+    """
+    if vae is None or vae in DECODERS:
+        return True
+    registry = load_registry()
+    for name in DECODERS:
+        asset = registry[name]
+        weights, cached = Path(vae) / PurePosixPath(asset.target).name, cache_dir() / asset.target
+        digest = asset.sha256 or (sha256_file(cached) if cached.is_file() else "")
+        if digest and weights.is_file() and sha256_file(weights) == digest:
+            return True
+    return False
 
 
 class LoadedGenerator:

@@ -1,23 +1,29 @@
 """Values on a network to which the generator was exposed: marked, never bold, deciding nothing."""
 
 import dataclasses
+import hashlib
 
 import pytest
 import yaml
 
 from eval.claims.finding import Operand
 from eval.features import EXTRACTORS
+from eval.measuring.sources import exposure_of_decoder
 from eval.results.identity import read_exposure
-from eval.results.sheet import SheetRow, official_exposure, read_runs
+from eval.results.sheet import SheetRow, exposure_of, official_exposure, read_runs
 from eval.results.summary import Measurements
 from eval.tables.build import build_table
 from eval.tables.latex import to_latex
 from eval.tables.layout import load_layout
 from eval.tables.render import to_html, to_markdown
+from sida.assets.registry import load_registry
 from sida.config.feature_networks import BACKBONES, network_of
 from sida.config.lookup import ROOT
+from sida.config.samplers import read_sampler
 from sida.methods.method import Exposure
 from sida.methods.registry import METHODS
+from sida.networks import build_network
+from sida.sampling import Drawer
 from tests.eval.claims import evidence as made_up
 from tests.refused import refused
 from tests.workflow.workspace import ROWS, study
@@ -190,6 +196,49 @@ def seen(tmp_path, rows, **changes):
 
 
 SID = ROWS["sid-a1.0"]
+
+
+def test_a_part_of_unknown_origin_makes_the_exposure_unknown_unless_the_sheet_states_it():
+    row = SheetRow("met", "Met", "dmd", checkpoint="x")
+    stated = dataclasses.replace(row, saw="loss:dinov2")
+    of = lambda saw, row: exposure_of(lines("met", 1.0, saw=saw)[0], row)
+    assert of("", row) == of("none", row) == Exposure()
+    assert of("unknown", row) is of("unknown", None) is None
+    assert of("unknown", stated) == of("", stated) == read_exposure("loss:dinov2")
+
+
+#: Folders of decoders by their files' contents, and whether their weights are the registered ones.
+FILES = {"diffusion_pytorch_model.safetensors": b"registered", "config.json": b"{}"}
+FOLDERS = {
+    "registered": (FILES, True),
+    "registered, without description": ({"diffusion_pytorch_model.safetensors": b"registered"}, True),
+    "trained on": ({**FILES, "diffusion_pytorch_model.safetensors": b"registered, and trained on"}, False),
+    "one byte": ({**FILES, "diffusion_pytorch_model.safetensors": b"registerex"}, False),
+    "other name": ({"model.safetensors": b"registered", "config.json": b"{}"}, False),
+    "pickle": ({"diffusion_pytorch_model.bin": b"registered", "config.json": b"{}"}, False),
+    "nothing": ({}, False),
+}
+
+
+def small(channels):
+    sizes = {"img_resolution": 4, "img_channels": channels, "hidden_size": 8, "depth": 1, "num_heads": 1}
+    return build_network({"class": "SiTPrecond", "kwargs": sizes})
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_decoder_from_elsewhere_is_of_unknown_origin(tmp_path, monkeypatch, name, linked):
+    content, registered = FOLDERS[name]
+    asset = dataclasses.replace(load_registry()["sd-vae-ft-mse"], sha256=hashlib.sha256(b"registered").hexdigest())
+    monkeypatch.setattr("sida.sampling.job.load_registry", lambda: {**load_registry(), asset.id: asset})
+    (tmp_path / "vae").mkdir()
+    for file, data in content.items():
+        (tmp_path / "vae" / file).write_bytes(data)
+    if linked:
+        (tmp_path / "link").symlink_to("vae")
+    drawn = lambda vae, channels: exposure_of_decoder(Drawer(read_sampler("one_step"), small(channels), vae=vae))
+    assert drawn(str(tmp_path / ("link" if linked else "vae")), 4) == ("" if registered else "unknown")
+    assert drawn("sd-vae-ft-ema", 4) == drawn(None, 4) == drawn(None, 3) == ""
 
 
 def test_a_start_and_optional_judges_are_part_of_a_row(tmp_path):
