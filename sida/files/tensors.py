@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
+import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, ParamSpec, TypeVar
 
 import safetensors
 
@@ -33,6 +35,10 @@ from sida.files.text_files import check_amount, check_hash, parse_json, with_has
 if TYPE_CHECKING:
     import torch
 
+P = ParamSpec("P")
+T = TypeVar("T")
+#: Times that a file is read which is replaced meanwhile.
+_ATTEMPTS = 10
 #: Key of the record in the metadata, and of the hash of the tensors in the record.
 RECORD_KEY, TENSORS_HASH = "sida", "tensors_sha256"
 #: Limits of a header. A network of 2,000 tensors needs 300,000 bytes and 20,000 values; parsed JSON takes up to 30
@@ -69,6 +75,7 @@ class TensorHeader(NamedTuple):
         data_start: Offset of the data part in bytes.
         sha256: Recorded hash of the tensors; None without one.
         is_data_hash: Whether the hash covers only the data part, as in files of earlier versions.
+        file: Identity of the file that was open: a rename may put another one there.
     """
 
     record: dict[str, Any] | None
@@ -76,6 +83,7 @@ class TensorHeader(NamedTuple):
     data_start: int
     sha256: str | None
     is_data_hash: bool
+    file: tuple[int, ...]
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -190,7 +198,7 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
         if length > MAX_HEADER_BYTES:
             raise TensorFileError(path, "not a safetensors file (impossible header length)", _CONVERT)
         stream.seek(0)
-        text = stream.read(8 + length)
+        text, file = stream.read(8 + length), _identity(stream)
     try:
         check_amount(text, "", most=MAX_HEADER_VALUES)
         with safetensors.safe_open(path, "numpy"):
@@ -217,7 +225,7 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
             raise TensorFileError("", f"its '{RECORD_KEY}' header is not a JSON mapping", "make the file again")
         record = record and check_hash(record, "", _AGAIN)
     new = record.pop(TENSORS_HASH, None) if record else None
-    return TensorHeader(record, tuple(entries), len(text), old or new, old is not None)
+    return TensorHeader(record, tuple(entries), len(text), old or new, old is not None, file)
 
 
 @contextlib.contextmanager
@@ -243,6 +251,42 @@ def _damage_error(part: str) -> TensorFileError:
     return TensorFileError("", f"damaged: its {part} not have the recorded SHA-256", _AGAIN)
 
 
+class ReplacedError(UnreadableError):
+    """A file that was replaced by another one while it was read."""
+
+
+def _identity(stream: BinaryIO) -> tuple[int, ...]:
+    facts = os.fstat(stream.fileno())
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str], header: TensorHeader) -> Iterator[io.BufferedReader]:
+    """Opens the file of a header.
+
+    Raises:
+        ReplacedError: There is another file now.
+    """
+    with errors_at(path), open(path, "rb") as stream:
+        if _identity(stream) != header.file:
+            raise ReplacedError("", "was replaced while it was read", "run the same command again")
+        yield stream
+
+
+def read_again(read: Callable[P, T]) -> Callable[P, T]:
+    """Decorates a reader, which begins anew up to ten times where its file is replaced meanwhile."""
+
+    @functools.wraps(read)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(_ATTEMPTS - 1):
+            with contextlib.suppress(ReplacedError):
+                return read(*args, **kwargs)
+        return read(*args, **kwargs)
+
+    return wrapped
+
+
+@read_again
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Reads tensors (on the CPU, by name) and record of a file; the record is empty if there is none.
 
@@ -258,12 +302,12 @@ def iterate_tensors(path: str | os.PathLike[str], header: TensorHeader) -> Itera
 
     Raises:
         TensorFileError: The tensors do not match the recorded hash, or the file became shorter.
-        UnreadableError: A tensor is larger than the memory.
+        UnreadableError: A tensor is larger than the memory, or there is another file now (:class:`ReplacedError`).
     """
     import torch
 
     dtypes = torch_dtypes()
-    with errors_at(path), open(path, "rb") as stream:
+    with _opened(path, header) as stream:
         # All tensors are checked before the first one is used.
         _is_verified(stream, header)
         for entry in header.entries:
@@ -282,6 +326,7 @@ def iterate_tensors(path: str | os.PathLike[str], header: TensorHeader) -> Itera
             yield entry.name, flat.reshape(entry.shape)
 
 
+@read_again
 def verify_tensors(path: str | os.PathLike[str]) -> bool:
     """Checks the recorded hashes of a file, without torch; returns False if the file has none.
 
@@ -289,7 +334,7 @@ def verify_tensors(path: str | os.PathLike[str]) -> bool:
         TensorFileError: As :func:`read_tensors`.
     """
     header = read_tensor_header(path)
-    with errors_at(path), open(path, "rb") as stream:
+    with _opened(path, header) as stream:
         return _is_verified(stream, header)
 
 

@@ -17,7 +17,7 @@ from sida.config.families import EDM, Family, Latents
 from sida.config.lookup import Registry
 from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError, reason_of, settings_in
-from sida.files.tensors import RECORD_KEY, TensorHeader, iterate_tensors, read_tensor_header, write_tensors
+from sida.files.tensors import RECORD_KEY, TensorHeader, iterate_tensors, read_again, read_tensor_header, write_tensors
 from sida.files.unpickler import FOREIGN_WEIGHTS
 from sida.networks.diffusers_unet import DiffusersPrecond
 from sida.networks.mean_flow import MeanFlowDiT, MeanFlowPrecond
@@ -240,6 +240,7 @@ def check_finite(path: str | os.PathLike[str], name: str, tensor: torch.Tensor, 
         raise UserError(path, f"tensor '{name}' holds NaN or infinity", remedy)
 
 
+@read_again
 def load_network(
     path: str | os.PathLike[str], device: str | torch.device = "cpu"
 ) -> tuple[torch.nn.Module, dict[str, Any]]:

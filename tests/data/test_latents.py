@@ -1,7 +1,10 @@
 import dataclasses
 import json
+import os
+import signal
 import sys
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +26,7 @@ from tests.data.test_archive import npy, write_zip
 from tests.near import assert_near
 from tests.networks.made import SMALL, random_network
 from tests.refused import refused
+from tests.training.toy import fork, wait
 
 #: First three channels × 0.1 + 0.5, as in the golden recording.
 STAND_IN = SimpleNamespace(decode=lambda x: SimpleNamespace(sample=x[:, :3] * 0.1 + 0.5))
@@ -119,6 +123,30 @@ def encoded(folder, kind):
     path = str(folder / f"{kind}.zip")
     encode_dataset(InMemory("rgb", pixels, None), path, LatentEncoder(vae, LATENTS[kind]), latents=LATENTS[kind])
     return path, torch.from_numpy(pixels).float(), vae.given
+
+
+def test_an_encoding_that_is_killed_leaves_no_archive_and_the_next_one_has_the_same_bytes(tmp_path):
+    (tmp_path / "whole").mkdir()
+    whole = Path(encoded(tmp_path / "whole", "sd")[0]).read_bytes()
+
+    def killed_at(member):
+        write, calls = zipfile.ZipFile.writestr, []
+
+        def writestr(archive, *given):
+            calls.append(given)
+            if len(calls) == member:
+                os.kill(os.getpid(), signal.SIGKILL)
+            write(archive, *given)
+
+        zipfile.ZipFile.writestr = writestr
+        encoded(tmp_path, "sd")
+        return 0
+
+    # Three latents, their labels, and the file that says their kind.
+    for member in (1, 4, 5):
+        assert wait(fork(lambda member=member: killed_at(member), tmp_path / "log")) == -signal.SIGKILL
+        assert not (tmp_path / "sd.zip").exists()
+    assert Path(encoded(tmp_path, "sd")[0]).read_bytes() == whole
 
 
 def test_an_archive_records_the_latents_of_other_networks_than_edm2s(tmp_path):

@@ -10,6 +10,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+import sida.files.tensors as tensors_module
 from eval.features.base import read_errors
 from sida.config.lookup import ROOT
 from sida.errors import UserError, errors_at
@@ -137,3 +138,25 @@ def test_files_of_earlier_versions_are_read_and_their_hashes_checked(tmp_path):
     for place, part in ((start + 100, "tensors do"), (whole.index(b'\\"format') + 4, "header does")):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         refused(f"its {part} not have the recorded SHA-256", read_tensors, path)
+
+
+@pytest.mark.parametrize("read", [read_tensors, verify_tensors], ids=lambda read: read.__name__)
+def test_a_file_that_is_replaced_between_header_and_tensors_is_read_anew(tmp_path, monkeypatch, read):
+    """Its hash would not fit, and the message would advise to delete the new file."""
+    path, left = tmp_path / "x.safetensors", [1, 2, 3]
+    original = tensors_module.read_tensor_header
+
+    def replaced(file):
+        header = original(file)
+        if left:
+            write_tensors(path, {"x": torch.full((9,), left.pop())})
+        return header
+
+    write_tensors(path, {"x": torch.zeros(9, dtype=torch.int64)})
+    monkeypatch.setattr(tensors_module, "read_tensor_header", replaced)
+    content = read(path)
+    assert not left
+    assert content is True or content[0]["x"].unique().tolist() == [1]
+    left.extend(range(99))
+    error = refused("replaced.*again", read, path)
+    assert error.where == str(path)

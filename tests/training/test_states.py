@@ -3,9 +3,11 @@
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,16 @@ def test_a_folder_that_is_renamed_during_a_training_is_told_and_the_run_resumes_
     assert not list(folder.rglob("*.jsonl"))
     train_teacher(TEACHER, moved)
     assert results(moved) == results(uninterrupted)
+
+
+def test_a_clock_that_goes_back_and_files_of_the_future_change_no_result(tmp_path, uninterrupted, monkeypatch):
+    now, calls = time.time(), itertools.count()
+    monkeypatch.setattr(time, "time", lambda: now - 3600 * next(calls))
+    interrupt_after(train_teacher, TEACHER, tmp_path, 160)
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (now + 10**7,) * 2)
+    train_teacher(TEACHER, tmp_path)
+    assert results(tmp_path) == results(uninterrupted)
 
 
 @pytest.mark.parametrize("name", ["state-000002.json", "state-000002.safetensors"])
