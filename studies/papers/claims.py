@@ -489,7 +489,8 @@ def c_38(evidence):
 def c_39(evidence):
     """SiDA and SiD2A are best on FFHQ and AFHQ-v2, with the numbers of GDD’s abstract included."""
     rivals = {"ffhq64": "abstract-003-ffhq-64x64-fid", "afhq64": "abstract-003-afhqv2-64x64-fid"}
-    return [better(evidence, student(data, SID2A, 1.0), printed(key), across=RIVAL) for data, key in rivals.items()]
+    pairs = [(student(data, method, 1.0), key) for data, key in rivals.items() for method in (SIDA, SID2A)]
+    return [better(evidence, row, printed(key), across=RIVAL) for row, key in pairs]
 
 
 @CLAIMS.claim("C-40", source=SID_ABSTRACT)
