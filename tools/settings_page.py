@@ -31,7 +31,7 @@ from sida.config.settings import CheckedAs, OneOf, Pattern, Variants, type_hints
 from sida.files.atomic import write_text
 from sida.methods.registry import METHODS
 from workflow.planning.site import Site
-from workflow.preset.settings import DatasetEntry, MadeFrom, PresetSettings, StoredRows, TeacherEntry
+from workflow.preset.settings import DatasetEntry, MadeFrom, PlanSettings, PresetSettings, StoredRows, TeacherEntry
 
 _SIMPLE = {
     bool: ("boolean", "true or false"),
@@ -251,6 +251,7 @@ SETTINGS: dict[str, tuple[type, str]] = {
     "evaluation": (RecipeEvaluation, "`evaluation` of a recipe."),
     "augment": (AugmentConfig, "`augment` of a training or recipe."),
     "stored": (StoredRows, "`stored` of a preset."),
+    "plan": (PlanSettings, "`plan` of a preset."),
     "dataset": (DatasetEntry, "An entry of `datasets`, in `config/datasets.yaml` or a preset."),
     "made-from": (MadeFrom, "`made_from` of a data set."),
     "sampler": (Sampler, "An entry of a preset's `samplers`."),

@@ -134,8 +134,8 @@ def test_a_study_fits_its_card_and_hours_by_the_plan(tmp_path, monkeypatch, caps
     assert main(["new", str(tmp_path / "mine"), "--data", str(data), *options]) == 0
     assert "given up for that: " in capsys.readouterr().out
     monkeypatch.chdir(tmp_path / "mine")
-    card = "CPU" if "--cores" in options else options[1]
-    plan = make_plan([Path("preset.yaml")], card=card, gpus=2 if card == "CPU" else 1)
+    plan = make_plan([Path("preset.yaml")])
+    assert (plan.costs.gpu_name, plan.gpus) == (("CPU", 2) if "--cores" in options else (options[1], 1))
     assert max(job.memory_gb for job in plan.jobs.values()) <= memory
     assert 0.5 * hours < wall_hours(plan.jobs, plan.gpus) <= 1.1 * hours
 
@@ -158,7 +158,7 @@ def test_a_teacher_of_diffusers_decides_size_and_classes_of_the_pictures(tmp_pat
     assert preset.settings.datasets["mine"].items() >= {"resolution": 8, "channels": 3, "label_dim": 0}.items()
     assert preset.trained_teachers == []
     assert training(preset, "sida").spec["teacher"] == "teacher.safetensors"
-    jobs = make_plan([Path("preset.yaml")], gpus=2).jobs
+    jobs = make_plan([Path("preset.yaml")]).jobs
     assert not any(job.network_unknown for job in jobs.values())
     # A prepared data set with classes is not used as it is.
     assert main(["data", "prepare", "--source", str(data), "--resolution", "8", "--out", "ready.zip"]) == 0

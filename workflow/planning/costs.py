@@ -82,8 +82,9 @@ class Costs:
         self, preset: Preset, card: str | None = None, gpus: int = 1, fresh: bool = False, timed: bool = True
     ) -> None:
         self.preset, self.assumptions, self.timed = preset, load_assumptions(preset.folders), timed
-        self.gpu_name = card or ("CPU" if preset.settings.device == "cpu" else "H200")
-        self.gpu = self.assumptions.gpu(self.gpu_name)
+        own, default = preset.settings.plan.gpu, "CPU" if preset.settings.device == "cpu" else "H200"
+        self.gpu_name = card or own or default
+        self.gpu = self.assumptions.gpu(self.gpu_name, "--gpu" if card else f"{preset.name}: plan.gpu")
         self.width = max(1, min(gpus, preset.settings.gpus))
         self.fresh, self.registry = fresh, load_registry()
         self._recipes: dict[tuple[Any, ...], Any] = {}

@@ -128,7 +128,9 @@ class _Fit:
     def _sizes(self, width: int, num_samples: int, trials: int) -> dict[str, Any]:
         """Values of a network of this width, and of measuring so many images."""
         metrics = _sizes()["metrics"]["pixels" if num_samples < 10000 else "inception"]
-        return {**self._full, "model_channels": width, "num_samples": num_samples, "trials": trials, **metrics}
+        plan = f"{{gpu: {self._card}}}" if self._card != "CPU" else f"{{gpus: {self._workers}}}"
+        measured = {"num_samples": num_samples, "trials": trials, **metrics}
+        return {**self._full, "model_channels": width, "plan": plan, **measured}
 
     def _cost(self, values: Mapping[str, Any], share: float) -> _Cost:
         _write(self._part, {**values, **_short_lengths(self._full, share)})

@@ -144,7 +144,7 @@ def make_plan(
     files: Sequence[Path],
     targets: Sequence[str] = (),
     card: str | None = None,
-    gpus: int | None = 1,
+    gpus: int | None = None,
     fresh: bool = False,
 ) -> Plan:
     """Plans targets of a preset.
@@ -153,13 +153,15 @@ def make_plan(
         files: Files of the preset; later ones win.
         targets: Rows or products (:meth:`workflow.preset.targets.Targets.paths_of`).
         card: See :class:`~workflow.planning.costs.Costs`.
-        gpus: Number of GPUs, or of cores that run jobs side by side; None: one GPU, or this machine's cores.
+        gpus: Number of GPUs, or of cores that run jobs side by side; None: the preset's (``plan.gpus``), else one GPU,
+            or this machine's cores.
         fresh: Whether products that are up to date, and downloads in the cache, count.
 
     Raises:
         UserError: No such target, or an unknown network or rate.
     """
     preset = load_preset(*files)
+    gpus = gpus or preset.settings.plan.gpus
     target_paths, costs = Targets(preset), Costs(preset, card, gpus or 1, fresh=fresh)
     gpus = gpus or (os.cpu_count() or 1 if costs.gpu_name == "CPU" else 1)
     paths = [path for target in targets for path in target_paths.paths_of(target)]

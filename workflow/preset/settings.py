@@ -109,6 +109,19 @@ class StoredRows:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanSettings(Settings):
+    """Machine that `sida plan` counts hours for.
+
+    Attributes:
+        gpu: Card of ``config/plan.yaml``; null: H200, for ``device: cpu`` CPU.
+        gpus: Number of GPUs, or of cores for a study without; null: 1 GPU, this machine's cores.
+    """
+
+    gpu: str | None = None
+    gpus: Count | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PresetSettings:
     """Keys of a preset file.
 
@@ -136,6 +149,7 @@ class PresetSettings:
         device: Torch device of training, sampling and measuring.
         threads: CPU threads of each job; results depend on it.
         gpus: Number of GPUs of a training; sampling and measuring use one. 0 requests none from the scheduler.
+        plan: Machine that `sida plan` counts hours for; its options come first.
         train_teachers: Train the teachers that have both ``training`` and ``checkpoint``; false downloads them.
         trials_per_job: Trials that one job measures for samplers of many steps, so that cores share them; null: all.
         samplers: Samplers by name; the sheet names one per row.
@@ -164,6 +178,7 @@ class PresetSettings:
     device: Device = "cpu"
     threads: Count = 1
     gpus: Natural = 0
+    plan: PlanSettings = dataclasses.field(default_factory=PlanSettings)
     train_teachers: bool = False
     trials_per_job: Count | None = None
     samplers: dict[str, Annotated[dict[str, Any], CheckedAs(Sampler)]]
