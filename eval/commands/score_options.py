@@ -40,6 +40,7 @@ class ScoreOptions:
     like: str | None = None
     trials: int | None = None
     groups: str | None = None
+    labels: str | None = None
     num_samples: int | None = None
     dataset: str | None = None
     reference: Sequence[str] = ()
@@ -186,7 +187,17 @@ class ScoreOptions:
             label = label or Path(self.source).stem
         if self.like and family is None and (nfe or 1) == 1:
             family, nfe = "One Step", 1
-        unchanged = ("trials", "num_samples", "allow_duplicates", "fast", "against", "batch_size", "groups", "saw")
+        unchanged = (
+            "trials",
+            "num_samples",
+            "allow_duplicates",
+            "fast",
+            "against",
+            "batch_size",
+            "groups",
+            "labels",
+            "saw",
+        )
         return {key: getattr(self, key) for key in unchanged} | {
             "name": label,
             "device": device,

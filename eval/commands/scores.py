@@ -44,6 +44,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     add_integer(parser, "--trials", "disjoint trials (default: all that fit)", 1, metavar="T")
     groups = "meaning of folders or parts of names, where both fit"
     add("--groups", choices=["trials", "classes"], help=groups)
+    add("--labels", choices=["auto", "none"], help="none: leave classes of images in files out (default: auto)")
     add_integer(parser, "--num-samples", "images of a trial (with --against: default as many as there)", 2)
     add("--dataset", metavar="JSON", help="data set for references made here (spec or file)")
     add("--reference", action="append", default=[], metavar="KEY=FILE", help="file of a reference")

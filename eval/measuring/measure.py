@@ -120,7 +120,8 @@ class Measurer:
             return CallableSource(sampler["callable"], sampler.get("kwargs", {}), repeats)
         if kind == "images":
             trials = Trials(self.protocol.num_samples, self.protocol.trials, groups=sampler.get("groups"))
-            return ImageFiles(open_images(sampler["path"], trials), self.protocol, repeats)
+            store = open_images(sampler["path"], trials, sampler.get("labels") != "none")
+            return ImageFiles(store, self.protocol, repeats)
         return NetworkSource(self.spec, lambda: self.dataset)
 
     @functools.cached_property

@@ -71,6 +71,7 @@ def plan_score(
     fast: bool | None = None,
     against: str | Path | None = None,
     groups: Groups | None = None,
+    labels: str | None = None,
     saw: str | None = None,
     **settings: Any,
 ) -> ScorePlan:
@@ -91,6 +92,7 @@ def plan_score(
         against: Folder, zip, tar, npz or npy of images that replace the protocol's references: all images of both sets
             are compared, and the values are comparable only with values of the same second set.
         groups: ``trials`` or ``classes``: meaning of folders or parts of names, where both fit.
+        labels: ``none`` leaves classes of images in files out; ``auto``, the default, reads them where they are.
         saw: Networks of the generator's exposure (``docs/score.md``); by default from the method in the header of a
             network file, if it is a method of this suite, else unknown.
         **settings: Other fields of :class:`~eval.measuring.sources.MeasureSpec` (dataset, references, device, ...).
@@ -112,14 +114,19 @@ def plan_score(
         if path is None or against is not None:
             raise UserError("--groups", "is for the trials of images in files", "leave it out")
         fields["sampler"]["groups"] = groups
+    if labels is not None:
+        if path is None:
+            raise UserError("--labels", "is for classes of images in files", "leave it out")
+        fields["sampler"]["labels"] = labels
+    with_classes = labels != "none"
     if against is None:
         second, score_protocol = None, chosen_protocol(protocol, num_samples, fast)
         # Before the number of images is: a second set is measured with all images of both.
         check_second(score_protocol, settings.get("references") or {}, "score")
         parts = Trials(score_protocol.num_samples, score_protocol.trials, trials, groups)
-        store = open_images(path, parts) if path else None
+        store = open_images(path, parts, with_classes) if path else None
     else:
-        second, store = open_images(against), open_images(path) if path else None
+        second, store = open_images(against), open_images(path, None, with_classes) if path else None
         pair = _pair(store, second, load_protocol(protocol), trials, num_samples)
         score_protocol, settings["references"] = chosen_protocol(pair, fast=fast), {"against": str(against)}
     files = ImageFiles(store, score_protocol, allow_duplicates) if store else None

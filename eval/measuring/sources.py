@@ -48,7 +48,8 @@ class MeasureSpec(Settings):
         run: Id of the row.
         method: ``teacher``, ``sid``, ``sida``, ``sid2a``, ``data`` or the name of another method.
         sampler: ``{kind: one_step, init_sigma}``, ``{kind: heun, num_steps, ...}``, ``{kind: data}``,
-            ``{kind: python, callable: "module:function", kwargs}`` or ``{kind: images, path, groups}``.
+            ``{kind: python, callable: "module:function", kwargs}`` or ``{kind: images, path, groups,
+            labels}``.
         protocol: Name, path or content of the protocol; the object has the loaded protocol.
         dataset: Data set for labels, image size, and references that are computed here.
         network: File of the network; None for other sources.
@@ -95,6 +96,8 @@ class MeasureSpec(Settings):
             raise SettingError(f"sampler.{key}", "is missing", f"sampler '{kind}' needs it")
         if self.sampler.get("groups") not in (None, "trials", "classes"):
             raise SettingError("sampler.groups", f"is {self.sampler['groups']!r}", "give trials or classes")
+        if self.sampler.get("labels") not in (None, "auto", "none"):
+            raise SettingError("sampler.labels", f"is {self.sampler['labels']!r}", "give auto or none")
         if self.dataset is None and kind == "data":
             raise SettingError("dataset", "is missing", "sampler 'data' resamples it")
         object.__setattr__(self, "protocol", load_protocol(self.protocol))

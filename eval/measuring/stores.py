@@ -122,18 +122,19 @@ class PictureStore(ImageStore):
     Args:
         files: Opened folder, zip or tar.
         trials: Trials to take; None: all images are one set.
+        labels: Whether to read classes.
 
     Raises:
         UserError: No pictures, labels that cannot be read, or groups that may be trials or classes.
     """
 
-    def __init__(self, files: Files, trials: Trials | None = None) -> None:
+    def __init__(self, files: Files, trials: Trials | None = None, labels: bool = True) -> None:
         self.path, self._files = Path(files.path), files
         self._members = files.pictures()
         self.count = len(self._members)
         self._shape: list[int] | None = None
         self._lossy: dict[int, str] = {}
-        self.classes = files.labels(self._members)
+        self.classes = files.labels(self._members) if labels else None
         names = [files.names[int(member)] for member in self._members]
         self.order = arranged(self.path, names, self.classes, self.count, trials)
         if self.order.positions is not None:
@@ -194,12 +195,13 @@ def _refuse_other(name: str, shape: list[int], first: list[int]) -> None:
     raise UserError(name, fault, "convert all to one mode")
 
 
-def open_images(path: str | os.PathLike[str], trials: Trials | None = None) -> ImageStore:
+def open_images(path: str | os.PathLike[str], trials: Trials | None = None, labels: bool = True) -> ImageStore:
     """Opens a folder, zip or tar (also packed) of pictures, an npz or npy, or a file of MNIST's format.
 
     Args:
         path: Folder or file.
         trials: Trials to take, for the order of the images; None: all images are one set.
+        labels: Whether to read classes.
 
     Raises:
         UserError: A missing file, another kind of file, no images, or groups that may be trials or classes.
@@ -207,5 +209,5 @@ def open_images(path: str | os.PathLike[str], trials: Trials | None = None) -> I
     path = Path(path)
     if not path.exists():
         raise UserError(path, "no such folder or file of images")
-    arrays = find_arrays(path)
-    return PictureStore(Files(path, _WORKERS), trials) if arrays is None else ArrayStore(arrays, trials)
+    arrays = find_arrays(path, labels=labels)
+    return PictureStore(Files(path, _WORKERS), trials, labels) if arrays is None else ArrayStore(arrays, trials)

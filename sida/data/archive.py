@@ -39,7 +39,11 @@ LATENTS_FILE = "latents.json"
 CLASS = ".cls"
 _DRAW = "draw its images first (sida sample), or score it alone (sida score FILE)"
 _INNER = "unpack them, move them, or put all into one archive (tar -cf all.tar -C FOLDER .), whose tars are read"
-_EXPORT = "give its pictures in a folder, zip or tar; sida data prepare also reads npz and npy"
+_EXPORT = "give its pictures in a folder, zip or tar, or all images in one array of an npz or npy"
+#: Remedy for a folder of arrays.
+_JOIN = (
+    "name one of them, or join them: np.savez('all.npz', arr_0=np.concatenate([np.load(f)['arr_0'] for f in files]))"
+)
 #: Members of a request, and bytes of the images of an answer.
 MEMBERS, PART = 64, RESULT // 4
 #: Processor time in seconds that a request may take for a byte and for a member.
@@ -213,7 +217,8 @@ class Files:
             others = collections.Counter(PurePosixPath(name).suffix or name for name in self.names)
             counts = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(4))
             rest = "; ".join(filter(None, (self.left_out, f"other files: {counts}" if counts else "")))
-            raise UserError(self.path, f"{fault}; {rest}" if rest else fault, _DRAW if kind == NETWORK else _EXPORT)
+            remedy = _DRAW if kind == NETWORK else _JOIN if others.keys() & {".npz", ".npy"} else _EXPORT
+            raise UserError(self.path, f"{fault}; {rest}" if rest else fault, remedy)
         return np.array(indices, dtype=np.int64)
 
     @property

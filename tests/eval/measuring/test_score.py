@@ -561,3 +561,23 @@ def test_a_score_without_any_value_has_an_empty_frame(digits):
     found = eval.score(digits[0][:20], protocol(metric("a", "accuracy", reference=None)))
     assert (len(found.frame()), [*found.frame()][-1]) == (0, "trials")
     assert "not measured" in str(found)
+
+
+def test_classes_that_do_not_fit_are_left_out_as_the_message_says(tmp_path, digits):
+    pixels, one_hot = digits[0][:60], np.eye(10, dtype=np.int64)[np.arange(60) % 10]
+    source = saved(tmp_path / "hot.npz", pixels, one_hot)
+    told = refused("classes of 60 images", command, "score", source, "--protocol", "digits", "--num-samples", "30")
+    (option,) = re.findall(r"\((--labels \w+)\)", str(told))
+    assert "FD" in command("score", source, "--protocol", "digits", "--num-samples", "30", *option.split())
+    refused("--labels", command, "score", "tests.eval.measuring.specs:noise", "--protocol", "digits", *option.split())
+
+
+def test_a_folder_of_arrays_is_not_sent_in_a_circle(tmp_path):
+    for number in range(3):
+        saved(tmp_path / f"part{number}.npz", GREY)
+    for arguments in (
+        ["score", tmp_path, "--protocol", "digits"],
+        ["data", "prepare", "--source", tmp_path, "--out", "o.zip"],
+    ):
+        told = refused("3 .npz", command, *arguments)
+        assert "prepare" not in told.remedy + told.fault.partition("; ")[2]
