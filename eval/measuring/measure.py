@@ -13,6 +13,7 @@ from typing import Any
 from eval.features.base import Extractor
 from eval.features.pixels import PixelExtractor
 from eval.features.registry import make_extractors
+from eval.measuring.finished import FinishedBatches
 from eval.measuring.functions import CallableSource
 from eval.measuring.order import Trials
 from eval.measuring.protocol import Protocol
@@ -175,8 +176,8 @@ class Measurer:
         """Images per batch."""
         return self.spec.batch_size or default_batch_size(self.protocol, small=250)
 
-    def begin(self, trial: int) -> None:
-        """Draws or reads the first batch of a trial, which :meth:`sums` then takes.
+    def begin(self, trial: int, done: int = 0) -> None:
+        """Draws or reads the first batch of a trial after ``done`` images, which :meth:`sums` then takes.
 
         A wrong size or type must not wait for a download, nor for the features of another set.
 
@@ -184,21 +185,49 @@ class Measurer:
             UserError: Images that the protocol does not measure, or a generator that fails.
         """
         first, last = self.protocol.seeds(trial)
-        images = sized(self.source.batches(range(first, last + 1), self.batch_size), self.protocol, self._origin)
+        seeds = range(first + done, last + 1)
+        images = sized(self.source.batches(seeds, self.batch_size), self.protocol, self._origin)
         with tf32(self.protocol.allow_tf32):
             batch = next(images)
         self.check_alike(batch.images.shape[1:])
         self._begun[trial] = itertools.chain([batch], images)
 
-    def sums(self, trial: int, metrics: Collection[str], progress: Progress, done: int) -> TrialSums:
-        """Sums over the images of a trial for some metrics; ``progress`` counts from ``done`` images on."""
+    def sums(
+        self, trial: int, metrics: Collection[str], progress: Progress, done: int, kept: FinishedBatches | None = None
+    ) -> TrialSums:
+        """Sums over the images of a trial for some metrics.
+
+        Args:
+            trial: Its number.
+            metrics: Keys of the metrics.
+            progress: Counts from ``done`` images on.
+            done: Finished images before the trial.
+            kept: Finished batches of an interrupted attempt, and place of those to come.
+        """
         protocol = self.protocol.part(metrics)
-        if trial not in self._begun:
-            self.begin(trial)
+        sums = TrialSums(protocol, self.spec.device)
+        with tf32(protocol.allow_tf32):
+            for outputs, classes in kept or ():
+                sums.update(outputs, classes, sums.count)
+        if (first := sums.count) == protocol.num_samples:
+            return sums
+        if first or trial not in self._begun:
+            self.begin(trial, first)
         images = self._begun.pop(trial)
         extractors = {name: self.extractors[name] for name in protocol.extractors()}
-        sums, ahead = TrialSums(protocol, self.spec.device), 3 if self.spec.device.startswith("cuda") else 0
-        return run_pass(images, extractors, sums, 0, ahead, lambda count: progress.update(done + count))
+        ahead = 3 if self.spec.device.startswith("cuda") else 0
+        keep = None if kept is None else kept.add
+        return run_pass(
+            images, extractors, sums, first, ahead, lambda count: progress.update(done + first + count), 0, keep
+        )
+
+    def kept_batches(self, trial: int, metrics: Collection[str], folder: Path) -> FinishedBatches | None:
+        """Finished batches of a trial's metrics in a folder; None for images of files, which are quickly read again."""
+        if isinstance(self.source, ImageFiles):
+            return None
+        identities = {key: str(self.identities[key]) for key in metrics}
+        facts = {"images": self.digest, "trial": trial, "metrics": identities, "batch": self.batch_size}
+        return FinishedBatches(folder, sha256_json({**facts, "code": machine.source_digest()}), self.spec.device)
 
     def names(self) -> dict[str, Any]:
         """Names of run and protocol in a trial's record; fields that change a number are also in the digest."""
@@ -291,6 +320,7 @@ class TrialRecords:
         done = total - len(self.missing) * size
         progress = Progress(title, total, "img", done=done, interval=interval)
         records: dict[int, dict[str, Any]] = {}
+        kept: dict[int, FinishedBatches] = {}
         source, finished = self._measurer.source, [trial for trial in self._trials if trial not in self.missing]
         if self.missing and isinstance(source, ImageFiles) and not source.allow_duplicates:
             # Copies of the images of a finished trial are refused as in one call.
@@ -304,6 +334,8 @@ class TrialRecords:
                 measurement = extended(trial_path(self._out, trial), measurement)
             for folder in filter(None, (self._copies, self._out)):
                 write_measurement(trial_path(folder, trial), measurement)
+            if trial in kept:
+                kept[trial].remove()
             records[trial] = measurement
             progress.update(done, _headline(protocol, measurement), force=done == total)
 
@@ -311,7 +343,9 @@ class TrialRecords:
         with tf32(protocol.allow_tf32), _overlapped(self._measurer.spec) as submit:
             for trial, keys in self.missing.items():
                 start = time.monotonic()
-                sums = self._measurer.sums(trial, keys, progress, done)
+                batches = self._copies and self._measurer.kept_batches(trial, keys, self._copies / f"batches-{trial}")
+                kept |= {trial: batches} if batches else {}
+                sums = self._measurer.sums(trial, keys, progress, done, batches)
                 done += size
                 submit(functools.partial(record, trial, sums, time.monotonic() - start, done))
         return records

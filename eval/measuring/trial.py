@@ -153,6 +153,7 @@ def run_pass(
     prefetched: int = 0,
     progress: Callable[[int], None] | None = None,
     skipped: int = 0,
+    keep: Callable[[Mapping[str, Features], torch.Tensor | None], None] | None = None,
 ) -> TrialSums:
     """Adds batches to ``sums`` and returns ``sums``.
 
@@ -166,6 +167,7 @@ def run_pass(
         prefetched: Number of batches that a thread prepares in advance; 0: no thread.
         progress: Called after each batch with the number of finished images.
         skipped: Number of images between two batches, which other processes add.
+        keep: Called with the outputs and classes of each batch.
     """
     position, count = first, 0
     waiting: tuple[Mapping[str, Features], torch.Tensor | None, int] | None = None
@@ -176,6 +178,8 @@ def run_pass(
             outputs = extract(batch.images, extractors, classes)
             if waiting is not None:
                 sums.update(*waiting)
+            if keep is not None:
+                keep(outputs, batch.classes)
             waiting = outputs, batch.classes, position
             count += len(batch.images)
             position += len(batch.images) + skipped

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from eval.features import get_extractor
+from eval.measuring import finished
 from eval.measuring.functions import CallableSource
 from eval.measuring.measure import Measurer, measure
 from eval.measuring.protocol import load_protocol
-from eval.measuring.sources import DataSource
+from eval.measuring.sources import DataSource, NetworkSource
 from eval.metrics.frechet import frechet_distance
 from eval.metrics.inception_score import inception_score
 from eval.metrics.kinds import Frechet, Precision
@@ -230,6 +231,39 @@ def test_finished_trials_outlive_the_removal_of_outputs_of_a_failed_job(tmp_path
     kept = [trial_path(out, trial).read_bytes() for trial in (0, 1)]
     assert (measured, kept == before) == (([2], True) if change == "nothing" else (trials, False))
     assert sorted(path.name for path in out.glob("*.json")) == [f"trial-{trial}.json" for trial in trials]
+
+
+@pytest.mark.parametrize("change", ["nothing", "settings", "damage"])
+def test_an_interrupted_trial_resumes_at_its_last_kept_batch(tmp_path, network, monkeypatch, change):
+    spec = network_spec(network, protocol=small_protocol(num_samples=100, trials=1), batch_size=10)
+    (whole,) = measure(spec, tmp_path / "whole", [0])
+    assert not [*(tmp_path / "whole/state").glob("batches-*")]  # a short trial has no files
+    monkeypatch.setattr(finished, "SECONDS", 0.0)
+    original, drawn = NetworkSource.batches, []
+
+    def batches(self, seeds, size):
+        for batch in original(self, seeds, size):
+            if interrupting and len(drawn) == 6:
+                raise KeyboardInterrupt
+            drawn.append(len(batch.images))
+            yield batch
+
+    monkeypatch.setattr(NetworkSource, "batches", batches)
+    interrupting, out = True, tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        measure(spec, out, [0])
+    files = sorted((out / "state/batches-0").iterdir())
+    assert len(files) == 6
+    if change == "damage":
+        files[2].write_bytes(files[2].read_bytes()[:-1])
+    if change == "settings":
+        spec["sampler"] = {"kind": "one_step", "init_sigma": 2.0}
+    interrupting = False
+    drawn.clear()
+    (resumed,) = measure(spec, out, [0])
+    assert sum(drawn) == {"nothing": 40, "settings": 100, "damage": 80}[change]
+    assert (resumed["metrics"] == whole["metrics"]) == (change != "settings")
+    assert not [*(out / "state").glob("batches-*")]
 
 
 @pytest.mark.parametrize("name", ["trial-0.json", "state/trial-0.json"])
