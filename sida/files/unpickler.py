@@ -17,7 +17,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -175,6 +175,9 @@ class _Unpickler(pickle.Unpickler):
     It is safe behind the fence only: a file can set any attribute of the objects that it makes.
     """
 
+    #: Names that became inert objects; a child reads one file.
+    inert: ClassVar[set[str]] = set()
+
     def __init__(self, file: Any, storage: Callable[[str, str], _Storage] | None = None) -> None:
         only_in_child()
         super().__init__(file, encoding="latin1")
@@ -187,6 +190,7 @@ class _Unpickler(pickle.Unpickler):
             return _KNOWN[full]
         if module in ("torch", "torch.cuda", "torch.storage") and name.removesuffix("Storage") in _TYPES:
             return _Storage(name.removesuffix("Storage"))
+        self.inert.add(full)
         return _inert(full)
 
     def persistent_load(self, key: Any) -> Any:
@@ -265,7 +269,7 @@ class Reader:
         "plain": (object, {str: ANY_ARRAY}),
         "weights": ({**_TENSORS, "arguments": {str: Either((None, bool, int, float, str))}}, {}),
         "piece": (None, {"piece": ("<f4", (int,))}),
-        "network": ({**_NETWORK, **_TENSORS, "entries": [str]}, {}),
+        "network": ({**_NETWORK, **_TENSORS, "entries": [str], "inert": [str]}, {}),
     }  # fmt: skip
 
     def __init__(self) -> None:
@@ -309,7 +313,8 @@ class Reader:
         """Facts about a pickled network, the value itself or its entry ``key``.
 
         These are ``class``, ``source_sha256`` of its source text, ``args`` and ``kwargs`` of its constructor, names and
-        shapes of its ``tensors`` (parameters and persistent buffers), and the ``entries`` of the file. ``hook`` is
+        shapes of its ``tensors`` (parameters and persistent buffers), the ``entries`` of the file, and the names that
+        became ``inert`` objects. ``hook`` is
         for layers with a hook before their pass: "own" if it is a method of the layer itself; else, of a detached copy,
         whether a copy is in training mode. It is None without such hooks.
         """
@@ -342,6 +347,7 @@ class Reader:
             "class": type(network).__name__, "source_sha256": hashlib.sha256(source).hexdigest(), "hook": hook,
             "args": _as_json(args), "kwargs": _as_json(kwargs), **self._tensors(),
             "entries": [str(name) for name in itertools.islice(value, 100)] if isinstance(value, dict) else [],
+            "inert": sorted(_Unpickler.inert)[:100],
         }, {}  # fmt: skip
 
     def piece(self, files: list[BinaryIO], name: str, start: int, count: int) -> tuple[Any, dict[str, np.ndarray]]:

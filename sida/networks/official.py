@@ -289,7 +289,8 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
     Returns:
         ``file``, ``bytes``, ``sha256``, ``format``, ``network`` (class and kwargs), ``parameters`` (trainable
         elements), ``tensors``, and the recorded provenance (``method``, ``dataset``, ``nimg``, ``parents``,
-        ``origin``, ...). For a pickle also ``entries`` and ``class_in_file``.
+        ``origin``, ...). For a pickle also ``entries``, ``class_in_file``, the SHA-256 of that
+        class's source text, and the names in it that became ``inert`` objects.
 
     Raises:
         UserError: As :func:`sida.networks.file.load_network` and :func:`import_network`.
@@ -308,6 +309,7 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
             with errors_of_answer(path):
                 entries = sorted(one_line(name, 40) for name in file.facts["entries"])
                 facts |= {"format": "pickle", "entries": entries, "class_in_file": one_line(file.facts["class"])}
+                facts |= {"source_sha256": file.facts["source_sha256"], "inert": file.facts["inert"]}
     else:
         facts |= read_metadata(path)
         net = fitting_network(path, facts["network"], read_tensor_header(path).shapes)

@@ -7,9 +7,15 @@ import pytest
 from eval.results.sheet import read_runs
 from sida.assets.registry import load_registry, names_on_hub
 from sida.config.lookup import ROOT
+from sida.files.atomic import sha256_file
+from sida.networks import build_network
 from tests.assets.fault_server import use_registry, write_registry
+from tests.eval.metric_networks import write_inception
 from tests.refused import command, refused
+from tests.training.toy import NETWORK
 from workflow.cli import main
+from workflow.commands.assets import SHOWN_FEATURES
+from workflow.stand_ins import write_official
 
 GOOD = {"id": "net", "kind": "network", "url": "https://example.org/net.pkl", "target": "a/net.pkl"}
 
@@ -53,6 +59,24 @@ def test_the_command_fetches_records_lists_and_verifies(site, tmp_path, monkeypa
     (shop / "t/one").write_bytes(b"other")
     assert main(["assets", "verify"]) == 1
     assert "WRONG" in capsys.readouterr().out
+
+
+def test_a_description_says_what_is_inside_files_that_are_here(tmp_path, monkeypatch):
+    rows = [{**GOOD, "id": "net", "target": "net.pkl"}, {**GOOD, "id": "absent", "target": "absent.pkl"}]
+    rows += [{**GOOD, "id": "inception", "kind": "extractor", "target": "inception.pt"}]
+    use_registry(monkeypatch, tmp_path, *rows)
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    write_official(folder / "net.pkl", build_network(NETWORK))
+    write_inception(folder / "inception.pt")
+    net, inception = json.loads(command("assets", "describe", "net", "absent", "inception"))
+    assert net["sha256"] == sha256_file(folder / "net.pkl")
+    assert net["size"] == (folder / "net.pkl").stat().st_size
+    assert (net["class_in_file"], net["network"]["class"]) == (NETWORK["class"], NETWORK["class"])
+    assert len(net["source_sha256"]) == 64
+    assert any(name.startswith("torch.nn.modules.") for name in net["inert"])
+    assert {len(values) for values in inception["features"].values()} == {1 + SHOWN_FEATURES}
+    assert len({*map(tuple, inception["features"].values())}) == 4
 
 
 # The sheet of the authors' checkpoints fits the registry; tests/workflow/test_preset.py checks its preset

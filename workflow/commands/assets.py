@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import json
 from typing import Any
 
 from sida.assets.cache import cache_dir, fetch_many, forget, read_records, verify_asset
@@ -10,7 +11,9 @@ from sida.cli.main import Verb
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import sha256_file, write_json
 
-_HELP = "Fetch, verify, forget or list the published networks, references and extractors."
+#: Features of each picture that a description has, besides their mean.
+SHOWN_FEATURES = 4
+_HELP = "Fetch, verify, forget, list or describe the published networks, references and extractors."
 _EXAMPLES = """examples:
   sida assets list --kind teacher
   sida assets fetch cifar10-uncond-sida-a1 fid-ref-cifar10 inception
@@ -18,6 +21,7 @@ _EXAMPLES = """examples:
   sida assets fetch --protocol cifar10       (all that a score under it needs)
   sida assets verify                        (reads every cached file again)
   sida assets forget inception              (drops its file and the hash recorded at first use)
+  sida assets describe cifar10-uncond-sida-a1 inception   (what is inside, to compare with others' files)
   SIDA_OFFLINE=1 sida assets fetch inception   (says where to put the file)
 
 environment:
@@ -95,6 +99,46 @@ def describe_asset(asset: Asset) -> dict[str, Any]:
     return facts | {name: record[name] for name in ("sha256", "size", "url")}
 
 
+def _describe_assets(assets: list[Asset], args: argparse.Namespace) -> int:
+    print(json.dumps([describe_content(asset) for asset in assets if asset.path.exists()], indent=1))
+    return 0
+
+
+def describe_content(asset: Asset) -> dict[str, Any]:
+    """Record of a cached asset, and what is inside.
+
+    Of a pickled network these are class, architecture and the names that became inert objects; of a feature network
+    the mean and the first features of four fixed pictures, which tell its numerics on this machine.
+    """
+    from sida.networks.official import describe_file
+
+    facts = describe_asset(asset)
+    if asset.kind in ("network", "teacher"):
+        content = describe_file(asset.path)
+        names = ("format", "class_in_file", "source_sha256", "inert", "network", "parameters", "tensors")
+        facts |= {name: content[name] for name in names if name in content}
+    if asset.kind == "extractor":
+        facts["features"] = _features_of_pictures(asset)
+    return facts
+
+
+def _features_of_pictures(asset: Asset) -> dict[str, list[float]]:
+    """Mean and first features of black, white, a ramp and a chequered picture, 32×32."""
+    import torch
+
+    from eval.features.registry import EXTRACTORS, get_extractor
+
+    extractor = get_extractor(next(name for name, entry in EXTRACTORS.items() if asset.id in entry.assets), "cpu")
+    ramp = torch.arange(32).mul(8).expand(32, 32)
+    chequers = torch.arange(32).add(torch.arange(32)[:, None]).remainder(2).mul(255)
+    pictures = {"black": ramp * 0, "white": ramp * 0 + 255, "ramp": ramp, "chequers": chequers}
+    batch = torch.stack([*pictures.values()]).to(torch.uint8)[:, None].expand(-1, 3, -1, -1).contiguous()
+    features = extractor(batch)
+    shown = torch.cat([features.mean(1, keepdim=True), features[:, :SHOWN_FEATURES]], 1)
+    rounded = [[float(f"{value:.6g}") for value in row] for row in shown.tolist()]
+    return dict(zip(pictures, rounded, strict=True))
+
+
 def _list_assets(assets: list[Asset], args: argparse.Namespace) -> int:
     records = read_records()
     print(f"{'id':<32} {'kind':<15} {'bytes':>14}  state    sha256     note or link")
@@ -128,5 +172,11 @@ def _verify_assets(assets: list[Asset], args: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
-_ACTIONS = {"fetch": _fetch_assets, "verify": _verify_assets, "forget": _forget_assets, "list": _list_assets}
+_ACTIONS = {
+    "fetch": _fetch_assets,
+    "verify": _verify_assets,
+    "forget": _forget_assets,
+    "list": _list_assets,
+    "describe": _describe_assets,
+}
 ASSETS = Verb(_HELP, _EXAMPLES, _arguments, _run)
