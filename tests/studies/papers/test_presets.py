@@ -4,15 +4,19 @@ import collections
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 import yaml
 
+from eval.measuring.protocol import load_protocol
 from eval.results.conditions import matching
+from eval.results.identity import comparable
 from eval.results.published import load_published
 from eval.results.summary import Measurements
 from eval.tables.build import build_table
@@ -205,6 +209,19 @@ def test_the_released_preset_has_a_full_plan(tmp_path):
     config = yaml.safe_load((ROOT / "studies/papers/released.yaml").read_text())
     assert (jobs["table"], jobs["figure"]) == (len(config["tables"]), len(config["figures"]))
     assert re.search(r"\d+ rows .* no public address .*sida plan .*--verbose", text)
+
+
+def test_the_laptops_number_is_comparable_with_table_1_and_its_short_run_is_not():
+    run, key = "cifar10-uncond-sida-a1", "fid"
+    once, ten = (load_preset(PAPERS / f"{name}.yaml").rows[run].protocol for name in ("laptop", "released"))
+    short = load_protocol(PAPERS / "protocols/cifar10-look.yaml")
+    identities = [protocol.identity(key, "reference", "extractor") for protocol in (once, ten, short)]
+    assert comparable(identities[0], identities[1]) is None
+    assert comparable(identities[0], identities[2])
+    assert (once.seeds(0), once.trials) == (ten.seeds(0), 1)
+    page, number = (ROOT / "docs/laptop.md").read_text(), load_published()[f"table1-sida-a1.0-{key}"]
+    assert f"FID {number.text} ± {number.std}" in page
+    assert f"within {scipy.stats.t.ppf(0.995, 9) * float(number.std) * math.sqrt(1 + 1 / 10):.3f} of" in page
 
 
 TABLES = {"table1": "cifar10", "table2": "cifar10", "table5": "ffhq64", "table6": "afhqv2"}
