@@ -101,8 +101,12 @@ class FlatParameters:
         return self._joined(parts, out)
 
     def gradient_of(self, loss: torch.Tensor) -> torch.Tensor:
-        """Gradient of a loss as a vector like ``vector``; its graph and the gradients of the parameters stay."""
-        parts = torch.autograd.grad(loss, self.learning, retain_graph=True, allow_unused=True)
+        """Gradient of a loss as a vector like ``vector``; its graph and the gradients of the parameters stay.
+
+        A loss that only reports, such as FD-Loss's distance of each judge, has none: zeros.
+        """
+        known = loss.requires_grad
+        parts = torch.autograd.grad(loss, self.learning, retain_graph=True, allow_unused=True) if known else ()
         gradients = dict(zip(self.learning, parts))
         return self._joined(
             [torch.zeros_like(p) if gradients.get(p) is None else gradients[p] for p in self.parameters]
