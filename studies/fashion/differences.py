@@ -1,8 +1,8 @@
 """Prints the tables of verdicts of ``anew.md``: ``python studies/fashion/differences.py``.
 
 The first has means over teachers and training seeds, by method; the second, for pairs of methods, the differences of
-these means with their 95 % intervals, on the teachers that both methods have. The rows are those stored of
-``fashion-anew``.
+these means with their 95 % intervals, on the teachers that both methods have; a line names the differences that an F
+test finds unequal from teacher to teacher. The rows are those stored of ``fashion-anew``.
 """
 
 from __future__ import annotations
@@ -79,22 +79,26 @@ def compare(values: Values, method: str, other: str) -> Interval:
 
 
 def main() -> None:
-    """Prints both tables."""
+    """Prints the tables."""
     values = {metric: values_of(metric) for metric in COLUMNS}
     means: dict[str, dict[str, str]] = {label: {} for label in METHODS.values()}
     for metric, (head, digits, factor) in COLUMNS.items():
         for method, value in means_of(values[metric]).items():
             means[METHODS[method]][head] = f"{factor * value:.{digits}f}{MARKS.get((method, metric), '')}"
     gaps: dict[str, dict[str, str]] = {}
+    unequal: list[str] = []
     for method, other in PAIRS:
-        cells = gaps[f"{METHODS[method]} − {METHODS[other]}"] = {}
+        pair = f"{METHODS[method]} − {METHODS[other]}"
+        cells = gaps.setdefault(pair, {})
         for metric in JUDGES:
             head, digits, _ = COLUMNS[metric]
             gap = compare(values[metric], method, other)
             text = f"{gap.value:.{digits}f} ({gap.low:.{digits}f} to {gap.high:.{digits}f})".replace("-", "−")
             cells[head] = f"{text}{MARKS.get((method, metric), '')}"
+            unequal += [f"{pair}, {head} (p = {gap.blocks_p:.3f})"] if gap.blocks_differ else []
     for table in (means, gaps):
         print(pd.DataFrame(table).T.to_markdown(disable_numparse=True), "\n")
+    print(f"unequal from teacher to teacher: {', '.join(unequal)}")
 
 
 if __name__ == "__main__":

@@ -88,6 +88,23 @@ def test_predictions_about_intervals_and_orders_came_out_as_the_page_says(gaps, 
     assert orders["fd_lite0"] == ["gdd", "sid2a", "sid", "sida"]
 
 
+def test_teachers_that_differ_are_those_of_the_page(gaps, values):
+    text = section("Verdicts")
+    differ = {
+        (metric, *pair): gap.blocks_p for metric, of in gaps.items() for pair, gap in of.items() if gap.blocks_differ
+    }
+    count = sum(map(len, gaps.values()))
+    assert f"(p < 0.05) in {len(differ)} of the {count} differences" in text
+    assert {(metric, other) for metric, _, other in differ} == {("fd_pixel", "sid")}
+    assert all(f"(p = {p:.3f})" in text for p in differ.values())
+    leads = (
+        -gap.value / mean(values["fd_pixel"]["sid"][teacher].values())
+        for teacher, gap in gaps["fd_pixel"]["gdd", "sid"].blocks.items()
+    )
+    one, two, three = (f"{100 * lead:.0f}" for lead in leads)
+    assert f"in pixels is {one}, {two} and {three} % below SiD's" in text
+
+
 def test_training_seeds_scatter_as_the_page_says():
     table = scatter.scatter(scatter.values_of(STORED))
     (line,) = (line for line in section("Verdicts").splitlines() if line.startswith("3. "))
