@@ -35,7 +35,11 @@ def scatter(values: pd.DataFrame) -> pd.DataFrame:
         parts = {"teacher": teacher, "training seed": between - trial / count, "trial": trial}
         shares = {name: 100 * max(part, 0.0) ** 0.5 / rows["value"].mean() for name, part in parts.items()}
         freedom = {"df of teachers": means.ngroups - 1, "df of seeds": int((means.size() - 1).sum())}
-        ends = dict(zip(("seed, low", "seed, high"), interval(shares["training seed"], freedom["df of seeds"])))
+        # The trials' part is subtracted from the ends, too: the interval of a difference of variances.
+        ends = {
+            f"seed, {end}": 100 * max(limit**2 - trial / count, 0.0) ** 0.5 / rows["value"].mean()
+            for end, limit in zip(("low", "high"), interval(between**0.5, freedom["df of seeds"]))
+        }
         found[method] = {"mean": rows["value"].mean(), **shares, **freedom, **ends}
     return pd.DataFrame(found).T
 

@@ -1,10 +1,13 @@
 """The study `fashion`: its presets, the search's files and choice, and equal settings of its rows."""
 
 import csv
+import itertools
 import json
 import shutil
 from statistics import mean
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from scipy.stats import beta
@@ -12,8 +15,8 @@ from scipy.stats import beta
 from eval.measuring.protocol import load_protocol
 from eval.results.stored import stored_rows
 from sida.config.lookup import ROOT
+from studies.fashion import scatter
 from studies.fashion.bench import Search, best_of
-from studies.fashion.scatter import interval
 from workflow.preset import load_preset
 from workflow.preset.checks import check_preset
 from workflow.preset.extension import write_extension
@@ -229,7 +232,22 @@ def test_the_page_can_be_read_in_minutes():
     assert sum(any(map(str.isalnum, word)) for word in PAGE.split()) <= 1200
 
 
-def test_scatter_of_training_seeds_has_its_interval():
-    low, high = interval(15.04, 3)
-    assert (round(low, 1), round(high)) == (8.5, 56)
-    assert f"15.0 ({low:.0f} to {high:.0f})" in PAGE
+def test_scatter_of_training_seeds_is_that_of_the_page():
+    table = scatter.scatter(scatter.values_of())
+    (line,) = (line for line in PAGE.splitlines() if line.startswith("| training seed (3)"))
+    for method, row in table.iterrows():
+        text = f"{row['training seed']:.1f} ({row['seed, low']:.0f} to {row['seed, high']:.0f})"
+        assert text in line, (method, text)
+
+
+@pytest.mark.parametrize("trial", [0.1, 1.0])
+def test_the_interval_of_the_scatter_of_seeds_has_its_coverage(trial):
+    """Also where trials scatter as much as seeds; 400 blocks as large as the bench, in each of which seeds have 1."""
+    source = np.random.default_rng(0)
+    grid = list(itertools.product(map(str, range(400)), range(3), (1, 2), (0, 1)))
+    values = pd.DataFrame(grid, columns=["method", "teacher", "seed", "trial"])
+    runs = values.groupby(["method", "teacher", "seed"]).ngroup()
+    values["value"] = 100 + source.normal(size=runs.max() + 1)[runs] + trial * source.normal(size=len(values))
+    table = scatter.scatter(values)
+    covered = (table["seed, low"] < 1) & (table["seed, high"] > 1)
+    assert 0.92 < covered.mean() < 0.98
