@@ -42,6 +42,7 @@ $(STAMP): requirements/main.lock pyproject.toml
 	@touch $@
 
 demo: $(STAMP) ## train, distil and measure on 8x8 digits: minutes on two cores
+	@$(BIN)/python studies/demo/probe.py $(CORES)
 	@$(BIN)/snakemake --cores $(CORES)
 
 test: $(STAMP) ## the test-suite (about 6 minutes on two cores)

@@ -65,8 +65,9 @@ class FinishedBatches:
         tensors = {"lengths": torch.tensor(lengths)}
         for name in outputs:
             tensors[f"{name}/features"] = torch.cat([batch[name].features for batch, _ in self._waiting])
-            if outputs[name].logits is not None:
-                tensors[f"{name}/logits"] = torch.cat([batch[name].logits for batch, _ in self._waiting])
+            logits = [batch[name].logits for batch, _ in self._waiting]
+            if known := [one for one in logits if one is not None]:
+                tensors[f"{name}/logits"] = torch.cat(known)
         if classes is not None:
             tensors[_CLASSES] = torch.cat([one for _, one in self._waiting if one is not None])
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -343,9 +343,10 @@ class TrialRecords:
         with tf32(protocol.allow_tf32), _overlapped(self._measurer.spec) as submit:
             for trial, keys in self.missing.items():
                 start = time.monotonic()
-                batches = self._copies and self._measurer.kept_batches(trial, keys, self._copies / f"batches-{trial}")
-                kept |= {trial: batches} if batches else {}
-                sums = self._measurer.sums(trial, keys, progress, done, batches)
+                folder = self._copies and self._copies / f"batches-{trial}"
+                if folder and (batches := self._measurer.kept_batches(trial, keys, folder)):
+                    kept[trial] = batches
+                sums = self._measurer.sums(trial, keys, progress, done, kept.get(trial))
                 done += size
                 submit(functools.partial(record, trial, sums, time.monotonic() - start, done))
         return records
