@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -207,6 +208,24 @@ def test_a_stored_number_is_measured_again(capsys):
     said = capsys.readouterr().out
     assert re.search(r"numbers agree to the last digit, (\d+) as printed", said)
     assert all(f"\n{metric} " in said for metric in ("fd", "is", "precision"))
+
+
+def test_some_metrics_are_measured_alone_and_the_duration_is_said_before(capsys):
+    assert main(["check", "demo", "data", "--trials", "0", "--metrics", "accuracy"]) == 0
+    said = capsys.readouterr()
+    assert "1 of 1 numbers agree to the last digit" in said.out
+    assert "measuring 1 × 2,500 images: about " in said.err
+    assert main(["check", "demo", "data", "--metrics", "acuracy"]) == 1
+    assert "did you mean 'accuracy'" in capsys.readouterr().err
+
+
+def test_missing_archives_are_made_as_the_workflow_makes_them(here, capsys, monkeypatch):
+    asked = []
+    failing = lambda command, **_: asked.append(command) or types.SimpleNamespace(returncode=1)
+    monkeypatch.setattr("workflow.commands.check.subprocess.run", failing)
+    assert main(["check", "fashion-anew", "data"]) == 1
+    assert "datasets/fashion-28x28.zip: could not be made" in capsys.readouterr().err
+    assert asked[0][-2:] == ["datasets/fashion-28x28.zip", "datasets/fashion-28x28-heldout.zip"]
 
 
 def test_trials_and_metrics_that_cannot_be_compared_are_named(here, capsys, monkeypatch):

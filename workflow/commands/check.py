@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -10,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sida.cli.main import Verb
-from sida.errors import UserError, suggestion
+from sida.errors import UserError, say, suggestion
 from sida.files.atomic import sha256_file
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("stored", metavar="STUDY", help="name or folder of a study with stored results, or that folder")
     parser.add_argument("row", metavar="ROW", help="row of its sheet")
     parser.add_argument("--trials", default="all", metavar="RANGE", help="trials, such as 0 or 0-4 (default: all)")
+    parser.add_argument("--metrics", metavar="KEYS", help="metrics, such as fd,recall (default: all stored ones)")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -46,6 +50,10 @@ def _run(args: argparse.Namespace) -> int:
     if unknown := sorted({*trials} - {*stored_trials}):
         fault = f"trial {unknown[0]} of row '{args.row}' is not stored"
         raise UserError("--trials", fault, f"stored are {', '.join(map(str, stored_trials))}")
+    if args.metrics:
+        lines = _of_metrics(spec, lines, args.metrics.split(","))
+    _make_archives(preset, args.row)
+    _say_duration(preset, args.row, spec, len(trials))
     started = time.monotonic()
     comparisons, left_out = compared_again(spec, preset, lines, trials)
     seconds = time.monotonic() - started
@@ -62,6 +70,54 @@ def _run(args: argparse.Namespace) -> int:
     if left_out:
         print(f"not compared: {', '.join(left_out)}")
     return 0 if all(one.as_printed for one in comparisons) else 1
+
+
+def _of_metrics(spec: dict[str, Any], lines: list[dict[str, str]], keys: list[str]) -> list[dict[str, str]]:
+    """Stored lines of some metrics, which the spec then measures alone.
+
+    Raises:
+        UserError: A metric is not stored.
+    """
+    from eval.measuring.protocol import load_protocol
+
+    stored = dict.fromkeys(line["metric"] for line in lines)
+    if unknown := next((key for key in keys if key not in stored), None):
+        raise UserError(
+            "--metrics", f"'{unknown}' is not stored{suggestion(unknown, stored)}", f"use {', '.join(stored)}"
+        )
+    spec["protocol"] = load_protocol(spec["protocol"]).part(keys).content()
+    return [line for line in lines if line["metric"] in keys]
+
+
+def _make_archives(preset: Preset, row: str) -> None:
+    """Makes the archives of data sets that the measurement reads and that are missing here, as the workflow does.
+
+    Raises:
+        UserError: They could not be made.
+    """
+    from workflow.commands.run import snakemake_command
+    from workflow.preset.measuring import measurement
+
+    files = dict.fromkeys(measurement(preset, row).needs["files"])
+    if missing := [path for path in files if path in preset.archives.made and not os.path.exists(path)]:
+        say(f"making {', '.join(missing)} first")
+        command = snakemake_command([Path(preset.source)], ["--cores", "1", "--", *missing])
+        if subprocess.run(command, env={**os.environ, "PYTHONSAFEPATH": "1"}, stdout=sys.stderr).returncode:
+            raise UserError(missing[0], "could not be made", "the lines above say why")
+
+
+def _say_duration(preset: Preset, row: str, spec: Mapping[str, Any], trials: int) -> None:
+    """Says how long the measurement takes, by counted operations."""
+    from eval.measuring.protocol import load_protocol
+    from workflow.planning.costs import Costs
+    from workflow.planning.plan import span
+
+    costs, protocol = Costs(preset, None, 1), load_protocol(spec["protocol"])
+    hours = costs.measurement(row).gpu_hours * trials / preset.trials
+    images = f"{trials} × {protocol.num_samples:,} images"
+    say(
+        f"measuring {images}: about {span(hours)} on {costs.gpu_name} ({costs.gpu.source} rate), more beside other work"
+    )
 
 
 class Comparison(NamedTuple):
@@ -262,6 +318,7 @@ CHECK = Verb(
     """examples:
   sida check studies/demo sida-a1.0
   sida check demo sida-a1.0 --trials 0              (one trial of ten)
+  sida check fashion-anew one-gdd-s104 --trials 0 --metrics fd,recall
 
 The stored network draws the images of the stored trials again, with their seeds. On the same kind of processor all
 digits agree; another one rounds otherwise, and the command says by how much. Exit status 1 if a printed number differs.

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from sida.cli.main import Verb, integer
@@ -36,7 +37,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Becomes Snakemake, so signals and the exit status are Snakemake's; does not return."""
-    from sida.config.lookup import CHECKOUT, ROOT
+    from sida.config.lookup import CHECKOUT
     from workflow.checks import check_folder, check_records
     from workflow.preset import load_preset
     from workflow.preset.files import find_preset
@@ -69,13 +70,19 @@ def _run(args: argparse.Namespace) -> int:
     preset = load_preset(*files)
     targets = [path for target in args.targets for path in Targets(preset).paths_of(target)]
     print(f"preset {preset.name} ({preset.source}): {', '.join(args.targets) or 'the whole preset'}", flush=True)
-    words = ["-s", os.path.relpath(ROOT / "Snakefile"), "--workflow-profile", str(profile or ROOT / "profiles/default")]
-    words += ["--configfile", *map(str, files)]
-    words += ["--cores", args.cores] if args.cores else []
-    words += ["--dry-run"] if args.dry_run else []
+    options = ["--cores", args.cores] if args.cores else []
+    options += ["--dry-run"] if args.dry_run else []
     # Snakemake's own targets may follow a second --.
-    words += [*args.passed, *([] if "--" in args.passed else ["--"]), *targets]
-    os.execve(sys.executable, [sys.executable, "-P", "-m", "workflow.snakemake", *words], environment)
+    options += [*args.passed, *([] if "--" in args.passed else ["--"]), *targets]
+    os.execve(sys.executable, snakemake_command(files, options, profile), environment)
+
+
+def snakemake_command(files: Sequence[Path], options: Sequence[str], profile: Path | None = None) -> list[str]:
+    """The command that starts Snakemake on a preset's files, with further options and targets; for a safe path."""
+    from sida.config.lookup import ROOT
+
+    words = ["-s", os.path.relpath(ROOT / "Snakefile"), "--workflow-profile", str(profile or ROOT / "profiles/default")]
+    return [sys.executable, "-P", "-m", "workflow.snakemake", *words, "--configfile", *map(str, files), *options]
 
 
 def _profile(name: str | None) -> Path | None:
