@@ -100,7 +100,8 @@ format: $(STAMP) ## put sources into the project's format
 bench: $(STAMP) ## speed of the training step beside the official order of work
 	@$(BIN)/python -m benchmarks
 
-COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11
+# Packages younger than seven days are left out: a taken-over release is usually found within that time.
+COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --exclude-newer "7 days"
 lock: $(STAMP) ## resolve requirements/*.in again into their .lock (needs the network; UPGRADE=--upgrade takes newer versions)
 	@$(COMPILE) --universal $(UPGRADE) requirements/main.in -o requirements/main.lock
 	@$(COMPILE) --universal $(UPGRADE) requirements/extras.in -o requirements/extras.lock
@@ -108,6 +109,7 @@ lock: $(STAMP) ## resolve requirements/*.in again into their .lock (needs the ne
 	@$(COMPILE) --universal $(UPGRADE) requirements/uv.in -o requirements/uv.lock
 	@$(COMPILE) --universal $(UPGRADE) requirements/audit.in -o requirements/audit.lock
 	@$(COMPILE) --python-platform x86_64-manylinux_2_28 $(UPGRADE) requirements/oldest.in -o requirements/oldest.lock
+	@$(BIN)/python -m tools.write_sbom requirements/main.lock
 
 clean: ## remove results and caches (keeps .venv, the published numbers and the board)
 	@find results -mindepth 1 ! -path "results/published*" ! -path "results/board*" -delete

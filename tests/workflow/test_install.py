@@ -25,6 +25,7 @@ from tests.refused import refused
 from tests.test_python import write_network
 from tests.workflow.workspace import Workspace
 from tools import write_codemeta
+from tools.write_sbom import bill
 
 
 def locked(name: str = "requirements/main.lock") -> dict[str, str]:
@@ -310,3 +311,19 @@ def test_the_container_installs_the_lock_and_names_what_is_here():
     assert f"target={container['workspaceFolder']}," in container["workspaceMount"]
     assert f"WORKDIR {container['workspaceFolder']}" in text
     assert container["postCreateCommand"] == "make setup"
+
+
+def test_the_bill_of_materials_has_each_package_of_the_lock():
+    lock = ROOT / "requirements/main.lock"
+    assert json.loads((ROOT / "requirements/main.cdx.json").read_text()) == bill(lock)
+    pinned = {(name, version) for name, version in re.findall(r"^([^#\s][^=\s]*)==([^\s;]+)", lock.read_text(), re.M)}
+    assert len(pinned) > 100
+    assert {(one["name"], one["version"]) for one in bill(lock)["components"]} == pinned
+
+
+def test_no_lock_takes_packages_of_the_last_seven_days():
+    (compile_line,) = re.findall(r"^COMPILE := .*", (ROOT / "Makefile").read_text(), re.M)
+    assert '--exclude-newer "7 days"' in compile_line
+    recipe = (ROOT / "Makefile").read_text().partition("\nlock:")[2].partition("\n\n")[0]
+    locks = {*re.findall(r"\$\(COMPILE\).* -o (\S+)", recipe)}
+    assert locks == {path.relative_to(ROOT).as_posix() for path in (ROOT / "requirements").glob("*.lock")}
