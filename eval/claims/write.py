@@ -123,9 +123,31 @@ def decide_claims(
     out = Path(out)
     if out.suffix != ".md":
         raise UserError(f"--out {out}", "must end in .md", ".json is written beside it")
-    study = load_claims(claims)
     measured = load_measurements(measurements) if measurements else Measurements([], "no measurements")
     sheet = {run.run: run for run in read_runs(runs)} if runs else {}
+    record = decided(claims, measured, sheet, results)
+    texts = verdict_texts(record)
+    write_files({out.with_suffix(suffix): text for suffix, text in texts.items()})
+    return [out.with_suffix(suffix) for suffix in texts], verdict_counts(one["verdict"] for one in record["claims"])
+
+
+def verdict_texts(record: Mapping[str, Any]) -> dict[str, str]:
+    """The files of verdicts, by suffix."""
+    return {".md": verdicts_markdown(record), ".json": json_text(with_hash(record))}
+
+
+def decided(
+    claims: str | Path, measured: Measurements, sheet: Mapping[str, SheetRow], results: str | Path | None
+) -> dict[str, Any]:
+    """Decides the claims of a file; returns the record of the verdicts.
+
+    Args:
+        claims: File of claims.
+        measured: Measurements.
+        sheet: Sample sheet by run id.
+        results: Results of the preset, with the training logs.
+    """
+    study = load_claims(claims)
     students = Path(results) / "students" if results else None
     evidence = Evidence(measured, sheet, students, retraining=study.retraining)
     verdicts = decide(study.claims, evidence, str(claims))
@@ -137,9 +159,7 @@ def decide_claims(
     if retraining := study.retraining:
         percentages = ", ".join(f"{metric} {100 * std:g} %" for metric, std in retraining.std.items())
         preamble += f" Scatter of a repeated training: {percentages} ({retraining.source})."
-    record = verdicts_record(verdicts, published, preamble)
-    write_files({out: verdicts_markdown(record), out.with_suffix(".json"): json_text(with_hash(record))})
-    return [out, out.with_suffix(".json")], verdict_counts(v.outcome for v in verdicts)
+    return verdicts_record(verdicts, published, preamble)
 
 
 def comparisons(verdicts: Sequence[Verdict], published: Mapping[str, Verdict]) -> str:

@@ -167,6 +167,10 @@ class CurvesLayout(FigureKind):
         panels = self.shown(sources.runs).items()
         return [_panel(self, spec, sources, f"{self.source}: panels[{number}]") for number, spec in panels]
 
+    def data(self, sources: Sources) -> str:
+        """The CSV of the figure."""
+        return curves_csv(self, self.gather(sources))
+
     def check(self, sources: Sources) -> None:
         """Refuses series and lines without data."""
         self.gather(sources)

@@ -121,6 +121,10 @@ class FigureKind(abc.ABC):
             UserError: The preset does not have a row or metric of the layout.
         """
 
+    def data(self, sources: Sources) -> str | None:
+        """The figure's CSV as text, for ``sida verify``; None for a kind whose data need the drawing."""
+        return None
+
     @abc.abstractmethod
     def build(self, sources: Sources) -> Drawing:
         """Draws the figure.
@@ -160,10 +164,14 @@ def load_figure_layout(path: str | Path) -> FigureKind:
     Raises:
         UserError: Missing file, unknown kind or key, wrong type (file and key are named), or code without permission.
     """
-    path = Path(path)
-    mapping = read_extended(path)
-    layout_class = FIGURE_KINDS.find(mapping.pop("kind", None), f"{path}: kind")
-    layout: FigureKind = from_mapping(layout_class, mapping | {"source": str(path)}, f"{path}:")
+    return figure_layout(read_extended(Path(path)), str(path))
+
+
+def figure_layout(mapping: Mapping[str, Any], source: str) -> FigureKind:
+    """A layout from its content; ``source`` is its file. Errors are those of :func:`load_figure_layout`."""
+    kind = FIGURE_KINDS.find(mapping.get("kind"), f"{source}: kind")
+    settings = {key: value for key, value in mapping.items() if key != "kind"} | {"source": source}
+    layout: FigureKind = from_mapping(kind, settings, f"{source}:")
     return layout
 
 
@@ -192,11 +200,11 @@ def build_figure(
     out = Path(out)
     if out.suffix != ".pdf":
         raise UserError(f"--out {out}", "must end in .pdf", ".png and .csv are written beside it")
-    figure_layout = load_figure_layout(find_file("figures", str(layout), where="--layout"))
+    kind = load_figure_layout(find_file("figures", str(layout), where="--layout"))
     sheet = {run.run: run for run in read_runs(runs)}
     generators = load_spec(spec).get("generators", False) if spec else None
     sources = Sources(measured_in(measurements), sheet, Path(results), generators=generators)
-    figure, data, missing, notes = figure_layout.build(sources)
-    paths = style.save(figure, out, figure_layout.title, data)
+    figure, data, missing, notes = kind.build(sources)
+    paths = style.save(figure, out, kind.title, data)
     remarks = [f"not shown, no data yet: {name}" for name in missing]
     return paths, [*remarks, *dict.fromkeys(f"note: {note}" for note in notes)]

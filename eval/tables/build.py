@@ -36,7 +36,7 @@ from eval.tables.cells import (
     without_unlike,
 )
 from eval.tables.latex import to_latex
-from eval.tables.layout import ColumnSpec, Mode, TableLayout, TableSources, load_table_layout
+from eval.tables.layout import ColumnSpec, Mode, TableKind, TableLayout, TableSources, load_table_layout
 from eval.tables.model import RECORD_FIELDS, Table, published_record
 from eval.tables.notes import (
     comparison_notes,
@@ -54,11 +54,11 @@ from sida.errors import UserError, suggestion
 from sida.files.atomic import json_text, read_hashed_json, write_files
 from sida.files.text_files import with_hash
 
-_FORMAT = "sida-table/2"
+TABLE_FORMAT = "sida-table/2"
 
 
 def make_table(
-    layout: str | Path,
+    layout: str | Path | TableKind,
     measurements: str | Path | None = None,
     runs: str | Path | None = None,
     *,
@@ -70,7 +70,7 @@ def make_table(
     """Builds the table of a layout.
 
     Args:
-        layout: A file, or a name in ``config/tables``.
+        layout: A file, a name in ``config/tables``, or the layout itself.
         measurements: ``measurements.csv``. In ``audit`` mode a missing file counts as empty; cells then say 'not
             measured'.
         runs: Sample sheet, or a spec with its rows. Without a sheet, each generator of ``measurements`` is a row.
@@ -84,11 +84,13 @@ def make_table(
     Raises:
         UserError: Any fault in a file, or ``measured`` mode without measurements or scores.
     """
-    table_layout = load_table_layout(find_file("tables", str(layout), where="table"))
+    kind = layout
+    if not isinstance(kind, TableKind):
+        kind = load_table_layout(find_file("tables", str(layout), where="table"))
     measured = None
-    if measurements is not None and (mode or table_layout.mode) != "paper" and not table_layout.shows_settings:
+    if measurements is not None and (mode or kind.mode) != "paper" and not kind.shows_settings:
         measured = load_measurements(measurements)
-    return table_layout.build(
+    return kind.build(
         TableSources(
             measured,
             None if runs is None else {run.run: run for run in read_runs(runs)},
@@ -304,7 +306,7 @@ def _listed_only(names: Sequence[str], ids: Container[str]) -> tuple[str, ...]:
 
 def to_json(table: Table) -> str:
     """The table as JSON with its content hash; :func:`load_table` reads it."""
-    return json_text(with_hash({"format": _FORMAT, **dataclasses.asdict(table)}))
+    return json_text(with_hash({"format": TABLE_FORMAT, **dataclasses.asdict(table)}))
 
 
 RENDERERS = {".tex": to_latex, ".csv": to_csv, ".md": to_markdown, ".html": to_html, ".json": to_json}
@@ -346,8 +348,8 @@ def load_table(path: str | Path) -> Table:
         UserError: The file is missing, damaged or of another kind.
     """
     record = read_hashed_json(path, "build the table again")
-    if record.pop("format", None) != _FORMAT:
-        raise UserError(path, f"holds no table (format {_FORMAT})", "build it again")
+    if record.pop("format", None) != TABLE_FORMAT:
+        raise UserError(path, f"holds no table (format {TABLE_FORMAT})", "build it again")
     table = from_mapping(Table, record, f"{path}:")
     for number, row in enumerate(table.rows):
         if len(row.cells) != len(table.columns):

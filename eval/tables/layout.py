@@ -279,9 +279,14 @@ def load_table_layout(path: str | Path) -> TableKind:
         UserError: Missing file, unknown kind or key, wrong type (file and key are named), or files that extend each
             other.
     """
-    mapping = read_extended(Path(path))
-    layout_class = TABLE_KINDS.find(mapping.pop("kind", "results"), f"{path}: kind")
-    layout: TableKind = from_mapping(layout_class, mapping | {"source": str(path)}, str(path))
+    return table_layout(read_extended(Path(path)), str(path))
+
+
+def table_layout(mapping: Mapping[str, Any], source: str) -> TableKind:
+    """A layout from its content; ``source`` is its file. Errors are those of :func:`load_table_layout`."""
+    kind = TABLE_KINDS.find(mapping.get("kind", "results"), f"{source}: kind")
+    settings = {key: value for key, value in mapping.items() if key != "kind"} | {"source": source}
+    layout: TableKind = from_mapping(kind, settings, source)
     return layout
 
 

@@ -1,23 +1,26 @@
 """A small results folder for tests of what reads one: its numbers are made up."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from eval.results.csv_files import csv_text
 from eval.results.measurements import collect, write_csv, write_measurement
-from eval.results.summary import Estimate
-from eval.tables.model import RECORD_FIELDS
-from sida.files.atomic import sha256_file, write_hashed_json, write_json, write_text
+from sida.config.lookup import ROOT
+from sida.files.atomic import sha256_file, write_json
 from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.training.logs import Logs
 from tests.eval.synthetic_output import trial_record
+from tests.refused import command
 from tests.training.toy import NETWORK
-from workflow.cli import main
 
 TEACHER, STUDENT = "teachers/t/network.safetensors", "students/a/network.safetensors"
+TABLE = {
+    "title": "Made up", "bold": {}, "rows": [{"run": "a"}, {"run": "data"}],
+    "columns": [{"head": "Method", "field": "label"}, {"head": "FD", "metric": "fd", "direction": "lower"}],
+}  # fmt: skip
+SCATTER = {"std": {"fd": 0.01}, "source": "made up"}
+FIGURE = {"kind": "curves", "panels": [{"series": [{"each": {"run": "a"}}], "lines": [{"where": {"run": "data"}}]}]}
 VALUES = {"a": [7.25, 7.5], "data": [3.0, 3.125]}
 
 
@@ -38,23 +41,33 @@ def write_results(folder: Path) -> None:
             record = trial_record(run, trial, value, network_sha256=network)
             write_measurement(folder / f"measurements/{run}/trial-{trial}.json", record)
     write_csv(folder / "measurements.csv", collect(folder / "measurements"))
-    write_csv(folder / "collected/tables/main.csv", collect(folder / "measurements", ["a"]))
-    write_table(folder)
-    write_text(folder / "tables/main.tex", "7.38\n")
-    write_hashed_json(folder / "claims.json", {"preamble": "", "claims": []})
+    for product in ("tables/main", "figures/curves"):
+        write_csv(folder / f"collected/{product}.csv", collect(folder / "measurements"))
+    write_products(folder)
     write_manifest(folder)
 
 
-def write_table(folder: Path, values: Mapping[str, Sequence[float]] = VALUES) -> None:
-    """The CSV of the table."""
-    rows = []
-    for run, found in values.items():
-        mean = Estimate.of(found)
-        numbers = {"measured": repr(mean.mean), "measured_std": repr(mean.std), "trials": 2}
-        rows.append({"table": "main", "run": run, "metric": "fd", **numbers})
-    write_text(folder / "tables/main.csv", csv_text(RECORD_FIELDS, rows))
+def write_products(folder: Path) -> None:
+    """A table, a figure and verdicts with their specs, made by the commands of the workflow."""
+    rows = [{"run": "a", "label": "SiD", "method": "sid"}, {"run": "data", "label": "Data", "method": "data"}]
+    for kind, name, layout in (("tables", "main", TABLE), ("figures", "curves", FIGURE)):
+        write_json(
+            folder / f"specs/{kind}/{name}.json",
+            {"runs": rows, "layout": layout, "mode": "measured", "retraining": SCATTER},
+        )
+        write_json(folder.parent / f"{name}.yaml", layout)
+    write_json(folder / "specs/claims.json", {"study": "demo", "runs": rows})
+    table, figure = folder / "collected/tables/main.csv", folder / "collected/figures/curves.csv"
+    spec = folder / "specs/tables/main.json"
+    inputs = "--runs", spec, "--results", folder, "--spec", spec
+    out = folder / "tables/main.tex"
+    command("table", folder.parent / "main.yaml", "--measurements", table, *inputs, "--mode", "measured", "--out", out)
+    out = folder / "figures/curves.pdf"
+    command("figure", "--layout", folder.parent / "curves.yaml", "--measurements", figure, *inputs, "--out", out)
+    inputs = "--measurements", folder / "measurements.csv", "--runs", folder / "specs/claims.json", "--results", folder
+    command("claims", "--claims", ROOT / "studies/demo/claims.py", *inputs, "--out", folder / "claims.md")
 
 
 def write_manifest(folder: Path) -> None:
     """The manifest of what is there."""
-    assert main(["manifest", str(folder), "--out", str(folder / "manifest.json")]) == 0
+    command("manifest", folder, "--out", folder / "manifest.json")

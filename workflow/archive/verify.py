@@ -4,12 +4,8 @@ Lists its files without following links, compares each with its own hash, the ma
 tables with measurements with trials.
 """
 
-import contextlib
-import dataclasses
-import functools
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -17,15 +13,17 @@ from urllib.parse import unquote
 from eval.results.csv_files import csv_text, parse_csv, read_csv
 from eval.results.measurements import long_rows, read_measurement
 from eval.results.stored import STORED
-from eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, Estimate, identity_mismatch, load_measurements
+from eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, identity_mismatch, load_measurements
 from sida.data.archive import is_intact_zip
-from sida.errors import Progress, UserError, one_line
+from sida.errors import Progress, UserError
 from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
 from sida.files.ordinary import ordinary_files
 from sida.files.tensors import read_tensor_header, verify_tensors
 from sida.files.text_files import HASH_KEY, is_hashed, parse_json, read_text
 from sida.sampling.store import intact_png
-from workflow.archive.manifest import CODE, CRATE, MANIFEST, Manifest, is_unlisted, read_manifest
+from workflow.archive.findings import Report, ignoring_faults
+from workflow.archive.manifest import CODE, CRATE, MANIFEST, is_unlisted, read_manifest
+from workflow.archive.remake import check_products
 
 _NETWORK = "network.safetensors"
 _MEASUREMENTS = ("measurements.csv", "measurements.csv.gz")
@@ -33,56 +31,6 @@ _TRIAL = re.compile(r"measurements/[^/]+/trial-\d+\.json")
 _STATE = re.compile(r"(.*/)?state/state-\d+\.json")
 #: JSON without a hash: specs, records of downloads, and the crate.
 _NO_HASH = re.compile(r"(specs|assets)/.*\.json|samples/.*/dataset\.json|ro-crate-metadata\.json")
-#: Errors of code that reads content of another form.
-_UNUSABLE = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError)
-
-
-@dataclasses.dataclass
-class Report:
-    """Result of a check: faults and remarks, one line each, and counts of comparisons.
-
-    Attributes:
-        folder: The results folder.
-        faults: Faults that were found.
-        remarks: Files that could not be compared, or have no hash.
-        counts: Numbers of comparisons, by description.
-        hashes: SHA-256 of each ordinary file that can be read, by name.
-        manifest: The manifest; None without an intact one.
-    """
-
-    folder: Path
-    faults: list[str] = dataclasses.field(default_factory=list)
-    remarks: list[str] = dataclasses.field(default_factory=list)
-    counts: Counter[str] = dataclasses.field(default_factory=Counter)
-    hashes: dict[str, str] = dataclasses.field(default_factory=dict)
-    manifest: Manifest | None = None
-
-    def fault(self, name: str, text: str) -> None:
-        """Adds a fault of a file, by its path in the folder."""
-        self.faults.append(f"{one_line(name, 200)}: {one_line(text, 400)}")
-
-    def remark(self, name: str, text: str) -> None:
-        """Adds a remark on a file."""
-        self.remarks.append(f"{one_line(name, 200)}: {one_line(text, 400)}")
-
-    @contextlib.contextmanager
-    def checking(self, name: str) -> Iterator[None]:
-        """Turns an error inside the context into a fault of the file, and ends the block."""
-        try:
-            yield
-        except UserError as error:
-            self.fault(name, str(error).removeprefix(f"{self.folder / name}: "))
-        except OSError as error:
-            self.fault(name, f"cannot be read ({error.strerror or error})")
-        except _UNUSABLE as error:
-            self.fault(name, f"is damaged, or a file of another kind ({type(error).__name__}); make it again")
-
-    @property
-    def summary(self) -> str:
-        """Counts of comparisons and of faults in one line."""
-        counts = ", ".join(f"{count:,} {description}" for description, count in self.counts.items())
-        faults = f"{len(self.faults):,} fault{'s' * (len(self.faults) != 1)}"
-        return f"{one_line(str(self.folder), 200)}: {counts or 'nothing to compare'}; {faults}"
 
 
 def check_own_hash(path: Path, name: str) -> bool:
@@ -141,7 +89,7 @@ def check_parents(report: Report) -> None:
     hashes = report.hashes
     networks = {digest for name, digest in hashes.items() if name.endswith(".safetensors")}
     preset = report.folder.resolve().name
-    with _ignoring_faults():
+    with ignoring_faults():
         # Its name, even if the folder was renamed.
         preset = str(read_hashed_json(report.folder / "specs/preset.json").get("preset") or preset)
     for name in hashes:
@@ -228,6 +176,7 @@ def check_results(folder: str | Path) -> Report:
             report.remark(name, "no hash: written by hand or by another program, and listed nowhere")
     check_parents(report)
     check_numbers(report)
+    check_products(report)
     return report
 
 
@@ -254,19 +203,14 @@ def check_crate(report: Report) -> None:
             report.fault(name, "is code that no crate lists; remove it")
 
 
-def _ignoring_faults() -> contextlib.AbstractContextManager[None]:
-    """A block that the errors of :meth:`Report.checking` end without a fault; another check reports them."""
-    return contextlib.suppress(UserError, OSError, *_UNUSABLE)
-
-
 def check_numbers(report: Report) -> None:
-    """Compares trials with the CSV files of measurements, and these with the CSV files of tables."""
+    """Compares trials with the CSV files of measurements."""
     names = report.hashes
     trials: dict[tuple[str, ...], dict[str, str]] = {}
     for name in names:
         if re.fullmatch(r"measurements/[^/]+/[^/]+\.json", name):
             # The comparison of hashes reports a fault of the trial itself.
-            with _ignoring_faults():
+            with ignoring_faults():
                 record = read_measurement(report.folder / name)
                 if name != f"measurements/{record['run']}/trial-{record['trial']}.json":
                     report.fault(name, f"holds trial {record['trial']} of run '{record['run']}'; was it copied?")
@@ -281,17 +225,10 @@ def check_numbers(report: Report) -> None:
             continue
         with report.checking(collected):
             measurements = load_measurements(report.folder / collected)
-            runs = {*measurements.runs}
             if mismatch := identity_mismatch(measurements.rows):
                 report.fault(
                     collected, f"runs '{mismatch[0].run}' and '{mismatch[1].run}' are not comparable: {mismatch[2]}"
                 )
-            # Cells and files may name one run again and again: each estimate is made once.
-            estimate = functools.cache(measurements.estimate)
-            for name in names:
-                if name.startswith("tables/") and name.endswith(".csv"):
-                    with report.checking(name):
-                        _check_table(report, name, runs, estimate)
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -324,19 +261,3 @@ def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...],
         run, trial, metric = missing[0]
         others = f" (and {len(missing) - 1:,} others)" if missing[1:] else ""
         report.fault(name, f"{metric} of trial {trial} of '{run}' is missing{others}; collect again")
-
-
-def _check_table(report: Report, name: str, runs: Set[str], estimate: Callable[[str, str], Estimate]) -> None:
-    columns, rows = read_csv(report.folder / name)
-    if not {"run", "metric", "measured", "measured_std"} <= set(columns):
-        return
-    for line, row in rows:
-        if row["measured"] and runs >= {*str(row["run"]).split()}:
-            estimates = [estimate(run, str(row["metric"])) for run in str(row["run"]).split()]
-            mean = estimates[0] if len(estimates) == 1 else Estimate.of([estimate.mean for estimate in estimates])
-            std = "" if mean.std is None else repr(mean.std)
-            if (row["measured"], row["measured_std"]) != (repr(mean.mean), std):
-                cell = f"{row['metric']} of '{row['run']}'"
-                report.fault(name, f"line {line}: {cell} differs from the measurements; make the table again")
-            else:
-                report.counts["cells of tables computed again"] += 1

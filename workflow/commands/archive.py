@@ -129,14 +129,15 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 VERIFY = Verb(
-    "Check a results folder: hashes, parents, and tables against measurements against trials.",
+    "Check a results folder: hashes, parents, measurements by trials; tables, figures and verdicts made again.",
     """examples:
   sida verify results/demo
   sida verify ~/Downloads/their-results --quiet          (faults and the summary alone)
 
 Nothing in the folder is executed or changed, and no link is followed. One line per fault; exit status 1 if there is
-any. Hashes find damage and mistakes; they do not prove who made a file. Figures, verdicts and pages are compared with
-the manifest, not recomputed.
+any. Hashes find damage and mistakes; they do not prove who made a file. All files of tables, the data of curves and
+the verdicts of this package's studies are made again and compared byte for byte, by this version of the code; pictures,
+pages and what needs code from outside are counted, and compared with the manifest alone.
 """,
     _verify_arguments,
     _verify,

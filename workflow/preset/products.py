@@ -5,10 +5,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from eval.claims.claim import is_shipped
 from eval.figures.layout import load_figure_layout
 from eval.results.conditions import Needs
+from eval.results.extended import read_extended
 from eval.results.retraining import load_retraining
-from eval.results.sheet import SheetRow
+from eval.results.sheet import SheetRow, read_runs
 from eval.tables.layout import load_table_layout
 from sida.errors import UserError
 from workflow.preset.jobs import Job, needs_of
@@ -47,17 +49,19 @@ def product(preset: Preset, kind: str, name: str) -> Job:
     needs = layout_needs(preset, kind, name)
     rows = {*every.measured, *every.networks}
     spec: dict[str, Any] = {"runs": [row.cells for name, row in preset.runs.items() if name in rows]}
+    # With its layout the product can be made again from the results folder alone (sida verify).
+    spec["layout"] = read_extended(path)
     if kind == "figures":
         networks = every.networks if every.sampled else []
         spec["generators"] = [measurement(preset, run).spec for run in networks]
     else:
-        spec |= _table_facts(preset, path, every)
+        spec |= {"mode": preset.settings.table_mode, **_table_facts(preset, path, every)}
     # A table of measurements needs the file even if none of its rows can be measured.
     collected = needs.measured or (kind == "tables" and preset.settings.table_mode == "measured")
     reads = {"collected": [name] if collected else [], **_collected_rows(preset, needs.measured)}
     reads |= networks_read(preset, needs.networks)
     upstream = [("measurements", run) for run in dict.fromkeys([*needs.measured, *needs.networks])]
-    return Job(kind, spec, reads, tuple(upstream), (path,))
+    return Job(kind, spec, reads, tuple(upstream))
 
 
 def _table_facts(preset: Preset, path: Path, needs: Needs) -> dict[str, Any]:
@@ -97,8 +101,10 @@ def collection(preset: Preset) -> Job:
 
 def verdicts(preset: Preset) -> Job:
     """The claims: measurements of all rows, and logs beside their networks."""
-    files = filter(None, [preset.settings.claims, preset.settings.retraining, preset.judged_sheet])
-    return Job("claims", {}, networks_read(preset, preset.measurable), (("collected", ""),), tuple(files))
+    files = filter(None, [preset.settings.claims, preset.settings.retraining])
+    study = Path(claims).resolve().parent.name if (claims := preset.settings.claims) and is_shipped(claims) else None
+    spec = {"study": study, "runs": [run.cells for run in read_runs(preset.judged_sheet)]}
+    return Job("claims", spec, networks_read(preset, preset.measurable), (("collected", ""),), tuple(files))
 
 
 def everything(preset: Preset) -> Job:

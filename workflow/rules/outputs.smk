@@ -72,7 +72,6 @@ rule claims:
     input:
         claims=literal(SETTINGS.claims or []),
         measurements=["<results>/measurements.csv"] if ROWS else [],
-        runs=literal(PRESET.judged_sheet),
         students=collect("<results>/students/{run}/network.safetensors", run=JOBS.named("claims").needs["students"]),
         teachers=collect("<results>/teachers/{name}/network.safetensors", name=JOBS.named("claims").needs["teachers"]),
         imported=collect("<results>/checkpoints/{name}/network.safetensors", name=JOBS.named("claims").needs["imports"]),
@@ -84,13 +83,14 @@ rule claims:
     conda:
         "../../environment.yml"
     params:
+        spec=f"{RESULTS}/specs/claims.json",
         digest=JOBS.digest("claims"),
         measurements=measurements_option,
         results=subpath(output.md, parent=True),
     message:
         "claims: deciding by rule"
     shell:
-        "python -m workflow claims --claims {input.claims:q} {params.measurements:q} --runs {input.runs:q}"
+        "python -m workflow claims --claims {input.claims:q} {params.measurements:q} --runs {params.spec:q}"
         " --results {params.results:q} --out {output.md:q} 2>&1 | tee -i {log:q}"
 
 
