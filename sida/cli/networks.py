@@ -54,7 +54,7 @@ def _convert(args: argparse.Namespace) -> None:
     """Converts the file and prints one line."""
     from sida.networks.official import find_source, import_network
 
-    path, asset = find_source(args.source)
+    path, asset = find_source(args.source, args.key)
     network_spec = load_spec(args.network, "--network") if args.network else None
     facts = {name: value for name in ("method", "dataset") if (value := getattr(args, name)) is not None}
     options = {name: getattr(args, name) for name in ("key", "network_class", "null_label")}

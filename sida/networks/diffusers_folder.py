@@ -16,7 +16,7 @@ import torch
 
 from sida.assets.cache import fetch
 from sida.assets.registry import asset_at, names_on_hub
-from sida.errors import UserError, one_line
+from sida.errors import UserError, one_line, say
 from sida.files.atomic import sha256_file, sha256_json
 from sida.files.state_dicts import read_state_dict
 from sida.files.text_files import parse_json, read_text
@@ -25,6 +25,8 @@ from sida.networks.file import check_finite
 
 _INDEX = "model_index.json"
 _CONFIGS = ("unet/config.json", "config.json")
+#: Folder of the average of the weights in a checkpoint of a training, and the keys that take it.
+_EMA, _EMA_KEYS = "unet_ema", ("ema", "unet_ema")
 _SCHEDULERS = ("scheduler/scheduler_config.json", "scheduler_config.json")
 #: File of a model's weights.
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -75,8 +77,13 @@ class DiffusersFiles(NamedTuple):
         return sha256_json([*map(sha256_file, (self.config, self.scheduler, self.weights)), *self[4:]])
 
 
-def files_of(source: str | Path) -> DiffusersFiles | None:
+def files_of(source: str | Path, key: str = "ema") -> DiffusersFiles | None:
     """The files of a folder or of ``hf://OWNER/NAME[@REVISION]``, which are fetched; None if it is not a pipeline.
+
+    Args:
+        source: Folder or address.
+        key: Weights of a training's checkpoint, which has both: ``ema`` or ``unet_ema``, their average, which diffusers
+            draws with; ``unet``, the last ones.
 
     Raises:
         UserError: It is a pipeline with other parts, or a file is missing.
@@ -86,15 +93,20 @@ def files_of(source: str | Path) -> DiffusersFiles | None:
         hub = asset_at(where).hub
         if hub is None or hub[2] or "#" in where:
             return None
-        return _files(where, names_on_hub(*hub[:2]), lambda name: fetch(f"{where}/{name}"))
+        return _files(where, names_on_hub(*hub[:2]), lambda name: fetch(f"{where}/{name}"), key)
     folder = Path(source)
-    names = [name for name in (_INDEX, *_CONFIGS, *_SCHEDULERS) if (folder / name).is_file()]
+    average = f"{_EMA}/config.json"
+    names = [name for name in (_INDEX, average, *_CONFIGS, *_SCHEDULERS) if (folder / name).is_file()]
     # Weights have several possible names, which the message lists.
-    names += [str(path.relative_to(folder)) for prefix in ("", "unet/") for path in folder.glob(f"{prefix}diffusion_*")]
-    return _files(where, names, lambda name: folder / name)
+    names += [
+        str(path.relative_to(folder))
+        for prefix in ("", "unet/", f"{_EMA}/")
+        for path in folder.glob(f"{prefix}diffusion_*")
+    ]
+    return _files(where, names, lambda name: folder / name, key)
 
 
-def _files(where: str, names: Collection[str], path: Callable[[str], Path]) -> DiffusersFiles | None:
+def _files(where: str, names: Collection[str], path: Callable[[str], Path], key: str) -> DiffusersFiles | None:
     config, scheduler = (next((name for name in kind if name in names), None) for kind in (_CONFIGS, _SCHEDULERS))
     index = read_config(path(_INDEX)) if _INDEX in names else {}
     if config is None or (config == _CONFIGS[1] and not index and scheduler is None):
@@ -108,6 +120,13 @@ def _files(where: str, names: Collection[str], path: Callable[[str], Path]) -> D
     if scheduler is None:
         remedy = "name the folder of DDPMPipeline.save_pretrained, or copy the file of the training there"
         raise UserError(where, f"no {_SCHEDULERS[0]}, which has the noise of each step", remedy)
+    if f"{_EMA}/config.json" in names:
+        if key not in (*_EMA_KEYS, "unet"):
+            fault = f"holds {_EMA}, the average of the weights, and unet, the last ones, not '{one_line(key, 40)}'"
+            raise UserError(where, fault, "name one with --key")
+        if key in _EMA_KEYS:
+            config = f"{_EMA}/config.json"
+            say(f"{where}: {_EMA} is read, the average of the weights; --key unet reads the last ones")
     weights = config.removesuffix("config.json") + WEIGHTS
     if weights not in names:
         other = sorted(name for name in names if name.startswith(weights.removesuffix(".safetensors")))

@@ -110,10 +110,11 @@ def weight_norm(use_gan: bool, hook: object) -> WeightNorm:
     return "always" if hook else "off"
 
 
-def find_source(source: str) -> tuple[Path | DiffusersFiles, Asset | None]:
+def find_source(source: str, key: str = "ema") -> tuple[Path | DiffusersFiles, Asset | None]:
     """Finds a network by its path, its id in ``config/assets.tsv`` or its address, and downloads it if need be.
 
-    The path is of a file, of the folder of a run or of ``sida export``, or of a pipeline of diffusers.
+    The path is of a file, of the folder of a run or of ``sida export``, or of a pipeline of diffusers, of whose
+    checkpoints ``key`` takes the average of the weights or the last ones (:func:`files_of`).
 
     Returns:
         The path of a file, or the files of a pipeline of diffusers, and the asset of an id or an address.
@@ -122,7 +123,7 @@ def find_source(source: str) -> tuple[Path | DiffusersFiles, Asset | None]:
         UserError: The source is neither a path nor a known id, has no network, or cannot be downloaded.
     """
     path = checked(source)
-    if (path.is_dir() or source.startswith("hf://")) and (files := files_of(source)):
+    if (path.is_dir() or source.startswith("hf://")) and (files := files_of(source, key)):
         return files, None
     if path.is_dir():
         existing = next((path / name for name in _OF_FOLDER if (path / name).is_file()), None)

@@ -263,6 +263,25 @@ def test_weights_that_are_not_finite_are_told_of_their_file(folder, tmp_path, va
         command("convert", other, tmp_path / "out.safetensors")
 
 
+@pytest.mark.parametrize(("key", "added"), [("ema", 1), ("unet_ema", 1), ("unet", 0)])
+def test_the_average_in_a_checkpoint_is_read_unless_the_last_weights_are_named(folder, tmp_path, key, added, capsys):
+    """As accelerate writes a state of `train_unconditional.py`, with the scheduler beside it."""
+    checkpoint = shutil.copytree(folder, tmp_path / "checkpoint-500")
+    (checkpoint / "model_index.json").unlink()
+    shutil.copytree(checkpoint / "unet", checkpoint / "unet_ema")
+    config = json.loads((checkpoint / "unet_ema/config.json").read_text())
+    (checkpoint / "unet_ema/config.json").write_text(json.dumps(config | {"decay": 0.9999, "optimization_step": 500}))
+    state = load_file(checkpoint / WEIGHTS)
+    save_file({name: t + 1 for name, t in state.items()}, checkpoint / WEIGHTS.replace("unet/", "unet_ema/"))
+    import_network(find_source(str(checkpoint), key)[0], tmp_path / "out.safetensors", key=key)
+    assert ("unet_ema is read" in capsys.readouterr().err) == bool(added)
+    net = load_network(tmp_path / "out.safetensors")[0].state_dict()
+    assert torch.equal(net["unet.conv_in.bias"], state["conv_in.bias"] + added)
+    refused(
+        "unet_ema, .* not 'other'.*--key", command, "convert", checkpoint, tmp_path / "o.safetensors", "--key", "other"
+    )
+
+
 def test_a_folder_without_folders_is_read_alike(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     (tmp_path / "flat").mkdir()
