@@ -8,7 +8,7 @@ import io
 from typing import Any
 
 import numpy as np
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from sida.errors import UserError, reason_of
 from sida.files.content import START, placeholder_in
@@ -25,11 +25,14 @@ ONE_SIZE = "give --resolution N"
 # Texts in PNG files (settings of a program, a history) are not read; the reader's limits bound their memory.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 256 << 20
 _NAMES = tuple(dict.fromkeys(FORMATS.values()))
+_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
+_SRGB: Any = ImageCms.createProfile("sRGB")
+#: Values that are whole pixels of 1, 3 and 4 channels, and the difference of levels that rounding makes.
+_PROBE, _SAME_LEVELS = np.indices((6, 6, 6), np.uint8).reshape(3, -1).T.repeat(4, 0) * np.uint8(51), 2
 #: Pillow's modes of pictures without colours.
 GREY = ("1", "L", "LA", "La")
 _MODES = {
-    "1": "black and white", "L": "grey", "LA": "grey without its transparency", "P": "palette",
-    "RGBA": "RGBA without its transparency",
+    "1": "black and white", "L": "grey", "LA": "grey", "P": "palette",
 }  # fmt: skip
 
 
@@ -84,20 +87,45 @@ def _upright(picture: Any) -> Any:
     return turned
 
 
-def on_white(picture: Any) -> Any:
-    """Puts a palette picture with transparency on white, as viewers show it; returns other pictures unchanged."""
-    if picture.mode != "P" or "transparency" not in picture.info:
-        return picture
-    white = Image.new("RGBA", picture.size, "white")
-    white.alpha_composite(picture.convert("RGBA"))
-    return white.convert("RGB")
+def as_shown(picture: Any) -> Any:
+    """A picture as viewers show it: transparency on white, and the colours of its ICC profile in sRGB.
+
+    ``info["profile"]`` of the given picture is the name of a profile whose colours were changed. The values of pictures
+    in sRGB stay as they are, and a damaged profile counts as none.
+    """
+    shown, content = picture, picture.info.get("icc_profile")
+    if "transparency" in picture.info or picture.mode in _ALPHA:
+        white = Image.new("RGBA", picture.size, "white")
+        white.alpha_composite(picture.convert("RGBA"))
+        shown = white.convert("L" if picture.mode in GREY else "RGB")
+    if not content:
+        return shown
+    shown = shown.convert("RGB") if shown.mode == "P" else shown
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
+        # Colours all over the cube: a profile of sRGB leaves them.
+        probe = Image.frombytes(shown.mode, (_PROBE.size // len(shown.getbands()), 1), _PROBE.tobytes())
+        if np.abs(_in_srgb(probe, profile).astype(int) - np.asarray(probe.convert("RGB"))).max() <= _SAME_LEVELS:
+            return shown
+        pixels = Image.fromarray(_in_srgb(shown, profile))
+        picture.info["profile"] = ImageCms.getProfileDescription(profile).strip()[:60]
+        return pixels.convert("L") if shown.mode == "L" else pixels
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return shown
+
+
+def _in_srgb(picture: Any, profile: Any) -> np.ndarray:
+    """Pixels (H, W, 3) in sRGB."""
+    return np.asarray(ImageCms.profileToProfile(picture, profile, _SRGB, outputMode="RGB"))
 
 
 def mode_words(picture: Any) -> str:
     """Description of a picture's mode, and of the changes made to store it."""
     kind = _MODES.get(picture.mode, picture.mode)
-    if "transparency" in picture.info:
-        kind = f"{kind} with its transparency on white" if picture.mode == "P" else f"{kind} without its transparency"
+    if "transparency" in picture.info or picture.mode in _ALPHA:
+        kind = f"{kind} with its transparency on white"
+    if name := picture.info.get("profile"):
+        kind = f"{kind} with the colours of its profile '{name}'"
     return f"{kind}, turned by its EXIF orientation" if picture.info.get("turned") else kind
 
 
@@ -151,7 +179,7 @@ def to_square(picture: Image.Image, transform: str, resolution: int | None, chan
         picture: 8 bits per channel, any mode.
         transform: ``none``, ``center-crop`` or ``center-crop-dhariwal``.
         resolution: Target height and width; None keeps the (cropped) size.
-        channels: 3 makes everything RGB (as the originals; transparency is dropped), 1 makes it grey.
+        channels: 3 makes everything RGB, 1 makes it grey.
 
     Returns:
         RGB or grey, square.

@@ -35,10 +35,10 @@ from sida.data.links import Tree, under
 from sida.data.pictures import (
     GREY,
     ONE_SIZE,
+    as_shown,
     decode_picture,
     encode_png,
     mode_words,
-    on_white,
     open_picture,
     to_square,
 )
@@ -100,7 +100,7 @@ class Reader:
         for mode, form in (("L", "PNG"), ("RGB", "TIFF"), ("P", "GIF"), ("RGB", "WEBP"), ("RGB", "JPEG"), ("L", "PPM")):
             stream = io.BytesIO()
             Image.new(mode, (8, 8)).save(stream, form)
-            picture = on_white(open_picture(stream.getvalue()))
+            picture = as_shown(open_picture(stream.getvalue()))
             square = to_square(picture, "center-crop-dhariwal", 4, 3)
             encode_png(square.resize((3, 3), Image.Resampling.LANCZOS))
         stream = io.BytesIO()
@@ -220,7 +220,7 @@ class Reader:
             try:
                 with _content(files, members, index) as content:
                     picture = open_picture(content, complete=True)
-                    result = to_square(on_white(picture), transform, resolution, channels)
+                    result = to_square(as_shown(picture), transform, resolution, channels)
                     if side not in (0, result.width):
                         fault = f"is {result.width}×{result.width}, the first picture {side}×{side}"
                         raise UserError("", fault, ONE_SIZE)

@@ -17,12 +17,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageCms, PngImagePlugin
 
 from eval.measuring.stores import open_images
 from sida.data.archive import Files
 from sida.data.folders import picture_labels
-from sida.data.pictures import FORMATS, PICTURES, open_picture, to_square
+from sida.data.pictures import FORMATS, PICTURES, as_shown, open_picture, to_square
 from sida.data.prepare import TEST, PrepareConfig, encode_dataset, prepare, read_cifar10
 from tests.assets.fault_server import use_registry
 from tests.data.test_archive import members, open_zip, pictures, png, tar_of, write_folder, write_zip
@@ -140,11 +140,11 @@ def test_a_folder_of_classes_becomes_a_data_set(folder, tmp_path):
     labels, facts = made(tmp_path, folder, resolution=8, transform="center-crop", expect=4)
     assert (labels, facts[:5]) == ([0, 0, 1, 2], (4, 8, 3, 3, ["n01", "n02", "n03"]))
     assert facts.summary == (
-        "4 pictures read (2 RGB, 1 grey, 1 RGBA without its transparency), stored as RGB; 4 cropped or scaled; "
+        "4 pictures read (2 RGB, 1 grey, 1 RGBA with its transparency on white), stored as RGB; 4 cropped or scaled; "
         "classes: 0 = n01, 1 = n02, 2 = n03; 1 file left out (1 hidden, such as .hidden/); other files skipped: 1 .txt"
     )
     for index, name in enumerate(("n01/a.png", "n01/b.png", "n02/a.png", "n03/c.png")):
-        expected = to_square(Image.open(folder / name), "center-crop", 8, 3)
+        expected = to_square(as_shown(Image.open(folder / name)), "center-crop", 8, 3)
         np.testing.assert_array_equal(stored(tmp_path, index), expected)
         assert (expected.mode, to_square(expected, "none", None, 1).mode) == ("RGB", "L")
 
@@ -526,6 +526,48 @@ def test_a_picture_is_stored_as_a_viewer_shows_it(orientation, tmp_path):
     turned = {2: NOISE[0][:, ::-1], 3: NOISE[0][::-1, ::-1], 4: NOISE[0][::-1], 5: NOISE[0].transpose(1, 0, 2)}
     turned |= {6: np.rot90(NOISE[0], -1), 7: np.rot90(NOISE[0], 2).transpose(1, 0, 2), 8: np.rot90(NOISE[0])}
     assert (stored(tmp_path) == turned[orientation]).all()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "RGB", "L"])
+@pytest.mark.parametrize("alpha", [0, 128])
+def test_transparency_lies_on_white(mode, alpha, tmp_path):
+    """Of pictures with an alpha channel, and of those with one transparent colour."""
+    stream, colour = io.BytesIO(), (10, 10, 10)
+    picture = Image.new("RGB", (8, 8), colour).convert(mode[:-1] if mode in ("RGBA", "LA") else mode)
+    if mode in ("RGBA", "LA"):
+        picture.putalpha(Image.new("L", (8, 8), alpha))
+        picture.save(stream, "PNG")
+    else:
+        picture.save(stream, "PNG", transparency=colour if mode == "RGB" else 10)
+    _, facts = made(tmp_path, packed(tmp_path / "in.zip", {"0.png": stream.getvalue()}))
+    expected = round(255 - alpha / 255 * 245) if mode in ("RGBA", "LA") else 255
+    assert abs(stored(tmp_path).astype(int) - expected).max() <= 1
+    assert "with its transparency on white" in facts.summary
+
+
+def exchanged(first=b"gXYZ", second=b"bXYZ"):
+    """sRGB's profile with two colours exchanged, as a viewer would show them."""
+    content = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    at = {bytes(content[i : i + 4]): i for i in range(132, 132 + 12 * int.from_bytes(content[128:132], "big"), 12)}
+    a, b = (slice(at[name] + 4, at[name] + 12) for name in (first, second))
+    content[a], content[b] = content[b], content[a]
+    return bytes(content)
+
+
+@pytest.mark.parametrize(("form", "options"), [("PNG", {}), ("JPEG", {"quality": 100, "subsampling": 0}), ("TIFF", {})])
+def test_colours_of_a_profile_are_stored_as_a_viewer_shows_them(form, options, tmp_path):
+    picture = Image.new("RGB", (8, 8), (20, 240, 30))
+    for number, profile in enumerate(
+        (exchanged(), exchanged()[:200], ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    ):
+        stream = io.BytesIO()
+        picture.save(stream, form, icc_profile=profile, **options)
+        name = f"0.{form.lower()}"
+        _, facts = made(tmp_path, packed(tmp_path / "in.zip", {name: stream.getvalue()}))
+        # A damaged profile, and that of sRGB, leave the colours.
+        expected = (20, 30, 240) if number == 0 else (20, 240, 30)
+        assert abs(stored(tmp_path)[4, 4].astype(int) - expected).max() <= 8
+        assert ("colours of its profile" in facts.summary) == (number == 0)
 
 
 def test_transparency_of_a_palette_lies_on_white(tmp_path):
