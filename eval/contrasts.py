@@ -164,14 +164,16 @@ def interval_of(value: float, parts: Sequence[tuple[float, float]], confidence: 
         parts: Variance of each part and its degrees of freedom (infinite for a known variance).
         confidence: Coverage of the interval, in (0, 1).
     """
-    from scipy.special import stdtrit
-
     variance = math.fsum(part for part, _ in parts)
     # Without any variance the degrees of freedom add up.
     below = math.fsum(part**2 / df for part, df in parts)
     freedom = variance**2 / below if below > 0 else math.fsum(df for _, df in parts)
-    error = math.sqrt(variance)
-    half = float(stdtrit(freedom, (1 + confidence) / 2)) * error
+    error, half = math.sqrt(variance), 0.0
+    # Printed numbers are compared at the start of a workflow as well, in a Snakemake that may have no scipy.
+    if variance or not freedom:
+        from scipy.special import stdtrit
+
+        half = float(stdtrit(freedom, (1 + confidence) / 2)) * error
     return Interval(value, error, freedom, value - half, value + half, confidence)
 
 

@@ -13,15 +13,15 @@ with the reason. Arguments that all rules have:
   reference); the evidence then names both. Without it such values are not compared.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import inspect
 import math
 import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from eval.claims.evidence import Evidence, Side, Z
 from eval.claims.finding import UNDECIDED, Finding, Operand, Outcome, decided
@@ -31,6 +31,10 @@ from eval.results.conditions import check_columns
 from eval.results.logs import Point, first_at_or_below
 from eval.results.retraining import KNOWN
 from eval.results.summary import Estimate
+
+if TYPE_CHECKING:
+    # The start of a workflow reads claims, in a Snakemake that may have no numpy.
+    import numpy as np
 
 #: Share of the training seeds that must have a curve's form; at most the rest may have it where it is contradicted.
 _LARGE_SHARE = 2 / 3
@@ -448,6 +452,8 @@ def _is_straight(curve: tuple[Point, ...], form: Form, low: float, errors: Seque
         low: See :func:`shape`.
         errors: Relative standard error of each evaluation.
     """
+    import numpy as np
+
     points = [(point, error) for point, error in zip(curve, errors) if point.nimg > 0 and 0 < point.value < math.inf]
     falling = points[: 1 + min(range(len(points)), key=lambda i: points[i][0].value, default=0)]
     if len(falling) < 4:
@@ -466,7 +472,7 @@ def _is_straight(curve: tuple[Point, ...], form: Form, low: float, errors: Seque
 def _r_squared(x: np.ndarray, curves: np.ndarray) -> np.ndarray:
     """R² of the straight line of x (N,) through each curve of (M, N), float64 (M,)."""
     x, y = x - x.mean(), curves - curves.mean(axis=1, keepdims=True)
-    squares: np.ndarray = (y @ x) ** 2 / (np.square(x).sum() * np.square(y).sum(axis=1))
+    squares: np.ndarray = (y @ x) ** 2 / ((x**2).sum() * (y**2).sum(axis=1))
     return squares
 
 

@@ -1,15 +1,11 @@
-"""Base class of extractors: callables with a name, a digest and a fixed number of features; faults of their files."""
+"""Base class of extractors: callables with a name, a digest and a fixed number of features."""
 
 from __future__ import annotations
 
 import abc
-import contextlib
-import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from sida.errors import UserError, reason_of
-from sida.files.tensors import TensorFileError
+from sida.errors import UserError
 
 if TYPE_CHECKING:
     # The start of a workflow reads names of extractors and must not wait for torch.
@@ -116,17 +112,3 @@ def as_rgb(images: torch.Tensor, name: str) -> torch.Tensor:
     if images.shape[1] != 3:
         raise UserError(f"extractor '{name}'", f"images must have 1 or 3 channels, got {images.shape[1]}")
     return images
-
-
-@contextlib.contextmanager
-def read_errors(path: str | os.PathLike[str], complaint: str, remedy: str) -> Iterator[None]:
-    """Turns errors of reading a file into ``UserError("path: complaint (reason); remedy")``.
-
-    These are :class:`~sida.files.tensors.TensorFileError`, ``OSError``, the ``KeyError`` and ``ValueError`` of
-    unexpected content, and the ``RuntimeError`` of weights of another network.
-    """
-    try:
-        yield
-    except (TensorFileError, OSError, KeyError, ValueError, RuntimeError) as error:
-        reason = error.fault if isinstance(error, TensorFileError) else reason_of(error)
-        raise UserError(path, f"{complaint} ({reason})", remedy) from None

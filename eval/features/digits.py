@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from eval.features.base import Extractor, read_errors
+from eval.features.base import Extractor
 from sida.errors import UserError
-from sida.files.tensors import read_tensors
+from sida.files.tensors import read_errors, read_tensors
 from sida.networks.discriminators import make_backbone
 
 DIGITS_NETWORK = Path(__file__).with_name("digits.safetensors")

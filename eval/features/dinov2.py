@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from eval.features.base import Extractor, as_rgb, read_errors
+from eval.features.base import Extractor, as_rgb
 from eval.features.digits import weights_digest
 from eval.features.pixels import resized
 from eval.features.registry import EXTRACTORS
@@ -19,6 +19,7 @@ from sida.data.archive import Files
 from sida.errors import UserError, reason_of
 from sida.files.atomic import atomic_path, sha256_file, sha256_json
 from sida.files.state_dicts import read_state_dict
+from sida.files.tensors import read_errors
 
 #: Largest number of Python files in an archive, and of their bytes; DINOv2 has about a hundred files, 0.7 MB.
 _FILES, _BYTES = 2_000, 16_000_000

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.features.base import read_errors
 from eval.metrics.statistics import FeatureStatistics
 from sida.data.arrays import Arrays
 from sida.data.dataset import Sketch, read_sketch
 from sida.errors import UserError
 from sida.files.atomic import sha256_json
-from sida.files.tensors import read_tensors, write_tensors
+from sida.files.tensors import read_errors, read_tensors, write_tensors
 
 _FORMAT = "sida-reference/2"
 _ARRAYS = (".npz", ".npy")

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, ParamSpec, TypeVar
 
 import safetensors
 
-from sida.errors import UserError, errors_at
+from sida.errors import UserError, errors_at, reason_of
 from sida.files.atomic import atomic_path
 from sida.files.content import NETWORK, START, kind_of_file, refuse_packed, refuse_text
 from sida.files.fenced import SHAPE, fits
@@ -359,3 +359,17 @@ def _is_verified(stream: BinaryIO, header: TensorHeader) -> bool:
     if digest.hexdigest() != header.sha256:
         raise _damage_error("tensors do")
     return True
+
+
+@contextlib.contextmanager
+def read_errors(path: str | os.PathLike[str], complaint: str, remedy: str) -> Iterator[None]:
+    """Turns errors of reading a file into ``UserError("path: complaint (reason); remedy")``.
+
+    These are :class:`TensorFileError`, ``OSError``, the ``KeyError`` and ``ValueError`` of unexpected content, and the
+    ``RuntimeError`` of weights of another network.
+    """
+    try:
+        yield
+    except (TensorFileError, OSError, KeyError, ValueError, RuntimeError) as error:
+        reason = error.fault if isinstance(error, TensorFileError) else reason_of(error)
+        raise UserError(path, f"{complaint} ({reason})", remedy) from None

@@ -11,10 +11,16 @@ import safetensors.torch
 import torch
 
 import sida.files.tensors as tensors_module
-from eval.features.base import read_errors
 from sida.config.lookup import ROOT
 from sida.errors import UserError, errors_at
-from sida.files.tensors import read_tensor_header, read_tensors, torch_dtypes, verify_tensors, write_tensors
+from sida.files.tensors import (
+    read_errors,
+    read_tensor_header,
+    read_tensors,
+    torch_dtypes,
+    verify_tensors,
+    write_tensors,
+)
 from sida.files.text_files import DamagedError
 from tests.refused import refused, refusing
 
