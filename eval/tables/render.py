@@ -32,17 +32,15 @@ def to_csv(table: Table) -> str:
 
 
 def _grid(table: Table, text: Callable[[Cell], str], head: Callable[[str], str], form: str) -> str:
-    """Headings and cells of a table in a format of pandas, numbers at the right."""
-    import pandas
+    """Headings and cells of a table in a format of tabulate, numbers at the right."""
+    from tabulate import tabulate
 
     heads = [head(column.title) for column in table.columns]
     lines = [[text(cell) for cell in row.cells] for row in table.rows]
     sides = ["right" if column.number else "left" for column in table.columns]
     is_plain = form == "plain"  # which would make room beside headings
-    cells = pandas.DataFrame([heads, *lines] if is_plain else lines, columns=heads)
-    options: dict[str, Any] = {"tablefmt": form, "disable_numparse": True, "headers": () if is_plain else "keys"}
-    text_of: str = cells.to_markdown(None, index=False, colalign=sides, **options)
-    return text_of
+    cells, headers = ([heads, *lines], ()) if is_plain else (lines, heads)
+    return tabulate(cells, headers, form, colalign=sides, disable_numparse=True)
 
 
 def to_markdown(table: Table) -> str:
