@@ -1,8 +1,8 @@
 """Checks before a workflow starts: working folder, Snakemake's profile and records, data, results."""
 
-import argparse
 import contextvars
 import getpass
+import importlib.util
 import os
 import shutil
 import sys
@@ -81,6 +81,28 @@ def check_scheduler(executor: str) -> None:
         raise UserError("executor slurm", "this machine has no sbatch", remedy)
 
 
+#: Packages that jobs import, which Snakemake itself does not need.
+PACKAGES = ("torch", "numpy", "scipy", "pandas", "safetensors", "matplotlib", "PIL")
+
+
+def check_packages() -> None:
+    """Refuses to start jobs in an environment without their packages, where each of them would fail.
+
+    Raises:
+        UserError: A package is missing.
+    """
+    if name := next((name for name in PACKAGES if importlib.util.find_spec(name) is None), None):
+        raise missing_package(name, "jobs import it", "add --sdm conda")
+
+
+def missing_package(name: str, reason: str, remedy: str) -> UserError:
+    """The error of a package that Snakemake's environment lacks, with a remedy besides another environment."""
+    remedy = f"{remedy}, or start Snakemake in the environment of environment.yml (docs/cluster.md)"
+    return UserError(f"package {name}", f"{sys.executable} does not have it, and {reason}", remedy)
+
+
+#: Ends of the names of settings' files.
+_SETTINGS = (".yaml", ".yml", ".json")
 #: Jobs that open data sets, by the folder of their specs.
 OPENING = {"teachers": "trains on it", "students": "trains on it", "measurements": "is measured with it"}
 
@@ -123,17 +145,29 @@ def give_cache() -> None:
     os.environ["XDG_CACHE_HOME"] = os.path.abspath(".snakemake/cache")
 
 
-def check_command() -> None:
-    """Ends Snakemake with one line if a file of ``--configfile`` is missing; profiles call it."""
+def check_command(files: Sequence[str | Path]) -> None:
+    """Ends Snakemake with one line if a word after ``--configfile`` is not a file of settings; profiles call it.
+
+    Snakemake takes all words after this option as its files, also targets.
+
+    Args:
+        files: Words after ``--configfile``.
+    """
     give_cache()
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--configfile", "--configfiles", nargs="+", action="extend", default=[])
-    for name in parser.parse_known_args()[0].configfile:
-        if not os.path.isfile(name):
-            preset_path = presets().get(name)
-            hint = f"this preset is {preset_path}" if preset_path else "put -- before targets, and see `sida presets`"
-            print(f"error: --configfile: no such file '{name}'; {hint}", file=sys.stderr)
-            sys.exit(1)
+    first, *others = [*map(str, files), ""]
+    for name in filter(None, (first, *others)):
+        is_file = os.path.isfile(name)
+        if is_file and name.endswith(_SETTINGS):
+            continue
+        if name in presets():
+            hint = f"this preset is {presets()[name]}"
+        elif name == first:
+            hint = "name a preset's file; `sida presets` lists them"
+        else:
+            hint = f"targets come before this option, or after --: snakemake {name} --configfile {first}"
+        fault = f"'{name}' is not a {', '.join(_SETTINGS)} file" if is_file else f"no such file '{name}'"
+        print(f"error: --configfile: {fault}; {hint}", file=sys.stderr)
+        sys.exit(1)
 
 
 def closed_results(folder: str | Path) -> str | None:

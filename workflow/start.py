@@ -15,12 +15,15 @@ from sida.cli.main import replace_unencodable
 from sida.errors import UserError
 from sida.files.ordinary import ordinary_files
 from workflow.checks import (
+    PACKAGES,
     PLANNING,
     check_data,
     check_folder,
+    check_packages,
     check_profile,
     check_scheduler,
     closed_results,
+    missing_package,
 )
 from workflow.commands.archive import show_results
 from workflow.interrupts import INTERRUPTS
@@ -89,6 +92,8 @@ class Start:
         jobs = list(self._workflow.dag.needrun_jobs())
         with _ending():
             check_scheduler(executor := self._workflow.executor_plugin.name)
+            if not self._workflow.deployment_settings.deployment_method:
+                check_packages()
             self.requests.check_executor(executor, jobs)
             if self._site is None and any(job.resources.get("gpu") for job in jobs):
                 check_card(self.preset.settings.device, self.preset.source)
@@ -193,4 +198,11 @@ def _ending() -> Iterator[None]:
         yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        # Snakemake's own environment needs the packages of jobs for few presets.
+        if error.name not in PACKAGES:
+            raise
+        fault = missing_package(error.name, "this preset is checked with it", f"install {error.name} there")
+        print(f"error: {fault}", file=sys.stderr)
         sys.exit(1)

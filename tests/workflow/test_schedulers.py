@@ -249,7 +249,7 @@ def test_a_faulty_site_is_one_line(text, fault, tmp_path, monkeypatch):
 
 
 #: All but the usual one, which every run without a profile has.
-PROFILES = sorted({path.parent.name for path in (ROOT / "profiles").glob("*/config.yaml")} - {"default"})
+PROFILES = sorted({path.parent.name for path in (ROOT / "profiles").glob("*/profile.yaml")} - {"default"})
 SITE = "gpu: H100\ngpus_per_node: 4\npartition: main\ngpu_partition: cards\naccount: ours\n"
 
 

@@ -91,7 +91,7 @@ def _profile(name: str | None) -> Path | None:
 
     if name is None:
         return None
-    ours = {path.parent.name: path.parent for path in (ROOT / "profiles").glob("*/config.yaml")}
+    ours = {path.parent.name: path.parent for path in (ROOT / "profiles").glob("*/profile.yaml")}
     folder = Path(os.path.expanduser(name))
     if not folder.is_dir() and name not in ours:
         raise UserError(f"--profile {name}", f"no such folder and no such profile{suggestion(name, ours)}")
