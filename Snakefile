@@ -3,6 +3,7 @@
 #   snakemake --cores 2                                      the demo: real training on 8x8 digits, minutes
 #   snakemake --cores N --configfile studies/X/preset.yaml   another preset
 #   snakemake --cores 2 results/demo/tables/main.tex         any single table, figure, network or measurement
+#   snakemake --cores 2 tables                               all of a kind: tables, figures, networks, measurements, samples, downloads
 #   sida run demo tables/main.tex                            the same by a short name
 #   snakemake -s CHECKOUT/Snakefile --configfile STUDY/preset.yaml     from anywhere: results/ lies where it is started
 
@@ -48,6 +49,17 @@ rule all:
         PAPER,
         "<results>/index.html",
         "<results>/manifest.json",
+
+
+# Products by the name of their kind: snakemake --cores 2 figures. Measuring streams its images, so `samples` alone puts
+# those of all trials on disk.
+for group, paths in START.targets.groups(JOBS).items():
+
+    rule:
+        name:
+            group
+        input:
+            paths,
 
 
 # Not called by dry runs, nor by the Snakemakes that Snakemake starts for its jobs. One workflow at a time works in a

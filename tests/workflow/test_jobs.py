@@ -199,6 +199,11 @@ def test_products_and_short_names():
     assert targets.paths_of("tables/main.tex") == targets.paths_of("results/demo/tables/main.tex")
     assert len(targets.paths_of("figures/")) == 6
     assert targets.paths_of("samples/sida-a1.0/trial-0") == ["results/demo/samples/sida-a1.0/trial-0"]
+    assert targets.paths_of("measurements") == ["results/demo/measurements.csv"]
+    assert "results/demo/teachers/digits-short/network.safetensors" in targets.paths_of("networks")
+    assert "results/demo/samples/sida-a1.0/trial-9" in targets.paths_of("samples")
+    downloads = Targets(shipped("released")).paths_of("downloads")
+    assert {"results/released/assets/inception.json", "results/released/assets/fid-ref-cifar10.json"} < {*downloads}
     refused(r"^sida-b1: .*'sida-a1.0'", targets.paths_of, "sida-b1")
     refused(r"^samples/sida-a1.0/trial-10: .*trial-0 to trial-9$", targets.paths_of, "samples/sida-a1.0/trial-10")
     refused(r"^samples/sida-a1.0/trial-01: no product", targets.paths_of, "samples/sida-a1.0/trial-01")

@@ -6,11 +6,13 @@ import os
 import re
 from collections.abc import Iterable
 
+from sida.assets.registry import is_address
 from sida.errors import UserError, suggestion
 from workflow.preset import Preset
 from workflow.preset.jobs import any_of
 from workflow.preset.measuring import sampled_rows
 from workflow.preset.products import layout_needs
+from workflow.preset.specs import Jobs
 
 #: Formats of the products.
 _TABLE, _FIGURE, _CLAIMS = ("tex", "csv", "md", "html", "json"), ("pdf", "png", "csv"), ("md", "json")
@@ -63,6 +65,37 @@ class Targets:
         inside = [path.removeprefix(f"{self.results}/") for path in paths if path.startswith(f"{self.results}/")]
         return list(dict.fromkeys([*inside, "index.html", "paper.pdf", "manifest.json"]))
 
+    def groups(self, jobs: Jobs) -> dict[str, list[str]]:
+        """Paths by the name of their kind: products, samples of all rows that are measured here, and downloads."""
+        preset, network = self.preset, re.compile("(teachers|students|checkpoints)/")
+        trained = [("teachers", name) for name in preset.trained_teachers]
+        trained += [("students", row.run) for row in preset.students if row.run not in preset.taken]
+        measured = [("measurements", run) for run in preset.measurable]
+        needs = [jobs.named(*name).needs for name in (*trained, *measured)]
+        assets = [name for each in needs for name in each.get("downloads", [])]
+        assets += [
+            source
+            for each in needs
+            for name in each.get("imports", [])
+            if not (is_address(source := preset.imports[name]) or os.path.exists(source))
+        ]
+        made = [path for each in needs for path in each.get("files", []) if path in preset.archives.made]
+        assets += [name for path in made for name in preset.archives.needs(path)["downloads"]]
+        inside = {
+            "tables": [path for path in self.short if path.startswith("tables/")],
+            "figures": [path for path in self.short if path.startswith("figures/")],
+            "networks": [path for path in self.short if network.match(path)],
+            "measurements": ["measurements.csv"] if preset.measurable else [],
+            "samples": [
+                f"samples/{run}/trial-{trial}"
+                for run in sampled_rows(preset)
+                if run in preset.measurable
+                for trial in range(preset.trials)
+            ],
+            "downloads": [f"assets/{name}.json" for name in dict.fromkeys(assets)],
+        }
+        return {name: [f"{self.results}/{path}" for path in paths] for name, paths in inside.items()}
+
     def rows(self, paths: Iterable[str]) -> set[str]:
         """Rows of the tables and figures among paths of products, also those that cannot be measured."""
         rows: set[str] = set()
@@ -74,7 +107,7 @@ class Targets:
         return rows
 
     def paths_of(self, target: str) -> list[str]:
-        """Products that a target names: a row, or a path or folder with or without the preset's folder before it.
+        """Products that a target names: a row, a kind, or a path with or without the preset's folder before it.
 
         Raises:
             UserError: No product has this name, or a row is taken from stored results.
@@ -86,6 +119,8 @@ class Targets:
             raise UserError(target, f"is taken from stored results ({self.preset.stored['folder']})", remedy)
         if inside in self.preset.runs:
             return self.trials([inside])
+        if paths := self.groups(Jobs(self.preset)).get(inside, []):
+            return paths
         if paths := [path for path in self.short if path == inside or path.startswith(f"{inside}/")]:
             return [f"{self.results}/{path}" for path in paths]
         if match := re.fullmatch(f"samples/({any_of(sampled_rows(self.preset))})/trial-(0|[1-9][0-9]*)", inside):
