@@ -104,6 +104,7 @@ bench: $(STAMP) ## speed of the training step beside the official order of work
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --exclude-newer "7 days"
 lock: $(STAMP) ## resolve requirements/*.in again into their .lock (needs the network; UPGRADE=--upgrade takes newer versions)
 	@$(COMPILE) --universal $(UPGRADE) requirements/main.in -o requirements/main.lock
+	@$(BIN)/python -m tools.write_environment
 	@$(COMPILE) --universal $(UPGRADE) requirements/extras.in -o requirements/extras.lock
 	@$(COMPILE) --universal $(UPGRADE) requirements/peers.in -o requirements/peers.lock
 	@$(COMPILE) --universal $(UPGRADE) requirements/uv.in -o requirements/uv.lock
