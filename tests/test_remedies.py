@@ -78,6 +78,7 @@ def test_every_command_in_a_message_is_one(options):
 
 
 def test_every_option_in_a_message_exists(options):
-    known = {name for names in options.values() for name in names} | {"--sparse", "--retries", "--sdm"}  # of tar, of Snakemake
+    others = {"--sparse", "--retries", "--sdm"}  # of tar, of Snakemake
+    known = {name for names in options.values() for name in names} | others
     faults = {(where, name) for where, text in texts() for name in _OPTION.findall(text) if name not in known}
     assert not faults, "\n".join(map(str, sorted(faults)))
