@@ -223,4 +223,5 @@ def find_arrays(path: str | Path, subset: str | None = None, labels: bool = True
             fault = f"holds {len(fitting)} files of {subset or 'its'} images ({', '.join(f.name for f in paths[:4])})"
             raise UserError(path, fault, "name one file")
         path = fitting[0]
-    return ImageArrays(path, labels, subset) if path.suffix in (".npz", ".npy") or _IDX.search(path.name) else None
+    is_array = path.name.endswith((".npz", ".npy", ".npy.gz")) or _IDX.search(path.name)
+    return ImageArrays(path, labels, subset) if is_array else None

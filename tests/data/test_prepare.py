@@ -601,6 +601,8 @@ def test_arrays_are_sources(tmp_path):
     found, facts = made(tmp_path, tmp_path / "a.npy", resolution=4)
     assert (found, facts.resolution) == (None, 4)
     assert "64 cropped or scaled" in facts.summary
+    (tmp_path / "a.npy.gz").write_bytes(gzip.compress((tmp_path / "a.npy").read_bytes()))
+    assert made(tmp_path, tmp_path / "a.npy.gz", resolution=4)[1] == facts
     refused("--max-images", made, tmp_path, tmp_path / "a.npz", max_images=3)
     refused("leave out --labels", made, tmp_path, tmp_path / "a.npz", labels="folders")
     np.save(tmp_path / "wide.npy", NOISE[:, :4])
