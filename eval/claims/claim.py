@@ -17,7 +17,7 @@ from sida.errors import UserError, errors_at, settings_in
 from sida.files.text_files import read_text
 
 #: Studies that come with this package and have claims.
-STUDIES = ("afternoon", "demo", "fashion", "gpu", "papers")
+STUDIES = ("afternoon", "demo", "fashion", "gpu", "mechanisms", "papers")
 #: Name of the object that a file of claims makes.
 _NAME = "CLAIMS"
 

@@ -717,7 +717,7 @@ def c_60(evidence):
 @CLAIMS.claim("C-61", source=V2)
 def c_61(evidence):
     """The teacher’s score error limits SiD, and real data lifts the limit."""
-    return no_rule("Needs teachers of graded quality.")
+    return no_rule("Needs teachers of graded quality; studies/mechanisms has small ones.")
 
 
 @CLAIMS.claim("C-62", source=SUMMARY)
