@@ -5,8 +5,10 @@ from statistics import mean, pstdev, stdev
 import pytest
 
 from eval.results.csv_files import read_csv
+from eval.results.logs import read_log
 from eval.results.stored import stored_rows
 from sida.config.lookup import ROOT
+from sida.files.atomic import read_jsonl
 
 STEPS = {
     "one step": "n1",
@@ -119,3 +121,22 @@ def test_effects_of_a_protocols_choices_are_stored_measurements():
     for label, text in expected.items():
         assert digits[label].startswith(text), label
     assert mean(fd) == pytest.approx(mean(values_of(ROOT / "studies/demo/stored")["sida-a1.0"]), rel=0.01)
+
+
+def test_shares_of_the_adversarial_term_are_those_of_the_log():
+    ticks = read_jsonl(ROOT / "studies/mechanisms/bench-share.jsonl")
+    first, *later = (f"{100 * tick['share']['adversarial']:.2f}" for tick in ticks)
+    page = (ROOT / "studies/mechanisms/README.md").read_text()
+    assert f"{first} % before the first step, and {', '.join(later[:-1])} and {later[-1]} % after" in page
+    for other in ("fashion/README.md", "fashion/anew.md", "scratch/README.md", "other-teachers/README.md"):
+        assert (
+            f"was {min(later)} to {max(later)} % of the generator's gradient" in (ROOT / "studies" / other).read_text()
+        )
+
+
+def test_curves_of_the_mechanisms_are_those_of_the_stored_logs():
+    folder = ROOT / "studies/mechanisms"
+    page = (folder / "README.md").read_text()
+    for run in {row["run"] for row in stored_rows(folder / "stored")}:
+        values = [f"{record['fd']:.2f}" for record in read_log(folder / "stored/students" / run / "evaluations.jsonl")]
+        assert f"| {' | '.join(values)} |" in next(line for line in page.splitlines() if line.startswith(f"| `{run}`"))
