@@ -20,6 +20,7 @@ Biometrika 34 (1947); degrees of freedom by F. E. Satterthwaite, Biometrics Bull
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,8 @@ Design = Literal["one teacher", "nested", "crossed"]
 CONFIDENCE = 0.95
 #: Coverage of intervals that decide: of two equal generators one in a hundred comparisons decides wrongly.
 DECIDING = 0.99
+#: Probability with which a plan's number of seeds shows a gap.
+POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,41 @@ class Interval:
         if not self.standard_error > 0:
             return float(distance == 0)
         return float(2 * stdtr(self.df, -distance / self.standard_error))
+
+
+def detection(gap: float, std: float, seeds: int, confidence: float = CONFIDENCE) -> float:
+    """Probability that the t interval of a difference excludes 0: the noncentral t distribution's, by quadrature.
+
+    Args:
+        gap: True difference of two methods.
+        std: Standard deviation over the training seeds of each, in the unit of ``gap``.
+        seeds: Training seeds of each, at least 2, from one teacher.
+        confidence: Coverage of the interval, in (0, 1).
+    """
+    import numpy as np
+    from scipy.special import chdtri, ndtr, stdtrit
+
+    df, shift = 2 * seeds - 2, gap / (std * math.sqrt(2 / seeds))
+    # Midpoints of equally likely values of the estimated standard error; scipy's nctdtr is not finite at large shifts.
+    errors = np.sqrt(chdtri(df, (np.arange(2000) + 0.5) / 2000) / df)
+    limits = stdtrit(df, (1 + confidence) / 2) * errors
+    return float(np.mean(ndtr(shift - limits) + ndtr(-limits - shift)))
+
+
+def seeds_to_detect(gap: float, std: float, power: float = POWER, confidence: float = CONFIDENCE) -> int:
+    """Least number of training seeds of each of two methods that show a gap with a probability.
+
+    Args:
+        gap: See :func:`detection`, as for ``std`` and ``confidence``; above 0.
+        std: Above 0.
+        power: The probability, in (0, 1).
+        confidence: Coverage of the interval.
+    """
+    # The normal distribution's number is a lower bound, close for many seeds.
+    normal = statistics.NormalDist()
+    quantiles = normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(power)
+    least = max(2, math.floor(2 * (std / gap * quantiles) ** 2))
+    return next(seeds for seeds in itertools.count(least) if detection(gap, std, seeds, confidence) >= power)
 
 
 def mean_interval(values: Blocks, confidence: float = CONFIDENCE) -> Interval:

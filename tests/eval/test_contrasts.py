@@ -11,9 +11,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
+from eval.contrasts import detection, seeds_to_detect, survivors
 from eval.contrasts import difference as seeded_difference
 from eval.contrasts import mean_interval as seeded_mean
-from eval.contrasts import survivors
 from tests.refused import refused
 
 
@@ -189,3 +189,14 @@ def test_crossed_blocks_are_equal_by_the_f_test_of_the_two_way_layout():
 @pytest.mark.parametrize(("last", "p"), [(2.0, 0.0), (1.0, 1.0)])
 def test_blocks_that_do_not_scatter_are_equal_where_their_values_are(design, last, p):
     assert mean_interval({"t": [1.0, 1.0], "u": [last, last]}, design).blocks_p == p
+
+
+@pytest.mark.parametrize(("gap", "std"), [(0.1, 0.048), (0.1, 0.077), (0.05, 0.048)])
+@pytest.mark.parametrize("confidence", [0.95, 0.99])
+def test_the_number_of_seeds_that_detects_a_gap_is_that_of_a_simulation(gap, std, confidence):
+    seeds = seeds_to_detect(gap, std, confidence=confidence)
+    assert detection(gap, std, seeds - 1, confidence) < 0.8 <= detection(gap, std, seeds, confidence)
+    source = np.random.default_rng(0)
+    a, b = source.normal(0, std, (20_000, seeds)), source.normal(gap, std, (20_000, seeds))
+    shown = stats.ttest_ind(a, b, axis=1, equal_var=False).pvalue < 1 - confidence
+    assert shown.mean() == pytest.approx(detection(gap, std, seeds, confidence), abs=0.025)

@@ -11,7 +11,9 @@ import yaml
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from eval.contrasts import seeds_to_detect
 from eval.results.published import load_published
+from eval.results.retraining import load_retraining
 from sida.assets.registry import load_registry
 from sida.config.lookup import ROOT
 from sida.config.settings import from_mapping
@@ -160,6 +162,17 @@ def test_a_plan_names_rows_whose_training_says_little_of_a_term(planned, tmp_pat
     put(tmp_path / preset.results / "students" / "sida-a1.0" / "train.jsonl", jsonl_text(ticks, final=True))
     warned = [line for line in show_plan(planned(str(ROOT / TINY))).splitlines() if "'adversarial'" in line]
     assert [line.startswith("warning: sida-a1.0:") for line in warned] == ([True] if share < 0.01 else [])
+
+
+def test_a_plan_says_how_many_seeds_show_a_gap(capsys):
+    assert main(["plan", "demo", "--detect", "10%"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    scatter = load_retraining("digits").std["fd"]
+    expected = [str(seeds_to_detect(0.1, scatter, confidence=one)) for one in (0.95, 0.99)]
+    assert ["fd", f"{100 * scatter:.1f}", "%", *expected] in lines
+    for gap in ("0%", "ten", "nan"):
+        assert main(["plan", "demo", "--detect", gap]) == 1
+        assert "such as 10%" in capsys.readouterr().err
 
 
 def test_a_plan_has_costs(planned):

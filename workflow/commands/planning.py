@@ -73,14 +73,22 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
         "--gpu", metavar="NAME", help="card, of config/plan.yaml (default: H200, for `device: cpu` CPU)"
     )
     parser.add_argument("--fresh", action="store_true", help="count finished targets, too")
+    parser.add_argument(
+        "--detect",
+        metavar="PERCENT",
+        help="seeds that show a gap between two methods, such as 10%%, instead of the cost",
+    )
     parser.add_argument("--verbose", action="store_true", help="name the left-out rows of other targets, too")
 
 
 def _plan(args: argparse.Namespace) -> int:
     """Prints the plan."""
-    from workflow.planning.plan import make_plan, show_plan
+    from workflow.planning.plan import make_plan, show_detection, show_plan
     from workflow.preset.files import find_preset
 
+    if args.detect:
+        print(show_detection([find_preset(args.preset)], args.detect))
+        return 0
     plan = make_plan([find_preset(args.preset)], args.targets, args.gpu, args.gpus, args.fresh)
     print(show_plan(plan, args.verbose))
     return 0
@@ -98,6 +106,7 @@ PLAN = Verb(
   sida plan paper tables/table1.tex                   (on one H200)
   sida plan paper --gpus 8 --gpu H100 tables/table8.tex figures/figure3.pdf
   sida plan paper edm2-xs-sida                        (a row of the sheet: trained and measured)
+  sida plan demo --detect 10%%                         (how many training seeds show a gap of a tenth)
 
 Operations are counted on the networks of the preset; nothing is downloaded or trained. The jobs are those
 that Snakemake would run: finished targets cost nothing; --fresh counts them, too. Assumptions: config/plan.yaml.

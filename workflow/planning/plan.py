@@ -5,9 +5,12 @@ import dataclasses
 import logging
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from eval.contrasts import CONFIDENCE, DECIDING, POWER, seeds_to_detect
+from eval.results.retraining import load_retraining
 from sida.config.lookup import CHECKOUT, ROOT
 from sida.errors import UserError
 from workflow.checks import PLANNING, give_cache
@@ -205,14 +208,8 @@ def show_plan(plan: Plan, verbose: bool = False) -> str:
         rows += [_row(title, some)] if some else []
         rows += [_row(f"  {job.name}", [job]) for job in some if kind in ("teacher", "student", "measure")]
     rows.append(_row("all", jobs))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = [f"preset {plan.preset.name} ({plan.preset.source}): {', '.join(plan.targets) or 'the whole preset'}", ""]
-    lines += [
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in rows
-    ]
+    title = f"preset {plan.preset.name} ({plan.preset.source}): {', '.join(plan.targets) or 'the whole preset'}"
+    lines = [title, "", *_aligned(rows)]
     precisions = {"float16": costs.gpu.float16, "float32": costs.gpu.float32}
     rates = ", ".join(f"{rate:.3g} TFLOP/s in {name}" for name, rate in precisions.items() if rate)
     energy = sum(job.gpu_hours for job in jobs) * costs.gpu.watts / 1000
@@ -242,6 +239,45 @@ def show_plan(plan: Plan, verbose: bool = False) -> str:
 
 #: Words before the rows of a preset that cannot be measured.
 LEFT_OUT = "rows that are left out, since their checkpoints have no public address (sida assets list)"
+
+
+def show_detection(files: Sequence[Path], percent: str) -> str:
+    """Seeds of each of two methods that show a gap, by metric, from the preset's scatter of training, as text.
+
+    Args:
+        files: Files of the preset.
+        percent: The gap in percent of the mean, such as ``10%``.
+
+    Raises:
+        UserError: No such gap, or a preset without ``retraining``.
+    """
+    number = percent.removesuffix("%").strip()
+    if not re.fullmatch(r"\d+(\.\d+)?", number) or not 0.1 <= float(number) <= 100:
+        raise UserError(
+            "--detect", f"'{percent}' is not a gap of 0.1 to 100 %", "give percent of the mean, such as 10%"
+        )
+    preset = load_preset(*files)
+    if preset.settings.retraining is None:
+        raise UserError(preset.source, "names no scatter of training", "add `retraining: NAME` (config/retraining)")
+    retraining, gap = load_retraining(preset.settings.retraining), float(number) / 100
+    rows: list[Sequence[str]] = [("metric", "scatter", "seeds, 95 %", "seeds, verdicts' 99 %")]
+    for metric, std in retraining.std.items():
+        counts = [seeds_to_detect(gap, std, confidence=one) if std else 2 for one in (CONFIDENCE, DECIDING)]
+        rows.append((metric, f"{100 * std:.1f} %", *map(str, counts)))
+    title = f"training seeds of each of two methods, from one teacher, that show a gap of {number} %"
+    lines = [f"{title} with a probability of {POWER:.0%}:", *_aligned(rows)]
+    return "\n".join([*lines, f"scatter: {retraining.source}, taken as known and equal for both methods"])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines, the first column to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def span(hours: float) -> str:
