@@ -441,8 +441,8 @@ def _network(value: Any, key: str) -> _Object:
         raise UserError("", f"has no entry '{key}'{suggestion(key, keys)}", "name the network's with --key")
     if isinstance(value, _Object) and value.source is not None:
         return value
-    if isinstance(value, dict):
-        tensors = sum(isinstance(entry, _View) for entry in value.values())
+    tensors = sum(isinstance(entry, _View) for entry in value.values()) if isinstance(value, dict) else 0
+    if tensors:
         raise UserError("", f"holds weights alone ({tensors:,} tensors), not a network with its class", FOREIGN_WEIGHTS)
     raise UserError("", f"holds {_kind_of_value(value)}, not a network with its class", SAVED_WHOLE)
 

@@ -168,13 +168,14 @@ def is_computed_again() -> bool:
     return _AGAIN.get()
 
 
-@contextlib.contextmanager
-def _repetition() -> Iterator[None]:
-    token = _AGAIN.set(True)
-    try:
-        yield
-    finally:
-        _AGAIN.reset(token)
+class _Repetition:
+    """Context of recomputing a block; each backward pass of one graph enters it anew."""
+
+    def __enter__(self) -> None:
+        self._token = _AGAIN.set(True)
+
+    def __exit__(self, *_: object) -> None:
+        _AGAIN.reset(self._token)
 
 
 class Block(nn.Module):
@@ -191,7 +192,7 @@ class Block(nn.Module):
         # Without a backward pass nothing is recomputed, and torch 2.5's checkpoints have no forward derivatives.
         if not (self.checkpointed and torch.is_grad_enabled()):
             return self.compute(x, emb)
-        contexts = lambda: (contextlib.nullcontext(), _repetition())
+        contexts = lambda: (contextlib.nullcontext(), _Repetition())
         return cast(Tensor, checkpoint(self.compute, x, emb, use_reentrant=False, context_fn=contexts))
 
     def compute(self, x: Tensor, emb: Any) -> Tensor:

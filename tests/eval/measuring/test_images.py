@@ -145,7 +145,7 @@ def test_a_store_without_the_images_that_are_asked_for_is_named(tmp_path):
     (tmp_path / "a.txt").write_text("x")
     fault(tmp_path / "a.txt", "a.txt: is a text")
     np.savez(tmp_path / "b.npz", mu=np.zeros(3), sigma=np.eye(3))
-    fault(tmp_path / "b.npz", r"no array 'arr_0' of images \(arrays: mu, sigma\)")
+    fault(tmp_path / "b.npz", r"no array 'arr_0' of images \(arrays of numbers: mu, sigma\)")
     np.savez(tmp_path / "c.npz", arr_0=images(25), arr_1=np.arange(3))
     fault(tmp_path / "c.npz", r"arr_1.*\(3,\) as classes of 25 images")
     folder = write(tmp_path / "labels", images(25), np.arange(25))
