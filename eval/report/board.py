@@ -327,7 +327,7 @@ def _compared(sent_row: Sent, metric: str, sent: Iterable[Sent]) -> tuple[list[s
     for other in sent:
         if other.about.group & sent_row.about.group or not _of_same_images(sent_row, other, metric):
             continue
-        # The generator and the seeds are equal, but not the machine: a copy of the numbers is no second measurement.
+        # The generator and the seeds are equal, but not the machine: a copy of the numbers is not a second measurement.
         values = [{line.value for line in row.measured.lines(row.run, metric)} for row in (sent_row, other)]
         compared: Agreement | str = "has a value with the same bits, so that it may be a copy"
         if not values[0] & values[1]:

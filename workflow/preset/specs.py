@@ -29,6 +29,11 @@ MAKERS: dict[str, Callable[[Preset, str], Job]] = {
 }
 
 
+def job_named(preset: Preset, stage: str, name: str) -> Job:
+    """A job by the folder of its spec and its name there."""
+    return MAKERS[stage](preset, name)
+
+
 class Jobs:
     """Jobs of a preset with their digests, each made when it is first asked for.
 
@@ -44,7 +49,7 @@ class Jobs:
     def named(self, stage: str, name: str = "") -> Job:
         """A job by the folder of its spec and its name there."""
         if (stage, name) not in self._jobs:
-            self._jobs[stage, name] = MAKERS[stage](self.preset, name)
+            self._jobs[stage, name] = job_named(self.preset, stage, name)
         return self._jobs[stage, name]
 
     def digest(self, stage: str, name: str = "") -> str:
@@ -75,11 +80,6 @@ class Jobs:
         """Content of a user's file; an archive of images, which may have terabytes, by its size and time."""
         is_archive = path in self.preset.archives.own and not os.path.isdir(path)
         return file_state(path) if is_archive else content_digest(path)
-
-
-def job_named(preset: Preset, stage: str, name: str) -> Job:
-    """A job by the folder of its spec and its name there."""
-    return MAKERS[stage](preset, name)
 
 
 def write_specs(preset: Preset, names: Iterable[str]) -> None:
