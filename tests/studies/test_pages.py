@@ -1,4 +1,4 @@
-"""Numbers of small studies' pages are those of their stored measurements."""
+"""Stored rows are those of today's settings, and numbers of small studies' pages are those of stored measurements."""
 
 from statistics import mean, pstdev, stdev
 
@@ -6,9 +6,11 @@ import pytest
 
 from eval.results.csv_files import read_csv
 from eval.results.logs import read_log
-from eval.results.stored import stored_rows
+from eval.results.stored import read_stored, stored_rows
 from sida.config.lookup import ROOT
 from sida.files.atomic import read_jsonl
+from workflow.preset import load_preset
+from workflow.preset.stored_rows import row_digest
 
 STEPS = {
     "one step": "n1",
@@ -68,6 +70,16 @@ def values_of(folder, metric="fd"):
         if row["metric"] == metric:
             values.setdefault(row["run"], []).append(float(row["value"]))
     return values
+
+
+def test_stored_rows_are_those_of_todays_settings():
+    folders = [path.parent for path in (ROOT / "studies").rglob("stored/stored.json")]
+    assert len(folders) > 8
+    for folder in folders:
+        stored = read_stored(folder)
+        named = ROOT / stored["preset"]
+        preset = load_preset(named if named.suffix else folder.parent / "preset.yaml")
+        assert stored["rows"] == {run: row_digest(preset, run) for run in stored["rows"]}, folder
 
 
 @pytest.mark.parametrize(("study", "section", "stored", "decimals", "runs_of"), PAGES)
