@@ -40,7 +40,7 @@ FLOORS = {
     "workflow": (
         {"archive", "cli", "interrupts", "preset"},
         {"checks", "planning", "small"},
-        {"stand_ins"},
+        {"settings", "stand_ins"},
         {"checklist", "rehearsal"},
         {"commands"},
         {"launch", "snakemake", "start"},

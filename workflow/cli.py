@@ -25,6 +25,7 @@ GROUPS = {
         "presets": "workflow.commands.planning:PRESETS",
         "plan": "workflow.commands.planning:PLAN",
         "doctor": "workflow.commands.planning:DOCTOR",
+        "settings": "workflow.commands.settings:SETTINGS",
         "run": "workflow.commands.run:RUN",
         "show": "workflow.commands.archive:SHOW",
         "check": "workflow.commands.check:CHECK",

@@ -140,7 +140,7 @@ _TEACHER_EXAMPLES = """examples:
       "img_channels": 1, "label_dim": 10, "model_channels": 32, "channel_mult": [1, 1], "num_blocks": 1,
       "attn_resolutions": []}}, "total_kimg": 30, "batch_size": 128, "lr": 3e-3, "tick_kimg": 1}'
 
-Keys of the spec: docs/settings.md, 'training'. Run the same command again to resume after an interruption; a
+Keys of the spec: `sida settings training`. Run the same command again to resume after an interruption; a
 finished run only writes its files again.
 """
 
@@ -169,9 +169,9 @@ methods:
 METHODS
   module:object   a custom method (docs/add.md)
 
-Keys of the spec: docs/settings.md, 'recipe'. Defaults are the official recipe of the method on the teacher's network
-family (docs/differences.md, 'Defaults of a recipe'). Run the same command again to resume after an interruption; a
-finished run only writes its files again.
+Keys of the spec: `sida settings recipe`; of one key with its official values: `sida settings KEY`. Defaults are the
+official recipe of the method on the teacher's network family. Run the same command again to resume after an
+interruption; a finished run only writes its files again.
 """.replace("METHODS", "\n".join(f"  {method.name:<16}{method.about}" for method in METHODS.values()))
 
 

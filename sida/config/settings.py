@@ -2,8 +2,8 @@
 
 A setting is defined once, as a field of a dataclass: the annotation has its type and range (``lr: Positive``, ``t_max:
 Annotated[float, Range(above=0, most=1000)]``), the docstring describes it under ``Attributes``. This module checks
-values by the annotations, with one-line errors that name the key; :mod:`tools.settings_page` makes schemas and
-tables from name, type, default and description.
+values by the annotations, with one-line errors that name the key; ``tools.write_schemas`` makes schemas,
+and ``sida settings`` text, from name, type, default and description.
 """
 
 import copy

@@ -4,7 +4,7 @@ A judge is a feature network with the mean and covariance of the real images' fe
 discriminator. A metric in the features of a judge may favour a generator that this judge trained.
 
 Source: FD-Loss (arXiv:2604.28190); the first release of its code (commit 5c03b811 in cwhoaon/FD-Loss): main_fd.py,
-frechet_distance/losses.py, queue.py. Differences from that code: docs/differences.md.
+frechet_distance/losses.py, queue.py. Differences from that code: docs/differences.tsv.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """GDD and GDD-I: adversarial training of a generator that starts from the teacher's weights.
 
 Source: Zheng & Yang, *Diffusion models are innate one-step generators* (arXiv:2405.20750); Zyriix/GDD:training/loss.py,
-training_loop.py. Differences from that code: docs/differences.md.
+training_loop.py. Differences from that code: docs/differences.tsv.
 """
 
 from __future__ import annotations

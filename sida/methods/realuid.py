@@ -9,7 +9,7 @@ velocities, of images or of noise. The spaces are equal for α = β only. α and
 
 Source: RealUID (arXiv:2509.22459); David-cripto/RealUID:src/losses.py, train_distil.py, whose teachers are of flow
 matching. A flow's time t, image t x + (1 − t) n and velocity are y = x + σ n, σ = (1 − t)/t, and a denoiser, so its
-losses need no other network than EDM's. Differences from that code: docs/differences.md.
+losses need no other network than EDM's. Differences from that code: docs/differences.tsv.
 """
 
 from __future__ import annotations

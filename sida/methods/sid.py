@@ -410,7 +410,7 @@ class UniInstructLoss(SiDALoss):
 
     α and the pool of the logits are not settings of the method.
 
-    Source: a-little-hoof/Uni_Instruct:fsim_training/fsim_training_loop.py (``released``); docs/differences.md.
+    Source: a-little-hoof/Uni_Instruct:fsim_training/fsim_training_loop.py (``released``); docs/differences.tsv.
     """
 
     alpha: float = dataclasses.field(default=1.0, init=False)

@@ -192,7 +192,7 @@ class TrainingLoop:
                 remedies = (
                     "set checkpointing to true (the run resumes to the same numbers), or give a smaller batch_gpu"
                 )
-                alternatives = "(docs/differences.md, 20) or batch_size, a smaller network or a larger card"
+                alternatives = "(docs/differences.tsv, 20) or batch_size, a smaller network or a larger card"
                 raise TooLargeError("", f"out of memory at image {self.nimg:,}", f"{remedies} {alternatives}") from None
         self.meter.add(record, self.config.batch_size)
         self.nimg += self.config.batch_size

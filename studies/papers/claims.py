@@ -31,7 +31,7 @@ V2_AND_V4 = f"{V2}, {ABSTRACT_V4}"
 SID_ABSTRACT, GDD_ABSTRACT = "abstract of SiD", "abstract of GDD"
 XXL = """
     The XXL row of SiDA has no published number. The files linked as SiDA of size XL and as SiD of size XXL carry the
-    name of another method (docs/differences.md, 44 and 45).
+    name of another method (docs/differences.tsv, 44 and 45).
 """
 #: Reasons for comparisons across protocols.
 TEACHERS, RIVAL = "students beside teachers", "a quoted rival"

@@ -1,7 +1,7 @@
 """GDD's loop against a plain rewriting of the official one, in float64: heads, losses, penalty, optimizers, average.
 
 It follows Zyriix/GDD (training/loss.py, training_loop.py, pg_modules/discriminator.py) in the order of steps of this
-suite (docs/differences.md), and shares the generator's network and the frozen features.
+suite (docs/differences.tsv), and shares the generator's network and the frozen features.
 """
 
 import copy

@@ -23,9 +23,11 @@ from sida.config.settings import CheckedAs, Count, Fraction, OneOf, Positive, Se
 from sida.methods.registry import METHODS, DistillConfig
 from tests.refused import refused
 from tests.workflow.workspace import PRESETS
-from tools import differences_page
-from tools.settings_page import SETTINGS, descriptions, json_schema, page, settings_rows, settings_table, written
+from tools.site_pages import differences_text, entries, settings_table, settings_text
+from tools.write_schemas import json_schema, written
+from workflow.cli import main
 from workflow.preset.settings import PresetSettings
+from workflow.settings import ABOUT, PLACES, all_settings, descriptions, settings_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,11 +97,11 @@ def test_every_setting_has_a_description_from_its_docstring():
     assert descriptions(Outer)["class_"] == "A word of Python, see `sida.Outer`."
     share = json_schema(Outer)["properties"]["inner"]["additionalProperties"]["properties"]["p"]
     assert share == {"type": "number", "minimum": 0, "maximum": 1, "description": "A `share`."}
-    links = {cls: "" for cls, _ in SETTINGS.values()}
-    for name, (cls, _) in SETTINGS.items():
-        rows = settings_rows(cls, links)
+    links = {cls: "" for cls, _ in PLACES.values()}
+    for place, (cls, _) in PLACES.items():
+        rows = settings_of(place, links)
         lines = settings_table(rows, {}).count("\n| `")
-        assert lines == len(rows) == len(dataclasses.fields(cls)) == len(descriptions(cls)), name
+        assert lines == len(rows) == len(dataclasses.fields(cls)) == len(descriptions(cls)), place
 
 
 @pytest.mark.parametrize(
@@ -133,24 +135,55 @@ def test_a_wrong_setting_names_the_options_that_change_the_spec(tmp_path, monkey
         refused(fault, read_settings, Namespace(spec="student.yaml", set=words), DistillConfig, options)
 
 
-def test_the_page_and_the_schemas_are_current():
+def test_the_schemas_are_current():
     for path, text in written().items():
-        assert path.read_text() == text, f"{path}: run `python -m tools.settings_page`"
+        assert path.read_text() == text, f"{path}: run `python -m tools.write_schemas`"
 
 
-def test_each_section_of_the_page_names_all_its_keys_and_tells_none_twice():
-    sections = dict(part.split("\n", 1) for part in page().split("\n## ")[1:])
-    for name, (cls, _) in SETTINGS.items():
+def test_each_section_of_the_sites_page_names_all_its_keys_and_tells_none_twice():
+    text = settings_text()
+    sections = dict(part.split("\n", 1) for part in f"\n{text}".split("\n## ")[1:])
+    assert [*sections] == [*ABOUT]
+    for place, (cls, _) in PLACES.items():
         keys = [f"`{field.name.rstrip('_')}`" for field in dataclasses.fields(cls)]
-        assert all(key in sections[name] for key in keys), name
-    assert page().count(descriptions(Recipe)["state_minutes"]) == 1
+        assert all(key in sections[place] for key in keys), place
+    assert text.count(descriptions(Recipe)["state_minutes"]) == 1
     assert "Equal to [recipe](#recipe): `total_kimg`" in sections["training"]
 
 
-def test_the_page_of_differences_is_current_and_its_switches_exist():
-    assert differences_page.page(differences_page.PAGE.read_text()) == differences_page.PAGE.read_text()
-    entries = differences_page.entries()
-    numbers = [entry["number"] for entry in entries]
+def test_settings_looks_up_a_key_a_place_and_a_word(capsys):
+    def printed(*words):
+        assert main(["settings", *words]) == 0
+        return capsys.readouterr().out
+
+    text = " ".join(printed("init_sigma").split())
+    assert re.match("recipe.init_sigma number, above 0; .* default: null .* official 2.5: sid .EDM, EDM2.; sida", text)
+    assert "sampler.init_sigma" in text
+    assert printed("recipe.total_kimg").startswith("recipe.total_kimg\n")
+    assert "needed" in printed("total_kimg")
+    # A method that does not read a key has no official value of it.
+    assert "gdd" not in printed("alpha")
+    assert len(printed("recipe").splitlines()) > len(dataclasses.fields(Recipe))
+    assert {line.split()[0] for line in printed("recipe", "--about", "rate").splitlines()} >= {"lr", "fake_score_lr"}
+    places = printed()
+    assert all(row.place in places for row in all_settings())
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [(["init_sgma"], "'init_sigma'"), (["recipe.lrr"], "'recipe.lr'"), (["--about", "zebra"], "--about zebra: ")],
+)
+def test_an_unknown_key_is_refused_with_the_closest(words, fault, capsys):
+    assert main(["settings", *words]) == 1
+    error = capsys.readouterr().err
+    assert fault in error
+    assert error.count("\n") == 1
+
+
+def test_the_switches_of_differences_exist():
+    numbered = [entry for entry in entries() if entry["number"]]
+    assert all(entry["disagreement"] in differences_text() for entry in entries())
+    numbers = [entry["number"] for entry in numbered]
     assert len({*numbers}) == len(numbers) > 100
     classes = {"recipe": [Recipe], "sheet": [SheetRow], "protocol": [Protocol], "reference": [ReferenceSource]}
     classes |= {
@@ -160,7 +193,7 @@ def test_the_page_of_differences_is_current_and_its_switches_exist():
     }
     classes |= {"options": [method.option_class for method in METHODS.values()]}
     known = {kind: {f.name for c in some for f in dataclasses.fields(c)} for kind, some in classes.items()}
-    for entry in entries:
+    for entry in numbered:
         for kind, name in re.findall(r"`([a-z]+): (\w+)", entry["switch"]):
             assert kind not in known or name in known[kind], entry
 

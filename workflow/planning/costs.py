@@ -294,7 +294,7 @@ SPARE = 1.25
 #: Remedy for a training that is too large.
 SMALLER = (
     "take a larger card, `checkpointing: true`, or a smaller batch_gpu, which changes the adversarial term "
-    "(docs/differences.md, 20)"
+    "(docs/differences.tsv, 20)"
 )
 
 

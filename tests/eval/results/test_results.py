@@ -32,7 +32,7 @@ from sida.files.text_files import number_in
 from tests.eval import synthetic_output as made_up
 from tests.eval.synthetic_output import measurement_lines
 from tests.refused import refused
-from tools.settings_page import SCHEMAS, json_schema
+from tools.write_schemas import SCHEMAS, json_schema
 from workflow.cli import main
 
 

@@ -23,7 +23,7 @@ from workflow.preset.trainings import training
 
 DATASETS = {"afhqv2": "afhq64-v2", "cifar10": "cifar10-cond", "imagenet512-latents": "imagenet512"}
 OURS = {"sid": "SiD", "sida": "SiDA", "sid2a": "SiD2A"}
-#: Files whose name and title disagree: their length says nothing (docs/differences.md, 44 and 45).
+#: Files whose name and title disagree: their length says nothing (docs/differences.tsv, 44 and 45).
 DOUBTFUL = "file named"
 
 
@@ -259,7 +259,7 @@ def test_every_value_of_gdd_is_its_codes(paper):
         assert config.batch_size == int(values["batch size"])
         # Four processes: a round is the batch of one, whose images the official losses add up.
         assert options.loss_images == config.batch_size / int(values["GPUs"][0])
-        # On ImageNet half of it, so that a training fits a card: docs/differences.md.
+        # On ImageNet half of it, so that a training fits a card: docs/differences.tsv.
         assert config.batch_gpu == 64 == options.loss_images / (1 + (run.dataset == "imagenet64"))
         assert (config.fp16, config.half) == ((True, "bfloat16") if run.dataset == "imagenet64" else (False, "float16"))
         assert (config.lr, config.fake_score_lr) == (float(values["learning rate G"]), float(values["learning rate D"]))
