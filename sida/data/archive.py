@@ -25,8 +25,8 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 
+from sida.data.label_files import same_name
 from sida.data.pictures import PICTURES
-from sida.data.reader import same_name
 from sida.errors import UserError, counted, errors_at
 from sida.files.atomic import sha256_file
 from sida.files.content import NETWORK, START, kind_of_file, refuse_text

@@ -22,7 +22,6 @@ import stat
 import struct
 import tarfile
 import tokenize  # noqa: F401 - numpy needs it for headers that Python 2 wrote, and cannot import it later
-import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from sida.data.label_files import parse_labels, relative_name, same_name
 from sida.data.links import Tree, under
 from sida.data.pictures import (
     GREY,
@@ -43,7 +43,7 @@ from sida.data.pictures import (
     to_square,
 )
 from sida.errors import UserError, errors_at, reason_of
-from sida.files.content import START, placeholder_in
+from sida.files.content import placeholder_in
 from sida.files.fenced import ANY_ARRAY, BYTES, KINDS, SHAPE, Either, fits, only_in_child
 
 #: Largest number of classes: labels become one-hot rows of this width.
@@ -238,7 +238,7 @@ class Reader:
     def labels(self, files: list[BinaryIO], members: Members, names: Sequence[str] | None) -> Answer:
         """Classes int64 of the wanted pictures (None: of all) from a ``dataset.json``; no array if it has no labels."""
         with _content(files, members, 0) as content:
-            labels = _parsed_labels(content)
+            labels = parse_labels(content)
             if labels is None:
                 return None, {}
             for name in names or ():
@@ -349,23 +349,14 @@ def _zip_members(file: BinaryIO, tree: Tree) -> Iterator[tuple[str, int, int, in
             raise UserError("", "is encrypted", "unpack it and prepare it again")
         name = info.filename.replace("\\", "/")  # Windows PowerShell writes backslashes
         if name.endswith("/"):
-            tree.folders.append(_relative(name).rstrip("/"))
+            tree.folders.append(relative_name(name).rstrip("/"))
         elif stat.S_ISLNK(info.external_attr >> 16):
             if info.file_size > _LONGEST_PATH:
                 raise UserError(f": {name}", "is a link with an impossible path", _REMEDY)
-            tree.link(_relative(name), archive.read(info).decode(errors="replace"))
+            tree.link(relative_name(name), archive.read(info).decode(errors="replace"))
         else:
-            yield _relative(name), info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type
-
-
-def same_name(name: str) -> str:
-    """Normal form of a file's name: composed Unicode, slashes, no roots."""
-    return _relative(unicodedata.normalize("NFC", name).replace("\\", "/"))
-
-
-def _relative(name: str) -> str:
-    """A member's name without the roots that some tools write."""
-    return name.removeprefix("./").lstrip("/")
+            sizes = info.compress_size, info.file_size
+            yield relative_name(name), info.header_offset, *sizes, info.CRC, info.compress_type
 
 
 def _tar_members(
@@ -384,14 +375,14 @@ def _tar_members(
                     raise tarfile.ReadError("its sizes are impossible")
                 # The library keeps all members, which may be millions.
                 offset, archive.members = archive.offset, []  # type: ignore[attr-defined]
-                name = prefix + _relative(member.name)
+                name = prefix + relative_name(member.name)
                 begin = base + member.offset_data
                 if member.issparse():
                     raise UserError(f": {name}", "is stored as a sparse file", "pack it again without --sparse")
                 if member.isdir():
                     tree.folders.append(name.rstrip("/"))
                 elif member.islnk():
-                    tree.links[name] = posixpath.normpath(prefix + _relative(member.linkname))
+                    tree.links[name] = posixpath.normpath(prefix + relative_name(member.linkname))
                 elif member.issym():
                     tree.link(name, member.linkname)
                 elif not member.isreg():
@@ -456,21 +447,3 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
     if array.dtype != np.uint8 and not np.isfinite(array).all():
         raise UserError("", "holds NaN or infinities", "encode the image again")
     return array
-
-
-def _parsed_labels(content: bytes) -> dict[str, Any] | None:
-    """Labels by file name of a ``dataset.json``, or None if its labels are null."""
-    try:
-        entries = json.loads(content)["labels"]
-        pairs = None if entries is None else [(same_name(str(name)), label) for name, label in entries]
-    except (ValueError, KeyError, TypeError):
-        text = placeholder_in(content[:START])
-        if text is not None and not text.is_plain:
-            raise UserError("", f"is {text.kind}, not a list of labels", text.remedy) from None
-        fault = "must be JSON with the key 'labels', of pairs [file name, label] or null"
-        raise UserError("", fault, "write it again") from None
-    if pairs is None:
-        return None
-    if len(labels := dict(pairs)) < len(pairs):
-        raise UserError("", "has two labels for one file", "remove one")
-    return labels
