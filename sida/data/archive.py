@@ -13,6 +13,7 @@ import collections
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -25,7 +26,7 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 
-from sida.data.label_files import same_name
+from sida.data.label_files import LABEL_FILES, same_name
 from sida.data.pictures import PICTURES
 from sida.errors import UserError, counted, errors_at
 from sida.files.atomic import sha256_file
@@ -339,18 +340,20 @@ class Files:
             yield facts, answer
 
     def labels(self, members: Sequence[int] | np.ndarray) -> np.ndarray | None:
-        """Classes of members, int64 ``(N,)``, by ``dataset.json`` or a file ``NAME.cls`` for each picture (WebDataset).
+        """Classes of members, int64 ``(N,)``, by one of :data:`~sida.data.label_files.LABEL_FILES`, or by a file
+        ``KEY.cls`` for each picture ``KEY.png`` or ``KEY.image.png`` (WebDataset).
 
-        ``dataset.json`` lies at the root or in a folder that holds all members, and names them from there. None: there
-        are no such files, or the labels are null.
+        A file of labels lies at the root or in a folder that holds all members, and names them from there. None: there
+        are no such files, or they have no labels.
 
         Raises:
             UserError: The file is broken, an image has no label, or a label is not a class.
         """
         names = [self.names[int(member)] for member in members]
         folder = PurePosixPath(common_folder(names))
-        for prefix in ("", *(f"{prefix}/" for prefix in (folder, *folder.parents) if prefix.name)):
-            if (index := self.find(f"{prefix}dataset.json")) is not None:
+        prefixes = ["", *(f"{prefix}/" for prefix in (folder, *folder.parents) if prefix.name)]
+        for prefix, file in itertools.product(prefixes, LABEL_FILES):
+            if (index := self.find(prefix + file)) is not None:
                 relative = [name.removeprefix(prefix) for name in names]
                 ((_, _, arrays),) = self.ask("labels", [index], 1, relative)
                 rows = arrays.get("labels")
@@ -374,7 +377,11 @@ class Files:
     def _classes(self, pictures: Sequence[str]) -> np.ndarray:
         classes = []
         indices = {same_name(name): index for index, name in enumerate(self.names) if name.endswith(CLASS)}
-        for name in (os.path.splitext(picture)[0] + CLASS for picture in pictures):
+        for picture in pictures:
+            # WebDataset's key of 0000.image.png is 0000.
+            folder, base = os.path.split(picture)
+            names = [os.path.join(folder, key + CLASS) for key in (os.path.splitext(base)[0], base.partition(".")[0])]
+            name = next((name for name in names if same_name(name) in indices), names[0])
             index = indices.get(same_name(name))
             if index is None or not re.fullmatch(rb"[0-9]{1,5}", text := self.read(index)[:20].strip()):
                 fault = f"{name} is missing or holds no class"

@@ -1,13 +1,22 @@
-"""Labels of pictures by name from a ``dataset.json``, for the fenced child process (:mod:`sida.data.reader`)."""
+"""Labels of pictures by name from a file beside them, for the fenced child process (:mod:`sida.data.reader`).
+
+Formats: ``{"labels": [[name, label], …]}`` or null in ``dataset.json`` (NVlabs/edm:dataset_tool.py); rows with
+``file_name`` and ``label`` in ``metadata.jsonl`` or ``metadata.csv`` (huggingface/datasets, ImageFolder).
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import unicodedata
 from typing import Any
 
 from sida.errors import UserError
 from sida.files.content import START, placeholder_in
+
+#: Names of the files; the first one that is there counts.
+LABEL_FILES = ("dataset.json", "metadata.jsonl", "metadata.csv")
 
 
 def same_name(name: str) -> str:
@@ -20,19 +29,34 @@ def relative_name(name: str) -> str:
     return name.removeprefix("./").lstrip("/")
 
 
-def parse_labels(content: bytes) -> dict[str, Any] | None:
-    """Labels by file name of a ``dataset.json``, or None if its labels are null."""
+def parse_labels(name: str, content: bytes) -> dict[str, Any] | None:
+    """Labels by file name of one of :data:`LABEL_FILES`; None if its labels are null, or its rows have none."""
+    is_metadata = name.endswith(LABEL_FILES[1:])
     try:
-        entries = json.loads(content)["labels"]
-        pairs = None if entries is None else [(same_name(str(name)), label) for name, label in entries]
-    except (ValueError, KeyError, TypeError):
+        entries = _of_metadata(name, content.decode("utf-8-sig")) if is_metadata else json.loads(content)["labels"]
+        pairs = None if entries is None else [(same_name(str(file)), label) for file, label in entries]
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error):
         text = placeholder_in(content[:START])
         if text is not None and not text.is_plain:
             raise UserError("", f"is {text.kind}, not a list of labels", text.remedy) from None
         fault = "must be JSON with the key 'labels', of pairs [file name, label] or null"
+        if is_metadata:
+            fault = "must have rows of 'file_name' and 'label'"
         raise UserError("", fault, "write it again") from None
     if pairs is None:
         return None
     if len(labels := dict(pairs)) < len(pairs):
         raise UserError("", "has two labels for one file", "remove one")
     return labels
+
+
+def _of_metadata(name: str, text: str) -> list[tuple[str, Any]] | None:
+    """Pairs of file name and label from rows; None if no row has a label."""
+    if name.endswith(".csv"):
+        rows = [*csv.DictReader(io.StringIO(text))]
+    else:
+        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+    if not any("label" in row for row in rows):
+        return None
+    pairs = [(row["file_name"], row["label"]) for row in rows]
+    return [(file, int(label) if isinstance(label, str) and label.isdecimal() else label) for file, label in pairs]

@@ -37,6 +37,7 @@ from sida.config.settings import Count, Range, Settings
 from sida.data.archive import CLASS, LATENTS_FILE, MEMBERS, PART, Files, dataset_json, image_name
 from sida.data.arrays import find_arrays
 from sida.data.folders import Classes, check_part, counted_classes, part_of, picture_labels
+from sida.data.label_files import LABEL_FILES
 from sida.data.pictures import ONE_SIZE, encode_png, to_square
 from sida.errors import Progress, SettingError, UserError, counted, errors_at, visible
 from sida.files.atomic import atomic_path, zip_member
@@ -248,8 +249,7 @@ def _source(config: PrepareConfig) -> Source:
     if part and config.labels != "none" and (labels.folders or labels.labels is None):
         check_part(files, members)
     skipped = {*range(len(files))} - {*members.tolist()}
-    label_files = ("dataset.json", CLASS)
-    others = [name for index, name in enumerate(files.names) if index in skipped and not name.endswith(label_files)]
+    others = [name for i, name in enumerate(files.names) if i in skipped and not name.endswith((*LABEL_FILES, CLASS))]
     counts = collections.Counter(PurePosixPath(name).suffix or name for name in others)
     suffixes = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.items())
     remarks = (part, files.left_out, f"other files skipped: {suffixes}" if suffixes else "")

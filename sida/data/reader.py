@@ -236,19 +236,19 @@ class Reader:
         return None, {"pixels": np.asarray(open_picture(files[0].read()).convert("RGB"))}
 
     def labels(self, files: list[BinaryIO], members: Members, names: Sequence[str] | None) -> Answer:
-        """Classes int64 of the wanted pictures (None: of all) from a ``dataset.json``; no array if it has no labels."""
+        """Classes int64 of the wanted pictures (None: of all) from a file of labels; no array if it has no labels."""
         with _content(files, members, 0) as content:
-            labels = parse_labels(content)
+            labels = parse_labels(members[0][0], content)
             if labels is None:
                 return None, {}
             for name in names or ():
                 if labels.get(same_name(name)) is None:
-                    raise UserError("", f"has no label for {name}", "add it, or set 'labels' to null there")
+                    raise UserError("", f"has no label for {name}", "add it, or leave labels out (--labels none)")
             picked = [*labels.values()] if names is None else [labels[same_name(name)] for name in names]
             # JSON's true is True, which is an int.
             if not all(type(label) is int and 0 <= label < MAX_CLASSES for label in picked):
                 fault = f"a label is not a whole number from 0 to {MAX_CLASSES - 1:,}"
-                raise UserError("", fault, "number classes 0, 1, 2, …, or set 'labels' to null")
+                raise UserError("", fault, "number classes 0, 1, 2, …, or leave labels out (--labels none)")
             return None, {"labels": np.array(picked, np.int64)}
 
     def latents(self, files: list[BinaryIO], members: Members) -> Answer:

@@ -390,6 +390,13 @@ def test_a_source_may_be_an_asset(tmp_path, monkeypatch):
         ({"in/a/0.png": PNG, "in/a/1.png": PNG, "in/dataset.json": b'{"labels": [["a/0.png", 1], ["a/1.png", 0]]}'},
          [1, 0]),
         ({"000.png": PNG, "000.cls": b"7\n", "001.png": PNG, "001.cls": b"3"}, [7, 3]),
+        ({"s/7.image.png": PNG, "s/7.cls": b"4", "s/8.image.png": PNG, "s/8.cls": b"0", "s/8.json": b"{}"}, [4, 0]),
+        # Of datasets' ImageFolder: rows in any order, in the folder of a part; rows without labels leave folders.
+        ({"train/a.png": PNG, "train/b.png": PNG, "train/metadata.jsonl":
+          b'{"file_name": "b.png", "label": 2, "text": "\xe2\x80\xa8"}\n{"file_name": "a.png", "label": 5}\n'}, [5, 2]),
+        ({"x/a.png": PNG, "y/b.png": PNG, "metadata.csv": b"\xef\xbb\xbffile_name,label\ny/b.png,0\nx/a.png,1\n"},
+         [1, 0]),
+        ({"x/a.png": PNG, "y/b.png": PNG, "metadata.jsonl": b'{"file_name": "y/b.png", "text": "red"}'}, [0, 1]),
     ],
 )  # fmt: skip
 def test_classes_are_those_of_folders_or_files(names, labels, tmp_path):
@@ -488,6 +495,12 @@ def test_an_empty_folder_of_a_class_and_pictures_that_are_left_out_are_named(tmp
         (["00000/0.png", "00001/0.png"], {}, "--labels"),  # a tool counts on
         (["0.png", "meta/dataset.json"], {}, "meta/"),
         ({"in/0.png": PNG, "in/0.cls": b"cat"}, {}, "0.cls is missing or holds no class"),
+        (
+            {"in/0.png": PNG, "in/metadata.jsonl": b'{"file_name": "0.png", "label": "cat"}'},
+            {},
+            "metadata.jsonl: .*--labels",
+        ),
+        ({"in/0.png": PNG, "in/metadata.csv": b"image,label\n0.png,1"}, {}, "metadata.csv: .*'file_name' and 'label'"),
         # Formats of others, by their names
         (broken_cifar(np.float64, 0), {}, "data_batch_1: .*must hold 'data' uint8"),
         (broken_cifar(np.uint8, 10), {}, "data_batch_1: .*labels' from 0 to 9"),
