@@ -161,10 +161,7 @@ def kill_after(delay):
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [2, 30])
 def test_kills_of_a_rank(tmp_path, spec, kills):
-    """kill -9 of one process at a random moment: the other ends, and both resume; the result does not show it.
-
-    docs/reliability.md names the number of kills in the slow set.
-    """
+    """kill -9 of one process at a random moment: the other ends, and both resume; the result does not show it."""
     logs, source, done, runs = tmp_path / "logs", random.Random(kills), 0, 0
     assert together(crashing(spec, tmp_path / "alone", 10**9, None), 2, logs) == [0, 0], said(logs)
     while done < kills:
